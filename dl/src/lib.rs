@@ -1,1 +1,48 @@
-//! placeholder
+//! Deep learning on partitioned data: a mini-batch goes in, a gradient comes out, an optimizer applies it.
+//!
+//! The modules are listed in the order in which data meets them. Everything here is a pure function of its arguments: a
+//! network holds no parameters, a layer holds no state, a kernel sums in a fixed order, and every random number is
+//! keyed by logical ids.
+
+// What all others stand on.
+pub mod error;
+pub mod metrics;
+pub mod rng;
+pub mod scalar;
+
+// Arithmetic on rows.
+pub mod kernels;
+
+// Layers make a network.
+pub mod initialization;
+pub mod layout;
+
+pub mod layer;
+pub mod loss;
+pub mod network;
+
+// Samples go in by batches, and the optimizer applies what comes out.
+pub mod samples;
+
+pub mod batch;
+pub mod optimizer;
+pub mod schedule;
+
+// Files.
+pub mod datasets;
+pub mod model_file;
+
+pub use batch::{Batch, shuffle};
+pub use datasets::mnist::Mnist;
+pub use error::{Error, Result};
+pub use initialization::Initialization;
+pub use layer::{Activation, Dense, Layer, LayerSpecification};
+pub use layout::ParameterLayout;
+pub use loss::{Loss, Targets};
+pub use metrics::BatchReport;
+pub use model_file::parameters_hash;
+pub use network::{Input, NeuralNetwork, Workspace};
+pub use optimizer::{Optimizer, Sgd};
+pub use samples::{Features, SampleTargets, Samples};
+pub use scalar::Scalar;
+pub use schedule::Schedule;

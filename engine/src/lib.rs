@@ -1,1 +1,42 @@
-//! placeholder
+//! Datasets with lineage on timely workers.
+//!
+//! Read the modules in this order, which is the way of the data: a source becomes lineage, an action makes a plan of
+//! it, the dataflow runs the plan as stages on timely workers, and blocks keep what is persisted.
+
+pub mod error;
+pub mod config;
+pub mod id;
+pub mod metrics;
+pub mod batch;
+pub mod task;
+pub mod lineage;
+pub mod plan;
+pub mod recover;
+pub mod evaluate;
+pub mod tree;
+pub mod iteration;
+pub mod dataflow;
+pub mod accumulator;
+pub mod broadcast;
+pub mod context;
+pub mod partitioner;
+pub mod dataset;
+pub mod source;
+pub mod shuffle;
+pub mod pair;
+pub mod action;
+pub mod iterate;
+pub mod explain;
+
+pub use accumulator::Accumulator;
+pub use batch::PartitionIter;
+pub use broadcast::Broadcast;
+pub use config::Config;
+pub use context::Context;
+pub use dataset::Dataset;
+pub use error::{EngineError, Result};
+pub use id::DatasetId;
+pub use iterate::LaneData;
+pub use iteration::{Iteration, Lane, Parameters, Placement, ShardUpdate, StepReport, Tallies};
+pub use metrics::Metrics;
+pub use partitioner::Key;

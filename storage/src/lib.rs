@@ -1,1 +1,51 @@
-//! placeholder
+//! The storage layer of DistDL: a block's life from put over memory and disk to get, and the files that are input and
+//! output.
+//!
+//! Blocks are kept by a [`BlockStore`]; files and objects are read and written by [`remote::Stores`]. Bytes from disk
+//! are checked before they are believed: bad bytes are an error that names the block.
+//!
+//! ```
+//! use distdl_storage::{Block, BlockId, BlockStore, Codec, Level, StoreOptions};
+//!
+//! let store = BlockStore::new(StoreOptions { memory_bytes_max: 1 << 20, ..StoreOptions::default() })?;
+//! let id = BlockId { dataset: 3, partition: 7 };
+//! store.put(id, &Block::new(vec![1.5_f32, 2.5]), Level::MemoryAndDisk)?;
+//! let block = store.get(id, Codec::of::<f32>())?.expect("it was just put");
+//! assert_eq!(*block.records::<f32>()?, [1.5, 2.5]);
+//! # Ok::<(), distdl_storage::StorageError>(())
+//! ```
+
+pub mod object;
+
+mod error;
+
+mod records;
+
+mod codec;
+
+mod block;
+
+mod frame;
+
+mod tier;
+
+mod memory;
+
+mod disk;
+
+mod store;
+
+pub mod remote;
+
+pub mod text;
+
+pub mod testing;
+
+pub use block::{Block, BlockId, ParseBlockIdError};
+pub use codec::{Codec, CodecKind, Source};
+pub use disk::DiskTier;
+pub use error::{Result, StorageError};
+pub use memory::MemoryTier;
+pub use records::{Record, Records};
+pub use store::{BlockStore, Level, StoreOptions, StoreStatistics};
+pub use tier::Tier;

@@ -1,0 +1,256 @@
+//! Mini-batches: in which order a lane walks through its samples, and gathering them into rows.
+
+use crate::error::{Error, Result};
+use crate::kernels::gather;
+use crate::loss::Targets;
+use crate::rng::{Purpose, Stream};
+use crate::samples::{Features, SampleTargets, Samples};
+use crate::scalar::Scalar;
+use std::borrow::Borrow;
+
+/// The order in which `lane` walks through its `length` samples in `epoch`: a permutation of `0..length`, and a
+/// function of these four numbers only (Fisher and Yates's shuffle).
+pub fn shuffle(seed: u64, epoch: u64, lane: u64, length: u32) -> Vec<u32> {
+    let mut stream = Stream::new(seed, Purpose::SampleOrder, [epoch, lane]);
+    let mut order: Vec<u32> = (0..length).collect();
+    for last in (1..length).rev() {
+        order.swap(last as usize, stream.next_below(last + 1) as usize);
+    }
+    order
+}
+
+/// A mini-batch in buffers that are allocated once, for up to a number of rows.
+#[derive(Debug)]
+pub struct Batch<T: Scalar = f32> {
+    feature_length: usize,
+    rows_max: usize,
+    rows: usize,
+    features: Vec<T>,
+    targets: BatchTargets<T>,
+}
+
+#[derive(Debug)]
+enum BatchTargets<T> {
+    Labels(Vec<u32>),
+    Values { length: usize, values: Vec<T> },
+}
+
+impl<T: Scalar> Batch<T> {
+    /// An empty batch for up to `rows_max` rows of the kind of `samples`.
+    pub fn new(samples: &Samples, rows_max: usize) -> Self {
+        let targets = match samples.targets() {
+            SampleTargets::Labels(_) => BatchTargets::Labels(vec![0; rows_max]),
+            SampleTargets::Values { length, .. } => BatchTargets::Values {
+                length: *length,
+                values: vec![T::ZERO; rows_max * length],
+            },
+        };
+        let features = vec![T::ZERO; rows_max * samples.feature_length()];
+        Batch {
+            feature_length: samples.feature_length(),
+            rows_max,
+            rows: 0,
+            features,
+            targets,
+        }
+    }
+
+    /// Fills the batch with the samples at `indices`, which count through all `blocks` as if they were one. Allocates
+    /// nothing.
+    ///
+    /// Errors, and leaves the batch empty, if there are too many indices, one is out of range, or a block is of another
+    /// kind than the batch was made for.
+    pub fn gather<S: Borrow<Samples>>(
+        &mut self,
+        blocks: &[S],
+        indices: impl ExactSizeIterator<Item = u32>,
+    ) -> Result<()> {
+        self.rows = 0;
+        let rows = indices.len();
+        if rows > self.rows_max {
+            return Err(Error::Rows {
+                rows,
+                rows_max: self.rows_max,
+            });
+        }
+        for (row, index) in indices.enumerate() {
+            let (block, within) = locate(blocks, index)?;
+            self.set_row(row, block, within)?;
+        }
+        self.rows = rows;
+        Ok(())
+    }
+
+    /// Number of rows gathered last.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The features, rows x feature length.
+    pub fn features(&self) -> &[T] {
+        &self.features[..self.rows * self.feature_length]
+    }
+
+    /// The targets of the rows.
+    pub fn targets(&self) -> Targets<'_, T> {
+        match &self.targets {
+            BatchTargets::Labels(labels) => Targets::Labels(&labels[..self.rows]),
+            BatchTargets::Values { length, values } => Targets::Values(&values[..self.rows * length]),
+        }
+    }
+
+    fn set_row(&mut self, row: usize, samples: &Samples, index: usize) -> Result<()> {
+        let length = self.feature_length;
+        if samples.feature_length() != length {
+            let got = samples.feature_length();
+            return Err(Error::Samples(format!(
+                "a block has {got} features a row, the batch is made for {length}"
+            )));
+        }
+        let from = index * length..(index + 1) * length;
+        let features = &mut self.features[row * length..(row + 1) * length];
+        match samples.features() {
+            Features::U8 { bytes, scale } => gather::scale_bytes(&bytes[from], *scale, features)?,
+            Features::F32(values) => gather::copy_values(&values[from], features)?,
+        }
+        match (&mut self.targets, samples.targets()) {
+            (BatchTargets::Labels(to), SampleTargets::Labels(from)) => to[row] = from[index],
+            (
+                BatchTargets::Values { length, values: to },
+                SampleTargets::Values {
+                    length: found,
+                    values: from,
+                },
+            ) if found == length => {
+                let length = *length;
+                gather::copy_values(
+                    &from[index * length..(index + 1) * length],
+                    &mut to[row * length..(row + 1) * length],
+                )?;
+            }
+            _ => {
+                return Err(Error::Samples(
+                    "a block's targets are of another kind than the batch is made for".into(),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The block that holds sample `index` of all, and its place there.
+fn locate<S: Borrow<Samples>>(blocks: &[S], index: u32) -> Result<(&Samples, usize)> {
+    let mut within = index as usize;
+    for block in blocks {
+        let block = block.borrow();
+        if within < block.len() {
+            return Ok((block, within));
+        }
+        within -= block.len();
+    }
+    Err(Error::SampleIndex {
+        index,
+        length: blocks.iter().map(|block| block.borrow().len()).sum(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn labelled(first: u8, count: usize) -> Samples {
+        let bytes = (0..count)
+            .flat_map(|i| [first + i as u8, 2 * (first + i as u8)])
+            .collect();
+        let labels = (0..count as u32).map(|label| u32::from(first) + label).collect();
+        Samples::new(2, Features::U8 { bytes, scale: 0.5 }, SampleTargets::Labels(labels)).unwrap()
+    }
+
+    fn valued() -> Samples {
+        let targets = SampleTargets::Values {
+            length: 2,
+            values: vec![1.0, 2.0, 3.0, 4.0],
+        };
+        Samples::new(1, Features::F32(vec![7.0, 8.0]), targets).unwrap()
+    }
+
+    #[test]
+    fn rows_come_from_all_blocks_in_the_order_asked_for() {
+        let blocks = [
+            Arc::new(labelled(0, 3)),
+            Arc::new(labelled(3, 0)),
+            Arc::new(labelled(3, 2)),
+        ];
+        let mut batch = Batch::<f32>::new(&blocks[0], 4);
+        batch.gather(&blocks, [4, 0, 2].into_iter()).unwrap();
+        assert_eq!(batch.rows(), 3);
+        assert_eq!(batch.features(), [2.0, 4.0, 0.0, 0.0, 1.0, 2.0]);
+        assert!(matches!(batch.targets(), Targets::Labels([4, 0, 2])));
+    }
+
+    #[test]
+    fn values_are_gathered_too() {
+        let mut batch = Batch::<f64>::new(&valued(), 2);
+        batch.gather(&[valued()], [1, 0].into_iter()).unwrap();
+        assert_eq!(batch.features(), [8.0, 7.0]);
+        assert!(matches!(batch.targets(), Targets::Values([3.0, 4.0, 1.0, 2.0])));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_leaves_the_batch_empty() {
+        let mut batch = Batch::<f32>::new(&labelled(0, 3), 2);
+        batch.gather(&[labelled(0, 3)], 0..2).unwrap();
+        assert!(matches!(
+            batch.gather(&[labelled(0, 3)], 0..3),
+            Err(Error::Rows { rows: 3, rows_max: 2 })
+        ));
+        assert!(matches!(
+            batch.gather(&[labelled(0, 3)], 2..4),
+            Err(Error::SampleIndex { index: 3, length: 3 })
+        ));
+        assert!(matches!(batch.gather(&[valued()], 0..1), Err(Error::Samples(_))));
+        assert_eq!((batch.rows(), batch.features().len()), (0, 0));
+        let one_feature = Samples::new(1, Features::F32(vec![0.0]), SampleTargets::Labels(vec![0])).unwrap();
+        assert!(matches!(
+            Batch::<f32>::new(&valued(), 1).gather(&[one_feature], 0..1),
+            Err(Error::Samples(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn an_order_is_a_permutation(seed: u64, epoch in 0u64..5, lane in 0u64..5, length in 0u32..300) {
+            let mut order = shuffle(seed, epoch, lane, length);
+            prop_assert_eq!(&order, &shuffle(seed, epoch, lane, length));
+            order.sort_unstable();
+            prop_assert_eq!(order, (0..length).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_order_depends_on_seed_epoch_and_lane() {
+        let orders =
+            [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)].map(|(seed, epoch, lane)| shuffle(seed, epoch, lane, 100));
+        for (index, order) in orders.iter().enumerate() {
+            assert!(orders[..index].iter().all(|other| other != order));
+        }
+    }
+
+    #[test]
+    fn every_place_is_equally_likely() {
+        let mut counts = [[0u32; 5]; 5];
+        for seed in 0..20_000 {
+            shuffle(seed, 0, 0, 5)
+                .iter()
+                .enumerate()
+                .for_each(|(place, &value)| counts[place][value as usize] += 1);
+        }
+        assert!(
+            counts.iter().flatten().all(|&count| (3_700..4_300).contains(&count)),
+            "{counts:?}"
+        );
+    }
+}

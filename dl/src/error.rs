@@ -1,0 +1,125 @@
+//! What can go wrong, where, and how to mend it.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the deep-learning layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A buffer has the wrong number of elements.
+    #[error("{what}: got {got} elements, expected {expected}")]
+    Length {
+        /// Which buffer.
+        what: &'static str,
+        /// The number of elements it must have.
+        expected: usize,
+        /// The number of elements it has.
+        got: usize,
+    },
+    /// A layer does not fit what comes before it.
+    #[error("layer {layer} ({kind}): expected {expected}, got {got}")]
+    Shape {
+        /// 0-based index of the layer.
+        layer: usize,
+        /// What kind of layer it is.
+        kind: &'static str,
+        /// What the layer needs.
+        expected: String,
+        /// What it was given.
+        got: String,
+    },
+    /// More rows than the workspace or batch was made for.
+    #[error("{rows} rows do not fit: the buffers were made for at most {rows_max}; make them for more rows")]
+    Rows {
+        /// Rows asked for.
+        rows: usize,
+        /// Rows there is space for.
+        rows_max: usize,
+    },
+    /// A label is not the index of a class.
+    #[error(
+        "row {row}: label {label} is out of range, the network has {classes} classes (0 to {})",
+        classes.saturating_sub(1)
+    )]
+    Label {
+        /// 0-based row within the batch.
+        row: usize,
+        /// The label found there.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A loss was given targets that it cannot use, or a network that does not suit it.
+    #[error("loss {loss}: {problem}")]
+    Loss {
+        /// Name of the loss.
+        loss: &'static str,
+        /// What does not suit, and what would.
+        problem: &'static str,
+    },
+    /// The loss or a parameter is NaN or infinite.
+    #[error(
+        "step {step}: {what} is not finite ({value}); lower the learning rate or check the input for extreme values"
+    )]
+    NotFinite {
+        /// The training step.
+        step: u64,
+        /// What is not finite.
+        what: &'static str,
+        /// The value found.
+        value: f64,
+    },
+    /// A block of samples contradicts itself, or two blocks do not match.
+    #[error("samples: {0}")]
+    Samples(String),
+    /// A sample index beyond the end.
+    #[error("sample index {index} is out of range: there are {length} samples")]
+    SampleIndex {
+        /// The index asked for.
+        index: u32,
+        /// The number of samples.
+        length: usize,
+    },
+    /// A dataset file is not what it should be.
+    #[error("{}: {problem} at {at}; {remedy}", path.display())]
+    DatasetFile {
+        /// The file.
+        path: PathBuf,
+        /// The field or byte offset.
+        at: String,
+        /// What is wrong.
+        problem: String,
+        /// How to mend it.
+        remedy: &'static str,
+    },
+    /// A model file does not fit the network.
+    #[error("model file {}: {problem}", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// How file and network differ.
+        problem: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+/// Checks that `what` has exactly `expected` elements.
+pub(crate) fn check_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        Ok(())
+    } else {
+        Err(Error::Length { what, expected, got })
+    }
+}

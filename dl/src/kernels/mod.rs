@@ -1,0 +1,17 @@
+//! The arithmetic: one folder a kernel, with a checked face in `mod` and the loops in `cpu`.
+//!
+//! Every kernel sums in an order that is fixed by shapes alone. Elementwise loops are compiled once for each set of CPU
+//! instructions and chosen at run time; they use additions and multiplications that Rust never fuses, so all sets give
+//! the same bits.
+
+#[macro_use]
+mod dispatch;
+pub mod accumulate;
+pub mod activation;
+pub mod gather;
+pub mod matmul;
+pub mod mean_squared_error;
+pub mod sgd_update;
+pub mod softmax_cross_entropy;
+
+pub use dispatch::Level;

@@ -1,0 +1,87 @@
+//! One row after the other.
+#![allow(unsafe_code)] // the dispatch macro calls functions that need CPU features
+
+use crate::metrics::BatchReport;
+use crate::scalar::Scalar;
+
+dispatched! {
+    pub(super) fn forward_backward<T: Scalar>(
+        logits: &[T],
+        labels: &[u32],
+        classes: usize,
+        gradient: &mut [T],
+    ) -> BatchReport {
+        let mut report = BatchReport { samples: labels.len() as u64, ..BatchReport::default() };
+        let rows = logits.chunks_exact(classes.max(1)).zip(gradient.chunks_exact_mut(classes.max(1)));
+        for ((logits, gradient), &label) in rows.zip(labels) {
+            let label = label as usize;
+            let (best, largest) = argument_of_largest(logits);
+            let sum = exponentials(logits, largest, gradient);
+            let scale = T::ONE / sum;
+            gradient.iter_mut().for_each(|value| *value *= scale);
+            gradient[label] -= T::ONE;
+            report.loss_sum += sum.to_f64().ln() + (largest.to_f64() - logits[label].to_f64());
+            report.correct += u64::from(best == label);
+        }
+        report
+    }
+}
+
+#[inline(always)]
+fn exponentials<T: Scalar>(logits: &[T], largest: T, exponentials: &mut [T]) -> T {
+    let mut sum = T::ZERO;
+    for (exponential, &logit) in exponentials.iter_mut().zip(logits) {
+        *exponential = (logit - largest).exponential();
+    }
+    exponentials.iter().for_each(|&exponential| sum += exponential);
+    sum
+}
+
+/// The first index of the largest element, and that element.
+#[inline(always)]
+pub(in crate::kernels) fn argument_of_largest<T: Scalar>(row: &[T]) -> (usize, T) {
+    let mut best = (0, row[0]);
+    for (index, &value) in row.iter().enumerate() {
+        if value > best.1 {
+            best = (index, value);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Level;
+
+    #[test]
+    fn all_levels_give_the_same_bits() {
+        let logits: Vec<f32> = (0..130)
+            .map(|index| ((index * 7_919 % 2_003) as f32 - 1_000.0) / 99.0)
+            .collect();
+        let labels: Vec<u32> = (0..13).map(|row| row * 3 % 10).collect();
+        let run = |level| {
+            let mut gradient = vec![f32::NAN; 130];
+            let report = forward_backward(level, &logits, &labels, 10, &mut gradient);
+            (report, gradient.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
+        };
+        for level in Level::available() {
+            assert_eq!(run(level), run(Level::PORTABLE), "{level:?}");
+        }
+    }
+
+    #[test]
+    fn large_logits_do_not_overflow_and_equal_ones_count_for_the_first() {
+        let mut gradient = [0.0f32; 6];
+        let report = forward_backward(
+            Level::best(),
+            &[1e4, -1e4, 0.0, 2.0, 2.0, 2.0],
+            &[1, 0],
+            3,
+            &mut gradient,
+        );
+        assert_eq!((report.samples, report.correct), (2, 1));
+        assert!((report.loss_sum - 20_000.0 - 3f64.ln()).abs() < 1e-3);
+        assert_eq!(gradient[..3], [1.0, -1.0, 0.0]);
+    }
+}

@@ -1,0 +1,216 @@
+//! The fully connected layer.
+
+use super::{Activation, Backward, Layer, LayerSpecification};
+use crate::error::{Error, Result, check_length};
+use crate::initialization::Initialization;
+use crate::kernels::activation;
+use crate::kernels::matmul::{Matrix, matmul};
+use crate::layout::ParameterShape;
+use crate::rng::{Purpose, Stream};
+use crate::scalar::Scalar;
+
+const KIND: &str = "dense";
+
+/// A fully connected layer: outputs = activation(inputs x weight + bias).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dense {
+    outputs: usize,
+    activation: Activation,
+    inputs: Option<usize>,
+    initialization: Option<Initialization>,
+}
+
+impl Dense {
+    /// A layer of `outputs` units with `activation`.
+    pub fn new(outputs: usize, activation: Activation) -> Self {
+        Dense {
+            outputs,
+            activation,
+            inputs: None,
+            initialization: None,
+        }
+    }
+
+    /// `outputs` units without an activation.
+    pub fn linear(outputs: usize) -> Self {
+        Dense::new(outputs, Activation::Identity)
+    }
+
+    /// `outputs` rectified linear units.
+    pub fn relu(outputs: usize) -> Self {
+        Dense::new(outputs, Activation::Relu)
+    }
+
+    /// `outputs` sigmoid units.
+    pub fn sigmoid(outputs: usize) -> Self {
+        Dense::new(outputs, Activation::Sigmoid)
+    }
+
+    /// `outputs` hyperbolic tangent units.
+    pub fn tanh(outputs: usize) -> Self {
+        Dense::new(outputs, Activation::Tanh)
+    }
+
+    /// `outputs` units whose row is a distribution.
+    pub fn softmax(outputs: usize) -> Self {
+        Dense::new(outputs, Activation::Softmax)
+    }
+
+    /// Demands this many inputs, where else the layer takes what comes before it.
+    #[must_use]
+    pub fn with_inputs(self, inputs: usize) -> Self {
+        Dense {
+            inputs: Some(inputs),
+            ..self
+        }
+    }
+
+    /// Sets how the weights begin, where else it is He's way for relu and Glorot's way for all others. Biases begin at
+    /// 0.
+    #[must_use]
+    pub fn with_initialization(self, initialization: Initialization) -> Self {
+        Dense {
+            initialization: Some(initialization),
+            ..self
+        }
+    }
+}
+
+impl<T: Scalar> LayerSpecification<T> for Dense {
+    fn build(&self, layer: usize, input_length: usize) -> Result<Box<dyn Layer<T>>> {
+        let mismatch = |expected: String, got: String| {
+            Err(Error::Shape {
+                layer,
+                kind: KIND,
+                expected,
+                got,
+            })
+        };
+        if let Some(inputs) = self.inputs.filter(|&inputs| inputs != input_length) {
+            return mismatch(
+                format!("{inputs} inputs"),
+                format!("{input_length} from what comes before it"),
+            );
+        }
+        if self.outputs == 0 || input_length == 0 {
+            return mismatch(
+                "at least 1 input and 1 output".into(),
+                format!("{input_length} and {}", self.outputs),
+            );
+        }
+        if input_length
+            .checked_add(1)
+            .and_then(|rows| rows.checked_mul(self.outputs))
+            .is_none()
+        {
+            return mismatch(
+                "a weight that fits in memory".into(),
+                format!("{input_length} x {}", self.outputs),
+            );
+        }
+        let by_activation = match self.activation {
+            Activation::Relu => Initialization::HeUniform,
+            _ => Initialization::GlorotUniform,
+        };
+        Ok(Box::new(DenseLayer {
+            inputs: input_length,
+            outputs: self.outputs,
+            activation: self.activation,
+            initialization: self.initialization.unwrap_or(by_activation),
+        }))
+    }
+}
+
+/// A [`Dense`] that knows its inputs. Its slice holds the weight, inputs x outputs, then the bias.
+#[derive(Clone, Copy, Debug)]
+struct DenseLayer {
+    inputs: usize,
+    outputs: usize,
+    activation: Activation,
+    initialization: Initialization,
+}
+
+impl DenseLayer {
+    fn weight_length(&self) -> usize {
+        self.inputs * self.outputs
+    }
+
+    fn check_parameters(&self, what: &'static str, got: usize) -> Result<()> {
+        check_length(what, self.weight_length() + self.outputs, got)
+    }
+
+    fn weight<'a, T: Scalar>(&self, weight: &'a [T]) -> Result<Matrix<'a, T>> {
+        Matrix::new("the weight", weight, self.inputs, self.outputs)
+    }
+}
+
+impl<T: Scalar> Layer<T> for DenseLayer {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn input_length(&self) -> usize {
+        self.inputs
+    }
+
+    fn output_length(&self) -> usize {
+        self.outputs
+    }
+
+    fn parameter_shapes(&self) -> Vec<ParameterShape> {
+        vec![
+            ParameterShape {
+                name: "weight",
+                shape: vec![self.inputs, self.outputs],
+            },
+            ParameterShape {
+                name: "bias",
+                shape: vec![self.outputs],
+            },
+        ]
+    }
+
+    fn initialize(&self, seed: u64, layer: u64, parameters: &mut [T]) -> Result<()> {
+        self.check_parameters("the dense layer's parameters", parameters.len())?;
+        let (weight, bias) = parameters.split_at_mut(self.weight_length());
+        self.initialization.fill(
+            self.inputs,
+            self.outputs,
+            Stream::new(seed, Purpose::InitialValues, [layer, 0]),
+            weight,
+        );
+        bias.fill(T::ZERO);
+        Ok(())
+    }
+
+    fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    fn forward(&self, parameters: &[T], inputs: &[T], rows: usize, outputs: &mut [T]) -> Result<()> {
+        self.check_parameters("the dense layer's parameters", parameters.len())?;
+        let (weight, bias) = parameters.split_at(self.weight_length());
+        matmul(
+            outputs,
+            Matrix::new("the layer's inputs", inputs, rows, self.inputs)?,
+            self.weight(weight)?,
+        )?;
+        activation::forward(self.activation, bias, outputs)
+    }
+
+    fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
+        self.check_parameters("the dense layer's parameters", pass.parameters.len())?;
+        self.check_parameters("the dense layer's gradient", pass.gradient.len())?;
+        let (weight_gradient, bias_gradient) = pass.gradient.split_at_mut(self.weight_length());
+        activation::backward(self.activation, pass.outputs, pass.output_gradient, bias_gradient)?;
+
+        let inputs = Matrix::new("the layer's inputs", pass.inputs, pass.rows, self.inputs)?;
+        let gradient = Matrix::new("the output gradient", pass.output_gradient, pass.rows, self.outputs)?;
+        matmul(weight_gradient, inputs.transpose(), gradient)?;
+        if let Some(input_gradient) = pass.input_gradient {
+            let weight = self.weight(&pass.parameters[..self.weight_length()])?;
+            matmul(input_gradient, gradient, weight.transpose())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! Where each tensor of a network lies in its one flat parameter vector.
+
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// A tensor that a layer wants, by the name it has within the layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterShape {
+    /// Name within the layer, such as `weight`.
+    pub name: &'static str,
+    /// Length of each side, outermost first.
+    pub shape: Vec<usize>,
+}
+
+impl ParameterShape {
+    /// Number of elements.
+    pub fn length(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A named tensor in the flat vector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterEntry {
+    /// Name in the network, such as `layers.0.weight`.
+    pub name: String,
+    /// Length of each side, outermost first.
+    pub shape: Vec<usize>,
+    /// Its elements in the flat vector.
+    pub range: Range<usize>,
+}
+
+/// All tensors of a network, in the order of the flat vector, without gaps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterLayout {
+    entries: Vec<ParameterEntry>,
+}
+
+impl ParameterLayout {
+    /// Appends a layer's tensors as `layers.{layer}.{name}` and gives the range that they take together.
+    pub(crate) fn append(&mut self, layer: usize, shapes: &[ParameterShape]) -> Range<usize> {
+        let start = self.parameter_count();
+        for shape in shapes {
+            let begin = self.parameter_count();
+            self.entries.push(ParameterEntry {
+                name: format!("layers.{layer}.{}", shape.name),
+                shape: shape.shape.clone(),
+                range: begin..begin + shape.length(),
+            });
+        }
+        start..self.parameter_count()
+    }
+
+    /// The tensors, in order.
+    pub fn entries(&self) -> &[ParameterEntry] {
+        &self.entries
+    }
+
+    /// Length of the flat vector.
+    pub fn parameter_count(&self) -> usize {
+        self.entries.last().map_or(0, |entry| entry.range.end)
+    }
+}

@@ -1,0 +1,252 @@
+//! Parameters in a file that other frameworks can read (safetensors), and their fingerprint.
+
+use crate::error::{Error, Result, check_length};
+use crate::layout::{ParameterEntry, ParameterLayout};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// Writes all tensors of `parameters` to `path`: whole or not at all, and on the disk when this returns.
+///
+/// Errors if the length does not match the layout or the file cannot be written; the file that was there before is then
+/// untouched.
+pub fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result<()> {
+    check_length("the parameters", layout.parameter_count(), parameters.len())?;
+    let bytes = serialize(layout, parameters).map_err(|problem| Error::ModelFile {
+        path: path.into(),
+        problem,
+    })?;
+    write_atomically(path, &bytes).map_err(|source| Error::Io {
+        action: "write",
+        path: path.into(),
+        source,
+    })
+}
+
+/// Reads from `path` the parameters of a network with this layout.
+///
+/// Errors if the file cannot be read, is damaged, or holds tensors of other names, shapes or types; the message lists
+/// how they differ.
+pub fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Io {
+        action: "read",
+        path: path.into(),
+        source,
+    })?;
+    deserialize(&bytes, layout).map_err(|problem| Error::ModelFile {
+        path: path.into(),
+        problem,
+    })
+}
+
+/// BLAKE3 of the parameters' little-endian bytes, in hexadecimal. Equal bits give equal hashes.
+pub fn parameters_hash(parameters: &[f32]) -> String {
+    blake3::hash(&little_endian(parameters)).to_hex().to_string()
+}
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn serialize(layout: &ParameterLayout, parameters: &[f32]) -> Result<Vec<u8>, String> {
+    let bytes = little_endian(parameters);
+    let views = layout.entries().iter().map(|entry| {
+        let part = &bytes[entry.range.start * size_of::<f32>()..entry.range.end * size_of::<f32>()];
+        TensorView::new(Dtype::F32, entry.shape.clone(), part).map(|view| (&entry.name, view))
+    });
+    let views = views
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
+    safetensors::serialize(views, None).map_err(|error| error.to_string())
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less what the umask takes away
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all() // so that the new name survives a power cut as well
+}
+
+fn deserialize(bytes: &[u8], layout: &ParameterLayout) -> Result<Vec<f32>, String> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| format!("not a whole safetensors file: {error}"))?;
+    let mut parameters = vec![0.0; layout.parameter_count()];
+    let mut differences = Vec::new();
+    for entry in layout.entries() {
+        if let Err(difference) = read(&tensors, entry, &mut parameters[entry.range.clone()]) {
+            differences.push(difference);
+        }
+    }
+    let known = |name: &str| layout.entries().iter().any(|entry| entry.name == name);
+    let mut unknown: Vec<_> = tensors.names().into_iter().filter(|name| !known(name)).collect();
+    unknown.sort_unstable();
+    differences.extend(
+        unknown
+            .into_iter()
+            .map(|name| format!("{name} is not part of the network")),
+    );
+    if differences.is_empty() {
+        Ok(parameters)
+    } else {
+        Err(differences.join("; "))
+    }
+}
+
+fn read(tensors: &SafeTensors<'_>, entry: &ParameterEntry, parameters: &mut [f32]) -> Result<(), String> {
+    let name = &entry.name;
+    let tensor = tensors.tensor(name).map_err(|_| format!("{name} is missing"))?;
+    if tensor.dtype() != Dtype::F32 {
+        return Err(format!("{name} is {:?}, expected F32", tensor.dtype()));
+    }
+    if tensor.shape() != entry.shape {
+        return Err(format!(
+            "{name} has shape {:?}, expected {:?}",
+            tensor.shape(),
+            entry.shape
+        ));
+    }
+    for (parameter, bytes) in parameters.iter_mut().zip(tensor.data().as_chunks().0) {
+        *parameter = f32::from_le_bytes(*bytes);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::layout::ParameterShape;
+
+    fn layout(sides: &[usize]) -> ParameterLayout {
+        let mut layout = ParameterLayout::default();
+        for (layer, side) in sides.windows(2).enumerate() {
+            let weight = ParameterShape {
+                name: "weight",
+                shape: side.to_vec(),
+            };
+            layout.append(
+                layer,
+                &[
+                    weight,
+                    ParameterShape {
+                        name: "bias",
+                        shape: vec![side[1]],
+                    },
+                ],
+            );
+        }
+        layout
+    }
+
+    fn parameters(layout: &ParameterLayout) -> Vec<f32> {
+        (0..layout.parameter_count())
+            .map(|index| index as f32 * 0.37 - 3.0)
+            .collect()
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_also_over_an_older_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        for sides in [&[5, 3][..], &[4, 12, 11, 2]] {
+            let layout = layout(sides);
+            save(&path, &layout, &parameters(&layout)).unwrap();
+            assert_eq!(load(&path, &layout).unwrap(), parameters(&layout));
+        }
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "a temporary file was left behind"
+        );
+    }
+
+    #[test]
+    fn every_difference_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let saved = layout(&[4, 3, 2]);
+        save(&path, &saved, &parameters(&saved)).unwrap();
+        let message = |wanted: &ParameterLayout| load(&path, wanted).unwrap_err().to_string();
+        let wider = message(&layout(&[5, 3, 2]));
+        assert!(
+            wider.contains("layers.0.weight has shape [4, 3], expected [5, 3]"),
+            "{wider}"
+        );
+        let deeper = message(&layout(&[4, 3, 2, 2]));
+        assert!(
+            deeper.contains("layers.2.weight is missing; layers.2.bias is missing"),
+            "{deeper}"
+        );
+        let shallower = message(&layout(&[4, 3]));
+        assert!(
+            shallower.contains("layers.1.bias is not part of the network"),
+            "{shallower}"
+        );
+    }
+
+    #[test]
+    fn another_element_type_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let bytes = [0; 16];
+        let view = TensorView::new(Dtype::F64, vec![2, 1], &bytes).unwrap();
+        std::fs::write(
+            &path,
+            safetensors::serialize([("layers.0.weight", view)], None).unwrap(),
+        )
+        .unwrap();
+        let message = load(&path, &layout(&[2, 1])).unwrap_err().to_string();
+        assert!(message.contains("layers.0.weight is F64, expected F32"), "{message}");
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let layout = layout(&[3, 2]);
+        save(&path, &layout, &parameters(&layout)).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(
+                matches!(load(&path, &layout), Err(Error::ModelFile { .. })),
+                "cut at {length}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failed_save_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = layout(&[3, 2]);
+        let missing = folder.path().join("no such folder").join("model.safetensors");
+        assert!(matches!(
+            save(&missing, &layout, &parameters(&layout)),
+            Err(Error::Io { .. })
+        ));
+        assert!(matches!(
+            save(&folder.path().join("short"), &layout, &[1.0]),
+            Err(Error::Length { .. })
+        ));
+        assert!(matches!(load(&missing, &layout), Err(Error::Io { .. })));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_hash_tells_bits_apart() {
+        assert_eq!(parameters_hash(&[1.0, 2.0]), parameters_hash(&[1.0, 2.0]));
+        assert_ne!(parameters_hash(&[0.0]), parameters_hash(&[-0.0]));
+        assert_eq!(
+            parameters_hash(&[1.0]),
+            blake3::hash(&[0, 0, 0x80, 0x3f]).to_hex().to_string()
+        );
+    }
+}

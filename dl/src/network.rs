@@ -1,0 +1,333 @@
+//! A neural network: input, hidden layers, output and loss, as a pure function of one flat parameter vector.
+
+use crate::error::{Error, Result, check_length};
+use crate::layer::{Backward, Layer, LayerSpecification};
+use crate::layout::ParameterLayout;
+use crate::loss::{Loss, Targets};
+use crate::metrics::BatchReport;
+use crate::scalar::Scalar;
+use std::fmt::{Display, Formatter};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The input of a network: the number of elements of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input(pub usize);
+
+/// A network that is ready to compute. It is cheap to clone, holds no parameters, and is the same in every process that
+/// built it from the same words.
+///
+/// ```
+/// use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
+///
+/// let network = NeuralNetwork::new(Input(784))
+///     .hidden(Dense::relu(256))
+///     .hidden(Dense::relu(128))
+///     .output(Dense::linear(10), Loss::SoftmaxCrossEntropy)?;
+/// assert_eq!(network.parameter_count(), 784 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10);
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct NeuralNetwork<T: Scalar = f32> {
+    input_length: usize,
+    layers: Arc<[Placed<T>]>,
+    layout: Arc<ParameterLayout>,
+    loss: Loss,
+}
+
+/// A layer and where its parameters lie in the flat vector.
+#[derive(Debug)]
+struct Placed<T> {
+    layer: Box<dyn Layer<T>>,
+    range: Range<usize>,
+}
+
+/// A network whose output is still to come.
+#[must_use = "a network is made by its output"]
+#[derive(Debug)]
+pub struct NetworkBuilder<T: Scalar = f32> {
+    input: Input,
+    layers: Vec<Box<dyn Layer<T>>>,
+    error: Option<Error>,
+}
+
+impl NeuralNetwork {
+    /// Begins a network in `f32`.
+    // A builder is what this type is made by; `Self` comes from `output`.
+    #[expect(
+        clippy::new_ret_no_self,
+        reason = "reads as it is meant: a new network, begun at its input"
+    )]
+    pub fn new(input: Input) -> NetworkBuilder {
+        NeuralNetwork::with_element(input)
+    }
+}
+
+impl<T: Scalar> NetworkBuilder<T> {
+    /// Adds a hidden layer. An error is kept for [`NetworkBuilder::output`].
+    pub fn hidden(mut self, layer: impl LayerSpecification<T>) -> Self {
+        if self.error.is_none() {
+            let input_length = self.layers.last().map_or(self.input.0, |layer| layer.output_length());
+            match layer.build(self.layers.len(), input_length) {
+                Ok(layer) => self.layers.push(layer),
+                Err(error) => self.error = Some(error),
+            }
+        }
+        self
+    }
+
+    /// Adds the output layer and the loss. Errors if a layer does not fit what comes before it, or the loss not the
+    /// output.
+    pub fn output(self, layer: impl LayerSpecification<T>, loss: Loss) -> Result<NeuralNetwork<T>> {
+        let NetworkBuilder { input, layers, error } = self.hidden(layer);
+        if let Some(error) = error {
+            return Err(error);
+        }
+        if let Some(last) = layers.last() {
+            loss.check_last(last.activation())?;
+        }
+        let mut layout = ParameterLayout::default();
+        let place = |(index, layer): (usize, Box<dyn Layer<T>>)| {
+            let range = layout.append(index, &layer.parameter_shapes());
+            Placed { layer, range }
+        };
+        let layers = layers.into_iter().enumerate().map(place).collect();
+        Ok(NeuralNetwork {
+            input_length: input.0,
+            layers,
+            layout: Arc::new(layout),
+            loss,
+        })
+    }
+}
+
+impl<T: Scalar> NeuralNetwork<T> {
+    /// Begins a network whose element type follows from its use.
+    pub fn with_element(input: Input) -> NetworkBuilder<T> {
+        NetworkBuilder {
+            input,
+            layers: Vec::new(),
+            error: None,
+        }
+    }
+
+    /// Elements of an input row.
+    pub fn input_length(&self) -> usize {
+        self.input_length
+    }
+
+    /// Elements of an output row; the number of classes where targets are labels.
+    pub fn output_length(&self) -> usize {
+        self.layers
+            .last()
+            .map_or(self.input_length, |placed| placed.layer.output_length())
+    }
+
+    /// The loss.
+    pub fn loss(&self) -> Loss {
+        self.loss
+    }
+
+    /// Length of the flat parameter vector.
+    pub fn parameter_count(&self) -> usize {
+        self.layout.parameter_count()
+    }
+
+    /// Names, shapes and places of all tensors.
+    pub fn parameter_layout(&self) -> &ParameterLayout {
+        &self.layout
+    }
+
+    /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n).
+    pub fn initialize(&self, seed: u64) -> Result<Vec<T>> {
+        let mut parameters = vec![T::ZERO; self.parameter_count()];
+        for (index, placed) in self.layers.iter().enumerate() {
+            placed
+                .layer
+                .initialize(seed, index as u64, &mut parameters[placed.range.clone()])?;
+        }
+        Ok(parameters)
+    }
+
+    /// All buffers for up to `rows_max` rows. This is the only place where a pass's memory is allocated.
+    pub fn workspace(&self, rows_max: usize) -> Workspace<T> {
+        let widest = self
+            .layers
+            .iter()
+            .map(|placed| placed.layer.output_length())
+            .max()
+            .unwrap_or(0);
+        let buffer = |length: usize| vec![T::ZERO; rows_max * length];
+        Workspace {
+            rows_max,
+            outputs: self
+                .layers
+                .iter()
+                .map(|placed| buffer(placed.layer.output_length()))
+                .collect(),
+            gradients: [buffer(widest), buffer(widest)],
+        }
+    }
+
+    /// Writes to `gradient` the sum over rows of the gradient of each row's loss by the parameters, and reports the
+    /// losses.
+    ///
+    /// `inputs` is rows x input length; `parameters` and `gradient` are flat vectors of [`Self::parameter_count`]
+    /// elements. Errors if a length does not match, the workspace is too small, or a label is out of range. A loss that
+    /// is not finite is no error here: it is in the report.
+    pub fn gradient(
+        &self,
+        parameters: &[T],
+        inputs: &[T],
+        targets: Targets<'_, T>,
+        rows: usize,
+        workspace: &mut Workspace<T>,
+        gradient: &mut [T],
+    ) -> Result<BatchReport> {
+        check_length("the gradient", self.parameter_count(), gradient.len())?;
+        let report = self.evaluate(parameters, inputs, targets, rows, workspace)?;
+        let Workspace {
+            outputs,
+            gradients: [even, odd],
+            ..
+        } = workspace;
+        for (index, Placed { layer, range }) in self.layers.iter().enumerate().rev() {
+            let (output_gradient, input_gradient) = if index % 2 == 0 {
+                (&mut *even, &mut *odd)
+            } else {
+                (&mut *odd, &mut *even)
+            };
+            layer.backward(Backward {
+                parameters: &parameters[range.clone()],
+                inputs: if index == 0 {
+                    inputs
+                } else {
+                    &outputs[index - 1][..rows * layer.input_length()]
+                },
+                outputs: &outputs[index][..rows * layer.output_length()],
+                rows,
+                output_gradient: &mut output_gradient[..rows * layer.output_length()],
+                input_gradient: (index > 0).then(|| &mut input_gradient[..rows * layer.input_length()]),
+                gradient: &mut gradient[range.clone()],
+            })?;
+        }
+        Ok(report)
+    }
+
+    /// The outputs for `rows` inputs, rows x output length; probabilities where the loss takes logits. They lie in the
+    /// workspace. Errors if a length does not match or the workspace is too small.
+    pub fn predict<'a>(
+        &self,
+        parameters: &[T],
+        inputs: &[T],
+        rows: usize,
+        workspace: &'a mut Workspace<T>,
+    ) -> Result<&'a [T]> {
+        self.forward(parameters, inputs, rows, workspace)?;
+        let outputs = &mut workspace.outputs[self.layers.len() - 1][..rows * self.output_length()];
+        self.loss.prediction(self.output_length(), outputs)?;
+        Ok(outputs)
+    }
+
+    /// Loss and hits of `rows` samples. Errors as [`Self::gradient`] does.
+    pub fn evaluate(
+        &self,
+        parameters: &[T],
+        inputs: &[T],
+        targets: Targets<'_, T>,
+        rows: usize,
+        workspace: &mut Workspace<T>,
+    ) -> Result<BatchReport> {
+        workspace.check(self, rows)?;
+        self.check_targets(targets, rows)?;
+        self.forward(parameters, inputs, rows, workspace)?;
+        let last = self.layers.len() - 1;
+        let length = rows * self.output_length();
+        let outputs = &workspace.outputs[last][..length];
+        self.loss.gradient(
+            outputs,
+            targets,
+            self.output_length(),
+            &mut workspace.gradients[last % 2][..length],
+        )
+    }
+
+    fn forward(&self, parameters: &[T], inputs: &[T], rows: usize, workspace: &mut Workspace<T>) -> Result<()> {
+        check_length("the parameters", self.parameter_count(), parameters.len())?;
+        workspace.check(self, rows)?;
+        check_length("the inputs", rows.saturating_mul(self.input_length), inputs.len())?;
+        for (index, Placed { layer, range }) in self.layers.iter().enumerate() {
+            let (before, after) = workspace.outputs.split_at_mut(index);
+            let inputs = before
+                .last()
+                .map_or(inputs, |outputs| &outputs[..rows * layer.input_length()]);
+            let outputs = &mut after[0][..rows * layer.output_length()];
+            layer.forward(&parameters[range.clone()], inputs, rows, outputs)?;
+        }
+        Ok(())
+    }
+
+    fn check_targets(&self, targets: Targets<'_, T>, rows: usize) -> Result<()> {
+        match targets {
+            Targets::Labels(labels) => check_length("the labels", rows, labels.len()),
+            Targets::Values(values) => check_length("the target values", rows * self.output_length(), values.len()),
+        }
+    }
+}
+
+/// `784 -> dense 256 relu -> dense 10 identity, softmax_cross_entropy`: the same words for the same topology.
+impl<T: Scalar> Display for NeuralNetwork<T> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.input_length)?;
+        for Placed { layer, .. } in &*self.layers {
+            write!(
+                formatter,
+                " -> {} {} {}",
+                layer.kind(),
+                layer.output_length(),
+                layer.activation().name()
+            )?;
+        }
+        write!(formatter, ", {}", self.loss.name())
+    }
+}
+
+/// The buffers of one network's forward and backward pass, for up to a number of rows.
+#[derive(Debug)]
+pub struct Workspace<T: Scalar = f32> {
+    rows_max: usize,
+    /// Outputs of each layer.
+    outputs: Vec<Vec<T>>,
+    /// Gradients by the outputs of layers with an even and with an odd index.
+    gradients: [Vec<T>; 2],
+}
+
+impl<T: Scalar> Workspace<T> {
+    /// The most rows that it has space for.
+    pub fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+
+    fn check(&self, network: &NeuralNetwork<T>, rows: usize) -> Result<()> {
+        if rows > self.rows_max {
+            return Err(Error::Rows {
+                rows,
+                rows_max: self.rows_max,
+            });
+        }
+        check_length(
+            "the workspace (made for another network?)",
+            network.layers.len(),
+            self.outputs.len(),
+        )?;
+        for (placed, outputs) in network.layers.iter().zip(&self.outputs) {
+            let expected = self.rows_max * placed.layer.output_length();
+            check_length(
+                "a buffer of the workspace (made for another network?)",
+                expected,
+                outputs.len(),
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,340 @@
+//! Blocks of samples: what a partition of training data holds.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// Samples as rows in flat storage: one allocation for all features, one for all targets. Its parts always agree in
+/// length.
+///
+/// Serialised, the features and targets are plain little-endian bytes, so that a block is stored and loaded at the
+/// speed of a copy; use a binary format such as postcard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
+pub struct Samples {
+    feature_length: usize,
+    features: Features,
+    targets: SampleTargets,
+}
+
+/// The features of some samples, row after row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Features {
+    /// Bytes; a feature is a byte times the scale. A quarter of the memory of `F32`.
+    U8 {
+        /// Rows of bytes.
+        #[serde(with = "plain")]
+        bytes: Vec<u8>,
+        /// What a byte is multiplied with when it is gathered into a batch.
+        scale: f32,
+    },
+    /// Values as they are.
+    F32(#[serde(with = "plain")] Vec<f32>),
+}
+
+/// The targets of some samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum SampleTargets {
+    /// The class of each sample.
+    Labels(#[serde(with = "plain")] Vec<u32>),
+    /// The wanted outputs of each sample, row after row.
+    Values {
+        /// Outputs of one sample.
+        length: usize,
+        /// Rows of wanted outputs.
+        #[serde(with = "plain")]
+        values: Vec<f32>,
+    },
+}
+
+/// What was read from outside and may contradict itself.
+#[derive(Deserialize)]
+struct Unchecked {
+    feature_length: usize,
+    features: Features,
+    targets: SampleTargets,
+}
+
+impl TryFrom<Unchecked> for Samples {
+    type Error = Error;
+
+    fn try_from(unchecked: Unchecked) -> Result<Self> {
+        Samples::new(unchecked.feature_length, unchecked.features, unchecked.targets)
+    }
+}
+
+impl Samples {
+    /// Puts features and targets together. Errors if either is not whole rows or they are not equally many.
+    pub fn new(feature_length: usize, features: Features, targets: SampleTargets) -> Result<Self> {
+        let samples = rows("features", features.len(), feature_length)?;
+        let targets_found = targets.rows()?;
+        if samples != targets_found {
+            return Err(Error::Samples(format!(
+                "{samples} rows of features but {targets_found} of targets"
+            )));
+        }
+        if u32::try_from(samples).is_err() {
+            return Err(Error::Samples(format!(
+                "{samples} rows are too many for one block; split them"
+            )));
+        }
+        Ok(Samples {
+            feature_length,
+            features,
+            targets,
+        })
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.features.len() / self.feature_length
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Features of one sample.
+    pub fn feature_length(&self) -> usize {
+        self.feature_length
+    }
+
+    /// The features of all samples.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// The targets of all samples.
+    pub fn targets(&self) -> &SampleTargets {
+        &self.targets
+    }
+
+    /// A copy of the samples in `range`. Errors if it reaches beyond the end.
+    pub fn slice(&self, range: Range<usize>) -> Result<Samples> {
+        if range.start > range.end || range.end > self.len() {
+            return Err(Error::Samples(format!(
+                "rows {range:?} asked for, there are {}",
+                self.len()
+            )));
+        }
+        Ok(Samples {
+            feature_length: self.feature_length,
+            features: self
+                .features
+                .slice(range.start * self.feature_length..range.end * self.feature_length),
+            targets: self.targets.slice(range),
+        })
+    }
+
+    /// Copies in `parts` contiguous pieces whose lengths differ by 1 at most. Errors for no parts.
+    pub fn split(&self, parts: usize) -> Result<Vec<Samples>> {
+        if parts == 0 {
+            return Err(Error::Samples("cannot be split into 0 parts".into()));
+        }
+        let (length, longer) = (self.len() / parts, self.len() % parts);
+        let start = |part: usize| part * length + part.min(longer);
+        (0..parts)
+            .map(|part| self.slice(start(part)..start(part + 1)))
+            .collect()
+    }
+}
+
+impl Features {
+    fn len(&self) -> usize {
+        match self {
+            Features::U8 { bytes, .. } => bytes.len(),
+            Features::F32(values) => values.len(),
+        }
+    }
+
+    fn slice(&self, range: Range<usize>) -> Features {
+        match self {
+            Features::U8 { bytes, scale } => Features::U8 {
+                bytes: bytes[range].to_vec(),
+                scale: *scale,
+            },
+            Features::F32(values) => Features::F32(values[range].to_vec()),
+        }
+    }
+}
+
+impl SampleTargets {
+    fn rows(&self) -> Result<usize> {
+        match self {
+            SampleTargets::Labels(labels) => Ok(labels.len()),
+            SampleTargets::Values { length, values } => rows("target values", values.len(), *length),
+        }
+    }
+
+    fn slice(&self, range: Range<usize>) -> SampleTargets {
+        match self {
+            SampleTargets::Labels(labels) => SampleTargets::Labels(labels[range].to_vec()),
+            SampleTargets::Values { length, values } => SampleTargets::Values {
+                length: *length,
+                values: values[range.start * length..range.end * length].to_vec(),
+            },
+        }
+    }
+}
+
+fn rows(what: &str, elements: usize, row_length: usize) -> Result<usize> {
+    match elements.checked_rem(row_length) {
+        None => Err(Error::Samples(format!("{what}: a row must have at least 1 element"))),
+        Some(0) => Ok(elements / row_length),
+        Some(_) => Err(Error::Samples(format!(
+            "{what}: {elements} elements are not whole rows of {row_length}"
+        ))),
+    }
+}
+
+/// Plain numbers as one run of little-endian bytes.
+mod plain {
+    use bytemuck::Pod;
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+    use std::marker::PhantomData;
+
+    #[cfg(not(target_endian = "little"))]
+    compile_error!("blocks are little-endian, and are read and written as they lie in memory");
+
+    pub(super) fn serialize<T: Pod, S: Serializer>(values: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytemuck::cast_slice(values))
+    }
+
+    pub(super) fn deserialize<'de, T: Pod, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_bytes(Bytes(PhantomData))
+    }
+
+    struct Bytes<T>(PhantomData<T>);
+
+    impl<T: Pod> Visitor<'_> for Bytes<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(formatter, "bytes in a multiple of {}", size_of::<T>())
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<T>, E> {
+            if !bytes.len().is_multiple_of(size_of::<T>()) {
+                return Err(E::invalid_length(bytes.len(), &self));
+            }
+            let mut values = vec![T::zeroed(); bytes.len() / size_of::<T>()];
+            bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
+            Ok(values)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes(count: usize) -> Samples {
+        let features = Features::U8 {
+            bytes: (0..count * 3).map(|i| i as u8).collect(),
+            scale: 0.5,
+        };
+        Samples::new(3, features, SampleTargets::Labels((0..count as u32).collect())).unwrap()
+    }
+
+    fn values(count: usize) -> Samples {
+        let features = Features::F32((0..count * 2).map(|i| i as f32).collect());
+        let targets = SampleTargets::Values {
+            length: 4,
+            values: (0..count * 4).map(|i| -(i as f32)).collect(),
+        };
+        Samples::new(2, features, targets).unwrap()
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let labels = |count| SampleTargets::Labels(vec![0; count]);
+        let cases = [
+            (Samples::new(0, Features::F32(vec![]), labels(0)), "at least 1"),
+            (
+                Samples::new(3, Features::F32(vec![0.0; 4]), labels(1)),
+                "4 elements are not whole rows of 3",
+            ),
+            (
+                Samples::new(2, Features::F32(vec![0.0; 4]), labels(3)),
+                "2 rows of features but 3 of targets",
+            ),
+            (
+                Samples::new(
+                    2,
+                    Features::F32(vec![0.0; 4]),
+                    SampleTargets::Values {
+                        length: 0,
+                        values: vec![],
+                    },
+                ),
+                "target values: a row",
+            ),
+        ];
+        for (result, words) in cases {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    #[allow(clippy::reversed_empty_ranges)]
+    fn a_slice_beyond_the_end_is_refused() {
+        assert!(bytes(3).slice(1..4).is_err());
+        assert!(bytes(3).slice(2..1).is_err());
+        assert!(bytes(3).slice(3..3).unwrap().is_empty());
+        assert!(bytes(3).split(0).is_err());
+    }
+
+    #[test]
+    fn bytes_of_another_make_are_an_error_and_no_panic() {
+        let whole = postcard::to_stdvec(&values(5)).unwrap();
+        for length in 0..whole.len() {
+            assert!(
+                postcard::from_bytes::<Samples>(&whole[..length]).is_err(),
+                "cut at {length}"
+            );
+        }
+        for position in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[position] ^= 0x81;
+            let _ = postcard::from_bytes::<Samples>(&flipped);
+        }
+        let mut contradiction = postcard::to_stdvec(&bytes(2)).unwrap();
+        contradiction[0] = 6;
+        assert!(postcard::from_bytes::<Samples>(&contradiction).is_err());
+    }
+
+    #[test]
+    fn features_are_stored_as_plain_bytes() {
+        assert!(postcard::to_stdvec(&bytes(1000)).unwrap().len() < 3000 + 4000 + 20);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_comes_back(count in 0usize..40) {
+            for samples in [bytes(count), values(count)] {
+                let stored = postcard::to_stdvec(&samples).unwrap();
+                prop_assert_eq!(&postcard::from_bytes::<Samples>(&stored).unwrap(), &samples);
+            }
+        }
+
+        #[test]
+        fn parts_are_the_whole_in_order(count in 0usize..40, parts in 1usize..9) {
+            for samples in [bytes(count), values(count)] {
+                let split = samples.split(parts).unwrap();
+                prop_assert_eq!(split.len(), parts);
+                let mut start = 0;
+                for part in &split {
+                    prop_assert!(part.len() == count / parts || part.len() == count / parts + 1);
+                    prop_assert_eq!(part, &samples.slice(start..start + part.len()).unwrap());
+                    start += part.len();
+                }
+                prop_assert_eq!(start, count);
+            }
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! Training on a dataset: lanes walk through their samples, the exchange sums their gradients, shards apply them.
+
+use std::borrow::Borrow;
+use std::ops::Range;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use distdl_engine::{
+    Dataset, EngineError, Iteration, Lane, LaneData, Parameters, Placement, ShardUpdate, StepReport, Tallies,
+};
+use distdl_storage::Records;
+
+use crate::batch::{Batch, shuffle};
+use crate::error::{Error, Result};
+use crate::metrics::BatchReport;
+use crate::model_file::parameters_hash;
+use crate::network::{NeuralNetwork, Workspace};
+use crate::optimizer::{Optimizer, Sgd};
+use crate::samples::Samples;
+use crate::schedule::Schedule;
+
+/// How to train. Everything here may show in the trained parameters; the number of workers never does.
+#[derive(Debug, Clone)]
+pub struct TrainingOptions {
+    /// Samples in a step, over all lanes.
+    pub batch: usize,
+    /// Logical streams of mini-batches; `batch` is dealt to them as evenly as it goes.
+    pub lanes: usize,
+    /// Learning rate by step.
+    pub schedule: Schedule,
+    /// Seed of initial parameters and sample orders.
+    pub seed: u64,
+    /// Where lanes and shards run, for tests that results do not depend on it.
+    pub placement: Option<Placement>,
+}
+
+impl Default for TrainingOptions {
+    fn default() -> Self {
+        Self { batch: 128, lanes: 2, schedule: Schedule::Constant(0.1), seed: 0, placement: None }
+    }
+}
+
+/// A finished step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepResult {
+    /// 0-based step since the beginning.
+    pub step: u64,
+    /// Loss and hits on the step's mini-batch, before it was applied.
+    pub report: BatchReport,
+}
+
+/// A network in training: its parameters, and how far it has come.
+#[derive(Debug)]
+pub struct Training {
+    network: NeuralNetwork,
+    data: Dataset<Samples>,
+    options: TrainingOptions,
+    parameters: Arc<Parameters>,
+    optimizers: Arc<[Mutex<Box<dyn Optimizer>>]>,
+    deal: Deal,
+    step: u64,
+}
+
+/// How an epoch's samples are dealt to lanes and steps: a pure function of the data's shape, the batch and the lanes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Deal {
+    /// Samples of each lane.
+    lengths: Vec<u32>,
+    /// Samples that each lane takes in a step.
+    shares: Vec<usize>,
+    steps_per_epoch: u64,
+}
+
+impl Deal {
+    fn new(lengths: Vec<u32>, batch: usize) -> Result<Self> {
+        let (lanes, samples) = (lengths.len(), lengths.iter().map(|length| *length as usize).sum::<usize>());
+        if samples == 0 {
+            return Err(Error::Training(
+                "the dataset has no samples; check its source and filters".to_owned(),
+            ));
+        }
+        if batch > samples {
+            return Err(Error::Training(format!(
+                "a batch of {batch} is larger than the {samples} samples of the dataset; lower `batch`, or add data"
+            )));
+        }
+        if batch < lanes {
+            return Err(Error::Training(format!(
+                "a batch of {batch} cannot be dealt to {lanes} lanes; raise `batch` or lower `lanes`"
+            )));
+        }
+        let shares: Vec<usize> = (0..lanes).map(|lane| (lane + 1) * batch / lanes - lane * batch / lanes).collect();
+        let steps = lengths.iter().zip(&shares).map(|(length, share)| (*length as usize).div_ceil(*share));
+        let steps_per_epoch = steps.max().unwrap_or(0) as u64;
+        Ok(Self { lengths, shares, steps_per_epoch })
+    }
+
+    /// Places in the lane's order that a step of an epoch takes; empty where the lane has run out before others.
+    fn range(&self, lane: usize, step_of_epoch: u64) -> Range<usize> {
+        let (length, share) = (self.lengths[lane] as usize, self.shares[lane]);
+        let start = length.min(step_of_epoch as usize * share);
+        start..length.min(start + share)
+    }
+}
+
+impl NeuralNetwork {
+    /// Begins to train on `data`, whose partition `p` belongs to lane `p % lanes`, by plain SGD from initial
+    /// parameters. The data is best persisted first; it is computed once here.
+    ///
+    /// # Errors
+    /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed.
+    #[track_caller]
+    pub fn train(&self, data: &Dataset<Samples>, options: TrainingOptions) -> Result<Training> {
+        if options.lanes == 0 || data.partitions() < options.lanes {
+            let problem = format!(
+                "{} lanes over a dataset of {} partitions; use at least 1 lane, and `repartition` the data into at least \
+                 one partition a lane",
+                options.lanes,
+                data.partitions()
+            );
+            return Err(Error::Training(problem));
+        }
+        let deal = Deal::new(lane_lengths(self, data, options.lanes)?, options.batch)?;
+        let optimizers = (0..options.lanes).map(|_| Mutex::new(Box::new(Sgd) as Box<dyn Optimizer>)).collect();
+        Ok(Training {
+            network: self.clone(),
+            data: data.clone(),
+            parameters: Arc::new(Parameters::new(self.initialize(options.seed)?)),
+            options,
+            optimizers,
+            deal,
+            step: 0,
+        })
+    }
+
+    /// Loss and hits over a dataset.
+    ///
+    /// # Errors
+    /// If the samples do not suit the network, or as any action.
+    pub fn error(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<BatchReport> {
+        let mut total = BatchReport::default();
+        let evaluate = |network: &NeuralNetwork, parameters: &[f32], batch: &Batch, workspace: &mut Workspace| {
+            network.evaluate(parameters, batch.features(), batch.targets(), batch.rows(), workspace)
+        };
+        for report in self.over_batches(data, parameters, evaluate)?.iter().flatten() {
+            total.merge(report);
+        }
+        Ok(total)
+    }
+
+    /// The network's outputs for every sample of a dataset, in order; probabilities where the loss takes logits.
+    ///
+    /// # Errors
+    /// If the samples do not suit the network, or as any action.
+    pub fn predict_dataset(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let width = self.output_length();
+        let outputs = self.over_batches(data, parameters, move |network, parameters, batch, workspace| {
+            Ok(network.predict(parameters, batch.features(), batch.rows(), workspace)?.to_vec())
+        })?;
+        let rows = |batch: Vec<f32>| batch.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>();
+        Ok(outputs.into_iter().flatten().flat_map(rows).collect())
+    }
+
+    /// Runs `each` over the samples of every partition, some rows at a time.
+    fn over_batches<R: Send + 'static>(
+        &self,
+        data: &Dataset<Samples>,
+        parameters: &[f32],
+        each: impl Fn(&NeuralNetwork, &[f32], &Batch, &mut Workspace) -> Result<R> + Send + Sync + 'static,
+    ) -> Result<Vec<Vec<R>>> {
+        let failed = Failed::default();
+        let (network, parameters, kept) = (self.clone(), data.context().broadcast(parameters.to_vec()), failed.clone());
+        let results = data.run_partitions(move |_, blocks| {
+            let mut workspace = network.workspace(EVALUATION_ROWS);
+            let mut results = Vec::new();
+            for samples in blocks {
+                let blocks = [&samples];
+                let mut batch = Batch::new(&samples, EVALUATION_ROWS);
+                for start in (0..samples.len()).step_by(EVALUATION_ROWS) {
+                    let indices = start as u32..samples.len().min(start + EVALUATION_ROWS) as u32;
+                    let result = batch.gather(&blocks, indices);
+                    let result = result.and_then(|()| each(&network, &parameters, &batch, &mut workspace));
+                    results.push(result.map_err(|error| kept.keep(error))?);
+                }
+            }
+            Ok(results)
+        });
+        results.map_err(|error| failed.resolve(error))
+    }
+}
+
+/// Rows that evaluation handles at a time.
+const EVALUATION_ROWS: usize = 500;
+
+/// Number of samples of each lane; checks that blocks suit the network.
+fn lane_lengths(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize) -> Result<Vec<u32>> {
+    let mut lengths = vec![0u32; lanes];
+    for (partition, blocks) in data.partition_records()?.iter().enumerate() {
+        for samples in blocks.iter() {
+            let (expected, got) = (network.input_length(), samples.feature_length());
+            if expected != got {
+                return Err(Error::Training(format!(
+                    "partition {partition} has samples of {got} features, the network takes {expected}; change `Input` or the data"
+                )));
+            }
+            let length = &mut lengths[partition % lanes];
+            *length = u32::try_from(samples.len()).ok().and_then(|samples| length.checked_add(samples)).ok_or_else(
+                || Error::Training(format!("lane {} has more than {} samples; use more lanes", partition % lanes, u32::MAX)),
+            )?;
+        }
+    }
+    Ok(lengths)
+}
+
+impl Training {
+    /// The network.
+    pub fn network(&self) -> &NeuralNetwork {
+        &self.network
+    }
+
+    /// The next step.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Whole epochs behind.
+    pub fn epoch(&self) -> u64 {
+        self.step / self.deal.steps_per_epoch
+    }
+
+    /// Steps in an epoch: enough for the lane that needs most to see each of its samples once.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.deal.steps_per_epoch
+    }
+
+    /// A copy of the parameters.
+    pub fn parameters(&self) -> Vec<f32> {
+        self.parameters.read().clone()
+    }
+
+    /// Sets the parameters, for example from a model file.
+    ///
+    /// # Errors
+    /// If there are not as many as the network has.
+    pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
+        crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
+        self.parameters = Arc::new(Parameters::new(parameters));
+        Ok(())
+    }
+
+    /// BLAKE3 of the parameters, in hexadecimal: equal bits give equal hashes.
+    pub fn parameters_hash(&self) -> String {
+        parameters_hash(&self.parameters.read())
+    }
+
+    /// Loss and hits of the parameters as they are over a dataset.
+    ///
+    /// # Errors
+    /// As [`NeuralNetwork::error`].
+    pub fn error(&self, data: &Dataset<Samples>) -> Result<BatchReport> {
+        let parameters = self.parameters();
+        self.network.error(data, &parameters)
+    }
+
+    /// Runs to the end of the current epoch; `observe` sees each step. Returns the sum of the steps' reports.
+    ///
+    /// # Errors
+    /// As [`iterate`](Self::iterate).
+    #[track_caller]
+    pub fn run_epoch(&mut self, observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
+        let steps = self.deal.steps_per_epoch - self.step % self.deal.steps_per_epoch;
+        self.iterate(steps, observe)
+    }
+
+    /// Runs `steps` steps as one dataflow; `observe` sees each. Returns the sum of the steps' reports.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied.
+    /// Otherwise as any action.
+    #[track_caller]
+    pub fn iterate(&mut self, steps: u64, mut observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
+        let lanes = self.options.lanes;
+        let mut iteration = Iteration::new(lanes, steps).from_step(self.step);
+        iteration.site = Location::caller();
+        if let Some(placement) = &self.options.placement {
+            iteration = iteration.with_shards(placement.shards.len()).with_placement(placement.clone());
+            self.optimizers = placement.shards.iter().map(|_| Mutex::new(Box::new(Sgd) as Box<dyn Optimizer>)).collect();
+        }
+        let failed = Failed::default();
+        let mut total = BatchReport::default();
+        let mut applied = self.step;
+        let result = self.data.iterate(
+            iteration,
+            &self.parameters,
+            self.lane_maker(failed.clone()),
+            self.shard_maker(failed.clone()),
+            &mut |step| {
+                let result = StepResult { step: step.step, report: from_tallies(step.tallies) };
+                applied = step.step + 1;
+                total.merge(&result.report);
+                observe(&result);
+            },
+        );
+        self.step = applied;
+        result.map_err(|error| failed.resolve(error))?;
+        Ok(total)
+    }
+
+    fn lane_maker(
+        &self,
+        failed: Failed,
+    ) -> impl Fn(LaneData<Samples>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
+        let (network, deal, seed) = (self.network.clone(), self.deal.clone(), self.options.seed);
+        move |data| {
+            let lane = TrainingLane::new(&network, &deal, seed, data);
+            let mut lane = lane.map_err(|error| failed.keep(error))?;
+            let failed = failed.clone();
+            Ok(Box::new(move |step: u64, parameters: &[f32], gradient: &mut [f32]| {
+                let report = lane.step(step, parameters, gradient).map_err(|error| failed.keep(error))?;
+                Ok(to_tallies(report))
+            }))
+        }
+    }
+
+    fn shard_maker(
+        &self,
+        failed: Failed,
+    ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
+        let (optimizers, schedule) = (Arc::clone(&self.optimizers), self.options.schedule);
+        move |shard| {
+            let (optimizers, failed) = (Arc::clone(&optimizers), failed.clone());
+            Ok(Box::new(move |step: &StepReport, sum: &[f32], parameters: &mut [f32]| {
+                let mut optimizer = lock(&optimizers[shard]);
+                apply(optimizer.as_mut(), schedule, step, sum, parameters).map_err(|error| failed.keep(error))
+            }))
+        }
+    }
+}
+
+/// Applies the summed gradients of a step whose loss is finite.
+fn apply(
+    optimizer: &mut dyn Optimizer,
+    schedule: Schedule,
+    step: &StepReport,
+    gradient_sum: &[f32],
+    parameters: &mut [f32],
+) -> Result<()> {
+    let report = from_tallies(step.tallies);
+    if !report.is_finite() {
+        return Err(Error::NotFinite { step: step.step, what: "the loss", value: report.loss_sum });
+    }
+    let scale = 1.0 / report.samples.max(1) as f32;
+    optimizer.apply(step.step, schedule.learning_rate(step.step), scale, gradient_sum, parameters)
+}
+
+/// One lane: its blocks, its order, and the buffers of one step.
+struct TrainingLane {
+    network: NeuralNetwork,
+    deal: Deal,
+    seed: u64,
+    lane: usize,
+    blocks: Vec<BlockOf>,
+    order: Vec<u32>,
+    /// The epoch that `order` belongs to.
+    epoch: Option<u64>,
+    batch: Option<Batch>,
+    workspace: Workspace,
+}
+
+/// A block of samples in the store.
+struct BlockOf {
+    records: Records<Samples>,
+    index: usize,
+}
+
+impl Borrow<Samples> for BlockOf {
+    fn borrow(&self) -> &Samples {
+        &self.records[self.index]
+    }
+}
+
+impl TrainingLane {
+    fn new(network: &NeuralNetwork, deal: &Deal, seed: u64, data: LaneData<Samples>) -> Result<Self> {
+        let blocks = data.partitions.iter().flat_map(|records| {
+            (0..records.len()).map(|index| BlockOf { records: records.clone(), index })
+        });
+        let blocks: Vec<BlockOf> = blocks.collect();
+        let found: usize = blocks.iter().map(|block| Borrow::<Samples>::borrow(block).len()).sum();
+        crate::error::check_length("the lane's data (was it changed since training began?)", deal.lengths[data.lane] as usize, found)?;
+        let share = deal.shares[data.lane];
+        Ok(Self {
+            batch: blocks.first().map(|block| Batch::new(block.borrow(), share)),
+            workspace: network.workspace(share),
+            network: network.clone(),
+            deal: deal.clone(),
+            seed,
+            lane: data.lane,
+            blocks,
+            order: Vec::new(),
+            epoch: None,
+        })
+    }
+
+    fn step(&mut self, step: u64, parameters: &[f32], gradient: &mut [f32]) -> Result<BatchReport> {
+        let (epoch, step_of_epoch) = (step / self.deal.steps_per_epoch, step % self.deal.steps_per_epoch);
+        if self.epoch != Some(epoch) {
+            self.order = shuffle(self.seed, epoch, self.lane as u64, self.deal.lengths[self.lane]);
+            self.epoch = Some(epoch);
+        }
+        let range = self.deal.range(self.lane, step_of_epoch);
+        let Some(batch) = self.batch.as_mut().filter(|_| !range.is_empty()) else {
+            gradient.fill(0.0);
+            return Ok(BatchReport::default());
+        };
+        batch.gather(&self.blocks, self.order[range].iter().copied())?;
+        let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
+        self.network.gradient(parameters, inputs, targets, rows, &mut self.workspace, gradient)
+    }
+}
+
+fn to_tallies(report: BatchReport) -> Tallies {
+    Tallies([report.loss_sum, report.correct as f64, report.samples as f64, 0.0])
+}
+
+fn from_tallies(Tallies([loss_sum, correct, samples, _]): Tallies) -> BatchReport {
+    BatchReport { loss_sum, correct: correct as u64, samples: samples as u64 }
+}
+
+/// Keeps the typed error while the engine carries its text.
+#[derive(Clone, Default)]
+struct Failed(Arc<Mutex<Option<Error>>>);
+
+impl Failed {
+    fn keep(&self, error: Error) -> EngineError {
+        let carried = EngineError::invalid(error.to_string(), "see the error of training");
+        lock(&self.0).get_or_insert(error);
+        carried
+    }
+
+    fn resolve(&self, carried: EngineError) -> Error {
+        lock(&self.0).take().unwrap_or(Error::Engine(carried))
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,87 @@
+//! A training step allocates nothing. In a process of its own, for its counting allocator.
+#![allow(unsafe_code)] // an allocator is unsafe to write
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use distdl_dl::kernels::accumulate;
+use distdl_dl::{
+    Activation, Batch, Dense, Features, Input, Loss, NeuralNetwork, Optimizer, SampleTargets, Samples, Sgd, shuffle,
+};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator as it came; the counter is thread-local and does not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations_of_steps(network: &NeuralNetwork, samples: &Samples, warm_up: usize) -> usize {
+    let mut parameters = network.initialize(1).unwrap();
+    let mut gradient = vec![0.0; parameters.len()];
+    let mut workspace = network.workspace(128);
+    let mut batch = Batch::new(samples, 128);
+    let order = shuffle(1, 0, 0, samples.len() as u32);
+    let mut before = 0;
+    for (step, rows) in [128, 128, 64, 100, 1, 128].into_iter().enumerate() {
+        if step == warm_up {
+            before = ALLOCATIONS.get();
+        }
+        batch.gather(&[samples], order[..rows].iter().copied()).unwrap();
+        network
+            .gradient(
+                &parameters,
+                batch.features(),
+                batch.targets(),
+                rows,
+                &mut workspace,
+                &mut gradient,
+            )
+            .unwrap();
+        accumulate::scale(&mut gradient, 1.0 / rows as f32);
+        Sgd.apply(0, 0.1, &gradient, &mut parameters).unwrap();
+    }
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn a_step_allocates_nothing() {
+    let bytes = (0..200 * 784).map(|index| (index % 251) as u8).collect();
+    let labels = (0..200).map(|row| row % 10).collect();
+    let features = Features::U8 {
+        bytes,
+        scale: 1.0 / 255.0,
+    };
+    let samples = Samples::new(784, features, SampleTargets::Labels(labels)).unwrap();
+    for activation in [
+        Activation::Relu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Softmax,
+    ] {
+        for loss in [Loss::SoftmaxCrossEntropy, Loss::MeanSquaredError] {
+            let network = NeuralNetwork::new(Input(784))
+                .hidden(Dense::new(256, activation))
+                .hidden(Dense::new(128, activation))
+                .output(Dense::linear(10), loss)
+                .unwrap();
+            assert_eq!(allocations_of_steps(&network, &samples, 1), 0, "{network}");
+        }
+    }
+}

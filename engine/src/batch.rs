@@ -1,0 +1,304 @@
+//! Records on their way through a stage: batches with their type erased once a batch, never once a record.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+
+use distdl_storage::{Block, BlockId, Codec, Record, Records};
+
+use crate::error::{EngineError, Result};
+
+/// A thousand records or so, owned or borrowed from a stored block.
+#[derive(Debug, Clone)]
+pub enum Batch<T> {
+    /// Records that nobody else holds.
+    Owned(Vec<T>),
+    /// A range of a block that others may read at the same time.
+    Shared {
+        /// The block's records.
+        records: Records<T>,
+        /// Which of them.
+        range: Range<usize>,
+    },
+}
+
+impl<T: Record> Batch<T> {
+    /// The records in place.
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Self::Owned(records) => records,
+            Self::Shared { records, range } => &records[range.clone()],
+        }
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The records by value: moved where they are owned, cloned where they are shared.
+    pub fn into_vec(self) -> Vec<T> {
+        match self {
+            Self::Owned(records) => records,
+            Self::Shared { records, range } if range.len() == records.len() => records.into_vec(),
+            Self::Shared { records, range } => records[range].to_vec(),
+        }
+    }
+
+    /// Hands every record by value to `each`, cloning only what is shared.
+    pub fn for_each(self, mut each: impl FnMut(T)) {
+        match self {
+            Self::Owned(records) => records.into_iter().for_each(each),
+            Self::Shared { .. } => self.as_slice().iter().for_each(|record| each(record.clone())),
+        }
+    }
+
+    /// A new batch of what `function` makes of each record.
+    pub fn map<U>(self, mut function: impl FnMut(T) -> U) -> Vec<U> {
+        match self {
+            Self::Owned(records) => records.into_iter().map(function).collect(),
+            Self::Shared { .. } => self.as_slice().iter().map(|record| function(record.clone())).collect(),
+        }
+    }
+
+    fn into_records(self) -> Iter<T> {
+        match self {
+            Self::Owned(records) => Iter::Owned(records.into_iter()),
+            Self::Shared { records, range } => Iter::Shared { records, range },
+        }
+    }
+}
+
+enum Iter<T> {
+    Owned(std::vec::IntoIter<T>),
+    Shared { records: Records<T>, range: Range<usize> },
+}
+
+impl<T: Record> Iterator for Iter<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        match self {
+            Self::Owned(records) => records.next(),
+            Self::Shared { records, range } => range.next().map(|index| records[index].clone()),
+        }
+    }
+}
+
+/// Why a task ended before its partition was complete.
+#[derive(Debug)]
+pub enum TaskError {
+    /// The program, the source or a store failed: the action ends with this error.
+    Failed(EngineError),
+    /// A stored block is gone and cannot be computed within this job: plan again without it.
+    Lost(BlockId),
+    /// Another task failed first.
+    Cancelled,
+}
+
+impl<E: Into<EngineError>> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Result of a step of a task.
+pub type TaskResult<T> = std::result::Result<T, TaskError>;
+
+/// A [`Batch`] whose record type only the operators on both sides of it know.
+pub struct AnyBatch(Box<dyn Any + Send>);
+
+impl AnyBatch {
+    /// Erases the type.
+    pub fn new<T: Record>(batch: Batch<T>) -> Self {
+        Self(Box::new(batch))
+    }
+
+    /// Erases the type of a vector of records.
+    pub fn owned<T: Record>(records: Vec<T>) -> Self {
+        Self::new(Batch::Owned(records))
+    }
+
+    /// The typed batch. The typed dataset API builds both ends of every edge of the lineage, so the type is known.
+    #[expect(clippy::panic, reason = "a wrong type here is a bug of this crate, and goes on would be a wrong result")]
+    pub fn typed<T: Record>(self) -> Batch<T> {
+        match self.0.downcast::<Batch<T>>() {
+            Ok(batch) => *batch,
+            Err(_) => panic!("an operator received a batch that is not of {}", std::any::type_name::<T>()),
+        }
+    }
+}
+
+/// The batches of one partition, in order.
+pub type AnyStream = Box<dyn Iterator<Item = TaskResult<AnyBatch>>>;
+
+/// Typed batches of one partition.
+pub fn typed_batches<T: Record>(stream: AnyStream) -> impl Iterator<Item = TaskResult<Batch<T>>> {
+    stream.map(|batch| batch.map(AnyBatch::typed))
+}
+
+/// The records of one partition by value, as a user's closure sees them.
+///
+/// If the upstream fails, the iteration ends early and the engine discards what the closure made of it.
+pub struct PartitionIter<T> {
+    stream: AnyStream,
+    current: Option<Iter<T>>,
+    failure: Failure,
+}
+
+/// Where a [`PartitionIter`] leaves the error that ended it.
+pub(crate) type Failure = Rc<RefCell<Option<TaskError>>>;
+
+impl<T: Record> PartitionIter<T> {
+    pub(crate) fn new(stream: AnyStream, failure: Failure) -> Self {
+        Self { stream, current: None, failure }
+    }
+}
+
+impl<T: Record> Iterator for PartitionIter<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        loop {
+            if let Some(record) = self.current.as_mut().and_then(Iterator::next) {
+                return Some(record);
+            }
+            match self.stream.next()? {
+                Ok(batch) => self.current = Some(batch.typed::<T>().into_records()),
+                Err(error) => {
+                    *self.failure.borrow_mut() = Some(error);
+                    self.stream = Box::new(std::iter::empty());
+                    self.current = None;
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Cuts an iterator of records into owned batches, and reports `failure` in place of what came after it.
+pub(crate) struct Batches<I> {
+    records: I,
+    batch_records: usize,
+    failure: Failure,
+}
+
+impl<I> Batches<I> {
+    pub(crate) fn new(records: I, batch_records: usize, failure: Failure) -> Self {
+        Self { records, batch_records, failure }
+    }
+}
+
+impl<T: Record, I: Iterator<Item = T>> Iterator for Batches<I> {
+    type Item = TaskResult<AnyBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch: Vec<T> = self.records.by_ref().take(self.batch_records).collect();
+        if let Some(error) = self.failure.borrow_mut().take() {
+            return Some(Err(error));
+        }
+        (!batch.is_empty()).then(|| Ok(AnyBatch::owned(batch)))
+    }
+}
+
+/// Owned records as a stream of batches.
+pub(crate) fn stream_of<T: Record>(records: impl Iterator<Item = T> + 'static, batch_records: usize) -> AnyStream {
+    Box::new(Batches::new(records, batch_records, Failure::default()))
+}
+
+/// What the engine needs to know of a record type once it has erased it.
+#[derive(Clone, Copy)]
+pub struct RecordType {
+    /// The type's name, for people.
+    pub name: &'static str,
+    /// How its blocks become bytes.
+    pub codec: Codec,
+    collect: fn(AnyStream) -> TaskResult<Block>,
+    stream: fn(Block, usize) -> Result<AnyStream>,
+    share: fn(AnyBatch) -> (AnyBatch, AnyBatch),
+    into_block: fn(AnyBatch) -> Block,
+}
+
+impl std::fmt::Debug for RecordType {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("RecordType").field(&self.name).finish()
+    }
+}
+
+impl RecordType {
+    /// The description of `T`.
+    pub fn of<T: Record>() -> Self {
+        Self {
+            name: std::any::type_name::<T>(),
+            codec: Codec::of::<T>(),
+            collect: collect::<T>,
+            stream: stream::<T>,
+            share: share::<T>,
+            into_block: |batch| Block::new(batch.typed::<T>().into_vec()),
+        }
+    }
+
+    /// Drains a stream into one block.
+    pub fn collect(self, stream: AnyStream) -> TaskResult<Block> {
+        (self.collect)(stream)
+    }
+
+    /// A block's records in batches that share it.
+    pub fn stream(self, block: Block, batch_records: usize) -> Result<AnyStream> {
+        (self.stream)(block, batch_records)
+    }
+
+    /// Two handles on one batch, without copying its records.
+    pub fn share(self, batch: AnyBatch) -> (AnyBatch, AnyBatch) {
+        (self.share)(batch)
+    }
+
+    /// The block in a frame that another process made.
+    pub fn decode(self, frame: Vec<u8>) -> Result<Block> {
+        Ok(self.codec.portable().decode(frame.into())?)
+    }
+
+    /// A batch as a frame of bytes, for another process.
+    pub fn encode(self, batch: AnyBatch) -> Result<Vec<u8>> {
+        Ok(self.codec.portable().encode(&(self.into_block)(batch))?)
+    }
+}
+
+fn collect<T: Record>(stream: AnyStream) -> TaskResult<Block> {
+    let mut records: Vec<T> = Vec::new();
+    for batch in typed_batches::<T>(stream) {
+        match batch? {
+            Batch::Owned(mut batch) if records.is_empty() => std::mem::swap(&mut records, &mut batch),
+            batch => batch.for_each(|record| records.push(record)),
+        }
+    }
+    records.shrink_to_fit();
+    Ok(Block::new(records))
+}
+
+fn stream<T: Record>(block: Block, batch_records: usize) -> Result<AnyStream> {
+    let records = block.records::<T>()?;
+    let length = records.len();
+    Ok(Box::new((0..length).step_by(batch_records.max(1)).map(move |start| {
+        let range = start..length.min(start + batch_records);
+        Ok(AnyBatch::new(Batch::Shared { records: records.clone(), range }))
+    })))
+}
+
+fn share<T: Record>(batch: AnyBatch) -> (AnyBatch, AnyBatch) {
+    let (records, range) = match batch.typed::<T>() {
+        Batch::Owned(records) => {
+            let range = 0..records.len();
+            (Records::from(records), range)
+        }
+        Batch::Shared { records, range } => (records, range),
+    };
+    let twin = Batch::Shared { records: records.clone(), range: range.clone() };
+    (AnyBatch::new(Batch::Shared { records, range }), AnyBatch::new(twin))
+}

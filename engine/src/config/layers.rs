@@ -1,0 +1,205 @@
+//! Layers of settings as text, each of which knows where it comes from.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::error::{ConfigError, Result};
+
+/// Every key, as a file writes it.
+const KEYS: [&str; 8] = [
+    "threads",
+    "memory",
+    "disk",
+    "spill_folder",
+    "seed",
+    "progress",
+    "json",
+    "batch_records",
+];
+
+/// What the name of a variable begins with.
+const PREFIX: &str = "DISTDL_";
+
+/// How alike an unknown key and a known one must be for a suggestion, from 0 to 1.
+const LIKENESS_MIN: f64 = 0.7;
+
+/// Where a setting stands.
+#[derive(Debug, Clone)]
+enum Origin {
+    File(String),
+    Variables,
+    Flags,
+}
+
+impl Origin {
+    /// A key as it is written there.
+    fn written(&self, key: &str) -> String {
+        match self {
+            Self::File(_) => key.to_owned(),
+            Self::Variables => format!("{PREFIX}{}", key.to_ascii_uppercase()),
+            Self::Flags => format!("--{}", key.replace('_', "-")),
+        }
+    }
+
+    fn describe(&self, key: &str) -> String {
+        let written = self.written(key);
+        match self {
+            Self::File(path) => format!("key `{written}` in the file {path}"),
+            Self::Variables => format!("environment variable {written}"),
+            Self::Flags => format!("flag {written}"),
+        }
+    }
+}
+
+/// The settings of one origin.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    origin: Origin,
+    settings: Dict,
+}
+
+impl Layer {
+    /// The file that is `named`, which must exist, else the `usual` one if it does.
+    pub(super) fn file(usual: Option<&Path>, named: Option<&Path>) -> Result<Option<Self>> {
+        let Some(path) = named.or(usual) else { return Ok(None) };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => return Ok(None),
+            Err(error) => {
+                let remedy = match error.kind() {
+                    ErrorKind::NotFound => "check the path that `--config` names, or leave the flag out",
+                    ErrorKind::PermissionDenied => "give the user that runs this program the right to read it",
+                    ErrorKind::IsADirectory => "name a file, not a folder",
+                    ErrorKind::InvalidData => "a configuration is text in UTF-8",
+                    _ => "name another with `--config`",
+                };
+                return Err(ConfigError::File {
+                    path: path.to_owned(),
+                    message: error.to_string(),
+                    remedy,
+                });
+            }
+        };
+        let settings = Toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        Ok(Some(Self {
+            origin: Origin::File(path.display().to_string()),
+            settings,
+        }))
+    }
+
+    pub(super) fn variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let ours = variables.into_iter().filter_map(|(name, text)| {
+            let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+            Some((key, Value::from(text)))
+        });
+        Self {
+            origin: Origin::Variables,
+            settings: ours.collect(),
+        }
+    }
+
+    pub(super) fn flags(flags: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Self {
+        let given = flags
+            .into_iter()
+            .filter_map(|(key, text)| Some((key.to_owned(), Value::from(text?))));
+        Self {
+            origin: Origin::Flags,
+            settings: given.collect(),
+        }
+    }
+
+    fn unknown_key(&self, key: &str) -> ConfigError {
+        let likeness = |known: &str| strsim::jaro_winkler(known, &key.to_ascii_lowercase().replace('-', "_"));
+        let nearest = KEYS
+            .iter()
+            .copied()
+            .max_by(|left, right| likeness(left).total_cmp(&likeness(right)));
+        let written = |key: &str| self.origin.written(key);
+        ConfigError::UnknownKey {
+            origin: self.origin.describe(key),
+            suggestion: nearest.filter(|known| likeness(known) >= LIKENESS_MIN).map(written),
+            known: KEYS.map(written).join(", "),
+        }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        let origin = self.origin.clone();
+        Metadata::named("settings").interpolater(move |_, keys| origin.describe(&keys.join(".")))
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        Ok(Map::from([(Profile::Default, self.settings.clone())]))
+    }
+}
+
+/// Layers on top of each other.
+#[derive(Debug, Default)]
+pub(super) struct Layers(Figment);
+
+impl Layers {
+    /// Puts a layer on top.
+    pub(super) fn add(&mut self, layer: Layer) -> Result<()> {
+        if let Some(key) = layer.settings.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(layer.unknown_key(key));
+        }
+        self.0 = std::mem::take(&mut self.0).merge(layer);
+        Ok(())
+    }
+
+    /// The topmost setting of `key`, if any layer has one.
+    pub(super) fn get<T>(
+        &self,
+        key: &str,
+        allowed: &'static str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Ok(value) = self.0.find_value(key) else {
+            return Ok(None);
+        };
+        if let Some(setting) = text(&value).and_then(|text| read(text.trim())) {
+            return Ok(Some(setting));
+        }
+        let metadata = self.0.get_metadata(value.tag());
+        let origin = metadata.map_or_else(|| key.to_owned(), |from| from.interpolate(&Profile::Default, &[key]));
+        let value = text(&value).unwrap_or_else(|| value.to_actual().to_string());
+        Err(ConfigError::Value { origin, value, allowed })
+    }
+}
+
+/// A single value as its text; nothing for lists and tables.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(_, text) => Some(text.clone()),
+        Value::Char(_, letter) => Some(letter.to_string()),
+        Value::Bool(_, switch) => Some(switch.to_string()),
+        Value::Num(_, number) => (number.to_u128().map(|number| number.to_string()))
+            .or_else(|| number.to_i128().map(|number| number.to_string()))
+            .or_else(|| number.to_f64().map(|number| number.to_string())),
+        Value::Empty(..) | Value::Dict(..) | Value::Array(..) => None,
+    }
+}
+
+/// This process's variables that begin with [`PREFIX`].
+pub(super) fn environment() -> Result<Vec<(String, String)>> {
+    let ours = std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    ours.map(|(name, text)| {
+        let name = name.to_string_lossy().into_owned();
+        text.into_string()
+            .map(|text| (name.clone(), text))
+            .map_err(|text| ConfigError::Value {
+                origin: format!("environment variable {name}"),
+                value: text.to_string_lossy().into_owned(),
+                allowed: "text in UTF-8",
+            })
+    })
+    .collect()
+}

@@ -1,0 +1,288 @@
+//! Every layer beats those below it, and every mistake is named with its place.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+fn flags(arguments: &[&str]) -> Flags {
+    Program::try_parse_from([&["program"], arguments].concat())
+        .map(|program| program.flags)
+        .unwrap()
+}
+
+fn message(text: &str, pairs: &[(&str, &str)]) -> String {
+    Config::from_layers(Some(file(text).path()), variables(pairs), &Flags::default())
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn each_layer_beats_those_below_it() {
+    let config = Config::from_layers(None, [], &Flags::default()).unwrap();
+    assert_eq!(config, Config::default());
+    assert!(config.threads > 0 && config.memory_bytes_max > 0);
+
+    let file = file("seed = 1\nthreads = 1\nmemory = \"1MB\"\nbatch_records = 10\n");
+    let read = |pairs: &[(&str, &str)], arguments: &[&str]| {
+        Config::from_layers(Some(file.path()), variables(pairs), &flags(arguments)).unwrap()
+    };
+    let config = read(&[], &[]);
+    assert_eq!(
+        (
+            config.seed,
+            config.threads,
+            config.memory_bytes_max,
+            config.batch_records
+        ),
+        (1, 1, 1_000_000, 10)
+    );
+    let pairs = [
+        ("DISTDL_SEED", "2"),
+        ("DISTDL_THREADS", "2"),
+        ("DISTDL_MEMORY", "2KiB"),
+        ("PATH", "x"),
+    ];
+    let config = read(&pairs, &[]);
+    assert_eq!(
+        (
+            config.seed,
+            config.threads,
+            config.memory_bytes_max,
+            config.batch_records
+        ),
+        (2, 2, 2048, 10)
+    );
+    let config = read(&pairs, &["--seed", "3", "--threads=3"]);
+    assert_eq!((config.seed, config.threads, config.memory_bytes_max), (3, 3, 2048));
+    let config = config.with_seed(4);
+    assert_eq!((config.seed, config.threads), (4, 3));
+}
+
+#[test]
+fn every_key_is_read_from_file_and_variables() {
+    let expected = Config {
+        threads: 3,
+        memory_bytes_max: 5,
+        disk_bytes_max: 6 << 30,
+        spill_folder: Some("/spill".into()),
+        seed: u64::MAX,
+        progress: Progress::On,
+        json: true,
+        batch_records: 7,
+    };
+    let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nspill_folder = \"/spill\"\nseed = \"18446744073709551615\"\n\
+                progress = \"on\"\njson = true\nbatch_records = 7";
+    let from_file = Config::from_layers(Some(file(text).path()), [], &Flags::default()).unwrap();
+    assert_eq!(from_file, expected);
+    let pairs = [
+        ("DISTDL_THREADS", "3"),
+        ("DISTDL_MEMORY", "5"),
+        ("DISTDL_DISK", "6g"),
+        ("DISTDL_SPILL_FOLDER", "/spill"),
+        ("DISTDL_SEED", "18446744073709551615"),
+        ("DISTDL_PROGRESS", "ON"),
+        ("DISTDL_JSON", "true"),
+        ("DISTDL_BATCH_RECORDS", "7"),
+    ];
+    assert_eq!(
+        Config::from_layers(None, variables(&pairs), &Flags::default()).unwrap(),
+        expected
+    );
+    let code = Config::default()
+        .with_threads(3)
+        .with_memory_bytes_max(5)
+        .with_disk_bytes_max(6 << 30)
+        .with_spill_folder("/spill")
+        .with_seed(u64::MAX)
+        .with_progress(Progress::On)
+        .with_json(true)
+        .with_batch_records(7);
+    assert_eq!(code, expected);
+    assert_eq!(Config::default().with_threads(0).with_batch_records(0).threads, 1);
+}
+
+#[test]
+fn flags_are_read_and_explained() {
+    let given = flags(&[
+        "--config",
+        "f",
+        "--threads",
+        "2",
+        "--memory",
+        "2GiB",
+        "--seed",
+        "9",
+        "--progress",
+        "off",
+        "--json",
+    ]);
+    let expected = Flags {
+        config: Some("f".into()),
+        threads: Some(2),
+        memory: Some(2 << 30),
+        seed: Some(9),
+        progress: Some(Progress::Off),
+        json: Some(true),
+    };
+    assert_eq!(given, expected);
+    let json = Config::from_layers(None, variables(&[("DISTDL_JSON", "true")]), &flags(&["--json=false"])).unwrap();
+    assert!(!json.json);
+    for (argument, words) in [
+        ("--threads=0", "a whole number from 1 to 1024"),
+        ("--memory=lots", "512MB"),
+        ("--seed=-1", "a whole number"),
+        ("--progress=maybe", "auto, on, off"),
+        ("--thread=1", "--threads"),
+    ] {
+        let error = Program::try_parse_from(["program", argument])
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{argument}: {error}");
+    }
+    Program::command().debug_assert();
+    let help = Program::command().render_help().to_string();
+    for flag in ["--config", "--threads", "--memory", "--seed", "--progress", "--json"] {
+        assert!(help.contains(flag), "{help}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest_one() {
+    let error = message("thread = 2", &[]);
+    assert!(
+        error.contains("key `thread` in the file /") && error.contains("did you mean `threads`?"),
+        "{error}"
+    );
+    let error = message("[memory_limits]\nmax = 1", &[]);
+    assert!(
+        error.contains("`memory_limits`") && error.contains("did you mean `memory`?"),
+        "{error}"
+    );
+    let error = message("", &[("DISTDL_BATCHRECORDS", "1")]);
+    assert!(
+        error.contains("variable DISTDL_BATCHRECORDS") && error.contains("`DISTDL_BATCH_RECORDS`?"),
+        "{error}"
+    );
+    let error = message("zzz = 1", &[]);
+    assert!(
+        !error.contains("did you mean") && error.contains("threads, memory, disk"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_place_and_what_is_allowed() {
+    for (text, value, allowed) in [
+        ("threads = 0", "`0`", "from 1 to 1024"),
+        ("threads = 1.5", "`1.5`", "from 1 to 1024"),
+        ("threads = [1]", "`sequence`", "from 1 to 1024"),
+        ("threads = {a = 1}", "`map`", "from 1 to 1024"),
+        ("memory = \"lots\"", "`lots`", "512MB"),
+        ("memory = -1", "`-1`", "512MB"),
+        ("disk = true", "`true`", "512MB"),
+        ("seed = -1", "`-1`", "from 0 to"),
+        ("progress = \"maybe\"", "`maybe`", "`auto`"),
+        ("json = 1", "`1`", "`true` or `false`"),
+        ("spill_folder = \"\"", "``", "path of a folder"),
+        ("batch_records = 0", "`0`", "from 1 to"),
+    ] {
+        let error = message(text, &[]);
+        let key = text.split(' ').next().unwrap();
+        assert!(error.contains(&format!("key `{key}` in the file /")), "{error}");
+        assert!(error.contains(value) && error.contains(allowed), "{error}");
+    }
+    let error = message("threads = 2", &[("DISTDL_THREADS", "many")]);
+    assert!(
+        error.starts_with("environment variable DISTDL_THREADS: `many`"),
+        "{error}"
+    );
+    let unchecked = Flags {
+        threads: Some(0),
+        ..Flags::default()
+    };
+    let error = Config::from_layers(None, [], &unchecked).unwrap_err().to_string();
+    assert!(error.starts_with("flag --threads: `0`"), "{error}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_errors_unless_only_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.toml");
+    assert!(Config::from_layers(Some(&missing), [], &Flags::default()).is_ok());
+
+    let named = |path: &Path| Flags {
+        config: Some(path.to_owned()),
+        ..Flags::default()
+    };
+    let error = Config::from_layers(None, [], &named(&missing)).unwrap_err().to_string();
+    assert!(error.contains("missing.toml") && error.contains("--config"), "{error}");
+    let error = Config::from_layers(None, [], &named(folder.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("name a file, not a folder"), "{error}");
+    let error = message("threads == 4", &[]);
+    assert!(error.contains("not TOML") && error.contains("line 1"), "{error}");
+
+    let binary = file("");
+    std::fs::write(binary.path(), [0xff]).unwrap();
+    let error = Config::from_layers(Some(binary.path()), [], &Flags::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("UTF-8"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_without_permission_is_an_error_that_says_so() {
+    use std::os::unix::fs::PermissionsExt;
+    let locked = file("threads = 1");
+    std::fs::set_permissions(locked.path(), std::fs::Permissions::from_mode(0o000)).unwrap();
+    if std::fs::read(locked.path()).is_ok() {
+        return; // The superuser may read everything.
+    }
+    let error = Config::from_layers(Some(locked.path()), [], &Flags::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("the right to read it"), "{error}");
+}
+
+#[test]
+fn sizes_are_read_with_their_units() {
+    for (text, bytes) in [
+        ("0", Some(0)),
+        ("1000", Some(1000)),
+        ("512MB", Some(512_000_000)),
+        ("2GiB", Some(2 << 30)),
+        ("2g", Some(2 << 30)),
+        (" 1.5 kib ", Some(1536)),
+        ("7B", Some(7)),
+        ("1TB", Some(1_000_000_000_000)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("18446744073709551616", None),
+        ("99999999999TiB", None),
+        ("1.5", None),
+        ("1.5.5MB", None),
+        ("-1", None),
+        ("MB", None),
+        ("1e3", None),
+        ("lots", None),
+        ("", None),
+    ] {
+        assert_eq!(size(text), bytes, "{text}");
+    }
+}

@@ -1,0 +1,427 @@
+//! A stage as one timely operator on every worker: shuffles come in, tasks run batch by batch, parcels go out.
+//!
+//! A stage that reads no shuffle hands its partitions to whichever worker is free. One that does runs each partition
+//! on its owner, once the frontiers say that everything for it has come. What a bucket brought is read in the order of
+//! (source partition, sequence), never of arrival.
+
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream};
+use timely::worker::Worker;
+
+use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
+use crate::dataflow::job::{Event, Job};
+use crate::dataflow::parcel::Parcel;
+use crate::error::EngineError;
+use crate::evaluate::evaluate;
+use crate::id::{DatasetId, ShuffleId};
+use crate::lineage::{BucketWriter, Dependency};
+use crate::plan::{Operation, Output, Stage, owner, program};
+use crate::recover::recover_in_stage;
+use crate::task::TaskContext;
+
+type Time = u64;
+type Parcels<'scope> = Stream<'scope, Time, Vec<Parcel>>;
+/// The stream of a shuffle for one reading stage.
+type Edges<'scope> = BTreeMap<(ShuffleId, usize), Parcels<'scope>>;
+
+/// Batches that a task handles before it lets the worker's other operators run.
+const BATCHES_PER_TURN: usize = 64;
+
+/// Builds the job's dataflow on this worker.
+pub fn build(worker: &mut Worker, job: &Arc<Job>, events: &Sender<Event>) {
+    let index = worker.index();
+    let workers = worker.peers();
+    worker.dataflow::<Time, _, _>(|scope| {
+        let mut edges = Edges::new();
+        for stage in 0..job.plan.stages.len() {
+            let tasks = Tasks::new(job, stage, index, workers, events.clone());
+            build_stage(scope, tasks, &mut edges);
+        }
+    });
+}
+
+fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut Edges<'scope>) {
+    let stage = tasks.stage().clone();
+    let name = tasks.job.lineage.node(stage.root).operator;
+    let mut builder = OperatorBuilder::new(name.to_owned(), scope);
+    let activator = scope.activator_for(builder.operator_info().address);
+    let mut inputs = Vec::new();
+    for shuffle in stage.reads.keys() {
+        if let Some(stream) = edges.remove(&(*shuffle, tasks.index)) {
+            inputs.push((*shuffle, builder.new_input(stream, Exchange::new(|parcel: &Parcel| parcel.worker))));
+        }
+    }
+    let mut outputs = Vec::new();
+    if let Output::Shuffle(shuffle) = stage.output {
+        for reader in tasks.job.readers(shuffle) {
+            let (output, stream) = builder.new_output();
+            outputs.push(OutputBuilder::<_, CapacityContainerBuilder<Vec<Parcel>>>::from(output));
+            edges.insert((shuffle, reader), stream);
+        }
+    }
+    builder.build_reschedule(move |capabilities| {
+        let mut capabilities: Vec<Capability<Time>> = capabilities;
+        let mut done = false;
+        move |frontiers| {
+            for (shuffle, input) in &mut inputs {
+                input.for_each(|_, parcels| tasks.receive(*shuffle, parcels));
+            }
+            if done || frontiers.iter().any(|frontier| !frontier.frontier().is_empty()) {
+                return false;
+            }
+            done = tasks.turn();
+            for ((reader, output), capability) in outputs.iter_mut().enumerate().zip(&capabilities) {
+                let mut output = output.activate();
+                output.session(capability).give_iterator(tasks.outgoing[reader].drain(..));
+            }
+            if done {
+                capabilities.clear();
+                tasks.release();
+            } else {
+                activator.activate();
+            }
+            !done
+        }
+    });
+}
+
+/// The tasks of one stage on one worker.
+struct Tasks {
+    job: Arc<Job>,
+    index: usize,
+    workers: usize,
+    events: Option<Sender<Event>>,
+    received: BTreeMap<(ShuffleId, usize), Received>,
+    own: VecDeque<usize>,
+    running: Option<Running>,
+    /// Parcels to send, for each reading stage.
+    outgoing: Vec<Vec<Parcel>>,
+    readers: Vec<usize>,
+}
+
+/// What came for a bucket, and how many partitions on this worker have yet to read it.
+struct Received {
+    parcels: Vec<Parcel>,
+    readers: usize,
+}
+
+/// A partition of an inner stage that is being cut into buckets.
+struct Running {
+    context: TaskContext,
+    partition: usize,
+    stream: AnyStream,
+    writer: Box<dyn BucketWriter>,
+    kind: RecordType,
+    sequences: Vec<u64>,
+}
+
+impl Tasks {
+    fn new(job: &Arc<Job>, index: usize, worker: usize, workers: usize, events: Sender<Event>) -> Self {
+        let stage = &job.plan.stages[index];
+        let mine = |partition: &usize| owner(*partition, workers) == worker;
+        let mut received = BTreeMap::new();
+        for (shuffle, buckets) in &stage.reads {
+            for (bucket, users) in buckets {
+                let readers = users.iter().filter(|user| mine(user)).count();
+                if readers > 0 {
+                    received.insert((*shuffle, *bucket), Received { parcels: Vec::new(), readers });
+                }
+            }
+        }
+        let readers = match stage.output {
+            Output::Shuffle(shuffle) => job.readers(shuffle),
+            Output::Result => Vec::new(),
+        };
+        Self {
+            index,
+            workers,
+            events: Some(events),
+            received,
+            own: stage.partitions.iter().copied().filter(mine).collect(),
+            running: None,
+            outgoing: readers.iter().map(|_| Vec::new()).collect(),
+            readers,
+            job: Arc::clone(job),
+        }
+    }
+
+    fn stage(&self) -> &Stage {
+        &self.job.plan.stages[self.index]
+    }
+
+    fn receive(&mut self, shuffle: ShuffleId, parcels: &mut Vec<Parcel>) {
+        for parcel in parcels.drain(..) {
+            if let Some(received) = self.received.get_mut(&(shuffle, parcel.bucket as usize)) {
+                received.parcels.push(parcel);
+            }
+        }
+    }
+
+    /// Works for a while. Returns true when this worker has nothing left to do in this stage.
+    fn turn(&mut self) -> bool {
+        if self.job.cancelled.load(Ordering::Relaxed) {
+            return true;
+        }
+        if self.running.is_some() {
+            self.guarded(Self::advance);
+            return false;
+        }
+        let Some(partition) = self.claim() else { return true };
+        self.guarded(|tasks| tasks.begin(partition));
+        false
+    }
+
+    fn claim(&mut self) -> Option<usize> {
+        let stage = &self.job.plan.stages[self.index];
+        if !stage.reads.is_empty() {
+            return self.own.pop_front();
+        }
+        let next = self.job.claimed[self.index].fetch_add(1, Ordering::Relaxed);
+        stage.partitions.get(next).copied()
+    }
+
+    fn release(&mut self) {
+        self.running = None;
+        self.received.clear();
+        self.events = None;
+    }
+
+    /// Runs a piece of a task; a panic or an error in it ends the job, a lost block cuts the round short.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> TaskResult<()>) {
+        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(Ok(()) | Err(TaskError::Cancelled)) => {}
+            Ok(Err(TaskError::Failed(error))) => self.job.fail(error),
+            Ok(Err(TaskError::Lost(_))) => self.job.cut_short(),
+            // Panics of user code were turned into errors where their operator is known: this one is ours.
+            Err(panic) => self.job.fail(EngineError::WorkersStopped { reason: panic_text(panic.as_ref()) }),
+        }
+    }
+
+    fn begin(&mut self, partition: usize) -> TaskResult<()> {
+        let stage = self.stage();
+        let context = TaskContext::new(
+            Arc::clone(&self.job.resources),
+            stage.root,
+            partition,
+            Arc::clone(&self.job.cancelled),
+        );
+        let Output::Shuffle(shuffle) = stage.output else {
+            return self.finish_result(&context, partition);
+        };
+        let Dependency::Shuffle { exchange, .. } = &self.job.lineage.node(shuffle.child).dependencies[shuffle.dependency]
+        else {
+            return Ok(());
+        };
+        let exchange = Arc::clone(exchange);
+        let stream = self.attempt(&context, |tasks| tasks.open(&context, partition))?;
+        let writer = exchange.writer(partition, self.job.resources.batch_records);
+        let sequences = vec![0; exchange.buckets()];
+        self.running = Some(Running { context, partition, stream, writer, kind: exchange.record_type(), sequences });
+        Ok(())
+    }
+
+    fn finish_result(&mut self, context: &TaskContext, partition: usize) -> TaskResult<()> {
+        let reduce = Arc::clone(&self.job.reduce);
+        let (value, complete) = self.attempt(context, |tasks| {
+            let stream = tasks.open(context, partition)?;
+            let complete = std::rc::Rc::new(std::cell::Cell::new(false));
+            let watched = Watched { stream, complete: std::rc::Rc::clone(&complete) };
+            Ok((reduce(context, partition, Box::new(watched))?, complete.get()))
+        })?;
+        self.job.resources.metrics.task();
+        let updates = if complete { context.take_updates() } else { Default::default() };
+        self.send(Event::Result(partition, value, updates));
+        Ok(())
+    }
+
+    fn advance(&mut self) -> TaskResult<()> {
+        let Some(mut running) = self.running.take() else { return Ok(()) };
+        let context = running.context.clone();
+        let (running, ended) = self.attempt(&context, |tasks| {
+            for _ in 0..BATCHES_PER_TURN {
+                match running.stream.next() {
+                    Some(batch) => {
+                        let batch = batch?;
+                        let (sequences, kind) = (&mut running.sequences, running.kind);
+                        let mut emit =
+                            |bucket, batch| tasks.send_parcel(running.partition, bucket, batch, kind, sequences);
+                        running.writer.write(batch, &mut emit);
+                    }
+                    None => {
+                        let (sequences, kind) = (&mut running.sequences, running.kind);
+                        let mut emit =
+                            |bucket, batch| tasks.send_parcel(running.partition, bucket, batch, kind, sequences);
+                        running.writer.finish(&mut emit);
+                        return Ok((running, true));
+                    }
+                }
+            }
+            Ok((running, false))
+        })?;
+        if ended {
+            self.job.resources.metrics.task();
+            self.send(Event::Updates(running.context.take_updates()));
+        } else {
+            self.running = Some(running);
+        }
+        Ok(())
+    }
+
+    /// The stream of one partition of this stage, computed again from lineage where blocks turn out to be lost.
+    fn open(&mut self, context: &TaskContext, partition: usize) -> TaskResult<AnyStream> {
+        let job = Arc::clone(&self.job);
+        let stage = &job.plan.stages[self.index];
+        let available = |dataset: DatasetId, partition: usize| {
+            job.resources.store.contains(distdl_storage::BlockId { dataset: dataset.0, partition: partition as u64 })
+        };
+        let mut program = program(&job.lineage, stage.root, partition, &available);
+        loop {
+            let mut read = |shuffle, bucket| self.read(&program, shuffle, bucket);
+            let lost = match evaluate(context, &job.lineage, &program, &mut read) {
+                Err(TaskError::Lost(lost)) => lost,
+                other => {
+                    self.forget(&program);
+                    return other;
+                }
+            };
+            let reads = |operation: &Operation| match operation {
+                Operation::Shuffle(shuffle, bucket) => self.received.contains_key(&(*shuffle, *bucket)),
+                _ => true,
+            };
+            match recover_in_stage(&job.lineage, stage.root, partition, &available, reads) {
+                Some(again) => program = again,
+                None => return Err(TaskError::Lost(lost)),
+            }
+        }
+    }
+
+    /// What a shuffle brought for a bucket. Parcels are moved where this is certainly their only use, shared where
+    /// another partition, another operation, or this one after the loss of a block may read them again.
+    fn read(&mut self, program: &[Operation], shuffle: ShuffleId, bucket: usize) -> AnyStream {
+        let Some(received) = self.received.get_mut(&(shuffle, bucket)) else { return Box::new(std::iter::empty()) };
+        let uses = program.iter().filter(|operation| **operation == Operation::Shuffle(shuffle, bucket)).count();
+        let may_fail = program.iter().any(|operation| matches!(operation, Operation::Read(..)));
+        let mut parcels = if received.readers == 1 && uses == 1 && !may_fail {
+            std::mem::take(&mut received.parcels)
+        } else {
+            let (kept, given) = received.parcels.drain(..).map(Parcel::share).unzip();
+            received.parcels = kept;
+            given
+        };
+        parcels.sort_unstable_by_key(Parcel::order);
+        let Dependency::Shuffle { exchange, .. } = &self.job.lineage.node(shuffle.child).dependencies[shuffle.dependency]
+        else {
+            return Box::new(std::iter::empty());
+        };
+        let (kind, batch_records) = (exchange.record_type(), self.job.resources.batch_records);
+        Box::new(parcels.into_iter().flat_map(move |parcel| match parcel.open(kind, batch_records) {
+            Ok(stream) => stream,
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }))
+    }
+
+    /// A partition has read its buckets: drop those that no other partition of this worker will read.
+    fn forget(&mut self, program: &[Operation]) {
+        let mut buckets: Vec<(ShuffleId, usize)> = Vec::new();
+        for operation in program {
+            if let Operation::Shuffle(shuffle, bucket) = operation
+                && !buckets.contains(&(*shuffle, *bucket))
+            {
+                buckets.push((*shuffle, *bucket));
+            }
+        }
+        for key in buckets {
+            if let Some(received) = self.received.get_mut(&key) {
+                received.readers -= 1;
+                if received.readers == 0 {
+                    self.received.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Sends one batch of a bucket to every stage and worker that reads that bucket.
+    fn send_parcel(&mut self, source: usize, bucket: usize, batch: AnyBatch, kind: RecordType, sequences: &mut [u64]) {
+        let Output::Shuffle(shuffle) = self.stage().output else { return };
+        let sequence = sequences[bucket];
+        sequences[bucket] += 1;
+        let mut targets = Vec::new();
+        for (position, reader) in self.readers.iter().enumerate() {
+            let users = self.job.plan.stages[*reader].reads[&shuffle].get(&bucket);
+            for user in users.into_iter().flatten() {
+                let target = (position, owner(*user, self.workers));
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
+            }
+        }
+        let mut rest = Some(batch);
+        while let (Some(batch), Some((position, worker))) = (rest.take(), targets.pop()) {
+            let (given, kept) = if targets.is_empty() {
+                (batch, None)
+            } else {
+                let (given, kept) = kind.share(batch);
+                (given, Some(kept))
+            };
+            rest = kept;
+            self.outgoing[position].push(Parcel::new(worker, bucket, source, sequence, given, kind));
+        }
+    }
+
+    /// Runs user code: a panic becomes an error that names the operator.
+    fn attempt<R>(&mut self, context: &TaskContext, work: impl FnOnce(&mut Self) -> TaskResult<R>) -> TaskResult<R> {
+        let _entered = context.enter();
+        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(result) => result,
+            Err(panic) => {
+                let (dataset, partition) = context.position();
+                let node = self.job.lineage.node(dataset);
+                Err(TaskError::Failed(EngineError::Panic {
+                    operator: node.operator.to_owned(),
+                    site: node.site.to_string(),
+                    partition,
+                    message: panic_text(panic.as_ref()),
+                }))
+            }
+        }
+    }
+
+    fn send(&self, event: Event) {
+        // The driver may have given up; then nobody wants the result.
+        if let Some(events) = &self.events {
+            let _ = events.send(event);
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+/// Notes whether a stream was read to its end.
+struct Watched {
+    stream: AnyStream,
+    complete: std::rc::Rc<std::cell::Cell<bool>>,
+}
+
+impl Iterator for Watched {
+    type Item = TaskResult<AnyBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.stream.next();
+        self.complete.set(self.complete.get() || batch.is_none());
+        batch
+    }
+}

@@ -1,0 +1,151 @@
+//! The timely workers of this process: threads that live as long as the context and run one dataflow after another.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use timely::{CommunicationConfig, WorkerConfig};
+use timely::communication::WorkerGuards;
+use timely::worker::Worker;
+
+use crate::error::{EngineError, Result};
+
+/// Builds a dataflow on a worker.
+pub type Build = Arc<dyn Fn(&mut Worker) + Send + Sync>;
+
+/// What an idle worker does before it sleeps: a short poll saves a wake-up per step, but only where it takes no core
+/// from a worker that has work.
+const IDLE_SPIN: Duration = Duration::from_micros(50);
+
+/// How batches move between the threads of one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// By pointer.
+    Pointers,
+    /// As bytes, as between processes: for tests of what other processes would see.
+    Bytes,
+}
+
+struct Command {
+    build: Build,
+    /// Dropped by a worker when its part of the dataflow has ended.
+    _running: Sender<()>,
+}
+
+/// The worker threads.
+pub struct Workers {
+    commands: Vec<Sender<Command>>,
+    dead: Arc<Death>,
+    guards: Mutex<Option<WorkerGuards<()>>>,
+}
+
+/// Tells everybody that a worker thread has died, and why.
+struct Death {
+    happened: AtomicBool,
+    threads: Mutex<Vec<Thread>>,
+}
+
+impl Death {
+    fn enlist(&self) {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(std::thread::current());
+    }
+
+    fn announce(&self) {
+        self.happened.store(true, Ordering::SeqCst);
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Thread::unpark);
+    }
+}
+
+impl Workers {
+    /// Starts `threads` workers.
+    pub fn start(threads: usize, transport: Transport) -> Result<Self> {
+        let (commands, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| channel::<Command>()).unzip();
+        let receivers = Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
+        let dead = Arc::new(Death { happened: AtomicBool::new(false), threads: Mutex::default() });
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let spin = if threads > 1 && threads <= cores { IDLE_SPIN } else { Duration::ZERO };
+        let death = Arc::clone(&dead);
+        let communication = match transport {
+            Transport::Pointers => CommunicationConfig::Process(threads),
+            Transport::Bytes => CommunicationConfig::ProcessBinary(threads),
+        };
+        let worker = WorkerConfig::default().idle_spin(spin);
+        let guards = timely::execute(timely::Config { communication, worker }, move |worker| {
+            let index = worker.index();
+            let receiver = receivers.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
+            if let Some(receiver) = receiver {
+                work(worker, &receiver, &death);
+            }
+        })
+        .map_err(|reason| EngineError::WorkersStopped { reason })?;
+        Ok(Self { commands, dead, guards: Mutex::new(Some(guards)) })
+    }
+
+    /// Number of workers.
+    pub fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Builds one dataflow on every worker. The receiver disconnects when all of them have ended it.
+    pub fn run(&self, build: Build) -> Result<Receiver<()>> {
+        let (running, ended) = channel();
+        for command in &self.commands {
+            let command = command.send(Command { build: Arc::clone(&build), _running: running.clone() });
+            command.map_err(|_| self.stopped())?;
+        }
+        Ok(ended)
+    }
+
+    /// An error if a worker has died.
+    pub fn check(&self) -> Result<()> {
+        if self.dead.happened.load(Ordering::SeqCst) { Err(self.stopped()) } else { Ok(()) }
+    }
+
+    fn stopped(&self) -> EngineError {
+        EngineError::WorkersStopped { reason: "a worker thread panicked; its message is on standard error".into() }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.commands.clear();
+        if let Some(guards) = self.guards.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            for ended in guards.join() {
+                if let Err(reason) = ended {
+                    tracing::error!("a worker thread had panicked: {reason}");
+                }
+            }
+        }
+    }
+}
+
+fn work(worker: &mut Worker, commands: &Receiver<Command>, death: &Arc<Death>) {
+    struct Watch<'a>(&'a Death);
+    impl Drop for Watch<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.announce();
+            }
+        }
+    }
+    death.enlist();
+    let _watch = Watch(death);
+    while let Ok(command) = commands.recv() {
+        (command.build)(worker);
+        while worker.has_dataflows() {
+            if death.happened.load(Ordering::SeqCst) {
+                return abandon(worker);
+            }
+            worker.step_or_park(None);
+        }
+    }
+}
+
+/// Drops what a dead peer will never let end.
+fn abandon(worker: &mut Worker) {
+    for dataflow in worker.installed_dataflows() {
+        worker.drop_dataflow(dataflow);
+    }
+}

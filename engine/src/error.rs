@@ -1,0 +1,89 @@
+//! What can go wrong in an action, typed so that it survives a trip between processes.
+
+use distdl_storage::StorageError;
+
+use crate::id::DatasetId;
+
+/// Result of everything in the engine that can fail.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// An action's failure: what failed, where, and how to mend it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A user's closure panicked. The action ends, the context stays usable.
+    #[error(
+        "a closure panicked in `{operator}` (declared at {site}), partition {partition}: {message}\n  mend the closure, or filter out the record that it cannot handle; the context is still usable"
+    )]
+    Panic {
+        /// Operator that ran the closure.
+        operator: String,
+        /// Source position of the operator in the driver program.
+        site: String,
+        /// 0-based partition that was being computed.
+        partition: usize,
+        /// Text of the panic.
+        message: String,
+    },
+    /// A closure or a source returned an error.
+    #[error("`{operator}` (declared at {site}), partition {partition}: {message}")]
+    Operator {
+        /// Operator that failed.
+        operator: String,
+        /// Source position of the operator in the driver program.
+        site: String,
+        /// 0-based partition that was being computed.
+        partition: usize,
+        /// The error's text.
+        message: String,
+    },
+    /// A stored block or an external object could not be read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// An action was asked of an empty dataset that has no answer for it.
+    #[error("`{action}` needs at least one record, but the dataset has none; check the source, or use `{instead}`")]
+    Empty {
+        /// The action.
+        action: &'static str,
+        /// An action that accepts an empty dataset.
+        instead: &'static str,
+    },
+    /// Arguments that make no sense together.
+    #[error("{what}; {remedy}")]
+    Invalid {
+        /// What is wrong, with the values.
+        what: String,
+        /// How to mend it.
+        remedy: String,
+    },
+    /// Blocks were lost faster than they could be computed again.
+    #[error(
+        "dataset {dataset} still misses partitions {partitions:?} after {rounds} rounds of recovery; its blocks are lost faster than they are computed: look at the disk or the memory limit"
+    )]
+    RecoveryExhausted {
+        /// The dataset of the action.
+        dataset: DatasetId,
+        /// Partitions without a result.
+        partitions: Vec<usize>,
+        /// Rounds tried.
+        rounds: usize,
+    },
+    /// The workers are gone: the context was shut down or a worker thread died.
+    #[error("the workers of this context have stopped ({reason}); make a new context")]
+    WorkersStopped {
+        /// Why.
+        reason: String,
+    },
+    /// An action was called from inside a closure that runs on a worker.
+    #[error(
+        "an action was called inside an operator's closure; run it in the driver program first and pass its result in with `broadcast`"
+    )]
+    NestedAction,
+}
+
+impl EngineError {
+    /// An error about arguments: `what` is wrong, and `remedy`.
+    pub fn invalid(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into(), remedy: remedy.into() }
+    }
+}

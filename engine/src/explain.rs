@@ -1,0 +1,121 @@
+//! Lineage and plan as text for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use distdl_storage::Record;
+
+use crate::dataset::Dataset;
+use crate::id::DatasetId;
+use crate::lineage::{Dependency, Lineage, Node};
+use crate::plan::{Output, Plan, Stage, plan};
+
+impl<T: Record> Dataset<T> {
+    /// How this dataset is derived and how an action on it would run now, as text.
+    ///
+    /// The lineage lists the dataset first and what it is derived from below, each dataset once; the plan lists stages
+    /// in the order in which they run. Chains of operators that one stage fuses are written as one line.
+    pub fn explain(&self) -> String {
+        let lineage = self.context().lineage(self.id());
+        let partitions: Vec<usize> = (0..self.partitions()).collect();
+        let available = |dataset: DatasetId, partition: usize| self.context().has_block(dataset, partition);
+        let plan = plan(&lineage, &partitions, &available);
+        let mut text = String::from("Lineage\n");
+        write_lineage(&mut text, &lineage, &available);
+        write_plan(&mut text, &lineage, &plan);
+        text
+    }
+}
+
+fn write_lineage(text: &mut String, lineage: &Lineage, available: &dyn Fn(DatasetId, usize) -> bool) {
+    // Runs of the same operator over one parent each are one line: a loop of ten thousand maps stays readable.
+    let mut run: Option<(&Node, usize)> = None;
+    for node in lineage.nodes().rev() {
+        match &mut run {
+            Some((last, length)) if repeats(last, node) => {
+                *length += 1;
+                *last = node;
+            }
+            _ => {
+                write_repeats(text, run);
+                write_node(text, node, available);
+                run = Some((node, 0));
+            }
+        }
+    }
+    write_repeats(text, run);
+}
+
+fn repeats(last: &Node, node: &Node) -> bool {
+    let parent = |node: &Node| match node.dependencies.as_slice() {
+        [Dependency::Narrow { parent, .. }] | [Dependency::Narrow { parent, .. }, Dependency::Narrow { .. }] => {
+            Some(*parent)
+        }
+        _ => None,
+    };
+    last.operator == node.operator
+        && last.site == node.site
+        && node.level().is_none()
+        && last.dependencies.iter().any(|dependency| dependency.parent() == node.id)
+        && parent(node).is_some()
+}
+
+fn write_repeats(text: &mut String, run: Option<(&Node, usize)>) {
+    if let Some((last, length)) = run
+        && length > 0
+    {
+        let _ = writeln!(text, "        and {length} more like it, down to {}", last.id);
+    }
+}
+
+fn write_node(text: &mut String, node: &Node, available: &dyn Fn(DatasetId, usize) -> bool) {
+    let _ = write!(text, "  {:>5} {} [{} partitions]", node.id.to_string(), node.operator, node.partitions);
+    if !node.remark.is_empty() {
+        let _ = write!(text, " of {}", node.remark);
+    }
+    let parents: Vec<String> = node
+        .dependencies
+        .iter()
+        .map(|dependency| match dependency {
+            Dependency::Narrow { parent, .. } => parent.to_string(),
+            Dependency::Shuffle { parent, exchange } if exchange.combines() => {
+                format!("{parent} by shuffle, combined first")
+            }
+            Dependency::Shuffle { parent, .. } => format!("{parent} by shuffle"),
+        })
+        .collect();
+    if !parents.is_empty() {
+        let _ = write!(text, " <- {}", parents.join(", "));
+    }
+    if let Some(level) = node.level() {
+        let kept = (0..node.partitions).filter(|partition| available(node.id, *partition)).count();
+        let _ = write!(text, ", persisted ({level:?}, {kept} of {} blocks)", node.partitions);
+    }
+    let _ = writeln!(text, "  at {}:{}", node.site.file(), node.site.line());
+}
+
+fn write_plan(text: &mut String, lineage: &Lineage, plan: &Plan) {
+    let _ = writeln!(text, "Plan: {} stages, {} tasks", plan.stages.len(), plan.tasks());
+    for (index, stage) in plan.stages.iter().enumerate() {
+        write_stage(text, lineage, index, stage);
+    }
+}
+
+fn write_stage(text: &mut String, lineage: &Lineage, index: usize, stage: &Stage) {
+    let root = lineage.node(stage.root);
+    let output = match stage.output {
+        Output::Result => "result".to_owned(),
+        Output::Shuffle(shuffle) => format!("shuffle {shuffle}"),
+    };
+    let tasks = stage.partitions.len();
+    let _ = write!(text, "  stage {index}: {tasks} tasks of {} {} -> {output}", root.operator, stage.root);
+    if !stage.reads.is_empty() {
+        let reads: Vec<String> = stage.reads.keys().map(ToString::to_string).collect();
+        let _ = write!(text, ", reads shuffles {}", reads.join(" "));
+    }
+    let blocks: BTreeMap<_, _> = stage.blocks.iter().map(|(dataset, blocks)| (dataset, blocks.len())).collect();
+    for (dataset, count) in blocks {
+        let _ = write!(text, ", reads {count} blocks of {dataset}");
+    }
+    let _ = writeln!(text);
+}

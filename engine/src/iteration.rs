@@ -1,0 +1,223 @@
+//! What an iteration is made of: lanes that compute updates, shards of the parameters, and where they run.
+
+use std::ops::Range;
+use std::panic::Location;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{EngineError, Result};
+
+/// Numbers that lanes report with their updates and that are summed along the same tree: the meaning is the caller's
+/// (loss, samples, hits). Counts are exact up to 2^53.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tallies(pub [f64; 4]);
+
+impl Tallies {
+    /// The sum of two.
+    #[must_use]
+    pub fn add(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, other)| *sum += other);
+        self
+    }
+}
+
+/// What is known of a step once all its updates have come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// 0-based step since the beginning of training.
+    pub step: u64,
+    /// The sum of all lanes' tallies.
+    pub tallies: Tallies,
+}
+
+/// A fixed logical stream of work. A lane's update at a step may depend on (lane, step, parameters) and its data alone.
+pub trait Lane {
+    /// Writes this lane's update of `step` over all of `update`, which is as long as `parameters`.
+    ///
+    /// # Errors
+    /// Ends the iteration before the step is applied.
+    fn step(&mut self, step: u64, parameters: &[f32], update: &mut [f32]) -> Result<Tallies>;
+}
+
+impl<F: FnMut(u64, &[f32], &mut [f32]) -> Result<Tallies>> Lane for F {
+    fn step(&mut self, step: u64, parameters: &[f32], update: &mut [f32]) -> Result<Tallies> {
+        self(step, parameters, update)
+    }
+}
+
+/// Applies the summed updates to one shard of the parameters. Must treat every element by itself, so that the cut into
+/// shards does not matter; must not begin to write if it returns an error.
+pub trait ShardUpdate {
+    /// Applies `sum`, the sum of all lanes' updates over this shard's range, to the shard's `parameters`.
+    ///
+    /// # Errors
+    /// Ends the iteration.
+    fn apply(&mut self, report: &StepReport, sum: &[f32], parameters: &mut [f32]) -> Result<()>;
+}
+
+impl<F: FnMut(&StepReport, &[f32], &mut [f32]) -> Result<()>> ShardUpdate for F {
+    fn apply(&mut self, report: &StepReport, sum: &[f32], parameters: &mut [f32]) -> Result<()> {
+        self(report, sum, parameters)
+    }
+}
+
+/// The parameters of a job in this process: one flat vector that all its threads read in place.
+#[derive(Debug)]
+pub struct Parameters {
+    values: RwLock<Vec<f32>>,
+    length: usize,
+}
+
+impl Parameters {
+    /// Takes the values over.
+    pub fn new(values: Vec<f32>) -> Self {
+        Self { length: values.len(), values: RwLock::new(values) }
+    }
+
+    /// Number of parameters.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The values, in place.
+    pub fn read(&self) -> RwLockReadGuard<'_, Vec<f32>> {
+        self.values.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Vec<f32>> {
+        self.values.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shape of an iteration. Only `lanes`, `first_step` and `steps` may show in its result.
+#[derive(Debug, Clone)]
+pub struct Iteration {
+    /// Number of lanes.
+    pub lanes: usize,
+    /// First step to run.
+    pub first_step: u64,
+    /// How many steps to run.
+    pub steps: u64,
+    /// Into how many shards the parameters are cut.
+    pub shards: usize,
+    /// Where the driver program asked for it.
+    pub site: &'static Location<'static>,
+    assigned: Option<Placement>,
+}
+
+impl Iteration {
+    /// `steps` steps over `lanes` lanes, from step 0, with as many shards as there are lanes.
+    #[track_caller]
+    pub fn new(lanes: usize, steps: u64) -> Self {
+        Self { lanes, first_step: 0, steps, shards: lanes, site: Location::caller(), assigned: None }
+    }
+
+    /// Begins at another step.
+    #[must_use]
+    pub fn from_step(mut self, first_step: u64) -> Self {
+        self.first_step = first_step;
+        self
+    }
+
+    /// Cuts the parameters into another number of shards.
+    #[must_use]
+    pub fn with_shards(mut self, shards: usize) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// Says where lanes and shards run, instead of spreading them evenly.
+    #[must_use]
+    pub fn with_placement(mut self, placement: Placement) -> Self {
+        self.assigned = Some(placement);
+        self
+    }
+
+    /// One past the last step.
+    pub fn last_step(&self) -> u64 {
+        self.first_step + self.steps
+    }
+
+    /// The parameters of a shard: contiguous, of nearly equal length.
+    pub fn shard_range(&self, shard: usize, parameters: usize) -> Range<usize> {
+        shard * parameters / self.shards..(shard + 1) * parameters / self.shards
+    }
+
+    pub(crate) fn placement(&self, workers: usize) -> Result<Placement> {
+        if self.lanes == 0 || self.shards == 0 {
+            return Err(EngineError::invalid(
+                format!("an iteration with {} lanes and {} shards", self.lanes, self.shards),
+                "give at least one of each",
+            ));
+        }
+        match &self.assigned {
+            None => Ok(Placement::even(self.lanes, self.shards, workers)),
+            Some(placement) => placement.checked(self.lanes, self.shards, workers),
+        }
+    }
+}
+
+/// Which worker hosts each lane and owns each shard. Results never depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// Worker of each lane.
+    pub lanes: Vec<usize>,
+    /// Worker of each shard.
+    pub shards: Vec<usize>,
+}
+
+impl Placement {
+    /// Neighbouring lanes together, as many on each worker as on the others give or take one; shards likewise.
+    pub fn even(lanes: usize, shards: usize, workers: usize) -> Self {
+        let spread = |count: usize| (0..count).map(|index| index * workers.min(count) / count).collect();
+        Self { lanes: spread(lanes), shards: spread(shards) }
+    }
+
+    fn checked(&self, lanes: usize, shards: usize, workers: usize) -> Result<Self> {
+        let known = |worker: &usize| *worker < workers;
+        if self.lanes.len() != lanes || self.shards.len() != shards {
+            let (given, owned) = (self.lanes.len(), self.shards.len());
+            return Err(EngineError::invalid(
+                format!("a placement of {given} lanes and {owned} shards for {lanes} lanes and {shards} shards"),
+                "name one worker for each",
+            ));
+        }
+        if !self.lanes.iter().chain(&self.shards).all(known) {
+            return Err(EngineError::invalid(
+                format!("a placement on workers beyond the {workers} there are"),
+                "name workers from 0 on",
+            ));
+        }
+        Ok(self.clone())
+    }
+
+    pub(crate) fn lanes_of(&self, worker: usize) -> impl Iterator<Item = usize> + '_ {
+        self.lanes.iter().enumerate().filter(move |(_, host)| **host == worker).map(|(lane, _)| lane)
+    }
+
+    pub(crate) fn shards_of(&self, worker: usize) -> impl Iterator<Item = usize> + '_ {
+        self.shards.iter().enumerate().filter(move |(_, owner)| **owner == worker).map(|(shard, _)| shard)
+    }
+
+    /// Workers that own shards, each once.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = usize> + '_ {
+        firsts(&self.shards)
+    }
+
+    /// Workers that host lanes, each once.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = usize> + '_ {
+        firsts(&self.lanes)
+    }
+}
+
+fn firsts(workers: &[usize]) -> impl Iterator<Item = usize> + '_ {
+    let first = |(index, worker): &(usize, &usize)| !workers[..*index].contains(worker);
+    workers.iter().enumerate().filter(first).map(|(_, worker)| *worker)
+}
+

@@ -1,0 +1,333 @@
+//! How data is derived: the graph of datasets, with types erased.
+//!
+//! A dataset is five facts, after Spark: its partitions, how to compute one, its dependencies, an optional
+//! partitioning of its keys, and where it is best computed. The graph is interned by id and only ever walked with
+//! explicit worklists, so that ten thousand chained operators neither overflow a stack when run nor when dropped.
+
+use std::any::TypeId;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use distdl_storage::Level;
+
+use crate::batch::{AnyBatch, AnyStream, RecordType, TaskResult};
+use crate::error::Result;
+use crate::id::{DatasetId, ShuffleId};
+use crate::task::TaskContext;
+
+/// How sure an operator is to give the same records again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Determinacy {
+    /// The same records in the same order.
+    Determinate,
+    /// The same records, in an order that may differ.
+    Unordered,
+    /// Records may differ, for example where a closure reads a clock.
+    Indeterminate,
+}
+
+/// Which parent partitions one partition of a child reads.
+#[derive(Debug, Clone)]
+pub enum PartitionMap {
+    /// Partition `p` reads the parent's `p`.
+    Same,
+    /// Partition `p` reads the parent's `p - offset`, if the parent has it (a union's arm).
+    Offset(usize),
+    /// Partition `p` reads the parent's partitions in `groups[p]` (coalesce).
+    Groups(Arc<[Vec<usize>]>),
+}
+
+impl PartitionMap {
+    /// The parent partitions that `partition` reads, in the order in which it reads them.
+    pub fn parents(&self, partition: usize, parent_partitions: usize) -> Vec<usize> {
+        match self {
+            Self::Same => vec![partition],
+            Self::Offset(offset) => {
+                partition.checked_sub(*offset).filter(|parent| *parent < parent_partitions).into_iter().collect()
+            }
+            Self::Groups(groups) => groups[partition].clone(),
+        }
+    }
+}
+
+/// What a dataset is derived from.
+#[derive(Clone)]
+pub enum Dependency {
+    /// Each partition reads a few known partitions of the parent.
+    Narrow {
+        /// The parent.
+        parent: DatasetId,
+        /// Which of its partitions.
+        partitions: PartitionMap,
+    },
+    /// Each partition reads, by key, from every partition of the parent.
+    Shuffle {
+        /// The parent.
+        parent: DatasetId,
+        /// How the parent's records are cut into the child's partitions.
+        exchange: Arc<dyn Exchange>,
+    },
+}
+
+impl Dependency {
+    /// The dataset depended on.
+    pub fn parent(&self) -> DatasetId {
+        match self {
+            Self::Narrow { parent, .. } | Self::Shuffle { parent, .. } => *parent,
+        }
+    }
+}
+
+/// The writing side of a shuffle: cuts a parent partition's records by key, combining them first where it can.
+pub trait Exchange: Send + Sync {
+    /// Number of buckets, which is the child's number of partitions.
+    fn buckets(&self) -> usize;
+    /// Type of the records that travel.
+    fn record_type(&self) -> RecordType;
+    /// A writer for one partition of the parent.
+    fn writer(&self, partition: usize, batch_records: usize) -> Box<dyn BucketWriter>;
+    /// Whether records of one key are combined before they travel.
+    fn combines(&self) -> bool;
+}
+
+/// Where a [`BucketWriter`] leaves its batches: (bucket, batch).
+pub type Emit<'a> = &'a mut dyn FnMut(usize, AnyBatch);
+
+/// Cuts one partition's stream into buckets. What it emits depends only on what it is given, in order.
+pub trait BucketWriter {
+    /// Takes a batch; may emit full buckets.
+    fn write(&mut self, batch: AnyBatch, emit: Emit<'_>);
+    /// Emits what is left.
+    fn finish(&mut self, emit: Emit<'_>);
+}
+
+/// A step over single batches.
+pub type BatchStep = Box<dyn FnMut(AnyBatch) -> TaskResult<AnyBatch>>;
+
+/// How one partition is computed from the streams it depends on.
+#[derive(Clone)]
+pub enum Compute {
+    /// Hands batches on untouched (union, coalesce).
+    Pass,
+    /// One batch in, one batch out; fused with its neighbours.
+    Batchwise(Arc<dyn Fn(&TaskContext, usize) -> BatchStep + Send + Sync>),
+    /// Anything else: one input stream for every parent partition or shuffle that the partition reads, in order.
+    Streams(Arc<dyn Fn(&TaskContext, usize, Vec<AnyStream>) -> TaskResult<AnyStream> + Send + Sync>),
+}
+
+/// How keys are placed, compared to see whether two datasets lie alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partitioning {
+    /// Number of partitions.
+    pub partitions: usize,
+    /// Type of the keys.
+    pub key: TypeId,
+    /// Which function of the key.
+    pub function: PartitionFunction,
+}
+
+/// A function from keys to partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionFunction {
+    /// The engine's fixed hash.
+    Hash,
+    /// Ranges of the keys' order, with bounds sampled from this dataset.
+    Range {
+        /// The dataset that was sampled.
+        sampled: DatasetId,
+        /// Whether the largest keys come first.
+        descending: bool,
+    },
+}
+
+/// Work that must be done once before a dataset can be planned (sampling the bounds of a sort).
+pub type Prepare = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
+/// Everything a new dataset is made of.
+pub struct NodeSpec {
+    /// Operator name as the user wrote it.
+    pub operator: &'static str,
+    /// Where in the driver program.
+    pub site: &'static Location<'static>,
+    /// Number of partitions.
+    pub partitions: usize,
+    /// Parents.
+    pub dependencies: Vec<Dependency>,
+    /// How to compute a partition.
+    pub compute: Compute,
+    /// Record type.
+    pub record_type: RecordType,
+    /// Where keys lie, if known.
+    pub partitioning: Option<Partitioning>,
+    /// What the operator itself adds to determinacy.
+    pub determinacy: Determinacy,
+    /// Work before planning.
+    pub prepare: Option<Prepare>,
+    /// A remark for `explain`, for example a source's files.
+    pub remark: String,
+}
+
+/// A dataset in the graph.
+pub struct Node {
+    /// Its id; larger than its parents'.
+    pub id: DatasetId,
+    spec: NodeSpec,
+    level: AtomicU8,
+    prepared: OnceLock<()>,
+}
+
+impl std::ops::Deref for Node {
+    type Target = NodeSpec;
+    fn deref(&self) -> &NodeSpec {
+        &self.spec
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} at {}", self.id, self.operator, self.site)
+    }
+}
+
+const LEVELS: [Option<Level>; 4] = [None, Some(Level::Memory), Some(Level::Disk), Some(Level::MemoryAndDisk)];
+
+impl Node {
+    /// The level at which blocks of this dataset are kept, if they are.
+    pub fn level(&self) -> Option<Level> {
+        LEVELS[usize::from(self.level.load(Ordering::SeqCst)) % LEVELS.len()]
+    }
+
+    /// Sets the level.
+    pub fn set_level(&self, level: Option<Level>) {
+        let index = LEVELS.iter().position(|known| *known == level).unwrap_or(0);
+        self.level.store(index as u8, Ordering::SeqCst);
+    }
+
+    /// Runs the work before planning, once.
+    pub fn prepare(&self) -> Result<()> {
+        if let (Some(prepare), None) = (&self.spec.prepare, self.prepared.get()) {
+            prepare()?;
+            let _ = self.prepared.set(());
+        }
+        Ok(())
+    }
+
+    /// The shuffles that this dataset reads.
+    pub fn shuffles(&self) -> impl Iterator<Item = (ShuffleId, &Arc<dyn Exchange>)> {
+        self.dependencies.iter().enumerate().filter_map(|(dependency, kind)| match kind {
+            Dependency::Shuffle { exchange, .. } => Some((ShuffleId { child: self.id, dependency }, exchange)),
+            Dependency::Narrow { .. } => None,
+        })
+    }
+}
+
+struct Entry {
+    node: Arc<Node>,
+    references: usize,
+}
+
+/// All live datasets of a context. A dataset lives while a handle or a child refers to it.
+#[derive(Default)]
+pub struct Graph {
+    entries: HashMap<DatasetId, Entry>,
+    next: u64,
+}
+
+impl Graph {
+    /// Adds a dataset with one reference to it, and a reference to each of its parents.
+    pub fn insert(&mut self, spec: NodeSpec) -> Arc<Node> {
+        let id = DatasetId(self.next);
+        self.next += 1;
+        for dependency in &spec.dependencies {
+            self.retain(dependency.parent());
+        }
+        let node = Arc::new(Node { id, spec, level: AtomicU8::new(0), prepared: OnceLock::new() });
+        self.entries.insert(id, Entry { node: Arc::clone(&node), references: 1 });
+        node
+    }
+
+    /// One more reference.
+    pub fn retain(&mut self, id: DatasetId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.references += 1;
+        }
+    }
+
+    /// One reference fewer. Returns the datasets that nobody refers to any more, for the caller to drop outside its
+    /// lock: a node's closures may own handles on other datasets.
+    #[must_use]
+    pub fn release(&mut self, id: DatasetId) -> Vec<Arc<Node>> {
+        let mut worklist = vec![id];
+        let mut removed = Vec::new();
+        while let Some(id) = worklist.pop() {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            entry.references -= 1;
+            if entry.references == 0
+                && let Some(entry) = self.entries.remove(&id)
+            {
+                worklist.extend(entry.node.dependencies.iter().map(Dependency::parent));
+                removed.push(entry.node);
+            }
+        }
+        removed
+    }
+
+    /// Number of live datasets.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no dataset is alive.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A dataset and all that it is derived from.
+    pub fn lineage(&self, target: DatasetId) -> Lineage {
+        let mut nodes = BTreeMap::new();
+        let mut worklist = vec![target];
+        while let Some(id) = worklist.pop() {
+            let Some(entry) = self.entries.get(&id) else { continue };
+            if nodes.insert(id, Arc::clone(&entry.node)).is_none() {
+                let parents = entry.node.dependencies.iter().map(Dependency::parent);
+                worklist.extend(parents.filter(|parent| !nodes.contains_key(parent)));
+            }
+        }
+        Lineage { target, nodes }
+    }
+}
+
+/// A dataset and its ancestors: what a plan is made from. Ids are in order of derivation.
+#[derive(Debug, Clone)]
+pub struct Lineage {
+    target: DatasetId,
+    nodes: BTreeMap<DatasetId, Arc<Node>>,
+}
+
+impl Lineage {
+    /// The dataset that an action asks for.
+    pub fn target(&self) -> DatasetId {
+        self.target
+    }
+
+    /// A dataset of this lineage.
+    ///
+    /// # Panics
+    /// If `id` is not an ancestor of the target, which would be a bug of the caller.
+    pub fn node(&self, id: DatasetId) -> &Arc<Node> {
+        &self.nodes[&id]
+    }
+
+    /// All datasets, parents before children.
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// How determinate the target is: as its least determinate ancestor.
+    pub fn determinacy(&self) -> Determinacy {
+        self.nodes().map(|node| node.determinacy).max().unwrap_or(Determinacy::Determinate)
+    }
+}

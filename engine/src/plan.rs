@@ -1,0 +1,184 @@
+//! Planning, as a pure function of (lineage, wanted partitions, blocks that exist, workers).
+//!
+//! The lineage is cut at shuffles into stages. Within a stage each partition has a program: a list of operations in
+//! postfix order that reads blocks and shuffles and computes what lies between. Nothing here does I/O or knows timely.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{DatasetId, ShuffleId};
+use crate::lineage::{Dependency, Lineage};
+
+/// Tells whether the block of (dataset, partition) exists.
+pub type Available<'a> = &'a dyn Fn(DatasetId, usize) -> bool;
+
+/// What a stage does with the partitions that it computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Output {
+    /// Hands them to the action.
+    Result,
+    /// Cuts them by key for the shuffle.
+    Shuffle(ShuffleId),
+}
+
+/// A narrow chain between shuffles, and the partitions of it that are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// The last dataset of the chain.
+    pub root: DatasetId,
+    /// Partitions of `root` to compute, ascending.
+    pub partitions: Vec<usize>,
+    /// Where they go.
+    pub output: Output,
+    /// For each shuffle read: which partitions of `root` read which bucket.
+    pub reads: BTreeMap<ShuffleId, BTreeMap<usize, Vec<usize>>>,
+    /// Blocks that stand in for computing: (dataset, its partitions).
+    pub blocks: BTreeMap<DatasetId, BTreeSet<usize>>,
+}
+
+/// Stages in an order in which each comes after those that it reads from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The stages; the last one has [`Output::Result`].
+    pub stages: Vec<Stage>,
+}
+
+impl Plan {
+    /// Partitions to compute over all stages.
+    pub fn tasks(&self) -> usize {
+        self.stages.iter().map(|stage| stage.partitions.len()).sum()
+    }
+}
+
+/// Cuts `lineage` into the stages that compute `partitions` of its target, given the blocks that exist.
+pub fn plan(lineage: &Lineage, partitions: &[usize], available: Available<'_>) -> Plan {
+    // A stage can only be read by stages whose root has a larger id, so that taking the largest root first
+    // completes a stage's readers before the stage itself is cut.
+    let mut waiting = BTreeMap::from([((lineage.target(), Output::Result), partitions.to_vec())]);
+    let mut stages = Vec::new();
+    while let Some(((root, output), partitions)) = waiting.pop_last() {
+        let stage = cut(lineage, root, output, &partitions, available);
+        for shuffle in stage.reads.keys() {
+            let parent = lineage.node(shuffle.child).dependencies[shuffle.dependency].parent();
+            let all = || (0..lineage.node(parent).partitions).collect();
+            waiting.entry((parent, Output::Shuffle(*shuffle))).or_insert_with(all);
+        }
+        stages.push(stage);
+    }
+    stages.reverse();
+    Plan { stages }
+}
+
+fn cut(lineage: &Lineage, root: DatasetId, output: Output, partitions: &[usize], available: Available<'_>) -> Stage {
+    let mut partitions = partitions.to_vec();
+    partitions.sort_unstable();
+    partitions.dedup();
+    let mut stage =
+        Stage { root, partitions: Vec::new(), output, reads: BTreeMap::new(), blocks: BTreeMap::new() };
+    // For each dataset of the chain: (its partition, the stage partition that needs it).
+    let mut wanted: BTreeMap<DatasetId, BTreeSet<(usize, usize)>> = BTreeMap::new();
+    wanted.insert(root, partitions.iter().map(|partition| (*partition, *partition)).collect());
+    stage.partitions = partitions;
+    while let Some((id, needs)) = wanted.pop_last() {
+        let node = lineage.node(id);
+        let mut missing = Vec::with_capacity(needs.len());
+        for (partition, user) in needs {
+            if node.level().is_some() && available(id, partition) {
+                stage.blocks.entry(id).or_default().insert(partition);
+            } else {
+                missing.push((partition, user));
+            }
+        }
+        for (dependency, kind) in node.dependencies.iter().enumerate() {
+            match kind {
+                Dependency::Narrow { parent, partitions } => {
+                    let parent_partitions = lineage.node(*parent).partitions;
+                    let needs = missing.iter().flat_map(|(partition, user)| {
+                        partitions.parents(*partition, parent_partitions).into_iter().map(|parent| (parent, *user))
+                    });
+                    let needs: Vec<_> = needs.collect();
+                    if !needs.is_empty() {
+                        wanted.entry(*parent).or_default().extend(needs);
+                    }
+                }
+                Dependency::Shuffle { .. } if missing.is_empty() => {}
+                Dependency::Shuffle { .. } => {
+                    let buckets = stage.reads.entry(ShuffleId { child: id, dependency }).or_default();
+                    for (partition, user) in &missing {
+                        let users: &mut Vec<usize> = buckets.entry(*partition).or_default();
+                        if !users.contains(user) {
+                            users.push(*user);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    stage
+}
+
+/// One operation of a partition's program, for a machine with a stack of streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Push the records of a stored block.
+    Read(DatasetId, usize),
+    /// Push what came through a shuffle for this bucket.
+    Shuffle(ShuffleId, usize),
+    /// Pop the inputs, push partition `partition` of `dataset`.
+    Compute {
+        /// What to compute.
+        dataset: DatasetId,
+        /// Which partition of it.
+        partition: usize,
+        /// How many streams it takes.
+        inputs: usize,
+    },
+    /// Pop the records of (dataset, partition), store them as a block, push them again.
+    Keep(DatasetId, usize),
+}
+
+/// The program that computes `partition` of `root`, given the blocks that exist.
+pub fn program(lineage: &Lineage, root: DatasetId, partition: usize, available: Available<'_>) -> Vec<Operation> {
+    enum Visit {
+        Partition(DatasetId, usize),
+        Emit(Operation),
+    }
+    let mut program = Vec::new();
+    let mut stack = vec![Visit::Partition(root, partition)];
+    while let Some(visit) = stack.pop() {
+        let (id, partition) = match visit {
+            Visit::Emit(operation) => {
+                program.push(operation);
+                continue;
+            }
+            Visit::Partition(id, partition) => (id, partition),
+        };
+        let node = lineage.node(id);
+        if node.level().is_some() {
+            if available(id, partition) {
+                program.push(Operation::Read(id, partition));
+                continue;
+            }
+            stack.push(Visit::Emit(Operation::Keep(id, partition)));
+        }
+        let mut inputs = Vec::new();
+        for (dependency, kind) in node.dependencies.iter().enumerate() {
+            match kind {
+                Dependency::Shuffle { .. } => {
+                    inputs.push(Visit::Emit(Operation::Shuffle(ShuffleId { child: id, dependency }, partition)));
+                }
+                Dependency::Narrow { parent, partitions } => {
+                    let parents = partitions.parents(partition, lineage.node(*parent).partitions);
+                    inputs.extend(parents.into_iter().map(|partition| Visit::Partition(*parent, partition)));
+                }
+            }
+        }
+        stack.push(Visit::Emit(Operation::Compute { dataset: id, partition, inputs: inputs.len() }));
+        stack.extend(inputs.into_iter().rev());
+    }
+    program
+}
+
+/// The worker that computes `partition` of a stage. Results never depend on it.
+pub fn owner(partition: usize, workers: usize) -> usize {
+    partition % workers.max(1)
+}

@@ -1,0 +1,33 @@
+//! Recovery is planning asked again with fewer blocks.
+
+use std::collections::BTreeSet;
+
+use crate::id::DatasetId;
+use crate::lineage::Lineage;
+use crate::plan::{Available, Operation, Plan, plan, program};
+
+/// The plan for what an action still misses: `wanted` less `finished`, with the blocks that are left.
+/// `None` once nothing is missing.
+pub fn recover(
+    lineage: &Lineage,
+    wanted: &[usize],
+    finished: &BTreeSet<usize>,
+    available: Available<'_>,
+) -> Option<Plan> {
+    let missing: Vec<usize> = wanted.iter().copied().filter(|partition| !finished.contains(partition)).collect();
+    (!missing.is_empty()).then(|| plan(lineage, &missing, available))
+}
+
+/// The program for a partition of a running stage whose block turned out to be lost, if it can be computed from what
+/// that stage already reads. `None` means that a shuffle must run again, which takes a new plan.
+pub fn recover_in_stage(
+    lineage: &Lineage,
+    root: DatasetId,
+    partition: usize,
+    available: Available<'_>,
+    reads: impl Fn(&Operation) -> bool,
+) -> Option<Vec<Operation>> {
+    let program = program(lineage, root, partition, available);
+    let known = |operation: &Operation| !matches!(operation, Operation::Shuffle(..)) || reads(operation);
+    program.iter().all(known).then_some(program)
+}

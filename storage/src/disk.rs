@@ -1,0 +1,262 @@
+//! Blocks on disk, one file each.
+//!
+//! Every tier makes a folder of its own, `distdl-blocks-*`, within the folder it is given, holds a lock on it while it
+//! lives and removes it when it is dropped. So processes may share the outer folder, files of others are never
+//! touched, and what a killed process left behind is known by its lock being free: the next tier removes it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tempfile::TempDir;
+
+use crate::block::{Block, BlockId};
+use crate::codec::{Codec, Source};
+use crate::error::{Result, StorageError};
+use crate::tier::Tier;
+
+const FOLDER_PREFIX: &str = "distdl-blocks-";
+const FOLDER_ATTEMPTS_MAX: usize = 16;
+
+/// Keeps blocks as files of frames, and forgets them all when it is dropped.
+///
+/// A write is complete on the disk when [`Tier::put`] returns; the file has its name only then. A read verifies the
+/// checksum, and reads plain records in place in a private mapping of the file: a block that is removed lives on, and
+/// occupies its disk space, with those who read it.
+#[derive(Debug)]
+pub struct DiskTier {
+    bytes_max: u64,
+    outer: PathBuf,
+    folder: Mutex<Option<Arc<Folder>>>,
+    files: Mutex<Files>,
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    /// Length of each block's file.
+    bytes: BTreeMap<BlockId, u64>,
+    bytes_used: u64,
+    /// Room promised to writes under way.
+    bytes_reserved: u64,
+}
+
+impl DiskTier {
+    /// A tier of up to `bytes_max` bytes of files in `folder`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written to.
+    pub fn open(folder: impl Into<PathBuf>, bytes_max: u64) -> Result<Self> {
+        let tier = Self::lazy(folder.into(), bytes_max);
+        tier.folder()?;
+        Ok(tier)
+    }
+
+    /// A tier in the system's folder for temporary files, where nothing is made before the first block is put.
+    pub fn temporary(bytes_max: u64) -> Self {
+        Self::lazy(std::env::temp_dir(), bytes_max)
+    }
+
+    fn lazy(outer: PathBuf, bytes_max: u64) -> Self {
+        Self { bytes_max, outer, folder: Mutex::default(), files: Mutex::default() }
+    }
+
+    fn folder(&self) -> Result<Arc<Folder>> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*folder {
+            return Ok(Arc::clone(folder));
+        }
+        let made = Arc::new(Folder::make(&self.outer)?);
+        *folder = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reserve(&self, id: BlockId, needed_bytes: u64) -> Result<()> {
+        let mut files = self.files();
+        let others_bytes = files.bytes_used - files.bytes.get(&id).unwrap_or(&0);
+        let wanted = others_bytes.checked_add(files.bytes_reserved).and_then(|bytes| bytes.checked_add(needed_bytes));
+        if wanted.is_none_or(|bytes| bytes > self.bytes_max) {
+            let (tier, bytes_max) = (self.name().to_owned(), self.bytes_max);
+            return Err(StorageError::OverBudget { tier, needed_bytes, bytes_max });
+        }
+        files.bytes_reserved += needed_bytes;
+        Ok(())
+    }
+
+    fn settle(&self, id: BlockId, needed_bytes: u64, written: &Result<(), Failed>) {
+        let mut files = self.files();
+        files.bytes_reserved -= needed_bytes;
+        let replaced = match written {
+            Ok(()) => files.bytes.insert(id, needed_bytes),
+            Err(Failed::Named(_)) => files.bytes.remove(&id),
+            Err(Failed::Unnamed(_)) => return,
+        };
+        files.bytes_used -= replaced.unwrap_or(0);
+        files.bytes_used += if written.is_ok() { needed_bytes } else { 0 };
+    }
+
+    fn read(&self, id: BlockId, bytes: u64, codec: Codec) -> Result<Block> {
+        let path = self.folder()?.path().join(id.file_name());
+        let unreadable = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => StorageError::corrupt(path.display(), "the file is gone"),
+            _ => StorageError::io("read", &path, 0, error),
+        };
+        let file = File::open(&path).map_err(unreadable)?;
+        let found = file.metadata().map_err(unreadable)?.len();
+        if found != bytes {
+            return Err(StorageError::corrupt(path.display(), format!("{found} bytes are there, {bytes} were written")));
+        }
+        let source = Source::map(&file).map_err(unreadable)?;
+        codec.decode(source).map_err(|error| error.about(path.display()))
+    }
+}
+
+impl Tier for DiskTier {
+    fn name(&self) -> &str {
+        "disk"
+    }
+
+    fn put(&self, id: BlockId, block: &Block) -> Result<()> {
+        let frame = block.codec().encode(block)?;
+        let needed_bytes = frame.len() as u64;
+        let folder = self.folder()?;
+        self.reserve(id, needed_bytes)?;
+        let written = folder.write(&id.file_name(), &frame);
+        self.settle(id, needed_bytes, &written);
+        written.map_err(|(Failed::Named(error) | Failed::Unnamed(error))| {
+            StorageError::io("write", folder.path(), needed_bytes, error)
+        })
+    }
+
+    fn get(&self, id: BlockId, codec: Codec) -> Result<Option<Block>> {
+        let bytes = self.files().bytes.get(&id).copied();
+        match bytes.map(|bytes| self.read(id, bytes, codec)).transpose() {
+            // Removed since the index was asked.
+            Err(StorageError::Corrupt { .. }) if !self.contains(id) => Ok(None),
+            block => block,
+        }
+    }
+
+    fn remove(&self, id: BlockId) -> Result<bool> {
+        let mut files = self.files();
+        let Some(bytes) = files.bytes.remove(&id) else { return Ok(false) };
+        files.bytes_used -= bytes;
+        drop(files);
+        let path = self.folder()?.path().join(id.file_name());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", &path, 0, error)),
+            _ => Ok(true),
+        }
+    }
+
+    fn contains(&self, id: BlockId) -> bool {
+        self.files().bytes.contains_key(&id)
+    }
+
+    fn ids(&self) -> Vec<BlockId> {
+        self.files().bytes.keys().copied().collect()
+    }
+
+    fn bytes_used(&self) -> u64 {
+        self.files().bytes_used
+    }
+
+    fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+}
+
+/// A write that failed before the file had its name, or after.
+enum Failed {
+    Unnamed(io::Error),
+    Named(io::Error),
+}
+
+impl From<Failed> for io::Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unnamed(error) | Failed::Named(error) => error,
+        }
+    }
+}
+
+/// The folder of one tier, removed with all its files when dropped.
+#[derive(Debug)]
+struct Folder {
+    // Before the lock: the folder is removed while it is still locked.
+    folder: TempDir,
+    handle: File,
+}
+
+impl Folder {
+    fn make(outer: &Path) -> Result<Self> {
+        let failed = |error| StorageError::io("make a folder in", outer, 0, error);
+        fs::create_dir_all(outer).map_err(failed)?;
+        remove_leftovers(outer);
+        for _ in 0..FOLDER_ATTEMPTS_MAX {
+            let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(outer).map_err(failed)?;
+            // Another process may take the folder for a leftover before it is locked. Then there is nothing to lose.
+            let Ok(handle) = File::open(folder.path()) else { continue };
+            match handle.try_lock() {
+                Err(fs::TryLockError::WouldBlock) => continue,
+                // Without locks nobody removes leftovers here.
+                Err(fs::TryLockError::Error(_)) | Ok(()) if folder.path().exists() => {
+                    return Ok(Self { folder, handle });
+                }
+                _ => continue,
+            }
+        }
+        Err(failed(io::Error::other(format!("{FOLDER_ATTEMPTS_MAX} new folders were taken by other processes"))))
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file that is on the disk, whole and under its name, when this returns, or leaves no file of that name
+    /// torn.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failed> {
+        let path = self.path().join(name);
+        let file = self.write_unnamed(bytes).map_err(Failed::Unnamed)?;
+        file.persist(&path).map_err(|error| Failed::Unnamed(error.error))?;
+        self.handle.sync_all().map_err(|error| {
+            // Whether the name is on the disk is not known, so it must not be there.
+            let _ = fs::remove_file(&path);
+            Failed::Named(error)
+        })
+    }
+
+    fn write_unnamed(&self, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+        let mut file = tempfile::NamedTempFile::new_in(self.path())?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        Ok(file)
+    }
+}
+
+/// Removes the folders of tiers whose process ended without removing them. What cannot be locked or removed stays.
+fn remove_leftovers(outer: &Path) {
+    let Ok(entries) = fs::read_dir(outer) else { return };
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(FOLDER_PREFIX);
+        if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(handle) = File::open(&path) else { continue };
+        if handle.try_lock().is_ok() {
+            match fs::remove_dir_all(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "removed blocks that a killed process left behind"),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove left blocks"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

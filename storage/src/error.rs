@@ -1,0 +1,115 @@
+//! What may go wrong when data is kept or read back.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::object::ObjectError;
+
+/// Result of this crate.
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+/// Why data could not be kept or read back. A copy is cheap.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The operating system refused.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried, as a verb: "create", "write".
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+    /// The file system is full, or its quota is used up.
+    #[error("the disk is full: {needed_bytes} bytes needed in {path}; free space there or choose another folder")]
+    DiskFull {
+        /// The folder on the full disk.
+        path: PathBuf,
+        /// Length of what was to be written, in bytes.
+        needed_bytes: u64,
+    },
+    /// The folder is not ours to use, or read only.
+    #[error("no permission to {what} {path}; give write permission or choose another folder")]
+    PermissionDenied {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The tier's limit leaves no room.
+    #[error("{needed_bytes} bytes do not fit into the {tier} tier, limited to {bytes_max} bytes; raise the limit")]
+    OverBudget {
+        /// Name of the tier.
+        tier: String,
+        /// What the block takes, in bytes.
+        needed_bytes: u64,
+        /// The tier's limit, in bytes.
+        bytes_max: u64,
+    },
+    /// Stored bytes are not what was written. The block must be computed again.
+    #[error("{what} is corrupt: {reason}; it must be computed again")]
+    Corrupt {
+        /// The block or frame.
+        what: String,
+        /// Which check it failed.
+        reason: String,
+    },
+    /// A record could not be turned into bytes.
+    #[error("cannot encode records of {type_name}: {reason}; check the type's `Serialize`")]
+    Encode {
+        /// The record type.
+        type_name: &'static str,
+        /// The serialiser's reason.
+        reason: String,
+    },
+    /// Intact bytes could not be turned into records.
+    #[error("cannot decode records of {type_name} in {what}: {reason}; `Deserialize` must mirror `Serialize`")]
+    Decode {
+        /// The block or frame.
+        what: String,
+        /// The record type.
+        type_name: &'static str,
+        /// The deserialiser's reason.
+        reason: String,
+    },
+    /// A block holds records of another type than asked for.
+    #[error("records of {expected} asked for, but the block holds {found}")]
+    WrongType {
+        /// The type asked for.
+        expected: &'static str,
+        /// What the block holds.
+        found: String,
+    },
+    /// A file or remote object that is input or output failed.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+impl StorageError {
+    /// The variant that an error of the operating system calls for, where `needed_bytes` were to be written.
+    pub(crate) fn io(what: &'static str, path: &Path, needed_bytes: u64, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path, needed_bytes },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::PermissionDenied { what, path }
+            }
+            _ => Self::Io { what, path, source: Arc::new(source) },
+        }
+    }
+
+    pub(crate) fn corrupt(what: impl ToString, reason: impl ToString) -> Self {
+        Self::Corrupt { what: what.to_string(), reason: reason.to_string() }
+    }
+
+    /// The same error, about the block or file `named` instead of nameless bytes.
+    pub(crate) fn about(mut self, named: impl ToString) -> Self {
+        if let Self::Corrupt { what, .. } | Self::Decode { what, .. } = &mut self {
+            *what = named.to_string();
+        }
+        self
+    }
+}

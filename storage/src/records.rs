@@ -1,0 +1,84 @@
+//! The records of a block, shared by all who read them.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What a dataset may hold: every type that can be cloned, sent and serialised.
+pub trait Record: Clone + Send + Sync + Serialize + DeserializeOwned + 'static {}
+
+impl<T: Clone + Send + Sync + Serialize + DeserializeOwned + 'static> Record for T {}
+
+/// The records of one block. A copy costs O(1) and shares them.
+pub struct Records<T>(Kept<T>);
+
+/// A vector that lies in memory of another owner, such as a mapped file.
+pub(crate) type InPlaceVector<T> = Arc<dyn Deref<Target = Vec<T>> + Send + Sync>;
+
+enum Kept<T> {
+    Owned(Arc<Vec<T>>),
+    InPlace(InPlaceVector<T>),
+}
+
+impl<T> Records<T> {
+    pub(crate) fn in_place(vector: InPlaceVector<T>) -> Self {
+        Self(Kept::InPlace(vector))
+    }
+
+    pub(crate) fn as_vec(&self) -> &Vec<T> {
+        match &self.0 {
+            Kept::Owned(records) => records,
+            Kept::InPlace(records) => records,
+        }
+    }
+}
+
+impl<T: Clone> Records<T> {
+    /// The records by value: moved if nobody else holds them and they are not read in place, else cloned.
+    pub fn into_vec(self) -> Vec<T> {
+        match self.0 {
+            Kept::Owned(records) => Arc::unwrap_or_clone(records),
+            Kept::InPlace(records) => records.to_vec(),
+        }
+    }
+}
+
+impl<T> From<Vec<T>> for Records<T> {
+    fn from(records: Vec<T>) -> Self {
+        Self(Kept::Owned(Arc::new(records)))
+    }
+}
+
+impl<T> Deref for Records<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.as_vec()
+    }
+}
+
+impl<T> Clone for Records<T> {
+    fn clone(&self) -> Self {
+        Self(match &self.0 {
+            Kept::Owned(records) => Kept::Owned(Arc::clone(records)),
+            Kept::InPlace(records) => Kept::InPlace(Arc::clone(records)),
+        })
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Records<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<T: PartialEq> PartialEq for Records<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Eq> Eq for Records<T> {}

@@ -1,0 +1,169 @@
+//! Plain files, by the operating system's own calls: no runtime, no copy.
+
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+
+use super::pattern::{MATCHING, has_wildcard, hidden};
+use crate::object::{Object, ObjectError};
+
+type Result<T> = std::result::Result<T, ObjectError>;
+
+pub(super) fn failed(path: &Path, action: &'static str, error: &io::Error) -> ObjectError {
+    let url = path.display().to_string();
+    match error.kind() {
+        ErrorKind::NotFound => ObjectError::NotFound { url },
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => ObjectError::NoPermission { url, action },
+        ErrorKind::IsADirectory => ObjectError::NotAFile { url, found: "a folder" },
+        ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => ObjectError::AlreadyExists { url },
+        _ => ObjectError::Io {
+            url,
+            action,
+            message: error.to_string(),
+        },
+    }
+}
+
+/// The files that `pattern` names: a file, a folder's files, or what its wildcards match.
+pub(super) fn list(pattern: &str) -> Result<Vec<Object>> {
+    let path = Path::new(pattern);
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => folder(path),
+        Ok(metadata) => Ok(vec![object(path, &metadata)?]),
+        Err(error) if error.kind() == ErrorKind::NotFound && has_wildcard(pattern) => matches(pattern),
+        Err(error) => Err(failed(path, "look at it", &error)),
+    }
+}
+
+fn matches(pattern: &str) -> Result<Vec<Object>> {
+    let paths = glob::glob_with(pattern, MATCHING).map_err(|error| ObjectError::invalid_name(pattern, error))?;
+    let mut objects = Vec::new();
+    for path in paths {
+        let path = path.map_err(|error| failed(error.path(), "list it", error.error()))?;
+        if hidden(&path.to_string_lossy(), pattern) {
+            continue;
+        }
+        let metadata = path.metadata().map_err(|error| failed(&path, "look at it", &error))?;
+        match metadata.is_dir() {
+            true => objects.extend(folder(&path)?),
+            false => objects.push(object(&path, &metadata)?),
+        }
+    }
+    Ok(objects)
+}
+
+fn folder(path: &Path) -> Result<Vec<Object>> {
+    let mut objects = Vec::new();
+    for entry in path.read_dir().map_err(|error| failed(path, "list it", &error))? {
+        let entry = entry.map_err(|error| failed(path, "list it", &error))?;
+        if hidden(&entry.file_name().to_string_lossy(), "") {
+            continue;
+        }
+        let path = entry.path();
+        let metadata = path.metadata().map_err(|error| failed(&path, "look at it", &error))?;
+        if metadata.is_file() {
+            objects.push(object(&path, &metadata)?);
+        }
+    }
+    Ok(objects)
+}
+
+fn object(path: &Path, metadata: &Metadata) -> Result<Object> {
+    let url = path
+        .to_str()
+        .ok_or_else(|| ObjectError::invalid_name(&path.to_string_lossy(), "it is not UTF-8"))?;
+    if !metadata.is_file() {
+        let found = if metadata.is_dir() {
+            "a folder"
+        } else {
+            "no regular file"
+        };
+        return Err(ObjectError::NotAFile {
+            url: url.to_owned(),
+            found,
+        });
+    }
+    let changed = metadata
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let version = changed.map(|since| format!("{}.{:09}", since.as_secs(), since.subsec_nanos()));
+    Ok(Object {
+        url: url.to_owned(),
+        bytes: metadata.len(),
+        version,
+    })
+}
+
+/// The bytes of `range`, or all, of a file that must be as it was listed.
+pub(super) fn read(listed: &Object, path: &str, range: Option<Range<u64>>) -> Result<Bytes> {
+    let path = Path::new(path);
+    let mut file = File::open(path).map_err(|error| failed(path, "read it", &error))?;
+    let metadata = file.metadata().map_err(|error| failed(path, "read it", &error))?;
+    listed.check_same(&object(path, &metadata)?)?;
+    let range = listed.checked_range(range)?;
+    let length = usize::try_from(range.end - range.start)
+        .map_err(|error| ObjectError::invalid_name(&listed.url, format!("more bytes than memory has: {error}")))?;
+    let mut bytes = vec![0; length];
+    let read = file
+        .seek(SeekFrom::Start(range.start))
+        .and_then(|_| file.read_exact(&mut bytes));
+    read.map_err(|error| failed(path, "read it", &error))?;
+    Ok(bytes.into())
+}
+
+/// The folder that holds `path`, made if it is not there.
+pub(super) fn parent(path: &Path) -> Result<PathBuf> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(|error| failed(parent, "create the folder", &error))?;
+    Ok(parent.to_owned())
+}
+
+/// Writes the whole file or nothing, durably, and makes the folders that lead to it. Replaces what was there.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if path.is_dir() {
+        return Err(ObjectError::NotAFile {
+            url: path.display().to_string(),
+            found: "a folder",
+        });
+    }
+    let parent = parent(path)?;
+    replace(path, &parent, bytes)?;
+    sync_folder(&parent)
+}
+
+/// A temporary file beside `path`, in its `parent`, is filled, synced and renamed.
+pub(super) fn replace(path: &Path, parent: &Path, bytes: &[u8]) -> Result<()> {
+    let fail = |error: &io::Error| failed(path, "write it", error);
+    let mut file = temporary(0o666).tempfile_in(parent).map_err(|error| fail(&error))?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(|error| fail(&error))?;
+    file.persist(path).map_err(|error| fail(&error.error))?;
+    Ok(())
+}
+
+/// Makes renames and new names in `path` survive a power cut.
+pub(super) fn sync_folder(path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| failed(path, "sync the folder", &error))?;
+    Ok(())
+}
+
+/// Hidden names, so that no listing takes an unfinished file for input, and the permissions that the user's mask leaves.
+pub(super) fn temporary(#[cfg_attr(not(unix), expect(unused))] mode: u32) -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".distdl-").suffix(".unfinished");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    builder
+}

@@ -1,0 +1,30 @@
+//! Limits of reading.
+
+use std::time::Duration;
+
+/// Limits for reading objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoresOptions {
+    /// Longest object that [`Stores::read`] takes, in bytes. Default 4 GiB.
+    pub read_bytes_max: u64,
+    /// Most objects that one listing may name. Default 1,000,000.
+    pub list_objects_max: usize,
+    /// How often a failed request to a server is tried again, with growing pauses. Default 8.
+    pub retries: usize,
+    /// How long a server may be silent, connecting or sending, before the request counts as failed. Default 30 s.
+    pub silence_timeout: Duration,
+    /// How long one request may take with all its retries. Default 10 minutes.
+    pub request_timeout: Duration,
+}
+
+impl Default for StoresOptions {
+    fn default() -> Self {
+        Self {
+            read_bytes_max: 4 << 30,
+            list_objects_max: 1_000_000,
+            retries: 8,
+            silence_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(600),
+        }
+    }
+}

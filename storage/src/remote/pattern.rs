@@ -1,0 +1,27 @@
+//! Which names a pattern with wildcards stands for.
+
+use glob::MatchOptions;
+
+/// Wildcards stop at `/`, and none but `**` below a dot matches a hidden name.
+pub(super) const MATCHING: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+/// Whether a name is to be matched with others.
+pub(super) fn has_wildcard(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '['])
+}
+
+/// Whether a part of `name` that `pattern` does not spell out begins with `.` or `_`.
+pub(super) fn hidden(name: &str, pattern: &str) -> bool {
+    let spelled = |part: &str| {
+        let mut spelled = pattern.split('/');
+        spelled.any(|spelled| spelled == part || has_wildcard(spelled) && spelled.starts_with(&part[..1]))
+    };
+    let parts = name.split('/').filter(|part| !matches!(*part, "." | ".."));
+    parts
+        .into_iter()
+        .any(|part| part.starts_with(['.', '_']) && !spelled(part))
+}

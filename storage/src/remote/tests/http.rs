@@ -1,0 +1,132 @@
+//! A server of a few lines on a port that the system chooses.
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::JoinHandle;
+
+use super::*;
+use crate::text::{TextOptions, read_lines_with, split_text};
+
+const BODY: &str = "one\ntwo\nthree\n";
+
+/// Ends with the value: a connection of its own wakes and stops it.
+struct Server(SocketAddr, Option<JoinHandle<()>>);
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = move || while answer(listener.accept().unwrap().0) {};
+        Self(address, Some(std::thread::spawn(serve)))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        TcpStream::connect(self.0).unwrap();
+        self.1.take().unwrap().join().unwrap();
+    }
+}
+
+/// Answers one request; `false` for a connection without one.
+fn answer(mut stream: TcpStream) -> bool {
+    let lines = BufReader::new(stream.try_clone().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let Some(first) = request.first() else { return false };
+    let range = request
+        .iter()
+        .find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
+    let (head, path) = (first.starts_with("HEAD"), first.split(' ').nth(1).unwrap());
+    let (status, extra, body) = match (path, range) {
+        ("/missing", _) => ("404 Not Found", String::new(), ""),
+        ("/forbidden", _) => ("403 Forbidden", String::new(), ""),
+        ("/broken", _) => ("500 Internal Server Error", String::new(), ""),
+        ("/short", None) if !head => ("200 OK", String::new(), "one"),
+        ("/whole" | "/short", _) | (_, None) => ("200 OK", String::new(), BODY),
+        (_, Some(range)) => {
+            let (start, end) = range.split_once('-').unwrap();
+            let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
+            let extra = format!("Content-Range: bytes {start}-{end}/{}\r\n", BODY.len());
+            ("206 Partial Content", extra, &BODY[start..=end])
+        }
+    };
+    let length = body.len();
+    let shown = if head { "" } else { body };
+    let tag = if path == "/whole" { "" } else { "ETag: \"1\"\r\n" };
+    let answer =
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{tag}{extra}Connection: close\r\n\r\n{shown}");
+    stream.write_all(answer.as_bytes()).unwrap();
+    true
+}
+
+fn no_retries() -> Stores {
+    Stores::with_options(StoresOptions {
+        retries: 0,
+        ..StoresOptions::default()
+    })
+}
+
+#[test]
+fn objects_are_read_whole_and_in_ranges() {
+    let server = Server::start();
+    let stores = no_retries();
+    let object = stores.list(&server.url("a%20b.txt?key=value")).unwrap().remove(0);
+    assert_eq!((object.bytes, object.version.as_deref()), (14, Some("\"1\"")));
+    assert_eq!(stores.read(&object).unwrap(), BODY);
+    assert_eq!(stores.read_range(&object, 4..7).unwrap(), "two");
+}
+
+#[test]
+fn lines_come_from_servers_with_and_without_ranges() {
+    let server = Server::start();
+    let stores = no_retries();
+    for path in ["text", "whole"] {
+        let objects = stores.list(&server.url(path)).unwrap();
+        let options = TextOptions {
+            piece_bytes: 3,
+            ..TextOptions::default()
+        };
+        let groups = split_text(&objects, 2);
+        let readers = groups
+            .iter()
+            .flatten()
+            .map(|split| read_lines_with(&stores, split, options).unwrap());
+        assert_eq!(
+            readers.flatten().map(Result::unwrap).collect::<Vec<_>>(),
+            ["one", "two", "three"],
+            "{path}"
+        );
+    }
+    let whole = stores.list(&server.url("whole")).unwrap().remove(0);
+    assert!(matches!(
+        object_error(stores.read_range(&whole, 0..2)),
+        ObjectError::RangesNotServed { .. }
+    ));
+}
+
+#[test]
+fn answers_that_are_errors_are_named() {
+    let server = Server::start();
+    let stores = no_retries();
+    let listed = |path: &str| object_error(stores.list(&server.url(path)));
+    assert!(matches!(listed("missing"), ObjectError::NotFound { .. }));
+    assert!(matches!(listed("forbidden"), ObjectError::NoPermission { .. }));
+    assert!(matches!(listed("broken"), ObjectError::Remote { .. }));
+    let short = stores.list(&server.url("short")).unwrap().remove(0);
+    assert!(matches!(object_error(stores.read(&short)), ObjectError::Changed { .. }));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_an_error() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = object_error(no_retries().list(&format!("http://{free}/x")));
+    assert!(
+        matches!(&error, ObjectError::Remote { url, .. } if url.contains(&free.to_string())),
+        "{error}"
+    );
+}

@@ -1,0 +1,388 @@
+//! The hierarchy of memory and disk that a process keeps its blocks in.
+//!
+//! Two kinds of lock, always taken in this order. A *claim* on a block is held by whoever writes, removes or moves it
+//! between tiers, over its disk I/O; nobody holds two. The index lock is held for moments, and never over disk I/O.
+//! Whoever needs room claims each block it evicts, one at a time, before it claims its own.
+
+mod index;
+
+use std::path::PathBuf;
+
+use self::index::{Entry, Index, State};
+use crate::block::{Block, BlockId};
+use crate::codec::Codec;
+use crate::disk::DiskTier;
+use crate::error::{Result, StorageError};
+use crate::memory::MemoryTier;
+use crate::tier::Tier;
+
+/// Where a block is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Level {
+    /// In memory. Dropped when others need the room, and computed again when it is asked for.
+    Memory,
+    /// On disk.
+    Disk,
+    /// In memory, and written to disk when others need the room.
+    MemoryAndDisk,
+}
+
+/// Limits of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Limit for blocks in memory, in bytes. Default 1 GiB.
+    pub memory_bytes_max: u64,
+    /// Limit for files of blocks, in bytes. Default 64 GiB.
+    pub disk_bytes_max: u64,
+    /// Where to put the files: a new folder within this one, which is removed with the store. By default within the
+    /// system's folder for temporary files, and only once a block goes to disk.
+    pub folder: Option<PathBuf>,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { memory_bytes_max: 1 << 30, disk_bytes_max: 64 << 30, folder: None }
+    }
+}
+
+/// What a store did since it was made, and what it holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreStatistics {
+    /// Gets answered from memory.
+    pub memory_hits: u64,
+    /// Gets answered from disk.
+    pub disk_hits: u64,
+    /// Gets of blocks that were not kept.
+    pub misses: u64,
+    /// Blocks that left memory to make room.
+    pub evictions: u64,
+    /// Of those, blocks that were written to disk first.
+    pub demotions: u64,
+    /// Blocks that came back from disk to memory.
+    pub promotions: u64,
+    /// Blocks on disk that were found corrupt, unreadable or gone, and were given up.
+    pub corrupt_blocks: u64,
+    /// What the blocks in memory take, in bytes.
+    pub memory_bytes_used: u64,
+    /// What the files of blocks take, in bytes.
+    pub disk_bytes_used: u64,
+}
+
+/// Keeps blocks in memory and on disk. Threads share it by reference.
+///
+/// Blocks in memory are evicted least recently used first. Readers hold what they got, whatever is evicted meanwhile.
+#[derive(Debug)]
+pub struct BlockStore {
+    memory: Box<dyn Tier>,
+    disk: Box<dyn Tier>,
+    index: Index,
+}
+
+/// What a look at the index and at memory found.
+enum Found {
+    Nothing,
+    InMemory(Block),
+    OnDisk(Entry),
+}
+
+impl BlockStore {
+    /// An empty store.
+    ///
+    /// # Errors
+    /// [`StoreOptions::folder`] is named but cannot be made or written to.
+    pub fn new(options: StoreOptions) -> Result<Self> {
+        let StoreOptions { memory_bytes_max, disk_bytes_max, folder } = options;
+        let disk = match folder {
+            Some(folder) => DiskTier::open(folder, disk_bytes_max)?,
+            None => DiskTier::temporary(disk_bytes_max),
+        };
+        Ok(Self::with_tiers(Box::new(MemoryTier::new(memory_bytes_max)), Box::new(disk)))
+    }
+
+    /// A store on tiers of the caller's choice, both empty and used by nobody else. The `memory` tier is called with
+    /// the index locked and so must answer at once.
+    pub fn with_tiers(memory: Box<dyn Tier>, disk: Box<dyn Tier>) -> Self {
+        Self { memory, disk, index: Index::default() }
+    }
+
+    /// Keeps `block`, in place of what was kept under `id` before. Blocks of [`Level::MemoryAndDisk`] for which there
+    /// is no room in memory go to disk at once.
+    ///
+    /// Returns whether the block is kept: `false` means that it is of [`Level::Memory`] and larger than all memory of
+    /// the store, so that it must be computed again when it is needed.
+    ///
+    /// # Errors
+    /// The block cannot be written to disk, or blocks cannot be written that would have to make room for it. They stay
+    /// in memory; `block` is not kept, and what was kept under `id` may be gone.
+    pub fn put(&self, id: BlockId, block: &Block, level: Level) -> Result<bool> {
+        if level == Level::Disk {
+            return self.put_on_disk(id, block, level).map(|()| true);
+        }
+        if block.memory_bytes() > self.memory.bytes_max() && level == Level::Memory {
+            self.remove(id)?;
+            return Ok(false);
+        }
+        match self.put_in_memory(id, block, level) {
+            Err(_) if level == Level::MemoryAndDisk => self.put_on_disk(id, block, level)?,
+            put => put?,
+        }
+        Ok(true)
+    }
+
+    /// The block of `id`, from memory, else from disk; `None` if none is kept. A block of [`Level::MemoryAndDisk`] that
+    /// is read from disk returns to memory if room can be made.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] or [`StorageError::Decode`] if the block was kept on disk but cannot be read back: it
+    /// is no longer kept then, and must be computed again. [`StorageError::WrongType`] if it holds records of another
+    /// type than `codec`: it stays.
+    pub fn get(&self, id: BlockId, codec: Codec) -> Result<Option<Block>> {
+        let found = self.look(id, codec)?;
+        match found {
+            Found::Nothing => Ok(None),
+            Found::InMemory(block) => Ok(Some(block)),
+            Found::OnDisk(_) => self.get_from_disk(id, codec),
+        }
+    }
+
+    /// Whether a block of `id` is kept.
+    pub fn contains(&self, id: BlockId) -> bool {
+        self.index.lock().entries.contains_key(&id)
+    }
+
+    /// Forgets a block. Returns whether there was one.
+    ///
+    /// # Errors
+    /// Its file cannot be removed. It is forgotten all the same.
+    pub fn remove(&self, id: BlockId) -> Result<bool> {
+        let _claim = self.index.claim(id);
+        let mut state = self.index.lock();
+        let Some(entry) = state.forget(id) else { return Ok(false) };
+        let left = self.take_from_memory(id, entry);
+        drop(state);
+        left?;
+        if entry.on_disk {
+            self.disk.remove(id)?;
+        }
+        Ok(true)
+    }
+
+    /// Forgets all blocks of a dataset. Returns how many there were.
+    ///
+    /// # Errors
+    /// A file cannot be removed. All the blocks are forgotten all the same; the first error is returned.
+    pub fn remove_dataset(&self, dataset: u64) -> Result<usize> {
+        let id = |partition| BlockId { dataset, partition };
+        let ids: Vec<BlockId> = self.index.lock().entries.range(id(0)..=id(u64::MAX)).map(|(id, _)| *id).collect();
+        let removed: Vec<Result<bool>> = ids.into_iter().map(|id| self.remove(id)).collect();
+        removed.into_iter().try_fold(0, |count, removed| Ok(count + usize::from(removed?)))
+    }
+
+    /// All blocks that are kept, sorted.
+    pub fn ids(&self) -> Vec<BlockId> {
+        self.index.lock().entries.keys().copied().collect()
+    }
+
+    /// What the blocks in memory take, in bytes.
+    pub fn memory_bytes_used(&self) -> u64 {
+        self.memory.bytes_used()
+    }
+
+    /// What the files of blocks take, in bytes.
+    pub fn disk_bytes_used(&self) -> u64 {
+        self.disk.bytes_used()
+    }
+
+    /// What the store did so far, and what it holds.
+    pub fn statistics(&self) -> StoreStatistics {
+        let counted = self.index.lock().statistics;
+        let (memory_bytes_used, disk_bytes_used) = (self.memory_bytes_used(), self.disk_bytes_used());
+        StoreStatistics { memory_bytes_used, disk_bytes_used, ..counted }
+    }
+
+    fn put_in_memory(&self, id: BlockId, block: &Block, level: Level) -> Result<()> {
+        let bytes = block.memory_bytes();
+        loop {
+            self.make_room(id, bytes)?;
+            let _claim = self.index.claim(id);
+            let mut state = self.index.lock();
+            if !self.fits(&state, id, bytes) {
+                // Others were quicker and took the room; each round one of us gets on.
+                continue;
+            }
+            self.memory.put(id, block)?;
+            let before = state.replace(id, block, level);
+            state.enter_memory(id, bytes);
+            drop(state);
+            if before.is_some_and(|entry| entry.on_disk) {
+                self.discard_from_disk(id);
+            }
+            return Ok(());
+        }
+    }
+
+    fn put_on_disk(&self, id: BlockId, block: &Block, level: Level) -> Result<()> {
+        let _claim = self.index.claim(id);
+        let written = self.write_to_disk(id, block);
+        let mut state = self.index.lock();
+        if let Err(error) = written {
+            state.set_on_disk(id, false);
+            state.forget_if_lost(id);
+            return Err(error);
+        }
+        let before = state.replace(id, block, level);
+        state.set_on_disk(id, true);
+        let left = before.map(|entry| self.take_from_memory(id, entry)).transpose();
+        drop(state);
+        left.map(|_| ())
+    }
+
+    /// Writes a block to disk, or leaves no file of it. The caller has the claim.
+    fn write_to_disk(&self, id: BlockId, block: &Block) -> Result<()> {
+        self.disk.put(id, block).inspect_err(|_| self.discard_from_disk(id))
+    }
+
+    /// Removes a file that the index no longer names. If that fails it occupies room but is never read.
+    fn discard_from_disk(&self, id: BlockId) {
+        if let Err(error) = self.disk.remove(id) {
+            tracing::warn!(%id, %error, "cannot remove the file of a block that is no longer kept");
+        }
+    }
+
+    /// Takes a block out of the memory tier, for the caller to drop once the index is unlocked.
+    fn take_from_memory(&self, id: BlockId, entry: Entry) -> Result<Option<Block>> {
+        if entry.memory.is_none() {
+            return Ok(None);
+        }
+        let block = self.memory.get(id, entry.codec);
+        self.memory.remove(id)?;
+        block
+    }
+
+    /// Looks for a block in the index and in memory, and counts what it finds there.
+    fn look(&self, id: BlockId, codec: Codec) -> Result<Found> {
+        let mut state = self.index.lock();
+        let Some(entry) = state.entries.get(&id).copied() else {
+            state.statistics.misses += 1;
+            return Ok(Found::Nothing);
+        };
+        if entry.memory.is_none() {
+            return Ok(Found::OnDisk(entry));
+        }
+        let Some(block) = self.memory.get(id, codec)? else {
+            state.leave_memory(id);
+            state.forget_if_lost(id);
+            return Err(StorageError::corrupt(id, "the memory tier lost it"));
+        };
+        state.statistics.memory_hits += 1;
+        state.touch(id);
+        Ok(Found::InMemory(block))
+    }
+
+    fn get_from_disk(&self, id: BlockId, codec: Codec) -> Result<Option<Block>> {
+        let claim = self.index.claim(id);
+        // Much may have happened while others had the claim.
+        let entry = match self.look(id, codec)? {
+            Found::Nothing => return Ok(None),
+            Found::InMemory(block) => return Ok(Some(block)),
+            Found::OnDisk(entry) => entry,
+        };
+        let block = match self.disk.get(id, codec) {
+            Ok(Some(block)) => block,
+            Err(error @ StorageError::WrongType { .. }) => return Err(error),
+            Ok(None) => return Err(self.give_up(id, StorageError::corrupt(id, "its file is gone"))),
+            Err(error) => return Err(self.give_up(id, error)),
+        };
+        self.index.lock().statistics.disk_hits += 1;
+        drop(claim);
+        if entry.level == Level::MemoryAndDisk {
+            self.promote(id, entry.version, &block);
+        }
+        Ok(Some(block))
+    }
+
+    /// Forgets a block that could not be read from disk, and says that it must be computed again.
+    fn give_up(&self, id: BlockId, error: StorageError) -> StorageError {
+        let mut state = self.index.lock();
+        state.forget(id);
+        state.statistics.corrupt_blocks += 1;
+        drop(state);
+        self.discard_from_disk(id);
+        match error {
+            StorageError::Corrupt { .. } | StorageError::Decode { .. } => error,
+            unreadable => StorageError::corrupt(id, unreadable),
+        }
+    }
+
+    /// Brings a block back to memory if there is or can be made room, and nothing happened to it meanwhile.
+    fn promote(&self, id: BlockId, version: u64, block: &Block) {
+        let bytes = block.memory_bytes();
+        if bytes > self.memory.bytes_max() || self.make_room(id, bytes).is_err() {
+            return;
+        }
+        let _claim = self.index.claim(id);
+        let mut state = self.index.lock();
+        let as_it_was = |entry: &Entry| entry.version == version && entry.memory.is_none();
+        if state.entries.get(&id).is_some_and(as_it_was)
+            && self.fits(&state, id, bytes)
+            && self.memory.put(id, block).is_ok()
+        {
+            state.enter_memory(id, bytes);
+            state.statistics.promotions += 1;
+        }
+    }
+
+    /// Whether memory has room for `bytes` in place of what `id` takes there now.
+    fn fits(&self, state: &State, id: BlockId, bytes: u64) -> bool {
+        let others_bytes = self.memory.bytes_used().saturating_sub(state.resident_bytes(id));
+        others_bytes.checked_add(bytes).is_some_and(|bytes| bytes <= self.memory.bytes_max())
+    }
+
+    /// Evicts other blocks until [`Self::fits`]. Once a block cannot be written to disk, only those are evicted that
+    /// need not be.
+    fn make_room(&self, id: BlockId, bytes: u64) -> Result<()> {
+        let mut failure = None;
+        loop {
+            let state = self.index.lock();
+            if self.fits(&state, id, bytes) {
+                return Ok(());
+            }
+            let Some(victim) = state.victim(id, failure.is_none()) else {
+                let (tier, bytes_max) = (self.memory.name().to_owned(), self.memory.bytes_max());
+                return Err(failure.unwrap_or(StorageError::OverBudget { tier, needed_bytes: bytes, bytes_max }));
+            };
+            drop(state);
+            if let Err(error) = self.evict(victim) {
+                failure = Some(error);
+            }
+        }
+    }
+
+    /// Moves a block out of memory: to disk if its level says so, else away. Nothing to do if somebody else did.
+    fn evict(&self, id: BlockId) -> Result<()> {
+        let _claim = self.index.claim(id);
+        let state = self.index.lock();
+        let Some(entry) = state.entries.get(&id).copied().filter(|entry| entry.memory.is_some()) else {
+            return Ok(());
+        };
+        let block = self.memory.get(id, entry.codec)?;
+        drop(state);
+        let demoted = entry.needs_writing();
+        if let Some(block) = block.as_ref().filter(|_| demoted) {
+            self.write_to_disk(id, block)?;
+        }
+        let mut state = self.index.lock();
+        self.memory.remove(id)?;
+        state.leave_memory(id);
+        state.set_on_disk(id, entry.on_disk || demoted && block.is_some());
+        state.forget_if_lost(id);
+        state.statistics.evictions += 1;
+        state.statistics.demotions += u64::from(demoted);
+        drop(state);
+        drop(block);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! What a store knows about its blocks, and who is moving one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::{Level, StoreStatistics};
+use crate::block::{Block, BlockId};
+use crate::codec::Codec;
+
+/// One block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) level: Level,
+    pub(super) codec: Codec,
+    /// Tells this block from one that is put later under the same id.
+    pub(super) version: u64,
+    pub(super) memory: Option<Resident>,
+    pub(super) on_disk: bool,
+}
+
+impl Entry {
+    /// Whether it must be written to disk before it may leave memory.
+    pub(super) fn needs_writing(&self) -> bool {
+        self.level == Level::MemoryAndDisk && !self.on_disk
+    }
+}
+
+/// A block's stay in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resident {
+    pub(super) bytes: u64,
+    /// When it was last used, on the index's own clock.
+    used: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    state: Mutex<State>,
+    unclaimed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) entries: BTreeMap<BlockId, Entry>,
+    pub(super) statistics: StoreStatistics,
+    /// Blocks in memory by the time of their last use.
+    recency: BTreeMap<u64, BlockId>,
+    claimed: BTreeSet<BlockId>,
+    clock: u64,
+}
+
+/// The right to write, remove or move one block. Ends when dropped.
+pub(super) struct Claim<'a> {
+    index: &'a Index,
+    id: BlockId,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.index.lock().claimed.remove(&self.id);
+        self.index.unclaimed.notify_all();
+    }
+}
+
+impl Index {
+    /// A poisoned lock is taken all the same: no change of the state is left half done where a panic may come from.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody else has a claim on `id`. The caller must have no claim yet, and not hold the lock.
+    pub(super) fn claim(&self, id: BlockId) -> Claim<'_> {
+        let mut state = self
+            .unclaimed
+            .wait_while(self.lock(), |state| state.claimed.contains(&id))
+            .unwrap_or_else(PoisonError::into_inner);
+        state.claimed.insert(id);
+        Claim { index: self, id }
+    }
+}
+
+impl State {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Enters a block that is in no tier yet, in place of what was known under `id`, which is returned.
+    pub(super) fn replace(&mut self, id: BlockId, block: &Block, level: Level) -> Option<Entry> {
+        let before = self.forget(id);
+        let version = self.tick();
+        let entry = Entry { level, codec: block.codec(), version, memory: None, on_disk: false };
+        self.entries.insert(id, entry);
+        before
+    }
+
+    /// Forgets a block.
+    pub(super) fn forget(&mut self, id: BlockId) -> Option<Entry> {
+        self.leave_memory(id);
+        self.entries.remove(&id)
+    }
+
+    /// Notes that a known block is now in memory.
+    pub(super) fn enter_memory(&mut self, id: BlockId, bytes: u64) {
+        let used = self.tick();
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.memory = Some(Resident { bytes, used });
+            self.recency.insert(used, id);
+        }
+    }
+
+    /// Notes that a block is no longer in memory.
+    pub(super) fn leave_memory(&mut self, id: BlockId) {
+        let resident = self.entries.get_mut(&id).and_then(|entry| entry.memory.take());
+        if let Some(resident) = resident {
+            self.recency.remove(&resident.used);
+        }
+    }
+
+    /// Notes whether a known block is on disk.
+    pub(super) fn set_on_disk(&mut self, id: BlockId, on_disk: bool) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.on_disk = on_disk;
+        }
+    }
+
+    /// Forgets a block that is in no tier.
+    pub(super) fn forget_if_lost(&mut self, id: BlockId) {
+        if self.entries.get(&id).is_some_and(|entry| entry.memory.is_none() && !entry.on_disk) {
+            self.entries.remove(&id);
+        }
+    }
+
+    /// Notes that a block in memory was just used.
+    pub(super) fn touch(&mut self, id: BlockId) {
+        let resident = self.entries.get(&id).and_then(|entry| entry.memory);
+        if let Some(resident) = resident {
+            self.leave_memory(id);
+            self.enter_memory(id, resident.bytes);
+        }
+    }
+
+    /// What `id` takes in memory, in bytes.
+    pub(super) fn resident_bytes(&self, id: BlockId) -> u64 {
+        self.entries.get(&id).and_then(|entry| entry.memory).map_or(0, |resident| resident.bytes)
+    }
+
+    /// The least recently used block in memory other than `except`, and other than those that must be written to disk
+    /// first unless `may_write`.
+    pub(super) fn victim(&self, except: BlockId, may_write: bool) -> Option<BlockId> {
+        let suits = |id: &BlockId| {
+            let droppable = || self.entries.get(id).is_some_and(|entry| !entry.needs_writing());
+            *id != except && (may_write || droppable())
+        };
+        self.recency.values().copied().find(suits)
+    }
+}

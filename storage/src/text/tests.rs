@@ -1,0 +1,259 @@
+//! Any cuts and any pieces give every line once; damaged input is an error that names the place.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::Write;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::StorageError;
+use crate::object::{Object, ObjectError};
+use crate::remote::Stores;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn stored(stores: &Stores, name: &str, bytes: impl Into<Bytes>) -> Vec<Object> {
+    let url = format!("memory://{name}");
+    stores.write(&url, bytes.into()).unwrap();
+    stores.list(&url).unwrap()
+}
+
+fn options(piece_bytes: usize) -> TextOptions {
+    TextOptions {
+        piece_bytes,
+        ..TextOptions::default()
+    }
+}
+
+fn all_lines(stores: &Stores, groups: &[Vec<TextSplit>], options: TextOptions) -> Result<Vec<String>, StorageError> {
+    let readers = groups
+        .iter()
+        .flatten()
+        .map(|split| read_lines_with(stores, split, options).unwrap());
+    readers.flatten().collect()
+}
+
+fn object_error<T: std::fmt::Debug>(result: Result<T, StorageError>) -> ObjectError {
+    match result {
+        Err(StorageError::Object(error)) => error,
+        other => panic!("not an object error: {other:?}"),
+    }
+}
+
+fn text() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        "[a-zé語]{0,6}",
+        Just("\n".to_owned()),
+        Just("\r\n".to_owned()),
+        Just("\r".to_owned())
+    ];
+    prop::collection::vec(part, 0..40).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn splits_give_every_line_once(texts in prop::collection::vec(text(), 1..4), partitions in 1_usize..9, piece_bytes in 1_usize..40) {
+        let stores = Stores::new();
+        let objects: Vec<Object> =
+            texts.iter().enumerate().flat_map(|(index, text)| stored(&stores, &format!("t{index}"), text.clone())).collect();
+        let groups = split_text(&objects, partitions);
+        prop_assert_eq!(groups.len(), partitions);
+        let expected: Vec<&str> = texts.iter().flat_map(|text| text.lines()).collect();
+        prop_assert_eq!(all_lines(&stores, &groups, options(piece_bytes)).unwrap(), expected);
+    }
+
+    #[test]
+    fn gzip_gives_the_same_lines(text in text(), partitions in 1_usize..4, piece_bytes in 1_usize..40, member_cut in 0_usize..200) {
+        let stores = Stores::new();
+        let (first, second) = text.as_bytes().split_at(member_cut.min(text.len()));
+        let objects = stored(&stores, "t.txt.gz", [gzip(first), gzip(second)].concat());
+        let lines = all_lines(&stores, &split_text(&objects, partitions), options(piece_bytes)).unwrap();
+        prop_assert_eq!(lines, text.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn records_come_once_and_in_order(counts in prop::collection::vec(0_usize..30, 1..4), record_bytes in 1_usize..9, header_bytes in 0_usize..5, partitions in 1_usize..9, compressed: bool) {
+        let stores = Stores::new();
+        let mut expected = Vec::new();
+        let mut objects = Vec::new();
+        for (index, count) in counts.iter().enumerate() {
+            let body: Vec<u8> = (0..count * record_bytes).map(|byte| (byte * 7 + index) as u8).collect();
+            expected.extend(body.chunks(record_bytes).map(<[u8]>::to_vec));
+            let whole = [vec![0xff; header_bytes], body].concat();
+            let (name, whole) = if compressed { (format!("r{index}.gz"), gzip(&whole)) } else { (format!("r{index}"), whole) };
+            objects.extend(stored(&stores, &name, whole));
+        }
+        let groups = split_records(&objects, record_bytes as u64, header_bytes as u64, partitions).unwrap();
+        prop_assert_eq!(groups.len(), partitions);
+        let readers = groups.iter().flatten().map(|split| read_records(&stores, split).unwrap());
+        let records: Vec<Vec<u8>> = readers.flatten().map(|record| record.unwrap().to_vec()).collect();
+        prop_assert_eq!(records, expected);
+    }
+}
+
+#[test]
+fn groups_are_balanced_and_exact() {
+    let object = |url: &str, bytes| Object {
+        url: url.into(),
+        bytes,
+        version: None,
+    };
+    let objects = [object("a", 300), object("b", 500), object("c", 200)];
+    let groups = split_text(&objects, 7);
+    let sizes: Vec<u64> = groups
+        .iter()
+        .map(|group| group.iter().map(|split| split.range.end - split.range.start).sum())
+        .collect();
+    assert_eq!(sizes.iter().sum::<u64>(), 1000);
+    assert!(sizes.iter().all(|bytes| (142..=143).contains(bytes)), "{sizes:?}");
+    assert_eq!(split_text(&objects, 0).len(), 1);
+    assert_eq!(split_text(&[], 3), vec![vec![], vec![], vec![]]);
+    let compressed = split_text(&[object("a.gz", 10), object("b.GZ", 90)], 2);
+    assert_eq!(compressed.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[test]
+fn a_split_reads_no_more_than_it_needs() {
+    let stores = Stores::new();
+    let mut bytes = b"good\nlast line\n".to_vec();
+    bytes.extend([0xff; 100]);
+    let objects = stored(&stores, "t", bytes);
+    let split = TextSplit {
+        object: objects[0].clone(),
+        range: 0..7,
+        compressed: false,
+    };
+    let lines: Vec<String> = read_lines(&stores, &split).unwrap().map(Result::unwrap).collect();
+    assert_eq!(lines, ["good", "last line"]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_named_with_their_place() {
+    let stores = Stores::new();
+    for piece_bytes in [1, 3, 100] {
+        let objects = stored(&stores, "t", &b"ab\ncd\xffe\nf"[..]);
+        let error = object_error(all_lines(&stores, &split_text(&objects, 1), options(piece_bytes)));
+        assert_eq!(
+            error,
+            ObjectError::NotUtf8 {
+                url: "memory://t".into(),
+                offset: 5
+            }
+        );
+    }
+}
+
+#[test]
+fn a_line_beyond_the_limit_is_an_error_for_any_piece() {
+    let stores = Stores::new();
+    let objects = stored(&stores, "t", "short\nmuch too long\nshort\n");
+    for piece_bytes in [1, 4, 7, 100] {
+        let options = TextOptions {
+            piece_bytes,
+            line_bytes_max: 8,
+        };
+        let mut lines = read_lines_with(&stores, &split_text(&objects, 1)[0][0], options).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "short");
+        let error = object_error(lines.next().unwrap());
+        assert_eq!(
+            error,
+            ObjectError::LineTooLong {
+                url: "memory://t".into(),
+                offset: 6,
+                bytes_max: 8
+            }
+        );
+        assert!(lines.next().is_none(), "nothing after an error");
+    }
+    let zero = TextOptions {
+        piece_bytes: 0,
+        line_bytes_max: 8,
+    };
+    assert!(read_lines_with(&stores, &split_text(&objects, 1)[0][0], zero).is_err());
+}
+
+#[test]
+fn damaged_gzip_is_an_error_that_names_the_object() {
+    let stores = Stores::new();
+    let whole = gzip("one\ntwo\nthree\n".repeat(50).as_bytes());
+    let mut flipped = whole.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0x10;
+    for (name, bytes) in [
+        ("cut.gz", whole[..whole.len() - 5].to_vec()),
+        ("header.gz", whole[..6].to_vec()),
+        ("empty.gz", Vec::new()),
+        ("flipped.gz", flipped),
+        ("plain.gz", b"no gzip at all".to_vec()),
+        ("tail.gz", [&whole[..], b"garbage"].concat()),
+    ] {
+        let objects = stored(&stores, name, bytes);
+        let error = object_error(all_lines(&stores, &split_text(&objects, 2), TextOptions::default()));
+        assert!(
+            matches!(&error, ObjectError::Gzip { url, .. } if url.ends_with(name)),
+            "{name}: {error}"
+        );
+        let split = split_records(&objects, 1, 0, 1).unwrap();
+        let records: Result<Vec<_>, _> = read_records(&stores, &split[0][0]).unwrap().collect();
+        assert!(matches!(object_error(records), ObjectError::Gzip { .. }), "{name}");
+    }
+}
+
+#[test]
+fn an_error_below_the_decoder_stays_what_it_is() {
+    let stores = Stores::new();
+    let mut objects = stored(&stores, "t.gz", gzip(b"one\n"));
+    objects[0].version = Some("older".into());
+    let error = object_error(all_lines(&stores, &split_text(&objects, 1), TextOptions::default()));
+    assert!(matches!(error, ObjectError::Changed { .. }), "{error}");
+}
+
+#[test]
+fn gunzip_goes_by_the_first_bytes_and_keeps_its_limit() {
+    let plain = Bytes::from_static(b"plain");
+    assert_eq!(gunzip("t", plain.clone(), 1).unwrap(), plain);
+    let twice = Bytes::from([gzip(b"one "), gzip(b"two")].concat());
+    assert_eq!(gunzip("t", twice.clone(), 7).unwrap(), "one two");
+    let limit = ObjectError::InflatesTooLarge {
+        url: "t".into(),
+        bytes_max: 6,
+    };
+    assert_eq!(object_error(gunzip("t", twice.clone(), 6)), limit);
+    let cut = object_error(gunzip("t", twice.slice(..twice.len() - 1), 100));
+    assert!(matches!(cut, ObjectError::Gzip { url, .. } if url == "t"));
+    assert_eq!(gunzip("t", twice, u64::MAX).unwrap(), "one two");
+}
+
+#[test]
+fn records_that_do_not_fit_are_counted_out() {
+    let stores = Stores::new();
+    let objects = stored(&stores, "r", vec![0; 30]);
+    let wrong = |bytes, header_bytes, record_bytes, remainder| ObjectError::NotWholeRecords {
+        url: "memory://r".into(),
+        bytes,
+        header_bytes,
+        record_bytes,
+        remainder,
+    };
+    assert_eq!(object_error(split_records(&objects, 8, 4, 2)), wrong(30, 4, 8, 2));
+    assert_eq!(object_error(split_records(&objects, 8, 31, 2)), wrong(30, 31, 8, 30));
+    assert!(split_records(&objects, 0, 0, 2).is_err());
+    let objects = stored(&stores, "r.gz", gzip(&[0; 30]));
+    for header_bytes in [4, 31] {
+        let groups = split_records(&objects, 8, header_bytes, 1).unwrap();
+        let records: Result<Vec<_>, _> = read_records(&stores, &groups[0][0]).unwrap().collect();
+        assert!(matches!(
+            object_error(records),
+            ObjectError::NotWholeRecords { bytes: 30, .. }
+        ));
+    }
+}
