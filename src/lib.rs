@@ -1,1 +1,63 @@
-//! placeholder
+//! DistDL: datasets with lineage on timely dataflow, and deep learning on the same partitions.
+//!
+//! This crate is the facade: the engine, the deep-learning layer and the storage layer under one name, a prelude, and
+//! what programs share ([`run`], [`report`]). Start with [`Context`] and [`Dataset`] for pipelines, with
+//! [`NeuralNetwork`] and [`Training`] for networks.
+#![doc = include_str!("../README.md")]
+
+pub mod report;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+pub use distdl_dl as dl;
+pub use distdl_engine as engine;
+pub use distdl_storage as storage;
+
+pub use distdl_dl::{
+    Activation, BatchReport, Dense, Input, Loss, Mnist, NeuralNetwork, Samples, Schedule, Training, TrainingOptions,
+};
+pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
+pub use distdl_engine::{Accumulator, Broadcast, Context, Dataset, EngineError, Iteration, Parameters, PartitionIter};
+pub use distdl_storage::Level;
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::report::Reporter;
+    pub use crate::{
+        Activation, Config, Context, Dataset, Dense, Failure, Flags, Input, Level, Loss, Mnist, NeuralNetwork, Samples,
+        Schedule, Training, TrainingOptions, run,
+    };
+}
+
+/// Any error of a driver program.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// Runs a driver program with a context made from a configuration. An error goes to standard error as one message, and
+/// ends the process with exit code 1.
+///
+/// ```no_run
+/// use distdl::prelude::*;
+///
+/// fn main() -> std::process::ExitCode {
+///     distdl::run(Config::from_args(), |context| {
+///         println!("{}", context.range(0..10, 2).map(|x| x * x).collect()?.len());
+///         Ok(())
+///     })
+/// }
+/// ```
+pub fn run<E: Into<Failure>>(
+    config: Result<Config, E>,
+    program: impl FnOnce(&Context) -> Result<(), Failure>,
+) -> ExitCode {
+    let outcome = config
+        .map_err(Into::into)
+        .and_then(|config| program(&Context::new(config)?));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! `cargo bench -p distdl-dl --bench step [-- ROUNDS]` prints one JSON line for each batch size, and one for each part
 //! of a step.
 
-use distdl_dl::kernels::{accumulate, activation, matmul};
+use distdl_dl::kernels::{activation, matmul};
 use distdl_dl::{
     Activation, Batch, Dense, Features, Input, Loss, NeuralNetwork, Optimizer, Result, SampleTargets, Samples, Sgd,
     shuffle,
@@ -31,9 +31,8 @@ fn main() -> Result<()> {
 }
 
 fn random_samples() -> Result<Samples> {
-    let bytes = shuffle(1, 0, 0, (SAMPLES * 784) as u32)
-        .into_iter()
-        .map(|value| value as u8)
+    let bytes = (0..SAMPLES * 784)
+        .map(|index| (index.wrapping_mul(0x9e37_79b9) >> 13) as u8)
         .collect();
     let labels = shuffle(2, 0, 0, SAMPLES as u32)
         .into_iter()
@@ -70,8 +69,7 @@ fn training(network: &NeuralNetwork, samples: &Samples, rows: usize, rounds: usi
                 &mut gradient,
             )?;
             let computed = Instant::now();
-            accumulate::scale(&mut gradient, 1.0 / rows as f32);
-            Sgd.apply(0, 0.01, &gradient, &mut parameters)?;
+            Sgd.apply(0, 0.01, 1.0 / rows as f32, &gradient, &mut parameters)?;
             parts[0] += gathered - start;
             parts[1] += computed - gathered;
             parts[2] += computed.elapsed();
@@ -126,7 +124,8 @@ fn part(rounds: usize, name: &str, inputs: usize, outputs: usize, mut work: impl
     let times = timed(rounds, || (0..TIMES).try_for_each(|_| work()))?;
     let micros = |seconds: f64| seconds / TIMES as f64 * 1e6;
     println!(
-        "{{\"bench\":\"{name}\",\"inputs\":{inputs},\"outputs\":{outputs},\"batch\":128,\"us_best\":{:.2},\"us_median\":{:.2}}}",
+        "{{\"bench\":\"{name}\",\"inputs\":{inputs},\"outputs\":{outputs},\"batch\":128,\
+         \"us_best\":{:.2},\"us_median\":{:.2}}}",
         micros(times[0]),
         micros(times[times.len() / 2]),
     );

@@ -103,6 +103,12 @@ pub enum Error {
         /// How file and network differ.
         problem: String,
     },
+    /// Data, batch and lanes do not fit together.
+    #[error("training: {0}")]
+    Training(String),
+    /// The engine could not run the job.
+    #[error(transparent)]
+    Engine(#[from] distdl_engine::EngineError),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

@@ -31,6 +31,7 @@ pub mod schedule;
 // Files.
 pub mod datasets;
 pub mod model_file;
+pub mod training;
 
 pub use batch::{Batch, shuffle};
 pub use datasets::mnist::Mnist;
@@ -46,3 +47,4 @@ pub use optimizer::{Optimizer, Sgd};
 pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;
 pub use schedule::Schedule;
+pub use training::{StepResult, Training, TrainingOptions};

@@ -1,7 +1,7 @@
 //! A neural network: input, hidden layers, output and loss, as a pure function of one flat parameter vector.
 
 use crate::error::{Error, Result, check_length};
-use crate::layer::{Backward, Layer, LayerSpecification};
+use crate::layer::{Backward, Dense, Layer, LayerSpecification};
 use crate::layout::ParameterLayout;
 use crate::loss::{Loss, Targets};
 use crate::metrics::BatchReport;
@@ -60,6 +60,15 @@ impl NeuralNetwork {
     )]
     pub fn new(input: Input) -> NetworkBuilder {
         NeuralNetwork::with_element(input)
+    }
+
+    /// A dense classifier: hidden layers of the given widths with relu, `classes` logits, softmax cross-entropy. Errors if a
+    /// width is 0.
+    pub fn dense(input_length: usize, hidden: &[usize], classes: usize) -> Result<Self> {
+        let builder = hidden.iter().fold(Self::new(Input(input_length)), |builder, width| {
+            builder.hidden(Dense::relu(*width))
+        });
+        builder.output(Dense::linear(classes), Loss::SoftmaxCrossEntropy)
     }
 }
 

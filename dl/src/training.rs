@@ -36,7 +36,13 @@ pub struct TrainingOptions {
 
 impl Default for TrainingOptions {
     fn default() -> Self {
-        Self { batch: 128, lanes: 2, schedule: Schedule::Constant(0.1), seed: 0, placement: None }
+        Self {
+            batch: 128,
+            lanes: 2,
+            schedule: Schedule::Constant(0.1),
+            seed: 0,
+            placement: None,
+        }
     }
 }
 
@@ -73,7 +79,10 @@ struct Deal {
 
 impl Deal {
     fn new(lengths: Vec<u32>, batch: usize) -> Result<Self> {
-        let (lanes, samples) = (lengths.len(), lengths.iter().map(|length| *length as usize).sum::<usize>());
+        let (lanes, samples) = (
+            lengths.len(),
+            lengths.iter().map(|length| *length as usize).sum::<usize>(),
+        );
         if samples == 0 {
             return Err(Error::Training(
                 "the dataset has no samples; check its source and filters".to_owned(),
@@ -89,10 +98,19 @@ impl Deal {
                 "a batch of {batch} cannot be dealt to {lanes} lanes; raise `batch` or lower `lanes`"
             )));
         }
-        let shares: Vec<usize> = (0..lanes).map(|lane| (lane + 1) * batch / lanes - lane * batch / lanes).collect();
-        let steps = lengths.iter().zip(&shares).map(|(length, share)| (*length as usize).div_ceil(*share));
+        let shares: Vec<usize> = (0..lanes)
+            .map(|lane| (lane + 1) * batch / lanes - lane * batch / lanes)
+            .collect();
+        let steps = lengths
+            .iter()
+            .zip(&shares)
+            .map(|(length, share)| (*length as usize).div_ceil(*share));
         let steps_per_epoch = steps.max().unwrap_or(0) as u64;
-        Ok(Self { lengths, shares, steps_per_epoch })
+        Ok(Self {
+            lengths,
+            shares,
+            steps_per_epoch,
+        })
     }
 
     /// Places in the lane's order that a step of an epoch takes; empty where the lane has run out before others.
@@ -121,7 +139,9 @@ impl NeuralNetwork {
             return Err(Error::Training(problem));
         }
         let deal = Deal::new(lane_lengths(self, data, options.lanes)?, options.batch)?;
-        let optimizers = (0..options.lanes).map(|_| Mutex::new(Box::new(Sgd) as Box<dyn Optimizer>)).collect();
+        let optimizers = (0..options.lanes)
+            .map(|_| Mutex::new(Box::new(Sgd) as Box<dyn Optimizer>))
+            .collect();
         Ok(Training {
             network: self.clone(),
             data: data.clone(),
@@ -155,7 +175,9 @@ impl NeuralNetwork {
     pub fn predict_dataset(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Vec<Vec<f32>>> {
         let width = self.output_length();
         let outputs = self.over_batches(data, parameters, move |network, parameters, batch, workspace| {
-            Ok(network.predict(parameters, batch.features(), batch.rows(), workspace)?.to_vec())
+            Ok(network
+                .predict(parameters, batch.features(), batch.rows(), workspace)?
+                .to_vec())
         })?;
         let rows = |batch: Vec<f32>| batch.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>();
         Ok(outputs.into_iter().flatten().flat_map(rows).collect())
@@ -169,7 +191,11 @@ impl NeuralNetwork {
         each: impl Fn(&NeuralNetwork, &[f32], &Batch, &mut Workspace) -> Result<R> + Send + Sync + 'static,
     ) -> Result<Vec<Vec<R>>> {
         let failed = Failed::default();
-        let (network, parameters, kept) = (self.clone(), data.context().broadcast(parameters.to_vec()), failed.clone());
+        let (network, parameters, kept) = (
+            self.clone(),
+            data.context().broadcast(parameters.to_vec()),
+            failed.clone(),
+        );
         let results = data.run_partitions(move |_, blocks| {
             let mut workspace = network.workspace(EVALUATION_ROWS);
             let mut results = Vec::new();
@@ -204,9 +230,16 @@ fn lane_lengths(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize) 
                 )));
             }
             let length = &mut lengths[partition % lanes];
-            *length = u32::try_from(samples.len()).ok().and_then(|samples| length.checked_add(samples)).ok_or_else(
-                || Error::Training(format!("lane {} has more than {} samples; use more lanes", partition % lanes, u32::MAX)),
-            )?;
+            *length = u32::try_from(samples.len())
+                .ok()
+                .and_then(|samples| length.checked_add(samples))
+                .ok_or_else(|| {
+                    Error::Training(format!(
+                        "lane {} has more than {} samples; use more lanes",
+                        partition % lanes,
+                        u32::MAX
+                    ))
+                })?;
         }
     }
     Ok(lengths)
@@ -283,8 +316,14 @@ impl Training {
         let mut iteration = Iteration::new(lanes, steps).from_step(self.step);
         iteration.site = Location::caller();
         if let Some(placement) = &self.options.placement {
-            iteration = iteration.with_shards(placement.shards.len()).with_placement(placement.clone());
-            self.optimizers = placement.shards.iter().map(|_| Mutex::new(Box::new(Sgd) as Box<dyn Optimizer>)).collect();
+            iteration = iteration
+                .with_shards(placement.shards.len())
+                .with_placement(placement.clone());
+            self.optimizers = placement
+                .shards
+                .iter()
+                .map(|_| Mutex::new(Box::new(Sgd) as Box<dyn Optimizer>))
+                .collect();
         }
         let failed = Failed::default();
         let mut total = BatchReport::default();
@@ -295,7 +334,10 @@ impl Training {
             self.lane_maker(failed.clone()),
             self.shard_maker(failed.clone()),
             &mut |step| {
-                let result = StepResult { step: step.step, report: from_tallies(step.tallies) };
+                let result = StepResult {
+                    step: step.step,
+                    report: from_tallies(step.tallies),
+                };
                 applied = step.step + 1;
                 total.merge(&result.report);
                 observe(&result);
@@ -316,7 +358,9 @@ impl Training {
             let mut lane = lane.map_err(|error| failed.keep(error))?;
             let failed = failed.clone();
             Ok(Box::new(move |step: u64, parameters: &[f32], gradient: &mut [f32]| {
-                let report = lane.step(step, parameters, gradient).map_err(|error| failed.keep(error))?;
+                let report = lane
+                    .step(step, parameters, gradient)
+                    .map_err(|error| failed.keep(error))?;
                 Ok(to_tallies(report))
             }))
         }
@@ -329,10 +373,12 @@ impl Training {
         let (optimizers, schedule) = (Arc::clone(&self.optimizers), self.options.schedule);
         move |shard| {
             let (optimizers, failed) = (Arc::clone(&optimizers), failed.clone());
-            Ok(Box::new(move |step: &StepReport, sum: &[f32], parameters: &mut [f32]| {
-                let mut optimizer = lock(&optimizers[shard]);
-                apply(optimizer.as_mut(), schedule, step, sum, parameters).map_err(|error| failed.keep(error))
-            }))
+            Ok(Box::new(
+                move |step: &StepReport, sum: &[f32], parameters: &mut [f32]| {
+                    let mut optimizer = lock(&optimizers[shard]);
+                    apply(optimizer.as_mut(), schedule, step, sum, parameters).map_err(|error| failed.keep(error))
+                },
+            ))
         }
     }
 }
@@ -347,10 +393,20 @@ fn apply(
 ) -> Result<()> {
     let report = from_tallies(step.tallies);
     if !report.is_finite() {
-        return Err(Error::NotFinite { step: step.step, what: "the loss", value: report.loss_sum });
+        return Err(Error::NotFinite {
+            step: step.step,
+            what: "the loss",
+            value: report.loss_sum,
+        });
     }
     let scale = 1.0 / report.samples.max(1) as f32;
-    optimizer.apply(step.step, schedule.learning_rate(step.step), scale, gradient_sum, parameters)
+    optimizer.apply(
+        step.step,
+        schedule.learning_rate(step.step),
+        scale,
+        gradient_sum,
+        parameters,
+    )
 }
 
 /// One lane: its blocks, its order, and the buffers of one step.
@@ -382,11 +438,18 @@ impl Borrow<Samples> for BlockOf {
 impl TrainingLane {
     fn new(network: &NeuralNetwork, deal: &Deal, seed: u64, data: LaneData<Samples>) -> Result<Self> {
         let blocks = data.partitions.iter().flat_map(|records| {
-            (0..records.len()).map(|index| BlockOf { records: records.clone(), index })
+            (0..records.len()).map(|index| BlockOf {
+                records: records.clone(),
+                index,
+            })
         });
         let blocks: Vec<BlockOf> = blocks.collect();
         let found: usize = blocks.iter().map(|block| Borrow::<Samples>::borrow(block).len()).sum();
-        crate::error::check_length("the lane's data (was it changed since training began?)", deal.lengths[data.lane] as usize, found)?;
+        crate::error::check_length(
+            "the lane's data (was it changed since training began?)",
+            deal.lengths[data.lane] as usize,
+            found,
+        )?;
         let share = deal.shares[data.lane];
         Ok(Self {
             batch: blocks.first().map(|block| Batch::new(block.borrow(), share)),
@@ -414,7 +477,8 @@ impl TrainingLane {
         };
         batch.gather(&self.blocks, self.order[range].iter().copied())?;
         let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
-        self.network.gradient(parameters, inputs, targets, rows, &mut self.workspace, gradient)
+        self.network
+            .gradient(parameters, inputs, targets, rows, &mut self.workspace, gradient)
     }
 }
 
@@ -423,7 +487,11 @@ fn to_tallies(report: BatchReport) -> Tallies {
 }
 
 fn from_tallies(Tallies([loss_sum, correct, samples, _]): Tallies) -> BatchReport {
-    BatchReport { loss_sum, correct: correct as u64, samples: samples as u64 }
+    BatchReport {
+        loss_sum,
+        correct: correct as u64,
+        samples: samples as u64,
+    }
 }
 
 /// Keeps the typed error while the engine carries its text.

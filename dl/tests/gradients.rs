@@ -186,8 +186,8 @@ fn ten_steps_in_f32_follow_a_plain_reference_in_f64() {
                 &mut gradient,
             )
             .unwrap();
-        gradient.iter_mut().for_each(|g| *g /= rows as f32);
-        Sgd.apply(step, 0.5, &gradient, &mut parameters).unwrap();
+        Sgd.apply(step, 0.5, 1.0 / rows as f32, &gradient, &mut parameters)
+            .unwrap();
 
         let wide: Vec<f64> = inputs.iter().map(|&x| x.into()).collect();
         let expected = reference.step(0.5, &wide, &labels);

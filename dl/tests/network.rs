@@ -193,6 +193,16 @@ fn initial_values_depend_on_seed_and_layer_only() {
         parameters_hash(&network.initialize(2).unwrap())
     );
 
+    let twins = NeuralNetwork::new(Input(8))
+        .hidden(Dense::relu(8))
+        .hidden(Dense::relu(8));
+    let values = twins
+        .output(Dense::linear(2), Loss::MeanSquaredError)
+        .unwrap()
+        .initialize(1)
+        .unwrap();
+    assert_ne!(values[..64], values[72..136], "two layers of one shape begin alike");
+
     // A layer's values stay when other layers change, and its first rows when it grows.
     let wider = NeuralNetwork::new(Input(900))
         .hidden(Dense::relu(256).with_initialization(Initialization::Uniform { limit: 0.5 }))

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)] // an allocator is unsafe to write
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use distdl_dl::kernels::accumulate;
 use distdl_dl::{
     Activation, Batch, Dense, Features, Input, Loss, NeuralNetwork, Optimizer, SampleTargets, Samples, Sgd, shuffle,
 };
@@ -54,8 +53,8 @@ fn allocations_of_steps(network: &NeuralNetwork, samples: &Samples, warm_up: usi
                 &mut gradient,
             )
             .unwrap();
-        accumulate::scale(&mut gradient, 1.0 / rows as f32);
-        Sgd.apply(0, 0.1, &gradient, &mut parameters).unwrap();
+        Sgd.apply(0, 0.1, 1.0 / rows as f32, &gradient, &mut parameters)
+            .unwrap();
     }
     ALLOCATIONS.get() - before
 }

@@ -39,10 +39,25 @@ impl Accumulators {
                 merge(&mut total.lock().unwrap_or_else(PoisonError::into_inner), *update);
             }
         });
-        let entry = Entry { merge, counted: HashSet::new() };
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
-        let registration = Registration { id, list: Arc::downgrade(self) };
-        Accumulator { id, value, empty, add, _registration: Arc::new(registration) }
+        let entry = Entry {
+            merge,
+            counted: HashSet::new(),
+        };
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, entry);
+        let registration = Registration {
+            id,
+            list: Arc::downgrade(self),
+        };
+        Accumulator {
+            id,
+            value,
+            empty,
+            add,
+            _registration: Arc::new(registration),
+        }
     }
 
     /// Counts what tasks have added, where the same partition of the same operator has not been counted before.
@@ -87,7 +102,10 @@ struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(list) = self.list.upgrade() {
-            list.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+            list.entries
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&self.id);
         }
     }
 }
@@ -96,7 +114,12 @@ impl<T: Clone + Send + Sync + 'static> Accumulator<T> {
     /// Adds to the share of the partition that is being computed. Outside an operator's closure it adds at once.
     pub fn add(&self, update: T) {
         if task::is_inside() {
-            task::add_update(self.id, update, |slot, update| (self.add)(slot, update), || self.empty.clone());
+            task::add_update(
+                self.id,
+                update,
+                |slot, update| (self.add)(slot, update),
+                || self.empty.clone(),
+            );
         } else {
             (self.add)(&mut self.value.lock().unwrap_or_else(PoisonError::into_inner), update);
         }
@@ -110,6 +133,10 @@ impl<T: Clone + Send + Sync + 'static> Accumulator<T> {
 
 impl<T: Debug> Debug for Accumulator<T> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Accumulator").field("id", &self.id).field("value", &self.value).finish()
+        formatter
+            .debug_struct("Accumulator")
+            .field("id", &self.id)
+            .field("value", &self.value)
+            .finish()
     }
 }

@@ -47,7 +47,10 @@ impl<T: Record> Dataset<T> {
     /// [`EngineError::Empty`] if there is none; otherwise as any action.
     pub fn first(&self) -> Result<T> {
         let first = self.take(1)?.pop();
-        first.ok_or(EngineError::Empty { action: "first", instead: "take(1)" })
+        first.ok_or(EngineError::Empty {
+            action: "first",
+            instead: "take(1)",
+        })
     }
 
     /// The first `count` records, or all if there are fewer. Computes only as many partitions as it needs, a few at
@@ -109,7 +112,11 @@ impl<T: Record> Dataset<T> {
     pub fn fold(&self, zero: T, function: impl Fn(T, T) -> T + Send + Sync + 'static) -> Result<T> {
         let function = Arc::new(function);
         let merge = Arc::clone(&function);
-        self.aggregate(zero, move |sum, record| function(sum, record), move |left, right| merge(left, right))
+        self.aggregate(
+            zero,
+            move |sum, record| function(sum, record),
+            move |left, right| merge(left, right),
+        )
     }
 
     /// Folds the records of each partition into `zero` by `add`, then joins the results in order by `merge`.
@@ -152,11 +159,7 @@ impl<T: Record> Dataset<T> {
         Ok(parts.pop().unwrap_or(zero))
     }
 
-    fn fold_partitions<A: Record>(
-        &self,
-        zero: A,
-        add: impl Fn(A, T) -> A + Send + Sync + 'static,
-    ) -> Result<Vec<A>> {
+    fn fold_partitions<A: Record>(&self, zero: A, add: impl Fn(A, T) -> A + Send + Sync + 'static) -> Result<Vec<A>> {
         self.run_all(move |_, _, stream| {
             let mut sum = Some(zero.clone());
             for batch in typed_batches::<T>(stream) {
@@ -206,7 +209,10 @@ impl<T: Record> Dataset<T> {
     pub fn partition_records(&self) -> Result<Vec<Records<T>>> {
         let (dataset, kind) = (self.id().0, self.node().record_type);
         self.run_all(move |context, partition, stream| {
-            let id = BlockId { dataset, partition: partition as u64 };
+            let id = BlockId {
+                dataset,
+                partition: partition as u64,
+            };
             if let Ok(Some(block)) = context.resources.store.get(id, kind.codec) {
                 stream.map(|batch| batch.map(drop)).collect::<TaskResult<()>>()?;
                 return Ok(block.records::<T>()?);
@@ -238,7 +244,9 @@ impl<T: Record> Dataset<T> {
         // The job is over and has dropped its handle.
         match Arc::into_inner(folder) {
             Some(folder) => Ok(folder.commit()?),
-            None => Err(EngineError::WorkersStopped { reason: format!("a task still writes to {url}") }),
+            None => Err(EngineError::WorkersStopped {
+                reason: format!("a task still writes to {url}"),
+            }),
         }
     }
 }

@@ -126,11 +126,17 @@ impl AnyBatch {
     }
 
     /// The typed batch. The typed dataset API builds both ends of every edge of the lineage, so the type is known.
-    #[expect(clippy::panic, reason = "a wrong type here is a bug of this crate, and goes on would be a wrong result")]
+    #[expect(
+        clippy::panic,
+        reason = "a wrong type here is a bug of this crate, and goes on would be a wrong result"
+    )]
     pub fn typed<T: Record>(self) -> Batch<T> {
         match self.0.downcast::<Batch<T>>() {
             Ok(batch) => *batch,
-            Err(_) => panic!("an operator received a batch that is not of {}", std::any::type_name::<T>()),
+            Err(_) => panic!(
+                "an operator received a batch that is not of {}",
+                std::any::type_name::<T>()
+            ),
         }
     }
 }
@@ -157,7 +163,11 @@ pub(crate) type Failure = Rc<RefCell<Option<TaskError>>>;
 
 impl<T: Record> PartitionIter<T> {
     pub(crate) fn new(stream: AnyStream, failure: Failure) -> Self {
-        Self { stream, current: None, failure }
+        Self {
+            stream,
+            current: None,
+            failure,
+        }
     }
 }
 
@@ -191,7 +201,11 @@ pub(crate) struct Batches<I> {
 
 impl<I> Batches<I> {
     pub(crate) fn new(records: I, batch_records: usize, failure: Failure) -> Self {
-        Self { records, batch_records, failure }
+        Self {
+            records,
+            batch_records,
+            failure,
+        }
     }
 }
 
@@ -287,7 +301,10 @@ fn stream<T: Record>(block: Block, batch_records: usize) -> Result<AnyStream> {
     let length = records.len();
     Ok(Box::new((0..length).step_by(batch_records.max(1)).map(move |start| {
         let range = start..length.min(start + batch_records);
-        Ok(AnyBatch::new(Batch::Shared { records: records.clone(), range }))
+        Ok(AnyBatch::new(Batch::Shared {
+            records: records.clone(),
+            range,
+        }))
     })))
 }
 
@@ -299,6 +316,9 @@ fn share<T: Record>(batch: AnyBatch) -> (AnyBatch, AnyBatch) {
         }
         Batch::Shared { records, range } => (records, range),
     };
-    let twin = Batch::Shared { records: records.clone(), range: range.clone() };
+    let twin = Batch::Shared {
+        records: records.clone(),
+        range: range.clone(),
+    };
     (AnyBatch::new(Batch::Shared { records, range }), AnyBatch::new(twin))
 }

@@ -40,7 +40,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Context").field("config", &self.inner.config).finish_non_exhaustive()
+        formatter
+            .debug_struct("Context")
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,12 +131,17 @@ impl Context {
     }
 
     pub(crate) fn downgrade(&self) -> WeakContext {
-        WeakContext { inner: Arc::downgrade(&self.inner) }
+        WeakContext {
+            inner: Arc::downgrade(&self.inner),
+        }
     }
 
     pub(crate) fn insert(&self, spec: NodeSpec) -> Handle {
         let node = lock(&self.inner.graph).insert(spec);
-        Handle { context: self.clone(), node }
+        Handle {
+            context: self.clone(),
+            node,
+        }
     }
 
     pub(crate) fn lineage(&self, target: DatasetId) -> Lineage {
@@ -141,7 +149,10 @@ impl Context {
     }
 
     pub(crate) fn has_block(&self, dataset: DatasetId, partition: usize) -> bool {
-        self.store().contains(BlockId { dataset: dataset.0, partition: partition as u64 })
+        self.store().contains(BlockId {
+            dataset: dataset.0,
+            partition: partition as u64,
+        })
     }
 
     /// Drops all blocks of a dataset. What cannot be removed from disk only costs room: it is never read again.
@@ -178,10 +189,21 @@ impl Context {
             Ok(Box::new(value) as Box<dyn Any + Send>)
         });
         let _turn = self.begin_action()?;
-        let mut outcome = job::run(&self.inner.workers, &self.inner.resources, &lineage, partitions, &reduce)?;
+        let mut outcome = job::run(
+            &self.inner.workers,
+            &self.inner.resources,
+            &lineage,
+            partitions,
+            &reduce,
+        )?;
         self.inner.accumulators.merge(outcome.updates);
-        let results = partitions.iter().filter_map(|partition| outcome.results.remove(partition));
-        Ok(results.filter_map(|value| value.downcast::<R>().ok()).map(|value| *value).collect())
+        let results = partitions
+            .iter()
+            .filter_map(|partition| outcome.results.remove(partition));
+        Ok(results
+            .filter_map(|value| value.downcast::<R>().ok())
+            .map(|value| *value)
+            .collect())
     }
 }
 
@@ -194,7 +216,9 @@ pub(crate) struct WeakContext {
 impl WeakContext {
     pub(crate) fn upgrade(&self) -> Result<Context> {
         let inner = self.inner.upgrade();
-        let reason = || EngineError::WorkersStopped { reason: "the context was dropped".into() };
+        let reason = || EngineError::WorkersStopped {
+            reason: "the context was dropped".into(),
+        };
         inner.map(|inner| Context { inner }).ok_or_else(reason)
     }
 }

@@ -32,13 +32,20 @@ pub struct Dataset<T> {
 
 impl<T> Clone for Dataset<T> {
     fn clone(&self) -> Self {
-        Self { handle: Arc::clone(&self.handle), records: PhantomData }
+        Self {
+            handle: Arc::clone(&self.handle),
+            records: PhantomData,
+        }
     }
 }
 
 impl<T> fmt::Debug for Dataset<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Dataset({:?}, {} partitions)", self.handle.node, self.handle.node.partitions)
+        write!(
+            formatter,
+            "Dataset({:?}, {} partitions)",
+            self.handle.node, self.handle.node.partitions
+        )
     }
 }
 
@@ -56,7 +63,12 @@ pub(crate) struct Derivation {
 
 impl Derivation {
     #[track_caller]
-    pub(crate) fn new(operator: &'static str, partitions: usize, dependencies: Vec<Dependency>, compute: Compute) -> Self {
+    pub(crate) fn new(
+        operator: &'static str,
+        partitions: usize,
+        dependencies: Vec<Dependency>,
+        compute: Compute,
+    ) -> Self {
         Self {
             operator,
             site: Location::caller(),
@@ -82,7 +94,10 @@ impl Derivation {
             prepare: self.prepare,
             remark: self.remark,
         });
-        Dataset { handle: Arc::new(handle), records: PhantomData }
+        Dataset {
+            handle: Arc::new(handle),
+            records: PhantomData,
+        }
     }
 }
 
@@ -119,7 +134,10 @@ impl<T: Record> Dataset<T> {
     }
 
     pub(crate) fn narrow_dependency(&self) -> Vec<Dependency> {
-        vec![Dependency::Narrow { parent: self.id(), partitions: PartitionMap::Same }]
+        vec![Dependency::Narrow {
+            parent: self.id(),
+            partitions: PartitionMap::Same,
+        }]
     }
 
     /// A dataset with the same partitions, made batch by batch.
@@ -164,9 +182,12 @@ impl<T: Record> Dataset<T> {
                         records.retain(&*predicate);
                         records
                     }
-                    shared @ Batch::Shared { .. } => {
-                        shared.as_slice().iter().filter(|record| predicate(record)).cloned().collect()
-                    }
+                    shared @ Batch::Shared { .. } => shared
+                        .as_slice()
+                        .iter()
+                        .filter(|record| predicate(record))
+                        .cloned()
+                        .collect(),
                 })
             }
         })
@@ -299,7 +320,9 @@ impl<T: Record> Dataset<T> {
             let lengths = weak.upgrade()?.run_job(parent, &all, |_, _, stream| {
                 typed_batches::<T>(stream).try_fold(0u64, |sum, batch| Ok(sum + batch?.len() as u64))
             })?;
-            let starts = lengths.iter().scan(0, |start, length| Some(std::mem::replace(start, *start + length)));
+            let starts = lengths
+                .iter()
+                .scan(0, |start, length| Some(std::mem::replace(start, *start + length)));
             let _ = found.set(starts.collect());
             Ok(())
         });
@@ -402,7 +425,10 @@ impl<T: Record> Dataset<T> {
         let (parents, count) = (self.partitions(), partitions.max(1).min(self.partitions()));
         let groups = (0..count).map(|group| (group * parents / count..(group + 1) * parents / count).collect());
         let map = PartitionMap::Groups(groups.collect());
-        let dependencies = vec![Dependency::Narrow { parent: self.id(), partitions: map }];
+        let dependencies = vec![Dependency::Narrow {
+            parent: self.id(),
+            partitions: map,
+        }];
         Derivation::new("coalesce", count, dependencies, Compute::Pass).build(self.context())
     }
 
@@ -478,7 +504,10 @@ impl Context {
             let length = records.len();
             Ok(Box::new((0..length).step_by(step).map(move |start| {
                 let range = start..length.min(start + step);
-                Ok(AnyBatch::new(Batch::Shared { records: records.clone(), range }))
+                Ok(AnyBatch::new(Batch::Shared {
+                    records: records.clone(),
+                    range,
+                }))
             })))
         });
         let mut derivation = Derivation::new("parallelize", partitions, Vec::new(), compute);
@@ -491,11 +520,13 @@ impl Context {
     pub fn range(&self, range: std::ops::Range<u64>, partitions: usize) -> Dataset<u64> {
         let partitions = partitions.max(1);
         let length = range.end.saturating_sub(range.start);
-        let at = move |partition: usize| {
-            range.start + (u128::from(length) * partition as u128 / partitions as u128) as u64
-        };
+        let at =
+            move |partition: usize| range.start + (u128::from(length) * partition as u128 / partitions as u128) as u64;
         let compute = streams(move |context, partition, _| {
-            Ok(stream_of(at(partition)..at(partition + 1), context.resources.batch_records))
+            Ok(stream_of(
+                at(partition)..at(partition + 1),
+                context.resources.batch_records,
+            ))
         });
         let mut derivation = Derivation::new("range", partitions, Vec::new(), compute);
         derivation.remark = format!("{length} integers");

@@ -84,6 +84,9 @@ pub enum EngineError {
 impl EngineError {
     /// An error about arguments: `what` is wrong, and `remedy`.
     pub fn invalid(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Invalid { what: what.into(), remedy: remedy.into() }
+        Self::Invalid {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
     }
 }

@@ -28,12 +28,21 @@ pub fn evaluate(
         let pipe = match *operation {
             Operation::Read(dataset, partition) => Pipe::source(read_block(context, lineage.node(dataset), partition)?),
             Operation::Shuffle(id, bucket) => Pipe::source(shuffle(id, bucket)),
-            Operation::Compute { dataset, partition, inputs } => {
+            Operation::Compute {
+                dataset,
+                partition,
+                inputs,
+            } => {
                 let inputs = stack.split_off(stack.len() - inputs);
                 compute(context, lineage.node(dataset), partition, inputs)?
             }
             Operation::Keep(dataset, partition) => match stack.pop() {
-                Some(pipe) => Pipe::source(keep(context, lineage.node(dataset), partition, pipe.into_stream(context))?),
+                Some(pipe) => Pipe::source(keep(
+                    context,
+                    lineage.node(dataset),
+                    partition,
+                    pipe.into_stream(context),
+                )?),
                 None => continue,
             },
         };
@@ -46,7 +55,10 @@ pub fn evaluate(
 }
 
 fn read_block(context: &TaskContext, node: &Node, partition: usize) -> TaskResult<AnyStream> {
-    let id = BlockId { dataset: node.id.0, partition: partition as u64 };
+    let id = BlockId {
+        dataset: node.id.0,
+        partition: partition as u64,
+    };
     match context.resources.store.get(id, node.record_type.codec) {
         Ok(Some(block)) => Ok(node.record_type.stream(block, context.resources.batch_records)?),
         Ok(None) => Err(lost(context, node, id, "it was evicted or deleted")),
@@ -66,7 +78,10 @@ fn lost(context: &TaskContext, node: &Node, id: BlockId, reason: &str) -> TaskEr
 
 fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream) -> TaskResult<AnyStream> {
     let block = node.record_type.collect(stream)?;
-    let id = BlockId { dataset: node.id.0, partition: partition as u64 };
+    let id = BlockId {
+        dataset: node.id.0,
+        partition: partition as u64,
+    };
     if let Some(level) = node.level() {
         context.resources.store.put(id, &block, level)?;
     }
@@ -79,7 +94,11 @@ fn compute(context: &TaskContext, node: &Arc<Node>, partition: usize, mut inputs
         Compute::Pass if inputs.len() == 1 => Ok(inputs.swap_remove(0)),
         Compute::Pass => Ok(concatenate(context, inputs)),
         Compute::Batchwise(step) => {
-            let mut pipe = if inputs.len() == 1 { inputs.swap_remove(0) } else { concatenate(context, inputs) };
+            let mut pipe = if inputs.len() == 1 {
+                inputs.swap_remove(0)
+            } else {
+                concatenate(context, inputs)
+            };
             pipe.steps.push(((node.id, partition), step(context, partition)));
             Ok(pipe)
         }
@@ -90,8 +109,16 @@ fn compute(context: &TaskContext, node: &Arc<Node>, partition: usize, mut inputs
             let outside = context.at((node.id, partition));
             let stream = function(context, partition, inputs)?;
             context.at(outside);
-            let stream = Attributed { context: context.clone(), position: (node.id, partition), stream };
-            Ok(Pipe { stream: Box::new(stream), steps: Vec::new(), depth: if depth >= DEPTH_MAX { 1 } else { depth + 1 } })
+            let stream = Attributed {
+                context: context.clone(),
+                position: (node.id, partition),
+                stream,
+            };
+            Ok(Pipe {
+                stream: Box::new(stream),
+                steps: Vec::new(),
+                depth: if depth >= DEPTH_MAX { 1 } else { depth + 1 },
+            })
         }
     }
 }
@@ -99,7 +126,11 @@ fn compute(context: &TaskContext, node: &Arc<Node>, partition: usize, mut inputs
 fn concatenate(context: &TaskContext, inputs: Vec<Pipe>) -> Pipe {
     let depth = 1 + inputs.iter().map(Pipe::depth).max().unwrap_or(0);
     let streams: Vec<AnyStream> = inputs.into_iter().map(|pipe| pipe.into_stream(context)).collect();
-    Pipe { stream: Box::new(streams.into_iter().flatten()), steps: Vec::new(), depth }
+    Pipe {
+        stream: Box::new(streams.into_iter().flatten()),
+        steps: Vec::new(),
+        depth,
+    }
 }
 
 /// A stream and the batchwise steps that are fused behind it.
@@ -111,7 +142,11 @@ struct Pipe {
 
 impl Pipe {
     fn source(stream: AnyStream) -> Self {
-        Self { stream, steps: Vec::new(), depth: 1 }
+        Self {
+            stream,
+            steps: Vec::new(),
+            depth: 1,
+        }
     }
 
     fn depth(&self) -> usize {
@@ -122,7 +157,11 @@ impl Pipe {
         if self.steps.is_empty() {
             return self.stream;
         }
-        Box::new(Fused { context: context.clone(), stream: self.stream, steps: self.steps })
+        Box::new(Fused {
+            context: context.clone(),
+            stream: self.stream,
+            steps: self.steps,
+        })
     }
 
     fn into_bounded_stream(self, context: &TaskContext) -> TaskResult<AnyStream> {

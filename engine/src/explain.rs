@@ -56,7 +56,10 @@ fn repeats(last: &Node, node: &Node) -> bool {
     last.operator == node.operator
         && last.site == node.site
         && node.level().is_none()
-        && last.dependencies.iter().any(|dependency| dependency.parent() == node.id)
+        && last
+            .dependencies
+            .iter()
+            .any(|dependency| dependency.parent() == node.id)
         && parent(node).is_some()
 }
 
@@ -69,7 +72,13 @@ fn write_repeats(text: &mut String, run: Option<(&Node, usize)>) {
 }
 
 fn write_node(text: &mut String, node: &Node, available: &dyn Fn(DatasetId, usize) -> bool) {
-    let _ = write!(text, "  {:>5} {} [{} partitions]", node.id.to_string(), node.operator, node.partitions);
+    let _ = write!(
+        text,
+        "  {:>5} {} [{} partitions]",
+        node.id.to_string(),
+        node.operator,
+        node.partitions
+    );
     if !node.remark.is_empty() {
         let _ = write!(text, " of {}", node.remark);
     }
@@ -88,7 +97,9 @@ fn write_node(text: &mut String, node: &Node, available: &dyn Fn(DatasetId, usiz
         let _ = write!(text, " <- {}", parents.join(", "));
     }
     if let Some(level) = node.level() {
-        let kept = (0..node.partitions).filter(|partition| available(node.id, *partition)).count();
+        let kept = (0..node.partitions)
+            .filter(|partition| available(node.id, *partition))
+            .count();
         let _ = write!(text, ", persisted ({level:?}, {kept} of {} blocks)", node.partitions);
     }
     let _ = writeln!(text, "  at {}:{}", node.site.file(), node.site.line());
@@ -108,12 +119,20 @@ fn write_stage(text: &mut String, lineage: &Lineage, index: usize, stage: &Stage
         Output::Shuffle(shuffle) => format!("shuffle {shuffle}"),
     };
     let tasks = stage.partitions.len();
-    let _ = write!(text, "  stage {index}: {tasks} tasks of {} {} -> {output}", root.operator, stage.root);
+    let _ = write!(
+        text,
+        "  stage {index}: {tasks} tasks of {} {} -> {output}",
+        root.operator, stage.root
+    );
     if !stage.reads.is_empty() {
         let reads: Vec<String> = stage.reads.keys().map(ToString::to_string).collect();
         let _ = write!(text, ", reads shuffles {}", reads.join(" "));
     }
-    let blocks: BTreeMap<_, _> = stage.blocks.iter().map(|(dataset, blocks)| (dataset, blocks.len())).collect();
+    let blocks: BTreeMap<_, _> = stage
+        .blocks
+        .iter()
+        .map(|(dataset, blocks)| (dataset, blocks.len()))
+        .collect();
     for (dataset, count) in blocks {
         let _ = write!(text, ", reads {count} blocks of {dataset}");
     }

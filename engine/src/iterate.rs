@@ -39,7 +39,11 @@ impl<T: Record> Dataset<T> {
     ) -> Result<()> {
         if self.partitions() < iteration.lanes {
             return Err(EngineError::invalid(
-                format!("{} lanes over a dataset of {} partitions", iteration.lanes, self.partitions()),
+                format!(
+                    "{} lanes over a dataset of {} partitions",
+                    iteration.lanes,
+                    self.partitions()
+                ),
                 "use fewer lanes, or `repartition` the dataset into at least one partition a lane",
             ));
         }
@@ -49,7 +53,13 @@ impl<T: Record> Dataset<T> {
             let partitions = partitions.iter().skip(lane).step_by(lanes).cloned().collect();
             make_lane(LaneData { lane, partitions })
         };
-        self.context().iterate(iteration, parameters, Arc::new(make_lane), Arc::new(make_shard), observe)
+        self.context().iterate(
+            iteration,
+            parameters,
+            Arc::new(make_lane),
+            Arc::new(make_shard),
+            observe,
+        )
     }
 }
 
@@ -67,6 +77,13 @@ impl Context {
         observe: &mut dyn FnMut(&StepReport),
     ) -> Result<()> {
         let _turn = self.begin_action()?;
-        iterate::run(self.workers(), iteration, Arc::clone(parameters), make_lane, make_shard, observe)
+        iterate::run(
+            self.workers(),
+            iteration,
+            Arc::clone(parameters),
+            make_lane,
+            make_shard,
+            observe,
+        )
     }
 }

@@ -72,7 +72,10 @@ pub struct Parameters {
 impl Parameters {
     /// Takes the values over.
     pub fn new(values: Vec<f32>) -> Self {
-        Self { length: values.len(), values: RwLock::new(values) }
+        Self {
+            length: values.len(),
+            values: RwLock::new(values),
+        }
     }
 
     /// Number of parameters.
@@ -115,7 +118,14 @@ impl Iteration {
     /// `steps` steps over `lanes` lanes, from step 0, with as many shards as there are lanes.
     #[track_caller]
     pub fn new(lanes: usize, steps: u64) -> Self {
-        Self { lanes, first_step: 0, steps, shards: lanes, site: Location::caller(), assigned: None }
+        Self {
+            lanes,
+            first_step: 0,
+            steps,
+            shards: lanes,
+            site: Location::caller(),
+            assigned: None,
+        }
     }
 
     /// Begins at another step.
@@ -176,7 +186,10 @@ impl Placement {
     /// Neighbouring lanes together, as many on each worker as on the others give or take one; shards likewise.
     pub fn even(lanes: usize, shards: usize, workers: usize) -> Self {
         let spread = |count: usize| (0..count).map(|index| index * workers.min(count) / count).collect();
-        Self { lanes: spread(lanes), shards: spread(shards) }
+        Self {
+            lanes: spread(lanes),
+            shards: spread(shards),
+        }
     }
 
     fn checked(&self, lanes: usize, shards: usize, workers: usize) -> Result<Self> {
@@ -198,11 +211,19 @@ impl Placement {
     }
 
     pub(crate) fn lanes_of(&self, worker: usize) -> impl Iterator<Item = usize> + '_ {
-        self.lanes.iter().enumerate().filter(move |(_, host)| **host == worker).map(|(lane, _)| lane)
+        self.lanes
+            .iter()
+            .enumerate()
+            .filter(move |(_, host)| **host == worker)
+            .map(|(lane, _)| lane)
     }
 
     pub(crate) fn shards_of(&self, worker: usize) -> impl Iterator<Item = usize> + '_ {
-        self.shards.iter().enumerate().filter(move |(_, owner)| **owner == worker).map(|(shard, _)| shard)
+        self.shards
+            .iter()
+            .enumerate()
+            .filter(move |(_, owner)| **owner == worker)
+            .map(|(shard, _)| shard)
     }
 
     /// Workers that own shards, each once.
@@ -220,4 +241,3 @@ fn firsts(workers: &[usize]) -> impl Iterator<Item = usize> + '_ {
     let first = |(index, worker): &(usize, &usize)| !workers[..*index].contains(worker);
     workers.iter().enumerate().filter(first).map(|(_, worker)| *worker)
 }
-

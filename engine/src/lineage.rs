@@ -45,9 +45,11 @@ impl PartitionMap {
     pub fn parents(&self, partition: usize, parent_partitions: usize) -> Vec<usize> {
         match self {
             Self::Same => vec![partition],
-            Self::Offset(offset) => {
-                partition.checked_sub(*offset).filter(|parent| *parent < parent_partitions).into_iter().collect()
-            }
+            Self::Offset(offset) => partition
+                .checked_sub(*offset)
+                .filter(|parent| *parent < parent_partitions)
+                .into_iter()
+                .collect(),
             Self::Groups(groups) => groups[partition].clone(),
         }
     }
@@ -217,10 +219,19 @@ impl Node {
 
     /// The shuffles that this dataset reads.
     pub fn shuffles(&self) -> impl Iterator<Item = (ShuffleId, &Arc<dyn Exchange>)> {
-        self.dependencies.iter().enumerate().filter_map(|(dependency, kind)| match kind {
-            Dependency::Shuffle { exchange, .. } => Some((ShuffleId { child: self.id, dependency }, exchange)),
-            Dependency::Narrow { .. } => None,
-        })
+        self.dependencies
+            .iter()
+            .enumerate()
+            .filter_map(|(dependency, kind)| match kind {
+                Dependency::Shuffle { exchange, .. } => Some((
+                    ShuffleId {
+                        child: self.id,
+                        dependency,
+                    },
+                    exchange,
+                )),
+                Dependency::Narrow { .. } => None,
+            })
     }
 }
 
@@ -244,8 +255,19 @@ impl Graph {
         for dependency in &spec.dependencies {
             self.retain(dependency.parent());
         }
-        let node = Arc::new(Node { id, spec, level: AtomicU8::new(0), prepared: OnceLock::new() });
-        self.entries.insert(id, Entry { node: Arc::clone(&node), references: 1 });
+        let node = Arc::new(Node {
+            id,
+            spec,
+            level: AtomicU8::new(0),
+            prepared: OnceLock::new(),
+        });
+        self.entries.insert(
+            id,
+            Entry {
+                node: Arc::clone(&node),
+                references: 1,
+            },
+        );
         node
     }
 
@@ -263,7 +285,9 @@ impl Graph {
         let mut worklist = vec![id];
         let mut removed = Vec::new();
         while let Some(id) = worklist.pop() {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.entries.get_mut(&id) else {
+                continue;
+            };
             entry.references -= 1;
             if entry.references == 0
                 && let Some(entry) = self.entries.remove(&id)
@@ -328,6 +352,9 @@ impl Lineage {
 
     /// How determinate the target is: as its least determinate ancestor.
     pub fn determinacy(&self) -> Determinacy {
-        self.nodes().map(|node| node.determinacy).max().unwrap_or(Determinacy::Determinate)
+        self.nodes()
+            .map(|node| node.determinacy)
+            .max()
+            .unwrap_or(Determinacy::Determinate)
     }
 }

@@ -67,8 +67,15 @@ struct Placed<K> {
 impl<K: Key> Placed<K> {
     fn by_hash(partitions: usize) -> Self {
         let partitions = partitions.max(1);
-        let partitioning = Partitioning { partitions, key: TypeId::of::<K>(), function: PartitionFunction::Hash };
-        Self { partitioner: Arc::new(HashPartitioner::new(partitions)), partitioning }
+        let partitioning = Partitioning {
+            partitions,
+            key: TypeId::of::<K>(),
+            function: PartitionFunction::Hash,
+        };
+        Self {
+            partitioner: Arc::new(HashPartitioner::new(partitions)),
+            partitioning,
+        }
     }
 
     /// The dependency that brings the records of `parent` here, by way of `exchange` unless they are here already.
@@ -80,7 +87,13 @@ impl<K: Key> Placed<K> {
             let route = ByKey(Arc::clone(&self.partitioner));
             Arc::new(Plain::<(K, V), _>::new(route, self.partitioning.partitions)) as Arc<dyn Exchange>
         };
-        (Dependency::Shuffle { parent: parent.id(), exchange: exchange.unwrap_or_else(plain) }, true)
+        (
+            Dependency::Shuffle {
+                parent: parent.id(),
+                exchange: exchange.unwrap_or_else(plain),
+            },
+            true,
+        )
     }
 
     #[track_caller]
@@ -152,7 +165,11 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         let compute = streams(move |context, _, inputs| {
             let mut combining = Combining::<K, V, C, M>::new(Arc::clone(&combine));
             for batch in only(inputs) {
-                if shuffled { combining.merge(batch?) } else { combining.add(batch?) }
+                if shuffled {
+                    combining.merge(batch?)
+                } else {
+                    combining.add(batch?)
+                }
             }
             Ok(stream_of(combining.into_records(), context.resources.batch_records))
         });
@@ -177,7 +194,9 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             }
             Ok(stream_of(groups.into_iter(), context.resources.batch_records))
         });
-        placed.derive("group_by_key", vec![dependency], compute).build(self.context())
+        placed
+            .derive("group_by_key", vec![dependency], compute)
+            .build(self.context())
     }
 
     /// For each key of either dataset: all its values here, and all its values in `other`.
@@ -237,7 +256,10 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// # Errors
     /// As any action.
     pub fn lookup(&self, key: &K) -> crate::error::Result<Vec<V>> {
-        let hashed = self.node().partitioning.filter(|placed| placed.function == PartitionFunction::Hash);
+        let hashed = self
+            .node()
+            .partitioning
+            .filter(|placed| placed.function == PartitionFunction::Hash);
         let partitions = match hashed {
             Some(placed) => vec![HashPartitioner::new(placed.partitions).partition(key)],
             None => (0..self.partitions()).collect(),
@@ -260,7 +282,10 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// # Errors
     /// As any action.
     pub fn count_by_key(&self) -> crate::error::Result<std::collections::HashMap<K, u64>> {
-        let counts = self.map_values(|_| 1u64).reduce_by_key(|left, right| left + right).collect()?;
+        let counts = self
+            .map_values(|_| 1u64)
+            .reduce_by_key(|left, right| left + right)
+            .collect()?;
         Ok(counts.into_iter().collect())
     }
 }
@@ -290,9 +315,15 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
         let partitioning = Partitioning {
             partitions: range.partitions(),
             key: TypeId::of::<K>(),
-            function: PartitionFunction::Range { sampled: self.id(), descending },
+            function: PartitionFunction::Range {
+                sampled: self.id(),
+                descending,
+            },
         };
-        let placed = Placed { partitioner: Arc::new(range.clone()), partitioning };
+        let placed = Placed {
+            partitioner: Arc::new(range.clone()),
+            partitioning,
+        };
         let (dependency, _) = placed.bring(self, None);
         let compute = streams(move |context, _, inputs| {
             let mut records: Vec<(K, V)> = Vec::new();
@@ -319,7 +350,10 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
             let samples = weak.upgrade()?.run_job(parent, &all, |_, _, stream| {
                 let mut sample = Thinned::new();
                 for batch in typed_batches::<(K, V)>(stream) {
-                    batch?.as_slice().iter().for_each(|(key, _)| sample.offer(|| key.clone()));
+                    batch?
+                        .as_slice()
+                        .iter()
+                        .for_each(|(key, _)| sample.offer(|| key.clone()));
                 }
                 Ok(sample.into_weighted())
             })?;
@@ -335,7 +369,10 @@ impl<T: Record> Dataset<T> {
     pub fn repartition(&self, partitions: usize) -> Dataset<T> {
         let partitions = partitions.max(1);
         let exchange = Arc::new(Plain::<T, _>::new(InTurn(partitions), partitions));
-        let dependencies = vec![Dependency::Shuffle { parent: self.id(), exchange }];
+        let dependencies = vec![Dependency::Shuffle {
+            parent: self.id(),
+            exchange,
+        }];
         Derivation::new("repartition", partitions, dependencies, Compute::Pass).build(self.context())
     }
 }
@@ -373,7 +410,10 @@ const END: u32 = u32::MAX;
 
 impl<K: Key, V: Record> Chains<K, V> {
     fn collect(stream: AnyStream) -> TaskResult<Self> {
-        let mut chains = Self { keys: table(), links: Vec::new() };
+        let mut chains = Self {
+            keys: table(),
+            links: Vec::new(),
+        };
         for batch in typed_batches::<(K, V)>(stream) {
             let batch = batch?;
             if chains.links.len() + batch.len() >= END as usize {

@@ -33,7 +33,9 @@ pub struct HashPartitioner {
 impl HashPartitioner {
     /// At least one partition.
     pub fn new(partitions: usize) -> Self {
-        Self { partitions: partitions.max(1) }
+        Self {
+            partitions: partitions.max(1),
+        }
     }
 }
 
@@ -59,7 +61,11 @@ pub struct RangePartitioner<K> {
 
 impl<K: Key + Ord> RangePartitioner<K> {
     pub(crate) fn new(partitions: usize, descending: bool) -> Self {
-        Self { partitions: partitions.max(1), descending, bounds: Arc::default() }
+        Self {
+            partitions: partitions.max(1),
+            descending,
+            bounds: Arc::default(),
+        }
     }
 
     /// Sets the bounds to the `partitions - 1` quantiles of a weighted sample.
@@ -93,7 +99,11 @@ const SAMPLE_MAX: usize = 4096;
 
 impl<K> Thinned<K> {
     pub(crate) fn new() -> Self {
-        Self { keys: Vec::new(), weight: 1, until_next: 0 }
+        Self {
+            keys: Vec::new(),
+            weight: 1,
+            until_next: 0,
+        }
     }
 
     pub(crate) fn offer(&mut self, key: impl FnOnce() -> K) {
@@ -127,6 +137,10 @@ impl<K: Key + Ord> Partitioner<K> for RangePartitioner<K> {
     fn partition(&self, key: &K) -> usize {
         let bounds = self.bounds.get().map_or(&[][..], Vec::as_slice);
         let range = bounds.partition_point(|bound| bound <= key);
-        if self.descending { self.partitions - 1 - range } else { range }
+        if self.descending {
+            self.partitions - 1 - range
+        } else {
+            range
+        }
     }
 }

@@ -72,11 +72,19 @@ fn cut(lineage: &Lineage, root: DatasetId, output: Output, partitions: &[usize],
     let mut partitions = partitions.to_vec();
     partitions.sort_unstable();
     partitions.dedup();
-    let mut stage =
-        Stage { root, partitions: Vec::new(), output, reads: BTreeMap::new(), blocks: BTreeMap::new() };
+    let mut stage = Stage {
+        root,
+        partitions: Vec::new(),
+        output,
+        reads: BTreeMap::new(),
+        blocks: BTreeMap::new(),
+    };
     // For each dataset of the chain: (its partition, the stage partition that needs it).
     let mut wanted: BTreeMap<DatasetId, BTreeSet<(usize, usize)>> = BTreeMap::new();
-    wanted.insert(root, partitions.iter().map(|partition| (*partition, *partition)).collect());
+    wanted.insert(
+        root,
+        partitions.iter().map(|partition| (*partition, *partition)).collect(),
+    );
     stage.partitions = partitions;
     while let Some((id, needs)) = wanted.pop_last() {
         let node = lineage.node(id);
@@ -93,7 +101,10 @@ fn cut(lineage: &Lineage, root: DatasetId, output: Output, partitions: &[usize],
                 Dependency::Narrow { parent, partitions } => {
                     let parent_partitions = lineage.node(*parent).partitions;
                     let needs = missing.iter().flat_map(|(partition, user)| {
-                        partitions.parents(*partition, parent_partitions).into_iter().map(|parent| (parent, *user))
+                        partitions
+                            .parents(*partition, parent_partitions)
+                            .into_iter()
+                            .map(|parent| (parent, *user))
                     });
                     let needs: Vec<_> = needs.collect();
                     if !needs.is_empty() {
@@ -164,15 +175,26 @@ pub fn program(lineage: &Lineage, root: DatasetId, partition: usize, available: 
         for (dependency, kind) in node.dependencies.iter().enumerate() {
             match kind {
                 Dependency::Shuffle { .. } => {
-                    inputs.push(Visit::Emit(Operation::Shuffle(ShuffleId { child: id, dependency }, partition)));
+                    inputs.push(Visit::Emit(Operation::Shuffle(
+                        ShuffleId { child: id, dependency },
+                        partition,
+                    )));
                 }
                 Dependency::Narrow { parent, partitions } => {
                     let parents = partitions.parents(partition, lineage.node(*parent).partitions);
-                    inputs.extend(parents.into_iter().map(|partition| Visit::Partition(*parent, partition)));
+                    inputs.extend(
+                        parents
+                            .into_iter()
+                            .map(|partition| Visit::Partition(*parent, partition)),
+                    );
                 }
             }
         }
-        stack.push(Visit::Emit(Operation::Compute { dataset: id, partition, inputs: inputs.len() }));
+        stack.push(Visit::Emit(Operation::Compute {
+            dataset: id,
+            partition,
+            inputs: inputs.len(),
+        }));
         stack.extend(inputs.into_iter().rev());
     }
     program

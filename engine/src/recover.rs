@@ -14,7 +14,11 @@ pub fn recover(
     finished: &BTreeSet<usize>,
     available: Available<'_>,
 ) -> Option<Plan> {
-    let missing: Vec<usize> = wanted.iter().copied().filter(|partition| !finished.contains(partition)).collect();
+    let missing: Vec<usize> = wanted
+        .iter()
+        .copied()
+        .filter(|partition| !finished.contains(partition))
+        .collect();
     (!missing.is_empty()).then(|| plan(lineage, &missing, available))
 }
 

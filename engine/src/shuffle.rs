@@ -52,7 +52,11 @@ pub(crate) struct Plain<T, R> {
 
 impl<T, R> Plain<T, R> {
     pub(crate) fn new(route: R, buckets: usize) -> Self {
-        Self { route: Arc::new(route), buckets, records: PhantomData }
+        Self {
+            route: Arc::new(route),
+            buckets,
+            records: PhantomData,
+        }
     }
 }
 
@@ -67,7 +71,13 @@ impl<T: Record, R: Route<T>> Exchange for Plain<T, R> {
 
     fn writer(&self, partition: usize, batch_records: usize) -> Box<dyn BucketWriter> {
         let buckets = (0..self.buckets).map(|_| Vec::new()).collect();
-        Box::new(PlainWriter { route: Arc::clone(&self.route), source: partition, position: 0, batch_records, buckets })
+        Box::new(PlainWriter {
+            route: Arc::clone(&self.route),
+            source: partition,
+            position: 0,
+            batch_records,
+            buckets,
+        })
     }
 
     fn combines(&self) -> bool {
@@ -179,7 +189,11 @@ pub(crate) struct Combining<K, V, C, M> {
 
 impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
     pub(crate) fn new(combine: Arc<M>) -> Self {
-        Self { table: table(), combine, values: PhantomData }
+        Self {
+            table: table(),
+            combine,
+            values: PhantomData,
+        }
     }
 
     /// Folds plain values in.
@@ -187,7 +201,13 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         let combine = &self.combine;
         let table = &mut self.table;
         batch.typed::<(K, V)>().for_each(|(key, value)| {
-            fold(table, key, value, |value| combine.create(value), |combined, value| combine.add(combined, value));
+            fold(
+                table,
+                key,
+                value,
+                |value| combine.create(value),
+                |combined, value| combine.add(combined, value),
+            );
         });
     }
 
@@ -196,13 +216,21 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         let combine = &self.combine;
         let table = &mut self.table;
         batch.typed::<(K, C)>().for_each(|(key, value)| {
-            fold(table, key, value, |value| value, |left, right| combine.merge(left, right));
+            fold(
+                table,
+                key,
+                value,
+                |value| value,
+                |left, right| combine.merge(left, right),
+            );
         });
     }
 
     /// The combined records in order of first arrival.
     pub(crate) fn into_records(self) -> impl Iterator<Item = (K, C)> {
-        self.table.into_iter().filter_map(|(key, combined)| Some((key, combined?)))
+        self.table
+            .into_iter()
+            .filter_map(|(key, combined)| Some((key, combined?)))
     }
 }
 
@@ -215,7 +243,11 @@ pub(crate) struct Combined<K, V, C, M> {
 
 impl<K, V, C, M> Combined<K, V, C, M> {
     pub(crate) fn new(partitioner: Arc<dyn Partitioner<K>>, combine: Arc<M>) -> Self {
-        Self { partitioner, combine, records: PhantomData }
+        Self {
+            partitioner,
+            combine,
+            records: PhantomData,
+        }
     }
 }
 
@@ -230,7 +262,10 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Exchange for Combined<K, V,
 
     fn writer(&self, _: usize, _: usize) -> Box<dyn BucketWriter> {
         let combining = Combining::<K, V, C, M>::new(Arc::clone(&self.combine));
-        Box::new(CombinedWriter { partitioner: Arc::clone(&self.partitioner), combining: Some(combining) })
+        Box::new(CombinedWriter {
+            partitioner: Arc::clone(&self.partitioner),
+            combining: Some(combining),
+        })
     }
 
     fn combines(&self) -> bool {
@@ -258,7 +293,11 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> BucketWriter for CombinedWr
         for (key, combined) in combining.into_records() {
             records[self.partitioner.partition(&key)].push((key, combined));
         }
-        for (bucket, records) in records.into_iter().enumerate().filter(|(_, records)| !records.is_empty()) {
+        for (bucket, records) in records
+            .into_iter()
+            .enumerate()
+            .filter(|(_, records)| !records.is_empty())
+        {
             emit(bucket, AnyBatch::owned(records));
         }
     }

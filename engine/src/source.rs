@@ -55,7 +55,9 @@ impl Context {
         let objects = self.objects().list(pattern)?;
         let (count, partitions) = (objects.len(), partitions.max(1));
         let group = |partition: usize| partition * count / partitions..(partition + 1) * count / partitions;
-        let groups = (0..partitions).map(|partition| objects[group(partition)].to_vec()).collect();
+        let groups = (0..partitions)
+            .map(|partition| objects[group(partition)].to_vec())
+            .collect();
         let compute = read_groups(groups, |stores: &Stores, object: &distdl_storage::remote::Object| {
             let read = stores.read(object).map(|bytes| (object.url.clone(), bytes.to_vec()));
             Ok(std::iter::once(read))
@@ -124,7 +126,11 @@ where
                     Err(error) => return Some(Err(error)),
                 }
             }
-            let records = self.current.as_mut()?.take(self.batch_records).collect::<distdl_storage::Result<Vec<T>>>();
+            let records = self
+                .current
+                .as_mut()?
+                .take(self.batch_records)
+                .collect::<distdl_storage::Result<Vec<T>>>();
             match records {
                 Ok(records) if records.is_empty() => self.current = None,
                 Ok(records) => return Some(Ok(AnyBatch::owned(records))),

@@ -59,7 +59,12 @@ pub fn is_inside() -> bool {
 
 /// Folds `update` into what the operator that runs on this thread has added to accumulator `id` so far. Returns
 /// false outside a task.
-pub(crate) fn add_update<T: Any + Send>(id: u64, update: T, merge: impl FnOnce(&mut T, T), empty: impl FnOnce() -> T) -> bool {
+pub(crate) fn add_update<T: Any + Send>(
+    id: u64,
+    update: T,
+    merge: impl FnOnce(&mut T, T),
+    empty: impl FnOnce() -> T,
+) -> bool {
     CURRENT.with_borrow(|current| {
         let Some(state) = current else { return false };
         let mut updates = state.updates.borrow_mut();
@@ -90,7 +95,10 @@ impl TaskContext {
             updates: RefCell::default(),
             cancelled,
         };
-        Self { resources, state: Rc::new(state) }
+        Self {
+            resources,
+            state: Rc::new(state),
+        }
     }
 
     pub(crate) fn enter(&self) -> Entered {
@@ -115,6 +123,10 @@ impl TaskContext {
 
     /// Fails once another task of the job has failed.
     pub(crate) fn check(&self) -> TaskResult<()> {
-        if self.state.cancelled.load(Ordering::Relaxed) { Err(TaskError::Cancelled) } else { Ok(()) }
+        if self.state.cancelled.load(Ordering::Relaxed) {
+            Err(TaskError::Cancelled)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -83,15 +83,22 @@ mod tests {
         for lanes in 1..20usize {
             let length = 2 * BLOCK + 17;
             let value = |lane: usize, index: usize| (1.0 + lane as f32).powi(7) / (3.0 + index as f32);
-            let vectors: Vec<Vec<f32>> =
-                (0..lanes).map(|lane| (0..length).map(|index| value(lane, index)).collect()).collect();
+            let vectors: Vec<Vec<f32>> = (0..lanes)
+                .map(|lane| (0..length).map(|index| value(lane, index)).collect())
+                .collect();
             let borrowed: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
             let range = 5..length - 3;
             let mut total = vec![0.0; range.len()];
             sum(&borrowed, range.clone(), &mut total);
             for (index, total) in range.zip(total) {
-                let expected = fold(0..lanes, &mut |lane| value(lane, index), &mut |left, right| left + right);
-                assert_eq!(total.to_bits(), expected.unwrap().to_bits(), "{lanes} lanes, element {index}");
+                let expected = fold(0..lanes, &mut |lane| value(lane, index), &mut |left, right| {
+                    left + right
+                });
+                assert_eq!(
+                    total.to_bits(),
+                    expected.unwrap().to_bits(),
+                    "{lanes} lanes, element {index}"
+                );
             }
         }
     }

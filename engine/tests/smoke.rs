@@ -10,8 +10,15 @@ fn pipelines() {
     for threads in [1, 2, 3] {
         let ctx = context(threads);
         let numbers = ctx.range(0..10_000, 7);
-        assert_eq!(numbers.map(|x| x * 2).collect().unwrap(), (0..10_000).map(|x| x * 2).collect::<Vec<u64>>());
-        let mut sums = numbers.map(|x| (x % 10, x)).reduce_by_key(|a, b| a + b).collect().unwrap();
+        assert_eq!(
+            numbers.map(|x| x * 2).collect().unwrap(),
+            (0..10_000).map(|x| x * 2).collect::<Vec<u64>>()
+        );
+        let mut sums = numbers
+            .map(|x| (x % 10, x))
+            .reduce_by_key(|a, b| a + b)
+            .collect()
+            .unwrap();
         sums.sort_unstable();
         let mut expected = vec![(0u64, 0u64); 10];
         for x in 0..10_000u64 {
@@ -27,11 +34,17 @@ fn pipelines() {
         let left = numbers.map(|x| (x % 100, x));
         let joined = left.join(&ctx.range(0..50, 3).map(|x| (x, x + 1)));
         assert_eq!(joined.count().unwrap(), 5000);
-        assert_eq!(numbers.zip_with_index().filter(|(x, i)| x == i).count().unwrap(), 10_000);
+        assert_eq!(
+            numbers.zip_with_index().filter(|(x, i)| x == i).count().unwrap(),
+            10_000
+        );
         assert_eq!(numbers.distinct().count().unwrap(), 10_000);
         assert_eq!(numbers.repartition(3).count().unwrap(), 10_000);
         println!("{}", joined.explain());
-        let error = numbers.map(|x| if x == 77 { panic!("boom {x}") } else { x }).count().unwrap_err();
+        let error = numbers
+            .map(|x| if x == 77 { panic!("boom {x}") } else { x })
+            .count()
+            .unwrap_err();
         println!("{error}");
         assert_eq!(numbers.take(5).unwrap(), [0, 1, 2, 3, 4]);
     }

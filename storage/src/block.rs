@@ -51,15 +51,27 @@ impl FromStr for BlockId {
         let parts = || text.strip_prefix("dataset-")?.split_once("-partition-");
         let (dataset, partition) = parts().ok_or(ParseBlockIdError)?;
         let number = |digits: &str| digits.parse().map_err(|_| ParseBlockIdError);
-        let id = Self { dataset: number(dataset)?, partition: number(partition)? };
+        let id = Self {
+            dataset: number(dataset)?,
+            partition: number(partition)?,
+        };
         // One block has one name: no sign, no leading zeros.
-        if id.to_string() == text { Ok(id) } else { Err(ParseBlockIdError) }
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(ParseBlockIdError)
+        }
     }
 }
 
 impl fmt::Debug for Block {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Block({} records of {})", self.len(), self.codec().type_name())
+        write!(
+            formatter,
+            "Block({} records of {})",
+            self.len(),
+            self.codec().type_name()
+        )
     }
 }
 
@@ -88,7 +100,12 @@ impl Block {
 
     /// `len` records of the type of `codec`.
     pub(crate) fn from_erased(records: Erased, len: usize, codec: Codec) -> Self {
-        Self(Arc::new(Inner { records, len, codec, memory_bytes: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            records,
+            len,
+            codec,
+            memory_bytes: OnceLock::new(),
+        }))
     }
 
     /// The records.
@@ -97,7 +114,9 @@ impl Block {
     /// [`StorageError::WrongType`] if they are not of `T`.
     pub fn records<T: Record>(&self) -> Result<Records<T>> {
         let records = self.0.records.downcast_ref::<Records<T>>();
-        records.cloned().ok_or_else(|| self.wrong_type(std::any::type_name::<T>()))
+        records
+            .cloned()
+            .ok_or_else(|| self.wrong_type(std::any::type_name::<T>()))
     }
 
     /// The records, without a copy of the block left behind: [`Records::into_vec`] then moves them if no other copy
@@ -132,7 +151,10 @@ impl Block {
     /// Estimate of the memory that the records take, in bytes: their size, and for types that own heap memory their
     /// serialised size too. Computed at the first call.
     pub fn memory_bytes(&self) -> u64 {
-        *self.0.memory_bytes.get_or_init(|| self.codec().memory_bytes(&self.0.records))
+        *self
+            .0
+            .memory_bytes
+            .get_or_init(|| self.codec().memory_bytes(&self.0.records))
     }
 
     /// How a store writes this block.
@@ -145,11 +167,88 @@ impl Block {
     }
 
     fn wrong_type(&self, expected: &'static str) -> StorageError {
-        StorageError::WrongType { expected, found: self.codec().type_name().to_owned() }
+        StorageError::WrongType {
+            expected,
+            found: self.codec().type_name().to_owned(),
+        }
     }
 
     /// Nothing, or an error if the records are not of the type of `codec`.
     pub(crate) fn check_type(&self, codec: Codec) -> Result<()> {
-        if self.codec().type_id() == codec.type_id() { Ok(()) } else { Err(self.wrong_type(codec.type_name())) }
+        if self.codec().type_id() == codec.type_id() {
+            Ok(())
+        } else {
+            Err(self.wrong_type(codec.type_name()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_back_and_no_other_text_is_a_name() {
+        let id = BlockId {
+            dataset: 3,
+            partition: u64::MAX,
+        };
+        assert_eq!(
+            BlockId {
+                dataset: 3,
+                partition: 7
+            }
+            .to_string(),
+            "dataset-3-partition-7"
+        );
+        assert_eq!(BlockId::parse(&id.file_name()), Some(id));
+        for text in [
+            "",
+            "dataset-3",
+            "dataset-03-partition-7",
+            "dataset-+3-partition-7",
+            "dataset-3-partition-7-",
+            "dataset-3-partition-18446744073709551616",
+            "dataset--partition-",
+        ] {
+            assert_eq!(text.parse::<BlockId>(), Err(ParseBlockIdError), "{text}");
+        }
+        assert_eq!(BlockId::parse("dataset-3-partition-7"), None);
+    }
+
+    #[test]
+    fn records_are_shared_and_moved_when_nobody_shares_them() {
+        let block = Block::new(vec![1_u64, 2]);
+        let address = block.records::<u64>().unwrap().as_ptr();
+        assert_eq!(block.clone().records::<u64>().unwrap().as_ptr(), address);
+        let moved = block.into_records::<u64>().unwrap().into_vec();
+        assert_eq!(moved.as_ptr(), address);
+        let block = Block::new(moved);
+        let reader = block.records::<u64>().unwrap();
+        let cloned = block.into_records::<u64>().unwrap().into_vec();
+        assert_ne!(cloned.as_ptr(), reader.as_ptr());
+    }
+
+    #[test]
+    fn another_type_is_an_error_that_names_both() {
+        let block = Block::new(vec![1_u64]);
+        for error in [
+            block.records::<u32>().unwrap_err(),
+            block.into_records::<u32>().unwrap_err(),
+        ] {
+            assert!(
+                error.to_string().contains("u32") && error.to_string().contains("u64"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn memory_counts_what_the_records_own() {
+        assert_eq!(Block::new(vec![0_u64; 10]).memory_bytes(), 80);
+        let text_bytes = Block::new(vec!["x".repeat(1000)]).memory_bytes();
+        assert!((1000..1100).contains(&text_bytes), "{text_bytes}");
     }
 }

@@ -184,7 +184,9 @@ impl fmt::Debug for Source {
 }
 
 fn records_of<T: Record>(records: &Erased) -> Result<&Records<T>, String> {
-    records.downcast_ref().ok_or_else(|| "the block holds records of another type".to_owned())
+    records
+        .downcast_ref()
+        .ok_or_else(|| "the block holds records of another type".to_owned())
 }
 
 struct Serialised<T>(PhantomData<T>);
@@ -239,7 +241,9 @@ impl<T: Record> Serialised<T> {
 
 /// The size of the records, and for types that own heap memory their serialised size too.
 fn memory_bytes<T: Record>(records: &Erased) -> u64 {
-    let Ok(records) = records_of::<T>(records) else { return 0 };
+    let Ok(records) = records_of::<T>(records) else {
+        return 0;
+    };
     let plain_bytes = size_of_val::<[T]>(records) as u64;
     if !needs_drop::<T>() {
         return plain_bytes;
@@ -312,12 +316,18 @@ impl<T: Plain> Embedded<T> {
     fn read(source: Source, count: usize) -> Result<Erased, String> {
         let mut mapping = source.into_mapping().map_err(|error| error.to_string())?;
         let vector = Self::exhume(&mut mapping, count)?;
-        Ok(Box::new(Records::<T>::in_place(Arc::new(InPlace { vector, _mapping: mapping }))))
+        Ok(Box::new(Records::<T>::in_place(Arc::new(InPlace {
+            vector,
+            _mapping: mapping,
+        }))))
     }
 
     /// Makes the vector that stands before the payload point to the records there.
     fn exhume(frame: &mut [u8], count: usize) -> Result<NonNull<Vec<T>>, String> {
-        let payload_bytes = frame.len().checked_sub(PAYLOAD_START).ok_or("the header is cut short")?;
+        let payload_bytes = frame
+            .len()
+            .checked_sub(PAYLOAD_START)
+            .ok_or("the header is cut short")?;
         if count.checked_mul(size_of::<T>()) != Some(payload_bytes) {
             return Err(format!("{count} records do not make {payload_bytes} bytes"));
         }
@@ -393,7 +403,9 @@ fn table<T: Plain>(wanted: TypeId) -> Option<&'static Table> {
 }
 
 fn number_table<A: Number>(wanted: TypeId) -> Option<&'static Table> {
-    table::<A>(wanted).or_else(|| table::<(A, A, A)>(wanted)).or_else(|| array_table::<A>(wanted))
+    table::<A>(wanted)
+        .or_else(|| table::<(A, A, A)>(wanted))
+        .or_else(|| array_table::<A>(wanted))
 }
 
 macro_rules! plain_table {

@@ -59,7 +59,12 @@ impl DiskTier {
     }
 
     fn lazy(outer: PathBuf, bytes_max: u64) -> Self {
-        Self { bytes_max, outer, folder: Mutex::default(), files: Mutex::default() }
+        Self {
+            bytes_max,
+            outer,
+            folder: Mutex::default(),
+            files: Mutex::default(),
+        }
     }
 
     fn folder(&self) -> Result<Arc<Folder>> {
@@ -79,10 +84,16 @@ impl DiskTier {
     fn reserve(&self, id: BlockId, needed_bytes: u64) -> Result<()> {
         let mut files = self.files();
         let others_bytes = files.bytes_used - files.bytes.get(&id).unwrap_or(&0);
-        let wanted = others_bytes.checked_add(files.bytes_reserved).and_then(|bytes| bytes.checked_add(needed_bytes));
+        let wanted = others_bytes
+            .checked_add(files.bytes_reserved)
+            .and_then(|bytes| bytes.checked_add(needed_bytes));
         if wanted.is_none_or(|bytes| bytes > self.bytes_max) {
             let (tier, bytes_max) = (self.name().to_owned(), self.bytes_max);
-            return Err(StorageError::OverBudget { tier, needed_bytes, bytes_max });
+            return Err(StorageError::OverBudget {
+                tier,
+                needed_bytes,
+                bytes_max,
+            });
         }
         files.bytes_reserved += needed_bytes;
         Ok(())
@@ -109,7 +120,10 @@ impl DiskTier {
         let file = File::open(&path).map_err(unreadable)?;
         let found = file.metadata().map_err(unreadable)?.len();
         if found != bytes {
-            return Err(StorageError::corrupt(path.display(), format!("{found} bytes are there, {bytes} were written")));
+            return Err(StorageError::corrupt(
+                path.display(),
+                format!("{found} bytes are there, {bytes} were written"),
+            ));
         }
         let source = Source::map(&file).map_err(unreadable)?;
         codec.decode(source).map_err(|error| error.about(path.display()))
@@ -144,7 +158,9 @@ impl Tier for DiskTier {
 
     fn remove(&self, id: BlockId) -> Result<bool> {
         let mut files = self.files();
-        let Some(bytes) = files.bytes.remove(&id) else { return Ok(false) };
+        let Some(bytes) = files.bytes.remove(&id) else {
+            return Ok(false);
+        };
         files.bytes_used -= bytes;
         drop(files);
         let path = self.folder()?.path().join(id.file_name());
@@ -199,9 +215,14 @@ impl Folder {
         fs::create_dir_all(outer).map_err(failed)?;
         remove_leftovers(outer);
         for _ in 0..FOLDER_ATTEMPTS_MAX {
-            let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(outer).map_err(failed)?;
+            let folder = tempfile::Builder::new()
+                .prefix(FOLDER_PREFIX)
+                .tempdir_in(outer)
+                .map_err(failed)?;
             // Another process may take the folder for a leftover before it is locked. Then there is nothing to lose.
-            let Ok(handle) = File::open(folder.path()) else { continue };
+            let Ok(handle) = File::open(folder.path()) else {
+                continue;
+            };
             match handle.try_lock() {
                 Err(fs::TryLockError::WouldBlock) => continue,
                 // Without locks nobody removes leftovers here.
@@ -211,7 +232,9 @@ impl Folder {
                 _ => continue,
             }
         }
-        Err(failed(io::Error::other(format!("{FOLDER_ATTEMPTS_MAX} new folders were taken by other processes"))))
+        Err(failed(io::Error::other(format!(
+            "{FOLDER_ATTEMPTS_MAX} new folders were taken by other processes"
+        ))))
     }
 
     fn path(&self) -> &Path {

@@ -97,12 +97,19 @@ impl StorageError {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Self::PermissionDenied { what, path }
             }
-            _ => Self::Io { what, path, source: Arc::new(source) },
+            _ => Self::Io {
+                what,
+                path,
+                source: Arc::new(source),
+            },
         }
     }
 
     pub(crate) fn corrupt(what: impl ToString, reason: impl ToString) -> Self {
-        Self::Corrupt { what: what.to_string(), reason: reason.to_string() }
+        Self::Corrupt {
+            what: what.to_string(),
+            reason: reason.to_string(),
+        }
     }
 
     /// The same error, about the block or file `named` instead of nameless bytes.

@@ -42,7 +42,10 @@ impl Codec {
         block.check_type(self)?;
         let mut frame = vec![0; PAYLOAD_START];
         self.append(block.erased(), &mut frame)
-            .map_err(|reason| StorageError::Encode { type_name: self.type_name(), reason })?;
+            .map_err(|reason| StorageError::Encode {
+                type_name: self.type_name(),
+                reason,
+            })?;
         let payload_bytes = (frame.len() - PAYLOAD_START) as u64;
         frame[..CHECKSUM_START].copy_from_slice(&Header::of(self, block.len() as u64, payload_bytes).to_bytes());
         let checksum = checksum(&frame);
@@ -86,7 +89,13 @@ impl Header {
             CodecKind::Abomonation => program_fingerprint(),
             CodecKind::Postcard => Fingerprint::default(),
         };
-        Self { kind: codec.kind() as u32, record_type: type_fingerprint(codec), program, count, payload_bytes }
+        Self {
+            kind: codec.kind() as u32,
+            record_type: type_fingerprint(codec),
+            program,
+            count,
+            payload_bytes,
+        }
     }
 
     fn to_bytes(&self) -> [u8; CHECKSUM_START] {
@@ -105,7 +114,10 @@ impl Header {
     fn read(frame: &[u8]) -> Result<Self> {
         let corrupt = |reason: String| StorageError::corrupt(NAMELESS, reason);
         if frame.len() < PAYLOAD_START {
-            return Err(corrupt(format!("{} bytes are less than a header of {PAYLOAD_START}", frame.len())));
+            return Err(corrupt(format!(
+                "{} bytes are less than a header of {PAYLOAD_START}",
+                frame.len()
+            )));
         }
         if frame[..8] != MAGIC {
             return Err(corrupt("it does not begin with DISTDLB1".to_owned()));
@@ -123,7 +135,10 @@ impl Header {
         };
         let payload_bytes = (frame.len() - PAYLOAD_START) as u64;
         if header.payload_bytes != payload_bytes {
-            return Err(corrupt(format!("{payload_bytes} bytes are there, {} were written", header.payload_bytes)));
+            return Err(corrupt(format!(
+                "{payload_bytes} bytes are there, {} were written",
+                header.payload_bytes
+            )));
         }
         if checksum(frame) != field::<FINGERPRINT_BYTES>(frame, CHECKSUM_START) {
             return Err(corrupt("the checksum is wrong".to_owned()));
@@ -136,10 +151,16 @@ impl Header {
         let wanted = Self::of(codec, self.count, self.payload_bytes);
         if self.record_type != wanted.record_type {
             let found = "records of another type".to_owned();
-            return Err(StorageError::WrongType { expected: codec.type_name(), found });
+            return Err(StorageError::WrongType {
+                expected: codec.type_name(),
+                found,
+            });
         }
         if self.kind != wanted.kind {
-            return Err(StorageError::corrupt(NAMELESS, format!("codec {} is not {}", self.kind, wanted.kind)));
+            return Err(StorageError::corrupt(
+                NAMELESS,
+                format!("codec {} is not {}", self.kind, wanted.kind),
+            ));
         }
         if self.program != wanted.program {
             return Err(StorageError::corrupt(NAMELESS, "another build of the program wrote it"));
@@ -156,14 +177,20 @@ fn field<const N: usize>(frame: &[u8], start: usize) -> [u8; N] {
 }
 
 fn checksum(frame: &[u8]) -> Fingerprint {
-    *blake3::Hasher::new().update(&frame[..CHECKSUM_START]).update(&frame[HEADER_END..]).finalize().as_bytes()
+    *blake3::Hasher::new()
+        .update(&frame[..CHECKSUM_START])
+        .update(&frame[HEADER_END..])
+        .finalize()
+        .as_bytes()
 }
 
 fn type_fingerprint(codec: Codec) -> Fingerprint {
     let (size, align) = codec.layout();
     let mut hasher = blake3::Hasher::new();
     hasher.update(codec.type_name().as_bytes());
-    hasher.update(&(size as u64).to_le_bytes()).update(&(align as u64).to_le_bytes());
+    hasher
+        .update(&(size as u64).to_le_bytes())
+        .update(&(align as u64).to_le_bytes());
     *hasher.finalize().as_bytes()
 }
 
@@ -192,3 +219,6 @@ fn open_executable() -> io::Result<File> {
 fn open_executable() -> io::Result<File> {
     File::open(std::env::current_exe()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,10 @@ struct Kept {
 impl MemoryTier {
     /// An empty tier for up to `bytes_max` bytes, as [`Block::memory_bytes`] counts them.
     pub fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, kept: Mutex::default() }
+        Self {
+            bytes_max,
+            kept: Mutex::default(),
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -43,10 +46,16 @@ impl Tier for MemoryTier {
         let needed_bytes = block.memory_bytes();
         let mut kept = self.kept();
         let others_bytes = kept.bytes_used - kept.blocks.get(&id).map_or(0, Block::memory_bytes);
-        let bytes_used = others_bytes.checked_add(needed_bytes).filter(|bytes| *bytes <= self.bytes_max);
+        let bytes_used = others_bytes
+            .checked_add(needed_bytes)
+            .filter(|bytes| *bytes <= self.bytes_max);
         let Some(bytes_used) = bytes_used else {
             let (tier, bytes_max) = (self.name().to_owned(), self.bytes_max);
-            return Err(StorageError::OverBudget { tier, needed_bytes, bytes_max });
+            return Err(StorageError::OverBudget {
+                tier,
+                needed_bytes,
+                bytes_max,
+            });
         };
         let replaced = kept.blocks.insert(id, block.clone());
         kept.bytes_used = bytes_used;

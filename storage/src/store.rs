@@ -41,7 +41,11 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { memory_bytes_max: 1 << 30, disk_bytes_max: 64 << 30, folder: None }
+        Self {
+            memory_bytes_max: 1 << 30,
+            disk_bytes_max: 64 << 30,
+            folder: None,
+        }
     }
 }
 
@@ -91,18 +95,29 @@ impl BlockStore {
     /// # Errors
     /// [`StoreOptions::folder`] is named but cannot be made or written to.
     pub fn new(options: StoreOptions) -> Result<Self> {
-        let StoreOptions { memory_bytes_max, disk_bytes_max, folder } = options;
+        let StoreOptions {
+            memory_bytes_max,
+            disk_bytes_max,
+            folder,
+        } = options;
         let disk = match folder {
             Some(folder) => DiskTier::open(folder, disk_bytes_max)?,
             None => DiskTier::temporary(disk_bytes_max),
         };
-        Ok(Self::with_tiers(Box::new(MemoryTier::new(memory_bytes_max)), Box::new(disk)))
+        Ok(Self::with_tiers(
+            Box::new(MemoryTier::new(memory_bytes_max)),
+            Box::new(disk),
+        ))
     }
 
     /// A store on tiers of the caller's choice, both empty and used by nobody else. The `memory` tier is called with
     /// the index locked and so must answer at once.
     pub fn with_tiers(memory: Box<dyn Tier>, disk: Box<dyn Tier>) -> Self {
-        Self { memory, disk, index: Index::default() }
+        Self {
+            memory,
+            disk,
+            index: Index::default(),
+        }
     }
 
     /// Keeps `block`, in place of what was kept under `id` before. Blocks of [`Level::MemoryAndDisk`] for which there
@@ -157,7 +172,9 @@ impl BlockStore {
     pub fn remove(&self, id: BlockId) -> Result<bool> {
         let _claim = self.index.claim(id);
         let mut state = self.index.lock();
-        let Some(entry) = state.forget(id) else { return Ok(false) };
+        let Some(entry) = state.forget(id) else {
+            return Ok(false);
+        };
         let left = self.take_from_memory(id, entry);
         drop(state);
         left?;
@@ -173,9 +190,17 @@ impl BlockStore {
     /// A file cannot be removed. All the blocks are forgotten all the same; the first error is returned.
     pub fn remove_dataset(&self, dataset: u64) -> Result<usize> {
         let id = |partition| BlockId { dataset, partition };
-        let ids: Vec<BlockId> = self.index.lock().entries.range(id(0)..=id(u64::MAX)).map(|(id, _)| *id).collect();
+        let ids: Vec<BlockId> = self
+            .index
+            .lock()
+            .entries
+            .range(id(0)..=id(u64::MAX))
+            .map(|(id, _)| *id)
+            .collect();
         let removed: Vec<Result<bool>> = ids.into_iter().map(|id| self.remove(id)).collect();
-        removed.into_iter().try_fold(0, |count, removed| Ok(count + usize::from(removed?)))
+        removed
+            .into_iter()
+            .try_fold(0, |count, removed| Ok(count + usize::from(removed?)))
     }
 
     /// All blocks that are kept, sorted.
@@ -197,7 +222,11 @@ impl BlockStore {
     pub fn statistics(&self) -> StoreStatistics {
         let counted = self.index.lock().statistics;
         let (memory_bytes_used, disk_bytes_used) = (self.memory_bytes_used(), self.disk_bytes_used());
-        StoreStatistics { memory_bytes_used, disk_bytes_used, ..counted }
+        StoreStatistics {
+            memory_bytes_used,
+            disk_bytes_used,
+            ..counted
+        }
     }
 
     fn put_in_memory(&self, id: BlockId, block: &Block, level: Level) -> Result<()> {
@@ -335,7 +364,9 @@ impl BlockStore {
     /// Whether memory has room for `bytes` in place of what `id` takes there now.
     fn fits(&self, state: &State, id: BlockId, bytes: u64) -> bool {
         let others_bytes = self.memory.bytes_used().saturating_sub(state.resident_bytes(id));
-        others_bytes.checked_add(bytes).is_some_and(|bytes| bytes <= self.memory.bytes_max())
+        others_bytes
+            .checked_add(bytes)
+            .is_some_and(|bytes| bytes <= self.memory.bytes_max())
     }
 
     /// Evicts other blocks until [`Self::fits`]. Once a block cannot be written to disk, only those are evicted that
@@ -349,7 +380,11 @@ impl BlockStore {
             }
             let Some(victim) = state.victim(id, failure.is_none()) else {
                 let (tier, bytes_max) = (self.memory.name().to_owned(), self.memory.bytes_max());
-                return Err(failure.unwrap_or(StorageError::OverBudget { tier, needed_bytes: bytes, bytes_max }));
+                return Err(failure.unwrap_or(StorageError::OverBudget {
+                    tier,
+                    needed_bytes: bytes,
+                    bytes_max,
+                }));
             };
             drop(state);
             if let Err(error) = self.evict(victim) {

@@ -6,7 +6,6 @@
 
 #[macro_use]
 mod dispatch;
-pub mod accumulate;
 pub mod activation;
 pub mod gather;
 pub mod matmul;

@@ -65,7 +65,10 @@ struct Shared {
 
 impl Shared {
     fn fail(&self, error: EngineError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
         self.cancelled.store(true, Ordering::SeqCst);
     }
 
@@ -163,10 +166,19 @@ impl Hosted {
         let mut lanes = Vec::new();
         for index in shared.placement.lanes_of(worker) {
             if let Some(lane) = shared.guarded("lane", index, || (shared.make_lane)(index)) {
-                lanes.push(HostedLane { index, lane, update: Arc::new(vec![0.0; length]) });
+                lanes.push(HostedLane {
+                    index,
+                    lane,
+                    update: Arc::new(vec![0.0; length]),
+                });
             }
         }
-        Self { shared: Arc::clone(shared), lanes, step: shared.iteration.first_step, finished: BTreeMap::new() }
+        Self {
+            shared: Arc::clone(shared),
+            lanes,
+            step: shared.iteration.first_step,
+            finished: BTreeMap::new(),
+        }
     }
 
     fn done(&self) -> bool {
@@ -187,7 +199,9 @@ impl Hosted {
         let parameters = shared.parameters.read();
         let mut contributions = Vec::new();
         for hosted in &mut self.lanes {
-            let Some(tallies) = hosted.compute(&shared, step, &parameters) else { break };
+            let Some(tallies) = hosted.compute(&shared, step, &parameters) else {
+                break;
+            };
             contributions.extend(shared.placement.owners().map(|owner| Contribution {
                 owner: owner as u64,
                 step,
@@ -238,7 +252,10 @@ fn lanes<'scope>(
             if hosted.ready() {
                 capability.downgrade(&hosted.step);
                 let contributions = hosted.compute();
-                output.activate().session(&*capability).give_iterator(contributions.into_iter());
+                output
+                    .activate()
+                    .session(&*capability)
+                    .give_iterator(contributions.into_iter());
             }
         }
     });
@@ -266,24 +283,46 @@ impl Owned {
         for index in shared.placement.shards_of(worker) {
             if let Some(update) = shared.guarded("shard", index, || (shared.make_shard)(index)) {
                 let length = shared.iteration.shard_range(index, shared.parameters.len()).len();
-                let sum = if shared.iteration.lanes > 1 { vec![0.0; length] } else { Vec::new() };
+                let sum = if shared.iteration.lanes > 1 {
+                    vec![0.0; length]
+                } else {
+                    Vec::new()
+                };
                 shards.push(OwnedShard { index, update, sum });
             }
         }
-        Self { shared: Arc::clone(shared), shards, waiting: BTreeMap::new(), reports: Some(reports) }
+        Self {
+            shared: Arc::clone(shared),
+            shards,
+            waiting: BTreeMap::new(),
+            reports: Some(reports),
+        }
     }
 
     fn receive(&mut self, contribution: Contribution) {
-        let Contribution { step, lane, tallies, update, .. } = contribution;
+        let Contribution {
+            step,
+            lane,
+            tallies,
+            update,
+            ..
+        } = contribution;
         let (length, lanes) = (self.shared.parameters.len(), self.shared.iteration.lanes);
         if update.len() != length || lane as usize >= lanes {
             return self.shared.fail(EngineError::invalid(
-                format!("lane {lane} of {lanes} pushed an update of {} values to {length} parameters", update.len()),
+                format!(
+                    "lane {lane} of {lanes} pushed an update of {} values to {length} parameters",
+                    update.len()
+                ),
                 "this is a bug of the exchange; report it",
             ));
         }
         // A second copy of an update changes nothing.
-        self.waiting.entry(step).or_default().entry(lane as usize).or_insert((tallies, update));
+        self.waiting
+            .entry(step)
+            .or_default()
+            .entry(lane as usize)
+            .or_insert((tallies, update));
     }
 
     /// Applies the oldest step if all its updates are here. Returns it.
@@ -319,7 +358,9 @@ impl OwnedShard {
         };
         let mut parameters = shared.parameters.write();
         let update = &mut self.update;
-        shared.guarded("shard", self.index, || update.apply(report, sum, &mut parameters[range]))
+        shared.guarded("shard", self.index, || {
+            update.apply(report, sum, &mut parameters[range])
+        })
     }
 }
 
@@ -329,7 +370,10 @@ fn apply<'scope>(
     mut owned: Owned,
 ) -> Stream<'scope, u64, Vec<Finished>> {
     let mut builder = OperatorBuilder::new("iterate: apply".to_owned(), scope);
-    let mut input = builder.new_input(contributions, Exchange::new(|contribution: &Contribution| contribution.owner));
+    let mut input = builder.new_input(
+        contributions,
+        Exchange::new(|contribution: &Contribution| contribution.owner),
+    );
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Finished>>>::from(output);
     builder.build(move |_| {
@@ -345,11 +389,17 @@ fn apply<'scope>(
             while !owned.shared.ended()
                 && let Some(step) = owned.apply()
             {
-                let Some(capability) = capabilities.remove(&step) else { continue };
+                let Some(capability) = capabilities.remove(&step) else {
+                    continue;
+                };
                 let hosts: Vec<usize> = owned.shared.placement.hosts().collect();
                 let finished = owned.shards.iter().flat_map(|shard| {
                     let shard = shard.index as u64;
-                    hosts.iter().map(move |worker| Finished { worker: *worker as u64, shard, step })
+                    hosts.iter().map(move |worker| Finished {
+                        worker: *worker as u64,
+                        shard,
+                        step,
+                    })
                 });
                 output.activate().session(&capability).give_iterator(finished);
             }
@@ -365,5 +415,6 @@ fn apply<'scope>(
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
 }

@@ -57,7 +57,10 @@ pub struct Job {
 impl Job {
     /// Ends the job with an error; the first one counts.
     pub fn fail(&self, error: EngineError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
         self.cancelled.store(true, Ordering::SeqCst);
     }
 
@@ -69,7 +72,10 @@ impl Job {
     /// The stages that read `shuffle`, by index.
     pub fn readers(&self, shuffle: ShuffleId) -> Vec<usize> {
         let stages = self.plan.stages.iter().enumerate();
-        stages.filter(|(_, stage)| stage.reads.contains_key(&shuffle)).map(|(index, _)| index).collect()
+        stages
+            .filter(|(_, stage)| stage.reads.contains_key(&shuffle))
+            .map(|(index, _)| index)
+            .collect()
     }
 }
 
@@ -84,21 +90,36 @@ pub fn run(
     partitions: &[usize],
     reduce: &Reduce,
 ) -> Result<Outcome> {
-    let mut outcome = Outcome { results: BTreeMap::new(), updates: Vec::new() };
+    let mut outcome = Outcome {
+        results: BTreeMap::new(),
+        updates: Vec::new(),
+    };
     let available = |dataset: DatasetId, partition: usize| {
-        resources.store.contains(BlockId { dataset: dataset.0, partition: partition as u64 })
+        resources.store.contains(BlockId {
+            dataset: dataset.0,
+            partition: partition as u64,
+        })
     };
     for _ in 0..ROUNDS_MAX {
         let finished: BTreeSet<usize> = outcome.results.keys().copied().collect();
-        let Some(plan) = recover(lineage, partitions, &finished, &available) else { return Ok(outcome) };
+        let Some(plan) = recover(lineage, partitions, &finished, &available) else {
+            return Ok(outcome);
+        };
         run_once(workers, resources, lineage, plan, reduce, &mut outcome)?;
     }
-    let missing = partitions.iter().copied().filter(|partition| !outcome.results.contains_key(partition));
+    let missing = partitions
+        .iter()
+        .copied()
+        .filter(|partition| !outcome.results.contains_key(partition));
     let missing: Vec<usize> = missing.collect();
     if missing.is_empty() {
         return Ok(outcome);
     }
-    Err(EngineError::RecoveryExhausted { dataset: lineage.target(), partitions: missing, rounds: ROUNDS_MAX })
+    Err(EngineError::RecoveryExhausted {
+        dataset: lineage.target(),
+        partitions: missing,
+        rounds: ROUNDS_MAX,
+    })
 }
 
 fn run_once(

@@ -99,6 +99,12 @@ impl Serialize for Parcel {
 impl<'de> Deserialize<'de> for Parcel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (worker, bucket, source, sequence, frame) = Deserialize::deserialize(deserializer)?;
-        Ok(Self { worker, bucket, source, sequence, payload: RefCell::new(Payload::Frame(frame)) })
+        Ok(Self {
+            worker,
+            bucket,
+            source,
+            sequence,
+            payload: RefCell::new(Payload::Frame(frame)),
+        })
     }
 }

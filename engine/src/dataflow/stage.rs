@@ -59,7 +59,10 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
     let mut inputs = Vec::new();
     for shuffle in stage.reads.keys() {
         if let Some(stream) = edges.remove(&(*shuffle, tasks.index)) {
-            inputs.push((*shuffle, builder.new_input(stream, Exchange::new(|parcel: &Parcel| parcel.worker))));
+            inputs.push((
+                *shuffle,
+                builder.new_input(stream, Exchange::new(|parcel: &Parcel| parcel.worker)),
+            ));
         }
     }
     let mut outputs = Vec::new();
@@ -83,7 +86,9 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
             done = tasks.turn();
             for ((reader, output), capability) in outputs.iter_mut().enumerate().zip(&capabilities) {
                 let mut output = output.activate();
-                output.session(capability).give_iterator(tasks.outgoing[reader].drain(..));
+                output
+                    .session(capability)
+                    .give_iterator(tasks.outgoing[reader].drain(..));
             }
             if done {
                 capabilities.clear();
@@ -135,7 +140,13 @@ impl Tasks {
             for (bucket, users) in buckets {
                 let readers = users.iter().filter(|user| mine(user)).count();
                 if readers > 0 {
-                    received.insert((*shuffle, *bucket), Received { parcels: Vec::new(), readers });
+                    received.insert(
+                        (*shuffle, *bucket),
+                        Received {
+                            parcels: Vec::new(),
+                            readers,
+                        },
+                    );
                 }
             }
         }
@@ -204,7 +215,9 @@ impl Tasks {
             Ok(Err(TaskError::Failed(error))) => self.job.fail(error),
             Ok(Err(TaskError::Lost(_))) => self.job.cut_short(),
             // Panics of user code were turned into errors where their operator is known: this one is ours.
-            Err(panic) => self.job.fail(EngineError::WorkersStopped { reason: panic_text(panic.as_ref()) }),
+            Err(panic) => self.job.fail(EngineError::WorkersStopped {
+                reason: panic_text(panic.as_ref()),
+            }),
         }
     }
 
@@ -219,7 +232,8 @@ impl Tasks {
         let Output::Shuffle(shuffle) = stage.output else {
             return self.finish_result(&context, partition);
         };
-        let Dependency::Shuffle { exchange, .. } = &self.job.lineage.node(shuffle.child).dependencies[shuffle.dependency]
+        let Dependency::Shuffle { exchange, .. } =
+            &self.job.lineage.node(shuffle.child).dependencies[shuffle.dependency]
         else {
             return Ok(());
         };
@@ -227,7 +241,14 @@ impl Tasks {
         let stream = self.attempt(&context, |tasks| tasks.open(&context, partition))?;
         let writer = exchange.writer(partition, self.job.resources.batch_records);
         let sequences = vec![0; exchange.buckets()];
-        self.running = Some(Running { context, partition, stream, writer, kind: exchange.record_type(), sequences });
+        self.running = Some(Running {
+            context,
+            partition,
+            stream,
+            writer,
+            kind: exchange.record_type(),
+            sequences,
+        });
         Ok(())
     }
 
@@ -236,17 +257,26 @@ impl Tasks {
         let (value, complete) = self.attempt(context, |tasks| {
             let stream = tasks.open(context, partition)?;
             let complete = std::rc::Rc::new(std::cell::Cell::new(false));
-            let watched = Watched { stream, complete: std::rc::Rc::clone(&complete) };
+            let watched = Watched {
+                stream,
+                complete: std::rc::Rc::clone(&complete),
+            };
             Ok((reduce(context, partition, Box::new(watched))?, complete.get()))
         })?;
         self.job.resources.metrics.task();
-        let updates = if complete { context.take_updates() } else { Default::default() };
+        let updates = if complete {
+            context.take_updates()
+        } else {
+            Default::default()
+        };
         self.send(Event::Result(partition, value, updates));
         Ok(())
     }
 
     fn advance(&mut self) -> TaskResult<()> {
-        let Some(mut running) = self.running.take() else { return Ok(()) };
+        let Some(mut running) = self.running.take() else {
+            return Ok(());
+        };
         let context = running.context.clone();
         let (running, ended) = self.attempt(&context, |tasks| {
             for _ in 0..BATCHES_PER_TURN {
@@ -283,7 +313,10 @@ impl Tasks {
         let job = Arc::clone(&self.job);
         let stage = &job.plan.stages[self.index];
         let available = |dataset: DatasetId, partition: usize| {
-            job.resources.store.contains(distdl_storage::BlockId { dataset: dataset.0, partition: partition as u64 })
+            job.resources.store.contains(distdl_storage::BlockId {
+                dataset: dataset.0,
+                partition: partition as u64,
+            })
         };
         let mut program = program(&job.lineage, stage.root, partition, &available);
         loop {
@@ -309,8 +342,13 @@ impl Tasks {
     /// What a shuffle brought for a bucket. Parcels are moved where this is certainly their only use, shared where
     /// another partition, another operation, or this one after the loss of a block may read them again.
     fn read(&mut self, program: &[Operation], shuffle: ShuffleId, bucket: usize) -> AnyStream {
-        let Some(received) = self.received.get_mut(&(shuffle, bucket)) else { return Box::new(std::iter::empty()) };
-        let uses = program.iter().filter(|operation| **operation == Operation::Shuffle(shuffle, bucket)).count();
+        let Some(received) = self.received.get_mut(&(shuffle, bucket)) else {
+            return Box::new(std::iter::empty());
+        };
+        let uses = program
+            .iter()
+            .filter(|operation| **operation == Operation::Shuffle(shuffle, bucket))
+            .count();
         let may_fail = program.iter().any(|operation| matches!(operation, Operation::Read(..)));
         let mut parcels = if received.readers == 1 && uses == 1 && !may_fail {
             std::mem::take(&mut received.parcels)
@@ -320,15 +358,20 @@ impl Tasks {
             given
         };
         parcels.sort_unstable_by_key(Parcel::order);
-        let Dependency::Shuffle { exchange, .. } = &self.job.lineage.node(shuffle.child).dependencies[shuffle.dependency]
+        let Dependency::Shuffle { exchange, .. } =
+            &self.job.lineage.node(shuffle.child).dependencies[shuffle.dependency]
         else {
             return Box::new(std::iter::empty());
         };
         let (kind, batch_records) = (exchange.record_type(), self.job.resources.batch_records);
-        Box::new(parcels.into_iter().flat_map(move |parcel| match parcel.open(kind, batch_records) {
-            Ok(stream) => stream,
-            Err(error) => Box::new(std::iter::once(Err(error))),
-        }))
+        Box::new(
+            parcels
+                .into_iter()
+                .flat_map(move |parcel| match parcel.open(kind, batch_records) {
+                    Ok(stream) => stream,
+                    Err(error) => Box::new(std::iter::once(Err(error))),
+                }),
+        )
     }
 
     /// A partition has read its buckets: drop those that no other partition of this worker will read.
@@ -353,7 +396,9 @@ impl Tasks {
 
     /// Sends one batch of a bucket to every stage and worker that reads that bucket.
     fn send_parcel(&mut self, source: usize, bucket: usize, batch: AnyBatch, kind: RecordType, sequences: &mut [u64]) {
-        let Output::Shuffle(shuffle) = self.stage().output else { return };
+        let Output::Shuffle(shuffle) = self.stage().output else {
+            return;
+        };
         let sequence = sequences[bucket];
         sequences[bucket] += 1;
         let mut targets = Vec::new();
@@ -407,7 +452,8 @@ impl Tasks {
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
 /// Notes whether a stream was read to its end.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
-use timely::{CommunicationConfig, WorkerConfig};
 use timely::communication::WorkerGuards;
 use timely::worker::Worker;
+use timely::{CommunicationConfig, WorkerConfig};
 
 use crate::error::{EngineError, Result};
 
@@ -49,12 +49,19 @@ struct Death {
 
 impl Death {
     fn enlist(&self) {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(std::thread::current());
+        self.threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(std::thread::current());
     }
 
     fn announce(&self) {
         self.happened.store(true, Ordering::SeqCst);
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Thread::unpark);
+        self.threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .for_each(Thread::unpark);
     }
 }
 
@@ -63,9 +70,16 @@ impl Workers {
     pub fn start(threads: usize, transport: Transport) -> Result<Self> {
         let (commands, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| channel::<Command>()).unzip();
         let receivers = Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
-        let dead = Arc::new(Death { happened: AtomicBool::new(false), threads: Mutex::default() });
+        let dead = Arc::new(Death {
+            happened: AtomicBool::new(false),
+            threads: Mutex::default(),
+        });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let spin = if threads > 1 && threads <= cores { IDLE_SPIN } else { Duration::ZERO };
+        let spin = if threads > 1 && threads <= cores {
+            IDLE_SPIN
+        } else {
+            Duration::ZERO
+        };
         let death = Arc::clone(&dead);
         let communication = match transport {
             Transport::Pointers => CommunicationConfig::Process(threads),
@@ -80,7 +94,11 @@ impl Workers {
             }
         })
         .map_err(|reason| EngineError::WorkersStopped { reason })?;
-        Ok(Self { commands, dead, guards: Mutex::new(Some(guards)) })
+        Ok(Self {
+            commands,
+            dead,
+            guards: Mutex::new(Some(guards)),
+        })
     }
 
     /// Number of workers.
@@ -92,7 +110,10 @@ impl Workers {
     pub fn run(&self, build: Build) -> Result<Receiver<()>> {
         let (running, ended) = channel();
         for command in &self.commands {
-            let command = command.send(Command { build: Arc::clone(&build), _running: running.clone() });
+            let command = command.send(Command {
+                build: Arc::clone(&build),
+                _running: running.clone(),
+            });
             command.map_err(|_| self.stopped())?;
         }
         Ok(ended)
@@ -100,11 +121,17 @@ impl Workers {
 
     /// An error if a worker has died.
     pub fn check(&self) -> Result<()> {
-        if self.dead.happened.load(Ordering::SeqCst) { Err(self.stopped()) } else { Ok(()) }
+        if self.dead.happened.load(Ordering::SeqCst) {
+            Err(self.stopped())
+        } else {
+            Ok(())
+        }
     }
 
     fn stopped(&self) -> EngineError {
-        EngineError::WorkersStopped { reason: "a worker thread panicked; its message is on standard error".into() }
+        EngineError::WorkersStopped {
+            reason: "a worker thread panicked; its message is on standard error".into(),
+        }
     }
 }
 

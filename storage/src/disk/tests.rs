@@ -2,7 +2,10 @@
 
 use super::*;
 
-const ID: BlockId = BlockId { dataset: 3, partition: 7 };
+const ID: BlockId = BlockId {
+    dataset: 3,
+    partition: 7,
+};
 
 /// A tier in an outer folder of its own, with one block of 100 numbers.
 fn tier_with_block(bytes_max: u64) -> (TempDir, DiskTier) {
@@ -21,8 +24,10 @@ fn get(tier: &DiskTier) -> Result<Option<Block>> {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -46,7 +51,10 @@ fn every_flipped_byte_of_the_file_is_found() {
         fs::remove_file(&path).unwrap();
         fs::write(&path, bytes).unwrap();
         let error = get(&tier).expect_err("a flipped byte");
-        assert!(matches!(&error, StorageError::Corrupt { what, .. } if what.contains(&ID.to_string())), "{error}");
+        assert!(
+            matches!(&error, StorageError::Corrupt { what, .. } if what.contains(&ID.to_string())),
+            "{error}"
+        );
     }
 }
 
@@ -78,7 +86,10 @@ fn a_file_that_is_gone_is_corrupt_and_can_be_put_again() {
 #[test]
 fn a_failed_write_leaves_no_file_and_the_old_block() {
     let (_outer, tier) = tier_with_block(1 << 20);
-    let blocked = BlockId { dataset: 3, partition: 8 };
+    let blocked = BlockId {
+        dataset: 3,
+        partition: 8,
+    };
     let bytes_used = tier.bytes_used();
     // A folder of the block's name, with something in it, cannot be replaced by a file, not even by root.
     fs::create_dir_all(file_of(&tier, blocked).join("in the way")).unwrap();
@@ -109,9 +120,19 @@ fn an_outer_folder_that_cannot_be_made_is_an_error_that_names_it() {
 
 #[test]
 fn a_full_disk_says_where_and_how_much() {
-    let error = StorageError::io("write", Path::new("/data"), 4096, io::Error::from(io::ErrorKind::StorageFull));
+    let error = StorageError::io(
+        "write",
+        Path::new("/data"),
+        4096,
+        io::Error::from(io::ErrorKind::StorageFull),
+    );
     assert!(matches!(&error, StorageError::DiskFull { path, needed_bytes: 4096 } if path == Path::new("/data")));
-    let refused = StorageError::io("write", Path::new("/data"), 4096, io::Error::from(io::ErrorKind::PermissionDenied));
+    let refused = StorageError::io(
+        "write",
+        Path::new("/data"),
+        4096,
+        io::Error::from(io::ErrorKind::PermissionDenied),
+    );
     assert!(matches!(refused, StorageError::PermissionDenied { .. }));
 }
 
@@ -122,7 +143,10 @@ fn the_answer_of_a_full_device_is_known() {
     let mut device = File::options().write(true).open("/dev/full").unwrap();
     let error = device.write_all(&[0; 4096]).expect_err("always full");
     let error = StorageError::io("write", Path::new("/dev/full"), 4096, error);
-    assert!(matches!(error, StorageError::DiskFull { needed_bytes: 4096, .. }), "{error}");
+    assert!(
+        matches!(error, StorageError::DiskFull { needed_bytes: 4096, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -133,7 +157,11 @@ fn dropping_removes_what_it_wrote_and_nothing_else() {
     let block = get(&tier).unwrap().unwrap();
     drop(tier);
     assert_eq!(names(outer.path()), ["distdl-blocks", "foreign.txt"]);
-    assert_eq!(block.records::<u64>().unwrap().iter().sum::<u64>(), 4950, "a reader keeps its mapping");
+    assert_eq!(
+        block.records::<u64>().unwrap().iter().sum::<u64>(),
+        4950,
+        "a reader keeps its mapping"
+    );
 }
 
 #[test]

@@ -89,15 +89,24 @@ impl State {
     pub(super) fn replace(&mut self, id: BlockId, block: &Block, level: Level) -> Option<Entry> {
         let before = self.forget(id);
         let version = self.tick();
-        let entry = Entry { level, codec: block.codec(), version, memory: None, on_disk: false };
+        let entry = Entry {
+            level,
+            codec: block.codec(),
+            version,
+            memory: None,
+            on_disk: false,
+        };
         self.entries.insert(id, entry);
         before
     }
 
-    /// Forgets a block.
+    /// Forgets a block. Returns what was known of it.
     pub(super) fn forget(&mut self, id: BlockId) -> Option<Entry> {
-        self.leave_memory(id);
-        self.entries.remove(&id)
+        let entry = self.entries.remove(&id)?;
+        if let Some(resident) = entry.memory {
+            self.recency.remove(&resident.used);
+        }
+        Some(entry)
     }
 
     /// Notes that a known block is now in memory.
@@ -126,7 +135,11 @@ impl State {
 
     /// Forgets a block that is in no tier.
     pub(super) fn forget_if_lost(&mut self, id: BlockId) {
-        if self.entries.get(&id).is_some_and(|entry| entry.memory.is_none() && !entry.on_disk) {
+        if self
+            .entries
+            .get(&id)
+            .is_some_and(|entry| entry.memory.is_none() && !entry.on_disk)
+        {
             self.entries.remove(&id);
         }
     }
@@ -142,7 +155,10 @@ impl State {
 
     /// What `id` takes in memory, in bytes.
     pub(super) fn resident_bytes(&self, id: BlockId) -> u64 {
-        self.entries.get(&id).and_then(|entry| entry.memory).map_or(0, |resident| resident.bytes)
+        self.entries
+            .get(&id)
+            .and_then(|entry| entry.memory)
+            .map_or(0, |resident| resident.bytes)
     }
 
     /// The least recently used block in memory other than `except`, and other than those that must be written to disk

@@ -16,7 +16,10 @@ const TIER_BYTES_MAX: u64 = 16 << 20;
 /// # Panics
 /// The tier breaks a promise, or is not empty, or its limit is out of that range.
 pub fn conformance(tier: &dyn Tier) {
-    assert!((64 << 10..=TIER_BYTES_MAX).contains(&tier.bytes_max()), "choose a limit that the suite can fill up");
+    assert!(
+        (64 << 10..=TIER_BYTES_MAX).contains(&tier.bytes_max()),
+        "choose a limit that the suite can fill up"
+    );
     assert_empty(tier);
     gives_back_what_was_put(tier);
     replaces(tier);
@@ -56,7 +59,11 @@ fn round_trip<T: Record + PartialEq>(tier: &dyn Tier, records: Vec<T>) {
     tier.put(id(1, 2), &block).expect("putting a small block");
     assert!(tier.contains(id(1, 2)) && !tier.contains(id(2, 1)));
     let kept = get::<T>(tier, id(1, 2)).expect("reading").expect("it was put");
-    assert!(*kept == *records, "records of {} came back changed", std::any::type_name::<T>());
+    assert!(
+        *kept == *records,
+        "records of {} came back changed",
+        std::any::type_name::<T>()
+    );
     clear(tier);
 }
 
@@ -67,7 +74,10 @@ fn gives_back_what_was_put(tier: &dyn Tier) {
     round_trip(tier, vec![(1_u64, -1.5_f64), (u64::MAX, f64::INFINITY)]);
     round_trip(tier, vec![[1.0_f32, 2.0, f32::MIN_POSITIVE]; 100]);
     round_trip(tier, vec![(7_u64, true), (8, false)]);
-    round_trip(tier, vec![String::new(), "two words".to_owned(), "\u{1F980}".to_owned()]);
+    round_trip(
+        tier,
+        vec![String::new(), "two words".to_owned(), "\u{1F980}".to_owned()],
+    );
     round_trip(tier, vec![(); 5]);
 }
 
@@ -77,17 +87,25 @@ fn replaces(tier: &dyn Tier) {
     assert!(bytes_once > 0);
     tier.put(id(1, 1), &Block::new(vec![2_u64; 100])).expect("replacing");
     assert_eq!(tier.bytes_used(), bytes_once, "the replaced block still counts");
-    tier.put(id(1, 1), &Block::new(vec!["another type".to_owned()])).expect("replacing");
-    assert_eq!(*get::<String>(tier, id(1, 1)).expect("reading").expect("it was put"), ["another type"]);
+    tier.put(id(1, 1), &Block::new(vec!["another type".to_owned()]))
+        .expect("replacing");
+    assert_eq!(
+        *get::<String>(tier, id(1, 1)).expect("reading").expect("it was put"),
+        ["another type"]
+    );
     assert_eq!(tier.ids(), [id(1, 1)]);
     clear(tier);
 }
 
 fn keeps_order_and_counts(tier: &dyn Tier) {
     for (dataset, partition) in [(2, 0), (0, 10), (0, 9), (u64::MAX, u64::MAX), (1, 0)] {
-        tier.put(id(dataset, partition), &Block::new(vec![dataset, partition])).expect("putting");
+        tier.put(id(dataset, partition), &Block::new(vec![dataset, partition]))
+            .expect("putting");
     }
-    assert_eq!(tier.ids(), [id(0, 9), id(0, 10), id(1, 0), id(2, 0), id(u64::MAX, u64::MAX)]);
+    assert_eq!(
+        tier.ids(),
+        [id(0, 9), id(0, 10), id(1, 0), id(2, 0), id(u64::MAX, u64::MAX)]
+    );
     let bytes_before = tier.bytes_used();
     assert!(tier.remove(id(1, 0)).expect("removing"));
     assert!(!tier.remove(id(1, 0)).expect("removing again"));
@@ -110,7 +128,9 @@ fn refuses_what_does_not_fit(tier: &dyn Tier) {
     let bytes_used = tier.bytes_used();
     let too_large = usize::try_from(tier.bytes_max() + 1).expect("the limit was checked");
     for refused in [id(1, 1), id(1, 2)] {
-        let error = tier.put(refused, &Block::new(vec![0_u8; too_large])).expect_err("more than the limit");
+        let error = tier
+            .put(refused, &Block::new(vec![0_u8; too_large]))
+            .expect_err("more than the limit");
         assert!(matches!(error, StorageError::OverBudget { .. }), "{error}");
     }
     assert_eq!(*get::<u8>(tier, id(1, 1)).expect("reading").expect("it stays"), [1]);
@@ -121,7 +141,9 @@ fn refuses_what_does_not_fit(tier: &dyn Tier) {
 fn stays_within_its_limit(tier: &dyn Tier) {
     let block_bytes = usize::try_from(tier.bytes_max() / 8).expect("the limit was checked");
     let block = Block::new(vec![1_u8; block_bytes]);
-    let refused = (0..=8).find(|partition| tier.put(id(1, *partition), &block).is_err()).expect("nine eighths do not fit");
+    let refused = (0..=8)
+        .find(|partition| tier.put(id(1, *partition), &block).is_err())
+        .expect("nine eighths do not fit");
     assert!(refused >= 6, "refused with room left");
     assert!(tier.bytes_used() <= tier.bytes_max());
     assert!(tier.remove(id(1, 0)).expect("removing"));
@@ -145,8 +167,11 @@ fn serves_threads(tier: &dyn Tier) {
         for dataset in 0..4 {
             scope.spawn(move || {
                 for partition in 0..8 {
-                    tier.put(id(dataset, partition), &Block::new(vec![dataset, partition])).expect("putting");
-                    let kept = get::<u64>(tier, id(dataset, partition)).expect("reading").expect("it was put");
+                    tier.put(id(dataset, partition), &Block::new(vec![dataset, partition]))
+                        .expect("putting");
+                    let kept = get::<u64>(tier, id(dataset, partition))
+                        .expect("reading")
+                        .expect("it was put");
                     assert_eq!(*kept, [dataset, partition]);
                 }
             });

@@ -60,7 +60,16 @@ impl Pause {
     pub fn new() -> (Self, Gate) {
         let (reached, reached_at_gate) = channel();
         let (resume, resume_at_pause) = channel();
-        (Self { reached, resume: resume_at_pause }, Gate { reached: reached_at_gate, resume })
+        (
+            Self {
+                reached,
+                resume: resume_at_pause,
+            },
+            Gate {
+                reached: reached_at_gate,
+                resume,
+            },
+        )
     }
 
     fn wait(self) {
@@ -164,12 +173,19 @@ impl FaultTier {
     }
 
     fn failure(&self, what: &'static str, kind: io::ErrorKind, needed_bytes: u64) -> StorageError {
-        StorageError::io(what, Path::new(self.inner.name()), needed_bytes, io::Error::new(kind, "a scripted fault"))
+        StorageError::io(
+            what,
+            Path::new(self.inner.name()),
+            needed_bytes,
+            io::Error::new(kind, "a scripted fault"),
+        )
     }
 
     /// The block as it is read after `damage` was done to its frame.
     fn damaged(&self, id: BlockId, codec: Codec, damage: impl FnOnce(&mut Vec<u8>)) -> Result<Option<Block>> {
-        let Some(block) = self.inner.get(id, codec)? else { return Ok(None) };
+        let Some(block) = self.inner.get(id, codec)? else {
+            return Ok(None);
+        };
         let mut frame = codec.encode(&block)?;
         damage(&mut frame);
         codec.decode(frame.into()).map(Some).map_err(|error| error.about(id))

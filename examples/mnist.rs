@@ -1,0 +1,75 @@
+//! Trains a network on the real MNIST digits: `cargo run --release --example mnist`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use distdl::dl::model_file;
+use distdl::prelude::*;
+
+/// Trains a dense network on MNIST and reports its accuracy on the test set after each epoch.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    flags: Flags,
+    /// Passes over the 60,000 training images.
+    #[arg(long, default_value_t = 5)]
+    epochs: u64,
+    /// Images in a step.
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Logical streams that a step's images come from; the result depends on it, but never on the number of threads.
+    #[arg(long, default_value_t = 2)]
+    lanes: usize,
+    /// Size of a step of SGD.
+    #[arg(long, default_value_t = 0.3)]
+    learning_rate: f32,
+    /// Widths of the hidden layers.
+    #[arg(long, value_delimiter = ',', default_value = "256,128")]
+    hidden: Vec<usize>,
+    /// Where to save the trained model, in safetensors format.
+    #[arg(long)]
+    model_out: Option<PathBuf>,
+    /// Folder with the four MNIST files.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
+    data: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    distdl::run(arguments.flags.config(), |context| train(context, &arguments))
+}
+
+fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
+    let Mnist { train, test } = Mnist::open(&arguments.data)?;
+    let train = context
+        .parallelize(train.split(arguments.lanes.max(1))?, arguments.lanes)
+        .cache();
+    let test = context.parallelize(test.split(8)?, 8).cache();
+
+    let network = NeuralNetwork::dense(784, &arguments.hidden, 10)?;
+    let options = TrainingOptions {
+        batch: arguments.batch,
+        lanes: arguments.lanes,
+        schedule: Schedule::Constant(arguments.learning_rate),
+        seed: context.config().seed,
+        ..TrainingOptions::default()
+    };
+    let mut training = network.train(&train, options)?;
+    let mut reporter = Reporter::new(context, &training, arguments.epochs);
+    for _ in 0..arguments.epochs {
+        let (start, mut samples) = (Instant::now(), 0);
+        let trained = training.run_epoch(|step| {
+            samples += step.report.samples;
+            reporter.step(step, samples as f64 / start.elapsed().as_secs_f64());
+        })?;
+        let took = start.elapsed();
+        reporter.epoch(&training, &trained, took, &training.error(&test)?)?;
+    }
+    reporter.finish()?;
+    if let Some(path) = &arguments.model_out {
+        model_file::save(path, network.parameter_layout(), &training.parameters())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! How training shows itself: a progress bar and a table for people, one JSON object a line for programs.
+
+use std::io::{Stdout, Write};
+use std::time::Duration;
+
+use distdl_dl::{BatchReport, StepResult, Training};
+use distdl_engine::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// What is known at the end of an epoch.
+#[derive(Debug, Clone, Serialize)]
+pub struct EpochReport {
+    /// Epochs finished.
+    pub epoch: u64,
+    /// Steps finished.
+    pub step: u64,
+    /// Mean loss of the epoch's mini-batches, each before it was applied.
+    pub train_loss: f64,
+    /// Share of test samples that are right, 0 to 1.
+    pub test_accuracy: f64,
+    /// Training throughput of the epoch; evaluation is left out.
+    pub samples_per_second: f64,
+    /// Training time so far in seconds; evaluation is left out.
+    pub seconds: f64,
+    /// BLAKE3 of the parameters, in hexadecimal.
+    pub parameters_hash: String,
+}
+
+/// Shows the epochs of a training.
+#[derive(Debug)]
+pub struct Reporter {
+    json: bool,
+    bar: ProgressBar,
+    output: Stdout,
+    seconds: f64,
+    epochs: Vec<EpochReport>,
+}
+
+const TEMPLATE: &str = "{prefix} [{bar:32}] {pos}/{len} steps  {msg}  {eta} left";
+
+impl Reporter {
+    /// A reporter as the context's configuration wants it (`json`, `progress`) for `epochs` epochs of a training.
+    pub fn new(context: &Context, training: &Training, epochs: u64) -> Self {
+        let config = context.config();
+        let target = if config.shows_progress() && !config.json {
+            ProgressDrawTarget::stderr_with_hz(10)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(epochs * training.steps_per_epoch()), target);
+        let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.progress_chars("=> "));
+        Self {
+            json: config.json,
+            bar,
+            output: std::io::stdout(),
+            seconds: 0.0,
+            epochs: Vec::new(),
+        }
+    }
+
+    /// Notes a finished step.
+    pub fn step(&mut self, step: &StepResult, samples_per_second: f64) {
+        // Drawing is limited to 10 a second; making the text is not free either.
+        self.bar.set_position(step.step + 1);
+        if step.step.is_multiple_of(16) {
+            self.bar.set_message(format!(
+                "loss {:.4}  {samples_per_second:.0} samples/s",
+                step.report.mean_loss()
+            ));
+        }
+    }
+
+    /// Notes a finished epoch: what training reported, how long it took, and what the test said.
+    ///
+    /// # Errors
+    /// If standard output cannot be written.
+    pub fn epoch(
+        &mut self,
+        training: &Training,
+        trained: &BatchReport,
+        took: Duration,
+        test: &BatchReport,
+    ) -> std::io::Result<()> {
+        self.seconds += took.as_secs_f64();
+        let report = EpochReport {
+            epoch: training.epoch(),
+            step: training.step(),
+            train_loss: trained.mean_loss(),
+            test_accuracy: test.accuracy(),
+            samples_per_second: trained.samples as f64 / took.as_secs_f64(),
+            seconds: self.seconds,
+            parameters_hash: training.parameters_hash(),
+        };
+        let line = if self.json {
+            serde_json::to_string(&report)?
+        } else {
+            format!(
+                "epoch {:>2}  loss {:.4}  test accuracy {:.2}%  {:>7.0} samples/s  {:.2} s",
+                report.epoch,
+                report.train_loss,
+                100.0 * report.test_accuracy,
+                report.samples_per_second,
+                report.seconds
+            )
+        };
+        self.bar.set_prefix(format!("epoch {}", report.epoch + 1));
+        self.epochs.push(report);
+        let output = &mut self.output;
+        self.bar.suspend(|| writeln!(output, "{line}"))
+    }
+
+    /// Ends the display; for people with a closing table.
+    ///
+    /// # Errors
+    /// If standard output cannot be written.
+    pub fn finish(mut self) -> std::io::Result<()> {
+        self.bar.finish_and_clear();
+        let (false, Some(last)) = (self.json, self.epochs.last()) else {
+            return Ok(());
+        };
+        let best = self.epochs.iter().map(|epoch| epoch.test_accuracy).fold(0.0, f64::max);
+        let mut speeds: Vec<f64> = self.epochs.iter().map(|epoch| epoch.samples_per_second).collect();
+        speeds.sort_by(f64::total_cmp);
+        writeln!(self.output, "\nepochs             {}", last.epoch)?;
+        writeln!(
+            self.output,
+            "test accuracy      {:.2}% (best {:.2}%)",
+            100.0 * last.test_accuracy,
+            100.0 * best
+        )?;
+        writeln!(self.output, "training time      {:.2} s", last.seconds)?;
+        writeln!(self.output, "samples/s, median  {:.0}", speeds[speeds.len() / 2])?;
+        writeln!(self.output, "parameters hash    {}", last.parameters_hash)
+    }
+}

@@ -1,0 +1,204 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::*;
+use crate::records::Record;
+
+fn frame<T: Record>(records: Vec<T>) -> Vec<u8> {
+    Codec::of::<T>().encode(&Block::new(records)).unwrap()
+}
+
+fn decode<T: Record>(frame: Vec<u8>) -> Result<Vec<T>> {
+    Ok(Codec::of::<T>().decode(frame.into())?.into_records()?.into_vec())
+}
+
+/// Puts the right length and checksum into a frame that was tampered with.
+fn reseal(frame: &mut [u8]) {
+    let payload_bytes = (frame.len() - PAYLOAD_START) as u64;
+    frame[88..96].copy_from_slice(&payload_bytes.to_le_bytes());
+    let right = checksum(frame);
+    frame[CHECKSUM_START..HEADER_END].copy_from_slice(&right);
+}
+
+fn every_damage_is_found<T: Record>(records: Vec<T>) {
+    let intact = frame(records);
+    for index in 0..intact.len() {
+        for bit in 0..8 {
+            let mut bytes = intact.clone();
+            bytes[index] ^= 1 << bit;
+            assert!(decode::<T>(bytes).is_err(), "bit {bit} of byte {index}");
+        }
+        assert!(decode::<T>(intact[..index].to_vec()).is_err(), "cut at {index}");
+    }
+    assert!(decode::<T>([&intact[..], &[0]].concat()).is_err(), "one byte more");
+    assert!(decode::<T>(intact).is_ok());
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_found() {
+    every_damage_is_found(vec![1_u64, 2, 3]);
+    every_damage_is_found(vec!["one".to_owned(), String::new()]);
+    every_damage_is_found(Vec::<f32>::new());
+    every_damage_is_found(vec![(); 3]);
+}
+
+#[test]
+fn a_count_is_not_believed_though_the_checksum_is_right() {
+    fn with_count<T: Record>(records: Vec<T>, count: u64) -> Result<Vec<T>> {
+        let mut bytes = frame(records);
+        bytes[80..88].copy_from_slice(&count.to_le_bytes());
+        reseal(&mut bytes);
+        decode(bytes)
+    }
+    // 2^61 + 2 records of 8 bytes make 16 bytes if the product wraps.
+    for count in [0, 1, 3, (1 << 61) + 2, 1 << 61, u64::MAX] {
+        assert!(with_count(vec![1_u64, 2], count).is_err(), "{count} numbers");
+        assert!(
+            with_count(vec!["a".to_owned(), "b".to_owned()], count).is_err(),
+            "{count} strings"
+        );
+        assert!(with_count(vec![(), ()], count).is_err(), "{count} times nothing");
+    }
+    assert_eq!(with_count(vec![1_u64, 2], 2).unwrap(), [1, 2]);
+}
+
+#[test]
+fn a_frame_of_another_program_is_refused() {
+    let mut bytes = frame(vec![1_u64]);
+    bytes[48] ^= 1;
+    reseal(&mut bytes);
+    let error = decode::<u64>(bytes).expect_err("another program");
+    assert!(error.to_string().contains("another build"), "{error}");
+}
+
+#[test]
+fn a_payload_is_not_believed_though_the_checksum_is_right() {
+    let mut bytes = frame(vec!["ab".to_owned()]);
+    // The string claims to be far longer than the frame.
+    bytes.truncate(PAYLOAD_START);
+    bytes.extend([0xFF, 0xFF, 0xFF, 0xFF, 0x7F]);
+    reseal(&mut bytes);
+    assert!(matches!(decode::<String>(bytes), Err(StorageError::Decode { .. })));
+}
+
+#[test]
+fn frames_of_other_types_are_refused() {
+    let error = decode::<i64>(frame(vec![1_u64])).expect_err("another type");
+    assert!(matches!(error, StorageError::WrongType { .. }), "{error}");
+    assert!(matches!(
+        decode::<String>(frame(vec![1_u64])),
+        Err(StorageError::WrongType { .. })
+    ));
+    let error = Codec::of::<i64>()
+        .encode(&Block::new(vec![1_u64]))
+        .expect_err("another type");
+    assert!(error.to_string().contains("u64"), "{error}");
+}
+
+#[test]
+fn plain_numbers_are_memory_images_and_the_rest_is_serialised() {
+    let plain = [
+        Codec::of::<u8>(),
+        Codec::of::<usize>(),
+        Codec::of::<f32>(),
+        Codec::of::<(u64, f64)>(),
+        Codec::of::<(u32, f32)>(),
+        Codec::of::<(f64, f64, f64)>(),
+        Codec::of::<[f32; 16]>(),
+    ];
+    assert!(
+        plain.iter().all(|codec| codec.kind() == CodecKind::Abomonation),
+        "{plain:?}"
+    );
+    let serialised = [
+        Codec::of::<bool>(),
+        Codec::of::<char>(),
+        Codec::of::<u128>(),
+        Codec::of::<(u32, u64)>(),
+        Codec::of::<(u8, u16)>(),
+        Codec::of::<Option<u64>>(),
+        Codec::of::<Vec<f32>>(),
+        Codec::of::<(String, usize)>(),
+    ];
+    assert!(
+        serialised.iter().all(|codec| codec.kind() == CodecKind::Postcard),
+        "{serialised:?}"
+    );
+}
+
+#[test]
+fn a_memory_image_holds_no_address_and_is_the_same_each_time() {
+    let records = vec![(7_u64, 1.5_f64); 3];
+    let bytes = frame(records.clone());
+    assert_eq!(bytes, frame(records));
+    assert!(bytes[HEADER_END..PAYLOAD_START].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn portable_frames_name_no_program_and_give_the_same_block() {
+    let codec = Codec::of::<u64>().portable();
+    let bytes = codec.encode(&Block::new(vec![1_u64, 2])).unwrap();
+    assert_eq!(bytes[48..80], [0; 32]);
+    let block = codec.decode(bytes.clone().into()).unwrap();
+    assert_eq!(block.codec(), Codec::of::<u64>());
+    assert_eq!(*block.records::<u64>().unwrap(), [1, 2]);
+    assert!(
+        decode::<u64>(bytes).is_err(),
+        "the store's own codec takes only memory images"
+    );
+}
+
+#[derive(Debug, Clone)]
+struct Refuses;
+
+impl Serialize for Refuses {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> std::result::Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("no"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Refuses {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        Err(serde::de::Error::custom("no"))
+    }
+}
+
+#[test]
+fn a_record_that_refuses_to_be_serialised_is_an_error_that_names_its_type() {
+    let error = Codec::of::<Refuses>()
+        .encode(&Block::new(vec![Refuses]))
+        .expect_err("it refuses");
+    assert!(error.to_string().contains("Refuses"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn records_come_back(numbers: Vec<(u64, f64)>, texts: Vec<(String, Option<i32>)>) {
+        let bits = |records: &[(u64, f64)]| records.iter().map(|(a, b)| (*a, b.to_bits())).collect::<Vec<_>>();
+        prop_assert_eq!(bits(&decode(frame(numbers.clone())).unwrap()), bits(&numbers));
+        prop_assert_eq!(decode::<(String, Option<i32>)>(frame(texts.clone())).unwrap(), texts);
+    }
+
+    #[test]
+    fn random_bytes_are_an_error(bytes: Vec<u8>) {
+        prop_assert!(decode::<u64>(bytes.clone()).is_err());
+        prop_assert!(decode::<String>(bytes).is_err());
+    }
+
+    #[test]
+    fn random_payloads_with_a_right_checksum_never_panic(payload: Vec<u8>, count in 0..40_u64) {
+        fn resealed<T: Record>(payload: &[u8], count: u64) -> Vec<u8> {
+            let mut bytes = frame(Vec::<T>::new());
+            bytes.extend(payload);
+            bytes[80..88].copy_from_slice(&count.to_le_bytes());
+            reseal(&mut bytes);
+            bytes
+        }
+        type Mixed = Vec<(String, Option<Vec<u16>>, char)>;
+        let numbers = decode::<[u8; 3]>(resealed::<[u8; 3]>(&payload, count));
+        prop_assert_eq!(numbers.is_ok(), payload.len() as u64 == 3 * count);
+        let _ = decode::<Mixed>(resealed::<Mixed>(&payload, count));
+    }
+}
