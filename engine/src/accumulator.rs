@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::id::DatasetId;
 use crate::task::{self, Updates};
 
+/// Adds one value to another.
+type Add<T> = Arc<dyn Fn(&mut T, T) + Send + Sync>;
 type Merge = Arc<dyn Fn(Box<dyn Any + Send>) + Send + Sync>;
 
 /// All accumulators of a context, and which places have been counted.
@@ -32,7 +34,7 @@ impl Accumulators {
     ) -> Accumulator<T> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let value = Arc::new(Mutex::new(empty.clone()));
-        let add: Arc<dyn Fn(&mut T, T) + Send + Sync> = Arc::new(add);
+        let add: Add<T> = Arc::new(add);
         let (total, merge) = (Arc::clone(&value), Arc::clone(&add));
         let merge: Merge = Arc::new(move |update| {
             if let Ok(update) = update.downcast::<T>() {
@@ -89,7 +91,7 @@ pub struct Accumulator<T> {
     id: u64,
     value: Arc<Mutex<T>>,
     empty: T,
-    add: Arc<dyn Fn(&mut T, T) + Send + Sync>,
+    add: Add<T>,
     _registration: Arc<Registration>,
 }
 

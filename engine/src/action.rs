@@ -214,7 +214,8 @@ impl<T: Record> Dataset<T> {
                 partition: partition as u64,
             };
             if let Ok(Some(block)) = context.resources.store.get(id, kind.codec) {
-                stream.map(|batch| batch.map(drop)).collect::<TaskResult<()>>()?;
+                let mut stream = stream;
+                stream.try_for_each(|batch| batch.map(drop))?;
                 return Ok(block.records::<T>()?);
             }
             Ok(kind.collect(stream)?.records::<T>()?)

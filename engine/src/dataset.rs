@@ -363,7 +363,7 @@ impl<T: Record> Dataset<T> {
     #[track_caller]
     pub fn random_split(&self, weights: &[f64], seed: u64) -> Result<Vec<Dataset<T>>> {
         let total: f64 = weights.iter().sum();
-        if weights.is_empty() || !total.is_finite() || weights.iter().any(|weight| !(*weight > 0.0)) {
+        if weights.is_empty() || !total.is_finite() || weights.iter().any(|weight| weight.is_nan() || *weight <= 0.0) {
             return Err(EngineError::invalid(
                 format!("`random_split` by weights {weights:?}"),
                 "give at least one weight, all of them positive and finite",

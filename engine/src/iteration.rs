@@ -16,7 +16,7 @@ pub struct Tallies(pub [f64; 4]);
 impl Tallies {
     /// The sum of two.
     #[must_use]
-    pub fn add(mut self, other: Self) -> Self {
+    pub fn plus(mut self, other: Self) -> Self {
         self.0.iter_mut().zip(other.0).for_each(|(sum, other)| *sum += other);
         self
     }

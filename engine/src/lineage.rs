@@ -109,15 +109,21 @@ pub trait BucketWriter {
 /// A step over single batches.
 pub type BatchStep = Box<dyn FnMut(AnyBatch) -> TaskResult<AnyBatch>>;
 
+/// Opens the step of one partition.
+pub type OpenStep = Arc<dyn Fn(&TaskContext, usize) -> BatchStep + Send + Sync>;
+
+/// Computes one partition from its input streams.
+pub type ComputeStreams = Arc<dyn Fn(&TaskContext, usize, Vec<AnyStream>) -> TaskResult<AnyStream> + Send + Sync>;
+
 /// How one partition is computed from the streams it depends on.
 #[derive(Clone)]
 pub enum Compute {
     /// Hands batches on untouched (union, coalesce).
     Pass,
     /// One batch in, one batch out; fused with its neighbours.
-    Batchwise(Arc<dyn Fn(&TaskContext, usize) -> BatchStep + Send + Sync>),
+    Batchwise(OpenStep),
     /// Anything else: one input stream for every parent partition or shuffle that the partition reads, in order.
-    Streams(Arc<dyn Fn(&TaskContext, usize, Vec<AnyStream>) -> TaskResult<AnyStream> + Send + Sync>),
+    Streams(ComputeStreams),
 }
 
 /// How keys are placed, compared to see whether two datasets lie alike.

@@ -104,6 +104,9 @@ impl<K: Key> Placed<K> {
     }
 }
 
+/// What [`Dataset::cogroup`] makes: a key with all its values on either side.
+pub type Cogrouped<K, V, W> = Dataset<(K, (Vec<V>, Vec<W>))>;
+
 impl<K: Key, V: Record> Dataset<(K, V)> {
     /// Combines the values of each key by `function`, which must be associative; on the writing side first.
     ///
@@ -201,17 +204,13 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// For each key of either dataset: all its values here, and all its values in `other`.
     #[track_caller]
-    pub fn cogroup<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, (Vec<V>, Vec<W>))> {
+    pub fn cogroup<W: Record>(&self, other: &Dataset<(K, W)>) -> Cogrouped<K, V, W> {
         self.cogroup_into(other, self.partitions().max(other.partitions()))
     }
 
     /// [`cogroup`](Self::cogroup) into a number of partitions.
     #[track_caller]
-    pub fn cogroup_into<W: Record>(
-        &self,
-        other: &Dataset<(K, W)>,
-        partitions: usize,
-    ) -> Dataset<(K, (Vec<V>, Vec<W>))> {
+    pub fn cogroup_into<W: Record>(&self, other: &Dataset<(K, W)>, partitions: usize) -> Cogrouped<K, V, W> {
         let placed = Placed::by_hash(partitions);
         let dependencies = vec![placed.bring(self, None).0, placed.bring(other, None).0];
         let compute = streams(|context, _, inputs| {

@@ -262,12 +262,15 @@ fn lanes<'scope>(
     stream
 }
 
+/// The updates of one step that have come, by lane.
+type Updates = BTreeMap<usize, (Tallies, Arc<Vec<f32>>)>;
+
 /// The shards of one worker.
 struct Owned {
     shared: Arc<Shared>,
     shards: Vec<OwnedShard>,
-    /// Updates that have come, by step and lane.
-    waiting: BTreeMap<u64, BTreeMap<usize, (Tallies, Arc<Vec<f32>>)>>,
+    /// What has come, by step.
+    waiting: BTreeMap<u64, Updates>,
     reports: Option<Sender<StepReport>>,
 }
 
@@ -330,7 +333,7 @@ impl Owned {
         let lanes = self.shared.iteration.lanes;
         let entry = self.waiting.first_entry().filter(|entry| entry.get().len() == lanes)?;
         let (step, updates) = entry.remove_entry();
-        let tallies = tree::fold(0..lanes, &mut |lane| updates[&lane].0, &mut Tallies::add)?;
+        let tallies = tree::fold(0..lanes, &mut |lane| updates[&lane].0, &mut Tallies::plus)?;
         let report = StepReport { step, tallies };
         let vectors: Vec<&[f32]> = updates.values().map(|(_, update)| update.as_slice()).collect();
         for shard in &mut self.shards {
