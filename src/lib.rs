@@ -18,7 +18,10 @@ pub use distdl_dl::{
     Activation, BatchReport, Dense, Input, Loss, Mnist, NeuralNetwork, Samples, Schedule, Training, TrainingOptions,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
-pub use distdl_engine::{Accumulator, Broadcast, Context, Dataset, EngineError, Iteration, Parameters, PartitionIter};
+pub use distdl_engine::{
+    Accumulator, Broadcast, Context, Dataset, EngineError, Iteration, Lane, LaneData, Parameters, PartitionIter,
+    Placement, ShardUpdate, StepReport, Tallies,
+};
 pub use distdl_storage::Level;
 
 /// What most programs need.

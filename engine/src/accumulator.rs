@@ -6,8 +6,7 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::id::DatasetId;
-use crate::task::{self, Updates};
+use crate::task::{self, Place, Updates};
 
 /// Adds one value to another.
 type Add<T> = Arc<dyn Fn(&mut T, T) + Send + Sync>;
@@ -22,7 +21,7 @@ pub(crate) struct Accumulators {
 
 struct Entry {
     merge: Merge,
-    counted: HashSet<(DatasetId, usize)>,
+    counted: HashSet<Place>,
 }
 
 impl Accumulators {
@@ -72,9 +71,9 @@ impl Accumulators {
             }
         }
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((id, dataset, partition), value) in all {
+        for ((id, place), value) in all {
             if let Some(entry) = entries.get_mut(&id)
-                && entry.counted.insert((dataset, partition))
+                && entry.counted.insert(place)
             {
                 (entry.merge)(value);
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::panic::Location;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,9 @@ impl<F: FnMut(&StepReport, &[f32], &mut [f32]) -> Result<()>> ShardUpdate for F 
     }
 }
 
+/// Tries to lock before a thread goes to sleep; about 100 microseconds.
+const WRITE_POLLS: usize = 4_000;
+
 /// The parameters of a job in this process: one flat vector that all its threads read in place.
 #[derive(Debug)]
 pub struct Parameters {
@@ -93,7 +96,16 @@ impl Parameters {
         self.values.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits for the other owners of this process, each of which writes for some microseconds: polling for that long is
+    /// cheaper than being put to sleep and woken.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Vec<f32>> {
+        for _ in 0..WRITE_POLLS {
+            match self.values.try_write() {
+                Ok(values) => return values,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
         self.values.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

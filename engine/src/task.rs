@@ -34,8 +34,19 @@ pub struct TaskContext {
     state: Rc<TaskState>,
 }
 
-/// Key of one accumulator's share from one partition of one dataset.
-pub type UpdateKey = (u64, DatasetId, usize);
+/// The place that added to an accumulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The operator.
+    pub dataset: DatasetId,
+    /// The partition of it; the parent's where the writing side of its shuffle ran.
+    pub partition: usize,
+    /// Whether it was the writing side of the operator's shuffle.
+    pub writing: bool,
+}
+
+/// Key of one accumulator's share from one place.
+pub type UpdateKey = (u64, Place);
 
 /// What closures added to accumulators, by the place that added it.
 pub type Updates = BTreeMap<UpdateKey, Box<dyn Any + Send>>;
@@ -43,6 +54,7 @@ pub type Updates = BTreeMap<UpdateKey, Box<dyn Any + Send>>;
 struct TaskState {
     node: Cell<DatasetId>,
     partition: Cell<usize>,
+    writing: Cell<bool>,
     updates: RefCell<Updates>,
     cancelled: Arc<AtomicBool>,
 }
@@ -68,7 +80,12 @@ pub(crate) fn add_update<T: Any + Send>(
     CURRENT.with_borrow(|current| {
         let Some(state) = current else { return false };
         let mut updates = state.updates.borrow_mut();
-        let key = (id, state.node.get(), state.partition.get());
+        let place = Place {
+            dataset: state.node.get(),
+            partition: state.partition.get(),
+            writing: state.writing.get(),
+        };
+        let key = (id, place);
         let slot = updates.entry(key).or_insert_with(|| Box::new(empty()));
         if let Some(slot) = slot.downcast_mut::<T>() {
             merge(slot, update);
@@ -92,6 +109,7 @@ impl TaskContext {
         let state = TaskState {
             node: Cell::new(dataset),
             partition: Cell::new(partition),
+            writing: Cell::new(false),
             updates: RefCell::default(),
             cancelled,
         };
@@ -121,12 +139,36 @@ impl TaskContext {
         (self.state.node.replace(node), self.state.partition.replace(partition))
     }
 
+    /// Until the answer is dropped, what runs is the writing side of `child`'s shuffle.
+    pub(crate) fn writing(&self, child: DatasetId) -> Writing {
+        let state = Rc::clone(&self.state);
+        let parent = state.node.replace(child);
+        state.writing.set(true);
+        Writing { state, parent }
+    }
+
     /// Fails once another task of the job has failed.
     pub(crate) fn check(&self) -> TaskResult<()> {
         if self.state.cancelled.load(Ordering::Relaxed) {
             Err(TaskError::Cancelled)
         } else {
             Ok(())
+        }
+    }
+}
+
+/// See [`TaskContext::writing`].
+pub(crate) struct Writing {
+    state: Rc<TaskState>,
+    parent: DatasetId,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        // A panic leaves the position where it happened, for the error that is made of it.
+        if !std::thread::panicking() {
+            self.state.node.set(self.parent);
+            self.state.writing.set(false);
         }
     }
 }

@@ -51,6 +51,14 @@ fn sum_block(vectors: &[&[f32]], lanes: Range<usize>, start: usize, sum: &mut [f
         }
         return;
     };
+    if lanes.len() == 2 {
+        // The commonest node by far: both parts are read once, the sum is written once.
+        let parts = vectors[lanes.start][block.clone()].iter().zip(&vectors[middle][block]);
+        sum.iter_mut()
+            .zip(parts)
+            .for_each(|(sum, (left, right))| *sum = left + right);
+        return;
+    }
     sum_block(vectors, lanes.start..middle, start, sum, scratch);
     if lanes.end - middle == 1 {
         add(sum, &vectors[middle][block]);

@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
@@ -113,8 +114,8 @@ pub fn run(
     });
     let (reports, received) = channel();
     let ended = start(workers, &shared, reports)?;
-    for report in received {
-        observe(&report);
+    for reports in received {
+        reports.iter().for_each(&mut *observe);
     }
     let _ = ended.recv();
     workers.check()?;
@@ -124,7 +125,7 @@ pub fn run(
     }
 }
 
-fn start(workers: &Workers, shared: &Arc<Shared>, reports: Sender<StepReport>) -> Result<Receiver<()>> {
+fn start(workers: &Workers, shared: &Arc<Shared>, reports: Sender<Vec<StepReport>>) -> Result<Receiver<()>> {
     let shared = Arc::clone(shared);
     // One sender a worker and no other, so that the driver's receiver disconnects when the last worker is done.
     let senders = Mutex::new(vec![reports; workers.count()]);
@@ -135,7 +136,7 @@ fn start(workers: &Workers, shared: &Arc<Shared>, reports: Sender<StepReport>) -
     }))
 }
 
-fn build(worker: &mut Worker, shared: &Arc<Shared>, reports: Sender<StepReport>) {
+fn build(worker: &mut Worker, shared: &Arc<Shared>, reports: Sender<Vec<StepReport>>) {
     let index = worker.index();
     worker.dataflow::<u64, _, _>(|scope| {
         let (handle, finished) = scope.feedback::<Vec<Finished>>(1);
@@ -271,7 +272,48 @@ struct Owned {
     shards: Vec<OwnedShard>,
     /// What has come, by step.
     waiting: BTreeMap<u64, Updates>,
-    reports: Option<Sender<StepReport>>,
+    reports: Reports,
+}
+
+/// Reports on their way to the driver, some at a time: waking it takes a core from a worker.
+struct Reports {
+    waiting: Vec<StepReport>,
+    sent: Instant,
+    driver: Option<Sender<Vec<StepReport>>>,
+}
+
+/// How long a report may wait for others while there are steps to come.
+const REPORT_DELAY: Duration = Duration::from_millis(5);
+
+impl Reports {
+    fn new(driver: Sender<Vec<StepReport>>) -> Self {
+        Self {
+            waiting: Vec::new(),
+            sent: Instant::now(),
+            driver: Some(driver),
+        }
+    }
+
+    fn push(&mut self, report: StepReport) {
+        self.waiting.push(report);
+        if self.sent.elapsed() >= REPORT_DELAY {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        self.sent = Instant::now();
+        let waiting = std::mem::take(&mut self.waiting);
+        if let (Some(driver), false) = (&self.driver, waiting.is_empty()) {
+            // The driver may have given up; then nobody wants the reports.
+            let _ = driver.send(waiting);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.send();
+        self.driver = None;
+    }
 }
 
 struct OwnedShard {
@@ -281,7 +323,7 @@ struct OwnedShard {
 }
 
 impl Owned {
-    fn new(shared: &Arc<Shared>, worker: usize, reports: Sender<StepReport>) -> Self {
+    fn new(shared: &Arc<Shared>, worker: usize, reports: Sender<Vec<StepReport>>) -> Self {
         let mut shards = Vec::new();
         for index in shared.placement.shards_of(worker) {
             if let Some(update) = shared.guarded("shard", index, || (shared.make_shard)(index)) {
@@ -298,7 +340,7 @@ impl Owned {
             shared: Arc::clone(shared),
             shards,
             waiting: BTreeMap::new(),
-            reports: Some(reports),
+            reports: Reports::new(reports),
         }
     }
 
@@ -339,11 +381,8 @@ impl Owned {
         for shard in &mut self.shards {
             shard.apply(&self.shared, &report, &vectors)?;
         }
-        if self.shards.first().is_some_and(|shard| shard.index == 0)
-            && let Some(reports) = &self.reports
-        {
-            // The driver may have given up; then nobody wants the report.
-            let _ = reports.send(report);
+        if self.shards.first().is_some_and(|shard| shard.index == 0) {
+            self.reports.push(report);
         }
         Some(step)
     }
@@ -409,7 +448,7 @@ fn apply<'scope>(
             if owned.shared.ended() || frontiers[0].frontier().is_empty() {
                 capabilities.clear();
                 owned.waiting.clear();
-                owned.reports = None;
+                owned.reports.finish();
             }
         }
     });

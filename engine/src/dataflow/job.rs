@@ -47,8 +47,11 @@ pub struct Job {
     pub resources: Arc<Resources>,
     /// The action.
     pub reduce: Reduce,
-    /// Set when the rest of the work has become pointless.
+    /// Set when the action has failed: everybody stops.
     pub cancelled: Arc<AtomicBool>,
+    /// Set when a block is lost that only a new plan can replace. What reads a shuffle then skips its work, since the
+    /// shuffle is not whole; the others go on, so that the next plan knows of every other loss.
+    pub incomplete: AtomicBool,
     /// For each stage: how many of its partitions have been claimed.
     pub claimed: Vec<AtomicUsize>,
     failure: Mutex<Option<EngineError>>,
@@ -64,9 +67,9 @@ impl Job {
         self.cancelled.store(true, Ordering::SeqCst);
     }
 
-    /// Ends this round without an error: what is missing will be planned again.
-    pub fn cut_short(&self) {
-        self.cancelled.store(true, Ordering::SeqCst);
+    /// Notes that this round cannot give every result: what is missing will be planned again.
+    pub fn lose(&self) {
+        self.incomplete.store(true, Ordering::SeqCst);
     }
 
     /// The stages that read `shuffle`, by index.
@@ -79,8 +82,9 @@ impl Job {
     }
 }
 
-/// Blocks may be lost this many times within one action before it gives up.
-const ROUNDS_MAX: usize = 16;
+/// Rounds that an action may take beyond one for each stage of its first plan. Each round finds all losses that do not
+/// hide behind another one, so that only blocks that are lost again and again can use them up.
+const EXTRA_ROUNDS_MAX: usize = 16;
 
 /// Computes `partitions` of the lineage's target, planning again for what blocks lost on the way have left missing.
 pub fn run(
@@ -100,26 +104,26 @@ pub fn run(
             partition: partition as u64,
         })
     };
-    for _ in 0..ROUNDS_MAX {
+    let (mut rounds, mut rounds_max) = (0, None);
+    loop {
         let finished: BTreeSet<usize> = outcome.results.keys().copied().collect();
         let Some(plan) = recover(lineage, partitions, &finished, &available) else {
             return Ok(outcome);
         };
+        if rounds == *rounds_max.get_or_insert(plan.stages.len() + EXTRA_ROUNDS_MAX) {
+            let missing = partitions
+                .iter()
+                .copied()
+                .filter(|partition| !finished.contains(partition));
+            return Err(EngineError::RecoveryExhausted {
+                dataset: lineage.target(),
+                partitions: missing.collect(),
+                rounds,
+            });
+        }
         run_once(workers, resources, lineage, plan, reduce, &mut outcome)?;
+        rounds += 1;
     }
-    let missing = partitions
-        .iter()
-        .copied()
-        .filter(|partition| !outcome.results.contains_key(partition));
-    let missing: Vec<usize> = missing.collect();
-    if missing.is_empty() {
-        return Ok(outcome);
-    }
-    Err(EngineError::RecoveryExhausted {
-        dataset: lineage.target(),
-        partitions: missing,
-        rounds: ROUNDS_MAX,
-    })
 }
 
 fn run_once(
@@ -138,6 +142,7 @@ fn run_once(
         resources: Arc::clone(resources),
         reduce: Arc::clone(reduce),
         cancelled: Arc::default(),
+        incomplete: AtomicBool::new(false),
         failure: Mutex::new(None),
     });
     let (events, received) = channel();

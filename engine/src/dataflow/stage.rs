@@ -125,10 +125,24 @@ struct Received {
 struct Running {
     context: TaskContext,
     partition: usize,
+    child: DatasetId,
     stream: AnyStream,
     writer: Box<dyn BucketWriter>,
     kind: RecordType,
     sequences: Vec<u64>,
+}
+
+impl Running {
+    /// Cuts a batch into buckets, or what is left if there is no more; the code that combines belongs to the child.
+    fn write(&mut self, tasks: &mut Tasks, batch: Option<AnyBatch>) {
+        let _writing = self.context.writing(self.child);
+        let (partition, kind, sequences) = (self.partition, self.kind, &mut self.sequences);
+        let mut emit = |bucket, batch| tasks.send_parcel(partition, bucket, batch, kind, sequences);
+        match batch {
+            Some(batch) => self.writer.write(batch, &mut emit),
+            None => self.writer.finish(&mut emit),
+        }
+    }
 }
 
 impl Tasks {
@@ -181,7 +195,7 @@ impl Tasks {
 
     /// Works for a while. Returns true when this worker has nothing left to do in this stage.
     fn turn(&mut self) -> bool {
-        if self.job.cancelled.load(Ordering::Relaxed) {
+        if self.job.cancelled.load(Ordering::Relaxed) || self.reads_incomplete_shuffles() {
             return true;
         }
         if self.running.is_some() {
@@ -191,6 +205,11 @@ impl Tasks {
         let Some(partition) = self.claim() else { return true };
         self.guarded(|tasks| tasks.begin(partition));
         false
+    }
+
+    /// Whether a shuffle may lack records. The loss is noted before the frontier lets this stage begin.
+    fn reads_incomplete_shuffles(&self) -> bool {
+        !self.stage().reads.is_empty() && self.job.incomplete.load(Ordering::SeqCst)
     }
 
     fn claim(&mut self) -> Option<usize> {
@@ -208,12 +227,12 @@ impl Tasks {
         self.events = None;
     }
 
-    /// Runs a piece of a task; a panic or an error in it ends the job, a lost block cuts the round short.
+    /// Runs a piece of a task; a panic or an error in it ends the job, a lost block leaves the round incomplete.
     fn guarded(&mut self, work: impl FnOnce(&mut Self) -> TaskResult<()>) {
         match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(Ok(()) | Err(TaskError::Cancelled)) => {}
             Ok(Err(TaskError::Failed(error))) => self.job.fail(error),
-            Ok(Err(TaskError::Lost(_))) => self.job.cut_short(),
+            Ok(Err(TaskError::Lost(_))) => self.job.lose(),
             // Panics of user code were turned into errors where their operator is known: this one is ours.
             Err(panic) => self.job.fail(EngineError::WorkersStopped {
                 reason: panic_text(panic.as_ref()),
@@ -239,11 +258,16 @@ impl Tasks {
         };
         let exchange = Arc::clone(exchange);
         let stream = self.attempt(&context, |tasks| tasks.open(&context, partition))?;
+        if self.job.incomplete.load(Ordering::SeqCst) {
+            // Nobody will read the buckets; opening has shown whether this partition's blocks are there.
+            return Ok(());
+        }
         let writer = exchange.writer(partition, self.job.resources.batch_records);
         let sequences = vec![0; exchange.buckets()];
         self.running = Some(Running {
             context,
             partition,
+            child: shuffle.child,
             stream,
             writer,
             kind: exchange.record_type(),
@@ -280,21 +304,11 @@ impl Tasks {
         let context = running.context.clone();
         let (running, ended) = self.attempt(&context, |tasks| {
             for _ in 0..BATCHES_PER_TURN {
-                match running.stream.next() {
-                    Some(batch) => {
-                        let batch = batch?;
-                        let (sequences, kind) = (&mut running.sequences, running.kind);
-                        let mut emit =
-                            |bucket, batch| tasks.send_parcel(running.partition, bucket, batch, kind, sequences);
-                        running.writer.write(batch, &mut emit);
-                    }
-                    None => {
-                        let (sequences, kind) = (&mut running.sequences, running.kind);
-                        let mut emit =
-                            |bucket, batch| tasks.send_parcel(running.partition, bucket, batch, kind, sequences);
-                        running.writer.finish(&mut emit);
-                        return Ok((running, true));
-                    }
+                let batch = running.stream.next().transpose()?;
+                let ended = batch.is_none();
+                running.write(tasks, batch);
+                if ended {
+                    return Ok((running, true));
                 }
             }
             Ok((running, false))

@@ -1,0 +1,68 @@
+//! What the benches share: the machine's name, quantiles, a counter-based source of numbers.
+
+#![allow(dead_code, unreachable_pub, reason = "every bench uses a part of this")]
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+/// Minimum, median and maximum of some measurements, in seconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Spread {
+    pub min_seconds: f64,
+    pub median_seconds: f64,
+    pub max_seconds: f64,
+    pub runs: usize,
+}
+
+/// Sorts measurements out.
+pub fn spread(mut seconds: Vec<f64>) -> Spread {
+    seconds.sort_by(f64::total_cmp);
+    Spread {
+        min_seconds: seconds[0],
+        median_seconds: seconds[seconds.len() / 2],
+        max_seconds: seconds[seconds.len() - 1],
+        runs: seconds.len(),
+    }
+}
+
+/// Runs `work` once to warm up and `runs` times for the record.
+pub fn measure<R>(runs: usize, mut work: impl FnMut() -> R) -> (Spread, R) {
+    let mut result = work();
+    let seconds = (0..runs.max(1)).map(|_| {
+        let start = Instant::now();
+        result = work();
+        start.elapsed().as_secs_f64()
+    });
+    (spread(seconds.collect()), result)
+}
+
+/// The processor, the number of cores, and the system, for the record.
+pub fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1).map(str::to_owned));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "{}, {cores} cores, {}",
+        name.unwrap_or_else(|| "unknown CPU".into()),
+        std::env::consts::OS
+    )
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014) of a counter: the same numbers as the peers' scripts make.
+pub fn mix(counter: u64) -> u64 {
+    let mut z = counter.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// Prints one figure as a JSON line.
+pub fn emit(figure: &impl Serialize) {
+    match serde_json::to_string(figure) {
+        Ok(line) => println!("{line}"),
+        Err(error) => eprintln!("cannot write a figure: {error}"),
+    }
+}

@@ -1,0 +1,204 @@
+//! Shuffles: the jobs of the Spark peer, of the same sizes and over the same numbers.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::{Spread, emit, machine, measure, mix};
+use distdl::prelude::*;
+use serde::Serialize;
+
+/// Measures shuffles.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    flags: Flags,
+    /// Pairs to reduce to a million keys.
+    #[arg(long, default_value_t = 20_000_000)]
+    pairs: u64,
+    /// Pairs to sort.
+    #[arg(long, default_value_t = 10_000_000)]
+    sort: u64,
+    /// Pairs on each side of the join.
+    #[arg(long, default_value_t = 5_000_000)]
+    join: u64,
+    /// Text of space-separated words; made in a temporary folder, 200 MB, if not given.
+    #[arg(long)]
+    words: Option<PathBuf>,
+    /// Partitions.
+    #[arg(long, default_value_t = 2)]
+    partitions: usize,
+    /// Repetitions after a warm-up.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Jobs to run, by name.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "reduce_by_key,word_count,sort_by_key,join"
+    )]
+    only: Vec<String>,
+    /// Passed by `cargo bench`; means nothing here.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    bench: &'static str,
+    job: &'static str,
+    threads: usize,
+    partitions: usize,
+    records: u64,
+    check: String,
+    #[serde(flatten)]
+    spread: Spread,
+    peak_memory_bytes: u64,
+    machine: String,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    distdl::run(arguments.flags.config(), |context| {
+        for (job, records, work) in JOBS {
+            if arguments.only.iter().any(|only| only == job) {
+                // The word count's text is made once, before the clock runs.
+                let prepared = prepare(job, &arguments)?;
+                let (spread, check) = measure(arguments.runs, || work(context, &arguments, &prepared));
+                emit(&Figure {
+                    bench: "shuffle",
+                    job,
+                    threads: context.config().threads,
+                    partitions: arguments.partitions,
+                    records: records(&arguments),
+                    check: check?,
+                    spread,
+                    peak_memory_bytes: peak_memory_bytes(),
+                    machine: machine(),
+                });
+            }
+        }
+        Ok(())
+    })
+}
+
+type Work = fn(&Context, &Arguments, &Prepared) -> Result<String, Failure>;
+type Job = (&'static str, fn(&Arguments) -> u64, Work);
+
+const JOBS: [Job; 4] = [
+    ("reduce_by_key", |arguments| arguments.pairs, reduce_by_key),
+    ("word_count", |_| 0, word_count),
+    ("sort_by_key", |arguments| arguments.sort, sort_by_key),
+    ("join", |arguments| 2 * arguments.join, join),
+];
+
+/// Sums pairs into a million keys and counts those.
+fn reduce_by_key(context: &Context, arguments: &Arguments, _: &Prepared) -> Result<String, Failure> {
+    let pairs = context
+        .range(0..arguments.pairs, arguments.partitions)
+        .map(|i| (mix(i) % 1_000_000, i));
+    Ok(pairs.reduce_by_key(u64::wrapping_add).count()?.to_string())
+}
+
+/// Counts the different words of a text.
+fn word_count(context: &Context, arguments: &Arguments, prepared: &Prepared) -> Result<String, Failure> {
+    let path = prepared.words.to_string_lossy();
+    let words = context.text_file(&path, arguments.partitions)?.flat_map(|line| {
+        let words: Vec<(String, u64)> = line.split(' ').map(|word| (word.to_owned(), 1)).collect();
+        words
+    });
+    Ok(words.reduce_by_key(|left, right| left + right).count()?.to_string())
+}
+
+/// Sorts pairs by random keys and checks the order.
+fn sort_by_key(context: &Context, arguments: &Arguments, _: &Prepared) -> Result<String, Failure> {
+    let pairs = context
+        .range(0..arguments.sort, arguments.partitions)
+        .map(|i| (mix(i), i));
+    let sorted = pairs.sort_by_key().run_partitions(|_, records| {
+        let (mut last, mut count, mut ordered) = (0, 0u64, true);
+        for (key, _) in records {
+            ordered &= key >= last;
+            (last, count) = (key, count + 1);
+        }
+        Ok((count, ordered))
+    })?;
+    let count: u64 = sorted.iter().map(|(count, _)| count).sum();
+    Ok(format!("{count} {}", sorted.iter().all(|(_, ordered)| *ordered)))
+}
+
+/// Joins two datasets with the same keys in another order and counts the pairs.
+fn join(context: &Context, arguments: &Arguments, _: &Prepared) -> Result<String, Failure> {
+    let count = arguments.join;
+    let left = context.range(0..count, arguments.partitions).map(|i| (mix(i), i));
+    let right = context
+        .range(0..count, arguments.partitions)
+        .map(move |i| (mix(count - 1 - i), i));
+    Ok(left.join(&right).count()?.to_string())
+}
+
+/// What lies ready before a job is timed.
+struct Prepared {
+    words: PathBuf,
+    _folder: Option<tempfile::TempDir>,
+}
+
+fn prepare(job: &str, arguments: &Arguments) -> Result<Prepared, Failure> {
+    match &arguments.words {
+        Some(words) => Ok(Prepared {
+            words: words.clone(),
+            _folder: None,
+        }),
+        None if job != "word_count" => Ok(Prepared {
+            words: PathBuf::new(),
+            _folder: None,
+        }),
+        None => {
+            let folder = tempfile::tempdir()?;
+            let words = folder.path().join("words.txt");
+            std::fs::write(&words, text())?;
+            Ok(Prepared {
+                words,
+                _folder: Some(folder),
+            })
+        }
+    }
+}
+
+/// 200 MB of words, the n-th of which comes with a probability proportional to 1/n.
+fn text() -> String {
+    let word = |rank: u64| {
+        let length = 2 + mix(rank) % 9;
+        (0..length)
+            .map(|at| char::from(b'a' + (mix(rank * 16 + at) % 26) as u8))
+            .collect::<String>()
+    };
+    let words: Vec<String> = (0..100_000).map(word).collect();
+    let mut text = String::with_capacity(200_000_100);
+    let mut counter = 0;
+    while text.len() < 200_000_000 {
+        // The inverse of the distribution function ln(n) / ln(N) of a Zipf law over N words.
+        let uniform = (mix(counter) >> 11) as f64 / (1u64 << 53) as f64;
+        let rank = (words.len() as f64).powf(uniform) as usize - 1;
+        text.push_str(&words[rank.min(words.len() - 1)]);
+        counter += 1;
+        text.push(if counter.is_multiple_of(12) { '\n' } else { ' ' });
+    }
+    text
+}
+
+/// The most memory that this process has held so far, where the system tells.
+fn peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| {
+        line.strip_prefix("VmHWM:")?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse()
+            .ok()
+    });
+    peak.map_or(0, |kibibytes: u64| kibibytes * 1024)
+}
