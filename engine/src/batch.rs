@@ -285,15 +285,37 @@ impl RecordType {
 }
 
 fn collect<T: Record>(stream: AnyStream) -> TaskResult<Block> {
-    let mut records: Vec<T> = Vec::new();
+    let mut owned: Vec<T> = Vec::new();
+    // Batches that are neighbours in one block, so far: the whole block if nothing else comes.
+    let mut shared: Option<(Records<T>, usize)> = None;
     for batch in typed_batches::<T>(stream) {
-        match batch? {
-            Batch::Owned(mut batch) if records.is_empty() => std::mem::swap(&mut records, &mut batch),
-            batch => batch.for_each(|record| records.push(record)),
+        match (batch?, &mut shared) {
+            (Batch::Shared { records, range }, None) if owned.is_empty() && range.start == 0 => {
+                shared = Some((records, range.end));
+            }
+            (Batch::Shared { records, range }, Some((whole, end)))
+                if records.as_ptr() == whole.as_ptr() && range.start == *end =>
+            {
+                *end = range.end;
+            }
+            (batch, earlier) => {
+                if let Some((records, end)) = earlier.take() {
+                    owned.extend_from_slice(&records[..end]);
+                }
+                match batch {
+                    Batch::Owned(batch) if owned.is_empty() => owned = batch,
+                    batch => batch.for_each(|record| owned.push(record)),
+                }
+            }
         }
     }
-    records.shrink_to_fit();
-    Ok(Block::new(records))
+    match shared {
+        Some((records, end)) if end == records.len() => return Ok(Block::from_records(records)),
+        Some((records, end)) => owned.extend_from_slice(&records[..end]),
+        None => {}
+    }
+    owned.shrink_to_fit();
+    Ok(Block::new(owned))
 }
 
 fn stream<T: Record>(block: Block, batch_records: usize) -> Result<AnyStream> {
