@@ -42,6 +42,16 @@ fn main() -> ExitCode {
 }
 
 fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(folder) = arguments.model_out.as_ref().and_then(|path| path.parent()) {
+        // Better now than after training.
+        if !folder.as_os_str().is_empty() && !folder.is_dir() {
+            return Err(format!(
+                "--model-out: {} is not a folder; create it or name another",
+                folder.display()
+            )
+            .into());
+        }
+    }
     let Mnist { train, test } = Mnist::open(&arguments.data)?;
     let train = context
         .parallelize(train.split(arguments.lanes.max(1))?, arguments.lanes)

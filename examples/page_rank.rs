@@ -3,6 +3,7 @@
 //! The formula is that of Brin and Page (1998), scaled so that all ranks sum to 1. A page without links counts as one
 //! that links to itself, so that no rank gets lost.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -68,12 +69,13 @@ fn rank(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     }
     // Ranks are not negative, and the bits of such floats are ordered as they are.
     let highest = ranks.map(|(page, rank): (u32, f64)| (rank.to_bits(), page)).top(10)?;
+    let mut output = std::io::stdout();
     for (bits, page) in highest {
         let rank = f64::from_bits(bits);
         if context.config().json {
-            println!("{}", serde_json::json!({ "page": page, "rank": rank }));
+            writeln!(output, "{}", serde_json::json!({ "page": page, "rank": rank }))?;
         } else {
-            println!("{page:>10}  {rank:.9}");
+            writeln!(output, "{page:>10}  {rank:.9}")?;
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Counts the words of text files: `cargo run --release --example word_count -- 'docs/*.md' README.md`.
 
 use std::cmp::Reverse;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -47,11 +48,12 @@ fn count(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         .cache();
     // Largest count first; words of one count in the order of the alphabet.
     let most_frequent = counts.map(|(word, count)| (count, Reverse(word))).top(arguments.top)?;
+    let mut output = std::io::stdout();
     for (count, Reverse(word)) in most_frequent {
         if context.config().json {
-            println!("{}", serde_json::json!({ "word": word, "count": count }));
+            writeln!(output, "{}", serde_json::json!({ "word": word, "count": count }))?;
         } else {
-            println!("{count:>8}  {word}");
+            writeln!(output, "{count:>8}  {word}")?;
         }
     }
     if let Some(folder) = &arguments.save_to {

@@ -1,8 +1,8 @@
-//! DistDL: datasets with lineage on timely dataflow, and deep learning on the same partitions.
+//! Datasets with lineage on timely dataflow, and deep learning on the same partitions.
 //!
-//! This crate is the facade: the engine, the deep-learning layer and the storage layer under one name, a prelude, and
-//! what programs share ([`run`], [`report`]). Start with [`Context`] and [`Dataset`] for pipelines, with
-//! [`NeuralNetwork`] and [`Training`] for networks.
+//! This crate is the facade: storage, engine and deep-learning layer under one name, a prelude, and what programs share
+//! ([`run`], [`report`]). Begin with [`Context`] and [`Dataset`] for pipelines, [`NeuralNetwork`] and [`Training`] for
+//! networks. What follows is the README.
 #![doc = include_str!("../README.md")]
 
 pub mod report;
@@ -15,7 +15,8 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activation, BatchReport, Dense, Input, Loss, Mnist, NeuralNetwork, Samples, Schedule, Training, TrainingOptions,
+    Activation, BatchReport, Dense, Features, Input, Loss, Mnist, NeuralNetwork, SampleTargets, Samples, Schedule,
+    Training, TrainingOptions,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::{
@@ -28,8 +29,8 @@ pub use distdl_storage::Level;
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
-        Activation, Config, Context, Dataset, Dense, Failure, Flags, Input, Level, Loss, Mnist, NeuralNetwork, Samples,
-        Schedule, Training, TrainingOptions, run,
+        Activation, Config, Context, Dataset, Dense, Failure, Features, Flags, Input, Level, Loss, Mnist,
+        NeuralNetwork, SampleTargets, Samples, Schedule, Training, TrainingOptions, run,
     };
 }
 

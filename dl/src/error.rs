@@ -96,7 +96,7 @@ pub enum Error {
         remedy: &'static str,
     },
     /// A model file does not fit the network.
-    #[error("model file {}: {problem}", path.display())]
+    #[error("model file {}: {problem}; build the network that it was saved from, or name another file", path.display())]
     ModelFile {
         /// The file.
         path: PathBuf,
@@ -110,7 +110,7 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] distdl_engine::EngineError),
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}; {}", path.display(), remedy(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -119,6 +119,18 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+fn remedy(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match source.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => "check the path",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "give the right to it, or name another path",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "free space, or name another path"
+        }
+        _ => "try again, or name another path",
+    }
 }
 
 /// Checks that `what` has exactly `expected` elements.

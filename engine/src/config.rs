@@ -45,7 +45,7 @@ pub struct Config {
     pub seed: u64,
     /// Whether bars of progress are drawn on the standard error stream. Default: if that is a terminal.
     pub progress: Progress,
-    /// Whether a program's report is one JSON line instead of text for people. Default: no.
+    /// Whether a program's report is JSON, an object a line, instead of text for people. Default: no.
     pub json: bool,
     /// Records that an operator handles at a time. Default: 1024.
     pub batch_records: usize,
@@ -68,23 +68,24 @@ pub enum Progress {
 #[command(next_help_heading = "DistDL")]
 pub struct Flags {
     /// Read this configuration file [default: distdl.toml, if it is in the current folder]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Run this many worker threads [default: one for each core]
-    #[arg(long, value_name = "COUNT", value_parser = flag(threads, COUNT_OF_THREADS))]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = flag(threads, COUNT_OF_THREADS))]
     pub threads: Option<usize>,
     /// Keep at most this much of the data in memory, such as 512MB or 2GiB [default: half of the memory]
-    #[arg(long, value_name = "SIZE", value_parser = flag(size, SIZE))]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = flag(size, SIZE))]
     pub memory: Option<u64>,
     /// Key of all random numbers; the same seed gives the same result [default: 0]
-    #[arg(long, value_name = "NUMBER", value_parser = flag(number, SEED))]
+    #[arg(long, global = true, value_name = "NUMBER", value_parser = flag(number, SEED))]
     pub seed: Option<u64>,
     /// When to draw bars of progress [default: auto]
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, global = true, value_name = "WHEN")]
     pub progress: Option<Progress>,
-    /// Print one JSON line instead of text for people
+    /// Print JSON, an object a line, instead of text for people
     #[arg(
         long,
+        global = true,
         value_name = "BOOL",
         num_args = 0..=1,
         require_equals = true,

@@ -1,0 +1,121 @@
+//! What other processes would see: the same results when workers exchange bytes instead of pointers.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::*;
+use crate::dataset::Dataset;
+use crate::iteration::{Iteration, Lane, Parameters, Placement, ShardUpdate, StepReport, Tallies};
+
+/// A record that no codec can copy as plain memory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+enum Name {
+    Nothing,
+    Text(String),
+    Nested(Vec<Option<u32>>, BTreeMap<u8, String>),
+}
+
+fn name(x: u64) -> Name {
+    match x % 3 {
+        0 => Name::Nothing,
+        1 => Name::Text(format!("n{}", x % 7)),
+        _ => Name::Nested(vec![None, Some((x % 5) as u32)], BTreeMap::from([(1, x.to_string())])),
+    }
+}
+
+fn context(threads: usize, batch_records: usize, transport: Transport) -> Context {
+    let config = Config {
+        batch_records,
+        ..Config::default()
+    };
+    let store = BlockStore::new(StoreOptions::default()).unwrap();
+    Context::assemble(config.with_threads(threads), store, transport).unwrap()
+}
+
+/// Every way through a shuffle, as text.
+fn pipelines(context: &Context, length: u64, partitions: usize) -> Vec<String> {
+    fn text<T: distdl_storage::Record + std::fmt::Debug>(dataset: &Dataset<T>) -> String {
+        format!("{:?}", dataset.collect().unwrap())
+    }
+    let numbers = context.range(0..length, 5);
+    let named = numbers.map(|x| (name(x), x));
+    let grouped = named.group_by_key_into(partitions).cache();
+    let sums = named.map_values(|x| 1.0 / (1.0 + x as f32)).reduce_by_key_into(|a, b| a + b, partitions);
+    vec![
+        text(&grouped),
+        text(&grouped.map(|(name, values)| (values.len() as u64, name)).sort_by_key_into(partitions)),
+        text(&sums),
+        text(&sums.join(&grouped)),
+        text(&named.cogroup_into(&numbers.map(|x| (name(x + 1), vec![x; 2])), partitions)),
+        text(&numbers.map(name).distinct_into(partitions)),
+        text(&numbers.map(|x| (x as u8, [x; 2])).repartition(partitions)),
+        // One shuffle with two readers, and one bucket with two.
+        text(&sums.union(&sums.map_values(|sum| sum + 1.0)).coalesce(2)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pipelines_over_bytes_give_the_same(
+        threads in 2..=3usize,
+        length in 0..120u64,
+        partitions in 1..5usize,
+        batch_records in prop_oneof![1..5usize, Just(1024)],
+    ) {
+        let run = |transport| pipelines(&context(threads, batch_records, transport), length, partitions);
+        prop_assert_eq!(run(Transport::Bytes), run(Transport::Pointers));
+    }
+
+    #[test]
+    fn an_iteration_over_bytes_gives_the_same_bits(
+        lanes in prop::collection::vec(0..3usize, 1..5),
+        shards in prop::collection::vec(0..3usize, 1..4),
+    ) {
+        let run = |transport| train(&context(3, 8, transport), lanes.clone(), shards.clone());
+        prop_assert_eq!(run(Transport::Bytes), run(Transport::Pointers));
+    }
+}
+
+fn train(context: &Context, lanes: Vec<usize>, shards: Vec<usize>) -> Vec<u32> {
+    let parameters = Arc::new(Parameters::new((0..17).map(|index| index as f32 * 0.3).collect()));
+    let make_lane = |lane: usize| -> Result<Box<dyn Lane>> {
+        Ok(Box::new(move |step: u64, parameters: &[f32], update: &mut [f32]| {
+            for (value, parameter) in update.iter_mut().zip(parameters) {
+                *value = (parameter + lane as f32) / (3.0 + step as f32);
+            }
+            Ok(Tallies([1.0, 0.1 * lane as f64, 0.0, 0.0]))
+        }))
+    };
+    let make_shard = |_| -> Result<Box<dyn ShardUpdate>> {
+        Ok(Box::new(|report: &StepReport, sum: &[f32], parameters: &mut [f32]| {
+            for (parameter, sum) in parameters.iter_mut().zip(sum) {
+                *parameter -= 0.1 * sum + report.tallies.0[1] as f32;
+            }
+            Ok(())
+        }))
+    };
+    let iteration = Iteration::new(lanes.len(), 6)
+        .with_shards(shards.len())
+        .with_placement(Placement { lanes, shards });
+    let mut steps = Vec::new();
+    let observe = &mut |report: &StepReport| steps.push(report.step);
+    context.iterate(iteration, &parameters, Arc::new(make_lane), Arc::new(make_shard), observe).unwrap();
+    assert_eq!(steps, [0, 1, 2, 3, 4, 5]);
+    parameters.read().iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn a_panic_over_bytes_is_an_error_and_the_workers_go_on() {
+    let context = context(2, 2, Transport::Bytes);
+    let numbers = context.range(0..50, 4).map(|x| (x % 5, x));
+    let bad = numbers.reduce_by_key(|_, _| panic!("no"));
+    assert!(matches!(bad.count(), Err(EngineError::Panic { .. })));
+    assert_eq!(numbers.group_by_key().count().unwrap(), 5);
+}

@@ -1,0 +1,44 @@
+//! Contexts, blocks and drawn values that all tests share.
+
+use distdl::engine::DatasetId;
+use distdl::storage::BlockId;
+use distdl::{Config, Context, Level};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+pub(crate) fn context(threads: usize) -> Context {
+    Context::new(Config::default().with_threads(threads)).unwrap()
+}
+
+pub(crate) fn small_batches(threads: usize, batch_records: usize) -> Context {
+    let config = Config {
+        batch_records,
+        ..Config::default()
+    };
+    Context::new(config.with_threads(threads)).unwrap()
+}
+
+/// Failing cases are printed with their seed; no file is written.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+pub(crate) fn block(dataset: DatasetId, partition: usize) -> BlockId {
+    BlockId {
+        dataset: dataset.0,
+        partition: partition as u64,
+    }
+}
+
+pub(crate) fn levels() -> impl Strategy<Value = Level> {
+    select(vec![Level::Memory, Level::Disk, Level::MemoryAndDisk])
+}
+
+/// Records in a batch: such that batches end everywhere, and the default.
+pub(crate) fn batch_records() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 1..=7usize, 1 => Just(1024)]
+}

@@ -1,0 +1,18 @@
+//! What DistDL promises, tested from outside: every operation against a plain program on vectors, loss of blocks at any
+//! moment, deep lineages, planning, panics, training and iteration.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+mod oracle;
+mod pipelines;
+
+mod accumulators;
+mod depth;
+mod iteration;
+mod losses;
+mod operations;
+mod panics;
+mod planning;
+mod saving;
+mod sources;
+mod training;

@@ -1,0 +1,214 @@
+//! Every operation and action against the oracle, for drawn data, partitions, threads, batches and memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use distdl::{Config, Context, EngineError};
+use proptest::prelude::*;
+
+use crate::common::{batch_records, cases, context, small_batches};
+use crate::oracle::{Row, compose, digest};
+use crate::pipelines::{Both, build, partitions_of, steps};
+
+fn engine(threads: usize, batch_records: usize, memory_bytes_max: u64) -> Context {
+    let config = Config {
+        batch_records,
+        memory_bytes_max,
+        ..Config::default()
+    };
+    Context::new(config.with_threads(threads)).unwrap()
+}
+
+proptest! {
+    #![proptest_config(cases(96))]
+
+    #[test]
+    fn pipelines_give_what_plain_vectors_give(
+        steps in steps(12),
+        batch_records in batch_records(),
+        memory_bytes_max in prop_oneof![Just(400u64), Just(1 << 30)],
+    ) {
+        let mut first: Option<Vec<Vec<Row>>> = None;
+        for threads in 1..=3 {
+            let engine = engine(threads, batch_records, memory_bytes_max);
+            let Both { dataset, expected } = build(&engine, &steps);
+            prop_assert_eq!(&partitions_of(&dataset), &expected);
+            prop_assert_eq!(&dataset.collect().unwrap(), &expected.concat(), "the second action");
+            let first = first.get_or_insert_with(|| expected.clone());
+            prop_assert_eq!(first, &expected, "{} threads", threads);
+            drop(dataset);
+            prop_assert_eq!(engine.live_datasets(), 0);
+            prop_assert!(engine.store().ids().is_empty());
+        }
+    }
+
+    #[test]
+    fn actions_give_what_plain_vectors_give(
+        steps in steps(5),
+        threads in 1..=3usize,
+        batch_records in batch_records(),
+        count in 0..40usize,
+        key in 0..12u64,
+    ) {
+        let engine = engine(threads, batch_records, 1 << 30);
+        actions(&build(&engine, &steps), count, key);
+    }
+}
+
+fn actions(Both { dataset, expected }: &Both, count: usize, key: u64) {
+    let rows = expected.concat();
+    assert_eq!(dataset.count().unwrap(), rows.len() as u64);
+    match rows.first() {
+        Some(row) => assert_eq!(dataset.first().unwrap(), *row),
+        None => assert!(matches!(
+            dataset.first(),
+            Err(EngineError::Empty { action: "first", .. })
+        )),
+    }
+    assert_eq!(dataset.take(count).unwrap(), rows[..count.min(rows.len())]);
+    let mut largest = rows.clone();
+    largest.sort_unstable_by(|left, right| right.cmp(left));
+    largest.truncate(count);
+    assert_eq!(dataset.top(count).unwrap(), largest);
+    let values = dataset.values();
+    let plain = || rows.iter().map(|(_, value)| *value);
+    assert_eq!(values.reduce(compose).unwrap(), plain().reduce(compose));
+    let zeros = 11 * (expected.len() as u64 + 1);
+    assert_eq!(
+        values.fold(11, u64::wrapping_add).unwrap(),
+        plain().fold(zeros, u64::wrapping_add)
+    );
+    let add = |mut values: Vec<u64>, value| {
+        values.push(value);
+        values
+    };
+    let append = |mut left: Vec<u64>, right: Vec<u64>| {
+        left.extend(right);
+        left
+    };
+    assert_eq!(
+        values.aggregate(vec![], add, append).unwrap(),
+        plain().collect::<Vec<_>>()
+    );
+    assert_eq!(
+        values.tree_aggregate(vec![], add, append).unwrap(),
+        plain().collect::<Vec<_>>()
+    );
+    let mut counts: HashMap<u64, u64> = HashMap::new();
+    rows.iter().for_each(|(key, _)| *counts.entry(*key).or_default() += 1);
+    assert_eq!(dataset.count_by_key().unwrap(), counts);
+    let found: Vec<u64> = rows.iter().filter(|row| row.0 == key).map(|row| row.1).collect();
+    assert_eq!(dataset.lookup(&key).unwrap(), found);
+    let seen = Arc::new(Mutex::new(vec![Vec::new(); expected.len()]));
+    let into = Arc::clone(&seen);
+    dataset
+        .for_each_partition(move |partition, rows| into.lock().unwrap()[partition].extend(rows))
+        .unwrap();
+    assert_eq!(*seen.lock().unwrap(), *expected);
+    let slices = dataset.partition_records().unwrap();
+    assert_eq!(slices.iter().map(|rows| rows.to_vec()).collect::<Vec<_>>(), *expected);
+}
+
+#[test]
+fn lookup_by_a_placed_key_computes_one_partition() {
+    let engine = context(2);
+    let placed = engine.range(0..300, 4).map(|x| (x % 100, x)).group_by_key_into(7);
+    let before = engine.metrics().tasks();
+    assert_eq!(placed.lookup(&42).unwrap(), [vec![42, 142, 242]]);
+    assert_eq!(engine.metrics().tasks() - before, 4 + 1);
+}
+
+#[test]
+fn take_computes_no_more_partitions_than_it_needs() {
+    let engine = context(2);
+    let numbers = engine.range(0..1000, 100);
+    let before = engine.metrics().tasks();
+    assert_eq!(numbers.take(7).unwrap(), [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(engine.metrics().tasks() - before, 1);
+    assert_eq!(numbers.take(50).unwrap(), (0..50).collect::<Vec<_>>());
+    assert_eq!(engine.metrics().tasks() - before, 1 + 1 + 4);
+}
+
+#[test]
+fn an_iterator_that_has_ended_is_not_asked_again() {
+    let rows: Vec<u64> = vec![1, 2, 9, 3, 9, 4];
+    let until_nine = |rows: distdl::PartitionIter<u64>| rows.map_while(|x| (x < 9).then_some(x));
+    for batch_records in [1, 2, 3, 4, 1024] {
+        let engine = small_batches(1, batch_records);
+        let taken = engine.parallelize(rows.clone(), 1).map_partitions(until_nine);
+        assert_eq!(taken.collect().unwrap(), [1, 2], "batches of {batch_records}");
+    }
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused() {
+    let engine = context(1);
+    let rows = engine.range(0..9, 3);
+    let refused = |result: Result<(), EngineError>| assert!(matches!(result, Err(EngineError::Invalid { .. })));
+    refused(rows.zip(&engine.range(0..9, 2)).map(drop));
+    refused(rows.batch(0).map(drop));
+    for fraction in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+        refused(rows.sample(fraction, 0).map(drop));
+        refused(rows.random_split(&[1.0, fraction.min(0.0)], 0).map(drop));
+    }
+    refused(rows.random_split(&[], 0).map(drop));
+    refused(rows.random_split(&[1.0, f64::NAN], 0).map(drop));
+}
+
+#[test]
+fn a_zip_of_unlike_partitions_is_an_error_that_names_the_first_such_partition() {
+    for (threads, batch_records) in [(1, 2), (2, 1024)] {
+        let engine = small_batches(threads, batch_records);
+        let left = engine.range(0..30, 3);
+        for right in [
+            left.filter(|x| *x != 15),
+            left.flat_map(|x| vec![x; if x == 15 { 2 } else { 1 }]),
+        ] {
+            match left.zip(&right).unwrap().count() {
+                Err(EngineError::Operator {
+                    operator, partition, ..
+                }) => {
+                    assert_eq!((operator.as_str(), partition), ("zip", 1));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(left.count().unwrap(), 30);
+    }
+}
+
+#[test]
+fn float_sums_have_the_same_bits_for_any_number_of_threads() {
+    let sums = |threads| {
+        let engine = small_batches(threads, 3);
+        let values = engine.range(0..5000, 11).map(|x| (x % 13, 1.0 / (1.0 + x as f32)));
+        let sums = values.reduce_by_key(|left, right| left + right).collect().unwrap();
+        let whole = values
+            .values()
+            .tree_aggregate(0.0, |sum, x| sum + x, |left, right| left + right);
+        digest(sums.iter().map(|(key, sum)| key << 32 | u64::from(sum.to_bits()))) ^ u64::from(whole.unwrap().to_bits())
+    };
+    assert_eq!(sums(1), sums(2));
+    assert_eq!(sums(1), sums(3));
+}
+
+#[test]
+fn unpersist_drops_the_blocks_and_the_result_stays() {
+    let engine = context(2);
+    let rows = engine.range(0..100, 4).map(|x| x + 1).cache();
+    assert_eq!(rows.count().unwrap(), 100);
+    assert_eq!(engine.store().ids().len(), 4);
+    assert_eq!(rows.unpersist().level(), None);
+    assert!(engine.store().ids().is_empty());
+    assert_eq!(rows.sum_of_all(), 5050);
+}
+
+trait Sum {
+    fn sum_of_all(&self) -> u64;
+}
+
+impl Sum for distdl::Dataset<u64> {
+    fn sum_of_all(&self) -> u64 {
+        self.reduce(u64::wrapping_add).unwrap().unwrap_or(0)
+    }
+}

@@ -1,0 +1,235 @@
+//! Panics and forbidden calls in users' closures: the action ends with an error that says where, and life goes on.
+
+use distdl::{Context, Dataset, EngineError};
+
+use crate::common::small_batches;
+
+type Attempt = Box<dyn Fn(&Context) -> Result<(), EngineError>>;
+
+fn rows(context: &Context) -> Dataset<(u64, u64)> {
+    context.range(0..60, 4).map(|x| (x % 6, x))
+}
+
+fn burst(value: u64) -> u64 {
+    // Partition 2 of 4 holds it.
+    assert!(value != 33, "cannot digest {value}");
+    value
+}
+
+/// (operator to be named, partition or `None` where it is that of a key, a job).
+fn attempts() -> Vec<(&'static str, Option<usize>, Attempt)> {
+    fn attempt<R>(run: impl Fn(&Context) -> Result<R, EngineError> + 'static) -> Attempt {
+        Box::new(move |context| run(context).map(drop))
+    }
+    vec![
+        (
+            "map",
+            Some(2),
+            attempt(|context| rows(context).map(|row| burst(row.1)).count()),
+        ),
+        (
+            "filter",
+            Some(2),
+            attempt(|context| rows(context).filter(|row| burst(row.1) > 0).count()),
+        ),
+        (
+            "flat_map",
+            Some(2),
+            attempt(|context| rows(context).flat_map(|row| [burst(row.1)]).count()),
+        ),
+        (
+            "map_values",
+            Some(2),
+            attempt(|context| rows(context).map_values(burst).map(|row| row).count()),
+        ),
+        (
+            "key_by",
+            Some(2),
+            attempt(|context| rows(context).key_by(|row| burst(row.1)).cache().count()),
+        ),
+        (
+            "map_partitions",
+            Some(2),
+            attempt(|context| {
+                rows(context)
+                    .map_partitions(|rows| rows.map(|row| burst(row.1)))
+                    .values_doubled()
+                    .count()
+            }),
+        ),
+        (
+            "map_partitions_with_index",
+            Some(2),
+            attempt(|context| {
+                let rows = rows(context).map_partitions_with_index(|index, rows| {
+                    assert!(index != 2, "cannot digest partition {index}");
+                    rows
+                });
+                rows.count()
+            }),
+        ),
+        (
+            "reduce_by_key",
+            Some(2),
+            attempt(|context| {
+                rows(context)
+                    .reduce_by_key(|left, right| burst(right).max(left))
+                    .count()
+            }),
+        ),
+        (
+            "combine_by_key",
+            None,
+            attempt(|context| {
+                let merge = |_, _| panic!("cannot digest a merge");
+                rows(context)
+                    .combine_by_key(|value| value, |left, right| left + right, merge)
+                    .count()
+            }),
+        ),
+        (
+            "map_values",
+            None,
+            attempt(|context| {
+                let groups = rows(context)
+                    .group_by_key()
+                    .map_values(|values| values.into_iter().map(burst).sum::<u64>());
+                groups.collect()
+            }),
+        ),
+        (
+            "map",
+            Some(2),
+            attempt(|context| rows(context).for_each_partition(|_, rows| rows.for_each(|row| drop(burst(row.1))))),
+        ),
+        (
+            "map",
+            Some(2),
+            attempt(|context| rows(context).map(|row| (burst(row.1), 0)).sort_by_key().count()),
+        ),
+        (
+            "map",
+            Some(2),
+            attempt(|context| rows(context).map(|row| burst(row.1)).zip_with_index().count()),
+        ),
+    ]
+}
+
+trait Doubled {
+    fn values_doubled(&self) -> Dataset<u64>;
+}
+
+impl Doubled for Dataset<u64> {
+    fn values_doubled(&self) -> Dataset<u64> {
+        self.map(|value| value * 2)
+    }
+}
+
+#[test]
+fn a_panic_ends_the_action_with_its_text_operator_and_partition_and_the_context_goes_on() {
+    for threads in 1..=3 {
+        let context = small_batches(threads, 4);
+        for (index, (expected, place, attempt)) in attempts().into_iter().enumerate() {
+            match attempt(&context) {
+                Err(EngineError::Panic {
+                    operator,
+                    site,
+                    partition,
+                    message,
+                }) => {
+                    assert_eq!(operator, expected, "attempt {index}");
+                    assert!(message.starts_with("cannot digest"), "{message}");
+                    assert!(site.contains("panics.rs:"), "{site}");
+                    assert!(
+                        place.is_none_or(|place| place == partition),
+                        "attempt {index}: {partition}"
+                    );
+                }
+                other => panic!("attempt {index}: {other:?}"),
+            }
+            assert_eq!(
+                rows(&context)
+                    .reduce_by_key(|left, right| left + right)
+                    .count()
+                    .unwrap(),
+                6
+            );
+        }
+        assert_eq!(context.live_datasets(), 0);
+    }
+}
+
+#[test]
+fn a_panic_of_the_driver_side_of_an_action_is_the_drivers() {
+    let context = small_batches(1, 4);
+    let numbers = context.range(0..8, 2);
+    // Joins results of partitions on the driver's thread.
+    let merge = |_: u64, _: u64| -> u64 { panic!("merge on the driver") };
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        numbers.aggregate(0, |sum, x| sum + x, merge)
+    }));
+    assert!(panic.is_err());
+    assert_eq!(numbers.count().unwrap(), 8);
+}
+
+#[test]
+fn what_a_failed_action_added_does_not_count() {
+    let context = small_batches(2, 4);
+    let counter = context.counter();
+    let adding = counter.clone();
+    let rows = context.range(0..60, 4).map(move |x| {
+        adding.add(1);
+        burst(x)
+    });
+    assert!(matches!(rows.count(), Err(EngineError::Panic { partition: 2, .. })));
+    assert_eq!(counter.value(), 0);
+    assert_eq!(rows.filter(|_| true).take(5).unwrap(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_panic_in_what_an_accumulator_does_is_an_error_too() {
+    let context = small_batches(2, 4);
+    let total = context.accumulator(0u64, |total, value| *total += burst(value));
+    let adding = total.clone();
+    let rows = context.range(0..60, 4).map(move |x| adding.add(x));
+    match rows.count() {
+        Err(EngineError::Panic {
+            operator, partition, ..
+        }) => assert_eq!((operator.as_str(), partition), ("map", 2)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(context.range(0..60, 4).count().unwrap(), 60);
+}
+
+#[test]
+fn an_action_inside_a_closure_is_refused() {
+    for threads in 1..=2 {
+        let context = small_batches(threads, 4);
+        let inner = context.range(0..3, 1);
+        let sorted = inner.map(|x| (x, x)).repartition(2).sort_by_key();
+        let nested = context.range(0..2, 2).map(move |_| {
+            let results = [
+                inner.count().map(drop),
+                sorted.collect().map(drop),
+                inner.take(1).map(drop),
+            ];
+            results
+                .iter()
+                .all(|result| matches!(result, Err(EngineError::NestedAction)))
+        });
+        assert_eq!(nested.collect().unwrap(), [true, true]);
+        drop(nested);
+        assert_eq!(context.live_datasets(), 0);
+    }
+}
+
+#[test]
+fn an_error_of_a_partition_function_is_the_error_of_the_action() {
+    let context = small_batches(2, 4);
+    let refuse = |partition: usize, rows: distdl::PartitionIter<u64>| match partition {
+        3 => Err(EngineError::invalid("no partition 3", "ask for fewer")),
+        _ => Ok(rows.count()),
+    };
+    let error = context.range(0..60, 4).run_partitions(refuse).unwrap_err();
+    assert_eq!(error.to_string(), "no partition 3; ask for fewer");
+}

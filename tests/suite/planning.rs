@@ -1,0 +1,386 @@
+//! `plan`, `program` and `recover` as pure functions, over drawn lineages and drawn sets of blocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::Location;
+use std::sync::Arc;
+
+use distdl::Level;
+use distdl::engine::DatasetId;
+use distdl::engine::batch::RecordType;
+use distdl::engine::id::ShuffleId;
+use distdl::engine::lineage::{
+    BucketWriter, Compute, Dependency, Determinacy, Exchange, Graph, Lineage, NodeSpec, PartitionMap,
+};
+use distdl::engine::plan::{Operation, Output, Plan, Stage, owner, plan, program};
+use distdl::engine::recover::{recover, recover_in_stage};
+use proptest::prelude::*;
+
+use crate::common::cases;
+
+struct Buckets(usize);
+
+impl Exchange for Buckets {
+    fn buckets(&self) -> usize {
+        self.0
+    }
+    fn record_type(&self) -> RecordType {
+        RecordType::of::<u64>()
+    }
+    fn writer(&self, _: usize, _: usize) -> Box<dyn BucketWriter> {
+        unreachable!("planning runs nothing")
+    }
+    fn combines(&self) -> bool {
+        false
+    }
+}
+
+/// A dataset to be, over earlier ones: drawn numbers choose them.
+#[derive(Debug, Clone)]
+enum Kind {
+    Source(usize),
+    Map(usize),
+    Zip(usize, usize),
+    Union(usize, usize),
+    Coalesce(usize, usize),
+    Shuffle(usize, usize),
+    Cogroup(usize, usize, usize),
+}
+
+#[derive(Debug, Clone)]
+struct Drawn {
+    kind: Kind,
+    persisted: bool,
+    blocks: u64,
+}
+
+fn drawn() -> impl Strategy<Value = Vec<Drawn>> {
+    let any = || 0..64usize;
+    let kind = prop_oneof![
+        1 => (1..5usize).prop_map(Kind::Source),
+        4 => any().prop_map(Kind::Map),
+        2 => (any(), any()).prop_map(|(left, right)| Kind::Zip(left, right)),
+        2 => (any(), any()).prop_map(|(left, right)| Kind::Union(left, right)),
+        2 => (any(), 1..4usize).prop_map(|(parent, count)| Kind::Coalesce(parent, count)),
+        3 => (any(), 1..5usize).prop_map(|(parent, count)| Kind::Shuffle(parent, count)),
+        2 => (any(), any(), 1..5usize).prop_map(|(left, right, count)| Kind::Cogroup(left, right, count)),
+    ];
+    let node = (kind, any::<bool>(), any::<u64>());
+    let node = node.prop_map(|(kind, persisted, blocks)| Drawn {
+        kind,
+        persisted,
+        blocks,
+    });
+    prop::collection::vec(node, 1..14)
+}
+
+/// The lineage of the last dataset, and the blocks that exist.
+fn lineage(drawn: &[Drawn]) -> (Lineage, BTreeSet<(DatasetId, usize)>) {
+    let mut graph = Graph::default();
+    let mut made: Vec<(DatasetId, usize)> = Vec::new();
+    let mut blocks = BTreeSet::new();
+    for Drawn {
+        kind,
+        persisted,
+        blocks: bits,
+    } in drawn
+    {
+        let (partitions, dependencies) = derive(kind, &made);
+        let node = graph.insert(NodeSpec {
+            operator: "drawn",
+            site: Location::caller(),
+            partitions,
+            dependencies,
+            compute: Compute::Pass,
+            record_type: RecordType::of::<u64>(),
+            partitioning: None,
+            determinacy: Determinacy::Determinate,
+            prepare: None,
+            remark: String::new(),
+        });
+        node.set_level(persisted.then_some(Level::Memory));
+        // Also blocks of what is no longer persisted: they must not be believed.
+        blocks.extend(
+            (0..partitions)
+                .filter(|partition| bits >> (partition % 64) & 1 == 1)
+                .map(|partition| (node.id, partition)),
+        );
+        made.push((node.id, partitions));
+    }
+    (graph.lineage(made[made.len() - 1].0), blocks)
+}
+
+const PARTITIONS_MAX: usize = 60;
+
+fn derive(kind: &Kind, made: &[(DatasetId, usize)]) -> (usize, Vec<Dependency>) {
+    let Some(last) = made.len().checked_sub(1) else {
+        return (3, Vec::new());
+    };
+    // Mostly recent ones, so that lineages are deep.
+    let pick = |drawn: usize| made[last - (drawn % 3).min(last)];
+    let narrow = |parent, partitions| Dependency::Narrow { parent, partitions };
+    let shuffle = |parent, buckets| Dependency::Shuffle {
+        parent,
+        exchange: Arc::new(Buckets(buckets)),
+    };
+    match *kind {
+        Kind::Source(partitions) => (partitions, Vec::new()),
+        Kind::Map(parent) => {
+            let (parent, partitions) = pick(parent);
+            (partitions, vec![narrow(parent, PartitionMap::Same)])
+        }
+        Kind::Zip(left, right) => {
+            let ((left, partitions), (right, same)) = (pick(left), pick(right));
+            let right = if same == partitions { right } else { left };
+            (
+                partitions,
+                vec![narrow(left, PartitionMap::Same), narrow(right, PartitionMap::Same)],
+            )
+        }
+        Kind::Union(left, right) => {
+            let ((left, count), (right, more)) = (pick(left), pick(right));
+            if count + more > PARTITIONS_MAX {
+                return (count, vec![narrow(left, PartitionMap::Same)]);
+            }
+            let arms = vec![
+                narrow(left, PartitionMap::Offset(0)),
+                narrow(right, PartitionMap::Offset(count)),
+            ];
+            (count + more, arms)
+        }
+        Kind::Coalesce(parent, groups) => {
+            let (parent, count) = pick(parent);
+            let groups = groups.min(count);
+            let group = |group: usize| (group * count / groups..(group + 1) * count / groups).collect();
+            (
+                groups,
+                vec![narrow(parent, PartitionMap::Groups((0..groups).map(group).collect()))],
+            )
+        }
+        Kind::Shuffle(parent, buckets) => (buckets, vec![shuffle(pick(parent).0, buckets)]),
+        Kind::Cogroup(left, right, buckets) => (
+            buckets,
+            vec![shuffle(pick(left).0, buckets), shuffle(pick(right).0, buckets)],
+        ),
+    }
+}
+
+/// What computing some partitions takes, found by plain recursion.
+#[derive(Default)]
+struct Needs {
+    computed: BTreeSet<(DatasetId, usize)>,
+    blocks: BTreeSet<(DatasetId, usize)>,
+    shuffles: BTreeSet<ShuffleId>,
+}
+
+impl Needs {
+    fn visit(
+        &mut self,
+        lineage: &Lineage,
+        id: DatasetId,
+        partition: usize,
+        available: &dyn Fn(DatasetId, usize) -> bool,
+    ) {
+        let node = lineage.node(id);
+        if node.level().is_some() && available(id, partition) {
+            self.blocks.insert((id, partition));
+            return;
+        }
+        if !self.computed.insert((id, partition)) {
+            return;
+        }
+        for (dependency, kind) in node.dependencies.iter().enumerate() {
+            let count = lineage.node(kind.parent()).partitions;
+            match kind {
+                Dependency::Narrow { parent, partitions } => {
+                    for partition in partitions.parents(partition, count) {
+                        self.visit(lineage, *parent, partition, available);
+                    }
+                }
+                Dependency::Shuffle { parent, .. } => {
+                    if self.shuffles.insert(ShuffleId { child: id, dependency }) {
+                        (0..count).for_each(|partition| self.visit(lineage, *parent, partition, available));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A plan must be such that running it gives the wanted partitions and nothing is done that need not be.
+fn check(lineage: &Lineage, wanted: &BTreeSet<usize>, plan: &Plan, available: &dyn Fn(DatasetId, usize) -> bool) {
+    let mut needs = Needs::default();
+    wanted
+        .iter()
+        .for_each(|partition| needs.visit(lineage, lineage.target(), *partition, available));
+    let mut done = Needs::default();
+    let mut written = BTreeSet::new();
+    for (index, stage) in plan.stages.iter().enumerate() {
+        for shuffle in stage.reads.keys() {
+            assert!(
+                written.contains(shuffle),
+                "stage {index} reads {shuffle} before it is written"
+            );
+        }
+        check_output(lineage, wanted, stage, index + 1 == plan.stages.len());
+        if let Output::Shuffle(shuffle) = stage.output {
+            assert!(written.insert(shuffle), "{shuffle} is written twice");
+        }
+        check_programs(lineage, stage, available, &mut done);
+    }
+    assert_eq!(written, needs.shuffles, "shuffles");
+    assert_eq!(done.shuffles, needs.shuffles, "shuffles that are read");
+    assert_eq!(done.computed, needs.computed, "partitions computed");
+    assert_eq!(done.blocks, needs.blocks, "blocks read");
+}
+
+fn check_output(lineage: &Lineage, wanted: &BTreeSet<usize>, stage: &Stage, last: bool) {
+    let partitions: Vec<usize> = match stage.output {
+        Output::Result => {
+            assert_eq!(stage.root, lineage.target());
+            wanted.iter().copied().collect()
+        }
+        Output::Shuffle(shuffle) => {
+            assert_eq!(
+                stage.root,
+                lineage.node(shuffle.child).dependencies[shuffle.dependency].parent()
+            );
+            (0..lineage.node(stage.root).partitions).collect()
+        }
+    };
+    assert_eq!(stage.output == Output::Result, last);
+    assert_eq!(stage.partitions, partitions, "each partition once, in order");
+}
+
+/// Runs each partition's program on a machine that only counts, and compares with what the stage declares.
+fn check_programs(lineage: &Lineage, stage: &Stage, available: &dyn Fn(DatasetId, usize) -> bool, done: &mut Needs) {
+    let mut reads: BTreeMap<ShuffleId, BTreeMap<usize, BTreeSet<usize>>> = BTreeMap::new();
+    let mut blocks: BTreeMap<DatasetId, BTreeSet<usize>> = BTreeMap::new();
+    for partition in &stage.partitions {
+        let mut stack: Vec<Option<(DatasetId, usize)>> = Vec::new();
+        for operation in program(lineage, stage.root, *partition, available) {
+            match operation {
+                Operation::Read(dataset, partition) => {
+                    blocks.entry(dataset).or_default().insert(partition);
+                    done.blocks.insert((dataset, partition));
+                    stack.push(Some((dataset, partition)));
+                }
+                Operation::Shuffle(shuffle, bucket) => {
+                    reads
+                        .entry(shuffle)
+                        .or_default()
+                        .entry(bucket)
+                        .or_default()
+                        .insert(*partition);
+                    done.shuffles.insert(shuffle);
+                    stack.push(None);
+                }
+                Operation::Compute {
+                    dataset,
+                    partition,
+                    inputs,
+                } => {
+                    let level = lineage.node(dataset).level();
+                    assert!(
+                        level.is_none() || !available(dataset, partition),
+                        "computes what a block provides"
+                    );
+                    stack.truncate(stack.len().checked_sub(inputs).expect("inputs on the stack"));
+                    done.computed.insert((dataset, partition));
+                    stack.push(Some((dataset, partition)));
+                }
+                Operation::Keep(dataset, partition) => {
+                    assert_eq!(stack.last(), Some(&Some((dataset, partition))));
+                    assert!(lineage.node(dataset).level().is_some());
+                }
+            }
+        }
+        assert_eq!(stack, [Some((stage.root, *partition))]);
+    }
+    let declared = stage.reads.iter().map(|(shuffle, buckets)| {
+        let users = |(bucket, users): (&usize, &Vec<usize>)| {
+            let set: BTreeSet<usize> = users.iter().copied().collect();
+            assert_eq!(set.len(), users.len(), "a user named twice");
+            (*bucket, set)
+        };
+        (*shuffle, buckets.iter().map(users).collect())
+    });
+    assert_eq!(declared.collect::<BTreeMap<_, BTreeMap<_, _>>>(), reads);
+    assert_eq!(stage.blocks, blocks);
+}
+
+fn targets(lineage: &Lineage, bits: u64) -> BTreeSet<usize> {
+    let partitions = lineage.node(lineage.target()).partitions;
+    (0..partitions)
+        .filter(|partition| bits >> (partition % 64) & 1 == 1)
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(cases(400))]
+
+    #[test]
+    fn a_plan_does_what_is_needed_in_order_and_once(drawn in drawn(), bits: u64) {
+        let (lineage, blocks) = lineage(&drawn);
+        let available = |dataset, partition| blocks.contains(&(dataset, partition));
+        let wanted = targets(&lineage, bits);
+        // In any order, with repetitions.
+        let asked: Vec<usize> = wanted.iter().rev().chain(&wanted).copied().collect();
+        check(&lineage, &wanted, &plan(&lineage, &asked, &available), &available);
+        prop_assert_eq!(plan(&lineage, &asked, &available), plan(&lineage, &asked, &available));
+    }
+
+    #[test]
+    fn with_all_blocks_of_the_target_a_plan_only_reads_them(drawn in drawn(), bits: u64) {
+        let (lineage, _) = lineage(&drawn);
+        lineage.node(lineage.target()).set_level(Some(Level::Disk));
+        let wanted = targets(&lineage, bits | 1);
+        let asked: Vec<usize> = wanted.iter().copied().collect();
+        let plan = plan(&lineage, &asked, &|dataset, _| dataset == lineage.target());
+        prop_assert_eq!(plan.stages.len(), 1);
+        prop_assert_eq!(plan.tasks(), wanted.len());
+        prop_assert!(plan.stages[0].reads.is_empty());
+        prop_assert_eq!(&plan.stages[0].blocks, &BTreeMap::from([(lineage.target(), wanted)]));
+    }
+
+    #[test]
+    fn recovery_plans_what_is_missing_and_nothing_else(drawn in drawn(), bits: u64, finished: u64) {
+        let (lineage, blocks) = lineage(&drawn);
+        let available = |dataset, partition| blocks.contains(&(dataset, partition));
+        let wanted: Vec<usize> = targets(&lineage, bits).into_iter().collect();
+        let finished = targets(&lineage, finished);
+        let missing: BTreeSet<usize> = wanted.iter().copied().filter(|partition| !finished.contains(partition)).collect();
+        match recover(&lineage, &wanted, &finished, &available) {
+            Some(plan) => {
+                prop_assert!(!missing.is_empty());
+                check(&lineage, &missing, &plan, &available);
+            }
+            None => prop_assert!(missing.is_empty()),
+        }
+        let all = (0..lineage.node(lineage.target()).partitions).collect();
+        prop_assert_eq!(recover(&lineage, &wanted, &all, &available), None);
+    }
+
+    #[test]
+    fn a_lost_block_is_computed_in_its_stage_if_that_reads_enough(drawn in drawn(), lost: u64, known: u64) {
+        let (lineage, blocks) = lineage(&drawn);
+        let left = |dataset: DatasetId, partition: usize| {
+            blocks.contains(&(dataset, partition)) && (lost >> ((dataset.0 as usize + partition) % 64)) & 1 == 0
+        };
+        let reads = |operation: &Operation| match operation {
+            Operation::Shuffle(shuffle, bucket) => known >> ((shuffle.child.0 as usize + bucket) % 64) & 1 == 1,
+            _ => panic!("only shuffles are asked for"),
+        };
+        for partition in 0..lineage.node(lineage.target()).partitions {
+            let again = program(&lineage, lineage.target(), partition, &left);
+            let shuffles = again.iter().filter(|operation| matches!(operation, Operation::Shuffle(..)));
+            let enough = shuffles.clone().all(reads);
+            let found = recover_in_stage(&lineage, lineage.target(), partition, &left, reads);
+            prop_assert_eq!(found, enough.then_some(again.clone()));
+        }
+    }
+
+    #[test]
+    fn every_partition_has_one_owner_among_the_workers(partition in 0..1000usize, workers in 0..9usize) {
+        prop_assert!(owner(partition, workers) < workers.max(1));
+    }
+}
