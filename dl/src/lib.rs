@@ -31,6 +31,9 @@ pub mod schedule;
 // Files.
 pub mod datasets;
 pub mod model_file;
+
+// Training.
+mod deal;
 pub mod training;
 
 pub use batch::{Batch, shuffle};

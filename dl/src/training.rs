@@ -1,7 +1,6 @@
 //! Training on a dataset: lanes walk through their samples, the exchange sums their gradients, shards apply them.
 
 use std::borrow::Borrow;
-use std::ops::Range;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +10,7 @@ use distdl_engine::{
 use distdl_storage::Records;
 
 use crate::batch::{Batch, shuffle};
+use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
 use crate::model_file::parameters_hash;
@@ -65,60 +65,6 @@ pub struct Training {
     optimizers: Arc<[Mutex<Box<dyn Optimizer>>]>,
     deal: Deal,
     step: u64,
-}
-
-/// How an epoch's samples are dealt to lanes and steps: a pure function of the data's shape, the batch and the lanes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Deal {
-    /// Samples of each lane.
-    lengths: Vec<u32>,
-    /// Samples that each lane takes in a step.
-    shares: Vec<usize>,
-    steps_per_epoch: u64,
-}
-
-impl Deal {
-    fn new(lengths: Vec<u32>, batch: usize) -> Result<Self> {
-        let (lanes, samples) = (
-            lengths.len(),
-            lengths.iter().map(|length| *length as usize).sum::<usize>(),
-        );
-        if samples == 0 {
-            return Err(Error::Training(
-                "the dataset has no samples; check its source and filters".to_owned(),
-            ));
-        }
-        if batch > samples {
-            return Err(Error::Training(format!(
-                "a batch of {batch} is larger than the {samples} samples of the dataset; lower `batch`, or add data"
-            )));
-        }
-        if batch < lanes {
-            return Err(Error::Training(format!(
-                "a batch of {batch} cannot be dealt to {lanes} lanes; raise `batch` or lower `lanes`"
-            )));
-        }
-        let shares: Vec<usize> = (0..lanes)
-            .map(|lane| (lane + 1) * batch / lanes - lane * batch / lanes)
-            .collect();
-        let steps = lengths
-            .iter()
-            .zip(&shares)
-            .map(|(length, share)| (*length as usize).div_ceil(*share));
-        let steps_per_epoch = steps.max().unwrap_or(0) as u64;
-        Ok(Self {
-            lengths,
-            shares,
-            steps_per_epoch,
-        })
-    }
-
-    /// Places in the lane's order that a step of an epoch takes; empty where the lane has run out before others.
-    fn range(&self, lane: usize, step_of_epoch: u64) -> Range<usize> {
-        let (length, share) = (self.lengths[lane] as usize, self.shares[lane]);
-        let start = length.min(step_of_epoch as usize * share);
-        start..length.min(start + share)
-    }
 }
 
 impl NeuralNetwork {

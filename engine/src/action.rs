@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use distdl_storage::{BlockId, Record, Records};
+use distdl_storage::{Record, Records};
 
 use crate::batch::{Batch, Failure, PartitionIter, TaskResult, typed_batches};
 use crate::dataset::Dataset;
@@ -207,12 +207,9 @@ impl<T: Record> Dataset<T> {
     /// # Errors
     /// As any action.
     pub fn partition_records(&self) -> Result<Vec<Records<T>>> {
-        let (dataset, kind) = (self.id().0, self.node().record_type);
+        let (dataset, kind) = (self.id(), self.node().record_type);
         self.run_all(move |context, partition, stream| {
-            let id = BlockId {
-                dataset,
-                partition: partition as u64,
-            };
+            let id = dataset.block(partition);
             if let Ok(Some(block)) = context.resources.store.get(id, kind.codec) {
                 let mut stream = stream;
                 stream.try_for_each(|batch| batch.map(drop))?;

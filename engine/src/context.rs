@@ -4,14 +4,14 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distdl_storage::remote::Stores;
-use distdl_storage::{BlockId, BlockStore, StoreOptions};
+use distdl_storage::{BlockStore, StoreOptions};
 
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::batch::{AnyStream, TaskResult};
 use crate::broadcast::Broadcast;
 use crate::config::Config;
-use crate::dataflow::job;
 use crate::dataflow::workers::{Transport, Workers};
+use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::{Graph, Lineage, Node, NodeSpec};
@@ -149,10 +149,7 @@ impl Context {
     }
 
     pub(crate) fn has_block(&self, dataset: DatasetId, partition: usize) -> bool {
-        self.store().contains(BlockId {
-            dataset: dataset.0,
-            partition: partition as u64,
-        })
+        self.store().contains(dataset.block(partition))
     }
 
     /// Drops all blocks of a dataset. What cannot be removed from disk only costs room: it is never read again.
@@ -189,7 +186,7 @@ impl Context {
             Ok(Box::new(value) as Box<dyn Any + Send>)
         });
         let _turn = self.begin_action()?;
-        let mut outcome = job::run(
+        let mut outcome = run::run(
             &self.inner.workers,
             &self.inner.resources,
             &lineage,
@@ -235,6 +232,7 @@ impl Drop for Handle {
         for node in &removed {
             if node.level().is_some() {
                 self.context.drop_blocks(node.id);
+                self.context.metrics().forget(node.id);
             }
         }
     }

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use crate::batch::{
-    AnyBatch, AnyStream, Batch, Batches, Failure, PartitionIter, RecordType, TaskResult, stream_of, typed_batches,
+    AnyBatch, AnyStream, Batch, Batches, Failure, PartitionIter, RecordType, TaskResult, typed_batches,
 };
 use crate::context::{Context, Handle};
 use crate::error::{EngineError, Result};
@@ -486,50 +486,4 @@ pub(crate) fn draws(seed: u64, partition: usize) -> impl FnMut() -> f64 {
     generator.set_stream(partition as u64);
     // 53 random bits fill the mantissa.
     move || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-}
-
-impl Context {
-    /// A dataset of the records in `partitions` groups of neighbours.
-    #[track_caller]
-    pub fn parallelize<T: Record>(&self, records: impl IntoIterator<Item = T>, partitions: usize) -> Dataset<T> {
-        let mut records: std::collections::VecDeque<T> = records.into_iter().collect();
-        let (length, partitions) = (records.len(), partitions.max(1));
-        let mut slices: Vec<distdl_storage::Records<T>> = Vec::with_capacity(partitions);
-        for partition in 0..partitions {
-            let count = (partition + 1) * length / partitions - partition * length / partitions;
-            slices.push(records.drain(..count).collect::<Vec<T>>().into());
-        }
-        let compute = streams(move |context, partition, _| {
-            let (records, step) = (slices[partition].clone(), context.resources.batch_records);
-            let length = records.len();
-            Ok(Box::new((0..length).step_by(step).map(move |start| {
-                let range = start..length.min(start + step);
-                Ok(AnyBatch::new(Batch::Shared {
-                    records: records.clone(),
-                    range,
-                }))
-            })))
-        });
-        let mut derivation = Derivation::new("parallelize", partitions, Vec::new(), compute);
-        derivation.remark = format!("{length} records");
-        derivation.build(self)
-    }
-
-    /// The integers of `range` in `partitions` groups of neighbours, made where they are used.
-    #[track_caller]
-    pub fn range(&self, range: std::ops::Range<u64>, partitions: usize) -> Dataset<u64> {
-        let partitions = partitions.max(1);
-        let length = range.end.saturating_sub(range.start);
-        let at =
-            move |partition: usize| range.start + (u128::from(length) * partition as u128 / partitions as u128) as u64;
-        let compute = streams(move |context, partition, _| {
-            Ok(stream_of(
-                at(partition)..at(partition + 1),
-                context.resources.batch_records,
-            ))
-        });
-        let mut derivation = Derivation::new("range", partitions, Vec::new(), compute);
-        derivation.remark = format!("{length} integers");
-        derivation.build(self)
-    }
 }

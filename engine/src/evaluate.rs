@@ -55,10 +55,7 @@ pub fn evaluate(
 }
 
 fn read_block(context: &TaskContext, node: &Node, partition: usize) -> TaskResult<AnyStream> {
-    let id = BlockId {
-        dataset: node.id.0,
-        partition: partition as u64,
-    };
+    let id = node.id.block(partition);
     match context.resources.store.get(id, node.record_type.codec) {
         Ok(Some(block)) => Ok(node.record_type.stream(block, context.resources.batch_records)?),
         Ok(None) => Err(lost(context, node, id, "it was evicted or deleted")),
@@ -72,16 +69,13 @@ fn read_block(context: &TaskContext, node: &Node, partition: usize) -> TaskResul
 
 fn lost(context: &TaskContext, node: &Node, id: BlockId, reason: &str) -> TaskError {
     tracing::warn!(block = %id, operator = node.operator, "block lost, computing it again: {reason}");
-    context.resources.metrics.lost(id);
+    context.resources.metrics.lost();
     TaskError::Lost(id)
 }
 
 fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream) -> TaskResult<AnyStream> {
     let block = node.record_type.collect(stream)?;
-    let id = BlockId {
-        dataset: node.id.0,
-        partition: partition as u64,
-    };
+    let id = node.id.block(partition);
     if let Some(level) = node.level() {
         context.resources.store.put(id, &block, level)?;
     }

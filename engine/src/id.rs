@@ -2,11 +2,22 @@
 
 use std::fmt;
 
+use distdl_storage::BlockId;
 use serde::{Deserialize, Serialize};
 
 /// A dataset in a context's lineage. Parents have smaller ids than their children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DatasetId(pub u64);
+
+impl DatasetId {
+    /// The name of the block of one partition.
+    pub fn block(self, partition: usize) -> BlockId {
+        BlockId {
+            dataset: self.0,
+            partition: partition as u64,
+        }
+    }
+}
 
 impl fmt::Display for DatasetId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use distdl_storage::BlockId;
-
 use crate::id::DatasetId;
 
 /// Counters of a context; they only grow.
@@ -42,8 +40,13 @@ impl Metrics {
         *self.lock().entry(dataset).or_default() += 1;
     }
 
-    pub(crate) fn lost(&self, _block: BlockId) {
+    pub(crate) fn lost(&self) {
         self.blocks_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Forgets a dataset that is gone.
+    pub(crate) fn forget(&self, dataset: DatasetId) {
+        self.lock().remove(&dataset);
     }
 
     pub(crate) fn task(&self) {

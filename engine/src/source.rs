@@ -1,4 +1,4 @@
-//! Datasets from files and remote objects: plain paths and `file://`, `http(s)://` and `memory://` URLs, with globs.
+//! Datasets from the driver's own records, and from files and remote objects: plain paths and `file://`, `http(s)://` and `memory://` URLs, with globs.
 //!
 //! A source is listed once, when the dataset is declared, so that every recomputation reads the same objects.
 
@@ -9,12 +9,56 @@ use distdl_storage::Record;
 use distdl_storage::remote::Stores;
 use distdl_storage::text::{RecordSplit, TextSplit, read_lines, read_records, split_records, split_text};
 
-use crate::batch::{AnyBatch, AnyStream, TaskResult};
+use crate::batch::{AnyBatch, AnyStream, Batch, TaskResult, stream_of};
 use crate::context::Context;
 use crate::dataset::{Dataset, Derivation, streams};
 use crate::error::Result;
 
 impl Context {
+    /// A dataset of the records in `partitions` groups of neighbours.
+    #[track_caller]
+    pub fn parallelize<T: Record>(&self, records: impl IntoIterator<Item = T>, partitions: usize) -> Dataset<T> {
+        let mut records: std::collections::VecDeque<T> = records.into_iter().collect();
+        let (length, partitions) = (records.len(), partitions.max(1));
+        let mut slices: Vec<distdl_storage::Records<T>> = Vec::with_capacity(partitions);
+        for partition in 0..partitions {
+            let count = (partition + 1) * length / partitions - partition * length / partitions;
+            slices.push(records.drain(..count).collect::<Vec<T>>().into());
+        }
+        let compute = streams(move |context, partition, _| {
+            let (records, step) = (slices[partition].clone(), context.resources.batch_records);
+            let length = records.len();
+            Ok(Box::new((0..length).step_by(step).map(move |start| {
+                let range = start..length.min(start + step);
+                Ok(AnyBatch::new(Batch::Shared {
+                    records: records.clone(),
+                    range,
+                }))
+            })))
+        });
+        let mut derivation = Derivation::new("parallelize", partitions, Vec::new(), compute);
+        derivation.remark = format!("{length} records");
+        derivation.build(self)
+    }
+
+    /// The integers of `range` in `partitions` groups of neighbours, made where they are used.
+    #[track_caller]
+    pub fn range(&self, range: std::ops::Range<u64>, partitions: usize) -> Dataset<u64> {
+        let partitions = partitions.max(1);
+        let length = range.end.saturating_sub(range.start);
+        let at =
+            move |partition: usize| range.start + (u128::from(length) * partition as u128 / partitions as u128) as u64;
+        let compute = streams(move |context, partition, _| {
+            Ok(stream_of(
+                at(partition)..at(partition + 1),
+                context.resources.batch_records,
+            ))
+        });
+        let mut derivation = Derivation::new("range", partitions, Vec::new(), compute);
+        derivation.remark = format!("{length} integers");
+        derivation.build(self)
+    }
+
     /// The lines of text files, without their ends. Files are cut at line ends into `partitions` of about equal size;
     /// a file in gzip format (`.gz`) is read whole by one partition.
     ///

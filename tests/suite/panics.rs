@@ -73,7 +73,7 @@ fn attempts() -> Vec<(&'static str, Option<usize>, Attempt)> {
             Some(2),
             attempt(|context| {
                 rows(context)
-                    .reduce_by_key(|left, right| burst(right).max(left))
+                    .reduce_by_key(|left, right| burst(left).max(right))
                     .count()
             }),
         ),

@@ -54,15 +54,15 @@ struct Drawn {
 }
 
 fn drawn() -> impl Strategy<Value = Vec<Drawn>> {
-    let any = || 0..64usize;
+    let number = || 0..64usize;
     let kind = prop_oneof![
         1 => (1..5usize).prop_map(Kind::Source),
-        4 => any().prop_map(Kind::Map),
-        2 => (any(), any()).prop_map(|(left, right)| Kind::Zip(left, right)),
-        2 => (any(), any()).prop_map(|(left, right)| Kind::Union(left, right)),
-        2 => (any(), 1..4usize).prop_map(|(parent, count)| Kind::Coalesce(parent, count)),
-        3 => (any(), 1..5usize).prop_map(|(parent, count)| Kind::Shuffle(parent, count)),
-        2 => (any(), any(), 1..5usize).prop_map(|(left, right, count)| Kind::Cogroup(left, right, count)),
+        4 => number().prop_map(Kind::Map),
+        2 => (number(), number()).prop_map(|(left, right)| Kind::Zip(left, right)),
+        2 => (number(), number()).prop_map(|(left, right)| Kind::Union(left, right)),
+        2 => (number(), 1..4usize).prop_map(|(parent, count)| Kind::Coalesce(parent, count)),
+        3 => (number(), 1..5usize).prop_map(|(parent, count)| Kind::Shuffle(parent, count)),
+        2 => (number(), number(), 1..5usize).prop_map(|(left, right, count)| Kind::Cogroup(left, right, count)),
     ];
     let node = (kind, any::<bool>(), any::<u64>());
     let node = node.prop_map(|(kind, persisted, blocks)| Drawn {

@@ -23,10 +23,10 @@ proptest! {
         let saved = context.parallelize(lines.clone(), partitions);
         saved.save_as_text_file(url).unwrap();
         saved.save_as_text_file("memory://out").unwrap();
-        let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<String> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         let expected: Vec<String> = (0..partitions).map(|partition| format!("part-{partition:05}")).collect();
-        prop_assert_eq!(names, expected);
+        prop_assert!(names == expected, "{:?}", names);
         for partition in 0..partitions {
             let start = |partition: usize| partition * lines.len() / partitions;
             let part: String = lines[start(partition)..start(partition + 1)].iter().map(|line| format!("{line}\n")).collect();

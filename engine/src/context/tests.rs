@@ -45,10 +45,16 @@ fn pipelines(context: &Context, length: u64, partitions: usize) -> Vec<String> {
     let numbers = context.range(0..length, 5);
     let named = numbers.map(|x| (name(x), x));
     let grouped = named.group_by_key_into(partitions).cache();
-    let sums = named.map_values(|x| 1.0 / (1.0 + x as f32)).reduce_by_key_into(|a, b| a + b, partitions);
+    let sums = named
+        .map_values(|x| 1.0 / (1.0 + x as f32))
+        .reduce_by_key_into(|a, b| a + b, partitions);
     vec![
         text(&grouped),
-        text(&grouped.map(|(name, values)| (values.len() as u64, name)).sort_by_key_into(partitions)),
+        text(
+            &grouped
+                .map(|(name, values)| (values.len() as u64, name))
+                .sort_by_key_into(partitions),
+        ),
         text(&sums),
         text(&sums.join(&grouped)),
         text(&named.cogroup_into(&numbers.map(|x| (name(x + 1), vec![x; 2])), partitions)),
@@ -106,7 +112,15 @@ fn train(context: &Context, lanes: Vec<usize>, shards: Vec<usize>) -> Vec<u32> {
         .with_placement(Placement { lanes, shards });
     let mut steps = Vec::new();
     let observe = &mut |report: &StepReport| steps.push(report.step);
-    context.iterate(iteration, &parameters, Arc::new(make_lane), Arc::new(make_shard), observe).unwrap();
+    context
+        .iterate(
+            iteration,
+            &parameters,
+            Arc::new(make_lane),
+            Arc::new(make_shard),
+            observe,
+        )
+        .unwrap();
     assert_eq!(steps, [0, 1, 2, 3, 4, 5]);
     parameters.read().iter().map(|value| value.to_bits()).collect()
 }

@@ -7,7 +7,6 @@
 //!            +---------------- feedback: shard s finished step t <-------------+
 //! ```
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +25,7 @@ use timely::dataflow::scope::Scope;
 use timely::worker::Worker;
 
 use crate::dataflow::workers::Workers;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, panic_text};
 use crate::iteration::{Iteration, Lane, Parameters, Placement, ShardUpdate, StepReport, Tallies};
 use crate::tree;
 
@@ -453,10 +452,4 @@ fn apply<'scope>(
         }
     });
     stream
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
 }

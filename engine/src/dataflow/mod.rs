@@ -4,4 +4,5 @@ pub mod parcel;
 pub mod workers;
 pub mod job;
 pub mod stage;
+pub mod run;
 pub mod iterate;

@@ -4,7 +4,6 @@
 //! on its owner, once the frontiers say that everything for it has come. What a bucket brought is read in the order of
 //! (source partition, sequence), never of arrival.
 
-use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use timely::worker::Worker;
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
 use crate::dataflow::job::{Event, Job};
 use crate::dataflow::parcel::Parcel;
-use crate::error::EngineError;
+use crate::error::{EngineError, panic_text};
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::{BucketWriter, Dependency};
@@ -326,12 +325,7 @@ impl Tasks {
     fn open(&mut self, context: &TaskContext, partition: usize) -> TaskResult<AnyStream> {
         let job = Arc::clone(&self.job);
         let stage = &job.plan.stages[self.index];
-        let available = |dataset: DatasetId, partition: usize| {
-            job.resources.store.contains(distdl_storage::BlockId {
-                dataset: dataset.0,
-                partition: partition as u64,
-            })
-        };
+        let available = |dataset: DatasetId, partition: usize| job.resources.store.contains(dataset.block(partition));
         let mut program = program(&job.lineage, stage.root, partition, &available);
         loop {
             let mut read = |shuffle, bucket| self.read(&program, shuffle, bucket);
@@ -462,12 +456,6 @@ impl Tasks {
             let _ = events.send(event);
         }
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
 /// Notes whether a stream was read to its end.

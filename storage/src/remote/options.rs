@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Limits for reading objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoresOptions {
-    /// Longest object that [`Stores::read`] takes, in bytes. Default 4 GiB.
+    /// Longest object that `Stores::read` takes, in bytes. Default 4 GiB.
     pub read_bytes_max: u64,
     /// Most objects that one listing may name. Default 1,000,000.
     pub list_objects_max: usize,
