@@ -69,9 +69,8 @@ fn rank(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     }
     // Ranks are not negative, and the bits of such floats are ordered as they are.
     let highest = ranks.map(|(page, rank): (u32, f64)| (rank.to_bits(), page)).top(10)?;
-    let mut output = std::io::stdout();
     for (bits, page) in highest {
-        let rank = f64::from_bits(bits);
+        let (rank, mut output) = (f64::from_bits(bits), std::io::stdout());
         if context.config().json {
             writeln!(output, "{}", serde_json::json!({ "page": page, "rank": rank }))?;
         } else {
@@ -81,7 +80,7 @@ fn rank(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a page gives to others in a round. The zero for itself keeps pages that nobody links to.
+/// What a page gives in a round; its zero for itself keeps pages that nobody links to.
 fn pass_on(page: u32, targets: Vec<u32>, rank: f64) -> Vec<(u32, f64)> {
     if targets.is_empty() {
         return vec![(page, rank)];
@@ -98,8 +97,8 @@ fn generate(context: &Context, arguments: &Arguments) -> Dataset<(u32, u32)> {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         generator.set_stream(link);
         let mut below_one = || f64::from(generator.next_u32()) / 2f64.powi(32);
-        let (from, to) = (below_one(), below_one().powi(3));
-        ((from * f64::from(nodes)) as u32, (to * f64::from(nodes)) as u32)
+        let mut page = |exponent| (below_one().powi(exponent) * f64::from(nodes)) as u32;
+        (page(1), page(3))
     })
 }
 

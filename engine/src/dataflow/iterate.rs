@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, ConnectLoop, Feedback};
 use timely::dataflow::scope::Scope;
+use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
 use crate::dataflow::workers::Workers;
@@ -61,15 +62,24 @@ struct Shared {
     make_shard: MakeShard,
     cancelled: AtomicBool,
     failure: Mutex<Option<EngineError>>,
+    operators: Mutex<Vec<SyncActivator>>,
 }
 
 impl Shared {
+    /// Ends the iteration with an error; the first one counts. In a loop nobody's frontier moves until everybody lets
+    /// go, so all operators of all workers are woken to look.
     fn fail(&self, error: EngineError) {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        lock(&self.failure).get_or_insert(error);
         self.cancelled.store(true, Ordering::SeqCst);
+        for operator in &*lock(&self.operators) {
+            // An operator whose worker is gone needs no waking.
+            let _ = operator.activate();
+        }
+    }
+
+    /// Has an operator woken when the iteration fails. It must be scheduled at least once after this.
+    fn enlist(&self, scope: Scope<'_, u64>, address: &[usize]) {
+        lock(&self.operators).push(scope.worker().sync_activator_for(address.to_vec()));
     }
 
     fn ended(&self) -> bool {
@@ -110,6 +120,7 @@ pub fn run(
         make_shard,
         cancelled: AtomicBool::new(false),
         failure: Mutex::new(None),
+        operators: Mutex::default(),
     });
     let (reports, received) = channel();
     let ended = start(workers, &shared, reports)?;
@@ -118,7 +129,7 @@ pub fn run(
     }
     let _ = ended.recv();
     workers.check()?;
-    match shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    match lock(&shared.failure).take() {
         Some(error) => Err(error),
         None => Ok(()),
     }
@@ -129,7 +140,7 @@ fn start(workers: &Workers, shared: &Arc<Shared>, reports: Sender<Vec<StepReport
     // One sender a worker and no other, so that the driver's receiver disconnects when the last worker is done.
     let senders = Mutex::new(vec![reports; workers.count()]);
     workers.run(Arc::new(move |worker| {
-        if let Some(reports) = senders.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        if let Some(reports) = lock(&senders).pop() {
             build(worker, &shared, reports);
         }
     }))
@@ -231,6 +242,7 @@ fn lanes<'scope>(
     mut hosted: Hosted,
 ) -> Stream<'scope, u64, Vec<Contribution>> {
     let mut builder = OperatorBuilder::new("iterate: lanes".to_owned(), scope);
+    hosted.shared.enlist(scope, &builder.operator_info().address);
     let mut input = builder.new_input(finished, Exchange::new(|finished: &Finished| finished.worker));
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Contribution>>>::from(output);
@@ -411,6 +423,7 @@ fn apply<'scope>(
     mut owned: Owned,
 ) -> Stream<'scope, u64, Vec<Finished>> {
     let mut builder = OperatorBuilder::new("iterate: apply".to_owned(), scope);
+    owned.shared.enlist(scope, &builder.operator_info().address);
     let mut input = builder.new_input(
         contributions,
         Exchange::new(|contribution: &Contribution| contribution.owner),
@@ -452,4 +465,8 @@ fn apply<'scope>(
         }
     });
     stream
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

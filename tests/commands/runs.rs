@@ -1,0 +1,150 @@
+//! What the programs print when all is well.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::workplace::{DISTDL, TEST, Workplace, example, json_lines, succeeds, text};
+
+#[test]
+fn mnist_prints_a_line_an_epoch_with_these_keys() {
+    let lines = json_lines(Workplace::new().mnist(&[]));
+    let expected = BTreeSet::from([
+        "epoch",
+        "step",
+        "train_loss",
+        "test_accuracy",
+        "samples_per_second",
+        "seconds",
+        "parameters_hash",
+    ]);
+    assert_eq!(lines.len(), 3);
+    for (epoch, line) in (1..).zip(&lines) {
+        let keys: BTreeSet<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, expected);
+        assert_eq!(
+            (line["epoch"].as_u64(), line["step"].as_u64()),
+            (Some(epoch), Some(6 * epoch))
+        );
+        assert!(line["train_loss"].as_f64().unwrap().is_finite());
+        assert!((0.0..=1.0).contains(&line["test_accuracy"].as_f64().unwrap()));
+        assert_eq!(line["parameters_hash"].as_str().unwrap().len(), 64);
+    }
+    assert!(lines[2]["train_loss"].as_f64() < lines[0]["train_loss"].as_f64());
+}
+
+#[test]
+fn the_model_has_the_same_bits_for_any_number_of_threads() {
+    let place = Workplace::new();
+    let hashes = |arguments: &[&str]| -> Vec<Value> {
+        let lines = json_lines(place.mnist(&[&["--lanes=3"], arguments].concat()));
+        lines
+            .into_iter()
+            .map(|mut line| line["parameters_hash"].take())
+            .collect()
+    };
+    let one = hashes(&["--threads=1"]);
+    assert_eq!(one.iter().map(Value::to_string).collect::<BTreeSet<_>>().len(), 3);
+    assert_eq!(hashes(&["--threads=2"]), one);
+    assert_eq!(hashes(&["--threads=3"]), one);
+    assert_ne!(hashes(&["--threads=1", "--seed=1"]), one);
+}
+
+#[test]
+fn a_saved_model_is_evaluated_as_it_was_trained() {
+    let place = Workplace::new();
+    let lines = json_lines(place.mnist(&["--model-out=model.safetensors"]));
+    let accuracy = lines[2]["test_accuracy"].as_f64().unwrap();
+    let evaluate = ["evaluate", "model.safetensors", "--data=data"];
+    let program = Path::new(DISTDL);
+    let report = json_lines(place.command(program, &[&evaluate[..], &["--hidden=6", "--json"]].concat()));
+    assert_eq!(report[0]["accuracy"].as_f64(), Some(accuracy));
+    assert_eq!(report[0]["samples"].as_u64(), Some(TEST as u64));
+    let right = succeeds(place.command(program, &[&evaluate[..], &["--hidden=6"]].concat()));
+    assert!(right.contains(&format!("of {TEST} right")), "{right}");
+
+    let other = place.command(program, &[&evaluate[..], &["--hidden=7"]].concat());
+    place.fails(
+        other,
+        1,
+        &["model file model.safetensors", "has shape [784, 6], expected [784, 7]"],
+    );
+    place.write("model.safetensors", b"not a model");
+    let damaged = place.command(program, &[&evaluate[..], &["--hidden=6"]].concat());
+    place.fails(
+        damaged,
+        1,
+        &["model file model.safetensors", "not a whole safetensors file"],
+    );
+}
+
+#[test]
+fn words_are_counted() {
+    let place = Workplace::new();
+    place.write("a.txt", b"the dog and the cat\n");
+    place.write("b.txt", b"The bird, and\nno dog.\n");
+    let program = example("word_count");
+    let arguments = ["*.txt", "--top=3", "--save-to=counts"];
+    let shown = succeeds(place.command(&program, &arguments));
+    let shown: Vec<&str> = shown.split_whitespace().collect();
+    assert_eq!(shown, ["3", "the", "2", "and", "2", "dog"]);
+    let parts = place
+        .content()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with(place.path("counts")));
+    let lines: String = parts.map(|(_, bytes)| text(&bytes)).collect();
+    let lines: BTreeSet<&str> = lines.lines().collect();
+    assert_eq!(
+        lines,
+        BTreeSet::from(["the\t3", "and\t2", "dog\t2", "bird\t1", "cat\t1", "no\t1"])
+    );
+
+    let first = &json_lines(place.command(&program, &["*.txt", "--json", "--top=1"]))[0];
+    assert_eq!(first, &serde_json::json!({ "word": "the", "count": 3 }));
+    place.fails(place.command(&program, &["missing-*.txt"]), 1, &["missing-*.txt"]);
+    let again = place.command(&program, &arguments).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("counts"), "{}", text(&again.stderr));
+}
+
+#[test]
+fn pages_are_ranked() {
+    let place = Workplace::new();
+    place.write("links.txt", b"# who links to whom\n1 2\n2 1\n3 1\n");
+    let program = example("page_rank");
+    let ranks = json_lines(place.command(&program, &["links.txt", "--json", "--rounds=60", "--damping=80"]));
+    // Page 3 gets a share of (1 - 0.8) / 3 and no link; for the other two the formula is solved by hand.
+    let base = 0.2 / 3.0;
+    let first = (base + 0.8 * base * 2.0) / (1.0 - 0.8 * 0.8);
+    let expected = [(1, first), (2, base + 0.8 * first), (3, base)];
+    for (line, (page, rank)) in ranks.iter().zip(expected) {
+        assert_eq!(line["page"].as_u64(), Some(page));
+        assert!((line["rank"].as_f64().unwrap() - rank).abs() < 1e-5, "{line}");
+    }
+    let generated = |threads| succeeds(place.command(&program, &["--nodes=50", "--edges=300", threads, "--json"]));
+    assert_eq!(generated("--threads=1"), generated("--threads=3"));
+
+    place.write("links.txt", b"1 2\n\n2 three\n");
+    place.fails(
+        place.command(&program, &["links.txt"]),
+        1,
+        &["links.txt, line 3: `2 three`", "two whole numbers"],
+    );
+    place.fails(place.command(&program, &["--edges=0"]), 1, &["no links", "--edges"]);
+}
+
+#[test]
+fn points_are_fitted() {
+    let place = Workplace::new();
+    let fit =
+        |threads| json_lines(place.command(&example("logistic_regression"), &["--points=2000", "--json", threads]));
+    let lines = fit("--threads=1");
+    assert_eq!(lines.len(), 6);
+    assert!(lines[4]["loss"].as_f64() < lines[0]["loss"].as_f64());
+    // One point in ten is mislabelled.
+    assert!(lines[5]["test_accuracy"].as_f64().unwrap() > 0.8);
+    assert_eq!(fit("--threads=3"), lines);
+    let wrong = place.command(&example("logistic_regression"), &["--points=3"]);
+    place.fails(wrong, 2, &["--points", "1024"]);
+}
