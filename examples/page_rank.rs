@@ -1,7 +1,6 @@
 //! Ranks the pages of a graph by its links: `cargo run --release --example page_rank`.
 //!
-//! The formula is that of Brin and Page (1998), scaled so that all ranks sum to 1. A page without links counts as one
-//! that links to itself, so that no rank gets lost.
+//! The formula is Brin and Page's (1998), scaled to a sum of 1; a page without links counts as linking to itself.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -80,7 +79,7 @@ fn rank(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a page gives in a round; its zero for itself keeps pages that nobody links to.
+/// What a page gives in a round; the zero for itself keeps pages that nobody links to.
 fn pass_on(page: u32, targets: Vec<u32>, rank: f64) -> Vec<(u32, f64)> {
     if targets.is_empty() {
         return vec![(page, rank)];

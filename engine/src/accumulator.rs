@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::task::{self, Place, Updates};
+use crate::task::{self, Place, Role, Updates};
 
 /// Adds one value to another.
 type Add<T> = Arc<dyn Fn(&mut T, T) + Send + Sync>;
@@ -61,7 +61,8 @@ impl Accumulators {
         }
     }
 
-    /// Counts what tasks have added, where the same partition of the same operator has not been counted before.
+    /// Counts what tasks have added, where the same partition of the same operator has not been counted before. What an
+    /// action's own closure added is counted for each action.
     /// Places are merged in the order of (operator, partition), so that floating-point sums do not depend on timing.
     pub(crate) fn merge(&self, updates: Vec<Updates>) {
         let mut all = Updates::new();
@@ -73,7 +74,7 @@ impl Accumulators {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         for ((id, place), value) in all {
             if let Some(entry) = entries.get_mut(&id)
-                && entry.counted.insert(place)
+                && (place.role == Role::Action || entry.counted.insert(place))
             {
                 (entry.merge)(value);
             }
@@ -83,8 +84,9 @@ impl Accumulators {
 
 /// A value that closures on workers add to and the driver reads.
 ///
-/// What a closure adds is counted when its partition has been computed to the end, once for each partition of the
-/// operator, however often actions or recovery run it again.
+/// What an operator's closure adds is counted when its partition has been computed to the end, once for each partition
+/// of the operator, however often actions or recovery run it again. What the closure of an action adds, such as that of
+/// [`for_each_partition`](crate::Dataset::for_each_partition), is counted once for each partition and action.
 #[derive(Clone)]
 pub struct Accumulator<T> {
     id: u64,

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::iter::Fuse;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -194,15 +195,16 @@ impl<T: Record> Iterator for PartitionIter<T> {
 
 /// Cuts an iterator of records into owned batches, and reports `failure` in place of what came after it.
 pub(crate) struct Batches<I> {
-    records: I,
+    /// An iterator that has ended may begin again if it is asked once more (`map_while`), so it is not.
+    records: Fuse<I>,
     batch_records: usize,
     failure: Failure,
 }
 
-impl<I> Batches<I> {
+impl<I: Iterator> Batches<I> {
     pub(crate) fn new(records: I, batch_records: usize, failure: Failure) -> Self {
         Self {
-            records,
+            records: records.fuse(),
             batch_records,
             failure,
         }

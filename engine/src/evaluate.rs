@@ -5,10 +5,10 @@ use std::sync::Arc;
 use distdl_storage::{BlockId, StorageError};
 
 use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
-use crate::id::{DatasetId, ShuffleId};
+use crate::id::ShuffleId;
 use crate::lineage::{BatchStep, Compute, Lineage, Node};
 use crate::plan::Operation;
-use crate::task::TaskContext;
+use crate::task::{Place, Position, Role, TaskContext};
 
 /// Gives what a shuffle brought for a bucket.
 pub type ReadShuffle<'a> = &'a mut dyn FnMut(ShuffleId, usize) -> AnyStream;
@@ -24,27 +24,37 @@ pub fn evaluate(
     shuffle: ReadShuffle<'_>,
 ) -> TaskResult<AnyStream> {
     let mut stack: Vec<Pipe> = Vec::new();
-    for operation in program {
+    for (index, operation) in program.iter().enumerate() {
         let pipe = match *operation {
-            Operation::Read(dataset, partition) => Pipe::source(read_block(context, lineage.node(dataset), partition)?),
-            Operation::Shuffle(id, bucket) => Pipe::source(shuffle(id, bucket)),
+            Operation::Read(dataset, partition) => {
+                Pipe::source(index, read_block(context, lineage.node(dataset), partition)?)
+            }
+            Operation::Shuffle(id, bucket) => Pipe::source(index, shuffle(id, bucket)),
             Operation::Compute {
                 dataset,
                 partition,
                 inputs,
             } => {
                 let inputs = stack.split_off(stack.len() - inputs);
-                compute(context, lineage.node(dataset), partition, inputs)?
-            }
-            Operation::Keep(dataset, partition) => match stack.pop() {
-                Some(pipe) => Pipe::source(keep(
-                    context,
-                    lineage.node(dataset),
+                let place = Place {
+                    dataset,
                     partition,
-                    pipe.into_stream(context),
-                )?),
-                None => continue,
-            },
+                    role: Role::Operator,
+                };
+                let position = Position {
+                    place,
+                    operation: index,
+                };
+                compute(context, lineage.node(dataset), position, inputs)?
+            }
+            Operation::Keep(dataset, partition) => {
+                let Some(pipe) = stack.pop() else { continue };
+                let begin = pipe.begin;
+                let stream = keep(context, lineage.node(dataset), partition, pipe.into_stream(context))?;
+                // All that led here was read to its end, however much of this an action will read.
+                context.settle(|position| (begin..index).contains(&position.operation));
+                Pipe::source(begin, stream)
+            }
         };
         stack.push(pipe);
     }
@@ -83,63 +93,87 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
     Ok(node.record_type.stream(block, context.resources.batch_records)?)
 }
 
-fn compute(context: &TaskContext, node: &Arc<Node>, partition: usize, mut inputs: Vec<Pipe>) -> TaskResult<Pipe> {
+fn compute(context: &TaskContext, node: &Arc<Node>, position: Position, mut inputs: Vec<Pipe>) -> TaskResult<Pipe> {
+    let partition = position.place.partition;
     match &node.compute {
         Compute::Pass if inputs.len() == 1 => Ok(inputs.swap_remove(0)),
-        Compute::Pass => Ok(concatenate(context, inputs)),
+        Compute::Pass => concatenate(context, position, inputs),
         Compute::Batchwise(step) => {
             let mut pipe = if inputs.len() == 1 {
                 inputs.swap_remove(0)
             } else {
-                concatenate(context, inputs)
+                concatenate(context, position, inputs)?
             };
-            pipe.steps.push(((node.id, partition), step(context, partition)));
+            pipe.steps.push((position, step(context, partition)));
             Ok(pipe)
         }
         Compute::Streams(function) => {
-            let depth = inputs.iter().map(Pipe::depth).max().unwrap_or(0);
-            let inputs = inputs.into_iter().map(|pipe| pipe.into_bounded_stream(context));
-            let inputs = inputs.collect::<TaskResult<Vec<_>>>()?;
-            let outside = context.at((node.id, partition));
+            let (begin, depth) = (first_operation(position, &inputs), depth_over(&inputs));
+            let inputs = bounded(context, inputs)?;
+            let outside = context.at(position);
             let stream = function(context, partition, inputs)?;
             context.at(outside);
             let stream = Attributed {
                 context: context.clone(),
-                position: (node.id, partition),
+                position,
                 stream,
             };
             Ok(Pipe {
                 stream: Box::new(stream),
                 steps: Vec::new(),
-                depth: if depth >= DEPTH_MAX { 1 } else { depth + 1 },
+                depth,
+                begin,
             })
         }
     }
 }
 
-fn concatenate(context: &TaskContext, inputs: Vec<Pipe>) -> Pipe {
-    let depth = 1 + inputs.iter().map(Pipe::depth).max().unwrap_or(0);
-    let streams: Vec<AnyStream> = inputs.into_iter().map(|pipe| pipe.into_stream(context)).collect();
-    Pipe {
+fn concatenate(context: &TaskContext, position: Position, inputs: Vec<Pipe>) -> TaskResult<Pipe> {
+    let (begin, depth) = (first_operation(position, &inputs), depth_over(&inputs));
+    let streams = bounded(context, inputs)?;
+    Ok(Pipe {
         stream: Box::new(streams.into_iter().flatten()),
         steps: Vec::new(),
         depth,
-    }
+        begin,
+    })
+}
+
+fn bounded(context: &TaskContext, inputs: Vec<Pipe>) -> TaskResult<Vec<AnyStream>> {
+    let inputs = inputs.into_iter().map(|pipe| pipe.into_bounded_stream(context));
+    inputs.collect()
+}
+
+/// How deep a stream over `inputs` is nested; those that are too deep will have been collected.
+fn depth_over(inputs: &[Pipe]) -> usize {
+    let depths = inputs.iter().map(Pipe::depth);
+    1 + depths
+        .map(|depth| if depth < DEPTH_MAX { depth } else { 1 })
+        .max()
+        .unwrap_or(0)
+}
+
+/// The first of the operations that make what is computed at `position`.
+fn first_operation(position: Position, inputs: &[Pipe]) -> usize {
+    inputs.first().map_or(position.operation, |input| input.begin)
 }
 
 /// A stream and the batchwise steps that are fused behind it.
 struct Pipe {
     stream: AnyStream,
-    steps: Vec<((DatasetId, usize), BatchStep)>,
+    steps: Vec<(Position, BatchStep)>,
     depth: usize,
+    /// The first of the operations that make it; they are neighbours.
+    begin: usize,
 }
 
 impl Pipe {
-    fn source(stream: AnyStream) -> Self {
+    fn source(begin: usize, stream: AnyStream) -> Self {
         Self {
             stream,
             steps: Vec::new(),
             depth: 1,
+            begin,
         }
     }
 
@@ -171,7 +205,7 @@ impl Pipe {
 struct Fused {
     context: TaskContext,
     stream: AnyStream,
-    steps: Vec<((DatasetId, usize), BatchStep)>,
+    steps: Vec<(Position, BatchStep)>,
 }
 
 impl Iterator for Fused {
@@ -194,7 +228,7 @@ impl Iterator for Fused {
 /// Notes whose code runs while a stream is asked for its next batch.
 struct Attributed {
     context: TaskContext,
-    position: (DatasetId, usize),
+    position: Position,
     stream: AnyStream,
 }
 

@@ -34,15 +34,35 @@ pub struct TaskContext {
     state: Rc<TaskState>,
 }
 
-/// The place that added to an accumulator.
+/// Whose closures run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The operator's own.
+    Operator,
+    /// The operator's, on the writing side of its shuffle.
+    Writer,
+    /// Those of an action on the operator's dataset.
+    Action,
+}
+
+/// What closures run for: the place that adds to an accumulator, or that an error names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// The operator.
     pub dataset: DatasetId,
-    /// The partition of it; the parent's where the writing side of its shuffle ran.
+    /// The partition of it; the parent's where the writing side of its shuffle runs.
     pub partition: usize,
-    /// Whether it was the writing side of the operator's shuffle.
-    pub writing: bool,
+    /// Whose closures.
+    pub role: Role,
+}
+
+/// A place within a task. One place may come up twice, where two operations of the task's program compute the same
+/// partition for two readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    pub(crate) place: Place,
+    /// 0-based operation of the task's program; beyond the last one for what is no operation.
+    pub(crate) operation: usize,
 }
 
 /// Key of one accumulator's share from one place.
@@ -52,10 +72,10 @@ pub type UpdateKey = (u64, Place);
 pub type Updates = BTreeMap<UpdateKey, Box<dyn Any + Send>>;
 
 struct TaskState {
-    node: Cell<DatasetId>,
-    partition: Cell<usize>,
-    writing: Cell<bool>,
-    updates: RefCell<Updates>,
+    position: Cell<Position>,
+    /// What closures added of which it is not known yet whether it will stand.
+    pending: RefCell<BTreeMap<(u64, Position), Box<dyn Any + Send>>>,
+    settled: RefCell<Updates>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -79,14 +99,9 @@ pub(crate) fn add_update<T: Any + Send>(
 ) -> bool {
     CURRENT.with_borrow(|current| {
         let Some(state) = current else { return false };
-        let mut updates = state.updates.borrow_mut();
-        let place = Place {
-            dataset: state.node.get(),
-            partition: state.partition.get(),
-            writing: state.writing.get(),
-        };
-        let key = (id, place);
-        let slot = updates.entry(key).or_insert_with(|| Box::new(empty()));
+        let mut pending = state.pending.borrow_mut();
+        let key = (id, state.position.get());
+        let slot = pending.entry(key).or_insert_with(|| Box::new(empty()));
         if let Some(slot) = slot.downcast_mut::<T>() {
             merge(slot, update);
         }
@@ -106,11 +121,16 @@ impl Drop for Entered {
 impl TaskContext {
     /// A context for one partition of `dataset`; the task stops early once `cancelled` is set.
     pub fn new(resources: Arc<Resources>, dataset: DatasetId, partition: usize, cancelled: Arc<AtomicBool>) -> Self {
+        let place = Place {
+            dataset,
+            partition,
+            role: Role::Action,
+        };
+        let operation = usize::MAX;
         let state = TaskState {
-            node: Cell::new(dataset),
-            partition: Cell::new(partition),
-            writing: Cell::new(false),
-            updates: RefCell::default(),
+            position: Cell::new(Position { place, operation }),
+            pending: RefCell::default(),
+            settled: RefCell::default(),
             cancelled,
         };
         Self {
@@ -124,27 +144,52 @@ impl TaskContext {
         Entered
     }
 
-    /// The operator whose code runs, and the partition of it: for errors.
-    pub fn position(&self) -> (DatasetId, usize) {
-        (self.state.node.get(), self.state.partition.get())
+    /// Whose code runs: for errors.
+    pub fn place(&self) -> Place {
+        self.state.position.get().place
     }
 
-    /// What closures added to accumulators.
+    /// What closures added to accumulators, as far as it stands.
     pub fn take_updates(&self) -> Updates {
-        self.state.updates.take()
+        self.state.settled.take()
+    }
+
+    /// Lets stand what closures added where `complete`. Of a place that came up twice the first one counts.
+    pub(crate) fn settle(&self, complete: impl Fn(&Position) -> bool) {
+        let pending = self.state.pending.take().into_iter();
+        let (complete, pending): (Vec<_>, Vec<_>) = pending.partition(|((_, position), _)| complete(position));
+        self.state.pending.replace(pending.into_iter().collect());
+        let mut settled = self.state.settled.borrow_mut();
+        for ((id, position), update) in complete {
+            settled.entry((id, position.place)).or_insert(update);
+        }
+    }
+
+    /// Forgets what closures added that does not stand yet: they will run again.
+    pub(crate) fn forget_pending(&self) {
+        self.state.pending.take();
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.state.position.get()
     }
 
     /// Notes that `position`'s code runs from here on; returns whose ran before.
-    pub(crate) fn at(&self, (node, partition): (DatasetId, usize)) -> (DatasetId, usize) {
-        (self.state.node.replace(node), self.state.partition.replace(partition))
+    pub(crate) fn at(&self, position: Position) -> Position {
+        self.state.position.replace(position)
     }
 
     /// Until the answer is dropped, what runs is the writing side of `child`'s shuffle.
     pub(crate) fn writing(&self, child: DatasetId) -> Writing {
         let state = Rc::clone(&self.state);
-        let parent = state.node.replace(child);
-        state.writing.set(true);
-        Writing { state, parent }
+        let outside = state.position.get();
+        let place = Place {
+            dataset: child,
+            role: Role::Writer,
+            ..outside.place
+        };
+        state.position.set(Position { place, ..outside });
+        Writing { state, outside }
     }
 
     /// Fails once another task of the job has failed.
@@ -160,15 +205,14 @@ impl TaskContext {
 /// See [`TaskContext::writing`].
 pub(crate) struct Writing {
     state: Rc<TaskState>,
-    parent: DatasetId,
+    outside: Position,
 }
 
 impl Drop for Writing {
     fn drop(&mut self) {
         // A panic leaves the position where it happened, for the error that is made of it.
         if !std::thread::panicking() {
-            self.state.node.set(self.parent);
-            self.state.writing.set(false);
+            self.state.position.set(self.outside);
         }
     }
 }

@@ -107,6 +107,26 @@ fn work_done_again_within_a_task_counts_once() {
 }
 
 #[test]
+fn what_the_closure_of_an_action_adds_counts_for_each_action() {
+    let context = small_batches(2, 5);
+    let (counter, partitions) = (context.counter(), context.counter());
+    let rows = counted(&context.range(0..100, 4), &counter);
+    for times in 1..=2 {
+        let (records, adding) = (counter.clone(), partitions.clone());
+        rows.for_each_partition(move |_, rows| {
+            adding.add(1);
+            rows.for_each(|_| records.add(1));
+        })
+        .unwrap();
+        assert_eq!((counter.value(), partitions.value()), (100 + 100 * times, 4 * times));
+    }
+    // Also if it reads nothing.
+    let adding = partitions.clone();
+    rows.for_each_partition(move |_, _| adding.add(1)).unwrap();
+    assert_eq!(partitions.value(), 12);
+}
+
+#[test]
 fn sums_of_floats_do_not_depend_on_timing() {
     let sum = |threads| {
         let context = small_batches(threads, 3);

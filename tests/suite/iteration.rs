@@ -161,7 +161,7 @@ impl Shape {
 }
 
 proptest! {
-    #![proptest_config(cases(96))]
+    #![proptest_config(cases(160))]
 
     #[test]
     fn parameters_and_reports_are_those_of_a_plain_loop(shape in shapes()) {

@@ -107,7 +107,7 @@ fn damages() -> impl Strategy<Value = Damage> {
 }
 
 proptest! {
-    #![proptest_config(cases(48))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn blocks_dropped_between_actions_are_computed_again_and_nothing_else(
@@ -204,7 +204,7 @@ fn drops() -> impl Strategy<Value = Vec<(u64, usize, usize)>> {
 }
 
 proptest! {
-    #![proptest_config(cases(64))]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn blocks_dropped_during_an_action_do_not_show_in_its_result(

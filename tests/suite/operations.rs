@@ -20,7 +20,7 @@ fn engine(threads: usize, batch_records: usize, memory_bytes_max: u64) -> Contex
 }
 
 proptest! {
-    #![proptest_config(cases(96))]
+    #![proptest_config(cases(160))]
 
     #[test]
     fn pipelines_give_what_plain_vectors_give(
@@ -116,6 +116,22 @@ fn lookup_by_a_placed_key_computes_one_partition() {
     let before = engine.metrics().tasks();
     assert_eq!(placed.lookup(&42).unwrap(), [vec![42, 142, 242]]);
     assert_eq!(engine.metrics().tasks() - before, 4 + 1);
+}
+
+#[test]
+fn a_sort_spreads_the_records_evenly() {
+    let engine = context(2);
+    // More keys in a partition than the sample holds.
+    let pairs = engine
+        .range(0..20_000, 3)
+        .map(|x| (x.wrapping_mul(0x9E37_79B9_7F4A_7C15), x));
+    for sorted in [pairs.sort_by_key_into(5), pairs.repartition(5).sort_by_key_descending()] {
+        let lengths = sorted.run_partitions(|_, rows| Ok(rows.count())).unwrap();
+        assert!(
+            lengths.iter().all(|length| (3800..=4200).contains(length)),
+            "{lengths:?}"
+        );
+    }
 }
 
 #[test]

@@ -10,6 +10,8 @@ use distdl::engine::partitioner::{HashPartitioner, Partitioner};
 
 pub(crate) type Row = (u64, u64);
 pub(crate) type Partitions<T> = Vec<Vec<T>>;
+/// A key with all its values on either side.
+pub(crate) type Cogrouped<V, W> = Partitions<(u64, (Vec<V>, Vec<W>))>;
 
 /// Cuts records into groups of neighbours whose lengths differ by 1 at most.
 pub(crate) fn cut<T: Clone>(records: &[T], partitions: usize) -> Partitions<T> {
@@ -88,7 +90,7 @@ pub(crate) fn cogroup<V: Clone, W: Clone>(
     left: &[Vec<(u64, V)>],
     right: &[Vec<(u64, W)>],
     partitions: usize,
-) -> Partitions<(u64, (Vec<V>, Vec<W>))> {
+) -> Cogrouped<V, W> {
     let right = by_key(right, partitions);
     each(&by_key(left, partitions), |partition, left| {
         let right = &right[partition];

@@ -27,7 +27,7 @@ use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::{BucketWriter, Dependency};
 use crate::plan::{Operation, Output, Stage, owner, program};
 use crate::recover::recover_in_stage;
-use crate::task::TaskContext;
+use crate::task::{Place, Role, TaskContext};
 
 type Time = u64;
 type Parcels<'scope> = Stream<'scope, Time, Vec<Parcel>>;
@@ -287,12 +287,8 @@ impl Tasks {
             Ok((reduce(context, partition, Box::new(watched))?, complete.get()))
         })?;
         self.job.resources.metrics.task();
-        let updates = if complete {
-            context.take_updates()
-        } else {
-            Default::default()
-        };
-        self.send(Event::Result(partition, value, updates));
+        context.settle(|position| complete || position.place.role == Role::Action);
+        self.send(Event::Result(partition, value, context.take_updates()));
         Ok(())
     }
 
@@ -314,6 +310,7 @@ impl Tasks {
         })?;
         if ended {
             self.job.resources.metrics.task();
+            running.context.settle(|_| true);
             self.send(Event::Updates(running.context.take_updates()));
         } else {
             self.running = Some(running);
@@ -326,7 +323,13 @@ impl Tasks {
         let job = Arc::clone(&self.job);
         let stage = &job.plan.stages[self.index];
         let available = |dataset: DatasetId, partition: usize| job.resources.store.contains(dataset.block(partition));
-        let mut program = program(&job.lineage, stage.root, partition, &available);
+        // A block that was planned on is asked for even if it is gone by now: only so is its loss noticed. Computing it
+        // could take a shuffle that nobody sends here.
+        let planned = |dataset: DatasetId, partition: usize| {
+            let blocks = stage.blocks.get(&dataset);
+            blocks.is_some_and(|blocks| blocks.contains(&partition)) || available(dataset, partition)
+        };
+        let mut program = program(&job.lineage, stage.root, partition, &planned);
         loop {
             let mut read = |shuffle, bucket| self.read(&program, shuffle, bucket);
             let lost = match evaluate(context, &job.lineage, &program, &mut read) {
@@ -336,8 +339,13 @@ impl Tasks {
                     return other;
                 }
             };
+            context.forget_pending();
+            // What another partition reads is no use: it may have been taken already.
             let reads = |operation: &Operation| match operation {
-                Operation::Shuffle(shuffle, bucket) => self.received.contains_key(&(*shuffle, *bucket)),
+                Operation::Shuffle(shuffle, bucket) => {
+                    let users = stage.reads.get(shuffle).and_then(|buckets| buckets.get(bucket));
+                    users.is_some_and(|users| users.contains(&partition))
+                }
                 _ => true,
             };
             match recover_in_stage(&job.lineage, stage.root, partition, &available, reads) {
@@ -436,9 +444,15 @@ impl Tasks {
     fn attempt<R>(&mut self, context: &TaskContext, work: impl FnOnce(&mut Self) -> TaskResult<R>) -> TaskResult<R> {
         let _entered = context.enter();
         match catch_unwind(AssertUnwindSafe(|| work(self))) {
-            Ok(result) => result,
+            Ok(result) => {
+                if result.is_err() {
+                    // What was kept as blocks before the loss will not be computed again: it counts now or never.
+                    self.send(Event::Updates(context.take_updates()));
+                }
+                result
+            }
             Err(panic) => {
-                let (dataset, partition) = context.position();
+                let Place { dataset, partition, .. } = context.place();
                 let node = self.job.lineage.node(dataset);
                 Err(TaskError::Failed(EngineError::Panic {
                     operator: node.operator.to_owned(),
