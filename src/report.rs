@@ -51,6 +51,7 @@ impl Reporter {
         let bar = ProgressBar::with_draw_target(Some(epochs * training.steps_per_epoch()), target);
         let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.progress_chars("=> "));
+        bar.set_prefix(format!("epoch {}", training.epoch() + 1));
         Self {
             json: config.json,
             bar,

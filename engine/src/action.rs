@@ -228,7 +228,7 @@ impl<T: Record> Dataset<T> {
     where
         T: std::fmt::Display,
     {
-        let folder = Arc::new(self.context().objects().create_folder(url)?);
+        let folder = Arc::new(self.context().stores().create_folder(url)?);
         let parts = Arc::clone(&folder);
         self.run_partitions(move |partition, records| {
             let mut text = String::new();

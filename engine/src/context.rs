@@ -66,7 +66,7 @@ impl Context {
     pub(crate) fn assemble(config: Config, store: BlockStore, transport: Transport) -> Result<Self> {
         let resources = Arc::new(Resources {
             store,
-            objects: Arc::new(Stores::new()),
+            stores: Arc::new(Stores::new()),
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),
         });
@@ -98,8 +98,8 @@ impl Context {
     }
 
     /// Files and remote objects.
-    pub fn objects(&self) -> &Arc<Stores> {
-        &self.inner.resources.objects
+    pub fn stores(&self) -> &Arc<Stores> {
+        &self.inner.resources.stores
     }
 
     /// Number of datasets that are alive: those with a handle, and what they are derived from.

@@ -66,7 +66,7 @@ impl Context {
     /// If nothing matches `pattern` or it cannot be listed. That a file is not UTF-8 shows when it is read.
     #[track_caller]
     pub fn text_file(&self, pattern: &str, partitions: usize) -> Result<Dataset<String>> {
-        let groups = split_text(&self.objects().list(pattern)?, partitions);
+        let groups = split_text(&self.stores().list(pattern)?, partitions);
         let compute = read_groups(groups, |stores, split: &TextSplit| Ok(read_lines(stores, split)?));
         Ok(self.source("text_file", pattern, partitions, compute))
     }
@@ -83,7 +83,7 @@ impl Context {
         header_bytes: u64,
         partitions: usize,
     ) -> Result<Dataset<Vec<u8>>> {
-        let groups = split_records(&self.objects().list(pattern)?, record_bytes, header_bytes, partitions)?;
+        let groups = split_records(&self.stores().list(pattern)?, record_bytes, header_bytes, partitions)?;
         let compute = read_groups(groups, |stores, split: &RecordSplit| {
             Ok(read_records(stores, split)?.map(|record| record.map(|bytes| bytes.to_vec())))
         });
@@ -95,8 +95,8 @@ impl Context {
     /// # Errors
     /// If nothing matches `pattern` or it cannot be listed.
     #[track_caller]
-    pub fn objects_of(&self, pattern: &str, partitions: usize) -> Result<Dataset<(String, Vec<u8>)>> {
-        let objects = self.objects().list(pattern)?;
+    pub fn objects(&self, pattern: &str, partitions: usize) -> Result<Dataset<(String, Vec<u8>)>> {
+        let objects = self.stores().list(pattern)?;
         let (count, partitions) = (objects.len(), partitions.max(1));
         let group = |partition: usize| partition * count / partitions..(partition + 1) * count / partitions;
         let groups = (0..partitions)
@@ -135,7 +135,7 @@ where
 {
     streams(move |context, partition, _| {
         let stream: AnyStream = Box::new(Reading {
-            stores: Arc::clone(&context.resources.objects),
+            stores: Arc::clone(&context.resources.stores),
             pieces: groups[partition].iter().cloned().collect(),
             open: open.clone(),
             current: None,

@@ -19,7 +19,7 @@ pub struct Resources {
     /// Blocks of persisted datasets.
     pub store: BlockStore,
     /// Files and remote objects.
-    pub objects: Arc<Stores>,
+    pub stores: Arc<Stores>,
     /// Records in a batch.
     pub batch_records: usize,
     /// Counters.

@@ -5,6 +5,7 @@
 mod common;
 mod oracle;
 mod pipelines;
+mod plain_training;
 
 mod accumulators;
 mod depth;

@@ -47,7 +47,7 @@ proptest! {
                 true => (format!("{index}.txt.gz"), gzip(&text)),
                 false => (format!("{index}.txt"), text.into_bytes()),
             };
-            context.objects().write(&format!("memory://some/{name}"), bytes.clone().into()).unwrap();
+            context.stores().write(&format!("memory://some/{name}"), bytes.clone().into()).unwrap();
             fs::write(folder.path().join(name), bytes).unwrap();
         }
         fs::write(folder.path().join("other.csv"), "not asked for\n").unwrap();
@@ -92,10 +92,10 @@ proptest! {
         let mut expected = Vec::new();
         for (index, bytes) in contents.into_iter().enumerate() {
             let url = format!("memory://images/{index}");
-            context.objects().write(&url, bytes.clone().into()).unwrap();
+            context.stores().write(&url, bytes.clone().into()).unwrap();
             expected.push((url, bytes));
         }
-        prop_assert_eq!(context.objects_of("memory://images/*", partitions).unwrap().collect().unwrap(), expected);
+        prop_assert_eq!(context.objects("memory://images/*", partitions).unwrap().collect().unwrap(), expected);
     }
 
     #[test]
