@@ -16,9 +16,7 @@ use crate::batch::{
 use crate::context::{Context, Handle};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
-use crate::lineage::{
-    BatchStep, Compute, Dependency, Determinacy, Node, NodeSpec, PartitionMap, Partitioning, Prepare,
-};
+use crate::lineage::{BatchStep, Compute, Dependency, Node, NodeSpec, PartitionMap, Partitioning, Prepare};
 use crate::task::TaskContext;
 
 /// A lazy, partitioned collection with lineage. Cheap to clone; does nothing until an action asks for records.
@@ -90,7 +88,6 @@ impl Derivation {
             compute: self.compute,
             record_type: RecordType::of::<T>(),
             partitioning: self.partitioning,
-            determinacy: Determinacy::Determinate,
             prepare: self.prepare,
             remark: self.remark,
         });

@@ -18,17 +18,6 @@ use crate::error::Result;
 use crate::id::{DatasetId, ShuffleId};
 use crate::task::TaskContext;
 
-/// How sure an operator is to give the same records again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Determinacy {
-    /// The same records in the same order.
-    Determinate,
-    /// The same records, in an order that may differ.
-    Unordered,
-    /// Records may differ, for example where a closure reads a clock.
-    Indeterminate,
-}
-
 /// Which parent partitions one partition of a child reads.
 #[derive(Debug, Clone)]
 pub enum PartitionMap {
@@ -170,8 +159,6 @@ pub struct NodeSpec {
     pub record_type: RecordType,
     /// Where keys lie, if known.
     pub partitioning: Option<Partitioning>,
-    /// What the operator itself adds to determinacy.
-    pub determinacy: Determinacy,
     /// Work before planning.
     pub prepare: Option<Prepare>,
     /// A remark for `explain`, for example a source's files.
@@ -354,13 +341,5 @@ impl Lineage {
     /// All datasets, parents before children.
     pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
         self.nodes.values()
-    }
-
-    /// How determinate the target is: as its least determinate ancestor.
-    pub fn determinacy(&self) -> Determinacy {
-        self.nodes()
-            .map(|node| node.determinacy)
-            .max()
-            .unwrap_or(Determinacy::Determinate)
     }
 }

@@ -8,9 +8,7 @@ use distdl::Level;
 use distdl::engine::DatasetId;
 use distdl::engine::batch::RecordType;
 use distdl::engine::id::ShuffleId;
-use distdl::engine::lineage::{
-    BucketWriter, Compute, Dependency, Determinacy, Exchange, Graph, Lineage, NodeSpec, PartitionMap,
-};
+use distdl::engine::lineage::{BucketWriter, Compute, Dependency, Exchange, Graph, Lineage, NodeSpec, PartitionMap};
 use distdl::engine::plan::{Operation, Output, Plan, Stage, owner, plan, program};
 use distdl::engine::recover::{recover, recover_in_stage};
 use proptest::prelude::*;
@@ -93,7 +91,6 @@ fn lineage(drawn: &[Drawn]) -> (Lineage, BTreeSet<(DatasetId, usize)>) {
             compute: Compute::Pass,
             record_type: RecordType::of::<u64>(),
             partitioning: None,
-            determinacy: Determinacy::Determinate,
             prepare: None,
             remark: String::new(),
         });
