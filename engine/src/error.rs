@@ -1,6 +1,7 @@
 //! What can go wrong in an action, typed so that it survives a trip between processes.
 
 use distdl_storage::StorageError;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::DatasetId;
 
@@ -8,7 +9,7 @@ use crate::id::DatasetId;
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
 
 /// An action's failure: what failed, where, and how to mend it.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum EngineError {
     /// A user's closure panicked. The action ends, the context stays usable.
@@ -39,8 +40,13 @@ pub enum EngineError {
     },
     /// A stored block or an external object could not be read or written.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(
+        #[from]
+        #[serde(serialize_with = "storage_as_text", deserialize_with = "storage_from_text")]
+        StorageError,
+    ),
     /// An action was asked of an empty dataset that has no answer for it.
+    #[serde(skip)]
     #[error("`{action}` needs at least one record, but the dataset has none; check the source, or use `{instead}`")]
     Empty {
         /// The action.
@@ -89,6 +95,16 @@ impl EngineError {
             remedy: remedy.into(),
         }
     }
+}
+
+/// An error of the operating system means something only where it happened: other processes get its text.
+fn storage_as_text<S: Serializer>(error: &StorageError, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&error.to_string())
+}
+
+fn storage_from_text<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<StorageError, D::Error> {
+    let message = String::deserialize(deserializer)?;
+    Ok(StorageError::Elsewhere { message })
 }
 
 /// The text of a panic that was caught.

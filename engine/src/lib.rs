@@ -15,6 +15,7 @@ pub mod recover;
 pub mod evaluate;
 pub mod tree;
 pub mod iteration;
+pub mod cluster;
 pub mod dataflow;
 pub mod accumulator;
 pub mod broadcast;

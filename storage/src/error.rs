@@ -83,6 +83,12 @@ pub enum StorageError {
         /// What the block holds.
         found: String,
     },
+    /// Any of these, in another process.
+    #[error("{message}")]
+    Elsewhere {
+        /// The error's text there.
+        message: String,
+    },
     /// A file or remote object that is input or output failed.
     #[error(transparent)]
     Object(#[from] ObjectError),

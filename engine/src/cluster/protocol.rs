@@ -1,0 +1,289 @@
+//! What members and the name node say to each other on the control connection.
+//!
+//! An action is collective: every member *arrives* at it, the name node *begins* rounds of it in a generation, every
+//! member *ends* each round, and the *answer* is the same for all. Actions are counted from 0 in the order in which the
+//! driver program comes to them, so the same number means the same action in every process, also in one that was
+//! started again and runs the driver program from its start: what was answered before is answered from the journal.
+//!
+//! ```text
+//!   member                      name node
+//!     | -- Arrive(action 4) ------> |   all members of the generation are there
+//!     | <----- Begin(4, round 0) -- |
+//!     | -- Ended(4, round 0) -----> |   something is missing: another round; a member was lost: another generation
+//!     | <----- Begin(4, round 1) -- |
+//!     | -- Ended(4, round 1) -----> |   nothing is missing: to the journal
+//!     | <------ Answer(4, ...) ---- |
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::EngineError;
+use crate::id::DatasetId;
+
+/// One life of one process in a cluster. The name node counts them; a number is never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MemberId(pub u64);
+
+impl std::fmt::Display for MemberId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "member {}", self.0)
+    }
+}
+
+/// Where a process listens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Address {
+    /// On the network.
+    Tcp(SocketAddr),
+    /// On this host: a Unix socket in Linux's abstract namespace, which leaves no file.
+    Local(String),
+}
+
+/// What a process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Computes partitions and lanes, and owns shards if no process is there only for them.
+    Worker,
+    /// Owns shards of the parameters and nothing else, as long as a worker is left.
+    Parameter,
+}
+
+/// A member as the others need to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Who.
+    pub member: MemberId,
+    /// Which of the cluster's places it fills, counted from 0; a replacement has the place of the one it replaces.
+    pub slot: u32,
+    /// Where its links arrive.
+    pub address: Address,
+    /// Its worker threads.
+    pub threads: u32,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// One life of the cluster between two changes of its members: the fence on every frame and every order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Counted from 1.
+    pub number: u64,
+    /// In the order of their ranks, 0-based: by slot.
+    pub members: Vec<Peer>,
+}
+
+/// Blocks that a member has, by dataset: partitions, ascending.
+pub type Held = Vec<(DatasetId, Vec<u64>)>;
+
+/// What kind of collective an action is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ActionKind {
+    /// Computes partitions of a dataset; the answer has one result for each.
+    Compute {
+        /// Partitions, in any order, each once.
+        wanted: Vec<u64>,
+        /// The dataset, for errors.
+        dataset: DatasetId,
+        /// Rounds that may end without all results although no member was lost.
+        rounds_max: u32,
+    },
+    /// Places data (rounds of [`Work::Compute`]) and then runs a loop over it ([`Work::Loop`]).
+    Iterate {
+        /// As for `Compute`.
+        dataset: DatasetId,
+        /// As for `Compute`.
+        rounds_max: u32,
+        /// The version of the parameters that the loop starts from.
+        first_step: u64,
+    },
+}
+
+/// Versions of the state of a loop that a member could go on from. Version `v` is the state that step `v` reads: what
+/// steps `0..v` have made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopState {
+    /// Versions of which it has all parameters.
+    pub versions: Vec<u64>,
+    /// For each shard whose optimizer state it keeps: the shard, and the versions. Empty if optimizers have no state.
+    pub shards: Vec<(u32, Vec<u64>)>,
+}
+
+/// What a member says to the name node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Report {
+    /// The first message. `known` is set by a member that lost the name node and found it again.
+    Join {
+        /// The slot it was started for; `None` asks for any.
+        slot: Option<u32>,
+        /// Who it was, and its last generation.
+        known: Option<(MemberId, u64)>,
+        /// Where its links arrive.
+        address: Address,
+        /// Its worker threads.
+        threads: u32,
+        /// What it is for.
+        role: Role,
+        /// Its operating-system process.
+        process: u32,
+    },
+    /// It lives. Sent several times a lease.
+    Heartbeat {
+        /// The last finished step of the loop that it runs, if any.
+        step: Option<u64>,
+    },
+    /// Its driver program has come to an action. Sent again after the name node was found again.
+    Arrive {
+        /// Number of the action.
+        action: u64,
+        /// BLAKE3 over the lineage and the action, equal in all processes.
+        fingerprint: [u8; 32],
+        /// The action's name and place in the driver program, for errors.
+        site: String,
+        /// What is asked for.
+        kind: ActionKind,
+        /// Its blocks of the datasets of the lineage.
+        held: Held,
+        /// What it could go on from, for `Iterate`.
+        state: LoopState,
+    },
+    /// A round is over here: it ended, failed, or was cut.
+    Ended {
+        /// Generation of the round.
+        generation: u64,
+        /// Number of the action.
+        action: u64,
+        /// Round of the action.
+        round: u32,
+        /// How.
+        outcome: Outcome,
+        /// Its blocks of the datasets of the lineage now.
+        held: Held,
+    },
+    /// The link to a peer is broken, or cannot be made. The sender goes on as in a [`Order::Cut`] of that generation.
+    PeerLost {
+        /// Generation in which it was seen.
+        generation: u64,
+        /// The peer.
+        peer: MemberId,
+        /// What was seen.
+        cause: String,
+    },
+    /// The driver program has ended here, with an error's text if it failed.
+    Leave {
+        /// `None` for success.
+        error: Option<String>,
+    },
+}
+
+/// How a round went on one member.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Of [`Work::Compute`].
+    Computed {
+        /// Whether all that this member was to compute or to place is there.
+        complete: bool,
+        /// Results by partition, those of rounds before that no answer has confirmed included.
+        results: Vec<(u64, Bytes)>,
+        /// What closures added to accumulators, opaque to the name node.
+        updates: Vec<Bytes>,
+    },
+    /// Of [`Work::Loop`].
+    Looped {
+        /// Whether every step is finished.
+        finished: bool,
+        /// What it could go on from.
+        state: LoopState,
+        /// From rank 0 when finished: what a process that comes late needs to know of the loop.
+        result: Option<Bytes>,
+    },
+    /// The program is at fault; the action ends with this error everywhere.
+    Failed(EngineError),
+}
+
+/// What the name node says to a member.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Order {
+    /// The first message.
+    Welcome {
+        /// Who it is now.
+        member: MemberId,
+        /// Its place.
+        slot: u32,
+        /// It counts as lost when nothing is heard of it for so long.
+        lease: Duration,
+    },
+    /// Run a round. A new generation is announced with its first round.
+    Begin {
+        /// Who takes part.
+        generation: Generation,
+        /// Number of the action.
+        action: u64,
+        /// Round of the action, counted over all generations.
+        round: u32,
+        /// What to do.
+        work: Work,
+    },
+    /// The generation is over: stop what runs, and report how far it came as [`Report::Ended`].
+    Cut {
+        /// Which.
+        generation: u64,
+        /// Members that are gone: links to them need not be tried.
+        lost: Vec<MemberId>,
+    },
+    /// An action is over; a round of it that still runs is to stop.
+    Answer {
+        /// Number of the action.
+        action: u64,
+        /// Its answer, the same everywhere.
+        answer: Answer,
+    },
+    /// The cluster ends, or this process is not wanted.
+    Dismiss {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a round is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Work {
+    /// Compute what is missing of a dataset.
+    Compute {
+        /// Partitions that have a result already.
+        finished: Vec<u64>,
+        /// The blocks of each member, by rank.
+        held: Vec<Held>,
+    },
+    /// Run the loop.
+    Loop {
+        /// From this version of the parameters.
+        version: u64,
+        /// The rank that gives its parameters to those that lack the version.
+        source: Option<u32>,
+        /// What each member could go on from, by rank.
+        states: Vec<LoopState>,
+    },
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Answer {
+    /// One result for each partition asked for, and what closures added to accumulators.
+    Computed {
+        /// By partition, ascending.
+        results: Vec<(u64, Bytes)>,
+        /// Opaque to the name node, in the order in which they came.
+        updates: Vec<Bytes>,
+    },
+    /// The loop is finished; `None` to a member that finished it itself.
+    Iterated {
+        /// As in [`Outcome::Looped`].
+        result: Option<Bytes>,
+    },
+    /// The program is at fault.
+    Failed(EngineError),
+}
