@@ -48,8 +48,8 @@ impl<T: Record> Dataset<T> {
     pub fn first(&self) -> Result<T> {
         let first = self.take(1)?.pop();
         first.ok_or(EngineError::Empty {
-            action: "first",
-            instead: "take(1)",
+            action: "first".into(),
+            instead: "take(1)".into(),
         })
     }
 

@@ -46,13 +46,12 @@ pub enum EngineError {
         StorageError,
     ),
     /// An action was asked of an empty dataset that has no answer for it.
-    #[serde(skip)]
     #[error("`{action}` needs at least one record, but the dataset has none; check the source, or use `{instead}`")]
     Empty {
         /// The action.
-        action: &'static str,
+        action: String,
         /// An action that accepts an empty dataset.
-        instead: &'static str,
+        instead: String,
     },
     /// Arguments that make no sense together.
     #[error("{what}; {remedy}")]

@@ -62,7 +62,7 @@ fn actions(Both { dataset, expected }: &Both, count: usize, key: u64) {
         Some(row) => assert_eq!(dataset.first().unwrap(), *row),
         None => assert!(matches!(
             dataset.first(),
-            Err(EngineError::Empty { action: "first", .. })
+            Err(EngineError::Empty { action, .. }) if action == "first"
         )),
     }
     assert_eq!(dataset.take(count).unwrap(), rows[..count.min(rows.len())]);
