@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use common::{Spread, emit, machine, spread};
-use distdl::engine::{Lane, ShardUpdate, StepReport, Tallies};
+use distdl::engine::{Lane, ShardUpdate, ShardValues, StepReport, Tallies};
 use distdl::prelude::*;
 use distdl::{Iteration, Parameters};
 use serde::Serialize;
@@ -84,8 +84,8 @@ fn exchange(context: &Context, length: usize, lanes: usize) -> Result<Spread, Fa
         }) as Box<dyn Lane>)
     };
     let shard = |_| {
-        Ok(Box::new(|_: &StepReport, sum: &[f32], parameters: &mut [f32]| {
-            parameters.copy_from_slice(sum);
+        Ok(Box::new(|_: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
+            shard.after.copy_from_slice(sum);
             Ok(())
         }) as Box<dyn ShardUpdate>)
     };
@@ -97,7 +97,7 @@ fn exchange(context: &Context, length: usize, lanes: usize) -> Result<Spread, Fa
         &mut |_| (),
     )?;
     let expected = (0..lanes).sum::<usize>() as f32;
-    if parameters.read().iter().any(|value| *value != expected) {
+    if parameters.latest().iter().any(|value| *value != expected) {
         return Err(format!("the exchange of {length} values gave a wrong sum").into());
     }
     let begun = begun.lock().unwrap_or_else(PoisonError::into_inner);

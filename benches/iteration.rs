@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use common::{Spread, emit, machine, measure};
-use distdl::engine::{Lane, ShardUpdate, StepReport, Tallies};
+use distdl::engine::{Lane, ShardUpdate, ShardValues, StepReport, Tallies};
 use distdl::prelude::*;
 use distdl::{Iteration, Parameters};
 use serde::Serialize;
@@ -72,7 +72,7 @@ fn empty_steps(context: &Context, steps: u64) -> Result<(), Failure> {
     let lanes = context.config().threads;
     let parameters = Arc::new(Parameters::new(vec![0.0; lanes]));
     let lane = |_| Ok(Box::new(|_: u64, _: &[f32], _: &mut [f32]| Ok(Tallies::default())) as Box<dyn Lane>);
-    let shard = |_| Ok(Box::new(|_: &StepReport, _: &[f32], _: &mut [f32]| Ok(())) as Box<dyn ShardUpdate>);
+    let shard = |_| Ok(Box::new(|_: &StepReport, _: &[f32], _: &mut ShardValues<'_>| Ok(())) as Box<dyn ShardUpdate>);
     context.iterate(
         Iteration::new(lanes, steps),
         &parameters,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Parser, value_parser};
 use distdl::prelude::*;
-use distdl::{Iteration, Lane, LaneData, Parameters, ShardUpdate, StepReport, Tallies};
+use distdl::{Iteration, Lane, LaneData, Parameters, ShardUpdate, ShardValues, StepReport, Tallies};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
@@ -63,13 +63,13 @@ fn fit(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         }
     })?;
 
-    let fitted = context.broadcast(parameters.read().clone());
+    let fitted = context.broadcast(parameters.latest().to_vec());
     let right = test.filter(move |(features, label)| (probability(features, &fitted) > 0.5) == (*label > 0.5));
     let accuracy = right.count()? as f64 / test.count()? as f64;
     match json {
         true => println!(
             "{}",
-            json!({ "test_accuracy": accuracy, "parameters": *parameters.read() })
+            json!({ "test_accuracy": accuracy, "parameters": *parameters.latest() })
         ),
         false => println!("test accuracy {:.2}%", 100.0 * accuracy),
     }
@@ -93,9 +93,11 @@ fn gradients(data: LaneData<Point>) -> distdl::engine::Result<Box<dyn Lane>> {
 
 /// A shard: applies the sum of all lanes' gradients.
 fn descent(rate: f32) -> impl ShardUpdate {
-    move |step: &StepReport, sum: &[f32], parameters: &mut [f32]| {
+    move |step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
         let scale = rate / step.tallies.0[1] as f32;
-        (parameters.iter_mut().zip(sum)).for_each(|(parameter, gradient)| *parameter -= scale * gradient);
+        for ((after, before), gradient) in shard.after.iter_mut().zip(shard.before).zip(sum) {
+            *after = before - scale * gradient;
+        }
         Ok(())
     }
 }

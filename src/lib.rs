@@ -10,6 +10,9 @@ pub mod report;
 use std::error::Error;
 use std::process::ExitCode;
 
+use distdl_engine::cluster::launch::NameNodeOptions;
+use distdl_engine::cluster::run::run_name_node;
+
 pub use distdl_dl as dl;
 pub use distdl_engine as engine;
 pub use distdl_storage as storage;
@@ -21,7 +24,7 @@ pub use distdl_dl::{
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::{
     Accumulator, Broadcast, Context, Dataset, EngineError, Iteration, Lane, LaneData, Parameters, PartitionIter,
-    Placement, ShardUpdate, StepReport, Tallies,
+    Placement, ShardUpdate, ShardValues, StepReport, Tallies,
 };
 pub use distdl_storage::Level;
 
@@ -37,7 +40,8 @@ pub mod prelude {
 /// Any error of a driver program.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// Runs a driver program with a context made from a configuration. An error goes to standard error as one message, and
+/// Runs a driver program with a context made from a configuration; with `--processes` more than 1, in as many processes
+/// that this one starts and watches over, as the name node of their cluster. An error goes to standard error as one message, and
 /// ends the process with exit code 1.
 ///
 /// ```no_run
@@ -54,14 +58,22 @@ pub fn run<E: Into<Failure>>(
     config: Result<Config, E>,
     program: impl FnOnce(&Context) -> Result<(), Failure>,
 ) -> ExitCode {
-    let outcome = config
-        .map_err(Into::into)
-        .and_then(|config| program(&Context::new(config)?));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+    let outcome = config.map_err(Into::into).and_then(|config| {
+        config.check()?;
+        if config.join.is_none() && config.processes > 1 {
+            return Ok(run_name_node(NameNodeOptions::for_this_program(config)?));
         }
-    }
+        let context = Context::new(config)?;
+        let outcome = program(&context);
+        let is_member = context.leave(outcome.as_ref().err().map(ToString::to_string));
+        match outcome {
+            // The name node says it, once for all processes.
+            Err(_) if is_member => Ok(ExitCode::FAILURE),
+            outcome => outcome.map(|()| ExitCode::SUCCESS),
+        }
+    });
+    outcome.unwrap_or_else(|error: Failure| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
 }

@@ -1,11 +1,19 @@
 //! The program `distdl`.
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use distdl::dl::model_file;
+use distdl::engine::cluster::hosts::Hosts;
+use distdl::engine::cluster::launch::{NameNodeOptions, Worker, become_program, secrets_for, this_program};
+use distdl::engine::cluster::protocol::{Address, Role};
+use distdl::engine::cluster::remote::Remote;
+use distdl::engine::cluster::run::run_name_node;
 use distdl::prelude::*;
 
 /// DistDL's own commands. Programs that use DistDL take the same common flags.
@@ -33,35 +41,226 @@ enum Command {
         #[arg(long, value_delimiter = ',', default_value = "256,128")]
         hidden: Vec<usize>,
     },
+    /// Runs a program as many processes, on this host (--processes) or on several (--hosts).
+    Launch(Launch),
+    /// Runs the name node of a cluster whose processes are started by hand, with `distdl worker`.
+    Name(Name),
+    /// Runs a program as one process of a cluster whose name node is elsewhere.
+    Worker(Member),
+}
+
+#[derive(Args)]
+struct Launch {
+    /// The hosts, a line each: `node-7 slots=4 role=worker` or `role=parameter`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["processes", "parameter_workers"])]
+    hosts: Option<PathBuf>,
+    /// What reaches other hosts; it is given the host and a command.
+    #[arg(long, value_name = "PROGRAM", default_value = "ssh", requires = "hosts")]
+    ssh: PathBuf,
+    /// Where this host listens for the processes of others, as they reach it; port 0 is any.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "hosts")]
+    listen: Option<SocketAddr>,
+    /// File with the secret of the cluster, at least 16 bytes [default: a new secret].
+    #[arg(long, value_name = "FILE", requires = "hosts")]
+    token_file: Option<PathBuf>,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    program: Vec<OsString>,
+}
+
+#[derive(Args)]
+struct Name {
+    /// Where processes reach it.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// Folder of its journal; started again with the same folder it goes on where it was.
+    #[arg(long)]
+    folder: PathBuf,
+    /// File with the secret of the cluster, at least 16 bytes; needed if other hosts can reach it.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Member {
+    /// Where the name node listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    name: String,
+    /// The place in the cluster, counted from 0 [default: any].
+    #[arg(long, value_name = "NUMBER")]
+    slot: Option<u32>,
+    /// How many were started for the slot before.
+    #[arg(long, hide = true, default_value_t = 0)]
+    life: u32,
+    /// What the process is for.
+    #[arg(long, value_enum, default_value_t = RoleName::Worker)]
+    role: RoleName,
+    /// Where it listens for other processes [default: the address that reaches the name node].
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<IpAddr>,
+    /// The address that other processes are told instead.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<IpAddr>,
+    /// How long it looks for a name node that is gone.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 30_000)]
+    name_grace: u64,
+    /// File with the secret of the cluster, at least 16 bytes; needed if other hosts can reach it. `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    program: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RoleName {
+    /// Computes.
+    Worker,
+    /// Owns parameters only.
+    Parameter,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    distdl::run(arguments.flags.config(), |context| match arguments.command {
-        Command::Config => Ok(std::io::stdout().write_all(configuration(context.config()).as_bytes())?),
-        Command::Evaluate { model, data, hidden } => evaluate(context, &model, &data, &hidden),
+    let Arguments { flags, command } = Arguments::parse();
+    match command {
+        Command::Config => shown(flags.config().map_err(Into::into).and_then(|config| {
+            let text = configuration(&config);
+            Ok(std::io::stdout().write_all(text.as_bytes())?)
+        })),
+        Command::Evaluate { model, data, hidden } => {
+            distdl::run(flags.config(), |context| evaluate(context, &model, &data, &hidden))
+        }
+        Command::Launch(launch) => ended(launch.run(flags)),
+        Command::Name(name) => ended(name.run(&flags)),
+        Command::Worker(member) => shown(member.run(&flags)),
+    }
+}
+
+/// The end of a command that has done all itself.
+fn shown(outcome: Result<(), Failure>) -> ExitCode {
+    ended(outcome.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(outcome: Result<ExitCode, Failure>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
     })
+}
+
+impl Launch {
+    fn run(self, flags: Flags) -> Result<ExitCode, Failure> {
+        match &self.hosts {
+            Some(file) => {
+                let hosts = Hosts::read(file)?;
+                self.on_hosts(hosts, flags)
+            }
+            None => {
+                flags.config()?;
+                Err(become_program(&self.program, flags.variables()?, None).into())
+            }
+        }
+    }
+
+    fn on_hosts(self, hosts: Hosts, flags: Flags) -> Result<ExitCode, Failure> {
+        let counted = Flags {
+            processes: Some(hosts.processes()),
+            parameter_workers: Some(hosts.parameter_workers()),
+            ..flags.clone()
+        };
+        let mut config = counted.config()?;
+        config.token_file = self.token_file.or(config.token_file);
+        let remote = Remote {
+            shell: self.ssh,
+            distdl: this_program()?,
+            folder: std::env::current_dir()?,
+            variables: passed_on(&flags)?,
+            program: self.program,
+        };
+        let options = NameNodeOptions::for_hosts(config, hosts, remote, self.listen)?;
+        Ok(run_name_node(options))
+    }
+}
+
+/// The settings of this process's environment and flags, for processes of a cluster that is made here.
+fn passed_on(flags: &Flags) -> Result<Vec<(String, String)>, Failure> {
+    const OWN: [&str; 3] = ["DISTDL_JOIN", "DISTDL_TOKEN_FILE", "DISTDL_EVENTS"];
+    let flags = flags.variables()?;
+    let environment = std::env::vars().filter(|(name, _)| name.starts_with("DISTDL_"));
+    let environment = environment.filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name));
+    let all = environment.chain(flags.iter().cloned());
+    Ok(all.filter(|(name, _)| !OWN.contains(&name.as_str())).collect())
+}
+
+impl Name {
+    fn run(self, flags: &Flags) -> Result<ExitCode, Failure> {
+        let config = flags.config()?;
+        let token_file = self.token_file.as_deref().or(config.token_file.as_deref());
+        let secrets = secrets_for([self.listen.ip()].into_iter(), token_file)?;
+        Ok(run_name_node(NameNodeOptions {
+            listen: Address::Tcp(self.listen),
+            secrets,
+            folder: Some(self.folder),
+            recipe_for: None,
+            config,
+        }))
+    }
+}
+
+impl Member {
+    fn run(self, flags: &Flags) -> Result<(), Failure> {
+        let config = flags.config()?;
+        let worker = Worker {
+            name_node: resolved(&self.name)?,
+            slot: self.slot,
+            life: self.life,
+            role: match self.role {
+                RoleName::Worker => Role::Worker,
+                RoleName::Parameter => Role::Parameter,
+            },
+            name_node_grace: Duration::from_millis(self.name_grace),
+            bind: self.bind,
+            advertise: self.advertise,
+        };
+        let join = worker.join(self.token_file.as_deref().or(config.token_file.as_deref()))?;
+        Err(become_program(&self.program, flags.variables()?, Some(&join)).into())
+    }
+}
+
+/// The first address of `host:port`.
+fn resolved(name: &str) -> Result<SocketAddr, Failure> {
+    let remedy = "name the host and port at which the name node listens: `--name HOST:PORT`";
+    let mut addresses = name
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot find the name node {name}: {error}; {remedy}"))?;
+    let found = addresses.find(|address| address.port() != 0);
+    Ok(found.ok_or_else(|| format!("the name node {name} has no address with a port; {remedy}"))?)
 }
 
 /// The configuration as a file that gives it again.
 fn configuration(config: &Config) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| quoted(&path.to_string_lossy()));
     let progress = config.progress.to_possible_value();
     let lines = [
         ("threads", Some(config.threads.to_string())),
         ("memory", Some(config.memory_bytes_max.to_string())),
         ("disk", Some(config.disk_bytes_max.to_string())),
-        (
-            "spill_folder",
-            config
-                .spill_folder
-                .as_ref()
-                .map(|folder| quoted(&folder.to_string_lossy())),
-        ),
+        ("spill_folder", path(&config.spill_folder)),
         ("seed", Some(quoted(&config.seed.to_string()))),
         ("progress", progress.map(|progress| quoted(progress.get_name()))),
         ("json", Some(config.json.to_string())),
         ("batch_records", Some(config.batch_records.to_string())),
+        ("processes", Some(config.processes.to_string())),
+        ("parameter_workers", Some(config.parameter_workers.to_string())),
+        ("spares", Some(config.spares.to_string())),
+        ("events", path(&config.events)),
+        ("chaos", config.chaos.as_deref().map(quoted)),
+        ("lease", Some(config.lease.as_millis().to_string())),
+        ("restarts", Some(config.restarts.to_string())),
+        ("grace", Some(config.grace.as_millis().to_string())),
+        ("parameter_copies", Some(config.parameter_copies.to_string())),
+        ("token_file", path(&config.token_file)),
     ];
     lines
         .into_iter()

@@ -9,6 +9,7 @@ use distdl_dl::{
     Activation, Batch, Dense, Features, Input, Loss, NeuralNetwork, Optimizer, Result, SampleTargets, Samples, Sgd,
     shuffle,
 };
+use distdl_engine::ShardValues;
 use std::time::{Duration, Instant};
 
 const SAMPLES: usize = 60_000;
@@ -51,6 +52,7 @@ fn random_samples() -> Result<Samples> {
 fn training(network: &NeuralNetwork, samples: &Samples, rows: usize, rounds: usize) -> Result<()> {
     let mut parameters = network.initialize(1)?;
     let mut gradient = vec![0.0; parameters.len()];
+    let mut after = gradient.clone();
     let mut workspace = network.workspace(rows);
     let mut batch = Batch::new(samples, rows);
     let order = shuffle(1, 0, 0, SAMPLES as u32);
@@ -69,7 +71,9 @@ fn training(network: &NeuralNetwork, samples: &Samples, rows: usize, rounds: usi
                 &mut gradient,
             )?;
             let computed = Instant::now();
-            Sgd.apply(0, 0.01, 1.0 / rows as f32, &gradient, &mut parameters)?;
+            let mut shard = ShardValues::new(&parameters, &mut after);
+            Sgd.apply(0, 0.01, 1.0 / rows as f32, &gradient, &mut shard)?;
+            std::mem::swap(&mut parameters, &mut after);
             parts[0] += gathered - start;
             parts[1] += computed - gathered;
             parts[2] += computed.elapsed();

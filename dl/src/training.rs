@@ -5,9 +5,12 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distdl_engine::{
-    Dataset, EngineError, Iteration, Lane, LaneData, Parameters, Placement, ShardUpdate, StepReport, Tallies,
+    Dataset, EngineError, Iteration, Lane, LaneData, Parameters, Placement, ShardUpdate, ShardValues, StepReport,
+    Tallies,
 };
 use distdl_storage::Records;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::batch::{Batch, shuffle};
 use crate::deal::Deal;
@@ -62,7 +65,7 @@ pub struct Training {
     data: Dataset<Samples>,
     options: TrainingOptions,
     parameters: Arc<Parameters>,
-    optimizers: Arc<[Mutex<Box<dyn Optimizer>>]>,
+    optimizer: Arc<dyn Optimizer>,
     deal: Deal,
     step: u64,
 }
@@ -85,15 +88,14 @@ impl NeuralNetwork {
             return Err(Error::Training(problem));
         }
         let deal = Deal::new(lane_lengths(self, data, options.lanes)?, options.batch)?;
-        let optimizers = (0..options.lanes)
-            .map(|_| Mutex::new(Box::new(Sgd) as Box<dyn Optimizer>))
-            .collect();
+        let optimizer: Arc<dyn Optimizer> = Arc::new(Sgd);
+        let parameters = Parameters::with_state(self.initialize(options.seed)?, optimizer.state_slots())?;
         Ok(Training {
             network: self.clone(),
             data: data.clone(),
-            parameters: Arc::new(Parameters::new(self.initialize(options.seed)?)),
+            parameters: Arc::new(parameters),
             options,
-            optimizers,
+            optimizer,
             deal,
             step: 0,
         })
@@ -130,7 +132,7 @@ impl NeuralNetwork {
     }
 
     /// Runs `each` over the samples of every partition, some rows at a time.
-    fn over_batches<R: Send + 'static>(
+    fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
         &self,
         data: &Dataset<Samples>,
         parameters: &[f32],
@@ -166,17 +168,21 @@ const EVALUATION_ROWS: usize = 500;
 
 /// Number of samples of each lane; checks that blocks suit the network.
 fn lane_lengths(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize) -> Result<Vec<u32>> {
+    let shapes = data.run_partitions(|_, blocks| {
+        let shapes = blocks.map(|samples| (samples.feature_length(), samples.len()));
+        Ok(shapes.collect::<Vec<(usize, usize)>>())
+    })?;
     let mut lengths = vec![0u32; lanes];
-    for (partition, blocks) in data.partition_records()?.iter().enumerate() {
-        for samples in blocks.iter() {
-            let (expected, got) = (network.input_length(), samples.feature_length());
+    for (partition, shapes) in shapes.into_iter().enumerate() {
+        for (got, samples) in shapes {
+            let expected = network.input_length();
             if expected != got {
                 return Err(Error::Training(format!(
                     "partition {partition} has samples of {got} features, the network takes {expected}; change `Input` or the data"
                 )));
             }
             let length = &mut lengths[partition % lanes];
-            *length = u32::try_from(samples.len())
+            *length = u32::try_from(samples)
                 .ok()
                 .and_then(|samples| length.checked_add(samples))
                 .ok_or_else(|| {
@@ -214,22 +220,23 @@ impl Training {
 
     /// A copy of the parameters.
     pub fn parameters(&self) -> Vec<f32> {
-        self.parameters.read().clone()
+        self.parameters.latest().to_vec()
     }
 
-    /// Sets the parameters, for example from a model file.
+    /// Sets the parameters, for example from a model file. The optimizer's state is 0 again.
     ///
     /// # Errors
     /// If there are not as many as the network has.
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
-        self.parameters = Arc::new(Parameters::new(parameters));
+        let parameters = Parameters::with_state(parameters, self.optimizer.state_slots())?;
+        self.parameters = Arc::new(parameters);
         Ok(())
     }
 
     /// BLAKE3 of the parameters, in hexadecimal: equal bits give equal hashes.
     pub fn parameters_hash(&self) -> String {
-        parameters_hash(&self.parameters.read())
+        parameters_hash(&self.parameters.latest())
     }
 
     /// Loss and hits of the parameters as they are over a dataset.
@@ -259,17 +266,14 @@ impl Training {
     #[track_caller]
     pub fn iterate(&mut self, steps: u64, mut observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
         let lanes = self.options.lanes;
-        let mut iteration = Iteration::new(lanes, steps).from_step(self.step);
+        let mut iteration = Iteration::new(lanes, steps)
+            .from_step(self.step)
+            .with_state_slots(self.optimizer.state_slots());
         iteration.site = Location::caller();
         if let Some(placement) = &self.options.placement {
             iteration = iteration
                 .with_shards(placement.shards.len())
                 .with_placement(placement.clone());
-            self.optimizers = placement
-                .shards
-                .iter()
-                .map(|_| Mutex::new(Box::new(Sgd) as Box<dyn Optimizer>))
-                .collect();
         }
         let failed = Failed::default();
         let mut total = BatchReport::default();
@@ -316,13 +320,12 @@ impl Training {
         &self,
         failed: Failed,
     ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
-        let (optimizers, schedule) = (Arc::clone(&self.optimizers), self.options.schedule);
-        move |shard| {
-            let (optimizers, failed) = (Arc::clone(&optimizers), failed.clone());
+        let (optimizer, schedule) = (Arc::clone(&self.optimizer), self.options.schedule);
+        move |_| {
+            let (optimizer, failed) = (Arc::clone(&optimizer), failed.clone());
             Ok(Box::new(
-                move |step: &StepReport, sum: &[f32], parameters: &mut [f32]| {
-                    let mut optimizer = lock(&optimizers[shard]);
-                    apply(optimizer.as_mut(), schedule, step, sum, parameters).map_err(|error| failed.keep(error))
+                move |step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
+                    apply(&*optimizer, schedule, step, sum, shard).map_err(|error| failed.keep(error))
                 },
             ))
         }
@@ -331,11 +334,11 @@ impl Training {
 
 /// Applies the summed gradients of a step whose loss is finite.
 fn apply(
-    optimizer: &mut dyn Optimizer,
+    optimizer: &dyn Optimizer,
     schedule: Schedule,
     step: &StepReport,
     gradient_sum: &[f32],
-    parameters: &mut [f32],
+    shard: &mut ShardValues<'_>,
 ) -> Result<()> {
     let report = from_tallies(step.tallies);
     if !report.is_finite() {
@@ -346,13 +349,7 @@ fn apply(
         });
     }
     let scale = 1.0 / report.samples.max(1) as f32;
-    optimizer.apply(
-        step.step,
-        schedule.learning_rate(step.step),
-        scale,
-        gradient_sum,
-        parameters,
-    )
+    optimizer.apply(step.step, schedule.learning_rate(step.step), scale, gradient_sum, shard)
 }
 
 /// One lane: its blocks, its order, and the buffers of one step.

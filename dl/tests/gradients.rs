@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{Activation, Dense, Input, Loss, NeuralNetwork, Optimizer, Scalar, Sgd, Targets};
+use distdl_engine::ShardValues;
 
 const ACTIVATIONS: [Activation; 5] = [
     Activation::Identity,
@@ -172,6 +173,7 @@ fn ten_steps_in_f32_follow_a_plain_reference_in_f64() {
         parameters: parameters.iter().map(|&p| p.into()).collect(),
     };
     let (mut workspace, mut gradient) = (network.workspace(rows), vec![0.0; parameters.len()]);
+    let mut after = gradient.clone();
     let mut losses = Vec::new();
     for step in 0..10 {
         let inputs: Vec<f32> = numbers(step % 3, rows * 9);
@@ -186,8 +188,9 @@ fn ten_steps_in_f32_follow_a_plain_reference_in_f64() {
                 &mut gradient,
             )
             .unwrap();
-        Sgd.apply(step, 0.5, 1.0 / rows as f32, &gradient, &mut parameters)
-            .unwrap();
+        let mut shard = ShardValues::new(&parameters, &mut after);
+        Sgd.apply(step, 0.5, 1.0 / rows as f32, &gradient, &mut shard).unwrap();
+        std::mem::swap(&mut parameters, &mut after);
 
         let wide: Vec<f64> = inputs.iter().map(|&x| x.into()).collect();
         let expected = reference.step(0.5, &wide, &labels);

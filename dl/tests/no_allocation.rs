@@ -5,6 +5,7 @@
 use distdl_dl::{
     Activation, Batch, Dense, Features, Input, Loss, NeuralNetwork, Optimizer, SampleTargets, Samples, Sgd, shuffle,
 };
+use distdl_engine::Parameters;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -32,7 +33,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn allocations_of_steps(network: &NeuralNetwork, samples: &Samples, warm_up: usize) -> usize {
-    let mut parameters = network.initialize(1).unwrap();
+    let parameters = Parameters::new(network.initialize(1).unwrap());
     let mut gradient = vec![0.0; parameters.len()];
     let mut workspace = network.workspace(128);
     let mut batch = Batch::new(samples, 128);
@@ -45,7 +46,7 @@ fn allocations_of_steps(network: &NeuralNetwork, samples: &Samples, warm_up: usi
         batch.gather(&[samples], order[..rows].iter().copied()).unwrap();
         network
             .gradient(
-                &parameters,
+                &parameters.read(step as u64).unwrap(),
                 batch.features(),
                 batch.targets(),
                 rows,
@@ -53,8 +54,10 @@ fn allocations_of_steps(network: &NeuralNetwork, samples: &Samples, warm_up: usi
                 &mut gradient,
             )
             .unwrap();
-        Sgd.apply(0, 0.1, 1.0 / rows as f32, &gradient, &mut parameters)
+        let mut claimed = parameters.claim(step as u64 + 1, 0..gradient.len()).unwrap();
+        Sgd.apply(0, 0.1, 1.0 / rows as f32, &gradient, &mut claimed.values())
             .unwrap();
+        assert!(claimed.finish());
     }
     ALLOCATIONS.get() - before
 }

@@ -6,11 +6,16 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use distdl_storage::Record;
+
+use crate::error::{EngineError, Result};
 use crate::task::{self, Place, Role, Updates};
 
 /// Adds one value to another.
 type Add<T> = Arc<dyn Fn(&mut T, T) + Send + Sync>;
 type Merge = Arc<dyn Fn(Box<dyn Any + Send>) + Send + Sync>;
+type Encode = fn(&(dyn Any + Send)) -> Option<Vec<u8>>;
+type Decode = fn(&[u8]) -> Option<Box<dyn Any + Send>>;
 
 /// All accumulators of a context, and which places have been counted.
 #[derive(Default)]
@@ -21,12 +26,14 @@ pub(crate) struct Accumulators {
 
 struct Entry {
     merge: Merge,
+    encode: Encode,
+    decode: Decode,
     counted: HashSet<Place>,
 }
 
 impl Accumulators {
     /// A new accumulator that starts at `empty` and grows by `add`.
-    pub(crate) fn register<T: Clone + Send + Sync + 'static>(
+    pub(crate) fn register<T: Record>(
         self: &Arc<Self>,
         empty: T,
         add: impl Fn(&mut T, T) + Send + Sync + 'static,
@@ -42,6 +49,8 @@ impl Accumulators {
         });
         let entry = Entry {
             merge,
+            encode: |update| postcard::to_stdvec(update.downcast_ref::<T>()?).ok(),
+            decode: |bytes| Some(Box::new(postcard::from_bytes::<T>(bytes).ok()?)),
             counted: HashSet::new(),
         };
         self.entries
@@ -59,6 +68,34 @@ impl Accumulators {
             add,
             _registration: Arc::new(registration),
         }
+    }
+
+    /// What tasks have added, for other processes.
+    pub(crate) fn encode(&self, updates: &[Updates]) -> Result<Vec<u8>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut encoded: Vec<(u64, Place, Vec<u8>)> = Vec::new();
+        for ((id, place), value) in updates.iter().flatten() {
+            // An accumulator without a handle is read by nobody.
+            let Some(entry) = entries.get(id) else { continue };
+            let bytes = (entry.encode)(value.as_ref()).ok_or_else(|| unreadable("encoded"))?;
+            encoded.push((*id, *place, bytes));
+        }
+        postcard::to_stdvec(&encoded).map_err(|_| unreadable("encoded"))
+    }
+
+    /// What tasks of any process have added.
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Updates> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let encoded: Vec<(u64, Place, Vec<u8>)> = postcard::from_bytes(bytes).map_err(|_| unreadable("decoded"))?;
+        let mut updates = Updates::new();
+        for (id, place, bytes) in encoded {
+            let Some(entry) = entries.get(&id) else { continue };
+            updates.insert(
+                (id, place),
+                (entry.decode)(&bytes).ok_or_else(|| unreadable("decoded"))?,
+            );
+        }
+        Ok(updates)
     }
 
     /// Counts what tasks have added, where the same partition of the same operator has not been counted before. What an
@@ -80,6 +117,13 @@ impl Accumulators {
             }
         }
     }
+}
+
+fn unreadable(what: &str) -> EngineError {
+    EngineError::invalid(
+        format!("what was added to an accumulator could not be {what}"),
+        "`Deserialize` must mirror `Serialize`",
+    )
 }
 
 /// A value that closures on workers add to and the driver reads.

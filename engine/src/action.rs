@@ -7,9 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use distdl_storage::{Record, Records};
 
-use crate::batch::{Batch, Failure, PartitionIter, TaskResult, typed_batches};
+use crate::batch::{AnyStream, Batch, Failure, PartitionIter, TaskResult, typed_batches};
+use crate::context::Answered;
+use crate::dataflow::job::Reduce;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
+use crate::task::TaskContext;
 
 impl<T: Record> Dataset<T> {
     /// All records, in order.
@@ -187,7 +190,7 @@ impl<T: Record> Dataset<T> {
     ///
     /// # Errors
     /// The first error of `function`; otherwise as any action.
-    pub fn run_partitions<R: Send + 'static>(
+    pub fn run_partitions<R: Answered>(
         &self,
         function: impl Fn(usize, PartitionIter<T>) -> Result<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {
@@ -207,8 +210,13 @@ impl<T: Record> Dataset<T> {
     /// # Errors
     /// As any action.
     pub fn partition_records(&self) -> Result<Vec<Records<T>>> {
+        self.run_all(self.read_records())
+    }
+
+    /// Reads a partition's records, in place where its block is here.
+    fn read_records(&self) -> impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<Records<T>> + Send + Sync + use<T> {
         let (dataset, kind) = (self.id(), self.node().record_type);
-        self.run_all(move |context, partition, stream| {
+        move |context, partition, stream| {
             let id = dataset.block(partition);
             if let Ok(Some(block)) = context.resources.store.get(id, kind.codec) {
                 let mut stream = stream;
@@ -216,7 +224,13 @@ impl<T: Record> Dataset<T> {
                 return Ok(block.records::<T>()?);
             }
             Ok(kind.collect(stream)?.records::<T>()?)
-        })
+        }
+    }
+
+    /// The same, for an action that keeps the records where they were read.
+    pub(crate) fn record_reader(&self) -> Reduce {
+        let read = self.read_records();
+        Arc::new(move |context, partition, stream| Ok(Box::new(read(context, partition, stream)?) as Box<_>))
     }
 
     /// Writes each partition as a text file, `part-00000` and so on, a line a record, into a new folder or object

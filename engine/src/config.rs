@@ -1,41 +1,34 @@
 //! What a program may set, and where: defaults, `distdl.toml`, variables, flags, code. The later wins.
 
 mod error;
+mod flags;
 mod layers;
 mod machine;
+mod values;
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
 pub use self::error::{ConfigError, Result};
+pub use self::flags::Flags;
 use self::layers::{Layer, Layers};
+use self::values::*;
 
 /// The file that is read if it is in the current folder and no other is named.
 pub const CONFIG_FILE: &str = "distdl.toml";
 
-/// Most worker threads in a process.
-const THREADS_MAX: usize = 1024;
-
-/// Most records in a batch.
-const BATCH_RECORDS_MAX: usize = 1 << 24;
-
-const COUNT_OF_THREADS: &str = "a whole number from 1 to 1024";
-const COUNT_OF_RECORDS: &str = "a whole number from 1 to 16777216";
-const SIZE: &str =
-    "a number of bytes, or a number with a unit: `512MB` (powers of 1000), `2GiB` or `2g` (powers of 1024)";
-const FOLDER: &str = "the path of a folder";
-const SEED: &str = "a whole number from 0 to 18446744073709551615";
-const PROGRESS: &str = "`auto` (on a terminal), `on` or `off`";
-const SWITCH: &str = "`true` or `false`";
-
 /// How a program runs. Nothing here but `seed` may change a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Worker threads of this process. Default: one for each core that the process may use.
+    /// Worker threads of this process. Default: one for each core that the process may use; with several processes the
+    /// cores are shared among them.
     pub threads: usize,
-    /// Most memory for blocks, in bytes. Default: half of the machine's memory, or of the container's limit.
+    /// Most memory for blocks, in bytes. Default: half of the machine's memory, or of the container's limit;
+    /// with several processes that half is shared among them.
     pub memory_bytes_max: u64,
     /// Most disk for blocks, in bytes. Default: 64 GiB.
     pub disk_bytes_max: u64,
@@ -49,6 +42,52 @@ pub struct Config {
     pub json: bool,
     /// Records that an operator handles at a time. Default: 1024.
     pub batch_records: usize,
+    /// Processes that run the program as one, from 1 to 256, those for parameters included. Default: 1. In a process
+    /// that belongs to a cluster ([`Config::join`]) it counts only those beside which it shares the machine.
+    pub processes: usize,
+    /// Processes that own parameters and compute nothing, fewer than `processes`. Default: 0, all do both.
+    pub parameter_workers: usize,
+    /// Processes beside those, each of which takes the place of one that is lost. Default: 0.
+    pub spares: usize,
+    /// File for what happens to the processes, a JSON object a line. Default: none.
+    pub events: Option<PathBuf>,
+    /// Faults to make happen, separated by commas; `cluster::chaos::Chaos` reads them. Default: none.
+    pub chaos: Option<String>,
+    /// A process counts as lost when nothing is heard of it for so long, at least 50 ms. Default: 2 s.
+    pub lease: Duration,
+    /// How often lost processes are started again, all together. Default: 16.
+    pub restarts: u32,
+    /// How long a replacement is waited for before the others go on without a lost process. Default: 0, not at all.
+    pub grace: Duration,
+    /// Processes that keep each shard of the parameters, 1 or 2. Default: 2.
+    pub parameter_copies: u32,
+    /// File with the secret that processes of different hosts show each other. Default: none.
+    pub token_file: Option<PathBuf>,
+    /// The cluster to which this process belongs, if another process started it for one. Only the variable
+    /// `DISTDL_JOIN` sets it; `cluster::join::Join` reads it.
+    pub join: Option<Secret>,
+}
+
+/// Text that does not appear in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text` out of logs.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(..)")
+    }
 }
 
 /// When bars of progress are drawn.
@@ -63,59 +102,6 @@ pub enum Progress {
     Off,
 }
 
-/// The flags that every DistDL program takes. A program with flags of its own adds them with `#[command(flatten)]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
-#[command(next_help_heading = "DistDL")]
-pub struct Flags {
-    /// Read this configuration file [default: distdl.toml, if it is in the current folder]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Run this many worker threads [default: one for each core]
-    #[arg(long, global = true, value_name = "COUNT", value_parser = flag(threads, COUNT_OF_THREADS))]
-    pub threads: Option<usize>,
-    /// Keep at most this much of the data in memory, such as 512MB or 2GiB [default: half of the memory]
-    #[arg(long, global = true, value_name = "SIZE", value_parser = flag(size, SIZE))]
-    pub memory: Option<u64>,
-    /// Key of all random numbers; the same seed gives the same result [default: 0]
-    #[arg(long, global = true, value_name = "NUMBER", value_parser = flag(number, SEED))]
-    pub seed: Option<u64>,
-    /// When to draw bars of progress [default: auto]
-    #[arg(long, global = true, value_name = "WHEN")]
-    pub progress: Option<Progress>,
-    /// Print JSON, an object a line, instead of text for people
-    #[arg(
-        long,
-        global = true,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        hide_possible_values = true
-    )]
-    pub json: Option<bool>,
-}
-
-impl Flags {
-    /// The configuration from all layers: `distdl.toml` or `--config`, variables `DISTDL_*`, and these flags.
-    ///
-    /// # Errors
-    /// A file that cannot be read, a key that does not exist, a value that its key does not take.
-    pub fn config(&self) -> Result<Config> {
-        Config::from_layers(Some(Path::new(CONFIG_FILE)), layers::environment()?, self)
-    }
-
-    fn layer(&self) -> Layer {
-        let progress = self.progress.as_ref().and_then(ValueEnum::to_possible_value);
-        Layer::flags([
-            ("threads", self.threads.map(|threads| threads.to_string())),
-            ("memory", self.memory.map(|bytes| bytes.to_string())),
-            ("seed", self.seed.map(|seed| seed.to_string())),
-            ("progress", progress.map(|progress| progress.get_name().to_owned())),
-            ("json", self.json.map(|json| json.to_string())),
-        ])
-    }
-}
-
 /// A program without flags of its own.
 #[derive(Parser)]
 struct Program {
@@ -126,7 +112,7 @@ struct Program {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(THREADS_MAX)),
+            threads: threads_of(1),
             memory_bytes_max: machine::memory_bytes() / 2,
             disk_bytes_max: 64 << 30,
             spill_folder: None,
@@ -134,6 +120,17 @@ impl Default for Config {
             progress: Progress::Auto,
             json: false,
             batch_records: 1024,
+            processes: 1,
+            parameter_workers: 0,
+            spares: 0,
+            events: None,
+            chaos: None,
+            lease: Duration::from_secs(2),
+            restarts: 16,
+            grace: Duration::ZERO,
+            parameter_copies: 2,
+            token_file: None,
+            join: None,
         }
     }
 }
@@ -164,14 +161,23 @@ impl Config {
         }
         layers.add(Layer::variables(variables))?;
         layers.add(flags.layer())?;
-        let default = Self::default();
+        let config = Self::settings(&layers)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn settings(layers: &Layers) -> Result<Self> {
+        let processes = layers.get("processes", COUNT_OF_PROCESSES, processes)?.unwrap_or(1);
+        let default = Self::default().with_processes(processes);
         Ok(Self {
             threads: layers
                 .get("threads", COUNT_OF_THREADS, threads)?
-                .unwrap_or(default.threads),
-            memory_bytes_max: layers.get("memory", SIZE, size)?.unwrap_or(default.memory_bytes_max),
+                .unwrap_or_else(|| threads_of(processes)),
+            memory_bytes_max: layers
+                .get("memory", SIZE, size)?
+                .unwrap_or(default.memory_bytes_max / processes as u64),
             disk_bytes_max: layers.get("disk", SIZE, size)?.unwrap_or(default.disk_bytes_max),
-            spill_folder: layers.get("spill_folder", FOLDER, folder)?.or(default.spill_folder),
+            spill_folder: layers.get("spill_folder", FOLDER, path)?.or(default.spill_folder),
             seed: layers.get("seed", SEED, number)?.unwrap_or(default.seed),
             progress: layers.get("progress", PROGRESS, progress)?.unwrap_or(default.progress),
             json: layers
@@ -180,7 +186,49 @@ impl Config {
             batch_records: layers
                 .get("batch_records", COUNT_OF_RECORDS, records)?
                 .unwrap_or(default.batch_records),
+            processes,
+            parameter_workers: layers.get("parameter_workers", COUNT_OF_OTHERS, others)?.unwrap_or(0),
+            spares: layers.get("spares", COUNT_OF_OTHERS, others)?.unwrap_or(0),
+            events: layers.get("events", FILE, path)?,
+            chaos: layers.get("chaos", FAULTS, faults)?,
+            lease: layers.get("lease", LEASE, lease)?.unwrap_or(default.lease),
+            restarts: layers
+                .get("restarts", COUNT_OF_RESTARTS, restarts)?
+                .unwrap_or(default.restarts),
+            grace: layers.get("grace", GRACE, grace)?.unwrap_or(default.grace),
+            parameter_copies: layers
+                .get("parameter_copies", COUNT_OF_COPIES, copies)?
+                .unwrap_or(default.parameter_copies),
+            token_file: layers.get("token_file", FILE, path)?,
+            join: layers.get("join", "what a parent process sets", |text| Some(Secret::new(text)))?,
         })
+    }
+
+    /// Whether the settings for many processes go together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Together`] names those that do not, and how to mend it.
+    pub fn check(&self) -> Result<()> {
+        if self.join.is_some() {
+            return Ok(()); // What the parent has checked for the whole cluster.
+        }
+        let (processes, workers) = (self.processes, self.parameter_workers);
+        if workers > 0 && workers >= processes {
+            let what = format!("{workers} parameter workers of {processes} processes leave none that computes");
+            return Err(ConfigError::together(
+                what,
+                "raise `processes` or lower `parameter_workers`",
+            ));
+        }
+        if processes == 1 && self.spares > 0 {
+            let what = "a single process has no use for spares";
+            return Err(ConfigError::together(what, "raise `processes` or leave out `spares`"));
+        }
+        if processes == 1 && self.chaos.is_some() {
+            let what = "the faults of `chaos` happen to the processes of a cluster, and there is only one process";
+            return Err(ConfigError::together(what, "raise `processes` or leave out `chaos`"));
+        }
+        Ok(())
     }
 
     /// Whether bars of progress are to be drawn now.
@@ -243,62 +291,80 @@ impl Config {
             ..self
         }
     }
-}
 
-/// A reader of a flag that says what is allowed where the value is not.
-fn flag<T>(
-    read: fn(&str) -> Option<T>,
-    allowed: &'static str,
-) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync {
-    move |text| read(text).ok_or_else(|| format!("give {allowed}"))
-}
-
-fn number(text: &str) -> Option<u64> {
-    text.parse().ok()
-}
-
-fn threads(text: &str) -> Option<usize> {
-    text.parse().ok().filter(|count| (1..=THREADS_MAX).contains(count))
-}
-
-fn records(text: &str) -> Option<usize> {
-    text.parse()
-        .ok()
-        .filter(|count| (1..=BATCH_RECORDS_MAX).contains(count))
-}
-
-fn folder(text: &str) -> Option<PathBuf> {
-    Some(PathBuf::from(text)).filter(|_| !text.trim().is_empty())
-}
-
-fn progress(text: &str) -> Option<Progress> {
-    Progress::from_str(text, true).ok()
-}
-
-/// Bytes from `1000`, `512MB`, `1.5 GiB`, or `2g` as the JVM writes it.
-fn size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text
-        .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
-        .unwrap_or(text.len());
-    let (amount, unit) = text.split_at(digits);
-    let unit_bytes: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1000,
-        "mb" => 1000_u64.pow(2),
-        "gb" => 1000_u64.pow(3),
-        "tb" => 1000_u64.pow(4),
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        _ => return None,
-    };
-    if let Ok(amount) = amount.parse::<u64>() {
-        return amount.checked_mul(unit_bytes);
+    /// Sets how many processes run the program as one, from 1 to 256. Threads and memory stay as they are: those of
+    /// each process.
+    pub fn with_processes(self, processes: usize) -> Self {
+        Self {
+            processes: processes.clamp(1, PROCESSES_MAX),
+            ..self
+        }
     }
-    let bytes = amount.parse::<f64>().ok()? * unit_bytes as f64;
-    (unit_bytes > 1 && bytes < u64::MAX as f64).then_some(bytes as u64)
+
+    /// Sets how many of the processes are for parameters only; [`Config::check`] says whether enough are left.
+    pub fn with_parameter_workers(self, parameter_workers: usize) -> Self {
+        Self {
+            parameter_workers,
+            ..self
+        }
+    }
+
+    /// Sets how many processes wait to take the place of one that is lost; at most 256.
+    pub fn with_spares(self, spares: usize) -> Self {
+        Self {
+            spares: spares.min(PROCESSES_MAX),
+            ..self
+        }
+    }
+
+    /// Sets the file for what happens to the processes.
+    pub fn with_events(self, events: impl Into<PathBuf>) -> Self {
+        Self {
+            events: Some(events.into()),
+            ..self
+        }
+    }
+
+    /// Sets the faults to make happen, separated by commas.
+    pub fn with_chaos(self, chaos: impl Into<String>) -> Self {
+        Self {
+            chaos: faults(&chaos.into()),
+            ..self
+        }
+    }
+
+    /// Sets how long nothing may be heard of a process before it counts as lost; at least 50 ms.
+    pub fn with_lease(self, lease: Duration) -> Self {
+        let (shortest, longest) = (LEASE_MILLISECONDS_MIN, MILLISECONDS_MAX);
+        Self {
+            lease: lease.clamp(Duration::from_millis(shortest), Duration::from_millis(longest)),
+            ..self
+        }
+    }
+
+    /// Sets how often lost processes are started again, all together.
+    pub fn with_restarts(self, restarts: u32) -> Self {
+        Self { restarts, ..self }
+    }
+
+    /// Sets how long a replacement is waited for before the others go on without it.
+    pub fn with_grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
+    }
+
+    /// Sets how many processes keep each shard of the parameters: 1 or 2.
+    pub fn with_parameter_copies(self, parameter_copies: u32) -> Self {
+        Self {
+            parameter_copies: parameter_copies.clamp(1, 2),
+            ..self
+        }
+    }
+}
+
+/// The cores of the machine, shared by `processes`.
+fn threads_of(processes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / processes).clamp(1, THREADS_MAX)
 }
 
 #[cfg(test)]

@@ -1,15 +1,22 @@
 //! The entry to the engine: workers, stores and the graph of datasets.
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::Stores;
-use distdl_storage::{BlockStore, StoreOptions};
+use distdl_storage::{BlockId, BlockStore, Record, StoreOptions};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::batch::{AnyStream, TaskResult};
 use crate::broadcast::Broadcast;
-use crate::config::Config;
+use crate::cluster::chaos::Chaos;
+use crate::cluster::join::{Join, OrphanError};
+use crate::cluster::member::{Fate, Member};
+use crate::collective;
+use crate::config::{Config, ConfigError};
 use crate::dataflow::workers::{Transport, Workers};
 use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
@@ -32,6 +39,10 @@ pub(crate) struct Inner {
     /// Actions run one after another: in every process in the same order.
     action: Mutex<()>,
     accumulators: Arc<Accumulators>,
+    /// The cluster that this process belongs to, if it does.
+    member: Option<Member>,
+    /// Number of the next action.
+    actions: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,17 +70,30 @@ impl Context {
             folder: config.spill_folder.clone(),
         };
         let store = BlockStore::new(options)?;
-        Self::assemble(config, store, Transport::Pointers)
+        let member = match &config.join {
+            Some(join) => Some(join_cluster(&config, join.reveal())?),
+            None => None,
+        };
+        Self::assemble(config, store, Transport::Pointers, member)
     }
 
     /// A context over a given store and transport, for tests of faults.
-    pub(crate) fn assemble(config: Config, store: BlockStore, transport: Transport) -> Result<Self> {
+    pub(crate) fn assemble(
+        config: Config,
+        store: BlockStore,
+        transport: Transport,
+        member: Option<Member>,
+    ) -> Result<Self> {
         let resources = Arc::new(Resources {
             store,
             stores: Arc::new(Stores::new()),
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),
+            faults: OnceLock::new(),
         });
+        if let Some(member) = &member {
+            let _ = resources.faults.set(member.faults());
+        }
         let workers = Workers::start(config.threads.max(1), transport)?;
         let inner = Inner {
             config,
@@ -78,8 +102,46 @@ impl Context {
             resources,
             action: Mutex::default(),
             accumulators: Arc::default(),
+            member,
+            actions: AtomicU64::new(0),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let context = Self { inner: Arc::new(inner) };
+        if let Some(member) = context.member() {
+            let weak = context.downgrade();
+            member.serve(Arc::new(move |block| weak.upgrade().ok()?.block_frame(block)));
+        }
+        Ok(context)
+    }
+
+    /// This process's membership, if it belongs to a cluster.
+    pub(crate) fn member(&self) -> Option<&Member> {
+        self.inner.member.as_ref()
+    }
+
+    /// Says that the driver program is over, to the cluster that this process belongs to: the others need not wait for it.
+    /// Returns whether the process belonged to one until now.
+    pub fn leave(&self, error: Option<String>) -> bool {
+        self.member().is_some_and(|member| member.leave(error))
+    }
+
+    /// A block of this process in a portable frame.
+    fn block_frame(&self, id: BlockId) -> Option<Vec<u8>> {
+        let kind = lock(&self.inner.graph).node(DatasetId(id.dataset))?.record_type;
+        let block = self.store().get(id, kind.codec).ok()??;
+        kind.codec.portable().encode(&block).ok()
+    }
+
+    pub(crate) fn resources(&self) -> &Arc<Resources> {
+        &self.inner.resources
+    }
+
+    pub(crate) fn accumulators(&self) -> &Arc<Accumulators> {
+        &self.inner.accumulators
+    }
+
+    /// The number of the action that begins.
+    pub(crate) fn next_action(&self) -> u64 {
+        self.inner.actions.fetch_add(1, Ordering::SeqCst)
     }
 
     /// The configuration that this context was made with.
@@ -112,11 +174,7 @@ impl Context {
     }
 
     /// An accumulator that starts at `empty` and grows by `add`, which must be associative.
-    pub fn accumulator<T: Clone + Send + Sync + 'static>(
-        &self,
-        empty: T,
-        add: impl Fn(&mut T, T) + Send + Sync + 'static,
-    ) -> Accumulator<T> {
+    pub fn accumulator<T: Record>(&self, empty: T, add: impl Fn(&mut T, T) + Send + Sync + 'static) -> Accumulator<T> {
         self.inner.accumulators.register(empty, add)
     }
 
@@ -148,6 +206,15 @@ impl Context {
         lock(&self.inner.graph).lineage(target)
     }
 
+    /// A lineage that can be planned: work that must be done before is done.
+    pub(crate) fn prepared_lineage(&self, target: DatasetId) -> Result<Lineage> {
+        let lineage = self.lineage(target);
+        for node in lineage.nodes() {
+            node.prepare()?;
+        }
+        Ok(lineage)
+    }
+
     pub(crate) fn has_block(&self, dataset: DatasetId, partition: usize) -> bool {
         self.store().contains(dataset.block(partition))
     }
@@ -168,7 +235,7 @@ impl Context {
     }
 
     /// Runs `reduce` over `partitions` of a dataset; one result each, in the order of `partitions`.
-    pub(crate) fn run_job<R: Any + Send>(
+    pub(crate) fn run_job<R: Answered>(
         &self,
         target: DatasetId,
         partitions: &[usize],
@@ -177,31 +244,50 @@ impl Context {
         if task::is_inside() {
             return Err(EngineError::NestedAction);
         }
-        let lineage = self.lineage(target);
-        for node in lineage.nodes() {
-            node.prepare()?;
-        }
+        let lineage = self.prepared_lineage(target)?;
         let reduce: job::Reduce = Arc::new(move |context, partition, stream| {
             let value = reduce(context, partition, stream)?;
             Ok(Box::new(value) as Box<dyn Any + Send>)
         });
         let _turn = self.begin_action()?;
-        let mut outcome = run::run(
-            &self.inner.workers,
-            &self.inner.resources,
-            &lineage,
-            partitions,
-            &reduce,
-        )?;
-        self.inner.accumulators.merge(outcome.updates);
-        let results = partitions
-            .iter()
-            .filter_map(|partition| outcome.results.remove(partition));
+        let mut results = match self.member() {
+            Some(member) => collective::compute::<R>(self, member, &lineage, partitions, &reduce)?,
+            None => {
+                let outcome = run::run(
+                    &self.inner.workers,
+                    &self.inner.resources,
+                    &lineage,
+                    partitions,
+                    &reduce,
+                )?;
+                self.inner.accumulators.merge(outcome.updates);
+                outcome.results
+            }
+        };
+        let results = partitions.iter().filter_map(|partition| results.remove(partition));
         Ok(results
             .filter_map(|value| value.downcast::<R>().ok())
             .map(|value| *value)
             .collect())
     }
+}
+
+/// What an action brings back of a partition: something that can travel between processes.
+pub trait Answered: Serialize + DeserializeOwned + Send + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> Answered for T {}
+
+/// Joins the cluster for which another process started this one.
+fn join_cluster(config: &Config, join: &str) -> Result<Member> {
+    let wrong = |error: ConfigError| EngineError::invalid(error.to_string(), "start the program without it");
+    let join = Join::from_text(join).map_err(wrong)?;
+    let orphan = |error: OrphanError| EngineError::LeftCluster {
+        reason: error.to_string(),
+    };
+    join.tie_to_parent().map_err(orphan)?;
+    let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default()).map_err(wrong)?;
+    let plan = chaos.plan_for_slot(join.slot.unwrap_or_default(), join.life);
+    Member::join(join, config.threads, plan, Fate::Signal)
 }
 
 /// A context that this does not keep alive: for what lives inside the graph.

@@ -1,6 +1,5 @@
 //! The typed face of lineage: `Dataset<T>` and the transformations that need no shuffle.
 
-use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -13,6 +12,7 @@ use rand_core::{RngCore, SeedableRng};
 use crate::batch::{
     AnyBatch, AnyStream, Batch, Batches, Failure, PartitionIter, RecordType, TaskResult, typed_batches,
 };
+use crate::context::Answered;
 use crate::context::{Context, Handle};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
@@ -460,7 +460,7 @@ impl<T: Record> Dataset<T> {
         self.context().metrics().partitions_computed(self.id())
     }
 
-    pub(crate) fn run<R: Any + Send>(
+    pub(crate) fn run<R: Answered>(
         &self,
         partitions: &[usize],
         reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
@@ -468,7 +468,7 @@ impl<T: Record> Dataset<T> {
         self.context().run_job(self.id(), partitions, reduce)
     }
 
-    pub(crate) fn run_all<R: Any + Send>(
+    pub(crate) fn run_all<R: Answered>(
         &self,
         reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {

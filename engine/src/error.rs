@@ -79,6 +79,12 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
+    /// This process belongs to its cluster no more: nothing it computes would count.
+    #[error("this process has left its cluster: {reason}")]
+    LeftCluster {
+        /// Why.
+        reason: String,
+    },
     /// An action was called from inside a closure that runs on a worker.
     #[error(
         "an action was called inside an operator's closure; run it in the driver program first and pass its result in with `broadcast`"

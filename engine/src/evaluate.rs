@@ -5,6 +5,7 @@ use std::sync::Arc;
 use distdl_storage::{BlockId, StorageError};
 
 use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
+use crate::cluster::chaos::Point;
 use crate::id::ShuffleId;
 use crate::lineage::{BatchStep, Compute, Lineage, Node};
 use crate::plan::Operation;
@@ -68,7 +69,13 @@ fn read_block(context: &TaskContext, node: &Node, partition: usize) -> TaskResul
     let id = node.id.block(partition);
     match context.resources.store.get(id, node.record_type.codec) {
         Ok(Some(block)) => Ok(node.record_type.stream(block, context.resources.batch_records)?),
-        Ok(None) => Err(lost(context, node, id, "it was evicted or deleted")),
+        Ok(None) => match context.elsewhere.as_ref().and_then(|elsewhere| elsewhere.fetch(id)) {
+            Some(frame) => {
+                let block = node.record_type.decode(frame)?;
+                Ok(node.record_type.stream(block, context.resources.batch_records)?)
+            }
+            None => Err(lost(context, node, id, "it was evicted or deleted")),
+        },
         Err(error @ StorageError::WrongType { .. }) => Err(error.into()),
         Err(error) => {
             let _ = context.resources.store.remove(id);
@@ -89,7 +96,10 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
     if let Some(level) = node.level() {
         context.resources.store.put(id, &block, level)?;
     }
-    context.resources.metrics.computed(node.id);
+    let blocks = context.resources.metrics.computed(node.id);
+    if let Some(faults) = context.resources.faults.get() {
+        faults.reach(Point::Block(blocks));
+    }
     Ok(node.record_type.stream(block, context.resources.batch_records)?)
 }
 

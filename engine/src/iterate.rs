@@ -1,14 +1,18 @@
 //! Iterations over a dataset: the typed face of the feedback loop.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use distdl_storage::{Record, Records};
 
+use crate::collective::{self, Loop, Results};
 use crate::context::Context;
-use crate::dataflow::iterate::{self, MakeLane, MakeShard};
+use crate::dataflow::exchange::{MakeLane, MakeShard, Makers};
+use crate::dataflow::iterate;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
-use crate::iteration::{Iteration, Lane, Parameters, ShardUpdate, StepReport};
+use crate::iteration::{Iteration, Lane, ShardUpdate, StepReport};
+use crate::parameters::Parameters;
 
 /// What a lane is made from.
 #[derive(Debug, Clone)]
@@ -26,9 +30,14 @@ impl<T: Record> Dataset<T> {
     /// the worker that owns it; `observe` sees each step's tallies, in order, on the calling thread. Returns when all
     /// steps are applied to `parameters`.
     ///
+    /// The newest version of `parameters` is what the first step reads, and takes its number. While the iteration runs,
+    /// they belong to its lanes and shards: others can look at them before and after.
+    ///
     /// # Errors
-    /// If there are fewer partitions than lanes; the first error of a lane or shard, with `parameters` as they were
-    /// after the last step that was applied; otherwise as any action.
+    /// If there are fewer partitions than lanes; if there are no parameters, or not with the state that the iteration
+    /// wants; the first error of a lane or shard. Then the newest version of `parameters` is what the step that failed
+    /// has read: a step is applied to all shards or to none, and `observe` has seen the steps that were applied and no
+    /// other. Otherwise as any action.
     pub fn iterate(
         &self,
         iteration: Iteration,
@@ -47,19 +56,51 @@ impl<T: Record> Dataset<T> {
                 "use fewer lanes, or `repartition` the dataset into at least one partition a lane",
             ));
         }
-        let partitions = self.partition_records()?;
         let lanes = iteration.lanes;
+        let context = self.context();
+        let Some(member) = context.member() else {
+            let partitions = self.partition_records()?;
+            let make_lane = move |lane: usize| {
+                let partitions = partitions.iter().skip(lane).step_by(lanes).cloned().collect();
+                make_lane(LaneData { lane, partitions })
+            };
+            let makers = Makers {
+                lane: Arc::new(make_lane),
+                shard: Arc::new(make_shard),
+            };
+            let _turn = context.begin_action()?;
+            return iterate::run(context.workers(), iteration, Arc::clone(parameters), makers, observe);
+        };
+        let records = Arc::new(Mutex::new(BTreeMap::<usize, Records<T>>::new()));
+        let loaded = Arc::clone(&records);
         let make_lane = move |lane: usize| {
-            let partitions = partitions.iter().skip(lane).step_by(lanes).cloned().collect();
+            let loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = loaded.iter().filter(|(partition, _)| *partition % lanes == lane);
+            let partitions = own.map(|(_, records)| records.clone()).collect();
             make_lane(LaneData { lane, partitions })
         };
-        self.context().iterate(
+        let makers = Makers {
+            lane: Arc::new(make_lane),
+            shard: Arc::new(make_shard),
+        };
+        let mut load = |results: Results| {
+            let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+            let results = results.into_iter();
+            records.extend(results.filter_map(|(partition, value)| Some((partition, *value.downcast().ok()?))));
+            records.keys().map(|partition| *partition as u64).collect()
+        };
+        let lineage = context.prepared_lineage(self.id())?;
+        let _turn = context.begin_action()?;
+        let looped = Loop {
             iteration,
-            parameters,
-            Arc::new(make_lane),
-            Arc::new(make_shard),
+            parameters: Arc::clone(parameters),
+            makers,
+            read: self.record_reader(),
+            partitions: self.partitions(),
+            load: &mut load,
             observe,
-        )
+        };
+        collective::iterate(context, member, &lineage, looped)
     }
 }
 
@@ -68,6 +109,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Dataset::iterate`].
+    #[track_caller]
     pub fn iterate(
         &self,
         iteration: Iteration,
@@ -76,13 +118,13 @@ impl Context {
         make_shard: MakeShard,
         observe: &mut dyn FnMut(&StepReport),
     ) -> Result<()> {
-        let _turn = self.begin_action()?;
-        iterate::run(
-            self.workers(),
+        // Lanes without data still need a dataset to be dealt over: one number each.
+        let lanes = self.range(0..iteration.lanes as u64, iteration.lanes);
+        lanes.iterate(
             iteration,
-            Arc::clone(parameters),
-            make_lane,
-            make_shard,
+            parameters,
+            move |data| make_lane(data.lane),
+            move |shard| make_shard(shard),
             observe,
         )
     }

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 use std::panic::Location;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result};
+use crate::parameters::{Parameters, ShardValues};
 
 /// Numbers that lanes report with their updates and that are summed along the same tree: the meaning is the caller's
 /// (loss, samples, hits). Counts are exact up to 2^53.
@@ -23,7 +23,7 @@ impl Tallies {
 }
 
 /// What is known of a step once all its updates have come.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// 0-based step since the beginning of training.
     pub step: u64,
@@ -47,66 +47,20 @@ impl<F: FnMut(u64, &[f32], &mut [f32]) -> Result<Tallies>> Lane for F {
 }
 
 /// Applies the summed updates to one shard of the parameters. Must treat every element by itself, so that the cut into
-/// shards does not matter; must not begin to write if it returns an error.
+/// shards does not matter, and keep what it remembers in the optimizer's state beside the parameters and nowhere else,
+/// so that a step can be taken again.
 pub trait ShardUpdate {
-    /// Applies `sum`, the sum of all lanes' updates over this shard's range, to the shard's `parameters`.
+    /// Makes `shard.after` of `shard.before` and `sum`, the sum of all lanes' updates over this shard's range; likewise
+    /// the optimizer's state. Must write all of `after`, which holds whatever was there.
     ///
     /// # Errors
-    /// Ends the iteration.
-    fn apply(&mut self, report: &StepReport, sum: &[f32], parameters: &mut [f32]) -> Result<()>;
+    /// Ends the iteration. Then the step is applied to no shard: the parameters stay those that it has read.
+    fn apply(&mut self, report: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>) -> Result<()>;
 }
 
-impl<F: FnMut(&StepReport, &[f32], &mut [f32]) -> Result<()>> ShardUpdate for F {
-    fn apply(&mut self, report: &StepReport, sum: &[f32], parameters: &mut [f32]) -> Result<()> {
-        self(report, sum, parameters)
-    }
-}
-
-/// Tries to lock before a thread goes to sleep; about 100 microseconds.
-const WRITE_POLLS: usize = 4_000;
-
-/// The parameters of a job in this process: one flat vector that all its threads read in place.
-#[derive(Debug)]
-pub struct Parameters {
-    values: RwLock<Vec<f32>>,
-    length: usize,
-}
-
-impl Parameters {
-    /// Takes the values over.
-    pub fn new(values: Vec<f32>) -> Self {
-        Self {
-            length: values.len(),
-            values: RwLock::new(values),
-        }
-    }
-
-    /// Number of parameters.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// The values, in place.
-    pub fn read(&self) -> RwLockReadGuard<'_, Vec<f32>> {
-        self.values.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for the other owners of this process, each of which writes for some microseconds: polling for that long is
-    /// cheaper than being put to sleep and woken.
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Vec<f32>> {
-        for _ in 0..WRITE_POLLS {
-            match self.values.try_write() {
-                Ok(values) => return values,
-                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
-            }
-        }
-        self.values.write().unwrap_or_else(PoisonError::into_inner)
+impl<F: FnMut(&StepReport, &[f32], &mut ShardValues<'_>) -> Result<()>> ShardUpdate for F {
+    fn apply(&mut self, report: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>) -> Result<()> {
+        self(report, sum, shard)
     }
 }
 
@@ -119,8 +73,10 @@ pub struct Iteration {
     pub first_step: u64,
     /// How many steps to run.
     pub steps: u64,
-    /// Into how many shards the parameters are cut.
+    /// Into how many shards the parameters are cut. One that gets no parameter is not made.
     pub shards: usize,
+    /// Number of values that the shards' updates keep for every parameter.
+    pub state_slots: usize,
     /// Where the driver program asked for it.
     pub site: &'static Location<'static>,
     assigned: Option<Placement>,
@@ -135,6 +91,7 @@ impl Iteration {
             first_step: 0,
             steps,
             shards: lanes,
+            state_slots: 0,
             site: Location::caller(),
             assigned: None,
         }
@@ -154,6 +111,13 @@ impl Iteration {
         self
     }
 
+    /// Says how many values of optimizer state there must be for every parameter; 0 unless told.
+    #[must_use]
+    pub fn with_state_slots(mut self, state_slots: usize) -> Self {
+        self.state_slots = state_slots;
+        self
+    }
+
     /// Says where lanes and shards run, instead of spreading them evenly.
     #[must_use]
     pub fn with_placement(mut self, placement: Placement) -> Self {
@@ -169,6 +133,29 @@ impl Iteration {
     /// The parameters of a shard: contiguous, of nearly equal length.
     pub fn shard_range(&self, shard: usize, parameters: usize) -> Range<usize> {
         shard * parameters / self.shards..(shard + 1) * parameters / self.shards
+    }
+
+    /// Shards that get parameters. The last one does, if there are any parameters.
+    pub(crate) fn shards_held(&self, parameters: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..self.shards).filter(move |shard| !self.shard_range(*shard, parameters).is_empty())
+    }
+
+    /// An error if this iteration cannot run over these parameters.
+    pub(crate) fn check(&self, parameters: &Parameters) -> Result<()> {
+        if parameters.is_empty() {
+            return Err(EngineError::invalid(
+                "an iteration over no parameters",
+                "give at least one",
+            ));
+        }
+        if self.state_slots != parameters.slots() {
+            let (wanted, found) = (self.state_slots, parameters.slots());
+            return Err(EngineError::invalid(
+                format!("parameters with {found} values of optimizer state each for updates that keep {wanted}"),
+                "make them by `Parameters::with_state` with as many as `Iteration::with_state_slots` says",
+            ));
+        }
+        Ok(())
     }
 
     pub(crate) fn placement(&self, workers: usize) -> Result<Placement> {
@@ -230,26 +217,9 @@ impl Placement {
             .map(|(lane, _)| lane)
     }
 
-    pub(crate) fn shards_of(&self, worker: usize) -> impl Iterator<Item = usize> + '_ {
-        self.shards
-            .iter()
-            .enumerate()
-            .filter(move |(_, owner)| **owner == worker)
-            .map(|(shard, _)| shard)
-    }
-
-    /// Workers that own shards, each once.
-    pub(crate) fn owners(&self) -> impl Iterator<Item = usize> + '_ {
-        firsts(&self.shards)
-    }
-
     /// Workers that host lanes, each once.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = usize> + '_ {
-        firsts(&self.lanes)
+        let first = |(index, worker): &(usize, &usize)| !self.lanes[..*index].contains(worker);
+        self.lanes.iter().enumerate().filter(first).map(|(_, worker)| *worker)
     }
-}
-
-fn firsts(workers: &[usize]) -> impl Iterator<Item = usize> + '_ {
-    let first = |(index, worker): &(usize, &usize)| !workers[..*index].contains(worker);
-    workers.iter().enumerate().filter(first).map(|(_, worker)| *worker)
 }

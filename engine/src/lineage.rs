@@ -264,6 +264,11 @@ impl Graph {
         node
     }
 
+    /// A dataset that is alive.
+    pub fn node(&self, id: DatasetId) -> Option<&Arc<Node>> {
+        self.entries.get(&id).map(|entry| &entry.node)
+    }
+
     /// One more reference.
     pub fn retain(&mut self, id: DatasetId) {
         if let Some(entry) = self.entries.get_mut(&id) {

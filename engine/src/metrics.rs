@@ -10,6 +10,7 @@ use crate::id::DatasetId;
 #[derive(Debug, Default)]
 pub struct Metrics {
     computed: Mutex<HashMap<DatasetId, u64>>,
+    blocks: AtomicU64,
     blocks_lost: AtomicU64,
     tasks: AtomicU64,
     jobs: AtomicU64,
@@ -36,8 +37,10 @@ impl Metrics {
         self.jobs.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn computed(&self, dataset: DatasetId) {
+    /// Counts a computed block; returns how many there were before.
+    pub(crate) fn computed(&self, dataset: DatasetId) -> u64 {
         *self.lock().entry(dataset).or_default() += 1;
+        self.blocks.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn lost(&self) {

@@ -199,8 +199,3 @@ pub fn program(lineage: &Lineage, root: DatasetId, partition: usize, available: 
     }
     program
 }
-
-/// The worker that computes `partition` of a stage. Results never depend on it.
-pub fn owner(partition: usize, workers: usize) -> usize {
-    partition % workers.max(1)
-}

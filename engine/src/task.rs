@@ -4,13 +4,15 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use distdl_storage::BlockStore;
 use distdl_storage::remote::Stores;
+use distdl_storage::{BlockId, BlockStore};
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{TaskError, TaskResult};
+use crate::cluster::member::Faults;
 use crate::id::DatasetId;
 use crate::metrics::Metrics;
 
@@ -24,6 +26,16 @@ pub struct Resources {
     pub batch_records: usize,
     /// Counters.
     pub metrics: Metrics,
+    /// Faults that are planned for this process, if it belongs to a cluster.
+    pub faults: OnceLock<Faults>,
+}
+
+/// Blocks of other processes.
+pub trait Elsewhere: Send + Sync {
+    /// Whether another process is known to have a block.
+    fn has(&self, id: BlockId) -> bool;
+    /// The block in a portable frame; `None` if it is not to be had any more.
+    fn fetch(&self, id: BlockId) -> Option<Vec<u8>>;
 }
 
 /// What an operator may ask of the task that runs it.
@@ -31,11 +43,13 @@ pub struct Resources {
 pub struct TaskContext {
     /// Stores, limits and counters of the process.
     pub resources: Arc<Resources>,
+    /// Where blocks are that this process does not have.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
     state: Rc<TaskState>,
 }
 
 /// Whose closures run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// The operator's own.
     Operator,
@@ -46,7 +60,7 @@ pub enum Role {
 }
 
 /// What closures run for: the place that adds to an accumulator, or that an error names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The operator.
     pub dataset: DatasetId,
@@ -135,8 +149,14 @@ impl TaskContext {
         };
         Self {
             resources,
+            elsewhere: None,
             state: Rc::new(state),
         }
+    }
+
+    /// With blocks of other processes.
+    pub fn with_elsewhere(self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
+        Self { elsewhere, ..self }
     }
 
     pub(crate) fn enter(&self) -> Entered {

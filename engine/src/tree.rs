@@ -30,42 +30,64 @@ pub fn fold<T>(lanes: Range<usize>, leaf: &mut impl FnMut(usize) -> T, add: &mut
 /// Elements that are summed at a time, so that partial sums stay in the first-level cache.
 const BLOCK: usize = 1024;
 
-/// Writes the sum along the tree of `vectors[lane][range]` to `sum`, which is `range.len()` long.
+/// The sum over some lanes: of one lane, or of all lanes below a node of the tree.
+#[derive(Debug, Clone)]
+pub struct Part<'a> {
+    /// Which lanes.
+    pub lanes: Range<usize>,
+    /// Their sum.
+    pub values: &'a [f32],
+}
+
+/// The largest nodes of the tree over `lanes` whose lanes are all `here`, in order: what can be summed without the others.
+pub fn cover(lanes: Range<usize>, here: &impl Fn(usize) -> bool) -> Vec<Range<usize>> {
+    let mut nodes = Vec::new();
+    let mut waiting = vec![lanes];
+    while let Some(lanes) = waiting.pop() {
+        if lanes.clone().all(here) {
+            nodes.extend((!lanes.is_empty()).then_some(lanes));
+        } else if let Some(middle) = split(&lanes) {
+            waiting.push(middle..lanes.end);
+            waiting.push(lanes.start..middle);
+        }
+    }
+    nodes
+}
+
+/// Writes the sum over `lanes` along the tree to `sum`. `parts` are nodes of the tree that cover the lanes, in order.
 ///
 /// # Panics
-/// If a vector is shorter than `range.end` or `sum` has another length: lengths are checked where vectors come in.
-pub fn sum(vectors: &[&[f32]], range: Range<usize>, sum: &mut [f32]) {
-    assert_eq!(sum.len(), range.len(), "the sum must be as long as the range");
-    let mut scratch = vec![[0.0f32; BLOCK]; usize::BITS as usize - vectors.len().leading_zeros() as usize];
-    let starts = range.clone().step_by(BLOCK);
-    for (start, sum) in starts.zip(sum.chunks_mut(BLOCK)) {
-        sum_block(vectors, 0..vectors.len(), start, sum, &mut scratch);
+/// If they do not, or one of them is shorter than `sum`: both are checked where parts come in.
+pub fn sum(parts: &[Part<'_>], lanes: Range<usize>, sum: &mut [f32]) {
+    let mut scratch = vec![[0.0f32; BLOCK]; usize::BITS as usize - parts.len().leading_zeros() as usize];
+    for (index, sum) in sum.chunks_mut(BLOCK).enumerate() {
+        sum_block(parts, lanes.clone(), index * BLOCK, sum, &mut scratch);
     }
 }
 
-fn sum_block(vectors: &[&[f32]], lanes: Range<usize>, start: usize, sum: &mut [f32], scratch: &mut [[f32; BLOCK]]) {
+fn sum_block(parts: &[Part<'_>], lanes: Range<usize>, start: usize, sum: &mut [f32], scratch: &mut [[f32; BLOCK]]) {
     let block = start..start + sum.len();
-    let Some(middle) = split(&lanes) else {
-        if let Some(vector) = vectors.get(lanes.start) {
-            sum.copy_from_slice(&vector[block]);
-        }
-        return;
-    };
-    if lanes.len() == 2 {
-        // The commonest node by far: both parts are read once, the sum is written once.
-        let parts = vectors[lanes.start][block.clone()].iter().zip(&vectors[middle][block]);
-        sum.iter_mut()
-            .zip(parts)
-            .for_each(|(sum, (left, right))| *sum = left + right);
-        return;
+    if let [only] = parts {
+        assert_eq!(only.lanes, lanes, "the parts of a sum must be nodes of its tree");
+        return sum.copy_from_slice(&only.values[block]);
     }
-    sum_block(vectors, lanes.start..middle, start, sum, scratch);
-    if lanes.end - middle == 1 {
-        add(sum, &vectors[middle][block]);
-    } else if let Some((right, scratch)) = scratch.split_first_mut() {
-        let right = &mut right[..sum.len()];
-        sum_block(vectors, middle..lanes.end, start, right, scratch);
-        add(sum, right);
+    if let [left, right] = parts {
+        // The commonest node by far: both parts are read once, the sum is written once.
+        let pairs = left.values[block.clone()].iter().zip(&right.values[block]);
+        return sum
+            .iter_mut()
+            .zip(pairs)
+            .for_each(|(sum, (left, right))| *sum = left + right);
+    }
+    let middle = split(&lanes).unwrap_or(lanes.end);
+    let (left, right) = parts.split_at(parts.partition_point(|part| part.lanes.start < middle));
+    sum_block(left, lanes.start..middle, start, sum, scratch);
+    if let [right] = right {
+        add(sum, &right.values[block]);
+    } else if let Some((spare, scratch)) = scratch.split_first_mut() {
+        let spare = &mut spare[..sum.len()];
+        sum_block(right, middle..lanes.end, start, spare, scratch);
+        add(sum, spare);
     }
 }
 
@@ -94,19 +116,42 @@ mod tests {
             let vectors: Vec<Vec<f32>> = (0..lanes)
                 .map(|lane| (0..length).map(|index| value(lane, index)).collect())
                 .collect();
-            let borrowed: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
-            let range = 5..length - 3;
-            let mut total = vec![0.0; range.len()];
-            sum(&borrowed, range.clone(), &mut total);
-            for (index, total) in range.zip(total) {
-                let expected = fold(0..lanes, &mut |lane| value(lane, index), &mut |left, right| {
-                    left + right
-                });
-                assert_eq!(
-                    total.to_bits(),
-                    expected.unwrap().to_bits(),
-                    "{lanes} lanes, element {index}"
-                );
+            // Parts that others have summed, as far as their lanes reach.
+            for hosts in 1..5 {
+                let summed: Vec<(Range<usize>, Vec<f32>)> = (0..hosts)
+                    .flat_map(|host| cover(0..lanes, &|lane| lane * hosts / lanes == host))
+                    .map(|node| {
+                        let leaves: Vec<Part<'_>> = node
+                            .clone()
+                            .map(|lane| Part {
+                                lanes: lane..lane + 1,
+                                values: &vectors[lane],
+                            })
+                            .collect();
+                        let mut total = vec![0.0; length];
+                        sum(&leaves, node.clone(), &mut total);
+                        (node, total)
+                    })
+                    .collect();
+                let parts: Vec<Part<'_>> = summed
+                    .iter()
+                    .map(|(lanes, values)| Part {
+                        lanes: lanes.clone(),
+                        values,
+                    })
+                    .collect();
+                let mut total = vec![0.0; length];
+                sum(&parts, 0..lanes, &mut total);
+                for (index, total) in total.into_iter().enumerate() {
+                    let expected = fold(0..lanes, &mut |lane| value(lane, index), &mut |left, right| {
+                        left + right
+                    });
+                    assert_eq!(
+                        total.to_bits(),
+                        expected.unwrap().to_bits(),
+                        "{lanes} lanes on {hosts} hosts, element {index}"
+                    );
+                }
             }
         }
     }

@@ -194,8 +194,9 @@ fn type_fingerprint(codec: Codec) -> Fingerprint {
     *hasher.finalize().as_bytes()
 }
 
-/// A fingerprint of the running program, the same in all its processes: frames of memory images are only for them.
-fn program_fingerprint() -> Fingerprint {
+/// BLAKE3 of the running program's file, the same in all processes of one build: frames of memory images are only for
+/// them, and only they make a cluster.
+pub fn program_fingerprint() -> [u8; 32] {
     static FINGERPRINT: OnceLock<Fingerprint> = OnceLock::new();
     *FINGERPRINT.get_or_init(|| {
         // A program that cannot be read gets a fingerprint of this process alone: frames of others are refused then.

@@ -45,6 +45,7 @@ pub use block::{Block, BlockId, ParseBlockIdError};
 pub use codec::{Codec, CodecKind, Source};
 pub use disk::DiskTier;
 pub use error::{Result, StorageError};
+pub use frame::program_fingerprint;
 pub use memory::MemoryTier;
 pub use records::{Record, Records};
 pub use store::{BlockStore, Level, StoreOptions, StoreStatistics};

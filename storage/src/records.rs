@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What a dataset may hold: every type that can be cloned, sent and serialised.
 pub trait Record: Clone + Send + Sync + Serialize + DeserializeOwned + 'static {}
@@ -49,6 +49,18 @@ impl<T: Clone> Records<T> {
 impl<T> From<Vec<T>> for Records<T> {
     fn from(records: Vec<T>) -> Self {
         Self(Kept::Owned(Arc::new(records)))
+    }
+}
+
+impl<T: Serialize> Serialize for Records<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.as_vec().serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Records<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(|records| Self(Kept::Owned(Arc::new(records))))
     }
 }
 

@@ -5,4 +5,5 @@
 mod workplace;
 
 mod failures;
+mod launches;
 mod runs;

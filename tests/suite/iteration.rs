@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use distdl::engine::{Lane, LaneData, Placement, ShardUpdate, StepReport, Tallies, tree};
+use distdl::engine::{Lane, LaneData, Placement, ShardUpdate, ShardValues, StepReport, Tallies, tree};
 use distdl::{Context, EngineError, Iteration, Parameters};
 use proptest::prelude::*;
 
@@ -58,6 +58,11 @@ enum Fault {
     Refused {
         step: u64,
     },
+    /// One of several shards refuses, when it has written already.
+    RefusedBy {
+        shard: usize,
+        step: u64,
+    },
     Making {
         lane: usize,
     },
@@ -85,16 +90,17 @@ fn run(
             }
         }))
     };
-    let make_shard = move |_| -> Result<Box<dyn ShardUpdate>, EngineError> {
+    let make_shard = move |shard: usize| -> Result<Box<dyn ShardUpdate>, EngineError> {
         Ok(Box::new(
-            move |report: &StepReport, sum: &[f32], parameters: &mut [f32]| {
-                if fault == (Fault::Refused { step: report.step }) {
-                    return Err(EngineError::invalid("refused", "test"));
+            move |report: &StepReport, sum: &[f32], values: &mut ShardValues<'_>| {
+                for ((after, before), sum) in values.after.iter_mut().zip(values.before).zip(sum) {
+                    *after = applied(*sum, report.tallies.0[0], *before);
                 }
-                for (parameter, sum) in parameters.iter_mut().zip(sum) {
-                    *parameter = applied(*sum, report.tallies.0[0], *parameter);
+                let step = report.step;
+                match fault == (Fault::Refused { step }) || fault == (Fault::RefusedBy { shard, step }) {
+                    true => Err(EngineError::invalid("refused", "test")),
+                    false => Ok(()),
                 }
-                Ok(())
             },
         ))
     };
@@ -149,6 +155,13 @@ fn shapes() -> impl Strategy<Value = Shape> {
 }
 
 impl Shape {
+    /// One of the shards that get parameters.
+    fn shard_held(&self, shard: usize) -> usize {
+        let held = |shard: &usize| !self.iteration().shard_range(*shard, self.length).is_empty();
+        let held: Vec<usize> = (0..self.shards).filter(held).collect();
+        held[shard % held.len()]
+    }
+
     fn iteration(&self) -> Iteration {
         let iteration = Iteration::new(self.lanes, self.steps)
             .from_step(self.first_step)
@@ -171,13 +184,13 @@ proptest! {
         result.unwrap();
         let mut expected = initial(shape.length);
         prop_assert_eq!(reports, plain(&mut expected, shape.lanes, shape.first_step, shape.steps));
-        prop_assert_eq!(bits(&parameters.read()), bits(&expected));
+        prop_assert_eq!(bits(&parameters.latest()), bits(&expected));
     }
 
     #[test]
     fn a_fault_leaves_the_parameters_of_the_last_applied_step(
         shape in shapes(),
-        (lane, after, kind) in (0..6usize, 0..9u64, 0..4usize),
+        (lane, shard, after, kind) in (0..6usize, 0..5usize, 0..9u64, 0..5usize),
     ) {
         prop_assume!(shape.steps > 0);
         let (lane, after) = (lane % shape.lanes, after % shape.steps);
@@ -186,6 +199,7 @@ proptest! {
             0 => (Fault::Error { lane, step }, after),
             1 => (Fault::Panic { lane, step }, after),
             2 => (Fault::Refused { step }, after),
+            3 => (Fault::RefusedBy { shard: shape.shard_held(shard), step }, after),
             _ => (Fault::Making { lane }, 0),
         };
         let context = context(shape.threads);
@@ -197,20 +211,20 @@ proptest! {
                 prop_assert!(site.contains("iteration.rs:"));
                 prop_assert_eq!(message, format!("lane {lane} panics"));
             }
-            (Fault::Error { .. } | Fault::Refused { .. } | Fault::Making { .. }, Err(EngineError::Invalid { remedy, .. })) => {
+            (Fault::Error { .. } | Fault::Refused { .. } | Fault::RefusedBy { .. } | Fault::Making { .. }, Err(EngineError::Invalid { remedy, .. })) => {
                 prop_assert_eq!(remedy, "test");
             }
             (fault, result) => prop_assert!(false, "{:?}: {:?}", fault, result),
         }
         let mut expected = initial(shape.length);
         prop_assert_eq!(reports, plain(&mut expected, shape.lanes, shape.first_step, after));
-        prop_assert_eq!(bits(&parameters.read()), bits(&expected));
+        prop_assert_eq!(bits(&parameters.latest()), bits(&expected));
         // It goes on from there as if nothing had happened.
         let rest = Shape { first_step: shape.first_step + after, steps: shape.steps - after, ..shape.clone() };
         let (result, _) = run(&context, rest.iteration(), &parameters, Fault::None);
         result.unwrap();
         plain(&mut expected, rest.lanes, rest.first_step, rest.steps);
-        prop_assert_eq!(bits(&parameters.read()), bits(&expected));
+        prop_assert_eq!(bits(&parameters.latest()), bits(&expected));
     }
 
     #[test]
@@ -238,15 +252,15 @@ proptest! {
             }))
         };
         let make_shard = |_| -> Result<Box<dyn ShardUpdate>, EngineError> {
-            Ok(Box::new(|_: &StepReport, sum: &[f32], parameters: &mut [f32]| {
-                parameters.copy_from_slice(sum);
+            Ok(Box::new(|_: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
+                shard.after.copy_from_slice(sum);
                 Ok(())
             }))
         };
         let observe = &mut |_: &StepReport| {};
         rows.iterate(Iteration::new(lanes, 2), &parameters, make_lane, make_shard, observe).unwrap();
         prop_assert_eq!(made.load(Ordering::SeqCst), lanes as u64);
-        prop_assert_eq!(parameters.read().iter().sum::<f32>(), (0..lengths).sum::<u64>() as f32);
+        prop_assert_eq!(parameters.latest().iter().sum::<f32>(), (0..lengths).sum::<u64>() as f32);
     }
 }
 
@@ -270,7 +284,7 @@ fn shapes_that_make_no_sense_are_refused() {
         assert!(matches!(result, Err(EngineError::Invalid { .. })), "{result:?}");
         assert!(reports.is_empty());
     }
-    assert_eq!(bits(&parameters.read()), bits(&initial(5)));
+    assert_eq!(bits(&parameters.latest()), bits(&initial(5)));
     assert_eq!(context.range(0..5, 2).count().unwrap(), 5);
 }
 

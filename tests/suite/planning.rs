@@ -9,7 +9,7 @@ use distdl::engine::DatasetId;
 use distdl::engine::batch::RecordType;
 use distdl::engine::id::ShuffleId;
 use distdl::engine::lineage::{BucketWriter, Compute, Dependency, Exchange, Graph, Lineage, NodeSpec, PartitionMap};
-use distdl::engine::plan::{Operation, Output, Plan, Stage, owner, plan, program};
+use distdl::engine::plan::{Operation, Output, Plan, Stage, plan, program};
 use distdl::engine::recover::{recover, recover_in_stage};
 use proptest::prelude::*;
 
@@ -374,10 +374,5 @@ proptest! {
             let found = recover_in_stage(&lineage, lineage.target(), partition, &left, reads);
             prop_assert_eq!(found, enough.then_some(again.clone()));
         }
-    }
-
-    #[test]
-    fn every_partition_has_one_owner_among_the_workers(partition in 0..1000usize, workers in 0..9usize) {
-        prop_assert!(owner(partition, workers) < workers.max(1));
     }
 }

@@ -47,6 +47,23 @@ pub enum ConfigError {
         /// What is wrong, and where.
         message: String,
     },
+    /// Settings that do not go together.
+    #[error("{what}; {remedy}")]
+    Together {
+        /// Which, with their values.
+        what: String,
+        /// How to mend it.
+        remedy: &'static str,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn together(what: impl Into<String>, remedy: &'static str) -> Self {
+        Self::Together {
+            what: what.into(),
+            remedy,
+        }
+    }
 }
 
 fn suggested(suggestion: &Option<String>) -> String {

@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 18] = [
     "threads",
     "memory",
     "disk",
@@ -19,7 +19,21 @@ const KEYS: [&str; 8] = [
     "progress",
     "json",
     "batch_records",
+    "processes",
+    "parameter_workers",
+    "spares",
+    "events",
+    "chaos",
+    "lease",
+    "restarts",
+    "grace",
+    "parameter_copies",
+    "token_file",
 ];
+
+/// The key that only a variable sets: how a started process learns to which cluster it belongs. Nobody types it, so it
+/// is not among those that an error shows.
+const JOIN: &str = "join";
 
 /// What the name of a variable begins with.
 const PREFIX: &str = "DISTDL_";
@@ -115,6 +129,27 @@ impl Layer {
         }
     }
 
+    /// Whether it takes the key.
+    fn takes(&self, key: &str) -> bool {
+        KEYS.contains(&key) || (key == JOIN && matches!(self.origin, Origin::Variables))
+    }
+
+    /// The layer, if all its keys exist.
+    pub(super) fn known(self) -> Result<Self> {
+        match self.settings.keys().find(|key| !self.takes(key)) {
+            Some(key) => Err(self.unknown_key(key)),
+            None => Ok(self),
+        }
+    }
+
+    /// Its settings as variables. Lists and tables, which no key takes, are left out.
+    pub(super) fn variables_of(&self) -> Vec<(String, String)> {
+        let settings = self.settings.iter();
+        settings
+            .filter_map(|(key, value)| Some((Origin::Variables.written(key), text(value)?)))
+            .collect()
+    }
+
     fn unknown_key(&self, key: &str) -> ConfigError {
         let likeness = |known: &str| strsim::jaro_winkler(known, &key.to_ascii_lowercase().replace('-', "_"));
         let nearest = KEYS
@@ -148,10 +183,7 @@ pub(super) struct Layers(Figment);
 impl Layers {
     /// Puts a layer on top.
     pub(super) fn add(&mut self, layer: Layer) -> Result<()> {
-        if let Some(key) = layer.settings.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            return Err(layer.unknown_key(key));
-        }
-        self.0 = std::mem::take(&mut self.0).merge(layer);
+        self.0 = std::mem::take(&mut self.0).merge(layer.known()?);
         Ok(())
     }
 

@@ -83,9 +83,22 @@ fn every_key_is_read_from_file_and_variables() {
         progress: Progress::On,
         json: true,
         batch_records: 7,
+        processes: 4,
+        parameter_workers: 1,
+        spares: 2,
+        events: Some("/events".into()),
+        chaos: Some("kill=name@step:1,stop=worker:0@block:2".into()),
+        lease: Duration::from_millis(50),
+        restarts: 0,
+        grace: Duration::from_millis(70),
+        parameter_copies: 1,
+        token_file: Some("/token".into()),
+        join: None,
     };
     let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nspill_folder = \"/spill\"\nseed = \"18446744073709551615\"\n\
-                progress = \"on\"\njson = true\nbatch_records = 7";
+                progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
+                events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
+                grace = 70\nparameter_copies = 1\ntoken_file = \"/token\"";
     let from_file = Config::from_layers(Some(file(text).path()), [], &Flags::default()).unwrap();
     assert_eq!(from_file, expected);
     let pairs = [
@@ -97,6 +110,16 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_PROGRESS", "ON"),
         ("DISTDL_JSON", "true"),
         ("DISTDL_BATCH_RECORDS", "7"),
+        ("DISTDL_PROCESSES", "4"),
+        ("DISTDL_PARAMETER_WORKERS", "1"),
+        ("DISTDL_SPARES", "2"),
+        ("DISTDL_EVENTS", "/events"),
+        ("DISTDL_CHAOS", "kill=name@step:1,stop=worker:0@block:2"),
+        ("DISTDL_LEASE", "50"),
+        ("DISTDL_RESTARTS", "0"),
+        ("DISTDL_GRACE", "70"),
+        ("DISTDL_PARAMETER_COPIES", "1"),
+        ("DISTDL_TOKEN_FILE", "/token"),
     ];
     assert_eq!(
         Config::from_layers(None, variables(&pairs), &Flags::default()).unwrap(),
@@ -110,8 +133,18 @@ fn every_key_is_read_from_file_and_variables() {
         .with_seed(u64::MAX)
         .with_progress(Progress::On)
         .with_json(true)
-        .with_batch_records(7);
-    assert_eq!(code, expected);
+        .with_batch_records(7)
+        .with_processes(4)
+        .with_parameter_workers(1)
+        .with_spares(2)
+        .with_events("/events")
+        .with_chaos("kill=name@step:1,stop=worker:0@block:2")
+        .with_lease(Duration::ZERO)
+        .with_restarts(0)
+        .with_grace(Duration::from_millis(70))
+        .with_parameter_copies(1);
+    let token_file = expected.token_file.clone();
+    assert_eq!(Config { token_file, ..code }, expected);
     assert_eq!(Config::default().with_threads(0).with_batch_records(0).threads, 1);
 }
 
@@ -129,6 +162,16 @@ fn flags_are_read_and_explained() {
         "--progress",
         "off",
         "--json",
+        "--processes=4",
+        "--parameter-workers=1",
+        "--spares=2",
+        "--events=e",
+        "--chaos=kill=name@step:1",
+        "--chaos=cut=1-2@step:1,cut=1-3@step:1",
+        "--lease=60",
+        "--restarts=3",
+        "--grace=70",
+        "--parameter-copies=1",
     ]);
     let expected = Flags {
         config: Some("f".into()),
@@ -137,8 +180,26 @@ fn flags_are_read_and_explained() {
         seed: Some(9),
         progress: Some(Progress::Off),
         json: Some(true),
+        processes: Some(4),
+        parameter_workers: Some(1),
+        spares: Some(2),
+        events: Some("e".into()),
+        chaos: vec!["kill=name@step:1".into(), "cut=1-2@step:1,cut=1-3@step:1".into()],
+        lease: Some(Duration::from_millis(60)),
+        restarts: Some(3),
+        grace: Some(Duration::from_millis(70)),
+        parameter_copies: Some(1),
     };
     assert_eq!(given, expected);
+    let all = Flags {
+        config: None,
+        ..given.clone()
+    };
+    let config = Config::from_layers(None, [], &all).unwrap();
+    let chaos = "kill=name@step:1,cut=1-2@step:1,cut=1-3@step:1";
+    assert_eq!(config.chaos.as_deref(), Some(chaos));
+    let passed_on = Config::from_layers(None, all.variables().unwrap(), &Flags::default()).unwrap();
+    assert_eq!(passed_on, config);
     let json = Config::from_layers(None, variables(&[("DISTDL_JSON", "true")]), &flags(&["--json=false"])).unwrap();
     assert!(!json.json);
     for (argument, words) in [
@@ -147,6 +208,11 @@ fn flags_are_read_and_explained() {
         ("--seed=-1", "a whole number"),
         ("--progress=maybe", "auto, on, off"),
         ("--thread=1", "--threads"),
+        ("--processes=257", "a whole number from 1 to 256"),
+        ("--lease=49", "milliseconds from 50"),
+        ("--parameter-copies=3", "1 or 2"),
+        ("--join=x", "--json"),
+        ("--chaos=", "kill=worker:1@step:37"),
     ] {
         let error = Program::try_parse_from(["program", argument])
             .map(|_| ())
@@ -156,9 +222,19 @@ fn flags_are_read_and_explained() {
     }
     Program::command().debug_assert();
     let help = Program::command().render_help().to_string();
-    for flag in ["--config", "--threads", "--memory", "--seed", "--progress", "--json"] {
+    for flag in [
+        "--config",
+        "--threads",
+        "--memory",
+        "--seed",
+        "--progress",
+        "--json",
+        "--processes",
+        "--chaos",
+    ] {
         assert!(help.contains(flag), "{help}");
     }
+    assert!(!help.to_lowercase().contains("join"), "{help}");
 }
 
 #[test]
@@ -200,6 +276,15 @@ fn a_wrong_value_is_named_with_its_place_and_what_is_allowed() {
         ("json = 1", "`1`", "`true` or `false`"),
         ("spill_folder = \"\"", "``", "path of a folder"),
         ("batch_records = 0", "`0`", "from 1 to"),
+        ("processes = 0", "`0`", "from 1 to 256"),
+        ("parameter_workers = 257", "`257`", "from 0 to 256"),
+        ("spares = -1", "`-1`", "from 0 to 256"),
+        ("events = \"\"", "``", "path of a file"),
+        ("chaos = \"\"", "``", "kill=worker:1@step:37"),
+        ("lease = 49", "`49`", "from 50"),
+        ("restarts = -1", "`-1`", "from 0"),
+        ("grace = \"1s\"", "`1s`", "milliseconds"),
+        ("parameter_copies = 3", "`3`", "1 or 2"),
     ] {
         let error = message(text, &[]);
         let key = text.split(' ').next().unwrap();
@@ -217,6 +302,58 @@ fn a_wrong_value_is_named_with_its_place_and_what_is_allowed() {
     };
     let error = Config::from_layers(None, [], &unchecked).unwrap_err().to_string();
     assert!(error.starts_with("flag --threads: `0`"), "{error}");
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_named_with_the_remedy() {
+    for (text, what, remedy) in [
+        (
+            "processes = 2\nparameter_workers = 2",
+            "2 parameter workers of 2 processes",
+            "lower `parameter_workers`",
+        ),
+        ("parameter_workers = 1", "1 parameter workers of 1", "raise `processes`"),
+        ("spares = 1", "no use for spares", "leave out `spares`"),
+        ("chaos = \"kill=name@step:1\"", "only one process", "leave out `chaos`"),
+    ] {
+        let error = message(text, &[]);
+        assert!(error.contains(what) && error.contains(remedy), "{error}");
+        // A member of a cluster of which this host has one process.
+        let config = Config::from_layers(
+            Some(file(text).path()),
+            variables(&[("DISTDL_JOIN", "x")]),
+            &Flags::default(),
+        );
+        assert_eq!(config.unwrap().join, Some(Secret::new("x")));
+    }
+    let code = Config::default().with_processes(2).with_parameter_workers(3);
+    assert!(code.check().is_err());
+}
+
+#[test]
+fn only_a_variable_says_to_which_cluster_a_process_belongs() {
+    let error = message("join = \"1-00\"", &[]);
+    assert!(
+        error.contains("no such key") && !error.contains("token_file, join"),
+        "{error}"
+    );
+    let config = Config::from_layers(None, variables(&[("DISTDL_JOIN", "1-c0ffee")]), &Flags::default()).unwrap();
+    assert!(!format!("{config:?}").contains("c0ffee"));
+}
+
+#[test]
+fn several_processes_share_the_machine() {
+    let one = Config::default();
+    let two = Config::from_layers(None, variables(&[("DISTDL_PROCESSES", "2")]), &Flags::default()).unwrap();
+    assert_eq!(two.memory_bytes_max, one.memory_bytes_max / 2);
+    assert_eq!(two.threads, (one.threads / 2).max(1));
+    let many = Config::from_layers(
+        None,
+        variables(&[("DISTDL_PROCESSES", "256")]),
+        &flags(&["--threads=7"]),
+    )
+    .unwrap();
+    assert_eq!(many.threads, 7);
 }
 
 #[test]

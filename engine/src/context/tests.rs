@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::dataset::Dataset;
-use crate::iteration::{Iteration, Lane, Parameters, Placement, ShardUpdate, StepReport, Tallies};
+use crate::iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport, Tallies};
+use crate::parameters::{Parameters, ShardValues};
 
 /// A record that no codec can copy as plain memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ fn context(threads: usize, batch_records: usize, transport: Transport) -> Contex
         ..Config::default()
     };
     let store = BlockStore::new(StoreOptions::default()).unwrap();
-    Context::assemble(config.with_threads(threads), store, transport).unwrap()
+    Context::assemble(config.with_threads(threads), store, transport, None).unwrap()
 }
 
 /// Every way through a shuffle, as text.
@@ -100,12 +101,14 @@ fn train(context: &Context, lanes: Vec<usize>, shards: Vec<usize>) -> Vec<u32> {
         }))
     };
     let make_shard = |_| -> Result<Box<dyn ShardUpdate>> {
-        Ok(Box::new(|report: &StepReport, sum: &[f32], parameters: &mut [f32]| {
-            for (parameter, sum) in parameters.iter_mut().zip(sum) {
-                *parameter -= 0.1 * sum + report.tallies.0[1] as f32;
-            }
-            Ok(())
-        }))
+        Ok(Box::new(
+            |report: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
+                for ((after, before), sum) in shard.after.iter_mut().zip(shard.before).zip(sum) {
+                    *after = before - (0.1 * sum + report.tallies.0[1] as f32);
+                }
+                Ok(())
+            },
+        ))
     };
     let iteration = Iteration::new(lanes.len(), 6)
         .with_shards(shards.len())
@@ -122,7 +125,7 @@ fn train(context: &Context, lanes: Vec<usize>, shards: Vec<usize>) -> Vec<u32> {
         )
         .unwrap();
     assert_eq!(steps, [0, 1, 2, 3, 4, 5]);
-    parameters.read().iter().map(|value| value.to_bits()).collect()
+    parameters.latest().iter().map(|value| value.to_bits()).collect()
 }
 
 #[test]

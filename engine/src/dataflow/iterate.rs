@@ -1,168 +1,159 @@
 //! A feedback loop with the step as timestamp: lanes compute updates, shard owners sum and apply them, and what they
 //! have finished lets the lanes go on. No round trip to the driver.
 //!
+//! Step `t` reads version `t` of the parameters and makes version `t + 1`. Lanes let go of version `t` before they hand
+//! out their updates, and owners begin version `t + 1` when they have all updates of step `t`: so nobody reads version
+//! `t - 1` any more, into whose buffer it is written.
+//!
 //! ```text
-//!            +--> lanes (step t) --contributions, by owner--> apply (step t) --+
-//!            |                                                                 |
-//!            +---------------- feedback: shard s finished step t <-------------+
+//!            +--> lanes (step t) --contributions, by worker--> apply (step t) --+
+//!            |                                                                  |
+//!            +---------------- feedback: worker w finished step t <-------------+
 //! ```
+//!
+//! Lanes and owners of other processes stand beside this loop: see `exchange`.
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
-use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::channels::pact::Exchange as ByWorker;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, ConnectLoop, Feedback};
 use timely::dataflow::scope::Scope;
-use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
+use crate::dataflow::exchange::{Exchange, Makers, Partial, REPORT_DELAY};
+use crate::dataflow::team::Team;
 use crate::dataflow::workers::Workers;
-use crate::error::{EngineError, Result, panic_text};
-use crate::iteration::{Iteration, Lane, Parameters, Placement, ShardUpdate, StepReport, Tallies};
-use crate::tree;
+use crate::error::{EngineError, Result};
+use crate::iteration::{Iteration, Lane, ShardUpdate, StepReport, Tallies};
+use crate::parameters::{Parameters, RangeGuard};
+use crate::tree::{self, Part};
 
-/// Makes the lane with an index, on the worker that hosts it.
-pub type MakeLane = Arc<dyn Fn(usize) -> Result<Box<dyn Lane>> + Send + Sync>;
-/// Makes the update of the shard with an index, on the worker that owns it.
-pub type MakeShard = Arc<dyn Fn(usize) -> Result<Box<dyn ShardUpdate>> + Send + Sync>;
-
-/// One lane's update of one step, on its way to a shard's owner. Within a process all owners read the same vector.
+/// One lane's update of one step, on its way to the workers of this process that use it. All read the same vector.
 #[derive(Serialize, Deserialize)]
 struct Contribution {
-    owner: u64,
+    worker: u64,
     step: u64,
     lane: u64,
     tallies: Tallies,
     update: Arc<Vec<f32>>,
 }
 
-/// Tells a worker that a shard has finished a step.
+/// Tells a worker that shards have finished a step.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Finished {
     worker: u64,
-    shard: u64,
     step: u64,
 }
 
-/// What the workers share while they run one iteration.
-struct Shared {
-    iteration: Iteration,
-    placement: Placement,
-    parameters: Arc<Parameters>,
-    make_lane: MakeLane,
-    make_shard: MakeShard,
-    cancelled: AtomicBool,
-    failure: Mutex<Option<EngineError>>,
-    operators: Mutex<Vec<SyncActivator>>,
-}
-
-impl Shared {
-    /// Ends the iteration with an error; the first one counts. In a loop nobody's frontier moves until everybody lets
-    /// go, so all operators of all workers are woken to look.
-    fn fail(&self, error: EngineError) {
-        lock(&self.failure).get_or_insert(error);
-        self.cancelled.store(true, Ordering::SeqCst);
-        for operator in &*lock(&self.operators) {
-            // An operator whose worker is gone needs no waking.
-            let _ = operator.activate();
-        }
-    }
-
-    /// Has an operator woken when the iteration fails. It must be scheduled at least once after this.
-    fn enlist(&self, scope: Scope<'_, u64>, address: &[usize]) {
-        lock(&self.operators).push(scope.worker().sync_activator_for(address.to_vec()));
-    }
-
-    fn ended(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-
-    /// Runs user code: an error or a panic in it ends the iteration.
-    fn guarded<R>(&self, what: &str, index: usize, work: impl FnOnce() -> Result<R>) -> Option<R> {
-        match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(Ok(value)) => return Some(value),
-            Ok(Err(error)) => self.fail(error),
-            Err(panic) => self.fail(EngineError::Panic {
-                operator: format!("iterate ({what})"),
-                site: self.iteration.site.to_string(),
-                partition: index,
-                message: panic_text(panic.as_ref()),
-            }),
-        }
-        None
-    }
-}
-
-/// Runs an iteration on the workers; `observe` sees each step once all its updates are known, in order.
+/// Runs an iteration on the workers of this process alone; `observe` sees each step once it is applied, in order.
 pub fn run(
     workers: &Workers,
     iteration: Iteration,
     parameters: Arc<Parameters>,
-    make_lane: MakeLane,
-    make_shard: MakeShard,
+    makers: Makers,
     observe: &mut dyn FnMut(&StepReport),
 ) -> Result<()> {
     let placement = iteration.placement(workers.count())?;
-    let shared = Arc::new(Shared {
-        iteration,
-        placement,
-        parameters,
-        make_lane,
-        make_shard,
-        cancelled: AtomicBool::new(false),
-        failure: Mutex::new(None),
-        operators: Mutex::default(),
-    });
+    iteration.check(&parameters)?;
+    parameters.begin(iteration.first_step)?;
     let (reports, received) = channel();
-    let ended = start(workers, &shared, reports)?;
-    for reports in received {
-        reports.iter().for_each(&mut *observe);
-    }
+    let team = Team::alone(workers.count());
+    let exchange = Exchange::new(iteration, placement, team, parameters, makers, None, reports);
+    run_loop(workers, &Arc::new(exchange), &received, observe)
+}
+
+/// Runs this process's part of an iteration to its end, or until it fails or is stopped.
+pub fn run_loop(
+    workers: &Workers,
+    exchange: &Arc<Exchange>,
+    reports: &Receiver<Vec<StepReport>>,
+    observe: &mut dyn FnMut(&StepReport),
+) -> Result<()> {
+    let ended = start(workers, exchange)?;
+    let mut waiting = watch(exchange, reports, observe);
     let _ = ended.recv();
+    observe_applied(exchange, &mut waiting, observe);
     workers.check()?;
-    match lock(&shared.failure).take() {
+    match exchange.take_failure() {
         Some(error) => Err(error),
         None => Ok(()),
     }
 }
 
-fn start(workers: &Workers, shared: &Arc<Shared>, reports: Sender<Vec<StepReport>>) -> Result<Receiver<()>> {
-    let shared = Arc::clone(shared);
-    // One sender a worker and no other, so that the driver's receiver disconnects when the last worker is done.
-    let senders = Mutex::new(vec![reports; workers.count()]);
-    workers.run(Arc::new(move |worker| {
-        if let Some(reports) = lock(&senders).pop() {
-            build(worker, &shared, reports);
+/// Follows the steps until no more reports come. Returns the reports of steps that were not applied by then.
+fn watch(
+    exchange: &Exchange,
+    received: &Receiver<Vec<StepReport>>,
+    observe: &mut dyn FnMut(&StepReport),
+) -> VecDeque<StepReport> {
+    let mut waiting = VecDeque::new();
+    loop {
+        // An owner reports when its own shards have finished a step; others may be about to.
+        let reports = match waiting.is_empty() {
+            true => received.recv().map_err(RecvTimeoutError::from),
+            false => received.recv_timeout(REPORT_DELAY),
+        };
+        match reports {
+            Ok(reports) => waiting.extend(reports),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return waiting,
         }
+        observe_applied(exchange, &mut waiting, observe);
+    }
+}
+
+fn observe_applied(exchange: &Exchange, waiting: &mut VecDeque<StepReport>, observe: &mut dyn FnMut(&StepReport)) {
+    let applied = |report: &StepReport| report.step < exchange.parameters.version();
+    while waiting.front().is_some_and(applied)
+        && let Some(report) = waiting.pop_front()
+    {
+        observe(&report);
+    }
+}
+
+fn start(workers: &Workers, exchange: &Arc<Exchange>) -> Result<Receiver<()>> {
+    let exchange = Arc::clone(exchange);
+    // No report comes when the last worker is done: then this is dropped.
+    let closing = Arc::new(Closing(Arc::clone(&exchange)));
+    let closings = Mutex::new(vec![closing; workers.count()]);
+    workers.run(Arc::new(move |worker| {
+        let closing = closings.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        build(worker, &exchange, closing);
     }))
 }
 
-fn build(worker: &mut Worker, shared: &Arc<Shared>, reports: Sender<Vec<StepReport>>) {
+/// Held by every worker while its part of the loop runs.
+struct Closing(Arc<Exchange>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close_reports();
+    }
+}
+
+fn build(worker: &mut Worker, exchange: &Arc<Exchange>, closing: Option<Arc<Closing>>) {
     let index = worker.index();
     worker.dataflow::<u64, _, _>(|scope| {
         let (handle, finished) = scope.feedback::<Vec<Finished>>(1);
-        let contributions = lanes(scope, finished, Hosted::new(shared, index));
-        apply(scope, contributions, Owned::new(shared, index, reports)).connect_loop(handle);
+        let contributions = lanes(scope, finished, Hosted::new(exchange, index));
+        apply(scope, contributions, Owned::new(exchange, index), closing).connect_loop(handle);
     });
 }
 
 /// The lanes of one worker.
 struct Hosted {
-    shared: Arc<Shared>,
+    exchange: Arc<Exchange>,
     lanes: Vec<HostedLane>,
     /// The next step to compute.
     step: u64,
-    /// How many shards have finished a step.
-    finished: BTreeMap<u64, usize>,
 }
 
 struct HostedLane {
@@ -172,11 +163,12 @@ struct HostedLane {
 }
 
 impl Hosted {
-    fn new(shared: &Arc<Shared>, worker: usize) -> Self {
-        let length = shared.parameters.len();
+    fn new(exchange: &Arc<Exchange>, worker: usize) -> Self {
+        let length = exchange.parameters.len();
+        let worker = exchange.team.global(worker);
         let mut lanes = Vec::new();
-        for index in shared.placement.lanes_of(worker) {
-            if let Some(lane) = shared.guarded("lane", index, || (shared.make_lane)(index)) {
+        for index in exchange.placement.lanes_of(worker) {
+            if let Some(lane) = exchange.guarded("lane", index, || (exchange.makers.lane)(index)) {
                 lanes.push(HostedLane {
                     index,
                     lane,
@@ -185,36 +177,40 @@ impl Hosted {
             }
         }
         Self {
-            shared: Arc::clone(shared),
+            exchange: Arc::clone(exchange),
             lanes,
-            step: shared.iteration.first_step,
-            finished: BTreeMap::new(),
+            step: exchange.parameters.version(),
         }
     }
 
     fn done(&self) -> bool {
-        self.shared.ended() || self.lanes.is_empty() || self.step == self.shared.iteration.last_step()
+        self.exchange.ended() || self.lanes.is_empty() || self.step == self.exchange.iteration.last_step()
     }
 
     /// Whether every shard has finished the step before.
     fn ready(&self) -> bool {
-        let first = self.step == self.shared.iteration.first_step;
-        first || self.finished.get(&(self.step - 1)) == Some(&self.shared.iteration.shards)
+        self.exchange.parameters.version() == self.step
     }
 
-    /// Computes the next step of every lane.
+    /// Computes the next step of every lane. When this returns, the parameters are let go.
     fn compute(&mut self) -> Vec<Contribution> {
-        let (shared, step) = (Arc::clone(&self.shared), self.step);
-        self.finished.remove(&step.wrapping_sub(1));
+        let (exchange, step) = (Arc::clone(&self.exchange), self.step);
         self.step += 1;
-        let parameters = shared.parameters.read();
+        exchange.begin_step(step);
         let mut contributions = Vec::new();
+        let parameters = match exchange.parameters.read(step) {
+            Ok(parameters) => parameters,
+            Err(error) => {
+                exchange.fail(error);
+                return contributions;
+            }
+        };
         for hosted in &mut self.lanes {
-            let Some(tallies) = hosted.compute(&shared, step, &parameters) else {
+            let Some(tallies) = hosted.compute(&exchange, step, &parameters) else {
                 break;
             };
-            contributions.extend(shared.placement.owners().map(|owner| Contribution {
-                owner: owner as u64,
+            contributions.extend(exchange.targets.iter().map(|worker| Contribution {
+                worker: *worker as u64,
                 step,
                 lane: hosted.index as u64,
                 tallies,
@@ -226,13 +222,13 @@ impl Hosted {
 }
 
 impl HostedLane {
-    fn compute(&mut self, shared: &Shared, step: u64, parameters: &RwLockReadGuard<'_, Vec<f32>>) -> Option<Tallies> {
+    fn compute(&mut self, exchange: &Exchange, step: u64, parameters: &[f32]) -> Option<Tallies> {
         if Arc::get_mut(&mut self.update).is_none() {
             // An owner still holds the vector of the step before: leave it that one.
             self.update = Arc::new(vec![0.0; parameters.len()]);
         }
         let update = Arc::get_mut(&mut self.update)?;
-        shared.guarded("lane", self.index, || self.lane.step(step, parameters, update))
+        exchange.guarded("lane", self.index, || self.lane.step(step, parameters, update))
     }
 }
 
@@ -242,8 +238,8 @@ fn lanes<'scope>(
     mut hosted: Hosted,
 ) -> Stream<'scope, u64, Vec<Contribution>> {
     let mut builder = OperatorBuilder::new("iterate: lanes".to_owned(), scope);
-    hosted.shared.enlist(scope, &builder.operator_info().address);
-    let mut input = builder.new_input(finished, Exchange::new(|finished: &Finished| finished.worker));
+    hosted.exchange.enlist(scope, &builder.operator_info().address);
+    let mut input = builder.new_input(finished, ByWorker::new(|finished: &Finished| finished.worker));
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Contribution>>>::from(output);
     builder.build(move |capabilities| {
@@ -253,9 +249,8 @@ fn lanes<'scope>(
         }
         move |_| {
             input.for_each(|_, finished| {
-                for Finished { step, .. } in finished.drain(..) {
-                    *hosted.finished.entry(step).or_default() += 1;
-                }
+                // They have woken this operator, which is all they are for: the version tells the rest.
+                finished.clear();
             });
             if hosted.done() {
                 capability = None;
@@ -274,85 +269,73 @@ fn lanes<'scope>(
     stream
 }
 
-/// The updates of one step that have come, by lane.
+/// The updates of one step by this process's lanes.
 type Updates = BTreeMap<usize, (Tallies, Arc<Vec<f32>>)>;
 
-/// The shards of one worker.
+/// The shards of one worker, and the other processes that it sends to.
 struct Owned {
-    shared: Arc<Shared>,
+    exchange: Arc<Exchange>,
     shards: Vec<OwnedShard>,
-    /// What has come, by step.
+    /// Positions among the other owners, of those that this worker sends to.
+    sends_to: Vec<usize>,
+    /// What has come from this process's lanes, by step.
     waiting: BTreeMap<u64, Updates>,
-    reports: Reports,
-}
-
-/// Reports on their way to the driver, some at a time: waking it takes a core from a worker.
-struct Reports {
-    waiting: Vec<StepReport>,
-    sent: Instant,
-    driver: Option<Sender<Vec<StepReport>>>,
-}
-
-/// How long a report may wait for others while there are steps to come.
-const REPORT_DELAY: Duration = Duration::from_millis(5);
-
-impl Reports {
-    fn new(driver: Sender<Vec<StepReport>>) -> Self {
-        Self {
-            waiting: Vec::new(),
-            sent: Instant::now(),
-            driver: Some(driver),
-        }
-    }
-
-    fn push(&mut self, report: StepReport) {
-        self.waiting.push(report);
-        if self.sent.elapsed() >= REPORT_DELAY {
-            self.send();
-        }
-    }
-
-    fn send(&mut self) {
-        self.sent = Instant::now();
-        let waiting = std::mem::take(&mut self.waiting);
-        if let (Some(driver), false) = (&self.driver, waiting.is_empty()) {
-            // The driver may have given up; then nobody wants the reports.
-            let _ = driver.send(waiting);
-        }
-    }
-
-    fn finish(&mut self) {
-        self.send();
-        self.driver = None;
-    }
+    /// The next step to push to other processes.
+    push: u64,
+    /// The next step to apply.
+    step: u64,
+    scratch: Vec<f32>,
 }
 
 struct OwnedShard {
     index: usize,
+    /// Where its part begins in what other processes send.
+    offset: usize,
     update: Box<dyn ShardUpdate>,
     sum: Vec<f32>,
 }
 
 impl Owned {
-    fn new(shared: &Arc<Shared>, worker: usize, reports: Sender<Vec<StepReport>>) -> Self {
+    fn new(exchange: &Arc<Exchange>, worker: usize) -> Self {
         let mut shards = Vec::new();
-        for index in shared.placement.shards_of(worker) {
-            if let Some(update) = shared.guarded("shard", index, || (shared.make_shard)(index)) {
-                let length = shared.iteration.shard_range(index, shared.parameters.len()).len();
-                let sum = if shared.iteration.lanes > 1 {
-                    vec![0.0; length]
+        let mut offset = 0;
+        for (index, range) in &exchange.own {
+            if exchange.placement.shards[*index] == exchange.team.global(worker)
+                && let Some(update) = exchange.guarded("shard", *index, || (exchange.makers.shard)(*index))
+            {
+                let sum = if exchange.iteration.lanes > 1 {
+                    vec![0.0; range.len()]
                 } else {
                     Vec::new()
                 };
-                shards.push(OwnedShard { index, update, sum });
+                shards.push(OwnedShard {
+                    index: *index,
+                    offset,
+                    update,
+                    sum,
+                });
             }
+            offset += range.len();
         }
+        let owners = exchange.owners.iter().enumerate();
+        let step = exchange.parameters.version();
         Self {
-            shared: Arc::clone(shared),
+            exchange: Arc::clone(exchange),
             shards,
+            sends_to: owners
+                .filter(|(_, owner)| owner.courier == worker)
+                .map(|(position, _)| position)
+                .collect(),
             waiting: BTreeMap::new(),
-            reports: Reports::new(reports),
+            push: step,
+            step,
+            scratch: Vec::new(),
         }
+    }
+
+    /// Whether this worker has nothing left to do.
+    fn done(&self) -> bool {
+        self.exchange.ended() || self.exchange.is_finished()
     }
 
     fn receive(&mut self, contribution: Contribution) {
@@ -363,9 +346,9 @@ impl Owned {
             update,
             ..
         } = contribution;
-        let (length, lanes) = (self.shared.parameters.len(), self.shared.iteration.lanes);
+        let (length, lanes) = (self.exchange.parameters.len(), self.exchange.iteration.lanes);
         if update.len() != length || lane as usize >= lanes {
-            return self.shared.fail(EngineError::invalid(
+            return self.exchange.fail(EngineError::invalid(
                 format!(
                     "lane {lane} of {lanes} pushed an update of {} values to {length} parameters",
                     update.len()
@@ -381,38 +364,165 @@ impl Owned {
             .or_insert((tallies, update));
     }
 
-    /// Applies the oldest step if all its updates are here. Returns it.
-    fn apply(&mut self) -> Option<u64> {
-        let lanes = self.shared.iteration.lanes;
-        let entry = self.waiting.first_entry().filter(|entry| entry.get().len() == lanes)?;
-        let (step, updates) = entry.remove_entry();
-        let tallies = tree::fold(0..lanes, &mut |lane| updates[&lane].0, &mut Tallies::plus)?;
-        let report = StepReport { step, tallies };
-        let vectors: Vec<&[f32]> = updates.values().map(|(_, update)| update.as_slice()).collect();
-        for shard in &mut self.shards {
-            shard.apply(&self.shared, &report, &vectors)?;
+    /// This process's updates of a step, once all are here.
+    fn local(&self, step: u64) -> Option<&Updates> {
+        static NONE: Updates = Updates::new();
+        if self.exchange.lanes.is_empty() {
+            return Some(&NONE);
         }
-        if self.shards.first().is_some_and(|shard| shard.index == 0) {
-            self.reports.push(report);
+        self.waiting
+            .get(&step)
+            .filter(|updates| updates.len() == self.exchange.lanes.len())
+    }
+
+    /// Pushes what is complete to the processes that this worker sends to.
+    fn push(&mut self) {
+        while !self.sends_to.is_empty()
+            && self.push < self.exchange.iteration.last_step()
+            && !self.exchange.lanes.is_empty()
+            && self.local(self.push).is_some()
+        {
+            let mut scratch = std::mem::take(&mut self.scratch);
+            if let Some(updates) = self.local(self.push) {
+                for owner in &self.sends_to {
+                    push_to(&self.exchange, *owner, self.push, updates, &mut scratch);
+                }
+            }
+            self.scratch = scratch;
+            if self.shards.is_empty() {
+                self.waiting.remove(&self.push);
+            }
+            self.push += 1;
+        }
+    }
+
+    /// Applies the next step if all its updates are here. Returns it.
+    fn apply(&mut self) -> Option<u64> {
+        let exchange = Arc::clone(&self.exchange);
+        let step = self.step;
+        if self.shards.is_empty() || exchange.parameters.version() != step || exchange.is_finished() {
+            return None;
+        }
+        self.local(step)?;
+        let remote = exchange.remote(step)?;
+        let local = self.waiting.remove(&step).unwrap_or_default();
+        let parts = Parts { local, remote };
+        let lanes = exchange.iteration.lanes;
+        let tallies = parts.tallies(0..lanes)?;
+        let report = StepReport { step, tallies };
+        let mut written = Vec::new();
+        for shard in &mut self.shards {
+            let mut claimed = shard.apply(&exchange, &report, &parts)?;
+            exchange.publish(&report, shard.index, claimed.after());
+            written.push(claimed);
+        }
+        // Lanes go on when the version is complete: by then they are to have their vectors back.
+        drop(parts);
+        if self.shards.last().is_some_and(|shard| exchange.reports(shard.index)) {
+            exchange.report(report);
+        }
+        self.step += 1;
+        let mut complete = false;
+        for range in written {
+            complete |= range.finish();
+        }
+        if complete {
+            exchange.release(step);
+            exchange.completed(step);
         }
         Some(step)
     }
 }
 
+/// Sums what this process's lanes have for another owner, as far as the tree allows, and pushes it.
+fn push_to(exchange: &Exchange, owner: usize, step: u64, updates: &Updates, scratch: &mut Vec<f32>) {
+    let owner = &exchange.owners[owner];
+    for node in tree::cover(0..exchange.iteration.lanes, &|lane| updates.contains_key(&lane)) {
+        let Some(tallies) = tree::fold(node.clone(), &mut |lane| updates[&lane].0, &mut Tallies::plus) else {
+            continue;
+        };
+        if node.len() == 1 {
+            let update = &updates[&node.start].1;
+            let values: Vec<&[f32]> = owner.ranges.iter().map(|range| &update[range.clone()]).collect();
+            exchange.push(owner, step, &node, tallies, &values);
+            continue;
+        }
+        scratch.resize(owner.ranges.iter().map(ExactSizeIterator::len).sum(), 0.0);
+        let mut rest = &mut scratch[..];
+        for range in &owner.ranges {
+            let (sum, after) = rest.split_at_mut(range.len());
+            let leaves: Vec<Part<'_>> = node
+                .clone()
+                .map(|lane| leaf(lane, &updates[&lane].1[range.clone()]))
+                .collect();
+            tree::sum(&leaves, node.clone(), sum);
+            rest = after;
+        }
+        exchange.push(owner, step, &node, tallies, &[&*scratch]);
+    }
+}
+
+fn leaf(lane: usize, values: &[f32]) -> Part<'_> {
+    Part {
+        lanes: lane..lane + 1,
+        values,
+    }
+}
+
+/// All updates of one step.
+struct Parts {
+    local: Updates,
+    remote: Vec<Arc<Partial>>,
+}
+
+impl Parts {
+    /// The tallies of all lanes, summed along the tree.
+    fn tallies(&self, lanes: Range<usize>) -> Option<Tallies> {
+        if let Some(partial) = self.remote.iter().find(|partial| partial.lanes == lanes) {
+            return Some(partial.tallies);
+        }
+        match tree::split(&lanes) {
+            None => self.local.get(&lanes.start).map(|(tallies, _)| *tallies),
+            Some(middle) => {
+                let left = self.tallies(lanes.start..middle)?;
+                Some(left.plus(self.tallies(middle..lanes.end)?))
+            }
+        }
+    }
+
+    /// What there is of a shard: `range` of the parameters, which begins at `offset` in what other processes sent.
+    fn of(&self, range: &Range<usize>, offset: usize) -> Vec<Part<'_>> {
+        let local = self
+            .local
+            .iter()
+            .map(|(lane, (_, update))| leaf(*lane, &update[range.clone()]));
+        let remote = self.remote.iter().map(|partial| Part {
+            lanes: partial.lanes.clone(),
+            values: &partial.values[offset..offset + range.len()],
+        });
+        let mut parts: Vec<Part<'_>> = local.chain(remote).collect();
+        parts.sort_unstable_by_key(|part| part.lanes.start);
+        parts
+    }
+}
+
 impl OwnedShard {
-    fn apply(&mut self, shared: &Shared, report: &StepReport, vectors: &[&[f32]]) -> Option<()> {
-        let range = shared.iteration.shard_range(self.index, shared.parameters.len());
-        let sum = match vectors {
-            [only] => &only[range.clone()],
-            _ => {
-                tree::sum(vectors, range.clone(), &mut self.sum);
+    /// Writes the shard's part of the version that the step makes, for the caller to finish.
+    fn apply<'a>(&mut self, exchange: &'a Exchange, report: &StepReport, parts: &Parts) -> Option<RangeGuard<'a>> {
+        let range = exchange.own.get(&self.index)?.clone();
+        let parts = parts.of(&range, self.offset);
+        let sum = match &parts[..] {
+            [only] => only.values,
+            parts => {
+                tree::sum(parts, 0..exchange.iteration.lanes, &mut self.sum);
                 &self.sum[..]
             }
         };
-        let mut parameters = shared.parameters.write();
         let update = &mut self.update;
-        shared.guarded("shard", self.index, || {
-            update.apply(report, sum, &mut parameters[range])
+        exchange.guarded("shard", self.index, || {
+            let mut claimed = exchange.parameters.claim(report.step + 1, range)?;
+            update.apply(report, sum, &mut claimed.values())?;
+            Ok(claimed)
         })
     }
 }
@@ -421,52 +531,45 @@ fn apply<'scope>(
     scope: Scope<'scope, u64>,
     contributions: Stream<'scope, u64, Vec<Contribution>>,
     mut owned: Owned,
+    closing: Option<Arc<Closing>>,
 ) -> Stream<'scope, u64, Vec<Finished>> {
     let mut builder = OperatorBuilder::new("iterate: apply".to_owned(), scope);
-    owned.shared.enlist(scope, &builder.operator_info().address);
+    owned.exchange.enlist(scope, &builder.operator_info().address);
     let mut input = builder.new_input(
         contributions,
-        Exchange::new(|contribution: &Contribution| contribution.owner),
+        ByWorker::new(|contribution: &Contribution| contribution.worker),
     );
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Finished>>>::from(output);
-    builder.build(move |_| {
-        let mut capabilities: BTreeMap<u64, Capability<u64>> = BTreeMap::new();
-        move |frontiers| {
-            input.for_each(|capability, contributions| {
-                for contribution in contributions.drain(..) {
-                    let step = contribution.step;
-                    capabilities.entry(step).or_insert_with(|| capability.delayed(&step, 0));
-                    owned.receive(contribution);
-                }
+    builder.build(move |capabilities| {
+        // Held to the end: what lets the loop go on may come from another process.
+        let mut capability: Option<Capability<u64>> = capabilities.into_iter().next();
+        let mut closing = closing;
+        move |_| {
+            input.for_each(|_, contributions| {
+                contributions
+                    .drain(..)
+                    .for_each(|contribution| owned.receive(contribution));
             });
-            while !owned.shared.ended()
+            owned.push();
+            while let (false, Some(capability)) = (owned.exchange.ended(), &mut capability)
                 && let Some(step) = owned.apply()
             {
-                let Some(capability) = capabilities.remove(&step) else {
-                    continue;
-                };
-                let hosts: Vec<usize> = owned.shared.placement.hosts().collect();
-                let finished = owned.shards.iter().flat_map(|shard| {
-                    let shard = shard.index as u64;
-                    hosts.iter().map(move |worker| Finished {
-                        worker: *worker as u64,
-                        shard,
-                        step,
-                    })
+                capability.downgrade(&step);
+                let workers = owned.exchange.team.workers(owned.exchange.team.rank);
+                let hosts = owned.exchange.placement.hosts().filter(|host| workers.contains(host));
+                let finished = hosts.map(|host| Finished {
+                    worker: (host - workers.start) as u64,
+                    step,
                 });
-                output.activate().session(&capability).give_iterator(finished);
+                output.activate().session(&*capability).give_iterator(finished);
             }
-            if owned.shared.ended() || frontiers[0].frontier().is_empty() {
-                capabilities.clear();
+            if owned.done() {
+                capability = None;
+                drop(closing.take());
                 owned.waiting.clear();
-                owned.reports.finish();
             }
         }
     });
     stream
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

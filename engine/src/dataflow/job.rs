@@ -4,12 +4,16 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::assign::Assignment;
 use crate::batch::{AnyStream, TaskResult};
+use crate::cluster::wire::{Header, Kind};
+use crate::dataflow::inbox::Inbox;
+use crate::dataflow::team::Team;
 use crate::error::EngineError;
-use crate::id::ShuffleId;
+use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
 use crate::plan::Plan;
-use crate::task::{Resources, TaskContext, Updates};
+use crate::task::{Elsewhere, Resources, TaskContext, Updates};
 
 /// What an action makes of one partition.
 pub type Reduce = Arc<dyn Fn(&TaskContext, usize, AnyStream) -> TaskResult<Box<dyn Any + Send>> + Send + Sync>;
@@ -26,8 +30,16 @@ pub enum Event {
 pub struct Job {
     /// The plan.
     pub plan: Plan,
+    /// Which process computes what.
+    pub assignment: Assignment,
+    /// The processes, and which of them this is.
+    pub team: Team,
+    /// What the others send.
+    pub inbox: Inbox,
     /// What it was made from.
     pub lineage: Lineage,
+    /// Blocks of the other processes.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
     /// Stores and limits.
     pub resources: Arc<Resources>,
     /// The action.
@@ -37,23 +49,92 @@ pub struct Job {
     /// Set when a block is lost that only a new plan can replace. What reads a shuffle then skips its work, since the
     /// shuffle is not whole; the others go on, so that the next plan knows of every other loss.
     pub incomplete: AtomicBool,
-    /// For each stage: how many of its partitions have been claimed.
+    /// For each stage: the partitions of this process, ascending.
+    pub own: Vec<Vec<usize>>,
+    /// For each stage: how many of them have been claimed.
     pub claimed: Vec<AtomicUsize>,
+    /// Workers of this process.
+    workers: usize,
     failure: Mutex<Option<EngineError>>,
 }
 
 impl Job {
-    /// A job that nobody has begun.
-    pub fn new(plan: Plan, lineage: Lineage, resources: Arc<Resources>, reduce: Reduce) -> Self {
+    /// A job that nobody has begun, for this process's `workers`.
+    pub fn new(
+        plan: Plan,
+        assignment: Assignment,
+        team: Team,
+        lineage: Lineage,
+        resources: Arc<Resources>,
+        reduce: Reduce,
+        workers: usize,
+    ) -> Self {
+        let own = (0..plan.stages.len()).map(|stage| assignment.partitions(stage, team.rank).collect());
         Self {
+            own: own.collect(),
             claimed: plan.stages.iter().map(|_| AtomicUsize::new(0)).collect(),
+            inbox: Inbox::new(&plan, &assignment, team.rank, workers),
             plan,
+            assignment,
+            team,
             lineage,
             resources,
             reduce,
+            elsewhere: None,
             cancelled: Arc::default(),
             incomplete: AtomicBool::new(false),
+            workers,
             failure: Mutex::new(None),
+        }
+    }
+
+    /// With blocks of other processes.
+    pub fn with_elsewhere(self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
+        Self { elsewhere, ..self }
+    }
+
+    /// Whether a block is to be had, here or elsewhere.
+    pub fn available(&self, dataset: DatasetId, partition: usize) -> bool {
+        let id = dataset.block(partition);
+        self.resources.store.contains(id) || self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has(id))
+    }
+
+    /// The worker of this process that computes a partition of a stage which reads shuffles; none if another process
+    /// does.
+    pub fn worker(&self, stage: usize, partition: usize) -> Option<usize> {
+        let position = self.own[stage].binary_search(&partition).ok()?;
+        Some(position % self.workers)
+    }
+
+    /// Ends the job without an error: another round will do what is missing.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        self.inbox.wake();
+    }
+
+    /// Takes what another process sent.
+    pub fn receive(&self, header: &Header, payload: &[u8]) {
+        match header.kind {
+            Kind::Parcel => {
+                let (stage, bucket) = (header.words[2] as usize, header.words[3] as usize);
+                let shuffles = self.plan.stages.get(stage).into_iter().flat_map(|stage| &stage.reads);
+                let users = shuffles
+                    .filter(|(shuffle, _)| {
+                        (shuffle.child.0, shuffle.dependency as u64) == (header.words[0], header.words[1])
+                    })
+                    .filter_map(|(_, buckets)| buckets.get(&bucket))
+                    .flatten();
+                let mut workers: Vec<usize> = users.filter_map(|user| self.worker(stage, *user)).collect();
+                workers.sort_unstable();
+                workers.dedup();
+                self.inbox.parcel(header, payload, workers.into_iter());
+            }
+            Kind::SourceDone => self.inbox.source_done(header),
+            Kind::Abandon => {
+                self.incomplete.store(true, Ordering::SeqCst);
+                self.inbox.wake();
+            }
+            _ => {}
         }
     }
 
@@ -69,11 +150,16 @@ impl Job {
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(error);
         self.cancelled.store(true, Ordering::SeqCst);
+        self.team.tell_all(&Header::new(Kind::Abandon, [0; 6]));
+        self.inbox.wake();
     }
 
     /// Notes that this round cannot give every result: what is missing will be planned again.
     pub fn lose(&self) {
-        self.incomplete.store(true, Ordering::SeqCst);
+        if !self.incomplete.swap(true, Ordering::SeqCst) {
+            self.team.tell_all(&Header::new(Kind::Abandon, [0; 6]));
+            self.inbox.wake();
+        }
     }
 
     /// The stages that read `shuffle`, by index.

@@ -2,7 +2,11 @@
 
 pub mod parcel;
 pub mod workers;
+pub mod team;
+pub mod inbox;
 pub mod job;
 pub mod stage;
 pub mod run;
+pub mod round;
+pub mod exchange;
 pub mod iterate;

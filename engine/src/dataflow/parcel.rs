@@ -41,6 +41,17 @@ impl Parcel {
         }
     }
 
+    /// A parcel that came from another process as a frame.
+    pub fn from_frame(worker: u64, bucket: u64, source: u64, sequence: u64, frame: Vec<u8>) -> Self {
+        Self {
+            worker,
+            bucket,
+            source,
+            sequence,
+            payload: RefCell::new(Payload::Frame(frame)),
+        }
+    }
+
     /// The key that fixes the order in which a bucket's parcels are read, whatever order they came in.
     pub fn order(&self) -> (u64, u64) {
         (self.source, self.sequence)

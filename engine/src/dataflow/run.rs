@@ -5,17 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::assign::Assignment;
 use crate::dataflow::job::{Event, Job, Reduce};
 use crate::dataflow::stage;
+use crate::dataflow::team::Team;
 use crate::dataflow::workers::Workers;
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::Lineage;
-use crate::plan::Plan;
 use crate::recover::recover;
 use crate::task::{Resources, Updates};
 
 /// Results by partition, and what was added to accumulators on the way.
+#[derive(Default)]
 pub struct Outcome {
     /// One result for each partition asked for.
     pub results: BTreeMap<usize, Box<dyn Any + Send>>,
@@ -25,7 +27,7 @@ pub struct Outcome {
 
 /// Rounds that an action may take beyond one for each stage of its first plan. Each round finds all losses that do not
 /// hide behind another one, so that only blocks that are lost again and again can use them up.
-const EXTRA_ROUNDS_MAX: usize = 16;
+pub const EXTRA_ROUNDS_MAX: usize = 16;
 
 /// Computes `partitions` of the lineage's target, planning again for what blocks lost on the way have left missing.
 pub fn run(
@@ -57,28 +59,32 @@ pub fn run(
                 rounds,
             });
         }
-        run_once(workers, resources, lineage, plan, reduce, &mut outcome)?;
+        resources.metrics.job();
+        let assignment = Assignment::alone(&plan);
+        let job = Job::new(
+            plan,
+            assignment,
+            Team::alone(workers.count()),
+            lineage.clone(),
+            Arc::clone(resources),
+            Arc::clone(reduce),
+            workers.count(),
+        );
+        let round = run_once(workers, &Arc::new(job))?;
+        outcome.results.extend(round.results);
+        outcome.updates.extend(round.updates);
         rounds += 1;
     }
 }
 
-fn run_once(
-    workers: &Workers,
-    resources: &Arc<Resources>,
-    lineage: &Lineage,
-    plan: Plan,
-    reduce: &Reduce,
-    outcome: &mut Outcome,
-) -> Result<()> {
-    resources.metrics.job();
-    let job = Arc::new(Job::new(
-        plan,
-        lineage.clone(),
-        Arc::clone(resources),
-        Arc::clone(reduce),
-    ));
+/// Runs this process's part of a job once, to the end or until it is cancelled: there may be results missing.
+pub fn run_once(workers: &Workers, job: &Arc<Job>) -> Result<Outcome> {
+    let mut outcome = Outcome {
+        results: BTreeMap::new(),
+        updates: Vec::new(),
+    };
     let (events, received) = channel();
-    let ended = start(workers, &job, events)?;
+    let ended = start(workers, job, events)?;
     for event in received {
         match event {
             Event::Result(partition, value, updates) => {
@@ -93,7 +99,7 @@ fn run_once(
     workers.check()?;
     match job.take_failure() {
         Some(error) => Err(error),
-        None => Ok(()),
+        None => Ok(outcome),
     }
 }
 

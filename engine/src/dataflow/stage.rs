@@ -2,7 +2,8 @@
 //!
 //! A stage that reads no shuffle hands its partitions to whichever worker is free. One that does runs each partition
 //! on its owner, once the frontiers say that everything for it has come. What a bucket brought is read in the order of
-//! (source partition, sequence), never of arrival.
+//! (source partition, sequence), never of arrival. What goes to another process is a frame on its link, and comes in
+//! through the job's inbox.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,13 +20,14 @@ use timely::dataflow::{Scope, Stream};
 use timely::worker::Worker;
 
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
+use crate::dataflow::inbox::{parcel_header, source_done_header};
 use crate::dataflow::job::{Event, Job};
 use crate::dataflow::parcel::Parcel;
 use crate::error::{EngineError, panic_text};
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::{BucketWriter, Dependency};
-use crate::plan::{Operation, Output, Stage, owner, program};
+use crate::plan::{Operation, Output, Stage, program};
 use crate::recover::recover_in_stage;
 use crate::task::{Place, Role, TaskContext};
 
@@ -40,11 +42,10 @@ const BATCHES_PER_TURN: usize = 64;
 /// Builds the job's dataflow on this worker.
 pub fn build(worker: &mut Worker, job: &Arc<Job>, events: &Sender<Event>) {
     let index = worker.index();
-    let workers = worker.peers();
     worker.dataflow::<Time, _, _>(|scope| {
         let mut edges = Edges::new();
         for stage in 0..job.plan.stages.len() {
-            let tasks = Tasks::new(job, stage, index, workers, events.clone());
+            let tasks = Tasks::new(job, stage, index, events.clone());
             build_stage(scope, tasks, &mut edges);
         }
     });
@@ -54,7 +55,14 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
     let stage = tasks.stage().clone();
     let name = tasks.job.lineage.node(stage.root).operator;
     let mut builder = OperatorBuilder::new(name.to_owned(), scope);
-    let activator = scope.activator_for(builder.operator_info().address);
+    let address = builder.operator_info().address;
+    if !stage.reads.is_empty() {
+        tasks
+            .job
+            .inbox
+            .enlist(scope.worker().sync_activator_for(address.to_vec()));
+    }
+    let activator = scope.activator_for(address);
     let mut inputs = Vec::new();
     for shuffle in stage.reads.keys() {
         if let Some(stream) = edges.remove(&(*shuffle, tasks.index)) {
@@ -72,6 +80,13 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
             edges.insert((shuffle, reader), stream);
         }
     }
+    if outputs.is_empty() {
+        // Nobody reads it: its capability keeps the dataflow alive while this stage waits for other processes, of which
+        // no frontier knows.
+        let (output, _) = builder.new_output();
+        outputs.push(OutputBuilder::<_, CapacityContainerBuilder<Vec<Parcel>>>::from(output));
+        tasks.outgoing.push(Vec::new());
+    }
     builder.build_reschedule(move |capabilities| {
         let mut capabilities: Vec<Capability<Time>> = capabilities;
         let mut done = false;
@@ -80,6 +95,9 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
                 input.for_each(|_, parcels| tasks.receive(*shuffle, parcels));
             }
             if done || frontiers.iter().any(|frontier| !frontier.frontier().is_empty()) {
+                return false;
+            }
+            if !tasks.arrived() {
                 return false;
             }
             done = tasks.turn();
@@ -104,7 +122,9 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
 struct Tasks {
     job: Arc<Job>,
     index: usize,
-    workers: usize,
+    worker: usize,
+    /// Whether everything from other processes has come.
+    whole: bool,
     events: Option<Sender<Event>>,
     received: BTreeMap<(ShuffleId, usize), Received>,
     own: VecDeque<usize>,
@@ -145,9 +165,9 @@ impl Running {
 }
 
 impl Tasks {
-    fn new(job: &Arc<Job>, index: usize, worker: usize, workers: usize, events: Sender<Event>) -> Self {
+    fn new(job: &Arc<Job>, index: usize, worker: usize, events: Sender<Event>) -> Self {
         let stage = &job.plan.stages[index];
-        let mine = |partition: &usize| owner(*partition, workers) == worker;
+        let mine = |partition: &usize| job.worker(index, *partition) == Some(worker);
         let mut received = BTreeMap::new();
         for (shuffle, buckets) in &stage.reads {
             for (bucket, users) in buckets {
@@ -169,7 +189,8 @@ impl Tasks {
         };
         Self {
             index,
-            workers,
+            worker,
+            whole: false,
             events: Some(events),
             received,
             own: stage.partitions.iter().copied().filter(mine).collect(),
@@ -192,6 +213,20 @@ impl Tasks {
         }
     }
 
+    /// Whether there is no need to wait for other processes any more: everything has come, or will never come.
+    fn arrived(&mut self) -> bool {
+        if self.job.cancelled.load(Ordering::Relaxed) || self.reads_incomplete_shuffles() {
+            return true;
+        }
+        if !self.whole && self.job.inbox.is_whole(self.index) {
+            self.whole = true;
+            for (shuffle, parcel) in self.job.inbox.take(self.index, self.worker) {
+                self.receive(shuffle, &mut vec![parcel]);
+            }
+        }
+        self.whole
+    }
+
     /// Works for a while. Returns true when this worker has nothing left to do in this stage.
     fn turn(&mut self) -> bool {
         if self.job.cancelled.load(Ordering::Relaxed) || self.reads_incomplete_shuffles() {
@@ -212,12 +247,11 @@ impl Tasks {
     }
 
     fn claim(&mut self) -> Option<usize> {
-        let stage = &self.job.plan.stages[self.index];
-        if !stage.reads.is_empty() {
+        if !self.stage().reads.is_empty() {
             return self.own.pop_front();
         }
         let next = self.job.claimed[self.index].fetch_add(1, Ordering::Relaxed);
-        stage.partitions.get(next).copied()
+        self.job.own[self.index].get(next).copied()
     }
 
     fn release(&mut self) {
@@ -246,7 +280,8 @@ impl Tasks {
             stage.root,
             partition,
             Arc::clone(&self.job.cancelled),
-        );
+        )
+        .with_elsewhere(self.job.elsewhere.clone());
         let Output::Shuffle(shuffle) = stage.output else {
             return self.finish_result(&context, partition);
         };
@@ -310,6 +345,7 @@ impl Tasks {
         })?;
         if ended {
             self.job.resources.metrics.task();
+            self.announce(running.partition);
             running.context.settle(|_| true);
             self.send(Event::Updates(running.context.take_updates()));
         } else {
@@ -322,7 +358,7 @@ impl Tasks {
     fn open(&mut self, context: &TaskContext, partition: usize) -> TaskResult<AnyStream> {
         let job = Arc::clone(&self.job);
         let stage = &job.plan.stages[self.index];
-        let available = |dataset: DatasetId, partition: usize| job.resources.store.contains(dataset.block(partition));
+        let available = |dataset: DatasetId, partition: usize| job.available(dataset, partition);
         // A block that was planned on is asked for even if it is gone by now: only so is its loss noticed. Computing it
         // could take a shuffle that nobody sends here.
         let planned = |dataset: DatasetId, partition: usize| {
@@ -417,17 +453,41 @@ impl Tasks {
         };
         let sequence = sequences[bucket];
         sequences[bucket] += 1;
-        let mut targets = Vec::new();
+        let (mut targets, mut elsewhere) = (Vec::new(), Vec::new());
         for (position, reader) in self.readers.iter().enumerate() {
             let users = self.job.plan.stages[*reader].reads[&shuffle].get(&bucket);
             for user in users.into_iter().flatten() {
-                let target = (position, owner(*user, self.workers));
-                if !targets.contains(&target) {
-                    targets.push(target);
+                match (
+                    self.job.worker(*reader, *user),
+                    self.job.assignment.rank(*reader, *user),
+                ) {
+                    (Some(worker), _) if !targets.contains(&(position, worker)) => targets.push((position, worker)),
+                    (None, Some(rank)) if !elsewhere.contains(&(*reader, rank)) => elsewhere.push((*reader, rank)),
+                    _ => {}
                 }
             }
         }
         let mut rest = Some(batch);
+        if !elsewhere.is_empty()
+            && let Some(batch) = rest.take()
+        {
+            let (given, kept) = if targets.is_empty() {
+                (batch, None)
+            } else {
+                let (given, kept) = kind.share(batch);
+                (given, Some(kept))
+            };
+            rest = kept;
+            match kind.encode(given) {
+                Ok(frame) => {
+                    for (reader, rank) in elsewhere {
+                        let header = parcel_header(shuffle, reader, bucket, source, sequence);
+                        self.job.team.send(rank, header, &[&frame]);
+                    }
+                }
+                Err(error) => self.job.fail(error),
+            }
+        }
         while let (Some(batch), Some((position, worker))) = (rest.take(), targets.pop()) {
             let (given, kept) = if targets.is_empty() {
                 (batch, None)
@@ -437,6 +497,21 @@ impl Tasks {
             };
             rest = kept;
             self.outgoing[position].push(Parcel::new(worker, bucket, source, sequence, given, kind));
+        }
+    }
+
+    /// Tells the other processes that a source partition has sent everything.
+    fn announce(&self, source: usize) {
+        let Output::Shuffle(shuffle) = self.stage().output else {
+            return;
+        };
+        for reader in &self.readers {
+            for rank in self.job.assignment.ranks(*reader) {
+                if rank != self.job.team.rank {
+                    let header = source_done_header(shuffle, *reader, source);
+                    self.job.team.send(rank, header, &[]);
+                }
+            }
         }
     }
 

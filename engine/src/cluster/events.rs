@@ -1,0 +1,244 @@
+//! What happened to a cluster, for people (a sentence in the terminal) and for programs (one JSON object a line).
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::protocol::MemberId;
+
+/// Something that happened, and when.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClusterEvent {
+    /// Since the name node started, in seconds.
+    pub seconds: f64,
+    /// What.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Happening {
+    /// A process is started.
+    Started {
+        /// For this place.
+        slot: u32,
+        /// Whether one was there before.
+        again: bool,
+    },
+    /// A process of the cluster ended.
+    Exited {
+        /// Its place.
+        slot: u32,
+        /// Its exit status, in words.
+        cause: String,
+    },
+    /// A process was admitted.
+    Joined {
+        /// Who it is from now on.
+        member: MemberId,
+        /// Its place.
+        slot: u32,
+        /// Its operating-system process.
+        process: u32,
+        /// Whether it was known before the name node was started again.
+        known: bool,
+    },
+    /// A process was turned away.
+    Dismissed {
+        /// Why.
+        reason: String,
+    },
+    /// A member is gone and has not said that its program ended.
+    Lost {
+        /// Who.
+        member: MemberId,
+        /// Its place.
+        slot: u32,
+        /// Its operating-system process.
+        process: u32,
+        /// What was seen.
+        cause: String,
+    },
+    /// A member's driver program ended.
+    Left {
+        /// Who.
+        member: MemberId,
+        /// Its place.
+        slot: u32,
+        /// The error it ended with.
+        error: Option<String>,
+    },
+    /// A new generation begins.
+    Generation {
+        /// Its number.
+        number: u64,
+        /// The places of its members, by rank.
+        slots: Vec<u32>,
+        /// Places that the cluster has.
+        processes: u32,
+        /// Why the one before ended.
+        cause: String,
+        /// Since the loss that ended the one before was seen, in microseconds.
+        micros: Option<u64>,
+    },
+    /// Partitions are computed after a loss.
+    Recomputed {
+        /// Number of the action.
+        action: u64,
+        /// Results that were still missing.
+        partitions: u64,
+        /// Of so many.
+        partitions_all: u64,
+        /// Since the loss was seen, in microseconds.
+        micros: Option<u64>,
+    },
+    /// A loop goes on after it was cut.
+    Resumed {
+        /// Number of the action.
+        action: u64,
+        /// From this version of its parameters.
+        version: u64,
+        /// Since the loss was seen, in microseconds.
+        micros: Option<u64>,
+    },
+    /// An action has its answer.
+    Answered {
+        /// Its number.
+        action: u64,
+        /// Its name and place in the driver program.
+        site: String,
+        /// Rounds it took.
+        rounds: u32,
+        /// The error that it ended with.
+        error: Option<String>,
+    },
+    /// The cluster ends.
+    Finished {
+        /// Why, unless the program ended well.
+        error: Option<String>,
+    },
+}
+
+impl ClusterEvent {
+    /// `what`, at the time `now` since the name node started.
+    pub fn new(now: Duration, what: Happening) -> Self {
+        let seconds = now.as_secs_f64();
+        Self { seconds, what }
+    }
+
+    /// One JSON object without a line break.
+    ///
+    /// # Errors
+    /// None is known; the encoder's error is passed on.
+    pub fn line(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// A line for the terminal, if a person should hear of it: losses, what came of them, and what was not expected.
+    pub fn sentence(&self) -> Option<String> {
+        match &self.what {
+            Happening::Lost {
+                member,
+                slot,
+                process,
+                cause,
+            } => Some(format!("lost {member} (slot {slot}, process {process}): {cause}")),
+            Happening::Left {
+                member,
+                slot,
+                error: Some(error),
+            } => Some(format!("{member} (slot {slot}) gave up: {error}")),
+            Happening::Generation {
+                number,
+                slots,
+                processes,
+                cause,
+                micros,
+            } if *number > 1 => {
+                let (active, after) = (slots.len(), after(*micros));
+                Some(format!(
+                    "going on with {active} of {processes} processes{after} (generation {number}: {cause})"
+                ))
+            }
+            Happening::Recomputed {
+                partitions,
+                partitions_all,
+                micros,
+                ..
+            } => {
+                let after = after(*micros);
+                Some(format!(
+                    "computing the {partitions} of {partitions_all} partitions that have no result yet{after}"
+                ))
+            }
+            Happening::Resumed { version, micros, .. } => {
+                Some(format!("the loop goes on from step {version}{}", after(*micros)))
+            }
+            Happening::Started { slot, again: true } => Some(format!("starting a new process for slot {slot}")),
+            Happening::Dismissed { reason } => Some(format!("a process was turned away: {reason}")),
+            _ => None,
+        }
+    }
+}
+
+impl Happening {
+    /// The same, so long after the loss that it makes up for was seen.
+    pub(super) fn since(mut self, loss: Option<u64>) -> Self {
+        if let Self::Resumed { micros, .. } | Self::Recomputed { micros, .. } = &mut self {
+            *micros = loss;
+        }
+        self
+    }
+}
+
+fn after(micros: Option<u64>) -> String {
+    micros.map_or_else(String::new, |micros| {
+        format!(", {:.1} ms after the loss was seen", micros as f64 / 1000.0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    fn generation(number: u64) -> ClusterEvent {
+        let what = Happening::Generation {
+            number,
+            slots: vec![0, 2],
+            processes: 3,
+            cause: "member 2 was lost".to_owned(),
+            micros: Some(1540),
+        };
+        ClusterEvent::new(Duration::from_millis(2500), what)
+    }
+
+    #[test]
+    fn a_line_is_one_json_object_with_the_event_beside_its_fields() {
+        let value: serde_json::Value = serde_json::from_str(&generation(2).line().unwrap()).unwrap();
+        assert_eq!(value["event"], "generation");
+        assert_eq!(value["seconds"], 2.5);
+        assert_eq!(value["number"], 2);
+        assert_eq!(value["micros"], 1540);
+    }
+
+    #[test]
+    fn losses_and_recoveries_have_a_sentence_and_the_first_generation_has_none() {
+        assert_eq!(generation(1).sentence(), None);
+        assert_eq!(
+            generation(2).sentence().unwrap(),
+            "going on with 2 of 3 processes, 1.5 ms after the loss was seen (generation 2: member 2 was lost)"
+        );
+    }
+
+    #[test]
+    fn text_with_line_breaks_stays_on_one_line() {
+        let what = Happening::Finished {
+            error: Some("first\nsecond".to_owned()),
+        };
+        assert!(!ClusterEvent::new(Duration::ZERO, what).line().unwrap().contains('\n'));
+    }
+}

@@ -1,0 +1,236 @@
+//! How the two ends of a new connection come to trust each other, before anything else on it is believed.
+//!
+//! ```text
+//!   initiator                        acceptor
+//!     | -- hello --------------------> |   another version or build: says so and closes
+//!     | <-------------------- hello -- |
+//!     | -- proof(initiator) ---------> |   anything else that is wrong: closes, and does not say what
+//!     | <---------- proof(acceptor) -- |   "you are accepted"
+//! ```
+//!
+//! A hello says who speaks, to whom, in which cluster and generation, from which binary, and has a random nonce. A
+//! proof is a challenge-response message authentication code: BLAKE3 in its keyed mode, in the place of HMAC, under a
+//! key derived from the cluster's token, over both hellos and the role of the prover. So a recorded proof is of no use
+//! (the other side's nonce is new), nor is one's own sent back (the role differs), nor a changed hello. Until its proof
+//! has come, the acceptor answers a stranger the same whatever cluster, member or token it names.
+//!
+//! What follows is neither encrypted nor authenticated: on a network where others can read or change what is sent, the
+//! connections belong in a tunnel.
+
+mod refused;
+mod hello;
+mod timed;
+
+use std::time::Duration;
+
+pub use hello::{HELLO_BYTES, Hello, PROTOCOL_VERSION, Purpose, Side};
+pub use refused::Refused;
+
+use super::protocol::MemberId;
+use super::socket::{Socket, random_bytes};
+use hello::{REFUSED_BINARY, REFUSED_VERSION};
+use timed::Timed;
+
+/// How long a handshake may take in all.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+const PROOF_BYTES: usize = 32;
+
+/// What makes a process one of a cluster.
+#[derive(Clone)]
+pub struct Credentials {
+    cluster: [u8; 16],
+    key: [u8; 32],
+    binary: [u8; 32],
+}
+
+impl Credentials {
+    /// Of a process of `cluster` that knows its `token`, 32 random bytes, and runs the program file with the BLAKE3
+    /// hash `binary`.
+    pub fn new(cluster: [u8; 16], token: &[u8; 32], binary: [u8; 32]) -> Self {
+        Self {
+            cluster,
+            key: blake3::derive_key("DistDL 2026 cluster token", token),
+            binary,
+        }
+    }
+
+    /// Shows that `prover` knows the token and means this very connection.
+    fn proof(&self, prover: Side, initiator: &Hello, acceptor: &Hello) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&initiator.encode()).update(&acceptor.encode());
+        hasher.update(&[prover.number()]);
+        hasher.finalize()
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    /// Without the key, so that it comes into no log.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Credentials")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one side brings to a handshake.
+#[derive(Debug, Clone)]
+pub struct Mine {
+    /// What the connection is for; both sides must agree.
+    pub purpose: Purpose,
+    /// The generation that it is in; 0 before its first.
+    pub generation: u64,
+    /// Who it is. The name node, and a process on its first contact, is nobody.
+    pub member: Option<MemberId>,
+    /// Who the other side must be; `None` leaves it to what the other side says.
+    pub peer: Option<MemberId>,
+    /// How long the whole handshake may take, usually [`HANDSHAKE_TIME_MAX`].
+    pub time_max: Duration,
+}
+
+impl Mine {
+    fn hello(&self, side: Side, credentials: &Credentials) -> Result<Hello, Refused> {
+        Ok(Hello {
+            side,
+            purpose: self.purpose,
+            cluster: credentials.cluster,
+            generation: self.generation,
+            sender: self.member,
+            receiver: self.peer,
+            binary: credentials.binary,
+            nonce: random_bytes()?,
+        })
+    }
+
+    /// Whether `theirs` speaks to us, and is whom we want to speak to. Data is never exchanged with nobody.
+    fn check_members(&self, theirs: &Hello) -> Result<(), Refused> {
+        let wanted = self.peer.is_none() || theirs.sender == self.peer;
+        let addressed = theirs.receiver.is_none() || theirs.receiver == self.member;
+        let named = self.purpose == Purpose::Control || (theirs.sender.is_some() && theirs.receiver.is_some());
+        if wanted && addressed && named {
+            Ok(())
+        } else {
+            Err(Refused::WrongMember)
+        }
+    }
+}
+
+/// The other side, as proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Theirs {
+    /// The generation that it is in; 0 before its first.
+    pub generation: u64,
+    /// Who it is, unless it is the name node or has no number yet.
+    pub member: Option<MemberId>,
+}
+
+impl From<&Hello> for Theirs {
+    fn from(hello: &Hello) -> Self {
+        Self {
+            generation: hello.generation,
+            member: hello.sender,
+        }
+    }
+}
+
+/// Shakes hands as the side that connected. When it returns, the other side has proven itself and has accepted us. If
+/// it fails, the connection is closed.
+///
+/// # Errors
+/// See [`Refused`]; `Closed` for what the other side does not tell.
+pub fn initiate(socket: &Socket, credentials: &Credentials, mine: &Mine) -> Result<Theirs, Refused> {
+    let mut timed = Timed::new(socket, mine.time_max);
+    let result = initiate_until(&mut timed, credentials, mine).and_then(|theirs| timed.end().map(|()| theirs));
+    close_unless(socket, result)
+}
+
+fn initiate_until(timed: &mut Timed<'_>, credentials: &Credentials, mine: &Mine) -> Result<Theirs, Refused> {
+    let ours = mine.hello(Side::Initiator, credentials)?;
+    timed.send(&ours.encode())?;
+    let theirs = timed.receive_hello(Side::Acceptor)?;
+    if theirs.binary != ours.binary {
+        return Err(Refused::Binary);
+    }
+    if theirs.cluster != ours.cluster {
+        return Err(Refused::Cluster);
+    }
+    check_purpose(mine, &theirs)?;
+    mine.check_members(&theirs)?;
+    timed.send(credentials.proof(Side::Initiator, &ours, &theirs).as_bytes())?;
+    let proof = timed.receive::<PROOF_BYTES>()?;
+    // In constant time, as `blake3::Hash` compares.
+    if credentials.proof(Side::Acceptor, &ours, &theirs) != proof {
+        return Err(Refused::Token);
+    }
+    Ok(Theirs::from(&theirs))
+}
+
+/// Shakes hands as the side that listens. `check` sees the other side once it has proven itself, and may still refuse
+/// it: for a generation that is over, for example. If it fails, the connection is closed; the listener is not touched.
+///
+/// # Errors
+/// See [`Refused`].
+pub fn accept(
+    socket: &Socket,
+    credentials: &Credentials,
+    mine: &Mine,
+    check: impl FnOnce(&Theirs) -> Result<(), Refused>,
+) -> Result<Theirs, Refused> {
+    let mut timed = Timed::new(socket, mine.time_max);
+    let result = accept_until(&mut timed, credentials, mine, check).and_then(|theirs| timed.end().map(|()| theirs));
+    match result {
+        Err(Refused::Version { .. }) => timed.turn_away(REFUSED_VERSION),
+        Err(Refused::Binary) => timed.turn_away(REFUSED_BINARY),
+        _ => {}
+    }
+    close_unless(socket, result)
+}
+
+fn accept_until(
+    timed: &mut Timed<'_>,
+    credentials: &Credentials,
+    mine: &Mine,
+    check: impl FnOnce(&Theirs) -> Result<(), Refused>,
+) -> Result<Theirs, Refused> {
+    let theirs = timed.receive_hello(Side::Initiator)?;
+    if theirs.binary != credentials.binary {
+        return Err(Refused::Binary);
+    }
+    let receiver = mine.peer.or(theirs.sender);
+    let ours = Hello {
+        cluster: theirs.cluster,
+        purpose: theirs.purpose,
+        receiver,
+        ..mine.hello(Side::Acceptor, credentials)?
+    };
+    timed.send(&ours.encode())?;
+    let proof = timed.receive::<PROOF_BYTES>()?;
+    if theirs.cluster != credentials.cluster {
+        return Err(Refused::Cluster);
+    }
+    if credentials.proof(Side::Initiator, &theirs, &ours) != proof {
+        return Err(Refused::Token);
+    }
+    check_purpose(mine, &theirs)?;
+    mine.check_members(&theirs)?;
+    let proven = Theirs::from(&theirs);
+    check(&proven)?;
+    timed.send(credentials.proof(Side::Acceptor, &theirs, &ours).as_bytes())?;
+    Ok(proven)
+}
+
+fn check_purpose(mine: &Mine, theirs: &Hello) -> Result<(), Refused> {
+    if theirs.purpose == mine.purpose {
+        Ok(())
+    } else {
+        Err(Refused::Purpose)
+    }
+}
+
+fn close_unless(socket: &Socket, result: Result<Theirs, Refused>) -> Result<Theirs, Refused> {
+    result.inspect_err(|_| socket.shutdown())
+}
+
+#[cfg(all(test, unix))]
+mod tests;

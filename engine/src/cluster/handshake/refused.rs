@@ -1,0 +1,62 @@
+//! Why a handshake ends without a connection.
+
+use std::io;
+
+/// Why a connection was closed before it was used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The other side is another program, or plays our own words back.
+    #[error("what is at the other side does not speak DistDL's protocol; check the address and the port")]
+    NotDistdl,
+    /// Another version of the protocol.
+    #[error(
+        "the other side speaks version {theirs} of the protocol and this process version {ours}; start all processes from the same build of the program"
+    )]
+    Version {
+        /// Of this process.
+        ours: u16,
+        /// Of the other side.
+        theirs: u16,
+    },
+    /// Another build of the program.
+    #[error("the other side runs another build of the program; start all processes from the same file")]
+    Binary,
+    /// Another cluster.
+    #[error("the other side belongs to another cluster; check the cluster id and the address it was started with")]
+    Cluster,
+    /// It does not know the token.
+    #[error("the other side does not have this cluster's token; start it with the token that the name node was given")]
+    Token,
+    /// The connection is for something else.
+    #[error(
+        "a connection for control arrived where data is awaited, or the other way round; check which address is whose"
+    )]
+    Purpose,
+    /// It is someone else, or takes this process for someone else.
+    #[error(
+        "the other side is not the member meant, or means another member; an address was given to a new process: ask the name node again"
+    )]
+    WrongMember,
+    /// It is behind, and was cut off.
+    #[error(
+        "the other side is in generation {theirs}, and generation {expected} is awaited; it was counted as lost and must join the cluster again"
+    )]
+    Generation {
+        /// The least that is taken.
+        expected: u64,
+        /// Of the other side.
+        theirs: u64,
+    },
+    /// It took too long.
+    #[error("the other side did not end the handshake in time; check that the process still runs and is not stopped")]
+    Timeout,
+    /// It closed the connection and gave no reason.
+    #[error(
+        "the other side closed the connection and gave no reason; check that both have the same cluster id and token, and see its log"
+    )]
+    Closed,
+    /// The connection broke.
+    #[error("the connection broke in the handshake: {0}; check the network and whether the process still runs")]
+    Io(#[from] io::Error),
+}

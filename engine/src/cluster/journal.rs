@@ -1,0 +1,415 @@
+//! What the name node must not forget: an append-only log in a folder.
+//!
+//! ```text
+//! file    = magic (16 bytes), frame*
+//! frame   = payload length (u32), check of the length (u32), check of the payload (u64), payload
+//! payload = postcard of a `LogEntry`
+//! ```
+//! Numbers are little endian; the checks are xxh3, that of the length over the frame's offset too. A frame that is not
+//! whole at the end of the file was being written when the process or the machine died, and is cut off. Damage before
+//! that is an error. Answers stay on disk and are read back when a process asks for one, so that the memory needed does
+//! not grow with the results of a long program.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::protocol::{ActionKind, Answer, Generation, MemberId, Work};
+
+/// First in the file: what it is, and the version of its format.
+const MAGIC: &[u8; 16] = b"DistDL journal1\n";
+const HEADER_BYTES: u64 = 16;
+/// Memory that a payload may take before its bytes have been read.
+const READ_STEP_BYTES: u64 = 1 << 16;
+
+/// Something that must outlive the name node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum LogEntry {
+    /// A process was given a number.
+    Joined {
+        /// The number.
+        member: MemberId,
+    },
+    /// A member is gone.
+    Lost {
+        /// Who.
+        member: MemberId,
+    },
+    /// A new generation; it has no round yet.
+    Generation(Generation),
+    /// The cluster came to its next action.
+    Came(Head),
+    /// A round begins in the last generation, of the last action.
+    Began {
+        /// Its number.
+        round: u32,
+        /// What it is.
+        work: Work,
+    },
+    /// The round is cut.
+    Cut,
+    /// The round ended without an answer, and this is what came of it.
+    Collected(Vec<Collected>),
+    /// The action has its answer.
+    Answered {
+        /// The action.
+        head: Head,
+        /// Members that finished its loop themselves.
+        finished_by: Vec<MemberId>,
+        /// The answer; `None` in what [`Journal::open`] returns.
+        answer: Option<Answer>,
+    },
+    /// A driver program has ended well: no process is started any more.
+    Finishing,
+}
+
+/// Which action it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its number.
+    pub action: u64,
+    /// BLAKE3 over the lineage and the action.
+    pub fingerprint: [u8; 32],
+    /// Name and place in the driver program, for errors.
+    pub site: String,
+    /// What is asked for.
+    pub kind: ActionKind,
+}
+
+impl Head {
+    /// Whether two processes mean the same by it.
+    pub fn same(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint && self.kind == other.kind
+    }
+}
+
+/// What one member gave in one round.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Who.
+    pub member: MemberId,
+    /// In which round of the action.
+    pub round: u32,
+    /// Results by partition.
+    pub results: Vec<(u64, Bytes)>,
+    /// Updates of accumulators.
+    pub updates: Vec<Bytes>,
+}
+
+/// What can go wrong with the log.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The operating system refused.
+    #[error("cannot {what} {}: {source}; look at the disk's free space and at who owns the folder", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another name node has the folder.
+    #[error("{} is in use by another name node; end that one first, or name another folder", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The log is not what was written.
+    #[error(
+        "{} is damaged at byte {offset}: {what}; bring the file back from a copy, or remove it to start the program over",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the damaged frame starts.
+        offset: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An entry is too large for a frame.
+    #[error(
+        "an answer of {bytes} bytes is more than a journal's frame can hold; take less, or write the dataset to a store"
+    )]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Nothing has been answered under this number.
+    #[error("action {action} has no answer in {}", path.display())]
+    NoAnswer {
+        /// The number.
+        action: u64,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The log of one name node, open for appending.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+    /// Offsets of the frames of the answers, by number of the action.
+    answers: Vec<u64>,
+    _lock: File,
+    /// Removed when the journal is dropped.
+    _folder: Option<TempDir>,
+}
+
+impl Journal {
+    /// The log in `folder`, made if it is not there, and what it says, without what later entries made obsolete.
+    ///
+    /// # Errors
+    /// [`JournalError`] if another process has it open, the disk refuses, or it is damaged before its end.
+    pub fn open(folder: &Path) -> Result<(Self, Vec<LogEntry>), JournalError> {
+        fs::create_dir_all(folder).map_err(|source| failed("create", folder, source))?;
+        let lock = lock(folder)?;
+        let path = folder.join("journal");
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
+        let file = file.map_err(|source| failed("open", &path, source))?;
+        let mut journal = Self {
+            file,
+            path,
+            bytes: 0,
+            answers: Vec::new(),
+            _lock: lock,
+            _folder: None,
+        };
+        let entries = journal.read_all()?;
+        Ok((journal, entries))
+    }
+
+    /// A log that nobody will read again after this process: it lies in the folder for temporary files, and is removed.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`] if the disk refuses.
+    pub fn temporary() -> Result<Self, JournalError> {
+        let folder = tempfile::Builder::new().prefix("distdl-journal-").tempdir();
+        let folder = folder.map_err(|source| failed("create a folder in", &std::env::temp_dir(), source))?;
+        let (mut journal, _) = Self::open(folder.path())?;
+        journal._folder = Some(folder);
+        Ok(journal)
+    }
+
+    /// Appends an entry. An answer is on the disk when this returns, other entries are with the operating system.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the entry is too large or the disk refuses; the log is then as it was.
+    pub fn append(&mut self, entry: &LogEntry) -> Result<(), JournalError> {
+        let payload = postcard::to_stdvec(entry).map_err(io::Error::other);
+        let payload = payload.map_err(|source| failed("encode an entry for", &self.path, source))?;
+        let length = u32::try_from(payload.len()).map_err(|_| JournalError::TooLarge { bytes: payload.len() })?;
+        let answered = matches!(entry, LogEntry::Answered { .. });
+        let header = header(length, self.bytes, &payload);
+        let mut written = self
+            .file
+            .write_all(&header)
+            .and_then(|()| self.file.write_all(&payload));
+        if answered {
+            written = written.and_then(|()| self.file.sync_data());
+        }
+        if let Err(source) = written {
+            // Should this fail too, the next to open the log cuts off what is not whole.
+            let _ = self.file.set_len(self.bytes);
+            return Err(failed("write", &self.path, source));
+        }
+        if answered {
+            self.answers.push(self.bytes);
+        }
+        self.bytes += HEADER_BYTES + u64::from(length);
+        Ok(())
+    }
+
+    /// Reads back the answer of an action.
+    ///
+    /// # Errors
+    /// [`JournalError`] if there is none, the disk refuses, or it is damaged.
+    pub fn answer(&mut self, action: u64) -> Result<Answer, JournalError> {
+        let none = || JournalError::NoAnswer {
+            action,
+            path: self.path.clone(),
+        };
+        let index = usize::try_from(action).map_err(|_| none())?;
+        let offset = *self.answers.get(index).ok_or_else(none)?;
+        let mut reader = &self.file;
+        reader
+            .seek(SeekFrom::Start(offset))
+            .map_err(|source| failed("read", &self.path, source))?;
+        match self.frame(&mut reader, offset)? {
+            Some((
+                LogEntry::Answered {
+                    answer: Some(answer), ..
+                },
+                _,
+            )) => Ok(answer),
+            _ => Err(self.damaged(offset, "no answer is there any more")),
+        }
+    }
+
+    /// Reads the log from its start and cuts off an end that is not whole.
+    fn read_all(&mut self) -> Result<Vec<LogEntry>, JournalError> {
+        let io = |source| failed("read", &self.path, source);
+        self.bytes = self.file.metadata().map_err(io)?.len();
+        let file = self.file.try_clone().map_err(io)?;
+        let mut reader = BufReader::new(file);
+        let mut offset = self.read_magic(&mut reader)?;
+        let mut entries = Vec::new();
+        while offset > 0
+            && let Some((entry, bytes)) = self.frame(&mut reader, offset)?
+        {
+            if matches!(entry, LogEntry::Answered { .. }) {
+                self.answers.push(offset);
+            }
+            remember(&mut entries, entry);
+            offset += bytes;
+        }
+        self.cut_off(offset)?;
+        Ok(entries)
+    }
+
+    /// The offset after the magic, or 0 if the file was just made.
+    fn read_magic(&self, reader: &mut impl Read) -> Result<u64, JournalError> {
+        let mut magic = Vec::new();
+        let io = |source| failed("read", &self.path, source);
+        reader.take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(io)?;
+        match magic.len() {
+            16 if magic == MAGIC => Ok(16),
+            0..16 if MAGIC.starts_with(&magic) => Ok(0),
+            _ => Err(self.damaged(0, "it is not a journal of this version")),
+        }
+    }
+
+    fn cut_off(&mut self, offset: u64) -> Result<(), JournalError> {
+        let mut written = self.file.set_len(offset);
+        self.bytes = offset;
+        if offset == 0 {
+            written = written.and_then(|()| self.file.write_all(MAGIC));
+            self.bytes = MAGIC.len() as u64;
+        }
+        written.map_err(|source| failed("write", &self.path, source))
+    }
+
+    /// The frame at `offset`, where `reader` stands, and its size; `None` if the log ends there.
+    fn frame(&self, reader: &mut impl Read, offset: u64) -> Result<Option<(LogEntry, u64)>, JournalError> {
+        let io = |source| failed("read", &self.path, source);
+        let left = self.bytes.saturating_sub(offset);
+        let mut header = [0; HEADER_BYTES as usize];
+        if left < HEADER_BYTES {
+            return Ok(None);
+        }
+        reader.read_exact(&mut header).map_err(io)?;
+        let (length, length_check, payload_check) = parts(&header);
+        if length_check != check_of_length(length, offset) {
+            return self.only_zeros(&header, reader, offset);
+        }
+        let end = HEADER_BYTES + u64::from(length);
+        if left < end {
+            return Ok(None);
+        }
+        let mut payload = Vec::with_capacity(u64::from(length).min(READ_STEP_BYTES) as usize);
+        reader.take(u64::from(length)).read_to_end(&mut payload).map_err(io)?;
+        if xxh3_64(&payload) != payload_check {
+            // The last frame may have been extended without having been filled.
+            return if left == end {
+                Ok(None)
+            } else {
+                Err(self.damaged(offset, "a checksum does not match"))
+            };
+        }
+        let entry = postcard::from_bytes(&payload);
+        let entry = entry.map_err(|error| self.damaged(offset, &format!("an entry cannot be decoded ({error})")))?;
+        Ok(Some((entry, end)))
+    }
+
+    /// Some file systems leave zeros at the end of a file after a crash; anything else is damage.
+    fn only_zeros<T>(&self, header: &[u8], reader: &mut impl Read, offset: u64) -> Result<Option<T>, JournalError> {
+        let mut piece = [0; 4096];
+        let mut zeros = header.iter().all(|byte| *byte == 0);
+        while zeros {
+            match reader
+                .read(&mut piece)
+                .map_err(|source| failed("read", &self.path, source))?
+            {
+                0 => return Ok(None),
+                count => zeros = piece[..count].iter().all(|byte| *byte == 0),
+            }
+        }
+        Err(self.damaged(offset, "a frame's length does not match its checksum"))
+    }
+
+    fn damaged(&self, offset: u64, what: &str) -> JournalError {
+        JournalError::Damaged {
+            path: self.path.clone(),
+            offset,
+            what: what.to_owned(),
+        }
+    }
+}
+
+/// Keeps what is still of use: of an answered action neither its answer nor how it came about.
+pub(super) fn remember(entries: &mut Vec<LogEntry>, mut entry: LogEntry) {
+    if let LogEntry::Answered { answer, .. } = &mut entry {
+        *answer = None;
+        let last = entries
+            .iter()
+            .rposition(|entry| matches!(entry, LogEntry::Answered { .. }));
+        let of_action = |entry: &LogEntry| matches!(entry, LogEntry::Collected(_) | LogEntry::Began { .. });
+        let since = entries.split_off(last.map_or(0, |last| last + 1));
+        entries.extend(since.into_iter().filter(|entry| !of_action(entry)));
+    }
+    entries.push(entry);
+}
+
+fn lock(folder: &Path) -> Result<File, JournalError> {
+    let path = folder.join("lock");
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let lock = lock.map_err(|source| failed("open", &path, source))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(JournalError::InUse {
+            path: folder.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(failed("lock", &path, source)),
+    }
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> JournalError {
+    JournalError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn header(length: u32, offset: u64, payload: &[u8]) -> [u8; HEADER_BYTES as usize] {
+    let mut header = [0; HEADER_BYTES as usize];
+    header[..4].copy_from_slice(&length.to_le_bytes());
+    header[4..8].copy_from_slice(&check_of_length(length, offset).to_le_bytes());
+    header[8..].copy_from_slice(&xxh3_64(payload).to_le_bytes());
+    header
+}
+
+fn parts(header: &[u8; HEADER_BYTES as usize]) -> (u32, u32, u64) {
+    let [a, b, c, d, e, f, g, h, payload @ ..] = *header;
+    (
+        u32::from_le_bytes([a, b, c, d]),
+        u32::from_le_bytes([e, f, g, h]),
+        u64::from_le_bytes(payload),
+    )
+}
+
+/// The lower half of an xxh3; never 0 for a frame of zeros.
+fn check_of_length(length: u32, offset: u64) -> u32 {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    bytes[4..].copy_from_slice(&offset.to_le_bytes());
+    (xxh3_64(&bytes) as u32).max(1)
+}

@@ -1,0 +1,112 @@
+//! The link between two members: frames out, written by whoever has something to send, and frames in, read by a thread
+//! of the link and handed to the round that they belong to.
+
+use std::io::{BufReader, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::cluster::protocol::MemberId;
+use crate::cluster::socket::Socket;
+use crate::cluster::wire::{self, Header, Limits, WireError};
+
+/// One end of a link.
+pub struct Link {
+    /// Who is at the other end.
+    pub peer: MemberId,
+    socket: Socket,
+    /// A frame is written whole before the next one is begun.
+    writing: Mutex<()>,
+    broken: AtomicBool,
+}
+
+impl Link {
+    /// A link over a socket whose handshake is done.
+    pub fn new(peer: MemberId, socket: Socket) -> Self {
+        Self {
+            peer,
+            socket,
+            writing: Mutex::new(()),
+            broken: AtomicBool::new(false),
+        }
+    }
+
+    /// Sends a frame; waits while the socket is full.
+    pub fn send(&self, mut header: Header, payload: &[&[u8]]) -> Result<(), WireError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        wire::write_frame(&self.socket, &mut header, payload).inspect_err(|_| self.close())
+    }
+
+    /// Ends the link: whoever reads or writes at either end finds out.
+    pub fn close(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.socket.shutdown();
+    }
+
+    /// Whether it was closed or has failed.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+
+    /// Reads frames until the link ends, and says why it did. `handle` must take the whole payload.
+    pub fn read(
+        &self,
+        limits: &Limits,
+        handle: &mut dyn FnMut(&Header, &mut Body<'_>) -> Result<(), WireError>,
+    ) -> WireError {
+        let mut reader = BufReader::with_capacity(READ_AHEAD_BYTES, &self.socket);
+        loop {
+            let read = wire::read_header(&mut reader, *limits).and_then(|header| {
+                let header = header.ok_or(WireError::Ended)?;
+                let mut body = Body {
+                    reader: &mut reader,
+                    header: header.clone(),
+                    limits,
+                    taken: false,
+                };
+                handle(&header, &mut body)?;
+                if body.taken { Ok(()) } else { body.skip() }
+            });
+            if let Err(error) = read {
+                self.close();
+                return error;
+            }
+        }
+    }
+}
+
+/// Small frames come in with one system call; large payloads go past this buffer.
+const READ_AHEAD_BYTES: usize = 16 << 10;
+
+/// The payload of a frame, still in the socket.
+pub struct Body<'a> {
+    reader: &'a mut dyn Read,
+    header: Header,
+    limits: &'a Limits,
+    taken: bool,
+}
+
+impl Body<'_> {
+    /// The payload as bytes.
+    pub fn into_bytes(&mut self) -> Result<Vec<u8>, WireError> {
+        self.taken = true;
+        wire::read_bytes(&mut self.reader, &self.header, *self.limits)
+    }
+
+    /// The payload as numbers, read to where they belong. The caller must not believe them before this returns.
+    pub fn into_floats(&mut self, floats: &mut [f32]) -> Result<(), WireError> {
+        self.taken = true;
+        wire::read_floats_into(&mut self.reader, &self.header, floats)
+    }
+
+    /// Reads over the payload.
+    fn skip(&mut self) -> Result<(), WireError> {
+        self.taken = true;
+        let length = self.header.payload_bytes;
+        let skipped = std::io::copy(&mut self.reader.take(length), &mut std::io::sink())?;
+        if skipped == length {
+            Ok(())
+        } else {
+            Err(WireError::Ended)
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! A process as a member of a cluster: its control connection, its links, and the round that it takes part in.
+//!
+//! Four kinds of threads meet here. The driver program's thread arrives at actions and runs rounds. The control thread
+//! listens to the name node, and interrupts the round when a generation is cut. One thread a link reads frames and hands
+//! them to the round. One thread accepts links. A heartbeat tells the name node that all of them live.
+
+mod blocks;
+mod contact;
+mod links;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use distdl_storage::BlockId;
+
+use crate::cluster::chaos::{ChaosPlan, Fault, Point};
+use crate::cluster::handshake::Credentials;
+use crate::cluster::join::Join;
+use crate::cluster::link::{Body, Link};
+use crate::cluster::protocol::{Address, Generation, Held, MemberId, Order, Outcome, Report};
+use crate::cluster::socket::{Listener, Socket};
+use crate::cluster::wire::{Header, Limits, WireError};
+use crate::error::{EngineError, Result};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest payload of a frame.
+const FRAME_BYTES_MAX: u64 = 16 << 30;
+
+/// Links that may shake hands at the same time.
+const HANDSHAKES_MAX: usize = 64;
+
+/// Which round a frame belongs to. Later rounds are larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct RoundKey {
+    /// The generation.
+    pub generation: u64,
+    /// The action.
+    pub action: u64,
+    /// Its round.
+    pub round: u32,
+}
+
+impl RoundKey {
+    fn of(header: &Header) -> Self {
+        Self {
+            generation: header.generation,
+            action: header.action,
+            round: header.round,
+        }
+    }
+}
+
+/// What takes part in a round on this process.
+pub trait Receive: Send + Sync {
+    /// Takes a frame of the round from another rank; called by the threads of links.
+    ///
+    /// # Errors
+    /// A frame that makes no sense ends the link.
+    fn receive(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> Result<(), WireError>;
+
+    /// Stops the round as soon as possible: it was cut.
+    fn cancel(&self);
+}
+
+/// Gives the bytes of a block that this process has, for another one.
+pub type Serve = Arc<dyn Fn(BlockId) -> Option<Vec<u8>> + Send + Sync>;
+
+/// A round that this process has entered.
+#[derive(Clone)]
+pub struct Round {
+    /// Which.
+    pub key: RoundKey,
+    /// This process's rank.
+    pub rank: usize,
+    /// The members, by rank.
+    pub members: Arc<[MemberId]>,
+    links: Arc<[Option<Arc<Link>>]>,
+    shared: Arc<Shared>,
+}
+
+/// A process's membership. The cluster counts it as lost when this is dropped before it has left.
+pub struct Member {
+    /// Who it is.
+    pub id: MemberId,
+    /// Which place it fills.
+    pub slot: u32,
+    orders: Mutex<Receiver<Order>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    join: Join,
+    credentials: Credentials,
+    chaos: ChaosPlan,
+    fate: Fate,
+    limits: Limits,
+    /// A report is sent whole before the next one is begun.
+    sending: Mutex<()>,
+    state: Mutex<State>,
+    changed: Condvar,
+    requests: AtomicU64,
+    /// The step of the loop that runs, plus 1; 0 if there is none.
+    progress: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    id: Option<MemberId>,
+    /// Why this process is no member any more.
+    closed: Option<String>,
+    control: Option<Arc<Socket>>,
+    listener: Option<Arc<Listener>>,
+    links: HashMap<MemberId, Arc<Link>>,
+    /// A connection that is being made, so that a cut can interrupt it.
+    connecting: Option<Socket>,
+    /// The newest generation that is over.
+    cut: u64,
+    /// The round that frames are for, and what takes them once it has begun.
+    current: Option<Current>,
+    /// What to say again to a name node that was started again.
+    arrival: Option<Report>,
+    ended: Option<Report>,
+    fetches: HashMap<u64, Fetch>,
+    serve: Option<Serve>,
+    wanted: VecDeque<(MemberId, Header)>,
+    recoveries: u64,
+}
+
+struct Current {
+    key: RoundKey,
+    /// With their slots, by rank.
+    members: Vec<(MemberId, u32)>,
+    phase: Phase,
+}
+
+impl Current {
+    fn rank(&self, member: MemberId) -> Option<usize> {
+        self.members.iter().position(|(known, _)| *known == member)
+    }
+}
+
+/// What becomes of a process that is to be killed or stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The process gets a signal.
+    Signal,
+    /// It is one of several logical processes in a test, and drops out of the cluster without a word.
+    Vanish,
+}
+
+impl Fate {
+    fn carry_out(self, fault: Fault, shared: &Shared) {
+        match self {
+            Self::Signal => fault.carry_out(),
+            Self::Vanish => drop(shared.close("it was killed", None)),
+        }
+    }
+}
+
+/// How far this process is with a round.
+#[derive(Clone)]
+enum Phase {
+    /// Not begun: frames wait in their links.
+    Entered,
+    /// Frames are taken.
+    Begun(Arc<dyn Receive>),
+    /// Frames are dropped.
+    Over,
+}
+
+impl State {
+    /// What takes frames now.
+    fn receiver(&self) -> Option<Arc<dyn Receive>> {
+        match &self.current.as_ref()?.phase {
+            Phase::Begun(receiver) => Some(Arc::clone(receiver)),
+            Phase::Entered | Phase::Over => None,
+        }
+    }
+}
+
+enum Fetch {
+    Waiting(MemberId),
+    Done(Option<Vec<u8>>),
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Listens where the name node and the other members can reach this process.
+fn listen(join: &Join) -> std::io::Result<Listener> {
+    match (&join.name_node, join.bind) {
+        (_, Some(address)) => Listener::bind_tcp((address, 0).into(), join.advertise),
+        (Address::Local(_), None) => Listener::bind_local(),
+        (Address::Tcp(name_node), None) => {
+            // The address of this host on the way to the name node.
+            let probe = std::net::UdpSocket::bind(if name_node.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+            probe.connect(name_node)?;
+            Listener::bind_tcp((probe.local_addr()?.ip(), 0).into(), join.advertise)
+        }
+    }
+}
+
+fn stopped(reason: &str) -> EngineError {
+    EngineError::LeftCluster { reason: reason.into() }
+}
+
+impl Member {
+    /// Joins the cluster that `join` names.
+    ///
+    /// # Errors
+    /// If the name node cannot be reached, or does not want this process.
+    pub fn join(join: Join, threads: usize, chaos: ChaosPlan, fate: Fate) -> Result<Self> {
+        let credentials = Credentials::new(
+            join.secrets.cluster,
+            &join.secrets.token,
+            distdl_storage::program_fingerprint(),
+        );
+        let listener = listen(&join).map_err(|error| stopped(&format!("cannot listen: {error}")))?;
+        let shared = Arc::new(Shared {
+            credentials,
+            chaos,
+            fate,
+            limits: Limits {
+                payload_bytes_max: FRAME_BYTES_MAX,
+            },
+            sending: Mutex::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            requests: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            join,
+        });
+        let listener = Arc::new(listener);
+        lock(&shared).listener = Some(Arc::clone(&listener));
+        let (socket, (id, slot, lease)) = shared
+            .contact(&listener, threads, None, Instant::now() + CONNECT_TIMEOUT)
+            .map_err(|reason| stopped(&reason))?;
+        {
+            let mut state = lock(&shared);
+            state.id = Some(id);
+            state.control = Some(Arc::clone(&socket));
+        }
+        let (sender, orders) = channel();
+        spawn("control", &shared, move |shared| {
+            shared.obey(&listener, threads, socket, sender)
+        })?;
+        spawn("accept", &shared, |shared| shared.accept())?;
+        spawn("heartbeat", &shared, move |shared| shared.beat(lease / 4))?;
+        spawn("blocks", &shared, |shared| shared.serve_blocks())?;
+        Ok(Self {
+            id,
+            slot,
+            orders: Mutex::new(orders),
+            shared,
+        })
+    }
+
+    /// Says how blocks are found for other members.
+    pub fn serve(&self, serve: Serve) {
+        lock(&self.shared).serve = Some(serve);
+    }
+
+    /// Says that the driver program has come to an action.
+    pub fn arrive(&self, arrival: Report) {
+        let mut state = lock(&self.shared);
+        state.ended = None;
+        state.arrival = Some(arrival.clone());
+        drop(state);
+        self.shared.report(&arrival);
+    }
+
+    /// The next order for the driver program: a round to run, or the answer.
+    ///
+    /// # Errors
+    /// Once this process is no member any more.
+    pub fn next_order(&self) -> Result<Order> {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.recv().map_err(|_| self.closed())
+    }
+
+    fn closed(&self) -> EngineError {
+        let state = lock(&self.shared);
+        stopped(state.closed.as_deref().unwrap_or("the name node is gone"))
+    }
+
+    /// Opens the links of a round's generation. `None` if the generation is over before they are open.
+    pub fn enter(&self, generation: &Generation, action: u64, round: u32) -> Option<Round> {
+        let key = RoundKey {
+            generation: generation.number,
+            action,
+            round,
+        };
+        let members: Arc<[MemberId]> = generation.members.iter().map(|peer| peer.member).collect();
+        let rank = members.iter().position(|member| *member == self.id)?;
+        self.shared.position(key, generation);
+        let mut links = Vec::with_capacity(members.len());
+        for peer in &generation.members {
+            links.push(match peer.member == self.id {
+                true => None,
+                false => Some(self.shared.open(self.id, key.generation, peer)?),
+            });
+        }
+        Some(Round {
+            key,
+            rank,
+            members,
+            links: links.into(),
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    /// Says that a round is over here.
+    pub fn ended(&self, key: RoundKey, outcome: Outcome, held: Held) {
+        self.shared.progress.store(0, Ordering::Relaxed);
+        let report = Report::Ended {
+            generation: key.generation,
+            action: key.action,
+            round: key.round,
+            outcome,
+            held,
+        };
+        let mut state = lock(&self.shared);
+        if let Some(current) = &mut state.current {
+            current.phase = Phase::Over;
+        }
+        state.ended = Some(report.clone());
+        drop(state);
+        self.shared.changed.notify_all();
+        self.shared.report(&report);
+    }
+
+    /// A handle for what runs on other threads.
+    pub fn faults(&self) -> Faults {
+        Faults(Arc::clone(&self.shared))
+    }
+
+    /// Says that the driver program has ended, with an error's text if it failed. Returns whether this process was a
+    /// member until now.
+    pub fn leave(&self, error: Option<String>) -> bool {
+        self.shared.close("it has left", Some(&Report::Leave { error }))
+    }
+
+    /// A handle that ends this membership as if the process had been killed.
+    pub fn vanisher(&self) -> Vanish {
+        Vanish(Arc::downgrade(&self.shared))
+    }
+}
+
+/// Ends a membership without a word to anybody.
+pub struct Vanish(Weak<Shared>);
+
+impl Vanish {
+    /// Ends it now.
+    pub fn vanish(&self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.close("it was killed", None);
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.shared.close("it was dropped", None);
+    }
+}
+
+/// Points at which faults may be planned.
+#[derive(Clone)]
+pub struct Faults(Arc<Shared>);
+
+impl Faults {
+    /// Carries out the faults that are planned for a point.
+    pub fn reach(&self, point: Point) {
+        self.0.reach(point);
+    }
+
+    /// Notes that a step begins: the name node is told with the next heartbeat, and faults may be planned for it.
+    pub fn begin_step(&self, step: u64) {
+        self.0.progress.store(step + 1, Ordering::Relaxed);
+        self.0.reach(Point::Step(step));
+    }
+}
+
+impl Round {
+    /// Lets frames of this round in. Returns false if the round was cut already.
+    pub fn begin(&self, receiver: Arc<dyn Receive>) -> bool {
+        let mut state = lock(&self.shared);
+        if state.cut >= self.key.generation || state.closed.is_some() {
+            return false;
+        }
+        match &mut state.current {
+            Some(current) if current.key == self.key => current.phase = Phase::Begun(receiver),
+            _ => return false,
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        true
+    }
+
+    /// Sends a frame of this round. A link that fails ends the generation here, and the name node is told.
+    pub fn send(&self, rank: usize, mut header: Header, payload: &[&[u8]]) {
+        let Some(Some(link)) = self.links.get(rank) else {
+            return;
+        };
+        (header.generation, header.action, header.round) = (self.key.generation, self.key.action, self.key.round);
+        if let Err(error) = link.send(header, payload) {
+            self.shared.lost(link, &error.to_string());
+        }
+    }
+}
+
+fn spawn(name: &str, shared: &Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send + 'static) -> Result<()> {
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name(format!("distdl-{name}"));
+    let started = thread.spawn(move || run(shared));
+    started
+        .map(drop)
+        .map_err(|error| stopped(&format!("cannot start a thread: {error}")))
+}
+
+impl Shared {
+    /// Ends the membership, with a last word to the name node if there is one: everything that waits is let go. Returns
+    /// whether it had not ended before.
+    fn close(&self, reason: &str, last: Option<&Report>) -> bool {
+        let mut state = lock(self);
+        if state.closed.is_some() {
+            return false;
+        }
+        state.closed = Some(reason.to_owned());
+        let control = state.control.take();
+        drop(state);
+        if let Some(control) = control {
+            if let Some(last) = last {
+                self.say(&control, last);
+            }
+            control.shutdown();
+        }
+        let mut state = lock(self);
+        if let Some(listener) = state.listener.take() {
+            listener.close();
+        }
+        if let Some(connecting) = state.connecting.take() {
+            connecting.shutdown();
+        }
+        for link in state.links.values() {
+            link.close();
+        }
+        let receiver = state.receiver();
+        drop(state);
+        self.changed.notify_all();
+        if let Some(receiver) = receiver {
+            receiver.cancel();
+        }
+        true
+    }
+
+    /// The generation is over.
+    fn cut(&self, generation: u64, lost: &[MemberId]) {
+        let mut state = lock(self);
+        state.cut = state.cut.max(generation);
+        for member in lost {
+            if let Some(link) = state.links.remove(member) {
+                link.close();
+            }
+        }
+        if let Some(connecting) = state.connecting.take() {
+            connecting.shutdown();
+        }
+        let concerned = state
+            .current
+            .as_ref()
+            .is_some_and(|current| current.key.generation <= generation);
+        let receiver = state.receiver().filter(|_| concerned);
+        drop(state);
+        self.changed.notify_all();
+        if let Some(receiver) = receiver {
+            receiver.cancel();
+        }
+    }
+
+    /// The action is over, perhaps by an error elsewhere while a round runs here.
+    fn answered(&self) {
+        let state = lock(self);
+        let receiver = state.receiver();
+        drop(state);
+        if let Some(receiver) = receiver {
+            receiver.cancel();
+        }
+    }
+
+    fn reach(&self, point: Point) {
+        match self.chaos.fires(point) {
+            None => {}
+            Some(Fault::Cut { peer_slot }) => self.cut_link(peer_slot),
+            Some(fault) => self.fate.carry_out(fault, self),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Blocks from one member to another.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use distdl_storage::BlockId;
+
+use super::{Fetch, Round, Shared, lock};
+use crate::cluster::wire::{Header, Kind};
+
+impl Round {
+    /// The bytes of a block that another rank has; `None` if it has it no more, or cannot be reached.
+    pub fn fetch(&self, rank: usize, block: BlockId) -> Option<Vec<u8>> {
+        let link = self.links.get(rank)?.as_ref()?;
+        let request = self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        lock(&self.shared).fetches.insert(request, Fetch::Waiting(link.peer));
+        let header = Header::new(Kind::BlockRequest, [block.dataset, block.partition, request, 0, 0, 0]);
+        self.send(rank, header, &[]);
+        let mut state = lock(&self.shared);
+        loop {
+            let over = link.is_broken() || state.closed.is_some() || state.cut >= self.key.generation;
+            match state.fetches.remove(&request) {
+                Some(Fetch::Done(found)) => return found,
+                Some(waiting) if !over => state.fetches.insert(request, waiting),
+                _ => return None,
+            };
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Shared {
+    /// Answers requests for blocks. Its own thread, since it writes: a thread that reads a link must never wait for one.
+    pub(super) fn serve_blocks(&self) {
+        let mut state = lock(self);
+        while state.closed.is_none() {
+            let Some((peer, request)) = state.wanted.pop_front() else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let (link, serve) = (state.links.get(&peer).cloned(), state.serve.clone());
+            drop(state);
+            if let Some(link) = link {
+                let block = BlockId {
+                    dataset: request.words[0],
+                    partition: request.words[1],
+                };
+                let found = serve.and_then(|serve| serve(block));
+                let words = [
+                    request.words[0],
+                    request.words[1],
+                    request.words[2],
+                    u64::from(found.is_some()),
+                    0,
+                    0,
+                ];
+                let mut header = Header::new(Kind::Block, words);
+                (header.generation, header.action, header.round) = (request.generation, request.action, request.round);
+                if let Err(error) = link.send(header, &[found.as_deref().unwrap_or_default()]) {
+                    self.lost(&link, &error.to_string());
+                }
+            }
+            state = lock(self);
+        }
+    }
+}

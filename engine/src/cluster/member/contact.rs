@@ -1,0 +1,177 @@
+//! The control connection: joining, reporting, obeying, and finding a name node again that was started again.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use super::{CONNECT_TIMEOUT, Shared, lock};
+use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::cluster::handshake::{self, Mine, Purpose};
+use crate::cluster::protocol::{MemberId, Order, Report};
+use crate::cluster::socket::{self, Listener, Socket};
+
+enum Gone {
+    Dismissed(String),
+    Broken(String),
+}
+
+impl Shared {
+    /// Connects to the name node and joins.
+    pub(super) fn contact(
+        &self,
+        listener: &Listener,
+        threads: usize,
+        known: Option<(MemberId, u64)>,
+        deadline: Instant,
+    ) -> std::result::Result<(Arc<Socket>, (MemberId, u32, Duration)), String> {
+        let name = &self.join.name_node;
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
+        let socket = socket::connect(name, left.min(CONNECT_TIMEOUT))
+            .map_err(|error| format!("cannot reach the name node at {name:?}: {error}"))?;
+        let mine = Mine {
+            purpose: Purpose::Control,
+            generation: known.map_or(0, |(_, generation)| generation),
+            member: known.map(|(member, _)| member),
+            peer: None,
+            time_max: left.min(CONNECT_TIMEOUT),
+        };
+        handshake::initiate(&socket, &self.credentials, &mine)
+            .map_err(|refused| format!("the name node at {name:?} turned this process away: {refused}"))?;
+        let join = Report::Join {
+            slot: self.join.slot,
+            known,
+            address: listener.address(),
+            threads: threads as u32,
+            role: self.join.role,
+            process: std::process::id(),
+        };
+        control::send(&socket, &join, JOIN_BYTES_MAX).map_err(|error| error.to_string())?;
+        match control::receive(&socket, JOIN_BYTES_MAX) {
+            Ok(Some(Order::Welcome { member, slot, lease })) => Ok((Arc::new(socket), (member, slot, lease))),
+            Ok(Some(Order::Dismiss { reason })) => Err(format!("the name node dismissed this process: {reason}")),
+            Ok(_) => Err("the name node ended the connection".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Tells the name node. What cannot be said now is said again when it is back, or it knows by the silence.
+    pub(super) fn report(&self, report: &Report) {
+        let control = lock(self).control.clone();
+        if let Some(control) = control {
+            self.say(&control, report);
+        }
+    }
+
+    pub(super) fn say(&self, control: &Socket, report: &Report) {
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = control::send(control, report, MESSAGE_BYTES_MAX) {
+            // The control thread notices a connection that has failed, and ends it here if it has not.
+            tracing::warn!("a report could not be sent: {error}");
+            control.shutdown();
+        }
+    }
+
+    /// Listens to the name node until it is gone for good.
+    pub(super) fn obey(&self, listener: &Listener, threads: usize, mut socket: Arc<Socket>, orders: Sender<Order>) {
+        loop {
+            let reason = self.listen(&socket, &orders);
+            if lock(self).closed.is_some() {
+                return;
+            }
+            let reason = match reason {
+                Gone::Dismissed(reason) => {
+                    self.close(&reason, None);
+                    return;
+                }
+                Gone::Broken(reason) => reason,
+            };
+            match self.find_again(listener, threads, &reason) {
+                Ok(again) => socket = again,
+                Err(reason) => {
+                    self.close(&reason, None);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn listen(&self, socket: &Socket, orders: &Sender<Order>) -> Gone {
+        loop {
+            let order = match control::receive(socket, MESSAGE_BYTES_MAX) {
+                Ok(Some(order)) => order,
+                Ok(None) => return Gone::Broken("the name node has ended".to_owned()),
+                Err(error) => return Gone::Broken(format!("the connection to the name node failed: {error}")),
+            };
+            match order {
+                Order::Cut { generation, lost } => self.cut(generation, &lost),
+                Order::Dismiss { reason } => return Gone::Dismissed(reason),
+                Order::Welcome { .. } => {}
+                Order::Begin { .. } | Order::Answer { .. } => {
+                    if matches!(&order, Order::Answer { .. }) {
+                        self.answered();
+                    }
+                    // The driver program may have ended; then nobody waits for orders.
+                    let _ = orders.send(order);
+                }
+            }
+        }
+    }
+
+    /// Looks for a name node that is started again, and says again what it may not know.
+    fn find_again(
+        &self,
+        listener: &Listener,
+        threads: usize,
+        reason: &str,
+    ) -> std::result::Result<Arc<Socket>, String> {
+        let deadline = Instant::now() + self.join.name_node_grace;
+        let known = {
+            let mut state = lock(self);
+            state.control = None;
+            let generation = state.current.as_ref().map_or(0, |current| current.key.generation);
+            state.id.map(|id| (id, generation))
+        };
+        let mut pause = Duration::from_millis(1);
+        while Instant::now() < deadline {
+            if let Ok((socket, _)) = self.contact(listener, threads, known, deadline) {
+                let mut state = lock(self);
+                state.control = Some(Arc::clone(&socket));
+                let (arrival, ended) = (state.arrival.clone(), state.ended.clone());
+                drop(state);
+                arrival.iter().chain(&ended).for_each(|report| self.report(report));
+                return Ok(socket);
+            }
+            let state = lock(self);
+            if state.closed.is_some() {
+                break;
+            }
+            let _ = self.changed.wait_timeout(state, pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+        Err(reason.to_owned())
+    }
+
+    pub(super) fn beat(&self, interval: Duration) {
+        let mut state = lock(self);
+        while state.closed.is_none() {
+            drop(state);
+            let step = self.progress.load(Ordering::Relaxed).checked_sub(1);
+            self.report(&Report::Heartbeat { step });
+            state = lock(self);
+            let deadline = Instant::now() + interval;
+            while state.closed.is_none()
+                && let Some(left) = deadline.checked_duration_since(Instant::now())
+            {
+                state = self
+                    .changed
+                    .wait_timeout(state, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The links of a member: opened for a generation, kept as long as both ends live, read by a thread each.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{CONNECT_TIMEOUT, Current, Fetch, HANDSHAKES_MAX, Phase, Receive, RoundKey, Shared, lock, spawn};
+use crate::cluster::chaos::Point;
+use crate::cluster::handshake::{self, Mine, Purpose, Refused, Theirs};
+use crate::cluster::link::Link;
+use crate::cluster::protocol::{Generation, MemberId, Peer, Report};
+use crate::cluster::socket::{self, Socket};
+use crate::cluster::wire::Kind;
+
+impl Shared {
+    /// A link has failed. If a round needs it, the generation is over, and the name node is told.
+    pub(super) fn lost(&self, link: &Link, cause: &str) {
+        link.close();
+        let mut state = lock(self);
+        let needed = state.current.as_ref().filter(|current| {
+            !matches!(current.phase, Phase::Over)
+                && current.rank(link.peer).is_some()
+                && current.key.generation > state.cut
+        });
+        let generation = needed.map(|current| current.key.generation);
+        if let Some(generation) = generation {
+            state.cut = generation;
+        }
+        let receiver = state.receiver();
+        let closed = state.closed.is_some();
+        drop(state);
+        self.changed.notify_all();
+        if let (Some(generation), false) = (generation, closed) {
+            self.report(&Report::PeerLost {
+                generation,
+                peer: link.peer,
+                cause: cause.to_owned(),
+            });
+            if let Some(receiver) = receiver {
+                receiver.cancel();
+            }
+        }
+    }
+
+    /// Frames are for this round from now on; those of earlier ones are dropped.
+    pub(super) fn position(&self, key: RoundKey, generation: &Generation) {
+        let mut state = lock(self);
+        let changes = state
+            .current
+            .as_ref()
+            .is_some_and(|current| current.key.generation < key.generation);
+        state.recoveries += u64::from(changes);
+        let recovery = state.recoveries;
+        state.current = Some(Current {
+            key,
+            members: generation.members.iter().map(|peer| (peer.member, peer.slot)).collect(),
+            phase: Phase::Entered,
+        });
+        state.links.retain(|_, link| !link.is_broken());
+        drop(state);
+        self.changed.notify_all();
+        if changes {
+            self.reach(Point::Recovery(recovery));
+        }
+    }
+
+    /// The link to a peer: the one that is there, a new one to those that joined before, or the one that a later one
+    /// opens. `None` once the generation is over.
+    pub(super) fn open(self: &Arc<Self>, me: MemberId, generation: u64, peer: &Peer) -> Option<Arc<Link>> {
+        let mut state = lock(self);
+        loop {
+            if state.closed.is_some() || state.cut >= generation {
+                return None;
+            }
+            if let Some(link) = state.links.get(&peer.member).filter(|link| !link.is_broken()) {
+                return Some(Arc::clone(link));
+            }
+            if peer.member < me {
+                break;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        match self.connect(me, generation, peer) {
+            Ok(link) => Some(link),
+            Err(cause) => {
+                self.unreachable(generation, peer.member, cause);
+                None
+            }
+        }
+    }
+
+    pub(super) fn connect(
+        self: &Arc<Self>,
+        me: MemberId,
+        generation: u64,
+        peer: &Peer,
+    ) -> std::result::Result<Arc<Link>, String> {
+        let socket = socket::connect(&peer.address, CONNECT_TIMEOUT).map_err(|error| error.to_string())?;
+        {
+            let mut state = lock(self);
+            if state.cut >= generation {
+                return Err("the generation is over".to_owned());
+            }
+            state.connecting = socket.try_clone().ok();
+        }
+        let mine = Mine {
+            purpose: Purpose::Link,
+            generation,
+            member: Some(me),
+            peer: Some(peer.member),
+            time_max: CONNECT_TIMEOUT,
+        };
+        let shaken = handshake::initiate(&socket, &self.credentials, &mine);
+        lock(self).connecting = None;
+        shaken.map_err(|refused| refused.to_string())?;
+        Ok(self.adopt(peer.member, socket))
+    }
+
+    pub(super) fn unreachable(&self, generation: u64, peer: MemberId, cause: String) {
+        let mut state = lock(self);
+        if state.cut >= generation || state.closed.is_some() {
+            return;
+        }
+        state.cut = generation;
+        drop(state);
+        self.report(&Report::PeerLost {
+            generation,
+            peer,
+            cause,
+        });
+    }
+
+    /// Takes a link into use; its frames are read from now on.
+    pub(super) fn adopt(self: &Arc<Self>, peer: MemberId, socket: Socket) -> Arc<Link> {
+        let link = Arc::new(Link::new(peer, socket));
+        let mut state = lock(self);
+        if state.closed.is_some() {
+            link.close();
+        }
+        if let Some(old) = state.links.insert(peer, Arc::clone(&link)) {
+            old.close();
+        }
+        drop(state);
+        let reading = Arc::clone(&link);
+        if spawn("link", self, move |shared| shared.read_link(&reading)).is_err() {
+            link.close();
+        }
+        self.changed.notify_all();
+        link
+    }
+
+    pub(super) fn read_link(&self, link: &Link) {
+        let error = link.read(&self.limits, &mut |header, body| match header.kind {
+            Kind::BlockRequest => {
+                lock(self).wanted.push_back((link.peer, header.clone()));
+                self.changed.notify_all();
+                Ok(())
+            }
+            Kind::Block => {
+                let bytes = body.into_bytes()?;
+                let found = (header.words[3] == 1).then_some(bytes);
+                if let Some(fetch) = lock(self).fetches.get_mut(&header.words[2])
+                    && matches!(fetch, Fetch::Waiting(peer) if *peer == link.peer)
+                {
+                    *fetch = Fetch::Done(found);
+                }
+                self.changed.notify_all();
+                Ok(())
+            }
+            _ => match self.receiver(RoundKey::of(header), link) {
+                Some((rank, receiver)) => receiver.receive(rank, header, body),
+                None => Ok(()),
+            },
+        });
+        self.lost(link, &error.to_string());
+    }
+
+    /// Who takes a frame: waits until its round has begun here; nobody if the round is over.
+    pub(super) fn receiver(&self, key: RoundKey, link: &Link) -> Option<(usize, Arc<dyn Receive>)> {
+        let mut state = lock(self);
+        loop {
+            if state.closed.is_some() || link.is_broken() || state.cut >= key.generation {
+                return None;
+            }
+            if let Some(current) = &state.current {
+                if current.key > key {
+                    return None;
+                }
+                match &current.phase {
+                    Phase::Begun(receiver) if current.key == key => {
+                        let rank = current.rank(link.peer)?;
+                        return Some((rank, Arc::clone(receiver)));
+                    }
+                    Phase::Over if current.key == key => return None,
+                    _ => {}
+                }
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes links from members that joined later.
+    pub(super) fn accept(self: Arc<Self>) {
+        let Some(listener) = lock(&self).listener.clone() else {
+            return;
+        };
+        let shaking = Arc::new(AtomicU64::new(0));
+        while let Ok(socket) = listener.accept() {
+            if lock(&self).closed.is_some() {
+                return;
+            }
+            if shaking.fetch_add(1, Ordering::SeqCst) >= HANDSHAKES_MAX as u64 {
+                shaking.fetch_sub(1, Ordering::SeqCst);
+                tracing::warn!("a connection was turned away: too many at once");
+                continue;
+            }
+            let count = Arc::clone(&shaking);
+            let _ = spawn("handshake", &self, move |shared| {
+                match shared.welcome(&socket) {
+                    Ok(peer) => drop(shared.adopt(peer, socket)),
+                    Err(refused) => tracing::warn!("a connection was turned away: {refused}"),
+                }
+                count.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    }
+
+    pub(super) fn welcome(&self, socket: &Socket) -> std::result::Result<MemberId, Refused> {
+        let (id, generation) = {
+            let state = lock(self);
+            (
+                state.id,
+                state.current.as_ref().map_or(0, |current| current.key.generation),
+            )
+        };
+        let mine = Mine {
+            purpose: Purpose::Link,
+            generation,
+            member: id,
+            peer: None,
+            time_max: CONNECT_TIMEOUT,
+        };
+        let check = |theirs: &Theirs| {
+            if theirs.generation < generation {
+                return Err(Refused::Generation {
+                    expected: generation,
+                    theirs: theirs.generation,
+                });
+            }
+            Ok(())
+        };
+        let theirs = handshake::accept(socket, &self.credentials, &mine, check)?;
+        theirs.member.ok_or(Refused::WrongMember)
+    }
+
+    /// Breaks the link to the member in a slot, as a fault of the network would.
+    pub(super) fn cut_link(&self, peer_slot: u32) {
+        let state = lock(self);
+        let current = state.current.as_ref();
+        let peer = current.and_then(|current| current.members.iter().find(|(_, slot)| *slot == peer_slot));
+        if let Some(link) = peer.and_then(|(peer, _)| state.links.get(peer)) {
+            link.close();
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The name node: who belongs to the cluster, what it does next, and what happens when one of them dies.
+//!
+//! This is a pure state machine: events go in with the time, effects come out, and the same events make the same
+//! effects. It knows no socket, clock, thread or file; [`super::server`] carries out what it decides.
+//!
+//! The rules:
+//! - **Members.** A process joins, gets a number that is never given twice and fills one of N + M slots. At most N
+//!   members are *active*: they are the generation. The others (spares, replacements) come to the actions as well and
+//!   *wait* there.
+//! - **Actions.** The action that the cluster is at is the first without an answer. A member that comes to an earlier
+//!   one gets its answer from the journal. A round begins when all living members of the generation have come; the
+//!   round is over when each of them has ended it or is gone; then the action is answered or another round begins.
+//! - **Generations.** A new one is made right before a round, if the members that are there are others than those of
+//!   the last, or if the last was cut. So however many losses come while a cut round ends, they cost one generation.
+//! - **Losses.** A closed connection, a lease that ran out, a member that does not end a cut round, links that fail
+//!   again and again. The survivors of a running round are cut; nobody waits for a replacement, unless a grace time is
+//!   set. A replacement that waits is taken in at the next round, and a loop is cut to take it in.
+//! - **Restarts.** A lost slot gets a new process: the first time at once, then after a growing delay, from a budget. A
+//!   slot that ended with an error of its own gets one only if others go on.
+//! - **The log.** What must outlive the name node is logged before it is acted on. After a restart the members that it
+//!   knows are expected for one lease, and a round that they are in goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::events::{ClusterEvent, Happening};
+use super::journal::{Collected, Head, LogEntry};
+use super::protocol::{Answer, Generation, Held, LoopState, MemberId, Order, Outcome, Peer, Report, Work};
+use crate::error::EngineError;
+
+mod membership;
+mod restart;
+mod round;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use slot::Slots;
+
+/// Blocks and versions that one report may list.
+const LISTED_MAX: usize = 1 << 22;
+
+/// A connection to a process, as numbered by whoever accepts connections. A number is never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// What a name node is told once.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Members that are active at a time.
+    pub processes: u32,
+    /// Processes more that stand by.
+    pub spares: u32,
+    /// A member of which nothing is heard for so long is lost.
+    pub lease: Duration,
+    /// A member that does not end a cut round for so long is killed.
+    pub cut_patience: Duration,
+    /// So long all processes are waited for when none is active yet; a process that does not join for so long is
+    /// killed.
+    pub start_patience: Duration,
+    /// So long a replacement is waited for before going on with fewer.
+    pub grace: Duration,
+    /// Processes that may be started again, in all.
+    pub restarts_max: u32,
+    /// Results and updates of one action.
+    pub answer_bytes_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            processes: 1,
+            spares: 0,
+            lease: Duration::from_secs(10),
+            cut_patience: Duration::from_secs(30),
+            start_patience: Duration::from_secs(60),
+            grace: Duration::ZERO,
+            restarts_max: 16,
+            answer_bytes_max: 1 << 32,
+        }
+    }
+}
+
+/// What happens to the name node.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A process said something.
+    Reported {
+        /// On this connection; its first report is [`Report::Join`].
+        connection: ConnectionId,
+        /// What.
+        report: Report,
+    },
+    /// A connection is closed or broken.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A process that was started for a slot ended. Comes once for each [`Effect::Start`], also if that failed.
+    Exited {
+        /// The slot.
+        slot: u32,
+        /// How, for people.
+        cause: String,
+    },
+    /// It is [`NameNode::wake_at`].
+    Tick,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Tell a process.
+    Send {
+        /// On this connection.
+        connection: ConnectionId,
+        /// What.
+        order: Order,
+    },
+    /// Tell a process the answer that the journal has for an action.
+    Recall {
+        /// On this connection.
+        connection: ConnectionId,
+        /// Number of the action.
+        action: u64,
+    },
+    /// Close a connection, after what was sent on it.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Start a process for a slot.
+    Start {
+        /// Which.
+        slot: u32,
+    },
+    /// End the process of a slot, if it is still there.
+    Kill {
+        /// Which.
+        slot: u32,
+    },
+    /// Put into the journal, before anything that follows is done.
+    Log(LogEntry),
+    /// Tell people and programs.
+    Note(ClusterEvent),
+    /// The cluster has ended; nothing follows.
+    Finish {
+        /// Why, unless the program ended well.
+        error: Option<String>,
+    },
+}
+
+/// The state machine. Times are counted from its start.
+#[derive(Debug)]
+pub struct NameNode {
+    options: Options,
+    now: Duration,
+    effects: Vec<Effect>,
+    slots: Slots,
+    members: BTreeMap<MemberId, Member>,
+    connections: BTreeMap<ConnectionId, MemberId>,
+    member_next: u64,
+    /// The last one; number 0 and nobody before the first.
+    generation: Generation,
+    /// Why the last generation is over, if it is although its members live.
+    broken: Option<String>,
+    /// Rounds in which links between two slots failed, since the last that was not cut.
+    strikes: BTreeMap<(MemberId, MemberId), BTreeSet<u64>>,
+    /// Actions that have an answer.
+    answered: Vec<Head>,
+    /// Members that finished the loop of the last of them themselves.
+    finished_by: BTreeSet<MemberId>,
+    action: Option<Action>,
+    round: Option<Round>,
+    loss: Option<Loss>,
+    /// Since when no member is active.
+    gathering: Option<Duration>,
+    /// Whether a member's driver program has ended well.
+    finishing: bool,
+    done: bool,
+}
+
+/// A process that was admitted and is not gone.
+#[derive(Debug)]
+struct Member {
+    peer: Peer,
+    process: u32,
+    /// `None` while it is expected back after the name node was started again.
+    connection: Option<ConnectionId>,
+    heard: Duration,
+    /// Whether it has come to the action that the cluster is at.
+    arrived: bool,
+    held: Held,
+    state: LoopState,
+}
+
+/// The action that the cluster is at.
+#[derive(Debug)]
+struct Action {
+    head: Head,
+    /// Results by partition, of those wanted.
+    results: BTreeMap<u64, Bytes>,
+    updates: Vec<Bytes>,
+    bytes: u64,
+    /// Whose results and updates of which round are in.
+    counted: BTreeSet<(MemberId, u32)>,
+    /// What came since the last round began, for the log.
+    unlogged: Vec<Collected>,
+    /// What the loop's rank 0 said when it was finished.
+    looped: Option<Bytes>,
+    /// Number of the next round.
+    round_next: u32,
+    /// Rounds that ended without all results although nobody was lost.
+    fruitless: u32,
+    /// Whether every member of this generation has placed its data.
+    placed: bool,
+    /// Whether a round of the loop has begun.
+    loop_begun: bool,
+    /// Whether a member was lost since the last round began.
+    loss: bool,
+}
+
+/// A round that runs.
+#[derive(Debug)]
+struct Round {
+    number: u32,
+    work: Work,
+    began: Duration,
+    /// Of those who ended it: whether they are complete or finished.
+    ended: BTreeMap<MemberId, bool>,
+    cut: Option<Duration>,
+    failed: BTreeMap<usize, EngineError>,
+}
+
+#[derive(Debug)]
+struct Loss {
+    at: Duration,
+    cause: String,
+}
+
+impl NameNode {
+    /// The name node of a new cluster.
+    pub fn new(options: Options, now: Duration) -> Self {
+        Self::recover(options, Vec::new(), now)
+    }
+
+    /// What to do first.
+    pub fn start(&mut self, now: Duration) -> Vec<Effect> {
+        self.now = now;
+        self.settle()
+    }
+
+    /// When to say [`Event::Tick`] if nothing else happens before.
+    pub fn wake_at(&self) -> Option<Duration> {
+        if self.done {
+            return None;
+        }
+        let leases = self.members.values().map(|member| member.heard + self.options.lease);
+        let cut = self.round.as_ref().and_then(|round| round.cut);
+        let times = leases
+            .chain(cut.map(|since| since + self.options.cut_patience))
+            .chain(self.slots.wake_at(self.options.start_patience, self.others_go_on()))
+            .chain(self.patience_ends().filter(|end| *end > self.now));
+        times.min()
+    }
+
+    /// Takes an event in; the effects are to be carried out in their order.
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        if self.done {
+            return Vec::new();
+        }
+        let expected = self.wake_at();
+        self.now = now.max(self.now);
+        match event {
+            Event::Reported { connection, report } => self.reported(connection, report),
+            Event::Disconnected { connection } => {
+                if let Some(member) = self.connections.remove(&connection) {
+                    if let Some(entry) = self.members.get_mut(&member) {
+                        entry.connection = None;
+                    }
+                    self.lose(member, "its connection was closed");
+                }
+            }
+            Event::Exited { slot, cause } => self.exited(slot, cause),
+            Event::Tick => self.tick(expected),
+        }
+        self.settle()
+    }
+
+    /// Goes on as far as it can without another event.
+    fn settle(&mut self) -> Vec<Effect> {
+        self.advance();
+        self.start_due();
+        self.finish_if_over();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn reported(&mut self, connection: ConnectionId, report: Report) {
+        let Some(member) = self.connections.get(&connection).copied() else {
+            return self.greeted(connection, report);
+        };
+        if let Some(entry) = self.members.get_mut(&member) {
+            entry.heard = self.now;
+        }
+        if let Err(fault) = within_limits(&report) {
+            return self.lose(member, &fault);
+        }
+        match report {
+            Report::Heartbeat { .. } => {}
+            Report::Join { .. } => self.lose(member, "it joined twice on one connection"),
+            Report::Arrive {
+                action,
+                fingerprint,
+                site,
+                kind,
+                held,
+                state,
+            } => {
+                let head = Head {
+                    action,
+                    fingerprint,
+                    site,
+                    kind,
+                };
+                self.arrived(member, head, held, state);
+            }
+            Report::Ended {
+                generation,
+                action,
+                round,
+                outcome,
+                held,
+            } => {
+                if self.runs(generation, action, round) {
+                    self.ended(member, outcome, held);
+                }
+            }
+            Report::PeerLost {
+                generation,
+                peer,
+                cause,
+            } => self.link_failed(member, generation, peer, &cause),
+            Report::Leave { error } => self.left(member, error),
+        }
+    }
+
+    fn greeted(&mut self, connection: ConnectionId, report: Report) {
+        match report {
+            Report::Join {
+                slot,
+                known,
+                address,
+                threads,
+                role,
+                process,
+            } => {
+                let peer = Peer {
+                    member: MemberId(0),
+                    slot: 0,
+                    address,
+                    threads,
+                    role,
+                };
+                self.joined(connection, slot, known, peer, process);
+            }
+            _ => self.effects.push(Effect::Close { connection }),
+        }
+    }
+
+    fn send(&mut self, member: MemberId, order: Order) {
+        let connection = self.members.get(&member).and_then(|member| member.connection);
+        if let Some(connection) = connection {
+            self.effects.push(Effect::Send { connection, order });
+        }
+    }
+
+    fn log(&mut self, entry: LogEntry) {
+        self.effects.push(Effect::Log(entry));
+    }
+
+    fn note(&mut self, what: Happening) {
+        self.effects.push(Effect::Note(ClusterEvent::new(self.now, what)));
+    }
+
+    /// Members of the generation that live, by rank.
+    fn active(&self) -> impl Iterator<Item = MemberId> + '_ {
+        let members = self.generation.members.iter().map(|peer| peer.member);
+        members.filter(|member| self.members.contains_key(member))
+    }
+
+    fn is_active(&self, member: MemberId) -> bool {
+        self.generation.members.iter().any(|peer| peer.member == member)
+    }
+
+    /// Number of the action that the cluster is at.
+    fn action_number(&self) -> u64 {
+        self.answered.len() as u64
+    }
+
+    /// Since the loss that the cluster has not recovered from was seen, in microseconds.
+    fn micros_since_loss(&self) -> Option<u64> {
+        let since = self.now.saturating_sub(self.loss.as_ref()?.at);
+        u64::try_from(since.as_micros()).ok()
+    }
+}
+
+fn within_limits(report: &Report) -> Result<(), String> {
+    let listed = |held: &Held| held.iter().map(|(_, partitions)| partitions.len() + 1).sum::<usize>();
+    let versions = |state: &LoopState| {
+        let shards = state.shards.iter().map(|(_, versions)| versions.len() + 1);
+        shards.sum::<usize>() + state.versions.len()
+    };
+    let count = match report {
+        Report::Arrive { held, state, .. } => listed(held) + versions(state),
+        Report::Ended {
+            held,
+            outcome: Outcome::Looped { state, .. },
+            ..
+        } => listed(held) + versions(state),
+        Report::Ended { held, .. } => listed(held),
+        _ => 0,
+    };
+    let fault = || format!("it reported {count} blocks and versions, more than the {LISTED_MAX} allowed");
+    (count <= LISTED_MAX).then_some(()).ok_or_else(fault)
+}
+
+/// The answer to two members that came to the same action with different programs.
+fn diverged(first: &Head, second: &Head) -> Answer {
+    let what = format!(
+        "the driver programs diverged at action {}: one process is at {}, another at {}",
+        first.action, first.site, second.site
+    );
+    let remedy = "every process must call the same actions in the same order: start the same binary with the same \
+                  arguments everywhere, and let no action depend on time, on random numbers that are not seeded, on the \
+                  order of a HashMap, or on files that differ between processes";
+    Answer::Failed(EngineError::invalid(what, remedy))
+}

@@ -1,0 +1,304 @@
+//! Who comes and who goes.
+
+use std::time::Duration;
+
+use super::slot::Place;
+use super::{ConnectionId, Effect, Loss, Member, NameNode, Options};
+use crate::cluster::events::Happening;
+use crate::cluster::journal::LogEntry;
+use crate::cluster::protocol::{LoopState, MemberId, Order, Peer};
+
+/// Generations in a row in which the links between two members may fail before one of them has to go.
+const STRIKES_MAX: usize = 3;
+
+impl NameNode {
+    pub(super) fn joined(
+        &mut self,
+        connection: ConnectionId,
+        asked: Option<u32>,
+        known: Option<(MemberId, u64)>,
+        peer: Peer,
+        process: u32,
+    ) {
+        if let Some((member, generation)) = known {
+            self.member_next = self.member_next.max(member.0.saturating_add(1));
+            self.generation.number = self.generation.number.max(generation);
+            match self.members.get(&member).map(|member| member.connection) {
+                Some(None) => return self.found_again(connection, member, peer, process),
+                Some(Some(_)) => return self.dismiss(connection, format!("{member} has another connection")),
+                None => {}
+            }
+        }
+        if self.finishing {
+            return self.dismiss(connection, "the program has ended".to_owned());
+        }
+        match self.slots.free(asked) {
+            Some(slot) => self.admit(connection, slot, peer, process),
+            None => self.dismiss(connection, "every place of the cluster is taken".to_owned()),
+        }
+    }
+
+    fn dismiss(&mut self, connection: ConnectionId, reason: String) {
+        self.note(Happening::Dismissed { reason: reason.clone() });
+        self.effects.push(Effect::Send {
+            connection,
+            order: Order::Dismiss { reason },
+        });
+        self.effects.push(Effect::Close { connection });
+    }
+
+    fn admit(&mut self, connection: ConnectionId, slot: u32, peer: Peer, process: u32) {
+        let member = MemberId(self.member_next);
+        self.member_next += 1;
+        self.log(LogEntry::Joined { member });
+        self.slots.fill(slot, member, self.now);
+        let entry = Member {
+            peer: Peer { member, slot, ..peer },
+            process,
+            connection: Some(connection),
+            heard: self.now,
+            arrived: false,
+            held: Vec::new(),
+            state: LoopState::default(),
+        };
+        self.members.insert(member, entry);
+        self.welcome(connection, member, slot, process, false);
+    }
+
+    /// A member of the time before the name node was started again.
+    fn found_again(&mut self, connection: ConnectionId, member: MemberId, peer: Peer, process: u32) {
+        let Some(entry) = self.members.get_mut(&member) else {
+            return;
+        };
+        if entry.peer.address != peer.address {
+            let reason = format!("{member} listens at another address than before");
+            return self.dismiss(connection, reason);
+        }
+        entry.connection = Some(connection);
+        entry.heard = self.now;
+        entry.process = process;
+        let slot = entry.peer.slot;
+        self.welcome(connection, member, slot, process, true);
+    }
+
+    fn welcome(&mut self, connection: ConnectionId, member: MemberId, slot: u32, process: u32, known: bool) {
+        self.connections.insert(connection, member);
+        let lease = self.options.lease;
+        self.send(member, Order::Welcome { member, slot, lease });
+        self.note(Happening::Joined {
+            member,
+            slot,
+            process,
+            known,
+        });
+    }
+
+    /// The driver program of a member ended.
+    pub(super) fn left(&mut self, member: MemberId, error: Option<String>) {
+        let Some(entry) = self.members.get(&member) else { return };
+        let slot = entry.peer.slot;
+        self.note(Happening::Left {
+            member,
+            slot,
+            error: error.clone(),
+        });
+        if error.is_none() && !self.finishing {
+            self.finishing = true;
+            self.slots.start_no_more();
+            self.log(LogEntry::Finishing);
+        }
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.error = error.map(|error| (self.now, error));
+            slot.cause = slot.error.as_ref().map(|(_, error)| error.clone());
+        }
+        self.take_out(member, "its driver program ended");
+    }
+
+    /// A member is gone, or is made to go.
+    pub(super) fn lose(&mut self, member: MemberId, cause: &str) {
+        let Some(entry) = self.members.get(&member) else { return };
+        let (slot, process) = (entry.peer.slot, entry.process);
+        let known = self.slots.get_mut(slot).and_then(|slot| slot.cause.clone());
+        let cause = known.map_or_else(|| cause.to_owned(), |known| format!("{cause}; {known}"));
+        self.note(Happening::Lost {
+            member,
+            slot,
+            process,
+            cause: cause.clone(),
+        });
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.cause = Some(cause.clone());
+        }
+        self.effects.push(Effect::Kill { slot });
+        self.take_out(member, &cause);
+    }
+
+    fn take_out(&mut self, member: MemberId, cause: &str) {
+        let Some(entry) = self.members.remove(&member) else {
+            return;
+        };
+        self.log(LogEntry::Lost { member });
+        if let Some(connection) = entry.connection {
+            self.connections.remove(&connection);
+            self.effects.push(Effect::Close { connection });
+        }
+        self.strikes
+            .retain(|(one, other), _| *one != member && *other != member);
+        self.vacate(entry.peer.slot);
+        if !self.is_active(member) {
+            return;
+        }
+        let cause = format!("{member} (slot {}) is gone: {cause}", entry.peer.slot);
+        let at = self.now;
+        self.loss.get_or_insert(Loss { at, cause });
+        if let Some(action) = &mut self.action {
+            action.loss = true;
+        }
+        if self.active().next().is_none() {
+            self.gathering.get_or_insert(self.now);
+        }
+        self.cut();
+    }
+
+    fn vacate(&mut self, slot: u32) {
+        if !self.finishing {
+            self.slots.vacate(slot, self.now);
+        } else if let Some(slot) = self.slots.get_mut(slot) {
+            slot.place = Place::Empty;
+        }
+    }
+
+    /// A process ended. If it was a member, its connection closes too, after the last that it said.
+    pub(super) fn exited(&mut self, slot: u32, cause: String) {
+        self.note(Happening::Exited {
+            slot,
+            cause: cause.clone(),
+        });
+        if self.slots.exited(slot, cause) {
+            self.vacate(slot);
+        }
+    }
+
+    pub(super) fn start_due(&mut self) {
+        let due = self.slots.take_due(self.now, self.others_go_on());
+        for (slot, again) in due {
+            self.note(Happening::Started { slot, again });
+            self.effects.push(Effect::Start { slot });
+        }
+    }
+
+    /// Whether a member has come to the action that the cluster is at: then the program goes on.
+    pub(super) fn others_go_on(&self) -> bool {
+        self.action.is_some() && self.members.values().any(|member| member.arrived)
+    }
+
+    /// What time has brought about. `expected` is when this was to be called.
+    pub(super) fn tick(&mut self, expected: Option<Duration>) {
+        let Options {
+            lease,
+            cut_patience,
+            start_patience,
+            ..
+        } = self.options;
+        if expected.is_some_and(|expected| self.now > expected + lease / 2) {
+            // This process itself was away: what the others have sent is still unread.
+            self.members.values_mut().for_each(|member| member.heard = self.now);
+        }
+        let silent = |member: &Member| member.heard + lease <= self.now;
+        let silent: Vec<MemberId> = self
+            .members
+            .values()
+            .filter(|m| silent(m))
+            .map(|m| m.peer.member)
+            .collect();
+        for member in silent {
+            let known = self
+                .members
+                .get(&member)
+                .is_some_and(|member| member.connection.is_some());
+            let heard = if known {
+                "nothing was heard of it"
+            } else {
+                "it did not come back to the new name node"
+            };
+            self.lose(member, &format!("{heard} for {lease:?}"));
+        }
+        if self
+            .round
+            .as_ref()
+            .and_then(|round| round.cut)
+            .is_some_and(|since| since + cut_patience <= self.now)
+        {
+            for member in self.still_running() {
+                self.lose(
+                    member,
+                    &format!("it did not stop for {cut_patience:?} after a round was cut"),
+                );
+            }
+        }
+        for slot in self.slots.overdue(self.now, start_patience) {
+            if let Some(slot) = self.slots.get_mut(slot) {
+                slot.cause = Some(format!("it was started and did not join for {start_patience:?}"));
+            }
+            self.effects.push(Effect::Kill { slot });
+            self.vacate(slot);
+        }
+    }
+
+    /// The link between two members that live is broken: the same members go on in a new generation, until that has
+    /// not helped too often.
+    pub(super) fn link_failed(&mut self, member: MemberId, generation: u64, peer: MemberId, cause: &str) {
+        let current = generation == self.generation.number && self.is_active(member) && self.is_active(peer);
+        if !current || !self.members.contains_key(&peer) || member == peer {
+            return;
+        }
+        let lasted = self
+            .round
+            .as_ref()
+            .is_some_and(|round| round.began + self.options.lease < self.now);
+        if lasted {
+            self.strikes.clear();
+        }
+        let cause = format!("the link between {member} and {peer} failed: {cause}");
+        let (at, pair) = (self.now, (member.min(peer), member.max(peer)));
+        let strikes = self.strikes.entry(pair).or_default();
+        strikes.insert(generation);
+        let out = strikes.len() >= STRIKES_MAX;
+        self.loss.get_or_insert_with(|| Loss {
+            at,
+            cause: cause.clone(),
+        });
+        self.broken.get_or_insert(cause);
+        if out {
+            let slot = |member: &MemberId| self.members.get(member).map(|member| member.peer.slot);
+            let higher = if slot(&member) > slot(&peer) { member } else { peer };
+            self.lose(higher, &format!("its links failed in {STRIKES_MAX} generations"));
+        }
+        self.cut();
+    }
+
+    pub(super) fn finish_if_over(&mut self) {
+        let comes = self.slots.somebody_comes() && !self.finishing;
+        if self.done || !self.members.is_empty() || comes {
+            return;
+        }
+        let error = self.slots.first_error();
+        let causes = self.slots.causes();
+        let nobody = || format!("no process is left, and none may be started any more; {causes}");
+        let error = if self.finishing {
+            error
+        } else {
+            Some(error.unwrap_or_else(nobody))
+        };
+        let starting = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| matches!(slot.place, Place::Starting(_)));
+        let starting: Vec<u32> = starting.map(|(number, _)| number).collect();
+        self.effects
+            .extend(starting.into_iter().map(|slot| Effect::Kill { slot }));
+        self.note(Happening::Finished { error: error.clone() });
+        self.effects.push(Effect::Finish { error });
+        self.done = true;
+    }
+}

@@ -1,0 +1,580 @@
+//! Actions, their rounds, and the generations in which these run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Action, Effect, NameNode, Round, diverged};
+use crate::cluster::events::Happening;
+use crate::cluster::journal::{Collected, Head, LogEntry};
+use crate::cluster::protocol::{ActionKind, Answer, Generation, Held, LoopState, MemberId, Order, Outcome, Work};
+use crate::cluster::resume::resume;
+use crate::error::EngineError;
+
+impl NameNode {
+    /// A member has come to an action.
+    pub(super) fn arrived(&mut self, member: MemberId, head: Head, held: Held, state: LoopState) {
+        let number = head.action;
+        if number < self.action_number() {
+            return self.answer_again(member, &head);
+        }
+        if number > self.action_number() {
+            let cause = format!(
+                "it came to action {number}, but action {} has no answer yet",
+                self.action_number()
+            );
+            return self.lose(member, &cause);
+        }
+        if let Some(entry) = self.members.get_mut(&member) {
+            (entry.arrived, entry.held, entry.state) = (true, held, state);
+        }
+        match &self.action {
+            None => {
+                self.log(LogEntry::Came(head.clone()));
+                self.action = Some(Action::new(head));
+            }
+            Some(action) if action.head.same(&head) => self.begin_again(member),
+            Some(action) => {
+                let answer = diverged(&action.head, &head);
+                self.answer(answer, BTreeSet::new());
+            }
+        }
+    }
+
+    fn answer_again(&mut self, member: MemberId, head: &Head) {
+        let number = head.action;
+        let Some(first) = usize::try_from(number)
+            .ok()
+            .and_then(|number| self.answered.get(number))
+        else {
+            return;
+        };
+        if !first.same(head) {
+            let answer = diverged(first, head);
+            return self.send(member, Order::Answer { action: number, answer });
+        }
+        let last = number + 1 == self.action_number();
+        if last && self.finished_by.contains(&member) {
+            let answer = Answer::Iterated { result: None };
+            return self.send(member, Order::Answer { action: number, answer });
+        }
+        let connection = self.members.get(&member).and_then(|member| member.connection);
+        if let Some(connection) = connection {
+            self.effects.push(Effect::Recall {
+                connection,
+                action: number,
+            });
+        }
+    }
+
+    /// To a member that found the name node again while a round of its generation runs. It may know of the round or not.
+    fn begin_again(&mut self, member: MemberId) {
+        let Some(round) = &self.round else { return };
+        if !self.is_active(member) || round.ended.contains_key(&member) {
+            return;
+        }
+        let (begin, cut) = (self.begin_order(round), round.cut.is_some());
+        self.send(member, begin);
+        if cut {
+            let order = self.cut_order();
+            self.send(member, order);
+        }
+    }
+
+    /// Whether this is the round that runs.
+    pub(super) fn runs(&self, generation: u64, action: u64, number: u32) -> bool {
+        let current = generation == self.generation.number && action == self.action_number();
+        current && self.round.as_ref().is_some_and(|round| round.number == number)
+    }
+
+    /// A member of the round that runs has ended it.
+    pub(super) fn ended(&mut self, member: MemberId, outcome: Outcome, held: Held) {
+        let rank = self.generation.members.iter().position(|peer| peer.member == member);
+        let (Some(rank), Some(action), Some(round)) = (rank, &mut self.action, &mut self.round) else {
+            return;
+        };
+        if round.ended.contains_key(&member) {
+            return;
+        }
+        let complete = match (outcome, &round.work) {
+            (
+                Outcome::Computed {
+                    complete,
+                    results,
+                    updates,
+                },
+                Work::Compute { .. },
+            ) => {
+                action.collect(Collected {
+                    member,
+                    round: round.number,
+                    results,
+                    updates,
+                });
+                complete
+            }
+            (
+                Outcome::Looped {
+                    finished,
+                    state,
+                    result,
+                },
+                Work::Loop { .. },
+            ) => {
+                action.looped = action.looped.take().or(result);
+                if let Some(entry) = self.members.get_mut(&member) {
+                    entry.state = state;
+                }
+                finished
+            }
+            (Outcome::Failed(error), _) => {
+                round.failed.insert(rank, error);
+                false
+            }
+            _ => return self.lose(member, "it ended a round of another kind than the one that runs"),
+        };
+        round.ended.insert(member, complete);
+        if let Some(entry) = self.members.get_mut(&member) {
+            entry.held = held;
+        }
+        self.stop_if_failed();
+    }
+
+    fn stop_if_failed(&mut self) {
+        let over = self
+            .action
+            .as_ref()
+            .is_some_and(|action| action.bytes > self.options.answer_bytes_max);
+        if over {
+            let answer = self.too_large();
+            self.answer(answer, BTreeSet::new());
+        } else if self.round.as_ref().is_some_and(|round| !round.failed.is_empty()) {
+            self.cut();
+        }
+    }
+
+    fn too_large(&self) -> Answer {
+        let site = self.action.as_ref().map_or("", |action| action.head.site.as_str());
+        let max = self.options.answer_bytes_max;
+        let what = format!("the results of {site} have more than {max} bytes, and every process would get all of them");
+        Answer::Failed(EngineError::invalid(
+            what,
+            "take less, or write the dataset to a store from where it is",
+        ))
+    }
+
+    /// Members that the round waits for.
+    pub(super) fn still_running(&self) -> Vec<MemberId> {
+        let Some(round) = &self.round else { return Vec::new() };
+        self.active()
+            .filter(|member| !round.ended.contains_key(member))
+            .collect()
+    }
+
+    /// Stops the round that runs, if one does. Its generation is over.
+    pub(super) fn cut(&mut self) {
+        let waited_for = self.still_running();
+        let now = self.now;
+        let Some(round) = self.round.as_mut().filter(|round| round.cut.is_none()) else {
+            return;
+        };
+        round.cut = Some(now);
+        let cause = || "a round of it was stopped".to_owned();
+        self.broken.get_or_insert_with(cause);
+        self.log(LogEntry::Cut);
+        for member in waited_for {
+            let order = self.cut_order();
+            self.send(member, order);
+        }
+    }
+
+    fn cut_order(&self) -> Order {
+        let members = self.generation.members.iter().map(|peer| peer.member);
+        let lost = members.filter(|member| !self.members.contains_key(member)).collect();
+        Order::Cut {
+            generation: self.generation.number,
+            lost,
+        }
+    }
+
+    /// Ends the round that runs, if it is over, and begins the next, if it can.
+    pub(super) fn advance(&mut self) {
+        if self.done {
+            return;
+        }
+        if self.round.is_some() {
+            if !self.still_running().is_empty() {
+                return self.cut_to_take_in();
+            }
+            self.conclude();
+        }
+        self.begin_if_ready();
+    }
+
+    /// A loop runs for long: it is cut so that a member which waits can take part.
+    fn cut_to_take_in(&mut self) {
+        let runs = self
+            .round
+            .as_ref()
+            .is_some_and(|round| matches!(round.work, Work::Loop { .. }));
+        let chosen = self.chosen();
+        if let (true, Some(newcomer)) = (runs, chosen.iter().find(|member| !self.is_active(**member))) {
+            self.broken.get_or_insert(format!("{newcomer} is taken in"));
+            self.cut();
+        }
+    }
+
+    fn conclude(&mut self) {
+        let (Some(mut round), Some(action)) = (self.round.take(), &mut self.action) else {
+            return;
+        };
+        let complete = round
+            .ended
+            .iter()
+            .filter(|(member, _)| self.members.contains_key(member))
+            .all(|(_, done)| *done);
+        let whole = round.cut.is_none();
+        if whole {
+            self.strikes.clear();
+        }
+        let survivors = || {
+            round
+                .ended
+                .keys()
+                .copied()
+                .filter(|member| self.members.contains_key(member))
+                .collect()
+        };
+        if let Some((_, error)) = round.failed.pop_first() {
+            return self.answer(Answer::Failed(error), BTreeSet::new());
+        }
+        match (&action.head.kind, &round.work) {
+            (ActionKind::Compute { .. }, _) => {
+                if action.missing().is_empty() {
+                    let answer = action.computed();
+                    return self.answer(answer, BTreeSet::new());
+                }
+                action.fruitless += u32::from(whole);
+            }
+            (ActionKind::Iterate { .. }, Work::Compute { .. }) => {
+                action.placed = whole && complete;
+                action.fruitless += u32::from(whole && !complete);
+            }
+            (ActionKind::Iterate { .. }, Work::Loop { .. }) => {
+                if complete && action.looped.is_some() {
+                    let finished_by = survivors();
+                    let answer = Answer::Iterated {
+                        result: action.looped.clone(),
+                    };
+                    return self.answer(answer, finished_by);
+                }
+                action.fruitless += u32::from(whole);
+            }
+        }
+        if let Some(error) = action.exhausted() {
+            return self.answer(Answer::Failed(error), BTreeSet::new());
+        }
+        let collected = std::mem::take(&mut action.unlogged);
+        if !collected.is_empty() {
+            self.log(LogEntry::Collected(collected));
+        }
+    }
+
+    /// The action is over. A round of it that still runs is stopped by the answer, and so is its generation.
+    pub(super) fn answer(&mut self, answer: Answer, finished_by: BTreeSet<MemberId>) {
+        let Some(action) = self.action.take() else { return };
+        if self.round.take().is_some_and(|round| round.cut.is_none()) {
+            self.broken
+                .get_or_insert_with(|| "a round of it was stopped by an answer".to_owned());
+            self.log(LogEntry::Cut);
+        }
+        let number = action.head.action;
+        let error = match &answer {
+            Answer::Failed(error) => Some(error.to_string()),
+            _ => None,
+        };
+        self.log(LogEntry::answered(action.head.clone(), &finished_by, answer.clone()));
+        let (site, rounds) = (action.head.site.clone(), action.round_next);
+        self.note(Happening::Answered {
+            action: number,
+            site,
+            rounds,
+            error,
+        });
+        self.answered.push(action.head);
+        for member in self.all_arrived() {
+            let alone = finished_by.contains(&member);
+            let answer = if alone {
+                Answer::Iterated { result: None }
+            } else {
+                answer.clone()
+            };
+            self.send(member, Order::Answer { action: number, answer });
+        }
+        for member in self.members.values_mut() {
+            (member.arrived, member.state) = (false, LoopState::default());
+        }
+        self.finished_by = finished_by;
+    }
+
+    fn all_arrived(&self) -> Vec<MemberId> {
+        let arrived = self.members.values().filter(|member| member.arrived);
+        arrived.map(|member| member.peer.member).collect()
+    }
+
+    /// The members of the next generation, by slot: those of the last that live, and of those that wait as many as
+    /// there are places.
+    fn chosen(&self) -> Vec<MemberId> {
+        let slot = |member: &MemberId| self.members.get(member).map(|member| member.peer.slot);
+        let mut chosen: Vec<MemberId> = self.active().collect();
+        let mut waiting = self.all_arrived();
+        waiting.retain(|member| !self.is_active(*member));
+        waiting.sort_by_key(slot);
+        chosen.extend(waiting);
+        chosen.truncate(self.options.processes as usize);
+        chosen.sort_by_key(slot);
+        chosen
+    }
+
+    fn begin_if_ready(&mut self) {
+        let Some(action) = &self.action else { return };
+        if self.finishing {
+            let answer = others_ended(&action.head);
+            return self.answer(answer, BTreeSet::new());
+        }
+        let chosen = self.chosen();
+        let here = |member: &MemberId| self.members.get(member).is_some_and(|member| member.arrived);
+        if chosen.is_empty() || !chosen.iter().all(here) || self.waits_for_more(chosen.len()) {
+            return;
+        }
+        self.change_generation(&chosen);
+        self.begin();
+    }
+
+    /// Whether it is too early to go on with so few.
+    fn waits_for_more(&self, here: usize) -> bool {
+        let coming = self.slots.somebody_comes() || self.members.values().any(|member| !member.arrived);
+        let patient = self.patience_ends().any(|end| end > self.now);
+        here < self.options.processes as usize && coming && patient
+    }
+
+    /// When waiting for more members ends.
+    pub(super) fn patience_ends(&self) -> impl Iterator<Item = Duration> + use<> {
+        let nobody_active = self.active().next().is_none();
+        let gathering = nobody_active.then(|| self.gathering.unwrap_or_default() + self.options.start_patience);
+        let grace = self
+            .loss
+            .as_ref()
+            .filter(|_| !nobody_active)
+            .map(|loss| loss.at + self.options.grace);
+        [gathering, grace].into_iter().flatten()
+    }
+
+    fn change_generation(&mut self, chosen: &[MemberId]) {
+        let last: Vec<MemberId> = self.generation.members.iter().map(|peer| peer.member).collect();
+        if last == chosen && self.broken.is_none() {
+            return;
+        }
+        let peers = chosen
+            .iter()
+            .filter_map(|member| Some(self.members.get(member)?.peer.clone()));
+        let members: Vec<_> = peers.collect();
+        let slots = members.iter().map(|peer| peer.slot).collect();
+        self.generation = Generation {
+            number: self.generation.number + 1,
+            members,
+        };
+        if let Some(action) = &mut self.action {
+            action.placed = false;
+        }
+        self.log(LogEntry::Generation(self.generation.clone()));
+        let broken = self.broken.take();
+        let cause = match &self.loss {
+            Some(loss) => loss.cause.clone(),
+            None => broken.unwrap_or_else(|| "other members are there".to_owned()),
+        };
+        let (number, processes) = (self.generation.number, self.options.processes);
+        self.note(Happening::Generation {
+            number,
+            slots,
+            processes,
+            cause,
+            micros: self.micros_since_loss(),
+        });
+        self.gathering = None;
+    }
+
+    fn begin(&mut self) {
+        let Some(action) = &mut self.action else { return };
+        let ranks = self
+            .generation
+            .members
+            .iter()
+            .filter_map(|peer| self.members.get(&peer.member));
+        let work = match action.head.kind {
+            ActionKind::Iterate { first_step, .. } if action.placed => {
+                let states: Vec<LoopState> = ranks.map(|member| member.state.clone()).collect();
+                let (version, source) = resume(&states, first_step);
+                Work::Loop {
+                    version,
+                    source,
+                    states,
+                }
+            }
+            _ => Work::Compute {
+                finished: action.results.keys().copied().collect(),
+                held: ranks.map(|member| member.held.clone()).collect(),
+            },
+        };
+        let number = action.round_next;
+        let recovery = action.recovery(&work);
+        action.begin(&work);
+        let round = Round::new(number, work, self.now);
+        self.log(LogEntry::Began {
+            round: number,
+            work: round.work.clone(),
+        });
+        for member in self.active().collect::<Vec<_>>() {
+            let order = self.begin_order(&round);
+            self.send(member, order);
+        }
+        if let Some(recovery) = recovery {
+            let micros = self.micros_since_loss();
+            self.note(recovery.since(micros));
+        }
+        if !matches!((&self.action, &round.work), (Some(action), Work::Compute { .. }) if action.is_iterate()) {
+            self.loss = None;
+        }
+        self.round = Some(round);
+    }
+
+    fn begin_order(&self, round: &Round) -> Order {
+        Order::Begin {
+            generation: self.generation.clone(),
+            action: self.action_number(),
+            round: round.number,
+            work: round.work.clone(),
+        }
+    }
+}
+
+impl Round {
+    pub(super) fn new(number: u32, work: Work, began: Duration) -> Self {
+        Self {
+            number,
+            work,
+            began,
+            ended: BTreeMap::new(),
+            cut: None,
+            failed: BTreeMap::new(),
+        }
+    }
+}
+
+impl Action {
+    fn is_iterate(&self) -> bool {
+        matches!(self.head.kind, ActionKind::Iterate { .. })
+    }
+
+    fn wanted(&self) -> &[u64] {
+        match &self.head.kind {
+            ActionKind::Compute { wanted, .. } => wanted,
+            ActionKind::Iterate { .. } => &[],
+        }
+    }
+
+    fn missing(&self) -> Vec<u64> {
+        let wanted: BTreeSet<u64> = self.wanted().iter().copied().collect();
+        wanted
+            .into_iter()
+            .filter(|partition| !self.results.contains_key(partition))
+            .collect()
+    }
+
+    /// Takes in what a member gave in a round, once. The first result of a partition counts.
+    pub(super) fn collect(&mut self, part: Collected) {
+        if !self.counted.insert((part.member, part.round)) {
+            return;
+        }
+        let wanted: BTreeSet<u64> = self.wanted().iter().copied().collect();
+        let new = |(partition, _): &(u64, Bytes)| wanted.contains(partition) && !self.results.contains_key(partition);
+        let results: Vec<(u64, Bytes)> = part.results.into_iter().filter(new).collect();
+        let bytes = results
+            .iter()
+            .map(|(_, result)| result)
+            .chain(&part.updates)
+            .map(Bytes::len)
+            .sum::<usize>();
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.results.extend(results.iter().cloned());
+        self.updates.extend(part.updates.iter().cloned());
+        self.unlogged.push(Collected { results, ..part });
+    }
+
+    /// Its next round begins.
+    pub(super) fn begin(&mut self, work: &Work) {
+        self.round_next = self.round_next.saturating_add(1);
+        self.loss = false;
+        self.loop_begun |= matches!(work, Work::Loop { .. });
+    }
+
+    /// What a round that is about to begin is, if it makes up for a loss.
+    fn recovery(&self, work: &Work) -> Option<Happening> {
+        let action = self.head.action;
+        match work {
+            Work::Compute { .. } if self.loss && !self.is_iterate() => {
+                let (missing, all) = (self.missing().len() as u64, self.wanted().len() as u64);
+                Some(Happening::Recomputed {
+                    action,
+                    partitions: missing,
+                    partitions_all: all,
+                    micros: None,
+                })
+            }
+            Work::Loop { version, .. } if self.loop_begun => Some(Happening::Resumed {
+                action,
+                version: *version,
+                micros: None,
+            }),
+            _ => None,
+        }
+    }
+
+    fn computed(&self) -> Answer {
+        let results = self
+            .results
+            .iter()
+            .map(|(partition, result)| (*partition, result.clone()));
+        Answer::Computed {
+            results: results.collect(),
+            updates: self.updates.clone(),
+        }
+    }
+
+    /// The error of an action that gets nowhere although nobody is lost.
+    fn exhausted(&self) -> Option<EngineError> {
+        let (ActionKind::Compute {
+            dataset, rounds_max, ..
+        }
+        | ActionKind::Iterate {
+            dataset, rounds_max, ..
+        }) = &self.head.kind;
+        let partitions = self.missing().into_iter().map(|partition| partition as usize).collect();
+        (self.fruitless > *rounds_max).then(|| EngineError::RecoveryExhausted {
+            dataset: *dataset,
+            partitions,
+            rounds: self.fruitless as usize,
+        })
+    }
+}
+
+/// The answer to an action that only some of the driver programs come to.
+fn others_ended(head: &Head) -> Answer {
+    let what = format!(
+        "the driver programs diverged: one process has ended its program, another is at action {}, {}",
+        head.action, head.site
+    );
+    let remedy = "every process must call the same actions: look for an action behind a condition that differs";
+    Answer::Failed(EngineError::invalid(what, remedy))
+}

@@ -1,0 +1,189 @@
+//! The places of a cluster, and the processes that are started to fill them.
+
+use std::time::Duration;
+
+use crate::cluster::protocol::MemberId;
+
+/// The first delay of a restart that is not immediate.
+const DELAY_MIN: Duration = Duration::from_millis(100);
+/// The longest delay, and how long a process must live for its slot to start afresh.
+const DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// All places, and what may still be started.
+#[derive(Debug)]
+pub(super) struct Slots {
+    list: Vec<Slot>,
+    restarts_left: u32,
+}
+
+/// One place.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) place: Place,
+    /// Processes started for it, and those that ended. Equal if none runs.
+    started: u64,
+    exited: u64,
+    /// Since when its last process was there.
+    since: Duration,
+    /// Processes that ended soon, in a row.
+    short_lives: u32,
+    /// What is known of the end of its last process.
+    pub(super) cause: Option<String>,
+    /// The error that its last process ended with, and when.
+    pub(super) error: Option<(Duration, String)>,
+}
+
+/// Who is in a place.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nobody, and nobody will come unasked.
+    #[default]
+    Empty,
+    /// A process is to be started at this time.
+    Due(Duration),
+    /// A process was started at this time and has not joined.
+    Starting(Duration),
+    /// A member that lives.
+    Filled(MemberId),
+}
+
+impl Slots {
+    pub(super) fn new(count: u32, restarts_max: u32) -> Self {
+        let list = (0..count).map(|_| Slot::default()).collect();
+        Self {
+            list,
+            restarts_left: restarts_max,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.list.get_mut(slot as usize)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        (0..).zip(&self.list)
+    }
+
+    /// The slot for a newcomer: the one it asks for, or else one for which nothing was started, or else any free one.
+    pub(super) fn free(&self, asked: Option<u32>) -> Option<u32> {
+        let vacant = |slot: &Slot| !matches!(slot.place, Place::Filled(_));
+        let asked = asked.filter(|asked| self.list.get(*asked as usize).is_some_and(vacant));
+        let unexpected = |slot: &Slot| vacant(slot) && !matches!(slot.place, Place::Starting(_));
+        let first = |free: &dyn Fn(&Slot) -> bool| self.iter().find(|(_, slot)| free(slot)).map(|(number, _)| number);
+        asked.or_else(|| first(&unexpected)).or_else(|| first(&vacant))
+    }
+
+    pub(super) fn fill(&mut self, slot: u32, member: MemberId, now: Duration) {
+        if let Some(slot) = self.get_mut(slot) {
+            slot.place = Place::Filled(member);
+            slot.since = now;
+            slot.error = None;
+            slot.cause = None;
+        }
+    }
+
+    /// Its process is gone. Another is started, now or later, if the budget allows it.
+    pub(super) fn vacate(&mut self, slot: u32, now: Duration) {
+        let budget = self.restarts_left;
+        let Some(slot) = self.get_mut(slot) else { return };
+        if now.saturating_sub(slot.since) >= DELAY_MAX {
+            slot.short_lives = 0;
+        }
+        let mut delay = match slot.short_lives {
+            0 => Duration::ZERO,
+            lives => DELAY_MIN.saturating_mul(1 << (lives - 1).min(16)).min(DELAY_MAX),
+        };
+        if slot.error.is_some() {
+            delay = delay.max(DELAY_MIN);
+        }
+        slot.short_lives = slot.short_lives.saturating_add(1);
+        slot.place = if budget > 0 {
+            Place::Due(now + delay)
+        } else {
+            Place::Empty
+        };
+        self.restarts_left = budget.saturating_sub(1);
+    }
+
+    /// Counts an exit; whether the process that ended is one that had not joined.
+    pub(super) fn exited(&mut self, slot: u32, cause: String) -> bool {
+        let Some(slot) = self.get_mut(slot) else { return false };
+        slot.exited += 1;
+        slot.cause = Some(cause);
+        matches!(slot.place, Place::Starting(_)) && slot.exited >= slot.started
+    }
+
+    /// Slots for which a process is to be started by now; those that ended with an error only if others go on.
+    pub(super) fn take_due(&mut self, now: Duration, others_go_on: bool) -> Vec<(u32, bool)> {
+        let mut due = Vec::new();
+        for (number, slot) in (0..).zip(&mut self.list) {
+            let held = slot.error.is_some() && !others_go_on;
+            if !held && matches!(slot.place, Place::Due(at) if at <= now) {
+                due.push((number, slot.started > 0));
+                slot.place = Place::Starting(now);
+                slot.since = now;
+                slot.started += 1;
+            }
+        }
+        due
+    }
+
+    /// Plans a process for every place in which nobody is; these are not counted as restarts.
+    pub(super) fn schedule(&mut self, at: Duration) {
+        for slot in &mut self.list {
+            if slot.place == Place::Empty {
+                slot.place = Place::Due(at);
+            }
+        }
+    }
+
+    /// Plans no further process.
+    pub(super) fn start_no_more(&mut self) {
+        for slot in &mut self.list {
+            if matches!(slot.place, Place::Due(_)) {
+                slot.place = Place::Empty;
+            }
+        }
+    }
+
+    /// Slots whose process has not joined for `patience`.
+    pub(super) fn overdue(&self, now: Duration, patience: Duration) -> Vec<u32> {
+        let late = |slot: &Slot| matches!(slot.place, Place::Starting(since) if since + patience <= now);
+        self.iter()
+            .filter(|(_, slot)| late(slot))
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    /// Whether a process may still come by itself to a slot that nobody is in.
+    pub(super) fn somebody_comes(&self) -> bool {
+        let comes = |slot: &Slot| match slot.place {
+            Place::Due(_) => slot.error.is_none(),
+            Place::Starting(_) => true,
+            Place::Empty | Place::Filled(_) => false,
+        };
+        self.list.iter().any(comes)
+    }
+
+    pub(super) fn wake_at(&self, patience: Duration, others_go_on: bool) -> Option<Duration> {
+        let time = |slot: &Slot| match slot.place {
+            Place::Due(at) => (slot.error.is_none() || others_go_on).then_some(at),
+            Place::Starting(since) => Some(since + patience),
+            Place::Empty | Place::Filled(_) => None,
+        };
+        self.list.iter().filter_map(time).min()
+    }
+
+    /// The error that a process ended with first, of those that nobody came after.
+    pub(super) fn first_error(&self) -> Option<String> {
+        let errors = self.list.iter().filter_map(|slot| slot.error.as_ref());
+        errors.min_by_key(|(at, _)| *at).map(|(_, error)| error.clone())
+    }
+
+    /// What is known of the end of the processes, for people.
+    pub(super) fn causes(&self) -> String {
+        let cause = |(number, slot): (u32, &Slot)| Some(format!("slot {number}: {}", slot.cause.as_ref()?));
+        let causes: Vec<String> = self.iter().filter_map(cause).collect();
+        causes.join("; ")
+    }
+}

@@ -1,0 +1,177 @@
+//! A name node with all that belongs to it: its children, their output, its journal, and what people hear of it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::cluster::chaos::Chaos;
+use crate::cluster::children::Children;
+use crate::cluster::events::ClusterEvent;
+use crate::cluster::handshake::Credentials;
+use crate::cluster::journal::{Journal, LogEntry};
+use crate::cluster::launch::{LaunchError, NameNodeOptions};
+use crate::cluster::name_node::Options;
+use crate::cluster::output::Output;
+use crate::cluster::protocol::Address;
+use crate::cluster::server::{Notes, Server, Setup, Spawner};
+use crate::cluster::socket::Listener;
+use crate::config::Config;
+
+/// Runs a name node, and its children if it has any, until the program has ended in all processes. Errors go to
+/// standard error.
+pub fn run_name_node(options: NameNodeOptions) -> ExitCode {
+    let outcome = run(options).map_err(|error| error.to_string());
+    match outcome.and_then(|outcome| outcome) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
+    let NameNodeOptions {
+        config,
+        listen,
+        secrets,
+        folder,
+        recipe_for,
+    } = options;
+    let listener = bind(&listen)?;
+    let address = listener.address();
+    let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default())?;
+    let journal = journal(folder.as_deref())?;
+    let notes = notes(&config)?;
+    if recipe_for.is_none() {
+        notice(&address);
+    }
+    let (exits, ended) = std::sync::mpsc::channel();
+    let output = Arc::new(Output::standard());
+    let children = recipe_for.map(|recipe_for| {
+        let recipe = move |slot, life| recipe_for(&address, slot, life);
+        let exited = move |exited: crate::cluster::children::Exited| {
+            // A name node that has ended need not know.
+            let _ = exits.send((exited.slot, exited.cause));
+        };
+        Children::new(recipe, Arc::clone(&output), exited).map(Arc::new)
+    });
+    let children = children.transpose().map_err(LaunchError::Start)?;
+    if let Some(children) = &children {
+        children.end_with_signals(|| {}).map_err(LaunchError::Start)?;
+    }
+    let server = Server::start(Setup {
+        listener,
+        credentials: Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint()),
+        options: decisions(&config),
+        journal,
+        spawner: Box::new(Offspring(children.clone())),
+        notes,
+        chaos: chaos.plan_for_name_node(),
+    });
+    let server = server.map_err(LaunchError::Start)?;
+    let handle = server.handle();
+    let forwarding = std::thread::Builder::new().name("distdl-exits".into());
+    let forwarding = forwarding.spawn(move || {
+        for (slot, cause) in ended {
+            handle.exited(slot, cause);
+        }
+    });
+    forwarding.map(drop).map_err(LaunchError::Start)?;
+    let outcome = server.wait();
+    if let Some(children) = &children {
+        if outcome.is_err() {
+            children.kill_all();
+        }
+        children.wait_all();
+    }
+    let written = output
+        .close()
+        .map_err(|error| format!("cannot write the output: {error}"));
+    Ok(outcome.and(written))
+}
+
+fn bind(address: &Address) -> Result<Listener, LaunchError> {
+    let bound = match address {
+        Address::Local(_) => Listener::bind_local(),
+        Address::Tcp(address) => Listener::bind_tcp(*address, None),
+    };
+    bound.map_err(|error| LaunchError::Listen {
+        address: address.clone(),
+        message: error.to_string(),
+    })
+}
+
+fn journal(folder: Option<&Path>) -> Result<(Journal, Vec<LogEntry>), LaunchError> {
+    let journal = match folder {
+        Some(folder) => Journal::open(folder),
+        None => Journal::temporary().map(|journal| (journal, Vec::new())),
+    };
+    journal.map_err(|error| LaunchError::Record(error.to_string()))
+}
+
+/// What the configuration says of a cluster.
+fn decisions(config: &Config) -> Options {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Options {
+        processes: count(config.processes),
+        spares: count(config.spares),
+        lease: config.lease,
+        grace: config.grace,
+        restarts_max: config.restarts,
+        ..Options::default()
+    }
+}
+
+/// Writes what happens to the file of events, and a sentence to standard error where a person should hear of it.
+fn notes(config: &Config) -> Result<Notes, LaunchError> {
+    let failed = |path: &Path, error: &io::Error| {
+        LaunchError::Record(format!(
+            "cannot write the events to {}: {error}; name another file with `--events`",
+            path.display()
+        ))
+    };
+    let file = config
+        .events
+        .as_ref()
+        .map(|path| File::create(path).map_err(|error| failed(path, &error)));
+    let mut file = file.transpose()?;
+    Ok(Box::new(move |event: ClusterEvent| {
+        if let Some(sentence) = event.sentence() {
+            eprintln!("{sentence}");
+        }
+        if let (Some(events), Ok(line)) = (&mut file, event.line())
+            && let Err(error) = writeln!(events, "{line}")
+        {
+            eprintln!("the file of events cannot be written any more: {error}");
+            file = None;
+        }
+    }))
+}
+
+/// Tells people where processes can find a name node that starts none itself.
+fn notice(address: &Address) {
+    if let Address::Tcp(address) = address {
+        eprintln!("name node at {address}");
+    }
+}
+
+/// The processes that a name node starts; none if others start them.
+struct Offspring(Option<Arc<Children>>);
+
+impl Spawner for Offspring {
+    fn start(&mut self, slot: u32) -> io::Result<()> {
+        match &self.0 {
+            Some(children) => children.start(slot).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn kill(&mut self, slot: u32) {
+        if let Some(children) = &self.0 {
+            children.kill(slot);
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The name node's shell: sockets, clock and journal around the state machine in `name_node`.
+//!
+//! One thread runs the state machine, one accepts connections, and each connection has one thread that reads reports
+//! and one that writes orders, so that a slow member holds nobody up. Nothing polls: the state machine says when it
+//! wants to be woken.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::cluster::chaos::{ChaosPlan, Point};
+use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::cluster::events::ClusterEvent;
+use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, Mine, Purpose};
+use crate::cluster::journal::{Journal, LogEntry};
+use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
+use crate::cluster::protocol::{Order, Report};
+use crate::cluster::socket::{Listener, Socket};
+
+/// Connections that may shake hands at the same time.
+const HANDSHAKES_MAX: usize = 64;
+
+/// Orders that may wait for one member before it counts as lost.
+const ORDERS_MAX: usize = 1024;
+
+/// Starts and ends the processes of slots.
+pub trait Spawner: Send {
+    /// Starts a process for a slot.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    fn start(&mut self, slot: u32) -> io::Result<()>;
+
+    /// Ends the process of a slot, if it is still there.
+    fn kill(&mut self, slot: u32);
+}
+
+/// Hears of what happens.
+pub type Notes = Box<dyn FnMut(ClusterEvent) + Send>;
+
+/// What a name node is made of.
+pub struct Setup {
+    /// Where processes find it.
+    pub listener: Listener,
+    /// Whom it lets in.
+    pub credentials: Credentials,
+    /// How it decides.
+    pub options: Options,
+    /// What it remembers, and what it finds there.
+    pub journal: (Journal, Vec<LogEntry>),
+    /// Starts processes.
+    pub spawner: Box<dyn Spawner>,
+    /// Hears of what happens.
+    pub notes: Notes,
+    /// Faults that are planned for the name node itself.
+    pub chaos: ChaosPlan,
+}
+
+/// A running name node.
+pub struct Server {
+    handle: ServerHandle,
+    listener: Arc<Listener>,
+    machine: JoinHandle<Result<(), String>>,
+}
+
+/// Tells a name node what happens beside its connections.
+#[derive(Clone)]
+pub struct ServerHandle(Sender<Input>);
+
+impl ServerHandle {
+    /// A process that was started for a slot has ended.
+    pub fn exited(&self, slot: u32, cause: String) {
+        // A name node that has ended need not know.
+        let _ = self.0.send(Input::Event(Event::Exited { slot, cause }));
+    }
+
+    /// Ends the name node as if it had been killed: nobody is told.
+    pub fn vanish(&self) {
+        let _ = self.0.send(Input::Vanish);
+    }
+}
+
+enum Input {
+    Event(Event),
+    Connected(ConnectionId, Connection),
+    Vanish,
+}
+
+impl Server {
+    /// Starts a name node.
+    ///
+    /// # Errors
+    /// If threads cannot be started.
+    pub fn start(setup: Setup) -> io::Result<Self> {
+        let (sender, inputs) = channel();
+        let handle = ServerHandle(sender.clone());
+        let listener = Arc::new(setup.listener);
+        let accepting = Acceptor {
+            listener: Arc::clone(&listener),
+            credentials: setup.credentials,
+            inputs: sender,
+            shaking: AtomicUsize::new(0),
+            connections: AtomicU64::new(0),
+        };
+        let accepting = Arc::new(accepting);
+        spawn("name-accept", move || accepting.run())?;
+        let (journal, entries) = setup.journal;
+        let machine = Machine {
+            node: NameNode::recover(setup.options, entries, Duration::ZERO),
+            journal,
+            spawner: setup.spawner,
+            notes: setup.notes,
+            chaos: setup.chaos,
+            connections: HashMap::new(),
+            started: Instant::now(),
+            handle: handle.clone(),
+        };
+        let closing = Arc::clone(&listener);
+        let machine = spawn("name-node", move || {
+            let outcome = machine.run(&inputs);
+            closing.close();
+            outcome
+        })?;
+        Ok(Self {
+            handle,
+            listener,
+            machine,
+        })
+    }
+
+    /// A handle that outlives this.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Waits until the cluster has ended.
+    ///
+    /// # Errors
+    /// Why it ended, if that was not the end of its program.
+    pub fn wait(self) -> Result<(), String> {
+        let outcome = self.machine.join();
+        self.listener.close();
+        outcome.unwrap_or_else(|_| Err("the name node panicked; its message is on standard error".to_owned()))
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(format!("distdl-{name}")).spawn(run)
+}
+
+/// Lets processes in.
+struct Acceptor {
+    listener: Arc<Listener>,
+    credentials: Credentials,
+    inputs: Sender<Input>,
+    shaking: AtomicUsize,
+    connections: AtomicU64,
+}
+
+impl Acceptor {
+    fn run(self: Arc<Self>) {
+        while let Ok(socket) = self.listener.accept() {
+            if self.shaking.fetch_add(1, Ordering::SeqCst) >= HANDSHAKES_MAX {
+                self.shaking.fetch_sub(1, Ordering::SeqCst);
+                tracing::warn!("a connection was turned away: too many at once");
+                continue;
+            }
+            let acceptor = Arc::clone(&self);
+            let started = spawn("name-read", move || acceptor.serve(socket));
+            if started.is_err() {
+                self.shaking.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// One connection from its handshake to its end.
+    fn serve(&self, socket: Socket) {
+        let mine = Mine {
+            purpose: Purpose::Control,
+            generation: 0,
+            member: None,
+            peer: None,
+            time_max: HANDSHAKE_TIME_MAX,
+        };
+        let shaken = handshake::accept(&socket, &self.credentials, &mine, |_| Ok(()));
+        self.shaking.fetch_sub(1, Ordering::SeqCst);
+        if let Err(refused) = shaken {
+            return tracing::warn!("a connection was turned away: {refused}");
+        }
+        let connection = ConnectionId(self.connections.fetch_add(1, Ordering::SeqCst));
+        let Ok(writing) = socket.try_clone().and_then(Connection::open) else {
+            return;
+        };
+        if self.inputs.send(Input::Connected(connection, writing)).is_err() {
+            return socket.shutdown();
+        }
+        let mut bytes_max = JOIN_BYTES_MAX;
+        loop {
+            let report = match control::receive::<Report>(&socket, bytes_max) {
+                Ok(Some(report)) => report,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!("a control connection failed: {error}");
+                    break;
+                }
+            };
+            bytes_max = MESSAGE_BYTES_MAX;
+            if self
+                .inputs
+                .send(Input::Event(Event::Reported { connection, report }))
+                .is_err()
+            {
+                break;
+            }
+        }
+        socket.shutdown();
+        let _ = self.inputs.send(Input::Event(Event::Disconnected { connection }));
+    }
+}
+
+/// The writing side of a connection. Dropped, it closes the connection once everything is written.
+struct Connection {
+    orders: SyncSender<Order>,
+    socket: Socket,
+}
+
+impl Connection {
+    fn open(socket: Socket) -> io::Result<Self> {
+        let writing = socket.try_clone()?;
+        let (orders, received) = sync_channel::<Order>(ORDERS_MAX);
+        spawn("name-write", move || {
+            while let Ok(order) = received.recv() {
+                if control::send(&writing, &order, MESSAGE_BYTES_MAX).is_err() {
+                    break;
+                }
+            }
+            writing.shutdown();
+        })?;
+        Ok(Self { orders, socket })
+    }
+
+    fn send(&self, order: Order) {
+        if let Err(TrySendError::Full(_)) = self.orders.try_send(order) {
+            // Its reader reports the end.
+            self.socket.shutdown();
+        }
+    }
+}
+
+struct Machine {
+    node: NameNode,
+    journal: Journal,
+    spawner: Box<dyn Spawner>,
+    notes: Notes,
+    chaos: ChaosPlan,
+    connections: HashMap<ConnectionId, Connection>,
+    started: Instant,
+    handle: ServerHandle,
+}
+
+impl Machine {
+    fn run(mut self, inputs: &Receiver<Input>) -> Result<(), String> {
+        let effects = self.node.start(self.started.elapsed());
+        let mut outcome = self.carry_out(effects);
+        while outcome.is_none() {
+            let event = match self.next(inputs) {
+                Some(Input::Connected(id, connection)) => {
+                    self.connections.insert(id, connection);
+                    continue;
+                }
+                Some(Input::Vanish) => {
+                    self.connections
+                        .values()
+                        .for_each(|connection| connection.socket.shutdown());
+                    return Err("it was killed".to_owned());
+                }
+                Some(Input::Event(event)) => event,
+                None => Event::Tick,
+            };
+            self.suffer(&event);
+            let now = self.started.elapsed();
+            let effects = self.node.handle(now, event);
+            outcome = self.carry_out(effects);
+        }
+        outcome.unwrap_or(Ok(()))
+    }
+
+    /// The next input; none if the state machine wants to be woken first.
+    fn next(&self, inputs: &Receiver<Input>) -> Option<Input> {
+        let now = self.started.elapsed();
+        match self.node.wake_at() {
+            // This holds a sender, so the channel stays open.
+            None => inputs.recv().ok(),
+            Some(at) => match inputs.recv_timeout(at.saturating_sub(now)) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            },
+        }
+    }
+
+    /// Faults that are planned for the name node.
+    fn suffer(&self, event: &Event) {
+        if let Event::Reported {
+            report: Report::Heartbeat { step: Some(step) },
+            ..
+        } = event
+            && let Some(fault) = self.chaos.fires(Point::Step(*step))
+        {
+            fault.carry_out();
+        }
+    }
+
+    /// Carries out effects in their order; the outcome, once the cluster has ended.
+    fn carry_out(&mut self, effects: Vec<Effect>) -> Option<Result<(), String>> {
+        for effect in effects {
+            match effect {
+                Effect::Send { connection, order } => self.send(connection, order),
+                Effect::Recall { connection, action } => match self.journal.answer(action) {
+                    Ok(answer) => self.send(connection, Order::Answer { action, answer }),
+                    Err(error) => return Some(Err(error.to_string())),
+                },
+                Effect::Close { connection } => drop(self.connections.remove(&connection)),
+                Effect::Start { slot } => {
+                    if let Err(error) = self.spawner.start(slot) {
+                        self.handle.exited(slot, format!("could not be started: {error}"));
+                    }
+                }
+                Effect::Kill { slot } => self.spawner.kill(slot),
+                Effect::Log(entry) => {
+                    if let Err(error) = self.journal.append(&entry) {
+                        return Some(Err(error.to_string()));
+                    }
+                }
+                Effect::Note(event) => (self.notes)(event),
+                Effect::Finish { error } => return Some(error.map_or(Ok(()), Err)),
+            }
+        }
+        None
+    }
+
+    fn send(&self, connection: ConnectionId, order: Order) {
+        if let Some(connection) = self.connections.get(&connection) {
+            connection.send(order);
+        }
+    }
+}

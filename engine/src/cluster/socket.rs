@@ -1,0 +1,348 @@
+//! How processes reach each other: a Unix socket that leaves no file on one host, TCP between hosts.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
+#[cfg(target_os = "linux")]
+use std::os::unix::net::UnixListener;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::protocol::Address;
+
+/// Asked of the kernel for each direction of a Unix socket, in bytes; it gives what it is allowed to. Those of TCP are
+/// left alone: the kernel adapts them to the path, and stops doing so once they are set.
+#[cfg(unix)]
+const LOCAL_BUFFER_BYTES: usize = 4 << 20;
+/// How long [`Listener::close`] tries to reach its own `accept`.
+const WAKE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A connected stream of bytes. All operations take `&self`: one thread may read while another writes and a third
+/// shuts it down.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over the network; small frames are sent at once.
+    Tcp(TcpStream),
+    /// On this host.
+    #[cfg(unix)]
+    Local(UnixStream),
+}
+
+impl Socket {
+    fn tcp(stream: TcpStream) -> Self {
+        // Without it small frames are only slower. Some systems refuse it on a connection that is gone already.
+        let _ = stream.set_nodelay(true);
+        Self::Tcp(stream)
+    }
+
+    #[cfg(unix)]
+    fn local(stream: UnixStream) -> Self {
+        let socket = SockRef::from(&stream);
+        // Larger buffers save switches between the two processes; smaller ones are only slower.
+        let _ = socket.set_send_buffer_size(LOCAL_BUFFER_BYTES);
+        let _ = socket.set_recv_buffer_size(LOCAL_BUFFER_BYTES);
+        Self::Local(stream)
+    }
+
+    /// Another handle of the same connection.
+    ///
+    /// # Errors
+    /// If the process has too many open files.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
+            #[cfg(unix)]
+            Self::Local(stream) => stream.try_clone().map(Self::Local),
+        }
+    }
+
+    /// Ends the connection in both directions, for all its handles: reads and writes that are blocked return. What was
+    /// closed already stays so.
+    pub fn shutdown(&self) {
+        // Fails only if the connection is gone already, which is what was wanted.
+        let _ = SockRef::from(self).shutdown(Shutdown::Both);
+    }
+
+    /// Tells the peer that nothing more will be sent; what it sends can still be read.
+    pub fn shutdown_write(&self) {
+        let _ = SockRef::from(self).shutdown(Shutdown::Write);
+    }
+
+    /// Limits each read; one that takes longer fails with `WouldBlock` or `TimedOut`. `None` waits for ever.
+    ///
+    /// # Errors
+    /// For a limit of zero, or if the connection is gone.
+    pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(limit),
+            #[cfg(unix)]
+            Self::Local(stream) => stream.set_read_timeout(limit),
+        }
+    }
+
+    /// As [`Self::set_read_timeout`], for writes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_write_timeout(limit),
+            #[cfg(unix)]
+            Self::Local(stream) => stream.set_write_timeout(limit),
+        }
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Socket {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Local(stream) => stream.as_fd(),
+        }
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsSocket for Socket {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_socket(),
+        }
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => (&*stream).read(buffer),
+            #[cfg(unix)]
+            Socket::Local(stream) => (&*stream).read(buffer),
+        }
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => (&*stream).write(bytes),
+            #[cfg(unix)]
+            Socket::Local(stream) => (&*stream).write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => (&*stream).write_vectored(pieces),
+            #[cfg(unix)]
+            Socket::Local(stream) => (&*stream).write_vectored(pieces),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Two ends of one connection within this process.
+///
+/// # Errors
+/// If the process has too many open files.
+#[cfg(unix)]
+pub fn pair() -> io::Result<(Socket, Socket)> {
+    let (left, right) = UnixStream::pair()?;
+    Ok((Socket::local(left), Socket::local(right)))
+}
+
+/// Bytes from the operating system that nobody can guess: for names, nonces and tokens.
+///
+/// # Errors
+/// If the operating system has none.
+pub fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
+    let mut bytes = [0; COUNT];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    #[cfg(target_os = "linux")]
+    Local(UnixListener),
+}
+
+/// Where connections of others arrive. One thread accepts; any thread closes.
+#[derive(Debug)]
+pub struct Listener {
+    bound: Bound,
+    address: Address,
+    closed: AtomicBool,
+}
+
+impl Listener {
+    /// Listens on this host only: on Linux at a random name in the abstract namespace of Unix sockets, elsewhere, or
+    /// where that is not allowed, at a free port of 127.0.0.1. The name cannot be guessed but can be listed by other
+    /// users of the host: what keeps them out is the handshake.
+    ///
+    /// # Errors
+    /// If neither can be had.
+    pub fn bind_local() -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if let Ok(listener) = Self::bind_abstract() {
+            return Ok(listener);
+        }
+        Self::bind_tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn bind_abstract() -> io::Result<Self> {
+        let name = format!("distdl-{:032x}", u128::from_le_bytes(random_bytes()?));
+        let listener = UnixListener::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(&name)?)?;
+        Ok(Self::new(Bound::Local(listener), Address::Local(name)))
+    }
+
+    /// Listens on the network at `at`; port 0 takes a free one. `advertise` is the address by which others reach this
+    /// host, if that is another one.
+    ///
+    /// # Errors
+    /// If the port is taken, the address is not of this host, or others could not know the address: `at` is
+    /// unspecified (0.0.0.0) and `advertise` is not given.
+    pub fn bind_tcp(at: SocketAddr, advertise: Option<IpAddr>) -> io::Result<Self> {
+        let seen = advertise.unwrap_or(at.ip());
+        if seen.is_unspecified() {
+            let text =
+                format!("{seen} is no address that other processes could connect to; advertise one of this host");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let listener = TcpListener::bind(at)?;
+        let port = listener.local_addr()?.port();
+        Ok(Self::new(
+            Bound::Tcp(listener),
+            Address::Tcp(SocketAddr::new(seen, port)),
+        ))
+    }
+
+    fn new(bound: Bound, address: Address) -> Self {
+        Self {
+            bound,
+            address,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Where others reach it.
+    pub fn address(&self) -> Address {
+        self.address.clone()
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// `NotConnected` once it is closed; otherwise if the process or the host has too many open files, in which case
+    /// the connection stays in the queue and the caller does well to close others first.
+    pub fn accept(&self) -> io::Result<Socket> {
+        while !self.is_closed() {
+            match self.accept_one() {
+                _ if self.is_closed() => break,
+                // The connecting side has given up already.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                accepted => return accepted,
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::NotConnected, "the listener is closed"))
+    }
+
+    fn accept_one(&self) -> io::Result<Socket> {
+        match &self.bound {
+            Bound::Tcp(listener) => Ok(Socket::tcp(listener.accept()?.0)),
+            #[cfg(target_os = "linux")]
+            Bound::Local(listener) => Ok(Socket::local(listener.accept()?.0)),
+        }
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Lets a blocked [`Self::accept`], and every later one, return an error. May be called from any thread, and again.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        // On Linux this wakes `accept` and turns newcomers away; elsewhere only a connection wakes it.
+        let _ = match &self.bound {
+            Bound::Tcp(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
+            #[cfg(target_os = "linux")]
+            Bound::Local(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
+        };
+        if let Some(address) = self.own_address() {
+            let _ = connect(&address, WAKE_TIME_MAX);
+        }
+    }
+
+    /// Where this process reaches it, which need not be where others do.
+    fn own_address(&self) -> Option<Address> {
+        let Bound::Tcp(listener) = &self.bound else {
+            return Some(self.address());
+        };
+        let mut at = listener.local_addr().ok()?;
+        match at.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => at.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => at.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        Some(Address::Tcp(at))
+    }
+}
+
+/// Connects to `address` within `timeout`.
+///
+/// # Errors
+/// If nobody listens there, if it takes longer (`TimedOut`), or if this host has no such sockets.
+pub fn connect(address: &Address, timeout: Duration) -> io::Result<Socket> {
+    let timeout = timeout.max(Duration::from_millis(1));
+    match address {
+        Address::Tcp(at) => connect_tcp(at, timeout),
+        #[cfg(target_os = "linux")]
+        Address::Local(name) => connect_local(name, timeout),
+        #[cfg(not(target_os = "linux"))]
+        Address::Local(name) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("`{name}` is a socket without a file, which only Linux has; let the processes listen on TCP"),
+        )),
+    }
+}
+
+fn connect_tcp(at: &SocketAddr, timeout: Duration) -> io::Result<Socket> {
+    let stream = TcpStream::connect_timeout(at, timeout)?;
+    // On loopback a connection to a free port may meet itself, if the kernel picks the same port for this side.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            format!("nobody listens at {at}"),
+        ));
+    }
+    Ok(Socket::tcp(stream))
+}
+
+#[cfg(target_os = "linux")]
+fn connect_local(name: &str, timeout: Duration) -> io::Result<Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    // If the queue of the listener is full, the kernel waits as long as for a write.
+    socket.set_write_timeout(Some(timeout))?;
+    socket
+        .connect(&socket2::SockAddr::unix(format!("\0{name}"))?)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "the listener does not accept"),
+            _ => error,
+        })?;
+    socket.set_write_timeout(None)?;
+    Ok(Socket::local(UnixStream::from(std::os::fd::OwnedFd::from(socket))))
+}
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -1,0 +1,160 @@
+//! What other processes send for the shuffles of one job, until the stages that read them take it.
+//!
+//! Frontiers tell a stage when everything from this process has come. For the others each finished source partition
+//! is announced behind its parcels, on the same link: a shuffle is whole when every source has been announced. A source
+//! that fails half way is never announced, so that nobody can take a part of a shuffle for all of it.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use timely::scheduling::activate::SyncActivator;
+
+use crate::assign::Assignment;
+use crate::cluster::wire::{Header, Kind};
+use crate::dataflow::parcel::Parcel;
+use crate::id::{DatasetId, ShuffleId};
+use crate::plan::{Output, Plan};
+
+/// One inbox a job.
+pub struct Inbox {
+    stages: Mutex<Vec<Waiting>>,
+    operators: Mutex<Vec<SyncActivator>>,
+}
+
+/// What one stage waits for.
+struct Waiting {
+    /// Source partitions of other processes that have not been announced.
+    missing: BTreeSet<(ShuffleId, u64)>,
+    /// For each worker of this process.
+    parcels: Vec<Vec<(ShuffleId, Parcel)>>,
+}
+
+impl Inbox {
+    /// The inbox of the process with a `rank`, for each of its `workers`.
+    pub fn new(plan: &Plan, assignment: &Assignment, rank: usize, workers: usize) -> Self {
+        let stages = plan.stages.iter().enumerate().map(|(index, stage)| {
+            let mut missing = BTreeSet::new();
+            let reads_here = assignment.partitions(index, rank).next().is_some();
+            for shuffle in stage.reads.keys().filter(|_| reads_here) {
+                let writer = plan
+                    .stages
+                    .iter()
+                    .position(|stage| stage.output == Output::Shuffle(*shuffle));
+                for (writer, partition) in writer.iter().flat_map(|writer| {
+                    plan.stages[*writer]
+                        .partitions
+                        .iter()
+                        .map(move |partition| (*writer, *partition))
+                }) {
+                    if assignment.rank(writer, partition) != Some(rank) {
+                        missing.insert((*shuffle, partition as u64));
+                    }
+                }
+            }
+            let parcels = (0..workers).map(|_| Vec::new()).collect();
+            Waiting { missing, parcels }
+        });
+        Self {
+            stages: Mutex::new(stages.collect()),
+            operators: Mutex::default(),
+        }
+    }
+
+    /// Has an operator woken when something has changed that it may wait for.
+    pub fn enlist(&self, operator: SyncActivator) {
+        lock(&self.operators).push(operator);
+    }
+
+    /// Wakes all operators.
+    pub fn wake(&self) {
+        for operator in &*lock(&self.operators) {
+            // An operator whose worker is gone needs no waking.
+            let _ = operator.activate();
+        }
+    }
+
+    /// Whether everything from other processes has come for a stage.
+    pub fn is_whole(&self, stage: usize) -> bool {
+        lock(&self.stages)
+            .get(stage)
+            .is_none_or(|waiting| waiting.missing.is_empty())
+    }
+
+    /// What has come for a worker's part of a stage.
+    pub fn take(&self, stage: usize, worker: usize) -> Vec<(ShuffleId, Parcel)> {
+        let mut stages = lock(&self.stages);
+        let parcels = stages
+            .get_mut(stage)
+            .and_then(|waiting| waiting.parcels.get_mut(worker));
+        parcels.map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Puts a parcel in for `workers` of this process, who all read its bucket.
+    pub fn parcel(&self, header: &Header, frame: &[u8], workers: impl Iterator<Item = usize>) {
+        let [child, dependency, stage, bucket, source, sequence] = header.words;
+        let shuffle = shuffle(child, dependency);
+        let mut stages = lock(&self.stages);
+        let Some(waiting) = stages.get_mut(stage as usize) else {
+            return;
+        };
+        for worker in workers {
+            if let Some(parcels) = waiting.parcels.get_mut(worker) {
+                let parcel = Parcel::from_frame(worker as u64, bucket, source, sequence, frame.to_vec());
+                parcels.push((shuffle, parcel));
+            }
+        }
+    }
+
+    /// Notes that a source partition has sent everything.
+    pub fn source_done(&self, header: &Header) {
+        let [child, dependency, stage, _, source, _] = header.words;
+        let whole = {
+            let mut stages = lock(&self.stages);
+            let Some(waiting) = stages.get_mut(stage as usize) else {
+                return;
+            };
+            waiting.missing.remove(&(shuffle(child, dependency), source));
+            waiting.missing.is_empty()
+        };
+        if whole {
+            self.wake();
+        }
+    }
+}
+
+fn shuffle(child: u64, dependency: u64) -> ShuffleId {
+    ShuffleId {
+        child: DatasetId(child),
+        dependency: dependency as usize,
+    }
+}
+
+/// The header of a parcel for a reading stage.
+pub fn parcel_header(shuffle: ShuffleId, stage: usize, bucket: usize, source: usize, sequence: u64) -> Header {
+    let words = [
+        shuffle.child.0,
+        shuffle.dependency as u64,
+        stage as u64,
+        bucket as u64,
+        source as u64,
+        sequence,
+    ];
+    Header::new(Kind::Parcel, words)
+}
+
+/// The header that announces that a source partition has sent everything to a reading stage.
+pub fn source_done_header(shuffle: ShuffleId, stage: usize, source: usize) -> Header {
+    let words = [
+        shuffle.child.0,
+        shuffle.dependency as u64,
+        stage as u64,
+        0,
+        source as u64,
+        0,
+    ];
+    Header::new(Kind::SourceDone, words)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

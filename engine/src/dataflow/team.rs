@@ -1,0 +1,87 @@
+//! The processes that run a round together, as one of them sees them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::cluster::wire::Header;
+
+/// Sends frames to the other processes of the round.
+pub trait Post: Send + Sync {
+    /// Sends one frame, and waits while the link is full. A link that breaks ends the generation, so that nobody waits
+    /// for what was on it: there is nothing for the sender to do about it.
+    fn send(&self, rank: usize, header: Header, payload: &[&[u8]]);
+}
+
+/// The processes of a round. Their workers are counted through: those of rank 0 first.
+#[derive(Clone)]
+pub struct Team {
+    /// This process, from 0.
+    pub rank: usize,
+    /// Number of workers of each rank.
+    threads: Vec<usize>,
+    /// The way to the others; none if there are none.
+    post: Option<Arc<dyn Post>>,
+}
+
+impl Team {
+    /// One process with some workers.
+    pub fn alone(workers: usize) -> Self {
+        Self {
+            rank: 0,
+            threads: vec![workers],
+            post: None,
+        }
+    }
+
+    /// Several processes, with the number of workers of each.
+    pub fn new(rank: usize, threads: Vec<usize>, post: Arc<dyn Post>) -> Self {
+        Self {
+            rank,
+            threads,
+            post: Some(post),
+        }
+    }
+
+    /// Number of processes.
+    pub fn ranks(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// The other processes.
+    pub fn others(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+        let own = self.rank;
+        (0..self.ranks()).filter(move |rank| *rank != own)
+    }
+
+    /// The workers of a process.
+    pub fn workers(&self, rank: usize) -> Range<usize> {
+        let first = self.threads[..rank].iter().sum();
+        first..first + self.threads[rank]
+    }
+
+    /// The process of a worker; one beyond the last for a worker that does not exist.
+    pub fn rank_of(&self, worker: usize) -> usize {
+        (0..self.ranks())
+            .find(|rank| self.workers(*rank).contains(&worker))
+            .unwrap_or(self.ranks())
+    }
+
+    /// A worker of this process, counted through.
+    pub fn global(&self, worker: usize) -> usize {
+        self.workers(self.rank).start + worker
+    }
+
+    /// Sends a frame to one process.
+    pub fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
+        if let Some(post) = &self.post {
+            post.send(rank, header, payload);
+        }
+    }
+
+    /// Sends a frame without payload to all others.
+    pub fn tell_all(&self, header: &Header) {
+        for rank in self.others() {
+            self.send(rank, header.clone(), &[]);
+        }
+    }
+}

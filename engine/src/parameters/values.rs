@@ -1,0 +1,71 @@
+//! What the update of a shard sees: its values before and after one step.
+
+use std::ops::{Deref, DerefMut};
+
+/// The largest number of values that an optimizer may keep for every parameter.
+pub const STATE_SLOTS_MAX: usize = 4;
+
+/// A shard on its way from one version to the next. All slices are as long as the shard.
+#[derive(Debug)]
+pub struct ShardValues<'a> {
+    /// The parameters as the step has read them.
+    pub before: &'a [f32],
+    /// The parameters as the next step is to read them. All of it is to be written: it holds whatever was there.
+    pub after: &'a mut [f32],
+    /// The optimizer's state, by slot.
+    pub state: State<'a>,
+}
+
+/// One value of optimizer state for every parameter of a shard.
+#[derive(Debug, Default)]
+pub struct SlotValues<'a> {
+    /// As the step before has left it; 0 at first.
+    pub before: &'a [f32],
+    /// As the next step is to find it. All of it is to be written: it holds whatever was there.
+    pub after: &'a mut [f32],
+}
+
+/// The slots of a shard's optimizer state. Dereferences to a slice of them.
+#[derive(Debug, Default)]
+pub struct State<'a> {
+    slots: [SlotValues<'a>; STATE_SLOTS_MAX],
+    count: usize,
+}
+
+impl<'a> State<'a> {
+    pub(crate) fn of(count: usize, mut slot: impl FnMut(usize) -> SlotValues<'a>) -> Self {
+        let mut state = Self {
+            count,
+            ..Self::default()
+        };
+        for (index, values) in state.iter_mut().enumerate() {
+            *values = slot(index);
+        }
+        state
+    }
+}
+
+impl<'a> Deref for State<'a> {
+    type Target = [SlotValues<'a>];
+
+    fn deref(&self) -> &[SlotValues<'a>] {
+        &self.slots[..self.count]
+    }
+}
+
+impl DerefMut for State<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.slots[..self.count]
+    }
+}
+
+impl<'a> ShardValues<'a> {
+    /// Values without state, for those who apply updates to vectors of their own.
+    pub fn new(before: &'a [f32], after: &'a mut [f32]) -> Self {
+        Self {
+            before,
+            after,
+            state: State::default(),
+        }
+    }
+}
