@@ -34,6 +34,7 @@ struct Figure {
     bench: &'static str,
     length: usize,
     lanes: usize,
+    processes: usize,
     threads: usize,
     gigabytes_per_second: f64,
     #[serde(flatten)]
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
                 bench: "exchange",
                 length: *length,
                 lanes: arguments.lanes,
+                processes: context.config().processes,
                 threads: context.config().threads,
                 gigabytes_per_second: 4e-9 * *length as f64 / spread.median_seconds,
                 spread,
@@ -60,23 +62,29 @@ fn main() -> ExitCode {
     })
 }
 
-/// Times steps whose lanes leave their vectors as they are and whose shards replace the parameters by the sum: lane 0
-/// looks at the clock when each step begins.
+/// When steps began, by the clock of one lane of this process.
+#[derive(Default)]
+struct Begun {
+    lane: Option<usize>,
+    at: Vec<Instant>,
+}
+
+/// Times steps whose lanes leave their vectors as they are and whose shards replace the parameters by the sum: one
+/// lane of each process looks at the clock when each step begins.
 fn exchange(context: &Context, length: usize, lanes: usize) -> Result<Spread, Failure> {
     let steps = (400_000_000 / length as u64).clamp(16, 4_000);
     let parameters = Arc::new(Parameters::new(vec![0.0; length]));
-    let begun = Arc::new(Mutex::new(Vec::new()));
+    let begun = Arc::new(Mutex::new(Begun::default()));
     let clock = Arc::clone(&begun);
     let lane = move |lane: usize| {
         let clock = Arc::clone(&clock);
         let mut filled = false;
         Ok(Box::new(move |_: u64, _: &[f32], update: &mut [f32]| {
-            if lane == 0 {
-                clock
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(Instant::now());
+            let mut begun = clock.lock().unwrap_or_else(PoisonError::into_inner);
+            if *begun.lane.get_or_insert(lane) == lane {
+                begun.at.push(Instant::now());
             }
+            drop(begun);
             if !std::mem::replace(&mut filled, true) {
                 update.fill(lane as f32);
             }
@@ -100,7 +108,7 @@ fn exchange(context: &Context, length: usize, lanes: usize) -> Result<Spread, Fa
     if parameters.latest().iter().any(|value| *value != expected) {
         return Err(format!("the exchange of {length} values gave a wrong sum").into());
     }
-    let begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
+    let begun = &begun.lock().unwrap_or_else(PoisonError::into_inner).at;
     let seconds: Vec<f64> = begun.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     // The first quarter faults pages in.
     Ok(spread(seconds[seconds.len() / 4..].to_vec()))

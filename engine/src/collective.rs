@@ -1,6 +1,7 @@
 //! Actions that all processes of a cluster run together: arrive, take part in rounds, take the answer.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -33,6 +34,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) member: &'a Member,
     pub(crate) lineage: &'a Lineage,
     pub(crate) action: u64,
+    /// The newest round that was run here.
+    last: Cell<Option<RoundKey>>,
 }
 
 /// Computes `partitions` together with the other processes; all get all results.
@@ -333,6 +336,7 @@ impl<'a> Arrival<'a> {
             member,
             lineage,
             action: context.next_action(),
+            last: Cell::new(None),
         };
         let target = lineage.node(lineage.target());
         member.arrive(Report::Arrive {
@@ -354,7 +358,14 @@ impl<'a> Arrival<'a> {
                     action,
                     round,
                     work,
-                } if action == self.action => return Ok(Next::Round(generation, round, work)),
+                } if action == self.action => {
+                    // A name node that was started again may order a round a second time.
+                    let key = Some(self.key(&generation, round));
+                    if self.last.get() < key {
+                        self.last.set(key);
+                        return Ok(Next::Round(generation, round, work));
+                    }
+                }
                 Order::Answer { action, answer } if action == self.action => return Ok(Next::Answer(answer)),
                 // Orders for an action that is over here.
                 _ => {}

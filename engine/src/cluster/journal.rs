@@ -91,10 +91,6 @@ impl Head {
 /// What one member gave in one round.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collected {
-    /// Who.
-    pub member: MemberId,
-    /// In which round of the action.
-    pub round: u32,
     /// Results by partition.
     pub results: Vec<(u64, Bytes)>,
     /// Updates of accumulators.
@@ -413,3 +409,6 @@ fn check_of_length(length: u32, offset: u64) -> u32 {
     bytes[4..].copy_from_slice(&offset.to_le_bytes());
     (xxh3_64(&bytes) as u32).max(1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,13 +23,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::events::{ClusterEvent, Happening};
-use super::journal::{Collected, Head, LogEntry};
+use super::journal::{Head, LogEntry};
 use super::protocol::{Answer, Generation, Held, LoopState, MemberId, Order, Outcome, Peer, Report, Work};
 use crate::error::EngineError;
 
+mod action;
 mod membership;
 mod restart;
 mod round;
@@ -37,6 +36,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
+use action::Action;
 use slot::Slots;
 
 /// Blocks and versions that one report may list.
@@ -196,32 +196,6 @@ struct Member {
     state: LoopState,
 }
 
-/// The action that the cluster is at.
-#[derive(Debug)]
-struct Action {
-    head: Head,
-    /// Results by partition, of those wanted.
-    results: BTreeMap<u64, Bytes>,
-    updates: Vec<Bytes>,
-    bytes: u64,
-    /// Whose results and updates of which round are in.
-    counted: BTreeSet<(MemberId, u32)>,
-    /// What came since the last round began, for the log.
-    unlogged: Vec<Collected>,
-    /// What the loop's rank 0 said when it was finished.
-    looped: Option<Bytes>,
-    /// Number of the next round.
-    round_next: u32,
-    /// Rounds that ended without all results although nobody was lost.
-    fruitless: u32,
-    /// Whether every member of this generation has placed its data.
-    placed: bool,
-    /// Whether a round of the loop has begun.
-    loop_begun: bool,
-    /// Whether a member was lost since the last round began.
-    loss: bool,
-}
-
 /// A round that runs.
 #[derive(Debug)]
 struct Round {
@@ -231,6 +205,8 @@ struct Round {
     /// Of those who ended it: whether they are complete or finished.
     ended: BTreeMap<MemberId, bool>,
     cut: Option<Duration>,
+    /// Whether a member stopped by itself in the middle of the loop.
+    gave_up: bool,
     failed: BTreeMap<usize, EngineError>,
 }
 

@@ -137,8 +137,12 @@ impl Shared {
         };
         let mut pause = Duration::from_millis(1);
         while Instant::now() < deadline {
-            if let Ok((socket, _)) = self.contact(listener, threads, known, deadline) {
+            if let Ok((socket, (id, ..))) = self.contact(listener, threads, known, deadline) {
                 let mut state = lock(self);
+                if state.id != Some(id) {
+                    // What it has computed counts for nothing any more; it is started again as somebody else.
+                    return Err("the name node was started again and does not know this process".to_owned());
+                }
                 state.control = Some(Arc::clone(&socket));
                 let (arrival, ended) = (state.arrival.clone(), state.ended.clone());
                 drop(state);

@@ -122,25 +122,6 @@ impl NameNode {
     }
 }
 
-impl Action {
-    pub(super) fn new(head: Head) -> Self {
-        Self {
-            head,
-            results: BTreeMap::new(),
-            updates: Vec::new(),
-            bytes: 0,
-            counted: BTreeSet::new(),
-            unlogged: Vec::new(),
-            looped: None,
-            round_next: 0,
-            fruitless: 0,
-            placed: false,
-            loop_begun: false,
-            loss: false,
-        }
-    }
-}
-
 impl Place {
     fn member(self) -> Option<MemberId> {
         match self {

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::{Action, Effect, NameNode, Round, diverged};
 use crate::cluster::events::Happening;
 use crate::cluster::journal::{Collected, Head, LogEntry};
@@ -106,12 +104,7 @@ impl NameNode {
                 },
                 Work::Compute { .. },
             ) => {
-                action.collect(Collected {
-                    member,
-                    round: round.number,
-                    results,
-                    updates,
-                });
+                action.collect(Collected { results, updates });
                 complete
             }
             (
@@ -135,13 +128,15 @@ impl NameNode {
             _ => return self.lose(member, "it ended a round of another kind than the one that runs"),
         };
         round.ended.insert(member, complete);
+        // The others wait for its part of the step. A broken link may be the cause of which the report was lost.
+        round.gave_up |= !complete && round.cut.is_none() && matches!(round.work, Work::Loop { .. });
         if let Some(entry) = self.members.get_mut(&member) {
             entry.held = held;
         }
-        self.stop_if_failed();
+        self.stop_if_hopeless();
     }
 
-    fn stop_if_failed(&mut self) {
+    fn stop_if_hopeless(&mut self) {
         let over = self
             .action
             .as_ref()
@@ -149,7 +144,11 @@ impl NameNode {
         if over {
             let answer = self.too_large();
             self.answer(answer, BTreeSet::new());
-        } else if self.round.as_ref().is_some_and(|round| !round.failed.is_empty()) {
+        } else if self
+            .round
+            .as_ref()
+            .is_some_and(|round| round.gave_up || !round.failed.is_empty())
+        {
             self.cut();
         }
     }
@@ -269,7 +268,7 @@ impl NameNode {
                     };
                     return self.answer(answer, finished_by);
                 }
-                action.fruitless += u32::from(whole);
+                action.fruitless += u32::from(whole || round.gave_up);
             }
         }
         if let Some(error) = action.exhausted() {
@@ -467,105 +466,9 @@ impl Round {
             began,
             ended: BTreeMap::new(),
             cut: None,
+            gave_up: false,
             failed: BTreeMap::new(),
         }
-    }
-}
-
-impl Action {
-    fn is_iterate(&self) -> bool {
-        matches!(self.head.kind, ActionKind::Iterate { .. })
-    }
-
-    fn wanted(&self) -> &[u64] {
-        match &self.head.kind {
-            ActionKind::Compute { wanted, .. } => wanted,
-            ActionKind::Iterate { .. } => &[],
-        }
-    }
-
-    fn missing(&self) -> Vec<u64> {
-        let wanted: BTreeSet<u64> = self.wanted().iter().copied().collect();
-        wanted
-            .into_iter()
-            .filter(|partition| !self.results.contains_key(partition))
-            .collect()
-    }
-
-    /// Takes in what a member gave in a round, once. The first result of a partition counts.
-    pub(super) fn collect(&mut self, part: Collected) {
-        if !self.counted.insert((part.member, part.round)) {
-            return;
-        }
-        let wanted: BTreeSet<u64> = self.wanted().iter().copied().collect();
-        let new = |(partition, _): &(u64, Bytes)| wanted.contains(partition) && !self.results.contains_key(partition);
-        let results: Vec<(u64, Bytes)> = part.results.into_iter().filter(new).collect();
-        let bytes = results
-            .iter()
-            .map(|(_, result)| result)
-            .chain(&part.updates)
-            .map(Bytes::len)
-            .sum::<usize>();
-        self.bytes = self.bytes.saturating_add(bytes as u64);
-        self.results.extend(results.iter().cloned());
-        self.updates.extend(part.updates.iter().cloned());
-        self.unlogged.push(Collected { results, ..part });
-    }
-
-    /// Its next round begins.
-    pub(super) fn begin(&mut self, work: &Work) {
-        self.round_next = self.round_next.saturating_add(1);
-        self.loss = false;
-        self.loop_begun |= matches!(work, Work::Loop { .. });
-    }
-
-    /// What a round that is about to begin is, if it makes up for a loss.
-    fn recovery(&self, work: &Work) -> Option<Happening> {
-        let action = self.head.action;
-        match work {
-            Work::Compute { .. } if self.loss && !self.is_iterate() => {
-                let (missing, all) = (self.missing().len() as u64, self.wanted().len() as u64);
-                Some(Happening::Recomputed {
-                    action,
-                    partitions: missing,
-                    partitions_all: all,
-                    micros: None,
-                })
-            }
-            Work::Loop { version, .. } if self.loop_begun => Some(Happening::Resumed {
-                action,
-                version: *version,
-                micros: None,
-            }),
-            _ => None,
-        }
-    }
-
-    fn computed(&self) -> Answer {
-        let results = self
-            .results
-            .iter()
-            .map(|(partition, result)| (*partition, result.clone()));
-        Answer::Computed {
-            results: results.collect(),
-            updates: self.updates.clone(),
-        }
-    }
-
-    /// The error of an action that gets nowhere although nobody is lost.
-    fn exhausted(&self) -> Option<EngineError> {
-        let (ActionKind::Compute {
-            dataset, rounds_max, ..
-        }
-        | ActionKind::Iterate {
-            dataset, rounds_max, ..
-        }) = &self.head.kind;
-        let partitions = self.missing().into_iter().map(|partition| partition as usize).collect();
-        (self.fruitless > *rounds_max).then(|| EngineError::RecoveryExhausted {
-            dataset: *dataset,
-            partitions,
-            rounds: self.fruitless as usize,
-        })
     }
 }
 

@@ -137,9 +137,10 @@ impl Slots {
         }
     }
 
-    /// Plans no further process.
+    /// Plans no further process; the errors of those that others went on without no longer matter.
     pub(super) fn start_no_more(&mut self) {
         for slot in &mut self.list {
+            slot.error = None;
             if matches!(slot.place, Place::Due(_)) {
                 slot.place = Place::Empty;
             }

@@ -42,6 +42,111 @@ fn a_program_runs_to_its_end() {
     );
 }
 
+#[test]
+fn a_name_node_that_comes_back_lets_the_round_go_on_in_its_generation() {
+    let mut world = World::new(
+        options(3, 0),
+        vec![Step::Iterate {
+            steps: 30,
+            stateful: false,
+        }],
+    );
+    while !world.processes.iter().any(|process| process.versions.contains(&5)) {
+        world.everybody_moves();
+    }
+    world.crash();
+    world.run_to_the_end();
+    assert_eq!(world.finished, Some(None));
+    assert_eq!(world.node.generation.number, 1);
+}
+
+#[test]
+fn losses_while_a_cut_round_ends_cost_one_generation() {
+    let mut world = World::new(
+        options(4, 0),
+        vec![Step::Iterate {
+            steps: 30,
+            stateful: false,
+        }],
+    );
+    while !world.processes.iter().all(|process| process.versions.contains(&5)) {
+        world.everybody_moves();
+    }
+    world.kill(1);
+    world.kill(2);
+    world
+        .audible()
+        .into_iter()
+        .for_each(|connection| world.hear(connection));
+    let alone = |world: &World| world.node.generation.members.len() == 2;
+    while !alone(&world) {
+        world.everybody_moves();
+    }
+    assert_eq!(world.node.generation.number, 2);
+    world.run_to_the_end();
+    assert_eq!(world.finished, Some(None));
+}
+
+#[test]
+fn driver_programs_that_diverge_get_an_error_that_names_both_places() {
+    let mut world = World::new(options(2, 0), vec![Step::Compute { partitions: 2 }]);
+    world.processes[1].fingerprint_of_another_program();
+    world.run_to_the_end();
+    let error = world.finished.unwrap().unwrap();
+    assert!(
+        error.contains("action 0 of the test") && error.contains("diverged"),
+        "{error}"
+    );
+    assert_eq!(
+        world.processes.len(),
+        2,
+        "nobody is started again for an error that all have"
+    );
+}
+
+#[test]
+fn one_that_fails_by_itself_is_started_again_as_the_others_go_on() {
+    let mut world = World::new(
+        options(2, 0),
+        vec![Step::Iterate {
+            steps: 500,
+            stateful: false,
+        }],
+    );
+    world.processes[1].fails_with = Some("no such file".to_owned());
+    while !world.processes[0].versions.contains(&5) {
+        world.everybody_moves();
+    }
+    assert_eq!(
+        world.processes.len(),
+        2,
+        "not at once: the others may be about to fail too"
+    );
+    world.pass(Duration::from_millis(100));
+    world.tick();
+    world.run_to_the_end();
+    assert_eq!(world.finished, Some(None));
+    assert_eq!(world.processes.len(), 3);
+    assert_eq!(world.node.generation.members.len(), 2, "it was taken in");
+}
+
+#[test]
+fn a_member_that_is_never_heard_of_is_lost_with_its_lease() {
+    let mut world = World::new(options(2, 1), vec![Step::Compute { partitions: 6 }]);
+    while world.processes.iter().all(|process| process.round.is_none()) {
+        world.everybody_moves();
+    }
+    world.processes[0].hung = true;
+    world.run_to_the_end();
+    assert_eq!(world.finished, Some(None));
+    assert!(
+        world
+            .notes
+            .iter()
+            .any(|note| matches!(note, Happening::Lost { slot: 0, .. }))
+    );
+}
+
 /// One thing that happens, of what can happen.
 fn happen(world: &mut World, (kind, which): (u8, u8)) {
     let which = usize::from(which);

@@ -25,6 +25,10 @@ pub(super) struct World {
     connection_next: u64,
     generations: BTreeMap<u64, Generation>,
     rounds: BTreeMap<(u64, u32), Vec<u8>>,
+    /// Generations that placed the data of an action.
+    placed: BTreeSet<(u64, u64)>,
+    /// The round that this name node, not one before it, has begun last.
+    begun: Option<u32>,
     pub(super) notes: Vec<Happening>,
     pub(super) finished: Option<Option<String>>,
     /// The name node crashes after so many effects.
@@ -54,6 +58,8 @@ impl World {
             connection_next: 0,
             generations: BTreeMap::new(),
             rounds: BTreeMap::new(),
+            placed: BTreeSet::new(),
+            begun: None,
             notes: Vec::new(),
             finished: None,
             crash_after: None,
@@ -116,6 +122,9 @@ impl World {
             self.check_answer(head.action, answer);
             self.answers.push(answer.clone());
         }
+        if let LogEntry::Began { round, .. } = &entry {
+            self.begun = Some(*round);
+        }
         remember(&mut self.log, entry);
     }
 
@@ -168,6 +177,16 @@ impl World {
             return;
         }
         self.rounds.insert((action, round), bytes);
+        let placed = (generation.number, action);
+        match work {
+            Work::Compute { .. } => {
+                self.placed.insert(placed);
+            }
+            Work::Loop { .. } => assert!(self.placed.contains(&placed), "a loop over data that nobody has placed"),
+        }
+        if self.begun != Some(round) {
+            return;
+        }
         let members: Vec<&Process> = generation.members.iter().map(|peer| self.at(&peer.address)).collect();
         for (process, peer) in members.iter().zip(&generation.members) {
             assert_eq!(process.member, Some(peer.member), "a round with somebody who is gone");
@@ -218,7 +237,7 @@ impl World {
 
     /// The name node dies and is started again from its log. Nothing is left of its connections.
     pub(super) fn crash(&mut self) {
-        self.crash_after = None;
+        (self.crash_after, self.begun) = (None, None);
         self.wires.clear();
         self.children.clear();
         for process in &mut self.processes {

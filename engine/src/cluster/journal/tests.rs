@@ -1,0 +1,168 @@
+//! The log torn, damaged, shared and read back.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn head(action: u64) -> Head {
+    let kind = ActionKind::Compute {
+        wanted: vec![0],
+        dataset: crate::id::DatasetId(1),
+        rounds_max: 1,
+    };
+    Head {
+        action,
+        fingerprint: [7; 32],
+        site: "count at main.rs:1".to_owned(),
+        kind,
+    }
+}
+
+fn answered(action: u64, size: usize) -> LogEntry {
+    let results = vec![(0, Bytes::from(vec![action as u8; size]))];
+    let answer = Answer::Computed {
+        results,
+        updates: Vec::new(),
+    };
+    LogEntry::Answered {
+        head: head(action),
+        finished_by: vec![MemberId(1)],
+        answer: Some(answer),
+    }
+}
+
+fn size(answer: &Answer) -> usize {
+    match answer {
+        Answer::Computed { results, .. } => results[0].1.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn written(folder: &Path) -> Vec<u8> {
+    let (mut journal, entries) = Journal::open(folder).unwrap();
+    assert!(entries.is_empty());
+    let round = LogEntry::Began {
+        round: 0,
+        work: Work::Compute {
+            finished: vec![],
+            held: vec![vec![]],
+        },
+    };
+    for entry in [
+        LogEntry::Joined { member: MemberId(3) },
+        LogEntry::Came(head(0)),
+        round,
+        answered(0, 1000),
+    ] {
+        journal.append(&entry).unwrap();
+    }
+    journal.append(&answered(1, 10)).unwrap();
+    drop(journal);
+    fs::read(folder.join("journal")).unwrap()
+}
+
+#[test]
+fn what_was_appended_is_there_again_and_answers_are_read_back_from_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    written(folder.path());
+    let (mut journal, entries) = Journal::open(folder.path()).unwrap();
+    let is = |entry: &LogEntry| matches!(entry, LogEntry::Answered { answer: None, .. });
+    assert_eq!(
+        entries.iter().filter(|entry| is(entry)).count(),
+        2,
+        "without their answers"
+    );
+    assert!(
+        !entries.iter().any(|entry| matches!(entry, LogEntry::Began { .. })),
+        "rounds that are over are dropped"
+    );
+    assert_eq!(size(&journal.answer(0).unwrap()), 1000);
+    assert!(matches!(
+        journal.answer(2),
+        Err(JournalError::NoAnswer { action: 2, .. })
+    ));
+    journal.append(&answered(2, 5)).unwrap();
+    assert_eq!(size(&journal.answer(2).unwrap()), 5);
+    assert_eq!(size(&journal.answer(1).unwrap()), 10);
+}
+
+#[test]
+fn two_name_nodes_never_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Journal::open(folder.path()).unwrap();
+    assert!(matches!(Journal::open(folder.path()), Err(JournalError::InUse { .. })));
+    drop(first);
+    Journal::open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_file_that_is_no_journal_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("journal"), b"somebody's diary").unwrap();
+    assert!(matches!(
+        Journal::open(folder.path()),
+        Err(JournalError::Damaged { offset: 0, .. })
+    ));
+    assert_eq!(fs::read(folder.path().join("journal")).unwrap(), b"somebody's diary");
+}
+
+#[test]
+fn a_temporary_journal_leaves_nothing_behind() {
+    let mut journal = Journal::temporary().unwrap();
+    journal.append(&answered(0, 3)).unwrap();
+    let path = journal.path.clone();
+    assert!(path.exists());
+    drop(journal);
+    assert!(!path.parent().unwrap().exists());
+}
+
+#[test]
+fn zeros_at_the_end_are_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = written(folder.path());
+    let whole = bytes.clone();
+    bytes.resize(bytes.len() + 5000, 0);
+    fs::write(folder.path().join("journal"), bytes).unwrap();
+    let (_, entries) = Journal::open(folder.path()).unwrap();
+    assert_eq!(entries.len(), 4);
+    assert_eq!(fs::read(folder.path().join("journal")).unwrap(), whole);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_torn_end_is_cut_off_wherever_it_was_torn(part in 0.0..1.0_f64) {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = written(folder.path());
+        let length = (bytes.len() as f64 * part) as usize;
+        fs::write(folder.path().join("journal"), &bytes[..length]).unwrap();
+        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        prop_assert!(journal.answers.len() < 2);
+        let next = journal.answers.len() as u64;
+        journal.append(&answered(next, 77)).unwrap();
+        drop(journal);
+        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        prop_assert_eq!(size(&journal.answer(next).unwrap()), 77);
+    }
+
+    #[test]
+    fn a_flipped_bit_before_the_last_frame_is_an_error_that_says_where(part in 0.0..1.0_f64, bit in 0..8_u32) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes = written(folder.path());
+        let last = {
+            let (journal, _) = Journal::open(folder.path()).unwrap();
+            journal.answers[1] as usize
+        };
+        let at = (last as f64 * part) as usize;
+        bytes[at] ^= 1 << bit;
+        fs::write(folder.path().join("journal"), &bytes).unwrap();
+        match Journal::open(folder.path()) {
+            Err(JournalError::Damaged { offset, .. }) => prop_assert!(offset as usize <= at),
+            other => prop_assert!(false, "{:?}", other.map(|(_, entries)| entries)),
+        }
+        prop_assert_eq!(fs::read(folder.path().join("journal")).unwrap(), bytes, "nothing is cut off");
+    }
+}
