@@ -274,6 +274,7 @@ fn run_loop(
     }
     let is_source = start.source == Some(round.rank as u32);
     if round.begin(Arc::clone(&exchange) as Arc<_>) {
+        exchange.share();
         if is_source {
             let lacking = start.states.iter().enumerate().filter(|(_, state)| lacks(state));
             lacking.for_each(|(rank, _)| exchange.give(rank, start.version, &history.reports));

@@ -15,6 +15,7 @@ pub mod socket;
 pub mod handshake;
 pub mod wire;
 pub mod control;
+pub mod shared_memory;
 pub mod link;
 pub mod member;
 pub mod events;

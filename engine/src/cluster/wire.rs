@@ -55,13 +55,17 @@ pub enum Kind {
     Sum = 8,
     /// State of a loop, for a member that lacks it.
     State = 9,
+    /// Names memory that the receiver may read in place.
+    Share = 10,
+    /// The sender can read the memory that the receiver has named.
+    Shared = 11,
 }
 
 impl TryFrom<u8> for Kind {
     type Error = WireError;
 
     fn try_from(number: u8) -> Result<Self, WireError> {
-        const KINDS: [Kind; 9] = [
+        const KINDS: [Kind; 11] = [
             Kind::Parcel,
             Kind::SourceDone,
             Kind::Abandon,
@@ -71,6 +75,8 @@ impl TryFrom<u8> for Kind {
             Kind::Shard,
             Kind::Sum,
             Kind::State,
+            Kind::Share,
+            Kind::Shared,
         ];
         KINDS
             .into_iter()

@@ -6,7 +6,7 @@
 //! the parameters once to each process, whose threads all read it in place. A range comes in straight from the socket
 //! into the version that is being made; an update comes into a buffer that is used again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +20,10 @@ use timely::scheduling::activate::SyncActivator;
 use crate::cluster::link::Body;
 use crate::cluster::member::{Faults, Receive};
 use crate::cluster::protocol::LoopState;
+use crate::cluster::shared_memory::{Piece, Region, RegionName, View};
 use crate::cluster::wire::{Header, Kind, WireError};
 use crate::dataflow::team::Team;
+use crate::dataflow::vector::Vector;
 use crate::error::{EngineError, Result, panic_text};
 use crate::iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport, Tallies};
 use crate::parameters::Parameters;
@@ -74,6 +76,7 @@ pub struct Exchange {
     pub own: BTreeMap<usize, Range<usize>>,
     /// Nodes of the tree that come from other processes, with the rank that sends each.
     expected: BTreeMap<usize, (Range<usize>, usize)>,
+    sharing: Option<Sharing>,
     faults: Option<Faults>,
     cancelled: AtomicBool,
     failure: Mutex<Option<EngineError>>,
@@ -100,8 +103,72 @@ pub struct Partial {
     pub lanes: Range<usize>,
     /// Their tallies, summed.
     pub tallies: Tallies,
+    values: Values,
+}
+
+enum Values {
     /// Over the ranges of this process's shards, one after the other.
-    pub values: Vec<f32>,
+    Packed(Vec<f32>),
+    /// A vector over all parameters, which begins here in the memory of the process that wrote it.
+    InPlace(Arc<View>, usize),
+}
+
+impl Partial {
+    /// The values of a shard of this process: `range` of the parameters, which begins at `offset` among its shards.
+    pub fn of(&self, range: &Range<usize>, offset: usize) -> &[f32] {
+        match &self.values {
+            Values::Packed(values) => &values[offset..offset + range.len()],
+            // That the whole vector lies in the view was checked when it came.
+            Values::InPlace(view, start) => view.read(start + range.start..start + range.end).unwrap_or_default(),
+        }
+    }
+}
+
+/// The memory that this process shares with others of its host while a loop runs.
+struct Sharing {
+    region: Arc<Region>,
+    /// Vectors for lanes, until they are taken.
+    vectors: Mutex<HashMap<usize, Piece>>,
+    /// Sums over several lanes of this process, by the first one; parts for one owner after the other are written.
+    sums: Mutex<HashMap<usize, Piece>>,
+    /// New values of this process's shards, of even and of odd versions: while a version is read, the next is written.
+    outboxes: [Mutex<HashMap<usize, Piece>>; 2],
+    /// Ranks that read this process's memory in place.
+    readers: Vec<AtomicBool>,
+    /// The memory of other ranks.
+    views: Mutex<HashMap<usize, Arc<View>>>,
+}
+
+impl Sharing {
+    /// Memory for these lanes and sums, each as long as the parameters, and these shards.
+    fn new(
+        ranks: usize,
+        length: usize,
+        lanes: &[usize],
+        nodes: &[Range<usize>],
+        shards: &BTreeMap<usize, Range<usize>>,
+    ) -> Option<Self> {
+        let several = nodes.iter().filter(|node| node.len() > 1).map(|node| node.start);
+        let vectors = lanes.iter().copied().chain(several.clone()).map(|_| length);
+        let outboxes = shards.values().map(ExactSizeIterator::len);
+        let lengths: Vec<usize> = vectors.chain(outboxes.clone()).chain(outboxes).collect();
+        let created = Region::create(&lengths);
+        let created = created.inspect_err(|error| tracing::debug!("no memory to share: {error}"));
+        let (region, pieces) = created.ok()?;
+        let mut pieces = pieces.into_iter();
+        let vectors = lanes.iter().copied().zip(pieces.by_ref()).collect();
+        let sums = several.zip(pieces.by_ref()).collect();
+        let even = shards.keys().copied().zip(pieces.by_ref()).collect();
+        let odd = shards.keys().copied().zip(pieces).collect();
+        Some(Self {
+            region,
+            vectors: Mutex::new(vectors),
+            sums: Mutex::new(sums),
+            outboxes: [Mutex::new(even), Mutex::new(odd)],
+            readers: (0..ranks).map(|_| AtomicBool::new(false)).collect(),
+            views: Mutex::default(),
+        })
+    }
 }
 
 /// Reports on their way to the driver, some at a time: waking it takes a core from a worker.
@@ -159,7 +226,16 @@ impl Exchange {
         let mut targets: Vec<usize> = held.chain(owners.iter().map(|owner| owner.courier)).collect();
         targets.sort_unstable();
         targets.dedup();
+        let lanes: Vec<usize> = lanes;
+        let sharing = match team.ranks() {
+            1 => None,
+            ranks => {
+                let nodes = tree::cover(0..iteration.lanes, &hosted(team.rank));
+                Sharing::new(ranks, parameters.len(), &lanes, &nodes, &own)
+            }
+        };
         Self {
+            sharing,
             lanes,
             targets,
             owners,
@@ -265,13 +341,130 @@ impl Exchange {
         self.team.send(owner.rank, header, &payload);
     }
 
+    /// Writes a sum over several lanes of this process, as far as an owner needs it, where that one reads it in place.
+    /// Says where the vector begins that it is a part of.
+    pub fn sum_in_place(
+        &self,
+        owner: &Owner,
+        lanes: &Range<usize>,
+        sum: &mut dyn FnMut(&Range<usize>, &mut [f32]),
+    ) -> Option<usize> {
+        if !self.shares_with(owner.rank) {
+            return None;
+        }
+        let mut sums = lock(&self.sharing.as_ref()?.sums);
+        let piece = sums.get_mut(&lanes.start)?;
+        for range in &owner.ranges {
+            sum(range, &mut piece[range.clone()]);
+        }
+        Some(piece.start())
+    }
+
+    /// Tells the owner of other shards where an update of this process lies.
+    pub fn push_in_place(&self, owner: &Owner, step: u64, lanes: &Range<usize>, tallies: Tallies, start: usize) {
+        let words = [step, lanes.start as u64, lanes.len() as u64, 1, start as u64, 0];
+        let mut header = Header::new(Kind::Update, words);
+        header.tallies = tallies.0;
+        self.team.send(owner.rank, header, &[]);
+    }
+
     /// Sends the new values of a shard to all other processes.
     pub fn publish(&self, report: &StepReport, shard: usize, values: &[f32]) {
-        let mut header = Header::new(Kind::Shard, [report.step + 1, shard as u64, 0, 0, 0, 0]);
-        header.tallies = report.tallies.0;
+        let version = report.step + 1;
+        let start = self.put_out(version, shard, values);
         for rank in self.team.others() {
-            self.team.send(rank, header.clone(), &[bytemuck::cast_slice(values)]);
+            let in_place = start.filter(|_| self.shares_with(rank) && self.keeps_up(rank));
+            let words = [
+                version,
+                shard as u64,
+                u64::from(in_place.is_some()),
+                in_place.unwrap_or(0) as u64,
+                0,
+                0,
+            ];
+            let mut header = Header::new(Kind::Shard, words);
+            header.tallies = report.tallies.0;
+            let payload: &[&[u8]] = if in_place.is_some() {
+                &[]
+            } else {
+                &[bytemuck::cast_slice(values)]
+            };
+            self.team.send(rank, header, payload);
         }
+    }
+
+    /// Writes a shard's new values where others read them in place.
+    fn put_out(&self, version: u64, shard: usize, values: &[f32]) -> Option<usize> {
+        let sharing = self.sharing.as_ref()?;
+        self.team
+            .others()
+            .find(|rank| self.shares_with(*rank) && self.keeps_up(*rank))?;
+        let mut outbox = lock(&sharing.outboxes[(version % 2) as usize]);
+        let piece = outbox.get_mut(&shard)?;
+        piece.copy_from_slice(values);
+        Some(piece.start())
+    }
+
+    /// Whether a rank reads this process's memory in place.
+    pub fn shares_with(&self, rank: usize) -> bool {
+        let readers = self.sharing.as_ref().and_then(|sharing| sharing.readers.get(rank));
+        readers.is_some_and(|reads| reads.load(Ordering::Acquire))
+    }
+
+    /// Whether a rank cannot fall behind by more than a version: the others wait for its lanes or shards.
+    fn keeps_up(&self, rank: usize) -> bool {
+        let workers = self.team.workers(rank);
+        let hosts = self.placement.lanes.iter().any(|worker| workers.contains(worker));
+        hosts || self.owners.iter().any(|owner| owner.rank == rank)
+    }
+
+    /// A vector for a lane that others can read in place.
+    pub fn vector(&self, lane: usize) -> Option<Vector> {
+        let sharing = self.sharing.as_ref()?;
+        lock(&sharing.vectors).remove(&lane).map(Vector::Shared)
+    }
+
+    /// Tells the other processes where this one's memory is.
+    pub fn share(&self) {
+        if let Some(sharing) = &self.sharing {
+            let name = sharing.region.name();
+            let words = [
+                u64::from(name.process),
+                u64::from(name.descriptor),
+                name.floats,
+                0,
+                0,
+                0,
+            ];
+            self.team.tell_all(&Header::new(Kind::Share, words));
+        }
+    }
+
+    /// Looks for the memory of another process: it is there if that is on the same host.
+    fn take_share(&self, rank: usize, header: &Header) {
+        let [process, descriptor, floats, ..] = header.words;
+        let name = RegionName {
+            process: process as u32,
+            descriptor: descriptor as u32,
+            floats,
+        };
+        let (Some(sharing), Ok(view)) = (&self.sharing, View::open(&name)) else {
+            return;
+        };
+        lock(&sharing.views).insert(rank, Arc::new(view));
+        self.team.send(rank, Header::new(Kind::Shared, [0; 6]), &[]);
+    }
+
+    fn take_shared(&self, rank: usize) {
+        if let Some(reads) = self.sharing.as_ref().and_then(|sharing| sharing.readers.get(rank)) {
+            reads.store(true, Ordering::Release);
+        }
+    }
+
+    /// The memory of another process, if it has the numbers in `range`.
+    fn view(&self, rank: usize, range: Range<usize>) -> Option<Arc<View>> {
+        let view = lock(&self.sharing.as_ref()?.views).get(&rank).cloned()?;
+        view.read(range).is_some().then_some(view)
     }
 
     /// The updates of a step from other processes, once all are here. The caller gives them back.
@@ -293,11 +486,13 @@ impl Exchange {
         let Some(updates) = arrived.updates.remove(&step) else {
             return;
         };
-        let buffers = updates
-            .into_values()
-            .filter_map(Arc::into_inner)
-            .map(|partial| partial.values);
-        arrived.spare.extend(buffers);
+        let partials = updates.into_values().filter_map(Arc::into_inner);
+        arrived
+            .spare
+            .extend(partials.filter_map(|partial| match partial.values {
+                Values::Packed(values) => Some(values),
+                Values::InPlace(..) => None,
+            }));
     }
 
     /// Notes a step's report; the driver passes it on when the step is applied everywhere here.
@@ -363,10 +558,20 @@ impl Exchange {
             // A lane's second copy of a step that is over; or no part of this iteration.
             return Ok(());
         }
-        let values_length = self.own.values().map(ExactSizeIterator::len).sum();
-        let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
-        values.resize(values_length, 0.0);
-        body.into_floats(&mut values)?;
+        let values = match header.words[3] {
+            0 => {
+                let length = self.own.values().map(ExactSizeIterator::len).sum();
+                let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
+                values.resize(length, 0.0);
+                body.into_floats(&mut values)?;
+                Values::Packed(values)
+            }
+            _ => {
+                let at = header.words[4] as usize;
+                let view = self.view(rank, at..at.saturating_add(self.parameters.len()));
+                Values::InPlace(view.ok_or(WireError::NoFrame)?, at)
+            }
+        };
         let partial = Partial {
             lanes: start..start + length,
             tallies: Tallies(header.tallies),
@@ -401,7 +606,15 @@ impl Exchange {
             // A second copy.
             return Ok(());
         };
-        body.into_floats(claimed.after())?;
+        match header.words[2] {
+            0 => body.into_floats(claimed.after())?,
+            _ => {
+                let at = header.words[3] as usize;
+                let range = at..at.saturating_add(claimed.after().len());
+                let view = self.view(rank, range.clone()).ok_or(WireError::NoFrame)?;
+                claimed.after().copy_from_slice(view.read(range).unwrap_or_default());
+            }
+        }
         if self.reports(shard) {
             self.report(StepReport {
                 step: version - 1,
@@ -444,6 +657,14 @@ impl Receive for Exchange {
             Kind::Update => self.take_update(rank, header, body),
             Kind::Shard => self.take_shard(rank, header, body),
             Kind::State => self.take_state(header, body),
+            Kind::Share => {
+                self.take_share(rank, header);
+                Ok(())
+            }
+            Kind::Shared => {
+                self.take_shared(rank);
+                Ok(())
+            }
             Kind::Sum => {
                 self.report(StepReport {
                     step: header.words[0],

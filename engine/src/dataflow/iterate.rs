@@ -30,6 +30,7 @@ use timely::worker::Worker;
 
 use crate::dataflow::exchange::{Exchange, Makers, Partial, REPORT_DELAY};
 use crate::dataflow::team::Team;
+use crate::dataflow::vector::Vector;
 use crate::dataflow::workers::Workers;
 use crate::error::{EngineError, Result};
 use crate::iteration::{Iteration, Lane, ShardUpdate, StepReport, Tallies};
@@ -43,7 +44,7 @@ struct Contribution {
     step: u64,
     lane: u64,
     tallies: Tallies,
-    update: Arc<Vec<f32>>,
+    update: Arc<Vector>,
 }
 
 /// Tells a worker that shards have finished a step.
@@ -159,7 +160,7 @@ struct Hosted {
 struct HostedLane {
     index: usize,
     lane: Box<dyn Lane>,
-    update: Arc<Vec<f32>>,
+    update: Arc<Vector>,
 }
 
 impl Hosted {
@@ -172,7 +173,7 @@ impl Hosted {
                 lanes.push(HostedLane {
                     index,
                     lane,
-                    update: Arc::new(vec![0.0; length]),
+                    update: Arc::new(exchange.vector(index).unwrap_or_else(|| Vector::new(length))),
                 });
             }
         }
@@ -225,7 +226,7 @@ impl HostedLane {
     fn compute(&mut self, exchange: &Exchange, step: u64, parameters: &[f32]) -> Option<Tallies> {
         if Arc::get_mut(&mut self.update).is_none() {
             // An owner still holds the vector of the step before: leave it that one.
-            self.update = Arc::new(vec![0.0; parameters.len()]);
+            self.update = Arc::new(Vector::new(parameters.len()));
         }
         let update = Arc::get_mut(&mut self.update)?;
         exchange.guarded("lane", self.index, || self.lane.step(step, parameters, update))
@@ -270,7 +271,7 @@ fn lanes<'scope>(
 }
 
 /// The updates of one step by this process's lanes.
-type Updates = BTreeMap<usize, (Tallies, Arc<Vec<f32>>)>;
+type Updates = BTreeMap<usize, (Tallies, Arc<Vector>)>;
 
 /// The shards of one worker, and the other processes that it sends to.
 struct Owned {
@@ -443,19 +444,27 @@ fn push_to(exchange: &Exchange, owner: usize, step: u64, updates: &Updates, scra
         };
         if node.len() == 1 {
             let update = &updates[&node.start].1;
+            if let (Some(start), true) = (update.start(), exchange.shares_with(owner.rank)) {
+                exchange.push_in_place(owner, step, &node, tallies, start);
+                continue;
+            }
             let values: Vec<&[f32]> = owner.ranges.iter().map(|range| &update[range.clone()]).collect();
             exchange.push(owner, step, &node, tallies, &values);
+            continue;
+        }
+        let mut sum = |range: &Range<usize>, sum: &mut [f32]| {
+            let leaves = node.clone().map(|lane| leaf(lane, &updates[&lane].1[range.clone()]));
+            tree::sum(&leaves.collect::<Vec<Part<'_>>>(), node.clone(), sum);
+        };
+        if let Some(start) = exchange.sum_in_place(owner, &node, &mut sum) {
+            exchange.push_in_place(owner, step, &node, tallies, start);
             continue;
         }
         scratch.resize(owner.ranges.iter().map(ExactSizeIterator::len).sum(), 0.0);
         let mut rest = &mut scratch[..];
         for range in &owner.ranges {
-            let (sum, after) = rest.split_at_mut(range.len());
-            let leaves: Vec<Part<'_>> = node
-                .clone()
-                .map(|lane| leaf(lane, &updates[&lane].1[range.clone()]))
-                .collect();
-            tree::sum(&leaves, node.clone(), sum);
+            let (part, after) = rest.split_at_mut(range.len());
+            sum(range, part);
             rest = after;
         }
         exchange.push(owner, step, &node, tallies, &[&*scratch]);
@@ -498,7 +507,7 @@ impl Parts {
             .map(|(lane, (_, update))| leaf(*lane, &update[range.clone()]));
         let remote = self.remote.iter().map(|partial| Part {
             lanes: partial.lanes.clone(),
-            values: &partial.values[offset..offset + range.len()],
+            values: partial.of(range, offset),
         });
         let mut parts: Vec<Part<'_>> = local.chain(remote).collect();
         parts.sort_unstable_by_key(|part| part.lanes.start);

@@ -8,5 +8,6 @@ pub mod job;
 pub mod stage;
 pub mod run;
 pub mod round;
+pub mod vector;
 pub mod exchange;
 pub mod iterate;
