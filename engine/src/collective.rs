@@ -108,7 +108,25 @@ pub(crate) struct Loop<'a> {
 #[derive(Serialize, Deserialize)]
 struct Iterated {
     parameters: Vec<f32>,
+    /// Optimizer state, slot after slot.
+    state: Vec<f32>,
     reports: Vec<StepReport>,
+}
+
+impl Iterated {
+    fn install(&self, parameters: &Parameters, version: u64) -> Result<()> {
+        let (length, slots) = (parameters.len(), parameters.slots());
+        if self.parameters.len() != length || self.state.len() != length * slots {
+            return Err(diverged());
+        }
+        let mut whole = parameters.install(version)?;
+        whole.after().copy_from_slice(&self.parameters);
+        whole.finish();
+        for (slot, state) in self.state.chunks_exact(length).enumerate() {
+            parameters.install_state(version, slot, 0, state)?;
+        }
+        Ok(())
+    }
 }
 
 /// Under this name a process tells which partitions of its lanes' data it has at hand.
@@ -126,10 +144,7 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
         rounds_max: rounds_max(lineage, &all),
         first_step: iteration.first_step,
     };
-    let state = LoopState {
-        versions: vec![iteration.first_step],
-        shards: Vec::new(),
-    };
+    let state = Exchange::state(&parameters, &iteration);
     let arrival = Arrival::new(context, member, lineage, kind, state);
     let mut history = History {
         first_step: iteration.first_step,
@@ -164,12 +179,7 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
             Next::Answer(Answer::Iterated { result: None }) => return Ok(()),
             Next::Answer(Answer::Iterated { result: Some(result) }) => {
                 let result: Iterated = postcard::from_bytes(&result).map_err(|error| unreadable::<Iterated>(&error))?;
-                let mut whole = parameters.install(iteration.last_step())?;
-                if whole.after().len() != result.parameters.len() {
-                    return Err(diverged());
-                }
-                whole.after().copy_from_slice(&result.parameters);
-                whole.finish();
+                result.install(&parameters, iteration.last_step())?;
                 result
                     .reports
                     .iter()
@@ -248,22 +258,25 @@ fn run_loop(
     let placement = round::placement(generation, iteration.lanes, iteration.shards);
     let state = |finished: bool, result: Option<Bytes>| Outcome::Looped {
         finished,
-        state: LoopState {
-            versions: parameters.versions().collect(),
-            shards: Vec::new(),
-        },
+        state: Exchange::state(parameters, iteration),
         result,
     };
     let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
         return Ok(state(false, None));
     };
     let (reports, received) = channel();
+    let team = round::team(&round, generation);
+    let copies = match arrival.context.config().parameter_copies {
+        1 => Vec::new(),
+        _ => round::copies(generation, &team, &placement),
+    };
     let exchange = Arc::new(Exchange::new(
         iteration.clone(),
         placement,
-        round::team(&round, generation),
+        team,
         Arc::clone(parameters),
         looped.makers.clone(),
+        copies,
         Some(arrival.member.faults()),
         reports,
     ));
@@ -279,13 +292,24 @@ fn run_loop(
             let lacking = start.states.iter().enumerate().filter(|(_, state)| lacks(state));
             lacking.for_each(|(rank, _)| exchange.give(rank, start.version, &history.reports));
         }
-        if has || exchange.wait_for(start.version) {
+        let mut ready = exchange.wait_for_parameters(start.version, &start.states);
+        if ready {
+            exchange.give_states(start.version, &start.states);
+            ready = exchange.wait_for_states(start.version, &start.states);
+        }
+        if ready {
             let observe = &mut *looped.observe;
             let mut seen = |report: &StepReport| history.observe(report, observe);
             iterate::run_loop(arrival.context.workers(), &exchange, &received, &mut seen)?;
         }
     }
-    let finished = exchange.is_finished();
+    // Also where the loop was stopped before it began.
+    let _ = exchange.seal();
+    let state_is_whole = Exchange::state(parameters, iteration)
+        .shards
+        .iter()
+        .all(|(_, versions)| versions.contains(&iteration.last_step()));
+    let finished = exchange.is_finished() && state_is_whole;
     let result = match finished && round.rank == 0 {
         true => Some(history.result(parameters)?),
         false => None,
@@ -309,8 +333,11 @@ impl History {
     }
 
     fn result(&self, parameters: &Parameters) -> Result<Bytes> {
+        let latest = parameters.latest();
+        let slots = (0..parameters.slots()).filter_map(|slot| latest.state(slot));
         let result = Iterated {
-            parameters: parameters.latest().to_vec(),
+            parameters: latest.to_vec(),
+            state: slots.flatten().copied().collect(),
             reports: self.reports.clone(),
         };
         let bytes = postcard::to_stdvec(&result).map_err(|error| unreadable::<Iterated>(&error))?;

@@ -8,6 +8,7 @@
 //! updates; owners write when all updates of a step have come) gets an error.
 #![allow(unsafe_code)] // many threads write one vector, each its own range, while others read another one
 
+mod held;
 mod values;
 
 use std::cell::UnsafeCell;
@@ -15,6 +16,7 @@ use std::ops::{Deref, Range, RangeInclusive};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use self::held::{HeldState, Ranges};
 use crate::error::{EngineError, Result};
 
 pub use values::{STATE_SLOTS_MAX, ShardValues, SlotValues, State};
@@ -42,6 +44,8 @@ struct Book {
     readers: [usize; 2],
     /// Ranges of the next version: none of them empty, no two of them overlapping.
     taken: Vec<Taken>,
+    /// Where the optimizer's state is that of its version.
+    held: HeldState,
 }
 
 #[derive(Debug)]
@@ -124,6 +128,10 @@ impl Parameters {
                 previous: false,
                 readers: [0; 2],
                 taken: Vec::new(),
+                held: HeldState {
+                    newest: Ranges::all(length),
+                    ..HeldState::default()
+                },
             }),
         }
     }
@@ -201,7 +209,12 @@ impl Parameters {
     /// If ranges are claimed, if somebody reads the version before the newest, or if there are no parameters.
     pub fn install(&self, version: u64) -> Result<RangeGuard<'_>> {
         let mut book = self.book();
+        let written = std::mem::take(&mut book.held.next);
         book.forget_next()?;
+        if version == self.version() + 1 {
+            // State that was written of this very version stays: what is installed are the parameters.
+            book.held.next = written;
+        }
         let mut whole = self.claiming(&mut book, version, 0..self.length)?;
         whole.follows = false;
         Ok(whole)
@@ -238,7 +251,23 @@ impl Parameters {
         // SAFETY: nobody has a guard for this buffer (a claim reads it), and nobody gets one before the lock is released.
         let into = unsafe { self.buffers[buffer].write(self.part(1 + slot, start..end)) };
         into.copy_from_slice(state);
+        if slot + 1 == self.slots {
+            book.held.newest.add(start..end);
+        }
         Ok(())
+    }
+
+    /// The versions for which this process has the state of a range: what an owner of it could go on from.
+    pub fn state_versions(&self, range: &Range<usize>) -> Vec<u64> {
+        let book = self.book();
+        let newest = self.version();
+        let held = [
+            (newest.checked_sub(1), &book.held.previous),
+            (Some(newest), &book.held.newest),
+            (newest.checked_add(1), &book.held.next),
+        ];
+        let versions = held.into_iter().filter(|(_, ranges)| ranges.contain(range));
+        versions.filter_map(|(version, _)| version).collect()
     }
 
     /// Makes one of [`versions`](Self::versions) the newest again. What was made or begun after it is forgotten.
@@ -252,6 +281,7 @@ impl Parameters {
         if version != self.version() {
             book.newest_buffer = buffer;
             book.previous = false;
+            book.held.go_back();
             self.newest.store(version, Ordering::Release);
         }
         Ok(())
@@ -267,6 +297,7 @@ impl Parameters {
         book.forget_next()?;
         if version != self.version() {
             book.previous = false;
+            book.held.previous.clear();
             self.newest.store(version, Ordering::Release);
         }
         Ok(())
@@ -318,6 +349,7 @@ impl Parameters {
             )));
         }
         book.previous = false;
+        book.held.previous.clear();
         book.readers[book.newest_buffer] += 1;
         book.taken.push(Taken {
             range: range.clone(),
@@ -359,6 +391,7 @@ impl Book {
             )));
         }
         self.taken.clear();
+        self.held.next.clear();
         Ok(())
     }
 
@@ -466,8 +499,20 @@ impl RangeGuard<'_> {
     /// Says that all of the range is written. Returns whether the version is complete by that; then, and not before,
     /// it is the newest for everyone.
     pub fn finish(self) -> bool {
+        self.end(false)
+    }
+
+    /// As [`finish`](Self::finish), where the state was written as well.
+    pub fn finish_with_state(self) -> bool {
+        self.end(true)
+    }
+
+    fn end(self, with_state: bool) -> bool {
         let parameters = self.parameters;
         let mut book = parameters.book();
+        if with_state && parameters.slots > 0 {
+            book.held.next.add(self.range.clone());
+        }
         if let Some(claimed) = book.claimed(&self.range) {
             book.taken[claimed].written = true;
         }
@@ -476,6 +521,7 @@ impl RangeGuard<'_> {
         if complete {
             book.taken.clear();
             book.previous = self.follows;
+            book.held.advance(self.follows);
             book.newest_buffer = 1 - self.newest_buffer;
             parameters.newest.store(self.version, Ordering::Release);
         }

@@ -31,10 +31,16 @@ fn a_pipeline_gives_the_same_on_many_processes() {
 }
 
 fn train(context: &Context) -> Result<(Vec<f32>, Vec<StepReport>)> {
-    let parameters = Arc::new(Parameters::new((0..37).map(|index| index as f32).collect()));
+    iterate(context, 0)
+}
+
+/// The same with `slots` values of optimizer state for every parameter, each a momentum of another weight.
+fn iterate(context: &Context, slots: usize) -> Result<(Vec<f32>, Vec<StepReport>)> {
+    let parameters = (0..37).map(|index| index as f32).collect();
+    let parameters = Arc::new(Parameters::with_state(parameters, slots)?);
     let mut reports = Vec::new();
     for epoch in 0..3 {
-        let iteration = Iteration::new(5, 20).from_step(20 * epoch);
+        let iteration = Iteration::new(5, 20).from_step(20 * epoch).with_state_slots(slots);
         context.iterate(
             iteration,
             &parameters,
@@ -108,11 +114,38 @@ fn clusters(steps: u64) -> impl Strategy<Value = (TestCluster, String)> {
     })
 }
 
+/// One process is lost at a time: what two copies survive.
+fn one_loss(steps: u64) -> impl Strategy<Value = (TestCluster, String)> {
+    (2..=5u32, 1..=2usize, 0..5u32, 0..steps / 2, steps / 2..steps).prop_map(
+        |(processes, threads, victim, first, second)| {
+            let (one, other) = (victim % processes, (victim + 1) % processes);
+            let chaos = format!("kill=worker:{one}@step:{first},kill=worker:{other}@step:{second}");
+            let cluster = TestCluster {
+                threads,
+                ..TestCluster::new(processes)
+            };
+            (cluster.with_chaos(Chaos::parse(&chaos).unwrap()), chaos)
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn losses_do_not_show_in_an_iteration((cluster, chaos) in clusters(60)) {
+        let expected = train(&Context::new(distdl_engine::Config::default()).unwrap()).unwrap();
+        let run = cluster.run(train);
+        let run = run.map_err(|error| TestCaseError::fail(format!("{error} under {chaos}")))?;
+        prop_assert!(!run.results.is_empty());
+        for result in &run.results {
+            prop_assert_eq!(result, &expected);
+        }
+    }
+
+    #[test]
+    fn losses_do_not_show_in_the_state_of_an_optimizer((cluster, chaos) in one_loss(60), slots in 1..=2usize) {
+        let train = move |context: &Context| iterate(context, slots);
         let expected = train(&Context::new(distdl_engine::Config::default()).unwrap()).unwrap();
         let run = cluster.run(train);
         let run = run.map_err(|error| TestCaseError::fail(format!("{error} under {chaos}")))?;

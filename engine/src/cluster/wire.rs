@@ -51,7 +51,7 @@ pub enum Kind {
     Update = 6,
     /// New parameters of a shard, from its owner.
     Shard = 7,
-    /// Sums of a step's tallies.
+    /// The sum of a step's updates over a shard, to the process that keeps its state as well.
     Sum = 8,
     /// State of a loop, for a member that lacks it.
     State = 9,
@@ -59,13 +59,15 @@ pub enum Kind {
     Share = 10,
     /// The sender can read the memory that the receiver has named.
     Shared = 11,
+    /// Tallies of a step that was finished before the receiver came.
+    Report = 12,
 }
 
 impl TryFrom<u8> for Kind {
     type Error = WireError;
 
     fn try_from(number: u8) -> Result<Self, WireError> {
-        const KINDS: [Kind; 11] = [
+        const KINDS: [Kind; 12] = [
             Kind::Parcel,
             Kind::SourceDone,
             Kind::Abandon,
@@ -77,6 +79,7 @@ impl TryFrom<u8> for Kind {
             Kind::State,
             Kind::Share,
             Kind::Shared,
+            Kind::Report,
         ];
         KINDS
             .into_iter()

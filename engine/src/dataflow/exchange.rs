@@ -6,12 +6,12 @@
 //! the parameters once to each process, whose threads all read it in place. A range comes in straight from the socket
 //! into the version that is being made; an update comes into a buffer that is used again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use timely::dataflow::scope::Scope;
@@ -74,6 +74,8 @@ pub struct Exchange {
     pub owners: Vec<Owner>,
     /// The ranges of this process's shards, by shard.
     pub own: BTreeMap<usize, Range<usize>>,
+    /// For each shard, the rank that keeps its optimizer state as well.
+    copies: Vec<Option<usize>>,
     /// Nodes of the tree that come from other processes, with the rank that sends each.
     expected: BTreeMap<usize, (Range<usize>, usize)>,
     sharing: Option<Sharing>,
@@ -81,6 +83,10 @@ pub struct Exchange {
     cancelled: AtomicBool,
     failure: Mutex<Option<EngineError>>,
     operators: Mutex<Vec<SyncActivator>>,
+    /// Held while state is read to be given, or put in its place: the one excludes the other.
+    transferring: Mutex<()>,
+    /// Held for reading while a frame is taken; true once none may be taken any more.
+    sealed: RwLock<bool>,
     arrived: Mutex<Arrived>,
     changed: Condvar,
     reports: Mutex<Reports>,
@@ -93,8 +99,12 @@ struct Arrived {
     updates: BTreeMap<u64, BTreeMap<usize, Arc<Partial>>>,
     /// Buffers that have served.
     spare: Vec<Vec<f32>>,
+    /// For each step, the sums over shards of which this process keeps a copy, with their reports.
+    sums: BTreeMap<u64, BTreeMap<usize, (Tallies, Vec<f32>)>>,
     /// The version that was to be given to this process, once it is here.
     given: Option<u64>,
+    /// States that have been given to this process: (version, shard, slot).
+    states: BTreeSet<(u64, usize, usize)>,
 }
 
 /// The sum over some lanes, for the shards of this process.
@@ -189,6 +199,7 @@ impl Exchange {
         team: Team,
         parameters: Arc<Parameters>,
         makers: Makers,
+        copies: Vec<Option<usize>>,
         faults: Option<Faults>,
         reports: Sender<Vec<StepReport>>,
     ) -> Self {
@@ -240,6 +251,7 @@ impl Exchange {
             targets,
             owners,
             own,
+            copies: if iteration.state_slots > 0 { copies } else { Vec::new() },
             expected,
             iteration,
             placement,
@@ -250,6 +262,8 @@ impl Exchange {
             cancelled: AtomicBool::new(false),
             failure: Mutex::new(None),
             operators: Mutex::default(),
+            transferring: Mutex::new(()),
+            sealed: RwLock::new(false),
             arrived: Mutex::default(),
             changed: Condvar::new(),
             reports: Mutex::new(Reports {
@@ -368,11 +382,19 @@ impl Exchange {
         self.team.send(owner.rank, header, &[]);
     }
 
-    /// Sends the new values of a shard to all other processes.
-    pub fn publish(&self, report: &StepReport, shard: usize, values: &[f32]) {
+    /// Sends the new values of a shard to all other processes; to the one that keeps a copy of its state the sum that
+    /// they were made with.
+    pub fn publish(&self, report: &StepReport, shard: usize, sum: &[f32], values: &[f32]) {
         let version = report.step + 1;
         let start = self.put_out(version, shard, values);
-        for rank in self.team.others() {
+        let keeper = self.copies.get(shard).copied().flatten();
+        if let Some(rank) = keeper {
+            // First: if this process dies now, nobody is further than the one that can stand in for it.
+            let mut header = Header::new(Kind::Sum, [report.step, shard as u64, 0, 0, 0, 0]);
+            header.tallies = report.tallies.0;
+            self.team.send(rank, header, &[bytemuck::cast_slice(sum)]);
+        }
+        for rank in self.team.others().filter(|rank| Some(*rank) != keeper) {
             let in_place = start.filter(|_| self.shares_with(rank) && self.keeps_up(rank));
             let words = [
                 version,
@@ -504,7 +526,14 @@ impl Exchange {
         }
     }
 
-    /// No report will come any more.
+    /// Takes no frame any more: from here on nothing changes. Returns reports that came too late for the driver.
+    pub fn seal(&self) -> Vec<StepReport> {
+        self.stop();
+        *self.sealed.write().unwrap_or_else(PoisonError::into_inner) = true;
+        std::mem::take(&mut lock(&self.reports).waiting)
+    }
+
+    /// No worker will report any more.
     pub fn close_reports(&self) {
         let mut reports = lock(&self.reports);
         reports.send();
@@ -517,21 +546,126 @@ impl Exchange {
         shard + 1 == self.iteration.shards
     }
 
-    /// What this process could go on from.
-    pub fn state(&self) -> LoopState {
-        LoopState {
-            versions: self.parameters.versions().collect(),
-            shards: Vec::new(),
+    /// The shards of which this process keeps a copy, for one of its workers.
+    pub fn copied(&self, worker: usize) -> impl Iterator<Item = usize> + '_ {
+        let workers = self.team.workers(self.team.rank).len().max(1);
+        let kept = self
+            .copies
+            .iter()
+            .enumerate()
+            .filter(|(_, keeper)| **keeper == Some(self.team.rank));
+        kept.map(|(shard, _)| shard)
+            .filter(move |shard| shard % workers == worker)
+    }
+
+    /// The sum over a shard's updates of a step, from its owner.
+    pub fn take_sum(&self, step: u64, shard: usize) -> Option<(Tallies, Vec<f32>)> {
+        let mut arrived = lock(&self.arrived);
+        let sum = arrived.sums.get_mut(&step)?.remove(&shard)?;
+        arrived.sums.retain(|kept, _| *kept >= step);
+        Some(sum)
+    }
+
+    /// Takes a buffer back.
+    pub fn give_back(&self, buffer: Vec<f32>) {
+        lock(&self.arrived).spare.push(buffer);
+    }
+
+    /// What is known of the state of each shard in this process.
+    pub fn state(parameters: &Parameters, iteration: &Iteration) -> LoopState {
+        let mut shards = Vec::new();
+        if iteration.state_slots > 0 {
+            shards.extend(iteration.shards_held(parameters.len()).map(|shard| {
+                let range = iteration.shard_range(shard, parameters.len());
+                (shard as u32, parameters.state_versions(&range))
+            }));
         }
+        LoopState {
+            versions: parameters.versions().collect(),
+            shards,
+        }
+    }
+
+    /// The shards whose state a rank is to have: those that it owns and those of which it keeps a copy.
+    fn kept_by(&self, rank: usize) -> impl Iterator<Item = usize> + '_ {
+        let held = self.iteration.shards_held(self.parameters.len());
+        held.filter(move |shard| {
+            self.iteration.state_slots > 0
+                && (self.team.rank_of(self.placement.shards[*shard]) == rank
+                    || self.copies.get(*shard) == Some(&Some(rank)))
+        })
+    }
+
+    /// The shards whose state is to be brought to a rank, and the rank that gives each: the lowest one that has it.
+    fn transfers(&self, version: u64, states: &[LoopState], rank: usize) -> Vec<(usize, Option<usize>)> {
+        let has = |rank: usize, shard: usize| {
+            let known = states
+                .get(rank)
+                .and_then(|state| state.shards.iter().find(|(known, _)| *known as usize == shard));
+            known.is_some_and(|(_, versions)| versions.contains(&version))
+        };
+        let lacking = self.kept_by(rank).filter(|shard| !has(rank, *shard));
+        lacking
+            .map(|shard| (shard, (0..states.len()).find(|giver| has(*giver, shard))))
+            .collect()
+    }
+
+    /// Gives the state of shards to the processes that are to keep it and do not have it.
+    pub fn give_states(&self, version: u64, states: &[LoopState]) {
+        for rank in self.team.others() {
+            for (shard, giver) in self.transfers(version, states, rank) {
+                if giver == Some(self.team.rank) {
+                    self.give_state(rank, version, shard);
+                }
+            }
+        }
+    }
+
+    fn give_state(&self, rank: usize, version: u64, shard: usize) {
+        let range = self.iteration.shard_range(shard, self.parameters.len());
+        for slot in 0..self.iteration.state_slots {
+            let state = {
+                let _transferring = lock(&self.transferring);
+                let values = self.parameters.read(version);
+                let state = values.as_ref().ok().and_then(|values| values.state(slot));
+                state.map(|state| state[range.clone()].to_vec())
+            };
+            let header = Header::new(Kind::State, [version, shard as u64, slot as u64 + 1, 0, 0, 0]);
+            if let Some(state) = state {
+                self.team.send(rank, header, &[bytemuck::cast_slice(&state)]);
+            }
+        }
+    }
+
+    /// When all steps are finished: brings the state of every shard to every process, so that between two iterations
+    /// each of them has all there is to go on from. False if the iteration ended before.
+    pub fn spread_states(&self) -> bool {
+        let last = self.iteration.last_step();
+        if self.iteration.state_slots == 0 || !self.is_finished() {
+            return self.is_finished();
+        }
+        for rank in self.team.others() {
+            self.own.keys().for_each(|shard| self.give_state(rank, last, *shard));
+        }
+        let others = self
+            .iteration
+            .shards_held(self.parameters.len())
+            .filter(|shard| !self.own.contains_key(shard));
+        let slots = 0..self.iteration.state_slots;
+        let wanted = others.flat_map(|shard| slots.clone().map(move |slot| (last, shard, slot)));
+        let wanted: BTreeSet<(u64, usize, usize)> = wanted.collect();
+        self.wait(|arrived| wanted.is_subset(&arrived.states))
     }
 
     /// Gives the parameters of a version to a process that lacks it, with the reports of the steps before it.
     pub fn give(&self, rank: usize, version: u64, reports: &[StepReport]) {
-        let Ok(values) = self.parameters.read(version) else {
-            return;
+        let values = {
+            let _transferring = lock(&self.transferring);
+            self.parameters.read(version).map(|values| values.to_vec())
         };
+        let Ok(values) = values else { return };
         for report in reports {
-            let mut header = Header::new(Kind::Sum, [report.step, 0, 0, 0, 0, 0]);
+            let mut header = Header::new(Kind::Report, [report.step, 0, 0, 0, 0, 0]);
             header.tallies = report.tallies.0;
             self.team.send(rank, header, &[]);
         }
@@ -539,13 +673,37 @@ impl Exchange {
         self.team.send(rank, header, &[bytemuck::cast_slice(&values)]);
     }
 
-    /// Waits until this process has been given a version. False if the iteration ended before.
-    pub fn wait_for(&self, version: u64) -> bool {
+    /// Waits until this process has the parameters of a version. False if the iteration ended before.
+    pub fn wait_for_parameters(&self, version: u64, states: &[LoopState]) -> bool {
+        let has = |state: &LoopState| state.versions.contains(&version);
+        let has = states.get(self.team.rank).is_some_and(has);
+        self.wait(|arrived| has || arrived.given == Some(version))
+    }
+
+    /// Waits until this process has the state of the shards that it is to keep. False if the iteration ended before.
+    pub fn wait_for_states(&self, version: u64, states: &[LoopState]) -> bool {
+        let shards = self.transfers(version, states, self.team.rank);
+        if let Some((shard, _)) = shards.iter().find(|(_, giver)| giver.is_none()) {
+            self.fail(lost_state(version, *shard));
+            return false;
+        }
+        let slots = 0..self.iteration.state_slots;
+        let wanted = shards
+            .iter()
+            .flat_map(|(shard, _)| slots.clone().map(move |slot| (version, *shard, slot)));
+        let wanted: BTreeSet<(u64, usize, usize)> = wanted.collect();
+        self.wait(|arrived| wanted.is_subset(&arrived.states))
+    }
+
+    fn wait(&self, done: impl Fn(&Arrived) -> bool) -> bool {
         let mut arrived = lock(&self.arrived);
-        while arrived.given != Some(version) && !self.ended() {
+        while !done(&arrived) {
+            if self.ended() {
+                return false;
+            }
             arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
         }
-        arrived.given == Some(version)
+        true
     }
 
     /// An update for this process's shards.
@@ -637,8 +795,70 @@ impl Exchange {
         self.parameters.version() + 1 == version && !self.ended()
     }
 
+    /// The sum over a shard of which this process keeps a copy.
+    fn take_copy(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> std::result::Result<(), WireError> {
+        let [step, shard, ..] = header.words;
+        let shard = shard as usize;
+        let owned = self
+            .placement
+            .shards
+            .get(shard)
+            .is_some_and(|worker| self.team.rank_of(*worker) == rank);
+        let steps = self.parameters.version()..self.iteration.last_step();
+        if !owned || self.copies.get(shard) != Some(&Some(self.team.rank)) || !steps.contains(&step) {
+            return Ok(());
+        }
+        let range = self.iteration.shard_range(shard, self.parameters.len());
+        let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
+        values.resize(range.len(), 0.0);
+        body.into_floats(&mut values)?;
+        let sum = (Tallies(header.tallies), values);
+        lock(&self.arrived)
+            .sums
+            .entry(step)
+            .or_default()
+            .entry(shard)
+            .or_insert(sum);
+        self.wake();
+        Ok(())
+    }
+
+    /// The state of a shard that this process is to keep from now on.
+    fn take_shard_state(&self, header: &Header, body: &mut Body<'_>) -> std::result::Result<(), WireError> {
+        let [version, shard, slot, ..] = header.words;
+        let (shard, slot) = (shard as usize, slot as usize - 1);
+        if shard >= self.iteration.shards || slot >= self.iteration.state_slots {
+            return Err(WireError::NoFrame);
+        }
+        let range = self.iteration.shard_range(shard, self.parameters.len());
+        let mut values = vec![0.0; range.len()];
+        body.into_floats(&mut values)?;
+        let mut arrived = lock(&self.arrived);
+        // The parameters may come from another process, later.
+        while self.parameters.version() != version && !self.ended() {
+            arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(arrived);
+        if self.ended() {
+            return Ok(());
+        }
+        let installed = {
+            let _transferring = lock(&self.transferring);
+            self.parameters.install_state(version, slot, range.start, &values)
+        };
+        match installed {
+            Ok(()) => drop(lock(&self.arrived).states.insert((version, shard, slot))),
+            Err(error) => self.fail(error),
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+
     /// All parameters, for a process that has just come.
     fn take_state(&self, header: &Header, body: &mut Body<'_>) -> std::result::Result<(), WireError> {
+        if header.words[2] > 0 {
+            return self.take_shard_state(header, body);
+        }
         let version = header.words[0];
         let Ok(mut whole) = self.parameters.install(version) else {
             return Ok(());
@@ -651,8 +871,19 @@ impl Exchange {
     }
 }
 
+fn lost_state(version: u64, shard: usize) -> EngineError {
+    EngineError::invalid(
+        format!("the optimizer's state of shard {shard} at version {version} was lost with the processes that kept it"),
+        "keep two copies (`--parameter-copies 2`), or start again: a training with checkpoints goes on from the last one",
+    )
+}
+
 impl Receive for Exchange {
     fn receive(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> std::result::Result<(), WireError> {
+        let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        if *sealed {
+            return Ok(());
+        }
         match header.kind {
             Kind::Update => self.take_update(rank, header, body),
             Kind::Shard => self.take_shard(rank, header, body),
@@ -665,7 +896,8 @@ impl Receive for Exchange {
                 self.take_shared(rank);
                 Ok(())
             }
-            Kind::Sum => {
+            Kind::Sum => self.take_copy(rank, header, body),
+            Kind::Report => {
                 self.report(StepReport {
                     step: header.words[0],
                     tallies: Tallies(header.tallies),
@@ -684,10 +916,9 @@ impl Receive for Exchange {
 impl Reports {
     fn send(&mut self) {
         self.sent = Instant::now();
-        let waiting = std::mem::take(&mut self.waiting);
-        if let (Some(driver), false) = (&self.driver, waiting.is_empty()) {
+        if let (Some(driver), false) = (&self.driver, self.waiting.is_empty()) {
             // The driver may have given up; then nobody wants the reports.
-            let _ = driver.send(waiting);
+            let _ = driver.send(std::mem::take(&mut self.waiting));
         }
     }
 }

@@ -67,7 +67,16 @@ pub fn run(
     parameters.begin(iteration.first_step)?;
     let (reports, received) = channel();
     let team = Team::alone(workers.count());
-    let exchange = Exchange::new(iteration, placement, team, parameters, makers, None, reports);
+    let exchange = Exchange::new(
+        iteration,
+        placement,
+        team,
+        parameters,
+        makers,
+        Vec::new(),
+        None,
+        reports,
+    );
     run_loop(workers, &Arc::new(exchange), &received, observe)
 }
 
@@ -81,6 +90,8 @@ pub fn run_loop(
     let ended = start(workers, exchange)?;
     let mut waiting = watch(exchange, reports, observe);
     let _ = ended.recv();
+    exchange.spread_states();
+    waiting.extend(exchange.seal());
     observe_applied(exchange, &mut waiting, observe);
     workers.check()?;
     match exchange.take_failure() {
@@ -277,6 +288,8 @@ type Updates = BTreeMap<usize, (Tallies, Arc<Vector>)>;
 struct Owned {
     exchange: Arc<Exchange>,
     shards: Vec<OwnedShard>,
+    /// Shards of other processes whose state is kept here as well.
+    copies: Vec<OwnedShard>,
     /// Positions among the other owners, of those that this worker sends to.
     sends_to: Vec<usize>,
     /// What has come from this process's lanes, by step.
@@ -318,11 +331,23 @@ impl Owned {
             }
             offset += range.len();
         }
+        let mut copies = Vec::new();
+        for index in exchange.copied(worker) {
+            if let Some(update) = exchange.guarded("shard", index, || (exchange.makers.shard)(index)) {
+                copies.push(OwnedShard {
+                    index,
+                    offset: 0,
+                    update,
+                    sum: Vec::new(),
+                });
+            }
+        }
         let owners = exchange.owners.iter().enumerate();
         let step = exchange.parameters.version();
         Self {
             exchange: Arc::clone(exchange),
             shards,
+            copies,
             sends_to: owners
                 .filter(|(_, owner)| owner.courier == worker)
                 .map(|(position, _)| position)
@@ -413,9 +438,7 @@ impl Owned {
         let report = StepReport { step, tallies };
         let mut written = Vec::new();
         for shard in &mut self.shards {
-            let mut claimed = shard.apply(&exchange, &report, &parts)?;
-            exchange.publish(&report, shard.index, claimed.after());
-            written.push(claimed);
+            written.push(shard.apply(&exchange, &report, &parts)?);
         }
         // Lanes go on when the version is complete: by then they are to have their vectors back.
         drop(parts);
@@ -425,13 +448,43 @@ impl Owned {
         self.step += 1;
         let mut complete = false;
         for range in written {
-            complete |= range.finish();
+            complete |= range.finish_with_state();
         }
-        if complete {
-            exchange.release(step);
-            exchange.completed(step);
-        }
+        self.completed(step, complete);
         Some(step)
+    }
+
+    fn completed(&self, step: u64, complete: bool) {
+        if complete {
+            self.exchange.release(step);
+            self.exchange.completed(step);
+        }
+    }
+
+    /// Applies the next step to the shards whose state this process keeps as well. Returns it if that completes it.
+    fn apply_copies(&mut self) -> Option<u64> {
+        let exchange = Arc::clone(&self.exchange);
+        let step = exchange.parameters.version();
+        let mut complete = false;
+        for copy in &mut self.copies {
+            let Some((tallies, sum)) = exchange.take_sum(step, copy.index) else {
+                continue;
+            };
+            let report = StepReport { step, tallies };
+            let range = exchange.iteration.shard_range(copy.index, exchange.parameters.len());
+            let update = &mut copy.update;
+            complete |= exchange.guarded("shard", copy.index, || {
+                let mut claimed = exchange.parameters.claim(step + 1, range)?;
+                update.apply(&report, &sum, &mut claimed.values())?;
+                if exchange.reports(copy.index) {
+                    exchange.report(report);
+                }
+                Ok(claimed.finish_with_state())
+            })?;
+            exchange.give_back(sum);
+        }
+        self.completed(step, complete);
+        complete.then_some(step)
     }
 }
 
@@ -531,6 +584,7 @@ impl OwnedShard {
         exchange.guarded("shard", self.index, || {
             let mut claimed = exchange.parameters.claim(report.step + 1, range)?;
             update.apply(report, sum, &mut claimed.values())?;
+            exchange.publish(report, self.index, sum, claimed.after());
             Ok(claimed)
         })
     }
@@ -562,7 +616,7 @@ fn apply<'scope>(
             });
             owned.push();
             while let (false, Some(capability)) = (owned.exchange.ended(), &mut capability)
-                && let Some(step) = owned.apply()
+                && let Some(step) = owned.apply().or_else(|| owned.apply_copies())
             {
                 capability.downgrade(&step);
                 let workers = owned.exchange.team.workers(owned.exchange.team.rank);

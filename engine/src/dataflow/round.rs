@@ -89,6 +89,20 @@ pub fn owning(generation: &Generation) -> Vec<usize> {
     }
 }
 
+/// For each shard the rank that keeps its optimizer state as well, by applying the same updates: the next one among
+/// those that own shards, or else the next one of all. None where there is no other.
+pub fn copies(generation: &Generation, team: &Team, placement: &Placement) -> Vec<Option<usize>> {
+    let owning = owning(generation);
+    let all: Vec<usize> = (0..team.ranks()).collect();
+    let keepers = if owning.len() > 1 { owning } else { all };
+    let copy = |worker: &usize| {
+        let owner = team.rank_of(*worker);
+        let next = keepers.iter().position(|rank| *rank > owner).unwrap_or(0);
+        Some(keepers[next]).filter(|rank| *rank != owner)
+    };
+    placement.shards.iter().map(copy).collect()
+}
+
 /// What all processes know alike at the beginning of a round, and so plan alike.
 pub struct Facts<'a> {
     /// What to compute.
