@@ -31,6 +31,15 @@ struct Arguments {
     /// Where to save the trained model, in safetensors format.
     #[arg(long)]
     model_out: Option<PathBuf>,
+    /// Where to keep checkpoints; training goes on from the newest one that is there.
+    #[arg(long, value_name = "FOLDER")]
+    checkpoint: Option<String>,
+    /// Steps from one checkpoint to the next; there is one at the end of each epoch as well.
+    #[arg(long, value_name = "STEPS", default_value_t = 500, requires = "checkpoint")]
+    checkpoint_every: u64,
+    /// Whether to go on from a checkpoint: `auto`, `never`, `required`, or `step:N` for that of step N.
+    #[arg(long, default_value = "auto", requires = "checkpoint")]
+    resume: Resume,
     /// Folder with the four MNIST files.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: PathBuf,
@@ -64,11 +73,16 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         lanes: arguments.lanes,
         schedule: Schedule::Constant(arguments.learning_rate),
         seed: context.config().seed,
+        checkpoint: arguments.checkpoint.as_ref().map(|folder| CheckpointOptions {
+            every_steps: arguments.checkpoint_every,
+            resume: arguments.resume,
+            ..CheckpointOptions::new(folder)
+        }),
         ..TrainingOptions::default()
     };
     let mut training = network.train(&train, options)?;
     let mut reporter = Reporter::new(context, &training, arguments.epochs);
-    for _ in 0..arguments.epochs {
+    while training.epoch() < arguments.epochs {
         let (start, mut samples) = (Instant::now(), 0);
         let trained = training.run_epoch(|step| {
             samples += step.report.samples;

@@ -18,8 +18,8 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activation, BatchReport, Dense, Features, Input, Loss, Mnist, NeuralNetwork, SampleTargets, Samples, Schedule,
-    Training, TrainingOptions,
+    Activation, BatchReport, CheckpointOptions, Dense, Features, Input, Loss, Mnist, NeuralNetwork, Resume,
+    SampleTargets, Samples, Schedule, Training, TrainingOptions,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::{
@@ -32,8 +32,8 @@ pub use distdl_storage::Level;
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
-        Activation, Config, Context, Dataset, Dense, Failure, Features, Flags, Input, Level, Loss, Mnist,
-        NeuralNetwork, SampleTargets, Samples, Schedule, Training, TrainingOptions, run,
+        Activation, CheckpointOptions, Config, Context, Dataset, Dense, Failure, Features, Flags, Input, Level, Loss,
+        Mnist, NeuralNetwork, Resume, SampleTargets, Samples, Schedule, Training, TrainingOptions, run,
     };
 }
 

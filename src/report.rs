@@ -52,6 +52,26 @@ impl Reporter {
         let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.progress_chars("=> "));
         bar.set_prefix(format!("epoch {}", training.epoch() + 1));
+        bar.set_position(training.step());
+        bar.reset_eta();
+        if let Some(resumed) = training.resumed() {
+            let mut lines: Vec<String> = resumed
+                .remarks
+                .iter()
+                .map(|remark| format!("warning: {remark}"))
+                .collect();
+            lines.push(format!(
+                "goes on at step {} from checkpoint {}",
+                resumed.step, resumed.commit
+            ));
+            if training.epoch() >= epochs {
+                let hash = training.parameters_hash();
+                lines.push(format!(
+                    "nothing is left to train of {epochs} epochs; parameters hash {hash}"
+                ));
+            }
+            bar.suspend(|| lines.iter().for_each(|line| eprintln!("{line}")));
+        }
         Self {
             json: config.json,
             bar,

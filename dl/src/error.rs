@@ -103,6 +103,16 @@ pub enum Error {
         /// How file and network differ.
         problem: String,
     },
+    /// A checkpoint cannot be gone on from.
+    #[error("checkpoints in {url}: {problem}; {remedy}")]
+    Checkpoint {
+        /// Where the checkpoints are.
+        url: String,
+        /// What is wrong, or how checkpoint and training differ.
+        problem: String,
+        /// How to mend it.
+        remedy: &'static str,
+    },
     /// Data, batch and lanes do not fit together.
     #[error("training: {0}")]
     Training(String),

@@ -33,10 +33,12 @@ pub mod datasets;
 pub mod model_file;
 
 // Training.
+pub mod checkpoint;
 mod deal;
 pub mod training;
 
 pub use batch::{Batch, shuffle};
+pub use checkpoint::{CheckpointOptions, Resume, Resumed};
 pub use datasets::mnist::Mnist;
 pub use error::{Error, Result};
 pub use initialization::Initialization;

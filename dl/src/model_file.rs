@@ -49,7 +49,8 @@ fn little_endian(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn serialize(layout: &ParameterLayout, parameters: &[f32]) -> Result<Vec<u8>, String> {
+/// All tensors of `parameters` in safetensors format.
+pub(crate) fn serialize(layout: &ParameterLayout, parameters: &[f32]) -> Result<Vec<u8>, String> {
     let bytes = little_endian(parameters);
     let views = layout.entries().iter().map(|entry| {
         let part = &bytes[entry.range.start * size_of::<f32>()..entry.range.end * size_of::<f32>()];
@@ -76,7 +77,8 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     File::open(folder)?.sync_all() // so that the new name survives a power cut as well
 }
 
-fn deserialize(bytes: &[u8], layout: &ParameterLayout) -> Result<Vec<f32>, String> {
+/// The parameters in a safetensors file; or how its tensors differ from the layout's.
+pub(crate) fn deserialize(bytes: &[u8], layout: &ParameterLayout) -> Result<Vec<f32>, String> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| format!("not a whole safetensors file: {error}"))?;
     let mut parameters = vec![0.0; layout.parameter_count()];
     let mut differences = Vec::new();

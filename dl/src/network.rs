@@ -137,6 +137,12 @@ impl<T: Scalar> NeuralNetwork<T> {
         self.loss
     }
 
+    /// What it computes, in words: layer by layer, then the loss. Equal words give equal outputs for equal parameters.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let layers = self.layers.iter().map(|placed| format!("{:?}", placed.layer));
+        layers.chain([format!("{:?}", self.loss)]).collect()
+    }
+
     /// Length of the flat parameter vector.
     pub fn parameter_count(&self) -> usize {
         self.layout.parameter_count()

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::batch::{Batch, shuffle};
+use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
@@ -35,6 +36,8 @@ pub struct TrainingOptions {
     pub seed: u64,
     /// Where lanes and shards run, for tests that results do not depend on it.
     pub placement: Option<Placement>,
+    /// Where and when to write checkpoints, and whether to go on from one.
+    pub checkpoint: Option<CheckpointOptions>,
 }
 
 impl Default for TrainingOptions {
@@ -45,6 +48,7 @@ impl Default for TrainingOptions {
             schedule: Schedule::Constant(0.1),
             seed: 0,
             placement: None,
+            checkpoint: None,
         }
     }
 }
@@ -67,15 +71,17 @@ pub struct Training {
     parameters: Arc<Parameters>,
     optimizer: Arc<dyn Optimizer>,
     deal: Deal,
+    checkpoints: Option<Checkpoints>,
     step: u64,
 }
 
 impl NeuralNetwork {
     /// Begins to train on `data`, whose partition `p` belongs to lane `p % lanes`, by plain SGD from initial
-    /// parameters. The data is best persisted first; it is computed once here.
+    /// parameters, or goes on from a checkpoint. The data is best persisted first; it is computed once here.
     ///
     /// # Errors
-    /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed.
+    /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed;
+    /// if the checkpoint to go on from cannot be read, or is of another training.
     #[track_caller]
     pub fn train(&self, data: &Dataset<Samples>, options: TrainingOptions) -> Result<Training> {
         if options.lanes == 0 || data.partitions() < options.lanes {
@@ -87,18 +93,34 @@ impl NeuralNetwork {
             );
             return Err(Error::Training(problem));
         }
-        let deal = Deal::new(lane_lengths(self, data, options.lanes)?, options.batch)?;
+        let checkpoint = options.checkpoint.clone();
+        checkpoint.iter().try_for_each(CheckpointOptions::check)?;
+        let (lengths, digest) = look_at(self, data, options.lanes, checkpoint.is_some())?;
+        let deal = Deal::new(lengths, options.batch)?;
         let optimizer: Arc<dyn Optimizer> = Arc::new(Sgd);
         let parameters = Parameters::with_state(self.initialize(options.seed)?, optimizer.state_slots())?;
-        Ok(Training {
+        let facts = Facts {
+            network: self.words(),
+            optimizer: format!("{optimizer:?}"),
+            schedule: format!("{:?}", options.schedule),
+            batch: options.batch,
+            lanes: options.lanes,
+            seed: options.seed,
+            lane_samples: deal.lengths.clone(),
+            data: digest,
+        };
+        let mut training = Training {
             network: self.clone(),
             data: data.clone(),
             parameters: Arc::new(parameters),
             options,
             optimizer,
             deal,
+            checkpoints: checkpoint.map(|options| Checkpoints::new(options, facts)),
             step: 0,
-        })
+        };
+        training.resume()?;
+        Ok(training)
     }
 
     /// Loss and hits over a dataset.
@@ -166,14 +188,23 @@ impl NeuralNetwork {
 /// Rows that evaluation handles at a time.
 const EVALUATION_ROWS: usize = 500;
 
-/// Number of samples of each lane; checks that blocks suit the network.
-fn lane_lengths(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize) -> Result<Vec<u32>> {
-    let shapes = data.run_partitions(|_, blocks| {
-        let shapes = blocks.map(|samples| (samples.feature_length(), samples.len()));
-        Ok(shapes.collect::<Vec<(usize, usize)>>())
+/// Number of samples of each lane, and a digest of all samples if it is `wanted`; checks that blocks suit the network.
+fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wanted: bool) -> Result<(Vec<u32>, String)> {
+    let looks = data.run_partitions(move |_, blocks| {
+        let mut hasher = blake3::Hasher::new();
+        let mut shapes: Vec<(usize, usize)> = Vec::new();
+        for samples in blocks {
+            shapes.push((samples.feature_length(), samples.len()));
+            if wanted {
+                checkpoint::hash_samples(&mut hasher, &samples);
+            }
+        }
+        Ok((shapes, *hasher.finalize().as_bytes()))
     })?;
+    let mut digest = blake3::Hasher::new();
     let mut lengths = vec![0u32; lanes];
-    for (partition, shapes) in shapes.into_iter().enumerate() {
+    for (partition, (shapes, hash)) in looks.into_iter().enumerate() {
+        digest.update(&hash);
         for (got, samples) in shapes {
             let expected = network.input_length();
             if expected != got {
@@ -194,7 +225,7 @@ fn lane_lengths(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize) 
                 })?;
         }
     }
-    Ok(lengths)
+    Ok((lengths, digest.finalize().to_hex().to_string()))
 }
 
 impl Training {
@@ -216,6 +247,11 @@ impl Training {
     /// Steps in an epoch: enough for the lane that needs most to see each of its samples once.
     pub fn steps_per_epoch(&self) -> u64 {
         self.deal.steps_per_epoch
+    }
+
+    /// The checkpoint that this training has gone on from, if it has.
+    pub fn resumed(&self) -> Option<&Resumed> {
+        self.checkpoints.as_ref()?.resumed()
     }
 
     /// A copy of the parameters.
@@ -258,25 +294,48 @@ impl Training {
         self.iterate(steps, observe)
     }
 
-    /// Runs `steps` steps as one dataflow; `observe` sees each. Returns the sum of the steps' reports.
+    /// Runs `steps` steps; `observe` sees each. Returns the sum of the steps' reports. Between two checkpoints the steps
+    /// are one dataflow.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied.
-    /// Otherwise as any action.
+    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. If a
+    /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. Otherwise
+    /// as any action.
     #[track_caller]
     pub fn iterate(&mut self, steps: u64, mut observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
-        let lanes = self.options.lanes;
-        let mut iteration = Iteration::new(lanes, steps)
+        let (site, end) = (Location::caller(), self.step + steps);
+        let mut total = BatchReport::default();
+        loop {
+            let checkpoints = self.checkpoints.as_ref();
+            let stop = checkpoints.map_or(end, |checkpoints| checkpoints.next_after(self.step).min(end));
+            self.run_to(stop, site, &mut |step| {
+                total.merge(&step.report);
+                observe(step);
+            })?;
+            self.save(stop == end && steps > 0)?;
+            if stop == end {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Runs the steps before `end` as one dataflow.
+    fn run_to(
+        &mut self,
+        end: u64,
+        site: &'static Location<'static>,
+        observe: &mut dyn FnMut(&StepResult),
+    ) -> Result<()> {
+        let mut iteration = Iteration::new(self.options.lanes, end - self.step)
             .from_step(self.step)
             .with_state_slots(self.optimizer.state_slots());
-        iteration.site = Location::caller();
+        iteration.site = site;
         if let Some(placement) = &self.options.placement {
             iteration = iteration
                 .with_shards(placement.shards.len())
                 .with_placement(placement.clone());
         }
         let failed = Failed::default();
-        let mut total = BatchReport::default();
         let mut applied = self.step;
         let result = self.data.iterate(
             iteration,
@@ -284,18 +343,48 @@ impl Training {
             self.lane_maker(failed.clone()),
             self.shard_maker(failed.clone()),
             &mut |step| {
-                let result = StepResult {
+                applied = step.step + 1;
+                observe(&StepResult {
                     step: step.step,
                     report: from_tallies(step.tallies),
-                };
-                applied = step.step + 1;
-                total.merge(&result.report);
-                observe(&result);
+                });
             },
         );
         self.step = applied;
-        result.map_err(|error| failed.resolve(error))?;
-        Ok(total)
+        result.map_err(|error| failed.resolve(error))
+    }
+
+    /// Goes on from a checkpoint, if that is wanted and there is one.
+    fn resume(&mut self) -> Result<()> {
+        let Some(checkpoints) = &mut self.checkpoints else {
+            return Ok(());
+        };
+        let layout = self.network.parameter_layout();
+        let loaded = checkpoints.load(self.data.context(), layout, self.optimizer.state_slots())?;
+        if let Some(loaded) = loaded {
+            self.step = loaded.step;
+            self.parameters = Arc::new(loaded.parameters);
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint if one is due.
+    fn save(&mut self, at_end: bool) -> Result<()> {
+        let (step, epoch) = (self.step, self.epoch());
+        let Some(checkpoints) = self
+            .checkpoints
+            .as_mut()
+            .filter(|checkpoints| checkpoints.is_due(step, at_end))
+        else {
+            return Ok(());
+        };
+        let snapshot = Snapshot {
+            step,
+            epoch,
+            layout: self.network.parameter_layout().clone(),
+            parameters: Arc::clone(&self.parameters),
+        };
+        checkpoints.save(self.data.context(), snapshot)
     }
 
     fn lane_maker(

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::member::{Member, Round, RoundKey};
 use crate::cluster::protocol::{ActionKind, Answer, Generation, Held, LoopState, Order, Outcome, Report, Work};
 use crate::context::{Answered, Context};
-use crate::dataflow::exchange::{Exchange, Makers};
+use crate::dataflow::exchange::{Exchange, Makers, Setting};
 use crate::dataflow::iterate;
 use crate::dataflow::job::{Job, Reduce};
 use crate::dataflow::round::{self, Facts};
@@ -276,8 +276,10 @@ fn run_loop(
         team,
         Arc::clone(parameters),
         looped.makers.clone(),
-        copies,
-        Some(arrival.member.faults()),
+        Setting {
+            copies,
+            faults: Some(arrival.member.faults()),
+        },
         reports,
     ));
     let lacks = |state: &LoopState| !state.versions.contains(&start.version);
@@ -344,6 +346,9 @@ impl History {
         Ok(bytes.into())
     }
 }
+
+/// Whether a process has all that it was to have, and the results to report.
+pub(crate) type Kept = (bool, Vec<(u64, Bytes)>);
 
 /// What comes next at an action.
 pub(crate) enum Next {
@@ -422,7 +427,7 @@ impl<'a> Arrival<'a> {
         number: u32,
         facts: &Facts<'_>,
         reduce: &Reduce,
-        keep: &mut dyn FnMut(Results) -> Result<(bool, Vec<(u64, Bytes)>)>,
+        keep: &mut dyn FnMut(Results) -> Result<Kept>,
     ) -> Outcome {
         let entered = self.member.enter(generation, self.action, number);
         let ran = entered.map(|round| self.run(&round, facts, reduce)).transpose();

@@ -14,7 +14,7 @@ use crate::batch::{AnyStream, TaskResult};
 use crate::broadcast::Broadcast;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
-use crate::cluster::member::{Fate, Member};
+use crate::cluster::member::{Fate, Faults, Member};
 use crate::collective;
 use crate::config::{Config, ConfigError};
 use crate::dataflow::workers::{Transport, Workers};
@@ -142,6 +142,11 @@ impl Context {
     /// The number of the action that begins.
     pub(crate) fn next_action(&self) -> u64 {
         self.inner.actions.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Points at which faults may be planned for this process, if it belongs to a cluster.
+    pub fn faults(&self) -> Option<&Faults> {
+        self.inner.resources.faults.get()
     }
 
     /// The configuration that this context was made with.

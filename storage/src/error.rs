@@ -83,6 +83,44 @@ pub enum StorageError {
         /// What the block holds.
         found: String,
     },
+    /// What was written to last is not what was written.
+    #[error("{what} is damaged: {reason}; an older commit serves instead, or a copy of this one")]
+    Damaged {
+        /// The manifest or blob.
+        what: String,
+        /// Which check it failed.
+        reason: String,
+    },
+    /// There are commits, but every one of them is damaged.
+    #[error(
+        "{url}: none of its {count} commits is whole ({reasons}); restore one from a copy, or choose another place"
+    )]
+    NoWholeCommit {
+        /// Where the commits are.
+        url: String,
+        /// How many there are.
+        count: usize,
+        /// What is wrong with them, the newest first.
+        reasons: String,
+    },
+    /// There is no commit of that number.
+    #[error("{url}: there is no commit {number}; the oldest ones are removed as new ones come")]
+    NoSuchCommit {
+        /// Where the commits are.
+        url: String,
+        /// The number asked for.
+        number: u64,
+    },
+    /// Other writers were faster, again and again.
+    #[error(
+        "{url}: other writers took {tries} numbers that a commit was to have; let one program at a time write there"
+    )]
+    CommitRace {
+        /// Where the commits are.
+        url: String,
+        /// Numbers tried.
+        tries: usize,
+    },
     /// Any of these, in another process.
     #[error("{message}")]
     Elsewhere {

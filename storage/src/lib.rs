@@ -1,8 +1,9 @@
 //! The storage layer of DistDL: a block's life from put over memory and disk to get, and the files that are input and
 //! output.
 //!
-//! Blocks are kept by a [`BlockStore`]; files and objects are read and written by [`remote::Stores`]. Bytes from disk
-//! are checked before they are believed: bad bytes are an error that names the block.
+//! Blocks are kept by a [`BlockStore`]; files and objects are read and written by [`remote::Stores`]; what must survive
+//! the program is kept by [`Commits`]. Bytes from disk are checked before they are believed: bad bytes are an error that
+//! names the block.
 //!
 //! ```
 //! use distdl_storage::{Block, BlockId, BlockStore, Codec, Level, StoreOptions};
@@ -39,6 +40,8 @@ pub mod remote;
 
 pub mod text;
 
+mod manifest;
+
 pub mod testing;
 
 pub use block::{Block, BlockId, ParseBlockIdError};
@@ -46,6 +49,7 @@ pub use codec::{Codec, CodecKind, Source};
 pub use disk::DiskTier;
 pub use error::{Result, StorageError};
 pub use frame::program_fingerprint;
+pub use manifest::{Commit, Commits, Unpublished};
 pub use memory::MemoryTier;
 pub use records::{Record, Records};
 pub use store::{BlockStore, Level, StoreOptions, StoreStatistics};

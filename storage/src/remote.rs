@@ -17,6 +17,8 @@ mod http;
 
 mod folder;
 
+mod place;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use self::client::{Client, Target};
 pub use self::folder::FolderWriter;
 pub use self::options::StoresOptions;
 use self::pattern::{MATCHING, has_wildcard, hidden};
+pub(crate) use self::place::{Found, Place};
 use crate::error::Result;
 use crate::object::Location;
 pub use crate::object::{Object, ObjectError};
@@ -160,6 +163,18 @@ impl Stores {
             Location::Memory(name) => FolderWriter::memory(Arc::clone(&self.0.client), &name),
             Location::Http { .. } => Err(read_only(url).into()),
         }
+    }
+
+    /// A folder or prefix for objects that are created once.
+    pub(crate) fn place(&self, url: &str) -> Result<Place> {
+        Ok(match Location::parse(url)? {
+            Location::Local(path) => Place::local(self, url, &path)?,
+            Location::Memory(name) => {
+                let target = self.0.client.memory_target(&name)?;
+                Place::of(self, target)
+            }
+            Location::Http { .. } => return Err(read_only(url).into()),
+        })
     }
 
     fn get(&self, object: &Object, range: Option<Range<u64>>) -> Result<Bytes, ObjectError> {

@@ -106,6 +106,7 @@ impl Case {
             schedule: self.schedule,
             seed: self.seed,
             placement,
+            ..TrainingOptions::default()
         }
     }
 

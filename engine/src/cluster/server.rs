@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -295,10 +295,7 @@ impl Machine {
         match self.node.wake_at() {
             // This holds a sender, so the channel stays open.
             None => inputs.recv().ok(),
-            Some(at) => match inputs.recv_timeout(at.saturating_sub(now)) {
-                Ok(input) => Some(input),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            Some(at) => inputs.recv_timeout(at.saturating_sub(now)).ok(),
         }
     }
 

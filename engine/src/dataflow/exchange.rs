@@ -54,6 +54,15 @@ pub struct Owner {
     pub ranges: Vec<Range<usize>>,
 }
 
+/// What only a process of a cluster has.
+#[derive(Default)]
+pub struct Setting {
+    /// For each shard, the rank that keeps its optimizer state as well.
+    pub copies: Vec<Option<usize>>,
+    /// Faults that are planned.
+    pub faults: Option<Faults>,
+}
+
 /// What the workers of a process share while they run one iteration.
 pub struct Exchange {
     /// The iteration.
@@ -199,8 +208,7 @@ impl Exchange {
         team: Team,
         parameters: Arc<Parameters>,
         makers: Makers,
-        copies: Vec<Option<usize>>,
-        faults: Option<Faults>,
+        setting: Setting,
         reports: Sender<Vec<StepReport>>,
     ) -> Self {
         let ranges = |rank: usize| {
@@ -251,14 +259,14 @@ impl Exchange {
             targets,
             owners,
             own,
-            copies: if iteration.state_slots > 0 { copies } else { Vec::new() },
+            copies: if iteration.state_slots > 0 { setting.copies } else { Vec::new() },
             expected,
             iteration,
             placement,
             team,
             parameters,
             makers,
-            faults,
+            faults: setting.faults,
             cancelled: AtomicBool::new(false),
             failure: Mutex::new(None),
             operators: Mutex::default(),

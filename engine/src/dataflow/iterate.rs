@@ -28,7 +28,7 @@ use timely::dataflow::operators::{Capability, ConnectLoop, Feedback};
 use timely::dataflow::scope::Scope;
 use timely::worker::Worker;
 
-use crate::dataflow::exchange::{Exchange, Makers, Partial, REPORT_DELAY};
+use crate::dataflow::exchange::{Exchange, Makers, Partial, REPORT_DELAY, Setting};
 use crate::dataflow::team::Team;
 use crate::dataflow::vector::Vector;
 use crate::dataflow::workers::Workers;
@@ -73,8 +73,7 @@ pub fn run(
         team,
         parameters,
         makers,
-        Vec::new(),
-        None,
+        Setting::default(),
         reports,
     );
     run_loop(workers, &Arc::new(exchange), &received, observe)

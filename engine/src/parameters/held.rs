@@ -9,7 +9,7 @@ pub(super) struct Ranges(Vec<Range<usize>>);
 impl Ranges {
     /// Everything.
     pub(super) fn all(length: usize) -> Self {
-        Self(vec![0..length])
+        Self(Vec::from([0..length]))
     }
 
     /// Adds a range.

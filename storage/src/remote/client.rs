@@ -117,7 +117,7 @@ impl Client {
     }
 
     /// Waits for `work`, which runs on the background thread.
-    fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    pub(super) fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.handle()?.spawn(async move {
             // The caller waits below until it has the answer, so nobody is left to miss it.
@@ -198,7 +198,7 @@ fn object(url: &str, meta: &ObjectMeta) -> Object {
     }
 }
 
-fn failed(url: &str, action: &'static str, error: &object_store::Error) -> ObjectError {
+pub(super) fn failed(url: &str, action: &'static str, error: &object_store::Error) -> ObjectError {
     use object_store::Error;
     let url = url.to_owned();
     match error {

@@ -17,6 +17,9 @@ enum Gone {
     Broken(String),
 }
 
+/// Who this process is now, its slot, and the lease.
+pub(super) type Admission = (MemberId, u32, Duration);
+
 impl Shared {
     /// Connects to the name node and joins.
     pub(super) fn contact(
@@ -25,7 +28,7 @@ impl Shared {
         threads: usize,
         known: Option<(MemberId, u64)>,
         deadline: Instant,
-    ) -> std::result::Result<(Arc<Socket>, (MemberId, u32, Duration)), String> {
+    ) -> std::result::Result<(Arc<Socket>, Admission), String> {
         let name = &self.join.name_node;
         let left = deadline
             .saturating_duration_since(Instant::now())

@@ -1,0 +1,496 @@
+//! Checkpoints of a training: what they hold, when one is due, and what they must agree with to be gone on from.
+//!
+//! A checkpoint is a commit of [`distdl_storage::Commits`] with the blobs `training.json` (where the training stood,
+//! and all that its results follow from), `parameters.safetensors` and `state.<slot>.safetensors`. It knows nothing of
+//! workers and shards. Reading and writing are actions on one partition: in a cluster one process does it for all, another one if
+//! that is lost, and a process that comes later gets the same answer.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use distdl_engine::cluster::chaos::Point;
+use distdl_engine::{Context, EngineError, Parameters};
+use distdl_storage::{Commit, Commits, StorageError};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::kernels::Level;
+use crate::layout::ParameterLayout;
+use crate::model_file;
+use crate::samples::{Features, SampleTargets, Samples};
+
+const FORMAT: u32 = 1;
+
+const TRAINING: &str = "training.json";
+const PARAMETERS: &str = "parameters.safetensors";
+
+/// Where and when a training writes checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointOptions {
+    /// A folder, which need not exist yet, or `memory://` for tests. All processes of a cluster must see the same. It
+    /// belongs to one training: others have folders of their own.
+    pub url: String,
+    /// One is written behind every step whose number is a multiple of this; 0 for none. Default 500.
+    pub every_steps: u64,
+    /// One is written at the end of each run ([`Training::iterate`](crate::Training::iterate) or
+    /// [`run_epoch`](crate::Training::run_epoch)) as well. Default true.
+    pub at_end: bool,
+    /// How many are kept; older ones are removed. Default 3.
+    pub keep: usize,
+    /// Whether to go on from one. Default [`Resume::Auto`].
+    pub resume: Resume,
+}
+
+impl CheckpointOptions {
+    /// Checkpoints in a folder, with what is usual.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            every_steps: 500,
+            at_end: true,
+            keep: 3,
+            resume: Resume::Auto,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.keep {
+            0 => Err(self.error("none of them is to be kept".to_owned(), "keep at least 1")),
+            _ => Ok(()),
+        }
+    }
+
+    fn error(&self, problem: String, remedy: &'static str) -> Error {
+        Error::Checkpoint {
+            url: self.url.clone(),
+            problem,
+            remedy,
+        }
+    }
+}
+
+/// Whether a training goes on from a checkpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// From the newest one that is whole, if there is any.
+    #[default]
+    Auto,
+    /// It begins anew. Checkpoints that are there are removed as new ones come.
+    Never,
+    /// From the newest one that is whole; without any it is an error.
+    Required,
+    /// From the one that was written before this step was run; without it it is an error.
+    Step(u64),
+}
+
+impl FromStr for Resume {
+    type Err = String;
+
+    /// Reads `auto`, `never`, `required` or `step:N`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let step = |text: &str| text.strip_prefix("step:")?.parse().ok();
+        match text {
+            "auto" => Ok(Self::Auto),
+            "never" => Ok(Self::Never),
+            "required" => Ok(Self::Required),
+            _ => step(text)
+                .map(Self::Step)
+                .ok_or_else(|| "use `auto`, `never`, `required` or `step:N`".to_owned()),
+        }
+    }
+}
+
+/// The checkpoint that a training has gone on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// Number of the commit.
+    pub commit: u64,
+    /// The first step that is run after it.
+    pub step: u64,
+    /// What a person should know: newer checkpoints that are damaged, another kind of processor.
+    pub remarks: Vec<String>,
+}
+
+/// What a training's result follows from, apart from its steps. Two trainings with equal facts are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    /// Layer by layer, then the loss.
+    pub(crate) network: Vec<String>,
+    pub(crate) optimizer: String,
+    pub(crate) schedule: String,
+    pub(crate) batch: usize,
+    pub(crate) lanes: usize,
+    pub(crate) seed: u64,
+    /// Samples of each lane.
+    pub(crate) lane_samples: Vec<u32>,
+    /// BLAKE3 of the hashes of all partitions.
+    pub(crate) data: String,
+}
+
+impl Facts {
+    /// How a checkpoint's facts differ from these, in words.
+    fn differences(&self, checkpoint: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, there: String, here: String| {
+            if there != here {
+                differences.push(format!("{what}: {there} there, {here} here"));
+            }
+        };
+        let layers = self.network.len().max(checkpoint.network.len());
+        let layer = |facts: &Self, index: usize| facts.network.get(index).cloned().unwrap_or("nothing".to_owned());
+        for index in 0..layers {
+            compare(
+                &format!("part {index} of the network"),
+                layer(checkpoint, index),
+                layer(self, index),
+            );
+        }
+        compare("optimizer", checkpoint.optimizer.clone(), self.optimizer.clone());
+        compare("schedule", checkpoint.schedule.clone(), self.schedule.clone());
+        compare("batch", checkpoint.batch.to_string(), self.batch.to_string());
+        compare("lanes", checkpoint.lanes.to_string(), self.lanes.to_string());
+        compare("seed", checkpoint.seed.to_string(), self.seed.to_string());
+        let samples = |facts: &Self| format!("{:?}", facts.lane_samples);
+        compare("samples of each lane", samples(checkpoint), samples(self));
+        compare(
+            "hash of the data or of its partitions",
+            short(&checkpoint.data),
+            short(&self.data),
+        );
+        differences
+    }
+}
+
+/// Enough of a hash to tell it from others.
+fn short(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}
+
+/// What `training.json` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Description {
+    format: u32,
+    /// The first step that is not yet applied.
+    step: u64,
+    /// Whole epochs behind.
+    epoch: u64,
+    state_slots: usize,
+    training: Facts,
+    /// Processor and instructions that the kernels ran with. Others may round otherwise.
+    kernels: String,
+}
+
+impl Description {
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format: u32,
+        }
+        let unreadable = |error| format!("{TRAINING} cannot be read: {error}");
+        let Versioned { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if format != FORMAT {
+            return Err(format!("they are of format {format}, this program knows {FORMAT}"));
+        }
+        serde_json::from_slice(bytes).map_err(unreadable)
+    }
+}
+
+fn kernels() -> String {
+    format!("{} {:?}", std::env::consts::ARCH, Level::best())
+}
+
+/// A training as it stands.
+pub(crate) struct Snapshot {
+    pub(crate) step: u64,
+    pub(crate) epoch: u64,
+    pub(crate) layout: ParameterLayout,
+    pub(crate) parameters: Arc<Parameters>,
+}
+
+/// What a training goes on from.
+pub(crate) struct Loaded {
+    pub(crate) step: u64,
+    pub(crate) parameters: Parameters,
+}
+
+/// The checkpoints of a training.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    options: CheckpointOptions,
+    facts: Facts,
+    resumed: Option<Resumed>,
+    /// The step of the newest one.
+    newest: Option<u64>,
+    /// How many this training has written.
+    written: u64,
+}
+
+/// What the process that looked for a checkpoint tells the others.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Found {
+    commit: Option<(u64, Vec<(String, Bytes)>)>,
+    passed_over: Vec<String>,
+    /// Steps of which there are checkpoints, where one was asked for.
+    steps: Vec<u64>,
+}
+
+impl Checkpoints {
+    pub(crate) fn new(options: CheckpointOptions, facts: Facts) -> Self {
+        Self {
+            options,
+            facts,
+            resumed: None,
+            newest: None,
+            written: 0,
+        }
+    }
+
+    pub(crate) fn resumed(&self) -> Option<&Resumed> {
+        self.resumed.as_ref()
+    }
+
+    /// The next step from `step` on before which one is due, not counting `step` itself.
+    pub(crate) fn next_after(&self, step: u64) -> u64 {
+        let every = self.options.every_steps;
+        let past = step.checked_rem(every);
+        past.and_then(|past| step.checked_add(every - past)).unwrap_or(u64::MAX)
+    }
+
+    /// Whether one is due before `step`.
+    pub(crate) fn is_due(&self, step: u64, at_end: bool) -> bool {
+        let by_number = step > 0 && step.checked_rem(self.options.every_steps) == Some(0);
+        self.newest != Some(step) && (by_number || at_end && self.options.at_end)
+    }
+
+    /// Writes one, in one process for all.
+    pub(crate) fn save(&mut self, context: &Context, snapshot: Snapshot) -> Result<()> {
+        let (step, count, keep) = (snapshot.step, self.written, self.options.keep);
+        let description = Description {
+            format: FORMAT,
+            step,
+            epoch: snapshot.epoch,
+            state_slots: snapshot.parameters.slots(),
+            training: self.facts.clone(),
+            kernels: kernels(),
+        };
+        let (commits, faults) = (self.commits(context)?, context.faults().cloned());
+        context.range(0..1, 1).run_partitions(move |_, _| {
+            let blobs = snapshot.blobs(&description)?;
+            let unpublished = commits.begin(&blobs)?;
+            if let Some(faults) = &faults {
+                faults.reach(Point::Checkpoint(count));
+            }
+            let number = unpublished.publish()?;
+            if let Err(error) = commits.keep(keep) {
+                // It is written, and that is what counts.
+                tracing::warn!(url = commits.url(), "could not remove older checkpoints: {error}");
+            }
+            Ok(number)
+        })?;
+        self.newest = Some(step);
+        self.written += 1;
+        Ok(())
+    }
+
+    /// What to go on from, if that is wanted and there; the same in every process.
+    pub(crate) fn load(&mut self, context: &Context, layout: &ParameterLayout, slots: usize) -> Result<Option<Loaded>> {
+        let resume = self.options.resume;
+        if resume == Resume::Never {
+            return Ok(None);
+        }
+        let commits = self.commits(context)?;
+        let found = context
+            .range(0..1, 1)
+            .run_partitions(move |_, _| Ok(find(&commits, resume)?))?;
+        let mut found = found.into_iter().next().unwrap_or_default();
+        let Some((number, blobs)) = found.commit.take() else {
+            return self.without(&found).map(|()| None);
+        };
+        let blobs: BTreeMap<String, Bytes> = blobs.into_iter().collect();
+        let unusable = |problem| {
+            let problem = format!("commit {number} does not suit: {problem}");
+            self.options
+                .error(problem, "write this training's checkpoints to another folder")
+        };
+        let description = blob(&blobs, TRAINING).and_then(Description::parse).map_err(unusable)?;
+        self.check(number, &description)?;
+        let parameters = parameters(&blobs, layout, slots, description.state_slots).map_err(unusable)?;
+        let resumed = self.note(number, &description, found.passed_over);
+        self.newest = Some(description.step);
+        self.resumed = Some(resumed);
+        Ok(Some(Loaded {
+            step: description.step,
+            parameters,
+        }))
+    }
+
+    /// An error if there should have been a checkpoint.
+    fn without(&self, found: &Found) -> Result<()> {
+        match self.options.resume {
+            Resume::Required => Err(self.options.error(
+                "there are none, and one was required".to_owned(),
+                "check the folder, or use `Resume::Auto` to begin without one",
+            )),
+            Resume::Step(step) => Err(self.options.error(
+                format!("there is none of step {step}, only of {:?}", found.steps),
+                "name one of these steps, or use `Resume::Auto`",
+            )),
+            Resume::Auto | Resume::Never => Ok(()),
+        }
+    }
+
+    /// An error if a checkpoint is not one of this training.
+    fn check(&self, number: u64, description: &Description) -> Result<()> {
+        let differences = self.facts.differences(&description.training);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let problem = format!("commit {number} is of another training ({})", differences.join("; "));
+        Err(self.options.error(
+            problem,
+            "make the program as it was, use another folder, or begin anew with `Resume::Never`",
+        ))
+    }
+
+    fn note(&self, commit: u64, description: &Description, passed_over: Vec<String>) -> Resumed {
+        let mut remarks = passed_over;
+        if description.kernels != kernels() {
+            remarks.push(format!(
+                "the checkpoint was computed with {}, this process computes with {}: results may differ in their last bits",
+                description.kernels,
+                kernels()
+            ));
+        }
+        for remark in &remarks {
+            tracing::warn!(commit, url = self.options.url, "{remark}");
+        }
+        Resumed {
+            commit,
+            step: description.step,
+            remarks,
+        }
+    }
+
+    fn commits(&self, context: &Context) -> Result<Commits> {
+        Commits::open(context.stores(), &self.options.url).map_err(|error| Error::Engine(error.into()))
+    }
+}
+
+/// Looks for the checkpoint that is to be gone on from.
+fn find(commits: &Commits, resume: Resume) -> Result<Found, StorageError> {
+    let Resume::Step(step) = resume else {
+        return Ok(commits.latest()?.map(Found::of).unwrap_or_default());
+    };
+    let mut found = Found::default();
+    for number in commits.numbers()?.into_iter().rev() {
+        let commit = match commits.read(number) {
+            Ok(commit) => commit,
+            Err(error @ StorageError::Damaged { .. }) => {
+                found.passed_over.push(error.to_string());
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let description = blob(&commit.blobs, TRAINING).and_then(Description::parse);
+        match description.map(|description| description.step) {
+            Ok(there) if there == step => return Ok(Found::of(commit)),
+            Ok(there) => found.steps.push(there),
+            Err(reason) => found.passed_over.push(format!("commit {number}: {reason}")),
+        }
+    }
+    Ok(found)
+}
+
+impl Found {
+    fn of(commit: Commit) -> Self {
+        Self {
+            commit: Some((commit.number, commit.blobs.into_iter().collect())),
+            passed_over: commit.passed_over,
+            steps: Vec::new(),
+        }
+    }
+}
+
+impl Snapshot {
+    fn blobs(&self, description: &Description) -> distdl_engine::Result<BTreeMap<String, Bytes>> {
+        let impossible = |problem: String| EngineError::invalid(problem, "report this as a bug of checkpoints");
+        let tensors = |values: &[f32]| model_file::serialize(&self.layout, values).map_err(impossible);
+        let text = serde_json::to_vec_pretty(description).map_err(|error| impossible(error.to_string()))?;
+        let latest = self.parameters.latest();
+        let mut blobs = BTreeMap::from([
+            (TRAINING.to_owned(), Bytes::from(text)),
+            (PARAMETERS.to_owned(), tensors(&latest)?.into()),
+        ]);
+        for (slot, state) in (0..self.parameters.slots()).filter_map(|slot| Some((slot, latest.state(slot)?))) {
+            blobs.insert(state_name(slot), tensors(state)?.into());
+        }
+        Ok(blobs)
+    }
+}
+
+fn state_name(slot: usize) -> String {
+    format!("state.{slot}.safetensors")
+}
+
+fn blob<'a>(blobs: &'a BTreeMap<String, Bytes>, name: &str) -> Result<&'a [u8], String> {
+    let bytes = blobs.get(name).map(|bytes| &bytes[..]);
+    bytes.ok_or_else(|| format!("it has no {name}"))
+}
+
+fn parameters(
+    blobs: &BTreeMap<String, Bytes>,
+    layout: &ParameterLayout,
+    slots: usize,
+    slots_there: usize,
+) -> Result<Parameters, String> {
+    if slots != slots_there {
+        return Err(format!(
+            "its optimizer kept {slots_there} values for every parameter, this one keeps {slots}"
+        ));
+    }
+    let tensors = |name: &str| {
+        let values = blob(blobs, name).and_then(|bytes| model_file::deserialize(bytes, layout));
+        values.map_err(|problem| format!("{name}: {problem}"))
+    };
+    let words = |error: EngineError| error.to_string();
+    let parameters = Parameters::with_state(tensors(PARAMETERS)?, slots).map_err(words)?;
+    for slot in 0..slots {
+        let state = tensors(&state_name(slot))?;
+        parameters
+            .install_state(parameters.version(), slot, 0, &state)
+            .map_err(words)?;
+    }
+    Ok(parameters)
+}
+
+/// Adds samples to a hash: their shape and all their bits.
+pub(crate) fn hash_samples(hasher: &mut blake3::Hasher, samples: &Samples) {
+    let mut numbers = |numbers: [u64; 2]| {
+        hasher.update(bytemuck::cast_slice(&numbers));
+    };
+    numbers([samples.len() as u64, samples.feature_length() as u64]);
+    match samples.features() {
+        Features::U8 { bytes, scale } => {
+            hasher.update(&scale.to_le_bytes()).update(bytes);
+        }
+        Features::F32(values) => {
+            hasher.update(b"f32").update(bytemuck::cast_slice(values));
+        }
+    }
+    match samples.targets() {
+        SampleTargets::Labels(labels) => {
+            hasher.update(b"labels").update(bytemuck::cast_slice(labels));
+        }
+        SampleTargets::Values { length, values } => {
+            let length = *length as u64;
+            hasher
+                .update(&length.to_le_bytes())
+                .update(bytemuck::cast_slice(values));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

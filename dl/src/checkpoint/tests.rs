@@ -1,0 +1,160 @@
+//! What a checkpoint holds, and when one is due.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use super::*;
+use crate::NeuralNetwork;
+use distdl_engine::Config;
+
+fn facts() -> Facts {
+    Facts {
+        network: vec!["a".to_owned(), "b".to_owned()],
+        optimizer: "Sgd".to_owned(),
+        schedule: "Constant(0.1)".to_owned(),
+        batch: 8,
+        lanes: 2,
+        seed: u64::MAX,
+        lane_samples: vec![20, 21],
+        data: "0123456789abcdef".to_owned(),
+    }
+}
+
+fn checkpoints(every_steps: u64, at_end: bool, resume: Resume) -> Checkpoints {
+    let options = CheckpointOptions {
+        every_steps,
+        at_end,
+        resume,
+        ..CheckpointOptions::new("memory://run")
+    };
+    Checkpoints::new(options, facts())
+}
+
+#[test]
+fn every_difference_is_named() {
+    type Change = fn(&mut Facts);
+    let changes: [(Change, &str); 8] = [
+        (
+            |facts| facts.network[1] = "c".to_owned(),
+            "part 1 of the network: c there, b here",
+        ),
+        (
+            |facts| facts.network.truncate(1),
+            "part 1 of the network: nothing there, b here",
+        ),
+        (
+            |facts| facts.optimizer = "Adam".to_owned(),
+            "optimizer: Adam there, Sgd here",
+        ),
+        (|facts| facts.batch = 9, "batch: 9 there, 8 here"),
+        (|facts| facts.lanes = 3, "lanes: 3 there, 2 here"),
+        (|facts| facts.seed = 7, "seed: 7 there"),
+        (
+            |facts| facts.lane_samples[0] = 1,
+            "samples of each lane: [1, 21] there, [20, 21] here",
+        ),
+        (
+            |facts| facts.data = "f".repeat(64),
+            "ffffffffffff there, 0123456789ab here",
+        ),
+    ];
+    for (change, words) in changes {
+        let mut there = facts();
+        change(&mut there);
+        let differences = facts().differences(&there);
+        assert_eq!(differences.len(), 1, "{differences:?}");
+        assert!(differences[0].contains(words), "{differences:?}");
+    }
+    assert!(facts().differences(&facts()).is_empty());
+}
+
+#[test]
+fn one_is_due_at_multiples_and_at_the_end() {
+    let every = checkpoints(5, true, Resume::Auto);
+    assert_eq!([0, 4, 5, 12].map(|step| every.next_after(step)), [5, 5, 10, 15]);
+    assert_eq!(
+        [0, 4, 5, 12].map(|step| every.is_due(step, false)),
+        [false, false, true, false]
+    );
+    assert!(every.is_due(12, true) && !checkpoints(5, false, Resume::Auto).is_due(12, true));
+    let never = checkpoints(0, false, Resume::Auto);
+    assert_eq!((never.next_after(7), never.is_due(7, true)), (u64::MAX, false));
+    assert_eq!(every.next_after(u64::MAX), u64::MAX);
+}
+
+#[test]
+fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
+    let context = Context::new(Config::default()).unwrap();
+    let network = NeuralNetwork::dense(3, &[2], 2).unwrap();
+    let layout = network.parameter_layout();
+    let values = network.initialize(3).unwrap();
+    let parameters = Parameters::with_state(values.clone(), 2).unwrap();
+    let state = |slot: usize| {
+        (0..values.len())
+            .map(|index| (10 * slot + index) as f32)
+            .collect::<Vec<f32>>()
+    };
+    (0..2).for_each(|slot| parameters.install_state(0, slot, 0, &state(slot)).unwrap());
+    let snapshot = Snapshot {
+        step: 30,
+        epoch: 4,
+        layout: layout.clone(),
+        parameters: Arc::new(parameters),
+    };
+    checkpoints(5, true, Resume::Auto).save(&context, snapshot).unwrap();
+    let loaded = checkpoints(5, true, Resume::Required)
+        .load(&context, layout, 2)
+        .unwrap()
+        .unwrap();
+    let latest = loaded.parameters.latest();
+    assert_eq!((loaded.step, &latest[..]), (30, &values[..]));
+    assert_eq!(
+        (latest.state(0).unwrap(), latest.state(1).unwrap()),
+        (&state(0)[..], &state(1)[..])
+    );
+    let error = checkpoints(5, true, Resume::Auto)
+        .load(&context, layout, 1)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("kept 2 values for every parameter, this one keeps 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_no_checkpoint_of_this_format_is_refused() {
+    let context = Context::new(Config::default()).unwrap();
+    let commits = Commits::open(context.stores(), "memory://run").unwrap();
+    let network = NeuralNetwork::dense(3, &[2], 2).unwrap();
+    for (text, words) in [
+        (&br#"{"format":2}"#[..], "they are of format 2"),
+        (b"{}", "training.json cannot be read"),
+        (br#"{"format":1}"#, "training.json cannot be read"),
+    ] {
+        let blobs = BTreeMap::from([(TRAINING.to_owned(), Bytes::from_static(text))]);
+        commits.begin(&blobs).unwrap().publish().unwrap();
+        let mut checkpoints = checkpoints(5, true, Resume::Auto);
+        let error = checkpoints.load(&context, network.parameter_layout(), 0).err().unwrap();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    commits.begin(&BTreeMap::new()).unwrap().publish().unwrap();
+    let error = checkpoints(5, true, Resume::Auto)
+        .load(&context, network.parameter_layout(), 0)
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("it has no training.json"), "{error}");
+}
+
+#[test]
+fn words_for_resuming() {
+    for (text, resume) in [
+        ("auto", Resume::Auto),
+        ("never", Resume::Never),
+        ("required", Resume::Required),
+        ("step:12", Resume::Step(12)),
+    ] {
+        assert_eq!(text.parse(), Ok(resume));
+    }
+    for text in ["", "step:", "step:-1", "AUTO"] {
+        assert!(text.parse::<Resume>().unwrap_err().contains("step:N"));
+    }
+}

@@ -1,0 +1,423 @@
+//! Commits: numbered manifests that are created once, never overwritten, and name every blob with its hash.
+//!
+//! A folder or object prefix holds `blob-<BLAKE3>` objects and `manifest-<number>.json` objects. A commit writes its
+//! blobs first and its manifest last, so it is whole or invisible. The blobs of a manifest are believed only if their
+//! length and hash are what the manifest says, and a manifest only if it is, to the byte, what its content renders to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, StorageError};
+use crate::object::ObjectError;
+use crate::remote::{Found, Place, Stores};
+
+const FORMAT: u32 = 1;
+
+/// Longest manifest that is read, in bytes.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+
+/// Most blobs of a commit.
+const BLOBS_MAX: usize = 1024;
+
+/// Longest name of a blob, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Digits of a manifest's number.
+const NUMBER_DIGITS: usize = 10;
+
+/// Numbers that a commit tries while other writers take them.
+const TRIES_MAX: usize = 16;
+
+/// The commits in one folder or object prefix. One program at a time is meant to write there; if there are more, each
+/// commit is still whole, and of two that want one number both get one.
+#[derive(Debug, Clone)]
+pub struct Commits {
+    place: Place,
+    /// Tells this writer's manifests from others.
+    nonce: String,
+}
+
+/// A whole commit: every blob is here and has the hash that was written down for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Its number. Later commits have larger ones.
+    pub number: u64,
+    /// What was committed, by name.
+    pub blobs: BTreeMap<String, Bytes>,
+    /// What is wrong with newer commits, the newest first.
+    pub passed_over: Vec<String>,
+}
+
+/// Blobs that are written, but that nobody sees yet. Dropped, they stay invisible, and are removed some commits later.
+#[derive(Debug)]
+#[must_use = "blobs are invisible until `publish`"]
+pub struct Unpublished<'a> {
+    commits: &'a Commits,
+    blobs: BTreeMap<String, Blob>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed {
+    manifest: Manifest,
+    blake3: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    number: u64,
+    nonce: String,
+    blobs: BTreeMap<String, Blob>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Blob {
+    bytes: u64,
+    blake3: String,
+}
+
+impl Commits {
+    /// The commits at `url`: a folder, which need not exist yet, or `memory://` of these stores. The file system of a
+    /// folder must know hard links.
+    ///
+    /// # Errors
+    /// If that is no place to write to.
+    pub fn open(stores: &Stores, url: &str) -> Result<Self> {
+        Ok(Self::at(stores.place(url)?))
+    }
+
+    /// The commits below `prefix` in any other store.
+    ///
+    /// # Errors
+    /// If `prefix` is no usable name.
+    pub fn within(stores: &Stores, store: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self> {
+        Ok(Self::at(Place::within(stores, store, prefix)?))
+    }
+
+    fn at(place: Place) -> Self {
+        // Two keys that the system drew.
+        let nonce = [RandomState::new(), RandomState::new()].map(|state| format!("{:016x}", state.hash_one(0)));
+        Self {
+            place,
+            nonce: nonce.concat(),
+        }
+    }
+
+    /// Where they are.
+    pub fn url(&self) -> &str {
+        self.place.url()
+    }
+
+    /// Writes blobs that [`Unpublished::publish`] makes a commit.
+    ///
+    /// # Errors
+    /// If there are too many, one has an unusable name, or the place cannot be written.
+    pub fn begin(&self, blobs: &BTreeMap<String, Bytes>) -> Result<Unpublished<'_>> {
+        let usable = |name: &String| (1..=NAME_BYTES_MAX).contains(&name.len());
+        if blobs.len() > BLOBS_MAX || !blobs.keys().all(usable) {
+            let reason = format!("a commit has at most {BLOBS_MAX} blobs with names of 1 to {NAME_BYTES_MAX} bytes");
+            return Err(ObjectError::invalid_name(self.url(), reason).into());
+        }
+        let mut written = BTreeMap::new();
+        for (name, bytes) in blobs {
+            let blob = Blob::of(bytes);
+            // Written even if it is there: what is there may be damaged.
+            self.place.replace(&blob.object(), bytes.clone())?;
+            written.insert(name.clone(), blob);
+        }
+        Ok(Unpublished {
+            commits: self,
+            blobs: written,
+        })
+    }
+
+    /// The numbers that are taken, by whole commits or not, in ascending order.
+    ///
+    /// # Errors
+    /// If the place cannot be read. One that does not exist has none.
+    pub fn numbers(&self) -> Result<Vec<u64>> {
+        let listed = self.place.list()?;
+        let mut numbers: Vec<u64> = listed.iter().filter_map(|found| number_of(&found.name)).collect();
+        numbers.sort_unstable();
+        // A listing may be older than what can be read by name.
+        let mut next = numbers.last().map_or(0, |last| last + 1);
+        while self.place.has(&manifest_name(next))? {
+            numbers.push(next);
+            next += 1;
+        }
+        Ok(numbers)
+    }
+
+    /// The newest whole commit; `None` if there are no commits at all. Newer ones that are damaged are passed over with
+    /// a warning.
+    ///
+    /// # Errors
+    /// If there are commits, but none is whole; if the place cannot be read.
+    pub fn latest(&self) -> Result<Option<Commit>> {
+        let mut passed_over = Vec::new();
+        for number in self.numbers()?.into_iter().rev() {
+            match self.read(number) {
+                Ok(commit) => return Ok(Some(Commit { passed_over, ..commit })),
+                Err(error) if is_damage(&error) => {
+                    tracing::warn!(
+                        number,
+                        url = self.url(),
+                        "passed over a commit that is not whole: {error}"
+                    );
+                    passed_over.push(error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match passed_over.len() {
+            0 => Ok(None),
+            count => Err(StorageError::NoWholeCommit {
+                url: self.url().to_owned(),
+                count,
+                reasons: passed_over.join("; "),
+            }),
+        }
+    }
+
+    /// The commit of a number.
+    ///
+    /// # Errors
+    /// [`StorageError::NoSuchCommit`] if there is none; [`StorageError::Damaged`] if it is not whole; otherwise if it
+    /// cannot be read.
+    pub fn read(&self, number: u64) -> Result<Commit> {
+        let manifest = self.manifest(number)?;
+        let blobs = manifest.blobs.iter();
+        let blobs = blobs.map(|(name, blob)| Ok((name.clone(), self.blob(number, name, blob)?)));
+        Ok(Commit {
+            number,
+            blobs: blobs.collect::<Result<_>>()?,
+            passed_over: Vec::new(),
+        })
+    }
+
+    /// Removes all but the newest `count` whole commits, and blobs that no commit names any more. Blobs of a commit that
+    /// is being written stay, unless `count` newer ones have come since they were written.
+    ///
+    /// # Errors
+    /// If something cannot be read or removed. What is kept is whole all the same.
+    pub fn keep(&self, count: usize) -> Result<()> {
+        let (mut kept, mut removed) = (Vec::new(), Vec::new());
+        for number in self.numbers()?.into_iter().rev() {
+            let manifest = match self.manifest(number) {
+                Ok(manifest) => Some(manifest),
+                Err(error) if is_damage(&error) => None,
+                Err(error) => return Err(error),
+            };
+            match manifest {
+                Some(manifest) if kept.len() < count.max(1) => kept.push(manifest),
+                None if kept.len() < count.max(1) => {}
+                manifest => removed.push((number, manifest)),
+            }
+        }
+        let Some(oldest) = kept.last().map(|manifest| manifest_name(manifest.number)) else {
+            return Ok(());
+        };
+        for (number, _) in removed.iter().rev() {
+            self.place.remove(&manifest_name(*number))?;
+        }
+        let objects = |manifests: &[Manifest]| manifests.iter().flat_map(Manifest::objects).collect::<BTreeSet<_>>();
+        let removed: Vec<Manifest> = removed.into_iter().filter_map(|(_, manifest)| manifest).collect();
+        self.remove_blobs(&objects(&kept), &objects(&removed), &oldest)?;
+        Ok(self.place.remove_unfinished(&oldest)?)
+    }
+
+    /// Removes blobs that are not in `live` and are in `dead`, or were written before the object `oldest`.
+    fn remove_blobs(&self, live: &BTreeSet<String>, dead: &BTreeSet<String>, oldest: &str) -> Result<()> {
+        let listed = self.place.list()?;
+        let oldest = listed.iter().find(|found| found.name == oldest);
+        let left = |found: &Found| oldest.is_some_and(|oldest| found.by_age(oldest).is_lt());
+        for found in &listed {
+            let name = &found.name;
+            if name.starts_with(BLOB) && !live.contains(name) && (dead.contains(name) || left(found)) {
+                self.place.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn manifest(&self, number: u64) -> Result<Manifest> {
+        let name = manifest_name(number);
+        let bytes = match self.place.read(&name, MANIFEST_BYTES_MAX) {
+            Err(ObjectError::NotFound { .. }) => {
+                let url = self.url().to_owned();
+                return Err(StorageError::NoSuchCommit { url, number });
+            }
+            Err(ObjectError::TooLarge { .. }) => Err("it is longer than a manifest can be".to_owned()),
+            Err(error) => return Err(error.into()),
+            Ok(bytes) => Manifest::parse(&bytes),
+        };
+        let manifest = bytes.and_then(|manifest| match manifest.number == number {
+            true => Ok(manifest),
+            false => Err(format!("it says that its number is {}", manifest.number)),
+        });
+        manifest.map_err(|reason| StorageError::damaged(self.place.url_of(&name), reason))
+    }
+
+    fn blob(&self, number: u64, name: &str, blob: &Blob) -> Result<Bytes> {
+        let object = blob.object();
+        let what = || format!("commit {number} ({name} in {})", self.place.url_of(&object));
+        match self.place.read(&object, blob.bytes) {
+            Ok(bytes) if Blob::of(&bytes) == *blob => Ok(bytes),
+            Ok(_) => Err(StorageError::damaged(
+                what(),
+                "its length or hash is not the one written down",
+            )),
+            Err(ObjectError::NotFound { .. }) => Err(StorageError::damaged(what(), "it is missing")),
+            Err(ObjectError::TooLarge { bytes, .. }) if bytes > blob.bytes => {
+                Err(StorageError::damaged(what(), "it is longer than what was written down"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The newest commit of exactly these blobs.
+    fn number_of(&self, numbers: &[u64], blobs: &BTreeMap<String, Blob>) -> Result<Option<u64>> {
+        for number in numbers.iter().rev() {
+            match self.manifest(*number) {
+                Ok(manifest) if manifest.blobs == *blobs => return Ok(Some(*number)),
+                Ok(_) => {}
+                Err(error) if is_damage(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Unpublished<'_> {
+    /// Makes the blobs a commit, and returns its number. If there is a commit of exactly these blobs already, perhaps
+    /// by an earlier try, its number is returned and none is added.
+    ///
+    /// # Errors
+    /// If the place cannot be read or written, or other writers take every number that is tried. Nothing is committed
+    /// then, unless the store fails after it has written: trying again finds that commit.
+    pub fn publish(self) -> Result<u64> {
+        let commits = self.commits;
+        for _ in 0..TRIES_MAX {
+            let numbers = commits.numbers()?;
+            if let Some(number) = commits.number_of(&numbers, &self.blobs)? {
+                return Ok(number);
+            }
+            let number = numbers.last().map_or(0, |last| last + 1);
+            let manifest = Manifest {
+                format: FORMAT,
+                number,
+                nonce: commits.nonce.clone(),
+                blobs: self.blobs.clone(),
+            };
+            let name = manifest_name(number);
+            if name.len() != manifest_name(0).len() {
+                let reason = format!("a commit's number has at most {NUMBER_DIGITS} digits");
+                return Err(ObjectError::invalid_name(&name, reason).into());
+            }
+            match commits.place.create(&name, manifest.render().into()) {
+                Ok(()) => return Ok(number),
+                // By another writer, or by this one: a store may write, fail to say so, and be asked again.
+                Err(ObjectError::AlreadyExists { .. }) => match commits.manifest(number) {
+                    Ok(there) if there == manifest => return Ok(number),
+                    _ => {}
+                },
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StorageError::CommitRace {
+            url: commits.url().to_owned(),
+            tries: TRIES_MAX,
+        })
+    }
+}
+
+const BLOB: &str = "blob-";
+
+fn manifest_name(number: u64) -> String {
+    format!("manifest-{number:0width$}.json", width = NUMBER_DIGITS)
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("manifest-")?.strip_suffix(".json")?;
+    let plain = digits.len() == NUMBER_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| plain)
+}
+
+impl Blob {
+    fn of(bytes: &[u8]) -> Self {
+        Self {
+            bytes: bytes.len() as u64,
+            blake3: blake3::hash(bytes).to_hex().to_string(),
+        }
+    }
+
+    fn object(&self) -> String {
+        format!("{BLOB}{}", self.blake3)
+    }
+
+    fn is_well_formed(&self) -> bool {
+        let hash = blake3::Hash::from_hex(&self.blake3);
+        hash.is_ok_and(|hash| hash.to_hex().as_str() == self.blake3)
+    }
+}
+
+impl Manifest {
+    fn objects(&self) -> impl Iterator<Item = String> {
+        self.blobs.values().map(Blob::object)
+    }
+
+    fn render(&self) -> Vec<u8> {
+        let sealed = Sealed {
+            blake3: blake3::hash(&json(self)).to_hex().to_string(),
+            manifest: self.clone(),
+        };
+        let mut bytes = json(&sealed);
+        bytes.push(b'\n');
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let sealed: Sealed = serde_json::from_slice(bytes).map_err(|error| format!("no manifest: {error}"))?;
+        let manifest = sealed.manifest;
+        if manifest.render() != bytes {
+            return Err("the checksum is wrong".to_owned());
+        }
+        if manifest.format != FORMAT {
+            return Err(format!("format {} is not {FORMAT}", manifest.format));
+        }
+        match manifest.blobs.values().all(Blob::is_well_formed) {
+            true => Ok(manifest),
+            false => Err("a blob's hash is none".to_owned()),
+        }
+    }
+}
+
+/// Numbers and texts in structs and maps with text keys have a JSON text.
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).unwrap_or_default()
+}
+
+impl StorageError {
+    fn damaged(what: String, reason: impl ToString) -> Self {
+        Self::Damaged {
+            what,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+fn is_damage(error: &StorageError) -> bool {
+    matches!(error, StorageError::Damaged { .. } | StorageError::NoSuchCommit { .. })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,447 @@
+//! A commit is whole or invisible, whatever happens between its writes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+
+use object_store::memory::InMemory;
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{FaultStore, StoreFaults, WriteFault};
+
+fn blobs(seed: u64) -> BTreeMap<String, Bytes> {
+    let bytes = |length: usize| Bytes::from(vec![seed as u8; length]);
+    BTreeMap::from([
+        ("description".to_owned(), Bytes::from(format!("commit of {seed}"))),
+        ("values".to_owned(), bytes(100)),
+        ("always the same".to_owned(), Bytes::from_static(b"constant")),
+    ])
+}
+
+fn commit(commits: &Commits, seed: u64) -> Result<u64> {
+    commits.begin(&blobs(seed))?.publish()
+}
+
+/// A store in memory, and ways into it: without faults, and with those of a script.
+struct Shared {
+    store: Arc<dyn ObjectStore>,
+    stores: Stores,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            store: Arc::new(InMemory::new()),
+            stores: Stores::new(),
+        }
+    }
+
+    fn commits(&self) -> Commits {
+        Commits::within(&self.stores, Arc::clone(&self.store), "runs/one").unwrap()
+    }
+
+    fn faulty(&self) -> (Commits, StoreFaults) {
+        let faults = StoreFaults::new();
+        let store = FaultStore::new(Arc::clone(&self.store), faults.clone());
+        (
+            Commits::within(&self.stores, Arc::new(store), "runs/one").unwrap(),
+            faults,
+        )
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .commits()
+            .place
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|found| found.name)
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// A folder with two commits.
+fn folder() -> (tempfile::TempDir, Commits) {
+    let folder = tempfile::tempdir().unwrap();
+    let commits = Commits::open(&Stores::new(), folder.path().join("a b/run").to_str().unwrap()).unwrap();
+    assert_eq!(
+        commits.latest().unwrap(),
+        None,
+        "a folder that does not exist has no commits"
+    );
+    assert_eq!((commit(&commits, 1).unwrap(), commit(&commits, 2).unwrap()), (0, 1));
+    (folder, commits)
+}
+
+fn file(folder: &tempfile::TempDir, name: &str) -> PathBuf {
+    folder.path().join("a b/run").join(name)
+}
+
+/// Files of the commit 1 and of no other.
+fn own_files(commits: &Commits) -> Vec<String> {
+    let shared: BTreeSet<String> = commits.manifest(0).unwrap().objects().collect();
+    let own = commits.manifest(1).unwrap();
+    let own = own.objects().filter(|name| !shared.contains(name));
+    own.chain([manifest_name(1)]).collect()
+}
+
+#[test]
+fn what_is_committed_is_read_back() {
+    for url in [None, Some("memory://runs/one")] {
+        let folder = tempfile::tempdir().unwrap();
+        let url = url.unwrap_or(folder.path().to_str().unwrap());
+        let stores = Stores::new();
+        let commits = Commits::open(&stores, url).unwrap();
+        for seed in 0..3 {
+            assert_eq!(commit(&commits, seed).unwrap(), seed);
+            let latest = Commits::open(&stores, url).unwrap().latest().unwrap().unwrap();
+            assert_eq!((latest.number, latest.blobs), (seed, blobs(seed)));
+            assert!(latest.passed_over.is_empty());
+        }
+        assert_eq!(commits.read(1).unwrap().blobs, blobs(1));
+        assert!(matches!(
+            commits.read(9),
+            Err(StorageError::NoSuchCommit { number: 9, .. })
+        ));
+    }
+}
+
+#[test]
+fn a_manifest_is_a_text_that_people_can_read() {
+    let (folder, _) = folder();
+    let text = fs::read_to_string(file(&folder, "manifest-0000000001.json")).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["manifest"]["number"], 1);
+    assert_eq!(value["manifest"]["blobs"]["values"]["bytes"], 100);
+}
+
+#[test]
+fn what_is_not_published_is_invisible() {
+    let shared = Shared::new();
+    let commits = shared.commits();
+    drop(commits.begin(&blobs(1)).unwrap());
+    assert_eq!(commits.latest().unwrap(), None);
+    commit(&commits, 2).unwrap();
+    drop(commits.begin(&blobs(3)).unwrap());
+    assert_eq!(commits.latest().unwrap().unwrap().blobs, blobs(2));
+}
+
+#[test]
+fn a_death_before_or_after_any_write_leaves_a_whole_commit() {
+    for after in 0..20 {
+        for fault in [WriteFault::DieBefore, WriteFault::DieAfter] {
+            let shared = Shared::new();
+            commit(&shared.commits(), 1).unwrap();
+            let (commits, faults) = shared.faulty();
+            faults.on_write(after, fault);
+            let died = commit(&commits, 2).and_then(|_| commits.keep(1));
+            let latest = shared.commits().latest().unwrap().unwrap();
+            // Three blobs and a manifest.
+            let committed = after > 3 || (after, fault) == (3, WriteFault::DieAfter);
+            assert_eq!(
+                latest.blobs,
+                blobs(if committed { 2 } else { 1 }),
+                "{fault:?} at {after}"
+            );
+            assert_eq!(died.is_err(), faults.writes_count() > after, "{fault:?} at {after}");
+            // The next writer is not hindered by what was left, and removes it.
+            for seed in 3..6 {
+                commit(&shared.commits(), seed).unwrap();
+                shared.commits().keep(2).unwrap();
+            }
+            assert_eq!(shared.commits().latest().unwrap().unwrap().blobs, blobs(5));
+            assert_eq!(shared.names().len(), 2 + 2 * 2 + 1, "{:?}", shared.names());
+        }
+    }
+}
+
+#[test]
+fn a_write_that_was_done_twice_is_known_again() {
+    for after in 0..4 {
+        let shared = Shared::new();
+        let (commits, faults) = shared.faulty();
+        faults.on_write(after, WriteFault::Twice);
+        assert_eq!(commit(&commits, 1).unwrap(), 0);
+        assert_eq!(commits.numbers().unwrap(), [0]);
+    }
+}
+
+#[test]
+fn a_commit_that_is_tried_again_is_done_once() {
+    for after in 0..4 {
+        let shared = Shared::new();
+        let (commits, faults) = shared.faulty();
+        faults.on_write(after, WriteFault::FailAfter);
+        commit(&commits, 1).unwrap_err();
+        assert_eq!(commit(&commits, 1).unwrap(), 0);
+        assert_eq!(commit(&shared.commits(), 1).unwrap(), 0, "by another writer as well");
+        assert_eq!(commits.numbers().unwrap(), [0]);
+    }
+}
+
+#[test]
+fn two_writers_that_want_one_number_both_get_one() {
+    let shared = Shared::new();
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let commits = shared.commits();
+            thread::spawn(move || {
+                (0..5)
+                    .map(|seed| commit(&commits, 10 * writer + seed).unwrap())
+                    .collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let mut numbers: Vec<u64> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+    let found: BTreeSet<Bytes> = numbers
+        .iter()
+        .map(|number| shared.commits().read(*number).unwrap().blobs["description"].clone())
+        .collect();
+    assert_eq!(found.len(), 20);
+}
+
+#[test]
+fn a_number_that_was_taken_meanwhile_is_left_to_its_owner() {
+    let shared = Shared::new();
+    let (commits, faults) = shared.faulty();
+    let unpublished = commits.begin(&blobs(1)).unwrap();
+    commit(&shared.commits(), 2).unwrap();
+    assert_eq!(unpublished.publish().unwrap(), 1);
+    assert_eq!(shared.commits().read(0).unwrap().blobs, blobs(2));
+    // A listing that lacks the newest commits does not matter.
+    faults.hide_from_listings(1);
+    assert_eq!(commits.latest().unwrap().unwrap().number, 1);
+    assert_eq!(commit(&commits, 3).unwrap(), 2);
+}
+
+#[test]
+fn a_cut_file_is_passed_over_and_named() {
+    let (folder, commits) = folder();
+    for name in own_files(&commits) {
+        let path = file(&folder, &name);
+        let whole = fs::read(&path).unwrap();
+        for length in [0, 1, whole.len() / 2, whole.len() - 1] {
+            fs::write(&path, &whole[..length]).unwrap();
+            let latest = commits.latest().unwrap().unwrap();
+            assert_eq!((latest.number, latest.blobs), (0, blobs(1)));
+            assert!(latest.passed_over[0].contains(&name), "{:?}", latest.passed_over);
+        }
+        fs::write(&path, [&whole[..], b"\n"].concat()).unwrap();
+        assert_eq!(commits.latest().unwrap().unwrap().number, 0, "longer");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(commits.latest().unwrap().unwrap().number, 0, "gone");
+        fs::write(&path, whole).unwrap();
+        assert_eq!(commits.latest().unwrap().unwrap().number, 1);
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_found_wherever_it_is() {
+    let (folder, commits) = folder();
+    for name in own_files(&commits) {
+        let path = file(&folder, &name);
+        let whole = fs::read(&path).unwrap();
+        for bit in (0..whole.len() * 8).step_by(7) {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, flipped).unwrap();
+            assert_eq!(commits.latest().unwrap().unwrap().number, 0, "{name}, bit {bit}");
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    assert_eq!(commits.latest().unwrap().unwrap().number, 1);
+}
+
+#[test]
+fn a_manifest_under_another_number_is_refused() {
+    let (folder, commits) = folder();
+    fs::copy(file(&folder, &manifest_name(0)), file(&folder, &manifest_name(5))).unwrap();
+    let latest = commits.latest().unwrap().unwrap();
+    assert_eq!(latest.number, 1);
+    assert!(
+        latest.passed_over[0].contains("its number is 0"),
+        "{:?}",
+        latest.passed_over
+    );
+    assert_eq!(
+        commit(&commits, 3).unwrap(),
+        6,
+        "a number that is taken is not used again"
+    );
+}
+
+#[test]
+fn without_a_whole_commit_there_is_an_error_that_names_them() {
+    let (folder, commits) = folder();
+    for number in 0..2 {
+        fs::write(file(&folder, &manifest_name(number)), b"{}").unwrap();
+    }
+    let error = commits.latest().unwrap_err();
+    assert!(matches!(error, StorageError::NoWholeCommit { count: 2, .. }));
+    let text = error.to_string();
+    assert!(
+        text.contains("manifest-0000000000.json") && text.contains("manifest-0000000001.json"),
+        "{text}"
+    );
+    assert!(!text.contains("computed again"), "{text}");
+}
+
+#[test]
+fn damaged_commits_do_not_push_whole_ones_out() {
+    let (folder, commits) = folder();
+    fs::write(file(&folder, &manifest_name(1)), b"{}").unwrap();
+    commits.keep(1).unwrap();
+    assert_eq!(commits.latest().unwrap().unwrap().number, 0);
+    commit(&commits, 3).unwrap();
+    commits.keep(2).unwrap();
+    assert_eq!(commits.numbers().unwrap(), [0, 1, 2]);
+    commits.keep(1).unwrap();
+    assert_eq!(commits.numbers().unwrap(), [2]);
+    assert_eq!(
+        fs::read_dir(file(&folder, "")).unwrap().count(),
+        4,
+        "three blobs and a manifest"
+    );
+}
+
+#[test]
+fn a_damaged_blob_is_mended_by_the_next_commit_that_has_it() {
+    let (folder, commits) = folder();
+    let constant = Blob::of(b"constant").object();
+    fs::write(file(&folder, &constant), b"damaged!").unwrap();
+    assert!(matches!(commits.latest(), Err(StorageError::NoWholeCommit { .. })));
+    commit(&commits, 3).unwrap();
+    assert_eq!(commits.read(1).unwrap().blobs, blobs(2));
+}
+
+#[test]
+fn files_that_a_killed_writer_left_are_removed() {
+    let (folder, commits) = folder();
+    let left = file(&folder, &format!("{}#1", Blob::of(b"constant").object()));
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    let unfinished = fs::File::create(&left).unwrap();
+    unfinished.set_modified(long_ago).unwrap();
+    fs::write(file(&folder, "notes.txt"), b"of the user").unwrap();
+    commits.keep(1).unwrap();
+    assert!(!left.exists() && file(&folder, "notes.txt").exists());
+}
+
+#[test]
+fn a_full_or_forbidden_place_is_an_error_and_leaves_the_old_commit() {
+    let shared = Shared::new();
+    commit(&shared.commits(), 1).unwrap();
+    for after in 0..4 {
+        let (commits, faults) = shared.faulty();
+        faults.on_write(after, WriteFault::Full);
+        let error = commit(&commits, 2).unwrap_err();
+        assert!(error.to_string().contains("could not write it"), "{error}");
+        faults.on_write(after, WriteFault::Forbidden);
+        let error = commit(&commits, 2).unwrap_err();
+        assert!(
+            matches!(error, StorageError::Object(ObjectError::NoPermission { .. })),
+            "{error}"
+        );
+        assert_eq!(shared.commits().latest().unwrap().unwrap().blobs, blobs(1));
+    }
+}
+
+#[test]
+fn a_place_that_is_none_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = folder.path().join("file");
+    fs::write(&taken, b"x").unwrap();
+    let stores = Stores::new();
+    let commits = Commits::open(&stores, taken.join("run").to_str().unwrap()).unwrap();
+    assert!(commit(&commits, 1).is_err());
+    for url in ["", "http://localhost/x", "s3://bucket/x"] {
+        assert!(Commits::open(&stores, url).is_err(), "{url}");
+    }
+    let (long, many) = (
+        "x".repeat(NAME_BYTES_MAX + 1),
+        (0..=BLOBS_MAX).map(|name| name.to_string()),
+    );
+    let commits = Commits::open(&stores, "memory://x").unwrap();
+    for names in [vec![String::new()], vec![long], many.collect()] {
+        let blobs = names.into_iter().map(|name| (name, Bytes::new())).collect();
+        assert!(commits.begin(&blobs).is_err());
+    }
+    assert_eq!(commits.latest().unwrap(), None);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Commit {
+        seed: u64,
+        fault: Option<(u64, WriteFault)>,
+    },
+    Keep {
+        count: usize,
+        fault: Option<(u64, WriteFault)>,
+    },
+}
+
+fn acts() -> impl Strategy<Value = Act> {
+    use WriteFault::{DieAfter, DieBefore, FailAfter, FailBefore, Full, Twice};
+    let kinds = prop::sample::select(vec![DieAfter, DieBefore, FailAfter, FailBefore, Full, Twice]);
+    let fault = || prop::option::of((0..6u64, kinds.clone()));
+    prop_oneof![
+        3 => (0..50u64, fault()).prop_map(|(seed, fault)| Act::Commit { seed, fault }),
+        1 => (1..4usize, fault()).prop_map(|(count, fault)| Act::Keep { count, fault }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Against a list of what was committed: every try of a new writer starts over from what is there.
+    #[test]
+    fn the_newest_commit_is_always_whole(acts in prop::collection::vec(acts(), 1..20)) {
+        let shared = Shared::new();
+        let mut newest: Option<(u64, u64)> = None;
+        for act in acts {
+            let (commits, faults) = shared.faulty();
+            match act {
+                Act::Commit { seed, fault } => {
+                    if let Some((after, fault)) = fault {
+                        faults.on_write(after, fault);
+                    }
+                    let before = newest;
+                    let result = commit(&commits, seed);
+                    let latest = shared.commits().latest().unwrap();
+                    newest = latest.as_ref().map(|commit| (commit.number, commit.blobs["values"][0].into()));
+                    if let Ok(number) = result {
+                        prop_assert_eq!(&shared.commits().read(number).unwrap().blobs, &blobs(seed));
+                    }
+                    let added = newest != before;
+                    prop_assert!(!added || newest.map(|(_, found)| found) == Some(seed));
+                    prop_assert!(newest.map(|(number, _)| number) >= before.map(|(number, _)| number));
+                    if let Some(commit) = latest {
+                        prop_assert_eq!(&commit.blobs, &blobs(newest.unwrap().1));
+                        prop_assert!(commit.passed_over.is_empty());
+                    }
+                }
+                Act::Keep { count, fault } => {
+                    let before = commits.numbers().unwrap();
+                    if let Some((after, fault)) = fault {
+                        faults.on_write(after, fault);
+                    }
+                    let kept = commits.keep(count);
+                    let expected = &before[before.len().saturating_sub(count)..];
+                    let numbers = shared.commits().numbers().unwrap();
+                    prop_assert!(numbers.ends_with(expected));
+                    prop_assert!(kept.is_err() || numbers == expected);
+                }
+            }
+            for number in shared.commits().numbers().unwrap() {
+                shared.commits().read(number).unwrap();
+            }
+        }
+    }
+}

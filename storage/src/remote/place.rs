@@ -1,0 +1,214 @@
+//! A folder, or a prefix of objects, that is read and written one object at a time through `object_store`.
+
+use std::cmp::Ordering;
+use std::error::Error as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+
+use super::client::{self, Client, Target};
+use super::{Stores, local};
+use crate::object::ObjectError;
+
+type Result<T> = std::result::Result<T, ObjectError>;
+
+/// A folder or prefix. Local files and their names are on the disk when a write returns.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    client: Arc<Client>,
+    target: Target,
+    /// The folder itself, if it is a local one.
+    folder: Option<PathBuf>,
+    read_bytes_max: u64,
+    objects_max: usize,
+}
+
+/// An object of a place.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    meta: ObjectMeta,
+}
+
+impl Found {
+    /// Which of two objects was written first, by the store's clock.
+    pub(crate) fn by_age(&self, other: &Self) -> Ordering {
+        self.meta.last_modified.cmp(&other.meta.last_modified)
+    }
+}
+
+impl Place {
+    pub(super) fn of(stores: &Stores, target: Target) -> Self {
+        let options = stores.options();
+        Self {
+            client: Arc::clone(&stores.0.client),
+            target,
+            folder: None,
+            read_bytes_max: options.read_bytes_max,
+            objects_max: options.list_objects_max,
+        }
+    }
+
+    pub(super) fn local(stores: &Stores, url: &str, path: &str) -> Result<Self> {
+        let folder = std::path::absolute(path).map_err(|error| ObjectError::invalid_name(url, error))?;
+        let path = ObjectPath::from_absolute_path(&folder).map_err(|error| ObjectError::invalid_name(url, error))?;
+        let target = Target {
+            url: url.to_owned(),
+            store: Arc::new(LocalFileSystem::new().with_fsync(true)),
+            path,
+        };
+        let place = Self::of(stores, target);
+        Ok(Self {
+            folder: Some(folder),
+            ..place
+        })
+    }
+
+    /// A prefix of a store that the caller has opened.
+    pub(crate) fn within(stores: &Stores, store: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self> {
+        let path = ObjectPath::parse(prefix).map_err(|error| ObjectError::invalid_name(prefix, error))?;
+        let url = format!("{store}/{prefix}");
+        Ok(Self::of(stores, Target { url, store, path }))
+    }
+
+    /// Its name, for people.
+    pub(crate) fn url(&self) -> &str {
+        &self.target.url
+    }
+
+    /// The URL of an object in it.
+    pub(crate) fn url_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.target.url.trim_end_matches('/'))
+    }
+
+    /// The objects right in it; none if it does not exist.
+    pub(crate) fn list(&self) -> Result<Vec<Found>> {
+        let target = self.target.clone();
+        let listed = self.client.run(async move {
+            let listed = target.store.list_with_delimiter(Some(&target.path)).await;
+            listed.map_err(|error| failed(&target.url, "list it", &error))
+        })?;
+        let objects = match listed {
+            Ok(listed) => listed.objects,
+            Err(ObjectError::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        if objects.len() > self.objects_max {
+            return Err(ObjectError::TooManyObjects {
+                pattern: self.url().to_owned(),
+                objects_max: self.objects_max,
+            });
+        }
+        let found = objects.into_iter().filter_map(|meta| {
+            let name = meta.location.filename()?.to_owned();
+            Some(Found { name, meta })
+        });
+        Ok(found.collect())
+    }
+
+    /// Whether there is an object of that name, asked for by name.
+    pub(crate) fn has(&self, name: &str) -> Result<bool> {
+        match self.client.head(self.object(name)) {
+            Ok(_) => Ok(true),
+            Err(ObjectError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A whole object of at most `bytes_max` bytes.
+    pub(crate) fn read(&self, name: &str, bytes_max: u64) -> Result<Bytes> {
+        let target = self.object(name);
+        let bytes_max = bytes_max.min(self.read_bytes_max);
+        self.client.run(async move {
+            let fail = |error| failed(&target.url, "read it", &error);
+            let found = target.store.get(&target.path).await.map_err(fail)?;
+            let bytes = found.meta.size;
+            if bytes > bytes_max {
+                let url = target.url.clone();
+                return Err(ObjectError::TooLarge { url, bytes, bytes_max });
+            }
+            found.bytes().await.map_err(fail)
+        })?
+    }
+
+    /// Writes a new object, whole or not at all.
+    pub(crate) fn create(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.put(name, bytes, PutMode::Create)
+    }
+
+    /// Writes an object, whole or not at all, over whatever is there.
+    pub(crate) fn replace(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.put(name, bytes, PutMode::Overwrite)
+    }
+
+    fn put(&self, name: &str, bytes: Bytes, mode: PutMode) -> Result<()> {
+        let target = self.object(name);
+        self.client.run(async move {
+            let options = PutOptions::from(mode);
+            let put = target.store.put_opts(&target.path, bytes.into(), options).await;
+            put.map(drop).map_err(|error| failed(&target.url, "write it", &error))
+        })?
+    }
+
+    /// Removes an object, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let target = self.object(name);
+        let removed = self.client.run(async move {
+            let removed = target.store.delete(&target.path).await;
+            removed.map_err(|error| failed(&target.url, "remove it", &error))
+        })?;
+        match removed {
+            Err(ObjectError::NotFound { .. }) => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// Removes what writers that were killed have left in a local folder, if it is older than the object `name`:
+    /// `object_store` fills files named `object#1` and renames them, and shows them to nobody.
+    pub(crate) fn remove_unfinished(&self, name: &str) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
+        let sweep = || -> io::Result<()> {
+            let newest = changed(&folder.join(name))?;
+            for entry in folder.read_dir()? {
+                let path = entry?.path();
+                if is_unfinished(&path) && changed(&path).is_ok_and(|changed| changed < newest) {
+                    std::fs::remove_file(path)?;
+                }
+            }
+            Ok(())
+        };
+        sweep().map_err(|error| local::failed(folder, "remove unfinished files from it", &error))
+    }
+
+    fn object(&self, name: &str) -> Target {
+        Target {
+            url: self.url_of(name),
+            store: Arc::clone(&self.target.store),
+            path: self.target.path.clone().join(name),
+        }
+    }
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.rsplit_once('#')
+        .is_some_and(|(_, count)| !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The error for people: the operating system's where it lies below the store's.
+fn failed(url: &str, action: &'static str, error: &object_store::Error) -> ObjectError {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(error) = inner.downcast_ref::<io::Error>() {
+            return local::failed(Path::new(url), action, error);
+        }
+        cause = inner.source();
+    }
+    client::failed(url, action, error)
+}
