@@ -9,7 +9,7 @@ pub(super) struct Ranges(Vec<Range<usize>>);
 impl Ranges {
     /// Everything.
     pub(super) fn all(length: usize) -> Self {
-        Self(Vec::from([0..length]))
+        Self(std::iter::once(0..length).collect())
     }
 
     /// Adds a range.
