@@ -200,6 +200,7 @@ impl Name {
         Ok(run_name_node(NameNodeOptions {
             listen: Address::Tcp(self.listen),
             secrets,
+            own_program: false,
             folder: Some(self.folder),
             recipe_for: None,
             config,

@@ -58,6 +58,12 @@ impl DiskTier {
         Self::lazy(std::env::temp_dir(), bytes_max)
     }
 
+    /// Removes what killed processes left behind in `folder`, or in the system's folder for temporary files. What cannot
+    /// be removed stays, with a warning.
+    pub fn remove_leftovers(folder: Option<&Path>) {
+        remove_leftovers(folder.unwrap_or(&std::env::temp_dir()));
+    }
+
     fn lazy(outer: PathBuf, bytes_max: u64) -> Self {
         Self {
             bytes_max,

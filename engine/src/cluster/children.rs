@@ -102,8 +102,8 @@ type Pipes = (Option<ChildStdout>, Option<ChildStderr>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Told when `State::open` has become 0.
-    all_over: Condvar,
+    /// Told when a child has ended, and when all have said their last.
+    ended: Condvar,
     output: Arc<Output>,
     exited: Box<dyn Fn(Exited) + Send + Sync>,
 }
@@ -133,7 +133,7 @@ impl Children {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
-            all_over: Condvar::new(),
+            ended: Condvar::new(),
             output,
             exited: Box::new(exited),
         });
@@ -177,12 +177,12 @@ impl Children {
     /// Waits until every process has ended and what it printed is with the output.
     pub fn wait_all(&self) {
         let state = self.shared.state();
-        let waited = self.shared.all_over.wait_while(state, |state| state.open > 0);
+        let waited = self.shared.ended.wait_while(state, |state| state.open > 0);
         drop(waited);
     }
 
-    /// From now on Ctrl-C (SIGINT), SIGTERM and SIGHUP kill all children, run `finally`, and end this process with 128
-    /// and the number of the signal, as shells count: 130 for Ctrl-C.
+    /// From now on Ctrl-C (SIGINT), SIGTERM and SIGHUP kill all children, run `finally` when they are gone, and end this
+    /// process with 128 and the number of the signal, as shells count: 130 for Ctrl-C.
     ///
     /// # Errors
     /// If the system does not let signals be handled, or a thread cannot be started.
@@ -192,6 +192,7 @@ impl Children {
         let wait = move || {
             let Some(signal) = signals.forever().next() else { return };
             shared.kill_all();
+            shared.wait_for_ends();
             finally();
             std::process::exit(128 + signal);
         };
@@ -235,6 +236,12 @@ impl Shared {
         let mut state = self.state();
         state.closed = true;
         state.kill(|_| true);
+    }
+
+    /// Waits until every process has ended, whoever still holds the pipes that it wrote to.
+    fn wait_for_ends(&self) {
+        let state = self.state();
+        drop(self.ended.wait_while(state, |state| !state.running.is_empty()));
     }
 
     fn serve(self: &Arc<Self>, requests: &Receiver<Request>, recipe_for: &impl Fn(u32, u32) -> Recipe) {
@@ -284,6 +291,7 @@ impl Shared {
             // Only now, with the lock: a kill meets either this process or nobody, never another of the same number.
             let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
             self.state().running.remove(&life);
+            self.ended.notify_all();
             let (slot, life) = life;
             (self.exited)(Exited {
                 slot,
@@ -295,7 +303,7 @@ impl Shared {
         let mut state = self.state();
         state.open -= 1;
         if state.open == 0 {
-            self.all_over.notify_all();
+            self.ended.notify_all();
         }
     }
 

@@ -21,6 +21,7 @@ mod refused;
 mod hello;
 mod timed;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use hello::{HELLO_BYTES, Hello, PROTOCOL_VERSION, Purpose, Side};
@@ -41,7 +42,8 @@ const PROOF_BYTES: usize = 32;
 pub struct Credentials {
     cluster: [u8; 16],
     key: [u8; 32],
-    binary: [u8; 32],
+    /// Empty until the first process has proven itself, if that is to say which program it is.
+    binary: Arc<OnceLock<[u8; 32]>>,
 }
 
 impl Credentials {
@@ -51,7 +53,16 @@ impl Credentials {
         Self {
             cluster,
             key: blake3::derive_key("DistDL 2026 cluster token", token),
-            binary,
+            binary: Arc::new(binary.into()),
+        }
+    }
+
+    /// Of a name node that runs another program than its processes: these must run the same as the first that proves
+    /// itself.
+    pub fn of_any_program(cluster: [u8; 16], token: &[u8; 32]) -> Self {
+        Self {
+            binary: Arc::default(),
+            ..Self::new(cluster, token, [0; 32])
         }
     }
 
@@ -90,7 +101,7 @@ pub struct Mine {
 }
 
 impl Mine {
-    fn hello(&self, side: Side, credentials: &Credentials) -> Result<Hello, Refused> {
+    fn hello(&self, side: Side, credentials: &Credentials, binary: [u8; 32]) -> Result<Hello, Refused> {
         Ok(Hello {
             side,
             purpose: self.purpose,
@@ -98,7 +109,7 @@ impl Mine {
             generation: self.generation,
             sender: self.member,
             receiver: self.peer,
-            binary: credentials.binary,
+            binary,
             nonce: random_bytes()?,
         })
     }
@@ -146,7 +157,8 @@ pub fn initiate(socket: &Socket, credentials: &Credentials, mine: &Mine) -> Resu
 }
 
 fn initiate_until(timed: &mut Timed<'_>, credentials: &Credentials, mine: &Mine) -> Result<Theirs, Refused> {
-    let ours = mine.hello(Side::Initiator, credentials)?;
+    let binary = credentials.binary.get().copied().unwrap_or_default();
+    let ours = mine.hello(Side::Initiator, credentials, binary)?;
     timed.send(&ours.encode())?;
     let theirs = timed.receive_hello(Side::Acceptor)?;
     if theirs.binary != ours.binary {
@@ -194,7 +206,8 @@ fn accept_until(
     check: impl FnOnce(&Theirs) -> Result<(), Refused>,
 ) -> Result<Theirs, Refused> {
     let theirs = timed.receive_hello(Side::Initiator)?;
-    if theirs.binary != credentials.binary {
+    let binary = credentials.binary.get().copied().unwrap_or(theirs.binary);
+    if theirs.binary != binary {
         return Err(Refused::Binary);
     }
     let receiver = mine.peer.or(theirs.sender);
@@ -202,7 +215,7 @@ fn accept_until(
         cluster: theirs.cluster,
         purpose: theirs.purpose,
         receiver,
-        ..mine.hello(Side::Acceptor, credentials)?
+        ..mine.hello(Side::Acceptor, credentials, binary)?
     };
     timed.send(&ours.encode())?;
     let proof = timed.receive::<PROOF_BYTES>()?;
@@ -216,6 +229,9 @@ fn accept_until(
     mine.check_members(&theirs)?;
     let proven = Theirs::from(&theirs);
     check(&proven)?;
+    if *credentials.binary.get_or_init(|| binary) != binary {
+        return Err(Refused::Binary); // Another was first in the meantime.
+    }
     timed.send(credentials.proof(Side::Acceptor, &theirs, &ours).as_bytes())?;
     Ok(proven)
 }

@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::protocol::{ActionKind, Answer, Generation, MemberId, Work};
@@ -155,9 +154,8 @@ pub struct Journal {
     bytes: u64,
     /// Offsets of the frames of the answers, by number of the action.
     answers: Vec<u64>,
-    _lock: File,
-    /// Removed when the journal is dropped.
-    _folder: Option<TempDir>,
+    /// Held on the folder; `None` if nobody will read the log again, so that it need not outlive the machine either.
+    lock: Option<File>,
 }
 
 impl Journal {
@@ -176,26 +174,33 @@ impl Journal {
             path,
             bytes: 0,
             answers: Vec::new(),
-            _lock: lock,
-            _folder: None,
+            lock: Some(lock),
         };
         let entries = journal.read_all()?;
         Ok((journal, entries))
     }
 
-    /// A log that nobody will read again after this process: it lies in the folder for temporary files, and is removed.
+    /// A log that nobody will read again after this process: a file without a name on the disk of the folder for
+    /// temporary files. The system removes it with this process, however that ends.
     ///
     /// # Errors
     /// [`JournalError::Io`] if the disk refuses.
     pub fn temporary() -> Result<Self, JournalError> {
-        let folder = tempfile::Builder::new().prefix("distdl-journal-").tempdir();
-        let folder = folder.map_err(|source| failed("create a folder in", &std::env::temp_dir(), source))?;
-        let (mut journal, _) = Self::open(folder.path())?;
-        journal._folder = Some(folder);
+        let path = std::env::temp_dir();
+        let file = tempfile::tempfile().map_err(|source| failed("create a file in", &path, source))?;
+        let mut journal = Self {
+            file,
+            path,
+            bytes: 0,
+            answers: Vec::new(),
+            lock: None,
+        };
+        journal.cut_off(0)?;
         Ok(journal)
     }
 
-    /// Appends an entry. An answer is on the disk when this returns, other entries are with the operating system.
+    /// Appends an entry. An answer is on the disk when this returns, unless the log is temporary; other entries are
+    /// with the operating system.
     ///
     /// # Errors
     /// [`JournalError`] if the entry is too large or the disk refuses; the log is then as it was.
@@ -205,11 +210,11 @@ impl Journal {
         let length = u32::try_from(payload.len()).map_err(|_| JournalError::TooLarge { bytes: payload.len() })?;
         let answered = matches!(entry, LogEntry::Answered { .. });
         let header = header(length, self.bytes, &payload);
-        let mut written = self
-            .file
-            .write_all(&header)
-            .and_then(|()| self.file.write_all(&payload));
-        if answered {
+        // Answers are read in between.
+        let mut written = self.file.seek(SeekFrom::Start(self.bytes)).map(drop);
+        written = written.and_then(|()| self.file.write_all(&header));
+        written = written.and_then(|()| self.file.write_all(&payload));
+        if answered && self.lock.is_some() {
             written = written.and_then(|()| self.file.sync_data());
         }
         if let Err(source) = written {

@@ -80,6 +80,8 @@ pub struct NameNodeOptions {
     pub listen: Address,
     /// Whom it lets in.
     pub secrets: Secrets,
+    /// Whether its processes run the program of this one. If not, all run that of the first that comes.
+    pub own_program: bool,
     /// The folder of its journal, from which it goes on if it was killed. `None`: it ends with its children.
     pub folder: Option<PathBuf>,
     /// How it starts processes. `None`: they are started by others.
@@ -115,6 +117,7 @@ impl NameNodeOptions {
             config,
             listen: own_address(&secrets),
             secrets,
+            own_program: true,
             folder: None,
             recipe_for: Some(Box::new(recipe)),
         })
@@ -166,6 +169,7 @@ impl NameNodeOptions {
             config,
             listen,
             secrets,
+            own_program: false,
             folder: None,
             recipe_for: Some(Box::new(recipe)),
         })

@@ -28,6 +28,9 @@ use crate::error::{EngineError, Result};
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a process that leaves waits for the name node to have heard it.
+const PART_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Longest payload of a frame.
 const FRAME_BYTES_MAX: u64 = 16 << 30;
 
@@ -114,6 +117,8 @@ struct State {
     /// Why this process is no member any more.
     closed: Option<String>,
     control: Option<Arc<Socket>>,
+    /// Nobody listens to the name node any more.
+    parted: bool,
     listener: Option<Arc<Listener>>,
     links: HashMap<MemberId, Arc<Link>>,
     /// A connection that is being made, so that a cut can interrupt it.
@@ -248,7 +253,9 @@ impl Member {
         }
         let (sender, orders) = channel();
         spawn("control", &shared, move |shared| {
-            shared.obey(&listener, threads, socket, sender)
+            shared.obey(&listener, threads, socket, sender);
+            lock(&shared).parted = true;
+            shared.changed.notify_all();
         })?;
         spawn("accept", &shared, |shared| shared.accept())?;
         spawn("heartbeat", &shared, move |shared| shared.beat(lease / 4))?;
@@ -438,6 +445,7 @@ impl Shared {
         if let Some(control) = control {
             if let Some(last) = last {
                 self.say(&control, last);
+                self.part(&control);
             }
             control.shutdown();
         }

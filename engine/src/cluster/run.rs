@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use distdl_storage::DiskTier;
+
 use crate::cluster::chaos::Chaos;
 use crate::cluster::children::Children;
 use crate::cluster::events::ClusterEvent;
@@ -15,6 +17,7 @@ use crate::cluster::launch::{LaunchError, NameNodeOptions};
 use crate::cluster::name_node::Options;
 use crate::cluster::output::Output;
 use crate::cluster::protocol::Address;
+use crate::cluster::secrets::Secrets;
 use crate::cluster::server::{Notes, Server, Setup, Spawner};
 use crate::cluster::socket::Listener;
 use crate::config::Config;
@@ -37,6 +40,7 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
         config,
         listen,
         secrets,
+        own_program,
         folder,
         recipe_for,
     } = options;
@@ -59,12 +63,14 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
         Children::new(recipe, Arc::clone(&output), exited).map(Arc::new)
     });
     let children = children.transpose().map_err(LaunchError::Start)?;
+    let spill_folder = config.spill_folder.clone();
     if let Some(children) = &children {
-        children.end_with_signals(|| {}).map_err(LaunchError::Start)?;
+        let clean_up = move || DiskTier::remove_leftovers(spill_folder.as_deref());
+        children.end_with_signals(clean_up).map_err(LaunchError::Start)?;
     }
     let server = Server::start(Setup {
         listener,
-        credentials: Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint()),
+        credentials: credentials(&secrets, own_program),
         options: decisions(&config),
         journal,
         spawner: Box::new(Offspring(children.clone())),
@@ -86,6 +92,7 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
             children.kill_all();
         }
         children.wait_all();
+        DiskTier::remove_leftovers(config.spill_folder.as_deref());
     }
     let written = output
         .close()
@@ -102,6 +109,13 @@ fn bind(address: &Address) -> Result<Listener, LaunchError> {
         address: address.clone(),
         message: error.to_string(),
     })
+}
+
+fn credentials(secrets: &Secrets, own_program: bool) -> Credentials {
+    match own_program {
+        true => Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint()),
+        false => Credentials::of_any_program(secrets.cluster, &secrets.token),
+    }
 }
 
 fn journal(folder: Option<&Path>) -> Result<(Journal, Vec<LogEntry>), LaunchError> {
@@ -142,8 +156,9 @@ fn notes(config: &Config) -> Result<Notes, LaunchError> {
         if let Some(sentence) = event.sentence() {
             eprintln!("{sentence}");
         }
+        // At once: whoever reads along sees whole lines.
         if let (Some(events), Ok(line)) = (&mut file, event.line())
-            && let Err(error) = writeln!(events, "{line}")
+            && let Err(error) = events.write_all(format!("{line}\n").as_bytes())
         {
             eprintln!("the file of events cannot be written any more: {error}");
             file = None;

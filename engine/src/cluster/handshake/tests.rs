@@ -175,6 +175,18 @@ fn another_build_is_told_so() {
 }
 
 #[test]
+fn the_first_that_proves_itself_says_which_build_the_others_have() {
+    let name_node = Credentials::of_any_program(CLUSTER, &TOKEN);
+    let builds = |build: u8| Credentials::new(CLUSTER, &TOKEN, [build; 32]);
+    let stranger = Credentials::new(CLUSTER, &[5; 32], [9; 32]);
+    assert!(shake((&stranger, &control()), (&name_node, &control()), anyone).1.is_err());
+    for (build, taken) in [(7, true), (8, false), (7, true)] {
+        let (calling, called) = shake((&builds(build), &control()), (&name_node, &control()), anyone);
+        assert_eq!((calling.is_ok(), called.is_ok()), (taken, taken), "{build}");
+    }
+}
+
+#[test]
 fn another_version_is_told_so() {
     let mut bytes = hello().encode();
     bytes[6] += 1;

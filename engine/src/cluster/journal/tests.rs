@@ -166,3 +166,15 @@ proptest! {
         prop_assert_eq!(fs::read(folder.path().join("journal")).unwrap(), bytes, "nothing is cut off");
     }
 }
+
+#[test]
+fn answers_of_a_temporary_log_are_read_between_writes() {
+    let mut journal = Journal::temporary().unwrap();
+    for action in 0..3 {
+        journal.append(&answered(action, 10 + action as usize)).unwrap();
+        for earlier in 0..=action {
+            assert_eq!(size(&journal.answer(earlier).unwrap()), 10 + earlier as usize);
+        }
+    }
+    assert!(matches!(journal.answer(3), Err(JournalError::NoAnswer { action: 3, .. })));
+}

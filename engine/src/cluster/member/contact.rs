@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use super::{CONNECT_TIMEOUT, Shared, lock};
+use super::{CONNECT_TIMEOUT, PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::handshake::{self, Mine, Purpose};
 use crate::cluster::protocol::{MemberId, Order, Report};
@@ -76,6 +76,15 @@ impl Shared {
             tracing::warn!("a report could not be sent: {error}");
             control.shutdown();
         }
+    }
+
+    /// Lets the name node end the connection, which it does when it has heard the last word: a connection that this
+    /// process ended with an order unread in it would be reset, and the reset could overtake that word.
+    pub(super) fn part(&self, control: &Socket) {
+        control.shutdown_write();
+        let unheard = |state: &mut State| !state.parted;
+        let waited = self.changed.wait_timeout_while(lock(self), PART_TIME_MAX, unheard);
+        drop(waited);
     }
 
     /// Listens to the name node until it is gone for good.

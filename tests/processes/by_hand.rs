@@ -1,0 +1,85 @@
+//! A name node and workers that are started one by one, and a name node that is killed and started again.
+
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::cluster::{Draw, Place, undisturbed};
+use crate::program;
+use crate::running::{Running, send_signal};
+
+fn distdl(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_distdl")));
+    command.args(arguments);
+    place.adopt(&mut command);
+    command
+}
+
+/// A name node for three processes; its journal is in the folder `journal` of the place.
+fn name_node(place: &Place, listen: &str) -> (Running, String) {
+    let flags = ["--processes=3", "--events=/dev/stderr"];
+    let command = ["name", "--listen", listen, "--folder=journal"];
+    let mut running = Running::start(&mut distdl(place, &[&command[..], &flags].concat()));
+    let address = running.wait_for(|line| line.strip_prefix("name node at ").map(str::to_owned));
+    (running, address)
+}
+
+fn worker(place: &Place, name_node: &str, slot: &str, life: &str) -> Running {
+    let words = program::as_words();
+    let program: Vec<&str> = words.iter().map(String::as_str).collect();
+    let worker = ["worker", "--name", name_node, "--slot", slot, "--life", life, "--"];
+    let mut command = distdl(place, &[&worker[..], &program].concat());
+    program::with_arguments(&mut command, &place.arguments(&[]));
+    Running::start(&mut command)
+}
+
+fn ends_as_undisturbed(mut running: Running) {
+    let status = running.end();
+    assert!(status.success(), "{}", running.shown());
+    assert!(running.printed() == undisturbed(), "{}", running.shown());
+}
+
+#[test]
+fn a_killed_name_node_goes_on_from_its_journal() {
+    let mut draw = Draw::new();
+    let place = Place::new();
+    let gate = place.close_gate();
+    let (mut first, address) = name_node(&place, "127.0.0.1:0");
+    let mut workers: Vec<Running> = ["0", "1", "2"].map(|slot| worker(&place, &address, slot, "0")).into();
+    workers[1].wait_for_step(draw.step());
+    send_signal(first.child.id(), Signal::KILL);
+    assert!(!first.end().success());
+
+    let (mut second, again) = name_node(&place, &address);
+    assert_eq!(again, address);
+    drop(gate);
+    workers.into_iter().for_each(ends_as_undisturbed);
+    assert!(second.end().success(), "{}", second.shown());
+    let known = second.events().filter(|event| event["known"] == true).count();
+    assert_eq!(known, 3, "{}", second.shown());
+    assert!(place.is_quiet());
+}
+
+#[test]
+fn a_killed_worker_is_replaced_by_hand() {
+    let mut draw = Draw::new();
+    let place = Place::new();
+    let gate = place.close_gate();
+    let (mut name_node, address) = name_node(&place, "127.0.0.1:0");
+    let mut workers: Vec<Running> = ["0", "1", "2"].map(|slot| worker(&place, &address, slot, "0")).into();
+    workers[0].wait_for_step(draw.step());
+    let mut killed = workers.remove(draw.slot(1..3) as usize);
+    send_signal(killed.child.id(), Signal::KILL);
+    assert!(!killed.end().success());
+    let lost = name_node.wait_for(|line| {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        (event["event"] == "lost").then(|| event["slot"].to_string())
+    });
+
+    workers.push(worker(&place, &address, &lost, "1"));
+    drop(gate);
+    workers.into_iter().for_each(ends_as_undisturbed);
+    assert!(name_node.end().success(), "{}", name_node.shown());
+    assert!(place.is_quiet());
+}
