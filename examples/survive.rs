@@ -72,7 +72,10 @@ fn compare(arguments: &Arguments) -> Result<(), Failure> {
     }
 
     eprintln!("one process that nobody disturbs");
-    let undisturbed = train(&Context::new(Config::default().with_seed(flags.config()?.seed))?, arguments)?;
+    let undisturbed = train(
+        &Context::new(Config::default().with_seed(flags.config()?.seed))?,
+        arguments,
+    )?;
     println!("{undisturbed}");
 
     eprintln!("{processes} processes, and {}", flags.chaos.join(","));

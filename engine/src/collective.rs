@@ -224,10 +224,8 @@ fn place(
         generation,
         pins: &host,
     };
-    let own = generation
-        .members
-        .iter()
-        .position(|peer| peer.member == arrival.member.id);
+    let id = arrival.member.id();
+    let own = generation.members.iter().position(|peer| Some(peer.member) == id);
     let read = Arc::clone(&looped.read);
     arrival.round(generation, number, &facts, &read, &mut |results| {
         let loaded = (looped.load)(results);

@@ -4,9 +4,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distdl_storage::{BlockStore, StoreOptions};
 
@@ -19,12 +22,18 @@ use crate::cluster::member::{Fate, Member, Vanish};
 use crate::cluster::name_node::Options;
 use crate::cluster::protocol::Address;
 use crate::cluster::secrets::Secrets;
-use crate::cluster::server::{Server, ServerHandle, Setup, Spawner};
+use crate::cluster::server::{KILLED, Server, ServerHandle, Setup, Spawner};
 use crate::cluster::socket::Listener;
 use crate::config::Config;
 use crate::context::Context;
 use crate::dataflow::workers::Transport;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, panic_text};
+
+/// A cluster that takes longer hangs: a test says so instead of hanging too.
+const TIME_MAX: Duration = Duration::from_secs(120);
+
+/// How long the address of a killed name node may stay in use.
+const REBIND_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A cluster to be run in this process.
 #[derive(Debug, Clone)]
@@ -43,6 +52,13 @@ pub struct TestCluster {
     pub restarts_max: u32,
     /// Memory for blocks in each process, in bytes.
     pub memory_bytes_max: u64,
+    /// Records in a batch.
+    pub batch_records: usize,
+    /// How long processes look for a name node that was killed, which is then started again. Zero: nobody does either.
+    pub name_node_grace: Duration,
+    /// A process of which nothing is heard for so long is lost. Heartbeats are real, so a short lease makes a slow
+    /// machine lose processes by itself.
+    pub lease: Duration,
 }
 
 /// How a run ended.
@@ -52,6 +68,36 @@ pub struct Run<R> {
     pub results: Vec<R>,
     /// What happened.
     pub events: Vec<ClusterEvent>,
+}
+
+/// One life of a logical process, for driver programs of tests that do things to it.
+#[derive(Clone)]
+pub struct Life {
+    /// Which place of the cluster the process fills.
+    pub slot: u32,
+    /// How many were in this place before.
+    pub number: u32,
+    vanish: Vanish,
+    name_node: NameNode,
+}
+
+impl Life {
+    /// Whether the process lives: it was not killed and has not left.
+    pub fn lasts(&self) -> bool {
+        self.vanish.is_member()
+    }
+
+    /// Kills the process.
+    pub fn kill(&self) {
+        self.vanish.vanish();
+    }
+
+    /// Kills the name node; see [`TestCluster::name_node_grace`].
+    pub fn kill_name_node(&self) {
+        if let Some(handle) = &*lock(&self.name_node) {
+            handle.vanish();
+        }
+    }
 }
 
 impl TestCluster {
@@ -65,6 +111,9 @@ impl TestCluster {
             chaos: Chaos::default(),
             restarts_max: 64,
             memory_bytes_max: 1 << 30,
+            batch_records: Config::default().batch_records,
+            name_node_grace: Duration::ZERO,
+            lease: Duration::from_secs(60),
         }
     }
 
@@ -82,71 +131,75 @@ impl TestCluster {
         &self,
         program: impl Fn(&Context) -> Result<R> + Send + Sync + 'static,
     ) -> Result<Run<R>> {
-        let failed = |error: &dyn std::fmt::Display| EngineError::LeftCluster {
-            reason: error.to_string(),
-        };
+        self.run_lives(move |context, _| program(context))
+    }
+
+    /// Runs a driver program in every process that knows which it is. A panic of it ends the process with an error.
+    ///
+    /// # Errors
+    /// As [`TestCluster::run`].
+    pub fn run_lives<R: Send + 'static>(
+        &self,
+        program: impl Fn(&Context, &Life) -> Result<R> + Send + Sync + 'static,
+    ) -> Result<Run<R>> {
         let secrets = Secrets::random().map_err(|error| failed(&error))?;
         let listener = Listener::bind_local().map_err(|error| failed(&error))?;
         let shared = Arc::new(Shared {
             cluster: self.clone(),
-            secrets: secrets.clone(),
-            name_node: listener.address(),
+            secrets,
+            address: listener.address(),
             program: Box::new(program),
             lives: Mutex::default(),
-            handle: Mutex::default(),
+            name_node: NameNode::default(),
             results: Mutex::default(),
+            events: Arc::default(),
         });
-        let credentials = Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint());
-        let options = Options {
-            processes: self.processes,
-            spares: self.spares,
-            restarts_max: self.restarts_max,
-            lease: Duration::from_secs(60),
-            ..Options::default()
-        };
-        let journal = Journal::temporary().map_err(|error| failed(&error))?;
-        let events = Arc::new(Mutex::new(Vec::new()));
-        let noted = Arc::clone(&events);
-        let server = Server::start(Setup {
-            listener,
-            credentials,
-            options,
-            journal: (journal, Vec::new()),
-            spawner: Box::new(Threads(Arc::clone(&shared))),
-            notes: Box::new(move |event| lock(&noted).push(event)),
-            chaos: ChaosPlan::default(),
+        let (over, waits) = channel::<()>();
+        let watched = Arc::clone(&shared);
+        let watchdog = std::thread::spawn(move || {
+            let hangs = waits.recv_timeout(TIME_MAX) == Err(RecvTimeoutError::Timeout);
+            if hangs {
+                watched.end();
+            }
+            hangs
         });
-        let server = server.map_err(|error| failed(&error))?;
-        *lock(&shared.handle) = Some(server.handle());
-        let outcome = server.wait();
-        *lock(&shared.handle) = None;
-        let threads: Vec<_> = lock(&shared.lives)
-            .values_mut()
-            .flat_map(|slot| slot.threads.drain(..))
-            .collect();
-        for life in lock(&shared.lives).values() {
-            life.vanish();
+        let outcome = shared.serve(listener);
+        drop(over);
+        let hangs = watchdog.join().unwrap_or(false);
+        let threads = shared.end();
+        if hangs {
+            let events = lock(&shared.events);
+            return Err(failed(&format!("the cluster hangs; what happened: {events:?}")));
         }
         for thread in threads {
             let _ = thread.join();
         }
-        outcome.map_err(|reason| EngineError::LeftCluster { reason })?;
+        outcome?;
         let results = std::mem::take(&mut *lock(&shared.results));
-        let events = std::mem::take(&mut *lock(&events));
+        let events = std::mem::take(&mut *lock(&shared.events));
         Ok(Run { results, events })
     }
 }
 
-type Program<R> = Box<dyn Fn(&Context) -> Result<R> + Send + Sync>;
+type Program<R> = Box<dyn Fn(&Context, &Life) -> Result<R> + Send + Sync>;
+type NameNode = Arc<Mutex<Option<ServerHandle>>>;
 
 struct Shared<R> {
     cluster: TestCluster,
     secrets: Secrets,
-    name_node: Address,
+    address: Address,
     program: Program<R>,
-    lives: Mutex<HashMap<u32, Slot>>,
-    handle: Mutex<Option<ServerHandle>>,
+    lives: Mutex<Lives>,
+    name_node: NameNode,
     results: Mutex<Vec<R>>,
+    events: Arc<Mutex<Vec<ClusterEvent>>>,
+}
+
+#[derive(Default)]
+struct Lives {
+    slots: HashMap<u32, Slot>,
+    /// Whether all is over: who comes now is killed.
+    ended: bool,
 }
 
 /// The lives of the processes of one slot.
@@ -171,7 +224,7 @@ impl<R: Send + 'static> Spawner for Threads<R> {
     fn start(&mut self, slot: u32) -> io::Result<()> {
         let shared = Arc::clone(&self.0);
         let mut lives = lock(&self.0.lives);
-        let entry = lives.entry(slot).or_default();
+        let entry = lives.slots.entry(slot).or_default();
         let life = entry.count;
         entry.count += 1;
         let thread = std::thread::Builder::new().name(format!("process-{slot}.{life}"));
@@ -180,50 +233,114 @@ impl<R: Send + 'static> Spawner for Threads<R> {
     }
 
     fn kill(&mut self, slot: u32) {
-        if let Some(slot) = lock(&self.0.lives).get(&slot) {
+        if let Some(slot) = lock(&self.0.lives).slots.get(&slot) {
             slot.vanish();
         }
     }
 }
 
 impl<R: Send + 'static> Shared<R> {
+    /// Runs the name node, again and again if it is killed, until the cluster has ended.
+    fn serve(self: &Arc<Self>, listener: Listener) -> Result<()> {
+        let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
+        let mut chaos = self.cluster.chaos.plan_for_name_node();
+        let mut listener = Some(listener);
+        loop {
+            let bound = listener.take().map_or_else(|| bind_again(&self.address), Ok);
+            let server = self.name_node(bound.map_err(|error| failed(&error))?, folder.path(), chaos)?;
+            *lock(&self.name_node) = Some(server.handle());
+            if lock(&self.lives).ended {
+                server.handle().vanish();
+            }
+            let outcome = server.wait();
+            *lock(&self.name_node) = None;
+            match outcome {
+                Err(reason) if reason == KILLED && self.goes_on() => chaos = ChaosPlan::default(),
+                outcome => return outcome.map_err(|reason| failed(&reason)),
+            }
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.cluster.name_node_grace.is_zero() && !lock(&self.lives).ended
+    }
+
+    fn name_node(self: &Arc<Self>, listener: Listener, folder: &Path, chaos: ChaosPlan) -> Result<Server> {
+        let (cluster, secrets) = (&self.cluster, &self.secrets);
+        let noted = Arc::clone(&self.events);
+        let server = Server::start(Setup {
+            listener,
+            credentials: Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint()),
+            options: Options {
+                processes: cluster.processes,
+                spares: cluster.spares,
+                restarts_max: cluster.restarts_max,
+                lease: cluster.lease,
+                ..Options::default()
+            },
+            journal: Journal::open(folder).map_err(|error| failed(&error))?,
+            spawner: Box::new(Threads(Arc::clone(self))),
+            notes: Box::new(move |event| lock(&noted).push(event)),
+            chaos,
+            fate: Fate::Vanish,
+        });
+        server.map_err(|error| failed(&error))
+    }
+
+    /// Kills what still lives, the name node included.
+    fn end(&self) -> Vec<JoinHandle<()>> {
+        if let Some(handle) = &*lock(&self.name_node) {
+            handle.vanish();
+        }
+        let mut lives = lock(&self.lives);
+        lives.ended = true;
+        lives.slots.values().for_each(Slot::vanish);
+        let threads = lives.slots.values_mut().flat_map(|slot| slot.threads.drain(..));
+        threads.collect()
+    }
+
     /// One life of a process, from start to end.
-    fn live(self: Arc<Self>, slot: u32, life: u32) {
-        let cause = match self.run(slot, life) {
+    fn live(self: Arc<Self>, slot: u32, number: u32) {
+        let cause = match self.run(slot, number) {
             Ok(()) => "exit code 0".to_owned(),
             Err(error) => error.to_string(),
         };
-        let handle = lock(&self.handle).clone();
+        let handle = lock(&self.name_node).clone();
         if let Some(handle) = handle {
             handle.exited(slot, cause);
         }
     }
 
-    fn run(&self, slot: u32, life: u32) -> Result<()> {
+    fn run(&self, slot: u32, number: u32) -> Result<()> {
         let cluster = &self.cluster;
-        let join = Join {
-            name_node: self.name_node.clone(),
-            secrets: self.secrets.clone(),
-            slot: Some(slot),
-            life,
-            role: role_of(slot, cluster.processes as usize, cluster.parameter_workers as usize),
-            name_node_grace: Duration::ZERO,
-            bind: None,
-            advertise: None,
-            parent: None,
-        };
-        let plan = cluster.chaos.plan_for_slot(slot, life);
-        let member = Member::join(join, cluster.threads, plan, Fate::Vanish)?;
-        if let Some(entry) = lock(&self.lives).get_mut(&slot) {
-            entry.current = Some(member.vanisher());
+        let plan = cluster.chaos.plan_for_slot(slot, number);
+        let member = Member::join(self.join(slot, number), cluster.threads, plan, Fate::Vanish)?;
+        let vanish = member.vanisher();
+        {
+            let mut lives = lock(&self.lives);
+            if lives.ended {
+                vanish.vanish();
+            }
+            lives.slots.entry(slot).or_default().current = Some(vanish.clone());
         }
+        let life = Life {
+            slot,
+            number,
+            vanish,
+            name_node: Arc::clone(&self.name_node),
+        };
         let store = BlockStore::new(StoreOptions {
             memory_bytes_max: cluster.memory_bytes_max,
             ..StoreOptions::default()
         })?;
-        let config = Config::default().with_threads(cluster.threads);
+        let config = Config {
+            batch_records: cluster.batch_records,
+            ..Config::default()
+        };
+        let config = config.with_threads(cluster.threads);
         let context = Context::assemble(config, store, Transport::Pointers, Some(member))?;
-        match (self.program)(&context) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.program)(&context, &life)));
+        match outcome.unwrap_or_else(|panic| Err(failed(&panic_text(panic.as_ref())))) {
             Ok(result) => {
                 // A killed process has no result, even if it does not know yet.
                 if context.leave(None) {
@@ -236,6 +353,40 @@ impl<R: Send + 'static> Shared<R> {
                 Err(error)
             }
         }
+    }
+
+    fn join(&self, slot: u32, life: u32) -> Join {
+        let cluster = &self.cluster;
+        Join {
+            name_node: self.address.clone(),
+            secrets: self.secrets.clone(),
+            slot: Some(slot),
+            life,
+            role: role_of(slot, cluster.processes as usize, cluster.parameter_workers as usize),
+            name_node_grace: cluster.name_node_grace,
+            bind: None,
+            advertise: None,
+            parent: None,
+        }
+    }
+}
+
+/// Listens where the killed name node did, whose threads let go of it one after another.
+fn bind_again(address: &Address) -> io::Result<Listener> {
+    let deadline = Instant::now() + REBIND_TIME_MAX;
+    loop {
+        match Listener::bind_again(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            bound => return bound,
+        }
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> EngineError {
+    EngineError::LeftCluster {
+        reason: error.to_string(),
     }
 }
 

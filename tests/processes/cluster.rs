@@ -35,7 +35,9 @@ impl Place {
     pub(crate) fn arguments(&self, flags: &[&str]) -> Vec<String> {
         let path = |name: &str| format!("--{name}={}", self.path(name).display());
         let flags = flags.iter().map(|flag| (*flag).to_owned());
-        flags.chain([path("gate"), path("alive"), "--threads=1".to_owned()]).collect()
+        flags
+            .chain([path("gate"), path("alive"), "--threads=1".to_owned()])
+            .collect()
     }
 
     /// Makes a command one of this place.
@@ -132,11 +134,15 @@ impl Cluster {
     /// The process that fills a slot, once one does.
     #[track_caller]
     pub(crate) fn process_in(&mut self, slot: u32) -> u32 {
-        let here = |event: &Value| event["slot"] == slot && ["joined", "lost"].contains(&event["event"].as_str().unwrap());
+        let here =
+            |event: &Value| event["slot"] == slot && ["joined", "lost"].contains(&event["event"].as_str().unwrap());
         loop {
             match self.parent.events().filter(here).last() {
                 Some(event) if event["event"] == "joined" => return event["process"].as_u64().unwrap() as u32,
-                _ => self.parent.next().unwrap_or_else(|| panic!("nobody came to slot {slot}")),
+                _ => self
+                    .parent
+                    .next()
+                    .unwrap_or_else(|| panic!("nobody came to slot {slot}")),
             };
         }
     }
@@ -157,7 +163,11 @@ impl Cluster {
             if let Some(event) = self.parent.events().find(lost) {
                 return event;
             }
-            assert!(self.parent.next().is_some(), "nobody missed process {process}:\n{}", self.parent.shown());
+            assert!(
+                self.parent.next().is_some(),
+                "nobody missed process {process}:\n{}",
+                self.parent.shown()
+            );
         }
     }
 

@@ -25,7 +25,9 @@ fn sockets(process: u32) -> BTreeSet<String> {
 fn still_open(sockets: &BTreeSet<String>) -> Vec<String> {
     let tables = ["/proc/net/unix", "/proc/net/tcp", "/proc/net/tcp6"];
     let tables = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());
-    let lines: Vec<String> = tables.flat_map(|table| table.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let lines: Vec<String> = tables
+        .flat_map(|table| table.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
     let has = |line: &String| line.split_whitespace().any(|word| sockets.contains(word));
     lines.into_iter().filter(has).collect()
 }
@@ -48,7 +50,10 @@ impl Belongings {
 
     /// Asked when the parent was waited for, and so were those that it has waited for.
     fn are_gone(&self) {
-        let left = self.processes.iter().filter(|process| Path::new(&format!("/proc/{process}")).exists());
+        let left = self
+            .processes
+            .iter()
+            .filter(|process| Path::new(&format!("/proc/{process}")).exists());
         assert_eq!(left.collect::<Vec<_>>(), Vec::<&u32>::new());
         assert_eq!(still_open(&self.sockets), Vec::<String>::new());
     }
@@ -124,7 +129,11 @@ fn a_program_that_fails_leaves_nothing_behind() {
     std::fs::remove_file(place.path("gate")).unwrap();
     let mut parent = Running::start(&mut place.command(FLAGS));
     assert_eq!(parent.end().code(), Some(1), "{}", parent.shown());
-    assert!(parent.printed().last().unwrap().starts_with("epoch 3 "), "{}", parent.shown());
+    assert!(
+        parent.printed().last().unwrap().starts_with("epoch 3 "),
+        "{}",
+        parent.shown()
+    );
     assert!(place.is_quiet());
     assert_eq!(place.temporary(), Vec::<String>::new());
 }

@@ -103,8 +103,16 @@ fn without_restarts_the_others_go_on_alone() {
     let slot = draw.slot(0..3);
     let lost = cluster.strike(slot, Signal::KILL);
     let parent = cluster.ends_as_undisturbed(&[lost]);
-    assert!(!parent.events().any(|event| event["again"] == true), "{}", parent.shown());
-    let generation = parent.events().filter(|event| event["event"] == "generation").last().unwrap();
+    assert!(
+        !parent.events().any(|event| event["again"] == true),
+        "{}",
+        parent.shown()
+    );
+    let generation = parent
+        .events()
+        .filter(|event| event["event"] == "generation")
+        .last()
+        .unwrap();
     let slots: Vec<u32> = (0..3).filter(|other| *other != slot).collect();
     assert_eq!(generation["slots"], serde_json::json!(slots));
 }
@@ -119,7 +127,9 @@ fn a_spare_takes_the_place_of_one_that_is_killed() {
     let lost = cluster.strike(draw.slot(0..3), Signal::KILL);
     assert_ne!(spare, lost);
     let parent = cluster.ends_as_undisturbed(&[lost]);
-    let full = parent.events().filter(|event| event["event"] == "generation" && event["slots"].as_array().unwrap().len() == 3);
+    let full = parent
+        .events()
+        .filter(|event| event["event"] == "generation" && event["slots"].as_array().unwrap().len() == 3);
     let last = full.last().unwrap();
     assert!(last["number"].as_u64() > Some(1), "{}", parent.shown());
 }

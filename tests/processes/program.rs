@@ -89,7 +89,10 @@ fn train(context: &Context, gate: &Path) -> Result<(), Failure> {
             .map(move |number| (number % 7, (number * epoch) as f64 / 3.0))
             .reduce_by_key(|left, right| left + right)
             .collect()?;
-        println!("epoch {epoch} accuracy {:?} sums {sums:?}", training.error(&data)?.accuracy());
+        println!(
+            "epoch {epoch} accuracy {:?} sums {sums:?}",
+            training.error(&data)?.accuracy()
+        );
     }
     println!("end {}", training.parameters_hash());
     Ok(())
@@ -101,5 +104,9 @@ fn circle() -> Result<Samples, Failure> {
     let at = |n: usize| n as f32 / 20.0 - 1.0;
     let points: Vec<[f32; 2]> = (0..SAMPLES).map(|n| [at(n % side), at(n / side)]).collect();
     let labels = points.iter().map(|[x, y]| u32::from(x * x + y * y < 0.5)).collect();
-    Ok(Samples::new(2, Features::F32(points.concat()), SampleTargets::Labels(labels))?)
+    Ok(Samples::new(
+        2,
+        Features::F32(points.concat()),
+        SampleTargets::Labels(labels),
+    )?)
 }

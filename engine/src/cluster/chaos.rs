@@ -4,7 +4,7 @@
 //!   fault  = action "=" target "@" point ":" number
 //!   action = "kill" | "stop" | "cut"       cut takes a link as its target
 //!   target = "worker:" slot | "name" | slot "-" slot
-//!   point  = "step" | "block" | "recovery" | "checkpoint"
+//!   point  = "step" | "block" | "recovery" | "checkpoint" | "frame" | "report"
 //! ```
 //!
 //! Each fault happens once in the life of a cluster: in the first process that fills its slot, as soon as that comes to
@@ -23,7 +23,8 @@ const SLOTS_MAX: u32 = 512;
 
 const ORIGIN: &str = "the faults of `chaos`";
 const GRAMMAR: &str = "`kill=worker:1@step:37`, `stop=worker:1@step:9`, `cut=1-2@step:12` or `kill=name@step:40`, where \
-                       `step` may be `block`, `recovery` or `checkpoint` as well, and at most 64 of them";
+                       `step` may be `block`, `recovery`, `checkpoint`, `frame` or `report` as well, and at most 64 of \
+                       them";
 
 /// Where a process has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,12 @@ pub enum Point {
     Recovery(u64),
     /// It writes a checkpoint; counted from 0.
     Checkpoint(u64),
+    /// It is about to send this frame to another process, or the name node this order to a member; counted from 0 over
+    /// its life.
+    Frame(u64),
+    /// It is about to send this report to the name node, or the name node to take it in; counted from 0 over its life,
+    /// heartbeats left out.
+    Report(u64),
 }
 
 /// What happens to a process.
@@ -158,6 +165,8 @@ impl Point {
             "block" => Some(Self::Block(at)),
             "recovery" => Some(Self::Recovery(at)),
             "checkpoint" => Some(Self::Checkpoint(at)),
+            "frame" => Some(Self::Frame(at)),
+            "report" => Some(Self::Report(at)),
             _ => None,
         }
     }
@@ -201,6 +210,8 @@ impl fmt::Display for Planned {
             Point::Block(at) => write!(formatter, "block:{at}"),
             Point::Recovery(at) => write!(formatter, "recovery:{at}"),
             Point::Checkpoint(at) => write!(formatter, "checkpoint:{at}"),
+            Point::Frame(at) => write!(formatter, "frame:{at}"),
+            Point::Report(at) => write!(formatter, "report:{at}"),
         }
     }
 }
@@ -246,7 +257,9 @@ impl Point {
             (Self::Step(at), Self::Step(now))
             | (Self::Block(at), Self::Block(now))
             | (Self::Recovery(at), Self::Recovery(now))
-            | (Self::Checkpoint(at), Self::Checkpoint(now)) => now >= at,
+            | (Self::Checkpoint(at), Self::Checkpoint(now))
+            | (Self::Frame(at), Self::Frame(now))
+            | (Self::Report(at), Self::Report(now)) => now >= at,
             _ => false,
         }
     }
@@ -276,11 +289,13 @@ mod tests {
     use super::*;
 
     fn points() -> impl Strategy<Value = Point> {
-        (0..4, any::<u64>()).prop_map(|(kind, at)| match kind {
+        (0..6, any::<u64>()).prop_map(|(kind, at)| match kind {
             0 => Point::Step(at),
             1 => Point::Block(at),
             2 => Point::Recovery(at),
-            _ => Point::Checkpoint(at),
+            3 => Point::Checkpoint(at),
+            4 => Point::Frame(at),
+            _ => Point::Report(at),
         })
     }
 

@@ -6,17 +6,18 @@
 
 mod blocks;
 mod contact;
+mod faults;
 mod links;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use distdl_storage::BlockId;
 
-use crate::cluster::chaos::{ChaosPlan, Fault, Point};
+use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::handshake::Credentials;
 use crate::cluster::join::Join;
 use crate::cluster::link::{Body, Link};
@@ -24,6 +25,8 @@ use crate::cluster::protocol::{Address, Generation, Held, MemberId, Order, Outco
 use crate::cluster::socket::{Listener, Socket};
 use crate::cluster::wire::{Header, Limits, WireError};
 use crate::error::{EngineError, Result};
+
+pub use faults::{Fate, Faults, Vanish};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,10 +91,6 @@ pub struct Round {
 
 /// A process's membership. The cluster counts it as lost when this is dropped before it has left.
 pub struct Member {
-    /// Who it is.
-    pub id: MemberId,
-    /// Which place it fills.
-    pub slot: u32,
     orders: Mutex<Receiver<Order>>,
     shared: Arc<Shared>,
 }
@@ -107,6 +106,9 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     requests: AtomicU64,
+    /// Frames and reports that were to be sent, heartbeats left out: at any of them a fault may be planned.
+    frames: AtomicU64,
+    reports: AtomicU64,
     /// The step of the loop that runs, plus 1; 0 if there is none.
     progress: AtomicU64,
 }
@@ -146,24 +148,6 @@ struct Current {
 impl Current {
     fn rank(&self, member: MemberId) -> Option<usize> {
         self.members.iter().position(|(known, _)| *known == member)
-    }
-}
-
-/// What becomes of a process that is to be killed or stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// The process gets a signal.
-    Signal,
-    /// It is one of several logical processes in a test, and drops out of the cluster without a word.
-    Vanish,
-}
-
-impl Fate {
-    fn carry_out(self, fault: Fault, shared: &Shared) {
-        match self {
-            Self::Signal => fault.carry_out(),
-            Self::Vanish => drop(shared.close("it was killed", None)),
-        }
     }
 }
 
@@ -238,12 +222,14 @@ impl Member {
             state: Mutex::default(),
             changed: Condvar::new(),
             requests: AtomicU64::new(0),
+            frames: AtomicU64::new(0),
+            reports: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             join,
         });
         let listener = Arc::new(listener);
         lock(&shared).listener = Some(Arc::clone(&listener));
-        let (socket, (id, slot, lease)) = shared
+        let (socket, (id, lease)) = shared
             .contact(&listener, threads, None, Instant::now() + CONNECT_TIMEOUT)
             .map_err(|reason| stopped(&reason))?;
         {
@@ -261,11 +247,14 @@ impl Member {
         spawn("heartbeat", &shared, move |shared| shared.beat(lease / 4))?;
         spawn("blocks", &shared, |shared| shared.serve_blocks())?;
         Ok(Self {
-            id,
-            slot,
             orders: Mutex::new(orders),
             shared,
         })
+    }
+
+    /// Who it is. A name node that was started again and knew it no more has given it a new number.
+    pub fn id(&self) -> Option<MemberId> {
+        lock(&self.shared).id
     }
 
     /// Says how blocks are found for other members.
@@ -304,13 +293,14 @@ impl Member {
             round,
         };
         let members: Arc<[MemberId]> = generation.members.iter().map(|peer| peer.member).collect();
-        let rank = members.iter().position(|member| *member == self.id)?;
+        let id = self.id()?;
+        let rank = members.iter().position(|member| *member == id)?;
         self.shared.position(key, generation);
         let mut links = Vec::with_capacity(members.len());
         for peer in &generation.members {
-            links.push(match peer.member == self.id {
+            links.push(match peer.member == id {
                 true => None,
-                false => Some(self.shared.open(self.id, key.generation, peer)?),
+                false => Some(self.shared.open(id, key.generation, peer)?),
             });
         }
         Some(Round {
@@ -344,7 +334,7 @@ impl Member {
 
     /// A handle for what runs on other threads.
     pub fn faults(&self) -> Faults {
-        Faults(Arc::clone(&self.shared))
+        Faults::new(&self.shared)
     }
 
     /// Says that the driver program has ended, with an error's text if it failed. Returns whether this process was a
@@ -355,42 +345,13 @@ impl Member {
 
     /// A handle that ends this membership as if the process had been killed.
     pub fn vanisher(&self) -> Vanish {
-        Vanish(Arc::downgrade(&self.shared))
-    }
-}
-
-/// Ends a membership without a word to anybody.
-pub struct Vanish(Weak<Shared>);
-
-impl Vanish {
-    /// Ends it now.
-    pub fn vanish(&self) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.close("it was killed", None);
-        }
+        Vanish::new(&self.shared)
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         self.shared.close("it was dropped", None);
-    }
-}
-
-/// Points at which faults may be planned.
-#[derive(Clone)]
-pub struct Faults(Arc<Shared>);
-
-impl Faults {
-    /// Carries out the faults that are planned for a point.
-    pub fn reach(&self, point: Point) {
-        self.0.reach(point);
-    }
-
-    /// Notes that a step begins: the name node is told with the next heartbeat, and faults may be planned for it.
-    pub fn begin_step(&self, step: u64) {
-        self.0.progress.store(step + 1, Ordering::Relaxed);
-        self.0.reach(Point::Step(step));
     }
 }
 
@@ -416,9 +377,7 @@ impl Round {
             return;
         };
         (header.generation, header.action, header.round) = (self.key.generation, self.key.action, self.key.round);
-        if let Err(error) = link.send(header, payload) {
-            self.shared.lost(link, &error.to_string());
-        }
+        self.shared.send(link, header, payload);
     }
 }
 
@@ -433,7 +392,7 @@ fn spawn(name: &str, shared: &Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send 
 
 impl Shared {
     /// Ends the membership, with a last word to the name node if there is one: everything that waits is let go. Returns
-    /// whether it had not ended before.
+    /// whether it had not ended before, and the last word was not one too many.
     fn close(&self, reason: &str, last: Option<&Report>) -> bool {
         let mut state = lock(self);
         if state.closed.is_some() {
@@ -442,9 +401,10 @@ impl Shared {
         state.closed = Some(reason.to_owned());
         let control = state.control.take();
         drop(state);
+        let mut whole = true;
         if let Some(control) = control {
             if let Some(last) = last {
-                self.say(&control, last);
+                whole = self.say(&control, last);
                 self.part(&control);
             }
             control.shutdown();
@@ -465,7 +425,15 @@ impl Shared {
         if let Some(receiver) = receiver {
             receiver.cancel();
         }
-        true
+        whole
+    }
+
+    /// Sends a frame. A link that fails ends the generation here, and the name node is told.
+    fn send(&self, link: &Link, header: Header, payload: &[&[u8]]) {
+        self.reach(Point::Frame(self.frames.fetch_add(1, Ordering::Relaxed)));
+        if let Err(error) = link.send(header, payload) {
+            self.lost(link, &error.to_string());
+        }
     }
 
     /// The generation is over.
@@ -499,14 +467,6 @@ impl Shared {
         drop(state);
         if let Some(receiver) = receiver {
             receiver.cancel();
-        }
-    }
-
-    fn reach(&self, point: Point) {
-        match self.chaos.fires(point) {
-            None => {}
-            Some(Fault::Cut { peer_slot }) => self.cut_link(peer_slot),
-            Some(fault) => self.fate.carry_out(fault, self),
         }
     }
 }

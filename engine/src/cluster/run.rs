@@ -14,6 +14,7 @@ use crate::cluster::events::ClusterEvent;
 use crate::cluster::handshake::Credentials;
 use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::launch::{LaunchError, NameNodeOptions};
+use crate::cluster::member::Fate;
 use crate::cluster::name_node::Options;
 use crate::cluster::output::Output;
 use crate::cluster::protocol::Address;
@@ -76,6 +77,7 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
         spawner: Box::new(Offspring(children.clone())),
         notes,
         chaos: chaos.plan_for_name_node(),
+        fate: Fate::Signal,
     });
     let server = server.map_err(LaunchError::Start)?;
     let handle = server.handle();

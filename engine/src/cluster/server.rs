@@ -17,6 +17,7 @@ use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::events::ClusterEvent;
 use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, Mine, Purpose};
 use crate::cluster::journal::{Journal, LogEntry};
+use crate::cluster::member::Fate;
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
 use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Listener, Socket};
@@ -58,7 +59,12 @@ pub struct Setup {
     pub notes: Notes,
     /// Faults that are planned for the name node itself.
     pub chaos: ChaosPlan,
+    /// What becomes of it then.
+    pub fate: Fate,
 }
+
+/// How [`Server::wait`] says that the name node was killed, where it is none of its own process.
+pub const KILLED: &str = "the name node was killed";
 
 /// A running name node.
 pub struct Server {
@@ -115,6 +121,9 @@ impl Server {
             spawner: setup.spawner,
             notes: setup.notes,
             chaos: setup.chaos,
+            fate: setup.fate,
+            reports: 0,
+            orders: 0,
             connections: HashMap::new(),
             started: Instant::now(),
             handle: handle.clone(),
@@ -257,6 +266,10 @@ struct Machine {
     spawner: Box<dyn Spawner>,
     notes: Notes,
     chaos: ChaosPlan,
+    fate: Fate,
+    /// Reports that came, heartbeats left out, and orders that were to be sent: at any of them a fault may be planned.
+    reports: u64,
+    orders: u64,
     connections: HashMap<ConnectionId, Connection>,
     started: Instant,
     handle: ServerHandle,
@@ -272,21 +285,26 @@ impl Machine {
                     self.connections.insert(id, connection);
                     continue;
                 }
-                Some(Input::Vanish) => {
-                    self.connections
-                        .values()
-                        .for_each(|connection| connection.socket.shutdown());
-                    return Err("it was killed".to_owned());
-                }
+                Some(Input::Vanish) => return self.vanish(),
                 Some(Input::Event(event)) => event,
                 None => Event::Tick,
             };
-            self.suffer(&event);
+            if self.comes_to(&event) {
+                return self.vanish();
+            }
             let now = self.started.elapsed();
             let effects = self.node.handle(now, event);
             outcome = self.carry_out(effects);
         }
         outcome.unwrap_or(Ok(()))
+    }
+
+    /// Ends as if it had been killed.
+    fn vanish(&self) -> Result<(), String> {
+        self.connections
+            .values()
+            .for_each(|connection| connection.socket.shutdown());
+        Err(KILLED.to_owned())
     }
 
     /// The next input; none if the state machine wants to be woken first.
@@ -299,21 +317,41 @@ impl Machine {
         }
     }
 
-    /// Faults that are planned for the name node.
-    fn suffer(&self, event: &Event) {
-        if let Event::Reported {
-            report: Report::Heartbeat { step: Some(step) },
-            ..
-        } = event
-            && let Some(fault) = self.chaos.fires(Point::Step(*step))
-        {
-            fault.carry_out();
+    /// Carries out the faults that are planned for this event; whether it is to vanish.
+    fn comes_to(&mut self, event: &Event) -> bool {
+        let Event::Reported { report, .. } = event else {
+            return false;
+        };
+        match report {
+            Report::Heartbeat { step: Some(step) } => self.suffers(Point::Step(*step)),
+            Report::Heartbeat { step: None } => false,
+            _ => {
+                self.reports += 1;
+                self.suffers(Point::Report(self.reports - 1))
+            }
+        }
+    }
+
+    fn suffers(&self, point: Point) -> bool {
+        match (self.chaos.fires(point), self.fate) {
+            (None, _) => false,
+            (Some(_), Fate::Vanish) => true,
+            (Some(fault), Fate::Signal) => {
+                fault.carry_out();
+                false
+            }
         }
     }
 
     /// Carries out effects in their order; the outcome, once the cluster has ended.
     fn carry_out(&mut self, effects: Vec<Effect>) -> Option<Result<(), String>> {
         for effect in effects {
+            if matches!(effect, Effect::Send { .. } | Effect::Recall { .. }) {
+                self.orders += 1;
+                if self.suffers(Point::Frame(self.orders - 1)) {
+                    return Some(self.vanish());
+                }
+            }
             match effect {
                 Effect::Send { connection, order } => self.send(connection, order),
                 Effect::Recall { connection, action } => match self.journal.answer(action) {

@@ -199,9 +199,27 @@ impl Listener {
         Self::bind_tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None)
     }
 
+    /// Listens where a listener of this host was before that is gone.
+    ///
+    /// # Errors
+    /// `AddrInUse` as long as it is not gone.
+    pub fn bind_again(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(at) => Self::bind_tcp(*at, None),
+            #[cfg(target_os = "linux")]
+            Address::Local(name) => Self::bind_name(name.clone()),
+            #[cfg(not(target_os = "linux"))]
+            Address::Local(name) => Err(without_files(name)),
+        }
+    }
+
     #[cfg(target_os = "linux")]
     fn bind_abstract() -> io::Result<Self> {
-        let name = format!("distdl-{:032x}", u128::from_le_bytes(random_bytes()?));
+        Self::bind_name(format!("distdl-{:032x}", u128::from_le_bytes(random_bytes()?)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn bind_name(name: String) -> io::Result<Self> {
         let listener = UnixListener::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(&name)?)?;
         Ok(Self::new(Bound::Local(listener), Address::Local(name)))
     }
@@ -310,11 +328,16 @@ pub fn connect(address: &Address, timeout: Duration) -> io::Result<Socket> {
         #[cfg(target_os = "linux")]
         Address::Local(name) => connect_local(name, timeout),
         #[cfg(not(target_os = "linux"))]
-        Address::Local(name) => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("`{name}` is a socket without a file, which only Linux has; let the processes listen on TCP"),
-        )),
+        Address::Local(name) => Err(without_files(name)),
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn without_files(name: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("`{name}` is a socket without a file, which only Linux has; let the processes listen on TCP"),
+    )
 }
 
 fn connect_tcp(at: &SocketAddr, timeout: Duration) -> io::Result<Socket> {

@@ -259,7 +259,11 @@ impl Exchange {
             targets,
             owners,
             own,
-            copies: if iteration.state_slots > 0 { setting.copies } else { Vec::new() },
+            copies: if iteration.state_slots > 0 {
+                setting.copies
+            } else {
+                Vec::new()
+            },
             expected,
             iteration,
             placement,

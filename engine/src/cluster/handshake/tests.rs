@@ -101,7 +101,7 @@ fn answer(bytes: &[u8]) -> (Refused, Vec<u8>) {
 }
 
 fn hello() -> Hello {
-    caller().hello(Side::Initiator, &credentials()).unwrap()
+    caller().hello(Side::Initiator, &credentials(), BINARY).unwrap()
 }
 
 #[test]
@@ -179,7 +179,11 @@ fn the_first_that_proves_itself_says_which_build_the_others_have() {
     let name_node = Credentials::of_any_program(CLUSTER, &TOKEN);
     let builds = |build: u8| Credentials::new(CLUSTER, &TOKEN, [build; 32]);
     let stranger = Credentials::new(CLUSTER, &[5; 32], [9; 32]);
-    assert!(shake((&stranger, &control()), (&name_node, &control()), anyone).1.is_err());
+    assert!(
+        shake((&stranger, &control()), (&name_node, &control()), anyone)
+            .1
+            .is_err()
+    );
     for (build, taken) in [(7, true), (8, false), (7, true)] {
         let (calling, called) = shake((&builds(build), &control()), (&name_node, &control()), anyone);
         assert_eq!((calling.is_ok(), called.is_ok()), (taken, taken), "{build}");
@@ -288,7 +292,7 @@ fn an_acceptor_that_does_not_know_the_token_is_refused() {
         let theirs = timed.receive_hello(Side::Initiator).unwrap();
         let ours = Hello {
             receiver: theirs.sender,
-            ..called().hello(Side::Acceptor, &impostor).unwrap()
+            ..called().hello(Side::Acceptor, &impostor, BINARY).unwrap()
         };
         timed.send(&ours.encode()).unwrap();
         timed.receive::<PROOF_BYTES>().unwrap();

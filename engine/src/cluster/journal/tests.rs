@@ -176,5 +176,8 @@ fn answers_of_a_temporary_log_are_read_between_writes() {
             assert_eq!(size(&journal.answer(earlier).unwrap()), 10 + earlier as usize);
         }
     }
-    assert!(matches!(journal.answer(3), Err(JournalError::NoAnswer { action: 3, .. })));
+    assert!(matches!(
+        journal.answer(3),
+        Err(JournalError::NoAnswer { action: 3, .. })
+    ));
 }

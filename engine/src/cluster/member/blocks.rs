@@ -56,9 +56,7 @@ impl Shared {
                 ];
                 let mut header = Header::new(Kind::Block, words);
                 (header.generation, header.action, header.round) = (request.generation, request.action, request.round);
-                if let Err(error) = link.send(header, &[found.as_deref().unwrap_or_default()]) {
-                    self.lost(&link, &error.to_string());
-                }
+                self.send(&link, header, &[found.as_deref().unwrap_or_default()]);
             }
             state = lock(self);
         }

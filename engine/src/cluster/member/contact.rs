@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::{CONNECT_TIMEOUT, PART_TIME_MAX, Shared, State, lock};
+use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::handshake::{self, Mine, Purpose};
 use crate::cluster::protocol::{MemberId, Order, Report};
@@ -17,8 +18,8 @@ enum Gone {
     Broken(String),
 }
 
-/// Who this process is now, its slot, and the lease.
-pub(super) type Admission = (MemberId, u32, Duration);
+/// Who this process is now, and the lease.
+pub(super) type Admission = (MemberId, Duration);
 
 impl Shared {
     /// Connects to the name node and joins.
@@ -54,7 +55,7 @@ impl Shared {
         };
         control::send(&socket, &join, JOIN_BYTES_MAX).map_err(|error| error.to_string())?;
         match control::receive(&socket, JOIN_BYTES_MAX) {
-            Ok(Some(Order::Welcome { member, slot, lease })) => Ok((Arc::new(socket), (member, slot, lease))),
+            Ok(Some(Order::Welcome { member, lease, .. })) => Ok((Arc::new(socket), (member, lease))),
             Ok(Some(Order::Dismiss { reason })) => Err(format!("the name node dismissed this process: {reason}")),
             Ok(_) => Err("the name node ended the connection".to_owned()),
             Err(error) => Err(error.to_string()),
@@ -69,13 +70,19 @@ impl Shared {
         }
     }
 
-    pub(super) fn say(&self, control: &Socket, report: &Report) {
+    /// Says it on this connection; false if this process was killed instead.
+    pub(super) fn say(&self, control: &Socket, report: &Report) -> bool {
+        let counted = !matches!(report, Report::Heartbeat { .. });
+        if counted && !self.reach(Point::Report(self.reports.fetch_add(1, Ordering::Relaxed))) {
+            return false;
+        }
         let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = control::send(control, report, MESSAGE_BYTES_MAX) {
             // The control thread notices a connection that has failed, and ends it here if it has not.
             tracing::warn!("a report could not be sent: {error}");
             control.shutdown();
         }
+        true
     }
 
     /// Lets the name node end the connection, which it does when it has heard the last word: a connection that this
@@ -149,7 +156,7 @@ impl Shared {
         };
         let mut pause = Duration::from_millis(1);
         while Instant::now() < deadline {
-            if let Ok((socket, (id, ..))) = self.contact(listener, threads, known, deadline) {
+            if let Ok((socket, (id, _))) = self.contact(listener, threads, known, deadline) {
                 let mut state = lock(self);
                 if state.id != Some(id) {
                     // What it has computed counts for nothing any more; it is started again as somebody else.

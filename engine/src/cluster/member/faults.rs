@@ -1,0 +1,83 @@
+//! Faults on purpose, where a member comes to the points that they are planned for.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use super::{Shared, lock};
+use crate::cluster::chaos::{Fault, Point};
+
+/// What becomes of a process that is to be killed or stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The process gets a signal.
+    Signal,
+    /// It is one of several logical processes in a test, and drops out of the cluster without a word.
+    Vanish,
+}
+
+impl Fate {
+    fn carry_out(self, fault: Fault, shared: &Shared) {
+        match self {
+            Self::Signal => fault.carry_out(),
+            Self::Vanish => drop(shared.close("it was killed", None)),
+        }
+    }
+}
+
+/// Ends a membership without a word to anybody.
+#[derive(Clone)]
+pub struct Vanish(Weak<Shared>);
+
+impl Vanish {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self(Arc::downgrade(shared))
+    }
+
+    /// Ends it now.
+    pub fn vanish(&self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.close("it was killed", None);
+        }
+    }
+
+    /// Whether the membership lasts.
+    pub fn is_member(&self) -> bool {
+        self.0.upgrade().is_some_and(|shared| lock(&shared).closed.is_none())
+    }
+}
+
+/// Points at which faults may be planned.
+#[derive(Clone)]
+pub struct Faults(Arc<Shared>);
+
+impl Faults {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self(Arc::clone(shared))
+    }
+
+    /// Carries out the faults that are planned for a point.
+    pub fn reach(&self, point: Point) {
+        self.0.reach(point);
+    }
+
+    /// Notes that a step begins: the name node is told with the next heartbeat, and faults may be planned for it.
+    pub fn begin_step(&self, step: u64) {
+        self.0.progress.store(step + 1, Ordering::Relaxed);
+        self.0.reach(Point::Step(step));
+    }
+}
+
+impl Shared {
+    /// Carries out the fault that is planned for a point, if there is one. Returns whether this process goes on.
+    pub(super) fn reach(&self, point: Point) -> bool {
+        match self.chaos.fires(point) {
+            None => return true,
+            Some(Fault::Cut { peer_slot }) => {
+                self.cut_link(peer_slot);
+                return true;
+            }
+            Some(fault) => self.fate.carry_out(fault, self),
+        }
+        false
+    }
+}

@@ -1,0 +1,181 @@
+//! Actions over processes: what they give, how they fail, and what happens to programs that differ.
+
+use std::sync::{Arc, Mutex};
+
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::testing::TestCluster;
+use distdl_engine::{Context, EngineError, Result};
+use proptest::prelude::*;
+
+use crate::faults::{alone, cases, clusters, messages};
+
+type Row = (u64, u64);
+
+/// Every way in which partitions depend on others.
+fn program(context: &Context) -> Result<Vec<Vec<Row>>> {
+    let rows = context.range(0..500, 7).map(|x| (x * 7919 % 113, x));
+    let sums = rows
+        .reduce_by_key(|left, right| left.wrapping_mul(31).wrapping_add(right))
+        .cache();
+    let joined = sums.join(&rows.group_by_key().map_values(|values| values.len() as u64));
+    let sorted = rows.sort_by_key_into(4);
+    let numbered = sums.zip_with_index().map(|((key, value), index)| (key ^ index, value));
+    let nested = sums.union(&numbered).coalesce(3);
+    let zipped = nested
+        .zip(&nested.map_values(|value| value / 3))?
+        .map(|(left, right)| (left.0, left.1 ^ right.1));
+    let empty = context.range(0..0, 3).map(|x| (x, x));
+    let nothing = empty.reduce_by_key(|left, _| left).union(&empty.sort_by_key());
+    Ok(vec![
+        joined.map_values(|(sum, count)| sum ^ count).collect()?,
+        sorted.collect()?,
+        sorted.sort_by_key_descending().take(9)?,
+        zipped.distinct_into(5).collect()?,
+        nested.repartition(4).union(&nothing).take(200)?,
+        nothing.collect()?,
+        vec![(nothing.count()?, nested.count()?)],
+        sums.unpersist().collect()?,
+    ])
+}
+
+#[test]
+fn a_pipeline_gives_the_same_on_many_processes() {
+    let expected = program(&alone()).unwrap();
+    for processes in 1..=4 {
+        let run = TestCluster::new(processes).run(program).unwrap();
+        assert_eq!(run.results, vec![expected.clone(); processes as usize]);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    #[test]
+    fn losses_do_not_show_in_a_pipeline(
+        cluster in clusters(messages(200, 60)),
+        batch_records in prop_oneof![1..=9usize, Just(1024)],
+    ) {
+        let expected = program(&alone()).unwrap();
+        let cluster = TestCluster { batch_records, ..cluster };
+        let run = cluster.run(program);
+        let run = run.map_err(|error| TestCaseError::fail(format!("{error} under {}", cluster.chaos)))?;
+        prop_assert!(!run.results.is_empty());
+        for result in &run.results {
+            prop_assert!(*result == expected, "under {}", &cluster.chaos);
+        }
+    }
+}
+
+/// Two actions that fail, by a panic and by an error, and one that does not.
+fn failing(context: &Context) -> Result<(EngineError, EngineError, u64)> {
+    let rows = context.range(0..100, 6);
+    let bad = rows.map(|x| {
+        assert!(x != 60, "record {x} is bad");
+        (x % 5, x)
+    });
+    let panic = bad.reduce_by_key(|left, right| left + right).collect().unwrap_err();
+    let error = rows.run_partitions(|partition, rows| match partition {
+        4 => Err(EngineError::invalid(
+            "partition 4 is not to be had",
+            "ask for another one",
+        )),
+        _ => Ok(rows.count()),
+    });
+    Ok((panic, error.unwrap_err(), rows.count()?))
+}
+
+fn check_failing((panic, error, count): &(EngineError, EngineError, u64)) {
+    let EngineError::Panic {
+        operator,
+        site,
+        partition,
+        message,
+    } = panic
+    else {
+        panic!("{panic:?}")
+    };
+    assert_eq!((operator.as_str(), *partition), ("map", 3));
+    assert!(site.contains("cluster/actions.rs:"), "{site}");
+    assert_eq!(message, "record 60 is bad");
+    assert!(error.to_string().contains("partition 4 is not to be had"), "{error}");
+    assert_eq!(*count, 100);
+}
+
+#[test]
+fn an_action_that_fails_fails_alike_everywhere_and_the_next_one_runs() {
+    check_failing(&failing(&alone()).unwrap());
+    for processes in 1..=4 {
+        let run = TestCluster::new(processes).run(failing).unwrap();
+        assert_eq!(run.results.len(), processes as usize);
+        assert_eq!(
+            run.events
+                .iter()
+                .filter(|event| event.sentence().is_some_and(|s| s.contains("lost")))
+                .count(),
+            0
+        );
+        run.results.iter().for_each(check_failing);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(20))]
+
+    #[test]
+    fn an_action_that_fails_while_processes_die_fails_alike(cluster in clusters(messages(12, 8))) {
+        let run = cluster.run(failing);
+        let run = run.map_err(|error| TestCaseError::fail(format!("{error} under {}", cluster.chaos)))?;
+        prop_assert!(!run.results.is_empty());
+        run.results.iter().for_each(check_failing);
+    }
+}
+
+#[test]
+fn a_process_that_asks_for_another_action_is_found_out_everywhere() {
+    for chaos in ["", "kill=worker:2@report:1"] {
+        let cluster = TestCluster::new(3).with_chaos(Chaos::parse(chaos).unwrap());
+        let run = cluster.run_lives(|context, life| {
+            let partitions = if life.slot == 1 { 5 } else { 6 };
+            let first = context.range(0..10, 2).count()?;
+            let error = context.range(0..100, partitions).count().unwrap_err();
+            Ok((first, error.to_string(), context.range(0..30, 4).count()?))
+        });
+        let results = run.unwrap().results;
+        assert_eq!(results.len(), 3);
+        for (first, error, last) in results {
+            assert!(
+                error.contains("diverged at action 1") && error.contains("cluster/actions.rs:"),
+                "{error}"
+            );
+            assert_eq!((first, last), (10, 30));
+        }
+    }
+}
+
+#[test]
+fn a_process_that_asks_for_more_than_the_others_is_told() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let errors = Arc::clone(&told);
+    let run = TestCluster::new(3).run_lives(move |context, life| {
+        let count = context.range(0..10, 2).count()?;
+        if life.slot == 1 {
+            let error = context.range(0..100, 2).count().unwrap_err();
+            errors.lock().unwrap().push(error.to_string());
+        }
+        Ok(count)
+    });
+    assert_eq!(run.unwrap().results, [10; 3]);
+    let told = told.lock().unwrap();
+    assert!(told.len() == 1 && told[0].contains("diverged"), "{told:?}");
+}
+
+#[test]
+fn a_program_that_panics_ends_the_cluster_with_its_text() {
+    let run = TestCluster::new(3).run(|context| {
+        let count = context.range(0..10, 2).count()?;
+        assert!(count != 10, "the program gives up at {count}");
+        Ok(())
+    });
+    let error = run.unwrap_err().to_string();
+    assert!(error.contains("the program gives up at 10"), "{error}");
+}

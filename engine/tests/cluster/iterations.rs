@@ -1,0 +1,96 @@
+//! Iterations under losses: the same bits, each step once.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::testing::TestCluster;
+use proptest::prelude::*;
+
+use crate::faults::{cases, clusters, generations, messages, milestones};
+use crate::training::{STEPS, check, check_with};
+
+#[test]
+fn an_iteration_gives_the_same_on_many_processes() {
+    for processes in 1..=6 {
+        for parameter_workers in 0..=2 {
+            let cluster = TestCluster {
+                parameter_workers,
+                ..TestCluster::new(processes)
+            };
+            let run = check(&cluster).unwrap();
+            assert_eq!(run.results.len(), processes as usize);
+            assert_eq!(generations(&run.events).len(), 1);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(140))]
+
+    #[test]
+    fn losses_between_steps_do_not_show(cluster in clusters(milestones(STEPS))) {
+        check(&cluster)?;
+    }
+
+    #[test]
+    fn losses_between_any_two_messages_do_not_show(cluster in clusters(messages(400, 24))) {
+        check(&cluster)?;
+    }
+}
+
+#[test]
+fn whoever_dies_the_others_go_on() {
+    // Lane 0 and a shard are on the first process, the last shard, which reports the steps, on the last.
+    for slot in 0..4 {
+        for parameter_workers in [0, 1] {
+            let cluster = TestCluster {
+                parameter_workers,
+                restarts_max: 0,
+                ..TestCluster::new(4)
+            };
+            let chaos = Chaos::parse(&format!("kill=worker:{slot}@frame:40")).unwrap();
+            let run = check(&cluster.with_chaos(chaos)).unwrap();
+            assert_eq!(run.results.len(), 3, "it left for good");
+            let rest: Vec<u32> = (0..4).filter(|other| *other != slot).collect();
+            assert_eq!(generations(&run.events), [vec![0, 1, 2, 3], rest]);
+        }
+    }
+}
+
+#[test]
+fn one_process_after_another_leaves_for_good() {
+    let chaos = Chaos::parse("kill=worker:2@step:7,kill=worker:0@step:23,kill=worker:3@step:41").unwrap();
+    let cluster = TestCluster {
+        restarts_max: 0,
+        ..TestCluster::new(4)
+    };
+    let run = check(&cluster.with_chaos(chaos)).unwrap();
+    assert_eq!(run.results.len(), 1);
+    assert_eq!(
+        generations(&run.events),
+        [vec![0, 1, 2, 3], vec![0, 1, 3], vec![1, 3], vec![1]]
+    );
+}
+
+#[test]
+fn who_comes_late_takes_part_from_the_middle_of_an_iteration() {
+    // The second life of process 1 comes to its first action when the others are in the middle of the second one.
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let chaos = Chaos::parse("kill=worker:1@step:12").unwrap();
+    let run = check_with(&TestCluster::new(3).with_chaos(chaos), move |life, ledger, report| {
+        let (open, changed) = &*gate;
+        if ledger.steps() > 25 {
+            *open.lock().unwrap() = true;
+            changed.notify_all();
+        }
+        if life.slot == 1 && life.number == 1 && report.is_none() {
+            let open = open.lock().unwrap();
+            drop(changed.wait_while(open, |open| !*open).unwrap());
+        }
+        Ok(())
+    });
+    let run = run.unwrap();
+    let generations = generations(&run.events);
+    assert_eq!(&generations[..2], [vec![0, 1, 2], vec![0, 2]]);
+    assert!(generations[2..].iter().all(|slots| *slots == [0, 1, 2]));
+}

@@ -1,0 +1,11 @@
+//! Several processes compute what one computes, whatever is lost and whenever.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+mod faults;
+mod training;
+
+mod actions;
+mod blocks;
+mod iterations;
+mod name_node;

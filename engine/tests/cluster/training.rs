@@ -1,0 +1,198 @@
+//! A training program whose every computation is written into a ledger that all logical processes share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use distdl_engine::testing::{Life, Run, TestCluster};
+use distdl_engine::{
+    Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, StepReport, Tallies,
+};
+use proptest::prelude::*;
+
+use crate::faults::alone;
+
+pub(crate) const EPOCHS: u64 = 3;
+pub(crate) const STEPS: u64 = EPOCHS * EPOCH_STEPS;
+const EPOCH_STEPS: u64 = 20;
+const LANES: usize = 5;
+const SHARDS: usize = 4;
+const PARAMETERS: usize = 37;
+const RECORDS: u64 = 23;
+const PARTITIONS: usize = 7;
+
+/// Bits of the final parameters, and the report of each step.
+pub(crate) type Trained = (Vec<u32>, Vec<StepReport>);
+
+/// What has happened anywhere, in the order of one clock.
+#[derive(Default)]
+pub(crate) struct Ledger(Mutex<Books>);
+
+#[derive(Default)]
+struct Books {
+    /// Who has seen each step as finished.
+    finished: HashMap<u64, Vec<Life>>,
+    /// Steps that each life has seen.
+    seen: HashMap<(u32, u32), u64>,
+    reports: Vec<StepReport>,
+    wrong: Vec<String>,
+}
+
+impl Ledger {
+    /// Somebody begins to compute a part of a step.
+    fn begins(&self, life: &Life, step: u64, what: &str) {
+        let mut books = self.0.lock().unwrap();
+        if !life.lasts() {
+            // It is dead and does not know: whatever it makes is lost.
+            return;
+        }
+        let finished = books.finished.get(&step).into_iter().flatten();
+        if let Some(other) = finished.clone().find(|other| other.lasts()) {
+            let wrong = format!(
+                "process {}.{} begins {what} of step {step}, which {}.{} has seen finished",
+                life.slot, life.number, other.slot, other.number
+            );
+            books.wrong.push(wrong);
+        }
+    }
+
+    /// A process sees a step as finished.
+    fn finished(&self, life: &Life, report: &StepReport) {
+        let mut books = self.0.lock().unwrap();
+        if !life.lasts() {
+            return;
+        }
+        let seen = books.seen.entry((life.slot, life.number)).or_default();
+        let expected = *seen;
+        *seen += 1;
+        let known = books.reports.get(expected as usize).copied();
+        if report.step != expected || known.is_some_and(|known| known != *report) {
+            let wrong = format!(
+                "process {}.{} sees {report:?}, not step {expected}",
+                life.slot, life.number
+            );
+            books.wrong.push(wrong);
+        } else if known.is_none() {
+            books.reports.push(*report);
+        }
+        books.finished.entry(report.step).or_default().push(life.clone());
+    }
+
+    /// How many steps any process has seen.
+    pub(crate) fn steps(&self) -> usize {
+        self.0.lock().unwrap().reports.len()
+    }
+
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        self.0.lock().unwrap().wrong.clone()
+    }
+}
+
+struct TestLane {
+    lane: usize,
+    records: Vec<u64>,
+    ledger: Option<(Arc<Ledger>, Life)>,
+}
+
+impl Lane for TestLane {
+    fn step(&mut self, step: u64, parameters: &[f32], into: &mut [f32]) -> Result<Tallies> {
+        if let Some((ledger, life)) = &self.ledger {
+            ledger.begins(life, step, &format!("lane {}", self.lane));
+        }
+        let weight = self.records.iter().map(|record| (*record as f32).sqrt()).sum::<f32>();
+        for (index, value) in into.iter_mut().enumerate() {
+            let neighbour = parameters[(index + self.lane + 1) % parameters.len()];
+            *value = (0.1 + weight) * parameters[index] / (3.0 + step as f32) - 0.3 * neighbour / (1.0 + index as f32);
+        }
+        let samples = self.records.len() as f64;
+        Ok(Tallies([samples, 1.0 / (1.0 + self.lane as f64), step as f64, 0.0]))
+    }
+}
+
+/// Three iterations over a persisted dataset. `at_step` is called after each step that this process sees.
+fn train(
+    context: &Context,
+    ledger: Option<(Arc<Ledger>, Life)>,
+    at_step: &dyn Fn(&StepReport) -> Result<()>,
+) -> Result<Trained> {
+    let initial = (0..PARAMETERS).map(|index| (index as f32 * 0.37).sin());
+    let parameters = Arc::new(Parameters::new(initial.collect()));
+    let records = context.range(0..RECORDS, PARTITIONS).map(|x| x * 3 + 1).cache();
+    let (mut reports, mut outcome) = (Vec::new(), Ok(()));
+    for epoch in 0..EPOCHS {
+        let iteration = Iteration::new(LANES, EPOCH_STEPS)
+            .with_shards(SHARDS)
+            .from_step(EPOCH_STEPS * epoch);
+        let (lanes, shards) = (ledger.clone(), ledger.clone());
+        records.iterate(
+            iteration,
+            &parameters,
+            move |data: LaneData<u64>| {
+                let records = data.partitions.iter().flat_map(|records| records.to_vec()).collect();
+                let (lane, ledger) = (data.lane, lanes.clone());
+                Ok(Box::new(TestLane { lane, records, ledger }) as Box<dyn Lane>)
+            },
+            move |shard| {
+                let ledger = shards.clone();
+                let update = move |report: &StepReport, sum: &[f32], values: &mut ShardValues<'_>| {
+                    if let Some((ledger, life)) = &ledger {
+                        ledger.begins(life, report.step, &format!("shard {shard}"));
+                    }
+                    for ((after, before), sum) in values.after.iter_mut().zip(values.before).zip(sum) {
+                        *after = before - 0.05 * sum / report.tallies.0[0] as f32;
+                    }
+                    Ok(())
+                };
+                Ok(Box::new(update) as Box<dyn ShardUpdate>)
+            },
+            &mut |report| {
+                reports.push(*report);
+                if let Some((ledger, life)) = &ledger {
+                    ledger.finished(life, report);
+                }
+                if outcome.is_ok() {
+                    outcome = at_step(report);
+                }
+            },
+        )?;
+    }
+    outcome?;
+    Ok((
+        parameters.latest().iter().map(|value| value.to_bits()).collect(),
+        reports,
+    ))
+}
+
+/// What one process trains, undisturbed.
+pub(crate) fn trained_alone() -> Trained {
+    let trained = train(&alone(), None, &|_| Ok(())).unwrap();
+    assert_eq!(trained.1.len() as u64, STEPS);
+    assert!(trained.1.iter().all(|report| report.tallies.0[0] == RECORDS as f64));
+    trained
+}
+
+/// Trains in a cluster, and checks all that must hold whatever goes wrong.
+pub(crate) fn check(cluster: &TestCluster) -> Result<Run<Trained>, TestCaseError> {
+    check_with(cluster, |_, _, _| Ok(()))
+}
+
+/// As [`check`]; `at_step` is called in every process when it begins, and after each step that it sees.
+pub(crate) fn check_with(
+    cluster: &TestCluster,
+    at_step: impl Fn(&Life, &Ledger, Option<&StepReport>) -> Result<()> + Send + Sync + 'static,
+) -> Result<Run<Trained>, TestCaseError> {
+    let expected = trained_alone();
+    let ledger = Arc::new(Ledger::default());
+    let shared = Arc::clone(&ledger);
+    let run = cluster.run_lives(move |context, life| {
+        at_step(life, &shared, None)?;
+        let at_step = |report: &StepReport| at_step(life, &shared, Some(report));
+        train(context, Some((Arc::clone(&shared), life.clone())), &at_step)
+    });
+    let run = run.map_err(|error: EngineError| TestCaseError::fail(format!("{error} under {}", cluster.chaos)))?;
+    prop_assert_eq!(ledger.wrong(), Vec::<String>::new(), "under {}", cluster.chaos);
+    prop_assert!(!run.results.is_empty(), "nobody ended under {}", cluster.chaos);
+    for result in &run.results {
+        prop_assert!(*result == expected, "{:?} under {}", run.events, cluster.chaos);
+    }
+    Ok(run)
+}
