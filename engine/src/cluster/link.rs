@@ -2,7 +2,7 @@
 //! of the link and handed to the round that they belong to.
 
 use std::io::{BufReader, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::cluster::protocol::MemberId;
@@ -17,6 +17,8 @@ pub struct Link {
     /// A frame is written whole before the next one is begun.
     writing: Mutex<()>,
     broken: AtomicBool,
+    /// The newest generation that it has served; 0 before the first.
+    serves: AtomicU64,
 }
 
 impl Link {
@@ -27,6 +29,7 @@ impl Link {
             socket,
             writing: Mutex::new(()),
             broken: AtomicBool::new(false),
+            serves: AtomicU64::new(0),
         }
     }
 
@@ -40,6 +43,16 @@ impl Link {
     pub fn close(&self) {
         self.broken.store(true, Ordering::SeqCst);
         self.socket.shutdown();
+    }
+
+    /// Notes that a generation counts on it.
+    pub fn serve(&self, generation: u64) {
+        self.serves.fetch_max(generation, Ordering::SeqCst);
+    }
+
+    /// The newest generation that counts on it.
+    pub fn serves(&self) -> u64 {
+        self.serves.load(Ordering::SeqCst)
     }
 
     /// Whether it was closed or has failed.

@@ -109,16 +109,6 @@ fn a_file_that_is_no_journal_is_left_alone() {
 }
 
 #[test]
-fn a_temporary_journal_leaves_nothing_behind() {
-    let mut journal = Journal::temporary().unwrap();
-    journal.append(&answered(0, 3)).unwrap();
-    let path = journal.path.clone();
-    assert!(path.exists());
-    drop(journal);
-    assert!(!path.parent().unwrap().exists());
-}
-
-#[test]
 fn zeros_at_the_end_are_cut_off() {
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = written(folder.path());

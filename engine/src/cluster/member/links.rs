@@ -56,7 +56,9 @@ impl Shared {
             members: generation.members.iter().map(|peer| (peer.member, peer.slot)).collect(),
             phase: Phase::Entered,
         });
-        state.links.retain(|_, link| !link.is_broken());
+        state
+            .links
+            .retain(|_, link| !link.is_broken() || link.serves() == key.generation);
         drop(state);
         self.changed.notify_all();
         if changes {
@@ -72,8 +74,19 @@ impl Shared {
             if state.closed.is_some() || state.cut >= generation {
                 return None;
             }
-            if let Some(link) = state.links.get(&peer.member).filter(|link| !link.is_broken()) {
-                return Some(Arc::clone(link));
+            match state.links.get(&peer.member) {
+                Some(link) if !link.is_broken() => {
+                    link.serve(generation);
+                    return Some(Arc::clone(link));
+                }
+                // The other end may have ended this round before the link broke: it would never open another one in
+                // this generation.
+                Some(link) if link.serves() == generation => {
+                    drop(state);
+                    self.unreachable(generation, peer.member, "the link broke between two rounds".to_owned());
+                    return None;
+                }
+                _ => {}
             }
             if peer.member < me {
                 break;
@@ -82,7 +95,10 @@ impl Shared {
         }
         drop(state);
         match self.connect(me, generation, peer) {
-            Ok(link) => Some(link),
+            Ok(link) => {
+                link.serve(generation);
+                Some(link)
+            }
             Err(cause) => {
                 self.unreachable(generation, peer.member, cause);
                 None
