@@ -72,12 +72,15 @@ fn a_killed_worker_is_replaced_by_hand() {
     let mut killed = workers.remove(draw.slot(1..3) as usize);
     send_signal(killed.child.id(), Signal::KILL);
     assert!(!killed.end().success());
-    let lost = name_node.wait_for(|line| {
+    let slot_of = |line: &str, what: &str| {
         let event: serde_json::Value = serde_json::from_str(line).ok()?;
-        (event["event"] == "lost").then(|| event["slot"].to_string())
-    });
+        (event["event"] == what).then(|| event["slot"].to_string())
+    };
+    let lost = name_node.wait_for(|line| slot_of(line, "lost"));
 
     workers.push(worker(&place, &address, &lost, "1"));
+    let joined = name_node.wait_for(|line| slot_of(line, "joined"));
+    assert_eq!(joined, lost);
     drop(gate);
     workers.into_iter().for_each(ends_as_undisturbed);
     assert!(name_node.end().success(), "{}", name_node.shown());

@@ -108,28 +108,28 @@ fn without_restarts_the_others_go_on_alone() {
         "{}",
         parent.shown()
     );
-    let generation = parent
-        .events()
-        .filter(|event| event["event"] == "generation")
-        .last()
-        .unwrap();
-    let slots: Vec<u32> = (0..3).filter(|other| *other != slot).collect();
-    assert_eq!(generation["slots"], serde_json::json!(slots));
+    let others: Vec<u32> = (0..3).filter(|other| *other != slot).collect();
+    assert_eq!(parent.generation(), others);
 }
 
 #[test]
 fn a_spare_takes_the_place_of_one_that_is_killed() {
     let mut draw = Draw::new();
-    let place = Place::new();
-    let mut cluster = Cluster::start(&place, &[THREE, "--spares=1", "--restarts=0"]);
-    cluster.parent.wait_for_step(draw.step());
-    let spare = cluster.process_in(3);
-    let lost = cluster.strike(draw.slot(0..3), Signal::KILL);
-    assert_ne!(spare, lost);
-    let parent = cluster.ends_as_undisturbed(&[lost]);
-    let full = parent
-        .events()
-        .filter(|event| event["event"] == "generation" && event["slots"].as_array().unwrap().len() == 3);
-    let last = full.last().unwrap();
-    assert!(last["number"].as_u64() > Some(1), "{}", parent.shown());
+    let mut taken_in = 0;
+    for _ in 0..3 {
+        let place = Place::new();
+        let mut cluster = Cluster::start(&place, &[THREE, "--spares=1", "--restarts=0"]);
+        (0..4).for_each(|slot| assert_ne!(cluster.process_in(slot), 0));
+        cluster.parent.wait_for_step(draw.step());
+        let members = cluster.parent.generation();
+        let lost = cluster.strike(members[draw.below(3) as usize], Signal::KILL);
+        let parent = cluster.ends_as_undisturbed(&[lost]);
+        let losses = parent.events().filter(|event| event["event"] == "lost").count();
+        assert_eq!(losses, 1, "somebody else suffers:\n{}", parent.shown());
+        let slots = parent.generation();
+        assert_ne!(slots, members, "{}", parent.shown());
+        taken_in += usize::from(slots.len() == 3);
+    }
+    // One that is slow to come to the action finds the program finished.
+    assert!(taken_in > 0, "no spare was ever taken in");
 }

@@ -88,6 +88,13 @@ impl Running {
         lines.map(|line| serde_json::from_str(line).unwrap())
     }
 
+    /// The slots of the last generation of the cluster, if this is its name node.
+    pub(crate) fn generation(&self) -> Vec<u32> {
+        let last = self.events().filter(|event| event["event"] == "generation").last();
+        let slots = last.and_then(|last| serde_json::from_value(last["slots"].clone()).ok());
+        slots.expect("a generation has begun")
+    }
+
     pub(crate) fn shown(&self) -> String {
         self.seen.join("\n")
     }

@@ -35,7 +35,7 @@ pub struct Join {
     pub name_node: Address,
     /// Which cluster, and the proof that the process is of it.
     pub secrets: Secrets,
-    /// The slot it was started for; `None` for a spare, which takes any.
+    /// The slot it was started for; `None` for one that takes any, started by hand.
     pub slot: Option<u32>,
     /// How many processes its parent has started for the same slot before.
     pub life: u32,

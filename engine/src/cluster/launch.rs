@@ -210,13 +210,14 @@ impl Shape {
         })
     }
 
-    /// What a child is told. A spare is in no slot's first life, so that no fault happens to it a second time.
+    /// What a child is told. It asks for the slot that it was started for, by which its parent ends it; a spare too. A
+    /// spare is in no slot's first life, so that no fault happens to it a second time.
     fn child(&self, name_node: Address, secrets: Secrets, slot: u32, life: u32) -> Join {
         let is_spare = slot as usize >= self.processes;
         Join {
             name_node,
             secrets,
-            slot: Some(slot).filter(|_| !is_spare),
+            slot: Some(slot),
             life: life + u32::from(is_spare),
             role: role_of(slot, self.processes, self.parameter_workers),
             // The name node is the parent: with it the children end.

@@ -29,7 +29,7 @@ pub struct RemoteProcess<'a> {
     pub host: &'a str,
     /// Where the name node listens, as that host reaches it.
     pub name_node: std::net::SocketAddr,
-    /// Its slot; none for a spare.
+    /// Its slot; none for any.
     pub slot: Option<u32>,
     /// How many were started for the slot before.
     pub life: u32,
@@ -126,8 +126,8 @@ mod tests {
                        '--token-file=-' '--' './it'\\''s' 'a b'";
         assert_eq!(recipe.arguments, ["node-7", command]);
         assert_eq!((recipe.program, recipe.input), ("ssh".into(), b"a secret\n".to_vec()));
-        let spare = remote.recipe(&RemoteProcess { slot: None, ..process });
-        assert!(!spare.arguments[1].to_str().unwrap().contains("--slot"));
+        let anywhere = remote.recipe(&RemoteProcess { slot: None, ..process });
+        assert!(!anywhere.arguments[1].to_str().unwrap().contains("--slot"));
     }
 
     proptest! {

@@ -94,19 +94,3 @@ fn who_comes_late_takes_part_from_the_middle_of_an_iteration() {
     assert_eq!(&generations[..2], [vec![0, 1, 2], vec![0, 2]]);
     assert!(generations[2..].iter().all(|slots| *slots == [0, 1, 2]));
 }
-
-#[test]
-#[ignore = "debug"]
-fn debug_loop() {
-    for round in 0..400 {
-        let cluster = TestCluster {
-            parameter_workers: 1,
-            spares: 1,
-            threads: 2,
-            ..TestCluster::new(5)
-        };
-        let cluster = cluster.with_chaos(distdl_engine::cluster::chaos::Chaos::parse("cut=1-2@report:7").unwrap());
-        eprintln!("{round}");
-        check(&cluster).unwrap();
-    }
-}

@@ -31,7 +31,7 @@ fn a_program_starts_itself_with_its_arguments() {
     assert_eq!((join.slot, join.life, join.role), (Some(2), 4, Role::Parameter));
     assert_eq!(join.parent, Some(std::process::id()));
     let spare = join_of(&recipe_for(&address, 3, 0));
-    assert_eq!((spare.slot, spare.life, spare.role), (None, 1, Role::Worker));
+    assert_eq!((spare.slot, spare.life, spare.role), (Some(3), 1, Role::Worker));
 }
 
 #[test]

@@ -95,10 +95,7 @@ impl Shared {
         }
         drop(state);
         match self.connect(me, generation, peer) {
-            Ok(link) => {
-                link.serve(generation);
-                Some(link)
-            }
+            Ok(link) => Some(link),
             Err(cause) => {
                 self.unreachable(generation, peer.member, cause);
                 None
@@ -130,7 +127,7 @@ impl Shared {
         let shaken = handshake::initiate(&socket, &self.credentials, &mine);
         lock(self).connecting = None;
         shaken.map_err(|refused| refused.to_string())?;
-        Ok(self.adopt(peer.member, socket))
+        Ok(self.adopt(peer.member, generation, socket))
     }
 
     pub(super) fn unreachable(&self, generation: u64, peer: MemberId, cause: String) {
@@ -148,8 +145,9 @@ impl Shared {
     }
 
     /// Takes a link into use; its frames are read from now on.
-    pub(super) fn adopt(self: &Arc<Self>, peer: MemberId, socket: Socket) -> Arc<Link> {
+    pub(super) fn adopt(self: &Arc<Self>, peer: MemberId, generation: u64, socket: Socket) -> Arc<Link> {
         let link = Arc::new(Link::new(peer, socket));
+        link.serve(generation);
         let mut state = lock(self);
         if state.closed.is_some() {
             link.close();
@@ -234,7 +232,7 @@ impl Shared {
             let count = Arc::clone(&shaking);
             let _ = spawn("handshake", &self, move |shared| {
                 match shared.welcome(&socket) {
-                    Ok(peer) => drop(shared.adopt(peer, socket)),
+                    Ok((peer, generation)) => drop(shared.adopt(peer, generation, socket)),
                     Err(refused) => tracing::warn!("a connection was turned away: {refused}"),
                 }
                 count.fetch_sub(1, Ordering::SeqCst);
@@ -242,7 +240,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn welcome(&self, socket: &Socket) -> std::result::Result<MemberId, Refused> {
+    pub(super) fn welcome(&self, socket: &Socket) -> std::result::Result<(MemberId, u64), Refused> {
         let (id, generation) = {
             let state = lock(self);
             (
@@ -267,7 +265,8 @@ impl Shared {
             Ok(())
         };
         let theirs = handshake::accept(socket, &self.credentials, &mine, check)?;
-        theirs.member.ok_or(Refused::WrongMember)
+        let peer = theirs.member.ok_or(Refused::WrongMember)?;
+        Ok((peer, theirs.generation))
     }
 
     /// Breaks the link to the member in a slot, as a fault of the network would.
