@@ -242,6 +242,12 @@ impl<T: Record> Dataset<T> {
     where
         T: std::fmt::Display,
     {
+        if self.context().member().is_some() {
+            return Err(EngineError::invalid(
+                format!("saving {url} as text from several processes at once"),
+                "not possible yet: save from a program with one process, or `collect` and write the lines",
+            ));
+        }
         let folder = Arc::new(self.context().stores().create_folder(url)?);
         let parts = Arc::clone(&folder);
         self.run_partitions(move |partition, records| {
