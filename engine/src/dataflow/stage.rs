@@ -255,7 +255,11 @@ impl Tasks {
     }
 
     fn release(&mut self) {
-        self.running = None;
+        if let Some(running) = self.running.take() {
+            // A round that is cut may leave blocks of a partition that it did not finish: they will not be computed again,
+            // so what was added on the way to them counts now or never.
+            self.send(Event::Updates(running.context.take_updates()));
+        }
         self.received.clear();
         self.events = None;
     }
