@@ -2,6 +2,7 @@
 //! moment, deep lineages, planning, panics, training and iteration.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cluster;
 mod common;
 mod oracle;
 mod pipelines;
