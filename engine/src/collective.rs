@@ -262,6 +262,12 @@ fn run_loop(
     let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
         return Ok(state(false, None));
     };
+    let has = parameters.versions().contains(&start.version);
+    let lacks = |state: &LoopState| !state.versions.contains(&start.version);
+    if start.states.get(round.rank).is_none_or(lacks) == has {
+        // The name node is mistaken; what is reported now is so.
+        return Ok(state(false, None));
+    }
     let (reports, received) = channel();
     let team = round::team(&round, generation);
     let copies = match arrival.context.config().parameter_copies {
@@ -280,8 +286,6 @@ fn run_loop(
         },
         reports,
     ));
-    let lacks = |state: &LoopState| !state.versions.contains(&start.version);
-    let has = parameters.versions().contains(&start.version);
     if has {
         parameters.rewind(start.version)?;
     }

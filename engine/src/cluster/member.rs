@@ -8,6 +8,8 @@ mod blocks;
 mod contact;
 mod faults;
 mod links;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -127,6 +129,8 @@ struct State {
     connecting: Option<Socket>,
     /// The newest generation that is over.
     cut: u64,
+    /// Number of actions that are over.
+    answered: u64,
     /// The round that frames are for, and what takes them once it has begun.
     current: Option<Current>,
     /// What to say again to a name node that was started again.
@@ -163,6 +167,11 @@ enum Phase {
 }
 
 impl State {
+    /// Whether a round is over, whatever still runs of it here.
+    fn is_over(&self, key: RoundKey) -> bool {
+        self.closed.is_some() || self.cut >= key.generation || self.answered > key.action
+    }
+
     /// What takes frames now.
     fn receiver(&self) -> Option<Arc<dyn Receive>> {
         match &self.current.as_ref()?.phase {
@@ -300,7 +309,7 @@ impl Member {
         for peer in &generation.members {
             links.push(match peer.member == id {
                 true => None,
-                false => Some(self.shared.open(id, key.generation, peer)?),
+                false => Some(self.shared.open(id, key, peer)?),
             });
         }
         Some(Round {
@@ -315,14 +324,27 @@ impl Member {
     /// Says that a round is over here.
     pub fn ended(&self, key: RoundKey, outcome: Outcome, held: Held) {
         self.shared.progress.store(0, Ordering::Relaxed);
+        let mut state = lock(&self.shared);
+        if let Some(Report::Arrive {
+            held: arrived_with,
+            state: goes_on_from,
+            ..
+        }) = &mut state.arrival
+        {
+            // What a name node that is started again is told is what there is now.
+            arrived_with.clone_from(&held);
+            if let Outcome::Looped { state, .. } = &outcome {
+                goes_on_from.clone_from(state);
+            }
+        }
         let report = Report::Ended {
             generation: key.generation,
             action: key.action,
             round: key.round,
             outcome,
             held,
+            cut: state.cut >= key.generation,
         };
-        let mut state = lock(&self.shared);
         if let Some(current) = &mut state.current {
             current.phase = Phase::Over;
         }
@@ -359,7 +381,7 @@ impl Round {
     /// Lets frames of this round in. Returns false if the round was cut already.
     pub fn begin(&self, receiver: Arc<dyn Receive>) -> bool {
         let mut state = lock(&self.shared);
-        if state.cut >= self.key.generation || state.closed.is_some() {
+        if state.is_over(self.key) {
             return false;
         }
         match &mut state.current {
@@ -460,11 +482,13 @@ impl Shared {
         }
     }
 
-    /// The action is over, perhaps by an error elsewhere while a round runs here.
-    fn answered(&self) {
-        let state = lock(self);
+    /// An action is over, perhaps by an error elsewhere while a round of it runs here or is about to.
+    fn answered(&self, action: u64) {
+        let mut state = lock(self);
+        state.answered = state.answered.max(action + 1);
         let receiver = state.receiver();
         drop(state);
+        self.changed.notify_all();
         if let Some(receiver) = receiver {
             receiver.cancel();
         }

@@ -207,6 +207,8 @@ struct Round {
     cut: Option<Duration>,
     /// Whether a member stopped by itself in the middle of the loop.
     gave_up: bool,
+    /// Whether the generation is over on a member without an order.
+    forsaken: bool,
     failed: BTreeMap<usize, EngineError>,
 }
 
@@ -308,9 +310,10 @@ impl NameNode {
                 round,
                 outcome,
                 held,
+                cut,
             } => {
                 if self.runs(generation, action, round) {
-                    self.ended(member, outcome, held);
+                    self.ended(member, outcome, held, cut);
                 }
             }
             Report::PeerLost {

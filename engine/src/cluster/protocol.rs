@@ -162,6 +162,8 @@ pub enum Report {
         outcome: Outcome,
         /// Its blocks of the datasets of the lineage now.
         held: Held,
+        /// Whether the generation is over here: by an order, or by a lost link of which the name node may not have heard.
+        cut: bool,
     },
     /// The link to a peer is broken, or cannot be made. The sender goes on as in a [`Order::Cut`] of that generation.
     PeerLost {

@@ -51,7 +51,6 @@ proptest! {
     #![proptest_config(cases(40))]
 
     #[test]
-    #[ignore = "issue 3: one run in some hangs or differs; `cargo test -p distdl-engine --test cluster -- --ignored`"]
     fn losses_do_not_show_in_a_pipeline(
         cluster in clusters(messages(200, 60)),
         batch_records in prop_oneof![1..=9usize, Just(1024)],
@@ -123,7 +122,6 @@ proptest! {
     #![proptest_config(cases(20))]
 
     #[test]
-    #[ignore = "issue 3: one run in some hangs or differs; `cargo test -p distdl-engine --test cluster -- --ignored`"]
     fn an_action_that_fails_while_processes_die_fails_alike(cluster in clusters(messages(12, 8))) {
         let run = cluster.run(failing);
         let run = run.map_err(|error| TestCaseError::fail(format!("{error} under {}", cluster.chaos)))?;
@@ -143,7 +141,9 @@ fn a_process_that_asks_for_another_action_is_found_out_everywhere() {
             Ok((first, error.to_string(), context.range(0..30, 4).count()?))
         });
         let results = run.unwrap().results;
-        assert_eq!(results.len(), 3);
+        // The one that was killed may come back too late.
+        let expected = if chaos.is_empty() { 3..=3 } else { 2..=3 };
+        assert!(expected.contains(&results.len()), "{results:?} under `{chaos}`");
         for (first, error, last) in results {
             assert!(
                 error.contains("diverged at action 1") && error.contains("cluster/actions.rs:"),

@@ -281,7 +281,6 @@ proptest! {
     #![proptest_config(cases(60))]
 
     #[test]
-    #[ignore = "issue 3: one run in some hangs or differs; `cargo test -p distdl-engine --test cluster -- --ignored`"]
     fn accumulators_count_once_under_losses(
         cluster in prop_oneof![clusters(milestones(1)), clusters(messages(60, 20))],
         batch_records in prop_oneof![1..=9usize, Just(1024)],
@@ -299,7 +298,6 @@ proptest! {
 }
 
 #[test]
-#[ignore = "issue 3: one run in some hangs or differs; `cargo test -p distdl-engine --test cluster -- --ignored`"]
 fn a_process_that_dies_while_it_serves_a_block_is_no_error() {
     let expected = pipeline(&alone()).unwrap();
     for frame in 0..12 {

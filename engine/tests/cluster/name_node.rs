@@ -62,7 +62,6 @@ proptest! {
     #![proptest_config(cases(20))]
 
     #[test]
-    #[ignore = "issue 3: one run in some hangs or differs; `cargo test -p distdl-engine --test cluster -- --ignored`"]
     fn a_name_node_and_processes_that_die_together_do_not_show(
         (cluster, faults) in shapes().prop_flat_map(|cluster| {
             let faults = faults(cluster.processes, messages(300, 12), 2);

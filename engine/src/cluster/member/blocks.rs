@@ -18,7 +18,7 @@ impl Round {
         self.send(rank, header, &[]);
         let mut state = lock(&self.shared);
         loop {
-            let over = link.is_broken() || state.closed.is_some() || state.cut >= self.key.generation;
+            let over = link.is_broken() || state.is_over(self.key);
             match state.fetches.remove(&request) {
                 Some(Fetch::Done(found)) => return found,
                 Some(waiting) if !over => state.fetches.insert(request, waiting),

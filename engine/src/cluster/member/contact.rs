@@ -130,8 +130,8 @@ impl Shared {
                 Order::Dismiss { reason } => return Gone::Dismissed(reason),
                 Order::Welcome { .. } => {}
                 Order::Begin { .. } | Order::Answer { .. } => {
-                    if matches!(&order, Order::Answer { .. }) {
-                        self.answered();
+                    if let Order::Answer { action, .. } = &order {
+                        self.answered(*action);
                     }
                     // The driver program may have ended; then nobody waits for orders.
                     let _ = orders.send(order);

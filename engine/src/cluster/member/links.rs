@@ -13,14 +13,15 @@ use crate::cluster::socket::{self, Socket};
 use crate::cluster::wire::Kind;
 
 impl Shared {
-    /// A link has failed. If a round needs it, the generation is over, and the name node is told.
+    /// A link has failed. If the generation counts on it, that is over, and the name node is told: also between two
+    /// rounds and behind the last, since the other end may be waiting for this one to open another link.
     pub(super) fn lost(&self, link: &Link, cause: &str) {
         link.close();
         let mut state = lock(self);
         let needed = state.current.as_ref().filter(|current| {
-            !matches!(current.phase, Phase::Over)
-                && current.rank(link.peer).is_some()
+            current.rank(link.peer).is_some()
                 && current.key.generation > state.cut
+                && current.key.generation == link.serves()
         });
         let generation = needed.map(|current| current.key.generation);
         if let Some(generation) = generation {
@@ -68,10 +69,11 @@ impl Shared {
 
     /// The link to a peer: the one that is there, a new one to those that joined before, or the one that a later one
     /// opens. `None` once the generation is over.
-    pub(super) fn open(self: &Arc<Self>, me: MemberId, generation: u64, peer: &Peer) -> Option<Arc<Link>> {
+    pub(super) fn open(self: &Arc<Self>, me: MemberId, key: RoundKey, peer: &Peer) -> Option<Arc<Link>> {
+        let generation = key.generation;
         let mut state = lock(self);
         loop {
-            if state.closed.is_some() || state.cut >= generation {
+            if state.is_over(key) {
                 return None;
             }
             match state.links.get(&peer.member) {
@@ -194,7 +196,7 @@ impl Shared {
     pub(super) fn receiver(&self, key: RoundKey, link: &Link) -> Option<(usize, Arc<dyn Receive>)> {
         let mut state = lock(self);
         loop {
-            if state.closed.is_some() || link.is_broken() || state.cut >= key.generation {
+            if link.is_broken() || state.is_over(key) {
                 return None;
             }
             if let Some(current) = &state.current {

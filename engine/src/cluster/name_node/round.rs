@@ -87,7 +87,7 @@ impl NameNode {
     }
 
     /// A member of the round that runs has ended it.
-    pub(super) fn ended(&mut self, member: MemberId, outcome: Outcome, held: Held) {
+    pub(super) fn ended(&mut self, member: MemberId, outcome: Outcome, held: Held, cut: bool) {
         let rank = self.generation.members.iter().position(|peer| peer.member == member);
         let (Some(rank), Some(action), Some(round)) = (rank, &mut self.action, &mut self.round) else {
             return;
@@ -128,8 +128,12 @@ impl NameNode {
             _ => return self.lose(member, "it ended a round of another kind than the one that runs"),
         };
         round.ended.insert(member, complete);
-        // The others wait for its part of the step. A broken link may be the cause of which the report was lost.
-        round.gave_up |= !complete && round.cut.is_none() && matches!(round.work, Work::Loop { .. });
+        let stops = !complete && round.cut.is_none();
+        // The others wait for its part of the step.
+        round.gave_up |= stops && matches!(round.work, Work::Loop { .. });
+        // It takes part in nothing more of this generation. The report of the broken link that is the cause was lost with
+        // a name node.
+        round.forsaken |= stops && cut;
         if let Some(entry) = self.members.get_mut(&member) {
             entry.held = held;
         }
@@ -147,7 +151,7 @@ impl NameNode {
         } else if self
             .round
             .as_ref()
-            .is_some_and(|round| round.gave_up || !round.failed.is_empty())
+            .is_some_and(|round| round.gave_up || round.forsaken || !round.failed.is_empty())
         {
             self.cut();
         }
@@ -467,6 +471,7 @@ impl Round {
             ended: BTreeMap::new(),
             cut: None,
             gave_up: false,
+            forsaken: false,
             failed: BTreeMap::new(),
         }
     }

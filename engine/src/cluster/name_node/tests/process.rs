@@ -38,6 +38,8 @@ pub(super) struct Process {
     arrived: bool,
     pub(super) round: Option<Running>,
     ended: Option<(u64, u32, Report)>,
+    /// The newest generation that is over here.
+    pub(super) cut: u64,
     blocks: BTreeSet<u64>,
     unconfirmed: BTreeMap<u64, Bytes>,
     pub(super) versions: BTreeSet<u64>,
@@ -82,6 +84,7 @@ impl Process {
             arrived: false,
             round: None,
             ended: None,
+            cut: 0,
             blocks: BTreeSet::new(),
             unconfirmed: BTreeMap::new(),
             versions: BTreeSet::new(),
@@ -169,6 +172,7 @@ impl Process {
                 Vec::new()
             }
             Order::Cut { generation, .. } => {
+                self.cut = self.cut.max(generation);
                 let cut = self
                     .round
                     .as_ref()
@@ -257,6 +261,9 @@ impl Process {
         let Some(round) = &mut self.round else {
             return Vec::new();
         };
+        if self.cut >= round.generation.number {
+            return self.end(false, program);
+        }
         let members = round.generation.members.len();
         match (step, &round.work) {
             (Step::Iterate { steps, stateful }, Work::Loop { .. }) => {
@@ -316,6 +323,7 @@ impl Process {
             round: round.number,
             outcome,
             held: vec![(DatasetId(self.at as u64), self.blocks.iter().copied().collect())],
+            cut: self.cut >= round.generation.number,
         };
         self.ended = Some((round.generation.number, round.number, report.clone()));
         vec![report]

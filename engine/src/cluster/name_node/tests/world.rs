@@ -283,23 +283,33 @@ impl World {
             return true;
         }
         let order = self.processes[number].inbox.pop_front();
-        let others = self.others(number);
+        let (others, forsaken) = (self.others(number), self.is_forsaken(number));
         let process = &mut self.processes[number];
         let before = process.round.as_ref().map(|round| round.version);
-        let computing = matches!(
-            process.round.as_ref().map(|round| &round.work),
-            Some(Work::Compute { .. })
-        );
+        let computing = !forsaken
+            && matches!(
+                process.round.as_ref().map(|round| &round.work),
+                Some(Work::Compute { .. })
+            );
         let obeyed = order.is_some();
         let reports = match order {
             Some(order) => process.obey(order, &self.program),
-            None if process.round.is_some() => process.work(&others, &self.program),
+            None if process.round.is_some() && !forsaken => process.work(&others, &self.program),
             None => Vec::new(),
         };
         let moved = process.round.as_ref().map(|round| round.version) != before;
         let did = obeyed || moved || computing || !reports.is_empty();
         self.say(number, reports);
         did
+    }
+
+    /// Whether a process waits in its round for another one that lives and for which the generation is over.
+    fn is_forsaken(&self, number: usize) -> bool {
+        let process = &self.processes[number];
+        let Some(round) = &process.round else { return false };
+        let generation = &round.generation;
+        let gone = |other: &Process| other.alive && other.cut >= generation.number;
+        process.cut < generation.number && generation.members.iter().any(|peer| gone(self.at(&peer.address)))
     }
 
     fn others(&self, number: usize) -> Vec<Option<u64>> {
@@ -345,12 +355,14 @@ impl World {
         let Some(peer) = peers.get(peer.checked_rem(peers.len()).unwrap_or(0)) else {
             return;
         };
+        let generation = round.generation.number;
         let report = Report::PeerLost {
-            generation: round.generation.number,
+            generation,
             peer: peer.member,
             cause: "connection reset".to_owned(),
         };
         let mut reports = vec![report];
+        self.processes[number].cut = generation;
         reports.extend(self.processes[number].end(false, &self.program));
         self.say(number, reports);
     }

@@ -1,0 +1,213 @@
+//! Members that a script leads instead of a name node, so that what happens between them has one order.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::mpsc::{Receiver, channel};
+
+use super::*;
+use crate::cluster::chaos::Chaos;
+use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, Purpose};
+use crate::cluster::protocol::{Peer, Role};
+use crate::cluster::secrets::Secrets;
+
+/// A report that does not come for so long never does.
+const REPORT_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// The name node's side of one member.
+struct Lead {
+    socket: Arc<Socket>,
+    reports: Receiver<Report>,
+    peer: Peer,
+}
+
+impl Lead {
+    /// What the member says, heartbeats left out.
+    fn hear(&self) -> Report {
+        self.reports.recv_timeout(REPORT_TIME_MAX).expect("it says nothing")
+    }
+}
+
+/// Members with the numbers 0, 1 and so on, in slots of the same numbers.
+fn members(count: u64) -> Vec<(Member, Lead)> {
+    let listener = Listener::bind_local().unwrap();
+    let secrets = Secrets::random().unwrap();
+    let credentials = Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint());
+    let join = |slot| Join {
+        name_node: listener.address(),
+        secrets: secrets.clone(),
+        slot: Some(slot),
+        life: 0,
+        role: Role::Worker,
+        name_node_grace: Duration::ZERO,
+        bind: None,
+        advertise: None,
+        parent: None,
+    };
+    let member = |number: u64| {
+        let join = join(number as u32);
+        let joining = std::thread::spawn(move || {
+            let chaos = Chaos::default().plan_for_slot(0, 0);
+            Member::join(join, 1, chaos, Fate::Vanish).unwrap()
+        });
+        let lead = welcome(&listener, &credentials, MemberId(number));
+        (joining.join().unwrap(), lead)
+    };
+    (0..count).map(member).collect()
+}
+
+fn welcome(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lead {
+    let socket = Arc::new(listener.accept().unwrap());
+    let mine = Mine {
+        purpose: Purpose::Control,
+        generation: 0,
+        member: None,
+        peer: None,
+        time_max: HANDSHAKE_TIME_MAX,
+    };
+    handshake::accept(&socket, credentials, &mine, |_| Ok(())).unwrap();
+    let Ok(Some(Report::Join {
+        address, threads, role, ..
+    })) = control::receive(&*socket, JOIN_BYTES_MAX)
+    else {
+        panic!("it does not join");
+    };
+    let slot = member.0 as u32;
+    let lease = Duration::from_secs(60);
+    control::send(&*socket, &Order::Welcome { member, slot, lease }, MESSAGE_BYTES_MAX).unwrap();
+    let (said, reports) = channel();
+    let listening = Arc::clone(&socket);
+    std::thread::spawn(move || {
+        while let Ok(Some(report)) = control::receive(&*listening, MESSAGE_BYTES_MAX) {
+            let told = matches!(report, Report::Heartbeat { .. }) || said.send(report).is_ok();
+            if !told {
+                return;
+            }
+        }
+    });
+    Lead {
+        socket,
+        reports,
+        peer: Peer {
+            member,
+            slot,
+            address,
+            threads,
+            role,
+        },
+    }
+}
+
+fn computed() -> Outcome {
+    Outcome::Computed {
+        complete: true,
+        results: Vec::new(),
+        updates: Vec::new(),
+    }
+}
+
+/// One end of a link fails when the other has ended its part of a round and so has no use for it, while the first is
+/// about to enter: it would wait for ever for a link that nobody opens.
+#[test]
+fn a_link_that_breaks_behind_a_round_of_one_end_ends_the_generation() {
+    let mut members = members(2);
+    let (later, later_lead) = members.pop().unwrap();
+    let (earlier, earlier_lead) = members.pop().unwrap();
+    let generation = |number| Generation {
+        number,
+        members: vec![earlier_lead.peer.clone(), later_lead.peer.clone()],
+    };
+    let (first, second) = (generation(1), generation(2));
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| earlier.enter(&first, 0, 0).is_some());
+        assert!(later.enter(&first, 0, 0).is_some());
+        assert!(opening.join().unwrap());
+    });
+    let round = later.enter(&second, 0, 1).unwrap();
+    later.ended(round.key, computed(), Held::new());
+    assert!(matches!(later_lead.hear(), Report::Ended { cut: false, .. }));
+    earlier.shared.cut_link(1);
+    std::thread::scope(|scope| {
+        let entering = scope.spawn(|| earlier.enter(&second, 0, 1).is_none());
+        let Report::PeerLost {
+            generation: 2, peer, ..
+        } = later_lead.hear()
+        else {
+            panic!("the name node must hear of it");
+        };
+        assert_eq!(peer, MemberId(0));
+        let cut = Order::Cut {
+            generation: 2,
+            lost: Vec::new(),
+        };
+        control::send(&*earlier_lead.socket, &cut, MESSAGE_BYTES_MAX).unwrap();
+        assert!(entering.join().unwrap());
+    });
+}
+
+/// An order to begin may be on its way to the driver program when the action is answered, by an error elsewhere.
+#[test]
+fn a_round_of_an_action_that_was_answered_is_not_begun() {
+    struct Nobody;
+    impl Receive for Nobody {
+        fn receive(&self, _: usize, _: &Header, _: &mut Body<'_>) -> Result<(), WireError> {
+            Ok(())
+        }
+        fn cancel(&self) {}
+    }
+    let (member, lead) = members(1).pop().unwrap();
+    let generation = Generation {
+        number: 1,
+        members: vec![lead.peer.clone()],
+    };
+    let round = member.enter(&generation, 0, 0).unwrap();
+    let answer = Order::Answer {
+        action: 0,
+        answer: crate::cluster::protocol::Answer::Iterated { result: None },
+    };
+    control::send(&*lead.socket, &answer, MESSAGE_BYTES_MAX).unwrap();
+    assert!(matches!(member.next_order(), Ok(Order::Answer { action: 0, .. })));
+    assert!(!round.begin(Arc::new(Nobody)));
+    assert!(member.enter(&generation, 1, 0).unwrap().begin(Arc::new(Nobody)));
+}
+
+/// What a loop has come to since the arrival is what a name node that was started again must hear.
+#[test]
+fn an_arrival_is_told_again_with_what_there_is_by_then() {
+    use crate::cluster::protocol::{ActionKind, LoopState};
+    use crate::id::DatasetId;
+    let (member, lead) = members(1).pop().unwrap();
+    let state = |version| LoopState {
+        versions: vec![version],
+        shards: Vec::new(),
+    };
+    member.arrive(Report::Arrive {
+        action: 0,
+        fingerprint: [0; 32],
+        site: String::new(),
+        kind: ActionKind::Iterate {
+            dataset: DatasetId(0),
+            rounds_max: 1,
+            first_step: 0,
+        },
+        held: Held::new(),
+        state: state(0),
+    });
+    assert!(matches!(lead.hear(), Report::Arrive { state: told, .. } if told == state(0)));
+    let key = RoundKey {
+        generation: 1,
+        action: 0,
+        round: 0,
+    };
+    let outcome = Outcome::Looped {
+        finished: false,
+        state: state(7),
+        result: None,
+    };
+    member.ended(key, outcome, vec![(DatasetId(3), vec![1])]);
+    let again = lock(&member.shared).arrival.clone();
+    let Some(Report::Arrive { state: told, held, .. }) = again else {
+        panic!("nothing to tell");
+    };
+    assert_eq!((told, held), (state(7), vec![(DatasetId(3), vec![1])]));
+}
