@@ -149,6 +149,8 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
     let mut history = History {
         first_step: iteration.first_step,
         reports: Vec::new(),
+        shown: 0,
+        delays: iteration.state_slots > 0,
     };
     loop {
         match arrival.next()? {
@@ -176,17 +178,24 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
                 let outcome = run_loop(&arrival, &generation, number, &start, &mut looped, &mut history);
                 arrival.ended(&generation, number, outcome.unwrap_or_else(Outcome::Failed));
             }
-            Next::Answer(Answer::Iterated { result: None }) => return Ok(()),
+            Next::Answer(Answer::Iterated { result: None }) => {
+                history.show_all(looped.observe);
+                return Ok(());
+            }
             Next::Answer(Answer::Iterated { result: Some(result) }) => {
                 let result: Iterated = postcard::from_bytes(&result).map_err(|error| unreadable::<Iterated>(&error))?;
                 result.install(&parameters, iteration.last_step())?;
                 result
                     .reports
                     .iter()
-                    .for_each(|report| history.observe(report, looped.observe));
+                    .for_each(|report| history.note(report, looped.observe));
+                history.show_all(looped.observe);
                 return Ok(());
             }
-            Next::Answer(Answer::Failed(error)) => return Err(error),
+            Next::Answer(Answer::Failed(error)) => {
+                history.show_all(looped.observe);
+                return Err(error);
+            }
             Next::Answer(Answer::Computed { .. }) => return Err(diverged()),
         }
     }
@@ -288,6 +297,7 @@ fn run_loop(
     ));
     if has {
         parameters.rewind(start.version)?;
+        history.rewind(start.version);
     }
     let is_source = start.source == Some(round.rank as u32);
     if round.begin(Arc::clone(&exchange) as Arc<_>) {
@@ -302,13 +312,18 @@ fn run_loop(
             ready = exchange.wait_for_states(start.version, &start.states);
         }
         if ready {
+            exchange.begin();
             let observe = &mut *looped.observe;
-            let mut seen = |report: &StepReport| history.observe(report, observe);
+            let mut seen = |report: &StepReport| history.note(report, observe);
             iterate::run_loop(arrival.context.workers(), &exchange, &received, &mut seen)?;
         }
     }
-    // Also where the loop was stopped before it began.
-    let _ = exchange.seal();
+    // Also where the loop was stopped before it began. Then the reports of the steps before a version that was given may
+    // wait here, and nobody gives that version again.
+    let mut late: Vec<StepReport> = received.try_iter().flatten().collect();
+    late.extend(exchange.seal());
+    late.retain(|report| report.step < parameters.version());
+    late.iter().for_each(|report| history.note(report, looped.observe));
     let state_is_whole = Exchange::state(parameters, iteration)
         .shards
         .iter()
@@ -321,19 +336,41 @@ fn run_loop(
     Ok(state(finished, result))
 }
 
-/// The steps that the driver program has seen.
+/// The steps that were applied, and how many of them the driver program has seen.
 struct History {
     first_step: u64,
     reports: Vec<StepReport>,
+    shown: usize,
+    /// Whether a step is shown only when the one behind it is applied. Then whoever keeps the state of its version has
+    /// it, so that it is never taken again, whichever process dies.
+    delays: bool,
 }
 
 impl History {
-    /// Shows a step to the driver program, once: a step that was taken again has the same report.
-    fn observe(&mut self, report: &StepReport, observe: &mut dyn FnMut(&StepReport)) {
+    /// A step is applied here. It counts once: one that was taken again has the same report.
+    fn note(&mut self, report: &StepReport, observe: &mut dyn FnMut(&StepReport)) {
         if report.step == self.first_step + self.reports.len() as u64 {
             self.reports.push(*report);
-            observe(report);
+            self.show(self.reports.len() - usize::from(self.delays), observe);
         }
+    }
+
+    /// The iteration is over: nothing is taken again.
+    fn show_all(&mut self, observe: &mut dyn FnMut(&StepReport)) {
+        self.show(self.reports.len(), observe);
+    }
+
+    fn show(&mut self, count: usize, observe: &mut dyn FnMut(&StepReport)) {
+        while self.shown < count {
+            observe(&self.reports[self.shown]);
+            self.shown += 1;
+        }
+    }
+
+    /// Forgets steps that will be taken again.
+    fn rewind(&mut self, version: u64) {
+        let kept = version.saturating_sub(self.first_step) as usize;
+        self.reports.truncate(kept.max(self.shown));
     }
 
     fn result(&self, parameters: &Parameters) -> Result<Bytes> {

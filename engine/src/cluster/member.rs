@@ -394,12 +394,36 @@ impl Round {
     }
 
     /// Sends a frame of this round. A link that fails ends the generation here, and the name node is told.
-    pub fn send(&self, rank: usize, mut header: Header, payload: &[&[u8]]) {
-        let Some(Some(link)) = self.links.get(rank) else {
-            return;
-        };
-        (header.generation, header.action, header.round) = (self.key.generation, self.key.action, self.key.round);
-        self.shared.send(link, header, payload);
+    pub fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
+        if let Some(Some(link)) = self.links.get(rank) {
+            self.shared.send(link, self.of_this_round(header), payload);
+        }
+    }
+
+    /// Counts a frame that goes another way. Returns whether this process goes on.
+    pub fn comes_to_frame(&self) -> bool {
+        self.shared.comes_to_frame()
+    }
+
+    /// Sends a frame without payload that does not count.
+    pub fn ring(&self, rank: usize, header: Header) {
+        if let Some(Some(link)) = self.links.get(rank) {
+            self.shared.write(link, self.of_this_round(header), &[]);
+        }
+    }
+
+    fn of_this_round(&self, header: Header) -> Header {
+        let RoundKey {
+            generation,
+            action,
+            round,
+        } = self.key;
+        Header {
+            generation,
+            action,
+            round,
+            ..header
+        }
     }
 }
 
@@ -452,7 +476,15 @@ impl Shared {
 
     /// Sends a frame. A link that fails ends the generation here, and the name node is told.
     fn send(&self, link: &Link, header: Header, payload: &[&[u8]]) {
-        self.reach(Point::Frame(self.frames.fetch_add(1, Ordering::Relaxed)));
+        self.comes_to_frame();
+        self.write(link, header, payload);
+    }
+
+    fn comes_to_frame(&self) -> bool {
+        self.reach(Point::Frame(self.frames.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn write(&self, link: &Link, header: Header, payload: &[&[u8]]) {
         if let Err(error) = link.send(header, payload) {
             self.lost(link, &error.to_string());
         }

@@ -16,6 +16,7 @@ pub mod handshake;
 pub mod wire;
 pub mod control;
 pub mod shared_memory;
+pub mod mailbox;
 pub mod link;
 pub mod member;
 pub mod events;

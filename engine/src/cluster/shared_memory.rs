@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -104,6 +105,35 @@ impl DerefMut for Piece {
     }
 }
 
+/// A piece whose memory is used as words that other processes read while this one writes them.
+pub struct Words(Piece);
+
+impl Piece {
+    /// Uses the piece as words of 8 bytes, two numbers each.
+    pub fn into_words(self) -> Words {
+        Words(self)
+    }
+}
+
+impl Words {
+    /// Where they begin in their region, in numbers of 4 bytes.
+    pub fn start(&self) -> usize {
+        self.0.range.start
+    }
+
+    /// The word with an index; `None` beyond the last.
+    pub fn get(&self, index: usize) -> Option<&AtomicU64> {
+        if (index + 1) * 2 > self.0.range.len() {
+            return None;
+        }
+        let start = self.0.region.map.as_mut_ptr().cast::<f32>();
+        // SAFETY: the word lies within this piece, which begins on a cache line and so is aligned for it, and which lives
+        // as long as `self`. The piece was given up for `self`, so that this process reaches its memory as these atomics
+        // only, and others read it by atomic loads.
+        Some(unsafe { AtomicU64::from_ptr(start.add(self.0.range.start + index * 2).cast::<u64>()) })
+    }
+}
+
 /// A region of another process.
 pub struct View {
     map: MmapRaw,
@@ -123,6 +153,22 @@ impl View {
         let file = system::open(name, bytes as u64)?;
         let map = MmapOptions::new().len(bytes.max(1)).map_raw_read_only(&file)?;
         Ok(Self { map, floats })
+    }
+
+    /// A word that its process writes at any time: `index` words behind `start`, which counts numbers of 4 bytes. None if
+    /// it is not in the region. What was written before the word is seen by who sees it.
+    pub fn word(&self, start: usize, index: usize) -> Option<u64> {
+        let at = index.checked_mul(2).and_then(|words| words.checked_add(start))?;
+        if at % 2 != 0 || at.checked_add(2)? > self.floats {
+            return None;
+        }
+        let word = self.map.as_mut_ptr().cast::<f32>();
+        // SAFETY: the word lies within the mapping, which is page-aligned, and is aligned itself, being an even number of
+        // 4 bytes from its start. Relaxed loads of this size are allowed from memory that is mapped read-only.
+        let word = unsafe { AtomicU64::from_ptr(word.add(at).cast::<u64>()) };
+        let value = word.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        Some(value)
     }
 
     /// A range of it; none if it goes beyond the region.

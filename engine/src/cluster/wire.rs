@@ -61,13 +61,17 @@ pub enum Kind {
     Shared = 11,
     /// Tallies of a step that was finished before the receiver came.
     Report = 12,
+    /// The sender has all of a version; from one that keeps optimizer state and hosts no lane, whose updates would say so.
+    Attend = 13,
+    /// The sender has left something in the memory that it shares.
+    Ring = 14,
 }
 
 impl TryFrom<u8> for Kind {
     type Error = WireError;
 
     fn try_from(number: u8) -> Result<Self, WireError> {
-        const KINDS: [Kind; 12] = [
+        const KINDS: [Kind; 14] = [
             Kind::Parcel,
             Kind::SourceDone,
             Kind::Abandon,
@@ -80,6 +84,8 @@ impl TryFrom<u8> for Kind {
             Kind::Share,
             Kind::Shared,
             Kind::Report,
+            Kind::Attend,
+            Kind::Ring,
         ];
         KINDS
             .into_iter()

@@ -31,7 +31,7 @@ use timely::worker::Worker;
 use crate::dataflow::exchange::{Exchange, Makers, Partial, REPORT_DELAY, Setting};
 use crate::dataflow::team::Team;
 use crate::dataflow::vector::Vector;
-use crate::dataflow::workers::Workers;
+use crate::dataflow::workers::{Build, Idle, Workers};
 use crate::error::{EngineError, Result};
 use crate::iteration::{Iteration, Lane, ShardUpdate, StepReport, Tallies};
 use crate::parameters::{Parameters, RangeGuard};
@@ -135,10 +135,12 @@ fn start(workers: &Workers, exchange: &Arc<Exchange>) -> Result<Receiver<()>> {
     // No report comes when the last worker is done: then this is dropped.
     let closing = Arc::new(Closing(Arc::clone(&exchange)));
     let closings = Mutex::new(vec![closing; workers.count()]);
-    workers.run(Arc::new(move |worker| {
+    let idle = (exchange.team.ranks() > 1).then(|| Arc::clone(&exchange) as Arc<dyn Idle>);
+    let build: Build = Arc::new(move |worker| {
         let closing = closings.lock().unwrap_or_else(PoisonError::into_inner).pop();
         build(worker, &exchange, closing);
-    }))
+    });
+    workers.run(build, idle)
 }
 
 /// Held by every worker while its part of the loop runs.
@@ -297,6 +299,8 @@ struct Owned {
     push: u64,
     /// The next step to apply.
     step: u64,
+    /// The next version that others are to be told of, if this worker is to tell them.
+    attend: Option<u64>,
     scratch: Vec<f32>,
 }
 
@@ -354,6 +358,7 @@ impl Owned {
             waiting: BTreeMap::new(),
             push: step,
             step,
+            attend: (worker == 0 && exchange.attends()).then_some(step),
             scratch: Vec::new(),
         }
     }
@@ -361,6 +366,15 @@ impl Owned {
     /// Whether this worker has nothing left to do.
     fn done(&self) -> bool {
         self.exchange.ended() || self.exchange.is_finished()
+    }
+
+    /// Tells others that this process has come to the newest version, if they wait for that.
+    fn attend(&mut self) {
+        let version = self.exchange.parameters.version();
+        if self.attend.is_some_and(|next| next <= version) {
+            self.exchange.attend(version);
+            self.attend = Some(version + 1);
+        }
     }
 
     fn receive(&mut self, contribution: Contribution) {
@@ -614,6 +628,7 @@ fn apply<'scope>(
                     .for_each(|contribution| owned.receive(contribution));
             });
             owned.push();
+            owned.attend();
             while let (false, Some(capability)) = (owned.exchange.ended(), &mut capability)
                 && let Some(step) = owned.apply().or_else(|| owned.apply_copies())
             {
@@ -625,6 +640,7 @@ fn apply<'scope>(
                     step,
                 });
                 output.activate().session(&*capability).give_iterator(finished);
+                owned.attend();
             }
             if owned.done() {
                 capability = None;

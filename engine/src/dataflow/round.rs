@@ -22,6 +22,14 @@ impl Post for Round {
     fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
         Round::send(self, rank, header, payload);
     }
+
+    fn comes_to_frame(&self) -> bool {
+        Round::comes_to_frame(self)
+    }
+
+    fn ring(&self, rank: usize, header: Header) {
+        Round::ring(self, rank, header);
+    }
 }
 
 impl Receive for Job {

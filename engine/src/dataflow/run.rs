@@ -9,7 +9,7 @@ use crate::assign::Assignment;
 use crate::dataflow::job::{Event, Job, Reduce};
 use crate::dataflow::stage;
 use crate::dataflow::team::Team;
-use crate::dataflow::workers::Workers;
+use crate::dataflow::workers::{Build, Workers};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::Lineage;
@@ -107,9 +107,10 @@ fn start(workers: &Workers, job: &Arc<Job>, events: Sender<Event>) -> Result<Rec
     let job = Arc::clone(job);
     // One sender a worker and no other, so that the driver's receiver disconnects when the last worker is done.
     let senders = Mutex::new(vec![events; workers.count()]);
-    workers.run(Arc::new(move |worker| {
+    let build: Build = Arc::new(move |worker| {
         if let Some(events) = senders.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             stage::build(worker, &job, &events);
         }
-    }))
+    });
+    workers.run(build, None)
 }

@@ -10,6 +10,12 @@ pub trait Post: Send + Sync {
     /// Sends one frame, and waits while the link is full. A link that breaks ends the generation, so that nobody waits
     /// for what was on it: there is nothing for the sender to do about it.
     fn send(&self, rank: usize, header: Header, payload: &[&[u8]]);
+
+    /// Counts a frame that goes another way: a fault may be planned for it. False if this process was killed by that.
+    fn comes_to_frame(&self) -> bool;
+
+    /// Sends a frame that does not count: whether there are any depends on time alone.
+    fn ring(&self, rank: usize, header: Header);
 }
 
 /// The processes of a round. Their workers are counted through: those of rank 0 first.
@@ -75,6 +81,18 @@ impl Team {
     pub fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
         if let Some(post) = &self.post {
             post.send(rank, header, payload);
+        }
+    }
+
+    /// As [`Post::comes_to_frame`].
+    pub fn comes_to_frame(&self) -> bool {
+        self.post.as_ref().is_none_or(|post| post.comes_to_frame())
+    }
+
+    /// As [`Post::ring`].
+    pub fn ring(&self, rank: usize, header: Header) {
+        if let Some(post) = &self.post {
+            post.ring(rank, header);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use timely::communication::WorkerGuards;
 use timely::worker::Worker;
@@ -28,8 +28,27 @@ pub enum Transport {
     Bytes,
 }
 
+/// What workers do while a dataflow waits for other processes.
+pub trait Idle: Send + Sync {
+    /// Looks for what has come. Whether something has; operators that wait for it are woken.
+    fn poll(&self) -> bool;
+
+    /// A worker is about to sleep; it polls once more before it does.
+    fn fall_asleep(&self);
+
+    /// A worker that was about to sleep is awake.
+    fn wake_up(&self);
+
+    /// How long a worker that has nothing to do polls before it sleeps.
+    fn patience(&self) -> Duration;
+}
+
+/// A step of a worker that takes longer has done something.
+const STEP_OF_WORK: Duration = Duration::from_micros(10);
+
 struct Command {
     build: Build,
+    idle: Option<Arc<dyn Idle>>,
     /// Dropped by a worker when its part of the dataflow has ended.
     _running: Sender<()>,
 }
@@ -106,12 +125,14 @@ impl Workers {
         self.commands.len()
     }
 
-    /// Builds one dataflow on every worker. The receiver disconnects when all of them have ended it.
-    pub fn run(&self, build: Build) -> Result<Receiver<()>> {
+    /// Builds one dataflow on every worker, which does what `idle` says while it waits. The receiver disconnects when all
+    /// of them have ended it.
+    pub fn run(&self, build: Build, idle: Option<Arc<dyn Idle>>) -> Result<Receiver<()>> {
         let (running, ended) = channel();
         for command in &self.commands {
             let command = command.send(Command {
                 build: Arc::clone(&build),
+                idle: idle.clone(),
                 _running: running.clone(),
             });
             command.map_err(|_| self.stopped())?;
@@ -165,9 +186,36 @@ fn work(worker: &mut Worker, commands: &Receiver<Command>, death: &Arc<Death>) {
             if death.happened.load(Ordering::SeqCst) {
                 return abandon(worker);
             }
-            worker.step_or_park(None);
+            match &command.idle {
+                None => drop(worker.step_or_park(None)),
+                Some(idle) => step_or_sleep(worker, &**idle),
+            }
         }
     }
+}
+
+/// Works, and polls for as long as patience lasts; then sleeps until woken.
+fn step_or_sleep(worker: &mut Worker, idle: &dyn Idle) {
+    let patience = idle.patience();
+    let mut idle_since = Instant::now();
+    loop {
+        let begun = Instant::now();
+        let came = idle.poll();
+        if !worker.step() {
+            return;
+        }
+        let now = Instant::now();
+        if came || now - begun >= STEP_OF_WORK {
+            idle_since = now;
+        } else if now - idle_since >= patience {
+            break;
+        }
+    }
+    idle.fall_asleep();
+    if !idle.poll() {
+        worker.step_or_park(None);
+    }
+    idle.wake_up();
 }
 
 /// Drops what a dead peer will never let end.

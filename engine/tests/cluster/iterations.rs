@@ -7,7 +7,7 @@ use distdl_engine::testing::TestCluster;
 use proptest::prelude::*;
 
 use crate::faults::{cases, clusters, generations, messages, milestones};
-use crate::training::{STEPS, check, check_with};
+use crate::training::{Optimizer, STEPS, check, check_with, optimizers};
 
 #[test]
 fn an_iteration_gives_the_same_on_many_processes() {
@@ -17,7 +17,7 @@ fn an_iteration_gives_the_same_on_many_processes() {
                 parameter_workers,
                 ..TestCluster::new(processes)
             };
-            let run = check(&cluster).unwrap();
+            let run = check(&cluster, Optimizer::Plain).unwrap();
             assert_eq!(run.results.len(), processes as usize);
             assert_eq!(generations(&run.events).len(), 1);
         }
@@ -28,13 +28,13 @@ proptest! {
     #![proptest_config(cases(140))]
 
     #[test]
-    fn losses_between_steps_do_not_show(cluster in clusters(milestones(STEPS))) {
-        check(&cluster)?;
+    fn losses_between_steps_do_not_show(cluster in clusters(milestones(STEPS)), optimizer in optimizers()) {
+        check(&cluster, optimizer)?;
     }
 
     #[test]
-    fn losses_between_any_two_messages_do_not_show(cluster in clusters(messages(400, 24))) {
-        check(&cluster)?;
+    fn losses_between_any_two_messages_do_not_show(cluster in clusters(messages(400, 24)), optimizer in optimizers()) {
+        check(&cluster, optimizer)?;
     }
 }
 
@@ -49,7 +49,7 @@ fn whoever_dies_the_others_go_on() {
                 ..TestCluster::new(4)
             };
             let chaos = Chaos::parse(&format!("kill=worker:{slot}@frame:40")).unwrap();
-            let run = check(&cluster.with_chaos(chaos)).unwrap();
+            let run = check(&cluster.with_chaos(chaos), Optimizer::Momentum).unwrap();
             assert_eq!(run.results.len(), 3, "it left for good");
             let rest: Vec<u32> = (0..4).filter(|other| *other != slot).collect();
             assert_eq!(generations(&run.events), [vec![0, 1, 2, 3], rest]);
@@ -64,7 +64,7 @@ fn one_process_after_another_leaves_for_good() {
         restarts_max: 0,
         ..TestCluster::new(4)
     };
-    let run = check(&cluster.with_chaos(chaos)).unwrap();
+    let run = check(&cluster.with_chaos(chaos), Optimizer::Momentum).unwrap();
     assert_eq!(run.results.len(), 1);
     assert_eq!(
         generations(&run.events),
@@ -77,20 +77,25 @@ fn who_comes_late_takes_part_from_the_middle_of_an_iteration() {
     // The second life of process 1 comes to its first action when the others are in the middle of the second one.
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let chaos = Chaos::parse("kill=worker:1@step:12").unwrap();
-    let run = check_with(&TestCluster::new(3).with_chaos(chaos), move |life, ledger, report| {
-        let (open, changed) = &*gate;
-        if ledger.steps() > 25 {
-            *open.lock().unwrap() = true;
-            changed.notify_all();
-        }
-        if life.slot == 1 && life.number == 1 && report.is_none() {
-            let open = open.lock().unwrap();
-            drop(changed.wait_while(open, |open| !*open).unwrap());
-        }
-        Ok(())
-    });
+    let run = check_with(
+        &TestCluster::new(3).with_chaos(chaos),
+        Optimizer::Momentum,
+        move |life, ledger, report| {
+            let (open, changed) = &*gate;
+            if ledger.steps() > 25 {
+                *open.lock().unwrap() = true;
+                changed.notify_all();
+            }
+            if life.slot == 1 && life.number == 1 && report.is_none() {
+                let open = open.lock().unwrap();
+                drop(changed.wait_while(open, |open| !*open).unwrap());
+            }
+            Ok(())
+        },
+    );
     let run = run.unwrap();
     let generations = generations(&run.events);
     assert_eq!(&generations[..2], [vec![0, 1, 2], vec![0, 2]]);
-    assert!(generations[2..].iter().all(|slots| *slots == [0, 1, 2]));
+    let all = |slots: &Vec<u32>| *slots == [0, 1, 2];
+    assert!(generations[2..].iter().all(all), "{:?}", run.events);
 }

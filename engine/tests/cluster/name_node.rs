@@ -9,7 +9,7 @@ use distdl_engine::testing::TestCluster;
 use proptest::prelude::*;
 
 use crate::faults::{cases, faults, joined, messages, shapes, with_name_node_again};
-use crate::training::{STEPS, check, check_with};
+use crate::training::{Optimizer, STEPS, check, check_with, optimizers};
 
 /// So long that no heartbeat of a slow machine comes too late.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ fn training_goes_on_under_a_new_name_node() {
     for step in [0, 7, 30, STEPS - 1] {
         let cluster = with_name_node_again(TestCluster::new(3), PATIENT);
         let killed = AtomicBool::new(false);
-        let run = check_with(&cluster, move |life, _, report| {
+        let run = check_with(&cluster, Optimizer::Plain, move |life, _, report| {
             if report.is_some_and(|report| report.step == step) && !killed.swap(true, Ordering::SeqCst) {
                 life.kill_name_node();
             }
@@ -51,10 +51,11 @@ proptest! {
             (0..60u64).prop_map(|order| format!("frame:{order}")),
             (0..60u64).prop_map(|report| format!("report:{report}")),
         ],
+        optimizer in optimizers(),
     ) {
         let chaos = Chaos::parse(&format!("kill=name@{point}")).unwrap();
         // What the old one had started and not let in yet is waited for until the lease ends.
-        check(&with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(2)))?;
+        check(&with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(2)), optimizer)?;
     }
 }
 
@@ -68,8 +69,9 @@ proptest! {
             (Just(cluster), faults)
         }),
         order in 0..60u64,
+        optimizer in optimizers(),
     ) {
         let chaos = Chaos::parse(&format!("kill=name@frame:{order},{faults}")).unwrap();
-        check(&with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(1)))?;
+        check(&with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(1)), optimizer)?;
     }
 }

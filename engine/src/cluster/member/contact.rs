@@ -158,6 +158,10 @@ impl Shared {
         while Instant::now() < deadline {
             if let Ok((socket, (id, _))) = self.contact(listener, threads, known, deadline) {
                 let mut state = lock(self);
+                if state.current.is_none() {
+                    // It has taken part in nothing yet, so it may be whoever it is taken for.
+                    state.id = Some(id);
+                }
                 if state.id != Some(id) {
                     // What it has computed counts for nothing any more; it is started again as somebody else.
                     return Err("the name node was started again and does not know this process".to_owned());

@@ -351,15 +351,41 @@ impl NameNode {
         if chosen.is_empty() || !chosen.iter().all(here) || self.waits_for_more(chosen.len()) {
             return;
         }
+        if self.lacks_state(&chosen) {
+            // A process that is started again runs the program from its start, and so has the state that the loop began
+            // with.
+            if !self.somebody_comes() {
+                self.answer(state_lost(), BTreeSet::new());
+            }
+            return;
+        }
         self.change_generation(&chosen);
         self.begin();
     }
 
+    /// Whether the loop that is to begin cannot be gone on from what these members have.
+    fn lacks_state(&self, chosen: &[MemberId]) -> bool {
+        let Some(Action { head, .. }) = &self.action else {
+            return false;
+        };
+        let ActionKind::Iterate { first_step, .. } = head.kind else {
+            return false;
+        };
+        let states = chosen
+            .iter()
+            .filter_map(|member| Some(self.members.get(member)?.state.clone()));
+        resume(&states.collect::<Vec<_>>(), first_step).1.is_none()
+    }
+
     /// Whether it is too early to go on with so few.
     fn waits_for_more(&self, here: usize) -> bool {
-        let coming = self.slots.somebody_comes() || self.members.values().any(|member| !member.arrived);
         let patient = self.patience_ends().any(|end| end > self.now);
-        here < self.options.processes as usize && coming && patient
+        here < self.options.processes as usize && self.somebody_comes() && patient
+    }
+
+    /// Whether another process may still come to this action.
+    fn somebody_comes(&self) -> bool {
+        self.slots.somebody_comes() || self.members.values().any(|member| !member.arrived)
     }
 
     /// When waiting for more members ends.
@@ -475,6 +501,15 @@ impl Round {
             failed: BTreeMap::new(),
         }
     }
+}
+
+/// The answer to a loop of which all processes that kept some optimizer state are gone.
+fn state_lost() -> Answer {
+    Answer::Failed(EngineError::invalid(
+        "optimizer state was lost with all the processes that kept it, and none may be started again",
+        "keep two copies of it (`--parameter-copies 2`) and allow more `--restarts`, or start again: a training with \
+         checkpoints goes on from the last one",
+    ))
 }
 
 /// The answer to an action that only some of the driver programs come to.

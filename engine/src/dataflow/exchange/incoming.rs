@@ -1,0 +1,308 @@
+//! What comes from other processes, and where it is put.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use super::{Exchange, lock};
+use crate::cluster::link::Body;
+use crate::cluster::member::Receive;
+use crate::cluster::shared_memory::View;
+use crate::cluster::wire::{Header, Kind, WireError};
+use crate::iteration::{StepReport, Tallies};
+
+type Taken = std::result::Result<(), WireError>;
+
+/// What has come from other processes.
+#[derive(Default)]
+pub(super) struct Arrived {
+    /// For each step, by the first lane of the node.
+    pub(super) updates: BTreeMap<u64, BTreeMap<usize, Arc<Partial>>>,
+    /// Buffers that have served.
+    pub(super) spare: Vec<Vec<f32>>,
+    /// For each step, the sums over shards of which this process keeps a copy, with their reports.
+    pub(super) sums: BTreeMap<u64, BTreeMap<usize, (Tallies, Vec<f32>)>>,
+    /// The version that was to be given to this process, once it is here.
+    pub(super) given: Option<u64>,
+    /// States that have been given to this process: (version, shard, slot).
+    pub(super) states: BTreeSet<(u64, usize, usize)>,
+    /// The newest version of ranks that attend.
+    pub(super) attended: HashMap<usize, u64>,
+    /// Whether this process has all that the first step reads.
+    pub(super) ready: bool,
+}
+
+/// The sum over some lanes, for the shards of this process.
+pub struct Partial {
+    /// Which lanes.
+    pub lanes: Range<usize>,
+    /// Their tallies, summed.
+    pub tallies: Tallies,
+    values: Values,
+}
+
+enum Values {
+    /// Over the ranges of this process's shards, one after the other.
+    Packed(Vec<f32>),
+    /// A vector over all parameters, which begins here in the memory of the process that wrote it.
+    InPlace(Arc<View>, usize),
+}
+
+impl Partial {
+    /// The values of a shard of this process: `range` of the parameters, which begins at `offset` among its shards.
+    pub fn of(&self, range: &Range<usize>, offset: usize) -> &[f32] {
+        match &self.values {
+            Values::Packed(values) => &values[offset..offset + range.len()],
+            // That the whole vector lies in the view was checked when it came.
+            Values::InPlace(view, start) => view.read(start + range.start..start + range.end).unwrap_or_default(),
+        }
+    }
+}
+
+impl Receive for Exchange {
+    fn receive(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> Taken {
+        let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        if *sealed {
+            return Ok(());
+        }
+        match header.kind {
+            Kind::Update | Kind::Shard | Kind::Sum | Kind::Ring if !self.is_ready() => Ok(()),
+            Kind::Update => self.take_update(rank, header, Some(body)),
+            Kind::Shard => {
+                self.wait_for_version(header.words[0]);
+                self.take_shard(rank, header, Some(body))
+            }
+            Kind::Ring => {
+                self.take_letters();
+                Ok(())
+            }
+            Kind::State => self.take_state(header, body),
+            Kind::Share => {
+                self.take_share(rank, header);
+                Ok(())
+            }
+            Kind::Shared => {
+                self.take_shared(rank);
+                Ok(())
+            }
+            Kind::Sum => self.take_copy(rank, header, body),
+            Kind::Attend => {
+                self.take_attendance(rank, header.words[0]);
+                Ok(())
+            }
+            Kind::Report => {
+                self.report(StepReport {
+                    step: header.words[0],
+                    tallies: Tallies(header.tallies),
+                });
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn cancel(&self) {
+        self.stop();
+    }
+}
+
+impl Exchange {
+    /// The updates of a step from other processes, once all are here. The caller gives them back.
+    pub fn remote(&self, step: u64) -> Option<Vec<Arc<Partial>>> {
+        if self.expected.is_empty() && self.attending.is_empty() {
+            return Some(Vec::new());
+        }
+        let arrived = lock(&self.arrived);
+        let has_come = |rank: &usize| arrived.attended.get(rank).is_some_and(|version| *version >= step);
+        if !self
+            .attending
+            .iter()
+            .all(|rank| *rank == self.team.rank || has_come(rank))
+        {
+            return None;
+        }
+        if self.expected.is_empty() {
+            return Some(Vec::new());
+        }
+        let updates = arrived.updates.get(&step)?;
+        (updates.len() == self.expected.len()).then(|| updates.values().cloned().collect())
+    }
+
+    /// Takes the updates of a step back: its version is complete, so all workers of this process have used them.
+    pub fn release(&self, step: u64) {
+        if self.expected.is_empty() {
+            return;
+        }
+        let mut arrived = lock(&self.arrived);
+        let Some(updates) = arrived.updates.remove(&step) else {
+            return;
+        };
+        let partials = updates.into_values().filter_map(Arc::into_inner);
+        arrived
+            .spare
+            .extend(partials.filter_map(|partial| match partial.values {
+                Values::Packed(values) => Some(values),
+                Values::InPlace(..) => None,
+            }));
+    }
+
+    /// The sum over a shard's updates of a step, from its owner.
+    pub fn take_sum(&self, step: u64, shard: usize) -> Option<(Tallies, Vec<f32>)> {
+        let mut arrived = lock(&self.arrived);
+        let sum = arrived.sums.get_mut(&step)?.remove(&shard)?;
+        arrived.sums.retain(|kept, _| *kept >= step);
+        Some(sum)
+    }
+
+    /// Takes a buffer back.
+    pub fn give_back(&self, buffer: Vec<f32>) {
+        lock(&self.arrived).spare.push(buffer);
+    }
+
+    fn take_attendance(&self, rank: usize, version: u64) {
+        let mut arrived = lock(&self.arrived);
+        let newest = arrived.attended.entry(rank).or_default();
+        *newest = version.max(*newest);
+        drop(arrived);
+        self.wake();
+    }
+
+    /// Waits until this process has what the first step reads: it may be at a version before or behind that, and would
+    /// take a part of a step that others have begun already for one that is over. False if the iteration ended before.
+    fn is_ready(&self) -> bool {
+        self.wait(|arrived| arrived.ready)
+    }
+
+    /// An update for this process's shards.
+    fn take_update(&self, rank: usize, header: &Header, body: Option<&mut Body<'_>>) -> Taken {
+        let [step, start, length, ..] = header.words;
+        let (start, length) = (start as usize, length as usize);
+        let known = self.expected.get(&start);
+        let steps = self.parameters.version()..self.iteration.last_step();
+        if known.is_none_or(|(node, from)| node.len() != length || *from != rank) || !steps.contains(&step) {
+            // A lane's second copy of a step that is over; or no part of this iteration.
+            return Ok(());
+        }
+        let values = match header.words[3] {
+            0 => {
+                let length = self.own.values().map(ExactSizeIterator::len).sum();
+                let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
+                values.resize(length, 0.0);
+                body.ok_or(WireError::NoFrame)?.into_floats(&mut values)?;
+                Values::Packed(values)
+            }
+            _ => {
+                let at = header.words[4] as usize;
+                let view = self.view(rank, at..at.saturating_add(self.parameters.len()));
+                Values::InPlace(view.ok_or(WireError::NoFrame)?, at)
+            }
+        };
+        let partial = Partial {
+            lanes: start..start + length,
+            tallies: Tallies(header.tallies),
+            values,
+        };
+        let mut arrived = lock(&self.arrived);
+        let updates = arrived.updates.entry(step).or_default();
+        // A second copy of an update changes nothing.
+        updates.entry(start).or_insert_with(|| Arc::new(partial));
+        let complete = updates.len() == self.expected.len();
+        drop(arrived);
+        if complete {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// New values of another process's shard.
+    fn take_shard(&self, rank: usize, header: &Header, body: Option<&mut Body<'_>>) -> Taken {
+        let [version, shard, ..] = header.words;
+        let shard = shard as usize;
+        let owned = self
+            .placement
+            .shards
+            .get(shard)
+            .is_some_and(|worker| self.team.rank_of(*worker) == rank);
+        if !owned || self.ended() {
+            return Ok(());
+        }
+        let range = self.iteration.shard_range(shard, self.parameters.len());
+        let Ok(mut claimed) = self.parameters.claim(version, range) else {
+            // A second copy.
+            return Ok(());
+        };
+        match header.words[2] {
+            0 => body.ok_or(WireError::NoFrame)?.into_floats(claimed.after())?,
+            _ => {
+                let at = header.words[3] as usize;
+                let range = at..at.saturating_add(claimed.after().len());
+                let view = self.view(rank, range.clone()).ok_or(WireError::NoFrame)?;
+                claimed.after().copy_from_slice(view.read(range).unwrap_or_default());
+            }
+        }
+        if self.reports(shard) {
+            self.report(StepReport {
+                step: version - 1,
+                tallies: Tallies(header.tallies),
+            });
+        }
+        if claimed.finish() {
+            self.release(version - 1);
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether a version can be written here: a process without lanes may be behind. True as well if it is too late.
+    fn has_reached(&self, version: u64) -> bool {
+        self.parameters.version() + 1 >= version || self.ended()
+    }
+
+    fn wait_for_version(&self, version: u64) {
+        let mut arrived = lock(&self.arrived);
+        while !self.has_reached(version) {
+            arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes what a frame without payload says that came through shared memory. False if it is too early for it: a worker
+    /// that looks for letters must not wait for what others of them bring.
+    pub(super) fn take_letter(&self, rank: usize, header: &Header) -> std::result::Result<bool, WireError> {
+        match header.kind {
+            Kind::Update => self.take_update(rank, header, None)?,
+            Kind::Shard if !self.has_reached(header.words[0]) => return Ok(false),
+            Kind::Shard => self.take_shard(rank, header, None)?,
+            Kind::Attend => self.take_attendance(rank, header.words[0]),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// The sum over a shard of which this process keeps a copy.
+    fn take_copy(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> Taken {
+        let [step, shard, ..] = header.words;
+        let shard = shard as usize;
+        let owned = self
+            .placement
+            .shards
+            .get(shard)
+            .is_some_and(|worker| self.team.rank_of(*worker) == rank);
+        let steps = self.parameters.version()..self.iteration.last_step();
+        if !owned || self.copies.get(shard) != Some(&Some(self.team.rank)) || !steps.contains(&step) {
+            return Ok(());
+        }
+        let range = self.iteration.shard_range(shard, self.parameters.len());
+        let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
+        values.resize(range.len(), 0.0);
+        body.into_floats(&mut values)?;
+        let sum = (Tallies(header.tallies), values);
+        lock(&self.arrived)
+            .sums
+            .entry(step)
+            .or_default()
+            .entry(shard)
+            .or_insert(sum);
+        self.wake();
+        Ok(())
+    }
+}

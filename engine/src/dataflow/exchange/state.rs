@@ -1,0 +1,198 @@
+//! The state of a loop on its way between processes: parameters and optimizer state for those that lack them.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use super::{Exchange, lock};
+use crate::cluster::link::Body;
+use crate::cluster::protocol::LoopState;
+use crate::cluster::wire::{Header, Kind, WireError};
+use crate::error::EngineError;
+use crate::iteration::{Iteration, StepReport};
+use crate::parameters::Parameters;
+
+impl Exchange {
+    /// What is known of the state of each shard in this process.
+    pub fn state(parameters: &Parameters, iteration: &Iteration) -> LoopState {
+        let mut shards = Vec::new();
+        if iteration.state_slots > 0 {
+            shards.extend(iteration.shards_held(parameters.len()).map(|shard| {
+                let range = iteration.shard_range(shard, parameters.len());
+                (shard as u32, parameters.state_versions(&range))
+            }));
+        }
+        LoopState {
+            versions: parameters.versions().collect(),
+            shards,
+        }
+    }
+
+    /// The shards whose state a rank is to have: those that it owns and those of which it keeps a copy.
+    fn kept_by(&self, rank: usize) -> impl Iterator<Item = usize> + '_ {
+        let held = self.iteration.shards_held(self.parameters.len());
+        held.filter(move |shard| {
+            self.iteration.state_slots > 0
+                && (self.team.rank_of(self.placement.shards[*shard]) == rank
+                    || self.copies.get(*shard) == Some(&Some(rank)))
+        })
+    }
+
+    /// The shards whose state is to be brought to a rank, and the rank that gives each: the lowest one that has it.
+    fn transfers(&self, version: u64, states: &[LoopState], rank: usize) -> Vec<(usize, Option<usize>)> {
+        let has = |rank: usize, shard: usize| {
+            let known = states
+                .get(rank)
+                .and_then(|state| state.shards.iter().find(|(known, _)| *known as usize == shard));
+            known.is_some_and(|(_, versions)| versions.contains(&version))
+        };
+        let lacking = self.kept_by(rank).filter(|shard| !has(rank, *shard));
+        lacking
+            .map(|shard| (shard, (0..states.len()).find(|giver| has(*giver, shard))))
+            .collect()
+    }
+
+    /// Gives the state of shards to the processes that are to keep it and do not have it.
+    pub fn give_states(&self, version: u64, states: &[LoopState]) {
+        for rank in self.team.others() {
+            for (shard, giver) in self.transfers(version, states, rank) {
+                if giver == Some(self.team.rank) {
+                    self.give_state(rank, version, shard);
+                }
+            }
+        }
+    }
+
+    fn give_state(&self, rank: usize, version: u64, shard: usize) {
+        let range = self.iteration.shard_range(shard, self.parameters.len());
+        for slot in 0..self.iteration.state_slots {
+            let state = {
+                let _transferring = lock(&self.transferring);
+                let values = self.parameters.read(version);
+                let state = values.as_ref().ok().and_then(|values| values.state(slot));
+                state.map(|state| state[range.clone()].to_vec())
+            };
+            let header = Header::new(Kind::State, [version, shard as u64, slot as u64 + 1, 0, 0, 0]);
+            if let Some(state) = state {
+                self.team.send(rank, header, &[bytemuck::cast_slice(&state)]);
+            }
+        }
+    }
+
+    /// When all steps are finished: brings the state of every shard to every process, so that between two iterations
+    /// each of them has all there is to go on from. False if the iteration ended before.
+    pub fn spread_states(&self) -> bool {
+        let last = self.iteration.last_step();
+        if self.iteration.state_slots == 0 || !self.is_finished() {
+            return self.is_finished();
+        }
+        for rank in self.team.others() {
+            self.own.keys().for_each(|shard| self.give_state(rank, last, *shard));
+        }
+        let others = self
+            .iteration
+            .shards_held(self.parameters.len())
+            .filter(|shard| !self.own.contains_key(shard));
+        let slots = 0..self.iteration.state_slots;
+        let wanted = others.flat_map(|shard| slots.clone().map(move |slot| (last, shard, slot)));
+        let wanted: BTreeSet<(u64, usize, usize)> = wanted.collect();
+        self.wait(|arrived| wanted.is_subset(&arrived.states))
+    }
+
+    /// Gives the parameters of a version to a process that lacks it, with the reports of the steps before it.
+    pub fn give(&self, rank: usize, version: u64, reports: &[StepReport]) {
+        let values = {
+            let _transferring = lock(&self.transferring);
+            self.parameters.read(version).map(|values| values.to_vec())
+        };
+        let Ok(values) = values else { return };
+        for report in reports {
+            let mut header = Header::new(Kind::Report, [report.step, 0, 0, 0, 0, 0]);
+            header.tallies = report.tallies.0;
+            self.team.send(rank, header, &[]);
+        }
+        let header = Header::new(Kind::State, [version, 0, 0, 0, 0, 0]);
+        self.team.send(rank, header, &[bytemuck::cast_slice(&values)]);
+    }
+
+    /// Waits until this process has the parameters of a version. False if the iteration ended before.
+    pub fn wait_for_parameters(&self, version: u64, states: &[LoopState]) -> bool {
+        let has = |state: &LoopState| state.versions.contains(&version);
+        let has = states.get(self.team.rank).is_some_and(has);
+        self.wait(|arrived| has || arrived.given == Some(version))
+    }
+
+    /// Waits until this process has the state of the shards that it is to keep. False if the iteration ended before.
+    pub fn wait_for_states(&self, version: u64, states: &[LoopState]) -> bool {
+        let shards = self.transfers(version, states, self.team.rank);
+        if let Some((shard, _)) = shards.iter().find(|(_, giver)| giver.is_none()) {
+            self.fail(lost_state(version, *shard));
+            return false;
+        }
+        let slots = 0..self.iteration.state_slots;
+        let wanted = shards
+            .iter()
+            .flat_map(|(shard, _)| slots.clone().map(move |slot| (version, *shard, slot)));
+        let wanted: BTreeSet<(u64, usize, usize)> = wanted.collect();
+        self.wait(|arrived| wanted.is_subset(&arrived.states))
+    }
+
+    /// From here on this process has all that the first step reads.
+    pub fn begin(&self) {
+        lock(&self.arrived).ready = true;
+        self.changed.notify_all();
+    }
+
+    /// The state of a shard that this process is to keep from now on.
+    fn take_shard_state(&self, header: &Header, body: &mut Body<'_>) -> std::result::Result<(), WireError> {
+        let [version, shard, slot, ..] = header.words;
+        let (shard, slot) = (shard as usize, slot as usize - 1);
+        if shard >= self.iteration.shards || slot >= self.iteration.state_slots {
+            return Err(WireError::NoFrame);
+        }
+        let range = self.iteration.shard_range(shard, self.parameters.len());
+        let mut values = vec![0.0; range.len()];
+        body.into_floats(&mut values)?;
+        let mut arrived = lock(&self.arrived);
+        // The parameters may come from another process, later.
+        while self.parameters.version() != version && !self.ended() {
+            arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(arrived);
+        if self.ended() {
+            return Ok(());
+        }
+        let installed = {
+            let _transferring = lock(&self.transferring);
+            self.parameters.install_state(version, slot, range.start, &values)
+        };
+        match installed {
+            Ok(()) => drop(lock(&self.arrived).states.insert((version, shard, slot))),
+            Err(error) => self.fail(error),
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// All parameters, for a process that has just come.
+    pub(super) fn take_state(&self, header: &Header, body: &mut Body<'_>) -> std::result::Result<(), WireError> {
+        if header.words[2] > 0 {
+            return self.take_shard_state(header, body);
+        }
+        let version = header.words[0];
+        let Ok(mut whole) = self.parameters.install(version) else {
+            return Ok(());
+        };
+        body.into_floats(whole.after())?;
+        whole.finish();
+        lock(&self.arrived).given = Some(version);
+        self.changed.notify_all();
+        Ok(())
+    }
+}
+
+fn lost_state(version: u64, shard: usize) -> EngineError {
+    EngineError::invalid(
+        format!("the optimizer's state of shard {shard} at version {version} was lost with the processes that kept it"),
+        "keep two copies (`--parameter-copies 2`), or start again: a training with checkpoints goes on from the last one",
+    )
+}
