@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cluster::deal::{Hand, deal};
 use crate::id::DatasetId;
 use crate::lineage::Lineage;
 use crate::plan::{Operation, Output, Plan, Stage, program};
@@ -44,20 +45,23 @@ impl Assignment {
         }
     }
 
-    /// Spreads a plan over the ranks in `computing`: a partition of the result goes where `pins` wants it, any other one
-    /// to a rank that has the first block it reads, what reads no block to the ranks in turn.
+    /// Spreads a plan over the ranks in `computing`, whose speeds are in `hands`: a partition of the result goes where
+    /// `pins` wants it, any other one to a rank that has the first block it reads, and what reads no block is dealt.
     pub fn spread(
         lineage: &Lineage,
         plan: &Plan,
         holders: &Holders,
-        computing: &[usize],
+        (computing, hands): (&[usize], &[Hand]),
         pins: &dyn Fn(usize) -> Option<usize>,
     ) -> Self {
+        let last = plan.stages.iter().filter_map(|stage| stage.partitions.last()).max();
+        // By number, so that partitions with the same number in several stages are together.
+        let dealt = deal(hands, last.map_or(0, |last| last + 1));
         let stages = plan.stages.iter().map(|stage| {
             let rank = |partition: &usize| {
                 let pinned = pins(*partition).filter(|_| stage.output == Output::Result);
                 let near = || near(lineage, stage, *partition, holders, computing);
-                let turn = computing.get(*partition % computing.len().max(1)).copied();
+                let turn = dealt.get(*partition).and_then(|hand| computing.get(*hand)).copied();
                 (*partition, pinned.or_else(near).or(turn).unwrap_or(0))
             };
             stage.partitions.iter().map(rank).collect()

@@ -56,7 +56,13 @@ pub(crate) fn compute<R: Answered>(
     let mut own: BTreeMap<u64, Bytes> = BTreeMap::new();
     loop {
         match arrival.next()? {
-            Next::Round(generation, number, Work::Compute { finished, held }) => {
+            Next::Round(
+                generation,
+                number,
+                Work::Compute {
+                    finished, held, costs, ..
+                },
+            ) => {
                 own.retain(|partition, _| finished.binary_search(partition).is_err());
                 let facts = Facts {
                     lineage,
@@ -64,6 +70,7 @@ pub(crate) fn compute<R: Answered>(
                     finished: &finished,
                     held: &held,
                     generation: &generation,
+                    costs: &costs,
                     pins: &|_| None,
                 };
                 let outcome = arrival.round(&generation, number, &facts, reduce, &mut |results| {
@@ -143,6 +150,7 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
         dataset: lineage.target(),
         rounds_max: rounds_max(lineage, &all),
         first_step: iteration.first_step,
+        lanes: iteration.lanes as u32,
     };
     let state = Exchange::state(&parameters, &iteration);
     let arrival = Arrival::new(context, member, lineage, kind, state);
@@ -154,8 +162,13 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
     };
     loop {
         match arrival.next()? {
-            Next::Round(generation, number, Work::Compute { held, .. }) => {
-                let outcome = place(&arrival, &generation, number, &held, &all, &mut looped);
+            Next::Round(generation, number, Work::Compute { held, costs, lanes, .. }) => {
+                let known = Known {
+                    held: &held,
+                    costs: &costs,
+                    lanes: &lanes,
+                };
+                let outcome = place(&arrival, &generation, number, &known, &all, &mut looped);
                 let loaded = (looped.load)(Results::new());
                 let mut held = self::held(lineage, context.store());
                 held.push((LOADED, loaded));
@@ -168,12 +181,14 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
                     version,
                     source,
                     states,
+                    lanes,
                 },
             ) => {
                 let start = Start {
                     version,
                     source,
                     states,
+                    lanes,
                 };
                 let outcome = run_loop(&arrival, &generation, number, &start, &mut looped, &mut history);
                 arrival.ended(&generation, number, outcome.unwrap_or_else(Outcome::Failed));
@@ -201,25 +216,27 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
     }
 }
 
+/// What the name node says of a round that places lanes.
+struct Known<'a> {
+    held: &'a [Held],
+    costs: &'a [u64],
+    lanes: &'a [u32],
+}
+
 /// Brings the data of lanes to the processes that host them.
 fn place(
     arrival: &Arrival<'_>,
     generation: &Generation,
     number: u32,
-    held: &[Held],
+    known: &Known<'_>,
     all: &[usize],
     looped: &mut Loop<'_>,
 ) -> Outcome {
-    let placement = round::placement(generation, looped.iteration.lanes, looped.iteration.shards);
-    let threads: Vec<usize> = generation.members.iter().map(|peer| peer.threads as usize).collect();
-    let host = |partition: usize| {
-        let worker = placement.lanes[partition % placement.lanes.len()];
-        let mut first = 0;
-        threads.iter().position(|threads| {
-            first += threads;
-            worker < first
-        })
-    };
+    let (held, lanes) = (known.held, known.lanes);
+    if lanes.len() != looped.iteration.lanes || lanes.iter().any(|rank| *rank as usize >= held.len()) {
+        return unexpected();
+    }
+    let host = |partition: usize| Some(lanes[partition % lanes.len()] as usize);
     let is_loaded = |partition: usize| {
         let loaded = host(partition).and_then(|rank| held[rank].iter().find(|(dataset, _)| *dataset == LOADED));
         loaded.is_some_and(|(_, partitions)| partitions.binary_search(&(partition as u64)).is_ok())
@@ -231,6 +248,7 @@ fn place(
         finished: &[],
         held,
         generation,
+        costs: known.costs,
         pins: &host,
     };
     let id = arrival.member.id();
@@ -251,6 +269,7 @@ struct Start {
     version: u64,
     source: Option<u32>,
     states: Vec<LoopState>,
+    lanes: Vec<u32>,
 }
 
 fn run_loop(
@@ -262,7 +281,9 @@ fn run_loop(
     history: &mut History,
 ) -> Result<Outcome> {
     let (iteration, parameters) = (&looped.iteration, &looped.parameters);
-    let placement = round::placement(generation, iteration.lanes, iteration.shards);
+    let placement = round::placement(generation, &start.lanes, iteration.shards)
+        .filter(|placement| placement.lanes.len() == iteration.lanes)
+        .ok_or_else(diverged)?;
     let state = |finished: bool, result: Option<Bytes>| Outcome::Looped {
         finished,
         state: Exchange::state(parameters, iteration),
@@ -472,7 +493,7 @@ impl<'a> Arrival<'a> {
         let ran = entered.map(|round| self.run(&round, facts, reduce)).transpose();
         let outcome = ran.and_then(|ran| {
             let ran = ran.unwrap_or_default();
-            let updates = self.context.accumulators().encode(&ran.updates)?;
+            let (updates, tasks) = (self.context.accumulators().encode(&ran.updates)?, ran.tasks);
             let (complete, results) = keep(ran.results)?;
             Ok(Outcome::Computed {
                 complete,
@@ -482,6 +503,7 @@ impl<'a> Arrival<'a> {
                 } else {
                     vec![updates.into()]
                 },
+                tasks,
             })
         });
         outcome.unwrap_or_else(Outcome::Failed)

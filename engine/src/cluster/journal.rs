@@ -81,6 +81,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether it is an iteration.
+    pub fn is_iterate(&self) -> bool {
+        matches!(self.kind, ActionKind::Iterate { .. })
+    }
+
     /// Whether two processes mean the same by it.
     pub fn same(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint && self.kind == other.kind

@@ -113,6 +113,8 @@ struct Shared {
     reports: AtomicU64,
     /// The step of the loop that runs, plus 1; 0 if there is none.
     progress: AtomicU64,
+    /// How long a lane's step took here of late, in microseconds; 0 if that is not known.
+    lane_micros: AtomicU64,
 }
 
 #[derive(Default)]
@@ -234,6 +236,7 @@ impl Member {
             frames: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             progress: AtomicU64::new(0),
+            lane_micros: AtomicU64::new(0),
             join,
         });
         let listener = Arc::new(listener);
@@ -324,6 +327,7 @@ impl Member {
     /// Says that a round is over here.
     pub fn ended(&self, key: RoundKey, outcome: Outcome, held: Held) {
         self.shared.progress.store(0, Ordering::Relaxed);
+        self.shared.lane_micros.store(0, Ordering::Relaxed);
         let mut state = lock(&self.shared);
         if let Some(Report::Arrive {
             held: arrived_with,

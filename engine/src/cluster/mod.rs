@@ -3,7 +3,7 @@
 //! Read in this order: `protocol` is what members and the name node say to each other; `secrets` and `join` what a
 //! started process is told, `chaos` the faults that are made on purpose; `socket` and `handshake` how they meet, `wire`
 //! and `control` what goes over links and control connections; `link` and `member` a process's side. Then the other
-//! side: `events` is what people hear of, `resume` and `name_node` who decides (a pure state machine), `journal` what it
+//! side: `events` is what people hear of, `resume`, `deal` and `name_node` who decides (a pure state machine), `journal` what it
 //! remembers, `server` its sockets and clock. Last how processes start: `output` is what they print, `children` the
 //! parent's side of them, `hosts` and `remote` those of other hosts, `launch` and `run` all of it.
 
@@ -21,6 +21,7 @@ pub mod link;
 pub mod member;
 pub mod events;
 pub mod resume;
+pub mod deal;
 pub mod journal;
 pub mod name_node;
 pub mod server;

@@ -29,6 +29,7 @@ use super::protocol::{Answer, Generation, Held, LoopState, MemberId, Order, Outc
 use crate::error::EngineError;
 
 mod action;
+mod placing;
 mod membership;
 mod restart;
 mod round;
@@ -37,6 +38,7 @@ mod slot;
 mod tests;
 
 use action::Action;
+use placing::Moves;
 use slot::Slots;
 
 /// Blocks and versions that one report may list.
@@ -173,6 +175,9 @@ pub struct NameNode {
     /// Members that finished the loop of the last of them themselves.
     finished_by: BTreeSet<MemberId>,
     action: Option<Action>,
+    /// Who hosted which lane last.
+    lanes: Vec<Option<MemberId>>,
+    moves: Moves,
     round: Option<Round>,
     loss: Option<Loss>,
     /// Since when no member is active.
@@ -194,6 +199,9 @@ struct Member {
     arrived: bool,
     held: Held,
     state: LoopState,
+    /// How long a lane's step takes it, and a task, as far as that was measured.
+    lane_micros: Option<u64>,
+    task_micros: Option<u64>,
 }
 
 /// A round that runs.
@@ -210,6 +218,8 @@ struct Round {
     /// Whether the generation is over on a member without an order.
     forsaken: bool,
     failed: BTreeMap<usize, EngineError>,
+    /// Tasks that members ended in it, and how long they were busy with them, in microseconds.
+    tasks: BTreeMap<MemberId, (u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -286,7 +296,12 @@ impl NameNode {
             return self.lose(member, &fault);
         }
         match report {
-            Report::Heartbeat { .. } => {}
+            Report::Heartbeat { lane_micros, .. } => {
+                if let Some(entry) = self.members.get_mut(&member) {
+                    entry.lane_micros = lane_micros.or(entry.lane_micros);
+                }
+                self.move_lanes_if_worth_it();
+            }
             Report::Join { .. } => self.lose(member, "it joined twice on one connection"),
             Report::Arrive {
                 action,

@@ -76,6 +76,37 @@ pub struct Generation {
     pub members: Vec<Peer>,
 }
 
+impl Generation {
+    /// The ranks that take partitions and lanes: those that are not there for parameters only, or all if no other is
+    /// left.
+    pub fn computing(&self) -> Vec<usize> {
+        let workers = self.ranks(Role::Worker);
+        if workers.is_empty() {
+            (0..self.members.len()).collect()
+        } else {
+            workers
+        }
+    }
+
+    /// The ranks that own shards: those that are there for it, or all if there is none.
+    pub fn owning(&self) -> Vec<usize> {
+        let owners = self.ranks(Role::Parameter);
+        if owners.is_empty() {
+            (0..self.members.len()).collect()
+        } else {
+            owners
+        }
+    }
+
+    fn ranks(&self, role: Role) -> Vec<usize> {
+        let members = self.members.iter().enumerate();
+        members
+            .filter(|(_, peer)| peer.role == role)
+            .map(|(rank, _)| rank)
+            .collect()
+    }
+}
+
 /// Blocks that a member has, by dataset: partitions, ascending.
 pub type Held = Vec<(DatasetId, Vec<u64>)>;
 
@@ -99,6 +130,8 @@ pub enum ActionKind {
         rounds_max: u32,
         /// The version of the parameters that the loop starts from.
         first_step: u64,
+        /// Lanes to be hosted.
+        lanes: u32,
     },
 }
 
@@ -134,6 +167,8 @@ pub enum Report {
     Heartbeat {
         /// The last finished step of the loop that it runs, if any.
         step: Option<u64>,
+        /// How long a lane's step takes here, in microseconds, if it hosts any.
+        lane_micros: Option<u64>,
     },
     /// Its driver program has come to an action. Sent again after the name node was found again.
     Arrive {
@@ -192,6 +227,8 @@ pub enum Outcome {
         results: Vec<(u64, Bytes)>,
         /// What closures added to accumulators, opaque to the name node.
         updates: Vec<Bytes>,
+        /// Tasks that were ended here, and how long workers were busy with tasks, in microseconds.
+        tasks: (u64, u64),
     },
     /// Of [`Work::Loop`].
     Looped {
@@ -259,6 +296,10 @@ pub enum Work {
         finished: Vec<u64>,
         /// The blocks of each member, by rank.
         held: Vec<Held>,
+        /// How long a task takes on each member, by rank; empty if that is not known.
+        costs: Vec<u64>,
+        /// The rank that hosts each lane, of [`ActionKind::Iterate`].
+        lanes: Vec<u32>,
     },
     /// Run the loop.
     Loop {
@@ -268,6 +309,8 @@ pub enum Work {
         source: Option<u32>,
         /// What each member could go on from, by rank.
         states: Vec<LoopState>,
+        /// The rank that hosts each lane.
+        lanes: Vec<u32>,
     },
 }
 

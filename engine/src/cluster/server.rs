@@ -323,8 +323,8 @@ impl Machine {
             return false;
         };
         match report {
-            Report::Heartbeat { step: Some(step) } => self.suffers(Point::Step(*step)),
-            Report::Heartbeat { step: None } => false,
+            Report::Heartbeat { step: Some(step), .. } => self.suffers(Point::Step(*step)),
+            Report::Heartbeat { step: None, .. } => false,
             _ => {
                 self.reports += 1;
                 self.suffers(Point::Report(self.reports - 1))

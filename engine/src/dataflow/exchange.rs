@@ -274,6 +274,13 @@ impl Exchange {
         }
     }
 
+    /// Notes how long a lane's step took.
+    pub fn lane_took(&self, time: Duration) {
+        if let Some(faults) = &self.faults {
+            faults.lane_took(time);
+        }
+    }
+
     /// A step's version is complete: wakes the owners of this process that wait for it.
     pub fn completed(&self, step: u64) {
         if self.team.ranks() > 1 || step + 1 == self.iteration.last_step() {

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
@@ -241,7 +242,10 @@ impl HostedLane {
             self.update = Arc::new(Vector::new(parameters.len()));
         }
         let update = Arc::get_mut(&mut self.update)?;
-        exchange.guarded("lane", self.index, || self.lane.step(step, parameters, update))
+        let begun = Instant::now();
+        let tallies = exchange.guarded("lane", self.index, || self.lane.step(step, parameters, update));
+        exchange.lane_took(begun.elapsed());
+        tallies
     }
 }
 

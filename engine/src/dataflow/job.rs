@@ -1,8 +1,9 @@
 //! One action on its way through the workers: what they share, and what comes back.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::assign::Assignment;
 use crate::batch::{AnyStream, TaskResult};
@@ -53,6 +54,9 @@ pub struct Job {
     pub own: Vec<Vec<usize>>,
     /// For each stage: how many of them have been claimed.
     pub claimed: Vec<AtomicUsize>,
+    /// Tasks that were ended here, and how long workers were busy with tasks, in nanoseconds.
+    ended: AtomicU64,
+    busy: AtomicU64,
     /// Workers of this process.
     workers: usize,
     failure: Mutex<Option<EngineError>>,
@@ -83,6 +87,8 @@ impl Job {
             elsewhere: None,
             cancelled: Arc::default(),
             incomplete: AtomicBool::new(false),
+            ended: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
             workers,
             failure: Mutex::new(None),
         }
@@ -136,6 +142,25 @@ impl Job {
             }
             _ => {}
         }
+    }
+
+    /// A task has ended.
+    pub fn task_ended(&self) {
+        self.resources.metrics.task();
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A worker has worked on a task.
+    pub fn was_busy(&self, time: Duration) {
+        self.busy.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Tasks that were ended here, and how long workers were busy with tasks, in microseconds.
+    pub fn tasks(&self) -> (u64, u64) {
+        (
+            self.ended.load(Ordering::Relaxed),
+            self.busy.load(Ordering::Relaxed) / 1000,
+        )
     }
 
     /// The error that the job ended with, once.

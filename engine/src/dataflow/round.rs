@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use distdl_storage::BlockId;
 
 use crate::assign::{Assignment, Holders};
+use crate::cluster::deal::Hand;
 use crate::cluster::link::Body;
 use crate::cluster::member::{Receive, Round};
-use crate::cluster::protocol::{Generation, Held, Role};
+use crate::cluster::protocol::{Generation, Held};
 use crate::cluster::wire::{Header, WireError};
 use crate::dataflow::job::{Job, Reduce};
 use crate::dataflow::team::{Post, Team};
@@ -50,57 +51,37 @@ pub fn team(round: &Round, generation: &Generation) -> Team {
     Team::new(round.rank, threads, Arc::new(round.clone()))
 }
 
-/// Where lanes and shards go: neighbours together, as many on each process as on the others give or take one, and so
-/// again for the workers of a process.
-pub fn placement(generation: &Generation, lanes: usize, shards: usize) -> Placement {
+/// The workers of lanes whose ranks are given, and of shards, which are spread over those that own any: neighbours
+/// together, as many on each process as on the others give or take one. `None` for ranks that do not exist.
+pub fn placement(generation: &Generation, lanes: &[u32], shards: usize) -> Option<Placement> {
+    let owning = generation.owning();
+    let used = owning.len().min(shards).max(1);
+    let owners = (0..shards).map(|shard| owning[shard * used / shards] as u32);
+    Some(Placement {
+        lanes: workers(generation, lanes)?,
+        shards: workers(generation, &owners.collect::<Vec<_>>())?,
+    })
+}
+
+/// Workers for what is on these ranks: neighbours together again.
+fn workers(generation: &Generation, ranks: &[u32]) -> Option<Vec<usize>> {
     let threads: Vec<usize> = generation.members.iter().map(|peer| peer.threads as usize).collect();
-    let spread = |count: usize, ranks: Vec<usize>| {
-        let first = |rank: usize| -> usize { threads[..rank].iter().sum() };
-        let used = ranks.len().min(count).max(1);
-        let mut workers = Vec::with_capacity(count);
-        for (position, rank) in ranks.iter().enumerate().take(used) {
-            // The positions `index * used / count` of these are this one.
-            let share = (position * count).div_ceil(used)..((position + 1) * count).div_ceil(used);
-            let busy = threads[*rank].min(share.len()).max(1);
-            workers.extend((0..share.len()).map(|index| first(*rank) + index * busy / share.len()));
-        }
-        workers
+    let mut seen = vec![0; threads.len()];
+    let worker = |rank: &u32| {
+        let rank = *rank as usize;
+        let all = ranks.iter().filter(|other| **other as usize == rank).count();
+        let index = seen.get_mut(rank)?;
+        *index += 1;
+        let first: usize = threads[..rank].iter().sum();
+        Some(first + (*index - 1) * threads[rank].min(all).max(1) / all)
     };
-    Placement {
-        lanes: spread(lanes, computing(generation)),
-        shards: spread(shards, owning(generation)),
-    }
-}
-
-/// The ranks that take partitions and lanes: those that are not there for parameters only, or all if no other is left.
-pub fn computing(generation: &Generation) -> Vec<usize> {
-    let ranks = |wanted: Option<Role>| {
-        let members = generation.members.iter().enumerate();
-        let ranks = members.filter(move |(_, peer)| wanted.is_none_or(|wanted| peer.role == wanted));
-        ranks.map(|(rank, _)| rank).collect::<Vec<_>>()
-    };
-    let workers = ranks(Some(Role::Worker));
-    if workers.is_empty() { ranks(None) } else { workers }
-}
-
-/// The ranks that own shards: those that are there for it, or all if there is none.
-pub fn owning(generation: &Generation) -> Vec<usize> {
-    let members = generation.members.iter().enumerate();
-    let owners: Vec<usize> = members
-        .filter(|(_, peer)| peer.role == Role::Parameter)
-        .map(|(rank, _)| rank)
-        .collect();
-    if owners.is_empty() {
-        (0..generation.members.len()).collect()
-    } else {
-        owners
-    }
+    ranks.iter().map(worker).collect()
 }
 
 /// For each shard the rank that keeps its optimizer state as well, by applying the same updates: the next one among
 /// those that own shards, or else the next one of all. None where there is no other.
 pub fn copies(generation: &Generation, team: &Team, placement: &Placement) -> Vec<Option<usize>> {
-    let owning = owning(generation);
+    let owning = generation.owning();
     let all: Vec<usize> = (0..team.ranks()).collect();
     let keepers = if owning.len() > 1 { owning } else { all };
     let copy = |worker: &usize| {
@@ -123,6 +104,8 @@ pub struct Facts<'a> {
     pub held: &'a [Held],
     /// The members.
     pub generation: &'a Generation,
+    /// How long a task takes on each rank; empty if that is not known.
+    pub costs: &'a [u64],
     /// Where results are wanted.
     pub pins: &'a dyn Fn(usize) -> Option<usize>,
 }
@@ -146,7 +129,13 @@ pub fn job(
     let finished = facts.finished.iter().map(|partition| *partition as usize).collect();
     let available = |dataset: DatasetId, partition: usize| !holders.of(dataset, partition).is_empty();
     let plan = recover(facts.lineage, facts.wanted, &finished, &available)?;
-    let assignment = Assignment::spread(facts.lineage, &plan, &holders, &computing(facts.generation), facts.pins);
+    let computing = facts.generation.computing();
+    let hands = computing.iter().map(|rank| Hand {
+        cost: facts.costs.get(*rank).copied(),
+        threads: facts.generation.members[*rank].threads as usize,
+    });
+    let hands: Vec<Hand> = hands.collect();
+    let assignment = Assignment::spread(facts.lineage, &plan, &holders, (&computing, &hands), facts.pins);
     let elsewhere = Others {
         round: round.clone(),
         holders,

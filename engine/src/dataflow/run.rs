@@ -23,6 +23,8 @@ pub struct Outcome {
     pub results: BTreeMap<usize, Box<dyn Any + Send>>,
     /// Additions, to be counted once a place.
     pub updates: Vec<Updates>,
+    /// Tasks that were ended, and how long workers were busy with tasks, in microseconds.
+    pub tasks: (u64, u64),
 }
 
 /// Rounds that an action may take beyond one for each stage of its first plan. Each round finds all losses that do not
@@ -37,10 +39,7 @@ pub fn run(
     partitions: &[usize],
     reduce: &Reduce,
 ) -> Result<Outcome> {
-    let mut outcome = Outcome {
-        results: BTreeMap::new(),
-        updates: Vec::new(),
-    };
+    let mut outcome = Outcome::default();
     let available = |dataset: DatasetId, partition: usize| resources.store.contains(dataset.block(partition));
     let (mut rounds, mut rounds_max) = (0, None);
     loop {
@@ -79,10 +78,7 @@ pub fn run(
 
 /// Runs this process's part of a job once, to the end or until it is cancelled: there may be results missing.
 pub fn run_once(workers: &Workers, job: &Arc<Job>) -> Result<Outcome> {
-    let mut outcome = Outcome {
-        results: BTreeMap::new(),
-        updates: Vec::new(),
-    };
+    let mut outcome = Outcome::default();
     let (events, received) = channel();
     let ended = start(workers, job, events)?;
     for event in received {
@@ -97,6 +93,7 @@ pub fn run_once(workers: &Workers, job: &Arc<Job>) -> Result<Outcome> {
     // The workers drop their senders before they report the end; wait for it, so that the next dataflow finds them idle.
     let _ = ended.recv();
     workers.check()?;
+    outcome.tasks = job.tasks();
     match job.take_failure() {
         Some(error) => Err(error),
         None => Ok(outcome),

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Exchange;
@@ -266,7 +267,10 @@ impl Tasks {
 
     /// Runs a piece of a task; a panic or an error in it ends the job, a lost block leaves the round incomplete.
     fn guarded(&mut self, work: impl FnOnce(&mut Self) -> TaskResult<()>) {
-        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+        let begun = Instant::now();
+        let worked = catch_unwind(AssertUnwindSafe(|| work(self)));
+        self.job.was_busy(begun.elapsed());
+        match worked {
             Ok(Ok(()) | Err(TaskError::Cancelled)) => {}
             Ok(Err(TaskError::Failed(error))) => self.job.fail(error),
             Ok(Err(TaskError::Lost(_))) => self.job.lose(),
@@ -325,7 +329,7 @@ impl Tasks {
             };
             Ok((reduce(context, partition, Box::new(watched))?, complete.get()))
         })?;
-        self.job.resources.metrics.task();
+        self.job.task_ended();
         context.settle(|position| complete || position.place.role == Role::Action);
         self.send(Event::Result(partition, value, context.take_updates()));
         Ok(())
@@ -348,7 +352,7 @@ impl Tasks {
             Ok((running, false))
         })?;
         if ended {
-            self.job.resources.metrics.task();
+            self.job.task_ended();
             self.announce(running.partition);
             running.context.settle(|_| true);
             self.send(Event::Updates(running.context.take_updates()));

@@ -9,3 +9,4 @@ mod actions;
 mod blocks;
 mod iterations;
 mod name_node;
+mod speed;

@@ -46,6 +46,8 @@ fn written(folder: &Path) -> Vec<u8> {
     let round = LogEntry::Began {
         round: 0,
         work: Work::Compute {
+            costs: vec![3],
+            lanes: vec![0, 1],
             finished: vec![],
             held: vec![vec![]],
         },

@@ -187,7 +187,8 @@ impl Shared {
         while state.closed.is_none() {
             drop(state);
             let step = self.progress.load(Ordering::Relaxed).checked_sub(1);
-            self.report(&Report::Heartbeat { step });
+            let lane_micros = Some(self.lane_micros.load(Ordering::Relaxed)).filter(|micros| *micros > 0);
+            self.report(&Report::Heartbeat { step, lane_micros });
             state = lock(self);
             let deadline = Instant::now() + interval;
             while state.closed.is_none()

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::{Shared, lock};
 use crate::cluster::chaos::{Fault, Point};
@@ -58,6 +59,21 @@ impl Faults {
     /// Carries out the faults that are planned for a point.
     pub fn reach(&self, point: Point) {
         self.0.reach(point);
+    }
+
+    /// Notes how long a lane's step took; the name node is told with the next heartbeat.
+    pub fn lane_took(&self, time: Duration) {
+        let last = &self.0.lane_micros;
+        let micros = (time.as_micros() as u64).max(1);
+        let mean = |old: u64| {
+            if old == 0 {
+                micros
+            } else {
+                (old * 7 + micros).div_ceil(8)
+            }
+        };
+        // Of two workers that measure at the same time, either will do.
+        last.store(mean(last.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
 
     /// Notes that a step begins: the name node is told with the next heartbeat, and faults may be planned for it.

@@ -103,6 +103,7 @@ fn computed() -> Outcome {
         complete: true,
         results: Vec::new(),
         updates: Vec::new(),
+        tasks: (0, 0),
     }
 }
 
@@ -189,6 +190,7 @@ fn an_arrival_is_told_again_with_what_there_is_by_then() {
             dataset: DatasetId(0),
             rounds_max: 1,
             first_step: 0,
+            lanes: 1,
         },
         held: Held::new(),
         state: state(0),

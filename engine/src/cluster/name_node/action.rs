@@ -51,7 +51,7 @@ impl Action {
     }
 
     pub(super) fn is_iterate(&self) -> bool {
-        matches!(self.head.kind, ActionKind::Iterate { .. })
+        self.head.is_iterate()
     }
 
     fn wanted(&self) -> &[u64] {

@@ -60,6 +60,8 @@ impl NameNode {
             arrived: false,
             held: Vec::new(),
             state: LoopState::default(),
+            lane_micros: None,
+            task_micros: None,
         };
         self.members.insert(member, entry);
         self.welcome(connection, member, slot, process, false);

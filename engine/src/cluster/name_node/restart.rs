@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::slot::{Place, Slots};
-use super::{Action, Member, NameNode, Options, Round};
+use super::{Action, Member, Moves, NameNode, Options, Round};
 use crate::cluster::journal::{Collected, Head, LogEntry};
 use crate::cluster::protocol::{Answer, Generation, LoopState, MemberId, Peer, Work};
 
@@ -30,6 +30,8 @@ impl NameNode {
             answered: Vec::new(),
             finished_by: BTreeSet::new(),
             action: None,
+            lanes: Vec::new(),
+            moves: Moves::default(),
             round: None,
             loss: None,
             gathering: Some(now),
@@ -82,6 +84,8 @@ impl NameNode {
             arrived: false,
             held: Vec::new(),
             state: LoopState::default(),
+            lane_micros: None,
+            task_micros: None,
         };
         self.members = generation
             .members
@@ -108,6 +112,7 @@ impl NameNode {
             action.begin(&work);
             action.placed = matches!(work, Work::Loop { .. });
         }
+        self.lanes_placed(&work);
         self.round = Some(Round::new(number, work, self.now));
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::placing::BUSY_MICROS_MIN;
 use super::{Action, Effect, NameNode, Round, diverged};
 use crate::cluster::events::Happening;
 use crate::cluster::journal::{Collected, Head, LogEntry};
@@ -101,9 +102,11 @@ impl NameNode {
                     complete,
                     results,
                     updates,
+                    tasks,
                 },
                 Work::Compute { .. },
             ) => {
+                round.tasks.insert(member, tasks);
                 action.collect(Collected { results, updates });
                 complete
             }
@@ -240,6 +243,14 @@ impl NameNode {
         let whole = round.cut.is_none();
         if whole {
             self.strikes.clear();
+            let busy = |(tasks, micros): &(u64, u64)| *tasks > 0 && *micros >= BUSY_MICROS_MIN;
+            if round.tasks.values().all(busy) {
+                for (member, (tasks, micros)) in &round.tasks {
+                    if let Some(entry) = self.members.get_mut(member) {
+                        entry.task_micros = Some(micros / tasks);
+                    }
+                }
+            }
         }
         let survivors = || {
             round
@@ -315,8 +326,16 @@ impl NameNode {
             };
             self.send(member, Order::Answer { action: number, answer });
         }
-        for member in self.members.values_mut() {
+        let (looped, hosts) = (
+            matches!(self.answered.last(), Some(head) if head.is_iterate()),
+            &self.lanes,
+        );
+        for (id, member) in &mut self.members {
             (member.arrived, member.state) = (false, LoopState::default());
+            if looped && !hosts.contains(&Some(*id)) {
+                // It may have become quicker; only lanes would show it.
+                member.lane_micros = None;
+            }
         }
         self.finished_by = finished_by;
     }
@@ -435,7 +454,7 @@ impl NameNode {
     }
 
     fn begin(&mut self) {
-        let Some(action) = &mut self.action else { return };
+        let Some(action) = &self.action else { return };
         let ranks = self
             .generation
             .members
@@ -445,17 +464,29 @@ impl NameNode {
             ActionKind::Iterate { first_step, .. } if action.placed => {
                 let states: Vec<LoopState> = ranks.map(|member| member.state.clone()).collect();
                 let (version, source) = resume(&states, first_step);
+                let rank = |member: &Option<MemberId>| {
+                    let members = &self.generation.members;
+                    members
+                        .iter()
+                        .position(|peer| Some(peer.member) == *member)
+                        .unwrap_or(0) as u32
+                };
                 Work::Loop {
                     version,
                     source,
                     states,
+                    lanes: self.lanes.iter().map(rank).collect(),
                 }
             }
             _ => Work::Compute {
                 finished: action.results.keys().copied().collect(),
                 held: ranks.map(|member| member.held.clone()).collect(),
+                costs: self.costs(),
+                lanes: self.lanes_for(action),
             },
         };
+        self.lanes_placed(&work);
+        let Some(action) = &mut self.action else { return };
         let number = action.round_next;
         let recovery = action.recovery(&work);
         action.begin(&work);
@@ -499,6 +530,7 @@ impl Round {
             gave_up: false,
             forsaken: false,
             failed: BTreeMap::new(),
+            tasks: BTreeMap::new(),
         }
     }
 }

@@ -147,6 +147,86 @@ fn a_member_that_is_never_heard_of_is_lost_with_its_lease() {
     );
 }
 
+/// Lanes that a round was begun with, by rank.
+fn lanes(world: &World) -> Vec<u32> {
+    let work = world.log.iter().rev().find_map(|entry| match entry {
+        LogEntry::Began { work, .. } => Some(work.clone()),
+        _ => None,
+    });
+    match work {
+        Some(Work::Loop { lanes, .. }) => lanes,
+        other => panic!("no loop runs: {other:?}"),
+    }
+}
+
+#[test]
+fn lanes_stay_where_they_are_when_another_process_takes_a_place() {
+    let mut world = World::new(
+        options(3, 1),
+        vec![Step::Iterate {
+            steps: 500,
+            stateful: false,
+        }],
+    );
+    while !world.processes[0].versions.contains(&5) && world.finished.is_none() {
+        world.everybody_moves();
+    }
+    assert_eq!(lanes(&world), [0, 0, 1, 1, 2]);
+    let spare = world
+        .processes
+        .iter()
+        .position(|process| process.round.is_none())
+        .unwrap();
+    let killed = world.processes.iter().position(|process| process.slot == 1).unwrap();
+    world.kill(killed);
+    let is_in_loop = |world: &World| {
+        let round = world.processes[spare].round.as_ref();
+        round.is_some_and(|round| matches!(round.work, Work::Loop { .. }))
+    };
+    while !is_in_loop(&world) && world.finished.is_none() {
+        world.everybody_moves();
+    }
+    // By rank: the third process has come to the second place, and the spare is behind it.
+    assert_eq!(lanes(&world), [0, 0, 1, 2, 1]);
+}
+
+#[test]
+fn lanes_leave_a_process_that_takes_much_longer() {
+    let mut world = World::new(
+        options(2, 0),
+        vec![Step::Iterate {
+            steps: 5000,
+            stateful: false,
+        }],
+    );
+    while !world.processes[0].versions.contains(&5) && world.finished.is_none() {
+        world.everybody_moves();
+    }
+    assert_eq!(lanes(&world), [0, 0, 0, 1, 1]);
+    let beat = |world: &mut World, micros: [u64; 2]| {
+        world.now += Duration::from_millis(400);
+        for number in 0..2 {
+            let slot = world.processes[number].slot as usize;
+            let lane_micros = Some(micros[slot]);
+            world.say(
+                number,
+                vec![Report::Heartbeat {
+                    step: None,
+                    lane_micros,
+                }],
+            );
+        }
+        (0..10).for_each(|_| _ = world.everybody_moves());
+    };
+    (0..5).for_each(|_| beat(&mut world, [100, 130]));
+    assert_eq!(world.node.generation.number, 1, "that is not worth it");
+    beat(&mut world, [300, 100]);
+    assert_eq!(world.node.generation.number, 2);
+    assert_eq!(lanes(&world), [0, 1, 1, 1, 1]);
+    (0..5).for_each(|_| beat(&mut world, [300, 100]));
+    assert_eq!(world.node.generation.number, 2, "once is enough");
+}
+
 /// One thing that happens, of what can happen.
 fn happen(world: &mut World, (kind, which): (u8, u8)) {
     let which = usize::from(which);

@@ -12,6 +12,8 @@ use crate::id::DatasetId;
 
 /// Shards of the loops that keep state.
 pub(super) const SHARDS: u32 = 2;
+/// Lanes of loops.
+pub(super) const LANES: u32 = 5;
 /// Versions that a member keeps.
 const KEPT: u64 = 2;
 
@@ -122,6 +124,7 @@ impl Process {
                 dataset,
                 rounds_max: 2,
                 first_step: 0,
+                lanes: LANES,
             },
         };
         Report::Arrive {
@@ -150,6 +153,12 @@ impl Process {
     /// Goes on in the driver program: to its next action, or to its end.
     fn next(&mut self, program: &[Step]) -> Vec<Report> {
         if self.at < program.len() && self.fails_with.is_none() {
+            if self.versions.is_empty() && matches!(program[self.at], Step::Iterate { .. }) {
+                // What a loop begins with everybody has.
+                self.versions.insert(0);
+                self.shards
+                    .extend((0..SHARDS).map(|shard| (shard, BTreeSet::from([0]))));
+            }
             self.arrived = true;
             return vec![self.arrive(program)];
         }
@@ -310,6 +319,7 @@ impl Process {
                     .map(|(partition, result)| (*partition, result.clone()))
                     .collect(),
                 updates: round.updates,
+                tasks: (0, 0),
             },
             Work::Loop { .. } => Outcome::Looped {
                 finished: complete,

@@ -200,6 +200,7 @@ impl World {
             version,
             source,
             states,
+            ..
         } = work
         {
             let real: Vec<LoopState> = members
@@ -334,7 +335,7 @@ impl World {
             .collect()
     }
 
-    fn say(&mut self, number: usize, reports: Vec<Report>) {
+    pub(super) fn say(&mut self, number: usize, reports: Vec<Report>) {
         let connection = self.processes[number].connection;
         if let Some(wire) = connection.and_then(|connection| self.wires.get_mut(&connection)) {
             wire.reports.extend(reports);
@@ -413,7 +414,13 @@ impl World {
         self.now += time;
         for number in self.running() {
             if self.processes[number].member.is_some() {
-                self.say(number, vec![Report::Heartbeat { step: None }]);
+                self.say(
+                    number,
+                    vec![Report::Heartbeat {
+                        step: None,
+                        lane_micros: None,
+                    }],
+                );
             }
         }
     }
