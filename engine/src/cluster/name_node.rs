@@ -29,6 +29,7 @@ use super::protocol::{Answer, Generation, Held, LoopState, MemberId, Order, Outc
 use crate::error::EngineError;
 
 mod action;
+mod generation;
 mod placing;
 mod membership;
 mod restart;

@@ -1,4 +1,4 @@
-//! Actions, their rounds, and the generations in which these run.
+//! Actions and their rounds: who has come, what a round has brought, and when it is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,8 +7,7 @@ use super::placing::BUSY_MICROS_MIN;
 use super::{Action, Effect, NameNode, Round, diverged};
 use crate::cluster::events::Happening;
 use crate::cluster::journal::{Collected, Head, LogEntry};
-use crate::cluster::protocol::{ActionKind, Answer, Generation, Held, LoopState, MemberId, Order, Outcome, Work};
-use crate::cluster::resume::resume;
+use crate::cluster::protocol::{ActionKind, Answer, Held, LoopState, MemberId, Order, Outcome, Work};
 use crate::error::EngineError;
 
 impl NameNode {
@@ -339,184 +338,6 @@ impl NameNode {
         }
         self.finished_by = finished_by;
     }
-
-    fn all_arrived(&self) -> Vec<MemberId> {
-        let arrived = self.members.values().filter(|member| member.arrived);
-        arrived.map(|member| member.peer.member).collect()
-    }
-
-    /// The members of the next generation, by slot: those of the last that live, and of those that wait as many as
-    /// there are places.
-    fn chosen(&self) -> Vec<MemberId> {
-        let slot = |member: &MemberId| self.members.get(member).map(|member| member.peer.slot);
-        let mut chosen: Vec<MemberId> = self.active().collect();
-        let mut waiting = self.all_arrived();
-        waiting.retain(|member| !self.is_active(*member));
-        waiting.sort_by_key(slot);
-        chosen.extend(waiting);
-        chosen.truncate(self.options.processes as usize);
-        chosen.sort_by_key(slot);
-        chosen
-    }
-
-    fn begin_if_ready(&mut self) {
-        let Some(action) = &self.action else { return };
-        if self.finishing {
-            let answer = others_ended(&action.head);
-            return self.answer(answer, BTreeSet::new());
-        }
-        let chosen = self.chosen();
-        let here = |member: &MemberId| self.members.get(member).is_some_and(|member| member.arrived);
-        if chosen.is_empty() || !chosen.iter().all(here) || self.waits_for_more(chosen.len()) {
-            return;
-        }
-        if self.lacks_state(&chosen) {
-            // A process that is started again runs the program from its start, and so has the state that the loop began
-            // with.
-            if !self.somebody_comes() {
-                self.answer(state_lost(), BTreeSet::new());
-            }
-            return;
-        }
-        self.change_generation(&chosen);
-        self.begin();
-    }
-
-    /// Whether the loop that is to begin cannot be gone on from what these members have.
-    fn lacks_state(&self, chosen: &[MemberId]) -> bool {
-        let Some(Action { head, .. }) = &self.action else {
-            return false;
-        };
-        let ActionKind::Iterate { first_step, .. } = head.kind else {
-            return false;
-        };
-        let states = chosen
-            .iter()
-            .filter_map(|member| Some(self.members.get(member)?.state.clone()));
-        resume(&states.collect::<Vec<_>>(), first_step).1.is_none()
-    }
-
-    /// Whether it is too early to go on with so few.
-    fn waits_for_more(&self, here: usize) -> bool {
-        let patient = self.patience_ends().any(|end| end > self.now);
-        here < self.options.processes as usize && self.somebody_comes() && patient
-    }
-
-    /// Whether another process may still come to this action.
-    fn somebody_comes(&self) -> bool {
-        self.slots.somebody_comes() || self.members.values().any(|member| !member.arrived)
-    }
-
-    /// When waiting for more members ends.
-    pub(super) fn patience_ends(&self) -> impl Iterator<Item = Duration> + use<> {
-        let nobody_active = self.active().next().is_none();
-        let gathering = nobody_active.then(|| self.gathering.unwrap_or_default() + self.options.start_patience);
-        let grace = self
-            .loss
-            .as_ref()
-            .filter(|_| !nobody_active)
-            .map(|loss| loss.at + self.options.grace);
-        [gathering, grace].into_iter().flatten()
-    }
-
-    fn change_generation(&mut self, chosen: &[MemberId]) {
-        let last: Vec<MemberId> = self.generation.members.iter().map(|peer| peer.member).collect();
-        if last == chosen && self.broken.is_none() {
-            return;
-        }
-        let peers = chosen
-            .iter()
-            .filter_map(|member| Some(self.members.get(member)?.peer.clone()));
-        let members: Vec<_> = peers.collect();
-        let slots = members.iter().map(|peer| peer.slot).collect();
-        self.generation = Generation {
-            number: self.generation.number + 1,
-            members,
-        };
-        if let Some(action) = &mut self.action {
-            action.placed = false;
-        }
-        self.log(LogEntry::Generation(self.generation.clone()));
-        let broken = self.broken.take();
-        let cause = match &self.loss {
-            Some(loss) => loss.cause.clone(),
-            None => broken.unwrap_or_else(|| "other members are there".to_owned()),
-        };
-        let (number, processes) = (self.generation.number, self.options.processes);
-        self.note(Happening::Generation {
-            number,
-            slots,
-            processes,
-            cause,
-            micros: self.micros_since_loss(),
-        });
-        self.gathering = None;
-    }
-
-    fn begin(&mut self) {
-        let Some(action) = &self.action else { return };
-        let ranks = self
-            .generation
-            .members
-            .iter()
-            .filter_map(|peer| self.members.get(&peer.member));
-        let work = match action.head.kind {
-            ActionKind::Iterate { first_step, .. } if action.placed => {
-                let states: Vec<LoopState> = ranks.map(|member| member.state.clone()).collect();
-                let (version, source) = resume(&states, first_step);
-                let rank = |member: &Option<MemberId>| {
-                    let members = &self.generation.members;
-                    members
-                        .iter()
-                        .position(|peer| Some(peer.member) == *member)
-                        .unwrap_or(0) as u32
-                };
-                Work::Loop {
-                    version,
-                    source,
-                    states,
-                    lanes: self.lanes.iter().map(rank).collect(),
-                }
-            }
-            _ => Work::Compute {
-                finished: action.results.keys().copied().collect(),
-                held: ranks.map(|member| member.held.clone()).collect(),
-                costs: self.costs(),
-                lanes: self.lanes_for(action),
-            },
-        };
-        self.lanes_placed(&work);
-        let Some(action) = &mut self.action else { return };
-        let number = action.round_next;
-        let recovery = action.recovery(&work);
-        action.begin(&work);
-        let round = Round::new(number, work, self.now);
-        self.log(LogEntry::Began {
-            round: number,
-            work: round.work.clone(),
-        });
-        for member in self.active().collect::<Vec<_>>() {
-            let order = self.begin_order(&round);
-            self.send(member, order);
-        }
-        if let Some(recovery) = recovery {
-            let micros = self.micros_since_loss();
-            self.note(recovery.since(micros));
-        }
-        if !matches!((&self.action, &round.work), (Some(action), Work::Compute { .. }) if action.is_iterate()) {
-            self.loss = None;
-        }
-        self.round = Some(round);
-    }
-
-    fn begin_order(&self, round: &Round) -> Order {
-        Order::Begin {
-            generation: self.generation.clone(),
-            action: self.action_number(),
-            round: round.number,
-            work: round.work.clone(),
-        }
-    }
 }
 
 impl Round {
@@ -533,23 +354,4 @@ impl Round {
             tasks: BTreeMap::new(),
         }
     }
-}
-
-/// The answer to a loop of which all processes that kept some optimizer state are gone.
-fn state_lost() -> Answer {
-    Answer::Failed(EngineError::invalid(
-        "optimizer state was lost with all the processes that kept it, and none may be started again",
-        "keep two copies of it (`--parameter-copies 2`) and allow more `--restarts`, or start again: a training with \
-         checkpoints goes on from the last one",
-    ))
-}
-
-/// The answer to an action that only some of the driver programs come to.
-fn others_ended(head: &Head) -> Answer {
-    let what = format!(
-        "the driver programs diverged: one process has ended its program, another is at action {}, {}",
-        head.action, head.site
-    );
-    let remedy = "every process must call the same actions: look for an action behind a condition that differs";
-    Answer::Failed(EngineError::invalid(what, remedy))
 }

@@ -1,0 +1,93 @@
+//! What a process keeps of the steps of an iteration, and what it tells one that comes late.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{diverged, unreadable};
+use crate::error::Result;
+use crate::iteration::StepReport;
+use crate::parameters::Parameters;
+
+/// What a process that comes after an iteration needs to know of it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Iterated {
+    parameters: Vec<f32>,
+    /// Optimizer state, slot after slot.
+    state: Vec<f32>,
+    pub(super) reports: Vec<StepReport>,
+}
+
+impl Iterated {
+    pub(super) fn install(&self, parameters: &Parameters, version: u64) -> Result<()> {
+        let (length, slots) = (parameters.len(), parameters.slots());
+        if self.parameters.len() != length || self.state.len() != length * slots {
+            return Err(diverged());
+        }
+        let mut whole = parameters.install(version)?;
+        whole.after().copy_from_slice(&self.parameters);
+        whole.finish();
+        for (slot, state) in self.state.chunks_exact(length).enumerate() {
+            parameters.install_state(version, slot, 0, state)?;
+        }
+        Ok(())
+    }
+}
+
+/// The steps that were applied, and how many of them the driver program has seen.
+pub(super) struct History {
+    first_step: u64,
+    pub(super) reports: Vec<StepReport>,
+    shown: usize,
+    /// Whether a step is shown only when the one behind it is applied. Then whoever keeps the state of its version has
+    /// it, so that it is never taken again, whichever process dies.
+    delays: bool,
+}
+
+impl History {
+    pub(super) fn new(first_step: u64, delays: bool) -> Self {
+        Self {
+            first_step,
+            reports: Vec::new(),
+            shown: 0,
+            delays,
+        }
+    }
+
+    /// A step is applied here. It counts once: one that was taken again has the same report.
+    pub(super) fn note(&mut self, report: &StepReport, observe: &mut dyn FnMut(&StepReport)) {
+        if report.step == self.first_step + self.reports.len() as u64 {
+            self.reports.push(*report);
+            self.show(self.reports.len() - usize::from(self.delays), observe);
+        }
+    }
+
+    /// The iteration is over: nothing is taken again.
+    pub(super) fn show_all(&mut self, observe: &mut dyn FnMut(&StepReport)) {
+        self.show(self.reports.len(), observe);
+    }
+
+    fn show(&mut self, count: usize, observe: &mut dyn FnMut(&StepReport)) {
+        while self.shown < count {
+            observe(&self.reports[self.shown]);
+            self.shown += 1;
+        }
+    }
+
+    /// Forgets steps that will be taken again.
+    pub(super) fn rewind(&mut self, version: u64) {
+        let kept = version.saturating_sub(self.first_step) as usize;
+        self.reports.truncate(kept.max(self.shown));
+    }
+
+    pub(super) fn result(&self, parameters: &Parameters) -> Result<Bytes> {
+        let latest = parameters.latest();
+        let slots = (0..parameters.slots()).filter_map(|slot| latest.state(slot));
+        let result = Iterated {
+            parameters: latest.to_vec(),
+            state: slots.flatten().copied().collect(),
+            reports: self.reports.clone(),
+        };
+        let bytes = postcard::to_stdvec(&result).map_err(|error| unreadable::<Iterated>(&error))?;
+        Ok(bytes.into())
+    }
+}

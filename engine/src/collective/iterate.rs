@@ -1,0 +1,252 @@
+//! An iteration that all processes run together: rounds that bring the data of lanes to where they are hosted, and rounds
+//! of the loop.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use bytes::Bytes;
+
+use super::history::{History, Iterated};
+use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
+use crate::cluster::member::Member;
+use crate::cluster::protocol::{ActionKind, Answer, Generation, Held, LoopState, Outcome, Work};
+use crate::context::Context;
+use crate::dataflow::exchange::{Exchange, Makers, Setting};
+use crate::dataflow::iterate;
+use crate::dataflow::job::Reduce;
+use crate::dataflow::round::{self, Facts};
+use crate::error::Result;
+use crate::id::DatasetId;
+use crate::iteration::{Iteration, StepReport};
+use crate::lineage::Lineage;
+use crate::parameters::Parameters;
+
+/// An iteration as this process sees it.
+pub(crate) struct Loop<'a> {
+    pub(crate) iteration: Iteration,
+    pub(crate) parameters: Arc<Parameters>,
+    pub(crate) makers: Makers,
+    /// Reads a partition of the lanes' data.
+    pub(crate) read: Reduce,
+    /// Partitions of the lanes' data.
+    pub(crate) partitions: usize,
+    /// Keeps what was read; says which partitions are here.
+    pub(crate) load: &'a mut dyn FnMut(Results) -> Vec<u64>,
+    pub(crate) observe: &'a mut dyn FnMut(&StepReport),
+}
+
+/// Under this name a process tells which partitions of its lanes' data it has at hand.
+const LOADED: DatasetId = DatasetId(u64::MAX);
+
+/// Runs an iteration together with the other processes; all end with the same parameters and have seen every step.
+pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut looped: Loop<'_>) -> Result<()> {
+    let (iteration, parameters) = (looped.iteration.clone(), Arc::clone(&looped.parameters));
+    iteration.placement(1)?;
+    iteration.check(&parameters)?;
+    parameters.begin(iteration.first_step)?;
+    let all: Vec<usize> = (0..looped.partitions).collect();
+    let kind = ActionKind::Iterate {
+        dataset: lineage.target(),
+        rounds_max: rounds_max(lineage, &all),
+        first_step: iteration.first_step,
+        lanes: iteration.lanes as u32,
+    };
+    let state = Exchange::state(&parameters, &iteration);
+    let arrival = Arrival::new(context, member, lineage, kind, state);
+    let mut history = History::new(iteration.first_step, iteration.state_slots > 0);
+    loop {
+        match arrival.next()? {
+            Next::Round(generation, number, Work::Compute { held, costs, lanes, .. }) => {
+                let known = Known {
+                    held: &held,
+                    costs: &costs,
+                    lanes: &lanes,
+                };
+                let outcome = place(&arrival, &generation, number, &known, &all, &mut looped);
+                let loaded = (looped.load)(Results::new());
+                let mut held = self::held(lineage, context.store());
+                held.push((LOADED, loaded));
+                member.ended(arrival.key(&generation, number), outcome, held);
+            }
+            Next::Round(
+                generation,
+                number,
+                Work::Loop {
+                    version,
+                    source,
+                    states,
+                    lanes,
+                },
+            ) => {
+                let start = Start {
+                    version,
+                    source,
+                    states,
+                    lanes,
+                };
+                let outcome = run_loop(&arrival, &generation, number, &start, &mut looped, &mut history);
+                arrival.ended(&generation, number, outcome.unwrap_or_else(Outcome::Failed));
+            }
+            Next::Answer(Answer::Iterated { result: None }) => {
+                history.show_all(looped.observe);
+                return Ok(());
+            }
+            Next::Answer(Answer::Iterated { result: Some(result) }) => {
+                let result: Iterated = postcard::from_bytes(&result).map_err(|error| unreadable::<Iterated>(&error))?;
+                result.install(&parameters, iteration.last_step())?;
+                result
+                    .reports
+                    .iter()
+                    .for_each(|report| history.note(report, looped.observe));
+                history.show_all(looped.observe);
+                return Ok(());
+            }
+            Next::Answer(Answer::Failed(error)) => {
+                history.show_all(looped.observe);
+                return Err(error);
+            }
+            Next::Answer(Answer::Computed { .. }) => return Err(diverged()),
+        }
+    }
+}
+
+/// What the name node says of a round that places lanes.
+struct Known<'a> {
+    held: &'a [Held],
+    costs: &'a [u64],
+    lanes: &'a [u32],
+}
+
+/// Brings the data of lanes to the processes that host them.
+fn place(
+    arrival: &Arrival<'_>,
+    generation: &Generation,
+    number: u32,
+    known: &Known<'_>,
+    all: &[usize],
+    looped: &mut Loop<'_>,
+) -> Outcome {
+    let (held, lanes) = (known.held, known.lanes);
+    if lanes.len() != looped.iteration.lanes || lanes.iter().any(|rank| *rank as usize >= held.len()) {
+        return unexpected();
+    }
+    let host = |partition: usize| Some(lanes[partition % lanes.len()] as usize);
+    let is_loaded = |partition: usize| {
+        let loaded = host(partition).and_then(|rank| held[rank].iter().find(|(dataset, _)| *dataset == LOADED));
+        loaded.is_some_and(|(_, partitions)| partitions.binary_search(&(partition as u64)).is_ok())
+    };
+    let missing: Vec<usize> = all.iter().copied().filter(|partition| !is_loaded(*partition)).collect();
+    let facts = Facts {
+        lineage: arrival.lineage,
+        wanted: &missing,
+        finished: &[],
+        held,
+        generation,
+        costs: known.costs,
+        pins: &host,
+    };
+    let id = arrival.member.id();
+    let own = generation.members.iter().position(|peer| Some(peer.member) == id);
+    let read = Arc::clone(&looped.read);
+    arrival.round(generation, number, &facts, &read, &mut |results| {
+        let loaded = (looped.load)(results);
+        let mine = all.iter().filter(|partition| host(**partition) == own);
+        let complete = mine
+            .copied()
+            .all(|partition| loaded.binary_search(&(partition as u64)).is_ok());
+        Ok((complete, Vec::new()))
+    })
+}
+
+/// From what a round of a loop goes on.
+struct Start {
+    version: u64,
+    source: Option<u32>,
+    states: Vec<LoopState>,
+    lanes: Vec<u32>,
+}
+
+fn run_loop(
+    arrival: &Arrival<'_>,
+    generation: &Generation,
+    number: u32,
+    start: &Start,
+    looped: &mut Loop<'_>,
+    history: &mut History,
+) -> Result<Outcome> {
+    let (iteration, parameters) = (&looped.iteration, &looped.parameters);
+    let placement = round::placement(generation, &start.lanes, iteration.shards)
+        .filter(|placement| placement.lanes.len() == iteration.lanes)
+        .ok_or_else(diverged)?;
+    let state = |finished: bool, result: Option<Bytes>| Outcome::Looped {
+        finished,
+        state: Exchange::state(parameters, iteration),
+        result,
+    };
+    let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
+        return Ok(state(false, None));
+    };
+    let has = parameters.versions().contains(&start.version);
+    let lacks = |state: &LoopState| !state.versions.contains(&start.version);
+    if start.states.get(round.rank).is_none_or(lacks) == has {
+        // The name node is mistaken; what is reported now is so.
+        return Ok(state(false, None));
+    }
+    let (reports, received) = channel();
+    let team = round::team(&round, generation);
+    let copies = match arrival.context.config().parameter_copies {
+        1 => Vec::new(),
+        _ => round::copies(generation, &team, &placement),
+    };
+    let exchange = Arc::new(Exchange::new(
+        iteration.clone(),
+        placement,
+        team,
+        Arc::clone(parameters),
+        looped.makers.clone(),
+        Setting {
+            copies,
+            faults: Some(arrival.member.faults()),
+        },
+        reports,
+    ));
+    if has {
+        parameters.rewind(start.version)?;
+        history.rewind(start.version);
+    }
+    let is_source = start.source == Some(round.rank as u32);
+    if round.begin(Arc::clone(&exchange) as Arc<_>) {
+        exchange.share();
+        if is_source {
+            let lacking = start.states.iter().enumerate().filter(|(_, state)| lacks(state));
+            lacking.for_each(|(rank, _)| exchange.give(rank, start.version, &history.reports));
+        }
+        let mut ready = exchange.wait_for_parameters(start.version, &start.states);
+        if ready {
+            exchange.give_states(start.version, &start.states);
+            ready = exchange.wait_for_states(start.version, &start.states);
+        }
+        if ready {
+            exchange.begin();
+            let observe = &mut *looped.observe;
+            let mut seen = |report: &StepReport| history.note(report, observe);
+            iterate::run_loop(arrival.context.workers(), &exchange, &received, &mut seen)?;
+        }
+    }
+    // Also where the loop was stopped before it began. Then the reports of the steps before a version that was given may
+    // wait here, and nobody gives that version again.
+    let mut late: Vec<StepReport> = received.try_iter().flatten().collect();
+    late.extend(exchange.seal());
+    late.retain(|report| report.step < parameters.version());
+    late.iter().for_each(|report| history.note(report, looped.observe));
+    let state_is_whole = Exchange::state(parameters, iteration)
+        .shards
+        .iter()
+        .all(|(_, versions)| versions.contains(&iteration.last_step()));
+    let finished = exchange.is_finished() && state_is_whole;
+    let result = match finished && round.rank == 0 {
+        true => Some(history.result(parameters)?),
+        false => None,
+    };
+    Ok(state(finished, result))
+}

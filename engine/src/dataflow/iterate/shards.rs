@@ -1,0 +1,313 @@
+//! The shards of one worker: when all updates of a step are here they are summed and applied, and what other processes
+//! own is pushed to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Exchange as ByWorker;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::scope::Scope;
+
+use super::parts::{Parts, Updates, push_to};
+use super::{Closing, Contribution, Finished};
+use crate::dataflow::exchange::Exchange;
+use crate::error::EngineError;
+use crate::iteration::{ShardUpdate, StepReport};
+use crate::parameters::RangeGuard;
+use crate::tree;
+
+/// The shards of one worker, and the other processes that it sends to.
+pub(super) struct Owned {
+    exchange: Arc<Exchange>,
+    shards: Vec<OwnedShard>,
+    /// Shards of other processes whose state is kept here as well.
+    copies: Vec<OwnedShard>,
+    /// Positions among the other owners, of those that this worker sends to.
+    sends_to: Vec<usize>,
+    /// What has come from this process's lanes, by step.
+    waiting: BTreeMap<u64, Updates>,
+    /// The next step to push to other processes.
+    push: u64,
+    /// The next step to apply.
+    step: u64,
+    /// The next version that others are to be told of, if this worker is to tell them.
+    attend: Option<u64>,
+    scratch: Vec<f32>,
+}
+
+struct OwnedShard {
+    index: usize,
+    /// Where its part begins in what other processes send.
+    offset: usize,
+    update: Box<dyn ShardUpdate>,
+    sum: Vec<f32>,
+}
+
+impl Owned {
+    pub(super) fn new(exchange: &Arc<Exchange>, worker: usize) -> Self {
+        let mut shards = Vec::new();
+        let mut offset = 0;
+        for (index, range) in &exchange.own {
+            if exchange.placement.shards[*index] == exchange.team.global(worker)
+                && let Some(update) = exchange.guarded("shard", *index, || (exchange.makers.shard)(*index))
+            {
+                let sum = if exchange.iteration.lanes > 1 {
+                    vec![0.0; range.len()]
+                } else {
+                    Vec::new()
+                };
+                shards.push(OwnedShard {
+                    index: *index,
+                    offset,
+                    update,
+                    sum,
+                });
+            }
+            offset += range.len();
+        }
+        let mut copies = Vec::new();
+        for index in exchange.copied(worker) {
+            if let Some(update) = exchange.guarded("shard", index, || (exchange.makers.shard)(index)) {
+                copies.push(OwnedShard {
+                    index,
+                    offset: 0,
+                    update,
+                    sum: Vec::new(),
+                });
+            }
+        }
+        let owners = exchange.owners.iter().enumerate();
+        let step = exchange.parameters.version();
+        Self {
+            exchange: Arc::clone(exchange),
+            shards,
+            copies,
+            sends_to: owners
+                .filter(|(_, owner)| owner.courier == worker)
+                .map(|(position, _)| position)
+                .collect(),
+            waiting: BTreeMap::new(),
+            push: step,
+            step,
+            attend: (worker == 0 && exchange.attends()).then_some(step),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Whether this worker has nothing left to do.
+    fn done(&self) -> bool {
+        self.exchange.ended() || self.exchange.is_finished()
+    }
+
+    /// Tells others that this process has come to the newest version, if they wait for that.
+    fn attend(&mut self) {
+        let version = self.exchange.parameters.version();
+        if self.attend.is_some_and(|next| next <= version) {
+            self.exchange.attend(version);
+            self.attend = Some(version + 1);
+        }
+    }
+
+    fn receive(&mut self, contribution: Contribution) {
+        let Contribution {
+            step,
+            lane,
+            tallies,
+            update,
+            ..
+        } = contribution;
+        let (length, lanes) = (self.exchange.parameters.len(), self.exchange.iteration.lanes);
+        if update.len() != length || lane as usize >= lanes {
+            return self.exchange.fail(EngineError::invalid(
+                format!(
+                    "lane {lane} of {lanes} pushed an update of {} values to {length} parameters",
+                    update.len()
+                ),
+                "this is a bug of the exchange; report it",
+            ));
+        }
+        // A second copy of an update changes nothing.
+        self.waiting
+            .entry(step)
+            .or_default()
+            .entry(lane as usize)
+            .or_insert((tallies, update));
+    }
+
+    /// This process's updates of a step, once all are here.
+    fn local(&self, step: u64) -> Option<&Updates> {
+        static NONE: Updates = Updates::new();
+        if self.exchange.lanes.is_empty() {
+            return Some(&NONE);
+        }
+        self.waiting
+            .get(&step)
+            .filter(|updates| updates.len() == self.exchange.lanes.len())
+    }
+
+    /// Pushes what is complete to the processes that this worker sends to.
+    fn push(&mut self) {
+        while !self.sends_to.is_empty()
+            && self.push < self.exchange.iteration.last_step()
+            && !self.exchange.lanes.is_empty()
+            && self.local(self.push).is_some()
+        {
+            let mut scratch = std::mem::take(&mut self.scratch);
+            if let Some(updates) = self.local(self.push) {
+                for owner in &self.sends_to {
+                    push_to(&self.exchange, *owner, self.push, updates, &mut scratch);
+                }
+            }
+            self.scratch = scratch;
+            if self.shards.is_empty() {
+                self.waiting.remove(&self.push);
+            }
+            self.push += 1;
+        }
+    }
+
+    /// Applies the next step if all its updates are here. Returns it.
+    fn apply(&mut self) -> Option<u64> {
+        let exchange = Arc::clone(&self.exchange);
+        let step = self.step;
+        if self.shards.is_empty() || exchange.parameters.version() != step || exchange.is_finished() {
+            return None;
+        }
+        self.local(step)?;
+        let remote = exchange.remote(step)?;
+        let local = self.waiting.remove(&step).unwrap_or_default();
+        let parts = Parts { local, remote };
+        let lanes = exchange.iteration.lanes;
+        let tallies = parts.tallies(0..lanes)?;
+        let report = StepReport { step, tallies };
+        let mut written = Vec::new();
+        for shard in &mut self.shards {
+            written.push(shard.apply(&exchange, &report, &parts)?);
+        }
+        // Lanes go on when the version is complete: by then they are to have their vectors back.
+        drop(parts);
+        if self.shards.last().is_some_and(|shard| exchange.reports(shard.index)) {
+            exchange.report(report);
+        }
+        self.step += 1;
+        let mut complete = false;
+        for range in written {
+            complete |= range.finish_with_state();
+        }
+        self.completed(step, complete);
+        Some(step)
+    }
+
+    fn completed(&self, step: u64, complete: bool) {
+        if complete {
+            self.exchange.release(step);
+            self.exchange.completed(step);
+        }
+    }
+
+    /// Applies the next step to the shards whose state this process keeps as well. Returns it if that completes it.
+    fn apply_copies(&mut self) -> Option<u64> {
+        let exchange = Arc::clone(&self.exchange);
+        let step = exchange.parameters.version();
+        let mut complete = false;
+        for copy in &mut self.copies {
+            let Some((tallies, sum)) = exchange.take_sum(step, copy.index) else {
+                continue;
+            };
+            let report = StepReport { step, tallies };
+            let range = exchange.iteration.shard_range(copy.index, exchange.parameters.len());
+            let update = &mut copy.update;
+            complete |= exchange.guarded("shard", copy.index, || {
+                let mut claimed = exchange.parameters.claim(step + 1, range)?;
+                update.apply(&report, &sum, &mut claimed.values())?;
+                if exchange.reports(copy.index) {
+                    exchange.report(report);
+                }
+                Ok(claimed.finish_with_state())
+            })?;
+            exchange.give_back(sum);
+        }
+        self.completed(step, complete);
+        complete.then_some(step)
+    }
+}
+
+impl OwnedShard {
+    /// Writes the shard's part of the version that the step makes, for the caller to finish.
+    pub(super) fn apply<'a>(
+        &mut self,
+        exchange: &'a Exchange,
+        report: &StepReport,
+        parts: &Parts,
+    ) -> Option<RangeGuard<'a>> {
+        let range = exchange.own.get(&self.index)?.clone();
+        let parts = parts.of(&range, self.offset);
+        let sum = match &parts[..] {
+            [only] => only.values,
+            parts => {
+                tree::sum(parts, 0..exchange.iteration.lanes, &mut self.sum);
+                &self.sum[..]
+            }
+        };
+        let update = &mut self.update;
+        exchange.guarded("shard", self.index, || {
+            let mut claimed = exchange.parameters.claim(report.step + 1, range)?;
+            update.apply(report, sum, &mut claimed.values())?;
+            exchange.publish(report, self.index, sum, claimed.after());
+            Ok(claimed)
+        })
+    }
+}
+
+pub(super) fn apply<'scope>(
+    scope: Scope<'scope, u64>,
+    contributions: Stream<'scope, u64, Vec<Contribution>>,
+    mut owned: Owned,
+    closing: Option<Arc<Closing>>,
+) -> Stream<'scope, u64, Vec<Finished>> {
+    let mut builder = OperatorBuilder::new("iterate: apply".to_owned(), scope);
+    owned.exchange.enlist(scope, &builder.operator_info().address);
+    let mut input = builder.new_input(
+        contributions,
+        ByWorker::new(|contribution: &Contribution| contribution.worker),
+    );
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Finished>>>::from(output);
+    builder.build(move |capabilities| {
+        // Held to the end: what lets the loop go on may come from another process.
+        let mut capability: Option<Capability<u64>> = capabilities.into_iter().next();
+        let mut closing = closing;
+        move |_| {
+            input.for_each(|_, contributions| {
+                contributions
+                    .drain(..)
+                    .for_each(|contribution| owned.receive(contribution));
+            });
+            owned.push();
+            owned.attend();
+            while let (false, Some(capability)) = (owned.exchange.ended(), &mut capability)
+                && let Some(step) = owned.apply().or_else(|| owned.apply_copies())
+            {
+                capability.downgrade(&step);
+                let workers = owned.exchange.team.workers(owned.exchange.team.rank);
+                let hosts = owned.exchange.placement.hosts().filter(|host| workers.contains(host));
+                let finished = hosts.map(|host| Finished {
+                    worker: (host - workers.start) as u64,
+                    step,
+                });
+                output.activate().session(&*capability).give_iterator(finished);
+                owned.attend();
+            }
+            if owned.done() {
+                capability = None;
+                drop(closing.take());
+                owned.waiting.clear();
+            }
+        }
+    });
+    stream
+}
