@@ -6,6 +6,9 @@ use crate::cluster::protocol::MemberId;
 
 /// The first delay of a restart that is not immediate.
 const DELAY_MIN: Duration = Duration::from_millis(100);
+/// The delay where another process stands by: it takes the place at once, and is not to share its cores just then with
+/// one that starts.
+const DELAY_BEHIND_SPARE: Duration = Duration::from_millis(500);
 /// The longest delay, and how long a process must live for its slot to start afresh.
 const DELAY_MAX: Duration = Duration::from_secs(10);
 
@@ -82,8 +85,8 @@ impl Slots {
         }
     }
 
-    /// Its process is gone. Another is started, now or later, if the budget allows it.
-    pub(super) fn vacate(&mut self, slot: u32, now: Duration) {
+    /// Its process is gone. Another is started, now or later, if the budget allows it; `spare` says whether one stands by.
+    pub(super) fn vacate(&mut self, slot: u32, now: Duration, spare: bool) {
         let budget = self.restarts_left;
         let Some(slot) = self.get_mut(slot) else { return };
         if now.saturating_sub(slot.since) >= DELAY_MAX {
@@ -95,6 +98,9 @@ impl Slots {
         };
         if slot.error.is_some() {
             delay = delay.max(DELAY_MIN);
+        }
+        if spare {
+            delay = delay.max(DELAY_BEHIND_SPARE);
         }
         slot.short_lives = slot.short_lives.saturating_add(1);
         slot.place = if budget > 0 {
