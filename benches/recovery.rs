@@ -221,13 +221,34 @@ impl Cluster {
         slots.unwrap_or_default()
     }
 
+    /// Whether all who live have come to the loop: the members of the generation, and as many behind them as stand by.
+    fn all_are_there(&self) -> bool {
+        let lost: Vec<&Value> = self
+            .events
+            .iter()
+            .filter(|event| event["event"] == "lost")
+            .map(|event| &event["member"])
+            .collect();
+        let waits = |event: &&Value| event["event"] == "stands_by" && !lost.contains(&&event["member"]);
+        let taken = |event: &Value| {
+            let joined = self
+                .events
+                .iter()
+                .rfind(|joined| joined["event"] == "joined" && joined["slot"] == event["slot"]);
+            joined.is_some_and(|joined| joined["member"] == event["member"])
+                && self.members().contains(&event["slot"].as_u64().unwrap_or(u64::MAX))
+        };
+        let standing = self.events.iter().filter(waits).filter(|event| !taken(event)).count();
+        self.members().len() == self.processes && standing >= self.spares
+    }
+
     /// Kills one process of the generation, chosen by a number, when all have trained for a while, and waits until all
     /// are back.
     fn kill(&mut self, number: u64) -> Result<Killed, Failure> {
-        while self.joined() < self.processes + self.spares {
-            self.wait(|event| event["event"] == "joined")?;
+        while !self.all_are_there() {
+            self.wait(|_| true)?;
         }
-        // Long enough for a spare to come to the action too, and at no particular moment of a step.
+        // At no particular moment of a step.
         std::thread::sleep(Duration::from_micros(1_000_000 + mix(number) % 100_000));
         while let Ok(line) = self.lines.try_recv() {
             self.take(&line);

@@ -45,6 +45,15 @@ pub enum Happening {
         /// Whether it was known before the name node was started again.
         known: bool,
     },
+    /// A process has come to where the others are and waits to take a place: a spare or a replacement.
+    StandsBy {
+        /// Who.
+        member: MemberId,
+        /// Its place.
+        slot: u32,
+        /// Number of the action.
+        action: u64,
+    },
     /// A process was turned away.
     Dismissed {
         /// Why.

@@ -110,7 +110,8 @@ pub struct Exchange {
 /// Reports on their way to the driver, some at a time: waking it takes a core from a worker.
 struct Reports {
     waiting: Vec<StepReport>,
-    sent: Instant,
+    /// When some were sent last; the first ones do not wait.
+    sent: Option<Instant>,
     driver: Option<Sender<Vec<StepReport>>>,
 }
 
@@ -203,7 +204,7 @@ impl Exchange {
             changed: Condvar::new(),
             reports: Mutex::new(Reports {
                 waiting: Vec::new(),
-                sent: Instant::now(),
+                sent: None,
                 driver: Some(reports),
             }),
         }
@@ -297,7 +298,7 @@ impl Exchange {
     pub fn report(&self, report: StepReport) {
         let mut reports = lock(&self.reports);
         reports.waiting.push(report);
-        if reports.sent.elapsed() >= REPORT_DELAY {
+        if reports.sent.is_none_or(|sent| sent.elapsed() >= REPORT_DELAY) {
             reports.send();
         }
     }
@@ -348,7 +349,7 @@ impl Exchange {
 
 impl Reports {
     fn send(&mut self) {
-        self.sent = Instant::now();
+        self.sent = Some(Instant::now());
         if let (Some(driver), false) = (&self.driver, self.waiting.is_empty()) {
             // The driver may have given up; then nobody wants the reports.
             let _ = driver.send(std::mem::take(&mut self.waiting));

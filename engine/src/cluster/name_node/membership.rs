@@ -164,7 +164,10 @@ impl NameNode {
 
     fn vacate(&mut self, slot: u32) {
         if !self.finishing {
-            let spare = self.members.values().any(|member| member.arrived && !self.is_active(member.peer.member));
+            let spare = self
+                .members
+                .values()
+                .any(|member| member.arrived && !self.is_active(member.peer.member));
             self.slots.vacate(slot, self.now, spare);
         } else if let Some(slot) = self.slots.get_mut(slot) {
             slot.place = Place::Empty;

@@ -26,6 +26,11 @@ impl NameNode {
         }
         if let Some(entry) = self.members.get_mut(&member) {
             (entry.arrived, entry.held, entry.state) = (true, held, state);
+            let slot = entry.peer.slot;
+            if self.round.is_some() && !self.is_active(member) {
+                let action = number;
+                self.note(Happening::StandsBy { member, slot, action });
+            }
         }
         match &self.action {
             None => {

@@ -90,13 +90,7 @@ impl Receive for Exchange {
                 self.take_attendance(rank, header.words[0]);
                 Ok(())
             }
-            Kind::Report => {
-                self.report(StepReport {
-                    step: header.words[0],
-                    tallies: Tallies(header.tallies),
-                });
-                Ok(())
-            }
+            Kind::Report => self.take_reports(body),
             _ => Ok(()),
         }
     }

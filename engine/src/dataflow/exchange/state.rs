@@ -8,8 +8,24 @@ use crate::cluster::link::Body;
 use crate::cluster::protocol::LoopState;
 use crate::cluster::wire::{Header, Kind, WireError};
 use crate::error::EngineError;
-use crate::iteration::{Iteration, StepReport};
+use crate::iteration::{Iteration, StepReport, Tallies};
 use crate::parameters::Parameters;
+
+/// Reports of steps in one frame: a loop that has run for long has many.
+const REPORTS_PER_FRAME: usize = 1 << 16;
+
+/// The numbers that a report consists of.
+const NUMBERS: usize = 5;
+
+fn numbers_of(report: &StepReport) -> [u64; NUMBERS] {
+    let [first, second, third, fourth] = report.tallies.0.map(f64::to_bits);
+    [report.step, first, second, third, fourth]
+}
+
+fn report_of([step, tallies @ ..]: [u64; NUMBERS]) -> StepReport {
+    let tallies = Tallies(tallies.map(f64::from_bits));
+    StepReport { step, tallies }
+}
 
 impl Exchange {
     /// What is known of the state of each shard in this process.
@@ -105,10 +121,10 @@ impl Exchange {
             self.parameters.read(version).map(|values| values.to_vec())
         };
         let Ok(values) = values else { return };
-        for report in reports {
-            let mut header = Header::new(Kind::Report, [report.step, 0, 0, 0, 0, 0]);
-            header.tallies = report.tallies.0;
-            self.team.send(rank, header, &[]);
+        for some in reports.chunks(REPORTS_PER_FRAME) {
+            let numbers: Vec<u64> = some.iter().flat_map(numbers_of).collect();
+            let header = Header::new(Kind::Report, [0; 6]);
+            self.team.send(rank, header, &[bytemuck::cast_slice(&numbers)]);
         }
         let header = Header::new(Kind::State, [version, 0, 0, 0, 0, 0]);
         self.team.send(rank, header, &[bytemuck::cast_slice(&values)]);
@@ -170,6 +186,20 @@ impl Exchange {
             Err(error) => self.fail(error),
         }
         self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Reports of steps before the version that is given to this process.
+    pub(super) fn take_reports(&self, body: &mut Body<'_>) -> std::result::Result<(), WireError> {
+        let bytes = body.into_bytes()?;
+        let (numbers, []) = bytes.as_chunks::<8>() else {
+            return Err(WireError::NoFrame);
+        };
+        let numbers: Vec<u64> = numbers.iter().map(|bytes| u64::from_ne_bytes(*bytes)).collect();
+        let (reports, []) = numbers.as_chunks::<NUMBERS>() else {
+            return Err(WireError::NoFrame);
+        };
+        reports.iter().for_each(|numbers| self.report(report_of(*numbers)));
         Ok(())
     }
 
