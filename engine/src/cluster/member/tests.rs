@@ -8,8 +8,10 @@ use super::*;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, Purpose};
+use crate::cluster::link::Body;
 use crate::cluster::protocol::{Peer, Role};
 use crate::cluster::secrets::Secrets;
+use crate::cluster::wire::WireError;
 
 /// A report that does not come for so long never does.
 const REPORT_TIME_MAX: Duration = Duration::from_secs(20);

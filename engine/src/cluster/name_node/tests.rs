@@ -191,6 +191,37 @@ fn lanes_stay_where_they_are_when_another_process_takes_a_place() {
 }
 
 #[test]
+fn state_that_nobody_keeps_any_more_is_an_error_where_nobody_comes_and_else_the_loop_starts_over() {
+    for restarts_max in [0, 10] {
+        let program = vec![Step::Iterate {
+            steps: 30,
+            stateful: true,
+        }];
+        let mut world = World::new(
+            Options {
+                restarts_max,
+                ..options(3, 0)
+            },
+            program,
+        );
+        while !world.processes.iter().all(|process| process.versions.contains(&5)) {
+            world.everybody_moves();
+        }
+        // The owner of the first shard and its second holder.
+        for slot in [0, 1] {
+            let process = world.processes.iter().position(|process| process.slot == slot).unwrap();
+            world.kill(process);
+        }
+        world.run_to_the_end();
+        let error = world.finished.unwrap();
+        match restarts_max {
+            0 => assert!(error.unwrap().contains("optimizer state was lost")),
+            _ => assert_eq!(error, None),
+        }
+    }
+}
+
+#[test]
 fn lanes_leave_a_process_that_takes_much_longer() {
     let mut world = World::new(
         options(2, 0),
