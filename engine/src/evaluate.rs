@@ -6,6 +6,7 @@ use distdl_storage::{BlockId, StorageError};
 
 use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
 use crate::cluster::chaos::Point;
+use crate::error::EngineError;
 use crate::id::ShuffleId;
 use crate::lineage::{BatchStep, Compute, Lineage, Node};
 use crate::plan::Operation;
@@ -121,10 +122,11 @@ fn compute(context: &TaskContext, node: &Arc<Node>, position: Position, mut inpu
             let (begin, depth) = (first_operation(position, &inputs), depth_over(&inputs));
             let inputs = bounded(context, inputs)?;
             let outside = context.at(position);
-            let stream = function(context, partition, inputs)?;
+            let stream = function(context, partition, inputs).map_err(|error| titled(node, error))?;
             context.at(outside);
             let stream = Attributed {
                 context: context.clone(),
+                node: Arc::clone(node),
                 position,
                 stream,
             };
@@ -235,9 +237,29 @@ impl Iterator for Fused {
     }
 }
 
+/// An error that an operator made itself shows the name of its dataset.
+fn titled(node: &Node, error: TaskError) -> TaskError {
+    match error {
+        TaskError::Failed(EngineError::Operator {
+            operator,
+            site,
+            partition,
+            message,
+        }) if operator == node.operator && site == node.site.to_string() => EngineError::Operator {
+            operator: node.title(),
+            site,
+            partition,
+            message,
+        }
+        .into(),
+        error => error,
+    }
+}
+
 /// Notes whose code runs while a stream is asked for its next batch.
 struct Attributed {
     context: TaskContext,
+    node: Arc<Node>,
     position: Position,
     stream: AnyStream,
 }
@@ -252,6 +274,6 @@ impl Iterator for Attributed {
         let outside = self.context.at(self.position);
         let batch = self.stream.next();
         self.context.at(outside);
-        batch
+        batch.map(|batch| batch.map_err(|error| titled(&self.node, error)))
     }
 }

@@ -76,7 +76,7 @@ fn write_node(text: &mut String, node: &Node, available: &dyn Fn(DatasetId, usiz
         text,
         "  {:>5} {} [{} partitions]",
         node.id.to_string(),
-        node.operator,
+        node.title(),
         node.partitions
     );
     if !node.remark.is_empty() {
@@ -122,7 +122,8 @@ fn write_stage(text: &mut String, lineage: &Lineage, index: usize, stage: &Stage
     let _ = write!(
         text,
         "  stage {index}: {tasks} tasks of {} {} -> {output}",
-        root.operator, stage.root
+        root.title(),
+        stage.root
     );
     if !stage.reads.is_empty() {
         let reads: Vec<String> = stage.reads.keys().map(ToString::to_string).collect();

@@ -534,7 +534,7 @@ impl Tasks {
                 let Place { dataset, partition, .. } = context.place();
                 let node = self.job.lineage.node(dataset);
                 Err(TaskError::Failed(EngineError::Panic {
-                    operator: node.operator.to_owned(),
+                    operator: node.title(),
                     site: node.site.to_string(),
                     partition,
                     message: panic_text(panic.as_ref()),
