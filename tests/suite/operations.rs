@@ -102,9 +102,14 @@ fn statistics(Both { dataset, expected, .. }: &Both, buckets: usize) {
     assert!(close(stats.sample_variance(), variance * count / (count - 1.0)) || numbers.len() < 2);
     assert_eq!(stats.min(), numbers.iter().copied().fold(f64::INFINITY, f64::min));
     assert_eq!(stats.max(), numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max));
-    let parts: Vec<Stats> = expected.iter().map(|rows| stats_of(rows.iter().map(number))).collect();
-    let whole = distdl::engine::tree::fold(0..parts.len(), &mut |part| parts[part], &mut Stats::merge);
-    assert_eq!(stats, whole.unwrap(), "the bits of another order");
+    let mut parts: Vec<Stats> = expected.iter().map(|rows| stats_of(rows.iter().map(number))).collect();
+    while parts.len() > 1 {
+        let pairs = parts.chunks(2);
+        parts = pairs
+            .map(|pair| pair.iter().copied().reduce(Stats::merge).unwrap())
+            .collect();
+    }
+    assert_eq!(stats, parts[0], "the bits of another order");
 
     let edges = [10.0, 20.0, 50.5, 60.0];
     let between = |low: f64, high: f64, last: bool| {

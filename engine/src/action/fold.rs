@@ -7,6 +7,7 @@ use distdl_storage::Record;
 use crate::batch::typed_batches;
 use crate::dataset::Dataset;
 use crate::error::Result;
+use crate::tree;
 
 impl<T: Record> Dataset<T> {
     /// Combines all records by `function`, which must be associative: within partitions in order, then over partitions
@@ -104,18 +105,15 @@ impl<T: Record> Dataset<T> {
     }
 }
 
-/// Joins neighbours, then their results, until one is left.
-pub(super) fn join_in_tree<A>(mut parts: Vec<A>, merge: impl Fn(A, A) -> A) -> Option<A> {
-    while parts.len() > 1 {
-        let mut rest = parts.into_iter();
-        let mut merged = Vec::with_capacity(rest.len().div_ceil(2));
-        while let Some(left) = rest.next() {
-            merged.push(match rest.next() {
-                Some(right) => merge(left, right),
-                None => left,
-            });
-        }
-        parts = merged;
-    }
-    parts.pop()
+/// Joins parts along the fixed tree over their indices.
+pub(super) fn join_in_tree<A>(parts: Vec<A>, merge: impl Fn(A, A) -> A) -> Option<A> {
+    let count = parts.len();
+    // Leaves come from left to right.
+    let mut parts = parts.into_iter();
+    let mut leaf = |_| parts.next();
+    let mut add = |left: Option<A>, right: Option<A>| match (left, right) {
+        (Some(left), Some(right)) => Some(merge(left, right)),
+        (left, right) => left.or(right),
+    };
+    tree::fold(0..count, &mut leaf, &mut add).flatten()
 }
