@@ -9,6 +9,7 @@ use crate::cluster::chaos::Point;
 use crate::error::EngineError;
 use crate::id::ShuffleId;
 use crate::lineage::{BatchStep, Compute, Lineage, Node};
+use crate::metrics::Size;
 use crate::plan::Operation;
 use crate::task::{Place, Position, Role, TaskContext};
 
@@ -97,7 +98,11 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
     if let Some(level) = node.level() {
         context.resources.store.put(id, &block, level)?;
     }
-    let blocks = context.resources.metrics.computed(node.id);
+    let size = Size {
+        records: block.len() as u64,
+        memory_bytes: block.memory_bytes(),
+    };
+    let blocks = context.resources.metrics.computed(node.id, partition, size);
     if let Some(faults) = context.resources.faults.get() {
         faults.reach(Point::Block(blocks));
     }

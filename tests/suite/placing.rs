@@ -183,3 +183,20 @@ fn a_name_shows_in_the_explanation_and_in_errors() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn the_explanation_says_what_is_kept() {
+    let context = context(2);
+    let numbers = context.range(0..3000, 4).map(|x| x).cache();
+    assert!(
+        numbers.explain().contains("(Memory, 0 of 4 blocks)"),
+        "{}",
+        numbers.explain()
+    );
+    numbers.count().unwrap();
+    let text = numbers.explain();
+    assert!(text.contains("(Memory, 4 of 4 blocks: 3000 records, 23."), "{text}");
+    context.store().remove(crate::common::block(numbers.id(), 1)).unwrap();
+    let text = numbers.explain();
+    assert!(text.contains("(Memory, 3 of 4 blocks: 2250 records, 17."), "{text}");
+}
