@@ -1,6 +1,4 @@
 //! Finds the connected components of a graph: `cargo run --release --example connected_components`.
-//!
-//! In each round every node takes the smallest number that it or a neighbour has, until none changes.
 
 use std::cmp::Reverse;
 use std::process::ExitCode;
@@ -49,7 +47,7 @@ fn components(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let mut labels = neighbours.flat_map_values(|neighbours| neighbours.into_iter().min());
     let mut rounds = 0;
     loop {
-        // Both lie by the hash of the node: joining them moves nothing, only new labels travel.
+        // Each node takes the smallest label around it. Joining moves nothing: both lie by the hash of the node.
         let offers = neighbours
             .join(&labels)
             .flat_map(|(_, (neighbours, label))| neighbours.into_iter().map(move |node| (node, label)));
@@ -61,9 +59,8 @@ fn components(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         }
         (labels, rounds) = (next, rounds + 1);
     }
-    let sizes = labels
-        .map(|(_, label)| (label, 1u64))
-        .reduce_by_key(|one, more| one + more);
+    let ones = labels.map(|(_, label)| (label, 1u64));
+    let sizes = ones.reduce_by_key(|one, more| one + more);
     let (count, nodes) = (sizes.count()?, labels.count()?);
     let largest = sizes.map(|(label, size)| (size, Reverse(label))).top(10)?;
     if context.config().json {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use distdl_storage::Record;
 
-pub use self::joins::Cogrouped;
+pub use self::joins::{Cogrouped, FullyJoined};
 use crate::batch::Batch;
 use crate::dataset::{Dataset, Derivation};
 use crate::lineage::{Compute, Dependency, Exchange};

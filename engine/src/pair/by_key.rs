@@ -14,7 +14,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// Combines the values of each key by `function`, which must be associative; on the writing side first.
     ///
     /// Values are taken in order of (source partition, position), so that a sum of floats has the same bits for any
-    /// number of workers.
+    /// number of workers. Keys come in the order in which they first come. One shuffle, of one value for each key and source
+    /// partition.
     #[track_caller]
     pub fn reduce_by_key(&self, function: impl Fn(V, V) -> V + Send + Sync + 'static) -> Dataset<(K, V)> {
         self.combine("reduce_by_key", Merging(function), Placed::like(self))
@@ -122,7 +123,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         placed.derive(operator, vec![dependency], compute).build(self.context())
     }
 
-    /// All values of each key, in order of (source partition, position).
+    /// All values of each key, in order of (source partition, position); keys in the order in which they first come. One
+    /// shuffle, in which every record travels; [`reduce_by_key`](Self::reduce_by_key) sends less.
     #[track_caller]
     pub fn group_by_key(&self) -> Dataset<(K, Vec<V>)> {
         self.group(&Placed::like(self))

@@ -15,8 +15,13 @@ use crate::shuffle::{Combined, Merging, Table, table};
 /// What [`Dataset::cogroup`] makes: a key with all its values on either side.
 pub type Cogrouped<K, V, W> = Dataset<(K, (Vec<V>, Vec<W>))>;
 
+/// What [`Dataset::full_outer_join`] makes: a key with a value of either side, or of one of them.
+pub type FullyJoined<K, V, W> = Dataset<(K, (Option<V>, Option<W>))>;
+
 impl<K: Key, V: Record> Dataset<(K, V)> {
-    /// For each key of either dataset: all its values here, and all its values in `other`.
+    /// For each key of either dataset: all its values here, and all its values in `other`. Keys in the order in which they
+    /// first come, those of this dataset before those of the other one only. Shuffles each dataset that does not lie as
+    /// asked for.
     #[track_caller]
     pub fn cogroup<W: Record>(&self, other: &Dataset<(K, W)>) -> Cogrouped<K, V, W> {
         self.cogroup_at(other, &Placed::like_either(self, other))
@@ -46,6 +51,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     }
 
     /// All pairs of values that share a key: for each record of `other`, in its order, those of this dataset in theirs.
+    /// Shuffles each dataset that does not lie as asked for; one partition of this one at a time is held in memory by a task.
     #[track_caller]
     pub fn join<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, (V, W))> {
         self.join_at(other, &Placed::like_either(self, other))
@@ -126,7 +132,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// The pairs of [`right_outer_join`](Self::right_outer_join) in its order, then the records of this dataset whose key
     /// `other` lacks, in the order of [`left_outer_join`](Self::left_outer_join). Shuffles as `join` does.
     #[track_caller]
-    pub fn full_outer_join<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, (Option<V>, Option<W>))> {
+    pub fn full_outer_join<W: Record>(&self, other: &Dataset<(K, W)>) -> FullyJoined<K, V, W> {
         self.outer_join(
             "full_outer_join",
             other,
@@ -137,11 +143,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// [`full_outer_join`](Self::full_outer_join) into a number of partitions.
     #[track_caller]
-    pub fn full_outer_join_into<W: Record>(
-        &self,
-        other: &Dataset<(K, W)>,
-        partitions: usize,
-    ) -> Dataset<(K, (Option<V>, Option<W>))> {
+    pub fn full_outer_join_into<W: Record>(&self, other: &Dataset<(K, W)>, partitions: usize) -> FullyJoined<K, V, W> {
         self.outer_join("full_outer_join", other, &Placed::by_hash(partitions), |left, right| {
             Some((left, right))
         })
