@@ -23,8 +23,9 @@ pub use distdl_dl::{
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::{
-    Accumulator, Broadcast, Context, Dataset, EngineError, Iteration, Lane, LaneData, Parameters, PartitionIter,
-    Placement, ShardUpdate, ShardValues, StepReport, Tallies,
+    Accumulator, Broadcast, Context, Dataset, EngineError, HashPartitioner, Histogram, Iteration, Lane, LaneData,
+    Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, ShardUpdate, ShardValues, Stats, StepReport,
+    Tallies,
 };
 pub use distdl_storage::Level;
 

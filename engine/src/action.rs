@@ -1,12 +1,24 @@
 //! Actions: what runs a job and brings an answer to the driver.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+mod fold;
+
+mod order;
+
+mod statistics;
+
+mod distinct;
+
+mod keys;
+
+mod draw;
+
+mod save;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
 use distdl_storage::{Record, Records};
 
+pub use self::statistics::{Histogram, Stats};
 use crate::batch::{AnyStream, Batch, Failure, PartitionIter, TaskResult, typed_batches};
 use crate::context::Answered;
 use crate::dataflow::job::Reduce;
@@ -20,16 +32,7 @@ impl<T: Record> Dataset<T> {
     /// # Errors
     /// As any action: a closure that panicked, a source that could not be read.
     pub fn collect(&self) -> Result<Vec<T>> {
-        let partitions = self.run_all(|_, _, stream| {
-            let mut records = Vec::new();
-            for batch in typed_batches::<T>(stream) {
-                match batch? {
-                    Batch::Owned(batch) if records.is_empty() => records = batch,
-                    batch => batch.for_each(|record| records.push(record)),
-                }
-            }
-            Ok(records)
-        })?;
+        let partitions = self.run_all(|_, _, stream| read_all::<T>(stream))?;
         Ok(partitions.into_iter().flatten().collect())
     }
 
@@ -42,6 +45,14 @@ impl<T: Record> Dataset<T> {
             typed_batches::<T>(stream).try_fold(0u64, |count, batch| Ok(count + batch?.len() as u64))
         })?;
         Ok(counts.into_iter().sum())
+    }
+
+    /// Whether there is no record. Computes only as many partitions as it needs to find one.
+    ///
+    /// # Errors
+    /// As any action.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.take(1)?.is_empty())
     }
 
     /// The first record.
@@ -84,93 +95,28 @@ impl<T: Record> Dataset<T> {
         Ok(taken)
     }
 
-    /// Combines all records by `function`, which must be associative: within partitions in order, then over partitions
-    /// in order. `None` if there is no record.
+    /// All records in order, of which one partition at a time is in the driver's memory. After an error it ends.
     ///
-    /// # Errors
-    /// As any action.
-    pub fn reduce(&self, function: impl Fn(T, T) -> T + Send + Sync + 'static) -> Result<Option<T>> {
-        let function = Arc::new(function);
-        let inner = Arc::clone(&function);
-        let parts = self.run_all(move |_, _, stream| {
-            let mut reduced: Option<T> = None;
-            for batch in typed_batches::<T>(stream) {
-                batch?.for_each(|record| {
-                    reduced = Some(match reduced.take() {
-                        Some(left) => inner(left, record),
-                        None => record,
-                    });
-                });
+    /// Each partition is an action of its own, and a shuffle behind the dataset is done again for each of them: `persist`
+    /// it first. All processes of a cluster must read equally far.
+    pub fn to_local_iter(&self) -> impl Iterator<Item = Result<T>> {
+        let dataset = self.clone();
+        let mut partitions = 0..self.partitions();
+        std::iter::from_fn(move || {
+            let partition = partitions.next()?;
+            let read = dataset.run(&[partition], |_, _, stream| read_all::<T>(stream));
+            if read.is_err() {
+                partitions = 0..0;
             }
-            Ok(reduced)
-        })?;
-        Ok(parts.into_iter().flatten().reduce(|left, right| function(left, right)))
-    }
-
-    /// Folds the records of each partition into `zero` by `function`, then the results, in order. As in Spark, `zero`
-    /// enters once for each partition and once more.
-    ///
-    /// # Errors
-    /// As any action.
-    pub fn fold(&self, zero: T, function: impl Fn(T, T) -> T + Send + Sync + 'static) -> Result<T> {
-        let function = Arc::new(function);
-        let merge = Arc::clone(&function);
-        self.aggregate(
-            zero,
-            move |sum, record| function(sum, record),
-            move |left, right| merge(left, right),
-        )
-    }
-
-    /// Folds the records of each partition into `zero` by `add`, then joins the results in order by `merge`.
-    ///
-    /// # Errors
-    /// As any action.
-    pub fn aggregate<A: Record>(
-        &self,
-        zero: A,
-        add: impl Fn(A, T) -> A + Send + Sync + 'static,
-        merge: impl Fn(A, A) -> A + Send + Sync + 'static,
-    ) -> Result<A> {
-        let parts = self.fold_partitions(zero.clone(), add)?;
-        Ok(parts.into_iter().fold(zero, merge))
-    }
-
-    /// As [`aggregate`](Self::aggregate), but joins the results of partitions in a fixed binary tree over their indices,
-    /// so that rounding errors of floating-point sums grow with the logarithm of the number of partitions.
-    ///
-    /// # Errors
-    /// As any action.
-    pub fn tree_aggregate<A: Record>(
-        &self,
-        zero: A,
-        add: impl Fn(A, T) -> A + Send + Sync + 'static,
-        merge: impl Fn(A, A) -> A + Send + Sync + 'static,
-    ) -> Result<A> {
-        let mut parts = self.fold_partitions(zero.clone(), add)?;
-        while parts.len() > 1 {
-            let mut rest = parts.into_iter();
-            let mut merged = Vec::with_capacity(rest.len().div_ceil(2));
-            while let Some(left) = rest.next() {
-                merged.push(match rest.next() {
-                    Some(right) => merge(left, right),
-                    None => left,
-                });
-            }
-            parts = merged;
-        }
-        Ok(parts.pop().unwrap_or(zero))
-    }
-
-    fn fold_partitions<A: Record>(&self, zero: A, add: impl Fn(A, T) -> A + Send + Sync + 'static) -> Result<Vec<A>> {
-        self.run_all(move |_, _, stream| {
-            let mut sum = Some(zero.clone());
-            for batch in typed_batches::<T>(stream) {
-                batch?.for_each(|record| sum = sum.take().map(|sum| add(sum, record)));
-            }
-            Ok(sum)
+            Some(read)
         })
-        .map(|sums| sums.into_iter().flatten().collect())
+        .flat_map(|read| {
+            let (records, error) = match read {
+                Ok(records) => (records, None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            records.into_iter().flatten().map(Ok).chain(error)
+        })
     }
 
     /// Runs `function` over the records of each partition, for its effects; its first argument is the partition's index.
@@ -232,67 +178,15 @@ impl<T: Record> Dataset<T> {
         let read = self.read_records();
         Arc::new(move |context, partition, stream| Ok(Box::new(read(context, partition, stream)?) as Box<_>))
     }
-
-    /// Writes each partition as a text file, `part-00000` and so on, a line a record, into a new folder or object
-    /// prefix `url`. All of it appears at once, when every part is complete and synced, or not at all.
-    ///
-    /// # Errors
-    /// If `url` exists or cannot be written; otherwise as any action.
-    pub fn save_as_text_file(&self, url: &str) -> Result<()>
-    where
-        T: std::fmt::Display,
-    {
-        if self.context().member().is_some() {
-            return Err(EngineError::invalid(
-                format!("saving {url} as text from several processes at once"),
-                "not possible yet: save from a program with one process, or `collect` and write the lines",
-            ));
-        }
-        let folder = Arc::new(self.context().stores().create_folder(url)?);
-        let parts = Arc::clone(&folder);
-        self.run_partitions(move |partition, records| {
-            let mut text = String::new();
-            for record in records {
-                use std::fmt::Write;
-                let _ = writeln!(text, "{record}");
-            }
-            parts.write_part(&format!("part-{partition:05}"), Bytes::from(text))?;
-            Ok(())
-        })?;
-        // The job is over and has dropped its handle.
-        match Arc::into_inner(folder) {
-            Some(folder) => Ok(folder.commit()?),
-            None => Err(EngineError::WorkersStopped {
-                reason: format!("a task still writes to {url}"),
-            }),
-        }
-    }
 }
 
-impl<T: Record + Ord> Dataset<T> {
-    /// The `count` largest records, largest first.
-    ///
-    /// # Errors
-    /// As any action.
-    pub fn top(&self, count: usize) -> Result<Vec<T>> {
-        let parts = self.run_all(move |_, _, stream| {
-            let mut heap: BinaryHeap<Reverse<T>> = BinaryHeap::new();
-            for batch in typed_batches::<T>(stream) {
-                let batch: Batch<T> = batch?;
-                for record in batch.as_slice() {
-                    if heap.len() < count {
-                        heap.push(Reverse(record.clone()));
-                    } else if heap.peek().is_some_and(|Reverse(least)| record > least) {
-                        heap.pop();
-                        heap.push(Reverse(record.clone()));
-                    }
-                }
-            }
-            TaskResult::Ok(heap.into_iter().map(|Reverse(record)| record).collect::<Vec<T>>())
-        })?;
-        let mut records: Vec<T> = parts.into_iter().flatten().collect();
-        records.sort_unstable_by(|left, right| right.cmp(left));
-        records.truncate(count);
-        Ok(records)
+fn read_all<T: Record>(stream: AnyStream) -> TaskResult<Vec<T>> {
+    let mut records = Vec::new();
+    for batch in typed_batches::<T>(stream) {
+        match batch? {
+            Batch::Owned(batch) if records.is_empty() => records = batch,
+            batch => batch.for_each(|record| records.push(record)),
+        }
     }
+    Ok(records)
 }

@@ -6,8 +6,10 @@ use distdl_storage::{BlockId, StorageError};
 
 use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
 use crate::cluster::chaos::Point;
+use crate::error::EngineError;
 use crate::id::ShuffleId;
 use crate::lineage::{BatchStep, Compute, Lineage, Node};
+use crate::metrics::Size;
 use crate::plan::Operation;
 use crate::task::{Place, Position, Role, TaskContext};
 
@@ -96,7 +98,11 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
     if let Some(level) = node.level() {
         context.resources.store.put(id, &block, level)?;
     }
-    let blocks = context.resources.metrics.computed(node.id);
+    let size = Size {
+        records: block.len() as u64,
+        memory_bytes: block.memory_bytes(),
+    };
+    let blocks = context.resources.metrics.computed(node.id, partition, size);
     if let Some(faults) = context.resources.faults.get() {
         faults.reach(Point::Block(blocks));
     }
@@ -121,10 +127,11 @@ fn compute(context: &TaskContext, node: &Arc<Node>, position: Position, mut inpu
             let (begin, depth) = (first_operation(position, &inputs), depth_over(&inputs));
             let inputs = bounded(context, inputs)?;
             let outside = context.at(position);
-            let stream = function(context, partition, inputs)?;
+            let stream = function(context, partition, inputs).map_err(|error| titled(node, error))?;
             context.at(outside);
             let stream = Attributed {
                 context: context.clone(),
+                node: Arc::clone(node),
                 position,
                 stream,
             };
@@ -235,9 +242,29 @@ impl Iterator for Fused {
     }
 }
 
+/// An error that an operator made itself shows the name of its dataset.
+fn titled(node: &Node, error: TaskError) -> TaskError {
+    match error {
+        TaskError::Failed(EngineError::Operator {
+            operator,
+            site,
+            partition,
+            message,
+        }) if operator == node.operator && site == node.site.to_string() => EngineError::Operator {
+            operator: node.title(),
+            site,
+            partition,
+            message,
+        }
+        .into(),
+        error => error,
+    }
+}
+
 /// Notes whose code runs while a stream is asked for its next batch.
 struct Attributed {
     context: TaskContext,
+    node: Arc<Node>,
     position: Position,
     stream: AnyStream,
 }
@@ -252,6 +279,6 @@ impl Iterator for Attributed {
         let outside = self.context.at(self.position);
         let batch = self.stream.next();
         self.context.at(outside);
-        batch
+        batch.map(|batch| batch.map_err(|error| titled(&self.node, error)))
     }
 }

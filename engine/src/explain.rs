@@ -5,29 +5,66 @@ use std::fmt::Write;
 
 use distdl_storage::Record;
 
+use crate::context::Context;
 use crate::dataset::Dataset;
 use crate::id::DatasetId;
 use crate::lineage::{Dependency, Lineage, Node};
+use crate::metrics::Size;
 use crate::plan::{Output, Plan, Stage, plan};
 
 impl<T: Record> Dataset<T> {
     /// How this dataset is derived and how an action on it would run now, as text.
     ///
     /// The lineage lists the dataset first and what it is derived from below, each dataset once; the plan lists stages
-    /// in the order in which they run. Chains of operators that one stage fuses are written as one line.
+    /// in the order in which they run. Chains of operators that one stage fuses are written as one line. What is persisted
+    /// shows how many of its blocks are in this process, and their records and bytes in memory.
     pub fn explain(&self) -> String {
         let lineage = self.context().lineage(self.id());
         let partitions: Vec<usize> = (0..self.partitions()).collect();
         let available = |dataset: DatasetId, partition: usize| self.context().has_block(dataset, partition);
         let plan = plan(&lineage, &partitions, &available);
         let mut text = String::from("Lineage\n");
-        write_lineage(&mut text, &lineage, &available);
+        write_lineage(&mut text, &lineage, &|node| kept(self.context(), node));
         write_plan(&mut text, &lineage, &plan);
         text
     }
 }
 
-fn write_lineage(text: &mut String, lineage: &Lineage, available: &dyn Fn(DatasetId, usize) -> bool) {
+/// The blocks of a dataset that are here.
+struct Kept {
+    blocks: usize,
+    size: Size,
+}
+
+fn kept(context: &Context, node: &Node) -> Kept {
+    let here = (0..node.partitions).filter(|partition| context.has_block(node.id, *partition));
+    let none = Kept {
+        blocks: 0,
+        size: Size::default(),
+    };
+    here.fold(none, |kept, partition| {
+        let size = context.metrics().size(node.id, partition).unwrap_or_default();
+        Kept {
+            blocks: kept.blocks + 1,
+            size: Size {
+                records: kept.size.records + size.records,
+                memory_bytes: kept.size.memory_bytes + size.memory_bytes,
+            },
+        }
+    })
+}
+
+/// A number of bytes for people.
+fn bytes_text(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (0..units.len() - 1).find(|unit| bytes >> (10 * (unit + 1)) == 0);
+    match unit.unwrap_or(units.len() - 1) {
+        0 => format!("{bytes} bytes"),
+        unit => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * unit)) as f64, units[unit]),
+    }
+}
+
+fn write_lineage(text: &mut String, lineage: &Lineage, kept: &dyn Fn(&Node) -> Kept) {
     // Runs of the same operator over one parent each are one line: a loop of ten thousand maps stays readable.
     let mut run: Option<(&Node, usize)> = None;
     for node in lineage.nodes().rev() {
@@ -38,7 +75,7 @@ fn write_lineage(text: &mut String, lineage: &Lineage, available: &dyn Fn(Datase
             }
             _ => {
                 write_repeats(text, run);
-                write_node(text, node, available);
+                write_node(text, node, kept);
                 run = Some((node, 0));
             }
         }
@@ -55,6 +92,7 @@ fn repeats(last: &Node, node: &Node) -> bool {
     };
     last.operator == node.operator
         && last.site == node.site
+        && last.title() == node.title()
         && node.level().is_none()
         && last
             .dependencies
@@ -71,12 +109,12 @@ fn write_repeats(text: &mut String, run: Option<(&Node, usize)>) {
     }
 }
 
-fn write_node(text: &mut String, node: &Node, available: &dyn Fn(DatasetId, usize) -> bool) {
+fn write_node(text: &mut String, node: &Node, kept: &dyn Fn(&Node) -> Kept) {
     let _ = write!(
         text,
         "  {:>5} {} [{} partitions]",
         node.id.to_string(),
-        node.operator,
+        node.title(),
         node.partitions
     );
     if !node.remark.is_empty() {
@@ -97,10 +135,12 @@ fn write_node(text: &mut String, node: &Node, available: &dyn Fn(DatasetId, usiz
         let _ = write!(text, " <- {}", parents.join(", "));
     }
     if let Some(level) = node.level() {
-        let kept = (0..node.partitions)
-            .filter(|partition| available(node.id, *partition))
-            .count();
-        let _ = write!(text, ", persisted ({level:?}, {kept} of {} blocks)", node.partitions);
+        let Kept { blocks, size } = kept(node);
+        let _ = write!(text, ", persisted ({level:?}, {blocks} of {} blocks", node.partitions);
+        if blocks > 0 {
+            let _ = write!(text, ": {} records, {}", size.records, bytes_text(size.memory_bytes));
+        }
+        let _ = write!(text, ")");
     }
     let _ = writeln!(text, "  at {}:{}", node.site.file(), node.site.line());
 }
@@ -122,7 +162,8 @@ fn write_stage(text: &mut String, lineage: &Lineage, index: usize, stage: &Stage
     let _ = write!(
         text,
         "  stage {index}: {tasks} tasks of {} {} -> {output}",
-        root.operator, stage.root
+        root.title(),
+        stage.root
     );
     if !stage.reads.is_empty() {
         let reads: Vec<String> = stage.reads.keys().map(ToString::to_string).collect();

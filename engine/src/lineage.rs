@@ -4,18 +4,18 @@
 //! partitioning of its keys, and where it is best computed. The graph is interned by id and only ever walked with
 //! explicit worklists, so that ten thousand chained operators neither overflow a stack when run nor when dropped.
 
-use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use distdl_storage::Level;
 
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskResult};
 use crate::error::Result;
 use crate::id::{DatasetId, ShuffleId};
+use crate::partitioner::Partitioning;
 use crate::task::TaskContext;
 
 /// Which parent partitions one partition of a child reads.
@@ -27,6 +27,18 @@ pub enum PartitionMap {
     Offset(usize),
     /// Partition `p` reads the parent's partitions in `groups[p]` (coalesce).
     Groups(Arc<[Vec<usize>]>),
+    /// Partition `p` reads the parent's `p` if that may hold what it wants, else nothing.
+    Where(Wanted),
+}
+
+/// Tells which partitions are read; asked after what must be done before planning is done.
+#[derive(Clone)]
+pub struct Wanted(pub Arc<dyn Fn(usize) -> bool + Send + Sync>);
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Wanted")
+    }
 }
 
 impl PartitionMap {
@@ -40,6 +52,10 @@ impl PartitionMap {
                 .into_iter()
                 .collect(),
             Self::Groups(groups) => groups[partition].clone(),
+            Self::Where(wanted) => Some(partition)
+                .filter(|partition| (wanted.0)(*partition))
+                .into_iter()
+                .collect(),
         }
     }
 }
@@ -115,31 +131,6 @@ pub enum Compute {
     Streams(ComputeStreams),
 }
 
-/// How keys are placed, compared to see whether two datasets lie alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Partitioning {
-    /// Number of partitions.
-    pub partitions: usize,
-    /// Type of the keys.
-    pub key: TypeId,
-    /// Which function of the key.
-    pub function: PartitionFunction,
-}
-
-/// A function from keys to partitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PartitionFunction {
-    /// The engine's fixed hash.
-    Hash,
-    /// Ranges of the keys' order, with bounds sampled from this dataset.
-    Range {
-        /// The dataset that was sampled.
-        sampled: DatasetId,
-        /// Whether the largest keys come first.
-        descending: bool,
-    },
-}
-
 /// Work that must be done once before a dataset can be planned (sampling the bounds of a sort).
 pub type Prepare = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
@@ -171,6 +162,7 @@ pub struct Node {
     pub id: DatasetId,
     spec: NodeSpec,
     level: AtomicU8,
+    name: Mutex<Option<Arc<str>>>,
     prepared: OnceLock<()>,
 }
 
@@ -199,6 +191,19 @@ impl Node {
     pub fn set_level(&self, level: Option<Level>) {
         let index = LEVELS.iter().position(|known| *known == level).unwrap_or(0);
         self.level.store(index as u8, Ordering::SeqCst);
+    }
+
+    /// Gives it a name for people.
+    pub fn set_name(&self, name: &str) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.into());
+    }
+
+    /// The operator, and the name if it has one.
+    pub fn title(&self) -> String {
+        match &*self.name.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(name) => format!("{} \"{name}\"", self.operator),
+            None => self.operator.to_owned(),
+        }
     }
 
     /// Runs the work before planning, once.
@@ -252,6 +257,7 @@ impl Graph {
             id,
             spec,
             level: AtomicU8::new(0),
+            name: Mutex::default(),
             prepared: OnceLock::new(),
         });
         self.entries.insert(

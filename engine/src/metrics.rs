@@ -9,17 +9,32 @@ use crate::id::DatasetId;
 /// Counters of a context; they only grow.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    computed: Mutex<HashMap<DatasetId, u64>>,
+    computed: Mutex<HashMap<DatasetId, Computed>>,
     blocks: AtomicU64,
     blocks_lost: AtomicU64,
     tasks: AtomicU64,
     jobs: AtomicU64,
 }
 
+/// The partitions of one persisted dataset.
+#[derive(Debug, Default)]
+struct Computed {
+    count: u64,
+    /// Of each partition's newest block.
+    sizes: HashMap<usize, Size>,
+}
+
+/// What a block holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Size {
+    pub(crate) records: u64,
+    pub(crate) memory_bytes: u64,
+}
+
 impl Metrics {
     /// How often a partition of a persisted dataset was computed, first times included.
     pub fn partitions_computed(&self, dataset: DatasetId) -> u64 {
-        self.lock().get(&dataset).copied().unwrap_or(0)
+        self.lock().get(&dataset).map_or(0, |computed| computed.count)
     }
 
     /// Blocks that were planned on and turned out to be evicted, deleted or corrupt.
@@ -38,9 +53,17 @@ impl Metrics {
     }
 
     /// Counts a computed block; returns how many there were before.
-    pub(crate) fn computed(&self, dataset: DatasetId) -> u64 {
-        *self.lock().entry(dataset).or_default() += 1;
+    pub(crate) fn computed(&self, dataset: DatasetId, partition: usize, size: Size) -> u64 {
+        let mut all = self.lock();
+        let computed = all.entry(dataset).or_default();
+        computed.count += 1;
+        computed.sizes.insert(partition, size);
         self.blocks.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The size of a block that was computed here, whether or not it is still there.
+    pub(crate) fn size(&self, dataset: DatasetId, partition: usize) -> Option<Size> {
+        self.lock().get(&dataset)?.sizes.get(&partition).copied()
     }
 
     pub(crate) fn lost(&self) {
@@ -60,7 +83,7 @@ impl Metrics {
         self.jobs.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DatasetId, u64>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DatasetId, Computed>> {
         self.computed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

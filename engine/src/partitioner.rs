@@ -1,10 +1,15 @@
 //! Which partition a key belongs to: a function of the key alone, the same in every process.
 
+use std::any::{Any, TypeId};
+use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
 use distdl_storage::Record;
 use foldhash::fast::FixedState;
+
+use crate::id::DatasetId;
 
 /// What may be a key of a shuffle.
 pub trait Key: Record + Hash + Eq {}
@@ -16,12 +21,148 @@ pub(crate) fn hasher() -> FixedState {
     FixedState::with_seed(0x6469_7374_646c)
 }
 
-/// A function from keys to partitions.
-pub trait Partitioner<K>: Send + Sync {
-    /// Number of partitions.
+/// Where a range of keys begins and ends.
+pub type KeyRange<'a, K> = (Bound<&'a K>, Bound<&'a K>);
+
+/// A function from keys to partitions. Programs may bring their own to
+/// [`partition_by`](crate::Dataset::partition_by).
+///
+/// ```
+/// use distdl_engine::partitioner::{PartitionFunction, Partitioner};
+///
+/// /// Words by their first letter.
+/// struct FirstLetter;
+///
+/// impl Partitioner<String> for FirstLetter {
+///     fn partitions(&self) -> usize {
+///         27
+///     }
+///     fn partition(&self, word: &String) -> usize {
+///         let letter = word.bytes().next().map(|letter| letter.to_ascii_lowercase());
+///         letter.filter(u8::is_ascii_lowercase).map_or(26, |letter| usize::from(letter - b'a'))
+///     }
+///     fn function(&self) -> PartitionFunction {
+///         PartitionFunction::custom::<Self>("")
+///     }
+/// }
+/// ```
+pub trait Partitioner<K>: Send + Sync + 'static {
+    /// Number of partitions, at least 1.
     fn partitions(&self) -> usize;
-    /// The 0-based partition of a key.
+    /// The 0-based partition of a key: a function of the key alone, the same in every process.
     fn partition(&self, key: &K) -> usize;
+    /// Which function of the key this is. What two partitioners of the same number of partitions with equal answers have
+    /// placed lies alike, and is joined without a shuffle.
+    fn function(&self) -> PartitionFunction;
+    /// Whether a partition may hold keys of a range. One that says so need not be read for
+    /// [`filter_by_range`](crate::Dataset::filter_by_range).
+    fn may_hold(&self, _partition: usize, _range: KeyRange<'_, K>) -> bool {
+        true
+    }
+}
+
+/// A function from keys to partitions, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionFunction {
+    /// The engine's fixed hash.
+    Hash,
+    /// Ranges of the keys' order, with bounds sampled from this dataset.
+    Range {
+        /// The dataset that was sampled.
+        sampled: DatasetId,
+        /// Whether the largest keys come first.
+        descending: bool,
+    },
+    /// One of the program's own.
+    Custom {
+        /// The type that implements [`Partitioner`].
+        partitioner: TypeId,
+        /// What tells its values apart.
+        parameters: Arc<str>,
+    },
+}
+
+impl PartitionFunction {
+    /// The function of a partitioner of type `P`. `parameters` tell its values apart: two with equal ones must send
+    /// every key to the same partition.
+    pub fn custom<P: 'static>(parameters: impl fmt::Display) -> Self {
+        Self::Custom {
+            partitioner: TypeId::of::<P>(),
+            parameters: parameters.to_string().into(),
+        }
+    }
+}
+
+/// How the keys of a dataset are placed, compared to see whether two datasets lie alike.
+#[derive(Clone)]
+pub struct Partitioning {
+    /// Number of partitions.
+    pub partitions: usize,
+    /// Type of the keys.
+    pub key: TypeId,
+    /// Which function of the key.
+    pub function: PartitionFunction,
+    /// An `Arc<dyn Partitioner<K>>`.
+    partitioner: Arc<dyn Any + Send + Sync>,
+}
+
+impl Partitioning {
+    /// That of a partitioner.
+    pub fn of<K: Key>(partitioner: Arc<dyn Partitioner<K>>) -> Self {
+        Self {
+            partitions: partitioner.partitions(),
+            key: TypeId::of::<K>(),
+            function: partitioner.function(),
+            partitioner: Arc::new(partitioner),
+        }
+    }
+
+    /// The function itself, if keys are of type `K`.
+    pub fn partitioner<K: Key>(&self) -> Option<Arc<dyn Partitioner<K>>> {
+        self.partitioner.downcast_ref::<Arc<dyn Partitioner<K>>>().cloned()
+    }
+}
+
+impl PartialEq for Partitioning {
+    fn eq(&self, other: &Self) -> bool {
+        (self.partitions, self.key, &self.function) == (other.partitions, other.key, &other.function)
+    }
+}
+
+impl Eq for Partitioning {}
+
+impl fmt::Debug for Partitioning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} partitions by {:?}", self.partitions, self.function)
+    }
+}
+
+/// A partitioner of the program's own, of which nothing wrong is believed.
+pub(crate) struct Checked<P>(pub(crate) P);
+
+impl<K, P: Partitioner<K>> Partitioner<K> for Checked<P> {
+    fn partitions(&self) -> usize {
+        self.0.partitions().max(1)
+    }
+
+    /// # Panics
+    /// If there is no such partition; the action then fails with an error that names its operator.
+    fn partition(&self, key: &K) -> usize {
+        let (partition, partitions) = (self.0.partition(key), self.0.partitions());
+        assert!(
+            partition < partitions,
+            "the partitioner puts a key into partition {partition} of {partitions}"
+        );
+        partition
+    }
+
+    fn function(&self) -> PartitionFunction {
+        self.0.function()
+    }
+
+    fn may_hold(&self, partition: usize, range: KeyRange<'_, K>) -> bool {
+        self.0.may_hold(partition, range)
+    }
 }
 
 /// Spreads keys evenly by a fixed hash.
@@ -48,6 +189,10 @@ impl<K: Key> Partitioner<K> for HashPartitioner {
         // The high bits of the product choose, so that hash tables keyed by the low bits stay well spread.
         ((u128::from(hasher().hash_one(key)) * self.partitions as u128) >> 64) as usize
     }
+
+    fn function(&self) -> PartitionFunction {
+        PartitionFunction::Hash
+    }
 }
 
 /// Gives each partition a range of the keys' order; equal keys share a partition. The bounds come from a sample that
@@ -56,15 +201,26 @@ impl<K: Key> Partitioner<K> for HashPartitioner {
 pub struct RangePartitioner<K> {
     partitions: usize,
     descending: bool,
+    sampled: DatasetId,
     bounds: Arc<OnceLock<Vec<K>>>,
 }
 
 impl<K: Key + Ord> RangePartitioner<K> {
-    pub(crate) fn new(partitions: usize, descending: bool) -> Self {
+    pub(crate) fn new(partitions: usize, descending: bool, sampled: DatasetId) -> Self {
         Self {
             partitions: partitions.max(1),
             descending,
+            sampled,
             bounds: Arc::default(),
+        }
+    }
+
+    /// The partition of a range, and the range of a partition.
+    fn in_order(&self, index: usize) -> usize {
+        if self.descending {
+            self.partitions - 1 - index
+        } else {
+            index
         }
     }
 
@@ -136,11 +292,29 @@ impl<K: Key + Ord> Partitioner<K> for RangePartitioner<K> {
 
     fn partition(&self, key: &K) -> usize {
         let bounds = self.bounds.get().map_or(&[][..], Vec::as_slice);
-        let range = bounds.partition_point(|bound| bound <= key);
-        if self.descending {
-            self.partitions - 1 - range
-        } else {
-            range
+        self.in_order(bounds.partition_point(|bound| bound <= key))
+    }
+
+    fn function(&self) -> PartitionFunction {
+        PartitionFunction::Range {
+            sampled: self.sampled,
+            descending: self.descending,
         }
+    }
+
+    fn may_hold(&self, partition: usize, (low, high): KeyRange<'_, K>) -> bool {
+        // As long as the bounds are not known, any partition may.
+        let Some(bounds) = self.bounds.get() else { return true };
+        let range = self.in_order(partition);
+        let first = match low {
+            Bound::Included(low) | Bound::Excluded(low) => bounds.partition_point(|bound| bound <= low),
+            Bound::Unbounded => 0,
+        };
+        let last = match high {
+            Bound::Included(high) => bounds.partition_point(|bound| bound <= high),
+            Bound::Excluded(high) => bounds.partition_point(|bound| bound < high),
+            Bound::Unbounded => bounds.len(),
+        };
+        (first..=last).contains(&range)
     }
 }

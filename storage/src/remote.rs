@@ -26,7 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::client::{Client, Target};
-pub use self::folder::FolderWriter;
+pub use self::folder::{FolderWriter, SharedFolder};
 pub use self::options::StoresOptions;
 use self::pattern::{MATCHING, has_wildcard, hidden};
 pub(crate) use self::place::{Found, Place};
@@ -161,6 +161,22 @@ impl Stores {
         match Location::parse(url)? {
             Location::Local(path) => FolderWriter::local(&path),
             Location::Memory(name) => FolderWriter::memory(Arc::clone(&self.0.client), &name),
+            Location::Http { .. } => Err(read_only(url).into()),
+        }
+    }
+
+    /// A folder of part files that several processes write and that appears whole, at [`SharedFolder::publish`]. `name`
+    /// is the same in all of them, see [`SharedFolder::draw_name`]. Nothing is touched yet.
+    ///
+    /// # Errors
+    /// If `url` is no local folder.
+    pub fn shared_folder(&self, url: &str, name: &str) -> Result<SharedFolder> {
+        match Location::parse(url)? {
+            Location::Local(path) => SharedFolder::new(&path, name),
+            Location::Memory(_) => {
+                let reason = "each process has a memory of its own; write to a folder that all processes see";
+                Err(ObjectError::unsupported(url, reason).into())
+            }
             Location::Http { .. } => Err(read_only(url).into()),
         }
     }

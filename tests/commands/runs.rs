@@ -135,6 +135,88 @@ fn pages_are_ranked() {
 }
 
 #[test]
+fn words_are_found_in_their_files() {
+    let place = Workplace::new();
+    place.write("a.txt", b"the dog and the cat\n");
+    place.write("b.txt", b"The bird, and\nno dog.\n");
+    let program = example("inverted_index");
+    let shown = succeeds(place.command(&program, &["--files=*.txt", "The", "bird", "wolf"]));
+    let shown: Vec<&str> = shown.lines().map(str::trim).collect();
+    assert_eq!(
+        shown,
+        [
+            "The: 2 files",
+            "2  a.txt",
+            "1  b.txt",
+            "bird: 1 files",
+            "1  b.txt",
+            "wolf: 0 files"
+        ]
+    );
+    let most = json_lines(place.command(&program, &["--files=*.txt", "--json", "--processes=2"]));
+    assert_eq!(most.len(), 6);
+    assert_eq!(
+        most[0],
+        serde_json::json!({ "word": "the", "files": ["a.txt", "b.txt"] })
+    );
+    place.fails(
+        place.command(&program, &["--files=missing-*.txt"]),
+        1,
+        &["missing-*.txt"],
+    );
+}
+
+#[test]
+fn centres_are_found() {
+    let place = Workplace::new();
+    let program = example("k_means");
+    let find = |threads| json_lines(place.command(&program, &["--points=3000", "--clusters=3", "--json", threads]));
+    let found = find("--threads=1").remove(0);
+    let sides = [(-5.0, -8.66), (-5.0, 8.66), (10.0, 0.0)];
+    let mut centres: Vec<(f64, f64)> = found["centres"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|centre| (centre[0].as_f64().unwrap(), centre[1].as_f64().unwrap()))
+        .collect();
+    centres.sort_by(|left, right| {
+        left.0
+            .round()
+            .total_cmp(&right.0.round())
+            .then(left.1.total_cmp(&right.1))
+    });
+    for ((x, y), (true_x, true_y)) in centres.into_iter().zip(sides) {
+        assert!((x - true_x).abs() < 0.2 && (y - true_y).abs() < 0.2, "{found}");
+    }
+    // Two coordinates that are even between -1 and 1.
+    assert!(
+        (found["mean_squared_distance"].as_f64().unwrap() - 2.0 / 3.0).abs() < 0.05,
+        "{found}"
+    );
+    assert_eq!(find("--threads=3"), [found]);
+}
+
+#[test]
+fn components_are_found() {
+    let place = Workplace::new();
+    place.write("links.txt", b"1 2\n3 2\n7 8\n4 3\n9 9\n");
+    let program = example("connected_components");
+    let found = json_lines(place.command(&program, &["links.txt", "--json"]));
+    let largest = [(4, 1), (2, 7), (1, 9)];
+    let expected = serde_json::json!({ "components": 3, "nodes": 7, "rounds": 2, "largest": largest });
+    assert_eq!(found, [expected]);
+    let generated = |threads| succeeds(place.command(&program, &["--nodes=300", "--edges=200", threads, "--json"]));
+    assert_eq!(generated("--threads=1"), generated("--processes=3"));
+    place.fails(place.command(&program, &["links.txt", "--rounds=0"]), 1, &["--rounds"]);
+    place.write("links.txt", b"1 2\n2 three\n");
+    place.fails(
+        place.command(&program, &["links.txt"]),
+        1,
+        &["links.txt: `2 three`", "two whole numbers"],
+    );
+}
+
+#[test]
 fn points_are_fitted() {
     let place = Workplace::new();
     let fit =

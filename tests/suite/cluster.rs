@@ -9,7 +9,7 @@ use crate::common::{batch_records, cases};
 use crate::pipelines::{Step, build, partitions_of, steps};
 
 /// Kills, before whatever a process sends or stores, and links that break.
-fn faults(processes: u32) -> impl Strategy<Value = String> {
+pub(crate) fn faults(processes: u32) -> impl Strategy<Value = String> {
     let point = prop_oneof![
         3 => (0..80u64).prop_map(|frame| format!("frame:{frame}")),
         2 => (0..20u64).prop_map(|report| format!("report:{report}")),

@@ -296,3 +296,28 @@ fn a_dataset_larger_than_memory_is_computed_again_or_read_from_disk() {
         assert_eq!(rows.partitions_computed() > 8, again);
     }
 }
+
+#[test]
+fn blocks_that_memory_cannot_hold_together_do_not_stop_an_action() {
+    for (rows, partitions, threads) in (20..60)
+        .step_by(4)
+        .flat_map(|rows| (3..7).flat_map(move |partitions| (1..=3).map(move |threads| (rows, partitions, threads))))
+    {
+        let config = Config {
+            batch_records: 1,
+            memory_bytes_max: 400,
+            ..Config::default()
+        };
+        let context = Context::new(config.with_threads(threads)).unwrap();
+        let pairs = context.range(0..rows, 6).map(|x| (x * 5 % 12, x));
+        let sorted = pairs.sort_by_key_into(partitions).cache();
+        let lengths = sorted.glom().map(|rows| (rows.len() as u64, 0));
+        let joined = pairs.join(&lengths).sort_by_key_descending_into(2);
+        for _ in 0..3 {
+            assert!(
+                joined.count().is_ok(),
+                "{rows} rows, {partitions} partitions, {threads} threads"
+            );
+        }
+    }
+}

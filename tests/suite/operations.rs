@@ -1,8 +1,9 @@
 //! Every operation and action against the oracle, for drawn data, partitions, threads, batches and memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+use distdl::engine::Stats;
 use distdl::{Config, Context, EngineError};
 use proptest::prelude::*;
 
@@ -31,7 +32,7 @@ proptest! {
         let mut first: Option<Vec<Vec<Row>>> = None;
         for threads in 1..=3 {
             let engine = engine(threads, batch_records, memory_bytes_max);
-            let Both { dataset, expected } = build(&engine, &steps);
+            let Both { dataset, expected, .. } = build(&engine, &steps);
             prop_assert_eq!(&partitions_of(&dataset), &expected);
             prop_assert_eq!(&dataset.collect().unwrap(), &expected.concat(), "the second action");
             let first = first.get_or_insert_with(|| expected.clone());
@@ -51,11 +52,96 @@ proptest! {
         key in 0..12u64,
     ) {
         let engine = engine(threads, batch_records, 1 << 30);
-        actions(&build(&engine, &steps), count, key);
+        let both = build(&engine, &steps);
+        actions(&both, count, key);
+        order_and_samples(&both, count, key);
+        statistics(&both, count);
     }
 }
 
-fn actions(Both { dataset, expected }: &Both, count: usize, key: u64) {
+fn order_and_samples(Both { dataset, expected, .. }: &Both, count: usize, seed: u64) {
+    let rows = expected.concat();
+    assert_eq!(dataset.is_empty().unwrap(), rows.is_empty());
+    assert_eq!(dataset.min().unwrap(), rows.iter().min().copied());
+    assert_eq!(dataset.max().unwrap(), rows.iter().max().copied());
+    let mut sorted = rows.clone();
+    sorted.sort_unstable();
+    assert_eq!(dataset.take_ordered(count).unwrap(), sorted[..count.min(sorted.len())]);
+    let one_by_one: Result<Vec<Row>, EngineError> = dataset.to_local_iter().collect();
+    assert_eq!(one_by_one.unwrap(), rows);
+    let mut counts: HashMap<Row, u64> = HashMap::new();
+    rows.iter().for_each(|row| *counts.entry(*row).or_default() += 1);
+    assert_eq!(dataset.count_by_value().unwrap(), counts);
+    let numbered = dataset.zip_with_index();
+    let sample = numbered.take_sample(count, seed).unwrap();
+    assert_eq!(sample.len(), count.min(rows.len()));
+    assert!(sample.iter().all(|(row, index)| rows[*index as usize] == *row));
+    let positions: HashSet<u64> = sample.iter().map(|(_, index)| *index).collect();
+    assert_eq!(positions.len(), sample.len(), "a record was drawn twice");
+    match numbered.take_sample_with_replacement(count, seed) {
+        Ok(sample) => {
+            assert_eq!(sample.len(), count);
+            assert!(sample.iter().all(|(row, index)| rows[*index as usize] == *row));
+        }
+        Err(error) => assert!(rows.is_empty() && count > 0, "{error}"),
+    }
+}
+
+fn statistics(Both { dataset, expected, .. }: &Both, buckets: usize) {
+    let number = |row: &Row| f64::from(row.1 as u32 % 100);
+    let numbers: Vec<f64> = expected.concat().iter().map(number).collect();
+    let dataset = dataset.map(move |row| number(&row));
+    let stats = dataset.stats().unwrap();
+    let count = numbers.len() as f64;
+    let mean = numbers.iter().sum::<f64>() / count.max(1.0);
+    let variance = numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / count;
+    let close = |one: f64, other: f64| (one - other).abs() < 1e-9 || one.is_nan() && other.is_nan();
+    assert_eq!(stats.count(), numbers.len() as u64);
+    assert!(close(stats.mean(), mean) && close(stats.sum(), mean * count));
+    assert!(close(stats.variance(), variance) && close(stats.stdev(), variance.sqrt()));
+    assert!(close(stats.sample_variance(), variance * count / (count - 1.0)) || numbers.len() < 2);
+    assert_eq!(stats.min(), numbers.iter().copied().fold(f64::INFINITY, f64::min));
+    assert_eq!(stats.max(), numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+    let mut parts: Vec<Stats> = expected.iter().map(|rows| stats_of(rows.iter().map(number))).collect();
+    while parts.len() > 1 {
+        let pairs = parts.chunks(2);
+        parts = pairs
+            .map(|pair| pair.iter().copied().reduce(Stats::merge).unwrap())
+            .collect();
+    }
+    assert_eq!(stats, parts[0], "the bits of another order");
+
+    let edges = [10.0, 20.0, 50.5, 60.0];
+    let between = |low: f64, high: f64, last: bool| {
+        let within = |x: &&f64| low <= **x && (**x < high || last && **x == high);
+        numbers.iter().filter(within).count() as u64
+    };
+    let counts = vec![
+        between(10.0, 20.0, false),
+        between(20.0, 50.5, false),
+        between(50.5, 60.0, true),
+    ];
+    let histogram = dataset.histogram_between(&edges).unwrap();
+    assert_eq!((&histogram.edges[..], histogram.counts), (&edges[..], counts));
+    match dataset.histogram(buckets) {
+        Ok(histogram) => {
+            assert_eq!(histogram.counts.iter().sum::<u64>(), stats.count());
+            assert_eq!(histogram.edges.first(), Some(&stats.min()));
+            assert_eq!(histogram.edges.last(), Some(&stats.max()));
+            let even = stats.max() > stats.min();
+            assert_eq!(histogram.counts.len(), if even { buckets } else { 1 });
+        }
+        Err(error) => assert!(numbers.is_empty() || buckets == 0, "{error}"),
+    }
+}
+
+fn stats_of(numbers: impl Iterator<Item = f64>) -> Stats {
+    let mut stats = Stats::default();
+    numbers.for_each(|number| stats.add(number));
+    stats
+}
+
+fn actions(Both { dataset, expected, .. }: &Both, count: usize, key: u64) {
     let rows = expected.concat();
     assert_eq!(dataset.count().unwrap(), rows.len() as u64);
     match rows.first() {
@@ -73,6 +159,7 @@ fn actions(Both { dataset, expected }: &Both, count: usize, key: u64) {
     let values = dataset.values();
     let plain = || rows.iter().map(|(_, value)| *value);
     assert_eq!(values.reduce(compose).unwrap(), plain().reduce(compose));
+    assert_eq!(values.tree_reduce(compose).unwrap(), plain().reduce(compose));
     let zeros = 11 * (expected.len() as u64 + 1);
     assert_eq!(
         values.fold(11, u64::wrapping_add).unwrap(),

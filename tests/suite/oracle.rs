@@ -5,13 +5,52 @@
 
 use std::collections::HashMap;
 
-use distdl::engine::Key;
-use distdl::engine::partitioner::{HashPartitioner, Partitioner};
+use std::hash::{DefaultHasher, Hasher};
+
+use distdl::engine::{HashPartitioner, Key, PartitionFunction, Partitioner};
 
 pub(crate) type Row = (u64, u64);
 pub(crate) type Partitions<T> = Vec<Vec<T>>;
 /// A key with all its values on either side.
 pub(crate) type Cogrouped<V, W> = Partitions<(u64, (Vec<V>, Vec<W>))>;
+
+/// All that either side has under a key.
+pub(crate) type Joined = Partitions<(u64, (Option<u64>, Option<u64>))>;
+
+/// A program's own partitioner, by another hash than the engine's.
+pub(crate) struct Custom(pub(crate) usize);
+
+impl<K: Key> Partitioner<K> for Custom {
+    fn partitions(&self) -> usize {
+        self.0.max(1)
+    }
+
+    fn partition(&self, key: &K) -> usize {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        (hasher.finish() % self.0.max(1) as u64) as usize
+    }
+
+    fn function(&self) -> PartitionFunction {
+        PartitionFunction::custom::<Self>("")
+    }
+}
+
+/// Where keys lie, in how many partitions; 0 is 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Placement {
+    Hash(usize),
+    Custom(usize),
+}
+
+impl Placement {
+    fn of<K: Key>(self) -> Box<dyn Partitioner<K>> {
+        match self {
+            Self::Hash(partitions) => Box::new(HashPartitioner::new(partitions)),
+            Self::Custom(partitions) => Box::new(Custom(partitions)),
+        }
+    }
+}
 
 /// Cuts records into groups of neighbours whose lengths differ by 1 at most.
 pub(crate) fn cut<T: Clone>(records: &[T], partitions: usize) -> Partitions<T> {
@@ -52,14 +91,16 @@ pub(crate) fn repartition<T: Clone>(input: &[Vec<T>], partitions: usize) -> Part
     })
 }
 
-pub(crate) fn by_key<K: Key, V: Clone>(input: &[Vec<(K, V)>], partitions: usize) -> Partitions<(K, V)> {
-    let hash = HashPartitioner::new(partitions);
-    send(input, partitions, |(key, _), _, _| hash.partition(key))
+pub(crate) fn by_key<K: Key, V: Clone>(input: &[Vec<(K, V)>], placement: Placement) -> Partitions<(K, V)> {
+    let partitioner = placement.of::<K>();
+    send(input, partitioner.partitions(), |(key, _), _, _| {
+        partitioner.partition(key)
+    })
 }
 
 /// Each key with all its values: keys and values in the order in which they come.
-pub(crate) fn group<K: Key, V: Clone>(input: &[Vec<(K, V)>], partitions: usize) -> Partitions<(K, Vec<V>)> {
-    each(&by_key(input, partitions), |_, records| {
+pub(crate) fn group<K: Key, V: Clone>(input: &[Vec<(K, V)>], placement: Placement) -> Partitions<(K, Vec<V>)> {
+    each(&by_key(input, placement), |_, records| {
         let mut groups: Vec<(K, Vec<V>)> = Vec::new();
         let mut places = HashMap::new();
         for (key, value) in records {
@@ -75,10 +116,10 @@ pub(crate) fn group<K: Key, V: Clone>(input: &[Vec<(K, V)>], partitions: usize) 
 
 pub(crate) fn reduce<K: Key, V: Clone>(
     input: &[Vec<(K, V)>],
-    partitions: usize,
+    placement: Placement,
     function: impl Fn(V, V) -> V,
 ) -> Partitions<(K, V)> {
-    each(&group(input, partitions), |_, groups| {
+    each(&group(input, placement), |_, groups| {
         let reduced = groups
             .into_iter()
             .filter_map(|(key, values)| Some((key, values.into_iter().reduce(&function)?)));
@@ -89,10 +130,10 @@ pub(crate) fn reduce<K: Key, V: Clone>(
 pub(crate) fn cogroup<V: Clone, W: Clone>(
     left: &[Vec<(u64, V)>],
     right: &[Vec<(u64, W)>],
-    partitions: usize,
+    placement: Placement,
 ) -> Cogrouped<V, W> {
-    let right = by_key(right, partitions);
-    each(&by_key(left, partitions), |partition, left| {
+    let right = by_key(right, placement);
+    each(&by_key(left, placement), |partition, left| {
         let right = &right[partition];
         let mut keys: Vec<u64> = Vec::new();
         for key in left
@@ -119,19 +160,49 @@ pub(crate) fn cogroup<V: Clone, W: Clone>(
     })
 }
 
-pub(crate) fn join<V: Clone, W: Clone>(
-    left: &[Vec<(u64, V)>],
-    right: &[Vec<(u64, W)>],
-    partitions: usize,
-) -> Partitions<(u64, (V, W))> {
-    let left = by_key(left, partitions);
-    each(&by_key(right, partitions), |partition, right| {
+/// Each row of the right side with those of the left side under its key, or with none; then the rows of the left side
+/// that the right side has no key for, key by key as keys first come.
+pub(crate) fn outer_join(left: &[Vec<Row>], right: &[Vec<Row>], placement: Placement) -> Joined {
+    let right = by_key(right, placement);
+    each(&by_key(left, placement), |partition, left| {
+        let right = &right[partition];
         let mut pairs = Vec::new();
-        for (key, right) in right {
-            let matching = left[partition].iter().filter(|(other, _)| *other == key);
-            pairs.extend(matching.map(|(_, left)| (key, (left.clone(), right.clone()))));
+        for (key, value) in right {
+            let matching: Vec<&Row> = left.iter().filter(|row| row.0 == *key).collect();
+            pairs.extend(matching.iter().map(|row| (*key, (Some(row.1), Some(*value)))));
+            pairs.extend(matching.is_empty().then_some((*key, (None, Some(*value)))));
+        }
+        let lacking = left.iter().filter(|row| right.iter().all(|other| other.0 != row.0));
+        for (key, values) in group(&[lacking.copied().collect()], Placement::Hash(1)).concat() {
+            pairs.extend(values.into_iter().map(|value| (key, (Some(value), None))));
         }
         pairs
+    })
+}
+
+/// Partition by partition of the left side, and for each of them partition by partition of the right side.
+pub(crate) fn cartesian<T: Clone, U: Clone>(left: &[Vec<T>], right: &[Vec<U>]) -> Partitions<(T, U)> {
+    let pairs = |left: &[T], right: &[U]| {
+        let pairs = left
+            .iter()
+            .flat_map(|one| right.iter().map(move |other| (one.clone(), other.clone())));
+        pairs.collect()
+    };
+    left.iter()
+        .flat_map(|left| right.iter().map(move |right| pairs(left, right)))
+        .collect()
+}
+
+pub(crate) fn distinct<T: Key>(input: &[Vec<T>], partitions: usize) -> Partitions<T> {
+    let keyed = map(input, |record| (record, ()));
+    map(&group(&keyed, Placement::Hash(partitions)), |(record, _)| record)
+}
+
+pub(crate) fn subtract<T: Key>(input: &[Vec<T>], other: &[T], partitions: usize) -> Partitions<T> {
+    let keyed = map(input, |record| (record, ()));
+    each(&by_key(&keyed, Placement::Hash(partitions)), |_, records| {
+        let records = records.into_iter().map(|(record, ())| record);
+        records.filter(|record| !other.contains(record)).collect()
     })
 }
 
@@ -148,6 +219,9 @@ pub(crate) fn digest(values: impl IntoIterator<Item = u64>) -> u64 {
         digest.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) ^ value.wrapping_add(1)
     })
 }
+
+/// What changes nothing under [`compose`], if its other side has an odd scale.
+pub(crate) const NEUTRAL: u64 = 1 << 32;
 
 /// `x -> scale * x + offset` modulo 2^32, in one number: what comes of two, one after the other. Associative, and the
 /// order matters.

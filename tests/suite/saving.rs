@@ -1,10 +1,14 @@
 //! Text files appear whole or not at all.
 
 use std::fs;
+use std::path::Path;
 
-use distdl::EngineError;
+use distdl::engine::cluster::chaos::Chaos;
+use distdl::engine::testing::{Run, TestCluster};
+use distdl::{Context, EngineError};
 use proptest::prelude::*;
 
+use crate::cluster::faults;
 use crate::common::{cases, context};
 
 proptest! {
@@ -36,6 +40,102 @@ proptest! {
             prop_assert_eq!(&context.text_file(url, 3).unwrap().collect().unwrap(), &lines);
         }
     }
+}
+
+/// Saves numbers by remainder to `path`, behind a shuffle and blocks; one of them may be a bad one.
+fn save(context: &Context, path: &Path, numbers: u64, partitions: usize, bad: Option<u64>) -> Result<(), EngineError> {
+    let pairs = context.range(0..numbers, 4).map(|x| (x % 11, x));
+    let groups = pairs.group_by_key_into(partitions).cache();
+    let lines = groups.flat_map(|(key, numbers)| numbers.into_iter().map(move |x| (key, x)));
+    let lines = lines.map(move |(key, x)| {
+        assert!(Some(x) != bad, "a bad number");
+        format!("{key} {x}")
+    });
+    lines.save_as_text_file(path.to_str().unwrap())
+}
+
+fn sorted_lines(path: &Path) -> Vec<String> {
+    let parts = fs::read_dir(path).unwrap();
+    let texts: Vec<String> = parts
+        .map(|part| fs::read_to_string(part.unwrap().path()).unwrap())
+        .collect();
+    let mut lines: Vec<String> = texts.iter().flat_map(|text| text.lines().map(str::to_owned)).collect();
+    lines.sort();
+    lines
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Numbers to save, parts, processes, faults.
+fn savings() -> impl Strategy<Value = (u64, usize, TestCluster)> {
+    let processes = prop_oneof![1 => Just(1u32), 3 => Just(3u32)];
+    processes.prop_flat_map(|processes| {
+        (0..60u64, 1..6usize, 1..=2usize, faults(processes)).prop_map(move |(numbers, parts, threads, faults)| {
+            let cluster = TestCluster {
+                threads,
+                ..TestCluster::new(processes)
+            };
+            (numbers, parts, cluster.with_chaos(Chaos::parse(&faults).unwrap()))
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(60))]
+
+    #[test]
+    fn several_processes_save_every_line_once_whoever_dies((numbers, parts, cluster) in savings()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let place = path.clone();
+        let run = cluster.run(move |context| save(context, &place, numbers, parts, None));
+        prop_assert!(run.is_ok(), "{:?} under {}", run.err(), cluster.chaos);
+        let mut expected: Vec<String> = (0..numbers).map(|x| format!("{} {x}", x % 11)).collect();
+        expected.sort();
+        prop_assert_eq!(sorted_lines(&path), expected, "under {}", cluster.chaos);
+        let part_names: Vec<String> = (0..parts).map(|part| format!("part-{part:05}")).collect();
+        prop_assert_eq!(names(&path), part_names);
+        prop_assert_eq!(names(folder.path()), ["out"], "left behind under {}", cluster.chaos);
+    }
+
+    #[test]
+    fn a_failure_of_several_processes_leaves_nothing_whoever_dies((numbers, parts, cluster) in savings(), bad in 0..60u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let numbers = numbers + bad + 1;
+        let run = cluster.run(move |context| Ok(save(context, &path, numbers, parts, Some(bad))));
+        let results = run.unwrap().results;
+        prop_assert!(!results.is_empty());
+        for result in results {
+            prop_assert!(matches!(result, Err(EngineError::Panic { .. })), "{:?} under {}", result, cluster.chaos);
+        }
+        prop_assert!(names(folder.path()).is_empty(), "left behind under {}", cluster.chaos);
+    }
+}
+
+#[test]
+fn several_processes_refuse_what_exists_and_what_they_do_not_share() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("out"), "mine").unwrap();
+    let words = |path: &str| {
+        let path = path.to_owned();
+        let run: Run<Result<(), EngineError>> = TestCluster::new(2)
+            .run(move |context| Ok(context.range(0..3, 2).save_as_text_file(&path)))
+            .unwrap();
+        let errors = run.results.into_iter().map(|result| result.unwrap_err().to_string());
+        errors.collect::<Vec<_>>().join(" ")
+    };
+    let taken = words(folder.path().join("out").to_str().unwrap());
+    assert_eq!(taken.matches("exists").count(), 2, "{taken}");
+    assert_eq!(names(folder.path()), ["out"]);
+    assert_eq!(words("memory://out").matches("all processes see").count(), 2);
 }
 
 #[test]

@@ -44,7 +44,10 @@ pub fn run(
     let (mut rounds, mut rounds_max) = (0, None);
     loop {
         let finished: BTreeSet<usize> = outcome.results.keys().copied().collect();
-        let Some(plan) = recover(lineage, partitions, &finished, &available) else {
+        // Blocks that memory cannot hold together may be lost in every round: in the end no plan counts on any.
+        let counts_on_blocks = rounds_max.is_none_or(|rounds_max| 2 * rounds < rounds_max);
+        let counted_on = |dataset, partition| counts_on_blocks && available(dataset, partition);
+        let Some(plan) = recover(lineage, partitions, &finished, &counted_on) else {
             return Ok(outcome);
         };
         if rounds == *rounds_max.get_or_insert(plan.stages.len() + EXTRA_ROUNDS_MAX) {

@@ -42,6 +42,9 @@ type Edges<'scope> = BTreeMap<(ShuffleId, usize), Parcels<'scope>>;
 /// Batches that a task handles before it lets the worker's other operators run.
 const BATCHES_PER_TURN: usize = 64;
 
+/// Times that a task counts on blocks which turn out to be lost; then it computes all of them.
+const TRIES_MAX: usize = 8;
+
 /// Builds the job's dataflow on this worker.
 pub fn build(worker: &mut Worker, job: &Arc<Job>, events: &Sender<Event>) {
     let index = worker.index();
@@ -346,7 +349,9 @@ impl Tasks {
             blocks.is_some_and(|blocks| blocks.contains(&partition)) || available(dataset, partition)
         };
         let mut program = program(&job.lineage, stage.root, partition, &planned);
+        let mut tries = 0;
         loop {
+            tries += 1;
             let mut read = |shuffle, bucket| self.read(&program, shuffle, bucket);
             let lost = match evaluate(context, &job.lineage, &program, &mut read) {
                 Err(TaskError::Lost(lost)) => lost,
@@ -364,7 +369,9 @@ impl Tasks {
                 }
                 _ => true,
             };
-            match recover_in_stage(&job.lineage, stage.root, partition, &available, reads) {
+            // What memory cannot hold together is not waited for again and again.
+            let counted_on = |dataset, partition| tries < TRIES_MAX && available(dataset, partition);
+            match recover_in_stage(&job.lineage, stage.root, partition, &counted_on, reads) {
                 Some(again) => program = again,
                 None => return Err(TaskError::Lost(lost)),
             }
@@ -386,7 +393,7 @@ impl Tasks {
                 let Place { dataset, partition, .. } = context.place();
                 let node = self.job.lineage.node(dataset);
                 Err(TaskError::Failed(EngineError::Panic {
-                    operator: node.operator.to_owned(),
+                    operator: node.title(),
                     site: node.site.to_string(),
                     partition,
                     message: panic_text(panic.as_ref()),

@@ -1,6 +1,8 @@
 //! A folder of part files that appears whole or not at all.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +11,7 @@ use tempfile::TempDir;
 
 use super::client::Client;
 use super::local;
-use crate::error::Result;
+use crate::error::{Result, StorageError};
 use crate::object::ObjectError;
 
 /// Writes the parts of a folder beside its final name. Nobody sees them before [`FolderWriter::commit`]; dropped without
@@ -58,9 +60,7 @@ impl FolderWriter {
     /// # Errors
     /// A name that is no plain file name, and whatever the file system refuses.
     pub fn write_part(&self, name: &str, bytes: Bytes) -> Result<()> {
-        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
-            return Err(ObjectError::invalid_name(name, "a part needs a plain file name that is not hidden").into());
-        }
+        must_be_plain(name)?;
         match &self.0 {
             Unfinished::Local { parts, .. } => local::replace(&parts.path().join(name), parts.path(), &bytes)?,
             Unfinished::Memory { parts, .. } => {
@@ -93,6 +93,142 @@ impl FolderWriter {
     }
 }
 
+/// A folder of parts that several processes write, any of which may die, and that appears whole or not at all.
+///
+/// Its copies in all processes have one name for what is unfinished. One process makes the place for it, all write parts,
+/// each under a name that nobody else has; one process publishes those that count; one removes what is left. Each step
+/// may be taken again, by the same process or another.
+#[derive(Debug, Clone)]
+pub struct SharedFolder {
+    target: PathBuf,
+    unfinished: PathBuf,
+}
+
+impl SharedFolder {
+    /// Draws a name for what is unfinished that no other folder has.
+    pub fn draw_name() -> String {
+        // Two keys that the system drew.
+        [RandomState::new(), RandomState::new()]
+            .map(|state| format!("{:016x}", state.hash_one(0)))
+            .concat()
+    }
+
+    pub(super) fn new(path: &str, name: &str) -> Result<Self> {
+        must_be_plain(name)?;
+        let target = PathBuf::from(path);
+        let unfinished = target.with_file_name(format!(".distdl-{name}.unfinished"));
+        Ok(Self { target, unfinished })
+    }
+
+    /// Makes the place for parts, beside the folder itself.
+    ///
+    /// # Errors
+    /// The folder exists already, or the file system refuses.
+    pub fn begin(&self) -> Result<()> {
+        must_be_absent(&self.target)?;
+        local::parent(&self.target)?;
+        match std::fs::create_dir(&self.unfinished) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(self.failed("begin a folder", &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a part durably, and returns the name that this try has given it.
+    ///
+    /// # Errors
+    /// Whatever the file system refuses.
+    pub fn write_part(&self, bytes: &[u8]) -> Result<String> {
+        let builder = local::temporary(0o666);
+        let fail = |error| self.failed("write a part", &error);
+        let mut file = builder.tempfile_in(&self.unfinished).map_err(fail)?;
+        file.write_all(bytes).map_err(fail)?;
+        file.as_file().sync_all().map_err(fail)?;
+        let (_, path) = file.keep().map_err(|error| fail(error.error))?;
+        let name = path.file_name().unwrap_or_default();
+        Ok(name.to_string_lossy().into_owned())
+    }
+
+    /// Gives parts their names in the folder and the folder its own, so that all of it appears at once. `parts` are
+    /// (name in the folder, what [`SharedFolder::write_part`] returned). Parts that are not among them stay out.
+    ///
+    /// # Errors
+    /// The name has been taken meanwhile, by another than an earlier try of this; a part is not to be seen from here; or
+    /// the file system refuses.
+    pub fn publish(&self, parts: &[(String, String)]) -> Result<()> {
+        if self.is_published(parts) {
+            return Ok(());
+        }
+        must_be_absent(&self.target)?;
+        let fail = |error| self.failed("publish a folder", &error);
+        let whole = local::temporary(0o777).tempdir_in(&self.unfinished).map_err(fail)?;
+        for (name, written) in parts {
+            must_be_plain(name)?;
+            let linked = std::fs::hard_link(self.unfinished.join(written), whole.path().join(name));
+            linked.map_err(|error| self.failed("find a part; all processes must see this folder", &error))?;
+        }
+        local::sync_folder(whole.path())?;
+        match std::fs::rename(whole.path(), &self.target) {
+            // Its name has moved: there is nothing left for the guard to remove.
+            Ok(()) => drop(whole.keep()),
+            Err(_) if self.is_published(parts) => {}
+            Err(error) => return Err(local::failed(&self.target, "rename a folder to it", &error).into()),
+        }
+        Ok(local::sync_folder(&local::parent(&self.target)?)?)
+    }
+
+    /// Whether an earlier try has published these very files.
+    fn is_published(&self, parts: &[(String, String)]) -> bool {
+        !parts.is_empty()
+            && parts
+                .iter()
+                .all(|(name, written)| same_file(&self.target.join(name), &self.unfinished.join(written)))
+    }
+
+    /// Removes all that was written and not published.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn remove_unfinished(&self) -> Result<()> {
+        match std::fs::remove_dir_all(&self.unfinished) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed("remove unfinished parts", &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, action: &'static str, error: &std::io::Error) -> StorageError {
+        let url = self.unfinished.display().to_string();
+        let message = error.to_string();
+        ObjectError::Io { url, action, message }.into()
+    }
+}
+
+#[cfg(unix)]
+fn same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &Path| {
+        let metadata = path.symlink_metadata().ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
+/// Where files have no numbers, an earlier try is known by the length and the time of the last change.
+#[cfg(not(unix))]
+fn same_file(one: &Path, other: &Path) -> bool {
+    let facts = |path: &Path| {
+        let metadata = path.symlink_metadata().ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
+    };
+    facts(one).is_some_and(|one| facts(other) == Some(one))
+}
+
+fn must_be_plain(name: &str) -> Result<()> {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+        return Err(ObjectError::invalid_name(name, "a part needs a plain file name that is not hidden").into());
+    }
+    Ok(())
+}
+
 fn commit_local(target: &Path, parent: &Path, parts: TempDir) -> Result<()> {
     must_be_absent(target)?;
     local::sync_folder(parts.path())?;
@@ -108,7 +244,7 @@ fn must_be_absent(target: &Path) -> Result<()> {
             url: target.display().to_string(),
         }
         .into()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(local::failed(target, "look at it", &error).into()),
     }
 }

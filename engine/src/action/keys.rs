@@ -1,0 +1,72 @@
+//! Actions that look up or count keys and values.
+
+use std::collections::HashMap;
+
+use distdl_storage::Record;
+
+use crate::batch::typed_batches;
+use crate::dataset::Dataset;
+use crate::error::Result;
+use crate::partitioner::Key;
+use crate::shuffle::table;
+
+impl<K: Key, V: Record> Dataset<(K, V)> {
+    /// All values of `key`, in order. Computes one partition only where the dataset is partitioned by key.
+    ///
+    /// # Errors
+    /// As any action.
+    pub fn lookup(&self, key: &K) -> Result<Vec<V>> {
+        // Before it, bounds of ranges may not be known.
+        self.context().prepared_lineage(self.id())?;
+        let partitioning = self.node().partitioning.as_ref();
+        let partitions = match partitioning.and_then(|placed| placed.partitioner::<K>()) {
+            Some(partitioner) => vec![partitioner.partition(key)],
+            None => (0..self.partitions()).collect(),
+        };
+        let wanted = key.clone();
+        let found = self.run(&partitions, move |_, _, stream| {
+            let mut values = Vec::new();
+            for batch in typed_batches::<(K, V)>(stream) {
+                let batch = batch?;
+                let matching = batch.as_slice().iter().filter(|(key, _)| *key == wanted);
+                values.extend(matching.map(|(_, value)| value.clone()));
+            }
+            Ok(values)
+        })?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The number of records of each key. One shuffle, of a number for each key and partition.
+    ///
+    /// # Errors
+    /// As any action.
+    pub fn count_by_key(&self) -> Result<HashMap<K, u64>> {
+        let counts = self
+            .map_values(|_| 1u64)
+            .reduce_by_key(|left, right| left + right)
+            .collect()?;
+        Ok(counts.into_iter().collect())
+    }
+}
+
+impl<T: Key> Dataset<T> {
+    /// How often each record occurs. A pass without a shuffle, in which each partition counts its own and the driver adds
+    /// them up: for records of which not too many are different.
+    ///
+    /// # Errors
+    /// As any action.
+    pub fn count_by_value(&self) -> Result<HashMap<T, u64>> {
+        let parts = self.run_all(|_, _, stream| {
+            let mut counts = table::<T, u64>();
+            for batch in typed_batches::<T>(stream) {
+                batch?.for_each(|record| *counts.entry(record).or_default() += 1);
+            }
+            Ok(counts.into_iter().collect::<Vec<(T, u64)>>())
+        })?;
+        let mut counts = HashMap::new();
+        for (record, count) in parts.into_iter().flatten() {
+            *counts.entry(record).or_default() += count;
+        }
+        Ok(counts)
+    }
+}

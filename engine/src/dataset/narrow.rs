@@ -1,0 +1,127 @@
+//! Transformations of one dataset, partition by partition.
+
+use std::sync::Arc;
+
+use distdl_storage::Record;
+
+use crate::batch::{Batch, Batches, Failure, PartitionIter};
+use crate::dataset::{Dataset, Derivation, only, streams};
+use crate::error::{EngineError, Result};
+
+impl<T: Record> Dataset<T> {
+    /// Applies `function` to each record.
+    #[track_caller]
+    pub fn map<U: Record>(&self, function: impl Fn(T) -> U + Send + Sync + 'static) -> Dataset<U> {
+        let function = Arc::new(function);
+        self.batchwise("map", false, move |_, _| {
+            let function = Arc::clone(&function);
+            move |batch| Ok(batch.map(&*function))
+        })
+    }
+
+    /// Keeps the records for which `predicate` holds.
+    #[track_caller]
+    pub fn filter(&self, predicate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Dataset<T> {
+        let predicate = Arc::new(predicate);
+        self.batchwise("filter", true, move |_, _| {
+            let predicate = Arc::clone(&predicate);
+            move |batch: Batch<T>| {
+                Ok(match batch {
+                    Batch::Owned(mut records) => {
+                        records.retain(&*predicate);
+                        records
+                    }
+                    shared @ Batch::Shared { .. } => shared
+                        .as_slice()
+                        .iter()
+                        .filter(|record| predicate(record))
+                        .cloned()
+                        .collect(),
+                })
+            }
+        })
+    }
+
+    /// Replaces each record by any number of others.
+    #[track_caller]
+    pub fn flat_map<U: Record, I: IntoIterator<Item = U>>(
+        &self,
+        function: impl Fn(T) -> I + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        let function = Arc::new(function);
+        self.batchwise("flat_map", false, move |_, _| {
+            let function = Arc::clone(&function);
+            move |batch: Batch<T>| {
+                let mut records = Vec::with_capacity(batch.len());
+                batch.for_each(|record| records.extend(function(record)));
+                Ok(records)
+            }
+        })
+    }
+
+    /// Applies `function` to the records of each partition as a whole.
+    #[track_caller]
+    pub fn map_partitions<U: Record, I: IntoIterator<Item = U> + 'static>(
+        &self,
+        function: impl Fn(PartitionIter<T>) -> I + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        self.map_streams("map_partitions", move |_, records| function(records))
+    }
+
+    /// As [`map_partitions`](Self::map_partitions), with the 0-based index of the partition.
+    #[track_caller]
+    pub fn map_partitions_with_index<U: Record, I: IntoIterator<Item = U> + 'static>(
+        &self,
+        function: impl Fn(usize, PartitionIter<T>) -> I + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        self.map_streams("map_partitions_with_index", function)
+    }
+
+    /// The records of each partition as one vector; an empty one where a partition has none.
+    #[track_caller]
+    pub fn glom(&self) -> Dataset<Vec<T>> {
+        self.map_streams("glom", |_, records| std::iter::once_with(|| records.collect()))
+    }
+
+    #[track_caller]
+    fn map_streams<U: Record, I: IntoIterator<Item = U> + 'static>(
+        &self,
+        operator: &'static str,
+        function: impl Fn(usize, PartitionIter<T>) -> I + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        let compute = streams(move |context, partition, inputs| {
+            let failure = Failure::default();
+            let records = PartitionIter::<T>::new(only(inputs), Failure::clone(&failure));
+            let output = function(partition, records).into_iter();
+            Ok(Box::new(Batches::new(output, context.resources.batch_records, failure)))
+        });
+        Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute).build(self.context())
+    }
+
+    /// Pairs each record with a key that `function` makes from it.
+    #[track_caller]
+    pub fn key_by<K: Record>(&self, function: impl Fn(&T) -> K + Send + Sync + 'static) -> Dataset<(K, T)> {
+        let function = Arc::new(function);
+        self.batchwise("key_by", false, move |_, _| {
+            let function = Arc::clone(&function);
+            move |batch| Ok(batch.map(|record| (function(&record), record)))
+        })
+    }
+
+    /// Groups the records of each partition into vectors of `records`, the last one shorter.
+    ///
+    /// # Errors
+    /// If `records` is 0.
+    #[track_caller]
+    pub fn batch(&self, records: usize) -> Result<Dataset<Vec<T>>> {
+        if records == 0 {
+            return Err(EngineError::invalid("`batch` of 0 records", "give at least 1"));
+        }
+        Ok(self.map_streams("batch", move |_, mut input| {
+            std::iter::from_fn(move || {
+                let group: Vec<T> = input.by_ref().take(records).collect();
+                (!group.is_empty()).then_some(group)
+            })
+        }))
+    }
+}

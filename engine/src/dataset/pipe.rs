@@ -1,0 +1,308 @@
+//! A partition through an outside program: lines in, lines out.
+//!
+//! Three threads stand between a task and its program, one for each of its streams. The task itself only ever waits for
+//! the next event of them, and hands out input when it is asked for: so a program may write before it reads, read before
+//! it writes, or close its input early, and neither side waits for the other forever.
+
+use std::collections::VecDeque;
+use std::fmt::{Display, Write as _};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
+use std::marker::PhantomData;
+use std::os::unix::process::CommandExt;
+use std::panic::Location;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use distdl_storage::Record;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::batch::{AnyStream, Batches, Failure, TaskError, TaskResult};
+use crate::dataset::{Dataset, Derivation, only, streams};
+use crate::error::EngineError;
+
+/// Longest line that a program may write, in bytes.
+const LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Of what a program writes to its standard error, so much is kept for an error, in bytes.
+const WORDS_BYTES_MAX: usize = 2048;
+
+/// Batches of lines that wait for the task.
+const WAITING_MAX: usize = 2;
+
+impl<T: Record + Display> Dataset<T> {
+    /// The lines that `program` with `arguments` writes for each partition, which it gets as its input, a line a record.
+    /// The program is started once for each partition, in the folder and with the variables of the process.
+    ///
+    /// It should write the same whenever it gets the same: a partition may be computed again. If it ends or closes its
+    /// input early, the records that it has not read are passed over.
+    ///
+    /// # Errors
+    /// An action fails if the program cannot be started, ends with another exit code than 0 (the end of what it wrote to
+    /// its standard error is in the error), or writes what is not UTF-8 or a line beyond 64 MiB; otherwise as any action.
+    #[track_caller]
+    pub fn pipe(&self, program: &str, arguments: &[&str]) -> Dataset<String> {
+        let command: Arc<[String]> = [program]
+            .iter()
+            .chain(arguments)
+            .map(|word| (*word).to_owned())
+            .collect();
+        let (place, site) = (Arc::clone(&command), Location::caller());
+        let compute = streams(move |context, partition, inputs| {
+            let failed = Failed {
+                command: place.join(" "),
+                site,
+                partition,
+            };
+            let running =
+                Running::start(&place).map_err(|error| failed.error(&format!("cannot be started: {error}")))?;
+            let failure = Failure::default();
+            let lines = Lines::<T> {
+                input: only(inputs),
+                running,
+                waiting: Vec::new().into_iter(),
+                failed,
+                failure: Failure::clone(&failure),
+                records: PhantomData,
+            };
+            Ok(Box::new(Batches::new(lines, context.resources.batch_records, failure)))
+        });
+        let mut derivation = Derivation::new("pipe", self.partitions(), self.narrow_dependency(), compute);
+        derivation.remark = command.join(" ");
+        derivation.build(self.context())
+    }
+}
+
+/// What an error needs to say.
+struct Failed {
+    command: String,
+    site: &'static Location<'static>,
+    partition: usize,
+}
+
+impl Failed {
+    fn error(&self, message: &str) -> TaskError {
+        EngineError::Operator {
+            operator: "pipe".into(),
+            site: self.site.to_string(),
+            partition: self.partition,
+            message: format!("the program `{}` {message}", self.command),
+        }
+        .into()
+    }
+}
+
+/// What happens at a program's ends.
+enum Event {
+    /// Its input could take more.
+    Hungry,
+    /// It wrote lines.
+    Lines(Vec<String>),
+    /// It wrote something that is no line of text.
+    Unreadable(String),
+}
+
+/// A program that is running, with the threads at its streams.
+struct Running {
+    child: Child,
+    events: Receiver<Event>,
+    /// `None` once there is no more input.
+    input: Option<Sender<String>>,
+    words: Option<JoinHandle<String>>,
+}
+
+impl Running {
+    fn start(command: &[String]) -> io::Result<Self> {
+        let mut child = Command::new(&command[0])
+            .args(&command[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A group of its own: what it starts in turn ends with it.
+            .process_group(0)
+            .spawn()?;
+        let (sender, events) = sync_channel(WAITING_MAX);
+        let (input, texts) = channel();
+        let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let mut running = Self {
+            child,
+            events,
+            input: Some(input),
+            words: None,
+        };
+        if let (Some(stdin), Some(stdout), Some(stderr)) = streams {
+            let asks = sender.clone();
+            spawn("input", move || feed(stdin, &texts, &asks))?;
+            spawn("output", move || read(stdout, &sender))?;
+            running.words = Some(spawn("words", move || last_words(stderr))?);
+        }
+        Ok(running)
+    }
+
+    /// Waits for the end of the program, and gives the end of what it wrote to its standard error.
+    fn end(&mut self) -> io::Result<(ExitStatus, String)> {
+        self.input = None;
+        let words = self.words.take().and_then(|words| words.join().ok());
+        Ok((self.child.wait()?, words.unwrap_or_default()))
+    }
+
+    /// Whether it has not been waited for.
+    fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Running {
+    /// The task has all that it wants, or has failed. The threads end with the program's streams.
+    fn drop(&mut self) {
+        if self.runs() {
+            if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn spawn<R: Send + 'static>(what: &str, body: impl FnOnce() -> R + Send + 'static) -> io::Result<JoinHandle<R>> {
+    std::thread::Builder::new().name(format!("pipe-{what}")).spawn(body)
+}
+
+/// Asks for input and writes it, until there is no more or the program wants none.
+fn feed(mut stdin: ChildStdin, texts: &Receiver<String>, asks: &SyncSender<Event>) {
+    loop {
+        if asks.send(Event::Hungry).is_err() {
+            return;
+        }
+        // A program that has closed its input, or has ended, has what it wants.
+        let Ok(text) = texts.recv() else { return };
+        if stdin.write_all(text.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read(stdout: ChildStdout, sender: &SyncSender<Event>) {
+    let mut output = BufReader::new(stdout);
+    let mut lines = Vec::new();
+    loop {
+        match read_line(&mut output) {
+            Ok(Some(line)) => lines.push(line),
+            end => {
+                let _ = sender.send(Event::Lines(lines));
+                if let Err(problem) = end {
+                    let _ = sender.send(Event::Unreadable(problem));
+                }
+                return;
+            }
+        }
+        // Whatever came in one piece goes on in one piece.
+        let ends = !output.buffer().contains(&b'\n');
+        if ends && sender.send(Event::Lines(std::mem::take(&mut lines))).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_line(output: &mut impl BufRead) -> Result<Option<String>, String> {
+    let mut line = Vec::new();
+    let read = output.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+    match read {
+        Err(error) => return Err(format!("cannot be read: {error}")),
+        Ok(0) => return Ok(None),
+        Ok(_) => {}
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if line.len() as u64 == LINE_BYTES_MAX {
+        return Err(format!("writes a line beyond {LINE_BYTES_MAX} bytes"));
+    }
+    let text = String::from_utf8(line).map_err(|error| format!("writes what is not UTF-8: {error}"))?;
+    Ok(Some(text))
+}
+
+/// Reads all, and keeps the end.
+fn last_words(mut stderr: ChildStderr) -> String {
+    let mut kept: VecDeque<u8> = VecDeque::new();
+    let mut piece = [0; 1024];
+    while let Ok(length @ 1..) = stderr.read(&mut piece) {
+        kept.extend(&piece[..length]);
+        kept.drain(..kept.len().saturating_sub(WORDS_BYTES_MAX));
+    }
+    String::from_utf8_lossy(kept.make_contiguous()).trim().to_owned()
+}
+
+/// The output of a program, which is fed as it goes.
+struct Lines<T> {
+    input: AnyStream,
+    running: Running,
+    waiting: std::vec::IntoIter<String>,
+    failed: Failed,
+    failure: Failure,
+    records: PhantomData<fn() -> T>,
+}
+
+impl<T: Record + Display> Iterator for Lines<T> {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(line) = self.waiting.next() {
+                return Some(line);
+            }
+            let step = match self.running.events.recv() {
+                Ok(Event::Hungry) => self.give(),
+                Ok(Event::Lines(lines)) => {
+                    self.waiting = lines.into_iter();
+                    Ok(())
+                }
+                Ok(Event::Unreadable(problem)) => Err(self.failed.error(&problem)),
+                // It has closed both its streams.
+                Err(_) => {
+                    self.end().unwrap_or_else(|error| {
+                        self.failure.borrow_mut().get_or_insert(error);
+                    });
+                    return None;
+                }
+            };
+            if let Err(error) = step {
+                self.failure.borrow_mut().get_or_insert(error);
+                return None;
+            }
+        }
+    }
+}
+
+impl<T: Record + Display> Lines<T> {
+    /// Hands the next batch to the program, or closes its input.
+    fn give(&mut self) -> TaskResult<()> {
+        let Some(batch) = self.input.next() else {
+            self.running.input = None;
+            return Ok(());
+        };
+        let mut text = String::new();
+        for record in batch?.typed::<T>().as_slice() {
+            // Writing to a string cannot fail; a `Display` that does is the record's own affair.
+            let _ = writeln!(text, "{record}");
+        }
+        if let Some(input) = &self.running.input {
+            let _ = input.send(text);
+        }
+        Ok(())
+    }
+
+    /// An error if the program has not ended well.
+    fn end(&mut self) -> TaskResult<()> {
+        let ended = self.running.end();
+        let (status, words) = ended.map_err(|error| self.failed.error(&format!("cannot be waited for: {error}")))?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = match words.as_str() {
+            "" => "and wrote nothing to its standard error".to_owned(),
+            words => format!("and wrote last:\n{words}"),
+        };
+        Err(self.failed.error(&format!("ended with {status} {said}")))
+    }
+}

@@ -1,0 +1,110 @@
+//! Transformations that draw random numbers, keyed by logical ids.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use distdl_storage::Record;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use crate::batch::Batch;
+use crate::dataset::Dataset;
+use crate::error::{EngineError, Result};
+use crate::partitioner::Key;
+
+impl<T: Record> Dataset<T> {
+    /// Keeps each record with probability `fraction`, decided by a generator keyed by (seed, partition, position).
+    ///
+    /// # Errors
+    /// If `fraction` is not between 0 and 1.
+    #[track_caller]
+    pub fn sample(&self, fraction: f64, seed: u64) -> Result<Dataset<T>> {
+        if !(0.0..=1.0).contains(&fraction) {
+            return Err(EngineError::invalid(
+                format!("`sample` of a fraction of {fraction}"),
+                "give a fraction between 0 and 1",
+            ));
+        }
+        Ok(self.keep_where_drawn("sample", seed, move |_, draw| draw < fraction))
+    }
+
+    /// Splits the dataset at random into one dataset for each weight; every record goes to exactly one of them.
+    ///
+    /// # Errors
+    /// If the weights are not positive finite numbers.
+    #[track_caller]
+    pub fn random_split(&self, weights: &[f64], seed: u64) -> Result<Vec<Dataset<T>>> {
+        let total: f64 = weights.iter().sum();
+        if weights.is_empty() || !total.is_finite() || weights.iter().any(|weight| weight.is_nan() || *weight <= 0.0) {
+            return Err(EngineError::invalid(
+                format!("`random_split` by weights {weights:?}"),
+                "give at least one weight, all of them positive and finite",
+            ));
+        }
+        let mut splits = Vec::with_capacity(weights.len());
+        let mut sum = 0.0;
+        for (index, weight) in weights.iter().enumerate() {
+            let low = sum / total;
+            sum += weight;
+            // The last one ends at 1 whatever rounding made of the sum.
+            let high = if index + 1 == weights.len() { 1.0 } else { sum / total };
+            splits.push(self.keep_where_drawn("random_split", seed, move |_, draw| low <= draw && draw < high));
+        }
+        Ok(splits)
+    }
+
+    #[track_caller]
+    fn keep_where_drawn(
+        &self,
+        operator: &'static str,
+        seed: u64,
+        keep: impl Fn(&T, f64) -> bool + Send + Sync + 'static,
+    ) -> Dataset<T> {
+        let keep = Arc::new(keep);
+        self.batchwise(operator, true, move |_, partition| {
+            let (mut draws, keep) = (draws(seed, partition), Arc::clone(&keep));
+            move |batch: Batch<T>| {
+                let mut kept = Vec::new();
+                for record in batch.as_slice() {
+                    if keep(record, draws()) {
+                        kept.push(record.clone());
+                    }
+                }
+                Ok(kept)
+            }
+        })
+    }
+}
+
+impl<K: Key, V: Record> Dataset<(K, V)> {
+    /// Keeps each record with the probability that `fractions` gives for its key, and none of a key that is not in there.
+    /// What is drawn is keyed by (seed, partition, position), as for [`sample`](Self::sample).
+    ///
+    /// # Errors
+    /// If a fraction is not between 0 and 1.
+    #[track_caller]
+    pub fn sample_by_key(&self, fractions: HashMap<K, f64>, seed: u64) -> Result<Dataset<(K, V)>> {
+        if let Some(wrong) = fractions.values().find(|fraction| !(0.0..=1.0).contains(*fraction)) {
+            return Err(EngineError::invalid(
+                format!("`sample_by_key` with a fraction of {wrong}"),
+                "give fractions between 0 and 1",
+            ));
+        }
+        let keep = move |(key, _): &(K, V), draw: f64| fractions.get(key).is_some_and(|fraction| draw < *fraction);
+        Ok(self.keep_where_drawn("sample_by_key", seed, keep))
+    }
+}
+
+/// Uniform numbers in [0, 1), the n-th of which is a function of (seed, partition, n).
+fn draws(seed: u64, partition: usize) -> impl FnMut() -> f64 {
+    let mut generator = generator(seed, partition);
+    // 53 random bits fill the mantissa.
+    move || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Numbers of which the n-th is a function of (seed, partition, n).
+pub(crate) fn generator(seed: u64, partition: usize) -> ChaCha8Rng {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    generator.set_stream(partition as u64);
+    generator
+}

@@ -1,0 +1,145 @@
+//! Transformations that put whole partitions together, of one dataset or of two.
+
+use std::panic::Location;
+
+use distdl_storage::Record;
+
+use crate::batch::{Batches, Failure, PartitionIter, typed_batches};
+use crate::dataset::{Dataset, Derivation, both, streams};
+use crate::error::{EngineError, Result};
+use crate::lineage::{Compute, Dependency, PartitionMap};
+
+impl<T: Record> Dataset<T> {
+    /// The partitions of this dataset followed by those of `other`. Duplicates stay.
+    #[track_caller]
+    pub fn union(&self, other: &Dataset<T>) -> Dataset<T> {
+        let arm = |dataset: &Self, offset| Dependency::Narrow {
+            parent: dataset.id(),
+            partitions: PartitionMap::Offset(offset),
+        };
+        let dependencies = vec![arm(self, 0), arm(other, self.partitions())];
+        let partitions = self.partitions() + other.partitions();
+        Derivation::new("union", partitions, dependencies, Compute::Pass).build(self.context())
+    }
+
+    /// At most `partitions` partitions, each the concatenation of neighbouring ones, without a shuffle.
+    #[track_caller]
+    pub fn coalesce(&self, partitions: usize) -> Dataset<T> {
+        let (parents, count) = (self.partitions(), partitions.max(1).min(self.partitions()));
+        let groups = (0..count).map(|group| (group * parents / count..(group + 1) * parents / count).collect());
+        let map = PartitionMap::Groups(groups.collect());
+        let dependencies = vec![Dependency::Narrow {
+            parent: self.id(),
+            partitions: map,
+        }];
+        Derivation::new("coalesce", count, dependencies, Compute::Pass).build(self.context())
+    }
+
+    /// Pairs the records of two datasets by position.
+    ///
+    /// # Errors
+    /// If they do not have the same number of partitions. That partitions differ in length shows when they are
+    /// computed: the action then fails with an error that names the partition.
+    #[track_caller]
+    pub fn zip<U: Record>(&self, other: &Dataset<U>) -> Result<Dataset<(T, U)>> {
+        let dependencies = self.beside("zip", other)?;
+        let site = Location::caller();
+        let compute = streams(move |context, partition, inputs| {
+            let (left, right) = both(inputs);
+            let failure = Failure::default();
+            let mut left = PartitionIter::<T>::new(left, Failure::clone(&failure));
+            let mut right = PartitionIter::<U>::new(right, Failure::clone(&failure));
+            let uneven = Failure::clone(&failure);
+            let pairs = std::iter::from_fn(move || match (left.next(), right.next()) {
+                (Some(left), Some(right)) => Some((left, right)),
+                (None, None) => None,
+                _ => {
+                    let message = "the two partitions do not have the same number of records; use `zip_with_index` \
+                                   and `join` where lengths differ";
+                    let error = EngineError::Operator {
+                        operator: "zip".into(),
+                        site: site.to_string(),
+                        partition,
+                        message: message.into(),
+                    };
+                    uneven.borrow_mut().get_or_insert(error.into());
+                    None
+                }
+            });
+            Ok(Box::new(Batches::new(pairs, context.resources.batch_records, failure)))
+        });
+        Ok(Derivation::new("zip", self.partitions(), dependencies, compute).build(self.context()))
+    }
+
+    /// Applies `function` to the partitions of two datasets side by side, which need not be of one length.
+    ///
+    /// # Errors
+    /// If they do not have the same number of partitions.
+    #[track_caller]
+    pub fn zip_partitions<U: Record, W: Record, I: IntoIterator<Item = W> + 'static>(
+        &self,
+        other: &Dataset<U>,
+        function: impl Fn(PartitionIter<T>, PartitionIter<U>) -> I + Send + Sync + 'static,
+    ) -> Result<Dataset<W>> {
+        let dependencies = self.beside("zip_partitions", other)?;
+        let compute = streams(move |context, _, inputs| {
+            let (left, right) = both(inputs);
+            let failure = Failure::default();
+            let left = PartitionIter::<T>::new(left, Failure::clone(&failure));
+            let right = PartitionIter::<U>::new(right, Failure::clone(&failure));
+            let output = function(left, right).into_iter();
+            Ok(Box::new(Batches::new(output, context.resources.batch_records, failure)))
+        });
+        Ok(Derivation::new("zip_partitions", self.partitions(), dependencies, compute).build(self.context()))
+    }
+
+    /// The same partitions of both.
+    fn beside<U: Record>(&self, operator: &str, other: &Dataset<U>) -> Result<Vec<Dependency>> {
+        if self.partitions() != other.partitions() {
+            return Err(EngineError::invalid(
+                format!(
+                    "`{operator}` of {} with {} partitions",
+                    self.partitions(),
+                    other.partitions()
+                ),
+                "bring both to the same number, for example with `repartition`, or join them by `zip_with_index`",
+            ));
+        }
+        let mut dependencies = self.narrow_dependency();
+        dependencies.extend(other.narrow_dependency());
+        Ok(dependencies)
+    }
+
+    /// Every record with every record of `other`: partition `p * other.partitions() + q` pairs each record of partition
+    /// `p`, in order, with those of partition `q` of `other` in theirs.
+    ///
+    /// No shuffle, but each partition is read once for every partition of the other dataset: `persist` both. One partition
+    /// of `other` at a time is held in memory by a task.
+    #[track_caller]
+    pub fn cartesian<U: Record>(&self, other: &Dataset<U>) -> Dataset<(T, U)> {
+        let (rows, columns) = (self.partitions(), other.partitions());
+        let side = |parent, index: &dyn Fn(usize) -> usize| Dependency::Narrow {
+            parent,
+            partitions: PartitionMap::Groups((0..rows * columns).map(|partition| vec![index(partition)]).collect()),
+        };
+        let dependencies = vec![
+            side(self.id(), &|partition| partition / columns),
+            side(other.id(), &|partition| partition % columns),
+        ];
+        let compute = streams(|context, _, inputs| {
+            let (left, right) = both(inputs);
+            let mut columns: Vec<U> = Vec::new();
+            for batch in typed_batches::<U>(right) {
+                batch?.for_each(|record| columns.push(record));
+            }
+            let (columns, failure) = (std::rc::Rc::new(columns), Failure::default());
+            let left = PartitionIter::<T>::new(left, Failure::clone(&failure));
+            let pairs = left.flat_map(move |record| {
+                let columns = std::rc::Rc::clone(&columns);
+                (0..columns.len()).map(move |column| (record.clone(), columns[column].clone()))
+            });
+            Ok(Box::new(Batches::new(pairs, context.resources.batch_records, failure)))
+        });
+        Derivation::new("cartesian", rows * columns, dependencies, compute).build(self.context())
+    }
+}

@@ -1,0 +1,172 @@
+//! Transformations that make one record of the values of each key.
+
+use std::sync::Arc;
+
+use distdl_storage::Record;
+
+use crate::batch::{stream_of, typed_batches};
+use crate::dataset::{Dataset, only, streams};
+use crate::pair::Placed;
+use crate::partitioner::Key;
+use crate::shuffle::{Closures, Combine, Combined, Combining, Merging, table};
+
+impl<K: Key, V: Record> Dataset<(K, V)> {
+    /// Combines the values of each key by `function`, which must be associative; on the writing side first.
+    ///
+    /// Values are taken in order of (source partition, position), so that a sum of floats has the same bits for any
+    /// number of workers. Keys come in the order in which they first come. One shuffle, of one value for each key and source
+    /// partition.
+    #[track_caller]
+    pub fn reduce_by_key(&self, function: impl Fn(V, V) -> V + Send + Sync + 'static) -> Dataset<(K, V)> {
+        self.combine("reduce_by_key", Merging(function), Placed::like(self))
+    }
+
+    /// [`reduce_by_key`](Self::reduce_by_key) into a number of partitions.
+    #[track_caller]
+    pub fn reduce_by_key_into(
+        &self,
+        function: impl Fn(V, V) -> V + Send + Sync + 'static,
+        partitions: usize,
+    ) -> Dataset<(K, V)> {
+        self.combine("reduce_by_key", Merging(function), Placed::by_hash(partitions))
+    }
+
+    /// Combines the values of each key into a result of another type: `create` makes it from the first value, `add`
+    /// takes another one, `merge` joins two results. One shuffle, of one result for each key and source partition.
+    #[track_caller]
+    pub fn combine_by_key<C: Record>(
+        &self,
+        create: impl Fn(V) -> C + Send + Sync + 'static,
+        add: impl Fn(C, V) -> C + Send + Sync + 'static,
+        merge: impl Fn(C, C) -> C + Send + Sync + 'static,
+    ) -> Dataset<(K, C)> {
+        self.combine("combine_by_key", Closures(create, add, merge), Placed::like(self))
+    }
+
+    /// [`combine_by_key`](Self::combine_by_key) into a number of partitions.
+    #[track_caller]
+    pub fn combine_by_key_into<C: Record>(
+        &self,
+        create: impl Fn(V) -> C + Send + Sync + 'static,
+        add: impl Fn(C, V) -> C + Send + Sync + 'static,
+        merge: impl Fn(C, C) -> C + Send + Sync + 'static,
+        partitions: usize,
+    ) -> Dataset<(K, C)> {
+        let placed = Placed::by_hash(partitions);
+        self.combine("combine_by_key", Closures(create, add, merge), placed)
+    }
+
+    /// Folds the values of each key into `zero` by `add`, and joins two results by `merge`. As in Spark, `zero` enters once
+    /// for each key and source partition: it should change nothing. One shuffle, of one result for each of them.
+    #[track_caller]
+    pub fn aggregate_by_key<C: Record>(
+        &self,
+        zero: C,
+        add: impl Fn(C, V) -> C + Send + Sync + 'static,
+        merge: impl Fn(C, C) -> C + Send + Sync + 'static,
+    ) -> Dataset<(K, C)> {
+        self.combine("aggregate_by_key", from_zero(zero, add, merge), Placed::like(self))
+    }
+
+    /// [`aggregate_by_key`](Self::aggregate_by_key) into a number of partitions.
+    #[track_caller]
+    pub fn aggregate_by_key_into<C: Record>(
+        &self,
+        zero: C,
+        add: impl Fn(C, V) -> C + Send + Sync + 'static,
+        merge: impl Fn(C, C) -> C + Send + Sync + 'static,
+        partitions: usize,
+    ) -> Dataset<(K, C)> {
+        let placed = Placed::by_hash(partitions);
+        self.combine("aggregate_by_key", from_zero(zero, add, merge), placed)
+    }
+
+    /// Folds the values of each key into `zero` by `function`, which must be associative. As in Spark, `zero` enters once
+    /// for each key and source partition: it should change nothing. One shuffle, of one value for each of them.
+    #[track_caller]
+    pub fn fold_by_key(&self, zero: V, function: impl Fn(V, V) -> V + Send + Sync + 'static) -> Dataset<(K, V)> {
+        self.combine("fold_by_key", folding(zero, function), Placed::like(self))
+    }
+
+    /// [`fold_by_key`](Self::fold_by_key) into a number of partitions.
+    #[track_caller]
+    pub fn fold_by_key_into(
+        &self,
+        zero: V,
+        function: impl Fn(V, V) -> V + Send + Sync + 'static,
+        partitions: usize,
+    ) -> Dataset<(K, V)> {
+        self.combine("fold_by_key", folding(zero, function), Placed::by_hash(partitions))
+    }
+
+    #[track_caller]
+    pub(super) fn combine<C: Record, M: Combine<V, C>>(
+        &self,
+        operator: &'static str,
+        combine: M,
+        placed: Placed<K>,
+    ) -> Dataset<(K, C)> {
+        let combine = Arc::new(combine);
+        let exchange = Combined::<K, V, C, M>::new(Arc::clone(&placed.partitioner), Arc::clone(&combine));
+        let (dependency, shuffled) = placed.bring(self, Some(Arc::new(exchange)));
+        let compute = streams(move |context, _, inputs| {
+            let mut combining = Combining::<K, V, C, M>::new(Arc::clone(&combine));
+            for batch in only(inputs) {
+                if shuffled {
+                    combining.merge(batch?)
+                } else {
+                    combining.add(batch?)
+                }
+            }
+            Ok(stream_of(combining.into_records(), context.resources.batch_records))
+        });
+        placed.derive(operator, vec![dependency], compute).build(self.context())
+    }
+
+    /// All values of each key, in order of (source partition, position); keys in the order in which they first come. One
+    /// shuffle, in which every record travels; [`reduce_by_key`](Self::reduce_by_key) sends less.
+    #[track_caller]
+    pub fn group_by_key(&self) -> Dataset<(K, Vec<V>)> {
+        self.group(&Placed::like(self))
+    }
+
+    /// [`group_by_key`](Self::group_by_key) into a number of partitions.
+    #[track_caller]
+    pub fn group_by_key_into(&self, partitions: usize) -> Dataset<(K, Vec<V>)> {
+        self.group(&Placed::by_hash(partitions))
+    }
+
+    #[track_caller]
+    fn group(&self, placed: &Placed<K>) -> Dataset<(K, Vec<V>)> {
+        let (dependency, _) = placed.bring(self, None);
+        let compute = streams(|context, _, inputs| {
+            let mut groups = table::<K, Vec<V>>();
+            for batch in typed_batches::<(K, V)>(only(inputs)) {
+                batch?.for_each(|(key, value)| groups.entry(key).or_default().push(value));
+            }
+            Ok(stream_of(groups.into_iter(), context.resources.batch_records))
+        });
+        placed
+            .derive("group_by_key", vec![dependency], compute)
+            .build(self.context())
+    }
+}
+
+/// Folding into `zero`: the first value goes into a copy of it.
+fn from_zero<V: Record, C: Record>(
+    zero: C,
+    add: impl Fn(C, V) -> C + Send + Sync + 'static,
+    merge: impl Fn(C, C) -> C + Send + Sync + 'static,
+) -> impl Combine<V, C> {
+    let add = Arc::new(add);
+    let first = Arc::clone(&add);
+    let create = move |value| first(zero.clone(), value);
+    Closures(create, move |combined, value| add(combined, value), merge)
+}
+
+fn folding<V: Record>(zero: V, function: impl Fn(V, V) -> V + Send + Sync + 'static) -> impl Combine<V, V> {
+    let function = Arc::new(function);
+    let merge = Arc::clone(&function);
+    let add = move |sum, value| function(sum, value);
+    from_zero(zero, add, move |left, right| merge(left, right))
+}

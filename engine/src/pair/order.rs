@@ -1,0 +1,150 @@
+//! Transformations that sort, and what is quicker on sorted datasets.
+
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use distdl_storage::Record;
+
+use crate::batch::{AnyBatch, stream_of, typed_batches};
+use crate::dataset::{Dataset, Derivation, only, streams};
+use crate::lineage::{BatchStep, Compute, Dependency, PartitionMap, Prepare, Wanted};
+use crate::pair::Placed;
+use crate::partitioner::{Checked, Key, Partitioner, RangePartitioner, Thinned};
+use crate::task::TaskContext;
+
+impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
+    /// Sorts by key, ascending and stable: records of one key keep their order. One shuffle; a job before the first one
+    /// samples the keys.
+    #[track_caller]
+    pub fn sort_by_key(&self) -> Dataset<(K, V)> {
+        self.sort("sort_by_key", false, self.partitions())
+    }
+
+    /// [`sort_by_key`](Self::sort_by_key) into a number of partitions.
+    #[track_caller]
+    pub fn sort_by_key_into(&self, partitions: usize) -> Dataset<(K, V)> {
+        self.sort("sort_by_key", false, partitions)
+    }
+
+    /// Sorts by key, descending and stable.
+    #[track_caller]
+    pub fn sort_by_key_descending(&self) -> Dataset<(K, V)> {
+        self.sort("sort_by_key_descending", true, self.partitions())
+    }
+
+    /// [`sort_by_key_descending`](Self::sort_by_key_descending) into a number of partitions.
+    #[track_caller]
+    pub fn sort_by_key_descending_into(&self, partitions: usize) -> Dataset<(K, V)> {
+        self.sort("sort_by_key_descending", true, partitions)
+    }
+
+    #[track_caller]
+    fn sort(&self, operator: &'static str, descending: bool, partitions: usize) -> Dataset<(K, V)> {
+        let range = RangePartitioner::<K>::new(partitions, descending, self.id());
+        let placed = Placed::by(Arc::new(range.clone()));
+        let (dependency, _) = placed.bring(self, None);
+        let mut derivation = placed.derive(operator, vec![dependency], sorted::<K, V>(descending));
+        derivation.prepare = (range.partitions() > 1).then(|| self.sampling(range));
+        derivation.build(self.context())
+    }
+
+    /// The same pairs where `partitioner` puts their keys, each partition sorted by key, ascending and stable. One shuffle,
+    /// none if they lie there already; sorting on the way costs less than a sort after
+    /// [`partition_by`](Self::partition_by).
+    #[track_caller]
+    pub fn repartition_and_sort_within_partitions(&self, partitioner: impl Partitioner<K>) -> Dataset<(K, V)> {
+        let placed = Placed::by(Arc::new(Checked(partitioner)));
+        let (dependency, _) = placed.bring(self, None);
+        let compute = sorted::<K, V>(false);
+        let operator = "repartition_and_sort_within_partitions";
+        placed.derive(operator, vec![dependency], compute).build(self.context())
+    }
+
+    /// The records whose key is in `range`, in order. No shuffle; where the dataset is known to be partitioned by ranges of
+    /// its keys, after a sort, partitions that cannot hold such keys are neither computed nor read.
+    #[track_caller]
+    pub fn filter_by_range(&self, range: impl RangeBounds<K>) -> Dataset<(K, V)> {
+        let range = Arc::new((range.start_bound().cloned(), range.end_bound().cloned()));
+        let mut dependencies = self.narrow_dependency();
+        let partitioning = self.node().partitioning.clone();
+        let known = partitioning.as_ref().and_then(|placed| placed.partitioner::<K>());
+        if let (Some(partitioner), [Dependency::Narrow { partitions, .. }]) = (known, &mut dependencies[..]) {
+            let range = Arc::clone(&range);
+            let holds = move |partition| partitioner.may_hold(partition, (range.0.as_ref(), range.1.as_ref()));
+            *partitions = PartitionMap::Where(Wanted(Arc::new(holds)));
+        }
+        let compute = Compute::Batchwise(Arc::new(move |_: &TaskContext, _| {
+            let range = Arc::clone(&range);
+            Box::new(move |batch: AnyBatch| {
+                let mut records = batch.typed::<(K, V)>().into_vec();
+                records.retain(|(key, _)| (range.0.as_ref(), range.1.as_ref()).contains(key));
+                Ok(AnyBatch::owned(records))
+            }) as BatchStep
+        }));
+        let mut derivation = Derivation::new("filter_by_range", self.partitions(), dependencies, compute);
+        derivation.partitioning = partitioning;
+        derivation.build(self.context())
+    }
+
+    /// Finds the bounds of the ranges from a sample of every partition.
+    fn sampling(&self, range: RangePartitioner<K>) -> Prepare {
+        let (weak, parent, partitions) = (self.context().downgrade(), self.id(), self.partitions());
+        Arc::new(move || {
+            let all: Vec<usize> = (0..partitions).collect();
+            let samples = weak.upgrade()?.run_job(parent, &all, |_, _, stream| {
+                let mut sample = Thinned::new();
+                for batch in typed_batches::<(K, V)>(stream) {
+                    batch?
+                        .as_slice()
+                        .iter()
+                        .for_each(|(key, _)| sample.offer(|| key.clone()));
+                }
+                Ok(sample.into_weighted())
+            })?;
+            range.set_bounds(samples.into_iter().flatten().collect());
+            Ok(())
+        })
+    }
+}
+
+impl<T: Record> Dataset<T> {
+    /// Sorts by what `function` makes of each record, ascending and stable. One shuffle, in which the key travels with its
+    /// record; a job before the first one samples the keys.
+    #[track_caller]
+    pub fn sort_by<K: Key + Ord>(&self, function: impl Fn(&T) -> K + Send + Sync + 'static) -> Dataset<T> {
+        self.key_by(function).sort("sort_by", false, self.partitions()).values()
+    }
+
+    /// [`sort_by`](Self::sort_by) into a number of partitions.
+    #[track_caller]
+    pub fn sort_by_into<K: Key + Ord>(
+        &self,
+        function: impl Fn(&T) -> K + Send + Sync + 'static,
+        partitions: usize,
+    ) -> Dataset<T> {
+        self.key_by(function).sort("sort_by", false, partitions).values()
+    }
+
+    /// As [`sort_by`](Self::sort_by), descending and stable.
+    #[track_caller]
+    pub fn sort_by_descending<K: Key + Ord>(&self, function: impl Fn(&T) -> K + Send + Sync + 'static) -> Dataset<T> {
+        let keyed = self.key_by(function);
+        keyed.sort("sort_by_descending", true, self.partitions()).values()
+    }
+}
+
+/// Sorts a partition by key.
+fn sorted<K: Key + Ord, V: Record>(descending: bool) -> Compute {
+    streams(move |context, _, inputs| {
+        let mut records: Vec<(K, V)> = Vec::new();
+        for batch in typed_batches::<(K, V)>(only(inputs)) {
+            batch?.for_each(|record| records.push(record));
+        }
+        if descending {
+            records.sort_by(|left, right| right.0.cmp(&left.0));
+        } else {
+            records.sort_by(|left, right| left.0.cmp(&right.0));
+        }
+        Ok(stream_of(records.into_iter(), context.resources.batch_records))
+    })
+}
