@@ -90,6 +90,15 @@ impl Bloom {
         bloom
     }
 
+    /// A filter whose bits are all set, as a damaged or hostile one may be.
+    #[cfg(test)]
+    pub(crate) fn all_ones() -> Self {
+        Self {
+            says_maybe_to_all: true,
+            ..Self::new(1, RATE_MAX)
+        }
+    }
+
     /// Adds a key. From now on it is never said to be absent.
     pub fn insert(&mut self, key: &Digest) {
         let full = self.filter.len() >= self.sizing.capacity(GROWTHS_MAX + 1);

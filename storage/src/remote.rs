@@ -327,6 +327,7 @@ impl Stores {
             store,
             root,
             name,
+            names_folder: url.ends_with('/'),
             objects_max: self.0.options.list_objects_max,
         })
     }

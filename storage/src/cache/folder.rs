@@ -7,7 +7,8 @@
 //!
 //! A file gets its name when it is whole, and is not believed all the same: whatever is read is compared with its hash,
 //! and what fails is removed and fetched again. So nothing is synced, and the folder may be deleted or damaged at any
-//! time. Files are written and removed by one process at a time, which holds the lock `locks/write`; readers hold no lock.
+//! time. Files are written, and removed to make room, by one process at a time, which holds the lock `locks/write`;
+//! readers hold no lock.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -47,6 +48,9 @@ pub(super) struct Folder {
     writing: Mutex<()>,
     /// Held, shared, by every process that uses the folder.
     _users: Option<File>,
+    /// The disk is full once so many bytes more are written.
+    #[cfg(test)]
+    pub(super) disk_bytes_left: std::sync::atomic::AtomicU64,
 }
 
 #[derive(Debug)]
@@ -89,6 +93,8 @@ impl Folder {
             state: Mutex::new(state),
             writing: Mutex::default(),
             _users: users,
+            #[cfg(test)]
+            disk_bytes_left: u64::MAX.into(),
         })
     }
 
@@ -213,6 +219,8 @@ impl Folder {
         let _process = lock::hold(&self.path.join("locks/write"), self.options.wait_max)
             .ok_or_else(|| StorageError::io("lock", &self.path, 0, io::ErrorKind::WouldBlock.into()))?;
         self.catch_up();
+        // A list counts as older than its chunks, so that it goes before them: without one of them it is of no use.
+        let begun = SystemTime::now();
         let (encoded, path) = (list.encode()?, self.list_path(&list.segment));
         let new: Vec<(&Chunk, &[u8])> = list
             .chunks
@@ -227,10 +235,10 @@ impl Folder {
         let mut added = Vec::new();
         let written = (|| {
             for (chunk, bytes) in new.iter().filter(|(chunk, _)| !self.has_chunk(chunk)) {
-                self.write_file(&self.chunk_path(&chunk.digest), bytes)?;
+                self.write_file(&self.chunk_path(&chunk.digest), bytes, SystemTime::now())?;
                 added.push((chunk.digest, bytes.len() as u64));
             }
-            self.write_file(&path, &encoded)?;
+            self.write_file(&path, &encoded, begun)?;
             added.push((list.segment.key(), encoded.len() as u64));
             Ok(())
         })();
@@ -270,7 +278,7 @@ impl Folder {
         }
         let state = &mut *self.state();
         state.bloom = filter(&survey, bytes_max);
-        state.bloom_is_complete = true;
+        state.bloom_is_complete = !state.journal.is_full();
         state.bytes_used = survey.bytes();
         match state.bytes_used.saturating_add(needed) > bytes_max {
             false => Ok(()),
@@ -282,11 +290,14 @@ impl Folder {
         }
     }
 
-    fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn write_file(&self, path: &Path, bytes: &[u8], used: SystemTime) -> io::Result<()> {
         let unfinished = self.path.join("unfinished");
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(&unfinished)?;
+            #[cfg(test)]
+            self.spend(&mut file, bytes)?;
             file.write_all(bytes)?;
+            file.as_file().set_modified(used)?;
             file.persist(path).map_err(|error| error.error).map(drop)
         };
         match write() {
@@ -296,6 +307,18 @@ impl Folder {
                 write()
             }
             written => written,
+        }
+    }
+
+    #[cfg(test)]
+    fn spend(&self, file: &mut tempfile::NamedTempFile, bytes: &[u8]) -> io::Result<()> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let left = self.disk_bytes_left.load(SeqCst);
+        match left.checked_sub(bytes.len() as u64) {
+            Some(left) => Ok(self.disk_bytes_left.store(left, SeqCst)),
+            None => file
+                .write_all(&bytes[..left as usize])
+                .and(Err(io::ErrorKind::StorageFull.into())),
         }
     }
 

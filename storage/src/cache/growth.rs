@@ -110,7 +110,7 @@ impl Cache {
 }
 
 /// Some chunks between the first and the last, others for each version.
-fn drawn<'a>(version: &Version, chunks: &'a [Chunk]) -> impl Iterator<Item = &'a Chunk> {
+pub(super) fn drawn<'a>(version: &Version, chunks: &'a [Chunk]) -> impl Iterator<Item = &'a Chunk> {
     let between = chunks.get(1..chunks.len() - 1).unwrap_or_default();
     let count = between.len().max(1) as u64;
     let drawn = (0..DRAWN_COUNT).map(|counter| (version.draw(counter) % count) as usize);

@@ -89,6 +89,11 @@ impl Journal {
         Ok(bytes)
     }
 
+    /// Whether nothing more is written down.
+    pub(super) fn is_full(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| found.len() >= JOURNAL_BYTES_MAX)
+    }
+
     /// Writes down what was added, by one process at a time that has read all the news.
     pub(super) fn append(&mut self, added: &[(Digest, u64)]) {
         let mut bytes = Vec::with_capacity(added.len() * ENTRY_BYTES);

@@ -24,6 +24,8 @@ pub(super) struct Prefix {
     /// What comes before names in URLs: `memory://`, `s3://bucket/`.
     pub(super) root: String,
     pub(super) name: String,
+    /// Whether the user has ended it with `/`, so that it is not an object.
+    pub(super) names_folder: bool,
     pub(super) objects_max: usize,
 }
 
@@ -50,14 +52,20 @@ impl Prefix {
 
     /// The objects that it names: an object, a folder's objects, or what its wildcards match.
     pub(super) fn list(&self) -> Result<Vec<Object>> {
-        if !self.name.is_empty()
-            && let Ok(object) = self.client.head(self.target()?)
-        {
-            return match self.is_unfinished()? {
-                true => Err(ObjectError::NotFound { url: self.url() }),
-                false => Ok(vec![object]),
-            };
+        let exact = match self.names_folder || self.name.is_empty() {
+            true => Err(ObjectError::NotFound { url: self.url() }),
+            false => self.client.head(self.target()?),
+        };
+        match exact {
+            Ok(_) if self.is_unfinished()? => Err(ObjectError::NotFound { url: self.url() }),
+            Ok(object) => Ok(vec![object]),
+            Err(ObjectError::NotFound { .. }) => self.list_many(),
+            // Who may not look at an object may still be allowed to list a folder; if not, this says why.
+            Err(error) => self.list_many().map_err(|_| error),
         }
+    }
+
+    fn list_many(&self) -> Result<Vec<Object>> {
         match has_wildcard(&self.name) {
             true => self.matching(),
             false => self.folder(),
