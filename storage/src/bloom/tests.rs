@@ -16,7 +16,7 @@ fn key(number: u64) -> Digest {
 }
 
 /// Keys that the large test inserts. With ten million:
-/// `DISTDL_BLOOM_KEYS=10000000 cargo test --release -p distdl-storage bloom -- --nocapture`
+/// `DISTDL_BLOOM_KEYS=10000000 cargo test -p distdl-storage bloom -- --nocapture`
 fn keys_count() -> u64 {
     let wanted = std::env::var("DISTDL_BLOOM_KEYS").ok();
     wanted.map_or(2_000_000, |wanted| wanted.parse().unwrap())

@@ -315,7 +315,10 @@ impl Folder {
         use std::sync::atomic::Ordering::SeqCst;
         let left = self.disk_bytes_left.load(SeqCst);
         match left.checked_sub(bytes.len() as u64) {
-            Some(left) => Ok(self.disk_bytes_left.store(left, SeqCst)),
+            Some(left) => {
+                self.disk_bytes_left.store(left, SeqCst);
+                Ok(())
+            }
             None => file
                 .write_all(&bytes[..left as usize])
                 .and(Err(io::ErrorKind::StorageFull.into())),

@@ -4,9 +4,11 @@ use std::fs;
 use super::*;
 use crate::error::StorageError;
 
+type Damage = fn(&Path);
+
 #[test]
 fn a_damaged_file_costs_a_fetch_and_never_a_wrong_byte() {
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("cut", |file| {
             fs::File::options().write(true).open(file).unwrap().set_len(9).unwrap()
         }),
