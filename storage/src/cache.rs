@@ -136,6 +136,7 @@ impl Cache {
             may.then(|| self.folder.held(segment, &segment.range())).flatten()
         };
         if let Some(bytes) = here() {
+            self.counters.fetches_avoided.add(1);
             return Ok(bytes);
         }
         self.adopt_shorter(&segment.version, fetch)?;

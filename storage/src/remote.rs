@@ -251,10 +251,10 @@ impl Stores {
         }
         let target = self.target(&object.url)?;
         let in_memory = matches!(location, Location::Memory(_));
-        let cache = self
-            .cache()
-            .filter(|cache| cache.options().includes_memory || !in_memory);
-        match cache.zip(Version::of(object)) {
+        let options = self.0.options.cache.as_ref();
+        let wants_cache = options.is_some_and(|options| options.includes_memory || !in_memory);
+        let version = Version::of(object).filter(|_| wants_cache);
+        match version.and_then(|version| Some((self.cache()?, version))) {
             Some((cache, version)) => self.get_through(cache, &version, target, object, range),
             None => self.0.client.get(target, object.clone(), range),
         }

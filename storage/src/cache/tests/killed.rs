@@ -39,9 +39,18 @@ fn sigkill_at_any_moment_leaves_nothing_that_is_believed() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
-        let begun = lines.map_while(Result::ok).filter(|line| line.contains("reading"));
+        // Kept until the end: with nobody to read its lines the victim would end by itself.
+        let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+        let begun = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .filter(|line| line.contains("reading"));
         assert_eq!(begun.take(round + 1).count(), round + 1, "it is at work");
+        // In every other round it is in the middle of writing.
+        let before = kept(folder.path());
+        while round % 2 == 1 && kept(folder.path()) == before {
+            std::thread::yield_now();
+        }
         victim.kill().unwrap();
         victim.wait().unwrap();
         let cache = open(&CacheOptions {

@@ -146,6 +146,7 @@ fn readers_of_one_range_share_one_request_even_if_it_stalls() {
             .for_each(|reader| assert_eq!(reader.join().unwrap(), text(1000)));
     });
     assert_eq!(remote.faults.reads_count(), 1);
+    assert_eq!(stores.figures().fetches_avoided, 3);
 }
 
 #[test]
