@@ -34,6 +34,10 @@ pub struct Config {
     pub disk_bytes_max: u64,
     /// Folder for blocks on disk. Default: a temporary folder of the system, removed at the end.
     pub spill_folder: Option<PathBuf>,
+    /// Folder in which remote objects are kept from run to run. Processes may share it. Default: none, nothing is kept.
+    pub cache_folder: Option<PathBuf>,
+    /// Most bytes of remote objects in that folder. Default: 64 GiB.
+    pub cache_bytes_max: u64,
     /// Key of all random numbers. Default: 0.
     pub seed: u64,
     /// Whether bars of progress are drawn on the standard error stream. Default: if that is a terminal.
@@ -116,6 +120,8 @@ impl Default for Config {
             memory_bytes_max: machine::memory_bytes() / 2,
             disk_bytes_max: 64 << 30,
             spill_folder: None,
+            cache_folder: None,
+            cache_bytes_max: 64 << 30,
             seed: 0,
             progress: Progress::Auto,
             json: false,
@@ -178,6 +184,8 @@ impl Config {
                 .unwrap_or(default.memory_bytes_max / processes as u64),
             disk_bytes_max: layers.get("disk", SIZE, size)?.unwrap_or(default.disk_bytes_max),
             spill_folder: layers.get("spill_folder", FOLDER, path)?.or(default.spill_folder),
+            cache_folder: layers.get("cache", FOLDER, path)?.or(default.cache_folder),
+            cache_bytes_max: layers.get("cache_size", SIZE, size)?.unwrap_or(default.cache_bytes_max),
             seed: layers.get("seed", SEED, number)?.unwrap_or(default.seed),
             progress: layers.get("progress", PROGRESS, progress)?.unwrap_or(default.progress),
             json: layers
@@ -265,6 +273,22 @@ impl Config {
     pub fn with_spill_folder(self, spill_folder: impl Into<PathBuf>) -> Self {
         Self {
             spill_folder: Some(spill_folder.into()),
+            ..self
+        }
+    }
+
+    /// Sets the folder in which remote objects are kept from run to run.
+    pub fn with_cache_folder(self, cache_folder: impl Into<PathBuf>) -> Self {
+        Self {
+            cache_folder: Some(cache_folder.into()),
+            ..self
+        }
+    }
+
+    /// Sets the most bytes of remote objects in that folder.
+    pub fn with_cache_bytes_max(self, cache_bytes_max: u64) -> Self {
+        Self {
+            cache_bytes_max,
             ..self
         }
     }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use distdl_storage::remote::Stores;
+use distdl_storage::remote::{CacheOptions, Stores, StoresOptions};
 use distdl_storage::{BlockId, BlockStore, Record, StoreOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -62,7 +62,7 @@ impl Context {
     /// Starts the workers that `config` asks for.
     ///
     /// # Errors
-    /// If threads cannot be started.
+    /// If threads cannot be started, or a folder for blocks or the cache cannot be used.
     pub fn new(config: Config) -> Result<Self> {
         let options = StoreOptions {
             memory_bytes_max: config.memory_bytes_max,
@@ -84,9 +84,18 @@ impl Context {
         transport: Transport,
         member: Option<Member>,
     ) -> Result<Self> {
+        let cache = config.cache_folder.as_ref().map(|folder| CacheOptions {
+            bytes_max: config.cache_bytes_max,
+            ..CacheOptions::new(folder)
+        });
+        let stores = Stores::with_options(StoresOptions {
+            cache,
+            ..StoresOptions::default()
+        });
+        stores.check_cache()?;
         let resources = Arc::new(Resources {
             store,
-            stores: Arc::new(Stores::new()),
+            stores: Arc::new(stores),
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),
             faults: OnceLock::new(),

@@ -36,6 +36,14 @@ mod disk;
 
 mod store;
 
+pub mod bloom;
+
+mod chunk;
+
+mod figures;
+
+mod cache;
+
 pub mod remote;
 
 pub mod text;
@@ -48,6 +56,7 @@ pub use block::{Block, BlockId, ParseBlockIdError};
 pub use codec::{Codec, CodecKind, Source};
 pub use disk::DiskTier;
 pub use error::{Result, StorageError};
+pub use figures::StoreFigures;
 pub use frame::program_fingerprint;
 pub use manifest::{Commit, Commits, Unpublished};
 pub use memory::MemoryTier;

@@ -276,6 +276,8 @@ pub(crate) enum Location {
     Local(String),
     /// A name in a `Stores` value's own memory, perhaps a pattern.
     Memory(String),
+    /// A name in a bucket or container, perhaps a pattern.
+    Bucket { cloud: Cloud, bucket: String, name: String },
     /// An address: the server with the query, and the path on it.
     Http {
         #[cfg_attr(
@@ -287,6 +289,24 @@ pub(crate) enum Location {
     },
 }
 
+/// Who keeps buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cloud {
+    S3,
+    Gs,
+    Az,
+}
+
+impl Cloud {
+    pub(crate) fn scheme(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Gs => "gs",
+            Self::Az => "az",
+        }
+    }
+}
+
 impl Location {
     pub(crate) fn parse(url: &str) -> Result<Self, ObjectError> {
         if url.is_empty() {
@@ -295,11 +315,16 @@ impl Location {
         match url.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
             None => Ok(Self::Local(url.to_owned())),
             Some(("file", rest)) => Ok(Self::Local(file_path(url, rest)?)),
-            Some(("memory", rest)) => Ok(Self::Memory(rest.trim_end_matches('/').to_owned())),
+            Some(("memory", rest)) => Ok(Self::Memory(rest.trim_matches('/').to_owned())),
             Some(("http" | "https", _)) => http_location(url),
+            Some(("s3", rest)) => bucket_location(url, Cloud::S3, rest),
+            Some(("gs", rest)) => bucket_location(url, Cloud::Gs, rest),
+            Some(("az", rest)) => bucket_location(url, Cloud::Az, rest),
             Some((scheme, _)) => Err(ObjectError::unsupported(
                 url,
-                &format!("`{scheme}://` is not known; use a plain path, file://, http(s):// or memory://"),
+                &format!(
+                    "`{scheme}://` is not known; use a plain path, file://, http(s)://, s3://, gs://, az:// or memory://"
+                ),
             )),
         }
     }
@@ -332,6 +357,24 @@ fn file_path(url: &str, rest: &str) -> Result<String, ObjectError> {
     path.into_os_string()
         .into_string()
         .map_err(|_| ObjectError::invalid_name(url, "its path is not UTF-8"))
+}
+
+/// Names in buckets are taken as they stand: nothing in them is percent-decoded.
+fn bucket_location(url: &str, cloud: Cloud, rest: &str) -> Result<Location, ObjectError> {
+    let (bucket, name) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
+    if bucket.is_empty() || !bucket.chars().all(is_plain) {
+        let reason = format!(
+            "it needs the name of a bucket: {}://bucket/folder/object",
+            cloud.scheme()
+        );
+        return Err(ObjectError::invalid_name(url, reason));
+    }
+    Ok(Location::Bucket {
+        cloud,
+        bucket: bucket.to_owned(),
+        name: name.trim_matches('/').to_owned(),
+    })
 }
 
 fn http_location(url: &str) -> Result<Location, ObjectError> {
@@ -376,12 +419,27 @@ mod tests {
     }
 
     #[test]
+    fn names_in_buckets_are_taken_as_they_stand() {
+        let bucket = |cloud, bucket: &str, name: &str| Location::Bucket {
+            cloud,
+            bucket: bucket.into(),
+            name: name.into(),
+        };
+        let parsed = |url| Location::parse(url).unwrap();
+        assert_eq!(parsed("s3://b/a b/%20#?*"), bucket(Cloud::S3, "b", "a b/%20#?*"));
+        assert_eq!(parsed("gs://b.c-d/"), bucket(Cloud::Gs, "b.c-d", ""));
+        assert_eq!(parsed("az://b"), bucket(Cloud::Az, "b", ""));
+    }
+
+    #[test]
     fn unusable_names_are_errors_that_say_why() {
         for (url, words) in [
             ("", "empty"),
             ("file://host/x", "full path"),
             ("file://x", "full path"),
-            ("s3://bucket/x", "`s3://` is not known"),
+            ("ftp://server/x", "`ftp://` is not known"),
+            ("s3:///x", "name of a bucket"),
+            ("az://user@container/x", "name of a bucket"),
             ("http://", "not a usable name"),
         ] {
             let message = Location::parse(url).unwrap_err().to_string();

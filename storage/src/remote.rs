@@ -1,8 +1,14 @@
-//! Files and objects that are input or output, not blocks: plain paths, `file://`, `http(s)://` and `memory://`.
+//! Files and objects that are input or output, not blocks: plain paths, `file://`, `http(s)://`, `s3://`,
+//! `gs://`, `az://` and `memory://`.
 //!
 //! Every call blocks its caller until the answer is there. Plain files go straight to the operating system. Everything
 //! else goes through `object_store` on one background thread, which starts with the first use and ends with the last
-//! copy of the [`Stores`].
+//! copy of the [`Stores`]. What is read of remote objects goes through the cache, if there is one.
+//!
+//! The keys to buckets come from environment variables: those that begin with `AWS_` for `s3://` (`AWS_ACCESS_KEY_ID`,
+//! `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`; `AWS_ENDPOINT` and `AWS_ALLOW_HTTP` for other servers), with `GOOGLE_` for
+//! `gs://` (`GOOGLE_SERVICE_ACCOUNT`) and with `AZURE_` for `az://` (`AZURE_STORAGE_ACCOUNT_NAME`,
+//! `AZURE_STORAGE_ACCOUNT_KEY`), as `object_store` lists them.
 
 mod options;
 
@@ -12,39 +18,61 @@ mod local;
 
 mod client;
 
-#[cfg(feature = "http")]
-mod http;
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+mod servers;
+
+mod prefix;
 
 mod folder;
+
+mod ahead;
 
 mod place;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
 
+use self::ahead::Ahead;
 use self::client::{Client, Target};
 pub use self::folder::{FolderWriter, SharedFolder};
-pub use self::options::StoresOptions;
-use self::pattern::{MATCHING, has_wildcard, hidden};
+pub use self::options::{CacheOptions, StoresOptions};
+use self::pattern::has_wildcard;
 pub(crate) use self::place::{Found, Place};
+use self::prefix::Prefix;
+use crate::bloom::Bloom;
+use crate::cache::Cache;
+use crate::chunk::Version;
 use crate::error::Result;
+use crate::figures::StoreFigures;
 use crate::object::Location;
 pub use crate::object::{Object, ObjectError};
 
 /// Access to files and objects. Copies are cheap and share everything, the objects of `memory://` included; another
 /// value has a memory of its own.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Stores(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     options: StoresOptions,
+    memory: Arc<dyn ObjectStore>,
+    cache: OnceLock<Option<Arc<Cache>>>,
+    ahead: Ahead,
+    #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+    servers: servers::Servers,
+    // Last: its thread ends before this value is gone.
     client: Arc<Client>,
-    #[cfg(feature = "http")]
-    servers: http::Servers,
+}
+
+impl Default for Stores {
+    fn default() -> Self {
+        Self::with_options(StoresOptions::default())
+    }
 }
 
 impl Stores {
@@ -53,12 +81,57 @@ impl Stores {
         Self::default()
     }
 
-    /// Access with other limits.
+    /// Access with other limits. A cache folder that cannot be used costs a warning at the first read that wants it, and
+    /// everything is fetched; [`Stores::check_cache`] says so before.
     pub fn with_options(options: StoresOptions) -> Self {
+        Self::over(Arc::new(InMemory::new()), options)
+    }
+
+    /// Access where the objects of `memory://` are those of a store that the caller has opened.
+    pub fn over(memory: Arc<dyn ObjectStore>, options: StoresOptions) -> Self {
         Self(Arc::new(Shared {
             options,
-            ..Shared::default()
+            memory,
+            cache: OnceLock::new(),
+            ahead: Ahead::default(),
+            #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+            servers: servers::Servers::default(),
+            client: Arc::default(),
         }))
+    }
+
+    /// Opens the cache folder, if one is asked for and it is not open yet.
+    ///
+    /// # Errors
+    /// It cannot be made or written to.
+    pub fn check_cache(&self) -> Result<()> {
+        let Some(options) = self.0.options.cache.as_ref().filter(|_| self.0.cache.get().is_none()) else {
+            return Ok(());
+        };
+        let opened = Cache::open(options, &self.0.client.counters)?;
+        let _ = self.0.cache.set(Some(Arc::new(opened)));
+        Ok(())
+    }
+
+    /// What reading has cost since this value was made.
+    pub fn figures(&self) -> StoreFigures {
+        self.0.client.counters.figures()
+    }
+
+    /// The filter of what the cache holds, by the hashes of chunks and by names of segments; `None` without a cache. It
+    /// may be sent to others, as [`Bloom::snapshot`], who then know what not to ask this process for.
+    pub fn cache_bloom(&self) -> Option<Bloom> {
+        self.cache().map(|cache| cache.bloom())
+    }
+
+    /// The bytes `range` of an object if the cache holds all of them, without asking its store: what a peer may be given.
+    /// The range must not go beyond a segment, an aligned 4 MiB of the object.
+    pub fn cached(&self, object: &Object, range: Range<u64>) -> Option<Bytes> {
+        let range = object.checked_range(Some(range)).ok()?;
+        let version = Version::of(object)?;
+        let segment = version.segment(Version::indices(&range).start);
+        let within = !range.is_empty() && range.end <= segment.range().end;
+        self.cache().filter(|_| within)?.held(&segment, &range)
     }
 
     /// The limits in force.
@@ -78,7 +151,7 @@ impl Stores {
     pub fn list(&self, pattern: &str) -> Result<Vec<Object>> {
         let mut objects = match Location::parse(pattern)? {
             Location::Local(path) => local::list(&path)?,
-            Location::Memory(name) => self.list_memory(&name)?,
+            Location::Memory(_) | Location::Bucket { .. } => self.prefix(pattern)?.list()?,
             Location::Http { path, .. } if path.as_ref().contains('*') => {
                 return Err(ObjectError::unsupported(pattern, "a server cannot be listed; name each object").into());
             }
@@ -143,24 +216,21 @@ impl Stores {
     pub fn write(&self, url: &str, bytes: Bytes) -> Result<()> {
         match Location::parse(url)? {
             Location::Local(path) => local::write(Path::new(&path), &bytes)?,
-            Location::Memory(name) => self
-                .0
-                .client
-                .put_memory(vec![(self.0.client.memory_target(&name)?, bytes)])?,
+            Location::Memory(_) | Location::Bucket { .. } => self.prefix(url)?.write(bytes)?,
             Location::Http { .. } => return Err(read_only(url).into()),
         }
         Ok(())
     }
 
-    /// Begins a folder of part files that appears whole, at [`FolderWriter::commit`]. The folders that lead to it are
-    /// made.
+    /// Begins a folder of part files that appears whole, at [`FolderWriter::commit`], which says what that means in a store
+    /// of objects. The folders that lead to it are made.
     ///
     /// # Errors
     /// There is something of that name already, or the place cannot be written.
     pub fn create_folder(&self, url: &str) -> Result<FolderWriter> {
         match Location::parse(url)? {
             Location::Local(path) => FolderWriter::local(&path),
-            Location::Memory(name) => FolderWriter::memory(Arc::clone(&self.0.client), &name),
+            Location::Memory(_) | Location::Bucket { .. } => FolderWriter::remote(self.prefix(url)?),
             Location::Http { .. } => Err(read_only(url).into()),
         }
     }
@@ -177,6 +247,11 @@ impl Stores {
                 let reason = "each process has a memory of its own; write to a folder that all processes see";
                 Err(ObjectError::unsupported(url, reason).into())
             }
+            Location::Bucket { .. } => {
+                let reason = "a store of objects has no rename that would publish the parts of several processes at once; \
+                              write to a folder that all processes see, or run one process";
+                Err(ObjectError::unsupported(url, reason).into())
+            }
             Location::Http { .. } => Err(read_only(url).into()),
         }
     }
@@ -185,74 +260,104 @@ impl Stores {
     pub(crate) fn place(&self, url: &str) -> Result<Place> {
         Ok(match Location::parse(url)? {
             Location::Local(path) => Place::local(self, url, &path)?,
-            Location::Memory(name) => {
-                let target = self.0.client.memory_target(&name)?;
-                Place::of(self, target)
-            }
+            Location::Memory(_) | Location::Bucket { .. } => Place::of(self, self.prefix(url)?.target()?),
             Location::Http { .. } => return Err(read_only(url).into()),
         })
     }
 
     fn get(&self, object: &Object, range: Option<Range<u64>>) -> Result<Bytes, ObjectError> {
-        match Location::parse(&object.url)? {
-            Location::Local(path) => local::read(object, &path, range),
-            _ => self.0.client.get(self.target(&object.url)?, object.clone(), range),
+        let location = Location::parse(&object.url)?;
+        if let Location::Local(path) = location {
+            return local::read(object, &path, range);
         }
+        let target = self.target(&object.url)?;
+        let in_memory = matches!(location, Location::Memory(_));
+        let options = self.0.options.cache.as_ref();
+        let wants_cache = options.is_some_and(|options| options.includes_memory || !in_memory);
+        let version = Version::of(object).filter(|_| wants_cache);
+        match version.and_then(|version| Some((self.cache()?, version))) {
+            Some((cache, version)) => self.get_through(cache, &version, target, object, range),
+            None => self.0.client.get(target, object.clone(), range),
+        }
+    }
+
+    /// The same through the cache.
+    fn get_through(
+        &self,
+        cache: &Arc<Cache>,
+        version: &Version,
+        target: Target,
+        object: &Object,
+        range: Option<Range<u64>>,
+    ) -> Result<Bytes, ObjectError> {
+        let client = &self.0.client;
+        let wanted = object.checked_range(range.clone())?;
+        self.0.ahead.go_on(client, cache, version, &target, object, &wanted)?;
+        let fetch = |range| client.get(target.clone(), object.clone(), Some(range));
+        match cache.read(version, &wanted, &fetch) {
+            Err(ObjectError::RangesNotServed { .. }) if range.is_none() => {
+                let whole = client.get(target, object.clone(), None)?;
+                cache.keep_whole(version, &whole);
+                Ok(whole)
+            }
+            read => read,
+        }
+    }
+
+    fn cache(&self) -> Option<&Arc<Cache>> {
+        let options = self.0.options.cache.as_ref()?;
+        let open = || match Cache::open(options, &self.0.client.counters) {
+            Ok(cache) => Some(Arc::new(cache)),
+            Err(error) => {
+                tracing::warn!("everything remote is fetched anew, since there is no cache: {error}");
+                None
+            }
+        };
+        self.0.cache.get_or_init(open).as_ref()
     }
 
     fn target(&self, url: &str) -> Result<Target, ObjectError> {
         match Location::parse(url)? {
-            Location::Memory(name) => self.0.client.memory_target(&name),
+            Location::Memory(_) | Location::Bucket { .. } => self.prefix(url)?.target(),
             #[cfg(feature = "http")]
             Location::Http { server, path } => {
-                let store = self.0.servers.open(server.as_str(), &self.0.options)?;
-                Ok(Target {
-                    url: url.to_owned(),
-                    store,
-                    path,
-                })
+                let store = self.0.servers.http(server.as_str(), &self.0.options)?;
+                let url = url.to_owned();
+                Ok(Target { url, store, path })
             }
             #[cfg(not(feature = "http"))]
-            Location::Http { .. } => Err(ObjectError::unsupported(
-                url,
-                "http(s) is not built in; build with `--features http`, or copy it to a local file",
-            )),
+            Location::Http { .. } => Err(not_built_in(url, "http")),
             Location::Local(_) => Err(ObjectError::unsupported(url, "a local file has no remote store")),
         }
     }
 
-    fn list_memory(&self, name: &str) -> Result<Vec<Object>, ObjectError> {
-        if let Ok(object) = self.0.client.head(self.0.client.memory_target(name)?) {
-            return Ok(vec![object]);
-        }
-        if !has_wildcard(name) {
-            let below = self.0.client.list_memory(name)?;
-            let direct = |found: &str| !found[name.len()..].trim_start_matches('/').contains('/');
-            return match below.is_empty() {
-                true => Err(ObjectError::NotFound {
-                    url: format!("memory://{name}"),
-                }),
-                false => Ok(keep(below, |found| direct(found) && !hidden(found, name))),
-            };
-        }
-        let pattern = glob::Pattern::new(name).map_err(|error| ObjectError::invalid_name(name, error))?;
-        let fixed = &name[..name.find(['*', '?', '[']).unwrap_or(name.len())];
-        let folder = fixed.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let below = self.0.client.list_memory(folder)?;
-        let matches = |found: &str| pattern.matches_with(found, MATCHING);
-        let folder_matches = |found: &str| found.rsplit_once('/').is_some_and(|(folder, _)| matches(folder));
-        Ok(keep(below, |found| {
-            (matches(found) || folder_matches(found)) && !hidden(found, name)
-        }))
+    fn prefix(&self, url: &str) -> Result<Prefix, ObjectError> {
+        let (root, name, store) = match Location::parse(url)? {
+            Location::Memory(name) => ("memory://".to_owned(), name, Arc::clone(&self.0.memory)),
+            #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+            Location::Bucket { cloud, bucket, name } => {
+                let store = self.0.servers.bucket(cloud, &bucket, &self.0.options)?;
+                (format!("{}://{bucket}/", cloud.scheme()), name, store)
+            }
+            #[cfg(not(any(feature = "http", feature = "s3", feature = "gs", feature = "az")))]
+            Location::Bucket { cloud, .. } => return Err(not_built_in(url, cloud.scheme())),
+            _ => return Err(ObjectError::unsupported(url, "it names no bucket")),
+        };
+        Ok(Prefix {
+            client: Arc::clone(&self.0.client),
+            store,
+            root,
+            name,
+            names_folder: url.ends_with('/'),
+            objects_max: self.0.options.list_objects_max,
+        })
     }
 }
 
-fn keep(objects: Vec<(String, Object)>, wanted: impl Fn(&str) -> bool) -> Vec<Object> {
-    objects
-        .into_iter()
-        .filter(|(name, _)| wanted(name))
-        .map(|(_, object)| object)
-        .collect()
+#[cfg(not(all(feature = "http", feature = "s3", feature = "gs", feature = "az")))]
+fn not_built_in(url: &str, feature: &str) -> ObjectError {
+    let remedy = format!("{feature}:// is not built in; build with `--features {feature}`, or copy it to a local file");
+    ObjectError::unsupported(url, &remedy)
 }
 
 fn read_only(url: &str) -> ObjectError {

@@ -7,4 +7,4 @@ mod fault_store;
 
 pub use self::conformance::conformance;
 pub use self::fault::{FaultTier, Faults, Gate, GetFault, Pause, PutFault};
-pub use self::fault_store::{FaultStore, StoreFaults, WriteFault};
+pub use self::fault_store::{FaultStore, ReadFault, StoreFaults, WriteFault};

@@ -169,7 +169,10 @@ fn a_wrong_configuration_is_named_with_its_place() {
 fn the_shown_configuration_is_a_file_that_gives_it_again() {
     let place = Workplace::new();
     let program = Path::new(DISTDL);
-    place.write("distdl.toml", b"threads = 3\nspill_folder = \"spill\"\nseed = 5\n");
+    place.write(
+        "distdl.toml",
+        b"threads = 3\nspill_folder = \"spill\"\ncache = \"kept\"\nseed = 5\n",
+    );
     let mut command = place.command(program, &["config", "--seed=6"]);
     command.env("DISTDL_MEMORY", "1MiB");
     let shown = succeeds(command);
@@ -177,6 +180,7 @@ fn the_shown_configuration_is_a_file_that_gives_it_again() {
         "threads = 3",
         "memory = 1048576",
         "spill_folder = \"spill\"",
+        "cache = \"kept\"",
         "seed = \"6\"",
         "progress = \"auto\"",
     ] {

@@ -7,8 +7,8 @@ use clap::ValueEnum;
 
 use super::layers::{self, Layer};
 use super::values::{
-    COUNT_OF_COPIES, COUNT_OF_OTHERS, COUNT_OF_PROCESSES, COUNT_OF_RESTARTS, COUNT_OF_THREADS, FAULTS, GRACE, LEASE,
-    SEED, SIZE, copies, faults, flag, grace, lease, number, others, processes, restarts, size, threads,
+    COUNT_OF_COPIES, COUNT_OF_OTHERS, COUNT_OF_PROCESSES, COUNT_OF_RESTARTS, COUNT_OF_THREADS, FAULTS, FOLDER, GRACE,
+    LEASE, SEED, SIZE, copies, faults, flag, grace, lease, number, others, path, processes, restarts, size, threads,
 };
 use super::{CONFIG_FILE, Config, Progress, Result};
 
@@ -25,6 +25,9 @@ pub struct Flags {
     /// Keep at most this much of the data in memory, such as 512MB or 2GiB [default: half of the memory]
     #[arg(long, global = true, value_name = "SIZE", value_parser = flag(size, SIZE))]
     pub memory: Option<u64>,
+    /// Keep remote objects in this folder, so that the next run need not fetch them [default: none]
+    #[arg(long, global = true, value_name = "FOLDER", value_parser = flag(path, FOLDER))]
+    pub cache: Option<PathBuf>,
     /// Key of all random numbers; the same seed gives the same result [default: 0]
     #[arg(long, global = true, value_name = "NUMBER", value_parser = flag(number, SEED))]
     pub seed: Option<u64>,
@@ -104,6 +107,7 @@ impl Flags {
         Layer::flags([
             ("threads", self.threads.map(|threads| threads.to_string())),
             ("memory", self.memory.map(|bytes| bytes.to_string())),
+            ("cache", path(&self.cache)),
             ("seed", self.seed.map(|seed| seed.to_string())),
             ("progress", progress.map(|progress| progress.get_name().to_owned())),
             ("json", self.json.map(|json| json.to_string())),

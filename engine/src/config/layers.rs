@@ -10,11 +10,13 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
     "threads",
     "memory",
     "disk",
     "spill_folder",
+    "cache",
+    "cache_size",
     "seed",
     "progress",
     "json",

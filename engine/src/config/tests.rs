@@ -79,6 +79,8 @@ fn every_key_is_read_from_file_and_variables() {
         memory_bytes_max: 5,
         disk_bytes_max: 6 << 30,
         spill_folder: Some("/spill".into()),
+        cache_folder: Some("/cache".into()),
+        cache_bytes_max: 8 << 20,
         seed: u64::MAX,
         progress: Progress::On,
         json: true,
@@ -95,7 +97,8 @@ fn every_key_is_read_from_file_and_variables() {
         token_file: Some("/token".into()),
         join: None,
     };
-    let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nspill_folder = \"/spill\"\nseed = \"18446744073709551615\"\n\
+    let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nspill_folder = \"/spill\"\ncache = \"/cache\"\n\
+                cache_size = \"8 MiB\"\nseed = \"18446744073709551615\"\n\
                 progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
                 grace = 70\nparameter_copies = 1\ntoken_file = \"/token\"";
@@ -106,6 +109,8 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_MEMORY", "5"),
         ("DISTDL_DISK", "6g"),
         ("DISTDL_SPILL_FOLDER", "/spill"),
+        ("DISTDL_CACHE", "/cache"),
+        ("DISTDL_CACHE_SIZE", "8m"),
         ("DISTDL_SEED", "18446744073709551615"),
         ("DISTDL_PROGRESS", "ON"),
         ("DISTDL_JSON", "true"),
@@ -130,6 +135,8 @@ fn every_key_is_read_from_file_and_variables() {
         .with_memory_bytes_max(5)
         .with_disk_bytes_max(6 << 30)
         .with_spill_folder("/spill")
+        .with_cache_folder("/cache")
+        .with_cache_bytes_max(8 << 20)
         .with_seed(u64::MAX)
         .with_progress(Progress::On)
         .with_json(true)
@@ -157,6 +164,7 @@ fn flags_are_read_and_explained() {
         "2",
         "--memory",
         "2GiB",
+        "--cache=c",
         "--seed",
         "9",
         "--progress",
@@ -177,6 +185,7 @@ fn flags_are_read_and_explained() {
         config: Some("f".into()),
         threads: Some(2),
         memory: Some(2 << 30),
+        cache: Some("c".into()),
         seed: Some(9),
         progress: Some(Progress::Off),
         json: Some(true),
@@ -205,6 +214,7 @@ fn flags_are_read_and_explained() {
     for (argument, words) in [
         ("--threads=0", "a whole number from 1 to 1024"),
         ("--memory=lots", "512MB"),
+        ("--cache=", "path of a folder"),
         ("--seed=-1", "a whole number"),
         ("--progress=maybe", "auto, on, off"),
         ("--thread=1", "--threads"),
@@ -275,6 +285,8 @@ fn a_wrong_value_is_named_with_its_place_and_what_is_allowed() {
         ("progress = \"maybe\"", "`maybe`", "`auto`"),
         ("json = 1", "`1`", "`true` or `false`"),
         ("spill_folder = \"\"", "``", "path of a folder"),
+        ("cache = \"\"", "``", "path of a folder"),
+        ("cache_size = \"much\"", "`much`", "512MB"),
         ("batch_records = 0", "`0`", "from 1 to"),
         ("processes = 0", "`0`", "from 1 to 256"),
         ("parameter_workers = 257", "`257`", "from 0 to 256"),

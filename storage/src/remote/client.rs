@@ -1,24 +1,34 @@
 //! Stores behind `object_store`, driven by one background thread so that no caller ever runs an asynchronous runtime.
 
+use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use futures::channel::oneshot;
-use object_store::memory::InMemory;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use tokio::runtime::{Builder, Handle};
 
+use super::local;
+use crate::figures::Counters;
 use crate::object::{Object, ObjectError};
 
 type Result<T> = std::result::Result<T, ObjectError>;
 
 /// How much of a remote store's words an error carries, in characters.
 const MESSAGE_LENGTH_MAX: usize = 500;
+
+/// Requests about listed objects that a listing makes at a time.
+const HEADS_MAX: usize = 16;
+
+/// Threads of the background for what blocks: names of hosts, local files, and reading ahead.
+const BLOCKING_THREADS_MAX: usize = 64;
 
 /// One object in one store, and the name its user gave it.
 #[derive(Debug, Clone)]
@@ -28,26 +38,14 @@ pub(super) struct Target {
     pub(super) path: ObjectPath,
 }
 
-/// The background thread and this value's own memory store.
+/// The background thread.
 #[derive(Debug, Default)]
 pub(super) struct Client {
-    memory: Arc<InMemory>,
-    /// Held for writing while a folder of objects becomes visible in `memory`, so that no listing sees half of it.
-    commits: RwLock<()>,
+    pub(super) counters: Arc<Counters>,
     background: Mutex<Option<Background>>,
 }
 
 impl Client {
-    pub(super) fn memory_target(&self, name: &str) -> Result<Target> {
-        let url = format!("memory://{name}");
-        let path = ObjectPath::parse(name).map_err(|error| ObjectError::invalid_name(&url, error))?;
-        Ok(Target {
-            url,
-            store: Arc::clone(&self.memory) as Arc<dyn ObjectStore>,
-            path,
-        })
-    }
-
     pub(super) fn head(&self, target: Target) -> Result<Object> {
         self.run(async move {
             let options = GetOptions {
@@ -61,65 +59,124 @@ impl Client {
         })?
     }
 
+    /// The bytes `range`, or all, of an object that must be as it was listed.
     pub(super) fn get(&self, target: Target, listed: Object, range: Option<Range<u64>>) -> Result<Bytes> {
-        let wanted = listed.checked_range(range.clone())?;
-        if range.is_some() && wanted.is_empty() {
-            return Ok(Bytes::new());
+        get(&self.runner()?, &self.counters, target, listed, range)
+    }
+
+    /// The objects right in the folder `target`, and whether there are folders in it. `root` is what comes before names in
+    /// URLs. If there are more objects than the limit, it is one more.
+    pub(super) fn list_folder(&self, target: Target, root: &str, objects_max: usize) -> Result<(Vec<Object>, bool)> {
+        let listed = target.clone();
+        let found = self.run(async move {
+            let found = listed.store.list_with_delimiter(Some(&listed.path)).await;
+            found.map_err(|error| failed(&listed.url, "list it", &error))
+        })??;
+        let objects = found.objects.into_iter().take(objects_max.saturating_add(1)).collect();
+        Ok((
+            self.described(target, root, objects)?,
+            !found.common_prefixes.is_empty(),
+        ))
+    }
+
+    /// Every object below the folder `target`; if there are more than the limit, one more.
+    pub(super) fn list_below(&self, target: Target, root: &str, objects_max: usize) -> Result<Vec<Object>> {
+        let listed = target.clone();
+        let found = self.run(async move {
+            let found = listed
+                .store
+                .list(Some(&listed.path))
+                .take(objects_max.saturating_add(1));
+            let found: object_store::Result<Vec<ObjectMeta>> = found.try_collect().await;
+            found.map_err(|error| failed(&listed.url, "list it", &error))
+        })??;
+        self.described(target, root, found)
+    }
+
+    /// Listed objects as reading will find them: a store that lists no entity tags is asked about each object.
+    fn described(&self, folder: Target, root: &str, found: Vec<ObjectMeta>) -> Result<Vec<Object>> {
+        let root = root.to_owned();
+        self.run(async move {
+            // Some servers take a prefix for the beginning of a name, not for a folder.
+            let found = found
+                .into_iter()
+                .filter(|meta| meta.location.prefix_matches(&folder.path));
+            let described = stream::iter(found).map(|meta| {
+                let (url, store) = (format!("{root}{}", meta.location), Arc::clone(&folder.store));
+                async move {
+                    if meta.e_tag.is_some() {
+                        return Ok(Some(object(&url, &meta)));
+                    }
+                    match store.head(&meta.location).await {
+                        Ok(meta) => Ok(Some(object(&url, &meta))),
+                        // Gone since it was listed.
+                        Err(object_store::Error::NotFound { .. }) => Ok(None),
+                        Err(error) => Err(failed(&url, "read it", &error)),
+                    }
+                }
+            });
+            let described = described
+                .buffered(HEADS_MAX)
+                .try_filter_map(|object| std::future::ready(Ok(object)));
+            described.try_collect().await
+        })?
+    }
+
+    /// Writes an object, whole or not at all.
+    pub(super) fn put(&self, target: Target, bytes: Bytes, mode: PutMode) -> Result<()> {
+        self.run(async move {
+            let put = target
+                .store
+                .put_opts(&target.path, bytes.into(), PutOptions::from(mode))
+                .await;
+            put.map(drop).map_err(|error| failed(&target.url, "write it", &error))
+        })?
+    }
+
+    /// Removes an object, if it is there.
+    pub(super) fn remove(&self, target: Target) -> Result<()> {
+        let removed = self.run(async move {
+            let removed = target.store.delete(&target.path).await;
+            removed.map_err(|error| failed(&target.url, "remove it", &error))
+        })?;
+        match removed {
+            Err(ObjectError::NotFound { .. }) => Ok(()),
+            removed => removed,
         }
-        let length = wanted.end - wanted.start;
-        let options = GetOptions {
-            range: range.map(GetRange::Bounded),
-            ..GetOptions::default()
-        };
-        self.run(async move {
-            let fail = |error| failed(&target.url, "read it", &error);
-            let found = target.store.get_opts(&target.path, options).await.map_err(fail)?;
-            listed.check_same(&object(&target.url, &found.meta))?;
-            let bytes = found.bytes().await.map_err(fail)?;
-            match bytes.len() as u64 == length {
-                true => Ok(bytes),
-                false => Err(ObjectError::Remote {
-                    url: target.url,
-                    message: format!("it sent {} bytes where {length} were due", bytes.len()),
-                }),
-            }
-        })?
-    }
-
-    /// Every object of the memory store below `prefix`, with its name.
-    pub(super) fn list_memory(&self, prefix: &str) -> Result<Vec<(String, Object)>> {
-        let target = self.memory_target(prefix)?;
-        let _whole = self.commits.read().unwrap_or_else(PoisonError::into_inner);
-        self.run(async move {
-            let found: Vec<ObjectMeta> = target.store.list(Some(&target.path)).try_collect().await?;
-            Ok(found
-                .iter()
-                .map(|meta| {
-                    let name = meta.location.to_string();
-                    let listed = object(&format!("memory://{name}"), meta);
-                    (name, listed)
-                })
-                .collect())
-        })?
-        .map_err(|error: object_store::Error| failed(&format!("memory://{prefix}"), "list it", &error))
-    }
-
-    /// Puts all of `objects` into the memory store; no listing sees some of them without the others.
-    pub(super) fn put_memory(&self, objects: Vec<(Target, Bytes)>) -> Result<()> {
-        let _whole = self.commits.write().unwrap_or_else(PoisonError::into_inner);
-        self.run(async move {
-            for (target, bytes) in objects {
-                let put = target.store.put(&target.path, bytes.into()).await;
-                put.map_err(|error| failed(&target.url, "write it", &error))?;
-            }
-            Ok(())
-        })?
     }
 
     /// Waits for `work`, which runs on the background thread.
     pub(super) fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+        self.runner()?.run(work)
+    }
+
+    /// Starts `work`, which may block, beside the background thread, and does not wait for it.
+    pub(super) fn begin(&self, work: impl FnOnce(&Runner, &Arc<Counters>) + Send + 'static) -> Result<()> {
+        let (runner, counters) = (self.runner()?, Arc::clone(&self.counters));
+        runner.0.clone().spawn_blocking(move || work(&runner, &counters));
+        Ok(())
+    }
+
+    fn runner(&self) -> Result<Runner> {
+        let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
+        if background.is_none() {
+            *background = Some(Background::start()?);
+        }
+        background
+            .as_ref()
+            .map(|started| Runner(started.handle.clone()))
+            .ok_or_else(|| background_failed("it did not start"))
+    }
+}
+
+/// The way to the background thread, without keeping it alive.
+#[derive(Debug, Clone)]
+pub(super) struct Runner(Handle);
+
+impl Runner {
+    fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
         let (answer, answered) = mpsc::sync_channel(1);
-        self.handle()?.spawn(async move {
+        self.0.spawn(async move {
             // The caller waits below until it has the answer, so nobody is left to miss it.
             let _ = answer.send(work.await);
         });
@@ -127,17 +184,41 @@ impl Client {
             .recv()
             .map_err(|_| background_failed("it ended before it answered"))
     }
+}
 
-    fn handle(&self) -> Result<Handle> {
-        let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
-        if background.is_none() {
-            *background = Some(Background::start()?);
-        }
-        background
-            .as_ref()
-            .map(|started| started.handle.clone())
-            .ok_or_else(|| background_failed("it did not start"))
+/// The bytes `range`, or all, of an object that must be as it was listed.
+pub(super) fn get(
+    runner: &Runner,
+    counters: &Arc<Counters>,
+    target: Target,
+    listed: Object,
+    range: Option<Range<u64>>,
+) -> Result<Bytes> {
+    let wanted = listed.checked_range(range.clone())?;
+    if range.is_some() && wanted.is_empty() {
+        return Ok(Bytes::new());
     }
+    let length = wanted.end - wanted.start;
+    let options = GetOptions {
+        range: range.map(GetRange::Bounded),
+        ..GetOptions::default()
+    };
+    counters.fetches.add(1);
+    let bytes = runner.run(async move {
+        let fail = |error| failed(&target.url, "read it", &error);
+        let found = target.store.get_opts(&target.path, options).await.map_err(fail)?;
+        listed.check_same(&object_like(&listed, &target.url, &found.meta))?;
+        let bytes = found.bytes().await.map_err(fail)?;
+        match bytes.len() as u64 == length {
+            true => Ok(bytes),
+            false => Err(ObjectError::Remote {
+                url: target.url,
+                message: format!("it sent {} bytes where {length} were due", bytes.len()),
+            }),
+        }
+    })??;
+    counters.remote_bytes.add(bytes.len() as u64);
+    Ok(bytes)
 }
 
 /// A thread that drives a runtime until the value is dropped.
@@ -152,6 +233,7 @@ impl Background {
     fn start() -> Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()
             .map_err(background_failed)?;
         let handle = runtime.handle().clone();
@@ -189,17 +271,41 @@ fn background_failed(error: impl std::fmt::Display) -> ObjectError {
 }
 
 fn object(url: &str, meta: &ObjectMeta) -> Object {
-    let dated = Some(meta.last_modified).filter(|time| time.timestamp() != 0);
-    let version = meta.e_tag.clone().or_else(|| dated.map(|time| time.to_rfc3339()));
     Object {
         url: url.to_owned(),
         bytes: meta.size,
-        version,
+        version: meta.e_tag.clone().or_else(|| date(meta)),
     }
 }
 
+/// The same for an object that was listed by its date, where another answer of its store named it by a tag too.
+fn object_like(listed: &Object, url: &str, meta: &ObjectMeta) -> Object {
+    let by_date = date(meta).filter(|date| listed.version.as_ref() == Some(date));
+    let found = object(url, meta);
+    Object {
+        version: by_date.or(found.version),
+        ..found
+    }
+}
+
+fn date(meta: &ObjectMeta) -> Option<String> {
+    let dated = Some(meta.last_modified).filter(|time| time.timestamp() != 0);
+    dated.map(|time| time.to_rfc3339())
+}
+
+/// The error for people: the operating system's where it lies below the store's.
 pub(super) fn failed(url: &str, action: &'static str, error: &object_store::Error) -> ObjectError {
     use object_store::Error;
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(error) = inner
+            .downcast_ref::<io::Error>()
+            .filter(|error| is_of_disk(error.kind()))
+        {
+            return local::failed(Path::new(url), action, error);
+        }
+        cause = inner.source();
+    }
     let url = url.to_owned();
     match error {
         Error::NotFound { .. } => ObjectError::NotFound { url },
@@ -212,4 +318,22 @@ pub(super) fn failed(url: &str, action: &'static str, error: &object_store::Erro
             message: error.to_string().chars().take(MESSAGE_LENGTH_MAX).collect(),
         },
     }
+}
+
+/// Whether an error is one of disks, not of connections.
+fn is_of_disk(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::*;
+    let connection = [
+        ConnectionAborted,
+        ConnectionRefused,
+        ConnectionReset,
+        HostUnreachable,
+        InvalidData,
+        NetworkDown,
+        NetworkUnreachable,
+        NotConnected,
+        TimedOut,
+        UnexpectedEof,
+    ];
+    !connection.contains(&kind)
 }

@@ -1,8 +1,10 @@
-//! Limits of reading.
+//! Limits of reading, and where to keep what was read.
 
 use std::time::Duration;
 
-/// Limits for reading objects.
+pub use crate::cache::CacheOptions;
+
+/// Limits for reading objects, and the cache for remote ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoresOptions {
     /// Longest object that `Stores::read` takes, in bytes. Default 4 GiB.
@@ -15,6 +17,10 @@ pub struct StoresOptions {
     pub silence_timeout: Duration,
     /// How long one request may take with all its retries. Default 10 minutes.
     pub request_timeout: Duration,
+    /// Most requests to one server or bucket at a time; others wait. Default 64.
+    pub requests_max: usize,
+    /// The cache for objects of `http(s)://`, `s3://`, `gs://` and `az://`. Default none.
+    pub cache: Option<CacheOptions>,
 }
 
 impl Default for StoresOptions {
@@ -25,6 +31,8 @@ impl Default for StoresOptions {
             retries: 8,
             silence_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(600),
+            requests_max: 64,
+            cache: None,
         }
     }
 }

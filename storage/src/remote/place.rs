@@ -1,7 +1,6 @@
 //! A folder, or a prefix of objects, that is read and written one object at a time through `object_store`.
 
 use std::cmp::Ordering;
-use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 
-use super::client::{self, Client, Target};
+use super::client::{Client, Target, failed};
 use super::{Stores, local};
 use crate::object::ObjectError;
 
@@ -147,25 +146,12 @@ impl Place {
     }
 
     fn put(&self, name: &str, bytes: Bytes, mode: PutMode) -> Result<()> {
-        let target = self.object(name);
-        self.client.run(async move {
-            let options = PutOptions::from(mode);
-            let put = target.store.put_opts(&target.path, bytes.into(), options).await;
-            put.map(drop).map_err(|error| failed(&target.url, "write it", &error))
-        })?
+        self.client.put(self.object(name), bytes, mode)
     }
 
     /// Removes an object, if it is there.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
-        let target = self.object(name);
-        let removed = self.client.run(async move {
-            let removed = target.store.delete(&target.path).await;
-            removed.map_err(|error| failed(&target.url, "remove it", &error))
-        })?;
-        match removed {
-            Err(ObjectError::NotFound { .. }) => Ok(()),
-            removed => removed,
-        }
+        self.client.remove(self.object(name))
     }
 
     /// Removes what writers that were killed have left in a local folder, if it is older than the object `name`:
@@ -199,16 +185,4 @@ fn is_unfinished(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.rsplit_once('#')
         .is_some_and(|(_, count)| !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// The error for people: the operating system's where it lies below the store's.
-fn failed(url: &str, action: &'static str, error: &object_store::Error) -> ObjectError {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(error) = inner.downcast_ref::<io::Error>() {
-            return local::failed(Path::new(url), action, error);
-        }
-        cause = inner.source();
-    }
-    client::failed(url, action, error)
 }

@@ -366,5 +366,30 @@ fn servers_are_read_only_and_cannot_be_listed() {
     }
 }
 
+#[test]
+fn buckets_that_are_not_built_in_say_which_feature_is_missing() {
+    let stores = Stores::new();
+    for (scheme, built_in) in [
+        ("s3", cfg!(feature = "s3")),
+        ("gs", cfg!(feature = "gs")),
+        ("az", cfg!(feature = "az")),
+    ] {
+        let url = format!("{scheme}://bucket/x");
+        let remedy = format!("build with `--features {scheme}`");
+        let refused = [
+            stores.list(&url).map(drop),
+            stores.write(&url, Bytes::new()),
+            stores.create_folder(&url).map(drop),
+            stores.place(&url).map(drop),
+        ];
+        let mut refused = refused.into_iter().filter(|_| !built_in);
+        assert!(refused.all(|refused| object_error(refused).to_string().contains(&remedy)));
+    }
+}
+
+mod caching;
+
+mod folders;
+
 #[cfg(feature = "http")]
 mod http;

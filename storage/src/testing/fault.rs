@@ -72,7 +72,7 @@ impl Pause {
         )
     }
 
-    fn wait(self) {
+    pub(super) fn wait(self) {
         // Whichever side is gone lets the other go on.
         let _ = self.reached.send(());
         let _ = self.resume.recv();

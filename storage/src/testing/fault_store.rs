@@ -12,9 +12,11 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+
+use super::fault::Pause;
 
 /// What is to happen at a write: a put, or the removal of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,26 @@ pub enum WriteFault {
     DieAfter,
 }
 
+/// What is to happen at a read of an object's bytes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReadFault {
+    /// The server says that it is busy (503).
+    Busy,
+    /// The object is gone.
+    Missing,
+    /// The connection breaks after so many bytes.
+    BreakAfter(usize),
+    /// The answer ends after so many bytes, as if it were whole.
+    Short(usize),
+    /// This bit of the answer is changed, counted from 0 and modulo the answer's length.
+    FlipBit(usize),
+    /// The server takes requests for whole objects only.
+    WholeOnly,
+    /// It waits.
+    Pause(Pause),
+}
+
 /// The script of a [`FaultStore`]. Copies share it.
 #[derive(Debug, Clone, Default)]
 pub struct StoreFaults(Arc<Mutex<Script>>);
@@ -44,6 +66,10 @@ pub struct StoreFaults(Arc<Mutex<Script>>);
 struct Script {
     writes_count: u64,
     faults: BTreeMap<u64, WriteFault>,
+    reads_count: u64,
+    read_bytes: u64,
+    read_faults: BTreeMap<u64, ReadFault>,
+    always_on_read: Option<fn() -> ReadFault>,
     always: Option<WriteFault>,
     dead: bool,
     hidden_from_listings: usize,
@@ -65,6 +91,36 @@ impl StoreFaults {
     /// Lets `fault` happen at every write from now on, or none.
     pub fn on_every_write(&self, fault: Option<WriteFault>) {
         self.script().always = fault;
+    }
+
+    /// Lets `fault` happen at a read, counted like writes.
+    pub fn on_read(&self, after: u64, fault: ReadFault) {
+        let mut script = self.script();
+        let at = script.reads_count + after;
+        script.read_faults.insert(at, fault);
+    }
+
+    /// Lets such a fault happen at every read from now on, or none.
+    pub fn on_every_read(&self, fault: Option<fn() -> ReadFault>) {
+        self.script().always_on_read = fault;
+    }
+
+    /// Number of reads of bytes so far.
+    pub fn reads_count(&self) -> u64 {
+        self.script().reads_count
+    }
+
+    /// Bytes that reads were to bring so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.script().read_bytes
+    }
+
+    fn next_read(&self) -> Option<ReadFault> {
+        let mut script = self.script();
+        let at = script.reads_count;
+        script.reads_count += 1;
+        let fault = script.read_faults.remove(&at);
+        fault.or_else(|| script.always_on_read.map(|fault| fault()))
     }
 
     /// From now on listings lack the last `count` objects.
@@ -137,6 +193,47 @@ fn doubt(fault: Option<WriteFault>) -> Result<()> {
     }
 }
 
+fn busy() -> Error {
+    Error::Generic {
+        store: "FaultStore",
+        source: "503 Service Unavailable, a scripted fault".into(),
+    }
+}
+
+fn whole_only() -> Error {
+    let source = "a scripted fault".into();
+    Error::NotSupported { source }
+}
+
+/// An answer with its bytes as the fault leaves them.
+async fn damaged(found: GetResult, fault: Option<ReadFault>) -> Result<GetResult> {
+    let Some(fault) = fault else { return Ok(found) };
+    let (meta, range) = (found.meta.clone(), found.range.clone());
+    let (attributes, extensions) = (found.attributes.clone(), found.extensions.clone());
+    let mut bytes = found.bytes().await?.to_vec();
+    let mut end = None;
+    match fault {
+        ReadFault::Short(length) => bytes.truncate(length),
+        ReadFault::BreakAfter(length) => {
+            bytes.truncate(length);
+            end = Some(Err(failure(io::ErrorKind::ConnectionReset)));
+        }
+        ReadFault::FlipBit(bit) if !bytes.is_empty() => {
+            let bit = bit % (bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        _ => {}
+    }
+    let parts = [Ok(Bytes::from(bytes))].into_iter().chain(end);
+    Ok(GetResult {
+        payload: GetResultPayload::Stream(stream::iter(parts).boxed()),
+        meta,
+        range,
+        attributes,
+        extensions,
+    })
+}
+
 impl fmt::Display for FaultStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "FaultStore({})", self.inner)
@@ -167,7 +264,30 @@ impl ObjectStore for FaultStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.faults.check_alive()?;
-        self.inner.get_opts(location, options).await
+        if options.head {
+            return self.inner.get_opts(location, options).await;
+        }
+        let (fault, is_range) = (self.faults.next_read(), options.range.is_some());
+        let fault = match fault {
+            Some(ReadFault::Busy) => return Err(busy()),
+            Some(ReadFault::WholeOnly) if is_range => return Err(whole_only()),
+            Some(ReadFault::Missing) => {
+                let source = Box::new(failure(io::ErrorKind::NotFound));
+                return Err(Error::NotFound {
+                    path: location.to_string(),
+                    source,
+                });
+            }
+            Some(ReadFault::Pause(pause)) => {
+                // The gate may be opened by what waits for other reads of this thread.
+                let _ = tokio::task::spawn_blocking(move || pause.wait()).await;
+                None
+            }
+            fault => fault,
+        };
+        let found = self.inner.get_opts(location, options).await?;
+        self.faults.script().read_bytes += found.range.end - found.range.start;
+        damaged(found, fault).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

@@ -1,0 +1,188 @@
+//! Remote objects kept in a folder on disk, so that the second time is free.
+//!
+//! Below everything that reads: text, records and compressed files profit without knowing of it. What is read is checked
+//! against its hash; a cache that is damaged, deleted, full or forbidden costs fetches, and never a wrong byte.
+
+mod options;
+
+mod flight;
+
+mod lock;
+
+mod journal;
+
+mod survey;
+
+mod folder;
+
+mod growth;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+
+use self::flight::Flights;
+use self::folder::Folder;
+pub use self::options::CacheOptions;
+use crate::bloom::Bloom;
+use crate::chunk::{Chunk, ChunkList, Segment, Version, cut};
+use crate::error::Result;
+use crate::figures::Counters;
+use crate::object::ObjectError;
+
+/// Where bytes of an object come from if they are not here: its store, and later perhaps a peer before that.
+pub(crate) type Fetch<'a> = dyn Fn(Range<u64>) -> Result<Bytes, ObjectError> + 'a;
+
+#[derive(Debug)]
+pub(crate) struct Cache {
+    options: CacheOptions,
+    folder: Folder,
+    counters: Arc<Counters>,
+    flights: Flights<Segment, Result<Bytes, ObjectError>>,
+    /// Versions that were compared with a shorter one.
+    judged: Mutex<BTreeSet<Version>>,
+    /// Whether the last segment could be kept.
+    keeps: AtomicBool,
+}
+
+impl Cache {
+    /// # Errors
+    /// The folder cannot be made or written to.
+    pub(crate) fn open(options: &CacheOptions, counters: &Arc<Counters>) -> Result<Self> {
+        Ok(Self {
+            options: options.clone(),
+            folder: Folder::open(options, counters)?,
+            counters: Arc::clone(counters),
+            flights: Flights::default(),
+            judged: Mutex::default(),
+            keeps: AtomicBool::new(true),
+        })
+    }
+
+    pub(crate) fn options(&self) -> &CacheOptions {
+        &self.options
+    }
+
+    /// The filter of all chunks and segments that are here, for whoever wants to know what to ask this process for.
+    pub(crate) fn bloom(&self) -> Bloom {
+        self.folder.bloom()
+    }
+
+    /// The bytes of a range: from here, else through `fetch`, a segment at a time.
+    ///
+    /// # Errors
+    /// `fetch` fails.
+    pub(crate) fn read(&self, version: &Version, range: &Range<u64>, fetch: &Fetch<'_>) -> Result<Bytes, ObjectError> {
+        let mut whole = BytesMut::new();
+        for index in Version::indices(range) {
+            let segment = version.segment(index);
+            let within = segment.range();
+            let part = range.start.max(within.start)..range.end.min(within.end);
+            let bytes = self.part(&segment, &part, fetch)?;
+            if part == *range {
+                return Ok(bytes);
+            }
+            whole.extend_from_slice(&bytes);
+        }
+        Ok(whole.freeze())
+    }
+
+    fn part(&self, segment: &Segment, part: &Range<u64>, fetch: &Fetch<'_>) -> Result<Bytes, ObjectError> {
+        if let Some(bytes) = self.held(segment, part) {
+            self.counters.fetches_avoided.add(1);
+            return Ok(bytes);
+        }
+        let (bytes, by_another) = self.flights.once(segment, || self.load(segment, fetch));
+        self.counters.fetches_avoided.add(u64::from(by_another));
+        let start = segment.range().start;
+        Ok(bytes?.slice((part.start - start) as usize..(part.end - start) as usize))
+    }
+
+    /// The part of a segment if it is here.
+    pub(crate) fn held(&self, segment: &Segment, part: &Range<u64>) -> Option<Bytes> {
+        if !self.folder.may_have(&segment.key()) {
+            self.counters.bloom_absent.add(1);
+            return None;
+        }
+        let held = self.folder.held(segment, part);
+        self.counters.bloom_false_positives.add(u64::from(held.is_none()));
+        held
+    }
+
+    /// Brings a segment here if it seems not to be, for a reader who will want it.
+    pub(crate) fn ensure(&self, segment: &Segment, fetch: &Fetch<'_>) {
+        if self.folder.may_have(&segment.key()) && self.folder.list(segment).is_some() {
+            return;
+        }
+        // The reader meets the same error when it comes.
+        let _ = self.flights.once(segment, || self.load(segment, fetch));
+    }
+
+    /// Whether what is fetched ahead would be here when its reader comes.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeps.load(Ordering::Relaxed)
+    }
+
+    /// A whole segment, fetched by one process.
+    fn load(&self, segment: &Segment, fetch: &Fetch<'_>) -> Result<Bytes, ObjectError> {
+        let _one_process = self.folder.lock_fetch(segment);
+        // Another thread or process may have brought it since it was looked for.
+        self.folder.catch_up();
+        let here = || {
+            let may = self.folder.may_have(&segment.key());
+            may.then(|| self.folder.held(segment, &segment.range())).flatten()
+        };
+        if let Some(bytes) = here() {
+            self.counters.fetches_avoided.add(1);
+            return Ok(bytes);
+        }
+        self.adopt_shorter(&segment.version, fetch)?;
+        if let Some(bytes) = here() {
+            return Ok(bytes);
+        }
+        let bytes = fetch(segment.range())?;
+        self.keep_segment(segment, &bytes);
+        Ok(bytes)
+    }
+
+    /// Keeps a whole object, of a store that sends no parts.
+    pub(crate) fn keep_whole(&self, version: &Version, bytes: &Bytes) {
+        for index in Version::indices(&(0..version.bytes)) {
+            let segment = version.segment(index);
+            let Range { start, end } = segment.range();
+            self.keep_segment(&segment, &bytes.slice(start as usize..end as usize));
+        }
+    }
+
+    fn keep_segment(&self, segment: &Segment, bytes: &Bytes) {
+        let list = ChunkList {
+            segment: segment.clone(),
+            chunks: cut(bytes, segment.range().start),
+        };
+        self.keep(&list, |chunk| {
+            let start = (chunk.offset - segment.range().start) as usize;
+            Some(&bytes[start..start + chunk.length as usize])
+        });
+    }
+
+    /// Keeps what can be kept; a cache that cannot write is one that fetches.
+    fn keep<'a>(&self, list: &ChunkList, bytes_of: impl Fn(&Chunk) -> Option<&'a [u8]>) {
+        let kept = self.folder.keep(list, bytes_of);
+        let did = self.keeps.swap(kept.is_ok(), Ordering::Relaxed);
+        let Err(error) = kept else { return };
+        self.counters.segments_not_kept.add(1);
+        if did {
+            tracing::warn!(segment = %list.segment, "cannot be kept in the cache and will be fetched again: {error}");
+        }
+    }
+}
+
+fn lock_of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! What processes that share a folder have added to it, so that each learns of it without looking through the folder.
+//!
+//! A file of entries of one length, which is only appended to. Losing it, or some of it, costs fetches and nothing else.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::bloom::Digest;
+
+const ENTRY_BYTES: usize = 40;
+
+/// Longest journal, in bytes. Beyond it no process trusts its Bloom filter before it has looked through the folder.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+
+/// Longest file that an entry stands for, in bytes.
+const ENTRY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    /// How far it has been read, in bytes.
+    position: u64,
+}
+
+/// What others have added.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) keys: Vec<Digest>,
+    pub(super) bytes: u64,
+    /// Whether there may be more that was not written down.
+    pub(super) incomplete: bool,
+}
+
+impl Journal {
+    /// From its present end on.
+    pub(super) fn at_end(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            position: fs::metadata(path).map_or(0, |found| found.len()),
+        }
+    }
+
+    /// Starts it anew. Nobody else may be using the folder.
+    pub(super) fn clear(path: &Path) {
+        // If it stays, it is read to its end and no more.
+        let _ = fs::remove_file(path);
+    }
+
+    /// What was added since the last call.
+    pub(super) fn news(&mut self) -> News {
+        let Ok(found) = fs::metadata(&self.path) else {
+            return News::default();
+        };
+        if found.len() == self.position {
+            return News::default();
+        }
+        if found.len() < self.position {
+            // Another file, by a process that found the folder gone.
+            self.position = 0;
+        }
+        let bytes = self.read().unwrap_or_default();
+        let (entries, _) = bytes.as_chunks::<ENTRY_BYTES>();
+        self.position += (entries.len() * ENTRY_BYTES) as u64;
+        let mut news = News {
+            incomplete: found.len() >= JOURNAL_BYTES_MAX,
+            ..News::default()
+        };
+        for entry in entries {
+            let Some((key, length)) = entry.split_first_chunk::<32>() else {
+                continue;
+            };
+            // A torn entry puts those behind it out of step; they must not count for more than a file can hold.
+            let length = length
+                .try_into()
+                .map_or(0, u64::from_le_bytes)
+                .min(ENTRY_FILE_BYTES_MAX);
+            news.keys.push(*key);
+            news.bytes = news.bytes.saturating_add(length);
+        }
+        news
+    }
+
+    fn read(&self) -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.position))?;
+        let mut bytes = Vec::new();
+        file.take(JOURNAL_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Whether nothing more is written down.
+    pub(super) fn is_full(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| found.len() >= JOURNAL_BYTES_MAX)
+    }
+
+    /// Writes down what was added, by one process at a time that has read all the news.
+    pub(super) fn append(&mut self, added: &[(Digest, u64)]) {
+        let mut bytes = Vec::with_capacity(added.len() * ENTRY_BYTES);
+        for (key, length) in added {
+            bytes.extend_from_slice(key);
+            bytes.extend_from_slice(&length.to_le_bytes());
+        }
+        let file = File::options().append(true).create(true).open(&self.path);
+        let written = file.and_then(|mut file| {
+            if file.metadata()?.len() >= JOURNAL_BYTES_MAX {
+                return Ok(0);
+            }
+            file.write_all(&bytes)?;
+            Ok(bytes.len() as u64)
+        });
+        self.position += written.unwrap_or(0);
+    }
+}

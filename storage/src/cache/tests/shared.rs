@@ -1,0 +1,109 @@
+//! Threads of one process, and several caches on one folder, as several processes have them.
+use super::*;
+
+#[test]
+fn threads_that_want_one_range_fetch_it_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(&options(folder.path()));
+    let remote = Remote::new("s3://b/x", "1", random(6_000_000, 1));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| remote.read_all(&cache));
+        }
+    });
+    assert_eq!(
+        (remote.fetches.load(SeqCst), remote.fetched_bytes.load(SeqCst)),
+        (2, 6_000_000)
+    );
+}
+
+#[test]
+fn caches_that_share_a_folder_fetch_each_byte_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let caches: Vec<Cache> = (0..3).map(|_| open(&options(folder.path()))).collect();
+    let remote = Remote::new("s3://b/x", "1", random(9_000_000, 1));
+    std::thread::scope(|scope| {
+        for cache in &caches {
+            scope.spawn(|| remote.read_all(cache));
+        }
+    });
+    assert_eq!(remote.fetched_bytes.load(SeqCst), 9_000_000);
+    let used = kept_bytes(folder.path());
+    for cache in &caches {
+        cache.folder.catch_up();
+        assert_eq!(cache.folder.bytes_used(), used);
+    }
+}
+
+#[test]
+fn caches_that_share_a_folder_share_its_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = CacheOptions {
+        bytes_max: 8_000_000,
+        ..options(folder.path())
+    };
+    let caches = [open(&options), open(&options)];
+    std::thread::scope(|scope| {
+        for (number, cache) in caches.iter().enumerate() {
+            scope.spawn(move || {
+                for seed in 0..5 {
+                    let seed = (number * 100 + seed) as u64;
+                    let remote = Remote::new(&format!("s3://b/{seed}"), "1", random(2_500_000, seed));
+                    remote.read_all(cache);
+                    remote.read_all(cache);
+                }
+            });
+        }
+    });
+    assert!(
+        kept_bytes(folder.path()) <= options.bytes_max,
+        "{}",
+        kept_bytes(folder.path())
+    );
+}
+
+#[test]
+fn one_who_hangs_does_not_hold_up_the_others_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let remote = Remote::new("s3://b/x", "1", random(1_000_000, 1));
+    let options = CacheOptions {
+        wait_max: std::time::Duration::from_millis(20),
+        ..options(folder.path())
+    };
+    let (hanging, cache) = (open(&options), open(&options));
+    let held = hanging.folder.lock_fetch(&remote.version.segment(0)).unwrap();
+    let writing = lock::hold(&folder.path().join("locks/write"), options.wait_max).unwrap();
+    assert_eq!(remote.read_all(&cache), 1_000_000, "fetched without waiting longer");
+    assert_eq!(
+        figures(&cache).segments_not_kept,
+        1,
+        "and not written, since somebody may be writing"
+    );
+    drop((held, writing));
+    assert_eq!((remote.read_all(&cache), remote.read_all(&hanging)), (1_000_000, 0));
+}
+
+#[test]
+fn a_reader_keeps_what_is_evicted_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = CacheOptions {
+        bytes_max: 3_000_000,
+        ..options(folder.path())
+    };
+    let caches = [open(&options), open(&options)];
+    let remotes: Vec<Remote> = (0..3)
+        .map(|seed| Remote::new(&format!("a://{seed}"), "1", random(1_400_000, seed)))
+        .collect();
+    std::thread::scope(|scope| {
+        for (number, cache) in caches.iter().enumerate() {
+            let remotes = &remotes;
+            // Each read is compared with the store; each evicts what the other is reading.
+            scope.spawn(move || {
+                for round in 0..12 {
+                    remotes[(round + number) % 3].read_all(cache);
+                }
+            });
+        }
+    });
+    assert!(kept_bytes(folder.path()) <= options.bytes_max);
+}

@@ -1,0 +1,157 @@
+//! Names in a store of objects that can be listed and written: a bucket, or the memory of a `Stores` value.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, PutMode};
+
+use super::client::{Client, Target};
+use super::pattern::{MATCHING, has_wildcard, hidden};
+use crate::object::{Object, ObjectError};
+
+type Result<T> = std::result::Result<T, ObjectError>;
+
+/// Marks a folder of which some parts may be missing. It begins with a dot, as no part does.
+pub(super) const UNFINISHED: &str = ".distdl-unfinished";
+
+/// A name, perhaps a pattern or of a folder, in a store.
+#[derive(Debug, Clone)]
+pub(super) struct Prefix {
+    pub(super) client: Arc<Client>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// What comes before names in URLs: `memory://`, `s3://bucket/`.
+    pub(super) root: String,
+    pub(super) name: String,
+    /// Whether the user has ended it with `/`, so that it is not an object.
+    pub(super) names_folder: bool,
+    pub(super) objects_max: usize,
+}
+
+impl Prefix {
+    pub(super) fn url(&self) -> String {
+        format!("{}{}", self.root, self.name)
+    }
+
+    pub(super) fn target(&self) -> Result<Target> {
+        self.target_of(&self.name)
+    }
+
+    fn target_of(&self, name: &str) -> Result<Target> {
+        let url = format!("{}{name}", self.root);
+        let path = ObjectPath::parse(name).map_err(|error| ObjectError::invalid_name(&url, error))?;
+        let store = Arc::clone(&self.store);
+        Ok(Target { url, store, path })
+    }
+
+    /// An object in this folder.
+    pub(super) fn part(&self, name: &str) -> Result<Target> {
+        self.target_of(&format!("{}/{name}", self.name))
+    }
+
+    /// The objects that it names: an object, a folder's objects, or what its wildcards match.
+    pub(super) fn list(&self) -> Result<Vec<Object>> {
+        let exact = match self.names_folder || self.name.is_empty() {
+            true => Err(ObjectError::NotFound { url: self.url() }),
+            false => self.client.head(self.target()?),
+        };
+        match exact {
+            Ok(_) if self.is_unfinished()? => Err(ObjectError::NotFound { url: self.url() }),
+            Ok(object) => Ok(vec![object]),
+            Err(ObjectError::NotFound { .. }) => self.list_many(),
+            // Who may not look at an object may still be allowed to list a folder; if not, this says why.
+            Err(error) => self.list_many().map_err(|_| error),
+        }
+    }
+
+    fn list_many(&self) -> Result<Vec<Object>> {
+        match has_wildcard(&self.name) {
+            true => self.matching(),
+            false => self.folder(),
+        }
+    }
+
+    fn folder(&self) -> Result<Vec<Object>> {
+        let (found, has_folders) = self.client.list_folder(self.target()?, &self.root, self.objects_max)?;
+        if found.is_empty() && !has_folders && !self.name.is_empty() {
+            return Err(ObjectError::NotFound { url: self.url() });
+        }
+        let direct = |found: &str| !self.within(found).contains('/');
+        Ok(self.finished(found, |found| direct(found) && !hidden(found, &self.name)))
+    }
+
+    fn matching(&self) -> Result<Vec<Object>> {
+        let name = &self.name;
+        let pattern = glob::Pattern::new(name).map_err(|error| ObjectError::invalid_name(&self.url(), error))?;
+        let fixed = &name[..name.find(['*', '?', '[']).unwrap_or(name.len())];
+        let folder = fixed.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let matches = |found: &str| pattern.matches_with(found, MATCHING);
+        let folder_matches = |found: &str| found.rsplit_once('/').is_some_and(|(folder, _)| matches(folder));
+        let below = self
+            .client
+            .list_below(self.target_of(folder)?, &self.root, self.objects_max)?;
+        Ok(self.finished(below, |found| {
+            (matches(found) || folder_matches(found)) && !hidden(found, name)
+        }))
+    }
+
+    /// Those that are `wanted`, by their names in the store, and do not lie in an unfinished folder.
+    fn finished(&self, found: Vec<Object>, wanted: impl Fn(&str) -> bool) -> Vec<Object> {
+        let folder = |name: &str| name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        let name = |object: &Object| object.url[self.root.len()..].to_owned();
+        let markers = found
+            .iter()
+            .map(&name)
+            .filter(|name| name.rsplit('/').next() == Some(UNFINISHED));
+        let unfinished: BTreeSet<String> = markers.map(|name| folder(&name)).collect();
+        let mut found = found;
+        found.retain(|object| {
+            let name = name(object);
+            wanted(&name) && !unfinished.contains(&folder(&name))
+        });
+        found
+    }
+
+    /// Whether this object lies in an unfinished folder.
+    fn is_unfinished(&self) -> Result<bool> {
+        match self.name.rsplit_once('/') {
+            Some((folder, _)) => Ok(self
+                .client
+                .head(self.target_of(&format!("{folder}/{UNFINISHED}"))?)
+                .is_ok()),
+            None => Ok(false),
+        }
+    }
+
+    /// The names right in this folder or below it, hidden and unfinished ones too.
+    pub(super) fn names(&self) -> Result<Vec<String>> {
+        let below = self.client.list_below(self.target()?, &self.root, self.objects_max)?;
+        Ok(below
+            .iter()
+            .map(|object| self.within(&object.url[self.root.len()..]).to_owned())
+            .collect())
+    }
+
+    /// A name in the store as one within this folder.
+    fn within<'a>(&self, found: &'a str) -> &'a str {
+        found[self.name.len()..].trim_start_matches('/')
+    }
+
+    pub(super) fn must_be_absent(&self) -> Result<()> {
+        let there = || Err(ObjectError::AlreadyExists { url: self.url() });
+        match self.client.head(self.target()?) {
+            Ok(_) => return there(),
+            Err(ObjectError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        match self.names()?.is_empty() {
+            true => Ok(()),
+            false => there(),
+        }
+    }
+
+    pub(super) fn write(&self, bytes: Bytes) -> Result<()> {
+        self.client.put(self.target()?, bytes, PutMode::Overwrite)
+    }
+}

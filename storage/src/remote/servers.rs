@@ -1,0 +1,111 @@
+//! Servers and buckets, one store each, opened at the first use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use object_store::limit::LimitStore;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+
+use super::options::StoresOptions;
+use crate::object::{Cloud, ObjectError};
+
+type Result<T> = std::result::Result<T, ObjectError>;
+
+/// Signed addresses differ in their query, so the table could grow without end; past this many it starts anew.
+const SERVERS_MAX: usize = 64;
+
+/// Stores opened so far.
+#[derive(Debug, Default)]
+pub(super) struct Servers(Mutex<HashMap<String, Arc<dyn ObjectStore>>>);
+
+impl Servers {
+    /// A server of http(s), by its address.
+    #[cfg(feature = "http")]
+    pub(super) fn http(&self, server: &str, options: &StoresOptions) -> Result<Arc<dyn ObjectStore>> {
+        self.open(server, options, || {
+            object_store::http::HttpBuilder::new()
+                .with_url(server)
+                .with_client_options(client(options).with_allow_http(true))
+                .with_retry(retry(options))
+                .build()
+        })
+    }
+
+    /// A bucket or container.
+    pub(super) fn bucket(&self, cloud: Cloud, bucket: &str, options: &StoresOptions) -> Result<Arc<dyn ObjectStore>> {
+        let url = format!("{}://{bucket}", cloud.scheme());
+        match cloud {
+            #[cfg(feature = "s3")]
+            Cloud::S3 => self.open(&url, options, || {
+                use object_store::aws::AmazonS3Builder;
+                let builder = AmazonS3Builder::new().with_client_options(client(options));
+                let builder = configured(builder, "AWS_", AmazonS3Builder::with_config);
+                builder.with_bucket_name(bucket).with_retry(retry(options)).build()
+            }),
+            #[cfg(feature = "gs")]
+            Cloud::Gs => self.open(&url, options, || {
+                use object_store::gcp::GoogleCloudStorageBuilder;
+                let builder = GoogleCloudStorageBuilder::new().with_client_options(client(options));
+                let builder = configured(builder, "GOOGLE_", GoogleCloudStorageBuilder::with_config);
+                builder.with_bucket_name(bucket).with_retry(retry(options)).build()
+            }),
+            #[cfg(feature = "az")]
+            Cloud::Az => self.open(&url, options, || {
+                use object_store::azure::MicrosoftAzureBuilder;
+                let builder = MicrosoftAzureBuilder::new().with_client_options(client(options));
+                let builder = configured(builder, "AZURE_", MicrosoftAzureBuilder::with_config);
+                builder.with_container_name(bucket).with_retry(retry(options)).build()
+            }),
+            #[cfg(not(all(feature = "s3", feature = "gs", feature = "az")))]
+            _ => Err(super::not_built_in(&url, cloud.scheme())),
+        }
+    }
+
+    fn open<S: ObjectStore>(
+        &self,
+        url: &str,
+        options: &StoresOptions,
+        connect: impl FnOnce() -> object_store::Result<S>,
+    ) -> Result<Arc<dyn ObjectStore>> {
+        let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = servers.get(url) {
+            return Ok(Arc::clone(store));
+        }
+        let store = connect().map_err(|error| ObjectError::invalid_name(url, error))?;
+        let store = Arc::new(LimitStore::new(store, options.requests_max.max(1))) as Arc<dyn ObjectStore>;
+        if servers.len() >= SERVERS_MAX {
+            servers.clear();
+        }
+        servers.insert(url.to_owned(), Arc::clone(&store));
+        Ok(store)
+    }
+}
+
+/// The builder with what the environment variables of that beginning say, over what it has: as the builders' own
+/// `from_env`, which would forget our time limits where it allows plain http.
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+fn configured<B, K: std::str::FromStr>(builder: B, prefix: &str, with: impl Fn(B, K, String) -> B) -> B {
+    std::env::vars_os().fold(builder, |builder, (name, value)| {
+        let name = name.to_str().filter(|name| name.starts_with(prefix));
+        let key = name.and_then(|name| name.to_ascii_lowercase().parse().ok());
+        match (key, value.into_string()) {
+            (Some(key), Ok(value)) => with(builder, key, value),
+            _ => builder,
+        }
+    })
+}
+
+fn client(options: &StoresOptions) -> ClientOptions {
+    ClientOptions::new()
+        .with_connect_timeout(options.silence_timeout)
+        .with_read_timeout(options.silence_timeout)
+        .with_timeout(options.request_timeout)
+}
+
+fn retry(options: &StoresOptions) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: options.retries,
+        retry_timeout: options.request_timeout,
+    }
+}

@@ -1,0 +1,102 @@
+//! Folders of objects in a store that fails at any write.
+use std::sync::Arc;
+
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::testing::{FaultStore, StoreFaults, WriteFault};
+
+fn store() -> (Arc<InMemory>, StoreFaults, Stores) {
+    let (inner, faults) = (Arc::new(InMemory::new()), StoreFaults::new());
+    let store = FaultStore::new(inner.clone(), faults.clone());
+    (inner, faults, Stores::over(Arc::new(store), StoresOptions::default()))
+}
+
+fn write_folder(stores: &Stores) -> Result<()> {
+    let writer = stores.create_folder("memory://a/out")?;
+    writer.write_part("part-0", Bytes::from_static(b"0"))?;
+    writer.write_part("part-1", Bytes::from_static(b"1"))?;
+    writer.commit()
+}
+
+#[test]
+fn a_folder_is_whole_or_invisible_whichever_write_fails() {
+    for fault in [
+        WriteFault::FailBefore,
+        WriteFault::FailAfter,
+        WriteFault::DieBefore,
+        WriteFault::DieAfter,
+    ] {
+        // The marker, two parts, the mark of success, and the end of the marker.
+        for at in 0..5 {
+            let (inner, faults, stores) = store();
+            faults.on_write(at, fault);
+            let written = write_folder(&stores);
+            let later = Stores::over(inner.clone(), StoresOptions::default());
+            match later.list("memory://a/out") {
+                Ok(listed) => {
+                    assert_eq!(listed.len(), 2, "{fault:?} at {at}");
+                    assert!(later.list("memory://a/out/_SUCCESS").is_ok());
+                    assert!(written.is_ok() || at == 4, "{fault:?} at {at}");
+                }
+                Err(_) => assert!(written.is_err(), "{fault:?} at {at}"),
+            }
+            assert_eq!(
+                later.list("memory://a/out/part-0").is_ok(),
+                later.list("memory://a/**/*").is_ok()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_marker_that_a_retried_request_finds_is_its_own() {
+    let (_, faults, stores) = store();
+    faults.on_write(0, WriteFault::Twice);
+    write_folder(&stores).unwrap();
+    assert_eq!(names(&stores, "memory://a/out"), ["part-0", "part-1"]);
+}
+
+#[test]
+fn what_a_killed_writer_left_keeps_the_name_taken_and_is_read_by_nobody() {
+    let (inner, faults, stores) = store();
+    faults.on_write(2, WriteFault::DieBefore);
+    assert!(write_folder(&stores).is_err());
+    let later = Stores::over(inner, StoresOptions::default());
+    assert!(later.list("memory://a/out").is_err());
+    assert!(matches!(
+        object_error(later.create_folder("memory://a/out")),
+        ObjectError::AlreadyExists { .. }
+    ));
+}
+
+#[test]
+fn of_two_writers_of_one_name_one_is_refused() {
+    let (_, _, stores) = store();
+    let writer = stores.create_folder("memory://a/out").unwrap();
+    assert!(matches!(
+        object_error(stores.create_folder("memory://a/out")),
+        ObjectError::AlreadyExists { .. }
+    ));
+    writer.write_part("part", Bytes::new()).unwrap();
+    writer.commit().unwrap();
+    assert_eq!(names(&stores, "memory://a/out"), ["part"]);
+}
+
+#[test]
+fn a_listing_stops_at_its_limit() {
+    let (inner, _, stores) = store();
+    (0..20).for_each(|name| stores.write(&format!("memory://a/{name}"), Bytes::new()).unwrap());
+    let options = StoresOptions {
+        list_objects_max: 5,
+        ..StoresOptions::default()
+    };
+    let few = Stores::over(inner, options);
+    for pattern in ["memory://a", "memory://a/*", "memory://**/*"] {
+        assert!(
+            matches!(object_error(few.list(pattern)), ObjectError::TooManyObjects { .. }),
+            "{pattern}"
+        );
+        assert_eq!(stores.list(pattern).unwrap().len(), 20);
+    }
+}
