@@ -164,10 +164,8 @@ impl NameNode {
 
     fn vacate(&mut self, slot: u32) {
         if !self.finishing {
-            let spare = self
-                .members
-                .values()
-                .any(|member| member.arrived && !self.is_active(member.peer.member));
+            let waits = |member: &Member| member.arrived && !self.is_active(member.peer.member);
+            let spare = self.active().next().is_some() && self.members.values().any(waits);
             self.slots.vacate(slot, self.now, spare);
         } else if let Some(slot) = self.slots.get_mut(slot) {
             slot.place = Place::Empty;
