@@ -334,12 +334,12 @@ impl Stores {
     fn prefix(&self, url: &str) -> Result<Prefix, ObjectError> {
         let (root, name, store) = match Location::parse(url)? {
             Location::Memory(name) => ("memory://".to_owned(), name, Arc::clone(&self.0.memory)),
-            #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+            #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
             Location::Bucket { cloud, bucket, name } => {
                 let store = self.0.servers.bucket(cloud, &bucket, &self.0.options)?;
                 (format!("{}://{bucket}/", cloud.scheme()), name, store)
             }
-            #[cfg(not(any(feature = "http", feature = "s3", feature = "gs", feature = "az")))]
+            #[cfg(not(any(feature = "s3", feature = "gs", feature = "az")))]
             Location::Bucket { cloud, .. } => return Err(not_built_in(url, cloud.scheme())),
             _ => return Err(ObjectError::unsupported(url, "it names no bucket")),
         };

@@ -7,7 +7,9 @@ use object_store::limit::LimitStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::options::StoresOptions;
-use crate::object::{Cloud, ObjectError};
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+use crate::object::Cloud;
+use crate::object::ObjectError;
 
 type Result<T> = std::result::Result<T, ObjectError>;
 
@@ -32,6 +34,7 @@ impl Servers {
     }
 
     /// A bucket or container.
+    #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
     pub(super) fn bucket(&self, cloud: Cloud, bucket: &str, options: &StoresOptions) -> Result<Arc<dyn ObjectStore>> {
         let url = format!("{}://{bucket}", cloud.scheme());
         match cloud {
