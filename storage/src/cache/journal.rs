@@ -112,3 +112,55 @@ impl Journal {
         self.position += written.unwrap_or(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn keys(journal: &mut Journal) -> Vec<u8> {
+        journal.news().keys.iter().map(|key| key[0]).collect()
+    }
+
+    #[test]
+    fn each_learns_what_the_others_have_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut one, mut other) = (Journal::at_end(&path), Journal::at_end(&path));
+        one.append(&[([1; 32], 10), ([2; 32], 20)]);
+        assert_eq!(other.news().bytes, 30);
+        other.append(&[([3; 32], 5)]);
+        assert_eq!((keys(&mut one), keys(&mut other)), (vec![3], vec![]));
+        let late = keys(&mut Journal::at_end(&path));
+        assert!(late.is_empty(), "what was there before is found by looking");
+        fs::remove_file(&path).unwrap();
+        other.append(&[([4; 32], 5)]);
+        assert_eq!(keys(&mut one), [4], "another file is read from its start");
+    }
+
+    #[test]
+    fn a_torn_or_altered_journal_does_no_harm() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut one, mut other) = (Journal::at_end(&path), Journal::at_end(&path));
+        fs::write(&path, [0xff; 3 * ENTRY_BYTES + 7]).unwrap();
+        let news = one.news();
+        assert_eq!((news.keys.len(), news.bytes), (3, 3 * ENTRY_FILE_BYTES_MAX));
+        assert_eq!(one.news().keys.len(), 0, "half an entry is waited for");
+        other.append(&[([1; 32], 1)]);
+        assert_eq!(one.news().keys.len(), 1);
+    }
+
+    #[test]
+    fn a_full_journal_is_not_appended_to_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        File::create(&path).unwrap().set_len(JOURNAL_BYTES_MAX).unwrap();
+        let mut journal = Journal::at_end(&path);
+        journal.append(&[([1; 32], 1)]);
+        assert!(journal.is_full());
+        assert_eq!(path.metadata().unwrap().len(), JOURNAL_BYTES_MAX);
+        Journal::clear(&path);
+        assert!(!journal.is_full());
+    }
+}

@@ -298,10 +298,7 @@ pub(super) fn failed(url: &str, action: &'static str, error: &object_store::Erro
     use object_store::Error;
     let mut cause = error.source();
     while let Some(inner) = cause {
-        if let Some(error) = inner
-            .downcast_ref::<io::Error>()
-            .filter(|error| is_of_disk(error.kind()))
-        {
+        if let Some(error) = inner.downcast_ref::<io::Error>().filter(|_| is_local(url)) {
             return local::failed(Path::new(url), action, error);
         }
         cause = inner.source();
@@ -320,20 +317,7 @@ pub(super) fn failed(url: &str, action: &'static str, error: &object_store::Erro
     }
 }
 
-/// Whether an error is one of disks, not of connections.
-fn is_of_disk(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::*;
-    let connection = [
-        ConnectionAborted,
-        ConnectionRefused,
-        ConnectionReset,
-        HostUnreachable,
-        InvalidData,
-        NetworkDown,
-        NetworkUnreachable,
-        NotConnected,
-        TimedOut,
-        UnexpectedEof,
-    ];
-    !connection.contains(&kind)
+/// Whether a name is one of the local file system, so that the system's errors are not those of a connection.
+fn is_local(url: &str) -> bool {
+    !url.contains("://") || url.starts_with("file://")
 }
