@@ -92,8 +92,8 @@ fn an_action_may_want_only_the_first_lines_of_a_program_without_end() {
         let held = held.clone();
         move || std::fs::read(held).unwrap()
     });
-    // It writes forever, and holds the named pipe open with all that it has started.
-    let script = format!("exec 9> {}; yes | cat", held.display());
+    // It writes forever, and what it has started besides holds the named pipe open.
+    let script = format!("exec 9> {}; sleep 600 & yes", held.display());
     let context = context(1);
     assert_eq!(shell(&context.range(0..3, 1), &script).take(2).unwrap(), ["y", "y"]);
     assert!(all_ended.join().unwrap().is_empty());
