@@ -258,6 +258,28 @@ fn lanes_leave_a_process_that_takes_much_longer() {
     assert_eq!(world.node.generation.number, 2, "once is enough");
 }
 
+#[test]
+fn tasks_are_dealt_by_the_time_that_they_took() {
+    let costs = |tasks: [(u64, u64); 2]| {
+        let program = vec![Step::Compute { partitions: 4 }, Step::Compute { partitions: 4 }];
+        let mut world = World::new(options(2, 0), program);
+        for process in &mut world.processes {
+            process.tasks = tasks[process.slot as usize];
+        }
+        while world.processes[0].at == 0 || world.processes[0].round.is_none() {
+            world.everybody_moves();
+        }
+        match &world.processes[0].round.as_ref().unwrap().work {
+            Work::Compute { costs, .. } => costs.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(costs([(10, 100_000), (10, 900_000)]), [10_000, 90_000]);
+    let nothing = Vec::<u64>::new();
+    assert_eq!(costs([(10, 100_000), (10, 190_000)]), nothing, "that is no difference");
+    assert_eq!(costs([(10, 1_000), (10, 900_000)]), nothing, "too short to tell");
+}
+
 /// One thing that happens, of what can happen.
 fn happen(world: &mut World, (kind, which): (u8, u8)) {
     let which = usize::from(which);

@@ -208,16 +208,16 @@ impl Exchange {
         Ok(())
     }
 
+    fn is_owned_by(&self, shard: usize, rank: usize) -> bool {
+        let owner = self.placement.shards.get(shard);
+        owner.is_some_and(|worker| self.team.rank_of(*worker) == rank)
+    }
+
     /// New values of another process's shard.
     fn take_shard(&self, rank: usize, header: &Header, body: Option<&mut Body<'_>>) -> Taken {
         let [version, shard, ..] = header.words;
         let shard = shard as usize;
-        let owned = self
-            .placement
-            .shards
-            .get(shard)
-            .is_some_and(|worker| self.team.rank_of(*worker) == rank);
-        if !owned || self.ended() {
+        if !self.is_owned_by(shard, rank) || self.ended() {
             return Ok(());
         }
         let range = self.iteration.shard_range(shard, self.parameters.len());
@@ -276,13 +276,11 @@ impl Exchange {
     fn take_copy(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> Taken {
         let [step, shard, ..] = header.words;
         let shard = shard as usize;
-        let owned = self
-            .placement
-            .shards
-            .get(shard)
-            .is_some_and(|worker| self.team.rank_of(*worker) == rank);
         let steps = self.parameters.version()..self.iteration.last_step();
-        if !owned || self.copies.get(shard) != Some(&Some(self.team.rank)) || !steps.contains(&step) {
+        if !self.is_owned_by(shard, rank)
+            || self.copies.get(shard) != Some(&Some(self.team.rank))
+            || !steps.contains(&step)
+        {
             return Ok(());
         }
         let range = self.iteration.shard_range(shard, self.parameters.len());

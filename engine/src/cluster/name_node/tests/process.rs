@@ -40,6 +40,8 @@ pub(super) struct Process {
     arrived: bool,
     pub(super) round: Option<Running>,
     ended: Option<(u64, u32, Report)>,
+    /// Tasks that it says it has ended in a round, and how long it was busy with them.
+    pub(super) tasks: (u64, u64),
     /// The newest generation that is over here.
     pub(super) cut: u64,
     blocks: BTreeSet<u64>,
@@ -86,6 +88,7 @@ impl Process {
             arrived: false,
             round: None,
             ended: None,
+            tasks: (0, 0),
             cut: 0,
             blocks: BTreeSet::new(),
             unconfirmed: BTreeMap::new(),
@@ -319,7 +322,7 @@ impl Process {
                     .map(|(partition, result)| (*partition, result.clone()))
                     .collect(),
                 updates: round.updates,
-                tasks: (0, 0),
+                tasks: self.tasks,
             },
             Work::Loop { .. } => Outcome::Looped {
                 finished: complete,
