@@ -17,23 +17,27 @@ mod folder;
 
 mod growth;
 
-use std::collections::BTreeSet;
+mod asking;
+
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
+use self::asking::Sought;
 use self::flight::Flights;
 use self::folder::Folder;
 pub use self::options::CacheOptions;
 use crate::bloom::Bloom;
-use crate::chunk::{Chunk, ChunkList, Segment, Version, cut};
+use crate::chunk::{ChunkList, Segment, Version, cut};
 use crate::error::Result;
 use crate::figures::Counters;
 use crate::object::ObjectError;
+use crate::peers::Peers;
 
-/// Where bytes of an object come from if they are not here: its store, and later perhaps a peer before that.
+/// Where bytes of an object come from if neither this process nor a peer has them.
 pub(crate) type Fetch<'a> = dyn Fn(Range<u64>) -> Result<Bytes, ObjectError> + 'a;
 
 #[derive(Debug)]
@@ -42,8 +46,9 @@ pub(crate) struct Cache {
     folder: Folder,
     counters: Arc<Counters>,
     flights: Flights<Segment, Result<Bytes, ObjectError>>,
-    /// Versions that were compared with a shorter one.
-    judged: Mutex<BTreeSet<Version>>,
+    /// Versions that were compared with a shorter one, and that one if they have grown from it.
+    judged: Mutex<BTreeMap<Version, Option<Version>>>,
+    peers: OnceLock<Arc<dyn Peers>>,
     /// Whether the last segment could be kept.
     keeps: AtomicBool,
 }
@@ -58,6 +63,7 @@ impl Cache {
             counters: Arc::clone(counters),
             flights: Flights::default(),
             judged: Mutex::default(),
+            peers: OnceLock::new(),
             keeps: AtomicBool::new(true),
         })
     }
@@ -66,9 +72,21 @@ impl Cache {
         &self.options
     }
 
-    /// The filter of all chunks and segments that are here, for whoever wants to know what to ask this process for.
-    pub(crate) fn bloom(&self) -> Bloom {
-        self.folder.bloom()
+    /// From now on peers are asked before stores are.
+    pub(crate) fn join(&self, peers: Arc<dyn Peers>) {
+        // Whoever comes second is of the same cluster.
+        let _ = self.peers.set(peers);
+    }
+
+    /// What peers may ask this process for, and a number that is another one whenever it changes.
+    pub(crate) fn holdings(&self) -> (u64, Bloom) {
+        self.folder.holdings()
+    }
+
+    /// Whether all segments that hold a range may be here.
+    pub(crate) fn may_hold(&self, version: &Version, range: &Range<u64>) -> bool {
+        let mut segments = Version::indices(range).map(|index| version.segment(index));
+        segments.all(|segment| self.folder.may_have(&segment.key()))
     }
 
     /// The bytes of a range: from here, else through `fetch`, a segment at a time.
@@ -139,12 +157,14 @@ impl Cache {
             self.counters.fetches_avoided.add(1);
             return Ok(bytes);
         }
-        self.adopt_shorter(&segment.version, fetch)?;
-        if let Some(bytes) = here() {
-            return Ok(bytes);
+        let (bytes, mut turn) = match self.seek_segment(segment) {
+            Sought::Found(bytes) => (bytes, None),
+            Sought::Nowhere(turn) => (self.bring(segment, fetch)?, turn),
+        };
+        let is_here = self.keep_segment(segment, &bytes);
+        if let Some(turn) = &mut turn {
+            turn.is_here = is_here;
         }
-        let bytes = fetch(segment.range())?;
-        self.keep_segment(segment, &bytes);
         Ok(bytes)
     }
 
@@ -157,26 +177,20 @@ impl Cache {
         }
     }
 
-    fn keep_segment(&self, segment: &Segment, bytes: &Bytes) {
+    /// Whether it could be kept; a cache that cannot write is one that fetches.
+    fn keep_segment(&self, segment: &Segment, bytes: &Bytes) -> bool {
         let list = ChunkList {
             segment: segment.clone(),
             chunks: cut(bytes, segment.range().start),
         };
-        self.keep(&list, |chunk| {
-            let start = (chunk.offset - segment.range().start) as usize;
-            Some(&bytes[start..start + chunk.length as usize])
-        });
-    }
-
-    /// Keeps what can be kept; a cache that cannot write is one that fetches.
-    fn keep<'a>(&self, list: &ChunkList, bytes_of: impl Fn(&Chunk) -> Option<&'a [u8]>) {
-        let kept = self.folder.keep(list, bytes_of);
+        let kept = self.folder.keep(&list, bytes);
         let did = self.keeps.swap(kept.is_ok(), Ordering::Relaxed);
-        let Err(error) = kept else { return };
+        let Err(error) = kept else { return true };
         self.counters.segments_not_kept.add(1);
         if did {
-            tracing::warn!(segment = %list.segment, "cannot be kept in the cache and will be fetched again: {error}");
+            tracing::warn!(%segment, "cannot be kept in the cache and will be fetched again: {error}");
         }
+        false
     }
 }
 

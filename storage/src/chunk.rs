@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Range;
 
 use fastcdc::v2020::FastCDC;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bloom::Digest;
@@ -20,7 +21,7 @@ pub(crate) const SEGMENT_BYTES: u64 = 4 << 20;
 /// Shortest chunk but for the last of a segment, usual one and longest one, in bytes.
 const CHUNK_BYTES_MIN: u32 = 64 << 10;
 const CHUNK_BYTES_USUAL: u32 = 256 << 10;
-const CHUNK_BYTES_MAX: u32 = 512 << 10;
+pub(crate) const CHUNK_BYTES_MAX: u32 = 512 << 10;
 
 const CHECKSUM_BYTES: usize = 32;
 
@@ -90,6 +91,21 @@ impl Version {
     pub(crate) fn prefix(&self) -> String {
         let hash = blake3::hash(self.version.as_bytes()).to_hex();
         format!("{}-{}", &hash[..32], self.bytes)
+    }
+
+    /// The name of the file that says which version it has grown from.
+    pub(crate) fn grown_name(&self) -> String {
+        format!("{}-grown", self.prefix())
+    }
+
+    /// What the Bloom filter knows that file by.
+    pub(crate) fn grown_key(&self) -> Digest {
+        list_key(&self.folder_name(), &self.grown_name())
+    }
+
+    /// Whether this may be what the other version has grown from.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        self.url == other.url && self.bytes < other.bytes
     }
 
     pub(crate) fn segment(&self, index: u64) -> Segment {
@@ -163,21 +179,9 @@ pub(crate) struct ChunkList {
 }
 
 impl ChunkList {
-    /// The list as a file: itself and its BLAKE3.
-    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = postcard::to_stdvec(self).map_err(|error| StorageError::Encode {
-            type_name: "ChunkList",
-            reason: error.to_string(),
-        })?;
-        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
-        Ok(bytes)
-    }
-
     /// The list of a file, if it is whole and its chunks lie end to end over a segment.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
-        let list = (blake3::hash(body).as_bytes() == checksum).then(|| postcard::from_bytes::<Self>(body));
-        list?.ok().filter(Self::is_whole)
+        decode(bytes).filter(Self::is_whole)
     }
 
     fn is_whole(&self) -> bool {
@@ -197,6 +201,23 @@ impl ChunkList {
         let overlaps = |chunk: &&Chunk| chunk.range().start < range.end && range.start < chunk.range().end;
         self.chunks.iter().filter(overlaps)
     }
+}
+
+/// A value as a file: itself and its BLAKE3.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let mut bytes = postcard::to_stdvec(value).map_err(|error| StorageError::Encode {
+        type_name: std::any::type_name::<T>(),
+        reason: error.to_string(),
+    })?;
+    bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+    Ok(bytes)
+}
+
+/// The value of a file, if that is as it was written.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
+    let is_whole = blake3::hash(body).as_bytes() == checksum;
+    is_whole.then(|| postcard::from_bytes(body).ok())?
 }
 
 #[cfg(test)]

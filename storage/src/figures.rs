@@ -2,19 +2,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the reads of a [`Stores`](crate::remote::Stores) value have cost since it was made. Local files, which need no
 /// cache, do not count.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreFigures {
     /// Bytes of objects that came from their own stores.
     pub remote_bytes: u64,
-    /// Bytes of objects that came from the cache folder.
+    /// Bytes of objects that came from other processes of the cluster.
+    pub peer_bytes: u64,
+    /// Bytes of objects that came from the cache folder, for this process or for others.
     pub cache_bytes: u64,
     /// Requests for bytes of objects that their stores were sent.
     pub fetches: u64,
-    /// Reads that the cache folder answered, or a fetch that was under way already.
+    /// Reads that the cache folder or another process answered, or a fetch that was under way already.
     pub fetches_avoided: u64,
     /// Times that the Bloom filter said "absent", which spared a look-up on disk.
     pub bloom_absent: u64,
@@ -32,6 +34,7 @@ pub struct StoreFigures {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) remote_bytes: Counter,
+    pub(crate) peer_bytes: Counter,
     pub(crate) cache_bytes: Counter,
     pub(crate) fetches: Counter,
     pub(crate) fetches_avoided: Counter,
@@ -59,6 +62,7 @@ impl Counters {
     pub(crate) fn figures(&self) -> StoreFigures {
         StoreFigures {
             remote_bytes: self.remote_bytes.get(),
+            peer_bytes: self.peer_bytes.get(),
             cache_bytes: self.cache_bytes.get(),
             fetches: self.fetches.get(),
             fetches_avoided: self.fetches_avoided.get(),

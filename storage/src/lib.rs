@@ -42,6 +42,8 @@ mod chunk;
 
 mod figures;
 
+pub mod peers;
+
 mod cache;
 
 pub mod remote;

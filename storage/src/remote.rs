@@ -51,6 +51,7 @@ use crate::error::Result;
 use crate::figures::StoreFigures;
 use crate::object::Location;
 pub use crate::object::{Object, ObjectError};
+use crate::peers::Peers;
 
 /// Access to files and objects. Copies are cheap and share everything, the objects of `memory://` included; another
 /// value has a memory of its own.
@@ -118,20 +119,30 @@ impl Stores {
         self.0.client.counters.figures()
     }
 
-    /// The filter of what the cache holds, by the hashes of chunks and by names of segments; `None` without a cache. It
-    /// may be sent to others, as [`Bloom::snapshot`], who then know what not to ask this process for.
-    pub fn cache_bloom(&self) -> Option<Bloom> {
-        self.cache().map(|cache| cache.bloom())
+    /// From now on what the cache lacks is looked for among other processes before a store is asked. Without a cache
+    /// nothing changes: what a process could not keep it would ask the others for again and again.
+    pub fn join(&self, peers: Arc<dyn Peers>) {
+        if let Some(cache) = self.cache() {
+            cache.join(peers);
+        }
     }
 
-    /// The bytes `range` of an object if the cache holds all of them, without asking its store: what a peer may be given.
-    /// The range must not go beyond a segment, an aligned 4 MiB of the object.
-    pub fn cached(&self, object: &Object, range: Range<u64>) -> Option<Bytes> {
-        let range = object.checked_range(Some(range)).ok()?;
-        let version = Version::of(object)?;
-        let segment = version.segment(Version::indices(&range).start);
-        let within = !range.is_empty() && range.end <= segment.range().end;
-        self.cache().filter(|_| within)?.held(&segment, &range)
+    /// The filter of what other processes may ask this one for, by the keys of [`Peers`], and a number that is another one
+    /// whenever it changes; `None` without a cache.
+    pub fn holdings(&self) -> Option<(u64, Bloom)> {
+        self.cache().map(|cache| cache.holdings())
+    }
+
+    /// Answers a question that a [`Peers`] value of another process has carried here; `None` if the answer is not here. No
+    /// bytes whatever make it panic.
+    pub fn answer(&self, question: &[u8]) -> Option<Bytes> {
+        self.cache()?.answer(question)
+    }
+
+    /// Whether the cache may hold the bytes `range` of an object: `false` is for sure.
+    pub fn may_hold(&self, object: &Object, range: &Range<u64>) -> bool {
+        let version = Version::of(object);
+        version.is_some_and(|version| self.cache().is_some_and(|cache| cache.may_hold(&version, range)))
     }
 
     /// The limits in force.

@@ -2,6 +2,7 @@
 //!
 //! - `chunks/<2 digits>/<62 digits>`: the bytes of a chunk, named by their hash
 //! - `objects/<hash of the URL>/<version>-<bytes>-<index>`: which chunks a segment of an object consists of
+//! - `objects/<hash of the URL>/<version>-<bytes>-grown`: which shorter version this one has grown from
 //! - `unfinished/`: files that have no name yet
 //! - `journal`, `users`, `locks/`: how processes that share the folder learn of each other
 //!
@@ -25,7 +26,7 @@ use super::lock;
 use super::options::CacheOptions;
 use super::survey::{self, Survey};
 use crate::bloom::{Bloom, Digest};
-use crate::chunk::{Chunk, ChunkList, LIST_BYTES_MAX, Segment, Version};
+use crate::chunk::{self, Chunk, ChunkList, LIST_BYTES_MAX, SEGMENT_BYTES, Segment, Version};
 use crate::error::{Result, StorageError};
 use crate::figures::Counters;
 
@@ -60,6 +61,8 @@ struct State {
     bloom_is_complete: bool,
     bytes_used: u64,
     journal: Journal,
+    /// The filter of what peers may ask for, and how often it has changed.
+    holdings: (u64, Bloom),
 }
 
 impl Folder {
@@ -81,8 +84,9 @@ impl Folder {
         let journal = Journal::at_end(&path.join("journal"));
         let survey = Survey::of(&path);
         let state = State {
-            bloom: filter(&survey, options.bytes_max),
+            bloom: filter(survey.keys(), options.bytes_max / BYTES_A_KEY),
             bloom_is_complete: true,
+            holdings: (1, filter(survey.lists(), options.bytes_max / SEGMENT_BYTES)),
             bytes_used: survey.bytes(),
             journal,
         };
@@ -111,6 +115,11 @@ impl Folder {
         state.bytes_used = state.bytes_used.saturating_add(news.bytes);
     }
 
+    pub(super) fn holdings(&self) -> (u64, Bloom) {
+        self.state().holdings.clone()
+    }
+
+    #[cfg(test)]
     pub(super) fn bloom(&self) -> Bloom {
         self.state().bloom.clone()
     }
@@ -209,44 +218,86 @@ impl Folder {
         let _ = fs::remove_file(path);
     }
 
-    /// Keeps what a segment consists of, and those of its chunks that are not there yet and whose bytes `bytes_of` has.
+    /// Keeps a segment: which chunks it consists of, and those that are not there yet.
     ///
     /// # Errors
     /// No room, no permission, a full disk, or another process that writes for too long. Nothing is kept then that could
     /// be taken for whole.
-    pub(super) fn keep<'a>(&self, list: &ChunkList, bytes_of: impl Fn(&Chunk) -> Option<&'a [u8]>) -> Result<()> {
-        let _thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _process = lock::hold(&self.path.join("locks/write"), self.options.wait_max)
-            .ok_or_else(|| StorageError::io("lock", &self.path, 0, io::ErrorKind::WouldBlock.into()))?;
-        self.catch_up();
+    pub(super) fn keep(&self, list: &ChunkList, bytes: &Bytes) -> Result<()> {
+        let _writing = self.lock_write()?;
         // A list counts as older than its chunks, so that it goes before them: without one of them it is of no use.
         let begun = SystemTime::now();
-        let (encoded, path) = (list.encode()?, self.list_path(&list.segment));
-        let new: Vec<(&Chunk, &[u8])> = list
-            .chunks
-            .iter()
-            .filter_map(|chunk| Some((chunk, bytes_of(chunk)?)))
-            .collect();
-        let spared = new.iter().map(|(chunk, _)| chunk.digest).collect();
-        let missing = new.iter().filter(|(chunk, _)| !self.has_chunk(chunk));
-        let missing: BTreeSet<(Digest, u32)> = missing.map(|(chunk, _)| (chunk.digest, chunk.length)).collect();
+        let (encoded, path) = (chunk::encode(list)?, self.list_path(&list.segment));
+        let bytes_of = |chunk: &Chunk| {
+            let start = (chunk.offset - list.segment.range().start) as usize;
+            &bytes[start..start + chunk.length as usize]
+        };
+        let spared = list.chunks.iter().map(|chunk| chunk.digest).collect();
+        let missing = list.chunks.iter().filter(|chunk| !self.has_chunk(chunk));
+        let missing: BTreeSet<(Digest, u32)> = missing.map(|chunk| (chunk.digest, chunk.length)).collect();
         let needed = missing.iter().map(|(_, length)| u64::from(*length)).sum::<u64>() + encoded.len() as u64;
         self.make_room(needed, &spared)?;
         let mut added = Vec::new();
         let written = (|| {
-            for (chunk, bytes) in new.iter().filter(|(chunk, _)| !self.has_chunk(chunk)) {
-                self.write_file(&self.chunk_path(&chunk.digest), bytes, SystemTime::now())?;
-                added.push((chunk.digest, bytes.len() as u64));
+            for chunk in list.chunks.iter().filter(|chunk| !self.has_chunk(chunk)) {
+                self.write_file(&self.chunk_path(&chunk.digest), bytes_of(chunk), SystemTime::now())?;
+                added.push((chunk.digest, u64::from(chunk.length)));
             }
             self.write_file(&path, &encoded, begun)?;
             added.push((list.segment.key(), encoded.len() as u64));
             Ok(())
         })();
-        let state = &mut *self.state();
-        added.iter().for_each(|(key, _)| state.bloom.insert(key));
-        state.bytes_used += added.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        state.journal.append(&added);
+        self.added(&added, written.is_ok().then(|| list.segment.key()));
         written.map_err(|error| StorageError::io("write", &self.path, needed, error))
+    }
+
+    /// The lock under which files are written and removed, with the news of those who had it before.
+    fn lock_write(&self) -> Result<(MutexGuard<'_, ()>, File)> {
+        let thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = lock::hold(&self.path.join("locks/write"), self.options.wait_max)
+            .ok_or_else(|| StorageError::io("lock", &self.path, 0, io::ErrorKind::WouldBlock.into()))?;
+        self.catch_up();
+        Ok((thread, process))
+    }
+
+    /// Notes what was written, and what peers may ask for from now on.
+    fn added(&self, files: &[(Digest, u64)], holds: Option<Digest>) {
+        let state = &mut *self.state();
+        files.iter().for_each(|(key, _)| state.bloom.insert(key));
+        state.bytes_used += files.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        state.journal.append(files);
+        if let Some(key) = holds {
+            state.holdings.0 += 1;
+            state.holdings.1.insert(&key);
+        }
+    }
+
+    /// Keeps which version another one has grown from. Where it cannot be kept it is found out again.
+    pub(super) fn keep_grown(&self, version: &Version, shorter: &Version) {
+        let Ok(_writing) = self.lock_write() else { return };
+        let Ok(encoded) = chunk::encode(shorter) else { return };
+        let bytes = encoded.len() as u64;
+        let written = self.make_room(bytes, &BTreeSet::new()).and_then(|()| {
+            let written = self.write_file(&self.grown_path(version), &encoded, SystemTime::now());
+            written.map_err(|error| StorageError::io("write", &self.path, bytes, error))
+        });
+        if written.is_ok() {
+            self.added(&[(version.grown_key(), bytes)], Some(version.grown_key()));
+        }
+    }
+
+    /// Which version another one has grown from, if that is known.
+    pub(super) fn grown_from(&self, version: &Version) -> Option<Version> {
+        if !self.may_have(&version.grown_key()) {
+            return None;
+        }
+        let path = self.grown_path(version);
+        let bytes = self.read_file(&path, LIST_BYTES_MAX)?;
+        let shorter = chunk::decode(&bytes).filter(|shorter: &Version| shorter.is_before(version));
+        if shorter.is_none() {
+            self.damaged(&path);
+        }
+        shorter
     }
 
     /// Whether a chunk's file is there, by its length; marks it as used.
@@ -277,7 +328,8 @@ impl Folder {
             self.counters.chunks_evicted.add(evicted);
         }
         let state = &mut *self.state();
-        state.bloom = filter(&survey, bytes_max);
+        state.bloom = filter(survey.keys(), bytes_max / BYTES_A_KEY);
+        state.holdings = (state.holdings.0 + 1, filter(survey.lists(), bytes_max / SEGMENT_BYTES));
         state.bloom_is_complete = !state.journal.is_full();
         state.bytes_used = survey.bytes();
         match state.bytes_used.saturating_add(needed) > bytes_max {
@@ -353,6 +405,11 @@ impl Folder {
         folder.join(segment.file_name())
     }
 
+    fn grown_path(&self, version: &Version) -> PathBuf {
+        let folder = self.path.join("objects").join(version.folder_name());
+        folder.join(version.grown_name())
+    }
+
     fn chunk_path(&self, digest: &Digest) -> PathBuf {
         let name = blake3::Hash::from_bytes(*digest).to_hex();
         let (folder, name) = name.split_at(2);
@@ -365,10 +422,11 @@ fn joined(mut whole: BytesMut, part: Bytes) -> BytesMut {
     whole
 }
 
-/// A filter of all that a survey has found, with room for what the budget allows.
-fn filter(survey: &Survey, bytes_max: u64) -> Bloom {
-    let room = usize::try_from(bytes_max / BYTES_A_KEY).unwrap_or(usize::MAX);
-    let mut bloom = Bloom::new(room.max(survey.keys().count()).max(64), RATE_MAX);
-    survey.keys().for_each(|key| bloom.insert(key));
+/// A filter of what a survey has found, with room for as many keys as the budget allows.
+fn filter<'a>(keys: impl Iterator<Item = &'a Digest>, room: u64) -> Bloom {
+    let keys: Vec<&Digest> = keys.collect();
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let mut bloom = Bloom::new(room.max(keys.len()).max(64), RATE_MAX);
+    keys.into_iter().for_each(|key| bloom.insert(key));
     bloom
 }

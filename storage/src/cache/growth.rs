@@ -1,117 +1,139 @@
-//! Objects that only grow: what is known of a shorter version goes over to a longer one, after a comparison.
+//! Objects that only grow: what is known of a shorter version, here or at a peer, is used for a longer one, after a
+//! comparison that one process of a cluster makes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::{Cache, Fetch};
-use crate::bloom::Digest;
-use crate::chunk::{Chunk, ChunkList, SEGMENT_BYTES, Version, cut};
+use super::{Cache, Fetch, lock_of};
+use crate::chunk::{CHUNK_BYTES_MAX, Chunk, ChunkList, Segment, Version};
 use crate::object::ObjectError;
 
-/// Chunks that are compared beside the first and the last.
+/// Chunks that are compared beside the last.
 const DRAWN_COUNT: u64 = 2;
 
 /// Most versions whose comparison is remembered. After that they are compared again.
 const JUDGED_MAX: usize = 4096;
 
-/// Bytes by the chunk that they are.
-type Fetched = BTreeMap<Digest, Bytes>;
+/// Most versions that are gone back to look for what is known of a segment.
+const STEPS_BACK_MAX: usize = 16;
 
 impl Cache {
-    /// Makes what is known of the longest shorter version known of this one, if its object only grows, once a version.
+    /// A whole segment: what is known of it from a shorter version, and the rest from the store.
     ///
     /// # Errors
     /// The store fails.
-    pub(super) fn adopt_shorter(&self, version: &Version, fetch: &Fetch<'_>) -> Result<(), ObjectError> {
-        let grows = self
-            .options
-            .grows_only
-            .iter()
-            .any(|prefix| version.url.starts_with(prefix));
-        if !grows || self.is_judged(version) {
-            return Ok(());
+    pub(super) fn bring(&self, segment: &Segment, fetch: &Fetch<'_>) -> Result<Bytes, ObjectError> {
+        let range = segment.range();
+        let shorter = self.grown_from(&segment.version, fetch)?;
+        let Some((start, known)) = shorter.and_then(|shorter| self.known_of(shorter, segment)) else {
+            return fetch(range);
+        };
+        let mut whole = BytesMut::with_capacity((range.end - range.start) as usize);
+        if range.start < start {
+            whole.extend_from_slice(&fetch(range.start..start)?);
+        }
+        whole.extend_from_slice(&known);
+        let end = start + known.len() as u64;
+        if end < range.end {
+            whole.extend_from_slice(&fetch(end..range.end)?);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// What is known of a segment from a shorter version or those before that: where it starts in the object, and the bytes.
+    fn known_of(&self, mut shorter: Version, segment: &Segment) -> Option<(u64, Bytes)> {
+        for _ in 0..STEPS_BACK_MAX {
+            let before = shorter.segment(segment.index);
+            let part = self.unchanging(&before);
+            let known = || self.held(&before, &part).or_else(|| self.ask_part(&before, &part));
+            if part.start < part.end
+                && let Some(known) = known()
+            {
+                return Some((part.start, known));
+            }
+            shorter = self.folder.grown_from(&shorter)?;
+        }
+        None
+    }
+
+    /// The part of a segment that is the same in a longer version: all but the object's first chunk, where a header may be.
+    fn unchanging(&self, segment: &Segment) -> Range<u64> {
+        let Range { start, end } = segment.range();
+        if segment.index > 0 {
+            return start..end;
+        }
+        let list = self.folder.list(segment);
+        let first = list.and_then(|list| list.chunks.first().map(|chunk| chunk.range().end));
+        first.unwrap_or(u64::from(CHUNK_BYTES_MAX)).min(end)..end
+    }
+
+    /// The shorter version that this one has grown from, if the object is known to do nothing else.
+    fn grown_from(&self, version: &Version, fetch: &Fetch<'_>) -> Result<Option<Version>, ObjectError> {
+        let prefixes = &self.options.grows_only;
+        if !prefixes.iter().any(|prefix| version.url.starts_with(prefix)) {
+            return Ok(None);
+        }
+        if let Some(judged) = self.verdict(version) {
+            return Ok(judged);
         }
         let _one_process = self.folder.lock_growth();
-        self.folder.catch_up();
-        let lists = self.folder.before(version);
-        let done = |list: &ChunkList| self.folder.list(&version.segment(list.segment.index)).is_some();
-        // Another thread or process may have done it.
-        if !self.is_judged(version) && !lists.is_empty() && !lists.iter().any(done) {
-            self.compare_and_adopt(version, lists, fetch)?;
+        if let Some(judged) = self.verdict(version) {
+            return Ok(judged);
         }
-        self.judge(version);
-        Ok(())
+        let mut turn = match self.seek_grown(version) {
+            Ok(judged) => return Ok(self.judged(version, judged)),
+            Err(turn) => turn,
+        };
+        let lists = self.folder.before(version);
+        let Some(known) = lists.first().map(|list| list.segment.version.clone()) else {
+            return Ok(None);
+        };
+        let judged = is_grown(version, &lists, fetch)?.then_some(known);
+        if let Some(turn) = &mut turn {
+            turn.is_here = true;
+        }
+        Ok(self.judged(version, judged))
     }
 
-    fn is_judged(&self, version: &Version) -> bool {
-        super::lock_of(&self.judged).contains(version)
+    /// What a comparison of this version has shown, if there was one.
+    pub(super) fn verdict(&self, version: &Version) -> Option<Option<Version>> {
+        let judged = lock_of(&self.judged).get(version).cloned();
+        judged.or_else(|| self.folder.grown_from(version).map(Some))
     }
 
-    fn judge(&self, version: &Version) {
-        let mut judged = super::lock_of(&self.judged);
+    fn judged(&self, version: &Version, shorter: Option<Version>) -> Option<Version> {
+        if let Some(shorter) = &shorter {
+            tracing::info!(
+                url = version.url,
+                "has grown; what is known of a shorter version is used"
+            );
+            self.folder.keep_grown(version, shorter);
+        }
+        let mut judged = lock_of(&self.judged);
         if judged.len() >= JUDGED_MAX {
             judged.clear();
         }
-        judged.insert(version.clone());
+        judged.insert(version.clone(), shorter.clone());
+        shorter
     }
+}
 
-    fn compare_and_adopt(
-        &self,
-        version: &Version,
-        mut lists: Vec<ChunkList>,
-        fetch: &Fetch<'_>,
-    ) -> Result<(), ObjectError> {
-        let chunks: Vec<Chunk> = lists.iter().flat_map(|list| list.chunks.iter().copied()).collect();
-        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
-            return Ok(());
-        };
-        for chunk in drawn(version, &chunks) {
-            if !chunk.is(&fetch(chunk.range())?) {
-                return Ok(());
-            }
+/// Whether an object holds what is known of a shorter version, as far as some chunks show.
+fn is_grown(version: &Version, known: &[ChunkList], fetch: &Fetch<'_>) -> Result<bool, ObjectError> {
+    let chunks: Vec<Chunk> = known.iter().flat_map(|list| list.chunks.iter().copied()).collect();
+    for chunk in drawn(version, &chunks).chain(chunks.last()) {
+        if !chunk.is(&fetch(chunk.range())?) {
+            return Ok(false);
         }
-        let mut fetched = Fetched::new();
-        // The last segment has grown: its last chunk is compared, and cut anew with what has come behind it.
-        let end = version.segment(last.offset / SEGMENT_BYTES).range().end;
-        let tail = fetch(last.offset..end)?;
-        if tail.len() < last.length as usize || !last.is(&tail[..last.length as usize]) {
-            return Ok(());
-        }
-        if first.offset == 0 && first != last {
-            let bytes = fetch(first.range())?;
-            let now = Chunk {
-                digest: *blake3::hash(&bytes).as_bytes(),
-                ..*first
-            };
-            lists[0].chunks[0] = now;
-            fetched.insert(now.digest, bytes);
-        }
-        if let Some(list) = lists.last_mut() {
-            list.chunks.pop();
-            for chunk in cut(&tail, last.offset) {
-                let start = (chunk.offset - last.offset) as usize;
-                fetched.insert(chunk.digest, tail.slice(start..start + chunk.length as usize));
-                list.chunks.push(chunk);
-            }
-        }
-        tracing::info!(
-            url = version.url,
-            "has grown; what is known of its shorter version is used again"
-        );
-        for list in lists {
-            let segment = version.segment(list.segment.index);
-            self.keep(&ChunkList { segment, ..list }, |chunk| {
-                fetched.get(&chunk.digest).map(|bytes| &bytes[..])
-            });
-        }
-        Ok(())
     }
+    Ok(!chunks.is_empty())
 }
 
 /// Some chunks between the first and the last, others for each version.
 pub(super) fn drawn<'a>(version: &Version, chunks: &'a [Chunk]) -> impl Iterator<Item = &'a Chunk> {
-    let between = chunks.get(1..chunks.len() - 1).unwrap_or_default();
+    let between = chunks.get(1..chunks.len().saturating_sub(1)).unwrap_or_default();
     let count = between.len().max(1) as u64;
     let drawn = (0..DRAWN_COUNT).map(|counter| (version.draw(counter) % count) as usize);
     drawn

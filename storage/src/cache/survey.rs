@@ -44,6 +44,11 @@ impl Survey {
         self.0.iter().map(|found| &found.key)
     }
 
+    /// Those of them that are no chunks.
+    pub(super) fn lists(&self) -> impl Iterator<Item = &Digest> {
+        self.0.iter().filter(|found| !found.is_chunk).map(|found| &found.key)
+    }
+
     /// Removes what was used least recently until no more than `bytes_max` bytes are left, and returns the number of
     /// chunks among it. A file that cannot be removed still counts. Readers who have a file open keep it.
     pub(super) fn evict_down_to(&mut self, bytes_max: u64, spared: &BTreeSet<Digest>) -> u64 {

@@ -9,6 +9,8 @@ mod killed;
 
 mod model;
 
+mod peers;
+
 mod shared;
 
 use std::path::{Path, PathBuf};
@@ -176,10 +178,10 @@ fn the_filter_is_built_anew_after_evictions() {
     );
     first.read_all(&cache);
     let key = first.version.segment(0).key();
-    assert!(cache.bloom().may_contain(&key));
+    assert!(cache.folder.bloom().may_contain(&key));
     second.read_all(&cache);
-    assert!(!cache.bloom().may_contain(&key), "what has gone is absent");
-    assert!(cache.bloom().may_contain(&second.version.segment(0).key()));
+    assert!(!cache.folder.bloom().may_contain(&key), "what has gone is absent");
+    assert!(cache.folder.bloom().may_contain(&second.version.segment(0).key()));
 }
 
 #[test]
