@@ -30,6 +30,25 @@ pub struct StoreFigures {
     pub segments_not_kept: u64,
 }
 
+impl StoreFigures {
+    /// The figures of both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            remote_bytes: self.remote_bytes + other.remote_bytes,
+            peer_bytes: self.peer_bytes + other.peer_bytes,
+            cache_bytes: self.cache_bytes + other.cache_bytes,
+            fetches: self.fetches + other.fetches,
+            fetches_avoided: self.fetches_avoided + other.fetches_avoided,
+            bloom_absent: self.bloom_absent + other.bloom_absent,
+            bloom_false_positives: self.bloom_false_positives + other.bloom_false_positives,
+            chunks_evicted: self.chunks_evicted + other.chunks_evicted,
+            chunks_damaged: self.chunks_damaged + other.chunks_damaged,
+            segments_not_kept: self.segments_not_kept + other.segments_not_kept,
+        }
+    }
+}
+
 /// The same, while it is being counted.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {

@@ -88,7 +88,7 @@ impl std::fmt::Debug for Credentials {
 /// What one side brings to a handshake.
 #[derive(Debug, Clone)]
 pub struct Mine {
-    /// What the connection is for; both sides must agree.
+    /// What the connection is for; both sides must agree, but that who takes links takes questions too.
     pub purpose: Purpose,
     /// The generation that it is in; 0 before its first.
     pub generation: u64,
@@ -130,6 +130,8 @@ impl Mine {
 /// The other side, as proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Theirs {
+    /// What the connection is for.
+    pub purpose: Purpose,
     /// The generation that it is in; 0 before its first.
     pub generation: u64,
     /// Who it is, unless it is the name node or has no number yet.
@@ -139,6 +141,7 @@ pub struct Theirs {
 impl From<&Hello> for Theirs {
     fn from(hello: &Hello) -> Self {
         Self {
+            purpose: hello.purpose,
             generation: hello.generation,
             member: hello.sender,
         }
@@ -237,7 +240,7 @@ fn accept_until(
 }
 
 fn check_purpose(mine: &Mine, theirs: &Hello) -> Result<(), Refused> {
-    if theirs.purpose == mine.purpose {
+    if mine.purpose.admits(theirs.purpose) {
         Ok(())
     } else {
         Err(Refused::Purpose)

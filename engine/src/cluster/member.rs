@@ -9,6 +9,7 @@ mod contact;
 mod faults;
 mod links;
 mod round;
+mod sharing;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use distdl_storage::BlockId;
+use distdl_storage::remote::Stores;
+use distdl_storage::{BlockId, StoreFigures};
 
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::handshake::Credentials;
@@ -31,6 +33,7 @@ use crate::error::{EngineError, Result};
 
 pub use faults::{Fate, Faults, Vanish};
 pub use round::{Receive, Round, RoundKey};
+use sharing::Sharing;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,6 +67,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     requests: AtomicU64,
+    /// Of remote objects, with other members.
+    sharing: Sharing,
     /// Frames and reports that were to be sent, heartbeats left out: at any of them a fault may be planned.
     frames: AtomicU64,
     reports: AtomicU64,
@@ -189,6 +194,7 @@ impl Member {
             state: Mutex::default(),
             changed: Condvar::new(),
             requests: AtomicU64::new(0),
+            sharing: Sharing::default(),
             frames: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             progress: AtomicU64::new(0),
@@ -230,12 +236,23 @@ impl Member {
         lock(&self.shared).serve = Some(serve);
     }
 
+    /// From now on this process asks the others for what `stores` lack, and gives them what they keep.
+    pub fn share(&self, stores: &Arc<Stores>) {
+        self.shared.share(stores);
+    }
+
+    /// What reading has cost all processes up to the last action, those that are gone included; `None` if it was nothing.
+    pub fn cluster_has_read(&self) -> Option<StoreFigures> {
+        self.shared.cluster_has_read()
+    }
+
     /// Says that the driver program has come to an action.
     pub fn arrive(&self, arrival: Report) {
         let mut state = lock(&self.shared);
         state.ended = None;
         state.arrival = Some(arrival.clone());
         drop(state);
+        self.shared.tell_holdings();
         self.shared.report(&arrival);
     }
 
@@ -311,6 +328,9 @@ impl Member {
         state.ended = Some(report.clone());
         drop(state);
         self.shared.changed.notify_all();
+        if let Some(figures) = self.shared.has_read() {
+            self.shared.report(&Report::Read { figures });
+        }
         self.shared.report(&report);
     }
 
@@ -357,6 +377,7 @@ impl Shared {
         state.closed = Some(reason.to_owned());
         let control = state.control.take();
         drop(state);
+        self.sharing.end();
         let mut whole = true;
         if let Some(control) = control {
             if let Some(last) = last {
@@ -402,6 +423,7 @@ impl Shared {
 
     /// The generation is over.
     fn cut(&self, generation: u64, lost: &[MemberId]) {
+        self.sharing.lost(lost);
         let mut state = lock(self);
         state.cut = state.cut.max(generation);
         for member in lost {

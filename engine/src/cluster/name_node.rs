@@ -30,6 +30,7 @@ use crate::error::EngineError;
 
 mod action;
 mod generation;
+mod holdings;
 mod placing;
 mod membership;
 mod restart;
@@ -39,6 +40,7 @@ mod slot;
 mod tests;
 
 use action::Action;
+use holdings::Holdings;
 use placing::Moves;
 use slot::Slots;
 
@@ -179,6 +181,7 @@ pub struct NameNode {
     /// Who hosted which lane last.
     lanes: Vec<Option<MemberId>>,
     moves: Moves,
+    holdings: Holdings,
     round: Option<Round>,
     loss: Option<Loss>,
     /// Since when no member is active.
@@ -337,6 +340,10 @@ impl NameNode {
                 peer,
                 cause,
             } => self.link_failed(member, generation, peer, &cause),
+            Report::Holdings { filter } => self.holds(member, &filter),
+            Report::Seek { request, key, tried } => self.sought(member, request, key, &tried),
+            Report::Brought { key, is_here } => self.brought(member, key, is_here),
+            Report::Read { figures } => self.has_read(member, figures),
             Report::Leave { error } => self.left(member, error),
         }
     }
@@ -415,6 +422,14 @@ fn within_limits(report: &Report) -> Result<(), String> {
             ..
         } => listed(held) + versions(state),
         Report::Ended { held, .. } => listed(held),
+        Report::Seek { tried, .. } => tried.len(),
+        Report::Holdings { filter } if filter.len() > holdings::FILTER_BYTES_MAX => {
+            return Err(format!(
+                "its filter has {} bytes, more than the {} allowed",
+                filter.len(),
+                holdings::FILTER_BYTES_MAX
+            ));
+        }
         _ => 0,
     };
     let fault = || format!("it reported {count} blocks and versions, more than the {LISTED_MAX} allowed");

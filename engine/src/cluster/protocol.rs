@@ -19,6 +19,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use distdl_storage::StoreFigures;
+use distdl_storage::bloom::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
@@ -105,6 +107,15 @@ impl Generation {
             .map(|(rank, _)| rank)
             .collect()
     }
+}
+
+/// A member that may have something, and where its answers come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Who.
+    pub member: MemberId,
+    /// Where it listens.
+    pub address: Address,
 }
 
 /// Blocks that a member has, by dataset: partitions, ascending.
@@ -209,6 +220,33 @@ pub enum Report {
         /// What was seen.
         cause: String,
     },
+    /// What the others may ask it for of remote objects. Sent again when that has changed by more than
+    /// [`Report::Brought`] says.
+    Holdings {
+        /// A snapshot of a [`Bloom`](distdl_storage::bloom::Bloom).
+        filter: Bytes,
+    },
+    /// It looks for a piece of a remote object.
+    Seek {
+        /// Number of the question.
+        request: u64,
+        /// What.
+        key: Digest,
+        /// Those that it has asked in vain.
+        tried: Vec<MemberId>,
+    },
+    /// Its turn to bring something is over.
+    Brought {
+        /// What.
+        key: Digest,
+        /// Whether others can be given it.
+        is_here: bool,
+    },
+    /// What reading has cost it since it was started.
+    Read {
+        /// In all.
+        figures: StoreFigures,
+    },
     /// The driver program has ended here, with an error's text if it failed.
     Leave {
         /// `None` for success.
@@ -279,6 +317,27 @@ pub enum Order {
         action: u64,
         /// Its answer, the same everywhere.
         answer: Answer,
+    },
+    /// What a member may be asked for of remote objects.
+    Holdings {
+        /// The member.
+        of: Source,
+        /// A snapshot of a [`Bloom`](distdl_storage::bloom::Bloom); `None` if it is gone.
+        filter: Option<Bytes>,
+    },
+    /// The answer to [`Report::Seek`].
+    Found {
+        /// Number of the question.
+        request: u64,
+        /// What was looked for.
+        key: Digest,
+        /// Those who may have it. None if it is the receiver's turn to bring it, which it ends by [`Report::Brought`].
+        sources: Vec<Source>,
+    },
+    /// What reading has cost all members, those that are gone included, up to the action that is about to be answered.
+    Read {
+        /// In all.
+        figures: StoreFigures,
     },
     /// The cluster ends, or this process is not wanted.
     Dismiss {

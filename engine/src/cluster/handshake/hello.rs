@@ -41,8 +41,17 @@ const MAGIC: &[u8; 6] = b"DISTDL";
 pub enum Purpose {
     /// Reports and orders, between a member and the name node.
     Control,
-    /// Data, between two members.
+    /// Data of rounds, between two members.
     Link,
+    /// Questions of one member and answers of another.
+    Questions,
+}
+
+impl Purpose {
+    /// Whether one who listens for this takes a connection for `theirs`.
+    pub(super) fn admits(self, theirs: Self) -> bool {
+        self == theirs || (self, theirs) == (Self::Link, Self::Questions)
+    }
 }
 
 /// Which side of the handshake speaks.
@@ -93,6 +102,7 @@ impl Hello {
         bytes[9] = match self.purpose {
             Purpose::Control => 1,
             Purpose::Link => 2,
+            Purpose::Questions => 3,
         };
         bytes[10] = u8::from(self.sender.is_some()) | u8::from(self.receiver.is_some()) << 1;
         bytes[16..32].copy_from_slice(&self.cluster);
@@ -118,6 +128,7 @@ impl Hello {
         let purpose = match bytes[9] {
             1 => Purpose::Control,
             2 => Purpose::Link,
+            3 => Purpose::Questions,
             _ => return Err(Refused::NotDistdl),
         };
         let hello = Self {

@@ -110,6 +110,7 @@ fn two_members_learn_who_the_other_is() {
     assert_eq!(
         calling.unwrap(),
         Theirs {
+            purpose: Purpose::Link,
             generation: 4,
             member: Some(CALLED)
         }
@@ -117,6 +118,7 @@ fn two_members_learn_who_the_other_is() {
     assert_eq!(
         called.unwrap(),
         Theirs {
+            purpose: Purpose::Link,
             generation: 4,
             member: Some(CALLER)
         }
@@ -129,6 +131,7 @@ fn a_process_without_a_number_reaches_the_name_node() {
     assert_eq!(
         calling.unwrap(),
         Theirs {
+            purpose: Purpose::Control,
             generation: 0,
             member: None
         }
@@ -136,6 +139,7 @@ fn a_process_without_a_number_reaches_the_name_node() {
     assert_eq!(
         called.unwrap(),
         Theirs {
+            purpose: Purpose::Control,
             generation: 0,
             member: None
         }

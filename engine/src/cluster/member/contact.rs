@@ -129,6 +129,7 @@ impl Shared {
                 Order::Cut { generation, lost } => self.cut(generation, &lost),
                 Order::Dismiss { reason } => return Gone::Dismissed(reason),
                 Order::Welcome { .. } => {}
+                Order::Holdings { .. } | Order::Found { .. } | Order::Read { .. } => self.hear_of_holdings(order),
                 Order::Begin { .. } | Order::Answer { .. } => {
                     if let Order::Answer { action, .. } = &order {
                         self.answered(*action);
@@ -154,6 +155,7 @@ impl Shared {
             let generation = state.current.as_ref().map_or(0, |current| current.key.generation);
             state.id.map(|id| (id, generation))
         };
+        self.sharing.forget_questions();
         let mut pause = Duration::from_millis(1);
         while Instant::now() < deadline {
             if let Ok((socket, (id, _))) = self.contact(listener, threads, known, deadline) {
@@ -169,6 +171,7 @@ impl Shared {
                 state.control = Some(Arc::clone(&socket));
                 let (arrival, ended) = (state.arrival.clone(), state.ended.clone());
                 drop(state);
+                self.tell_holdings();
                 arrival.iter().chain(&ended).for_each(|report| self.report(report));
                 return Ok(socket);
             }

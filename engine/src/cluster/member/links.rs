@@ -233,16 +233,24 @@ impl Shared {
             }
             let count = Arc::clone(&shaking);
             let _ = spawn("handshake", &self, move |shared| {
-                match shared.welcome(&socket) {
-                    Ok((peer, generation)) => drop(shared.adopt(peer, generation, socket)),
+                let welcomed = shared.welcome(&socket);
+                count.fetch_sub(1, Ordering::SeqCst);
+                match welcomed {
+                    Ok((
+                        _,
+                        Theirs {
+                            purpose: Purpose::Questions,
+                            ..
+                        },
+                    )) => shared.answer_questions(socket),
+                    Ok((peer, theirs)) => drop(shared.adopt(peer, theirs.generation, socket)),
                     Err(refused) => tracing::warn!("a connection was turned away: {refused}"),
                 }
-                count.fetch_sub(1, Ordering::SeqCst);
             });
         }
     }
 
-    pub(super) fn welcome(&self, socket: &Socket) -> std::result::Result<(MemberId, u64), Refused> {
+    pub(super) fn welcome(&self, socket: &Socket) -> std::result::Result<(MemberId, Theirs), Refused> {
         let (id, generation) = {
             let state = lock(self);
             (
@@ -258,7 +266,7 @@ impl Shared {
             time_max: CONNECT_TIMEOUT,
         };
         let check = |theirs: &Theirs| {
-            if theirs.generation < generation {
+            if theirs.purpose == Purpose::Link && theirs.generation < generation {
                 return Err(Refused::Generation {
                     expected: generation,
                     theirs: theirs.generation,
@@ -268,7 +276,7 @@ impl Shared {
         };
         let theirs = handshake::accept(socket, &self.credentials, &mine, check)?;
         let peer = theirs.member.ok_or(Refused::WrongMember)?;
-        Ok((peer, theirs.generation))
+        Ok((peer, theirs))
     }
 
     /// Breaks the link to the member in a slot, as a fault of the network would.

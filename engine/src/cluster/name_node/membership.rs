@@ -136,6 +136,7 @@ impl NameNode {
     }
 
     fn take_out(&mut self, member: MemberId, cause: &str) {
+        self.holds_no_more(member);
         let Some(entry) = self.members.remove(&member) else {
             return;
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::slot::{Place, Slots};
-use super::{Action, Member, Moves, NameNode, Options, Round};
+use super::{Action, Holdings, Member, Moves, NameNode, Options, Round};
 use crate::cluster::journal::{Collected, Head, LogEntry};
 use crate::cluster::protocol::{Answer, Generation, LoopState, MemberId, Peer, Work};
 
@@ -32,6 +32,7 @@ impl NameNode {
             action: None,
             lanes: Vec::new(),
             moves: Moves::default(),
+            holdings: Holdings::default(),
             round: None,
             loss: None,
             gathering: Some(now),

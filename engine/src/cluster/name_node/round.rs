@@ -322,6 +322,9 @@ impl NameNode {
         });
         self.answered.push(action.head);
         for member in self.all_arrived() {
+            if let Some(figures) = self.reading() {
+                self.send(member, Order::Read { figures });
+            }
             let alone = finished_by.contains(&member);
             let answer = if alone {
                 Answer::Iterated { result: None }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod holdings;
 mod process;
 mod world;
 

@@ -1,0 +1,312 @@
+//! What members give each other of remote objects: questions to those who may have the answer, on connections of their
+//! own, in and between rounds and generations. Whatever fails here costs a fetch from the remote store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use distdl_storage::StoreFigures;
+use distdl_storage::bloom::{Bloom, Digest};
+use distdl_storage::peers::{ANSWER_BYTES_MAX, Peers, QUESTION_BYTES_MAX};
+use distdl_storage::remote::Stores;
+
+use super::{CONNECT_TIMEOUT, Shared, lock};
+use crate::cluster::control;
+use crate::cluster::handshake::{self, Mine, Purpose};
+use crate::cluster::protocol::{MemberId, Order, Report, Source};
+use crate::cluster::socket::{self, Socket};
+
+/// How long an answer, or another member's turn, is waited for before the remote store is asked.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What a message takes beside the question or answer in it, in bytes.
+const MARGIN_BYTES: u64 = 64;
+
+#[derive(Default)]
+pub(super) struct Sharing {
+    state: Mutex<State>,
+    found: Condvar,
+    requests: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    stores: Option<Weak<Stores>>,
+    /// The version of this process's holdings that the name node was told last.
+    told: u64,
+    /// Whom the others may be asked for.
+    filters: BTreeMap<MemberId, (Source, Bloom)>,
+    /// Questions to the name node, and what it has answered.
+    sought: HashMap<u64, Option<Vec<Source>>>,
+    lines: HashMap<MemberId, Arc<Line>>,
+    /// Connections on which others are answered.
+    answering: Vec<Arc<Socket>>,
+    /// What reading has cost the cluster.
+    figures: Option<StoreFigures>,
+    over: bool,
+}
+
+/// A connection on which one question is asked at a time.
+#[derive(Debug)]
+struct Line {
+    socket: Socket,
+    busy: Mutex<()>,
+}
+
+impl Line {
+    fn exchange(&self, question: &[u8]) -> Option<Option<Bytes>> {
+        let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        control::send(&self.socket, question, QUESTION_BYTES_MAX + MARGIN_BYTES).ok()?;
+        control::receive(&self.socket, ANSWER_BYTES_MAX + MARGIN_BYTES).ok()?
+    }
+}
+
+impl Sharing {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_have(&self, key: &Digest) -> Vec<Source> {
+        let state = self.state();
+        let filters = state.filters.values();
+        let may = filters.filter(|(_, filter)| filter.may_contain(key));
+        may.map(|(source, _)| source.clone()).collect()
+    }
+
+    /// The answer of the name node to a question, if it comes in time.
+    fn answered(&self, request: u64) -> Option<Vec<Source>> {
+        let deadline = Instant::now() + WAIT_MAX;
+        let mut state = self.state();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match state.sought.get(&request) {
+                Some(None) if !state.over && !left.is_zero() => {
+                    let waited = self.found.wait_timeout(state, left);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                _ => return state.sought.remove(&request).flatten(),
+            }
+        }
+    }
+
+    /// Nothing more comes from the name node to what it was asked: it is gone, and perhaps another one comes.
+    pub(super) fn forget_questions(&self) {
+        let mut state = self.state();
+        state.sought.clear();
+        state.told = 0;
+        self.found.notify_all();
+    }
+
+    /// Members are gone: who waits for one of them is let go.
+    pub(super) fn lost(&self, members: &[MemberId]) {
+        let mut state = self.state();
+        for member in members {
+            state.filters.remove(member);
+            if let Some(line) = state.lines.remove(member) {
+                line.socket.shutdown();
+            }
+        }
+    }
+
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        state.over = true;
+        state.lines.values().for_each(|line| line.socket.shutdown());
+        state.answering.iter().for_each(|socket| socket.shutdown());
+        self.found.notify_all();
+    }
+}
+
+/// The way of a member's stores to the others.
+#[derive(Clone)]
+pub(super) struct Others(pub(super) Arc<Shared>);
+
+impl std::fmt::Debug for Others {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("the other members")
+    }
+}
+
+impl Peers for Others {
+    fn ask(&self, key: &Digest, question: &[u8]) -> Option<Bytes> {
+        let may = self.0.sharing.may_have(key);
+        may.iter().find_map(|source| self.0.ask(source, question))
+    }
+
+    fn find(&self, key: &Digest, question: &[u8]) -> Option<Bytes> {
+        let mut may = self.0.sharing.may_have(key);
+        let mut tried = Vec::new();
+        loop {
+            for source in &may {
+                if let Some(answer) = self.0.ask(source, question) {
+                    return Some(answer);
+                }
+                tried.push(source.member);
+            }
+            may = self.0.seek(key, &tried)?;
+            if may.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    fn brought(&self, key: &Digest, is_here: bool) {
+        let key = *key;
+        self.0.report(&Report::Brought { key, is_here });
+    }
+}
+
+impl Shared {
+    /// From now on this process shares what `stores` keep.
+    pub(super) fn share(self: &Arc<Self>, stores: &Arc<Stores>) {
+        self.sharing.state().stores = Some(Arc::downgrade(stores));
+        stores.join(Arc::new(Others(Arc::clone(self))));
+        self.tell_holdings();
+    }
+
+    fn stores(&self) -> Option<Arc<Stores>> {
+        self.sharing.state().stores.as_ref()?.upgrade()
+    }
+
+    /// Tells the name node what others may ask this process for, if that has changed since it was told last.
+    pub(super) fn tell_holdings(&self) {
+        let Some((version, filter)) = self.stores().and_then(|stores| stores.holdings()) else {
+            return;
+        };
+        if std::mem::replace(&mut self.sharing.state().told, version) == version {
+            return;
+        }
+        if let Ok(filter) = filter.snapshot() {
+            let filter = filter.into();
+            self.report(&Report::Holdings { filter });
+        }
+    }
+
+    /// What reading has cost this process, if it shares.
+    pub(super) fn has_read(&self) -> Option<StoreFigures> {
+        self.stores().map(|stores| stores.figures())
+    }
+
+    /// What reading has cost the cluster up to the last action.
+    pub(super) fn cluster_has_read(&self) -> Option<StoreFigures> {
+        self.sharing.state().figures
+    }
+
+    /// Those that the name node names; none if it is this process's turn.
+    fn seek(&self, key: &Digest, tried: &[MemberId]) -> Option<Vec<Source>> {
+        let request = self.sharing.requests.fetch_add(1, Ordering::Relaxed);
+        self.sharing.state().sought.insert(request, None);
+        // A control connection that was lost since then has forgotten the question, and found another name node.
+        if lock(self).control.is_none() {
+            self.sharing.state().sought.remove(&request);
+            return None;
+        }
+        let (key, tried) = (*key, tried.to_vec());
+        self.report(&Report::Seek { request, key, tried });
+        self.sharing.answered(request)
+    }
+
+    /// What the name node says of all this.
+    pub(super) fn hear_of_holdings(&self, order: Order) {
+        let mut state = self.sharing.state();
+        match order {
+            Order::Holdings { of, filter } => {
+                let filter = filter.and_then(|filter| Bloom::from_snapshot(&filter).ok());
+                match filter {
+                    Some(filter) => drop(state.filters.insert(of.member, (of, filter))),
+                    None => drop(state.filters.remove(&of.member)),
+                }
+            }
+            Order::Found { request, key, sources } => match state.sought.get_mut(&request) {
+                Some(answer) => {
+                    *answer = Some(sources);
+                    self.sharing.found.notify_all();
+                }
+                // Nobody waits any more: the turn goes to the next.
+                None if sources.is_empty() => {
+                    drop(state);
+                    self.report(&Report::Brought { key, is_here: false });
+                }
+                None => {}
+            },
+            Order::Read { figures } => state.figures = Some(figures),
+            _ => {}
+        }
+    }
+
+    /// A member's answer to a question; `None` also if it cannot be reached.
+    fn ask(&self, source: &Source, question: &[u8]) -> Option<Bytes> {
+        let line = self.line(source)?;
+        let answer = line.exchange(question);
+        if answer.is_none() {
+            line.socket.shutdown();
+            let mut state = self.sharing.state();
+            if state
+                .lines
+                .get(&source.member)
+                .is_some_and(|kept| Arc::ptr_eq(kept, &line))
+            {
+                state.lines.remove(&source.member);
+            }
+        }
+        answer?
+    }
+
+    fn line(&self, source: &Source) -> Option<Arc<Line>> {
+        if let Some(line) = self.sharing.state().lines.get(&source.member) {
+            return Some(Arc::clone(line));
+        }
+        let line = Arc::new(self.connect_line(source)?);
+        let mut state = self.sharing.state();
+        if state.over {
+            line.socket.shutdown();
+            return None;
+        }
+        // Two threads may have connected; both lines work.
+        state.lines.insert(source.member, Arc::clone(&line));
+        Some(line)
+    }
+
+    fn connect_line(&self, source: &Source) -> Option<Line> {
+        let member = lock(self).id?;
+        let socket = socket::connect(&source.address, CONNECT_TIMEOUT).ok()?;
+        let mine = Mine {
+            purpose: Purpose::Questions,
+            generation: 0,
+            member: Some(member),
+            peer: Some(source.member),
+            time_max: CONNECT_TIMEOUT,
+        };
+        handshake::initiate(&socket, &self.credentials, &mine).ok()?;
+        socket.set_read_timeout(Some(WAIT_MAX)).ok()?;
+        socket.set_write_timeout(Some(WAIT_MAX)).ok()?;
+        let busy = Mutex::default();
+        Some(Line { socket, busy })
+    }
+
+    /// Answers what another member asks on a connection, until that ends.
+    pub(super) fn answer_questions(&self, socket: Socket) {
+        let socket = Arc::new(socket);
+        {
+            let mut state = self.sharing.state();
+            if state.over {
+                return socket.shutdown();
+            }
+            state.answering.push(Arc::clone(&socket));
+        }
+        let limits = (QUESTION_BYTES_MAX + MARGIN_BYTES, ANSWER_BYTES_MAX + MARGIN_BYTES);
+        while let Ok(Some(question)) = control::receive::<Vec<u8>>(&*socket, limits.0) {
+            let answer = self.stores().and_then(|stores| stores.answer(&question));
+            if control::send(&*socket, &answer, limits.1).is_err() {
+                break;
+            }
+        }
+        socket.shutdown();
+        self.sharing
+            .state()
+            .answering
+            .retain(|kept| !Arc::ptr_eq(kept, &socket));
+    }
+}

@@ -1,0 +1,186 @@
+//! Which members may have what of remote objects in their caches, and whose turn it is to bring what nobody has.
+//!
+//! Nothing of this is logged: after a restart members say again what they have, and a turn that is forgotten costs a
+//! second fetch at most.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use distdl_storage::StoreFigures;
+use distdl_storage::bloom::{Bloom, Digest};
+
+use super::NameNode;
+use crate::cluster::protocol::{MemberId, Order, Source};
+
+/// Questions of one member that may wait for another's turn to end.
+const WAITING_MAX: usize = 4096;
+
+/// Longest filter, in bytes.
+pub(super) const FILTER_BYTES_MAX: usize = 64 << 20;
+
+/// Members that one question is answered with.
+const SOURCES_MAX: usize = 8;
+
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    filters: BTreeMap<MemberId, Bloom>,
+    turns: BTreeMap<Digest, Turn>,
+    /// What reading has cost members so far, those that are gone included.
+    figures: BTreeMap<MemberId, StoreFigures>,
+}
+
+/// Something that a member is bringing.
+#[derive(Debug)]
+struct Turn {
+    of: MemberId,
+    /// Who waits for it, with the number of the question.
+    waiting: VecDeque<(MemberId, u64)>,
+}
+
+impl NameNode {
+    /// A member says what it may be asked for.
+    pub(super) fn holds(&mut self, member: MemberId, filter: &Bytes) {
+        let Ok(bloom) = Bloom::from_snapshot(filter) else {
+            return self.lose(member, "it sent a filter that cannot be read");
+        };
+        let is_new = self.holdings.filters.insert(member, bloom).is_none();
+        let others: Vec<MemberId> = self.sharing().filter(|other| *other != member).collect();
+        for other in others {
+            self.tell_holdings(other, member);
+            if is_new {
+                self.tell_holdings(member, other);
+            }
+        }
+    }
+
+    /// Members that take part.
+    fn sharing(&self) -> impl Iterator<Item = MemberId> + '_ {
+        let members = self.holdings.filters.keys().copied();
+        members.filter(|member| self.members.contains_key(member))
+    }
+
+    fn tell_holdings(&mut self, to: MemberId, of: MemberId) {
+        let filter = self.holdings.filters.get(&of).and_then(|filter| filter.snapshot().ok());
+        if let (Some(filter), Some(at)) = (filter, self.source(of)) {
+            let filter = Some(filter.into());
+            self.send(to, Order::Holdings { of: at, filter });
+        }
+    }
+
+    fn source(&self, member: MemberId) -> Option<Source> {
+        let address = self.members.get(&member)?.peer.address.clone();
+        Some(Source { member, address })
+    }
+
+    /// A member looks for something that it did not find with those in `tried`.
+    pub(super) fn sought(&mut self, member: MemberId, request: u64, key: Digest, tried: &[MemberId]) {
+        let may = |other: &MemberId| *other != member && !tried.contains(other);
+        let others: Vec<MemberId> = self.sharing().filter(may).collect();
+        let filters = &self.holdings.filters;
+        let holders = others
+            .into_iter()
+            .filter(|other| filters.get(other).is_some_and(|filter| filter.may_contain(&key)));
+        let sources: Vec<Source> = holders
+            .take(SOURCES_MAX)
+            .filter_map(|other| self.source(other))
+            .collect();
+        if !sources.is_empty() {
+            return self.found(member, request, key, sources);
+        }
+        match self.holdings.turns.get_mut(&key) {
+            Some(turn) if turn.of != member => {
+                turn.waiting.push_back((member, request));
+                if self.holdings.waiting_of(member) > WAITING_MAX {
+                    self.lose(member, &format!("more than {WAITING_MAX} of its questions wait"));
+                }
+            }
+            _ => {
+                let turn = self.holdings.turns.entry(key);
+                turn.or_insert_with(|| Turn::of(member));
+                self.found(member, request, key, Vec::new());
+            }
+        }
+    }
+
+    fn found(&mut self, member: MemberId, request: u64, key: Digest, sources: Vec<Source>) {
+        let order = Order::Found { request, key, sources };
+        self.send(member, order);
+    }
+
+    /// A member's turn is over.
+    pub(super) fn brought(&mut self, member: MemberId, key: Digest, is_here: bool) {
+        if is_here && let Some(filter) = self.holdings.filters.get_mut(&member) {
+            filter.insert(&key);
+        }
+        if self.holdings.turns.get(&key).is_some_and(|turn| turn.of == member) {
+            self.end_turn(key, is_here.then_some(member));
+        }
+    }
+
+    /// Tells those who wait who has it, or lets the next one bring it.
+    fn end_turn(&mut self, key: Digest, holder: Option<MemberId>) {
+        let Some(mut turn) = self.holdings.turns.remove(&key) else {
+            return;
+        };
+        if let Some(source) = holder.and_then(|holder| self.source(holder)) {
+            for (member, request) in turn.waiting {
+                self.found(member, request, key, vec![source.clone()]);
+            }
+        } else if let Some((next, request)) = turn.waiting.pop_front() {
+            turn.of = next;
+            self.holdings.turns.insert(key, turn);
+            self.found(next, request, key, Vec::new());
+        }
+    }
+
+    /// A member is gone, or begins anew after a restart.
+    pub(super) fn holds_no_more(&mut self, member: MemberId) {
+        for turn in self.holdings.turns.values_mut() {
+            turn.waiting.retain(|(waits, _)| *waits != member);
+        }
+        let turns = self.holdings.turns.iter();
+        let its: Vec<Digest> = turns
+            .filter(|(_, turn)| turn.of == member)
+            .map(|(key, _)| *key)
+            .collect();
+        its.into_iter().for_each(|key| self.end_turn(key, None));
+        if self.holdings.filters.remove(&member).is_none() {
+            return;
+        }
+        if let Some(of) = self.source(member) {
+            let others: Vec<MemberId> = self.sharing().collect();
+            for other in others {
+                let (of, filter) = (of.clone(), None);
+                self.send(other, Order::Holdings { of, filter });
+            }
+        }
+    }
+
+    /// What reading has cost a member so far.
+    pub(super) fn has_read(&mut self, member: MemberId, figures: StoreFigures) {
+        self.holdings.figures.insert(member, figures);
+    }
+
+    /// What reading has cost all members so far, if anything.
+    pub(super) fn reading(&self) -> Option<StoreFigures> {
+        let figures = self.holdings.figures.values().copied();
+        let all = figures.reduce(StoreFigures::plus)?;
+        (all != StoreFigures::default()).then_some(all)
+    }
+}
+
+impl Holdings {
+    fn waiting_of(&self, member: MemberId) -> usize {
+        let waiting = self.turns.values().flat_map(|turn| &turn.waiting);
+        waiting.filter(|(waits, _)| *waits == member).count()
+    }
+}
+
+impl Turn {
+    fn of(member: MemberId) -> Self {
+        Self {
+            of: member,
+            waiting: VecDeque::new(),
+        }
+    }
+}
