@@ -23,7 +23,7 @@ use crate::context::Answered;
 use crate::context::{Context, Handle};
 use crate::error::Result;
 use crate::id::DatasetId;
-use crate::lineage::{BatchStep, Compute, Dependency, Node, NodeSpec, PartitionMap, Prepare};
+use crate::lineage::{BatchStep, Compute, Contents, Dependency, Node, NodeSpec, PartitionMap, Prepare};
 use crate::partitioner::Partitioning;
 use crate::task::TaskContext;
 
@@ -65,6 +65,7 @@ pub(crate) struct Derivation {
     pub partitioning: Option<Partitioning>,
     pub prepare: Option<Prepare>,
     pub remark: String,
+    pub contents: Option<Contents>,
 }
 
 impl Derivation {
@@ -84,6 +85,7 @@ impl Derivation {
             partitioning: None,
             prepare: None,
             remark: String::new(),
+            contents: None,
         }
     }
 
@@ -98,6 +100,7 @@ impl Derivation {
             partitioning: self.partitioning,
             prepare: self.prepare,
             remark: self.remark,
+            contents: self.contents,
         });
         Dataset {
             handle: Arc::new(handle),

@@ -131,6 +131,10 @@ pub enum Compute {
     Streams(ComputeStreams),
 }
 
+/// A digest of all that a partition of a source holds: the same for the same records in any process and run, another
+/// one if they may differ. Asked only when something derived from the source is memoized.
+pub type Contents = Arc<dyn Fn(usize) -> [u8; 32] + Send + Sync>;
+
 /// Work that must be done once before a dataset can be planned (sampling the bounds of a sort).
 pub type Prepare = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
@@ -154,6 +158,8 @@ pub struct NodeSpec {
     pub prepare: Option<Prepare>,
     /// A remark for `explain`, for example a source's files.
     pub remark: String,
+    /// What the partitions of a source hold, if that can be told without reading them.
+    pub contents: Option<Contents>,
 }
 
 /// A dataset in the graph.
