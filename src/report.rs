@@ -1,13 +1,11 @@
 //! How training shows itself: a progress bar and a table for people, one JSON object a line for programs.
 
 use std::io::{Stdout, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use distdl_dl::{BatchReport, StepResult, Training};
 use distdl_engine::Context;
 use distdl_storage::StoreFigures;
-use distdl_storage::remote::Stores;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -28,7 +26,7 @@ pub struct EpochReport {
     pub seconds: f64,
     /// BLAKE3 of the parameters, in hexadecimal.
     pub parameters_hash: String,
-    /// What reading remote objects has cost this process so far, if it has a cache.
+    /// What reading remote objects has cost all processes so far, if there is a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reading: Option<StoreFigures>,
 }
@@ -37,8 +35,8 @@ pub struct EpochReport {
 #[derive(Debug)]
 pub struct Reporter {
     json: bool,
-    /// What counts the reading, if there is a cache.
-    stores: Option<Arc<Stores>>,
+    /// What knows of the reading, if there is a cache.
+    context: Option<Context>,
     bar: ProgressBar,
     output: Stdout,
     seconds: f64,
@@ -82,7 +80,7 @@ impl Reporter {
         }
         Self {
             json: config.json,
-            stores: config.cache_folder.is_some().then(|| Arc::clone(context.stores())),
+            context: config.cache_folder.is_some().then(|| context.clone()),
             bar,
             output: std::io::stdout(),
             seconds: 0.0,
@@ -122,7 +120,7 @@ impl Reporter {
             samples_per_second: trained.samples as f64 / took.as_secs_f64(),
             seconds: self.seconds,
             parameters_hash: training.parameters_hash(),
-            reading: self.stores.as_ref().map(|stores| stores.figures()),
+            reading: self.context.as_ref().map(Context::reading),
         };
         let line = if self.json {
             serde_json::to_string(&report)?

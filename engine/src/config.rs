@@ -34,10 +34,19 @@ pub struct Config {
     pub disk_bytes_max: u64,
     /// Folder for blocks on disk. Default: a temporary folder of the system, removed at the end.
     pub spill_folder: Option<PathBuf>,
-    /// Folder in which remote objects are kept from run to run. Processes may share it. Default: none, nothing is kept.
+    /// Folder in which remote objects and the results of `memoize` are kept from run to run. Processes may share it.
+    /// Default: none, nothing is kept.
     pub cache_folder: Option<PathBuf>,
     /// Most bytes of remote objects in that folder. Default: 64 GiB.
     pub cache_bytes_max: u64,
+    /// Beginnings of URLs whose objects change by growing at their end alone, but for a header: of those that have grown
+    /// the cache fetches the rest. A change in the middle may go unnoticed. Default: none.
+    pub cache_grows_only: Vec<String>,
+    /// Most bytes of remote objects that are being fetched into the cache ahead of those who read them in order. Default:
+    /// 16 MiB; 0 for none.
+    pub read_ahead_bytes_max: u64,
+    /// Most bytes of remembered results in that folder, beside those of remote objects. Default: 64 GiB.
+    pub memo_bytes_max: u64,
     /// Key of all random numbers. Default: 0.
     pub seed: u64,
     /// Whether bars of progress are drawn on the standard error stream. Default: if that is a terminal.
@@ -122,6 +131,9 @@ impl Default for Config {
             spill_folder: None,
             cache_folder: None,
             cache_bytes_max: 64 << 30,
+            cache_grows_only: Vec::new(),
+            read_ahead_bytes_max: 16 << 20,
+            memo_bytes_max: 64 << 30,
             seed: 0,
             progress: Progress::Auto,
             json: false,
@@ -186,6 +198,11 @@ impl Config {
             spill_folder: layers.get("spill_folder", FOLDER, path)?.or(default.spill_folder),
             cache_folder: layers.get("cache", FOLDER, path)?.or(default.cache_folder),
             cache_bytes_max: layers.get("cache_size", SIZE, size)?.unwrap_or(default.cache_bytes_max),
+            cache_grows_only: layers.get("cache_grows_only", PREFIXES, prefixes)?.unwrap_or_default(),
+            read_ahead_bytes_max: layers
+                .get("read_ahead", SIZE, size)?
+                .unwrap_or(default.read_ahead_bytes_max),
+            memo_bytes_max: layers.get("memo_size", SIZE, size)?.unwrap_or(default.memo_bytes_max),
             seed: layers.get("seed", SEED, number)?.unwrap_or(default.seed),
             progress: layers.get("progress", PROGRESS, progress)?.unwrap_or(default.progress),
             json: layers
@@ -291,6 +308,27 @@ impl Config {
             cache_bytes_max,
             ..self
         }
+    }
+
+    /// Sets the beginnings of URLs whose objects only grow.
+    pub fn with_cache_grows_only(self, prefixes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            cache_grows_only: prefixes.into_iter().map(Into::into).collect(),
+            ..self
+        }
+    }
+
+    /// Sets the most bytes that are being fetched ahead of readers.
+    pub fn with_read_ahead_bytes_max(self, read_ahead_bytes_max: u64) -> Self {
+        Self {
+            read_ahead_bytes_max,
+            ..self
+        }
+    }
+
+    /// Sets the most bytes of remembered results in the cache folder.
+    pub fn with_memo_bytes_max(self, memo_bytes_max: u64) -> Self {
+        Self { memo_bytes_max, ..self }
     }
 
     /// Sets the key of all random numbers.

@@ -3,16 +3,20 @@
 //! A source is listed once, when the dataset is declared, so that every recomputation reads the same objects.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use distdl_storage::Record;
+use distdl_storage::object::Object;
 use distdl_storage::remote::Stores;
 use distdl_storage::text::{RecordSplit, TextSplit, read_lines, read_records, split_records, split_text};
+use distdl_storage::{Block, Codec, Record, Records};
+use serde::Serialize;
 
 use crate::batch::{AnyBatch, AnyStream, Batch, TaskResult, stream_of};
 use crate::context::Context;
 use crate::dataset::{Dataset, Derivation, streams};
 use crate::error::Result;
+use crate::lineage::{Compute, Contents};
 
 impl Context {
     /// A dataset of the records in `partitions` groups of neighbours.
@@ -20,11 +24,13 @@ impl Context {
     pub fn parallelize<T: Record>(&self, records: impl IntoIterator<Item = T>, partitions: usize) -> Dataset<T> {
         let mut records: std::collections::VecDeque<T> = records.into_iter().collect();
         let (length, partitions) = (records.len(), partitions.max(1));
-        let mut slices: Vec<distdl_storage::Records<T>> = Vec::with_capacity(partitions);
+        let mut slices: Vec<Records<T>> = Vec::with_capacity(partitions);
         for partition in 0..partitions {
             let count = (partition + 1) * length / partitions - partition * length / partitions;
             slices.push(records.drain(..count).collect::<Vec<T>>().into());
         }
+        let slices: Arc<[Records<T>]> = slices.into();
+        let hashed = Arc::clone(&slices);
         let compute = streams(move |context, partition, _| {
             let (records, step) = (slices[partition].clone(), context.resources.batch_records);
             let length = records.len();
@@ -38,6 +44,7 @@ impl Context {
         });
         let mut derivation = Derivation::new("parallelize", partitions, Vec::new(), compute);
         derivation.remark = format!("{length} records");
+        derivation.contents = Some(Arc::new(move |partition| digest_of_records(&hashed[partition])));
         derivation.build(self)
     }
 
@@ -56,6 +63,9 @@ impl Context {
         });
         let mut derivation = Derivation::new("range", partitions, Vec::new(), compute);
         derivation.remark = format!("{length} integers");
+        derivation.contents = Some(Arc::new(move |partition| {
+            digest(&("range", at(partition), at(partition + 1)))
+        }));
         derivation.build(self)
     }
 
@@ -67,8 +77,9 @@ impl Context {
     #[track_caller]
     pub fn text_file(&self, pattern: &str, partitions: usize) -> Result<Dataset<String>> {
         let groups = split_text(&self.stores().list(pattern)?, partitions);
+        let contents = contents_of(&groups, |split: &TextSplit| &split.object);
         let compute = read_groups(groups, |stores, split: &TextSplit| Ok(read_lines(stores, split)?));
-        Ok(self.source("text_file", pattern, partitions, compute))
+        Ok(self.source("text_file", pattern, contents, partitions, compute))
     }
 
     /// The records of files of fixed-length records after a header, `record_bytes` and `header_bytes` long.
@@ -84,10 +95,11 @@ impl Context {
         partitions: usize,
     ) -> Result<Dataset<Vec<u8>>> {
         let groups = split_records(&self.stores().list(pattern)?, record_bytes, header_bytes, partitions)?;
+        let contents = contents_of(&groups, |split: &RecordSplit| &split.object);
         let compute = read_groups(groups, |stores, split: &RecordSplit| {
             Ok(read_records(stores, split)?.map(|record| record.map(|bytes| bytes.to_vec())))
         });
-        Ok(self.source("binary_records", pattern, partitions, compute))
+        Ok(self.source("binary_records", pattern, contents, partitions, compute))
     }
 
     /// Whole objects: (path or URL, bytes), in order of name.
@@ -99,14 +111,15 @@ impl Context {
         let objects = self.stores().list(pattern)?;
         let (count, partitions) = (objects.len(), partitions.max(1));
         let group = |partition: usize| partition * count / partitions..(partition + 1) * count / partitions;
-        let groups = (0..partitions)
+        let groups: Vec<Vec<Object>> = (0..partitions)
             .map(|partition| objects[group(partition)].to_vec())
             .collect();
-        let compute = read_groups(groups, |stores: &Stores, object: &distdl_storage::remote::Object| {
+        let contents = contents_of(&groups, |object| object);
+        let compute = read_groups(groups, |stores: &Stores, object: &Object| {
             let read = stores.read(object).map(|bytes| (object.url.clone(), bytes.to_vec()));
             Ok(std::iter::once(read))
         });
-        Ok(self.source("objects", pattern, partitions, compute))
+        Ok(self.source("objects", pattern, contents, partitions, compute))
     }
 
     #[track_caller]
@@ -114,20 +127,58 @@ impl Context {
         &self,
         operator: &'static str,
         pattern: &str,
+        contents: Option<Contents>,
         partitions: usize,
-        compute: crate::lineage::Compute,
+        compute: Compute,
     ) -> Dataset<T> {
         let mut derivation = Derivation::new(operator, partitions.max(1), Vec::new(), compute);
         derivation.remark = pattern.to_owned();
+        derivation.contents = contents;
         derivation.build(self)
     }
+}
+
+/// What groups of pieces of objects hold, by the versions that were listed. Unknown where a store names no version.
+fn contents_of<S>(groups: &[Vec<S>], object: impl Fn(&S) -> &Object) -> Option<Contents>
+where
+    S: Clone + Serialize + Send + Sync + 'static,
+{
+    let all_named = groups.iter().flatten().all(|piece| object(piece).version.is_some());
+    let group = |group: &Vec<S>| {
+        // A relative path names another file in another folder.
+        let places = group.iter().map(|piece| match &object(piece).url {
+            url if url.contains("://") => None,
+            path => std::path::absolute(path).ok(),
+        });
+        digest(&(group, places.collect::<Vec<_>>()))
+    };
+    let digests: Option<Vec<[u8; 32]>> = all_named.then(|| groups.iter().map(group).collect());
+    digests.map(|digests| Arc::new(move |partition: usize| digests[partition]) as Contents)
+}
+
+fn digest_of_records<T: Record>(records: &Records<T>) -> [u8; 32] {
+    let block = Block::from_records(records.clone());
+    match Codec::of::<T>().portable().encode(&block) {
+        Ok(frame) => *blake3::hash(&frame).as_bytes(),
+        Err(_) => unequalled(),
+    }
+}
+
+fn digest(what: &impl Serialize) -> [u8; 32] {
+    postcard::to_stdvec(what).map_or_else(|_| unequalled(), |bytes| *blake3::hash(&bytes).as_bytes())
+}
+
+/// For what refuses to become bytes: nothing is the same as it.
+fn unequalled() -> [u8; 32] {
+    let random = [(); 4].map(|()| RandomState::new().hash_one(0));
+    *blake3::hash(&random.map(u64::to_le_bytes).concat()).as_bytes()
 }
 
 /// Reads the pieces of a partition one after the other, each opened when it is its turn.
 fn read_groups<S, T, I>(
     groups: Vec<Vec<S>>,
     open: impl Fn(&Stores, &S) -> TaskResult<I> + Clone + Send + Sync + 'static,
-) -> crate::lineage::Compute
+) -> Compute
 where
     S: Clone + Send + Sync + 'static,
     T: Record,

@@ -19,6 +19,8 @@ mod growth;
 
 mod asking;
 
+mod blocks;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::{Bytes, BytesMut};
 
 use self::asking::Sought;
+pub(crate) use self::blocks::Blocks;
 use self::flight::Flights;
 use self::folder::Folder;
 pub use self::options::CacheOptions;

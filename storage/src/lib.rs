@@ -34,8 +34,6 @@ mod memory;
 
 mod disk;
 
-mod store;
-
 pub mod bloom;
 
 mod chunk;
@@ -45,6 +43,10 @@ mod figures;
 pub mod peers;
 
 mod cache;
+
+mod memo;
+
+mod store;
 
 pub mod remote;
 
@@ -61,6 +63,7 @@ pub use error::{Result, StorageError};
 pub use figures::StoreFigures;
 pub use frame::program_fingerprint;
 pub use manifest::{Commit, Commits, Unpublished};
+pub use memo::{Memo, MemoFigures};
 pub use memory::MemoryTier;
 pub use records::{Record, Records};
 pub use store::{BlockStore, Level, StoreOptions, StoreStatistics};

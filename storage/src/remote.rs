@@ -34,7 +34,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use object_store::ObjectStore;
+pub use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 use self::ahead::Ahead;

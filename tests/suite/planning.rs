@@ -93,6 +93,9 @@ fn lineage(drawn: &[Drawn]) -> (Lineage, BTreeSet<(DatasetId, usize)>) {
             partitioning: None,
             prepare: None,
             remark: String::new(),
+            contents: None,
+            parameters: String::new(),
+            memo: None,
         });
         node.set_level(persisted.then_some(Level::Memory));
         // Also blocks of what is no longer persisted: they must not be believed.

@@ -10,13 +10,16 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 23] = [
     "threads",
     "memory",
     "disk",
     "spill_folder",
     "cache",
     "cache_size",
+    "cache_grows_only",
+    "read_ahead",
+    "memo_size",
     "seed",
     "progress",
     "json",

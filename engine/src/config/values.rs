@@ -33,6 +33,7 @@ pub(super) const GRACE: &str = "a whole number of milliseconds from 0 to 8640000
 pub(super) const SIZE: &str =
     "a number of bytes, or a number with a unit: `512MB` (powers of 1000), `2GiB` or `2g` (powers of 1024)";
 pub(super) const FOLDER: &str = "the path of a folder";
+pub(super) const PREFIXES: &str = "beginnings of URLs, separated by commas";
 pub(super) const FILE: &str = "the path of a file";
 pub(super) const SEED: &str = "a whole number from 0 to 18446744073709551615";
 pub(super) const PROGRESS: &str = "`auto` (on a terminal), `on` or `off`";
@@ -45,6 +46,11 @@ pub(super) fn flag<T>(
     allowed: &'static str,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync {
     move |text| read(text).ok_or_else(|| format!("give {allowed}"))
+}
+
+pub(super) fn prefixes(text: &str) -> Option<Vec<String>> {
+    let prefixes: Vec<String> = text.split(',').map(|prefix| prefix.trim().to_owned()).collect();
+    prefixes.iter().all(|prefix| !prefix.is_empty()).then_some(prefixes)
 }
 
 pub(super) fn number(text: &str) -> Option<u64> {

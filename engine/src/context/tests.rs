@@ -35,7 +35,7 @@ fn context(threads: usize, batch_records: usize, transport: Transport) -> Contex
         ..Config::default()
     };
     let store = BlockStore::new(StoreOptions::default()).unwrap();
-    Context::assemble(config.with_threads(threads), store, transport, None).unwrap()
+    Context::assemble(config.with_threads(threads), store, None, transport, None).unwrap()
 }
 
 /// Every way through a shuffle, as text.

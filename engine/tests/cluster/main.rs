@@ -9,4 +9,5 @@ mod actions;
 mod blocks;
 mod iterations;
 mod name_node;
+mod remote;
 mod speed;

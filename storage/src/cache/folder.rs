@@ -3,6 +3,7 @@
 //! - `chunks/<2 digits>/<62 digits>`: the bytes of a chunk, named by their hash
 //! - `objects/<hash of the URL>/<version>-<bytes>-<index>`: which chunks a segment of an object consists of
 //! - `objects/<hash of the URL>/<version>-<bytes>-grown`: which shorter version this one has grown from
+//! - `blocks/<2 digits>/<62 digits>`: a computed block, named by the key of its computation
 //! - `unfinished/`: files that have no name yet
 //! - `journal`, `users`, `locks/`: how processes that share the folder learn of each other
 //!
@@ -10,6 +11,8 @@
 //! and what fails is removed and fetched again. So nothing is synced, and the folder may be deleted or damaged at any
 //! time. Files are written, and removed to make room, by one process at a time, which holds the lock `locks/write`;
 //! readers hold no lock.
+
+mod blocks;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -119,7 +122,7 @@ impl Folder {
         self.state().holdings.clone()
     }
 
-    #[cfg(test)]
+    /// The filter of all that is here.
     pub(super) fn bloom(&self) -> Bloom {
         self.state().bloom.clone()
     }
@@ -213,7 +216,7 @@ impl Folder {
 
     fn damaged(&self, path: &Path) {
         self.counters.chunks_damaged.add(1);
-        tracing::warn!(path = %path.display(), "a file of the cache is damaged, which costs a fetch");
+        tracing::warn!(path = %path.display(), "a file of the cache is damaged, which costs a fetch or a computation");
         // If it stays it is found damaged again.
         let _ = fs::remove_file(path);
     }
@@ -224,7 +227,7 @@ impl Folder {
     /// No room, no permission, a full disk, or another process that writes for too long. Nothing is kept then that could
     /// be taken for whole.
     pub(super) fn keep(&self, list: &ChunkList, bytes: &Bytes) -> Result<()> {
-        let _writing = self.lock_write()?;
+        let _alone = self.lock_write()?;
         // A list counts as older than its chunks, so that it goes before them: without one of them it is of no use.
         let begun = SystemTime::now();
         let (encoded, path) = (chunk::encode(list)?, self.list_path(&list.segment));
@@ -247,11 +250,11 @@ impl Folder {
             added.push((list.segment.key(), encoded.len() as u64));
             Ok(())
         })();
-        self.added(&added, written.is_ok().then(|| list.segment.key()));
+        self.note(&added, written.is_ok().then(|| list.segment.key()));
         written.map_err(|error| StorageError::io("write", &self.path, needed, error))
     }
 
-    /// The lock under which files are written and removed, with the news of those who had it before.
+    /// The right to write, with all known that others have written.
     fn lock_write(&self) -> Result<(MutexGuard<'_, ()>, File)> {
         let thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let process = lock::hold(&self.path.join("locks/write"), self.options.wait_max)
@@ -261,7 +264,7 @@ impl Folder {
     }
 
     /// Notes what was written, and what peers may ask for from now on.
-    fn added(&self, files: &[(Digest, u64)], holds: Option<Digest>) {
+    fn note(&self, files: &[(Digest, u64)], holds: Option<Digest>) {
         let state = &mut *self.state();
         files.iter().for_each(|(key, _)| state.bloom.insert(key));
         state.bytes_used += files.iter().map(|(_, bytes)| bytes).sum::<u64>();
@@ -274,7 +277,7 @@ impl Folder {
 
     /// Keeps which version another one has grown from. Where it cannot be kept it is found out again.
     pub(super) fn keep_grown(&self, version: &Version, shorter: &Version) {
-        let Ok(_writing) = self.lock_write() else { return };
+        let Ok(_alone) = self.lock_write() else { return };
         let Ok(encoded) = chunk::encode(shorter) else { return };
         let bytes = encoded.len() as u64;
         let written = self.make_room(bytes, &BTreeSet::new()).and_then(|()| {
@@ -282,7 +285,7 @@ impl Folder {
             written.map_err(|error| StorageError::io("write", &self.path, bytes, error))
         });
         if written.is_ok() {
-            self.added(&[(version.grown_key(), bytes)], Some(version.grown_key()));
+            self.note(&[(version.grown_key(), bytes)], Some(version.grown_key()));
         }
     }
 
@@ -411,9 +414,13 @@ impl Folder {
     }
 
     fn chunk_path(&self, digest: &Digest) -> PathBuf {
+        self.path_of("chunks", digest)
+    }
+
+    fn path_of(&self, kind: &str, digest: &Digest) -> PathBuf {
         let name = blake3::Hash::from_bytes(*digest).to_hex();
         let (folder, name) = name.split_at(2);
-        self.path.join("chunks").join(folder).join(name)
+        self.path.join(kind).join(folder).join(name)
     }
 }
 

@@ -162,6 +162,11 @@ pub struct FaultStore {
 }
 
 impl FaultStore {
+    /// A store of objects in memory.
+    pub fn in_memory(faults: StoreFaults) -> Self {
+        Self::new(Arc::new(object_store::memory::InMemory::new()), faults)
+    }
+
     /// `inner` with `faults`.
     pub fn new(inner: Arc<dyn ObjectStore>, faults: StoreFaults) -> Self {
         Self { inner, faults }
