@@ -46,7 +46,8 @@ impl Assignment {
     }
 
     /// Spreads a plan over the ranks in `computing`, whose speeds are in `hands`: a partition of the result goes where
-    /// `pins` wants it, any other one to a rank that has the first block it reads, and what reads no block is dealt.
+    /// `pins` wants it, any other one to a rank that has the first block it reads, and what reads no block is dealt, if
+    /// it can be so that it is on a rank that may have the bytes of its source.
     pub fn spread(
         lineage: &Lineage,
         plan: &Plan,
@@ -58,13 +59,20 @@ impl Assignment {
         // By number, so that partitions with the same number in several stages are together.
         let dealt = deal(hands, last.map_or(0, |last| last + 1));
         let stages = plan.stages.iter().map(|stage| {
-            let rank = |partition: &usize| {
-                let pinned = pins(*partition).filter(|_| stage.output == Output::Result);
-                let near = || near(lineage, stage, *partition, holders, computing);
-                let turn = dealt.get(*partition).and_then(|hand| computing.get(*hand)).copied();
-                (*partition, pinned.or_else(near).or(turn).unwrap_or(0))
-            };
-            stage.partitions.iter().map(rank).collect()
+            let (mut placed, mut rest) = (BTreeMap::new(), Vec::new());
+            for partition in stage.partitions.iter().copied() {
+                let pinned = pins(partition).filter(|_| stage.output == Output::Result);
+                let fixed = pinned.or_else(|| near(lineage, stage, partition, holders, computing));
+                let turn = dealt.get(partition).and_then(|hand| computing.get(*hand)).copied();
+                match fixed {
+                    Some(rank) => _ = placed.insert(partition, rank),
+                    None => rest.push((partition, turn.unwrap_or(0))),
+                }
+            }
+            placed.extend(exchanged(rest, |partition| {
+                near_source(lineage, stage, partition, holders)
+            }));
+            placed
         });
         Self {
             stages: stages.collect(),
@@ -93,6 +101,37 @@ impl Assignment {
     }
 }
 
+/// Partitions and whose turn each is, exchanged so that they go to ranks that they like as far as that can be; each rank
+/// gets as many as before.
+fn exchanged<'a>(mut rest: Vec<(usize, usize)>, likes: impl Fn(usize) -> &'a [usize]) -> BTreeMap<usize, usize> {
+    let mut left: BTreeMap<usize, usize> = BTreeMap::new();
+    rest.iter().for_each(|(_, turn)| *left.entry(*turn).or_default() += 1);
+    let ranks: Vec<usize> = left.keys().copied().collect();
+    let mut placed = BTreeMap::new();
+    let mut take = |partition: usize, rank: usize| {
+        let free = left.get_mut(&rank).filter(|free| **free > 0);
+        free.map(|free| *free -= 1).is_some() && placed.insert(partition, rank).is_none()
+    };
+    rest.retain(|(partition, turn)| !(likes(*partition).contains(turn) && take(*partition, *turn)));
+    rest.retain(|(partition, _)| !likes(*partition).iter().any(|rank| take(*partition, *rank)));
+    rest.retain(|(partition, turn)| !take(*partition, *turn));
+    rest.retain(|(partition, _)| !ranks.iter().any(|rank| take(*partition, *rank)));
+    placed
+}
+
+/// The ranks that may have the bytes of the first source that a partition reads.
+fn near_source<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: &'a Holders) -> &'a [usize] {
+    if holders.0.is_empty() {
+        return &[];
+    }
+    let operations = program(lineage, stage.root, partition, &|_, _| false);
+    let source = operations.iter().find_map(|operation| match operation {
+        Operation::Compute { dataset, partition, .. } => Some((*dataset, *partition)),
+        _ => None,
+    });
+    source.map_or(&[], |(dataset, partition)| holders.of(dataset, partition))
+}
+
 /// A rank that has the first block that a partition reads.
 fn near(lineage: &Lineage, stage: &Stage, partition: usize, holders: &Holders, computing: &[usize]) -> Option<usize> {
     if stage.blocks.is_empty() {
@@ -109,4 +148,45 @@ fn near(lineage: &Lineage, stage: &Stage, partition: usize, holders: &Holders, c
     })?;
     let holders = holders.of(read.0, read.1);
     holders.iter().copied().find(|rank| computing.contains(rank))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn counts(ranks: impl Iterator<Item = usize>) -> BTreeMap<usize, usize> {
+        ranks.fold(BTreeMap::new(), |mut counts, rank| {
+            *counts.entry(rank).or_default() += 1;
+            counts
+        })
+    }
+
+    #[test]
+    fn each_goes_where_it_likes_to_be_if_that_can_be() {
+        let turns = vec![(0, 0), (1, 1), (2, 2), (3, 0)];
+        let likes: [&[usize]; 4] = [&[1], &[0], &[2, 0], &[]];
+        let placed = exchanged(turns, |partition| likes[partition]);
+        assert_eq!(placed, BTreeMap::from([(0, 1), (1, 0), (2, 2), (3, 0)]));
+        let placed = exchanged(vec![(0, 0), (1, 1)], |_| &[1]);
+        assert_eq!(
+            placed,
+            BTreeMap::from([(0, 0), (1, 1)]),
+            "all like one, which takes no more than before"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn each_rank_gets_as_many_as_before(
+            turns in prop::collection::vec(0..4_usize, 0..20),
+            likes in prop::collection::vec(prop::collection::vec(0..6_usize, 0..4), 20),
+        ) {
+            let turns: Vec<(usize, usize)> = turns.into_iter().enumerate().collect();
+            let placed = exchanged(turns.clone(), |partition| &likes[partition]);
+            prop_assert!(placed.keys().copied().eq(0..turns.len()));
+            prop_assert_eq!(counts(placed.into_values()), counts(turns.into_iter().map(|(_, rank)| rank)));
+        }
+    }
 }

@@ -158,16 +158,17 @@ impl<'a> Arrival<'a> {
     }
 }
 
-/// The blocks that this process has of a lineage, and those that a lost one has left in a cache folder that they share.
+/// What this process has of a lineage: blocks, also those that a lost process has left in a cache folder that they share,
+/// and partitions of sources whose bytes its cache may have.
 pub(crate) fn held(lineage: &Lineage, context: &Context) -> Held {
-    let mut held: BTreeMap<DatasetId, Vec<u64>> = BTreeMap::new();
+    let mut held = near(lineage, context);
     let kept: Vec<u64> = lineage
         .nodes()
         .filter(|node| node.level().is_some())
         .map(|node| node.id.0)
         .collect();
     if kept.is_empty() {
-        return Held::new();
+        return held.into_iter().collect();
     }
     context.recall(lineage);
     for block in context.store().ids() {
@@ -179,6 +180,24 @@ pub(crate) fn held(lineage: &Lineage, context: &Context) -> Held {
         partitions.sort_unstable();
     }
     held.into_iter().collect()
+}
+
+/// The partitions of sources of which all bytes may be in this process's cache.
+fn near(lineage: &Lineage, context: &Context) -> BTreeMap<DatasetId, Vec<u64>> {
+    let stores = context.stores();
+    let sources = lineage
+        .nodes()
+        .filter(|node| stores.keeps() && node.level().is_none())
+        .filter_map(|node| Some((node, node.reads.as_ref()?)));
+    let near = sources.map(|(node, reads)| {
+        let is_near = |partition: &usize| {
+            let pieces = reads(*partition);
+            !pieces.is_empty() && pieces.iter().all(|(object, range)| stores.may_hold(object, range))
+        };
+        let near = (0..node.partitions).filter(is_near).map(|partition| partition as u64);
+        (node.id, near.collect::<Vec<u64>>())
+    });
+    near.filter(|(_, partitions)| !partitions.is_empty()).collect()
 }
 
 /// Rounds that an action may take although nobody was lost: those of the first plan, and some more.

@@ -25,7 +25,9 @@ use crate::context::Answered;
 use crate::context::{Context, Handle};
 use crate::error::Result;
 use crate::id::DatasetId;
-use crate::lineage::{BatchStep, Compute, Contents, Dependency, Memoized, Node, NodeSpec, PartitionMap, Prepare};
+use crate::lineage::{
+    BatchStep, Compute, Contents, Dependency, Memoized, Node, NodeSpec, PartitionMap, Prepare, Reads,
+};
 use crate::partitioner::Partitioning;
 use crate::task::TaskContext;
 
@@ -67,6 +69,7 @@ pub(crate) struct Derivation {
     pub partitioning: Option<Partitioning>,
     pub prepare: Option<Prepare>,
     pub remark: String,
+    pub reads: Option<Reads>,
     pub contents: Option<Contents>,
     pub parameters: String,
     pub memo: Option<Memoized>,
@@ -89,6 +92,7 @@ impl Derivation {
             partitioning: None,
             prepare: None,
             remark: String::new(),
+            reads: None,
             contents: None,
             parameters: String::new(),
             memo: None,
@@ -106,6 +110,7 @@ impl Derivation {
             partitioning: self.partitioning,
             prepare: self.prepare,
             remark: self.remark,
+            reads: self.reads,
             contents: self.contents,
             parameters: self.parameters,
             memo: self.memo,

@@ -10,7 +10,10 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use std::ops::Range;
+
 use distdl_storage::Level;
+use distdl_storage::object::Object;
 
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskResult};
 use crate::error::Result;
@@ -135,6 +138,9 @@ pub enum Compute {
 /// one if they may differ. Asked only when something derived from the source is memoized.
 pub type Contents = Arc<dyn Fn(usize) -> [u8; 32] + Send + Sync>;
 
+/// The parts of objects that a partition of a source reads, in bytes.
+pub type Reads = Arc<dyn Fn(usize) -> Vec<(Object, Range<u64>)> + Send + Sync>;
+
 /// Work that must be done once before a dataset can be planned (sampling the bounds of a sort).
 pub type Prepare = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
@@ -158,6 +164,8 @@ pub struct NodeSpec {
     pub prepare: Option<Prepare>,
     /// A remark for `explain`, for example a source's files.
     pub remark: String,
+    /// What the partitions of a source read, so that they can be computed where that is.
+    pub reads: Option<Reads>,
     /// What the partitions of a source hold, if that can be told without reading them.
     pub contents: Option<Contents>,
     /// What is known of the operator's parameters, for the keys of computations; empty if it has none, or they are the

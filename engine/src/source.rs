@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 
 use distdl_storage::object::Object;
@@ -16,7 +17,7 @@ use crate::batch::{AnyBatch, AnyStream, Batch, TaskResult, stream_of};
 use crate::context::Context;
 use crate::dataset::{Dataset, Derivation, streams};
 use crate::error::Result;
-use crate::lineage::{Compute, Contents};
+use crate::lineage::{Compute, Contents, Reads};
 
 impl Context {
     /// A dataset of the records in `partitions` groups of neighbours.
@@ -77,9 +78,9 @@ impl Context {
     #[track_caller]
     pub fn text_file(&self, pattern: &str, partitions: usize) -> Result<Dataset<String>> {
         let groups = split_text(&self.stores().list(pattern)?, partitions);
-        let contents = contents_of(&groups, |split: &TextSplit| &split.object);
+        let origin = Origin::of(&groups, |split: &TextSplit| (&split.object, split.range.clone()));
         let compute = read_groups(groups, |stores, split: &TextSplit| Ok(read_lines(stores, split)?));
-        Ok(self.source("text_file", pattern, contents, partitions, compute))
+        Ok(self.source("text_file", pattern, origin, partitions, compute))
     }
 
     /// The records of files of fixed-length records after a header, `record_bytes` and `header_bytes` long.
@@ -95,11 +96,11 @@ impl Context {
         partitions: usize,
     ) -> Result<Dataset<Vec<u8>>> {
         let groups = split_records(&self.stores().list(pattern)?, record_bytes, header_bytes, partitions)?;
-        let contents = contents_of(&groups, |split: &RecordSplit| &split.object);
+        let origin = Origin::of(&groups, |split: &RecordSplit| (&split.object, split.range.clone()));
         let compute = read_groups(groups, |stores, split: &RecordSplit| {
             Ok(read_records(stores, split)?.map(|record| record.map(|bytes| bytes.to_vec())))
         });
-        Ok(self.source("binary_records", pattern, contents, partitions, compute))
+        Ok(self.source("binary_records", pattern, origin, partitions, compute))
     }
 
     /// Whole objects: (path or URL, bytes), in order of name.
@@ -114,12 +115,12 @@ impl Context {
         let groups: Vec<Vec<Object>> = (0..partitions)
             .map(|partition| objects[group(partition)].to_vec())
             .collect();
-        let contents = contents_of(&groups, |object| object);
+        let origin = Origin::of(&groups, |object| (object, 0..object.bytes));
         let compute = read_groups(groups, |stores: &Stores, object: &Object| {
             let read = stores.read(object).map(|bytes| (object.url.clone(), bytes.to_vec()));
             Ok(std::iter::once(read))
         });
-        Ok(self.source("objects", pattern, contents, partitions, compute))
+        Ok(self.source("objects", pattern, origin, partitions, compute))
     }
 
     #[track_caller]
@@ -127,22 +128,48 @@ impl Context {
         &self,
         operator: &'static str,
         pattern: &str,
-        contents: Option<Contents>,
+        origin: Origin,
         partitions: usize,
         compute: Compute,
     ) -> Dataset<T> {
         let mut derivation = Derivation::new(operator, partitions.max(1), Vec::new(), compute);
         derivation.remark = pattern.to_owned();
-        derivation.contents = contents;
+        derivation.reads = Some(origin.reads);
+        derivation.contents = origin.contents;
         derivation.build(self)
     }
 }
 
-/// What groups of pieces of objects hold, by the versions that were listed. Unknown where a store names no version.
-fn contents_of<S>(groups: &[Vec<S>], object: impl Fn(&S) -> &Object) -> Option<Contents>
-where
-    S: Clone + Serialize + Send + Sync + 'static,
-{
+/// What a source reads.
+struct Origin {
+    reads: Reads,
+    /// Unknown where a store names no version.
+    contents: Option<Contents>,
+}
+
+impl Origin {
+    /// Of groups of pieces of objects, each group for one partition.
+    fn of<S>(groups: &[Vec<S>], part: impl Fn(&S) -> (&Object, Range<u64>)) -> Self
+    where
+        S: Serialize,
+    {
+        let parts = |group: &Vec<S>| {
+            group
+                .iter()
+                .map(|piece| part(piece))
+                .map(|(object, range)| (object.clone(), range))
+                .collect()
+        };
+        let parts: Vec<Vec<(Object, Range<u64>)>> = groups.iter().map(parts).collect();
+        Self {
+            contents: contents_of(groups, |piece| part(piece).0),
+            reads: Arc::new(move |partition| parts[partition].clone()),
+        }
+    }
+}
+
+/// What groups of pieces of objects hold, by the versions that were listed.
+fn contents_of<S: Serialize>(groups: &[Vec<S>], object: impl Fn(&S) -> &Object) -> Option<Contents> {
     let all_named = groups.iter().flatten().all(|piece| object(piece).version.is_some());
     let group = |group: &Vec<S>| {
         // A relative path names another file in another folder.

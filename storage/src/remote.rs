@@ -139,6 +139,11 @@ impl Stores {
         self.cache()?.answer(question)
     }
 
+    /// Whether there is a cache.
+    pub fn keeps(&self) -> bool {
+        self.cache().is_some()
+    }
+
     /// Whether the cache may hold the bytes `range` of an object: `false` is for sure.
     pub fn may_hold(&self, object: &Object, range: &Range<u64>) -> bool {
         let version = Version::of(object);

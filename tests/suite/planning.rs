@@ -93,6 +93,7 @@ fn lineage(drawn: &[Drawn]) -> (Lineage, BTreeSet<(DatasetId, usize)>) {
             partitioning: None,
             prepare: None,
             remark: String::new(),
+            reads: None,
             contents: None,
             parameters: String::new(),
             memo: None,

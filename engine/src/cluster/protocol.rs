@@ -118,7 +118,8 @@ pub struct Source {
     pub address: Address,
 }
 
-/// Blocks that a member has, by dataset: partitions, ascending.
+/// What a member has of datasets: partitions, ascending. Of those that are kept it has the blocks; of sources that are not,
+/// it may have the bytes in its cache.
 pub type Held = Vec<(DatasetId, Vec<u64>)>;
 
 /// What kind of collective an action is.

@@ -107,6 +107,35 @@ fn of_a_grown_object_the_tail_is_fetched_once() {
 }
 
 #[test]
+fn work_goes_to_where_the_bytes_are() {
+    let remote = Remote::new();
+    let stores = Stores::over(Arc::clone(&remote.objects), StoresOptions::default());
+    for number in 0..9_u8 {
+        stores
+            .write(&format!("memory://data/{number}"), vec![number; 100_000].into())
+            .unwrap();
+    }
+    let mut caches = remote.cluster().caches;
+    for (from_store, from_peers) in [(900_000, 0), (0, 0), (0, 0)] {
+        let cluster = TestCluster {
+            caches: caches.clone(),
+            ..remote.cluster()
+        };
+        let run = cluster.run(|context| {
+            let lengths = context
+                .objects("memory://data/*", 9)?
+                .map(|(_, bytes)| bytes.len() as u64);
+            assert_eq!(lengths.reduce(|one, other| one + other)?, Some(900_000));
+            Ok(context.reading())
+        });
+        let figures = run.unwrap().results[0];
+        assert_eq!((figures.remote_bytes, figures.peer_bytes), (from_store, from_peers));
+        // Each process has another one's folder next.
+        caches.rotate_left(1);
+    }
+}
+
+#[test]
 fn whoever_dies_no_byte_is_wrong_and_few_are_fetched_again() {
     let (remote, count) = (Remote::new(), 2_000_000);
     remote.put(count);
