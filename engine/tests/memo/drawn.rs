@@ -20,7 +20,9 @@ enum Between {
     Union,
     /// A shuffle.
     Sums(usize),
-    /// Work before planning, and a shuffle.
+    /// Work before planning, and no shuffle.
+    Indexed,
+    /// Both.
     Sorted,
 }
 
@@ -46,6 +48,7 @@ fn between() -> impl Strategy<Value = Between> {
         (1..=PARTITIONS).prop_map(Between::Coalesce),
         Just(Between::Union),
         (1..=5_usize).prop_map(Between::Sums),
+        Just(Between::Indexed),
         Just(Between::Sorted),
     ]
 }
@@ -113,6 +116,7 @@ fn dataset(context: &Context, between: Between, state: &State, ledgers: &[Ledger
                 .reduce_by_key_into(|left, right| left + right, partitions);
             sums.sort_by_key_into(1).values()
         }
+        Between::Indexed => first.zip_with_index().map(|(record, index)| record + index),
         Between::Sorted => first
             .sort_by_into(|record| *record, 2)
             .zip_with_index()
@@ -135,6 +139,7 @@ fn plain(between: Between, state: &State) -> Vec<u64> {
             };
             (0..5).filter_map(key_sum).collect()
         }
+        Between::Indexed => first.iter().zip(0..).map(|(record, index)| record + index).collect(),
         Between::Sorted => {
             let mut sorted = first;
             sorted.sort_unstable();
@@ -159,6 +164,7 @@ fn inputs(between: Between) -> Vec<(Vec<usize>, Vec<usize>)> {
                 .chain(all.iter().map(|partition| (vec![*partition], vec![])))
                 .collect()
         }
+        Between::Indexed => all.iter().map(|_| (all.clone(), vec![])).collect(),
         Between::Sums(_) => vec![(all, vec![])],
         Between::Sorted => vec![(all.clone(), vec![]), (all, vec![])],
     }
