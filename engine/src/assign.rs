@@ -46,8 +46,8 @@ impl Assignment {
     }
 
     /// Spreads a plan over the ranks in `computing`, whose speeds are in `hands`: a partition of the result goes where
-    /// `pins` wants it, any other one to a rank that has the first block it reads, and what reads no block is dealt, if
-    /// it can be so that it is on a rank that may have the bytes of its source.
+    /// `pins` wants it, any other one to a rank that has the first block it reads, if that can be the one that would have
+    /// been dealt it. What reads no block is dealt, if that can be to ranks that may have the bytes of its source.
     pub fn spread(
         lineage: &Lineage,
         plan: &Plan,
@@ -62,8 +62,13 @@ impl Assignment {
             let (mut placed, mut rest) = (BTreeMap::new(), Vec::new());
             for partition in stage.partitions.iter().copied() {
                 let pinned = pins(partition).filter(|_| stage.output == Output::Result);
-                let fixed = pinned.or_else(|| near(lineage, stage, partition, holders, computing));
                 let turn = dealt.get(partition).and_then(|hand| computing.get(*hand)).copied();
+                let near = || {
+                    let near = near(lineage, stage, partition, holders);
+                    let turn = turn.filter(|turn| near.contains(turn));
+                    turn.or_else(|| near.iter().copied().find(|rank| computing.contains(rank)))
+                };
+                let fixed = pinned.or_else(near);
                 match fixed {
                     Some(rank) => _ = placed.insert(partition, rank),
                     None => rest.push((partition, turn.unwrap_or(0))),
@@ -132,10 +137,10 @@ fn near_source<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: 
     source.map_or(&[], |(dataset, partition)| holders.of(dataset, partition))
 }
 
-/// A rank that has the first block that a partition reads.
-fn near(lineage: &Lineage, stage: &Stage, partition: usize, holders: &Holders, computing: &[usize]) -> Option<usize> {
+/// The ranks that have the first block that a partition reads.
+fn near<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: &'a Holders) -> &'a [usize] {
     if stage.blocks.is_empty() {
-        return None;
+        return &[];
     }
     let planned = |dataset: DatasetId, partition: usize| {
         let blocks = stage.blocks.get(&dataset);
@@ -145,9 +150,8 @@ fn near(lineage: &Lineage, stage: &Stage, partition: usize, holders: &Holders, c
     let read = operations.iter().find_map(|operation| match operation {
         Operation::Read(dataset, partition) => Some((*dataset, *partition)),
         _ => None,
-    })?;
-    let holders = holders.of(read.0, read.1);
-    holders.iter().copied().find(|rank| computing.contains(rank))
+    });
+    read.map_or(&[], |(dataset, partition)| holders.of(dataset, partition))
 }
 
 #[cfg(test)]

@@ -290,3 +290,6 @@ impl Tier for MemoTier {
         self.disk.bytes_max()
     }
 }
+
+#[cfg(test)]
+mod tests;

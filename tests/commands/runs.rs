@@ -230,3 +230,36 @@ fn points_are_fitted() {
     let wrong = place.command(&example("logistic_regression"), &["--points=3"]);
     place.fails(wrong, 2, &["--points", "1024"]);
 }
+
+#[test]
+fn near_duplicates_looks_at_each_file_once_in_all_runs_and_processes() {
+    let place = Workplace::new();
+    let text = |file: usize| {
+        (0..60)
+            .map(|word| format!("w{} ", word * file % 17))
+            .collect::<String>()
+    };
+    for file in 1..=9 {
+        place.write(&format!("text-{file}.txt"), text(file).as_bytes());
+    }
+    let run = |cache: &str, arguments: &[&str]| {
+        let all = [&["text-*.txt", cache, "--json"], arguments].concat();
+        let mut lines = json_lines(place.command(&example("near_duplicates"), &all));
+        let figures = lines.pop().unwrap();
+        let figure = |name: &str| figures[name].as_u64().unwrap();
+        (lines, figure("files"), figure("computed"))
+    };
+    let (lines, files, computed) = run("--cache=one", &["--processes=3"]);
+    assert_eq!((lines.len(), files, computed), (5, 9, 9));
+    for arguments in [&["--processes=2"], &["--threads=1"]] {
+        assert_eq!(run("--cache=one", arguments), (lines.clone(), 9, 0), "{arguments:?}");
+    }
+    // What a killed process has computed is there, and what it would have added to counters is not.
+    let killed = run("--cache=other", &["--processes=3", "--chaos=kill=worker:1@block:1"]);
+    assert_eq!(killed.0, lines);
+    assert_eq!(run("--cache=other", &["--processes=3"]), (lines, 9, 0));
+    place.write("text-4.txt", b"one that has nothing in common with any other of them");
+    let (changed, _, computed) = run("--cache=one", &["--processes=3"]);
+    assert_eq!(computed, 1);
+    assert_eq!(run("--cache=third", &[]), (changed, 9, 9));
+}

@@ -24,6 +24,8 @@ impl<T: Record> Dataset<T> {
     /// for new ones otherwise. Floats that operators sum may differ between types of machine; do not share a cache folder
     /// between them.
     ///
+    /// Where a partition is not computed, closures before this point do not run: accumulators do not grow.
+    ///
     /// Blocks are kept in memory beside that, as at [`Level::MemoryAndDisk`]; [`persist`](Self::persist) changes that,
     /// and [`unpersist`](Self::unpersist) ends it: then nothing is looked for or remembered. What is damaged, gone or
     /// cannot be kept in the folder costs its computation, and never a wrong record.

@@ -64,3 +64,6 @@ impl Blocks {
         self.folder.discard_block(key);
     }
 }
+
+#[cfg(test)]
+mod tests;
