@@ -5,8 +5,6 @@
 
 mod options;
 
-mod flight;
-
 mod lock;
 
 mod journal;
@@ -24,13 +22,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
-use self::flight::Flights;
 use self::folder::Folder;
 pub use self::options::CacheOptions;
 use crate::bloom::Bloom;
 use crate::chunk::{Chunk, ChunkList, Segment, Version, cut};
 use crate::error::Result;
 use crate::figures::Counters;
+use crate::flight::Flights;
 use crate::object::ObjectError;
 
 /// Where bytes of an object come from if they are not here: its store, and later perhaps a peer before that.

@@ -38,6 +38,10 @@ mod store;
 
 pub mod bloom;
 
+mod flight;
+
+mod device;
+
 mod chunk;
 
 mod figures;
@@ -54,6 +58,7 @@ pub mod testing;
 
 pub use block::{Block, BlockId, ParseBlockIdError};
 pub use codec::{Codec, CodecKind, Source};
+pub use device::{DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease};
 pub use disk::DiskTier;
 pub use error::{Result, StorageError};
 pub use figures::StoreFigures;
