@@ -1,13 +1,11 @@
 //! How training shows itself: a progress bar and a table for people, one JSON object a line for programs.
 
 use std::io::{Stdout, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use distdl_dl::{BatchReport, StepResult, Training};
 use distdl_engine::Context;
-use distdl_storage::StoreFigures;
-use distdl_storage::remote::Stores;
+use distdl_storage::{BytesBySource, StoreFigures};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -28,6 +26,8 @@ pub struct EpochReport {
     pub seconds: f64,
     /// BLAKE3 of the parameters, in hexadecimal.
     pub parameters_hash: String,
+    /// Bytes that this process has read so far, by where they lay.
+    pub bytes_by_source: BytesBySource,
     /// What reading remote objects has cost this process so far, if it has a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reading: Option<StoreFigures>,
@@ -37,8 +37,8 @@ pub struct EpochReport {
 #[derive(Debug)]
 pub struct Reporter {
     json: bool,
-    /// What counts the reading, if there is a cache.
-    stores: Option<Arc<Stores>>,
+    /// Its stores and blocks count what is read.
+    context: Context,
     bar: ProgressBar,
     output: Stdout,
     seconds: f64,
@@ -82,7 +82,7 @@ impl Reporter {
         }
         Self {
             json: config.json,
-            stores: config.cache_folder.is_some().then(|| Arc::clone(context.stores())),
+            context: context.clone(),
             bar,
             output: std::io::stdout(),
             seconds: 0.0,
@@ -114,6 +114,7 @@ impl Reporter {
         test: &BatchReport,
     ) -> std::io::Result<()> {
         self.seconds += took.as_secs_f64();
+        let reading = self.context.stores().figures();
         let report = EpochReport {
             epoch: training.epoch(),
             step: training.step(),
@@ -122,7 +123,8 @@ impl Reporter {
             samples_per_second: trained.samples as f64 / took.as_secs_f64(),
             seconds: self.seconds,
             parameters_hash: training.parameters_hash(),
-            reading: self.stores.as_ref().map(|stores| stores.figures()),
+            bytes_by_source: BytesBySource::of(&reading, &self.context.store().statistics(), None),
+            reading: self.context.config().cache_folder.is_some().then_some(reading),
         };
         let line = if self.json {
             serde_json::to_string(&report)?

@@ -1,17 +1,53 @@
-//! What reading files and objects has cost, and what the cache has spared.
+//! What reading has cost, and what was spared.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-/// What the reads of a [`Stores`](crate::remote::Stores) value have cost since it was made. Local files, which need no
-/// cache, do not count.
+use crate::device::DeviceFigures;
+use crate::store::StoreStatistics;
+
+/// Bytes that were wanted, by where they lay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct BytesBySource {
+    /// Fetched from remote stores.
+    pub remote: u64,
+    /// Read from the cache folder.
+    pub cache: u64,
+    /// Read from local files that are input.
+    pub local: u64,
+    /// Read from blocks on disk.
+    pub disk: u64,
+    /// Found in blocks in memory, and not copied.
+    pub memory: u64,
+    /// Found in the memory of the device, and not copied there. `None` where there is no device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<u64>,
+}
+
+impl BytesBySource {
+    /// What a process has read: its files and objects, its blocks, and its device, if it has one.
+    pub fn of(reading: &StoreFigures, blocks: &StoreStatistics, device: Option<&DeviceFigures>) -> Self {
+        Self {
+            remote: reading.remote_bytes,
+            cache: reading.cache_bytes,
+            local: reading.local_bytes,
+            disk: blocks.disk_bytes_read,
+            memory: blocks.memory_bytes_read,
+            device: device.map(|device| device.avoided_bytes),
+        }
+    }
+}
+
+/// What the reads of a [`Stores`](crate::remote::Stores) value have cost since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct StoreFigures {
     /// Bytes of objects that came from their own stores.
     pub remote_bytes: u64,
     /// Bytes of objects that came from the cache folder.
     pub cache_bytes: u64,
+    /// Bytes of local files, which need no cache.
+    pub local_bytes: u64,
     /// Requests for bytes of objects that their stores were sent.
     pub fetches: u64,
     /// Reads that the cache folder answered, or a fetch that was under way already.
@@ -33,6 +69,7 @@ pub struct StoreFigures {
 pub(crate) struct Counters {
     pub(crate) remote_bytes: Counter,
     pub(crate) cache_bytes: Counter,
+    pub(crate) local_bytes: Counter,
     pub(crate) fetches: Counter,
     pub(crate) fetches_avoided: Counter,
     pub(crate) bloom_absent: Counter,
@@ -60,6 +97,7 @@ impl Counters {
         StoreFigures {
             remote_bytes: self.remote_bytes.get(),
             cache_bytes: self.cache_bytes.get(),
+            local_bytes: self.local_bytes.get(),
             fetches: self.fetches.get(),
             fetches_avoided: self.fetches_avoided.get(),
             bloom_absent: self.bloom_absent.get(),

@@ -61,7 +61,7 @@ pub use codec::{Codec, CodecKind, Source};
 pub use device::{DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease};
 pub use disk::DiskTier;
 pub use error::{Result, StorageError};
-pub use figures::StoreFigures;
+pub use figures::{BytesBySource, StoreFigures};
 pub use frame::program_fingerprint;
 pub use manifest::{Commit, Commits, Unpublished};
 pub use memory::MemoryTier;

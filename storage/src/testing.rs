@@ -2,11 +2,13 @@
 //! object store and a device that fail on demand.
 
 mod conformance;
+mod cutting;
 mod fault;
 mod fault_store;
 mod host_device;
 
 pub use self::conformance::{conformance, device_conformance};
+pub use self::cutting::chunks_count;
 pub use self::fault::{FaultTier, Faults, Gate, GetFault, Pause, PutFault};
 pub use self::fault_store::{FaultStore, ReadFault, StoreFaults, WriteFault};
 pub use self::host_device::{DeviceFault, HostBuffer, HostDevice};

@@ -86,6 +86,10 @@ fn replaces(tier: &dyn Tier) {
     tier.put(id(1, 1), &Block::new(vec![1_u64; 100])).expect("putting");
     let bytes_once = tier.bytes_used();
     assert!(bytes_once > 0);
+    assert_eq!(
+        (tier.bytes_of(id(1, 1)), tier.bytes_of(id(1, 2))),
+        (Some(bytes_once), None)
+    );
     tier.put(id(1, 1), &Block::new(vec![2_u64; 100])).expect("replacing");
     assert_eq!(tier.bytes_used(), bytes_once, "the replaced block still counts");
     tier.put(id(1, 1), &Block::new(vec!["another type".to_owned()]))
