@@ -83,6 +83,7 @@ impl Cache {
             if part == *range {
                 return Ok(bytes);
             }
+            whole.reserve((range.end - part.start) as usize);
             whole.extend_from_slice(&bytes);
         }
         Ok(whole.freeze())
