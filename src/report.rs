@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use distdl_dl::{BatchReport, StepResult, Training};
 use distdl_engine::Context;
-use distdl_storage::StoreFigures;
+use distdl_storage::{BytesBySource, StoreFigures};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -26,7 +26,9 @@ pub struct EpochReport {
     pub seconds: f64,
     /// BLAKE3 of the parameters, in hexadecimal.
     pub parameters_hash: String,
-    /// What reading remote objects has cost all processes so far, if there is a cache.
+    /// Bytes that this process has read so far, by where they lay.
+    pub bytes_by_source: BytesBySource,
+    /// What reading has cost all processes so far, if there is a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reading: Option<StoreFigures>,
 }
@@ -35,8 +37,8 @@ pub struct EpochReport {
 #[derive(Debug)]
 pub struct Reporter {
     json: bool,
-    /// What knows of the reading, if there is a cache.
-    context: Option<Context>,
+    /// Its stores and blocks count what is read.
+    context: Context,
     bar: ProgressBar,
     output: Stdout,
     seconds: f64,
@@ -80,7 +82,7 @@ impl Reporter {
         }
         Self {
             json: config.json,
-            context: config.cache_folder.is_some().then(|| context.clone()),
+            context: context.clone(),
             bar,
             output: std::io::stdout(),
             seconds: 0.0,
@@ -112,6 +114,7 @@ impl Reporter {
         test: &BatchReport,
     ) -> std::io::Result<()> {
         self.seconds += took.as_secs_f64();
+        let reading = self.context.stores().figures();
         let report = EpochReport {
             epoch: training.epoch(),
             step: training.step(),
@@ -120,7 +123,13 @@ impl Reporter {
             samples_per_second: trained.samples as f64 / took.as_secs_f64(),
             seconds: self.seconds,
             parameters_hash: training.parameters_hash(),
-            reading: self.context.as_ref().map(Context::reading),
+            bytes_by_source: BytesBySource::of(&reading, &self.context.store().statistics(), None),
+            reading: self
+                .context
+                .config()
+                .cache_folder
+                .is_some()
+                .then(|| self.context.reading()),
         };
         let line = if self.json {
             serde_json::to_string(&report)?

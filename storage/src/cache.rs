@@ -5,8 +5,6 @@
 
 mod options;
 
-mod flight;
-
 mod lock;
 
 mod journal;
@@ -30,13 +28,13 @@ use bytes::{Bytes, BytesMut};
 
 use self::asking::Sought;
 pub(crate) use self::blocks::Blocks;
-use self::flight::Flights;
 use self::folder::Folder;
 pub use self::options::CacheOptions;
 use crate::bloom::Bloom;
 use crate::chunk::{ChunkList, Segment, Version, cut};
 use crate::error::Result;
 use crate::figures::Counters;
+use crate::flight::Flights;
 use crate::object::ObjectError;
 use crate::peers::Peers;
 
@@ -106,6 +104,7 @@ impl Cache {
             if part == *range {
                 return Ok(bytes);
             }
+            whole.reserve((range.end - part.start) as usize);
             whole.extend_from_slice(&bytes);
         }
         Ok(whole.freeze())

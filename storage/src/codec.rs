@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::mem::{align_of, needs_drop, size_of, take};
+use std::mem::{align_of, needs_drop, size_of};
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -189,6 +189,27 @@ fn records_of<T: Record>(records: &Erased) -> Result<&Records<T>, String> {
         .ok_or_else(|| "the block holds records of another type".to_owned())
 }
 
+/// Where `postcard` puts the bytes of a record.
+struct Appending<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Appending<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
 struct Serialised<T>(PhantomData<T>);
 
 impl<T: Record> Serialised<T> {
@@ -209,7 +230,7 @@ impl<T: Record> Serialised<T> {
     fn append(records: &Erased, frame: &mut Vec<u8>) -> Result<(), String> {
         let records = records_of::<T>(records)?;
         for record in records.iter() {
-            *frame = postcard::to_extend(record, take(frame)).map_err(|error| error.to_string())?;
+            postcard::serialize_with_flavor(record, Appending(frame)).map_err(|error| error.to_string())?;
         }
         let bytes_min = PAYLOAD_START + records.len();
         if frame.len() < bytes_min {

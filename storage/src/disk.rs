@@ -176,6 +176,10 @@ impl Tier for DiskTier {
         }
     }
 
+    fn bytes_of(&self, id: BlockId) -> Option<u64> {
+        self.files().bytes.get(&id).copied()
+    }
+
     fn contains(&self, id: BlockId) -> bool {
         self.files().bytes.contains_key(&id)
     }

@@ -1,11 +1,10 @@
-//! What reading files and objects has cost, and what the cache has spared.
+//! What reading has cost, and what was spared.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-/// What the reads of a [`Stores`](crate::remote::Stores) value have cost since it was made. Local files, which need no
-/// cache, do not count.
+/// What the reads of a [`Stores`](crate::remote::Stores) value have cost since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreFigures {
     /// Bytes of objects that came from their own stores.
@@ -14,6 +13,8 @@ pub struct StoreFigures {
     pub peer_bytes: u64,
     /// Bytes of objects that came from the cache folder, for this process or for others.
     pub cache_bytes: u64,
+    /// Bytes of local files, which need no cache.
+    pub local_bytes: u64,
     /// Requests for bytes of objects that their stores were sent.
     pub fetches: u64,
     /// Reads that the cache folder or another process answered, or a fetch that was under way already.
@@ -38,6 +39,7 @@ impl StoreFigures {
             remote_bytes: self.remote_bytes + other.remote_bytes,
             peer_bytes: self.peer_bytes + other.peer_bytes,
             cache_bytes: self.cache_bytes + other.cache_bytes,
+            local_bytes: self.local_bytes + other.local_bytes,
             fetches: self.fetches + other.fetches,
             fetches_avoided: self.fetches_avoided + other.fetches_avoided,
             bloom_absent: self.bloom_absent + other.bloom_absent,
@@ -55,6 +57,7 @@ pub(crate) struct Counters {
     pub(crate) remote_bytes: Counter,
     pub(crate) peer_bytes: Counter,
     pub(crate) cache_bytes: Counter,
+    pub(crate) local_bytes: Counter,
     pub(crate) fetches: Counter,
     pub(crate) fetches_avoided: Counter,
     pub(crate) bloom_absent: Counter,
@@ -84,6 +87,7 @@ impl Counters {
             remote_bytes: self.remote_bytes.get(),
             peer_bytes: self.peer_bytes.get(),
             cache_bytes: self.cache_bytes.get(),
+            local_bytes: self.local_bytes.get(),
             fetches: self.fetches.get(),
             fetches_avoided: self.fetches_avoided.get(),
             bloom_absent: self.bloom_absent.get(),

@@ -36,6 +36,10 @@ mod disk;
 
 pub mod bloom;
 
+mod flight;
+
+mod device;
+
 mod chunk;
 
 mod figures;
@@ -48,6 +52,8 @@ mod memo;
 
 mod store;
 
+mod sources;
+
 pub mod remote;
 
 pub mod text;
@@ -58,6 +64,7 @@ pub mod testing;
 
 pub use block::{Block, BlockId, ParseBlockIdError};
 pub use codec::{Codec, CodecKind, Source};
+pub use device::{DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease};
 pub use disk::DiskTier;
 pub use error::{Result, StorageError};
 pub use figures::StoreFigures;
@@ -66,5 +73,6 @@ pub use manifest::{Commit, Commits, Unpublished};
 pub use memo::{Memo, MemoFigures};
 pub use memory::MemoryTier;
 pub use records::{Record, Records};
+pub use sources::BytesBySource;
 pub use store::{BlockStore, Level, StoreOptions, StoreStatistics};
 pub use tier::Tier;

@@ -77,6 +77,10 @@ impl Tier for MemoryTier {
         Ok(removed.is_some())
     }
 
+    fn bytes_of(&self, id: BlockId) -> Option<u64> {
+        self.kept().blocks.get(&id).map(Block::memory_bytes)
+    }
+
     fn contains(&self, id: BlockId) -> bool {
         self.kept().blocks.contains_key(&id)
     }

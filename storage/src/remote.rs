@@ -284,7 +284,9 @@ impl Stores {
     fn get(&self, object: &Object, range: Option<Range<u64>>) -> Result<Bytes, ObjectError> {
         let location = Location::parse(&object.url)?;
         if let Location::Local(path) = location {
-            return local::read(object, &path, range);
+            let bytes = local::read(object, &path, range)?;
+            self.0.client.counters.local_bytes.add(bytes.len() as u64);
+            return Ok(bytes);
         }
         let target = self.target(&object.url)?;
         let in_memory = matches!(location, Location::Memory(_));

@@ -57,8 +57,12 @@ impl Default for StoreOptions {
 pub struct StoreStatistics {
     /// Gets answered from memory.
     pub memory_hits: u64,
+    /// What the blocks of those take, in bytes. None of them was copied.
+    pub memory_bytes_read: u64,
     /// Gets answered from disk.
     pub disk_hits: u64,
+    /// What the files of those take, in bytes.
+    pub disk_bytes_read: u64,
     /// Gets of blocks that were not kept.
     pub misses: u64,
     /// Blocks that left memory to make room.
@@ -367,6 +371,7 @@ impl BlockStore {
             return Err(StorageError::corrupt(id, "the memory tier lost it"));
         };
         state.statistics.memory_hits += 1;
+        state.statistics.memory_bytes_read += state.resident_bytes(id);
         state.touch(id);
         Ok(Found::InMemory(block))
     }
@@ -379,13 +384,17 @@ impl BlockStore {
             Found::InMemory(block) => return Ok(Some(block)),
             Found::OnDisk(entry) => entry,
         };
+        let bytes = self.disk.bytes_of(id).unwrap_or(0);
         let block = match self.disk.get(id, codec) {
             Ok(Some(block)) => block,
             Err(error @ StorageError::WrongType { .. }) => return Err(error),
             Ok(None) => return Err(self.give_up(id, StorageError::corrupt(id, "its file is gone"))),
             Err(error) => return Err(self.give_up(id, error)),
         };
-        self.index.lock().statistics.disk_hits += 1;
+        let mut state = self.index.lock();
+        state.statistics.disk_hits += 1;
+        state.statistics.disk_bytes_read += bytes;
+        drop(state);
         drop(claim);
         if entry.level == Level::MemoryAndDisk {
             self.promote(id, entry.version, &block);

@@ -35,6 +35,9 @@ pub trait Tier: fmt::Debug + Send + Sync {
     /// Its place cannot be freed. It is forgotten all the same.
     fn remove(&self, id: BlockId) -> Result<bool>;
 
+    /// What the block of `id` takes, in bytes; `None` if none is kept.
+    fn bytes_of(&self, id: BlockId) -> Option<u64>;
+
     /// Whether a block of `id` is kept.
     fn contains(&self, id: BlockId) -> bool;
 

@@ -18,6 +18,7 @@ fn mnist_prints_a_line_an_epoch_with_these_keys() {
         "samples_per_second",
         "seconds",
         "parameters_hash",
+        "bytes_by_source",
     ]);
     assert_eq!(lines.len(), 3);
     for (epoch, line) in (1..).zip(&lines) {
@@ -32,6 +33,12 @@ fn mnist_prints_a_line_an_epoch_with_these_keys() {
         assert_eq!(line["parameters_hash"].as_str().unwrap().len(), 64);
     }
     assert!(lines[2]["train_loss"].as_f64() < lines[0]["train_loss"].as_f64());
+    let source = |line: usize, name: &str| lines[line]["bytes_by_source"][name].as_u64().unwrap();
+    assert_eq!((source(2, "remote"), source(2, "cache"), source(2, "disk")), (0, 0, 0));
+    assert!(
+        source(2, "memory") > source(0, "memory"),
+        "the test set is read from memory"
+    );
 }
 
 #[test]

@@ -178,7 +178,7 @@ impl Folder {
         }
         let bytes = match <[Bytes; 1]>::try_from(parts) {
             Ok([only]) => only,
-            Err(parts) => parts.into_iter().fold(BytesMut::new(), joined).freeze(),
+            Err(parts) => joined(&parts),
         };
         self.counters.cache_bytes.add(bytes.len() as u64);
         Some(bytes)
@@ -424,9 +424,10 @@ impl Folder {
     }
 }
 
-fn joined(mut whole: BytesMut, part: Bytes) -> BytesMut {
-    whole.extend_from_slice(&part);
-    whole
+fn joined(parts: &[Bytes]) -> Bytes {
+    let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    parts.iter().for_each(|part| whole.extend_from_slice(part));
+    whole.freeze()
 }
 
 /// A filter of what a survey has found, with room for as many keys as the budget allows.

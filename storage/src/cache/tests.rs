@@ -14,7 +14,7 @@ mod peers;
 mod shared;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -36,6 +36,8 @@ struct Remote {
     bytes: Bytes,
     fetched_bytes: AtomicU64,
     fetches: AtomicU64,
+    /// Whether the next fetch fails.
+    fails: AtomicBool,
 }
 
 impl Remote {
@@ -50,19 +52,28 @@ impl Remote {
             bytes: bytes.into(),
             fetched_bytes: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
+            fails: AtomicBool::new(false),
         }
     }
 
     fn fetch(&self, range: Range<u64>) -> Result<Bytes, ObjectError> {
         self.fetches.fetch_add(1, SeqCst);
+        if self.fails.swap(false, SeqCst) {
+            let url = self.version.url.clone();
+            return Err(ObjectError::NotFound { url });
+        }
         self.fetched_bytes.fetch_add(range.end - range.start, SeqCst);
         Ok(self.bytes.slice(range.start as usize..range.end as usize))
+    }
+
+    fn try_read(&self, cache: &Cache, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        cache.read(&self.version, &range, &|range| self.fetch(range))
     }
 
     /// Reads through the cache, compares, and says how many bytes that has fetched.
     fn read(&self, cache: &Cache, range: Range<u64>) -> u64 {
         let before = self.fetched_bytes.load(SeqCst);
-        let read = cache.read(&self.version, &range, &|range| self.fetch(range)).unwrap();
+        let read = self.try_read(cache, range.clone()).unwrap();
         let expected = &self.bytes[range.start as usize..range.end as usize];
         assert!(
             read == expected,

@@ -77,6 +77,21 @@ fn what_is_written_is_read_back_whole_and_in_ranges() {
 }
 
 #[test]
+fn bytes_of_local_files_are_counted_apart() {
+    let (_guard, stores, places) = places();
+    for place in &places {
+        stores
+            .write(&format!("{place}/x"), Bytes::from_static(b"0123456789"))
+            .unwrap();
+        let object = stores.list(&format!("{place}/x")).unwrap().remove(0);
+        stores.read(&object).unwrap();
+        stores.read_range(&object, 3..7).unwrap();
+    }
+    let figures = stores.figures();
+    assert_eq!((figures.local_bytes, figures.remote_bytes), (28, 14));
+}
+
+#[test]
 fn listings_are_sorted_and_leave_out_what_is_hidden() {
     let (_guard, stores, places) = places();
     for place in places {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod warm;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -45,6 +47,7 @@ fn the_least_recently_used_block_is_evicted() {
     assert_eq!(get(&store, 2).unwrap(), None);
     let expected = StoreStatistics {
         memory_hits: 1,
+        memory_bytes_read: 80,
         misses: 1,
         evictions: 1,
         memory_bytes_used: 160,
@@ -74,6 +77,7 @@ fn a_demoted_block_is_written_once_and_promoted_when_read() {
         (statistics.evictions, statistics.disk_hits, statistics.memory_hits),
         (5, 4, 2)
     );
+    assert_eq!((statistics.disk_bytes_read, statistics.memory_bytes_read), (320, 160));
 }
 
 #[test]

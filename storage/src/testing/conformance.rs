@@ -1,9 +1,10 @@
-//! What every tier promises.
+//! What every tier and every device promises.
 
 #![expect(clippy::expect_used, reason = "a suite of tests speaks through panics")]
 
 use crate::block::{Block, BlockId};
 use crate::codec::Codec;
+use crate::device::{DeviceError, DeviceMemory};
 use crate::error::{Result, StorageError};
 use crate::records::{Record, Records};
 use crate::tier::Tier;
@@ -85,6 +86,10 @@ fn replaces(tier: &dyn Tier) {
     tier.put(id(1, 1), &Block::new(vec![1_u64; 100])).expect("putting");
     let bytes_once = tier.bytes_used();
     assert!(bytes_once > 0);
+    assert_eq!(
+        (tier.bytes_of(id(1, 1)), tier.bytes_of(id(1, 2))),
+        (Some(bytes_once), None)
+    );
     tier.put(id(1, 1), &Block::new(vec![2_u64; 100])).expect("replacing");
     assert_eq!(tier.bytes_used(), bytes_once, "the replaced block still counts");
     tier.put(id(1, 1), &Block::new(vec!["another type".to_owned()]))
@@ -179,4 +184,35 @@ fn serves_threads(tier: &dyn Tier) {
     });
     assert_eq!(tier.ids().len(), 32);
     clear(tier);
+}
+
+/// Checks all that [`DeviceMemory`] promises, on a device that has no more than `bytes_max` bytes. Frees what it takes.
+///
+/// # Panics
+/// The device breaks a promise.
+pub fn device_conformance(memory: &impl DeviceMemory, bytes_max: u64) {
+    for bytes in [0, 1, 255, 4096, 100_003] {
+        let source: Vec<u8> = (0..bytes).map(|at| (at * 7 + 3) as u8).collect();
+        let mut buffer = memory.allocate(bytes).expect("allocating a little");
+        memory.copy_in(&source, &mut buffer).expect("copying");
+        assert!(memory.copy_out(&buffer).expect("copying back") == source);
+        assert!(
+            memory.copy_in(&[&source[..], &[0]].concat(), &mut buffer).is_err(),
+            "a byte too many"
+        );
+        assert!(
+            memory.copy_out(&buffer).expect("copying back") == source,
+            "a refused copy changes nothing"
+        );
+    }
+    let too_large = usize::try_from(bytes_max + 1).expect("a size of this machine");
+    match memory.allocate(too_large).err() {
+        Some(DeviceError::OutOfMemory { needed_bytes, .. }) => assert_eq!(needed_bytes, bytes_max + 1),
+        other => panic!("more than the device has: {other:?}"),
+    }
+    // Were nothing freed, this would need four times the memory.
+    let half = usize::try_from(bytes_max / 2).expect("a size of this machine");
+    for _ in 0..8 {
+        drop(memory.allocate(half).expect("what was freed is there again"));
+    }
 }

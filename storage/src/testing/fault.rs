@@ -234,6 +234,10 @@ impl Tier for FaultTier {
         self.inner.remove(id)
     }
 
+    fn bytes_of(&self, id: BlockId) -> Option<u64> {
+        self.inner.bytes_of(id)
+    }
+
     fn contains(&self, id: BlockId) -> bool {
         self.inner.contains(id)
     }

@@ -32,8 +32,14 @@ enum Event {
     Reopen {
         cache: usize,
     },
+    /// The filter is all ones, another worker's, or an old one of its own.
     Poison {
         cache: usize,
+        how: u8,
+    },
+    /// The next fetch fails.
+    FailFetch {
+        object: usize,
     },
     FillDisk {
         bytes_left: u64,
@@ -45,11 +51,12 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => (object.clone(), any::<u32>(), any::<u32>()).prop_map(|(object, start, bytes)| Event::Read { object, start, bytes }),
         3 => (object.clone(), 0..600_000_u32).prop_map(|(object, bytes)| Event::Grow { object, bytes }),
-        2 => (object, any::<u32>()).prop_map(|(object, at)| Event::Change { object, at }),
+        2 => (object.clone(), any::<u32>()).prop_map(|(object, at)| Event::Change { object, at }),
         3 => (any::<usize>(), any::<u8>()).prop_map(|(file, how)| Event::Damage { file, how }),
         1 => Just(Event::DeleteFolder),
         2 => (0..2_usize).prop_map(|cache| Event::Reopen { cache }),
-        1 => (0..2_usize).prop_map(|cache| Event::Poison { cache }),
+        2 => (0..2_usize, 0..3_u8).prop_map(|(cache, how)| Event::Poison { cache, how }),
+        1 => object.prop_map(|object| Event::FailFetch { object }),
         1 => prop_oneof![Just(u64::MAX), 0..500_000_u64].prop_map(|bytes_left| Event::FillDisk { bytes_left }),
     ]
 }
@@ -89,6 +96,7 @@ proptest! {
         let mut remotes: Vec<Remote> =
             (0..3).map(|object| remote(object, random(200_000 + 2_100_000 * object, object as u64))).collect();
         let mut caches = [open(&options), open(&options)];
+        let old_filter = caches[0].bloom();
         let mut reader = 0;
         for event in events {
             match event {
@@ -96,7 +104,12 @@ proptest! {
                     let length = remotes[object].bytes.len() as u64;
                     let start = u64::from(start) % length;
                     let end = start + u64::from(bytes) % (length - start + 1);
-                    remotes[object].read(&caches[reader], start..end);
+                    if !remotes[object].fails.load(SeqCst) {
+                        remotes[object].read(&caches[reader], start..end);
+                    } else if let Ok(bytes) = remotes[object].try_read(&caches[reader], start..end) {
+                        let expected = &remotes[object].bytes[start as usize..end as usize];
+                        prop_assert!(bytes == expected, "what is here is given without a fetch");
+                    }
                     prop_assert!(kept_bytes(&folder) <= bytes_max);
                 }
                 Event::Grow { object, bytes } => {
@@ -121,7 +134,12 @@ proptest! {
                     caches[cache] = open(&options);
                     reader = cache;
                 }
-                Event::Poison { cache } => caches[cache].folder.set_bloom(Bloom::all_ones()),
+                Event::Poison { cache, how } => caches[cache].folder.set_bloom(match how {
+                    0 => Bloom::all_ones(),
+                    1 => Bloom::of([[7; 32], remotes[0].version.segment(0).key()].iter(), 0.01),
+                    _ => old_filter.clone(),
+                }),
+                Event::FailFetch { object } => remotes[object].fails.store(true, SeqCst),
                 Event::FillDisk { bytes_left } => {
                     caches.iter().for_each(|cache| cache.folder.disk_bytes_left.store(bytes_left, SeqCst));
                 }

@@ -1,4 +1,6 @@
 //! A server of a few lines on a port that the system chooses.
+mod faults;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
@@ -13,9 +15,26 @@ struct Server(SocketAddr, Option<JoinHandle<()>>);
 
 impl Server {
     fn start() -> Self {
+        Self::answering(answer)
+    }
+
+    /// A server that answers one request after the other, each on a connection of its own.
+    fn answering(answer: impl Fn(TcpStream, &[String]) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let serve = move || while answer(listener.accept().unwrap().0) {};
+        let serve = move || {
+            loop {
+                let stream = listener.accept().unwrap().0;
+                let lines = BufReader::new(stream.try_clone().unwrap())
+                    .lines()
+                    .map_while(Result::ok);
+                let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                if request.is_empty() {
+                    return;
+                }
+                answer(stream, &request);
+            }
+        };
         Self(address, Some(std::thread::spawn(serve)))
     }
 
@@ -31,13 +50,8 @@ impl Drop for Server {
     }
 }
 
-/// Answers one request; `false` for a connection without one.
-fn answer(mut stream: TcpStream) -> bool {
-    let lines = BufReader::new(stream.try_clone().unwrap())
-        .lines()
-        .map_while(Result::ok);
-    let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-    let Some(first) = request.first() else { return false };
+fn answer(mut stream: TcpStream, request: &[String]) {
+    let first = &request[0];
     let range = request
         .iter()
         .find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
@@ -61,7 +75,6 @@ fn answer(mut stream: TcpStream) -> bool {
     let answer =
         format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{tag}{extra}Connection: close\r\n\r\n{shown}");
     stream.write_all(answer.as_bytes()).unwrap();
-    true
 }
 
 fn no_retries() -> Stores {

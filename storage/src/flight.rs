@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Work under way, by what it brings.
 #[derive(Debug)]
-pub(super) struct Flights<K, V>(Mutex<BTreeMap<K, Arc<Flight<V>>>>);
+pub(crate) struct Flights<K, V>(Mutex<BTreeMap<K, Arc<Flight<V>>>>);
 
 #[derive(Debug)]
 struct Flight<V> {
@@ -46,7 +46,7 @@ impl<K: Ord, V> Drop for Landing<'_, K, V> {
 impl<K: Ord + Clone, V: Clone> Flights<K, V> {
     /// What `work` brings, and whether another caller has done it: of those who come with one key while the work is under
     /// way, the first does it.
-    pub(super) fn once(&self, key: &K, work: impl FnOnce() -> V) -> (V, bool) {
+    pub(crate) fn once(&self, key: &K, work: impl FnOnce() -> V) -> (V, bool) {
         loop {
             let mut flights = lock(&self.0);
             let Some(flight) = flights.get(key).map(Arc::clone) else {
