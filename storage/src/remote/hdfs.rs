@@ -28,6 +28,10 @@ use super::pattern::{draw_name, unfinished};
 /// First pause before a name node is tried again, in milliseconds, as for other stores.
 const PAUSE_MILLIS: u64 = 100;
 
+/// What an address may be.
+const CONFIGURED_BY: &str =
+    "give a host and its port, or a name service of the files core-site.xml and hdfs-site.xml in HADOOP_CONF_DIR";
+
 #[derive(Debug)]
 pub(super) struct Hdfs {
     client: Client,
@@ -48,7 +52,7 @@ impl Hdfs {
             ])
             .with_io_runtime(runtime)
             .build()
-            .map_err(typed)?;
+            .map_err(|error| generic(format!("{error}; {CONFIGURED_BY}")))?;
         Ok(Self {
             store: HdfsObjectStore::new(client.clone()),
             client,
@@ -224,7 +228,7 @@ fn limited<T: Send + 'static>(
             }
         }
     };
-    stream::unfold(Some(items), next).boxed()
+    stream::unfold(Some(items), next).fuse().boxed()
 }
 
 fn silent(waited: Duration) -> Error {
@@ -247,32 +251,28 @@ fn refined(error: Error) -> Error {
     let Error::Generic { source, .. } = error else {
         return error;
     };
-    let error = match source.downcast::<HdfsError>() {
-        Ok(error) => *error,
+    let source = match source.downcast::<HdfsError>() {
+        Ok(source) => source,
         Err(source) => return generic(source),
     };
-    let path = String::new();
-    match &error {
-        HdfsError::FileNotFound(_) => Error::NotFound {
-            path,
-            source: error.into(),
-        },
-        HdfsError::AlreadyExists(_) => Error::AlreadyExists {
-            path,
-            source: error.into(),
-        },
-        HdfsError::RPCError(class, message) => match class.rsplit(['.', '$']).next().unwrap_or_default() {
-            "FileNotFoundException" => Error::NotFound {
-                path,
-                source: error.into(),
-            },
-            "AccessControlException" | "AuthorizationException" => Error::PermissionDenied {
-                path,
-                source: error.into(),
-            },
-            // Behind the first line there may be the name node's stack.
-            name => generic(format!("{name}: {}", message.lines().next().unwrap_or_default())),
-        },
-        _ => generic(error),
+    let (path, text) = (String::new(), source.to_string());
+    match class(&source) {
+        "FileNotFoundException" => Error::NotFound { path, source },
+        "FileAlreadyExistsException" => Error::AlreadyExists { path, source },
+        // Said of a name below that of a file.
+        "AccessControlException" if text.contains("is not a directory") => Error::NotFound { path, source },
+        "AccessControlException" | "AuthorizationException" => Error::PermissionDenied { path, source },
+        // Behind the first line there may be the name node's stack.
+        _ => generic(text.lines().next().unwrap_or_default()),
+    }
+}
+
+/// The Java class, without its package, of what the client knows and of what it passes on.
+fn class(error: &HdfsError) -> &str {
+    match error {
+        HdfsError::FileNotFound(_) => "FileNotFoundException",
+        HdfsError::AlreadyExists(_) => "FileAlreadyExistsException",
+        HdfsError::RPCError(class, _) => class.rsplit(['.', '$']).next().unwrap_or_default(),
+        _ => "",
     }
 }
