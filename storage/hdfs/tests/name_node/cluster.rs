@@ -64,11 +64,13 @@ impl Cluster {
 
     /// What Hadoop's own client does, and what it prints.
     pub(crate) fn shell(&self, arguments: &[&str]) -> Vec<u8> {
-        let mut packages = packages().into_os_string();
-        packages.push("/*");
+        // Without this file it does not start.
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("core-site.xml"), "<configuration/>").unwrap();
+        let path = std::env::join_paths([folder.path(), &packages().join("*")]).unwrap();
         let output = Command::new("java")
             .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"])
-            .arg(packages)
+            .arg(path)
             .args(["org.apache.hadoop.fs.FsShell", "-fs", &self.url("")])
             .args(arguments)
             .output()

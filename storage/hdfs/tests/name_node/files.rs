@@ -1,5 +1,6 @@
 //! Files and folders, as their user and Hadoop's own client see them.
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use distdl_storage::Commits;
@@ -16,6 +17,7 @@ fn files_are_as_they_were_written_here_and_by_hadoop() {
     names_are_listed_as_in_every_store(&cluster, &stores);
     wrong_names_are_errors_of_their_kind(&cluster, &stores);
     of_many_writers_one_wins(&cluster, &stores);
+    bytes_belong_to_the_version_that_was_listed(&cluster, &stores);
     folders_appear_whole(&cluster, &stores);
     commits_are_numbered(&cluster, &stores);
     hadoop_agrees(&cluster, &stores);
@@ -108,6 +110,33 @@ fn of_many_writers_one_wins(cluster: &Cluster, stores: &Stores) {
         stores.list(&cluster.url("race/.*")).is_err(),
         "a writer has left something"
     );
+}
+
+/// While a writer replaces a file by others of its length again and again.
+fn bytes_belong_to_the_version_that_was_listed(cluster: &Cluster, stores: &Stores) {
+    let url = cluster.url("replaced/x");
+    let write = |number: u8| stores.write(&url, Bytes::from(vec![number; 1000])).unwrap();
+    write(0);
+    let done = AtomicBool::new(false);
+    let (mut seen, mut read) = (BTreeMap::new(), 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (1..=40).for_each(write);
+            done.store(true, Ordering::SeqCst);
+        });
+        let mut object = only(stores, &url);
+        while !done.load(Ordering::SeqCst) {
+            // An error when it has been replaced, and its blocks with it.
+            let Ok(bytes) = stores.read(&object) else {
+                object = only(stores, &url);
+                continue;
+            };
+            let first = *seen.entry(object.version.clone()).or_insert(bytes[0]);
+            assert_eq!(bytes, vec![first; 1000]);
+            read += 1;
+        }
+    });
+    assert!(seen.len() > 1 && read > seen.len(), "{read} reads of {}", seen.len());
 }
 
 fn folders_appear_whole(cluster: &Cluster, stores: &Stores) {
