@@ -31,10 +31,7 @@ fn tool(name: &str) -> Command {
 impl Cluster {
     pub(crate) fn start() -> Self {
         let fetched = tool("fetch").arg(packages()).status().unwrap();
-        assert!(
-            fetched.success(),
-            "these tests need Maven, and Java of version 11 to 17"
-        );
+        assert!(fetched.success(), "these tests need Maven, and Java, tried with 17");
         let start = tool("start")
             .arg(packages())
             .stdin(Stdio::piped())
