@@ -278,6 +278,12 @@ pub(crate) enum Location {
     Memory(String),
     /// A name in a bucket or container, perhaps a pattern.
     Bucket { cloud: Cloud, bucket: String, name: String },
+    /// A path of the distributed file system of Hadoop, perhaps a pattern.
+    Hdfs {
+        /// Host and port, a name service that the configuration describes, or nothing for the usual one.
+        name_node: String,
+        name: String,
+    },
     /// An address: the server with the query, and the path on it.
     Http {
         #[cfg_attr(
@@ -320,10 +326,11 @@ impl Location {
             Some(("s3", rest)) => bucket_location(url, Cloud::S3, rest),
             Some(("gs", rest)) => bucket_location(url, Cloud::Gs, rest),
             Some(("az", rest)) => bucket_location(url, Cloud::Az, rest),
+            Some(("hdfs", rest)) => hdfs_location(url, rest),
             Some((scheme, _)) => Err(ObjectError::unsupported(
                 url,
                 &format!(
-                    "`{scheme}://` is not known; use a plain path, file://, http(s)://, s3://, gs://, az:// or memory://"
+                    "`{scheme}://` is not known; use a plain path, file://, http(s)://, s3://, gs://, az://, hdfs:// or memory://"
                 ),
             )),
         }
@@ -373,6 +380,20 @@ fn bucket_location(url: &str, cloud: Cloud, rest: &str) -> Result<Location, Obje
     Ok(Location::Bucket {
         cloud,
         bucket: bucket.to_owned(),
+        name: name.trim_matches('/').to_owned(),
+    })
+}
+
+/// Names are taken as they stand, as Hadoop's own programs do.
+fn hdfs_location(url: &str, rest: &str) -> Result<Location, ObjectError> {
+    let (name_node, name) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
+    if !name_node.chars().all(is_plain) {
+        let reason = "it needs a name node or a name service: hdfs://host:port/folder/file";
+        return Err(ObjectError::invalid_name(url, reason));
+    }
+    Ok(Location::Hdfs {
+        name_node: name_node.to_owned(),
         name: name.trim_matches('/').to_owned(),
     })
 }
@@ -432,6 +453,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_node_comes_before_names_that_are_taken_as_they_stand() {
+        let hdfs = |name_node: &str, name: &str| Location::Hdfs {
+            name_node: name_node.into(),
+            name: name.into(),
+        };
+        let parsed = |url| Location::parse(url).unwrap();
+        assert_eq!(parsed("hdfs://h-1.x:8020/a b/%20#?*"), hdfs("h-1.x:8020", "a b/%20#?*"));
+        assert_eq!(parsed("hdfs://[::1]:8020/a/"), hdfs("[::1]:8020", "a"));
+        assert_eq!(parsed("hdfs:///a"), hdfs("", "a"));
+        assert_eq!(parsed("hdfs://service"), hdfs("service", ""));
+    }
+
+    #[test]
     fn unusable_names_are_errors_that_say_why() {
         for (url, words) in [
             ("", "empty"),
@@ -440,6 +474,7 @@ mod tests {
             ("ftp://server/x", "`ftp://` is not known"),
             ("s3:///x", "name of a bucket"),
             ("az://user@container/x", "name of a bucket"),
+            ("hdfs://user@host/x", "name node"),
             ("http://", "not a usable name"),
         ] {
             let message = Location::parse(url).unwrap_err().to_string();

@@ -1,5 +1,5 @@
 //! Files and objects that are input or output, not blocks: plain paths, `file://`, `http(s)://`, `s3://`,
-//! `gs://`, `az://` and `memory://`.
+//! `gs://`, `az://`, `hdfs://` and `memory://`.
 //!
 //! Every call blocks its caller until the answer is there. Plain files go straight to the operating system. Everything
 //! else goes through `object_store` on one background thread, which starts with the first use and ends with the last
@@ -9,6 +9,12 @@
 //! `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`; `AWS_ENDPOINT` and `AWS_ALLOW_HTTP` for other servers), with `GOOGLE_` for
 //! `gs://` (`GOOGLE_SERVICE_ACCOUNT`) and with `AZURE_` for `az://` (`AZURE_STORAGE_ACCOUNT_NAME`,
 //! `AZURE_STORAGE_ACCOUNT_KEY`), as `object_store` lists them.
+//!
+//! `hdfs://host:port/folder/file` names a name node, `hdfs://service/folder/file` a name service and `hdfs:///folder/file`
+//! the usual one of the files `core-site.xml` and `hdfs-site.xml` in `HADOOP_CONF_DIR`, else in
+//! `HADOOP_HOME/etc/hadoop`. The user is that of the program, or `HADOOP_USER_NAME`, or a Kerberos principal where those
+//! files ask for one. How often and how long a server is asked is taken from the [`StoresOptions`], not from there.
+//! A file there is known by its length and the millisecond of its last change.
 
 mod options;
 
@@ -18,10 +24,15 @@ mod local;
 
 mod client;
 
-#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+#[cfg(feature = "hdfs")]
+mod hdfs;
+
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
 mod servers;
 
 mod prefix;
+
+mod renamed;
 
 mod folder;
 
@@ -64,7 +75,7 @@ struct Shared {
     memory: Arc<dyn ObjectStore>,
     cache: OnceLock<Option<Arc<Cache>>>,
     ahead: Ahead,
-    #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+    #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
     servers: servers::Servers,
     // Last: its thread ends before this value is gone.
     client: Arc<Client>,
@@ -95,7 +106,7 @@ impl Stores {
             memory,
             cache: OnceLock::new(),
             ahead: Ahead::default(),
-            #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+            #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
             servers: servers::Servers::default(),
             client: Arc::default(),
         }))
@@ -167,7 +178,7 @@ impl Stores {
     pub fn list(&self, pattern: &str) -> Result<Vec<Object>> {
         let mut objects = match Location::parse(pattern)? {
             Location::Local(path) => local::list(&path)?,
-            Location::Memory(_) | Location::Bucket { .. } => self.prefix(pattern)?.list()?,
+            Location::Memory(_) | Location::Bucket { .. } | Location::Hdfs { .. } => self.prefix(pattern)?.list()?,
             Location::Http { path, .. } if path.as_ref().contains('*') => {
                 return Err(ObjectError::unsupported(pattern, "a server cannot be listed; name each object").into());
             }
@@ -232,7 +243,7 @@ impl Stores {
     pub fn write(&self, url: &str, bytes: Bytes) -> Result<()> {
         match Location::parse(url)? {
             Location::Local(path) => local::write(Path::new(&path), &bytes)?,
-            Location::Memory(_) | Location::Bucket { .. } => self.prefix(url)?.write(bytes)?,
+            Location::Memory(_) | Location::Bucket { .. } | Location::Hdfs { .. } => self.prefix(url)?.write(bytes)?,
             Location::Http { .. } => return Err(read_only(url).into()),
         }
         Ok(())
@@ -247,6 +258,7 @@ impl Stores {
         match Location::parse(url)? {
             Location::Local(path) => FolderWriter::local(&path),
             Location::Memory(_) | Location::Bucket { .. } => FolderWriter::remote(self.prefix(url)?),
+            Location::Hdfs { .. } => FolderWriter::renamed(self.prefix(url)?),
             Location::Http { .. } => Err(read_only(url).into()),
         }
     }
@@ -268,6 +280,11 @@ impl Stores {
                               write to a folder that all processes see, or run one process";
                 Err(ObjectError::unsupported(url, reason).into())
             }
+            Location::Hdfs { .. } => {
+                let reason = "parts of several processes are not gathered on HDFS; write to a folder that all processes \
+                              see, or run one process";
+                Err(ObjectError::unsupported(url, reason).into())
+            }
             Location::Http { .. } => Err(read_only(url).into()),
         }
     }
@@ -276,7 +293,9 @@ impl Stores {
     pub(crate) fn place(&self, url: &str) -> Result<Place> {
         Ok(match Location::parse(url)? {
             Location::Local(path) => Place::local(self, url, &path)?,
-            Location::Memory(_) | Location::Bucket { .. } => Place::of(self, self.prefix(url)?.target()?),
+            Location::Memory(_) | Location::Bucket { .. } | Location::Hdfs { .. } => {
+                Place::of(self, self.prefix(url)?.target()?)
+            }
             Location::Http { .. } => return Err(read_only(url).into()),
         })
     }
@@ -336,7 +355,7 @@ impl Stores {
 
     fn target(&self, url: &str) -> Result<Target, ObjectError> {
         match Location::parse(url)? {
-            Location::Memory(_) | Location::Bucket { .. } => self.prefix(url)?.target(),
+            Location::Memory(_) | Location::Bucket { .. } | Location::Hdfs { .. } => self.prefix(url)?.target(),
             #[cfg(feature = "http")]
             Location::Http { server, path } => {
                 let store = self.0.servers.http(server.as_str(), &self.0.options)?;
@@ -359,6 +378,14 @@ impl Stores {
             }
             #[cfg(not(any(feature = "s3", feature = "gs", feature = "az")))]
             Location::Bucket { cloud, .. } => return Err(not_built_in(url, cloud.scheme())),
+            #[cfg(feature = "hdfs")]
+            Location::Hdfs { name_node, name } => {
+                let runtime = self.0.client.handle()?;
+                let store = self.0.servers.hdfs(&name_node, &self.0.options, runtime)?;
+                (format!("hdfs://{name_node}/"), name, store)
+            }
+            #[cfg(not(feature = "hdfs"))]
+            Location::Hdfs { .. } => return Err(not_built_in(url, "hdfs")),
             _ => return Err(ObjectError::unsupported(url, "it names no bucket")),
         };
         Ok(Prefix {
@@ -372,7 +399,7 @@ impl Stores {
     }
 }
 
-#[cfg(not(all(feature = "http", feature = "s3", feature = "gs", feature = "az")))]
+#[cfg(not(all(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs")))]
 fn not_built_in(url: &str, feature: &str) -> ObjectError {
     let remedy = format!("{feature}:// is not built in; build with `--features {feature}`, or copy it to a local file");
     ObjectError::unsupported(url, &remedy)

@@ -133,6 +133,14 @@ impl Client {
         })?
     }
 
+    /// Renames a folder with all that is in it, where the store can, if nothing has the new name.
+    pub(super) fn rename(&self, from: Target, to: Target) -> Result<()> {
+        self.run(async move {
+            let renamed = from.store.rename_if_not_exists(&from.path, &to.path).await;
+            renamed.map_err(|error| failed(&to.url, "rename a folder to it", &error))
+        })?
+    }
+
     /// Removes an object, if it is there.
     pub(super) fn remove(&self, target: Target) -> Result<()> {
         let removed = self.run(async move {
@@ -155,6 +163,12 @@ impl Client {
         let (runner, counters) = (self.runner()?, Arc::clone(&self.counters));
         runner.0.clone().spawn_blocking(move || work(&runner, &counters));
         Ok(())
+    }
+
+    /// The background's runtime, for what connects by itself.
+    #[cfg(feature = "hdfs")]
+    pub(super) fn handle(&self) -> Result<Handle> {
+        Ok(self.runner()?.0)
     }
 
     fn runner(&self) -> Result<Runner> {

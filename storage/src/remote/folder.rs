@@ -1,13 +1,12 @@
 //! A folder of part files that appears whole or not at all.
 //!
-//! The local file system renames a folder at once. A store of objects cannot: there the parts are written under their
+//! The local file system renames a folder at once, and so does HDFS. A store of objects cannot: there the parts are written under their
 //! final names, beside a marker `.distdl-unfinished` that is written before the first and removed after the last, and
 //! listings of this program leave out what lies beside a marker. Other programs see parts early; for them there is
 //! `_SUCCESS`, as Hadoop writes it, which is the last object to come. A writer that is killed leaves parts and marker
 //! behind: nobody takes them for output, but they keep the name taken until somebody removes them.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,12 +16,11 @@ use object_store::PutMode;
 use tempfile::TempDir;
 
 use super::local;
-use super::prefix::{Prefix, UNFINISHED};
+use super::pattern::{self, draw_name};
+use super::prefix::{Prefix, SUCCESS, UNFINISHED};
+use super::renamed::RenamedFolder;
 use crate::error::{Result, StorageError};
 use crate::object::ObjectError;
-
-/// Says to other programs that a folder of objects is whole.
-const SUCCESS: &str = "_SUCCESS";
 
 /// Writes the parts of a folder. No listing shows them before [`FolderWriter::commit`]; dropped without it, the parts are
 /// removed. In a store of objects other programs may see parts earlier, but no object `_SUCCESS` beside them; and a
@@ -39,6 +37,7 @@ enum Unfinished {
         parts: TempDir,
     },
     Remote(RemoteFolder),
+    Renamed(RenamedFolder),
 }
 
 impl FolderWriter {
@@ -56,6 +55,11 @@ impl FolderWriter {
         Ok(Self(Unfinished::Remote(RemoteFolder::begin(folder)?)))
     }
 
+    /// In a store that renames a folder at once.
+    pub(super) fn renamed(folder: Prefix) -> Result<Self> {
+        Ok(Self(Unfinished::Renamed(RenamedFolder::begin(folder)?)))
+    }
+
     /// Writes one part; any number of threads may. A second write of the same name replaces the first, whole, so that a
     /// part that is computed again after a loss may be written again.
     ///
@@ -66,6 +70,7 @@ impl FolderWriter {
         match &self.0 {
             Unfinished::Local { parts, .. } => local::replace(&parts.path().join(name), parts.path(), &bytes)?,
             Unfinished::Remote(folder) => folder.write_part(name, bytes)?,
+            Unfinished::Renamed(folder) => folder.write_part(name, bytes)?,
         }
         Ok(())
     }
@@ -78,6 +83,7 @@ impl FolderWriter {
         match self.0 {
             Unfinished::Local { target, parent, parts } => commit_local(&target, &parent, parts),
             Unfinished::Remote(folder) => Ok(folder.commit()?),
+            Unfinished::Renamed(folder) => Ok(folder.commit()?),
         }
     }
 }
@@ -94,9 +100,8 @@ struct RemoteFolder {
 impl RemoteFolder {
     fn begin(folder: Prefix) -> Result<Self, ObjectError> {
         folder.must_be_absent()?;
-        // Two keys that the system drew: a store that writes, fails to say so and is asked again says that there is one.
-        let nonce = [RandomState::new(), RandomState::new()].map(|state| format!("{:016x}", state.hash_one(0)));
-        let (marker, nonce) = (folder.part(UNFINISHED)?, Bytes::from(nonce.concat()));
+        // A store that writes, fails to say so and is asked again says that there is one.
+        let (marker, nonce) = (folder.part(UNFINISHED)?, Bytes::from(draw_name()));
         match folder.client.put(marker.clone(), nonce.clone(), PutMode::Create) {
             Err(ObjectError::AlreadyExists { .. }) => {
                 let there = folder.client.head(marker.clone())?;
@@ -184,16 +189,13 @@ pub struct SharedFolder {
 impl SharedFolder {
     /// Draws a name for what is unfinished that no other folder has.
     pub fn draw_name() -> String {
-        // Two keys that the system drew.
-        [RandomState::new(), RandomState::new()]
-            .map(|state| format!("{:016x}", state.hash_one(0)))
-            .concat()
+        draw_name()
     }
 
     pub(super) fn new(path: &str, name: &str) -> Result<Self> {
         must_be_plain(name)?;
         let target = PathBuf::from(path);
-        let unfinished = target.with_file_name(format!(".distdl-{name}.unfinished"));
+        let unfinished = target.with_file_name(pattern::unfinished(name));
         Ok(Self { target, unfinished })
     }
 

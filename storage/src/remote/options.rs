@@ -19,7 +19,7 @@ pub struct StoresOptions {
     pub request_timeout: Duration,
     /// Most requests to one server or bucket at a time; others wait. Default 64.
     pub requests_max: usize,
-    /// The cache for objects of `http(s)://`, `s3://`, `gs://` and `az://`. Default none.
+    /// The cache for objects of `http(s)://`, `s3://`, `gs://`, `az://` and `hdfs://`. Default none.
     pub cache: Option<CacheOptions>,
 }
 

@@ -1,4 +1,6 @@
-//! Which names a pattern with wildcards stands for.
+//! Which names a pattern with wildcards stands for, and names that none does.
+
+use std::hash::{BuildHasher, RandomState};
 
 use glob::MatchOptions;
 
@@ -24,4 +26,17 @@ pub(super) fn hidden(name: &str, pattern: &str) -> bool {
     parts
         .into_iter()
         .any(|part| part.starts_with(['.', '_']) && !spelled(part))
+}
+
+/// A name that nobody else draws.
+pub(super) fn draw_name() -> String {
+    // Two keys that the system drew.
+    [RandomState::new(), RandomState::new()]
+        .map(|state| format!("{:016x}", state.hash_one(0)))
+        .concat()
+}
+
+/// A hidden name for what is not finished.
+pub(super) fn unfinished(name: &str) -> String {
+    format!(".distdl-{name}.unfinished")
 }

@@ -16,6 +16,9 @@ type Result<T> = std::result::Result<T, ObjectError>;
 /// Marks a folder of which some parts may be missing. It begins with a dot, as no part does.
 pub(super) const UNFINISHED: &str = ".distdl-unfinished";
 
+/// Says to other programs that a folder of objects is whole.
+pub(super) const SUCCESS: &str = "_SUCCESS";
+
 /// A name, perhaps a pattern or of a folder, in a store.
 #[derive(Debug, Clone)]
 pub(super) struct Prefix {
@@ -48,6 +51,13 @@ impl Prefix {
     /// An object in this folder.
     pub(super) fn part(&self, name: &str) -> Result<Target> {
         self.target_of(&format!("{}/{name}", self.name))
+    }
+
+    /// Another folder beside this one.
+    pub(super) fn sibling(&self, name: &str) -> Self {
+        let folder = self.name.rsplit_once('/').map(|(folder, _)| format!("{folder}/"));
+        let name = folder.unwrap_or_default() + name;
+        Self { name, ..self.clone() }
     }
 
     /// The objects that it names: an object, a folder's objects, or what its wildcards match.

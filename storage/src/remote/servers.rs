@@ -3,9 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use object_store::ObjectStore;
 use object_store::limit::LimitStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
+#[cfg(feature = "hdfs")]
+use tokio::runtime::Handle;
+
+#[cfg(feature = "hdfs")]
+use super::hdfs::Hdfs;
 use super::options::StoresOptions;
 #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
 use crate::object::Cloud;
@@ -64,6 +71,18 @@ impl Servers {
         }
     }
 
+    /// A file system of Hadoop.
+    #[cfg(feature = "hdfs")]
+    pub(super) fn hdfs(
+        &self,
+        name_node: &str,
+        options: &StoresOptions,
+        runtime: Handle,
+    ) -> Result<Arc<dyn ObjectStore>> {
+        let url = format!("hdfs://{name_node}/");
+        self.open(&url, options, || Hdfs::new(&url, options, runtime))
+    }
+
     fn open<S: ObjectStore>(
         &self,
         url: &str,
@@ -98,6 +117,7 @@ fn configured<B, K: std::str::FromStr>(builder: B, prefix: &str, with: impl Fn(B
     })
 }
 
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
 fn client(options: &StoresOptions) -> ClientOptions {
     ClientOptions::new()
         .with_connect_timeout(options.silence_timeout)
@@ -105,6 +125,7 @@ fn client(options: &StoresOptions) -> ClientOptions {
         .with_timeout(options.request_timeout)
 }
 
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
 fn retry(options: &StoresOptions) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig::default(),

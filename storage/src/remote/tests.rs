@@ -388,6 +388,7 @@ fn buckets_that_are_not_built_in_say_which_feature_is_missing() {
         ("s3", cfg!(feature = "s3")),
         ("gs", cfg!(feature = "gs")),
         ("az", cfg!(feature = "az")),
+        ("hdfs", cfg!(feature = "hdfs")),
     ] {
         let url = format!("{scheme}://bucket/x");
         let remedy = format!("build with `--features {scheme}`");
