@@ -66,6 +66,7 @@ pub(crate) struct Derivation {
     pub prepare: Option<Prepare>,
     pub remark: String,
     pub contents: Option<Contents>,
+    pub agreed: Option<[u8; 32]>,
 }
 
 impl Derivation {
@@ -86,6 +87,7 @@ impl Derivation {
             prepare: None,
             remark: String::new(),
             contents: None,
+            agreed: None,
         }
     }
 
@@ -101,6 +103,7 @@ impl Derivation {
             prepare: self.prepare,
             remark: self.remark,
             contents: self.contents,
+            agreed: self.agreed,
         });
         Dataset {
             handle: Arc::new(handle),

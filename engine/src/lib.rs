@@ -29,6 +29,7 @@ pub mod source;
 pub mod shuffle;
 pub mod pair;
 pub mod action;
+pub mod incremental;
 pub mod iterate;
 pub mod explain;
 pub mod testing;

@@ -160,6 +160,8 @@ pub struct NodeSpec {
     pub remark: String,
     /// What the partitions of a source hold, if that can be told without reading them.
     pub contents: Option<Contents>,
+    /// A digest that must be the same in all processes of a cluster: they compare it at each action.
+    pub agreed: Option<[u8; 32]>,
 }
 
 /// A dataset in the graph.

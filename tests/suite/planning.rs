@@ -94,6 +94,7 @@ fn lineage(drawn: &[Drawn]) -> (Lineage, BTreeSet<(DatasetId, usize)>) {
             prepare: None,
             remark: String::new(),
             contents: None,
+            agreed: None,
         });
         node.set_level(persisted.then_some(Level::Memory));
         // Also blocks of what is no longer persisted: they must not be believed.
