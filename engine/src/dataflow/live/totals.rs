@@ -17,7 +17,7 @@ pub struct Totals {
 
 impl Totals {
     /// Adds `times` records with `values`. Where records have different numbers of values, those that are missing are 0.
-    pub(crate) fn add(&mut self, values: &[i32], times: i64) {
+    pub fn add(&mut self, values: &[i32], times: i64) {
         self.widen(values.len());
         self.count += times;
         let places = self.sums.iter_mut().zip(&mut self.squares).zip(values);
