@@ -250,6 +250,7 @@ fn configuration(config: &Config) -> String {
         ("spill_folder", path(&config.spill_folder)),
         ("cache", path(&config.cache_folder)),
         ("cache_size", Some(config.cache_bytes_max.to_string())),
+        ("memo_size", Some(config.memo_bytes_max.to_string())),
         ("seed", Some(quoted(&config.seed.to_string()))),
         ("progress", progress.map(|progress| quoted(progress.get_name()))),
         ("json", Some(config.json.to_string())),

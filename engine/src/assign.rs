@@ -46,7 +46,8 @@ impl Assignment {
     }
 
     /// Spreads a plan over the ranks in `computing`, whose speeds are in `hands`: a partition of the result goes where
-    /// `pins` wants it, any other one to a rank that has the first block it reads, and what reads no block is dealt.
+    /// `pins` wants it, any other one to a rank that has the first block it reads, and what reads no block is dealt. Of
+    /// several ranks that have the block it is the one that would have been dealt it, if that is among them.
     pub fn spread(
         lineage: &Lineage,
         plan: &Plan,
@@ -60,8 +61,12 @@ impl Assignment {
         let stages = plan.stages.iter().map(|stage| {
             let rank = |partition: &usize| {
                 let pinned = pins(*partition).filter(|_| stage.output == Output::Result);
-                let near = || near(lineage, stage, *partition, holders, computing);
                 let turn = dealt.get(*partition).and_then(|hand| computing.get(*hand)).copied();
+                let near = || {
+                    let near = near(lineage, stage, *partition, holders);
+                    let turn = turn.filter(|turn| near.contains(turn));
+                    turn.or_else(|| near.iter().copied().find(|rank| computing.contains(rank)))
+                };
                 (*partition, pinned.or_else(near).or(turn).unwrap_or(0))
             };
             stage.partitions.iter().map(rank).collect()
@@ -93,10 +98,10 @@ impl Assignment {
     }
 }
 
-/// A rank that has the first block that a partition reads.
-fn near(lineage: &Lineage, stage: &Stage, partition: usize, holders: &Holders, computing: &[usize]) -> Option<usize> {
+/// The ranks that have the first block that a partition reads.
+fn near<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: &'a Holders) -> &'a [usize] {
     if stage.blocks.is_empty() {
-        return None;
+        return &[];
     }
     let planned = |dataset: DatasetId, partition: usize| {
         let blocks = stage.blocks.get(&dataset);
@@ -106,7 +111,6 @@ fn near(lineage: &Lineage, stage: &Stage, partition: usize, holders: &Holders, c
     let read = operations.iter().find_map(|operation| match operation {
         Operation::Read(dataset, partition) => Some((*dataset, *partition)),
         _ => None,
-    })?;
-    let holders = holders.of(read.0, read.1);
-    holders.iter().copied().find(|rank| computing.contains(rank))
+    });
+    read.map_or(&[], |(dataset, partition)| holders.of(dataset, partition))
 }

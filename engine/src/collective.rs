@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use distdl_storage::BlockStore;
 
 use crate::cluster::member::{Member, Round, RoundKey};
 use crate::cluster::protocol::{ActionKind, Answer, Generation, Held, LoopState, Order, Outcome, Report, Work};
@@ -69,7 +68,7 @@ impl<'a> Arrival<'a> {
             fingerprint: fingerprint(lineage, &kind),
             site: format!("an action on `{}` (declared at {})", target.operator, target.site),
             kind,
-            held: held(lineage, context.store()),
+            held: held(lineage, context),
             state,
         });
         arrival
@@ -107,7 +106,7 @@ impl<'a> Arrival<'a> {
     }
 
     pub(crate) fn ended(&self, generation: &Generation, round: u32, outcome: Outcome) {
-        let held = held(self.lineage, self.context.store());
+        let held = held(self.lineage, self.context);
         self.member.ended(self.key(generation, round), outcome, held);
     }
 
@@ -146,6 +145,10 @@ impl<'a> Arrival<'a> {
         let Some(job) = round::job(facts, round, resources, reduce, workers.count()) else {
             return Ok(run::Outcome::default());
         };
+        // The others have planned alike and end with the same error.
+        if let Some(dataset) = job.plan.unprepared {
+            return Err(EngineError::Unprepared { dataset });
+        }
         let job: Arc<Job> = Arc::new(job);
         resources.metrics.job();
         if !round.begin(Arc::clone(&job) as Arc<_>) {
@@ -155,8 +158,8 @@ impl<'a> Arrival<'a> {
     }
 }
 
-/// The blocks that a store has of a lineage.
-pub(crate) fn held(lineage: &Lineage, store: &BlockStore) -> Held {
+/// The blocks that this process has of a lineage, and those that a lost one has left in a cache folder that they share.
+pub(crate) fn held(lineage: &Lineage, context: &Context) -> Held {
     let mut held: BTreeMap<DatasetId, Vec<u64>> = BTreeMap::new();
     let kept: Vec<u64> = lineage
         .nodes()
@@ -166,7 +169,8 @@ pub(crate) fn held(lineage: &Lineage, store: &BlockStore) -> Held {
     if kept.is_empty() {
         return Held::new();
     }
-    for block in store.ids() {
+    context.recall(lineage);
+    for block in context.store().ids() {
         if kept.binary_search(&block.dataset).is_ok() {
             held.entry(DatasetId(block.dataset)).or_default().push(block.partition);
         }

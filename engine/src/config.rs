@@ -34,10 +34,13 @@ pub struct Config {
     pub disk_bytes_max: u64,
     /// Folder for blocks on disk. Default: a temporary folder of the system, removed at the end.
     pub spill_folder: Option<PathBuf>,
-    /// Folder in which remote objects are kept from run to run. Processes may share it. Default: none, nothing is kept.
+    /// Folder in which remote objects and the results of `memoize` are kept from run to run. Processes may share it.
+    /// Default: none, nothing is kept.
     pub cache_folder: Option<PathBuf>,
     /// Most bytes of remote objects in that folder. Default: 64 GiB.
     pub cache_bytes_max: u64,
+    /// Most bytes of remembered results in that folder, beside those of remote objects. Default: 64 GiB.
+    pub memo_bytes_max: u64,
     /// Key of all random numbers. Default: 0.
     pub seed: u64,
     /// Whether bars of progress are drawn on the standard error stream. Default: if that is a terminal.
@@ -122,6 +125,7 @@ impl Default for Config {
             spill_folder: None,
             cache_folder: None,
             cache_bytes_max: 64 << 30,
+            memo_bytes_max: 64 << 30,
             seed: 0,
             progress: Progress::Auto,
             json: false,
@@ -186,6 +190,7 @@ impl Config {
             spill_folder: layers.get("spill_folder", FOLDER, path)?.or(default.spill_folder),
             cache_folder: layers.get("cache", FOLDER, path)?.or(default.cache_folder),
             cache_bytes_max: layers.get("cache_size", SIZE, size)?.unwrap_or(default.cache_bytes_max),
+            memo_bytes_max: layers.get("memo_size", SIZE, size)?.unwrap_or(default.memo_bytes_max),
             seed: layers.get("seed", SEED, number)?.unwrap_or(default.seed),
             progress: layers.get("progress", PROGRESS, progress)?.unwrap_or(default.progress),
             json: layers
@@ -291,6 +296,11 @@ impl Config {
             cache_bytes_max,
             ..self
         }
+    }
+
+    /// Sets the most bytes of remembered results in the cache folder.
+    pub fn with_memo_bytes_max(self, memo_bytes_max: u64) -> Self {
+        Self { memo_bytes_max, ..self }
     }
 
     /// Sets the key of all random numbers.

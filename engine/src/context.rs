@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::{CacheOptions, Stores, StoresOptions};
-use distdl_storage::{BlockId, BlockStore, Record, StoreOptions};
+use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,13 +15,14 @@ use crate::broadcast::Broadcast;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
 use crate::cluster::member::{Fate, Faults, Member};
-use crate::collective;
+use crate::collective::{self, Results};
 use crate::config::{Config, ConfigError};
 use crate::dataflow::workers::{Transport, Workers};
 use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::{Graph, Lineage, Node, NodeSpec};
+use crate::memo;
 use crate::metrics::Metrics;
 use crate::task::{self, Resources, TaskContext};
 
@@ -64,17 +65,28 @@ impl Context {
     /// # Errors
     /// If threads cannot be started, or a folder for blocks or the cache cannot be used.
     pub fn new(config: Config) -> Result<Self> {
-        let options = StoreOptions {
-            memory_bytes_max: config.memory_bytes_max,
-            disk_bytes_max: config.disk_bytes_max,
-            folder: config.spill_folder.clone(),
-        };
-        let store = BlockStore::new(options)?;
+        let store = Self::store_for(&config)?;
         let member = match &config.join {
             Some(join) => Some(join_cluster(&config, join.reveal())?),
             None => None,
         };
         Self::assemble(config, store, Transport::Pointers, member)
+    }
+
+    /// The store of blocks that `config` asks for.
+    pub(crate) fn store_for(config: &Config) -> Result<BlockStore> {
+        let options = StoreOptions {
+            memory_bytes_max: config.memory_bytes_max,
+            disk_bytes_max: config.disk_bytes_max,
+            folder: config.spill_folder.clone(),
+        };
+        Ok(match &config.cache_folder {
+            Some(cache) => {
+                let memo = Memo::new(cache.join("computed"), config.memo_bytes_max);
+                BlockStore::with_memo(options, Arc::new(memo))?
+            }
+            None => BlockStore::new(options)?,
+        })
     }
 
     /// A context over a given store and transport, for tests of faults.
@@ -220,13 +232,41 @@ impl Context {
         lock(&self.inner.graph).lineage(target)
     }
 
-    /// A lineage that can be planned: work that must be done before is done.
-    pub(crate) fn prepared_lineage(&self, target: DatasetId) -> Result<Lineage> {
+    /// A lineage that can be planned: all work that must be done before is done.
+    pub(crate) fn prepare_all(&self, target: DatasetId) -> Result<Lineage> {
         let lineage = self.lineage(target);
-        for node in lineage.nodes() {
-            node.prepare()?;
-        }
+        lineage.nodes().try_for_each(|node| node.prepare())?;
+        self.recall(&lineage);
         Ok(lineage)
+    }
+
+    /// A lineage that can be planned if what is remembered is there: nothing was done for what lies behind. Which datasets
+    /// those are does not depend on what is there, so that all processes of a cluster do the same.
+    fn prepare_front(&self, target: DatasetId) -> Result<Lineage> {
+        let lineage = self.lineage(target);
+        lineage
+            .nodes_in_front()
+            .into_iter()
+            .try_for_each(|node| node.prepare())?;
+        self.recall(&lineage);
+        Ok(lineage)
+    }
+
+    /// Looks for the blocks of memoized datasets that are remembered and not here yet.
+    pub(crate) fn recall(&self, lineage: &Lineage) {
+        let Some(memo) = self.store().memo() else { return };
+        memo.catch_up();
+        for node in lineage.nodes().filter(|node| node.is_remembered()) {
+            let Some(level) = node.level() else { continue };
+            // That all sources tell what they hold was seen when it was declared.
+            let keys = node
+                .keys
+                .get_or_init(|| memo::keys(lineage, node.id).unwrap_or_default());
+            for (partition, key) in keys.iter().enumerate() {
+                let codec = node.record_type.codec;
+                self.store().recall(node.id.block(partition), key, codec, level);
+            }
+        }
     }
 
     pub(crate) fn has_block(&self, dataset: DatasetId, partition: usize) -> bool {
@@ -258,31 +298,34 @@ impl Context {
         if task::is_inside() {
             return Err(EngineError::NestedAction);
         }
-        let lineage = self.prepared_lineage(target)?;
         let reduce: job::Reduce = Arc::new(move |context, partition, stream| {
             let value = reduce(context, partition, stream)?;
             Ok(Box::new(value) as Box<dyn Any + Send>)
         });
-        let _turn = self.begin_action()?;
-        let mut results = match self.member() {
-            Some(member) => collective::compute::<R>(self, member, &lineage, partitions, &reduce)?,
-            None => {
-                let outcome = run::run(
-                    &self.inner.workers,
-                    &self.inner.resources,
-                    &lineage,
-                    partitions,
-                    &reduce,
-                )?;
-                self.inner.accumulators.merge(outcome.updates);
-                outcome.results
+        let lineage = self.prepare_front(target)?;
+        let mut results = match self.compute::<R>(&lineage, partitions, &reduce) {
+            // Something that could have been remembered is not.
+            Err(EngineError::Unprepared { .. }) => {
+                self.compute::<R>(&self.prepare_all(target)?, partitions, &reduce)?
             }
+            results => results?,
         };
         let results = partitions.iter().filter_map(|partition| results.remove(partition));
         Ok(results
             .filter_map(|value| value.downcast::<R>().ok())
             .map(|value| *value)
             .collect())
+    }
+
+    fn compute<R: Answered>(&self, lineage: &Lineage, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
+        let _turn = self.begin_action()?;
+        if let Some(member) = self.member() {
+            return collective::compute::<R>(self, member, lineage, partitions, reduce);
+        }
+        let (workers, resources) = (&self.inner.workers, &self.inner.resources);
+        let outcome = run::run(workers, resources, lineage, partitions, reduce)?;
+        self.inner.accumulators.merge(outcome.updates);
+        Ok(outcome.results)
     }
 }
 

@@ -10,6 +10,8 @@ mod random;
 
 mod pipe;
 
+mod memoize;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -23,7 +25,7 @@ use crate::context::Answered;
 use crate::context::{Context, Handle};
 use crate::error::Result;
 use crate::id::DatasetId;
-use crate::lineage::{BatchStep, Compute, Contents, Dependency, Node, NodeSpec, PartitionMap, Prepare};
+use crate::lineage::{BatchStep, Compute, Contents, Dependency, Memoized, Node, NodeSpec, PartitionMap, Prepare};
 use crate::partitioner::Partitioning;
 use crate::task::TaskContext;
 
@@ -67,6 +69,8 @@ pub(crate) struct Derivation {
     pub remark: String,
     pub contents: Option<Contents>,
     pub agreed: Option<[u8; 32]>,
+    pub parameters: String,
+    pub memo: Option<Memoized>,
 }
 
 impl Derivation {
@@ -88,6 +92,8 @@ impl Derivation {
             remark: String::new(),
             contents: None,
             agreed: None,
+            parameters: String::new(),
+            memo: None,
         }
     }
 
@@ -104,6 +110,8 @@ impl Derivation {
             remark: self.remark,
             contents: self.contents,
             agreed: self.agreed,
+            parameters: self.parameters,
+            memo: self.memo,
         });
         Dataset {
             handle: Arc::new(handle),
@@ -169,12 +177,28 @@ impl<T: Record> Dataset<T> {
     where
         S: FnMut(Batch<T>) -> TaskResult<Vec<U>> + 'static,
     {
+        self.batchwise_with(operator, String::new(), keeps_partitioning, open)
+    }
+
+    /// The same, with what is known of the operator's parameters.
+    #[track_caller]
+    pub(crate) fn batchwise_with<U: Record, S>(
+        &self,
+        operator: &'static str,
+        parameters: String,
+        keeps_partitioning: bool,
+        open: impl Fn(&TaskContext, usize) -> S + Send + Sync + 'static,
+    ) -> Dataset<U>
+    where
+        S: FnMut(Batch<T>) -> TaskResult<Vec<U>> + 'static,
+    {
         let compute = Compute::Batchwise(Arc::new(move |context: &TaskContext, partition| {
             let mut step = open(context, partition);
             Box::new(move |batch: AnyBatch| Ok(AnyBatch::owned(step(batch.typed::<T>())?))) as BatchStep
         }));
         let mut derivation = Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute);
         derivation.partitioning = self.node().partitioning.clone().filter(|_| keeps_partitioning);
+        derivation.parameters = parameters;
         derivation.build(self.context())
     }
 

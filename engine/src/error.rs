@@ -77,6 +77,13 @@ pub enum EngineError {
         /// Rounds tried.
         rounds: usize,
     },
+    /// Remembered blocks were counted on and are gone, and work must be done before they can be computed again. The engine
+    /// does it and repeats the action; a program sees this only if that fails to help.
+    #[error("dataset {dataset} must be computed, and work that it needs before is not done; run the action again")]
+    Unprepared {
+        /// The dataset.
+        dataset: DatasetId,
+    },
     /// The workers are gone: the context was shut down or a worker thread died.
     #[error("the workers of this context have stopped ({reason}); make a new context")]
     WorkersStopped {

@@ -95,9 +95,12 @@ fn lost(context: &TaskContext, node: &Node, id: BlockId, reason: &str) -> TaskEr
 fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream) -> TaskResult<AnyStream> {
     let block = node.record_type.collect(stream)?;
     let id = node.id.block(partition);
-    if let Some(level) = node.level() {
-        context.resources.store.put(id, &block, level)?;
-    }
+    let store = &context.resources.store;
+    match node.level() {
+        Some(level) if node.memo.is_some() => store.remember(id, &block, level)?,
+        Some(level) => store.put(id, &block, level)?,
+        None => false,
+    };
     let size = Size {
         records: block.len() as u64,
         memory_bytes: block.memory_bytes(),

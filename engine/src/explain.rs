@@ -21,6 +21,7 @@ impl<T: Record> Dataset<T> {
     pub fn explain(&self) -> String {
         let lineage = self.context().lineage(self.id());
         let partitions: Vec<usize> = (0..self.partitions()).collect();
+        self.context().recall(&lineage);
         let available = |dataset: DatasetId, partition: usize| self.context().has_block(dataset, partition);
         let plan = plan(&lineage, &partitions, &available);
         let mut text = String::from("Lineage\n");
@@ -133,6 +134,9 @@ fn write_node(text: &mut String, node: &Node, kept: &dyn Fn(&Node) -> Kept) {
         .collect();
     if !parents.is_empty() {
         let _ = write!(text, " <- {}", parents.join(", "));
+    }
+    if let Some(memo) = &node.memo {
+        let _ = write!(text, ", memoized as \"{}\" version {}", memo.name, memo.version);
     }
     if let Some(level) = node.level() {
         let Kept { blocks, size } = kept(node);

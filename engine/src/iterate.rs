@@ -89,7 +89,7 @@ impl<T: Record> Dataset<T> {
             records.extend(results.filter_map(|(partition, value)| Some((partition, *value.downcast().ok()?))));
             records.keys().map(|partition| *partition as u64).collect()
         };
-        let lineage = context.prepared_lineage(self.id())?;
+        let lineage = context.prepare_all(self.id())?;
         let _turn = context.begin_action()?;
         let looped = Loop {
             iteration,

@@ -12,6 +12,7 @@ pub mod batch;
 pub mod task;
 pub mod partitioner;
 pub mod lineage;
+pub mod memo;
 pub mod plan;
 pub mod recover;
 pub mod assign;

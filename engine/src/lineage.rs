@@ -162,6 +162,20 @@ pub struct NodeSpec {
     pub contents: Option<Contents>,
     /// A digest that must be the same in all processes of a cluster: they compare it at each action.
     pub agreed: Option<[u8; 32]>,
+    /// What is known of the operator's parameters, for the keys of computations; empty if it has none, or they are the
+    /// program's own.
+    pub parameters: String,
+    /// The name under which its blocks are remembered from run to run, if they are.
+    pub memo: Option<Memoized>,
+}
+
+/// What the program calls a computation whose results are remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memoized {
+    /// The name.
+    pub name: String,
+    /// The version: another one for another computation.
+    pub version: u64,
 }
 
 /// A dataset in the graph.
@@ -172,6 +186,8 @@ pub struct Node {
     level: AtomicU8,
     name: Mutex<Option<Arc<str>>>,
     prepared: OnceLock<()>,
+    /// The keys of its partitions' computations, if it is memoized and they were asked for.
+    pub(crate) keys: OnceLock<Vec<[u8; 32]>>,
 }
 
 impl std::ops::Deref for Node {
@@ -212,6 +228,21 @@ impl Node {
             Some(name) => format!("{} \"{name}\"", self.operator),
             None => self.operator.to_owned(),
         }
+    }
+
+    /// Whether there is work to do before it is planned, done or not.
+    pub fn has_prepare(&self) -> bool {
+        self.spec.prepare.is_some()
+    }
+
+    /// Whether that work is done.
+    pub fn is_prepared(&self) -> bool {
+        self.spec.prepare.is_none() || self.prepared.get().is_some()
+    }
+
+    /// Whether its blocks may be there before the program has computed any.
+    pub fn is_remembered(&self) -> bool {
+        self.memo.is_some() && self.level().is_some()
     }
 
     /// Runs the work before planning, once.
@@ -267,6 +298,7 @@ impl Graph {
             level: AtomicU8::new(0),
             name: Mutex::default(),
             prepared: OnceLock::new(),
+            keys: OnceLock::new(),
         });
         self.entries.insert(
             id,
@@ -355,6 +387,30 @@ impl Lineage {
     /// If `id` is not an ancestor of the target, which would be a bug of the caller.
     pub fn node(&self, id: DatasetId) -> &Arc<Node> {
         &self.nodes[&id]
+    }
+
+    /// The datasets that may be computed although everything that is remembered is there, parents before children. If one
+    /// of them reads a part of its parent that is known only after work before planning, those are all.
+    pub fn nodes_in_front(&self) -> Vec<&Arc<Node>> {
+        let mut found: BTreeMap<DatasetId, &Arc<Node>> = BTreeMap::new();
+        let mut worklist = vec![self.target];
+        while let Some(id) = worklist.pop() {
+            let node = self.node(id);
+            if node.is_remembered() || found.insert(id, node).is_some() {
+                continue;
+            }
+            for dependency in &node.dependencies {
+                if let Dependency::Narrow {
+                    partitions: PartitionMap::Where(_),
+                    ..
+                } = dependency
+                {
+                    return self.nodes().collect();
+                }
+                worklist.push(dependency.parent());
+            }
+        }
+        found.into_values().collect()
     }
 
     /// All datasets, parents before children.

@@ -40,6 +40,8 @@ pub struct Stage {
 pub struct Plan {
     /// The stages; the last one has [`Output::Result`].
     pub stages: Vec<Stage>,
+    /// A dataset that must be computed and whose work before planning is not done: the plan cannot be run then.
+    pub unprepared: Option<DatasetId>,
 }
 
 impl Plan {
@@ -54,9 +56,9 @@ pub fn plan(lineage: &Lineage, partitions: &[usize], available: Available<'_>) -
     // A stage can only be read by stages whose root has a larger id, so that taking the largest root first
     // completes a stage's readers before the stage itself is cut.
     let mut waiting = BTreeMap::from([((lineage.target(), Output::Result), partitions.to_vec())]);
-    let mut stages = Vec::new();
+    let (mut stages, mut unprepared) = (Vec::new(), None);
     while let Some(((root, output), partitions)) = waiting.pop_last() {
-        let stage = cut(lineage, root, output, &partitions, available);
+        let stage = cut(lineage, root, output, &partitions, available, &mut unprepared);
         for shuffle in stage.reads.keys() {
             let parent = lineage.node(shuffle.child).dependencies[shuffle.dependency].parent();
             let all = || (0..lineage.node(parent).partitions).collect();
@@ -65,10 +67,17 @@ pub fn plan(lineage: &Lineage, partitions: &[usize], available: Available<'_>) -
         stages.push(stage);
     }
     stages.reverse();
-    Plan { stages }
+    Plan { stages, unprepared }
 }
 
-fn cut(lineage: &Lineage, root: DatasetId, output: Output, partitions: &[usize], available: Available<'_>) -> Stage {
+fn cut(
+    lineage: &Lineage,
+    root: DatasetId,
+    output: Output,
+    partitions: &[usize],
+    available: Available<'_>,
+    unprepared: &mut Option<DatasetId>,
+) -> Stage {
     let mut partitions = partitions.to_vec();
     partitions.sort_unstable();
     partitions.dedup();
@@ -95,6 +104,9 @@ fn cut(lineage: &Lineage, root: DatasetId, output: Output, partitions: &[usize],
             } else {
                 missing.push((partition, user));
             }
+        }
+        if !missing.is_empty() && !node.is_prepared() {
+            unprepared.get_or_insert(id);
         }
         for (dependency, kind) in node.dependencies.iter().enumerate() {
             match kind {

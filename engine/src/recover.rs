@@ -23,7 +23,8 @@ pub fn recover(
 }
 
 /// The program for a partition of a running stage whose block turned out to be lost, if it can be computed from what
-/// that stage already reads. `None` means that a shuffle must run again, which takes a new plan.
+/// that stage already reads. `None` means that a shuffle must run again, or work before planning must be done, which takes
+/// a new plan.
 pub fn recover_in_stage(
     lineage: &Lineage,
     root: DatasetId,
@@ -32,6 +33,10 @@ pub fn recover_in_stage(
     reads: impl Fn(&Operation) -> bool,
 ) -> Option<Vec<Operation>> {
     let program = program(lineage, root, partition, available);
-    let known = |operation: &Operation| !matches!(operation, Operation::Shuffle(..)) || reads(operation);
+    let known = |operation: &Operation| match operation {
+        Operation::Shuffle(..) => reads(operation),
+        Operation::Compute { dataset, .. } => lineage.node(*dataset).is_prepared(),
+        _ => true,
+    };
     program.iter().all(known).then_some(program)
 }

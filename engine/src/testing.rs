@@ -5,13 +5,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use distdl_storage::{BlockStore, StoreOptions};
 
 use crate::cluster::chaos::{Chaos, ChaosPlan};
 use crate::cluster::events::ClusterEvent;
@@ -54,6 +52,10 @@ pub struct TestCluster {
     pub memory_bytes_max: u64,
     /// Records in a batch.
     pub batch_records: usize,
+    /// Cache folders, which the processes take in turn by their place. None: no process has a cache.
+    pub caches: Vec<PathBuf>,
+    /// Bytes of computed blocks in each cache folder.
+    pub memo_bytes_max: u64,
     /// How long processes look for a name node that was killed, which is then started again. Zero: nobody does either.
     pub name_node_grace: Duration,
     /// A process of which nothing is heard for so long is lost. Heartbeats are real, so a short lease makes a slow
@@ -112,6 +114,8 @@ impl TestCluster {
             restarts_max: 64,
             memory_bytes_max: 1 << 30,
             batch_records: Config::default().batch_records,
+            caches: Vec::new(),
+            memo_bytes_max: Config::default().memo_bytes_max,
             name_node_grace: Duration::ZERO,
             lease: Duration::from_secs(60),
         }
@@ -329,15 +333,15 @@ impl<R: Send + 'static> Shared<R> {
             vanish,
             name_node: Arc::clone(&self.name_node),
         };
-        let store = BlockStore::new(StoreOptions {
-            memory_bytes_max: cluster.memory_bytes_max,
-            ..StoreOptions::default()
-        })?;
         let config = Config {
             batch_records: cluster.batch_records,
+            memory_bytes_max: cluster.memory_bytes_max,
+            cache_folder: cluster.caches.iter().cycle().nth(slot as usize).cloned(),
+            memo_bytes_max: cluster.memo_bytes_max,
             ..Config::default()
         };
         let config = config.with_threads(cluster.threads);
+        let store = Context::store_for(&config)?;
         let context = Context::assemble(config, store, Transport::Pointers, Some(member))?;
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.program)(&context, &life)));
         match outcome.unwrap_or_else(|panic| Err(failed(&panic_text(panic.as_ref())))) {

@@ -17,6 +17,8 @@ mod folder;
 
 mod growth;
 
+mod blocks;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
+pub(crate) use self::blocks::Blocks;
 use self::flight::Flights;
 use self::folder::Folder;
 pub use self::options::CacheOptions;

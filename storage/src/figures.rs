@@ -40,6 +40,7 @@ pub(crate) struct Counters {
     pub(crate) chunks_evicted: Counter,
     pub(crate) chunks_damaged: Counter,
     pub(crate) segments_not_kept: Counter,
+    pub(crate) written_bytes: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -53,6 +53,12 @@ impl Codec {
         Ok(frame)
     }
 
+    /// What tells the record type from others in frames: its name and its layout in memory, the same in all programs of one
+    /// compiler that name it alike.
+    pub fn fingerprint(self) -> [u8; 32] {
+        type_fingerprint(self)
+    }
+
     /// The block in a frame. A mapped frame of plain records is not copied: the block reads it in place.
     ///
     /// # Errors

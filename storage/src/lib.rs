@@ -34,8 +34,6 @@ mod memory;
 
 mod disk;
 
-mod store;
-
 pub mod bloom;
 
 mod chunk;
@@ -43,6 +41,10 @@ mod chunk;
 mod figures;
 
 mod cache;
+
+mod memo;
+
+mod store;
 
 pub mod remote;
 
@@ -59,6 +61,7 @@ pub use error::{Result, StorageError};
 pub use figures::StoreFigures;
 pub use frame::program_fingerprint;
 pub use manifest::{Commit, Commits, Unpublished};
+pub use memo::{Memo, MemoFigures};
 pub use memory::MemoryTier;
 pub use records::{Record, Records};
 pub use store::{BlockStore, Level, StoreOptions, StoreStatistics};

@@ -7,12 +7,15 @@
 mod index;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use self::index::{Entry, Index, State};
 use crate::block::{Block, BlockId};
+use crate::bloom::Digest;
 use crate::codec::Codec;
 use crate::disk::DiskTier;
 use crate::error::{Result, StorageError};
+use crate::memo::{Memo, MemoTier};
 use crate::memory::MemoryTier;
 use crate::tier::Tier;
 
@@ -79,6 +82,7 @@ pub struct StoreStatistics {
 pub struct BlockStore {
     memory: Box<dyn Tier>,
     disk: Box<dyn Tier>,
+    memo: Option<Arc<Memo>>,
     index: Index,
 }
 
@@ -95,6 +99,25 @@ impl BlockStore {
     /// # Errors
     /// [`StoreOptions::folder`] is named but cannot be made or written to.
     pub fn new(options: StoreOptions) -> Result<Self> {
+        let (memory, disk) = Self::tiers(options)?;
+        Ok(Self::with_tiers(Box::new(memory), Box::new(disk)))
+    }
+
+    /// An empty store that finds blocks of earlier programs in `memo`, and leaves it those that are
+    /// [bound](BlockStore::recall) to the keys of their computations.
+    ///
+    /// # Errors
+    /// As [`BlockStore::new`].
+    pub fn with_memo(options: StoreOptions, memo: Arc<Memo>) -> Result<Self> {
+        let (memory, disk) = Self::tiers(options)?;
+        let disk = MemoTier::new(Arc::clone(&memo), disk);
+        Ok(Self {
+            memo: Some(memo),
+            ..Self::with_tiers(Box::new(memory), Box::new(disk))
+        })
+    }
+
+    fn tiers(options: StoreOptions) -> Result<(MemoryTier, DiskTier)> {
         let StoreOptions {
             memory_bytes_max,
             disk_bytes_max,
@@ -104,10 +127,7 @@ impl BlockStore {
             Some(folder) => DiskTier::open(folder, disk_bytes_max)?,
             None => DiskTier::temporary(disk_bytes_max),
         };
-        Ok(Self::with_tiers(
-            Box::new(MemoryTier::new(memory_bytes_max)),
-            Box::new(disk),
-        ))
+        Ok((MemoryTier::new(memory_bytes_max), disk))
     }
 
     /// A store on tiers of the caller's choice, both empty and used by nobody else. The `memory` tier is called with
@@ -116,6 +136,7 @@ impl BlockStore {
         Self {
             memory,
             disk,
+            memo: None,
             index: Index::default(),
         }
     }
@@ -140,6 +161,45 @@ impl BlockStore {
         match self.put_in_memory(id, block, level) {
             Err(_) if level == Level::MemoryAndDisk => self.put_on_disk(id, block, level)?,
             put => put?,
+        }
+        Ok(true)
+    }
+
+    /// What this store remembers from run to run, if it was made with a [`Memo`].
+    pub fn memo(&self) -> Option<&Arc<Memo>> {
+        self.memo.as_ref()
+    }
+
+    /// Binds the block of `id` to the key of its computation. Returns whether the block is kept, be it that a program
+    /// before this one has computed it: then it is read when it is asked for, as a block on disk. Without a [`Memo`]
+    /// nothing is bound.
+    pub fn recall(&self, id: BlockId, key: &Digest, codec: Codec, level: Level) -> bool {
+        let Some(memo) = self.memo.as_ref().filter(|_| !self.contains(id)) else {
+            return self.contains(id);
+        };
+        let _claim = self.index.claim(id);
+        if self.contains(id) || !memo.bind(id, key) {
+            return self.contains(id);
+        }
+        let mut state = self.index.lock();
+        state.replace(id, codec.native(), level);
+        state.set_on_disk(id, true);
+        true
+    }
+
+    /// [`put`](BlockStore::put) of a block that is bound to a key: written at once, and kept in memory beside that if
+    /// `level` wants it and there is room. If it can be written nowhere, it is kept in memory or not at all.
+    ///
+    /// # Errors
+    /// Blocks cannot be written that would have to make room for it in memory.
+    pub fn remember(&self, id: BlockId, block: &Block, level: Level) -> Result<bool> {
+        if let Err(error) = self.put_on_disk(id, block, level) {
+            tracing::warn!(block = %id, %error, "a computed block can be written nowhere");
+            return self.put(id, block, Level::Memory);
+        }
+        let version = self.index.lock().entries.get(&id).map(|entry| entry.version);
+        if let Some(version) = version.filter(|_| level != Level::Disk) {
+            self.promote(id, version, block);
         }
         Ok(true)
     }
@@ -198,6 +258,9 @@ impl BlockStore {
             .map(|(id, _)| *id)
             .collect();
         let removed: Vec<Result<bool>> = ids.into_iter().map(|id| self.remove(id)).collect();
+        if let Some(memo) = &self.memo {
+            memo.unbind(dataset);
+        }
         removed
             .into_iter()
             .try_fold(0, |count, removed| Ok(count + usize::from(removed?)))
@@ -240,7 +303,7 @@ impl BlockStore {
                 continue;
             }
             self.memory.put(id, block)?;
-            let before = state.replace(id, block, level);
+            let before = state.replace(id, block.codec(), level);
             state.enter_memory(id, bytes);
             drop(state);
             if before.is_some_and(|entry| entry.on_disk) {
@@ -259,7 +322,7 @@ impl BlockStore {
             state.forget_if_lost(id);
             return Err(error);
         }
-        let before = state.replace(id, block, level);
+        let before = state.replace(id, block.codec(), level);
         state.set_on_disk(id, true);
         let left = before.map(|entry| self.take_from_memory(id, entry)).transpose();
         drop(state);

@@ -95,6 +95,8 @@ fn lineage(drawn: &[Drawn]) -> (Lineage, BTreeSet<(DatasetId, usize)>) {
             remark: String::new(),
             contents: None,
             agreed: None,
+            parameters: String::new(),
+            memo: None,
         });
         node.set_level(persisted.then_some(Level::Memory));
         // Also blocks of what is no longer persisted: they must not be believed.

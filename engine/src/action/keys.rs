@@ -17,7 +17,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// As any action.
     pub fn lookup(&self, key: &K) -> Result<Vec<V>> {
         // Before it, bounds of ranges may not be known.
-        self.context().prepared_lineage(self.id())?;
+        self.context().prepare_all(self.id())?;
         let partitioning = self.node().partitioning.as_ref();
         let partitions = match partitioning.and_then(|placed| placed.partitioner::<K>()) {
             Some(partitioner) => vec![partitioner.partition(key)],

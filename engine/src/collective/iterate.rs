@@ -64,7 +64,7 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
                 };
                 let outcome = place(&arrival, &generation, number, &known, &all, &mut looped);
                 let loaded = (looped.load)(Results::new());
-                let mut held = self::held(lineage, context.store());
+                let mut held = self::held(lineage, context);
                 held.push((LOADED, loaded));
                 member.ended(arrival.key(&generation, number), outcome, held);
             }

@@ -10,13 +10,14 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "threads",
     "memory",
     "disk",
     "spill_folder",
     "cache",
     "cache_size",
+    "memo_size",
     "seed",
     "progress",
     "json",

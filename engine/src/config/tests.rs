@@ -81,6 +81,7 @@ fn every_key_is_read_from_file_and_variables() {
         spill_folder: Some("/spill".into()),
         cache_folder: Some("/cache".into()),
         cache_bytes_max: 8 << 20,
+        memo_bytes_max: 9 << 20,
         seed: u64::MAX,
         progress: Progress::On,
         json: true,
@@ -98,7 +99,7 @@ fn every_key_is_read_from_file_and_variables() {
         join: None,
     };
     let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nspill_folder = \"/spill\"\ncache = \"/cache\"\n\
-                cache_size = \"8 MiB\"\nseed = \"18446744073709551615\"\n\
+                cache_size = \"8 MiB\"\nmemo_size = \"9 MiB\"\nseed = \"18446744073709551615\"\n\
                 progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
                 grace = 70\nparameter_copies = 1\ntoken_file = \"/token\"";
@@ -111,6 +112,7 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_SPILL_FOLDER", "/spill"),
         ("DISTDL_CACHE", "/cache"),
         ("DISTDL_CACHE_SIZE", "8m"),
+        ("DISTDL_MEMO_SIZE", "9m"),
         ("DISTDL_SEED", "18446744073709551615"),
         ("DISTDL_PROGRESS", "ON"),
         ("DISTDL_JSON", "true"),
@@ -137,6 +139,7 @@ fn every_key_is_read_from_file_and_variables() {
         .with_spill_folder("/spill")
         .with_cache_folder("/cache")
         .with_cache_bytes_max(8 << 20)
+        .with_memo_bytes_max(9 << 20)
         .with_seed(u64::MAX)
         .with_progress(Progress::On)
         .with_json(true)

@@ -50,6 +50,9 @@ pub fn run(
         let Some(plan) = recover(lineage, partitions, &finished, &counted_on) else {
             return Ok(outcome);
         };
+        if let Some(dataset) = plan.unprepared {
+            return Err(EngineError::Unprepared { dataset });
+        }
         if rounds == *rounds_max.get_or_insert(plan.stages.len() + EXTRA_ROUNDS_MAX) {
             let missing = partitions
                 .iter()

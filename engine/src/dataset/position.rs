@@ -47,7 +47,7 @@ impl<T: Record> Dataset<T> {
     #[track_caller]
     pub fn zip_with_unique_id(&self) -> Dataset<(T, u64)> {
         let step = self.partitions() as u64;
-        self.batchwise("zip_with_unique_id", false, move |_, partition| {
+        self.batchwise_with("zip_with_unique_id", step.to_string(), false, move |_, partition| {
             let mut next = partition as u64;
             move |batch: Batch<T>| {
                 Ok(batch.map(|record| {

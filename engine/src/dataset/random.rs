@@ -25,7 +25,8 @@ impl<T: Record> Dataset<T> {
                 "give a fraction between 0 and 1",
             ));
         }
-        Ok(self.keep_where_drawn("sample", seed, move |_, draw| draw < fraction))
+        let parameters = format!("{fraction:?} {seed}");
+        Ok(self.keep_where_drawn("sample", parameters, seed, move |_, draw| draw < fraction))
     }
 
     /// Splits the dataset at random into one dataset for each weight; every record goes to exactly one of them.
@@ -48,7 +49,11 @@ impl<T: Record> Dataset<T> {
             sum += weight;
             // The last one ends at 1 whatever rounding made of the sum.
             let high = if index + 1 == weights.len() { 1.0 } else { sum / total };
-            splits.push(self.keep_where_drawn("random_split", seed, move |_, draw| low <= draw && draw < high));
+            let (keep, parameters) = (
+                move |_: &T, draw| low <= draw && draw < high,
+                format!("{low:?} {high:?} {seed}"),
+            );
+            splits.push(self.keep_where_drawn("random_split", parameters, seed, keep));
         }
         Ok(splits)
     }
@@ -57,11 +62,12 @@ impl<T: Record> Dataset<T> {
     fn keep_where_drawn(
         &self,
         operator: &'static str,
+        parameters: String,
         seed: u64,
         keep: impl Fn(&T, f64) -> bool + Send + Sync + 'static,
     ) -> Dataset<T> {
         let keep = Arc::new(keep);
-        self.batchwise(operator, true, move |_, partition| {
+        self.batchwise_with(operator, parameters, true, move |_, partition| {
             let (mut draws, keep) = (draws(seed, partition), Arc::clone(&keep));
             move |batch: Batch<T>| {
                 let mut kept = Vec::new();
@@ -91,7 +97,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             ));
         }
         let keep = move |(key, _): &(K, V), draw: f64| fractions.get(key).is_some_and(|fraction| draw < *fraction);
-        Ok(self.keep_where_drawn("sample_by_key", seed, keep))
+        // The fractions are the program's own: a key has no name here that is the same in every run.
+        Ok(self.keep_where_drawn("sample_by_key", seed.to_string(), seed, keep))
     }
 }
 

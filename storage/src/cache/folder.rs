@@ -2,6 +2,7 @@
 //!
 //! - `chunks/<2 digits>/<62 digits>`: the bytes of a chunk, named by their hash
 //! - `objects/<hash of the URL>/<version>-<bytes>-<index>`: which chunks a segment of an object consists of
+//! - `blocks/<2 digits>/<62 digits>`: a computed block, named by the key of its computation
 //! - `unfinished/`: files that have no name yet
 //! - `journal`, `users`, `locks/`: how processes that share the folder learn of each other
 //!
@@ -9,6 +10,8 @@
 //! and what fails is removed and fetched again. So nothing is synced, and the folder may be deleted or damaged at any
 //! time. Files are written, and removed to make room, by one process at a time, which holds the lock `locks/write`;
 //! readers hold no lock.
+
+mod blocks;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -204,7 +207,7 @@ impl Folder {
 
     fn damaged(&self, path: &Path) {
         self.counters.chunks_damaged.add(1);
-        tracing::warn!(path = %path.display(), "a file of the cache is damaged, which costs a fetch");
+        tracing::warn!(path = %path.display(), "a file of the cache is damaged, which costs a fetch or a computation");
         // If it stays it is found damaged again.
         let _ = fs::remove_file(path);
     }
@@ -215,10 +218,7 @@ impl Folder {
     /// No room, no permission, a full disk, or another process that writes for too long. Nothing is kept then that could
     /// be taken for whole.
     pub(super) fn keep<'a>(&self, list: &ChunkList, bytes_of: impl Fn(&Chunk) -> Option<&'a [u8]>) -> Result<()> {
-        let _thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _process = lock::hold(&self.path.join("locks/write"), self.options.wait_max)
-            .ok_or_else(|| StorageError::io("lock", &self.path, 0, io::ErrorKind::WouldBlock.into()))?;
-        self.catch_up();
+        let _alone = self.lock_write()?;
         // A list counts as older than its chunks, so that it goes before them: without one of them it is of no use.
         let begun = SystemTime::now();
         let (encoded, path) = (list.encode()?, self.list_path(&list.segment));
@@ -242,11 +242,25 @@ impl Folder {
             added.push((list.segment.key(), encoded.len() as u64));
             Ok(())
         })();
+        self.note(&added);
+        written.map_err(|error| StorageError::io("write", &self.path, needed, error))
+    }
+
+    /// The right to write, with all known that others have written.
+    fn lock_write(&self) -> Result<(MutexGuard<'_, ()>, File)> {
+        let thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = lock::hold(&self.path.join("locks/write"), self.options.wait_max)
+            .ok_or_else(|| StorageError::io("lock", &self.path, 0, io::ErrorKind::WouldBlock.into()))?;
+        self.catch_up();
+        Ok((thread, process))
+    }
+
+    /// Files of these keys and lengths are here now.
+    fn note(&self, added: &[(Digest, u64)]) {
         let state = &mut *self.state();
         added.iter().for_each(|(key, _)| state.bloom.insert(key));
         state.bytes_used += added.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        state.journal.append(&added);
-        written.map_err(|error| StorageError::io("write", &self.path, needed, error))
+        state.journal.append(added);
     }
 
     /// Whether a chunk's file is there, by its length; marks it as used.
@@ -354,9 +368,13 @@ impl Folder {
     }
 
     fn chunk_path(&self, digest: &Digest) -> PathBuf {
+        self.path_of("chunks", digest)
+    }
+
+    fn path_of(&self, kind: &str, digest: &Digest) -> PathBuf {
         let name = blake3::Hash::from_bytes(*digest).to_hex();
         let (folder, name) = name.split_at(2);
-        self.path.join("chunks").join(folder).join(name)
+        self.path.join(kind).join(folder).join(name)
     }
 }
 

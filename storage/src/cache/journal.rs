@@ -13,8 +13,8 @@ const ENTRY_BYTES: usize = 40;
 /// Longest journal, in bytes. Beyond it no process trusts its Bloom filter before it has looked through the folder.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
-/// Longest file that an entry stands for, in bytes.
-const ENTRY_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Longest file that an entry stands for, in bytes. What counts too much is counted anew before anything is evicted.
+const ENTRY_FILE_BYTES_MAX: u64 = 1 << 40;
 
 #[derive(Debug)]
 pub(super) struct Journal {

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::bloom::Digest;
 use crate::chunk::list_key;
 
-/// All chunks and lists of a folder, as they are found. What has no name of theirs is not touched.
+/// All chunks, lists and blocks of a folder, as they are found. What has no name of theirs is not touched.
 #[derive(Debug, Default)]
 pub(super) struct Survey(Vec<Found>);
 
@@ -16,14 +16,16 @@ pub(super) struct Survey(Vec<Found>);
 struct Found {
     path: PathBuf,
     key: Digest,
-    is_chunk: bool,
+    /// Whether it is a chunk or block, and no list.
+    holds_data: bool,
     bytes: u64,
     used: SystemTime,
 }
 
 impl Survey {
     pub(super) fn of(cache: &Path) -> Self {
-        let chunks = below(&cache.join("chunks")).filter_map(|(folder, name, path)| {
+        let data = below(&cache.join("chunks")).chain(below(&cache.join("blocks")));
+        let data = data.filter_map(|(folder, name, path)| {
             let key = blake3::Hash::from_hex(format!("{folder}{name}")).ok()?;
             Found::at(path, *key.as_bytes(), true)
         });
@@ -33,7 +35,7 @@ impl Survey {
                 .then(|| Found::at(path, list_key(&folder, &name), false))
                 .flatten()
         });
-        Self(chunks.chain(lists).collect())
+        Self(data.chain(lists).collect())
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -45,7 +47,7 @@ impl Survey {
     }
 
     /// Removes what was used least recently until no more than `bytes_max` bytes are left, and returns the number of
-    /// chunks among it. A file that cannot be removed still counts. Readers who have a file open keep it.
+    /// chunks and blocks among it. A file that cannot be removed still counts. Readers who have a file open keep it.
     pub(super) fn evict_down_to(&mut self, bytes_max: u64, spared: &BTreeSet<Digest>) -> u64 {
         self.0
             .sort_by(|left, right| (left.used, &left.key).cmp(&(right.used, &right.key)));
@@ -54,7 +56,7 @@ impl Survey {
             let goes = bytes > bytes_max && !spared.contains(&found.key) && fs::remove_file(&found.path).is_ok();
             if goes {
                 bytes -= found.bytes;
-                chunks += u64::from(found.is_chunk);
+                chunks += u64::from(found.holds_data);
             }
             !goes
         });
@@ -63,12 +65,12 @@ impl Survey {
 }
 
 impl Found {
-    fn at(path: PathBuf, key: Digest, is_chunk: bool) -> Option<Self> {
+    fn at(path: PathBuf, key: Digest, holds_data: bool) -> Option<Self> {
         let found = path.metadata().ok().filter(fs::Metadata::is_file)?;
         Some(Self {
             path,
             key,
-            is_chunk,
+            holds_data,
             bytes: found.len(),
             used: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
         })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Level, StoreStatistics};
-use crate::block::{Block, BlockId};
+use crate::block::BlockId;
 use crate::codec::Codec;
 
 /// One block.
@@ -86,12 +86,12 @@ impl State {
     }
 
     /// Enters a block that is in no tier yet, in place of what was known under `id`, which is returned.
-    pub(super) fn replace(&mut self, id: BlockId, block: &Block, level: Level) -> Option<Entry> {
+    pub(super) fn replace(&mut self, id: BlockId, codec: Codec, level: Level) -> Option<Entry> {
         let before = self.forget(id);
         let version = self.tick();
         let entry = Entry {
             level,
-            codec: block.codec(),
+            codec,
             version,
             memory: None,
             on_disk: false,

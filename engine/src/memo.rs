@@ -1,0 +1,184 @@
+//! Keys of computations: what the blocks of a memoized dataset are remembered under.
+//!
+//! A key is a hash of the name and version that the program gives, the record type, and all that is known of the inputs:
+//! for each partition the partitions that it depends on, down to what sources say of their contents. Closures cannot be
+//! told apart; the name and the version stand for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use crate::id::DatasetId;
+use crate::lineage::{Dependency, Lineage, Memoized, Node, PartitionMap};
+use crate::partitioner::{PartitionFunction, Partitioning, hasher};
+
+/// A key, or what goes into one.
+pub type Digest = [u8; 32];
+
+/// The keys of all partitions of a memoized dataset, by partition. None if a source does not tell what it holds, or the
+/// dataset is not memoized.
+pub fn keys(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
+    let mut digests = Digests::default();
+    for (id, partitions) in needed(lineage, dataset) {
+        let node = lineage.node(id);
+        let known = node.keys.get();
+        let digest = |partition: usize| match known {
+            Some(keys) => keys.get(partition).copied(),
+            None => digests.of(lineage, node, partition),
+        };
+        let found: Option<BTreeMap<usize, Digest>> = partitions
+            .into_iter()
+            .map(|partition| Some((partition, digest(partition)?)))
+            .collect();
+        digests.enter(id, found?);
+    }
+    lineage.node(dataset).memo.as_ref()?;
+    Some(digests.parts.remove(&dataset)?.into_values().collect())
+}
+
+/// A source of a lineage that does not tell what its partitions hold.
+pub fn unknown_source(lineage: &Lineage) -> Option<&Arc<Node>> {
+    lineage
+        .nodes()
+        .find(|node| node.dependencies.is_empty() && node.contents.is_none())
+}
+
+/// For each dataset that the keys of `dataset` depend on, parents first: which of its partitions.
+fn needed(lineage: &Lineage, dataset: DatasetId) -> BTreeMap<DatasetId, BTreeSet<usize>> {
+    let all = |id: DatasetId| 0..lineage.node(id).partitions;
+    let mut needed: BTreeMap<DatasetId, BTreeSet<usize>> = BTreeMap::from([(dataset, all(dataset).collect())]);
+    let mut next = Some(dataset);
+    while let Some(id) = next {
+        let node = lineage.node(id);
+        let partitions = needed[&id].clone();
+        let ends = node.keys.get().is_some();
+        for dependency in node.dependencies.iter().filter(|_| !ends) {
+            let entry = needed.entry(dependency.parent()).or_default();
+            match near(node, dependency) {
+                Some(map) => entry.extend(partitions.iter().flat_map(|partition| {
+                    let parent_partitions = lineage.node(dependency.parent()).partitions;
+                    parents(map, *partition, parent_partitions)
+                })),
+                None => entry.extend(all(dependency.parent())),
+            }
+        }
+        // Children have larger ids than their parents: what needs this one has been seen.
+        next = needed.range(..id).next_back().map(|(id, _)| *id);
+    }
+    needed
+}
+
+/// How partitions of a dataset depend on those of a parent, if not on all of them: what is done before a dataset is planned
+/// reads all (a sort samples, an index counts), and so does a shuffle.
+fn near<'a>(node: &Node, dependency: &'a Dependency) -> Option<&'a PartitionMap> {
+    match dependency {
+        Dependency::Narrow { partitions, .. } if !node.has_prepare() => Some(partitions),
+        _ => None,
+    }
+}
+
+fn parents(map: &PartitionMap, partition: usize, parent_partitions: usize) -> Vec<usize> {
+    match map {
+        // What it wants is not known before planning: whatever it may want counts.
+        PartitionMap::Where(_) => vec![partition],
+        map => map.parents(partition, parent_partitions),
+    }
+}
+
+#[derive(Default)]
+struct Digests {
+    parts: BTreeMap<DatasetId, BTreeMap<usize, Digest>>,
+    /// Of all partitions of a dataset together.
+    whole: BTreeMap<DatasetId, Digest>,
+}
+
+impl Digests {
+    fn enter(&mut self, id: DatasetId, parts: BTreeMap<usize, Digest>) {
+        let mut fields = Fields::new("all partitions");
+        parts.values().for_each(|part| fields.bytes(part));
+        self.whole.insert(id, fields.digest());
+        self.parts.insert(id, parts);
+    }
+
+    /// What a partition holds, as far as it is known; its key if it is memoized.
+    fn of(&self, lineage: &Lineage, node: &Node, partition: usize) -> Option<Digest> {
+        let mut fields = Fields::new("partition");
+        fields.bytes(node.operator.as_bytes());
+        fields.bytes(node.parameters.as_bytes());
+        fields.number(partition as u64);
+        place(&mut fields, node.partitioning.as_ref());
+        if node.dependencies.is_empty() {
+            fields.bytes(&node.contents.as_ref()?(partition));
+        }
+        for dependency in &node.dependencies {
+            let parent = dependency.parent();
+            match near(node, dependency) {
+                Some(map) => {
+                    let read = parents(map, partition, lineage.node(parent).partitions);
+                    fields.number(read.len() as u64);
+                    for parent_partition in read {
+                        fields.bytes(self.parts.get(&parent)?.get(&parent_partition)?);
+                    }
+                }
+                None => {
+                    fields.number(node.partitions as u64);
+                    fields.bytes(self.whole.get(&parent)?);
+                }
+            }
+        }
+        let inputs = fields.digest();
+        Some(match &node.memo {
+            Some(memo) => key(node, memo, &inputs),
+            None => inputs,
+        })
+    }
+}
+
+fn key(node: &Node, memo: &Memoized, inputs: &Digest) -> Digest {
+    let mut fields = Fields::new("memo");
+    fields.bytes(memo.name.as_bytes());
+    fields.number(memo.version);
+    fields.bytes(&node.record_type.codec.portable().fingerprint());
+    fields.bytes(inputs);
+    fields.digest()
+}
+
+/// Where keys lie, as far as it has a name that is the same in every run.
+fn place(fields: &mut Fields, partitioning: Option<&Partitioning>) {
+    let Some(placed) = partitioning else { return };
+    fields.number(placed.partitions as u64);
+    match &placed.function {
+        PartitionFunction::Hash => fields.bytes(b"hash"),
+        PartitionFunction::Range { descending, .. } => {
+            fields.bytes(if *descending { b"descending" } else { b"ascending" })
+        }
+        PartitionFunction::Custom { parameters, .. } => fields.bytes(parameters.as_bytes()),
+    }
+}
+
+/// Fields that are hashed with their lengths, so that no two sequences of them are one.
+struct Fields(blake3::Hasher);
+
+impl Fields {
+    fn new(what: &str) -> Self {
+        let mut fields = Self(blake3::Hasher::new());
+        fields.bytes(what.as_bytes());
+        // Another release may place keys or cut partitions otherwise, and so may another release of the hash.
+        fields.bytes(env!("CARGO_PKG_VERSION").as_bytes());
+        fields.number(hasher().hash_one(("distdl", 1_u64)));
+        fields
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.update(bytes);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    fn digest(self) -> Digest {
+        *self.0.finalize().as_bytes()
+    }
+}

@@ -1,0 +1,80 @@
+//! Keys of computations: what goes into them, and what is refused.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use distdl_engine::batch::RecordType;
+use distdl_engine::lineage::{Compute, Contents, Dependency, Graph, Lineage, Memoized, NodeSpec, PartitionMap};
+use distdl_engine::{DatasetId, memo};
+
+fn node(
+    graph: &mut Graph,
+    operator: &'static str,
+    dependencies: Vec<Dependency>,
+    contents: Option<Contents>,
+) -> DatasetId {
+    let spec = NodeSpec {
+        operator,
+        site: Location::caller(),
+        partitions: 3,
+        dependencies,
+        compute: Compute::Pass,
+        record_type: RecordType::of::<u64>(),
+        partitioning: None,
+        prepare: None,
+        remark: String::new(),
+        contents,
+        parameters: String::new(),
+        memo: (operator == "memoize").then(|| Memoized {
+            name: "x".into(),
+            version: 1,
+        }),
+    };
+    graph.insert(spec).id
+}
+
+fn same(parent: DatasetId) -> Dependency {
+    Dependency::Narrow {
+        parent,
+        partitions: PartitionMap::Same,
+    }
+}
+
+fn lineage(contents: Option<Contents>, depth: usize) -> (Lineage, DatasetId) {
+    let mut graph = Graph::default();
+    let mut last = node(&mut graph, "live", Vec::new(), contents);
+    for _ in 0..depth {
+        last = node(&mut graph, "map", vec![same(last)], None);
+    }
+    let last = node(&mut graph, "memoize", vec![same(last)], None);
+    (graph.lineage(last), last)
+}
+
+#[test]
+fn a_source_that_does_not_tell_what_it_holds_is_found_and_has_no_keys() {
+    let (lineage, last) = lineage(None, 1);
+    assert_eq!(memo::unknown_source(&lineage).unwrap().operator, "live");
+    assert_eq!(memo::keys(&lineage, last), None);
+}
+
+#[test]
+fn a_changed_digest_changes_the_key_of_its_partition_alone() {
+    let keys = |middle: u8| {
+        let contents: Contents = Arc::new(move |partition| [if partition == 1 { middle } else { 0 }; 32]);
+        let (lineage, last) = lineage(Some(contents), 1);
+        memo::keys(&lineage, last).unwrap()
+    };
+    let (before, after) = (keys(1), keys(2));
+    assert_eq!((before[0], before[2]), (after[0], after[2]));
+    assert_ne!(before[1], after[1]);
+    assert_ne!(before[0], before[2], "the place counts too");
+    assert_eq!(before, keys(1));
+}
+
+/// No walk is a recursion.
+#[test]
+fn ten_thousand_operators_have_keys() {
+    let contents: Contents = Arc::new(|_| [7; 32]);
+    let (lineage, last) = lineage(Some(contents), 10_000);
+    assert_eq!(memo::keys(&lineage, last).unwrap().len(), 3);
+}
