@@ -79,7 +79,8 @@ impl Normalization {
     pub fn apply(&self, samples: &Samples) -> Result<Samples> {
         let length = samples.feature_length();
         check_length("the features of a sample", self.mean.len(), length)?;
-        let normal = |(place, value): (usize, f32)| (value - self.mean[place % length]) / self.deviation[place % length];
+        let normal =
+            |(place, value): (usize, f32)| (value - self.mean[place % length]) / self.deviation[place % length];
         let features: Vec<f32> = match samples.features() {
             Features::U8 { bytes, scale } => {
                 let values = bytes.iter().map(|byte| f32::from(*byte) * scale);

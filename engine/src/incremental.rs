@@ -288,6 +288,3 @@ impl Live {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -42,7 +42,7 @@ pub use broadcast::Broadcast;
 pub use config::Config;
 pub use context::Context;
 pub use dataset::Dataset;
-pub use error::{EngineError, Result};
+pub use error::{EngineError, LiveError, Result};
 pub use id::DatasetId;
 pub use iterate::LaneData;
 pub use iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport, Tallies};

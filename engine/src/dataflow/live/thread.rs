@@ -75,8 +75,11 @@ impl LiveThread {
 impl Drop for LiveThread {
     fn drop(&mut self) {
         self.orders.take();
+        // A closure may own the last handle on all of this; a thread that waited for itself would wait for ever.
+        let thread = self.thread.take();
+        let other = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
         // What it says was answered already.
-        let _ = self.thread.take().map(JoinHandle::join);
+        let _ = other.map(JoinHandle::join);
     }
 }
 

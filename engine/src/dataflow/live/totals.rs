@@ -28,6 +28,11 @@ impl Totals {
         }
     }
 
+    /// Adds the totals of other records.
+    pub fn merge(&mut self, other: &Self) {
+        self.plus_equals(other);
+    }
+
     fn widen(&mut self, values: usize) {
         if values > self.sums.len() {
             self.sums.resize(values, 0);

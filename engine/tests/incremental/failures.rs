@@ -1,11 +1,12 @@
 //! What goes wrong is an error, and leaves everything as it was.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use distdl_engine::error::LiveError;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::error::LiveError;
 
 fn failure<T: std::fmt::Debug>(result: Result<T>) -> LiveError {
     match result.unwrap_err() {

@@ -1,11 +1,14 @@
+//! Live inputs and views: what they hold, what they cost, and how they fail.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod failures;
 mod oracle;
 mod work;
 
-use super::*;
-use crate::config::Config;
+use distdl_engine::incremental::{
+    Live, LiveInput, LiveOptions, LiveRecord, LiveRecords, LiveScope, LiveView, Refreshed, Totals,
+};
+use distdl_engine::{Config, Context, Dataset, EngineError, Result};
 
 fn context() -> Context {
     Context::new(Config {
@@ -56,7 +59,7 @@ fn unchanged_partitions_share_their_records_and_their_digest() {
 }
 
 /// The blocks of a snapshot, as its readers get them.
-fn pieces(snapshot: &crate::Dataset<u64>) -> Vec<distdl_storage::Records<u64>> {
+fn pieces(snapshot: &Dataset<u64>) -> Vec<distdl_storage::Records<u64>> {
     let kept = snapshot.clone().cache();
     kept.count().unwrap();
     let store = snapshot.context().store();
