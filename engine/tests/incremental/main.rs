@@ -3,6 +3,7 @@
 
 mod failures;
 mod oracle;
+mod several;
 mod work;
 
 use distdl_engine::incremental::{
