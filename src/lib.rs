@@ -18,10 +18,13 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activation, BatchReport, CheckpointOptions, Dense, Features, Input, Loss, Mnist, NeuralNetwork, Resume,
-    SampleTargets, Samples, Schedule, Training, TrainingOptions,
+    Activation, BatchReport, CheckpointOptions, Dense, Features, Input, Loss, Mnist, NeuralNetwork, Normalization,
+    Resume, SampleTargets, Samples, Schedule, Training, TrainingOptions,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
+pub use distdl_engine::incremental::{
+    Live, LiveInput, LiveObjects, LiveOptions, LiveRecords, LiveScope, LiveView, Totals,
+};
 pub use distdl_engine::{
     Accumulator, Broadcast, Context, Dataset, EngineError, HashPartitioner, Histogram, Iteration, Lane, LaneData,
     Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, ShardUpdate, ShardValues, Stats, StepReport,

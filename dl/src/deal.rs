@@ -12,6 +12,8 @@ pub(crate) struct Deal {
     /// Samples that each lane takes in a step.
     pub(crate) shares: Vec<usize>,
     pub(crate) steps_per_epoch: u64,
+    /// The step and the epoch that begin with this deal: not 0 where the data has changed on the way.
+    begin: (u64, u64),
 }
 
 impl Deal {
@@ -47,7 +49,23 @@ impl Deal {
             lengths,
             shares,
             steps_per_epoch,
+            begin: (0, 0),
         })
+    }
+
+    /// This deal from a step on, which begins an epoch.
+    pub(crate) fn beginning_at(self, step: u64, epoch: u64) -> Self {
+        Self {
+            begin: (step, epoch),
+            ..self
+        }
+    }
+
+    /// The epoch of a step, and its place there.
+    pub(crate) fn place(&self, step: u64) -> (u64, u64) {
+        let ((first_step, first_epoch), steps) = (self.begin, step.saturating_sub(self.begin.0));
+        debug_assert!(step >= first_step, "a step before the data was there");
+        (first_epoch + steps / self.steps_per_epoch, steps % self.steps_per_epoch)
     }
 
     /// Places in the lane's order that a step of an epoch takes; empty where the lane has run out before others.

@@ -24,6 +24,8 @@ pub mod network;
 // Samples go in by batches, and the optimizer applies what comes out.
 pub mod samples;
 
+pub mod normalization;
+
 pub mod batch;
 pub mod optimizer;
 pub mod schedule;
@@ -48,8 +50,9 @@ pub use loss::{Loss, Targets};
 pub use metrics::BatchReport;
 pub use model_file::parameters_hash;
 pub use network::{Input, NeuralNetwork, Workspace};
+pub use normalization::{Normalization, fixed_point};
 pub use optimizer::{Optimizer, Sgd};
 pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;
 pub use schedule::Schedule;
-pub use training::{StepResult, Training, TrainingOptions};
+pub use training::{BatchId, DataChange, StepResult, Training, TrainingOptions};

@@ -1,5 +1,7 @@
 //! Training on a dataset: lanes walk through their samples, the exchange sums their gradients, shards apply them.
 
+mod change;
+
 use std::borrow::Borrow;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,8 @@ use distdl_storage::Records;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::change::Digests;
+pub use self::change::{BatchId, DataChange};
 use crate::batch::{Batch, shuffle};
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
 use crate::deal::Deal;
@@ -73,6 +77,8 @@ pub struct Training {
     deal: Deal,
     checkpoints: Option<Checkpoints>,
     step: u64,
+    /// Digests of the samples of `data`, once they were asked for.
+    digests: Option<Digests>,
 }
 
 impl NeuralNetwork {
@@ -118,6 +124,7 @@ impl NeuralNetwork {
             deal,
             checkpoints: checkpoint.map(|options| Checkpoints::new(options, facts)),
             step: 0,
+            digests: None,
         };
         training.resume()?;
         Ok(training)
@@ -241,7 +248,7 @@ impl Training {
 
     /// Whole epochs behind.
     pub fn epoch(&self) -> u64 {
-        self.step / self.deal.steps_per_epoch
+        self.deal.place(self.step).0
     }
 
     /// Steps in an epoch: enough for the lane that needs most to see each of its samples once.
@@ -290,7 +297,7 @@ impl Training {
     /// As [`iterate`](Self::iterate).
     #[track_caller]
     pub fn run_epoch(&mut self, observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
-        let steps = self.deal.steps_per_epoch - self.step % self.deal.steps_per_epoch;
+        let steps = self.deal.steps_per_epoch - self.deal.place(self.step).1;
         self.iterate(steps, observe)
     }
 
@@ -497,7 +504,7 @@ impl TrainingLane {
     }
 
     fn step(&mut self, step: u64, parameters: &[f32], gradient: &mut [f32]) -> Result<BatchReport> {
-        let (epoch, step_of_epoch) = (step / self.deal.steps_per_epoch, step % self.deal.steps_per_epoch);
+        let (epoch, step_of_epoch) = self.deal.place(step);
         if self.epoch != Some(epoch) {
             self.order = shuffle(self.seed, epoch, self.lane as u64, self.deal.lengths[self.lane]);
             self.epoch = Some(epoch);

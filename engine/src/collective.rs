@@ -220,6 +220,9 @@ fn fingerprint(lineage: &Lineage, kind: &ActionKind) -> [u8; 32] {
             node.partitions,
             node.level()
         );
+        if let Some(agreed) = &node.agreed {
+            let _ = write!(text, " {agreed:?}");
+        }
         for dependency in &node.dependencies {
             let _ = match dependency {
                 Dependency::Narrow { parent, .. } => write!(text, " {parent}"),

@@ -71,6 +71,7 @@ pub(crate) struct Derivation {
     pub remark: String,
     pub reads: Option<Reads>,
     pub contents: Option<Contents>,
+    pub agreed: Option<[u8; 32]>,
     pub parameters: String,
     pub memo: Option<Memoized>,
 }
@@ -94,6 +95,7 @@ impl Derivation {
             remark: String::new(),
             reads: None,
             contents: None,
+            agreed: None,
             parameters: String::new(),
             memo: None,
         }
@@ -112,6 +114,7 @@ impl Derivation {
             remark: self.remark,
             reads: self.reads,
             contents: self.contents,
+            agreed: self.agreed,
             parameters: self.parameters,
             memo: self.memo,
         });

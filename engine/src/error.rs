@@ -1,5 +1,9 @@
 //! What can go wrong in an action, typed so that it survives a trip between processes.
 
+mod live;
+
+pub use live::LiveError;
+
 use distdl_storage::StorageError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -97,6 +101,9 @@ pub enum EngineError {
         "an action was called inside an operator's closure; run it in the driver program first and pass its result in with `broadcast`"
     )]
     NestedAction,
+    /// Live records could not be brought up to date.
+    #[error(transparent)]
+    Live(#[from] LiveError),
 }
 
 impl EngineError {

@@ -168,6 +168,8 @@ pub struct NodeSpec {
     pub reads: Option<Reads>,
     /// What the partitions of a source hold, if that can be told without reading them.
     pub contents: Option<Contents>,
+    /// A digest that must be the same in all processes of a cluster: they compare it at each action.
+    pub agreed: Option<[u8; 32]>,
     /// What is known of the operator's parameters, for the keys of computations; empty if it has none, or they are the
     /// program's own.
     pub parameters: String,

@@ -270,3 +270,49 @@ fn near_duplicates_looks_at_each_file_once_in_all_runs_and_processes() {
     assert_eq!(computed, 1);
     assert_eq!(run("--cache=third", &[]), (changed, 9, 9));
 }
+
+#[test]
+fn training_goes_on_from_changed_data_and_says_what_changed() {
+    let place = Workplace::new();
+    let live = |arguments: &[&str]| {
+        let usual = ["--data=data", "--first=40", "--changes=1"];
+        let output = place
+            .command(&example("live"), &[&usual, arguments].concat())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let printed = live(&["--threads=1"]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 6, "{printed}");
+    assert!(lines[0].starts_with("8 partitions gathered, "), "{printed}");
+    assert!(lines[2].starts_with("2 samples changed: "), "{printed}");
+    let (partitions, _) = lines[2].split_once(']').unwrap();
+    let partitions = partitions.split_once('[').unwrap().1.split(", ").count();
+    assert!((1..=2).contains(&partitions), "{printed}");
+    let gathered = format!("{} partitions gathered, ", 8 + partitions);
+    assert!(lines[4].starts_with(&gathered), "{printed}");
+    assert!(!lines[3].starts_with("0 of "), "{printed}");
+    let counted = |line: &str| {
+        let (_, counts) = line.split_once('[').unwrap();
+        let counts = counts.split(']').next().unwrap().split(", ");
+        counts.map(|count| count.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    assert_eq!((counted(lines[1]), counted(lines[5])), (40, 40), "{printed}");
+
+    // Live records are made again by a process that takes a dead one's place.
+    let killed = live(&["--processes=3", "--chaos=kill=worker:1@step:3,kill=worker:2@step:8"]);
+    assert_eq!(killed, printed);
+    // Nothing that was gathered for the same samples in another run is gathered again.
+    let again = live(&["--threads=2", "--cache=cache"]);
+    assert_eq!(again, printed);
+    let again = live(&["--threads=2", "--cache=cache"]);
+    assert!(again.starts_with("0 partitions gathered, "), "{again}");
+    let rest = |text: &str| {
+        text.lines()
+            .map(|line| line.split("gathered").last().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rest(&again), rest(&printed));
+}

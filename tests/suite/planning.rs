@@ -95,6 +95,7 @@ fn lineage(drawn: &[Drawn]) -> (Lineage, BTreeSet<(DatasetId, usize)>) {
             remark: String::new(),
             reads: None,
             contents: None,
+            agreed: None,
             parameters: String::new(),
             memo: None,
         });

@@ -1,4 +1,4 @@
-//! Running plans on timely workers. The only folder that imports timely.
+//! Running plans on timely workers. The only folder that imports timely and differential.
 
 pub mod parcel;
 pub mod workers;
@@ -11,3 +11,4 @@ pub mod round;
 pub mod vector;
 pub mod exchange;
 pub mod iterate;
+pub mod live;

@@ -1,0 +1,33 @@
+//! Records that differential-dataflow keeps up to date, on one thread of their own.
+//!
+//! A view is one dataflow of a timely worker that has no peers: every process of a cluster keeps all of it. The engine's
+//! own workers and generations know nothing of it.
+
+pub(crate) mod meter;
+pub(crate) mod contents;
+pub(crate) mod kept;
+mod totals;
+pub(crate) mod row;
+pub(crate) mod records;
+pub(crate) mod program;
+pub(crate) mod thread;
+
+pub use records::{LiveRecords, LiveScope};
+pub use totals::Totals;
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use differential_dataflow::dynamic::pointstamp::PointStamp;
+use distdl_storage::Record;
+use timely::order::Product;
+
+/// What live records may be: small values with an order, such as names, numbers and tuples of them. All of them are in
+/// memory, in every process.
+pub trait LiveRecord: Record + Ord + Hash + Debug {}
+
+impl<T: Record + Ord + Hash + Debug> LiveRecord for T {}
+
+/// Commits on the outside; inside, the round of each loop around an operator. One type for any depth of loops, so that
+/// a closure over live records need not name it.
+pub(crate) type Time = Product<u64, PointStamp<u64>>;

@@ -1,0 +1,170 @@
+//! A view as the thread knows it: how its dataflow is built, fed and read.
+
+use std::cell::RefCell;
+use std::panic::Location;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, Weak};
+
+use timely::dataflow::operators::probe::Handle;
+use timely::worker::Worker;
+
+use super::contents::lock;
+use super::kept::{Change, Kept};
+use super::meter::Meter;
+use super::records::{Feed, LiveRecords, LiveScope, Session};
+use super::row::{Row, Rows};
+use super::{LiveRecord, Time};
+use crate::error::LiveError;
+
+/// Builds the dataflow of a view.
+pub(crate) trait Program: Send + Sync {
+    fn install(self: Arc<Self>, worker: &mut Worker, meter: &Rc<Meter>) -> Installed;
+}
+
+/// From inputs to the records of a view.
+pub(crate) type Recipe<T> = Box<dyn for<'r, 's> Fn(&'r LiveScope<'s>) -> LiveRecords<'s, T> + Send + Sync>;
+
+/// In which partition a record is.
+pub(crate) type Place<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
+
+/// A view's way from inputs to what it keeps.
+pub(crate) struct LiveProgram<T: LiveRecord> {
+    pub(crate) site: &'static Location<'static>,
+    pub(crate) recipe: Recipe<T>,
+    pub(crate) place: Place<T>,
+    pub(crate) kept: Mutex<Kept<T>>,
+}
+
+impl<T: LiveRecord> Program for LiveProgram<T> {
+    fn install(self: Arc<Self>, worker: &mut Worker, meter: &Rc<Meter>) -> Installed {
+        let staged = Rc::new(RefCell::new(Vec::new()));
+        let (to, program, guard) = (Rc::clone(&staged), Arc::downgrade(&self), Rc::clone(meter));
+        let stage = move |record: &Row, change: i64| {
+            let Some(program) = program.upgrade() else { return };
+            let record = record.get::<T>();
+            if let Some(place) = guard.guard("view", program.site, || (program.place)(record)) {
+                to.borrow_mut().push((place, record.clone(), change));
+            }
+        };
+        let output = Output {
+            program: Arc::downgrade(&self),
+            staged,
+        };
+        let (sessions, probe) = build(worker, meter, &*self, Box::new(stage));
+        Installed {
+            sessions,
+            time: 0,
+            probe,
+            output: Box::new(output),
+        }
+    }
+}
+
+/// A recipe without the type of what it makes.
+trait Make {
+    /// What it makes; `None` if it panicked.
+    fn rows<'s>(&self, scope: &LiveScope<'s>) -> Option<Rows<'s>>;
+}
+
+impl<T: LiveRecord> Make for LiveProgram<T> {
+    fn rows<'s>(&self, scope: &LiveScope<'s>) -> Option<Rows<'s>> {
+        scope.meter.guard("view", self.site, || (self.recipe)(scope).rows)
+    }
+}
+
+/// Builds a dataflow on the worker, with its inputs; `stage` sees what comes out.
+fn build(
+    worker: &mut Worker,
+    meter: &Rc<Meter>,
+    recipe: &dyn Make,
+    stage: Box<dyn Fn(&Row, i64)>,
+) -> (Vec<Box<dyn Session>>, Handle<u64>) {
+    let (sessions, probe) = (Rc::default(), Handle::new());
+    worker.dataflow::<u64, _, _>(|outer| {
+        let rows = outer.scoped::<Time, _, _>("Live", |inner| {
+            let scope = LiveScope {
+                outer,
+                inner,
+                meter: Rc::clone(meter),
+                sessions: Rc::clone(&sessions),
+            };
+            recipe.rows(&scope).map(|rows| rows.leave(outer))
+        });
+        let Some(rows) = rows else { return };
+        // Rounds of loops may cancel out only here.
+        let rows = rows.consolidate();
+        rows.inspect(move |(row, _, change)| stage(row, *change as i64))
+            .probe_with(&probe);
+    });
+    (sessions.take(), probe)
+}
+
+/// A dataflow that runs.
+pub(crate) struct Installed {
+    sessions: Vec<Box<dyn Session>>,
+    time: u64,
+    probe: Handle<u64>,
+    output: Box<dyn Publish>,
+}
+
+impl Installed {
+    /// Gives the dataflow what its inputs hold, or what of it is being changed.
+    pub(crate) fn feed(&mut self, feed: Feed) {
+        if feed == Feed::Changes && !self.sessions.iter().any(|session| session.has_changes()) {
+            return;
+        }
+        self.time += 1;
+        for session in &mut self.sessions {
+            session.feed(feed);
+            session.advance_to(self.time);
+        }
+    }
+
+    /// Whether it has not yet done all it was given.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.sessions.is_empty() && self.probe.less_than(&self.time)
+    }
+
+    pub(crate) fn output(&self) -> &dyn Publish {
+        &*self.output
+    }
+}
+
+/// What a dataflow made, and the view that it is for.
+pub(crate) trait Publish {
+    /// Whether anybody still has the view.
+    fn is_wanted(&self) -> bool;
+    /// Whether the view can take what was made.
+    fn check(&self) -> Result<(), LiveError>;
+    /// Gives it to the view, after all views could.
+    fn publish(&self);
+    /// Forgets it: the view has it already.
+    fn forget(&self);
+}
+
+struct Output<T: LiveRecord> {
+    program: Weak<LiveProgram<T>>,
+    staged: Rc<RefCell<Vec<Change<T>>>>,
+}
+
+impl<T: LiveRecord> Publish for Output<T> {
+    fn is_wanted(&self) -> bool {
+        self.program.strong_count() > 0
+    }
+
+    fn check(&self) -> Result<(), LiveError> {
+        let program = self.program.upgrade();
+        program.map_or(Ok(()), |program| lock(&program.kept).check(&self.staged.borrow()))
+    }
+
+    fn publish(&self) {
+        let staged = self.staged.take();
+        if let Some(program) = self.program.upgrade() {
+            lock(&program.kept).apply(staged);
+        }
+    }
+
+    fn forget(&self) {
+        self.staged.take();
+    }
+}

@@ -1,0 +1,66 @@
+//! Inputs: records and retractions from the driver program.
+
+use std::sync::{Arc, Mutex};
+
+use crate::dataflow::live::contents::{Contents, Pending, lock};
+use crate::dataflow::live::{LiveRecord, LiveRecords, LiveScope};
+use crate::error::Result;
+
+/// A multiset of records that the driver program changes. Cheap to clone; nothing counts before
+/// [`Live::commit`](super::Live::commit).
+pub struct LiveInput<T: LiveRecord> {
+    contents: Arc<Mutex<Contents<T>>>,
+}
+
+impl<T: LiveRecord> Clone for LiveInput<T> {
+    fn clone(&self) -> Self {
+        Self {
+            contents: Arc::clone(&self.contents),
+        }
+    }
+}
+
+impl<T: LiveRecord> std::fmt::Debug for LiveInput<T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "LiveInput({:?})", lock(&self.contents).name())
+    }
+}
+
+impl<T: LiveRecord> LiveInput<T> {
+    pub(super) fn new(contents: Arc<Mutex<Contents<T>>>) -> Self {
+        Self { contents }
+    }
+
+    /// Adds a record, once more if it is there already.
+    ///
+    /// # Errors
+    /// [`LiveError::Full`](crate::error::LiveError::Full) if there are too many.
+    pub fn insert(&self, record: T) -> Result<()> {
+        Ok(lock(&self.contents).insert(record)?)
+    }
+
+    /// Takes a record away, once.
+    ///
+    /// # Errors
+    /// [`LiveError::Absent`](crate::error::LiveError::Absent) if it is not there, with what waits for a commit taken into
+    /// account; nothing changes then.
+    pub fn retract(&self, record: T) -> Result<()> {
+        Ok(lock(&self.contents).retract(record)?)
+    }
+
+    /// The committed records in order, each with how often it is there.
+    pub fn contents(&self) -> Vec<(T, u64)> {
+        let contents = lock(&self.contents);
+        contents.held().map(|(record, count)| (record.clone(), count)).collect()
+    }
+
+    /// Forgets what waits for a commit.
+    pub(super) fn forget_changes(&self) {
+        self.contents.discard();
+    }
+
+    /// The records in the closure of a view.
+    pub fn read<'s>(&self, scope: &LiveScope<'s>) -> LiveRecords<'s, T> {
+        scope.read(&self.contents)
+    }
+}

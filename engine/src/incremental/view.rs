@@ -1,0 +1,87 @@
+//! Views: what is derived from inputs, and snapshots of it.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use distdl_storage::{Block, Record};
+
+use super::Live;
+use crate::batch::RecordType;
+use crate::dataflow::live::LiveRecord;
+use crate::dataflow::live::contents::lock;
+use crate::dataflow::live::program::LiveProgram;
+use crate::dataset::{Dataset, Derivation, streams};
+use crate::error::Result;
+
+/// Records that are derived from inputs, up to date with the last commit.
+#[must_use = "a view is kept up to date until it is dropped"]
+pub struct LiveView<T: LiveRecord> {
+    live: Live,
+    program: Arc<LiveProgram<T>>,
+}
+
+impl<T: LiveRecord> std::fmt::Debug for LiveView<T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "LiveView({:?})", lock(&self.program.kept).name())
+    }
+}
+
+impl<T: LiveRecord> LiveView<T> {
+    pub(super) fn new(live: Live, program: Arc<LiveProgram<T>>) -> Self {
+        Self { live, program }
+    }
+
+    /// The records as a dataset, which later commits do not change. A partition holds its records in order, so the dataset
+    /// is a function of what the view holds and of nothing before that. A partition in which nothing has changed shares
+    /// its records with the snapshot before, and [`Dataset::changed_partitions`] names the others; so what is memoized
+    /// of it is not computed again.
+    ///
+    /// # Errors
+    /// If a record cannot be serialised.
+    #[track_caller]
+    pub fn snapshot(&self) -> Result<Dataset<T>> {
+        let site = Location::caller();
+        // Not between two views of one commit.
+        let mut state = self.live.begin()?;
+        let mut kept = lock(&self.program.kept);
+        let (pieces, written) = kept.pieces()?;
+        state.written += written;
+        let (records, digests): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
+        let (partitions, length) = (
+            records.len(),
+            records.iter().map(|records| records.len()).sum::<usize>(),
+        );
+        let compute = streams(move |context, partition, _| {
+            let block = Block::from_records(records[partition].clone());
+            Ok(RecordType::of::<T>().stream(block, context.resources.batch_records)?)
+        });
+        let mut derivation = Derivation::new("snapshot", partitions, Vec::new(), compute);
+        derivation.site = site;
+        derivation.remark = format!("live view \"{}\", {length} records", kept.name());
+        derivation.agreed = Some(*blake3::hash(digests.as_flattened()).as_bytes());
+        derivation.contents = Some(Arc::new(move |partition| digests[partition]));
+        Ok(derivation.build(self.live.context()))
+    }
+
+    /// The records in order, each with how often it is there.
+    ///
+    /// # Errors
+    /// Inside a task.
+    pub fn contents(&self) -> Result<Vec<(T, u64)>> {
+        let _state = self.live.begin()?;
+        let kept = lock(&self.program.kept);
+        let mut records: Vec<(T, u64)> = kept.records().map(|(record, count)| (record.clone(), count)).collect();
+        records.sort_unstable();
+        Ok(records)
+    }
+}
+
+impl<T: Record> Dataset<T> {
+    /// The partitions that hold something else than those of `earlier`, a snapshot of the same view, by digests of their
+    /// records. `None` if that cannot be told without reading them, or if there are not equally many.
+    pub fn changed_partitions(&self, earlier: &Self) -> Option<Vec<usize>> {
+        let (new, old) = (self.node().contents.as_ref()?, earlier.node().contents.as_ref()?);
+        let changed = (0..self.partitions()).filter(|partition| new(*partition) != old(*partition));
+        (self.partitions() == earlier.partitions()).then(|| changed.collect())
+    }
+}

@@ -1,0 +1,303 @@
+//! What goes wrong is an error, and leaves everything as it was.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use distdl_engine::error::LiveError;
+use serde::{Deserialize, Serialize};
+
+use super::*;
+
+fn failure<T: std::fmt::Debug>(result: Result<T>) -> LiveError {
+    match result.unwrap_err() {
+        EngineError::Live(error) => error,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn what_is_not_there_cannot_be_retracted() {
+    let live = live();
+    let words = live.input::<String>("words");
+    words.insert("one".into()).unwrap();
+    words.insert("one".into()).unwrap();
+    live.commit().unwrap();
+    words.retract("one".into()).unwrap();
+    words.retract("one".into()).unwrap();
+    let error = failure(words.retract("one".into()));
+    assert_eq!(
+        error,
+        LiveError::Absent {
+            input: "words".into(),
+            record: "\"one\"".into()
+        }
+    );
+    live.commit().unwrap();
+    assert!(words.contents().is_empty());
+}
+
+/// Each operator that runs a closure, over numbers of which 13 makes the closure panic.
+type Recipe = Box<dyn for<'r, 's> Fn(&'r LiveScope<'s>, &LiveInput<u32>) -> LiveRecords<'s, u32> + Send + Sync>;
+
+fn unlucky(number: u32) -> u32 {
+    assert!(number != 13, "bad luck");
+    number
+}
+
+fn recipes() -> Vec<(&'static str, Recipe)> {
+    vec![
+        ("map", Box::new(|scope, numbers| numbers.read(scope).map(unlucky))),
+        (
+            "filter",
+            Box::new(|scope, numbers| numbers.read(scope).filter(|number| unlucky(*number) < 100)),
+        ),
+        (
+            "flat_map",
+            Box::new(|scope, numbers| numbers.read(scope).flat_map(|number| Some(unlucky(number)))),
+        ),
+        (
+            "reduce",
+            Box::new(|scope, numbers| {
+                let reduced = numbers
+                    .read(scope)
+                    .map(|number| (number, number))
+                    .reduce(|key, _| Some(unlucky(*key)));
+                reduced.map(|(key, _)| key)
+            }),
+        ),
+        (
+            "totals",
+            Box::new(|scope, numbers| {
+                let totals = numbers.read(scope).totals(|number| (unlucky(*number), vec![]));
+                totals.map(|(key, _)| key)
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn a_closure_that_panics_fails_the_commit_and_changes_nothing() {
+    for (operator, recipe) in recipes() {
+        let live = live();
+        let numbers = live.input::<u32>("numbers");
+        let (read, plain) = (numbers.clone(), numbers.clone());
+        let view = live.view("closures", 2, move |scope| recipe(scope, &read)).unwrap();
+        let other = live.view("plain", 2, move |scope| plain.read(scope)).unwrap();
+        [1, 2].into_iter().for_each(|number| numbers.insert(number).unwrap());
+        live.commit().unwrap();
+        [13, 14].into_iter().for_each(|number| numbers.insert(number).unwrap());
+        for _ in 0..2 {
+            match failure(live.commit()) {
+                LiveError::Panic {
+                    operator: failed,
+                    site,
+                    message,
+                } => {
+                    assert_eq!((&*failed, &*message), (operator, "bad luck"));
+                    assert!(site.contains("failures.rs"), "{site}");
+                }
+                other => panic!("{other}"),
+            }
+        }
+        let before = [(1, 1), (2, 1)];
+        assert_eq!(numbers.contents(), before, "`{operator}`");
+        assert_eq!(view.contents().unwrap(), before, "`{operator}`");
+        assert_eq!(other.contents().unwrap(), before, "`{operator}`");
+        numbers.retract(13).unwrap();
+        assert_eq!(live.commit().unwrap(), 1);
+        let after = [(1, 1), (2, 1), (14, 1)];
+        assert_eq!(view.contents().unwrap(), after, "`{operator}`");
+        assert_eq!(other.contents().unwrap(), after, "`{operator}`");
+        numbers.insert(13).unwrap();
+        failure(live.commit());
+        live.discard();
+        numbers.retract(1).unwrap();
+        live.commit().unwrap();
+        assert_eq!(view.contents().unwrap(), after[1..], "`{operator}`");
+    }
+}
+
+#[test]
+fn a_view_whose_closure_panics_is_none_and_the_others_go_on() {
+    let live = live();
+    let numbers = live.input::<u32>("numbers");
+    let plain = numbers.clone();
+    let view = live.view("plain", 2, move |scope| plain.read(scope)).unwrap();
+    numbers.insert(13).unwrap();
+    live.commit().unwrap();
+    let read = numbers.clone();
+    failure(live.view("unlucky", 2, move |scope| read.read(scope).map(unlucky)));
+    let read = numbers.clone();
+    failure(live.view_by("key", 2, |number| unlucky(*number), move |scope| read.read(scope)));
+    let read = numbers.clone();
+    failure(live.view("recipe", 2, move |scope| {
+        assert!(read.contents().is_empty(), "the recipe itself");
+        read.read(scope)
+    }));
+    numbers.insert(1).unwrap();
+    live.commit().unwrap();
+    assert_eq!(view.contents().unwrap(), [(1, 1), (13, 1)]);
+}
+
+#[test]
+fn a_loop_that_does_not_settle_ends() {
+    let options = LiveOptions {
+        rounds_max: 20,
+        ..LiveOptions::default()
+    };
+    let live = context().live(options);
+    let numbers = live.input::<u64>("numbers");
+    let read = numbers.clone();
+    // Up to 15 it settles in as many rounds; 100 and 101 change places for ever.
+    let view = live
+        .view("loop", 2, move |scope| {
+            read.read(scope).iterate(|numbers| {
+                numbers.map(|number| match number {
+                    100 => 101,
+                    101 => 100,
+                    number => number.saturating_sub(1),
+                })
+            })
+        })
+        .unwrap();
+    numbers.insert(15).unwrap();
+    live.commit().unwrap();
+    assert_eq!(view.contents().unwrap(), [(0, 1)]);
+    numbers.insert(100).unwrap();
+    match failure(live.commit()) {
+        LiveError::Unsettled { site, rounds } => {
+            assert!(site.contains("failures.rs") && rounds == 20, "{site} {rounds}")
+        }
+        other => panic!("{other}"),
+    }
+    live.discard();
+    numbers.insert(3).unwrap();
+    live.commit().unwrap();
+    assert_eq!(view.contents().unwrap(), [(0, 2)]);
+}
+
+#[test]
+fn limits_of_records_hold() {
+    let options = LiveOptions {
+        input_records_max: 300,
+        operator_records_max: 5_000,
+        ..LiveOptions::default()
+    };
+    let live = context().live(options);
+    let numbers = live.input::<u64>("numbers");
+    let read = numbers.clone();
+    let view = live
+        .view("pairs", 2, move |scope| {
+            let numbers = read.read(scope).map(|number| ((), number));
+            numbers.clone().join(numbers).map(|((), pair)| pair).distinct()
+        })
+        .unwrap();
+    let endless = numbers.clone();
+    let _endless = live
+        .view("endless", 2, move |scope| {
+            endless
+                .read(scope)
+                .filter(|number| *number == 1_000)
+                .flat_map(|_| 0u64..)
+                .distinct()
+        })
+        .unwrap();
+    (0..30).for_each(|number| numbers.insert(number).unwrap());
+    live.commit().unwrap();
+    assert_eq!(view.contents().unwrap().len(), 900);
+    numbers.insert(1_000).unwrap();
+    assert!(matches!(
+        failure(live.commit()),
+        LiveError::Full { records_max: 5_000, .. }
+    ));
+    live.discard();
+    (30..300).for_each(|number| numbers.insert(number).unwrap());
+    assert!(matches!(
+        failure(numbers.insert(300)),
+        LiveError::Full { records_max: 300, .. }
+    ));
+    assert!(matches!(
+        failure(live.commit()),
+        LiveError::Full { records_max: 5_000, .. }
+    ));
+    live.discard();
+    numbers.insert(31).unwrap();
+    live.commit().unwrap();
+    assert_eq!(view.contents().unwrap().len(), 31 * 31);
+}
+
+#[test]
+fn a_closure_that_gives_different_answers_is_noticed() {
+    let live = live();
+    let numbers = live.input::<u64>("numbers");
+    let (read, calls) = (numbers.clone(), AtomicUsize::new(0));
+    let calls = Arc::new(calls);
+    let view = live
+        .view("unsteady", 2, move |scope| {
+            let calls = Arc::clone(&calls);
+            read.read(scope).map(move |_| calls.fetch_add(1, Ordering::SeqCst))
+        })
+        .unwrap();
+    numbers.insert(1).unwrap();
+    live.commit().unwrap();
+    assert_eq!(view.contents().unwrap(), [(0, 1)]);
+    numbers.retract(1).unwrap();
+    let error = failure(live.commit());
+    assert_eq!(
+        error,
+        LiveError::Unsteady {
+            view: "unsteady".into(),
+            record: "1".into()
+        }
+    );
+    assert_eq!(view.contents().unwrap(), [(0, 1)]);
+}
+
+/// A record that cannot be compared with 13.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Proud(u32);
+
+impl Ord for Proud {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        assert!(self.0 != 13 && other.0 != 13, "beneath comparison");
+        self.0.cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Proud {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+#[test]
+fn a_panic_outside_of_closures_is_an_error_too() {
+    let live = live();
+    let numbers = live.input::<u32>("numbers");
+    let read = numbers.clone();
+    let view = live
+        .view("proud", 1, move |scope| read.read(scope).map(Proud).distinct())
+        .unwrap();
+    numbers.insert(1).unwrap();
+    live.commit().unwrap();
+    numbers.insert(13).unwrap();
+    match failure(live.commit()) {
+        LiveError::Stopped { reason } => assert_eq!(reason, "beneath comparison"),
+        other => panic!("{other}"),
+    }
+    live.discard();
+    numbers.insert(2).unwrap();
+    live.commit().unwrap();
+    assert_eq!(view.contents().unwrap(), [(Proud(1), 1), (Proud(2), 1)]);
+}
+
+#[test]
+fn a_commit_inside_a_task_is_refused() {
+    let live = live();
+    let inside = live.clone();
+    let numbers = live.context().range(0..4, 2);
+    let result = numbers.for_each_partition(move |_, _| {
+        assert!(matches!(inside.commit(), Err(EngineError::NestedAction)));
+    });
+    result.unwrap();
+}
