@@ -46,7 +46,11 @@ mod cache;
 
 pub mod remote;
 
+mod split;
+
 pub mod text;
+
+pub mod csv;
 
 mod manifest;
 
