@@ -52,6 +52,8 @@ pub mod text;
 
 pub mod csv;
 
+pub mod array;
+
 mod manifest;
 
 pub mod testing;

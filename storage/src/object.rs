@@ -276,13 +276,13 @@ impl ObjectError {
     }
 
     pub(crate) fn malformed(
-        object: &Object,
+        url: &str,
         place: impl fmt::Display,
         problem: impl fmt::Display,
         remedy: impl fmt::Display,
     ) -> Self {
         Self::Malformed {
-            url: object.url.clone(),
+            url: url.to_owned(),
             place: place.to_string(),
             problem: problem.to_string(),
             remedy: remedy.to_string(),

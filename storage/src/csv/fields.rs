@@ -98,7 +98,7 @@ impl Rows {
         problem: impl std::fmt::Display,
         remedy: impl std::fmt::Display,
     ) -> ObjectError {
-        ObjectError::malformed(&self.object, format!("the record at byte {start}"), problem, remedy)
+        ObjectError::malformed(&self.object.url, format!("the record at byte {start}"), problem, remedy)
     }
 
     fn unclosed(&self, start: u64) -> ObjectError {

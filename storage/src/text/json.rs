@@ -59,7 +59,7 @@ fn parse<T: DeserializeOwned>(object: &Object, offset: u64, line: &str) -> Resul
             "each line must be a whole JSON value of {}: mend the line or the type",
             std::any::type_name::<T>()
         );
-        ObjectError::malformed(object, place, problem, remedy)
+        ObjectError::malformed(&object.url, place, problem, remedy)
     })
 }
 

@@ -265,6 +265,16 @@ fn damaged_files_are_errors_that_name_the_object() {
 }
 
 #[test]
+fn a_file_that_the_zstd_library_has_written_is_read() {
+    let stores = Stores::new();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lines.txt.zst");
+    let groups = split_text(&stores.list(path).unwrap(), 3);
+    let lines = all_lines(&stores, &groups, TextOptions::default()).unwrap();
+    let expected: Vec<String> = (0..2000).map(|number| format!("line {number}")).collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn a_window_beyond_the_limit_is_refused_before_it_is_made() {
     let stores = Stores::new();
     // Magic, a descriptor without sizes, and a window of 2^41 bytes (RFC 8878, 3.1.1.1).
