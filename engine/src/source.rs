@@ -2,6 +2,8 @@
 //!
 //! A source is listed once, when the dataset is declared, so that every recomputation reads the same objects.
 
+mod formats;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -60,7 +62,7 @@ impl Context {
     }
 
     /// The lines of text files, without their ends. Files are cut at line ends into `partitions` of about equal size;
-    /// a file in gzip format (`.gz`) is read whole by one partition.
+    /// a file in gzip or zstd format (`.gz`, `.zst`) is read whole by one partition.
     ///
     /// # Errors
     /// If nothing matches `pattern` or it cannot be listed. That a file is not UTF-8 shows when it is read.
@@ -71,7 +73,8 @@ impl Context {
         Ok(self.source("text_file", pattern, partitions, compute))
     }
 
-    /// The records of files of fixed-length records after a header, `record_bytes` and `header_bytes` long.
+    /// The records of files of fixed-length records after a header, `record_bytes` and `header_bytes` long. A compressed
+    /// file is read whole by one partition.
     ///
     /// # Errors
     /// If nothing matches `pattern`, or a file does not hold a whole number of records.

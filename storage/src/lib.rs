@@ -54,6 +54,15 @@ pub mod csv;
 
 pub mod array;
 
+#[cfg(any(feature = "arrow", feature = "parquet"))]
+mod table;
+
+#[cfg(feature = "arrow")]
+pub mod arrow;
+
+#[cfg(feature = "parquet")]
+pub mod parquet;
+
 mod manifest;
 
 pub mod testing;

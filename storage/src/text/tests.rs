@@ -23,8 +23,10 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
 }
 
+type Pack = fn(&[u8]) -> Vec<u8>;
+
 /// Both ways to pack, and the ending that tells of each.
-const PACKERS: [(&str, fn(&[u8]) -> Vec<u8>); 2] = [("gz", gzip), ("zst", zstd)];
+const PACKERS: [(&str, Pack); 2] = [("gz", gzip), ("zst", zstd)];
 
 /// What a zstd reader must leave out.
 fn skippable_frame(bytes: &[u8]) -> Vec<u8> {
