@@ -223,7 +223,7 @@ impl Bench {
         let segments = bytes as u64 / SEGMENT_BYTES;
         let look = |object: &Object, key: u64| {
             let start = key % segments * SEGMENT_BYTES;
-            Ok(stores.cached(object, start..start + 1).is_some())
+            Ok(stores.may_hold(object, &(start..start + 1)) && stores.read_range(object, start..start + 1).is_ok())
         };
         self.lookups("lookup.cache.absent", 10_000, |key| look(&other, key), false)?;
         self.lookups("lookup.cache.present", 1_000, |key| look(&object, key), true)

@@ -31,6 +31,11 @@ pub use distdl_engine::{
     Tallies,
 };
 pub use distdl_storage::Level;
+#[cfg(feature = "arrow")]
+pub use distdl_storage::arrow::ArrowOptions;
+pub use distdl_storage::csv::CsvOptions;
+#[cfg(feature = "parquet")]
+pub use distdl_storage::parquet::ParquetOptions;
 
 /// What most programs need.
 pub mod prelude {

@@ -2,22 +2,21 @@
 //!
 //! A source is listed once, when the dataset is declared, so that every recomputation reads the same objects.
 
-use std::collections::VecDeque;
+mod formats;
+mod pieces;
+
 use std::hash::{BuildHasher, RandomState};
-use std::ops::Range;
 use std::sync::Arc;
 
 use distdl_storage::object::Object;
-use distdl_storage::remote::Stores;
-use distdl_storage::text::{RecordSplit, TextSplit, read_lines, read_records, split_records, split_text};
+use distdl_storage::text::{read_lines, read_records, split_records, split_text};
 use distdl_storage::{Block, Codec, Record, Records};
 use serde::Serialize;
 
-use crate::batch::{AnyBatch, AnyStream, Batch, TaskResult, stream_of};
+use crate::batch::{AnyBatch, Batch, stream_of};
 use crate::context::Context;
 use crate::dataset::{Dataset, Derivation, streams};
 use crate::error::Result;
-use crate::lineage::{Compute, Contents, Reads};
 
 impl Context {
     /// A dataset of the records in `partitions` groups of neighbours.
@@ -71,19 +70,22 @@ impl Context {
     }
 
     /// The lines of text files, without their ends. Files are cut at line ends into `partitions` of about equal size;
-    /// a file in gzip format (`.gz`) is read whole by one partition.
+    /// a file in gzip or zstd format (`.gz`, `.zst`) is read whole by one partition.
     ///
     /// # Errors
     /// If nothing matches `pattern` or it cannot be listed. That a file is not UTF-8 shows when it is read.
     #[track_caller]
     pub fn text_file(&self, pattern: &str, partitions: usize) -> Result<Dataset<String>> {
         let groups = split_text(&self.stores().list(pattern)?, partitions);
-        let origin = Origin::of(&groups, |split: &TextSplit| (&split.object, split.range.clone()));
-        let compute = read_groups(groups, |stores, split: &TextSplit| Ok(read_lines(stores, split)?));
-        Ok(self.source("text_file", pattern, origin, partitions, compute))
+        Ok(
+            self.source("text_file", pattern, String::new(), groups, |stores, split| {
+                Ok(read_lines(stores, split)?)
+            }),
+        )
     }
 
-    /// The records of files of fixed-length records after a header, `record_bytes` and `header_bytes` long.
+    /// The records of files of fixed-length records after a header, `record_bytes` and `header_bytes` long. A compressed
+    /// file is read whole by one partition.
     ///
     /// # Errors
     /// If nothing matches `pattern`, or a file does not hold a whole number of records.
@@ -96,11 +98,11 @@ impl Context {
         partitions: usize,
     ) -> Result<Dataset<Vec<u8>>> {
         let groups = split_records(&self.stores().list(pattern)?, record_bytes, header_bytes, partitions)?;
-        let origin = Origin::of(&groups, |split: &RecordSplit| (&split.object, split.range.clone()));
-        let compute = read_groups(groups, |stores, split: &RecordSplit| {
-            Ok(read_records(stores, split)?.map(|record| record.map(|bytes| bytes.to_vec())))
-        });
-        Ok(self.source("binary_records", pattern, origin, partitions, compute))
+        Ok(
+            self.source("binary_records", pattern, String::new(), groups, |stores, split| {
+                Ok(read_records(stores, split)?.map(|record| record.map(|bytes| bytes.to_vec())))
+            }),
+        )
     }
 
     /// Whole objects: (path or URL, bytes), in order of name.
@@ -115,72 +117,13 @@ impl Context {
         let groups: Vec<Vec<Object>> = (0..partitions)
             .map(|partition| objects[group(partition)].to_vec())
             .collect();
-        let origin = Origin::of(&groups, |object| (object, 0..object.bytes));
-        let compute = read_groups(groups, |stores: &Stores, object: &Object| {
-            let read = stores.read(object).map(|bytes| (object.url.clone(), bytes.to_vec()));
-            Ok(std::iter::once(read))
-        });
-        Ok(self.source("objects", pattern, origin, partitions, compute))
+        Ok(
+            self.source("objects", pattern, String::new(), groups, |stores, object: &Object| {
+                let read = stores.read(object).map(|bytes| (object.url.clone(), bytes.to_vec()));
+                Ok(std::iter::once(read))
+            }),
+        )
     }
-
-    #[track_caller]
-    fn source<T: Record>(
-        &self,
-        operator: &'static str,
-        pattern: &str,
-        origin: Origin,
-        partitions: usize,
-        compute: Compute,
-    ) -> Dataset<T> {
-        let mut derivation = Derivation::new(operator, partitions.max(1), Vec::new(), compute);
-        derivation.remark = pattern.to_owned();
-        derivation.reads = Some(origin.reads);
-        derivation.contents = origin.contents;
-        derivation.build(self)
-    }
-}
-
-/// What a source reads.
-struct Origin {
-    reads: Reads,
-    /// Unknown where a store names no version.
-    contents: Option<Contents>,
-}
-
-impl Origin {
-    /// Of groups of pieces of objects, each group for one partition.
-    fn of<S>(groups: &[Vec<S>], part: impl Fn(&S) -> (&Object, Range<u64>)) -> Self
-    where
-        S: Serialize,
-    {
-        let parts = |group: &Vec<S>| {
-            group
-                .iter()
-                .map(|piece| part(piece))
-                .map(|(object, range)| (object.clone(), range))
-                .collect()
-        };
-        let parts: Vec<Vec<(Object, Range<u64>)>> = groups.iter().map(parts).collect();
-        Self {
-            contents: contents_of(groups, |piece| part(piece).0),
-            reads: Arc::new(move |partition| parts[partition].clone()),
-        }
-    }
-}
-
-/// What groups of pieces of objects hold, by the versions that were listed.
-fn contents_of<S: Serialize>(groups: &[Vec<S>], object: impl Fn(&S) -> &Object) -> Option<Contents> {
-    let all_named = groups.iter().flatten().all(|piece| object(piece).version.is_some());
-    let group = |group: &Vec<S>| {
-        // A relative path names another file in another folder.
-        let places = group.iter().map(|piece| match &object(piece).url {
-            url if url.contains("://") => None,
-            path => std::path::absolute(path).ok(),
-        });
-        digest(&(group, places.collect::<Vec<_>>()))
-    };
-    let digests: Option<Vec<[u8; 32]>> = all_named.then(|| groups.iter().map(group).collect());
-    digests.map(|digests| Arc::new(move |partition: usize| digests[partition]) as Contents)
 }
 
 fn digest_of_records<T: Record>(records: &Records<T>) -> [u8; 32] {
@@ -199,69 +142,4 @@ fn digest(what: &impl Serialize) -> [u8; 32] {
 fn unequalled() -> [u8; 32] {
     let random = [(); 4].map(|()| RandomState::new().hash_one(0));
     *blake3::hash(&random.map(u64::to_le_bytes).concat()).as_bytes()
-}
-
-/// Reads the pieces of a partition one after the other, each opened when it is its turn.
-fn read_groups<S, T, I>(
-    groups: Vec<Vec<S>>,
-    open: impl Fn(&Stores, &S) -> TaskResult<I> + Clone + Send + Sync + 'static,
-) -> Compute
-where
-    S: Clone + Send + Sync + 'static,
-    T: Record,
-    I: Iterator<Item = distdl_storage::Result<T>> + 'static,
-{
-    streams(move |context, partition, _| {
-        let stream: AnyStream = Box::new(Reading {
-            stores: Arc::clone(&context.resources.stores),
-            pieces: groups[partition].iter().cloned().collect(),
-            open: open.clone(),
-            current: None,
-            batch_records: context.resources.batch_records,
-        });
-        Ok(stream)
-    })
-}
-
-struct Reading<S, I, O> {
-    stores: Arc<Stores>,
-    pieces: VecDeque<S>,
-    open: O,
-    current: Option<I>,
-    batch_records: usize,
-}
-
-impl<S, T, I, O> Iterator for Reading<S, I, O>
-where
-    T: Record,
-    I: Iterator<Item = distdl_storage::Result<T>>,
-    O: Fn(&Stores, &S) -> TaskResult<I>,
-{
-    type Item = TaskResult<AnyBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if self.current.is_none() {
-                let piece = self.pieces.pop_front()?;
-                match (self.open)(&self.stores, &piece) {
-                    Ok(records) => self.current = Some(records),
-                    Err(error) => return Some(Err(error)),
-                }
-            }
-            let records = self
-                .current
-                .as_mut()?
-                .take(self.batch_records)
-                .collect::<distdl_storage::Result<Vec<T>>>();
-            match records {
-                Ok(records) if records.is_empty() => self.current = None,
-                Ok(records) => return Some(Ok(AnyBatch::owned(records))),
-                Err(error) => {
-                    self.pieces.clear();
-                    self.current = None;
-                    return Some(Err(error.into()));
-                }
-            }
-        }
-    }
 }

@@ -56,7 +56,22 @@ mod sources;
 
 pub mod remote;
 
+mod split;
+
 pub mod text;
+
+pub mod csv;
+
+pub mod array;
+
+#[cfg(any(feature = "arrow", feature = "parquet"))]
+mod table;
+
+#[cfg(feature = "arrow")]
+pub mod arrow;
+
+#[cfg(feature = "parquet")]
+pub mod parquet;
 
 mod manifest;
 

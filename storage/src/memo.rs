@@ -163,6 +163,10 @@ impl Memo {
             .map(|bound| bound.key)
     }
 
+    fn bytes_of(&self, key: &Digest) -> Option<u64> {
+        self.blocks.get()?.bytes_of(key)
+    }
+
     /// Notes whether a block is here; returns whether it was.
     fn set_here(&self, id: BlockId, is_here: bool) -> bool {
         let mut state = self.state();
@@ -266,6 +270,11 @@ impl Tier for MemoTier {
     fn remove(&self, id: BlockId) -> Result<bool> {
         let was_here = self.memo.set_here(id, false);
         Ok(self.disk.remove(id)? || was_here)
+    }
+
+    fn bytes_of(&self, id: BlockId) -> Option<u64> {
+        let remembered = self.memo.key_here(id).and_then(|key| self.memo.bytes_of(&key));
+        remembered.or_else(|| self.disk.bytes_of(id))
     }
 
     fn contains(&self, id: BlockId) -> bool {

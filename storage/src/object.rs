@@ -195,13 +195,15 @@ pub enum ObjectError {
         /// The store's words.
         message: String,
     },
-    /// A gzip file that is cut off or damaged, or no gzip file at all.
+    /// A compressed file that is cut off or damaged, or not compressed at all.
     #[error(
-        "{url}: cannot be decompressed: {message}; a file named .gz must be whole and in gzip format, fetch it again"
+        "{url}: cannot be decompressed: {message}; a file with this ending must be whole and in {format} format, fetch it again"
     )]
-    Gzip {
+    NotDecompressed {
         /// The path or URL.
         url: String,
+        /// What the name promises: `gzip` or `zstd`.
+        format: &'static str,
         /// The decoder's words.
         message: String,
     },
@@ -227,13 +229,25 @@ pub enum ObjectError {
     },
     /// Bytes that are no text.
     #[error(
-        "{url}: byte {offset} is not UTF-8; convert the file, or read it as binary records (if it is compressed, its name must end in .gz)"
+        "{url}: byte {offset} is not UTF-8; convert the file, or read it as binary records (if it is compressed, its name must end in .gz or .zst)"
     )]
     NotUtf8 {
         /// The path or URL.
         url: String,
         /// Where the text breaks, in (decompressed) bytes.
         offset: u64,
+    },
+    /// Bytes that are not what their format or the record type says.
+    #[error("{url}, {place}: {problem}; {remedy}")]
+    Malformed {
+        /// The path or URL.
+        url: String,
+        /// Where: the byte, row or header.
+        place: String,
+        /// What is wrong.
+        problem: String,
+        /// How to mend it.
+        remedy: String,
     },
     /// An object that does not hold a whole number of fixed-length records.
     #[error(
@@ -258,6 +272,20 @@ impl ObjectError {
         Self::InvalidName {
             url: url.to_owned(),
             reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn malformed(
+        url: &str,
+        place: impl fmt::Display,
+        problem: impl fmt::Display,
+        remedy: impl fmt::Display,
+    ) -> Self {
+        Self::Malformed {
+            url: url.to_owned(),
+            place: place.to_string(),
+            problem: problem.to_string(),
+            remedy: remedy.to_string(),
         }
     }
 

@@ -1,24 +1,28 @@
-//! Lines of text and records of fixed length, read from objects in pieces: who reads which bytes, and the readers.
+//! Lines of text, JSON lines and records of fixed length, read from objects in pieces: who reads which bytes, and the readers.
 //!
 //! Cutting follows Hadoop: a line belongs to the split in which its first byte lies. So any cuts whatever give every
 //! line once, and each split is read without knowledge of the others.
 
 mod options;
 
-mod gzip;
+mod compression;
 
 mod split;
 
-mod pieces;
+pub(crate) mod pieces;
 
 mod lines;
 
+mod json;
+
 mod records;
 
-pub use self::gzip::{gunzip, is_gzip};
+pub use self::compression::Compression;
+pub use self::json::{JsonReader, read_json_lines};
 pub use self::lines::{LineReader, read_lines, read_lines_with};
 pub use self::options::TextOptions;
 pub use self::records::{RecordReader, RecordSplit, read_records, split_records};
+pub(crate) use self::split::text_split;
 pub use self::split::{TextSplit, split_text};
 
 #[cfg(test)]

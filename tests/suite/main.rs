@@ -10,6 +10,7 @@ mod plain_training;
 
 mod accumulators;
 mod depth;
+mod formats;
 mod iteration;
 mod losses;
 mod operations;

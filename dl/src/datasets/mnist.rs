@@ -1,11 +1,11 @@
 //! MNIST's handwritten digits: 28 x 28 grey images of the classes 0 to 9.
 
-use super::idx::{self, IdxBytes};
 use crate::error::{Error, Result};
 use crate::samples::{Features, SampleTargets, Samples};
-use flate2::read::MultiGzDecoder;
-use std::fs::File;
-use std::io::Read;
+use distdl_engine::EngineError;
+use distdl_storage::StorageError;
+use distdl_storage::array::{Array, ArrayFormat, read_array};
+use distdl_storage::remote::{ObjectError, Stores};
 use std::path::{Path, PathBuf};
 
 /// Height and width of an image.
@@ -43,8 +43,9 @@ impl Mnist {
 }
 
 fn read_set(folder: &Path, name: &str) -> Result<Samples> {
-    let (images_path, images) = read(folder, &format!("{name}-images-idx3-ubyte"), 3)?;
-    let (labels_path, labels) = read(folder, &format!("{name}-labels-idx1-ubyte"), 1)?;
+    let stores = Stores::new();
+    let (images_path, images) = read(&stores, folder, &format!("{name}-images-idx3-ubyte"), 3)?;
+    let (labels_path, labels) = read(&stores, folder, &format!("{name}-labels-idx1-ubyte"), 1)?;
     check_images(&images_path, &images)?;
     check_labels(&labels_path, &labels, images.shape[0])?;
     let labels = labels.elements.into_iter().map(u32::from).collect();
@@ -55,7 +56,7 @@ fn read_set(folder: &Path, name: &str) -> Result<Samples> {
     Samples::new(SIDE * SIDE, features, SampleTargets::Labels(labels))
 }
 
-fn check_images(path: &Path, images: &IdxBytes) -> Result<()> {
+fn check_images(path: &Path, images: &Array<u8>) -> Result<()> {
     if images.shape[1..] != [SIDE, SIDE] {
         let problem = format!(
             "images of {} x {}, expected {SIDE} x {SIDE}",
@@ -73,7 +74,7 @@ fn check_images(path: &Path, images: &IdxBytes) -> Result<()> {
     Ok(())
 }
 
-fn check_labels(path: &Path, labels: &IdxBytes, images: usize) -> Result<()> {
+fn check_labels(path: &Path, labels: &Array<u8>, images: usize) -> Result<()> {
     if labels.shape[0] != images {
         let problem = format!("{} labels for {images} images", labels.shape[0]);
         return Err(damaged(path, "offset 4 (number of labels)", problem));
@@ -87,45 +88,31 @@ fn check_labels(path: &Path, labels: &IdxBytes, images: usize) -> Result<()> {
     }
 }
 
-fn read(folder: &Path, name: &str, sides: u8) -> Result<(PathBuf, IdxBytes)> {
-    let (path, bytes) = read_bytes(folder, name)?;
-    match idx::parse(&bytes, sides) {
-        Ok(array) => Ok((path, array)),
-        Err(error) => Err(damaged(&path, error.place(), error.to_string())),
+/// Reads the array of bytes with that many sides, from the plain file or else from the packed one.
+fn read(stores: &Stores, folder: &Path, name: &str, sides: usize) -> Result<(PathBuf, Array<u8>)> {
+    let plain = folder.join(name);
+    let path = if plain.exists() {
+        plain
+    } else {
+        folder.join(format!("{name}.gz"))
+    };
+    std::fs::metadata(&path).map_err(|source| unreadable(&path, source))?;
+    let objects = stores.list(&path.to_string_lossy());
+    let array = objects.and_then(|objects| read_array(stores, &objects[0], ArrayFormat::Idx, BYTES_MAX));
+    let array = array.map_err(|error| not_idx(&path, error))?;
+    if array.shape.len() != sides {
+        let (got, expected) = (0x0800 | array.shape.len(), 0x0800 | sides);
+        let problem = format!("magic number {got:#010x}, expected {expected:#010x} (unsigned bytes, {sides} sides)");
+        return Err(damaged(&path, "offset 0 (magic number)", problem));
     }
+    Ok((path, array))
 }
 
-fn read_bytes(folder: &Path, name: &str) -> Result<(PathBuf, Vec<u8>)> {
-    let (plain, packed) = (folder.join(name), folder.join(format!("{name}.gz")));
-    let mut bytes = Vec::new();
-    if plain.exists() {
-        let file = File::open(&plain).map_err(|source| unreadable(&plain, source))?;
-        file.take(BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| unreadable(&plain, source))?;
-        return within_limit(plain, bytes);
+fn not_idx(path: &Path, error: StorageError) -> Error {
+    match error {
+        StorageError::Object(ObjectError::Malformed { place, problem, .. }) => damaged(path, &place, problem),
+        error => Error::Engine(EngineError::Storage(error)),
     }
-    let file = File::open(&packed).map_err(|source| unreadable(&packed, source))?;
-    let unpacked = MultiGzDecoder::new(file).take(BYTES_MAX + 1).read_to_end(&mut bytes);
-    match unpacked {
-        Ok(_) => within_limit(packed, bytes),
-        Err(error) => Err(damaged(
-            &packed,
-            &format!("byte {} of what it unpacks to", bytes.len()),
-            error.to_string(),
-        )),
-    }
-}
-
-fn within_limit(path: PathBuf, bytes: Vec<u8>) -> Result<(PathBuf, Vec<u8>)> {
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(damaged(
-            &path,
-            "its end",
-            format!("unpacks to more than {BYTES_MAX} bytes"),
-        ));
-    }
-    Ok((path, bytes))
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> Error {

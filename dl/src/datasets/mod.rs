@@ -1,4 +1,3 @@
 //! Well-known data sets, read and checked.
 
-pub mod idx;
 pub mod mnist;

@@ -1,10 +1,13 @@
-//! Text files from one process or from many, which appear whole or not at all.
+//! Files from one process or from many, which appear whole or not at all.
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use distdl_storage::Record;
+use distdl_storage::array::{Element, NpyWriter};
+#[cfg(feature = "parquet")]
+use distdl_storage::parquet::ParquetWriter;
 use distdl_storage::remote::SharedFolder;
 
 use crate::batch::PartitionIter;
@@ -23,17 +26,61 @@ impl<T: Record + Display> Dataset<T> {
     /// # Errors
     /// If `url` exists or cannot be written; otherwise as any action.
     pub fn save_as_text_file(&self, url: &str) -> Result<()> {
+        self.save(url, "", |records| Ok(text_of(records)))
+    }
+}
+
+impl<T: Record> Dataset<T> {
+    /// Writes each partition as a file of JSON lines, `part-00000.jsonl` and so on, a value a line, in the way of
+    /// [`save_as_text_file`](Dataset::save_as_text_file). JSON knows no NaN and no infinity: they become `null`.
+    ///
+    /// # Errors
+    /// If a record has no JSON form; otherwise as `save_as_text_file`.
+    pub fn save_as_json_lines_file(&self, url: &str) -> Result<()> {
+        self.save(url, ".jsonl", json_of)
+    }
+
+    /// Writes each partition as a Parquet file, `part-00000.parquet` and so on, in the way of
+    /// [`save_as_text_file`](Dataset::save_as_text_file). Records must be structs: their fields are the columns. Row groups
+    /// have [`ROW_GROUP_ROWS`](distdl_storage::parquet::ROW_GROUP_ROWS) rows and are compressed with Snappy.
+    ///
+    /// # Errors
+    /// If the type has no columns; otherwise as `save_as_text_file`.
+    #[cfg(feature = "parquet")]
+    pub fn save_as_parquet_file(&self, url: &str) -> Result<()> {
+        let name = url.to_owned();
+        self.save(url, ".parquet", move |records| {
+            let mut writer = ParquetWriter::new(&name)?;
+            for record in records {
+                writer.push(record)?;
+            }
+            Ok(writer.finish()?)
+        })
+    }
+
+    /// Writes each partition as one file, in the format of `encode`, under the name of its part with `ending`.
+    fn save(
+        &self,
+        url: &str,
+        ending: &'static str,
+        encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
+    ) -> Result<()> {
         match self.context().member() {
-            Some(_) => self.save_together(url),
-            None => self.save_alone(url),
+            Some(_) => self.save_together(url, ending, encode),
+            None => self.save_alone(url, ending, encode),
         }
     }
 
-    fn save_alone(&self, url: &str) -> Result<()> {
+    fn save_alone(
+        &self,
+        url: &str,
+        ending: &'static str,
+        encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
+    ) -> Result<()> {
         let folder = Arc::new(self.context().stores().create_folder(url)?);
         let parts = Arc::clone(&folder);
         self.run_partitions(move |partition, records| {
-            parts.write_part(&part_name(partition), Bytes::from(text_of(records)))?;
+            parts.write_part(&part_name(partition, ending), Bytes::from(encode(records)?))?;
             Ok(())
         })?;
         // The job is over and has dropped its handle.
@@ -47,13 +94,18 @@ impl<T: Record + Display> Dataset<T> {
 
     /// Every step is an action of its own, so that a process that comes later knows what is over. The name comes first:
     /// whatever a dead process has begun can be found by it.
-    fn save_together(&self, url: &str) -> Result<()> {
+    fn save_together(
+        &self,
+        url: &str,
+        ending: &'static str,
+        encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
+    ) -> Result<()> {
         let context = self.context();
         let name = once(context, || Ok(SharedFolder::draw_name()))?;
         let folder = Arc::new(context.stores().shared_folder(url, &name)?);
         let place = Arc::clone(&folder);
         once(context, move || Ok(place.begin()?))?;
-        let published = self.publish_together(&folder);
+        let published = self.publish_together(&folder, ending, encode);
         let place = Arc::clone(&folder);
         if let Err(error) = once(context, move || Ok(place.remove_unfinished()?)) {
             // What was asked for is decided, and that is what counts.
@@ -62,12 +114,39 @@ impl<T: Record + Display> Dataset<T> {
         published
     }
 
-    fn publish_together(&self, folder: &Arc<SharedFolder>) -> Result<()> {
+    fn publish_together(
+        &self,
+        folder: &Arc<SharedFolder>,
+        ending: &'static str,
+        encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
+    ) -> Result<()> {
         let place = Arc::clone(folder);
-        let written = self.run_partitions(move |_, records| Ok(place.write_part(text_of(records).as_bytes())?))?;
-        let parts: Vec<(String, String)> = (0..).map(part_name).zip(written).collect();
+        let written = self.run_partitions(move |_, records| Ok(place.write_part(&encode(records)?)?))?;
+        let parts: Vec<(String, String)> = (0..)
+            .map(|partition| part_name(partition, ending))
+            .zip(written)
+            .collect();
         let place = Arc::clone(folder);
         once(self.context(), move || Ok(place.publish(&parts)?))
+    }
+}
+
+impl<T: Element> Dataset<Vec<T>> {
+    /// Writes each partition as an npy file of NumPy, `part-00000.npy` and so on, in the way of
+    /// [`save_as_text_file`](Dataset::save_as_text_file). Each record is a row of shape `row_shape`, row-major, of an array
+    /// whose outermost side is the number of records; an empty `row_shape` makes a vector of records of one number.
+    ///
+    /// # Errors
+    /// If a record has another length than its shape says; otherwise as `save_as_text_file`.
+    pub fn save_as_npy_file(&self, url: &str, row_shape: &[usize]) -> Result<()> {
+        let (name, row_shape) = (url.to_owned(), row_shape.to_vec());
+        self.save(url, ".npy", move |records| {
+            let mut writer = NpyWriter::new(&name, &row_shape)?;
+            for record in records {
+                writer.push(&record)?;
+            }
+            Ok(writer.finish())
+        })
     }
 }
 
@@ -79,15 +158,30 @@ fn once<R: Answered>(context: &Context, function: impl Fn() -> Result<R> + Send 
     })
 }
 
-fn part_name(partition: usize) -> String {
-    format!("part-{partition:05}")
+fn part_name(partition: usize, ending: &str) -> String {
+    format!("part-{partition:05}{ending}")
 }
 
-fn text_of<T: Record + Display>(records: PartitionIter<T>) -> String {
+fn text_of<T: Record + Display>(records: PartitionIter<T>) -> Vec<u8> {
     let mut text = String::new();
     for record in records {
         // Writing to a string cannot fail; a `Display` that does is the record's own affair.
         let _ = writeln!(text, "{record}");
     }
-    text
+    text.into_bytes()
+}
+
+fn json_of<T: Record>(records: PartitionIter<T>) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut text, &record).map_err(|error| {
+            let name = std::any::type_name::<T>();
+            EngineError::invalid(
+                format!("a record of {name} has no JSON form: {error}"),
+                "map the records first, such that the keys of maps are strings or numbers",
+            )
+        })?;
+        text.push(b'\n');
+    }
+    Ok(text)
 }

@@ -46,6 +46,11 @@ impl Blocks {
         has
     }
 
+    /// What is kept under a key takes, in bytes.
+    pub(crate) fn bytes_of(&self, key: &Digest) -> Option<u64> {
+        self.folder.block_bytes(key)
+    }
+
     /// The bytes that were kept under a key, whole and unchanged.
     pub(crate) fn read(&self, key: &Digest) -> Option<Vec<u8>> {
         self.folder.block(key)

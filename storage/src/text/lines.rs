@@ -51,23 +51,23 @@ pub fn read_lines_with(stores: &Stores, split: &TextSplit, options: TextOptions)
         return Err(ObjectError::unsupported(&split.object.url, "`TextOptions` must be greater than 0").into());
     }
     // The byte before the split tells whether a line starts with the split.
-    let start = if split.compressed {
-        0
-    } else {
-        split.range.start.saturating_sub(1)
+    let compressed = split.compression.is_some();
+    let start = match compressed {
+        true => 0,
+        false => split.range.start.saturating_sub(1),
     };
     Ok(LineReader {
         url: split.object.url.clone(),
-        pieces: Pieces::open(stores, &split.object, start, split.compressed, options.piece_bytes),
+        pieces: Pieces::open(stores, &split.object, start, split.compression, options.piece_bytes),
         options,
-        end: if split.compressed { u64::MAX } else { split.range.end },
+        end: if compressed { u64::MAX } else { split.range.end },
         position: start,
-        skipping: !split.compressed && split.range.start > 0,
+        skipping: !compressed && split.range.start > 0,
         carried: Vec::new(),
         block: String::new(),
         block_position: 0,
         tail_bytes: TAIL_BYTES.min(options.piece_bytes),
-        finished: !split.compressed && split.range.is_empty(),
+        finished: !compressed && split.range.is_empty(),
     })
 }
 
@@ -77,6 +77,11 @@ impl LineReader {
     /// # Errors
     /// The object cannot be read, a line is too long, or the bytes are not UTF-8.
     pub fn next_line(&mut self) -> Result<Option<&str>> {
+        Ok(self.next_whole_line()?.map(|(_, line)| without_end(line)))
+    }
+
+    /// Where the next line starts, in (decompressed) bytes, and the line with its end.
+    pub(crate) fn next_whole_line(&mut self) -> Result<Option<(u64, &str)>> {
         while self.block_position == self.block.len() {
             if self.finished {
                 return Ok(None);
@@ -88,18 +93,17 @@ impl LineReader {
         }
         let start = self.block_position;
         let rest = &self.block[start..];
-        let (line, length) = match memchr(b'\n', rest.as_bytes()) {
-            Some(newline) => (&rest[..newline], newline + 1),
-            None => (rest, rest.len()),
+        let (bytes, length) = match memchr(b'\n', rest.as_bytes()) {
+            Some(newline) => (newline, newline + 1),
+            None => (rest.len(), rest.len()),
         };
-        if line.len() > self.options.line_bytes_max {
-            let offset = self.position - (self.carried.len() + self.block.len() - start) as u64;
+        let offset = self.position - (self.carried.len() + rest.len()) as u64;
+        if bytes > self.options.line_bytes_max {
             (self.finished, self.block_position) = (true, self.block.len());
             return Err(self.too_long(offset));
         }
         self.block_position += length;
-        let ended = length > line.len();
-        Ok(Some(line.strip_suffix('\r').filter(|_| ended).unwrap_or(line)))
+        Ok(Some((offset, &self.block[start..start + length])))
     }
 
     /// Reads on until there are whole lines in the block, or none are left.
@@ -185,6 +189,11 @@ impl LineReader {
         }
         .into()
     }
+}
+
+fn without_end(line: &str) -> &str {
+    let bare = line.strip_suffix('\n');
+    bare.map_or(line, |bare| bare.strip_suffix('\r').unwrap_or(bare))
 }
 
 impl Iterator for LineReader {

@@ -4,8 +4,8 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use bytes::{Buf, Bytes};
-use flate2::read::MultiGzDecoder;
 
+use super::compression::{Compression, Decoder};
 use crate::error::{Result, StorageError};
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
@@ -15,64 +15,90 @@ const CAPACITY_BYTES_MAX: usize = 4 << 20;
 
 /// Successive pieces of an object.
 #[derive(Debug)]
-pub(super) enum Pieces {
+pub(crate) enum Pieces {
     Plain(Ranges),
-    Gzip(Box<MultiGzDecoder<RangesRead>>),
+    Packed(Compression, Decoder<RangesRead>),
 }
 
 impl Pieces {
     /// The bytes of `object` from `start` on; all of them if it is compressed.
-    pub(super) fn open(stores: &Stores, object: &Object, start: u64, compressed: bool, piece_bytes: usize) -> Self {
-        let mut ranges = Ranges {
+    pub(crate) fn open(
+        stores: &Stores,
+        object: &Object,
+        start: u64,
+        compression: Option<Compression>,
+        piece_bytes: usize,
+    ) -> Self {
+        let ranges = |position| Ranges {
             stores: stores.clone(),
             object: object.clone(),
-            position: start,
+            position,
             whole: None,
         };
-        if !compressed {
-            return Self::Plain(ranges);
+        match compression {
+            None => Self::Plain(ranges(start)),
+            Some(compression) => {
+                let source = RangesRead {
+                    ranges: ranges(0),
+                    piece: Bytes::new(),
+                    piece_bytes,
+                    failure: None,
+                };
+                Self::Packed(compression, Decoder::new(compression, source))
+            }
         }
-        ranges.position = 0;
-        Self::Gzip(Box::new(MultiGzDecoder::new(RangesRead {
-            ranges,
-            piece: Bytes::new(),
-            piece_bytes,
-        })))
     }
 
     /// The next bytes: as many as asked for, fewer at the object's end, none after it.
-    pub(super) fn next(&mut self, bytes_max: usize) -> Result<Bytes> {
+    pub(crate) fn next(&mut self, bytes_max: usize) -> Result<Bytes> {
         match self {
             Self::Plain(ranges) => ranges.next(bytes_max),
-            Self::Gzip(decoder) => {
+            Self::Packed(compression, decoder) => {
                 let mut bytes = Vec::with_capacity(bytes_max.min(CAPACITY_BYTES_MAX));
                 let read = decoder.by_ref().take(bytes_max as u64).read_to_end(&mut bytes);
-                read.map_err(|error| inflate_failed(&decoder.get_ref().ranges.object, error))?;
+                let source = decoder.source();
+                // What failed below comes first: the decoder took it for damage or for the end.
+                if let Some(failure) = source.failure.take() {
+                    return Err(failure);
+                }
+                read.map_err(|error| not_decompressed(&source.ranges.object, *compression, &error))?;
                 Ok(bytes.into())
             }
         }
     }
 }
 
-/// An error of the reader below the decoder comes back as it was; all others are the decoder's.
-fn inflate_failed(object: &Object, error: io::Error) -> StorageError {
-    let gzip = |message: String| {
-        ObjectError::Gzip {
-            url: object.url.clone(),
-            message,
-        }
-        .into()
-    };
-    match error.downcast::<StorageError>() {
-        Ok(below) => below,
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => gzip("it ends too early".into()),
-        Err(error) => gzip(error.to_string()),
+fn not_decompressed(object: &Object, compression: Compression, error: &io::Error) -> ObjectError {
+    ObjectError::NotDecompressed {
+        url: object.url.clone(),
+        format: compression.name(),
+        message: match ends_early(error) {
+            true => "it ends too early".into(),
+            false => error.to_string(),
+        },
     }
+}
+
+/// Whether an error, or one of those below it, is that there were no more bytes.
+fn ends_early(error: &io::Error) -> bool {
+    let mut below: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = below {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
+            return true;
+        }
+        // The source of an error made by `io::Error::other` skips what was put into it.
+        let inner = io
+            .and_then(|error| error.get_ref())
+            .map(|inner| inner as &(dyn std::error::Error + 'static));
+        below = inner.or_else(|| error.source());
+    }
+    false
 }
 
 /// Successive ranges of an object's stored bytes.
 #[derive(Debug)]
-pub(super) struct Ranges {
+pub(crate) struct Ranges {
     stores: Stores,
     object: Object,
     position: u64,
@@ -108,16 +134,24 @@ fn slice(whole: &Bytes, range: Range<u64>) -> Bytes {
 
 /// The same for a decoder.
 #[derive(Debug)]
-pub(super) struct RangesRead {
+pub(crate) struct RangesRead {
     ranges: Ranges,
     piece: Bytes,
     piece_bytes: usize,
+    /// What ended the bytes before the object's end.
+    failure: Option<StorageError>,
 }
 
 impl Read for RangesRead {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() {
-            self.piece = self.ranges.next(self.piece_bytes).map_err(io::Error::other)?;
+            match self.ranges.next(self.piece_bytes) {
+                Ok(piece) => self.piece = piece,
+                Err(error) => {
+                    self.failure = Some(error);
+                    return Err(io::Error::other("the object cannot be read"));
+                }
+            }
         }
         let length = self.piece.len().min(target.len());
         self.piece.copy_to_slice(&mut target[..length]);

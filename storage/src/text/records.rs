@@ -5,13 +5,14 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::gzip::is_gzip_name;
+use super::compression::Compression;
 use super::options::TextOptions;
 use super::pieces::Pieces;
-use super::split::{Cut, split_bytes};
+use super::split::byte_extent;
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
+use crate::split::{Extent, deal};
 
 /// Successive records of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,8 +25,8 @@ pub struct RecordSplit {
     pub record_bytes: u64,
     /// The header's length, in (decompressed) bytes.
     pub header_bytes: u64,
-    /// Whether the object is in gzip format.
-    pub compressed: bool,
+    /// How the object is compressed.
+    pub compression: Option<Compression>,
 }
 
 /// Cuts the records of `objects`, in their order, into `partitions` groups of equal numbers of records, as
@@ -47,22 +48,30 @@ pub fn split_records(
                 ObjectError::unsupported(&object.url, "a record must hold at least 1 byte and fit memory").into(),
             );
         }
-        if !is_gzip_name(&object.url) {
+        if Compression::of_name(&object.url).is_none() {
             check_whole(&object.url, object.bytes, record_bytes, header_bytes)?;
         }
     }
-    let split = |(object, range, compressed): Cut| RecordSplit {
-        object,
-        range,
-        record_bytes,
-        header_bytes,
-        compressed,
+    let unit_bytes = record_bytes.max(1);
+    let extent = |object: &Object| byte_extent(object, object.bytes.saturating_sub(header_bytes) / unit_bytes);
+    let extents: Vec<Extent> = objects.iter().map(extent).collect();
+    let split = |(index, units): (usize, Range<u64>)| {
+        let object: &Object = &objects[index];
+        let position = |unit| header_bytes + unit * record_bytes;
+        let compression = Compression::of_name(&object.url);
+        RecordSplit {
+            object: object.clone(),
+            range: match compression {
+                Some(_) => 0..object.bytes,
+                None => position(units.start)..position(units.end),
+            },
+            record_bytes,
+            header_bytes,
+            compression,
+        }
     };
-    let groups = split_bytes(objects, partitions, header_bytes, record_bytes.max(1));
-    Ok(groups
-        .into_iter()
-        .map(|group| group.into_iter().map(split).collect())
-        .collect())
+    let groups = deal(&extents, partitions).into_iter();
+    Ok(groups.map(|group| group.into_iter().map(split).collect()).collect())
 }
 
 fn check_whole(url: &str, bytes: u64, record_bytes: u64, header_bytes: u64) -> Result<(), ObjectError> {
@@ -109,12 +118,20 @@ pub fn read_records(stores: &Stores, split: &RecordSplit) -> Result<RecordReader
         );
     };
     let piece_bytes = TextOptions::default().piece_bytes;
-    let position = if split.compressed { 0 } else { split.range.start };
+    let position = if split.compression.is_some() {
+        0
+    } else {
+        split.range.start
+    };
     Ok(RecordReader {
         split: split.clone(),
-        pieces: Pieces::open(stores, &split.object, position, split.compressed, piece_bytes),
+        pieces: Pieces::open(stores, &split.object, position, split.compression, piece_bytes),
         piece_bytes: (piece_bytes / record_bytes).max(1) * record_bytes,
-        header_left: if split.compressed { split.header_bytes } else { 0 },
+        header_left: if split.compression.is_some() {
+            split.header_bytes
+        } else {
+            0
+        },
         position,
         piece: Bytes::new(),
         finished: false,
@@ -133,7 +150,7 @@ impl RecordReader {
             }
             self.header_left -= header.len() as u64;
         }
-        let left = if self.split.compressed {
+        let left = if self.split.compression.is_some() {
             u64::MAX
         } else {
             self.split.range.end - self.position
@@ -142,7 +159,7 @@ impl RecordReader {
         self.position += self.piece.len() as u64;
         if self.piece.len() < self.piece_bytes {
             self.finished = true;
-            if self.split.compressed {
+            if self.split.compression.is_some() {
                 let RecordSplit {
                     object,
                     record_bytes,

@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use flate2::Compression;
+
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
@@ -14,9 +14,28 @@ use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+type Pack = fn(&[u8]) -> Vec<u8>;
+
+/// Both ways to pack, and the ending that tells of each.
+const PACKERS: [(&str, Pack); 2] = [("gz", gzip), ("zst", zstd)];
+
+/// What a zstd reader must leave out.
+fn skippable_frame(bytes: &[u8]) -> Vec<u8> {
+    [
+        &0x184d_2a53_u32.to_le_bytes()[..],
+        &(bytes.len() as u32).to_le_bytes(),
+        bytes,
+    ]
+    .concat()
 }
 
 fn stored(stores: &Stores, name: &str, bytes: impl Into<Bytes>) -> Vec<Object> {
@@ -72,16 +91,43 @@ proptest! {
     }
 
     #[test]
-    fn gzip_gives_the_same_lines(text in text(), partitions in 1_usize..4, piece_bytes in 1_usize..40, member_cut in 0_usize..200) {
+    fn compressed_files_give_the_same_lines(text in text(), partitions in 1_usize..4, piece_bytes in 1_usize..40, member_cut in 0_usize..200) {
         let stores = Stores::new();
         let (first, second) = text.as_bytes().split_at(member_cut.min(text.len()));
-        let objects = stored(&stores, "t.txt.gz", [gzip(first), gzip(second)].concat());
-        let lines = all_lines(&stores, &split_text(&objects, partitions), options(piece_bytes)).unwrap();
-        prop_assert_eq!(lines, text.lines().collect::<Vec<_>>());
+        for (ending, pack) in PACKERS {
+            let between = if ending == "zst" { skippable_frame(&text.as_bytes()[text.len() / 2..]) } else { Vec::new() };
+            let objects = stored(&stores, &format!("t.txt.{ending}"), [pack(first), between, pack(second)].concat());
+            let lines = all_lines(&stores, &split_text(&objects, partitions), options(piece_bytes)).unwrap();
+            prop_assert_eq!(lines, text.lines().collect::<Vec<_>>());
+        }
     }
 
     #[test]
-    fn records_come_once_and_in_order(counts in prop::collection::vec(0_usize..30, 1..4), record_bytes in 1_usize..9, header_bytes in 0_usize..5, partitions in 1_usize..9, compressed: bool) {
+    fn arbitrary_bytes_are_an_error_or_text_and_never_a_panic(bytes: Vec<u8>, begun: bool) {
+        let stores = Stores::new();
+        for (ending, pack) in PACKERS {
+            let start = if begun { pack(b"text")[..4].to_vec() } else { Vec::new() };
+            let objects = stored(&stores, &format!("t.{ending}"), [start, bytes.clone()].concat());
+            let _ = all_lines(&stores, &split_text(&objects, 1), options(100));
+        }
+    }
+
+    #[test]
+    fn json_lines_come_once_and_in_order(
+        rows in prop::collection::vec(("[a-zé\n\"]{0,5}", proptest::option::of(any::<i32>()), prop::collection::vec(any::<u8>(), 0..3)), 0..20),
+        blanks in "[ \n\r]{0,3}", partitions in 1_usize..9, piece_bytes in 1_usize..40,
+    ) {
+        let stores = Stores::new();
+        let text: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n" + &blanks + "\n").collect();
+        let objects = stored(&stores, "t.jsonl", text);
+        let groups = split_text(&objects, partitions);
+        let readers = groups.iter().flatten().map(|split| read_json_lines(&stores, split, options(piece_bytes)).unwrap());
+        let read: Vec<(String, Option<i32>, Vec<u8>)> = readers.flatten().map(Result::unwrap).collect();
+        prop_assert_eq!(read, rows);
+    }
+
+    #[test]
+    fn records_come_once_and_in_order(counts in prop::collection::vec(0_usize..30, 1..4), record_bytes in 1_usize..9, header_bytes in 0_usize..5, partitions in 1_usize..9, compressed in 0_usize..3) {
         let stores = Stores::new();
         let mut expected = Vec::new();
         let mut objects = Vec::new();
@@ -89,7 +135,10 @@ proptest! {
             let body: Vec<u8> = (0..count * record_bytes).map(|byte| (byte * 7 + index) as u8).collect();
             expected.extend(body.chunks(record_bytes).map(<[u8]>::to_vec));
             let whole = [vec![0xff; header_bytes], body].concat();
-            let (name, whole) = if compressed { (format!("r{index}.gz"), gzip(&whole)) } else { (format!("r{index}"), whole) };
+            let (name, whole) = match PACKERS.get(compressed) {
+                Some((ending, pack)) => (format!("r{index}.{ending}"), pack(&whole)),
+                None => (format!("r{index}"), whole),
+            };
             objects.extend(stored(&stores, &name, whole));
         }
         let groups = split_records(&objects, record_bytes as u64, header_bytes as u64, partitions).unwrap();
@@ -130,7 +179,7 @@ fn a_split_reads_no_more_than_it_needs() {
     let split = TextSplit {
         object: objects[0].clone(),
         range: 0..7,
-        compressed: false,
+        compression: None,
     };
     let lines: Vec<String> = read_lines(&stores, &split).unwrap().map(Result::unwrap).collect();
     assert_eq!(lines, ["good", "last line"]);
@@ -182,55 +231,101 @@ fn a_line_beyond_the_limit_is_an_error_for_any_piece() {
 }
 
 #[test]
-fn damaged_gzip_is_an_error_that_names_the_object() {
+fn damaged_files_are_errors_that_name_the_object() {
     let stores = Stores::new();
-    let whole = gzip("one\ntwo\nthree\n".repeat(50).as_bytes());
-    let mut flipped = whole.clone();
-    let middle = flipped.len() / 2;
-    flipped[middle] ^= 0x10;
-    for (name, bytes) in [
-        ("cut.gz", whole[..whole.len() - 5].to_vec()),
-        ("header.gz", whole[..6].to_vec()),
-        ("empty.gz", Vec::new()),
-        ("flipped.gz", flipped),
-        ("plain.gz", b"no gzip at all".to_vec()),
-        ("tail.gz", [&whole[..], b"garbage"].concat()),
-    ] {
-        let objects = stored(&stores, name, bytes);
-        let error = object_error(all_lines(&stores, &split_text(&objects, 2), TextOptions::default()));
-        assert!(
-            matches!(&error, ObjectError::Gzip { url, .. } if url.ends_with(name)),
-            "{name}: {error}"
-        );
-        let split = split_records(&objects, 1, 0, 1).unwrap();
-        let records: Result<Vec<_>, _> = read_records(&stores, &split[0][0]).unwrap().collect();
-        assert!(matches!(object_error(records), ObjectError::Gzip { .. }), "{name}");
+    let text = "one\ntwo\nthree\n".repeat(50);
+    for (ending, pack) in PACKERS {
+        let whole = pack(text.as_bytes());
+        let mut flipped = whole.clone();
+        let last = flipped.len() - 1;
+        flipped[last] ^= 0x10;
+        let mut files = vec![
+            ("flipped", flipped),
+            ("plain", b"not packed at all".to_vec()),
+            ("tail", [&whole[..], b"garbage"].concat()),
+            ("second", [&whole[..], &whole[..whole.len() - 1]].concat()),
+        ];
+        files.extend((0..whole.len()).map(|length| ("cut", whole[..length].to_vec())));
+        for (name, bytes) in files {
+            let length = bytes.len();
+            let objects = stored(&stores, &format!("{name}.{ending}"), bytes);
+            let error = object_error(all_lines(&stores, &split_text(&objects, 2), TextOptions::default()));
+            assert!(
+                matches!(&error, ObjectError::NotDecompressed { url, .. } if url.contains(name)),
+                "{name}.{ending} of {length}: {error}"
+            );
+            let early = error.to_string().contains("it ends too early");
+            assert!(early || name != "cut", "{length}: {error}");
+            let split = split_records(&objects, 1, 0, 1).unwrap();
+            let records: Result<Vec<_>, _> = read_records(&stores, &split[0][0]).unwrap().collect();
+            assert!(
+                matches!(object_error(records), ObjectError::NotDecompressed { .. }),
+                "{name}"
+            );
+        }
     }
+}
+
+#[test]
+fn a_file_that_the_zstd_library_has_written_is_read() {
+    let stores = Stores::new();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lines.txt.zst");
+    let groups = split_text(&stores.list(path).unwrap(), 3);
+    let lines = all_lines(&stores, &groups, TextOptions::default()).unwrap();
+    let expected: Vec<String> = (0..2000).map(|number| format!("line {number}")).collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_window_beyond_the_limit_is_refused_before_it_is_made() {
+    let stores = Stores::new();
+    // Magic, a descriptor without sizes, and a window of 2^41 bytes (RFC 8878, 3.1.1.1).
+    let objects = stored(&stores, "t.zst", vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 31 << 3]);
+    let error = object_error(all_lines(&stores, &split_text(&objects, 1), TextOptions::default()));
+    assert!(error.to_string().contains("window"), "{error}");
 }
 
 #[test]
 fn an_error_below_the_decoder_stays_what_it_is() {
     let stores = Stores::new();
-    let mut objects = stored(&stores, "t.gz", gzip(b"one\n"));
-    objects[0].version = Some("older".into());
-    let error = object_error(all_lines(&stores, &split_text(&objects, 1), TextOptions::default()));
-    assert!(matches!(error, ObjectError::Changed { .. }), "{error}");
+    for (ending, pack) in PACKERS {
+        let mut objects = stored(&stores, &format!("t.{ending}"), pack(b"one\n"));
+        objects[0].version = Some("older".into());
+        let error = object_error(all_lines(&stores, &split_text(&objects, 1), TextOptions::default()));
+        assert!(matches!(error, ObjectError::Changed { .. }), "{error}");
+    }
 }
 
 #[test]
-fn gunzip_goes_by_the_first_bytes_and_keeps_its_limit() {
-    let plain = Bytes::from_static(b"plain");
-    assert_eq!(gunzip("t", plain.clone(), 1).unwrap(), plain);
-    let twice = Bytes::from([gzip(b"one "), gzip(b"two")].concat());
-    assert_eq!(gunzip("t", twice.clone(), 7).unwrap(), "one two");
-    let limit = ObjectError::InflatesTooLarge {
-        url: "t".into(),
-        bytes_max: 6,
-    };
-    assert_eq!(object_error(gunzip("t", twice.clone(), 6)), limit);
-    let cut = object_error(gunzip("t", twice.slice(..twice.len() - 1), 100));
-    assert!(matches!(cut, ObjectError::Gzip { url, .. } if url == "t"));
-    assert_eq!(gunzip("t", twice, u64::MAX).unwrap(), "one two");
+fn names_tell_of_compression() {
+    for (name, compression) in [
+        ("a/b.gz", Some(Compression::Gzip)),
+        ("a.ZST", Some(Compression::Zstd)),
+        ("https://h/a.gz?x=1.zst#y", Some(Compression::Gzip)),
+        ("s3://b/a.gz?", None),
+        ("a.zst.txt", None),
+        (".gz", None),
+        ("gz", None),
+    ] {
+        assert_eq!(Compression::of_name(name), compression, "{name}");
+    }
+}
+
+#[test]
+fn a_line_that_is_no_value_of_the_type_is_named() {
+    let stores = Stores::new();
+    let objects = stored(&stores, "t", "[1, 2]\n\n[1, \"x\"]\n[3, 4]\n");
+    for partitions in [1, 5] {
+        let groups = split_text(&objects, partitions);
+        let readers = groups
+            .iter()
+            .flatten()
+            .map(|split| read_json_lines::<(u8, u8)>(&stores, split, options(9)).unwrap());
+        let error = object_error(readers.flatten().collect::<Result<Vec<_>, _>>()).to_string();
+        let words =
+            "memory://t, the line at byte 8: invalid type: string \"x\", expected u8 at column 7; each line must";
+        assert!(error.starts_with(words), "{error}");
+    }
 }
 
 #[test]

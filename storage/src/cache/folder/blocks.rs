@@ -27,6 +27,11 @@ impl Folder {
         })
     }
 
+    /// What the file of a block takes, in bytes.
+    pub(in crate::cache) fn block_bytes(&self, key: &Digest) -> Option<u64> {
+        fs::metadata(self.block_path(key)).ok().map(|found| found.len())
+    }
+
     /// The bytes of a block, if they are here and are what was kept under this key.
     pub(in crate::cache) fn block(&self, key: &Digest) -> Option<Vec<u8>> {
         let path = self.block_path(key);

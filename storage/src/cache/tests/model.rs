@@ -96,7 +96,7 @@ proptest! {
         let mut remotes: Vec<Remote> =
             (0..3).map(|object| remote(object, random(200_000 + 2_100_000 * object, object as u64))).collect();
         let mut caches = [open(&options), open(&options)];
-        let old_filter = caches[0].bloom();
+        let old_filter = caches[0].folder.bloom();
         let mut reader = 0;
         for event in events {
             match event {

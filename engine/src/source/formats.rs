@@ -1,0 +1,113 @@
+//! Datasets from files that say themselves what their records are.
+
+use std::any::type_name;
+
+use distdl_storage::Record;
+use distdl_storage::array::{ArrayFormat, Element, read_rows, split_arrays};
+#[cfg(feature = "arrow")]
+use distdl_storage::arrow::{ArrowOptions, read_arrow, split_arrow};
+use distdl_storage::csv::{CsvOptions, read_csv, split_csv};
+#[cfg(feature = "parquet")]
+use distdl_storage::parquet::{ParquetOptions, read_parquet, split_parquet};
+use distdl_storage::text::{TextOptions, read_json_lines, split_text};
+
+use crate::context::Context;
+use crate::dataset::Dataset;
+use crate::error::Result;
+
+impl Context {
+    /// The records of files with a JSON value on each line; blank lines are left out. Files are cut as those of
+    /// [`Context::text_file`].
+    ///
+    /// # Errors
+    /// If nothing matches `pattern` or it cannot be listed. That a line is no value of `T` shows when it is read.
+    #[track_caller]
+    pub fn json_lines<T: Record>(&self, pattern: &str, partitions: usize) -> Result<Dataset<T>> {
+        let groups = split_text(&self.stores().list(pattern)?, partitions);
+        let records = type_name::<T>().to_owned();
+        Ok(self.source("json_lines", pattern, records, groups, |stores, split| {
+            Ok(read_json_lines::<T>(stores, split, TextOptions::default())?)
+        }))
+    }
+
+    /// The records of CSV files: a struct whose fields are named as the columns are, or a tuple, which takes them by
+    /// position. Files are cut as those of [`Context::text_file`], unless quoted fields may hold line ends, which
+    /// `options` must say: each file is read by one partition then.
+    ///
+    /// # Errors
+    /// If nothing matches `pattern` or it cannot be listed. What is wrong with a record shows when it is read.
+    #[track_caller]
+    pub fn csv<T: Record>(&self, pattern: &str, options: CsvOptions, partitions: usize) -> Result<Dataset<T>> {
+        let groups = split_csv(&self.stores().list(pattern)?, &options, partitions);
+        let parameters = format!("{} {options:?}", type_name::<T>());
+        Ok(self.source("csv", pattern, parameters, groups, move |stores, split| {
+            Ok(read_csv::<T>(stores, split, &options)?)
+        }))
+    }
+
+    /// The rows of arrays in IDX files, as MNIST has them: what one index of the outermost side selects, row-major. Rows
+    /// are dealt in equal numbers; a compressed file is read whole by one partition.
+    ///
+    /// # Errors
+    /// If nothing matches `pattern`, a file is no such array of `T` or not as long as it says, or rows differ in shape.
+    #[track_caller]
+    pub fn idx<T: Element>(&self, pattern: &str, partitions: usize) -> Result<Dataset<Vec<T>>> {
+        self.arrays("idx", pattern, ArrayFormat::Idx, partitions)
+    }
+
+    /// The same for arrays in NumPy's npy files, in C order.
+    ///
+    /// # Errors
+    /// As [`Context::idx`].
+    #[track_caller]
+    pub fn npy<T: Element>(&self, pattern: &str, partitions: usize) -> Result<Dataset<Vec<T>>> {
+        self.arrays("npy", pattern, ArrayFormat::Npy, partitions)
+    }
+
+    #[track_caller]
+    fn arrays<T: Element>(
+        &self,
+        operator: &'static str,
+        pattern: &str,
+        format: ArrayFormat,
+        partitions: usize,
+    ) -> Result<Dataset<Vec<T>>> {
+        let groups = split_arrays::<T>(self.stores(), &self.stores().list(pattern)?, format, partitions)?;
+        let elements = type_name::<T>().to_owned();
+        Ok(self.source(operator, pattern, elements, groups, |stores, split| {
+            Ok(read_rows::<T>(stores, split)?)
+        }))
+    }
+
+    /// The rows of Parquet files as structs whose fields are named as columns are. Row groups are dealt by their bytes, and
+    /// none is cut; of each only the columns that `options` names are fetched.
+    ///
+    /// # Errors
+    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`.
+    #[cfg(feature = "parquet")]
+    #[track_caller]
+    pub fn parquet<T: Record>(&self, pattern: &str, options: ParquetOptions, partitions: usize) -> Result<Dataset<T>> {
+        let groups = split_parquet(self.stores(), &self.stores().list(pattern)?, &options, partitions)?;
+        let parameters = format!("{} {options:?}", type_name::<T>());
+        Ok(
+            self.source("parquet", pattern, parameters, groups, move |stores, split| {
+                Ok(read_parquet::<T>(stores, split, &options)?)
+            }),
+        )
+    }
+
+    /// The rows of Arrow IPC files as structs whose fields are named as columns are. Record batches are dealt by their
+    /// bytes, and none is cut.
+    ///
+    /// # Errors
+    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`.
+    #[cfg(feature = "arrow")]
+    #[track_caller]
+    pub fn arrow<T: Record>(&self, pattern: &str, options: ArrowOptions, partitions: usize) -> Result<Dataset<T>> {
+        let groups = split_arrow(self.stores(), &self.stores().list(pattern)?, &options, partitions)?;
+        let parameters = format!("{} {options:?}", type_name::<T>());
+        Ok(self.source("arrow", pattern, parameters, groups, move |stores, split| {
+            Ok(read_arrow::<T>(stores, split, &options)?)
+        }))
+    }
+}

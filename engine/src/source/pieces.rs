@@ -1,0 +1,202 @@
+//! What the partitions of a source read: pieces of objects, one after the other.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use distdl_storage::Record;
+use distdl_storage::array::ArraySplit;
+#[cfg(feature = "arrow")]
+use distdl_storage::arrow::ArrowSplit;
+use distdl_storage::object::Object;
+#[cfg(feature = "parquet")]
+use distdl_storage::parquet::ParquetSplit;
+use distdl_storage::remote::Stores;
+use distdl_storage::text::{RecordSplit, TextSplit};
+use serde::Serialize;
+
+use super::digest;
+use crate::batch::{AnyBatch, AnyStream, TaskResult};
+use crate::context::Context;
+use crate::dataset::{Dataset, Derivation, streams};
+use crate::lineage::{Compute, Contents, Reads};
+
+/// A part of an object that is read at once.
+pub(super) trait Piece: Clone + Serialize + Send + Sync + 'static {
+    fn object(&self) -> &Object;
+
+    /// The bytes that it lies in.
+    fn range(&self) -> Range<u64> {
+        0..self.object().bytes
+    }
+}
+
+impl Piece for Object {
+    fn object(&self) -> &Object {
+        self
+    }
+}
+
+impl Piece for TextSplit {
+    fn object(&self) -> &Object {
+        &self.object
+    }
+
+    fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+}
+
+impl Piece for RecordSplit {
+    fn object(&self) -> &Object {
+        &self.object
+    }
+
+    fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+}
+
+impl Piece for ArraySplit {
+    fn object(&self) -> &Object {
+        &self.object
+    }
+
+    fn range(&self) -> Range<u64> {
+        let header = &self.header;
+        let is_plain = header.header_bytes + header.elements_bytes() == self.object.bytes;
+        match is_plain {
+            true => {
+                let start = |row: u64| header.header_bytes + row * header.row_bytes();
+                start(self.rows.start)..start(self.rows.end)
+            }
+            false => 0..self.object.bytes,
+        }
+    }
+}
+
+#[cfg(feature = "arrow")]
+impl Piece for ArrowSplit {
+    fn object(&self) -> &Object {
+        &self.object
+    }
+}
+
+#[cfg(feature = "parquet")]
+impl Piece for ParquetSplit {
+    fn object(&self) -> &Object {
+        &self.object
+    }
+}
+
+impl Context {
+    /// A dataset of what `open` reads of groups of pieces, a group for each partition. `parameters` are those of `open`.
+    #[track_caller]
+    pub(super) fn source<S, T, I>(
+        &self,
+        operator: &'static str,
+        pattern: &str,
+        parameters: String,
+        groups: Vec<Vec<S>>,
+        open: impl Fn(&Stores, &S) -> TaskResult<I> + Clone + Send + Sync + 'static,
+    ) -> Dataset<T>
+    where
+        S: Piece,
+        T: Record,
+        I: Iterator<Item = distdl_storage::Result<T>> + 'static,
+    {
+        let (reads, contents) = (reads_of(&groups), contents_of(&groups));
+        let mut derivation = Derivation::new(operator, groups.len(), Vec::new(), read_groups(groups, open));
+        derivation.remark = pattern.to_owned();
+        derivation.parameters = parameters;
+        derivation.reads = Some(reads);
+        derivation.contents = contents;
+        derivation.build(self)
+    }
+}
+
+fn reads_of<S: Piece>(groups: &[Vec<S>]) -> Reads {
+    let part = |piece: &S| (piece.object().clone(), piece.range());
+    let parts: Vec<Vec<_>> = groups.iter().map(|group| group.iter().map(part).collect()).collect();
+    Arc::new(move |partition| parts[partition].clone())
+}
+
+/// What groups of pieces hold, by the versions that were listed. Unknown where a store names no version.
+fn contents_of<S: Piece>(groups: &[Vec<S>]) -> Option<Contents> {
+    let all_named = groups.iter().flatten().all(|piece| piece.object().version.is_some());
+    let group = |group: &Vec<S>| {
+        // A relative path names another file in another folder.
+        let places = group.iter().map(|piece| match &piece.object().url {
+            url if url.contains("://") => None,
+            path => std::path::absolute(path).ok(),
+        });
+        digest(&(group, places.collect::<Vec<_>>()))
+    };
+    let digests: Option<Vec<[u8; 32]>> = all_named.then(|| groups.iter().map(group).collect());
+    digests.map(|digests| Arc::new(move |partition: usize| digests[partition]) as Contents)
+}
+
+/// Reads the pieces of a partition one after the other, each opened when it is its turn.
+fn read_groups<S, T, I>(
+    groups: Vec<Vec<S>>,
+    open: impl Fn(&Stores, &S) -> TaskResult<I> + Clone + Send + Sync + 'static,
+) -> Compute
+where
+    S: Clone + Send + Sync + 'static,
+    T: Record,
+    I: Iterator<Item = distdl_storage::Result<T>> + 'static,
+{
+    streams(move |context, partition, _| {
+        let stream: AnyStream = Box::new(Reading {
+            stores: Arc::clone(&context.resources.stores),
+            pieces: groups[partition].iter().cloned().collect(),
+            open: open.clone(),
+            current: None,
+            batch_records: context.resources.batch_records,
+        });
+        Ok(stream)
+    })
+}
+
+struct Reading<S, I, O> {
+    stores: Arc<Stores>,
+    pieces: VecDeque<S>,
+    open: O,
+    current: Option<I>,
+    batch_records: usize,
+}
+
+impl<S, T, I, O> Iterator for Reading<S, I, O>
+where
+    T: Record,
+    I: Iterator<Item = distdl_storage::Result<T>>,
+    O: Fn(&Stores, &S) -> TaskResult<I>,
+{
+    type Item = TaskResult<AnyBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.current.is_none() {
+                let piece = self.pieces.pop_front()?;
+                match (self.open)(&self.stores, &piece) {
+                    Ok(records) => self.current = Some(records),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            let records = self
+                .current
+                .as_mut()?
+                .take(self.batch_records)
+                .collect::<distdl_storage::Result<Vec<T>>>();
+            match records {
+                Ok(records) if records.is_empty() => self.current = None,
+                Ok(records) => return Some(Ok(AnyBatch::owned(records))),
+                Err(error) => {
+                    self.pieces.clear();
+                    self.current = None;
+                    return Some(Err(error.into()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Records of delimited text: RFC 4180, in UTF-8, with other delimiters where asked for.
+//!
+//! A quoted field may hold line ends, and only who reads a file from its start knows whether a line end is one of those.
+//! So a file is cut at line ends only as long as no field holds any ([`CsvOptions::quoted_newlines`] is off, as it is by
+//! default); a field that does is then an error, never a wrong record. Otherwise each file is read whole by one partition.
+
+mod fields;
+
+mod reader;
+
+use std::ops::Range;
+
+pub use self::reader::{CsvReader, read_csv};
+use crate::object::Object;
+use crate::split::{Extent, deal};
+use crate::text::{TextOptions, TextSplit, split_text, text_split};
+
+/// How delimited text is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CsvOptions {
+    /// What is between two fields, an ASCII character. Default `,`.
+    pub delimiter: u8,
+    /// What is around a field that holds a delimiter, a line end or a quote; a quote in it is doubled. Default `"`.
+    pub quote: u8,
+    /// Whether the first record of each file names the columns. Fields go to those of the record type by name then,
+    /// else by position. Default `true`.
+    pub header: bool,
+    /// Whether quoted fields may hold line ends. Each file is read by one partition then. Default `false`.
+    pub quoted_newlines: bool,
+    /// Limits; a record counts as a line, with all its line ends.
+    pub text: TextOptions,
+}
+
+impl Default for CsvOptions {
+    fn default() -> Self {
+        Self {
+            delimiter: b',',
+            quote: b'"',
+            header: true,
+            quoted_newlines: false,
+            text: TextOptions::default(),
+        }
+    }
+}
+
+/// Cuts the records of `objects`, in their order, into `partitions` groups of about equal numbers of bytes, as
+/// [`split_text`] does; each object as a whole if its fields may hold line ends.
+pub fn split_csv(objects: &[Object], options: &CsvOptions, partitions: usize) -> Vec<Vec<TextSplit>> {
+    if !options.quoted_newlines {
+        return split_text(objects, partitions);
+    }
+    let extent = |object: &Object| Extent {
+        units: object.bytes,
+        whole: true,
+    };
+    let extents: Vec<Extent> = objects.iter().map(extent).collect();
+    let split = |(index, range): (usize, Range<u64>)| text_split(&objects[index], range);
+    let groups = deal(&extents, partitions).into_iter();
+    groups.map(|group| group.into_iter().map(split).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests;

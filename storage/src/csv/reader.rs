@@ -1,0 +1,165 @@
+//! Records become values of a type.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use csv::{ErrorKind, StringRecord};
+use serde::de::DeserializeOwned;
+
+use super::CsvOptions;
+use super::fields::Rows;
+use crate::error::Result;
+use crate::object::ObjectError;
+use crate::remote::Stores;
+use crate::text::{TextOptions, TextSplit, text_split};
+
+/// Read at once where only the first record is wanted, in bytes.
+const HEADER_PIECE_BYTES: usize = 16 << 10;
+
+/// The records of a split. After an error there are none.
+#[must_use = "records are read as they are asked for"]
+pub struct CsvReader<T> {
+    rows: Rows,
+    /// The first record of the file, and where it starts.
+    first: StringRecord,
+    first_offset: Option<u64>,
+    named: bool,
+    /// Whether the first record is still to be given.
+    first_due: bool,
+    record: StringRecord,
+    finished: bool,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> std::fmt::Debug for CsvReader<T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("CsvReader");
+        debug
+            .field("first", &self.first)
+            .field("finished", &self.finished)
+            .finish()
+    }
+}
+
+/// The records of `split` as values of `T`: a struct whose fields are named as the columns are, or a tuple, which takes
+/// them by position.
+///
+/// # Errors
+/// Options that make no sense together, or the first record of the file cannot be read.
+pub fn read_csv<T: DeserializeOwned>(stores: &Stores, split: &TextSplit, options: &CsvOptions) -> Result<CsvReader<T>> {
+    check(split, options)?;
+    let mut rows = Rows::open(stores, split, options)?;
+    let mut first = StringRecord::new();
+    let is_start = split.compression.is_some() || split.range.start == 0;
+    let first_offset = match is_start {
+        true => rows.next(&mut first)?,
+        false => read_first(stores, split, options, &mut first)?,
+    };
+    Ok(CsvReader {
+        rows,
+        first_due: is_start && !options.header && first_offset.is_some(),
+        first,
+        first_offset,
+        named: options.header,
+        record: StringRecord::new(),
+        finished: false,
+        value: PhantomData,
+    })
+}
+
+fn check(split: &TextSplit, options: &CsvOptions) -> Result<(), ObjectError> {
+    let CsvOptions { delimiter, quote, .. } = options;
+    let usable = |byte: &u8| byte.is_ascii() && !b"\r\n".contains(byte);
+    if usable(delimiter) && usable(quote) && delimiter != quote {
+        return Ok(());
+    }
+    let remedy = "delimiter and quote in `CsvOptions` must be two different ASCII characters and no line ends";
+    Err(ObjectError::unsupported(&split.object.url, remedy))
+}
+
+/// Reads the first record of the file that `split` is a later part of.
+fn read_first(
+    stores: &Stores,
+    split: &TextSplit,
+    options: &CsvOptions,
+    first: &mut StringRecord,
+) -> Result<Option<u64>> {
+    let Range { end, .. } = split.range;
+    let start = text_split(&split.object, 0..end);
+    let text = TextOptions {
+        piece_bytes: options.text.piece_bytes.min(HEADER_PIECE_BYTES),
+        ..options.text
+    };
+    let options = CsvOptions {
+        text,
+        ..options.clone()
+    };
+    Rows::open(stores, &start, &options)?.next(first)
+}
+
+impl<T: DeserializeOwned> CsvReader<T> {
+    fn read(&mut self) -> Result<Option<T>> {
+        if let Some(offset) = self.first_offset.filter(|_| std::mem::take(&mut self.first_due)) {
+            return self.value(offset, &self.first).map(Some);
+        }
+        while let Some(offset) = self.rows.next(&mut self.record)? {
+            // Behind blank lines the names may start in any split.
+            if self.named && self.first_offset == Some(offset) {
+                continue;
+            }
+            if self.record.len() != self.first.len() {
+                let problem = format!(
+                    "{} fields, but the first record of the file has {}",
+                    self.record.len(),
+                    self.first.len()
+                );
+                let remedy = "mend the record, or set the delimiter that the file uses";
+                return Err(self.rows.malformed(offset, problem, remedy).into());
+            }
+            return self.value(offset, &self.record).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn value(&self, offset: u64, record: &StringRecord) -> Result<T> {
+        let names = self.named.then_some(&self.first);
+        record.deserialize(names).map_err(|error| {
+            let problem = self.words(&error);
+            let remedy = format!(
+                "mend the record, or the fields of {} to what the columns hold",
+                std::any::type_name::<T>()
+            );
+            self.rows.malformed(offset, problem, remedy).into()
+        })
+    }
+
+    /// What is wrong and in which column.
+    fn words(&self, error: &csv::Error) -> String {
+        let ErrorKind::Deserialize { err, .. } = error.kind() else {
+            return error.to_string();
+        };
+        let Some(field) = err.field() else {
+            return err.kind().to_string();
+        };
+        let name = usize::try_from(field).ok().and_then(|field| self.first.get(field));
+        match name.filter(|_| self.named) {
+            Some(name) => format!("column `{name}`: {}", err.kind()),
+            None => format!("column {}: {}", field + 1, err.kind()),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for CsvReader<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.finished {
+            return None;
+        }
+        let next = self.read().transpose();
+        self.finished = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+impl<T: DeserializeOwned> std::iter::FusedIterator for CsvReader<T> {}

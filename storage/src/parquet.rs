@@ -1,0 +1,80 @@
+//! Apache Parquet: tables by columns, read a row group at a time and written with Snappy.
+//!
+//! The footer of a file says where its row groups are, and each belongs to one partition. Only the columns that are asked
+//! for are read. Rows become values of a type by the names of its fields, through `serde_arrow`. Pages may be plain or
+//! compressed with Snappy, gzip, LZ4 or Zstandard.
+
+mod footer;
+
+mod reader;
+
+mod writer;
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::reader::{ParquetReader, read_parquet};
+pub use self::writer::{ParquetWriter, ROW_GROUP_ROWS};
+use crate::error::Result;
+use crate::object::Object;
+use crate::remote::Stores;
+use crate::table::deal_parts;
+
+/// What to read of Parquet files, and limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParquetOptions {
+    /// Names of the columns that are read; those within others come with them. Default all.
+    pub columns: Option<Vec<String>>,
+    /// Most bytes that the columns of a row group may take, stored or unpacked, as the footer says. They are held in
+    /// memory as they are stored while the group is read; beside them a page of each column, which the format limits to
+    /// 2 GiB. Default 1 GiB.
+    pub row_group_bytes_max: u64,
+    /// Longest footer, in bytes. Default 64 MiB.
+    pub footer_bytes_max: u64,
+}
+
+impl Default for ParquetOptions {
+    fn default() -> Self {
+        Self {
+            columns: None,
+            row_group_bytes_max: 1 << 30,
+            footer_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// Successive row groups of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ParquetSplit {
+    /// The file.
+    pub object: Object,
+    /// Its row groups, by 0-based index.
+    pub row_groups: Range<usize>,
+}
+
+/// Deals the row groups of `objects`, in their order, to `partitions` groups of about equal numbers of stored bytes. Each
+/// footer is read. A row group cannot be cut: it belongs to the group in which its middle lies.
+///
+/// # Errors
+/// A footer cannot be read or is wrong, a column is missing, or a row group is beyond its limit.
+pub fn split_parquet(
+    stores: &Stores,
+    objects: &[Object],
+    options: &ParquetOptions,
+    partitions: usize,
+) -> Result<Vec<Vec<ParquetSplit>>> {
+    let sizes = objects
+        .iter()
+        .map(|object| footer::row_group_bytes(stores, object, options));
+    let sizes = sizes.collect::<Result<Vec<Vec<u64>>>>()?;
+    let split = |(index, row_groups): (usize, Range<usize>)| ParquetSplit {
+        object: objects[index].clone(),
+        row_groups,
+    };
+    let groups = deal_parts(&sizes, partitions).into_iter();
+    Ok(groups.map(|group| group.into_iter().map(split).collect()).collect())
+}
+
+#[cfg(test)]
+mod tests;

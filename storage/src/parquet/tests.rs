@@ -1,0 +1,187 @@
+//! Any number of partitions gives every row once; what is cut, damaged or too large is an error that names its place.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::{Result, StorageError};
+use crate::object::ObjectError;
+use crate::remote::Stores;
+use crate::table::tests::{Row, fixture, fixture_rows, rows, stored};
+
+fn read<T: serde::de::DeserializeOwned>(
+    stores: &Stores,
+    objects: &[Object],
+    options: &ParquetOptions,
+    partitions: usize,
+) -> Result<Vec<T>> {
+    let groups = split_parquet(stores, objects, options, partitions)?;
+    assert_eq!(groups.len(), partitions);
+    let splits = groups.iter().flatten();
+    let records = splits.map(|split| read_parquet(stores, split, options)?.collect::<Result<Vec<T>>>());
+    Ok(records
+        .collect::<Result<Vec<Vec<T>>>>()?
+        .into_iter()
+        .flatten()
+        .collect())
+}
+
+fn write(rows: &[Row], row_group_rows: usize) -> Vec<u8> {
+    let mut writer = ParquetWriter::with_row_group_rows("t.parquet", row_group_rows).unwrap();
+    rows.iter().for_each(|row| writer.push(row.clone()).unwrap());
+    writer.finish().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn what_is_written_is_read_again_for_any_number_of_partitions(
+        files in prop::collection::vec(rows(), 1..4), row_group_rows in 1..9_usize, partitions in 1..9_usize,
+    ) {
+        let stores = Stores::new();
+        let write = |(index, rows): (usize, &Vec<Row>)| stored(&stores, &format!("t{index}"), write(rows, row_group_rows));
+        let objects: Vec<Object> = files.iter().enumerate().flat_map(write).collect();
+        let read = read::<Row>(&stores, &objects, &ParquetOptions::default(), partitions).unwrap();
+        prop_assert_eq!(read, files.concat());
+    }
+
+    #[test]
+    fn altered_files_are_errors_or_rows_and_never_a_panic(place in any::<prop::sample::Index>(), byte in 1..=u8::MAX, other in any::<prop::sample::Index>()) {
+        let stores = Stores::new();
+        let mut bytes = write(&fixture_rows(), 6);
+        let (place, other) = (place.index(bytes.len()), other.index(bytes.len()));
+        bytes[place] ^= byte;
+        bytes[other] = bytes[other].wrapping_add(byte);
+        let objects = stored(&stores, "t", bytes);
+        let options = ParquetOptions { row_group_bytes_max: 1 << 20, ..ParquetOptions::default() };
+        if let Err(error) = read::<Row>(&stores, &objects, &options, 2) {
+            prop_assert!(error.to_string().starts_with("memory://t"), "{}", error);
+        }
+    }
+}
+
+#[test]
+fn row_groups_of_other_writers_are_read_by_the_partitions_they_are_dealt_to() {
+    let stores = Stores::new();
+    for compression in ["none", "snappy", "gzip", "zstd", "lz4"] {
+        let objects = stores.list(&fixture(&format!("table.{compression}.parquet"))).unwrap();
+        for partitions in 1..7 {
+            let read = read::<Row>(&stores, &objects, &ParquetOptions::default(), partitions).unwrap();
+            assert_eq!(read, fixture_rows(), "{compression}, {partitions} partitions");
+        }
+        let groups = split_parquet(&stores, &objects, &ParquetOptions::default(), 2).unwrap();
+        let row_groups: Vec<Range<usize>> = groups.iter().flatten().map(|split| split.row_groups.clone()).collect();
+        assert_eq!(row_groups, [0..2, 2..4], "{compression}");
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Share {
+    share: f64,
+}
+
+#[test]
+fn columns_that_are_not_chosen_are_not_fetched() {
+    let stores = Stores::new();
+    let mut all = fixture_rows();
+    for (index, row) in (0_u64..).zip(&mut all) {
+        // Letters that cannot be packed.
+        row.name = (0..20_000_u64)
+            .map(|at| char::from(b'a' + (index * 31 + at * at * 7 + at / 13) as u8 % 26))
+            .collect();
+    }
+    let objects = stored(&stores, "t", write(&all, 100));
+    let shares: Vec<Share> = all.iter().map(|row| Share { share: row.share }).collect();
+    let cost = |columns: Option<Vec<String>>| {
+        let options = ParquetOptions {
+            columns,
+            ..ParquetOptions::default()
+        };
+        let groups = split_parquet(&stores, &objects, &options, 1).unwrap();
+        let before = stores.figures().remote_bytes;
+        let read: Result<Vec<Share>> = read_parquet(&stores, &groups[0][0], &options).unwrap().collect();
+        assert_eq!(read.unwrap(), shares);
+        stores.figures().remote_bytes - before
+    };
+    let (one, every) = (cost(Some(vec!["share".into()])), cost(None));
+    assert!(one < every / 2, "{one} and {every} bytes");
+}
+
+fn error_of(bytes: Vec<u8>, options: &ParquetOptions) -> String {
+    let stores = Stores::new();
+    let objects = stored(&stores, "t", bytes);
+    match read::<Row>(&stores, &objects, options, 1) {
+        Err(StorageError::Object(error @ ObjectError::Malformed { .. })) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_cut_is_an_error() {
+    let whole = write(&fixture_rows(), 6);
+    for length in 0..whole.len() {
+        let message = error_of(whole[..length].to_vec(), &ParquetOptions::default());
+        assert!(message.starts_with("memory://t, its "), "{length}: {message}");
+    }
+}
+
+#[test]
+fn hostile_footers_and_what_goes_beyond_a_limit_are_errors() {
+    let whole = write(&fixture_rows(), 6);
+    let options = ParquetOptions::default();
+    let mut long = whole.clone();
+    let at = long.len() - 8;
+    long[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(error_of(long, &options).contains("a footer of 4294967295 bytes"));
+    let mut empty = whole.clone();
+    empty[at..at + 4].copy_from_slice(&0_u32.to_le_bytes());
+    assert!(error_of(empty, &options).contains("its footer"));
+    let few = ParquetOptions {
+        footer_bytes_max: 10,
+        ..ParquetOptions::default()
+    };
+    assert!(error_of(whole.clone(), &few).contains("above the limit of 10"));
+    let small = ParquetOptions {
+        row_group_bytes_max: 50,
+        ..ParquetOptions::default()
+    };
+    let message = error_of(whole.clone(), &small);
+    assert!(
+        message.contains("row group 0: its columns take") && message.contains("limit of 50"),
+        "{message}"
+    );
+    let missing = ParquetOptions {
+        columns: Some(vec!["nmae".into()]),
+        ..ParquetOptions::default()
+    };
+    let message = error_of(whole, &missing);
+    assert!(
+        message.contains("no column `nmae`; its columns are `name`, `count`"),
+        "{message}"
+    );
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Other {
+    name: u8,
+}
+
+#[test]
+fn records_of_another_type_are_an_error_that_names_the_columns() {
+    let stores = Stores::new();
+    let objects = stored(&stores, "t", write(&fixture_rows(), 6));
+    let error = read::<Other>(&stores, &objects, &ParquetOptions::default(), 1)
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("memory://t, row group 0, rows 0..6: "), "{error}");
+    assert!(
+        error.contains("Other must be named and typed as the columns are (`name`, `count`"),
+        "{error}"
+    );
+    let error = ParquetWriter::<u8>::new("t.parquet").unwrap_err().to_string();
+    assert!(
+        error.contains("t.parquet, u8: ") && error.contains("map the records to a struct"),
+        "{error}"
+    );
+}

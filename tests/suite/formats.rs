@@ -1,0 +1,202 @@
+//! What is saved in a format is read again, and what is read does not depend on partitions, threads or deaths.
+
+use std::fs;
+use std::path::Path;
+
+use distdl::engine::cluster::chaos::Chaos;
+use distdl::engine::testing::TestCluster;
+use distdl::{Context, CsvOptions, EngineError};
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::faults;
+use crate::common::{batch_records, cases, context, small_batches};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Row {
+    name: String,
+    count: Option<i64>,
+    tags: Vec<u32>,
+}
+
+fn rows() -> impl Strategy<Value = Vec<Row>> {
+    let tags = prop::collection::vec(any::<u32>(), 0..3);
+    let row = ("[a-z \"\\né]{0,5}", proptest::option::of(any::<i64>()), tags);
+    let row = row.prop_map(|(name, count, tags)| Row { name, count, tags });
+    prop::collection::vec(row, 0..30)
+}
+
+fn part_names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn expected_names(partitions: usize, ending: &str) -> Vec<String> {
+    (0..partitions)
+        .map(|partition| format!("part-{partition:05}{ending}"))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    #[test]
+    fn what_is_saved_is_read_again(
+        rows in rows(), partitions in 1..6usize, read_partitions in 0..6usize, threads in 1..=3usize, batch_records in batch_records(),
+    ) {
+        let context = small_batches(threads, batch_records);
+        let folder = tempfile::tempdir().unwrap();
+        let url = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let saved = context.parallelize(rows.clone(), partitions);
+
+        for url in [url("json"), "memory://json".to_owned()] {
+            saved.save_as_json_lines_file(&url).unwrap();
+            prop_assert_eq!(&context.json_lines::<Row>(&url, read_partitions).unwrap().collect().unwrap(), &rows);
+        }
+        prop_assert_eq!(part_names(&folder.path().join("json")), expected_names(partitions, ".jsonl"));
+
+        let numbers: Vec<Vec<i64>> = rows.iter().map(|row| vec![row.count.unwrap_or(0), row.tags.len() as i64]).collect();
+        context.parallelize(numbers.clone(), partitions).save_as_npy_file(&url("npy"), &[2]).unwrap();
+        prop_assert_eq!(&context.npy::<i64>(&url("npy"), read_partitions).unwrap().collect().unwrap(), &numbers);
+        prop_assert_eq!(part_names(&folder.path().join("npy")), expected_names(partitions, ".npy"));
+
+        #[cfg(feature = "parquet")]
+        {
+            saved.save_as_parquet_file(&url("parquet")).unwrap();
+            let read = context.parquet::<Row>(&url("parquet"), distdl::ParquetOptions::default(), read_partitions).unwrap();
+            prop_assert_eq!(&read.collect().unwrap(), &rows);
+            prop_assert_eq!(part_names(&folder.path().join("parquet")), expected_names(partitions, ".parquet"));
+        }
+    }
+
+    #[test]
+    fn several_processes_save_every_row_once_whoever_dies(numbers in 0..60u64, parts in 1..6usize, faults in faults(3)) {
+        let cluster = TestCluster::new(3).with_chaos(Chaos::parse(&faults).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let place = path.clone();
+        let run = cluster.run(move |context| {
+            let pairs = context.range(0..numbers, 4).map(|x| (x % 11, x));
+            let grouped = pairs.group_by_key_into(parts).cache();
+            let rows = grouped.flat_map(|(key, numbers)| numbers.into_iter().map(move |x| vec![key, x]));
+            rows.save_as_npy_file(place.to_str().unwrap(), &[2])
+        });
+        prop_assert!(run.is_ok(), "{:?} under {}", run.err(), cluster.chaos);
+        let mut read = context(2).npy::<u64>(path.to_str().unwrap(), 3).unwrap().collect().unwrap();
+        read.sort_by_key(|row| row[1]);
+        let expected: Vec<Vec<u64>> = (0..numbers).map(|x| vec![x % 11, x]).collect();
+        prop_assert_eq!(read, expected, "under {}", cluster.chaos);
+        prop_assert_eq!(part_names(&path), expected_names(parts, ".npy"));
+        prop_assert_eq!(part_names(folder.path()), ["out"], "left behind under {}", cluster.chaos);
+    }
+}
+
+fn message<R>(result: Result<R, EngineError>) -> String {
+    match result {
+        Ok(_) => panic!("it did not fail"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn written(context: &Context, name: &str, text: &str) -> String {
+    let url = format!("memory://{name}");
+    context.stores().write(&url, text.to_owned().into()).unwrap();
+    url
+}
+
+#[test]
+fn delimited_text_is_read_by_name_or_by_position() {
+    let context = context(2);
+    let url = written(&context, "people.csv", "name,count\nann,1\n\"bo, b\",\nçem,3\n");
+    let expected = [("ann", Some(1)), ("bo, b", None), ("çem", Some(3))].map(|(name, count)| (name.to_owned(), count));
+    for partitions in 0..6 {
+        let read = context
+            .csv::<(String, Option<u8>)>(&url, CsvOptions::default(), partitions)
+            .unwrap();
+        assert_eq!(read.collect().unwrap(), expected);
+    }
+    let url = written(&context, "lines.csv", "a;\"x\ny\"\n");
+    let options = CsvOptions {
+        delimiter: b';',
+        header: false,
+        ..CsvOptions::default()
+    };
+    let read = context.csv::<(String, String)>(&url, options.clone(), 2).unwrap();
+    let error = message(read.collect());
+    assert!(
+        error.contains("memory://lines.csv, the record at byte 0") && error.contains("quoted_newlines"),
+        "{error}"
+    );
+    let options = CsvOptions {
+        quoted_newlines: true,
+        ..options
+    };
+    let read = context.csv::<(String, String)>(&url, options, 2).unwrap();
+    assert_eq!(read.collect().unwrap(), [("a".to_owned(), "x\ny".to_owned())]);
+}
+
+#[test]
+fn idx_files_are_read_by_the_row() {
+    let context = context(2);
+    let whole = [0_u8, 0, 8, 2, 0, 0, 0, 3, 0, 0, 0, 2, 1, 2, 3, 4, 5, 6];
+    context.stores().write("memory://a", whole.to_vec().into()).unwrap();
+    for partitions in 1..5 {
+        let rows = context.idx::<u8>("memory://a", partitions).unwrap();
+        assert_eq!(rows.collect().unwrap(), [[1, 2], [3, 4], [5, 6]]);
+    }
+    context
+        .stores()
+        .write("memory://a", whole[..17].to_vec().into())
+        .unwrap();
+    let error = message(context.idx::<u8>("memory://a", 1));
+    assert!(error.contains("5 bytes of elements, the sides say 6"), "{error}");
+}
+
+#[test]
+fn a_record_without_a_form_ends_the_action_and_leaves_nothing() {
+    let context = context(2);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    let url = path.to_str().unwrap();
+    let rows = context
+        .range(0..40, 4)
+        .map(|x| vec![x as f32; if x == 33 { 3 } else { 2 }]);
+    let error = message(rows.save_as_npy_file(url, &[2]));
+    assert!(error.contains("3 elements where rows are of shape [2]"), "{error}");
+    let keyed = context
+        .range(0..4, 2)
+        .map(|x| std::collections::BTreeMap::from([((x, x), x)]));
+    let error = message(keyed.save_as_json_lines_file(url));
+    assert!(error.contains("has no JSON form"), "{error}");
+    #[cfg(feature = "parquet")]
+    assert!(message(context.range(0..4, 2).save_as_parquet_file(url)).contains("map the records to a struct"));
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "something was left behind"
+    );
+}
+
+#[cfg(feature = "arrow")]
+#[test]
+fn arrow_files_are_read_by_the_record_batch() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Share {
+        share: f64,
+        count: Option<i32>,
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("storage/fixtures/table.zstd.arrow");
+    let read = context(2)
+        .arrow::<Share>(path.to_str().unwrap(), distdl::ArrowOptions::default(), 3)
+        .unwrap();
+    let share = |number: i32| Share {
+        share: f64::from(number) / 4.0,
+        count: (number % 5 != 0).then_some(number),
+    };
+    assert_eq!(read.collect().unwrap(), (0..20).map(share).collect::<Vec<_>>());
+    assert_eq!(read.partitions(), 3);
+}
