@@ -40,9 +40,9 @@ struct Arguments {
     /// Whether to go on from a checkpoint: `auto`, `never`, `required`, or `step:N` for that of step N.
     #[arg(long, default_value = "auto", requires = "checkpoint")]
     resume: Resume,
-    /// Folder with the four MNIST files.
+    /// Folder with the four MNIST files, or its URL.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
-    data: PathBuf,
+    data: String,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +61,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
             .into());
         }
     }
-    let Mnist { train, test } = Mnist::open(&arguments.data)?;
+    let Mnist { train, test } = Mnist::open_from(context.stores(), &arguments.data)?;
     let train = context
         .parallelize(train.split(arguments.lanes.max(1))?, arguments.lanes)
         .cache();

@@ -123,7 +123,7 @@ fn a_missing_file_is_named() {
     std::fs::remove_file(folder.path().join(TRAIN_LABELS)).unwrap();
     let message = Mnist::open(folder.path()).unwrap_err().to_string();
     assert!(
-        message.contains("cannot read") && message.contains("train-labels-idx1-ubyte.gz"),
+        message.contains("there is no such file") && message.contains("train-labels-idx1-ubyte.gz"),
         "{message}"
     );
     assert!(Mnist::open(folder.path().join("nowhere")).is_err());

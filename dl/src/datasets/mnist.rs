@@ -34,18 +34,21 @@ impl Mnist {
     /// Errors if a file is missing, cut, or not what its name says, or if there is a different number of images and
     /// labels.
     pub fn open(folder: impl AsRef<Path>) -> Result<Mnist> {
-        let folder = folder.as_ref();
+        Self::open_from(&Stores::new(), &folder.as_ref().to_string_lossy())
+    }
+
+    /// The same from a folder, bucket or prefix by its URL, with the cache and the limits of `stores`.
+    pub fn open_from(stores: &Stores, url: &str) -> Result<Mnist> {
         Ok(Mnist {
-            train: read_set(folder, "train")?,
-            test: read_set(folder, "t10k")?,
+            train: read_set(stores, url, "train")?,
+            test: read_set(stores, url, "t10k")?,
         })
     }
 }
 
-fn read_set(folder: &Path, name: &str) -> Result<Samples> {
-    let stores = Stores::new();
-    let (images_path, images) = read(&stores, folder, &format!("{name}-images-idx3-ubyte"), 3)?;
-    let (labels_path, labels) = read(&stores, folder, &format!("{name}-labels-idx1-ubyte"), 1)?;
+fn read_set(stores: &Stores, folder: &str, name: &str) -> Result<Samples> {
+    let (images_path, images) = read(stores, folder, &format!("{name}-images-idx3-ubyte"), 3)?;
+    let (labels_path, labels) = read(stores, folder, &format!("{name}-labels-idx1-ubyte"), 1)?;
     check_images(&images_path, &images)?;
     check_labels(&labels_path, &labels, images.shape[0])?;
     let labels = labels.elements.into_iter().map(u32::from).collect();
@@ -89,15 +92,13 @@ fn check_labels(path: &Path, labels: &Array<u8>, images: usize) -> Result<()> {
 }
 
 /// Reads the array of bytes with that many sides, from the plain file or else from the packed one.
-fn read(stores: &Stores, folder: &Path, name: &str, sides: usize) -> Result<(PathBuf, Array<u8>)> {
-    let plain = folder.join(name);
-    let path = if plain.exists() {
-        plain
-    } else {
-        folder.join(format!("{name}.gz"))
+fn read(stores: &Stores, folder: &str, name: &str, sides: usize) -> Result<(PathBuf, Array<u8>)> {
+    let plain = format!("{}/{name}", folder.trim_end_matches('/'));
+    let packed = format!("{plain}.gz");
+    let (path, objects) = match stores.list(&plain) {
+        Err(StorageError::Object(ObjectError::NotFound { .. })) => (PathBuf::from(&packed), stores.list(&packed)),
+        listed => (PathBuf::from(&plain), listed),
     };
-    std::fs::metadata(&path).map_err(|source| unreadable(&path, source))?;
-    let objects = stores.list(&path.to_string_lossy());
     let array = objects.and_then(|objects| read_array(stores, &objects[0], ArrayFormat::Idx, BYTES_MAX));
     let array = array.map_err(|error| not_idx(&path, error))?;
     if array.shape.len() != sides {
@@ -112,14 +113,6 @@ fn not_idx(path: &Path, error: StorageError) -> Error {
     match error {
         StorageError::Object(ObjectError::Malformed { place, problem, .. }) => damaged(path, &place, problem),
         error => Error::Engine(EngineError::Storage(error)),
-    }
-}
-
-fn unreadable(path: &Path, source: std::io::Error) -> Error {
-    Error::Io {
-        action: "read",
-        path: path.into(),
-        source,
     }
 }
 

@@ -23,6 +23,8 @@ fn node(
         partitioning: None,
         prepare: None,
         remark: String::new(),
+        reads: None,
+        agreed: None,
         contents,
         parameters: String::new(),
         memo: (operator == "memoize").then(|| Memoized {
