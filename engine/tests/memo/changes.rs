@@ -95,7 +95,11 @@ fn work_before_planning_is_not_done_for_what_is_remembered() {
         };
         (all, context.metrics().jobs(), ledger.take().len())
     };
+    let plain = |file: usize| [format!("word{file}"), format!("word{}", file % 7), "all".to_owned()];
+    let mut expected: Vec<(String, u64)> = (0..6).flat_map(plain).zip(0..).collect();
+    expected.sort();
     let (first, ..) = run(false);
+    assert_eq!(first, expected);
     assert_eq!(run(false), (first.clone(), 1, 0));
     let files = remembered(cache.path());
     assert_eq!(files.len(), 3);
