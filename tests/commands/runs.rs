@@ -236,7 +236,10 @@ fn training_goes_on_from_changed_data_and_says_what_changed() {
     let place = Workplace::new();
     let live = |arguments: &[&str]| {
         let usual = ["--data=data", "--first=40", "--changes=1"];
-        let output = place.command(&example("live"), &[&usual, arguments].concat()).output().unwrap();
+        let output = place
+            .command(&example("live"), &[&usual, arguments].concat())
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     };
