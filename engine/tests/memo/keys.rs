@@ -24,6 +24,7 @@ fn node(
         prepare: None,
         remark: String::new(),
         contents,
+        agreed: None,
         parameters: String::new(),
         memo: (operator == "memoize").then(|| Memoized {
             name: "x".into(),
