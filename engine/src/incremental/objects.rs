@@ -66,7 +66,7 @@ impl LiveObjects {
         let listing = context
             .range(0..1, 1)
             .run_partitions(move |_, _| match stores.list(&pattern) {
-                Err(StorageError::Object(error)) if matches!(error, ObjectError::NothingFound { .. }) => Ok(Vec::new()),
+                Err(StorageError::Object(ObjectError::NothingFound { .. })) => Ok(Vec::new()),
                 listing => Ok(listing?),
             })?;
         let none = || EngineError::invalid("a listing gave no answer", "report it: this should not happen");

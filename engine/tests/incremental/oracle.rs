@@ -8,10 +8,13 @@ use super::*;
 
 type Pair = (u8, u8);
 
+/// The records that a view should hold, as text, from those of both inputs.
+type Oracle<'a> = Box<dyn Fn(&[Pair], &[Pair]) -> Vec<String> + 'a>;
+
 /// One view of each operator, with the same made of plain vectors.
 struct Case<'a> {
     view: LiveView<(String, u64)>,
-    oracle: Box<dyn Fn(&[Pair], &[Pair]) -> Vec<String> + 'a>,
+    oracle: Oracle<'a>,
 }
 
 fn case<'a, T: LiveRecord>(
@@ -254,7 +257,8 @@ proptest! {
                 // Views that are declared late see the same.
                 cases.extend(self::cases(&live, &first, &second));
             }
-            for (is_left, record, retract) in changes.iter().copied() as std::iter::Copied<std::slice::Iter<'_, Change>> {
+            for change in changes {
+                let (is_left, record, retract): Change = *change;
                 match is_left {
                     true => apply(&mut left, &first, record, retract),
                     false => apply(&mut right, &second, record, retract),

@@ -26,6 +26,7 @@ fn node(
         reads: None,
         agreed: None,
         contents,
+        agreed: None,
         parameters: String::new(),
         memo: (operator == "memoize").then(|| Memoized {
             name: "x".into(),

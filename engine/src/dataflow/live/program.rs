@@ -11,7 +11,7 @@ use timely::worker::Worker;
 use super::contents::lock;
 use super::kept::{Change, Kept};
 use super::meter::Meter;
-use super::records::{Feed, LiveRecords, LiveScope, Session};
+use super::records::{Feed, LiveRecords, LiveScope, Sessions};
 use super::row::{Row, Rows};
 use super::{LiveRecord, Time};
 use crate::error::LiveError;
@@ -72,13 +72,11 @@ impl<T: LiveRecord> Make for LiveProgram<T> {
     }
 }
 
-/// Builds a dataflow on the worker, with its inputs; `stage` sees what comes out.
-fn build(
-    worker: &mut Worker,
-    meter: &Rc<Meter>,
-    recipe: &dyn Make,
-    stage: Box<dyn Fn(&Row, i64)>,
-) -> (Vec<Box<dyn Session>>, Handle<u64>) {
+/// Sees what comes out of a dataflow: a record, and by how much it has changed.
+type Stage = Box<dyn Fn(&Row, i64)>;
+
+/// Builds a dataflow on the worker, with its inputs.
+fn build(worker: &mut Worker, meter: &Rc<Meter>, recipe: &dyn Make, stage: Stage) -> (Sessions, Handle<u64>) {
     let (sessions, probe) = (Rc::default(), Handle::new());
     worker.dataflow::<u64, _, _>(|outer| {
         let rows = outer.scoped::<Time, _, _>("Live", |inner| {
@@ -101,7 +99,7 @@ fn build(
 
 /// A dataflow that runs.
 pub(crate) struct Installed {
-    sessions: Vec<Box<dyn Session>>,
+    sessions: Sessions,
     time: u64,
     probe: Handle<u64>,
     output: Box<dyn Publish>,

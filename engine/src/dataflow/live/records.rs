@@ -33,12 +33,14 @@ pub(crate) trait Session {
     fn advance_to(&mut self, time: u64);
 }
 
+pub(crate) type Sessions = Vec<Box<dyn Session>>;
+
 /// Where the closure of a live view reads inputs.
 pub struct LiveScope<'s> {
     pub(crate) outer: Scope<'s, u64>,
     pub(crate) inner: Scope<'s, Time>,
     pub(crate) meter: Rc<Meter>,
-    pub(crate) sessions: Rc<RefCell<Vec<Box<dyn Session>>>>,
+    pub(crate) sessions: Rc<RefCell<Sessions>>,
 }
 
 impl<'s> LiveScope<'s> {

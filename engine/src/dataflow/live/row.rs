@@ -151,12 +151,11 @@ pub(crate) fn reduce<'s>(pairs: Pairs<'s>, mut function: Reduction, combine: fn(
     reduced.map(move |(key, value)| combine(&key, &value))
 }
 
+/// The key of a record, and the values to sum under it.
+pub(crate) type Values = Box<dyn Fn(&Row) -> Option<(Row, Vec<i32>)>>;
+
 /// Sums batch by batch first: a record's totals take much more room than the record.
-pub(crate) fn totals<'s>(
-    rows: Rows<'s>,
-    function: Box<dyn Fn(&Row) -> Option<(Row, Vec<i32>)>>,
-    combine: fn(&Row, Totals) -> Row,
-) -> Rows<'s> {
+pub(crate) fn totals<'s>(rows: Rows<'s>, function: Values, combine: fn(&Row, Totals) -> Row) -> Rows<'s> {
     let sums = rows
         .inner
         .unary::<CapacityContainerBuilder<Vec<(Row, Time, Totals)>>, _, _, _>(Pipeline, "Totals", |_, _| {
