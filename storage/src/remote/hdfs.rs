@@ -75,9 +75,13 @@ impl Hdfs {
             let before = self.store.head(location).await?;
             let reader = self.client.read(&absolute(location)).await.map_err(typed)?;
             let after = self.store.head(location).await?;
-            if before == after && reader.file_length() as u64 == after.size {
-                return Ok((after, reader));
+            if before != after {
+                continue;
             }
+            return match reader.file_length() as u64 == after.size {
+                true => Ok((after, reader)),
+                false => Err(generic("it is still being written; read it when it is closed")),
+            };
         }
     }
 
@@ -90,7 +94,7 @@ impl Hdfs {
     }
 
     /// Writes `part`, and renames it when it is whole.
-    async fn write(&self, part: &Path, location: &Path, payload: PutPayload, overwrite: bool) -> Result<ObjectMeta> {
+    async fn write(&self, part: &Path, location: &Path, payload: PutPayload, overwrite: bool) -> Result<()> {
         // Before the work; the rename looks again.
         if !overwrite && self.exists(location).await? {
             return Err(typed(HdfsError::AlreadyExists(location.to_string())));
@@ -102,8 +106,7 @@ impl Hdfs {
             file.write_bytes(bytes).await.map_err(typed)?;
         }
         file.close().await.map_err(typed)?;
-        self.client.rename(&part, &path, overwrite).await.map_err(typed)?;
-        self.store.head(location).await
+        self.client.rename(&part, &path, overwrite).await.map_err(typed)
     }
 }
 
@@ -123,16 +126,13 @@ impl ObjectStore for Hdfs {
             PutMode::Update(_) => return self.store.put_opts(location, payload, options).await,
         };
         let part = sibling(location);
-        let written = match self.within(self.write(&part, location, payload, overwrite)).await {
-            Ok(written) => written,
-            Err(error) => {
-                // Its name is hidden: what cannot be removed does no harm.
-                let _ = self.within(self.store.delete(&part)).await;
-                return Err(error);
-            }
-        };
+        if let Err(error) = self.within(self.write(&part, location, payload, overwrite)).await {
+            // Its name is hidden: what cannot be removed does no harm.
+            let _ = self.within(self.store.delete(&part)).await;
+            return Err(error);
+        }
         Ok(PutResult {
-            e_tag: written.e_tag,
+            e_tag: None,
             version: None,
             extensions: Default::default(),
         })
