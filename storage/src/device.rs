@@ -4,9 +4,12 @@
 //! [`DeviceTier`] knows nothing of it but that. A handle of a device may belong to one thread: it is given to each call
 //! and kept nowhere, so workers that share a device share a tier and have a handle and a stream each.
 
+mod resident;
+
 mod tier;
 
-pub use self::tier::{DeviceFigures, DeviceKey, DeviceTier, Lease};
+pub use self::resident::{DeviceFigures, DeviceKey, Lease};
+pub use self::tier::DeviceTier;
 use crate::error::StorageError;
 
 /// The memory of a device, through the handle of one worker.

@@ -44,7 +44,7 @@ struct Faulty {
 
 impl Faulty {
     fn start() -> Self {
-        let bytes: Bytes = (0..LENGTH).map(|at| (at * at >> 7) as u8).collect();
+        let bytes: Bytes = (0..LENGTH).map(|at| ((at * at) >> 7) as u8).collect();
         let script = Arc::<Mutex<Script>>::default();
         let (answering, content) = (Arc::clone(&script), bytes.clone());
         let server = Server::answering(move |stream, request| answer(stream, request, &content, &answering));
