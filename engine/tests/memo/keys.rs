@@ -24,7 +24,6 @@ fn node(
         prepare: None,
         remark: String::new(),
         reads: None,
-        agreed: None,
         contents,
         agreed: None,
         parameters: String::new(),
