@@ -82,7 +82,7 @@ fn missing_data_is_named() {
     place.mnist_fails(
         &[],
         &[
-            "cannot read data/train-labels-idx1-ubyte",
+            "data/train-labels-idx1-ubyte.gz: there is no such file",
             "No such file",
             "check the path",
         ],

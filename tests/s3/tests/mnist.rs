@@ -98,7 +98,7 @@ fn three_hosts(server: &Server) -> Report {
     report(server, || {
         let distdl = env!("CARGO_BIN_EXE_distdl-s3");
         let journal = tempfile::tempdir().unwrap();
-        let mut name_node = Command::new(distdl)
+        let name_node = Command::new(distdl)
             .args([
                 "name",
                 "--listen=127.0.0.1:0",
@@ -108,9 +108,9 @@ fn three_hosts(server: &Server) -> Report {
             .arg(journal.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(name_node.stdout.take().unwrap()).lines();
+            .spawn();
+        let mut name_node = Ends(name_node.unwrap());
+        let mut said = BufReader::new(name_node.0.stderr.take().unwrap()).lines();
         let address = said.find_map(|line| line.unwrap().strip_prefix("name node at ").map(str::to_owned));
         let address = address.expect("it says where it listens");
         let worker = |slot: usize| {
@@ -125,9 +125,19 @@ fn three_hosts(server: &Server) -> Report {
         };
         let workers: Vec<Child> = (0..PROCESSES).map(worker).collect();
         let lines: Vec<String> = workers.into_iter().map(printed).collect();
-        assert!(name_node.wait().unwrap().success());
+        assert!(name_node.0.wait().unwrap().success());
         lines.into_iter().find(|line| !line.is_empty()).unwrap()
     })
+}
+
+/// A process that does not outlive a test that fails.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The last line that a process prints, once it has ended well.
