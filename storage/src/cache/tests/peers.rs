@@ -170,10 +170,10 @@ fn what_makes_no_sense_has_no_answer() {
     let remote = Remote::new("s3://b/x", "1", random(5_000_000, 1));
     remote.read_all(cache);
     let segment = remote.version.segment(1);
-    for range in [0..10, 4_200_000..4_200_000, 4_200_000..4_199_999, 4_200_000..u64::MAX] {
-        assert_eq!(cache.ask_part(&segment, &range), None);
-        let question = postcard::to_stdvec(&(0_u8, &segment, range.start, range.end)).unwrap();
-        assert_eq!(cache.answer(&question), None, "{range:?}");
+    let (inside, beyond) = (4_200_000_u64, u64::MAX);
+    for (start, end) in [(0, 10), (inside, inside), (inside, inside - 1), (inside, beyond)] {
+        let question = postcard::to_stdvec(&(0_u8, &segment, start, end)).unwrap();
+        assert_eq!(cache.answer(&question), None, "{start} to {end}");
     }
     let question = postcard::to_stdvec(&(0_u8, &segment, 4_200_000_u64, 4_200_005_u64)).unwrap();
     assert_eq!(
