@@ -20,13 +20,18 @@ use object_store::{
     ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::options::StoresOptions;
 use super::pattern::{draw_name, unfinished};
 
 /// First pause before a name node is tried again, in milliseconds, as for other stores.
 const PAUSE_MILLIS: u64 = 100;
+
+/// How often a file is written whose blocks come quicker than the name node hears of them, and the longest pause between.
+const WRITES_MAX: usize = 8;
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+const NOT_HEARD_YET: &str = "NotReplicatedYetException";
 
 /// What an address may be.
 const CONFIGURED_BY: &str =
@@ -93,6 +98,32 @@ impl Hdfs {
         }
     }
 
+    /// Writes a file beside it, and renames that when it is whole. A name node that has not heard yet that a block is
+    /// stored refuses the block after the next; the client gives up then, and all is written again after a pause.
+    async fn put(&self, location: &Path, payload: PutPayload, overwrite: bool) -> Result<()> {
+        let mut pause = Duration::from_millis(PAUSE_MILLIS);
+        for _ in 1..WRITES_MAX {
+            match self.put_once(location, payload.clone(), overwrite).await {
+                Err(Error::Generic { source, .. }) if source.to_string().contains(NOT_HEARD_YET) => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                done => return done,
+            }
+        }
+        self.put_once(location, payload, overwrite).await
+    }
+
+    async fn put_once(&self, location: &Path, payload: PutPayload, overwrite: bool) -> Result<()> {
+        let part = sibling(location);
+        let written = self.within(self.write(&part, location, payload, overwrite)).await;
+        if written.is_err() {
+            // Its name is hidden: what cannot be removed does no harm.
+            let _ = self.within(self.store.delete(&part)).await;
+        }
+        written
+    }
+
     /// Writes `part`, and renames it when it is whole.
     async fn write(&self, part: &Path, location: &Path, payload: PutPayload, overwrite: bool) -> Result<()> {
         // Before the work; the rename looks again.
@@ -125,12 +156,7 @@ impl ObjectStore for Hdfs {
             // The answer is that it cannot be done.
             PutMode::Update(_) => return self.store.put_opts(location, payload, options).await,
         };
-        let part = sibling(location);
-        if let Err(error) = self.within(self.write(&part, location, payload, overwrite)).await {
-            // Its name is hidden: what cannot be removed does no harm.
-            let _ = self.within(self.store.delete(&part)).await;
-            return Err(error);
-        }
+        self.put(location, payload, overwrite).await?;
         Ok(PutResult {
             e_tag: None,
             version: None,
