@@ -21,11 +21,7 @@ fn packages() -> PathBuf {
 }
 
 fn tool(name: &str) -> Command {
-    Command::new(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../tests/hdfs")
-            .join(name),
-    )
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
 }
 
 impl Cluster {
