@@ -83,8 +83,7 @@ fn missing_data_is_named() {
         &[],
         &[
             "data/train-labels-idx1-ubyte.gz: there is no such file",
-            "No such file",
-            "check the path",
+            "check its name",
         ],
     );
 }
