@@ -15,7 +15,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use self::footer::Footer;
-pub use self::reader::{ArrowReader, read_arrow};
+pub use self::reader::read_arrow;
 use crate::error::Result;
 use crate::object::Object;
 use crate::remote::Stores;

@@ -10,7 +10,7 @@ mod reader;
 
 use std::ops::Range;
 
-pub use self::reader::{CsvReader, read_csv};
+pub use self::reader::read_csv;
 use crate::object::Object;
 use crate::split::{Extent, deal};
 use crate::text::{TextOptions, TextSplit, split_text, text_split};

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::reader::{ParquetReader, read_parquet};
+pub use self::reader::read_parquet;
 pub use self::writer::{ParquetWriter, ROW_GROUP_ROWS};
 use crate::error::Result;
 use crate::object::Object;

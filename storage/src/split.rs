@@ -1,6 +1,9 @@
-//! Who reads what: rows of units dealt to partitions.
+//! Who reads what: rows of units dealt to partitions, and readers that end with their first error.
 
+use std::iter::FusedIterator;
 use std::ops::Range;
+
+use crate::error::Result;
 
 /// Something that holds units (bytes, records, rows) in a row, and whether it must be read by one reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,4 +39,15 @@ pub(crate) fn deal(extents: &[Extent], partitions: usize) -> Vec<Vec<(usize, Ran
         before = after;
     }
     groups
+}
+
+/// What `read` gives, until there is no more or it fails. After an error there is nothing.
+pub(crate) fn until_error<T>(mut read: impl FnMut() -> Result<Option<T>>) -> impl FusedIterator<Item = Result<T>> {
+    let mut finished = false;
+    std::iter::from_fn(move || {
+        let next = if finished { None } else { read().transpose() };
+        finished = !matches!(next, Some(Ok(_)));
+        next
+    })
+    .fuse()
 }

@@ -18,7 +18,7 @@ mod json;
 mod records;
 
 pub use self::compression::Compression;
-pub use self::json::{JsonReader, read_json_lines};
+pub use self::json::read_json_lines;
 pub use self::lines::{LineReader, read_lines, read_lines_with};
 pub use self::options::TextOptions;
 pub use self::records::{RecordReader, RecordSplit, read_records, split_records};

@@ -1,6 +1,6 @@
 //! The rows of record batches.
 
-use std::fmt;
+use std::iter::FusedIterator;
 
 use arrow_ipc::reader::FileDecoder;
 use serde::de::DeserializeOwned;
@@ -11,11 +11,11 @@ use super::{ArrowOptions, ArrowSplit};
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
+use crate::split::until_error;
 use crate::table::{FETCH, Rows, guarded};
 
-/// The rows of a split. After an error there are none.
-#[must_use = "rows are read as they are asked for"]
-pub struct ArrowReader<T> {
+/// Reads the rows of a split.
+struct ArrowReader<T> {
     stores: Stores,
     object: Object,
     bytes_max: u64,
@@ -24,17 +24,6 @@ pub struct ArrowReader<T> {
     blocks: std::vec::IntoIter<CheckedBlock>,
     next_batch: usize,
     rows: Rows<T>,
-    finished: bool,
-}
-
-impl<T> fmt::Debug for ArrowReader<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = formatter.debug_struct("ArrowReader");
-        debug
-            .field("object", &self.object)
-            .field("next_batch", &self.next_batch)
-            .finish_non_exhaustive()
-    }
 }
 
 /// The rows of `split` as values of `T`, a struct whose fields are named as columns are; columns that it does not have
@@ -46,7 +35,7 @@ pub fn read_arrow<T: DeserializeOwned>(
     stores: &Stores,
     split: &ArrowSplit,
     options: &ArrowOptions,
-) -> Result<ArrowReader<T>> {
+) -> Result<impl FusedIterator<Item = Result<T>> + use<T>> {
     let object = &split.object;
     let footer = Footer::read(stores, object, options)?;
     let Some(blocks) = footer.batches.get(split.batches.clone()).map(<[_]>::to_vec) else {
@@ -61,7 +50,7 @@ pub fn read_arrow<T: DeserializeOwned>(
             decoder.read_dictionary(&block.block, &buffer)
         })?;
     }
-    Ok(ArrowReader {
+    let mut reader = ArrowReader {
         stores: stores.clone(),
         object: object.clone(),
         bytes_max: options.batch_bytes_max,
@@ -69,8 +58,8 @@ pub fn read_arrow<T: DeserializeOwned>(
         blocks: blocks.into_iter(),
         next_batch: split.batches.start,
         rows: Rows::default(),
-        finished: false,
-    })
+    };
+    Ok(until_error(move || reader.read()))
 }
 
 impl<T: DeserializeOwned> ArrowReader<T> {
@@ -95,18 +84,3 @@ impl<T: DeserializeOwned> ArrowReader<T> {
         }
     }
 }
-
-impl<T: DeserializeOwned> Iterator for ArrowReader<T> {
-    type Item = Result<T>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.finished {
-            return None;
-        }
-        let next = self.read().transpose();
-        self.finished = !matches!(next, Some(Ok(_)));
-        next
-    }
-}
-
-impl<T: DeserializeOwned> std::iter::FusedIterator for ArrowReader<T> {}

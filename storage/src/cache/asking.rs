@@ -43,7 +43,8 @@ impl Cache {
         self.given(answer, range)
     }
 
-    /// Which version a peer has found this one to have grown from; `Found(None)` if it has found it to have changed.
+    /// Which version a peer has found this one to have grown from, `None` if it has found it to have changed; else an error
+    /// with this process's turn to find out.
     pub(super) fn seek_grown(&self, version: &Version) -> Result<Option<Version>, Option<Turn<'_>>> {
         let question = Question::Grown {
             version: version.clone(),

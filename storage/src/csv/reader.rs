@@ -1,5 +1,6 @@
 //! Records become values of a type.
 
+use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -11,14 +12,14 @@ use super::fields::Rows;
 use crate::error::Result;
 use crate::object::ObjectError;
 use crate::remote::Stores;
+use crate::split::until_error;
 use crate::text::{TextOptions, TextSplit, text_split};
 
 /// Read at once where only the first record is wanted, in bytes.
 const HEADER_PIECE_BYTES: usize = 16 << 10;
 
-/// The records of a split. After an error there are none.
-#[must_use = "records are read as they are asked for"]
-pub struct CsvReader<T> {
+/// Reads the records of a split.
+struct CsvReader<T> {
     rows: Rows,
     /// The first record of the file, and where it starts.
     first: StringRecord,
@@ -27,18 +28,7 @@ pub struct CsvReader<T> {
     /// Whether the first record is still to be given.
     first_due: bool,
     record: StringRecord,
-    finished: bool,
     value: PhantomData<fn() -> T>,
-}
-
-impl<T> std::fmt::Debug for CsvReader<T> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut debug = formatter.debug_struct("CsvReader");
-        debug
-            .field("first", &self.first)
-            .field("finished", &self.finished)
-            .finish()
-    }
 }
 
 /// The records of `split` as values of `T`: a struct whose fields are named as the columns are, or a tuple, which takes
@@ -46,7 +36,11 @@ impl<T> std::fmt::Debug for CsvReader<T> {
 ///
 /// # Errors
 /// Options that make no sense together, or the first record of the file cannot be read.
-pub fn read_csv<T: DeserializeOwned>(stores: &Stores, split: &TextSplit, options: &CsvOptions) -> Result<CsvReader<T>> {
+pub fn read_csv<T: DeserializeOwned>(
+    stores: &Stores,
+    split: &TextSplit,
+    options: &CsvOptions,
+) -> Result<impl FusedIterator<Item = Result<T>> + use<T>> {
     check(split, options)?;
     let mut rows = Rows::open(stores, split, options)?;
     let mut first = StringRecord::new();
@@ -55,16 +49,16 @@ pub fn read_csv<T: DeserializeOwned>(stores: &Stores, split: &TextSplit, options
         true => rows.next(&mut first)?,
         false => read_first(stores, split, options, &mut first)?,
     };
-    Ok(CsvReader {
+    let mut reader = CsvReader {
         rows,
         first_due: is_start && !options.header && first_offset.is_some(),
         first,
         first_offset,
         named: options.header,
         record: StringRecord::new(),
-        finished: false,
         value: PhantomData,
-    })
+    };
+    Ok(until_error(move || reader.read()))
 }
 
 fn check(split: &TextSplit, options: &CsvOptions) -> Result<(), ObjectError> {
@@ -148,18 +142,3 @@ impl<T: DeserializeOwned> CsvReader<T> {
         }
     }
 }
-
-impl<T: DeserializeOwned> Iterator for CsvReader<T> {
-    type Item = Result<T>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.finished {
-            return None;
-        }
-        let next = self.read().transpose();
-        self.finished = !matches!(next, Some(Ok(_)));
-        next
-    }
-}
-
-impl<T: DeserializeOwned> std::iter::FusedIterator for CsvReader<T> {}

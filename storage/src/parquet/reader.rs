@@ -1,6 +1,6 @@
 //! The rows of row groups.
 
-use std::fmt;
+use std::iter::FusedIterator;
 use std::ops::Range;
 
 use bytes::buf::Reader;
@@ -15,14 +15,14 @@ use super::{ParquetOptions, ParquetSplit};
 use crate::error::Result;
 use crate::object::ObjectError;
 use crate::remote::Stores;
+use crate::split::until_error;
 use crate::table::{FETCH, Rows, guarded};
 
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 1024;
 
-/// The rows of a split. After an error there are none.
-#[must_use = "rows are read as they are asked for"]
-pub struct ParquetReader<T> {
+/// Reads the rows of a split.
+struct ParquetReader<T> {
     stores: Stores,
     split: ParquetSplit,
     bytes_max: u64,
@@ -32,17 +32,6 @@ pub struct ParquetReader<T> {
     due: u64,
     batches: Option<ParquetRecordBatchReader>,
     rows: Rows<T>,
-    finished: bool,
-}
-
-impl<T> fmt::Debug for ParquetReader<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = formatter.debug_struct("ParquetReader");
-        debug
-            .field("split", &self.split)
-            .field("row_group", &self.row_group)
-            .finish_non_exhaustive()
-    }
 }
 
 /// The rows of `split` as values of `T`, a struct whose fields are named as columns are; columns that it does not have
@@ -54,14 +43,14 @@ pub fn read_parquet<T: DeserializeOwned>(
     stores: &Stores,
     split: &ParquetSplit,
     options: &ParquetOptions,
-) -> Result<ParquetReader<T>> {
+) -> Result<impl FusedIterator<Item = Result<T>> + use<T>> {
     let footer = Footer::read(stores, &split.object, options)?;
     let there = footer.metadata.metadata().num_row_groups();
     if split.row_groups.end > there {
         let problem = format!("row groups {:?} are asked for, but there are {there}", split.row_groups);
         return Err(ObjectError::malformed(&split.object.url, "its footer", problem, FETCH).into());
     }
-    Ok(ParquetReader {
+    let mut reader = ParquetReader {
         stores: stores.clone(),
         split: split.clone(),
         bytes_max: options.row_group_bytes_max,
@@ -70,8 +59,8 @@ pub fn read_parquet<T: DeserializeOwned>(
         due: 0,
         batches: None,
         rows: Rows::default(),
-        finished: false,
-    })
+    };
+    Ok(until_error(move || reader.read()))
 }
 
 impl<T: DeserializeOwned> ParquetReader<T> {
@@ -131,21 +120,6 @@ impl<T: DeserializeOwned> ParquetReader<T> {
         Ok(())
     }
 }
-
-impl<T: DeserializeOwned> Iterator for ParquetReader<T> {
-    type Item = Result<T>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.finished {
-            return None;
-        }
-        let next = self.read().transpose();
-        self.finished = !matches!(next, Some(Ok(_)));
-        next
-    }
-}
-
-impl<T: DeserializeOwned> std::iter::FusedIterator for ParquetReader<T> {}
 
 /// The parts of a file that have been fetched, each with its first byte.
 struct Chunks {

@@ -1,5 +1,6 @@
 //! JSON lines: a value a line.
 
+use std::iter::FusedIterator;
 use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
@@ -10,14 +11,12 @@ use super::split::TextSplit;
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
+use crate::split::until_error;
 
-/// The records of a split, one a line; blank lines are left out. After an error there are none.
-#[derive(Debug)]
-#[must_use = "records are read as they are asked for"]
-pub struct JsonReader<T> {
+/// Reads the records of a split, one a line; blank lines are left out.
+struct JsonReader<T> {
     object: Object,
     lines: LineReader,
-    finished: bool,
     record: PhantomData<fn() -> T>,
 }
 
@@ -29,13 +28,13 @@ pub fn read_json_lines<T: DeserializeOwned>(
     stores: &Stores,
     split: &TextSplit,
     options: TextOptions,
-) -> Result<JsonReader<T>> {
-    Ok(JsonReader {
+) -> Result<impl FusedIterator<Item = Result<T>> + use<T>> {
+    let mut reader = JsonReader {
         object: split.object.clone(),
         lines: read_lines_with(stores, split, options)?,
-        finished: false,
         record: PhantomData,
-    })
+    };
+    Ok(until_error(move || reader.read()))
 }
 
 impl<T: DeserializeOwned> JsonReader<T> {
@@ -62,18 +61,3 @@ fn parse<T: DeserializeOwned>(object: &Object, offset: u64, line: &str) -> Resul
         ObjectError::malformed(&object.url, place, problem, remedy)
     })
 }
-
-impl<T: DeserializeOwned> Iterator for JsonReader<T> {
-    type Item = Result<T>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.finished {
-            return None;
-        }
-        let next = self.read().transpose();
-        self.finished = !matches!(next, Some(Ok(_)));
-        next
-    }
-}
-
-impl<T: DeserializeOwned> std::iter::FusedIterator for JsonReader<T> {}
