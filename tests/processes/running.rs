@@ -62,11 +62,14 @@ impl Running {
         }
     }
 
-    /// Waits until it prints the loss of a step.
+    /// Waits until it has printed the loss of a step, which may have come while something else was waited for.
     #[track_caller]
     pub(crate) fn wait_for_step(&mut self, step: u64) {
         let start = format!("step {step} ");
-        self.wait_for(|line| line.starts_with(&start).then_some(()));
+        let printed = |line: &str| line.starts_with(&start);
+        if !self.seen.iter().any(|line| printed(line)) {
+            self.wait_for(|line| printed(line).then_some(()));
+        }
     }
 
     /// Waits for its end.
