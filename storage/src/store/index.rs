@@ -163,10 +163,10 @@ impl State {
 
     /// The least recently used block in memory other than `except`, and other than those that must be written to disk
     /// first unless `may_write`.
-    pub(super) fn victim(&self, except: BlockId, may_write: bool) -> Option<BlockId> {
+    pub(super) fn victim(&self, except: Option<BlockId>, may_write: bool) -> Option<BlockId> {
         let suits = |id: &BlockId| {
             let droppable = || self.entries.get(id).is_some_and(|entry| !entry.needs_writing());
-            *id != except && (may_write || droppable())
+            Some(*id) != except && (may_write || droppable())
         };
         self.recency.values().copied().find(suits)
     }

@@ -456,3 +456,79 @@ proptest! {
         agrees(operations, Box::new(DiskTier::temporary(2000)), true);
     }
 }
+
+#[test]
+fn working_memory_and_blocks_share_one_limit() {
+    let (store, _) = store(4);
+    let store = Arc::new(store);
+    let mut working = store.reservation();
+    assert!(working.grow(80));
+    (1..=4).for_each(|partition| assert!(store.put(id(partition), &block(partition), Level::Memory).unwrap()));
+    assert_eq!(store.ids(), [id(2), id(3), id(4)], "room for three is left");
+    assert!(working.grow(80), "down to half of the limit blocks make room");
+    assert_eq!(store.ids(), [id(3), id(4)]);
+    assert!(!working.grow(1), "and no further");
+    assert_eq!(
+        (working.bytes(), store.reserved_bytes(), store.memory_bytes_used()),
+        (160, 160, 160)
+    );
+    let large = Block::new(vec![0_u64; 21]);
+    assert!(
+        !store.put(id(5), &large, Level::Memory).unwrap(),
+        "larger than what is not reserved"
+    );
+    assert_eq!(store.ids(), [id(3), id(4)], "and nothing was evicted for it");
+    working.shrink(80);
+    assert!(store.put(id(5), &large, Level::Memory).unwrap());
+    drop(working);
+    assert_eq!(store.reserved_bytes(), 0);
+}
+
+#[test]
+fn blocks_that_make_room_for_working_memory_go_to_disk_if_their_level_says_so() {
+    let (store, faults) = store(2);
+    let store = Arc::new(store);
+    (1..=2).for_each(|partition| {
+        assert!(
+            store
+                .put(id(partition), &block(partition), Level::MemoryAndDisk)
+                .unwrap()
+        )
+    });
+    let mut working = store.reservation();
+    faults.set_disk_full(true);
+    assert!(!working.grow(80), "a block that cannot be written stays");
+    assert_eq!(store.memory_bytes_used(), 160);
+    faults.set_disk_full(false);
+    assert!(working.grow(80));
+    assert_eq!((get(&store, 1).unwrap(), get(&store, 2).unwrap()), (Some(1), Some(2)));
+    assert!(store.memory_bytes_used() + store.reserved_bytes() <= 160);
+}
+
+proptest! {
+    #[test]
+    fn the_limit_holds_whatever_is_put_and_reserved(
+        steps in prop::collection::vec((0u64..6, 0usize..60, any::<bool>()), 1..60),
+    ) {
+        let (store, _) = store(6);
+        let store = Arc::new(store);
+        let mut working = store.reservation();
+        for (partition, records, reserve) in steps {
+            let bytes = 8 * records as u64;
+            match (reserve, partition % 2) {
+                (true, 0) => working.shrink(bytes),
+                (true, _) => {
+                    let before = working.bytes();
+                    let grown = working.grow(bytes);
+                    prop_assert_eq!(working.bytes(), before + if grown { bytes } else { 0 });
+                }
+                (false, at) => {
+                    let level = [Level::Memory, Level::MemoryAndDisk][at as usize];
+                    store.put(id(partition), &Block::new(vec![partition; records]), level).unwrap();
+                }
+            }
+            prop_assert_eq!(store.reserved_bytes(), working.bytes());
+            prop_assert!(store.memory_bytes_used() + store.reserved_bytes() <= 480);
+        }
+    }
+}
