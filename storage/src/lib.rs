@@ -92,5 +92,5 @@ pub use memory::MemoryTier;
 pub use records::{Record, Records};
 pub use sources::BytesBySource;
 pub use spill::{Rows, Spill};
-pub use store::{BlockStore, Level, Reservation, StoreOptions, StoreStatistics};
+pub use store::{BlockStore, Level, Pin, Reservation, StoreOptions, StoreStatistics};
 pub use tier::Tier;

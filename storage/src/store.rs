@@ -5,12 +5,14 @@
 //! Whoever needs room claims each block it evicts, one at a time, before it claims its own.
 
 mod index;
+mod pin;
 mod reserve;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::index::{Entry, Index, State};
+pub use self::pin::Pin;
 pub use self::reserve::Reservation;
 use self::reserve::Reserved;
 use crate::block::{Block, BlockId};
@@ -154,7 +156,8 @@ impl BlockStore {
     /// is no room in memory go to disk at once.
     ///
     /// Returns whether the block is kept: `false` means that it is of [`Level::Memory`] and larger than all memory of
-    /// the store that is not [reserved](BlockStore::reservation), so that it must be computed again when it is needed.
+    /// the store that is neither [reserved](BlockStore::reservation) nor [pinned](BlockStore::pin), so that it must be
+    /// computed again when it is needed.
     ///
     /// # Errors
     /// The block cannot be written to disk, or blocks cannot be written that would have to make room for it. They stay
@@ -446,7 +449,7 @@ impl BlockStore {
             .is_some_and(|bytes| bytes <= self.memory.bytes_max())
     }
 
-    /// Evicts other blocks until [`Self::fits`], unless it cannot fit without them either; returns whether it can. Once a
+    /// Evicts other blocks until [`Self::fits`], unless that does not help; returns whether it fits. Once a
     /// block cannot be written to disk, only those are evicted that need not be.
     fn make_room(&self, id: BlockId, bytes: u64) -> Result<bool> {
         let mut failure = None;
@@ -460,12 +463,7 @@ impl BlockStore {
                 return Ok(false);
             }
             let Some(victim) = state.victim(Some(id), failure.is_none()) else {
-                let (tier, bytes_max) = (self.memory.name().to_owned(), self.memory.bytes_max());
-                return Err(failure.unwrap_or(StorageError::OverBudget {
-                    tier,
-                    needed_bytes: bytes,
-                    bytes_max,
-                }));
+                return failure.map_or(Ok(false), Err);
             };
             drop(state);
             if let Err(error) = self.evict(victim) {
@@ -478,7 +476,8 @@ impl BlockStore {
     fn evict(&self, id: BlockId) -> Result<()> {
         let _claim = self.index.claim(id);
         let state = self.index.lock();
-        let Some(entry) = state.entries.get(&id).copied().filter(|entry| entry.memory.is_some()) else {
+        let movable = |entry: &Entry| entry.memory.is_some() && entry.pins == 0;
+        let Some(entry) = state.entries.get(&id).copied().filter(movable) else {
             return Ok(());
         };
         let block = self.memory.get(id, entry.codec)?;

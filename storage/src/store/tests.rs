@@ -532,3 +532,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_pinned_block_stays_in_memory_until_the_last_pin_is_gone() {
+    let (store, _) = store(2);
+    let store = Arc::new(store);
+    let pin = |partition| store.pin(id(partition), Codec::of::<u64>()).unwrap();
+    store.put(id(1), &block(1), Level::Memory).unwrap();
+    let (pinned, first) = pin(1).unwrap();
+    let second = pin(1).unwrap();
+    assert_eq!(value(&pinned), 1);
+    store.put(id(2), &block(2), Level::Memory).unwrap();
+    store.put(id(3), &block(3), Level::Memory).unwrap();
+    assert_eq!(store.ids(), [id(1), id(3)], "the older one is pinned");
+    drop(first);
+    let mut working = store.reservation();
+    assert!(!working.grow(100), "one block can go, not both");
+    let two = pin(3).unwrap();
+    assert!(!store.put(id(4), &block(4), Level::Memory).unwrap(), "both are pinned");
+    assert!(store.put(id(4), &block(4), Level::MemoryAndDisk).unwrap());
+    assert!(pin(4).is_none(), "it is on disk");
+    drop((second, two));
+    assert!(store.put(id(5), &block(5), Level::Memory).unwrap());
+    assert_eq!(store.ids(), [id(3), id(4), id(5)]);
+}
+
+#[test]
+fn a_pin_on_what_was_replaced_holds_nothing() {
+    let (store, _) = store(1);
+    let store = Arc::new(store);
+    store.put(id(1), &block(1), Level::Memory).unwrap();
+    let old = store.pin(id(1), Codec::of::<u64>()).unwrap().unwrap();
+    store.put(id(1), &block(2), Level::Memory).unwrap();
+    let new = store.pin(id(1), Codec::of::<u64>()).unwrap().unwrap();
+    drop(old);
+    assert!(
+        !store.put(id(2), &block(2), Level::Memory).unwrap(),
+        "the new block is pinned"
+    );
+    drop(new);
+    assert!(store.put(id(2), &block(2), Level::Memory).unwrap());
+}
