@@ -1,22 +1,22 @@
 //! Training on a dataset: lanes walk through their samples, the exchange sums their gradients, shards apply them.
 
 mod change;
+mod lane;
 
-use std::borrow::Borrow;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distdl_engine::{
-    Dataset, EngineError, Iteration, Lane, LaneData, Parameters, Placement, ShardUpdate, ShardValues, StepReport,
-    Tallies,
+    Dataset, EngineError, Iteration, Lane, LaneData, LanePartition, Parameters, Placement, ShardUpdate, ShardValues,
+    StepReport, Tallies,
 };
-use distdl_storage::Records;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
-use crate::batch::{Batch, shuffle};
+use self::lane::{LanePart, Loader, TrainingLane};
+use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
@@ -344,9 +344,10 @@ impl Training {
         }
         let failed = Failed::default();
         let mut applied = self.step;
-        let result = self.data.iterate(
+        let result = self.data.iterate_over(
             iteration,
             &self.parameters,
+            lane_loader(failed.clone()),
             self.lane_maker(failed.clone()),
             self.shard_maker(failed.clone()),
             &mut |step| {
@@ -397,7 +398,7 @@ impl Training {
     fn lane_maker(
         &self,
         failed: Failed,
-    ) -> impl Fn(LaneData<Samples>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
+    ) -> impl Fn(LaneData<Arc<LanePart>>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
         let (network, deal, seed) = (self.network.clone(), self.deal.clone(), self.options.seed);
         move |data| {
             let lane = TrainingLane::new(&network, &deal, seed, data);
@@ -428,6 +429,14 @@ impl Training {
     }
 }
 
+/// What loads the partitions of the lanes that are hosted here.
+fn lane_loader(
+    failed: Failed,
+) -> impl Fn(LanePartition<Samples>) -> distdl_engine::Result<Arc<LanePart>> + Send + Sync {
+    let loader = Loader::default();
+    move |partition| loader.load(partition).map_err(|error| failed.keep(error))
+}
+
 /// Applies the summed gradients of a step whose loss is finite.
 fn apply(
     optimizer: &dyn Optimizer,
@@ -446,79 +455,6 @@ fn apply(
     }
     let scale = 1.0 / report.samples.max(1) as f32;
     optimizer.apply(step.step, schedule.learning_rate(step.step), scale, gradient_sum, shard)
-}
-
-/// One lane: its blocks, its order, and the buffers of one step.
-struct TrainingLane {
-    network: NeuralNetwork,
-    deal: Deal,
-    seed: u64,
-    lane: usize,
-    blocks: Vec<BlockOf>,
-    order: Vec<u32>,
-    /// The epoch that `order` belongs to.
-    epoch: Option<u64>,
-    batch: Option<Batch>,
-    workspace: Workspace,
-}
-
-/// A block of samples in the store.
-struct BlockOf {
-    records: Records<Samples>,
-    index: usize,
-}
-
-impl Borrow<Samples> for BlockOf {
-    fn borrow(&self) -> &Samples {
-        &self.records[self.index]
-    }
-}
-
-impl TrainingLane {
-    fn new(network: &NeuralNetwork, deal: &Deal, seed: u64, data: LaneData<Samples>) -> Result<Self> {
-        let blocks = data.partitions.iter().flat_map(|records| {
-            (0..records.len()).map(|index| BlockOf {
-                records: records.clone(),
-                index,
-            })
-        });
-        let blocks: Vec<BlockOf> = blocks.collect();
-        let found: usize = blocks.iter().map(|block| Borrow::<Samples>::borrow(block).len()).sum();
-        crate::error::check_length(
-            "the lane's data (was it changed since training began?)",
-            deal.lengths[data.lane] as usize,
-            found,
-        )?;
-        let share = deal.shares[data.lane];
-        Ok(Self {
-            batch: blocks.first().map(|block| Batch::new(block.borrow(), share)),
-            workspace: network.workspace(share),
-            network: network.clone(),
-            deal: deal.clone(),
-            seed,
-            lane: data.lane,
-            blocks,
-            order: Vec::new(),
-            epoch: None,
-        })
-    }
-
-    fn step(&mut self, step: u64, parameters: &[f32], gradient: &mut [f32]) -> Result<BatchReport> {
-        let (epoch, step_of_epoch) = self.deal.place(step);
-        if self.epoch != Some(epoch) {
-            self.order = shuffle(self.seed, epoch, self.lane as u64, self.deal.lengths[self.lane]);
-            self.epoch = Some(epoch);
-        }
-        let range = self.deal.range(self.lane, step_of_epoch);
-        let Some(batch) = self.batch.as_mut().filter(|_| !range.is_empty()) else {
-            gradient.fill(0.0);
-            return Ok(BatchReport::default());
-        };
-        batch.gather(&self.blocks, self.order[range].iter().copied())?;
-        let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
-        self.network
-            .gradient(parameters, inputs, targets, rows, &mut self.workspace, gradient)
-    }
 }
 
 fn to_tallies(report: BatchReport) -> Tallies {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{Advice, fadvise};
+
 use crate::error::{Result, StorageError};
 
 /// What follows every row: its checksum.
@@ -57,8 +59,17 @@ impl Rows {
         self.row_bytes
     }
 
+    /// What reading a row takes, in bytes: the row and its checksum.
+    pub fn buffer_bytes(&self) -> usize {
+        self.row_bytes + CHECKSUM_BYTES
+    }
+
     fn stride(&self) -> u64 {
-        (self.row_bytes + CHECKSUM_BYTES) as u64
+        self.buffer_bytes() as u64
+    }
+
+    fn offset(&self, index: u64) -> u64 {
+        self.offset + index * self.stride()
     }
 }
 
@@ -120,25 +131,31 @@ impl Spill {
         Ok(written)
     }
 
-    /// Reads row `index` of `rows` into `row`, which is as long as a row.
+    /// Reads row `index` of `rows` into `buffer`, of [`Rows::buffer_bytes`], and gives the part of it that is the row.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] if the bytes are not those that were written, or the disk refuses to give them.
     ///
     /// # Panics
-    /// If `row` is of another length, or there is no such row.
-    pub fn read(&self, rows: &Rows, index: u64, row: &mut [u8]) -> Result<()> {
+    /// If `buffer` is of another length, or there is no such row.
+    pub fn read<'a>(&self, rows: &Rows, index: u64, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
         assert!(index < rows.count, "row {index} of {}", rows.count);
-        assert_eq!(row.len(), rows.row_bytes, "the length of a row");
-        let offset = rows.offset + index * rows.stride();
-        let mut found = [0; CHECKSUM_BYTES];
-        let read = self.file.read_exact_at(row, offset);
-        let read = read.and_then(|()| self.file.read_exact_at(&mut found, offset + row.len() as u64));
+        assert_eq!(buffer.len(), rows.buffer_bytes(), "a row and its checksum");
+        let offset = rows.offset(index);
+        let read = self.file.read_exact_at(buffer, offset);
         read.map_err(|error| self.corrupt(offset, error))?;
+        let (row, found) = buffer.split_at(rows.row_bytes);
         if found != checksum(offset, row) {
             return Err(self.corrupt(offset, "its checksum is another one"));
         }
-        Ok(())
+        Ok(row)
+    }
+
+    /// Says that row `index` of `rows` will be read soon: the system fetches it from the disk meanwhile.
+    pub fn will_read(&self, rows: &Rows, index: u64) {
+        let length = std::num::NonZeroU64::new(rows.stride());
+        // Advice may be ignored, and so may its failure.
+        let _ = fadvise(&self.file, rows.offset(index), length, Advice::WillNeed);
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
@@ -182,8 +199,9 @@ mod tests {
     }
 
     fn row(spill: &Spill, rows: &Rows, index: u64) -> Result<Vec<u8>> {
-        let mut row = vec![0; rows.row_bytes()];
-        spill.read(rows, index, &mut row).map(|()| row)
+        spill.will_read(rows, index);
+        let mut buffer = vec![0; rows.buffer_bytes()];
+        spill.read(rows, index, &mut buffer).map(<[u8]>::to_vec)
     }
 
     proptest! {
