@@ -4,6 +4,8 @@
 
 mod fold;
 
+mod join;
+
 mod sort;
 
 use std::marker::PhantomData;
@@ -13,7 +15,8 @@ use distdl_storage::Record;
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 
-pub(crate) use self::fold::{Closures, Collecting, Combine, Combining, Merging};
+pub(crate) use self::fold::{Arrival, Closures, Collecting, Combine, Combining, Merging};
+pub(crate) use self::join::{Pair, join_on_disk};
 pub(crate) use self::sort::sorted;
 use crate::batch::{AnyBatch, RecordType, TaskResult};
 use crate::lineage::{BucketWriter, Emit, Exchange};

@@ -325,6 +325,16 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         }
     }
 
+    /// Number of keys that have a place in the table.
+    pub(super) fn keys_in_memory(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether all that came has a place there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.rest.is_none()
+    }
+
     /// What the table has for a key, and where.
     pub(super) fn get(&self, key: &K) -> Option<(usize, &C)> {
         let (index, _, combined) = self.table.get_full(key)?;
