@@ -9,7 +9,7 @@ use itertools::Itertools;
 
 use crate::batch::{AnyStream, Batches, Failure, TaskResult};
 use crate::task::{Resources, TaskContext};
-use crate::working::bytes_of;
+use crate::working::bytes_of_one;
 
 /// Runs that are merged at once.
 const RUNS_MAX: usize = 64;
@@ -56,7 +56,7 @@ impl<T: Record> RunWriter<T> {
     }
 
     pub(crate) fn push(&mut self, record: T) -> TaskResult<()> {
-        self.bytes += bytes_of(std::slice::from_ref(&record));
+        self.bytes += bytes_of_one(&record);
         self.records.push(record);
         if self.bytes >= self.piece_bytes {
             self.write_piece()?;

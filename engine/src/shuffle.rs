@@ -22,7 +22,7 @@ use crate::batch::{AnyBatch, RecordType, TaskResult};
 use crate::lineage::{BucketWriter, Emit, Exchange};
 use crate::partitioner::{Key, Partitioner, hasher};
 use crate::task::TaskContext;
-use crate::working::bytes_of;
+use crate::working::bytes_of_one;
 
 /// A hash table in order of first arrival.
 pub(crate) type Table<K, C> = IndexMap<K, C, FixedState>;
@@ -130,7 +130,7 @@ impl<T: Record> Cutting<T> {
 
     fn push(&mut self, index: usize, record: T, emit: Emit<'_>) {
         let bucket = &mut self.buckets[index];
-        let bytes = bytes_of(std::slice::from_ref(&record));
+        let bytes = bytes_of_one(&record);
         bucket.records.push(record);
         bucket.bytes += bytes;
         self.bytes += bytes;
@@ -149,8 +149,10 @@ impl<T: Record> Cutting<T> {
         self.bytes = 0;
         for (index, bucket) in self.buckets.iter_mut().enumerate() {
             if !bucket.records.is_empty() {
-                let bytes = std::mem::take(&mut bucket.bytes);
-                emit(index, AnyBatch::owned(std::mem::take(&mut bucket.records)), bytes);
+                let (mut records, bytes) = (std::mem::take(&mut bucket.records), std::mem::take(&mut bucket.bytes));
+                // It may wait for long.
+                records.shrink_to_fit();
+                emit(index, AnyBatch::owned(records), bytes);
             }
         }
     }

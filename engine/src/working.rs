@@ -3,16 +3,16 @@
 //! The limit is for blocks, parcels and operators together. What a shuffle has brought may take half of it, and each
 //! worker's task as much of the other half as the other workers' tasks. Who gets no more room puts records on disk.
 
-use std::mem::{needs_drop, size_of_val};
+mod size;
+
+use std::mem::{needs_drop, size_of, size_of_val};
 
 use distdl_storage::{Record, Reservation};
 
+use self::size::size_of_value;
 use crate::batch::{TaskError, TaskResult};
 use crate::error::EngineError;
 use crate::task::TaskContext;
-
-/// What the allocator adds to what a record owns, about.
-const OWNED_BYTES: u64 = 16;
 
 /// Room is asked for in so many steps, so that tasks seldom meet at the one count.
 const STEPS: u64 = 64;
@@ -25,21 +25,25 @@ const KEY_BYTES_MIN: u64 = 1 << 20;
 
 /// About what some records take in memory, in bytes: themselves and, where they own memory, what they have in it.
 pub(crate) fn bytes_of<T: Record>(records: &[T]) -> u64 {
-    let own = size_of_val(records) as u64;
     if needs_drop::<T>() {
-        own + records.iter().map(owned_bytes).sum::<u64>()
+        records.iter().map(bytes_of_one).sum()
     } else {
-        own
+        size_of_val(records) as u64
+    }
+}
+
+/// About what a record takes in memory, in bytes.
+pub(crate) fn bytes_of_one<T: Record>(record: &T) -> u64 {
+    if needs_drop::<T>() {
+        size_of_value(record).max(size_of::<T>() as u64)
+    } else {
+        size_of::<T>() as u64
     }
 }
 
 /// About what a record has in memory beside itself, in bytes.
 pub(crate) fn owned_bytes<T: Record>(record: &T) -> u64 {
-    if needs_drop::<T>() {
-        OWNED_BYTES + postcard::experimental::serialized_size(record).unwrap_or(0) as u64
-    } else {
-        0
-    }
+    bytes_of_one(record) - size_of::<T>() as u64
 }
 
 /// What one operator of one task works in.
@@ -94,11 +98,15 @@ impl Working {
     /// # Errors
     /// If there is not so much memory.
     pub(crate) fn hold_key(&mut self, partition: usize) -> TaskResult<()> {
-        // It will grow: asked for in large steps, it is measured seldom.
-        let wanted = self.used_bytes + self.used_bytes / 2;
-        if wanted <= KEY_BYTES_MIN || self.reserve(wanted) {
-            self.granted_bytes = self.granted_bytes.max(wanted);
-        } else if !self.reserve(self.used_bytes) {
+        // It will grow: it is measured each time that it has taken what it was granted, and so not often.
+        let (much, little) = (
+            self.used_bytes + self.used_bytes / 2,
+            self.used_bytes + self.used_bytes / 16,
+        );
+        let granted = [much, little]
+            .into_iter()
+            .find(|bytes| *bytes <= KEY_BYTES_MIN || self.reserve(*bytes));
+        let Some(granted) = granted else {
             return Err(TaskError::Failed(EngineError::KeyTooLarge {
                 operator: String::new(),
                 site: String::new(),
@@ -106,7 +114,8 @@ impl Working {
                 key_bytes: self.used_bytes,
                 memory_bytes_max: self.memory_bytes_max,
             }));
-        }
+        };
+        self.granted_bytes = self.granted_bytes.max(granted);
         Ok(())
     }
 }

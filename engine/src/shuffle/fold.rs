@@ -18,7 +18,7 @@ use crate::batch::{AnyBatch, AnyStream, TaskResult, stream_of};
 use crate::partitioner::Key;
 use crate::runs::{Run, RunWriter, fallible_stream, merged, spill};
 use crate::task::TaskContext;
-use crate::working::{Working, bytes_of, owned_bytes};
+use crate::working::{Working, bytes_of_one, owned_bytes};
 
 /// Parts of the hash into which keys are cut that have no place in the first table.
 const PARTS: u64 = 32;
@@ -219,7 +219,11 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         let combine = &self.combine;
         match self.table.entry(key) {
             indexmap::map::Entry::Occupied(mut entry) => {
-                let owned = if needs_drop::<C>() { bytes_of_one(&arrival) } else { 0 };
+                let owned = if needs_drop::<C>() {
+                    bytes_of_arrival(&arrival)
+                } else {
+                    0
+                };
                 let slot = entry.get_mut();
                 *slot = Some(match (slot.take(), arrival) {
                     (Some(combined), Arrival::Value(value)) => combine.add(combined, value),
@@ -232,7 +236,7 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
             indexmap::map::Entry::Vacant(entry) => {
                 let mut owned = owned_bytes(entry.key());
                 if needs_drop::<C>() {
-                    owned += bytes_of_one(&arrival);
+                    owned += bytes_of_arrival(&arrival);
                 }
                 entry.insert(Some(match arrival {
                     Arrival::Value(value) => combine.create(value),
@@ -361,9 +365,9 @@ fn in_memory<K, C>(table: Table<K, Option<C>>, working: Working) -> impl Iterato
     })
 }
 
-fn bytes_of_one<V: Record, C: Record>(arrival: &Arrival<V, C>) -> u64 {
+fn bytes_of_arrival<V: Record, C: Record>(arrival: &Arrival<V, C>) -> u64 {
     match arrival {
-        Arrival::Value(value) => bytes_of(std::slice::from_ref(value)),
+        Arrival::Value(value) => bytes_of_one(value),
         Arrival::Combined(combined) => owned_bytes(combined),
     }
 }

@@ -155,7 +155,9 @@ pub(super) fn beyond_memory<K: Key, V: Record, W: Record, X: Record>(
     // The place of a key is that of its first record.
     let first = left.begun.keys.len() as u64;
     let rest = left.rest.map_ok(Batch::into_vec).flatten_ok();
-    let rest = rest.zip(first..).map(|(record, place)| record.map(|record| (place, record)));
+    let rest = rest
+        .zip(first..)
+        .map(|(record, place)| record.map(|record| (place, record)));
     let left = left.begun.into_placed().map(Ok).chain(rest);
     let right = typed_batches::<(K, W)>(right).map_ok(Batch::into_vec);
     join_on_disk(context, left, right.flatten_ok(), pair)
