@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::{Spread, emit, machine, measure, mix};
+use common::{Spread, emit, machine, measure, mix, peak_memory_bytes};
 use distdl::prelude::*;
 use serde::Serialize;
 
@@ -218,18 +218,4 @@ fn text() -> String {
         text.push(if counter.is_multiple_of(12) { '\n' } else { ' ' });
     }
     text
-}
-
-/// The most memory that this process has held so far, where the system tells.
-fn peak_memory_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| {
-        line.strip_prefix("VmHWM:")?
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse()
-            .ok()
-    });
-    peak.map_or(0, |kibibytes: u64| kibibytes * 1024)
 }

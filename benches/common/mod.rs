@@ -66,3 +66,23 @@ pub fn emit(figure: &impl Serialize) {
         Err(error) => eprintln!("cannot write a figure: {error}"),
     }
 }
+
+/// The most memory that this process has held so far, where the system tells.
+pub fn peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| {
+        line.strip_prefix("VmHWM:")?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse()
+            .ok()
+    });
+    peak.map_or(0, |kibibytes: u64| kibibytes * 1024)
+}
+
+/// Has the most memory counted anew from what is held now, where the system can.
+pub fn forget_peak_memory() {
+    // 5 resets the mark, and nothing else.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}

@@ -239,6 +239,7 @@ pub struct RecordType {
     stream: fn(Block, usize) -> Result<AnyStream>,
     share: fn(AnyBatch) -> (AnyBatch, AnyBatch),
     into_block: fn(AnyBatch) -> Block,
+    from_block: fn(Block) -> Result<AnyBatch>,
 }
 
 impl std::fmt::Debug for RecordType {
@@ -257,6 +258,7 @@ impl RecordType {
             stream: stream::<T>,
             share: share::<T>,
             into_block: |batch| Block::new(batch.typed::<T>().into_vec()),
+            from_block: |block| Ok(AnyBatch::owned(block.into_records::<T>()?.into_vec())),
         }
     }
 
@@ -278,6 +280,16 @@ impl RecordType {
     /// The block in a frame that another process made.
     pub fn decode(self, frame: Vec<u8>) -> Result<Block> {
         Ok(self.codec.portable().decode(frame.into())?)
+    }
+
+    /// The records of a frame that `codec` wrote, as one batch that nobody shares.
+    pub fn batch(self, frame: Vec<u8>, codec: Codec) -> Result<AnyBatch> {
+        (self.from_block)(codec.decode(frame.into())?)
+    }
+
+    /// A batch as a frame of bytes, for this process.
+    pub fn encode_native(self, batch: AnyBatch) -> Result<Vec<u8>> {
+        Ok(self.codec.encode(&(self.into_block)(batch))?)
     }
 
     /// A batch as a frame of bytes, for another process.

@@ -27,12 +27,12 @@ pub struct Config {
     /// Worker threads of this process. Default: one for each core that the process may use; with several processes the
     /// cores are shared among them.
     pub threads: usize,
-    /// Most memory for blocks, in bytes. Default: half of the machine's memory, or of the container's limit;
+    /// Most memory for blocks, and for what shuffles, sorts, aggregations and joins hold, in bytes. Default: half of the machine's memory, or of the container's limit;
     /// with several processes that half is shared among them.
     pub memory_bytes_max: u64,
-    /// Most disk for blocks, in bytes. Default: 64 GiB.
+    /// Most disk for blocks, and for what those put there for want of memory, in bytes. Default: 64 GiB.
     pub disk_bytes_max: u64,
-    /// Folder for blocks on disk. Default: a temporary folder of the system, removed at the end.
+    /// Folder for both. Default: a temporary folder of the system, removed at the end.
     pub spill_folder: Option<PathBuf>,
     /// Folder in which remote objects and the results of `memoize` are kept from run to run. Processes may share it.
     /// Default: none, nothing is kept.

@@ -116,6 +116,8 @@ impl Context {
         stores.check_cache()?;
         let resources = Arc::new(Resources {
             store: Arc::new(store),
+            memory_bytes_max: config.memory_bytes_max,
+            workers: config.threads.max(1),
             stores: Arc::new(stores),
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),

@@ -65,6 +65,22 @@ pub enum EngineError {
         /// How to mend it.
         remedy: String,
     },
+    /// All that belongs to one key must be in memory at once, and is more than that.
+    #[error(
+        "`{operator}` (declared at {site}), partition {partition}: one key has {key_bytes} bytes or more, beside which {memory_bytes_max} bytes of memory leave no room; raise the memory limit, combine values as they come (`reduce_by_key`), or spread the key over several by a further part of it"
+    )]
+    KeyTooLarge {
+        /// Operator that brings the key's values together.
+        operator: String,
+        /// Source position of the operator in the driver program.
+        site: String,
+        /// 0-based partition that was being computed.
+        partition: usize,
+        /// What was counted of the key so far, in bytes.
+        key_bytes: u64,
+        /// The limit of the process, in bytes.
+        memory_bytes_max: u64,
+    },
     /// Blocks were lost faster than they could be computed again.
     #[error(
         "dataset {dataset} still misses partitions {partitions:?} after {rounds} rounds of recovery; its blocks are lost faster than they are computed: look at the disk or the memory limit"

@@ -246,7 +246,7 @@ impl Iterator for Fused {
 }
 
 /// An error that an operator made itself shows the name of its dataset.
-fn titled(node: &Node, error: TaskError) -> TaskError {
+pub(crate) fn titled(node: &Node, error: TaskError) -> TaskError {
     match error {
         TaskError::Failed(EngineError::Operator {
             operator,
@@ -258,6 +258,20 @@ fn titled(node: &Node, error: TaskError) -> TaskError {
             site,
             partition,
             message,
+        }
+        .into(),
+        TaskError::Failed(EngineError::KeyTooLarge {
+            operator,
+            partition,
+            key_bytes,
+            memory_bytes_max,
+            ..
+        }) if operator.is_empty() => EngineError::KeyTooLarge {
+            operator: node.title(),
+            site: node.site.to_string(),
+            partition,
+            key_bytes,
+            memory_bytes_max,
         }
         .into(),
         error => error,

@@ -10,6 +10,8 @@ pub mod metrics;
 pub mod cluster;
 pub mod batch;
 pub mod task;
+mod working;
+mod runs;
 pub mod partitioner;
 pub mod lineage;
 pub mod memo;

@@ -97,21 +97,28 @@ pub trait Exchange: Send + Sync {
     fn buckets(&self) -> usize;
     /// Type of the records that travel.
     fn record_type(&self) -> RecordType;
-    /// A writer for one partition of the parent.
-    fn writer(&self, partition: usize, batch_records: usize) -> Box<dyn BucketWriter>;
+    /// A writer for one partition of the parent, whose task is given.
+    fn writer(&self, context: &TaskContext, partition: usize) -> Box<dyn BucketWriter>;
     /// Whether records of one key are combined before they travel.
     fn combines(&self) -> bool;
 }
 
-/// Where a [`BucketWriter`] leaves its batches: (bucket, batch).
-pub type Emit<'a> = &'a mut dyn FnMut(usize, AnyBatch);
+/// Where a [`BucketWriter`] leaves its batches: (bucket, batch, about how much memory it takes in bytes).
+pub type Emit<'a> = &'a mut dyn FnMut(usize, AnyBatch, u64);
 
-/// Cuts one partition's stream into buckets. What it emits depends only on what it is given, in order.
+/// Cuts one partition's stream into buckets. The records of a bucket, and their order, depend only on what it is given, in
+/// order; into how many batches they are cut may depend on memory.
 pub trait BucketWriter {
     /// Takes a batch; may emit full buckets.
-    fn write(&mut self, batch: AnyBatch, emit: Emit<'_>);
+    ///
+    /// # Errors
+    /// What memory has no room for cannot be put on disk.
+    fn write(&mut self, batch: AnyBatch, emit: Emit<'_>) -> TaskResult<()>;
     /// Emits what is left.
-    fn finish(&mut self, emit: Emit<'_>);
+    ///
+    /// # Errors
+    /// As [`BucketWriter::write`].
+    fn finish(&mut self, emit: Emit<'_>) -> TaskResult<()>;
 }
 
 /// A step over single batches.
@@ -395,6 +402,14 @@ impl Lineage {
     /// If `id` is not an ancestor of the target, which would be a bug of the caller.
     pub fn node(&self, id: DatasetId) -> &Arc<Node> {
         &self.nodes[&id]
+    }
+
+    /// How a shuffle of this lineage cuts its records; `None` if it has no such shuffle.
+    pub fn exchange(&self, shuffle: ShuffleId) -> Option<&Arc<dyn Exchange>> {
+        match self.nodes.get(&shuffle.child)?.dependencies.get(shuffle.dependency)? {
+            Dependency::Shuffle { exchange, .. } => Some(exchange),
+            Dependency::Narrow { .. } => None,
+        }
     }
 
     /// The datasets that may be computed although everything that is remembered is there, parents before children. If one

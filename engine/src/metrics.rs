@@ -14,6 +14,7 @@ pub struct Metrics {
     blocks_lost: AtomicU64,
     tasks: AtomicU64,
     jobs: AtomicU64,
+    spilled_bytes: AtomicU64,
 }
 
 /// The partitions of one persisted dataset.
@@ -50,6 +51,15 @@ impl Metrics {
     /// Jobs run, rounds of recovery included.
     pub fn jobs(&self) -> u64 {
         self.jobs.load(Ordering::Relaxed)
+    }
+
+    /// What shuffles, sorts, aggregations and joins put on disk because memory had no room for it, in bytes.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.spilled_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn spilled(&self, bytes: u64) {
+        self.spilled_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts a computed block; returns how many there were before.

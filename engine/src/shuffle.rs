@@ -2,6 +2,12 @@
 //!
 //! Hash tables keep the order in which keys first came, so that the order of a result is a function of its input.
 
+mod fold;
+
+mod join;
+
+mod sort;
+
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -9,9 +15,14 @@ use distdl_storage::Record;
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 
-use crate::batch::{AnyBatch, RecordType};
+pub(crate) use self::fold::{Arrival, Closures, Collecting, Combine, Combining, Merging};
+pub(crate) use self::join::{Pair, join_on_disk};
+pub(crate) use self::sort::sorted;
+use crate::batch::{AnyBatch, RecordType, TaskResult};
 use crate::lineage::{BucketWriter, Emit, Exchange};
 use crate::partitioner::{Key, Partitioner, hasher};
+use crate::task::TaskContext;
+use crate::working::bytes_of_one;
 
 /// A hash table in order of first arrival.
 pub(crate) type Table<K, C> = IndexMap<K, C, FixedState>;
@@ -69,14 +80,12 @@ impl<T: Record, R: Route<T>> Exchange for Plain<T, R> {
         RecordType::of::<T>()
     }
 
-    fn writer(&self, partition: usize, batch_records: usize) -> Box<dyn BucketWriter> {
-        let buckets = (0..self.buckets).map(|_| Vec::new()).collect();
+    fn writer(&self, context: &TaskContext, partition: usize) -> Box<dyn BucketWriter> {
         Box::new(PlainWriter {
             route: Arc::clone(&self.route),
             source: partition,
             position: 0,
-            batch_records,
-            buckets,
+            cutting: Cutting::new(context, self.buckets),
         })
     }
 
@@ -85,152 +94,90 @@ impl<T: Record, R: Route<T>> Exchange for Plain<T, R> {
     }
 }
 
+/// Records on their way into batches, by bucket.
+struct Cutting<T> {
+    buckets: Vec<Cut<T>>,
+    batch_records: usize,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+/// The batch of a bucket that is being filled.
+struct Cut<T> {
+    records: Vec<T>,
+    bytes: u64,
+}
+
+/// A batch is full with so many bytes, however few records they are.
+const BATCH_BYTES_MAX: u64 = 256 << 10;
+
+/// The batches that a writer fills may take this part of a task's share, together; then all are sent as they are.
+const CUTTING_PART: u64 = 8;
+
+impl<T: Record> Cutting<T> {
+    fn new(context: &TaskContext, buckets: usize) -> Self {
+        let empty = || Cut {
+            records: Vec::new(),
+            bytes: 0,
+        };
+        Self {
+            buckets: (0..buckets).map(|_| empty()).collect(),
+            batch_records: context.resources.batch_records,
+            bytes: 0,
+            bytes_max: context.resources.share_bytes() / CUTTING_PART,
+        }
+    }
+
+    fn push(&mut self, index: usize, record: T, emit: Emit<'_>) {
+        let bucket = &mut self.buckets[index];
+        let bytes = bytes_of_one(&record);
+        bucket.records.push(record);
+        bucket.bytes += bytes;
+        self.bytes += bytes;
+        if bucket.records.len() >= self.batch_records || bucket.bytes >= BATCH_BYTES_MAX {
+            let capacity = bucket.records.len();
+            let full = std::mem::replace(&mut bucket.records, Vec::with_capacity(capacity));
+            let bytes = std::mem::take(&mut bucket.bytes);
+            self.bytes -= bytes;
+            emit(index, AnyBatch::owned(full), bytes);
+        } else if self.bytes > self.bytes_max {
+            self.flush(emit);
+        }
+    }
+
+    fn flush(&mut self, emit: Emit<'_>) {
+        self.bytes = 0;
+        for (index, bucket) in self.buckets.iter_mut().enumerate() {
+            if !bucket.records.is_empty() {
+                let (mut records, bytes) = (std::mem::take(&mut bucket.records), std::mem::take(&mut bucket.bytes));
+                // It may wait for long.
+                records.shrink_to_fit();
+                emit(index, AnyBatch::owned(records), bytes);
+            }
+        }
+    }
+}
+
 struct PlainWriter<T, R> {
     route: Arc<R>,
     source: usize,
     position: u64,
-    batch_records: usize,
-    buckets: Vec<Vec<T>>,
+    cutting: Cutting<T>,
 }
 
 impl<T: Record, R: Route<T>> BucketWriter for PlainWriter<T, R> {
-    fn write(&mut self, batch: AnyBatch, emit: Emit<'_>) {
+    fn write(&mut self, batch: AnyBatch, emit: Emit<'_>) -> TaskResult<()> {
         batch.typed::<T>().for_each(|record| {
             let index = self.route.bucket(&record, self.source, self.position);
             self.position += 1;
-            let bucket = &mut self.buckets[index];
-            bucket.push(record);
-            if bucket.len() >= self.batch_records {
-                let full = std::mem::replace(bucket, Vec::with_capacity(self.batch_records));
-                emit(index, AnyBatch::owned(full));
-            }
+            self.cutting.push(index, record, emit);
         });
+        Ok(())
     }
 
-    fn finish(&mut self, emit: Emit<'_>) {
-        for (index, bucket) in self.buckets.iter_mut().enumerate() {
-            if !bucket.is_empty() {
-                emit(index, AnyBatch::owned(std::mem::take(bucket)));
-            }
-        }
-    }
-}
-
-/// How the values of a key become one.
-pub(crate) trait Combine<V, C>: Send + Sync + 'static {
-    fn create(&self, value: V) -> C;
-    fn add(&self, combined: C, value: V) -> C;
-    fn merge(&self, left: C, right: C) -> C;
-}
-
-/// Three closures as a [`Combine`].
-pub(crate) struct Closures<A, B, D>(pub A, pub B, pub D);
-
-impl<V, C, A, B, D> Combine<V, C> for Closures<A, B, D>
-where
-    A: Fn(V) -> C + Send + Sync + 'static,
-    B: Fn(C, V) -> C + Send + Sync + 'static,
-    D: Fn(C, C) -> C + Send + Sync + 'static,
-{
-    fn create(&self, value: V) -> C {
-        (self.0)(value)
-    }
-    fn add(&self, combined: C, value: V) -> C {
-        (self.1)(combined, value)
-    }
-    fn merge(&self, left: C, right: C) -> C {
-        (self.2)(left, right)
-    }
-}
-
-/// One function for all, where values and results are of one type.
-pub(crate) struct Merging<F>(pub F);
-
-impl<V, F: Fn(V, V) -> V + Send + Sync + 'static> Combine<V, V> for Merging<F> {
-    fn create(&self, value: V) -> V {
-        value
-    }
-    fn add(&self, combined: V, value: V) -> V {
-        (self.0)(combined, value)
-    }
-    fn merge(&self, left: V, right: V) -> V {
-        (self.0)(left, right)
-    }
-}
-
-/// Folds `value` into the entry of `key`. A slot is empty only while `merge` runs.
-fn fold<K: Key, C, V>(
-    table: &mut Table<K, Option<C>>,
-    key: K,
-    value: V,
-    create: impl FnOnce(V) -> C,
-    merge: impl FnOnce(C, V) -> C,
-) {
-    match table.entry(key) {
-        indexmap::map::Entry::Occupied(mut entry) => {
-            let slot = entry.get_mut();
-            *slot = Some(match slot.take() {
-                Some(combined) => merge(combined, value),
-                None => create(value),
-            });
-        }
-        indexmap::map::Entry::Vacant(entry) => {
-            entry.insert(Some(create(value)));
-        }
-    }
-}
-
-/// Folds records into a table of combined values.
-pub(crate) struct Combining<K, V, C, M> {
-    table: Table<K, Option<C>>,
-    combine: Arc<M>,
-    values: PhantomData<fn() -> V>,
-}
-
-impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
-    pub(crate) fn new(combine: Arc<M>) -> Self {
-        Self {
-            table: table(),
-            combine,
-            values: PhantomData,
-        }
-    }
-
-    /// Folds plain values in.
-    pub(crate) fn add(&mut self, batch: AnyBatch) {
-        let combine = &self.combine;
-        let table = &mut self.table;
-        batch.typed::<(K, V)>().for_each(|(key, value)| {
-            fold(
-                table,
-                key,
-                value,
-                |value| combine.create(value),
-                |combined, value| combine.add(combined, value),
-            );
-        });
-    }
-
-    /// Folds values in that were combined before.
-    pub(crate) fn merge(&mut self, batch: AnyBatch) {
-        let combine = &self.combine;
-        let table = &mut self.table;
-        batch.typed::<(K, C)>().for_each(|(key, value)| {
-            fold(
-                table,
-                key,
-                value,
-                |value| value,
-                |left, right| combine.merge(left, right),
-            );
-        });
-    }
-
-    /// The combined records in order of first arrival.
-    pub(crate) fn into_records(self) -> impl Iterator<Item = (K, C)> {
-        self.table
-            .into_iter()
-            .filter_map(|(key, combined)| Some((key, combined?)))
+    fn finish(&mut self, emit: Emit<'_>) -> TaskResult<()> {
+        self.cutting.flush(emit);
+        Ok(())
     }
 }
 
@@ -260,11 +207,11 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Exchange for Combined<K, V,
         RecordType::of::<(K, C)>()
     }
 
-    fn writer(&self, _: usize, _: usize) -> Box<dyn BucketWriter> {
-        let combining = Combining::<K, V, C, M>::new(Arc::clone(&self.combine));
+    fn writer(&self, context: &TaskContext, _: usize) -> Box<dyn BucketWriter> {
         Box::new(CombinedWriter {
+            context: context.clone(),
             partitioner: Arc::clone(&self.partitioner),
-            combining: Some(combining),
+            combining: Some(Combining::<K, V, C, M>::new(context, &self.combine)),
         })
     }
 
@@ -274,31 +221,31 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Exchange for Combined<K, V,
 }
 
 struct CombinedWriter<K, V, C, M> {
+    context: TaskContext,
     partitioner: Arc<dyn Partitioner<K>>,
     combining: Option<Combining<K, V, C, M>>,
 }
 
 impl<K: Key, V: Record, C: Record, M: Combine<V, C>> BucketWriter for CombinedWriter<K, V, C, M> {
-    fn write(&mut self, batch: AnyBatch, _: Emit<'_>) {
-        if let Some(combining) = &mut self.combining {
-            combining.add(batch);
+    fn write(&mut self, batch: AnyBatch, _: Emit<'_>) -> TaskResult<()> {
+        match &mut self.combining {
+            Some(combining) => combining.add(batch),
+            None => Ok(()),
         }
     }
 
-    fn finish(&mut self, emit: Emit<'_>) {
-        let Some(combining) = self.combining.take() else { return };
-        let buckets = self.partitioner.partitions();
-        let expected = combining.table.len() / buckets + combining.table.len() / (8 * buckets);
-        let mut records: Vec<Vec<(K, C)>> = (0..buckets).map(|_| Vec::with_capacity(expected)).collect();
-        for (key, combined) in combining.into_records() {
-            records[self.partitioner.partition(&key)].push((key, combined));
+    fn finish(&mut self, emit: Emit<'_>) -> TaskResult<()> {
+        let Some(combining) = self.combining.take() else {
+            return Ok(());
+        };
+        let mut cutting = Cutting::new(&self.context, self.partitioner.partitions());
+        // Nothing else is cut meanwhile: long batches, since the reader's are.
+        cutting.batch_records = usize::MAX;
+        for record in combining.into_records() {
+            let (key, combined) = record?;
+            cutting.push(self.partitioner.partition(&key), (key, combined), emit);
         }
-        for (bucket, records) in records
-            .into_iter()
-            .enumerate()
-            .filter(|(_, records)| !records.is_empty())
-        {
-            emit(bucket, AnyBatch::owned(records));
-        }
+        cutting.flush(emit);
+        Ok(())
     }
 }

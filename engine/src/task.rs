@@ -20,6 +20,10 @@ use crate::metrics::Metrics;
 pub struct Resources {
     /// Blocks of persisted datasets.
     pub store: Arc<BlockStore>,
+    /// Limit of its memory, in bytes, which operators and parcels share with blocks.
+    pub memory_bytes_max: u64,
+    /// Worker threads.
+    pub workers: usize,
     /// Files and remote objects.
     pub stores: Arc<Stores>,
     /// Records in a batch.
@@ -28,6 +32,23 @@ pub struct Resources {
     pub metrics: Metrics,
     /// Faults that are planned for this process, if it belongs to a cluster.
     pub faults: OnceLock<Faults>,
+}
+
+impl Resources {
+    /// Memory for other things than blocks, in bytes: blocks keep up to half.
+    fn working_bytes(&self) -> u64 {
+        self.memory_bytes_max - self.store.memory_bytes_used().min(self.memory_bytes_max / 2)
+    }
+
+    /// What the parcels of a job may take, in bytes.
+    pub(crate) fn parcel_bytes_max(&self) -> u64 {
+        self.working_bytes() / 2
+    }
+
+    /// What an operator of one task may take, in bytes: as much as those of the other workers' tasks.
+    pub(crate) fn share_bytes(&self) -> u64 {
+        self.working_bytes() / 2 / self.workers.max(1) as u64
+    }
 }
 
 /// Blocks of other processes.

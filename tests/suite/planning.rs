@@ -11,6 +11,7 @@ use distdl::engine::id::ShuffleId;
 use distdl::engine::lineage::{BucketWriter, Compute, Dependency, Exchange, Graph, Lineage, NodeSpec, PartitionMap};
 use distdl::engine::plan::{Operation, Output, Plan, Stage, plan, program};
 use distdl::engine::recover::{recover, recover_in_stage};
+use distdl::engine::task::TaskContext;
 use proptest::prelude::*;
 
 use crate::common::cases;
@@ -24,7 +25,7 @@ impl Exchange for Buckets {
     fn record_type(&self) -> RecordType {
         RecordType::of::<u64>()
     }
-    fn writer(&self, _: usize, _: usize) -> Box<dyn BucketWriter> {
+    fn writer(&self, _: &TaskContext, _: usize) -> Box<dyn BucketWriter> {
         unreachable!("planning runs nothing")
     }
     fn combines(&self) -> bool {

@@ -5,13 +5,14 @@
 //! that fails half way is never announced, so that nobody can take a part of a shuffle for all of it.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use timely::scheduling::activate::SyncActivator;
 
 use crate::assign::Assignment;
 use crate::cluster::wire::{Header, Kind};
-use crate::dataflow::parcel::Parcel;
+use crate::dataflow::parcel::{Parcel, Payload};
+use crate::dataflow::room::Charge;
 use crate::id::{DatasetId, ShuffleId};
 use crate::plan::{Output, Plan};
 
@@ -90,16 +91,24 @@ impl Inbox {
     }
 
     /// Puts a parcel in for `workers` of this process, who all read its bucket.
-    pub fn parcel(&self, header: &Header, frame: &[u8], workers: impl Iterator<Item = usize>) {
-        let [child, dependency, stage, bucket, source, sequence] = header.words;
-        let shuffle = shuffle(child, dependency);
+    pub fn parcel(&self, header: &Header, payload: Payload, charge: Option<Arc<Charge>>, workers: &[usize]) {
+        let [_, _, stage, bucket, source, sequence] = header.words;
+        let shuffle = shuffle(header);
         let mut stages = lock(&self.stages);
         let Some(waiting) = stages.get_mut(stage as usize) else {
             return;
         };
-        for worker in workers {
-            if let Some(parcels) = waiting.parcels.get_mut(worker) {
-                let parcel = Parcel::from_frame(worker as u64, bucket, source, sequence, frame.to_vec());
+        let mut rest = payload;
+        for (index, worker) in workers.iter().enumerate() {
+            let payload = if index + 1 == workers.len() {
+                std::mem::replace(&mut rest, Payload::Taken)
+            } else {
+                let (given, kept) = rest.share();
+                rest = kept;
+                given
+            };
+            if let Some(parcels) = waiting.parcels.get_mut(*worker) {
+                let parcel = Parcel::new(*worker, bucket, (source, sequence), payload, charge.clone());
                 parcels.push((shuffle, parcel));
             }
         }
@@ -107,13 +116,13 @@ impl Inbox {
 
     /// Notes that a source partition has sent everything.
     pub fn source_done(&self, header: &Header) {
-        let [child, dependency, stage, _, source, _] = header.words;
+        let [_, _, stage, _, source, _] = header.words;
         let whole = {
             let mut stages = lock(&self.stages);
             let Some(waiting) = stages.get_mut(stage as usize) else {
                 return;
             };
-            waiting.missing.remove(&(shuffle(child, dependency), source));
+            waiting.missing.remove(&(shuffle(header), source));
             waiting.missing.is_empty()
         };
         if whole {
@@ -122,7 +131,9 @@ impl Inbox {
     }
 }
 
-fn shuffle(child: u64, dependency: u64) -> ShuffleId {
+/// The shuffle that a header names.
+pub fn shuffle(header: &Header) -> ShuffleId {
+    let [child, dependency, ..] = header.words;
     ShuffleId {
         child: DatasetId(child),
         dependency: dependency as usize,

@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::assign::Assignment;
 use crate::batch::{AnyStream, TaskResult};
 use crate::cluster::wire::{Header, Kind};
-use crate::dataflow::inbox::Inbox;
+use crate::dataflow::inbox::{Inbox, shuffle};
+use crate::dataflow::parcel::Payload;
+use crate::dataflow::room::Room;
 use crate::dataflow::team::Team;
 use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
@@ -37,6 +39,8 @@ pub struct Job {
     pub team: Team,
     /// What the others send.
     pub inbox: Inbox,
+    /// Memory for what shuffles bring.
+    pub room: Arc<Room>,
     /// What it was made from.
     pub lineage: Lineage,
     /// Blocks of the other processes.
@@ -78,6 +82,7 @@ impl Job {
             own: own.collect(),
             claimed: plan.stages.iter().map(|_| AtomicUsize::new(0)).collect(),
             inbox: Inbox::new(&plan, &assignment, team.rank, workers),
+            room: Arc::new(Room::new(&resources)),
             plan,
             assignment,
             team,
@@ -118,23 +123,11 @@ impl Job {
         self.inbox.wake();
     }
 
-    /// Takes what another process sent.
-    pub fn receive(&self, header: &Header, payload: &[u8]) {
+    /// Takes what another process sent. While memory has no room for it, that takes as long as writing it to disk, and the
+    /// sender waits.
+    pub fn receive(&self, header: &Header, payload: Vec<u8>) {
         match header.kind {
-            Kind::Parcel => {
-                let (stage, bucket) = (header.words[2] as usize, header.words[3] as usize);
-                let shuffles = self.plan.stages.get(stage).into_iter().flat_map(|stage| &stage.reads);
-                let users = shuffles
-                    .filter(|(shuffle, _)| {
-                        (shuffle.child.0, shuffle.dependency as u64) == (header.words[0], header.words[1])
-                    })
-                    .filter_map(|(_, buckets)| buckets.get(&bucket))
-                    .flatten();
-                let mut workers: Vec<usize> = users.filter_map(|user| self.worker(stage, *user)).collect();
-                workers.sort_unstable();
-                workers.dedup();
-                self.inbox.parcel(header, payload, workers.into_iter());
-            }
+            Kind::Parcel => self.receive_parcel(header, payload),
             Kind::SourceDone => self.inbox.source_done(header),
             Kind::Abandon => {
                 self.incomplete.store(true, Ordering::SeqCst);
@@ -142,6 +135,29 @@ impl Job {
             }
             _ => {}
         }
+    }
+
+    fn receive_parcel(&self, header: &Header, frame: Vec<u8>) {
+        let (stage, bucket) = (header.words[2] as usize, header.words[3] as usize);
+        let shuffle = shuffle(header);
+        let buckets = self.plan.stages.get(stage).and_then(|stage| stage.reads.get(&shuffle));
+        let users = buckets.and_then(|buckets| buckets.get(&bucket)).into_iter().flatten();
+        let mut workers: Vec<usize> = users.filter_map(|user| self.worker(stage, *user)).collect();
+        workers.sort_unstable();
+        workers.dedup();
+        let Some(exchange) = self.lineage.exchange(shuffle).filter(|_| !workers.is_empty()) else {
+            return;
+        };
+        let kind = exchange.record_type();
+        let charge = self.room.take(frame.len() as u64);
+        let payload = match charge {
+            Some(_) => Payload::Frame(frame),
+            None => match self.room.put_frame(kind.codec.portable(), &frame) {
+                Ok(stored) => Payload::Stored(stored, kind),
+                Err(error) => return self.fail(error),
+            },
+        };
+        self.inbox.parcel(header, payload, charge, &workers);
     }
 
     /// A task has ended.

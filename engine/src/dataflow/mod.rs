@@ -1,5 +1,6 @@
 //! Running plans on timely workers. The only folder that imports timely and differential.
 
+pub mod room;
 pub mod parcel;
 pub mod workers;
 pub mod team;

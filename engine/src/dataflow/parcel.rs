@@ -1,14 +1,17 @@
 //! What travels through a shuffle: a batch with its logical address.
 //!
 //! Within a process parcels move by pointer. Between processes the batch becomes one frame of its codec, written once,
-//! and is decoded by the reader, who knows the type.
+//! and is decoded by the reader, who knows the type. One that finds no room in memory waits for its reader on disk.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Error as _, Serialize, SerializeTuple, Serializer};
 
-use crate::batch::{AnyBatch, AnyStream, RecordType, TaskResult};
+use crate::batch::{AnyBatch, RecordType};
+use crate::dataflow::room::{Charge, Stored};
+use crate::error::Result;
 
 /// A batch for one bucket of a shuffle.
 pub struct Parcel {
@@ -21,34 +24,38 @@ pub struct Parcel {
     /// 0-based position among what `source` sent to `bucket`.
     pub sequence: u64,
     payload: RefCell<Payload>,
+    /// The memory that it takes, until it is opened.
+    charge: Option<Arc<Charge>>,
 }
 
-enum Payload {
+/// The records of a parcel.
+pub enum Payload {
+    /// As they are.
     Batch(AnyBatch, RecordType),
+    /// As another process sent them.
     Frame(Vec<u8>),
+    /// On disk.
+    Stored(Stored, RecordType),
+    /// Given away.
     Taken,
 }
 
 impl Parcel {
-    /// Packs a batch.
-    pub fn new(worker: usize, bucket: usize, source: usize, sequence: u64, batch: AnyBatch, kind: RecordType) -> Self {
+    /// Packs records that take the memory of `charge`.
+    pub fn new(
+        worker: usize,
+        bucket: u64,
+        (source, sequence): (u64, u64),
+        payload: Payload,
+        charge: Option<Arc<Charge>>,
+    ) -> Self {
         Self {
             worker: worker as u64,
-            bucket: bucket as u64,
-            source: source as u64,
-            sequence,
-            payload: RefCell::new(Payload::Batch(batch, kind)),
-        }
-    }
-
-    /// A parcel that came from another process as a frame.
-    pub fn from_frame(worker: u64, bucket: u64, source: u64, sequence: u64, frame: Vec<u8>) -> Self {
-        Self {
-            worker,
             bucket,
             source,
             sequence,
-            payload: RefCell::new(Payload::Frame(frame)),
+            payload: RefCell::new(payload),
+            charge,
         }
     }
 
@@ -57,45 +64,59 @@ impl Parcel {
         (self.source, self.sequence)
     }
 
-    /// Unpacks the records as a stream of batches.
-    pub fn open(self, kind: RecordType, batch_records: usize) -> TaskResult<AnyStream> {
+    /// Unpacks the records.
+    ///
+    /// # Errors
+    /// They lie on disk and cannot be read, or are not what was sent.
+    pub fn open(self, kind: RecordType) -> Result<Option<AnyBatch>> {
         match self.payload.into_inner() {
-            Payload::Batch(batch, _) => Ok(Box::new(std::iter::once(Ok(batch)))),
-            Payload::Frame(frame) => Ok(kind.stream(kind.decode(frame)?, batch_records)?),
-            Payload::Taken => Ok(Box::new(std::iter::empty())),
+            Payload::Batch(batch, _) => Ok(Some(batch)),
+            Payload::Frame(frame) => kind.batch(frame, kind.codec.portable()).map(Some),
+            Payload::Stored(stored, _) => kind.batch(stored.read()?, stored.codec()).map(Some),
+            Payload::Taken => Ok(None),
         }
     }
 
     /// Packs the same records twice without copying them.
     pub fn share(self) -> (Self, Self) {
-        let (first, second) = match self.payload.into_inner() {
-            Payload::Batch(batch, kind) => {
+        let (first, second) = self.payload.into_inner().share();
+        let address = (self.source, self.sequence);
+        let twin = Self::new(self.worker as usize, self.bucket, address, second, self.charge.clone());
+        let payload = RefCell::new(first);
+        (Self { payload, ..self }, twin)
+    }
+}
+
+impl Payload {
+    /// The same records twice without copying them.
+    pub fn share(self) -> (Self, Self) {
+        match self {
+            Self::Batch(batch, kind) => {
                 let (first, second) = kind.share(batch);
-                (Payload::Batch(first, kind), Payload::Batch(second, kind))
+                (Self::Batch(first, kind), Self::Batch(second, kind))
             }
-            Payload::Frame(frame) => (Payload::Frame(frame.clone()), Payload::Frame(frame)),
-            Payload::Taken => (Payload::Taken, Payload::Taken),
-        };
-        let address = (self.worker, self.bucket, self.source, self.sequence);
-        let with = |payload| Self {
-            worker: address.0,
-            bucket: address.1,
-            source: address.2,
-            sequence: address.3,
-            payload: RefCell::new(payload),
-        };
-        (with(first), with(second))
+            Self::Frame(frame) => (Self::Frame(frame.clone()), Self::Frame(frame)),
+            Self::Stored(stored, kind) => (Self::Stored(stored.clone(), kind), Self::Stored(stored, kind)),
+            Self::Taken => (Self::Taken, Self::Taken),
+        }
+    }
+
+    /// The records as a frame for another process.
+    fn into_frame(self) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Batch(batch, kind) => kind.encode(batch).map(Some),
+            Self::Frame(frame) => Ok(Some(frame)),
+            Self::Stored(stored, kind) => kind.encode(kind.batch(stored.read()?, stored.codec())?).map(Some),
+            Self::Taken => Ok(None),
+        }
     }
 }
 
 impl Serialize for Parcel {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let payload = self.payload.replace(Payload::Taken);
-        let frame = match payload {
-            Payload::Batch(batch, kind) => kind.encode(batch).map_err(S::Error::custom)?,
-            Payload::Frame(frame) => frame,
-            Payload::Taken => return Err(S::Error::custom("a parcel was sent after its records were taken")),
-        };
+        let frame = payload.into_frame().map_err(S::Error::custom)?;
+        let frame = frame.ok_or_else(|| S::Error::custom("a parcel was sent after its records were taken"))?;
         let mut tuple = serializer.serialize_tuple(5)?;
         for number in [self.worker, self.bucket, self.source, self.sequence] {
             tuple.serialize_element(&number)?;
@@ -116,6 +137,7 @@ impl<'de> Deserialize<'de> for Parcel {
             source,
             sequence,
             payload: RefCell::new(Payload::Frame(frame)),
+            charge: None,
         })
     }
 }

@@ -36,7 +36,7 @@ impl Post for Round {
 impl Receive for Job {
     fn receive(&self, _: usize, header: &Header, body: &mut Body<'_>) -> Result<(), WireError> {
         let payload = body.into_bytes()?;
-        Job::receive(self, header, &payload);
+        Job::receive(self, header, payload);
         Ok(())
     }
 

@@ -29,7 +29,6 @@ use crate::dataflow::parcel::Parcel;
 use crate::error::{EngineError, panic_text};
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
-use crate::lineage::Dependency;
 use crate::plan::{Operation, Output, Stage, program};
 use crate::recover::recover_in_stage;
 use crate::task::{Place, Role, TaskContext};
@@ -268,18 +267,15 @@ impl Tasks {
         let Output::Shuffle(shuffle) = stage.output else {
             return self.finish_result(&context, partition);
         };
-        let Dependency::Shuffle { exchange, .. } =
-            &self.job.lineage.node(shuffle.child).dependencies[shuffle.dependency]
-        else {
+        let Some(exchange) = self.job.lineage.exchange(shuffle).map(Arc::clone) else {
             return Ok(());
         };
-        let exchange = Arc::clone(exchange);
         let stream = self.attempt(&context, |tasks| tasks.open(&context, partition))?;
         if self.job.incomplete.load(Ordering::SeqCst) {
             // Nobody will read the buckets; opening has shown whether this partition's blocks are there.
             return Ok(());
         }
-        let writer = exchange.writer(partition, self.job.resources.batch_records);
+        let writer = exchange.writer(&context, partition);
         let sequences = vec![0; exchange.buckets()];
         self.running = Some(Running {
             context,
@@ -319,7 +315,7 @@ impl Tasks {
             for _ in 0..BATCHES_PER_TURN {
                 let batch = running.stream.next().transpose()?;
                 let ended = batch.is_none();
-                running.write(tasks, batch);
+                running.write(tasks, batch)?;
                 if ended {
                     return Ok((running, true));
                 }

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use distdl_storage::Record;
 
-use crate::batch::{stream_of, typed_batches};
 use crate::dataset::{Dataset, only, streams};
 use crate::pair::Placed;
 use crate::partitioner::Key;
-use crate::shuffle::{Closures, Combine, Combined, Combining, Merging, table};
+use crate::shuffle::{Closures, Collecting, Combine, Combined, Combining, Merging};
 
 impl<K: Key, V: Record> Dataset<(K, V)> {
     /// Combines the values of each key by `function`, which must be associative; on the writing side first.
@@ -110,15 +109,15 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         let exchange = Combined::<K, V, C, M>::new(Arc::clone(&placed.partitioner), Arc::clone(&combine));
         let (dependency, shuffled) = placed.bring(self, Some(Arc::new(exchange)));
         let compute = streams(move |context, _, inputs| {
-            let mut combining = Combining::<K, V, C, M>::new(Arc::clone(&combine));
+            let mut combining = Combining::<K, V, C, M>::new(context, &combine);
             for batch in only(inputs) {
                 if shuffled {
-                    combining.merge(batch?)
+                    combining.merge(batch?)?;
                 } else {
-                    combining.add(batch?)
+                    combining.add(batch?)?;
                 }
             }
-            Ok(stream_of(combining.into_records(), context.resources.batch_records))
+            Ok(combining.into_stream())
         });
         placed.derive(operator, vec![dependency], compute).build(self.context())
     }
@@ -140,11 +139,11 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     fn group(&self, placed: &Placed<K>) -> Dataset<(K, Vec<V>)> {
         let (dependency, _) = placed.bring(self, None);
         let compute = streams(|context, _, inputs| {
-            let mut groups = table::<K, Vec<V>>();
-            for batch in typed_batches::<(K, V)>(only(inputs)) {
-                batch?.for_each(|(key, value)| groups.entry(key).or_default().push(value));
+            let mut groups = Combining::<K, V, Vec<V>, _>::new(context, &Arc::new(Collecting));
+            for batch in only(inputs) {
+                groups.add(batch?)?;
             }
-            Ok(stream_of(groups.into_iter(), context.resources.batch_records))
+            Ok(groups.into_stream())
         });
         placed
             .derive("group_by_key", vec![dependency], compute)

@@ -1,16 +1,19 @@
 //! Transformations that bring the records of two datasets together, by key.
 
+mod chains;
+
 use std::sync::Arc;
 
 use distdl_storage::Record;
+use serde::{Deserialize, Serialize};
 
-use crate::batch::{AnyBatch, AnyStream, Batches, Failure, PartitionIter, TaskResult, stream_of, typed_batches};
+use self::chains::{Build, Chains, Joined, OuterJoin, beyond_memory};
+use crate::batch::{AnyBatch, Batches, Failure, PartitionIter, typed_batches};
 use crate::dataset::{Dataset, both, streams};
-use crate::error::EngineError;
 use crate::lineage::Dependency;
 use crate::pair::Placed;
 use crate::partitioner::Key;
-use crate::shuffle::{Combined, Merging, Table, table};
+use crate::shuffle::{Arrival, Combine, Combined, Combining, Merging, Pair};
 
 /// What [`Dataset::cogroup`] makes: a key with all its values on either side.
 pub type Cogrouped<K, V, W> = Dataset<(K, (Vec<V>, Vec<W>))>;
@@ -38,14 +41,14 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         let dependencies = vec![placed.bring(self, None).0, placed.bring(other, None).0];
         let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
-            let mut groups = table::<K, (Vec<V>, Vec<W>)>();
+            let mut groups = Combining::<K, Side<V, W>, (Vec<V>, Vec<W>), _>::new(context, &Arc::new(Grouping));
             for batch in typed_batches::<(K, V)>(left) {
-                batch?.for_each(|(key, value)| groups.entry(key).or_default().0.push(value));
+                groups.take(batch?.into_vec(), |value| Arrival::Value(Side::Left(value)))?;
             }
             for batch in typed_batches::<(K, W)>(right) {
-                batch?.for_each(|(key, value)| groups.entry(key).or_default().1.push(value));
+                groups.take(batch?.into_vec(), |value| Arrival::Value(Side::Right(value)))?;
             }
-            Ok(stream_of(groups.into_iter(), context.resources.batch_records))
+            Ok(groups.into_stream())
         });
         placed.derive("cogroup", dependencies, compute).build(self.context())
     }
@@ -66,14 +69,12 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     #[track_caller]
     fn join_at<W: Record>(&self, other: &Dataset<(K, W)>, placed: &Placed<K>) -> Dataset<(K, (V, W))> {
         let dependencies = vec![placed.bring(self, None).0, placed.bring(other, None).0];
-        let compute = streams(|_, _, inputs| {
+        let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
-            let build = Chains::<K, V>::collect(left)?;
-            Ok(Box::new(typed_batches::<(K, W)>(right).map(move |batch| {
-                let mut pairs = Vec::new();
-                batch?.for_each(|(key, right)| build.join(key, right, &mut pairs));
-                Ok(AnyBatch::owned(pairs))
-            })))
+            match Chains::<K, V>::collect(context, left)? {
+                Build::Whole(left) => Ok(Box::new(Joined::<K, V, W>::new(left, right))),
+                Build::Beyond(left) => beyond_memory(context, left, right, Option::<V>::zip::<W>),
+            }
         });
         placed.derive("join", dependencies, compute).build(self.context())
     }
@@ -156,14 +157,18 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         operator: &'static str,
         other: &Dataset<(K, W)>,
         placed: &Placed<K>,
-        pair: fn(Option<V>, Option<W>) -> Option<X>,
+        pair: Pair<V, W, X>,
     ) -> Dataset<(K, X)> {
         let dependencies = vec![placed.bring(self, None).0, placed.bring(other, None).0];
         let compute = streams(move |context, _, inputs| {
             let (left, right) = both(inputs);
+            let left = match Chains::<K, V>::collect(context, left)? {
+                Build::Whole(left) => left,
+                Build::Beyond(left) => return beyond_memory(context, left, right, pair),
+            };
             let failure = Failure::default();
             let joined = OuterJoin {
-                left: Chains::<K, V>::collect(left)?,
+                left,
                 right: Some(PartitionIter::<(K, W)>::new(right, Failure::clone(&failure))),
                 pair,
                 ready: Vec::new().into_iter(),
@@ -195,13 +200,20 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     ) -> Dataset<(K, V)> {
         let keys = other.map_values(|_| ());
         let dependencies = vec![placed.bring(self, None).0, placed.bring_keys(&keys)];
-        let compute = streams(|_, _, inputs| {
+        let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
-            let keys = collect_keys::<K>(right)?;
+            let keys = match Chains::<K, ()>::collect(context, right)? {
+                Build::Whole(keys) => keys,
+                Build::Beyond(keys) => {
+                    return beyond_memory(context, keys, left, |key, value: Option<V>| {
+                        value.filter(|_| key.is_none())
+                    });
+                }
+            };
             Ok(Box::new(typed_batches::<(K, V)>(left).map(move |batch| {
                 let mut records = Vec::new();
                 batch?.for_each(|(key, value)| {
-                    if !keys.contains_key(&key) {
+                    if !keys.has(&key) {
                         records.push((key, value));
                     }
                 });
@@ -220,136 +232,32 @@ impl<K: Key> Placed<K> {
     }
 }
 
-/// The different keys of records `(key, ())`, in the order in which they first come.
-pub(super) fn collect_keys<K: Key>(stream: AnyStream) -> TaskResult<Table<K, ()>> {
-    let mut keys = table();
-    for batch in typed_batches::<(K, ())>(stream) {
-        batch?.for_each(|(key, ())| {
-            keys.entry(key).or_default();
-        });
+/// A value of either side.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) enum Side<V, W> {
+    Left(V),
+    Right(W),
+}
+
+/// All values of a key on either side.
+struct Grouping;
+
+impl<V: Record, W: Record> Combine<Side<V, W>, (Vec<V>, Vec<W>)> for Grouping {
+    fn create(&self, value: Side<V, W>) -> (Vec<V>, Vec<W>) {
+        self.add((Vec::new(), Vec::new()), value)
     }
-    Ok(keys)
-}
 
-/// A hash table of chains: all values of a key, in order, without an allocation for each key.
-struct Chains<K, V> {
-    /// Key to (first, last) position in `links`.
-    keys: Table<K, (u32, u32)>,
-    /// Values, each with the position of the next one of its key.
-    links: Vec<(V, u32)>,
-    /// Keys, by their position in `keys`, that the other side has.
-    met: Vec<bool>,
-}
-
-const END: u32 = u32::MAX;
-
-impl<K: Key, V: Record> Chains<K, V> {
-    fn collect(stream: AnyStream) -> TaskResult<Self> {
-        let mut chains = Self {
-            keys: table(),
-            links: Vec::new(),
-            met: Vec::new(),
-        };
-        for batch in typed_batches::<(K, V)>(stream) {
-            let batch = batch?;
-            if chains.links.len() + batch.len() >= END as usize {
-                let what = format!("one partition of the left side of a `join` has {END} records or more");
-                return Err(EngineError::invalid(what, "join into more partitions with `join_into`").into());
-            }
-            batch.for_each(|(key, value)| {
-                let position = chains.links.len() as u32;
-                chains.links.push((value, END));
-                match chains.keys.entry(key) {
-                    indexmap::map::Entry::Occupied(mut entry) => {
-                        let (_, last) = entry.get_mut();
-                        chains.links[*last as usize].1 = position;
-                        *last = position;
-                    }
-                    indexmap::map::Entry::Vacant(entry) => {
-                        entry.insert((position, position));
-                    }
-                }
-            });
+    fn add(&self, mut group: (Vec<V>, Vec<W>), value: Side<V, W>) -> (Vec<V>, Vec<W>) {
+        match value {
+            Side::Left(value) => group.0.push(value),
+            Side::Right(value) => group.1.push(value),
         }
-        Ok(chains)
+        group
     }
 
-    fn join<W: Record>(&self, key: K, right: W, pairs: &mut Vec<(K, (V, W))>) {
-        let Some((first, _)) = self.keys.get(&key) else { return };
-        let mut position = *first;
-        while position != END {
-            let (value, next) = &self.links[position as usize];
-            pairs.push((key.clone(), (value.clone(), right.clone())));
-            position = *next;
-        }
-    }
-
-    /// The values of the key at a position in `keys`, in order.
-    fn values(&self, (first, _): (u32, u32)) -> impl Iterator<Item = &V> {
-        let mut position = first;
-        std::iter::from_fn(move || {
-            let (value, next) = self.links.get(position as usize)?;
-            position = *next;
-            Some(value)
-        })
-    }
-
-    /// What `pair` makes of each value of `key` with `right`, or of `right` alone.
-    fn join_outer<W: Record, X>(
-        &mut self,
-        key: &K,
-        right: W,
-        pair: fn(Option<V>, Option<W>) -> Option<X>,
-    ) -> Vec<(K, X)> {
-        let Some((place, _, ends)) = self.keys.get_full(key) else {
-            return pair(None, Some(right))
-                .map(|made| (key.clone(), made))
-                .into_iter()
-                .collect();
-        };
-        self.met.resize(self.keys.len(), false);
-        self.met[place] = true;
-        let made = self
-            .values(*ends)
-            .filter_map(|left| pair(Some(left.clone()), Some(right.clone())));
-        made.map(|made| (key.clone(), made)).collect()
-    }
-
-    /// What `pair` makes of the values of keys that were not joined.
-    fn rest<W, X>(&self, pair: fn(Option<V>, Option<W>) -> Option<X>) -> Vec<(K, X)> {
-        let met = |place: usize| self.met.get(place).copied().unwrap_or(false);
-        let rest = self.keys.iter().enumerate().filter(|(place, _)| !met(*place));
-        let made = rest.flat_map(|(_, (key, ends))| self.values(*ends).map(move |left| (key, left)));
-        made.filter_map(|(key, left)| Some((key.clone(), pair(Some(left.clone()), None)?)))
-            .collect()
-    }
-}
-
-/// An outer join under way.
-struct OuterJoin<K, V, W, X> {
-    left: Chains<K, V>,
-    /// `None` once it was read to its end.
-    right: Option<PartitionIter<(K, W)>>,
-    pair: fn(Option<V>, Option<W>) -> Option<X>,
-    ready: std::vec::IntoIter<(K, X)>,
-}
-
-impl<K: Key, V: Record, W: Record, X> Iterator for OuterJoin<K, V, W, X> {
-    type Item = (K, X);
-
-    fn next(&mut self) -> Option<(K, X)> {
-        loop {
-            if let Some(made) = self.ready.next() {
-                return Some(made);
-            }
-            let made = match self.right.as_mut()?.next() {
-                Some((key, right)) => self.left.join_outer(&key, right, self.pair),
-                None => {
-                    self.right = None;
-                    self.left.rest(self.pair)
-                }
-            };
-            self.ready = made.into_iter();
-        }
+    fn merge(&self, mut left: (Vec<V>, Vec<W>), mut right: (Vec<V>, Vec<W>)) -> (Vec<V>, Vec<W>) {
+        left.0.append(&mut right.0);
+        left.1.append(&mut right.1);
+        left
     }
 }

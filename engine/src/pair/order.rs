@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use distdl_storage::Record;
 
-use crate::batch::{AnyBatch, stream_of, typed_batches};
+use crate::batch::{AnyBatch, typed_batches};
 use crate::dataset::{Dataset, Derivation, only, streams};
 use crate::lineage::{BatchStep, Compute, Dependency, PartitionMap, Prepare, Wanted};
 use crate::pair::Placed;
 use crate::partitioner::{Checked, Key, Partitioner, RangePartitioner, Thinned};
+use crate::shuffle::sorted;
 use crate::task::TaskContext;
 
 impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
@@ -43,7 +44,7 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
         let range = RangePartitioner::<K>::new(partitions, descending, self.id());
         let placed = Placed::by(Arc::new(range.clone()));
         let (dependency, _) = placed.bring(self, None);
-        let mut derivation = placed.derive(operator, vec![dependency], sorted::<K, V>(descending));
+        let mut derivation = placed.derive(operator, vec![dependency], sorted_by_key::<K, V>(descending));
         derivation.prepare = (range.partitions() > 1).then(|| self.sampling(range));
         derivation.build(self.context())
     }
@@ -55,7 +56,7 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
     pub fn repartition_and_sort_within_partitions(&self, partitioner: impl Partitioner<K>) -> Dataset<(K, V)> {
         let placed = Placed::by(Arc::new(Checked(partitioner)));
         let (dependency, _) = placed.bring(self, None);
-        let compute = sorted::<K, V>(false);
+        let compute = sorted_by_key::<K, V>(false);
         let operator = "repartition_and_sort_within_partitions";
         placed.derive(operator, vec![dependency], compute).build(self.context())
     }
@@ -134,17 +135,12 @@ impl<T: Record> Dataset<T> {
 }
 
 /// Sorts a partition by key.
-fn sorted<K: Key + Ord, V: Record>(descending: bool) -> Compute {
+fn sorted_by_key<K: Key + Ord, V: Record>(descending: bool) -> Compute {
     streams(move |context, _, inputs| {
-        let mut records: Vec<(K, V)> = Vec::new();
-        for batch in typed_batches::<(K, V)>(only(inputs)) {
-            batch?.for_each(|record| records.push(record));
-        }
-        if descending {
-            records.sort_by(|left, right| right.0.cmp(&left.0));
-        } else {
-            records.sort_by(|left, right| left.0.cmp(&right.0));
-        }
-        Ok(stream_of(records.into_iter(), context.resources.batch_records))
+        let compare = move |left: &(K, V), right: &(K, V)| match descending {
+            true => right.0.cmp(&left.0),
+            false => left.0.cmp(&right.0),
+        };
+        sorted(context, only(inputs), compare)
     })
 }

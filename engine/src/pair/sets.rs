@@ -1,11 +1,24 @@
 //! Transformations of datasets as sets of their records.
 
-use crate::batch::stream_of;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::typed_batches;
 use crate::dataset::{Dataset, both, streams};
 use crate::pair::Placed;
-use crate::pair::joins::collect_keys;
 use crate::partitioner::Key;
-use crate::shuffle::Merging;
+use crate::shuffle::{Arrival, Combining, Merging};
+
+/// Whether a record was seen on the left side, and on the right one.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Seen(bool, bool);
+
+impl Seen {
+    fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0, self.1 | other.1)
+    }
+}
 
 impl<T: Key> Dataset<T> {
     /// Each different record once, in the order in which they first come. One shuffle, of the different records of each
@@ -37,14 +50,25 @@ impl<T: Key> Dataset<T> {
         let dependencies = vec![placed.bring_keys(&left), placed.bring_keys(&right)];
         let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
-            let (left, right) = (collect_keys::<T>(left)?, collect_keys::<T>(right)?);
-            let shared = left.into_iter().filter(move |(record, ())| right.contains_key(record));
-            Ok(stream_of(shared, context.resources.batch_records))
+            let mut seen = Combining::<T, Seen, Seen, _>::new(context, &Arc::new(Merging(Seen::and)));
+            for batch in typed_batches::<(T, ())>(left) {
+                seen.take(batch?.into_vec(), |()| Arrival::Value(Seen(true, false)))?;
+            }
+            for batch in typed_batches::<(T, ())>(right) {
+                seen.take(batch?.into_vec(), |()| Arrival::Value(Seen(false, true)))?;
+            }
+            Ok(seen.into_stream())
         });
-        let shared: Dataset<(T, ())> = placed
+        let seen: Dataset<(T, Seen)> = placed
             .derive("intersection", dependencies, compute)
             .build(self.context());
-        shared.keys()
+        seen.batchwise("shared", false, |_, _| {
+            |batch| {
+                let mut shared = Vec::new();
+                batch.for_each(|(record, seen)| shared.extend(Some(record).filter(|_| seen.0 && seen.1)));
+                Ok(shared)
+            }
+        })
     }
 
     /// The records that are not in `other`, as often as they are here, in order of (source partition, position). Shuffles

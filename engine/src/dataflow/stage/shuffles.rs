@@ -1,10 +1,12 @@
 //! What a stage reads of shuffles and writes into one.
 
-use crate::batch::{AnyBatch, AnyStream, RecordType};
+use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
 use crate::dataflow::inbox::{parcel_header, source_done_header};
-use crate::dataflow::parcel::Parcel;
+use crate::dataflow::parcel::{Parcel, Payload};
+use crate::error::Result;
+use crate::evaluate::titled;
 use crate::id::{DatasetId, ShuffleId};
-use crate::lineage::{BucketWriter, Dependency};
+use crate::lineage::BucketWriter;
 use crate::plan::{Operation, Output};
 use crate::task::TaskContext;
 
@@ -15,6 +17,9 @@ pub(super) struct Received {
     pub(super) parcels: Vec<Parcel>,
     pub(super) readers: usize,
 }
+
+/// Readers of a bucket, here and elsewhere.
+type Targets = (Vec<(usize, usize)>, Vec<(usize, usize)>);
 
 /// A partition of an inner stage that is being cut into buckets.
 pub(super) struct Running {
@@ -29,14 +34,24 @@ pub(super) struct Running {
 
 impl Running {
     /// Cuts a batch into buckets, or what is left if there is no more; the code that combines belongs to the child.
-    pub(super) fn write(&mut self, tasks: &mut Tasks, batch: Option<AnyBatch>) {
+    pub(super) fn write(&mut self, tasks: &mut Tasks, batch: Option<AnyBatch>) -> TaskResult<()> {
         let _writing = self.context.writing(self.child);
         let (partition, kind, sequences) = (self.partition, self.kind, &mut self.sequences);
-        let mut emit = |bucket, batch| tasks.send_parcel(partition, bucket, batch, kind, sequences);
-        match batch {
+        let mut failure = None;
+        let mut emit = |bucket, batch, bytes| {
+            let address = (partition, bucket, sequences[bucket]);
+            sequences[bucket] += 1;
+            if let Err(error) = tasks.send_parcel(address, batch, kind, bytes) {
+                failure.get_or_insert(error);
+            }
+        };
+        let written = match batch {
             Some(batch) => self.writer.write(batch, &mut emit),
             None => self.writer.finish(&mut emit),
-        }
+        };
+        let child = tasks.job.lineage.node(self.child);
+        written.map_err(|error| titled(child, error))?;
+        failure.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
@@ -60,20 +75,12 @@ impl Tasks {
             given
         };
         parcels.sort_unstable_by_key(Parcel::order);
-        let Dependency::Shuffle { exchange, .. } =
-            &self.job.lineage.node(shuffle.child).dependencies[shuffle.dependency]
-        else {
+        let Some(exchange) = self.job.lineage.exchange(shuffle) else {
             return Box::new(std::iter::empty());
         };
-        let (kind, batch_records) = (exchange.record_type(), self.job.resources.batch_records);
-        Box::new(
-            parcels
-                .into_iter()
-                .flat_map(move |parcel| match parcel.open(kind, batch_records) {
-                    Ok(stream) => stream,
-                    Err(error) => Box::new(std::iter::once(Err(error))),
-                }),
-        )
+        let kind = exchange.record_type();
+        let batches = parcels.into_iter().map(move |parcel| parcel.open(kind));
+        Box::new(batches.filter_map(|batch| batch.map_err(TaskError::from).transpose()))
     }
 
     /// A partition has read its buckets: drop those that no other partition of this worker will read.
@@ -96,20 +103,59 @@ impl Tasks {
         }
     }
 
-    /// Sends one batch of a bucket to every stage and worker that reads that bucket.
-    pub(super) fn send_parcel(
+    /// Sends one batch of a bucket to every stage and worker that reads that bucket: (source partition, bucket, sequence).
+    fn send_parcel(
         &mut self,
-        source: usize,
-        bucket: usize,
+        (source, bucket, sequence): (usize, usize, u64),
         batch: AnyBatch,
         kind: RecordType,
-        sequences: &mut [u64],
-    ) {
+        bytes: u64,
+    ) -> Result<()> {
         let Output::Shuffle(shuffle) = self.stage().output else {
-            return;
+            return Ok(());
         };
-        let sequence = sequences[bucket];
-        sequences[bucket] += 1;
+        let (targets, elsewhere) = self.targets(shuffle, bucket);
+        let mut rest = Some(batch);
+        if !elsewhere.is_empty()
+            && let Some(batch) = rest.take()
+        {
+            let (given, kept) = if targets.is_empty() {
+                (batch, None)
+            } else {
+                let (given, kept) = kind.share(batch);
+                (given, Some(kept))
+            };
+            rest = kept;
+            let frame = kind.encode(given)?;
+            for (reader, rank) in elsewhere {
+                let header = parcel_header(shuffle, reader, bucket, source, sequence);
+                self.job.team.send(rank, header, &[&frame]);
+            }
+        }
+        let Some(batch) = rest.filter(|_| !targets.is_empty()) else {
+            return Ok(());
+        };
+        let charge = self.job.room.take(bytes);
+        let mut payload = match charge {
+            Some(_) => Payload::Batch(batch, kind),
+            None => Payload::Stored(self.job.room.put_batch(kind, batch)?, kind),
+        };
+        let address = (source as u64, sequence);
+        for (index, (position, worker)) in targets.iter().enumerate() {
+            let (given, kept) = if index + 1 == targets.len() {
+                (payload, Payload::Taken)
+            } else {
+                payload.share()
+            };
+            payload = kept;
+            let parcel = Parcel::new(*worker, bucket as u64, address, given, charge.clone());
+            self.outgoing[*position].push(parcel);
+        }
+        Ok(())
+    }
+
+    /// Who reads a bucket: (position among the reading stages, worker) in this process, (stage, rank) of the others.
+    fn targets(&self, shuffle: ShuffleId, bucket: usize) -> Targets {
         let (mut targets, mut elsewhere) = (Vec::new(), Vec::new());
         for (position, reader) in self.readers.iter().enumerate() {
             let users = self.job.plan.stages[*reader].reads[&shuffle].get(&bucket);
@@ -124,37 +170,7 @@ impl Tasks {
                 }
             }
         }
-        let mut rest = Some(batch);
-        if !elsewhere.is_empty()
-            && let Some(batch) = rest.take()
-        {
-            let (given, kept) = if targets.is_empty() {
-                (batch, None)
-            } else {
-                let (given, kept) = kind.share(batch);
-                (given, Some(kept))
-            };
-            rest = kept;
-            match kind.encode(given) {
-                Ok(frame) => {
-                    for (reader, rank) in elsewhere {
-                        let header = parcel_header(shuffle, reader, bucket, source, sequence);
-                        self.job.team.send(rank, header, &[&frame]);
-                    }
-                }
-                Err(error) => self.job.fail(error),
-            }
-        }
-        while let (Some(batch), Some((position, worker))) = (rest.take(), targets.pop()) {
-            let (given, kept) = if targets.is_empty() {
-                (batch, None)
-            } else {
-                let (given, kept) = kind.share(batch);
-                (given, Some(kept))
-            };
-            rest = kept;
-            self.outgoing[position].push(Parcel::new(worker, bucket, source, sequence, given, kind));
-        }
+        (targets, elsewhere)
     }
 
     /// Tells the other processes that a source partition has sent everything.

@@ -1,0 +1,258 @@
+//! Joins whose left side is in memory, and the way on for those where it has no room.
+
+use std::mem::size_of;
+
+use distdl_storage::Record;
+use itertools::Itertools;
+
+use crate::batch::{AnyBatch, AnyStream, Batch, PartitionIter, TaskResult, typed_batches};
+use crate::error::EngineError;
+use crate::partitioner::Key;
+use crate::shuffle::{Pair, Table, join_on_disk, table};
+use crate::task::TaskContext;
+use crate::working::{Working, owned_bytes};
+
+/// A hash table of chains: all values of a key, in order, without an allocation for each key.
+pub(super) struct Chains<K, V> {
+    /// Key to (first, last) position in `links`.
+    keys: Table<K, (u32, u32)>,
+    /// Values, each with the position of the next one of its key.
+    links: Vec<(V, u32)>,
+    /// Keys, by their position in `keys`, that the other side has.
+    met: Vec<bool>,
+    working: Working,
+}
+
+const END: u32 = u32::MAX;
+
+/// What a table has for each key beside the key itself, in bytes: its hash, its index and room to grow.
+const SLOT_BYTES: usize = 24;
+
+/// What the left side of a join has become.
+pub(super) enum Build<K, V> {
+    /// All of it is in memory.
+    Whole(Chains<K, V>),
+    /// Memory has no room for all of it.
+    Beyond(Beyond<K, V>),
+}
+
+/// The left side of a join that has no room in memory.
+pub(super) struct Beyond<K, V> {
+    begun: Chains<K, V>,
+    rest: Box<dyn Iterator<Item = TaskResult<Batch<(K, V)>>>>,
+}
+
+impl<K: Key, V: Record> Chains<K, V> {
+    pub(super) fn collect(context: &TaskContext, stream: AnyStream) -> TaskResult<Build<K, V>> {
+        let mut chains = Self {
+            keys: table(),
+            links: Vec::new(),
+            met: Vec::new(),
+            working: Working::of(context),
+        };
+        let mut batches = typed_batches::<(K, V)>(stream);
+        while let Some(batch) = batches.next() {
+            let batch = batch?;
+            if chains.links.len() + batch.len() >= END as usize {
+                let what = format!("one partition of the left side of a `join` has {END} records or more");
+                return Err(EngineError::invalid(what, "join into more partitions with `join_into`").into());
+            }
+            if !chains.take(batch) {
+                let rest = Box::new(batches);
+                return Ok(Build::Beyond(Beyond { begun: chains, rest }));
+            }
+        }
+        Ok(Build::Whole(chains))
+    }
+
+    /// Returns whether there is room for more.
+    fn take(&mut self, batch: Batch<(K, V)>) -> bool {
+        let (keys, links) = (self.keys.len(), self.links.len());
+        let mut bytes = 0;
+        batch.for_each(|(key, value)| {
+            let position = self.links.len() as u32;
+            bytes += owned_bytes(&value);
+            self.links.push((value, END));
+            match self.keys.entry(key) {
+                indexmap::map::Entry::Occupied(mut entry) => {
+                    let (_, last) = entry.get_mut();
+                    self.links[*last as usize].1 = position;
+                    *last = position;
+                }
+                indexmap::map::Entry::Vacant(entry) => {
+                    bytes += owned_bytes(entry.key());
+                    entry.insert((position, position));
+                }
+            }
+        });
+        let keys = (self.keys.len() - keys) * (size_of::<(K, u64)>() + SLOT_BYTES);
+        let links = (self.links.len() - links) * size_of::<(V, u32)>();
+        self.working.grow(bytes + (keys + links) as u64)
+    }
+
+    pub(super) fn has(&self, key: &K) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// The values of the key at a position in `keys`, in order.
+    fn values(&self, (first, _): (u32, u32)) -> impl Iterator<Item = &V> {
+        let mut position = first;
+        std::iter::from_fn(move || {
+            let (value, next) = self.links.get(position as usize)?;
+            position = *next;
+            Some(value)
+        })
+    }
+
+    /// What `pair` makes of each value of `key` with `right`, or of `right` alone.
+    fn join_outer<W: Record, X>(&mut self, key: &K, right: W, pair: Pair<V, W, X>) -> Vec<(K, X)> {
+        let Some((place, _, ends)) = self.keys.get_full(key) else {
+            return pair(None, Some(right))
+                .map(|made| (key.clone(), made))
+                .into_iter()
+                .collect();
+        };
+        self.met.resize(self.keys.len(), false);
+        self.met[place] = true;
+        let made = self
+            .values(*ends)
+            .filter_map(|left| pair(Some(left.clone()), Some(right.clone())));
+        made.map(|made| (key.clone(), made)).collect()
+    }
+
+    /// What `pair` makes of the values of keys that were not joined.
+    fn rest<W, X>(&self, pair: Pair<V, W, X>) -> Vec<(K, X)> {
+        let met = |place: usize| self.met.get(place).copied().unwrap_or(false);
+        let rest = self.keys.iter().enumerate().filter(|(place, _)| !met(*place));
+        let made = rest.flat_map(|(_, (key, ends))| self.values(*ends).map(move |left| (key, left)));
+        made.filter_map(|(key, left)| Some((key.clone(), pair(Some(left.clone()), None)?)))
+            .collect()
+    }
+
+    /// All records, those of a key together, with the places of the keys.
+    fn into_placed(self) -> impl Iterator<Item = (u64, (K, V))> {
+        let Self {
+            keys, links, working, ..
+        } = self;
+        let records = keys.into_iter().enumerate().map(move |(place, (key, (first, _)))| {
+            let _in_use = &working;
+            let position = |position: &u32| Some(links[*position as usize].1).filter(|next| *next != END);
+            let positions = std::iter::successors(Some(first), position);
+            let values: Vec<V> = positions.map(|position| links[position as usize].0.clone()).collect();
+            (place as u64, key, values)
+        });
+        records.flat_map(|(place, key, values)| values.into_iter().map(move |value| (place, (key.clone(), value))))
+    }
+}
+
+/// The join of a left side that has no room in memory with `right`.
+pub(super) fn beyond_memory<K: Key, V: Record, W: Record, X: Record>(
+    context: &TaskContext,
+    left: Beyond<K, V>,
+    right: AnyStream,
+    pair: Pair<V, W, X>,
+) -> TaskResult<AnyStream> {
+    // The place of a key is that of its first record.
+    let first = left.begun.keys.len() as u64;
+    let rest = left.rest.map_ok(Batch::into_vec).flatten_ok();
+    let rest = rest
+        .zip(first..)
+        .map(|(record, place)| record.map(|record| (place, record)));
+    let left = left.begun.into_placed().map(Ok).chain(rest);
+    let right = typed_batches::<(K, W)>(right).map_ok(Batch::into_vec);
+    join_on_disk(context, left, right.flatten_ok(), pair)
+}
+
+/// Pairs that are made at once of one record: more, and the rest waits until they are read.
+const PAIRS_MAX: usize = 1 << 14;
+
+/// A join under way: for each record of the right side the values of its key.
+pub(super) struct Joined<K, V, W> {
+    left: Chains<K, V>,
+    right: AnyStream,
+    batch: std::vec::IntoIter<(K, W)>,
+    /// A record of the right side, and where the values begin that it has yet to meet.
+    begun: Option<(K, W, u32)>,
+}
+
+impl<K: Key, V: Record, W: Record> Joined<K, V, W> {
+    pub(super) fn new(left: Chains<K, V>, right: AnyStream) -> Self {
+        Self {
+            left,
+            right,
+            batch: Vec::new().into_iter(),
+            begun: None,
+        }
+    }
+
+    /// Pairs a record with the values from `position` on, while there is room for pairs.
+    fn join(&mut self, key: K, right: W, mut position: u32, pairs: &mut Vec<(K, (V, W))>) {
+        while position != END {
+            if pairs.len() >= PAIRS_MAX {
+                self.begun = Some((key, right, position));
+                return;
+            }
+            let (value, next) = &self.left.links[position as usize];
+            pairs.push((key.clone(), (value.clone(), right.clone())));
+            position = *next;
+        }
+    }
+
+    fn pairs(&mut self) -> Vec<(K, (V, W))> {
+        let mut pairs = Vec::new();
+        if let Some((key, right, position)) = self.begun.take() {
+            self.join(key, right, position, &mut pairs);
+        }
+        while self.begun.is_none()
+            && let Some((key, right)) = self.batch.next()
+        {
+            if let Some((first, _)) = self.left.keys.get(&key) {
+                self.join(key, right, *first, &mut pairs);
+            }
+        }
+        pairs
+    }
+}
+
+impl<K: Key, V: Record, W: Record> Iterator for Joined<K, V, W> {
+    type Item = TaskResult<AnyBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.begun.is_none() && self.batch.len() == 0 {
+            match self.right.next()? {
+                Ok(batch) => self.batch = batch.typed::<(K, W)>().into_vec().into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(AnyBatch::owned(self.pairs())))
+    }
+}
+
+/// An outer join under way.
+pub(super) struct OuterJoin<K, V, W, X> {
+    pub(super) left: Chains<K, V>,
+    /// `None` once it was read to its end.
+    pub(super) right: Option<PartitionIter<(K, W)>>,
+    pub(super) pair: Pair<V, W, X>,
+    pub(super) ready: std::vec::IntoIter<(K, X)>,
+}
+
+impl<K: Key, V: Record, W: Record, X> Iterator for OuterJoin<K, V, W, X> {
+    type Item = (K, X);
+
+    fn next(&mut self) -> Option<(K, X)> {
+        loop {
+            if let Some(made) = self.ready.next() {
+                return Some(made);
+            }
+            let made = match self.right.as_mut()?.next() {
+                Some((key, right)) => self.left.join_outer(&key, right, self.pair),
+                None => {
+                    self.right = None;
+                    self.left.rest(self.pair)
+                }
+            };
+            self.ready = made.into_iter();
+        }
+    }
+}
