@@ -18,8 +18,9 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activation, BatchReport, CheckpointOptions, Dense, Features, Input, Loss, Mnist, NeuralNetwork, Normalization,
-    Resume, SampleTargets, Samples, Schedule, Training, TrainingOptions,
+    Activation, Adagrad, Adam, AdamW, BatchReport, CheckpointOptions, Dense, Features, Input, Loss, Mnist,
+    NeuralNetwork, Normalization, Optimizer, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training,
+    TrainingOptions,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::incremental::{
@@ -41,8 +42,9 @@ pub use distdl_storage::parquet::ParquetOptions;
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
-        Activation, CheckpointOptions, Config, Context, Dataset, Dense, Failure, Features, Flags, Input, Level, Loss,
-        Mnist, NeuralNetwork, Resume, SampleTargets, Samples, Schedule, Training, TrainingOptions, run,
+        Activation, Adagrad, Adam, AdamW, CheckpointOptions, Config, Context, Dataset, Dense, Failure, Features, Flags,
+        Input, Level, Loss, Mnist, NeuralNetwork, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training,
+        TrainingOptions, run,
     };
 }
 

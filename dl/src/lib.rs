@@ -51,7 +51,7 @@ pub use metrics::BatchReport;
 pub use model_file::parameters_hash;
 pub use network::{Input, NeuralNetwork, Workspace};
 pub use normalization::{Normalization, fixed_point};
-pub use optimizer::{Optimizer, Sgd};
+pub use optimizer::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;
 pub use schedule::Schedule;

@@ -20,6 +20,7 @@ use crate::batch::{Batch, shuffle};
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
+use crate::kernels::sums::sum_of_squares;
 use crate::metrics::BatchReport;
 use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
@@ -36,6 +37,11 @@ pub struct TrainingOptions {
     pub lanes: usize,
     /// Learning rate by step.
     pub schedule: Schedule,
+    /// How the mean gradient of a step changes the parameters. Default: plain SGD.
+    pub optimizer: Arc<dyn Optimizer>,
+    /// The largest norm of the mean gradient of a lane's share of a step; a larger gradient is scaled down to it, as
+    /// `torch.nn.utils.clip_grad_norm_` does. The mean over lanes is then no larger either. Default: no limit.
+    pub lane_gradient_norm_max: Option<f32>,
     /// Seed of initial parameters and sample orders.
     pub seed: u64,
     /// Where lanes and shards run, for tests that results do not depend on it.
@@ -50,9 +56,30 @@ impl Default for TrainingOptions {
             batch: 128,
             lanes: 2,
             schedule: Schedule::Constant(0.1),
+            optimizer: Arc::new(Sgd::default()),
+            lane_gradient_norm_max: None,
             seed: 0,
             placement: None,
             checkpoint: None,
+        }
+    }
+}
+
+impl TrainingOptions {
+    /// What the optimizer does, in words that stand in checkpoints.
+    fn optimizer_words(&self) -> String {
+        match self.lane_gradient_norm_max {
+            None => format!("{:?}", self.optimizer),
+            Some(norm_max) => format!("{:?}, norm of a lane's gradient at most {norm_max}", self.optimizer),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.lane_gradient_norm_max {
+            Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(
+                "lane_gradient_norm_max is {norm_max}; give a number above 0, or none for no limit"
+            ))),
+            _ => self.optimizer.check(),
         }
     }
 }
@@ -73,7 +100,8 @@ pub struct Training {
     data: Dataset<Samples>,
     options: TrainingOptions,
     parameters: Arc<Parameters>,
-    optimizer: Arc<dyn Optimizer>,
+    /// The first step that was applied, or will be, with the optimizer's state at 0.
+    state_begin: u64,
     deal: Deal,
     checkpoints: Option<Checkpoints>,
     step: u64,
@@ -82,12 +110,12 @@ pub struct Training {
 }
 
 impl NeuralNetwork {
-    /// Begins to train on `data`, whose partition `p` belongs to lane `p % lanes`, by plain SGD from initial
-    /// parameters, or goes on from a checkpoint. The data is best persisted first; it is computed once here.
+    /// Begins to train on `data`, whose partition `p` belongs to lane `p % lanes`, from initial parameters,
+    /// or goes on from a checkpoint. The data is best persisted first; it is computed once here.
     ///
     /// # Errors
     /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed;
-    /// if the checkpoint to go on from cannot be read, or is of another training.
+    /// if the checkpoint to go on from cannot be read, or is of another training; if an option makes no sense.
     #[track_caller]
     pub fn train(&self, data: &Dataset<Samples>, options: TrainingOptions) -> Result<Training> {
         if options.lanes == 0 || data.partitions() < options.lanes {
@@ -99,15 +127,15 @@ impl NeuralNetwork {
             );
             return Err(Error::Training(problem));
         }
+        options.check()?;
         let checkpoint = options.checkpoint.clone();
         checkpoint.iter().try_for_each(CheckpointOptions::check)?;
         let (lengths, digest) = look_at(self, data, options.lanes, checkpoint.is_some())?;
         let deal = Deal::new(lengths, options.batch)?;
-        let optimizer: Arc<dyn Optimizer> = Arc::new(Sgd);
-        let parameters = Parameters::with_state(self.initialize(options.seed)?, optimizer.state_slots())?;
+        let parameters = Parameters::with_state(self.initialize(options.seed)?, options.optimizer.state_slots())?;
         let facts = Facts {
             network: self.words(),
-            optimizer: format!("{optimizer:?}"),
+            optimizer: options.optimizer_words(),
             schedule: format!("{:?}", options.schedule),
             batch: options.batch,
             lanes: options.lanes,
@@ -120,7 +148,7 @@ impl NeuralNetwork {
             data: data.clone(),
             parameters: Arc::new(parameters),
             options,
-            optimizer,
+            state_begin: 0,
             deal,
             checkpoints: checkpoint.map(|options| Checkpoints::new(options, facts)),
             step: 0,
@@ -272,8 +300,9 @@ impl Training {
     /// If there are not as many as the network has.
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
-        let parameters = Parameters::with_state(parameters, self.optimizer.state_slots())?;
+        let parameters = Parameters::with_state(parameters, self.options.optimizer.state_slots())?;
         self.parameters = Arc::new(parameters);
+        self.state_begin = self.step;
         Ok(())
     }
 
@@ -335,7 +364,7 @@ impl Training {
     ) -> Result<()> {
         let mut iteration = Iteration::new(self.options.lanes, end - self.step)
             .from_step(self.step)
-            .with_state_slots(self.optimizer.state_slots());
+            .with_state_slots(self.options.optimizer.state_slots());
         iteration.site = site;
         if let Some(placement) = &self.options.placement {
             iteration = iteration
@@ -367,9 +396,10 @@ impl Training {
             return Ok(());
         };
         let layout = self.network.parameter_layout();
-        let loaded = checkpoints.load(self.data.context(), layout, self.optimizer.state_slots())?;
+        let loaded = checkpoints.load(self.data.context(), layout, self.options.optimizer.state_slots())?;
         if let Some(loaded) = loaded {
             self.step = loaded.step;
+            self.state_begin = loaded.state_begin;
             self.parameters = Arc::new(loaded.parameters);
         }
         Ok(())
@@ -388,6 +418,7 @@ impl Training {
         let snapshot = Snapshot {
             step,
             epoch,
+            state_begin: self.state_begin,
             layout: self.network.parameter_layout().clone(),
             parameters: Arc::clone(&self.parameters),
         };
@@ -399,6 +430,7 @@ impl Training {
         failed: Failed,
     ) -> impl Fn(LaneData<Samples>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
         let (network, deal, seed) = (self.network.clone(), self.deal.clone(), self.options.seed);
+        let norm_max = self.options.lane_gradient_norm_max;
         move |data| {
             let lane = TrainingLane::new(&network, &deal, seed, data);
             let mut lane = lane.map_err(|error| failed.keep(error))?;
@@ -407,6 +439,9 @@ impl Training {
                 let report = lane
                     .step(step, parameters, gradient)
                     .map_err(|error| failed.keep(error))?;
+                if let Some(norm_max) = norm_max {
+                    limit_norm(norm_max, report.samples, gradient);
+                }
                 Ok(to_tallies(report))
             }))
         }
@@ -416,12 +451,12 @@ impl Training {
         &self,
         failed: Failed,
     ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
-        let (optimizer, schedule) = (Arc::clone(&self.optimizer), self.options.schedule);
+        let (options, state_begin) = (self.options.clone(), self.state_begin);
         move |_| {
-            let (optimizer, failed) = (Arc::clone(&optimizer), failed.clone());
+            let (options, failed) = (options.clone(), failed.clone());
             Ok(Box::new(
                 move |step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
-                    apply(&*optimizer, schedule, step, sum, shard).map_err(|error| failed.keep(error))
+                    apply(&options, state_begin, step, sum, shard).map_err(|error| failed.keep(error))
                 },
             ))
         }
@@ -430,8 +465,8 @@ impl Training {
 
 /// Applies the summed gradients of a step whose loss is finite.
 fn apply(
-    optimizer: &dyn Optimizer,
-    schedule: Schedule,
+    options: &TrainingOptions,
+    state_begin: u64,
     step: &StepReport,
     gradient_sum: &[f32],
     shard: &mut ShardValues<'_>,
@@ -445,7 +480,20 @@ fn apply(
         });
     }
     let scale = 1.0 / report.samples.max(1) as f32;
-    optimizer.apply(step.step, schedule.learning_rate(step.step), scale, gradient_sum, shard)
+    let rate = options.schedule.learning_rate(step.step);
+    let update = step.step - state_begin;
+    options.optimizer.apply(update, rate, scale, gradient_sum, shard)
+}
+
+/// Scales the sum of the gradients of `samples` samples so that the norm of their mean is at most `norm_max`. A gradient
+/// that is not finite stays as it is, so that it is found.
+fn limit_norm(norm_max: f32, samples: u64, gradient_sum: &mut [f32]) {
+    let norm = sum_of_squares(gradient_sum).sqrt() / samples.max(1) as f64;
+    // The small number is PyTorch's.
+    let factor = (f64::from(norm_max) / (norm + 1e-6)) as f32;
+    if norm.is_finite() && factor < 1.0 {
+        gradient_sum.iter_mut().for_each(|value| *value *= factor);
+    }
 }
 
 /// One lane: its blocks, its order, and the buffers of one step.

@@ -189,7 +189,8 @@ fn ten_steps_in_f32_follow_a_plain_reference_in_f64() {
             )
             .unwrap();
         let mut shard = ShardValues::new(&parameters, &mut after);
-        Sgd.apply(step, 0.5, 1.0 / rows as f32, &gradient, &mut shard).unwrap();
+        let sgd = Sgd::default();
+        sgd.apply(step, 0.5, 1.0 / rows as f32, &gradient, &mut shard).unwrap();
         std::mem::swap(&mut parameters, &mut after);
 
         let wide: Vec<f64> = inputs.iter().map(|&x| x.into()).collect();

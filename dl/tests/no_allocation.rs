@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Activation, Batch, Dense, Features, Input, Loss, NeuralNetwork, Optimizer, SampleTargets, Samples, Sgd, shuffle,
+    Activation, Adam, Batch, Dense, Features, Input, Loss, NeuralNetwork, Optimizer, SampleTargets, Samples, shuffle,
 };
 use distdl_engine::Parameters;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -32,8 +32,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn allocations_of_steps(network: &NeuralNetwork, samples: &Samples, warm_up: usize) -> usize {
-    let parameters = Parameters::new(network.initialize(1).unwrap());
+fn allocations_of_steps(
+    network: &NeuralNetwork,
+    optimizer: &dyn Optimizer,
+    samples: &Samples,
+    warm_up: usize,
+) -> usize {
+    let parameters = Parameters::with_state(network.initialize(1).unwrap(), optimizer.state_slots()).unwrap();
     let mut gradient = vec![0.0; parameters.len()];
     let mut workspace = network.workspace(128);
     let mut batch = Batch::new(samples, 128);
@@ -55,7 +60,8 @@ fn allocations_of_steps(network: &NeuralNetwork, samples: &Samples, warm_up: usi
             )
             .unwrap();
         let mut claimed = parameters.claim(step as u64 + 1, 0..gradient.len()).unwrap();
-        Sgd.apply(0, 0.1, 1.0 / rows as f32, &gradient, &mut claimed.values())
+        optimizer
+            .apply(0, 0.1, 1.0 / rows as f32, &gradient, &mut claimed.values())
             .unwrap();
         assert!(claimed.finish());
     }
@@ -83,7 +89,11 @@ fn a_step_allocates_nothing() {
                 .hidden(Dense::new(128, activation))
                 .output(Dense::linear(10), loss)
                 .unwrap();
-            assert_eq!(allocations_of_steps(&network, &samples, 1), 0, "{network}");
+            assert_eq!(
+                allocations_of_steps(&network, &Adam::default(), &samples, 1),
+                0,
+                "{network}"
+            );
         }
     }
 }

@@ -10,7 +10,8 @@ pub mod activation;
 pub mod gather;
 pub mod matmul;
 pub mod mean_squared_error;
-pub mod sgd_update;
 pub mod softmax_cross_entropy;
+pub mod sums;
+pub mod update;
 
 pub use dispatch::Level;
