@@ -1,6 +1,7 @@
 //! Training on a dataset: lanes walk through their samples, the exchange sums their gradients, shards apply them.
 
 mod change;
+mod update;
 
 use std::borrow::Borrow;
 use std::panic::Location;
@@ -16,11 +17,12 @@ use serde::de::DeserializeOwned;
 
 use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
+use self::update::{Update, learnt, limit_norm};
 use crate::batch::{Batch, shuffle};
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
-use crate::kernels::sums::sum_of_squares;
+use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
@@ -371,13 +373,13 @@ impl Training {
                 .with_shards(placement.shards.len())
                 .with_placement(placement.clone());
         }
-        let failed = Failed::default();
+        let (failed, shards) = (Failed::default(), iteration.clone());
         let mut applied = self.step;
         let result = self.data.iterate(
             iteration,
             &self.parameters,
             self.lane_maker(failed.clone()),
-            self.shard_maker(failed.clone()),
+            self.shard_maker(shards, failed.clone()),
             &mut |step| {
                 applied = step.step + 1;
                 observe(&StepResult {
@@ -431,16 +433,17 @@ impl Training {
     ) -> impl Fn(LaneData<Samples>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
         let (network, deal, seed) = (self.network.clone(), self.deal.clone(), self.options.seed);
         let norm_max = self.options.lane_gradient_norm_max;
+        let learnt = learnt(network.statistics(), network.parameter_count());
         move |data| {
             let lane = TrainingLane::new(&network, &deal, seed, data);
             let mut lane = lane.map_err(|error| failed.keep(error))?;
-            let failed = failed.clone();
+            let (learnt, failed) = (learnt.clone(), failed.clone());
             Ok(Box::new(move |step: u64, parameters: &[f32], gradient: &mut [f32]| {
                 let report = lane
                     .step(step, parameters, gradient)
                     .map_err(|error| failed.keep(error))?;
                 if let Some(norm_max) = norm_max {
-                    limit_norm(norm_max, report.samples, gradient);
+                    limit_norm(norm_max, report.samples, &learnt, gradient);
                 }
                 Ok(to_tallies(report))
             }))
@@ -449,50 +452,21 @@ impl Training {
 
     fn shard_maker(
         &self,
+        iteration: Iteration,
         failed: Failed,
     ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
         let (options, state_begin) = (self.options.clone(), self.state_begin);
-        move |_| {
-            let (options, failed) = (options.clone(), failed.clone());
+        let (count, statistics) = (self.network.parameter_count(), self.network.statistics().to_vec());
+        move |shard| {
+            let failed = failed.clone();
+            let range = iteration.shard_range(shard, count);
+            let update = Update::new(options.clone(), state_begin, &statistics, range);
             Ok(Box::new(
                 move |step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
-                    apply(&options, state_begin, step, sum, shard).map_err(|error| failed.keep(error))
+                    update.apply(step, sum, shard).map_err(|error| failed.keep(error))
                 },
             ))
         }
-    }
-}
-
-/// Applies the summed gradients of a step whose loss is finite.
-fn apply(
-    options: &TrainingOptions,
-    state_begin: u64,
-    step: &StepReport,
-    gradient_sum: &[f32],
-    shard: &mut ShardValues<'_>,
-) -> Result<()> {
-    let report = from_tallies(step.tallies);
-    if !report.is_finite() {
-        return Err(Error::NotFinite {
-            step: step.step,
-            what: "the loss",
-            value: report.loss_sum,
-        });
-    }
-    let scale = 1.0 / report.samples.max(1) as f32;
-    let rate = options.schedule.learning_rate(step.step);
-    let update = step.step - state_begin;
-    options.optimizer.apply(update, rate, scale, gradient_sum, shard)
-}
-
-/// Scales the sum of the gradients of `samples` samples so that the norm of their mean is at most `norm_max`. A gradient
-/// that is not finite stays as it is, so that it is found.
-fn limit_norm(norm_max: f32, samples: u64, gradient_sum: &mut [f32]) {
-    let norm = sum_of_squares(gradient_sum).sqrt() / samples.max(1) as f64;
-    // The small number is PyTorch's.
-    let factor = (f64::from(norm_max) / (norm + 1e-6)) as f32;
-    if norm.is_finite() && factor < 1.0 {
-        gradient_sum.iter_mut().for_each(|value| *value *= factor);
     }
 }
 
@@ -563,6 +537,11 @@ impl TrainingLane {
             return Ok(BatchReport::default());
         };
         batch.gather(&self.blocks, self.order[range].iter().copied())?;
+        self.workspace.set_draw(Draw {
+            seed: self.seed,
+            step,
+            lane: self.lane as u64,
+        });
         let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
         self.network
             .gradient(parameters, inputs, targets, rows, &mut self.workspace, gradient)

@@ -25,6 +25,12 @@ pub(in crate::kernels) fn sum_of<T: Scalar>(count: usize, of: impl Fn(usize) -> 
 }
 
 dispatched! {
+    pub(super) fn sum<T: Scalar>(elements: &[T]) -> T {
+        sum_of(elements.len(), |index| elements[index])
+    }
+}
+
+dispatched! {
     pub(super) fn sum_of_squares<T: Scalar>(elements: &[T]) -> f64 {
         let blocks = elements.chunks(BLOCK);
         blocks.map(|block| sum_of(block.len(), |index| block[index] * block[index]).to_f64()).sum()
