@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Activation, Adam, Batch, Dense, Features, Input, Loss, NeuralNetwork, Optimizer, SampleTargets, Samples, shuffle,
+    Activate, Activation, Adam, AdamW, AvgPool2d, Batch, BatchNorm, Conv2d, Dense, Dropout, Features, Flatten, Gelu,
+    Image, Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, Optimizer, SampleTargets, Samples, shuffle,
 };
 use distdl_engine::Parameters;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -96,4 +97,27 @@ fn a_step_allocates_nothing() {
             );
         }
     }
+
+    let network = NeuralNetwork::new(Image {
+        channels: 1,
+        height: 28,
+        width: 28,
+    })
+    .hidden(Conv2d::new(4, 5).with_activation(Activation::LeakyRelu))
+    .hidden(BatchNorm::default())
+    .hidden(MaxPool2d::new(2))
+    .hidden(Conv2d::new(3, 3).with_stride(2).with_padding(1))
+    .hidden(AvgPool2d::new(2))
+    .hidden(Flatten)
+    .hidden(Dropout::new(0.5))
+    .hidden(LayerNorm::default())
+    .hidden(Gelu)
+    .hidden(Activate(Activation::Softplus))
+    .output(Dense::linear(10), Loss::BinaryCrossEntropyWithLogits)
+    .unwrap();
+    assert_eq!(
+        allocations_of_steps(&network, &AdamW::default(), &samples, 1),
+        0,
+        "{network}"
+    );
 }
