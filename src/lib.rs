@@ -18,9 +18,9 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activation, Adagrad, Adam, AdamW, BatchReport, CheckpointOptions, Dense, Features, Input, Loss, Mnist,
-    NeuralNetwork, Normalization, Optimizer, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training,
-    TrainingOptions,
+    Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, BatchReport, CheckpointOptions, Conv2d, Dense,
+    Dropout, Features, Flatten, Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization,
+    Optimizer, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::incremental::{
@@ -42,8 +42,9 @@ pub use distdl_storage::parquet::ParquetOptions;
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
-        Activation, Adagrad, Adam, AdamW, CheckpointOptions, Config, Context, Dataset, Dense, Failure, Features, Flags,
-        Input, Level, Loss, Mnist, NeuralNetwork, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training,
+        Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, CheckpointOptions, Config, Context, Conv2d,
+        Dataset, Dense, Dropout, Failure, Features, Flags, Flatten, Gelu, Image, Input, LayerNorm, Level, Loss,
+        MaxPool2d, Mnist, NeuralNetwork, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training,
         TrainingOptions, run,
     };
 }

@@ -21,7 +21,7 @@ use crate::layout::ParameterLayout;
 use crate::model_file;
 use crate::samples::{Features, SampleTargets, Samples};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const TRAINING: &str = "training.json";
 const PARAMETERS: &str = "parameters.safetensors";
@@ -178,7 +178,6 @@ struct Description {
     epoch: u64,
     state_slots: usize,
     /// The first step that was applied with the optimizer's state at 0.
-    #[serde(default)]
     state_begin: u64,
     training: Facts,
     /// Processor and instructions that the kernels ran with. Others may round otherwise.

@@ -127,9 +127,9 @@ fn what_is_no_checkpoint_of_this_format_is_refused() {
     let commits = Commits::open(context.stores(), "memory://run").unwrap();
     let network = NeuralNetwork::dense(3, &[2], 2).unwrap();
     for (text, words) in [
-        (&br#"{"format":2}"#[..], "they are of format 2"),
+        (&br#"{"format":3}"#[..], "they are of format 3"),
         (b"{}", "training.json cannot be read"),
-        (br#"{"format":1}"#, "training.json cannot be read"),
+        (br#"{"format":2}"#, "training.json cannot be read"),
     ] {
         let blobs = BTreeMap::from([(TRAINING.to_owned(), Bytes::from_static(text))]);
         commits.begin(&blobs).unwrap().publish().unwrap();

@@ -96,10 +96,7 @@ impl<T: Scalar> Layer<T> for BatchNormLayer {
 
     fn parameter_shapes(&self) -> Vec<ParameterShape> {
         ["weight", "bias", "running_mean", "running_var"]
-            .map(|name| ParameterShape {
-                name,
-                shape: vec![self.channels],
-            })
+            .map(|name| ParameterShape::new(name, vec![self.channels]))
             .to_vec()
     }
 

@@ -220,14 +220,11 @@ impl<T: Scalar> Layer<T> for ConvolutionLayer {
     fn parameter_shapes(&self) -> Vec<ParameterShape> {
         let size = self.windows.size;
         vec![
-            ParameterShape {
-                name: "weight",
-                shape: vec![self.output.channels, self.windows.image.channels, size, size],
-            },
-            ParameterShape {
-                name: "bias",
-                shape: vec![self.output.channels],
-            },
+            ParameterShape::new(
+                "weight",
+                vec![self.output.channels, self.windows.image.channels, size, size],
+            ),
+            ParameterShape::new("bias", vec![self.output.channels]),
         ]
     }
 

@@ -160,13 +160,10 @@ impl<T: Scalar> Layer<T> for DenseLayer {
     fn parameter_shapes(&self) -> Vec<ParameterShape> {
         vec![
             ParameterShape {
-                name: "weight",
-                shape: vec![self.inputs, self.outputs],
+                is_transposed_in_files: true,
+                ..ParameterShape::new("weight", vec![self.inputs, self.outputs])
             },
-            ParameterShape {
-                name: "bias",
-                shape: vec![self.outputs],
-            },
+            ParameterShape::new("bias", vec![self.outputs]),
         ]
     }
 

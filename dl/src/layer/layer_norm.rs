@@ -61,10 +61,7 @@ impl<T: Scalar> Layer<T> for LayerNormLayer {
             Shape::Image(image) => vec![image.channels, image.height, image.width],
         };
         ["weight", "bias"]
-            .map(|name| ParameterShape {
-                name,
-                shape: shape.clone(),
-            })
+            .map(|name| ParameterShape::new(name, shape.clone()))
             .to_vec()
     }
 
