@@ -18,8 +18,9 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activation, BatchReport, CheckpointOptions, Dense, Features, Input, Loss, Mnist, NeuralNetwork, Normalization,
-    Resume, SampleTargets, Samples, Schedule, Training, TrainingOptions,
+    Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, BatchReport, CheckpointOptions, Conv2d, Dense,
+    Dropout, Features, Flatten, Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization,
+    Optimizer, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::incremental::{
@@ -41,8 +42,10 @@ pub use distdl_storage::{Level, Records};
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
-        Activation, CheckpointOptions, Config, Context, Dataset, Dense, Failure, Features, Flags, Input, Level, Loss,
-        Mnist, NeuralNetwork, Resume, SampleTargets, Samples, Schedule, Training, TrainingOptions, run,
+        Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, CheckpointOptions, Config, Context, Conv2d,
+        Dataset, Dense, Dropout, Failure, Features, Flags, Flatten, Gelu, Image, Input, LayerNorm, Level, Loss,
+        MaxPool2d, Mnist, NeuralNetwork, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training,
+        TrainingOptions, run,
     };
 }
 

@@ -72,7 +72,7 @@ fn training(network: &NeuralNetwork, samples: &Samples, rows: usize, rounds: usi
             )?;
             let computed = Instant::now();
             let mut shard = ShardValues::new(&parameters, &mut after);
-            Sgd.apply(0, 0.01, 1.0 / rows as f32, &gradient, &mut shard)?;
+            Sgd::default().apply(0, 0.01, 1.0 / rows as f32, &gradient, &mut shard)?;
             std::mem::swap(&mut parameters, &mut after);
             parts[0] += gathered - start;
             parts[1] += computed - gathered;

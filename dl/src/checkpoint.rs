@@ -21,7 +21,7 @@ use crate::layout::ParameterLayout;
 use crate::model_file;
 use crate::samples::{Features, SampleTargets, Samples};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const TRAINING: &str = "training.json";
 const PARAMETERS: &str = "parameters.safetensors";
@@ -177,6 +177,8 @@ struct Description {
     /// Whole epochs behind.
     epoch: u64,
     state_slots: usize,
+    /// The first step that was applied with the optimizer's state at 0.
+    state_begin: u64,
     training: Facts,
     /// Processor and instructions that the kernels ran with. Others may round otherwise.
     kernels: String,
@@ -205,6 +207,7 @@ fn kernels() -> String {
 pub(crate) struct Snapshot {
     pub(crate) step: u64,
     pub(crate) epoch: u64,
+    pub(crate) state_begin: u64,
     pub(crate) layout: ParameterLayout,
     pub(crate) parameters: Arc<Parameters>,
 }
@@ -212,6 +215,7 @@ pub(crate) struct Snapshot {
 /// What a training goes on from.
 pub(crate) struct Loaded {
     pub(crate) step: u64,
+    pub(crate) state_begin: u64,
     pub(crate) parameters: Parameters,
 }
 
@@ -272,6 +276,7 @@ impl Checkpoints {
             step,
             epoch: snapshot.epoch,
             state_slots: snapshot.parameters.slots(),
+            state_begin: snapshot.state_begin,
             training: self.facts.clone(),
             kernels: kernels(),
         };
@@ -322,6 +327,7 @@ impl Checkpoints {
         self.resumed = Some(resumed);
         Ok(Some(Loaded {
             step: description.step,
+            state_begin: description.state_begin,
             parameters,
         }))
     }

@@ -12,6 +12,8 @@ pub enum Initialization {
     GlorotUniform,
     /// Limit sqrt(6 / fan_in): He et al., "Delving deep into rectifiers", 2015, equation 10 (variance 2 / fan_in).
     HeUniform,
+    /// Limit sqrt(1 / fan_in), for weights and biases alike: what PyTorch begins linear and convolutional layers with.
+    FanInUniform,
     /// A limit of one's own.
     Uniform {
         /// Values lie in [-limit, limit).
@@ -25,6 +27,7 @@ impl Initialization {
         match self {
             Initialization::GlorotUniform => (6.0 / (fan_in + fan_out) as f32).sqrt(),
             Initialization::HeUniform => (6.0 / fan_in as f32).sqrt(),
+            Initialization::FanInUniform => (1.0 / fan_in as f32).sqrt(),
             Initialization::Uniform { limit } => limit,
         }
     }
@@ -59,6 +62,7 @@ mod tests {
         for (initialization, expected) in [
             (Initialization::GlorotUniform, 2.0 / (784.0 + 256.0)),
             (Initialization::HeUniform, 2.0 / 784.0),
+            (Initialization::FanInUniform, 1.0 / (3.0 * 784.0)),
             (Initialization::Uniform { limit: 0.3 }, 0.03),
         ] {
             let values = values(initialization, 784, 256);

@@ -10,9 +10,20 @@ pub struct ParameterShape {
     pub name: &'static str,
     /// Length of each side, outermost first.
     pub shape: Vec<usize>,
+    /// Whether its two sides are swapped in files, where other programs expect them so.
+    pub is_transposed_in_files: bool,
 }
 
 impl ParameterShape {
+    /// A tensor that lies in files as it does here.
+    pub fn new(name: &'static str, shape: Vec<usize>) -> Self {
+        Self {
+            name,
+            shape,
+            is_transposed_in_files: false,
+        }
+    }
+
     /// Number of elements.
     pub fn length(&self) -> usize {
         self.shape.iter().product()
@@ -28,6 +39,29 @@ pub struct ParameterEntry {
     pub shape: Vec<usize>,
     /// Its elements in the flat vector.
     pub range: Range<usize>,
+    /// Whether its two sides are swapped in files.
+    pub is_transposed_in_files: bool,
+}
+
+impl ParameterEntry {
+    /// Its shape in files.
+    pub(crate) fn shape_in_files(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if self.is_transposed_in_files {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// Where each element lies here, counted from the tensor's begin, in the order of files.
+    pub(crate) fn order_in_files(&self) -> impl Iterator<Item = usize> + use<> {
+        // A tensor that is not swapped is one of a single row.
+        let (rows, columns) = match (self.is_transposed_in_files, &self.shape[..]) {
+            (true, [rows, columns]) => (*rows, *columns),
+            _ => (self.range.len(), 1),
+        };
+        (0..columns).flat_map(move |column| (0..rows).map(move |row| row * columns + column))
+    }
 }
 
 /// All tensors of a network, in the order of the flat vector, without gaps.
@@ -46,6 +80,7 @@ impl ParameterLayout {
                 name: format!("layers.{layer}.{}", shape.name),
                 shape: shape.shape.clone(),
                 range: begin..begin + shape.length(),
+                is_transposed_in_files: shape.is_transposed_in_files,
             });
         }
         start..self.parameter_count()

@@ -9,6 +9,7 @@ pub mod error;
 pub mod metrics;
 pub mod rng;
 pub mod scalar;
+pub mod shape;
 
 // Arithmetic on rows.
 pub mod kernels;
@@ -45,15 +46,19 @@ pub use checkpoint::{CheckpointOptions, Resume, Resumed};
 pub use datasets::mnist::Mnist;
 pub use error::{Error, Result};
 pub use initialization::Initialization;
-pub use layer::{Activation, Dense, Layer, LayerSpecification};
+pub use layer::{
+    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Flatten, Gelu, Layer, LayerNorm,
+    LayerSpecification, MaxPool2d, Statistics,
+};
 pub use layout::ParameterLayout;
 pub use loss::{Loss, Targets};
 pub use metrics::BatchReport;
 pub use model_file::parameters_hash;
-pub use network::{Input, NeuralNetwork, Workspace};
+pub use network::{NeuralNetwork, Workspace};
 pub use normalization::{Normalization, fixed_point};
-pub use optimizer::{Optimizer, Sgd};
+pub use optimizer::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;
 pub use schedule::Schedule;
+pub use shape::{Image, Input, Shape};
 pub use training::{BatchId, DataChange, StepResult, Training, TrainingOptions};

@@ -1,7 +1,8 @@
 //! What a network is trained to make small.
 
 use crate::error::{Error, Result};
-use crate::kernels::{activation, mean_squared_error, softmax_cross_entropy};
+use crate::kernels::element_loss::{self, ElementLoss};
+use crate::kernels::{activation, softmax_cross_entropy};
 use crate::layer::Activation;
 use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
@@ -15,6 +16,14 @@ pub enum Loss {
     SoftmaxCrossEntropy,
     /// Mean over the outputs of (output - target)^2; labels count as one-hot targets.
     MeanSquaredError,
+    /// Mean over the outputs of |output - target|; labels count as one-hot targets.
+    L1,
+    /// Mean over the outputs of max(0, 1 - target * output), for targets of 1 and -1; labels count as 1 at the label and -1
+    /// elsewhere.
+    Hinge,
+    /// Mean over the outputs of the cross-entropy of the output's sigmoid against a target from 0 to 1; the outputs are
+    /// logits, so the last layer has no sigmoid of its own. Labels count as one-hot targets.
+    BinaryCrossEntropyWithLogits,
 }
 
 /// What the outputs for some rows should be.
@@ -32,6 +41,9 @@ impl Loss {
         match self {
             Loss::SoftmaxCrossEntropy => "softmax_cross_entropy",
             Loss::MeanSquaredError => "mean_squared_error",
+            Loss::L1 => "l1",
+            Loss::Hinge => "hinge",
+            Loss::BinaryCrossEntropyWithLogits => "binary_cross_entropy_with_logits",
         }
     }
 
@@ -40,6 +52,9 @@ impl Loss {
         match (self, last) {
             (Loss::SoftmaxCrossEntropy, Activation::Softmax) => Err(self.unsuitable(
                 "takes logits and the last layer ends with a softmax, which would be applied twice; use Dense::linear",
+            )),
+            (Loss::BinaryCrossEntropyWithLogits, Activation::Sigmoid) => Err(self.unsuitable(
+                "takes logits and the last layer ends with a sigmoid, which would be applied twice; use Dense::linear",
             )),
             _ => Ok(()),
         }
@@ -54,6 +69,12 @@ impl Loss {
         output_length: usize,
         output_gradient: &mut [T],
     ) -> Result<BatchReport> {
+        let element_loss = |loss, outputs: &[T], targets, gradient: &mut [T]| match targets {
+            Targets::Labels(labels) => {
+                element_loss::forward_backward_labels(loss, outputs, labels, output_length, gradient)
+            }
+            Targets::Values(values) => element_loss::forward_backward(loss, outputs, values, output_length, gradient),
+        };
         match (self, targets) {
             (Loss::SoftmaxCrossEntropy, Targets::Labels(labels)) => {
                 softmax_cross_entropy::forward_backward(outputs, labels, output_length, output_gradient)
@@ -61,11 +82,11 @@ impl Loss {
             (Loss::SoftmaxCrossEntropy, Targets::Values(_)) => {
                 Err(self.unsuitable("needs labels, and the targets are values; use MeanSquaredError or give labels"))
             }
-            (Loss::MeanSquaredError, Targets::Labels(labels)) => {
-                mean_squared_error::forward_backward_labels(outputs, labels, output_length, output_gradient)
-            }
-            (Loss::MeanSquaredError, Targets::Values(values)) => {
-                mean_squared_error::forward_backward(outputs, values, output_length, output_gradient)
+            (Loss::MeanSquaredError, _) => element_loss(ElementLoss::Squared, outputs, targets, output_gradient),
+            (Loss::L1, _) => element_loss(ElementLoss::Absolute, outputs, targets, output_gradient),
+            (Loss::Hinge, _) => element_loss(ElementLoss::Hinge, outputs, targets, output_gradient),
+            (Loss::BinaryCrossEntropyWithLogits, _) => {
+                element_loss(ElementLoss::BinaryCrossEntropy, outputs, targets, output_gradient)
             }
         }
     }
@@ -74,7 +95,8 @@ impl Loss {
     pub fn prediction<T: Scalar>(self, output_length: usize, outputs: &mut [T]) -> Result<()> {
         match self {
             Loss::SoftmaxCrossEntropy => activation::softmax_rows(output_length, outputs),
-            Loss::MeanSquaredError => Ok(()),
+            Loss::BinaryCrossEntropyWithLogits => activation::apply(Activation::Sigmoid, output_length, outputs),
+            Loss::MeanSquaredError | Loss::L1 | Loss::Hinge => Ok(()),
         }
     }
 

@@ -1,4 +1,8 @@
 //! Parameters in a file that other frameworks can read (safetensors), and their fingerprint.
+//!
+//! Names and shapes are those of a PyTorch module whose `layers` is an `nn.Sequential` of the same layers, activations as
+//! layers of their own: `load_state_dict(load_file(path))` takes the file, and [`load`] takes what `save_file(state_dict())`
+//! has written.
 
 use crate::error::{Error, Result, check_length};
 use crate::layout::{ParameterEntry, ParameterLayout};
@@ -51,10 +55,14 @@ fn little_endian(values: &[f32]) -> Vec<u8> {
 
 /// All tensors of `parameters` in safetensors format.
 pub(crate) fn serialize(layout: &ParameterLayout, parameters: &[f32]) -> Result<Vec<u8>, String> {
-    let bytes = little_endian(parameters);
+    let in_files = |entry: &ParameterEntry| {
+        let values = &parameters[entry.range.clone()];
+        entry.order_in_files().map(|place| values[place]).collect::<Vec<_>>()
+    };
+    let bytes = little_endian(&layout.entries().iter().flat_map(in_files).collect::<Vec<_>>());
     let views = layout.entries().iter().map(|entry| {
         let part = &bytes[entry.range.start * size_of::<f32>()..entry.range.end * size_of::<f32>()];
-        TensorView::new(Dtype::F32, entry.shape.clone(), part).map(|view| (&entry.name, view))
+        TensorView::new(Dtype::F32, entry.shape_in_files(), part).map(|view| (&entry.name, view))
     });
     let views = views
         .collect::<Result<Vec<_>, _>>()
@@ -87,7 +95,14 @@ pub(crate) fn deserialize(bytes: &[u8], layout: &ParameterLayout) -> Result<Vec<
             differences.push(difference);
         }
     }
-    let known = |name: &str| layout.entries().iter().any(|entry| entry.name == name);
+    // PyTorch counts the batches of a batch normalisation; its result does not follow from them.
+    let known = |name: &str| {
+        let is_counted = name
+            .strip_suffix("num_batches_tracked")
+            .map(|layer| format!("{layer}running_mean"));
+        let wanted = is_counted.as_deref().unwrap_or(name);
+        layout.entries().iter().any(|entry| entry.name == wanted)
+    };
     let mut unknown: Vec<_> = tensors.names().into_iter().filter(|name| !known(name)).collect();
     unknown.sort_unstable();
     differences.extend(
@@ -108,15 +123,12 @@ fn read(tensors: &SafeTensors<'_>, entry: &ParameterEntry, parameters: &mut [f32
     if tensor.dtype() != Dtype::F32 {
         return Err(format!("{name} is {:?}, expected F32", tensor.dtype()));
     }
-    if tensor.shape() != entry.shape {
-        return Err(format!(
-            "{name} has shape {:?}, expected {:?}",
-            tensor.shape(),
-            entry.shape
-        ));
+    let expected = entry.shape_in_files();
+    if tensor.shape() != expected {
+        return Err(format!("{name} has shape {:?}, expected {expected:?}", tensor.shape()));
     }
-    for (parameter, bytes) in parameters.iter_mut().zip(tensor.data().as_chunks().0) {
-        *parameter = f32::from_le_bytes(*bytes);
+    for (place, bytes) in entry.order_in_files().zip(tensor.data().as_chunks().0) {
+        parameters[place] = f32::from_le_bytes(*bytes);
     }
     Ok(())
 }
@@ -130,20 +142,8 @@ mod tests {
     fn layout(sides: &[usize]) -> ParameterLayout {
         let mut layout = ParameterLayout::default();
         for (layer, side) in sides.windows(2).enumerate() {
-            let weight = ParameterShape {
-                name: "weight",
-                shape: side.to_vec(),
-            };
-            layout.append(
-                layer,
-                &[
-                    weight,
-                    ParameterShape {
-                        name: "bias",
-                        shape: vec![side[1]],
-                    },
-                ],
-            );
+            let weight = ParameterShape::new("weight", side.to_vec());
+            layout.append(layer, &[weight, ParameterShape::new("bias", vec![side[1]])]);
         }
         layout
     }
@@ -168,6 +168,36 @@ mod tests {
             1,
             "a temporary file was left behind"
         );
+    }
+
+    #[test]
+    fn a_dense_layers_weight_lies_in_files_as_pytorch_has_it() {
+        let network = crate::NeuralNetwork::dense(2, &[], 3).unwrap();
+        let parameters = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+        let bytes = serialize(network.parameter_layout(), &parameters).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let weight = tensors.tensor("layers.0.weight").unwrap();
+        assert_eq!(weight.shape(), [3, 2]);
+        assert_eq!(weight.data(), little_endian(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        assert_eq!(deserialize(&bytes, network.parameter_layout()).unwrap(), parameters);
+    }
+
+    #[test]
+    fn batches_that_pytorch_counted_are_passed_over() {
+        let builder = crate::NeuralNetwork::new(crate::Input(2)).hidden(crate::BatchNorm::default());
+        let network = builder.output(crate::Dense::linear(1), crate::Loss::L1).unwrap();
+        let parameters = network.initialize(1).unwrap();
+        let bytes = serialize(network.parameter_layout(), &parameters).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let counted = |name: &str| {
+            let count = TensorView::new(Dtype::I64, vec![], &[7, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+            let others = tensors.tensors().into_iter();
+            let all = others.chain([(name.to_owned(), count)]);
+            deserialize(&safetensors::serialize(all, None).unwrap(), network.parameter_layout())
+        };
+        assert_eq!(counted("layers.0.num_batches_tracked").unwrap(), parameters);
+        let refusal = counted("layers.1.num_batches_tracked").unwrap_err();
+        assert_eq!(refusal, "layers.1.num_batches_tracked is not part of the network");
     }
 
     #[test]

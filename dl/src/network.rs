@@ -1,18 +1,15 @@
 //! A neural network: input, hidden layers, output and loss, as a pure function of one flat parameter vector.
 
 use crate::error::{Error, Result, check_length};
-use crate::layer::{Backward, Dense, Layer, LayerSpecification};
+use crate::layer::{Backward, Dense, Draw, Forward, Layer, LayerSpecification, Mode, Statistics};
 use crate::layout::ParameterLayout;
 use crate::loss::{Loss, Targets};
 use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
+use crate::shape::{Input, Shape};
 use std::fmt::{Display, Formatter};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// The input of a network: the number of elements of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Input(pub usize);
 
 /// A network that is ready to compute. It is cheap to clone, holds no parameters, and is the same in every process that
 /// built it from the same words.
@@ -29,9 +26,11 @@ pub struct Input(pub usize);
 /// ```
 #[derive(Clone, Debug)]
 pub struct NeuralNetwork<T: Scalar = f32> {
-    input_length: usize,
+    input: Shape,
     layers: Arc<[Placed<T>]>,
     layout: Arc<ParameterLayout>,
+    /// Of all layers, by place.
+    statistics: Arc<[Statistics]>,
     loss: Loss,
 }
 
@@ -46,19 +45,19 @@ struct Placed<T> {
 #[must_use = "a network is made by its output"]
 #[derive(Debug)]
 pub struct NetworkBuilder<T: Scalar = f32> {
-    input: Input,
+    input: Shape,
     layers: Vec<Box<dyn Layer<T>>>,
     error: Option<Error>,
 }
 
 impl NeuralNetwork {
-    /// Begins a network in `f32`.
+    /// Begins a network in `f32`, whose rows are an [`Input`] or an [`Image`](crate::Image).
     // A builder is what this type is made by; `Self` comes from `output`.
     #[expect(
         clippy::new_ret_no_self,
         reason = "reads as it is meant: a new network, begun at its input"
     )]
-    pub fn new(input: Input) -> NetworkBuilder {
+    pub fn new(input: impl Into<Shape>) -> NetworkBuilder {
         NeuralNetwork::with_element(input)
     }
 
@@ -76,8 +75,8 @@ impl<T: Scalar> NetworkBuilder<T> {
     /// Adds a hidden layer. An error is kept for [`NetworkBuilder::output`].
     pub fn hidden(mut self, layer: impl LayerSpecification<T>) -> Self {
         if self.error.is_none() {
-            let input_length = self.layers.last().map_or(self.input.0, |layer| layer.output_length());
-            match layer.build(self.layers.len(), input_length) {
+            let input = self.layers.last().map_or(self.input, |layer| layer.output_shape());
+            match layer.build(self.layers.len(), input) {
                 Ok(layer) => self.layers.push(layer),
                 Err(error) => self.error = Some(error),
             }
@@ -100,21 +99,34 @@ impl<T: Scalar> NetworkBuilder<T> {
             let range = layout.append(index, &layer.parameter_shapes());
             Placed { layer, range }
         };
-        let layers = layers.into_iter().enumerate().map(place).collect();
+        let layers: Arc<[Placed<T>]> = layers.into_iter().enumerate().map(place).collect();
+        let statistics = layers.iter().filter_map(Placed::statistics).collect();
         Ok(NeuralNetwork {
-            input_length: input.0,
+            input,
             layers,
             layout: Arc::new(layout),
+            statistics,
             loss,
+        })
+    }
+}
+
+impl<T: Scalar> Placed<T> {
+    /// Where the layer's running statistics lie in the flat vector.
+    fn statistics(&self) -> Option<Statistics> {
+        let Statistics { range, momentum } = self.layer.statistics()?;
+        Some(Statistics {
+            range: self.range.start + range.start..self.range.start + range.end,
+            momentum,
         })
     }
 }
 
 impl<T: Scalar> NeuralNetwork<T> {
     /// Begins a network whose element type follows from its use.
-    pub fn with_element(input: Input) -> NetworkBuilder<T> {
+    pub fn with_element(input: impl Into<Shape>) -> NetworkBuilder<T> {
         NetworkBuilder {
-            input,
+            input: input.into(),
             layers: Vec::new(),
             error: None,
         }
@@ -122,14 +134,14 @@ impl<T: Scalar> NeuralNetwork<T> {
 
     /// Elements of an input row.
     pub fn input_length(&self) -> usize {
-        self.input_length
+        self.input.length()
     }
 
     /// Elements of an output row; the number of classes where targets are labels.
     pub fn output_length(&self) -> usize {
         self.layers
             .last()
-            .map_or(self.input_length, |placed| placed.layer.output_length())
+            .map_or(self.input.length(), |placed| placed.layer.output_length())
     }
 
     /// The loss.
@@ -153,6 +165,11 @@ impl<T: Scalar> NeuralNetwork<T> {
         &self.layout
     }
 
+    /// Which of the parameters are running statistics, in ascending order.
+    pub fn statistics(&self) -> &[Statistics] {
+        &self.statistics
+    }
+
     /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n).
     pub fn initialize(&self, seed: u64) -> Result<Vec<T>> {
         let mut parameters = vec![T::ZERO; self.parameter_count()];
@@ -166,12 +183,9 @@ impl<T: Scalar> NeuralNetwork<T> {
 
     /// All buffers for up to `rows_max` rows. This is the only place where a pass's memory is allocated.
     pub fn workspace(&self, rows_max: usize) -> Workspace<T> {
-        let widest = self
-            .layers
-            .iter()
-            .map(|placed| placed.layer.output_length())
-            .max()
-            .unwrap_or(0);
+        let most = |of: fn(&dyn Layer<T>) -> usize| self.layers.iter().map(|placed| of(&*placed.layer)).max();
+        let widest = most(|layer| layer.output_length()).unwrap_or(0);
+        let scratch = most(|layer| layer.scratch_length()).unwrap_or(0);
         let buffer = |length: usize| vec![T::ZERO; rows_max * length];
         Workspace {
             rows_max,
@@ -181,6 +195,8 @@ impl<T: Scalar> NeuralNetwork<T> {
                 .map(|placed| buffer(placed.layer.output_length()))
                 .collect(),
             gradients: [buffer(widest), buffer(widest)],
+            scratch: vec![T::ZERO; scratch],
+            draw: Draw::default(),
         }
     }
 
@@ -188,7 +204,8 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// losses.
     ///
     /// `inputs` is rows x input length; `parameters` and `gradient` are flat vectors of [`Self::parameter_count`]
-    /// elements. Errors if a length does not match, the workspace is too small, or a label is out of range. A loss that
+    /// elements. What layers do by chance is keyed by the workspace's [draw](Workspace::set_draw). Where the network has
+    /// [statistics](Self::statistics), `gradient` holds what was found in the rows, times their number. Errors if a length does not match, the workspace is too small, or a label is out of range. A loss that
     /// is not finite is no error here: it is in the report.
     pub fn gradient(
         &self,
@@ -200,10 +217,12 @@ impl<T: Scalar> NeuralNetwork<T> {
         gradient: &mut [T],
     ) -> Result<BatchReport> {
         check_length("the gradient", self.parameter_count(), gradient.len())?;
-        let report = self.evaluate(parameters, inputs, targets, rows, workspace)?;
+        let mode = Mode::Training(workspace.draw);
+        let report = self.loss_of(mode, parameters, inputs, targets, rows, workspace)?;
         let Workspace {
             outputs,
             gradients: [even, odd],
+            scratch,
             ..
         } = workspace;
         for (index, Placed { layer, range }) in self.layers.iter().enumerate().rev() {
@@ -221,6 +240,8 @@ impl<T: Scalar> NeuralNetwork<T> {
                 },
                 outputs: &outputs[index][..rows * layer.output_length()],
                 rows,
+                mode,
+                scratch,
                 output_gradient: &mut output_gradient[..rows * layer.output_length()],
                 input_gradient: (index > 0).then(|| &mut input_gradient[..rows * layer.input_length()]),
                 gradient: &mut gradient[range.clone()],
@@ -238,7 +259,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         rows: usize,
         workspace: &'a mut Workspace<T>,
     ) -> Result<&'a [T]> {
-        self.forward(parameters, inputs, rows, workspace)?;
+        self.forward(Mode::Evaluation, parameters, inputs, rows, workspace)?;
         let outputs = &mut workspace.outputs[self.layers.len() - 1][..rows * self.output_length()];
         self.loss.prediction(self.output_length(), outputs)?;
         Ok(outputs)
@@ -253,9 +274,22 @@ impl<T: Scalar> NeuralNetwork<T> {
         rows: usize,
         workspace: &mut Workspace<T>,
     ) -> Result<BatchReport> {
+        self.loss_of(Mode::Evaluation, parameters, inputs, targets, rows, workspace)
+    }
+
+    /// Loss and hits, and the gradient by the outputs where the backward pass of the last layer looks for it.
+    fn loss_of(
+        &self,
+        mode: Mode,
+        parameters: &[T],
+        inputs: &[T],
+        targets: Targets<'_, T>,
+        rows: usize,
+        workspace: &mut Workspace<T>,
+    ) -> Result<BatchReport> {
         workspace.check(self, rows)?;
         self.check_targets(targets, rows)?;
-        self.forward(parameters, inputs, rows, workspace)?;
+        self.forward(mode, parameters, inputs, rows, workspace)?;
         let last = self.layers.len() - 1;
         let length = rows * self.output_length();
         let outputs = &workspace.outputs[last][..length];
@@ -267,17 +301,30 @@ impl<T: Scalar> NeuralNetwork<T> {
         )
     }
 
-    fn forward(&self, parameters: &[T], inputs: &[T], rows: usize, workspace: &mut Workspace<T>) -> Result<()> {
+    fn forward(
+        &self,
+        mode: Mode,
+        parameters: &[T],
+        inputs: &[T],
+        rows: usize,
+        workspace: &mut Workspace<T>,
+    ) -> Result<()> {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
         workspace.check(self, rows)?;
-        check_length("the inputs", rows.saturating_mul(self.input_length), inputs.len())?;
+        check_length("the inputs", rows.saturating_mul(self.input_length()), inputs.len())?;
         for (index, Placed { layer, range }) in self.layers.iter().enumerate() {
             let (before, after) = workspace.outputs.split_at_mut(index);
             let inputs = before
                 .last()
                 .map_or(inputs, |outputs| &outputs[..rows * layer.input_length()]);
-            let outputs = &mut after[0][..rows * layer.output_length()];
-            layer.forward(&parameters[range.clone()], inputs, rows, outputs)?;
+            layer.forward(Forward {
+                parameters: &parameters[range.clone()],
+                inputs,
+                rows,
+                mode,
+                scratch: &mut workspace.scratch,
+                outputs: &mut after[0][..rows * layer.output_length()],
+            })?;
         }
         Ok(())
     }
@@ -293,13 +340,13 @@ impl<T: Scalar> NeuralNetwork<T> {
 /// `784 -> dense 256 relu -> dense 10 identity, softmax_cross_entropy`: the same words for the same topology.
 impl<T: Scalar> Display for NeuralNetwork<T> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}", self.input_length)?;
+        write!(formatter, "{}", self.input)?;
         for Placed { layer, .. } in &*self.layers {
             write!(
                 formatter,
                 " -> {} {} {}",
                 layer.kind(),
-                layer.output_length(),
+                layer.output_shape(),
                 layer.activation().name()
             )?;
         }
@@ -315,12 +362,20 @@ pub struct Workspace<T: Scalar = f32> {
     outputs: Vec<Vec<T>>,
     /// Gradients by the outputs of layers with an even and with an odd index.
     gradients: [Vec<T>; 2],
+    /// What layers need meanwhile.
+    scratch: Vec<T>,
+    draw: Draw,
 }
 
 impl<T: Scalar> Workspace<T> {
     /// The most rows that it has space for.
     pub fn rows_max(&self) -> usize {
         self.rows_max
+    }
+
+    /// Says which step of training the next gradients are part of: what layers do by chance is keyed by it.
+    pub fn set_draw(&mut self, draw: Draw) {
+        self.draw = draw;
     }
 
     fn check(&self, network: &NeuralNetwork<T>, rows: usize) -> Result<()> {
@@ -336,6 +391,12 @@ impl<T: Scalar> Workspace<T> {
             self.outputs.len(),
         )?;
         for (placed, outputs) in network.layers.iter().zip(&self.outputs) {
+            let scratch = placed.layer.scratch_length();
+            check_length(
+                "the scratch of the workspace (made for another network?)",
+                scratch,
+                scratch.min(self.scratch.len()),
+            )?;
             let expected = self.rows_max * placed.layer.output_length();
             check_length(
                 "a buffer of the workspace (made for another network?)",

@@ -1,26 +1,45 @@
 //! How a gradient changes parameters.
+//!
+//! The formulas, options and defaults are those of `torch.optim`; the learning rate comes from the
+//! [schedule](crate::Schedule). Every parameter is treated by itself, so the cut into shards does not show.
+
+mod adagrad;
+mod adam;
+mod rms_prop;
+mod sgd;
 
 use std::fmt::Debug;
 
 use distdl_engine::ShardValues;
 
-use crate::error::Result;
-use crate::kernels::sgd_update::sgd_update;
+use crate::error::{Error, Result};
+
+pub use adagrad::Adagrad;
+pub use adam::{Adam, AdamW};
+pub use rms_prop::RmsProp;
+pub use sgd::Sgd;
 
 /// Applies gradients to shards, contiguous ranges of the parameters. What it remembers from step to step is kept beside
 /// the parameters, in the slots of the shard, so that a step can be taken again.
+///
+/// Its `Debug` words stand in checkpoints: equal words are to mean equal results.
 pub trait Optimizer: Debug + Send + Sync {
     /// Number of values that it keeps for every parameter. They are 0 before the first step.
     fn state_slots(&self) -> usize {
         0
     }
 
-    /// Makes `shard.after` of `shard.before` and the mean gradient of `step`, which is `gradient_scale` (1 / samples)
-    /// times `gradient_sum`; likewise each slot of `shard.state`. All slices are the whole shard. Errors if lengths
-    /// differ; then what is in `after` is not used.
+    /// Errors if its options make no sense; asked before training begins.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes `shard.after` of `shard.before` and the mean gradient, which is `gradient_scale` (1 / samples) times
+    /// `gradient_sum`; likewise each slot of `shard.state`. All slices are the whole shard. `update` counts from 0 since
+    /// the state was 0. Errors if lengths differ; then what is in `after` is not used.
     fn apply(
         &self,
-        step: u64,
+        update: u64,
         learning_rate: f32,
         gradient_scale: f32,
         gradient_sum: &[f32],
@@ -28,43 +47,37 @@ pub trait Optimizer: Debug + Send + Sync {
     ) -> Result<()>;
 }
 
-/// Plain stochastic gradient descent: after = before - learning_rate * gradient. It has no state.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sgd;
-
-impl Optimizer for Sgd {
-    fn apply(
-        &self,
-        _step: u64,
-        learning_rate: f32,
-        gradient_scale: f32,
-        gradient_sum: &[f32],
-        shard: &mut ShardValues<'_>,
-    ) -> Result<()> {
-        sgd_update(learning_rate * gradient_scale, gradient_sum, shard.before, shard.after)
+/// An error unless `is_right`.
+fn check_option(optimizer: &dyn Debug, is_right: bool, wanted: &str) -> Result<()> {
+    if is_right {
+        Ok(())
+    } else {
+        Err(Error::Training(format!("optimizer {optimizer:?}: {wanted}")))
     }
+}
+
+/// Whether a factor of an average lies in [0, 1).
+fn is_share(value: f64) -> bool {
+    (0.0..1.0).contains(&value)
+}
+
+/// Whether a number is finite and not negative.
+fn is_size(value: f64) -> bool {
+    value.is_finite() && value >= 0.0
+}
+
+/// `base`^`exponent` by squaring: a fixed order of multiplications, the same on every machine.
+fn power(mut base: f64, mut exponent: u64) -> f64 {
+    let mut product = 1.0;
+    while exponent > 0 {
+        if exponent % 2 == 1 {
+            product *= base;
+        }
+        base *= base;
+        exponent /= 2;
+    }
+    product
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn sgd_goes_against_the_gradient() {
-        let mut after = [f32::NAN; 3];
-        let mut shard = ShardValues::new(&[1.0, 2.0, -3.0], &mut after);
-        Sgd.apply(0, 1.0, 0.5, &[2.0, 0.0, -4.0], &mut shard).unwrap();
-        assert_eq!(after, [0.0, 2.0, -1.0]);
-    }
-
-    #[test]
-    fn a_gradient_or_parameters_of_another_length_are_refused() {
-        let mut after = [1.0; 3];
-        let mut shard = ShardValues::new(&[1.0; 3], &mut after);
-        assert!(Sgd.apply(0, 0.5, 1.0, &[1.0; 2], &mut shard).is_err());
-        let mut shard = ShardValues::new(&[1.0; 2], &mut after);
-        assert!(Sgd.apply(0, 0.5, 1.0, &[1.0; 3], &mut shard).is_err());
-        assert_eq!(after, [1.0; 3]);
-    }
-}
+mod tests;

@@ -11,6 +11,8 @@ pub enum Purpose {
     InitialValues = 1,
     /// The order of samples, keyed by epoch and lane.
     SampleOrder = 2,
+    /// Which units a dropout layer leaves out, keyed by step and by lane and layer.
+    Dropout = 3,
 }
 
 /// A stream of random numbers: ChaCha with 8 rounds, keyed by (seed, purpose, two ids).
@@ -35,6 +37,11 @@ impl Stream {
     /// The next number in [-1, 1), a multiple of 2^-23; takes one word.
     pub fn next_symmetric(&mut self) -> f32 {
         (self.0.next_u32() >> 8) as f32 * (1.0 / 8_388_608.0) - 1.0
+    }
+
+    /// Whether something of this probability happens, in steps of 2^-32; takes one word.
+    pub fn next_chance(&mut self, probability: f64) -> bool {
+        f64::from(self.0.next_u32()) < probability * 4_294_967_296.0
     }
 
     /// The next number below `bound`; takes two words. The bias of scaling instead of rejecting is below `bound` /

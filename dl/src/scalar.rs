@@ -51,12 +51,16 @@ pub trait Scalar:
     fn exponential(self) -> Self;
     /// Hyperbolic tangent; NaN stays NaN.
     fn hyperbolic_tangent(self) -> Self;
+    /// ln(1 + `self`), also close to 0. Not from additions and multiplications alone, but by one library everywhere.
+    fn logarithm_of_one_plus(self) -> Self;
+    /// The error function; by the same library.
+    fn error_function(self) -> Self;
 }
 
 macro_rules! implement_scalar {
     (
         $float:ident, $mantissa:expr, $bias:expr, $lowest:expr, $highest:expr,
-        $ln2_high:expr, $ln2_low:expr, $taylor:expr
+        $ln2_high:expr, $ln2_low:expr, $taylor:expr, $log1p:path, $erf:path
     ) => {
         impl Scalar for $float {
             const ZERO: Self = 0.0;
@@ -105,6 +109,16 @@ macro_rules! implement_scalar {
                 let minus_one = power * tail + (power - 1.0);
                 (minus_one / (minus_one + 2.0)).copysign(self)
             }
+
+            #[inline(always)]
+            fn logarithm_of_one_plus(self) -> Self {
+                $log1p(self)
+            }
+
+            #[inline(always)]
+            fn error_function(self) -> Self {
+                $erf(self)
+            }
         }
 
         impl SplitExponential for $float {
@@ -150,7 +164,9 @@ implement_scalar!(
     88.0,
     355.0 / 512.0,
     -2.121_944_4e-4,
-    [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0]
+    [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0],
+    libm::log1pf,
+    libm::erff
 );
 implement_scalar!(
     f64,
@@ -174,7 +190,9 @@ implement_scalar!(
         1.0 / 6.0,
         0.5,
         1.0
-    ]
+    ],
+    libm::log1p,
+    libm::erf
 );
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! The learning rate as a function of the step.
 
+use std::f64::consts::PI;
+
 use serde::{Deserialize, Serialize};
 
-/// A learning-rate schedule; a pure function of the step, so that resuming needs no state of it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A learning-rate schedule; a pure function of the step, so that resuming needs no state of it. Rates are computed in
+/// f64 with operations that give the same bits on every machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Schedule {
     /// The same at each step.
     Constant(f32),
@@ -16,19 +19,91 @@ pub enum Schedule {
         /// After how many steps; 0 means never.
         steps: u64,
     },
+    /// `initial`, multiplied with `factor` once for each milestone that the step has reached.
+    MultiStep {
+        /// The rate of the first steps.
+        initial: f32,
+        /// What the rate is multiplied with each time.
+        factor: f32,
+        /// The steps from which on it is, in any order.
+        milestones: Vec<u64>,
+    },
+    /// `initial` * `factor`^step.
+    Exponential {
+        /// The rate of the first step.
+        initial: f32,
+        /// What the rate is multiplied with at each step.
+        factor: f32,
+    },
+    /// Half a cosine from `initial` down to `minimum`, which is reached at step `steps` and kept: `minimum` +
+    /// (`initial` - `minimum`) * (1 + cos(pi * step / `steps`)) / 2 (Loshchilov and Hutter, "SGDR", 2017, without
+    /// restarts).
+    Cosine {
+        /// The rate of the first step.
+        initial: f32,
+        /// The rate at the end.
+        minimum: f32,
+        /// Length of the descent.
+        steps: u64,
+    },
+    /// For `steps` steps the first rate of `then`, times a factor that grows in a line from `start_factor` to 1; behind
+    /// them `then`, whose steps are counted from there.
+    WarmUp {
+        /// The factor of the first step.
+        start_factor: f32,
+        /// Length of the warm-up.
+        steps: u64,
+        /// What follows.
+        then: Box<Schedule>,
+    },
 }
 
 impl Schedule {
     /// The learning rate of a 0-based step.
-    pub fn learning_rate(self, step: u64) -> f32 {
+    pub fn learning_rate(&self, step: u64) -> f32 {
         match self {
-            Schedule::Constant(rate) => rate,
+            Schedule::Constant(rate) => *rate,
             Schedule::StepDecay { initial, factor, steps } => {
-                let times = step.checked_div(steps).unwrap_or(0);
-                initial * power(factor, times)
+                let times = step.checked_div(*steps).unwrap_or(0);
+                initial * power(*factor, times)
             }
+            Schedule::MultiStep {
+                initial,
+                factor,
+                milestones,
+            } => {
+                let reached = milestones.iter().filter(|milestone| **milestone <= step);
+                initial * power(*factor, reached.count() as u64)
+            }
+            Schedule::Exponential { initial, factor } => initial * power(*factor, step),
+            Schedule::Cosine {
+                initial,
+                minimum,
+                steps,
+            } => cosine((*initial).into(), (*minimum).into(), step, *steps),
+            Schedule::WarmUp {
+                start_factor,
+                steps,
+                then,
+            } => match step.checked_sub(*steps) {
+                Some(behind) => then.learning_rate(behind),
+                None => {
+                    let start = f64::from(*start_factor);
+                    let factor = start + (1.0 - start) * (step as f64 / *steps as f64);
+                    (f64::from(then.learning_rate(0)) * factor) as f32
+                }
+            },
         }
     }
+}
+
+fn cosine(initial: f64, minimum: f64, step: u64, steps: u64) -> f32 {
+    if step >= steps {
+        return minimum as f32;
+    }
+    // libm's, since that of the C library has other bits on other machines.
+    let share = (1.0 + libm::cos(PI * (step as f64 / steps as f64))) / 2.0;
+    (minimum + (initial - minimum) * share) as f32
 }
 
 /// `factor`^`times` by squaring: a fixed order of multiplications, the same on every machine.
@@ -48,27 +123,63 @@ fn power(mut factor: f32, mut times: u64) -> f32 {
 mod tests {
     use super::*;
 
+    fn rates<const STEPS: usize>(schedule: &Schedule, steps: [u64; STEPS]) -> [f32; STEPS] {
+        steps.map(|step| schedule.learning_rate(step))
+    }
+
     #[test]
-    fn rates() {
+    fn rates_by_steps() {
         assert_eq!(Schedule::Constant(0.1).learning_rate(1_000_000), 0.1);
-        let decay = Schedule::StepDecay {
+        let decay = |steps| Schedule::StepDecay {
             initial: 1.0,
             factor: 0.5,
-            steps: 10,
+            steps,
+        };
+        assert_eq!(rates(&decay(10), [0, 9, 10, 39, u64::MAX]), [1.0, 1.0, 0.5, 0.125, 0.0]);
+        assert_eq!(decay(0).learning_rate(99), 1.0);
+        let several = Schedule::MultiStep {
+            initial: 0.5,
+            factor: 0.5,
+            milestones: vec![7, 3],
         };
         assert_eq!(
-            [0, 9, 10, 39].map(|step| decay.learning_rate(step)),
-            [1.0, 1.0, 0.5, 0.125]
+            rates(&several, [0, 2, 3, 6, 7, 99]),
+            [0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
         );
-        assert_eq!(decay.learning_rate(u64::MAX), 0.0);
-        assert_eq!(
-            Schedule::StepDecay {
-                initial: 0.2,
-                factor: 0.5,
-                steps: 0
-            }
-            .learning_rate(99),
-            0.2
-        );
+        let exponential = Schedule::Exponential {
+            initial: 2.0,
+            factor: 0.5,
+        };
+        assert_eq!(rates(&exponential, [0, 1, 4]), [2.0, 1.0, 0.125]);
+    }
+
+    #[test]
+    fn a_cosine_falls_from_its_first_rate_to_its_last() {
+        let cosine = |steps| Schedule::Cosine {
+            initial: 0.9,
+            minimum: 0.1,
+            steps,
+        };
+        assert_eq!(rates(&cosine(8), [0, 4, 8, 9, u64::MAX]), [0.9, 0.5, 0.1, 0.1, 0.1]);
+        for step in 0..8 {
+            let expected = 0.1 + 0.4 * (1.0 + (PI * step as f64 / 8.0).cos());
+            assert!((f64::from(cosine(8).learning_rate(step)) - expected).abs() < 1e-7);
+        }
+        assert_eq!(cosine(0).learning_rate(0), 0.1);
+    }
+
+    #[test]
+    fn a_warm_up_ends_where_the_schedule_behind_it_begins() {
+        let then = Schedule::Exponential {
+            initial: 0.8,
+            factor: 0.5,
+        };
+        let warm_up = |steps| Schedule::WarmUp {
+            start_factor: 0.25,
+            steps,
+            then: Box::new(then.clone()),
+        };
+        assert_eq!(rates(&warm_up(3), [0, 1, 2, 3, 4]), [0.2, 0.4, 0.6, 0.8, 0.4]);
+        assert_eq!(rates(&warm_up(0), [0, 1]), [0.8, 0.4]);
     }
 }

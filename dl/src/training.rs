@@ -2,6 +2,7 @@
 
 mod change;
 mod lane;
+mod update;
 
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
 use self::lane::{LanePart, Loader, TrainingLane};
+use self::update::{Update, learnt, limit_norm};
 use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
 use crate::deal::Deal;
@@ -36,6 +38,11 @@ pub struct TrainingOptions {
     pub lanes: usize,
     /// Learning rate by step.
     pub schedule: Schedule,
+    /// How the mean gradient of a step changes the parameters. Default: plain SGD.
+    pub optimizer: Arc<dyn Optimizer>,
+    /// The largest norm of the mean gradient of a lane's share of a step; a larger gradient is scaled down to it, as
+    /// `torch.nn.utils.clip_grad_norm_` does. The mean over lanes is then no larger either. Default: no limit.
+    pub lane_gradient_norm_max: Option<f32>,
     /// Seed of initial parameters and sample orders.
     pub seed: u64,
     /// Where lanes and shards run, for tests that results do not depend on it.
@@ -50,9 +57,30 @@ impl Default for TrainingOptions {
             batch: 128,
             lanes: 2,
             schedule: Schedule::Constant(0.1),
+            optimizer: Arc::new(Sgd::default()),
+            lane_gradient_norm_max: None,
             seed: 0,
             placement: None,
             checkpoint: None,
+        }
+    }
+}
+
+impl TrainingOptions {
+    /// What the optimizer does, in words that stand in checkpoints.
+    fn optimizer_words(&self) -> String {
+        match self.lane_gradient_norm_max {
+            None => format!("{:?}", self.optimizer),
+            Some(norm_max) => format!("{:?}, norm of a lane's gradient at most {norm_max}", self.optimizer),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.lane_gradient_norm_max {
+            Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(
+                "lane_gradient_norm_max is {norm_max}; give a number above 0, or none for no limit"
+            ))),
+            _ => self.optimizer.check(),
         }
     }
 }
@@ -73,7 +101,8 @@ pub struct Training {
     data: Dataset<Samples>,
     options: TrainingOptions,
     parameters: Arc<Parameters>,
-    optimizer: Arc<dyn Optimizer>,
+    /// The first step that was applied, or will be, with the optimizer's state at 0.
+    state_begin: u64,
     deal: Deal,
     checkpoints: Option<Checkpoints>,
     step: u64,
@@ -82,12 +111,12 @@ pub struct Training {
 }
 
 impl NeuralNetwork {
-    /// Begins to train on `data`, whose partition `p` belongs to lane `p % lanes`, by plain SGD from initial
-    /// parameters, or goes on from a checkpoint. The data is best persisted first; it is computed once here.
+    /// Begins to train on `data`, whose partition `p` belongs to lane `p % lanes`, from initial parameters,
+    /// or goes on from a checkpoint. The data is best persisted first; it is computed once here.
     ///
     /// # Errors
     /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed;
-    /// if the checkpoint to go on from cannot be read, or is of another training.
+    /// if the checkpoint to go on from cannot be read, or is of another training; if an option makes no sense.
     #[track_caller]
     pub fn train(&self, data: &Dataset<Samples>, options: TrainingOptions) -> Result<Training> {
         if options.lanes == 0 || data.partitions() < options.lanes {
@@ -99,15 +128,15 @@ impl NeuralNetwork {
             );
             return Err(Error::Training(problem));
         }
+        options.check()?;
         let checkpoint = options.checkpoint.clone();
         checkpoint.iter().try_for_each(CheckpointOptions::check)?;
         let (lengths, digest) = look_at(self, data, options.lanes, checkpoint.is_some())?;
         let deal = Deal::new(lengths, options.batch)?;
-        let optimizer: Arc<dyn Optimizer> = Arc::new(Sgd);
-        let parameters = Parameters::with_state(self.initialize(options.seed)?, optimizer.state_slots())?;
+        let parameters = Parameters::with_state(self.initialize(options.seed)?, options.optimizer.state_slots())?;
         let facts = Facts {
             network: self.words(),
-            optimizer: format!("{optimizer:?}"),
+            optimizer: options.optimizer_words(),
             schedule: format!("{:?}", options.schedule),
             batch: options.batch,
             lanes: options.lanes,
@@ -120,7 +149,7 @@ impl NeuralNetwork {
             data: data.clone(),
             parameters: Arc::new(parameters),
             options,
-            optimizer,
+            state_begin: 0,
             deal,
             checkpoints: checkpoint.map(|options| Checkpoints::new(options, facts)),
             step: 0,
@@ -272,8 +301,9 @@ impl Training {
     /// If there are not as many as the network has.
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
-        let parameters = Parameters::with_state(parameters, self.optimizer.state_slots())?;
+        let parameters = Parameters::with_state(parameters, self.options.optimizer.state_slots())?;
         self.parameters = Arc::new(parameters);
+        self.state_begin = self.step;
         Ok(())
     }
 
@@ -335,21 +365,21 @@ impl Training {
     ) -> Result<()> {
         let mut iteration = Iteration::new(self.options.lanes, end - self.step)
             .from_step(self.step)
-            .with_state_slots(self.optimizer.state_slots());
+            .with_state_slots(self.options.optimizer.state_slots());
         iteration.site = site;
         if let Some(placement) = &self.options.placement {
             iteration = iteration
                 .with_shards(placement.shards.len())
                 .with_placement(placement.clone());
         }
-        let failed = Failed::default();
+        let (failed, shards) = (Failed::default(), iteration.clone());
         let mut applied = self.step;
         let result = self.data.iterate_over(
             iteration,
             &self.parameters,
             lane_loader(failed.clone()),
             self.lane_maker(failed.clone()),
-            self.shard_maker(failed.clone()),
+            self.shard_maker(shards, failed.clone()),
             &mut |step| {
                 applied = step.step + 1;
                 observe(&StepResult {
@@ -368,9 +398,10 @@ impl Training {
             return Ok(());
         };
         let layout = self.network.parameter_layout();
-        let loaded = checkpoints.load(self.data.context(), layout, self.optimizer.state_slots())?;
+        let loaded = checkpoints.load(self.data.context(), layout, self.options.optimizer.state_slots())?;
         if let Some(loaded) = loaded {
             self.step = loaded.step;
+            self.state_begin = loaded.state_begin;
             self.parameters = Arc::new(loaded.parameters);
         }
         Ok(())
@@ -389,6 +420,7 @@ impl Training {
         let snapshot = Snapshot {
             step,
             epoch,
+            state_begin: self.state_begin,
             layout: self.network.parameter_layout().clone(),
             parameters: Arc::clone(&self.parameters),
         };
@@ -400,14 +432,19 @@ impl Training {
         failed: Failed,
     ) -> impl Fn(LaneData<Arc<LanePart>>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
         let (network, deal, seed) = (self.network.clone(), self.deal.clone(), self.options.seed);
+        let norm_max = self.options.lane_gradient_norm_max;
+        let learnt = learnt(network.statistics(), network.parameter_count());
         move |data| {
             let lane = TrainingLane::new(&network, &deal, seed, data);
             let mut lane = lane.map_err(|error| failed.keep(error))?;
-            let failed = failed.clone();
+            let (learnt, failed) = (learnt.clone(), failed.clone());
             Ok(Box::new(move |step: u64, parameters: &[f32], gradient: &mut [f32]| {
                 let report = lane
                     .step(step, parameters, gradient)
                     .map_err(|error| failed.keep(error))?;
+                if let Some(norm_max) = norm_max {
+                    limit_norm(norm_max, report.samples, &learnt, gradient);
+                }
                 Ok(to_tallies(report))
             }))
         }
@@ -415,14 +452,18 @@ impl Training {
 
     fn shard_maker(
         &self,
+        iteration: Iteration,
         failed: Failed,
     ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
-        let (optimizer, schedule) = (Arc::clone(&self.optimizer), self.options.schedule);
-        move |_| {
-            let (optimizer, failed) = (Arc::clone(&optimizer), failed.clone());
+        let (options, state_begin) = (self.options.clone(), self.state_begin);
+        let (count, statistics) = (self.network.parameter_count(), self.network.statistics().to_vec());
+        move |shard| {
+            let failed = failed.clone();
+            let range = iteration.shard_range(shard, count);
+            let update = Update::new(options.clone(), state_begin, &statistics, range);
             Ok(Box::new(
                 move |step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
-                    apply(&*optimizer, schedule, step, sum, shard).map_err(|error| failed.keep(error))
+                    update.apply(step, sum, shard).map_err(|error| failed.keep(error))
                 },
             ))
         }
@@ -435,26 +476,6 @@ fn lane_loader(
 ) -> impl Fn(LanePartition<Samples>) -> distdl_engine::Result<Arc<LanePart>> + Send + Sync {
     let loader = Loader::default();
     move |partition| loader.load(partition).map_err(|error| failed.keep(error))
-}
-
-/// Applies the summed gradients of a step whose loss is finite.
-fn apply(
-    optimizer: &dyn Optimizer,
-    schedule: Schedule,
-    step: &StepReport,
-    gradient_sum: &[f32],
-    shard: &mut ShardValues<'_>,
-) -> Result<()> {
-    let report = from_tallies(step.tallies);
-    if !report.is_finite() {
-        return Err(Error::NotFinite {
-            step: step.step,
-            what: "the loss",
-            value: report.loss_sum,
-        });
-    }
-    let scale = 1.0 / report.samples.max(1) as f32;
-    optimizer.apply(step.step, schedule.learning_rate(step.step), scale, gradient_sum, shard)
 }
 
 fn to_tallies(report: BatchReport) -> Tallies {

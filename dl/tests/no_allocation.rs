@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Activation, Batch, Dense, Features, Input, Loss, NeuralNetwork, Optimizer, SampleTargets, Samples, Sgd, shuffle,
+    Activate, Activation, Adam, AdamW, AvgPool2d, Batch, BatchNorm, Conv2d, Dense, Dropout, Features, Flatten, Gelu,
+    Image, Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, Optimizer, SampleTargets, Samples, shuffle,
 };
 use distdl_engine::Parameters;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -32,8 +33,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn allocations_of_steps(network: &NeuralNetwork, samples: &Samples, warm_up: usize) -> usize {
-    let parameters = Parameters::new(network.initialize(1).unwrap());
+fn allocations_of_steps(
+    network: &NeuralNetwork,
+    optimizer: &dyn Optimizer,
+    samples: &Samples,
+    warm_up: usize,
+) -> usize {
+    let parameters = Parameters::with_state(network.initialize(1).unwrap(), optimizer.state_slots()).unwrap();
     let mut gradient = vec![0.0; parameters.len()];
     let mut workspace = network.workspace(128);
     let mut batch = Batch::new(samples, 128);
@@ -55,7 +61,8 @@ fn allocations_of_steps(network: &NeuralNetwork, samples: &Samples, warm_up: usi
             )
             .unwrap();
         let mut claimed = parameters.claim(step as u64 + 1, 0..gradient.len()).unwrap();
-        Sgd.apply(0, 0.1, 1.0 / rows as f32, &gradient, &mut claimed.values())
+        optimizer
+            .apply(0, 0.1, 1.0 / rows as f32, &gradient, &mut claimed.values())
             .unwrap();
         assert!(claimed.finish());
     }
@@ -83,7 +90,34 @@ fn a_step_allocates_nothing() {
                 .hidden(Dense::new(128, activation))
                 .output(Dense::linear(10), loss)
                 .unwrap();
-            assert_eq!(allocations_of_steps(&network, &samples, 1), 0, "{network}");
+            assert_eq!(
+                allocations_of_steps(&network, &Adam::default(), &samples, 1),
+                0,
+                "{network}"
+            );
         }
     }
+
+    let network = NeuralNetwork::new(Image {
+        channels: 1,
+        height: 28,
+        width: 28,
+    })
+    .hidden(Conv2d::new(4, 5).with_activation(Activation::LeakyRelu))
+    .hidden(BatchNorm::default())
+    .hidden(MaxPool2d::new(2))
+    .hidden(Conv2d::new(3, 3).with_stride(2).with_padding(1))
+    .hidden(AvgPool2d::new(2))
+    .hidden(Flatten)
+    .hidden(Dropout::new(0.5))
+    .hidden(LayerNorm::default())
+    .hidden(Gelu)
+    .hidden(Activate(Activation::Softplus))
+    .output(Dense::linear(10), Loss::BinaryCrossEntropyWithLogits)
+    .unwrap();
+    assert_eq!(
+        allocations_of_steps(&network, &AdamW::default(), &samples, 1),
+        0,
+        "{network}"
+    );
 }

@@ -103,7 +103,7 @@ impl Case {
         TrainingOptions {
             batch: self.batch,
             lanes: self.lanes,
-            schedule: self.schedule,
+            schedule: self.schedule.clone(),
             seed: self.seed,
             placement,
             ..TrainingOptions::default()

@@ -95,6 +95,7 @@ fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
     let snapshot = Snapshot {
         step: 30,
         epoch: 4,
+        state_begin: 1,
         layout: layout.clone(),
         parameters: Arc::new(parameters),
     };
@@ -104,7 +105,7 @@ fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
         .unwrap()
         .unwrap();
     let latest = loaded.parameters.latest();
-    assert_eq!((loaded.step, &latest[..]), (30, &values[..]));
+    assert_eq!((loaded.step, loaded.state_begin, &latest[..]), (30, 1, &values[..]));
     assert_eq!(
         (latest.state(0).unwrap(), latest.state(1).unwrap()),
         (&state(0)[..], &state(1)[..])
@@ -126,9 +127,9 @@ fn what_is_no_checkpoint_of_this_format_is_refused() {
     let commits = Commits::open(context.stores(), "memory://run").unwrap();
     let network = NeuralNetwork::dense(3, &[2], 2).unwrap();
     for (text, words) in [
-        (&br#"{"format":2}"#[..], "they are of format 2"),
+        (&br#"{"format":3}"#[..], "they are of format 3"),
         (b"{}", "training.json cannot be read"),
-        (br#"{"format":1}"#, "training.json cannot be read"),
+        (br#"{"format":2}"#, "training.json cannot be read"),
     ] {
         let blobs = BTreeMap::from([(TRAINING.to_owned(), Bytes::from_static(text))]);
         commits.begin(&blobs).unwrap().publish().unwrap();

@@ -8,9 +8,15 @@
 mod dispatch;
 pub mod activation;
 pub mod gather;
+pub mod gelu;
 pub mod matmul;
-pub mod mean_squared_error;
-pub mod sgd_update;
 pub mod softmax_cross_entropy;
+pub mod sums;
+pub mod update;
+pub mod windows;
+
+pub mod batch_norm;
+pub mod element_loss;
+pub mod layer_norm;
 
 pub use dispatch::Level;

@@ -1,17 +1,18 @@
 //! The fully connected layer.
 
-use super::{Activation, Backward, Layer, LayerSpecification};
-use crate::error::{Error, Result, check_length};
+use super::{Activation, Backward, Forward, Layer, LayerSpecification, mismatch};
+use crate::error::{Result, check_length};
 use crate::initialization::Initialization;
 use crate::kernels::activation;
 use crate::kernels::matmul::{Matrix, matmul};
 use crate::layout::ParameterShape;
 use crate::rng::{Purpose, Stream};
 use crate::scalar::Scalar;
+use crate::shape::Shape;
 
 const KIND: &str = "dense";
 
-/// A fully connected layer: outputs = activation(inputs x weight + bias).
+/// A fully connected layer: outputs = activation(inputs x weight + bias). An image before it counts as a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dense {
     outputs: usize,
@@ -66,7 +67,7 @@ impl Dense {
     }
 
     /// Sets how the weights begin, where else it is He's way for relu and Glorot's way for all others. Biases begin at
-    /// 0.
+    /// 0, or as the weights with [`Initialization::FanInUniform`].
     #[must_use]
     pub fn with_initialization(self, initialization: Initialization) -> Self {
         Dense {
@@ -77,36 +78,35 @@ impl Dense {
 }
 
 impl<T: Scalar> LayerSpecification<T> for Dense {
-    fn build(&self, layer: usize, input_length: usize) -> Result<Box<dyn Layer<T>>> {
-        let mismatch = |expected: String, got: String| {
-            Err(Error::Shape {
-                layer,
-                kind: KIND,
-                expected,
-                got,
-            })
-        };
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+        let input_length = input.length();
         if let Some(inputs) = self.inputs.filter(|&inputs| inputs != input_length) {
-            return mismatch(
+            return Err(mismatch(
+                layer,
+                KIND,
                 format!("{inputs} inputs"),
                 format!("{input_length} from what comes before it"),
-            );
+            ));
         }
         if self.outputs == 0 || input_length == 0 {
-            return mismatch(
-                "at least 1 input and 1 output".into(),
+            return Err(mismatch(
+                layer,
+                KIND,
+                "at least 1 input and 1 output",
                 format!("{input_length} and {}", self.outputs),
-            );
+            ));
         }
         if input_length
             .checked_add(1)
             .and_then(|rows| rows.checked_mul(self.outputs))
             .is_none()
         {
-            return mismatch(
-                "a weight that fits in memory".into(),
+            return Err(mismatch(
+                layer,
+                KIND,
+                "a weight that fits in memory",
                 format!("{input_length} x {}", self.outputs),
-            );
+            ));
         }
         let by_activation = match self.activation {
             Activation::Relu => Initialization::HeUniform,
@@ -153,33 +153,29 @@ impl<T: Scalar> Layer<T> for DenseLayer {
         self.inputs
     }
 
-    fn output_length(&self) -> usize {
-        self.outputs
+    fn output_shape(&self) -> Shape {
+        Shape::Row(self.outputs)
     }
 
     fn parameter_shapes(&self) -> Vec<ParameterShape> {
         vec![
             ParameterShape {
-                name: "weight",
-                shape: vec![self.inputs, self.outputs],
+                is_transposed_in_files: true,
+                ..ParameterShape::new("weight", vec![self.inputs, self.outputs])
             },
-            ParameterShape {
-                name: "bias",
-                shape: vec![self.outputs],
-            },
+            ParameterShape::new("bias", vec![self.outputs]),
         ]
     }
 
     fn initialize(&self, seed: u64, layer: u64, parameters: &mut [T]) -> Result<()> {
         self.check_parameters("the dense layer's parameters", parameters.len())?;
         let (weight, bias) = parameters.split_at_mut(self.weight_length());
-        self.initialization.fill(
-            self.inputs,
-            self.outputs,
-            Stream::new(seed, Purpose::InitialValues, [layer, 0]),
-            weight,
-        );
-        bias.fill(T::ZERO);
+        let stream = |tensor| Stream::new(seed, Purpose::InitialValues, [layer, tensor]);
+        self.initialization.fill(self.inputs, self.outputs, stream(0), weight);
+        match self.initialization {
+            Initialization::FanInUniform => self.initialization.fill(self.inputs, self.outputs, stream(1), bias),
+            _ => bias.fill(T::ZERO),
+        }
         Ok(())
     }
 
@@ -187,15 +183,15 @@ impl<T: Scalar> Layer<T> for DenseLayer {
         self.activation
     }
 
-    fn forward(&self, parameters: &[T], inputs: &[T], rows: usize, outputs: &mut [T]) -> Result<()> {
-        self.check_parameters("the dense layer's parameters", parameters.len())?;
-        let (weight, bias) = parameters.split_at(self.weight_length());
+    fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
+        self.check_parameters("the dense layer's parameters", pass.parameters.len())?;
+        let (weight, bias) = pass.parameters.split_at(self.weight_length());
         matmul(
-            outputs,
-            Matrix::new("the layer's inputs", inputs, rows, self.inputs)?,
+            pass.outputs,
+            Matrix::new("the layer's inputs", pass.inputs, pass.rows, self.inputs)?,
             self.weight(weight)?,
         )?;
-        activation::forward(self.activation, bias, outputs)
+        activation::forward(self.activation, bias, pass.outputs)
     }
 
     fn backward(&self, pass: Backward<'_, T>) -> Result<()> {

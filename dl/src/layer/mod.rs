@@ -1,14 +1,30 @@
-//! Layers: a weight, a bias, an activation and their gradients.
+//! Layers: what they compute, and its gradients.
 
+mod activate;
+mod batch_norm;
+mod convolution;
 mod dense;
+mod dropout;
+mod flatten;
+mod layer_norm;
+mod pool;
 
 pub use crate::kernels::activation::Activation;
+pub use activate::{Activate, Gelu};
+pub use batch_norm::BatchNorm;
+pub use convolution::Conv2d;
 pub use dense::Dense;
+pub use dropout::Dropout;
+pub use flatten::Flatten;
+pub use layer_norm::LayerNorm;
+pub use pool::{AvgPool2d, MaxPool2d};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::ParameterShape;
 use crate::scalar::Scalar;
+use crate::shape::{Image, Shape};
 use std::fmt::Debug;
+use std::ops::Range;
 
 /// A layer that knows its input, and computes on rows: one row a sample.
 ///
@@ -22,23 +38,90 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
     /// Elements of an input row.
     fn input_length(&self) -> usize;
 
+    /// What an output row is.
+    fn output_shape(&self) -> Shape;
+
     /// Elements of an output row.
-    fn output_length(&self) -> usize;
+    fn output_length(&self) -> usize {
+        self.output_shape().length()
+    }
 
     /// The tensors it wants, in the order in which they lie in its slice.
-    fn parameter_shapes(&self) -> Vec<ParameterShape>;
+    fn parameter_shapes(&self) -> Vec<ParameterShape> {
+        Vec::new()
+    }
 
     /// Writes initial values, a function of (seed, layer, index) only.
     fn initialize(&self, seed: u64, layer: u64, parameters: &mut [T]) -> Result<()>;
 
     /// The function applied last.
-    fn activation(&self) -> Activation;
+    fn activation(&self) -> Activation {
+        Activation::Identity
+    }
 
-    /// Writes `outputs` (rows x output length) from `inputs` (rows x input length). Errors if a length does not match.
-    fn forward(&self, parameters: &[T], inputs: &[T], rows: usize, outputs: &mut [T]) -> Result<()>;
+    /// Which of its parameters are running statistics of the data, if any are.
+    fn statistics(&self) -> Option<Statistics> {
+        None
+    }
+
+    /// Elements that a pass needs beside its inputs and outputs, however many rows there are.
+    fn scratch_length(&self) -> usize {
+        0
+    }
+
+    /// Writes the outputs from the inputs. Errors if a length does not match.
+    fn forward(&self, pass: Forward<'_, T>) -> Result<()>;
 
     /// Writes the gradients of a loss from that by the outputs. Errors if a length does not match.
     fn backward(&self, pass: Backward<'_, T>) -> Result<()>;
+}
+
+/// Parameters that no gradient changes. Where the gradient would lie, a layer writes what it has found in its rows, times
+/// the number of rows; a step moves the parameter from what it is towards the mean of that over all rows of the step, by
+/// `momentum` of the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// Where they lie.
+    pub range: Range<usize>,
+    /// The share of the new value, 0 to 1.
+    pub momentum: f64,
+}
+
+/// Which step of training a pass is part of: what random numbers are keyed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Draw {
+    /// The seed of the training.
+    pub seed: u64,
+    /// The step.
+    pub step: u64,
+    /// The lane whose rows are computed.
+    pub lane: u64,
+}
+
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To see what the network has learnt: no chance, and running statistics as they are.
+    Evaluation,
+    /// To learn from the rows.
+    Training(Draw),
+}
+
+/// What a forward pass of one layer reads and writes.
+#[derive(Debug)]
+pub struct Forward<'a, T> {
+    /// The layer's parameters.
+    pub parameters: &'a [T],
+    /// Rows x input length.
+    pub inputs: &'a [T],
+    /// Number of rows.
+    pub rows: usize,
+    /// What the pass is for.
+    pub mode: Mode,
+    /// At least as many elements as [`Layer::scratch_length`]; they hold whatever was there.
+    pub scratch: &'a mut [T],
+    /// Rows x output length.
+    pub outputs: &'a mut [T],
 }
 
 /// What a backward pass of one layer reads and writes.
@@ -52,6 +135,10 @@ pub struct Backward<'a, T> {
     pub outputs: &'a [T],
     /// Number of rows.
     pub rows: usize,
+    /// What the forward pass was for.
+    pub mode: Mode,
+    /// As [`Forward::scratch`]; nothing is kept in it from the forward pass.
+    pub scratch: &'a mut [T],
     /// The gradient by the outputs, rows x output length; the layer may overwrite it.
     pub output_gradient: &'a mut [T],
     /// Where the gradient by the inputs goes, rows x input length; `None` if nobody wants it.
@@ -63,6 +150,37 @@ pub struct Backward<'a, T> {
 
 /// What a user writes down for a layer, before it is known what comes before it.
 pub trait LayerSpecification<T: Scalar> {
-    /// Makes the layer that comes as number `layer` after `input_length` elements. Errors if it cannot take them.
-    fn build(&self, layer: usize, input_length: usize) -> Result<Box<dyn Layer<T>>>;
+    /// Makes the layer that comes as number `layer` after rows of shape `input`. Errors if it cannot take them.
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>>;
+}
+
+/// Why a layer cannot be built.
+fn mismatch(layer: usize, kind: &'static str, expected: impl Into<String>, got: impl Into<String>) -> Error {
+    Error::Shape {
+        layer,
+        kind,
+        expected: expected.into(),
+        got: got.into(),
+    }
+}
+
+/// The image that a layer is given, or an error if it is none.
+fn image(layer: usize, kind: &'static str, input: Shape) -> Result<Image> {
+    match input {
+        Shape::Image(image) if input.length() > 0 => Ok(image),
+        _ => Err(mismatch(
+            layer,
+            kind,
+            "an image (channels x height x width; begin with `Image`, and flatten behind the last layer that takes one)",
+            format!("{input} elements"),
+        )),
+    }
+}
+
+/// The shape that a layer is given, or an error if it has no elements.
+fn not_empty(layer: usize, kind: &'static str, input: Shape) -> Result<Shape> {
+    match input.length() {
+        0 => Err(mismatch(layer, kind, "at least 1 element", input.to_string())),
+        _ => Ok(input),
+    }
 }

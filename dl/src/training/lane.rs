@@ -12,6 +12,7 @@ use distdl_storage::{BlockStore, Pin, Records, Reservation, Spill};
 use crate::batch::{Batch, RowSource, shuffle};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
+use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::network::{NeuralNetwork, Workspace};
 use crate::samples::{Row, SampleShape, Samples};
@@ -217,6 +218,11 @@ impl TrainingLane {
             return Ok(BatchReport::default());
         };
         batch.gather_from(&mut self.samples, self.order[range].iter().copied())?;
+        self.workspace.set_draw(Draw {
+            seed: self.seed,
+            step,
+            lane: self.lane as u64,
+        });
         let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
         self.network
             .gradient(parameters, inputs, targets, rows, &mut self.workspace, gradient)

@@ -1,6 +1,6 @@
 //! What the update of a shard sees: its values before and after one step.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 /// The largest number of values that an optimizer may keep for every parameter.
 pub const STATE_SLOTS_MAX: usize = 4;
@@ -56,6 +56,25 @@ impl<'a> Deref for State<'a> {
 impl DerefMut for State<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.slots[..self.count]
+    }
+}
+
+impl ShardValues<'_> {
+    /// A part of the shard, with its state.
+    pub fn part(&mut self, range: Range<usize>) -> ShardValues<'_> {
+        let mut state = State {
+            count: self.state.count,
+            ..State::default()
+        };
+        for (part, whole) in state.iter_mut().zip(self.state.iter_mut()) {
+            part.before = &whole.before[range.clone()];
+            part.after = &mut whole.after[range.clone()];
+        }
+        ShardValues {
+            before: &self.before[range.clone()],
+            after: &mut self.after[range],
+            state,
+        }
     }
 }
 

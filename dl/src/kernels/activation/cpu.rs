@@ -1,19 +1,21 @@
 //! Loops over rows; columns are independent, so they vectorise without reordering a sum.
 #![allow(unsafe_code)] // the dispatch macro calls functions that need CPU features
 
-use super::Activation;
+use super::{Activation, LEAK};
 use crate::scalar::Scalar;
 
 dispatched! {
-    pub(super) fn forward<T: Scalar>(activation: Activation, bias: &[T], outputs: &mut [T]) {
+    pub(super) fn forward<T: Scalar>(activation: Activation, columns: usize, bias: Option<&[T]>, outputs: &mut [T]) {
         match activation {
-            Activation::Identity => map_with_bias(bias, outputs, |x| x),
-            Activation::Relu => map_with_bias(bias, outputs, relu),
-            Activation::Sigmoid => map_with_bias(bias, outputs, sigmoid),
-            Activation::Tanh => map_with_bias(bias, outputs, T::hyperbolic_tangent),
+            Activation::Identity => map(bias, outputs, |x| x),
+            Activation::Relu => map(bias, outputs, relu),
+            Activation::LeakyRelu => map(bias, outputs, leaky_relu),
+            Activation::Sigmoid => map(bias, outputs, sigmoid),
+            Activation::Tanh => map(bias, outputs, T::hyperbolic_tangent),
+            Activation::Softplus => map(bias, outputs, softplus),
             Activation::Softmax => {
-                map_with_bias(bias, outputs, |x| x);
-                outputs.chunks_exact_mut(bias.len().max(1)).for_each(softmax_row);
+                map(bias, outputs, |x| x);
+                outputs.chunks_exact_mut(columns.max(1)).for_each(softmax_row);
             }
         }
     }
@@ -22,17 +24,23 @@ dispatched! {
 dispatched! {
     pub(super) fn backward<T: Scalar>(
         activation: Activation,
+        columns: usize,
         outputs: &[T],
         gradient: &mut [T],
-        bias_gradient: &mut [T],
+        bias_gradient: Option<&mut [T]>,
     ) {
         match activation {
             Activation::Identity => scale_and_sum(outputs, gradient, bias_gradient, |_, g| g),
             Activation::Relu => scale_and_sum(outputs, gradient, bias_gradient, relu_gradient),
+            Activation::LeakyRelu => scale_and_sum(outputs, gradient, bias_gradient, leaky_relu_gradient),
             Activation::Sigmoid => scale_and_sum(outputs, gradient, bias_gradient, |y, g| g * (y * (T::ONE - y))),
             Activation::Tanh => scale_and_sum(outputs, gradient, bias_gradient, |y, g| g * (T::ONE - y * y)),
+            // The derivative is the sigmoid of x, and y = -ln(1 - sigmoid x).
+            Activation::Softplus => {
+                scale_and_sum(outputs, gradient, bias_gradient, |y, g| g * (T::ONE - (-y).exponential()));
+            }
             Activation::Softmax => {
-                let columns = bias_gradient.len().max(1);
+                let columns = columns.max(1);
                 outputs.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns)).for_each(softmax_row_backward);
                 scale_and_sum(outputs, gradient, bias_gradient, |_, g| g);
             }
@@ -63,7 +71,31 @@ fn sigmoid<T: Scalar>(x: T) -> T {
 }
 
 #[inline(always)]
-fn map_with_bias<T: Scalar>(bias: &[T], outputs: &mut [T], function: impl Fn(T) -> T) {
+fn leaky_relu<T: Scalar>(x: T) -> T {
+    if x < T::ZERO { x * T::from_f64(LEAK) } else { x }
+}
+
+#[inline(always)]
+fn leaky_relu_gradient<T: Scalar>(output: T, gradient: T) -> T {
+    if output > T::ZERO {
+        gradient
+    } else {
+        gradient * T::from_f64(LEAK)
+    }
+}
+
+/// ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|): nothing overflows.
+#[inline(always)]
+fn softplus<T: Scalar>(x: T) -> T {
+    let size = if x < T::ZERO { x } else { -x };
+    relu(x) + size.exponential().logarithm_of_one_plus()
+}
+
+#[inline(always)]
+fn map<T: Scalar>(bias: Option<&[T]>, outputs: &mut [T], function: impl Fn(T) -> T) {
+    let Some(bias) = bias else {
+        return outputs.iter_mut().for_each(|value| *value = function(*value));
+    };
     for row in outputs.chunks_exact_mut(bias.len().max(1)) {
         for (value, &bias) in row.iter_mut().zip(bias) {
             *value = function(*value + bias);
@@ -72,7 +104,11 @@ fn map_with_bias<T: Scalar>(bias: &[T], outputs: &mut [T], function: impl Fn(T) 
 }
 
 #[inline(always)]
-fn scale_and_sum<T: Scalar>(outputs: &[T], gradient: &mut [T], sums: &mut [T], function: impl Fn(T, T) -> T) {
+fn scale_and_sum<T: Scalar>(outputs: &[T], gradient: &mut [T], sums: Option<&mut [T]>, function: impl Fn(T, T) -> T) {
+    let Some(sums) = sums else {
+        let pairs = outputs.iter().zip(gradient);
+        return pairs.for_each(|(&output, gradient)| *gradient = function(output, *gradient));
+    };
     sums.fill(T::ZERO);
     let columns = sums.len().max(1);
     for (outputs, gradient) in outputs.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns)) {
@@ -113,14 +149,6 @@ mod tests {
     use super::*;
     use crate::kernels::Level;
 
-    const ALL: [Activation; 5] = [
-        Activation::Identity,
-        Activation::Relu,
-        Activation::Sigmoid,
-        Activation::Tanh,
-        Activation::Softmax,
-    ];
-
     fn numbers(count: usize, scale: f32) -> Vec<f32> {
         (0..count)
             .map(|index| ((index * 7_919 % 2_003) as f32 / 1_000.0 - 1.0) * scale)
@@ -133,13 +161,16 @@ mod tests {
 
     #[test]
     fn all_levels_give_the_same_bits() {
-        for activation in ALL {
+        for activation in Activation::ALL {
             for columns in [1, 7, 10, 64, 131] {
                 let run = |level: Level| {
                     let mut outputs = numbers(columns * 9, 20.0);
-                    forward(level, activation, &numbers(columns, 1.0), &mut outputs);
+                    forward(level, activation, columns, Some(&numbers(columns, 1.0)), &mut outputs);
                     let (mut gradient, mut sums) = (numbers(columns * 9, 3.0), vec![f32::NAN; columns]);
-                    backward(level, activation, &outputs, &mut gradient, &mut sums);
+                    let mut plain = gradient.clone();
+                    backward(level, activation, columns, &outputs, &mut gradient, Some(&mut sums));
+                    backward(level, activation, columns, &outputs, &mut plain, None);
+                    assert_eq!(bits(&gradient), bits(&plain));
                     softmax_rows(level, columns, &mut outputs);
                     [bits(&outputs), bits(&gradient), bits(&sums)]
                 };
@@ -153,10 +184,17 @@ mod tests {
     #[test]
     fn relu_and_its_gradient() {
         let mut outputs = [1.0, -2.0, -3.0, 0.5];
-        forward(Level::best(), Activation::Relu, &[0.5, 1.0], &mut outputs);
+        forward(Level::best(), Activation::Relu, 2, Some(&[0.5, 1.0]), &mut outputs);
         assert_eq!(outputs, [1.5, 0.0, 0.0, 1.5]);
         let (mut gradient, mut sums) = ([1.0, 2.0, 3.0, 4.0], [9.0; 2]);
-        backward(Level::best(), Activation::Relu, &outputs, &mut gradient, &mut sums);
+        backward(
+            Level::best(),
+            Activation::Relu,
+            2,
+            &outputs,
+            &mut gradient,
+            Some(&mut sums),
+        );
         assert_eq!((gradient, sums), ([1.0, 0.0, 0.0, 4.0], [1.0, 4.0]));
     }
 

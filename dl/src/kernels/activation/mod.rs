@@ -15,22 +15,42 @@ pub enum Activation {
     Identity,
     /// max(x, 0)
     Relu,
+    /// x, and 0.01 x where it is negative
+    LeakyRelu,
     /// 1 / (1 + e^-x)
     Sigmoid,
     /// tanh x
     Tanh,
+    /// ln(1 + e^x)
+    Softplus,
     /// e^x_j / sum of e^x_k over the row
     Softmax,
 }
 
+/// The slope of a leaky relu where x is negative.
+const LEAK: f64 = 0.01;
+
 impl Activation {
+    /// All of them.
+    pub const ALL: [Activation; 7] = [
+        Activation::Identity,
+        Activation::Relu,
+        Activation::LeakyRelu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Softplus,
+        Activation::Softmax,
+    ];
+
     /// Its name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Activation::Identity => "identity",
             Activation::Relu => "relu",
+            Activation::LeakyRelu => "leaky_relu",
             Activation::Sigmoid => "sigmoid",
             Activation::Tanh => "tanh",
+            Activation::Softplus => "softplus",
             Activation::Softmax => "softmax",
         }
     }
@@ -40,7 +60,14 @@ impl Activation {
 /// `bias`'s length.
 pub fn forward<T: Scalar>(activation: Activation, bias: &[T], outputs: &mut [T]) -> Result<()> {
     check_rows("the outputs", bias.len(), outputs.len())?;
-    cpu::forward(Level::best(), activation, bias, outputs);
+    cpu::forward(Level::best(), activation, bias.len(), Some(bias), outputs);
+    Ok(())
+}
+
+/// Applies `activation` to rows of `columns` elements, in place. Errors if `outputs` is not whole rows.
+pub fn apply<T: Scalar>(activation: Activation, columns: usize, outputs: &mut [T]) -> Result<()> {
+    check_rows("the outputs", columns, outputs.len())?;
+    cpu::forward(Level::best(), activation, columns, None, outputs);
     Ok(())
 }
 
@@ -55,7 +82,23 @@ pub fn backward<T: Scalar>(
 ) -> Result<()> {
     check_length("the output gradient", outputs.len(), gradient.len())?;
     check_rows("the outputs", bias_gradient.len(), outputs.len())?;
-    cpu::backward(Level::best(), activation, outputs, gradient, bias_gradient);
+    let columns = bias_gradient.len();
+    cpu::backward(
+        Level::best(),
+        activation,
+        columns,
+        outputs,
+        gradient,
+        Some(bias_gradient),
+    );
+    Ok(())
+}
+
+/// The same for rows of `columns` elements without a bias.
+pub fn derive<T: Scalar>(activation: Activation, columns: usize, outputs: &[T], gradient: &mut [T]) -> Result<()> {
+    check_length("the output gradient", outputs.len(), gradient.len())?;
+    check_rows("the outputs", columns, outputs.len())?;
+    cpu::backward(Level::best(), activation, columns, outputs, gradient, None);
     Ok(())
 }
 

@@ -16,7 +16,13 @@ const COLUMNS: usize = 64;
 /// Elements of the largest left factor that is met again for every block of columns.
 const LEFT_ELEMENTS_MAX: usize = 1 << 17;
 
-pub(super) fn matmul<T: Scalar>(product: &mut [T], shape: (usize, usize), left: Matrix<'_, T>, right: Matrix<'_, T>) {
+pub(super) fn matmul<T: Scalar>(
+    accum: Accum,
+    product: &mut [T],
+    shape: (usize, usize),
+    left: Matrix<'_, T>,
+    right: Matrix<'_, T>,
+) {
     let mut product = MatMut::from_row_major_slice_mut(product, shape.0, shape.1);
     let (left, right) = (view(left), view(right));
     let columns = if left.nrows() * left.ncols() <= LEFT_ELEMENTS_MAX {
@@ -27,14 +33,7 @@ pub(super) fn matmul<T: Scalar>(product: &mut [T], shape: (usize, usize), left: 
     for start in (0..shape.1).step_by(columns) {
         let count = columns.min(shape.1 - start);
         let product = product.rb_mut().subcols_mut(start, count);
-        matmul::matmul(
-            product,
-            Accum::Replace,
-            left,
-            right.subcols(start, count),
-            T::ONE,
-            Par::Seq,
-        );
+        matmul::matmul(product, accum, left, right.subcols(start, count), T::ONE, Par::Seq);
     }
 }
 

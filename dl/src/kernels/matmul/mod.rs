@@ -8,6 +8,7 @@ mod cpu;
 
 use crate::error::{Result, check_length};
 use crate::scalar::Scalar;
+use faer::Accum;
 
 /// A row-major matrix or the transpose of one, by reference.
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +51,19 @@ impl<'a, T: Scalar> Matrix<'a, T> {
 
 /// `product` = `left` x `right`, row-major, overwriting what was there. Errors if the shapes do not fit.
 pub fn matmul<T: Scalar>(product: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>) -> Result<()> {
+    checked(Accum::Replace, product, left, right)
+}
+
+/// Adds `left` x `right` to `sum`, row-major. Errors if the shapes do not fit.
+pub fn add_matmul<T: Scalar>(sum: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>) -> Result<()> {
+    checked(Accum::Add, sum, left, right)
+}
+
+fn checked<T: Scalar>(accum: Accum, product: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>) -> Result<()> {
     let ((rows, inner), (right_rows, columns)) = (left.shape(), right.shape());
     check_length("the inner side of the right factor", inner, right_rows)?;
     check_length("the product", rows * columns, product.len())?;
-    cpu::matmul(product, (rows, columns), left, right);
+    cpu::matmul(accum, product, (rows, columns), left, right);
     Ok(())
 }
 
@@ -78,11 +88,15 @@ mod tests {
             };
             let mut product = vec![f64::NAN; rows * columns];
             matmul(&mut product, view(&a, rows, inner, turned[0]), view(&b, inner, columns, turned[1])).unwrap();
+            let mut twice = product.clone();
+            add_matmul(&mut twice, view(&a, rows, inner, turned[0]), view(&b, inner, columns, turned[1])).unwrap();
             for row in 0..rows {
                 for column in 0..columns {
                     let at = |k: usize| if turned[0] { a[k * rows + row] } else { a[row * inner + k] };
                     let bt = |k: usize| if turned[1] { b[column * inner + k] } else { b[k * columns + column] };
-                    prop_assert_eq!(product[row * columns + column], (0..inner).map(|k| at(k) * bt(k)).sum::<f64>());
+                    let expected = (0..inner).map(|k| at(k) * bt(k)).sum::<f64>();
+                    prop_assert_eq!(product[row * columns + column], expected);
+                    prop_assert_eq!(twice[row * columns + column], 2.0 * expected);
                 }
             }
         }

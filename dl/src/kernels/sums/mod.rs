@@ -1,0 +1,18 @@
+//! Sums over many elements, in an order that their number alone fixes.
+
+mod cpu;
+
+pub(in crate::kernels) use cpu::sum_of;
+
+use super::Level;
+use crate::scalar::Scalar;
+
+/// The sum of the squares of all elements.
+pub fn sum_of_squares<T: Scalar>(elements: &[T]) -> f64 {
+    cpu::sum_of_squares(Level::best(), elements)
+}
+
+/// The sum of all elements.
+pub fn sum<T: Scalar>(elements: &[T]) -> T {
+    cpu::sum(Level::best(), elements)
+}

@@ -1,0 +1,97 @@
+//! An activation as a layer of its own.
+
+use super::{Activation, Backward, Forward, Layer, LayerSpecification, not_empty};
+use crate::error::{Result, check_length};
+use crate::kernels::{activation, gelu};
+use crate::scalar::Scalar;
+use crate::shape::Shape;
+
+/// Applies an activation to what comes before it: for layers that have none of their own, such as [`BatchNorm`](super::BatchNorm).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activate(pub Activation);
+
+/// The Gaussian error linear unit, x * P(N < x) for a normal variable N. Its derivative takes its inputs, so it is a layer
+/// and no [`Activation`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gelu;
+
+impl<T: Scalar> LayerSpecification<T> for Activate {
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+        let shape = not_empty(layer, "activate", input)?;
+        Ok(Box::new(ActivateLayer {
+            shape,
+            function: Function::Activation(self.0),
+        }))
+    }
+}
+
+impl<T: Scalar> LayerSpecification<T> for Gelu {
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+        let shape = not_empty(layer, "gelu", input)?;
+        Ok(Box::new(ActivateLayer {
+            shape,
+            function: Function::Gelu,
+        }))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ActivateLayer {
+    shape: Shape,
+    function: Function,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Function {
+    Activation(Activation),
+    Gelu,
+}
+
+impl<T: Scalar> Layer<T> for ActivateLayer {
+    fn kind(&self) -> &'static str {
+        match self.function {
+            Function::Activation(_) => "activate",
+            Function::Gelu => "gelu",
+        }
+    }
+
+    fn input_length(&self) -> usize {
+        self.shape.length()
+    }
+
+    fn output_shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
+        check_length("parameters of a layer without any", 0, parameters.len())
+    }
+
+    fn activation(&self) -> Activation {
+        match self.function {
+            Function::Activation(activation) => activation,
+            Function::Gelu => Activation::Identity,
+        }
+    }
+
+    fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
+        let Function::Activation(function) = self.function else {
+            return gelu::forward(pass.inputs, pass.outputs);
+        };
+        check_length("the outputs", pass.inputs.len(), pass.outputs.len())?;
+        pass.outputs.copy_from_slice(pass.inputs);
+        activation::apply(function, self.shape.length(), pass.outputs)
+    }
+
+    fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
+        let Some(input_gradient) = pass.input_gradient else {
+            return Ok(());
+        };
+        let Function::Activation(function) = self.function else {
+            return gelu::backward(pass.inputs, pass.output_gradient, input_gradient);
+        };
+        check_length("the output gradient", input_gradient.len(), pass.output_gradient.len())?;
+        input_gradient.copy_from_slice(pass.output_gradient);
+        activation::derive(function, self.shape.length(), pass.outputs, input_gradient)
+    }
+}

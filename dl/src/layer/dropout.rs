@@ -1,0 +1,97 @@
+//! Dropout: leaves units out by chance.
+
+use super::{Backward, Draw, Forward, Layer, LayerSpecification, Mode, mismatch, not_empty};
+use crate::error::{Result, check_length};
+use crate::rng::{Purpose, Stream};
+use crate::scalar::Scalar;
+use crate::shape::Shape;
+
+const KIND: &str = "dropout";
+
+/// In training, makes each element 0 with a probability, and divides the others by what remains of 1, so that the mean
+/// stays (Srivastava et al., 2014). Which ones is a function of (seed, step, lane, layer, row, element). In evaluation it
+/// changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    probability: f64,
+}
+
+impl Dropout {
+    /// Leaves out with `probability`, which must lie in [0, 1).
+    pub fn new(probability: f64) -> Self {
+        Self { probability }
+    }
+}
+
+impl<T: Scalar> LayerSpecification<T> for Dropout {
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+        if !(0.0..1.0).contains(&self.probability) {
+            return Err(mismatch(
+                layer,
+                KIND,
+                "a probability in [0, 1)",
+                self.probability.to_string(),
+            ));
+        }
+        Ok(Box::new(DropoutLayer {
+            layer: layer as u64,
+            shape: not_empty(layer, KIND, input)?,
+            probability: self.probability,
+        }))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct DropoutLayer {
+    layer: u64,
+    shape: Shape,
+    probability: f64,
+}
+
+impl DropoutLayer {
+    fn apply<T: Scalar>(&self, mode: Mode, from: &[T], to: &mut [T]) -> Result<()> {
+        check_length("the outputs", from.len(), to.len())?;
+        let Mode::Training(Draw { seed, step, lane }) = mode else {
+            to.copy_from_slice(from);
+            return Ok(());
+        };
+        let scale = T::from_f64(1.0 / (1.0 - self.probability));
+        // More lanes than 2^40 would share their chances with other layers, and nothing worse.
+        let ids = [step, (self.layer << 40).wrapping_add(lane)];
+        let mut stream = Stream::new(seed, Purpose::Dropout, ids);
+        for (to, from) in to.iter_mut().zip(from) {
+            let is_out = stream.next_chance(self.probability);
+            *to = if is_out { T::ZERO } else { *from * scale };
+        }
+        Ok(())
+    }
+}
+
+impl<T: Scalar> Layer<T> for DropoutLayer {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn input_length(&self) -> usize {
+        self.shape.length()
+    }
+
+    fn output_shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
+        check_length("parameters of a layer without any", 0, parameters.len())
+    }
+
+    fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
+        self.apply(pass.mode, pass.inputs, pass.outputs)
+    }
+
+    fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
+        match pass.input_gradient {
+            Some(input_gradient) => self.apply(pass.mode, pass.output_gradient, input_gradient),
+            None => Ok(()),
+        }
+    }
+}

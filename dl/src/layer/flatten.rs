@@ -1,0 +1,56 @@
+//! Images as rows of numbers.
+
+use super::{Backward, Forward, Layer, LayerSpecification, not_empty};
+use crate::error::{Result, check_length};
+use crate::scalar::Scalar;
+use crate::shape::Shape;
+
+const KIND: &str = "flatten";
+
+/// Makes a row of numbers of an image, in the order in which they lie; changes nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flatten;
+
+impl<T: Scalar> LayerSpecification<T> for Flatten {
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+        let length = not_empty(layer, KIND, input)?.length();
+        Ok(Box::new(FlattenLayer { length }))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FlattenLayer {
+    length: usize,
+}
+
+impl<T: Scalar> Layer<T> for FlattenLayer {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn input_length(&self) -> usize {
+        self.length
+    }
+
+    fn output_shape(&self) -> Shape {
+        Shape::Row(self.length)
+    }
+
+    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
+        check_length("parameters of a layer without any", 0, parameters.len())
+    }
+
+    fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
+        check_length("the outputs", pass.inputs.len(), pass.outputs.len())?;
+        pass.outputs.copy_from_slice(pass.inputs);
+        Ok(())
+    }
+
+    fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
+        if let Some(input_gradient) = pass.input_gradient {
+            check_length("the output gradient", input_gradient.len(), pass.output_gradient.len())?;
+            input_gradient.copy_from_slice(pass.output_gradient);
+        }
+        Ok(())
+    }
+}

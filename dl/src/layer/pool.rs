@@ -1,0 +1,152 @@
+//! Pooling: one value for each window of each channel.
+
+use super::{Backward, Forward, Layer, LayerSpecification, image, mismatch};
+use crate::error::{Result, check_length};
+use crate::kernels::windows;
+use crate::scalar::Scalar;
+use crate::shape::{Image, Shape, Windows};
+
+/// The largest element of each square window of each channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxPool2d {
+    size: usize,
+    stride: usize,
+}
+
+/// The mean of each square window of each channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AvgPool2d {
+    size: usize,
+    stride: usize,
+}
+
+impl MaxPool2d {
+    /// Windows of `size` x `size` pixels side by side; what is left over at the right and the lower side is left out.
+    pub fn new(size: usize) -> Self {
+        Self { size, stride: size }
+    }
+
+    /// Sets the pixels from one window to the next.
+    #[must_use]
+    pub fn with_stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+}
+
+impl AvgPool2d {
+    /// Windows of `size` x `size` pixels side by side; what is left over at the right and the lower side is left out.
+    pub fn new(size: usize) -> Self {
+        Self { size, stride: size }
+    }
+
+    /// Sets the pixels from one window to the next.
+    #[must_use]
+    pub fn with_stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+}
+
+impl<T: Scalar> LayerSpecification<T> for MaxPool2d {
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+        PoolLayer::build(Kind::Largest, layer, input, self.size, self.stride)
+    }
+}
+
+impl<T: Scalar> LayerSpecification<T> for AvgPool2d {
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+        PoolLayer::build(Kind::Mean, layer, input, self.size, self.stride)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Largest,
+    Mean,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PoolLayer {
+    kind: Kind,
+    windows: Windows,
+    output: Image,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Largest => "max_pool_2d",
+            Kind::Mean => "avg_pool_2d",
+        }
+    }
+}
+
+impl PoolLayer {
+    fn build<T: Scalar>(
+        kind: Kind,
+        layer: usize,
+        input: Shape,
+        size: usize,
+        stride: usize,
+    ) -> Result<Box<dyn Layer<T>>> {
+        let windows = Windows {
+            image: image(layer, kind.name(), input)?,
+            size,
+            stride,
+            padding: 0,
+        };
+        let Some((height, width)) = windows.counts() else {
+            let expected = format!("windows and strides of at least 1 pixel, and images of at least {size} x {size}");
+            return Err(mismatch(
+                layer,
+                kind.name(),
+                expected,
+                format!("{input} with a stride of {stride}"),
+            ));
+        };
+        let channels = windows.image.channels;
+        let output = Image {
+            channels,
+            height,
+            width,
+        };
+        Ok(Box::new(PoolLayer { kind, windows, output }))
+    }
+}
+
+impl<T: Scalar> Layer<T> for PoolLayer {
+    fn kind(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    fn input_length(&self) -> usize {
+        Shape::Image(self.windows.image).length()
+    }
+
+    fn output_shape(&self) -> Shape {
+        Shape::Image(self.output)
+    }
+
+    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
+        check_length("parameters of a layer without any", 0, parameters.len())
+    }
+
+    fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
+        match self.kind {
+            Kind::Largest => windows::largest(&self.windows, pass.rows, pass.inputs, pass.outputs),
+            Kind::Mean => windows::mean(&self.windows, pass.rows, pass.inputs, pass.outputs),
+        }
+    }
+
+    fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
+        let (windows, rows) = (&self.windows, pass.rows);
+        let Some(input_gradient) = pass.input_gradient else {
+            return Ok(());
+        };
+        match self.kind {
+            Kind::Largest => {
+                windows::largest_backward(windows, rows, pass.inputs, pass.output_gradient, input_gradient)
+            }
+            Kind::Mean => windows::mean_backward(windows, rows, pass.output_gradient, input_gradient),
+        }
+    }
+}

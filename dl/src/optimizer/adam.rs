@@ -1,0 +1,185 @@
+//! Adam, and Adam with decoupled weight decay.
+
+use distdl_engine::ShardValues;
+
+use super::{Optimizer, check_option, is_share, is_size, power};
+use crate::error::Result;
+use crate::kernels::update::{Rule, Slots, update};
+
+/// Kingma and Ba, "Adam: a method for stochastic optimization", 2015, as `torch.optim.Adam`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    /// Shares of the running means of gradient and square that are kept. Default (0.9, 0.999).
+    pub betas: (f64, f64),
+    /// Added to the root, so that nothing is divided by 0. Default 1e-8.
+    pub eps: f64,
+    /// Factor of the parameter that is added to its gradient. Default 0.
+    pub weight_decay: f64,
+    /// Whether the largest mean square so far is taken (Reddi et al., 2018). Default false.
+    pub amsgrad: bool,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            amsgrad: false,
+        }
+    }
+}
+
+/// Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, as `torch.optim.AdamW`: decay shrinks the
+/// parameter itself and does not reach the running means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// As [`Adam::betas`].
+    pub betas: (f64, f64),
+    /// As [`Adam::eps`].
+    pub eps: f64,
+    /// A step multiplies the parameter with 1 - learning rate * this. Default 0.01.
+    pub weight_decay: f64,
+    /// As [`Adam::amsgrad`].
+    pub amsgrad: bool,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        let Adam {
+            betas, eps, amsgrad, ..
+        } = Adam::default();
+        Self {
+            betas,
+            eps,
+            weight_decay: 0.01,
+            amsgrad,
+        }
+    }
+}
+
+impl Optimizer for Adam {
+    /// Means of gradient and square, and the largest of the latter if it is wanted.
+    fn state_slots(&self) -> usize {
+        2 + usize::from(self.amsgrad)
+    }
+
+    fn check(&self) -> Result<()> {
+        let sizes = [self.eps, self.weight_decay];
+        check_option(
+            self,
+            sizes.into_iter().all(is_size),
+            "no option may be negative or infinite",
+        )?;
+        check_option(
+            self,
+            is_share(self.betas.0) && is_share(self.betas.1),
+            "betas lie in [0, 1)",
+        )
+    }
+
+    fn apply(
+        &self,
+        step: u64,
+        learning_rate: f32,
+        gradient_scale: f32,
+        gradient_sum: &[f32],
+        shard: &mut ShardValues<'_>,
+    ) -> Result<()> {
+        let rule = Moments::new(self, step, learning_rate, gradient_scale);
+        update(rule, self.state_slots(), gradient_sum, shard)
+    }
+}
+
+impl AdamW {
+    /// The same without decay.
+    fn without_decay(&self) -> Adam {
+        Adam {
+            betas: self.betas,
+            eps: self.eps,
+            weight_decay: 0.0,
+            amsgrad: self.amsgrad,
+        }
+    }
+}
+
+impl Optimizer for AdamW {
+    fn state_slots(&self) -> usize {
+        self.without_decay().state_slots()
+    }
+
+    fn check(&self) -> Result<()> {
+        check_option(
+            self,
+            is_size(self.weight_decay),
+            "no option may be negative or infinite",
+        )?;
+        self.without_decay().check()
+    }
+
+    fn apply(
+        &self,
+        step: u64,
+        learning_rate: f32,
+        gradient_scale: f32,
+        gradient_sum: &[f32],
+        shard: &mut ShardValues<'_>,
+    ) -> Result<()> {
+        let rule = Moments {
+            shrink: (1.0 - f64::from(learning_rate) * self.weight_decay) as f32,
+            ..Moments::new(&self.without_decay(), step, learning_rate, gradient_scale)
+        };
+        update(rule, self.state_slots(), gradient_sum, shard)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Moments {
+    /// Learning rate over the correction of the mean, which begins at 0.
+    rate: f32,
+    scale: f32,
+    weight_decay: f32,
+    shrink: f32,
+    new_mean: f32,
+    kept_square: f32,
+    new_square: f32,
+    /// Root of the correction of the mean square.
+    root: f32,
+    epsilon: f32,
+    takes_largest: bool,
+}
+
+impl Moments {
+    fn new(options: &Adam, step: u64, learning_rate: f32, scale: f32) -> Self {
+        let (mean, square) = options.betas;
+        let updates = step.saturating_add(1);
+        Self {
+            rate: (f64::from(learning_rate) / (1.0 - power(mean, updates))) as f32,
+            scale,
+            weight_decay: options.weight_decay as f32,
+            shrink: 1.0,
+            new_mean: (1.0 - mean) as f32,
+            kept_square: square as f32,
+            new_square: (1.0 - square) as f32,
+            root: (1.0 - power(square, updates)).sqrt() as f32,
+            epsilon: options.eps as f32,
+            takes_largest: options.amsgrad,
+        }
+    }
+}
+
+impl Rule for Moments {
+    #[inline(always)]
+    fn element(self, gradient_sum: f32, before: f32, [mean, square, largest, _]: Slots) -> (f32, Slots) {
+        let gradient = gradient_sum * self.scale + self.weight_decay * before;
+        let mean = mean + self.new_mean * (gradient - mean);
+        let square = self.kept_square * square + self.new_square * gradient * gradient;
+        let largest = if self.takes_largest && largest > square {
+            largest
+        } else {
+            square
+        };
+        let after = before * self.shrink - self.rate * (mean / (largest.sqrt() / self.root + self.epsilon));
+        (after, [mean, square, largest, 0.0])
+    }
+}

@@ -1,0 +1,361 @@
+//! Optimizers against plain loops over f64, for any cut into shards, and in training: with any number of threads, over
+//! processes that die, from a checkpoint.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use distdl_dl::{
+    Adagrad, Adam, AdamW, CheckpointOptions, Features, NeuralNetwork, Optimizer, RmsProp, SampleTargets, Samples,
+    Schedule, Sgd, TrainingOptions,
+};
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::testing::TestCluster;
+use distdl_engine::{Config, Context, EngineError, Parameters, Placement};
+use proptest::prelude::*;
+
+/// One parameter in f64, as PyTorch's documentation has the formula: (update from 0, rate, gradient, parameter, state).
+type Reference = fn(f64, f64, f64, &mut f64, &mut [f64; 3]);
+
+fn all() -> Vec<(Arc<dyn Optimizer>, Reference)> {
+    vec![
+        (Arc::new(Sgd::default()), |_, rate, g, p, _| *p -= rate * g),
+        (
+            Arc::new(Sgd {
+                weight_decay: 0.05,
+                ..Sgd::default()
+            }),
+            |_, rate, g, p, _| *p -= rate * (g + 0.05 * *p),
+        ),
+        (
+            Arc::new(Sgd {
+                momentum: 0.9,
+                dampening: 0.3,
+                weight_decay: 0.02,
+                nesterov: false,
+            }),
+            |n, rate, g, p, s| {
+                let g = g + 0.02 * *p;
+                s[0] = if n == 0.0 { g } else { 0.9 * s[0] + 0.7 * g };
+                *p -= rate * s[0];
+            },
+        ),
+        (Arc::new(Sgd::with_nesterov(0.8)), |_, rate, g, p, s| {
+            s[0] = 0.8 * s[0] + g;
+            *p -= rate * (g + 0.8 * s[0]);
+        }),
+        (
+            Arc::new(Adagrad {
+                lr_decay: 0.01,
+                weight_decay: 0.03,
+                initial_accumulator_value: 0.1,
+                ..Adagrad::default()
+            }),
+            |n, rate, g, p, s| {
+                let g = g + 0.03 * *p;
+                s[0] += g * g + if n == 0.0 { 0.1 } else { 0.0 };
+                *p -= rate / (1.0 + n * 0.01) * g / (s[0].sqrt() + 1e-10);
+            },
+        ),
+        (Arc::new(RmsProp::default()), |_, rate, g, p, s| {
+            s[0] = 0.99 * s[0] + 0.01 * g * g;
+            *p -= rate * g / (s[0].sqrt() + 1e-8);
+        }),
+        (
+            Arc::new(RmsProp {
+                alpha: 0.9,
+                momentum: 0.5,
+                centered: true,
+                weight_decay: 0.01,
+                eps: 1e-3,
+            }),
+            |_, rate, g, p, s| {
+                let g = g + 0.01 * *p;
+                s[0] = 0.9 * s[0] + 0.1 * g * g;
+                s[1] = 0.9 * s[1] + 0.1 * g;
+                s[2] = 0.5 * s[2] + g / ((s[0] - s[1] * s[1]).sqrt() + 1e-3);
+                *p -= rate * s[2];
+            },
+        ),
+        (
+            Arc::new(RmsProp {
+                momentum: 0.5,
+                ..RmsProp::default()
+            }),
+            |_, rate, g, p, s| {
+                s[0] = 0.99 * s[0] + 0.01 * g * g;
+                s[2] = 0.5 * s[2] + g / (s[0].sqrt() + 1e-8);
+                *p -= rate * s[2];
+            },
+        ),
+        (
+            Arc::new(Adam {
+                weight_decay: 0.02,
+                ..Adam::default()
+            }),
+            |n, rate, g, p, s| adam(n, rate, g + 0.02 * *p, p, s, false),
+        ),
+        (
+            Arc::new(Adam {
+                amsgrad: true,
+                ..Adam::default()
+            }),
+            |n, rate, g, p, s| adam(n, rate, g, p, s, true),
+        ),
+        (Arc::new(AdamW::default()), |n, rate, g, p, s| {
+            *p *= 1.0 - rate * 0.01;
+            adam(n, rate, g, p, s, false);
+        }),
+    ]
+}
+
+fn adam(n: f64, rate: f64, g: f64, p: &mut f64, s: &mut [f64; 3], amsgrad: bool) {
+    s[0] = 0.9 * s[0] + 0.1 * g;
+    s[1] = 0.999 * s[1] + 0.001 * g * g;
+    s[2] = if amsgrad { s[2].max(s[1]) } else { s[1] };
+    let (mean, square) = (
+        s[0] / (1.0 - 0.9f64.powf(n + 1.0)),
+        s[2] / (1.0 - 0.999f64.powf(n + 1.0)),
+    );
+    *p -= rate * mean / (square.sqrt() + 1e-8);
+}
+
+const COUNT: usize = 150;
+const RATE: f32 = 0.01;
+const SCALE: f32 = 0.25;
+
+/// The sum over 4 samples of the gradient of a parameter: it pulls towards a place, and shakes.
+fn gradient_sum(step: u64, index: usize, parameter: f32) -> f32 {
+    let place = (index % 13) as f32 - 6.0;
+    4.0 * ((parameter - place) * 0.3 + ((step as usize * 31 + index * 17) % 23) as f32 * 0.02 - 0.22)
+}
+
+/// The parameters after each of 50 steps, in shards that end at `cuts`.
+fn steps(optimizer: &dyn Optimizer, cuts: &[usize]) -> Vec<Vec<f32>> {
+    let begin = (0..COUNT).map(|index| (index as f32 * 0.37).sin() * 3.0);
+    let parameters = Parameters::with_state(begin.collect(), optimizer.state_slots()).unwrap();
+    let mut bounds = vec![0, COUNT];
+    bounds.extend(cuts);
+    bounds.sort_unstable();
+    bounds.dedup();
+    let step = |step: u64| {
+        let now = parameters.latest().to_vec();
+        let sums: Vec<f32> = (0..COUNT).map(|index| gradient_sum(step, index, now[index])).collect();
+        for range in bounds.windows(2).map(|bounds| bounds[0]..bounds[1]) {
+            let mut claimed = parameters.claim(step + 1, range.clone()).unwrap();
+            optimizer
+                .apply(step, RATE, SCALE, &sums[range], &mut claimed.values())
+                .unwrap();
+            claimed.finish();
+        }
+        parameters.latest().to_vec()
+    };
+    (0..50).map(step).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn fifty_steps_follow_the_published_formula_in_f64() {
+    for (optimizer, reference) in all() {
+        optimizer.check().unwrap();
+        let got = steps(&*optimizer, &[]);
+        let mut moved = 0.0f64;
+        for index in 0..COUNT {
+            let mut parameter = f64::from((index as f32 * 0.37).sin() * 3.0);
+            let (begin, mut state) = (parameter, [0.0; 3]);
+            for (step, got) in got.iter().enumerate() {
+                let gradient = f64::from(gradient_sum(step as u64, index, parameter as f32)) * f64::from(SCALE);
+                reference(step as f64, RATE.into(), gradient, &mut parameter, &mut state);
+                let error = (f64::from(got[index]) - parameter).abs();
+                assert!(
+                    error < 1e-4,
+                    "{optimizer:?} step {step}: {} but {parameter}",
+                    got[index]
+                );
+            }
+            moved = moved.max((parameter - begin).abs());
+        }
+        assert!(moved > 0.1, "{optimizer:?}: nothing was tested");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_cut_into_shards_changes_no_bit(cuts in prop::collection::vec(1..COUNT, 0..6)) {
+        for (optimizer, _) in all() {
+            let (whole, cut) = (steps(&*optimizer, &[]), steps(&*optimizer, &cuts));
+            prop_assert_eq!(bits(&whole[49]), bits(&cut[49]), "{:?}", optimizer);
+        }
+    }
+}
+
+fn samples() -> Samples {
+    let features = (0..41 * 6).map(|index| ((index / 6 * 7 + index % 6 * 3) % 11) as f32 / 11.0);
+    let labels = (0..41).map(|sample: u32| sample * 5 % 7 % 3);
+    Samples::new(
+        6,
+        Features::F32(features.collect()),
+        SampleTargets::Labels(labels.collect()),
+    )
+    .unwrap()
+}
+
+fn options(optimizer: &Arc<dyn Optimizer>) -> TrainingOptions {
+    TrainingOptions {
+        batch: 6,
+        lanes: 4,
+        schedule: Schedule::WarmUp {
+            start_factor: 0.1,
+            steps: 5,
+            then: Box::new(Schedule::Cosine {
+                initial: 0.05,
+                minimum: 0.001,
+                steps: 20,
+            }),
+        },
+        optimizer: Arc::clone(optimizer),
+        lane_gradient_norm_max: Some(0.7),
+        ..TrainingOptions::default()
+    }
+}
+
+/// Trains 18 steps, and gives the bits of the parameters.
+fn train(context: &Context, options: TrainingOptions) -> distdl_dl::Result<Vec<u32>> {
+    let data = context.parallelize(samples().split(4)?, 4);
+    let mut training = NeuralNetwork::dense(6, &[5], 3)?.train(&data, options)?;
+    training.iterate(18 - training.step(), |_| ())?;
+    Ok(bits(&training.parameters()))
+}
+
+fn alone(threads: usize, options: TrainingOptions) -> Vec<u32> {
+    let context = Context::new(Config::default().with_threads(threads)).unwrap();
+    train(&context, options).unwrap()
+}
+
+#[test]
+fn threads_shards_and_deaths_do_not_show() {
+    let mut seen = Vec::new();
+    for (index, (optimizer, _)) in all().into_iter().enumerate() {
+        let expected = alone(1, options(&optimizer));
+        for threads in 2..=4 {
+            let placement = Placement {
+                lanes: (0..4).map(|lane| (lane + index) % threads).collect(),
+                shards: (0..1 + (index + threads) % 5).map(|shard| shard % threads).collect(),
+            };
+            let placed = TrainingOptions {
+                placement: Some(placement),
+                ..options(&optimizer)
+            };
+            assert_eq!(alone(threads, placed), expected, "{optimizer:?}");
+        }
+        let chaos = format!("kill=worker:{}@step:{}", index % 3, 3 + index);
+        let (cluster, own) = (
+            TestCluster::new(3).with_chaos(Chaos::parse(&chaos).unwrap()),
+            options(&optimizer),
+        );
+        let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
+        let run = cluster
+            .run(move |context| train(context, own.clone()).map_err(failed))
+            .unwrap();
+        assert!(!run.results.is_empty());
+        run.results
+            .iter()
+            .for_each(|last| assert_eq!(last, &expected, "{optimizer:?}"));
+        assert!(!seen.contains(&expected), "{optimizer:?} does what another one did");
+        seen.push(expected);
+    }
+}
+
+#[test]
+fn a_checkpoint_holds_the_optimizers_state_and_is_refused_by_another() {
+    for (optimizer, _) in all() {
+        let folder = tempfile::tempdir().unwrap();
+        let with = |optimizer, every_steps| TrainingOptions {
+            checkpoint: Some(CheckpointOptions {
+                every_steps,
+                at_end: false,
+                ..CheckpointOptions::new(folder.path().to_str().unwrap())
+            }),
+            ..options(optimizer)
+        };
+        let expected = alone(2, with(&optimizer, 7));
+        assert_eq!(alone(1, with(&optimizer, 7)), expected, "{optimizer:?} from step 14");
+        let other: Arc<dyn Optimizer> = Arc::new(Adam {
+            eps: 1e-5,
+            ..Adam::default()
+        });
+        let context = Context::new(Config::default()).unwrap();
+        let refusal = train(&context, with(&other, 7)).unwrap_err().to_string();
+        let words = format!("optimizer: {optimizer:?}, norm of a lane's gradient at most 0.7 there");
+        assert!(refusal.contains(&words), "{refusal}");
+    }
+}
+
+#[test]
+fn parameters_that_are_set_begin_with_no_state() {
+    let context = Context::new(Config::default()).unwrap();
+    let data = context.parallelize(samples().split(4).unwrap(), 4);
+    let network = NeuralNetwork::dense(6, &[5], 3).unwrap();
+    // The first gradient is kept whole, later ones by a tenth.
+    let dampened: Arc<dyn Optimizer> = Arc::new(Sgd {
+        dampening: 0.9,
+        ..Sgd::with_momentum(0.9)
+    });
+    let constant = TrainingOptions {
+        schedule: Schedule::Constant(0.5),
+        batch: 41,
+        lanes: 1,
+        ..options(&dampened)
+    };
+    let begin = network.initialize(9).unwrap();
+    let mut fresh = network.train(&data, constant.clone()).unwrap();
+    fresh.set_parameters(begin.clone()).unwrap();
+    fresh.iterate(1, |_| ()).unwrap();
+    let mut late = network.train(&data, constant).unwrap();
+    late.iterate(7, |_| ()).unwrap();
+    late.set_parameters(begin).unwrap();
+    late.iterate(1, |_| ()).unwrap();
+    // All samples, in another order: what differs is rounding.
+    for (left, right) in fresh.parameters().iter().zip(late.parameters()) {
+        assert!((left - right).abs() < 1e-5, "{left} {right}");
+    }
+}
+
+#[test]
+fn a_gradient_beyond_the_limit_is_scaled_to_it() {
+    let context = Context::new(Config::default()).unwrap();
+    let data = context.parallelize(samples().split(4).unwrap(), 4);
+    let network = NeuralNetwork::dense(6, &[5], 3).unwrap();
+    let moved = |norm_max: Option<f32>| {
+        let options = TrainingOptions {
+            batch: 6,
+            lanes: 1,
+            schedule: Schedule::Constant(1.0),
+            lane_gradient_norm_max: norm_max,
+            ..TrainingOptions::default()
+        };
+        let mut training = network.train(&data, options).unwrap();
+        let before = training.parameters();
+        training.iterate(1, |_| ()).unwrap();
+        let difference = before.iter().zip(training.parameters());
+        difference
+            .map(|(before, after)| f64::from(before - after).powi(2))
+            .sum::<f64>()
+            .sqrt()
+    };
+    let free = moved(None);
+    assert_eq!(moved(Some(free as f32 * 2.0)), free);
+    assert!((moved(Some(0.01)) - 0.01).abs() < 1e-5 && free > 0.1, "{free}");
+    for wrong in [0.0, -1.0, f32::NAN] {
+        let options = TrainingOptions {
+            lane_gradient_norm_max: Some(wrong),
+            ..TrainingOptions::default()
+        };
+        let message = network.train(&data, options).unwrap_err().to_string();
+        assert!(message.contains("lane_gradient_norm_max is"), "{message}");
+    }
+}

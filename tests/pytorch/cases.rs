@@ -1,0 +1,242 @@
+//! The networks, samples and options of `reference.py`, by the same names.
+
+use std::sync::Arc;
+
+use distdl::dl::{
+    Activate, AvgPool2d, BatchNorm, Conv2d, Features, Flatten, Gelu, Image, LayerNorm, MaxPool2d, SampleTargets,
+};
+use distdl::{
+    Activation, Adagrad, Adam, AdamW, Dense, Input, Loss, NeuralNetwork, Optimizer, RmsProp, Samples, Schedule, Sgd,
+    TrainingOptions,
+};
+
+const SAMPLES: usize = 48;
+const CLASSES: usize = 5;
+
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) network: NeuralNetwork,
+    pub(crate) data: Samples,
+    pub(crate) options: TrainingOptions,
+}
+
+/// Fixed numbers in [-scale, scale).
+fn numbers(count: usize, offset: usize, scale: f64) -> Vec<f32> {
+    let number = |index: usize| (((index + offset) * 7919 % 2003) as f64 / 2003.0 * 2.0 - 1.0) * scale;
+    (0..count).map(|index| number(index) as f32).collect()
+}
+
+/// The parameters that training begins with; tensors are filled in the order in which PyTorch has their elements.
+pub(crate) fn initial(network: &NeuralNetwork) -> Vec<f32> {
+    let mut parameters = network.initialize(0).unwrap();
+    // What is not learnt begins the same in both.
+    let is_learnt = |name: &str| !name.contains("running");
+    let entries = network.parameter_layout().entries().iter();
+    for (index, entry) in entries.filter(|entry| is_learnt(&entry.name)).enumerate() {
+        let is_scale = entry.shape.len() == 1 && entry.name.ends_with("weight");
+        let values = numbers(entry.range.len(), 100 * index, 0.3);
+        for (place, value) in values.into_iter().enumerate() {
+            let place = match (entry.is_transposed_in_files, &entry.shape[..]) {
+                (true, [rows, columns]) => place % rows * columns + place / rows,
+                _ => place,
+            };
+            parameters[entry.range.start + place] = if is_scale { 1.0 + value } else { value };
+        }
+    }
+    parameters
+}
+
+pub(crate) fn images() -> Vec<f32> {
+    numbers(SAMPLES * 144, 9, 1.0)
+}
+
+fn values() -> Vec<f32> {
+    numbers(SAMPLES * CLASSES, 11, 1.0)
+}
+
+fn labels() -> SampleTargets {
+    SampleTargets::Labels(
+        (0..SAMPLES as u32)
+            .map(|sample| sample * 3 % 7 % CLASSES as u32)
+            .collect(),
+    )
+}
+
+fn rows(targets: SampleTargets) -> Samples {
+    Samples::new(20, Features::F32(numbers(SAMPLES * 20, 5, 1.0)), targets).unwrap()
+}
+
+const IMAGE: Image = Image {
+    channels: 1,
+    height: 12,
+    width: 12,
+};
+
+fn mlp(activation: Activation, loss: Loss) -> NeuralNetwork {
+    NeuralNetwork::new(Input(20))
+        .hidden(Dense::linear(32))
+        .hidden(Activate(activation))
+        .hidden(Dense::linear(16))
+        .hidden(Activate(activation))
+        .output(Dense::linear(CLASSES), loss)
+        .unwrap()
+}
+
+pub(crate) fn lenet() -> NeuralNetwork {
+    NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(4, 3))
+        .hidden(MaxPool2d::new(2))
+        .hidden(Conv2d::new(6, 3).with_padding(1))
+        .hidden(MaxPool2d::new(2))
+        .hidden(Flatten)
+        .hidden(Dense::linear(20))
+        .hidden(Activate(Activation::Relu))
+        .output(Dense::linear(CLASSES), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
+fn strided() -> NeuralNetwork {
+    NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(4, 3).with_stride(2).with_padding(1))
+        .hidden(Activate(Activation::LeakyRelu))
+        .hidden(AvgPool2d::new(2).with_stride(1))
+        .hidden(Flatten)
+        .output(Dense::linear(CLASSES), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
+fn layer_norm() -> NeuralNetwork {
+    NeuralNetwork::new(Input(20))
+        .hidden(Dense::linear(32))
+        .hidden(LayerNorm::default())
+        .hidden(Gelu)
+        .output(Dense::linear(CLASSES), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
+fn batch_norm() -> NeuralNetwork {
+    NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(4, 3))
+        .hidden(BatchNorm::default())
+        .hidden(Activate(Activation::Relu))
+        .hidden(AvgPool2d::new(2))
+        .hidden(Flatten)
+        .hidden(Dense::linear(16))
+        .hidden(BatchNorm::default())
+        .hidden(Activate(Activation::Tanh))
+        .output(Dense::linear(CLASSES), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
+fn case(name: &'static str, network: NeuralNetwork, data: Samples, optimizer: Arc<dyn Optimizer>, rate: f32) -> Case {
+    let options = TrainingOptions {
+        batch: SAMPLES,
+        lanes: 1,
+        schedule: Schedule::Constant(rate),
+        optimizer,
+        ..TrainingOptions::default()
+    };
+    Case {
+        name,
+        network,
+        data,
+        options,
+    }
+}
+
+fn optimizers() -> Vec<(&'static str, f32, Arc<dyn Optimizer>)> {
+    vec![
+        ("mlp", 0.1, Arc::new(Sgd::default())),
+        ("momentum", 0.05, Arc::new(Sgd::with_momentum(0.9))),
+        (
+            "dampening",
+            0.1,
+            Arc::new(Sgd {
+                momentum: 0.8,
+                dampening: 0.3,
+                weight_decay: 0.01,
+                nesterov: false,
+            }),
+        ),
+        ("nesterov", 0.05, Arc::new(Sgd::with_nesterov(0.9))),
+        (
+            "adagrad",
+            0.02,
+            Arc::new(Adagrad {
+                lr_decay: 0.01,
+                weight_decay: 0.01,
+                initial_accumulator_value: 0.1,
+                ..Adagrad::default()
+            }),
+        ),
+        ("rms_prop", 0.003, Arc::new(RmsProp::default())),
+        (
+            "rms_prop_centered",
+            0.001,
+            Arc::new(RmsProp {
+                alpha: 0.9,
+                momentum: 0.5,
+                centered: true,
+                eps: 1e-3,
+                ..RmsProp::default()
+            }),
+        ),
+        ("adam", 0.005, Arc::new(Adam::default())),
+        (
+            "adam_amsgrad",
+            0.005,
+            Arc::new(Adam {
+                weight_decay: 0.01,
+                amsgrad: true,
+                ..Adam::default()
+            }),
+        ),
+        ("adam_w", 0.005, Arc::new(AdamW::default())),
+    ]
+}
+
+pub(crate) fn all() -> Vec<Case> {
+    let relu = |loss| mlp(Activation::Relu, loss);
+    let mut cases: Vec<Case> = optimizers()
+        .into_iter()
+        .map(|(name, rate, optimizer)| case(name, relu(Loss::SoftmaxCrossEntropy), rows(labels()), optimizer, rate))
+        .collect();
+    let mut add = |name, network, data| cases.push(case(name, network, data, Arc::new(Sgd::default()), 0.1));
+    for (name, activation) in [
+        ("tanh", Activation::Tanh),
+        ("sigmoid", Activation::Sigmoid),
+        ("softplus", Activation::Softplus),
+    ] {
+        add(name, mlp(activation, Loss::SoftmaxCrossEntropy), rows(labels()));
+    }
+    let wanted = |of: fn(f32) -> f32| {
+        rows(SampleTargets::Values {
+            length: CLASSES,
+            values: values().into_iter().map(of).collect(),
+        })
+    };
+    add("squared", relu(Loss::MeanSquaredError), wanted(|value| value));
+    add("l1", relu(Loss::L1), wanted(|value| value));
+    add(
+        "hinge",
+        relu(Loss::Hinge),
+        wanted(|value| if value > 0.0 { 1.0 } else { -1.0 }),
+    );
+    let binary = relu(Loss::BinaryCrossEntropyWithLogits);
+    add("binary", binary, wanted(|value| (value + 1.0) / 2.0));
+    let pictures = || Samples::new(144, Features::F32(images()), labels()).unwrap();
+    add("lenet", lenet(), pictures());
+    add("strided", strided(), pictures());
+    add("layer_norm", layer_norm(), rows(labels()));
+    add("batch_norm", batch_norm(), pictures());
+    let mut clipped = case(
+        "clipped",
+        relu(Loss::SoftmaxCrossEntropy),
+        rows(labels()),
+        Arc::new(Sgd::default()),
+        0.1,
+    );
+    clipped.options.lane_gradient_norm_max = Some(0.1);
+    cases.push(clipped);
+    cases
+}

@@ -1,0 +1,167 @@
+"""Writes what PyTorch makes of fixed weights and samples, for `cargo test --test pytorch` to compare with.
+
+    pip install torch safetensors && python tests/pytorch/reference.py
+
+Weights and samples come from `numbers`, which the test has as well. Every case is 50 steps over all samples at once.
+"""
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
+from torch.optim import lr_scheduler
+
+HERE = Path(__file__).parent
+SAMPLES, STEPS, CLASSES = 48, 50, 5
+
+
+def numbers(count, offset, scale):
+    """Fixed numbers in [-scale, scale), the same in the test."""
+    return [(((index + offset) * 7919 % 2003) / 2003 * 2 - 1) * scale for index in range(count)]
+
+
+def tensor(shape, offset, scale):
+    return torch.tensor(numbers(torch.Size(shape).numel(), offset, scale), dtype=torch.float64).float().reshape(shape)
+
+
+class Network(nn.Module):
+    """Layers by number, as DistDL names their parameters."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        with torch.no_grad():
+            for index, (name, parameter) in enumerate(self.named_parameters()):
+                # Scales of normalisations begin near 1.
+                begin = 1.0 if parameter.dim() == 1 and name.endswith("weight") else 0.0
+                parameter.copy_(begin + tensor(parameter.shape, 100 * index, 0.3))
+
+    def forward(self, inputs):
+        return self.layers(inputs)
+
+
+def mlp(activation=nn.ReLU, outputs=CLASSES):
+    return Network(nn.Linear(20, 32), activation(), nn.Linear(32, 16), activation(), nn.Linear(16, outputs))
+
+
+def lenet():
+    return Network(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1), nn.MaxPool2d(2),
+                   nn.Flatten(), nn.Linear(24, 20), nn.ReLU(), nn.Linear(20, CLASSES))
+
+
+def strided():
+    return Network(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.LeakyReLU(), nn.AvgPool2d(2, stride=1),
+                   nn.Flatten(), nn.Linear(100, CLASSES))
+
+
+def layer_norm():
+    return Network(nn.Linear(20, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, CLASSES))
+
+
+def batch_norm():
+    return Network(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
+                   nn.Linear(100, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, CLASSES))
+
+
+LABELS = torch.tensor([sample * 3 % 7 % CLASSES for sample in range(SAMPLES)])
+ROWS = tensor((SAMPLES, 20), 5, 1.0)
+IMAGES = tensor((SAMPLES, 1, 12, 12), 9, 1.0)
+VALUES = tensor((SAMPLES, CLASSES), 11, 1.0)
+SHARES = (VALUES + 1) / 2
+SIGNS = torch.where(VALUES > 0, 1.0, -1.0)
+
+
+def cross_entropy(outputs):
+    return functional.cross_entropy(outputs, LABELS)
+
+
+def case(network, inputs, optimizer, loss=cross_entropy, norm_max=None):
+    """The losses of all steps, and the loss in evaluation behind them."""
+    losses = []
+    stepper = optimizer(network.parameters())
+    for _ in range(STEPS):
+        stepper.zero_grad()
+        value = loss(network(inputs))
+        value.backward()
+        if norm_max is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), norm_max)
+        stepper.step()
+        losses.append(value.item())
+    network.eval()
+    with torch.no_grad():
+        return {"losses": losses, "evaluated": loss(network(inputs)).item()}
+
+
+def optimizer(kind, **options):
+    return lambda parameters: kind(parameters, **options)
+
+
+SGD = optimizer(torch.optim.SGD, lr=0.1)
+
+
+def cases():
+    optim = torch.optim
+    optimizers = {
+        "momentum": optimizer(optim.SGD, lr=0.05, momentum=0.9),
+        "dampening": optimizer(optim.SGD, lr=0.1, momentum=0.8, dampening=0.3, weight_decay=0.01),
+        "nesterov": optimizer(optim.SGD, lr=0.05, momentum=0.9, nesterov=True),
+        "adagrad": optimizer(optim.Adagrad, lr=0.02, lr_decay=0.01, weight_decay=0.01, initial_accumulator_value=0.1),
+        "rms_prop": optimizer(optim.RMSprop, lr=0.003),
+        "rms_prop_centered": optimizer(optim.RMSprop, lr=0.001, alpha=0.9, momentum=0.5, centered=True, eps=1e-3),
+        "adam": optimizer(optim.Adam, lr=0.005),
+        "adam_amsgrad": optimizer(optim.Adam, lr=0.005, weight_decay=0.01, amsgrad=True),
+        "adam_w": optimizer(optim.AdamW, lr=0.005),
+    }
+    yield "mlp", case(mlp(), ROWS, SGD)
+    for name, kind in optimizers.items():
+        yield name, case(mlp(), ROWS, kind)
+    yield "clipped", case(mlp(), ROWS, SGD, norm_max=0.1)
+    for name, activation in [("tanh", nn.Tanh), ("sigmoid", nn.Sigmoid), ("softplus", nn.Softplus)]:
+        yield name, case(mlp(activation), ROWS, SGD)
+    yield "squared", case(mlp(), ROWS, SGD, lambda outputs: functional.mse_loss(outputs, VALUES))
+    yield "l1", case(mlp(), ROWS, SGD, lambda outputs: functional.l1_loss(outputs, VALUES))
+    yield "hinge", case(mlp(), ROWS, SGD, lambda outputs: torch.clamp(1 - SIGNS * outputs, min=0).mean())
+    binary = functional.binary_cross_entropy_with_logits
+    yield "binary", case(mlp(), ROWS, SGD, lambda outputs: binary(outputs, SHARES))
+    yield "lenet", case(lenet(), IMAGES, SGD)
+    yield "strided", case(strided(), IMAGES, SGD)
+    yield "layer_norm", case(layer_norm(), ROWS, SGD)
+    yield "batch_norm", case(batch_norm(), IMAGES, SGD)
+
+
+def rates(make):
+    stepper = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    schedule, found = make(stepper), []
+    for _ in range(30):
+        found.append(stepper.param_groups[0]["lr"])
+        stepper.step()
+        schedule.step()
+    return found
+
+
+def schedules():
+    yield "step", rates(lambda s: lr_scheduler.StepLR(s, 7, gamma=0.5))
+    yield "multi_step", rates(lambda s: lr_scheduler.MultiStepLR(s, [4, 11, 12], gamma=0.3))
+    yield "exponential", rates(lambda s: lr_scheduler.ExponentialLR(s, gamma=0.9))
+    yield "cosine", rates(lambda s: lr_scheduler.CosineAnnealingLR(s, 30, eta_min=0.01))
+    yield "warm_up", rates(lambda s: lr_scheduler.SequentialLR(
+        s, [lr_scheduler.LinearLR(s, start_factor=0.1, total_iters=6), lr_scheduler.ExponentialLR(s, gamma=0.9)], [6]))
+
+
+def model():
+    """A trained model as PyTorch writes it, and what it makes of the images."""
+    network = lenet()
+    case(network, IMAGES, SGD)
+    save_file(network.state_dict(), HERE / "lenet.safetensors")
+    with torch.no_grad():
+        return functional.softmax(network(IMAGES), dim=1).flatten().tolist()
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    reference = {"torch": torch.__version__.split("+")[0], "cases": dict(cases()), "schedules": dict(schedules()),
+                 "predictions": model()}
+    (HERE / "reference.json").write_text(json.dumps(reference, indent=1) + "\n")
