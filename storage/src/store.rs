@@ -28,6 +28,29 @@ pub enum Level {
     Disk,
     /// In memory, and written to disk when others need the room.
     MemoryAndDisk,
+    /// [`Level::Memory`] in two processes. Who computes a block gives a copy to another process; a store of its own, and
+    /// a program of one process, keeps it once.
+    Memory2,
+    /// [`Level::Disk`] in two processes.
+    Disk2,
+    /// [`Level::MemoryAndDisk`] in two processes.
+    MemoryAndDisk2,
+}
+
+impl Level {
+    /// The level of each copy.
+    pub fn single(self) -> Self {
+        match self {
+            Self::Memory | Self::Memory2 => Self::Memory,
+            Self::Disk | Self::Disk2 => Self::Disk,
+            Self::MemoryAndDisk | Self::MemoryAndDisk2 => Self::MemoryAndDisk,
+        }
+    }
+
+    /// Whether blocks are kept in two processes.
+    pub fn is_twice(self) -> bool {
+        self != self.single()
+    }
 }
 
 /// Limits of a store.
@@ -155,6 +178,7 @@ impl BlockStore {
     /// The block cannot be written to disk, or blocks cannot be written that would have to make room for it. They stay
     /// in memory; `block` is not kept, and what was kept under `id` may be gone.
     pub fn put(&self, id: BlockId, block: &Block, level: Level) -> Result<bool> {
+        let level = level.single();
         if level == Level::Disk {
             return self.put_on_disk(id, block, level).map(|()| true);
         }
@@ -178,6 +202,7 @@ impl BlockStore {
     /// before this one has computed it: then it is read when it is asked for, as a block on disk. Without a [`Memo`]
     /// nothing is bound.
     pub fn recall(&self, id: BlockId, key: &Digest, codec: Codec, level: Level) -> bool {
+        let level = level.single();
         let Some(memo) = self.memo.as_ref().filter(|_| !self.contains(id)) else {
             return self.contains(id);
         };
@@ -197,6 +222,7 @@ impl BlockStore {
     /// # Errors
     /// Blocks cannot be written that would have to make room for it in memory.
     pub fn remember(&self, id: BlockId, block: &Block, level: Level) -> Result<bool> {
+        let level = level.single();
         if let Err(error) = self.put_on_disk(id, block, level) {
             tracing::warn!(block = %id, %error, "a computed block can be written nowhere");
             return self.put(id, block, Level::Memory);
