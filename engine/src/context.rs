@@ -1,17 +1,21 @@
 //! The entry to the engine: workers, stores and the graph of datasets.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
-use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreFigures, StoreOptions};
+use distdl_storage::{BlockId, BlockStore, Level, Memo, Record, StoreFigures, StoreOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::batch::{AnyStream, TaskResult};
 use crate::broadcast::Broadcast;
+use crate::cancel::{CancelHandle, Cancellation, RunningAction};
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
 use crate::cluster::member::{Fate, Faults, Member};
@@ -21,9 +25,10 @@ use crate::dataflow::workers::{Transport, Workers};
 use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
-use crate::lineage::{Graph, Lineage, Node, NodeSpec};
+use crate::lineage::{Determinacy, Graph, Lineage, Node, NodeSpec};
 use crate::memo;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Size};
+use crate::progress::{Board, JobProgress};
 use crate::task::{self, Resources, TaskContext};
 
 /// A handle on one engine: cheap to clone, usable from any thread. The workers end with the last handle.
@@ -39,11 +44,16 @@ pub(crate) struct Inner {
     resources: Arc<Resources>,
     /// Actions run one after another: in every process in the same order.
     action: Mutex<()>,
+    cancellation: Cancellation,
     accumulators: Arc<Accumulators>,
     /// The cluster that this process belongs to, if it does.
     member: Option<Member>,
     /// Number of the next action.
     actions: AtomicU64,
+    /// Ends the thread that draws bars.
+    _bars: Option<Sender<()>>,
+    /// Checkpoints so far, by where they are and what they hold.
+    checkpoints: Mutex<HashMap<(String, [u8; 32]), u64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -119,12 +129,17 @@ impl Context {
             stores: Arc::new(stores),
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),
+            board: Board::default(),
             faults: OnceLock::new(),
         });
         if let Some(member) = &member {
             let _ = resources.faults.set(member.faults());
             member.share(&resources.stores);
         }
+        let bars = match config.shows_jobs() {
+            true => Some(draw_bars(&resources)?),
+            false => None,
+        };
         let workers = Workers::start(config.threads.max(1), transport)?;
         let inner = Inner {
             config,
@@ -132,14 +147,24 @@ impl Context {
             workers,
             resources,
             action: Mutex::default(),
+            cancellation: Cancellation::default(),
             accumulators: Arc::default(),
             member,
             actions: AtomicU64::new(0),
+            _bars: bars,
+            checkpoints: Mutex::default(),
         };
         let context = Self { inner: Arc::new(inner) };
         if let Some(member) = context.member() {
             let weak = context.downgrade();
             member.serve(Arc::new(move |block| weak.upgrade().ok()?.block_frame(block)));
+            let weak = Arc::downgrade(context.resources());
+            member.tell(Arc::new(move || weak.upgrade()?.progress()));
+            let weak = context.downgrade();
+            member.keep(Arc::new(move |block, frame| {
+                weak.upgrade()
+                    .is_ok_and(|context| context.keep_copy(block, frame).is_some())
+            }));
         }
         Ok(context)
     }
@@ -160,6 +185,24 @@ impl Context {
         let kind = lock(&self.inner.graph).node(DatasetId(id.dataset))?.record_type;
         let block = self.store().get(id, kind.codec).ok()??;
         kind.codec.portable().encode(&block).ok()
+    }
+
+    /// Keeps a copy of a block that another process has computed. `None` if it cannot be kept, or nobody wants it any more.
+    fn keep_copy(&self, id: BlockId, frame: Vec<u8>) -> Option<()> {
+        let node = || lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
+        let (kind, level) = (node()?.record_type, node()?.level()?);
+        let block = kind.decode(frame).ok()?;
+        let size = Size {
+            records: block.len() as u64,
+            memory_bytes: block.memory_bytes(),
+        };
+        let kept = self.store().put(id, &block, level).ok()?;
+        match node() {
+            Some(node) => self.metrics().copied(node.id, id.partition as usize, size),
+            // It was dropped meanwhile, with all the blocks that it had.
+            None => self.drop_blocks(DatasetId(id.dataset)),
+        }
+        kept.then_some(())
     }
 
     pub(crate) fn resources(&self) -> &Arc<Resources> {
@@ -204,6 +247,17 @@ impl Context {
     pub fn reading(&self) -> StoreFigures {
         let of_all = self.member().and_then(Member::cluster_has_read);
         of_all.unwrap_or_else(|| self.stores().figures())
+    }
+
+    /// How far the action is that runs in this process, for people; `None` while none does.
+    pub fn progress(&self) -> Option<JobProgress> {
+        self.inner.resources.progress()
+    }
+
+    /// Draws no bar of actions in this process from now on, whatever the configuration says: for programs that draw their
+    /// own.
+    pub fn hide_progress(&self) {
+        self.inner.resources.board.hide();
     }
 
     /// Number of datasets that are alive: those with a handle, and what they are derived from.
@@ -285,6 +339,89 @@ impl Context {
         }
     }
 
+    /// How many checkpoints of one computation were asked for at `url` before.
+    pub(crate) fn next_checkpoint(&self, url: &str, computation: [u8; 32]) -> u64 {
+        let mut checkpoints = lock(&self.inner.checkpoints);
+        let count = checkpoints.entry((url.to_owned(), computation)).or_default();
+        *count += 1;
+        *count - 1
+    }
+
+    /// Drops what a dataset is derived from, all of whose blocks are kept.
+    fn cut(&self, lineage: &Lineage) {
+        let node = lineage.node(lineage.target());
+        if let Some(digests) = memo::digests(lineage, node.id) {
+            // Keys that the program asked for are the same.
+            let _ = node.keys.set(digests);
+        }
+        let removed = {
+            let _turn = lock(&self.inner.action);
+            lock(&self.inner.graph).cut(node.id)
+        };
+        self.drop_nodes(&removed);
+    }
+
+    /// Keeps all blocks of a dataset on disk and drops what it is derived from.
+    pub(crate) fn checkpoint_locally(&self, dataset: DatasetId) -> Result<()> {
+        let lineage = self.lineage(dataset);
+        let node = lineage.node(dataset);
+        if node.is_cut() {
+            return Ok(());
+        }
+        let before = node.level();
+        let level = match before {
+            None if node.determinacy() != Determinacy::Determinate => Level::Disk2,
+            None => Level::Disk,
+            Some(Level::Memory) => Level::MemoryAndDisk,
+            Some(Level::Memory2) => Level::MemoryAndDisk2,
+            Some(level) => level,
+        };
+        node.set_level(Some(level));
+        let (kind, moved) = (node.record_type, before.is_some_and(|before| before != level));
+        let partitions: Vec<usize> = (0..node.partitions).collect();
+        let kept = self.run_job(dataset, &partitions, move |context, partition, stream| {
+            let block = kind.collect(stream)?;
+            if moved {
+                // It may have been kept before, and is in memory only.
+                context.resources.store.put(dataset.block(partition), &block, level)?;
+            }
+            Ok(())
+        });
+        kept.inspect_err(|_| node.set_level(before))?;
+        self.cut(&lineage);
+        Ok(())
+    }
+
+    /// Keeps what would not be the same a second time, and cuts the lineage of a dataset until it has no more steps than the
+    /// configuration allows. It depends on lineage and configuration alone, so that all processes of a cluster do the
+    /// same.
+    pub(crate) fn cut_lineage(&self, target: DatasetId) -> Result<()> {
+        while let Some(dataset) = self
+            .lineage(target)
+            .not_determinate()
+            .filter(|dataset| *dataset != target)
+        {
+            self.checkpoint_locally(dataset)?;
+        }
+        let Some(steps) = self.config().checkpoint_every else {
+            return Ok(());
+        };
+        while let Some(dataset) = self.lineage(target).too_deep(steps) {
+            self.checkpoint_locally(dataset)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the blocks of datasets that nobody refers to any more.
+    fn drop_nodes(&self, removed: &[Arc<Node>]) {
+        for node in removed {
+            if node.level().is_some() {
+                self.drop_blocks(node.id);
+                self.metrics().forget(node.id);
+            }
+        }
+    }
+
     pub(crate) fn has_block(&self, dataset: DatasetId, partition: usize) -> bool {
         self.store().contains(dataset.block(partition))
     }
@@ -296,12 +433,64 @@ impl Context {
         }
     }
 
-    /// Takes the turn of an action.
-    pub(crate) fn begin_action(&self) -> Result<MutexGuard<'_, ()>> {
+    /// Takes the turn of an action on a dataset.
+    pub(crate) fn begin_action(&self, target: &Node) -> Result<Turn<'_>> {
         if task::is_inside() {
             return Err(EngineError::NestedAction);
         }
-        Ok(lock(&self.inner.action))
+        let turn = lock(&self.inner.action);
+        Ok(Turn {
+            board: &self.inner.resources.board,
+            running: self.inner.cancellation.begin(action_on(target)),
+            _turn: turn,
+        })
+    }
+
+    /// A handle by which any thread ends the action that runs.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle::new(&self.inner.cancellation)
+    }
+
+    /// Runs a piece of the driver program whose actions have `limit` of time together: the one that runs when it has passed
+    /// ends with [`EngineError::Cancelled`], and so do those that come after it. Actions of other threads are not meant.
+    /// In several processes all must run it; what ends an action in one of them ends it everywhere.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use distdl_engine::{Config, Context, EngineError};
+    ///
+    /// # fn main() -> distdl_engine::Result<()> {
+    /// let context = Context::new(Config::default())?;
+    /// let endless = context.range(0..u64::MAX, 1);
+    /// let counted = context.with_timeout(Duration::from_millis(10), || endless.count());
+    /// assert!(matches!(counted, Err(EngineError::Cancelled { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `program`; if no thread can be started.
+    pub fn with_timeout<R>(&self, limit: Duration, program: impl FnOnce() -> Result<R>) -> Result<R> {
+        let cancellation = &self.inner.cancellation;
+        let number = cancellation.limit();
+        let (over, waits) = channel::<()>();
+        let watched = cancellation.clone();
+        let watch = std::thread::Builder::new()
+            .name("distdl-limit".to_owned())
+            .spawn(move || {
+                if waits.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                    watched.pass(number, limit);
+                }
+            });
+        // A panic of the program must not leave the limit behind.
+        let limited = Limited { cancellation, number };
+        watch.map_err(|error| EngineError::WorkersStopped {
+            reason: format!("cannot start a thread: {error}"),
+        })?;
+        let outcome = program();
+        drop((over, limited));
+        outcome
     }
 
     /// Runs `reduce` over `partitions` of a dataset; one result each, in the order of `partitions`.
@@ -318,6 +507,7 @@ impl Context {
             let value = reduce(context, partition, stream)?;
             Ok(Box::new(value) as Box<dyn Any + Send>)
         });
+        self.cut_lineage(target)?;
         let lineage = self.prepare_front(target)?;
         let mut results = match self.compute::<R>(&lineage, partitions, &reduce) {
             // Something that could have been remembered is not.
@@ -334,15 +524,65 @@ impl Context {
     }
 
     fn compute<R: Answered>(&self, lineage: &Lineage, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
-        let _turn = self.begin_action()?;
+        let turn = self.begin_action(lineage.node(lineage.target()))?;
         if let Some(member) = self.member() {
-            return collective::compute::<R>(self, member, lineage, partitions, reduce);
+            return collective::compute::<R>(self, member, &turn.running, lineage, partitions, reduce);
         }
         let (workers, resources) = (&self.inner.workers, &self.inner.resources);
-        let outcome = run::run(workers, resources, lineage, partitions, reduce)?;
+        let outcome = run::run(workers, resources, &turn.running, lineage, partitions, reduce)?;
         self.inner.accumulators.merge(outcome.updates);
         Ok(outcome.results)
     }
+}
+
+/// The turn of an action, until it is dropped.
+pub(crate) struct Turn<'a> {
+    board: &'a Board,
+    /// By which it may be cancelled.
+    pub(crate) running: RunningAction<'a>,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.board.end();
+    }
+}
+
+/// A limit of time, until it is dropped.
+struct Limited<'a> {
+    cancellation: &'a Cancellation,
+    number: u64,
+}
+
+impl Drop for Limited<'_> {
+    fn drop(&mut self) {
+        self.cancellation.forget(self.number);
+    }
+}
+
+/// Starts the thread that draws how far actions are, until the other end of the channel is dropped.
+fn draw_bars(resources: &Arc<Resources>) -> Result<Sender<()>> {
+    let (sender, over) = channel();
+    let weak = Arc::downgrade(resources);
+    let look = move |draw: &dyn Fn(&Board, Option<JobProgress>)| {
+        let resources = weak.upgrade();
+        resources.is_some_and(|resources| {
+            draw(&resources.board, resources.progress());
+            true
+        })
+    };
+    let thread = std::thread::Builder::new().name("distdl-progress".to_owned());
+    let started = thread.spawn(move || Board::watch(&over, look));
+    started.map_err(|error| EngineError::WorkersStopped {
+        reason: format!("cannot start a thread: {error}"),
+    })?;
+    Ok(sender)
+}
+
+/// What errors call an action.
+pub(crate) fn action_on(target: &Node) -> String {
+    format!("an action on `{}` (declared at {})", target.title(), target.site)
 }
 
 /// What an action brings back of a partition: something that can travel between processes.
@@ -388,12 +628,7 @@ pub(crate) struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let removed = lock(&self.context.inner.graph).release(self.node.id);
-        for node in &removed {
-            if node.level().is_some() {
-                self.context.drop_blocks(node.id);
-                self.context.metrics().forget(node.id);
-            }
-        }
+        self.context.drop_nodes(&removed);
     }
 }
 

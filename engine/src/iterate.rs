@@ -68,8 +68,15 @@ impl<T: Record> Dataset<T> {
                 lane: Arc::new(make_lane),
                 shard: Arc::new(make_shard),
             };
-            let _turn = context.begin_action()?;
-            return iterate::run(context.workers(), iteration, Arc::clone(parameters), makers, observe);
+            let turn = context.begin_action(self.node())?;
+            return iterate::run(
+                context.workers(),
+                &turn.running,
+                iteration,
+                Arc::clone(parameters),
+                makers,
+                observe,
+            );
         };
         let records = Arc::new(Mutex::new(BTreeMap::<usize, Records<T>>::new()));
         let loaded = Arc::clone(&records);
@@ -89,8 +96,9 @@ impl<T: Record> Dataset<T> {
             records.extend(results.filter_map(|(partition, value)| Some((partition, *value.downcast().ok()?))));
             records.keys().map(|partition| *partition as u64).collect()
         };
+        context.cut_lineage(self.id())?;
         let lineage = context.prepare_all(self.id())?;
-        let _turn = context.begin_action()?;
+        let turn = context.begin_action(self.node())?;
         let looped = Loop {
             iteration,
             parameters: Arc::clone(parameters),
@@ -100,7 +108,7 @@ impl<T: Record> Dataset<T> {
             load: &mut load,
             observe,
         };
-        collective::iterate(context, member, &lineage, looped)
+        collective::iterate(context, member, &turn.running, &lineage, looped)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use std::ops::Range;
@@ -144,6 +144,18 @@ pub type Reads = Arc<dyn Fn(usize) -> Vec<(Object, Range<u64>)> + Send + Sync>;
 /// Work that must be done once before a dataset can be planned (sampling the bounds of a sort).
 pub type Prepare = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
+/// What is the same when a partition is computed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Determinacy {
+    /// The records and their order.
+    #[default]
+    Determinate,
+    /// The records, but perhaps not their order.
+    Unordered,
+    /// Perhaps nothing.
+    Indeterminate,
+}
+
 /// Everything a new dataset is made of.
 pub struct NodeSpec {
     /// Operator name as the user wrote it.
@@ -152,7 +164,7 @@ pub struct NodeSpec {
     pub site: &'static Location<'static>,
     /// Number of partitions.
     pub partitions: usize,
-    /// Parents.
+    /// Parents; of a node in the graph ask [`Node::dependencies`].
     pub dependencies: Vec<Dependency>,
     /// How to compute a partition.
     pub compute: Compute,
@@ -194,7 +206,12 @@ pub struct Node {
     level: AtomicU8,
     name: Mutex<Option<Arc<str>>>,
     prepared: OnceLock<()>,
-    /// The keys of its partitions' computations, if it is memoized and they were asked for.
+    /// What the program says of its closures, by number in [`DETERMINACIES`].
+    determinacy: AtomicU8,
+    /// Whether it is derived from nothing any more: its blocks are all there is of it.
+    cut: AtomicBool,
+    /// The keys of its partitions' computations, if it is memoized and they were asked for, or what was known of its
+    /// partitions when its lineage was cut.
     pub(crate) keys: OnceLock<Vec<[u8; 32]>>,
 }
 
@@ -211,9 +228,43 @@ impl fmt::Debug for Node {
     }
 }
 
-const LEVELS: [Option<Level>; 4] = [None, Some(Level::Memory), Some(Level::Disk), Some(Level::MemoryAndDisk)];
+const LEVELS: [Option<Level>; 7] = [
+    None,
+    Some(Level::Memory),
+    Some(Level::Disk),
+    Some(Level::MemoryAndDisk),
+    Some(Level::Memory2),
+    Some(Level::Disk2),
+    Some(Level::MemoryAndDisk2),
+];
+
+const DETERMINACIES: [Determinacy; 3] = [
+    Determinacy::Determinate,
+    Determinacy::Unordered,
+    Determinacy::Indeterminate,
+];
 
 impl Node {
+    /// What the program says of the operator; what was kept once for all is determinate.
+    pub fn determinacy(&self) -> Determinacy {
+        let said = usize::from(self.determinacy.load(Ordering::SeqCst));
+        let determinacy = DETERMINACIES.get(said).copied().unwrap_or_default();
+        if self.is_cut() {
+            Determinacy::Determinate
+        } else {
+            determinacy
+        }
+    }
+
+    /// Says what the operator is.
+    pub fn set_determinacy(&self, determinacy: Determinacy) {
+        let index = DETERMINACIES
+            .iter()
+            .position(|known| *known == determinacy)
+            .unwrap_or(0);
+        self.determinacy.store(index as u8, Ordering::SeqCst);
+    }
+
     /// The level at which blocks of this dataset are kept, if they are.
     pub fn level(&self) -> Option<Level> {
         LEVELS[usize::from(self.level.load(Ordering::SeqCst)) % LEVELS.len()]
@@ -223,6 +274,16 @@ impl Node {
     pub fn set_level(&self, level: Option<Level>) {
         let index = LEVELS.iter().position(|known| *known == level).unwrap_or(0);
         self.level.store(index as u8, Ordering::SeqCst);
+    }
+
+    /// What it is derived from: nothing if it is cut.
+    pub fn dependencies(&self) -> &[Dependency] {
+        if self.is_cut() { &[] } else { &self.spec.dependencies }
+    }
+
+    /// Whether its lineage was dropped, so that a block which is lost cannot be computed again.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
     }
 
     /// Gives it a name for people.
@@ -245,7 +306,7 @@ impl Node {
 
     /// Whether that work is done.
     pub fn is_prepared(&self) -> bool {
-        self.spec.prepare.is_none() || self.prepared.get().is_some()
+        self.spec.prepare.is_none() || self.prepared.get().is_some() || self.is_cut()
     }
 
     /// Whether its blocks may be there before the program has computed any.
@@ -255,7 +316,7 @@ impl Node {
 
     /// Runs the work before planning, once.
     pub fn prepare(&self) -> Result<()> {
-        if let (Some(prepare), None) = (&self.spec.prepare, self.prepared.get()) {
+        if let (Some(prepare), false) = (&self.spec.prepare, self.is_prepared()) {
             prepare()?;
             let _ = self.prepared.set(());
         }
@@ -264,7 +325,7 @@ impl Node {
 
     /// The shuffles that this dataset reads.
     pub fn shuffles(&self) -> impl Iterator<Item = (ShuffleId, &Arc<dyn Exchange>)> {
-        self.dependencies
+        self.dependencies()
             .iter()
             .enumerate()
             .filter_map(|(dependency, kind)| match kind {
@@ -306,6 +367,8 @@ impl Graph {
             level: AtomicU8::new(0),
             name: Mutex::default(),
             prepared: OnceLock::new(),
+            determinacy: AtomicU8::new(0),
+            cut: AtomicBool::new(false),
             keys: OnceLock::new(),
         });
         self.entries.insert(
@@ -344,11 +407,23 @@ impl Graph {
             if entry.references == 0
                 && let Some(entry) = self.entries.remove(&id)
             {
-                worklist.extend(entry.node.dependencies.iter().map(Dependency::parent));
+                worklist.extend(entry.node.dependencies().iter().map(Dependency::parent));
                 removed.push(entry.node);
             }
         }
         removed
+    }
+
+    /// Drops what a dataset is derived from. Returns the datasets that nobody refers to any more, as
+    /// [`Graph::release`] does.
+    #[must_use]
+    pub fn cut(&mut self, id: DatasetId) -> Vec<Arc<Node>> {
+        let Some(node) = self.node(id).map(Arc::clone).filter(|node| !node.is_cut()) else {
+            return Vec::new();
+        };
+        let parents: Vec<DatasetId> = node.dependencies().iter().map(Dependency::parent).collect();
+        node.cut.store(true, Ordering::SeqCst);
+        parents.into_iter().flat_map(|parent| self.release(parent)).collect()
     }
 
     /// Number of live datasets.
@@ -368,7 +443,7 @@ impl Graph {
         while let Some(id) = worklist.pop() {
             let Some(entry) = self.entries.get(&id) else { continue };
             if nodes.insert(id, Arc::clone(&entry.node)).is_none() {
-                let parents = entry.node.dependencies.iter().map(Dependency::parent);
+                let parents = entry.node.dependencies().iter().map(Dependency::parent);
                 worklist.extend(parents.filter(|parent| !nodes.contains_key(parent)));
             }
         }
@@ -407,7 +482,7 @@ impl Lineage {
             if node.is_remembered() || found.insert(id, node).is_some() {
                 continue;
             }
-            for dependency in &node.dependencies {
+            for dependency in node.dependencies() {
                 if let Dependency::Narrow {
                     partitions: PartitionMap::Where(_),
                     ..
@@ -419,6 +494,30 @@ impl Lineage {
             }
         }
         found.into_values().collect()
+    }
+
+    /// The first dataset that is derived in `steps` steps, along its longest way, and from which something else of this
+    /// lineage is derived.
+    pub fn too_deep(&self, steps: usize) -> Option<DatasetId> {
+        let mut depths: BTreeMap<DatasetId, usize> = BTreeMap::new();
+        for node in self.nodes() {
+            let parents = node.dependencies().iter().map(Dependency::parent);
+            let deepest = parents.max_by_key(|parent| depths[parent]);
+            let depth = deepest.map_or(0, |parent| depths[&parent] + 1);
+            if depth > steps {
+                return deepest;
+            }
+            depths.insert(node.id, depth);
+        }
+        None
+    }
+
+    /// The first dataset that would not be the same if it were computed again.
+    pub fn not_determinate(&self) -> Option<DatasetId> {
+        let mut nodes = self.nodes();
+        nodes
+            .find(|node| node.determinacy() != Determinacy::Determinate)
+            .map(|node| node.id)
     }
 
     /// All datasets, parents before children.
