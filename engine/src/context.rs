@@ -1,21 +1,24 @@
 //! The entry to the engine: workers, stores and the graph of datasets.
 
+mod bars;
+mod cuts;
+mod limits;
+
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
-use distdl_storage::{BlockId, BlockStore, Level, Memo, Record, StoreFigures, StoreOptions};
+use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreFigures, StoreOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::batch::{AnyStream, TaskResult};
 use crate::broadcast::Broadcast;
-use crate::cancel::{CancelHandle, Cancellation, RunningAction};
+use crate::cancel::{Cancellation, RunningAction};
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
 use crate::cluster::member::{Fate, Faults, Member};
@@ -25,10 +28,10 @@ use crate::dataflow::workers::{Transport, Workers};
 use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
-use crate::lineage::{Determinacy, Graph, Lineage, Node, NodeSpec};
+use crate::lineage::{Graph, Lineage, Node, NodeSpec};
 use crate::memo;
 use crate::metrics::{Metrics, Size};
-use crate::progress::{Board, JobProgress};
+use crate::progress::Board;
 use crate::task::{self, Resources, TaskContext};
 
 /// A handle on one engine: cheap to clone, usable from any thread. The workers end with the last handle.
@@ -137,7 +140,7 @@ impl Context {
             member.share(&resources.stores);
         }
         let bars = match config.shows_jobs() {
-            true => Some(draw_bars(&resources)?),
+            true => Some(bars::draw(&resources)?),
             false => None,
         };
         let workers = Workers::start(config.threads.max(1), transport)?;
@@ -249,17 +252,6 @@ impl Context {
         of_all.unwrap_or_else(|| self.stores().figures())
     }
 
-    /// How far the action is that runs in this process, for people; `None` while none does.
-    pub fn progress(&self) -> Option<JobProgress> {
-        self.inner.resources.progress()
-    }
-
-    /// Draws no bar of actions in this process from now on, whatever the configuration says: for programs that draw their
-    /// own.
-    pub fn hide_progress(&self) {
-        self.inner.resources.board.hide();
-    }
-
     /// Number of datasets that are alive: those with a handle, and what they are derived from.
     pub fn live_datasets(&self) -> usize {
         lock(&self.inner.graph).len()
@@ -347,71 +339,6 @@ impl Context {
         *count - 1
     }
 
-    /// Drops what a dataset is derived from, all of whose blocks are kept.
-    fn cut(&self, lineage: &Lineage) {
-        let node = lineage.node(lineage.target());
-        if let Some(digests) = memo::digests(lineage, node.id) {
-            // Keys that the program asked for are the same.
-            let _ = node.keys.set(digests);
-        }
-        let removed = {
-            let _turn = lock(&self.inner.action);
-            lock(&self.inner.graph).cut(node.id)
-        };
-        self.drop_nodes(&removed);
-    }
-
-    /// Keeps all blocks of a dataset on disk and drops what it is derived from.
-    pub(crate) fn checkpoint_locally(&self, dataset: DatasetId) -> Result<()> {
-        let lineage = self.lineage(dataset);
-        let node = lineage.node(dataset);
-        if node.is_cut() {
-            return Ok(());
-        }
-        let before = node.level();
-        let level = match before {
-            None if node.determinacy() != Determinacy::Determinate => Level::Disk2,
-            None => Level::Disk,
-            Some(Level::Memory) => Level::MemoryAndDisk,
-            Some(Level::Memory2) => Level::MemoryAndDisk2,
-            Some(level) => level,
-        };
-        node.set_level(Some(level));
-        let (kind, moved) = (node.record_type, before.is_some_and(|before| before != level));
-        let partitions: Vec<usize> = (0..node.partitions).collect();
-        let kept = self.run_job(dataset, &partitions, move |context, partition, stream| {
-            let block = kind.collect(stream)?;
-            if moved {
-                // It may have been kept before, and is in memory only.
-                context.resources.store.put(dataset.block(partition), &block, level)?;
-            }
-            Ok(())
-        });
-        kept.inspect_err(|_| node.set_level(before))?;
-        self.cut(&lineage);
-        Ok(())
-    }
-
-    /// Keeps what would not be the same a second time, and cuts the lineage of a dataset until it has no more steps than the
-    /// configuration allows. It depends on lineage and configuration alone, so that all processes of a cluster do the
-    /// same.
-    pub(crate) fn cut_lineage(&self, target: DatasetId) -> Result<()> {
-        while let Some(dataset) = self
-            .lineage(target)
-            .not_determinate()
-            .filter(|dataset| *dataset != target)
-        {
-            self.checkpoint_locally(dataset)?;
-        }
-        let Some(steps) = self.config().checkpoint_every else {
-            return Ok(());
-        };
-        while let Some(dataset) = self.lineage(target).too_deep(steps) {
-            self.checkpoint_locally(dataset)?;
-        }
-        Ok(())
-    }
-
     /// Drops the blocks of datasets that nobody refers to any more.
     fn drop_nodes(&self, removed: &[Arc<Node>]) {
         for node in removed {
@@ -444,53 +371,6 @@ impl Context {
             running: self.inner.cancellation.begin(action_on(target)),
             _turn: turn,
         })
-    }
-
-    /// A handle by which any thread ends the action that runs.
-    pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle::new(&self.inner.cancellation)
-    }
-
-    /// Runs a piece of the driver program whose actions have `limit` of time together: the one that runs when it has passed
-    /// ends with [`EngineError::Cancelled`], and so do those that come after it. Actions of other threads are not meant.
-    /// In several processes all must run it; what ends an action in one of them ends it everywhere.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use distdl_engine::{Config, Context, EngineError};
-    ///
-    /// # fn main() -> distdl_engine::Result<()> {
-    /// let context = Context::new(Config::default())?;
-    /// let endless = context.range(0..u64::MAX, 1);
-    /// let counted = context.with_timeout(Duration::from_millis(10), || endless.count());
-    /// assert!(matches!(counted, Err(EngineError::Cancelled { .. })));
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// Those of `program`; if no thread can be started.
-    pub fn with_timeout<R>(&self, limit: Duration, program: impl FnOnce() -> Result<R>) -> Result<R> {
-        let cancellation = &self.inner.cancellation;
-        let number = cancellation.limit();
-        let (over, waits) = channel::<()>();
-        let watched = cancellation.clone();
-        let watch = std::thread::Builder::new()
-            .name("distdl-limit".to_owned())
-            .spawn(move || {
-                if waits.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                    watched.pass(number, limit);
-                }
-            });
-        // A panic of the program must not leave the limit behind.
-        let limited = Limited { cancellation, number };
-        watch.map_err(|error| EngineError::WorkersStopped {
-            reason: format!("cannot start a thread: {error}"),
-        })?;
-        let outcome = program();
-        drop((over, limited));
-        outcome
     }
 
     /// Runs `reduce` over `partitions` of a dataset; one result each, in the order of `partitions`.
@@ -547,37 +427,6 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.board.end();
     }
-}
-
-/// A limit of time, until it is dropped.
-struct Limited<'a> {
-    cancellation: &'a Cancellation,
-    number: u64,
-}
-
-impl Drop for Limited<'_> {
-    fn drop(&mut self) {
-        self.cancellation.forget(self.number);
-    }
-}
-
-/// Starts the thread that draws how far actions are, until the other end of the channel is dropped.
-fn draw_bars(resources: &Arc<Resources>) -> Result<Sender<()>> {
-    let (sender, over) = channel();
-    let weak = Arc::downgrade(resources);
-    let look = move |draw: &dyn Fn(&Board, Option<JobProgress>)| {
-        let resources = weak.upgrade();
-        resources.is_some_and(|resources| {
-            draw(&resources.board, resources.progress());
-            true
-        })
-    };
-    let thread = std::thread::Builder::new().name("distdl-progress".to_owned());
-    let started = thread.spawn(move || Board::watch(&over, look));
-    started.map_err(|error| EngineError::WorkersStopped {
-        reason: format!("cannot start a thread: {error}"),
-    })?;
-    Ok(sender)
 }
 
 /// What errors call an action.

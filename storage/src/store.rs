@@ -5,11 +5,13 @@
 //! Whoever needs room claims each block it evicts, one at a time, before it claims its own.
 
 mod index;
+mod level;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::index::{Entry, Index, State};
+pub use self::level::Level;
 use crate::block::{Block, BlockId};
 use crate::bloom::Digest;
 use crate::codec::Codec;
@@ -18,40 +20,6 @@ use crate::error::{Result, StorageError};
 use crate::memo::{Memo, MemoTier};
 use crate::memory::MemoryTier;
 use crate::tier::Tier;
-
-/// Where a block is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum Level {
-    /// In memory. Dropped when others need the room, and computed again when it is asked for.
-    Memory,
-    /// On disk.
-    Disk,
-    /// In memory, and written to disk when others need the room.
-    MemoryAndDisk,
-    /// [`Level::Memory`] in two processes. Who computes a block gives a copy to another process; a store of its own, and
-    /// a program of one process, keeps it once.
-    Memory2,
-    /// [`Level::Disk`] in two processes.
-    Disk2,
-    /// [`Level::MemoryAndDisk`] in two processes.
-    MemoryAndDisk2,
-}
-
-impl Level {
-    /// The level of each copy.
-    pub fn single(self) -> Self {
-        match self {
-            Self::Memory | Self::Memory2 => Self::Memory,
-            Self::Disk | Self::Disk2 => Self::Disk,
-            Self::MemoryAndDisk | Self::MemoryAndDisk2 => Self::MemoryAndDisk,
-        }
-    }
-
-    /// Whether blocks are kept in two processes.
-    pub fn is_twice(self) -> bool {
-        self != self.single()
-    }
-}
 
 /// Limits of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
