@@ -27,9 +27,9 @@ pub use distdl_engine::incremental::{
     Live, LiveInput, LiveObjects, LiveOptions, LiveRecords, LiveScope, LiveView, Totals,
 };
 pub use distdl_engine::{
-    Accumulator, Broadcast, Context, Dataset, EngineError, HashPartitioner, Histogram, Iteration, Lane, LaneData,
-    LanePartition, LaneRecords, Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, ShardUpdate,
-    ShardValues, Stats, StepReport, Tallies,
+    Accumulator, Broadcast, CancelHandle, Context, Dataset, Determinacy, EngineError, HashPartitioner, Histogram,
+    Iteration, Lane, LaneData, LanePartition, LaneRecords, Parameters, PartitionFunction, PartitionIter, Partitioner,
+    Placement, ShardUpdate, ShardValues, Stats, StepReport, Tallies,
 };
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;

@@ -51,6 +51,8 @@ impl Reporter {
     /// A reporter as the context's configuration wants it (`json`, `progress`) for `epochs` epochs of a training.
     pub fn new(context: &Context, training: &Training, epochs: u64) -> Self {
         let config = context.config();
+        // One bar at a time.
+        context.hide_progress();
         let target = if config.shows_progress() && !config.json {
             ProgressDrawTarget::stderr_with_hz(10)
         } else {

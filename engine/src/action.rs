@@ -14,6 +14,8 @@ mod draw;
 
 mod save;
 
+mod checkpoint;
+
 use std::sync::Arc;
 
 use distdl_storage::{Record, Records};

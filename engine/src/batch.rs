@@ -113,17 +113,28 @@ impl<E: Into<EngineError>> From<E> for TaskError {
 pub type TaskResult<T> = std::result::Result<T, TaskError>;
 
 /// A [`Batch`] whose record type only the operators on both sides of it know.
-pub struct AnyBatch(Box<dyn Any + Send>);
+pub struct AnyBatch {
+    batch: Box<dyn Any + Send>,
+    records: usize,
+}
 
 impl AnyBatch {
     /// Erases the type.
     pub fn new<T: Record>(batch: Batch<T>) -> Self {
-        Self(Box::new(batch))
+        Self {
+            records: batch.len(),
+            batch: Box::new(batch),
+        }
     }
 
     /// Erases the type of a vector of records.
     pub fn owned<T: Record>(records: Vec<T>) -> Self {
         Self::new(Batch::Owned(records))
+    }
+
+    /// Number of records.
+    pub fn records(&self) -> usize {
+        self.records
     }
 
     /// The typed batch. The typed dataset API builds both ends of every edge of the lineage, so the type is known.
@@ -132,7 +143,7 @@ impl AnyBatch {
         reason = "a wrong type here is a bug of this crate, and goes on would be a wrong result"
     )]
     pub fn typed<T: Record>(self) -> Batch<T> {
-        match self.0.downcast::<Batch<T>>() {
+        match self.batch.downcast::<Batch<T>>() {
             Ok(batch) => *batch,
             Err(_) => panic!(
                 "an operator received a batch that is not of {}",

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round, RoundKey};
 use crate::cluster::protocol::{ActionKind, Answer, Generation, Held, LoopState, Order, Outcome, Report, Work};
-use crate::context::Context;
+use crate::context::{Context, action_on};
 use crate::dataflow::job::{Job, Reduce};
 use crate::dataflow::round::{self, Facts};
 use crate::dataflow::run::{self, EXTRA_ROUNDS_MAX};
@@ -51,6 +52,7 @@ impl<'a> Arrival<'a> {
     pub(crate) fn new(
         context: &'a Context,
         member: &'a Member,
+        running: &RunningAction<'_>,
         lineage: &'a Lineage,
         kind: ActionKind,
         state: LoopState,
@@ -62,15 +64,16 @@ impl<'a> Arrival<'a> {
             action: context.next_action(),
             last: Cell::new(None),
         };
-        let target = lineage.node(lineage.target());
         member.arrive(Report::Arrive {
             action: arrival.action,
             fingerprint: fingerprint(lineage, &kind),
-            site: format!("an action on `{}` (declared at {})", target.operator, target.site),
+            site: action_on(lineage.node(lineage.target())),
             kind,
             held: held(lineage, context),
             state,
         });
+        let (canceller, action) = (member.canceller(), arrival.action);
+        running.stops_by(Arc::new(move |error| canceller.cancel(action, error)));
         arrival
     }
 
@@ -154,7 +157,7 @@ impl<'a> Arrival<'a> {
         if !round.begin(Arc::clone(&job) as Arc<_>) {
             return Ok(run::Outcome::default());
         }
-        run::run_once(workers, &job)
+        run::run_once(workers, self.action, &job)
     }
 }
 
@@ -213,17 +216,18 @@ fn fingerprint(lineage: &Lineage, kind: &ActionKind) -> [u8; 32] {
     for node in lineage.nodes() {
         let _ = write!(
             text,
-            "\n{} {} {} {} {:?}",
+            "\n{} {} {} {} {:?} {:?}",
             node.id,
             node.operator,
             node.site,
             node.partitions,
-            node.level()
+            node.level(),
+            node.determinacy()
         );
         if let Some(agreed) = &node.agreed {
             let _ = write!(text, " {agreed:?}");
         }
-        for dependency in &node.dependencies {
+        for dependency in node.dependencies() {
             let _ = match dependency {
                 Dependency::Narrow { parent, .. } => write!(text, " {parent}"),
                 Dependency::Shuffle { parent, exchange } => write!(text, " {parent}*{}", exchange.buckets()),

@@ -47,6 +47,10 @@ pub struct Config {
     pub read_ahead_bytes_max: u64,
     /// Most bytes of remembered results in that folder, beside those of remote objects. Default: 64 GiB.
     pub memo_bytes_max: u64,
+    /// A dataset that an action needs and that is derived in more steps, narrow or by shuffle, is computed step by step:
+    /// where it has so many, blocks are kept on disk and the lineage before them is dropped, as
+    /// [`local_checkpoint`](crate::Dataset::local_checkpoint) does. At least 1. Default: none, lineage is kept however long.
+    pub checkpoint_every: Option<usize>,
     /// Key of all random numbers. Default: 0.
     pub seed: u64,
     /// Whether bars of progress are drawn on the standard error stream. Default: if that is a terminal.
@@ -134,6 +138,7 @@ impl Default for Config {
             cache_grows_only: Vec::new(),
             read_ahead_bytes_max: 16 << 20,
             memo_bytes_max: 64 << 30,
+            checkpoint_every: None,
             seed: 0,
             progress: Progress::Auto,
             json: false,
@@ -203,6 +208,7 @@ impl Config {
                 .get("read_ahead", SIZE, size)?
                 .unwrap_or(default.read_ahead_bytes_max),
             memo_bytes_max: layers.get("memo_size", SIZE, size)?.unwrap_or(default.memo_bytes_max),
+            checkpoint_every: layers.get("checkpoint_every", COUNT_OF_STEPS, steps)?,
             seed: layers.get("seed", SEED, number)?.unwrap_or(default.seed),
             progress: layers.get("progress", PROGRESS, progress)?.unwrap_or(default.progress),
             json: layers
@@ -263,6 +269,11 @@ impl Config {
             Progress::On => true,
             Progress::Off => false,
         }
+    }
+
+    /// Whether this process draws how far actions are: the one that people started, for all processes of a cluster.
+    pub(crate) fn shows_jobs(&self) -> bool {
+        self.shows_progress() && !self.json && self.join.is_none()
     }
 
     /// Sets the number of worker threads; 0 counts as 1.
@@ -329,6 +340,14 @@ impl Config {
     /// Sets the most bytes of remembered results in the cache folder.
     pub fn with_memo_bytes_max(self, memo_bytes_max: u64) -> Self {
         Self { memo_bytes_max, ..self }
+    }
+
+    /// Sets after how many steps a lineage is cut; 0 counts as 1.
+    pub fn with_checkpoint_every(self, steps: usize) -> Self {
+        Self {
+            checkpoint_every: Some(steps.max(1)),
+            ..self
+        }
     }
 
     /// Sets the key of all random numbers.

@@ -1,7 +1,13 @@
 //! The entry to the engine: workers, stores and the graph of datasets.
 
+mod bars;
+mod cuts;
+mod limits;
+
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
@@ -12,6 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::batch::{AnyStream, TaskResult};
 use crate::broadcast::Broadcast;
+use crate::cancel::{Cancellation, RunningAction};
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
 use crate::cluster::member::{Fate, Faults, Member};
@@ -23,7 +30,8 @@ use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::{Graph, Lineage, Node, NodeSpec};
 use crate::memo;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Size};
+use crate::progress::Board;
 use crate::task::{self, Resources, TaskContext};
 
 /// A handle on one engine: cheap to clone, usable from any thread. The workers end with the last handle.
@@ -39,11 +47,16 @@ pub(crate) struct Inner {
     resources: Arc<Resources>,
     /// Actions run one after another: in every process in the same order.
     action: Mutex<()>,
+    cancellation: Cancellation,
     accumulators: Arc<Accumulators>,
     /// The cluster that this process belongs to, if it does.
     member: Option<Member>,
     /// Number of the next action.
     actions: AtomicU64,
+    /// Ends the thread that draws bars.
+    _bars: Option<Sender<()>>,
+    /// Checkpoints so far, by where they are and what they hold.
+    checkpoints: Mutex<HashMap<(String, [u8; 32]), u64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -121,12 +134,17 @@ impl Context {
             stores: Arc::new(stores),
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),
+            board: Board::default(),
             faults: OnceLock::new(),
         });
         if let Some(member) = &member {
             let _ = resources.faults.set(member.faults());
             member.share(&resources.stores);
         }
+        let bars = match config.shows_jobs() {
+            true => Some(bars::draw(&resources)?),
+            false => None,
+        };
         let workers = Workers::start(config.threads.max(1), transport)?;
         let inner = Inner {
             config,
@@ -134,14 +152,24 @@ impl Context {
             workers,
             resources,
             action: Mutex::default(),
+            cancellation: Cancellation::default(),
             accumulators: Arc::default(),
             member,
             actions: AtomicU64::new(0),
+            _bars: bars,
+            checkpoints: Mutex::default(),
         };
         let context = Self { inner: Arc::new(inner) };
         if let Some(member) = context.member() {
             let weak = context.downgrade();
             member.serve(Arc::new(move |block| weak.upgrade().ok()?.block_frame(block)));
+            let weak = Arc::downgrade(context.resources());
+            member.tell(Arc::new(move || weak.upgrade()?.progress()));
+            let weak = context.downgrade();
+            member.keep(Arc::new(move |block, frame| {
+                weak.upgrade()
+                    .is_ok_and(|context| context.keep_copy(block, frame).is_some())
+            }));
         }
         Ok(context)
     }
@@ -162,6 +190,24 @@ impl Context {
         let kind = lock(&self.inner.graph).node(DatasetId(id.dataset))?.record_type;
         let block = self.store().get(id, kind.codec).ok()??;
         kind.codec.portable().encode(&block).ok()
+    }
+
+    /// Keeps a copy of a block that another process has computed. `None` if it cannot be kept, or nobody wants it any more.
+    fn keep_copy(&self, id: BlockId, frame: Vec<u8>) -> Option<()> {
+        let node = || lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
+        let (kind, level) = (node()?.record_type, node()?.level()?);
+        let block = kind.decode(frame).ok()?;
+        let size = Size {
+            records: block.len() as u64,
+            memory_bytes: block.memory_bytes(),
+        };
+        let kept = self.store().put(id, &block, level).ok()?;
+        match node() {
+            Some(node) => self.metrics().copied(node.id, id.partition as usize, size),
+            // It was dropped meanwhile, with all the blocks that it had.
+            None => self.drop_blocks(DatasetId(id.dataset)),
+        }
+        kept.then_some(())
     }
 
     pub(crate) fn resources(&self) -> &Arc<Resources> {
@@ -287,6 +333,24 @@ impl Context {
         }
     }
 
+    /// How many checkpoints of one computation were asked for at `url` before.
+    pub(crate) fn next_checkpoint(&self, url: &str, computation: [u8; 32]) -> u64 {
+        let mut checkpoints = lock(&self.inner.checkpoints);
+        let count = checkpoints.entry((url.to_owned(), computation)).or_default();
+        *count += 1;
+        *count - 1
+    }
+
+    /// Drops the blocks of datasets that nobody refers to any more.
+    fn drop_nodes(&self, removed: &[Arc<Node>]) {
+        for node in removed {
+            if node.level().is_some() {
+                self.drop_blocks(node.id);
+                self.metrics().forget(node.id);
+            }
+        }
+    }
+
     pub(crate) fn has_block(&self, dataset: DatasetId, partition: usize) -> bool {
         self.store().contains(dataset.block(partition))
     }
@@ -298,12 +362,17 @@ impl Context {
         }
     }
 
-    /// Takes the turn of an action.
-    pub(crate) fn begin_action(&self) -> Result<MutexGuard<'_, ()>> {
+    /// Takes the turn of an action on a dataset.
+    pub(crate) fn begin_action(&self, target: &Node) -> Result<Turn<'_>> {
         if task::is_inside() {
             return Err(EngineError::NestedAction);
         }
-        Ok(lock(&self.inner.action))
+        let turn = lock(&self.inner.action);
+        Ok(Turn {
+            board: &self.inner.resources.board,
+            running: self.inner.cancellation.begin(action_on(target)),
+            _turn: turn,
+        })
     }
 
     /// Runs `reduce` over `partitions` of a dataset; one result each, in the order of `partitions`.
@@ -326,19 +395,19 @@ impl Context {
     }
 
     fn compute<R: Answered>(&self, lineage: &Lineage, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
-        let _turn = self.begin_action()?;
+        let turn = self.begin_action(lineage.node(lineage.target()))?;
         if let Some(member) = self.member() {
-            return collective::compute::<R>(self, member, lineage, partitions, reduce);
+            return collective::compute::<R>(self, member, &turn.running, lineage, partitions, reduce);
         }
-        self.compute_here(lineage, partitions, reduce)
+        self.compute_here(&turn, lineage, partitions, reduce)
     }
 
     /// Runs `reduce` over `partitions` of a dataset in this process, which is the only one. The results stay here, so they
     /// may be anything.
     pub(crate) fn run_here(&self, target: DatasetId, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
         self.prepared(target, &|lineage| {
-            let _turn = self.begin_action()?;
-            self.compute_here(lineage, partitions, reduce)
+            let turn = self.begin_action(lineage.node(lineage.target()))?;
+            self.compute_here(&turn, lineage, partitions, reduce)
         })
     }
 
@@ -347,6 +416,7 @@ impl Context {
         if task::is_inside() {
             return Err(EngineError::NestedAction);
         }
+        self.cut_lineage(target)?;
         match compute(&self.prepare_front(target)?) {
             // Something that could have been remembered is not.
             Err(EngineError::Unprepared { .. }) => compute(&self.prepare_all(target)?),
@@ -354,12 +424,37 @@ impl Context {
         }
     }
 
-    fn compute_here(&self, lineage: &Lineage, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
+    fn compute_here(
+        &self,
+        turn: &Turn<'_>,
+        lineage: &Lineage,
+        partitions: &[usize],
+        reduce: &job::Reduce,
+    ) -> Result<Results> {
         let (workers, resources) = (&self.inner.workers, &self.inner.resources);
-        let outcome = run::run(workers, resources, lineage, partitions, reduce)?;
+        let outcome = run::run(workers, resources, &turn.running, lineage, partitions, reduce)?;
         self.inner.accumulators.merge(outcome.updates);
         Ok(outcome.results)
     }
+}
+
+/// The turn of an action, until it is dropped.
+pub(crate) struct Turn<'a> {
+    board: &'a Board,
+    /// By which it may be cancelled.
+    pub(crate) running: RunningAction<'a>,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.board.end();
+    }
+}
+
+/// What errors call an action.
+pub(crate) fn action_on(target: &Node) -> String {
+    format!("an action on `{}` (declared at {})", target.title(), target.site)
 }
 
 /// What an action brings back of a partition: something that can travel between processes.
@@ -405,12 +500,7 @@ pub(crate) struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let removed = lock(&self.context.inner.graph).release(self.node.id);
-        for node in &removed {
-            if node.level().is_some() {
-                self.context.drop_blocks(node.id);
-                self.context.metrics().forget(node.id);
-            }
-        }
+        self.context.drop_nodes(&removed);
     }
 }
 

@@ -26,7 +26,7 @@ use crate::context::{Context, Handle};
 use crate::error::Result;
 use crate::id::DatasetId;
 use crate::lineage::{
-    BatchStep, Compute, Contents, Dependency, Memoized, Node, NodeSpec, PartitionMap, Prepare, Reads,
+    BatchStep, Compute, Contents, Dependency, Determinacy, Memoized, Node, NodeSpec, PartitionMap, Prepare, Reads,
 };
 use crate::partitioner::Partitioning;
 use crate::task::TaskContext;
@@ -34,6 +34,12 @@ use crate::task::TaskContext;
 /// A lazy, partitioned collection with lineage. Cheap to clone; does nothing until an action asks for records.
 ///
 /// Order is part of the value: partitions are ordered, and so are the records in each of them.
+///
+/// **Determinacy.** Every operator is determinate if its closures are: a partition that is computed again, by whichever
+/// process, has the same records in the same order. Shuffles put what arrives in any order into the order of the
+/// partitions that sent it; what draws at random (`sample`, `sample_by_key`, `random_split`) draws by seed, partition and
+/// position; `pipe` is as determinate as its program. Closures must not look at clocks, threads or the iteration order of
+/// hash tables; one that does is declared by [`with_determinacy`](Dataset::with_determinacy).
 #[must_use = "a dataset is lazy: it does nothing until an action such as `collect` or `count`"]
 pub struct Dataset<T> {
     pub(crate) handle: Arc<Handle>,
@@ -213,11 +219,40 @@ impl<T: Record> Dataset<T> {
         self.clone()
     }
 
+    /// Says what the closures of this dataset's operator are, if they are not determinate; returns the dataset itself.
+    ///
+    /// Before an action computes something that is derived from a dataset which is not determinate, all of it is computed
+    /// once and kept as [`local_checkpoint`](Self::local_checkpoint) keeps it, so that everything sees the same records:
+    /// with several processes in two copies (`Level::Disk2`), and an error if both are lost. An action on the dataset
+    /// itself computes it without that. The order of records is part of a dataset, so what is
+    /// [`Unordered`](Determinacy::Unordered) is treated alike; `explain` tells them apart.
+    ///
+    /// ```
+    /// use distdl_engine::{Config, Context, Determinacy};
+    ///
+    /// # fn main() -> distdl_engine::Result<()> {
+    /// let context = Context::new(Config::default())?;
+    /// let drawn = context.range(0..10, 2).map(|_| std::time::SystemTime::now());
+    /// let drawn = drawn.with_determinacy(Determinacy::Indeterminate);
+    /// assert!(drawn.explain().contains("not the same twice"));
+    /// let times = drawn.map(|time| time);
+    /// assert_eq!(times.collect()?, times.collect()?, "the clock was looked at once");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_determinacy(&self, determinacy: Determinacy) -> Dataset<T> {
+        self.node().set_determinacy(determinacy);
+        self.clone()
+    }
+
     /// Keeps the blocks of this dataset at `level` once they are computed; returns the dataset itself.
     ///
-    /// A block that is evicted, deleted or damaged later is computed again from lineage.
+    /// A block that is evicted, deleted or damaged later is computed again from lineage. What has no lineage any more
+    /// ([`local_checkpoint`](Self::local_checkpoint)) stays as it is kept.
     pub fn persist(&self, level: Level) -> Dataset<T> {
-        self.node().set_level(Some(level));
+        if !self.node().is_cut() {
+            self.node().set_level(Some(level));
+        }
         self.clone()
     }
 
@@ -226,10 +261,13 @@ impl<T: Record> Dataset<T> {
         self.persist(Level::Memory)
     }
 
-    /// Drops the blocks of this dataset and keeps none from now on.
+    /// Drops the blocks of this dataset and keeps none from now on, unless it has no lineage any more
+    /// ([`local_checkpoint`](Self::local_checkpoint)): such blocks go with the last handle on it.
     pub fn unpersist(&self) -> Dataset<T> {
-        self.node().set_level(None);
-        self.context().drop_blocks(self.id());
+        if !self.node().is_cut() {
+            self.node().set_level(None);
+            self.context().drop_blocks(self.id());
+        }
         self.clone()
     }
 

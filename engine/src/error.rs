@@ -93,6 +93,27 @@ pub enum EngineError {
         /// Rounds tried.
         rounds: usize,
     },
+    /// The action was ended from outside: by a [`CancelHandle`](crate::CancelHandle), here or in another process, or by a
+    /// limit of time.
+    #[error("{action} was cancelled: {reason}; the context is still usable")]
+    Cancelled {
+        /// The action, and where it was declared.
+        action: String,
+        /// By what.
+        reason: String,
+    },
+    /// A block is lost whose lineage was cut by `local_checkpoint`, or because it was longer than `checkpoint_every`.
+    #[error(
+        "partition {partition} of `{operator}` (declared at {site}) is lost, and its lineage was cut, so that it cannot be computed again; run the program again, with `checkpoint` to a folder or URL in place of `local_checkpoint`, or keep a second copy (`Level::Disk2`)"
+    )]
+    LineageCut {
+        /// Operator of the dataset.
+        operator: String,
+        /// Source position of the operator in the driver program.
+        site: String,
+        /// 0-based partition.
+        partition: usize,
+    },
     /// Remembered blocks were counted on and are gone, and work must be done before they can be computed again. The engine
     /// does it and repeats the action; a program sees this only if that fails to help.
     #[error("dataset {dataset} must be computed, and work that it needs before is not done; run the action again")]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use distdl_storage::{BlockId, StorageError};
+use distdl_storage::{BlockId, Level, StorageError};
 
 use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
 use crate::cluster::chaos::Point;
@@ -95,12 +95,15 @@ fn lost(context: &TaskContext, node: &Node, id: BlockId, reason: &str) -> TaskEr
 fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream) -> TaskResult<AnyStream> {
     let block = node.record_type.collect(stream)?;
     let id = node.id.block(partition);
-    let store = &context.resources.store;
-    match node.level() {
+    let (store, level) = (&context.resources.store, node.level());
+    match level {
         Some(level) if node.memo.is_some() => store.remember(id, &block, level)?,
         Some(level) => store.put(id, &block, level)?,
         None => false,
     };
+    if let (Some(elsewhere), true) = (&context.elsewhere, level.is_some_and(Level::is_twice)) {
+        elsewhere.copy(id, node.record_type.codec.portable().encode(&block)?);
+    }
     let size = Size {
         records: block.len() as u64,
         memory_bytes: block.memory_bytes(),
@@ -114,6 +117,14 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
 
 fn compute(context: &TaskContext, node: &Arc<Node>, position: Position, mut inputs: Vec<Pipe>) -> TaskResult<Pipe> {
     let partition = position.place.partition;
+    if node.is_cut() {
+        let lost = EngineError::LineageCut {
+            operator: node.title(),
+            site: node.site.to_string(),
+            partition,
+        };
+        return Err(lost.into());
+    }
     match &node.compute {
         Compute::Pass if inputs.len() == 1 => Ok(inputs.swap_remove(0)),
         Compute::Pass => concatenate(context, position, inputs),

@@ -8,7 +8,7 @@ use distdl_storage::Record;
 use crate::context::Context;
 use crate::dataset::Dataset;
 use crate::id::DatasetId;
-use crate::lineage::{Dependency, Lineage, Node};
+use crate::lineage::{Dependency, Determinacy, Lineage, Node};
 use crate::metrics::Size;
 use crate::plan::{Output, Plan, Stage, plan};
 
@@ -17,7 +17,8 @@ impl<T: Record> Dataset<T> {
     ///
     /// The lineage lists the dataset first and what it is derived from below, each dataset once; the plan lists stages
     /// in the order in which they run. Chains of operators that one stage fuses are written as one line. What is persisted
-    /// shows how many of its blocks are in this process, and their records and bytes in memory.
+    /// shows how many of its blocks are in this process, and their records and bytes in memory; what is not determinate; what was checkpointed, where
+    /// it is read from, or that its lineage is cut.
     pub fn explain(&self) -> String {
         let lineage = self.context().lineage(self.id());
         let partitions: Vec<usize> = (0..self.partitions()).collect();
@@ -85,7 +86,7 @@ fn write_lineage(text: &mut String, lineage: &Lineage, kept: &dyn Fn(&Node) -> K
 }
 
 fn repeats(last: &Node, node: &Node) -> bool {
-    let parent = |node: &Node| match node.dependencies.as_slice() {
+    let parent = |node: &Node| match node.dependencies() {
         [Dependency::Narrow { parent, .. }] | [Dependency::Narrow { parent, .. }, Dependency::Narrow { .. }] => {
             Some(*parent)
         }
@@ -96,7 +97,7 @@ fn repeats(last: &Node, node: &Node) -> bool {
         && last.title() == node.title()
         && node.level().is_none()
         && last
-            .dependencies
+            .dependencies()
             .iter()
             .any(|dependency| dependency.parent() == node.id)
         && parent(node).is_some()
@@ -122,7 +123,7 @@ fn write_node(text: &mut String, node: &Node, kept: &dyn Fn(&Node) -> Kept) {
         let _ = write!(text, " of {}", node.remark);
     }
     let parents: Vec<String> = node
-        .dependencies
+        .dependencies()
         .iter()
         .map(|dependency| match dependency {
             Dependency::Narrow { parent, .. } => parent.to_string(),
@@ -145,6 +146,14 @@ fn write_node(text: &mut String, node: &Node, kept: &dyn Fn(&Node) -> Kept) {
             let _ = write!(text, ": {} records, {}", size.records, bytes_text(size.memory_bytes));
         }
         let _ = write!(text, ")");
+    }
+    match node.determinacy() {
+        Determinacy::Determinate => {}
+        Determinacy::Unordered => text.push_str(", in any order"),
+        Determinacy::Indeterminate => text.push_str(", not the same twice"),
+    }
+    if node.is_cut() {
+        let _ = write!(text, ", lineage cut");
     }
     let _ = writeln!(text, "  at {}:{}", node.site.file(), node.site.line());
 }

@@ -151,11 +151,13 @@ impl<T: Record> Dataset<T> {
         let Some(member) = context.member() else {
             let all: Vec<usize> = (0..self.partitions()).collect();
             loaded.take(context.run_here(self.id(), &all, &read)?);
-            let _turn = context.begin_action()?;
-            return iterate::run(context.workers(), iteration, Arc::clone(parameters), makers, observe);
+            let turn = context.begin_action(self.node())?;
+            let (workers, parameters) = (context.workers(), Arc::clone(parameters));
+            return iterate::run(workers, &turn.running, iteration, parameters, makers, observe);
         };
+        context.cut_lineage(self.id())?;
         let lineage = context.prepare_all(self.id())?;
-        let _turn = context.begin_action()?;
+        let turn = context.begin_action(self.node())?;
         let looped = Loop {
             iteration,
             parameters: Arc::clone(parameters),
@@ -165,7 +167,7 @@ impl<T: Record> Dataset<T> {
             load: &mut |results| loaded.take(results),
             observe,
         };
-        collective::iterate(context, member, &lineage, looped)
+        collective::iterate(context, member, &turn.running, &lineage, looped)
     }
 }
 

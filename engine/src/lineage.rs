@@ -4,10 +4,12 @@
 //! partitioning of its keys, and where it is best computed. The graph is interned by id and only ever walked with
 //! explicit worklists, so that ten thousand chained operators neither overflow a stack when run nor when dropped.
 
+mod ancestors;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use std::ops::Range;
@@ -15,6 +17,7 @@ use std::ops::Range;
 use distdl_storage::Level;
 use distdl_storage::object::Object;
 
+pub use self::ancestors::Lineage;
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskResult};
 use crate::error::Result;
 use crate::id::{DatasetId, ShuffleId};
@@ -151,6 +154,18 @@ pub type Reads = Arc<dyn Fn(usize) -> Vec<(Object, Range<u64>)> + Send + Sync>;
 /// Work that must be done once before a dataset can be planned (sampling the bounds of a sort).
 pub type Prepare = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
+/// What is the same when a partition is computed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Determinacy {
+    /// The records and their order.
+    #[default]
+    Determinate,
+    /// The records, but perhaps not their order.
+    Unordered,
+    /// Perhaps nothing.
+    Indeterminate,
+}
+
 /// Everything a new dataset is made of.
 pub struct NodeSpec {
     /// Operator name as the user wrote it.
@@ -159,7 +174,7 @@ pub struct NodeSpec {
     pub site: &'static Location<'static>,
     /// Number of partitions.
     pub partitions: usize,
-    /// Parents.
+    /// Parents; of a node in the graph ask [`Node::dependencies`].
     pub dependencies: Vec<Dependency>,
     /// How to compute a partition.
     pub compute: Compute,
@@ -201,7 +216,12 @@ pub struct Node {
     level: AtomicU8,
     name: Mutex<Option<Arc<str>>>,
     prepared: OnceLock<()>,
-    /// The keys of its partitions' computations, if it is memoized and they were asked for.
+    /// What the program says of its closures, by number in [`DETERMINACIES`].
+    determinacy: AtomicU8,
+    /// Whether it is derived from nothing any more: its blocks are all there is of it.
+    cut: AtomicBool,
+    /// The keys of its partitions' computations, if it is memoized and they were asked for, or what was known of its
+    /// partitions when its lineage was cut.
     pub(crate) keys: OnceLock<Vec<[u8; 32]>>,
 }
 
@@ -218,9 +238,43 @@ impl fmt::Debug for Node {
     }
 }
 
-const LEVELS: [Option<Level>; 4] = [None, Some(Level::Memory), Some(Level::Disk), Some(Level::MemoryAndDisk)];
+const LEVELS: [Option<Level>; 7] = [
+    None,
+    Some(Level::Memory),
+    Some(Level::Disk),
+    Some(Level::MemoryAndDisk),
+    Some(Level::Memory2),
+    Some(Level::Disk2),
+    Some(Level::MemoryAndDisk2),
+];
+
+const DETERMINACIES: [Determinacy; 3] = [
+    Determinacy::Determinate,
+    Determinacy::Unordered,
+    Determinacy::Indeterminate,
+];
 
 impl Node {
+    /// What the program says of the operator; what was kept once for all is determinate.
+    pub fn determinacy(&self) -> Determinacy {
+        let said = usize::from(self.determinacy.load(Ordering::SeqCst));
+        let determinacy = DETERMINACIES.get(said).copied().unwrap_or_default();
+        if self.is_cut() {
+            Determinacy::Determinate
+        } else {
+            determinacy
+        }
+    }
+
+    /// Says what the operator is.
+    pub fn set_determinacy(&self, determinacy: Determinacy) {
+        let index = DETERMINACIES
+            .iter()
+            .position(|known| *known == determinacy)
+            .unwrap_or(0);
+        self.determinacy.store(index as u8, Ordering::SeqCst);
+    }
+
     /// The level at which blocks of this dataset are kept, if they are.
     pub fn level(&self) -> Option<Level> {
         LEVELS[usize::from(self.level.load(Ordering::SeqCst)) % LEVELS.len()]
@@ -230,6 +284,16 @@ impl Node {
     pub fn set_level(&self, level: Option<Level>) {
         let index = LEVELS.iter().position(|known| *known == level).unwrap_or(0);
         self.level.store(index as u8, Ordering::SeqCst);
+    }
+
+    /// What it is derived from: nothing if it is cut.
+    pub fn dependencies(&self) -> &[Dependency] {
+        if self.is_cut() { &[] } else { &self.spec.dependencies }
+    }
+
+    /// Whether its lineage was dropped, so that a block which is lost cannot be computed again.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
     }
 
     /// Gives it a name for people.
@@ -252,7 +316,7 @@ impl Node {
 
     /// Whether that work is done.
     pub fn is_prepared(&self) -> bool {
-        self.spec.prepare.is_none() || self.prepared.get().is_some()
+        self.spec.prepare.is_none() || self.prepared.get().is_some() || self.is_cut()
     }
 
     /// Whether its blocks may be there before the program has computed any.
@@ -262,7 +326,7 @@ impl Node {
 
     /// Runs the work before planning, once.
     pub fn prepare(&self) -> Result<()> {
-        if let (Some(prepare), None) = (&self.spec.prepare, self.prepared.get()) {
+        if let (Some(prepare), false) = (&self.spec.prepare, self.is_prepared()) {
             prepare()?;
             let _ = self.prepared.set(());
         }
@@ -271,7 +335,7 @@ impl Node {
 
     /// The shuffles that this dataset reads.
     pub fn shuffles(&self) -> impl Iterator<Item = (ShuffleId, &Arc<dyn Exchange>)> {
-        self.dependencies
+        self.dependencies()
             .iter()
             .enumerate()
             .filter_map(|(dependency, kind)| match kind {
@@ -313,6 +377,8 @@ impl Graph {
             level: AtomicU8::new(0),
             name: Mutex::default(),
             prepared: OnceLock::new(),
+            determinacy: AtomicU8::new(0),
+            cut: AtomicBool::new(false),
             keys: OnceLock::new(),
         });
         self.entries.insert(
@@ -351,11 +417,23 @@ impl Graph {
             if entry.references == 0
                 && let Some(entry) = self.entries.remove(&id)
             {
-                worklist.extend(entry.node.dependencies.iter().map(Dependency::parent));
+                worklist.extend(entry.node.dependencies().iter().map(Dependency::parent));
                 removed.push(entry.node);
             }
         }
         removed
+    }
+
+    /// Drops what a dataset is derived from. Returns the datasets that nobody refers to any more, as
+    /// [`Graph::release`] does.
+    #[must_use]
+    pub fn cut(&mut self, id: DatasetId) -> Vec<Arc<Node>> {
+        let Some(node) = self.node(id).map(Arc::clone).filter(|node| !node.is_cut()) else {
+            return Vec::new();
+        };
+        let parents: Vec<DatasetId> = node.dependencies().iter().map(Dependency::parent).collect();
+        node.cut.store(true, Ordering::SeqCst);
+        parents.into_iter().flat_map(|parent| self.release(parent)).collect()
     }
 
     /// Number of live datasets.
@@ -375,69 +453,10 @@ impl Graph {
         while let Some(id) = worklist.pop() {
             let Some(entry) = self.entries.get(&id) else { continue };
             if nodes.insert(id, Arc::clone(&entry.node)).is_none() {
-                let parents = entry.node.dependencies.iter().map(Dependency::parent);
+                let parents = entry.node.dependencies().iter().map(Dependency::parent);
                 worklist.extend(parents.filter(|parent| !nodes.contains_key(parent)));
             }
         }
-        Lineage { target, nodes }
-    }
-}
-
-/// A dataset and its ancestors: what a plan is made from. Ids are in order of derivation.
-#[derive(Debug, Clone)]
-pub struct Lineage {
-    target: DatasetId,
-    nodes: BTreeMap<DatasetId, Arc<Node>>,
-}
-
-impl Lineage {
-    /// The dataset that an action asks for.
-    pub fn target(&self) -> DatasetId {
-        self.target
-    }
-
-    /// A dataset of this lineage.
-    ///
-    /// # Panics
-    /// If `id` is not an ancestor of the target, which would be a bug of the caller.
-    pub fn node(&self, id: DatasetId) -> &Arc<Node> {
-        &self.nodes[&id]
-    }
-
-    /// How a shuffle of this lineage cuts its records; `None` if it has no such shuffle.
-    pub fn exchange(&self, shuffle: ShuffleId) -> Option<&Arc<dyn Exchange>> {
-        match self.nodes.get(&shuffle.child)?.dependencies.get(shuffle.dependency)? {
-            Dependency::Shuffle { exchange, .. } => Some(exchange),
-            Dependency::Narrow { .. } => None,
-        }
-    }
-
-    /// The datasets that may be computed although everything that is remembered is there, parents before children. If one
-    /// of them reads a part of its parent that is known only after work before planning, those are all.
-    pub fn nodes_in_front(&self) -> Vec<&Arc<Node>> {
-        let mut found: BTreeMap<DatasetId, &Arc<Node>> = BTreeMap::new();
-        let mut worklist = vec![self.target];
-        while let Some(id) = worklist.pop() {
-            let node = self.node(id);
-            if node.is_remembered() || found.insert(id, node).is_some() {
-                continue;
-            }
-            for dependency in &node.dependencies {
-                if let Dependency::Narrow {
-                    partitions: PartitionMap::Where(_),
-                    ..
-                } = dependency
-                {
-                    return self.nodes().collect();
-                }
-                worklist.push(dependency.parent());
-            }
-        }
-        found.into_values().collect()
-    }
-
-    /// All datasets, parents before children.
-    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
-        self.nodes.values()
+        Lineage::new(target, nodes)
     }
 }

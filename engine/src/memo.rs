@@ -18,6 +18,25 @@ pub type Digest = [u8; 32];
 /// The keys of all partitions of a memoized dataset, by partition. None if a source does not tell what it holds, or the
 /// dataset is not memoized.
 pub fn keys(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
+    lineage.node(dataset).memo.as_ref()?;
+    digests(lineage, dataset)
+}
+
+/// A digest of all that is known of a dataset, and of the program itself. None if a source does not tell what it holds.
+pub fn computation(lineage: &Lineage, dataset: DatasetId) -> Option<Digest> {
+    let mut fields = Fields::new("computation");
+    fields.bytes(&distdl_storage::program_fingerprint());
+    fields.bytes(&lineage.node(dataset).record_type.codec.portable().fingerprint());
+    for node in lineage.nodes() {
+        fields.bytes(node.operator.as_bytes());
+        fields.bytes(node.site.to_string().as_bytes());
+    }
+    digests(lineage, dataset)?.iter().for_each(|part| fields.bytes(part));
+    Some(fields.digest())
+}
+
+/// What is known of each partition of a dataset; its keys if it is memoized. None if a source does not tell what it holds.
+pub fn digests(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
     let mut digests = Digests::default();
     for (id, partitions) in needed(lineage, dataset) {
         let node = lineage.node(id);
@@ -32,7 +51,6 @@ pub fn keys(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
             .collect();
         digests.enter(id, found?);
     }
-    lineage.node(dataset).memo.as_ref()?;
     Some(digests.parts.remove(&dataset)?.into_values().collect())
 }
 
@@ -40,7 +58,7 @@ pub fn keys(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
 pub fn unknown_source(lineage: &Lineage) -> Option<&Arc<Node>> {
     lineage
         .nodes()
-        .find(|node| node.dependencies.is_empty() && node.contents.is_none())
+        .find(|node| node.dependencies().is_empty() && node.contents.is_none() && node.keys.get().is_none())
 }
 
 /// For each dataset that the keys of `dataset` depend on, parents first: which of its partitions.
@@ -52,7 +70,7 @@ fn needed(lineage: &Lineage, dataset: DatasetId) -> BTreeMap<DatasetId, BTreeSet
         let node = lineage.node(id);
         let partitions = needed[&id].clone();
         let ends = node.keys.get().is_some();
-        for dependency in node.dependencies.iter().filter(|_| !ends) {
+        for dependency in node.dependencies().iter().filter(|_| !ends) {
             let entry = needed.entry(dependency.parent()).or_default();
             match near(node, dependency) {
                 Some(map) => entry.extend(partitions.iter().flat_map(|partition| {
@@ -107,10 +125,10 @@ impl Digests {
         fields.bytes(node.parameters.as_bytes());
         fields.number(partition as u64);
         place(&mut fields, node.partitioning.as_ref());
-        if node.dependencies.is_empty() {
+        if node.dependencies().is_empty() {
             fields.bytes(&node.contents.as_ref()?(partition));
         }
-        for dependency in &node.dependencies {
+        for dependency in node.dependencies() {
             let parent = dependency.parent();
             match near(node, dependency) {
                 Some(map) => {

@@ -71,7 +71,12 @@ impl Metrics {
         self.blocks.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The size of a block that was computed here, whether or not it is still there.
+    /// Notes the size of a block of which this process keeps a copy.
+    pub(crate) fn copied(&self, dataset: DatasetId, partition: usize, size: Size) {
+        self.lock().entry(dataset).or_default().sizes.insert(partition, size);
+    }
+
+    /// The size of a block that was computed or copied here, whether or not it is still there.
     pub(crate) fn size(&self, dataset: DatasetId, partition: usize) -> Option<Size> {
         self.lock().get(&dataset)?.sizes.get(&partition).copied()
     }

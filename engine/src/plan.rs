@@ -108,7 +108,7 @@ fn cut(
         if !missing.is_empty() && !node.is_prepared() {
             unprepared.get_or_insert(id);
         }
-        for (dependency, kind) in node.dependencies.iter().enumerate() {
+        for (dependency, kind) in node.dependencies().iter().enumerate() {
             match kind {
                 Dependency::Narrow { parent, partitions } => {
                     let parent_partitions = lineage.node(*parent).partitions;
@@ -184,7 +184,7 @@ pub fn program(lineage: &Lineage, root: DatasetId, partition: usize, available: 
             stack.push(Visit::Emit(Operation::Keep(id, partition)));
         }
         let mut inputs = Vec::new();
-        for (dependency, kind) in node.dependencies.iter().enumerate() {
+        for (dependency, kind) in node.dependencies().iter().enumerate() {
             match kind {
                 Dependency::Shuffle { .. } => {
                     inputs.push(Visit::Emit(Operation::Shuffle(

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use distdl_storage::remote::Stores;
-use distdl_storage::{BlockId, BlockStore};
+use distdl_storage::{BlockId, BlockStore, BytesBySource};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{TaskError, TaskResult};
 use crate::cluster::member::Faults;
 use crate::id::DatasetId;
 use crate::metrics::Metrics;
+use crate::progress::{Board, JobProgress};
 
 /// What a process offers to the tasks that run in it.
 pub struct Resources {
@@ -30,6 +31,8 @@ pub struct Resources {
     pub batch_records: usize,
     /// Counters.
     pub metrics: Metrics,
+    /// What runs, for people.
+    pub board: Board,
     /// Faults that are planned for this process, if it belongs to a cluster.
     pub faults: OnceLock<Faults>,
 }
@@ -49,6 +52,17 @@ impl Resources {
     pub(crate) fn share_bytes(&self) -> u64 {
         self.working_bytes() / 2 / self.workers.max(1) as u64
     }
+
+    /// Bytes that were read so far, wherever they lay.
+    pub fn bytes_read(&self) -> u64 {
+        let read = BytesBySource::of(&self.stores.figures(), &self.store.statistics(), None);
+        read.remote + read.peer + read.cache + read.local + read.disk + read.memory
+    }
+
+    /// How far the action is that runs here, if one does.
+    pub fn progress(&self) -> Option<JobProgress> {
+        self.board.now(|| self.bytes_read())
+    }
 }
 
 /// Blocks of other processes.
@@ -57,6 +71,8 @@ pub trait Elsewhere: Send + Sync {
     fn has(&self, id: BlockId) -> bool;
     /// The block in a portable frame; `None` if it is not to be had any more.
     fn fetch(&self, id: BlockId) -> Option<Vec<u8>>;
+    /// Gives another process a copy of a block, in a portable frame, and waits until it has it or cannot have it.
+    fn copy(&self, id: BlockId, frame: Vec<u8>);
 }
 
 /// What an operator may ask of the task that runs it.

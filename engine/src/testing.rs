@@ -62,6 +62,8 @@ pub struct TestCluster {
     pub cache_grows_only: Vec<String>,
     /// Bytes of computed blocks in each cache folder.
     pub memo_bytes_max: u64,
+    /// Steps after which a lineage is cut.
+    pub checkpoint_every: Option<usize>,
     /// How long processes look for a name node that was killed, which is then started again. Zero: nobody does either.
     pub name_node_grace: Duration,
     /// A process of which nothing is heard for so long is lost. Heartbeats are real, so a short lease makes a slow
@@ -124,6 +126,7 @@ impl TestCluster {
             objects: None,
             cache_grows_only: Vec::new(),
             memo_bytes_max: Config::default().memo_bytes_max,
+            checkpoint_every: None,
             name_node_grace: Duration::ZERO,
             lease: Duration::from_secs(60),
         }
@@ -292,6 +295,7 @@ impl<R: Send + 'static> Shared<R> {
             },
             journal: Journal::open(folder).map_err(|error| failed(&error))?,
             spawner: Box::new(Threads(Arc::clone(self))),
+            progress: None,
             notes: Box::new(move |event| lock(&noted).push(event)),
             chaos,
             fate: Fate::Vanish,
@@ -347,6 +351,7 @@ impl<R: Send + 'static> Shared<R> {
             cache_folder: cluster.caches.iter().cycle().nth(slot as usize).cloned(),
             cache_grows_only: cluster.cache_grows_only.clone(),
             memo_bytes_max: cluster.memo_bytes_max,
+            checkpoint_every: cluster.checkpoint_every,
             ..Config::default()
         };
         let config = config.with_threads(cluster.threads);

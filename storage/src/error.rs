@@ -97,6 +97,16 @@ pub enum StorageError {
         /// Which check it failed.
         reason: String,
     },
+    /// A checkpoint of a dataset is not what was written.
+    #[error("{what} is damaged: {reason}; {remedy}")]
+    DamagedCheckpoint {
+        /// The manifest, or the partition and its file.
+        what: String,
+        /// Which check it failed.
+        reason: String,
+        /// How to mend it.
+        remedy: String,
+    },
     /// There are commits, but every one of them is damaged.
     #[error(
         "{url}: none of its {count} commits is whole ({reasons}); restore one from a copy, or choose another place"

@@ -77,16 +77,19 @@ pub mod parquet;
 
 mod manifest;
 
+mod checkpoint;
+
 pub mod testing;
 
 pub use block::{Block, BlockId, ParseBlockIdError};
+pub use checkpoint::{Checkpoint, FoundCheckpoint};
 pub use codec::{Codec, CodecKind, Source};
 pub use device::{DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease};
 pub use disk::DiskTier;
 pub use error::{Result, StorageError};
 pub use figures::StoreFigures;
 pub use frame::program_fingerprint;
-pub use manifest::{Commit, Commits, Unpublished};
+pub use manifest::{Blob, Commit, Commits, Unpublished};
 pub use memo::{Memo, MemoFigures};
 pub use memory::MemoryTier;
 pub use records::{Record, Records};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::ObjectStore;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, StorageError};
@@ -61,10 +62,11 @@ pub struct Unpublished<'a> {
     blobs: BTreeMap<String, Blob>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A manifest with the hash of its text.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sealed {
-    manifest: Manifest,
+struct Sealed<T> {
+    manifest: T,
     blake3: String,
 }
 
@@ -77,10 +79,11 @@ struct Manifest {
     blobs: BTreeMap<String, Blob>,
 }
 
+/// A blob by its length and hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Blob {
-    bytes: u64,
+pub struct Blob {
+    pub(crate) bytes: u64,
     blake3: String,
 }
 
@@ -353,18 +356,23 @@ fn number_of(name: &str) -> Option<u64> {
 }
 
 impl Blob {
-    fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self {
             bytes: bytes.len() as u64,
             blake3: blake3::hash(bytes).to_hex().to_string(),
         }
     }
 
-    fn object(&self) -> String {
+    /// A digest of the bytes, by what is written down of them.
+    pub fn digest(&self) -> [u8; 32] {
+        *blake3::hash(self.object().as_bytes()).as_bytes()
+    }
+
+    pub(crate) fn object(&self) -> String {
         format!("{BLOB}{}", self.blake3)
     }
 
-    fn is_well_formed(&self) -> bool {
+    pub(crate) fn is_well_formed(&self) -> bool {
         let hash = blake3::Hash::from_hex(&self.blake3);
         hash.is_ok_and(|hash| hash.to_hex().as_str() == self.blake3)
     }
@@ -376,21 +384,11 @@ impl Manifest {
     }
 
     fn render(&self) -> Vec<u8> {
-        let sealed = Sealed {
-            blake3: blake3::hash(&json(self)).to_hex().to_string(),
-            manifest: self.clone(),
-        };
-        let mut bytes = json(&sealed);
-        bytes.push(b'\n');
-        bytes
+        seal(self)
     }
 
     fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let sealed: Sealed = serde_json::from_slice(bytes).map_err(|error| format!("no manifest: {error}"))?;
-        let manifest = sealed.manifest;
-        if manifest.render() != bytes {
-            return Err("the checksum is wrong".to_owned());
-        }
+        let manifest: Self = unseal(bytes)?;
         if manifest.format != FORMAT {
             return Err(format!("format {} is not {FORMAT}", manifest.format));
         }
@@ -398,6 +396,25 @@ impl Manifest {
             true => Ok(manifest),
             false => Err("a blob's hash is none".to_owned()),
         }
+    }
+}
+
+/// The text of a manifest, which has its hash in it.
+pub(crate) fn seal(manifest: &impl Serialize) -> Vec<u8> {
+    let mut bytes = json(&Sealed {
+        blake3: blake3::hash(&json(manifest)).to_hex().to_string(),
+        manifest,
+    });
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The manifest in a text, if it is to the byte what its content renders to.
+pub(crate) fn unseal<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, String> {
+    let sealed: Sealed<T> = serde_json::from_slice(bytes).map_err(|error| format!("no manifest: {error}"))?;
+    match seal(&sealed.manifest) == bytes {
+        true => Ok(sealed.manifest),
+        false => Err("the checksum is wrong".to_owned()),
     }
 }
 

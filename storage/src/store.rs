@@ -7,11 +7,13 @@
 mod index;
 mod pin;
 mod reserve;
+mod level;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::index::{Entry, Index, State};
+pub use self::level::Level;
 pub use self::pin::Pin;
 pub use self::reserve::Reservation;
 use self::reserve::Reserved;
@@ -23,17 +25,6 @@ use crate::error::{Result, StorageError};
 use crate::memo::{Memo, MemoTier};
 use crate::memory::MemoryTier;
 use crate::tier::Tier;
-
-/// Where a block is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum Level {
-    /// In memory. Dropped when others need the room, and computed again when it is asked for.
-    Memory,
-    /// On disk.
-    Disk,
-    /// In memory, and written to disk when others need the room.
-    MemoryAndDisk,
-}
 
 /// Limits of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +154,7 @@ impl BlockStore {
     /// The block cannot be written to disk, or blocks cannot be written that would have to make room for it. They stay
     /// in memory; `block` is not kept, and what was kept under `id` may be gone.
     pub fn put(&self, id: BlockId, block: &Block, level: Level) -> Result<bool> {
+        let level = level.single();
         if level == Level::Disk {
             return self.put_on_disk(id, block, level).map(|()| true);
         }
@@ -183,6 +175,7 @@ impl BlockStore {
     /// before this one has computed it: then it is read when it is asked for, as a block on disk. Without a [`Memo`]
     /// nothing is bound.
     pub fn recall(&self, id: BlockId, key: &Digest, codec: Codec, level: Level) -> bool {
+        let level = level.single();
         let Some(memo) = self.memo.as_ref().filter(|_| !self.contains(id)) else {
             return self.contains(id);
         };
@@ -202,6 +195,7 @@ impl BlockStore {
     /// # Errors
     /// Blocks cannot be written that would have to make room for it in memory.
     pub fn remember(&self, id: BlockId, block: &Block, level: Level) -> Result<bool> {
+        let level = level.single();
         if let Err(error) = self.put_on_disk(id, block, level) {
             tracing::warn!(block = %id, %error, "a computed block can be written nowhere");
             return self.put(id, block, Level::Memory);

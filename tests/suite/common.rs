@@ -35,7 +35,8 @@ pub(crate) fn block(dataset: DatasetId, partition: usize) -> BlockId {
 }
 
 pub(crate) fn levels() -> impl Strategy<Value = Level> {
-    select(vec![Level::Memory, Level::Disk, Level::MemoryAndDisk])
+    let twice = [Level::Memory2, Level::Disk2, Level::MemoryAndDisk2];
+    select([vec![Level::Memory, Level::Disk, Level::MemoryAndDisk], twice.to_vec()].concat())
 }
 
 /// Records in a batch: such that batches end everywhere, and the default.

@@ -9,6 +9,7 @@ mod pipelines;
 mod plain_training;
 
 mod accumulators;
+mod checkpoints;
 mod depth;
 mod formats;
 mod iteration;

@@ -6,8 +6,11 @@ mod pair;
 
 mod wide;
 
+use std::sync::Arc;
+
 use distdl::{Context, Dataset, Level};
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 use self::narrow::{Narrow, narrow, narrow_step};
 use self::pair::{Pair, pair, pair_step};
@@ -25,6 +28,8 @@ pub(crate) enum Step {
     Wide(Wide, Option<usize>),
     Pair(Pair, Option<usize>),
     Persist(Level),
+    /// Into a folder of its own, which all processes see.
+    Checkpoint(Arc<TempDir>),
     /// The same dataset once more.
     Copy,
 }
@@ -65,6 +70,7 @@ pub(crate) fn steps(length: usize) -> impl Strategy<Value = Vec<Step>> {
         6 => (wide(), prop::option::of(0..7usize)).prop_map(|(wide, partitions)| Step::Wide(wide, partitions)),
         4 => (pair(), prop::option::of(0..7usize)).prop_map(|(pair, partitions)| Step::Pair(pair, partitions)),
         3 => levels().prop_map(Step::Persist),
+        1 => folders().prop_map(Step::Checkpoint),
         2 => Just(Step::Copy),
     ];
     let first = (rows(), 0..9usize).prop_map(|(rows, partitions)| Step::Source(rows, partitions));
@@ -72,6 +78,11 @@ pub(crate) fn steps(length: usize) -> impl Strategy<Value = Vec<Step>> {
         steps.insert(0, first);
         steps
     })
+}
+
+/// New folders, one for each drawn value: closures that differ by what they capture must not meet in one.
+fn folders() -> impl Strategy<Value = Arc<TempDir>> {
+    Just(()).prop_map(|()| Arc::new(tempfile::tempdir().unwrap()))
 }
 
 /// Declares the pipeline in `context`, and computes with vectors what it must give.
@@ -101,6 +112,10 @@ pub(crate) fn build(context: &Context, steps: &[Step]) -> Both {
             Step::Persist(level) => with_top(&mut stack, |both| Both {
                 dataset: both.dataset.persist(*level).set_name("kept"),
                 ..both
+            }),
+            Step::Checkpoint(folder) => with_top(&mut stack, |both| {
+                let kept = both.dataset.checkpoint(folder.path().to_str().unwrap()).unwrap();
+                Both { dataset: kept, ..both }
             }),
             Step::Copy => stack.extend(stack.last().cloned()),
         }

@@ -151,7 +151,10 @@ impl<T: Element> Dataset<Vec<T>> {
 }
 
 /// Runs `function` in one process for all; in another one if that dies before its answer is known.
-fn once<R: Answered>(context: &Context, function: impl Fn() -> Result<R> + Send + Sync + 'static) -> Result<R> {
+pub(super) fn once<R: Answered>(
+    context: &Context,
+    function: impl Fn() -> Result<R> + Send + Sync + 'static,
+) -> Result<R> {
     let mut answers = context.range(0..1, 1).run_partitions(move |_, _| function())?;
     answers.pop().ok_or_else(|| EngineError::WorkersStopped {
         reason: "an action of one partition had no answer".into(),

@@ -30,6 +30,7 @@ use crate::cluster::protocol::{Address, Generation, Held, MemberId, Order, Outco
 use crate::cluster::socket::{Listener, Socket};
 use crate::cluster::wire::{Header, Limits};
 use crate::error::{EngineError, Result};
+use crate::progress::JobProgress;
 
 pub use faults::{Fate, Faults, Vanish};
 pub use round::{Receive, Round, RoundKey};
@@ -49,6 +50,12 @@ const HANDSHAKES_MAX: usize = 64;
 
 /// Gives the bytes of a block that this process has, for another one.
 pub type Serve = Arc<dyn Fn(BlockId) -> Option<Vec<u8>> + Send + Sync>;
+
+/// Keeps a copy of a block that another process has computed; returns whether it does.
+pub type Keep = Arc<dyn Fn(BlockId, Vec<u8>) -> bool + Send + Sync>;
+
+/// Says how far the action is that runs in this process.
+pub type Tell = Arc<dyn Fn() -> Option<JobProgress> + Send + Sync>;
 
 /// A process's membership. The cluster counts it as lost when this is dropped before it has left.
 pub struct Member {
@@ -99,9 +106,13 @@ struct State {
     /// What to say again to a name node that was started again.
     arrival: Option<Report>,
     ended: Option<Report>,
+    cancel: Option<Report>,
     fetches: HashMap<u64, Fetch>,
     serve: Option<Serve>,
-    wanted: VecDeque<(MemberId, Header)>,
+    keep: Option<Keep>,
+    tell: Option<Tell>,
+    /// Requests, and copies with their frames: each waits for its answer, so there are no more than workers elsewhere.
+    wanted: VecDeque<(MemberId, Header, Vec<u8>)>,
     recoveries: u64,
 }
 
@@ -236,6 +247,16 @@ impl Member {
         lock(&self.shared).serve = Some(serve);
     }
 
+    /// Says how copies of other members' blocks are kept.
+    pub fn keep(&self, keep: Keep) {
+        lock(&self.shared).keep = Some(keep);
+    }
+
+    /// Says what heartbeats tell of the action that runs.
+    pub fn tell(&self, tell: Tell) {
+        lock(&self.shared).tell = Some(tell);
+    }
+
     /// From now on this process asks the others for what `stores` lack, and gives them what they keep.
     pub fn share(&self, stores: &Arc<Stores>) {
         self.shared.share(stores);
@@ -249,7 +270,7 @@ impl Member {
     /// Says that the driver program has come to an action.
     pub fn arrive(&self, arrival: Report) {
         let mut state = lock(&self.shared);
-        state.ended = None;
+        (state.ended, state.cancel) = (None, None);
         state.arrival = Some(arrival.clone());
         drop(state);
         self.shared.tell_holdings();
@@ -334,6 +355,11 @@ impl Member {
         self.shared.report(&report);
     }
 
+    /// A handle that ends actions from other threads.
+    pub fn canceller(&self) -> Canceller {
+        Canceller(Arc::clone(&self.shared))
+    }
+
     /// A handle for what runs on other threads.
     pub fn faults(&self) -> Faults {
         Faults::new(&self.shared)
@@ -348,6 +374,18 @@ impl Member {
     /// A handle that ends this membership as if the process had been killed.
     pub fn vanisher(&self) -> Vanish {
         Vanish::new(&self.shared)
+    }
+}
+
+/// Ends the action that a cluster is at.
+pub struct Canceller(Arc<Shared>);
+
+impl Canceller {
+    /// Ends the action with `error` in all processes, unless it is over.
+    pub fn cancel(&self, action: u64, error: EngineError) {
+        let report = Report::Cancel { action, error };
+        lock(&self.0).cancel = Some(report.clone());
+        self.0.report(&report);
     }
 }
 

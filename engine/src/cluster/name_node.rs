@@ -335,6 +335,7 @@ impl NameNode {
                     self.ended(member, outcome, held, cut);
                 }
             }
+            Report::Cancel { action, error } => self.cancelled(action, error),
             Report::PeerLost {
                 generation,
                 peer,

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
 use crate::id::DatasetId;
+use crate::progress::JobProgress;
 
 /// One life of one process in a cluster. The name node counts them; a number is never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -181,6 +182,8 @@ pub enum Report {
         step: Option<u64>,
         /// How long a lane's step takes here, in microseconds, if it hosts any.
         lane_micros: Option<u64>,
+        /// How far its tasks of the action are that it is at, for people.
+        job: Option<JobProgress>,
     },
     /// Its driver program has come to an action. Sent again after the name node was found again.
     Arrive {
@@ -211,6 +214,13 @@ pub enum Report {
         held: Held,
         /// Whether the generation is over here: by an order, or by a lost link of which the name node may not have heard.
         cut: bool,
+    },
+    /// An action is to end with this error everywhere, if it is the one that the cluster is at.
+    Cancel {
+        /// Number of the action.
+        action: u64,
+        /// By whom and why.
+        error: EngineError,
     },
     /// The link to a peer is broken, or cannot be made. The sender goes on as in a [`Order::Cut`] of that generation.
     PeerLost {

@@ -10,7 +10,7 @@ use distdl_storage::DiskTier;
 
 use crate::cluster::chaos::Chaos;
 use crate::cluster::children::Children;
-use crate::cluster::events::ClusterEvent;
+use crate::cluster::events::{ClusterEvent, Happening};
 use crate::cluster::handshake::Credentials;
 use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::launch::{LaunchError, NameNodeOptions};
@@ -19,9 +19,10 @@ use crate::cluster::name_node::Options;
 use crate::cluster::output::Output;
 use crate::cluster::protocol::Address;
 use crate::cluster::secrets::Secrets;
-use crate::cluster::server::{Notes, Server, Setup, Spawner};
+use crate::cluster::server::{Notes, Server, Setup, Spawner, Watch};
 use crate::cluster::socket::Listener;
 use crate::config::Config;
+use crate::progress::Bar;
 
 /// Runs a name node, and its children if it has any, until the program has ended in all processes. Errors go to
 /// standard error.
@@ -49,7 +50,9 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     let address = listener.address();
     let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default())?;
     let journal = journal(folder.as_deref())?;
-    let notes = notes(&config)?;
+    let bar = Arc::new(Bar::default());
+    let notes = notes(&config, Arc::clone(&bar))?;
+    let progress = config.shows_jobs().then(|| watch(bar));
     if recipe_for.is_none() {
         notice(&address);
     }
@@ -76,6 +79,7 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
         journal,
         spawner: Box::new(Offspring(children.clone())),
         notes,
+        progress,
         chaos: chaos.plan_for_name_node(),
         fate: Fate::Signal,
     });
@@ -142,7 +146,7 @@ fn decisions(config: &Config) -> Options {
 }
 
 /// Writes what happens to the file of events, and a sentence to standard error where a person should hear of it.
-fn notes(config: &Config) -> Result<Notes, LaunchError> {
+fn notes(config: &Config, bar: Arc<Bar>) -> Result<Notes, LaunchError> {
     let failed = |path: &Path, error: &io::Error| {
         LaunchError::Record(format!(
             "cannot write the events to {}: {error}; name another file with `--events`",
@@ -155,8 +159,12 @@ fn notes(config: &Config) -> Result<Notes, LaunchError> {
         .map(|path| File::create(path).map_err(|error| failed(path, &error)));
     let mut file = file.transpose()?;
     Ok(Box::new(move |event: ClusterEvent| {
+        if matches!(event.what, Happening::Answered { .. }) {
+            // What the program prints then comes after this.
+            bar.clear();
+        }
         if let Some(sentence) = event.sentence() {
-            eprintln!("{sentence}");
+            bar.suspend(|| eprintln!("{sentence}"));
         }
         // At once: whoever reads along sees whole lines.
         if let (Some(events), Ok(line)) = (&mut file, event.line())
@@ -166,6 +174,11 @@ fn notes(config: &Config) -> Result<Notes, LaunchError> {
             file = None;
         }
     }))
+}
+
+/// Draws how far the members together are.
+fn watch(bar: Arc<Bar>) -> Watch {
+    Box::new(move |progress| bar.show(progress))
 }
 
 /// Tells people where processes can find a name node that starts none itself.

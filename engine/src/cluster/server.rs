@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::cluster::events::ClusterEvent;
+use crate::cluster::events::{ClusterEvent, Happening};
 use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, Mine, Purpose};
 use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::member::Fate;
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
 use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Listener, Socket};
+use crate::progress::JobProgress;
 
 /// Connections that may shake hands at the same time.
 const HANDSHAKES_MAX: usize = 64;
@@ -43,6 +44,9 @@ pub trait Spawner: Send {
 /// Hears of what happens.
 pub type Notes = Box<dyn FnMut(ClusterEvent) + Send>;
 
+/// Hears how far all members together are with an action.
+pub type Watch = Box<dyn FnMut(&JobProgress) + Send>;
+
 /// What a name node is made of.
 pub struct Setup {
     /// Where processes find it.
@@ -57,6 +61,8 @@ pub struct Setup {
     pub spawner: Box<dyn Spawner>,
     /// Hears of what happens.
     pub notes: Notes,
+    /// Hears how far the members are with the action that runs, if anybody wants to know.
+    pub progress: Option<Watch>,
     /// Faults that are planned for the name node itself.
     pub chaos: ChaosPlan,
     /// What becomes of it then.
@@ -120,6 +126,7 @@ impl Server {
             journal,
             spawner: setup.spawner,
             notes: setup.notes,
+            watched: setup.progress.map(Watched::new),
             chaos: setup.chaos,
             fate: setup.fate,
             reports: 0,
@@ -260,11 +267,53 @@ impl Connection {
     }
 }
 
+/// How far each member is with the action that the cluster is at.
+struct Watched {
+    tell: Watch,
+    jobs: HashMap<ConnectionId, JobProgress>,
+    /// Number of actions that are over.
+    answered: u64,
+}
+
+impl Watched {
+    fn new(tell: Watch) -> Self {
+        Self {
+            tell,
+            jobs: HashMap::new(),
+            answered: 0,
+        }
+    }
+
+    fn see(&mut self, event: &Event) {
+        match event {
+            Event::Reported {
+                connection,
+                report: Report::Heartbeat { job: Some(job), .. },
+            } if job.action >= self.answered => {
+                self.jobs.insert(*connection, job.clone());
+                if let Some(progress) = JobProgress::sum(self.jobs.values()) {
+                    (self.tell)(&progress);
+                }
+            }
+            Event::Disconnected { connection } => drop(self.jobs.remove(connection)),
+            _ => {}
+        }
+    }
+
+    fn hear(&mut self, what: &Happening) {
+        if let Happening::Answered { action, .. } = what {
+            self.answered = self.answered.max(action + 1);
+            self.jobs.clear();
+        }
+    }
+}
+
 struct Machine {
     node: NameNode,
     journal: Journal,
     spawner: Box<dyn Spawner>,
     notes: Notes,
+    watched: Option<Watched>,
     chaos: ChaosPlan,
     fate: Fate,
     /// Reports that came, heartbeats left out, and orders that were to be sent: at any of them a fault may be planned.
@@ -291,6 +340,9 @@ impl Machine {
             };
             if self.comes_to(&event) {
                 return self.vanish();
+            }
+            if let Some(watched) = &mut self.watched {
+                watched.see(&event);
             }
             let now = self.started.elapsed();
             let effects = self.node.handle(now, event);
@@ -370,7 +422,12 @@ impl Machine {
                         return Some(Err(error.to_string()));
                     }
                 }
-                Effect::Note(event) => (self.notes)(event),
+                Effect::Note(event) => {
+                    if let Some(watched) = &mut self.watched {
+                        watched.hear(&event.what);
+                    }
+                    (self.notes)(event);
+                }
                 Effect::Finish { error } => return Some(error.map_or(Ok(()), Err)),
             }
         }

@@ -65,13 +65,15 @@ pub enum Kind {
     Attend = 13,
     /// The sender has left something in the memory that it shares.
     Ring = 14,
+    /// A block to be kept for the sender, which waits for [`Kind::Block`].
+    BlockCopy = 15,
 }
 
 impl TryFrom<u8> for Kind {
     type Error = WireError;
 
     fn try_from(number: u8) -> Result<Self, WireError> {
-        const KINDS: [Kind; 14] = [
+        const KINDS: [Kind; 15] = [
             Kind::Parcel,
             Kind::SourceDone,
             Kind::Abandon,
@@ -86,6 +88,7 @@ impl TryFrom<u8> for Kind {
             Kind::Report,
             Kind::Attend,
             Kind::Ring,
+            Kind::BlockCopy,
         ];
         KINDS
             .into_iter()

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{Arrival, Next, Results, diverged, rounds_max, unexpected, unreadable};
+use crate::cancel::RunningAction;
 use crate::cluster::member::Member;
 use crate::cluster::protocol::{ActionKind, Answer, LoopState, Work};
 use crate::context::{Answered, Context};
@@ -18,6 +19,7 @@ use crate::lineage::Lineage;
 pub(crate) fn compute<R: Answered>(
     context: &Context,
     member: &Member,
+    running: &RunningAction<'_>,
     lineage: &Lineage,
     partitions: &[usize],
     reduce: &Reduce,
@@ -27,7 +29,7 @@ pub(crate) fn compute<R: Answered>(
         dataset: lineage.target(),
         rounds_max: rounds_max(lineage, partitions),
     };
-    let arrival = Arrival::new(context, member, lineage, kind, LoopState::default());
+    let arrival = Arrival::new(context, member, running, lineage, kind, LoopState::default());
     // Results that the name node may not have: it forgets none that it has confirmed by calling it finished.
     let mut own: BTreeMap<u64, Bytes> = BTreeMap::new();
     loop {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::history::{History, Iterated};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
+use crate::cancel::RunningAction;
 use crate::cluster::member::Member;
 use crate::cluster::protocol::{ActionKind, Answer, Generation, Held, LoopState, Outcome, Work};
 use crate::context::Context;
@@ -39,7 +40,13 @@ pub(crate) struct Loop<'a> {
 const LOADED: DatasetId = DatasetId(u64::MAX);
 
 /// Runs an iteration together with the other processes; all end with the same parameters and have seen every step.
-pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut looped: Loop<'_>) -> Result<()> {
+pub(crate) fn iterate(
+    context: &Context,
+    member: &Member,
+    running: &RunningAction<'_>,
+    lineage: &Lineage,
+    mut looped: Loop<'_>,
+) -> Result<()> {
     let (iteration, parameters) = (looped.iteration.clone(), Arc::clone(&looped.parameters));
     iteration.placement(1)?;
     iteration.check(&parameters)?;
@@ -52,7 +59,7 @@ pub(crate) fn iterate(context: &Context, member: &Member, lineage: &Lineage, mut
         lanes: iteration.lanes as u32,
     };
     let state = Exchange::state(&parameters, &iteration);
-    let arrival = Arrival::new(context, member, lineage, kind, state);
+    let arrival = Arrival::new(context, member, running, lineage, kind, state);
     let mut history = History::new(iteration.first_step, iteration.state_slots > 0);
     loop {
         match arrival.next()? {

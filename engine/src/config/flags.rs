@@ -7,8 +7,9 @@ use clap::ValueEnum;
 
 use super::layers::{self, Layer};
 use super::values::{
-    COUNT_OF_COPIES, COUNT_OF_OTHERS, COUNT_OF_PROCESSES, COUNT_OF_RESTARTS, COUNT_OF_THREADS, FAULTS, FOLDER, GRACE,
-    LEASE, SEED, SIZE, copies, faults, flag, grace, lease, number, others, path, processes, restarts, size, threads,
+    COUNT_OF_COPIES, COUNT_OF_OTHERS, COUNT_OF_PROCESSES, COUNT_OF_RESTARTS, COUNT_OF_STEPS, COUNT_OF_THREADS, FAULTS,
+    FOLDER, GRACE, LEASE, SEED, SIZE, copies, faults, flag, grace, lease, number, others, path, processes, restarts,
+    size, steps, threads,
 };
 use super::{CONFIG_FILE, Config, Progress, Result};
 
@@ -28,6 +29,9 @@ pub struct Flags {
     /// Keep remote objects in this folder, so that the next run need not fetch them [default: none]
     #[arg(long, global = true, value_name = "FOLDER", value_parser = flag(path, FOLDER))]
     pub cache: Option<PathBuf>,
+    /// Cut lineage that is longer than this many steps, by keeping its blocks on disk [default: never]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = flag(steps, COUNT_OF_STEPS))]
+    pub checkpoint_every: Option<usize>,
     /// Key of all random numbers; the same seed gives the same result [default: 0]
     #[arg(long, global = true, value_name = "NUMBER", value_parser = flag(number, SEED))]
     pub seed: Option<u64>,
@@ -108,6 +112,7 @@ impl Flags {
             ("threads", self.threads.map(|threads| threads.to_string())),
             ("memory", self.memory.map(|bytes| bytes.to_string())),
             ("cache", path(&self.cache)),
+            ("checkpoint_every", self.checkpoint_every.map(|steps| steps.to_string())),
             ("seed", self.seed.map(|seed| seed.to_string())),
             ("progress", progress.map(|progress| progress.get_name().to_owned())),
             ("json", self.json.map(|json| json.to_string())),

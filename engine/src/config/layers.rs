@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "threads",
     "memory",
     "disk",
@@ -20,6 +20,7 @@ const KEYS: [&str; 23] = [
     "cache_grows_only",
     "read_ahead",
     "memo_size",
+    "checkpoint_every",
     "seed",
     "progress",
     "json",

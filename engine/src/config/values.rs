@@ -24,6 +24,7 @@ pub(super) const MILLISECONDS_MAX: u64 = 86_400_000;
 
 pub(super) const COUNT_OF_THREADS: &str = "a whole number from 1 to 1024";
 pub(super) const COUNT_OF_RECORDS: &str = "a whole number from 1 to 16777216";
+pub(super) const COUNT_OF_STEPS: &str = "a whole number from 1";
 pub(super) const COUNT_OF_PROCESSES: &str = "a whole number from 1 to 256";
 pub(super) const COUNT_OF_OTHERS: &str = "a whole number from 0 to 256";
 pub(super) const COUNT_OF_RESTARTS: &str = "a whole number from 0 to 4294967295";
@@ -65,6 +66,10 @@ pub(super) fn records(text: &str) -> Option<usize> {
     text.parse()
         .ok()
         .filter(|count| (1..=BATCH_RECORDS_MAX).contains(count))
+}
+
+pub(super) fn steps(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|count| *count > 0)
 }
 
 pub(super) fn path(text: &str) -> Option<PathBuf> {

@@ -27,6 +27,7 @@ use timely::worker::Worker;
 
 use self::lanes::{Hosted, lanes};
 use self::shards::{Owned, apply};
+use crate::cancel::RunningAction;
 use crate::dataflow::exchange::{Exchange, Makers, REPORT_DELAY, Setting};
 use crate::dataflow::team::Team;
 use crate::dataflow::vector::Vector;
@@ -55,6 +56,7 @@ struct Finished {
 /// Runs an iteration on the workers of this process alone; `observe` sees each step once it is applied, in order.
 pub fn run(
     workers: &Workers,
+    running: &RunningAction<'_>,
     iteration: Iteration,
     parameters: Arc<Parameters>,
     makers: Makers,
@@ -74,7 +76,10 @@ pub fn run(
         Setting::default(),
         reports,
     );
-    run_loop(workers, &Arc::new(exchange), &received, observe)
+    let exchange = Arc::new(exchange);
+    let stopped = Arc::clone(&exchange);
+    running.stops_by(Arc::new(move |error| stopped.fail(error)));
+    run_loop(workers, &exchange, &received, observe)
 }
 
 /// Runs this process's part of an iteration to its end, or until it fails or is stopped.

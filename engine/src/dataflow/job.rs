@@ -16,6 +16,7 @@ use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
 use crate::plan::Plan;
+use crate::progress::RunningJob;
 use crate::task::{Elsewhere, Resources, TaskContext, Updates};
 
 /// What an action makes of one partition.
@@ -58,6 +59,8 @@ pub struct Job {
     pub own: Vec<Vec<usize>>,
     /// For each stage: how many of them have been claimed.
     pub claimed: Vec<AtomicUsize>,
+    /// How far it is, for people.
+    pub progress: Arc<RunningJob>,
     /// Tasks that were ended here, and how long workers were busy with tasks, in nanoseconds.
     ended: AtomicU64,
     busy: AtomicU64,
@@ -78,8 +81,13 @@ impl Job {
         workers: usize,
     ) -> Self {
         let own = (0..plan.stages.len()).map(|stage| assignment.partitions(stage, team.rank).collect());
+        let own: Vec<Vec<usize>> = own.collect();
+        let target = lineage.node(lineage.target());
+        let name = format!("`{}` ({}:{})", target.title(), target.site.file(), target.site.line());
+        let tasks = own.iter().map(Vec::len).sum();
         Self {
-            own: own.collect(),
+            progress: Arc::new(RunningJob::new(name, plan.stages.len(), tasks)),
+            own,
             claimed: plan.stages.iter().map(|_| AtomicUsize::new(0)).collect(),
             inbox: Inbox::new(&plan, &assignment, team.rank, workers),
             room: Arc::new(Room::new(&resources)),
@@ -163,6 +171,7 @@ impl Job {
     /// A task has ended.
     pub fn task_ended(&self) {
         self.resources.metrics.task();
+        self.progress.task_ended();
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 

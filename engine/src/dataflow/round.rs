@@ -136,8 +136,10 @@ pub fn job(
     });
     let hands: Vec<Hand> = hands.collect();
     let assignment = Assignment::spread(facts.lineage, &plan, &holders, (&computing, &hands), facts.pins);
+    let next = computing.iter().find(|rank| **rank > round.rank).or(computing.first());
     let elsewhere = Others {
         round: round.clone(),
+        second: next.copied().filter(|rank| *rank != round.rank),
         holders,
         gone: Mutex::default(),
     };
@@ -156,6 +158,8 @@ pub fn job(
 /// The blocks of the other processes.
 struct Others {
     round: Round,
+    /// Who keeps copies of what is computed here.
+    second: Option<usize>,
     holders: Holders,
     /// Blocks that were asked for and not there.
     gone: Mutex<HashSet<BlockId>>,
@@ -181,5 +185,13 @@ impl Elsewhere for Others {
             gone.insert(id);
         }
         found
+    }
+
+    fn copy(&self, id: BlockId, frame: Vec<u8>) {
+        if let Some(second) = self.second
+            && !self.round.copy(second, id, &frame)
+        {
+            tracing::debug!(block = %id, "another process did not take a copy");
+        }
     }
 }

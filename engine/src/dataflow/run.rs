@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::assign::Assignment;
+use crate::cancel::RunningAction;
 use crate::dataflow::job::{Event, Job, Reduce};
 use crate::dataflow::stage;
 use crate::dataflow::team::Team;
@@ -35,6 +36,7 @@ pub const EXTRA_ROUNDS_MAX: usize = 16;
 pub fn run(
     workers: &Workers,
     resources: &Arc<Resources>,
+    running: &RunningAction<'_>,
     lineage: &Lineage,
     partitions: &[usize],
     reduce: &Reduce,
@@ -46,7 +48,8 @@ pub fn run(
         let finished: BTreeSet<usize> = outcome.results.keys().copied().collect();
         // Blocks that memory cannot hold together may be lost in every round: in the end no plan counts on any.
         let counts_on_blocks = rounds_max.is_none_or(|rounds_max| 2 * rounds < rounds_max);
-        let counted_on = |dataset, partition| counts_on_blocks && available(dataset, partition);
+        let counted_on =
+            |dataset, partition| (counts_on_blocks || lineage.node(dataset).is_cut()) && available(dataset, partition);
         let Some(plan) = recover(lineage, partitions, &finished, &counted_on) else {
             return Ok(outcome);
         };
@@ -75,15 +78,20 @@ pub fn run(
             Arc::clone(reduce),
             workers.count(),
         );
-        let round = run_once(workers, &Arc::new(job))?;
+        let job = Arc::new(job);
+        let stopped = Arc::clone(&job);
+        running.stops_by(Arc::new(move |error| stopped.fail(error)));
+        let round = run_once(workers, 0, &job)?;
         outcome.results.extend(round.results);
         outcome.updates.extend(round.updates);
         rounds += 1;
     }
 }
 
-/// Runs this process's part of a job once, to the end or until it is cancelled: there may be results missing.
-pub fn run_once(workers: &Workers, job: &Arc<Job>) -> Result<Outcome> {
+/// Runs this process's part of a job of an action once, to the end or until it is cancelled: there may be results missing.
+pub fn run_once(workers: &Workers, action: u64, job: &Arc<Job>) -> Result<Outcome> {
+    let resources = &job.resources;
+    resources.board.begin(action, &job.progress, resources.bytes_read());
     let mut outcome = Outcome::default();
     let (events, received) = channel();
     let ended = start(workers, job, events)?;

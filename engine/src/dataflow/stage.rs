@@ -30,6 +30,7 @@ use crate::error::{EngineError, panic_text};
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
 use crate::plan::{Operation, Output, Stage, program};
+use crate::progress::RunningJob;
 use crate::recover::recover_in_stage;
 use crate::task::{Place, Role, TaskContext};
 
@@ -296,6 +297,7 @@ impl Tasks {
             let complete = std::rc::Rc::new(std::cell::Cell::new(false));
             let watched = Watched {
                 stream,
+                progress: Arc::clone(&tasks.job.progress),
                 complete: std::rc::Rc::clone(&complete),
             };
             Ok((reduce(context, partition, Box::new(watched))?, complete.get()))
@@ -315,6 +317,7 @@ impl Tasks {
             for _ in 0..BATCHES_PER_TURN {
                 let batch = running.stream.next().transpose()?;
                 let ended = batch.is_none();
+                tasks.job.progress.put_out(batch.as_ref().map_or(0, AnyBatch::records));
                 running.write(tasks, batch)?;
                 if ended {
                     return Ok((running, true));
@@ -366,7 +369,9 @@ impl Tasks {
                 _ => true,
             };
             // What memory cannot hold together is not waited for again and again.
-            let counted_on = |dataset, partition| tries < TRIES_MAX && available(dataset, partition);
+            let counted_on = |dataset, partition| {
+                (tries < TRIES_MAX || job.lineage.node(dataset).is_cut()) && available(dataset, partition)
+            };
             match recover_in_stage(&job.lineage, stage.root, partition, &counted_on, reads) {
                 Some(again) => program = again,
                 None => return Err(TaskError::Lost(lost)),
@@ -406,9 +411,10 @@ impl Tasks {
     }
 }
 
-/// Notes whether a stream was read to its end.
+/// Counts what is read of a stream, and notes whether it was read to its end.
 struct Watched {
     stream: AnyStream,
+    progress: Arc<RunningJob>,
     complete: std::rc::Rc<std::cell::Cell<bool>>,
 }
 
@@ -417,6 +423,9 @@ impl Iterator for Watched {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.stream.next();
+        if let Some(Ok(batch)) = &batch {
+            self.progress.put_out(batch.records());
+        }
         self.complete.set(self.complete.get() || batch.is_none());
         batch
     }

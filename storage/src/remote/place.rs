@@ -35,6 +35,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Its length in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.meta.size
+    }
+
     /// Which of two objects was written first, by the store's clock.
     pub(crate) fn by_age(&self, other: &Self) -> Ordering {
         self.meta.last_modified.cmp(&other.meta.last_modified)

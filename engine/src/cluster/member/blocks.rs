@@ -11,11 +11,21 @@ use crate::cluster::wire::{Header, Kind};
 impl Round {
     /// The bytes of a block that another rank has; `None` if it has it no more, or cannot be reached.
     pub fn fetch(&self, rank: usize, block: BlockId) -> Option<Vec<u8>> {
+        self.ask(rank, Kind::BlockRequest, block, &[])
+    }
+
+    /// Gives another rank a block to keep. Returns whether it does; it may not have the room, or not be reached.
+    pub fn copy(&self, rank: usize, block: BlockId, frame: &[u8]) -> bool {
+        self.ask(rank, Kind::BlockCopy, block, frame).is_some()
+    }
+
+    /// Asks another rank about a block, and waits for [`Kind::Block`].
+    fn ask(&self, rank: usize, kind: Kind, block: BlockId, payload: &[u8]) -> Option<Vec<u8>> {
         let link = self.links.get(rank)?.as_ref()?;
         let request = self.shared.requests.fetch_add(1, Ordering::Relaxed);
         lock(&self.shared).fetches.insert(request, Fetch::Waiting(link.peer));
-        let header = Header::new(Kind::BlockRequest, [block.dataset, block.partition, request, 0, 0, 0]);
-        self.send(rank, header, &[]);
+        let header = Header::new(kind, [block.dataset, block.partition, request, 0, 0, 0]);
+        self.send(rank, header, &[payload]);
         let mut state = lock(&self.shared);
         loop {
             let over = link.is_broken() || state.is_over(self.key);
@@ -30,22 +40,26 @@ impl Round {
 }
 
 impl Shared {
-    /// Answers requests for blocks. Its own thread, since it writes: a thread that reads a link must never wait for one.
+    /// Answers requests for blocks, and keeps copies. Its own thread, since it writes: a thread that reads a link must never wait for one.
     pub(super) fn serve_blocks(&self) {
         let mut state = lock(self);
         while state.closed.is_none() {
-            let Some((peer, request)) = state.wanted.pop_front() else {
+            let Some((peer, request, payload)) = state.wanted.pop_front() else {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let (link, serve) = (state.links.get(&peer).cloned(), state.serve.clone());
+            let link = state.links.get(&peer).cloned();
+            let (serve, keep) = (state.serve.clone(), state.keep.clone());
             drop(state);
             if let Some(link) = link {
                 let block = BlockId {
                     dataset: request.words[0],
                     partition: request.words[1],
                 };
-                let found = serve.and_then(|serve| serve(block));
+                let found = match request.kind {
+                    Kind::BlockCopy => keep.filter(|keep| keep(block, payload)).map(|_| Vec::new()),
+                    _ => serve.and_then(|serve| serve(block)),
+                };
                 let words = [
                     request.words[0],
                     request.words[1],

@@ -169,10 +169,10 @@ impl Shared {
                     return Err("the name node was started again and does not know this process".to_owned());
                 }
                 state.control = Some(Arc::clone(&socket));
-                let (arrival, ended) = (state.arrival.clone(), state.ended.clone());
+                let again = [state.arrival.clone(), state.ended.clone(), state.cancel.clone()];
                 drop(state);
                 self.tell_holdings();
-                arrival.iter().chain(&ended).for_each(|report| self.report(report));
+                again.iter().flatten().for_each(|report| self.report(report));
                 return Ok(socket);
             }
             let state = lock(self);
@@ -191,7 +191,9 @@ impl Shared {
             drop(state);
             let step = self.progress.load(Ordering::Relaxed).checked_sub(1);
             let lane_micros = Some(self.lane_micros.load(Ordering::Relaxed)).filter(|micros| *micros > 0);
-            self.report(&Report::Heartbeat { step, lane_micros });
+            let tell = lock(self).tell.clone();
+            let job = tell.and_then(|tell| tell());
+            self.report(&Report::Heartbeat { step, lane_micros, job });
             state = lock(self);
             let deadline = Instant::now() + interval;
             while state.closed.is_none()

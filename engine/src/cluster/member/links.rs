@@ -168,8 +168,9 @@ impl Shared {
 
     pub(super) fn read_link(&self, link: &Link) {
         let error = link.read(&self.limits, &mut |header, body| match header.kind {
-            Kind::BlockRequest => {
-                lock(self).wanted.push_back((link.peer, header.clone()));
+            Kind::BlockRequest | Kind::BlockCopy => {
+                let payload = body.into_bytes()?;
+                lock(self).wanted.push_back((link.peer, header.clone(), payload));
                 self.changed.notify_all();
                 Ok(())
             }

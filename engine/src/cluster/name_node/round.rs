@@ -147,6 +147,13 @@ impl NameNode {
         self.stop_if_hopeless();
     }
 
+    /// A member's program ends an action.
+    pub(super) fn cancelled(&mut self, action: u64, error: EngineError) {
+        if action == self.action_number() {
+            self.answer(Answer::Failed(error), BTreeSet::new());
+        }
+    }
+
     fn stop_if_hopeless(&mut self) {
         let over = self
             .action

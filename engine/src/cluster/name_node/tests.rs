@@ -245,6 +245,7 @@ fn lanes_leave_a_process_that_takes_much_longer() {
                 vec![Report::Heartbeat {
                     step: None,
                     lane_micros,
+                    job: None,
                 }],
             );
         }

@@ -21,7 +21,7 @@ const LIMITS: Limits = Limits {
 fn any_header() -> impl Strategy<Value = Header> {
     let words = any::<[u64; 6]>();
     let tallies = any::<[u64; 4]>().prop_map(|bits| bits.map(f64::from_bits));
-    (1_u8..=14, any::<(u64, u64, u32)>(), words, tallies).prop_map(
+    (1_u8..=15, any::<(u64, u64, u32)>(), words, tallies).prop_map(
         |(kind, (generation, action, round), words, tallies)| Header {
             words,
             tallies,
@@ -157,7 +157,7 @@ proptest! {
         bytes[5..8].fill(0);
         bytes[28..32].fill(0);
         let decoded = Header::decode(&sealed(bytes), Limits { payload_bytes_max: u64::MAX });
-        prop_assert_eq!(decoded.is_ok(), (1..=14).contains(&kind));
+        prop_assert_eq!(decoded.is_ok(), (1..=15).contains(&kind));
         if let Ok(header) = decoded {
             prop_assert_eq!(header.encode(), sealed(bytes));
         }

@@ -419,6 +419,7 @@ impl World {
                     vec![Report::Heartbeat {
                         step: None,
                         lane_micros: None,
+                        job: None,
                     }],
                 );
             }

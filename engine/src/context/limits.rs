@@ -1,0 +1,69 @@
+//! Actions that are ended from outside, by a handle or because their time has passed.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use super::Context;
+use crate::cancel::{CancelHandle, Cancellation};
+use crate::error::{EngineError, Result};
+
+/// A limit of time, until it is dropped.
+struct Limited<'a> {
+    cancellation: &'a Cancellation,
+    number: u64,
+}
+
+impl Drop for Limited<'_> {
+    fn drop(&mut self) {
+        self.cancellation.forget(self.number);
+    }
+}
+
+impl Context {
+    /// A handle by which any thread ends the action that runs.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle::new(&self.inner.cancellation)
+    }
+
+    /// Runs a piece of the driver program whose actions have `limit` of time together: the one that runs when it has passed
+    /// ends with [`EngineError::Cancelled`], and so do those that come after it. Actions of other threads are not meant.
+    /// In several processes all must run it; what ends an action in one of them ends it everywhere.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use distdl_engine::{Config, Context, EngineError};
+    ///
+    /// # fn main() -> distdl_engine::Result<()> {
+    /// let context = Context::new(Config::default())?;
+    /// let endless = context.range(0..u64::MAX, 1);
+    /// let counted = context.with_timeout(Duration::from_millis(10), || endless.count());
+    /// assert!(matches!(counted, Err(EngineError::Cancelled { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `program`; if no thread can be started.
+    pub fn with_timeout<R>(&self, limit: Duration, program: impl FnOnce() -> Result<R>) -> Result<R> {
+        let cancellation = &self.inner.cancellation;
+        let number = cancellation.limit();
+        let (over, waits) = channel::<()>();
+        let watched = cancellation.clone();
+        let watch = std::thread::Builder::new()
+            .name("distdl-limit".to_owned())
+            .spawn(move || {
+                if waits.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                    watched.pass(number, limit);
+                }
+            });
+        // A panic of the program must not leave the limit behind.
+        let limited = Limited { cancellation, number };
+        watch.map_err(|error| EngineError::WorkersStopped {
+            reason: format!("cannot start a thread: {error}"),
+        })?;
+        let outcome = program();
+        drop((over, limited));
+        outcome
+    }
+}

@@ -1,0 +1,66 @@
+//! What is not determinate is computed once, before anything is derived from it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use distdl_engine::testing::TestCluster;
+use distdl_engine::{Context, Dataset, Determinacy};
+
+use crate::{PARTITIONS, block, context};
+
+/// Numbers that nobody can foresee: how many were drawn before.
+fn drawn(context: &Context, clock: &Arc<AtomicU64>) -> Dataset<u64> {
+    let clock = Arc::clone(clock);
+    let drawn = context
+        .range(0..40, PARTITIONS)
+        .map(move |_| clock.fetch_add(1, Ordering::SeqCst));
+    drawn.with_determinacy(Determinacy::Indeterminate)
+}
+
+#[test]
+fn everything_that_is_derived_sees_the_same_records() {
+    let (context, clock) = (context(2), Arc::default());
+    let drawn = drawn(&context, &clock);
+    let (once, twice) = (drawn.map(|x| (x % 3, x)), drawn.map(|x| (x % 3, x)));
+    let counts = once.cogroup(&twice).map(|(_, (left, right))| left == right);
+    assert!(counts.collect().unwrap().into_iter().all(|same| same));
+    assert_eq!(clock.load(Ordering::SeqCst), 40, "all of it was drawn once");
+    let sums = once.reduce_by_key(|left, right| left + right).cache();
+    let rows = sums.collect().unwrap();
+    context.store().remove(block(sums.id(), 0)).unwrap();
+    assert_eq!(sums.collect().unwrap(), rows, "a lost block is the same again");
+    assert_eq!(drawn.collect().unwrap().len(), 40);
+    assert_eq!(clock.load(Ordering::SeqCst), 40);
+}
+
+#[test]
+fn explain_says_what_is_not_determinate_until_it_is_kept() {
+    let context = context(1);
+    let plain = context.range(0..10, 2).map(|x| x);
+    assert!(!plain.explain().contains("in any order") && !plain.explain().contains("not the same twice"));
+    let unordered = plain.with_determinacy(Determinacy::Unordered).map(|x| x + 1);
+    assert!(
+        unordered.explain().contains("map [2 partitions] <- #0, in any order"),
+        "{}",
+        unordered.explain()
+    );
+    unordered.count().unwrap();
+    assert!(!unordered.explain().contains("in any order"), "{}", unordered.explain());
+    assert!(unordered.explain().contains("lineage cut"), "{}", unordered.explain());
+}
+
+#[test]
+fn several_processes_see_the_same_records_although_one_dies() {
+    let clock = Arc::new(AtomicU64::new(0));
+    let run = TestCluster::new(3).run_lives(move |context, life| {
+        let derived = drawn(context, &clock).map(|x| x * 2);
+        let rows = derived.collect()?;
+        if (life.slot, life.number) == (1, 0) {
+            life.kill();
+        }
+        assert_eq!(derived.map(|x| x).collect()?, rows);
+        Ok(rows)
+    });
+    let results = run.unwrap().results;
+    assert!(results.iter().all(|rows| *rows == results[0]));
+}
