@@ -119,8 +119,7 @@ impl<T: Record> Run<T> {
             spill, codec, places, ..
         } = self;
         let read = move |rows: Rows| -> TaskResult<Vec<T>> {
-            let mut frame = vec![0; rows.row_bytes()];
-            spill.read(&rows, 0, &mut frame)?;
+            let frame = spill.read_one(&rows)?;
             Ok(codec.decode(frame.into())?.into_records::<T>()?.into_vec())
         };
         let pieces = places.into_iter().map(read);

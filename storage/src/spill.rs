@@ -151,6 +151,17 @@ impl Spill {
         Ok(row)
     }
 
+    /// What was [appended](Spill::append) as one row.
+    ///
+    /// # Errors
+    /// As [`Spill::read`].
+    pub fn read_one(&self, rows: &Rows) -> Result<Vec<u8>> {
+        let mut row = vec![0; rows.buffer_bytes()];
+        self.read(rows, 0, &mut row)?;
+        row.truncate(rows.row_bytes);
+        Ok(row)
+    }
+
     /// Says that row `index` of `rows` will be read soon: the system fetches it from the disk meanwhile.
     pub fn will_read(&self, rows: &Rows, index: u64) {
         let length = std::num::NonZeroU64::new(rows.stride());
@@ -246,7 +257,7 @@ mod tests {
         let (_folder, tier) = tier(1 << 20);
         let spill = tier.spill().unwrap();
         let nothing = spill.append(&[]).unwrap();
-        assert!(row(&spill, &nothing, 0).unwrap().is_empty());
+        assert!(spill.read_one(&nothing).unwrap().is_empty());
         assert_eq!(spill.append_rows(&[], 3).unwrap().count(), 0);
     }
 
@@ -258,7 +269,8 @@ mod tests {
         assert!(matches!(other.append(&[2; 500]), Err(StorageError::OverBudget { .. })));
         other.append(&[2; 400]).unwrap();
         drop(one);
-        other.append(&[2; 500]).unwrap();
+        let last = other.append(&[2; 500]).unwrap();
+        assert_eq!(other.read_one(&last).unwrap(), [2; 500]);
         assert_eq!(other.bytes(), 400 + 500 + 2 * CHECKSUM_BYTES as u64);
     }
 

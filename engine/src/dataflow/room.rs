@@ -44,9 +44,7 @@ pub struct Stored {
 impl Stored {
     /// The frame.
     pub fn read(&self) -> Result<Vec<u8>> {
-        let mut frame = vec![0; self.rows.row_bytes()];
-        self.spill.read(&self.rows, 0, &mut frame)?;
-        Ok(frame)
+        Ok(self.spill.read_one(&self.rows)?)
     }
 
     /// How it is read.
