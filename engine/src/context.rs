@@ -7,7 +7,6 @@ mod limits;
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
@@ -15,6 +14,7 @@ use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreFigures, StoreOptio
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::bars::Bars;
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::batch::{AnyStream, TaskResult};
 use crate::broadcast::Broadcast;
@@ -53,8 +53,7 @@ pub(crate) struct Inner {
     member: Option<Member>,
     /// Number of the next action.
     actions: AtomicU64,
-    /// Ends the thread that draws bars.
-    _bars: Option<Sender<()>>,
+    _bars: Option<Bars>,
     /// Checkpoints so far, by where they are and what they hold.
     checkpoints: Mutex<HashMap<(String, [u8; 32]), u64>>,
 }

@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 
 use super::Context;
 use crate::error::{EngineError, Result};
 use crate::progress::{Board, JobProgress};
 use crate::task::Resources;
+
+/// Draws until it is dropped. Then the thread is gone, and with it what it may have held of the stores.
+pub(super) struct Bars {
+    over: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Context {
     /// How far the action is that runs in this process, for people; `None` while none does.
@@ -21,8 +28,8 @@ impl Context {
     }
 }
 
-/// Starts the thread that draws how far actions are, until the other end of the channel is dropped.
-pub(super) fn draw(resources: &Arc<Resources>) -> Result<Sender<()>> {
+/// Starts the thread that draws how far actions are.
+pub(super) fn draw(resources: &Arc<Resources>) -> Result<Bars> {
     let (sender, over) = channel();
     let weak = Arc::downgrade(resources);
     let look = move |draw: &dyn Fn(&Board, Option<JobProgress>)| {
@@ -34,8 +41,20 @@ pub(super) fn draw(resources: &Arc<Resources>) -> Result<Sender<()>> {
     };
     let thread = std::thread::Builder::new().name("distdl-progress".to_owned());
     let started = thread.spawn(move || Board::watch(&over, look));
-    started.map_err(|error| EngineError::WorkersStopped {
+    let thread = started.map_err(|error| EngineError::WorkersStopped {
         reason: format!("cannot start a thread: {error}"),
     })?;
-    Ok(sender)
+    Ok(Bars {
+        over: Some(sender),
+        thread: Some(thread),
+    })
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        drop(self.over.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }

@@ -106,6 +106,33 @@ fn driver_programs_that_diverge_get_an_error_that_names_both_places() {
 }
 
 #[test]
+fn a_member_ends_the_action_that_the_cluster_is_at_and_no_other() {
+    let program = vec![Step::Iterate {
+        steps: 30,
+        stateful: false,
+    }];
+    let mut world = World::new(options(3, 0), program);
+    let cancel = |action| Report::Cancel {
+        action,
+        error: EngineError::Cancelled {
+            action: "an action".to_owned(),
+            reason: "by the test".to_owned(),
+        },
+    };
+    while !world.processes.iter().all(|process| process.versions.contains(&5)) {
+        world.everybody_moves();
+    }
+    world.say(1, vec![cancel(1)]);
+    (0..5).for_each(|_| _ = world.everybody_moves());
+    assert_eq!(world.finished, None);
+    world.say(1, vec![cancel(0), cancel(0)]);
+    world.run_to_the_end();
+    let error = world.finished.unwrap().unwrap();
+    assert!(error.contains("by the test"), "{error}");
+    assert_eq!(world.processes.len(), 3, "nobody is started again for it");
+}
+
+#[test]
 fn one_that_fails_by_itself_is_started_again_as_the_others_go_on() {
     let mut world = World::new(
         options(2, 0),
