@@ -116,8 +116,8 @@ fn join_part<K: Key, V: Record, W: Record, X: Record>(
             }
         }
         made.pairs.push(pairs.finish()?);
-        let (keys, rest, _working) = table.into_pass()?;
-        let alone = keys.into_iter().zip(met).filter(|(_, met)| !met);
+        let mut pass = table.into_pass()?;
+        let alone = pass.folded.drain(..).zip(met).filter(|(_, met)| !met);
         let alone = alone.map(|(key, _)| key).sorted_unstable_by_key(|(place, _)| *place);
         let alone = alone.flat_map(|(place, (key, values))| {
             let made = values.into_iter().filter_map(move |left| pair(Some(left), None));
@@ -127,6 +127,6 @@ fn join_part<K: Key, V: Record, W: Record, X: Record>(
         if last {
             return Ok(());
         }
-        (left, right) = (rest, later.finish()?);
+        (left, right) = (pass.rest, later.finish()?);
     }
 }
