@@ -418,6 +418,7 @@ fn fold_part<K: Key, V: Record, C: Record, M: Combine<V, C>>(
 ) -> TaskResult<()> {
     let mut left = Some(part);
     while let Some(entries) = left.take() {
+        context.check()?;
         let mut pass = Combining::<K, V, C, M>::of_part(context, combine);
         for entry in entries.into_records() {
             let (place, key, arrival) = entry?;

@@ -87,6 +87,7 @@ fn join_part<K: Key, V: Record, W: Record, X: Record>(
 ) -> TaskResult<()> {
     let mut left = Some(left);
     loop {
+        context.check()?;
         let mut table = Combining::<K, V, Vec<V>, _>::of_part(context, &Arc::new(Collecting));
         for entry in left.into_iter().flat_map(Run::into_records) {
             let (place, key, arrival) = entry?;
