@@ -345,16 +345,29 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         Some((index, combined.as_ref()?))
     }
 
-    /// What the table has, by place, and the entries that it had no room for.
-    pub(super) fn into_pass(self) -> TaskResult<(Vec<Folded<K, C>>, Option<Run<Entry<K, V, C>>>, Working)> {
+    /// What a pass over a part has come to.
+    pub(super) fn into_pass(self) -> TaskResult<Pass<K, V, C>> {
         let places = self.places.into_iter();
         let folded = self.table.into_iter().zip(places);
         let folded = folded.filter_map(|((key, combined), place)| Some((place, (key, combined?))));
-        let folded: Vec<_> = folded.collect();
         let rest = self.rest.and_then(|mut rest| rest.writers.pop());
         let rest = rest.map(RunWriter::finish).transpose()?;
-        Ok((folded, rest.filter(|rest| !rest.is_empty()), self.working))
+        Ok(Pass {
+            folded: folded.collect(),
+            rest: rest.filter(|rest| !rest.is_empty()),
+            _working: self.working,
+        })
     }
+}
+
+/// One pass over a part.
+pub(super) struct Pass<K, V, C> {
+    /// What the table had, in its order.
+    pub(super) folded: Vec<Folded<K, C>>,
+    /// What it had no room for.
+    pub(super) rest: Option<Run<Entry<K, V, C>>>,
+    /// The memory of the first.
+    _working: Working,
 }
 
 /// What a table has, in order. Until the last of it is read, its memory is in use.
@@ -405,18 +418,19 @@ fn fold_part<K: Key, V: Record, C: Record, M: Combine<V, C>>(
 ) -> TaskResult<()> {
     let mut left = Some(part);
     while let Some(entries) = left.take() {
+        context.check()?;
         let mut pass = Combining::<K, V, C, M>::of_part(context, combine);
         for entry in entries.into_records() {
             let (place, key, arrival) = entry?;
             pass.arrive(Some(place), key, arrival)?;
         }
-        let (mut folded, rest, _working) = pass.into_pass()?;
+        let mut pass = pass.into_pass()?;
         // What was put on disk again comes late.
-        folded.sort_unstable_by_key(|(place, _)| *place);
-        if !folded.is_empty() {
-            runs.push(Run::write(context, file, folded.into_iter().map(Ok))?);
+        pass.folded.sort_unstable_by_key(|(place, _)| *place);
+        if !pass.folded.is_empty() {
+            runs.push(Run::write(context, file, pass.folded.drain(..).map(Ok))?);
         }
-        left = rest;
+        left = pass.rest;
     }
     Ok(())
 }

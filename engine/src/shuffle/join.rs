@@ -87,6 +87,7 @@ fn join_part<K: Key, V: Record, W: Record, X: Record>(
 ) -> TaskResult<()> {
     let mut left = Some(left);
     loop {
+        context.check()?;
         let mut table = Combining::<K, V, Vec<V>, _>::of_part(context, &Arc::new(Collecting));
         for entry in left.into_iter().flat_map(Run::into_records) {
             let (place, key, arrival) = entry?;
@@ -116,8 +117,8 @@ fn join_part<K: Key, V: Record, W: Record, X: Record>(
             }
         }
         made.pairs.push(pairs.finish()?);
-        let (keys, rest, _working) = table.into_pass()?;
-        let alone = keys.into_iter().zip(met).filter(|(_, met)| !met);
+        let mut pass = table.into_pass()?;
+        let alone = pass.folded.drain(..).zip(met).filter(|(_, met)| !met);
         let alone = alone.map(|(key, _)| key).sorted_unstable_by_key(|(place, _)| *place);
         let alone = alone.flat_map(|(place, (key, values))| {
             let made = values.into_iter().filter_map(move |left| pair(Some(left), None));
@@ -127,6 +128,6 @@ fn join_part<K: Key, V: Record, W: Record, X: Record>(
         if last {
             return Ok(());
         }
-        (left, right) = (rest, later.finish()?);
+        (left, right) = (pass.rest, later.finish()?);
     }
 }

@@ -59,6 +59,24 @@ fn a_sort_keeps_to_the_limit() {
 }
 
 #[test]
+fn parcels_that_find_no_room_wait_on_disk_in_their_order() {
+    let context = context(MEMORY, 2, 256);
+    let dealt = context.range(0..RECORDS, 8).repartition(8);
+    let mut numbers = dealt.collect().unwrap();
+    assert!(context.metrics().spilled_bytes() >= RECORDS * 8 - MEMORY / 2);
+    let expected = (0..8).flat_map(|bucket: u64| {
+        let sources = (0..8).map(|source: u64| source * RECORDS / 8..(source + 1) * RECORDS / 8);
+        sources.enumerate().flat_map(move |(source, records)| {
+            let skipped = (bucket + 8 - source as u64) % 8;
+            records.skip(skipped as usize).step_by(8)
+        })
+    });
+    assert!(expected.eq(numbers.iter().copied()));
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..RECORDS));
+}
+
+#[test]
 fn a_reduce_to_more_keys_than_memory_holds_keeps_to_the_limit() {
     let context = context(MEMORY, 2, 256);
     let most = Arc::default();

@@ -20,7 +20,7 @@ fn program(context: &Context) -> Result<Vec<Vec<Row>>> {
         sums.collect()?,
         joined.collect()?,
         rows.group_by_key()
-            .map_values(|values| values.iter().fold(7, |hash, value| hash * 3 ^ value))
+            .map_values(|values| values.iter().fold(7, |hash, value| (hash * 3) ^ value))
             .collect()?,
     ])
 }
