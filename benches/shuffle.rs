@@ -24,6 +24,9 @@ struct Arguments {
     /// Pairs on each side of the join.
     #[arg(long, default_value_t = 5_000_000)]
     join: u64,
+    /// Edges of the graph whose nodes are ranked; there are a tenth as many nodes.
+    #[arg(long, default_value_t = 2_000_000)]
+    edges: u64,
     /// Text of space-separated words; made in a temporary folder, 200 MB, if not given.
     #[arg(long)]
     words: Option<PathBuf>,
@@ -37,7 +40,7 @@ struct Arguments {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "reduce_by_key,word_count,sort_by_key,join"
+        default_value = "reduce_by_key,word_count,page_rank,sort_by_key,join"
     )]
     only: Vec<String>,
     /// Passed by `cargo bench`; means nothing here.
@@ -64,8 +67,8 @@ fn main() -> ExitCode {
     distdl::run(arguments.flags.config(), |context| {
         for (job, records, work) in JOBS {
             if arguments.only.iter().any(|only| only == job) {
-                // The word count's text is made once, before the clock runs.
-                let prepared = prepare(job, &arguments)?;
+                // Texts and links are made once, before the clock runs.
+                let prepared = prepare(context, job, &arguments)?;
                 let (spread, check) = measure(arguments.runs, || work(context, &arguments, &prepared));
                 emit(&Figure {
                     bench: "shuffle",
@@ -87,9 +90,10 @@ fn main() -> ExitCode {
 type Work = fn(&Context, &Arguments, &Prepared) -> Result<String, Failure>;
 type Job = (&'static str, fn(&Arguments) -> u64, Work);
 
-const JOBS: [Job; 4] = [
+const JOBS: [Job; 5] = [
     ("reduce_by_key", |arguments| arguments.pairs, reduce_by_key),
     ("word_count", |_| 0, word_count),
+    ("page_rank", |arguments| arguments.edges, page_rank),
     ("sort_by_key", |arguments| arguments.sort, sort_by_key),
     ("join", |arguments| 2 * arguments.join, join),
 ];
@@ -110,6 +114,22 @@ fn word_count(context: &Context, arguments: &Arguments, prepared: &Prepared) -> 
         words
     });
     Ok(words.reduce_by_key(|left, right| left + right).count()?.to_string())
+}
+
+/// Ten rounds of PageRank over links that are kept; gives the sum of the ranks.
+fn page_rank(_: &Context, _: &Arguments, prepared: &Prepared) -> Result<String, Failure> {
+    let links = prepared.links.as_ref().ok_or("the links were not prepared")?;
+    let mut ranks = links.map_values(|_| 1.0);
+    for _ in 0..10 {
+        let shares = links.join(&ranks).values().flat_map(|(targets, rank)| {
+            let share = rank / targets.len() as f64;
+            targets.into_iter().map(move |target| (target, share))
+        });
+        let sums = shares.reduce_by_key(|left, right| left + right);
+        ranks = sums.map_values(|sum| 0.15 + 0.85 * sum);
+    }
+    let sum = ranks.values().fold(0.0, |left, right| left + right)?;
+    Ok(format!("{sum:.3}"))
 }
 
 /// Sorts pairs by random keys and checks the order.
@@ -140,30 +160,41 @@ fn join(context: &Context, arguments: &Arguments, _: &Prepared) -> Result<String
 }
 
 /// What lies ready before a job is timed.
+#[derive(Default)]
 struct Prepared {
     words: PathBuf,
+    links: Option<Dataset<(u64, Vec<u64>)>>,
     _folder: Option<tempfile::TempDir>,
 }
 
-fn prepare(job: &str, arguments: &Arguments) -> Result<Prepared, Failure> {
-    match &arguments.words {
-        Some(words) => Ok(Prepared {
+fn prepare(context: &Context, job: &str, arguments: &Arguments) -> Result<Prepared, Failure> {
+    match (job, &arguments.words) {
+        ("word_count", Some(words)) => Ok(Prepared {
             words: words.clone(),
-            _folder: None,
+            ..Prepared::default()
         }),
-        None if job != "word_count" => Ok(Prepared {
-            words: PathBuf::new(),
-            _folder: None,
-        }),
-        None => {
+        ("word_count", None) => {
             let folder = tempfile::tempdir()?;
             let words = folder.path().join("words.txt");
             std::fs::write(&words, text())?;
             Ok(Prepared {
                 words,
                 _folder: Some(folder),
+                ..Prepared::default()
             })
         }
+        ("page_rank", _) => {
+            let nodes = (arguments.edges / 10).max(1);
+            let edges = context.range(0..arguments.edges, arguments.partitions);
+            let edges = edges.map(move |edge| (mix(2 * edge) % nodes, mix(2 * edge + 1) % nodes));
+            let links = edges.group_by_key().cache();
+            links.count()?;
+            Ok(Prepared {
+                links: Some(links),
+                ..Prepared::default()
+            })
+        }
+        _ => Ok(Prepared::default()),
     }
 }
 

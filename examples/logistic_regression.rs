@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Parser, value_parser};
 use distdl::prelude::*;
-use distdl::{Iteration, Lane, LaneData, Parameters, ShardUpdate, ShardValues, StepReport, Tallies};
+use distdl::{Iteration, Lane, LaneData, Parameters, Records, ShardUpdate, ShardValues, StepReport, Tallies};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
@@ -77,7 +77,7 @@ fn fit(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// A lane: sums the gradients of its next points, round and round.
-fn gradients(data: LaneData<Point>) -> distdl::engine::Result<Box<dyn Lane>> {
+fn gradients(data: LaneData<Records<Point>>) -> distdl::engine::Result<Box<dyn Lane>> {
     let points: Vec<Point> = data.partitions.iter().flat_map(|records| records.to_vec()).collect();
     Ok(Box::new(move |step: u64, parameters: &[f32], update: &mut [f32]| {
         update.fill(0.0);

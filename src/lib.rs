@@ -28,15 +28,15 @@ pub use distdl_engine::incremental::{
 };
 pub use distdl_engine::{
     Accumulator, Broadcast, Context, Dataset, EngineError, HashPartitioner, Histogram, Iteration, Lane, LaneData,
-    Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, ShardUpdate, ShardValues, Stats, StepReport,
-    Tallies,
+    LanePartition, LaneRecords, Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, ShardUpdate,
+    ShardValues, Stats, StepReport, Tallies,
 };
-pub use distdl_storage::Level;
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;
 pub use distdl_storage::csv::CsvOptions;
 #[cfg(feature = "parquet")]
 pub use distdl_storage::parquet::ParquetOptions;
+pub use distdl_storage::{Level, Records};
 
 /// What most programs need.
 pub mod prelude {

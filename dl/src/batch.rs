@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::kernels::gather;
 use crate::loss::Targets;
 use crate::rng::{Purpose, Stream};
-use crate::samples::{Features, SampleTargets, Samples};
+use crate::samples::{Row, RowFeatures, RowTarget, SampleShape, Samples};
 use crate::scalar::Scalar;
 use std::borrow::Borrow;
 
@@ -38,16 +38,20 @@ enum BatchTargets<T> {
 impl<T: Scalar> Batch<T> {
     /// An empty batch for up to `rows_max` rows of the kind of `samples`.
     pub fn new(samples: &Samples, rows_max: usize) -> Self {
-        let targets = match samples.targets() {
-            SampleTargets::Labels(_) => BatchTargets::Labels(vec![0; rows_max]),
-            SampleTargets::Values { length, .. } => BatchTargets::Values {
-                length: *length,
+        Self::of(samples.shape(), rows_max)
+    }
+
+    pub(crate) fn of(shape: SampleShape, rows_max: usize) -> Self {
+        let targets = match shape.target_length {
+            None => BatchTargets::Labels(vec![0; rows_max]),
+            Some(length) => BatchTargets::Values {
+                length,
                 values: vec![T::ZERO; rows_max * length],
             },
         };
-        let features = vec![T::ZERO; rows_max * samples.feature_length()];
+        let features = vec![T::ZERO; rows_max * shape.feature_length];
         Batch {
-            feature_length: samples.feature_length(),
+            feature_length: shape.feature_length,
             rows_max,
             rows: 0,
             features,
@@ -65,6 +69,15 @@ impl<T: Scalar> Batch<T> {
         blocks: &[S],
         indices: impl ExactSizeIterator<Item = u32>,
     ) -> Result<()> {
+        self.gather_from(&mut Blocks(blocks), indices)
+    }
+
+    /// The same from whatever gives rows.
+    pub(crate) fn gather_from(
+        &mut self,
+        source: &mut impl RowSource,
+        indices: impl ExactSizeIterator<Item = u32>,
+    ) -> Result<()> {
         self.rows = 0;
         let rows = indices.len();
         if rows > self.rows_max {
@@ -74,8 +87,7 @@ impl<T: Scalar> Batch<T> {
             });
         }
         for (row, index) in indices.enumerate() {
-            let (block, within) = locate(blocks, index)?;
-            self.set_row(row, block, within)?;
+            self.set_row(row, &source.row(index)?)?;
         }
         self.rows = rows;
         Ok(())
@@ -99,34 +111,23 @@ impl<T: Scalar> Batch<T> {
         }
     }
 
-    fn set_row(&mut self, row: usize, samples: &Samples, index: usize) -> Result<()> {
+    fn set_row(&mut self, row: usize, sample: &Row<'_>) -> Result<()> {
         let length = self.feature_length;
-        if samples.feature_length() != length {
-            let got = samples.feature_length();
-            return Err(Error::Samples(format!(
-                "a block has {got} features a row, the batch is made for {length}"
-            )));
-        }
-        let from = index * length..(index + 1) * length;
         let features = &mut self.features[row * length..(row + 1) * length];
-        match samples.features() {
-            Features::U8 { bytes, scale } => gather::scale_bytes(&bytes[from], *scale, features)?,
-            Features::F32(values) => gather::copy_values(&values[from], features)?,
+        match sample.features {
+            RowFeatures::U8(bytes, scale) => {
+                check_features(bytes.len(), length)?;
+                gather::scale_bytes(bytes, scale, features)?;
+            }
+            RowFeatures::F32(values) => {
+                check_features(values.len(), length)?;
+                gather::copy_values(values, features)?;
+            }
         }
-        match (&mut self.targets, samples.targets()) {
-            (BatchTargets::Labels(to), SampleTargets::Labels(from)) => to[row] = from[index],
-            (
-                BatchTargets::Values { length, values: to },
-                SampleTargets::Values {
-                    length: found,
-                    values: from,
-                },
-            ) if found == length => {
-                let length = *length;
-                gather::copy_values(
-                    &from[index * length..(index + 1) * length],
-                    &mut to[row * length..(row + 1) * length],
-                )?;
+        match (&mut self.targets, sample.target) {
+            (BatchTargets::Labels(to), RowTarget::Label(label)) => to[row] = label,
+            (BatchTargets::Values { length, values: to }, RowTarget::Values(from)) if *length == from.len() => {
+                gather::copy_values(from, &mut to[row * *length..(row + 1) * *length])?;
             }
             _ => {
                 return Err(Error::Samples(
@@ -138,26 +139,49 @@ impl<T: Scalar> Batch<T> {
     }
 }
 
-/// The block that holds sample `index` of all, and its place there.
-fn locate<S: Borrow<Samples>>(blocks: &[S], index: u32) -> Result<(&Samples, usize)> {
-    let mut within = index as usize;
-    for block in blocks {
-        let block = block.borrow();
-        if within < block.len() {
-            return Ok((block, within));
-        }
-        within -= block.len();
+fn check_features(got: usize, length: usize) -> Result<()> {
+    if got == length {
+        return Ok(());
     }
-    Err(Error::SampleIndex {
-        index,
-        length: blocks.iter().map(|block| block.borrow().len()).sum(),
-    })
+    Err(Error::Samples(format!(
+        "a block has {got} features a row, the batch is made for {length}"
+    )))
+}
+
+/// Samples that are counted through, wherever they lie.
+pub(crate) trait RowSource {
+    /// The sample of an index.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    fn row(&mut self, index: u32) -> Result<Row<'_>>;
+}
+
+/// Blocks as if they were one.
+struct Blocks<'a, S>(&'a [S]);
+
+impl<S: Borrow<Samples>> RowSource for Blocks<'_, S> {
+    fn row(&mut self, index: u32) -> Result<Row<'_>> {
+        let mut within = index as usize;
+        for block in self.0 {
+            let block = block.borrow();
+            if within < block.len() {
+                return Ok(block.row(within));
+            }
+            within -= block.len();
+        }
+        Err(Error::SampleIndex {
+            index,
+            length: self.0.iter().map(|block| block.borrow().len()).sum(),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+    use crate::samples::{Features, SampleTargets};
     use proptest::prelude::*;
     use std::sync::Arc;
 

@@ -24,6 +24,7 @@ pub mod network;
 
 // Samples go in by batches, and the optimizer applies what comes out.
 pub mod samples;
+mod spilled;
 
 pub mod normalization;
 

@@ -47,6 +47,37 @@ pub enum SampleTargets {
     },
 }
 
+/// What all samples of a batch have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SampleShape {
+    /// Features of a sample.
+    pub(crate) feature_length: usize,
+    /// What a byte is multiplied with; none for features as they are.
+    pub(crate) scale: Option<f32>,
+    /// Wanted outputs of a sample; none for a label.
+    pub(crate) target_length: Option<usize>,
+}
+
+/// One sample.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'a> {
+    pub(crate) features: RowFeatures<'a>,
+    pub(crate) target: RowTarget<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RowFeatures<'a> {
+    /// Bytes, and what they are multiplied with.
+    U8(&'a [u8], f32),
+    F32(&'a [f32]),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RowTarget<'a> {
+    Label(u32),
+    Values(&'a [f32]),
+}
+
 /// What was read from outside and may contradict itself.
 #[derive(Deserialize)]
 struct Unchecked {
@@ -110,6 +141,41 @@ impl Samples {
         &self.targets
     }
 
+    pub(crate) fn shape(&self) -> SampleShape {
+        SampleShape {
+            feature_length: self.feature_length,
+            scale: match self.features {
+                Features::U8 { scale, .. } => Some(scale),
+                Features::F32(_) => None,
+            },
+            target_length: match self.targets {
+                SampleTargets::Labels(_) => None,
+                SampleTargets::Values { length, .. } => Some(length),
+            },
+        }
+    }
+
+    /// Sample `index`, which must be one of them.
+    pub(crate) fn row(&self, index: usize) -> Row<'_> {
+        let row = |length: usize| index * length..(index + 1) * length;
+        let features = row(self.feature_length);
+        Row {
+            features: match &self.features {
+                Features::U8 { bytes, scale } => RowFeatures::U8(&bytes[features], *scale),
+                Features::F32(values) => RowFeatures::F32(&values[features]),
+            },
+            target: match &self.targets {
+                SampleTargets::Labels(labels) => RowTarget::Label(labels[index]),
+                SampleTargets::Values { length, values } => RowTarget::Values(&values[row(*length)]),
+            },
+        }
+    }
+
+    /// What the samples take in memory, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        (size_of::<Self>() + self.len() * self.shape().row_bytes()) as u64
+    }
+
     /// A copy of the samples in `range`. Errors if it reaches beyond the end.
     pub fn slice(&self, range: Range<usize>) -> Result<Samples> {
         if range.start > range.end || range.end > self.len() {
@@ -137,6 +203,19 @@ impl Samples {
         (0..parts)
             .map(|part| self.slice(start(part)..start(part + 1)))
             .collect()
+    }
+}
+
+impl SampleShape {
+    /// A sample's targets as bytes.
+    pub(crate) fn target_bytes(&self) -> usize {
+        self.target_length.unwrap_or(1) * size_of::<f32>()
+    }
+
+    /// A sample as bytes.
+    pub(crate) fn row_bytes(&self) -> usize {
+        let feature_bytes = if self.scale.is_some() { 1 } else { size_of::<f32>() };
+        self.target_bytes() + self.feature_length * feature_bytes
     }
 }
 

@@ -1,90 +1,35 @@
 //! Training on a dataset: lanes walk through their samples, the exchange sums their gradients, shards apply them.
 
 mod change;
+mod lane;
+mod options;
 mod update;
 
-use std::borrow::Borrow;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distdl_engine::{
-    Dataset, EngineError, Iteration, Lane, LaneData, Parameters, Placement, ShardUpdate, ShardValues, StepReport,
-    Tallies,
+    Dataset, EngineError, Iteration, Lane, LaneData, LanePartition, Parameters, Placement, ShardUpdate, ShardValues,
+    StepReport, Tallies,
 };
-use distdl_storage::Records;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
+use self::lane::{LanePart, Loader, TrainingLane};
+pub use self::options::TrainingOptions;
 use self::update::{Update, learnt, limit_norm};
-use crate::batch::{Batch, shuffle};
+use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
-use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
 use crate::optimizer::{Optimizer, Sgd};
 use crate::samples::Samples;
 use crate::schedule::Schedule;
-
-/// How to train. Everything here may show in the trained parameters; the number of workers never does.
-#[derive(Debug, Clone)]
-pub struct TrainingOptions {
-    /// Samples in a step, over all lanes.
-    pub batch: usize,
-    /// Logical streams of mini-batches; `batch` is dealt to them as evenly as it goes.
-    pub lanes: usize,
-    /// Learning rate by step.
-    pub schedule: Schedule,
-    /// How the mean gradient of a step changes the parameters. Default: plain SGD.
-    pub optimizer: Arc<dyn Optimizer>,
-    /// The largest norm of the mean gradient of a lane's share of a step; a larger gradient is scaled down to it, as
-    /// `torch.nn.utils.clip_grad_norm_` does. The mean over lanes is then no larger either. Default: no limit.
-    pub lane_gradient_norm_max: Option<f32>,
-    /// Seed of initial parameters and sample orders.
-    pub seed: u64,
-    /// Where lanes and shards run, for tests that results do not depend on it.
-    pub placement: Option<Placement>,
-    /// Where and when to write checkpoints, and whether to go on from one.
-    pub checkpoint: Option<CheckpointOptions>,
-}
-
-impl Default for TrainingOptions {
-    fn default() -> Self {
-        Self {
-            batch: 128,
-            lanes: 2,
-            schedule: Schedule::Constant(0.1),
-            optimizer: Arc::new(Sgd::default()),
-            lane_gradient_norm_max: None,
-            seed: 0,
-            placement: None,
-            checkpoint: None,
-        }
-    }
-}
-
-impl TrainingOptions {
-    /// What the optimizer does, in words that stand in checkpoints.
-    fn optimizer_words(&self) -> String {
-        match self.lane_gradient_norm_max {
-            None => format!("{:?}", self.optimizer),
-            Some(norm_max) => format!("{:?}, norm of a lane's gradient at most {norm_max}", self.optimizer),
-        }
-    }
-
-    fn check(&self) -> Result<()> {
-        match self.lane_gradient_norm_max {
-            Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(
-                "lane_gradient_norm_max is {norm_max}; give a number above 0, or none for no limit"
-            ))),
-            _ => self.optimizer.check(),
-        }
-    }
-}
 
 /// A finished step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -375,9 +320,10 @@ impl Training {
         }
         let (failed, shards) = (Failed::default(), iteration.clone());
         let mut applied = self.step;
-        let result = self.data.iterate(
+        let result = self.data.iterate_over(
             iteration,
             &self.parameters,
+            lane_loader(failed.clone()),
             self.lane_maker(failed.clone()),
             self.shard_maker(shards, failed.clone()),
             &mut |step| {
@@ -430,7 +376,7 @@ impl Training {
     fn lane_maker(
         &self,
         failed: Failed,
-    ) -> impl Fn(LaneData<Samples>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
+    ) -> impl Fn(LaneData<Arc<LanePart>>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
         let (network, deal, seed) = (self.network.clone(), self.deal.clone(), self.options.seed);
         let norm_max = self.options.lane_gradient_norm_max;
         let learnt = learnt(network.statistics(), network.parameter_count());
@@ -470,82 +416,12 @@ impl Training {
     }
 }
 
-/// One lane: its blocks, its order, and the buffers of one step.
-struct TrainingLane {
-    network: NeuralNetwork,
-    deal: Deal,
-    seed: u64,
-    lane: usize,
-    blocks: Vec<BlockOf>,
-    order: Vec<u32>,
-    /// The epoch that `order` belongs to.
-    epoch: Option<u64>,
-    batch: Option<Batch>,
-    workspace: Workspace,
-}
-
-/// A block of samples in the store.
-struct BlockOf {
-    records: Records<Samples>,
-    index: usize,
-}
-
-impl Borrow<Samples> for BlockOf {
-    fn borrow(&self) -> &Samples {
-        &self.records[self.index]
-    }
-}
-
-impl TrainingLane {
-    fn new(network: &NeuralNetwork, deal: &Deal, seed: u64, data: LaneData<Samples>) -> Result<Self> {
-        let blocks = data.partitions.iter().flat_map(|records| {
-            (0..records.len()).map(|index| BlockOf {
-                records: records.clone(),
-                index,
-            })
-        });
-        let blocks: Vec<BlockOf> = blocks.collect();
-        let found: usize = blocks.iter().map(|block| Borrow::<Samples>::borrow(block).len()).sum();
-        crate::error::check_length(
-            "the lane's data (was it changed since training began?)",
-            deal.lengths[data.lane] as usize,
-            found,
-        )?;
-        let share = deal.shares[data.lane];
-        Ok(Self {
-            batch: blocks.first().map(|block| Batch::new(block.borrow(), share)),
-            workspace: network.workspace(share),
-            network: network.clone(),
-            deal: deal.clone(),
-            seed,
-            lane: data.lane,
-            blocks,
-            order: Vec::new(),
-            epoch: None,
-        })
-    }
-
-    fn step(&mut self, step: u64, parameters: &[f32], gradient: &mut [f32]) -> Result<BatchReport> {
-        let (epoch, step_of_epoch) = self.deal.place(step);
-        if self.epoch != Some(epoch) {
-            self.order = shuffle(self.seed, epoch, self.lane as u64, self.deal.lengths[self.lane]);
-            self.epoch = Some(epoch);
-        }
-        let range = self.deal.range(self.lane, step_of_epoch);
-        let Some(batch) = self.batch.as_mut().filter(|_| !range.is_empty()) else {
-            gradient.fill(0.0);
-            return Ok(BatchReport::default());
-        };
-        batch.gather(&self.blocks, self.order[range].iter().copied())?;
-        self.workspace.set_draw(Draw {
-            seed: self.seed,
-            step,
-            lane: self.lane as u64,
-        });
-        let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
-        self.network
-            .gradient(parameters, inputs, targets, rows, &mut self.workspace, gradient)
-    }
+/// What loads the partitions of the lanes that are hosted here.
+fn lane_loader(
+    failed: Failed,
+) -> impl Fn(LanePartition<Samples>) -> distdl_engine::Result<Arc<LanePart>> + Send + Sync {
+    let loader = Loader::default();
+    move |partition| loader.load(partition).map_err(|error| failed.keep(error))
 }
 
 fn to_tallies(report: BatchReport) -> Tallies {

@@ -115,7 +115,7 @@ impl Context {
         };
         stores.check_cache()?;
         let resources = Arc::new(Resources {
-            store,
+            store: Arc::new(store),
             stores: Arc::new(stores),
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),
@@ -191,7 +191,7 @@ impl Context {
     }
 
     /// The blocks of persisted datasets.
-    pub fn store(&self) -> &BlockStore {
+    pub fn store(&self) -> &Arc<BlockStore> {
         &self.inner.resources.store
     }
 
@@ -311,21 +311,11 @@ impl Context {
         partitions: &[usize],
         reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {
-        if task::is_inside() {
-            return Err(EngineError::NestedAction);
-        }
         let reduce: job::Reduce = Arc::new(move |context, partition, stream| {
             let value = reduce(context, partition, stream)?;
             Ok(Box::new(value) as Box<dyn Any + Send>)
         });
-        let lineage = self.prepare_front(target)?;
-        let mut results = match self.compute::<R>(&lineage, partitions, &reduce) {
-            // Something that could have been remembered is not.
-            Err(EngineError::Unprepared { .. }) => {
-                self.compute::<R>(&self.prepare_all(target)?, partitions, &reduce)?
-            }
-            results => results?,
-        };
+        let mut results = self.prepared(target, &|lineage| self.compute::<R>(lineage, partitions, &reduce))?;
         let results = partitions.iter().filter_map(|partition| results.remove(partition));
         Ok(results
             .filter_map(|value| value.downcast::<R>().ok())
@@ -338,6 +328,31 @@ impl Context {
         if let Some(member) = self.member() {
             return collective::compute::<R>(self, member, lineage, partitions, reduce);
         }
+        self.compute_here(lineage, partitions, reduce)
+    }
+
+    /// Runs `reduce` over `partitions` of a dataset in this process, which is the only one. The results stay here, so they
+    /// may be anything.
+    pub(crate) fn run_here(&self, target: DatasetId, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
+        self.prepared(target, &|lineage| {
+            let _turn = self.begin_action()?;
+            self.compute_here(lineage, partitions, reduce)
+        })
+    }
+
+    /// Calls `compute` with the lineage of `target`, as little of it prepared as will do.
+    fn prepared(&self, target: DatasetId, compute: &dyn Fn(&Lineage) -> Result<Results>) -> Result<Results> {
+        if task::is_inside() {
+            return Err(EngineError::NestedAction);
+        }
+        match compute(&self.prepare_front(target)?) {
+            // Something that could have been remembered is not.
+            Err(EngineError::Unprepared { .. }) => compute(&self.prepare_all(target)?),
+            results => results,
+        }
+    }
+
+    fn compute_here(&self, lineage: &Lineage, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
         let (workers, resources) = (&self.inner.workers, &self.inner.resources);
         let outcome = run::run(workers, resources, lineage, partitions, reduce)?;
         self.inner.accumulators.merge(outcome.updates);

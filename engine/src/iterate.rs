@@ -1,14 +1,16 @@
-//! Iterations over a dataset: the typed face of the feedback loop.
+//! Iterations over a dataset: the typed face of the feedback loop, and what its lanes are made from.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use distdl_storage::{Record, Records};
+use distdl_storage::{BlockStore, Pin, Record, Records};
 
+use crate::batch::{Failure, PartitionIter};
 use crate::collective::{self, Loop, Results};
 use crate::context::Context;
 use crate::dataflow::exchange::{MakeLane, MakeShard, Makers};
 use crate::dataflow::iterate;
+use crate::dataflow::job::Reduce;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
 use crate::iteration::{Iteration, Lane, ShardUpdate, StepReport};
@@ -16,11 +18,29 @@ use crate::parameters::Parameters;
 
 /// What a lane is made from.
 #[derive(Debug, Clone)]
-pub struct LaneData<T> {
+pub struct LaneData<P> {
     /// The lane's 0-based index.
     pub lane: usize,
-    /// The records of its partitions, in order: of partitions `lane`, `lane + lanes`, `lane + 2 lanes` and so on.
-    pub partitions: Vec<Records<T>>,
+    /// What was loaded of its partitions, in order: of partitions `lane`, `lane + lanes`, `lane + 2 lanes` and so on.
+    pub partitions: Vec<P>,
+}
+
+/// A partition of the lanes' data, as the worker meets it that loads it for a lane.
+pub struct LanePartition<T> {
+    /// Its 0-based index.
+    pub partition: usize,
+    /// Its records.
+    pub records: LaneRecords<T>,
+    /// The store of this process. What is kept of the records is best counted there, as a reservation or a spill.
+    pub store: Arc<BlockStore>,
+}
+
+/// The records of a partition.
+pub enum LaneRecords<T> {
+    /// They are kept in memory, and stay there while the pin lives.
+    Pinned(Records<T>, Pin),
+    /// They come by, from disk or as they are computed.
+    Passing(PartitionIter<T>),
 }
 
 impl<T: Record> Dataset<T> {
@@ -33,6 +53,8 @@ impl<T: Record> Dataset<T> {
     /// The newest version of `parameters` is what the first step reads, and takes its number. While the iteration runs,
     /// they belong to its lanes and shards: others can look at them before and after.
     ///
+    /// All records are held in memory. [`iterate_over`](Self::iterate_over) lets lanes choose what they keep.
+    ///
     /// # Errors
     /// If there are fewer partitions than lanes; if there are no parameters, or not with the state that the iteration
     /// wants; the first error of a lane or shard. Then the newest version of `parameters` is what the step that failed
@@ -42,7 +64,71 @@ impl<T: Record> Dataset<T> {
         &self,
         iteration: Iteration,
         parameters: &Arc<Parameters>,
-        make_lane: impl Fn(LaneData<T>) -> Result<Box<dyn Lane>> + Send + Sync + 'static,
+        make_lane: impl Fn(LaneData<Records<T>>) -> Result<Box<dyn Lane>> + Send + Sync + 'static,
+        make_shard: impl Fn(usize) -> Result<Box<dyn ShardUpdate>> + Send + Sync + 'static,
+        observe: &mut dyn FnMut(&StepReport),
+    ) -> Result<()> {
+        self.run_iteration(
+            iteration,
+            parameters,
+            self.record_reader(),
+            make_lane,
+            make_shard,
+            observe,
+        )
+    }
+
+    /// [`iterate`](Self::iterate) over what `load` makes of the partitions, on the process that hosts their lane. A
+    /// partition is loaded again where its lane moves to another process.
+    ///
+    /// # Errors
+    /// As [`iterate`](Self::iterate), and the first error of `load`.
+    pub fn iterate_over<P: Clone + Send + Sync + 'static>(
+        &self,
+        iteration: Iteration,
+        parameters: &Arc<Parameters>,
+        load: impl Fn(LanePartition<T>) -> Result<P> + Send + Sync + 'static,
+        make_lane: impl Fn(LaneData<P>) -> Result<Box<dyn Lane>> + Send + Sync + 'static,
+        make_shard: impl Fn(usize) -> Result<Box<dyn ShardUpdate>> + Send + Sync + 'static,
+        observe: &mut dyn FnMut(&StepReport),
+    ) -> Result<()> {
+        self.run_iteration(iteration, parameters, self.loader(load), make_lane, make_shard, observe)
+    }
+
+    /// What calls `load` with a partition, pinned if its block is in memory.
+    fn loader<P: Send + 'static>(
+        &self,
+        load: impl Fn(LanePartition<T>) -> Result<P> + Send + Sync + 'static,
+    ) -> Reduce {
+        let (dataset, codec) = (self.id(), self.node().record_type.codec);
+        Arc::new(move |context, partition, mut stream| {
+            let (store, failure) = (&context.resources.store, Failure::default());
+            let records = match store.pin(dataset.block(partition), codec).ok().flatten() {
+                Some((block, pin)) => {
+                    stream.try_for_each(|batch| batch.map(drop))?;
+                    LaneRecords::Pinned(block.records::<T>()?, pin)
+                }
+                None => LaneRecords::Passing(PartitionIter::new(stream, Failure::clone(&failure))),
+            };
+            let loaded = load(LanePartition {
+                partition,
+                records,
+                store: Arc::clone(store),
+            });
+            match failure.take() {
+                Some(error) => Err(error),
+                None => Ok(Box::new(loaded?) as Box<_>),
+            }
+        })
+    }
+
+    /// Runs an iteration over what `read` makes of the partitions, which is of type `P`.
+    fn run_iteration<P: Clone + Send + Sync + 'static>(
+        &self,
+        iteration: Iteration,
+        parameters: &Arc<Parameters>,
+        read: Reduce,
+        make_lane: impl Fn(LaneData<P>) -> Result<Box<dyn Lane>> + Send + Sync + 'static,
         make_shard: impl Fn(usize) -> Result<Box<dyn ShardUpdate>> + Send + Sync + 'static,
         observe: &mut dyn FnMut(&StepReport),
     ) -> Result<()> {
@@ -56,38 +142,17 @@ impl<T: Record> Dataset<T> {
                 "use fewer lanes, or `repartition` the dataset into at least one partition a lane",
             ));
         }
-        let lanes = iteration.lanes;
         let context = self.context();
-        let Some(member) = context.member() else {
-            let partitions = self.partition_records()?;
-            let make_lane = move |lane: usize| {
-                let partitions = partitions.iter().skip(lane).step_by(lanes).cloned().collect();
-                make_lane(LaneData { lane, partitions })
-            };
-            let makers = Makers {
-                lane: Arc::new(make_lane),
-                shard: Arc::new(make_shard),
-            };
-            let _turn = context.begin_action()?;
-            return iterate::run(context.workers(), iteration, Arc::clone(parameters), makers, observe);
-        };
-        let records = Arc::new(Mutex::new(BTreeMap::<usize, Records<T>>::new()));
-        let loaded = Arc::clone(&records);
-        let make_lane = move |lane: usize| {
-            let loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
-            let own = loaded.iter().filter(|(partition, _)| *partition % lanes == lane);
-            let partitions = own.map(|(_, records)| records.clone()).collect();
-            make_lane(LaneData { lane, partitions })
-        };
+        let loaded = Loaded::default();
         let makers = Makers {
-            lane: Arc::new(make_lane),
+            lane: loaded.lane_maker(iteration.lanes, make_lane),
             shard: Arc::new(make_shard),
         };
-        let mut load = |results: Results| {
-            let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
-            let results = results.into_iter();
-            records.extend(results.filter_map(|(partition, value)| Some((partition, *value.downcast().ok()?))));
-            records.keys().map(|partition| *partition as u64).collect()
+        let Some(member) = context.member() else {
+            let all: Vec<usize> = (0..self.partitions()).collect();
+            loaded.take(context.run_here(self.id(), &all, &read)?);
+            let _turn = context.begin_action()?;
+            return iterate::run(context.workers(), iteration, Arc::clone(parameters), makers, observe);
         };
         let lineage = context.prepare_all(self.id())?;
         let _turn = context.begin_action()?;
@@ -95,12 +160,49 @@ impl<T: Record> Dataset<T> {
             iteration,
             parameters: Arc::clone(parameters),
             makers,
-            read: self.record_reader(),
+            read,
             partitions: self.partitions(),
-            load: &mut load,
+            load: &mut |results| loaded.take(results),
             observe,
         };
         collective::iterate(context, member, &lineage, looped)
+    }
+}
+
+/// What was loaded of the partitions whose lanes are hosted here.
+#[derive(Clone)]
+struct Loaded<P>(Arc<Mutex<BTreeMap<usize, P>>>);
+
+impl<P> Default for Loaded<P> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<P: Clone + Send + Sync + 'static> Loaded<P> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, P>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what was loaded; says which partitions are here.
+    fn take(&self, results: Results) -> Vec<u64> {
+        let mut loaded = self.lock();
+        let results = results.into_iter();
+        loaded.extend(results.filter_map(|(partition, value)| Some((partition, *value.downcast().ok()?))));
+        loaded.keys().map(|partition| *partition as u64).collect()
+    }
+
+    fn lane_maker(
+        &self,
+        lanes: usize,
+        make_lane: impl Fn(LaneData<P>) -> Result<Box<dyn Lane>> + Send + Sync + 'static,
+    ) -> MakeLane {
+        let loaded = self.clone();
+        Arc::new(move |lane| {
+            let own = |(partition, _): &(&usize, &P)| *partition % lanes == lane;
+            let partitions = loaded.lock().iter().filter(own).map(|(_, part)| part.clone()).collect();
+            make_lane(LaneData { lane, partitions })
+        })
     }
 }
 

@@ -44,7 +44,7 @@ pub use context::Context;
 pub use dataset::Dataset;
 pub use error::{EngineError, LiveError, Result};
 pub use id::DatasetId;
-pub use iterate::LaneData;
+pub use iterate::{LaneData, LanePartition, LaneRecords};
 pub use iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport, Tallies};
 pub use metrics::Metrics;
 pub use parameters::{Parameters, RangeGuard, ReadGuard, ShardValues, SlotValues};

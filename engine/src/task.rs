@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 /// What a process offers to the tasks that run in it.
 pub struct Resources {
     /// Blocks of persisted datasets.
-    pub store: BlockStore,
+    pub store: Arc<BlockStore>,
     /// Files and remote objects.
     pub stores: Arc<Stores>,
     /// Records in a batch.

@@ -11,6 +11,8 @@ mod idx;
 
 mod npy;
 
+mod npz;
+
 mod format;
 
 mod rows;
@@ -18,7 +20,7 @@ mod rows;
 mod write;
 
 pub use self::element::{Element, ElementKind};
-pub use self::format::ArrayFormat;
+pub use self::format::{ArrayFormat, ArrayPlace};
 pub use self::header::{ArrayHeader, ROW_BYTES_MAX};
 pub use self::rows::{Array, ArraySplit, RowReader, read_array, read_rows, split_arrays};
 pub use self::write::NpyWriter;

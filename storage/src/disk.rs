@@ -15,8 +15,10 @@ use tempfile::TempDir;
 use crate::block::{Block, BlockId};
 use crate::codec::{Codec, Source};
 use crate::error::{Result, StorageError};
+use crate::spill::{Room, Spill};
 use crate::tier::Tier;
 
+const NAME: &str = "disk";
 const FOLDER_PREFIX: &str = "distdl-blocks-";
 const FOLDER_ATTEMPTS_MAX: usize = 16;
 
@@ -27,9 +29,15 @@ const FOLDER_ATTEMPTS_MAX: usize = 16;
 /// occupies its disk space, with those who read it.
 #[derive(Debug)]
 pub struct DiskTier {
-    bytes_max: u64,
     outer: PathBuf,
     folder: Mutex<Option<Arc<Folder>>>,
+    files: Arc<LimitedFiles>,
+}
+
+/// The files and their limit.
+#[derive(Debug)]
+struct LimitedFiles {
+    bytes_max: u64,
     files: Mutex<Files>,
 }
 
@@ -38,7 +46,7 @@ struct Files {
     /// Length of each block's file.
     bytes: BTreeMap<BlockId, u64>,
     bytes_used: u64,
-    /// Room promised to writes under way.
+    /// Room promised to writes under way, and taken by what is spilled.
     bytes_reserved: u64,
 }
 
@@ -66,10 +74,12 @@ impl DiskTier {
 
     fn lazy(outer: PathBuf, bytes_max: u64) -> Self {
         Self {
-            bytes_max,
             outer,
             folder: Mutex::default(),
-            files: Mutex::default(),
+            files: Arc::new(LimitedFiles {
+                bytes_max,
+                files: Mutex::default(),
+            }),
         }
     }
 
@@ -84,25 +94,12 @@ impl DiskTier {
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock()
     }
 
     fn reserve(&self, id: BlockId, needed_bytes: u64) -> Result<()> {
-        let mut files = self.files();
-        let others_bytes = files.bytes_used - files.bytes.get(&id).unwrap_or(&0);
-        let wanted = others_bytes
-            .checked_add(files.bytes_reserved)
-            .and_then(|bytes| bytes.checked_add(needed_bytes));
-        if wanted.is_none_or(|bytes| bytes > self.bytes_max) {
-            let (tier, bytes_max) = (self.name().to_owned(), self.bytes_max);
-            return Err(StorageError::OverBudget {
-                tier,
-                needed_bytes,
-                bytes_max,
-            });
-        }
-        files.bytes_reserved += needed_bytes;
-        Ok(())
+        self.files
+            .reserve(needed_bytes, |files| *files.bytes.get(&id).unwrap_or(&0))
     }
 
     fn settle(&self, id: BlockId, needed_bytes: u64, written: &Result<(), Failed>) {
@@ -138,7 +135,7 @@ impl DiskTier {
 
 impl Tier for DiskTier {
     fn name(&self) -> &str {
-        "disk"
+        NAME
     }
 
     fn put(&self, id: BlockId, block: &Block) -> Result<()> {
@@ -193,7 +190,49 @@ impl Tier for DiskTier {
     }
 
     fn bytes_max(&self) -> u64 {
-        self.bytes_max
+        self.files.bytes_max
+    }
+
+    fn spill(&self) -> Result<Spill> {
+        let folder = self.folder()?;
+        let file = tempfile::tempfile_in(folder.path());
+        let file = file.map_err(|error| StorageError::io("make a file in", folder.path(), 0, error))?;
+        Ok(Spill::new(file, self.outer.clone(), Arc::clone(&self.files) as _))
+    }
+}
+
+impl LimitedFiles {
+    fn lock(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Promises room for `needed_bytes` more, in place of what is `replaced`.
+    fn reserve(&self, needed_bytes: u64, replaced: impl FnOnce(&Files) -> u64) -> Result<()> {
+        let mut files = self.lock();
+        let others_bytes = files.bytes_used - replaced(&files);
+        let wanted = others_bytes
+            .checked_add(files.bytes_reserved)
+            .and_then(|bytes| bytes.checked_add(needed_bytes));
+        if wanted.is_none_or(|bytes| bytes > self.bytes_max) {
+            let (tier, bytes_max) = (NAME.to_owned(), self.bytes_max);
+            return Err(StorageError::OverBudget {
+                tier,
+                needed_bytes,
+                bytes_max,
+            });
+        }
+        files.bytes_reserved += needed_bytes;
+        Ok(())
+    }
+}
+
+impl Room for LimitedFiles {
+    fn take(&self, bytes: u64) -> Result<()> {
+        self.reserve(bytes, |_| 0)
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.lock().bytes_reserved -= bytes;
     }
 }
 

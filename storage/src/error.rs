@@ -49,6 +49,12 @@ pub enum StorageError {
         /// The tier's limit, in bytes.
         bytes_max: u64,
     },
+    /// A tier without files was asked for one.
+    #[error("the {tier} tier keeps no files, so nothing can be spilled there; give the store a tier on disk")]
+    NoFiles {
+        /// Name of the tier.
+        tier: String,
+    },
     /// Stored bytes are not what was written. The block must be computed again.
     #[error("{what} is corrupt: {reason}; it must be computed again")]
     Corrupt {

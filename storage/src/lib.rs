@@ -28,6 +28,8 @@ mod block;
 
 mod frame;
 
+mod spill;
+
 mod tier;
 
 mod memory;
@@ -89,5 +91,6 @@ pub use memo::{Memo, MemoFigures};
 pub use memory::MemoryTier;
 pub use records::{Record, Records};
 pub use sources::BytesBySource;
-pub use store::{BlockStore, Level, StoreOptions, StoreStatistics};
+pub use spill::{Rows, Spill};
+pub use store::{BlockStore, Level, Pin, Reservation, StoreOptions, StoreStatistics};
 pub use tier::Tier;

@@ -17,6 +17,7 @@ use crate::codec::Codec;
 use crate::disk::DiskTier;
 use crate::error::{Result, StorageError};
 use crate::figures::Counters;
+use crate::spill::Spill;
 use crate::tier::Tier;
 
 /// How long another process that writes is waited for before a block is kept elsewhere.
@@ -297,6 +298,10 @@ impl Tier for MemoTier {
 
     fn bytes_max(&self) -> u64 {
         self.disk.bytes_max()
+    }
+
+    fn spill(&self) -> Result<Spill> {
+        self.disk.spill()
     }
 }
 

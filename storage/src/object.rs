@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::location::{Cloud, Location};
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
+pub(crate) use self::location::Cloud;
+pub(crate) use self::location::Location;
 
 /// A file or remote object as it was when it was listed.
 ///

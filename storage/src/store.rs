@@ -5,11 +5,16 @@
 //! Whoever needs room claims each block it evicts, one at a time, before it claims its own.
 
 mod index;
+mod pin;
+mod reserve;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::index::{Entry, Index, State};
+pub use self::pin::Pin;
+pub use self::reserve::Reservation;
+use self::reserve::Reserved;
 use crate::block::{Block, BlockId};
 use crate::bloom::Digest;
 use crate::codec::Codec;
@@ -33,9 +38,9 @@ pub enum Level {
 /// Limits of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Limit for blocks in memory, in bytes. Default 1 GiB.
+    /// Limit for blocks and working data in memory, in bytes. Default 1 GiB.
     pub memory_bytes_max: u64,
-    /// Limit for files of blocks, in bytes. Default 64 GiB.
+    /// Limit for files of blocks and working data, in bytes. Default 64 GiB.
     pub disk_bytes_max: u64,
     /// Where to put the files: a new folder within this one, which is removed with the store. By default within the
     /// system's folder for temporary files, and only once a block goes to disk.
@@ -88,6 +93,7 @@ pub struct BlockStore {
     disk: Box<dyn Tier>,
     memo: Option<Arc<Memo>>,
     index: Index,
+    reserved: Reserved,
 }
 
 /// What a look at the index and at memory found.
@@ -142,6 +148,7 @@ impl BlockStore {
             disk,
             memo: None,
             index: Index::default(),
+            reserved: Reserved::default(),
         }
     }
 
@@ -149,7 +156,8 @@ impl BlockStore {
     /// is no room in memory go to disk at once.
     ///
     /// Returns whether the block is kept: `false` means that it is of [`Level::Memory`] and larger than all memory of
-    /// the store, so that it must be computed again when it is needed.
+    /// the store that is neither [reserved](BlockStore::reservation) nor [pinned](BlockStore::pin), so that it must be
+    /// computed again when it is needed.
     ///
     /// # Errors
     /// The block cannot be written to disk, or blocks cannot be written that would have to make room for it. They stay
@@ -158,15 +166,12 @@ impl BlockStore {
         if level == Level::Disk {
             return self.put_on_disk(id, block, level).map(|()| true);
         }
-        if block.memory_bytes() > self.memory.bytes_max() && level == Level::Memory {
-            self.remove(id)?;
-            return Ok(false);
-        }
         match self.put_in_memory(id, block, level) {
-            Err(_) if level == Level::MemoryAndDisk => self.put_on_disk(id, block, level)?,
-            put => put?,
+            Ok(true) => Ok(true),
+            Ok(false) | Err(_) if level == Level::MemoryAndDisk => self.put_on_disk(id, block, level).map(|()| true),
+            Ok(false) => self.remove(id).map(|_| false),
+            Err(error) => Err(error),
         }
-        Ok(true)
     }
 
     /// What this store remembers from run to run, if it was made with a [`Memo`].
@@ -296,10 +301,13 @@ impl BlockStore {
         }
     }
 
-    fn put_in_memory(&self, id: BlockId, block: &Block, level: Level) -> Result<()> {
+    /// Returns whether it can be there at all.
+    fn put_in_memory(&self, id: BlockId, block: &Block, level: Level) -> Result<bool> {
         let bytes = block.memory_bytes();
         loop {
-            self.make_room(id, bytes)?;
+            if !self.make_room(id, bytes)? {
+                return Ok(false);
+            }
             let _claim = self.index.claim(id);
             let mut state = self.index.lock();
             if !self.fits(&state, id, bytes) {
@@ -313,7 +321,7 @@ impl BlockStore {
             if before.is_some_and(|entry| entry.on_disk) {
                 self.discard_from_disk(id);
             }
-            return Ok(());
+            return Ok(true);
         }
     }
 
@@ -418,7 +426,7 @@ impl BlockStore {
     /// Brings a block back to memory if there is or can be made room, and nothing happened to it meanwhile.
     fn promote(&self, id: BlockId, version: u64, block: &Block) {
         let bytes = block.memory_bytes();
-        if bytes > self.memory.bytes_max() || self.make_room(id, bytes).is_err() {
+        if !self.make_room(id, bytes).unwrap_or(false) {
             return;
         }
         let _claim = self.index.claim(id);
@@ -436,27 +444,26 @@ impl BlockStore {
     /// Whether memory has room for `bytes` in place of what `id` takes there now.
     fn fits(&self, state: &State, id: BlockId, bytes: u64) -> bool {
         let others_bytes = self.memory.bytes_used().saturating_sub(state.resident_bytes(id));
-        others_bytes
+        (others_bytes + self.reserved.bytes())
             .checked_add(bytes)
             .is_some_and(|bytes| bytes <= self.memory.bytes_max())
     }
 
-    /// Evicts other blocks until [`Self::fits`]. Once a block cannot be written to disk, only those are evicted that
-    /// need not be.
-    fn make_room(&self, id: BlockId, bytes: u64) -> Result<()> {
+    /// Evicts other blocks until [`Self::fits`], unless that does not help; returns whether it fits. Once a
+    /// block cannot be written to disk, only those are evicted that need not be.
+    fn make_room(&self, id: BlockId, bytes: u64) -> Result<bool> {
         let mut failure = None;
         loop {
             let state = self.index.lock();
             if self.fits(&state, id, bytes) {
-                return Ok(());
+                return Ok(true);
             }
-            let Some(victim) = state.victim(id, failure.is_none()) else {
-                let (tier, bytes_max) = (self.memory.name().to_owned(), self.memory.bytes_max());
-                return Err(failure.unwrap_or(StorageError::OverBudget {
-                    tier,
-                    needed_bytes: bytes,
-                    bytes_max,
-                }));
+            let alone = bytes.checked_add(self.reserved.bytes());
+            if alone.is_none_or(|bytes| bytes > self.memory.bytes_max()) {
+                return Ok(false);
+            }
+            let Some(victim) = state.victim(Some(id), failure.is_none()) else {
+                return failure.map_or(Ok(false), Err);
             };
             drop(state);
             if let Err(error) = self.evict(victim) {
@@ -469,7 +476,8 @@ impl BlockStore {
     fn evict(&self, id: BlockId) -> Result<()> {
         let _claim = self.index.claim(id);
         let state = self.index.lock();
-        let Some(entry) = state.entries.get(&id).copied().filter(|entry| entry.memory.is_some()) else {
+        let movable = |entry: &Entry| entry.memory.is_some() && entry.pins == 0;
+        let Some(entry) = state.entries.get(&id).copied().filter(movable) else {
             return Ok(());
         };
         let block = self.memory.get(id, entry.codec)?;

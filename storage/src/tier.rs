@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::block::{Block, BlockId};
 use crate::codec::Codec;
-use crate::error::Result;
+use crate::error::{Result, StorageError};
+use crate::spill::Spill;
 
 /// A place that keeps blocks, up to a limit in bytes. It evicts nothing by itself: what does not fit is refused.
 ///
@@ -49,4 +50,14 @@ pub trait Tier: fmt::Debug + Send + Sync {
 
     /// The limit, in bytes.
     fn bytes_max(&self) -> u64;
+
+    /// A new file for working data beside the blocks, within the same limit.
+    ///
+    /// # Errors
+    /// It cannot be made. A tier that has no files has none for this either.
+    fn spill(&self) -> Result<Spill> {
+        Err(StorageError::NoFiles {
+            tier: self.name().to_owned(),
+        })
+    }
 }

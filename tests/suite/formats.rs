@@ -200,3 +200,29 @@ fn arrow_files_are_read_by_the_record_batch() {
     assert_eq!(read.collect().unwrap(), (0..20).map(share).collect::<Vec<_>>());
     assert_eq!(read.partitions(), 3);
 }
+
+#[test]
+fn arrays_of_npz_archives_are_datasets() {
+    let archives = concat!(env!("CARGO_MANIFEST_DIR"), "/storage/fixtures/*ed.npz");
+    for partitions in 1..4 {
+        let labels = context(2).npz::<f32>(archives, "labels", partitions).unwrap();
+        let one = [[1.5], [-2.0], [3.25], [4.0]];
+        assert_eq!(labels.collect().unwrap(), [one, one].concat());
+        assert_eq!(
+            context(1)
+                .npz::<u8>(archives, "images", partitions)
+                .unwrap()
+                .count()
+                .unwrap(),
+            8
+        );
+    }
+    let error = context(1)
+        .npz::<f32>(archives, "labels.npy", 1)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("no array `labels.npy` in it; it has images, labels"),
+        "{error}"
+    );
+}

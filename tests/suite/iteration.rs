@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use distdl::engine::{Lane, LaneData, Placement, ShardUpdate, ShardValues, StepReport, Tallies, tree};
-use distdl::{Context, EngineError, Iteration, Parameters};
+use distdl::{Context, EngineError, Iteration, Parameters, Records};
 use proptest::prelude::*;
 
 use crate::common::{cases, context};
@@ -240,7 +240,7 @@ proptest! {
         let parameters = Arc::new(Parameters::new(vec![0.0; lanes]));
         let made = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&made);
-        let make_lane = move |data: LaneData<u64>| -> Result<Box<dyn Lane>, EngineError> {
+        let make_lane = move |data: LaneData<Records<u64>>| -> Result<Box<dyn Lane>, EngineError> {
             count.fetch_add(1, Ordering::SeqCst);
             let own: Vec<Vec<u64>> = data.partitions.iter().map(|records| records.to_vec()).collect();
             let wanted: Vec<Vec<u64>> = expected.iter().skip(data.lane).step_by(lanes).cloned().collect();

@@ -99,7 +99,7 @@ fn read(stores: &Stores, folder: &str, name: &str, sides: usize) -> Result<(Path
         Err(StorageError::Object(ObjectError::NotFound { .. })) => (PathBuf::from(&packed), stores.list(&packed)),
         listed => (PathBuf::from(&plain), listed),
     };
-    let array = objects.and_then(|objects| read_array(stores, &objects[0], ArrayFormat::Idx, BYTES_MAX));
+    let array = objects.and_then(|objects| read_array(stores, &objects[0], &ArrayFormat::Idx, BYTES_MAX));
     let array = array.map_err(|error| not_idx(&path, error))?;
     if array.shape.len() != sides {
         let (got, expected) = (0x0800 | array.shape.len(), 0x0800 | sides);

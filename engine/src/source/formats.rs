@@ -64,6 +64,17 @@ impl Context {
         self.arrays("npy", pattern, ArrayFormat::Npy, partitions)
     }
 
+    /// The same for the array that NumPy's npz archives hold under the name `array`. Where they are compressed, one
+    /// partition reads all of an archive's array.
+    ///
+    /// # Errors
+    /// As [`Context::idx`], and if an archive has no such array.
+    #[track_caller]
+    pub fn npz<T: Element>(&self, pattern: &str, array: &str, partitions: usize) -> Result<Dataset<Vec<T>>> {
+        let array = array.to_owned();
+        self.arrays("npz", pattern, ArrayFormat::Npz { array }, partitions)
+    }
+
     #[track_caller]
     fn arrays<T: Element>(
         &self,
@@ -72,7 +83,7 @@ impl Context {
         format: ArrayFormat,
         partitions: usize,
     ) -> Result<Dataset<Vec<T>>> {
-        let groups = split_arrays::<T>(self.stores(), &self.stores().list(pattern)?, format, partitions)?;
+        let groups = split_arrays::<T>(self.stores(), &self.stores().list(pattern)?, &format, partitions)?;
         let elements = type_name::<T>().to_owned();
         Ok(self.source(operator, pattern, elements, groups, |stores, split| {
             Ok(read_rows::<T>(stores, split)?)

@@ -63,15 +63,7 @@ impl Piece for ArraySplit {
     }
 
     fn range(&self) -> Range<u64> {
-        let header = &self.header;
-        let is_plain = header.header_bytes + header.elements_bytes() == self.object.bytes;
-        match is_plain {
-            true => {
-                let start = |row: u64| header.header_bytes + row * header.row_bytes();
-                start(self.rows.start)..start(self.rows.end)
-            }
-            false => 0..self.object.bytes,
-        }
+        ArraySplit::range(self)
     }
 }
 

@@ -9,6 +9,7 @@ use distdl_engine::testing::{Life, TestCluster};
 use distdl_engine::{
     Context, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, StepReport, Tallies,
 };
+use distdl_storage::Records;
 
 use crate::faults::alone;
 
@@ -24,7 +25,7 @@ fn train(context: &Context, life: Option<&Life>, hosted: &Arc<Mutex<Vec<(u32, u6
     data.iterate(
         Iteration::new(LANES, STEPS),
         &parameters,
-        move |data: LaneData<u64>| {
+        move |data: LaneData<Records<u64>>| {
             let hosted = Arc::clone(&hosted);
             let lane = data.lane as f32 + 1.0;
             Ok(Box::new(move |step: u64, before: &[f32], update: &mut [f32]| {

@@ -7,6 +7,7 @@ use distdl_engine::testing::{Life, Run, TestCluster};
 use distdl_engine::{
     Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, StepReport, Tallies,
 };
+use distdl_storage::Records;
 use proptest::prelude::*;
 
 use crate::faults::alone;
@@ -143,7 +144,7 @@ fn train(
         records.iterate(
             iteration,
             &parameters,
-            move |data: LaneData<u64>| {
+            move |data: LaneData<Records<u64>>| {
                 let records = data.partitions.iter().flat_map(|records| records.to_vec()).collect();
                 let (lane, ledger) = (data.lane, lanes.clone());
                 Ok(Box::new(TestLane { lane, records, ledger }) as Box<dyn Lane>)

@@ -1,36 +1,63 @@
 //! Where in an object the array lies.
 
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
 use super::header::{ArrayHeader, HEADER_BYTES_MAX};
-use super::{idx, npy};
+use super::{idx, npy, npz};
 use crate::error::Result;
 use crate::object::Object;
 use crate::remote::Stores;
 use crate::text::Compression;
 use crate::text::pieces::Pieces;
 
-/// Formats of array files, each perhaps compressed, as the name says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Formats of array files. But for those in archives they may be compressed, as the name says.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArrayFormat {
     /// IDX: bytes, 2- and 4-byte integers, and floats, big-endian.
     Idx,
     /// NumPy's npy in C order.
     Npy,
+    /// An npy in one of NumPy's npz archives.
+    Npz {
+        /// The name that the array was saved under.
+        array: String,
+    },
+}
+
+/// The bytes of an object that are an array with its header.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ArrayPlace {
+    /// Where they lie in the object, as they are stored.
+    pub range: Range<u64>,
+    /// How they are compressed. Then they are read from their start by one partition.
+    pub compression: Option<Compression>,
 }
 
 impl ArrayFormat {
-    /// What the header of `object` says; one read of its start. The length of a file that is not compressed is checked
-    /// too.
-    pub(super) fn header(self, stores: &Stores, object: &Object) -> Result<ArrayHeader> {
-        let compression = Compression::of_name(&object.url);
-        let bytes = Pieces::open(stores, object, 0, compression, HEADER_BYTES_MAX).next(HEADER_BYTES_MAX)?;
+    /// Where the array of `object` lies and what its header says; one read of its start, and of the directory of an
+    /// archive. The length of what is not compressed is checked too.
+    pub(super) fn find(&self, stores: &Stores, object: &Object) -> Result<(ArrayPlace, ArrayHeader)> {
+        let place = match self {
+            Self::Npz { array } => npz::place(stores, object, array)?,
+            Self::Idx | Self::Npy => ArrayPlace {
+                range: 0..object.bytes,
+                compression: Compression::of_name(&object.url),
+            },
+        };
+        let ArrayPlace { range, compression } = &place;
+        let bytes =
+            Pieces::open(stores, object, range.clone(), *compression, HEADER_BYTES_MAX).next(HEADER_BYTES_MAX)?;
         let header = match self {
             Self::Idx => idx::header(&object.url, &bytes)?,
-            Self::Npy => npy::header(&object.url, &bytes)?,
+            Self::Npy | Self::Npz { .. } => npy::header(&object.url, &bytes)?,
         };
         if compression.is_none() {
-            header.check_elements(&object.url, object.bytes - header.header_bytes)?;
+            let elements = (range.end - range.start).saturating_sub(header.header_bytes);
+            header.check_elements(&object.url, elements)?;
         }
-        Ok(header)
+        Ok((place, header))
     }
 }

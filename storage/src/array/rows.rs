@@ -6,23 +6,37 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::element::Element;
-use super::format::ArrayFormat;
+use super::format::{ArrayFormat, ArrayPlace};
 use super::header::ArrayHeader;
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
 use crate::split::{Extent, deal};
-use crate::text::{Compression, RecordReader, RecordSplit, read_records};
+use crate::text::{RecordReader, RecordSplit, read_records};
 
 /// Successive rows of an array.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ArraySplit {
     /// Where the array is.
     pub object: Object,
+    /// Where in it.
+    pub place: ArrayPlace,
     /// What its header says.
     pub header: ArrayHeader,
-    /// The rows, by 0-based index; all of them if the object is compressed.
+    /// The rows, by 0-based index; all of them if the array is compressed.
     pub rows: Range<u64>,
+}
+
+impl ArraySplit {
+    /// The bytes of the object that hold its rows; all of the array, if it is compressed.
+    pub fn range(&self) -> Range<u64> {
+        let ArrayPlace { range, compression } = &self.place;
+        let position = |row: u64| range.start + self.header.header_bytes + row * self.header.row_bytes();
+        match compression {
+            Some(_) => range.clone(),
+            None => position(self.rows.start)..position(self.rows.end),
+        }
+    }
 }
 
 /// Cuts the rows of the arrays in `objects`, in their order, into `partitions` groups of equal numbers of rows. Each
@@ -33,21 +47,22 @@ pub struct ArraySplit {
 pub fn split_arrays<T: Element>(
     stores: &Stores,
     objects: &[Object],
-    format: ArrayFormat,
+    format: &ArrayFormat,
     partitions: usize,
 ) -> Result<Vec<Vec<ArraySplit>>> {
-    let mut headers: Vec<ArrayHeader> = Vec::with_capacity(objects.len());
+    let mut found: Vec<(ArrayPlace, ArrayHeader)> = Vec::with_capacity(objects.len());
     for object in objects {
-        let header = format.header(stores, object)?;
+        let (place, header) = format.find(stores, object)?;
         check_kind::<T>(&object.url, &header)?;
-        if let Some(first) = headers.first().filter(|first| first.row_shape() != header.row_shape()) {
+        let first = found.first().map(|(_, header)| header);
+        if let Some(first) = first.filter(|first| first.row_shape() != header.row_shape()) {
             let (shape, other) = (header.row_shape(), first.row_shape());
             let problem = format!("rows of shape {shape:?}, but {other:?} in {}", objects[0].url);
             return Err(ObjectError::malformed(&object.url, "its header", problem, "name files of one shape").into());
         }
-        headers.push(header);
+        found.push((place, header));
     }
-    let extent = |(object, header): (&Object, &ArrayHeader)| match Compression::of_name(&object.url) {
+    let extent = |(place, header): &(ArrayPlace, ArrayHeader)| match place.compression {
         // At least one, so that what lies behind a header without rows is found out.
         Some(_) => Extent {
             units: header.rows().max(1),
@@ -58,11 +73,12 @@ pub fn split_arrays<T: Element>(
             whole: false,
         },
     };
-    let extents: Vec<Extent> = objects.iter().zip(&headers).map(extent).collect();
+    let extents: Vec<Extent> = found.iter().map(extent).collect();
     let split = |(index, rows): (usize, Range<u64>)| ArraySplit {
         object: objects[index].clone(),
-        rows: rows.start..rows.end.min(headers[index].rows()),
-        header: headers[index].clone(),
+        place: found[index].0.clone(),
+        rows: rows.start..rows.end.min(found[index].1.rows()),
+        header: found[index].1.clone(),
     };
     let groups = deal(&extents, partitions).into_iter();
     Ok(groups.map(|group| group.into_iter().map(split).collect()).collect())
@@ -95,16 +111,17 @@ pub struct RowReader<T> {
 /// # Errors
 /// A split of other elements; reading itself starts with the first row.
 pub fn read_rows<T: Element>(stores: &Stores, split: &ArraySplit) -> Result<RowReader<T>> {
-    let ArraySplit { object, header, rows } = split;
+    let ArraySplit {
+        object, place, header, ..
+    } = split;
     check_kind::<T>(&object.url, header)?;
-    let position = |row: u64| header.header_bytes + row * header.row_bytes();
     let records = RecordSplit {
         object: object.clone(),
-        range: position(rows.start)..position(rows.end),
+        range: split.range(),
         // Where there are no rows, whatever follows the header is too much.
         record_bytes: header.row_bytes().max(1),
         header_bytes: header.header_bytes,
-        compression: Compression::of_name(&object.url),
+        compression: place.compression,
     };
     Ok(RowReader {
         records: read_records(stores, &records)?,
@@ -118,7 +135,9 @@ pub fn read_rows<T: Element>(stores: &Stores, split: &ArraySplit) -> Result<RowR
 impl<T: Element> RowReader<T> {
     /// Appends the elements of the next row; `false` if there is none.
     fn read_into(&mut self, target: &mut Vec<T>) -> Result<bool> {
-        let ArraySplit { object, header, rows } = &self.split;
+        let ArraySplit {
+            object, header, rows, ..
+        } = &self.split;
         let due = rows.end - rows.start;
         match self.records.next().transpose()? {
             Some(row) if self.given < due => {
@@ -169,10 +188,10 @@ pub struct Array<T> {
 pub fn read_array<T: Element>(
     stores: &Stores,
     object: &Object,
-    format: ArrayFormat,
+    format: &ArrayFormat,
     bytes_max: u64,
 ) -> Result<Array<T>> {
-    let header = format.header(stores, object)?;
+    let (place, header) = format.find(stores, object)?;
     if header.elements_bytes() > bytes_max {
         let bytes = header.elements_bytes();
         let problem = format!("{bytes} bytes of elements, above the limit of {bytes_max}");
@@ -184,12 +203,13 @@ pub fn read_array<T: Element>(
         return Err(ObjectError::unsupported(&object.url, "the array is longer than memory can hold").into());
     };
     let mut elements = Vec::new();
-    if Compression::of_name(&object.url).is_none() {
+    if place.compression.is_none() {
         // The object's length has been compared with the sides.
         elements.reserve_exact((header.elements_bytes() / T::KIND.bytes()) as usize);
     }
     let split = ArraySplit {
         object: object.clone(),
+        place,
         rows: 0..header.rows(),
         header,
     };

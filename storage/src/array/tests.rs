@@ -21,7 +21,7 @@ fn stored(stores: &Stores, name: &str, bytes: impl Into<bytes::Bytes>) -> Vec<Ob
 fn read<T: Element>(
     stores: &Stores,
     objects: &[Object],
-    format: ArrayFormat,
+    format: &ArrayFormat,
     partitions: usize,
 ) -> Result<Vec<Vec<T>>> {
     let groups = split_arrays::<T>(stores, objects, format, partitions)?;
@@ -82,7 +82,7 @@ fn files<T: Element + Debug>(
 }
 
 fn same_for_any_cut<T: Element + PartialEq + Debug>(
-    format: ArrayFormat,
+    format: &ArrayFormat,
     files: &[Vec<Vec<T>>],
     partitions: usize,
     compressed: bool,
@@ -114,16 +114,16 @@ proptest! {
         (shape, floats) in files(-1e9..1e9_f64), (other, bytes) in files(any::<u8>()), (third, words) in files(any::<i16>()),
         partitions in 1..7_usize, compressed: bool,
     ) {
-        same_for_any_cut(ArrayFormat::Npy, &floats, partitions, compressed, |rows| npy(&shape, rows))?;
-        same_for_any_cut(ArrayFormat::Npy, &bytes, partitions, compressed, |rows| npy(&other, rows))?;
-        same_for_any_cut(ArrayFormat::Npy, &words, partitions, compressed, |rows| npy(&third, rows))?;
+        same_for_any_cut(&ArrayFormat::Npy, &floats, partitions, compressed, |rows| npy(&shape, rows))?;
+        same_for_any_cut(&ArrayFormat::Npy, &bytes, partitions, compressed, |rows| npy(&other, rows))?;
+        same_for_any_cut(&ArrayFormat::Npy, &words, partitions, compressed, |rows| npy(&third, rows))?;
     }
 
     #[test]
     fn idx_files_give_every_row_once((shape, floats) in files(-1e9..1e9_f32), (other, bytes) in files(any::<u8>()), partitions in 1..7_usize, compressed: bool) {
         let sides = |shape: &[usize], rows: usize| -> Vec<u32> { std::iter::once(&rows).chain(shape).map(|side| *side as u32).collect() };
-        same_for_any_cut(ArrayFormat::Idx, &floats, partitions, compressed, |rows| idx(0x0d01 + shape.len() as u32, &sides(&shape, rows.len()), &rows.concat()))?;
-        same_for_any_cut(ArrayFormat::Idx, &bytes, partitions, compressed, |rows| idx(0x0801 + other.len() as u32, &sides(&other, rows.len()), &rows.concat()))?;
+        same_for_any_cut(&ArrayFormat::Idx, &floats, partitions, compressed, |rows| idx(0x0d01 + shape.len() as u32, &sides(&shape, rows.len()), &rows.concat()))?;
+        same_for_any_cut(&ArrayFormat::Idx, &bytes, partitions, compressed, |rows| idx(0x0801 + other.len() as u32, &sides(&other, rows.len()), &rows.concat()))?;
     }
 
     #[test]
@@ -132,8 +132,8 @@ proptest! {
         let heads = [bytes.clone(), [&[0, 0][..], &magic.to_be_bytes(), &bytes].concat(), npy_with(&dictionary, &bytes)];
         for (index, bytes) in heads.into_iter().enumerate() {
             let objects = stored(&stores, &format!("a{index}"), bytes);
-            let _ = read::<u8>(&stores, &objects, ArrayFormat::Idx, 2);
-            let _ = read::<u8>(&stores, &objects, ArrayFormat::Npy, 2);
+            let _ = read::<u8>(&stores, &objects, &ArrayFormat::Idx, 2);
+            let _ = read::<u8>(&stores, &objects, &ArrayFormat::Npy, 2);
         }
     }
 }
@@ -145,7 +145,7 @@ fn every_cut_and_every_addition_is_an_error() {
         idx(0x0803, &[2, 2, 2], &[9_u8; 8]),
         npy(&[2, 2], &[vec![9_u8; 4], vec![9; 4]]),
     );
-    for (format, whole) in [(ArrayFormat::Idx, idx), (ArrayFormat::Npy, npy)] {
+    for (format, whole) in [(&ArrayFormat::Idx, idx), (&ArrayFormat::Npy, npy)] {
         let longer = [whole.clone(), vec![0]].concat();
         let much_longer = [whole.clone(), vec![0; 4]].concat();
         let cuts = (0..whole.len()).map(|length| whole[..length].to_vec());
@@ -162,7 +162,7 @@ fn every_cut_and_every_addition_is_an_error() {
     }
 }
 
-fn words<T: Element + Debug>(bytes: Vec<u8>, format: ArrayFormat) -> String {
+fn words<T: Element + Debug>(bytes: Vec<u8>, format: &ArrayFormat) -> String {
     let stores = Stores::new();
     let objects = stored(&stores, "a", bytes);
     match read::<T>(&stores, &objects, format, 2) {
@@ -190,7 +190,7 @@ fn hostile_idx_headers_are_errors_that_say_what_is_wrong() {
             "the elements are f32, but u8 are asked for; ask for f32",
         ),
     ] {
-        let message = words::<u8>(idx::<u8>(magic, &sides, &[]), ArrayFormat::Idx);
+        let message = words::<u8>(idx::<u8>(magic, &sides, &[]), &ArrayFormat::Idx);
         assert!(message.contains(expected), "{message}");
     }
 }
@@ -233,7 +233,7 @@ fn hostile_npy_headers_are_errors_that_say_what_is_wrong() {
         (b"\x93NUMPY\x04\x00\xff\xff\xff\xff".to_vec(), "version 4"),
         (b"PK\x03\x04 not npy".to_vec(), "does not begin as an npy file"),
     ] {
-        let message = words::<u8>(bytes, ArrayFormat::Npy);
+        let message = words::<u8>(bytes, &ArrayFormat::Npy);
         assert!(message.contains(expected), "{message}");
     }
 }
@@ -242,11 +242,11 @@ fn hostile_npy_headers_are_errors_that_say_what_is_wrong() {
 fn a_packed_array_that_promises_much_and_holds_little_costs_little() {
     let stores = Stores::new();
     let objects = stored(&stores, "a.gz", gzip(&idx::<u8>(0x0802, &[4, 1 << 30], &[1; 10])));
-    let error = read::<u8>(&stores, &objects, ArrayFormat::Idx, 1)
+    let error = read::<u8>(&stores, &objects, &ArrayFormat::Idx, 1)
         .unwrap_err()
         .to_string();
     assert!(error.contains("records of 1073741824"), "{error}");
-    let error = read_array::<u8>(&stores, &objects[0], ArrayFormat::Idx, 1 << 20)
+    let error = read_array::<u8>(&stores, &objects[0], &ArrayFormat::Idx, 1 << 20)
         .unwrap_err()
         .to_string();
     assert!(
@@ -260,7 +260,7 @@ fn files_of_other_shapes_and_rows_of_other_lengths_are_refused() {
     let stores = Stores::new();
     let mut objects = stored(&stores, "a", npy(&[2], &[vec![1_u8, 2]]));
     objects.extend(stored(&stores, "b", npy(&[3], &[vec![1_u8, 2, 3]])));
-    let error = read::<u8>(&stores, &objects, ArrayFormat::Npy, 1)
+    let error = read::<u8>(&stores, &objects, &ArrayFormat::Npy, 1)
         .unwrap_err()
         .to_string();
     assert!(
@@ -285,7 +285,7 @@ fn fixture(name: &str) -> String {
 fn read_fixture<T: Element>(name: &str) -> Result<Vec<Vec<T>>> {
     let stores = Stores::new();
     let objects = stores.list(&fixture(name)).unwrap();
-    read::<T>(&stores, &objects, ArrayFormat::Npy, 2)
+    read::<T>(&stores, &objects, &ArrayFormat::Npy, 2)
 }
 
 #[test]
@@ -317,4 +317,72 @@ fn an_npy_file_is_what_numpy_would_write() {
         text.contains("{'descr': '|u1', 'fortran_order': False, 'shape': (2,), }"),
         "{text}"
     );
+}
+
+fn npz(array: &str) -> ArrayFormat {
+    ArrayFormat::Npz {
+        array: array.to_owned(),
+    }
+}
+
+#[test]
+fn arrays_of_archives_of_numpy_are_read() {
+    let stores = Stores::new();
+    let images: Vec<Vec<u8>> = (0..4).map(|row| (6 * row..6 * (row + 1)).collect()).collect();
+    let labels = [[1.5_f32], [-2.0], [3.25], [4.0]];
+    for name in ["stored.npz", "packed.npz"] {
+        let objects = stores.list(&fixture(name)).unwrap();
+        for partitions in 1..6 {
+            assert_eq!(
+                read::<u8>(&stores, &objects, &npz("images"), partitions).unwrap(),
+                images
+            );
+            assert_eq!(
+                read::<f32>(&stores, &objects, &npz("labels"), partitions).unwrap(),
+                labels
+            );
+        }
+        let array = read_array::<u8>(&stores, &objects[0], &npz("images"), 100).unwrap();
+        assert_eq!((array.shape, array.elements.len()), (vec![4, 3, 2], 24));
+        let error = read::<u8>(&stores, &objects, &npz("names"), 1).unwrap_err().to_string();
+        assert!(
+            error.contains("no array `names`") && error.contains("it has images, labels"),
+            "{error}"
+        );
+    }
+    let stored = stores.list(&fixture("stored.npz")).unwrap();
+    let groups = split_arrays::<u8>(&stores, &stored, &npz("images"), 2).unwrap();
+    assert!(
+        groups
+            .iter()
+            .all(|group| group[0].range().end - group[0].range().start == 12),
+        "cut between rows"
+    );
+}
+
+#[test]
+fn damaged_archives_are_errors_and_never_other_rows() {
+    let stores = Stores::new();
+    for name in ["stored.npz", "packed.npz"] {
+        let whole = std::fs::read(fixture(name)).unwrap();
+        let expected: Vec<Vec<u8>> = (0..4).map(|row| (6 * row..6 * (row + 1)).collect()).collect();
+        for length in 0..whole.len() {
+            let objects = stored(&stores, "cut.npz", whole[..length].to_vec());
+            assert!(
+                read::<u8>(&stores, &objects, &npz("images"), 2).is_err(),
+                "cut at {length}"
+            );
+        }
+        for position in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[position] ^= 0x55;
+            let objects = stored(&stores, "altered.npz", bytes);
+            // What is stored as it is has no checksum that a reader of some rows could look at.
+            if let Ok(rows) = read::<u8>(&stores, &objects, &npz("images"), 2)
+                && name == "packed.npz"
+            {
+                assert_eq!(rows, expected, "altered at {position}");
+            }
+        }
+    }
 }

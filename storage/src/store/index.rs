@@ -16,6 +16,8 @@ pub(super) struct Entry {
     pub(super) version: u64,
     pub(super) memory: Option<Resident>,
     pub(super) on_disk: bool,
+    /// While there are any, it stays in memory.
+    pub(super) pins: u32,
 }
 
 impl Entry {
@@ -95,6 +97,7 @@ impl State {
             version,
             memory: None,
             on_disk: false,
+            pins: 0,
         };
         self.entries.insert(id, entry);
         before
@@ -161,12 +164,26 @@ impl State {
             .map_or(0, |resident| resident.bytes)
     }
 
-    /// The least recently used block in memory other than `except`, and other than those that must be written to disk
-    /// first unless `may_write`.
-    pub(super) fn victim(&self, except: BlockId, may_write: bool) -> Option<BlockId> {
+    /// Pins a block if it is in memory; gives its version.
+    pub(super) fn pin(&mut self, id: BlockId) -> Option<u64> {
+        let entry = self.entries.get_mut(&id).filter(|entry| entry.memory.is_some())?;
+        entry.pins += 1;
+        Some(entry.version)
+    }
+
+    /// Takes a pin back, if the block is still the same one.
+    pub(super) fn unpin(&mut self, id: BlockId, version: u64) {
+        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.version == version) {
+            entry.pins -= 1;
+        }
+    }
+
+    /// The least recently used block in memory that is not pinned, other than `except`, and other than those that must be
+    /// written to disk first unless `may_write`.
+    pub(super) fn victim(&self, except: Option<BlockId>, may_write: bool) -> Option<BlockId> {
         let suits = |id: &BlockId| {
-            let droppable = || self.entries.get(id).is_some_and(|entry| !entry.needs_writing());
-            *id != except && (may_write || droppable())
+            let droppable = |entry: &Entry| entry.pins == 0 && (may_write || !entry.needs_writing());
+            Some(*id) != except && self.entries.get(id).is_some_and(droppable)
         };
         self.recency.values().copied().find(suits)
     }

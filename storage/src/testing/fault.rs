@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::block::{Block, BlockId};
 use crate::codec::Codec;
 use crate::error::{Result, StorageError};
+use crate::spill::Spill;
 use crate::tier::Tier;
 
 /// What is to happen at a put.
@@ -252,6 +253,10 @@ impl Tier for FaultTier {
 
     fn bytes_max(&self) -> u64 {
         self.inner.bytes_max()
+    }
+
+    fn spill(&self) -> Result<Spill> {
+        self.inner.spill()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::io::{self, Read};
 
-use flate2::read::MultiGzDecoder;
+use flate2::CrcReader;
+use flate2::read::{DeflateDecoder, MultiGzDecoder};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,11 @@ pub enum Compression {
     Gzip,
     /// One or more Zstandard frames, RFC 8878; skippable frames are skipped, dictionaries are not known.
     Zstd,
+    /// One DEFLATE stream, RFC 1951, as archives hold it; no name says so.
+    Deflate {
+        /// CRC-32 of what is compressed.
+        crc32: u32,
+    },
 }
 
 impl Compression {
@@ -40,6 +46,7 @@ impl Compression {
         match self {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Deflate { .. } => "DEFLATE",
         }
     }
 }
@@ -49,6 +56,27 @@ impl Compression {
 pub(crate) enum Decoder<R> {
     Gzip(Box<MultiGzDecoder<R>>),
     Zstd(Box<ZstdDecoder<R>>),
+    Deflate(Box<Checked<DeflateDecoder<R>>>),
+}
+
+/// What is read is compared with its checksum at its end.
+#[derive(Debug)]
+pub(crate) struct Checked<R> {
+    inner: CrcReader<R>,
+    crc32: u32,
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(target)?;
+        if read == 0 && !target.is_empty() && self.inner.crc().sum() != self.crc32 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its checksum is another one",
+            ));
+        }
+        Ok(read)
+    }
 }
 
 impl<R: Read> Decoder<R> {
@@ -56,6 +84,10 @@ impl<R: Read> Decoder<R> {
         match compression {
             Compression::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
             Compression::Zstd => Self::Zstd(Box::new(ZstdDecoder::new(source))),
+            Compression::Deflate { crc32 } => Self::Deflate(Box::new(Checked {
+                inner: CrcReader::new(DeflateDecoder::new(source)),
+                crc32,
+            })),
         }
     }
 
@@ -64,6 +96,7 @@ impl<R: Read> Decoder<R> {
         match self {
             Self::Gzip(decoder) => decoder.get_mut(),
             Self::Zstd(decoder) => &mut decoder.source.inner,
+            Self::Deflate(decoder) => decoder.inner.get_mut().get_mut(),
         }
     }
 }
@@ -73,6 +106,7 @@ impl<R: Read> Read for Decoder<R> {
         match self {
             Self::Gzip(decoder) => decoder.read(target),
             Self::Zstd(decoder) => decoder.read(target),
+            Self::Deflate(decoder) => decoder.read(target),
         }
     }
 }

@@ -58,7 +58,13 @@ pub fn read_lines_with(stores: &Stores, split: &TextSplit, options: TextOptions)
     };
     Ok(LineReader {
         url: split.object.url.clone(),
-        pieces: Pieces::open(stores, &split.object, start, split.compression, options.piece_bytes),
+        pieces: Pieces::open(
+            stores,
+            &split.object,
+            start..split.object.bytes,
+            split.compression,
+            options.piece_bytes,
+        ),
         options,
         end: if compressed { u64::MAX } else { split.range.end },
         position: start,

@@ -21,25 +21,26 @@ pub(crate) enum Pieces {
 }
 
 impl Pieces {
-    /// The bytes of `object` from `start` on; all of them if it is compressed.
+    /// The bytes of `object` in `range`, which is all that is compressed together if anything is.
     pub(crate) fn open(
         stores: &Stores,
         object: &Object,
-        start: u64,
+        range: Range<u64>,
         compression: Option<Compression>,
         piece_bytes: usize,
     ) -> Self {
-        let ranges = |position| Ranges {
+        let ranges = Ranges {
             stores: stores.clone(),
             object: object.clone(),
-            position,
+            position: range.start,
+            end: range.end.min(object.bytes),
             whole: None,
         };
         match compression {
-            None => Self::Plain(ranges(start)),
+            None => Self::Plain(ranges),
             Some(compression) => {
                 let source = RangesRead {
-                    ranges: ranges(0),
+                    ranges,
                     piece: Bytes::new(),
                     piece_bytes,
                     failure: None,
@@ -102,13 +103,14 @@ pub(crate) struct Ranges {
     stores: Stores,
     object: Object,
     position: u64,
+    end: u64,
     /// The object itself, once its server has turned out not to serve ranges.
     whole: Option<Bytes>,
 }
 
 impl Ranges {
     fn next(&mut self, bytes_max: usize) -> Result<Bytes> {
-        let end = self.object.bytes.min(self.position.saturating_add(bytes_max as u64));
+        let end = self.end.min(self.position.saturating_add(bytes_max as u64));
         let range = self.position.min(end)..end;
         self.position = end;
         if range.is_empty() {

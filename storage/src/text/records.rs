@@ -19,7 +19,7 @@ use crate::split::{Extent, deal};
 pub struct RecordSplit {
     /// Where the records are.
     pub object: Object,
-    /// Their bytes; all of the object, header included, if it is compressed.
+    /// Their bytes; all that is compressed together, header included, if anything is.
     pub range: Range<u64>,
     /// A record's length, in bytes.
     pub record_bytes: u64,
@@ -125,7 +125,13 @@ pub fn read_records(stores: &Stores, split: &RecordSplit) -> Result<RecordReader
     };
     Ok(RecordReader {
         split: split.clone(),
-        pieces: Pieces::open(stores, &split.object, position, split.compression, piece_bytes),
+        pieces: Pieces::open(
+            stores,
+            &split.object,
+            split.range.clone(),
+            split.compression,
+            piece_bytes,
+        ),
         piece_bytes: (piece_bytes / record_bytes).max(1) * record_bytes,
         header_left: if split.compression.is_some() {
             split.header_bytes
