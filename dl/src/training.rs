@@ -9,8 +9,8 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distdl_engine::{
-    Dataset, EngineError, Iteration, Lane, LaneData, LanePartition, Parameters, Placement, ShardUpdate, ShardValues,
-    StepReport, Tallies,
+    Dataset, EngineError, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, ShardValues, StepReport,
+    Tallies,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,9 +27,7 @@ use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
 use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
-use crate::optimizer::{Optimizer, Sgd};
 use crate::samples::Samples;
-use crate::schedule::Schedule;
 
 /// A finished step.
 #[derive(Debug, Clone, Copy, PartialEq)]
