@@ -67,7 +67,7 @@ fn is_size(value: f64) -> bool {
 }
 
 /// `base`^`exponent` by squaring: a fixed order of multiplications, the same on every machine.
-fn power(mut base: f64, mut exponent: u64) -> f64 {
+pub(crate) fn power(mut base: f64, mut exponent: u64) -> f64 {
     let mut product = 1.0;
     while exponent > 0 {
         if exponent % 2 == 1 {

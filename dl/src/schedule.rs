@@ -4,6 +4,8 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
+use crate::optimizer::power;
+
 /// A learning-rate schedule; a pure function of the step, so that resuming needs no state of it. Rates are computed in
 /// f64 with operations that give the same bits on every machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,8 +66,7 @@ impl Schedule {
         match self {
             Schedule::Constant(rate) => *rate,
             Schedule::StepDecay { initial, factor, steps } => {
-                let times = step.checked_div(*steps).unwrap_or(0);
-                initial * power(*factor, times)
+                times(*initial, *factor, step.checked_div(*steps).unwrap_or(0))
             }
             Schedule::MultiStep {
                 initial,
@@ -73,9 +74,9 @@ impl Schedule {
                 milestones,
             } => {
                 let reached = milestones.iter().filter(|milestone| **milestone <= step);
-                initial * power(*factor, reached.count() as u64)
+                times(*initial, *factor, reached.count() as u64)
             }
-            Schedule::Exponential { initial, factor } => initial * power(*factor, step),
+            Schedule::Exponential { initial, factor } => times(*initial, *factor, step),
             Schedule::Cosine {
                 initial,
                 minimum,
@@ -106,17 +107,8 @@ fn cosine(initial: f64, minimum: f64, step: u64, steps: u64) -> f32 {
     (minimum + (initial - minimum) * share) as f32
 }
 
-/// `factor`^`times` by squaring: a fixed order of multiplications, the same on every machine.
-fn power(mut factor: f32, mut times: u64) -> f32 {
-    let mut product = 1.0;
-    while times > 0 {
-        if times % 2 == 1 {
-            product *= factor;
-        }
-        factor *= factor;
-        times /= 2;
-    }
-    product
+fn times(initial: f32, factor: f32, times: u64) -> f32 {
+    (f64::from(initial) * power(factor.into(), times)) as f32
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 
 mod change;
 mod lane;
+mod options;
 mod update;
 
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distdl_engine::{
-    Dataset, EngineError, Iteration, Lane, LaneData, LanePartition, Parameters, Placement, ShardUpdate, ShardValues,
-    StepReport, Tallies,
+    Dataset, EngineError, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, ShardValues, StepReport,
+    Tallies,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
 use self::lane::{LanePart, Loader, TrainingLane};
+pub use self::options::TrainingOptions;
 use self::update::{Update, learnt, limit_norm};
 use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
@@ -25,65 +27,7 @@ use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
 use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
-use crate::optimizer::{Optimizer, Sgd};
 use crate::samples::Samples;
-use crate::schedule::Schedule;
-
-/// How to train. Everything here may show in the trained parameters; the number of workers never does.
-#[derive(Debug, Clone)]
-pub struct TrainingOptions {
-    /// Samples in a step, over all lanes.
-    pub batch: usize,
-    /// Logical streams of mini-batches; `batch` is dealt to them as evenly as it goes.
-    pub lanes: usize,
-    /// Learning rate by step.
-    pub schedule: Schedule,
-    /// How the mean gradient of a step changes the parameters. Default: plain SGD.
-    pub optimizer: Arc<dyn Optimizer>,
-    /// The largest norm of the mean gradient of a lane's share of a step; a larger gradient is scaled down to it, as
-    /// `torch.nn.utils.clip_grad_norm_` does. The mean over lanes is then no larger either. Default: no limit.
-    pub lane_gradient_norm_max: Option<f32>,
-    /// Seed of initial parameters and sample orders.
-    pub seed: u64,
-    /// Where lanes and shards run, for tests that results do not depend on it.
-    pub placement: Option<Placement>,
-    /// Where and when to write checkpoints, and whether to go on from one.
-    pub checkpoint: Option<CheckpointOptions>,
-}
-
-impl Default for TrainingOptions {
-    fn default() -> Self {
-        Self {
-            batch: 128,
-            lanes: 2,
-            schedule: Schedule::Constant(0.1),
-            optimizer: Arc::new(Sgd::default()),
-            lane_gradient_norm_max: None,
-            seed: 0,
-            placement: None,
-            checkpoint: None,
-        }
-    }
-}
-
-impl TrainingOptions {
-    /// What the optimizer does, in words that stand in checkpoints.
-    fn optimizer_words(&self) -> String {
-        match self.lane_gradient_norm_max {
-            None => format!("{:?}", self.optimizer),
-            Some(norm_max) => format!("{:?}, norm of a lane's gradient at most {norm_max}", self.optimizer),
-        }
-    }
-
-    fn check(&self) -> Result<()> {
-        match self.lane_gradient_norm_max {
-            Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(
-                "lane_gradient_norm_max is {norm_max}; give a number above 0, or none for no limit"
-            ))),
-            _ => self.optimizer.check(),
-        }
-    }
-}
 
 /// A finished step.
 #[derive(Debug, Clone, Copy, PartialEq)]
