@@ -118,7 +118,7 @@ impl Drop for Charge {
     fn drop(&mut self) {
         let mut taken = lock(&self.room.taken);
         taken.bytes -= self.bytes;
-        let idle = taken.reservation.bytes() - taken.bytes;
+        let idle = taken.reservation.bytes().saturating_sub(taken.bytes);
         // The last bytes are kept, so that not every parcel goes to the store.
         if taken.bytes == 0 || idle > 2 * self.room.resources.parcel_bytes_max() / STEPS {
             taken.reservation.shrink(idle);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use distdl_storage::{Record, Spill};
 use foldhash::fast::FixedState;
+use itertools::Itertools;
 use serde::{Deserialize, Serialize};
 
 use super::{Table, table};
@@ -23,8 +24,8 @@ use crate::working::{Working, bytes_of_one, owned_bytes};
 /// Parts of the hash into which keys are cut that have no place in the first table.
 const PARTS: u64 = 32;
 
-/// What a table has for each key beside key and value, in bytes: its hash, its index and room to grow.
-const SLOT_BYTES: u64 = 24;
+/// What a table has for each key in its index, and its place, in bytes.
+const SLOT_BYTES: u64 = 32;
 
 /// How the values of a key become one.
 pub(crate) trait Combine<V, C>: Send + Sync + 'static {
@@ -257,8 +258,8 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         self.relieve()
     }
 
-    /// A key, its value and what the table adds, in bytes.
-    const KEY_BYTES: u64 = size_of::<(K, Option<C>)>() as u64 + SLOT_BYTES;
+    /// A key, its value, its hash and what the table adds, in bytes. A table that grows is there twice for a moment.
+    const KEY_BYTES: u64 = 2 * size_of::<(u64, K, Option<C>)>() as u64 + SLOT_BYTES;
 
     /// There is no more room. What was added to values that own memory was an estimate: the table is measured; if it is as
     /// large as it seemed, it takes no new key, and its last ones go to disk until half of the room is free again.
@@ -345,29 +346,42 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         Some((index, combined.as_ref()?))
     }
 
-    /// What a pass over a part has come to.
-    pub(super) fn into_pass(self) -> TaskResult<Pass<K, V, C>> {
-        let places = self.places.into_iter();
-        let folded = self.table.into_iter().zip(places);
-        let folded = folded.filter_map(|((key, combined), place)| Some((place, (key, combined?))));
-        let rest = self.rest.and_then(|mut rest| rest.writers.pop());
+    /// What a pass over a part has come to, of the keys at those indices of the table that are to be kept.
+    pub(super) fn into_pass(self, keep: impl Fn(usize) -> bool + 'static) -> TaskResult<Pass<K, V, C>> {
+        let Self {
+            table,
+            places,
+            rest,
+            working,
+            ..
+        } = self;
+        let sorted = places.is_sorted();
+        let keys = table.into_iter().zip(places).enumerate();
+        let kept = keys.filter(move |(index, _)| keep(*index));
+        let folded = kept.filter_map(move |(_, ((key, combined), place))| {
+            let _in_use = &working;
+            Some((place, (key, combined?)))
+        });
+        let rest = rest.and_then(|mut rest| rest.writers.pop());
         let rest = rest.map(RunWriter::finish).transpose()?;
         Ok(Pass {
-            folded: folded.collect(),
+            // What was put on disk again came late.
+            folded: if sorted {
+                Box::new(folded)
+            } else {
+                Box::new(folded.sorted_unstable_by_key(|(place, _)| *place))
+            },
             rest: rest.filter(|rest| !rest.is_empty()),
-            _working: self.working,
         })
     }
 }
 
 /// One pass over a part.
 pub(super) struct Pass<K, V, C> {
-    /// What the table had, in its order.
-    pub(super) folded: Vec<Folded<K, C>>,
+    /// What the table had, by place.
+    pub(super) folded: Box<dyn Iterator<Item = Folded<K, C>>>,
     /// What it had no room for.
     pub(super) rest: Option<Run<Entry<K, V, C>>>,
-    /// The memory of the first.
-    _working: Working,
 }
 
 /// What a table has, in order. Until the last of it is read, its memory is in use.
@@ -424,12 +438,9 @@ fn fold_part<K: Key, V: Record, C: Record, M: Combine<V, C>>(
             let (place, key, arrival) = entry?;
             pass.arrive(Some(place), key, arrival)?;
         }
-        let mut pass = pass.into_pass()?;
-        // What was put on disk again comes late.
-        pass.folded.sort_unstable_by_key(|(place, _)| *place);
-        if !pass.folded.is_empty() {
-            runs.push(Run::write(context, file, pass.folded.drain(..).map(Ok))?);
-        }
+        let pass = pass.into_pass(|_| true)?;
+        let run = Run::write(context, file, pass.folded.map(Ok))?;
+        runs.extend(Some(run).filter(|run| !run.is_empty()));
         left = pass.rest;
     }
     Ok(())

@@ -117,10 +117,8 @@ fn join_part<K: Key, V: Record, W: Record, X: Record>(
             }
         }
         made.pairs.push(pairs.finish()?);
-        let mut pass = table.into_pass()?;
-        let alone = pass.folded.drain(..).zip(met).filter(|(_, met)| !met);
-        let alone = alone.map(|(key, _)| key).sorted_unstable_by_key(|(place, _)| *place);
-        let alone = alone.flat_map(|(place, (key, values))| {
+        let pass = table.into_pass(move |index| !met[index])?;
+        let alone = pass.folded.flat_map(|(place, (key, values))| {
             let made = values.into_iter().filter_map(move |left| pair(Some(left), None));
             made.map(move |made| Ok((place, (key.clone(), made))))
         });

@@ -25,7 +25,7 @@ pub(super) struct Chains<K, V> {
 
 const END: u32 = u32::MAX;
 
-/// What a table has for each key beside the key itself, in bytes: its hash, its index and room to grow.
+/// What a table has for each key in its index, in bytes.
 const SLOT_BYTES: usize = 24;
 
 /// What the left side of a join has become.
@@ -85,8 +85,9 @@ impl<K: Key, V: Record> Chains<K, V> {
                 }
             }
         });
-        let keys = (self.keys.len() - keys) * (size_of::<(K, u64)>() + SLOT_BYTES);
-        let links = (self.links.len() - links) * size_of::<(V, u32)>();
+        // A table that grows is there twice for a moment.
+        let keys = (self.keys.len() - keys) * (2 * size_of::<(u64, K, u64)>() + SLOT_BYTES);
+        let links = (self.links.len() - links) * 2 * size_of::<(V, u32)>();
         self.working.grow(bytes + (keys + links) as u64)
     }
 
