@@ -127,7 +127,8 @@ fn lanes_that_move_after_a_loss_read_their_files_again() {
                 .map_err(|error| EngineError::invalid(error.to_string(), "see above"))
         });
         let run = run.unwrap();
-        assert!(run.results.len() >= 3);
+        // The one that takes its place may come when the program has ended.
+        assert!((2..=3).contains(&run.results.len()));
         assert!(run.results.iter().all(|hash| hash == in_memory(kind)));
     }
 }
