@@ -257,8 +257,8 @@ fn configuration(config: &Config) -> String {
         ("read_ahead", Some(config.read_ahead_bytes_max.to_string())),
         ("memo_size", Some(config.memo_bytes_max.to_string())),
         (
-            "checkpoint_every",
-            config.checkpoint_every.map(|steps| steps.to_string()),
+            "cut_lineage_every",
+            config.cut_lineage_every.map(|steps| steps.to_string()),
         ),
         ("seed", Some(quoted(&config.seed.to_string()))),
         ("progress", progress.map(|progress| quoted(progress.get_name()))),

@@ -50,7 +50,7 @@ pub struct Config {
     /// A dataset that an action needs and that is derived in more steps, narrow or by shuffle, is computed step by step:
     /// where it has so many, blocks are kept on disk and the lineage before them is dropped, as
     /// [`local_checkpoint`](crate::Dataset::local_checkpoint) does. At least 1. Default: none, lineage is kept however long.
-    pub checkpoint_every: Option<usize>,
+    pub cut_lineage_every: Option<usize>,
     /// Key of all random numbers. Default: 0.
     pub seed: u64,
     /// Whether bars of progress are drawn on the standard error stream. Default: if that is a terminal.
@@ -138,7 +138,7 @@ impl Default for Config {
             cache_grows_only: Vec::new(),
             read_ahead_bytes_max: 16 << 20,
             memo_bytes_max: 64 << 30,
-            checkpoint_every: None,
+            cut_lineage_every: None,
             seed: 0,
             progress: Progress::Auto,
             json: false,
@@ -208,7 +208,7 @@ impl Config {
                 .get("read_ahead", SIZE, size)?
                 .unwrap_or(default.read_ahead_bytes_max),
             memo_bytes_max: layers.get("memo_size", SIZE, size)?.unwrap_or(default.memo_bytes_max),
-            checkpoint_every: layers.get("checkpoint_every", COUNT_OF_STEPS, steps)?,
+            cut_lineage_every: layers.get("cut_lineage_every", COUNT_OF_STEPS, steps)?,
             seed: layers.get("seed", SEED, number)?.unwrap_or(default.seed),
             progress: layers.get("progress", PROGRESS, progress)?.unwrap_or(default.progress),
             json: layers
@@ -343,9 +343,9 @@ impl Config {
     }
 
     /// Sets after how many steps a lineage is cut; 0 counts as 1.
-    pub fn with_checkpoint_every(self, steps: usize) -> Self {
+    pub fn with_cut_lineage_every(self, steps: usize) -> Self {
         Self {
-            checkpoint_every: Some(steps.max(1)),
+            cut_lineage_every: Some(steps.max(1)),
             ..self
         }
     }

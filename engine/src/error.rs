@@ -102,7 +102,7 @@ pub enum EngineError {
         /// By what.
         reason: String,
     },
-    /// A block is lost whose lineage was cut by `local_checkpoint`, or because it was longer than `checkpoint_every`.
+    /// A block is lost whose lineage was cut by `local_checkpoint`, or because it was longer than `cut_lineage_every`.
     #[error(
         "partition {partition} of `{operator}` (declared at {site}) is lost, and its lineage was cut, so that it cannot be computed again; run the program again, with `checkpoint` to a folder or URL in place of `local_checkpoint`, or keep a second copy (`Level::Disk2`)"
     )]

@@ -63,7 +63,7 @@ pub struct TestCluster {
     /// Bytes of computed blocks in each cache folder.
     pub memo_bytes_max: u64,
     /// Steps after which a lineage is cut.
-    pub checkpoint_every: Option<usize>,
+    pub cut_lineage_every: Option<usize>,
     /// How long processes look for a name node that was killed, which is then started again. Zero: nobody does either.
     pub name_node_grace: Duration,
     /// A process of which nothing is heard for so long is lost. Heartbeats are real, so a short lease makes a slow
@@ -126,7 +126,7 @@ impl TestCluster {
             objects: None,
             cache_grows_only: Vec::new(),
             memo_bytes_max: Config::default().memo_bytes_max,
-            checkpoint_every: None,
+            cut_lineage_every: None,
             name_node_grace: Duration::ZERO,
             lease: Duration::from_secs(60),
         }
@@ -351,7 +351,7 @@ impl<R: Send + 'static> Shared<R> {
             cache_folder: cluster.caches.iter().cycle().nth(slot as usize).cloned(),
             cache_grows_only: cluster.cache_grows_only.clone(),
             memo_bytes_max: cluster.memo_bytes_max,
-            checkpoint_every: cluster.checkpoint_every,
+            cut_lineage_every: cluster.cut_lineage_every,
             ..Config::default()
         };
         let config = config.with_threads(cluster.threads);

@@ -279,6 +279,11 @@ impl BlockStore {
         self.memory.bytes_used()
     }
 
+    /// The limit for blocks and working data in memory, in bytes.
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.memory.bytes_max()
+    }
+
     /// What the files of blocks take, in bytes.
     pub fn disk_bytes_used(&self) -> u64 {
         self.disk.bytes_used()

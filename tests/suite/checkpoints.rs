@@ -18,7 +18,7 @@ proptest! {
         batch_records in 1..=7usize,
         steps in prop::option::of(1..6usize),
     ) {
-        let config = Config { batch_records, checkpoint_every: steps, ..Config::default() };
+        let config = Config { batch_records, cut_lineage_every: steps, ..Config::default() };
         let context = Context::new(config.with_threads(threads)).unwrap();
         let both = build(&context, &before);
         let dataset = level.map_or_else(|| both.dataset.clone(), |level| both.dataset.persist(level));
@@ -30,7 +30,7 @@ proptest! {
 
     #[test]
     fn processes_cut_lineages_alike(before in steps(5), steps in prop::option::of(1..6usize), processes in 2..=3u32) {
-        let cluster = TestCluster { checkpoint_every: steps, ..TestCluster::new(processes) };
+        let cluster = TestCluster { cut_lineage_every: steps, ..TestCluster::new(processes) };
         let run = cluster.run(move |context| {
             let both = build(context, &before);
             let cut = both.dataset.local_checkpoint()?;

@@ -1,9 +1,10 @@
 //! A lane of a training: what it keeps of its partitions, its order, and the buffers of one step.
 //!
-//! Samples whose block is in memory are read there. Others are kept in working memory while there is room, and beyond
-//! that in a file of rows. Where they lie does not show in what the lane computes.
+//! Samples whose block is in memory are read there. Others are kept in working memory while there is room, up to half of
+//! the store's limit, and beyond that in a file of rows. Where they lie does not show in what the lane computes.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use distdl_engine::{EngineError, LaneData, LanePartition, LaneRecords};
@@ -22,6 +23,8 @@ use crate::spilled::SpilledSamples;
 #[derive(Default)]
 pub(super) struct Loader {
     spill: OnceLock<Arc<Spill>>,
+    /// What lies in working memory of all partitions, in bytes.
+    kept_bytes: AtomicU64,
 }
 
 /// A partition of a lane's samples.
@@ -55,7 +58,7 @@ impl Loader {
             }
             LaneRecords::Passing(passing) => {
                 let mut reservation = partition.store.reservation();
-                let keep = |samples: Samples| match reservation.grow(samples.memory_bytes()) {
+                let keep = |samples: Samples| match self.has_room(&partition.store, &mut reservation, &samples) {
                     true => Ok(Block::Kept(samples)),
                     false => SpilledSamples::write(self.spill(&partition.store)?, &samples).map(Block::Spilled),
                 };
@@ -67,6 +70,17 @@ impl Loader {
             }
         };
         Ok(Arc::new(part))
+    }
+
+    /// Takes room in memory for samples, if there is.
+    fn has_room(&self, store: &BlockStore, reservation: &mut Reservation, samples: &Samples) -> bool {
+        let bytes = samples.memory_bytes();
+        let kept_bytes = self.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let has_room = kept_bytes <= store.memory_bytes_max() / 2 && reservation.grow(bytes);
+        if !has_room {
+            self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        has_room
     }
 
     fn spill(&self, store: &BlockStore) -> Result<&Arc<Spill>> {

@@ -31,7 +31,7 @@ pub struct Flags {
     pub cache: Option<PathBuf>,
     /// Cut lineage that is longer than this many steps, by keeping its blocks on disk [default: never]
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(steps, COUNT_OF_STEPS))]
-    pub checkpoint_every: Option<usize>,
+    pub cut_lineage_every: Option<usize>,
     /// Key of all random numbers; the same seed gives the same result [default: 0]
     #[arg(long, global = true, value_name = "NUMBER", value_parser = flag(number, SEED))]
     pub seed: Option<u64>,
@@ -112,7 +112,10 @@ impl Flags {
             ("threads", self.threads.map(|threads| threads.to_string())),
             ("memory", self.memory.map(|bytes| bytes.to_string())),
             ("cache", path(&self.cache)),
-            ("checkpoint_every", self.checkpoint_every.map(|steps| steps.to_string())),
+            (
+                "cut_lineage_every",
+                self.cut_lineage_every.map(|steps| steps.to_string()),
+            ),
             ("seed", self.seed.map(|seed| seed.to_string())),
             ("progress", progress.map(|progress| progress.get_name().to_owned())),
             ("json", self.json.map(|json| json.to_string())),

@@ -20,7 +20,7 @@ const KEYS: [&str; 24] = [
     "cache_grows_only",
     "read_ahead",
     "memo_size",
-    "checkpoint_every",
+    "cut_lineage_every",
     "seed",
     "progress",
     "json",

@@ -84,7 +84,7 @@ fn every_key_is_read_from_file_and_variables() {
         cache_grows_only: vec!["s3://logs/".into(), "s3://b/x".into()],
         read_ahead_bytes_max: 1 << 20,
         memo_bytes_max: 9 << 20,
-        checkpoint_every: Some(40),
+        cut_lineage_every: Some(40),
         seed: u64::MAX,
         progress: Progress::On,
         json: true,
@@ -102,7 +102,7 @@ fn every_key_is_read_from_file_and_variables() {
         join: None,
     };
     let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nspill_folder = \"/spill\"\ncache = \"/cache\"\n\
-                cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nmemo_size = \"9 MiB\"\ncheckpoint_every = 40\nseed = \"18446744073709551615\"\n\
+                cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nmemo_size = \"9 MiB\"\ncut_lineage_every = 40\nseed = \"18446744073709551615\"\n\
                 progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
                 grace = 70\nparameter_copies = 1\ntoken_file = \"/token\"";
@@ -118,7 +118,7 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_CACHE_GROWS_ONLY", "s3://logs/,s3://b/x"),
         ("DISTDL_READ_AHEAD", "1m"),
         ("DISTDL_MEMO_SIZE", "9m"),
-        ("DISTDL_CHECKPOINT_EVERY", "40"),
+        ("DISTDL_CUT_LINEAGE_EVERY", "40"),
         ("DISTDL_SEED", "18446744073709551615"),
         ("DISTDL_PROGRESS", "ON"),
         ("DISTDL_JSON", "true"),
@@ -148,7 +148,7 @@ fn every_key_is_read_from_file_and_variables() {
         .with_cache_grows_only(["s3://logs/", "s3://b/x"])
         .with_read_ahead_bytes_max(1 << 20)
         .with_memo_bytes_max(9 << 20)
-        .with_checkpoint_every(40)
+        .with_cut_lineage_every(40)
         .with_seed(u64::MAX)
         .with_progress(Progress::On)
         .with_json(true)
@@ -192,14 +192,14 @@ fn flags_are_read_and_explained() {
         "--restarts=3",
         "--grace=70",
         "--parameter-copies=1",
-        "--checkpoint-every=30",
+        "--cut-lineage-every=30",
     ]);
     let expected = Flags {
         config: Some("f".into()),
         threads: Some(2),
         memory: Some(2 << 30),
         cache: Some("c".into()),
-        checkpoint_every: Some(30),
+        cut_lineage_every: Some(30),
         seed: Some(9),
         progress: Some(Progress::Off),
         json: Some(true),
@@ -230,7 +230,7 @@ fn flags_are_read_and_explained() {
         ("--memory=lots", "512MB"),
         ("--cache=", "path of a folder"),
         ("--seed=-1", "a whole number"),
-        ("--checkpoint-every=0", "a whole number from 1"),
+        ("--cut-lineage-every=0", "a whole number from 1"),
         ("--progress=maybe", "auto, on, off"),
         ("--thread=1", "--threads"),
         ("--processes=257", "a whole number from 1 to 256"),

@@ -65,7 +65,7 @@ impl Context {
         {
             self.checkpoint_locally(dataset)?;
         }
-        let Some(steps) = self.config().checkpoint_every else {
+        let Some(steps) = self.config().cut_lineage_every else {
             return Ok(());
         };
         while let Some(dataset) = self.lineage(target).too_deep(steps) {

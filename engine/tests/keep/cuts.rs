@@ -85,7 +85,7 @@ fn long(context: &Context, rounds: u64) -> (Dataset<Row>, Arc<AtomicU64>) {
 fn a_long_lineage_is_cut_and_computed_once() {
     let expected = long(&context(1), 30).0.collect().unwrap();
     for steps in [1, 4, 7, 100] {
-        let context = Context::new(Config::default().with_threads(2).with_checkpoint_every(steps)).unwrap();
+        let context = Context::new(Config::default().with_threads(2).with_cut_lineage_every(steps)).unwrap();
         let (rows, computed) = long(&context, 30);
         assert_eq!(rows.collect().unwrap(), expected);
         assert!(
