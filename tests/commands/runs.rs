@@ -75,7 +75,7 @@ fn a_saved_model_is_evaluated_as_it_was_trained() {
     place.fails(
         other,
         1,
-        &["model file model.safetensors", "has shape [784, 6], expected [784, 7]"],
+        &["model file model.safetensors", "has shape [6, 784], expected [7, 784]"],
     );
     place.write("model.safetensors", b"not a model");
     let damaged = place.command(program, &[&evaluate[..], &["--hidden=6"]].concat());
