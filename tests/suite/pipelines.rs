@@ -125,10 +125,23 @@ pub(crate) fn build(context: &Context, steps: &[Step]) -> Both {
         }
         let grown = |both: &Both| both.expected.iter().map(Vec::len).sum::<usize>() > ROWS_MAX;
         if stack.last().is_some_and(grown) {
-            with_top(&mut stack, |both| narrow_step(both, &Narrow::Filter(40)));
+            with_top(&mut stack, shortened);
         }
     }
     stack.pop().unwrap()
+}
+
+/// The first rows of each partition, so few that they are no more than [`ROWS_MAX`] together.
+fn shortened(Both { dataset, expected, .. }: Both) -> Both {
+    let each = ROWS_MAX / expected.len().max(1);
+    Both {
+        dataset: dataset.map_partitions(move |rows| rows.take(each)),
+        expected: expected
+            .into_iter()
+            .map(|rows| rows.into_iter().take(each).collect())
+            .collect(),
+        placed: None,
+    }
 }
 
 fn with_top(stack: &mut Vec<Both>, step: impl FnOnce(Both) -> Both) {
