@@ -150,11 +150,14 @@ fn names_are_never_the_same() {
 
 #[test]
 fn nobody_there_is_an_error_at_once() {
-    for listener in listeners() {
+    let refused = |listener: Listener| {
         let address = listener.address();
         drop(listener);
-        assert!(connect(&address, LIMIT).is_err());
-    }
+        connect(&address, LIMIT).is_err()
+    };
+    // Another test may be given the address as soon as it is free.
+    let all_refused = || listeners().into_iter().all(refused);
+    assert!((0..5).any(|_| all_refused()));
     let long = Address::Local("n".repeat(10_000));
     assert!(connect(&long, LIMIT).is_err());
 }
