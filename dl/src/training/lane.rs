@@ -1,7 +1,7 @@
 //! A lane of a training: what it keeps of its partitions, its order, and the buffers of one step.
 //!
-//! Samples whose block is in memory are read there. Others are kept in working memory while there is room, up to half of
-//! the store's limit, and beyond that in a file of rows. Where they lie does not show in what the lane computes.
+//! Samples whose block is in memory are read there. Others are kept in working memory while there is room, up to three
+//! eighths of the store's limit, and beyond that in a file of rows. Where they lie does not show in what the lane computes.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,11 +72,11 @@ impl Loader {
         Ok(Arc::new(part))
     }
 
-    /// Takes room in memory for samples, if there is.
+    /// Takes room in memory for samples, if there is. The rest of the limit is for blocks, batches and the program itself.
     fn has_room(&self, store: &BlockStore, reservation: &mut Reservation, samples: &Samples) -> bool {
         let bytes = samples.memory_bytes();
         let kept_bytes = self.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let has_room = kept_bytes <= store.memory_bytes_max() / 2 && reservation.grow(bytes);
+        let has_room = kept_bytes <= store.memory_bytes_max() / 8 * 3 && reservation.grow(bytes);
         if !has_room {
             self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
