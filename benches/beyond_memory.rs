@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use common::{emit, machine, mix};
+use common::{emit, machine, mix, peak_memory_bytes};
 use distdl::prelude::*;
 use serde::Serialize;
 
@@ -44,7 +44,7 @@ struct Figure {
     samples: u64,
     sample_bytes: u64,
     memory_bytes_max: u64,
-    memory_bytes_peak: u64,
+    peak_memory_bytes: u64,
     seconds_to_prepare: f64,
     samples_per_second: f64,
     mean_loss: f64,
@@ -84,7 +84,7 @@ fn measure(context: &Context, arguments: &Arguments) -> Result<Figure, Failure> 
         samples,
         sample_bytes: samples * FEATURES as u64,
         memory_bytes_max: context.config().memory_bytes_max,
-        memory_bytes_peak: memory_bytes_peak(),
+        peak_memory_bytes: peak_memory_bytes(),
         seconds_to_prepare: prepared,
         samples_per_second: samples as f64 / seconds,
         mean_loss: report.mean_loss(),
@@ -108,12 +108,4 @@ fn generated(range: std::ops::Range<u64>) -> Samples {
     };
     let labels = range.map(|sample| label(sample) as u32).collect();
     Samples::new(FEATURES, features, SampleTargets::Labels(labels)).unwrap_or_else(|error| unreachable!("{error}"))
-}
-
-/// The most that this process had in memory at a time, in bytes; 0 if the system does not say.
-fn memory_bytes_peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
 }

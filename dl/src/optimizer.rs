@@ -56,14 +56,15 @@ fn check_option(optimizer: &dyn Debug, is_right: bool, wanted: &str) -> Result<(
     }
 }
 
+/// An error unless all of `options` are finite and not negative.
+fn check_sizes(optimizer: &dyn Debug, options: &[f64]) -> Result<()> {
+    let are_sizes = options.iter().all(|option| option.is_finite() && *option >= 0.0);
+    check_option(optimizer, are_sizes, "no option may be negative or infinite")
+}
+
 /// Whether a factor of an average lies in [0, 1).
 fn is_share(value: f64) -> bool {
     (0.0..1.0).contains(&value)
-}
-
-/// Whether a number is finite and not negative.
-fn is_size(value: f64) -> bool {
-    value.is_finite() && value >= 0.0
 }
 
 /// `base`^`exponent` by squaring: a fixed order of multiplications, the same on every machine.

@@ -1,38 +1,35 @@
 //! The entry to the engine: workers, stores and the graph of datasets.
 
+mod actions;
 mod bars;
 mod cuts;
 mod limits;
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
 use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreFigures, StoreOptions};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
+pub use self::actions::Answered;
+pub(crate) use self::actions::action_on;
 use self::bars::Bars;
 use crate::accumulator::{Accumulator, Accumulators};
-use crate::batch::{AnyStream, TaskResult};
 use crate::broadcast::Broadcast;
-use crate::cancel::{Cancellation, RunningAction};
+use crate::cancel::Cancellation;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
 use crate::cluster::member::{Fate, Faults, Member};
-use crate::collective::{self, Results};
 use crate::config::{Config, ConfigError};
 use crate::dataflow::workers::{Transport, Workers};
-use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::{Graph, Lineage, Node, NodeSpec};
 use crate::memo;
 use crate::metrics::{Metrics, Size};
 use crate::progress::Board;
-use crate::task::{self, Resources, TaskContext};
+use crate::task::Resources;
 
 /// A handle on one engine: cheap to clone, usable from any thread. The workers end with the last handle.
 #[derive(Clone)]
@@ -128,7 +125,6 @@ impl Context {
         stores.check_cache()?;
         let resources = Arc::new(Resources {
             store: Arc::new(store),
-            memory_bytes_max: config.memory_bytes_max,
             workers: config.threads.max(1),
             stores: Arc::new(stores),
             batch_records: config.batch_records.max(1),
@@ -360,106 +356,7 @@ impl Context {
             tracing::warn!(%dataset, "could not remove blocks: {error}");
         }
     }
-
-    /// Takes the turn of an action on a dataset.
-    pub(crate) fn begin_action(&self, target: &Node) -> Result<Turn<'_>> {
-        if task::is_inside() {
-            return Err(EngineError::NestedAction);
-        }
-        let turn = lock(&self.inner.action);
-        Ok(Turn {
-            board: &self.inner.resources.board,
-            running: self.inner.cancellation.begin(action_on(target)),
-            _turn: turn,
-        })
-    }
-
-    /// Runs `reduce` over `partitions` of a dataset; one result each, in the order of `partitions`.
-    pub(crate) fn run_job<R: Answered>(
-        &self,
-        target: DatasetId,
-        partitions: &[usize],
-        reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
-    ) -> Result<Vec<R>> {
-        let reduce: job::Reduce = Arc::new(move |context, partition, stream| {
-            let value = reduce(context, partition, stream)?;
-            Ok(Box::new(value) as Box<dyn Any + Send>)
-        });
-        let mut results = self.prepared(target, &|lineage| self.compute::<R>(lineage, partitions, &reduce))?;
-        let results = partitions.iter().filter_map(|partition| results.remove(partition));
-        Ok(results
-            .filter_map(|value| value.downcast::<R>().ok())
-            .map(|value| *value)
-            .collect())
-    }
-
-    fn compute<R: Answered>(&self, lineage: &Lineage, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
-        let turn = self.begin_action(lineage.node(lineage.target()))?;
-        if let Some(member) = self.member() {
-            return collective::compute::<R>(self, member, &turn.running, lineage, partitions, reduce);
-        }
-        self.compute_here(&turn, lineage, partitions, reduce)
-    }
-
-    /// Runs `reduce` over `partitions` of a dataset in this process, which is the only one. The results stay here, so they
-    /// may be anything.
-    pub(crate) fn run_here(&self, target: DatasetId, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
-        self.prepared(target, &|lineage| {
-            let turn = self.begin_action(lineage.node(lineage.target()))?;
-            self.compute_here(&turn, lineage, partitions, reduce)
-        })
-    }
-
-    /// Calls `compute` with the lineage of `target`, as little of it prepared as will do.
-    fn prepared(&self, target: DatasetId, compute: &dyn Fn(&Lineage) -> Result<Results>) -> Result<Results> {
-        if task::is_inside() {
-            return Err(EngineError::NestedAction);
-        }
-        self.cut_lineage(target)?;
-        match compute(&self.prepare_front(target)?) {
-            // Something that could have been remembered is not.
-            Err(EngineError::Unprepared { .. }) => compute(&self.prepare_all(target)?),
-            results => results,
-        }
-    }
-
-    fn compute_here(
-        &self,
-        turn: &Turn<'_>,
-        lineage: &Lineage,
-        partitions: &[usize],
-        reduce: &job::Reduce,
-    ) -> Result<Results> {
-        let (workers, resources) = (&self.inner.workers, &self.inner.resources);
-        let outcome = run::run(workers, resources, &turn.running, lineage, partitions, reduce)?;
-        self.inner.accumulators.merge(outcome.updates);
-        Ok(outcome.results)
-    }
 }
-
-/// The turn of an action, until it is dropped.
-pub(crate) struct Turn<'a> {
-    board: &'a Board,
-    /// By which it may be cancelled.
-    pub(crate) running: RunningAction<'a>,
-    _turn: MutexGuard<'a, ()>,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.board.end();
-    }
-}
-
-/// What errors call an action.
-pub(crate) fn action_on(target: &Node) -> String {
-    format!("an action on `{}` (declared at {})", target.title(), target.site)
-}
-
-/// What an action brings back of a partition: something that can travel between processes.
-pub trait Answered: Serialize + DeserializeOwned + Send + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> Answered for T {}
 
 /// Joins the cluster for which another process started this one.
 fn join_cluster(config: &Config, join: &str) -> Result<Member> {

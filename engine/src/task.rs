@@ -21,8 +21,6 @@ use crate::progress::{Board, JobProgress};
 pub struct Resources {
     /// Blocks of persisted datasets.
     pub store: Arc<BlockStore>,
-    /// Limit of its memory, in bytes, which operators and parcels share with blocks.
-    pub memory_bytes_max: u64,
     /// Worker threads.
     pub workers: usize,
     /// Files and remote objects.
@@ -40,7 +38,8 @@ pub struct Resources {
 impl Resources {
     /// Memory for other things than blocks, in bytes: blocks keep up to half.
     fn working_bytes(&self) -> u64 {
-        self.memory_bytes_max - self.store.memory_bytes_used().min(self.memory_bytes_max / 2)
+        let memory_bytes_max = self.store.memory_bytes_max();
+        memory_bytes_max - self.store.memory_bytes_used().min(memory_bytes_max / 2)
     }
 
     /// What the parcels of a job may take, in bytes.

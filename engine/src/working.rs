@@ -65,7 +65,7 @@ impl Working {
             used_bytes: 0,
             share_bytes,
             granted_bytes: share_bytes / GRANTED_PART,
-            memory_bytes_max: resources.memory_bytes_max,
+            memory_bytes_max: resources.store.memory_bytes_max(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use distdl_engine::ShardValues;
 
-use super::{Optimizer, check_option, is_size};
+use super::{Optimizer, check_sizes};
 use crate::error::Result;
 use crate::kernels::update::{Rule, Slots, update};
 
@@ -43,11 +43,7 @@ impl Optimizer for Adagrad {
             self.initial_accumulator_value,
             self.eps,
         ];
-        check_option(
-            self,
-            sizes.into_iter().all(is_size),
-            "no option may be negative or infinite",
-        )
+        check_sizes(self, &sizes)
     }
 
     fn apply(

@@ -2,7 +2,7 @@
 
 use distdl_engine::ShardValues;
 
-use super::{Optimizer, check_option, is_share, is_size, power};
+use super::{Optimizer, check_option, check_sizes, is_share, power};
 use crate::error::Result;
 use crate::kernels::update::{Rule, Slots, update};
 
@@ -66,11 +66,7 @@ impl Optimizer for Adam {
 
     fn check(&self) -> Result<()> {
         let sizes = [self.eps, self.weight_decay];
-        check_option(
-            self,
-            sizes.into_iter().all(is_size),
-            "no option may be negative or infinite",
-        )?;
+        check_sizes(self, &sizes)?;
         check_option(
             self,
             is_share(self.betas.0) && is_share(self.betas.1),
@@ -109,11 +105,7 @@ impl Optimizer for AdamW {
     }
 
     fn check(&self) -> Result<()> {
-        check_option(
-            self,
-            is_size(self.weight_decay),
-            "no option may be negative or infinite",
-        )?;
+        check_sizes(self, &[self.weight_decay])?;
         self.without_decay().check()
     }
 

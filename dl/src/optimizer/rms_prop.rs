@@ -2,7 +2,7 @@
 
 use distdl_engine::ShardValues;
 
-use super::{Optimizer, check_option, is_share, is_size};
+use super::{Optimizer, check_option, check_sizes, is_share};
 use crate::error::Result;
 use crate::kernels::update::{Rule, Slots, update};
 
@@ -41,11 +41,7 @@ impl Optimizer for RmsProp {
 
     fn check(&self) -> Result<()> {
         let sizes = [self.eps, self.weight_decay, self.momentum];
-        check_option(
-            self,
-            sizes.into_iter().all(is_size),
-            "no option may be negative or infinite",
-        )?;
+        check_sizes(self, &sizes)?;
         check_option(self, is_share(self.alpha), "alpha lies in [0, 1)")
     }
 

@@ -2,7 +2,7 @@
 
 use distdl_engine::ShardValues;
 
-use super::{Optimizer, check_option, is_size};
+use super::{Optimizer, check_option, check_sizes};
 use crate::error::Result;
 use crate::kernels::update::{Rule, Slots, update};
 
@@ -45,11 +45,7 @@ impl Optimizer for Sgd {
 
     fn check(&self) -> Result<()> {
         let sizes = [self.momentum, self.dampening, self.weight_decay];
-        check_option(
-            self,
-            sizes.into_iter().all(is_size),
-            "no option may be negative or infinite",
-        )?;
+        check_sizes(self, &sizes)?;
         check_option(
             self,
             !self.nesterov || self.momentum > 0.0 && self.dampening == 0.0,

@@ -4,7 +4,6 @@
 //! eighths of the store's limit, and beyond that in a file of rows. Where they lie does not show in what the lane computes.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use distdl_engine::{EngineError, LaneData, LanePartition, LaneRecords};
@@ -23,8 +22,6 @@ use crate::spilled::SpilledSamples;
 #[derive(Default)]
 pub(super) struct Loader {
     spill: OnceLock<Arc<Spill>>,
-    /// What lies in working memory of all partitions, in bytes.
-    kept_bytes: AtomicU64,
 }
 
 /// A partition of a lane's samples.
@@ -58,7 +55,7 @@ impl Loader {
             }
             LaneRecords::Passing(passing) => {
                 let mut reservation = partition.store.reservation();
-                let keep = |samples: Samples| match self.has_room(&partition.store, &mut reservation, &samples) {
+                let keep = |samples: Samples| match takes_room(&partition.store, &mut reservation, &samples) {
                     true => Ok(Block::Kept(samples)),
                     false => SpilledSamples::write(self.spill(&partition.store)?, &samples).map(Block::Spilled),
                 };
@@ -72,17 +69,6 @@ impl Loader {
         Ok(Arc::new(part))
     }
 
-    /// Takes room in memory for samples, if there is. The rest of the limit is for blocks, batches and the program itself.
-    fn has_room(&self, store: &BlockStore, reservation: &mut Reservation, samples: &Samples) -> bool {
-        let bytes = samples.memory_bytes();
-        let kept_bytes = self.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let has_room = kept_bytes <= store.memory_bytes_max() / 8 * 3 && reservation.grow(bytes);
-        if !has_room {
-            self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        has_room
-    }
-
     fn spill(&self, store: &BlockStore) -> Result<&Arc<Spill>> {
         if let Some(spill) = self.spill.get() {
             return Ok(spill);
@@ -92,6 +78,13 @@ impl Loader {
             .map_err(|error| Error::Engine(EngineError::Storage(error)))?;
         Ok(self.spill.get_or_init(|| Arc::new(made)))
     }
+}
+
+/// Takes room in memory for samples, if there is. The rest of the limit is for blocks, batches and the program itself.
+fn takes_room(store: &BlockStore, reservation: &mut Reservation, samples: &Samples) -> bool {
+    let bytes = samples.memory_bytes();
+    let reserved_bytes = store.reserved_bytes().saturating_add(bytes);
+    reserved_bytes <= store.memory_bytes_max() / 8 * 3 && reservation.grow(bytes)
 }
 
 impl Block {

@@ -23,12 +23,12 @@ const PLACE: &str = "the directory of the archive";
 /// # Errors
 /// The archive cannot be read or is none, or has no such array, or it is packed in a way that NumPy never packs.
 pub(super) fn place(stores: &Stores, object: &Object, array: &str) -> Result<ArrayPlace> {
-    let bytes = Bytes {
+    let reader = ObjectReader {
         stores,
         object,
         position: 0,
     };
-    let mut archive = match ZipArchive::new(BufReader::with_capacity(PIECE_BYTES, bytes)) {
+    let mut archive = match ZipArchive::new(BufReader::with_capacity(PIECE_BYTES, reader)) {
         Ok(archive) => archive,
         Err(error) => return Err(unreadable(object, &error)),
     };
@@ -79,13 +79,13 @@ fn unreadable(object: &Object, error: &ZipError) -> StorageError {
 }
 
 /// The bytes of an object, for a reader that jumps.
-struct Bytes<'a> {
+struct ObjectReader<'a> {
     stores: &'a Stores,
     object: &'a Object,
     position: u64,
 }
 
-impl Read for Bytes<'_> {
+impl Read for ObjectReader<'_> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         let start = self.position.min(self.object.bytes);
         let end = self.object.bytes.min(start.saturating_add(target.len() as u64));
@@ -100,7 +100,7 @@ impl Read for Bytes<'_> {
     }
 }
 
-impl Seek for Bytes<'_> {
+impl Seek for ObjectReader<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let position = match to {
             SeekFrom::Start(position) => Some(position),
