@@ -6,18 +6,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::deal::{Hand, deal};
-use crate::id::DatasetId;
+use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
 use crate::plan::{Operation, Output, Plan, Stage, program};
 
-/// Blocks that exist, and the ranks that have each.
+/// Blocks that exist, and the ranks that have each; outputs that are kept, and the rank that has each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Holders(BTreeMap<(DatasetId, usize), Vec<usize>>);
+pub struct Holders {
+    blocks: BTreeMap<(DatasetId, usize), Vec<usize>>,
+    outputs: BTreeMap<(ShuffleId, usize), usize>,
+}
 
 impl Holders {
     /// Notes that `rank` has a block.
     pub fn add(&mut self, rank: usize, dataset: DatasetId, partition: usize) {
-        let ranks = self.0.entry((dataset, partition)).or_default();
+        let ranks = self.blocks.entry((dataset, partition)).or_default();
         if !ranks.contains(&rank) {
             ranks.push(rank);
         }
@@ -25,7 +28,17 @@ impl Holders {
 
     /// The ranks that have a block.
     pub fn of(&self, dataset: DatasetId, partition: usize) -> &[usize] {
-        self.0.get(&(dataset, partition)).map_or(&[], Vec::as_slice)
+        self.blocks.get(&(dataset, partition)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Notes that `rank` keeps what a partition has sent into a shuffle.
+    pub fn add_output(&mut self, rank: usize, shuffle: ShuffleId, partition: usize) {
+        self.outputs.entry((shuffle, partition)).or_insert(rank);
+    }
+
+    /// The rank that keeps what a partition has sent into a shuffle.
+    pub fn of_output(&self, shuffle: ShuffleId, partition: usize) -> Option<usize> {
+        self.outputs.get(&(shuffle, partition)).copied()
     }
 }
 
@@ -46,7 +59,7 @@ impl Assignment {
     }
 
     /// Spreads a plan over the ranks in `computing`, whose speeds are in `hands`: a partition of the result goes where
-    /// `pins` wants it, any other one to a rank that has the first block it reads, if that can be the one that would have
+    /// `pins` wants it, one whose output is kept to where that is, any other one to a rank that has the first block it reads, if that can be the one that would have
     /// been dealt it. What reads no block is dealt, if that can be to ranks that may have the bytes of its source.
     pub fn spread(
         lineage: &Lineage,
@@ -61,7 +74,10 @@ impl Assignment {
         let stages = plan.stages.iter().map(|stage| {
             let (mut placed, mut rest) = (BTreeMap::new(), Vec::new());
             for partition in stage.partitions.iter().copied() {
-                let pinned = pins(partition).filter(|_| stage.output == Output::Result);
+                let pinned = match stage.output {
+                    Output::Result => pins(partition),
+                    Output::Shuffle(shuffle) => holders.of_output(shuffle, partition),
+                };
                 let turn = dealt.get(partition).and_then(|hand| computing.get(*hand)).copied();
                 let near = || {
                     let near = near(lineage, stage, partition, holders);
@@ -126,7 +142,7 @@ fn exchanged<'a>(mut rest: Vec<(usize, usize)>, likes: impl Fn(usize) -> &'a [us
 
 /// The ranks that may have the bytes of the first source that a partition reads.
 fn near_source<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: &'a Holders) -> &'a [usize] {
-    if holders.0.is_empty() {
+    if holders.blocks.is_empty() {
         return &[];
     }
     let operations = program(lineage, stage.root, partition, &|_, _| false);

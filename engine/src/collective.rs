@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round, RoundKey};
-use crate::cluster::protocol::{ActionKind, Answer, Generation, Held, LoopState, Order, Outcome, Report, Work};
+use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, LoopState, Order, Outcome, Report, Work};
 use crate::context::{Context, action_on};
 use crate::dataflow::job::{Job, Reduce};
 use crate::dataflow::round::{self, Facts};
@@ -57,6 +57,7 @@ impl<'a> Arrival<'a> {
         kind: ActionKind,
         state: LoopState,
     ) -> Self {
+        context.resources().outputs.begin();
         let arrival = Self {
             context,
             member,
@@ -161,9 +162,25 @@ impl<'a> Arrival<'a> {
     }
 }
 
-/// What this process has of a lineage: blocks, also those that a lost process has left in a cache folder that they share,
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        self.context.resources().outputs.end();
+    }
+}
+
+/// What this process has of a lineage: what it sent into shuffles, blocks, also those that a lost process has left in a cache folder that they share,
 /// and partitions of sources whose bytes its cache may have.
 pub(crate) fn held(lineage: &Lineage, context: &Context) -> Held {
+    let outputs = context.resources().outputs.held();
+    let outputs = outputs
+        .into_iter()
+        .map(|(shuffle, partitions)| (Asset::Output(shuffle), partitions));
+    let partitions = partitions(lineage, context).into_iter();
+    let partitions = partitions.map(|(dataset, partitions)| (Asset::Dataset(dataset), partitions));
+    partitions.chain(outputs).collect()
+}
+
+fn partitions(lineage: &Lineage, context: &Context) -> BTreeMap<DatasetId, Vec<u64>> {
     let mut held = near(lineage, context);
     let kept: Vec<u64> = lineage
         .nodes()
@@ -171,7 +188,7 @@ pub(crate) fn held(lineage: &Lineage, context: &Context) -> Held {
         .map(|node| node.id.0)
         .collect();
     if kept.is_empty() {
-        return held.into_iter().collect();
+        return held;
     }
     context.recall(lineage);
     for block in context.store().ids() {
@@ -182,7 +199,7 @@ pub(crate) fn held(lineage: &Lineage, context: &Context) -> Held {
     for partitions in held.values_mut() {
         partitions.sort_unstable();
     }
-    held.into_iter().collect()
+    held
 }
 
 /// The partitions of sources of which all bytes may be in this process's cache.
@@ -205,7 +222,7 @@ fn near(lineage: &Lineage, context: &Context) -> BTreeMap<DatasetId, Vec<u64>> {
 
 /// Rounds that an action may take although nobody was lost: those of the first plan, and some more.
 pub(crate) fn rounds_max(lineage: &Lineage, partitions: &[usize]) -> u32 {
-    let stages = plan(lineage, partitions, &|_, _| false).stages.len();
+    let stages = plan(lineage, partitions, &|_, _| false, &|_, _| false).stages.len();
     (stages + EXTRA_ROUNDS_MAX) as u32
 }
 

@@ -32,6 +32,10 @@ pub struct Config {
     pub memory_bytes_max: u64,
     /// Most disk for blocks, and for what those put there for want of memory, in bytes. Default: 64 GiB.
     pub disk_bytes_max: u64,
+    /// Once an action has run for so long, what a process sends into its shuffles is kept on disk as well until the action
+    /// ends, in up to half of `disk_bytes_max`, so that the loss of another process does not start over what is done here.
+    /// Default: 10 s. A process that runs alone keeps nothing, since its shuffles end with it.
+    pub keep_shuffles_after: Duration,
     /// Folder for both. Default: a temporary folder of the system, removed at the end.
     pub spill_folder: Option<PathBuf>,
     /// Folder in which remote objects and the results of `memoize` are kept from run to run. Processes may share it.
@@ -132,6 +136,7 @@ impl Default for Config {
             threads: threads_of(1),
             memory_bytes_max: machine::memory_bytes() / 2,
             disk_bytes_max: 64 << 30,
+            keep_shuffles_after: Duration::from_secs(10),
             spill_folder: None,
             cache_folder: None,
             cache_bytes_max: 64 << 30,
@@ -200,6 +205,9 @@ impl Config {
                 .get("memory", SIZE, size)?
                 .unwrap_or(default.memory_bytes_max / processes as u64),
             disk_bytes_max: layers.get("disk", SIZE, size)?.unwrap_or(default.disk_bytes_max),
+            keep_shuffles_after: layers
+                .get("keep_shuffles_after", MILLISECONDS, milliseconds)?
+                .unwrap_or(default.keep_shuffles_after),
             spill_folder: layers.get("spill_folder", FOLDER, path)?.or(default.spill_folder),
             cache_folder: layers.get("cache", FOLDER, path)?.or(default.cache_folder),
             cache_bytes_max: layers.get("cache_size", SIZE, size)?.unwrap_or(default.cache_bytes_max),
@@ -226,7 +234,9 @@ impl Config {
             restarts: layers
                 .get("restarts", COUNT_OF_RESTARTS, restarts)?
                 .unwrap_or(default.restarts),
-            grace: layers.get("grace", GRACE, grace)?.unwrap_or(default.grace),
+            grace: layers
+                .get("grace", MILLISECONDS, milliseconds)?
+                .unwrap_or(default.grace),
             parameter_copies: layers
                 .get("parameter_copies", COUNT_OF_COPIES, copies)?
                 .unwrap_or(default.parameter_copies),
@@ -295,6 +305,14 @@ impl Config {
     /// Sets the most disk for blocks, in bytes.
     pub fn with_disk_bytes_max(self, disk_bytes_max: u64) -> Self {
         Self { disk_bytes_max, ..self }
+    }
+
+    /// Sets how long an action runs before what it sends into shuffles is kept.
+    pub fn with_keep_shuffles_after(self, keep_shuffles_after: Duration) -> Self {
+        Self {
+            keep_shuffles_after,
+            ..self
+        }
     }
 
     /// Sets the folder for blocks on disk.

@@ -28,6 +28,7 @@ use crate::id::DatasetId;
 use crate::lineage::{Graph, Lineage, Node, NodeSpec};
 use crate::memo;
 use crate::metrics::{Metrics, Size};
+use crate::outputs::Outputs;
 use crate::progress::Board;
 use crate::task::Resources;
 
@@ -129,6 +130,7 @@ impl Context {
             stores: Arc::new(stores),
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),
+            outputs: Outputs::new(config.keep_shuffles_after, config.disk_bytes_max / 2),
             board: Board::default(),
             faults: OnceLock::new(),
         });

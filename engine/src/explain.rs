@@ -24,7 +24,7 @@ impl<T: Record> Dataset<T> {
         let partitions: Vec<usize> = (0..self.partitions()).collect();
         self.context().recall(&lineage);
         let available = |dataset: DatasetId, partition: usize| self.context().has_block(dataset, partition);
-        let plan = plan(&lineage, &partitions, &available);
+        let plan = plan(&lineage, &partitions, &available, &|_, _| false);
         let mut text = String::from("Lineage\n");
         write_lineage(&mut text, &lineage, &|node| kept(self.context(), node));
         write_plan(&mut text, &lineage, &plan);

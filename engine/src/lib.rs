@@ -8,6 +8,7 @@ pub mod config;
 pub mod id;
 pub mod cancel;
 pub mod metrics;
+pub mod outputs;
 pub mod progress;
 pub mod cluster;
 pub mod batch;

@@ -15,6 +15,7 @@ pub struct Metrics {
     tasks: AtomicU64,
     jobs: AtomicU64,
     spilled_bytes: AtomicU64,
+    outputs_sent_again: AtomicU64,
 }
 
 /// The partitions of one persisted dataset.
@@ -56,6 +57,15 @@ impl Metrics {
     /// What shuffles, sorts, aggregations and joins put on disk because memory had no room for it, in bytes.
     pub fn spilled_bytes(&self) -> u64 {
         self.spilled_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Tasks that were not run again, since what they had sent into a shuffle was kept.
+    pub fn outputs_sent_again(&self) -> u64 {
+        self.outputs_sent_again.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn sent_again(&self) {
+        self.outputs_sent_again.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn spilled(&self, bytes: u64) {

@@ -11,6 +11,9 @@ use crate::lineage::{Dependency, Lineage};
 /// Tells whether the block of (dataset, partition) exists.
 pub type Available<'a> = &'a dyn Fn(DatasetId, usize) -> bool;
 
+/// Tells whether what a partition has sent into a shuffle is kept.
+pub type Sent<'a> = &'a dyn Fn(ShuffleId, usize) -> bool;
+
 /// What a stage does with the partitions that it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Output {
@@ -29,6 +32,8 @@ pub struct Stage {
     pub partitions: Vec<usize>,
     /// Where they go.
     pub output: Output,
+    /// Those whose output is kept: it is sent again, and they are not computed.
+    pub kept: BTreeSet<usize>,
     /// For each shuffle read: which partitions of `root` read which bucket.
     pub reads: BTreeMap<ShuffleId, BTreeMap<usize, Vec<usize>>>,
     /// Blocks that stand in for computing: (dataset, its partitions).
@@ -51,14 +56,15 @@ impl Plan {
     }
 }
 
-/// Cuts `lineage` into the stages that compute `partitions` of its target, given the blocks that exist.
-pub fn plan(lineage: &Lineage, partitions: &[usize], available: Available<'_>) -> Plan {
+/// Cuts `lineage` into the stages that compute `partitions` of its target, given the blocks that exist and
+/// the outputs that are kept.
+pub fn plan(lineage: &Lineage, partitions: &[usize], available: Available<'_>, sent: Sent<'_>) -> Plan {
     // A stage can only be read by stages whose root has a larger id, so that taking the largest root first
     // completes a stage's readers before the stage itself is cut.
     let mut waiting = BTreeMap::from([((lineage.target(), Output::Result), partitions.to_vec())]);
     let (mut stages, mut unprepared) = (Vec::new(), None);
     while let Some(((root, output), partitions)) = waiting.pop_last() {
-        let stage = cut(lineage, root, output, &partitions, available, &mut unprepared);
+        let stage = cut(lineage, (root, output), &partitions, available, sent, &mut unprepared);
         for shuffle in stage.reads.keys() {
             let parent = lineage.node(shuffle.child).dependencies[shuffle.dependency].parent();
             let all = || (0..lineage.node(parent).partitions).collect();
@@ -72,10 +78,10 @@ pub fn plan(lineage: &Lineage, partitions: &[usize], available: Available<'_>) -
 
 fn cut(
     lineage: &Lineage,
-    root: DatasetId,
-    output: Output,
+    (root, output): (DatasetId, Output),
     partitions: &[usize],
     available: Available<'_>,
+    sent: Sent<'_>,
     unprepared: &mut Option<DatasetId>,
 ) -> Stage {
     let mut partitions = partitions.to_vec();
@@ -85,15 +91,18 @@ fn cut(
         root,
         partitions: Vec::new(),
         output,
+        kept: BTreeSet::new(),
         reads: BTreeMap::new(),
         blocks: BTreeMap::new(),
     };
     // For each dataset of the chain: (its partition, the stage partition that needs it).
     let mut wanted: BTreeMap<DatasetId, BTreeSet<(usize, usize)>> = BTreeMap::new();
-    wanted.insert(
-        root,
-        partitions.iter().map(|partition| (*partition, *partition)).collect(),
-    );
+    if let Output::Shuffle(shuffle) = output {
+        let kept = partitions.iter().copied().filter(|partition| sent(shuffle, *partition));
+        stage.kept = kept.collect();
+    }
+    let computed = partitions.iter().filter(|partition| !stage.kept.contains(*partition));
+    wanted.insert(root, computed.map(|partition| (*partition, *partition)).collect());
     stage.partitions = partitions;
     while let Some((id, needs)) = wanted.pop_last() {
         let node = lineage.node(id);

@@ -4,22 +4,23 @@ use std::collections::BTreeSet;
 
 use crate::id::DatasetId;
 use crate::lineage::Lineage;
-use crate::plan::{Available, Operation, Plan, plan, program};
+use crate::plan::{Available, Operation, Plan, Sent, plan, program};
 
-/// The plan for what an action still misses: `wanted` less `finished`, with the blocks that are left.
+/// The plan for what an action still misses: `wanted` less `finished`, with the blocks and outputs that are left.
 /// `None` once nothing is missing.
 pub fn recover(
     lineage: &Lineage,
     wanted: &[usize],
     finished: &BTreeSet<usize>,
     available: Available<'_>,
+    sent: Sent<'_>,
 ) -> Option<Plan> {
     let missing: Vec<usize> = wanted
         .iter()
         .copied()
         .filter(|partition| !finished.contains(partition))
         .collect();
-    (!missing.is_empty()).then(|| plan(lineage, &missing, available))
+    (!missing.is_empty()).then(|| plan(lineage, &missing, available, sent))
 }
 
 /// The program for a partition of a running stage whose block turned out to be lost, if it can be computed from what

@@ -69,8 +69,7 @@ impl<T: Record> RunWriter<T> {
         let records = std::mem::replace(&mut self.records, Vec::with_capacity(capacity));
         self.bytes = 0;
         let frame = self.codec.encode(&Block::new(records))?;
-        self.places.push(self.spill.append(&frame)?);
-        self.resources.metrics.spilled(frame.len() as u64);
+        self.places.push(self.resources.put_away(&self.spill, &frame)?);
         Ok(())
     }
 

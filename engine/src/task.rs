@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use distdl_storage::remote::Stores;
-use distdl_storage::{BlockId, BlockStore, BytesBySource};
+use distdl_storage::{BlockId, BlockStore, BytesBySource, Rows, Spill, StorageError};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{TaskError, TaskResult};
 use crate::cluster::member::Faults;
 use crate::id::DatasetId;
 use crate::metrics::Metrics;
+use crate::outputs::Outputs;
 use crate::progress::{Board, JobProgress};
 
 /// What a process offers to the tasks that run in it.
@@ -29,6 +30,8 @@ pub struct Resources {
     pub batch_records: usize,
     /// Counters.
     pub metrics: Metrics,
+    /// What was sent into shuffles.
+    pub outputs: Outputs,
     /// What runs, for people.
     pub board: Board,
     /// Faults that are planned for this process, if it belongs to a cluster.
@@ -50,6 +53,18 @@ impl Resources {
     /// What an operator of one task may take, in bytes: as much as those of the other workers' tasks.
     pub(crate) fn share_bytes(&self) -> u64 {
         self.working_bytes() / 2 / self.workers.max(1) as u64
+    }
+
+    /// Puts a frame on disk for which memory has no room. What is kept for the loss of another process makes way for it.
+    pub(crate) fn put_away(&self, spill: &Spill, frame: &[u8]) -> Result<Rows, StorageError> {
+        let rows = match spill.append(frame) {
+            Err(StorageError::OverBudget { .. } | StorageError::DiskFull { .. }) if self.outputs.end() => {
+                spill.append(frame)?
+            }
+            other => other?,
+        };
+        self.metrics.spilled(frame.len() as u64);
+        Ok(rows)
     }
 
     /// Bytes that were read so far, wherever they lay.

@@ -52,6 +52,10 @@ pub struct TestCluster {
     pub restarts_max: u32,
     /// Memory for blocks in each process, in bytes.
     pub memory_bytes_max: u64,
+    /// Disk for blocks and for what finds no room in memory, in bytes.
+    pub disk_bytes_max: u64,
+    /// How long an action runs before what is sent into its shuffles is kept.
+    pub keep_shuffles_after: Duration,
     /// Records in a batch.
     pub batch_records: usize,
     /// Cache folders, which the processes take in turn by their place. None: no process has a cache.
@@ -121,6 +125,8 @@ impl TestCluster {
             chaos: Chaos::default(),
             restarts_max: 64,
             memory_bytes_max: 1 << 30,
+            disk_bytes_max: Config::default().disk_bytes_max,
+            keep_shuffles_after: Config::default().keep_shuffles_after,
             batch_records: Config::default().batch_records,
             caches: Vec::new(),
             objects: None,
@@ -348,6 +354,8 @@ impl<R: Send + 'static> Shared<R> {
         let config = Config {
             batch_records: cluster.batch_records,
             memory_bytes_max: cluster.memory_bytes_max,
+            disk_bytes_max: cluster.disk_bytes_max,
+            keep_shuffles_after: cluster.keep_shuffles_after,
             cache_folder: cluster.caches.iter().cycle().nth(slot as usize).cloned(),
             cache_grows_only: cluster.cache_grows_only.clone(),
             memo_bytes_max: cluster.memo_bytes_max,

@@ -1,5 +1,7 @@
 //! Drawn pipelines on several processes, some of which die: every one that ends has what the oracle says.
 
+use std::time::Duration;
+
 use distdl::engine::cluster::chaos::Chaos;
 use distdl::engine::testing::TestCluster;
 use distdl::{Context, EngineError};
@@ -24,19 +26,23 @@ pub(crate) fn faults(processes: u32) -> impl Strategy<Value = String> {
 }
 
 fn clusters() -> impl Strategy<Value = TestCluster> {
-    let shapes = (1..=4u32, 0..=1u32, 0..=1u32, 1..=2usize, batch_records());
-    shapes.prop_flat_map(|(processes, parameter_workers, spares, threads, batch_records)| {
-        faults(processes).prop_map(move |faults| {
-            let cluster = TestCluster {
-                parameter_workers,
-                spares,
-                threads,
-                batch_records,
-                ..TestCluster::new(processes)
-            };
-            cluster.with_chaos(Chaos::parse(&faults).unwrap())
-        })
-    })
+    let keeps = prop_oneof![Just(Duration::ZERO), Just(Duration::MAX)];
+    let shapes = (1..=4u32, 0..=1u32, 0..=1u32, 1..=2usize, batch_records(), keeps);
+    shapes.prop_flat_map(
+        |(processes, parameter_workers, spares, threads, batch_records, keep_shuffles_after)| {
+            faults(processes).prop_map(move |faults| {
+                let cluster = TestCluster {
+                    parameter_workers,
+                    spares,
+                    threads,
+                    batch_records,
+                    keep_shuffles_after,
+                    ..TestCluster::new(processes)
+                };
+                cluster.with_chaos(Chaos::parse(&faults).unwrap())
+            })
+        },
+    )
 }
 
 /// Computes a pipeline twice: the second time finds the blocks of the first, as far as they are left.

@@ -167,6 +167,12 @@ fn derive(kind: &Kind, made: &[(DatasetId, usize)]) -> (usize, Vec<Dependency>) 
     }
 }
 
+/// What is there already.
+struct Known<'a> {
+    available: &'a dyn Fn(DatasetId, usize) -> bool,
+    sent: &'a dyn Fn(ShuffleId, usize) -> bool,
+}
+
 /// What computing some partitions takes, found by plain recursion.
 #[derive(Default)]
 struct Needs {
@@ -176,15 +182,9 @@ struct Needs {
 }
 
 impl Needs {
-    fn visit(
-        &mut self,
-        lineage: &Lineage,
-        id: DatasetId,
-        partition: usize,
-        available: &dyn Fn(DatasetId, usize) -> bool,
-    ) {
+    fn visit(&mut self, lineage: &Lineage, id: DatasetId, partition: usize, known: &Known<'_>) {
         let node = lineage.node(id);
-        if node.level().is_some() && available(id, partition) {
+        if node.level().is_some() && (known.available)(id, partition) {
             self.blocks.insert((id, partition));
             return;
         }
@@ -196,12 +196,14 @@ impl Needs {
             match kind {
                 Dependency::Narrow { parent, partitions } => {
                     for partition in partitions.parents(partition, count) {
-                        self.visit(lineage, *parent, partition, available);
+                        self.visit(lineage, *parent, partition, known);
                     }
                 }
                 Dependency::Shuffle { parent, .. } => {
-                    if self.shuffles.insert(ShuffleId { child: id, dependency }) {
-                        (0..count).for_each(|partition| self.visit(lineage, *parent, partition, available));
+                    let shuffle = ShuffleId { child: id, dependency };
+                    if self.shuffles.insert(shuffle) {
+                        let computed = (0..count).filter(|partition| !(known.sent)(shuffle, *partition));
+                        computed.for_each(|partition| self.visit(lineage, *parent, partition, known));
                     }
                 }
             }
@@ -210,11 +212,11 @@ impl Needs {
 }
 
 /// A plan must be such that running it gives the wanted partitions and nothing is done that need not be.
-fn check(lineage: &Lineage, wanted: &BTreeSet<usize>, plan: &Plan, available: &dyn Fn(DatasetId, usize) -> bool) {
+fn check(lineage: &Lineage, wanted: &BTreeSet<usize>, plan: &Plan, known: &Known<'_>) {
     let mut needs = Needs::default();
     wanted
         .iter()
-        .for_each(|partition| needs.visit(lineage, lineage.target(), *partition, available));
+        .for_each(|partition| needs.visit(lineage, lineage.target(), *partition, known));
     let mut done = Needs::default();
     let mut written = BTreeSet::new();
     for (index, stage) in plan.stages.iter().enumerate() {
@@ -225,10 +227,14 @@ fn check(lineage: &Lineage, wanted: &BTreeSet<usize>, plan: &Plan, available: &d
             );
         }
         check_output(lineage, wanted, stage, index + 1 == plan.stages.len());
+        let mut kept = BTreeSet::new();
         if let Output::Shuffle(shuffle) = stage.output {
             assert!(written.insert(shuffle), "{shuffle} is written twice");
+            let sent = stage.partitions.iter().copied();
+            kept.extend(sent.filter(|partition| (known.sent)(shuffle, *partition)));
         }
-        check_programs(lineage, stage, available, &mut done);
+        assert_eq!(stage.kept, kept);
+        check_programs(lineage, stage, known.available, &mut done);
     }
     assert_eq!(written, needs.shuffles, "shuffles");
     assert_eq!(done.shuffles, needs.shuffles, "shuffles that are read");
@@ -258,7 +264,11 @@ fn check_output(lineage: &Lineage, wanted: &BTreeSet<usize>, stage: &Stage, last
 fn check_programs(lineage: &Lineage, stage: &Stage, available: &dyn Fn(DatasetId, usize) -> bool, done: &mut Needs) {
     let mut reads: BTreeMap<ShuffleId, BTreeMap<usize, BTreeSet<usize>>> = BTreeMap::new();
     let mut blocks: BTreeMap<DatasetId, BTreeSet<usize>> = BTreeMap::new();
-    for partition in &stage.partitions {
+    for partition in stage
+        .partitions
+        .iter()
+        .filter(|partition| !stage.kept.contains(*partition))
+    {
         let mut stack: Vec<Option<(DatasetId, usize)>> = Vec::new();
         for operation in program(lineage, stage.root, *partition, available) {
             match operation {
@@ -318,18 +328,25 @@ fn targets(lineage: &Lineage, bits: u64) -> BTreeSet<usize> {
         .collect()
 }
 
+/// Outputs that are kept, by the bits of a number.
+fn sent_by(bits: u64) -> impl Fn(ShuffleId, usize) -> bool {
+    move |shuffle, partition| bits >> ((shuffle.child.0 as usize * 5 + shuffle.dependency + partition) % 64) & 1 == 1
+}
+
 proptest! {
     #![proptest_config(cases(400))]
 
     #[test]
-    fn a_plan_does_what_is_needed_in_order_and_once(drawn in drawn(), bits: u64) {
+    fn a_plan_does_what_is_needed_in_order_and_once(drawn in drawn(), bits: u64, sent: u64) {
         let (lineage, blocks) = lineage(&drawn);
         let available = |dataset, partition| blocks.contains(&(dataset, partition));
         let wanted = targets(&lineage, bits);
         // In any order, with repetitions.
         let asked: Vec<usize> = wanted.iter().rev().chain(&wanted).copied().collect();
-        check(&lineage, &wanted, &plan(&lineage, &asked, &available), &available);
-        prop_assert_eq!(plan(&lineage, &asked, &available), plan(&lineage, &asked, &available));
+        let sent = sent_by(sent);
+        let known = Known { available: &available, sent: &sent };
+        check(&lineage, &wanted, &plan(&lineage, &asked, &available, &sent), &known);
+        prop_assert_eq!(plan(&lineage, &asked, &available, &sent), plan(&lineage, &asked, &available, &sent));
     }
 
     #[test]
@@ -338,7 +355,7 @@ proptest! {
         lineage.node(lineage.target()).set_level(Some(Level::Disk));
         let wanted = targets(&lineage, bits | 1);
         let asked: Vec<usize> = wanted.iter().copied().collect();
-        let plan = plan(&lineage, &asked, &|dataset, _| dataset == lineage.target());
+        let plan = plan(&lineage, &asked, &|dataset, _| dataset == lineage.target(), &|_, _| true);
         prop_assert_eq!(plan.stages.len(), 1);
         prop_assert_eq!(plan.tasks(), wanted.len());
         prop_assert!(plan.stages[0].reads.is_empty());
@@ -346,21 +363,22 @@ proptest! {
     }
 
     #[test]
-    fn recovery_plans_what_is_missing_and_nothing_else(drawn in drawn(), bits: u64, finished: u64) {
+    fn recovery_plans_what_is_missing_and_nothing_else(drawn in drawn(), bits: u64, finished: u64, sent: u64) {
         let (lineage, blocks) = lineage(&drawn);
         let available = |dataset, partition| blocks.contains(&(dataset, partition));
         let wanted: Vec<usize> = targets(&lineage, bits).into_iter().collect();
         let finished = targets(&lineage, finished);
         let missing: BTreeSet<usize> = wanted.iter().copied().filter(|partition| !finished.contains(partition)).collect();
-        match recover(&lineage, &wanted, &finished, &available) {
+        let sent = sent_by(sent);
+        match recover(&lineage, &wanted, &finished, &available, &sent) {
             Some(plan) => {
                 prop_assert!(!missing.is_empty());
-                check(&lineage, &missing, &plan, &available);
+                check(&lineage, &missing, &plan, &Known { available: &available, sent: &sent });
             }
             None => prop_assert!(missing.is_empty()),
         }
         let all = (0..lineage.node(lineage.target()).partitions).collect();
-        prop_assert_eq!(recover(&lineage, &wanted, &all, &available), None);
+        prop_assert_eq!(recover(&lineage, &wanted, &all, &available, &sent), None);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use distdl_storage::bloom::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
-use crate::id::DatasetId;
+use crate::id::{DatasetId, ShuffleId};
 use crate::progress::JobProgress;
 
 /// One life of one process in a cluster. The name node counts them; a number is never given twice.
@@ -119,9 +119,19 @@ pub struct Source {
     pub address: Address,
 }
 
-/// What a member has of datasets: partitions, ascending. Of those that are kept it has the blocks; of sources that are not,
-/// it may have the bytes in its cache.
-pub type Held = Vec<(DatasetId, Vec<u64>)>;
+/// What a member may have partitions of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asset {
+    /// A dataset. Of one that is kept it has the blocks; of a source that is not, it may have the bytes in its cache.
+    Dataset(DatasetId),
+    /// What they sent into a shuffle.
+    Output(ShuffleId),
+    /// The data of its lanes, at hand.
+    Lanes,
+}
+
+/// What a member has: partitions, ascending.
+pub type Held = Vec<(Asset, Vec<u64>)>;
 
 /// What kind of collective an action is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,14 +10,13 @@ use super::history::{History, Iterated};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
 use crate::cluster::member::Member;
-use crate::cluster::protocol::{ActionKind, Answer, Generation, Held, LoopState, Outcome, Work};
+use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, LoopState, Outcome, Work};
 use crate::context::Context;
 use crate::dataflow::exchange::{Exchange, Makers, Setting};
 use crate::dataflow::iterate;
 use crate::dataflow::job::Reduce;
 use crate::dataflow::round::{self, Facts};
 use crate::error::Result;
-use crate::id::DatasetId;
 use crate::iteration::{Iteration, StepReport};
 use crate::lineage::Lineage;
 use crate::parameters::Parameters;
@@ -35,9 +34,6 @@ pub(crate) struct Loop<'a> {
     pub(crate) load: &'a mut dyn FnMut(Results) -> Vec<u64>,
     pub(crate) observe: &'a mut dyn FnMut(&StepReport),
 }
-
-/// Under this name a process tells which partitions of its lanes' data it has at hand.
-const LOADED: DatasetId = DatasetId(u64::MAX);
 
 /// Runs an iteration together with the other processes; all end with the same parameters and have seen every step.
 pub(crate) fn iterate(
@@ -72,7 +68,7 @@ pub(crate) fn iterate(
                 let outcome = place(&arrival, &generation, number, &known, &all, &mut looped);
                 let loaded = (looped.load)(Results::new());
                 let mut held = self::held(lineage, context);
-                held.push((LOADED, loaded));
+                held.push((Asset::Lanes, loaded));
                 member.ended(arrival.key(&generation, number), outcome, held);
             }
             Next::Round(
@@ -139,7 +135,7 @@ fn place(
     }
     let host = |partition: usize| Some(lanes[partition % lanes.len()] as usize);
     let is_loaded = |partition: usize| {
-        let loaded = host(partition).and_then(|rank| held[rank].iter().find(|(dataset, _)| *dataset == LOADED));
+        let loaded = host(partition).and_then(|rank| held[rank].iter().find(|(asset, _)| *asset == Asset::Lanes));
         loaded.is_some_and(|(_, partitions)| partitions.binary_search(&(partition as u64)).is_ok())
     };
     let missing: Vec<usize> = all.iter().copied().filter(|partition| !is_loaded(*partition)).collect();

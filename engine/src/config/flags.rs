@@ -8,8 +8,8 @@ use clap::ValueEnum;
 use super::layers::{self, Layer};
 use super::values::{
     COUNT_OF_COPIES, COUNT_OF_OTHERS, COUNT_OF_PROCESSES, COUNT_OF_RESTARTS, COUNT_OF_STEPS, COUNT_OF_THREADS, FAULTS,
-    FOLDER, GRACE, LEASE, SEED, SIZE, copies, faults, flag, grace, lease, number, others, path, processes, restarts,
-    size, steps, threads,
+    FOLDER, LEASE, MILLISECONDS, SEED, SIZE, copies, faults, flag, lease, milliseconds, number, others, path,
+    processes, restarts, size, steps, threads,
 };
 use super::{CONFIG_FILE, Config, Progress, Result};
 
@@ -71,7 +71,7 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(restarts, COUNT_OF_RESTARTS))]
     pub restarts: Option<u32>,
     /// Wait so long for a replacement before going on without a lost process [default: 0]
-    #[arg(long, global = true, value_name = "MILLISECONDS", value_parser = flag(grace, GRACE))]
+    #[arg(long, global = true, value_name = "MILLISECONDS", value_parser = flag(milliseconds, MILLISECONDS))]
     pub grace: Option<Duration>,
     /// Keep each shard of the parameters on so many processes [default: 2]
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(copies, COUNT_OF_COPIES))]

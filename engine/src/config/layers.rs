@@ -10,10 +10,11 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "threads",
     "memory",
     "disk",
+    "keep_shuffles_after",
     "spill_folder",
     "cache",
     "cache_size",

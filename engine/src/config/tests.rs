@@ -78,6 +78,7 @@ fn every_key_is_read_from_file_and_variables() {
         threads: 3,
         memory_bytes_max: 5,
         disk_bytes_max: 6 << 30,
+        keep_shuffles_after: Duration::from_millis(90),
         spill_folder: Some("/spill".into()),
         cache_folder: Some("/cache".into()),
         cache_bytes_max: 8 << 20,
@@ -101,7 +102,7 @@ fn every_key_is_read_from_file_and_variables() {
         token_file: Some("/token".into()),
         join: None,
     };
-    let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nspill_folder = \"/spill\"\ncache = \"/cache\"\n\
+    let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nkeep_shuffles_after = 90\nspill_folder = \"/spill\"\ncache = \"/cache\"\n\
                 cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nmemo_size = \"9 MiB\"\ncut_lineage_every = 40\nseed = \"18446744073709551615\"\n\
                 progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
@@ -112,6 +113,7 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_THREADS", "3"),
         ("DISTDL_MEMORY", "5"),
         ("DISTDL_DISK", "6g"),
+        ("DISTDL_KEEP_SHUFFLES_AFTER", "90"),
         ("DISTDL_SPILL_FOLDER", "/spill"),
         ("DISTDL_CACHE", "/cache"),
         ("DISTDL_CACHE_SIZE", "8m"),

@@ -19,7 +19,7 @@ pub(super) const PROCESSES_MAX: usize = 256;
 /// Shortest lease in milliseconds: below it a busy machine looks like a dead one.
 pub(super) const LEASE_MILLISECONDS_MIN: u64 = 50;
 
-/// Longest lease and longest grace in milliseconds: a day.
+/// Longest time in milliseconds: a day.
 pub(super) const MILLISECONDS_MAX: u64 = 86_400_000;
 
 pub(super) const COUNT_OF_THREADS: &str = "a whole number from 1 to 1024";
@@ -30,7 +30,7 @@ pub(super) const COUNT_OF_OTHERS: &str = "a whole number from 0 to 256";
 pub(super) const COUNT_OF_RESTARTS: &str = "a whole number from 0 to 4294967295";
 pub(super) const COUNT_OF_COPIES: &str = "1 or 2";
 pub(super) const LEASE: &str = "a whole number of milliseconds from 50 to 86400000";
-pub(super) const GRACE: &str = "a whole number of milliseconds from 0 to 86400000";
+pub(super) const MILLISECONDS: &str = "a whole number of milliseconds from 0 to 86400000";
 pub(super) const SIZE: &str =
     "a number of bytes, or a number with a unit: `512MB` (powers of 1000), `2GiB` or `2g` (powers of 1024)";
 pub(super) const FOLDER: &str = "the path of a folder";
@@ -98,10 +98,10 @@ pub(super) fn copies(text: &str) -> Option<u32> {
 }
 
 pub(super) fn lease(text: &str) -> Option<Duration> {
-    grace(text).filter(|lease| *lease >= Duration::from_millis(LEASE_MILLISECONDS_MIN))
+    milliseconds(text).filter(|lease| *lease >= Duration::from_millis(LEASE_MILLISECONDS_MIN))
 }
 
-pub(super) fn grace(text: &str) -> Option<Duration> {
+pub(super) fn milliseconds(text: &str) -> Option<Duration> {
     let milliseconds = text.parse().ok().filter(|count| *count <= MILLISECONDS_MAX)?;
     Some(Duration::from_millis(milliseconds))
 }

@@ -10,8 +10,9 @@ use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Error as _, Serialize, SerializeTuple, Serializer};
 
 use crate::batch::{AnyBatch, RecordType};
-use crate::dataflow::room::{Charge, Stored};
+use crate::dataflow::room::Charge;
 use crate::error::Result;
+use crate::outputs::Stored;
 
 /// A batch for one bucket of a shuffle.
 pub struct Parcel {

@@ -5,10 +5,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use distdl_storage::{Codec, Reservation, Rows, Spill};
+use distdl_storage::{Codec, Reservation, Spill};
 
 use crate::batch::{AnyBatch, RecordType};
 use crate::error::Result;
+use crate::outputs::Stored;
 use crate::task::Resources;
 
 /// Room is taken from the store, and given back, in so many steps.
@@ -31,26 +32,6 @@ struct Taken {
 pub struct Charge {
     room: Arc<Room>,
     bytes: u64,
-}
-
-/// A parcel's frame on disk.
-#[derive(Clone)]
-pub struct Stored {
-    spill: Arc<Spill>,
-    rows: Rows,
-    codec: Codec,
-}
-
-impl Stored {
-    /// The frame.
-    pub fn read(&self) -> Result<Vec<u8>> {
-        Ok(self.spill.read_one(&self.rows)?)
-    }
-
-    /// How it is read.
-    pub fn codec(&self) -> Codec {
-        self.codec
-    }
 }
 
 impl Room {
@@ -98,9 +79,8 @@ impl Room {
     /// As [`Room::put_batch`].
     pub fn put_frame(&self, codec: Codec, frame: &[u8]) -> Result<Stored> {
         let spill = self.spill()?;
-        let rows = spill.append(frame)?;
-        self.resources.metrics.spilled(frame.len() as u64);
-        Ok(Stored { spill, rows, codec })
+        let rows = self.resources.put_away(&spill, frame)?;
+        Ok(Stored::new(spill, rows, codec))
     }
 
     fn spill(&self) -> Result<Arc<Spill>> {

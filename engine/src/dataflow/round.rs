@@ -9,11 +9,11 @@ use crate::assign::{Assignment, Holders};
 use crate::cluster::deal::Hand;
 use crate::cluster::link::Body;
 use crate::cluster::member::{Receive, Round};
-use crate::cluster::protocol::{Generation, Held};
+use crate::cluster::protocol::{Asset, Generation, Held};
 use crate::cluster::wire::{Header, WireError};
 use crate::dataflow::job::{Job, Reduce};
 use crate::dataflow::team::{Post, Team};
-use crate::id::DatasetId;
+use crate::id::{DatasetId, ShuffleId};
 use crate::iteration::Placement;
 use crate::lineage::Lineage;
 use crate::recover::recover;
@@ -100,7 +100,7 @@ pub struct Facts<'a> {
     pub wanted: &'a [usize],
     /// Those that need not be computed.
     pub finished: &'a [u64],
-    /// The blocks of each rank.
+    /// What each rank has.
     pub held: &'a [Held],
     /// The members.
     pub generation: &'a Generation,
@@ -118,18 +118,24 @@ pub fn job(
     reduce: &Reduce,
     workers: usize,
 ) -> Option<Job> {
+    let computing = facts.generation.computing();
     let mut holders = Holders::default();
     for (rank, held) in facts.held.iter().enumerate() {
-        for (dataset, partitions) in held {
-            for partition in partitions {
-                holders.add(rank, *dataset, *partition as usize);
+        for (asset, partitions) in held {
+            let partitions = partitions.iter().map(|partition| *partition as usize);
+            match asset {
+                Asset::Dataset(dataset) => partitions.for_each(|partition| holders.add(rank, *dataset, partition)),
+                Asset::Output(shuffle) if computing.contains(&rank) => {
+                    partitions.for_each(|partition| holders.add_output(rank, *shuffle, partition));
+                }
+                _ => {}
             }
         }
     }
     let finished = facts.finished.iter().map(|partition| *partition as usize).collect();
     let available = |dataset: DatasetId, partition: usize| !holders.of(dataset, partition).is_empty();
-    let plan = recover(facts.lineage, facts.wanted, &finished, &available)?;
-    let computing = facts.generation.computing();
+    let sent = |shuffle: ShuffleId, partition: usize| holders.of_output(shuffle, partition).is_some();
+    let plan = recover(facts.lineage, facts.wanted, &finished, &available, &sent)?;
     let hands = computing.iter().map(|rank| Hand {
         cost: facts.costs.get(*rank).copied(),
         threads: facts.generation.members[*rank].threads as usize,

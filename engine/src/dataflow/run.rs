@@ -50,7 +50,7 @@ pub fn run(
         let counts_on_blocks = rounds_max.is_none_or(|rounds_max| 2 * rounds < rounds_max);
         let counted_on =
             |dataset, partition| (counts_on_blocks || lineage.node(dataset).is_cut()) && available(dataset, partition);
-        let Some(plan) = recover(lineage, partitions, &finished, &counted_on) else {
+        let Some(plan) = recover(lineage, partitions, &finished, &counted_on, &|_, _| false) else {
             return Ok(outcome);
         };
         if let Some(dataset) = plan.unprepared {

@@ -5,6 +5,7 @@
 //! (source partition, sequence), never of arrival. What goes to another process is a frame on its link, and comes in
 //! through the job's inbox.
 
+mod resending;
 mod shuffles;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,8 +23,9 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
 use timely::worker::Worker;
 
+use self::resending::Resending;
 use self::shuffles::{Received, Running};
-use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
+use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
 use crate::dataflow::job::{Event, Job};
 use crate::dataflow::parcel::Parcel;
 use crate::error::{EngineError, panic_text};
@@ -135,6 +137,7 @@ struct Tasks {
     received: BTreeMap<(ShuffleId, usize), Received>,
     own: VecDeque<usize>,
     running: Option<Running>,
+    resending: Option<Resending>,
     /// Parcels to send, for each reading stage.
     outgoing: Vec<Vec<Parcel>>,
     readers: Vec<usize>,
@@ -171,6 +174,7 @@ impl Tasks {
             received,
             own: stage.partitions.iter().copied().filter(mine).collect(),
             running: None,
+            resending: None,
             outgoing: readers.iter().map(|_| Vec::new()).collect(),
             readers,
             job: Arc::clone(job),
@@ -179,6 +183,14 @@ impl Tasks {
 
     fn stage(&self) -> &Stage {
         &self.job.plan.stages[self.index]
+    }
+
+    /// The type of the records that this stage sends into a shuffle.
+    fn kind(&self) -> Option<RecordType> {
+        match self.stage().output {
+            Output::Shuffle(shuffle) => Some(self.job.lineage.exchange(shuffle)?.record_type()),
+            Output::Result => None,
+        }
     }
 
     fn receive(&mut self, shuffle: ShuffleId, parcels: &mut Vec<Parcel>) {
@@ -210,6 +222,10 @@ impl Tasks {
         }
         if self.running.is_some() {
             self.guarded(Self::advance);
+            return false;
+        }
+        if self.resending.is_some() {
+            self.guarded(Self::resend);
             return false;
         }
         let Some(partition) = self.claim() else { return true };
@@ -258,6 +274,10 @@ impl Tasks {
 
     fn begin(&mut self, partition: usize) -> TaskResult<()> {
         let stage = self.stage();
+        if stage.kept.contains(&partition) {
+            self.resending = Some(Resending::new(partition));
+            return Ok(());
+        }
         let context = TaskContext::new(
             Arc::clone(&self.job.resources),
             stage.root,
@@ -278,6 +298,14 @@ impl Tasks {
         }
         let writer = exchange.writer(&context, partition);
         let sequences = vec![0; exchange.buckets()];
+        let kept = match self.job.team.ranks() {
+            1 => None,
+            _ => self
+                .job
+                .resources
+                .outputs
+                .keep(&self.job.resources.store, shuffle, partition),
+        };
         self.running = Some(Running {
             context,
             partition,
@@ -286,6 +314,7 @@ impl Tasks {
             writer,
             kind: exchange.record_type(),
             sequences,
+            kept,
         });
         Ok(())
     }
@@ -327,6 +356,10 @@ impl Tasks {
         })?;
         if ended {
             self.job.task_ended();
+            // Before anybody can know that it is there.
+            if let Some(kept) = running.kept {
+                self.job.resources.outputs.finish(kept);
+            }
             self.announce(running.partition);
             running.context.settle(|_| true);
             self.send(Event::Updates(running.context.take_updates()));

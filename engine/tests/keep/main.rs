@@ -6,6 +6,7 @@ mod checkpoints;
 mod copies;
 mod cuts;
 mod determinacy;
+mod outputs;
 
 mod cancelled;
 

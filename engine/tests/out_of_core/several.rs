@@ -1,5 +1,7 @@
 //! Several processes with little memory each, whoever dies.
 
+use std::time::Duration;
+
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{Context, Result};
@@ -34,12 +36,20 @@ proptest! {
         memory_bytes_max in 0..60_000u64,
         threads in 1..=2usize,
         batch_records in prop_oneof![Just(16usize), Just(1024)],
+        keeps: bool,
         kill in prop::option::of((0..3u32, 1..200u64)),
     ) {
         let expected = program(&context(1 << 30, 1, 1024)).unwrap();
         let faults = kill.filter(|(slot, _)| *slot < processes);
         let faults = faults.map(|(slot, frame)| format!("kill=worker:{slot}@frame:{frame}")).unwrap_or_default();
-        let cluster = TestCluster { memory_bytes_max, threads, batch_records, ..TestCluster::new(processes) };
+        let keep_shuffles_after = if keeps { Duration::ZERO } else { Duration::MAX };
+        let cluster = TestCluster {
+            memory_bytes_max,
+            keep_shuffles_after,
+            threads,
+            batch_records,
+            ..TestCluster::new(processes)
+        };
         let run = cluster.with_chaos(Chaos::parse(&faults).unwrap()).run(move |context| {
             Ok((program(context)?, context.metrics().spilled_bytes()))
         });

@@ -9,7 +9,7 @@ use crate::cluster::chaos::Chaos;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, Purpose};
 use crate::cluster::link::Body;
-use crate::cluster::protocol::{Peer, Role};
+use crate::cluster::protocol::{Asset, Peer, Role};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::wire::WireError;
 
@@ -205,10 +205,10 @@ fn an_arrival_is_told_again_with_what_there_is_by_then() {
         state: state(7),
         result: None,
     };
-    member.ended(key, outcome, vec![(DatasetId(3), vec![1])]);
+    member.ended(key, outcome, vec![(Asset::Dataset(DatasetId(3)), vec![1])]);
     let again = lock(&member.shared).arrival.clone();
     let Some(Report::Arrive { state: told, held, .. }) = again else {
         panic!("nothing to tell");
     };
-    assert_eq!((told, held), (state(7), vec![(DatasetId(3), vec![1])]));
+    assert_eq!((told, held), (state(7), vec![(Asset::Dataset(DatasetId(3)), vec![1])]));
 }

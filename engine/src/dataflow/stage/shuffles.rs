@@ -1,12 +1,16 @@
 //! What a stage reads of shuffles and writes into one.
 
+use std::sync::Arc;
+
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
 use crate::dataflow::inbox::{parcel_header, source_done_header};
 use crate::dataflow::parcel::{Parcel, Payload};
+use crate::dataflow::room::Charge;
 use crate::error::Result;
 use crate::evaluate::titled;
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::BucketWriter;
+use crate::outputs::Keeping;
 use crate::plan::{Operation, Output};
 use crate::task::TaskContext;
 
@@ -18,7 +22,18 @@ pub(super) struct Received {
     pub(super) readers: usize,
 }
 
-/// Readers of a bucket, here and elsewhere.
+/// The logical address of a batch in a shuffle.
+#[derive(Clone, Copy)]
+pub(super) struct Address {
+    /// The parent's partition that it comes from.
+    pub(super) source: usize,
+    /// The child's partition that it goes to.
+    pub(super) bucket: usize,
+    /// 0-based position among what `source` sends to `bucket`.
+    pub(super) sequence: u64,
+}
+
+/// Readers of a bucket: (position among the reading stages, worker) here, (stage, rank) elsewhere.
 type Targets = (Vec<(usize, usize)>, Vec<(usize, usize)>);
 
 /// A partition of an inner stage that is being cut into buckets.
@@ -30,6 +45,8 @@ pub(super) struct Running {
     pub(super) writer: Box<dyn BucketWriter>,
     pub(super) kind: RecordType,
     pub(super) sequences: Vec<u64>,
+    /// What keeps a copy of what it sends, if something does.
+    pub(super) kept: Option<Keeping>,
 }
 
 impl Running {
@@ -37,11 +54,16 @@ impl Running {
     pub(super) fn write(&mut self, tasks: &mut Tasks, batch: Option<AnyBatch>) -> TaskResult<()> {
         let _writing = self.context.writing(self.child);
         let (partition, kind, sequences) = (self.partition, self.kind, &mut self.sequences);
+        let kept = &mut self.kept;
         let mut failure = None;
         let mut emit = |bucket, batch, bytes| {
-            let address = (partition, bucket, sequences[bucket]);
+            let address = Address {
+                source: partition,
+                bucket,
+                sequence: sequences[bucket],
+            };
             sequences[bucket] += 1;
-            if let Err(error) = tasks.send_parcel(address, batch, kind, bytes) {
+            if let Err(error) = tasks.send_parcel(address, batch, kind, bytes, kept) {
                 failure.get_or_insert(error);
             }
         };
@@ -103,62 +125,88 @@ impl Tasks {
         }
     }
 
-    /// Sends one batch of a bucket to every stage and worker that reads that bucket: (source partition, bucket, sequence).
+    /// Sends one batch of a bucket to every stage and worker that reads that bucket, and keeps it where `kept` says so.
     fn send_parcel(
         &mut self,
-        (source, bucket, sequence): (usize, usize, u64),
+        address: Address,
         batch: AnyBatch,
         kind: RecordType,
         bytes: u64,
+        kept: &mut Option<Keeping>,
     ) -> Result<()> {
-        let Output::Shuffle(shuffle) = self.stage().output else {
-            return Ok(());
-        };
-        let (targets, elsewhere) = self.targets(shuffle, bucket);
-        let mut rest = Some(batch);
-        if !elsewhere.is_empty()
+        let (here, elsewhere) = self.targets(address);
+        let (mut rest, mut stored) = (Some(batch), None);
+        if (!elsewhere.is_empty() || kept.is_some())
             && let Some(batch) = rest.take()
         {
-            let (given, kept) = if targets.is_empty() {
+            let (given, left) = if here.is_empty() {
                 (batch, None)
             } else {
-                let (given, kept) = kind.share(batch);
-                (given, Some(kept))
+                let (given, left) = kind.share(batch);
+                (given, Some(left))
             };
-            rest = kept;
+            rest = left;
             let frame = kind.encode(given)?;
-            for (reader, rank) in elsewhere {
-                let header = parcel_header(shuffle, reader, bucket, source, sequence);
-                self.job.team.send(rank, header, &[&frame]);
-            }
+            stored = self
+                .job
+                .resources
+                .outputs
+                .put(kept, address.bucket, kind.codec.portable(), &frame);
+            self.post(&elsewhere, address, &frame);
         }
-        let Some(batch) = rest.filter(|_| !targets.is_empty()) else {
+        let Some(batch) = rest.filter(|_| !here.is_empty()) else {
             return Ok(());
         };
         let charge = self.job.room.take(bytes);
-        let mut payload = match charge {
-            Some(_) => Payload::Batch(batch, kind),
-            None => Payload::Stored(self.job.room.put_batch(kind, batch)?, kind),
+        let payload = match (&charge, stored) {
+            (Some(_), _) => Payload::Batch(batch, kind),
+            (None, Some(stored)) => Payload::Stored(stored, kind),
+            (None, None) => Payload::Stored(self.job.room.put_batch(kind, batch)?, kind),
         };
-        let address = (source as u64, sequence);
-        for (index, (position, worker)) in targets.iter().enumerate() {
-            let (given, kept) = if index + 1 == targets.len() {
+        self.deliver(&here, address, payload, charge);
+        Ok(())
+    }
+
+    /// Hands a batch to those who read its bucket in this process.
+    pub(super) fn deliver(
+        &mut self,
+        here: &[(usize, usize)],
+        address: Address,
+        mut payload: Payload,
+        charge: Option<Arc<Charge>>,
+    ) {
+        for (index, (position, worker)) in here.iter().enumerate() {
+            let (given, kept) = if index + 1 == here.len() {
                 (payload, Payload::Taken)
             } else {
                 payload.share()
             };
             payload = kept;
-            let parcel = Parcel::new(*worker, bucket as u64, address, given, charge.clone());
+            let source = (address.source as u64, address.sequence);
+            let parcel = Parcel::new(*worker, address.bucket as u64, source, given, charge.clone());
             self.outgoing[*position].push(parcel);
         }
-        Ok(())
     }
 
-    /// Who reads a bucket: (position among the reading stages, worker) in this process, (stage, rank) of the others.
-    fn targets(&self, shuffle: ShuffleId, bucket: usize) -> Targets {
+    /// Sends a frame to those who read its bucket in other processes.
+    pub(super) fn post(&self, elsewhere: &[(usize, usize)], address: Address, frame: &[u8]) {
+        let Output::Shuffle(shuffle) = self.stage().output else {
+            return;
+        };
+        for (reader, rank) in elsewhere {
+            let header = parcel_header(shuffle, *reader, address.bucket, address.source, address.sequence);
+            self.job.team.send(*rank, header, &[frame]);
+        }
+    }
+
+    /// Who reads what is sent to an address.
+    pub(super) fn targets(&self, address: Address) -> Targets {
         let (mut targets, mut elsewhere) = (Vec::new(), Vec::new());
+        let Output::Shuffle(shuffle) = self.stage().output else {
+            return (targets, elsewhere);
+        };
         for (position, reader) in self.readers.iter().enumerate() {
-            let users = self.job.plan.stages[*reader].reads[&shuffle].get(&bucket);
+            let users = self.job.plan.stages[*reader].reads[&shuffle].get(&address.bucket);
             for user in users.into_iter().flatten() {
                 match (
                     self.job.worker(*reader, *user),

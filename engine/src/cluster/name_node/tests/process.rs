@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::cluster::name_node::ConnectionId;
 use crate::cluster::protocol::{
-    ActionKind, Address, Answer, Generation, LoopState, MemberId, Order, Outcome, Report, Role, Work,
+    ActionKind, Address, Answer, Asset, Generation, LoopState, MemberId, Order, Outcome, Report, Role, Work,
 };
 use crate::id::DatasetId;
 
@@ -135,7 +135,7 @@ impl Process {
             fingerprint: [self.at as u8 + self.program; 32],
             site: format!("action {} of the test", self.at),
             kind,
-            held: vec![(dataset, self.blocks.iter().copied().collect())],
+            held: vec![(Asset::Dataset(dataset), self.blocks.iter().copied().collect())],
             state: self.loop_state(program),
         }
     }
@@ -336,7 +336,10 @@ impl Process {
             action: self.at as u64,
             round: round.number,
             outcome,
-            held: vec![(DatasetId(self.at as u64), self.blocks.iter().copied().collect())],
+            held: vec![(
+                Asset::Dataset(DatasetId(self.at as u64)),
+                self.blocks.iter().copied().collect(),
+            )],
             cut: self.cut >= round.generation.number,
         };
         self.ended = Some((round.generation.number, round.number, report.clone()));
