@@ -288,24 +288,15 @@ impl RecordType {
         (self.share)(batch)
     }
 
-    /// The block in a frame that another process made.
-    pub fn decode(self, frame: Vec<u8>) -> Result<Block> {
-        Ok(self.codec.portable().decode(frame.into())?)
+    /// The records of a frame that this process or another of its cluster made, as one batch that nobody shares.
+    pub fn decode(self, frame: Vec<u8>) -> Result<AnyBatch> {
+        (self.from_block)(self.codec.decode(frame.into())?)
     }
 
-    /// The records of a frame that `codec` wrote, as one batch that nobody shares.
-    pub fn batch(self, frame: Vec<u8>, codec: Codec) -> Result<AnyBatch> {
-        (self.from_block)(codec.decode(frame.into())?)
-    }
-
-    /// A batch as a frame of bytes, for this process.
-    pub fn encode_native(self, batch: AnyBatch) -> Result<Vec<u8>> {
-        Ok(self.codec.encode(&(self.into_block)(batch))?)
-    }
-
-    /// A batch as a frame of bytes, for another process.
+    /// A batch as a frame of bytes, for processes of this cluster: all of them run the same build, so that plain numbers
+    /// travel as they lie in memory.
     pub fn encode(self, batch: AnyBatch) -> Result<Vec<u8>> {
-        Ok(self.codec.portable().encode(&(self.into_block)(batch))?)
+        Ok(self.codec.encode(&(self.into_block)(batch))?)
     }
 }
 

@@ -182,18 +182,18 @@ impl Context {
         self.member().is_some_and(|member| member.leave(error))
     }
 
-    /// A block of this process in a portable frame.
+    /// A block of this process in a frame.
     fn block_frame(&self, id: BlockId) -> Option<Vec<u8>> {
         let kind = lock(&self.inner.graph).node(DatasetId(id.dataset))?.record_type;
         let block = self.store().get(id, kind.codec).ok()??;
-        kind.codec.portable().encode(&block).ok()
+        kind.codec.encode(&block).ok()
     }
 
     /// Keeps a copy of a block that another process has computed. `None` if it cannot be kept, or nobody wants it any more.
     fn keep_copy(&self, id: BlockId, frame: Vec<u8>) -> Option<()> {
         let node = || lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
         let (kind, level) = (node()?.record_type, node()?.level()?);
-        let block = kind.decode(frame).ok()?;
+        let block = kind.codec.decode(frame.into()).ok()?;
         let size = Size {
             records: block.len() as u64,
             memory_bytes: block.memory_bytes(),

@@ -73,7 +73,7 @@ fn read_block(context: &TaskContext, node: &Node, partition: usize) -> TaskResul
         Ok(Some(block)) => Ok(node.record_type.stream(block, context.resources.batch_records)?),
         Ok(None) => match context.elsewhere.as_ref().and_then(|elsewhere| elsewhere.fetch(id)) {
             Some(frame) => {
-                let block = node.record_type.decode(frame)?;
+                let block = node.record_type.codec.decode(frame.into())?;
                 Ok(node.record_type.stream(block, context.resources.batch_records)?)
             }
             None => Err(lost(context, node, id, "it was evicted or deleted")),
@@ -102,7 +102,7 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
         None => false,
     };
     if let (Some(elsewhere), true) = (&context.elsewhere, level.is_some_and(Level::is_twice)) {
-        elsewhere.copy(id, node.record_type.codec.portable().encode(&block)?);
+        elsewhere.copy(id, node.record_type.codec.encode(&block)?);
     }
     let size = Size {
         records: block.len() as u64,

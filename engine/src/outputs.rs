@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use distdl_storage::{BlockStore, Codec, Rows, Spill};
+use distdl_storage::{BlockStore, Rows, Spill};
 
 use crate::error::Result;
 use crate::id::ShuffleId;
@@ -18,13 +18,12 @@ use crate::id::ShuffleId;
 pub struct Stored {
     spill: Arc<Spill>,
     rows: Rows,
-    codec: Codec,
 }
 
 impl Stored {
-    /// A frame of `codec` that lies in `spill`.
-    pub fn new(spill: Arc<Spill>, rows: Rows, codec: Codec) -> Self {
-        Self { spill, rows, codec }
+    /// A frame that lies in `spill`.
+    pub fn new(spill: Arc<Spill>, rows: Rows) -> Self {
+        Self { spill, rows }
     }
 
     /// The frame.
@@ -33,11 +32,6 @@ impl Stored {
     /// The disk does not give back what was written.
     pub fn read(&self) -> Result<Vec<u8>> {
         Ok(self.spill.read_one(&self.rows)?)
-    }
-
-    /// How it is read.
-    pub fn codec(&self) -> Codec {
-        self.codec
     }
 }
 
@@ -124,7 +118,7 @@ impl Outputs {
     }
 
     /// Puts the next frame of an output on disk; if that cannot be, the output is not kept.
-    pub fn put(&self, keeping: &mut Option<Keeping>, bucket: usize, codec: Codec, frame: &[u8]) -> Option<Stored> {
+    pub fn put(&self, keeping: &mut Option<Keeping>, bucket: usize, frame: &[u8]) -> Option<Stored> {
         let output = keeping.as_mut()?;
         let kept: u64 = self.lock().shuffles.values().map(|shuffle| shuffle.spill.bytes()).sum();
         let rows = match kept + frame.len() as u64 <= self.bytes_max {
@@ -137,7 +131,7 @@ impl Outputs {
             *keeping = None;
             return None;
         };
-        let stored = Stored::new(Arc::clone(&output.spill), rows, codec);
+        let stored = Stored::new(Arc::clone(&output.spill), rows);
         output.parts.push((bucket, stored.clone()));
         Some(stored)
     }
@@ -212,7 +206,7 @@ mod tests {
     fn keep(outputs: &Outputs, store: &BlockStore, partition: usize, buckets: &[usize]) -> bool {
         let mut keeping = outputs.keep(store, SHUFFLE, partition);
         for (bucket, bytes) in buckets.iter().enumerate() {
-            outputs.put(&mut keeping, bucket, Codec::of::<u64>(), &vec![bucket as u8; *bytes]);
+            outputs.put(&mut keeping, bucket, &vec![bucket as u8; *bytes]);
         }
         keeping.map(|kept| outputs.finish(kept)).is_some()
     }

@@ -8,28 +8,22 @@ mod join;
 
 mod sort;
 
+mod table;
+
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use distdl_storage::Record;
-use foldhash::fast::FixedState;
-use indexmap::IndexMap;
 
 pub(crate) use self::fold::{Arrival, Closures, Collecting, Combine, Combining, Merging};
 pub(crate) use self::join::{Pair, join_on_disk};
 pub(crate) use self::sort::sorted;
+pub(crate) use self::table::{Hint, KeyEntry, Table, hint};
 use crate::batch::{AnyBatch, RecordType, TaskResult};
 use crate::lineage::{BucketWriter, Emit, Exchange};
-use crate::partitioner::{Key, Partitioner, hasher};
+use crate::partitioner::{Key, Partitioner};
 use crate::task::TaskContext;
 use crate::working::bytes_of_one;
-
-/// A hash table in order of first arrival.
-pub(crate) type Table<K, C> = IndexMap<K, C, FixedState>;
-
-pub(crate) fn table<K, C>() -> Table<K, C> {
-    IndexMap::with_hasher(hasher())
-}
 
 /// Which bucket a record goes to, given the source partition and its position there.
 pub(crate) trait Route<T>: Send + Sync + 'static {

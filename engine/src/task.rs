@@ -83,9 +83,9 @@ impl Resources {
 pub trait Elsewhere: Send + Sync {
     /// Whether another process is known to have a block.
     fn has(&self, id: BlockId) -> bool;
-    /// The block in a portable frame; `None` if it is not to be had any more.
+    /// The block in a frame; `None` if it is not to be had any more.
     fn fetch(&self, id: BlockId) -> Option<Vec<u8>>;
-    /// Gives another process a copy of a block, in a portable frame, and waits until it has it or cannot have it.
+    /// Gives another process a copy of a block, in a frame, and waits until it has it or cannot have it.
     fn copy(&self, id: BlockId, frame: Vec<u8>);
 }
 

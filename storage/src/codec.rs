@@ -146,18 +146,6 @@ impl Source {
         let mapping = unsafe { MmapOptions::new().map_copy(file)? };
         Ok(Self(Bytes::Mapped(mapping)))
     }
-
-    /// The bytes in page-aligned memory that may be written to.
-    fn into_mapping(self) -> io::Result<MmapMut> {
-        match self.0 {
-            Bytes::Mapped(mapping) => Ok(mapping),
-            Bytes::Owned(bytes) => {
-                let mut mapping = MmapMut::map_anon(bytes.len())?;
-                mapping.copy_from_slice(&bytes);
-                Ok(mapping)
-            }
-        }
-    }
 }
 
 impl From<Vec<u8>> for Source {
@@ -335,7 +323,10 @@ impl<T: Plain> Embedded<T> {
     }
 
     fn read(source: Source, count: usize) -> Result<Erased, String> {
-        let mut mapping = source.into_mapping().map_err(|error| error.to_string())?;
+        let mut mapping = match source.0 {
+            Bytes::Owned(bytes) => return Self::copy(&bytes, count),
+            Bytes::Mapped(mapping) => mapping,
+        };
         let vector = Self::exhume(&mut mapping, count)?;
         Ok(Box::new(Records::<T>::in_place(Arc::new(InPlace {
             vector,
@@ -343,15 +334,31 @@ impl<T: Plain> Embedded<T> {
         }))))
     }
 
+    /// The records of a frame in memory of their own, since nothing says how the frame is aligned.
+    fn copy(frame: &[u8], count: usize) -> Result<Erased, String> {
+        let payload = Self::payload(frame, count)?;
+        let mut records: Vec<T> = Vec::with_capacity(count);
+        // SAFETY: the payload has `count * size_of::<T>()` bytes, for which there is room; they do not overlap, and are
+        // values of `T` whatever they hold.
+        unsafe {
+            std::ptr::copy_nonoverlapping(payload.as_ptr(), records.as_mut_ptr().cast(), payload.len());
+            records.set_len(count);
+        }
+        Ok(Box::new(Records::from(records)))
+    }
+
+    /// What follows the header, if it is as long as `count` records.
+    fn payload(frame: &[u8], count: usize) -> Result<&[u8], String> {
+        let payload = frame.get(PAYLOAD_START..).ok_or("the header is cut short")?;
+        if count.checked_mul(size_of::<T>()) != Some(payload.len()) {
+            return Err(format!("{count} records do not make {} bytes", payload.len()));
+        }
+        Ok(payload)
+    }
+
     /// Makes the vector that stands before the payload point to the records there.
     fn exhume(frame: &mut [u8], count: usize) -> Result<NonNull<Vec<T>>, String> {
-        let payload_bytes = frame
-            .len()
-            .checked_sub(PAYLOAD_START)
-            .ok_or("the header is cut short")?;
-        if count.checked_mul(size_of::<T>()) != Some(payload_bytes) {
-            return Err(format!("{count} records do not make {payload_bytes} bytes"));
-        }
+        Self::payload(frame, count)?;
         let image = frame[Self::VECTOR_START..].as_mut_ptr().cast::<Vec<T>>();
         if !image.is_aligned() || !frame[PAYLOAD_START..].as_ptr().cast::<T>().is_aligned() {
             return Err("the bytes are not aligned".to_owned());

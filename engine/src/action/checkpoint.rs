@@ -108,7 +108,7 @@ impl<T: Record> Dataset<T> {
         let named = Arc::clone(&blobs);
         let compute = streams(move |context, partition, _| {
             let frame = checkpoint.read(partition, &blobs[partition])?;
-            let block = kind.decode(frame.into())?;
+            let block = kind.codec.portable().decode(Vec::from(frame).into())?;
             Ok(kind.stream(block, context.resources.batch_records)?)
         });
         let mut derivation = Derivation::new("checkpoint", self.partitions(), Vec::new(), compute);

@@ -8,7 +8,7 @@ use crate::batch::typed_batches;
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::partitioner::Key;
-use crate::shuffle::table;
+use crate::shuffle::{KeyEntry, Table};
 
 impl<K: Key, V: Record> Dataset<(K, V)> {
     /// All values of `key`, in order. Computes one partition only where the dataset is partitioned by key.
@@ -57,11 +57,18 @@ impl<T: Key> Dataset<T> {
     /// As any action.
     pub fn count_by_value(&self) -> Result<HashMap<T, u64>> {
         let parts = self.run_all(|_, _, stream| {
-            let mut counts = table::<T, u64>();
+            let (mut counts, mut hints) = (Table::<T, u64>::new(), Vec::new());
             for batch in typed_batches::<T>(stream) {
-                batch?.for_each(|record| *counts.entry(record).or_default() += 1);
+                let batch = batch?.into_vec();
+                counts.look_up(batch.iter(), &mut hints);
+                for (record, hint) in batch.into_iter().zip(&hints) {
+                    match counts.entry(record, *hint) {
+                        KeyEntry::Occupied(count) => *count += 1,
+                        KeyEntry::Vacant(entry) => entry.insert(1),
+                    }
+                }
             }
-            Ok(counts.into_iter().collect::<Vec<(T, u64)>>())
+            Ok(counts.into_entries())
         })?;
         let mut counts = HashMap::new();
         for (record, count) in parts.into_iter().flatten() {

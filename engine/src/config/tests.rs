@@ -144,6 +144,7 @@ fn every_key_is_read_from_file_and_variables() {
         .with_threads(3)
         .with_memory_bytes_max(5)
         .with_disk_bytes_max(6 << 30)
+        .with_keep_shuffles_after(Duration::from_millis(90))
         .with_spill_folder("/spill")
         .with_cache_folder("/cache")
         .with_cache_bytes_max(8 << 20)

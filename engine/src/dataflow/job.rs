@@ -160,7 +160,7 @@ impl Job {
         let charge = self.room.take(frame.len() as u64);
         let payload = match charge {
             Some(_) => Payload::Frame(frame),
-            None => match self.room.put_frame(kind.codec.portable(), &frame) {
+            None => match self.room.put_frame(&frame) {
                 Ok(stored) => Payload::Stored(stored, kind),
                 Err(error) => return self.fail(error),
             },

@@ -72,8 +72,8 @@ impl Parcel {
     pub fn open(self, kind: RecordType) -> Result<Option<AnyBatch>> {
         match self.payload.into_inner() {
             Payload::Batch(batch, _) => Ok(Some(batch)),
-            Payload::Frame(frame) => kind.batch(frame, kind.codec.portable()).map(Some),
-            Payload::Stored(stored, _) => kind.batch(stored.read()?, stored.codec()).map(Some),
+            Payload::Frame(frame) => kind.decode(frame).map(Some),
+            Payload::Stored(stored, _) => kind.decode(stored.read()?).map(Some),
             Payload::Taken => Ok(None),
         }
     }
@@ -107,7 +107,7 @@ impl Payload {
         match self {
             Self::Batch(batch, kind) => kind.encode(batch).map(Some),
             Self::Frame(frame) => Ok(Some(frame)),
-            Self::Stored(stored, kind) => kind.encode(kind.batch(stored.read()?, stored.codec())?).map(Some),
+            Self::Stored(stored, _) => stored.read().map(Some),
             Self::Taken => Ok(None),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use distdl_storage::{Codec, Reservation, Spill};
+use distdl_storage::{Reservation, Spill};
 
 use crate::batch::{AnyBatch, RecordType};
 use crate::error::Result;
@@ -69,18 +69,17 @@ impl Room {
     /// # Errors
     /// The disk is full, or its limit leaves no room.
     pub fn put_batch(&self, kind: RecordType, batch: AnyBatch) -> Result<Stored> {
-        let frame = kind.encode_native(batch)?;
-        self.put_frame(kind.codec, &frame)
+        self.put_frame(&kind.encode(batch)?)
     }
 
-    /// Puts a frame of `codec` on disk.
+    /// Puts a frame on disk.
     ///
     /// # Errors
     /// As [`Room::put_batch`].
-    pub fn put_frame(&self, codec: Codec, frame: &[u8]) -> Result<Stored> {
+    pub fn put_frame(&self, frame: &[u8]) -> Result<Stored> {
         let spill = self.spill()?;
         let rows = self.resources.put_away(&spill, frame)?;
-        Ok(Stored::new(spill, rows, codec))
+        Ok(Stored::new(spill, rows))
     }
 
     fn spill(&self) -> Result<Arc<Spill>> {

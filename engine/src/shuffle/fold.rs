@@ -14,7 +14,7 @@ use foldhash::fast::FixedState;
 use itertools::Itertools;
 use serde::{Deserialize, Serialize};
 
-use super::{Table, table};
+use super::{Hint, KeyEntry, Table, hint};
 use crate::batch::{AnyBatch, AnyStream, TaskResult, stream_of};
 use crate::partitioner::Key;
 use crate::runs::{Run, RunWriter, fallible_stream, merged, spill};
@@ -24,8 +24,8 @@ use crate::working::{Working, bytes_of_one, owned_bytes};
 /// Parts of the hash into which keys are cut that have no place in the first table.
 const PARTS: u64 = 32;
 
-/// What a table has for each key in its index, and its place, in bytes.
-const SLOT_BYTES: u64 = 32;
+/// Records of which the keys are looked up together.
+const LOOKED_UP: usize = 1024;
 
 /// How the values of a key become one.
 pub(crate) trait Combine<V, C>: Send + Sync + 'static {
@@ -106,6 +106,8 @@ pub(crate) struct Combining<K, V, C, M> {
     combine: Arc<M>,
     /// A value is absent only while a closure has it.
     table: Table<K, Option<C>>,
+    /// Of the keys that were looked up last.
+    hints: Vec<Hint>,
     /// The place of each key of the table among all; empty where that is its index.
     places: Vec<u64>,
     /// Parts of what does not fit the table.
@@ -164,7 +166,8 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
             context: context.clone(),
             working: Working::of(context),
             combine: Arc::clone(combine),
-            table: table(),
+            table: Table::new(),
+            hints: Vec::new(),
             places: Vec::new(),
             parts,
             rest: None,
@@ -182,33 +185,36 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
     }
 
     /// Folds records in, in order.
-    pub(crate) fn take<R>(
-        &mut self,
-        records: impl IntoIterator<Item = (K, R)>,
-        arrival: impl Fn(R) -> Arrival<V, C>,
-    ) -> TaskResult<()> {
+    pub(crate) fn take<R>(&mut self, records: Vec<(K, R)>, arrival: impl Fn(R) -> Arrival<V, C>) -> TaskResult<()> {
         let mut records = records.into_iter();
-        if self.rest.is_none() {
-            let (before, mut owned) = (self.table.len(), 0);
-            for (key, value) in records.by_ref() {
-                owned += self.fold(key, arrival(value));
-            }
-            return self.account(before, owned);
+        if self.rest.is_some() {
+            return records.try_for_each(|(key, value)| self.arrive(None, key, arrival(value)));
         }
-        records.try_for_each(|(key, value)| self.arrive(None, key, arrival(value)))
+        let (before, mut owned) = (self.table.len(), 0);
+        let mut hints = std::mem::take(&mut self.hints);
+        while !records.as_slice().is_empty() {
+            let next = records.as_slice().iter().take(LOOKED_UP);
+            self.table.look_up(next.map(|(key, _)| key), &mut hints);
+            for (hint, (key, value)) in hints.iter().zip(records.by_ref()) {
+                owned += self.fold(key, *hint, arrival(value));
+            }
+        }
+        self.hints = hints;
+        self.account(before, owned)
     }
 
     /// Folds what comes for a key, whose place is given if it is known.
     pub(super) fn arrive(&mut self, place: Option<u64>, key: K, arrival: Arrival<V, C>) -> TaskResult<()> {
         if let Some(rest) = &mut self.rest
-            && !self.table.contains_key(&key)
+            && self.table.get(&key, hint(&key)).is_none()
         {
             let place = place.unwrap_or(rest.next);
             rest.next += 1;
             return rest.push((place, key, arrival));
         }
         let before = self.table.len();
-        let owned = self.fold(key, arrival);
+        let hint = hint(&key);
+        let owned = self.fold(key, hint, arrival);
         if self.table.len() > before {
             self.places.extend(place);
         }
@@ -216,16 +222,15 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
     }
 
     /// Folds into the table. Returns how much more memory its records may own, in bytes.
-    fn fold(&mut self, key: K, arrival: Arrival<V, C>) -> u64 {
+    fn fold(&mut self, key: K, hint: Hint, arrival: Arrival<V, C>) -> u64 {
         let combine = &self.combine;
-        match self.table.entry(key) {
-            indexmap::map::Entry::Occupied(mut entry) => {
+        match self.table.entry(key, hint) {
+            KeyEntry::Occupied(slot) => {
                 let owned = if needs_drop::<C>() {
                     bytes_of_arrival(&arrival)
                 } else {
                     0
                 };
-                let slot = entry.get_mut();
                 *slot = Some(match (slot.take(), arrival) {
                     (Some(combined), Arrival::Value(value)) => combine.add(combined, value),
                     (Some(left), Arrival::Combined(right)) => combine.merge(left, right),
@@ -234,7 +239,7 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
                 });
                 owned
             }
-            indexmap::map::Entry::Vacant(entry) => {
+            KeyEntry::Vacant(entry) => {
                 let mut owned = owned_bytes(entry.key());
                 if needs_drop::<C>() {
                     owned += bytes_of_arrival(&arrival);
@@ -258,8 +263,8 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         self.relieve()
     }
 
-    /// A key, its value, its hash and what the table adds, in bytes. A table that grows is there twice for a moment.
-    const KEY_BYTES: u64 = 2 * size_of::<(u64, K, Option<C>)>() as u64 + SLOT_BYTES;
+    /// A key, its value and what the table adds, in bytes. A table that grows is there twice for a moment.
+    const KEY_BYTES: u64 = 2 * size_of::<(K, Option<C>)>() as u64 + Table::<K, Option<C>>::SLOT_BYTES;
 
     /// There is no more room. What was added to values that own memory was an estimate: the table is measured; if it is as
     /// large as it seemed, it takes no new key, and its last ones go to disk until half of the room is free again.
@@ -287,7 +292,7 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
 
     /// What the table takes, in bytes.
     fn working_bytes(&self) -> u64 {
-        let owned = |(key, combined): (&K, &Option<C>)| owned_bytes(key) + combined.as_ref().map_or(0, owned_bytes);
+        let owned = |(key, combined): &(K, Option<C>)| owned_bytes(key) + combined.as_ref().map_or(0, owned_bytes);
         self.table.len() as u64 * Self::KEY_BYTES + self.table.iter().map(owned).sum::<u64>()
     }
 
@@ -342,7 +347,7 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
 
     /// What the table has for a key, and where.
     pub(super) fn get(&self, key: &K) -> Option<(usize, &C)> {
-        let (index, _, combined) = self.table.get_full(key)?;
+        let (index, combined) = self.table.get(key, hint(key))?;
         Some((index, combined.as_ref()?))
     }
 
@@ -356,7 +361,7 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
             ..
         } = self;
         let sorted = places.is_sorted();
-        let keys = table.into_iter().zip(places).enumerate();
+        let keys = table.into_entries().into_iter().zip(places).enumerate();
         let kept = keys.filter(move |(index, _)| keep(*index));
         let folded = kept.filter_map(move |(_, ((key, combined), place))| {
             let _in_use = &working;
@@ -386,7 +391,7 @@ pub(super) struct Pass<K, V, C> {
 
 /// What a table has, in order. Until the last of it is read, its memory is in use.
 fn in_memory<K, C>(table: Table<K, Option<C>>, working: Working) -> impl Iterator<Item = (K, C)> {
-    table.into_iter().filter_map(move |(key, combined)| {
+    table.into_entries().into_iter().filter_map(move |(key, combined)| {
         let _in_use = &working;
         Some((key, combined?))
     })

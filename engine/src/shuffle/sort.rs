@@ -9,32 +9,79 @@ use crate::runs::{Run, fallible_stream, merged, spill};
 use crate::task::TaskContext;
 use crate::working::{Working, bytes_of};
 
+/// What slots for records take in memory; a stable sort moves half of them aside.
+fn bytes_of_slots<T>(slots: usize) -> u64 {
+    slots as u64 * size_of::<T>() as u64 * 3 / 2
+}
+
+/// Records on their way into order, in a vector whose slots are counted whether they are taken or not.
+struct Gathering<T> {
+    working: Working,
+    records: Vec<T>,
+    /// What the records own beside their slots, in bytes.
+    owned_bytes: u64,
+}
+
+impl<T: Record> Gathering<T> {
+    /// Makes room for a batch; `false` if there is none. The vector doubles where that can be, else it grows by what there
+    /// is room for.
+    fn make_room(&mut self, batch: &[T]) -> bool {
+        let (capacity, taken) = (self.records.capacity(), self.bytes(self.records.capacity()));
+        let owned = bytes_of(batch) - size_of_val(batch) as u64;
+        let missing = (self.records.len() + batch.len()).saturating_sub(capacity);
+        let steps = match missing {
+            0 => [0; 3],
+            _ => [capacity, capacity / 4, 0].map(|step| missing.max(step)),
+        };
+        let working = &mut self.working;
+        let room = steps.into_iter().find(|more| {
+            working.set(taken);
+            working.grow(owned + bytes_of_slots::<T>(*more))
+        });
+        // The records of a batch are here already, whether there is room for them or not.
+        if room.is_some() || self.records.is_empty() {
+            let slots = capacity + room.unwrap_or(missing);
+            self.records.reserve_exact(slots - self.records.len());
+            self.owned_bytes += owned;
+        }
+        room.is_some()
+    }
+
+    fn bytes(&self, slots: usize) -> u64 {
+        self.owned_bytes + bytes_of_slots::<T>(slots)
+    }
+}
+
 /// The records of a stream in the order of `compare`; equal ones keep theirs.
 pub(crate) fn sorted<T: Record>(
     context: &TaskContext,
     stream: AnyStream,
     compare: impl Fn(&T, &T) -> Ordering + Clone + 'static,
 ) -> TaskResult<AnyStream> {
-    let (mut working, mut records, mut runs) = (Working::of(context), Vec::new(), Vec::new());
-    let mut file = None;
+    let (mut runs, mut file) = (Vec::new(), None);
+    let mut gathering = Gathering {
+        working: Working::of(context),
+        records: Vec::new(),
+        owned_bytes: 0,
+    };
     for batch in typed_batches::<T>(stream) {
         let batch = batch?;
-        // A stable sort moves half of the records aside.
-        let bytes = bytes_of(batch.as_slice()) + size_of_val(batch.as_slice()) as u64 / 2;
-        if !working.grow(bytes) && !records.is_empty() {
+        if !gathering.make_room(batch.as_slice()) && !gathering.records.is_empty() {
             let file = match &file {
                 Some(file) => file,
                 None => &*file.insert(spill(context)?),
             };
-            records.sort_by(&compare);
-            runs.push(Run::write(context, file, records.drain(..).map(Ok))?);
-            working.set(0);
-            // The records of this batch are here already, whether there is room for them or not.
-            let _ = working.grow(bytes);
+            gathering.records.sort_by(&compare);
+            runs.push(Run::write(context, file, gathering.records.drain(..).map(Ok))?);
+            gathering.owned_bytes = 0;
+            let _ = gathering.make_room(batch.as_slice());
         }
-        batch.for_each(|record| records.push(record));
+        batch.for_each(|record| gathering.records.push(record));
     }
     drop(file);
+    let Gathering {
+        working, mut records, ..
+    } = gathering;
     records.sort_by(&compare);
     let records = records.into_iter().inspect(move |_| {
         // Until the last of them is read, their memory is in use.

@@ -147,11 +147,7 @@ impl Tasks {
             };
             rest = left;
             let frame = kind.encode(given)?;
-            stored = self
-                .job
-                .resources
-                .outputs
-                .put(kept, address.bucket, kind.codec.portable(), &frame);
+            stored = self.job.resources.outputs.put(kept, address.bucket, &frame);
             self.post(&elsewhere, address, &frame);
         }
         let Some(batch) = rest.filter(|_| !here.is_empty()) else {

@@ -8,7 +8,7 @@ use itertools::Itertools;
 use crate::batch::{AnyBatch, AnyStream, Batch, PartitionIter, TaskResult, typed_batches};
 use crate::error::EngineError;
 use crate::partitioner::Key;
-use crate::shuffle::{Pair, Table, join_on_disk, table};
+use crate::shuffle::{Hint, KeyEntry, Pair, Table, hint, join_on_disk};
 use crate::task::TaskContext;
 use crate::working::{Working, owned_bytes};
 
@@ -16,6 +16,8 @@ use crate::working::{Working, owned_bytes};
 pub(super) struct Chains<K, V> {
     /// Key to (first, last) position in `links`.
     keys: Table<K, (u32, u32)>,
+    /// Of the keys of the batch that is read, of either side.
+    hints: Vec<Hint>,
     /// Values, each with the position of the next one of its key.
     links: Vec<(V, u32)>,
     /// Keys, by their position in `keys`, that the other side has.
@@ -24,9 +26,6 @@ pub(super) struct Chains<K, V> {
 }
 
 const END: u32 = u32::MAX;
-
-/// What a table has for each key in its index, in bytes.
-const SLOT_BYTES: usize = 24;
 
 /// What the left side of a join has become.
 pub(super) enum Build<K, V> {
@@ -45,7 +44,8 @@ pub(super) struct Beyond<K, V> {
 impl<K: Key, V: Record> Chains<K, V> {
     pub(super) fn collect(context: &TaskContext, stream: AnyStream) -> TaskResult<Build<K, V>> {
         let mut chains = Self {
-            keys: table(),
+            keys: Table::new(),
+            hints: Vec::new(),
             links: Vec::new(),
             met: Vec::new(),
             working: Working::of(context),
@@ -69,30 +69,33 @@ impl<K: Key, V: Record> Chains<K, V> {
     fn take(&mut self, batch: Batch<(K, V)>) -> bool {
         let (keys, links) = (self.keys.len(), self.links.len());
         let mut bytes = 0;
+        self.keys
+            .look_up(batch.as_slice().iter().map(|(key, _)| key), &mut self.hints);
+        let mut hints = self.hints.iter();
         batch.for_each(|(key, value)| {
+            let Some(hint) = hints.next() else { return };
             let position = self.links.len() as u32;
             bytes += owned_bytes(&value);
             self.links.push((value, END));
-            match self.keys.entry(key) {
-                indexmap::map::Entry::Occupied(mut entry) => {
-                    let (_, last) = entry.get_mut();
+            match self.keys.entry(key, *hint) {
+                KeyEntry::Occupied((_, last)) => {
                     self.links[*last as usize].1 = position;
                     *last = position;
                 }
-                indexmap::map::Entry::Vacant(entry) => {
+                KeyEntry::Vacant(entry) => {
                     bytes += owned_bytes(entry.key());
                     entry.insert((position, position));
                 }
             }
         });
         // A table that grows is there twice for a moment.
-        let keys = (self.keys.len() - keys) * (2 * size_of::<(u64, K, u64)>() + SLOT_BYTES);
+        let keys = (self.keys.len() - keys) * (2 * size_of::<(K, u64)>() + Table::<K, u64>::SLOT_BYTES as usize);
         let links = (self.links.len() - links) * 2 * size_of::<(V, u32)>();
         self.working.grow(bytes + (keys + links) as u64)
     }
 
     pub(super) fn has(&self, key: &K) -> bool {
-        self.keys.contains_key(key)
+        self.keys.get(key, hint(key)).is_some()
     }
 
     /// The values of the key at a position in `keys`, in order.
@@ -107,7 +110,7 @@ impl<K: Key, V: Record> Chains<K, V> {
 
     /// What `pair` makes of each value of `key` with `right`, or of `right` alone.
     fn join_outer<W: Record, X>(&mut self, key: &K, right: W, pair: Pair<V, W, X>) -> Vec<(K, X)> {
-        let Some((place, _, ends)) = self.keys.get_full(key) else {
+        let Some((place, ends)) = self.keys.get(key, hint(key)) else {
             return pair(None, Some(right))
                 .map(|made| (key.clone(), made))
                 .into_iter()
@@ -135,13 +138,17 @@ impl<K: Key, V: Record> Chains<K, V> {
         let Self {
             keys, links, working, ..
         } = self;
-        let records = keys.into_iter().enumerate().map(move |(place, (key, (first, _)))| {
-            let _in_use = &working;
-            let position = |position: &u32| Some(links[*position as usize].1).filter(|next| *next != END);
-            let positions = std::iter::successors(Some(first), position);
-            let values: Vec<V> = positions.map(|position| links[position as usize].0.clone()).collect();
-            (place as u64, key, values)
-        });
+        let records = keys
+            .into_entries()
+            .into_iter()
+            .enumerate()
+            .map(move |(place, (key, (first, _)))| {
+                let _in_use = &working;
+                let position = |position: &u32| Some(links[*position as usize].1).filter(|next| *next != END);
+                let positions = std::iter::successors(Some(first), position);
+                let values: Vec<V> = positions.map(|position| links[position as usize].0.clone()).collect();
+                (place as u64, key, values)
+            });
         records.flat_map(|(place, key, values)| values.into_iter().map(move |value| (place, (key.clone(), value))))
     }
 }
@@ -207,8 +214,10 @@ impl<K: Key, V: Record, W: Record> Joined<K, V, W> {
         while self.begun.is_none()
             && let Some((key, right)) = self.batch.next()
         {
-            if let Some((first, _)) = self.left.keys.get(&key) {
-                self.join(key, right, *first, &mut pairs);
+            let hints = &self.left.hints;
+            let hint = hints[hints.len() - self.batch.len() - 1];
+            if let Some((_, &(first, _))) = self.left.keys.get(&key, hint) {
+                self.join(key, right, first, &mut pairs);
             }
         }
         pairs
@@ -221,7 +230,12 @@ impl<K: Key, V: Record, W: Record> Iterator for Joined<K, V, W> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.begun.is_none() && self.batch.len() == 0 {
             match self.right.next()? {
-                Ok(batch) => self.batch = batch.typed::<(K, W)>().into_vec().into_iter(),
+                Ok(batch) => {
+                    let batch = batch.typed::<(K, W)>().into_vec();
+                    let left = &mut self.left;
+                    left.keys.look_up(batch.iter().map(|(key, _)| key), &mut left.hints);
+                    self.batch = batch.into_iter();
+                }
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -1,0 +1,211 @@
+//! A hash table in order of first arrival, in which the keys of a batch are looked up together.
+//!
+//! In a table that is larger than the caches a look-up mostly waits for memory: for the slot of its key, then for the
+//! entry. So the hashes and slots of many keys are looked up in passes over all of them, in which no step depends on the
+//! one before, and the processor waits for several at a time.
+
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::HashTable;
+
+use crate::partitioner::hasher;
+
+/// Keys with values, in the order in which the keys first came.
+pub(crate) struct Table<K, V> {
+    slots: HashTable<Slot>,
+    entries: Vec<(K, V)>,
+}
+
+/// A key's hash, and the place of its entry.
+#[derive(Clone, Copy)]
+struct Slot {
+    hash: u64,
+    place: usize,
+}
+
+/// A key's hash, and where its entry was when it was looked up; it may have come since.
+#[derive(Clone, Copy)]
+pub(crate) struct Hint(Slot);
+
+/// No entry has this place.
+const NOWHERE: usize = usize::MAX;
+
+/// The entry of a key.
+pub(crate) enum KeyEntry<'a, K, V> {
+    /// Its value.
+    Occupied(&'a mut V),
+    /// There is none.
+    Vacant(Vacant<'a, K, V>),
+}
+
+/// A place for a key that has no entry.
+pub(crate) struct Vacant<'a, K, V> {
+    table: &'a mut Table<K, V>,
+    hash: u64,
+    key: K,
+}
+
+impl<K, V> Table<K, V> {
+    /// What each key takes beside its entry, in bytes. A table that grows is there twice for a moment.
+    pub(crate) const SLOT_BYTES: u64 = 56;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: HashTable::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+        self.entries.iter()
+    }
+
+    pub(crate) fn into_entries(self) -> Vec<(K, V)> {
+        self.entries
+    }
+}
+
+impl<K: Hash + Eq, V> Table<K, V> {
+    /// Looks up `keys`, in order.
+    pub(crate) fn look_up<'a>(&self, keys: impl Iterator<Item = &'a K>, hints: &mut Vec<Hint>)
+    where
+        K: 'a,
+    {
+        hints.clear();
+        hints.extend(keys.map(hint));
+        for Hint(hint) in hints {
+            let hash = hint.hash;
+            if let Some(slot) = self.slots.find(hash, |slot| slot.hash == hash) {
+                hint.place = slot.place;
+            }
+        }
+    }
+
+    /// The entry of a key, of which a hint is at hand.
+    pub(crate) fn entry(&mut self, key: K, hint: Hint) -> KeyEntry<'_, K, V> {
+        match self.place(&key, hint) {
+            Some(place) => KeyEntry::Occupied(&mut self.entries[place].1),
+            None => KeyEntry::Vacant(Vacant {
+                table: self,
+                hash: hint.0.hash,
+                key,
+            }),
+        }
+    }
+
+    /// The place and the value of a key, of which a hint is at hand.
+    pub(crate) fn get(&self, key: &K, hint: Hint) -> Option<(usize, &V)> {
+        let place = self.place(key, hint)?;
+        Some((place, &self.entries[place].1))
+    }
+
+    /// Takes the last entry out.
+    pub(crate) fn pop(&mut self) -> Option<(K, V)> {
+        let (key, value) = self.entries.pop()?;
+        let place = self.entries.len();
+        if let Ok(slot) = self
+            .slots
+            .find_entry(hasher().hash_one(&key), |slot| slot.place == place)
+        {
+            slot.remove();
+        }
+        Some((key, value))
+    }
+
+    fn place(&self, key: &K, Hint(hint): Hint) -> Option<usize> {
+        if let Some((found, _)) = self.entries.get(hint.place)
+            && found == key
+        {
+            return Some(hint.place);
+        }
+        let is_its = |slot: &Slot| slot.hash == hint.hash && self.entries[slot.place].0 == *key;
+        self.slots.find(hint.hash, is_its).map(|slot| slot.place)
+    }
+}
+
+/// The hint for a key that is looked up by itself.
+pub(crate) fn hint<K: Hash>(key: &K) -> Hint {
+    let hash = hasher().hash_one(key);
+    Hint(Slot { hash, place: NOWHERE })
+}
+
+impl<K, V> Vacant<'_, K, V> {
+    pub(crate) fn key(&self) -> &K {
+        &self.key
+    }
+
+    pub(crate) fn insert(self, value: V) {
+        let Self { table, hash, key } = self;
+        let place = table.entries.len();
+        table.entries.push((key, value));
+        table.slots.insert_unique(hash, Slot { hash, place }, |slot| slot.hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn add(table: &mut Table<u64, u64>, key: u64, hint: Hint) {
+        match table.entry(key, hint) {
+            KeyEntry::Occupied(value) => *value += 1,
+            KeyEntry::Vacant(entry) => entry.insert(1),
+        }
+    }
+
+    /// How often each key came, in order of first arrival, by looking at all.
+    fn counts(keys: &[u64]) -> Vec<(u64, u64)> {
+        let mut counts: Vec<(u64, u64)> = Vec::new();
+        for key in keys {
+            match counts.iter_mut().find(|(found, _)| found == key) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((*key, 1)),
+            }
+        }
+        counts
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_what_looking_at_all_entries_gives(
+            batches in prop::collection::vec((any::<bool>(), prop::collection::vec(0..30u64, 0..40)), 0..6),
+            popped in 0..40usize,
+        ) {
+            let (mut table, mut keys, mut hints) = (Table::new(), Vec::new(), Vec::new());
+            for (together, batch) in &batches {
+                keys.extend_from_slice(batch);
+                if *together {
+                    table.look_up(batch.iter(), &mut hints);
+                } else {
+                    hints = batch.iter().map(hint).collect();
+                }
+                batch.iter().zip(&hints).for_each(|(key, hint)| add(&mut table, *key, *hint));
+            }
+            let mut expected = counts(&keys);
+            prop_assert_eq!(table.iter().copied().collect::<Vec<_>>(), expected.clone());
+            for _ in 0..popped {
+                prop_assert_eq!(table.pop(), expected.pop());
+            }
+            for key in 0..30 {
+                let place = expected.iter().position(|(found, _)| *found == key);
+                prop_assert_eq!(table.get(&key, hint(&key)), place.map(|place| (place, &expected[place].1)));
+            }
+            // What was popped may come again, at another place.
+            for key in [3, 7, 3] {
+                add(&mut table, key, hint(&key));
+                keys = expected.iter().flat_map(|(key, count)| std::iter::repeat_n(*key, *count as usize)).collect();
+                keys.push(key);
+                expected = counts(&keys);
+                prop_assert_eq!(table.iter().copied().collect::<Vec<_>>(), expected.clone());
+            }
+            prop_assert_eq!(table.len(), expected.len());
+            prop_assert_eq!(table.into_entries(), expected);
+        }
+    }
+}
