@@ -59,8 +59,9 @@ impl Assignment {
     }
 
     /// Spreads a plan over the ranks in `computing`, whose speeds are in `hands`: a partition of the result goes where
-    /// `pins` wants it, one whose output is kept to where that is, any other one to a rank that has the first block it reads, if that can be the one that would have
-    /// been dealt it. What reads no block is dealt, if that can be to ranks that may have the bytes of its source.
+    /// `pins` wants it, one whose output is kept to where that is, any other one to a rank that has the first block it
+    /// reads, if that can be the one that would have been dealt it. What reads no block is dealt, if that can be to ranks
+    /// that may have the bytes of its source.
     pub fn spread(
         lineage: &Lineage,
         plan: &Plan,

@@ -2,7 +2,8 @@
 //! again instead of computed again.
 //!
 //! An output is kept whole, for every bucket, or not at all. Keeping may fail at any time without harm: then the output is
-//! computed again. So outputs are the first to go where the disk is short.
+//! computed again. So outputs are the first to go where the disk is short. What readers in this process have yet to read of
+//! one stays until they have.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -152,11 +153,9 @@ impl Outputs {
         kept.shuffles.get(&shuffle)?.partitions.get(&partition).map(Arc::clone)
     }
 
-    /// Forgets an output that cannot be read any more.
-    pub fn forget(&self, shuffle: ShuffleId, partition: usize) {
-        if let Some(shuffle) = self.lock().shuffles.get_mut(&shuffle) {
-            shuffle.partitions.remove(&partition);
-        }
+    /// Forgets the outputs into a shuffle, of which one cannot be read any more: their file is not to be relied on.
+    pub fn forget(&self, shuffle: ShuffleId) {
+        self.lock().shuffles.remove(&shuffle);
     }
 
     /// The partitions that are kept of each shuffle, ascending.
@@ -220,9 +219,9 @@ mod tests {
         let parts = outputs.of(SHUFFLE, 3).unwrap();
         let read = parts.iter().map(|(bucket, stored)| (*bucket, stored.read().unwrap()));
         assert!(read.eq([(0, vec![0; 5]), (1, vec![]), (2, vec![2; 7])]));
-        outputs.forget(SHUFFLE, 3);
-        assert!(outputs.of(SHUFFLE, 3).is_none());
-        assert_eq!(outputs.held(), [(SHUFFLE, vec![1])]);
+        outputs.forget(SHUFFLE);
+        assert!(outputs.of(SHUFFLE, 3).is_none() && outputs.held().is_empty());
+        assert!(keep(&outputs, &store, 1, &[2]), "in another file");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! memory, and the results are put into the order in which keys first came.
 
 use std::hash::BuildHasher;
-use std::mem::{needs_drop, size_of};
+use std::mem::needs_drop;
 use std::sync::Arc;
 
 use distdl_storage::{Record, Spill};
@@ -205,15 +205,15 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
 
     /// Folds what comes for a key, whose place is given if it is known.
     pub(super) fn arrive(&mut self, place: Option<u64>, key: K, arrival: Arrival<V, C>) -> TaskResult<()> {
+        let hint = hint(&key);
         if let Some(rest) = &mut self.rest
-            && self.table.get(&key, hint(&key)).is_none()
+            && self.table.get(&key, hint).is_none()
         {
             let place = place.unwrap_or(rest.next);
             rest.next += 1;
             return rest.push((place, key, arrival));
         }
         let before = self.table.len();
-        let hint = hint(&key);
         let owned = self.fold(key, hint, arrival);
         if self.table.len() > before {
             self.places.extend(place);
@@ -263,8 +263,7 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         self.relieve()
     }
 
-    /// A key, its value and what the table adds, in bytes. A table that grows is there twice for a moment.
-    const KEY_BYTES: u64 = 2 * size_of::<(K, Option<C>)>() as u64 + Table::<K, Option<C>>::SLOT_BYTES;
+    const KEY_BYTES: u64 = Table::<K, Option<C>>::KEY_BYTES;
 
     /// There is no more room. What was added to values that own memory was an estimate: the table is measured; if it is as
     /// large as it seemed, it takes no new key, and its last ones go to disk until half of the room is free again.

@@ -27,6 +27,9 @@ struct Slot {
 #[derive(Clone, Copy)]
 pub(crate) struct Hint(Slot);
 
+/// What a key takes of the slots, in bytes: they are at least 7/16 full, and there are half as many before they grow.
+const SLOT_BYTES: u64 = 56;
+
 /// No entry has this place.
 const NOWHERE: usize = usize::MAX;
 
@@ -46,8 +49,8 @@ pub(crate) struct Vacant<'a, K, V> {
 }
 
 impl<K, V> Table<K, V> {
-    /// What each key takes beside its entry, in bytes. A table that grows is there twice for a moment.
-    pub(crate) const SLOT_BYTES: u64 = 56;
+    /// What a key takes with its value, beside what they own, in bytes. A table that grows is there twice for a moment.
+    pub(crate) const KEY_BYTES: u64 = 2 * size_of::<(K, V)>() as u64 + SLOT_BYTES;
 
     pub(crate) fn new() -> Self {
         Self {

@@ -1,11 +1,13 @@
 //! Outputs that are kept from an earlier round of the action: sent again, instead of computed again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::shuffles::Address;
 use super::{BATCHES_PER_TURN, Tasks};
 use crate::batch::TaskResult;
 use crate::dataflow::parcel::Payload;
+use crate::error::Result;
 use crate::outputs::Part;
 use crate::plan::Output;
 
@@ -39,7 +41,7 @@ impl Tasks {
         let Some(mut resending) = self.resending.take() else {
             return Ok(());
         };
-        if self.job.incomplete.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.job.incomplete.load(Ordering::SeqCst) {
             return Ok(());
         }
         let outputs = &self.job.resources.outputs;
@@ -56,7 +58,7 @@ impl Tasks {
             if let Err(error) = self.send_part(&mut resending, part) {
                 let partition = resending.partition;
                 tracing::warn!(%shuffle, partition, "what it had sent is lost, computing it again: {error}");
-                self.job.resources.outputs.forget(shuffle, partition);
+                self.job.resources.outputs.forget(shuffle);
                 self.job.lose();
                 return Ok(());
             }
@@ -72,7 +74,7 @@ impl Tasks {
         Ok(())
     }
 
-    fn send_part(&mut self, resending: &mut Resending, (bucket, stored): &Part) -> crate::error::Result<()> {
+    fn send_part(&mut self, resending: &mut Resending, (bucket, stored): &Part) -> Result<()> {
         let sequences = &mut resending.sequences;
         sequences.resize(sequences.len().max(bucket + 1), 0);
         let address = Address {
@@ -82,12 +84,19 @@ impl Tasks {
         };
         sequences[*bucket] += 1;
         let (here, elsewhere) = self.targets(address);
-        if !elsewhere.is_empty() {
-            self.post(&elsewhere, address, &stored.read()?);
+        if here.is_empty() && elsewhere.is_empty() {
+            return Ok(());
         }
+        // Read even if it may stay where it is: what is damaged must show before anybody counts on it.
+        let frame = stored.read()?;
+        self.post(&elsewhere, address, &frame);
         if let Some(kind) = self.kind().filter(|_| !here.is_empty()) {
-            // It stays where it is until it is read.
-            self.deliver(&here, address, Payload::Stored(stored.clone(), kind), None);
+            let charge = self.job.room.take(frame.len() as u64);
+            let payload = match charge {
+                Some(_) => Payload::Frame(frame),
+                None => Payload::Stored(stored.clone(), kind),
+            };
+            self.deliver(&here, address, payload, charge);
         }
         Ok(())
     }

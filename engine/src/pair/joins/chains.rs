@@ -69,11 +69,9 @@ impl<K: Key, V: Record> Chains<K, V> {
     fn take(&mut self, batch: Batch<(K, V)>) -> bool {
         let (keys, links) = (self.keys.len(), self.links.len());
         let mut bytes = 0;
-        self.keys
-            .look_up(batch.as_slice().iter().map(|(key, _)| key), &mut self.hints);
-        let mut hints = self.hints.iter();
-        batch.for_each(|(key, value)| {
-            let Some(hint) = hints.next() else { return };
+        let batch = batch.into_vec();
+        self.keys.look_up(batch.iter().map(|(key, _)| key), &mut self.hints);
+        for ((key, value), hint) in batch.into_iter().zip(&self.hints) {
             let position = self.links.len() as u32;
             bytes += owned_bytes(&value);
             self.links.push((value, END));
@@ -87,11 +85,11 @@ impl<K: Key, V: Record> Chains<K, V> {
                     entry.insert((position, position));
                 }
             }
-        });
+        }
         // A table that grows is there twice for a moment.
-        let keys = (self.keys.len() - keys) * (2 * size_of::<(K, u64)>() + Table::<K, u64>::SLOT_BYTES as usize);
-        let links = (self.links.len() - links) * 2 * size_of::<(V, u32)>();
-        self.working.grow(bytes + (keys + links) as u64)
+        let keys = (self.keys.len() - keys) as u64 * Table::<K, (u32, u32)>::KEY_BYTES;
+        let links = ((self.links.len() - links) * 2 * size_of::<(V, u32)>()) as u64;
+        self.working.grow(bytes + keys + links)
     }
 
     pub(super) fn has(&self, key: &K) -> bool {
