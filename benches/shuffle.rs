@@ -1,4 +1,4 @@
-//! Shuffles: the jobs of the Spark peer, of the same sizes and over the same numbers.
+//! Shuffles: the jobs of the Spark peer, of the same sizes and over the same numbers; with `--times`, of several sizes.
 
 mod common;
 
@@ -11,11 +11,11 @@ use distdl::prelude::*;
 use serde::Serialize;
 
 /// Measures shuffles.
-#[derive(Parser)]
+#[derive(Parser, Clone)]
 struct Arguments {
     #[command(flatten)]
     flags: Flags,
-    /// Pairs to reduce to a million keys.
+    /// Pairs to reduce to a twentieth as many keys.
     #[arg(long, default_value_t = 20_000_000)]
     pairs: u64,
     /// Pairs to sort.
@@ -27,9 +27,15 @@ struct Arguments {
     /// Edges of the graph whose nodes are ranked; there are a tenth as many nodes.
     #[arg(long, default_value_t = 2_000_000)]
     edges: u64,
-    /// Text of space-separated words; made in a temporary folder, 200 MB, if not given.
+    /// Text of space-separated words; made in a temporary folder if not given.
     #[arg(long)]
     words: Option<PathBuf>,
+    /// Size of the text that is made, in megabytes.
+    #[arg(long, default_value_t = 200)]
+    text_megabytes: u64,
+    /// Each job with so many times the data, one after another.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    times: Vec<u64>,
     /// Partitions.
     #[arg(long, default_value_t = 2)]
     partitions: usize,
@@ -54,6 +60,7 @@ struct Figure {
     job: &'static str,
     threads: usize,
     partitions: usize,
+    times: u64,
     records: u64,
     check: String,
     #[serde(flatten)]
@@ -66,7 +73,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     distdl::run(arguments.flags.config(), |context| {
         for (job, records, work) in JOBS {
-            if arguments.only.iter().any(|only| only == job) {
+            for times in arguments.times_of(job) {
+                let arguments = arguments.times(times);
                 // Texts and links are made once, before the clock runs.
                 let prepared = prepare(context, job, &arguments)?;
                 let (spread, check) = measure(arguments.runs, || work(context, &arguments, &prepared));
@@ -75,6 +83,7 @@ fn main() -> ExitCode {
                     job,
                     threads: context.config().threads,
                     partitions: arguments.partitions,
+                    times,
                     records: records(&arguments),
                     check: check?,
                     spread,
@@ -85,6 +94,27 @@ fn main() -> ExitCode {
         }
         Ok(())
     })
+}
+
+impl Arguments {
+    /// How much of the data a job is to have, if it is to be run.
+    fn times_of(&self, job: &str) -> Vec<u64> {
+        match self.only.iter().any(|only| only == job) {
+            true => self.times.clone(),
+            false => Vec::new(),
+        }
+    }
+
+    fn times(&self, times: u64) -> Self {
+        Self {
+            pairs: self.pairs * times,
+            sort: self.sort * times,
+            join: self.join * times,
+            edges: self.edges * times,
+            text_megabytes: self.text_megabytes * times,
+            ..self.clone()
+        }
+    }
 }
 
 type Work = fn(&Context, &Arguments, &Prepared) -> Result<String, Failure>;
@@ -98,11 +128,12 @@ const JOBS: [Job; 5] = [
     ("join", |arguments| 2 * arguments.join, join),
 ];
 
-/// Sums pairs into a million keys and counts those.
+/// Sums pairs by key and counts the keys.
 fn reduce_by_key(context: &Context, arguments: &Arguments, _: &Prepared) -> Result<String, Failure> {
+    let keys = (arguments.pairs / 20).max(1);
     let pairs = context
         .range(0..arguments.pairs, arguments.partitions)
-        .map(|i| (mix(i) % 1_000_000, i));
+        .map(move |i| (mix(i) % keys, i));
     Ok(pairs.reduce_by_key(u64::wrapping_add).count()?.to_string())
 }
 
@@ -176,7 +207,7 @@ fn prepare(context: &Context, job: &str, arguments: &Arguments) -> Result<Prepar
         ("word_count", None) => {
             let folder = tempfile::tempdir()?;
             let words = folder.path().join("words.txt");
-            std::fs::write(&words, text())?;
+            std::fs::write(&words, text(arguments.text_megabytes * 1_000_000))?;
             Ok(Prepared {
                 words,
                 _folder: Some(folder),
@@ -198,8 +229,9 @@ fn prepare(context: &Context, job: &str, arguments: &Arguments) -> Result<Prepar
     }
 }
 
-/// 200 MB of words, the n-th of which comes with a probability proportional to 1/n.
-fn text() -> String {
+/// Words, the n-th of which comes with a probability proportional to 1/n.
+fn text(bytes: u64) -> String {
+    let bytes = bytes as usize;
     let word = |rank: u64| {
         let length = 2 + mix(rank) % 9;
         (0..length)
@@ -207,9 +239,9 @@ fn text() -> String {
             .collect::<String>()
     };
     let words: Vec<String> = (0..100_000).map(word).collect();
-    let mut text = String::with_capacity(200_000_100);
+    let mut text = String::with_capacity(bytes + 100);
     let mut counter = 0;
-    while text.len() < 200_000_000 {
+    while text.len() < bytes {
         // The inverse of the distribution function ln(n) / ln(N) of a Zipf law over N words.
         let uniform = (mix(counter) >> 11) as f64 / (1u64 << 53) as f64;
         let rank = (words.len() as f64).powf(uniform) as usize - 1;

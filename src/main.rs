@@ -247,6 +247,10 @@ fn configuration(config: &Config) -> String {
         ("threads", Some(config.threads.to_string())),
         ("memory", Some(config.memory_bytes_max.to_string())),
         ("disk", Some(config.disk_bytes_max.to_string())),
+        (
+            "keep_shuffles_after",
+            Some(config.keep_shuffles_after.as_millis().to_string()),
+        ),
         ("spill_folder", path(&config.spill_folder)),
         ("cache", path(&config.cache_folder)),
         ("cache_size", Some(config.cache_bytes_max.to_string())),
@@ -273,6 +277,10 @@ fn configuration(config: &Config) -> String {
         ("restarts", Some(config.restarts.to_string())),
         ("grace", Some(config.grace.as_millis().to_string())),
         ("parameter_copies", Some(config.parameter_copies.to_string())),
+        (
+            "speculate_after",
+            config.speculate_after.map(|time| time.as_millis().to_string()),
+        ),
         ("token_file", path(&config.token_file)),
     ];
     lines

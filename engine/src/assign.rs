@@ -31,6 +31,12 @@ impl Holders {
         self.blocks.get(&(dataset, partition)).map_or(&[], Vec::as_slice)
     }
 
+    /// The blocks that `rank` has and no other rank.
+    pub fn only(&self, rank: usize) -> impl Iterator<Item = (DatasetId, usize)> + '_ {
+        let blocks = self.blocks.iter().filter(move |(_, ranks)| **ranks == [rank]);
+        blocks.map(|(block, _)| *block)
+    }
+
     /// Notes that `rank` keeps what a partition has sent into a shuffle.
     pub fn add_output(&mut self, rank: usize, shuffle: ShuffleId, partition: usize) {
         self.outputs.entry((shuffle, partition)).or_insert(rank);
@@ -49,6 +55,12 @@ pub struct Assignment {
 }
 
 impl Assignment {
+    /// For each stage the rank of each of its partitions.
+    #[cfg(test)]
+    pub(crate) fn of(stages: Vec<BTreeMap<usize, usize>>) -> Self {
+        Self { stages }
+    }
+
     /// Everything on one process.
     pub fn alone(plan: &Plan) -> Self {
         let stages = plan.stages.iter();

@@ -158,7 +158,9 @@ impl<'a> Arrival<'a> {
         if !round.begin(Arc::clone(&job) as Arc<_>) {
             return Ok(run::Outcome::default());
         }
-        run::run_once(workers, self.action, &job)
+        let outcome = run::run_once(workers, self.action, &job)?;
+        round::copy_again(&job);
+        Ok(outcome)
     }
 }
 

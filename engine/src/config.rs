@@ -82,6 +82,10 @@ pub struct Config {
     pub grace: Duration,
     /// Processes that keep each shard of the parameters, 1 or 2. Default: 2.
     pub parameter_copies: u32,
+    /// Of a process in which no task has ended for so long, and for longer than one and a half times the median task, the
+    /// others compute the tasks as well, once they have none left; whichever ends first counts. So one slow machine does
+    /// not hold up an action. Only tasks that read no shuffle are copied. Default: none, nothing is computed twice.
+    pub speculate_after: Option<Duration>,
     /// File with the secret that processes of different hosts show each other. Default: none.
     pub token_file: Option<PathBuf>,
     /// The cluster to which this process belongs, if another process started it for one. Only the variable
@@ -157,6 +161,7 @@ impl Default for Config {
             restarts: 16,
             grace: Duration::ZERO,
             parameter_copies: 2,
+            speculate_after: None,
             token_file: None,
             join: None,
         }
@@ -240,6 +245,7 @@ impl Config {
             parameter_copies: layers
                 .get("parameter_copies", COUNT_OF_COPIES, copies)?
                 .unwrap_or(default.parameter_copies),
+            speculate_after: layers.get("speculate_after", MILLISECONDS, milliseconds)?,
             token_file: layers.get("token_file", FILE, path)?,
             join: layers.get("join", "what a parent process sets", |text| Some(Secret::new(text)))?,
         })
@@ -455,6 +461,14 @@ impl Config {
     pub fn with_parameter_copies(self, parameter_copies: u32) -> Self {
         Self {
             parameter_copies: parameter_copies.clamp(1, 2),
+            ..self
+        }
+    }
+
+    /// Sets after how long a silence the tasks of a process are computed elsewhere, too.
+    pub fn with_speculate_after(self, speculate_after: Duration) -> Self {
+        Self {
+            speculate_after: Some(speculate_after),
             ..self
         }
     }

@@ -131,6 +131,7 @@ impl Context {
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),
             outputs: Outputs::new(config.keep_shuffles_after, config.disk_bytes_max / 2),
+            speculate_after: config.speculate_after,
             board: Board::default(),
             faults: OnceLock::new(),
         });

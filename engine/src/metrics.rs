@@ -16,6 +16,7 @@ pub struct Metrics {
     jobs: AtomicU64,
     spilled_bytes: AtomicU64,
     outputs_sent_again: AtomicU64,
+    tasks_copied: AtomicU64,
 }
 
 /// The partitions of one persisted dataset.
@@ -62,6 +63,15 @@ impl Metrics {
     /// Tasks that were not run again, since what they had sent into a shuffle was kept.
     pub fn outputs_sent_again(&self) -> u64 {
         self.outputs_sent_again.load(Ordering::Relaxed)
+    }
+
+    /// Tasks of slow processes that were begun here as well (`speculate_after`).
+    pub fn tasks_copied(&self) -> u64 {
+        self.tasks_copied.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn task_copied(&self) {
+        self.tasks_copied.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn sent_again(&self) {

@@ -1,11 +1,12 @@
 //! What a running task may use, and the thread-local trail that tells whose closure is running.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use distdl_storage::remote::Stores;
 use distdl_storage::{BlockId, BlockStore, BytesBySource, Rows, Spill, StorageError};
@@ -32,6 +33,8 @@ pub struct Resources {
     pub metrics: Metrics,
     /// What was sent into shuffles.
     pub outputs: Outputs,
+    /// How long another process may be silent before its tasks are computed here as well; none if they never are.
+    pub speculate_after: Option<Duration>,
     /// What runs, for people.
     pub board: Board,
     /// Faults that are planned for this process, if it belongs to a cluster.
@@ -85,8 +88,10 @@ pub trait Elsewhere: Send + Sync {
     fn has(&self, id: BlockId) -> bool;
     /// The block in a frame; `None` if it is not to be had any more.
     fn fetch(&self, id: BlockId) -> Option<Vec<u8>>;
-    /// Gives another process a copy of a block, in a frame, and waits until it has it or cannot have it.
-    fn copy(&self, id: BlockId, frame: Vec<u8>);
+    /// Gives another process a copy of a block, in a frame, and waits until it has it or cannot have it: says which.
+    fn copy(&self, id: BlockId, frame: Vec<u8>) -> bool;
+    /// The blocks that this process had and no other one, when the round began.
+    fn lacking(&self) -> Vec<BlockId>;
 }
 
 /// What an operator may ask of the task that runs it.
@@ -142,6 +147,8 @@ struct TaskState {
     pending: RefCell<BTreeMap<(u64, Position), Box<dyn Any + Send>>>,
     settled: RefCell<Updates>,
     cancelled: Arc<AtomicBool>,
+    /// Set when another attempt at the same partition has ended.
+    overtaken: OnceCell<Arc<AtomicBool>>,
 }
 
 thread_local! {
@@ -197,6 +204,7 @@ impl TaskContext {
             pending: RefCell::default(),
             settled: RefCell::default(),
             cancelled,
+            overtaken: OnceCell::new(),
         };
         Self {
             resources,
@@ -208,6 +216,14 @@ impl TaskContext {
     /// With blocks of other processes.
     pub fn with_elsewhere(self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
         Self { elsewhere, ..self }
+    }
+
+    /// Stops early, too, once `overtaken` is set.
+    pub(crate) fn until(self, overtaken: Option<Arc<AtomicBool>>) -> Self {
+        if let Some(overtaken) = overtaken {
+            self.state.overtaken.get_or_init(|| overtaken);
+        }
+        self
     }
 
     pub(crate) fn enter(&self) -> Entered {
@@ -263,9 +279,12 @@ impl TaskContext {
         Writing { state, outside }
     }
 
-    /// Fails once another task of the job has failed.
+    /// Fails once another task of the job has failed, or another attempt at this one has ended.
     pub(crate) fn check(&self) -> TaskResult<()> {
-        if self.state.cancelled.load(Ordering::Relaxed) {
+        let overtaken = self.state.overtaken.get();
+        if self.state.cancelled.load(Ordering::Relaxed)
+            || overtaken.is_some_and(|overtaken| overtaken.load(Ordering::Relaxed))
+        {
             Err(TaskError::Cancelled)
         } else {
             Ok(())

@@ -56,6 +56,8 @@ pub struct TestCluster {
     pub disk_bytes_max: u64,
     /// How long an action runs before what is sent into its shuffles is kept.
     pub keep_shuffles_after: Duration,
+    /// After how long a silence the tasks of a process are computed elsewhere, too.
+    pub speculate_after: Option<Duration>,
     /// Records in a batch.
     pub batch_records: usize,
     /// Cache folders, which the processes take in turn by their place. None: no process has a cache.
@@ -127,6 +129,7 @@ impl TestCluster {
             memory_bytes_max: 1 << 30,
             disk_bytes_max: Config::default().disk_bytes_max,
             keep_shuffles_after: Config::default().keep_shuffles_after,
+            speculate_after: None,
             batch_records: Config::default().batch_records,
             caches: Vec::new(),
             objects: None,
@@ -356,6 +359,7 @@ impl<R: Send + 'static> Shared<R> {
             memory_bytes_max: cluster.memory_bytes_max,
             disk_bytes_max: cluster.disk_bytes_max,
             keep_shuffles_after: cluster.keep_shuffles_after,
+            speculate_after: cluster.speculate_after,
             cache_folder: cluster.caches.iter().cycle().nth(slot as usize).cloned(),
             cache_grows_only: cluster.cache_grows_only.clone(),
             memo_bytes_max: cluster.memo_bytes_max,

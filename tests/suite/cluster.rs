@@ -27,9 +27,18 @@ pub(crate) fn faults(processes: u32) -> impl Strategy<Value = String> {
 
 fn clusters() -> impl Strategy<Value = TestCluster> {
     let keeps = prop_oneof![Just(Duration::ZERO), Just(Duration::MAX)];
-    let shapes = (1..=4u32, 0..=1u32, 0..=1u32, 1..=2usize, batch_records(), keeps);
+    // Who waits for no silence copies nearly everything that others have not ended.
+    let copies = prop_oneof![Just(Some(Duration::ZERO)), Just(None)];
+    let shapes = (
+        1..=4u32,
+        0..=1u32,
+        0..=1u32,
+        1..=2usize,
+        batch_records(),
+        (keeps, copies),
+    );
     shapes.prop_flat_map(
-        |(processes, parameter_workers, spares, threads, batch_records, keep_shuffles_after)| {
+        |(processes, parameter_workers, spares, threads, batch_records, (keep_shuffles_after, speculate_after))| {
             faults(processes).prop_map(move |faults| {
                 let cluster = TestCluster {
                     parameter_workers,
@@ -37,6 +46,7 @@ fn clusters() -> impl Strategy<Value = TestCluster> {
                     threads,
                     batch_records,
                     keep_shuffles_after,
+                    speculate_after,
                     ..TestCluster::new(processes)
                 };
                 cluster.with_chaos(Chaos::parse(&faults).unwrap())

@@ -67,13 +67,15 @@ pub enum Kind {
     Ring = 14,
     /// A block to be kept for the sender, which waits for [`Kind::Block`].
     BlockCopy = 15,
+    /// The sender has ended a task that others may be computing as well.
+    TaskDone = 16,
 }
 
 impl TryFrom<u8> for Kind {
     type Error = WireError;
 
     fn try_from(number: u8) -> Result<Self, WireError> {
-        const KINDS: [Kind; 15] = [
+        const KINDS: [Kind; 16] = [
             Kind::Parcel,
             Kind::SourceDone,
             Kind::Abandon,
@@ -89,6 +91,7 @@ impl TryFrom<u8> for Kind {
             Kind::Attend,
             Kind::Ring,
             Kind::BlockCopy,
+            Kind::TaskDone,
         ];
         KINDS
             .into_iter()

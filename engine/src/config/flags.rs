@@ -76,6 +76,9 @@ pub struct Flags {
     /// Keep each shard of the parameters on so many processes [default: 2]
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(copies, COUNT_OF_COPIES))]
     pub parameter_copies: Option<u32>,
+    /// Compute tasks of a process that is silent for so long, and for longer than tasks take, elsewhere too [default: never]
+    #[arg(long, global = true, value_name = "MILLISECONDS", value_parser = flag(milliseconds, MILLISECONDS))]
+    pub speculate_after: Option<Duration>,
 }
 
 impl Flags {
@@ -131,6 +134,7 @@ impl Flags {
             ("restarts", self.restarts.map(|count| count.to_string())),
             ("grace", milliseconds(self.grace)),
             ("parameter_copies", self.parameter_copies.map(|count| count.to_string())),
+            ("speculate_after", milliseconds(self.speculate_after)),
         ])
     }
 }

@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "threads",
     "memory",
     "disk",
@@ -35,6 +35,7 @@ const KEYS: [&str; 25] = [
     "restarts",
     "grace",
     "parameter_copies",
+    "speculate_after",
     "token_file",
 ];
 

@@ -99,6 +99,7 @@ fn every_key_is_read_from_file_and_variables() {
         restarts: 0,
         grace: Duration::from_millis(70),
         parameter_copies: 1,
+        speculate_after: Some(Duration::from_millis(80)),
         token_file: Some("/token".into()),
         join: None,
     };
@@ -106,7 +107,7 @@ fn every_key_is_read_from_file_and_variables() {
                 cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nmemo_size = \"9 MiB\"\ncut_lineage_every = 40\nseed = \"18446744073709551615\"\n\
                 progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
-                grace = 70\nparameter_copies = 1\ntoken_file = \"/token\"";
+                grace = 70\nparameter_copies = 1\nspeculate_after = 80\ntoken_file = \"/token\"";
     let from_file = Config::from_layers(Some(file(text).path()), [], &Flags::default()).unwrap();
     assert_eq!(from_file, expected);
     let pairs = [
@@ -134,6 +135,7 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_RESTARTS", "0"),
         ("DISTDL_GRACE", "70"),
         ("DISTDL_PARAMETER_COPIES", "1"),
+        ("DISTDL_SPECULATE_AFTER", "80"),
         ("DISTDL_TOKEN_FILE", "/token"),
     ];
     assert_eq!(
@@ -164,7 +166,8 @@ fn every_key_is_read_from_file_and_variables() {
         .with_lease(Duration::ZERO)
         .with_restarts(0)
         .with_grace(Duration::from_millis(70))
-        .with_parameter_copies(1);
+        .with_parameter_copies(1)
+        .with_speculate_after(Duration::from_millis(80));
     let token_file = expected.token_file.clone();
     assert_eq!(Config { token_file, ..code }, expected);
     assert_eq!(Config::default().with_threads(0).with_batch_records(0).threads, 1);
@@ -195,6 +198,7 @@ fn flags_are_read_and_explained() {
         "--restarts=3",
         "--grace=70",
         "--parameter-copies=1",
+        "--speculate-after=80",
         "--cut-lineage-every=30",
     ]);
     let expected = Flags {
@@ -215,6 +219,7 @@ fn flags_are_read_and_explained() {
         restarts: Some(3),
         grace: Some(Duration::from_millis(70)),
         parameter_copies: Some(1),
+        speculate_after: Some(Duration::from_millis(80)),
     };
     assert_eq!(given, expected);
     let all = Flags {

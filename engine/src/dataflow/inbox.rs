@@ -2,9 +2,11 @@
 //!
 //! Frontiers tell a stage when everything from this process has come. For the others each finished source partition
 //! is announced behind its parcels, on the same link: a shuffle is whole when every source has been announced. A source
-//! that fails half way is never announced, so that nobody can take a part of a shuffle for all of it.
+//! that fails half way is never announced, so that nobody can take a part of a shuffle for all of it. Several processes
+//! may compute one source partition (speculation): of each the first one that is announced counts, and no record of the
+//! others is read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use timely::scheduling::activate::SyncActivator;
@@ -26,6 +28,8 @@ pub struct Inbox {
 struct Waiting {
     /// Source partitions of other processes that have not been announced.
     missing: BTreeSet<(ShuffleId, u64)>,
+    /// Whose attempt at a source partition counts, of those that were announced, by this process too.
+    counting: BTreeMap<(ShuffleId, u64), u64>,
     /// For each worker of this process.
     parcels: Vec<Vec<(ShuffleId, Parcel)>>,
 }
@@ -53,7 +57,11 @@ impl Inbox {
                 }
             }
             let parcels = (0..workers).map(|_| Vec::new()).collect();
-            Waiting { missing, parcels }
+            Waiting {
+                missing,
+                counting: BTreeMap::new(),
+                parcels,
+            }
         });
         Self {
             stages: Mutex::new(stages.collect()),
@@ -90,14 +98,31 @@ impl Inbox {
         parcels.map(std::mem::take).unwrap_or_default()
     }
 
-    /// Puts a parcel in for `workers` of this process, who all read its bucket.
-    pub fn parcel(&self, header: &Header, payload: Payload, charge: Option<Arc<Charge>>, workers: &[usize]) {
+    /// Drops what came of attempts that do not count. Once a stage is whole it is known of all which those are.
+    pub fn retain_counting(&self, stage: usize, shuffle: ShuffleId, parcels: &mut Vec<Parcel>) {
+        if let Some(waiting) = lock(&self.stages).get(stage) {
+            parcels.retain(|parcel| waiting.counts(shuffle, parcel.source, parcel.rank));
+        }
+    }
+
+    /// Puts a parcel from another rank in for `workers` of this process, who all read its bucket.
+    pub fn parcel(
+        &self,
+        rank: usize,
+        header: &Header,
+        payload: Payload,
+        charge: Option<Arc<Charge>>,
+        workers: &[usize],
+    ) {
         let [_, _, stage, bucket, source, sequence] = header.words;
         let shuffle = shuffle(header);
         let mut stages = lock(&self.stages);
         let Some(waiting) = stages.get_mut(stage as usize) else {
             return;
         };
+        if !waiting.counts(shuffle, source, rank as u64) {
+            return;
+        }
         let mut rest = payload;
         for (index, worker) in workers.iter().enumerate() {
             let payload = if index + 1 == workers.len() {
@@ -108,26 +133,35 @@ impl Inbox {
                 given
             };
             if let Some(parcels) = waiting.parcels.get_mut(*worker) {
-                let parcel = Parcel::new(*worker, bucket, (source, sequence), payload, charge.clone());
+                let parcel = Parcel::new((*worker, rank), bucket, (source, sequence), payload, charge.clone());
                 parcels.push((shuffle, parcel));
             }
         }
     }
 
-    /// Notes that a source partition has sent everything.
-    pub fn source_done(&self, header: &Header) {
+    /// Notes that a rank has sent everything of a source partition.
+    pub fn source_done(&self, rank: usize, header: &Header) {
         let [_, _, stage, _, source, _] = header.words;
         let whole = {
             let mut stages = lock(&self.stages);
             let Some(waiting) = stages.get_mut(stage as usize) else {
                 return;
             };
-            waiting.missing.remove(&(shuffle(header), source));
-            waiting.missing.is_empty()
+            let source = (shuffle(header), source);
+            waiting.counting.entry(source).or_insert(rank as u64);
+            waiting.missing.remove(&source) && waiting.missing.is_empty()
         };
         if whole {
             self.wake();
         }
+    }
+}
+
+impl Waiting {
+    /// Whether what a rank sent of a source partition is read, as far as is known.
+    fn counts(&self, shuffle: ShuffleId, source: u64, rank: u64) -> bool {
+        let counting = self.counting.get(&(shuffle, source));
+        counting.is_none_or(|counting| *counting == rank)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::assign::Assignment;
 use crate::batch::{AnyStream, TaskResult};
@@ -11,6 +11,7 @@ use crate::cluster::wire::{Header, Kind};
 use crate::dataflow::inbox::{Inbox, shuffle};
 use crate::dataflow::parcel::Payload;
 use crate::dataflow::room::Room;
+use crate::dataflow::speculation::Speculation;
 use crate::dataflow::team::Team;
 use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
@@ -30,6 +31,19 @@ pub enum Event {
     Updates(Updates),
 }
 
+/// A task that is run: there may be others at the same partition, in other processes.
+#[derive(Clone)]
+pub struct Attempt {
+    /// The partition of its stage.
+    pub partition: usize,
+    /// When it began.
+    pub begun: Instant,
+    /// What ends it once another attempt has; none if there can be no other.
+    pub stop: Option<Arc<AtomicBool>>,
+    /// Whether the partition is another process's.
+    pub is_copy: bool,
+}
+
 /// What the workers share while they run one plan.
 pub struct Job {
     /// The plan.
@@ -46,6 +60,8 @@ pub struct Job {
     pub lineage: Lineage,
     /// Blocks of the other processes.
     pub elsewhere: Option<Arc<dyn Elsewhere>>,
+    /// Which tasks of other processes are computed here as well; none if none are.
+    pub speculation: Option<Speculation>,
     /// Stores and limits.
     pub resources: Arc<Resources>,
     /// The action.
@@ -98,6 +114,7 @@ impl Job {
             resources,
             reduce,
             elsewhere: None,
+            speculation: None,
             cancelled: Arc::default(),
             incomplete: AtomicBool::new(false),
             ended: AtomicU64::new(0),
@@ -107,9 +124,13 @@ impl Job {
         }
     }
 
-    /// With blocks of other processes.
-    pub fn with_elsewhere(self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
-        Self { elsewhere, ..self }
+    /// With blocks and tasks of other processes.
+    pub fn with_others(self, elsewhere: Arc<dyn Elsewhere>, speculation: Option<Speculation>) -> Self {
+        Self {
+            elsewhere: Some(elsewhere),
+            speculation,
+            ..self
+        }
     }
 
     /// Whether a block is to be had, here or elsewhere.
@@ -131,12 +152,20 @@ impl Job {
         self.inbox.wake();
     }
 
-    /// Takes what another process sent. While memory has no room for it, that takes as long as writing it to disk, and the
+    /// Takes what another rank sent. While memory has no room for it, that takes as long as writing it to disk, and the
     /// sender waits.
-    pub fn receive(&self, header: &Header, payload: Vec<u8>) {
+    pub fn receive(&self, rank: usize, header: &Header, payload: Vec<u8>) {
         match header.kind {
-            Kind::Parcel => self.receive_parcel(header, payload),
-            Kind::SourceDone => self.inbox.source_done(header),
+            Kind::Parcel => self.receive_parcel(rank, header, payload),
+            Kind::SourceDone => self.inbox.source_done(rank, header),
+            Kind::TaskDone => {
+                let [stage, partition, micros, ..] = header.words;
+                if let Some(speculation) = &self.speculation {
+                    let (task, time) = ((stage as usize, partition as usize), Duration::from_micros(micros));
+                    speculation.ended(task, rank, time, Instant::now());
+                    self.inbox.wake();
+                }
+            }
             Kind::Abandon => {
                 self.incomplete.store(true, Ordering::SeqCst);
                 self.inbox.wake();
@@ -145,7 +174,7 @@ impl Job {
         }
     }
 
-    fn receive_parcel(&self, header: &Header, frame: Vec<u8>) {
+    fn receive_parcel(&self, rank: usize, header: &Header, frame: Vec<u8>) {
         let (stage, bucket) = (header.words[2] as usize, header.words[3] as usize);
         let shuffle = shuffle(header);
         let buckets = self.plan.stages.get(stage).and_then(|stage| stage.reads.get(&shuffle));
@@ -165,14 +194,25 @@ impl Job {
                 Err(error) => return self.fail(error),
             },
         };
-        self.inbox.parcel(header, payload, charge, &workers);
+        self.inbox.parcel(rank, header, payload, charge, &workers);
     }
 
-    /// A task has ended.
-    pub fn task_ended(&self) {
+    /// An attempt at a partition of a stage has ended, and whatever it has sent is sent.
+    pub fn ended(&self, stage: usize, attempt: &Attempt) {
         self.resources.metrics.task();
-        self.progress.task_ended();
         self.ended.fetch_add(1, Ordering::Relaxed);
+        if !attempt.is_copy {
+            self.progress.task_ended();
+        }
+        if attempt.stop.is_some()
+            && let Some(speculation) = &self.speculation
+        {
+            let (partition, time, now) = (attempt.partition, attempt.begun.elapsed(), Instant::now());
+            speculation.ended((stage, partition), self.team.rank, time, now);
+            let words = [stage as u64, partition as u64, time.as_micros() as u64, 0, 0, 0];
+            self.team.tell_all(&Header::new(Kind::TaskDone, words));
+            self.inbox.wake();
+        }
     }
 
     /// A worker has worked on a task.

@@ -5,6 +5,7 @@ pub mod parcel;
 pub mod workers;
 pub mod team;
 pub mod inbox;
+pub mod speculation;
 pub mod job;
 pub mod stage;
 pub mod run;

@@ -24,6 +24,8 @@ pub struct Parcel {
     pub source: u64,
     /// 0-based position among what `source` sent to `bucket`.
     pub sequence: u64,
+    /// The rank of the process that computed it: there may be several attempts at a partition.
+    pub rank: u64,
     payload: RefCell<Payload>,
     /// The memory that it takes, until it is opened.
     charge: Option<Arc<Charge>>,
@@ -44,7 +46,7 @@ pub enum Payload {
 impl Parcel {
     /// Packs records that take the memory of `charge`.
     pub fn new(
-        worker: usize,
+        (worker, rank): (usize, usize),
         bucket: u64,
         (source, sequence): (u64, u64),
         payload: Payload,
@@ -55,6 +57,7 @@ impl Parcel {
             bucket,
             source,
             sequence,
+            rank: rank as u64,
             payload: RefCell::new(payload),
             charge,
         }
@@ -82,7 +85,8 @@ impl Parcel {
     pub fn share(self) -> (Self, Self) {
         let (first, second) = self.payload.into_inner().share();
         let address = (self.source, self.sequence);
-        let twin = Self::new(self.worker as usize, self.bucket, address, second, self.charge.clone());
+        let processes = (self.worker as usize, self.rank as usize);
+        let twin = Self::new(processes, self.bucket, address, second, self.charge.clone());
         let payload = RefCell::new(first);
         (Self { payload, ..self }, twin)
     }
@@ -118,8 +122,8 @@ impl Serialize for Parcel {
         let payload = self.payload.replace(Payload::Taken);
         let frame = payload.into_frame().map_err(S::Error::custom)?;
         let frame = frame.ok_or_else(|| S::Error::custom("a parcel was sent after its records were taken"))?;
-        let mut tuple = serializer.serialize_tuple(5)?;
-        for number in [self.worker, self.bucket, self.source, self.sequence] {
+        let mut tuple = serializer.serialize_tuple(6)?;
+        for number in [self.worker, self.bucket, self.source, self.sequence, self.rank] {
             tuple.serialize_element(&number)?;
         }
         tuple.serialize_element(&frame)?;
@@ -131,12 +135,13 @@ impl Serialize for Parcel {
 
 impl<'de> Deserialize<'de> for Parcel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (worker, bucket, source, sequence, frame) = Deserialize::deserialize(deserializer)?;
+        let (worker, bucket, source, sequence, rank, frame) = Deserialize::deserialize(deserializer)?;
         Ok(Self {
             worker,
             bucket,
             source,
             sequence,
+            rank,
             payload: RefCell::new(Payload::Frame(frame)),
             charge: None,
         })

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use distdl_storage::BlockId;
+use distdl_storage::{BlockId, Level};
 
 use crate::assign::{Assignment, Holders};
 use crate::cluster::deal::Hand;
@@ -12,6 +12,7 @@ use crate::cluster::member::{Receive, Round};
 use crate::cluster::protocol::{Asset, Generation, Held};
 use crate::cluster::wire::{Header, WireError};
 use crate::dataflow::job::{Job, Reduce};
+use crate::dataflow::speculation::Speculation;
 use crate::dataflow::team::{Post, Team};
 use crate::id::{DatasetId, ShuffleId};
 use crate::iteration::Placement;
@@ -34,9 +35,9 @@ impl Post for Round {
 }
 
 impl Receive for Job {
-    fn receive(&self, _: usize, header: &Header, body: &mut Body<'_>) -> Result<(), WireError> {
+    fn receive(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> Result<(), WireError> {
         let payload = body.into_bytes()?;
-        Job::receive(self, header, payload);
+        Job::receive(self, rank, header, payload);
         Ok(())
     }
 
@@ -142,6 +143,14 @@ pub fn job(
     });
     let hands: Vec<Hand> = hands.collect();
     let assignment = Assignment::spread(facts.lineage, &plan, &holders, (&computing, &hands), facts.pins);
+    // Of what is not the same twice there must be one attempt alone.
+    let silence_min = resources.speculate_after;
+    let silence_min = silence_min.filter(|_| facts.lineage.not_determinate().is_none());
+    let speculation = silence_min.map(|silence_min| {
+        let is_pinned = |partition| (facts.pins)(partition).is_some();
+        let ranks = (round.rank, facts.generation.members.len());
+        Speculation::new(silence_min, (&plan, &assignment), ranks, &is_pinned)
+    });
     let next = computing.iter().find(|rank| **rank > round.rank).or(computing.first());
     let elsewhere = Others {
         round: round.clone(),
@@ -158,7 +167,31 @@ pub fn job(
         Arc::clone(reduce),
         workers,
     );
-    Some(job.with_elsewhere(Some(Arc::new(elsewhere))))
+    let speculation = speculation.filter(|_| computing.contains(&round.rank));
+    Some(job.with_others(Arc::new(elsewhere), speculation))
+}
+
+/// Has the second copies made again that were lost with their process. Called where this process's part of a round is
+/// done, so that recovery does not wait for it.
+pub fn copy_again(job: &Job) {
+    let Some(elsewhere) = &job.elsewhere else { return };
+    let twice = |id: &BlockId| {
+        let node = job.lineage.nodes().find(|node| node.id.0 == id.dataset);
+        node.filter(|node| node.level().is_some_and(Level::is_twice))
+    };
+    let lacking = elsewhere.lacking().into_iter();
+    for (id, node) in lacking.filter_map(|id| Some((id, twice(&id)?))) {
+        let codec = node.record_type.codec;
+        let frame = match job.resources.store.get(id, codec) {
+            Ok(Some(block)) => codec.encode(&block),
+            // Whoever reads it next will see.
+            Ok(None) | Err(_) => continue,
+        };
+        // One that has no room for this block has none for the next.
+        if !frame.is_ok_and(|frame| elsewhere.copy(id, frame)) {
+            return;
+        }
+    }
 }
 
 /// The blocks of the other processes.
@@ -193,11 +226,17 @@ impl Elsewhere for Others {
         found
     }
 
-    fn copy(&self, id: BlockId, frame: Vec<u8>) {
-        if let Some(second) = self.second
-            && !self.round.copy(second, id, &frame)
-        {
+    fn copy(&self, id: BlockId, frame: Vec<u8>) -> bool {
+        let Some(second) = self.second else { return false };
+        let taken = self.round.copy(second, id, &frame);
+        if !taken {
             tracing::debug!(block = %id, "another process did not take a copy");
         }
+        taken
+    }
+
+    fn lacking(&self) -> Vec<BlockId> {
+        let only = self.holders.only(self.round.rank).filter(|_| self.second.is_some());
+        only.map(|(dataset, partition)| dataset.block(partition)).collect()
     }
 }

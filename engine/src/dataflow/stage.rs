@@ -3,7 +3,7 @@
 //! A stage that reads no shuffle hands its partitions to whichever worker is free. One that does runs each partition
 //! on its owner, once the frontiers say that everything for it has come. What a bucket brought is read in the order of
 //! (source partition, sequence), never of arrival. What goes to another process is a frame on its link, and comes in
-//! through the job's inbox.
+//! through the job's inbox. A worker with nothing left may compute what another process is slow with (speculation).
 
 mod resending;
 mod shuffles;
@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Exchange;
@@ -26,8 +26,9 @@ use timely::worker::Worker;
 use self::resending::Resending;
 use self::shuffles::{Received, Running};
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
-use crate::dataflow::job::{Event, Job};
+use crate::dataflow::job::{Attempt, Event, Job};
 use crate::dataflow::parcel::Parcel;
+use crate::dataflow::speculation::Idle;
 use crate::error::{EngineError, panic_text};
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
@@ -64,7 +65,7 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
     let name = tasks.job.lineage.node(stage.root).operator;
     let mut builder = OperatorBuilder::new(name.to_owned(), scope);
     let address = builder.operator_info().address;
-    if !stage.reads.is_empty() {
+    if !stage.reads.is_empty() || tasks.job.speculation.is_some() {
         tasks
             .job
             .inbox
@@ -108,22 +109,36 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
             if !tasks.arrived() {
                 return false;
             }
-            done = tasks.turn();
+            let turn = tasks.turn();
+            done = turn == Turn::Leaves;
             for ((reader, output), capability) in outputs.iter_mut().enumerate().zip(&capabilities) {
                 let mut output = output.activate();
                 output
                     .session(capability)
                     .give_iterator(tasks.outgoing[reader].drain(..));
             }
-            if done {
-                capabilities.clear();
-                tasks.release();
-            } else {
-                activator.activate();
+            match turn {
+                Turn::Works => activator.activate(),
+                Turn::Waits(time) => activator.activate_after(time),
+                Turn::Leaves => {
+                    capabilities.clear();
+                    tasks.release();
+                }
             }
             !done
         }
     });
+}
+
+/// How a worker goes on with a stage.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// It has more to do.
+    Works,
+    /// It has nothing to do before this time is over.
+    Waits(Duration),
+    /// It has nothing left to do.
+    Leaves,
 }
 
 /// The tasks of one stage on one worker.
@@ -211,26 +226,40 @@ impl Tasks {
             for (shuffle, parcel) in self.job.inbox.take(self.index, self.worker) {
                 self.receive(shuffle, &mut vec![parcel]);
             }
+            for ((shuffle, _), received) in &mut self.received {
+                let inbox = &self.job.inbox;
+                inbox.retain_counting(self.index, *shuffle, &mut received.parcels);
+            }
         }
         self.whole
     }
 
-    /// Works for a while. Returns true when this worker has nothing left to do in this stage.
-    fn turn(&mut self) -> bool {
+    /// Works for a while.
+    fn turn(&mut self) -> Turn {
         if self.job.cancelled.load(Ordering::Relaxed) || self.reads_incomplete_shuffles() {
-            return true;
+            return Turn::Leaves;
         }
         if self.running.is_some() {
             self.guarded(Self::advance);
-            return false;
+            return Turn::Works;
         }
         if self.resending.is_some() {
             self.guarded(Self::resend);
-            return false;
+            return Turn::Works;
         }
-        let Some(partition) = self.claim() else { return true };
-        self.guarded(|tasks| tasks.begin(partition));
-        false
+        let attempt = match self.claim() {
+            Some(attempt) => attempt,
+            None => match self.speculate() {
+                Idle::Copies(partition) => match self.attempt_at(partition, true) {
+                    Some(attempt) => attempt,
+                    None => return Turn::Works,
+                },
+                Idle::Waits(time) => return Turn::Waits(time),
+                Idle::Leaves => return Turn::Leaves,
+            },
+        };
+        self.guarded(|tasks| tasks.begin(attempt));
+        Turn::Works
     }
 
     /// Whether a shuffle may lack records. The loss is noted before the frontier lets this stage begin.
@@ -238,12 +267,53 @@ impl Tasks {
         !self.stage().reads.is_empty() && self.job.incomplete.load(Ordering::SeqCst)
     }
 
-    fn claim(&mut self) -> Option<usize> {
-        if !self.stage().reads.is_empty() {
-            return self.own.pop_front();
+    /// The next task of this process.
+    fn claim(&mut self) -> Option<Attempt> {
+        loop {
+            let partition = if self.stage().reads.is_empty() {
+                let next = self.job.claimed[self.index].fetch_add(1, Ordering::Relaxed);
+                self.job.own[self.index].get(next).copied()?
+            } else {
+                self.own.pop_front()?
+            };
+            match self.attempt_at(partition, false) {
+                None => self.job.progress.task_ended(),
+                attempt => return attempt,
+            }
         }
-        let next = self.job.claimed[self.index].fetch_add(1, Ordering::Relaxed);
-        self.job.own[self.index].get(next).copied()
+    }
+
+    /// What there is to do where this process has no task left.
+    fn speculate(&self) -> Idle {
+        match &self.job.speculation {
+            Some(speculation) if !self.job.incomplete.load(Ordering::SeqCst) => {
+                speculation.idle(self.index, Instant::now())
+            }
+            _ => Idle::Leaves,
+        }
+    }
+
+    /// `None` if another process has computed the partition by now.
+    fn attempt_at(&self, partition: usize, is_copy: bool) -> Option<Attempt> {
+        let speculation = self.job.speculation.as_ref();
+        let stop = match speculation.filter(|speculation| speculation.covers(self.index, partition)) {
+            Some(speculation) => Some(speculation.begin(self.index, partition)?),
+            None => None,
+        };
+        if is_copy {
+            self.job.resources.metrics.task_copied();
+            tracing::debug!(
+                stage = self.index,
+                partition,
+                "another process is slow: computing it here as well"
+            );
+        }
+        Some(Attempt {
+            partition,
+            begun: Instant::now(),
+            stop,
+            is_copy,
+        })
     }
 
     fn release(&mut self) {
@@ -272,8 +342,8 @@ impl Tasks {
         }
     }
 
-    fn begin(&mut self, partition: usize) -> TaskResult<()> {
-        let stage = self.stage();
+    fn begin(&mut self, attempt: Attempt) -> TaskResult<()> {
+        let (stage, partition) = (self.stage(), attempt.partition);
         if stage.kept.contains(&partition) {
             self.resending = Some(Resending::new(partition));
             return Ok(());
@@ -284,9 +354,10 @@ impl Tasks {
             partition,
             Arc::clone(&self.job.cancelled),
         )
-        .with_elsewhere(self.job.elsewhere.clone());
+        .with_elsewhere(self.job.elsewhere.clone())
+        .until(attempt.stop.clone());
         let Output::Shuffle(shuffle) = stage.output else {
-            return self.finish_result(&context, partition);
+            return self.finish_result(&context, &attempt);
         };
         let Some(exchange) = self.job.lineage.exchange(shuffle).map(Arc::clone) else {
             return Ok(());
@@ -308,7 +379,7 @@ impl Tasks {
         };
         self.running = Some(Running {
             context,
-            partition,
+            attempt,
             child: shuffle.child,
             stream,
             writer,
@@ -319,8 +390,8 @@ impl Tasks {
         Ok(())
     }
 
-    fn finish_result(&mut self, context: &TaskContext, partition: usize) -> TaskResult<()> {
-        let reduce = Arc::clone(&self.job.reduce);
+    fn finish_result(&mut self, context: &TaskContext, attempt: &Attempt) -> TaskResult<()> {
+        let (reduce, partition) = (Arc::clone(&self.job.reduce), attempt.partition);
         let (value, complete) = self.attempt(context, |tasks| {
             let stream = tasks.open(context, partition)?;
             let complete = std::rc::Rc::new(std::cell::Cell::new(false));
@@ -331,9 +402,9 @@ impl Tasks {
             };
             Ok((reduce(context, partition, Box::new(watched))?, complete.get()))
         })?;
-        self.job.task_ended();
         context.settle(|position| complete || position.place.role == Role::Action);
         self.send(Event::Result(partition, value, context.take_updates()));
+        self.job.ended(self.index, attempt);
         Ok(())
     }
 
@@ -355,14 +426,14 @@ impl Tasks {
             Ok((running, false))
         })?;
         if ended {
-            self.job.task_ended();
             // Before anybody can know that it is there.
             if let Some(kept) = running.kept {
                 self.job.resources.outputs.finish(kept);
             }
-            self.announce(running.partition);
+            self.announce(running.attempt.partition);
             running.context.settle(|_| true);
             self.send(Event::Updates(running.context.take_updates()));
+            self.job.ended(self.index, &running.attempt);
         } else {
             self.running = Some(running);
         }

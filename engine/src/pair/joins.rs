@@ -167,12 +167,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
                 Build::Beyond(left) => return beyond_memory(context, left, right, pair),
             };
             let failure = Failure::default();
-            let joined = OuterJoin {
-                left,
-                right: Some(PartitionIter::<(K, W)>::new(right, Failure::clone(&failure))),
-                pair,
-                ready: Vec::new().into_iter(),
-            };
+            let right = PartitionIter::<(K, W)>::new(right, Failure::clone(&failure));
+            let joined = OuterJoin::new(left, right, pair);
             Ok(Box::new(Batches::new(joined, context.resources.batch_records, failure)))
         });
         placed.derive(operator, dependencies, compute).build(self.context())

@@ -292,7 +292,7 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
     /// What the table takes, in bytes.
     fn working_bytes(&self) -> u64 {
         let owned = |(key, combined): &(K, Option<C>)| owned_bytes(key) + combined.as_ref().map_or(0, owned_bytes);
-        self.table.len() as u64 * Self::KEY_BYTES + self.table.iter().map(owned).sum::<u64>()
+        self.table.len() as u64 * Self::KEY_BYTES + self.table.entries().iter().map(owned).sum::<u64>()
     }
 
     /// Returns what it took, in bytes.

@@ -63,8 +63,9 @@ impl<K, V> Table<K, V> {
         self.entries.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
-        self.entries.iter()
+    /// All keys, in the order in which they came.
+    pub(crate) fn entries(&self) -> &[(K, V)] {
+        &self.entries
     }
 
     pub(crate) fn into_entries(self) -> Vec<(K, V)> {
@@ -191,7 +192,7 @@ mod tests {
                 batch.iter().zip(&hints).for_each(|(key, hint)| add(&mut table, *key, *hint));
             }
             let mut expected = counts(&keys);
-            prop_assert_eq!(table.iter().copied().collect::<Vec<_>>(), expected.clone());
+            prop_assert_eq!(table.entries().to_vec(), expected.clone());
             for _ in 0..popped {
                 prop_assert_eq!(table.pop(), expected.pop());
             }
@@ -205,7 +206,7 @@ mod tests {
                 keys = expected.iter().flat_map(|(key, count)| std::iter::repeat_n(*key, *count as usize)).collect();
                 keys.push(key);
                 expected = counts(&keys);
-                prop_assert_eq!(table.iter().copied().collect::<Vec<_>>(), expected.clone());
+                prop_assert_eq!(table.entries().to_vec(), expected.clone());
             }
             prop_assert_eq!(table.len(), expected.len());
             prop_assert_eq!(table.into_entries(), expected);

@@ -10,4 +10,5 @@ mod blocks;
 mod iterations;
 mod name_node;
 mod remote;
+mod speculation;
 mod speed;

@@ -70,6 +70,33 @@ fn what_both_holders_had_is_computed_again() {
     );
 }
 
+/// Two processes die, one after another: what the first had a copy of is in two processes again before the second dies.
+#[test]
+fn a_second_copy_is_made_again_after_a_loss() {
+    for level in [Level::Memory2, Level::Disk2] {
+        let computed = Computed::default();
+        let seen = Arc::clone(&computed);
+        let cluster = TestCluster {
+            restarts_max: 0,
+            ..TestCluster::new(3)
+        };
+        let run = cluster.run_lives(move |context, life| {
+            let sums = sums(context, level, &seen);
+            let rows = sums.collect()?;
+            for victim in [1, 2] {
+                if life.slot == victim {
+                    life.kill();
+                }
+                // Those who are left copy in this action, and the next victim dies before the next.
+                assert_eq!(sums.map(|row| row).collect()?, rows);
+            }
+            Ok(context.store().ids().len())
+        });
+        assert_eq!(run.unwrap().results, [PARTITIONS], "one is left, and has all of it");
+        assert!(computed.lock().unwrap().values().all(|count| *count == 1), "{level:?}");
+    }
+}
+
 #[test]
 fn one_process_keeps_one_copy() {
     let (context, computed) = (crate::context(2), Computed::default());

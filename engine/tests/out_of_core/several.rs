@@ -57,7 +57,8 @@ proptest! {
         prop_assert!(!run.results.is_empty());
         for (found, spilled) in run.results {
             prop_assert_eq!(&found, &expected);
-            prop_assert!(spilled > 0 || memory_bytes_max > 10_000);
+            // One that takes a dead one's place may find that all is done.
+            prop_assert!(spilled > 0 || memory_bytes_max > 10_000 || !faults.is_empty());
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
 use crate::dataflow::inbox::{parcel_header, source_done_header};
+use crate::dataflow::job::Attempt;
 use crate::dataflow::parcel::{Parcel, Payload};
 use crate::dataflow::room::Charge;
 use crate::error::Result;
@@ -39,7 +40,7 @@ type Targets = (Vec<(usize, usize)>, Vec<(usize, usize)>);
 /// A partition of an inner stage that is being cut into buckets.
 pub(super) struct Running {
     pub(super) context: TaskContext,
-    pub(super) partition: usize,
+    pub(super) attempt: Attempt,
     pub(super) child: DatasetId,
     pub(super) stream: AnyStream,
     pub(super) writer: Box<dyn BucketWriter>,
@@ -53,7 +54,7 @@ impl Running {
     /// Cuts a batch into buckets, or what is left if there is no more; the code that combines belongs to the child.
     pub(super) fn write(&mut self, tasks: &mut Tasks, batch: Option<AnyBatch>) -> TaskResult<()> {
         let _writing = self.context.writing(self.child);
-        let (partition, kind, sequences) = (self.partition, self.kind, &mut self.sequences);
+        let (partition, kind, sequences) = (self.attempt.partition, self.kind, &mut self.sequences);
         let kept = &mut self.kept;
         let mut failure = None;
         let mut emit = |bucket, batch, bytes| {
@@ -179,7 +180,8 @@ impl Tasks {
             };
             payload = kept;
             let source = (address.source as u64, address.sequence);
-            let parcel = Parcel::new(*worker, address.bucket as u64, source, given, charge.clone());
+            let processes = (*worker, self.job.team.rank);
+            let parcel = Parcel::new(processes, address.bucket as u64, source, given, charge.clone());
             self.outgoing[*position].push(parcel);
         }
     }
@@ -217,16 +219,19 @@ impl Tasks {
         (targets, elsewhere)
     }
 
-    /// Tells the other processes that a source partition has sent everything.
+    /// Tells all readers that a source partition has sent everything.
     pub(super) fn announce(&self, source: usize) {
         let Output::Shuffle(shuffle) = self.stage().output else {
             return;
         };
+        let own = self.job.team.rank;
         for reader in &self.readers {
+            let header = source_done_header(shuffle, *reader, source);
             for rank in self.job.assignment.ranks(*reader) {
-                if rank != self.job.team.rank {
-                    let header = source_done_header(shuffle, *reader, source);
-                    self.job.team.send(rank, header, &[]);
+                if rank == own {
+                    self.job.inbox.source_done(own, &header);
+                } else {
+                    self.job.team.send(rank, header.clone(), &[]);
                 }
             }
         }

@@ -96,39 +96,21 @@ impl<K: Key, V: Record> Chains<K, V> {
         self.keys.get(key, hint(key)).is_some()
     }
 
-    /// The values of the key at a position in `keys`, in order.
-    fn values(&self, (first, _): (u32, u32)) -> impl Iterator<Item = &V> {
-        let mut position = first;
-        std::iter::from_fn(move || {
-            let (value, next) = self.links.get(position as usize)?;
-            position = *next;
-            Some(value)
-        })
-    }
-
-    /// What `pair` makes of each value of `key` with `right`, or of `right` alone.
-    fn join_outer<W: Record, X>(&mut self, key: &K, right: W, pair: Pair<V, W, X>) -> Vec<(K, X)> {
-        let Some((place, ends)) = self.keys.get(key, hint(key)) else {
-            return pair(None, Some(right))
-                .map(|made| (key.clone(), made))
-                .into_iter()
-                .collect();
-        };
+    /// Notes that the other side has a key; gives the position of its first value.
+    fn meet(&mut self, key: &K) -> Option<u32> {
+        let (place, (first, _)) = self.keys.get(key, hint(key))?;
+        let first = *first;
         self.met.resize(self.keys.len(), false);
         self.met[place] = true;
-        let made = self
-            .values(*ends)
-            .filter_map(|left| pair(Some(left.clone()), Some(right.clone())));
-        made.map(|made| (key.clone(), made)).collect()
+        Some(first)
     }
 
-    /// What `pair` makes of the values of keys that were not joined.
-    fn rest<W, X>(&self, pair: Pair<V, W, X>) -> Vec<(K, X)> {
+    /// From `place` on, the first key that the other side lacks, and the position of its first value.
+    fn not_met(&self, place: usize) -> Option<(usize, u32)> {
         let met = |place: usize| self.met.get(place).copied().unwrap_or(false);
-        let rest = self.keys.iter().enumerate().filter(|(place, _)| !met(*place));
-        let made = rest.flat_map(|(_, (key, ends))| self.values(*ends).map(move |left| (key, left)));
-        made.filter_map(|(key, left)| Some((key.clone(), pair(Some(left.clone()), None)?)))
-            .collect()
+        let mut keys = self.keys.entries().iter().enumerate().skip(place);
+        let (place, (_, (first, _))) = keys.find(|(place, _)| !met(*place))?;
+        Some((place, *first))
     }
 
     /// All records, those of a key together, with the places of the keys.
@@ -241,13 +223,53 @@ impl<K: Key, V: Record, W: Record> Iterator for Joined<K, V, W> {
     }
 }
 
-/// An outer join under way.
+/// An outer join under way: one record at a time is made, however many a key has.
 pub(super) struct OuterJoin<K, V, W, X> {
-    pub(super) left: Chains<K, V>,
+    left: Chains<K, V>,
     /// `None` once it was read to its end.
-    pub(super) right: Option<PartitionIter<(K, W)>>,
-    pub(super) pair: Pair<V, W, X>,
-    pub(super) ready: std::vec::IntoIter<(K, X)>,
+    right: Option<PartitionIter<(K, W)>>,
+    pair: Pair<V, W, X>,
+    /// A record of the right side, and where the values begin that it has yet to meet.
+    begun: Option<(K, W, u32)>,
+    /// A key that the right side lacks, by its place, and where those of its values begin that are not made yet; `None`
+    /// at the end.
+    alone: Option<(usize, u32)>,
+}
+
+impl<K: Key, V: Record, W: Record, X> OuterJoin<K, V, W, X> {
+    pub(super) fn new(left: Chains<K, V>, right: PartitionIter<(K, W)>, pair: Pair<V, W, X>) -> Self {
+        Self {
+            left,
+            right: Some(right),
+            pair,
+            begun: None,
+            alone: None,
+        }
+    }
+
+    /// What comes of the next value that a record of the right side meets.
+    fn joined(&mut self, key: K, right: W, position: u32) -> Option<(K, X)> {
+        let (left, next) = &self.left.links[position as usize];
+        let left = Some(left.clone());
+        if *next == END {
+            return Some((key, (self.pair)(left, Some(right))?));
+        }
+        let made = (self.pair)(left, Some(right.clone())).map(|made| (key.clone(), made));
+        self.begun = Some((key, right, *next));
+        made
+    }
+
+    /// What comes of the next value of a key that the right side lacks.
+    fn left_alone(&mut self, place: usize, position: u32) -> Option<(K, X)> {
+        let (left, next) = &self.left.links[position as usize];
+        let key = &self.left.keys.entries()[place].0;
+        let made = (self.pair)(Some(left.clone()), None).map(|made| (key.clone(), made));
+        self.alone = match *next {
+            END => self.left.not_met(place + 1),
+            next => Some((place, next)),
+        };
+        made
+    }
 }
 
 impl<K: Key, V: Record, W: Record, X> Iterator for OuterJoin<K, V, W, X> {
@@ -255,17 +277,26 @@ impl<K: Key, V: Record, W: Record, X> Iterator for OuterJoin<K, V, W, X> {
 
     fn next(&mut self) -> Option<(K, X)> {
         loop {
-            if let Some(made) = self.ready.next() {
-                return Some(made);
-            }
-            let made = match self.right.as_mut()?.next() {
-                Some((key, right)) => self.left.join_outer(&key, right, self.pair),
-                None => {
-                    self.right = None;
-                    self.left.rest(self.pair)
+            let made = if let Some((key, right, position)) = self.begun.take() {
+                self.joined(key, right, position)
+            } else if let Some(right) = &mut self.right {
+                match right.next() {
+                    Some((key, right)) => match self.left.meet(&key) {
+                        Some(first) => self.joined(key, right, first),
+                        None => (self.pair)(None, Some(right)).map(|made| (key, made)),
+                    },
+                    None => {
+                        (self.right, self.alone) = (None, self.left.not_met(0));
+                        None
+                    }
                 }
+            } else {
+                let (place, position) = self.alone?;
+                self.left_alone(place, position)
             };
-            self.ready = made.into_iter();
+            if made.is_some() {
+                return made;
+            }
         }
     }
 }

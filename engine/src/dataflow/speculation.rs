@@ -1,0 +1,248 @@
+//! Speculative copies: a process that has nothing left to do in a stage computes what others are slow to finish.
+//!
+//! Results do not depend on who computed them, so whichever attempt at a partition ends first counts, for each reader by
+//! itself, and the others are stopped. Only stages that read no shuffle are copied: what a shuffle brings is sent to one
+//! process alone.
+//!
+//! The rule is that of Spark (`spark.speculation`): a task is slow that takes some times the median. Here nobody hears
+//! of the tasks that others begin, only of those that end, so a process counts as slow when none of its tasks has ended
+//! for so long.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::assign::Assignment;
+use crate::plan::{Output, Plan};
+
+/// How many times as long as the median task a process may be silent before its tasks are copied.
+const TIMES_THE_MEDIAN: f64 = 1.5;
+
+/// Time between two looks while it is not known how long tasks take.
+const LOOK_TIME: Duration = Duration::from_millis(10);
+
+/// The stages of a job whose tasks may be copied, as one process sees them.
+pub struct Speculation {
+    rank: usize,
+    ranks: usize,
+    /// How long a process may be silent at least.
+    silence_min: Duration,
+    stages: BTreeMap<usize, Mutex<Stage>>,
+}
+
+/// What is known of a stage.
+struct Stage {
+    /// Partitions that may be copied.
+    covered: BTreeSet<usize>,
+    /// Partitions of which no attempt has ended as far as is known here, and whose they are.
+    open: BTreeMap<usize, usize>,
+    /// What stops the attempts that run here.
+    running: BTreeMap<usize, Arc<AtomicBool>>,
+    /// How long tasks took, in any process; ascending.
+    times: Vec<Duration>,
+    /// When each rank has last ended a task, or else when this process began to watch.
+    heard: Vec<Option<Instant>>,
+}
+
+/// What a worker does that has no task of its process left.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Computes this partition of another process.
+    Copies(usize),
+    /// Looks again after this time, or when a task has ended.
+    Waits(Duration),
+    /// There is nothing that it could do any more.
+    Leaves,
+}
+
+impl Speculation {
+    /// For the process with a rank, one of `ranks`, which copies where another is silent for longer than `silence_min`.
+    /// Results that `is_pinned` are wanted in one place and not copied, outputs that are kept are sent by who has them.
+    pub fn new(
+        silence_min: Duration,
+        (plan, assignment): (&Plan, &Assignment),
+        (rank, ranks): (usize, usize),
+        is_pinned: &dyn Fn(usize) -> bool,
+    ) -> Self {
+        let stages = plan.stages.iter().enumerate().filter(|(_, stage)| {
+            let free =
+                stage.output != Output::Result || !stage.partitions.iter().any(|partition| is_pinned(*partition));
+            stage.reads.is_empty() && free
+        });
+        let stages = stages.map(|(index, stage)| {
+            let open = stage
+                .partitions
+                .iter()
+                .filter(|partition| !stage.kept.contains(*partition));
+            let open = open.filter_map(|partition| Some((*partition, assignment.rank(index, *partition)?)));
+            let open: BTreeMap<usize, usize> = open.collect();
+            let stage = Stage {
+                covered: open.keys().copied().collect(),
+                open,
+                running: BTreeMap::new(),
+                times: Vec::new(),
+                heard: vec![None; ranks],
+            };
+            (index, Mutex::new(stage))
+        });
+        Self {
+            rank,
+            ranks,
+            silence_min,
+            stages: stages.collect(),
+        }
+    }
+
+    /// Whether a partition of a stage may be copied.
+    pub fn covers(&self, stage: usize, partition: usize) -> bool {
+        self.stage(stage)
+            .is_some_and(|stage| stage.covered.contains(&partition))
+    }
+
+    /// An attempt at a partition begins here: what stops it. `None` if another one has ended already.
+    pub fn begin(&self, stage: usize, partition: usize) -> Option<Arc<AtomicBool>> {
+        let mut stage = self.stage(stage)?;
+        if !stage.open.contains_key(&partition) {
+            return None;
+        }
+        let stop = Arc::<AtomicBool>::default();
+        stage.running.insert(partition, Arc::clone(&stop));
+        Some(stop)
+    }
+
+    /// An attempt at a partition, by `rank`, has ended `now`, after this `time`: one that runs here is stopped.
+    pub fn ended(&self, (stage, partition): (usize, usize), rank: usize, time: Duration, now: Instant) {
+        let Some(mut stage) = self.stage(stage) else { return };
+        stage.open.remove(&partition);
+        if let Some(stop) = stage.running.remove(&partition) {
+            stop.store(true, Ordering::SeqCst);
+        }
+        let position = stage.times.partition_point(|other| *other < time);
+        stage.times.insert(position, time);
+        if let Some(heard) = stage.heard.get_mut(rank) {
+            *heard = Some(now);
+        }
+    }
+
+    /// What a worker does `now` that has no task of its process left in a stage.
+    pub fn idle(&self, stage: usize, now: Instant) -> Idle {
+        let Some(mut stage) = self.stage(stage) else {
+            return Idle::Leaves;
+        };
+        let stage = &mut *stage;
+        let others: Vec<(usize, usize)> = stage
+            .open
+            .iter()
+            .filter(|(partition, rank)| **rank != self.rank && !stage.running.contains_key(*partition))
+            .map(|(partition, rank)| (*partition, *rank))
+            .collect();
+        if others.is_empty() {
+            return Idle::Leaves;
+        }
+        let Some(median) = stage.times.get(stage.times.len() / 2) else {
+            return Idle::Waits(LOOK_TIME);
+        };
+        let silence_max = median.mul_f64(TIMES_THE_MEDIAN).max(self.silence_min);
+        let mut wait = Duration::MAX;
+        // A process takes its tasks in ascending order: the last ones are the least likely to have been begun.
+        for (partition, rank) in others.into_iter().rev() {
+            // The next rank comes first, and the one behind it when that should have ended, so that not all copy the same.
+            let turn = (self.rank + self.ranks - rank) % self.ranks;
+            let silent = now - *stage.heard[rank].get_or_insert(now);
+            let left = (silence_max * turn as u32).saturating_sub(silent);
+            if left.is_zero() {
+                return Idle::Copies(partition);
+            }
+            wait = wait.min(left);
+        }
+        Idle::Waits(wait)
+    }
+
+    fn stage(&self, stage: usize) -> Option<MutexGuard<'_, Stage>> {
+        let stage = self.stages.get(&stage)?;
+        Some(stage.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::DatasetId;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Partition p of eight is that of rank p % 4; partition 7 is kept where it is.
+    fn speculation(rank: usize, is_pinned: bool) -> Speculation {
+        let stage = crate::plan::Stage {
+            root: DatasetId(0),
+            partitions: (0..8).collect(),
+            output: Output::Result,
+            kept: BTreeSet::from([7]),
+            reads: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+        };
+        let plan = Plan {
+            stages: vec![stage],
+            unprepared: None,
+        };
+        let assignment = Assignment::of(vec![(0..8).map(|partition| (partition, partition % 4)).collect()]);
+        Speculation::new(SECOND / 10, (&plan, &assignment), (rank, 4), &|_| is_pinned)
+    }
+
+    #[test]
+    fn the_last_task_of_a_silent_process_is_copied_by_the_next_one() {
+        let (next, after) = (speculation(1, false), speculation(2, false));
+        let begin = Instant::now();
+        for speculation in [&next, &after] {
+            assert_eq!(
+                speculation.idle(0, begin),
+                Idle::Waits(LOOK_TIME),
+                "nobody knows how long"
+            );
+            for partition in [1, 2, 3, 5, 6] {
+                speculation.ended((0, partition), partition % 4, SECOND, begin);
+            }
+            assert_eq!(
+                speculation.idle(0, begin),
+                Idle::Waits(SECOND * 3 / 2 * speculation.rank as u32)
+            );
+        }
+        let later = begin + SECOND * 3 / 2;
+        assert_eq!(next.idle(0, later), Idle::Copies(4));
+        assert!(next.begin(0, 4).is_some());
+        assert_eq!(next.idle(0, later), Idle::Copies(0), "another worker takes another one");
+        assert_eq!(after.idle(0, later), Idle::Waits(SECOND * 3 / 2));
+        after.ended((0, 4), 1, SECOND, later);
+        after.ended((0, 0), 0, SECOND, later);
+        assert_eq!(after.idle(0, later), Idle::Leaves);
+    }
+
+    #[test]
+    fn who_is_heard_of_is_not_copied_soon() {
+        let speculation = speculation(1, false);
+        let begin = Instant::now();
+        speculation.ended((0, 1), 1, SECOND, begin);
+        speculation.idle(0, begin);
+        speculation.ended((0, 0), 0, SECOND, begin + SECOND);
+        assert_eq!(speculation.idle(0, begin + SECOND * 2), Idle::Waits(SECOND / 2));
+    }
+
+    #[test]
+    fn the_first_to_end_stops_the_others() {
+        let speculation = speculation(0, false);
+        let stop = speculation.begin(0, 4).unwrap();
+        speculation.ended((0, 4), 1, SECOND, Instant::now());
+        assert!(stop.load(Ordering::SeqCst));
+        assert!(speculation.begin(0, 4).is_none(), "it is not begun again");
+    }
+
+    #[test]
+    fn what_is_bound_to_a_place_is_not_copied() {
+        let pinned = speculation(1, true);
+        assert!(!pinned.covers(0, 0));
+        assert_eq!(pinned.idle(0, Instant::now()), Idle::Leaves);
+        let free = speculation(1, false);
+        assert!(free.covers(0, 3) && !free.covers(0, 7));
+    }
+}
