@@ -167,6 +167,7 @@ impl Speculation {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::id::DatasetId;
 
