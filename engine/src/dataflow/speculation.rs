@@ -100,10 +100,11 @@ impl Speculation {
             .is_some_and(|stage| stage.covered.contains(&partition))
     }
 
-    /// An attempt at a partition begins here: what stops it. `None` if another one has ended already.
+    /// An attempt at a partition begins here: what stops it. `None` if another one has ended already, or is run by another
+    /// worker of this process: readers tell attempts apart by their process.
     pub fn begin(&self, stage: usize, partition: usize) -> Option<Arc<AtomicBool>> {
         let mut stage = self.stage(stage)?;
-        if !stage.open.contains_key(&partition) {
+        if !stage.open.contains_key(&partition) || stage.running.contains_key(&partition) {
             return None;
         }
         let stop = Arc::<AtomicBool>::default();
@@ -233,6 +234,7 @@ mod tests {
     fn the_first_to_end_stops_the_others() {
         let speculation = speculation(0, false);
         let stop = speculation.begin(0, 4).unwrap();
+        assert!(speculation.begin(0, 4).is_none(), "one attempt a process");
         speculation.ended((0, 4), 1, SECOND, Instant::now());
         assert!(stop.load(Ordering::SeqCst));
         assert!(speculation.begin(0, 4).is_none(), "it is not begun again");
