@@ -15,9 +15,12 @@ use serde::Serialize;
 struct Arguments {
     #[command(flatten)]
     flags: Flags,
-    /// Pairs to reduce to a twentieth as many keys.
+    /// Pairs to reduce.
     #[arg(long, default_value_t = 20_000_000)]
     pairs: u64,
+    /// Keys to reduce them to.
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: u64,
     /// Pairs to sort.
     #[arg(long, default_value_t = 10_000_000)]
     sort: u64,
@@ -36,6 +39,9 @@ struct Arguments {
     /// Each job with so many times the data, one after another.
     #[arg(long, value_delimiter = ',', default_value = "1")]
     times: Vec<u64>,
+    /// As many times the partitions, too: they stay as large as they are.
+    #[arg(long)]
+    grow_partitions: bool,
     /// Partitions.
     #[arg(long, default_value_t = 2)]
     partitions: usize,
@@ -111,6 +117,7 @@ impl Arguments {
             sort: self.sort * times,
             join: self.join * times,
             edges: self.edges * times,
+            partitions: self.partitions * if self.grow_partitions { times as usize } else { 1 },
             text_megabytes: self.text_megabytes * times,
             ..self.clone()
         }
@@ -130,7 +137,7 @@ const JOBS: [Job; 5] = [
 
 /// Sums pairs by key and counts the keys.
 fn reduce_by_key(context: &Context, arguments: &Arguments, _: &Prepared) -> Result<String, Failure> {
-    let keys = (arguments.pairs / 20).max(1);
+    let keys = arguments.keys.max(1);
     let pairs = context
         .range(0..arguments.pairs, arguments.partitions)
         .map(move |i| (mix(i) % keys, i));
