@@ -22,7 +22,7 @@ struct Arguments {
     /// Logical streams that a step's images come from; the result depends on it, but never on the number of threads.
     #[arg(long, default_value_t = 2)]
     lanes: usize,
-    /// Size of a step.
+    /// Size of the first step; it falls to 0 along half a cosine.
     #[arg(long, default_value_t = 0.05)]
     learning_rate: f32,
     /// Share of the steps before that a step keeps.
@@ -58,12 +58,17 @@ fn lenet() -> Result<NeuralNetwork, Failure> {
 fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let Mnist { train, test } = Mnist::open_from(context.stores(), &arguments.data)?;
     let lanes = arguments.lanes.max(1);
+    let steps = arguments.epochs * train.len().div_ceil(arguments.batch.max(1)) as u64;
     let train = context.parallelize(train.split(lanes)?, lanes).cache();
     let test = context.parallelize(test.split(8)?, 8).cache();
     let options = TrainingOptions {
         batch: arguments.batch,
         lanes,
-        schedule: Schedule::Constant(arguments.learning_rate),
+        schedule: Schedule::Cosine {
+            initial: arguments.learning_rate,
+            minimum: 0.0,
+            steps,
+        },
         optimizer: std::sync::Arc::new(Sgd::with_momentum(arguments.momentum)),
         seed: context.config().seed,
         ..TrainingOptions::default()

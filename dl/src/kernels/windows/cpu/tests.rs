@@ -17,19 +17,32 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
+fn windows((channels, height, width): (usize, usize, usize), size: usize, stride: usize, padding: usize) -> Windows {
+    let image = Image {
+        channels,
+        height,
+        width,
+    };
+    Windows {
+        image,
+        size,
+        stride,
+        padding,
+    }
+}
+
+/// Of all sorts; and of those that have loops of their own.
 fn drawn() -> impl Strategy<Value = Windows> {
     let sides = (1..4usize, 1..8usize, 1..8usize);
-    (sides, 1..5usize, 1..4usize, 0..4usize)
-        .prop_map(|((channels, height, width), size, stride, padding)| Windows {
-            image: Image {
-                channels,
-                height,
-                width,
-            },
-            size,
-            stride,
-            padding,
-        })
+    let any = (sides, 1..5usize, 1..4usize, 0..4usize);
+    let any = any.prop_map(|(sides, size, stride, padding)| windows(sides, size, stride, padding));
+    let columns = prop::sample::select(vec![8usize, 9, 12, 16, 20, 24, 28, 31, 32, 35, 70]);
+    let whole = (1..3usize, 0..3usize, columns, 1..4usize);
+    let whole = whole
+        .prop_map(|(channels, rows, columns, size)| windows((channels, rows + size, columns + size - 1), size, 1, 0));
+    let width = prop_oneof![2..40usize, 510..516usize];
+    let halving = (1..3usize, 2..9usize, width).prop_map(|sides| windows(sides, 2, 2, 0));
+    prop_oneof![2 => any, 1 => whole, 1 => halving]
         .prop_filter("at least one window", |windows| windows.counts().is_some())
 }
 
