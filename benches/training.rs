@@ -25,6 +25,9 @@ struct Arguments {
     /// Epochs to measure, after one to warm up.
     #[arg(long, default_value_t = 10)]
     epochs: usize,
+    /// Measures the time of training until this share of the test images is right, in place of samples a second.
+    #[arg(long)]
+    target: Option<f64>,
     /// Folder with the four MNIST files.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: std::path::PathBuf,
@@ -47,17 +50,82 @@ struct Figure {
     machine: String,
 }
 
+/// Steps between two looks at the accuracy, which are left out of the time.
+const LOOK_STEPS: u64 = 50;
+
+/// Trainings of other seeds, each from the beginning.
+const TRAININGS: u64 = 3;
+
+/// Steps after which a target is given up.
+const STEPS_MAX: u64 = 10_000;
+
+#[derive(Serialize)]
+struct TargetFigure {
+    bench: &'static str,
+    target: f64,
+    batch: usize,
+    lanes: usize,
+    threads: usize,
+    steps: Vec<u64>,
+    seconds: Vec<f64>,
+    machine: String,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     distdl::run(arguments.flags.config(), |context| {
-        let train = Mnist::open(&arguments.data)?.train;
+        let Mnist { train, test } = Mnist::open(&arguments.data)?;
+        let test = context.parallelize(test.split(8)?, 8).cache();
         let train = context
             .parallelize(train.split(arguments.lanes)?, arguments.lanes)
             .cache();
         for batch in &arguments.batch {
-            emit(&measure(context, &train, *batch, &arguments)?);
+            match arguments.target {
+                Some(target) => emit(&until(target, context, (&train, &test), *batch, &arguments)?),
+                None => emit(&measure(context, &train, *batch, &arguments)?),
+            }
         }
         Ok(())
+    })
+}
+
+fn until(
+    target: f64,
+    context: &Context,
+    (train, test): (&Dataset<Samples>, &Dataset<Samples>),
+    batch: usize,
+    arguments: &Arguments,
+) -> Result<TargetFigure, Failure> {
+    let network = NeuralNetwork::dense(784, &[256, 128], 10)?;
+    let (mut steps, mut seconds) = (Vec::new(), Vec::new());
+    for seed in 0..TRAININGS {
+        let options = TrainingOptions {
+            batch,
+            lanes: arguments.lanes,
+            seed,
+            ..TrainingOptions::default()
+        };
+        let (mut training, mut spent) = (network.train(train, options)?, 0.0);
+        while training.error(test)?.accuracy() < target {
+            if training.step() >= STEPS_MAX {
+                return Err(format!("{target} is not reached within {STEPS_MAX} steps").into());
+            }
+            let start = Instant::now();
+            training.iterate(LOOK_STEPS, |_| ())?;
+            spent += start.elapsed().as_secs_f64();
+        }
+        steps.push(training.step());
+        seconds.push(spent);
+    }
+    Ok(TargetFigure {
+        bench: "training_to_target",
+        target,
+        batch,
+        lanes: arguments.lanes,
+        threads: context.config().threads,
+        steps,
+        seconds,
+        machine: machine(),
     })
 }
 

@@ -17,6 +17,7 @@ pub struct Metrics {
     spilled_bytes: AtomicU64,
     outputs_sent_again: AtomicU64,
     tasks_copied: AtomicU64,
+    exchanged_bytes: AtomicU64,
 }
 
 /// The partitions of one persisted dataset.
@@ -68,6 +69,16 @@ impl Metrics {
     /// Tasks of slow processes that were begun here as well (`speculate_after`).
     pub fn tasks_copied(&self) -> u64 {
         self.tasks_copied.load(Ordering::Relaxed)
+    }
+
+    /// What iterations have given to other processes of updates and of new parameters, in bytes: sent, or left in memory
+    /// that they share, once for each process that it is for.
+    pub fn exchanged_bytes(&self) -> u64 {
+        self.exchanged_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn exchanged(&self, bytes: u64) {
+        self.exchanged_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn task_copied(&self) {

@@ -14,7 +14,7 @@ mod state;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -95,6 +95,8 @@ pub struct Exchange {
     attending: Vec<usize>,
     sharing: Option<Sharing>,
     faults: Option<Faults>,
+    /// Updates and parameters that were given to others.
+    sent_bytes: AtomicU64,
     cancelled: AtomicBool,
     failure: Mutex<Option<EngineError>>,
     operators: Mutex<Vec<SyncActivator>>,
@@ -195,6 +197,7 @@ impl Exchange {
             parameters,
             makers,
             faults: setting.faults,
+            sent_bytes: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
             failure: Mutex::new(None),
             operators: Mutex::default(),
@@ -226,6 +229,16 @@ impl Exchange {
     pub fn stop(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         self.wake();
+    }
+
+    /// What was given to others of updates and parameters, in bytes.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    fn sent(&self, values: usize) {
+        self.sent_bytes
+            .fetch_add((values * size_of::<f32>()) as u64, Ordering::Relaxed);
     }
 
     /// Whether it has failed or was stopped.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
+use distdl_engine::{Iteration, Lane, Parameters, ShardUpdate, ShardValues, StepReport, Tallies};
 use proptest::prelude::*;
 
 use crate::faults::{cases, clusters, generations, messages, milestones};
@@ -36,6 +37,27 @@ proptest! {
     fn losses_between_any_two_messages_do_not_show(cluster in clusters(messages(400, 24)), optimizer in optimizers()) {
         check(&cluster, optimizer)?;
     }
+}
+
+#[test]
+fn what_is_given_to_others_is_counted() {
+    let (parameters, steps) = (1000, 7);
+    let run = TestCluster::new(2).run(move |context| {
+        let values = Arc::new(Parameters::new(vec![0.0; parameters]));
+        let lane = |_| Ok(Box::new(|_: u64, _: &[f32], _: &mut [f32]| Ok(Tallies::default())) as Box<dyn Lane>);
+        let shard = |_| {
+            let keep = |_: &StepReport, _: &[f32], shard: &mut ShardValues<'_>| {
+                shard.after.copy_from_slice(shard.before);
+                Ok(())
+            };
+            Ok(Box::new(keep) as Box<dyn ShardUpdate>)
+        };
+        let iteration = Iteration::new(2, steps);
+        context.iterate(iteration, &values, Arc::new(lane), Arc::new(shard), &mut |_| ())?;
+        Ok(context.metrics().exchanged_bytes())
+    });
+    // In a step half of an update, and half of the new parameters.
+    assert_eq!(run.unwrap().results, [4 * parameters as u64 * steps; 2]);
 }
 
 #[test]

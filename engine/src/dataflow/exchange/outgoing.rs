@@ -13,6 +13,7 @@ impl Exchange {
         let mut header = Header::new(Kind::Update, words);
         header.tallies = tallies.0;
         let payload: Vec<&[u8]> = values.iter().map(|values| bytemuck::cast_slice(values)).collect();
+        self.sent(values.iter().map(|values| values.len()).sum());
         self.team.send(owner.rank, header, &payload);
     }
 
@@ -40,6 +41,7 @@ impl Exchange {
         let words = [step, lanes.start as u64, lanes.len() as u64, 1, start as u64, 0];
         let mut header = Header::new(Kind::Update, words);
         header.tallies = tallies.0;
+        self.sent(owner.ranges.iter().map(Range::len).sum());
         self.tell(owner.rank, header);
     }
 
@@ -53,6 +55,7 @@ impl Exchange {
             // First: if this process dies now, nobody is further than the one that can stand in for it.
             let mut header = Header::new(Kind::Sum, [report.step, shard as u64, 0, 0, 0, 0]);
             header.tallies = report.tallies.0;
+            self.sent(sum.len());
             self.team.send(rank, header, &[bytemuck::cast_slice(sum)]);
         }
         for rank in self.team.others().filter(|rank| Some(*rank) != keeper) {
@@ -67,6 +70,7 @@ impl Exchange {
             ];
             let mut header = Header::new(Kind::Shard, words);
             header.tallies = report.tallies.0;
+            self.sent(values.len());
             match in_place {
                 Some(_) => self.tell(rank, header),
                 None => self.team.send(rank, header, &[bytemuck::cast_slice(values)]),
