@@ -18,9 +18,10 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, BatchReport, CheckpointOptions, Conv2d, Dense,
-    Dropout, Features, Flatten, Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization,
-    Optimizer, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions,
+    Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, BatchReport, CheckpointOptions, ConfusionMatrix,
+    Conv2d, Dense, Dropout, Features, Flatten, Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork,
+    Normalization, Optimizer, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions,
+    area_under_curve,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::incremental::{

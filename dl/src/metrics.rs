@@ -1,6 +1,8 @@
-//! What a batch says about the model.
+//! What samples say about the model.
 
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 
 /// Loss and hits over some samples; reports of disjoint samples add up with [`BatchReport::merge`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,9 +39,163 @@ impl BatchReport {
     }
 }
 
+/// How often samples of each class were taken for each class. Matrices of disjoint samples add up with
+/// [`ConfusionMatrix::merge`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfusionMatrix {
+    classes: usize,
+    /// Row after row: the class of a sample, then what it was taken for.
+    counts: Vec<u64>,
+}
+
+impl ConfusionMatrix {
+    /// Of no samples.
+    pub fn new(classes: usize) -> Self {
+        Self {
+            classes,
+            counts: vec![0; classes * classes],
+        }
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Counts a sample.
+    ///
+    /// # Errors
+    /// If one of the two is no class.
+    pub fn add(&mut self, label: usize, prediction: usize) -> Result<()> {
+        let worse = label.max(prediction);
+        if worse >= self.classes {
+            return Err(Error::Label {
+                row: self.samples() as usize,
+                label: u32::try_from(worse).unwrap_or(u32::MAX),
+                classes: self.classes,
+            });
+        }
+        self.counts[label * self.classes + prediction] += 1;
+        Ok(())
+    }
+
+    /// Adds another matrix.
+    ///
+    /// # Errors
+    /// If it has another number of classes.
+    pub fn merge(&mut self, other: &ConfusionMatrix) -> Result<()> {
+        crate::error::check_length("the other confusion matrix", self.counts.len(), other.counts.len())?;
+        self.counts
+            .iter_mut()
+            .zip(&other.counts)
+            .for_each(|(sum, count)| *sum += count);
+        Ok(())
+    }
+
+    /// Samples of the class `label` that were taken for `prediction`; 0 where one of them is no class.
+    pub fn count(&self, label: usize, prediction: usize) -> u64 {
+        match label.max(prediction) < self.classes {
+            true => self.counts[label * self.classes + prediction],
+            false => 0,
+        }
+    }
+
+    /// Number of samples.
+    pub fn samples(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Share of all samples that were taken for what they are, 0 to 1; NaN for no samples.
+    pub fn accuracy(&self) -> f64 {
+        let correct: u64 = (0..self.classes).map(|class| self.count(class, class)).sum();
+        correct as f64 / self.samples() as f64
+    }
+
+    /// Of what was taken for `class` the share that is, 0 to 1; NaN if nothing was.
+    pub fn precision(&self, class: usize) -> f64 {
+        let taken: u64 = (0..self.classes).map(|label| self.count(label, class)).sum();
+        self.count(class, class) as f64 / taken as f64
+    }
+
+    /// Of the samples of `class` the share that was taken for it, 0 to 1; NaN if there are none.
+    pub fn recall(&self, class: usize) -> f64 {
+        let there: u64 = (0..self.classes).map(|taken| self.count(class, taken)).sum();
+        self.count(class, class) as f64 / there as f64
+    }
+
+    /// The harmonic mean of precision and recall of `class`, 2 hits / (2 hits + false ones + missed ones); NaN if there is
+    /// nothing of it on either side.
+    pub fn f1(&self, class: usize) -> f64 {
+        let ends = (0..self.classes).map(|other| self.count(other, class) + self.count(class, other));
+        2.0 * self.count(class, class) as f64 / ends.sum::<u64>() as f64
+    }
+}
+
+/// The area under the curve of true over false positives: the probability that a positive sample has a larger score than
+/// a negative one, where equal ones count half (Mann and Whitney, 1947). NaN if there are no positive or no negative ones;
+/// scores that are not numbers come last or first, by their sign.
+pub fn area_under_curve(scores: impl IntoIterator<Item = (f32, bool)>) -> f64 {
+    let mut scores: Vec<(f32, bool)> = scores.into_iter().collect();
+    scores.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
+    let (mut negatives, mut positives, mut twice) = (0u64, 0u64, 0u128);
+    for equal in scores.chunk_by(|left, right| left.0 == right.0 || left.0.total_cmp(&right.0).is_eq()) {
+        let positive = equal.iter().filter(|(_, is_positive)| *is_positive).count() as u64;
+        let negative = equal.len() as u64 - positive;
+        twice += u128::from(positive) * u128::from(2 * negatives + negative);
+        (negatives, positives) = (negatives + negative, positives + positive);
+    }
+    twice as f64 / (2.0 * positives as f64 * negatives as f64)
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn shares_are_those_of_their_definitions(pairs in prop::collection::vec((0..3usize, 0..3usize), 0..40), cut in 0..40usize) {
+            let (mut matrix, mut rest) = (ConfusionMatrix::new(3), ConfusionMatrix::new(3));
+            for (index, (label, prediction)) in pairs.iter().enumerate() {
+                let matrix = if index < cut { &mut matrix } else { &mut rest };
+                matrix.add(*label, *prediction).unwrap();
+            }
+            matrix.merge(&rest).unwrap();
+            let count = |test: &dyn Fn(usize, usize) -> bool| pairs.iter().filter(|(label, taken)| test(*label, *taken)).count() as f64;
+            let same = |left: f64, right: f64| left == right || (left.is_nan() && right.is_nan());
+            prop_assert_eq!(matrix.samples() as usize, pairs.len());
+            prop_assert!(same(matrix.accuracy(), count(&|label, taken| label == taken) / pairs.len() as f64));
+            for class in 0..3 {
+                let hits = count(&|label, taken| label == class && taken == class);
+                let (precision, recall) = (hits / count(&|_, taken| taken == class), hits / count(&|label, _| label == class));
+                prop_assert!(same(matrix.precision(class), precision) && same(matrix.recall(class), recall));
+                if hits > 0.0 {
+                    prop_assert!((matrix.f1(class) - 2.0 / (1.0 / precision + 1.0 / recall)).abs() < 1e-12);
+                }
+            }
+        }
+
+        #[test]
+        fn the_area_is_the_share_of_pairs_in_order(scores in prop::collection::vec((-3..3i8, any::<bool>()), 0..30)) {
+            let of = |wanted: bool| scores.iter().filter(move |(_, positive)| *positive == wanted).map(|(score, _)| *score);
+            let pairs: Vec<f64> = of(true)
+                .flat_map(|high| of(false).map(move |low| (high > low) as u8 as f64 + 0.5 * (high == low) as u8 as f64))
+                .collect();
+            let expected = pairs.iter().sum::<f64>() / pairs.len() as f64;
+            let got = area_under_curve(scores.iter().map(|(score, positive)| (f32::from(*score), *positive)));
+            prop_assert!((got - expected).abs() < 1e-12 || pairs.is_empty() && got.is_nan());
+        }
+    }
+
+    #[test]
+    fn what_is_no_class_is_refused() {
+        let mut matrix = ConfusionMatrix::new(2);
+        assert!(matrix.add(0, 2).is_err() && matrix.add(2, 0).is_err());
+        assert!(matrix.merge(&ConfusionMatrix::new(3)).is_err());
+        assert_eq!((matrix.samples(), matrix.count(5, 0)), (0, 0));
+    }
 
     #[test]
     fn reports_add_up() {

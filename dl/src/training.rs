@@ -24,7 +24,8 @@ use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
-use crate::metrics::BatchReport;
+use crate::loss::Targets;
+use crate::metrics::{BatchReport, ConfusionMatrix};
 use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
 use crate::samples::Samples;
@@ -131,6 +132,30 @@ impl NeuralNetwork {
         })?;
         let rows = |batch: Vec<f32>| batch.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>();
         Ok(outputs.into_iter().flatten().flat_map(rows).collect())
+    }
+
+    /// What the samples of a dataset are taken for: the class of the largest output, the first of equal ones.
+    ///
+    /// # Errors
+    /// If the targets are values and not labels; otherwise as [`error`](Self::error).
+    pub fn confusion(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<ConfusionMatrix> {
+        let classes = self.output_length();
+        let matrices = self.over_batches(data, parameters, move |network, parameters, batch, workspace| {
+            let Targets::Labels(labels) = batch.targets() else {
+                let problem = "a confusion matrix takes samples with labels; these have values".to_owned();
+                return Err(Error::Training(problem));
+            };
+            let mut matrix = ConfusionMatrix::new(classes);
+            let outputs = network.predict(parameters, batch.features(), batch.rows(), workspace)?;
+            for (label, outputs) in labels.iter().zip(outputs.chunks_exact(classes)) {
+                let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
+                matrix.add(*label as usize, (0..classes).fold(0, first))?;
+            }
+            Ok(matrix)
+        })?;
+        let mut sum = ConfusionMatrix::new(classes);
+        matrices.iter().flatten().try_for_each(|matrix| sum.merge(matrix))?;
+        Ok(sum)
     }
 
     /// Runs `each` over the samples of every partition, some rows at a time.
