@@ -224,6 +224,25 @@ fn components_are_found() {
 }
 
 #[test]
+fn images_are_drawn_again() {
+    let place = Workplace::new();
+    let draw = |shape| {
+        let arguments = ["--data=data", "--code=4", "--batch=8", "--epochs=3", "--json", shape];
+        let mut lines = json_lines(place.command(&example("autoencoder"), &arguments));
+        lines
+            .iter_mut()
+            .for_each(|line| drop(line["samples_per_second"].take()));
+        lines
+    };
+    let lines = draw("--threads=1");
+    assert_eq!(lines.len(), 3);
+    for loss in ["train_loss", "test_loss"] {
+        assert!(lines[2][loss].as_f64() < lines[0][loss].as_f64());
+    }
+    assert_eq!(draw("--processes=2"), lines);
+}
+
+#[test]
 fn points_are_fitted() {
     let place = Workplace::new();
     let fit =
