@@ -48,7 +48,7 @@ pub use error::{Error, Result};
 pub use initialization::Initialization;
 pub use layer::{
     Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Flatten, Gelu, Layer, LayerNorm,
-    LayerSpecification, MaxPool2d, Statistics,
+    LayerSpecification, Masked, MaxPool2d, Statistics,
 };
 pub use layout::ParameterLayout;
 pub use loss::{Loss, Targets};

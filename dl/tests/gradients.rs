@@ -168,6 +168,8 @@ fn gradients_of_layers_on_rows_agree_with_finite_differences() {
         true,
     );
     check_network(&behind_a_row(Flatten), true);
+    let some = Dense::tanh(6).with_connections(|input, output| (input + 2 * output) % 3 != 0);
+    check_network(&behind_a_row(some), true);
     check_network(&behind_a_row(Gelu), true);
     for activation in Activation::ALL {
         check_network(&behind_a_row(Activate(activation)), true);

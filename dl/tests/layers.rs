@@ -30,6 +30,7 @@ fn network() -> NeuralNetwork {
         .hidden(Flatten)
         .hidden(Dropout::new(0.25))
         .hidden(Dense::linear(7))
+        .hidden(Dense::tanh(6).with_connections(|input, output| input != output))
         .hidden(LayerNorm::default())
         .hidden(Gelu)
         .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
@@ -102,6 +103,10 @@ fn a_layer_that_does_not_fit_is_named_with_what_it_expected_and_got() {
             refusal(IMAGE, Dense::relu(4).with_inputs(7)),
             "expected 7 inputs, got 90",
         ),
+        (
+            refusal(IMAGE, Dense::relu(4).with_connections(|_, _| false)),
+            "layer 1 (masked dense): expected a connection at least, got none of 90 x 4",
+        ),
         (refusal(Image { height: 0, ..IMAGE }, Flatten), "layer 0 (conv_2d)"),
     ];
     for (message, words) in cases {
@@ -113,7 +118,51 @@ fn a_layer_that_does_not_fit_is_named_with_what_it_expected_and_got() {
         network().to_string(),
         "2x6x5 -> conv_2d 3x6x5 identity -> batch_norm 3x6x5 identity -> activate 3x6x5 relu -> max_pool_2d 3x5x4 \
          identity -> avg_pool_2d 3x2x2 identity -> flatten 12 identity -> dropout 12 identity -> dense 7 identity -> \
-         layer_norm 7 identity -> gelu 7 identity -> dense 3 identity, softmax_cross_entropy"
+         masked dense 6 tanh -> layer_norm 6 identity -> gelu 6 identity -> dense 3 identity, softmax_cross_entropy"
+    );
+}
+
+#[test]
+fn what_is_not_connected_stays_0_and_counts_as_0() {
+    let connects = |input: usize, output: usize| input % 2 == output;
+    let network =
+        NeuralNetwork::new(Input(4)).output(Dense::linear(2).with_connections(connects), Loss::MeanSquaredError);
+    let network = network.unwrap();
+    let mut parameters: Vec<f32> = network.initialize(3).unwrap();
+    let is_absent = |index: &usize| *index < 8 && !connects(index / 2, index % 2);
+    assert!((0..8).all(|index| is_absent(&index) == (parameters[index] == 0.0)));
+    let (inputs, values) = ([1.0, 2.0, 3.0, 4.0], [0.5, -0.5]);
+    let mut workspace = network.workspace(1);
+    let outputs = network
+        .predict(&parameters, &inputs, 1, &mut workspace)
+        .unwrap()
+        .to_vec();
+    for (output, got) in outputs.iter().enumerate() {
+        let inputs = inputs.iter().enumerate().filter(|(input, _)| input % 2 == output);
+        let expected: f32 = inputs
+            .map(|(input, value)| value * parameters[input * 2 + output])
+            .sum();
+        assert!((got - expected).abs() < 1e-6, "{got} is not {expected}");
+    }
+    (0..8).filter(is_absent).for_each(|index| parameters[index] = f32::NAN);
+    assert_eq!(
+        network.predict(&parameters, &inputs, 1, &mut workspace).unwrap(),
+        outputs
+    );
+    let mut gradient = vec![f32::NAN; 10];
+    network
+        .gradient(
+            &parameters,
+            &inputs,
+            Targets::Values(&values),
+            1,
+            &mut workspace,
+            &mut gradient,
+        )
+        .unwrap();
+    assert!(
+        (0..8).all(|index| is_absent(&index) == (gradient[index] == 0.0)),
+        "{gradient:?}"
     );
 }
 

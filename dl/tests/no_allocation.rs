@@ -110,6 +110,7 @@ fn a_step_allocates_nothing() {
     .hidden(AvgPool2d::new(2))
     .hidden(Flatten)
     .hidden(Dropout::new(0.5))
+    .hidden(Dense::relu(12).with_connections(|input, output| input % 12 >= output))
     .hidden(LayerNorm::default())
     .hidden(Gelu)
     .hidden(Activate(Activation::Softplus))

@@ -7,6 +7,7 @@ mod dense;
 mod dropout;
 mod flatten;
 mod layer_norm;
+mod masked;
 mod pool;
 
 pub use crate::kernels::activation::Activation;
@@ -17,6 +18,7 @@ pub use dense::Dense;
 pub use dropout::Dropout;
 pub use flatten::Flatten;
 pub use layer_norm::LayerNorm;
+pub use masked::Masked;
 pub use pool::{AvgPool2d, MaxPool2d};
 
 use crate::error::{Error, Result};

@@ -1,0 +1,160 @@
+//! The partially connected layer: a dense one of which only some connections exist.
+
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+
+use super::{Activation, Backward, Dense, Forward, Layer, LayerSpecification, mismatch};
+use crate::error::{Result, check_length};
+use crate::layout::ParameterShape;
+use crate::scalar::Scalar;
+use crate::shape::Shape;
+
+const KIND: &str = "masked dense";
+
+/// A [`Dense`] layer of which only some connections exist; [`Dense::with_connections`] makes it.
+#[derive(Clone)]
+pub struct Masked {
+    dense: Dense,
+    connects: Arc<dyn Fn(usize, usize) -> bool + Send + Sync>,
+}
+
+impl Dense {
+    /// Connects an input with an output where `connects(input, output)`, both counted from 0. The weight of what is not
+    /// connected begins at 0 and counts as 0 whatever it is, and its gradient is 0.
+    #[must_use]
+    pub fn with_connections(self, connects: impl Fn(usize, usize) -> bool + Send + Sync + 'static) -> Masked {
+        Masked {
+            dense: self,
+            connects: Arc::new(connects),
+        }
+    }
+}
+
+impl Debug for Masked {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Masked").field(&self.dense).finish()
+    }
+}
+
+impl<T: Scalar> LayerSpecification<T> for Masked {
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+        let dense: Box<dyn Layer<T>> = self.dense.build(layer, input)?;
+        let (inputs, outputs) = (dense.input_length(), dense.output_length());
+        let all = (0..inputs).flat_map(|input| (0..outputs).map(move |output| (input, output)));
+        let connected: Vec<bool> = all.map(|(input, output)| (self.connects)(input, output)).collect();
+        if !connected.contains(&true) {
+            let expected = "a connection at least";
+            return Err(mismatch(layer, KIND, expected, format!("none of {inputs} x {outputs}")));
+        }
+        Ok(Box::new(MaskedLayer { dense, connected }))
+    }
+}
+
+/// A [`Masked`] that knows its inputs. Its slice is that of the dense layer.
+struct MaskedLayer<T> {
+    dense: Box<dyn Layer<T>>,
+    /// For each weight whether it exists.
+    connected: Vec<bool>,
+}
+
+impl<T: Scalar> Debug for MaskedLayer<T> {
+    /// Tells masks apart: a checkpoint of one is none of another.
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let mut mask = blake3::Hasher::new();
+        self.connected.iter().for_each(|connected| {
+            mask.update(&[u8::from(*connected)]);
+        });
+        formatter
+            .debug_struct("MaskedLayer")
+            .field("dense", &self.dense)
+            .field("mask", &mask.finalize().to_hex().as_str())
+            .finish()
+    }
+}
+
+impl<T: Scalar> MaskedLayer<T> {
+    /// Sets to 0 what belongs to no connection.
+    fn mask(&self, values: &mut [T]) {
+        for (value, connected) in values.iter_mut().zip(&self.connected) {
+            *value = if *connected { *value } else { T::ZERO };
+        }
+    }
+
+    /// The parameters as they count, and what is left of the scratch.
+    fn masked<'a>(&self, parameters: &[T], scratch: &'a mut [T]) -> Result<(&'a [T], &'a mut [T])> {
+        let wanted = parameters.len();
+        check_length("the masked layer's scratch", wanted, scratch.len().min(wanted))?;
+        let (masked, rest) = scratch.split_at_mut(wanted);
+        masked.copy_from_slice(parameters);
+        self.mask(masked);
+        Ok((masked, rest))
+    }
+}
+
+impl<T: Scalar> Layer<T> for MaskedLayer<T> {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn input_length(&self) -> usize {
+        self.dense.input_length()
+    }
+
+    fn output_shape(&self) -> Shape {
+        self.dense.output_shape()
+    }
+
+    fn parameter_shapes(&self) -> Vec<ParameterShape> {
+        self.dense.parameter_shapes()
+    }
+
+    fn initialize(&self, seed: u64, layer: u64, parameters: &mut [T]) -> Result<()> {
+        self.dense.initialize(seed, layer, parameters)?;
+        self.mask(parameters);
+        Ok(())
+    }
+
+    fn activation(&self) -> Activation {
+        self.dense.activation()
+    }
+
+    fn scratch_length(&self) -> usize {
+        self.connected.len() + self.dense.output_length() + self.dense.scratch_length()
+    }
+
+    fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
+        let (parameters, scratch) = self.masked(pass.parameters, pass.scratch)?;
+        self.dense.forward(Forward {
+            parameters,
+            scratch,
+            ..pass
+        })
+    }
+
+    fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
+        let (parameters, scratch) = self.masked(pass.parameters, pass.scratch)?;
+        let Backward {
+            inputs,
+            outputs,
+            rows,
+            mode,
+            output_gradient,
+            input_gradient,
+            gradient,
+            ..
+        } = pass;
+        self.dense.backward(Backward {
+            parameters,
+            inputs,
+            outputs,
+            rows,
+            mode,
+            scratch,
+            output_gradient,
+            input_gradient,
+            gradient: &mut *gradient,
+        })?;
+        self.mask(gradient);
+        Ok(())
+    }
+}
