@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(long, default_value_t = 2_000_000)]
     edges: u64,
     /// Text of space-separated words; made in a temporary folder if not given.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "times")]
     words: Option<PathBuf>,
     /// Size of the text that is made, in megabytes.
     #[arg(long, default_value_t = 200)]

@@ -16,8 +16,6 @@ mod save;
 
 mod checkpoint;
 
-use std::sync::Arc;
-
 use distdl_storage::{Record, Records};
 
 pub use self::statistics::{Histogram, Stats};
@@ -142,14 +140,16 @@ impl<T: Record> Dataset<T> {
         &self,
         function: impl Fn(usize, PartitionIter<T>) -> Result<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {
-        self.run_all(move |_, partition, stream| {
-            let failure = Failure::default();
-            let result = function(partition, PartitionIter::new(stream, Failure::clone(&failure)));
-            match failure.take() {
-                Some(error) => Err(error),
-                None => Ok(result?),
-            }
-        })
+        let all: Vec<usize> = (0..self.partitions()).collect();
+        self.context()
+            .run_effects(self.id(), &all, move |_, partition, stream| {
+                let failure = Failure::default();
+                let result = function(partition, PartitionIter::new(stream, Failure::clone(&failure)));
+                match failure.take() {
+                    Some(error) => Err(error),
+                    None => Ok(result?),
+                }
+            })
     }
 
     /// Each partition's records as one shared slice, in order of partitions; read in place where the dataset is
@@ -178,7 +178,7 @@ impl<T: Record> Dataset<T> {
     /// The same, for an action that keeps the records where they were read.
     pub(crate) fn record_reader(&self) -> Reduce {
         let read = self.read_records();
-        Arc::new(move |context, partition, stream| Ok(Box::new(read(context, partition, stream)?) as Box<_>))
+        Reduce::new(move |context, partition, stream| Ok(Box::new(read(context, partition, stream)?) as Box<_>))
     }
 }
 

@@ -84,7 +84,9 @@ pub struct Config {
     pub parameter_copies: u32,
     /// Of a process in which no task has ended for so long, and for longer than one and a half times the median task, the
     /// others compute the tasks as well, once they have none left; whichever ends first counts. So one slow machine does
-    /// not hold up an action. Only tasks that read no shuffle are copied. Default: none, nothing is computed twice.
+    /// not hold up an action. Only tasks that read no shuffle are copied, and no functions given to `run_partitions` or
+    /// `for_each_partition`; other closures may then run in two processes at a time. A process counts as slow only if all
+    /// its threads are. All processes of a cluster must have it set. Default: none, nothing is computed twice.
     pub speculate_after: Option<Duration>,
     /// File with the secret that processes of different hosts show each other. Default: none.
     pub token_file: Option<PathBuf>,

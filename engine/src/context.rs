@@ -20,7 +20,7 @@ use crate::broadcast::Broadcast;
 use crate::cancel::Cancellation;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
-use crate::cluster::member::{Fate, Faults, Member};
+use crate::cluster::member::{Capacity, Fate, Faults, Member};
 use crate::config::{Config, ConfigError};
 use crate::dataflow::workers::{Transport, Workers};
 use crate::error::{EngineError, Result};
@@ -132,6 +132,7 @@ impl Context {
             metrics: Metrics::default(),
             outputs: Outputs::new(config.keep_shuffles_after, config.disk_bytes_max / 2),
             speculate_after: config.speculate_after,
+            copied_in: Mutex::default(),
             board: Board::default(),
             faults: OnceLock::new(),
         });
@@ -371,7 +372,11 @@ fn join_cluster(config: &Config, join: &str) -> Result<Member> {
     join.tie_to_parent().map_err(orphan)?;
     let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default()).map_err(wrong)?;
     let plan = chaos.plan_for_slot(join.slot.unwrap_or_default(), join.life);
-    Member::join(join, config.threads, plan, Fate::Signal)
+    let capacity = Capacity {
+        threads: config.threads,
+        speculates: config.speculate_after.is_some(),
+    };
+    Member::join(join, capacity, plan, Fate::Signal)
 }
 
 /// A context that this does not keep alive: for what lives inside the graph.

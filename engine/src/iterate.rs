@@ -101,7 +101,7 @@ impl<T: Record> Dataset<T> {
         load: impl Fn(LanePartition<T>) -> Result<P> + Send + Sync + 'static,
     ) -> Reduce {
         let (dataset, codec) = (self.id(), self.node().record_type.codec);
-        Arc::new(move |context, partition, mut stream| {
+        Reduce::new(move |context, partition, mut stream| {
             let (store, failure) = (&context.resources.store, Failure::default());
             let records = match store.pin(dataset.block(partition), codec).ok().flatten() {
                 Some((block, pin)) => {

@@ -2,10 +2,10 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use distdl_storage::remote::Stores;
@@ -35,6 +35,8 @@ pub struct Resources {
     pub outputs: Outputs,
     /// How long another process may be silent before its tasks are computed here as well; none if they never are.
     pub speculate_after: Option<Duration>,
+    /// The generation in which second copies of a dataset's blocks were last made again.
+    pub copied_in: Mutex<HashMap<DatasetId, u64>>,
     /// What runs, for people.
     pub board: Board,
     /// Faults that are planned for this process, if it belongs to a cluster.

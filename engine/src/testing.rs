@@ -18,7 +18,7 @@ use crate::cluster::events::ClusterEvent;
 use crate::cluster::handshake::Credentials;
 use crate::cluster::join::{Join, role_of};
 use crate::cluster::journal::Journal;
-use crate::cluster::member::{Fate, Member, Vanish};
+use crate::cluster::member::{Capacity, Fate, Member, Vanish};
 use crate::cluster::name_node::Options;
 use crate::cluster::protocol::Address;
 use crate::cluster::secrets::Secrets;
@@ -339,7 +339,11 @@ impl<R: Send + 'static> Shared<R> {
     fn run(&self, slot: u32, number: u32) -> Result<()> {
         let cluster = &self.cluster;
         let plan = cluster.chaos.plan_for_slot(slot, number);
-        let member = Member::join(self.join(slot, number), cluster.threads, plan, Fate::Vanish)?;
+        let capacity = Capacity {
+            threads: cluster.threads,
+            speculates: cluster.speculate_after.is_some(),
+        };
+        let member = Member::join(self.join(slot, number), capacity, plan, Fate::Vanish)?;
         let vanish = member.vanisher();
         {
             let mut lives = lock(&self.lives);

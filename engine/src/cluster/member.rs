@@ -48,6 +48,15 @@ const FRAME_BYTES_MAX: u64 = 16 << 30;
 /// Links that may shake hands at the same time.
 const HANDSHAKES_MAX: usize = 64;
 
+/// What a process can do for the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// Its worker threads.
+    pub threads: usize,
+    /// Whether it says when it has ended a task, and copies those of others.
+    pub speculates: bool,
+}
+
 /// Gives the bytes of a block that this process has, for another one.
 pub type Serve = Arc<dyn Fn(BlockId) -> Option<Vec<u8>> + Send + Sync>;
 
@@ -187,7 +196,7 @@ impl Member {
     ///
     /// # Errors
     /// If the name node cannot be reached, or does not want this process.
-    pub fn join(join: Join, threads: usize, chaos: ChaosPlan, fate: Fate) -> Result<Self> {
+    pub fn join(join: Join, capacity: Capacity, chaos: ChaosPlan, fate: Fate) -> Result<Self> {
         let credentials = Credentials::new(
             join.secrets.cluster,
             &join.secrets.token,
@@ -215,7 +224,7 @@ impl Member {
         let listener = Arc::new(listener);
         lock(&shared).listener = Some(Arc::clone(&listener));
         let (socket, (id, lease)) = shared
-            .contact(&listener, threads, None, Instant::now() + CONNECT_TIMEOUT)
+            .contact(&listener, capacity, None, Instant::now() + CONNECT_TIMEOUT)
             .map_err(|reason| stopped(&reason))?;
         {
             let mut state = lock(&shared);
@@ -224,7 +233,7 @@ impl Member {
         }
         let (sender, orders) = channel();
         spawn("control", &shared, move |shared| {
-            shared.obey(&listener, threads, socket, sender);
+            shared.obey(&listener, capacity, socket, sender);
             lock(&shared).parted = true;
             shared.changed.notify_all();
         })?;

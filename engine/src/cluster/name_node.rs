@@ -356,6 +356,7 @@ impl NameNode {
                 known,
                 address,
                 threads,
+                speculates,
                 role,
                 process,
             } => {
@@ -364,6 +365,7 @@ impl NameNode {
                     slot: 0,
                     address,
                     threads,
+                    speculates,
                     role,
                 };
                 self.joined(connection, slot, known, peer, process);

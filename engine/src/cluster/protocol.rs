@@ -66,6 +66,8 @@ pub struct Peer {
     pub address: Address,
     /// Its worker threads.
     pub threads: u32,
+    /// Whether it says when it has ended a task, and copies those of others.
+    pub speculates: bool,
     /// What it is for.
     pub role: Role,
 }
@@ -181,6 +183,8 @@ pub enum Report {
         address: Address,
         /// Its worker threads.
         threads: u32,
+        /// Whether it says when it has ended a task.
+        speculates: bool,
         /// What it is for.
         role: Role,
         /// Its operating-system process.

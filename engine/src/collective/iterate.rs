@@ -150,7 +150,7 @@ fn place(
     };
     let id = arrival.member.id();
     let own = generation.members.iter().position(|peer| Some(peer.member) == id);
-    let read = Arc::clone(&looped.read);
+    let read = looped.read.clone();
     arrival.round(generation, number, &facts, &read, &mut |results| {
         let loaded = (looped.load)(results);
         let mine = all.iter().filter(|partition| host(**partition) == own);

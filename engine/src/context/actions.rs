@@ -1,7 +1,7 @@
 //! Running an action: its turn, what is prepared for it, and what it brings.
 
 use std::any::Any;
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,11 +38,21 @@ impl Context {
         partitions: &[usize],
         reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {
-        let reduce: job::Reduce = Arc::new(move |context, partition, stream| {
-            let value = reduce(context, partition, stream)?;
-            Ok(Box::new(value) as Box<dyn Any + Send>)
-        });
-        let mut results = self.prepared(target, &|lineage| self.compute::<R>(lineage, partitions, &reduce))?;
+        self.run_reduce(target, partitions, &erased(reduce))
+    }
+
+    /// As [`run_job`](Self::run_job), for a function of the program's that may do something to the world.
+    pub(crate) fn run_effects<R: Answered>(
+        &self,
+        target: DatasetId,
+        partitions: &[usize],
+        reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
+    ) -> Result<Vec<R>> {
+        self.run_reduce(target, partitions, &erased(reduce).with_effects())
+    }
+
+    fn run_reduce<R: Answered>(&self, target: DatasetId, partitions: &[usize], reduce: &job::Reduce) -> Result<Vec<R>> {
+        let mut results = self.prepared(target, &|lineage| self.compute::<R>(lineage, partitions, reduce))?;
         let results = partitions.iter().filter_map(|partition| results.remove(partition));
         Ok(results
             .filter_map(|value| value.downcast::<R>().ok())
@@ -92,6 +102,16 @@ impl Context {
         self.inner.accumulators.merge(outcome.updates);
         Ok(outcome.results)
     }
+}
+
+/// A function without the type of its result.
+fn erased<R: Answered>(
+    reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
+) -> job::Reduce {
+    job::Reduce::new(move |context, partition, stream| {
+        let value = reduce(context, partition, stream)?;
+        Ok(Box::new(value) as Box<dyn Any + Send>)
+    })
 }
 
 /// The turn of an action, until it is dropped.

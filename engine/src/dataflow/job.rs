@@ -20,8 +20,37 @@ use crate::plan::Plan;
 use crate::progress::RunningJob;
 use crate::task::{Elsewhere, Resources, TaskContext, Updates};
 
+type Function = dyn Fn(&TaskContext, usize, AnyStream) -> TaskResult<Box<dyn Any + Send>> + Send + Sync;
+
 /// What an action makes of one partition.
-pub type Reduce = Arc<dyn Fn(&TaskContext, usize, AnyStream) -> TaskResult<Box<dyn Any + Send>> + Send + Sync>;
+#[derive(Clone)]
+pub struct Reduce {
+    /// The function.
+    pub function: Arc<Function>,
+    /// Whether it is the program's and may do something to the world: then there is one attempt at a time, and none is
+    /// stopped because another one has ended.
+    pub has_effects: bool,
+}
+
+impl Reduce {
+    /// Of a function that only gives its result.
+    pub fn new(
+        function: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<Box<dyn Any + Send>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            function: Arc::new(function),
+            has_effects: false,
+        }
+    }
+
+    /// Of one that may do something to the world.
+    pub fn with_effects(self) -> Self {
+        Self {
+            has_effects: true,
+            ..self
+        }
+    }
+}
 
 /// What a worker tells the driver.
 pub enum Event {
@@ -44,6 +73,13 @@ pub struct Attempt {
     pub is_copy: bool,
 }
 
+impl Attempt {
+    /// Whether another attempt has ended.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
+    }
+}
+
 /// What the workers share while they run one plan.
 pub struct Job {
     /// The plan.
@@ -60,6 +96,8 @@ pub struct Job {
     pub lineage: Lineage,
     /// Blocks of the other processes.
     pub elsewhere: Option<Arc<dyn Elsewhere>>,
+    /// The cluster's generation; 0 for a process alone.
+    pub generation: u64,
     /// Which tasks of other processes are computed here as well; none if none are.
     pub speculation: Option<Speculation>,
     /// Stores and limits.
@@ -114,6 +152,7 @@ impl Job {
             resources,
             reduce,
             elsewhere: None,
+            generation: 0,
             speculation: None,
             cancelled: Arc::default(),
             incomplete: AtomicBool::new(false),
@@ -124,9 +163,10 @@ impl Job {
         }
     }
 
-    /// With blocks and tasks of other processes.
-    pub fn with_others(self, elsewhere: Arc<dyn Elsewhere>, speculation: Option<Speculation>) -> Self {
+    /// With blocks and tasks of the other processes of a generation.
+    pub fn with_others(self, generation: u64, elsewhere: Arc<dyn Elsewhere>, speculation: Option<Speculation>) -> Self {
         Self {
+            generation,
             elsewhere: Some(elsewhere),
             speculation,
             ..self
@@ -200,10 +240,7 @@ impl Job {
     /// An attempt at a partition of a stage has ended, and whatever it has sent is sent.
     pub fn ended(&self, stage: usize, attempt: &Attempt) {
         self.resources.metrics.task();
-        self.ended.fetch_add(1, Ordering::Relaxed);
-        if !attempt.is_copy {
-            self.progress.task_ended();
-        }
+        self.over(attempt);
         if attempt.stop.is_some()
             && let Some(speculation) = &self.speculation
         {
@@ -212,6 +249,14 @@ impl Job {
             let words = [stage as u64, partition as u64, time.as_micros() as u64, 0, 0, 0];
             self.team.tell_all(&Header::new(Kind::TaskDone, words));
             self.inbox.wake();
+        }
+    }
+
+    /// An attempt is over, ended or overtaken: it counts for how long tasks take here.
+    pub fn over(&self, attempt: &Attempt) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        if !attempt.is_copy {
+            self.progress.task_ended();
         }
     }
 

@@ -1,6 +1,7 @@
 //! One process's part in a round of a job that many processes run.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use distdl_storage::{BlockId, Level};
@@ -143,13 +144,15 @@ pub fn job(
     });
     let hands: Vec<Hand> = hands.collect();
     let assignment = Assignment::spread(facts.lineage, &plan, &holders, (&computing, &hands), facts.pins);
-    // Of what is not the same twice there must be one attempt alone.
-    let silence_min = resources.speculate_after;
-    let silence_min = silence_min.filter(|_| facts.lineage.not_determinate().is_none());
+    // Of what is not the same twice there must be one attempt alone. Who does not say when tasks have ended would be taken
+    // for slow.
+    let silence_min = resources.speculate_after.filter(|_| {
+        let all = facts.generation.members.iter().all(|peer| peer.speculates);
+        all && facts.lineage.not_determinate().is_none()
+    });
     let speculation = silence_min.map(|silence_min| {
-        let is_pinned = |partition| (facts.pins)(partition).is_some();
-        let ranks = (round.rank, facts.generation.members.len());
-        Speculation::new(silence_min, (&plan, &assignment), ranks, &is_pinned)
+        let is_bound = |partition| reduce.has_effects || (facts.pins)(partition).is_some();
+        Speculation::new(silence_min, (&plan, &assignment), (round.rank, &computing), &is_bound)
     });
     let next = computing.iter().find(|rank| **rank > round.rank).or(computing.first());
     let elsewhere = Others {
@@ -164,22 +167,36 @@ pub fn job(
         team(round, facts.generation),
         facts.lineage.clone(),
         Arc::clone(resources),
-        Arc::clone(reduce),
+        reduce.clone(),
         workers,
     );
     let speculation = speculation.filter(|_| computing.contains(&round.rank));
-    Some(job.with_others(Arc::new(elsewhere), speculation))
+    Some(job.with_others(facts.generation.number, Arc::new(elsewhere), speculation))
 }
 
-/// Has the second copies made again that were lost with their process. Called where this process's part of a round is
-/// done, so that recovery does not wait for it.
+/// Has the second copies made again that were lost with their process: once in a generation, where this process's part of
+/// a round is done and nothing is missing.
 pub fn copy_again(job: &Job) {
     let Some(elsewhere) = &job.elsewhere else { return };
+    if job.cancelled.load(Ordering::SeqCst) || job.incomplete.load(Ordering::SeqCst) {
+        return;
+    }
     let twice = |id: &BlockId| {
         let node = job.lineage.nodes().find(|node| node.id.0 == id.dataset);
         node.filter(|node| node.level().is_some_and(Level::is_twice))
     };
+    let mut copied = job.resources.copied_in.lock().unwrap_or_else(PoisonError::into_inner);
+    copied.retain(|_, generation| *generation == job.generation);
+    let kept_twice = job
+        .lineage
+        .nodes()
+        .filter(|node| node.level().is_some_and(Level::is_twice));
+    let due: Vec<DatasetId> = kept_twice
+        .map(|node| node.id)
+        .filter(|id| copied.insert(*id, job.generation).is_none())
+        .collect();
     let lacking = elsewhere.lacking().into_iter();
+    let lacking = lacking.filter(|id| due.contains(&DatasetId(id.dataset)));
     for (id, node) in lacking.filter_map(|id| Some((id, twice(&id)?))) {
         let codec = node.record_type.codec;
         let frame = match job.resources.store.get(id, codec) {
@@ -187,7 +204,7 @@ pub fn copy_again(job: &Job) {
             // Whoever reads it next will see.
             Ok(None) | Err(_) => continue,
         };
-        // One that has no room for this block has none for the next.
+        // One that does not take it has no room.
         if !frame.is_ok_and(|frame| elsewhere.copy(id, frame)) {
             return;
         }

@@ -75,7 +75,7 @@ pub fn run(
             Team::alone(workers.count()),
             lineage.clone(),
             Arc::clone(resources),
-            Arc::clone(reduce),
+            reduce.clone(),
             workers.count(),
         );
         let job = Arc::new(job);

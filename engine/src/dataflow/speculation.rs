@@ -6,7 +6,7 @@
 //!
 //! The rule is that of Spark (`spark.speculation`): a task is slow that takes some times the median. Here nobody hears
 //! of the tasks that others begin, only of those that end, so a process counts as slow when none of its tasks has ended
-//! for so long.
+//! for one and a half times the median. One with many threads is silent only if all of them are slow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use crate::assign::Assignment;
 use crate::plan::{Output, Plan};
 
-/// How many times as long as the median task a process may be silent before its tasks are copied.
-const TIMES_THE_MEDIAN: f64 = 1.5;
+/// Nobody sleeps longer without looking.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Time between two looks while it is not known how long tasks take.
 const LOOK_TIME: Duration = Duration::from_millis(10);
@@ -25,7 +25,8 @@ const LOOK_TIME: Duration = Duration::from_millis(10);
 /// The stages of a job whose tasks may be copied, as one process sees them.
 pub struct Speculation {
     rank: usize,
-    ranks: usize,
+    /// Ranks that compute, ascending.
+    computing: Vec<usize>,
     /// How long a process may be silent at least.
     silence_min: Duration,
     stages: BTreeMap<usize, Mutex<Stage>>,
@@ -42,7 +43,7 @@ struct Stage {
     /// How long tasks took, in any process; ascending.
     times: Vec<Duration>,
     /// When each rank has last ended a task, or else when this process began to watch.
-    heard: Vec<Option<Instant>>,
+    heard: BTreeMap<usize, Instant>,
 }
 
 /// What a worker does that has no task of its process left.
@@ -57,17 +58,16 @@ pub enum Idle {
 }
 
 impl Speculation {
-    /// For the process with a rank, one of `ranks`, which copies where another is silent for longer than `silence_min`.
-    /// Results that `is_pinned` are wanted in one place and not copied, outputs that are kept are sent by who has them.
+    /// For the process with a rank, one of those that are `computing`, which copies where another is silent for longer than
+    /// `silence_min`. Results that are bound to their place are not copied; outputs that are kept are sent by who has them.
     pub fn new(
         silence_min: Duration,
         (plan, assignment): (&Plan, &Assignment),
-        (rank, ranks): (usize, usize),
-        is_pinned: &dyn Fn(usize) -> bool,
+        (rank, computing): (usize, &[usize]),
+        is_bound: &dyn Fn(usize) -> bool,
     ) -> Self {
         let stages = plan.stages.iter().enumerate().filter(|(_, stage)| {
-            let free =
-                stage.output != Output::Result || !stage.partitions.iter().any(|partition| is_pinned(*partition));
+            let free = stage.output != Output::Result || !stage.partitions.iter().any(|partition| is_bound(*partition));
             stage.reads.is_empty() && free
         });
         let stages = stages.map(|(index, stage)| {
@@ -82,13 +82,13 @@ impl Speculation {
                 open,
                 running: BTreeMap::new(),
                 times: Vec::new(),
-                heard: vec![None; ranks],
+                heard: BTreeMap::new(),
             };
             (index, Mutex::new(stage))
         });
         Self {
             rank,
-            ranks,
+            computing: computing.to_vec(),
             silence_min,
             stages: stages.collect(),
         }
@@ -121,9 +121,7 @@ impl Speculation {
         }
         let position = stage.times.partition_point(|other| *other < time);
         stage.times.insert(position, time);
-        if let Some(heard) = stage.heard.get_mut(rank) {
-            *heard = Some(now);
-        }
+        stage.heard.insert(rank, now);
     }
 
     /// What a worker does `now` that has no task of its process left in a stage.
@@ -144,20 +142,33 @@ impl Speculation {
         let Some(median) = stage.times.get(stage.times.len() / 2) else {
             return Idle::Waits(LOOK_TIME);
         };
-        let silence_max = median.mul_f64(TIMES_THE_MEDIAN).max(self.silence_min);
-        let mut wait = Duration::MAX;
+        let silence_max = (*median * 3 / 2).max(self.silence_min);
+        let mut wait = WAIT_MAX;
         // A process takes its tasks in ascending order: the last ones are the least likely to have been begun.
         for (partition, rank) in others.into_iter().rev() {
             // The next rank comes first, and the one behind it when that should have ended, so that not all copy the same.
-            let turn = (self.rank + self.ranks - rank) % self.ranks;
-            let silent = now - *stage.heard[rank].get_or_insert(now);
-            let left = (silence_max * turn as u32).saturating_sub(silent);
+            let turn = self.turn_behind(rank);
+            let silent = now.saturating_duration_since(*stage.heard.entry(rank).or_insert(now));
+            let left = silence_max.saturating_mul(turn).saturating_sub(silent);
             if left.is_zero() {
                 return Idle::Copies(partition);
             }
             wait = wait.min(left);
         }
         Idle::Waits(wait)
+    }
+
+    /// How many turns behind `rank` this process has its own, from 1, among those that compute.
+    fn turn_behind(&self, rank: usize) -> u32 {
+        let position = |rank| {
+            self.computing
+                .iter()
+                .position(|computing| *computing == rank)
+                .unwrap_or(0)
+        };
+        let count = self.computing.len().max(1);
+        let turn = (position(self.rank) + count - position(rank)) % count;
+        u32::try_from(turn.max(1)).unwrap_or(u32::MAX)
     }
 
     fn stage(&self, stage: usize) -> Option<MutexGuard<'_, Stage>> {
@@ -189,7 +200,7 @@ mod tests {
             unprepared: None,
         };
         let assignment = Assignment::of(vec![(0..8).map(|partition| (partition, partition % 4)).collect()]);
-        Speculation::new(SECOND / 10, (&plan, &assignment), (rank, 4), &|_| is_pinned)
+        Speculation::new(SECOND / 10, (&plan, &assignment), (rank, &[0, 1, 2, 3]), &|_| is_pinned)
     }
 
     #[test]

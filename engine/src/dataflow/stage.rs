@@ -152,6 +152,8 @@ struct Tasks {
     received: BTreeMap<(ShuffleId, usize), Received>,
     own: VecDeque<usize>,
     running: Option<Running>,
+    /// The attempt that was begun last.
+    attempt: Option<Attempt>,
     resending: Option<Resending>,
     /// Parcels to send, for each reading stage.
     outgoing: Vec<Vec<Parcel>>,
@@ -189,6 +191,7 @@ impl Tasks {
             received,
             own: stage.partitions.iter().copied().filter(mine).collect(),
             running: None,
+            attempt: None,
             resending: None,
             outgoing: readers.iter().map(|_| Vec::new()).collect(),
             readers,
@@ -258,6 +261,7 @@ impl Tasks {
                 Idle::Leaves => return Turn::Leaves,
             },
         };
+        self.attempt = Some(attempt.clone());
         self.guarded(|tasks| tasks.begin(attempt));
         Turn::Works
     }
@@ -326,11 +330,25 @@ impl Tasks {
         self.events = None;
     }
 
-    /// Runs a piece of a task; a panic or an error in it ends the job, a lost block leaves the round incomplete.
+    /// Runs a piece of a task; a panic or an error in it ends the job, a lost block leaves the round incomplete. Not if there
+    /// is another attempt that may do better: what fails of a copy is dropped, and so is what an attempt has come to that
+    /// was stopped, since its closures saw no more than a part of their input.
     fn guarded(&mut self, work: impl FnOnce(&mut Self) -> TaskResult<()>) {
         let begun = Instant::now();
         let worked = catch_unwind(AssertUnwindSafe(|| work(self)));
         self.job.was_busy(begun.elapsed());
+        let attempt = self.attempt.as_ref();
+        let is_over = attempt.filter(|attempt| attempt.is_copy || attempt.is_stopped());
+        match (worked, is_over) {
+            (Ok(Err(error)), Some(attempt)) => {
+                tracing::debug!(partition = attempt.partition, "an attempt is given up: {error:?}");
+                self.job.over(attempt);
+            }
+            (worked, _) => self.judge(worked),
+        }
+    }
+
+    fn judge(&self, worked: std::thread::Result<TaskResult<()>>) {
         match worked {
             Ok(Ok(()) | Err(TaskError::Cancelled)) => {}
             Ok(Err(TaskError::Failed(error))) => self.job.fail(error),
@@ -391,7 +409,7 @@ impl Tasks {
     }
 
     fn finish_result(&mut self, context: &TaskContext, attempt: &Attempt) -> TaskResult<()> {
-        let (reduce, partition) = (Arc::clone(&self.job.reduce), attempt.partition);
+        let (reduce, partition) = (Arc::clone(&self.job.reduce.function), attempt.partition);
         let (value, complete) = self.attempt(context, |tasks| {
             let stream = tasks.open(context, partition)?;
             let complete = std::rc::Rc::new(std::cell::Cell::new(false));

@@ -34,6 +34,15 @@ impl Attempts {
         );
     }
 
+    fn once_there_are_some(&self) -> BTreeMap<usize, usize> {
+        let attempts = self.0.0.lock().unwrap();
+        self.0
+            .1
+            .wait_while(attempts, |attempts| attempts.is_empty())
+            .unwrap()
+            .clone()
+    }
+
     fn wait_in_vain_for_another(&self, partition: usize) {
         let attempts = self.0.0.lock().unwrap();
         let alone = |attempts: &mut BTreeMap<usize, usize>| attempts[&partition] == 1;
@@ -112,6 +121,54 @@ fn results_of_an_action_are_copied_too() {
     });
     let expected: Vec<Row> = (0..ROWS).map(|x| (x % 70, x)).collect();
     assert!(run.unwrap().results.iter().all(|rows| *rows == expected));
+}
+
+/// What has gone wrong for a copy may go right where the task belongs.
+#[test]
+fn a_copy_that_fails_is_dropped() {
+    let attempts = Attempts::default();
+    let failed = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&failed);
+    let run = cluster(Some(Duration::ZERO)).run_lives(move |context, life| {
+        let (begun, seen, slow) = (attempts.clone(), Arc::clone(&seen), life.slot == SLOW);
+        let rows = context.range(0..ROWS, PARTITIONS);
+        let rows = rows.map_partitions_with_index(move |partition, rows| {
+            // Of what the slow process has begun the others can only be copying.
+            if slow {
+                begun.ended(partition);
+                begun.wait_in_vain_for_another(partition);
+            } else if begun.once_there_are_some().contains_key(&partition) {
+                *seen.lock().unwrap() += 1;
+                panic!("this process cannot");
+            }
+            rows
+        });
+        rows.map(|x| (x % 7, x)).reduce_by_key(u64::wrapping_add).count()
+    });
+    assert!(run.unwrap().results.iter().all(|count| *count == 7));
+    assert!(*failed.lock().unwrap() > 0);
+}
+
+/// Files that an action writes: an attempt that is stopped half-way would leave the half.
+#[test]
+fn what_may_do_something_to_the_world_is_not_copied() {
+    let attempts = Attempts::default();
+    let begun = attempts.clone();
+    let run = cluster(Some(Duration::ZERO)).run_lives(move |context, life| {
+        let (begun, slow) = (begun.clone(), life.slot == SLOW);
+        let counts = context
+            .range(0..ROWS, PARTITIONS)
+            .run_partitions(move |partition, rows| {
+                begun.ended(partition);
+                if slow {
+                    begun.wait_in_vain_for_another(partition);
+                }
+                Ok(rows.count())
+            });
+        Ok((counts?.iter().sum::<usize>() as u64, context.metrics().tasks_copied()))
+    });
+    assert!(run.unwrap().results.iter().all(|result| *result == (ROWS, 0)));
+    assert!(attempts.0.0.lock().unwrap().values().all(|count| *count == 1));
 }
 
 /// Two attempts at what is not the same twice would differ, and readers would see both.

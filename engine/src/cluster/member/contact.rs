@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use super::{CONNECT_TIMEOUT, PART_TIME_MAX, Shared, State, lock};
+use super::{CONNECT_TIMEOUT, Capacity, PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::handshake::{self, Mine, Purpose};
@@ -26,7 +26,7 @@ impl Shared {
     pub(super) fn contact(
         &self,
         listener: &Listener,
-        threads: usize,
+        capacity: Capacity,
         known: Option<(MemberId, u64)>,
         deadline: Instant,
     ) -> std::result::Result<(Arc<Socket>, Admission), String> {
@@ -49,7 +49,8 @@ impl Shared {
             slot: self.join.slot,
             known,
             address: listener.address(),
-            threads: threads as u32,
+            threads: capacity.threads as u32,
+            speculates: capacity.speculates,
             role: self.join.role,
             process: std::process::id(),
         };
@@ -95,7 +96,7 @@ impl Shared {
     }
 
     /// Listens to the name node until it is gone for good.
-    pub(super) fn obey(&self, listener: &Listener, threads: usize, mut socket: Arc<Socket>, orders: Sender<Order>) {
+    pub(super) fn obey(&self, listener: &Listener, capacity: Capacity, mut socket: Arc<Socket>, orders: Sender<Order>) {
         loop {
             let reason = self.listen(&socket, &orders);
             if lock(self).closed.is_some() {
@@ -108,7 +109,7 @@ impl Shared {
                 }
                 Gone::Broken(reason) => reason,
             };
-            match self.find_again(listener, threads, &reason) {
+            match self.find_again(listener, capacity, &reason) {
                 Ok(again) => socket = again,
                 Err(reason) => {
                     self.close(&reason, None);
@@ -145,7 +146,7 @@ impl Shared {
     fn find_again(
         &self,
         listener: &Listener,
-        threads: usize,
+        capacity: Capacity,
         reason: &str,
     ) -> std::result::Result<Arc<Socket>, String> {
         let deadline = Instant::now() + self.join.name_node_grace;
@@ -158,7 +159,7 @@ impl Shared {
         self.sharing.forget_questions();
         let mut pause = Duration::from_millis(1);
         while Instant::now() < deadline {
-            if let Ok((socket, (id, _))) = self.contact(listener, threads, known, deadline) {
+            if let Ok((socket, (id, _))) = self.contact(listener, capacity, known, deadline) {
                 let mut state = lock(self);
                 if state.current.is_none() {
                     // It has taken part in nothing yet, so it may be whoever it is taken for.

@@ -13,6 +13,11 @@ use crate::cluster::protocol::{Asset, Peer, Role};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::wire::WireError;
 
+const CAPACITY: Capacity = Capacity {
+    threads: 1,
+    speculates: false,
+};
+
 /// A report that does not come for so long never does.
 const REPORT_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -50,7 +55,7 @@ fn members(count: u64) -> Vec<(Member, Lead)> {
         let join = join(number as u32);
         let joining = std::thread::spawn(move || {
             let chaos = Chaos::default().plan_for_slot(0, 0);
-            Member::join(join, 1, chaos, Fate::Vanish).unwrap()
+            Member::join(join, CAPACITY, chaos, Fate::Vanish).unwrap()
         });
         let lead = welcome(&listener, &credentials, MemberId(number));
         (joining.join().unwrap(), lead)
@@ -69,7 +74,11 @@ fn welcome(listener: &Listener, credentials: &Credentials, member: MemberId) -> 
     };
     handshake::accept(&socket, credentials, &mine, |_| Ok(())).unwrap();
     let Ok(Some(Report::Join {
-        address, threads, role, ..
+        address,
+        threads,
+        speculates,
+        role,
+        ..
     })) = control::receive(&*socket, JOIN_BYTES_MAX)
     else {
         panic!("it does not join");
@@ -95,6 +104,7 @@ fn welcome(listener: &Listener, credentials: &Credentials, member: MemberId) -> 
             slot,
             address,
             threads,
+            speculates,
             role,
         },
     }

@@ -22,6 +22,7 @@ impl Sharing {
                     known: None,
                     address: Address::Local(number.to_string()),
                     threads: 1,
+                    speculates: false,
                     role: Role::Worker,
                     process: 1,
                 },

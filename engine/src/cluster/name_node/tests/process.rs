@@ -110,6 +110,7 @@ impl Process {
             known: self.member.map(|member| (member, self.generation_last)),
             address: Address::Local(self.address.clone()),
             threads: 1,
+            speculates: false,
             role: Role::Worker,
             process: 1,
         }
