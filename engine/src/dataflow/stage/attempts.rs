@@ -1,0 +1,92 @@
+//! Which task a worker takes next, and what comes of an attempt at it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Tasks;
+use crate::batch::{TaskError, TaskResult};
+use crate::dataflow::job::Attempt;
+use crate::dataflow::speculation::Idle;
+use crate::error::{EngineError, panic_text};
+
+impl Tasks {
+    /// The next task of this process.
+    pub(super) fn claim(&mut self) -> Option<Attempt> {
+        loop {
+            let partition = if self.stage().reads.is_empty() {
+                let next = self.job.claimed[self.index].fetch_add(1, Ordering::Relaxed);
+                self.job.own[self.index].get(next).copied()?
+            } else {
+                self.own.pop_front()?
+            };
+            match self.attempt_at(partition, false) {
+                None => self.job.progress.task_ended(),
+                attempt => return attempt,
+            }
+        }
+    }
+
+    /// What there is to do where this process has no task left.
+    pub(super) fn speculate(&self) -> Idle {
+        match &self.job.speculation {
+            Some(speculation) if !self.job.incomplete.load(Ordering::SeqCst) => {
+                speculation.idle(self.index, Instant::now())
+            }
+            _ => Idle::Leaves,
+        }
+    }
+
+    /// `None` if another process has computed the partition by now.
+    pub(super) fn attempt_at(&self, partition: usize, is_copy: bool) -> Option<Attempt> {
+        let speculation = self.job.speculation.as_ref();
+        let stop = match speculation.filter(|speculation| speculation.covers(self.index, partition)) {
+            Some(speculation) => Some(speculation.begin(self.index, partition)?),
+            None => None,
+        };
+        if is_copy {
+            self.job.resources.metrics.task_copied();
+            tracing::debug!(
+                stage = self.index,
+                partition,
+                "another process is slow: computing it here as well"
+            );
+        }
+        Some(Attempt {
+            partition,
+            begun: Instant::now(),
+            stop,
+            is_copy,
+        })
+    }
+
+    /// Runs a piece of a task; a panic or an error in it ends the job, a lost block leaves the round incomplete. Not if there
+    /// is another attempt that may do better: what fails of a copy is dropped, and so is what an attempt has come to that
+    /// was stopped, since its closures saw no more than a part of their input.
+    pub(super) fn guarded(&mut self, work: impl FnOnce(&mut Self) -> TaskResult<()>) {
+        let begun = Instant::now();
+        let worked = catch_unwind(AssertUnwindSafe(|| work(self)));
+        self.job.was_busy(begun.elapsed());
+        let attempt = self.attempt.as_ref();
+        let is_over = attempt.filter(|attempt| attempt.is_copy || attempt.is_stopped());
+        match (worked, is_over) {
+            (Ok(Err(error)), Some(attempt)) => {
+                tracing::debug!(partition = attempt.partition, "an attempt is given up: {error:?}");
+                self.job.over(attempt);
+            }
+            (worked, _) => self.judge(worked),
+        }
+    }
+
+    fn judge(&self, worked: std::thread::Result<TaskResult<()>>) {
+        match worked {
+            Ok(Ok(()) | Err(TaskError::Cancelled)) => {}
+            Ok(Err(TaskError::Failed(error))) => self.job.fail(error),
+            Ok(Err(TaskError::Lost(_))) => self.job.lose(),
+            // Panics of user code were turned into errors where their operator is known: this one is ours.
+            Err(panic) => self.job.fail(EngineError::WorkersStopped {
+                reason: panic_text(panic.as_ref()),
+            }),
+        }
+    }
+}
