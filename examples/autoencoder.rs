@@ -28,6 +28,9 @@ struct Arguments {
     /// Size of a step of Adam.
     #[arg(long, default_value_t = 0.001)]
     learning_rate: f32,
+    /// Stop when the test images are drawn no better for so many epochs [default: never]
+    #[arg(long)]
+    patience: Option<u32>,
     /// Folder with the four MNIST files, or its URL.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: String,
@@ -74,7 +77,11 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         ..TrainingOptions::default()
     };
     let mut training = network.train(&train, options)?;
-    while training.epoch() < arguments.epochs {
+    let mut best = BestModels::new(0);
+    if let Some(patience) = arguments.patience {
+        best = best.with_patience(patience);
+    }
+    while training.epoch() < arguments.epochs && best.goes_on() {
         let start = Instant::now();
         let trained = training.run_epoch(|_| ())?;
         let rate = trained.samples as f64 / start.elapsed().as_secs_f64();
@@ -91,6 +98,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
             format!("epoch {epoch:2}  loss {here:.4}  test loss {there:.4}  {rate:8.0} samples/s")
         };
         writeln!(std::io::stdout(), "{line}")?;
+        best.show(there, &training);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Training on a dataset: lanes walk through their samples, the exchange sums their gradients, shards apply them.
 
+mod best;
 mod change;
 mod lane;
 mod options;
@@ -15,6 +16,7 @@ use distdl_engine::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::best::{BestModel, BestModels};
 use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
 use self::lane::{LanePart, Loader, TrainingLane};

@@ -240,6 +240,17 @@ fn images_are_drawn_again() {
         assert!(lines[2][loss].as_f64() < lines[0][loss].as_f64());
     }
     assert_eq!(draw("--processes=2"), lines);
+    // A step of this size makes nothing better.
+    let arguments = [
+        "--data=data",
+        "--code=4",
+        "--epochs=9",
+        "--json",
+        "--learning-rate=0",
+        "--patience=2",
+    ];
+    let epochs = json_lines(place.command(&example("autoencoder"), &arguments));
+    assert_eq!(epochs.len(), 3, "the first one, and two in vain");
 }
 
 #[test]
