@@ -244,6 +244,7 @@ fn images_are_drawn_again() {
     let arguments = [
         "--data=data",
         "--code=4",
+        "--batch=8",
         "--epochs=9",
         "--json",
         "--learning-rate=0",
