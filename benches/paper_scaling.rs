@@ -7,12 +7,12 @@
 
 mod common;
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use common::{Spread, emit, machine, spread};
+use common::{Spread, emit, machine, run_as_cluster, spread};
 use distdl::dl::{Batch, shuffle};
 use distdl::engine::{Iteration, Lane, Parameters, ShardUpdate, ShardValues, StepReport, Tallies};
 use distdl::prelude::*;
@@ -132,20 +132,16 @@ fn serial(arguments: &Arguments) -> Result<(Duration, Duration), Failure> {
     Ok((median(lanes), median(steps)))
 }
 
-/// Runs this program again as a cluster.
+/// Measures a number of nodes.
 fn start(nodes: usize, (lane, step): (Duration, Duration), arguments: &Arguments) -> Result<(), Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--threads=1", &format!("--processes={nodes}")]);
-    command.args([
+    let arguments = [
         format!("--lane-nanoseconds={}", lane.as_nanos()),
         format!("--serial-nanoseconds={}", step.as_nanos()),
         format!("--lanes={}", arguments.lanes),
         format!("--steps={}", arguments.steps),
         format!("--runs={}", arguments.runs),
-    ]);
-    let status = command.stdin(Stdio::null()).status()?;
-    let ended = || format!("{nodes} nodes ended with {status}").into();
-    status.success().then_some(()).ok_or_else(ended)
+    ];
+    run_as_cluster(nodes, &arguments)
 }
 
 fn work(context: &Context, lane_time: Duration, arguments: &Arguments) -> Result<(), Failure> {

@@ -6,11 +6,11 @@
 
 mod common;
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use common::{Spread, emit, machine, measure};
+use common::{Spread, emit, machine, measure, run_as_cluster};
 use distdl::prelude::*;
 use serde::Serialize;
 
@@ -73,20 +73,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs this program again as a cluster.
+/// Measures a number of processes.
 fn start(processes: usize, arguments: &Arguments) -> Result<(), Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--work", "--threads=1", &format!("--processes={processes}")]);
-    command.args([
+    let arguments = [
+        "--work".to_owned(),
         format!("--partitions={}", arguments.partitions),
         format!("--wait={}", arguments.wait),
         format!("--runs={}", arguments.runs),
-    ]);
-    let status = command.stdin(Stdio::null()).status()?;
-    status
-        .success()
-        .then_some(())
-        .ok_or_else(|| format!("{processes} processes ended with {status}").into())
+    ];
+    run_as_cluster(processes, &arguments)
 }
 
 fn work(context: &Context, arguments: &Arguments) -> Result<(), Failure> {

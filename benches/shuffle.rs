@@ -48,7 +48,7 @@ struct Arguments {
     /// Repetitions after a warm-up.
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Jobs to run, by name.
+    /// Jobs to run, by name; `words_alone` is what `word_count` does before its shuffle.
     #[arg(
         long,
         value_delimiter = ',',
@@ -127,8 +127,9 @@ impl Arguments {
 type Work = fn(&Context, &Arguments, &Prepared) -> Result<String, Failure>;
 type Job = (&'static str, fn(&Arguments) -> u64, Work);
 
-const JOBS: [Job; 5] = [
+const JOBS: [Job; 6] = [
     ("reduce_by_key", |arguments| arguments.pairs, reduce_by_key),
+    ("words_alone", |_| 0, words_alone),
     ("word_count", |_| 0, word_count),
     ("page_rank", |arguments| arguments.edges, page_rank),
     ("sort_by_key", |arguments| arguments.sort, sort_by_key),
@@ -144,13 +145,23 @@ fn reduce_by_key(context: &Context, arguments: &Arguments, _: &Prepared) -> Resu
     Ok(pairs.reduce_by_key(u64::wrapping_add).count()?.to_string())
 }
 
-/// Counts the different words of a text.
-fn word_count(context: &Context, arguments: &Arguments, prepared: &Prepared) -> Result<String, Failure> {
+/// The words of a text, each with a one.
+fn words(context: &Context, arguments: &Arguments, prepared: &Prepared) -> Result<Dataset<(String, u64)>, Failure> {
     let path = prepared.words.to_string_lossy();
-    let words = context.text_file(&path, arguments.partitions)?.flat_map(|line| {
+    Ok(context.text_file(&path, arguments.partitions)?.flat_map(|line| {
         let words: Vec<(String, u64)> = line.split(' ').map(|word| (word.to_owned(), 1)).collect();
         words
-    });
+    }))
+}
+
+/// Makes the words of a text and counts them.
+fn words_alone(context: &Context, arguments: &Arguments, prepared: &Prepared) -> Result<String, Failure> {
+    Ok(words(context, arguments, prepared)?.count()?.to_string())
+}
+
+/// Counts the different words of a text.
+fn word_count(context: &Context, arguments: &Arguments, prepared: &Prepared) -> Result<String, Failure> {
+    let words = words(context, arguments, prepared)?;
     Ok(words.reduce_by_key(|left, right| left + right).count()?.to_string())
 }
 
@@ -207,11 +218,11 @@ struct Prepared {
 
 fn prepare(context: &Context, job: &str, arguments: &Arguments) -> Result<Prepared, Failure> {
     match (job, &arguments.words) {
-        ("word_count", Some(words)) => Ok(Prepared {
+        ("word_count" | "words_alone", Some(words)) => Ok(Prepared {
             words: words.clone(),
             ..Prepared::default()
         }),
-        ("word_count", None) => {
+        ("word_count" | "words_alone", None) => {
             let folder = tempfile::tempdir()?;
             let words = folder.path().join("words.txt");
             std::fs::write(&words, text(arguments.text_megabytes * 1_000_000))?;

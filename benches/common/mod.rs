@@ -2,7 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every bench uses a part of this")]
 
+use std::process::{Command, Stdio};
 use std::time::Instant;
+
+use distdl::Failure;
 
 use serde::Serialize;
 
@@ -35,6 +38,15 @@ pub fn measure<R>(runs: usize, mut work: impl FnMut() -> R) -> (Spread, R) {
         start.elapsed().as_secs_f64()
     });
     (spread(seconds.collect()), result)
+}
+
+/// Runs this program again, as a cluster of so many processes with one thread each.
+pub fn run_as_cluster(processes: usize, arguments: &[String]) -> Result<(), Failure> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--threads=1", &format!("--processes={processes}")]);
+    let status = command.args(arguments).stdin(Stdio::null()).status()?;
+    let ended = || format!("{processes} processes ended with {status}").into();
+    status.success().then_some(()).ok_or_else(ended)
 }
 
 /// The processor, the number of cores, and the system, for the record.

@@ -56,8 +56,9 @@ pub struct TestCluster {
     pub disk_bytes_max: u64,
     /// How long an action runs before what is sent into its shuffles is kept.
     pub keep_shuffles_after: Duration,
-    /// After how long a silence the tasks of a process are computed elsewhere, too.
-    pub speculate_after: Option<Duration>,
+    /// After how long a silence a process computes the tasks of others, too, if it does; the processes take them in turn by
+    /// their place. Empty: nobody does.
+    pub speculate_after: Vec<Option<Duration>>,
     /// Records in a batch.
     pub batch_records: usize,
     /// Cache folders, which the processes take in turn by their place. None: no process has a cache.
@@ -129,7 +130,7 @@ impl TestCluster {
             memory_bytes_max: 1 << 30,
             disk_bytes_max: Config::default().disk_bytes_max,
             keep_shuffles_after: Config::default().keep_shuffles_after,
-            speculate_after: None,
+            speculate_after: Vec::new(),
             batch_records: Config::default().batch_records,
             caches: Vec::new(),
             objects: None,
@@ -339,9 +340,11 @@ impl<R: Send + 'static> Shared<R> {
     fn run(&self, slot: u32, number: u32) -> Result<()> {
         let cluster = &self.cluster;
         let plan = cluster.chaos.plan_for_slot(slot, number);
+        let speculate_after = cluster.speculate_after.iter().cycle().nth(slot as usize);
+        let speculate_after = speculate_after.copied().flatten();
         let capacity = Capacity {
             threads: cluster.threads,
-            speculates: cluster.speculate_after.is_some(),
+            speculates: speculate_after.is_some(),
         };
         let member = Member::join(self.join(slot, number), capacity, plan, Fate::Vanish)?;
         let vanish = member.vanisher();
@@ -363,7 +366,7 @@ impl<R: Send + 'static> Shared<R> {
             memory_bytes_max: cluster.memory_bytes_max,
             disk_bytes_max: cluster.disk_bytes_max,
             keep_shuffles_after: cluster.keep_shuffles_after,
-            speculate_after: cluster.speculate_after,
+            speculate_after,
             cache_folder: cluster.caches.iter().cycle().nth(slot as usize).cloned(),
             cache_grows_only: cluster.cache_grows_only.clone(),
             memo_bytes_max: cluster.memo_bytes_max,

@@ -32,6 +32,7 @@ use crate::cluster::wire::{Header, Limits};
 use crate::error::{EngineError, Result};
 use crate::progress::JobProgress;
 
+pub use contact::Capacity;
 pub use faults::{Fate, Faults, Vanish};
 pub use round::{Receive, Round, RoundKey};
 use sharing::Sharing;
@@ -47,15 +48,6 @@ const FRAME_BYTES_MAX: u64 = 16 << 30;
 
 /// Links that may shake hands at the same time.
 const HANDSHAKES_MAX: usize = 64;
-
-/// What a process can do for the others.
-#[derive(Debug, Clone, Copy)]
-pub struct Capacity {
-    /// Its worker threads.
-    pub threads: usize,
-    /// Whether it says when it has ended a task, and copies those of others.
-    pub speculates: bool,
-}
 
 /// Gives the bytes of a block that this process has, for another one.
 pub type Serve = Arc<dyn Fn(BlockId) -> Option<Vec<u8>> + Send + Sync>;

@@ -76,10 +76,10 @@ fn rows(context: &Context, life: &Life, attempts: &Attempts, counter: &Accumulat
     })
 }
 
-fn cluster(speculate_after: Option<Duration>) -> TestCluster {
+fn cluster(speculate_after: &[Option<Duration>]) -> TestCluster {
     TestCluster {
         batch_records: BATCH_RECORDS,
-        speculate_after,
+        speculate_after: speculate_after.to_vec(),
         ..TestCluster::new(3)
     }
 }
@@ -87,7 +87,7 @@ fn cluster(speculate_after: Option<Duration>) -> TestCluster {
 #[test]
 fn a_process_that_would_never_end_its_tasks_holds_nobody_up() {
     let attempts = Attempts::default();
-    let run = cluster(Some(Duration::ZERO)).run_lives(move |context, life| {
+    let run = cluster(&[Some(Duration::ZERO)]).run_lives(move |context, life| {
         let counter = context.counter();
         let sums = rows(context, life, &attempts, &counter).reduce_by_key(|left, right| left.wrapping_mul(31) ^ right);
         let sums = sums.collect()?;
@@ -113,7 +113,7 @@ fn a_process_that_would_never_end_its_tasks_holds_nobody_up() {
 #[test]
 fn results_of_an_action_are_copied_too() {
     let attempts = Attempts::default();
-    let run = cluster(Some(Duration::ZERO)).run_lives(move |context, life| {
+    let run = cluster(&[Some(Duration::ZERO)]).run_lives(move |context, life| {
         let counter = context.counter();
         let rows = rows(context, life, &attempts, &counter).collect()?;
         assert_eq!(counter.value(), ROWS);
@@ -129,7 +129,7 @@ fn a_copy_that_fails_is_dropped() {
     let attempts = Attempts::default();
     let failed = Arc::new(Mutex::new(0));
     let seen = Arc::clone(&failed);
-    let run = cluster(Some(Duration::ZERO)).run_lives(move |context, life| {
+    let run = cluster(&[Some(Duration::ZERO)]).run_lives(move |context, life| {
         let (begun, seen, slow) = (attempts.clone(), Arc::clone(&seen), life.slot == SLOW);
         let rows = context.range(0..ROWS, PARTITIONS);
         let rows = rows.map_partitions_with_index(move |partition, rows| {
@@ -154,7 +154,7 @@ fn a_copy_that_fails_is_dropped() {
 fn what_may_do_something_to_the_world_is_not_copied() {
     let attempts = Attempts::default();
     let begun = attempts.clone();
-    let run = cluster(Some(Duration::ZERO)).run_lives(move |context, life| {
+    let run = cluster(&[Some(Duration::ZERO)]).run_lives(move |context, life| {
         let (begun, slow) = (begun.clone(), life.slot == SLOW);
         let counts = context
             .range(0..ROWS, PARTITIONS)
@@ -176,7 +176,7 @@ fn what_may_do_something_to_the_world_is_not_copied() {
 fn what_is_not_the_same_twice_is_not_copied() {
     let attempts = Attempts::default();
     let begun = attempts.clone();
-    let run = cluster(Some(Duration::ZERO)).run_lives(move |context, life| {
+    let run = cluster(&[Some(Duration::ZERO)]).run_lives(move |context, life| {
         let (begun, slow) = (begun.clone(), life.slot == SLOW);
         let drawn = context.range(0..ROWS, PARTITIONS);
         let drawn = drawn.map_partitions_with_index(move |partition, rows| {
@@ -199,7 +199,7 @@ fn what_is_not_the_same_twice_is_not_copied() {
 fn nothing_is_computed_twice_unless_that_is_wanted() {
     let attempts = Attempts::default();
     let seen = attempts.clone();
-    let run = cluster(None).run(move |context| {
+    let run = cluster(&[]).run(move |context| {
         let seen = seen.clone();
         let rows = context.range(0..ROWS, PARTITIONS);
         let rows = rows.map_partitions_with_index(move |partition, rows| {
@@ -211,4 +211,16 @@ fn nothing_is_computed_twice_unless_that_is_wanted() {
     });
     assert!(run.unwrap().results.iter().all(|copied| *copied == 0));
     assert!(attempts.0.0.lock().unwrap().values().all(|count| *count == 1));
+}
+
+/// One that hears of no task's end would wait for ever, or compute everything again.
+#[test]
+fn nobody_copies_unless_all_do() {
+    let run = cluster(&[Some(Duration::ZERO), None]).run(|context| {
+        let of_one = context.range(0..ROWS, 1).count()?;
+        let keys = context.range(0..ROWS, PARTITIONS).map(|x| (x % 7, x));
+        let keys = keys.reduce_by_key(u64::wrapping_add).count()?;
+        Ok((of_one, keys, context.metrics().tasks_copied()))
+    });
+    assert_eq!(run.unwrap().results, [(ROWS, 7, 0); 3]);
 }

@@ -6,12 +6,21 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use super::{CONNECT_TIMEOUT, Capacity, PART_TIME_MAX, Shared, State, lock};
+use super::{CONNECT_TIMEOUT, PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::handshake::{self, Mine, Purpose};
 use crate::cluster::protocol::{MemberId, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
+
+/// What a process can do for the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// Its worker threads.
+    pub threads: usize,
+    /// Whether it says when it has ended a task, and copies those of others.
+    pub speculates: bool,
+}
 
 enum Gone {
     Dismissed(String),
