@@ -181,23 +181,19 @@ pub fn copy_again(job: &Job) {
     if job.cancelled.load(Ordering::SeqCst) || job.incomplete.load(Ordering::SeqCst) {
         return;
     }
-    let twice = |id: &BlockId| {
-        let node = job.lineage.nodes().find(|node| node.id.0 == id.dataset);
-        node.filter(|node| node.level().is_some_and(Level::is_twice))
-    };
     let mut copied = job.resources.copied_in.lock().unwrap_or_else(PoisonError::into_inner);
     copied.retain(|_, generation| *generation == job.generation);
-    let kept_twice = job
+    let twice = job
         .lineage
         .nodes()
         .filter(|node| node.level().is_some_and(Level::is_twice));
-    let due: Vec<DatasetId> = kept_twice
-        .map(|node| node.id)
-        .filter(|id| copied.insert(*id, job.generation).is_none())
+    let due: Vec<_> = twice
+        .filter(|node| copied.insert(node.id, job.generation).is_none())
         .collect();
-    let lacking = elsewhere.lacking().into_iter();
-    let lacking = lacking.filter(|id| due.contains(&DatasetId(id.dataset)));
-    for (id, node) in lacking.filter_map(|id| Some((id, twice(&id)?))) {
+    for id in elsewhere.lacking() {
+        let Some(node) = due.iter().find(|node| node.id.0 == id.dataset) else {
+            continue;
+        };
         let codec = node.record_type.codec;
         let frame = match job.resources.store.get(id, codec) {
             Ok(Some(block)) => codec.encode(&block),
