@@ -159,11 +159,13 @@ fn state_that_does_not_fit_or_is_in_use_is_refused() {
 #[derive(Debug, Clone)]
 struct Model {
     newest: u64,
-    values: Vec<f32>,
-    previous: Option<Vec<f32>>,
+    /// Complete versions, the newest last, each with its buffer.
+    versions: Vec<(Vec<f32>, usize)>,
     next: Vec<Option<f32>>,
-    /// In which of the two buffers the newest version is.
-    buffer: bool,
+    buffers: usize,
+    /// The buffer of the newest version's state, and whether the one before is whole.
+    state: bool,
+    previous_state: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -171,11 +173,12 @@ enum Act {
     Claim { ahead: u64, range: Range<usize> },
     Finish(usize),
     Drop(usize),
-    Read { back: u64 },
+    Read { back: u64, with_state: bool },
     Release(usize),
     Rewind { back: u64 },
     Begin(u64),
     Install(u64),
+    InstallNext { ahead: u64 },
 }
 
 const LENGTH: usize = 6;
@@ -186,11 +189,12 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         8 => (prop_oneof![9 => Just(1), 1 => 0..3u64], range).prop_map(|(ahead, range)| Act::Claim { ahead, range }),
         8 => (0..9usize).prop_map(Act::Finish),
         2 => (0..9usize).prop_map(Act::Drop),
-        2 => (0..3u64).prop_map(|back| Act::Read { back }),
+        2 => (0..4u64, any::<bool>()).prop_map(|(back, with_state)| Act::Read { back, with_state }),
         2 => (0..9usize).prop_map(Act::Release),
-        1 => (0..3u64).prop_map(|back| Act::Rewind { back }),
+        1 => (0..4u64).prop_map(|back| Act::Rewind { back }),
         1 => (0..9u64).prop_map(Act::Begin),
         1 => (0..9u64).prop_map(Act::Install),
+        1 => prop_oneof![5 => Just(1), 1 => 0..3u64].prop_map(|ahead| Act::InstallNext { ahead }),
     ];
     prop::collection::vec(act, 0..120)
 }
@@ -198,33 +202,78 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 /// Guards that are held, with what they must show.
 struct Held<'a> {
     claims: Vec<(RangeGuard<'a>, f32)>,
-    /// The last is the buffer.
-    reads: Vec<(ReadGuard<'a>, Vec<f32>, bool)>,
+    /// What they show, the buffer, and that of the state.
+    reads: Vec<(ReadGuard<'a>, Vec<f32>, usize, Option<bool>)>,
 }
 
 impl Held<'_> {
     /// Whether somebody reads what the next version is to be written over.
     fn block(&self, model: &Model) -> bool {
-        self.reads.iter().any(|(_, _, buffer)| *buffer != model.buffer)
+        let next = model.next_buffer();
+        let blocks = |(_, _, buffer, state): &(ReadGuard<'_>, Vec<f32>, usize, Option<bool>)| {
+            *buffer == next || *state == Some(!model.state)
+        };
+        self.reads.iter().any(blocks)
     }
 }
 
 impl Model {
-    fn version(&self, back: u64) -> Option<&Vec<f32>> {
+    fn of(values: Vec<f32>, lag: usize) -> Self {
+        Self {
+            newest: 0,
+            versions: vec![(values, 0)],
+            next: vec![None; LENGTH],
+            buffers: 2 + lag,
+            state: false,
+            previous_state: false,
+        }
+    }
+
+    fn version(&self, back: u64) -> Option<&(Vec<f32>, usize)> {
+        self.versions.iter().rev().nth(back as usize)
+    }
+
+    fn latest(&self) -> &(Vec<f32>, usize) {
+        self.versions.last().unwrap()
+    }
+
+    fn next_buffer(&self) -> usize {
+        (self.latest().1 + 1) % self.buffers
+    }
+
+    fn state_of(&self, back: u64) -> Option<bool> {
         match back {
-            0 => Some(&self.values),
-            1 => self.previous.as_ref(),
+            0 => Some(self.state),
+            1 => self.previous_state.then_some(!self.state),
             _ => None,
         }
+    }
+
+    /// The next version is begun.
+    fn begun(&mut self) {
+        self.previous_state = false;
+        let next = self.next_buffer();
+        self.versions.retain(|(_, buffer)| *buffer != next);
     }
 
     fn completed(&mut self) {
         if self.next.iter().all(Option::is_some) {
             let next = self.next.iter_mut().map(|value| value.take().unwrap()).collect();
-            self.previous = Some(std::mem::replace(&mut self.values, next));
-            self.newest += 1;
-            self.buffer = !self.buffer;
+            self.push(next, self.newest + 1);
         }
+    }
+
+    fn push(&mut self, values: Vec<f32>, version: u64) {
+        let buffer = self.next_buffer();
+        self.versions.push((values, buffer));
+        self.newest = version;
+        self.state = !self.state;
+        self.previous_state = true;
+    }
+
+    fn keep_newest(&mut self) {
+        self.versions.drain(..self.versions.len() - 1);
+        self.previous_state = false;
     }
 
     fn forget_next(&mut self) {
@@ -234,7 +283,7 @@ impl Model {
 
 fn take(model: &mut Model, held: &mut Held<'_>, parameters: &Parameters, act: &Act, number: f32) {
     assert_eq!(parameters.version(), model.newest);
-    let before = model.newest - u64::from(model.previous.is_some());
+    let before = model.newest + 1 - model.versions.len() as u64;
     assert_eq!(parameters.versions(), before..=model.newest);
     let free = held.claims.is_empty();
     match act {
@@ -249,40 +298,52 @@ fn take(model: &mut Model, held: &mut Held<'_>, parameters: &Parameters, act: &A
         Act::Drop(index) if !free => drop(held.claims.remove(index % held.claims.len())),
         Act::Release(index) if !held.reads.is_empty() => drop(held.reads.remove(index % held.reads.len())),
         Act::Rewind { back } => {
-            let wanted = model.version(*back).filter(|_| free).cloned();
+            let possible = free && model.version(*back).is_some();
             let version = model.newest.wrapping_sub(*back);
-            assert_eq!(parameters.rewind(version).is_ok(), wanted.is_some());
-            if let Some(values) = wanted {
+            assert_eq!(parameters.rewind(version).is_ok(), possible);
+            if possible {
                 model.forget_next();
-                model.previous = model.previous.take().filter(|_| *back == 0);
-                (model.values, model.newest) = (values, version);
-                model.buffer ^= *back == 1;
+                model.versions.truncate(model.versions.len() - *back as usize);
+                model.newest = version;
+                model.state ^= *back == 1 && model.previous_state;
+                model.previous_state &= *back == 0;
             }
         }
         Act::Begin(version) => {
             assert_eq!(parameters.begin(*version).is_ok(), free);
             if free {
                 model.forget_next();
-                model.previous = model.previous.take().filter(|_| *version == model.newest);
-                model.newest = *version;
+                if *version != model.newest {
+                    model.keep_newest();
+                    model.newest = *version;
+                }
             }
         }
-        Act::Install(version) => {
-            let blocked = held.block(model);
-            let whole = parameters.install(*version);
-            assert_eq!(whole.is_ok(), free && !blocked);
-            if free {
-                model.forget_next();
-            }
-            if let Ok(mut whole) = whole {
-                filled(&mut whole, number);
-                assert!(whole.finish());
-                model.previous = None;
-                model.buffer = !model.buffer;
-                (model.values, model.newest) = (vec![number; LENGTH], *version);
-            }
-        }
+        Act::Install(_) | Act::InstallNext { .. } => install(model, held, parameters, act, number),
         _ => {}
+    }
+}
+
+fn install(model: &mut Model, held: &Held<'_>, parameters: &Parameters, act: &Act, number: f32) {
+    let (version, follows, whole) = match act {
+        Act::Install(version) => (*version, false, parameters.install(*version)),
+        Act::InstallNext { ahead } => (model.newest + ahead, true, parameters.install_next(model.newest + ahead)),
+        _ => return,
+    };
+    let in_order = !follows || version == model.newest + 1;
+    let free = held.claims.is_empty() && in_order;
+    assert_eq!(whole.is_ok(), free && !held.block(model));
+    if free {
+        model.forget_next();
+    }
+    if let Ok(mut whole) = whole {
+        filled(&mut whole, number);
+        assert!(whole.finish());
+        model.begun();
+        model.push(vec![number; LENGTH], version);
+        if !follows {
+            model.keep_newest();
+        }
     }
 }
 
@@ -290,10 +351,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_sequence_does_what_copies_would_do(acts in acts()) {
-        let parameters = Parameters::new(vec![-1.0; LENGTH]);
-        let (values, next) = (vec![-1.0; LENGTH], vec![None; LENGTH]);
-        let mut model = Model { newest: 0, values, previous: None, next, buffer: false };
+    fn any_sequence_does_what_copies_would_do(acts in acts(), lag in 0..4usize) {
+        let parameters = Parameters::new(vec![-1.0; LENGTH]).with_lag(lag);
+        let mut model = Model::of(vec![-1.0; LENGTH], lag);
         let mut held = Held { claims: Vec::new(), reads: Vec::new() };
         for (number, act) in acts.iter().enumerate() {
             let number = number as f32;
@@ -307,26 +367,28 @@ proptest! {
                     let guard = parameters.claim(model.newest + ahead, range.clone());
                     prop_assert_eq!(guard.is_ok(), granted);
                     if let Ok(mut guard) = guard {
-                        prop_assert_eq!(guard.values().before, &model.values[range.clone()]);
+                        prop_assert_eq!(guard.values().before, &model.latest().0[range.clone()]);
                         filled(&mut guard, number);
                         held.claims.push((guard, number));
-                        model.previous = None;
+                        model.begun();
                     }
                 }
-                Act::Read { back } => {
-                    let guard = parameters.read(model.newest.wrapping_sub(*back));
+                Act::Read { back, with_state } => {
+                    let version = model.newest.wrapping_sub(*back);
+                    let guard = if *with_state { parameters.read(version) } else { parameters.read_values(version) };
                     prop_assert_eq!(guard.is_ok(), model.version(*back).is_some());
                     if let Ok(guard) = guard {
-                        let buffer = model.buffer ^ (*back == 1);
-                        held.reads.push((guard, model.version(*back).unwrap().clone(), buffer));
+                        let (values, buffer) = model.version(*back).unwrap().clone();
+                        let state = model.state_of(*back).filter(|_| *with_state);
+                        held.reads.push((guard, values, buffer, state));
                     }
                 }
                 act => take(&mut model, &mut held, &parameters, act, number),
             }
-            for (guard, values, _) in &held.reads {
+            for (guard, values, ..) in &held.reads {
                 prop_assert_eq!(&**guard, values.as_slice());
             }
-            prop_assert_eq!(&*parameters.latest(), model.values.as_slice());
+            prop_assert_eq!(&*parameters.latest_values(), model.latest().0.as_slice());
         }
     }
 }
