@@ -152,8 +152,8 @@ impl<T: Record> Dataset<T> {
             let all: Vec<usize> = (0..self.partitions()).collect();
             loaded.take(context.run_here(self.id(), &all, &read)?);
             let turn = context.begin_action(self.node())?;
-            let (workers, parameters) = (context.workers(), Arc::clone(parameters));
-            return iterate::run(workers, &turn.running, iteration, parameters, makers, observe);
+            let (engine, parameters) = ((context.workers(), context.metrics()), Arc::clone(parameters));
+            return iterate::run(engine, &turn.running, iteration, parameters, makers, observe);
         };
         context.cut_lineage(self.id())?;
         let lineage = context.prepare_all(self.id())?;

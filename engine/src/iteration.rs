@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result};
 use crate::parameters::{Parameters, ShardValues};
+use crate::staleness::Staleness;
 
 /// Numbers that lanes report with their updates and that are summed along the same tree: the meaning is the caller's
 /// (loss, samples, hits). Counts are exact up to 2^53.
@@ -32,7 +33,8 @@ pub struct StepReport {
 }
 
 /// A fixed logical stream of work. A lane's update at a step may depend on (lane, step, parameters) and its data alone.
-pub trait Lane {
+/// Any worker of its process may compute a step of it, one at a time.
+pub trait Lane: Send {
     /// Writes this lane's update of `step` over all of `update`, which is as long as `parameters`.
     ///
     /// # Errors
@@ -40,7 +42,7 @@ pub trait Lane {
     fn step(&mut self, step: u64, parameters: &[f32], update: &mut [f32]) -> Result<Tallies>;
 }
 
-impl<F: FnMut(u64, &[f32], &mut [f32]) -> Result<Tallies>> Lane for F {
+impl<F: FnMut(u64, &[f32], &mut [f32]) -> Result<Tallies> + Send> Lane for F {
     fn step(&mut self, step: u64, parameters: &[f32], update: &mut [f32]) -> Result<Tallies> {
         self(step, parameters, update)
     }
@@ -64,7 +66,7 @@ impl<F: FnMut(&StepReport, &[f32], &mut ShardValues<'_>) -> Result<()>> ShardUpd
     }
 }
 
-/// The shape of an iteration. Only `lanes`, `first_step` and `steps` may show in its result.
+/// The shape of an iteration. Only `lanes`, `first_step`, `steps` and `staleness` may show in its result.
 #[derive(Debug, Clone)]
 pub struct Iteration {
     /// Number of lanes.
@@ -77,6 +79,8 @@ pub struct Iteration {
     pub shards: usize,
     /// Number of values that the shards' updates keep for every parameter.
     pub state_slots: usize,
+    /// How old the parameters may be that lanes read.
+    pub staleness: Staleness,
     /// Where the driver program asked for it.
     pub site: &'static Location<'static>,
     assigned: Option<Placement>,
@@ -92,6 +96,7 @@ impl Iteration {
             steps,
             shards: lanes,
             state_slots: 0,
+            staleness: Staleness::Synchronous,
             site: Location::caller(),
             assigned: None,
         }
@@ -118,6 +123,14 @@ impl Iteration {
         self
     }
 
+    /// Lets lanes read older parameters; they read the newest unless told. For a lag there must be
+    /// [parameters with that lag](Parameters::with_lag).
+    #[must_use]
+    pub fn with_staleness(mut self, staleness: Staleness) -> Self {
+        self.staleness = staleness;
+        self
+    }
+
     /// Says where lanes and shards run, instead of spreading them evenly.
     #[must_use]
     pub fn with_placement(mut self, placement: Placement) -> Self {
@@ -128,6 +141,19 @@ impl Iteration {
     /// One past the last step.
     pub fn last_step(&self) -> u64 {
         self.first_step + self.steps
+    }
+
+    /// The oldest version that a step may read.
+    pub(crate) fn oldest_read(&self, step: u64) -> u64 {
+        self.staleness.oldest(step, self.first_step)
+    }
+
+    /// The oldest version that is needed to go on from a version, that one included.
+    pub(crate) fn oldest_given(&self, version: u64) -> u64 {
+        match self.staleness {
+            Staleness::FixedLag(_) => self.oldest_read(version),
+            _ => version,
+        }
     }
 
     /// The parameters of a shard: contiguous, of nearly equal length.
@@ -146,6 +172,14 @@ impl Iteration {
             return Err(EngineError::invalid(
                 "an iteration over no parameters",
                 "give at least one",
+            ));
+        }
+        self.staleness.check()?;
+        if self.staleness.lag() > parameters.lag() {
+            let (wanted, found) = (self.staleness.lag(), parameters.lag());
+            return Err(EngineError::invalid(
+                format!("parameters with a lag of {found} for lanes that lag behind by {wanted} steps"),
+                format!("make them with `Parameters::with_lag({wanted})`"),
             ));
         }
         if self.state_slots != parameters.slots() {
@@ -215,11 +249,5 @@ impl Placement {
             .enumerate()
             .filter(move |(_, host)| **host == worker)
             .map(|(lane, _)| lane)
-    }
-
-    /// Workers that host lanes, each once.
-    pub(crate) fn hosts(&self) -> impl Iterator<Item = usize> + '_ {
-        let first = |(index, worker): &(usize, &usize)| !self.lanes[..*index].contains(worker);
-        self.lanes.iter().enumerate().filter(first).map(|(_, worker)| *worker)
     }
 }

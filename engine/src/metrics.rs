@@ -1,10 +1,64 @@
 //! What the engine did, counted, so that tests can assert which work was done again.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
 
 use crate::id::DatasetId;
+
+/// What one worker has done in an iteration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct WorkerTimes {
+    /// The worker, counted through over all processes.
+    pub worker: usize,
+    /// Steps of lanes that it has computed.
+    pub lane_steps: u64,
+    /// Time it took to compute them.
+    pub computing: Duration,
+    /// Time it took to sum updates, to apply them and to send what others need.
+    pub applying: Duration,
+    /// The rest of the iteration's time.
+    pub waiting: Duration,
+    /// The most versions that were complete after the one that a lane's step had read, when its update was ready.
+    pub behind_max: u64,
+    /// Of all these steps together.
+    pub behind_sum: u64,
+}
+
+impl WorkerTimes {
+    pub(crate) fn lane_took(&mut self, time: Duration, behind: u64) {
+        self.lane_steps += 1;
+        self.computing += time;
+        self.behind_max = self.behind_max.max(behind);
+        self.behind_sum += behind;
+    }
+
+    /// Those of `worker`, of an iteration that took so long.
+    pub(crate) fn of(self, worker: usize, whole: Duration) -> Self {
+        let waiting = whole.saturating_sub(self.computing + self.applying);
+        Self {
+            worker,
+            waiting,
+            ..self
+        }
+    }
+
+    /// Of both.
+    fn plus(self, other: Self) -> Self {
+        Self {
+            worker: self.worker,
+            lane_steps: self.lane_steps + other.lane_steps,
+            computing: self.computing + other.computing,
+            applying: self.applying + other.applying,
+            waiting: self.waiting + other.waiting,
+            behind_max: self.behind_max.max(other.behind_max),
+            behind_sum: self.behind_sum + other.behind_sum,
+        }
+    }
+}
 
 /// Counters of a context; they only grow.
 #[derive(Debug, Default)]
@@ -18,6 +72,7 @@ pub struct Metrics {
     outputs_sent_again: AtomicU64,
     tasks_copied: AtomicU64,
     exchanged_bytes: AtomicU64,
+    worker_times: Mutex<BTreeMap<usize, WorkerTimes>>,
 }
 
 /// The partitions of one persisted dataset.
@@ -77,6 +132,20 @@ impl Metrics {
         self.exchanged_bytes.load(Ordering::Relaxed)
     }
 
+    /// What each worker of this process has done in iterations so far.
+    pub fn worker_times(&self) -> Vec<WorkerTimes> {
+        let times = self.worker_times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.values().copied().collect()
+    }
+
+    pub(crate) fn iterated(&self, times: Vec<WorkerTimes>) {
+        let mut all = self.worker_times.lock().unwrap_or_else(PoisonError::into_inner);
+        for times in times {
+            let sum = all.entry(times.worker).or_default();
+            *sum = times.plus(*sum);
+        }
+    }
+
     pub(crate) fn exchanged(&self, bytes: u64) {
         self.exchanged_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -130,6 +199,6 @@ impl Metrics {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DatasetId, Computed>> {
-        self.computed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.computed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

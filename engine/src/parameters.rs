@@ -310,7 +310,14 @@ impl Parameters {
     fn claiming(&self, book: &mut Book, version: u64, range: Range<usize>, follows: bool) -> Result<RangeGuard<'_>> {
         book.claim(version, &range, self.length)?;
         let values = (book.newest, book.next());
-        Ok(RangeGuard::new(self, version, range, values, book.newest_state, follows))
+        Ok(RangeGuard::new(
+            self,
+            version,
+            range,
+            values,
+            book.newest_state,
+            follows,
+        ))
     }
 
     fn not_next(&self, version: u64) -> EngineError {

@@ -3,11 +3,13 @@
 //! ```text
 //!   fault  = action "=" target "@" point ":" number
 //!   action = "kill" | "stop" | "cut"       cut takes a link as its target
+//!          | "slow"                         takes a worker and `times:` instead of a point
 //!   target = "worker:" slot | "name" | slot "-" slot
 //!   point  = "step" | "block" | "recovery" | "checkpoint" | "frame" | "report"
 //! ```
 //!
-//! Each fault happens once in the life of a cluster: in the first process that fills its slot, as soon as that comes to
+//! `slow=worker:1@times:10` makes every step of a lane take ten times as long there, from the beginning on, in each process
+//! that fills the slot. Each other fault happens once in the life of a cluster: in the first process that fills its slot, as soon as that comes to
 //! the point or beyond it.
 
 use std::fmt;
@@ -23,8 +25,8 @@ const SLOTS_MAX: u32 = 512;
 
 const ORIGIN: &str = "the faults of `chaos`";
 const GRAMMAR: &str = "`kill=worker:1@step:37`, `stop=worker:1@step:9`, `cut=1-2@step:12` or `kill=name@step:40`, where \
-                       `step` may be `block`, `recovery`, `checkpoint`, `frame` or `report` as well, and at most 64 of \
-                       them";
+                       `step` may be `block`, `recovery`, `checkpoint`, `frame` or `report` as well, or \
+                       `slow=worker:1@times:10`, and at most 64 of them";
 
 /// Where a process has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub enum Point {
     /// It is about to send this report to the name node, or the name node to take it in; counted from 0 over its life,
     /// heartbeats left out.
     Report(u64),
+    /// None: by how many times it is slowed.
+    Times(u64),
 }
 
 /// What happens to a process.
@@ -52,6 +56,8 @@ pub enum Fault {
     Kill,
     /// It hangs and keeps its connections open: SIGSTOP.
     Stop,
+    /// Its lanes take [`Point::Times`] as long.
+    Slow,
     /// It loses the link to a peer. Who owns the link carries it out.
     Cut {
         /// The slot of the peer.
@@ -114,16 +120,19 @@ impl Chaos {
 
     /// The faults of the process that fills `slot` in its `life`-th life, counted from 0.
     pub fn plan_for_slot(&self, slot: u32, life: u32) -> ChaosPlan {
-        self.plan(|target| life == 0 && target == Target::Slot(slot))
+        self.plan(|planned| {
+            let happens = life == 0 || planned.fault == Fault::Slow;
+            happens && planned.target == Target::Slot(slot)
+        })
     }
 
     /// The faults of the name node.
     pub fn plan_for_name_node(&self) -> ChaosPlan {
-        self.plan(|target| target == Target::NameNode)
+        self.plan(|planned| planned.target == Target::NameNode)
     }
 
-    fn plan(&self, takes: impl Fn(Target) -> bool) -> ChaosPlan {
-        let own = self.0.iter().filter(|planned| takes(planned.target));
+    fn plan(&self, takes: impl Fn(&Planned) -> bool) -> ChaosPlan {
+        let own = self.0.iter().filter(|planned| takes(planned));
         let armed = own.map(|planned| Armed {
             fault: planned.fault,
             point: planned.point,
@@ -148,10 +157,15 @@ impl Planned {
         let (target, fault) = match action.trim() {
             "kill" => (process(target)?, Fault::Kill),
             "stop" => (process(target)?, Fault::Stop),
+            "slow" => (process(target)?, Fault::Slow),
             "cut" => link(target)?,
             _ => return None,
         };
         let point = Point::read(point)?;
+        let slows = matches!(point, Point::Times(times) if times > 0) && target != Target::NameNode;
+        if (fault == Fault::Slow) != slows {
+            return None;
+        }
         Some(Self { target, fault, point })
     }
 }
@@ -167,6 +181,7 @@ impl Point {
             "checkpoint" => Some(Self::Checkpoint(at)),
             "frame" => Some(Self::Frame(at)),
             "report" => Some(Self::Report(at)),
+            "times" => Some(Self::Times(at)),
             _ => None,
         }
     }
@@ -203,6 +218,7 @@ impl fmt::Display for Planned {
         match (self.fault, self.target) {
             (Fault::Cut { peer_slot }, Target::Slot(slot)) => write!(formatter, "cut={slot}-{peer_slot}@")?,
             (Fault::Stop, _) => write!(formatter, "stop={target}@")?,
+            (Fault::Slow, _) => write!(formatter, "slow={target}@")?,
             _ => write!(formatter, "kill={target}@")?,
         }
         match self.point {
@@ -212,6 +228,7 @@ impl fmt::Display for Planned {
             Point::Checkpoint(at) => write!(formatter, "checkpoint:{at}"),
             Point::Frame(at) => write!(formatter, "frame:{at}"),
             Point::Report(at) => write!(formatter, "report:{at}"),
+            Point::Times(at) => write!(formatter, "times:{at}"),
         }
     }
 }
@@ -244,6 +261,15 @@ impl ChaosPlan {
         if self.0.is_empty() { None } else { self.due(now) }
     }
 
+    /// How many times as long the steps of lanes take.
+    pub fn times(&self) -> u64 {
+        let times = self.0.iter().map(|armed| match armed.point {
+            Point::Times(times) => times,
+            _ => 1,
+        });
+        times.max().unwrap_or(1)
+    }
+
     #[cold]
     fn due(&self, now: Point) -> Option<Fault> {
         let due = |armed: &&Armed| armed.point.reached_by(now) && !armed.fired.swap(true, Ordering::Relaxed);
@@ -272,7 +298,7 @@ impl Fault {
         let signal = match self {
             Self::Kill => Signal::KILL,
             Self::Stop => Signal::STOP,
-            Self::Cut { .. } => return,
+            Self::Cut { .. } | Self::Slow => return,
         };
         if let Err(error) = kill_process(getpid(), signal) {
             tracing::error!(%error, "the system does not let this process signal itself");
@@ -305,6 +331,7 @@ mod tests {
         let cuts = (0..SLOTS_MAX - 1).prop_flat_map(|slot| (Just(slot), slot + 1..SLOTS_MAX));
         prop_oneof![
             signals,
+            (0..SLOTS_MAX).prop_map(|slot| (Target::Slot(slot), Fault::Slow)),
             cuts.prop_map(|(slot, peer_slot)| (Target::Slot(slot), Fault::Cut { peer_slot })),
         ]
     }
@@ -312,7 +339,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_again(faults in prop::collection::vec((targets(), points()), 0..8)) {
-            let planned = faults.into_iter().map(|((target, fault), point)| Planned { target, fault, point });
+            let planned = faults.into_iter().map(|((target, fault), point)| match fault {
+                Fault::Slow => Planned { target, fault, point: Point::Times(7) },
+                _ => Planned { target, fault, point },
+            });
             let chaos = Chaos(planned.collect());
             prop_assert_eq!(Chaos::parse(&chaos.to_string()).unwrap(), chaos);
         }
@@ -340,6 +370,10 @@ mod tests {
             "cut=1-1@step:1",
             "cut=name-1@step:1",
             "burn=worker:1@step:1",
+            "slow=worker:1@step:1",
+            "slow=worker:1@times:0",
+            "slow=name@times:2",
+            "kill=worker:1@times:2",
             "kill=worker:1@step:18446744073709551616",
         ] {
             let error = Chaos::parse(&format!("stop=name@step:1,{text}"))
@@ -371,6 +405,9 @@ mod tests {
         );
         assert_eq!(plan.fires(Point::Step(37)), Some(Fault::Kill));
         assert_eq!(plan.fires(Point::Step(38)), None);
+        let slow = Chaos::parse("slow=worker:1@times:10").unwrap();
+        assert_eq!(slow.plan_for_slot(1, 3).times(), 10);
+        assert_eq!((slow.plan_for_slot(0, 0).times(), plan.times()), (1, 1));
         assert!(chaos.plan_for_slot(1, 1).0.is_empty() && chaos.plan_for_slot(2, 0).0.is_empty());
         assert_eq!(chaos.plan_for_name_node().fires(Point::Step(4)), Some(Fault::Stop));
     }

@@ -166,6 +166,9 @@ pub enum ActionKind {
 pub struct LoopState {
     /// Versions of which it has all parameters.
     pub versions: Vec<u64>,
+    /// The generation and number of the round that made them, where another round would make others of the same number:
+    /// in a loop whose results depend on time. Zeros where they would be the same.
+    pub made_in: (u64, u32),
     /// For each shard whose optimizer state it keeps: the shard, and the versions. Empty if optimizers have no state.
     pub shards: Vec<(u32, Vec<u64>)>,
 }

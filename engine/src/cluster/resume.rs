@@ -21,6 +21,41 @@ pub fn resume(states: &[LoopState], first_step: u64) -> (u64, Option<u32>) {
     newest.map_or((first_step, None), |(version, rank)| (version, Some(rank)))
 }
 
+/// As [`resume`], for a loop whose results may depend on time: with what each member is taken to have by that. Versions of
+/// an earlier round than the last one are others, whatever their numbers, and only those that the loop began with are
+/// the same for all.
+pub fn resume_from(states: Vec<LoopState>, first_step: u64) -> (u64, Option<u32>, Vec<LoopState>) {
+    let newest = states.iter().map(|state| state.made_in).max().unwrap_or_default();
+    let last = only(&states, |state, _| state.made_in == newest);
+    match resume(&last, first_step) {
+        (version, Some(source)) => (version, Some(source), last),
+        (_, None) => {
+            let first = only(&states, |_, version| version == first_step);
+            let (version, source) = resume(&first, first_step);
+            (version, source, first)
+        }
+    }
+}
+
+/// States with the versions that `is_had`. All shards stay named.
+fn only(states: &[LoopState], is_had: impl Fn(&LoopState, u64) -> bool) -> Vec<LoopState> {
+    let kept = |state: &LoopState| {
+        let had = |versions: &[u64]| {
+            versions
+                .iter()
+                .copied()
+                .filter(|version| is_had(state, *version))
+                .collect()
+        };
+        LoopState {
+            versions: had(&state.versions),
+            made_in: state.made_in,
+            shards: state.shards.iter().map(|(shard, kept)| (*shard, had(kept))).collect(),
+        }
+    };
+    states.iter().map(kept).collect()
+}
+
 fn versions_by_shard(states: &[LoopState]) -> BTreeMap<u32, BTreeSet<u64>> {
     let mut shards: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
     for (shard, versions) in states.iter().flat_map(|state| &state.shards) {
@@ -46,6 +81,7 @@ mod tests {
     fn state(versions: &[u64], shards: &[(u32, &[u64])]) -> LoopState {
         LoopState {
             versions: versions.to_vec(),
+            made_in: (0, 0),
             shards: shards.iter().map(|(shard, kept)| (*shard, kept.to_vec())).collect(),
         }
     }
@@ -82,6 +118,25 @@ mod tests {
         assert_eq!(resume(&[state(&[3], &[])], 4), (4, None));
     }
 
+    #[test]
+    fn versions_of_an_earlier_round_are_others() {
+        let mut states = vec![state(&[7, 8], &[(0, &[7, 8])]), state(&[5, 6], &[(0, &[5, 6])])];
+        (states[0].made_in, states[1].made_in) = ((1, 4), (2, 0));
+        let (version, source, had) = resume_from(states.clone(), 5);
+        assert_eq!((version, source), (6, Some(1)));
+        assert_eq!(
+            (&had[0].versions[..], &had[0].shards[..]),
+            (&[][..], &[(0, vec![])][..])
+        );
+        assert_eq!(had[1], states[1]);
+        // All that the last round made is lost: who has just come has what the loop began with.
+        states[1].shards[0].1.clear();
+        states.push(state(&[5], &[(0, &[5])]));
+        let (version, source, had) = resume_from(states, 5);
+        assert_eq!((version, source), (5, Some(1)));
+        assert_eq!(had[2].versions, [5]);
+    }
+
     proptest! {
         #[test]
         fn the_decision_is_possible_and_none_newer_is(
@@ -90,7 +145,7 @@ mod tests {
         ) {
             let states: Vec<LoopState> = reports
                 .into_iter()
-                .map(|(versions, kept)| LoopState { versions, shards: (0_u32..).zip(kept).collect() })
+                .map(|(versions, kept)| LoopState { versions, made_in: (0, 0), shards: (0_u32..).zip(kept).collect() })
                 .collect();
             let possible = |version: u64| {
                 version >= first_step

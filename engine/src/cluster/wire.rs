@@ -69,13 +69,15 @@ pub enum Kind {
     BlockCopy = 15,
     /// The sender has ended a task that others may be computing as well.
     TaskDone = 16,
+    /// Asks for the place of an update in a step, or tells it.
+    Turn = 17,
 }
 
 impl TryFrom<u8> for Kind {
     type Error = WireError;
 
     fn try_from(number: u8) -> Result<Self, WireError> {
-        const KINDS: [Kind; 16] = [
+        const KINDS: [Kind; 17] = [
             Kind::Parcel,
             Kind::SourceDone,
             Kind::Abandon,
@@ -92,6 +94,7 @@ impl TryFrom<u8> for Kind {
             Kind::Ring,
             Kind::BlockCopy,
             Kind::TaskDone,
+            Kind::Turn,
         ];
         KINDS
             .into_iter()

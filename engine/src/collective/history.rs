@@ -41,6 +41,8 @@ pub(super) struct History {
     /// Whether a step is shown only when the one behind it is applied. Then whoever keeps the state of its version has
     /// it, so that it is never taken again, whichever process dies.
     delays: bool,
+    /// The generation and number of the last round that made versions here, if another round would have made others.
+    pub(super) made_in: (u64, u32),
 }
 
 impl History {
@@ -50,6 +52,7 @@ impl History {
             reports: Vec::new(),
             shown: 0,
             delays,
+            made_in: (0, 0),
         }
     }
 

@@ -54,9 +54,10 @@ pub(crate) fn iterate(
         first_step: iteration.first_step,
         lanes: iteration.lanes as u32,
     };
-    let state = Exchange::state(&parameters, &iteration);
+    let state = Exchange::state(&parameters, &iteration, (0, 0));
     let arrival = Arrival::new(context, member, running, lineage, kind, state);
-    let mut history = History::new(iteration.first_step, iteration.state_slots > 0);
+    let delays = iteration.state_slots > 0 || !iteration.staleness.is_determinate();
+    let mut history = History::new(iteration.first_step, delays);
     loop {
         match arrival.next()? {
             Next::Round(generation, number, Work::Compute { held, costs, lanes, .. }) => {
@@ -181,19 +182,20 @@ fn run_loop(
     let placement = round::placement(generation, &start.lanes, iteration.shards)
         .filter(|placement| placement.lanes.len() == iteration.lanes)
         .ok_or_else(diverged)?;
-    let state = |finished: bool, result: Option<Bytes>| Outcome::Looped {
+    let state = |history: &History, finished: bool, result: Option<Bytes>| Outcome::Looped {
         finished,
-        state: Exchange::state(parameters, iteration),
+        state: Exchange::state(parameters, iteration, history.made_in),
         result,
     };
     let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
-        return Ok(state(false, None));
+        return Ok(state(history, false, None));
     };
-    let has = parameters.versions().contains(&start.version);
     let lacks = |state: &LoopState| !state.versions.contains(&start.version);
-    if start.states.get(round.rank).is_none_or(lacks) == has {
+    let has = start.states.get(round.rank).is_some_and(|state| !lacks(state));
+    let has_by_number = !lacks(&Exchange::state(parameters, iteration, history.made_in));
+    if has != has_by_number && (has || iteration.staleness.is_determinate()) {
         // The name node is mistaken; what is reported now is so.
-        return Ok(state(false, None));
+        return Ok(state(history, false, None));
     }
     let (reports, received) = channel();
     let team = round::team(&round, generation);
@@ -222,7 +224,7 @@ fn run_loop(
         exchange.share();
         if is_source {
             let lacking = start.states.iter().enumerate().filter(|(_, state)| lacks(state));
-            lacking.for_each(|(rank, _)| exchange.give(rank, start.version, &history.reports));
+            lacking.for_each(|(rank, theirs)| exchange.give(rank, start.version, theirs, &history.reports));
         }
         let mut ready = exchange.wait_for_parameters(start.version, &start.states);
         if ready {
@@ -231,9 +233,13 @@ fn run_loop(
         }
         if ready {
             exchange.begin();
+            if !iteration.staleness.is_determinate() {
+                history.made_in = (generation.number, number);
+            }
             let observe = &mut *looped.observe;
             let mut seen = |report: &StepReport| history.note(report, observe);
-            iterate::run_loop(arrival.context.workers(), &exchange, &received, &mut seen)?;
+            let metrics = arrival.context.metrics();
+            iterate::run_loop(arrival.context.workers(), &exchange, metrics, &received, &mut seen)?;
         }
     }
     // Also where the loop was stopped before it began. Then the reports of the steps before a version that was given may
@@ -243,7 +249,7 @@ fn run_loop(
     late.retain(|report| report.step < parameters.version());
     late.iter().for_each(|report| history.note(report, looped.observe));
     arrival.context.metrics().exchanged(exchange.sent_bytes());
-    let state_is_whole = Exchange::state(parameters, iteration)
+    let state_is_whole = Exchange::state(parameters, iteration, history.made_in)
         .shards
         .iter()
         .all(|(_, versions)| versions.contains(&iteration.last_step()));
@@ -252,5 +258,5 @@ fn run_loop(
         true => Some(history.result(parameters)?),
         false => None,
     };
-    Ok(state(finished, result))
+    Ok(state(history, finished, result))
 }

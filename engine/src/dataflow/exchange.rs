@@ -10,6 +10,7 @@ mod incoming;
 mod outgoing;
 mod sharing;
 mod state;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,11 +26,15 @@ use timely::scheduling::activate::SyncActivator;
 use self::incoming::Arrived;
 pub use self::incoming::Partial;
 use self::sharing::Sharing;
+pub use self::turns::Turn;
+use self::turns::Turns;
 use crate::cluster::member::Faults;
 use crate::dataflow::team::Team;
 use crate::error::{EngineError, Result, panic_text};
 use crate::iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport};
-use crate::parameters::Parameters;
+use crate::metrics::WorkerTimes;
+use crate::parameters::{Parameters, RangeGuard, ReadGuard};
+use crate::staleness::Staleness;
 use crate::tree;
 
 /// Makes the lane with an index, on the worker that hosts it.
@@ -90,9 +95,15 @@ pub struct Exchange {
     copies: Vec<Option<usize>>,
     /// Nodes of the tree that come from other processes, with the rank that sends each.
     expected: BTreeMap<usize, (Range<usize>, usize)>,
-    /// Ranks that keep optimizer state and host no lanes. Nobody begins a step before they have its version: what the
-    /// others have left behind, they can go on from.
+    /// Ranks that keep optimizer state and may fall behind, since they host no lanes or need not read the newest version.
+    /// Nobody begins a step before they have its version: what the others have left behind, they can go on from.
     attending: Vec<usize>,
+    /// Who comes next in a step, where that depends on time.
+    turns: Turns,
+    /// Held for reading while parameters are copied that an owner might write over.
+    copying: RwLock<()>,
+    /// Of each worker of this process.
+    times: Vec<Mutex<WorkerTimes>>,
     sharing: Option<Sharing>,
     faults: Option<Faults>,
     /// Updates and parameters that were given to others.
@@ -171,7 +182,14 @@ impl Exchange {
             ranks => {
                 let nodes = tree::cover(0..iteration.lanes, &hosted(team.rank));
                 let all = team.workers(ranks - 1).end;
-                Sharing::new(ranks, all, parameters.len(), &lanes, &nodes, &own)
+                Sharing::new(
+                    ranks,
+                    all,
+                    (parameters.len(), iteration.staleness),
+                    &lanes,
+                    &nodes,
+                    &own,
+                )
             }
         };
         let copies = if iteration.state_slots > 0 {
@@ -181,7 +199,9 @@ impl Exchange {
         };
         let keeps = |rank: &usize| copies.contains(&Some(*rank));
         let is_idle = |rank: &usize| !(0..iteration.lanes).any(hosted(*rank));
-        let attending = (0..team.ranks()).filter(|rank| keeps(rank) && is_idle(rank)).collect();
+        let may_fall_behind = iteration.staleness != Staleness::Synchronous;
+        let attends = |rank: &usize| keeps(rank) && (may_fall_behind || is_idle(rank));
+        let attending = (0..team.ranks()).filter(attends).collect();
         Self {
             sharing,
             lanes,
@@ -191,6 +211,9 @@ impl Exchange {
             copies,
             expected,
             attending,
+            turns: Turns::new(&iteration),
+            copying: RwLock::new(()),
+            times: workers.clone().map(|_| Mutex::default()).collect(),
             iteration,
             placement,
             team,
@@ -288,11 +311,74 @@ impl Exchange {
         }
     }
 
-    /// Notes how long a lane's step took.
-    pub fn lane_took(&self, time: Duration) {
+    /// Notes how long a lane's step took a worker, and how many versions there were after the one that it read when it was
+    /// handed out.
+    pub fn lane_took(&self, worker: usize, begun: Instant, behind: u64) {
         if let Some(faults) = &self.faults {
-            faults.lane_took(time);
+            faults.slow_down(begun.elapsed());
+            faults.lane_took(begun.elapsed());
         }
+        lock(&self.times[worker]).lane_took(begun.elapsed(), behind);
+    }
+
+    /// Notes how long a worker was busy with shards.
+    pub fn shards_took(&self, worker: usize, time: Duration) {
+        lock(&self.times[worker]).applying += time;
+    }
+
+    /// What the workers of this process have done in an iteration that took so long.
+    pub fn times(&self, whole: Duration) -> Vec<WorkerTimes> {
+        let first = self.team.workers(self.team.rank).start;
+        let times = self.times.iter().enumerate();
+        times
+            .map(|(worker, times)| lock(times).of(first + worker, whole))
+            .collect()
+    }
+
+    /// Whether a lane can begin a step when `newest` is the newest version.
+    pub fn can_begin(&self, step: u64, newest: u64) -> bool {
+        let iteration = &self.iteration;
+        let is_due = step < iteration.last_step() || iteration.staleness.is_asynchronous();
+        is_due
+            && iteration
+                .staleness
+                .version(step, iteration.first_step, newest)
+                .is_some()
+    }
+
+    /// The version that a step reads, in place.
+    pub fn read_for(&self, step: u64) -> Result<ReadGuard<'_>> {
+        let oldest = self.iteration.oldest_read(step);
+        let read = match self.iteration.staleness {
+            Staleness::Synchronous | Staleness::FixedLag(_) => self.parameters.read_values(oldest)?,
+            Staleness::Bounded(_) | Staleness::Asynchronous => self.parameters.latest_values(),
+        };
+        if read.version() < oldest {
+            return Err(EngineError::invalid(
+                format!(
+                    "step {step} read version {}, which is older than {oldest}",
+                    read.version()
+                ),
+                "this is a bug of the exchange; report it",
+            ));
+        }
+        Ok(read)
+    }
+
+    /// Copies the newest version, and says which it is.
+    pub fn copy_latest(&self, copy: &mut Vec<f32>) -> u64 {
+        let _copying = self.copying.read().unwrap_or_else(PoisonError::into_inner);
+        let read = self.parameters.latest_values();
+        copy.clear();
+        copy.extend_from_slice(&read);
+        read.version()
+    }
+
+    /// Claims a range of the next version, when nobody copies what that is written over.
+    pub fn claim(&self, version: u64, range: Range<usize>) -> Result<RangeGuard<'_>> {
+        let _none_copies = (self.iteration.staleness.is_asynchronous())
+            .then(|| self.copying.write().unwrap_or_else(PoisonError::into_inner));
+        self.parameters.claim(version, range)
     }
 
     /// A step's version is complete: wakes the owners of this process that wait for it.

@@ -1,9 +1,10 @@
 //! A feedback loop with the step as timestamp: lanes compute updates, shard owners sum and apply them, and what they
 //! have finished lets the lanes go on. No round trip to the driver.
 //!
-//! Step `t` reads version `t` of the parameters and makes version `t + 1`. Lanes let go of version `t` before they hand
-//! out their updates, and owners begin version `t + 1` when they have all updates of step `t`: so nobody reads version
-//! `t - 1` any more, into whose buffer it is written.
+//! Step `t` reads version `t` of the parameters, or an older one where lanes may lag behind, and makes version `t + 1`.
+//! Lanes let go of what they read before they hand out their updates, and owners begin version `t + 1` when they have all
+//! updates of step `t`: so nobody reads the version any more into whose buffer it is written. (Asynchronous lanes read a
+//! copy.)
 //!
 //! ```text
 //!            +--> lanes (step t) --contributions, by worker--> apply (step t) --+
@@ -15,17 +16,20 @@
 
 mod lanes;
 mod parts;
+mod pool;
 mod shards;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::{ConnectLoop, Feedback};
 use timely::worker::Worker;
 
 use self::lanes::{Hosted, lanes};
+use self::pool::Pool;
 use self::shards::{Owned, apply};
 use crate::cancel::RunningAction;
 use crate::dataflow::exchange::{Exchange, Makers, REPORT_DELAY, Setting};
@@ -34,9 +38,11 @@ use crate::dataflow::vector::Vector;
 use crate::dataflow::workers::{Build, Idle, Workers};
 use crate::error::Result;
 use crate::iteration::{Iteration, StepReport, Tallies};
+use crate::metrics::Metrics;
 use crate::parameters::Parameters;
 
-/// One lane's update of one step, on its way to the workers of this process that use it. All read the same vector.
+/// One lane's update of one step, on its way to the workers of this process that use it. All read the same vector. Where
+/// updates come in any order, the lane is the place that it was given.
 #[derive(Serialize, Deserialize)]
 struct Contribution {
     worker: u64,
@@ -55,7 +61,7 @@ struct Finished {
 
 /// Runs an iteration on the workers of this process alone; `observe` sees each step once it is applied, in order.
 pub fn run(
-    workers: &Workers,
+    (workers, metrics): (&Workers, &Metrics),
     running: &RunningAction<'_>,
     iteration: Iteration,
     parameters: Arc<Parameters>,
@@ -79,19 +85,22 @@ pub fn run(
     let exchange = Arc::new(exchange);
     let stopped = Arc::clone(&exchange);
     running.stops_by(Arc::new(move |error| stopped.fail(error)));
-    run_loop(workers, &exchange, &received, observe)
+    run_loop(workers, &exchange, metrics, &received, observe)
 }
 
 /// Runs this process's part of an iteration to its end, or until it fails or is stopped.
 pub fn run_loop(
     workers: &Workers,
     exchange: &Arc<Exchange>,
+    metrics: &Metrics,
     reports: &Receiver<Vec<StepReport>>,
     observe: &mut dyn FnMut(&StepReport),
 ) -> Result<()> {
+    let begun = Instant::now();
     let ended = start(workers, exchange)?;
     let mut waiting = watch(exchange, reports, observe);
     let _ = ended.recv();
+    metrics.iterated(exchange.times(begun.elapsed()));
     exchange.spread_states();
     waiting.extend(exchange.seal());
     observe_applied(exchange, &mut waiting, observe);
@@ -138,10 +147,11 @@ fn start(workers: &Workers, exchange: &Arc<Exchange>) -> Result<Receiver<()>> {
     // No report comes when the last worker is done: then this is dropped.
     let closing = Arc::new(Closing(Arc::clone(&exchange)));
     let closings = Mutex::new(vec![closing; workers.count()]);
+    let pool = Arc::new(Pool::new(&exchange));
     let idle = (exchange.team.ranks() > 1).then(|| Arc::clone(&exchange) as Arc<dyn Idle>);
     let build: Build = Arc::new(move |worker| {
         let closing = closings.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        build(worker, &exchange, closing);
+        build(worker, &exchange, &pool, closing);
     });
     workers.run(build, idle)
 }
@@ -155,11 +165,11 @@ impl Drop for Closing {
     }
 }
 
-fn build(worker: &mut Worker, exchange: &Arc<Exchange>, closing: Option<Arc<Closing>>) {
+fn build(worker: &mut Worker, exchange: &Arc<Exchange>, pool: &Arc<Pool>, closing: Option<Arc<Closing>>) {
     let index = worker.index();
     worker.dataflow::<u64, _, _>(|scope| {
         let (handle, finished) = scope.feedback::<Vec<Finished>>(1);
-        let contributions = lanes(scope, finished, Hosted::new(exchange, index));
+        let contributions = lanes(scope, finished, Hosted::new(exchange, pool, index));
         apply(scope, contributions, Owned::new(exchange, index), closing).connect_loop(handle);
     });
 }

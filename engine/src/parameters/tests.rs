@@ -327,7 +327,11 @@ fn take(model: &mut Model, held: &mut Held<'_>, parameters: &Parameters, act: &A
 fn install(model: &mut Model, held: &Held<'_>, parameters: &Parameters, act: &Act, number: f32) {
     let (version, follows, whole) = match act {
         Act::Install(version) => (*version, false, parameters.install(*version)),
-        Act::InstallNext { ahead } => (model.newest + ahead, true, parameters.install_next(model.newest + ahead)),
+        Act::InstallNext { ahead } => (
+            model.newest + ahead,
+            true,
+            parameters.install_next(model.newest + ahead),
+        ),
         _ => return,
     };
     let in_order = !follows || version == model.newest + 1;

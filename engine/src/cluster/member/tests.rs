@@ -189,6 +189,7 @@ fn an_arrival_is_told_again_with_what_there_is_by_then() {
     let (member, lead) = members(1).pop().unwrap();
     let state = |version| LoopState {
         versions: vec![version],
+        made_in: (0, 0),
         shards: Vec::new(),
     };
     member.arrive(Report::Arrive {

@@ -66,7 +66,7 @@ impl Receive for Exchange {
             return Ok(());
         }
         match header.kind {
-            Kind::Update | Kind::Shard | Kind::Sum | Kind::Ring if !self.is_ready() => Ok(()),
+            Kind::Update | Kind::Shard | Kind::Sum | Kind::Ring | Kind::Turn if !self.is_ready() => Ok(()),
             Kind::Update => self.take_update(rank, header, Some(body)),
             Kind::Shard => {
                 self.wait_for_version(header.words[0]);
@@ -90,6 +90,10 @@ impl Receive for Exchange {
                 self.take_attendance(rank, header.words[0]);
                 Ok(())
             }
+            Kind::Turn => {
+                self.take_turn_letter(rank, header);
+                Ok(())
+            }
             Kind::Report => self.take_reports(body),
             _ => Ok(()),
         }
@@ -101,9 +105,11 @@ impl Receive for Exchange {
 }
 
 impl Exchange {
-    /// The updates of a step from other processes, once all are here. The caller gives them back.
-    pub fn remote(&self, step: u64) -> Option<Vec<Arc<Partial>>> {
-        if self.expected.is_empty() && self.attending.is_empty() {
+    /// The updates of a step from other processes, once all are here, if `local` are here of this one. The caller gives
+    /// them back.
+    pub fn remote(&self, step: u64, local: usize) -> Option<Vec<Arc<Partial>>> {
+        let is_asynchronous = self.iteration.staleness.is_asynchronous();
+        if self.expected.is_empty() && self.attending.is_empty() && !is_asynchronous {
             return Some(Vec::new());
         }
         let arrived = lock(&self.arrived);
@@ -115,6 +121,12 @@ impl Exchange {
         {
             return None;
         }
+        if is_asynchronous {
+            // Whoever they are from.
+            let updates = arrived.updates.get(&step);
+            let complete = local + updates.map_or(0, BTreeMap::len) == self.iteration.lanes;
+            return complete.then(|| updates.into_iter().flat_map(BTreeMap::values).cloned().collect());
+        }
         if self.expected.is_empty() {
             return Some(Vec::new());
         }
@@ -124,7 +136,7 @@ impl Exchange {
 
     /// Takes the updates of a step back: its version is complete, so all workers of this process have used them.
     pub fn release(&self, step: u64) {
-        if self.expected.is_empty() {
+        if self.expected.is_empty() && !self.iteration.staleness.is_asynchronous() {
             return;
         }
         let mut arrived = lock(&self.arrived);
@@ -171,9 +183,13 @@ impl Exchange {
     fn take_update(&self, rank: usize, header: &Header, body: Option<&mut Body<'_>>) -> Taken {
         let [step, start, length, ..] = header.words;
         let (start, length) = (start as usize, length as usize);
-        let known = self.expected.get(&start);
+        let is_asynchronous = self.iteration.staleness.is_asynchronous();
+        let is_known = match self.expected.get(&start) {
+            _ if is_asynchronous => length == 1 && start < self.iteration.lanes,
+            known => known.is_some_and(|(node, from)| node.len() == length && *from == rank),
+        };
         let steps = self.parameters.version()..self.iteration.last_step();
-        if known.is_none_or(|(node, from)| node.len() != length || *from != rank) || !steps.contains(&step) {
+        if !is_known || !steps.contains(&step) {
             // A lane's second copy of a step that is over; or no part of this iteration.
             return Ok(());
         }
@@ -200,7 +216,7 @@ impl Exchange {
         let updates = arrived.updates.entry(step).or_default();
         // A second copy of an update changes nothing.
         updates.entry(start).or_insert_with(|| Arc::new(partial));
-        let complete = updates.len() == self.expected.len();
+        let complete = is_asynchronous || updates.len() == self.expected.len();
         drop(arrived);
         if complete {
             self.wake();
@@ -221,7 +237,7 @@ impl Exchange {
             return Ok(());
         }
         let range = self.iteration.shard_range(shard, self.parameters.len());
-        let Ok(mut claimed) = self.parameters.claim(version, range) else {
+        let Ok(mut claimed) = self.claim(version, range) else {
             // A second copy.
             return Ok(());
         };
@@ -267,6 +283,7 @@ impl Exchange {
             Kind::Shard if !self.has_reached(header.words[0]) => return Ok(false),
             Kind::Shard => self.take_shard(rank, header, None)?,
             Kind::Attend => self.take_attendance(rank, header.words[0]),
+            Kind::Turn => self.take_turn_letter(rank, header),
             _ => {}
         }
         Ok(true)

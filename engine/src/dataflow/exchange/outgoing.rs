@@ -22,13 +22,15 @@ impl Exchange {
     pub fn sum_in_place(
         &self,
         owner: &Owner,
+        step: u64,
         lanes: &Range<usize>,
         sum: &mut dyn FnMut(&Range<usize>, &mut [f32]),
     ) -> Option<usize> {
         if !self.shares_with(owner.rank) {
             return None;
         }
-        let mut sums = lock(&self.sharing.as_ref()?.sums);
+        let sets = &self.sharing.as_ref()?.sums;
+        let mut sums = lock(&sets[step as usize % sets.len()]);
         let piece = sums.get_mut(&lanes.start)?;
         for range in &owner.ranges {
             sum(range, &mut piece[range.clone()]);
@@ -84,7 +86,7 @@ impl Exchange {
         self.team
             .others()
             .find(|rank| self.shares_with(*rank) && self.keeps_up(*rank))?;
-        let mut outbox = lock(&sharing.outboxes[(version % 2) as usize]);
+        let mut outbox = lock(&sharing.outboxes[version as usize % sharing.outboxes.len()]);
         let piece = outbox.get_mut(&shard)?;
         piece.copy_from_slice(values);
         Some(piece.start())

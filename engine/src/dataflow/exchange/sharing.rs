@@ -14,6 +14,7 @@ use crate::cluster::wire::{Header, Kind, WireError};
 use crate::dataflow::vector::Vector;
 use crate::dataflow::workers::Idle;
 use crate::error::EngineError;
+use crate::staleness::Staleness;
 
 /// How long a worker looks for letters before it sleeps, where all workers have cores of their own: longer than most
 /// waits for a peer that computes as much as this process.
@@ -23,11 +24,12 @@ const PATIENCE: Duration = Duration::from_micros(100);
 pub(super) struct Sharing {
     region: Arc<Region>,
     /// Vectors for lanes, until they are taken.
-    vectors: Mutex<HashMap<usize, Piece>>,
-    /// Sums over several lanes of this process, by the first one; parts for one owner after the other are written.
-    pub(super) sums: Mutex<HashMap<usize, Piece>>,
-    /// New values of this process's shards, of even and of odd versions: while a version is read, the next is written.
-    pub(super) outboxes: [Mutex<HashMap<usize, Piece>>; 2],
+    vectors: Mutex<HashMap<usize, Vec<Piece>>>,
+    /// Sums over several lanes of this process, by the first one; parts for one owner after the other are written. As many
+    /// sets of them as there may be steps on their way, which take turns.
+    pub(super) sums: Vec<Mutex<HashMap<usize, Piece>>>,
+    /// New values of this process's shards: while versions are read, the next is written. Versions take turns.
+    pub(super) outboxes: Vec<Mutex<HashMap<usize, Piece>>>,
     /// Ranks that read this process's memory in place.
     readers: Vec<AtomicBool>,
     /// The memory of other ranks, and where in it their mailboxes are.
@@ -43,35 +45,38 @@ impl Sharing {
     pub(super) fn new(
         ranks: usize,
         workers: usize,
-        length: usize,
+        (length, staleness): (usize, Staleness),
         lanes: &[usize],
         nodes: &[Range<usize>],
         shards: &BTreeMap<usize, Range<usize>>,
     ) -> Option<Self> {
         let several = nodes.iter().filter(|node| node.len() > 1).map(|node| node.start);
+        let (updates, versions) = (staleness.updates(), staleness.lag() + 2);
         let vectors = lanes.iter().copied().chain(several.clone()).map(|_| length);
         let outboxes = shards.values().map(ExactSizeIterator::len);
-        let letters = [mailbox::floats(ranks)];
-        let lengths = letters
-            .into_iter()
-            .chain(vectors)
-            .chain(outboxes.clone())
-            .chain(outboxes);
-        let lengths: Vec<usize> = lengths.collect();
+        let mut lengths = vec![mailbox::floats(ranks)];
+        (0..updates).for_each(|_| lengths.extend(vectors.clone()));
+        (0..versions).for_each(|_| lengths.extend(outboxes.clone()));
         let created = Region::create(&lengths);
         let created = created.inspect_err(|error| tracing::debug!("no memory to share: {error}"));
         let (region, pieces) = created.ok()?;
         let mut pieces = pieces.into_iter();
         let mailbox = Mailbox::new(pieces.next()?, ranks);
-        let vectors = lanes.iter().copied().zip(pieces.by_ref()).collect();
-        let sums = several.zip(pieces.by_ref()).collect();
-        let even = shards.keys().copied().zip(pieces.by_ref()).collect();
-        let odd = shards.keys().copied().zip(pieces).collect();
+        let mut vectors: HashMap<usize, Vec<Piece>> = HashMap::new();
+        let sums = (0..updates).map(|_| {
+            for (lane, piece) in lanes.iter().zip(pieces.by_ref()) {
+                vectors.entry(*lane).or_default().push(piece);
+            }
+            Mutex::new(several.clone().zip(pieces.by_ref()).collect())
+        });
+        let sums = sums.collect();
+        let outbox = |_| Mutex::new(shards.keys().copied().zip(pieces.by_ref()).collect());
+        let outboxes = (0..versions).map(outbox).collect();
         Some(Self {
             region,
             vectors: Mutex::new(vectors),
-            sums: Mutex::new(sums),
-            outboxes: [Mutex::new(even), Mutex::new(odd)],
+            sums,
+            outboxes,
             readers: (0..ranks).map(|_| AtomicBool::new(false)).collect(),
             views: Mutex::default(),
             mailbox,
@@ -91,17 +96,29 @@ impl Exchange {
         readers.is_some_and(|reads| reads.load(Ordering::Acquire))
     }
 
-    /// Whether a rank cannot fall behind by more than a version: the others wait for its lanes or shards.
+    /// Whether a rank cannot fall behind by more versions than are left for it: the others wait for its lanes or shards.
     pub(super) fn keeps_up(&self, rank: usize) -> bool {
+        if self.iteration.staleness.is_asynchronous() {
+            return false;
+        }
         let workers = self.team.workers(rank);
         let hosts = self.placement.lanes.iter().any(|worker| workers.contains(worker));
         hosts || self.owners.iter().any(|owner| owner.rank == rank)
     }
 
-    /// A vector for a lane that others can read in place.
-    pub fn vector(&self, lane: usize) -> Option<Vector> {
-        let sharing = self.sharing.as_ref()?;
-        lock(&sharing.vectors).remove(&lane).map(Vector::Shared)
+    /// Vectors for the updates of a lane, where possible such that others can read in place.
+    pub fn vectors(&self, lane: usize) -> Vec<Vector> {
+        let shared = self
+            .sharing
+            .as_ref()
+            .and_then(|sharing| lock(&sharing.vectors).remove(&lane));
+        match shared {
+            Some(pieces) => pieces.into_iter().map(Vector::Shared).collect(),
+            None => {
+                let own = |_| Vector::new(self.parameters.len());
+                (0..self.iteration.staleness.updates()).map(own).collect()
+            }
+        }
     }
 
     /// Tells the other processes where this one's memory is.

@@ -29,7 +29,8 @@ fn report_of([step, tallies @ ..]: [u64; NUMBERS]) -> StepReport {
 
 impl Exchange {
     /// What is known of the state of each shard in this process.
-    pub fn state(parameters: &Parameters, iteration: &Iteration) -> LoopState {
+    /// `made_in` is the round that made it, where that matters.
+    pub fn state(parameters: &Parameters, iteration: &Iteration, made_in: (u64, u32)) -> LoopState {
         let mut shards = Vec::new();
         if iteration.state_slots > 0 {
             shards.extend(iteration.shards_held(parameters.len()).map(|shard| {
@@ -37,8 +38,14 @@ impl Exchange {
                 (shard as u32, parameters.state_versions(&range))
             }));
         }
+        let versions = parameters.versions();
+        let oldest = *versions.start();
         LoopState {
-            versions: parameters.versions().collect(),
+            // A version can be gone on from where those are that its step and later ones read.
+            versions: versions
+                .filter(|version| iteration.oldest_given(*version) >= oldest)
+                .collect(),
+            made_in,
             shards,
         }
     }
@@ -114,20 +121,28 @@ impl Exchange {
         self.wait(|arrived| wanted.is_subset(&arrived.states))
     }
 
-    /// Gives the parameters of a version to a process that lacks it, with the reports of the steps before it.
-    pub fn give(&self, rank: usize, version: u64, reports: &[StepReport]) {
-        let values = {
-            let _transferring = lock(&self.transferring);
-            self.parameters.read(version).map(|values| values.to_vec())
-        };
-        let Ok(values) = values else { return };
+    /// Gives the parameters of a version to a process that lacks it and has `theirs`, with the reports of the steps before
+    /// it; before them those of older versions that are still to be read.
+    pub fn give(&self, rank: usize, version: u64, theirs: &LoopState, reports: &[StepReport]) {
+        let oldest = self.iteration.oldest_given(version);
+        let newest_there = theirs.versions.iter().max().copied();
+        let reaches = newest_there.filter(|newest| (oldest..version).contains(newest));
+        let first = reaches.map_or(oldest, |newest| newest + 1);
         for some in reports.chunks(REPORTS_PER_FRAME) {
             let numbers: Vec<u64> = some.iter().flat_map(numbers_of).collect();
             let header = Header::new(Kind::Report, [0; 6]);
             self.team.send(rank, header, &[bytemuck::cast_slice(&numbers)]);
         }
-        let header = Header::new(Kind::State, [version, 0, 0, 0, 0, 0]);
-        self.team.send(rank, header, &[bytemuck::cast_slice(&values)]);
+        for given in first..=version {
+            let values = {
+                let _transferring = lock(&self.transferring);
+                self.parameters.read_values(given).map(|values| values.to_vec())
+            };
+            let Ok(values) = values else { return };
+            let follows = u64::from(reaches.is_some() || given > first);
+            let header = Header::new(Kind::State, [given, follows, 0, 0, 0, 0]);
+            self.team.send(rank, header, &[bytemuck::cast_slice(&values)]);
+        }
     }
 
     /// Waits until this process has the parameters of a version. False if the iteration ended before.
@@ -154,6 +169,7 @@ impl Exchange {
 
     /// From here on this process has all that the first step reads.
     pub fn begin(&self) {
+        self.turns.begin(self.parameters.version());
         lock(&self.arrived).ready = true;
         self.changed.notify_all();
     }
@@ -208,8 +224,12 @@ impl Exchange {
         if header.words[2] > 0 {
             return self.take_shard_state(header, body);
         }
-        let version = header.words[0];
-        let Ok(mut whole) = self.parameters.install(version) else {
+        let [version, follows, ..] = header.words;
+        let whole = match follows {
+            0 => self.parameters.install(version),
+            _ => self.parameters.install_next(version),
+        };
+        let Ok(mut whole) = whole else {
             return Ok(());
         };
         body.into_floats(whole.after())?;

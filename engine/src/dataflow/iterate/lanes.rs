@@ -1,4 +1,4 @@
-//! The lanes of one worker: each step they read the parameters, and hand their updates to the workers that use them.
+//! What one worker does for lanes: it computes steps of them, and hands their updates to the workers that use them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,95 +11,118 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::scope::Scope;
 
+use super::pool::{HostedLane, Pool, Ready};
 use super::{Contribution, Finished};
-use crate::dataflow::exchange::Exchange;
-use crate::dataflow::vector::Vector;
-use crate::iteration::{Lane, Tallies};
+use crate::dataflow::exchange::{Exchange, Turn};
+use crate::error::Result;
 
-/// The lanes of one worker.
+/// The lanes of this process, for one of its workers.
 pub(super) struct Hosted {
     exchange: Arc<Exchange>,
-    lanes: Vec<HostedLane>,
-    /// The next step to compute.
-    step: u64,
-}
-
-struct HostedLane {
-    index: usize,
-    lane: Box<dyn Lane>,
-    update: Arc<Vector>,
+    pool: Arc<Pool>,
+    worker: usize,
+    /// The last step for which this worker has said that it begins.
+    begun: Option<u64>,
 }
 
 impl Hosted {
-    pub(super) fn new(exchange: &Arc<Exchange>, worker: usize) -> Self {
-        let length = exchange.parameters.len();
-        let worker = exchange.team.global(worker);
-        let mut lanes = Vec::new();
-        for index in exchange.placement.lanes_of(worker) {
+    /// Makes the lanes that are placed on the worker.
+    pub(super) fn new(exchange: &Arc<Exchange>, pool: &Arc<Pool>, worker: usize) -> Self {
+        let global = exchange.team.global(worker);
+        for index in exchange.placement.lanes_of(global) {
             if let Some(lane) = exchange.guarded("lane", index, || (exchange.makers.lane)(index)) {
-                lanes.push(HostedLane {
-                    index,
-                    lane,
-                    update: Arc::new(exchange.vector(index).unwrap_or_else(|| Vector::new(length))),
-                });
+                pool.put(HostedLane::new(exchange, index, lane));
             }
         }
         Self {
             exchange: Arc::clone(exchange),
-            lanes,
-            step: exchange.parameters.version(),
+            pool: Arc::clone(pool),
+            worker,
+            begun: None,
         }
     }
 
     fn done(&self) -> bool {
-        self.exchange.ended() || self.lanes.is_empty() || self.step == self.exchange.iteration.last_step()
+        let exchange = &self.exchange;
+        let last = exchange.iteration.last_step();
+        let computed = self.pool.step().is_none_or(|step| step >= last);
+        exchange.ended() || exchange.is_finished() || (computed && !exchange.iteration.staleness.is_asynchronous())
     }
 
-    /// Whether every shard has finished the step before.
-    fn ready(&self) -> bool {
-        self.exchange.parameters.version() == self.step
-    }
-
-    /// Computes the next step of every lane. When this returns, the parameters are let go.
-    fn compute(&mut self) -> Vec<Contribution> {
-        let (exchange, step) = (Arc::clone(&self.exchange), self.step);
-        self.step += 1;
-        exchange.begin_step(step);
-        let mut contributions = Vec::new();
-        let parameters = match exchange.parameters.read(step) {
-            Ok(parameters) => parameters,
-            Err(error) => {
-                exchange.fail(error);
-                return contributions;
-            }
+    /// Computes a step of a lane, if one can be begun. When this returns, the parameters are let go. Whether there may be
+    /// more to do.
+    fn compute(&mut self, contributions: &mut Vec<Contribution>) -> bool {
+        let exchange = Arc::clone(&self.exchange);
+        let Some((mut hosted, step)) = self.pool.take(self.worker, &exchange) else {
+            return false;
         };
-        for hosted in &mut self.lanes {
-            let Some(tallies) = hosted.compute(&exchange, step, &parameters) else {
-                break;
-            };
-            contributions.extend(exchange.targets.iter().map(|worker| Contribution {
-                worker: *worker as u64,
-                step,
-                lane: hosted.index as u64,
-                tallies,
-                update: Arc::clone(&hosted.update),
-            }));
+        if self.begun.is_none_or(|begun| begun < step) {
+            exchange.begin_step(step);
+            self.begun = Some(step);
         }
-        contributions
+        let begun = Instant::now();
+        match exchange.guarded("lane", hosted.index, || hosted.compute(&exchange, step)) {
+            Some(ready) => {
+                let behind = exchange.parameters.version() - ready.version;
+                exchange.lane_took(self.worker, begun, behind);
+                self.hand_out(hosted, ready, step, contributions);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Hands an update out as part of its lane's step, or has it wait for a place in some step.
+    fn hand_out(&self, mut hosted: HostedLane, ready: Ready, step: u64, contributions: &mut Vec<Contribution>) {
+        if self.exchange.iteration.staleness.is_asynchronous() {
+            let lane = hosted.index;
+            hosted.ready = Some(ready);
+            self.pool.put_on(hosted);
+            self.exchange.ask_turn(lane);
+            return self.hand_out_placed(contributions);
+        }
+        let place = hosted.index;
+        self.contribute(&mut hosted, ready, Turn { step, place }, contributions);
+        self.pool.put_on(hosted);
+    }
+
+    /// Hands out the updates that have been given their places.
+    fn hand_out_placed(&self, contributions: &mut Vec<Contribution>) {
+        for (mut hosted, turn) in self.pool.placed(&self.exchange) {
+            if let Some(ready) = hosted.ready.take() {
+                self.contribute(&mut hosted, ready, turn, contributions);
+            }
+            self.pool.put(hosted);
+        }
+    }
+
+    fn contribute(&self, hosted: &mut HostedLane, ready: Ready, turn: Turn, contributions: &mut Vec<Contribution>) {
+        hosted.is_part_of(&ready.values, turn.step);
+        if turn.step >= self.exchange.iteration.last_step() {
+            return;
+        }
+        contributions.extend(self.exchange.targets.iter().map(|worker| Contribution {
+            worker: *worker as u64,
+            step: turn.step,
+            lane: turn.place as u64,
+            tallies: ready.tallies,
+            update: Arc::clone(&ready.values),
+        }));
     }
 }
 
 impl HostedLane {
-    fn compute(&mut self, exchange: &Exchange, step: u64, parameters: &[f32]) -> Option<Tallies> {
-        if Arc::get_mut(&mut self.update).is_none() {
-            // An owner still holds the vector of the step before: leave it that one.
-            self.update = Arc::new(Vector::new(parameters.len()));
+    fn compute(&mut self, exchange: &Exchange, step: u64) -> Result<Ready> {
+        let newest = exchange.parameters.version();
+        if exchange.iteration.staleness.is_asynchronous() {
+            let mut copy = std::mem::take(&mut self.copy);
+            let version = exchange.copy_latest(&mut copy);
+            let ready = self.compute_with(step, version, &copy, newest);
+            self.copy = copy;
+            return ready;
         }
-        let update = Arc::get_mut(&mut self.update)?;
-        let begun = Instant::now();
-        let tallies = exchange.guarded("lane", self.index, || self.lane.step(step, parameters, update));
-        exchange.lane_took(begun.elapsed());
-        tallies
+        let read = exchange.read_for(step)?;
+        self.compute_with(step, read.version(), &read, newest)
     }
 }
 
@@ -109,15 +132,15 @@ pub(super) fn lanes<'scope>(
     mut hosted: Hosted,
 ) -> Stream<'scope, u64, Vec<Contribution>> {
     let mut builder = OperatorBuilder::new("iterate: lanes".to_owned(), scope);
-    hosted.exchange.enlist(scope, &builder.operator_info().address);
+    let address = builder.operator_info().address;
+    hosted.exchange.enlist(scope, &address);
+    let activator = scope.activator_for(address);
     let mut input = builder.new_input(finished, ByWorker::new(|finished: &Finished| finished.worker));
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Contribution>>>::from(output);
     builder.build(move |capabilities| {
         let mut capability: Option<Capability<u64>> = capabilities.into_iter().next();
-        if let Some(capability) = &mut capability {
-            capability.downgrade(&hosted.step);
-        }
+        let mut contributions = Vec::new();
         move |_| {
             input.for_each(|_, finished| {
                 // They have woken this operator, which is all they are for: the version tells the rest.
@@ -127,14 +150,18 @@ pub(super) fn lanes<'scope>(
                 capability = None;
             }
             let Some(capability) = &mut capability else { return };
-            if hosted.ready() {
-                capability.downgrade(&hosted.step);
-                let contributions = hosted.compute();
-                output
-                    .activate()
-                    .session(&*capability)
-                    .give_iterator(contributions.into_iter());
+            if let Some(step) = hosted.pool.step() {
+                capability.downgrade(&step.max(*capability.time()));
             }
+            hosted.hand_out_placed(&mut contributions);
+            if hosted.compute(&mut contributions) {
+                // The shards of this worker come first: others wait for them.
+                activator.activate();
+            }
+            output
+                .activate()
+                .session(&*capability)
+                .give_iterator(contributions.drain(..));
         }
     });
     stream

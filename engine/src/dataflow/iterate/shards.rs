@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
@@ -15,14 +16,16 @@ use timely::dataflow::scope::Scope;
 use super::parts::{Parts, Updates, push_to};
 use super::{Closing, Contribution, Finished};
 use crate::dataflow::exchange::Exchange;
+use crate::dataflow::vector::Vector;
 use crate::error::EngineError;
-use crate::iteration::{ShardUpdate, StepReport};
+use crate::iteration::{ShardUpdate, StepReport, Tallies};
 use crate::parameters::RangeGuard;
 use crate::tree;
 
 /// The shards of one worker, and the other processes that it sends to.
 pub(super) struct Owned {
     exchange: Arc<Exchange>,
+    worker: usize,
     shards: Vec<OwnedShard>,
     /// Shards of other processes whose state is kept here as well.
     copies: Vec<OwnedShard>,
@@ -84,6 +87,7 @@ impl Owned {
         let step = exchange.parameters.version();
         Self {
             exchange: Arc::clone(exchange),
+            worker,
             shards,
             copies,
             sends_to: owners
@@ -130,6 +134,12 @@ impl Owned {
                 "this is a bug of the exchange; report it",
             ));
         }
+        if self.exchange.iteration.staleness.is_asynchronous() {
+            self.push_alone(step, lane as usize, (tallies, &update));
+            if self.shards.is_empty() {
+                return;
+            }
+        }
         // A second copy of an update changes nothing.
         self.waiting
             .entry(step)
@@ -138,19 +148,33 @@ impl Owned {
             .or_insert((tallies, update));
     }
 
-    /// This process's updates of a step, once all are here.
+    /// This process's updates of a step, once all are here; where any updates make a step, those that are here.
     fn local(&self, step: u64) -> Option<&Updates> {
         static NONE: Updates = Updates::new();
         if self.exchange.lanes.is_empty() {
             return Some(&NONE);
+        }
+        if self.exchange.iteration.staleness.is_asynchronous() {
+            return Some(self.waiting.get(&step).unwrap_or(&NONE));
         }
         self.waiting
             .get(&step)
             .filter(|updates| updates.len() == self.exchange.lanes.len())
     }
 
+    /// Pushes one update to the processes that this worker sends to.
+    fn push_alone(&mut self, step: u64, place: usize, (tallies, update): (Tallies, &Arc<Vector>)) {
+        let updates = Updates::from([(place, (tallies, Arc::clone(update)))]);
+        for owner in &self.sends_to {
+            push_to(&self.exchange, *owner, step, &updates, &mut self.scratch);
+        }
+    }
+
     /// Pushes what is complete to the processes that this worker sends to.
     fn push(&mut self) {
+        if self.exchange.iteration.staleness.is_asynchronous() {
+            return;
+        }
         while !self.sends_to.is_empty()
             && self.push < self.exchange.iteration.last_step()
             && !self.exchange.lanes.is_empty()
@@ -177,8 +201,7 @@ impl Owned {
         if self.shards.is_empty() || exchange.parameters.version() != step || exchange.is_finished() {
             return None;
         }
-        self.local(step)?;
-        let remote = exchange.remote(step)?;
+        let remote = exchange.remote(step, self.local(step)?.len())?;
         let local = self.waiting.remove(&step).unwrap_or_default();
         let parts = Parts { local, remote };
         let lanes = exchange.iteration.lanes;
@@ -222,7 +245,7 @@ impl Owned {
             let range = exchange.iteration.shard_range(copy.index, exchange.parameters.len());
             let update = &mut copy.update;
             complete |= exchange.guarded("shard", copy.index, || {
-                let mut claimed = exchange.parameters.claim(step + 1, range)?;
+                let mut claimed = exchange.claim(step + 1, range)?;
                 update.apply(&report, &sum, &mut claimed.values())?;
                 if exchange.reports(copy.index) {
                     exchange.report(report);
@@ -255,7 +278,7 @@ impl OwnedShard {
         };
         let update = &mut self.update;
         exchange.guarded("shard", self.index, || {
-            let mut claimed = exchange.parameters.claim(report.step + 1, range)?;
+            let mut claimed = exchange.claim(report.step + 1, range)?;
             update.apply(report, sum, &mut claimed.values())?;
             exchange.publish(report, self.index, sum, claimed.after());
             Ok(claimed)
@@ -282,6 +305,7 @@ pub(super) fn apply<'scope>(
         let mut capability: Option<Capability<u64>> = capabilities.into_iter().next();
         let mut closing = closing;
         move |_| {
+            let begun = Instant::now();
             input.for_each(|_, contributions| {
                 contributions
                     .drain(..)
@@ -294,14 +318,14 @@ pub(super) fn apply<'scope>(
             {
                 capability.downgrade(&step);
                 let workers = owned.exchange.team.workers(owned.exchange.team.rank);
-                let hosts = owned.exchange.placement.hosts().filter(|host| workers.contains(host));
-                let finished = hosts.map(|host| Finished {
-                    worker: (host - workers.start) as u64,
+                let finished = (0..workers.len()).map(|worker| Finished {
+                    worker: worker as u64,
                     step,
                 });
                 output.activate().session(&*capability).give_iterator(finished);
                 owned.attend();
             }
+            owned.exchange.shards_took(owned.worker, begun.elapsed());
             if owned.done() {
                 capability = None;
                 drop(closing.take());

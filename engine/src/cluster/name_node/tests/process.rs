@@ -146,6 +146,7 @@ impl Process {
         let kept = |shard| self.shards.get(&shard).into_iter().flatten().copied().collect();
         LoopState {
             versions: self.versions.iter().copied().collect(),
+            made_in: (0, 0),
             shards: if stateful {
                 (0..SHARDS).map(|shard| (shard, kept(shard))).collect()
             } else {

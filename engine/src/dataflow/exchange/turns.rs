@@ -1,0 +1,83 @@
+//! The order of updates where it depends on time: rank 0 gives every update that is ready the next place in a step.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use super::{Exchange, lock};
+use crate::cluster::wire::{Header, Kind};
+use crate::iteration::Iteration;
+
+/// A place in a step: which step, and which of as many places as there are lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// The step.
+    pub step: u64,
+    /// From 0 on.
+    pub place: usize,
+}
+
+/// Who comes next.
+pub(super) struct Turns {
+    lanes: u64,
+    /// Places given, counted through from step 0 on; of rank 0.
+    given: Mutex<u64>,
+    /// Places that rank 0 has given to lanes of this process.
+    told: Mutex<HashMap<usize, Turn>>,
+}
+
+impl Turns {
+    pub(super) fn new(iteration: &Iteration) -> Self {
+        Self {
+            lanes: iteration.lanes as u64,
+            given: Mutex::default(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// The next place is the first one of this step.
+    pub(super) fn begin(&self, step: u64) {
+        *lock(&self.given) = step * self.lanes;
+    }
+
+    fn next(&self) -> Turn {
+        let mut given = lock(&self.given);
+        let turn = Turn {
+            step: *given / self.lanes,
+            place: (*given % self.lanes) as usize,
+        };
+        *given += 1;
+        turn
+    }
+}
+
+impl Exchange {
+    /// Asks for a place for the update of a lane. It is here at once if this process gives them; otherwise operators are
+    /// woken when it has come.
+    pub fn ask_turn(&self, lane: usize) {
+        match self.team.rank {
+            0 => drop(lock(&self.turns.told).insert(lane, self.turns.next())),
+            _ => self.tell(0, Header::new(Kind::Turn, [lane as u64, 0, 0, 0, 0, 0])),
+        }
+    }
+
+    /// The place that was asked for, once it is here.
+    pub fn take_turn(&self, lane: usize) -> Option<Turn> {
+        lock(&self.turns.told).remove(&lane)
+    }
+
+    /// A lane of another process asks, or rank 0 answers.
+    pub(super) fn take_turn_letter(&self, rank: usize, header: &Header) {
+        let [lane, step, place, ..] = header.words;
+        if self.team.rank == 0 {
+            let Turn { step, place } = self.turns.next();
+            self.tell(rank, Header::new(Kind::Turn, [lane, step, place as u64, 0, 0, 0]));
+        } else {
+            let turn = Turn {
+                step,
+                place: place as usize,
+            };
+            lock(&self.turns.told).insert(lane as usize, turn);
+            self.wake();
+        }
+    }
+}
