@@ -21,5 +21,6 @@ mod placing;
 mod planning;
 mod saving;
 mod sources;
+mod staleness;
 mod statistics;
 mod training;

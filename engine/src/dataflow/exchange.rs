@@ -381,9 +381,11 @@ impl Exchange {
         self.parameters.claim(version, range)
     }
 
-    /// A step's version is complete: wakes the owners of this process that wait for it.
+    /// A step's version is complete: wakes the owners of this process that may wait for that alone, since what the next
+    /// step needs may have come before it.
     pub fn completed(&self, step: u64) {
-        if self.team.ranks() > 1 || step + 1 == self.iteration.last_step() {
+        let may_be_early = self.team.ranks() > 1 || self.iteration.staleness != Staleness::Synchronous;
+        if may_be_early || step + 1 == self.iteration.last_step() {
             self.wake();
         }
     }

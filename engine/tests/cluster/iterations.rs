@@ -4,11 +4,18 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Iteration, Lane, Parameters, ShardUpdate, ShardValues, StepReport, Tallies};
+use distdl_engine::{Iteration, Lane, Parameters, ShardUpdate, ShardValues, Staleness, StepReport, Tallies};
 use proptest::prelude::*;
 
 use crate::faults::{cases, clusters, generations, messages, milestones};
-use crate::training::{Optimizer, STEPS, check, check_with, optimizers};
+use crate::training::{Optimizer, STEPS, check, check_staleness, check_with, determinate, optimizers};
+
+const ALL: [Staleness; 4] = [
+    Staleness::Synchronous,
+    Staleness::FixedLag(2),
+    Staleness::Bounded(3),
+    Staleness::Asynchronous,
+];
 
 #[test]
 fn an_iteration_gives_the_same_on_many_processes() {
@@ -18,9 +25,11 @@ fn an_iteration_gives_the_same_on_many_processes() {
                 parameter_workers,
                 ..TestCluster::new(processes)
             };
-            let run = check(&cluster, Optimizer::Plain).unwrap();
-            assert_eq!(run.results.len(), processes as usize);
-            assert_eq!(generations(&run.events).len(), 1);
+            for staleness in ALL {
+                let run = check_staleness(&cluster, Optimizer::Plain, staleness).unwrap();
+                assert_eq!(run.results.len(), processes as usize);
+                assert_eq!(generations(&run.events).len(), 1);
+            }
         }
     }
 }
@@ -29,13 +38,30 @@ proptest! {
     #![proptest_config(cases(140))]
 
     #[test]
-    fn losses_between_steps_do_not_show(cluster in clusters(milestones(STEPS)), optimizer in optimizers()) {
-        check(&cluster, optimizer)?;
+    fn losses_between_steps_do_not_show(
+        cluster in clusters(milestones(STEPS)),
+        optimizer in optimizers(),
+        staleness in determinate(),
+    ) {
+        check_staleness(&cluster, optimizer, staleness)?;
     }
 
     #[test]
-    fn losses_between_any_two_messages_do_not_show(cluster in clusters(messages(400, 24)), optimizer in optimizers()) {
-        check(&cluster, optimizer)?;
+    fn losses_between_any_two_messages_do_not_show(
+        cluster in clusters(messages(400, 24)),
+        optimizer in optimizers(),
+        staleness in determinate(),
+    ) {
+        check_staleness(&cluster, optimizer, staleness)?;
+    }
+
+    #[test]
+    fn all_have_the_same_parameters_where_time_says_which(
+        cluster in prop_oneof![clusters(milestones(STEPS)), clusters(messages(400, 24))],
+        optimizer in optimizers(),
+        staleness in prop::sample::select(vec![Staleness::Bounded(2), Staleness::Asynchronous]),
+    ) {
+        check_staleness(&cluster, optimizer, staleness)?;
     }
 }
 
@@ -101,7 +127,7 @@ fn who_comes_late_takes_part_from_the_middle_of_an_iteration() {
     let chaos = Chaos::parse("kill=worker:1@step:12").unwrap();
     let run = check_with(
         &TestCluster::new(3).with_chaos(chaos),
-        Optimizer::Momentum,
+        (Optimizer::Momentum, Staleness::FixedLag(2)),
         move |life, ledger, report| {
             let (open, changed) = &*gate;
             if ledger.steps() > 25 {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use distdl_engine::Staleness;
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
 use proptest::prelude::*;
 
 use crate::faults::{cases, faults, joined, messages, shapes, with_name_node_again};
-use crate::training::{Optimizer, STEPS, check, check_with, optimizers};
+use crate::training::{Optimizer, STEPS, check, check_staleness, check_with, determinate, optimizers};
 
 /// So long that no heartbeat of a slow machine comes too late.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -19,12 +20,16 @@ fn training_goes_on_under_a_new_name_node() {
     for step in [0, 7, 30, STEPS - 1] {
         let cluster = with_name_node_again(TestCluster::new(3), PATIENT);
         let killed = AtomicBool::new(false);
-        let run = check_with(&cluster, Optimizer::Plain, move |life, _, report| {
-            if report.is_some_and(|report| report.step == step) && !killed.swap(true, Ordering::SeqCst) {
-                life.kill_name_node();
-            }
-            Ok(())
-        });
+        let run = check_with(
+            &cluster,
+            (Optimizer::Plain, Staleness::Synchronous),
+            move |life, _, report| {
+                if report.is_some_and(|report| report.step == step) && !killed.swap(true, Ordering::SeqCst) {
+                    life.kill_name_node();
+                }
+                Ok(())
+            },
+        );
         let run = run.unwrap();
         assert_eq!(run.results.len(), 3, "nobody was lost");
         let mut names: BTreeMap<u32, Vec<_>> = BTreeMap::new();
@@ -52,10 +57,12 @@ proptest! {
             (0..60u64).prop_map(|report| format!("report:{report}")),
         ],
         optimizer in optimizers(),
+        staleness in determinate(),
     ) {
         let chaos = Chaos::parse(&format!("kill=name@{point}")).unwrap();
         // What the old one had started and not let in yet is waited for until the lease ends.
-        check(&with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(2)), optimizer)?;
+        let cluster = with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(2));
+        check_staleness(&cluster, optimizer, staleness)?;
     }
 }
 
@@ -70,8 +77,10 @@ proptest! {
         }),
         order in 0..60u64,
         optimizer in optimizers(),
+        staleness in determinate(),
     ) {
         let chaos = Chaos::parse(&format!("kill=name@frame:{order},{faults}")).unwrap();
-        check(&with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(1)), optimizer)?;
+        let cluster = with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(1));
+        check_staleness(&cluster, optimizer, staleness)?;
     }
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use distdl_engine::testing::{Life, Run, TestCluster};
 use distdl_engine::{
-    Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, StepReport, Tallies,
+    Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, Staleness,
+    StepReport, Tallies,
 };
 use distdl_storage::Records;
 use proptest::prelude::*;
@@ -32,6 +33,15 @@ pub(crate) enum Optimizer {
 
 pub(crate) fn optimizers() -> impl Strategy<Value = Optimizer> {
     prop::sample::select(vec![Optimizer::Plain, Optimizer::Momentum])
+}
+
+/// How lanes read, where results must be the same whatever happens.
+pub(crate) fn determinate() -> impl Strategy<Value = Staleness> {
+    prop::sample::select(vec![
+        Staleness::Synchronous,
+        Staleness::FixedLag(1),
+        Staleness::FixedLag(3),
+    ])
 }
 
 /// Bits of the final parameters, and the report of each step.
@@ -126,19 +136,21 @@ impl Lane for TestLane {
 /// that this process sees.
 fn train(
     context: &Context,
-    optimizer: Optimizer,
+    (optimizer, staleness): (Optimizer, Staleness),
     ledger: Option<(Arc<Ledger>, Life)>,
     at_step: &dyn Fn(&StepReport) -> Result<()>,
 ) -> Result<Trained> {
     let initial = (0..PARAMETERS).map(|index| (index as f32 * 0.37).sin());
     let slots = usize::from(optimizer == Optimizer::Momentum);
-    let parameters = Arc::new(Parameters::with_state(initial.collect(), slots)?);
+    let parameters = Parameters::with_state(initial.collect(), slots)?.with_lag(staleness.lag());
+    let parameters = Arc::new(parameters);
     let records = context.range(0..RECORDS, PARTITIONS).map(|x| x * 3 + 1).cache();
     let (mut reports, mut outcome) = (Vec::new(), Ok(()));
     for epoch in 0..EPOCHS {
         let iteration = Iteration::new(LANES, EPOCH_STEPS)
             .with_shards(SHARDS)
             .with_state_slots(slots)
+            .with_staleness(staleness)
             .from_step(EPOCH_STEPS * epoch);
         let (lanes, shards) = (ledger.clone(), ledger.clone());
         records.iterate(
@@ -189,39 +201,67 @@ fn train(
 }
 
 /// What one process trains, undisturbed.
-pub(crate) fn trained_alone(optimizer: Optimizer) -> Trained {
-    let trained = train(&alone(), optimizer, None, &|_| Ok(())).unwrap();
+pub(crate) fn trained_alone(optimizer: Optimizer, staleness: Staleness) -> Trained {
+    let trained = train(&alone(), (optimizer, staleness), None, &|_| Ok(())).unwrap();
     assert_eq!(trained.1.len() as u64, STEPS);
-    assert!(trained.1.iter().all(|report| report.tallies.0[0] == RECORDS as f64));
+    let all = |report: &StepReport| report.tallies.0[0] == RECORDS as f64;
+    assert!(staleness == Staleness::Asynchronous || trained.1.iter().all(all));
     trained
 }
 
 /// Trains in a cluster, and checks all that must hold whatever goes wrong.
 pub(crate) fn check(cluster: &TestCluster, optimizer: Optimizer) -> Result<Run<Trained>, TestCaseError> {
-    check_with(cluster, optimizer, |_, _, _| Ok(()))
+    check_with(cluster, (optimizer, Staleness::Synchronous), |_, _, _| Ok(()))
+}
+
+/// As [`check`], where lanes may read older parameters.
+pub(crate) fn check_staleness(
+    cluster: &TestCluster,
+    optimizer: Optimizer,
+    staleness: Staleness,
+) -> Result<Run<Trained>, TestCaseError> {
+    check_with(cluster, (optimizer, staleness), |_, _, _| Ok(()))
 }
 
 /// As [`check`]; `at_step` is called in every process when it begins, and after each step that it sees.
 pub(crate) fn check_with(
     cluster: &TestCluster,
-    optimizer: Optimizer,
+    (optimizer, staleness): (Optimizer, Staleness),
     at_step: impl Fn(&Life, &Ledger, Option<&StepReport>) -> Result<()> + Send + Sync + 'static,
 ) -> Result<Run<Trained>, TestCaseError> {
-    let expected = trained_alone(optimizer);
+    let expected = trained_alone(optimizer, staleness);
     let ledger = Arc::new(Ledger::default());
     let shared = Arc::clone(&ledger);
     let run = cluster.run_lives(move |context, life| {
         at_step(life, &shared, None)?;
         let at_step = |report: &StepReport| at_step(life, &shared, Some(report));
-        train(context, optimizer, Some((Arc::clone(&shared), life.clone())), &at_step)
+        train(
+            context,
+            (optimizer, staleness),
+            Some((Arc::clone(&shared), life.clone())),
+            &at_step,
+        )
     });
     let run = run.map_err(|error: EngineError| TestCaseError::fail(format!("{error} under {}", cluster.chaos)))?;
     // Two that die at once may be the two that kept some optimizer state; then the iteration starts over.
     let dying = cluster.chaos.to_string().matches("kill=worker").count();
-    if optimizer == Optimizer::Plain || dying < 2 {
+    if staleness.is_determinate() && (optimizer == Optimizer::Plain || dying < 2) {
         prop_assert_eq!(ledger.wrong(), Vec::<String>::new(), "under {}", cluster.chaos);
     }
     prop_assert!(!run.results.is_empty(), "nobody ended under {}", cluster.chaos);
+    if !staleness.is_determinate() {
+        // Which bits depends on time; that all processes have the same does not.
+        for (parameters, reports) in &run.results {
+            prop_assert!(
+                *parameters == run.results[0].0,
+                "{:?} under {}",
+                run.events,
+                cluster.chaos
+            );
+            prop_assert_eq!(reports.len() as u64, STEPS);
+        }
+        return Ok(run);
+    }
     for result in &run.results {
         prop_assert!(*result == expected, "{:?} under {}", run.events, cluster.chaos);
     }
