@@ -30,7 +30,7 @@ pub use distdl_engine::incremental::{
 pub use distdl_engine::{
     Accumulator, Broadcast, CancelHandle, Context, Dataset, Determinacy, EngineError, HashPartitioner, Histogram,
     Iteration, Lane, LaneData, LanePartition, LaneRecords, Parameters, PartitionFunction, PartitionIter, Partitioner,
-    Placement, ShardUpdate, ShardValues, Stats, StepReport, Tallies,
+    Placement, ShardUpdate, ShardValues, Staleness, Stats, StepReport, Tallies, WorkerTimes,
 };
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use distdl_engine::cluster::chaos::Point;
-use distdl_engine::{Context, EngineError, Parameters};
+use distdl_engine::{Context, EngineError, Parameters, Staleness};
 use distdl_storage::{Commit, Commits, StorageError};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,9 @@ pub(crate) struct Facts {
     pub(crate) network: Vec<String>,
     pub(crate) optimizer: String,
     pub(crate) schedule: String,
+    /// How old the parameters may be that lanes read.
+    #[serde(default = "synchronous")]
+    pub(crate) staleness: String,
     pub(crate) batch: usize,
     pub(crate) lanes: usize,
     pub(crate) seed: u64,
@@ -53,6 +56,11 @@ pub(crate) struct Facts {
     pub(crate) lane_samples: Vec<u32>,
     /// BLAKE3 of the hashes of all partitions.
     pub(crate) data: String,
+}
+
+/// What checkpoints were that do not say it.
+fn synchronous() -> String {
+    format!("{:?}", Staleness::Synchronous)
 }
 
 impl Facts {
@@ -75,6 +83,7 @@ impl Facts {
         }
         compare("optimizer", checkpoint.optimizer.clone(), self.optimizer.clone());
         compare("schedule", checkpoint.schedule.clone(), self.schedule.clone());
+        compare("staleness", checkpoint.staleness.clone(), self.staleness.clone());
         compare("batch", checkpoint.batch.to_string(), self.batch.to_string());
         compare("lanes", checkpoint.lanes.to_string(), self.lanes.to_string());
         compare("seed", checkpoint.seed.to_string(), self.seed.to_string());

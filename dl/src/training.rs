@@ -81,10 +81,12 @@ impl NeuralNetwork {
         let (lengths, digest) = look_at(self, data, options.lanes, checkpoint.is_some())?;
         let deal = Deal::new(lengths, options.batch)?;
         let parameters = Parameters::with_state(self.initialize(options.seed)?, options.optimizer.state_slots())?;
+        let parameters = parameters.with_lag(options.staleness.lag());
         let facts = Facts {
             network: self.words(),
             optimizer: options.optimizer_words(),
             schedule: format!("{:?}", options.schedule),
+            staleness: format!("{:?}", options.staleness),
             batch: options.batch,
             lanes: options.lanes,
             seed: options.seed,
@@ -273,7 +275,7 @@ impl Training {
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
         let parameters = Parameters::with_state(parameters, self.options.optimizer.state_slots())?;
-        self.parameters = Arc::new(parameters);
+        self.parameters = Arc::new(parameters.with_lag(self.options.staleness.lag()));
         self.state_begin = self.step;
         Ok(())
     }
@@ -336,7 +338,8 @@ impl Training {
     ) -> Result<()> {
         let mut iteration = Iteration::new(self.options.lanes, end - self.step)
             .from_step(self.step)
-            .with_state_slots(self.options.optimizer.state_slots());
+            .with_state_slots(self.options.optimizer.state_slots())
+            .with_staleness(self.options.staleness);
         iteration.site = site;
         if let Some(placement) = &self.options.placement {
             iteration = iteration
@@ -373,7 +376,7 @@ impl Training {
         if let Some(loaded) = loaded {
             self.step = loaded.step;
             self.state_begin = loaded.state_begin;
-            self.parameters = Arc::new(loaded.parameters);
+            self.parameters = Arc::new(loaded.parameters.with_lag(self.options.staleness.lag()));
         }
         Ok(())
     }

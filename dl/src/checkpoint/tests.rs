@@ -9,6 +9,7 @@ fn facts() -> Facts {
         network: vec!["a".to_owned(), "b".to_owned()],
         optimizer: "Sgd".to_owned(),
         schedule: "Constant(0.1)".to_owned(),
+        staleness: synchronous(),
         batch: 8,
         lanes: 2,
         seed: u64::MAX,

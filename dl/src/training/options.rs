@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use distdl_engine::Placement;
+use distdl_engine::{Placement, Staleness};
 
 use crate::checkpoint::CheckpointOptions;
 use crate::error::{Error, Result};
@@ -23,6 +23,9 @@ pub struct TrainingOptions {
     /// The largest norm of the mean gradient of a lane's share of a step; a larger gradient is scaled down to it, as
     /// `torch.nn.utils.clip_grad_norm_` does. The mean over lanes is then no larger either. Default: no limit.
     pub lane_gradient_norm_max: Option<f32>,
+    /// How old the parameters may be that lanes read: by default they read the newest, and wait for each other. With
+    /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate), and each checkpoint, begins without a lag.
+    pub staleness: Staleness,
     /// Seed of initial parameters and sample orders.
     pub seed: u64,
     /// Where lanes and shards run, for tests that results do not depend on it.
@@ -39,6 +42,7 @@ impl Default for TrainingOptions {
             schedule: Schedule::Constant(0.1),
             optimizer: Arc::new(Sgd::default()),
             lane_gradient_norm_max: None,
+            staleness: Staleness::Synchronous,
             seed: 0,
             placement: None,
             checkpoint: None,
@@ -56,6 +60,7 @@ impl TrainingOptions {
     }
 
     pub(super) fn check(&self) -> Result<()> {
+        self.staleness.check()?;
         match self.lane_gradient_norm_max {
             Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(
                 "lane_gradient_norm_max is {norm_max}; give a number above 0, or none for no limit"
