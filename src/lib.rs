@@ -45,8 +45,8 @@ pub mod prelude {
     pub use crate::{
         Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, BestModels, CheckpointOptions, Config,
         Context, Conv2d, Dataset, Dense, Dropout, Failure, Features, Flags, Flatten, Gelu, Image, Input, LayerNorm,
-        Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training,
-        TrainingOptions, run,
+        Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd,
+        Staleness, Training, TrainingOptions, run,
     };
 }
 

@@ -4,7 +4,7 @@ use std::io::{Stdout, Write};
 use std::time::Duration;
 
 use distdl_dl::{BatchReport, StepResult, Training};
-use distdl_engine::Context;
+use distdl_engine::{Context, WorkerTimes};
 use distdl_storage::{BytesBySource, StoreFigures};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -151,6 +151,24 @@ impl Reporter {
         self.bar.suspend(|| writeln!(output, "{line}"))
     }
 
+    /// Says on standard error what the workers of this process did in all iterations so far: there each process says what is
+    /// its own. For people a line a worker, for programs a JSON object.
+    ///
+    /// # Errors
+    /// If standard error cannot be written.
+    pub fn workers(&self) -> std::io::Result<()> {
+        let mut errors = std::io::stderr();
+        for times in self.context.metrics().worker_times() {
+            let line = if self.json {
+                serde_json::to_string(&times)?
+            } else {
+                worker_line(&times)
+            };
+            self.bar.suspend(|| writeln!(errors, "{line}"))?;
+        }
+        Ok(())
+    }
+
     /// Ends the display; for people with a closing table.
     ///
     /// # Errors
@@ -174,4 +192,20 @@ impl Reporter {
         writeln!(self.output, "samples/s, median  {:.0}", speeds[speeds.len() / 2])?;
         writeln!(self.output, "parameters hash    {}", last.parameters_hash)
     }
+}
+
+fn worker_line(times: &WorkerTimes) -> String {
+    let steps = times.lane_steps.max(1) as f64;
+    let whole = (times.computing + times.applying + times.waiting)
+        .as_secs_f64()
+        .max(f64::MIN_POSITIVE);
+    format!(
+        "worker {:>2}  {} steps of lanes, {:.2} ms each; waited {:.0}% of the time; versions read were {:.1} behind, {} at most",
+        times.worker,
+        times.lane_steps,
+        1e3 * times.computing.as_secs_f64() / steps,
+        100.0 * times.waiting.as_secs_f64() / whole,
+        times.behind_sum as f64 / steps,
+        times.behind_max,
+    )
 }

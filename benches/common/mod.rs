@@ -42,10 +42,15 @@ pub fn measure<R>(runs: usize, mut work: impl FnMut() -> R) -> (Spread, R) {
 
 /// Runs this program again, as a cluster of so many processes with one thread each.
 pub fn run_as_cluster(processes: usize, arguments: &[String]) -> Result<(), Failure> {
+    let shape = ["--threads=1".to_owned(), format!("--processes={processes}")];
+    run_again(&[&shape, arguments].concat())
+}
+
+/// Runs this program again.
+pub fn run_again(arguments: &[String]) -> Result<(), Failure> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--threads=1", &format!("--processes={processes}")]);
     let status = command.args(arguments).stdin(Stdio::null()).status()?;
-    let ended = || format!("{processes} processes ended with {status}").into();
+    let ended = || format!("`{}` ended with {status}", arguments.join(" ")).into();
     status.success().then_some(()).ok_or_else(ended)
 }
 

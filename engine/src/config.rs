@@ -273,7 +273,15 @@ impl Config {
             let what = "a single process has no use for spares";
             return Err(ConfigError::together(what, "raise `processes` or leave out `spares`"));
         }
-        if processes == 1 && self.chaos.is_some() {
+        // A thread can be slowed without a cluster.
+        let needs_cluster = |fault: &str| !fault.trim().starts_with("slow=");
+        if processes == 1
+            && self
+                .chaos
+                .iter()
+                .flat_map(|faults| faults.split(','))
+                .any(needs_cluster)
+        {
             let what = "the faults of `chaos` happen to the processes of a cluster, and there is only one process";
             return Err(ConfigError::together(what, "raise `processes` or leave out `chaos`"));
         }

@@ -227,6 +227,13 @@ impl Context {
         self.inner.resources.faults.get()
     }
 
+    /// Workers that are slowed on purpose, counted through all processes, and by how many times.
+    pub(crate) fn slowed(&self) -> Result<Vec<(usize, u32)>> {
+        let chaos = Chaos::parse(self.config().chaos.as_deref().unwrap_or_default());
+        let wrong = |error: ConfigError| EngineError::invalid(error.to_string(), "start the program without it");
+        Ok(chaos.map_err(wrong)?.slowed().collect())
+    }
+
     /// The configuration that this context was made with.
     pub fn config(&self) -> &Config {
         &self.inner.config

@@ -8,7 +8,7 @@ use distdl_storage::{BlockStore, Pin, Record, Records};
 use crate::batch::{Failure, PartitionIter};
 use crate::collective::{self, Loop, Results};
 use crate::context::Context;
-use crate::dataflow::exchange::{MakeLane, MakeShard, Makers};
+use crate::dataflow::exchange::{MakeLane, MakeShard, Makers, Setting};
 use crate::dataflow::iterate;
 use crate::dataflow::job::Reduce;
 use crate::dataset::Dataset;
@@ -153,7 +153,11 @@ impl<T: Record> Dataset<T> {
             loaded.take(context.run_here(self.id(), &all, &read)?);
             let turn = context.begin_action(self.node())?;
             let (engine, parameters) = ((context.workers(), context.metrics()), Arc::clone(parameters));
-            return iterate::run(engine, &turn.running, iteration, parameters, makers, observe);
+            let setting = Setting {
+                slowed: context.slowed()?,
+                ..Setting::default()
+            };
+            return iterate::run(engine, &turn.running, iteration, parameters, makers, setting, observe);
         };
         context.cut_lineage(self.id())?;
         let lineage = context.prepare_all(self.id())?;

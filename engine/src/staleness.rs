@@ -1,5 +1,8 @@
 //! How old the parameters may be that a lane reads.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result};
@@ -19,8 +22,7 @@ pub enum Staleness {
     /// how training is cut into iterations shows in them.
     FixedLag(u64),
     /// Step `t` reads the newest version that is complete, which is `t - k` or newer: the condition of stale synchronous
-    /// parallel (Ho et al., NIPS 2013), of which it makes all bits but those of the order in which updates are summed
-    /// depend on time.
+    /// parallel (Ho et al., NIPS 2013). Which version is read depends on time, and so do the bits.
     Bounded(u64),
     /// A lane reads the newest complete version and waits for nobody. A step is made of as many updates as there are lanes,
     /// in the order in which they come, several of them from one lane if it is quick: K-batch-async with as many learners
@@ -86,9 +88,58 @@ impl Staleness {
     }
 }
 
+/// `synchronous`, `fixed_lag:3`, `bounded:3` or `asynchronous`, as [`FromStr`] reads them.
+impl fmt::Display for Staleness {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Synchronous => formatter.write_str("synchronous"),
+            Self::FixedLag(lag) => write!(formatter, "fixed_lag:{lag}"),
+            Self::Bounded(lag) => write!(formatter, "bounded:{lag}"),
+            Self::Asynchronous => formatter.write_str("asynchronous"),
+        }
+    }
+}
+
+impl FromStr for Staleness {
+    type Err = EngineError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let lag = |prefix| text.strip_prefix(prefix).and_then(|lag| lag.parse().ok());
+        let staleness = match text {
+            "synchronous" => Some(Self::Synchronous),
+            "asynchronous" => Some(Self::Asynchronous),
+            _ => lag("fixed_lag:")
+                .map(Self::FixedLag)
+                .or(lag("bounded:").map(Self::Bounded)),
+        };
+        let unknown = || {
+            EngineError::invalid(
+                format!("`{text}` as staleness"),
+                "write `synchronous`, `fixed_lag:3`, `bounded:3` or `asynchronous`",
+            )
+        };
+        let staleness = staleness.ok_or_else(unknown)?;
+        staleness.check()?;
+        Ok(staleness)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        use Staleness::{Asynchronous, Bounded, FixedLag, Synchronous};
+        for staleness in [Synchronous, FixedLag(2), Bounded(64), Asynchronous] {
+            assert_eq!(staleness.to_string().parse::<Staleness>().unwrap(), staleness);
+        }
+        for text in ["", "fixed", "bounded:", "bounded:-1", "bounded:65", "Synchronous"] {
+            text.parse::<Staleness>().unwrap_err();
+        }
+    }
 
     #[test]
     fn each_mode_reads_what_its_name_says() {

@@ -3,13 +3,13 @@
 //! ```text
 //!   fault  = action "=" target "@" point ":" number
 //!   action = "kill" | "stop" | "cut"       cut takes a link as its target
-//!          | "slow"                         takes a worker and `times:` instead of a point
-//!   target = "worker:" slot | "name" | slot "-" slot
+//!          | "slow"                         takes a thread and `times:` instead of a point
+//!   target = "worker:" slot | "name" | slot "-" slot | "thread:" number
 //!   point  = "step" | "block" | "recovery" | "checkpoint" | "frame" | "report"
 //! ```
 //!
-//! `slow=worker:1@times:10` makes every step of a lane take ten times as long there, from the beginning on, in each process
-//! that fills the slot. Each other fault happens once in the life of a cluster: in the first process that fills its slot, as soon as that comes to
+//! `slow=thread:1@times:10` makes every step of a lane take ten times as long on the second worker thread, counted through
+//! all processes, from the beginning on. Each other fault happens once in the life of a cluster: in the first process that fills its slot, as soon as that comes to
 //! the point or beyond it.
 
 use std::fmt;
@@ -20,13 +20,16 @@ use crate::config::{ConfigError, Result};
 /// Most faults of a run.
 const FAULTS_MAX: usize = 64;
 
+/// Most times that a thread can be slowed by.
+const TIMES_MAX: u64 = 1000;
+
 /// Most slots that can be named, as many as there may be processes and spares.
 const SLOTS_MAX: u32 = 512;
 
 const ORIGIN: &str = "the faults of `chaos`";
 const GRAMMAR: &str = "`kill=worker:1@step:37`, `stop=worker:1@step:9`, `cut=1-2@step:12` or `kill=name@step:40`, where \
                        `step` may be `block`, `recovery`, `checkpoint`, `frame` or `report` as well, or \
-                       `slow=worker:1@times:10`, and at most 64 of them";
+                       `slow=thread:1@times:10`, and at most 64 of them";
 
 /// Where a process has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,7 @@ pub enum Fault {
 enum Target {
     Slot(u32),
     NameNode,
+    Thread(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,19 +124,26 @@ impl Chaos {
 
     /// The faults of the process that fills `slot` in its `life`-th life, counted from 0.
     pub fn plan_for_slot(&self, slot: u32, life: u32) -> ChaosPlan {
-        self.plan(|planned| {
-            let happens = life == 0 || planned.fault == Fault::Slow;
-            happens && planned.target == Target::Slot(slot)
-        })
+        self.plan(|target| life == 0 && target == Target::Slot(slot))
+    }
+
+    /// The worker threads that are slowed, counted through, and how many times as long the steps of lanes take there.
+    pub fn slowed(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+        self.0
+            .iter()
+            .filter_map(|planned| match (planned.target, planned.point) {
+                (Target::Thread(thread), Point::Times(times)) => Some((thread as usize, times as u32)),
+                _ => None,
+            })
     }
 
     /// The faults of the name node.
     pub fn plan_for_name_node(&self) -> ChaosPlan {
-        self.plan(|planned| planned.target == Target::NameNode)
+        self.plan(|target| target == Target::NameNode)
     }
 
-    fn plan(&self, takes: impl Fn(&Planned) -> bool) -> ChaosPlan {
-        let own = self.0.iter().filter(|planned| takes(planned));
+    fn plan(&self, takes: impl Fn(Target) -> bool) -> ChaosPlan {
+        let own = self.0.iter().filter(|planned| takes(planned.target));
         let armed = own.map(|planned| Armed {
             fault: planned.fault,
             point: planned.point,
@@ -157,12 +168,15 @@ impl Planned {
         let (target, fault) = match action.trim() {
             "kill" => (process(target)?, Fault::Kill),
             "stop" => (process(target)?, Fault::Stop),
-            "slow" => (process(target)?, Fault::Slow),
+            "slow" => (
+                Target::Thread(slot(target.trim().strip_prefix("thread:")?)?),
+                Fault::Slow,
+            ),
             "cut" => link(target)?,
             _ => return None,
         };
         let point = Point::read(point)?;
-        let slows = matches!(point, Point::Times(times) if times > 0) && target != Target::NameNode;
+        let slows = matches!(point, Point::Times(times) if (1..=TIMES_MAX).contains(&times));
         if (fault == Fault::Slow) != slows {
             return None;
         }
@@ -214,6 +228,7 @@ impl fmt::Display for Planned {
         let target = match self.target {
             Target::Slot(slot) => format!("worker:{slot}"),
             Target::NameNode => "name".to_owned(),
+            Target::Thread(thread) => format!("thread:{thread}"),
         };
         match (self.fault, self.target) {
             (Fault::Cut { peer_slot }, Target::Slot(slot)) => write!(formatter, "cut={slot}-{peer_slot}@")?,
@@ -259,15 +274,6 @@ impl ChaosPlan {
     #[inline]
     pub fn fires(&self, now: Point) -> Option<Fault> {
         if self.0.is_empty() { None } else { self.due(now) }
-    }
-
-    /// How many times as long the steps of lanes take.
-    pub fn times(&self) -> u64 {
-        let times = self.0.iter().map(|armed| match armed.point {
-            Point::Times(times) => times,
-            _ => 1,
-        });
-        times.max().unwrap_or(1)
     }
 
     #[cold]
@@ -331,7 +337,7 @@ mod tests {
         let cuts = (0..SLOTS_MAX - 1).prop_flat_map(|slot| (Just(slot), slot + 1..SLOTS_MAX));
         prop_oneof![
             signals,
-            (0..SLOTS_MAX).prop_map(|slot| (Target::Slot(slot), Fault::Slow)),
+            (0..SLOTS_MAX).prop_map(|thread| (Target::Thread(thread), Fault::Slow)),
             cuts.prop_map(|(slot, peer_slot)| (Target::Slot(slot), Fault::Cut { peer_slot })),
         ]
     }
@@ -370,9 +376,11 @@ mod tests {
             "cut=1-1@step:1",
             "cut=name-1@step:1",
             "burn=worker:1@step:1",
-            "slow=worker:1@step:1",
-            "slow=worker:1@times:0",
-            "slow=name@times:2",
+            "slow=thread:1@step:1",
+            "slow=thread:1@times:0",
+            "slow=thread:1@times:1001",
+            "slow=worker:1@times:2",
+            "kill=thread:1@step:2",
             "kill=worker:1@times:2",
             "kill=worker:1@step:18446744073709551616",
         ] {
@@ -405,9 +413,9 @@ mod tests {
         );
         assert_eq!(plan.fires(Point::Step(37)), Some(Fault::Kill));
         assert_eq!(plan.fires(Point::Step(38)), None);
-        let slow = Chaos::parse("slow=worker:1@times:10").unwrap();
-        assert_eq!(slow.plan_for_slot(1, 3).times(), 10);
-        assert_eq!((slow.plan_for_slot(0, 0).times(), plan.times()), (1, 1));
+        let slow = Chaos::parse("slow=thread:1@times:10,kill=worker:0@step:1").unwrap();
+        assert_eq!(slow.slowed().collect::<Vec<_>>(), [(1, 10)]);
+        assert_eq!(chaos.slowed().count(), 0);
         assert!(chaos.plan_for_slot(1, 1).0.is_empty() && chaos.plan_for_slot(2, 0).0.is_empty());
         assert_eq!(chaos.plan_for_name_node().fires(Point::Step(4)), Some(Fault::Stop));
     }

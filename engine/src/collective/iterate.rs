@@ -212,6 +212,7 @@ fn run_loop(
         Setting {
             copies,
             faults: Some(arrival.member.faults()),
+            slowed: arrival.context.slowed()?,
         },
         reports,
     ));

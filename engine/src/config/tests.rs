@@ -350,7 +350,11 @@ fn settings_that_do_not_go_together_are_named_with_the_remedy() {
         ),
         ("parameter_workers = 1", "1 parameter workers of 1", "raise `processes`"),
         ("spares = 1", "no use for spares", "leave out `spares`"),
-        ("chaos = \"kill=name@step:1\"", "only one process", "leave out `chaos`"),
+        (
+            "chaos = \"slow=thread:1@times:2,kill=name@step:1\"",
+            "only one process",
+            "leave out `chaos`",
+        ),
     ] {
         let error = message(text, &[]);
         assert!(error.contains(what) && error.contains(remedy), "{error}");

@@ -62,13 +62,15 @@ pub struct Owner {
     pub ranges: Vec<Range<usize>>,
 }
 
-/// What only a process of a cluster has.
+/// What is laid down from outside: by the name node of a cluster, and by faults that are planned.
 #[derive(Default)]
 pub struct Setting {
     /// For each shard, the rank that keeps its optimizer state as well.
     pub copies: Vec<Option<usize>>,
     /// Faults that are planned.
     pub faults: Option<Faults>,
+    /// Workers that are slowed, counted through, and how many times as long steps of lanes take there.
+    pub slowed: Vec<(usize, u32)>,
 }
 
 /// What the workers of a process share while they run one iteration.
@@ -106,6 +108,7 @@ pub struct Exchange {
     times: Vec<Mutex<WorkerTimes>>,
     sharing: Option<Sharing>,
     faults: Option<Faults>,
+    slowed: Vec<(usize, u32)>,
     /// Updates and parameters that were given to others.
     sent_bytes: AtomicU64,
     cancelled: AtomicBool,
@@ -220,6 +223,7 @@ impl Exchange {
             parameters,
             makers,
             faults: setting.faults,
+            slowed: setting.slowed,
             sent_bytes: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -314,8 +318,10 @@ impl Exchange {
     /// Notes how long a lane's step took a worker, and how many versions there were after the one that it read when it was
     /// handed out.
     pub fn lane_took(&self, worker: usize, begun: Instant, behind: u64) {
+        if let Some((_, times)) = self.slowed.iter().find(|(slow, _)| *slow == self.team.global(worker)) {
+            std::thread::sleep(begun.elapsed().saturating_mul(times - 1));
+        }
         if let Some(faults) = &self.faults {
-            faults.slow_down(begun.elapsed());
             faults.lane_took(begun.elapsed());
         }
         lock(&self.times[worker]).lane_took(begun.elapsed(), behind);

@@ -66,6 +66,7 @@ pub fn run(
     iteration: Iteration,
     parameters: Arc<Parameters>,
     makers: Makers,
+    setting: Setting,
     observe: &mut dyn FnMut(&StepReport),
 ) -> Result<()> {
     let placement = iteration.placement(workers.count())?;
@@ -73,15 +74,7 @@ pub fn run(
     parameters.begin(iteration.first_step)?;
     let (reports, received) = channel();
     let team = Team::alone(workers.count());
-    let exchange = Exchange::new(
-        iteration,
-        placement,
-        team,
-        parameters,
-        makers,
-        Setting::default(),
-        reports,
-    );
+    let exchange = Exchange::new(iteration, placement, team, parameters, makers, setting, reports);
     let exchange = Arc::new(exchange);
     let stopped = Arc::clone(&exchange);
     running.stops_by(Arc::new(move |error| stopped.fail(error)));

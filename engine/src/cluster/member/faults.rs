@@ -76,14 +76,6 @@ impl Faults {
         last.store(mean(last.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
 
-    /// Takes as much longer as it is planned that a lane's step takes, which took so long.
-    pub fn slow_down(&self, time: Duration) {
-        match self.0.chaos.times() {
-            1 => {}
-            times => std::thread::sleep(time.saturating_mul(times.min(1000) as u32 - 1)),
-        }
-    }
-
     /// Notes that a step begins: the name node is told with the next heartbeat, and faults may be planned for it.
     pub fn begin_step(&self, step: u64) {
         self.0.progress.store(step + 1, Ordering::Relaxed);
