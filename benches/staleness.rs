@@ -127,7 +127,12 @@ fn train(context: &Context, staleness: Staleness, arguments: &Arguments) -> Resu
         batch: arguments.batch,
         lanes,
         staleness,
-        schedule: Schedule::Constant(0.3),
+        // So small in the end that accuracies can be told apart.
+        schedule: Schedule::Cosine {
+            initial: 0.2,
+            minimum: 0.0,
+            steps: arguments.epochs * 60_000 / arguments.batch.max(1) as u64,
+        },
         seed: context.config().seed,
         ..TrainingOptions::default()
     };

@@ -88,6 +88,9 @@ pub struct Config {
     /// `for_each_partition`; other closures may then run in two processes at a time. A process counts as slow only if all
     /// its threads are. All processes of a cluster must have it set. Default: none, nothing is computed twice.
     pub speculate_after: Option<Duration>,
+    /// Whether processes of one host exchange parameters through memory that they share, as far as the system lets them, and
+    /// not through sockets alone. Default: yes.
+    pub shared_memory: bool,
     /// File with the secret that processes of different hosts show each other. Default: none.
     pub token_file: Option<PathBuf>,
     /// The cluster to which this process belongs, if another process started it for one. Only the variable
@@ -164,6 +167,7 @@ impl Default for Config {
             grace: Duration::ZERO,
             parameter_copies: 2,
             speculate_after: None,
+            shared_memory: true,
             token_file: None,
             join: None,
         }
@@ -248,6 +252,9 @@ impl Config {
                 .get("parameter_copies", COUNT_OF_COPIES, copies)?
                 .unwrap_or(default.parameter_copies),
             speculate_after: layers.get("speculate_after", MILLISECONDS, milliseconds)?,
+            shared_memory: layers
+                .get("shared_memory", SWITCH, |text| text.parse().ok())?
+                .unwrap_or(default.shared_memory),
             token_file: layers.get("token_file", FILE, path)?,
             join: layers.get("join", "what a parent process sets", |text| Some(Secret::new(text)))?,
         })
@@ -473,6 +480,11 @@ impl Config {
             parameter_copies: parameter_copies.clamp(1, 2),
             ..self
         }
+    }
+
+    /// Sets whether processes of one host exchange parameters through memory that they share.
+    pub fn with_shared_memory(self, shared_memory: bool) -> Self {
+        Self { shared_memory, ..self }
     }
 
     /// Sets after how long a silence the tasks of a process are computed elsewhere, too.

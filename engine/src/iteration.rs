@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{EngineError, Result};
 use crate::parameters::{Parameters, ShardValues};
 use crate::staleness::Staleness;
+use crate::updates::UpdateFormat;
 
 /// Numbers that lanes report with their updates and that are summed along the same tree: the meaning is the caller's
 /// (loss, samples, hits). Counts are exact up to 2^53.
@@ -66,7 +67,8 @@ impl<F: FnMut(&StepReport, &[f32], &mut ShardValues<'_>) -> Result<()>> ShardUpd
     }
 }
 
-/// The shape of an iteration. Only `lanes`, `first_step`, `steps` and `staleness` may show in its result.
+/// The shape of an iteration. Only `lanes`, `first_step`, `steps`, `staleness` and
+/// `updates` may show in its result.
 #[derive(Debug, Clone)]
 pub struct Iteration {
     /// Number of lanes.
@@ -81,6 +83,8 @@ pub struct Iteration {
     pub state_slots: usize,
     /// How old the parameters may be that lanes read.
     pub staleness: Staleness,
+    /// In what form updates are summed and sent.
+    pub updates: UpdateFormat,
     /// Where the driver program asked for it.
     pub site: &'static Location<'static>,
     assigned: Option<Placement>,
@@ -97,6 +101,7 @@ impl Iteration {
             shards: lanes,
             state_slots: 0,
             staleness: Staleness::Synchronous,
+            updates: UpdateFormat::Full,
             site: Location::caller(),
             assigned: None,
         }
@@ -128,6 +133,13 @@ impl Iteration {
     #[must_use]
     pub fn with_staleness(mut self, staleness: Staleness) -> Self {
         self.staleness = staleness;
+        self
+    }
+
+    /// Has updates summed and sent in another form.
+    #[must_use]
+    pub fn with_updates(mut self, updates: UpdateFormat) -> Self {
+        self.updates = updates;
         self
     }
 

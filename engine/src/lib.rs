@@ -22,6 +22,7 @@ pub mod plan;
 pub mod recover;
 pub mod assign;
 pub mod evaluate;
+pub mod updates;
 pub mod tree;
 pub mod parameters;
 pub mod staleness;
@@ -59,3 +60,4 @@ pub use parameters::{Parameters, RangeGuard, ReadGuard, ShardValues, SlotValues}
 pub use partitioner::{HashPartitioner, Key, PartitionFunction, Partitioner};
 pub use progress::JobProgress;
 pub use staleness::Staleness;
+pub use updates::UpdateFormat;

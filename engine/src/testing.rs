@@ -59,6 +59,8 @@ pub struct TestCluster {
     /// After how long a silence a process computes the tasks of others, too, if it does; the processes take them in turn by
     /// their place. Empty: nobody does.
     pub speculate_after: Vec<Option<Duration>>,
+    /// Whether processes exchange parameters through memory that they share.
+    pub shared_memory: bool,
     /// Records in a batch.
     pub batch_records: usize,
     /// Cache folders, which the processes take in turn by their place. None: no process has a cache.
@@ -131,6 +133,7 @@ impl TestCluster {
             disk_bytes_max: Config::default().disk_bytes_max,
             keep_shuffles_after: Config::default().keep_shuffles_after,
             speculate_after: Vec::new(),
+            shared_memory: true,
             batch_records: Config::default().batch_records,
             caches: Vec::new(),
             objects: None,
@@ -367,6 +370,7 @@ impl<R: Send + 'static> Shared<R> {
             disk_bytes_max: cluster.disk_bytes_max,
             keep_shuffles_after: cluster.keep_shuffles_after,
             speculate_after,
+            shared_memory: cluster.shared_memory,
             cache_folder: cluster.caches.iter().cycle().nth(slot as usize).cloned(),
             cache_grows_only: cluster.cache_grows_only.clone(),
             memo_bytes_max: cluster.memo_bytes_max,

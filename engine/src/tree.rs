@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use crate::updates::UpdateFormat;
+
 /// Where the sum over `lanes` is split; `None` for a single lane.
 pub fn split(lanes: &Range<usize>) -> Option<usize> {
     (lanes.len() > 1).then(|| lanes.start + (lanes.len().div_ceil(2)).next_power_of_two())
@@ -54,18 +56,25 @@ pub fn cover(lanes: Range<usize>, here: &impl Fn(usize) -> bool) -> Vec<Range<us
     nodes
 }
 
-/// Writes the sum over `lanes` along the tree to `sum`. `parts` are nodes of the tree that cover the lanes, in order.
+/// Writes the sum over `lanes` along the tree to `sum`, rounded at each node as the format says. `parts` are nodes of the
+/// tree that cover the lanes, in order, and are rounded already.
 ///
 /// # Panics
 /// If they do not, or one of them is shorter than `sum`: both are checked where parts come in.
-pub fn sum(parts: &[Part<'_>], lanes: Range<usize>, sum: &mut [f32]) {
+pub fn sum(parts: &[Part<'_>], lanes: Range<usize>, format: UpdateFormat, sum: &mut [f32]) {
     let mut scratch = vec![[0.0f32; BLOCK]; usize::BITS as usize - parts.len().leading_zeros() as usize];
     for (index, sum) in sum.chunks_mut(BLOCK).enumerate() {
-        sum_block(parts, lanes.clone(), index * BLOCK, sum, &mut scratch);
+        sum_block((parts, lanes.clone()), index * BLOCK, format, sum, &mut scratch);
     }
 }
 
-fn sum_block(parts: &[Part<'_>], lanes: Range<usize>, start: usize, sum: &mut [f32], scratch: &mut [[f32; BLOCK]]) {
+fn sum_block(
+    (parts, lanes): (&[Part<'_>], Range<usize>),
+    start: usize,
+    format: UpdateFormat,
+    sum: &mut [f32],
+    scratch: &mut [[f32; BLOCK]],
+) {
     let block = start..start + sum.len();
     if let [only] = parts {
         assert_eq!(only.lanes, lanes, "the parts of a sum must be nodes of its tree");
@@ -74,21 +83,22 @@ fn sum_block(parts: &[Part<'_>], lanes: Range<usize>, start: usize, sum: &mut [f
     if let [left, right] = parts {
         // The commonest node by far: both parts are read once, the sum is written once.
         let pairs = left.values[block.clone()].iter().zip(&right.values[block]);
-        return sum
-            .iter_mut()
+        sum.iter_mut()
             .zip(pairs)
             .for_each(|(sum, (left, right))| *sum = left + right);
+        return format.round(sum);
     }
     let middle = split(&lanes).unwrap_or(lanes.end);
     let (left, right) = parts.split_at(parts.partition_point(|part| part.lanes.start < middle));
-    sum_block(left, lanes.start..middle, start, sum, scratch);
+    sum_block((left, lanes.start..middle), start, format, sum, scratch);
     if let [right] = right {
         add(sum, &right.values[block]);
     } else if let Some((spare, scratch)) = scratch.split_first_mut() {
         let spare = &mut spare[..sum.len()];
-        sum_block(right, middle..lanes.end, start, spare, scratch);
+        sum_block((right, middle..lanes.end), start, format, spare, scratch);
         add(sum, spare);
     }
+    format.round(sum);
 }
 
 fn add(sum: &mut [f32], right: &[f32]) {
@@ -110,48 +120,50 @@ mod tests {
 
     #[test]
     fn vectors_are_summed_along_the_same_tree_as_scalars() {
-        for lanes in 1..20usize {
-            let length = 2 * BLOCK + 17;
-            let value = |lane: usize, index: usize| (1.0 + lane as f32).powi(7) / (3.0 + index as f32);
-            let vectors: Vec<Vec<f32>> = (0..lanes)
-                .map(|lane| (0..length).map(|index| value(lane, index)).collect())
-                .collect();
-            // Parts that others have summed, as far as their lanes reach.
-            for hosts in 1..5 {
-                let summed: Vec<(Range<usize>, Vec<f32>)> = (0..hosts)
-                    .flat_map(|host| cover(0..lanes, &|lane| lane * hosts / lanes == host))
-                    .map(|node| {
-                        let leaves: Vec<Part<'_>> = node
-                            .clone()
-                            .map(|lane| Part {
-                                lanes: lane..lane + 1,
-                                values: &vectors[lane],
-                            })
-                            .collect();
-                        let mut total = vec![0.0; length];
-                        sum(&leaves, node.clone(), &mut total);
-                        (node, total)
-                    })
-                    .collect();
-                let parts: Vec<Part<'_>> = summed
-                    .iter()
-                    .map(|(lanes, values)| Part {
-                        lanes: lanes.clone(),
-                        values,
-                    })
-                    .collect();
+        for format in [UpdateFormat::Full, UpdateFormat::Bf16] {
+            (1..20).for_each(|lanes| sums_are_those_of_scalars(lanes, format));
+        }
+    }
+
+    fn sums_are_those_of_scalars(lanes: usize, format: UpdateFormat) {
+        let length = 2 * BLOCK + 17;
+        let rounded = |value: f32| {
+            let mut value = [value];
+            format.round(&mut value);
+            value[0]
+        };
+        let value = |lane: usize, index: usize| rounded((1.0 + lane as f32).powi(7) / (3.0 + index as f32));
+        let vectors: Vec<Vec<f32>> = (0..lanes)
+            .map(|lane| (0..length).map(|index| value(lane, index)).collect())
+            .collect();
+        let of_lane = |lane: usize| Part {
+            lanes: lane..lane + 1,
+            values: &vectors[lane],
+        };
+        // Parts that others have summed, as far as their lanes reach.
+        for hosts in 1..5 {
+            let nodes = (0..hosts).flat_map(|host| cover(0..lanes, &move |lane| lane * hosts / lanes == host));
+            let summed = nodes.map(|node| {
+                let leaves: Vec<Part<'_>> = node.clone().map(of_lane).collect();
                 let mut total = vec![0.0; length];
-                sum(&parts, 0..lanes, &mut total);
-                for (index, total) in total.into_iter().enumerate() {
-                    let expected = fold(0..lanes, &mut |lane| value(lane, index), &mut |left, right| {
-                        left + right
-                    });
-                    assert_eq!(
-                        total.to_bits(),
-                        expected.unwrap().to_bits(),
-                        "{lanes} lanes on {hosts} hosts, element {index}"
-                    );
-                }
+                sum(&leaves, node.clone(), format, &mut total);
+                (node, total)
+            });
+            let summed: Vec<(Range<usize>, Vec<f32>)> = summed.collect();
+            let parts = summed.iter().map(|(lanes, values)| Part {
+                lanes: lanes.clone(),
+                values,
+            });
+            let mut total = vec![0.0; length];
+            sum(&parts.collect::<Vec<_>>(), 0..lanes, format, &mut total);
+            for (index, total) in total.into_iter().enumerate() {
+                let mut add = |left: f32, right: f32| rounded(left + right);
+                let expected = fold(0..lanes, &mut |lane| value(lane, index), &mut add);
+                assert_eq!(
+                    total.to_bits(),
+                    expected.unwrap().to_bits(),
+                    "{format:?}: {lanes} lanes on {hosts} hosts, element {index}"
+                );
             }
         }
     }

@@ -212,6 +212,7 @@ fn run_loop(
         Setting {
             copies,
             faults: Some(arrival.member.faults()),
+            shares_memory: arrival.context.config().shared_memory,
             slowed: arrival.context.slowed()?,
         },
         reports,

@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "threads",
     "memory",
     "disk",
@@ -36,6 +36,7 @@ const KEYS: [&str; 26] = [
     "grace",
     "parameter_copies",
     "speculate_after",
+    "shared_memory",
     "token_file",
 ];
 

@@ -100,6 +100,7 @@ fn every_key_is_read_from_file_and_variables() {
         grace: Duration::from_millis(70),
         parameter_copies: 1,
         speculate_after: Some(Duration::from_millis(80)),
+        shared_memory: false,
         token_file: Some("/token".into()),
         join: None,
     };
@@ -107,7 +108,7 @@ fn every_key_is_read_from_file_and_variables() {
                 cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nmemo_size = \"9 MiB\"\ncut_lineage_every = 40\nseed = \"18446744073709551615\"\n\
                 progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
-                grace = 70\nparameter_copies = 1\nspeculate_after = 80\ntoken_file = \"/token\"";
+                grace = 70\nparameter_copies = 1\nspeculate_after = 80\nshared_memory = false\ntoken_file = \"/token\"";
     let from_file = Config::from_layers(Some(file(text).path()), [], &Flags::default()).unwrap();
     assert_eq!(from_file, expected);
     let pairs = [
@@ -136,6 +137,7 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_GRACE", "70"),
         ("DISTDL_PARAMETER_COPIES", "1"),
         ("DISTDL_SPECULATE_AFTER", "80"),
+        ("DISTDL_SHARED_MEMORY", "false"),
         ("DISTDL_TOKEN_FILE", "/token"),
     ];
     assert_eq!(
@@ -167,7 +169,8 @@ fn every_key_is_read_from_file_and_variables() {
         .with_restarts(0)
         .with_grace(Duration::from_millis(70))
         .with_parameter_copies(1)
-        .with_speculate_after(Duration::from_millis(80));
+        .with_speculate_after(Duration::from_millis(80))
+        .with_shared_memory(false);
     let token_file = expected.token_file.clone();
     assert_eq!(Config { token_file, ..code }, expected);
     assert_eq!(Config::default().with_threads(0).with_batch_records(0).threads, 1);

@@ -8,6 +8,7 @@
 
 mod incoming;
 mod outgoing;
+mod packed;
 mod sharing;
 mod state;
 mod turns;
@@ -69,6 +70,8 @@ pub struct Setting {
     pub copies: Vec<Option<usize>>,
     /// Faults that are planned.
     pub faults: Option<Faults>,
+    /// Whether parameters go through shared memory where they can.
+    pub shares_memory: bool,
     /// Workers that are slowed, counted through, and how many times as long steps of lanes take there.
     pub slowed: Vec<(usize, u32)>,
 }
@@ -182,6 +185,7 @@ impl Exchange {
         let lanes: Vec<usize> = lanes;
         let sharing = match team.ranks() {
             1 => None,
+            _ if !setting.shares_memory => None,
             ranks => {
                 let nodes = tree::cover(0..iteration.lanes, &hosted(team.rank));
                 let all = team.workers(ranks - 1).end;
@@ -263,9 +267,8 @@ impl Exchange {
         self.sent_bytes.load(Ordering::Relaxed)
     }
 
-    fn sent(&self, values: usize) {
-        self.sent_bytes
-            .fetch_add((values * size_of::<f32>()) as u64, Ordering::Relaxed);
+    fn sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Whether it has failed or was stopped.

@@ -26,12 +26,16 @@ pub(crate) fn alone() -> Context {
 
 /// Processes, of these for parameters only, spares, threads.
 pub(crate) fn shapes() -> impl Strategy<Value = TestCluster> {
-    (1..=5u32, 0..=2u32, 0..=1u32, 1..=2usize).prop_map(|(processes, parameter_workers, spares, threads)| TestCluster {
-        parameter_workers,
-        spares,
-        threads,
-        ..TestCluster::new(processes)
-    })
+    let workers = (1..=5u32, 0..=2u32, 0..=1u32, 1..=2usize);
+    (workers, any::<bool>()).prop_map(
+        |((processes, parameter_workers, spares, threads), shared_memory)| TestCluster {
+            parameter_workers,
+            spares,
+            threads,
+            shared_memory,
+            ..TestCluster::new(processes)
+        },
+    )
 }
 
 /// Where a process is hit, in the words of `--chaos`.

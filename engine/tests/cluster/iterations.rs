@@ -4,11 +4,13 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Iteration, Lane, Parameters, ShardUpdate, ShardValues, Staleness, StepReport, Tallies};
+use distdl_engine::{
+    Iteration, Lane, Parameters, ShardUpdate, ShardValues, Staleness, StepReport, Tallies, UpdateFormat,
+};
 use proptest::prelude::*;
 
 use crate::faults::{cases, clusters, generations, messages, milestones};
-use crate::training::{Optimizer, STEPS, check, check_staleness, check_with, determinate, optimizers};
+use crate::training::{Optimizer, STEPS, check, check_exchange, check_with, determinate, optimizers};
 
 const ALL: [Staleness; 4] = [
     Staleness::Synchronous,
@@ -26,7 +28,7 @@ fn an_iteration_gives_the_same_on_many_processes() {
                 ..TestCluster::new(processes)
             };
             for staleness in ALL {
-                let run = check_staleness(&cluster, Optimizer::Plain, staleness).unwrap();
+                let run = check_exchange(&cluster, Optimizer::Plain, (staleness, UpdateFormat::Bf16)).unwrap();
                 assert_eq!(run.results.len(), processes as usize);
                 assert_eq!(generations(&run.events).len(), 1);
             }
@@ -41,18 +43,18 @@ proptest! {
     fn losses_between_steps_do_not_show(
         cluster in clusters(milestones(STEPS)),
         optimizer in optimizers(),
-        staleness in determinate(),
+        exchange in determinate(),
     ) {
-        check_staleness(&cluster, optimizer, staleness)?;
+        check_exchange(&cluster, optimizer, exchange)?;
     }
 
     #[test]
     fn losses_between_any_two_messages_do_not_show(
         cluster in clusters(messages(400, 24)),
         optimizer in optimizers(),
-        staleness in determinate(),
+        exchange in determinate(),
     ) {
-        check_staleness(&cluster, optimizer, staleness)?;
+        check_exchange(&cluster, optimizer, exchange)?;
     }
 
     #[test]
@@ -61,16 +63,29 @@ proptest! {
         optimizer in optimizers(),
         staleness in prop::sample::select(vec![Staleness::Bounded(2), Staleness::Asynchronous]),
     ) {
-        check_staleness(&cluster, optimizer, staleness)?;
+        check_exchange(&cluster, optimizer, (staleness, UpdateFormat::Full))?;
     }
 }
 
-#[test]
-fn what_is_given_to_others_is_counted() {
-    let (parameters, steps) = (1000, 7);
-    let run = TestCluster::new(2).run(move |context| {
-        let values = Arc::new(Parameters::new(vec![0.0; parameters]));
-        let lane = |_| Ok(Box::new(|_: u64, _: &[f32], _: &mut [f32]| Ok(Tallies::default())) as Box<dyn Lane>);
+const PARAMETERS: usize = 1000;
+const EXCHANGES: u64 = 7;
+
+/// What each of two processes gives to the other, in bytes, when one parameter in ten changes.
+fn exchanged_bytes(shared_memory: bool, updates: UpdateFormat) -> Vec<u64> {
+    let cluster = TestCluster {
+        shared_memory,
+        ..TestCluster::new(2)
+    };
+    let run = cluster.run(move |context| {
+        let values = Arc::new(Parameters::new(vec![0.0; PARAMETERS]));
+        let lane = |_| {
+            let some = |_: u64, _: &[f32], into: &mut [f32]| {
+                let tenth = |(index, value): (usize, &mut f32)| *value = f32::from(u8::from(index % 10 == 0));
+                into.iter_mut().enumerate().for_each(tenth);
+                Ok(Tallies::default())
+            };
+            Ok(Box::new(some) as Box<dyn Lane>)
+        };
         let shard = |_| {
             let keep = |_: &StepReport, _: &[f32], shard: &mut ShardValues<'_>| {
                 shard.after.copy_from_slice(shard.before);
@@ -78,12 +93,24 @@ fn what_is_given_to_others_is_counted() {
             };
             Ok(Box::new(keep) as Box<dyn ShardUpdate>)
         };
-        let iteration = Iteration::new(2, steps);
+        let iteration = Iteration::new(2, EXCHANGES).with_updates(updates);
         context.iterate(iteration, &values, Arc::new(lane), Arc::new(shard), &mut |_| ())?;
         Ok(context.metrics().exchanged_bytes())
     });
+    run.unwrap().results
+}
+
+#[test]
+fn what_is_given_to_others_is_counted() {
     // In a step half of an update, and half of the new parameters.
-    assert_eq!(run.unwrap().results, [4 * parameters as u64 * steps; 2]);
+    let half = PARAMETERS as u64 / 2 * EXCHANGES;
+    assert_eq!(exchanged_bytes(true, UpdateFormat::Full), [(4 + 4) * half; 2]);
+    assert_eq!(exchanged_bytes(false, UpdateFormat::Full), [(4 + 4) * half; 2]);
+    assert_eq!(exchanged_bytes(false, UpdateFormat::Bf16), [(2 + 4) * half; 2]);
+    assert_eq!(
+        exchanged_bytes(false, UpdateFormat::Sparse),
+        [(8 * half / 10) + 4 * half; 2]
+    );
 }
 
 #[test]
@@ -127,7 +154,7 @@ fn who_comes_late_takes_part_from_the_middle_of_an_iteration() {
     let chaos = Chaos::parse("kill=worker:1@step:12").unwrap();
     let run = check_with(
         &TestCluster::new(3).with_chaos(chaos),
-        (Optimizer::Momentum, Staleness::FixedLag(2)),
+        (Optimizer::Momentum, Staleness::FixedLag(2), UpdateFormat::Full),
         move |life, ledger, report| {
             let (open, changed) = &*gate;
             if ledger.steps() > 25 {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use distdl_engine::Staleness;
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
+use distdl_engine::{Staleness, UpdateFormat};
 use proptest::prelude::*;
 
 use crate::faults::{cases, faults, joined, messages, shapes, with_name_node_again};
-use crate::training::{Optimizer, STEPS, check, check_staleness, check_with, determinate, optimizers};
+use crate::training::{Optimizer, STEPS, check_exchange, check_with, determinate, optimizers};
 
 /// So long that no heartbeat of a slow machine comes too late.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ fn training_goes_on_under_a_new_name_node() {
         let killed = AtomicBool::new(false);
         let run = check_with(
             &cluster,
-            (Optimizer::Plain, Staleness::Synchronous),
+            (Optimizer::Plain, Staleness::Synchronous, UpdateFormat::Full),
             move |life, _, report| {
                 if report.is_some_and(|report| report.step == step) && !killed.swap(true, Ordering::SeqCst) {
                     life.kill_name_node();
@@ -57,12 +57,12 @@ proptest! {
             (0..60u64).prop_map(|report| format!("report:{report}")),
         ],
         optimizer in optimizers(),
-        staleness in determinate(),
+        exchange in determinate(),
     ) {
         let chaos = Chaos::parse(&format!("kill=name@{point}")).unwrap();
         // What the old one had started and not let in yet is waited for until the lease ends.
         let cluster = with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(2));
-        check_staleness(&cluster, optimizer, staleness)?;
+        check_exchange(&cluster, optimizer, exchange)?;
     }
 }
 
@@ -77,10 +77,10 @@ proptest! {
         }),
         order in 0..60u64,
         optimizer in optimizers(),
-        staleness in determinate(),
+        exchange in determinate(),
     ) {
         let chaos = Chaos::parse(&format!("kill=name@frame:{order},{faults}")).unwrap();
         let cluster = with_name_node_again(cluster.with_chaos(chaos), Duration::from_secs(1));
-        check_staleness(&cluster, optimizer, staleness)?;
+        check_exchange(&cluster, optimizer, exchange)?;
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use distdl_engine::testing::{Life, Run, TestCluster};
 use distdl_engine::{
     Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, Staleness,
-    StepReport, Tallies,
+    StepReport, Tallies, UpdateFormat,
 };
 use distdl_storage::Records;
 use proptest::prelude::*;
@@ -35,13 +35,11 @@ pub(crate) fn optimizers() -> impl Strategy<Value = Optimizer> {
     prop::sample::select(vec![Optimizer::Plain, Optimizer::Momentum])
 }
 
-/// How lanes read, where results must be the same whatever happens.
-pub(crate) fn determinate() -> impl Strategy<Value = Staleness> {
-    prop::sample::select(vec![
-        Staleness::Synchronous,
-        Staleness::FixedLag(1),
-        Staleness::FixedLag(3),
-    ])
+/// How lanes read and what is sent, where results must be the same whatever happens.
+pub(crate) fn determinate() -> impl Strategy<Value = (Staleness, UpdateFormat)> {
+    let staleness = vec![Staleness::Synchronous, Staleness::FixedLag(1), Staleness::FixedLag(3)];
+    let updates = vec![UpdateFormat::Full, UpdateFormat::Bf16, UpdateFormat::Sparse];
+    (prop::sample::select(staleness), prop::sample::select(updates))
 }
 
 /// Bits of the final parameters, and the report of each step.
@@ -125,7 +123,10 @@ impl Lane for TestLane {
         let weight = self.records.iter().map(|record| (*record as f32).sqrt()).sum::<f32>();
         for (index, value) in into.iter_mut().enumerate() {
             let neighbour = parameters[(index + self.lane + 1) % parameters.len()];
-            *value = (0.1 + weight) * parameters[index] / (3.0 + step as f32) - 0.3 * neighbour / (1.0 + index as f32);
+            // Some of them are 0.
+            let kept = f32::from(u8::from(!(index + self.lane + step as usize).is_multiple_of(3)));
+            let own = (0.1 + weight) * parameters[index] / (3.0 + step as f32);
+            *value = kept * (own - 0.3 * neighbour / (1.0 + index as f32));
         }
         let samples = self.records.len() as f64;
         Ok(Tallies([samples, 1.0 / (1.0 + self.lane as f64), step as f64, 0.0]))
@@ -136,7 +137,7 @@ impl Lane for TestLane {
 /// that this process sees.
 fn train(
     context: &Context,
-    (optimizer, staleness): (Optimizer, Staleness),
+    (optimizer, staleness, updates): (Optimizer, Staleness, UpdateFormat),
     ledger: Option<(Arc<Ledger>, Life)>,
     at_step: &dyn Fn(&StepReport) -> Result<()>,
 ) -> Result<Trained> {
@@ -151,6 +152,7 @@ fn train(
             .with_shards(SHARDS)
             .with_state_slots(slots)
             .with_staleness(staleness)
+            .with_updates(updates)
             .from_step(EPOCH_STEPS * epoch);
         let (lanes, shards) = (ledger.clone(), ledger.clone());
         records.iterate(
@@ -201,8 +203,8 @@ fn train(
 }
 
 /// What one process trains, undisturbed.
-pub(crate) fn trained_alone(optimizer: Optimizer, staleness: Staleness) -> Trained {
-    let trained = train(&alone(), (optimizer, staleness), None, &|_| Ok(())).unwrap();
+pub(crate) fn trained_alone(optimizer: Optimizer, staleness: Staleness, updates: UpdateFormat) -> Trained {
+    let trained = train(&alone(), (optimizer, staleness, updates), None, &|_| Ok(())).unwrap();
     assert_eq!(trained.1.len() as u64, STEPS);
     let all = |report: &StepReport| report.tallies.0[0] == RECORDS as f64;
     assert!(staleness == Staleness::Asynchronous || trained.1.iter().all(all));
@@ -211,25 +213,25 @@ pub(crate) fn trained_alone(optimizer: Optimizer, staleness: Staleness) -> Train
 
 /// Trains in a cluster, and checks all that must hold whatever goes wrong.
 pub(crate) fn check(cluster: &TestCluster, optimizer: Optimizer) -> Result<Run<Trained>, TestCaseError> {
-    check_with(cluster, (optimizer, Staleness::Synchronous), |_, _, _| Ok(()))
+    check_exchange(cluster, optimizer, (Staleness::Synchronous, UpdateFormat::Full))
 }
 
-/// As [`check`], where lanes may read older parameters.
-pub(crate) fn check_staleness(
+/// As [`check`], where lanes may read older parameters and updates have another form.
+pub(crate) fn check_exchange(
     cluster: &TestCluster,
     optimizer: Optimizer,
-    staleness: Staleness,
+    (staleness, updates): (Staleness, UpdateFormat),
 ) -> Result<Run<Trained>, TestCaseError> {
-    check_with(cluster, (optimizer, staleness), |_, _, _| Ok(()))
+    check_with(cluster, (optimizer, staleness, updates), |_, _, _| Ok(()))
 }
 
 /// As [`check`]; `at_step` is called in every process when it begins, and after each step that it sees.
 pub(crate) fn check_with(
     cluster: &TestCluster,
-    (optimizer, staleness): (Optimizer, Staleness),
+    (optimizer, staleness, updates): (Optimizer, Staleness, UpdateFormat),
     at_step: impl Fn(&Life, &Ledger, Option<&StepReport>) -> Result<()> + Send + Sync + 'static,
 ) -> Result<Run<Trained>, TestCaseError> {
-    let expected = trained_alone(optimizer, staleness);
+    let expected = trained_alone(optimizer, staleness, updates);
     let ledger = Arc::new(Ledger::default());
     let shared = Arc::clone(&ledger);
     let run = cluster.run_lives(move |context, life| {
@@ -237,7 +239,7 @@ pub(crate) fn check_with(
         let at_step = |report: &StepReport| at_step(life, &shared, Some(report));
         train(
             context,
-            (optimizer, staleness),
+            (optimizer, staleness, updates),
             Some((Arc::clone(&shared), life.clone())),
             &at_step,
         )

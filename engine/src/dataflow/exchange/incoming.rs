@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use super::{Exchange, lock};
+use super::{Exchange, lock, packed};
 use crate::cluster::link::Body;
 use crate::cluster::member::Receive;
 use crate::cluster::shared_memory::View;
@@ -194,17 +194,14 @@ impl Exchange {
             return Ok(());
         }
         let values = match header.words[3] {
-            0 => {
-                let length = self.own.values().map(ExactSizeIterator::len).sum();
-                let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
-                values.resize(length, 0.0);
-                body.ok_or(WireError::NoFrame)?.into_floats(&mut values)?;
-                Values::Packed(values)
-            }
-            _ => {
+            packed::IN_PLACE => {
                 let at = header.words[4] as usize;
                 let view = self.view(rank, at..at.saturating_add(self.parameters.len()));
                 Values::InPlace(view.ok_or(WireError::NoFrame)?, at)
+            }
+            number => {
+                let length = self.own.values().map(ExactSizeIterator::len).sum();
+                Values::Packed(self.take_values(number, length, body.ok_or(WireError::NoFrame)?)?)
             }
         };
         let partial = Partial {
@@ -222,6 +219,17 @@ impl Exchange {
             self.wake();
         }
         Ok(())
+    }
+
+    /// So many values of an update, in a buffer that has served.
+    fn take_values(&self, number: u64, length: usize, body: &mut Body<'_>) -> std::result::Result<Vec<f32>, WireError> {
+        let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
+        values.resize(length, 0.0);
+        match number {
+            packed::FULL => body.into_floats(&mut values)?,
+            _ => packed::unpack(number, &body.into_bytes()?, &mut values)?,
+        }
+        Ok(values)
     }
 
     fn is_owned_by(&self, shard: usize, rank: usize) -> bool {
@@ -301,9 +309,7 @@ impl Exchange {
             return Ok(());
         }
         let range = self.iteration.shard_range(shard, self.parameters.len());
-        let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
-        values.resize(range.len(), 0.0);
-        body.into_floats(&mut values)?;
+        let values = self.take_values(header.words[2], range.len(), body)?;
         let sum = (Tallies(header.tallies), values);
         lock(&self.arrived)
             .sums

@@ -2,19 +2,29 @@
 
 use std::ops::Range;
 
-use super::{Exchange, Owner, lock};
+use super::{Exchange, Owner, lock, packed};
 use crate::cluster::wire::{Header, Kind};
 use crate::iteration::{StepReport, Tallies};
 
 impl Exchange {
     /// Pushes the sum over a node of this process's lanes to the owner of other shards.
     pub fn push(&self, owner: &Owner, step: u64, lanes: &Range<usize>, tallies: Tallies, values: &[&[f32]]) {
-        let words = [step, lanes.start as u64, lanes.len() as u64, 0, 0, 0];
+        let words = [step, lanes.start as u64, lanes.len() as u64, packed::FULL, 0, 0];
         let mut header = Header::new(Kind::Update, words);
         header.tallies = tallies.0;
+        self.send_values(owner.rank, header, 3, values);
+    }
+
+    /// Sends values as the iteration's updates are sent, and says how in a word of the header.
+    fn send_values(&self, rank: usize, mut header: Header, word: usize, values: &[&[f32]]) {
+        if let Some((number, bytes)) = packed::pack(self.iteration.updates, values) {
+            header.words[word] = number;
+            self.sent(bytes.len());
+            return self.team.send(rank, header, &[&bytes]);
+        }
         let payload: Vec<&[u8]> = values.iter().map(|values| bytemuck::cast_slice(values)).collect();
-        self.sent(values.iter().map(|values| values.len()).sum());
-        self.team.send(owner.rank, header, &payload);
+        self.sent(payload.iter().map(|values| values.len()).sum());
+        self.team.send(rank, header, &payload);
     }
 
     /// Writes a sum over several lanes of this process, as far as an owner needs it, where that one reads it in place.
@@ -40,10 +50,17 @@ impl Exchange {
 
     /// Tells the owner of other shards where an update of this process lies.
     pub fn push_in_place(&self, owner: &Owner, step: u64, lanes: &Range<usize>, tallies: Tallies, start: usize) {
-        let words = [step, lanes.start as u64, lanes.len() as u64, 1, start as u64, 0];
+        let words = [
+            step,
+            lanes.start as u64,
+            lanes.len() as u64,
+            packed::IN_PLACE,
+            start as u64,
+            0,
+        ];
         let mut header = Header::new(Kind::Update, words);
         header.tallies = tallies.0;
-        self.sent(owner.ranges.iter().map(Range::len).sum());
+        self.sent(size_of::<f32>() * owner.ranges.iter().map(Range::len).sum::<usize>());
         self.tell(owner.rank, header);
     }
 
@@ -55,10 +72,9 @@ impl Exchange {
         let keeper = self.copies.get(shard).copied().flatten();
         if let Some(rank) = keeper {
             // First: if this process dies now, nobody is further than the one that can stand in for it.
-            let mut header = Header::new(Kind::Sum, [report.step, shard as u64, 0, 0, 0, 0]);
+            let mut header = Header::new(Kind::Sum, [report.step, shard as u64, packed::FULL, 0, 0, 0]);
             header.tallies = report.tallies.0;
-            self.sent(sum.len());
-            self.team.send(rank, header, &[bytemuck::cast_slice(sum)]);
+            self.send_values(rank, header, 2, &[sum]);
         }
         for rank in self.team.others().filter(|rank| Some(*rank) != keeper) {
             let in_place = start.filter(|_| self.shares_with(rank) && self.keeps_up(rank));
@@ -72,7 +88,7 @@ impl Exchange {
             ];
             let mut header = Header::new(Kind::Shard, words);
             header.tallies = report.tallies.0;
-            self.sent(values.len());
+            self.sent(size_of_val(values));
             match in_place {
                 Some(_) => self.tell(rank, header),
                 None => self.team.send(rank, header, &[bytemuck::cast_slice(values)]),

@@ -113,16 +113,16 @@ impl Hosted {
 
 impl HostedLane {
     fn compute(&mut self, exchange: &Exchange, step: u64) -> Result<Ready> {
-        let newest = exchange.parameters.version();
+        let (newest, format) = (exchange.parameters.version(), exchange.iteration.updates);
         if exchange.iteration.staleness.is_asynchronous() {
             let mut copy = std::mem::take(&mut self.copy);
             let version = exchange.copy_latest(&mut copy);
-            let ready = self.compute_with(step, version, &copy, newest);
+            let ready = self.compute_with(step, (version, &copy), newest, format);
             self.copy = copy;
             return ready;
         }
         let read = exchange.read_for(step)?;
-        self.compute_with(step, read.version(), &read, newest)
+        self.compute_with(step, (read.version(), &read), newest, format)
     }
 }
 

@@ -31,7 +31,12 @@ pub(super) fn push_to(exchange: &Exchange, owner: usize, step: u64, updates: &Up
         }
         let mut sum = |range: &Range<usize>, sum: &mut [f32]| {
             let leaves = node.clone().map(|lane| leaf(lane, &updates[&lane].1[range.clone()]));
-            tree::sum(&leaves.collect::<Vec<Part<'_>>>(), node.clone(), sum);
+            tree::sum(
+                &leaves.collect::<Vec<Part<'_>>>(),
+                node.clone(),
+                exchange.iteration.updates,
+                sum,
+            );
         };
         if let Some(start) = exchange.sum_in_place(owner, step, &node, &mut sum) {
             exchange.push_in_place(owner, step, &node, tallies, start);

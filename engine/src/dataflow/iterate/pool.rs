@@ -7,6 +7,7 @@ use crate::dataflow::exchange::{Exchange, Turn};
 use crate::dataflow::vector::Vector;
 use crate::error::Result;
 use crate::iteration::{Lane, Tallies};
+use crate::updates::UpdateFormat;
 
 /// See the [module](self).
 pub(super) struct Pool(Mutex<Vec<Place>>);
@@ -135,7 +136,14 @@ impl HostedLane {
 
     /// Computes a step with a version of the parameters. What it is written into is gone until it has a
     /// [place](Self::is_part_of).
-    pub(super) fn compute_with(&mut self, step: u64, version: u64, parameters: &[f32], newest: u64) -> Result<Ready> {
+    pub(super) fn compute_with(
+        &mut self,
+        step: u64,
+        read: (u64, &[f32]),
+        newest: u64,
+        format: UpdateFormat,
+    ) -> Result<Ready> {
+        let (version, parameters) = read;
         let free = self.updates.iter().position(|update| update.is_free(newest));
         let free = free.map(|free| self.updates.swap_remove(free).values);
         let mut values = free.unwrap_or_else(|| Arc::new(Vector::new(parameters.len())));
@@ -148,6 +156,7 @@ impl HostedLane {
             None => &mut [],
         };
         let tallies = self.lane.step(step, parameters, update)?;
+        format.round(update);
         Ok(Ready {
             tallies,
             values,

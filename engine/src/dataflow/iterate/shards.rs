@@ -272,7 +272,12 @@ impl OwnedShard {
         let sum = match &parts[..] {
             [only] => only.values,
             parts => {
-                tree::sum(parts, 0..exchange.iteration.lanes, &mut self.sum);
+                tree::sum(
+                    parts,
+                    0..exchange.iteration.lanes,
+                    exchange.iteration.updates,
+                    &mut self.sum,
+                );
                 &self.sum[..]
             }
         };
