@@ -19,9 +19,9 @@ pub use distdl_storage as storage;
 
 pub use distdl_dl::{
     Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, BatchReport, BestModels, CheckpointOptions,
-    ConfusionMatrix, Conv2d, Dense, Dropout, Features, Flatten, Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, Mnist,
-    NeuralNetwork, Normalization, Optimizer, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, Training,
-    TrainingOptions, area_under_curve,
+    Compression, ConfusionMatrix, Conv2d, Dense, Dropout, Features, Flatten, Gelu, Image, Input, LayerNorm, Loss,
+    MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd,
+    TopK, Training, TrainingOptions, area_under_curve,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::incremental::{
@@ -30,7 +30,7 @@ pub use distdl_engine::incremental::{
 pub use distdl_engine::{
     Accumulator, Broadcast, CancelHandle, Context, Dataset, Determinacy, EngineError, HashPartitioner, Histogram,
     Iteration, Lane, LaneData, LanePartition, LaneRecords, Parameters, PartitionFunction, PartitionIter, Partitioner,
-    Placement, ShardUpdate, ShardValues, Staleness, Stats, StepReport, Tallies, WorkerTimes,
+    Placement, ShardUpdate, ShardValues, Staleness, Stats, StepReport, Tallies, UpdateFormat, WorkerTimes,
 };
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;

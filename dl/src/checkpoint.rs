@@ -49,6 +49,9 @@ pub(crate) struct Facts {
     /// How old the parameters may be that lanes read.
     #[serde(default = "synchronous")]
     pub(crate) staleness: String,
+    /// What is sent of gradients.
+    #[serde(default = "uncompressed")]
+    pub(crate) compression: String,
     pub(crate) batch: usize,
     pub(crate) lanes: usize,
     pub(crate) seed: u64,
@@ -61,6 +64,10 @@ pub(crate) struct Facts {
 /// What checkpoints were that do not say it.
 fn synchronous() -> String {
     format!("{:?}", Staleness::Synchronous)
+}
+
+fn uncompressed() -> String {
+    "None".to_owned()
 }
 
 impl Facts {
@@ -84,6 +91,7 @@ impl Facts {
         compare("optimizer", checkpoint.optimizer.clone(), self.optimizer.clone());
         compare("schedule", checkpoint.schedule.clone(), self.schedule.clone());
         compare("staleness", checkpoint.staleness.clone(), self.staleness.clone());
+        compare("compression", checkpoint.compression.clone(), self.compression.clone());
         compare("batch", checkpoint.batch.to_string(), self.batch.to_string());
         compare("lanes", checkpoint.lanes.to_string(), self.lanes.to_string());
         compare("seed", checkpoint.seed.to_string(), self.seed.to_string());

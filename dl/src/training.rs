@@ -2,6 +2,7 @@
 
 mod best;
 mod change;
+mod compression;
 mod lane;
 mod options;
 mod update;
@@ -19,6 +20,8 @@ use serde::de::DeserializeOwned;
 pub use self::best::{BestModel, BestModels};
 use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
+use self::compression::Residual;
+pub use self::compression::{Compression, TopK};
 use self::lane::{LanePart, Loader, TrainingLane};
 pub use self::options::TrainingOptions;
 use self::update::{Update, learnt, limit_norm};
@@ -87,6 +90,7 @@ impl NeuralNetwork {
             optimizer: options.optimizer_words(),
             schedule: format!("{:?}", options.schedule),
             staleness: format!("{:?}", options.staleness),
+            compression: format!("{:?}", options.compression),
             batch: options.batch,
             lanes: options.lanes,
             seed: options.seed,
@@ -318,6 +322,12 @@ impl Training {
         loop {
             let checkpoints = self.checkpoints.as_ref();
             let stop = checkpoints.map_or(end, |checkpoints| checkpoints.next_after(self.step).min(end));
+            let flush = self
+                .options
+                .compression
+                .top_k()
+                .map(|top_k| top_k.flush_after(self.step));
+            let stop = flush.map_or(stop, |flush| flush.min(stop));
             self.run_to(stop, site, &mut |step| {
                 total.merge(&step.report);
                 observe(step);
@@ -339,7 +349,11 @@ impl Training {
         let mut iteration = Iteration::new(self.options.lanes, end - self.step)
             .from_step(self.step)
             .with_state_slots(self.options.optimizer.state_slots())
-            .with_staleness(self.options.staleness);
+            .with_staleness(self.options.staleness)
+            .with_updates(self.options.compression.format());
+        if self.options.compression.top_k().is_some() {
+            iteration = iteration.with_lanes_that_remember();
+        }
         iteration.site = site;
         if let Some(placement) = &self.options.placement {
             iteration = iteration
@@ -352,7 +366,7 @@ impl Training {
             iteration,
             &self.parameters,
             lane_loader(failed.clone()),
-            self.lane_maker(failed.clone()),
+            self.lane_maker(end, failed.clone()),
             self.shard_maker(shards, failed.clone()),
             &mut |step| {
                 applied = step.step + 1;
@@ -403,21 +417,26 @@ impl Training {
 
     fn lane_maker(
         &self,
+        end: u64,
         failed: Failed,
     ) -> impl Fn(LaneData<Arc<LanePart>>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
         let (network, deal, seed) = (self.network.clone(), self.deal.clone(), self.options.seed);
-        let norm_max = self.options.lane_gradient_norm_max;
+        let (norm_max, top_k) = (self.options.lane_gradient_norm_max, self.options.compression.top_k());
         let learnt = learnt(network.statistics(), network.parameter_count());
         move |data| {
             let lane = TrainingLane::new(&network, &deal, seed, data);
             let mut lane = lane.map_err(|error| failed.keep(error))?;
             let (learnt, failed) = (learnt.clone(), failed.clone());
+            let mut residual = top_k.map(|top_k| Residual::new(top_k, end, learnt.clone()));
             Ok(Box::new(move |step: u64, parameters: &[f32], gradient: &mut [f32]| {
                 let report = lane
                     .step(step, parameters, gradient)
                     .map_err(|error| failed.keep(error))?;
                 if let Some(norm_max) = norm_max {
                     limit_norm(norm_max, report.samples, &learnt, gradient);
+                }
+                if let Some(residual) = &mut residual {
+                    residual.keep_small(step, gradient);
                 }
                 Ok(to_tallies(report))
             }))

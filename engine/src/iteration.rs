@@ -33,7 +33,8 @@ pub struct StepReport {
     pub tallies: Tallies,
 }
 
-/// A fixed logical stream of work. A lane's update at a step may depend on (lane, step, parameters) and its data alone.
+/// A fixed logical stream of work. A lane's update at a step may depend on (lane, step, parameters) and its data alone;
+/// where the iteration says so, on its earlier steps as well.
 /// Any worker of its process may compute a step of it, one at a time.
 pub trait Lane: Send {
     /// Writes this lane's update of `step` over all of `update`, which is as long as `parameters`.
@@ -85,6 +86,8 @@ pub struct Iteration {
     pub staleness: Staleness,
     /// In what form updates are summed and sent.
     pub updates: UpdateFormat,
+    /// Whether lanes remember something from step to step.
+    pub lanes_remember: bool,
     /// Where the driver program asked for it.
     pub site: &'static Location<'static>,
     assigned: Option<Placement>,
@@ -102,6 +105,7 @@ impl Iteration {
             state_slots: 0,
             staleness: Staleness::Synchronous,
             updates: UpdateFormat::Full,
+            lanes_remember: false,
             site: Location::caller(),
             assigned: None,
         }
@@ -140,6 +144,14 @@ impl Iteration {
     #[must_use]
     pub fn with_updates(mut self, updates: UpdateFormat) -> Self {
         self.updates = updates;
+        self
+    }
+
+    /// Lets lanes remember something from one step of the iteration to the next. After a loss the iteration then starts over
+    /// from its first step, with lanes that are made anew: nobody else has what they remembered. So make it short.
+    #[must_use]
+    pub fn with_lanes_that_remember(mut self) -> Self {
+        self.lanes_remember = true;
         self
     }
 

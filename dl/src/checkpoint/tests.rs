@@ -10,6 +10,7 @@ fn facts() -> Facts {
         optimizer: "Sgd".to_owned(),
         schedule: "Constant(0.1)".to_owned(),
         staleness: synchronous(),
+        compression: uncompressed(),
         batch: 8,
         lanes: 2,
         seed: u64::MAX,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use distdl_engine::{Placement, Staleness};
 
+use super::Compression;
 use crate::checkpoint::CheckpointOptions;
 use crate::error::{Error, Result};
 use crate::optimizer::{Optimizer, Sgd};
@@ -26,6 +27,8 @@ pub struct TrainingOptions {
     /// How old the parameters may be that lanes read: by default they read the newest, and wait for each other. With
     /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate), and each checkpoint, begins without a lag.
     pub staleness: Staleness,
+    /// What is sent of gradients. Default: all.
+    pub compression: Compression,
     /// Seed of initial parameters and sample orders.
     pub seed: u64,
     /// Where lanes and shards run, for tests that results do not depend on it.
@@ -43,6 +46,7 @@ impl Default for TrainingOptions {
             optimizer: Arc::new(Sgd::default()),
             lane_gradient_norm_max: None,
             staleness: Staleness::Synchronous,
+            compression: Compression::None,
             seed: 0,
             placement: None,
             checkpoint: None,
@@ -61,6 +65,12 @@ impl TrainingOptions {
 
     pub(super) fn check(&self) -> Result<()> {
         self.staleness.check()?;
+        self.compression.check()?;
+        if self.staleness.is_asynchronous() && self.compression.top_k().is_some() {
+            let problem = "`Compression::TopK` with `Staleness::Asynchronous`: a lane that waits for nobody has no last step in \
+                           which to send what it kept; use another of either";
+            return Err(Error::Training(problem.to_owned()));
+        }
         match self.lane_gradient_norm_max {
             Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(
                 "lane_gradient_norm_max is {norm_max}; give a number above 0, or none for no limit"

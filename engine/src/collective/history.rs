@@ -11,13 +11,35 @@ use crate::parameters::Parameters;
 /// What a process that comes after an iteration needs to know of it.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Iterated {
-    parameters: Vec<f32>,
-    /// Optimizer state, slot after slot.
-    state: Vec<f32>,
+    values: Values,
     pub(super) reports: Vec<StepReport>,
 }
 
 impl Iterated {
+    pub(super) fn install(&self, parameters: &Parameters, version: u64) -> Result<()> {
+        self.values.install(parameters, version)
+    }
+}
+
+/// A copy of parameters and of what optimizers keep beside them.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Values {
+    parameters: Vec<f32>,
+    /// Optimizer state, slot after slot.
+    state: Vec<f32>,
+}
+
+impl Values {
+    /// Of the newest version.
+    pub(super) fn of(parameters: &Parameters) -> Self {
+        let latest = parameters.latest();
+        let slots = (0..parameters.slots()).filter_map(|slot| latest.state(slot));
+        Self {
+            parameters: latest.to_vec(),
+            state: slots.flatten().copied().collect(),
+        }
+    }
+
     pub(super) fn install(&self, parameters: &Parameters, version: u64) -> Result<()> {
         let (length, slots) = (parameters.len(), parameters.slots());
         if self.parameters.len() != length || self.state.len() != length * slots {
@@ -43,6 +65,8 @@ pub(super) struct History {
     delays: bool,
     /// The generation and number of the last round that made versions here, if another round would have made others.
     pub(super) made_in: (u64, u32),
+    /// What the iteration began with, where it can only start over from there.
+    pub(super) beginning: Option<Values>,
 }
 
 impl History {
@@ -53,6 +77,7 @@ impl History {
             shown: 0,
             delays,
             made_in: (0, 0),
+            beginning: None,
         }
     }
 
@@ -83,11 +108,8 @@ impl History {
     }
 
     pub(super) fn result(&self, parameters: &Parameters) -> Result<Bytes> {
-        let latest = parameters.latest();
-        let slots = (0..parameters.slots()).filter_map(|slot| latest.state(slot));
         let result = Iterated {
-            parameters: latest.to_vec(),
-            state: slots.flatten().copied().collect(),
+            values: Values::of(parameters),
             reports: self.reports.clone(),
         };
         let bytes = postcard::to_stdvec(&result).map_err(|error| unreadable::<Iterated>(&error))?;

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use bytes::Bytes;
 
-use super::history::{History, Iterated};
+use super::history::{History, Iterated, Values};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
 use crate::cluster::member::Member;
@@ -54,10 +54,15 @@ pub(crate) fn iterate(
         first_step: iteration.first_step,
         lanes: iteration.lanes as u32,
     };
-    let state = Exchange::state(&parameters, &iteration, (0, 0));
+    let beginning = iteration.lanes_remember.then(|| Values::of(&parameters));
+    let state = match beginning {
+        Some(_) => Exchange::beginning(&parameters, &iteration),
+        None => Exchange::state(&parameters, &iteration, (0, 0)),
+    };
     let arrival = Arrival::new(context, member, running, lineage, kind, state);
     let delays = iteration.state_slots > 0 || !iteration.staleness.is_determinate();
     let mut history = History::new(iteration.first_step, delays);
+    history.beginning = beginning;
     loop {
         match arrival.next()? {
             Next::Round(generation, number, Work::Compute { held, costs, lanes, .. }) => {
@@ -182,9 +187,13 @@ fn run_loop(
     let placement = round::placement(generation, &start.lanes, iteration.shards)
         .filter(|placement| placement.lanes.len() == iteration.lanes)
         .ok_or_else(diverged)?;
+    let what_is_here = |history: &History| match history.beginning {
+        Some(_) => Exchange::beginning(parameters, iteration),
+        None => Exchange::state(parameters, iteration, history.made_in),
+    };
     let state = |history: &History, finished: bool, result: Option<Bytes>| Outcome::Looped {
         finished,
-        state: Exchange::state(parameters, iteration, history.made_in),
+        state: what_is_here(history),
         result,
     };
     let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
@@ -192,7 +201,7 @@ fn run_loop(
     };
     let lacks = |state: &LoopState| !state.versions.contains(&start.version);
     let has = start.states.get(round.rank).is_some_and(|state| !lacks(state));
-    let has_by_number = !lacks(&Exchange::state(parameters, iteration, history.made_in));
+    let has_by_number = !lacks(&what_is_here(history));
     if has != has_by_number && (has || iteration.staleness.is_determinate()) {
         // The name node is mistaken; what is reported now is so.
         return Ok(state(history, false, None));
@@ -217,8 +226,12 @@ fn run_loop(
         },
         reports,
     ));
+    match &history.beginning {
+        Some(beginning) if has => beginning.install(parameters, start.version)?,
+        _ if has => parameters.rewind(start.version)?,
+        _ => {}
+    }
     if has {
-        parameters.rewind(start.version)?;
         history.rewind(start.version);
     }
     let is_source = start.source == Some(round.rank as u32);

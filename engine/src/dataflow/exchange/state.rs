@@ -50,6 +50,19 @@ impl Exchange {
         }
     }
 
+    /// What is known of the state of each shard in a process that can only start over.
+    pub fn beginning(parameters: &Parameters, iteration: &Iteration) -> LoopState {
+        let first = vec![iteration.first_step];
+        let shards = iteration
+            .shards_held(parameters.len())
+            .filter(|_| iteration.state_slots > 0);
+        LoopState {
+            versions: first.clone(),
+            made_in: (0, 0),
+            shards: shards.map(|shard| (shard as u32, first.clone())).collect(),
+        }
+    }
+
     /// The shards whose state a rank is to have: those that it owns and those of which it keeps a copy.
     fn kept_by(&self, rank: usize) -> impl Iterator<Item = usize> + '_ {
         let held = self.iteration.shards_held(self.parameters.len());

@@ -1,0 +1,203 @@
+//! Training with older parameters and with gradients in fewer bytes: with any number of threads, over processes that die,
+//! from a checkpoint.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use distdl_dl::{
+    Adam, CheckpointOptions, Compression, Features, NeuralNetwork, SampleTargets, Samples, Schedule, TopK,
+    TrainingOptions,
+};
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::testing::TestCluster;
+use distdl_engine::{Config, Context, EngineError, Placement, Staleness};
+
+const STEPS: u64 = 18;
+
+fn samples() -> Samples {
+    let features = (0..41 * 6).map(|index| ((index / 6 * 7 + index % 6 * 3) % 11) as f32 / 11.0);
+    let labels = (0..41).map(|sample: u32| sample * 5 % 7 % 3);
+    let (features, labels) = (
+        Features::F32(features.collect()),
+        SampleTargets::Labels(labels.collect()),
+    );
+    Samples::new(6, features, labels).unwrap()
+}
+
+fn options(staleness: Staleness, compression: Compression) -> TrainingOptions {
+    TrainingOptions {
+        batch: 6,
+        lanes: 4,
+        schedule: Schedule::Constant(0.02),
+        optimizer: Arc::new(Adam::default()),
+        staleness,
+        compression,
+        ..TrainingOptions::default()
+    }
+}
+
+/// Every way to read with every way to send, as far as results are the same whatever happens.
+fn determinate() -> Vec<TrainingOptions> {
+    let top_k = Compression::TopK(TopK {
+        share: 0.2,
+        flush_every: 7,
+    });
+    let kinds = [Staleness::Synchronous, Staleness::FixedLag(2)]
+        .into_iter()
+        .flat_map(|staleness| {
+            [Compression::None, Compression::Bf16, top_k].map(|compression| (staleness, compression))
+        });
+    kinds
+        .map(|(staleness, compression)| options(staleness, compression))
+        .collect()
+}
+
+/// Bits of the parameters, and the loss of each step.
+type Trained = (Vec<u32>, Vec<f64>);
+
+/// Trains to the end.
+fn train(context: &Context, options: TrainingOptions) -> distdl_dl::Result<Trained> {
+    train_for(STEPS, context, options)
+}
+
+fn train_for(steps: u64, context: &Context, options: TrainingOptions) -> distdl_dl::Result<Trained> {
+    let data = context.parallelize(samples().split(4)?, 4);
+    let mut training = NeuralNetwork::dense(6, &[5], 3)?.train(&data, options)?;
+    let mut losses = Vec::new();
+    training.iterate(steps - training.step(), |step| losses.push(step.report.mean_loss()))?;
+    let bits = training.parameters().iter().map(|value| value.to_bits()).collect();
+    Ok((bits, losses))
+}
+
+fn alone(threads: usize, options: TrainingOptions) -> Trained {
+    let context = Context::new(Config::default().with_threads(threads)).unwrap();
+    train(&context, options).unwrap()
+}
+
+#[test]
+fn threads_shards_and_deaths_do_not_show() {
+    let mut seen = Vec::new();
+    for (index, options) in determinate().into_iter().enumerate() {
+        let expected = alone(1, options.clone());
+        for threads in 2..=4 {
+            let placement = Placement {
+                lanes: (0..4).map(|lane| (lane + index) % threads).collect(),
+                shards: (0..1 + (index + threads) % 5).map(|shard| shard % threads).collect(),
+            };
+            let placed = TrainingOptions {
+                placement: Some(placement),
+                ..options.clone()
+            };
+            assert_eq!(alone(threads, placed), expected, "{options:?}");
+        }
+        for shared_memory in [false, true] {
+            for (kill, at) in [(index % 3, 3 + index as u64), ((index + 1) % 3, 12)] {
+                let chaos = Chaos::parse(&format!("kill=worker:{kill}@step:{at}")).unwrap();
+                let cluster = TestCluster {
+                    shared_memory,
+                    ..TestCluster::new(3).with_chaos(chaos)
+                };
+                let own = options.clone();
+                let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
+                let run = cluster
+                    .run(move |context| train(context, own.clone()).map_err(failed))
+                    .unwrap();
+                assert!(!run.results.is_empty());
+                run.results
+                    .iter()
+                    .for_each(|got| assert_eq!(*got, expected, "{options:?}"));
+            }
+        }
+        assert!(!seen.contains(&expected), "{options:?} does what another one did");
+        seen.push(expected);
+    }
+}
+
+#[test]
+fn training_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
+    for own in determinate() {
+        let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let with = |folder: &tempfile::TempDir| TrainingOptions {
+            checkpoint: Some(CheckpointOptions {
+                every_steps: 5,
+                at_end: false,
+                ..CheckpointOptions::new(folder.path().to_str().unwrap())
+            }),
+            ..own.clone()
+        };
+        let (expected, _) = alone(2, with(&whole));
+        let context = Context::new(Config::default()).unwrap();
+        let data = context.parallelize(samples().split(4).unwrap(), 4);
+        let network = NeuralNetwork::dense(6, &[5], 3).unwrap();
+        network.train(&data, with(&cut)).unwrap().iterate(11, |_| ()).unwrap();
+        let (bits, losses) = alone(1, with(&cut));
+        assert_eq!((bits, losses.len()), (expected, 8), "{own:?} from step 10");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_exchange_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |own: TrainingOptions| TrainingOptions {
+        checkpoint: Some(CheckpointOptions::new(folder.path().to_str().unwrap())),
+        ..own
+    };
+    alone(1, with(options(Staleness::FixedLag(2), Compression::Bf16)));
+    let context = Context::new(Config::default()).unwrap();
+    let refusal = train(&context, with(options(Staleness::Synchronous, Compression::None))).unwrap_err();
+    let words = [
+        "staleness: FixedLag(2) there, Synchronous here",
+        "compression: Bf16 there, None here",
+    ];
+    words
+        .iter()
+        .for_each(|words| assert!(refusal.to_string().contains(words), "{refusal}"));
+}
+
+#[test]
+fn all_that_is_kept_is_sent_at_last() {
+    // Of a gradient that does not depend on the parameters all has arrived in the end, whatever was sent when.
+    let all = |compression| alone(2, options(Staleness::Synchronous, compression)).0;
+    let whole = Compression::TopK(TopK {
+        share: 1.0,
+        ..TopK::default()
+    });
+    assert_eq!(all(whole), all(Compression::None));
+    let each = Compression::TopK(TopK {
+        share: 0.01,
+        flush_every: 1,
+    });
+    assert_eq!(all(each), all(Compression::None));
+}
+
+#[test]
+fn whatever_is_read_and_sent_the_loss_falls() {
+    let mut all = determinate();
+    all.push(options(Staleness::Bounded(3), Compression::None));
+    all.push(options(Staleness::Asynchronous, Compression::Bf16));
+    for own in all {
+        let context = Context::new(Config::default().with_threads(2)).unwrap();
+        let (_, losses) = train_for(600, &context, own.clone()).unwrap();
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        let (first, last) = (mean(&losses[..100]), mean(&losses[500..]));
+        assert!(last < 0.8 * first, "{own:?}: from {first} to {last}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let context = Context::new(Config::default()).unwrap();
+    let top_k = |share, flush_every| Compression::TopK(TopK { share, flush_every });
+    for (staleness, compression, words) in [
+        (Staleness::Synchronous, top_k(0.0, 1), "above 0 and at most 1"),
+        (Staleness::Synchronous, top_k(f32::NAN, 1), "above 0 and at most 1"),
+        (Staleness::Synchronous, top_k(0.1, 0), "give 1 or more"),
+        (Staleness::Asynchronous, top_k(0.1, 9), "Staleness::Asynchronous"),
+        (Staleness::Bounded(65), Compression::None, "at most 64"),
+    ] {
+        let error = train(&context, options(staleness, compression))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
