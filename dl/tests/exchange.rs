@@ -16,12 +16,11 @@ const STEPS: u64 = 18;
 
 fn samples() -> Samples {
     let features = (0..41 * 6).map(|index| ((index / 6 * 7 + index % 6 * 3) % 11) as f32 / 11.0);
-    let labels = (0..41).map(|sample: u32| sample * 5 % 7 % 3);
-    let (features, labels) = (
-        Features::F32(features.collect()),
-        SampleTargets::Labels(labels.collect()),
-    );
-    Samples::new(6, features, labels).unwrap()
+    let features: Vec<f32> = features.collect();
+    // What a sample is follows from one of its features.
+    let labels = features.chunks_exact(6).map(|sample| (sample[2] * 3.0) as u32);
+    let labels = SampleTargets::Labels(labels.collect());
+    Samples::new(6, Features::F32(features), labels).unwrap()
 }
 
 fn options(staleness: Staleness, compression: Compression) -> TrainingOptions {
