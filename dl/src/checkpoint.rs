@@ -50,6 +50,9 @@ pub(crate) struct Facts {
     #[serde(default = "synchronous")]
     pub(crate) staleness: String,
     pub(crate) batch: usize,
+    /// The most samples of a piece of a lane's share; none where it is whole.
+    #[serde(default)]
+    pub(crate) micro_batch: Option<usize>,
     pub(crate) lanes: usize,
     pub(crate) seed: u64,
     /// Samples of each lane.
@@ -85,6 +88,8 @@ impl Facts {
         compare("schedule", checkpoint.schedule.clone(), self.schedule.clone());
         compare("staleness", checkpoint.staleness.clone(), self.staleness.clone());
         compare("batch", checkpoint.batch.to_string(), self.batch.to_string());
+        let micro_batch = |facts: &Self| format!("{:?}", facts.micro_batch);
+        compare("micro_batch", micro_batch(checkpoint), micro_batch(self));
         compare("lanes", checkpoint.lanes.to_string(), self.lanes.to_string());
         compare("seed", checkpoint.seed.to_string(), self.seed.to_string());
         let samples = |facts: &Self| format!("{:?}", facts.lane_samples);

@@ -23,7 +23,7 @@ use self::lane::{LanePart, Loader, TrainingLane};
 pub use self::options::TrainingOptions;
 use self::update::{Update, learnt, limit_norm};
 use crate::batch::Batch;
-use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
+use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::loss::Targets;
@@ -82,17 +82,7 @@ impl NeuralNetwork {
         let deal = Deal::new(lengths, options.batch)?;
         let parameters = Parameters::with_state(self.initialize(options.seed)?, options.optimizer.state_slots())?;
         let parameters = parameters.with_lag(options.staleness.lag());
-        let facts = Facts {
-            network: self.words(),
-            optimizer: options.optimizer_words(),
-            schedule: format!("{:?}", options.schedule),
-            staleness: format!("{:?}", options.staleness),
-            batch: options.batch,
-            lanes: options.lanes,
-            seed: options.seed,
-            lane_samples: deal.lengths.clone(),
-            data: digest,
-        };
+        let facts = options.facts(self, &deal, digest);
         let mut training = Training {
             network: self.clone(),
             data: data.clone(),
@@ -405,11 +395,11 @@ impl Training {
         &self,
         failed: Failed,
     ) -> impl Fn(LaneData<Arc<LanePart>>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
-        let (network, deal, seed) = (self.network.clone(), self.deal.clone(), self.options.seed);
+        let (network, deal, options) = (self.network.clone(), self.deal.clone(), self.options.clone());
         let norm_max = self.options.lane_gradient_norm_max;
         let learnt = learnt(network.statistics(), network.parameter_count());
         move |data| {
-            let lane = TrainingLane::new(&network, &deal, seed, data);
+            let lane = TrainingLane::new(&network, &deal, &options, data);
             let mut lane = lane.map_err(|error| failed.keep(error))?;
             let (learnt, failed) = (learnt.clone(), failed.clone());
             Ok(Box::new(move |step: u64, parameters: &[f32], gradient: &mut [f32]| {

@@ -51,6 +51,7 @@ const DRAW: Draw = Draw {
     seed: 1,
     step: 2,
     lane: 3,
+    first_row: 0,
 };
 
 fn check(hidden: Activation, last: Activation, loss: Loss, labels: bool) {

@@ -69,6 +69,26 @@ fn allocations_of_steps(
     ALLOCATIONS.get() - before
 }
 
+/// Allocations of a batch of 100 rows in pieces of 32, as many times as are seen, one count each.
+fn allocations_in_pieces(network: &NeuralNetwork, samples: &Samples) -> [usize; 3] {
+    let parameters = network.initialize(1).unwrap();
+    let (mut workspace, mut batch) = (network.workspace(32), Batch::new(samples, 32));
+    let mut gradient = vec![0.0; parameters.len()];
+    let order = shuffle(1, 0, 0, 100);
+    [0; 3].map(|_| {
+        let before = ALLOCATIONS.get();
+        gradient.fill(0.0);
+        for piece in order.chunks(32) {
+            batch.gather(&[samples], piece.iter().copied()).unwrap();
+            let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
+            network
+                .add_gradient(&parameters, inputs, targets, rows, &mut workspace, &mut gradient)
+                .unwrap();
+        }
+        ALLOCATIONS.get() - before
+    })
+}
+
 #[test]
 fn a_step_allocates_nothing() {
     let bytes = (0..200 * 784).map(|index| (index % 251) as u8).collect();
@@ -121,4 +141,7 @@ fn a_step_allocates_nothing() {
         0,
         "{network}"
     );
+    let [first, later @ ..] = allocations_in_pieces(&network, &samples);
+    assert!(first > 0, "the first piece makes the buffer that the others use");
+    assert_eq!(later, [0, 0], "{network}");
 }

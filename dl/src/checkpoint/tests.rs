@@ -11,6 +11,7 @@ fn facts() -> Facts {
         schedule: "Constant(0.1)".to_owned(),
         staleness: synchronous(),
         batch: 8,
+        micro_batch: None,
         lanes: 2,
         seed: u64::MAX,
         lane_samples: vec![20, 21],
@@ -31,7 +32,7 @@ fn checkpoints(every_steps: u64, at_end: bool, resume: Resume) -> Checkpoints {
 #[test]
 fn every_difference_is_named() {
     type Change = fn(&mut Facts);
-    let changes: [(Change, &str); 8] = [
+    let changes: [(Change, &str); 9] = [
         (
             |facts| facts.network[1] = "c".to_owned(),
             "part 1 of the network: c there, b here",
@@ -45,6 +46,10 @@ fn every_difference_is_named() {
             "optimizer: Adam there, Sgd here",
         ),
         (|facts| facts.batch = 9, "batch: 9 there, 8 here"),
+        (
+            |facts| facts.micro_batch = Some(2),
+            "micro_batch: Some(2) there, None here",
+        ),
         (|facts| facts.lanes = 3, "lanes: 3 there, 2 here"),
         (|facts| facts.seed = 7, "seed: 7 there"),
         (
@@ -64,6 +69,15 @@ fn every_difference_is_named() {
         assert!(differences[0].contains(words), "{differences:?}");
     }
     assert!(facts().differences(&facts()).is_empty());
+}
+
+#[test]
+fn facts_that_older_checkpoints_do_not_name_are_what_they_were_then() {
+    let mut json = serde_json::to_value(facts()).unwrap();
+    for later in ["staleness", "micro_batch"] {
+        json.as_object_mut().unwrap().remove(later).unwrap();
+    }
+    assert_eq!(serde_json::from_value::<Facts>(json).unwrap(), facts());
 }
 
 #[test]

@@ -98,6 +98,8 @@ pub struct Draw {
     pub step: u64,
     /// The lane whose rows are computed.
     pub lane: u64,
+    /// Place of the first row among those that the lane takes in the step; not 0 where they are computed in pieces.
+    pub first_row: u64,
 }
 
 /// What a pass is for.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use distdl_engine::{Placement, Staleness};
 
-use crate::checkpoint::CheckpointOptions;
+use crate::checkpoint::{CheckpointOptions, Facts};
+use crate::deal::Deal;
 use crate::error::{Error, Result};
+use crate::network::NeuralNetwork;
 use crate::optimizer::{Optimizer, Sgd};
 use crate::schedule::Schedule;
 
@@ -16,6 +18,11 @@ pub struct TrainingOptions {
     pub batch: usize,
     /// Logical streams of mini-batches; `batch` is dealt to them as evenly as it goes.
     pub lanes: usize,
+    /// The most samples whose gradient a lane computes at a time (gradient accumulation): its share of a step is cut into
+    /// pieces of so many, whose gradients are summed before they leave the lane. Batch and buffers then take the memory of
+    /// a piece. What it does not change is what the sum is of; its last bits it does. The statistics of batch norm are
+    /// those of a piece, as in PyTorch. Default: the whole share.
+    pub micro_batch: Option<usize>,
     /// Learning rate by step.
     pub schedule: Schedule,
     /// How the mean gradient of a step changes the parameters. Default: plain SGD.
@@ -39,6 +46,7 @@ impl Default for TrainingOptions {
         Self {
             batch: 128,
             lanes: 2,
+            micro_batch: None,
             schedule: Schedule::Constant(0.1),
             optimizer: Arc::new(Sgd::default()),
             lane_gradient_norm_max: None,
@@ -51,8 +59,24 @@ impl Default for TrainingOptions {
 }
 
 impl TrainingOptions {
+    /// What the result of a training follows from, apart from its steps.
+    pub(super) fn facts(&self, network: &NeuralNetwork, deal: &Deal, data: String) -> Facts {
+        Facts {
+            network: network.words(),
+            optimizer: self.optimizer_words(),
+            schedule: format!("{:?}", self.schedule),
+            staleness: format!("{:?}", self.staleness),
+            batch: self.batch,
+            micro_batch: self.micro_batch,
+            lanes: self.lanes,
+            seed: self.seed,
+            lane_samples: deal.lengths.clone(),
+            data,
+        }
+    }
+
     /// What the optimizer does, in words that stand in checkpoints.
-    pub(super) fn optimizer_words(&self) -> String {
+    fn optimizer_words(&self) -> String {
         match self.lane_gradient_norm_max {
             None => format!("{:?}", self.optimizer),
             Some(norm_max) => format!("{:?}, norm of a lane's gradient at most {norm_max}", self.optimizer),
@@ -61,6 +85,10 @@ impl TrainingOptions {
 
     pub(super) fn check(&self) -> Result<()> {
         self.staleness.check()?;
+        if self.micro_batch == Some(0) {
+            let problem = "micro_batch is 0; give at least 1 sample, or none to compute a lane's share at once";
+            return Err(Error::Training(problem.to_owned()));
+        }
         match self.lane_gradient_norm_max {
             Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(
                 "lane_gradient_norm_max is {norm_max}; give a number above 0, or none for no limit"
