@@ -17,6 +17,7 @@ use distdl_storage::{Commit, Commits, StorageError};
 use serde::{Deserialize, Serialize};
 
 pub use self::options::{CheckpointOptions, Resume};
+use crate::augmentation::Augmentation;
 use crate::error::{Error, Result};
 use crate::kernels::Level;
 use crate::layout::ParameterLayout;
@@ -53,6 +54,9 @@ pub(crate) struct Facts {
     /// The most samples of a piece of a lane's share; none where it is whole.
     #[serde(default)]
     pub(crate) micro_batch: Option<usize>,
+    /// How pictures are changed by chance.
+    #[serde(default = "not_augmented")]
+    pub(crate) augmentation: String,
     pub(crate) lanes: usize,
     pub(crate) seed: u64,
     /// Samples of each lane.
@@ -64,6 +68,11 @@ pub(crate) struct Facts {
 /// What checkpoints were that do not say it.
 fn synchronous() -> String {
     format!("{:?}", Staleness::Synchronous)
+}
+
+/// What checkpoints were that do not say it.
+fn not_augmented() -> String {
+    format!("{:?}", None::<Augmentation>)
 }
 
 impl Facts {
@@ -90,6 +99,11 @@ impl Facts {
         compare("batch", checkpoint.batch.to_string(), self.batch.to_string());
         let micro_batch = |facts: &Self| format!("{:?}", facts.micro_batch);
         compare("micro_batch", micro_batch(checkpoint), micro_batch(self));
+        compare(
+            "augmentation",
+            checkpoint.augmentation.clone(),
+            self.augmentation.clone(),
+        );
         compare("lanes", checkpoint.lanes.to_string(), self.lanes.to_string());
         compare("seed", checkpoint.seed.to_string(), self.seed.to_string());
         let samples = |facts: &Self| format!("{:?}", facts.lane_samples);

@@ -28,6 +28,7 @@ mod spilled;
 
 pub mod normalization;
 
+pub mod augmentation;
 pub mod batch;
 pub mod optimizer;
 pub mod schedule;
@@ -41,6 +42,7 @@ pub mod checkpoint;
 mod deal;
 pub mod training;
 
+pub use augmentation::Augmentation;
 pub use batch::{Batch, shuffle};
 pub use checkpoint::{CheckpointOptions, Resume, Resumed};
 pub use datasets::mnist::Mnist;

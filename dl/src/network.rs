@@ -137,6 +137,11 @@ impl<T: Scalar> NeuralNetwork<T> {
         self.input.length()
     }
 
+    /// What an input row is.
+    pub fn input_shape(&self) -> Shape {
+        self.input
+    }
+
     /// Elements of an output row; the number of classes where targets are labels.
     pub fn output_length(&self) -> usize {
         self.layers

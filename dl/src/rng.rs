@@ -13,6 +13,8 @@ pub enum Purpose {
     SampleOrder = 2,
     /// Which units a dropout layer leaves out, keyed by step and by lane and layer.
     Dropout = 3,
+    /// How pictures are changed, keyed by step and lane.
+    Augmentation = 4,
 }
 
 /// A stream of random numbers: ChaCha with 8 rounds, keyed by (seed, purpose, two ids).

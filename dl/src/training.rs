@@ -75,7 +75,7 @@ impl NeuralNetwork {
             );
             return Err(Error::Training(problem));
         }
-        options.check()?;
+        options.check(self.input_shape())?;
         let checkpoint = options.checkpoint.clone();
         checkpoint.iter().try_for_each(CheckpointOptions::check)?;
         let (lengths, digest) = look_at(self, data, options.lanes, checkpoint.is_some())?;

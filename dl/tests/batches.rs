@@ -1,9 +1,9 @@
-//! How a lane makes its batches: in pieces whose gradients are summed.
+//! How a lane makes its batches: in pieces whose gradients are summed, and of pictures that are changed by chance.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    BatchNorm, Conv2d, Dense, Dropout, Features, Flatten, Image, Loss, NeuralNetwork, SampleTargets, Samples,
-    TrainingOptions,
+    Augmentation, BatchNorm, Conv2d, Dense, Dropout, Features, Flatten, Image, Loss, NeuralNetwork, SampleTargets,
+    Samples, TrainingOptions,
 };
 use distdl_engine::{Config, Context};
 
@@ -119,4 +119,90 @@ fn statistics_of_batch_norm_are_those_of_a_piece() {
 fn pieces_of_no_samples_are_refused() {
     let message = refusal(&network(), in_pieces(0));
     assert!(message.contains("micro_batch is 0"), "{message}");
+}
+
+fn augmented(augmentation: Augmentation) -> TrainingOptions {
+    TrainingOptions {
+        augmentation: Some(augmentation),
+        ..options()
+    }
+}
+
+const ALL: Augmentation = Augmentation {
+    shift: 1,
+    rotate_degrees: 15.0,
+    flip: true,
+};
+
+#[test]
+fn augmentation_has_the_same_bits_whoever_computes() {
+    let (plain, changed) = (train(1, options()), train(1, augmented(ALL)));
+    assert!(distance(&plain, &changed) > 1e-3);
+    for threads in 2..=4 {
+        assert_eq!(
+            bits(&train(threads, augmented(ALL))),
+            bits(&changed),
+            "{threads} threads"
+        );
+    }
+    assert_eq!(bits(&train(2, augmented(Augmentation::default()))), bits(&plain));
+    let in_pieces = TrainingOptions {
+        micro_batch: Some(3),
+        ..augmented(ALL)
+    };
+    let distance = distance(&train(2, in_pieces), &changed);
+    assert!(distance < 1e-5, "{distance}");
+}
+
+#[test]
+fn augmentation_of_rows_is_refused() {
+    let message = refusal(&NeuralNetwork::dense(30, &[4], 3).unwrap(), augmented(ALL));
+    assert!(
+        message.contains("rows of 30 elements; begin it with `Image`"),
+        "{message}"
+    );
+}
+
+/// Pictures of 9 x 9: an upright bar or a lying one, at one place only.
+fn bars(count: usize, place: usize) -> Samples {
+    let pixel = |sample: usize, pixel: usize| {
+        let at = if sample.is_multiple_of(2) { pixel % 9 } else { pixel / 9 };
+        if at == place { 1.0 } else { 0.0 }
+    };
+    let features = (0..count).flat_map(|sample| (0..81).map(move |at| pixel(sample, at)));
+    let labels = (0..count as u32).map(|sample| sample % 2);
+    let features = Features::F32(features.collect());
+    Samples::new(81, features, SampleTargets::Labels(labels.collect())).unwrap()
+}
+
+#[test]
+fn what_was_learnt_from_moved_pictures_holds_for_pictures_elsewhere() {
+    let side = 9;
+    let network = NeuralNetwork::new(Image {
+        channels: 1,
+        height: side,
+        width: side,
+    })
+    .hidden(Dense::relu(16))
+    .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
+    .unwrap();
+    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let data = |place| context.parallelize(bars(20, place).split(2).unwrap(), 2);
+    let accuracy_elsewhere = |shift| {
+        let options = TrainingOptions {
+            batch: 20,
+            augmentation: Some(Augmentation {
+                shift,
+                ..Augmentation::default()
+            }),
+            ..TrainingOptions::default()
+        };
+        let mut training = network.train(&data(4), options).unwrap();
+        training.iterate(300, |_| ()).unwrap();
+        assert_eq!(training.error(&data(4)).unwrap().accuracy(), 1.0);
+        let hits = [2, 3, 5, 6].map(|place| training.error(&data(place)).unwrap().accuracy());
+        hits.iter().sum::<f64>() / 4.0
+    };
+    let (without, with) = (accuracy_elsewhere(0), accuracy_elsewhere(2));
+    assert!(with == 1.0 && without < 1.0, "{with} {without}");
 }

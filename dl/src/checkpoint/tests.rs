@@ -12,6 +12,7 @@ fn facts() -> Facts {
         staleness: synchronous(),
         batch: 8,
         micro_batch: None,
+        augmentation: not_augmented(),
         lanes: 2,
         seed: u64::MAX,
         lane_samples: vec![20, 21],
@@ -32,7 +33,7 @@ fn checkpoints(every_steps: u64, at_end: bool, resume: Resume) -> Checkpoints {
 #[test]
 fn every_difference_is_named() {
     type Change = fn(&mut Facts);
-    let changes: [(Change, &str); 9] = [
+    let changes: [(Change, &str); 10] = [
         (
             |facts| facts.network[1] = "c".to_owned(),
             "part 1 of the network: c there, b here",
@@ -49,6 +50,10 @@ fn every_difference_is_named() {
         (
             |facts| facts.micro_batch = Some(2),
             "micro_batch: Some(2) there, None here",
+        ),
+        (
+            |facts| facts.augmentation = "other".to_owned(),
+            "augmentation: other there, None here",
         ),
         (|facts| facts.lanes = 3, "lanes: 3 there, 2 here"),
         (|facts| facts.seed = 7, "seed: 7 there"),
@@ -74,7 +79,7 @@ fn every_difference_is_named() {
 #[test]
 fn facts_that_older_checkpoints_do_not_name_are_what_they_were_then() {
     let mut json = serde_json::to_value(facts()).unwrap();
-    for later in ["staleness", "micro_batch"] {
+    for later in ["staleness", "micro_batch", "augmentation"] {
         json.as_object_mut().unwrap().remove(later).unwrap();
     }
     assert_eq!(serde_json::from_value::<Facts>(json).unwrap(), facts());

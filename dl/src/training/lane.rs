@@ -10,6 +10,7 @@ use distdl_engine::{EngineError, LaneData, LanePartition, LaneRecords};
 use distdl_storage::{BlockStore, Pin, Records, Reservation, Spill};
 
 use super::TrainingOptions;
+use crate::augmentation::Augmenter;
 use crate::batch::{Batch, RowSource, shuffle};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
@@ -195,6 +196,7 @@ pub(super) struct TrainingLane {
     /// The epoch that `order` belongs to.
     epoch: Option<u64>,
     batch: Option<Batch>,
+    augmenter: Option<Augmenter>,
     workspace: Workspace,
 }
 
@@ -207,9 +209,12 @@ impl TrainingLane {
     ) -> Result<Self> {
         let samples = LaneSamples::new(data.partitions, deal.lengths[data.lane])?;
         let share = deal.shares[data.lane];
+        let augmentation = options.augmentation;
+        let augmenter = augmentation.map(|augmentation| Augmenter::new(augmentation, network.input_shape()));
         let rows_max = options.micro_batch.map_or(share, |rows| rows.min(share));
         Ok(Self {
             batch: samples.shape().map(|shape| Batch::of(shape, rows_max)),
+            augmenter: augmenter.transpose()?,
             workspace: network.workspace(rows_max),
             network: network.clone(),
             deal: deal.clone(),
@@ -265,6 +270,9 @@ impl TrainingLane {
             return Ok(BatchReport::default());
         };
         batch.gather_from(&mut self.samples, self.order[rows].iter().copied())?;
+        if let Some(augmenter) = &mut self.augmenter {
+            augmenter.apply(draw, batch.features_mut());
+        }
         self.workspace.set_draw(draw);
         let compute = match draw.first_row {
             0 => NeuralNetwork::gradient,

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use distdl_engine::{Placement, Staleness};
 
+use crate::augmentation::Augmentation;
 use crate::checkpoint::{CheckpointOptions, Facts};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::network::NeuralNetwork;
 use crate::optimizer::{Optimizer, Sgd};
 use crate::schedule::Schedule;
+use crate::shape::Shape;
 
 /// How to train. Everything here may show in the trained parameters; the number of workers never does.
 #[derive(Debug, Clone)]
@@ -23,6 +25,8 @@ pub struct TrainingOptions {
     /// a piece. What it does not change is what the sum is of; its last bits it does. The statistics of batch norm are
     /// those of a piece, as in PyTorch. Default: the whole share.
     pub micro_batch: Option<usize>,
+    /// How the pictures that lanes learn from are changed by chance. Default: not at all.
+    pub augmentation: Option<Augmentation>,
     /// Learning rate by step.
     pub schedule: Schedule,
     /// How the mean gradient of a step changes the parameters. Default: plain SGD.
@@ -47,6 +51,7 @@ impl Default for TrainingOptions {
             batch: 128,
             lanes: 2,
             micro_batch: None,
+            augmentation: None,
             schedule: Schedule::Constant(0.1),
             optimizer: Arc::new(Sgd::default()),
             lane_gradient_norm_max: None,
@@ -68,6 +73,7 @@ impl TrainingOptions {
             staleness: format!("{:?}", self.staleness),
             batch: self.batch,
             micro_batch: self.micro_batch,
+            augmentation: format!("{:?}", self.augmentation),
             lanes: self.lanes,
             seed: self.seed,
             lane_samples: deal.lengths.clone(),
@@ -83,11 +89,15 @@ impl TrainingOptions {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// Errors if something makes no sense, or not for a network with this input.
+    pub(super) fn check(&self, input: Shape) -> Result<()> {
         self.staleness.check()?;
         if self.micro_batch == Some(0) {
             let problem = "micro_batch is 0; give at least 1 sample, or none to compute a lane's share at once";
             return Err(Error::Training(problem.to_owned()));
+        }
+        if let Some(augmentation) = &self.augmentation {
+            augmentation.check(input)?;
         }
         match self.lane_gradient_norm_max {
             Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(
