@@ -27,6 +27,7 @@ pub mod samples;
 mod spilled;
 
 pub mod normalization;
+pub mod preparation;
 
 pub mod augmentation;
 pub mod batch;
@@ -59,6 +60,7 @@ pub use model_file::parameters_hash;
 pub use network::{NeuralNetwork, Workspace};
 pub use normalization::{Normalization, fixed_point};
 pub use optimizer::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+pub use preparation::PrepareSamples;
 pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;
 pub use schedule::Schedule;

@@ -15,6 +15,8 @@ pub enum Purpose {
     Dropout = 3,
     /// How pictures are changed, keyed by step and lane.
     Augmentation = 4,
+    /// Which part of a split a sample goes to, keyed by partition.
+    Split = 5,
 }
 
 /// A stream of random numbers: ChaCha with 8 rounds, keyed by (seed, purpose, two ids).
@@ -39,6 +41,11 @@ impl Stream {
     /// The next number in [-1, 1), a multiple of 2^-23; takes one word.
     pub fn next_symmetric(&mut self) -> f32 {
         (self.0.next_u32() >> 8) as f32 * (1.0 / 8_388_608.0) - 1.0
+    }
+
+    /// The next number in [0, 1), a multiple of 2^-53; takes two words.
+    pub fn next_unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
     }
 
     /// Whether something of this probability happens, in steps of 2^-32; takes one word.

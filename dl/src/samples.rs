@@ -193,6 +193,55 @@ impl Samples {
         })
     }
 
+    /// A copy of the samples whose index `keep` says yes to; it is asked in order.
+    #[must_use]
+    pub fn filter(&self, keep: impl FnMut(&usize) -> bool) -> Samples {
+        let rows: Vec<usize> = (0..self.len()).filter(keep).collect();
+        Samples {
+            feature_length: self.feature_length,
+            features: match &self.features {
+                Features::U8 { bytes, scale } => Features::U8 {
+                    bytes: gathered(bytes, self.feature_length, &rows),
+                    scale: *scale,
+                },
+                Features::F32(values) => Features::F32(gathered(values, self.feature_length, &rows)),
+            },
+            targets: match &self.targets {
+                SampleTargets::Labels(labels) => SampleTargets::Labels(gathered(labels, 1, &rows)),
+                SampleTargets::Values { length, values } => SampleTargets::Values {
+                    length: *length,
+                    values: gathered(values, *length, &rows),
+                },
+            },
+        }
+    }
+
+    /// The samples with value targets, `classes` for each, instead of labels: 1 at the label and 0 elsewhere.
+    ///
+    /// # Errors
+    /// If the targets are values already, there are no classes, or a label is not less than `classes`, whose row is named.
+    pub fn one_hot(&self, classes: usize) -> Result<Samples> {
+        let SampleTargets::Labels(labels) = &self.targets else {
+            let problem = "one_hot takes samples with labels; these have values already";
+            return Err(Error::Samples(problem.to_owned()));
+        };
+        let mut values = vec![0.0; labels.len() * classes];
+        for (row, label) in labels.iter().enumerate() {
+            let class = Some(*label as usize).filter(|class| *class < classes).ok_or_else(|| {
+                Error::Samples(format!(
+                    "row {row}: label {label} has no place among {classes} classes, which count from 0; give more classes, \
+                     or filter it out"
+                ))
+            })?;
+            values[row * classes + class] = 1.0;
+        }
+        let targets = SampleTargets::Values {
+            length: classes,
+            values,
+        };
+        Samples::new(self.feature_length, self.features.clone(), targets)
+    }
+
     /// Copies in `parts` contiguous pieces whose lengths differ by 1 at most. Errors for no parts.
     pub fn split(&self, parts: usize) -> Result<Vec<Samples>> {
         if parts == 0 {
@@ -255,6 +304,12 @@ impl SampleTargets {
             },
         }
     }
+}
+
+/// Some rows of `length` values.
+fn gathered<T: Copy>(values: &[T], length: usize, rows: &[usize]) -> Vec<T> {
+    let row = |row: &usize| &values[row * length..(row + 1) * length];
+    rows.iter().flat_map(row).copied().collect()
 }
 
 fn rows(what: &str, elements: usize, row_length: usize) -> Result<usize> {
@@ -366,6 +421,36 @@ mod tests {
         assert!(bytes(3).slice(2..1).is_err());
         assert!(bytes(3).slice(3..3).unwrap().is_empty());
         assert!(bytes(3).split(0).is_err());
+    }
+
+    #[test]
+    fn a_filter_keeps_features_and_targets_together() {
+        for samples in [bytes(5), values(5)] {
+            let kept = samples.filter(|index| [1, 4].contains(index));
+            assert_eq!(kept.slice(0..1).unwrap(), samples.slice(1..2).unwrap());
+            assert_eq!(kept.slice(1..2).unwrap(), samples.slice(4..5).unwrap());
+            assert_eq!(kept.len(), 2);
+            assert_eq!(samples.filter(|_| true), samples);
+            assert!(samples.filter(|_| false).is_empty());
+        }
+    }
+
+    #[test]
+    fn labels_become_values_and_one_without_a_place_is_named() {
+        let one_hot = bytes(3).one_hot(4).unwrap();
+        assert_eq!(one_hot.features(), bytes(3).features());
+        let expected = SampleTargets::Values {
+            length: 4,
+            values: vec![1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        };
+        assert_eq!(one_hot.targets(), &expected);
+        let message = bytes(3).one_hot(2).unwrap_err().to_string();
+        assert!(
+            message.contains("row 2: label 2 has no place among 2 classes"),
+            "{message}"
+        );
+        assert!(bytes(0).one_hot(0).is_err());
+        assert!(values(1).one_hot(4).unwrap_err().to_string().contains("values already"));
     }
 
     #[test]
