@@ -123,7 +123,7 @@ fn short(hash: &str) -> String {
 }
 
 /// What `training.json` holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Description {
     format: u32,
     /// The first step that is not yet applied.
@@ -133,9 +133,17 @@ struct Description {
     state_slots: usize,
     /// The first step that was applied with the optimizer's state at 0.
     state_begin: u64,
+    /// What the schedule's learning rate is multiplied with. An f32; as f64 its bits come back from any text.
+    #[serde(default = "unchanged")]
+    rate_factor: f64,
     training: Facts,
     /// Processor and instructions that the kernels ran with. Others may round otherwise.
     kernels: String,
+}
+
+/// The factor where none was set.
+fn unchanged() -> f64 {
+    1.0
 }
 
 impl Description {
@@ -162,6 +170,7 @@ pub(crate) struct Snapshot {
     pub(crate) step: u64,
     pub(crate) epoch: u64,
     pub(crate) state_begin: u64,
+    pub(crate) rate_factor: f32,
     pub(crate) layout: ParameterLayout,
     pub(crate) parameters: Arc<Parameters>,
 }
@@ -170,6 +179,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Loaded {
     pub(crate) step: u64,
     pub(crate) state_begin: u64,
+    pub(crate) rate_factor: f32,
     pub(crate) parameters: Parameters,
 }
 
@@ -209,6 +219,11 @@ impl Checkpoints {
         self.resumed.as_ref()
     }
 
+    /// The step of the newest one.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.newest
+    }
+
     /// The next step from `step` on before which one is due, not counting `step` itself.
     pub(crate) fn next_after(&self, step: u64) -> u64 {
         let every = self.options.every_steps;
@@ -231,6 +246,7 @@ impl Checkpoints {
             epoch: snapshot.epoch,
             state_slots: snapshot.parameters.slots(),
             state_begin: snapshot.state_begin,
+            rate_factor: snapshot.rate_factor.into(),
             training: self.facts.clone(),
             kernels: kernels(),
         };
@@ -282,6 +298,7 @@ impl Checkpoints {
         Ok(Some(Loaded {
             step: description.step,
             state_begin: description.state_begin,
+            rate_factor: description.rate_factor as f32,
             parameters,
         }))
     }

@@ -65,4 +65,4 @@ pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;
 pub use schedule::Schedule;
 pub use shape::{Image, Input, Shape};
-pub use training::{BatchId, BestModel, BestModels, DataChange, StepResult, Training, TrainingOptions};
+pub use training::{BatchId, BestModel, BestModels, DataChange, Plateau, StepResult, Training, TrainingOptions};

@@ -4,6 +4,7 @@ mod best;
 mod change;
 mod lane;
 mod options;
+mod plateau;
 mod update;
 
 use std::panic::Location;
@@ -21,6 +22,7 @@ use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
 use self::lane::{LanePart, Loader, TrainingLane};
 pub use self::options::TrainingOptions;
+pub use self::plateau::Plateau;
 use self::update::{Update, learnt, limit_norm};
 use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Resumed, Snapshot};
@@ -53,6 +55,8 @@ pub struct Training {
     deal: Deal,
     checkpoints: Option<Checkpoints>,
     step: u64,
+    /// What the schedule's learning rate is multiplied with.
+    rate_factor: f32,
     /// Digests of the samples of `data`, once they were asked for.
     digests: Option<Digests>,
 }
@@ -92,6 +96,7 @@ impl NeuralNetwork {
             deal,
             checkpoints: checkpoint.map(|options| Checkpoints::new(options, facts)),
             step: 0,
+            rate_factor: 1.0,
             digests: None,
         };
         training.resume()?;
@@ -366,6 +371,7 @@ impl Training {
         if let Some(loaded) = loaded {
             self.step = loaded.step;
             self.state_begin = loaded.state_begin;
+            self.rate_factor = loaded.rate_factor;
             self.parameters = Arc::new(loaded.parameters.with_lag(self.options.staleness.lag()));
         }
         Ok(())
@@ -373,22 +379,27 @@ impl Training {
 
     /// Writes a checkpoint if one is due.
     fn save(&mut self, at_end: bool) -> Result<()> {
-        let (step, epoch) = (self.step, self.epoch());
-        let Some(checkpoints) = self
-            .checkpoints
-            .as_mut()
-            .filter(|checkpoints| checkpoints.is_due(step, at_end))
-        else {
-            return Ok(());
-        };
+        let checkpoints = self.checkpoints.as_ref();
+        match checkpoints.is_some_and(|checkpoints| checkpoints.is_due(self.step, at_end)) {
+            true => self.write_checkpoint(),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes a checkpoint, if there are to be any.
+    fn write_checkpoint(&mut self) -> Result<()> {
         let snapshot = Snapshot {
-            step,
-            epoch,
+            step: self.step,
+            epoch: self.epoch(),
             state_begin: self.state_begin,
+            rate_factor: self.rate_factor,
             layout: self.network.parameter_layout().clone(),
             parameters: Arc::clone(&self.parameters),
         };
-        checkpoints.save(self.data.context(), snapshot)
+        match &mut self.checkpoints {
+            Some(checkpoints) => checkpoints.save(self.data.context(), snapshot),
+            None => Ok(()),
+        }
     }
 
     fn lane_maker(
@@ -419,12 +430,12 @@ impl Training {
         iteration: Iteration,
         failed: Failed,
     ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
-        let (options, state_begin) = (self.options.clone(), self.state_begin);
+        let (options, state_begin, rate_factor) = (self.options.clone(), self.state_begin, self.rate_factor);
         let (count, statistics) = (self.network.parameter_count(), self.network.statistics().to_vec());
         move |shard| {
             let failed = failed.clone();
             let range = iteration.shard_range(shard, count);
-            let update = Update::new(options.clone(), state_begin, &statistics, range);
+            let update = Update::new(options.clone(), state_begin, &statistics, range).with_rate_factor(rate_factor);
             Ok(Box::new(
                 move |step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
                     update.apply(step, sum, shard).map_err(|error| failed.keep(error))

@@ -86,6 +86,23 @@ fn facts_that_older_checkpoints_do_not_name_are_what_they_were_then() {
 }
 
 #[test]
+fn the_rate_of_older_checkpoints_is_the_schedules() {
+    let description = Description {
+        format: FORMAT,
+        step: 3,
+        epoch: 1,
+        state_slots: 0,
+        state_begin: 0,
+        rate_factor: unchanged(),
+        training: facts(),
+        kernels: kernels(),
+    };
+    let mut json = serde_json::to_value(&description).unwrap();
+    json.as_object_mut().unwrap().remove("rate_factor").unwrap();
+    assert_eq!(Description::parse(json.to_string().as_bytes()).unwrap(), description);
+}
+
+#[test]
 fn one_is_due_at_multiples_and_at_the_end() {
     let every = checkpoints(5, true, Resume::Auto);
     assert_eq!([0, 4, 5, 12].map(|step| every.next_after(step)), [5, 5, 10, 15]);
@@ -116,6 +133,7 @@ fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
         step: 30,
         epoch: 4,
         state_begin: 1,
+        rate_factor: 0.1,
         layout: layout.clone(),
         parameters: Arc::new(parameters),
     };
@@ -126,6 +144,7 @@ fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
         .unwrap();
     let latest = loaded.parameters.latest();
     assert_eq!((loaded.step, loaded.state_begin, &latest[..]), (30, 1, &values[..]));
+    assert_eq!(loaded.rate_factor, 0.1);
     assert_eq!(
         (latest.state(0).unwrap(), latest.state(1).unwrap()),
         (&state(0)[..], &state(1)[..])
