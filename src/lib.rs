@@ -19,9 +19,9 @@ pub use distdl_storage as storage;
 
 pub use distdl_dl::{
     Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BatchReport, BestModels,
-    CheckpointOptions, ConfusionMatrix, Conv2d, Dense, Dropout, Features, Flatten, Gelu, Image, Input, LayerNorm, Loss,
-    MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, Plateau, PrepareSamples, Resume, RmsProp, SampleTargets,
-    Samples, Schedule, Sgd, Training, TrainingOptions, area_under_curve,
+    CheckpointOptions, ConfusionMatrix, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Gelu, Image, Input,
+    LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, Plateau, PrepareSamples, Resume,
+    RmsProp, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions, area_under_curve,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::incremental::{
@@ -44,8 +44,8 @@ pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
         Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels, CheckpointOptions,
-        Config, Context, Conv2d, Dataset, Dense, Dropout, Failure, Features, Flags, Flatten, Gelu, Image, Input,
-        LayerNorm, Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Plateau, PrepareSamples, Resume, RmsProp,
+        Config, Context, Conv2d, Dataset, Dense, Dropout, Embedding, Failure, Features, Flags, Flatten, Gelu, Image,
+        Input, LayerNorm, Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Plateau, PrepareSamples, Resume, RmsProp,
         SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions, run,
     };
 }

@@ -50,8 +50,8 @@ pub use datasets::mnist::Mnist;
 pub use error::{Error, Result};
 pub use initialization::Initialization;
 pub use layer::{
-    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Flatten, Gelu, Layer, LayerNorm,
-    LayerSpecification, Masked, MaxPool2d, Statistics,
+    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Embedding, Flatten, Gelu, Layer,
+    LayerNorm, LayerSpecification, Masked, MaxPool2d, Statistics,
 };
 pub use layout::ParameterLayout;
 pub use loss::{Loss, Targets};

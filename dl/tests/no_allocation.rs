@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Activate, Activation, Adam, AdamW, AvgPool2d, Batch, BatchNorm, Conv2d, Dense, Dropout, Features, Flatten, Gelu,
-    Image, Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, Optimizer, SampleTargets, Samples, shuffle,
+    Activate, Activation, Adam, AdamW, AvgPool2d, Batch, BatchNorm, Conv2d, Dense, Dropout, Embedding, Features,
+    Flatten, Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, Optimizer, SampleTargets, Samples, shuffle,
 };
 use distdl_engine::Parameters;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -141,6 +141,20 @@ fn a_step_allocates_nothing() {
         0,
         "{network}"
     );
+
+    let words = NeuralNetwork::new(Input(784))
+        .hidden(Embedding::new(251, 2))
+        .output(Dense::linear(10), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let bytes = (0..200 * 784).map(|index| (index % 251) as u8).collect();
+    let labels = SampleTargets::Labels((0..200).map(|row| row % 10).collect());
+    let indices = Samples::new(784, Features::U8 { bytes, scale: 1.0 }, labels).unwrap();
+    assert_eq!(
+        allocations_of_steps(&words, &Adam::default(), &indices, 1),
+        0,
+        "{words}"
+    );
+
     let [first, later @ ..] = allocations_in_pieces(&network, &samples);
     assert!(first > 0, "the first piece makes the buffer that the others use");
     assert_eq!(later, [0, 0], "{network}");
