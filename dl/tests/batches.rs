@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Augmentation, BatchNorm, Conv2d, Dense, Dropout, Features, Flatten, Image, Loss, NeuralNetwork, SampleTargets,
-    Samples, TrainingOptions,
+    Augmentation, BatchNorm, CheckpointOptions, Conv2d, Dense, Dropout, Features, Flatten, Image, Loss, NeuralNetwork,
+    SampleTargets, Samples, TrainingOptions,
 };
-use distdl_engine::{Config, Context};
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::testing::TestCluster;
+use distdl_engine::{Config, Context, EngineError};
 
 const IMAGE: Image = Image {
     channels: 1,
@@ -152,6 +154,48 @@ fn augmentation_has_the_same_bits_whoever_computes() {
     };
     let distance = distance(&train(2, in_pieces), &changed);
     assert!(distance < 1e-5, "{distance}");
+}
+
+#[test]
+fn deaths_and_checkpoints_do_not_show_in_pieces_and_pictures() {
+    let all = || TrainingOptions {
+        micro_batch: Some(3),
+        ..augmented(ALL)
+    };
+    let expected = bits(&train(1, all()));
+    for slot in 0..3 {
+        let chaos = Chaos::parse(&format!("kill=worker:{slot}@step:{}", 3 + slot)).unwrap();
+        let run = TestCluster::new(3).with_chaos(chaos).run(move |context| {
+            let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
+            let blocks = samples().split(4).map_err(failed)?;
+            let mut training = network()
+                .train(&context.parallelize(blocks, 4), all())
+                .map_err(failed)?;
+            training.iterate(9, |_| ()).map_err(failed)?;
+            Ok(bits(&training.parameters()))
+        });
+        let results = run.unwrap().results;
+        assert!(!results.is_empty());
+        results.iter().for_each(|last| assert_eq!(last, &expected));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let kept = |options| TrainingOptions {
+        checkpoint: Some(CheckpointOptions::new(folder.path().to_str().unwrap())),
+        ..options
+    };
+    let context = Context::new(Config::default()).unwrap();
+    let data = context.parallelize(samples().split(4).unwrap(), 4);
+    for end in [5, 9] {
+        let mut training = network().train(&data, kept(all())).unwrap();
+        training.iterate(end - training.step(), |_| ()).unwrap();
+        assert!(end == 5 || bits(&training.parameters()) == expected);
+    }
+    let message = refusal(&network(), kept(options()));
+    assert!(message.contains("micro_batch: Some(3) there, None here"), "{message}");
+    assert!(
+        message.contains("augmentation: Some(Augmentation { shift: 1"),
+        "{message}"
+    );
 }
 
 #[test]

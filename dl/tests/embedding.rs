@@ -5,7 +5,9 @@ use distdl_dl::{
     Adam, Dense, Embedding, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, Targets,
     TrainingOptions, model_file,
 };
-use distdl_engine::{Config, Context};
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::testing::TestCluster;
+use distdl_engine::{Config, Context, EngineError};
 use std::sync::Arc;
 
 fn looked_up(num_embeddings: usize, dim: usize, indices: usize) -> NeuralNetwork {
@@ -129,12 +131,12 @@ fn pairs(features: fn(Vec<u8>) -> Features) -> Samples {
     Samples::new(2, features(words().flatten().collect()), labels).unwrap()
 }
 
-fn train(threads: usize, samples: &Samples) -> (Vec<u32>, f64) {
+/// The bits of the parameters after 200 steps, and the share of pairs that are then right.
+fn train(context: &Context, samples: &Samples) -> distdl_dl::Result<(Vec<u32>, f64)> {
     let network = NeuralNetwork::new(Input(2))
         .hidden(Embedding::new(10, 4))
         .hidden(Dense::relu(16))
-        .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
-        .unwrap();
+        .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)?;
     let options = TrainingOptions {
         batch: 20,
         lanes: 4,
@@ -142,21 +144,29 @@ fn train(threads: usize, samples: &Samples) -> (Vec<u32>, f64) {
         schedule: distdl_dl::Schedule::Constant(0.03),
         ..TrainingOptions::default()
     };
-    let context = Context::new(Config::default().with_threads(threads)).unwrap();
-    let data = context.parallelize(samples.split(4).unwrap(), 4);
-    let mut training = network.train(&data, options).unwrap();
-    training.iterate(200, |_| ()).unwrap();
+    let data = context.parallelize(samples.split(4)?, 4);
+    let mut training = network.train(&data, options)?;
+    training.iterate(200, |_| ())?;
     let bits = training.parameters().iter().map(|value| value.to_bits()).collect();
-    (bits, training.error(&data).unwrap().accuracy())
+    Ok((bits, training.error(&data)?.accuracy()))
 }
 
 #[test]
-fn words_are_learnt_with_the_same_bits_from_bytes_and_numbers() {
+fn words_are_learnt_with_the_same_bits_from_bytes_and_numbers_and_over_deaths() {
     let bytes = pairs(|bytes| Features::U8 { bytes, scale: 1.0 });
     let numbers = pairs(|bytes| Features::F32(bytes.into_iter().map(f32::from).collect()));
-    let (expected, accuracy) = train(1, &bytes);
-    assert_eq!(accuracy, 1.0);
+    let alone = |threads, samples| train(&Context::new(Config::default().with_threads(threads)).unwrap(), samples);
+    let expected = alone(1, &bytes).unwrap();
+    assert_eq!(expected.1, 1.0);
     for threads in 2..=3 {
-        assert_eq!(train(threads, &numbers).0, expected, "{threads} threads");
+        assert_eq!(alone(threads, &numbers).unwrap(), expected, "{threads} threads");
     }
+    let chaos = Chaos::parse("kill=worker:1@step:20").unwrap();
+    let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
+    let run = TestCluster::new(3)
+        .with_chaos(chaos)
+        .run(move |context| train(context, &bytes).map_err(failed))
+        .unwrap();
+    assert!(!run.results.is_empty());
+    run.results.iter().for_each(|last| assert_eq!(last, &expected));
 }
