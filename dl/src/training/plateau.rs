@@ -63,7 +63,7 @@ pub struct Plateau {
     threshold: f64,
     cooldown: u32,
     rate_min: f32,
-    /// None before the first value that is a number.
+    /// None before the first value that is finite; infinity has no place in JSON.
     best: Option<f64>,
     /// How many values in a row were no better.
     in_vain: u32,
@@ -137,8 +137,7 @@ impl Plateau {
 
     /// Whether a value is one too many that was no better.
     fn count(&mut self, value: f64) -> bool {
-        let is_better = |best: f64| value < best * (1.0 - self.threshold);
-        if self.best.is_none_or(is_better) && !value.is_nan() {
+        if value < self.best.unwrap_or(f64::INFINITY) * (1.0 - self.threshold) {
             (self.best, self.in_vain) = (Some(value), 0);
         } else {
             self.in_vain = self.in_vain.saturating_add(1);
@@ -210,8 +209,8 @@ mod tests {
         // No patience at all: only the first value of each is better.
         let impatient = Plateau::new(0.5, 0).with_threshold(0.0);
         assert_eq!(
-            rates(impatient, &[f64::NAN, 2.0, 2.0, 1.0, 1.0]),
-            [0.5, 0.5, 0.25, 0.25, 0.125]
+            rates(impatient, &[f64::NAN, f64::INFINITY, 2.0, 2.0, 1.0, 1.0]),
+            [0.5, 0.25, 0.25, 0.125, 0.125, 0.0625]
         );
         let default = rates(Plateau::default(), &[1.0; 12]);
         assert_eq!((default[10], f64::from(default[11] as f32)), (1.0, f64::from(0.1f32)));
