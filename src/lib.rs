@@ -18,10 +18,10 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, BatchReport, BestModels, CheckpointOptions,
-    Compression, ConfusionMatrix, Conv2d, Dense, Dropout, Features, Flatten, Gelu, Image, Input, LayerNorm, Loss,
-    MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd,
-    TopK, Training, TrainingOptions, area_under_curve,
+    Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BatchReport, BestModels,
+    CheckpointOptions, Compression, ConfusionMatrix, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Gelu, Image,
+    Input, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, Plateau, PrepareSamples, Resume,
+    RmsProp, SampleTargets, Samples, Schedule, Sgd, TopK, Training, TrainingOptions, area_under_curve,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::incremental::{
@@ -43,10 +43,10 @@ pub use distdl_storage::{Level, Records};
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
-        Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, BestModels, CheckpointOptions, Config,
-        Context, Conv2d, Dataset, Dense, Dropout, Failure, Features, Flags, Flatten, Gelu, Image, Input, LayerNorm,
-        Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd,
-        Staleness, Training, TrainingOptions, run,
+        Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels, CheckpointOptions,
+        Config, Context, Conv2d, Dataset, Dense, Dropout, Embedding, Failure, Features, Flags, Flatten, Gelu, Image,
+        Input, LayerNorm, Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Plateau, PrepareSamples, Resume, RmsProp,
+        SampleTargets, Samples, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
     };
 }
 

@@ -103,6 +103,11 @@ impl<T: Scalar> Batch<T> {
         &self.features[..self.rows * self.feature_length]
     }
 
+    /// The features, to be changed in place.
+    pub(crate) fn features_mut(&mut self) -> &mut [T] {
+        &mut self.features[..self.rows * self.feature_length]
+    }
+
     /// The targets of the rows.
     pub fn targets(&self) -> Targets<'_, T> {
         match &self.targets {

@@ -17,6 +17,7 @@ use distdl_storage::{Commit, Commits, StorageError};
 use serde::{Deserialize, Serialize};
 
 pub use self::options::{CheckpointOptions, Resume};
+use crate::augmentation::Augmentation;
 use crate::error::{Error, Result};
 use crate::kernels::Level;
 use crate::layout::ParameterLayout;
@@ -53,6 +54,12 @@ pub(crate) struct Facts {
     #[serde(default = "uncompressed")]
     pub(crate) compression: String,
     pub(crate) batch: usize,
+    /// The most samples of a piece of a lane's share; none where it is whole.
+    #[serde(default)]
+    pub(crate) micro_batch: Option<usize>,
+    /// How pictures are changed by chance.
+    #[serde(default = "not_augmented")]
+    pub(crate) augmentation: String,
     pub(crate) lanes: usize,
     pub(crate) seed: u64,
     /// Samples of each lane.
@@ -68,6 +75,11 @@ fn synchronous() -> String {
 
 fn uncompressed() -> String {
     "None".to_owned()
+}
+
+/// What checkpoints were that do not say it.
+fn not_augmented() -> String {
+    format!("{:?}", None::<Augmentation>)
 }
 
 impl Facts {
@@ -93,6 +105,13 @@ impl Facts {
         compare("staleness", checkpoint.staleness.clone(), self.staleness.clone());
         compare("compression", checkpoint.compression.clone(), self.compression.clone());
         compare("batch", checkpoint.batch.to_string(), self.batch.to_string());
+        let micro_batch = |facts: &Self| format!("{:?}", facts.micro_batch);
+        compare("micro_batch", micro_batch(checkpoint), micro_batch(self));
+        compare(
+            "augmentation",
+            checkpoint.augmentation.clone(),
+            self.augmentation.clone(),
+        );
         compare("lanes", checkpoint.lanes.to_string(), self.lanes.to_string());
         compare("seed", checkpoint.seed.to_string(), self.seed.to_string());
         let samples = |facts: &Self| format!("{:?}", facts.lane_samples);
@@ -112,7 +131,7 @@ fn short(hash: &str) -> String {
 }
 
 /// What `training.json` holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Description {
     format: u32,
     /// The first step that is not yet applied.
@@ -122,9 +141,17 @@ struct Description {
     state_slots: usize,
     /// The first step that was applied with the optimizer's state at 0.
     state_begin: u64,
+    /// What the schedule's learning rate is multiplied with. An f32; as f64 its bits come back from any text.
+    #[serde(default = "unchanged")]
+    rate_factor: f64,
     training: Facts,
     /// Processor and instructions that the kernels ran with. Others may round otherwise.
     kernels: String,
+}
+
+/// The factor where none was set.
+fn unchanged() -> f64 {
+    1.0
 }
 
 impl Description {
@@ -151,6 +178,7 @@ pub(crate) struct Snapshot {
     pub(crate) step: u64,
     pub(crate) epoch: u64,
     pub(crate) state_begin: u64,
+    pub(crate) rate_factor: f32,
     pub(crate) layout: ParameterLayout,
     pub(crate) parameters: Arc<Parameters>,
 }
@@ -159,6 +187,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Loaded {
     pub(crate) step: u64,
     pub(crate) state_begin: u64,
+    pub(crate) rate_factor: f32,
     pub(crate) parameters: Parameters,
 }
 
@@ -198,6 +227,11 @@ impl Checkpoints {
         self.resumed.as_ref()
     }
 
+    /// The step of the newest one.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.newest
+    }
+
     /// The next step from `step` on before which one is due, not counting `step` itself.
     pub(crate) fn next_after(&self, step: u64) -> u64 {
         let every = self.options.every_steps;
@@ -220,6 +254,7 @@ impl Checkpoints {
             epoch: snapshot.epoch,
             state_slots: snapshot.parameters.slots(),
             state_begin: snapshot.state_begin,
+            rate_factor: snapshot.rate_factor.into(),
             training: self.facts.clone(),
             kernels: kernels(),
         };
@@ -271,6 +306,7 @@ impl Checkpoints {
         Ok(Some(Loaded {
             step: description.step,
             state_begin: description.state_begin,
+            rate_factor: description.rate_factor as f32,
             parameters,
         }))
     }

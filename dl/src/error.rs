@@ -52,6 +52,21 @@ pub enum Error {
         /// Number of classes.
         classes: usize,
     },
+    /// A feature that is to be looked up in an embedding is not the index of a vector.
+    #[error(
+        "row {row}: feature {feature} is {value}, which is no index of an embedding of {num_embeddings} vectors (whole numbers from 0 to {}); mend the samples, or give it more vectors",
+        num_embeddings.saturating_sub(1)
+    )]
+    Index {
+        /// 0-based row within the batch.
+        row: usize,
+        /// 0-based feature of the row.
+        feature: usize,
+        /// The value found there.
+        value: f64,
+        /// Vectors of the embedding.
+        num_embeddings: usize,
+    },
     /// A loss was given targets that it cannot use, or a network that does not suit it.
     #[error("loss {loss}: {problem}")]
     Loss {

@@ -27,7 +27,9 @@ pub mod samples;
 mod spilled;
 
 pub mod normalization;
+pub mod preparation;
 
+pub mod augmentation;
 pub mod batch;
 pub mod optimizer;
 pub mod schedule;
@@ -41,14 +43,15 @@ pub mod checkpoint;
 mod deal;
 pub mod training;
 
+pub use augmentation::Augmentation;
 pub use batch::{Batch, shuffle};
 pub use checkpoint::{CheckpointOptions, Resume, Resumed};
 pub use datasets::mnist::Mnist;
 pub use error::{Error, Result};
 pub use initialization::Initialization;
 pub use layer::{
-    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Flatten, Gelu, Layer, LayerNorm,
-    LayerSpecification, Masked, MaxPool2d, Statistics,
+    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Embedding, Flatten, Gelu, Layer,
+    LayerNorm, LayerSpecification, Masked, MaxPool2d, Statistics,
 };
 pub use layout::ParameterLayout;
 pub use loss::{Loss, Targets};
@@ -57,10 +60,11 @@ pub use model_file::parameters_hash;
 pub use network::{NeuralNetwork, Workspace};
 pub use normalization::{Normalization, fixed_point};
 pub use optimizer::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+pub use preparation::PrepareSamples;
 pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;
 pub use schedule::Schedule;
 pub use shape::{Image, Input, Shape};
 pub use training::{
-    BatchId, BestModel, BestModels, Compression, DataChange, StepResult, TopK, Training, TrainingOptions,
+    BatchId, BestModel, BestModels, Compression, DataChange, Plateau, StepResult, TopK, Training, TrainingOptions,
 };

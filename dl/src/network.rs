@@ -137,6 +137,11 @@ impl<T: Scalar> NeuralNetwork<T> {
         self.input.length()
     }
 
+    /// What an input row is.
+    pub fn input_shape(&self) -> Shape {
+        self.input
+    }
+
     /// Elements of an output row; the number of classes where targets are labels.
     pub fn output_length(&self) -> usize {
         self.layers
@@ -181,7 +186,8 @@ impl<T: Scalar> NeuralNetwork<T> {
         Ok(parameters)
     }
 
-    /// All buffers for up to `rows_max` rows. This is the only place where a pass's memory is allocated.
+    /// All buffers for up to `rows_max` rows. This is the only place where a pass's memory is allocated, but for the first
+    /// [`add_gradient`](Self::add_gradient).
     pub fn workspace(&self, rows_max: usize) -> Workspace<T> {
         let most = |of: fn(&dyn Layer<T>) -> usize| self.layers.iter().map(|placed| of(&*placed.layer)).max();
         let widest = most(|layer| layer.output_length()).unwrap_or(0);
@@ -196,6 +202,7 @@ impl<T: Scalar> NeuralNetwork<T> {
                 .collect(),
             gradients: [buffer(widest), buffer(widest)],
             scratch: vec![T::ZERO; scratch],
+            piece: Vec::new(),
             draw: Draw::default(),
         }
     }
@@ -248,6 +255,28 @@ impl<T: Scalar> NeuralNetwork<T> {
             })?;
         }
         Ok(report)
+    }
+
+    /// As [`gradient`](Self::gradient), but adds to what `gradient` holds: the rows are a piece of a mini-batch. Allocates a
+    /// vector as long as the parameters in the workspace the first time.
+    pub fn add_gradient(
+        &self,
+        parameters: &[T],
+        inputs: &[T],
+        targets: Targets<'_, T>,
+        rows: usize,
+        workspace: &mut Workspace<T>,
+        gradient: &mut [T],
+    ) -> Result<BatchReport> {
+        check_length("the gradient", self.parameter_count(), gradient.len())?;
+        let mut piece = std::mem::take(&mut workspace.piece);
+        piece.resize(gradient.len(), T::ZERO);
+        let report = self.gradient(parameters, inputs, targets, rows, workspace, &mut piece);
+        for (sum, value) in gradient.iter_mut().zip(&piece) {
+            *sum += *value;
+        }
+        workspace.piece = piece;
+        report
     }
 
     /// The outputs for `rows` inputs, rows x output length; probabilities where the loss takes logits. They lie in the
@@ -364,6 +393,8 @@ pub struct Workspace<T: Scalar = f32> {
     gradients: [Vec<T>; 2],
     /// What layers need meanwhile.
     scratch: Vec<T>,
+    /// The gradient of a piece before it is added to a sum; empty until one is.
+    piece: Vec<T>,
     draw: Draw,
 }
 

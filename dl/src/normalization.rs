@@ -1,6 +1,9 @@
 //! Means and deviations of features, from sums that are exact and so do not depend on the order of records.
 
+use std::borrow::Cow;
+
 use distdl_engine::incremental::Totals;
+use distdl_engine::{Dataset, EngineError};
 
 use crate::error::{Error, Result, check_length};
 use crate::samples::{Features, Samples};
@@ -14,14 +17,19 @@ const SAMPLES_MAX: i64 = 1 << 32;
 /// # Errors
 /// If it is not finite, or too large: values go up to `2^(31 - fraction_bits)`.
 pub fn fixed_point(value: f32, fraction_bits: u32) -> Result<i32> {
-    let scaled = (f64::from(value) * 2f64.powi(fraction_bits as i32)).round();
-    if scaled >= f64::from(i32::MIN) && scaled <= f64::from(i32::MAX) {
-        return Ok(scaled as i32);
-    }
-    Err(Error::Samples(format!(
-        "{value} has no place in a fixed-point number with {fraction_bits} bits behind the point; use fewer bits, or \
-         filter it out"
-    )))
+    rounded(f64::from(value) * 2f64.powi(fraction_bits as i32)).ok_or_else(|| {
+        Error::Samples(format!(
+            "{value} has no place in a fixed-point number with {fraction_bits} bits behind the point; use fewer bits, or \
+             filter it out"
+        ))
+    })
+}
+
+/// The nearest whole number, if it has 32 bits.
+fn rounded(value: f64) -> Option<i32> {
+    let whole = value.round();
+    let has_place = whole >= f64::from(i32::MIN) && whole <= f64::from(i32::MAX);
+    has_place.then_some(whole as i32)
 }
 
 /// Brings each feature to mean 0 and deviation 1.
@@ -61,6 +69,48 @@ impl Normalization {
         })
     }
 
+    /// From all samples of a dataset, as MLlib's `StandardScaler` with mean and deviation, but for the deviation, which is
+    /// that of the samples and not an estimate from them (divided by n and not n - 1). Features are rounded to the 2^30th
+    /// part of the largest magnitude in the data; all else is exact, so it is a function of the samples as a multiset. Takes
+    /// two passes over the data, which is best persisted.
+    ///
+    /// # Errors
+    /// If there are no samples, or blocks have different numbers of features, or a feature is not finite; otherwise as any
+    /// action.
+    #[track_caller]
+    pub fn fit(data: &Dataset<Samples>) -> Result<Self> {
+        let largest = data.run_partitions(|_, blocks| {
+            let mut largest = 0.0;
+            for samples in blocks {
+                largest = largest_magnitude(&samples)?.max(largest);
+            }
+            Ok(largest)
+        })?;
+        let largest = largest.into_iter().fold(0.0, f32::max);
+        // Below 2^30 of them make the largest; no step is smaller than f32 has numbers.
+        let step = libm::ldexp(1.0, (libm::frexp(largest.into()).1 - 30).max(f32::MIN_EXP));
+        let totals = data.run_partitions(move |_, blocks| {
+            let mut totals = Totals::default();
+            for samples in blocks {
+                add(&mut totals, &samples, step)?;
+            }
+            Ok(totals)
+        })?;
+        let mut sum = Totals::default();
+        for totals in totals.iter().filter(|totals| totals.count > 0) {
+            check_widths(&sum, totals.sums.len())?;
+            sum.merge(totals);
+        }
+        Self::new(&sum, step as f32)
+    }
+
+    /// The dataset with its features normalised; as [`apply`](Self::apply) for each of its blocks.
+    #[track_caller]
+    pub fn transform(&self, data: &Dataset<Samples>) -> Dataset<Samples> {
+        let normalization = self.clone();
+        data.try_map(move |samples| normalization.apply(&samples))
+    }
+
     /// The mean of each feature.
     pub fn mean(&self) -> &[f32] {
         &self.mean
@@ -81,14 +131,61 @@ impl Normalization {
         check_length("the features of a sample", self.mean.len(), length)?;
         let normal =
             |(place, value): (usize, f32)| (value - self.mean[place % length]) / self.deviation[place % length];
-        let features: Vec<f32> = match samples.features() {
-            Features::U8 { bytes, scale } => {
-                let values = bytes.iter().map(|byte| f32::from(*byte) * scale);
-                values.enumerate().map(normal).collect()
-            }
-            Features::F32(values) => values.iter().copied().enumerate().map(normal).collect(),
-        };
+        let features = values(samples.features())
+            .iter()
+            .copied()
+            .enumerate()
+            .map(normal)
+            .collect();
         Samples::new(length, Features::F32(features), samples.targets().clone())
+    }
+}
+
+/// Features as numbers.
+fn values(features: &Features) -> Cow<'_, [f32]> {
+    match features {
+        Features::U8 { bytes, scale } => bytes.iter().map(|byte| f32::from(*byte) * scale).collect(),
+        Features::F32(values) => Cow::Borrowed(values),
+    }
+}
+
+fn largest_magnitude(samples: &Samples) -> Result<f32, EngineError> {
+    let mut largest = 0f32;
+    for (place, value) in values(samples.features()).iter().enumerate() {
+        if !value.is_finite() {
+            let (row, feature) = (place / samples.feature_length(), place % samples.feature_length());
+            return Err(EngineError::invalid(
+                format!("a normalisation of samples whose row {row} of a block has {value} as feature {feature}"),
+                "filter it out, or give it a number",
+            ));
+        }
+        largest = largest.max(value.abs());
+    }
+    Ok(largest)
+}
+
+/// Adds samples in whole numbers of `step`.
+fn add(totals: &mut Totals, samples: &Samples, step: f64) -> Result<(), EngineError> {
+    check_widths(totals, samples.feature_length())?;
+    let steps: Vec<i32> = values(samples.features())
+        .iter()
+        .map(|value| rounded(f64::from(*value) / step).unwrap_or_default())
+        .collect();
+    steps
+        .chunks_exact(samples.feature_length())
+        .for_each(|row| totals.add(row, 1));
+    Ok(())
+}
+
+/// An error unless samples of so many features may be added to what was counted.
+fn check_widths(totals: &Totals, features: usize) -> Result<(), EngineError> {
+    match totals.sums.len() {
+        0 => Ok(()),
+        counted if counted == features => Ok(()),
+        counted => Err(EngineError::invalid(
+            format!("a normalisation of samples with {counted} and with {features} features"),
+            "give all of them the same features",
+        )),
     }
 }
 

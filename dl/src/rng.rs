@@ -1,5 +1,7 @@
 //! Random numbers as a function of logical ids: the n-th number of a stream can be had without the ones before it.
 
+use std::f64::consts::TAU;
+
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
@@ -13,6 +15,10 @@ pub enum Purpose {
     SampleOrder = 2,
     /// Which units a dropout layer leaves out, keyed by step and by lane and layer.
     Dropout = 3,
+    /// How pictures are changed, keyed by step and lane.
+    Augmentation = 4,
+    /// Which part of a split a sample goes to, keyed by partition.
+    Split = 5,
 }
 
 /// A stream of random numbers: ChaCha with 8 rounds, keyed by (seed, purpose, two ids).
@@ -37,6 +43,19 @@ impl Stream {
     /// The next number in [-1, 1), a multiple of 2^-23; takes one word.
     pub fn next_symmetric(&mut self) -> f32 {
         (self.0.next_u32() >> 8) as f32 * (1.0 / 8_388_608.0) - 1.0
+    }
+
+    /// The next number in [0, 1), a multiple of 2^-53; takes two words.
+    pub fn next_unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
+    }
+
+    /// The next number of the normal distribution N(0, 1); takes four words. sqrt(-2 ln u) cos(2 pi v) for u in (0, 1] and
+    /// v in [0, 1): Box and Muller, "A note on the generation of random normal deviates", 1958.
+    pub fn next_normal(&mut self) -> f64 {
+        let (u, v) = (1.0 - self.next_unit(), self.next_unit());
+        // libm's, since those of the C library have other bits on other machines.
+        (-2.0 * libm::log(u)).sqrt() * libm::cos(TAU * v)
     }
 
     /// Whether something of this probability happens, in steps of 2^-32; takes one word.

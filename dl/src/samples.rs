@@ -193,6 +193,55 @@ impl Samples {
         })
     }
 
+    /// A copy of the samples whose index `keep` says yes to; it is asked in order.
+    #[must_use]
+    pub fn filter(&self, keep: impl FnMut(&usize) -> bool) -> Samples {
+        let rows: Vec<usize> = (0..self.len()).filter(keep).collect();
+        Samples {
+            feature_length: self.feature_length,
+            features: match &self.features {
+                Features::U8 { bytes, scale } => Features::U8 {
+                    bytes: gathered(bytes, self.feature_length, &rows),
+                    scale: *scale,
+                },
+                Features::F32(values) => Features::F32(gathered(values, self.feature_length, &rows)),
+            },
+            targets: match &self.targets {
+                SampleTargets::Labels(labels) => SampleTargets::Labels(gathered(labels, 1, &rows)),
+                SampleTargets::Values { length, values } => SampleTargets::Values {
+                    length: *length,
+                    values: gathered(values, *length, &rows),
+                },
+            },
+        }
+    }
+
+    /// The samples with value targets, `classes` for each, instead of labels: 1 at the label and 0 elsewhere.
+    ///
+    /// # Errors
+    /// If the targets are values already, there are no classes, or a label is not less than `classes`, whose row is named.
+    pub fn one_hot(&self, classes: usize) -> Result<Samples> {
+        let SampleTargets::Labels(labels) = &self.targets else {
+            let problem = "one_hot takes samples with labels; these have values already";
+            return Err(Error::Samples(problem.to_owned()));
+        };
+        let mut values = vec![0.0; labels.len() * classes];
+        for (row, label) in labels.iter().enumerate() {
+            let class = Some(*label as usize).filter(|class| *class < classes).ok_or_else(|| {
+                Error::Samples(format!(
+                    "row {row}: label {label} has no place among {classes} classes, which count from 0; give more classes, \
+                     or filter it out"
+                ))
+            })?;
+            values[row * classes + class] = 1.0;
+        }
+        let targets = SampleTargets::Values {
+            length: classes,
+            values,
+        };
+        Samples::new(self.feature_length, self.features.clone(), targets)
+    }
+
     /// Copies in `parts` contiguous pieces whose lengths differ by 1 at most. Errors for no parts.
     pub fn split(&self, parts: usize) -> Result<Vec<Samples>> {
         if parts == 0 {
@@ -257,6 +306,12 @@ impl SampleTargets {
     }
 }
 
+/// Some rows of `length` values.
+fn gathered<T: Copy>(values: &[T], length: usize, rows: &[usize]) -> Vec<T> {
+    let row = |row: &usize| &values[row * length..(row + 1) * length];
+    rows.iter().flat_map(row).copied().collect()
+}
+
 fn rows(what: &str, elements: usize, row_length: usize) -> Result<usize> {
     match elements.checked_rem(row_length) {
         None => Err(Error::Samples(format!("{what}: a row must have at least 1 element"))),
@@ -306,114 +361,4 @@ mod plain {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use super::*;
-    use proptest::prelude::*;
-
-    fn bytes(count: usize) -> Samples {
-        let features = Features::U8 {
-            bytes: (0..count * 3).map(|i| i as u8).collect(),
-            scale: 0.5,
-        };
-        Samples::new(3, features, SampleTargets::Labels((0..count as u32).collect())).unwrap()
-    }
-
-    fn values(count: usize) -> Samples {
-        let features = Features::F32((0..count * 2).map(|i| i as f32).collect());
-        let targets = SampleTargets::Values {
-            length: 4,
-            values: (0..count * 4).map(|i| -(i as f32)).collect(),
-        };
-        Samples::new(2, features, targets).unwrap()
-    }
-
-    #[test]
-    fn contradictions_are_refused() {
-        let labels = |count| SampleTargets::Labels(vec![0; count]);
-        let cases = [
-            (Samples::new(0, Features::F32(vec![]), labels(0)), "at least 1"),
-            (
-                Samples::new(3, Features::F32(vec![0.0; 4]), labels(1)),
-                "4 elements are not whole rows of 3",
-            ),
-            (
-                Samples::new(2, Features::F32(vec![0.0; 4]), labels(3)),
-                "2 rows of features but 3 of targets",
-            ),
-            (
-                Samples::new(
-                    2,
-                    Features::F32(vec![0.0; 4]),
-                    SampleTargets::Values {
-                        length: 0,
-                        values: vec![],
-                    },
-                ),
-                "target values: a row",
-            ),
-        ];
-        for (result, words) in cases {
-            let message = result.unwrap_err().to_string();
-            assert!(message.contains(words), "{message}");
-        }
-    }
-
-    #[test]
-    #[allow(clippy::reversed_empty_ranges)]
-    fn a_slice_beyond_the_end_is_refused() {
-        assert!(bytes(3).slice(1..4).is_err());
-        assert!(bytes(3).slice(2..1).is_err());
-        assert!(bytes(3).slice(3..3).unwrap().is_empty());
-        assert!(bytes(3).split(0).is_err());
-    }
-
-    #[test]
-    fn bytes_of_another_make_are_an_error_and_no_panic() {
-        let whole = postcard::to_stdvec(&values(5)).unwrap();
-        for length in 0..whole.len() {
-            assert!(
-                postcard::from_bytes::<Samples>(&whole[..length]).is_err(),
-                "cut at {length}"
-            );
-        }
-        for position in 0..whole.len() {
-            let mut flipped = whole.clone();
-            flipped[position] ^= 0x81;
-            let _ = postcard::from_bytes::<Samples>(&flipped);
-        }
-        let mut contradiction = postcard::to_stdvec(&bytes(2)).unwrap();
-        contradiction[0] = 6;
-        assert!(postcard::from_bytes::<Samples>(&contradiction).is_err());
-    }
-
-    #[test]
-    fn features_are_stored_as_plain_bytes() {
-        assert!(postcard::to_stdvec(&bytes(1000)).unwrap().len() < 3000 + 4000 + 20);
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_stored_comes_back(count in 0usize..40) {
-            for samples in [bytes(count), values(count)] {
-                let stored = postcard::to_stdvec(&samples).unwrap();
-                prop_assert_eq!(&postcard::from_bytes::<Samples>(&stored).unwrap(), &samples);
-            }
-        }
-
-        #[test]
-        fn parts_are_the_whole_in_order(count in 0usize..40, parts in 1usize..9) {
-            for samples in [bytes(count), values(count)] {
-                let split = samples.split(parts).unwrap();
-                prop_assert_eq!(split.len(), parts);
-                let mut start = 0;
-                for part in &split {
-                    prop_assert!(part.len() == count / parts || part.len() == count / parts + 1);
-                    prop_assert_eq!(part, &samples.slice(start..start + part.len()).unwrap());
-                    start += part.len();
-                }
-                prop_assert_eq!(start, count);
-            }
-        }
-    }
-}
+mod tests;

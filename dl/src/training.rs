@@ -5,6 +5,7 @@ mod change;
 mod compression;
 mod lane;
 mod options;
+mod plateau;
 mod update;
 
 use std::panic::Location;
@@ -24,9 +25,10 @@ use self::compression::Residual;
 pub use self::compression::{Compression, TopK};
 use self::lane::{LanePart, Loader, TrainingLane};
 pub use self::options::TrainingOptions;
+pub use self::plateau::Plateau;
 use self::update::{Update, learnt, limit_norm};
 use crate::batch::Batch;
-use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Facts, Resumed, Snapshot};
+use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::loss::Targets;
@@ -56,6 +58,8 @@ pub struct Training {
     deal: Deal,
     checkpoints: Option<Checkpoints>,
     step: u64,
+    /// What the schedule's learning rate is multiplied with.
+    rate_factor: f32,
     /// Digests of the samples of `data`, once they were asked for.
     digests: Option<Digests>,
 }
@@ -78,25 +82,14 @@ impl NeuralNetwork {
             );
             return Err(Error::Training(problem));
         }
-        options.check()?;
+        options.check(self.input_shape())?;
         let checkpoint = options.checkpoint.clone();
         checkpoint.iter().try_for_each(CheckpointOptions::check)?;
         let (lengths, digest) = look_at(self, data, options.lanes, checkpoint.is_some())?;
         let deal = Deal::new(lengths, options.batch)?;
         let parameters = Parameters::with_state(self.initialize(options.seed)?, options.optimizer.state_slots())?;
         let parameters = parameters.with_lag(options.staleness.lag());
-        let facts = Facts {
-            network: self.words(),
-            optimizer: options.optimizer_words(),
-            schedule: format!("{:?}", options.schedule),
-            staleness: format!("{:?}", options.staleness),
-            compression: format!("{:?}", options.compression),
-            batch: options.batch,
-            lanes: options.lanes,
-            seed: options.seed,
-            lane_samples: deal.lengths.clone(),
-            data: digest,
-        };
+        let facts = options.facts(self, &deal, digest);
         let mut training = Training {
             network: self.clone(),
             data: data.clone(),
@@ -106,6 +99,7 @@ impl NeuralNetwork {
             deal,
             checkpoints: checkpoint.map(|options| Checkpoints::new(options, facts)),
             step: 0,
+            rate_factor: 1.0,
             digests: None,
         };
         training.resume()?;
@@ -390,6 +384,7 @@ impl Training {
         if let Some(loaded) = loaded {
             self.step = loaded.step;
             self.state_begin = loaded.state_begin;
+            self.rate_factor = loaded.rate_factor;
             self.parameters = Arc::new(loaded.parameters.with_lag(self.options.staleness.lag()));
         }
         Ok(())
@@ -397,22 +392,27 @@ impl Training {
 
     /// Writes a checkpoint if one is due.
     fn save(&mut self, at_end: bool) -> Result<()> {
-        let (step, epoch) = (self.step, self.epoch());
-        let Some(checkpoints) = self
-            .checkpoints
-            .as_mut()
-            .filter(|checkpoints| checkpoints.is_due(step, at_end))
-        else {
-            return Ok(());
-        };
+        let checkpoints = self.checkpoints.as_ref();
+        match checkpoints.is_some_and(|checkpoints| checkpoints.is_due(self.step, at_end)) {
+            true => self.write_checkpoint(),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes a checkpoint, if there are to be any.
+    fn write_checkpoint(&mut self) -> Result<()> {
         let snapshot = Snapshot {
-            step,
-            epoch,
+            step: self.step,
+            epoch: self.epoch(),
             state_begin: self.state_begin,
+            rate_factor: self.rate_factor,
             layout: self.network.parameter_layout().clone(),
             parameters: Arc::clone(&self.parameters),
         };
-        checkpoints.save(self.data.context(), snapshot)
+        match &mut self.checkpoints {
+            Some(checkpoints) => checkpoints.save(self.data.context(), snapshot),
+            None => Ok(()),
+        }
     }
 
     fn lane_maker(
@@ -420,11 +420,11 @@ impl Training {
         end: u64,
         failed: Failed,
     ) -> impl Fn(LaneData<Arc<LanePart>>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
-        let (network, deal, seed) = (self.network.clone(), self.deal.clone(), self.options.seed);
+        let (network, deal, options) = (self.network.clone(), self.deal.clone(), self.options.clone());
         let (norm_max, top_k) = (self.options.lane_gradient_norm_max, self.options.compression.top_k());
         let learnt = learnt(network.statistics(), network.parameter_count());
         move |data| {
-            let lane = TrainingLane::new(&network, &deal, seed, data);
+            let lane = TrainingLane::new(&network, &deal, &options, data);
             let mut lane = lane.map_err(|error| failed.keep(error))?;
             let (learnt, failed) = (learnt.clone(), failed.clone());
             let mut residual = top_k.map(|top_k| Residual::new(top_k, end, learnt.clone()));
@@ -448,12 +448,12 @@ impl Training {
         iteration: Iteration,
         failed: Failed,
     ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
-        let (options, state_begin) = (self.options.clone(), self.state_begin);
+        let (options, state_begin, rate_factor) = (self.options.clone(), self.state_begin, self.rate_factor);
         let (count, statistics) = (self.network.parameter_count(), self.network.statistics().to_vec());
         move |shard| {
             let failed = failed.clone();
             let range = iteration.shard_range(shard, count);
-            let update = Update::new(options.clone(), state_begin, &statistics, range);
+            let update = Update::new(options.clone(), state_begin, &statistics, range).with_rate_factor(rate_factor);
             Ok(Box::new(
                 move |step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
                     update.apply(step, sum, shard).map_err(|error| failed.keep(error))

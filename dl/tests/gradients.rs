@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Flatten, Gelu, Image, Input, LayerNorm,
-    LayerSpecification, Loss, MaxPool2d, NeuralNetwork, Optimizer, Scalar, Sgd, Targets,
+    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Embedding, Flatten, Gelu, Image, Input,
+    LayerNorm, LayerSpecification, Loss, MaxPool2d, NeuralNetwork, Optimizer, Scalar, Sgd, Targets,
 };
 use distdl_engine::ShardValues;
 
@@ -51,6 +51,7 @@ const DRAW: Draw = Draw {
     seed: 1,
     step: 2,
     lane: 3,
+    first_row: 0,
 };
 
 fn check(hidden: Activation, last: Activation, loss: Loss, labels: bool) {
@@ -63,9 +64,14 @@ fn check(hidden: Activation, last: Activation, loss: Loss, labels: bool) {
 }
 
 fn check_network(network: &NeuralNetwork<f64>, labels: bool) {
-    let (rows, outputs) = (6, network.output_length());
+    check_on(network, &numbers::<f64>(2, ROWS * network.input_length()), labels);
+}
+
+const ROWS: usize = 6;
+
+fn check_on(network: &NeuralNetwork<f64>, inputs: &[f64], labels: bool) {
+    let (rows, outputs) = (ROWS, network.output_length());
     let parameters = numbers::<f64>(1, network.parameter_count());
-    let inputs = numbers::<f64>(2, rows * network.input_length());
     let classes: Vec<u32> = (0..rows as u32).map(|row| (row * 3) % outputs as u32).collect();
     let values = numbers::<f64>(3, rows * outputs);
     let targets = if labels {
@@ -78,10 +84,10 @@ fn check_network(network: &NeuralNetwork<f64>, labels: bool) {
     workspace.set_draw(DRAW);
     let mut gradient = vec![f64::NAN; network.parameter_count()];
     let report = network
-        .gradient(&parameters, &inputs, targets, rows, &mut workspace, &mut gradient)
+        .gradient(&parameters, inputs, targets, rows, &mut workspace, &mut gradient)
         .unwrap();
     assert_eq!(report.samples, rows as u64);
-    let expected = differences(network, &parameters, &inputs, targets, rows);
+    let expected = differences(network, &parameters, inputs, targets, rows);
     let is_learnt = |index: &usize| !network.statistics().iter().any(|known| known.range.contains(index));
     for index in (0..expected.len()).filter(is_learnt) {
         let (got, expected) = (gradient[index], expected[index]);
@@ -174,6 +180,18 @@ fn gradients_of_layers_on_rows_agree_with_finite_differences() {
     for activation in Activation::ALL {
         check_network(&behind_a_row(Activate(activation)), true);
     }
+}
+
+#[test]
+fn gradients_of_an_embedding_agree_with_finite_differences() {
+    // 11 vectors, of which some are looked up several times and the last not at all.
+    let indices: Vec<f64> = (0..ROWS * 5).map(|place| (place * place % 10) as f64).collect();
+    let network = NeuralNetwork::with_element(Input(5))
+        .hidden(Embedding::new(11, 3))
+        .hidden(Dense::tanh(7))
+        .output(Dense::linear(4), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    check_on(&network, &indices, true);
 }
 
 #[test]

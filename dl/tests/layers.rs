@@ -196,6 +196,7 @@ fn dropout_leaves_out_its_share_by_seed_step_lane_and_row() {
         seed: 1,
         step: 2,
         lane: 3,
+        first_row: 0,
     };
     let base = let_through(draw, 1, 0.25);
     assert!(base.iter().all(|value| *value == 0.0 || *value == 1.0 / 0.75));
@@ -216,6 +217,11 @@ fn dropout_leaves_out_its_share_by_seed_step_lane_and_row() {
         .map(|(both, first)| both - first)
         .collect();
     assert_ne!(second, base, "rows are drawn apart");
+    let alone = let_through(Draw { first_row: 1, ..draw }, 1, 0.25);
+    assert_eq!(
+        alone, second,
+        "a row is drawn alike whichever rows are computed with it"
+    );
 }
 
 #[test]
@@ -237,6 +243,7 @@ fn evaluation_knows_neither_chance_nor_the_other_rows() {
         seed: 9,
         step: 9,
         lane: 9,
+        first_row: 9,
     });
     assert_eq!(network.predict(&parameters, &inputs, 9, &mut workspace).unwrap(), all);
     for (row, expected) in all.chunks(3).enumerate() {

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Activate, Activation, Adam, AdamW, AvgPool2d, Batch, BatchNorm, Conv2d, Dense, Dropout, Features, Flatten, Gelu,
-    Image, Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, Optimizer, SampleTargets, Samples, shuffle,
+    Activate, Activation, Adam, AdamW, AvgPool2d, Batch, BatchNorm, Conv2d, Dense, Dropout, Embedding, Features,
+    Flatten, Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, Optimizer, SampleTargets, Samples, shuffle,
 };
 use distdl_engine::Parameters;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -69,6 +69,26 @@ fn allocations_of_steps(
     ALLOCATIONS.get() - before
 }
 
+/// Allocations of a batch of 100 rows in pieces of 32, as many times as are seen, one count each.
+fn allocations_in_pieces(network: &NeuralNetwork, samples: &Samples) -> [usize; 3] {
+    let parameters = network.initialize(1).unwrap();
+    let (mut workspace, mut batch) = (network.workspace(32), Batch::new(samples, 32));
+    let mut gradient = vec![0.0; parameters.len()];
+    let order = shuffle(1, 0, 0, 100);
+    [0; 3].map(|_| {
+        let before = ALLOCATIONS.get();
+        gradient.fill(0.0);
+        for piece in order.chunks(32) {
+            batch.gather(&[samples], piece.iter().copied()).unwrap();
+            let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
+            network
+                .add_gradient(&parameters, inputs, targets, rows, &mut workspace, &mut gradient)
+                .unwrap();
+        }
+        ALLOCATIONS.get() - before
+    })
+}
+
 #[test]
 fn a_step_allocates_nothing() {
     let bytes = (0..200 * 784).map(|index| (index % 251) as u8).collect();
@@ -121,4 +141,21 @@ fn a_step_allocates_nothing() {
         0,
         "{network}"
     );
+
+    let words = NeuralNetwork::new(Input(784))
+        .hidden(Embedding::new(251, 2))
+        .output(Dense::linear(10), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let bytes = (0..200 * 784).map(|index| (index % 251) as u8).collect();
+    let labels = SampleTargets::Labels((0..200).map(|row| row % 10).collect());
+    let indices = Samples::new(784, Features::U8 { bytes, scale: 1.0 }, labels).unwrap();
+    assert_eq!(
+        allocations_of_steps(&words, &Adam::default(), &indices, 1),
+        0,
+        "{words}"
+    );
+
+    let [first, later @ ..] = allocations_in_pieces(&network, &samples);
+    assert!(first > 0, "the first piece makes the buffer that the others use");
+    assert_eq!(later, [0, 0], "{network}");
 }

@@ -12,6 +12,8 @@ fn facts() -> Facts {
         staleness: synchronous(),
         compression: uncompressed(),
         batch: 8,
+        micro_batch: None,
+        augmentation: not_augmented(),
         lanes: 2,
         seed: u64::MAX,
         lane_samples: vec![20, 21],
@@ -32,7 +34,7 @@ fn checkpoints(every_steps: u64, at_end: bool, resume: Resume) -> Checkpoints {
 #[test]
 fn every_difference_is_named() {
     type Change = fn(&mut Facts);
-    let changes: [(Change, &str); 8] = [
+    let changes: [(Change, &str); 10] = [
         (
             |facts| facts.network[1] = "c".to_owned(),
             "part 1 of the network: c there, b here",
@@ -46,6 +48,14 @@ fn every_difference_is_named() {
             "optimizer: Adam there, Sgd here",
         ),
         (|facts| facts.batch = 9, "batch: 9 there, 8 here"),
+        (
+            |facts| facts.micro_batch = Some(2),
+            "micro_batch: Some(2) there, None here",
+        ),
+        (
+            |facts| facts.augmentation = "other".to_owned(),
+            "augmentation: other there, None here",
+        ),
         (|facts| facts.lanes = 3, "lanes: 3 there, 2 here"),
         (|facts| facts.seed = 7, "seed: 7 there"),
         (
@@ -65,6 +75,32 @@ fn every_difference_is_named() {
         assert!(differences[0].contains(words), "{differences:?}");
     }
     assert!(facts().differences(&facts()).is_empty());
+}
+
+#[test]
+fn facts_that_older_checkpoints_do_not_name_are_what_they_were_then() {
+    let mut json = serde_json::to_value(facts()).unwrap();
+    for later in ["staleness", "micro_batch", "augmentation"] {
+        json.as_object_mut().unwrap().remove(later).unwrap();
+    }
+    assert_eq!(serde_json::from_value::<Facts>(json).unwrap(), facts());
+}
+
+#[test]
+fn the_rate_of_older_checkpoints_is_the_schedules() {
+    let description = Description {
+        format: FORMAT,
+        step: 3,
+        epoch: 1,
+        state_slots: 0,
+        state_begin: 0,
+        rate_factor: unchanged(),
+        training: facts(),
+        kernels: kernels(),
+    };
+    let mut json = serde_json::to_value(&description).unwrap();
+    json.as_object_mut().unwrap().remove("rate_factor").unwrap();
+    assert_eq!(Description::parse(json.to_string().as_bytes()).unwrap(), description);
 }
 
 #[test]
@@ -98,6 +134,7 @@ fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
         step: 30,
         epoch: 4,
         state_begin: 1,
+        rate_factor: 0.1,
         layout: layout.clone(),
         parameters: Arc::new(parameters),
     };
@@ -108,6 +145,7 @@ fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
         .unwrap();
     let latest = loaded.parameters.latest();
     assert_eq!((loaded.step, loaded.state_begin, &latest[..]), (30, 1, &values[..]));
+    assert_eq!(loaded.rate_factor, 0.1);
     assert_eq!(
         (latest.state(0).unwrap(), latest.state(1).unwrap()),
         (&state(0)[..], &state(1)[..])

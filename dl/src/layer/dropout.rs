@@ -1,6 +1,6 @@
 //! Dropout: leaves units out by chance.
 
-use super::{Backward, Draw, Forward, Layer, LayerSpecification, Mode, mismatch, not_empty};
+use super::{Backward, Forward, Layer, LayerSpecification, Mode, mismatch, not_empty};
 use crate::error::{Result, check_length};
 use crate::rng::{Purpose, Stream};
 use crate::scalar::Scalar;
@@ -51,14 +51,15 @@ struct DropoutLayer {
 impl DropoutLayer {
     fn apply<T: Scalar>(&self, mode: Mode, from: &[T], to: &mut [T]) -> Result<()> {
         check_length("the outputs", from.len(), to.len())?;
-        let Mode::Training(Draw { seed, step, lane }) = mode else {
+        let Mode::Training(draw) = mode else {
             to.copy_from_slice(from);
             return Ok(());
         };
         let scale = T::from_f64(1.0 / (1.0 - self.probability));
         // More lanes than 2^40 would share their chances with other layers, and nothing worse.
-        let ids = [step, (self.layer << 40).wrapping_add(lane)];
-        let mut stream = Stream::new(seed, Purpose::Dropout, ids);
+        let ids = [draw.step, (self.layer << 40).wrapping_add(draw.lane)];
+        let mut stream = Stream::new(draw.seed, Purpose::Dropout, ids);
+        stream.seek(draw.first_row.wrapping_mul(self.shape.length() as u64));
         for (to, from) in to.iter_mut().zip(from) {
             let is_out = stream.next_chance(self.probability);
             *to = if is_out { T::ZERO } else { *from * scale };

@@ -5,6 +5,7 @@ mod batch_norm;
 mod convolution;
 mod dense;
 mod dropout;
+mod embedding;
 mod flatten;
 mod layer_norm;
 mod masked;
@@ -16,6 +17,7 @@ pub use batch_norm::BatchNorm;
 pub use convolution::Conv2d;
 pub use dense::Dense;
 pub use dropout::Dropout;
+pub use embedding::Embedding;
 pub use flatten::Flatten;
 pub use layer_norm::LayerNorm;
 pub use masked::Masked;
@@ -98,6 +100,8 @@ pub struct Draw {
     pub step: u64,
     /// The lane whose rows are computed.
     pub lane: u64,
+    /// Place of the first row among those that the lane takes in the step; not 0 where they are computed in pieces.
+    pub first_row: u64,
 }
 
 /// What a pass is for.

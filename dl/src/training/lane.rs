@@ -9,6 +9,8 @@ use std::sync::{Arc, OnceLock};
 use distdl_engine::{EngineError, LaneData, LanePartition, LaneRecords};
 use distdl_storage::{BlockStore, Pin, Records, Reservation, Spill};
 
+use super::TrainingOptions;
+use crate::augmentation::Augmenter;
 use crate::batch::{Batch, RowSource, shuffle};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
@@ -187,25 +189,38 @@ pub(super) struct TrainingLane {
     deal: Deal,
     seed: u64,
     lane: usize,
+    /// The most rows that are computed at a time.
+    rows_max: usize,
     samples: LaneSamples,
     order: Vec<u32>,
     /// The epoch that `order` belongs to.
     epoch: Option<u64>,
     batch: Option<Batch>,
+    augmenter: Option<Augmenter>,
     workspace: Workspace,
 }
 
 impl TrainingLane {
-    pub(super) fn new(network: &NeuralNetwork, deal: &Deal, seed: u64, data: LaneData<Arc<LanePart>>) -> Result<Self> {
+    pub(super) fn new(
+        network: &NeuralNetwork,
+        deal: &Deal,
+        options: &TrainingOptions,
+        data: LaneData<Arc<LanePart>>,
+    ) -> Result<Self> {
         let samples = LaneSamples::new(data.partitions, deal.lengths[data.lane])?;
         let share = deal.shares[data.lane];
+        let augmentation = options.augmentation;
+        let augmenter = augmentation.map(|augmentation| Augmenter::new(augmentation, network.input_shape()));
+        let rows_max = options.micro_batch.map_or(share, |rows| rows.min(share));
         Ok(Self {
-            batch: samples.shape().map(|shape| Batch::of(shape, share)),
-            workspace: network.workspace(share),
+            batch: samples.shape().map(|shape| Batch::of(shape, rows_max)),
+            augmenter: augmenter.transpose()?,
+            workspace: network.workspace(rows_max),
             network: network.clone(),
             deal: deal.clone(),
-            seed,
+            seed: options.seed,
             lane: data.lane,
+            rows_max,
             samples,
             order: Vec::new(),
             epoch: None,
@@ -220,19 +235,52 @@ impl TrainingLane {
         }
         let range = self.deal.range(self.lane, step_of_epoch);
         self.samples.will_read(self.ahead(&range));
-        let Some(batch) = self.batch.as_mut().filter(|_| !range.is_empty()) else {
+        if range.is_empty() {
             gradient.fill(0.0);
             return Ok(BatchReport::default());
-        };
-        batch.gather_from(&mut self.samples, self.order[range].iter().copied())?;
-        self.workspace.set_draw(Draw {
+        }
+        let (mut total, mut draw) = (BatchReport::default(), self.draw(step));
+        for start in range.clone().step_by(self.rows_max) {
+            let rows = start..range.end.min(start + self.rows_max);
+            draw.first_row = (start - range.start) as u64;
+            total.merge(&self.piece(draw, rows, parameters, gradient)?);
+        }
+        Ok(total)
+    }
+
+    fn draw(&self, step: u64) -> Draw {
+        Draw {
             seed: self.seed,
             step,
             lane: self.lane as u64,
-        });
+            first_row: 0,
+        }
+    }
+
+    /// Computes a piece of the step, whose places in the order are `rows`: the first one's gradient is written, that of later
+    /// ones is added.
+    fn piece(
+        &mut self,
+        draw: Draw,
+        rows: Range<usize>,
+        parameters: &[f32],
+        gradient: &mut [f32],
+    ) -> Result<BatchReport> {
+        let Some(batch) = &mut self.batch else {
+            return Ok(BatchReport::default());
+        };
+        batch.gather_from(&mut self.samples, self.order[rows].iter().copied())?;
+        if let Some(augmenter) = &mut self.augmenter {
+            augmenter.apply(draw, batch.features_mut());
+        }
+        self.workspace.set_draw(draw);
+        let compute = match draw.first_row {
+            0 => NeuralNetwork::gradient,
+            _ => NeuralNetwork::add_gradient,
+        };
         let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
-        self.network
-            .gradient(parameters, inputs, targets, rows, &mut self.workspace, gradient)
+        let (network, workspace) = (&self.network, &mut self.workspace);
+        compute(network, parameters, inputs, targets, rows, workspace, gradient)
     }
 
     /// What the step behind this one takes, if it is of the same epoch.

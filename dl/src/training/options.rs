@@ -5,10 +5,14 @@ use std::sync::Arc;
 use distdl_engine::{Placement, Staleness};
 
 use super::Compression;
-use crate::checkpoint::CheckpointOptions;
+use crate::augmentation::Augmentation;
+use crate::checkpoint::{CheckpointOptions, Facts};
+use crate::deal::Deal;
 use crate::error::{Error, Result};
+use crate::network::NeuralNetwork;
 use crate::optimizer::{Optimizer, Sgd};
 use crate::schedule::Schedule;
+use crate::shape::Shape;
 
 /// How to train. Everything here may show in the trained parameters; the number of workers never does.
 #[derive(Debug, Clone)]
@@ -17,6 +21,13 @@ pub struct TrainingOptions {
     pub batch: usize,
     /// Logical streams of mini-batches; `batch` is dealt to them as evenly as it goes.
     pub lanes: usize,
+    /// The most samples whose gradient a lane computes at a time (gradient accumulation): its share of a step is cut into
+    /// pieces of so many, whose gradients are summed before they leave the lane. Batch and buffers then take the memory of
+    /// a piece. What it does not change is what the sum is of; its last bits it does. The statistics of batch norm are
+    /// those of a piece, as in PyTorch. Default: the whole share.
+    pub micro_batch: Option<usize>,
+    /// How the pictures that lanes learn from are changed by chance. Default: not at all.
+    pub augmentation: Option<Augmentation>,
     /// Learning rate by step.
     pub schedule: Schedule,
     /// How the mean gradient of a step changes the parameters. Default: plain SGD.
@@ -42,6 +53,8 @@ impl Default for TrainingOptions {
         Self {
             batch: 128,
             lanes: 2,
+            micro_batch: None,
+            augmentation: None,
             schedule: Schedule::Constant(0.1),
             optimizer: Arc::new(Sgd::default()),
             lane_gradient_norm_max: None,
@@ -55,21 +68,47 @@ impl Default for TrainingOptions {
 }
 
 impl TrainingOptions {
+    /// What the result of a training follows from, apart from its steps.
+    pub(super) fn facts(&self, network: &NeuralNetwork, deal: &Deal, data: String) -> Facts {
+        Facts {
+            network: network.words(),
+            optimizer: self.optimizer_words(),
+            schedule: format!("{:?}", self.schedule),
+            staleness: format!("{:?}", self.staleness),
+            compression: format!("{:?}", self.compression),
+            batch: self.batch,
+            micro_batch: self.micro_batch,
+            augmentation: format!("{:?}", self.augmentation),
+            lanes: self.lanes,
+            seed: self.seed,
+            lane_samples: deal.lengths.clone(),
+            data,
+        }
+    }
+
     /// What the optimizer does, in words that stand in checkpoints.
-    pub(super) fn optimizer_words(&self) -> String {
+    fn optimizer_words(&self) -> String {
         match self.lane_gradient_norm_max {
             None => format!("{:?}", self.optimizer),
             Some(norm_max) => format!("{:?}, norm of a lane's gradient at most {norm_max}", self.optimizer),
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// Errors if something makes no sense, or not for a network with this input.
+    pub(super) fn check(&self, input: Shape) -> Result<()> {
         self.staleness.check()?;
         self.compression.check()?;
         if self.staleness.is_asynchronous() && self.compression.top_k().is_some() {
             let problem = "`Compression::TopK` with `Staleness::Asynchronous`: a lane that waits for nobody has no last step in \
                            which to send what it kept; use another of either";
             return Err(Error::Training(problem.to_owned()));
+        }
+        if self.micro_batch == Some(0) {
+            let problem = "micro_batch is 0; give at least 1 sample, or none to compute a lane's share at once";
+            return Err(Error::Training(problem.to_owned()));
+        }
+        if let Some(augmentation) = &self.augmentation {
+            augmentation.check(input)?;
         }
         match self.lane_gradient_norm_max {
             Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(

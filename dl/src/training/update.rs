@@ -14,6 +14,8 @@ pub(super) struct Update {
     options: TrainingOptions,
     /// The first step that was applied with the optimizer's state at 0.
     state_begin: u64,
+    /// What the schedule's learning rate is multiplied with.
+    rate_factor: f32,
     /// Parts of the shard, and the momentum of those that are running statistics.
     parts: Vec<(Range<usize>, Option<f64>)>,
 }
@@ -31,8 +33,13 @@ impl Update {
         Self {
             options,
             state_begin,
+            rate_factor: 1.0,
             parts: parts.map(|(part, momentum)| (within(part), momentum)).collect(),
         }
+    }
+
+    pub(super) fn with_rate_factor(self, rate_factor: f32) -> Self {
+        Self { rate_factor, ..self }
     }
 
     /// Applies the summed gradients of a step whose loss is finite.
@@ -46,7 +53,7 @@ impl Update {
             });
         }
         let scale = 1.0 / report.samples.max(1) as f32;
-        let rate = self.options.schedule.learning_rate(step.step);
+        let rate = self.options.schedule.learning_rate(step.step) * self.rate_factor;
         let update = step.step - self.state_begin;
         for (range, momentum) in &self.parts {
             let (sum, mut part) = (&gradient_sum[range.clone()], shard.part(range.clone()));

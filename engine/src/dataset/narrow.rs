@@ -1,5 +1,7 @@
 //! Transformations of one dataset, partition by partition.
 
+use std::fmt::Display;
+use std::panic::Location;
 use std::sync::Arc;
 
 use distdl_storage::Record;
@@ -16,6 +18,29 @@ impl<T: Record> Dataset<T> {
         self.batchwise("map", false, move |_, _| {
             let function = Arc::clone(&function);
             move |batch| Ok(batch.map(&*function))
+        })
+    }
+
+    /// As [`map`](Self::map) with a function that may fail: an action that meets an error ends with
+    /// [`EngineError::Operator`], which has the error's words and the partition.
+    #[track_caller]
+    pub fn try_map<U: Record, E: Display>(
+        &self,
+        function: impl Fn(T) -> Result<U, E> + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        let (function, site) = (Arc::new(function), Location::caller());
+        self.batchwise("try_map", false, move |_, partition| {
+            let function = Arc::clone(&function);
+            move |batch: Batch<T>| {
+                let results = batch.map(&*function).into_iter();
+                let failed = |error: E| EngineError::Operator {
+                    operator: "try_map".into(),
+                    site: site.to_string(),
+                    partition,
+                    message: error.to_string(),
+                };
+                Ok(results.map(|result| result.map_err(failed)).collect::<Result<_>>()?)
+            }
         })
     }
 

@@ -1,0 +1,140 @@
+//! Blocks of samples: what is refused, stored, cut and chosen.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use super::*;
+use proptest::prelude::*;
+
+fn bytes(count: usize) -> Samples {
+    let features = Features::U8 {
+        bytes: (0..count * 3).map(|i| i as u8).collect(),
+        scale: 0.5,
+    };
+    Samples::new(3, features, SampleTargets::Labels((0..count as u32).collect())).unwrap()
+}
+
+fn values(count: usize) -> Samples {
+    let features = Features::F32((0..count * 2).map(|i| i as f32).collect());
+    let targets = SampleTargets::Values {
+        length: 4,
+        values: (0..count * 4).map(|i| -(i as f32)).collect(),
+    };
+    Samples::new(2, features, targets).unwrap()
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let labels = |count| SampleTargets::Labels(vec![0; count]);
+    let cases = [
+        (Samples::new(0, Features::F32(vec![]), labels(0)), "at least 1"),
+        (
+            Samples::new(3, Features::F32(vec![0.0; 4]), labels(1)),
+            "4 elements are not whole rows of 3",
+        ),
+        (
+            Samples::new(2, Features::F32(vec![0.0; 4]), labels(3)),
+            "2 rows of features but 3 of targets",
+        ),
+        (
+            Samples::new(
+                2,
+                Features::F32(vec![0.0; 4]),
+                SampleTargets::Values {
+                    length: 0,
+                    values: vec![],
+                },
+            ),
+            "target values: a row",
+        ),
+    ];
+    for (result, words) in cases {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[test]
+#[allow(clippy::reversed_empty_ranges)]
+fn a_slice_beyond_the_end_is_refused() {
+    assert!(bytes(3).slice(1..4).is_err());
+    assert!(bytes(3).slice(2..1).is_err());
+    assert!(bytes(3).slice(3..3).unwrap().is_empty());
+    assert!(bytes(3).split(0).is_err());
+}
+
+#[test]
+fn a_filter_keeps_features_and_targets_together() {
+    for samples in [bytes(5), values(5)] {
+        let kept = samples.filter(|index| [1, 4].contains(index));
+        assert_eq!(kept.slice(0..1).unwrap(), samples.slice(1..2).unwrap());
+        assert_eq!(kept.slice(1..2).unwrap(), samples.slice(4..5).unwrap());
+        assert_eq!(kept.len(), 2);
+        assert_eq!(samples.filter(|_| true), samples);
+        assert!(samples.filter(|_| false).is_empty());
+    }
+}
+
+#[test]
+fn labels_become_values_and_one_without_a_place_is_named() {
+    let one_hot = bytes(3).one_hot(4).unwrap();
+    assert_eq!(one_hot.features(), bytes(3).features());
+    let expected = SampleTargets::Values {
+        length: 4,
+        values: vec![1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+    };
+    assert_eq!(one_hot.targets(), &expected);
+    let message = bytes(3).one_hot(2).unwrap_err().to_string();
+    assert!(
+        message.contains("row 2: label 2 has no place among 2 classes"),
+        "{message}"
+    );
+    assert!(bytes(0).one_hot(0).is_err());
+    assert!(values(1).one_hot(4).unwrap_err().to_string().contains("values already"));
+}
+
+#[test]
+fn bytes_of_another_make_are_an_error_and_no_panic() {
+    let whole = postcard::to_stdvec(&values(5)).unwrap();
+    for length in 0..whole.len() {
+        assert!(
+            postcard::from_bytes::<Samples>(&whole[..length]).is_err(),
+            "cut at {length}"
+        );
+    }
+    for position in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[position] ^= 0x81;
+        let _ = postcard::from_bytes::<Samples>(&flipped);
+    }
+    let mut contradiction = postcard::to_stdvec(&bytes(2)).unwrap();
+    contradiction[0] = 6;
+    assert!(postcard::from_bytes::<Samples>(&contradiction).is_err());
+}
+
+#[test]
+fn features_are_stored_as_plain_bytes() {
+    assert!(postcard::to_stdvec(&bytes(1000)).unwrap().len() < 3000 + 4000 + 20);
+}
+
+proptest! {
+    #[test]
+    fn what_is_stored_comes_back(count in 0usize..40) {
+        for samples in [bytes(count), values(count)] {
+            let stored = postcard::to_stdvec(&samples).unwrap();
+            prop_assert_eq!(&postcard::from_bytes::<Samples>(&stored).unwrap(), &samples);
+        }
+    }
+
+    #[test]
+    fn parts_are_the_whole_in_order(count in 0usize..40, parts in 1usize..9) {
+        for samples in [bytes(count), values(count)] {
+            let split = samples.split(parts).unwrap();
+            prop_assert_eq!(split.len(), parts);
+            let mut start = 0;
+            for part in &split {
+                prop_assert!(part.len() == count / parts || part.len() == count / parts + 1);
+                prop_assert_eq!(part, &samples.slice(start..start + part.len()).unwrap());
+                start += part.len();
+            }
+            prop_assert_eq!(start, count);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Samples are prepared as datasets: normalised, one-hot, split; with the same bits however they lie.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use distdl_dl::{Features, Normalization, PrepareSamples, SampleTargets, Samples};
+use distdl_engine::{Config, Context, Dataset};
+
+fn context(threads: usize) -> Context {
+    Context::new(Config::default().with_threads(threads)).unwrap()
+}
+
+/// Two features without a pattern; the label is the number of the sample.
+fn samples(count: u32) -> Samples {
+    let feature = |at: u32| ((at * at * 37 % 1009) as f32 / 7.0 - 50.0) * if at.is_multiple_of(2) { 1.0 } else { 1e-3 };
+    let features = (0..2 * count).map(feature).collect();
+    Samples::new(2, Features::F32(features), SampleTargets::Labels((0..count).collect())).unwrap()
+}
+
+fn data(context: &Context, blocks: usize, partitions: usize) -> Dataset<Samples> {
+    context.parallelize(samples(300).split(blocks).unwrap(), partitions)
+}
+
+fn numbers(features: &Features) -> Vec<f32> {
+    match features {
+        Features::U8 { bytes, scale } => bytes.iter().map(|byte| f32::from(*byte) * scale).collect(),
+        Features::F32(values) => values.clone(),
+    }
+}
+
+/// Mean and deviation of a feature, in f64.
+fn moments(values: impl Iterator<Item = f32> + Clone) -> (f64, f64) {
+    let count = values.clone().count() as f64;
+    let mean = values.clone().map(f64::from).sum::<f64>() / count;
+    let squares = values.map(|value| (f64::from(value) - mean).powi(2));
+    (mean, (squares.sum::<f64>() / count).sqrt())
+}
+
+#[test]
+fn a_fit_has_the_moments_of_the_data_and_the_same_bits_however_it_lies() {
+    let fitted = Normalization::fit(&data(&context(1), 4, 4)).unwrap();
+    let values = numbers(samples(300).features());
+    for feature in 0..2 {
+        let (mean, deviation) = moments(values.iter().copied().skip(feature).step_by(2));
+        let (got_mean, got_deviation) = (
+            f64::from(fitted.mean()[feature]),
+            f64::from(fitted.deviation()[feature]),
+        );
+        assert!((got_mean - mean).abs() < 1e-6 * deviation, "{got_mean} but {mean}");
+        assert!(
+            (got_deviation / deviation - 1.0).abs() < 1e-5,
+            "{got_deviation} but {deviation}"
+        );
+    }
+    for (threads, blocks, partitions) in [(2, 7, 3), (3, 300, 5), (2, 1, 2)] {
+        let again = Normalization::fit(&data(&context(threads), blocks, partitions)).unwrap();
+        assert_eq!(again, fitted);
+    }
+}
+
+#[test]
+fn what_is_transformed_has_mean_0_and_deviation_1() {
+    let context = context(2);
+    let bytes = (0..200u32).map(|at| (at * at % 251) as u8).collect();
+    let features = Features::U8 { bytes, scale: 1e20 };
+    let bytes = Samples::new(2, features, SampleTargets::Labels(vec![0; 100])).unwrap();
+    let tiny = Features::F32((0..200).map(|at| (at % 17) as f32 * 1e-30).collect());
+    let tiny = Samples::new(2, tiny, SampleTargets::Labels(vec![0; 100])).unwrap();
+    for samples in [samples(300), bytes, tiny] {
+        let data = context.parallelize(samples.split(3).unwrap(), 3);
+        let normal = Normalization::fit(&data).unwrap().transform(&data).collect().unwrap();
+        let values: Vec<f32> = normal.iter().flat_map(|samples| numbers(samples.features())).collect();
+        for feature in 0..2 {
+            let (mean, deviation) = moments(values.iter().copied().skip(feature).step_by(2));
+            assert!(
+                mean.abs() < 1e-4 && (deviation - 1.0).abs() < 1e-4,
+                "{mean} {deviation}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_has_no_moments_is_refused() {
+    let context = context(1);
+    let refusal = |blocks: Vec<Samples>| {
+        let error = Normalization::fit(&context.parallelize(blocks, 2)).unwrap_err();
+        error.to_string()
+    };
+    let wide = Samples::new(3, Features::F32(vec![0.0; 3]), SampleTargets::Labels(vec![0])).unwrap();
+    assert!(refusal(vec![samples(2), wide.clone()]).contains("features; give all"));
+    assert!(refusal(vec![samples(0)]).contains("0 samples"));
+    let odd = Features::F32(vec![0.0, 1.0, 2.0, f32::NAN]);
+    let odd = Samples::new(2, odd, SampleTargets::Labels(vec![0, 0])).unwrap();
+    assert!(refusal(vec![samples(2), odd]).contains("row 1 of a block has NaN as feature 1"));
+    let fitted = Normalization::fit(&data(&context, 2, 2)).unwrap();
+    let error = fitted.transform(&context.parallelize([wide], 1)).collect().unwrap_err();
+    assert!(error.to_string().contains("got 3 elements, expected 2"), "{error}");
+}
+
+#[test]
+fn a_label_without_a_place_ends_the_action_and_is_named() {
+    let context = context(2);
+    let data = data(&context, 3, 3);
+    let one_hot = data.one_hot(300).collect().unwrap();
+    let SampleTargets::Values { length: 300, values } = one_hot[1].targets() else {
+        panic!("no values of 300 classes");
+    };
+    let ones: Vec<usize> = (0..values.len()).filter(|at| values[*at] == 1.0).collect();
+    assert_eq!(ones, (0..100).map(|row| row * 300 + 100 + row).collect::<Vec<_>>());
+    assert_eq!(values.iter().sum::<f32>(), 100.0);
+    let message = data.one_hot(250).collect().unwrap_err().to_string();
+    assert!(message.contains("partition 2: samples: row 50: label 250"), "{message}");
+    assert!(
+        message.contains("preparation.rs"),
+        "the place in the program: {message}"
+    );
+}
+
+fn labels(data: &Dataset<Samples>) -> Vec<u32> {
+    let blocks = data.collect().unwrap();
+    let labels = |samples: &Samples| match samples.targets() {
+        SampleTargets::Labels(labels) => labels.clone(),
+        SampleTargets::Values { .. } => panic!("values"),
+    };
+    blocks.iter().flat_map(labels).collect()
+}
+
+#[test]
+fn a_split_deals_every_sample_once_by_its_weight_and_seed() {
+    let context = context(2);
+    let split = |threads: usize, blocks: usize, seed| {
+        let context = self::context(threads);
+        let data = context.parallelize(samples(300).split(blocks).unwrap(), 2);
+        let parts = data.split_samples(&[3.0, 1.0, 2.0], seed).unwrap();
+        parts.iter().map(labels).collect::<Vec<_>>()
+    };
+    let parts = split(1, 2, 5);
+    let mut all = parts.concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..300).collect::<Vec<_>>());
+    for (part, expected) in parts.iter().zip([150, 50, 100]) {
+        assert!(
+            part.len().abs_diff(expected) < 30,
+            "{} but about {expected}",
+            part.len()
+        );
+    }
+    // Cut into other blocks, of which each partition has half.
+    assert_eq!(split(3, 20, 5), parts);
+    assert_ne!(split(1, 2, 6), parts);
+    let data = data(&context, 2, 2);
+    for weights in [
+        &[][..],
+        &[1.0, 0.0],
+        &[1.0, -1.0],
+        &[f64::NAN],
+        &[f64::INFINITY],
+        &[f64::MAX, f64::MAX],
+    ] {
+        assert!(data.split_samples(weights, 1).is_err(), "{weights:?}");
+    }
+}
