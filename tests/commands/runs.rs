@@ -255,6 +255,47 @@ fn images_are_drawn_again() {
 }
 
 #[test]
+fn lanes_need_not_wait_for_each_other() {
+    let place = Workplace::new();
+    let train = |staleness: &str, shape: &str| {
+        let staleness = format!("--staleness={staleness}");
+        let arguments = ["--data=data", "--batch=8", "--epochs=2", "--json", &staleness, shape];
+        let output = place.command(&example("staleness"), &arguments).output().unwrap();
+        let lines = |bytes: &[u8]| -> Vec<serde_json::Value> {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let workers = lines(&output.stderr);
+        assert!(
+            workers.iter().all(|worker| worker["lane_steps"].is_u64()),
+            "{workers:?}"
+        );
+        let epochs = lines(&output.stdout);
+        assert_eq!(epochs.len(), 2);
+        (epochs[1]["parameters_hash"].as_str().unwrap().to_owned(), workers.len())
+    };
+    let (lagging, workers) = train("fixed_lag:2", "--threads=2");
+    assert_eq!(workers, 2);
+    assert_eq!(train("fixed_lag:2", "--processes=2").0, lagging);
+    assert_eq!(train("fixed_lag:2", "--chaos=slow=thread:0@times:2").0, lagging);
+    assert_ne!(train("synchronous", "--threads=2").0, lagging);
+    train("asynchronous", "--processes=2");
+    let wrong = place.command(&example("staleness"), &["--staleness=lag"]);
+    place.fails(wrong, 2, &["`lag`", "bounded:3"]);
+}
+
+#[test]
+fn a_training_in_halves_is_that_of_a_whole() {
+    let place = Workplace::new();
+    let arguments = ["--data=data", "--batch=8", "--steps=9", "--checkpoints=halves"];
+    let said = succeeds(place.command(&example("resume"), &arguments));
+    assert!(said.contains("stopped at step 4\ngoes on at step 4\n"), "{said}");
+    let again = succeeds(place.command(&example("resume"), &arguments));
+    assert!(again.contains("goes on at step 9"));
+    place.fails(place.command(&example("resume"), &["--steps=1"]), 2, &["--steps"]);
+}
+
+#[test]
 fn points_are_fitted() {
     let place = Workplace::new();
     let fit =

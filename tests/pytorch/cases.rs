@@ -6,8 +6,8 @@ use distdl::dl::{
     Activate, AvgPool2d, BatchNorm, Conv2d, Features, Flatten, Gelu, Image, LayerNorm, MaxPool2d, SampleTargets,
 };
 use distdl::{
-    Activation, Adagrad, Adam, AdamW, Dense, Input, Loss, NeuralNetwork, Optimizer, RmsProp, Samples, Schedule, Sgd,
-    TrainingOptions,
+    Activation, Adagrad, Adam, AdamW, Dense, Embedding, Input, Loss, NeuralNetwork, Optimizer, RmsProp, Samples,
+    Schedule, Sgd, TrainingOptions,
 };
 
 const SAMPLES: usize = 48;
@@ -128,6 +128,18 @@ fn batch_norm() -> NeuralNetwork {
         .unwrap()
 }
 
+fn embedding() -> NeuralNetwork {
+    NeuralNetwork::new(Input(4))
+        .hidden(Embedding::new(7, 3))
+        .output(Dense::linear(CLASSES), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
+fn words(targets: SampleTargets) -> Samples {
+    let word = |index: usize| ((5 * (index / 4) + 3 * (index % 4)) % 7) as f32;
+    Samples::new(4, Features::F32((0..SAMPLES * 4).map(word).collect()), targets).unwrap()
+}
+
 fn case(name: &'static str, network: NeuralNetwork, data: Samples, optimizer: Arc<dyn Optimizer>, rate: f32) -> Case {
     let options = TrainingOptions {
         batch: SAMPLES,
@@ -229,6 +241,7 @@ pub(crate) fn all() -> Vec<Case> {
     add("strided", strided(), pictures());
     add("layer_norm", layer_norm(), rows(labels()));
     add("batch_norm", batch_norm(), pictures());
+    add("embedding", embedding(), words(labels()));
     let mut clipped = case(
         "clipped",
         relu(Loss::SoftmaxCrossEntropy),

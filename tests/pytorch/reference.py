@@ -65,9 +65,14 @@ def batch_norm():
                    nn.Linear(100, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, CLASSES))
 
 
+def embedding():
+    return Network(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(12, CLASSES))
+
+
 LABELS = torch.tensor([sample * 3 % 7 % CLASSES for sample in range(SAMPLES)])
 ROWS = tensor((SAMPLES, 20), 5, 1.0)
 IMAGES = tensor((SAMPLES, 1, 12, 12), 9, 1.0)
+WORDS = torch.tensor([[(5 * sample + 3 * place) % 7 for place in range(4)] for sample in range(SAMPLES)])
 VALUES = tensor((SAMPLES, CLASSES), 11, 1.0)
 SHARES = (VALUES + 1) / 2
 SIGNS = torch.where(VALUES > 0, 1.0, -1.0)
@@ -129,6 +134,7 @@ def cases():
     yield "strided", case(strided(), IMAGES, SGD)
     yield "layer_norm", case(layer_norm(), ROWS, SGD)
     yield "batch_norm", case(batch_norm(), IMAGES, SGD)
+    yield "embedding", case(embedding(), WORDS, SGD)
 
 
 def rates(make):

@@ -33,6 +33,11 @@ fn attempts() -> Vec<(&'static str, Option<usize>, Attempt)> {
             attempt(|context| rows(context).filter(|row| burst(row.1) > 0).count()),
         ),
         (
+            "try_map",
+            Some(2),
+            attempt(|context| rows(context).try_map(|row| Ok::<_, String>(burst(row.1))).count()),
+        ),
+        (
             "flat_map",
             Some(2),
             attempt(|context| rows(context).flat_map(|row| [burst(row.1)]).count()),
