@@ -3,17 +3,17 @@
 mod best;
 mod change;
 mod compression;
+mod failed;
 mod lane;
 mod options;
 mod plateau;
 mod update;
 
 use std::panic::Location;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use distdl_engine::{
-    Dataset, EngineError, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, ShardValues, StepReport,
-    Tallies,
+    Dataset, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, ShardValues, StepReport, Tallies,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,7 @@ use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
 use self::compression::Residual;
 pub use self::compression::{Compression, TopK};
+use self::failed::Failed;
 use self::lane::{LanePart, Loader, TrainingLane};
 pub use self::options::TrainingOptions;
 pub use self::plateau::Plateau;
@@ -481,24 +482,4 @@ fn from_tallies(Tallies([loss_sum, correct, samples, _]): Tallies) -> BatchRepor
         correct: correct as u64,
         samples: samples as u64,
     }
-}
-
-/// Keeps the typed error while the engine carries its text.
-#[derive(Clone, Default)]
-struct Failed(Arc<Mutex<Option<Error>>>);
-
-impl Failed {
-    fn keep(&self, error: Error) -> EngineError {
-        let carried = EngineError::invalid(error.to_string(), "see the error of training");
-        lock(&self.0).get_or_insert(error);
-        carried
-    }
-
-    fn resolve(&self, carried: EngineError) -> Error {
-        lock(&self.0).take().unwrap_or(Error::Engine(carried))
-    }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,195 @@
+//! A configuration in code: one setting after the other.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::*;
+use super::{Config, Progress};
+
+impl Config {
+    /// Sets the number of worker threads; 0 counts as 1.
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self {
+            threads: threads.clamp(1, THREADS_MAX),
+            ..self
+        }
+    }
+
+    /// Sets the most memory for blocks, in bytes.
+    pub fn with_memory_bytes_max(self, memory_bytes_max: u64) -> Self {
+        Self {
+            memory_bytes_max,
+            ..self
+        }
+    }
+
+    /// Sets the most disk for blocks, in bytes.
+    pub fn with_disk_bytes_max(self, disk_bytes_max: u64) -> Self {
+        Self { disk_bytes_max, ..self }
+    }
+
+    /// Sets how long an action runs before what it sends into shuffles is kept.
+    pub fn with_keep_shuffles_after(self, keep_shuffles_after: Duration) -> Self {
+        Self {
+            keep_shuffles_after,
+            ..self
+        }
+    }
+
+    /// Sets the folder for blocks on disk.
+    pub fn with_spill_folder(self, spill_folder: impl Into<PathBuf>) -> Self {
+        Self {
+            spill_folder: Some(spill_folder.into()),
+            ..self
+        }
+    }
+
+    /// Sets the folder in which remote objects are kept from run to run.
+    pub fn with_cache_folder(self, cache_folder: impl Into<PathBuf>) -> Self {
+        Self {
+            cache_folder: Some(cache_folder.into()),
+            ..self
+        }
+    }
+
+    /// Sets the most bytes of remote objects in that folder.
+    pub fn with_cache_bytes_max(self, cache_bytes_max: u64) -> Self {
+        Self {
+            cache_bytes_max,
+            ..self
+        }
+    }
+
+    /// Sets the beginnings of URLs whose objects only grow.
+    pub fn with_cache_grows_only(self, prefixes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            cache_grows_only: prefixes.into_iter().map(Into::into).collect(),
+            ..self
+        }
+    }
+
+    /// Sets the most bytes that are being fetched ahead of readers.
+    pub fn with_read_ahead_bytes_max(self, read_ahead_bytes_max: u64) -> Self {
+        Self {
+            read_ahead_bytes_max,
+            ..self
+        }
+    }
+
+    /// Sets the most bytes of remembered results in the cache folder.
+    pub fn with_memo_bytes_max(self, memo_bytes_max: u64) -> Self {
+        Self { memo_bytes_max, ..self }
+    }
+
+    /// Sets after how many steps a lineage is cut; 0 counts as 1.
+    pub fn with_cut_lineage_every(self, steps: usize) -> Self {
+        Self {
+            cut_lineage_every: Some(steps.max(1)),
+            ..self
+        }
+    }
+
+    /// Sets the key of all random numbers.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Sets when bars of progress are drawn.
+    pub fn with_progress(self, progress: Progress) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// Sets whether reports are JSON lines.
+    pub fn with_json(self, json: bool) -> Self {
+        Self { json, ..self }
+    }
+
+    /// Sets how many records an operator handles at a time; 0 counts as 1.
+    pub fn with_batch_records(self, batch_records: usize) -> Self {
+        Self {
+            batch_records: batch_records.clamp(1, BATCH_RECORDS_MAX),
+            ..self
+        }
+    }
+
+    /// Sets how many processes run the program as one, from 1 to 256. Threads and memory stay as they are: those of
+    /// each process.
+    pub fn with_processes(self, processes: usize) -> Self {
+        Self {
+            processes: processes.clamp(1, PROCESSES_MAX),
+            ..self
+        }
+    }
+
+    /// Sets how many of the processes are for parameters only; [`Config::check`] says whether enough are left.
+    pub fn with_parameter_workers(self, parameter_workers: usize) -> Self {
+        Self {
+            parameter_workers,
+            ..self
+        }
+    }
+
+    /// Sets how many processes wait to take the place of one that is lost; at most 256.
+    pub fn with_spares(self, spares: usize) -> Self {
+        Self {
+            spares: spares.min(PROCESSES_MAX),
+            ..self
+        }
+    }
+
+    /// Sets the file for what happens to the processes.
+    pub fn with_events(self, events: impl Into<PathBuf>) -> Self {
+        Self {
+            events: Some(events.into()),
+            ..self
+        }
+    }
+
+    /// Sets the faults to make happen, separated by commas.
+    pub fn with_chaos(self, chaos: impl Into<String>) -> Self {
+        Self {
+            chaos: faults(&chaos.into()),
+            ..self
+        }
+    }
+
+    /// Sets how long nothing may be heard of a process before it counts as lost; at least 50 ms.
+    pub fn with_lease(self, lease: Duration) -> Self {
+        let (shortest, longest) = (LEASE_MILLISECONDS_MIN, MILLISECONDS_MAX);
+        Self {
+            lease: lease.clamp(Duration::from_millis(shortest), Duration::from_millis(longest)),
+            ..self
+        }
+    }
+
+    /// Sets how often lost processes are started again, all together.
+    pub fn with_restarts(self, restarts: u32) -> Self {
+        Self { restarts, ..self }
+    }
+
+    /// Sets how long a replacement is waited for before the others go on without it.
+    pub fn with_grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
+    }
+
+    /// Sets how many processes keep each shard of the parameters: 1 or 2.
+    pub fn with_parameter_copies(self, parameter_copies: u32) -> Self {
+        Self {
+            parameter_copies: parameter_copies.clamp(1, 2),
+            ..self
+        }
+    }
+
+    /// Sets whether processes of one host exchange parameters through memory that they share.
+    pub fn with_shared_memory(self, shared_memory: bool) -> Self {
+        Self { shared_memory, ..self }
+    }
+
+    /// Sets after how long a silence the tasks of a process are computed elsewhere, too.
+    pub fn with_speculate_after(self, speculate_after: Duration) -> Self {
+        Self {
+            speculate_after: Some(speculate_after),
+            ..self
+        }
+    }
+}
