@@ -47,31 +47,42 @@ impl Normalization {
     /// # Errors
     /// If there are no samples, or more than 2^32.
     pub fn new(totals: &Totals, scale: f32) -> Result<Self> {
+        Self::scaled(totals, |_| scale.into())
+    }
+
+    /// As [`new`](Self::new), with a scale for each feature.
+    fn scaled(totals: &Totals, scale: impl Fn(usize) -> f64) -> Result<Self> {
         if !(1..=SAMPLES_MAX).contains(&totals.count) {
             return Err(Error::Samples(format!(
                 "{} samples have no exact mean; from 1 to 2^32 have",
                 totals.count
             )));
         }
-        let (count, scale) = (i128::from(totals.count), f64::from(scale));
-        let mean = |sum: &i128| (*sum as f64 / count as f64 * scale) as f32;
-        let deviation = |(sum, squares): (&i128, &i128)| {
+        let count = i128::from(totals.count);
+        let mean = |(feature, sum): (usize, &i128)| (*sum as f64 / count as f64 * scale(feature)) as f32;
+        let deviation = |(feature, (sum, squares)): (usize, (&i128, &i128))| {
             // 2^126 at most: values have 32 bits, and there are 2^32 samples.
             let variance = (count * squares - sum * sum) as f64 / (count * count) as f64;
             match variance > 0.0 {
-                true => (variance.sqrt() * scale) as f32,
+                true => (variance.sqrt() * scale(feature)) as f32,
                 false => 1.0,
             }
         };
         Ok(Self {
-            mean: totals.sums.iter().map(mean).collect(),
-            deviation: totals.sums.iter().zip(&totals.squares).map(deviation).collect(),
+            mean: totals.sums.iter().enumerate().map(mean).collect(),
+            deviation: totals
+                .sums
+                .iter()
+                .zip(&totals.squares)
+                .enumerate()
+                .map(deviation)
+                .collect(),
         })
     }
 
     /// From all samples of a dataset, as MLlib's `StandardScaler` with mean and deviation, but for the deviation, which is
-    /// that of the samples and not an estimate from them (divided by n and not n - 1). Features are rounded to the 2^30th
-    /// part of the largest magnitude in the data; all else is exact, so it is a function of the samples as a multiset. Takes
+    /// that of the samples and not an estimate from them (divided by n and not n - 1). A feature is rounded to the
+    /// 2^30th part of its largest magnitude in the data; all else is exact, so it is a function of the samples as a multiset. Takes
     /// two passes over the data, which is best persisted.
     ///
     /// # Errors
@@ -79,29 +90,31 @@ impl Normalization {
     /// action.
     #[track_caller]
     pub fn fit(data: &Dataset<Samples>) -> Result<Self> {
-        let largest = data.run_partitions(|_, blocks| {
-            let mut largest = 0.0;
+        let found = data.run_partitions(|_, blocks| {
+            let mut largest = Vec::new();
             for samples in blocks {
-                largest = largest_magnitude(&samples)?.max(largest);
+                note_magnitudes(&mut largest, &samples)?;
             }
             Ok(largest)
         })?;
-        let largest = largest.into_iter().fold(0.0, f32::max);
+        let mut largest = Vec::new();
+        found.iter().try_for_each(|found| note_row(&mut largest, found))?;
         // Below 2^30 of them make the largest; no step is smaller than f32 has numbers.
-        let step = libm::ldexp(1.0, (libm::frexp(largest.into()).1 - 30).max(f32::MIN_EXP));
+        let step = |largest: &f32| libm::ldexp(1.0, (libm::frexp((*largest).into()).1 - 30).max(f32::MIN_EXP));
+        let steps: Vec<f64> = largest.iter().map(step).collect();
+        let scales = steps.clone();
         let totals = data.run_partitions(move |_, blocks| {
             let mut totals = Totals::default();
             for samples in blocks {
-                add(&mut totals, &samples, step)?;
+                add(&mut totals, &samples, &steps)?;
             }
             Ok(totals)
         })?;
         let mut sum = Totals::default();
         for totals in totals.iter().filter(|totals| totals.count > 0) {
-            check_widths(&sum, totals.sums.len())?;
             sum.merge(totals);
         }
-        Self::new(&sum, step as f32)
+        Self::scaled(&sum, |feature| scales[feature])
     }
 
     /// The dataset with its features normalised; as [`apply`](Self::apply) for each of its blocks.
@@ -149,44 +162,61 @@ fn values(features: &Features) -> Cow<'_, [f32]> {
     }
 }
 
-fn largest_magnitude(samples: &Samples) -> Result<f32, EngineError> {
-    let mut largest = 0f32;
-    for (place, value) in values(samples.features()).iter().enumerate() {
-        if !value.is_finite() {
-            let (row, feature) = (place / samples.feature_length(), place % samples.feature_length());
+/// Raises the largest magnitude of each feature to what samples have.
+fn note_magnitudes(largest: &mut Vec<f32>, samples: &Samples) -> Result<(), EngineError> {
+    let length = samples.feature_length();
+    for (row, features) in values(samples.features()).chunks_exact(length).enumerate() {
+        if let Some(feature) = features.iter().position(|value| !value.is_finite()) {
+            let value = features[feature];
             return Err(EngineError::invalid(
                 format!("a normalisation of samples whose row {row} of a block has {value} as feature {feature}"),
                 "filter it out, or give it a number",
             ));
         }
-        largest = largest.max(value.abs());
+        note_row(largest, features)?;
     }
-    Ok(largest)
-}
-
-/// Adds samples in whole numbers of `step`.
-fn add(totals: &mut Totals, samples: &Samples, step: f64) -> Result<(), EngineError> {
-    check_widths(totals, samples.feature_length())?;
-    let steps: Vec<i32> = values(samples.features())
-        .iter()
-        .map(|value| rounded(f64::from(*value) / step).unwrap_or_default())
-        .collect();
-    steps
-        .chunks_exact(samples.feature_length())
-        .for_each(|row| totals.add(row, 1));
     Ok(())
 }
 
-/// An error unless samples of so many features may be added to what was counted.
-fn check_widths(totals: &Totals, features: usize) -> Result<(), EngineError> {
-    match totals.sums.len() {
-        0 => Ok(()),
-        counted if counted == features => Ok(()),
-        counted => Err(EngineError::invalid(
-            format!("a normalisation of samples with {counted} and with {features} features"),
-            "give all of them the same features",
-        )),
+/// Raises the largest magnitude of each feature; an error if there are others of them than before.
+fn note_row(largest: &mut Vec<f32>, row: &[f32]) -> Result<(), EngineError> {
+    if largest.is_empty() {
+        largest.resize(row.len(), 0.0);
     }
+    if !row.is_empty() && largest.len() != row.len() {
+        return Err(EngineError::invalid(
+            format!(
+                "a normalisation of samples with {} and with {} features",
+                largest.len(),
+                row.len()
+            ),
+            "give all of them the same features",
+        ));
+    }
+    largest
+        .iter_mut()
+        .zip(row)
+        .for_each(|(largest, value)| *largest = largest.max(value.abs()));
+    Ok(())
+}
+
+/// Adds samples in whole numbers of the features' steps.
+fn add(totals: &mut Totals, samples: &Samples, steps: &[f64]) -> Result<(), EngineError> {
+    let changed = || {
+        EngineError::invalid(
+            "a normalisation of samples that were others when they were read again",
+            "persist them first",
+        )
+    };
+    let whole = |(value, step): (&f32, &f64)| rounded(f64::from(*value) / step).ok_or_else(changed);
+    for features in values(samples.features()).chunks_exact(samples.feature_length()) {
+        if features.len() != steps.len() {
+            return Err(changed());
+        }
+        let row = features.iter().zip(steps).map(whole).collect::<Result<Vec<i32>, _>>()?;
+        totals.add(&row, 1);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -225,7 +225,17 @@ impl Samples {
             let problem = "one_hot takes samples with labels; these have values already";
             return Err(Error::Samples(problem.to_owned()));
         };
-        let mut values = vec![0.0; labels.len() * classes];
+        let too_many = || {
+            Error::Samples(format!(
+                "{} labels of {classes} classes are too many values",
+                labels.len()
+            ))
+        };
+        let length = labels
+            .len()
+            .checked_mul(classes)
+            .filter(|length| *length <= u32::MAX as usize);
+        let mut values = vec![0.0; length.ok_or_else(too_many)?];
         for (row, label) in labels.iter().enumerate() {
             let class = Some(*label as usize).filter(|class| *class < classes).ok_or_else(|| {
                 Error::Samples(format!(

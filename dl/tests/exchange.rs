@@ -191,7 +191,8 @@ fn what_makes_no_sense_is_refused() {
         (Staleness::Synchronous, top_k(0.0, 1), "above 0 and at most 1"),
         (Staleness::Synchronous, top_k(f32::NAN, 1), "above 0 and at most 1"),
         (Staleness::Synchronous, top_k(0.1, 0), "give 1 or more"),
-        (Staleness::Asynchronous, top_k(0.1, 9), "Staleness::Asynchronous"),
+        (Staleness::Asynchronous, top_k(0.1, 9), "depend on time"),
+        (Staleness::Bounded(1), top_k(0.1, 9), "depend on time"),
         (Staleness::Bounded(65), Compression::None, "at most 64"),
     ] {
         let error = train(&context, options(staleness, compression))

@@ -57,6 +57,19 @@ fn a_fit_has_the_moments_of_the_data_and_the_same_bits_however_it_lies() {
 }
 
 #[test]
+fn a_small_feature_keeps_its_digits_beside_a_large_one() {
+    let features = (0..100u8).flat_map(|row| [1e9 + f32::from(row) * 1e6, f32::from(row) * 1e-5]);
+    let samples = Samples::new(
+        2,
+        Features::F32(features.collect()),
+        SampleTargets::Labels(vec![0; 100]),
+    );
+    let fitted = Normalization::fit(&context(1).parallelize([samples.unwrap()], 1)).unwrap();
+    let expected = f64::from(fitted.deviation()[1]) / 28.866_07e-5;
+    assert!((expected - 1.0).abs() < 1e-4, "{fitted:?}");
+}
+
+#[test]
 fn what_is_transformed_has_mean_0_and_deviation_1() {
     let context = context(2);
     let bytes = (0..200u32).map(|at| (at * at % 251) as u8).collect();

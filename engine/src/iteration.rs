@@ -199,6 +199,12 @@ impl Iteration {
             ));
         }
         self.staleness.check()?;
+        if self.lanes_remember && !self.staleness.is_determinate() {
+            return Err(EngineError::invalid(
+                format!("lanes that remember something, with {} staleness", self.staleness),
+                "let them read at a fixed lag or synchronously: after a loss their steps are done again and must be the same",
+            ));
+        }
         if self.staleness.lag() > parameters.lag() {
             let (wanted, found) = (self.staleness.lag(), parameters.lag());
             return Err(EngineError::invalid(

@@ -22,6 +22,7 @@ use self::book::Book;
 use self::buffer::Buffer;
 use self::held::{HeldState, Ranges};
 use crate::error::{EngineError, Result};
+use crate::staleness::LAG_MAX;
 
 pub use guards::{RangeGuard, ReadGuard};
 pub use values::{STATE_SLOTS_MAX, ShardValues, SlotValues, State};
@@ -77,9 +78,13 @@ impl Parameters {
     }
 
     /// Has room for lanes that read versions up to `lag` behind the newest: for
-    /// [`Staleness::lag`](crate::Staleness::lag). Takes four bytes a parameter for each of them.
+    /// [`Staleness::lag`](crate::Staleness::lag), at most [`LAG_MAX`]. Takes four bytes a parameter for each of them.
     #[must_use]
     pub fn with_lag(mut self, lag: usize) -> Self {
+        let lag = lag.min(LAG_MAX as usize);
+        if lag == self.lag() {
+            return self;
+        }
         let (length, held) = (self.length, std::mem::take(&mut self.book().held));
         let newest = self.book().newest;
         self.buffers.swap(0, newest);

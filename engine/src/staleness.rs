@@ -11,7 +11,11 @@ use crate::error::{EngineError, Result};
 pub const LAG_MAX: u64 = 64;
 
 /// How old the parameters may be that a lane reads. Version `v` is what the steps before `v` have made. No lane waits for
-/// another in step `t` if the versions that it may read are here.
+/// another in step `t` if the versions that it may read are here. A worker that is slow and owns shards, or keeps a second
+/// copy of optimizer state, holds versions up all the same: see `--parameter-workers`, of which there should be two where
+/// optimizers have state.
+///
+/// Where the bits depend on time, steps that were seen may be taken again with others after a loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Staleness {
     /// Step `t` reads version `t` (bulk synchronous). The same bits whatever happens.

@@ -241,6 +241,44 @@ fn nobody_waits_for_a_lane_that_hangs_where_none_need() {
 }
 
 #[test]
+fn what_does_not_wait_begins_where_it_is_told_to() {
+    const LANES: usize = 3;
+    let context = context(2);
+    let parameters = Arc::new(Parameters::new(vec![0.0; 8]));
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&calls);
+    let iteration = Iteration::new(LANES, 7)
+        .from_step(400)
+        .with_staleness(Staleness::Asynchronous);
+    let reports = run(&context, iteration, &parameters, move |_, step, _, into| {
+        noted.lock().unwrap().push(step);
+        into.fill(1.0);
+    });
+    let steps: Vec<u64> = reports.unwrap().iter().map(|report| report.step).collect();
+    assert_eq!(steps, (400..407).collect::<Vec<u64>>());
+    let calls = calls.lock().unwrap().clone();
+    // Two updates of a lane at most are on their way when the last step is whole.
+    assert!(calls.len() <= (7 + 2) * LANES, "{calls:?}");
+    assert!(calls.iter().all(|step| *step >= 400), "{calls:?}");
+}
+
+#[test]
+fn lanes_that_remember_read_what_is_the_same_again() {
+    let parameters = Arc::new(Parameters::new(vec![0.0; 8]).with_lag(1));
+    let nothing = |_: usize, _: u64, _: &[f32], into: &mut [f32]| into.fill(0.0);
+    let iteration = |staleness| {
+        Iteration::new(2, 4)
+            .with_staleness(staleness)
+            .with_lanes_that_remember()
+    };
+    for staleness in [Staleness::Bounded(1), Staleness::Asynchronous] {
+        let error = run(&context(1), iteration(staleness), &parameters, nothing).unwrap_err();
+        assert!(error.to_string().contains("remember"), "{error}");
+    }
+    run(&context(1), iteration(Staleness::FixedLag(1)), &parameters, nothing).unwrap();
+}
+
+#[test]
 fn a_lag_that_there_is_no_room_for_is_refused() {
     let context = context(2);
     let nothing = |_: usize, _: u64, _: &[f32], into: &mut [f32]| into.fill(0.0);

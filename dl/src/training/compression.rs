@@ -12,7 +12,8 @@ pub enum Compression {
     /// All of them, four bytes a value.
     #[default]
     None,
-    /// All of them as bfloat16, two bytes a value: see [`UpdateFormat::Bf16`].
+    /// All of them as bfloat16, two bytes a value: see [`UpdateFormat::Bf16`]. What batch norm has measured is rounded, too:
+    /// a mean that is large beside its deviation loses digits.
     Bf16,
     /// Of each lane the largest ones, eight bytes a value.
     TopK(TopK),
@@ -23,7 +24,7 @@ pub enum Compression {
 ///
 /// Nobody else has what a lane keeps. So every `flush_every` steps, and at the end of each call of
 /// [`iterate`](super::Training::iterate) and before each checkpoint, lanes send all they have; what a crash takes is done
-/// again from there.
+/// again from there. So are the steps since then when lanes move to other processes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TopK {
     /// The share of the values that is sent, above 0 and at most 1.

@@ -36,7 +36,8 @@ pub struct TrainingOptions {
     /// `torch.nn.utils.clip_grad_norm_` does. The mean over lanes is then no larger either. Default: no limit.
     pub lane_gradient_norm_max: Option<f32>,
     /// How old the parameters may be that lanes read: by default they read the newest, and wait for each other. With
-    /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate), and each checkpoint, begins without a lag.
+    /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so does training
+    /// behind each checkpoint and each time when [`Compression::TopK`] sends all.
     pub staleness: Staleness,
     /// What is sent of gradients. Default: all.
     pub compression: Compression,
@@ -98,9 +99,9 @@ impl TrainingOptions {
     pub(super) fn check(&self, input: Shape) -> Result<()> {
         self.staleness.check()?;
         self.compression.check()?;
-        if self.staleness.is_asynchronous() && self.compression.top_k().is_some() {
-            let problem = "`Compression::TopK` with `Staleness::Asynchronous`: a lane that waits for nobody has no last step in \
-                           which to send what it kept; use another of either";
+        if self.compression.top_k().is_some() && !self.staleness.is_determinate() {
+            let problem = "`Compression::TopK` where results depend on time: after a loss its steps are done again, and would not \
+                           be the same; use it with `Staleness::Synchronous` or `FixedLag`, or another compression";
             return Err(Error::Training(problem.to_owned()));
         }
         if self.micro_batch == Some(0) {

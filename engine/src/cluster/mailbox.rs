@@ -19,8 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::cluster::shared_memory::{Piece, View, Words};
 use crate::cluster::wire::{HEADER_BYTES, Header, Limits, WireError};
 
-/// Letters to one rank that may lie unread. In a loop nobody is more than a version ahead, so that few are needed; what
-/// finds no room goes over the link.
+/// Letters to one rank that may lie unread. In a loop nobody is many versions ahead, so that few are needed; what finds
+/// no room goes over the link.
 const LETTERS: usize = 64;
 
 /// Words of a letter: its number, counted from 1, and the header.

@@ -196,16 +196,37 @@ fn run_loop(
         state: what_is_here(history),
         result,
     };
-    let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
-        return Ok(state(history, false, None));
-    };
+    let own = generation
+        .members
+        .iter()
+        .position(|peer| Some(peer.member) == arrival.member.id());
     let lacks = |state: &LoopState| !state.versions.contains(&start.version);
-    let has = start.states.get(round.rank).is_some_and(|state| !lacks(state));
+    let has = own
+        .and_then(|rank| start.states.get(rank))
+        .is_some_and(|state| !lacks(state));
     let has_by_number = !lacks(&what_is_here(history));
     if has != has_by_number && (has || iteration.staleness.is_determinate()) {
         // The name node is mistaken; what is reported now is so.
         return Ok(state(history, false, None));
     }
+    // Before the round is entered: if it is cut by then, what is reported is what it was to begin with.
+    match &history.beginning {
+        Some(beginning) if has => beginning.install(parameters, start.version)?,
+        _ if has => parameters.rewind(start.version)?,
+        _ => {}
+    }
+    // Who lacks the version is told of all steps before it.
+    history.rewind(if has { start.version } else { iteration.first_step });
+    let made_in = match iteration.staleness.is_determinate() {
+        true => history.made_in,
+        false => (generation.number, number),
+    };
+    if has {
+        history.made_in = made_in;
+    }
+    let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
+        return Ok(state(history, false, None));
+    };
     let (reports, received) = channel();
     let team = round::team(&round, generation);
     let copies = match arrival.context.config().parameter_copies {
@@ -226,14 +247,6 @@ fn run_loop(
         },
         reports,
     ));
-    match &history.beginning {
-        Some(beginning) if has => beginning.install(parameters, start.version)?,
-        _ if has => parameters.rewind(start.version)?,
-        _ => {}
-    }
-    if has {
-        history.rewind(start.version);
-    }
     let is_source = start.source == Some(round.rank as u32);
     if round.begin(Arc::clone(&exchange) as Arc<_>) {
         exchange.share();
@@ -243,14 +256,12 @@ fn run_loop(
         }
         let mut ready = exchange.wait_for_parameters(start.version, &start.states);
         if ready {
+            history.made_in = made_in;
             exchange.give_states(start.version, &start.states);
             ready = exchange.wait_for_states(start.version, &start.states);
         }
         if ready {
             exchange.begin();
-            if !iteration.staleness.is_determinate() {
-                history.made_in = (generation.number, number);
-            }
             let observe = &mut *looped.observe;
             let mut seen = |report: &StepReport| history.note(report, observe);
             let metrics = arrival.context.metrics();

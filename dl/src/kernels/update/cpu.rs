@@ -29,20 +29,33 @@ dispatched! {
                 *value = after;
                 slots.iter_mut().zip(kept).for_each(|(slot, kept)| slot[index] = kept);
             }
-            after[range.clone()].copy_from_slice(&values[..range.len()]);
+            write(&mut after[range.clone()], &values);
             for (slot, values) in slots.iter().zip(state.iter_mut()) {
-                values.after[range.clone()].copy_from_slice(&slot[..range.len()]);
+                write(&mut values.after[range.clone()], slot);
             }
         }
     }
 }
 
-/// The values, and zeros behind them.
+/// The values, and zeros behind them. A whole block is copied as such: a copy of any length is a call, and what it has just
+/// written is read again too early.
 #[inline(always)]
 fn block(values: &[f32]) -> [f32; BLOCK] {
+    if let Some(whole) = values.first_chunk() {
+        return *whole;
+    }
     let mut block = [0.0; BLOCK];
     block[..values.len()].copy_from_slice(values);
     block
+}
+
+/// The first values of a block, as many as there is room for.
+#[inline(always)]
+fn write(into: &mut [f32], block: &[f32; BLOCK]) {
+    match into.first_chunk_mut() {
+        Some(whole) => *whole = *block,
+        None => into.copy_from_slice(&block[..into.len()]),
+    }
 }
 
 #[cfg(test)]

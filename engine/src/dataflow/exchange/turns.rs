@@ -1,4 +1,4 @@
-//! The order of updates where it depends on time: rank 0 gives every update that is ready the next place in a step.
+//! The order of updates where it depends on time: one rank gives every update that is ready the next place in a step.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -19,9 +19,9 @@ pub struct Turn {
 /// Who comes next.
 pub(super) struct Turns {
     lanes: u64,
-    /// Places given, counted through from step 0 on; of rank 0.
+    /// Places given, counted through from step 0 on; of the rank that gives them.
     given: Mutex<u64>,
-    /// Places that rank 0 has given to lanes of this process.
+    /// Places that were given to lanes of this process.
     told: Mutex<HashMap<usize, Turn>>,
 }
 
@@ -29,7 +29,7 @@ impl Turns {
     pub(super) fn new(iteration: &Iteration) -> Self {
         Self {
             lanes: iteration.lanes as u64,
-            given: Mutex::default(),
+            given: Mutex::new(iteration.first_step * iteration.lanes as u64),
             told: Mutex::default(),
         }
     }
@@ -54,10 +54,18 @@ impl Exchange {
     /// Asks for a place for the update of a lane. It is here at once if this process gives them; otherwise operators are
     /// woken when it has come.
     pub fn ask_turn(&self, lane: usize) {
-        match self.team.rank {
-            0 => drop(lock(&self.turns.told).insert(lane, self.turns.next())),
-            _ => self.tell(0, Header::new(Kind::Turn, [lane as u64, 0, 0, 0, 0, 0])),
+        let giver = self.giver();
+        if giver == self.team.rank {
+            lock(&self.turns.told).insert(lane, self.turns.next());
+        } else {
+            self.tell(giver, Header::new(Kind::Turn, [lane as u64, 0, 0, 0, 0, 0]));
         }
+    }
+
+    /// The rank that gives places: one for which every version waits in any case.
+    fn giver(&self) -> usize {
+        let last = self.placement.shards.last();
+        last.map_or(0, |worker| self.team.rank_of(*worker))
     }
 
     /// The place that was asked for, once it is here.
@@ -65,10 +73,10 @@ impl Exchange {
         lock(&self.turns.told).remove(&lane)
     }
 
-    /// A lane of another process asks, or rank 0 answers.
+    /// A lane of another process asks, or the rank that gives places answers.
     pub(super) fn take_turn_letter(&self, rank: usize, header: &Header) {
         let [lane, step, place, ..] = header.words;
-        if self.team.rank == 0 {
+        if self.giver() == self.team.rank {
             let Turn { step, place } = self.turns.next();
             self.tell(rank, Header::new(Kind::Turn, [lane, step, place as u64, 0, 0, 0]));
         } else {

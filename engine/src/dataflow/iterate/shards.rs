@@ -134,6 +134,9 @@ impl Owned {
                 "this is a bug of the exchange; report it",
             ));
         }
+        if step < self.exchange.parameters.version() {
+            return;
+        }
         if self.exchange.iteration.staleness.is_asynchronous() {
             self.push_alone(step, lane as usize, (tallies, &update));
             if self.shards.is_empty() {
