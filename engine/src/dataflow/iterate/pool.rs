@@ -1,5 +1,5 @@
-//! The lanes of one process. A lane is placed on a worker, but whoever is free computes the step that is behind most: so a
-//! slow worker holds one lane up and not all of its own.
+//! The lanes of one process. A lane is placed on a worker, but who has nothing left to do computes steps of others: so a slow
+//! worker holds one lane up and not all of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -83,7 +83,9 @@ impl Pool {
         }
     }
 
-    /// The lane that this worker is to compute a step of, with the step. Of those behind most its own come first.
+    /// The lane that this worker is to compute a step of, with the step: one of its own, and of these the one that is behind
+    /// most; if none can begin, one of another worker. Where nobody waits its own always can, and lanes of slow workers
+    /// would fall behind with all their data: there the one behind most comes first, whosesoever it is.
     pub(super) fn take(&self, worker: usize, exchange: &Exchange) -> Option<(HostedLane, u64)> {
         let newest = exchange.parameters.version();
         let mut places = self.places();
@@ -92,7 +94,11 @@ impl Pool {
             lane.is_some_and(|lane| lane.has_room(newest)) && exchange.can_begin(place.step, newest)
         };
         let next = places.iter_mut().filter(can_begin);
-        let next = next.min_by_key(|place| (place.step, place.home != worker, place.index))?;
+        let is_asynchronous = exchange.iteration.staleness.is_asynchronous();
+        let next = next.min_by_key(|place| {
+            let is_other = place.home != worker;
+            (is_other && !is_asynchronous, place.step, is_other, place.index)
+        })?;
         Some((next.lane.take()?, next.step))
     }
 
