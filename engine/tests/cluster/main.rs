@@ -6,6 +6,7 @@ mod faults;
 mod training;
 
 mod actions;
+mod behind;
 mod blocks;
 mod iterations;
 mod name_node;
