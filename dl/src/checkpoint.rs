@@ -68,16 +68,17 @@ pub(crate) struct Facts {
     pub(crate) data: String,
 }
 
-/// What checkpoints were that do not say it.
+/// What checkpoints were that do not say how parameters were read.
 fn synchronous() -> String {
     format!("{:?}", Staleness::Synchronous)
 }
 
+/// What they were that do not say what was sent.
 fn uncompressed() -> String {
     "None".to_owned()
 }
 
-/// What checkpoints were that do not say it.
+/// What they were that do not say how pictures were changed.
 fn not_augmented() -> String {
     format!("{:?}", None::<Augmentation>)
 }

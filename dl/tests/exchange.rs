@@ -154,8 +154,8 @@ fn a_checkpoint_of_another_exchange_is_refused() {
 }
 
 #[test]
-fn all_that_is_kept_is_sent_at_last() {
-    // Of a gradient that does not depend on the parameters all has arrived in the end, whatever was sent when.
+fn top_k_of_all_is_no_compression() {
+    // Where all is sent in every step, nothing is kept back.
     let all = |compression| alone(2, options(Staleness::Synchronous, compression)).0;
     let whole = Compression::TopK(TopK {
         share: 1.0,

@@ -152,11 +152,12 @@ impl<T: Record> Dataset<T> {
             let all: Vec<usize> = (0..self.partitions()).collect();
             loaded.take(context.run_here(self.id(), &all, &read)?);
             let turn = context.begin_action(self.node())?;
-            let (engine, parameters) = ((context.workers(), context.metrics()), Arc::clone(parameters));
             let setting = Setting {
-                slowed: context.slowed()?,
+                slowed: slowed_here(context)?,
                 ..Setting::default()
             };
+            let engine = (context.workers(), context.metrics());
+            let parameters = Arc::clone(parameters);
             return iterate::run(engine, &turn.running, iteration, parameters, makers, setting, observe);
         };
         context.cut_lineage(self.id())?;
@@ -172,6 +173,18 @@ impl<T: Record> Dataset<T> {
             observe,
         };
         collective::iterate(context, member, &turn.running, &lineage, looped)
+    }
+}
+
+/// The workers that are slowed on purpose where there is one process. (In a cluster threads come and go.)
+fn slowed_here(context: &Context) -> Result<Vec<(usize, u32)>> {
+    let (slowed, threads) = (context.slowed()?, context.workers().count());
+    match slowed.iter().find(|(thread, _)| *thread >= threads) {
+        Some((thread, _)) => Err(EngineError::invalid(
+            format!("thread {thread} to be slowed (`chaos`) of {threads} threads, which are counted from 0"),
+            "name one that there is, or raise `threads`",
+        )),
+        None => Ok(slowed),
     }
 }
 

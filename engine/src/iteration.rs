@@ -167,15 +167,10 @@ impl Iteration {
         self.first_step + self.steps
     }
 
-    /// The oldest version that a step may read.
-    pub(crate) fn oldest_read(&self, step: u64) -> u64 {
-        self.staleness.oldest(step, self.first_step)
-    }
-
     /// The oldest version that is needed to go on from a version, that one included.
     pub(crate) fn oldest_given(&self, version: u64) -> u64 {
         match self.staleness {
-            Staleness::FixedLag(_) => self.oldest_read(version),
+            Staleness::FixedLag(_) => self.staleness.oldest(version, self.first_step),
             _ => version,
         }
     }

@@ -282,6 +282,14 @@ fn lanes_need_not_wait_for_each_other() {
     train("asynchronous", "--processes=2");
     let wrong = place.command(&example("staleness"), &["--staleness=lag"]);
     place.fails(wrong, 2, &["`lag`", "bounded:3"]);
+    let arguments = [
+        "--data=data",
+        "--batch=8",
+        "--threads=2",
+        "--chaos=slow=thread:2@times:3",
+    ];
+    let nobody = place.command(&example("staleness"), &arguments);
+    place.fails(nobody, 1, &["thread 2", "of 2 threads"]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::config::{ConfigError, Result};
 const FAULTS_MAX: usize = 64;
 
 /// Most times that a thread can be slowed by.
-const TIMES_MAX: u64 = 1000;
+const TIMES_MAX: u32 = 1000;
 
 /// Most slots that can be named, as many as there may be processes and spares.
 const SLOTS_MAX: u32 = 512;
@@ -48,8 +48,6 @@ pub enum Point {
     /// It is about to send this report to the name node, or the name node to take it in; counted from 0 over its life,
     /// heartbeats left out.
     Report(u64),
-    /// None: by how many times it is slowed.
-    Times(u64),
 }
 
 /// What happens to a process.
@@ -59,8 +57,6 @@ pub enum Fault {
     Kill,
     /// It hangs and keeps its connections open: SIGSTOP.
     Stop,
-    /// Its lanes take [`Point::Times`] as long.
-    Slow,
     /// It loses the link to a peer. Who owns the link carries it out.
     Cut {
         /// The slot of the peer.
@@ -73,7 +69,6 @@ pub enum Fault {
 enum Target {
     Slot(u32),
     NameNode,
-    Thread(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +78,19 @@ struct Planned {
     point: Point,
 }
 
+/// A worker thread on which the steps of lanes take longer, all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slowed {
+    thread: u32,
+    times: u32,
+}
+
 /// The faults of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Chaos(Vec<Planned>);
+pub struct Chaos {
+    planned: Vec<Planned>,
+    slowed: Vec<Slowed>,
+}
 
 impl Chaos {
     /// Faults separated by commas; no text is no faults.
@@ -93,14 +98,17 @@ impl Chaos {
     /// # Errors
     /// [`ConfigError::Value`] with the fault that cannot be read and how faults are written.
     pub fn parse(text: &str) -> Result<Self> {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let faults: Vec<Planned> = parts
-            .map(|part| Planned::read(part).ok_or_else(|| wrong(part)))
-            .collect::<Result<_>>()?;
-        if faults.len() > FAULTS_MAX {
+        let mut chaos = Self::default();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match Slowed::read(part) {
+                Some(slowed) => chaos.slowed.push(slowed),
+                None => chaos.planned.push(Planned::read(part).ok_or_else(|| wrong(part))?),
+            }
+        }
+        if chaos.planned.len() + chaos.slowed.len() > FAULTS_MAX {
             return Err(wrong(text));
         }
-        Ok(Self(faults))
+        Ok(chaos)
     }
 
     /// Whether every fault has a process that it can happen to, of slots `0..slots`.
@@ -112,7 +120,7 @@ impl Chaos {
             let target = matches!(planned.target, Target::Slot(slot) if slot >= slots);
             target || matches!(planned.fault, Fault::Cut { peer_slot } if peer_slot >= slots)
         };
-        match self.0.iter().find(missing) {
+        match self.planned.iter().find(missing) {
             Some(planned) => Err(ConfigError::Value {
                 origin: ORIGIN.to_owned(),
                 value: planned.to_string(),
@@ -129,12 +137,8 @@ impl Chaos {
 
     /// The worker threads that are slowed, counted through, and how many times as long the steps of lanes take there.
     pub fn slowed(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
-        self.0
-            .iter()
-            .filter_map(|planned| match (planned.target, planned.point) {
-                (Target::Thread(thread), Point::Times(times)) => Some((thread as usize, times as u32)),
-                _ => None,
-            })
+        let slowed = self.slowed.iter();
+        slowed.map(|slowed| (slowed.thread as usize, slowed.times))
     }
 
     /// The faults of the name node.
@@ -143,7 +147,7 @@ impl Chaos {
     }
 
     fn plan(&self, takes: impl Fn(Target) -> bool) -> ChaosPlan {
-        let own = self.0.iter().filter(|planned| takes(planned.target));
+        let own = self.planned.iter().filter(|planned| takes(planned.target));
         let armed = own.map(|planned| Armed {
             fault: planned.fault,
             point: planned.point,
@@ -168,19 +172,22 @@ impl Planned {
         let (target, fault) = match action.trim() {
             "kill" => (process(target)?, Fault::Kill),
             "stop" => (process(target)?, Fault::Stop),
-            "slow" => (
-                Target::Thread(slot(target.trim().strip_prefix("thread:")?)?),
-                Fault::Slow,
-            ),
             "cut" => link(target)?,
             _ => return None,
         };
         let point = Point::read(point)?;
-        let slows = matches!(point, Point::Times(times) if (1..=TIMES_MAX).contains(&times));
-        if (fault == Fault::Slow) != slows {
-            return None;
-        }
         Some(Self { target, fault, point })
+    }
+}
+
+impl Slowed {
+    fn read(text: &str) -> Option<Self> {
+        let (action, rest) = text.split_once('=')?;
+        let (thread, times) = rest.split_once('@')?;
+        let thread = slot(thread.trim().strip_prefix("thread:")?)?;
+        let times: u32 = times.trim().strip_prefix("times:")?.trim().parse().ok()?;
+        let slows = action.trim() == "slow" && (1..=TIMES_MAX).contains(&times);
+        slows.then_some(Self { thread, times })
     }
 }
 
@@ -195,7 +202,6 @@ impl Point {
             "checkpoint" => Some(Self::Checkpoint(at)),
             "frame" => Some(Self::Frame(at)),
             "report" => Some(Self::Report(at)),
-            "times" => Some(Self::Times(at)),
             _ => None,
         }
     }
@@ -228,12 +234,10 @@ impl fmt::Display for Planned {
         let target = match self.target {
             Target::Slot(slot) => format!("worker:{slot}"),
             Target::NameNode => "name".to_owned(),
-            Target::Thread(thread) => format!("thread:{thread}"),
         };
         match (self.fault, self.target) {
             (Fault::Cut { peer_slot }, Target::Slot(slot)) => write!(formatter, "cut={slot}-{peer_slot}@")?,
             (Fault::Stop, _) => write!(formatter, "stop={target}@")?,
-            (Fault::Slow, _) => write!(formatter, "slow={target}@")?,
             _ => write!(formatter, "kill={target}@")?,
         }
         match self.point {
@@ -243,16 +247,23 @@ impl fmt::Display for Planned {
             Point::Checkpoint(at) => write!(formatter, "checkpoint:{at}"),
             Point::Frame(at) => write!(formatter, "frame:{at}"),
             Point::Report(at) => write!(formatter, "report:{at}"),
-            Point::Times(at) => write!(formatter, "times:{at}"),
         }
+    }
+}
+
+impl fmt::Display for Slowed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "slow=thread:{}@times:{}", self.thread, self.times)
     }
 }
 
 impl fmt::Display for Chaos {
     /// As [`Chaos::parse`] reads it.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, planned) in self.0.iter().enumerate() {
-            write!(formatter, "{}{planned}", if index == 0 { "" } else { "," })?;
+        let planned = self.planned.iter().map(Planned::to_string);
+        let slowed = self.slowed.iter().map(Slowed::to_string);
+        for (index, fault) in planned.chain(slowed).enumerate() {
+            write!(formatter, "{}{fault}", if index == 0 { "" } else { "," })?;
         }
         Ok(())
     }
@@ -304,7 +315,7 @@ impl Fault {
         let signal = match self {
             Self::Kill => Signal::KILL,
             Self::Stop => Signal::STOP,
-            Self::Cut { .. } | Self::Slow => return,
+            Self::Cut { .. } => return,
         };
         if let Err(error) = kill_process(getpid(), signal) {
             tracing::error!(%error, "the system does not let this process signal itself");
@@ -337,19 +348,19 @@ mod tests {
         let cuts = (0..SLOTS_MAX - 1).prop_flat_map(|slot| (Just(slot), slot + 1..SLOTS_MAX));
         prop_oneof![
             signals,
-            (0..SLOTS_MAX).prop_map(|thread| (Target::Thread(thread), Fault::Slow)),
             cuts.prop_map(|(slot, peer_slot)| (Target::Slot(slot), Fault::Cut { peer_slot })),
         ]
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(faults in prop::collection::vec((targets(), points()), 0..8)) {
-            let planned = faults.into_iter().map(|((target, fault), point)| match fault {
-                Fault::Slow => Planned { target, fault, point: Point::Times(7) },
-                _ => Planned { target, fault, point },
-            });
-            let chaos = Chaos(planned.collect());
+        fn what_is_written_is_read_again(
+            faults in prop::collection::vec((targets(), points()), 0..8),
+            slowed in prop::collection::vec((0..SLOTS_MAX, 1..=TIMES_MAX), 0..3),
+        ) {
+            let planned = faults.into_iter().map(|((target, fault), point)| Planned { target, fault, point });
+            let slowed = slowed.into_iter().map(|(thread, times)| Slowed { thread, times });
+            let chaos = Chaos { planned: planned.collect(), slowed: slowed.collect() };
             prop_assert_eq!(Chaos::parse(&chaos.to_string()).unwrap(), chaos);
         }
 

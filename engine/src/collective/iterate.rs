@@ -213,6 +213,8 @@ fn run_loop(
     match &history.beginning {
         Some(beginning) if has => beginning.install(parameters, start.version)?,
         _ if has => parameters.rewind(start.version)?,
+        // What was begun here is of another history than what is given.
+        _ if !iteration.staleness.is_determinate() => parameters.rewind(parameters.version())?,
         _ => {}
     }
     // Who lacks the version is told of all steps before it.

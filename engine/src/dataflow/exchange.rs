@@ -355,23 +355,17 @@ impl Exchange {
                 .is_some()
     }
 
-    /// The version that a step reads, in place.
+    /// The version that a step reads, in place; an error if none is new enough.
     pub fn read_for(&self, step: u64) -> Result<ReadGuard<'_>> {
-        let oldest = self.iteration.oldest_read(step);
-        let read = match self.iteration.staleness {
-            Staleness::Synchronous | Staleness::FixedLag(_) => self.parameters.read_values(oldest)?,
-            Staleness::Bounded(_) | Staleness::Asynchronous => self.parameters.latest_values(),
-        };
-        if read.version() < oldest {
-            return Err(EngineError::invalid(
-                format!(
-                    "step {step} read version {}, which is older than {oldest}",
-                    read.version()
-                ),
+        let (iteration, newest) = (&self.iteration, self.parameters.version());
+        let version = iteration.staleness.version(step, iteration.first_step, newest);
+        let version = version.ok_or_else(|| {
+            EngineError::invalid(
+                format!("step {step} was to read version {newest}, which is too old for it"),
                 "this is a bug of the exchange; report it",
-            ));
-        }
-        Ok(read)
+            )
+        })?;
+        self.parameters.read_values(version)
     }
 
     /// Copies the newest version, and says which it is.

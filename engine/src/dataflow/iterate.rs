@@ -14,6 +14,7 @@
 //!
 //! Lanes and owners of other processes stand beside this loop: see `exchange`.
 
+mod lane;
 mod lanes;
 mod parts;
 mod pool;

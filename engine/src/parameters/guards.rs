@@ -122,11 +122,12 @@ impl<'a> RangeGuard<'a> {
         let slot = |slot| SlotValues {
             // SAFETY: this guard counts as a reader of the old buffer, so that nothing is written there.
             before: unsafe { states.0.read(range(slot)) },
-            // SAFETY: as below.
+            // SAFETY: the range of the new version is claimed for this guard, which is borrowed mutably, and nobody reads the
+            // new buffer. Every slot is asked for once.
             after: unsafe { states.1.write(range(slot)) },
         };
         ShardValues {
-            // SAFETY: as of the state.
+            // SAFETY: this guard counts as a reader of the old buffer, so that nothing is written there.
             before: unsafe { parameters.buffers[old].read(self.range.clone()) },
             // SAFETY: the range of the new buffer is claimed for this guard, which is borrowed mutably, and nobody reads
             // the buffer. It is asked for once.

@@ -11,10 +11,10 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::scope::Scope;
 
-use super::pool::{HostedLane, Pool, Ready};
+use super::lane::{HostedLane, Ready};
+use super::pool::Pool;
 use super::{Contribution, Finished};
 use crate::dataflow::exchange::{Exchange, Turn};
-use crate::error::Result;
 
 /// The lanes of this process, for one of its workers.
 pub(super) struct Hosted {
@@ -108,21 +108,6 @@ impl Hosted {
             tallies: ready.tallies,
             update: Arc::clone(&ready.values),
         }));
-    }
-}
-
-impl HostedLane {
-    fn compute(&mut self, exchange: &Exchange, step: u64) -> Result<Ready> {
-        let (newest, format) = (exchange.parameters.version(), exchange.iteration.updates);
-        if exchange.iteration.staleness.is_asynchronous() {
-            let mut copy = std::mem::take(&mut self.copy);
-            let version = exchange.copy_latest(&mut copy);
-            let ready = self.compute_with(step, (version, &copy), newest, format);
-            self.copy = copy;
-            return ready;
-        }
-        let read = exchange.read_for(step)?;
-        self.compute_with(step, (read.version(), &read), newest, format)
     }
 }
 

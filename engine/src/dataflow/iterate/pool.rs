@@ -1,13 +1,10 @@
 //! The lanes of one process. A lane is placed on a worker, but who has nothing left to do computes steps of others: so a slow
 //! worker holds one lane up and not all of its own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::lane::HostedLane;
 use crate::dataflow::exchange::{Exchange, Turn};
-use crate::dataflow::vector::Vector;
-use crate::error::Result;
-use crate::iteration::{Lane, Tallies};
-use crate::updates::UpdateFormat;
 
 /// See the [module](self).
 pub(super) struct Pool(Mutex<Vec<Place>>);
@@ -21,32 +18,6 @@ struct Place {
     step: u64,
     /// Not here before it is made, and while a worker has it.
     lane: Option<HostedLane>,
-}
-
-/// A lane with what it writes into.
-pub(super) struct HostedLane {
-    pub(super) index: usize,
-    pub(super) lane: Box<dyn Lane>,
-    /// As many as may be on their way.
-    updates: Vec<Update>,
-    /// A copy of the parameters, where it reads one.
-    pub(super) copy: Vec<f32>,
-    /// What is computed and waits for its place in a step.
-    pub(super) ready: Option<Ready>,
-}
-
-struct Update {
-    values: Arc<Vector>,
-    /// The step that it was a part of last.
-    step: Option<u64>,
-}
-
-/// An update that is computed.
-pub(super) struct Ready {
-    pub(super) tallies: Tallies,
-    pub(super) values: Arc<Vector>,
-    /// The version that was read.
-    pub(super) version: u64,
 }
 
 impl Pool {
@@ -117,71 +88,5 @@ impl Pool {
     /// The step that is behind most; none if there are no lanes.
     pub(super) fn step(&self) -> Option<u64> {
         self.places().iter().map(|place| place.step).min()
-    }
-}
-
-impl HostedLane {
-    pub(super) fn new(exchange: &Exchange, index: usize, lane: Box<dyn Lane>) -> Self {
-        let update = |values: Vector| Update {
-            values: Arc::new(values),
-            step: None,
-        };
-        Self {
-            index,
-            lane,
-            updates: exchange.vectors(index).into_iter().map(update).collect(),
-            copy: Vec::new(),
-            ready: None,
-        }
-    }
-
-    /// Whether there is something to write the next update into.
-    fn has_room(&self, newest: u64) -> bool {
-        self.ready.is_none() && self.updates.iter().any(|update| update.is_free(newest))
-    }
-
-    /// Computes a step with a version of the parameters. What it is written into is gone until it has a
-    /// [place](Self::is_part_of).
-    pub(super) fn compute_with(
-        &mut self,
-        step: u64,
-        read: (u64, &[f32]),
-        newest: u64,
-        format: UpdateFormat,
-    ) -> Result<Ready> {
-        let (version, parameters) = read;
-        let free = self.updates.iter().position(|update| update.is_free(newest));
-        let free = free.map(|free| self.updates.swap_remove(free).values);
-        let mut values = free.unwrap_or_else(|| Arc::new(Vector::new(parameters.len())));
-        if Arc::get_mut(&mut values).is_none() {
-            // An owner still holds the vector of an earlier step: leave it that one.
-            values = Arc::new(Vector::new(parameters.len()));
-        }
-        let update: &mut [f32] = match Arc::get_mut(&mut values) {
-            Some(values) => values,
-            None => &mut [],
-        };
-        let tallies = self.lane.step(step, parameters, update)?;
-        format.round(update);
-        Ok(Ready {
-            tallies,
-            values,
-            version,
-        })
-    }
-
-    /// Notes the step that an update has become a part of.
-    pub(super) fn is_part_of(&mut self, values: &Arc<Vector>, step: u64) {
-        self.updates.push(Update {
-            values: Arc::clone(values),
-            step: Some(step),
-        });
-    }
-}
-
-impl Update {
-    /// Whether all owners have applied what was in it.
-    fn is_free(&self, newest: u64) -> bool {
-        self.step.is_none_or(|step| step < newest)
     }
 }

@@ -326,7 +326,13 @@ pub(super) fn apply<'scope>(
             {
                 capability.downgrade(&step);
                 let workers = owned.exchange.team.workers(owned.exchange.team.rank);
-                let finished = (0..workers.len()).map(|worker| Finished {
+                // Any of them may compute a lane, if there are lanes.
+                let hosting = if owned.exchange.lanes.is_empty() {
+                    0
+                } else {
+                    workers.len()
+                };
+                let finished = (0..hosting).map(|worker| Finished {
                     worker: worker as u64,
                     step,
                 });
