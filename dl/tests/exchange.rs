@@ -177,7 +177,11 @@ fn whatever_is_read_and_sent_the_loss_falls() {
     for own in all {
         let context = Context::new(Config::default().with_threads(2)).unwrap();
         let (_, losses) = train_for(600, &context, own.clone()).unwrap();
-        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        // Updates that come in any order may make a step that has no samples.
+        let mean = |losses: &[f64]| {
+            let losses: Vec<f64> = losses.iter().copied().filter(|loss| !loss.is_nan()).collect();
+            losses.iter().sum::<f64>() / losses.len() as f64
+        };
         let (first, last) = (mean(&losses[..100]), mean(&losses[500..]));
         assert!(last < 0.8 * first, "{own:?}: from {first} to {last}");
     }

@@ -38,6 +38,8 @@ pub struct TrainingOptions {
     /// How old the parameters may be that lanes read: by default they read the newest, and wait for each other. With
     /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so does training
     /// behind each checkpoint and each time when [`Compression::TopK`] sends all.
+    /// With [`Staleness::Asynchronous`] a step may be without samples, where lanes have samples for unequal numbers of
+    /// steps: it changes nothing.
     pub staleness: Staleness,
     /// What is sent of gradients. Default: all.
     pub compression: Compression,

@@ -52,7 +52,11 @@ impl Update {
                 value: report.loss_sum,
             });
         }
-        let scale = 1.0 / report.samples.max(1) as f32;
+        if report.samples == 0 {
+            keep(shard);
+            return Ok(());
+        }
+        let scale = 1.0 / report.samples as f32;
         let rate = self.options.schedule.learning_rate(step.step) * self.rate_factor;
         let update = step.step - self.state_begin;
         for (range, momentum) in &self.parts {
@@ -85,6 +89,17 @@ fn move_statistics(momentum: f32, scale: f32, sum: &[f32], shard: &mut ShardValu
     for ((after, before), sum) in shard.after.iter_mut().zip(shard.before).zip(sum) {
         *after = before + momentum * (sum * scale - before);
     }
+    keep_state(shard);
+}
+
+/// Leaves all as it is: what a step without samples does, which can only be where updates come in any order, and all that came
+/// were those of lanes that have run out before others.
+fn keep(shard: &mut ShardValues<'_>) {
+    shard.after.copy_from_slice(shard.before);
+    keep_state(shard);
+}
+
+fn keep_state(shard: &mut ShardValues<'_>) {
     for slot in shard.state.iter_mut() {
         slot.after.copy_from_slice(slot.before);
     }
@@ -117,7 +132,39 @@ pub(super) fn limit_norm(norm_max: f32, samples: u64, learnt: &[Range<usize>], g
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use distdl_engine::{Parameters, Tallies};
+
     use super::*;
+
+    #[test]
+    fn a_step_without_samples_changes_nothing() {
+        let statistics = [Statistics {
+            range: 1..2,
+            momentum: 0.5,
+        }];
+        let options = TrainingOptions {
+            optimizer: std::sync::Arc::new(crate::Adam::default()),
+            ..TrainingOptions::default()
+        };
+        let parameters = Parameters::with_state(vec![3.0, 4.0, 5.0], 2).unwrap();
+        let update = Update::new(options, 0, &statistics, 0..3);
+        for (step, samples) in [(0, 2.0), (1, 0.0)] {
+            let mut claimed = parameters.claim(step + 1, 0..3).unwrap();
+            let tallies = Tallies([1.0, 0.0, samples, 0.0]);
+            let sum = if samples > 0.0 { [1.0, 2.0, 3.0] } else { [0.0; 3] };
+            let step = StepReport { step, tallies };
+            update.apply(&step, &sum, &mut claimed.values()).unwrap();
+            assert!(claimed.finish_with_state());
+        }
+        let (before, after) = (parameters.read(1).unwrap(), parameters.read(2).unwrap());
+        assert_eq!(before[..], after[..]);
+        assert_ne!(after[..], [3.0, 4.0, 5.0]);
+        for slot in 0..2 {
+            assert_eq!(before.state(slot).unwrap(), after.state(slot).unwrap());
+        }
+    }
 
     #[test]
     fn parts_are_the_whole_in_order() {
