@@ -20,8 +20,8 @@ pub use distdl_storage as storage;
 pub use distdl_dl::{
     Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BatchReport, BestModels,
     CheckpointOptions, Compression, ConfusionMatrix, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Gelu, Image,
-    Input, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, Plateau, PrepareSamples, Resume,
-    RmsProp, SampleTargets, Samples, Schedule, Sgd, TopK, Training, TrainingOptions, area_under_curve,
+    Input, Lamb, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, Plateau, PrepareSamples,
+    Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, TopK, Training, TrainingOptions, area_under_curve,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
 pub use distdl_engine::incremental::{
@@ -30,7 +30,8 @@ pub use distdl_engine::incremental::{
 pub use distdl_engine::{
     Accumulator, Broadcast, CancelHandle, Context, Dataset, Determinacy, EngineError, HashPartitioner, Histogram,
     Iteration, Lane, LaneData, LanePartition, LaneRecords, Parameters, PartitionFunction, PartitionIter, Partitioner,
-    Placement, ShardUpdate, ShardValues, Staleness, Stats, StepReport, Tallies, UpdateFormat, WorkerTimes,
+    Placement, ShardBefore, ShardUpdate, ShardValues, SquareSum, Staleness, Stats, StepReport, Tallies, UpdateFormat,
+    WorkerTimes,
 };
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;
@@ -45,7 +46,7 @@ pub mod prelude {
     pub use crate::{
         Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels, CheckpointOptions,
         Config, Context, Conv2d, Dataset, Dense, Dropout, Embedding, Failure, Features, Flags, Flatten, Gelu, Image,
-        Input, LayerNorm, Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Plateau, PrepareSamples, Resume, RmsProp,
+        Input, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Plateau, PrepareSamples, Resume, RmsProp,
         SampleTargets, Samples, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
     };
 }

@@ -59,7 +59,7 @@ pub use metrics::{BatchReport, ConfusionMatrix, area_under_curve};
 pub use model_file::parameters_hash;
 pub use network::{NeuralNetwork, Workspace};
 pub use normalization::{Normalization, fixed_point};
-pub use optimizer::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+pub use optimizer::{Adagrad, Adam, AdamW, Lamb, Optimizer, RmsProp, Sgd};
 pub use preparation::PrepareSamples;
 pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;

@@ -1,21 +1,24 @@
 //! How a gradient changes parameters.
 //!
 //! The formulas, options and defaults are those of `torch.optim`; the learning rate comes from the
-//! [schedule](crate::Schedule). Every parameter is treated by itself, so the cut into shards does not show.
+//! [schedule](crate::Schedule). Every parameter is treated by itself, but for [norms](Optimizer::measures) that are exact, so
+//! the cut into shards does not show.
 
 mod adagrad;
 mod adam;
+mod lamb;
 mod rms_prop;
 mod sgd;
 
 use std::fmt::Debug;
 
-use distdl_engine::ShardValues;
+use distdl_engine::{ShardBefore, ShardValues, SquareSum};
 
 use crate::error::{Error, Result};
 
 pub use adagrad::Adagrad;
 pub use adam::{Adam, AdamW};
+pub use lamb::Lamb;
 pub use rms_prop::RmsProp;
 pub use sgd::Sgd;
 
@@ -31,6 +34,25 @@ pub trait Optimizer: Debug + Send + Sync {
 
     /// Errors if its options make no sense; asked before training begins.
     fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Number of sums of squares that it wants of every tensor before a step. If there are any, it is given parts of one
+    /// tensor each, and what the sums of that tensor came to stands in `shard.totals`.
+    fn measures(&self) -> usize {
+        0
+    }
+
+    /// Adds to the sums of a tensor, as many as [`measures`](Self::measures) says, what a part of it contributes. The other
+    /// arguments are those of [`apply`](Self::apply), before the step. Errors if lengths differ.
+    fn measure(
+        &self,
+        _update: u64,
+        _gradient_scale: f32,
+        _gradient_sum: &[f32],
+        _part: &ShardBefore<'_>,
+        _measures: &mut [SquareSum],
+    ) -> Result<()> {
         Ok(())
     }
 

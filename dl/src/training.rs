@@ -12,9 +12,7 @@ mod update;
 use std::panic::Location;
 use std::sync::Arc;
 
-use distdl_engine::{
-    Dataset, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, ShardValues, StepReport, Tallies,
-};
+use distdl_engine::{Dataset, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, Tallies};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -27,7 +25,7 @@ use self::failed::Failed;
 use self::lane::{LanePart, Loader, TrainingLane};
 pub use self::options::TrainingOptions;
 pub use self::plateau::Plateau;
-use self::update::{Update, learnt, limit_norm};
+use self::update::{Update, learnt, limit_norm, measures};
 use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Resumed, Snapshot};
 use crate::deal::Deal;
@@ -345,7 +343,8 @@ impl Training {
             .from_step(self.step)
             .with_state_slots(self.options.optimizer.state_slots())
             .with_staleness(self.options.staleness)
-            .with_updates(self.options.compression.format());
+            .with_updates(self.options.compression.format())
+            .with_measures(measures(&self.network, &self.options));
         if self.options.compression.top_k().is_some() {
             iteration = iteration.with_lanes_that_remember();
         }
@@ -449,17 +448,12 @@ impl Training {
         iteration: Iteration,
         failed: Failed,
     ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
-        let (options, state_begin, rate_factor) = (self.options.clone(), self.state_begin, self.rate_factor);
-        let (count, statistics) = (self.network.parameter_count(), self.network.statistics().to_vec());
+        let (network, options, state_begin) = (self.network.clone(), self.options.clone(), self.state_begin);
+        let rate_factor = self.rate_factor;
         move |shard| {
-            let failed = failed.clone();
-            let range = iteration.shard_range(shard, count);
-            let update = Update::new(options.clone(), state_begin, &statistics, range).with_rate_factor(rate_factor);
-            Ok(Box::new(
-                move |step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
-                    update.apply(step, sum, shard).map_err(|error| failed.keep(error))
-                },
-            ))
+            let range = iteration.shard_range(shard, network.parameter_count());
+            let update = Update::new(&network, options.clone(), state_begin, range, failed.clone());
+            Ok(Box::new(update.with_rate_factor(rate_factor)))
         }
     }
 }

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use distdl_dl::{
-    Adagrad, Adam, AdamW, CheckpointOptions, Features, NeuralNetwork, Optimizer, RmsProp, SampleTargets, Samples,
+    Adagrad, Adam, AdamW, CheckpointOptions, Features, Lamb, NeuralNetwork, Optimizer, RmsProp, SampleTargets, Samples,
     Schedule, Sgd, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, EngineError, Parameters, Placement};
+use distdl_engine::{Config, Context, EngineError, Parameters, Placement, ShardBefore, SquareSum};
 use proptest::prelude::*;
 
 /// One parameter in f64, as PyTorch's documentation has the formula: (update from 0, rate, gradient, parameter, state).
@@ -108,6 +108,12 @@ fn all() -> Vec<(Arc<dyn Optimizer>, Reference)> {
     ]
 }
 
+/// Those, and the one that looks at all parameters of a tensor.
+fn every() -> impl Iterator<Item = Arc<dyn Optimizer>> {
+    let lamb: Arc<dyn Optimizer> = Arc::new(some_lamb());
+    all().into_iter().map(|(optimizer, _)| optimizer).chain([lamb])
+}
+
 fn adam(n: f64, rate: f64, g: f64, p: &mut f64, s: &mut [f64; 3], amsgrad: bool) {
     s[0] = 0.9 * s[0] + 0.1 * g;
     s[1] = 0.999 * s[1] + 0.001 * g * g;
@@ -140,12 +146,29 @@ fn steps(optimizer: &dyn Optimizer, cuts: &[usize]) -> Vec<Vec<f32>> {
     let step = |step: u64| {
         let now = parameters.latest().to_vec();
         let sums: Vec<f32> = (0..COUNT).map(|index| gradient_sum(step, index, now[index])).collect();
-        for range in bounds.windows(2).map(|bounds| bounds[0]..bounds[1]) {
+        let shards = || bounds.windows(2).map(|bounds| bounds[0]..bounds[1]);
+        // The measures of the last shard first: their order does not show.
+        let mut measures = vec![SquareSum::default(); optimizer.measures()];
+        for range in shards().rev() {
+            let read = parameters.latest();
+            let part = ShardBefore {
+                values: &read[range.clone()],
+                state: (0..optimizer.state_slots())
+                    .map(|slot| &read.state(slot).unwrap()[range.clone()])
+                    .collect(),
+                totals: &[],
+            };
+            let mut own = vec![SquareSum::default(); measures.len()];
+            optimizer.measure(step, SCALE, &sums[range], &part, &mut own).unwrap();
+            measures.iter_mut().zip(&own).for_each(|(sum, own)| sum.merge(own));
+        }
+        let totals: Vec<f64> = measures.iter().map(SquareSum::value).collect();
+        for range in shards() {
             let mut claimed = parameters.claim(step + 1, range.clone()).unwrap();
-            optimizer
-                .apply(step, RATE, SCALE, &sums[range], &mut claimed.values())
-                .unwrap();
-            claimed.finish();
+            let mut values = claimed.values();
+            values.totals = &totals;
+            optimizer.apply(step, RATE, SCALE, &sums[range], &mut values).unwrap();
+            claimed.finish_with_state();
         }
         parameters.latest().to_vec()
     };
@@ -181,12 +204,81 @@ fn fifty_steps_follow_the_published_formula_in_f64() {
     }
 }
 
+/// Algorithm 2 of the paper, for all parameters as one tensor.
+fn lamb(step: f64, gradients: &[f64], parameters: &mut [f64], state: &mut [[f64; 2]]) {
+    let directions = parameters.iter().zip(gradients).zip(state.iter_mut());
+    let directions = directions.map(|((parameter, gradient), [mean, square])| {
+        *mean = 0.8 * *mean + 0.2 * gradient;
+        *square = 0.99 * *square + 0.01 * gradient * gradient;
+        let mean = *mean / (1.0 - 0.8f64.powf(step + 1.0));
+        let square = *square / (1.0 - 0.99f64.powf(step + 1.0));
+        mean / (square.sqrt() + 1e-6) + 0.03 * parameter
+    });
+    let directions: Vec<f64> = directions.collect();
+    let norm = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
+    let rate = f64::from(RATE) * norm(parameters) / norm(&directions);
+    parameters
+        .iter_mut()
+        .zip(directions)
+        .for_each(|(parameter, direction)| *parameter -= rate * direction);
+}
+
+fn some_lamb() -> Lamb {
+    Lamb {
+        betas: (0.8, 0.99),
+        weight_decay: 0.03,
+        ..Lamb::default()
+    }
+}
+
+#[test]
+fn fifty_steps_of_lamb_follow_its_paper_in_f64() {
+    let got = steps(&some_lamb(), &[20, 90]);
+    let mut parameters: Vec<f64> = (0..COUNT)
+        .map(|index| f64::from((index as f32 * 0.37).sin() * 3.0))
+        .collect();
+    let mut state = [[0.0; 2]; COUNT];
+    for (step, got) in got.iter().enumerate() {
+        let gradients = parameters.iter().enumerate().map(|(index, parameter)| {
+            f64::from(gradient_sum(step as u64, index, *parameter as f32)) * f64::from(SCALE)
+        });
+        lamb(
+            step as f64,
+            &gradients.collect::<Vec<f64>>(),
+            &mut parameters,
+            &mut state,
+        );
+        for (got, parameter) in got.iter().zip(&parameters) {
+            assert!(
+                (f64::from(*got) - parameter).abs() < 1e-4,
+                "step {step}: {got} but {parameter}"
+            );
+        }
+    }
+    assert!(
+        (parameters[7] - f64::from((7.0 * 0.37_f32).sin() * 3.0)).abs() > 0.1,
+        "nothing was tested"
+    );
+}
+
+#[test]
+fn a_tensor_of_zeros_moves_as_far_as_the_rate_says() {
+    let parameters = Parameters::with_state(vec![0.0; 4], 2).unwrap();
+    let mut claimed = parameters.claim(1, 0..4).unwrap();
+    let mut values = claimed.values();
+    values.totals = &[0.0, 4.0];
+    some_lamb().apply(0, RATE, SCALE, &[1.0; 4], &mut values).unwrap();
+    for value in values.after.iter() {
+        assert!((value + RATE).abs() < 1e-6, "{value}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_cut_into_shards_changes_no_bit(cuts in prop::collection::vec(1..COUNT, 0..6)) {
-        for (optimizer, _) in all() {
+        for optimizer in every() {
             let (whole, cut) = (steps(&*optimizer, &[]), steps(&*optimizer, &cuts));
             prop_assert_eq!(bits(&whole[49]), bits(&cut[49]), "{:?}", optimizer);
         }
@@ -223,6 +315,22 @@ fn options(optimizer: &Arc<dyn Optimizer>) -> TrainingOptions {
     }
 }
 
+/// Trainings by every optimizer, and some where the norm of the whole gradient is limited.
+fn trainings() -> Vec<TrainingOptions> {
+    let mut trainings: Vec<TrainingOptions> = every().map(|optimizer| options(&optimizer)).collect();
+    let limited: [Arc<dyn Optimizer>; 3] = [
+        Arc::new(Sgd::default()),
+        Arc::new(Adam::default()),
+        Arc::new(some_lamb()),
+    ];
+    trainings.extend(limited.iter().map(|optimizer| TrainingOptions {
+        lane_gradient_norm_max: None,
+        gradient_norm_max: Some(0.3),
+        ..options(optimizer)
+    }));
+    trainings
+}
+
 /// Trains 18 steps, and gives the bits of the parameters.
 fn train(context: &Context, options: TrainingOptions) -> distdl_dl::Result<Vec<u32>> {
     let data = context.parallelize(samples().split(4)?, 4);
@@ -239,8 +347,8 @@ fn alone(threads: usize, options: TrainingOptions) -> Vec<u32> {
 #[test]
 fn threads_shards_and_deaths_do_not_show() {
     let mut seen = Vec::new();
-    for (index, (optimizer, _)) in all().into_iter().enumerate() {
-        let expected = alone(1, options(&optimizer));
+    for (index, options) in trainings().into_iter().enumerate() {
+        let expected = alone(1, options.clone());
         for threads in 2..=4 {
             let placement = Placement {
                 lanes: (0..4).map(|lane| (lane + index) % threads).collect(),
@@ -248,14 +356,14 @@ fn threads_shards_and_deaths_do_not_show() {
             };
             let placed = TrainingOptions {
                 placement: Some(placement),
-                ..options(&optimizer)
+                ..options.clone()
             };
-            assert_eq!(alone(threads, placed), expected, "{optimizer:?}");
+            assert_eq!(alone(threads, placed), expected, "{options:?}");
         }
         let chaos = format!("kill=worker:{}@step:{}", index % 3, 3 + index);
         let (cluster, own) = (
             TestCluster::new(3).with_chaos(Chaos::parse(&chaos).unwrap()),
-            options(&optimizer),
+            options.clone(),
         );
         let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
         let run = cluster
@@ -264,33 +372,42 @@ fn threads_shards_and_deaths_do_not_show() {
         assert!(!run.results.is_empty());
         run.results
             .iter()
-            .for_each(|last| assert_eq!(last, &expected, "{optimizer:?}"));
-        assert!(!seen.contains(&expected), "{optimizer:?} does what another one did");
+            .for_each(|last| assert_eq!(last, &expected, "{options:?}"));
+        assert!(!seen.contains(&expected), "{options:?} does what another one did");
         seen.push(expected);
     }
 }
 
 #[test]
 fn a_checkpoint_holds_the_optimizers_state_and_is_refused_by_another() {
-    for (optimizer, _) in all() {
+    for options in trainings() {
         let folder = tempfile::tempdir().unwrap();
-        let with = |optimizer, every_steps| TrainingOptions {
+        let with = |optimizer: &Arc<dyn Optimizer>, every_steps| TrainingOptions {
+            optimizer: Arc::clone(optimizer),
             checkpoint: Some(CheckpointOptions {
                 every_steps,
                 at_end: false,
                 ..CheckpointOptions::new(folder.path().to_str().unwrap())
             }),
-            ..options(optimizer)
+            ..options.clone()
         };
-        let expected = alone(2, with(&optimizer, 7));
-        assert_eq!(alone(1, with(&optimizer, 7)), expected, "{optimizer:?} from step 14");
+        let expected = alone(2, with(&options.optimizer, 7));
+        assert_eq!(
+            alone(1, with(&options.optimizer, 7)),
+            expected,
+            "{options:?} from step 14"
+        );
         let other: Arc<dyn Optimizer> = Arc::new(Adam {
             eps: 1e-5,
             ..Adam::default()
         });
         let context = Context::new(Config::default()).unwrap();
         let refusal = train(&context, with(&other, 7)).unwrap_err().to_string();
-        let words = format!("optimizer: {optimizer:?}, norm of a lane's gradient at most 0.7 there");
+        let limit = match options.gradient_norm_max {
+            None => "norm of a lane's gradient at most 0.7",
+            Some(_) => "norm of the gradient at most 0.3",
+        };
+        let words = format!("optimizer: {:?}, {limit} there", options.optimizer);
         assert!(refusal.contains(&words), "{refusal}");
     }
 }
@@ -330,14 +447,15 @@ fn a_gradient_beyond_the_limit_is_scaled_to_it() {
     let context = Context::new(Config::default()).unwrap();
     let data = context.parallelize(samples().split(4).unwrap(), 4);
     let network = NeuralNetwork::dense(6, &[5], 3).unwrap();
-    let moved = |norm_max: Option<f32>| {
-        let options = TrainingOptions {
-            batch: 6,
-            lanes: 1,
-            schedule: Schedule::Constant(1.0),
-            lane_gradient_norm_max: norm_max,
-            ..TrainingOptions::default()
-        };
+    let limited = |lanes: usize, lane_gradient_norm_max, gradient_norm_max| TrainingOptions {
+        batch: 6,
+        lanes,
+        schedule: Schedule::Constant(1.0),
+        lane_gradient_norm_max,
+        gradient_norm_max,
+        ..TrainingOptions::default()
+    };
+    let moved = |options: TrainingOptions| {
         let mut training = network.train(&data, options).unwrap();
         let before = training.parameters();
         training.iterate(1, |_| ()).unwrap();
@@ -347,15 +465,24 @@ fn a_gradient_beyond_the_limit_is_scaled_to_it() {
             .sum::<f64>()
             .sqrt()
     };
-    let free = moved(None);
-    assert_eq!(moved(Some(free as f32 * 2.0)), free);
-    assert!((moved(Some(0.01)) - 0.01).abs() < 1e-5 && free > 0.1, "{free}");
+    for lanes in [1, 3] {
+        let free = moved(limited(lanes, None, None));
+        assert_eq!(moved(limited(lanes, None, Some(free as f32 * 2.0))), free);
+        let to = |wanted: f64| moved(limited(lanes, None, Some(wanted as f32)));
+        assert!((to(0.01) - 0.01).abs() < 1e-5 && free > 0.1, "{free}");
+        // The norm over all lanes, to the last places.
+        assert!((to(free * 0.99) - free * 0.99).abs() < 1e-5 * free, "{free}");
+    }
+    let free = moved(limited(1, None, None));
+    assert_eq!(moved(limited(1, Some(free as f32 * 2.0), None)), free);
+    assert!((moved(limited(1, Some(0.01), None)) - 0.01).abs() < 1e-5, "{free}");
     for wrong in [0.0, -1.0, f32::NAN] {
-        let options = TrainingOptions {
-            lane_gradient_norm_max: Some(wrong),
-            ..TrainingOptions::default()
-        };
-        let message = network.train(&data, options).unwrap_err().to_string();
-        assert!(message.contains("lane_gradient_norm_max is"), "{message}");
+        for (options, name) in [
+            (limited(1, Some(wrong), None), "lane_gradient_norm_max is"),
+            (limited(1, None, Some(wrong)), "gradient_norm_max is"),
+        ] {
+            let message = network.train(&data, options).unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::panic::Location;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result};
-use crate::parameters::{Parameters, ShardValues};
+use crate::parameters::{Parameters, ShardBefore, ShardValues};
+use crate::square_sum::SquareSum;
 use crate::staleness::Staleness;
 use crate::updates::UpdateFormat;
 
@@ -50,10 +51,27 @@ impl<F: FnMut(u64, &[f32], &mut [f32]) -> Result<Tallies> + Send> Lane for F {
     }
 }
 
-/// Applies the summed updates to one shard of the parameters. Must treat every element by itself, so that the cut into
-/// shards does not matter, and keep what it remembers in the optimizer's state beside the parameters and nowhere else,
+/// Applies the summed updates to one shard of the parameters. Must treat every element by itself, but for what was measured
+/// over all shards, so that the cut into shards does not matter, and keep what it remembers in the optimizer's state beside the parameters and nowhere else,
 /// so that a step can be taken again.
 pub trait ShardUpdate {
+    /// Adds what is to be known of all shards before any is changed, for example a norm: once in each of the
+    /// [rounds](Iteration::with_measures) of a step, to as many sums as the round has. What all shards have added stands in
+    /// the `totals` of later rounds and of [`apply`](Self::apply). Unless told otherwise it adds nothing.
+    ///
+    /// # Errors
+    /// Ends the iteration, as an error of `apply` does.
+    fn measure(
+        &mut self,
+        _round: usize,
+        _report: &StepReport,
+        _sum: &[f32],
+        _shard: &ShardBefore<'_>,
+        _measures: &mut [SquareSum],
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes `shard.after` of `shard.before` and `sum`, the sum of all lanes' updates over this shard's range; likewise
     /// the optimizer's state. Must write all of `after`, which holds whatever was there.
     ///
@@ -67,6 +85,9 @@ impl<F: FnMut(&StepReport, &[f32], &mut ShardValues<'_>) -> Result<()>> ShardUpd
         self(report, sum, shard)
     }
 }
+
+/// The most sums in all rounds of a step.
+pub const MEASURES_MAX: usize = 1 << 16;
 
 /// The shape of an iteration. Only `lanes`, `first_step`, `steps`, `staleness` and
 /// `updates` may show in its result.
@@ -86,6 +107,8 @@ pub struct Iteration {
     pub staleness: Staleness,
     /// In what form updates are summed and sent.
     pub updates: UpdateFormat,
+    /// How many sums the shards measure in each round of a step.
+    pub measures: Vec<usize>,
     /// Whether lanes remember something from step to step.
     pub lanes_remember: bool,
     /// Where the driver program asked for it.
@@ -105,6 +128,7 @@ impl Iteration {
             state_slots: 0,
             staleness: Staleness::Synchronous,
             updates: UpdateFormat::Full,
+            measures: Vec::new(),
             lanes_remember: false,
             site: Location::caller(),
             assigned: None,
@@ -144,6 +168,15 @@ impl Iteration {
     #[must_use]
     pub fn with_updates(mut self, updates: UpdateFormat) -> Self {
         self.updates = updates;
+        self
+    }
+
+    /// Has the shards [measure](ShardUpdate::measure) something before a step is applied, in as many rounds as there are
+    /// numbers, each with as many sums as the number says; no rounds unless told. In each round every owner of shards waits
+    /// for the measures of the others.
+    #[must_use]
+    pub fn with_measures(mut self, measures: impl Into<Vec<usize>>) -> Self {
+        self.measures = measures.into();
         self
     }
 
@@ -198,6 +231,16 @@ impl Iteration {
             return Err(EngineError::invalid(
                 format!("lanes that remember something, with {} staleness", self.staleness),
                 "let them read at a fixed lag or synchronously: after a loss their steps are done again and must be the same",
+            ));
+        }
+        let measures = self
+            .measures
+            .iter()
+            .fold(0, |sum: usize, count| sum.saturating_add(*count));
+        if measures > MEASURES_MAX {
+            return Err(EngineError::invalid(
+                format!("an iteration with {measures} measures in every step"),
+                format!("measure at most {MEASURES_MAX} sums"),
             ));
         }
         if self.staleness.lag() > parameters.lag() {

@@ -25,7 +25,7 @@ use crate::error::{EngineError, Result};
 use crate::staleness::LAG_MAX;
 
 pub use guards::{RangeGuard, ReadGuard};
-pub use values::{STATE_SLOTS_MAX, ShardValues, SlotValues, State};
+pub use values::{STATE_SLOTS_MAX, ShardBefore, ShardValues, SlotValues, State};
 
 /// The parameters of a job in this process, and `slots` values of optimizer state for each of them. Shared by all
 /// threads; see the [module](self).

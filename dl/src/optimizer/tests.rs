@@ -28,7 +28,14 @@ fn options_without_sense_are_refused_with_words() {
         betas: (first, second),
         ..Adam::default()
     };
-    let wrong: [(Box<dyn Optimizer>, &str); 9] = [
+    let wrong: [(Box<dyn Optimizer>, &str); 10] = [
+        (
+            Box::new(Lamb {
+                betas: (0.9, 1.0),
+                ..Lamb::default()
+            }),
+            "betas lie in [0, 1)",
+        ),
         (Box::new(Sgd::with_momentum(-0.1)), "may be negative"),
         (Box::new(Sgd::with_nesterov(0.0)), "Nesterov's momentum takes"),
         (
@@ -73,7 +80,8 @@ fn options_without_sense_are_refused_with_words() {
         let message = optimizer.check().unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
     }
-    let right: [&dyn Optimizer; 6] = [
+    let right: [&dyn Optimizer; 7] = [
+        &Lamb::default(),
         &Sgd::default(),
         &Sgd::with_nesterov(0.9),
         &Adam::default(),

@@ -35,6 +35,11 @@ pub struct TrainingOptions {
     /// The largest norm of the mean gradient of a lane's share of a step; a larger gradient is scaled down to it, as
     /// `torch.nn.utils.clip_grad_norm_` does. The mean over lanes is then no larger either. Default: no limit.
     pub lane_gradient_norm_max: Option<f32>,
+    /// The largest norm of the mean gradient of a step, over all samples and all that is learnt; a larger gradient is scaled
+    /// down to it, as `torch.nn.utils.clip_grad_norm_` does. The norm is exact, so neither lanes nor shards show in it.
+    /// Costs one more exchange between the owners of shards in every step; the limit of a lane's gradient costs none.
+    /// Default: no limit.
+    pub gradient_norm_max: Option<f32>,
     /// How old the parameters may be that lanes read: by default they read the newest, and wait for each other. With
     /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so does training
     /// behind each checkpoint and each time when [`Compression::TopK`] sends all.
@@ -61,6 +66,7 @@ impl Default for TrainingOptions {
             schedule: Schedule::Constant(0.1),
             optimizer: Arc::new(Sgd::default()),
             lane_gradient_norm_max: None,
+            gradient_norm_max: None,
             staleness: Staleness::Synchronous,
             compression: Compression::None,
             seed: 0,
@@ -91,10 +97,15 @@ impl TrainingOptions {
 
     /// What the optimizer does, in words that stand in checkpoints.
     fn optimizer_words(&self) -> String {
-        match self.lane_gradient_norm_max {
-            None => format!("{:?}", self.optimizer),
-            Some(norm_max) => format!("{:?}, norm of a lane's gradient at most {norm_max}", self.optimizer),
+        let mut words = format!("{:?}", self.optimizer);
+        let limits = [
+            (self.lane_gradient_norm_max, "norm of a lane's gradient"),
+            (self.gradient_norm_max, "norm of the gradient"),
+        ];
+        for (norm_max, what) in limits {
+            words.extend(norm_max.map(|norm_max| format!(", {what} at most {norm_max}")));
         }
+        words
     }
 
     /// Errors if something makes no sense, or not for a network with this input.
@@ -113,11 +124,16 @@ impl TrainingOptions {
         if let Some(augmentation) = &self.augmentation {
             augmentation.check(input)?;
         }
-        match self.lane_gradient_norm_max {
-            Some(norm_max) if !(norm_max.is_finite() && norm_max > 0.0) => Err(Error::Training(format!(
-                "lane_gradient_norm_max is {norm_max}; give a number above 0, or none for no limit"
-            ))),
-            _ => self.optimizer.check(),
+        for (norm_max, option) in [
+            (self.lane_gradient_norm_max, "lane_gradient_norm_max"),
+            (self.gradient_norm_max, "gradient_norm_max"),
+        ] {
+            if let Some(norm_max) = norm_max.filter(|norm_max| !(norm_max.is_finite() && *norm_max > 0.0)) {
+                return Err(Error::Training(format!(
+                    "{option} is {norm_max}; give a number above 0, or none for no limit"
+                )));
+            }
         }
+        self.optimizer.check()
     }
 }

@@ -1,13 +1,17 @@
 //! What is done with gradients: a lane's are limited, their sum is applied to a shard.
 
+use std::iter;
 use std::ops::Range;
 
-use distdl_engine::{ShardValues, StepReport};
+use distdl_engine::{ShardBefore, ShardUpdate, ShardValues, SquareSum, StepReport};
 
+use super::failed::Failed;
 use super::{TrainingOptions, from_tallies};
 use crate::error::{Error, Result};
 use crate::kernels::sums::sum_of_squares;
 use crate::layer::Statistics;
+use crate::metrics::BatchReport;
+use crate::network::NeuralNetwork;
 
 /// The update of one shard: the optimizer's, but for running statistics.
 pub(super) struct Update {
@@ -16,25 +20,63 @@ pub(super) struct Update {
     state_begin: u64,
     /// What the schedule's learning rate is multiplied with.
     rate_factor: f32,
-    /// Parts of the shard, and the momentum of those that are running statistics.
-    parts: Vec<(Range<usize>, Option<f64>)>,
+    parts: Vec<Part>,
+    failed: Failed,
+}
+
+/// Parameters that are treated alike.
+struct Part {
+    /// Within the shard.
+    range: Range<usize>,
+    /// Of running statistics.
+    momentum: Option<f64>,
+    /// Where measures are wanted of every tensor, which one it belongs to; otherwise 0.
+    tensor: usize,
+}
+
+/// The tensors of a network that an optimizer treats one by one; all as one where it wants no measures of them.
+fn tensors(network: &NeuralNetwork, options: &TrainingOptions) -> Vec<Range<usize>> {
+    let entries = network.parameter_layout().entries();
+    match options.optimizer.measures() {
+        0 => iter::once(0..network.parameter_count()).collect(),
+        _ => entries.iter().map(|entry| entry.range.clone()).collect(),
+    }
+}
+
+/// How many sums the shards measure in each round of a step: one for the norm of the whole gradient if that is limited, then
+/// those of the optimizer.
+pub(super) fn measures(network: &NeuralNetwork, options: &TrainingOptions) -> Vec<usize> {
+    let limit = options.gradient_norm_max.map(|_| 1);
+    let own = options.optimizer.measures() * tensors(network, options).len();
+    limit.into_iter().chain((own > 0).then_some(own)).collect()
 }
 
 impl Update {
-    /// For the shard that `range` is, of parameters among which are `statistics`.
+    /// For the shard that `range` is of a network's parameters.
     pub(super) fn new(
+        network: &NeuralNetwork,
         options: TrainingOptions,
         state_begin: u64,
-        statistics: &[Statistics],
         range: Range<usize>,
+        failed: Failed,
     ) -> Self {
-        let parts = parts(statistics, range.clone()).into_iter();
-        let within = |part: Range<usize>| part.start - range.start..part.end - range.start;
+        let tensors = tensors(network, &options).into_iter().enumerate();
+        let all = tensors.flat_map(|(tensor, whole)| {
+            let shared = whole.start.max(range.start)..whole.end.min(range.end).max(range.start);
+            let parts = parts(network.statistics(), shared).into_iter();
+            parts.map(move |(part, momentum)| (part, momentum, tensor))
+        });
+        let parts = all.map(|(part, momentum, tensor)| Part {
+            range: part.start - range.start..part.end - range.start,
+            momentum,
+            tensor,
+        });
         Self {
+            parts: parts.collect(),
             options,
             state_begin,
             rate_factor: 1.0,
-            parts: parts.map(|(part, momentum)| (within(part), momentum)).collect(),
+            failed,
         }
     }
 
@@ -42,32 +84,113 @@ impl Update {
         Self { rate_factor, ..self }
     }
 
-    /// Applies the summed gradients of a step whose loss is finite.
-    pub(super) fn apply(&self, step: &StepReport, gradient_sum: &[f32], shard: &mut ShardValues<'_>) -> Result<()> {
+    /// Adds up what is to be known of all shards before the step.
+    fn add_measures(
+        &self,
+        round: usize,
+        step: &StepReport,
+        gradient_sum: &[f32],
+        shard: &ShardBefore<'_>,
+        measures: &mut [SquareSum],
+    ) -> Result<()> {
         let report = from_tallies(step.tallies);
-        if !report.is_finite() {
-            return Err(Error::NotFinite {
-                step: step.step,
-                what: "the loss",
-                value: report.loss_sum,
-            });
+        if report.samples == 0 {
+            return Ok(());
         }
+        let learnt = self.parts.iter().filter(|part| part.momentum.is_none());
+        if round < self.own_measures() {
+            learnt.for_each(|part| measures[0].add(&gradient_sum[part.range.clone()]));
+            return Ok(());
+        }
+        let (scale, update) = (self.gradient_scale(step, shard.totals)?, step.step - self.state_begin);
+        let (optimizer, count) = (&self.options.optimizer, self.options.optimizer.measures());
+        for Part { range, tensor, .. } in learnt {
+            let (sum, part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
+            let measures = &mut measures[tensor * count..][..count];
+            optimizer.measure(update, scale, sum, &part, measures)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the summed gradients of a step whose loss is finite.
+    fn try_apply(&self, step: &StepReport, gradient_sum: &[f32], shard: &mut ShardValues<'_>) -> Result<()> {
+        let report = from_tallies(step.tallies);
+        check_finite(step, "the loss", report.loss_sum)?;
         if report.samples == 0 {
             keep(shard);
             return Ok(());
         }
-        let scale = 1.0 / report.samples as f32;
+        let (totals, mean) = (shard.totals, 1.0 / report.samples as f32);
+        let scale = self.gradient_scale(step, totals)?;
         let rate = self.options.schedule.learning_rate(step.step) * self.rate_factor;
-        let update = step.step - self.state_begin;
-        for (range, momentum) in &self.parts {
+        let (update, count) = (step.step - self.state_begin, self.options.optimizer.measures());
+        for Part {
+            range,
+            momentum,
+            tensor,
+        } in &self.parts
+        {
             let (sum, mut part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
+            part.totals = &totals[self.own_measures() + tensor * count..][..count];
             match momentum {
-                Some(momentum) => move_statistics(*momentum as f32, scale, sum, &mut part),
+                Some(momentum) => move_statistics(*momentum as f32, mean, sum, &mut part),
                 None => self.options.optimizer.apply(update, rate, scale, sum, &mut part)?,
             }
         }
         Ok(())
     }
+
+    /// How many measures come before those of the optimizer.
+    fn own_measures(&self) -> usize {
+        usize::from(self.options.gradient_norm_max.is_some())
+    }
+
+    /// What the summed gradient is to be multiplied with: the mean over samples has it, and the limit of that one's norm.
+    fn gradient_scale(&self, step: &StepReport, totals: &[f64]) -> Result<f32> {
+        let BatchReport { samples, .. } = from_tallies(step.tallies);
+        let mean = 1.0 / samples as f32;
+        let Some((norm_max, squares)) = self.options.gradient_norm_max.zip(totals.first()) else {
+            return Ok(mean);
+        };
+        let norm = squares.sqrt() / samples as f64;
+        check_finite(step, "the norm of the gradient", norm)?;
+        Ok(mean * factor_to(norm_max, norm).min(1.0))
+    }
+}
+
+impl ShardUpdate for Update {
+    fn measure(
+        &mut self,
+        round: usize,
+        step: &StepReport,
+        sum: &[f32],
+        shard: &ShardBefore<'_>,
+        measures: &mut [SquareSum],
+    ) -> distdl_engine::Result<()> {
+        self.add_measures(round, step, sum, shard, measures)
+            .map_err(|error| self.failed.keep(error))
+    }
+
+    fn apply(&mut self, step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>) -> distdl_engine::Result<()> {
+        self.try_apply(step, sum, shard)
+            .map_err(|error| self.failed.keep(error))
+    }
+}
+
+fn check_finite(step: &StepReport, what: &'static str, value: f64) -> Result<()> {
+    match value.is_finite() {
+        true => Ok(()),
+        false => Err(Error::NotFinite {
+            step: step.step,
+            what,
+            value,
+        }),
+    }
+}
+
+/// What makes a norm as long as it may be. The small number is PyTorch's.
+fn factor_to(norm_max: f32, norm: f64) -> f32 {
+    (f64::from(norm_max) / (norm + 1e-6)) as f32
 }
 
 /// The parts of a range of parameters, in order, and the momentum of those that are running statistics.
@@ -119,8 +242,7 @@ pub(super) fn learnt(statistics: &[Statistics], count: usize) -> Vec<Range<usize
 pub(super) fn limit_norm(norm_max: f32, samples: u64, learnt: &[Range<usize>], gradient_sum: &mut [f32]) {
     let squares = learnt.iter().map(|range| sum_of_squares(&gradient_sum[range.clone()]));
     let norm = squares.sum::<f64>().sqrt() / samples.max(1) as f64;
-    // The small number is PyTorch's.
-    let factor = (f64::from(norm_max) / (norm + 1e-6)) as f32;
+    let factor = factor_to(norm_max, norm);
     if norm.is_finite() && factor < 1.0 {
         for range in learnt {
             gradient_sum[range.clone()]
@@ -134,33 +256,44 @@ pub(super) fn limit_norm(norm_max: f32, samples: u64, learnt: &[Range<usize>], g
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::sync::Arc;
+
     use distdl_engine::{Parameters, Tallies};
 
     use super::*;
+    use crate::layer::{BatchNorm, Dense};
+    use crate::loss::Loss;
+    use crate::optimizer::Lamb;
+    use crate::shape::Input;
 
     #[test]
     fn a_step_without_samples_changes_nothing() {
-        let statistics = [Statistics {
-            range: 1..2,
-            momentum: 0.5,
-        }];
+        let network = NeuralNetwork::new(Input(1)).hidden(BatchNorm::default());
+        let network = network.output(Dense::linear(1), Loss::MeanSquaredError).unwrap();
         let options = TrainingOptions {
-            optimizer: std::sync::Arc::new(crate::Adam::default()),
+            optimizer: Arc::new(Lamb::default()),
+            gradient_norm_max: Some(1.0),
             ..TrainingOptions::default()
         };
-        let parameters = Parameters::with_state(vec![3.0, 4.0, 5.0], 2).unwrap();
-        let update = Update::new(options, 0, &statistics, 0..3);
+        assert_eq!(measures(&network, &options), [1, 2 * 6]);
+        let count = network.parameter_count();
+        let begin = (0..count).map(|index| index as f32 + 3.0);
+        let parameters = Parameters::with_state(begin.collect(), 2).unwrap();
+        let update = Update::new(&network, options, 0, 0..count, Failed::default());
         for (step, samples) in [(0, 2.0), (1, 0.0)] {
-            let mut claimed = parameters.claim(step + 1, 0..3).unwrap();
+            let mut claimed = parameters.claim(step + 1, 0..count).unwrap();
             let tallies = Tallies([1.0, 0.0, samples, 0.0]);
-            let sum = if samples > 0.0 { [1.0, 2.0, 3.0] } else { [0.0; 3] };
+            let sum = vec![if samples > 0.0 { 2.0 } else { 0.0 }; count];
             let step = StepReport { step, tallies };
-            update.apply(&step, &sum, &mut claimed.values()).unwrap();
+            let mut values = claimed.values();
+            let totals = [samples; 13];
+            values.totals = &totals;
+            update.try_apply(&step, &sum, &mut values).unwrap();
             assert!(claimed.finish_with_state());
         }
         let (before, after) = (parameters.read(1).unwrap(), parameters.read(2).unwrap());
         assert_eq!(before[..], after[..]);
-        assert_ne!(after[..], [3.0, 4.0, 5.0]);
+        assert_ne!(after[0], 3.0, "the step before has changed nothing either");
         for slot in 0..2 {
             assert_eq!(before.state(slot).unwrap(), after.state(slot).unwrap());
         }

@@ -71,13 +71,15 @@ pub enum Kind {
     TaskDone = 16,
     /// Asks for the place of an update in a step, or tells it.
     Turn = 17,
+    /// What the sender's shards have measured in a round of a step.
+    Measures = 18,
 }
 
 impl TryFrom<u8> for Kind {
     type Error = WireError;
 
     fn try_from(number: u8) -> Result<Self, WireError> {
-        const KINDS: [Kind; 17] = [
+        const KINDS: [Kind; 18] = [
             Kind::Parcel,
             Kind::SourceDone,
             Kind::Abandon,
@@ -95,6 +97,7 @@ impl TryFrom<u8> for Kind {
             Kind::BlockCopy,
             Kind::TaskDone,
             Kind::Turn,
+            Kind::Measures,
         ];
         KINDS
             .into_iter()

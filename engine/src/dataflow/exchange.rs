@@ -7,6 +7,7 @@
 //! into the version that is being made; an update comes into a buffer that is used again.
 
 mod incoming;
+mod measures;
 mod outgoing;
 mod packed;
 mod sharing;
@@ -26,6 +27,7 @@ use timely::scheduling::activate::SyncActivator;
 
 use self::incoming::Arrived;
 pub use self::incoming::Partial;
+use self::measures::Measures;
 use self::sharing::Sharing;
 pub use self::turns::Turn;
 use self::turns::Turns;
@@ -103,6 +105,7 @@ pub struct Exchange {
     /// Ranks that keep optimizer state and may fall behind, since they host no lanes or need not read the newest version.
     /// Nobody begins a step before they have its version: what the others have left behind, they can go on from.
     attending: Vec<usize>,
+    measures: Measures,
     /// Who comes next in a step, where that depends on time.
     turns: Turns,
     /// Held for reading while parameters are copied that an owner might write over.
@@ -209,6 +212,9 @@ impl Exchange {
         let may_fall_behind = iteration.staleness != Staleness::Synchronous;
         let attends = |rank: &usize| keeps(rank) && (may_fall_behind || is_idle(rank));
         let attending = (0..team.ranks()).filter(attends).collect();
+        let applies = |rank: &usize| owners.iter().any(|owner| owner.rank == *rank) || keeps(rank);
+        let shards = iteration.shards_held(parameters.len()).count();
+        let measures = Measures::new(shards, team.others().filter(applies).collect());
         Self {
             sharing,
             lanes,
@@ -218,6 +224,7 @@ impl Exchange {
             copies,
             expected,
             attending,
+            measures,
             turns: Turns::new(&iteration),
             copying: RwLock::new(()),
             times: workers.clone().map(|_| Mutex::default()).collect(),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::Parameters;
 use super::book::Book;
-use super::values::{ShardValues, SlotValues, State};
+use super::values::{ShardBefore, ShardValues, SlotValues, State};
 
 impl Parameters {
     /// Writes state of the newest version, which nobody reads.
@@ -40,6 +40,16 @@ impl<'a> ReadGuard<'a> {
     /// Which version it is.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// A range of it, as an update that measures sees it.
+    pub(crate) fn shard<'b>(&'b self, range: &Range<usize>, totals: &'b [f64]) -> ShardBefore<'b> {
+        let slots = (0..self.parameters.slots).filter_map(|slot| self.state(slot));
+        ShardBefore {
+            values: &self[range.clone()],
+            state: slots.map(|state| &state[range.clone()]).collect(),
+            totals,
+        }
     }
 
     /// The state in `slot` of all parameters; `None` beyond the slots there are, and where it is not here any more. Where
@@ -133,6 +143,7 @@ impl<'a> RangeGuard<'a> {
             // the buffer. It is asked for once.
             after: unsafe { parameters.buffers[new].write(self.range.clone()) },
             state: State::of(parameters.slots, slot),
+            totals: &[],
         }
     }
 

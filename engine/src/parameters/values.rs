@@ -14,6 +14,30 @@ pub struct ShardValues<'a> {
     pub after: &'a mut [f32],
     /// The optimizer's state, by slot.
     pub state: State<'a>,
+    /// What the [measures](crate::ShardUpdate::measure) of all shards came to, round after round.
+    pub totals: &'a [f64],
+}
+
+/// A shard as a step has read it, before the step changes it. All slices of values are as long as the shard.
+#[derive(Debug, Clone)]
+pub struct ShardBefore<'a> {
+    /// The parameters.
+    pub values: &'a [f32],
+    /// The optimizer's state, by slot.
+    pub state: Vec<&'a [f32]>,
+    /// What the measures of all shards came to in the rounds before this one.
+    pub totals: &'a [f64],
+}
+
+impl ShardBefore<'_> {
+    /// A part of the shard, with its state.
+    pub fn part(&self, range: Range<usize>) -> ShardBefore<'_> {
+        ShardBefore {
+            values: &self.values[range.clone()],
+            state: self.state.iter().map(|state| &state[range.clone()]).collect(),
+            totals: self.totals,
+        }
+    }
 }
 
 /// One value of optimizer state for every parameter of a shard.
@@ -74,6 +98,7 @@ impl ShardValues<'_> {
             before: &self.before[range.clone()],
             after: &mut self.after[range],
             state,
+            totals: self.totals,
         }
     }
 }
@@ -85,6 +110,7 @@ impl<'a> ShardValues<'a> {
             before,
             after,
             state: State::default(),
+            totals: &[],
         }
     }
 }

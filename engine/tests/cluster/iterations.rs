@@ -117,14 +117,19 @@ fn what_is_given_to_others_is_counted() {
 fn whoever_dies_the_others_go_on() {
     // Lane 0 and a shard are on the first process, the last shard, which reports the steps, on the last.
     for slot in 0..4 {
-        for parameter_workers in [0, 1] {
+        for (parameter_workers, optimizer) in [
+            (0, Optimizer::Momentum),
+            (1, Optimizer::Momentum),
+            (0, Optimizer::Norms),
+            (1, Optimizer::Norms),
+        ] {
             let cluster = TestCluster {
                 parameter_workers,
                 restarts_max: 0,
                 ..TestCluster::new(4)
             };
             let chaos = Chaos::parse(&format!("kill=worker:{slot}@frame:40")).unwrap();
-            let run = check(&cluster.with_chaos(chaos), Optimizer::Momentum).unwrap();
+            let run = check(&cluster.with_chaos(chaos), optimizer).unwrap();
             assert_eq!(run.results.len(), 3, "it left for good");
             let rest: Vec<u32> = (0..4).filter(|other| *other != slot).collect();
             assert_eq!(generations(&run.events), [vec![0, 1, 2, 3], rest]);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use distdl_engine::testing::{Life, Run, TestCluster};
 use distdl_engine::{
-    Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, Staleness,
-    StepReport, Tallies, UpdateFormat,
+    Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardBefore, ShardUpdate, ShardValues,
+    SquareSum, Staleness, StepReport, Tallies, UpdateFormat,
 };
 use distdl_storage::Records;
 use proptest::prelude::*;
@@ -29,10 +29,25 @@ pub(crate) enum Optimizer {
     Plain,
     /// One value for every parameter, which a second process keeps too.
     Momentum,
+    /// As `Momentum`, and every step is shortened by norms over all shards, the second of which needs the first.
+    Norms,
+}
+
+impl Optimizer {
+    fn state_slots(self) -> usize {
+        usize::from(self != Self::Plain)
+    }
+
+    fn measures(self) -> &'static [usize] {
+        match self {
+            Self::Norms => &[1, 2],
+            _ => &[],
+        }
+    }
 }
 
 pub(crate) fn optimizers() -> impl Strategy<Value = Optimizer> {
-    prop::sample::select(vec![Optimizer::Plain, Optimizer::Momentum])
+    prop::sample::select(vec![Optimizer::Plain, Optimizer::Momentum, Optimizer::Norms])
 }
 
 /// How lanes read and what is sent, where results must be the same whatever happens.
@@ -133,6 +148,59 @@ impl Lane for TestLane {
     }
 }
 
+struct TestUpdate {
+    shard: usize,
+    ledger: Option<(Arc<Ledger>, Life)>,
+}
+
+impl ShardUpdate for TestUpdate {
+    fn measure(
+        &mut self,
+        round: usize,
+        _: &StepReport,
+        sum: &[f32],
+        shard: &ShardBefore<'_>,
+        measures: &mut [SquareSum],
+    ) -> Result<()> {
+        match round {
+            0 => measures[0].add(sum),
+            _ => {
+                let length = shard.totals[0].sqrt() as f32;
+                let changed = shard
+                    .values
+                    .iter()
+                    .zip(shard.state[0])
+                    .map(|(value, slot)| value + slot / length);
+                measures[0].add(&changed.collect::<Vec<f32>>());
+                measures[1].add(shard.values);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, report: &StepReport, sum: &[f32], values: &mut ShardValues<'_>) -> Result<()> {
+        if let Some((ledger, life)) = &self.ledger {
+            ledger.begins(life, report.step, &format!("shard {}", self.shard));
+        }
+        let factor = match values.totals {
+            [first, second, third] => (1.0 / (1.0 + first) + second / (1.0 + third)) as f32,
+            _ => 1.0,
+        };
+        let gradients = sum.iter().map(|sum| factor * sum / report.tallies.0[0] as f32);
+        let mut momentum: Vec<f32> = gradients.collect();
+        for slot in values.state.iter_mut() {
+            for ((after, before), momentum) in slot.after.iter_mut().zip(slot.before).zip(&mut momentum) {
+                *momentum += 0.9 * before;
+                *after = *momentum;
+            }
+        }
+        for ((after, before), momentum) in values.after.iter_mut().zip(values.before).zip(momentum) {
+            *after = before - 0.05 * momentum;
+        }
+        Ok(())
+    }
+}
+
 /// Three iterations over a persisted dataset, by an optimizer with or without state. `at_step` is called after each step
 /// that this process sees.
 fn train(
@@ -142,7 +210,7 @@ fn train(
     at_step: &dyn Fn(&StepReport) -> Result<()>,
 ) -> Result<Trained> {
     let initial = (0..PARAMETERS).map(|index| (index as f32 * 0.37).sin());
-    let slots = usize::from(optimizer == Optimizer::Momentum);
+    let slots = optimizer.state_slots();
     let parameters = Parameters::with_state(initial.collect(), slots)?.with_lag(staleness.lag());
     let parameters = Arc::new(parameters);
     let records = context.range(0..RECORDS, PARTITIONS).map(|x| x * 3 + 1).cache();
@@ -153,6 +221,7 @@ fn train(
             .with_state_slots(slots)
             .with_staleness(staleness)
             .with_updates(updates)
+            .with_measures(optimizer.measures())
             .from_step(EPOCH_STEPS * epoch);
         let (lanes, shards) = (ledger.clone(), ledger.clone());
         records.iterate(
@@ -165,24 +234,7 @@ fn train(
             },
             move |shard| {
                 let ledger = shards.clone();
-                let update = move |report: &StepReport, sum: &[f32], values: &mut ShardValues<'_>| {
-                    if let Some((ledger, life)) = &ledger {
-                        ledger.begins(life, report.step, &format!("shard {shard}"));
-                    }
-                    let gradients = sum.iter().map(|sum| sum / report.tallies.0[0] as f32);
-                    let mut momentum: Vec<f32> = gradients.collect();
-                    for slot in values.state.iter_mut() {
-                        for ((after, before), momentum) in slot.after.iter_mut().zip(slot.before).zip(&mut momentum) {
-                            *momentum += 0.9 * before;
-                            *after = *momentum;
-                        }
-                    }
-                    for ((after, before), momentum) in values.after.iter_mut().zip(values.before).zip(momentum) {
-                        *after = before - 0.05 * momentum;
-                    }
-                    Ok(())
-                };
-                Ok(Box::new(update) as Box<dyn ShardUpdate>)
+                Ok(Box::new(TestUpdate { shard, ledger }) as Box<dyn ShardUpdate>)
             },
             &mut |report| {
                 reports.push(*report);

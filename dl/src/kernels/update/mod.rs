@@ -2,8 +2,8 @@
 
 mod cpu;
 
-use distdl_engine::ShardValues;
 use distdl_engine::parameters::STATE_SLOTS_MAX;
+use distdl_engine::{ShardBefore, ShardValues, SlotValues};
 
 use super::Level;
 use crate::error::{Result, check_length};
@@ -36,5 +36,38 @@ pub fn update<R: Rule>(rule: R, slots: usize, gradient_sum: &[f32], shard: &mut 
         shard.after,
         &mut shard.state,
     );
+    Ok(())
+}
+
+/// Values that are made at once where they are only looked at.
+const SEEN_AT_ONCE: usize = 4096;
+
+/// Has `see` look at what `rule` makes of the parameters of a shard, piece by piece, and leaves the shard as it is. Errors if
+/// lengths differ.
+pub fn values_after<R: Rule>(
+    rule: R,
+    gradient_sum: &[f32],
+    shard: &ShardBefore<'_>,
+    mut see: impl FnMut(&[f32]),
+) -> Result<()> {
+    let length = shard.values.len();
+    check_length("the gradient", length, gradient_sum.len())?;
+    for slot in &shard.state {
+        check_length("the optimizer's state before the step", length, slot.len())?;
+    }
+    let mut after = vec![0.0; SEEN_AT_ONCE.min(length)];
+    let mut states = vec![after.clone(); shard.state.len()];
+    for start in (0..length).step_by(SEEN_AT_ONCE) {
+        let range = start..length.min(start + SEEN_AT_ONCE);
+        let after = &mut after[..range.len()];
+        let slots = states.iter_mut().zip(&shard.state).map(|(after, before)| SlotValues {
+            before: &before[range.clone()],
+            after: &mut after[..range.len()],
+        });
+        let mut slots: Vec<SlotValues<'_>> = slots.collect();
+        let (sums, before) = (&gradient_sum[range.clone()], &shard.values[range]);
+        cpu::update(Level::best(), rule, sums, before, after, &mut slots);
+        see(after);
+    }
     Ok(())
 }

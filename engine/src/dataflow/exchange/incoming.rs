@@ -66,7 +66,9 @@ impl Receive for Exchange {
             return Ok(());
         }
         match header.kind {
-            Kind::Update | Kind::Shard | Kind::Sum | Kind::Ring | Kind::Turn if !self.is_ready() => Ok(()),
+            Kind::Update | Kind::Shard | Kind::Sum | Kind::Ring | Kind::Turn | Kind::Measures if !self.is_ready() => {
+                Ok(())
+            }
             Kind::Update => self.take_update(rank, header, Some(body)),
             Kind::Shard => {
                 self.wait_for_version(header.words[0]);
@@ -94,6 +96,7 @@ impl Receive for Exchange {
                 self.take_turn_letter(rank, header);
                 Ok(())
             }
+            Kind::Measures => self.take_measures(rank, header, body),
             Kind::Report => self.take_reports(body),
             _ => Ok(()),
         }
@@ -136,6 +139,7 @@ impl Exchange {
 
     /// Takes the updates of a step back: its version is complete, so all workers of this process have used them.
     pub fn release(&self, step: u64) {
+        self.measures.forget(step);
         if self.expected.is_empty() && !self.iteration.staleness.is_asynchronous() {
             return;
         }
@@ -232,7 +236,7 @@ impl Exchange {
         Ok(values)
     }
 
-    fn is_owned_by(&self, shard: usize, rank: usize) -> bool {
+    pub(super) fn is_owned_by(&self, shard: usize, rank: usize) -> bool {
         let owner = self.placement.shards.get(shard);
         owner.is_some_and(|worker| self.team.rank_of(*worker) == rank)
     }

@@ -20,7 +20,8 @@ use crate::dataflow::vector::Vector;
 use crate::error::EngineError;
 use crate::iteration::{ShardUpdate, StepReport, Tallies};
 use crate::parameters::RangeGuard;
-use crate::tree;
+use crate::square_sum::SquareSum;
+use crate::tree::{self, Part};
 
 /// The shards of one worker, and the other processes that it sends to.
 pub(super) struct Owned {
@@ -37,9 +38,22 @@ pub(super) struct Owned {
     push: u64,
     /// The next step to apply.
     step: u64,
+    /// The next step, when all its updates are here and measures of it are waited for.
+    gathered: Option<Gathered>,
     /// The next version that others are to be told of, if this worker is to tell them.
     attend: Option<u64>,
     scratch: Vec<f32>,
+}
+
+/// A step of which all updates are here.
+struct Gathered {
+    report: StepReport,
+    parts: Parts,
+    /// The round whose measures come next, and whether this worker's shards have given theirs.
+    round: usize,
+    has_measured: bool,
+    /// What the rounds before came to.
+    totals: Vec<f64>,
 }
 
 struct OwnedShard {
@@ -97,6 +111,7 @@ impl Owned {
             waiting: BTreeMap::new(),
             push: step,
             step,
+            gathered: None,
             attend: (worker == 0 && exchange.attends()).then_some(step),
             scratch: Vec::new(),
         }
@@ -197,23 +212,26 @@ impl Owned {
         }
     }
 
-    /// Applies the next step if all its updates are here. Returns it.
+    /// Applies the next step if all its updates are here, and all measures. Returns it.
     fn apply(&mut self) -> Option<u64> {
         let exchange = Arc::clone(&self.exchange);
         let step = self.step;
         if self.shards.is_empty() || exchange.parameters.version() != step || exchange.is_finished() {
             return None;
         }
-        let remote = exchange.remote(step, self.local(step)?.len())?;
-        let local = self.waiting.remove(&step).unwrap_or_default();
-        let parts = Parts { local, remote };
-        let lanes = exchange.iteration.lanes;
-        let tallies = parts.tallies(0..lanes)?;
-        let report = StepReport { step, tallies };
+        let mut gathered = match self.gathered.take() {
+            Some(gathered) => gathered,
+            None => self.gather(step)?,
+        };
+        if !self.measure(&exchange, &mut gathered) {
+            self.gathered = Some(gathered);
+            return None;
+        }
         let mut written = Vec::new();
         for shard in &mut self.shards {
-            written.push(shard.apply(&exchange, &report, &parts)?);
+            written.push(shard.apply(&exchange, &gathered)?);
         }
+        let Gathered { report, parts, .. } = gathered;
         // Lanes go on when the version is complete: by then they are to have their vectors back.
         drop(parts);
         if self.shards.last().is_some_and(|shard| exchange.reports(shard.index)) {
@@ -228,6 +246,45 @@ impl Owned {
         Some(step)
     }
 
+    /// Sums the updates of a step once all are here.
+    fn gather(&mut self, step: u64) -> Option<Gathered> {
+        let exchange = Arc::clone(&self.exchange);
+        let remote = exchange.remote(step, self.local(step)?.len())?;
+        let local = self.waiting.remove(&step).unwrap_or_default();
+        let parts = Parts { local, remote };
+        let tallies = parts.tallies(0..exchange.iteration.lanes)?;
+        for shard in &mut self.shards {
+            shard.add_up(&exchange, &parts);
+        }
+        Some(Gathered {
+            report: StepReport { step, tallies },
+            parts,
+            round: 0,
+            has_measured: false,
+            totals: Vec::new(),
+        })
+    }
+
+    /// Goes through the rounds of measures as far as it can. Whether all are over.
+    fn measure(&mut self, exchange: &Exchange, gathered: &mut Gathered) -> bool {
+        while gathered.round < exchange.iteration.measures.len() {
+            if !gathered.has_measured {
+                let mut shards = self.shards.iter_mut();
+                if !shards.all(|shard| shard.measure(exchange, gathered).is_some()) {
+                    return false;
+                }
+                gathered.has_measured = true;
+            }
+            let Some(totals) = exchange.totals(gathered.report.step, gathered.round) else {
+                return false;
+            };
+            gathered.totals.extend(totals);
+            gathered.round += 1;
+            gathered.has_measured = false;
+        }
+        true
+    }
+
     fn completed(&self, step: u64, complete: bool) {
         if complete {
             self.exchange.release(step);
@@ -239,6 +296,10 @@ impl Owned {
     fn apply_copies(&mut self) -> Option<u64> {
         let exchange = Arc::clone(&self.exchange);
         let step = exchange.parameters.version();
+        if self.copies.is_empty() {
+            return None;
+        }
+        let totals = exchange.all_totals(step)?;
         let mut complete = false;
         for copy in &mut self.copies {
             let Some((tallies, sum)) = exchange.take_sum(step, copy.index) else {
@@ -249,7 +310,9 @@ impl Owned {
             let update = &mut copy.update;
             complete |= exchange.guarded("shard", copy.index, || {
                 let mut claimed = exchange.claim(step + 1, range)?;
-                update.apply(&report, &sum, &mut claimed.values())?;
+                let mut values = claimed.values();
+                values.totals = &totals;
+                update.apply(&report, &sum, &mut values)?;
                 if exchange.reports(copy.index) {
                     exchange.report(report);
                 }
@@ -263,34 +326,56 @@ impl Owned {
 }
 
 impl OwnedShard {
-    /// Writes the shard's part of the version that the step makes, for the caller to finish.
-    pub(super) fn apply<'a>(
-        &mut self,
-        exchange: &'a Exchange,
-        report: &StepReport,
-        parts: &Parts,
-    ) -> Option<RangeGuard<'a>> {
-        let range = exchange.own.get(&self.index)?.clone();
-        let parts = parts.of(&range, self.offset);
-        let sum = match &parts[..] {
-            [only] => only.values,
-            parts => {
-                tree::sum(
-                    parts,
-                    0..exchange.iteration.lanes,
-                    exchange.iteration.updates,
-                    &mut self.sum,
-                );
-                &self.sum[..]
-            }
+    /// Sums the updates of a step over the shard, if there are several.
+    fn add_up(&mut self, exchange: &Exchange, parts: &Parts) {
+        let Some(range) = exchange.own.get(&self.index) else {
+            return;
         };
+        if let parts @ [_, _, ..] = &parts.of(range, self.offset)[..] {
+            let iteration = &exchange.iteration;
+            tree::sum(parts, 0..iteration.lanes, iteration.updates, &mut self.sum);
+        }
+    }
+
+    /// Gives what the shard measures in a round.
+    fn measure(&mut self, exchange: &Exchange, gathered: &Gathered) -> Option<()> {
+        let range = exchange.own.get(&self.index)?;
+        let parts = gathered.parts.of(range, self.offset);
+        let sum = only(&parts).unwrap_or(&self.sum);
+        let (step, round) = (gathered.report.step, gathered.round);
+        let mut sums = vec![SquareSum::default(); exchange.iteration.measures[round]];
         let update = &mut self.update;
         exchange.guarded("shard", self.index, || {
+            let before = exchange.parameters.read(step)?;
+            let shard = before.shard(range, &gathered.totals);
+            update.measure(round, &gathered.report, sum, &shard, &mut sums)
+        })?;
+        exchange.give_measures(step, round, self.index, &sums);
+        Some(())
+    }
+
+    /// Writes the shard's part of the version that the step makes, for the caller to finish.
+    fn apply<'a>(&mut self, exchange: &'a Exchange, gathered: &Gathered) -> Option<RangeGuard<'a>> {
+        let range = exchange.own.get(&self.index)?.clone();
+        let parts = gathered.parts.of(&range, self.offset);
+        let sum = only(&parts).unwrap_or(&self.sum);
+        let (report, update) = (&gathered.report, &mut self.update);
+        exchange.guarded("shard", self.index, || {
             let mut claimed = exchange.claim(report.step + 1, range)?;
-            update.apply(report, sum, &mut claimed.values())?;
+            let mut values = claimed.values();
+            values.totals = &gathered.totals;
+            update.apply(report, sum, &mut values)?;
             exchange.publish(report, self.index, sum, claimed.after());
             Ok(claimed)
         })
+    }
+}
+
+/// The values of the only part, which need not be summed.
+fn only<'a>(parts: &[Part<'a>]) -> Option<&'a [f32]> {
+    match parts {
+        [only] => Some(only.values),
+        _ => None,
     }
 }
 
@@ -344,6 +429,7 @@ pub(super) fn apply<'scope>(
                 capability = None;
                 drop(closing.take());
                 owned.waiting.clear();
+                owned.gathered = None;
             }
         }
     });
