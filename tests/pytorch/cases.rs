@@ -6,7 +6,7 @@ use distdl::dl::{
     Activate, AvgPool2d, BatchNorm, Conv2d, Features, Flatten, Gelu, Image, LayerNorm, MaxPool2d, SampleTargets,
 };
 use distdl::{
-    Activation, Adagrad, Adam, AdamW, Dense, Embedding, Input, Loss, NeuralNetwork, Optimizer, RmsProp, Samples,
+    Activation, Adagrad, Adam, AdamW, Dense, Embedding, Input, Lamb, Loss, NeuralNetwork, Optimizer, RmsProp, Samples,
     Schedule, Sgd, TrainingOptions,
 };
 
@@ -204,6 +204,7 @@ fn optimizers() -> Vec<(&'static str, f32, Arc<dyn Optimizer>)> {
             }),
         ),
         ("adam_w", 0.005, Arc::new(AdamW::default())),
+        ("lamb", 0.02, Arc::new(Lamb::default())),
     ]
 }
 
@@ -240,16 +241,23 @@ pub(crate) fn all() -> Vec<Case> {
     add("lenet", lenet(), pictures());
     add("strided", strided(), pictures());
     add("layer_norm", layer_norm(), rows(labels()));
-    add("batch_norm", batch_norm(), pictures());
     add("embedding", embedding(), words(labels()));
-    let mut clipped = case(
-        "clipped",
-        relu(Loss::SoftmaxCrossEntropy),
-        rows(labels()),
-        Arc::new(Sgd::default()),
-        0.1,
-    );
-    clipped.options.lane_gradient_norm_max = Some(0.1);
-    cases.push(clipped);
+    let sgd: Arc<dyn Optimizer> = Arc::new(Sgd::default());
+    cases.push(case("batch_norm", batch_norm(), pictures(), Arc::clone(&sgd), 0.05));
+    let mut limited = |name, optimizer, rate, limit: fn(&mut TrainingOptions)| {
+        let network = relu(Loss::SoftmaxCrossEntropy);
+        let mut case = case(name, network, rows(labels()), optimizer, rate);
+        limit(&mut case.options);
+        cases.push(case);
+    };
+    limited("clipped", Arc::clone(&sgd), 0.1, |options| {
+        options.lane_gradient_norm_max = Some(0.1);
+    });
+    limited("clipped_over_lanes", sgd, 0.1, |options| {
+        (options.lanes, options.gradient_norm_max) = (3, Some(0.15));
+    });
+    limited("clipped_lamb", Arc::new(Lamb::default()), 0.02, |options| {
+        (options.lanes, options.gradient_norm_max) = (2, Some(0.1));
+    });
     cases
 }

@@ -49,7 +49,8 @@ fn fifty_steps_have_pytorchs_losses() {
     {
         let expected = reference.remove(name).unwrap();
         let context = distdl::Context::new(distdl::Config::default()).unwrap();
-        let data = context.parallelize(vec![data], 1);
+        let lanes = options.lanes;
+        let data = context.parallelize(data.split(lanes).unwrap(), lanes);
         let mut training = network.train(&data, options).unwrap();
         training.set_parameters(initial(&network)).unwrap();
         let mut losses = Vec::new();

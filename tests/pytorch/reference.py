@@ -69,6 +69,31 @@ def embedding():
     return Network(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(12, CLASSES))
 
 
+class Lamb(torch.optim.Optimizer):
+    """Algorithm 2 of You et al., "Large batch optimization for deep learning", 2020; PyTorch itself has none."""
+
+    def __init__(self, parameters, lr, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01):
+        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.move(parameter, group)
+
+    def move(self, parameter, group):
+        state, (keep_mean, keep_square) = self.state[parameter], group["betas"]
+        zeros = torch.zeros_like(parameter)
+        step = state["step"] = state.get("step", 0) + 1
+        mean = state["mean"] = state.get("mean", zeros).lerp(parameter.grad, 1 - keep_mean)
+        square = state["square"] = state.get("square", zeros).lerp(parameter.grad ** 2, 1 - keep_square)
+        mean, square = mean / (1 - keep_mean ** step), square / (1 - keep_square ** step)
+        direction = mean / (square.sqrt() + group["eps"]) + group["weight_decay"] * parameter
+        norms = parameter.norm().item(), direction.norm().item()
+        ratio = norms[0] / norms[1] if all(norms) else 1.0
+        parameter -= group["lr"] * ratio * direction
+
+
 LABELS = torch.tensor([sample * 3 % 7 % CLASSES for sample in range(SAMPLES)])
 ROWS = tensor((SAMPLES, 20), 5, 1.0)
 IMAGES = tensor((SAMPLES, 1, 12, 12), 9, 1.0)
@@ -118,11 +143,14 @@ def cases():
         "adam": optimizer(optim.Adam, lr=0.005),
         "adam_amsgrad": optimizer(optim.Adam, lr=0.005, weight_decay=0.01, amsgrad=True),
         "adam_w": optimizer(optim.AdamW, lr=0.005),
+        "lamb": optimizer(Lamb, lr=0.02),
     }
     yield "mlp", case(mlp(), ROWS, SGD)
     for name, kind in optimizers.items():
         yield name, case(mlp(), ROWS, kind)
     yield "clipped", case(mlp(), ROWS, SGD, norm_max=0.1)
+    yield "clipped_over_lanes", case(mlp(), ROWS, SGD, norm_max=0.15)
+    yield "clipped_lamb", case(mlp(), ROWS, optimizers["lamb"], norm_max=0.1)
     for name, activation in [("tanh", nn.Tanh), ("sigmoid", nn.Sigmoid), ("softplus", nn.Softplus)]:
         yield name, case(mlp(activation), ROWS, SGD)
     yield "squared", case(mlp(), ROWS, SGD, lambda outputs: functional.mse_loss(outputs, VALUES))
@@ -133,7 +161,8 @@ def cases():
     yield "lenet", case(lenet(), IMAGES, SGD)
     yield "strided", case(strided(), IMAGES, SGD)
     yield "layer_norm", case(layer_norm(), ROWS, SGD)
-    yield "batch_norm", case(batch_norm(), IMAGES, SGD)
+    # At twice the rate rounding grows to more than what is compared, in PyTorch between two kinds of CPU as well.
+    yield "batch_norm", case(batch_norm(), IMAGES, optimizer(optim.SGD, lr=0.05))
     yield "embedding", case(embedding(), WORDS, SGD)
 
 
