@@ -223,6 +223,20 @@ impl<T: Scalar> NeuralNetwork<T> {
         workspace: &mut Workspace<T>,
         gradient: &mut [T],
     ) -> Result<BatchReport> {
+        let batch = (inputs, targets, rows);
+        self.gradient_from_end(parameters, batch, workspace, gradient, &mut |_, _| ())
+    }
+
+    /// As [`gradient`](Self::gradient) of a batch of inputs, targets and rows. `has_end` is called whenever the backward pass
+    /// is through with a layer: from the place that it is given on, all of the gradient is as it stays, and it is shown that.
+    pub(crate) fn gradient_from_end(
+        &self,
+        parameters: &[T],
+        (inputs, targets, rows): (&[T], Targets<'_, T>, usize),
+        workspace: &mut Workspace<T>,
+        gradient: &mut [T],
+        has_end: &mut dyn FnMut(usize, &[T]),
+    ) -> Result<BatchReport> {
         check_length("the gradient", self.parameter_count(), gradient.len())?;
         let mode = Mode::Training(workspace.draw);
         let report = self.loss_of(mode, parameters, inputs, targets, rows, workspace)?;
@@ -253,6 +267,9 @@ impl<T: Scalar> NeuralNetwork<T> {
                 input_gradient: (index > 0).then(|| &mut input_gradient[..rows * layer.input_length()]),
                 gradient: &mut gradient[range.clone()],
             })?;
+            if !range.is_empty() {
+                has_end(range.start, &gradient[range.start..]);
+            }
         }
         Ok(report)
     }

@@ -22,10 +22,10 @@ pub use self::change::{BatchId, DataChange};
 use self::compression::Residual;
 pub use self::compression::{Compression, TopK};
 use self::failed::Failed;
-use self::lane::{LanePart, Loader, TrainingLane};
+use self::lane::{Gradients, LanePart, Loader, TrainingLane};
 pub use self::options::TrainingOptions;
 pub use self::plateau::Plateau;
-use self::update::{Update, learnt, limit_norm, measures};
+use self::update::{Update, learnt, measures};
 use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Resumed, Snapshot};
 use crate::deal::Deal;
@@ -425,20 +425,12 @@ impl Training {
         let learnt = learnt(network.statistics(), network.parameter_count());
         move |data| {
             let lane = TrainingLane::new(&network, &deal, &options, data);
-            let mut lane = lane.map_err(|error| failed.keep(error))?;
-            let (learnt, failed) = (learnt.clone(), failed.clone());
-            let mut residual = top_k.map(|top_k| Residual::new(top_k, end, learnt.clone()));
-            Ok(Box::new(move |step: u64, parameters: &[f32], gradient: &mut [f32]| {
-                let report = lane
-                    .step(step, parameters, gradient)
-                    .map_err(|error| failed.keep(error))?;
-                if let Some(norm_max) = norm_max {
-                    limit_norm(norm_max, report.samples, &learnt, gradient);
-                }
-                if let Some(residual) = &mut residual {
-                    residual.keep_small(step, gradient);
-                }
-                Ok(to_tallies(report))
+            Ok(Box::new(Gradients {
+                lane: lane.map_err(|error| failed.keep(error))?,
+                norm_max,
+                residual: top_k.map(|top_k| Residual::new(top_k, end, learnt.clone())),
+                learnt: learnt.clone(),
+                failed: failed.clone(),
             }))
         }
     }

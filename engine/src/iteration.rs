@@ -43,6 +43,22 @@ pub trait Lane: Send {
     /// # Errors
     /// Ends the iteration before the step is applied.
     fn step(&mut self, step: u64, parameters: &[f32], update: &mut [f32]) -> Result<Tallies>;
+
+    /// As [`step`](Self::step), by a lane that has the end of its update before the rest: each call of `has_end` says that
+    /// all of `update` from a place on is as it stays, and shows that. It may be on its way then to other processes while
+    /// the lane goes on. Every call names an earlier place than the one before.
+    ///
+    /// # Errors
+    /// As `step`.
+    fn step_from_end(
+        &mut self,
+        step: u64,
+        parameters: &[f32],
+        update: &mut [f32],
+        _has_end: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Tallies> {
+        self.step(step, parameters, update)
+    }
 }
 
 impl<F: FnMut(u64, &[f32], &mut [f32]) -> Result<Tallies> + Send> Lane for F {
@@ -86,6 +102,9 @@ impl<F: FnMut(&StepReport, &[f32], &mut ShardValues<'_>) -> Result<()>> ShardUpd
     }
 }
 
+/// [`Iteration::piece_min`] unless told: 64 KiB.
+const PIECE_MIN: usize = 1 << 14;
+
 /// The most sums in all rounds of a step.
 pub const MEASURES_MAX: usize = 1 << 16;
 
@@ -109,6 +128,8 @@ pub struct Iteration {
     pub updates: UpdateFormat,
     /// How many sums the shards measure in each round of a step.
     pub measures: Vec<usize>,
+    /// The fewest values of an update that are sent before the rest of it is there.
+    pub piece_min: usize,
     /// Whether lanes remember something from step to step.
     pub lanes_remember: bool,
     /// Where the driver program asked for it.
@@ -129,6 +150,7 @@ impl Iteration {
             staleness: Staleness::Synchronous,
             updates: UpdateFormat::Full,
             measures: Vec::new(),
+            piece_min: PIECE_MIN,
             lanes_remember: false,
             site: Location::caller(),
             assigned: None,
@@ -177,6 +199,14 @@ impl Iteration {
     #[must_use]
     pub fn with_measures(mut self, measures: impl Into<Vec<usize>>) -> Self {
         self.measures = measures.into();
+        self
+    }
+
+    /// Has ends of updates that [lanes have early](Lane::step_from_end) sent once they have so many values, at least 1, where
+    /// they go over links and not through memory that processes share. Unless told, 16,384 values.
+    #[must_use]
+    pub fn with_piece_min(mut self, piece_min: usize) -> Self {
+        self.piece_min = piece_min.max(1);
         self
     }
 

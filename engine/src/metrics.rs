@@ -72,6 +72,7 @@ pub struct Metrics {
     outputs_sent_again: AtomicU64,
     tasks_copied: AtomicU64,
     exchanged_bytes: AtomicU64,
+    exchanged_early_bytes: AtomicU64,
     worker_times: Mutex<BTreeMap<usize, WorkerTimes>>,
 }
 
@@ -132,6 +133,11 @@ impl Metrics {
         self.exchanged_bytes.load(Ordering::Relaxed)
     }
 
+    /// What of that was sent of updates while lanes were still computing the rest of them, in bytes.
+    pub fn exchanged_early_bytes(&self) -> u64 {
+        self.exchanged_early_bytes.load(Ordering::Relaxed)
+    }
+
     /// What each worker of this process has done in iterations so far.
     pub fn worker_times(&self) -> Vec<WorkerTimes> {
         let times = self.worker_times.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,8 +152,9 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn exchanged(&self, bytes: u64) {
+    pub(crate) fn exchanged(&self, bytes: u64, early_bytes: u64) {
         self.exchanged_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.exchanged_early_bytes.fetch_add(early_bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn task_copied(&self) {

@@ -1,5 +1,7 @@
 //! In what form updates are summed and sent.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 /// In what form updates are summed, and sent where processes do not share memory. New parameters are sent as they are.
@@ -21,6 +23,14 @@ impl UpdateFormat {
     pub fn round(self, values: &mut [f32]) {
         if self == Self::Bf16 {
             values.iter_mut().for_each(|value| *value = rounded(*value));
+        }
+    }
+
+    /// Values rounded to what this form can hold.
+    pub(crate) fn rounded(self, values: &[f32]) -> Cow<'_, [f32]> {
+        match self {
+            Self::Bf16 => values.iter().map(|value| rounded(*value)).collect(),
+            Self::Full | Self::Sparse => Cow::Borrowed(values),
         }
     }
 }

@@ -6,10 +6,13 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use distdl_engine::{EngineError, LaneData, LanePartition, LaneRecords};
+use distdl_engine::{EngineError, Lane, LaneData, LanePartition, LaneRecords, Tallies};
 use distdl_storage::{BlockStore, Pin, Records, Reservation, Spill};
 
-use super::TrainingOptions;
+use super::compression::Residual;
+use super::failed::Failed;
+use super::update::limit_norm;
+use super::{TrainingOptions, to_tallies};
 use crate::augmentation::Augmenter;
 use crate::batch::{Batch, RowSource, shuffle};
 use crate::deal::Deal;
@@ -227,7 +230,14 @@ impl TrainingLane {
         })
     }
 
-    pub(super) fn step(&mut self, step: u64, parameters: &[f32], gradient: &mut [f32]) -> Result<BatchReport> {
+    /// Writes the gradient of a step; `has_end` is told of ends of it that stay as they are.
+    fn step(
+        &mut self,
+        step: u64,
+        parameters: &[f32],
+        gradient: &mut [f32],
+        has_end: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<BatchReport> {
         let (epoch, step_of_epoch) = self.deal.place(step);
         if self.epoch != Some(epoch) {
             self.order = shuffle(self.seed, epoch, self.lane as u64, self.deal.lengths[self.lane]);
@@ -240,10 +250,16 @@ impl TrainingLane {
             return Ok(BatchReport::default());
         }
         let (mut total, mut draw) = (BatchReport::default(), self.draw(step));
+        let is_whole = range.len() <= self.rows_max;
+        let mut has_end = |start: usize, end: &[f32]| {
+            if is_whole {
+                has_end(start, end);
+            }
+        };
         for start in range.clone().step_by(self.rows_max) {
             let rows = start..range.end.min(start + self.rows_max);
             draw.first_row = (start - range.start) as u64;
-            total.merge(&self.piece(draw, rows, parameters, gradient)?);
+            total.merge(&self.piece(draw, rows, parameters, gradient, &mut has_end)?);
         }
         Ok(total)
     }
@@ -265,6 +281,7 @@ impl TrainingLane {
         rows: Range<usize>,
         parameters: &[f32],
         gradient: &mut [f32],
+        has_end: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<BatchReport> {
         let Some(batch) = &mut self.batch else {
             return Ok(BatchReport::default());
@@ -274,17 +291,57 @@ impl TrainingLane {
             augmenter.apply(draw, batch.features_mut());
         }
         self.workspace.set_draw(draw);
-        let compute = match draw.first_row {
-            0 => NeuralNetwork::gradient,
-            _ => NeuralNetwork::add_gradient,
-        };
         let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
         let (network, workspace) = (&self.network, &mut self.workspace);
-        compute(network, parameters, inputs, targets, rows, workspace, gradient)
+        match draw.first_row {
+            0 => network.gradient_from_end(parameters, (inputs, targets, rows), workspace, gradient, has_end),
+            _ => network.add_gradient(parameters, inputs, targets, rows, workspace, gradient),
+        }
     }
 
     /// What the step behind this one takes, if it is of the same epoch.
     fn ahead(&self, range: &Range<usize>) -> &[u32] {
         &self.order[range.end..self.order.len().min(range.end + range.len())]
+    }
+}
+
+/// A lane's gradients as they are pushed.
+pub(super) struct Gradients {
+    pub(super) lane: TrainingLane,
+    pub(super) norm_max: Option<f32>,
+    /// What is kept back of them.
+    pub(super) residual: Option<Residual>,
+    /// The parameters that gradients change.
+    pub(super) learnt: Vec<Range<usize>>,
+    pub(super) failed: Failed,
+}
+
+impl Lane for Gradients {
+    fn step(&mut self, step: u64, parameters: &[f32], gradient: &mut [f32]) -> distdl_engine::Result<Tallies> {
+        self.step_from_end(step, parameters, gradient, &mut |_, _| ())
+    }
+
+    fn step_from_end(
+        &mut self,
+        step: u64,
+        parameters: &[f32],
+        gradient: &mut [f32],
+        has_end: &mut dyn FnMut(usize, &[f32]),
+    ) -> distdl_engine::Result<Tallies> {
+        let stays = self.norm_max.is_none() && self.residual.is_none();
+        let mut has_end = |start: usize, end: &[f32]| {
+            if stays {
+                has_end(start, end);
+            }
+        };
+        let report = self.lane.step(step, parameters, gradient, &mut has_end);
+        let report = report.map_err(|error| self.failed.keep(error))?;
+        if let Some(norm_max) = self.norm_max {
+            limit_norm(norm_max, report.samples, &self.learnt, gradient);
+        }
+        if let Some(residual) = &mut self.residual {
+            residual.keep_small(step, gradient);
+        }
+        Ok(to_tallies(report))
     }
 }

@@ -73,13 +73,15 @@ pub enum Kind {
     Turn = 17,
     /// What the sender's shards have measured in a round of a step.
     Measures = 18,
+    /// The end of an update whose beginning is still being computed.
+    Piece = 19,
 }
 
 impl TryFrom<u8> for Kind {
     type Error = WireError;
 
     fn try_from(number: u8) -> Result<Self, WireError> {
-        const KINDS: [Kind; 18] = [
+        const KINDS: [Kind; 19] = [
             Kind::Parcel,
             Kind::SourceDone,
             Kind::Abandon,
@@ -98,6 +100,7 @@ impl TryFrom<u8> for Kind {
             Kind::TaskDone,
             Kind::Turn,
             Kind::Measures,
+            Kind::Piece,
         ];
         KINDS
             .into_iter()

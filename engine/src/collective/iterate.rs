@@ -276,7 +276,10 @@ fn run_loop(
     late.extend(exchange.seal());
     late.retain(|report| report.step < parameters.version());
     late.iter().for_each(|report| history.note(report, looped.observe));
-    arrival.context.metrics().exchanged(exchange.sent_bytes());
+    arrival
+        .context
+        .metrics()
+        .exchanged(exchange.sent_bytes(), exchange.early_bytes());
     let state_is_whole = Exchange::state(parameters, iteration, history.made_in)
         .shards
         .iter()

@@ -10,6 +10,7 @@ mod incoming;
 mod measures;
 mod outgoing;
 mod packed;
+mod pieces;
 mod sharing;
 mod state;
 mod turns;
@@ -28,6 +29,7 @@ use timely::scheduling::activate::SyncActivator;
 use self::incoming::Arrived;
 pub use self::incoming::Partial;
 use self::measures::Measures;
+use self::pieces::Pieces;
 use self::sharing::Sharing;
 pub use self::turns::Turn;
 use self::turns::Turns;
@@ -106,6 +108,9 @@ pub struct Exchange {
     /// Nobody begins a step before they have its version: what the others have left behind, they can go on from.
     attending: Vec<usize>,
     measures: Measures,
+    /// The largest nodes of the tree over lanes that are all hosted here.
+    nodes: Vec<Range<usize>>,
+    pieces: Pieces,
     /// Who comes next in a step, where that depends on time.
     turns: Turns,
     /// Held for reading while parameters are copied that an owner might write over.
@@ -117,6 +122,8 @@ pub struct Exchange {
     slowed: Vec<(usize, u32)>,
     /// Updates and parameters that were given to others.
     sent_bytes: AtomicU64,
+    /// Those of updates that were not complete yet.
+    early_bytes: AtomicU64,
     cancelled: AtomicBool,
     failure: Mutex<Option<EngineError>>,
     operators: Mutex<Vec<SyncActivator>>,
@@ -186,11 +193,11 @@ impl Exchange {
         targets.sort_unstable();
         targets.dedup();
         let lanes: Vec<usize> = lanes;
+        let nodes = tree::cover(0..iteration.lanes, &hosted(team.rank));
         let sharing = match team.ranks() {
             1 => None,
             _ if !setting.shares_memory => None,
             ranks => {
-                let nodes = tree::cover(0..iteration.lanes, &hosted(team.rank));
                 let all = team.workers(ranks - 1).end;
                 Sharing::new(
                     ranks,
@@ -225,6 +232,8 @@ impl Exchange {
             expected,
             attending,
             measures,
+            nodes,
+            pieces: Pieces::default(),
             turns: Turns::new(&iteration),
             copying: RwLock::new(()),
             times: workers.clone().map(|_| Mutex::default()).collect(),
@@ -236,6 +245,7 @@ impl Exchange {
             faults: setting.faults,
             slowed: setting.slowed,
             sent_bytes: AtomicU64::new(0),
+            early_bytes: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
             failure: Mutex::new(None),
             operators: Mutex::default(),
@@ -272,6 +282,15 @@ impl Exchange {
     /// What was given to others of updates and parameters, in bytes.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What of that was given while its lanes were still computing, in bytes.
+    pub fn early_bytes(&self) -> u64 {
+        self.early_bytes.load(Ordering::Relaxed)
+    }
+
+    fn sent_early(&self, bytes: usize) {
+        self.early_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn sent(&self, bytes: usize) {

@@ -114,7 +114,9 @@ fn state_goes_from_version_to_version_slot_by_slot() {
     parameters.install_state(0, 1, 4, &[7.0, 8.0]).unwrap();
     for range in [4..6, 0..4] {
         let mut guard = parameters.claim(1, range.clone()).unwrap();
-        let ShardValues { before, after, state } = &mut guard.values();
+        let ShardValues {
+            before, after, state, ..
+        } = &mut guard.values();
         let [first, second] = &mut **state else {
             panic!("two slots")
         };

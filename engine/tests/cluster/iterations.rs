@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{
-    Iteration, Lane, Parameters, ShardUpdate, ShardValues, Staleness, StepReport, Tallies, UpdateFormat,
+    Iteration, Lane, Parameters, Result, ShardUpdate, ShardValues, Staleness, StepReport, Tallies, UpdateFormat,
 };
 use proptest::prelude::*;
 
@@ -70,22 +70,40 @@ proptest! {
 const PARAMETERS: usize = 1000;
 const EXCHANGES: u64 = 7;
 
-/// What each of two processes gives to the other, in bytes, when one parameter in ten changes.
-fn exchanged_bytes(shared_memory: bool, updates: UpdateFormat) -> Vec<u64> {
+/// A lane that changes one parameter in ten, and has the last quarter of its update first, then half of it.
+struct Tenth;
+
+impl Lane for Tenth {
+    fn step(&mut self, _: u64, _: &[f32], update: &mut [f32]) -> Result<Tallies> {
+        let tenth = |(index, value): (usize, &mut f32)| *value = f32::from(u8::from(index % 10 == 0));
+        update.iter_mut().enumerate().for_each(tenth);
+        Ok(Tallies::default())
+    }
+
+    fn step_from_end(
+        &mut self,
+        step: u64,
+        parameters: &[f32],
+        update: &mut [f32],
+        has_end: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Tallies> {
+        let tallies = self.step(step, parameters, update)?;
+        for start in [PARAMETERS / 4 * 3, PARAMETERS / 4] {
+            has_end(start, &update[start..]);
+        }
+        Ok(tallies)
+    }
+}
+
+/// What each of two processes gives to the other, in bytes; and what of that before an update was whole.
+fn exchanged_bytes(shared_memory: bool, updates: UpdateFormat, piece_min: usize) -> Vec<(u64, u64)> {
     let cluster = TestCluster {
         shared_memory,
         ..TestCluster::new(2)
     };
     let run = cluster.run(move |context| {
         let values = Arc::new(Parameters::new(vec![0.0; PARAMETERS]));
-        let lane = |_| {
-            let some = |_: u64, _: &[f32], into: &mut [f32]| {
-                let tenth = |(index, value): (usize, &mut f32)| *value = f32::from(u8::from(index % 10 == 0));
-                into.iter_mut().enumerate().for_each(tenth);
-                Ok(Tallies::default())
-            };
-            Ok(Box::new(some) as Box<dyn Lane>)
-        };
+        let lane = |_| Ok(Box::new(Tenth) as Box<dyn Lane>);
         let shard = |_| {
             let keep = |_: &StepReport, _: &[f32], shard: &mut ShardValues<'_>| {
                 shard.after.copy_from_slice(shard.before);
@@ -93,24 +111,42 @@ fn exchanged_bytes(shared_memory: bool, updates: UpdateFormat) -> Vec<u64> {
             };
             Ok(Box::new(keep) as Box<dyn ShardUpdate>)
         };
-        let iteration = Iteration::new(2, EXCHANGES).with_updates(updates);
+        let iteration = Iteration::new(2, EXCHANGES)
+            .with_updates(updates)
+            .with_piece_min(piece_min);
         context.iterate(iteration, &values, Arc::new(lane), Arc::new(shard), &mut |_| ())?;
-        Ok(context.metrics().exchanged_bytes())
+        let metrics = context.metrics();
+        Ok((metrics.exchanged_bytes(), metrics.exchanged_early_bytes()))
     });
-    run.unwrap().results
+    let mut given = run.unwrap().results;
+    given.sort_unstable();
+    given
 }
 
 #[test]
 fn what_is_given_to_others_is_counted() {
     // In a step half of an update, and half of the new parameters.
     let half = PARAMETERS as u64 / 2 * EXCHANGES;
-    assert_eq!(exchanged_bytes(true, UpdateFormat::Full), [(4 + 4) * half; 2]);
-    assert_eq!(exchanged_bytes(false, UpdateFormat::Full), [(4 + 4) * half; 2]);
-    assert_eq!(exchanged_bytes(false, UpdateFormat::Bf16), [(2 + 4) * half; 2]);
-    assert_eq!(
-        exchanged_bytes(false, UpdateFormat::Sparse),
-        [(8 * half / 10) + 4 * half; 2]
-    );
+    let whole = PARAMETERS + 1;
+    for (shared_memory, updates, bytes) in [
+        (true, UpdateFormat::Full, 4 * half),
+        (false, UpdateFormat::Full, 4 * half),
+        (false, UpdateFormat::Bf16, 2 * half),
+        (false, UpdateFormat::Sparse, 8 * half / 10),
+    ] {
+        let all = bytes + 4 * half;
+        assert_eq!(exchanged_bytes(shared_memory, updates, whole), [(all, 0); 2]);
+        if shared_memory {
+            // When the other begins to read in place depends on time; from then on nothing is sent early.
+            continue;
+        }
+        // One process owns the second half, all of which the other has early; of the first half only the last half is. The
+        // last quarter alone may be too small for a piece, and goes with what is before it.
+        for piece_min in [PARAMETERS / 5, PARAMETERS / 2] {
+            let pieces = exchanged_bytes(shared_memory, updates, piece_min);
+            assert_eq!(pieces, [(all, bytes / 2), (all, bytes)], "{updates:?}");
+        }
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ const SHARDS: usize = 4;
 const PARAMETERS: usize = 37;
 const RECORDS: u64 = 23;
 const PARTITIONS: usize = 7;
+/// Sometimes two ends go together.
+const PIECE_MIN: usize = 4;
 
 /// What a shard's update remembers from step to step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,16 +134,29 @@ struct TestLane {
 
 impl Lane for TestLane {
     fn step(&mut self, step: u64, parameters: &[f32], into: &mut [f32]) -> Result<Tallies> {
+        self.step_from_end(step, parameters, into, &mut |_, _| ())
+    }
+
+    fn step_from_end(
+        &mut self,
+        step: u64,
+        parameters: &[f32],
+        into: &mut [f32],
+        has_end: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Tallies> {
         if let Some((ledger, life)) = &self.ledger {
             ledger.begins(life, step, &format!("lane {}", self.lane));
         }
         let weight = self.records.iter().map(|record| (*record as f32).sqrt()).sum::<f32>();
-        for (index, value) in into.iter_mut().enumerate() {
+        for index in (0..into.len()).rev() {
             let neighbour = parameters[(index + self.lane + 1) % parameters.len()];
             // Some of them are 0.
             let kept = f32::from(u8::from(!(index + self.lane + step as usize).is_multiple_of(3)));
             let own = (0.1 + weight) * parameters[index] / (3.0 + step as f32);
-            *value = kept * (own - 0.3 * neighbour / (1.0 + index as f32));
+            into[index] = kept * (own - 0.3 * neighbour / (1.0 + index as f32));
+            if (index + self.lane).is_multiple_of(3) {
+                has_end(index, &into[index..]);
+            }
         }
         let samples = self.records.len() as f64;
         Ok(Tallies([samples, 1.0 / (1.0 + self.lane as f64), step as f64, 0.0]))
@@ -222,6 +237,7 @@ fn train(
             .with_staleness(staleness)
             .with_updates(updates)
             .with_measures(optimizer.measures())
+            .with_piece_min(PIECE_MIN)
             .from_step(EPOCH_STEPS * epoch);
         let (lanes, shards) = (ledger.clone(), ledger.clone());
         records.iterate(

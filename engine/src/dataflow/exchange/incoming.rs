@@ -59,6 +59,13 @@ impl Partial {
     }
 }
 
+fn is_part_of_a_step(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Update | Kind::Piece | Kind::Shard | Kind::Sum | Kind::Ring | Kind::Turn | Kind::Measures
+    )
+}
+
 impl Receive for Exchange {
     fn receive(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> Taken {
         let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
@@ -66,9 +73,7 @@ impl Receive for Exchange {
             return Ok(());
         }
         match header.kind {
-            Kind::Update | Kind::Shard | Kind::Sum | Kind::Ring | Kind::Turn | Kind::Measures if !self.is_ready() => {
-                Ok(())
-            }
+            kind if is_part_of_a_step(kind) && !self.is_ready() => Ok(()),
             Kind::Update => self.take_update(rank, header, Some(body)),
             Kind::Shard => {
                 self.wait_for_version(header.words[0]);
@@ -97,6 +102,7 @@ impl Receive for Exchange {
                 Ok(())
             }
             Kind::Measures => self.take_measures(rank, header, body),
+            Kind::Piece => self.take_piece(rank, header, body),
             Kind::Report => self.take_reports(body),
             _ => Ok(()),
         }
@@ -140,6 +146,7 @@ impl Exchange {
     /// Takes the updates of a step back: its version is complete, so all workers of this process have used them.
     pub fn release(&self, step: u64) {
         self.measures.forget(step);
+        self.pieces.forget(step);
         if self.expected.is_empty() && !self.iteration.staleness.is_asynchronous() {
             return;
         }
@@ -204,8 +211,12 @@ impl Exchange {
                 Values::InPlace(view.ok_or(WireError::NoFrame)?, at)
             }
             number => {
-                let length = self.own.values().map(ExactSizeIterator::len).sum();
-                Values::Packed(self.take_values(number, length, body.ok_or(WireError::NoFrame)?)?)
+                let (mut values, front) = self.arrived_of(step, start, self.own_length());
+                if header.words[4] != front as u64 {
+                    return Err(WireError::NoFrame);
+                }
+                packed::read(number, body.ok_or(WireError::NoFrame)?, &mut values[..front])?;
+                Values::Packed(values)
             }
         };
         let partial = Partial {
@@ -229,11 +240,13 @@ impl Exchange {
     fn take_values(&self, number: u64, length: usize, body: &mut Body<'_>) -> std::result::Result<Vec<f32>, WireError> {
         let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
         values.resize(length, 0.0);
-        match number {
-            packed::FULL => body.into_floats(&mut values)?,
-            _ => packed::unpack(number, &body.into_bytes()?, &mut values)?,
-        }
+        packed::read(number, body, &mut values)?;
         Ok(values)
+    }
+
+    /// How many values an update has for this process's shards.
+    pub(super) fn own_length(&self) -> usize {
+        self.own.values().map(ExactSizeIterator::len).sum()
     }
 
     pub(super) fn is_owned_by(&self, shard: usize, rank: usize) -> bool {

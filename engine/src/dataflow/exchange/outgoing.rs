@@ -8,23 +8,36 @@ use crate::iteration::{StepReport, Tallies};
 
 impl Exchange {
     /// Pushes the sum over a node of this process's lanes to the owner of other shards.
+    /// Of what is sent already nothing is in `values`.
     pub fn push(&self, owner: &Owner, step: u64, lanes: &Range<usize>, tallies: Tallies, values: &[&[f32]]) {
-        let words = [step, lanes.start as u64, lanes.len() as u64, packed::FULL, 0, 0];
+        let length: usize = values.iter().map(|values| values.len()).sum();
+        let words = [
+            step,
+            lanes.start as u64,
+            lanes.len() as u64,
+            packed::FULL,
+            length as u64,
+            0,
+        ];
         let mut header = Header::new(Kind::Update, words);
         header.tallies = tallies.0;
         self.send_values(owner.rank, header, 3, values);
     }
 
-    /// Sends values as the iteration's updates are sent, and says how in a word of the header.
-    fn send_values(&self, rank: usize, mut header: Header, word: usize, values: &[&[f32]]) {
-        if let Some((number, bytes)) = packed::pack(self.iteration.updates, values) {
-            header.words[word] = number;
-            self.sent(bytes.len());
-            return self.team.send(rank, header, &[&bytes]);
-        }
-        let payload: Vec<&[u8]> = values.iter().map(|values| bytemuck::cast_slice(values)).collect();
-        self.sent(payload.iter().map(|values| values.len()).sum());
+    /// Sends values as the iteration's updates are sent, and says how in a word of the header. Returns in how many bytes.
+    pub(super) fn send_values(&self, rank: usize, mut header: Header, word: usize, values: &[&[f32]]) -> usize {
+        let packed = packed::pack(self.iteration.updates, values);
+        let payload: Vec<&[u8]> = match &packed {
+            Some((number, bytes)) => {
+                header.words[word] = *number;
+                vec![bytes]
+            }
+            None => values.iter().map(|values| bytemuck::cast_slice(values)).collect(),
+        };
+        let bytes = payload.iter().map(|values| values.len()).sum();
+        self.sent(bytes);
         self.team.send(rank, header, &payload);
+        bytes
     }
 
     /// Writes a sum over several lanes of this process, as far as an owner needs it, where that one reads it in place.

@@ -1,5 +1,6 @@
 //! Updates as bytes, in less room than they take as numbers.
 
+use crate::cluster::link::Body;
 use crate::cluster::wire::WireError;
 use crate::updates::UpdateFormat;
 
@@ -40,6 +41,14 @@ fn pack_sparse(values: &[&[f32]]) -> Option<Vec<u8>> {
         bytes.extend_from_slice(&value.to_le_bytes());
     }
     Some(bytes)
+}
+
+/// Reads an update, packed or not, over all of `values`.
+pub(super) fn read(number: u64, body: &mut Body<'_>, values: &mut [f32]) -> Result<(), WireError> {
+    match number {
+        FULL => body.into_floats(values),
+        _ => unpack(number, &body.into_bytes()?, values),
+    }
 }
 
 /// Writes a packed update over all of `values`.

@@ -61,12 +61,17 @@ impl HostedLane {
         if exchange.iteration.staleness.is_asynchronous() {
             let mut copy = std::mem::take(&mut self.copy);
             let version = exchange.copy_latest(&mut copy);
-            let ready = self.compute_with(step, (version, &copy), newest, format);
+            // What step it becomes a part of is not known before it is complete.
+            let ready = self.compute_with(step, (version, &copy), newest, format, &mut |_, _| ());
             self.copy = copy;
             return ready;
         }
         let read = exchange.read_for(step)?;
-        self.compute_with(step, (read.version(), &read), newest, format)
+        let lane = self.index;
+        let mut send = |start: usize, end: &[f32]| exchange.send_end(step, lane, start, end);
+        let ready = self.compute_with(step, (read.version(), &read), newest, format, &mut send)?;
+        exchange.computed(step, lane, &ready.values);
+        Ok(ready)
     }
 
     fn compute_with(
@@ -75,13 +80,14 @@ impl HostedLane {
         (version, parameters): (u64, &[f32]),
         newest: u64,
         format: UpdateFormat,
+        has_end: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<Ready> {
         let free = self.updates.iter().position(|update| update.is_free(newest));
         let free = free.map(|free| self.updates.swap_remove(free).values);
         // If an owner still holds the vector of an earlier step, it is left that one.
         let own = free.and_then(Arc::into_inner);
         let mut values = own.unwrap_or_else(|| Vector::new(parameters.len()));
-        let tallies = self.lane.step(step, parameters, &mut values)?;
+        let tallies = self.lane.step_from_end(step, parameters, &mut values, has_end)?;
         format.round(&mut values);
         Ok(Ready {
             tallies,

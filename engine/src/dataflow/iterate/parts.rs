@@ -19,14 +19,16 @@ pub(super) fn push_to(exchange: &Exchange, owner: usize, step: u64, updates: &Up
         let Some(tallies) = tree::fold(node.clone(), &mut |lane| updates[&lane].0, &mut Tallies::plus) else {
             continue;
         };
+        // Who reads in place has all of it there.
+        let front = exchange.sent_from(step, &node, owner);
         if node.len() == 1 {
             let update = &updates[&node.start].1;
             if let (Some(start), true) = (update.start(), exchange.shares_with(owner.rank)) {
                 exchange.push_in_place(owner, step, &node, tallies, start);
                 continue;
             }
-            let values: Vec<&[f32]> = owner.ranges.iter().map(|range| &update[range.clone()]).collect();
-            exchange.push(owner, step, &node, tallies, &values);
+            let rest = owner.ranges.iter().map(|range| &update[up_to(front, range)]);
+            exchange.push(owner, step, &node, tallies, &rest.collect::<Vec<&[f32]>>());
             continue;
         }
         let mut sum = |range: &Range<usize>, sum: &mut [f32]| {
@@ -42,15 +44,21 @@ pub(super) fn push_to(exchange: &Exchange, owner: usize, step: u64, updates: &Up
             exchange.push_in_place(owner, step, &node, tallies, start);
             continue;
         }
-        scratch.resize(owner.ranges.iter().map(ExactSizeIterator::len).sum(), 0.0);
+        let ranges = owner.ranges.iter().map(|range| up_to(front, range));
+        scratch.resize(ranges.clone().map(|range| range.len()).sum(), 0.0);
         let mut rest = &mut scratch[..];
-        for range in &owner.ranges {
+        for range in ranges {
             let (part, after) = rest.split_at_mut(range.len());
-            sum(range, part);
+            sum(&range, part);
             rest = after;
         }
         exchange.push(owner, step, &node, tallies, &[&*scratch]);
     }
+}
+
+/// What of a range lies before `front`.
+fn up_to(front: usize, range: &Range<usize>) -> Range<usize> {
+    range.start..front.clamp(range.start, range.end)
 }
 
 fn leaf(lane: usize, values: &[f32]) -> Part<'_> {
