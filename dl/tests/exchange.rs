@@ -112,6 +112,66 @@ fn threads_shards_and_deaths_do_not_show() {
     }
 }
 
+/// What two processes without shared memory train, and how many bytes one of them has sent while it computed.
+fn trained_by_two(options: TrainingOptions) -> (Trained, u64) {
+    let cluster = TestCluster {
+        shared_memory: false,
+        ..TestCluster::new(2)
+    };
+    let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
+    let run = cluster.run(move |context| {
+        let trained = train_layers(context, options.clone()).map_err(failed)?;
+        Ok((trained, context.metrics().exchanged_early_bytes()))
+    });
+    let mut results = run.unwrap().results.into_iter();
+    let ((trained, first), (other, second)) = (results.next().unwrap(), results.next().unwrap());
+    assert_eq!(trained, other);
+    (trained, first + second)
+}
+
+/// Three steps of layers that are large enough to be sent by themselves.
+fn train_layers(context: &Context, options: TrainingOptions) -> distdl_dl::Result<Trained> {
+    let data = context.parallelize(samples().split(4)?, 4);
+    let mut training = NeuralNetwork::dense(6, &[200, 200, 100], 3)?.train(&data, options)?;
+    let mut losses = Vec::new();
+    training.iterate(3, |step| losses.push(step.report.mean_loss()))?;
+    let bits = training.parameters().iter().map(|value| value.to_bits()).collect();
+    Ok((bits, losses))
+}
+
+#[test]
+fn gradients_of_later_layers_leave_before_the_others_are_computed() {
+    let early = |options: TrainingOptions| {
+        let context = Context::new(Config::default()).unwrap();
+        let (trained, early) = trained_by_two(options.clone());
+        assert_eq!(trained, train_layers(&context, options).unwrap());
+        early
+    };
+    let all = |compression| TrainingOptions {
+        batch: 8,
+        ..options(Staleness::Synchronous, compression)
+    };
+    let (whole, half) = (early(all(Compression::None)), early(all(Compression::Bf16)));
+    // The two layers of 200 and 100 outputs, half of them to the other process, by each of the two.
+    assert!(whole >= 3 * 4 * (200 * 100 + 200 * 200), "{whole}");
+    assert_eq!(half * 2, whole);
+    // What is changed once the whole gradient is there cannot leave before.
+    assert_eq!(
+        early(TrainingOptions {
+            lane_gradient_norm_max: Some(0.1),
+            ..all(Compression::None)
+        }),
+        0
+    );
+    assert_eq!(
+        early(TrainingOptions {
+            micro_batch: Some(1),
+            ..all(Compression::None)
+        }),
+        0
+    );
+}
+
 #[test]
 fn training_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
     for own in determinate() {
