@@ -217,8 +217,12 @@ fn run_loop(
         _ if !iteration.staleness.is_determinate() => parameters.rewind(parameters.version())?,
         _ => {}
     }
-    // Who lacks the version is told of all steps before it.
-    history.rewind(if has { start.version } else { iteration.first_step });
+    history.rewind(match has || iteration.staleness.is_determinate() {
+        // Who lacks the version is told of all steps before it; but if the round is cut by then, it may go on from its own.
+        true => start.version.min(parameters.version()),
+        // All that it knows is of another history.
+        false => iteration.first_step,
+    });
     let made_in = match iteration.staleness.is_determinate() {
         true => history.made_in,
         false => (generation.number, number),
