@@ -12,9 +12,6 @@ typedef unsigned long long u64;
 // Most threads of a block. They are a power of two wherever a block sums.
 const u32 THREADS_MAX = 256;
 
-// Threads that read neighbouring columns together.
-const u32 LINE = 32;
-
 // Goes through the elements of this thread.
 #define FOR_EACH(index, count)                                                          \
     for (u64 index = (u64)blockIdx.x * blockDim.x + threadIdx.x; index < (count);       \
@@ -56,9 +53,10 @@ __device__ inline float channel_sum(u64 rows, u64 channels, u64 positions, u64 c
     });
 }
 
-// Sums `of(index)` over the rows of each of LINE neighbouring columns, the block's: the threads of a line read
-// neighbours, and each line of threads has its own rows.
+// Sums `of(index)` over the rows of each of the block's neighbouring columns: the threads of a line read neighbours, and
+// each line of threads has its own rows.
 template <typename F> __device__ inline void line_sums(u64 rows, u64 columns, F of, float* sums) {
+    const u32 LINE = 32;
     __shared__ float values[THREADS_MAX];
     u64 column = (u64)blockIdx.x * LINE + threadIdx.x % LINE;
     float sum = 0;

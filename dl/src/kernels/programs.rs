@@ -151,7 +151,10 @@ mod tests {
 
     #[test]
     fn the_numbers_of_the_programs_are_those_of_the_grids() {
-        let sums = PROGRAMS.iter().find(|program| program.name == "sums").map(|sums| sums.text);
+        let sums = PROGRAMS
+            .iter()
+            .find(|program| program.name == "sums")
+            .map(|sums| sums.text);
         for line in [
             format!("const u32 THREADS_MAX = {THREADS_MAX};"),
             format!("const u32 LINE = {LINE};"),

@@ -101,7 +101,11 @@ fn out_of_section(mut settings: Dict) -> Dict {
     let name = SECTION.trim_end_matches('.');
     match settings.remove(name) {
         Some(Value::Dict(_, section)) => {
-            settings.extend(section.into_iter().map(|(key, value)| (format!("{SECTION}{key}"), value)));
+            settings.extend(
+                section
+                    .into_iter()
+                    .map(|(key, value)| (format!("{SECTION}{key}"), value)),
+            );
         }
         Some(other) => {
             settings.insert(name.to_owned(), other);

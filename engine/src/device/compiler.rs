@@ -91,7 +91,9 @@ impl Compiler {
         let (major, minor) = self.version;
         let mut hasher = blake3::Hasher::new();
         for part in [&format!("{major}.{minor}"), architecture, &FLAGS.join(" "), text] {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+            hasher
+                .update(&(part.len() as u64).to_le_bytes())
+                .update(part.as_bytes());
         }
         hasher.finalize()
     }
@@ -153,7 +155,10 @@ impl Program {
 fn compile(name: &str, text: &str, architecture: &str) -> Result<Cubin, CompileError> {
     let refused = |log: String| refused(name, architecture, log);
     let (source, file) = (CString::new(text), CString::new(format!("{name}.cu")));
-    let (source, file) = source.ok().zip(file.ok()).ok_or_else(|| refused("it has a zero byte".into()))?;
+    let (source, file) = source
+        .ok()
+        .zip(file.ok())
+        .ok_or_else(|| refused("it has a zero byte".into()))?;
     let program = nvrtc::create_program(&source, Some(&file)).map_err(|error| refused(error.to_string()))?;
     let program = Program(program);
     let mut options: Vec<String> = FLAGS.iter().map(ToString::to_string).collect();

@@ -96,7 +96,9 @@ impl Gpu {
             return Err(self.refused("find a kernel", "a name has no zero byte".into()));
         }
         let function = module.0.load_function(name);
-        Ok(GpuKernel(function.map_err(|error| self.failed("find a kernel", error))?))
+        Ok(GpuKernel(
+            function.map_err(|error| self.failed("find a kernel", error))?,
+        ))
     }
 
     /// Starts a kernel on `blocks` blocks of `threads` threads. It ends before whatever is asked of this handle next

@@ -21,7 +21,10 @@ fn a_gpu_that_must_be_there_is_found_or_the_start_fails_with_what_is_missing() {
         Err(error) => {
             assert!(matches!(error, EngineError::Device(_)), "{error}");
             let text = error.to_string();
-            assert!(text.starts_with("`device.gpu` is `on`, but ") && text.contains("`auto` or `off`"), "{text}");
+            assert!(
+                text.starts_with("`device.gpu` is `on`, but ") && text.contains("`auto` or `off`"),
+                "{text}"
+            );
         }
     }
 }
@@ -39,7 +42,10 @@ fn a_gpu_that_may_be_there_never_fails_and_is_asked_for_once() {
 fn a_folder_that_cannot_be_read_is_named_before_anything_else() {
     let error = choose(GpuUse::On, Some(Path::new("/nowhere/cuda"))).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("/nowhere/cuda") && text.contains("cuda_libraries"), "{text}");
+    assert!(
+        text.contains("/nowhere/cuda") && text.contains("cuda_libraries"),
+        "{text}"
+    );
     let chosen = choose(GpuUse::Auto, Some(Path::new("/nowhere/cuda"))).unwrap();
     assert_eq!(chosen, Chosen::Without(error));
 }
@@ -51,8 +57,17 @@ fn a_missing_library_is_named_with_its_files_and_places() {
     let missing = libraries::CUDNN.open(Some(folder.path()));
     let Err(error) = missing else { return }; // This machine has it.
     let text = error.to_string();
-    let names = ["cuDNN is missing", "libcudnn.so.13", "LD_LIBRARY_PATH", "the system's folders"];
-    for name in names.map(str::to_owned).into_iter().chain([folder.path().display().to_string()]) {
+    let names = [
+        "cuDNN is missing",
+        "libcudnn.so.13",
+        "LD_LIBRARY_PATH",
+        "the system's folders",
+    ];
+    for name in names
+        .map(str::to_owned)
+        .into_iter()
+        .chain([folder.path().display().to_string()])
+    {
         assert!(text.contains(&name), "{name}: {text}");
     }
     std::fs::write(folder.path().join("libcudnn.so"), "no library").unwrap();
@@ -64,7 +79,11 @@ fn a_missing_library_is_named_with_its_files_and_places() {
 fn a_program_without_the_feature_says_so() {
     let error = choose(GpuUse::On, None).unwrap_err();
     assert_eq!(error, NoGpu::NotBuilt);
-    assert!(EngineError::from(error).to_string().contains("without the feature `gpu`"));
+    assert!(
+        EngineError::from(error)
+            .to_string()
+            .contains("without the feature `gpu`")
+    );
 }
 
 #[test]
