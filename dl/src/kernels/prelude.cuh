@@ -76,7 +76,6 @@ template <typename F> __device__ inline void line_sums(u64 rows, u64 columns, F 
     if (threadIdx.x < LINE && column < columns) {
         sums[column] = values[threadIdx.x];
     }
-    __syncthreads();
 }
 
 // The first of the largest elements of a row.

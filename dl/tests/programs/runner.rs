@@ -29,7 +29,7 @@ pub(crate) fn change<T: Pod>(values: &mut [T]) -> Argument<'_> {
     Argument::Change(bytemuck::cast_slice_mut(values))
 }
 
-pub(crate) fn count(count: usize) -> Argument<'static> {
+pub(crate) fn count<'a>(count: usize) -> Argument<'a> {
     Argument::Count(count as u64)
 }
 

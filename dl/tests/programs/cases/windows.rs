@@ -51,7 +51,7 @@ fn arguments<'a>(
     let (image, (rows, columns)) = (windows.image, windows.counts().unwrap());
     let sides = [image.channels, image.height, image.width, windows.size, windows.stride];
     let sides = sides.into_iter().chain([windows.padding, rows, columns, images]);
-    sides.map(|side| count(side)).chain(others).collect()
+    sides.map(count).chain(others).collect()
 }
 
 fn pixels(windows: &Windows, images: usize) -> usize {
