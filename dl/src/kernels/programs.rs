@@ -4,7 +4,11 @@
 //! logarithm or the error function from a library. Sums are in an order that shapes fix, another than the CPU's. Their
 //! arguments are described where they stand; products of matrices are cuBLAS's.
 
-use std::collections::HashMap;
+#[cfg(feature = "gpu")]
+mod loaded;
+
+#[cfg(feature = "gpu")]
+pub use self::loaded::Kernels;
 
 /// Threads of a block at most: what a program's shared memory is made for.
 const THREADS_MAX: usize = 256;
@@ -95,40 +99,6 @@ impl Grid {
         }
     }
 }
-
-#[cfg(feature = "gpu")]
-mod loaded {
-    use distdl_engine::device::{Compiler, Gpu, GpuKernel};
-
-    use super::{HashMap, PROGRAMS};
-    use crate::error::Result;
-
-    /// The kernels of all programs, on a GPU.
-    #[derive(Debug)]
-    pub struct Kernels(HashMap<&'static str, GpuKernel>);
-
-    impl Kernels {
-        /// Compiles what is not compiled yet, and loads it. Errors if the compiler refuses a program, or the driver fails.
-        pub fn load(gpu: &Gpu, compiler: &Compiler) -> Result<Self> {
-            let mut kernels = HashMap::new();
-            for program in PROGRAMS {
-                let module = gpu.load(&compiler.compile(program.name, program.text, gpu.architecture())?)?;
-                for &name in program.kernels {
-                    kernels.insert(name, gpu.kernel(&module, name)?);
-                }
-            }
-            Ok(Self(kernels))
-        }
-
-        /// A kernel by its name, if there is one.
-        pub fn get(&self, name: &str) -> Option<&GpuKernel> {
-            self.0.get(name)
-        }
-    }
-}
-
-#[cfg(feature = "gpu")]
-pub use loaded::Kernels;
 
 #[cfg(test)]
 mod tests {
