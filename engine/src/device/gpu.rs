@@ -30,6 +30,13 @@ pub struct GpuBuffer {
     slice: CudaSlice<u8>,
 }
 
+impl Drop for GpuBuffer {
+    /// The driver frees memory for a thread that has a context, and whoever drops it may have none yet.
+    fn drop(&mut self) {
+        let _ = self.slice.context().bind_to_thread();
+    }
+}
+
 /// A program on a GPU.
 #[derive(Debug)]
 pub struct GpuModule(Arc<CudaModule>);
