@@ -11,7 +11,7 @@ use cudarc::nvrtc::result as nvrtc;
 use cudarc::nvrtc::result::NvrtcError;
 use cudarc::nvrtc::sys;
 
-use super::error::CompileError;
+use super::error::{CompileError, NoGpu};
 use super::libraries::{NVRTC, check_folder};
 
 /// What NVRTC is told beside the architecture. Multiplications and additions are not fused, and divisions and roots are
@@ -55,7 +55,7 @@ impl Compiler {
         let (mut major, mut minor): (c_int, c_int) = (0, 0);
         // SAFETY: both places can be written.
         let asked = unsafe { sys::nvrtcVersion(&mut major, &mut minor) }.result();
-        asked.map_err(|error| refused("(any)", "(any)", error.to_string()))?;
+        asked.map_err(|error| NoGpu::Unfit(format!("NVRTC does not say its version: {error}")))?;
         Ok(Self {
             version: (major, minor),
             cache: cache.map(Path::to_owned),
