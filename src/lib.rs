@@ -23,7 +23,7 @@ pub use distdl_dl::{
     Input, Lamb, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, Plateau, PrepareSamples,
     Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, TopK, Training, TrainingOptions, area_under_curve,
 };
-pub use distdl_engine::config::{Config, ConfigError, Flags, Progress};
+pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Precision, Progress};
 pub use distdl_engine::incremental::{
     Live, LiveInput, LiveObjects, LiveOptions, LiveRecords, LiveScope, LiveView, Totals,
 };

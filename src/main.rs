@@ -8,12 +8,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use distdl::EngineError;
 use distdl::dl::model_file;
 use distdl::engine::cluster::hosts::Hosts;
 use distdl::engine::cluster::launch::{NameNodeOptions, Worker, become_program, secrets_for, this_program};
 use distdl::engine::cluster::protocol::{Address, Role};
 use distdl::engine::cluster::remote::Remote;
 use distdl::engine::cluster::run::run_name_node;
+use distdl::engine::device::{Chosen, choose};
 use distdl::prelude::*;
 
 /// DistDL's own commands. Programs that use DistDL take the same common flags.
@@ -30,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Shows what flags, environment and file add up to, in the form of a `distdl.toml`.
     Config,
+    /// Shows what computes, the CPU or a GPU, and why.
+    Device,
     /// Measures a saved dense network (relu, softmax) on the MNIST test set.
     Evaluate {
         /// The model, a safetensors file as written by the example `mnist --model-out`.
@@ -127,6 +131,7 @@ fn main() -> ExitCode {
             let text = configuration(&config);
             Ok(std::io::stdout().write_all(text.as_bytes())?)
         })),
+        Command::Device => shown(flags.config().map_err(Into::into).and_then(|config| device(&config))),
         Command::Evaluate { model, data, hidden } => {
             distdl::run(flags.config(), |context| evaluate(context, &model, &data, &hidden))
         }
@@ -242,7 +247,6 @@ fn resolved(name: &str) -> Result<SocketAddr, Failure> {
 fn configuration(config: &Config) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| quoted(&path.to_string_lossy()));
-    let progress = config.progress.to_possible_value();
     let lines = [
         ("threads", Some(config.threads.to_string())),
         ("memory", Some(config.memory_bytes_max.to_string())),
@@ -265,7 +269,7 @@ fn configuration(config: &Config) -> String {
             config.cut_lineage_every.map(|steps| steps.to_string()),
         ),
         ("seed", Some(quoted(&config.seed.to_string()))),
-        ("progress", progress.map(|progress| quoted(progress.get_name()))),
+        ("progress", name_of(config.progress)),
         ("json", Some(config.json.to_string())),
         ("batch_records", Some(config.batch_records.to_string())),
         ("processes", Some(config.processes.to_string())),
@@ -282,11 +286,31 @@ fn configuration(config: &Config) -> String {
             config.speculate_after.map(|time| time.as_millis().to_string()),
         ),
         ("token_file", path(&config.token_file)),
+        ("device.gpu", name_of(config.gpu)),
+        ("device.cuda_libraries", path(&config.cuda_libraries)),
+        ("device.precision", name_of(config.precision)),
     ];
     lines
         .into_iter()
         .filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)))
         .collect()
+}
+
+/// A choice as a file writes it.
+fn name_of(choice: impl ValueEnum) -> Option<String> {
+    Some(format!("\"{}\"", choice.to_possible_value()?.get_name()))
+}
+
+fn device(config: &Config) -> Result<(), Failure> {
+    let chosen = choose(config.gpu, config.cuda_libraries.as_deref()).map_err(EngineError::from)?;
+    let line = match config.json {
+        true => {
+            let is_gpu = matches!(chosen, Chosen::Gpu(_));
+            serde_json::json!({ "gpu": is_gpu, "why": chosen.to_string() }).to_string()
+        }
+        false => chosen.to_string(),
+    };
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 fn evaluate(context: &Context, model: &Path, data: &Path, hidden: &[usize]) -> Result<(), Failure> {

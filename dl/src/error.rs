@@ -134,6 +134,12 @@ pub enum Error {
     /// The engine could not run the job.
     #[error(transparent)]
     Engine(#[from] distdl_engine::EngineError),
+    /// A GPU failed.
+    #[error(transparent)]
+    Device(#[from] distdl_storage::DeviceError),
+    /// A kernel does not compile.
+    #[error(transparent)]
+    Compile(#[from] distdl_engine::device::CompileError),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}; {}", path.display(), remedy(source))]
     Io {

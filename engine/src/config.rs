@@ -22,7 +22,7 @@ use self::values::*;
 /// The file that is read if it is in the current folder and no other is named.
 pub const CONFIG_FILE: &str = "distdl.toml";
 
-/// How a program runs. Nothing here but `seed` may change a result.
+/// How a program runs. Nothing here but `seed`, and what computes (`gpu`, `precision`), may change a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Worker threads of this process. Default: one for each core that the process may use; with several processes the
@@ -94,6 +94,12 @@ pub struct Config {
     pub shared_memory: bool,
     /// File with the secret that processes of different hosts show each other. Default: none.
     pub token_file: Option<PathBuf>,
+    /// Whether a GPU computes. Default: if there is one.
+    pub gpu: GpuUse,
+    /// Folder with the libraries of CUDA, looked through before the places where the system looks. Default: none.
+    pub cuda_libraries: Option<PathBuf>,
+    /// How a GPU multiplies matrices. Default: as exactly as the CPU.
+    pub precision: Precision,
     /// The cluster to which this process belongs, if another process started it for one. Only the variable
     /// `DISTDL_JOIN` sets it; `cluster::join::Join` reads it.
     pub join: Option<Secret>,
@@ -133,6 +139,30 @@ pub enum Progress {
     Off,
 }
 
+/// Whether a GPU computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum GpuUse {
+    /// If there is one, with its driver and libraries.
+    #[default]
+    Auto,
+    /// Yes; it is an error if there is none.
+    On,
+    /// No; nothing looks for one.
+    Off,
+}
+
+/// How a GPU multiplies matrices. All else it computes in `f32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Precision {
+    /// Factors and sums of 24 bits.
+    #[default]
+    F32,
+    /// Factors rounded to 11 bits, sums of 24.
+    Tf32,
+    /// Factors rounded to 8 bits, sums of 24.
+    Bf16,
+}
+
 /// A program without flags of its own.
 #[derive(Parser)]
 struct Program {
@@ -170,6 +200,9 @@ impl Default for Config {
             speculate_after: None,
             shared_memory: true,
             token_file: None,
+            gpu: GpuUse::Auto,
+            cuda_libraries: None,
+            precision: Precision::F32,
             join: None,
         }
     }
@@ -257,6 +290,11 @@ impl Config {
                 .get("shared_memory", SWITCH, |text| text.parse().ok())?
                 .unwrap_or(default.shared_memory),
             token_file: layers.get("token_file", FILE, path)?,
+            gpu: layers.get("device.gpu", GPU, gpu)?.unwrap_or(default.gpu),
+            cuda_libraries: layers.get("device.cuda_libraries", FOLDER, path)?,
+            precision: layers
+                .get("device.precision", PRECISION, precision)?
+                .unwrap_or(default.precision),
             join: layers.get("join", "what a parent process sets", |text| Some(Secret::new(text)))?,
         })
     }

@@ -21,8 +21,9 @@ use crate::cancel::Cancellation;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
 use crate::cluster::member::{Capacity, Fate, Faults, Member};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, GpuUse};
 use crate::dataflow::workers::{Transport, Workers};
+use crate::device::{self, Chosen};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::{Graph, Lineage, Node, NodeSpec};
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     _bars: Option<Bars>,
     /// Checkpoints so far, by where they are and what they hold.
     checkpoints: Mutex<HashMap<(String, [u8; 32]), u64>>,
+    /// What computes, once it has been asked for.
+    device: OnceLock<Chosen>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,14 +76,23 @@ impl Context {
     /// Starts the workers that `config` asks for.
     ///
     /// # Errors
-    /// If threads cannot be started, or a folder for blocks or the cache cannot be used.
+    /// If threads cannot be started, a folder for blocks or the cache cannot be used, or a GPU must compute and there is
+    /// none.
     pub fn new(config: Config) -> Result<Self> {
+        let chosen = match config.gpu {
+            GpuUse::On => Some(device::choose(config.gpu, config.cuda_libraries.as_deref())?),
+            GpuUse::Auto | GpuUse::Off => None,
+        };
         let store = Self::store_for(&config)?;
         let member = match &config.join {
             Some(join) => Some(join_cluster(&config, join.reveal())?),
             None => None,
         };
-        Self::assemble(config, store, None, Transport::Pointers, member)
+        let context = Self::assemble(config, store, None, Transport::Pointers, member)?;
+        if let Some(chosen) = chosen {
+            let _ = context.inner.device.set(chosen);
+        }
+        Ok(context)
     }
 
     /// The store of blocks that `config` asks for.
@@ -157,6 +169,7 @@ impl Context {
             actions: AtomicU64::new(0),
             _bars: bars,
             checkpoints: Mutex::default(),
+            device: OnceLock::new(),
         };
         let context = Self { inner: Arc::new(inner) };
         if let Some(member) = context.member() {
@@ -237,6 +250,18 @@ impl Context {
     /// The configuration that this context was made with.
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// What computes, and why. A GPU that must be there is looked for when the context starts, one that may be there when
+    /// this is first asked: programs that do not ask do not wait for a driver.
+    pub fn device(&self) -> &Chosen {
+        self.inner.device.get_or_init(|| {
+            let config = self.config();
+            let chosen = device::choose(config.gpu, config.cuda_libraries.as_deref());
+            let chosen = chosen.unwrap_or_else(Chosen::Without);
+            tracing::info!("{chosen}");
+            chosen
+        })
     }
 
     /// Counters of what was done.

@@ -7,6 +7,7 @@ pub use live::LiveError;
 use distdl_storage::StorageError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::device::NoGpu;
 use crate::id::DatasetId;
 
 /// Result of everything in the engine that can fail.
@@ -49,6 +50,9 @@ pub enum EngineError {
         #[serde(serialize_with = "storage_as_text", deserialize_with = "storage_from_text")]
         StorageError,
     ),
+    /// A GPU must compute, and none can.
+    #[error("`device.gpu` is `on`, but {0}; {remedy}, or set it to `auto` or `off`", remedy = .0.remedy())]
+    Device(#[from] NoGpu),
     /// An action was asked of an empty dataset that has no answer for it.
     #[error("`{action}` needs at least one record, but the dataset has none; check the source, or use `{instead}`")]
     Empty {

@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod config;
+pub mod device;
 pub mod id;
 pub mod cancel;
 pub mod metrics;

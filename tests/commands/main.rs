@@ -4,6 +4,7 @@
 
 mod workplace;
 
+mod devices;
 mod failures;
 mod launches;
 mod runs;

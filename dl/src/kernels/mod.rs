@@ -1,4 +1,5 @@
-//! The arithmetic: one folder a kernel, with a checked face in `mod` and the loops in `cpu`.
+//! The arithmetic: one folder a kernel, with a checked face in `mod`, the loops in `cpu`, and in most a program for GPUs
+//! in `cuda.cu`.
 //!
 //! Every kernel sums in an order that is fixed by shapes alone. Elementwise loops are compiled once for each set of CPU
 //! instructions and chosen at run time; they use additions and multiplications that Rust never fuses, so all sets give
@@ -18,5 +19,7 @@ pub mod windows;
 pub mod batch_norm;
 pub mod element_loss;
 pub mod layer_norm;
+
+pub mod programs;
 
 pub use dispatch::Level;

@@ -11,7 +11,7 @@ use super::values::{
     FOLDER, LEASE, MILLISECONDS, SEED, SIZE, copies, faults, flag, lease, milliseconds, number, others, path,
     processes, restarts, size, steps, threads,
 };
-use super::{CONFIG_FILE, Config, Progress, Result};
+use super::{CONFIG_FILE, Config, GpuUse, Precision, Progress, Result};
 
 /// The flags that every DistDL program takes. A program with flags of its own adds them with `#[command(flatten)]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -79,6 +79,15 @@ pub struct Flags {
     /// Compute tasks of a process that is silent for so long, and for longer than tasks take, elsewhere too [default: never]
     #[arg(long, global = true, value_name = "MILLISECONDS", value_parser = flag(milliseconds, MILLISECONDS))]
     pub speculate_after: Option<Duration>,
+    /// Whether a GPU computes [default: auto, if there is one]
+    #[arg(long, global = true, value_name = "WHEN")]
+    pub gpu: Option<GpuUse>,
+    /// Look for the libraries of CUDA in this folder first
+    #[arg(long, global = true, value_name = "FOLDER", value_parser = flag(path, FOLDER))]
+    pub cuda_libraries: Option<PathBuf>,
+    /// How a GPU multiplies matrices [default: f32]
+    #[arg(long, global = true, value_name = "TYPE")]
+    pub precision: Option<Precision>,
 }
 
 impl Flags {
@@ -108,7 +117,6 @@ impl Flags {
     }
 
     pub(super) fn layer(&self) -> Layer {
-        let progress = self.progress.as_ref().and_then(ValueEnum::to_possible_value);
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
         let milliseconds = |time: Option<Duration>| time.map(|time| time.as_millis().to_string());
         Layer::flags([
@@ -120,7 +128,7 @@ impl Flags {
                 self.cut_lineage_every.map(|steps| steps.to_string()),
             ),
             ("seed", self.seed.map(|seed| seed.to_string())),
-            ("progress", progress.map(|progress| progress.get_name().to_owned())),
+            ("progress", name_of(self.progress)),
             ("json", self.json.map(|json| json.to_string())),
             ("processes", self.processes.map(|count| count.to_string())),
             (
@@ -135,6 +143,14 @@ impl Flags {
             ("grace", milliseconds(self.grace)),
             ("parameter_copies", self.parameter_copies.map(|count| count.to_string())),
             ("speculate_after", milliseconds(self.speculate_after)),
+            ("device.gpu", name_of(self.gpu)),
+            ("device.cuda_libraries", path(&self.cuda_libraries)),
+            ("device.precision", name_of(self.precision)),
         ])
     }
+}
+
+/// A choice as it is written.
+fn name_of(choice: Option<impl ValueEnum>) -> Option<String> {
+    Some(choice?.to_possible_value()?.get_name().to_owned())
 }

@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 30] = [
     "threads",
     "memory",
     "disk",
@@ -38,7 +38,13 @@ const KEYS: [&str; 27] = [
     "speculate_after",
     "shared_memory",
     "token_file",
+    "device.gpu",
+    "device.cuda_libraries",
+    "device.precision",
 ];
+
+/// What the keys of the one section of a file begin with. Variables and flags leave it out.
+const SECTION: &str = "device.";
 
 /// The key that only a variable sets: how a started process learns to which cluster it belongs. Nobody types it, so it
 /// is not among those that an error shows.
@@ -63,8 +69,8 @@ impl Origin {
     fn written(&self, key: &str) -> String {
         match self {
             Self::File(_) => key.to_owned(),
-            Self::Variables => format!("{PREFIX}{}", key.to_ascii_uppercase()),
-            Self::Flags => format!("--{}", key.replace('_', "-")),
+            Self::Variables => format!("{PREFIX}{}", without_section(key).to_ascii_uppercase()),
+            Self::Flags => format!("--{}", without_section(key).replace('_', "-")),
         }
     }
 
@@ -78,7 +84,38 @@ impl Origin {
     }
 }
 
-/// The settings of one origin.
+fn without_section(key: &str) -> &str {
+    key.strip_prefix(SECTION).unwrap_or(key)
+}
+
+/// A key from its name without the section. A name that is no key stays as it is.
+fn with_section(name: String) -> String {
+    match KEYS.iter().find(|key| key.strip_prefix(SECTION) == Some(&name)) {
+        Some(key) => (*key).to_owned(),
+        None => name,
+    }
+}
+
+/// Whole keys in place of the section.
+fn out_of_section(mut settings: Dict) -> Dict {
+    let name = SECTION.trim_end_matches('.');
+    match settings.remove(name) {
+        Some(Value::Dict(_, section)) => {
+            settings.extend(
+                section
+                    .into_iter()
+                    .map(|(key, value)| (format!("{SECTION}{key}"), value)),
+            );
+        }
+        Some(other) => {
+            settings.insert(name.to_owned(), other);
+        }
+        None => {}
+    }
+    settings
+}
+
+/// The settings of one origin, by whole keys.
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
     origin: Origin,
@@ -113,14 +150,14 @@ impl Layer {
         })?;
         Ok(Some(Self {
             origin: Origin::File(path.display().to_string()),
-            settings,
+            settings: out_of_section(settings),
         }))
     }
 
     pub(super) fn variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let ours = variables.into_iter().filter_map(|(name, text)| {
             let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
-            Some((key, Value::from(text)))
+            Some((with_section(key), Value::from(text)))
         });
         Self {
             origin: Origin::Variables,
@@ -160,7 +197,11 @@ impl Layer {
     }
 
     fn unknown_key(&self, key: &str) -> ConfigError {
-        let likeness = |known: &str| strsim::jaro_winkler(known, &key.to_ascii_lowercase().replace('-', "_"));
+        let given = key.to_ascii_lowercase().replace('-', "_");
+        let likeness = |known: &str| {
+            let whole = strsim::jaro_winkler(known, &given);
+            whole.max(strsim::jaro_winkler(without_section(known), without_section(&given)))
+        };
         let nearest = KEYS
             .iter()
             .copied()
@@ -181,7 +222,14 @@ impl Provider for Layer {
     }
 
     fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        Ok(Map::from([(Profile::Default, self.settings.clone())]))
+        let (sections, mut settings): (Dict, Dict) =
+            (self.settings.clone().into_iter()).partition(|(key, _)| key.starts_with(SECTION));
+        if !sections.is_empty() {
+            let bare = |(key, value): (String, Value)| (without_section(&key).to_owned(), value);
+            let section: Dict = sections.into_iter().map(bare).collect();
+            settings.insert(SECTION.trim_end_matches('.').to_owned(), Value::from(section));
+        }
+        Ok(Map::from([(Profile::Default, settings)]))
     }
 }
 

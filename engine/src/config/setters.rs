@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::*;
-use super::{Config, Progress};
+use super::{Config, GpuUse, Precision, Progress};
 
 impl Config {
     /// Sets the number of worker threads; 0 counts as 1.
@@ -183,6 +183,24 @@ impl Config {
     /// Sets whether processes of one host exchange parameters through memory that they share.
     pub fn with_shared_memory(self, shared_memory: bool) -> Self {
         Self { shared_memory, ..self }
+    }
+
+    /// Sets whether a GPU computes.
+    pub fn with_gpu(self, gpu: GpuUse) -> Self {
+        Self { gpu, ..self }
+    }
+
+    /// Sets the folder in which the libraries of CUDA are looked for first.
+    pub fn with_cuda_libraries(self, cuda_libraries: impl Into<PathBuf>) -> Self {
+        Self {
+            cuda_libraries: Some(cuda_libraries.into()),
+            ..self
+        }
+    }
+
+    /// Sets how a GPU multiplies matrices.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Sets after how long a silence the tasks of a process are computed elsewhere, too.

@@ -102,13 +102,17 @@ fn every_key_is_read_from_file_and_variables() {
         speculate_after: Some(Duration::from_millis(80)),
         shared_memory: false,
         token_file: Some("/token".into()),
+        gpu: GpuUse::Off,
+        cuda_libraries: Some("/cuda".into()),
+        precision: Precision::Bf16,
         join: None,
     };
     let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nkeep_shuffles_after = 90\nspill_folder = \"/spill\"\ncache = \"/cache\"\n\
                 cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nmemo_size = \"9 MiB\"\ncut_lineage_every = 40\nseed = \"18446744073709551615\"\n\
                 progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
-                grace = 70\nparameter_copies = 1\nspeculate_after = 80\nshared_memory = false\ntoken_file = \"/token\"";
+                grace = 70\nparameter_copies = 1\nspeculate_after = 80\nshared_memory = false\ntoken_file = \"/token\"\n\
+                [device]\ngpu = \"off\"\ncuda_libraries = \"/cuda\"\nprecision = \"bf16\"";
     let from_file = Config::from_layers(Some(file(text).path()), [], &Flags::default()).unwrap();
     assert_eq!(from_file, expected);
     let pairs = [
@@ -139,6 +143,9 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_SPECULATE_AFTER", "80"),
         ("DISTDL_SHARED_MEMORY", "false"),
         ("DISTDL_TOKEN_FILE", "/token"),
+        ("DISTDL_GPU", "off"),
+        ("DISTDL_CUDA_LIBRARIES", "/cuda"),
+        ("DISTDL_PRECISION", "BF16"),
     ];
     assert_eq!(
         Config::from_layers(None, variables(&pairs), &Flags::default()).unwrap(),
@@ -170,7 +177,10 @@ fn every_key_is_read_from_file_and_variables() {
         .with_grace(Duration::from_millis(70))
         .with_parameter_copies(1)
         .with_speculate_after(Duration::from_millis(80))
-        .with_shared_memory(false);
+        .with_shared_memory(false)
+        .with_gpu(GpuUse::Off)
+        .with_cuda_libraries("/cuda")
+        .with_precision(Precision::Bf16);
     let token_file = expected.token_file.clone();
     assert_eq!(Config { token_file, ..code }, expected);
     assert_eq!(Config::default().with_threads(0).with_batch_records(0).threads, 1);
@@ -203,6 +213,9 @@ fn flags_are_read_and_explained() {
         "--parameter-copies=1",
         "--speculate-after=80",
         "--cut-lineage-every=30",
+        "--gpu=on",
+        "--cuda-libraries=l",
+        "--precision=tf32",
     ]);
     let expected = Flags {
         config: Some("f".into()),
@@ -223,6 +236,9 @@ fn flags_are_read_and_explained() {
         grace: Some(Duration::from_millis(70)),
         parameter_copies: Some(1),
         speculate_after: Some(Duration::from_millis(80)),
+        gpu: Some(GpuUse::On),
+        cuda_libraries: Some("l".into()),
+        precision: Some(Precision::Tf32),
     };
     assert_eq!(given, expected);
     let all = Flags {
@@ -248,6 +264,9 @@ fn flags_are_read_and_explained() {
         ("--lease=49", "milliseconds from 50"),
         ("--parameter-copies=3", "1 or 2"),
         ("--join=x", "--json"),
+        ("--gpu=yes", "auto, on, off"),
+        ("--cuda-libraries=", "path of a folder"),
+        ("--precision=f16", "f32, tf32, bf16"),
         ("--chaos=", "kill=worker:1@step:37"),
     ] {
         let error = Program::try_parse_from(["program", argument])
@@ -290,6 +309,17 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
         error.contains("variable DISTDL_BATCHRECORDS") && error.contains("`DISTDL_BATCH_RECORDS`?"),
         "{error}"
     );
+    for (text, wrong, right) in [
+        ("gpu = \"on\"", "key `gpu`", "`device.gpu`"),
+        ("[device]\ngpus = \"on\"", "key `device.gpus`", "`device.gpu`"),
+        ("device = 1", "key `device`", "`device.gpu`"),
+        ("[device]\nthreads = 1", "key `device.threads`", "`threads`"),
+    ] {
+        let error = message(text, &[]);
+        assert!(error.contains(wrong) && error.contains(right), "{error}");
+    }
+    let error = message("", &[("DISTDL_DEVICE_GPU", "on")]);
+    assert!(error.contains("did you mean `DISTDL_GPU`?"), "{error}");
     let error = message("zzz = 1", &[]);
     assert!(
         !error.contains("did you mean") && error.contains("threads, memory, disk"),
@@ -324,6 +354,9 @@ fn a_wrong_value_is_named_with_its_place_and_what_is_allowed() {
         ("restarts = -1", "`-1`", "from 0"),
         ("grace = \"1s\"", "`1s`", "milliseconds"),
         ("parameter_copies = 3", "`3`", "1 or 2"),
+        ("device.gpu = \"yes\"", "`yes`", "`auto` (if there is one)"),
+        ("device.cuda_libraries = \"\"", "``", "path of a folder"),
+        ("device.precision = \"f16\"", "`f16`", "`tf32`"),
     ] {
         let error = message(text, &[]);
         let key = text.split(' ').next().unwrap();
@@ -371,6 +404,19 @@ fn settings_that_do_not_go_together_are_named_with_the_remedy() {
     }
     let code = Config::default().with_processes(2).with_parameter_workers(3);
     assert!(code.check().is_err());
+}
+
+#[test]
+fn the_section_takes_one_line_or_several_and_yields_to_what_is_above_it() {
+    let file = file("device.gpu = \"on\"\ndevice.precision = \"tf32\"\n");
+    let named = Flags {
+        config: Some(file.path().to_owned()),
+        ..Flags::default()
+    };
+    let config = Config::from_layers(None, variables(&[("DISTDL_PRECISION", "f32")]), &named).unwrap();
+    assert_eq!((config.gpu, config.precision), (GpuUse::On, Precision::F32));
+    let passed_on = named.variables().unwrap();
+    assert!(passed_on.contains(&("DISTDL_GPU".into(), "on".into())), "{passed_on:?}");
 }
 
 #[test]

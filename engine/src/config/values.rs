@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::{Progress, Result};
+use super::{GpuUse, Precision, Progress, Result};
 
 /// Most worker threads in a process.
 pub(super) const THREADS_MAX: usize = 1024;
@@ -38,6 +38,8 @@ pub(super) const PREFIXES: &str = "beginnings of URLs, separated by commas";
 pub(super) const FILE: &str = "the path of a file";
 pub(super) const SEED: &str = "a whole number from 0 to 18446744073709551615";
 pub(super) const PROGRESS: &str = "`auto` (on a terminal), `on` or `off`";
+pub(super) const GPU: &str = "`auto` (if there is one), `on` or `off`";
+pub(super) const PRECISION: &str = "`f32`, `tf32` or `bf16`";
 pub(super) const SWITCH: &str = "`true` or `false`";
 pub(super) const FAULTS: &str = "faults such as `kill=worker:1@step:37`, separated by commas";
 
@@ -78,6 +80,14 @@ pub(super) fn path(text: &str) -> Option<PathBuf> {
 
 pub(super) fn progress(text: &str) -> Option<Progress> {
     Progress::from_str(text, true).ok()
+}
+
+pub(super) fn gpu(text: &str) -> Option<GpuUse> {
+    GpuUse::from_str(text, true).ok()
+}
+
+pub(super) fn precision(text: &str) -> Option<Precision> {
+    Precision::from_str(text, true).ok()
 }
 
 pub(super) fn processes(text: &str) -> Option<usize> {

@@ -1,0 +1,68 @@
+// Channels with mean 0 and variance 1, scaled and shifted.
+
+// What is multiplied with for variance 1.
+__device__ inline float scale_of(float variance, float epsilon) {
+    return 1.0f / sqrtf(variance + epsilon);
+}
+
+__device__ inline float share_of(u64 count) {
+    return (float)(1.0 / (double)(count > 0 ? count : 1));
+}
+
+extern "C" __global__ void batch_norm_moments(
+    u64 rows, u64 channels, u64 positions, const float* inputs, float* mean, float* variance) {
+    float share = share_of(rows * positions);
+    FOR_EACH_ROW(channel, channels) {
+        float middle = channel_sum(rows, channels, positions, channel, [=](u64 index) { return inputs[index]; }) * share;
+        float squares = channel_sum(rows, channels, positions, channel, [=](u64 index) {
+            return (inputs[index] - middle) * (inputs[index] - middle);
+        });
+        if (threadIdx.x == 0) {
+            mean[channel] = middle;
+            variance[channel] = squares * share;
+        }
+    }
+}
+
+extern "C" __global__ void batch_norm_forward(
+    u64 count, u64 channels, u64 positions, float epsilon, const float* mean, const float* variance,
+    const float* weight, const float* bias, const float* inputs, float* outputs) {
+    FOR_EACH(index, count) {
+        u64 channel = index / positions % channels;
+        float scale = scale_of(variance[channel], epsilon) * weight[channel];
+        outputs[index] = (inputs[index] - mean[channel]) * scale + bias[channel];
+    }
+}
+
+// The gradients by weight and bias.
+extern "C" __global__ void batch_norm_sums(
+    u64 rows, u64 channels, u64 positions, float epsilon, const float* mean, const float* variance,
+    const float* inputs, const float* gradient, float* weight_gradient, float* bias_gradient) {
+    FOR_EACH_ROW(channel, channels) {
+        float middle = mean[channel];
+        float along = channel_sum(rows, channels, positions, channel, [=](u64 index) {
+            return gradient[index] * (inputs[index] - middle);
+        });
+        float sum = channel_sum(rows, channels, positions, channel, [=](u64 index) { return gradient[index]; });
+        if (threadIdx.x == 0) {
+            weight_gradient[channel] = along * scale_of(variance[channel], epsilon);
+            bias_gradient[channel] = sum;
+        }
+    }
+}
+
+// The gradient by the inputs, of which the moments are, from those by the outputs, weight and bias.
+extern "C" __global__ void batch_norm_backward(
+    u64 rows, u64 channels, u64 positions, float epsilon, const float* mean, const float* variance,
+    const float* weight, const float* inputs, const float* gradient, const float* weight_gradient,
+    const float* bias_gradient, float* input_gradient) {
+    float share = share_of(rows * positions);
+    FOR_EACH(index, rows * channels * positions) {
+        u64 channel = index / positions % channels;
+        float scale = scale_of(variance[channel], epsilon);
+        float along = weight_gradient[channel] * share;
+        float middle = bias_gradient[channel] * share;
+        float normal = (inputs[index] - mean[channel]) * scale;
+        input_gradient[index] = weight[channel] * scale * (gradient[index] - middle - normal * along);
+    }
+}

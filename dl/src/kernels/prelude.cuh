@@ -1,0 +1,158 @@
+// What all programs for GPUs begin with.
+//
+// Elements that do not depend on each other are shared among all threads of the grid; a sum belongs to one block, whose
+// threads add up their shares in ascending order and then each other's, pair by pair. So the order of every sum follows
+// from shapes alone. Nothing is added atomically, and compiled without fused operations a kernel without sums gives the
+// bits of its counterpart on the CPU.
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+// Most threads of a block. They are a power of two wherever a block sums.
+const u32 THREADS_MAX = 256;
+
+// Goes through the elements of this thread.
+#define FOR_EACH(index, count)                                                          \
+    for (u64 index = (u64)blockIdx.x * blockDim.x + threadIdx.x; index < (count);       \
+         index += (u64)gridDim.x * blockDim.x)
+
+// Goes through the rows of this block; all of its threads go together.
+#define FOR_EACH_ROW(row, rows) for (u64 row = blockIdx.x; row < (rows); row += gridDim.x)
+
+// The sum of what the threads of a block bring, for each of them.
+template <typename T> __device__ inline T block_sum(T value) {
+    __shared__ T values[THREADS_MAX];
+    values[threadIdx.x] = value;
+    __syncthreads();
+    for (u32 half = blockDim.x / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) {
+            values[threadIdx.x] += values[threadIdx.x + half];
+        }
+        __syncthreads();
+    }
+    T sum = values[0];
+    __syncthreads();
+    return sum;
+}
+
+// The sum of `of(index)` over all indices below `count`, by all threads of a block.
+template <typename T, typename F> __device__ inline T sum_of(u64 count, F of) {
+    T sum = 0;
+    for (u64 index = threadIdx.x; index < count; index += blockDim.x) {
+        sum += of(index);
+    }
+    return block_sum(sum);
+}
+
+// The sum of `of(index)` over the elements of one channel: so many positions in each row.
+template <typename F>
+__device__ inline float channel_sum(u64 rows, u64 channels, u64 positions, u64 channel, F of) {
+    return sum_of<float>(rows * positions, [=](u64 index) {
+        return of((index / positions * channels + channel) * positions + index % positions);
+    });
+}
+
+// Sums `of(index)` over the rows of each of the block's neighbouring columns: the threads of a line read neighbours, and
+// each line of threads has its own rows.
+template <typename F> __device__ inline void line_sums(u64 rows, u64 columns, F of, float* sums) {
+    const u32 LINE = 32;
+    __shared__ float values[THREADS_MAX];
+    u64 column = (u64)blockIdx.x * LINE + threadIdx.x % LINE;
+    float sum = 0;
+    if (column < columns) {
+        for (u64 row = threadIdx.x / LINE; row < rows; row += blockDim.x / LINE) {
+            sum += of(row * columns + column);
+        }
+    }
+    values[threadIdx.x] = sum;
+    __syncthreads();
+    for (u32 half = blockDim.x / 2; half >= LINE; half /= 2) {
+        if (threadIdx.x < half) {
+            values[threadIdx.x] += values[threadIdx.x + half];
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x < LINE && column < columns) {
+        sums[column] = values[threadIdx.x];
+    }
+}
+
+// The first of the largest elements of a row.
+struct Largest {
+    float value;
+    u64 index;
+};
+
+// That of a whole row, for each thread of the block. Nothing is larger than what is not a number, if that comes first.
+__device__ inline Largest largest_of(u64 count, const float* row) {
+    __shared__ float values[THREADS_MAX];
+    __shared__ u64 indices[THREADS_MAX];
+    Largest best = {row[0], 0};
+    for (u64 index = threadIdx.x; index < count; index += blockDim.x) {
+        if (row[index] > best.value) {
+            best = {row[index], index};
+        }
+    }
+    values[threadIdx.x] = best.value;
+    indices[threadIdx.x] = best.index;
+    __syncthreads();
+    for (u32 half = blockDim.x / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) {
+            u32 other = threadIdx.x + half;
+            bool is_first = values[other] == values[threadIdx.x] && indices[other] < indices[threadIdx.x];
+            if (values[other] > values[threadIdx.x] || is_first) {
+                values[threadIdx.x] = values[other];
+                indices[threadIdx.x] = indices[other];
+            }
+        }
+        __syncthreads();
+    }
+    best = {values[0], indices[0]};
+    __syncthreads();
+    return best;
+}
+
+// e^x = 2^k * (1 + (e^r - 1)), as the CPU computes it: from additions and multiplications in a fixed order.
+__device__ inline void split_exponential(float x, float* power, float* tail) {
+    const float ROUND = 12582912.0f;
+    float shifted = x * 1.44269504088896340736f + ROUND;
+    float whole = shifted - ROUND;
+    float remainder = (x - whole * (355.0f / 512.0f)) - whole * -2.1219444e-4f;
+    union {
+        float number;
+        u32 bits;
+    } from, to;
+    from.number = shifted;
+    to.number = ROUND;
+    to.bits = (from.bits - to.bits + 127u) << 23;
+    float sum = 1.0f / 5040.0f;
+    sum = sum * remainder + 1.0f / 720.0f;
+    sum = sum * remainder + 1.0f / 120.0f;
+    sum = sum * remainder + 1.0f / 24.0f;
+    sum = sum * remainder + 1.0f / 6.0f;
+    sum = sum * remainder + 0.5f;
+    sum = sum * remainder + 1.0f;
+    *power = to.number;
+    *tail = sum * remainder;
+}
+
+__device__ inline float exponential(float x) {
+    float power, tail;
+    split_exponential(x > 88.0f ? 88.0f : x, &power, &tail);
+    return x < -87.33654f ? 0.0f : power + power * tail;
+}
+
+__device__ inline float hyperbolic_tangent(float x) {
+    float power, tail;
+    float doubled = fabsf(x) + fabsf(x);
+    split_exponential(doubled > 50.0f ? 50.0f : doubled, &power, &tail);
+    float minus_one = power * tail + (power - 1.0f);
+    return copysignf(minus_one / (minus_one + 2.0f), x);
+}
+
+// Keeps what is not a number, so that it shows in the loss.
+__device__ inline float relu(float x) {
+    return x < 0.0f ? 0.0f : x;
+}
+

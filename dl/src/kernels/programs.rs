@@ -1,0 +1,149 @@
+//! The same kernels for GPUs, in CUDA C++: a program for each folder that has a `cuda.cu`.
+//!
+//! They are in `f32`. A kernel without sums gives the bits of its counterpart on the CPU, except where that takes a
+//! logarithm or the error function from a library. Sums are in an order that shapes fix, another than the CPU's. Their
+//! arguments are described where they stand; products of matrices are cuBLAS's.
+
+#[cfg(feature = "gpu")]
+mod loaded;
+
+#[cfg(feature = "gpu")]
+pub use self::loaded::Kernels;
+
+/// Threads of a block at most: what a program's shared memory is made for.
+const THREADS_MAX: usize = 256;
+/// Threads of a block at least: those that a GPU runs together.
+const THREADS_MIN: usize = 32;
+/// Columns that one block of `column_sums` sums.
+const LINE: usize = 32;
+/// Elements of which one block of `sums_of_parts` makes one.
+const PART: usize = 8192;
+/// Blocks at most; each then does the work of several.
+const BLOCKS_MAX: usize = 1 << 16;
+
+/// A program for GPUs.
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    /// Its folder.
+    pub name: &'static str,
+    /// Its text, with all that it needs.
+    pub text: &'static str,
+    /// Its entry points.
+    pub kernels: &'static [&'static str],
+}
+
+macro_rules! programs {
+    ($($name:literal: $($kernel:literal)*;)*) => {
+        &[$(Program {
+            name: $name,
+            text: concat!(include_str!("prelude.cuh"), include_str!(concat!($name, "/cuda.cu"))),
+            kernels: &[$($kernel),*],
+        }),*]
+    };
+}
+
+/// All of them.
+pub const PROGRAMS: &[Program] = programs! {
+    "activation": "activation_forward" "activation_backward" "softmax_rows" "softmax_rows_backward";
+    "batch_norm": "batch_norm_moments" "batch_norm_forward" "batch_norm_sums" "batch_norm_backward";
+    "element_loss": "element_loss" "element_loss_labels";
+    "gather": "gather_bytes" "gather_values";
+    "gelu": "gelu_forward" "gelu_backward";
+    "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_sums" "layer_norm_backward";
+    "softmax_cross_entropy": "softmax_cross_entropy";
+    "sums": "column_sums" "channel_sums" "squares_of_parts" "sums_of_parts";
+    "update": "update_plain" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad";
+    "windows": "to_columns" "from_columns" "pool_largest" "pool_largest_backward" "pool_mean" "pool_mean_backward";
+};
+
+/// How many blocks of how many threads run a kernel. The order of its sums follows from it, and it from shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks.
+    pub blocks: u32,
+    /// Threads of each, a power of two.
+    pub threads: u32,
+}
+
+impl Grid {
+    /// For a kernel that treats each of `count` elements by itself.
+    pub fn of_elements(count: usize) -> Self {
+        Self::new(count.div_ceil(THREADS_MAX), THREADS_MAX)
+    }
+
+    /// For a kernel that sums over each of `rows` rows (or channels) of `length` elements.
+    pub fn of_rows(rows: usize, length: usize) -> Self {
+        let threads = length.min(THREADS_MAX).next_power_of_two();
+        Self::new(rows, threads.max(THREADS_MIN))
+    }
+
+    /// For a kernel that sums over all rows for each of `columns` columns. All of its blocks run, so that there are
+    /// columns for at most 2^31 of them.
+    pub fn of_columns(columns: usize) -> Self {
+        Self {
+            blocks: u32::try_from(columns.div_ceil(LINE)).unwrap_or(u32::MAX),
+            threads: THREADS_MAX as u32,
+        }
+    }
+
+    /// For a kernel that makes one element of each part of `count`, and how many they are.
+    pub fn of_parts(count: usize) -> (Self, usize) {
+        let parts = count.div_ceil(PART);
+        (Self::new(parts, THREADS_MAX), parts)
+    }
+
+    fn new(blocks: usize, threads: usize) -> Self {
+        Self {
+            blocks: blocks.min(BLOCKS_MAX) as u32,
+            threads: threads as u32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_point_is_listed_once_and_under_its_program() {
+        let mut names = Vec::new();
+        for program in PROGRAMS {
+            let entries = program.text.split("extern \"C\" __global__ void ").skip(1);
+            let entries: Vec<&str> = entries.filter_map(|entry| Some(entry.split_once('(')?.0)).collect();
+            assert_eq!(entries, program.kernels, "{}", program.name);
+            names.extend(entries);
+        }
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn the_numbers_of_the_programs_are_those_of_the_grids() {
+        let sums = PROGRAMS
+            .iter()
+            .find(|program| program.name == "sums")
+            .map(|sums| sums.text);
+        for line in [
+            format!("const u32 THREADS_MAX = {THREADS_MAX};"),
+            format!("const u32 LINE = {LINE};"),
+            format!("const u64 PART = {PART};"),
+        ] {
+            assert!(sums.is_some_and(|text| text.contains(&line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn grids_follow_from_shapes_and_have_limits() {
+        let grid = |blocks, threads| Grid { blocks, threads };
+        assert_eq!(Grid::of_elements(0), grid(0, 256));
+        assert_eq!(Grid::of_elements(257), grid(2, 256));
+        assert_eq!(Grid::of_elements(usize::MAX), grid(1 << 16, 256));
+        assert_eq!(Grid::of_rows(3, 10), grid(3, 32));
+        assert_eq!(Grid::of_rows(3, 33), grid(3, 64));
+        assert_eq!(Grid::of_rows(3, usize::MAX), grid(3, 256));
+        assert_eq!(Grid::of_columns(33), grid(2, 256));
+        assert_eq!(Grid::of_parts(8193), (grid(2, 256), 2));
+    }
+}

@@ -1,0 +1,130 @@
+use distdl_dl::kernels::batch_norm::{self as by_channel, Moments};
+use distdl_dl::kernels::layer_norm as by_row;
+use distdl_dl::kernels::programs::Grid;
+
+use super::{SHAPES, close, numbers, same};
+use crate::runner::{Runner, change, count, number, read};
+
+const EPSILON: f32 = 1e-5;
+const ERROR_MAX: f64 = 1e-4;
+
+pub(crate) fn batch_norm(runner: &dyn Runner) {
+    for (rows, channels) in SHAPES {
+        // So many that there is nothing new in more.
+        for positions in [1, 9, 35]
+            .into_iter()
+            .filter(|positions| rows * channels * positions < 50_000)
+        {
+            batch_norm_of(runner, rows, channels, positions);
+        }
+    }
+}
+
+/// What does not sum is given the CPU's sums, and must then have its bits.
+fn batch_norm_of(runner: &dyn Runner, rows: usize, channels: usize, positions: usize) {
+    let size = rows * channels * positions;
+    let (inputs, gradient) = (numbers(size, 3.0, 1), numbers(size, 1.0, 2));
+    let (weight, bias) = (numbers(channels, 2.0, 3), numbers(channels, 2.0, 4));
+    let of_channels = || vec![f32::NAN; channels];
+    let grid = Grid::of_rows(channels, rows * positions);
+    let sides = || [count(rows), count(channels), count(positions)];
+
+    let (mut mean, mut variance) = (of_channels(), of_channels());
+    by_channel::moments(positions, &inputs, &mut mean, &mut variance).unwrap();
+    let (mut means, mut variances) = (of_channels(), of_channels());
+    let mut arguments: Vec<_> = sides().into();
+    arguments.extend([read(&inputs), change(&mut means), change(&mut variances)]);
+    runner.run("batch_norm_moments", grid, &mut arguments);
+    close(runner, "mean of a channel", ERROR_MAX, &mean, &means);
+    close(runner, "variance of a channel", ERROR_MAX, &variance, &variances);
+
+    let moments = Moments {
+        mean: &mean,
+        variance: &variance,
+        epsilon: EPSILON.into(),
+    };
+    let (mut expected, mut got) = (vec![f32::NAN; size], vec![f32::NAN; size]);
+    by_channel::forward(positions, moments, (&weight, &bias), &inputs, &mut expected).unwrap();
+    let mut arguments = vec![count(size), count(channels), count(positions), number(EPSILON)];
+    arguments.extend([&mean, &variance, &weight, &bias, &inputs].map(|values| read(values)));
+    arguments.push(change(&mut got));
+    runner.run("batch_norm_forward", Grid::of_elements(size), &mut arguments);
+    same(runner, "normalised channels", &expected, &got);
+
+    let (mut by_weight, mut by_bias) = (of_channels(), of_channels());
+    let sums = (&mut by_weight[..], &mut by_bias[..]);
+    let values = (&inputs[..], &gradient[..]);
+    by_channel::backward(positions, moments, &weight, values, sums, Some(&mut expected)).unwrap();
+    let (mut by_weights, mut by_biases) = (of_channels(), of_channels());
+    let mut arguments: Vec<_> = sides().into();
+    arguments.push(number(EPSILON));
+    arguments.extend([&mean, &variance, &inputs, &gradient].map(|values| read(values)));
+    arguments.extend([change(&mut by_weights), change(&mut by_biases)]);
+    runner.run("batch_norm_sums", grid, &mut arguments);
+    close(
+        runner,
+        "gradient by a channel's weight",
+        ERROR_MAX,
+        &by_weight,
+        &by_weights,
+    );
+    close(runner, "gradient by a channel's bias", ERROR_MAX, &by_bias, &by_biases);
+
+    let mut arguments: Vec<_> = sides().into();
+    arguments.push(number(EPSILON));
+    arguments.extend([&mean, &variance, &weight, &inputs, &gradient, &by_weight, &by_bias].map(|values| read(values)));
+    arguments.push(change(&mut got));
+    runner.run("batch_norm_backward", Grid::of_elements(size), &mut arguments);
+    same(runner, "gradient by channels", &expected, &got);
+}
+
+pub(crate) fn layer_norm(runner: &dyn Runner) {
+    for (rows, columns) in SHAPES {
+        let size = rows * columns;
+        let (inputs, gradient) = (numbers(size, 3.0, 1), numbers(size, 1.0, 2));
+        let (weight, bias) = (numbers(columns, 2.0, 3), numbers(columns, 2.0, 4));
+        let (mut means, mut scales) = (vec![f32::NAN; rows], vec![f32::NAN; rows]);
+        let mut arguments = [
+            count(rows),
+            count(columns),
+            number(EPSILON),
+            read(&inputs),
+            change(&mut means),
+            change(&mut scales),
+        ];
+        runner.run("layer_norm_moments", Grid::of_rows(rows, columns), &mut arguments);
+
+        let (mut expected, mut got) = (vec![f32::NAN; size], vec![f32::NAN; size]);
+        by_row::forward(EPSILON.into(), &weight, &bias, &inputs, &mut expected).unwrap();
+        let mut arguments = vec![count(size), count(columns)];
+        arguments.extend([&means, &scales, &weight, &bias, &inputs].map(|values| read(values)));
+        arguments.push(change(&mut got));
+        runner.run("layer_norm_forward", Grid::of_elements(size), &mut arguments);
+        close(runner, "normalised rows", ERROR_MAX, &expected, &got);
+
+        let (mut by_weight, mut by_bias) = (vec![f32::NAN; columns], vec![f32::NAN; columns]);
+        let sums = (&mut by_weight[..], &mut by_bias[..]);
+        by_row::backward(EPSILON.into(), &weight, &inputs, &gradient, sums, Some(&mut expected)).unwrap();
+        let (mut by_weights, mut by_biases) = (vec![f32::NAN; columns], vec![f32::NAN; columns]);
+        let mut arguments = vec![count(rows), count(columns)];
+        arguments.extend([&means, &scales, &inputs, &gradient].map(|values| read(values)));
+        arguments.extend([change(&mut by_weights), change(&mut by_biases)]);
+        runner.run("layer_norm_sums", Grid::of_columns(columns), &mut arguments);
+        close(
+            runner,
+            "gradient by a column's weight",
+            ERROR_MAX,
+            &by_weight,
+            &by_weights,
+        );
+        close(runner, "gradient by a column's bias", ERROR_MAX, &by_bias, &by_biases);
+
+        let mut arguments = vec![count(rows), count(columns)];
+        arguments.extend([&means, &scales, &weight, &inputs, &gradient].map(|values| read(values)));
+        arguments.push(change(&mut got));
+        runner.run("layer_norm_backward", Grid::of_rows(rows, columns), &mut arguments);
+        // A row of one or two elements has hardly a variance: its gradient is a difference of large numbers.
+        let error_max = if columns < 3 { 1e-1 } else { ERROR_MAX };
+        close(runner, "gradient by rows", error_max, &expected, &got);
+    }
+}

@@ -1,0 +1,75 @@
+use distdl_dl::Activation;
+use distdl_dl::kernels::activation;
+use distdl_dl::kernels::programs::Grid;
+use distdl_dl::kernels::sums as cpu;
+
+use super::{SHAPES, close, close_wide, numbers};
+use crate::runner::{Runner, change, count, read};
+
+pub(crate) fn column_sums(runner: &dyn Runner) {
+    for (rows, columns) in SHAPES {
+        let values = numbers(rows * columns, 1.0, 1);
+        let (mut expected, mut got) = (vec![f32::NAN; columns], vec![f32::NAN; columns]);
+        let mut gradient = values.clone();
+        activation::backward(Activation::Identity, &values, &mut gradient, &mut expected).unwrap();
+        let mut arguments = [count(rows), count(columns), read(&values), change(&mut got)];
+        runner.run("column_sums", Grid::of_columns(columns), &mut arguments);
+        close(runner, "sum of a column", 1e-5, &expected, &got);
+    }
+}
+
+pub(crate) fn channel_sums(runner: &dyn Runner) {
+    for ((rows, channels), positions) in SHAPES.into_iter().flat_map(|shape| [(shape, 1), (shape, 35)]) {
+        let values = numbers(rows * channels * positions, 1.0, 2);
+        let mut expected = vec![0.0; channels];
+        for (index, pixels) in values.chunks_exact(positions).enumerate() {
+            expected[index % channels] += cpu::sum(pixels);
+        }
+        let mut got = vec![f32::NAN; channels];
+        let mut arguments = [
+            count(rows),
+            count(channels),
+            count(positions),
+            read(&values),
+            change(&mut got),
+        ];
+        runner.run(
+            "channel_sums",
+            Grid::of_rows(channels, rows * positions),
+            &mut arguments,
+        );
+        close(runner, "sum of a channel", 1e-4, &expected, &got);
+    }
+}
+
+pub(crate) fn sum_of_squares(runner: &dyn Runner) {
+    for size in [1, 2, 255, 8191, 8192, 8193, 100_003] {
+        let values = numbers(size, 3.0, 3);
+        let (grid, parts) = Grid::of_parts(size);
+        let mut sums = vec![f64::NAN; parts];
+        runner.run(
+            "squares_of_parts",
+            grid,
+            &mut [count(size), read(&values), change(&mut sums)],
+        );
+        let got = sum(runner, sums);
+        close_wide(runner, "sum of squares", 1e-6, &[cpu::sum_of_squares(&values)], &[got]);
+    }
+    let values: Vec<f64> = (0..8193 * 5).map(f64::from).collect();
+    close_wide(runner, "sum", 0.0, &[values.iter().sum()], &[sum(runner, values)]);
+}
+
+/// The sum of sums, until one is left.
+fn sum(runner: &dyn Runner, mut values: Vec<f64>) -> f64 {
+    while values.len() > 1 {
+        let (grid, parts) = Grid::of_parts(values.len());
+        let mut sums = vec![f64::NAN; parts];
+        runner.run(
+            "sums_of_parts",
+            grid,
+            &mut [count(values.len()), read(&values), change(&mut sums)],
+        );
+        values = sums;
+    }
+    values[0]
+}

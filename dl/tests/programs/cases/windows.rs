@@ -1,0 +1,126 @@
+use distdl_dl::Image;
+use distdl_dl::kernels::programs::Grid;
+use distdl_dl::kernels::windows as cpu;
+use distdl_dl::shape::Windows;
+
+use super::{numbers, same, with_extremes};
+use crate::runner::{Argument, Runner, change, count, read};
+
+/// Windows by channels, height, width, size, stride and padding.
+const WINDOWS: [[usize; 6]; 9] = [
+    [1, 1, 1, 1, 1, 0],
+    [1, 5, 7, 3, 1, 0],
+    [3, 6, 5, 2, 2, 0],
+    [2, 7, 8, 3, 2, 0],
+    [2, 9, 9, 3, 1, 1],
+    [1, 4, 6, 3, 2, 2],
+    [5, 8, 8, 5, 3, 2],
+    [2, 7, 7, 2, 3, 0],
+    [1, 12, 10, 4, 1, 0],
+];
+
+fn windows([channels, height, width, size, stride, padding]: [usize; 6]) -> Windows {
+    let image = Image {
+        channels,
+        height,
+        width,
+    };
+    Windows {
+        image,
+        size,
+        stride,
+        padding,
+    }
+}
+
+/// All windows with so many images; for pooling those without padding.
+fn each(pools: bool) -> impl Iterator<Item = (Windows, usize)> {
+    let all = WINDOWS
+        .map(windows)
+        .into_iter()
+        .filter(move |windows| !pools || windows.padding == 0);
+    all.flat_map(|windows| [0, 1, 3].map(|count| (windows, count)))
+}
+
+/// What kernels are told of windows and images, and then is read and changed.
+fn arguments<'a>(
+    windows: &Windows,
+    images: usize,
+    others: impl IntoIterator<Item = Argument<'a>>,
+) -> Vec<Argument<'a>> {
+    let (image, (rows, columns)) = (windows.image, windows.counts().unwrap());
+    let sides = [image.channels, image.height, image.width, windows.size, windows.stride];
+    let sides = sides.into_iter().chain([windows.padding, rows, columns, images]);
+    sides.map(count).chain(others).collect()
+}
+
+fn pixels(windows: &Windows, images: usize) -> usize {
+    images * windows.image.channels * windows.image.pixels()
+}
+
+pub(crate) fn columns(runner: &dyn Runner) {
+    for (windows, images) in each(false) {
+        let values = numbers(pixels(&windows, images), 1.0, 1);
+        let (rows, columns) = windows.counts().unwrap();
+        let size = images * windows.image.channels * windows.size * windows.size * rows * columns;
+        let (mut expected, mut got) = (vec![f32::NAN; size], vec![f32::NAN; size]);
+        cpu::to_columns(&windows, images, &values, &mut expected).unwrap();
+        let mut given = arguments(&windows, images, [read(&values), change(&mut got)]);
+        runner.run("to_columns", Grid::of_elements(size), &mut given);
+        same(runner, &format!("columns of {windows:?}"), &expected, &got);
+
+        let matrix = numbers(size, 1.0, 2);
+        let (mut expected, mut got) = (vec![f32::NAN; values.len()], vec![f32::NAN; values.len()]);
+        cpu::from_columns(&windows, images, &matrix, &mut expected).unwrap();
+        let mut given = arguments(&windows, images, [read(&matrix), change(&mut got)]);
+        runner.run("from_columns", Grid::of_elements(values.len()), &mut given);
+        same(runner, &format!("pixels from columns of {windows:?}"), &expected, &got);
+    }
+}
+
+fn pools(windows: &Windows, images: usize) -> usize {
+    let (rows, columns) = windows.counts().unwrap();
+    images * windows.image.channels * rows * columns
+}
+
+pub(crate) fn pool_largest(runner: &dyn Runner) {
+    for (windows, images) in each(true) {
+        let (size, pooled) = (pixels(&windows, images), pools(&windows, images));
+        // Whole numbers, so that some windows have several largest.
+        let values: Vec<f32> = with_extremes(numbers(size, 3.0, 3))
+            .iter()
+            .map(|value| value.round())
+            .collect();
+        let (mut expected, mut got) = (vec![f32::NAN; pooled], vec![f32::NAN; pooled]);
+        cpu::largest(&windows, images, &values, &mut expected).unwrap();
+        let mut given = arguments(&windows, images, [read(&values), change(&mut got)]);
+        runner.run("pool_largest", Grid::of_elements(pooled), &mut given);
+        same(runner, &format!("largest of {windows:?}"), &expected, &got);
+
+        let gradient = numbers(pooled, 1.0, 4);
+        let (mut expected, mut got) = (vec![f32::NAN; size], vec![f32::NAN; size]);
+        cpu::largest_backward(&windows, images, &values, &gradient, &mut expected).unwrap();
+        let mut given = arguments(&windows, images, [read(&values), read(&gradient), change(&mut got)]);
+        runner.run("pool_largest_backward", Grid::of_elements(size), &mut given);
+        same(runner, &format!("gradient by largest of {windows:?}"), &expected, &got);
+    }
+}
+
+pub(crate) fn pool_mean(runner: &dyn Runner) {
+    for (windows, images) in each(true) {
+        let (size, pooled) = (pixels(&windows, images), pools(&windows, images));
+        let values = numbers(size, 3.0, 5);
+        let (mut expected, mut got) = (vec![f32::NAN; pooled], vec![f32::NAN; pooled]);
+        cpu::mean(&windows, images, &values, &mut expected).unwrap();
+        let mut given = arguments(&windows, images, [read(&values), change(&mut got)]);
+        runner.run("pool_mean", Grid::of_elements(pooled), &mut given);
+        same(runner, &format!("mean of {windows:?}"), &expected, &got);
+
+        let gradient = numbers(pooled, 1.0, 6);
+        let (mut expected, mut got) = (vec![f32::NAN; size], vec![f32::NAN; size]);
+        cpu::mean_backward(&windows, images, &gradient, &mut expected).unwrap();
+        let mut given = arguments(&windows, images, [read(&gradient), change(&mut got)]);
+        runner.run("pool_mean_backward", Grid::of_elements(size), &mut given);
+        same(runner, &format!("gradient by mean of {windows:?}"), &expected, &got);
+    }
+}

@@ -1,0 +1,98 @@
+//! Which device computes: the CPU, or a GPU that is found when the program runs.
+//!
+//! Only this module knows CUDA. With the feature `gpu`, which is on by default, its libraries are opened when they are
+//! asked for: one program, built where there is no CUDA, uses a GPU where there is one. Nothing here panics, whatever of
+//! CUDA is missing.
+
+mod error;
+
+#[cfg(feature = "gpu")]
+mod compiler;
+#[cfg(feature = "gpu")]
+mod gpu;
+#[cfg(feature = "gpu")]
+mod libraries;
+#[cfg(feature = "gpu")]
+mod probe;
+
+use std::fmt::{Display, Formatter};
+use std::path::Path;
+
+#[cfg(feature = "gpu")]
+pub use self::compiler::{Compiler, Cubin, FLAGS};
+pub use self::error::{CompileError, NoGpu};
+#[cfg(feature = "gpu")]
+pub use self::gpu::{Argument, Gpu, GpuBuffer, GpuKernel, GpuModule};
+use crate::config::GpuUse;
+
+/// A GPU that was found, as its driver describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuFound {
+    /// Its name.
+    pub name: String,
+    /// What it can compute: major and minor version.
+    pub capability: (i32, i32),
+    /// Its memory, in bytes.
+    pub memory_bytes: u64,
+    /// GPUs of the machine, of which this is the first.
+    pub count: usize,
+    /// Whether cuDNN was found, too. Nothing needs it.
+    pub has_cudnn: bool,
+}
+
+/// What computes, and why. Its text is one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chosen {
+    /// A GPU.
+    Gpu(GpuFound),
+    /// The CPU, since a GPU is not to be used.
+    Off,
+    /// The CPU, for want of a GPU.
+    Without(NoGpu),
+}
+
+impl Display for Chosen {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        let found = match self {
+            Self::Gpu(found) => found,
+            Self::Off => return write!(formatter, "the CPU computes: `device.gpu` is `off`"),
+            Self::Without(reason) => return write!(formatter, "the CPU computes: {reason}"),
+        };
+        let (major, minor) = found.capability;
+        let (name, count, gibibytes) = (&found.name, found.count, found.memory_bytes >> 30);
+        let cudnn = if found.has_cudnn { "with" } else { "without" };
+        write!(
+            formatter,
+            "a GPU can compute: {name} (sm_{major}{minor}, {gibibytes} GiB, the first of {count}), {cudnn} cuDNN"
+        )
+    }
+}
+
+/// Looks for a GPU as the configuration says: its driver and libraries in the folder first, if there is one, then where
+/// the system looks. `off` touches nothing. Takes some milliseconds where there is no CUDA, half a second where there is.
+///
+/// # Errors
+/// [`NoGpu`] says what is missing if a GPU must compute, and where it was looked for.
+pub fn choose(gpu: GpuUse, cuda_libraries: Option<&Path>) -> Result<Chosen, NoGpu> {
+    if gpu == GpuUse::Off {
+        return Ok(Chosen::Off);
+    }
+    match (find(cuda_libraries), gpu) {
+        (Ok(found), _) => Ok(Chosen::Gpu(found)),
+        (Err(reason), GpuUse::On) => Err(reason),
+        (Err(reason), _) => Ok(Chosen::Without(reason)),
+    }
+}
+
+#[cfg(feature = "gpu")]
+fn find(cuda_libraries: Option<&Path>) -> Result<GpuFound, NoGpu> {
+    probe::find(cuda_libraries)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn find(_: Option<&Path>) -> Result<GpuFound, NoGpu> {
+    Err(NoGpu::NotBuilt)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! A GPU: its memory through the handle of one worker, and kernels that run there one after the other.
+#![allow(unsafe_code)] // memory without contents, and launches that nobody checks but who knows the kernel
+
+use std::ffi::CString;
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg,
+};
+use cudarc::nvrtc::Ptx;
+use distdl_storage::{DeviceError, DeviceMemory};
+
+use super::GpuFound;
+use super::compiler::Cubin;
+
+/// The handle of one worker on a GPU: what it asks for happens in the order in which it asks.
+#[derive(Debug)]
+pub struct Gpu {
+    name: String,
+    architecture: String,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+}
+
+/// A piece of a GPU's memory.
+#[derive(Debug)]
+pub struct GpuBuffer {
+    bytes: usize,
+    slice: CudaSlice<u8>,
+}
+
+impl Drop for GpuBuffer {
+    /// The driver frees memory for a thread that has a context, and whoever drops it may have none yet.
+    fn drop(&mut self) {
+        let _ = self.slice.context().bind_to_thread();
+    }
+}
+
+/// A program on a GPU.
+#[derive(Debug)]
+pub struct GpuModule(Arc<CudaModule>);
+
+/// One entry point of a program on a GPU.
+#[derive(Debug)]
+pub struct GpuKernel(CudaFunction);
+
+/// What a kernel is given.
+#[derive(Debug, Clone, Copy)]
+pub enum Argument<'a> {
+    /// A pointer to memory of the GPU.
+    Buffer(&'a GpuBuffer),
+    /// A pointer to nothing.
+    Absent,
+    /// An `unsigned int`.
+    Kind(u32),
+    /// An `unsigned long long`.
+    Count(u64),
+    /// A `float`.
+    Number(f32),
+}
+
+impl Gpu {
+    /// A handle on the GPU that [`choose`](super::choose) has found.
+    ///
+    /// # Errors
+    /// The driver fails, or has too little memory left.
+    pub fn open(found: &GpuFound) -> Result<Self, DeviceError> {
+        let name = &found.name;
+        let context = CudaContext::new(0).map_err(|error| failed(name, "be opened", error))?;
+        // SAFETY: every buffer of this context is used on the one stream that is made next, in order.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream();
+        let (major, minor) = found.capability;
+        Ok(Self {
+            name: name.clone(),
+            architecture: format!("sm_{major}{minor}"),
+            stream: stream.map_err(|error| failed(name, "make a stream", error))?,
+            context,
+        })
+    }
+
+    /// What its kernels are compiled for, such as `sm_90`.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// Loads a program.
+    ///
+    /// # Errors
+    /// It is for other GPUs, or the driver fails.
+    pub fn load(&self, cubin: &Cubin) -> Result<GpuModule, DeviceError> {
+        let module = self.context.load_module(Ptx::from_binary(cubin.as_bytes().to_vec()));
+        Ok(GpuModule(module.map_err(|error| self.failed("load a program", error))?))
+    }
+
+    /// An entry point of a program.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn kernel(&self, module: &GpuModule, name: &str) -> Result<GpuKernel, DeviceError> {
+        if CString::new(name).is_err() {
+            return Err(self.refused("find a kernel", "a name has no zero byte".into()));
+        }
+        let function = module.0.load_function(name);
+        Ok(GpuKernel(
+            function.map_err(|error| self.failed("find a kernel", error))?,
+        ))
+    }
+
+    /// Starts a kernel on `blocks` blocks of `threads` threads. It ends before whatever is asked of this handle next
+    /// begins. Nothing starts for 0 blocks.
+    ///
+    /// # Errors
+    /// The driver fails.
+    ///
+    /// # Safety
+    /// The arguments are those that the kernel takes, in its order, and its buffers are as long as it takes them to be. What it
+    /// writes to, nobody else uses.
+    pub unsafe fn launch(
+        &self,
+        kernel: &GpuKernel,
+        blocks: u32,
+        threads: u32,
+        arguments: &[Argument<'_>],
+    ) -> Result<(), DeviceError> {
+        if blocks == 0 {
+            return Ok(());
+        }
+        let mut launch = self.stream.launch_builder(&kernel.0);
+        for argument in arguments {
+            match argument {
+                Argument::Buffer(buffer) => launch.arg(&buffer.slice),
+                Argument::Absent => launch.arg(&0_u64),
+                Argument::Kind(kind) => launch.arg(kind),
+                Argument::Count(count) => launch.arg(count),
+                Argument::Number(number) => launch.arg(number),
+            };
+        }
+        let shape = LaunchConfig {
+            grid_dim: (blocks, 1, 1),
+            block_dim: (threads, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: the caller vouches for arguments and buffers.
+        let launched = unsafe { launch.launch(shape) };
+        launched.map(drop).map_err(|error| self.failed("start a kernel", error))
+    }
+
+    fn failed(&self, what: &'static str, error: DriverError) -> DeviceError {
+        failed(&self.name, what, error)
+    }
+
+    fn refused(&self, what: &'static str, reason: String) -> DeviceError {
+        let device = self.name.clone();
+        DeviceError::Failed { device, what, reason }
+    }
+
+    fn check_length(&self, bytes: usize, buffer: &GpuBuffer) -> Result<(), DeviceError> {
+        if bytes == buffer.bytes {
+            return Ok(());
+        }
+        let reason = format!("{bytes} bytes do not fill a buffer of {}", buffer.bytes);
+        Err(self.refused("copy to it", reason))
+    }
+}
+
+impl DeviceMemory for Gpu {
+    type Buffer = GpuBuffer;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<GpuBuffer, DeviceError> {
+        // The driver has no memory of 0 bytes.
+        // SAFETY: nobody counts on its contents.
+        let slice = unsafe { self.stream.alloc(bytes.max(1)) };
+        match slice {
+            Ok(slice) => Ok(GpuBuffer { bytes, slice }),
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Err(DeviceError::OutOfMemory {
+                device: self.name.clone(),
+                needed_bytes: bytes as u64,
+                free_bytes: self.context.mem_get_info().ok().map(|(free, _)| free as u64),
+            }),
+            Err(error) => Err(self.failed("allocate", error)),
+        }
+    }
+
+    fn copy_in(&self, bytes: &[u8], buffer: &mut GpuBuffer) -> Result<(), DeviceError> {
+        self.check_length(bytes.len(), buffer)?;
+        let copied = self.stream.memcpy_htod(bytes, &mut buffer.slice);
+        // The copy may still read `bytes`, and other handles have streams of their own.
+        let copied = copied.and_then(|()| self.stream.synchronize());
+        copied.map_err(|error| self.failed("copy to it", error))
+    }
+
+    fn copy_out(&self, buffer: &GpuBuffer) -> Result<Vec<u8>, DeviceError> {
+        let mut bytes = vec![0; buffer.bytes];
+        let view = buffer.slice.slice(..buffer.bytes);
+        let copied = self.stream.memcpy_dtoh(&view, &mut bytes);
+        let copied = copied.and_then(|()| self.stream.synchronize());
+        copied.map_err(|error| self.failed("copy from it", error))?;
+        Ok(bytes)
+    }
+}
+
+fn failed(device: &str, what: &'static str, error: DriverError) -> DeviceError {
+    DeviceError::Failed {
+        device: device.into(),
+        what,
+        reason: format!("{:?}", error.0),
+    }
+}

@@ -1,0 +1,85 @@
+//! The libraries of CUDA: opened by the names that cudarc tries, in a folder first if one is given.
+#![allow(unsafe_code)] // opening a library runs its initialisers
+
+use std::path::Path;
+
+use cudarc::get_lib_name_candidates;
+use libloading::Library;
+
+use super::error::NoGpu;
+
+/// A library of CUDA: what people call it, its file without prefix and suffix, and functions that it must have.
+#[derive(Clone, Copy)]
+pub(super) struct CudaLibrary(&'static str, &'static str, &'static [&'static str]);
+
+/// What every GPU needs. It comes with the driver, never with the other libraries.
+pub(super) const DRIVER: CudaLibrary = CudaLibrary("the NVIDIA driver", "cuda", DRIVER_FUNCTIONS);
+/// What cuBLAS needs, and must be there before it.
+const CUBLAS_LT: CudaLibrary = CudaLibrary("cuBLASLt", "cublasLt", &[]);
+/// Products of matrices.
+const CUBLAS: CudaLibrary = CudaLibrary("cuBLAS", "cublas", &[]);
+/// The compiler of kernels.
+pub(super) const NVRTC: CudaLibrary = CudaLibrary("NVRTC", "nvrtc", &["nvrtcVersion", "nvrtcGetCUBIN"]);
+/// Convolutions.
+pub(super) const CUDNN: CudaLibrary = CudaLibrary("cuDNN", "cudnn", &[]);
+/// What the search for a GPU calls, and the newest of what computing calls.
+const DRIVER_FUNCTIONS: &[&str] = &[
+    "cuInit",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceTotalMem_v2",
+    "cuDeviceGetName",
+    "cuMemAllocAsync",
+];
+/// What computing needs, in the order in which they are opened.
+pub(super) const NEEDED: [CudaLibrary; 3] = [CUBLAS_LT, CUBLAS, NVRTC];
+
+impl CudaLibrary {
+    /// Opens it and leaves it open until the process ends: whoever opens it by its name later gets this one.
+    pub(super) fn open(self, folder: Option<&Path>) -> Result<(), NoGpu> {
+        let names = get_lib_name_candidates(self.1);
+        let in_folder = folder
+            .iter()
+            .flat_map(|folder| names.iter().map(|name| folder.join(name)));
+        let found = in_folder
+            .filter(|path| path.is_file())
+            .chain(names.iter().map(Into::into))
+            // SAFETY: these are NVIDIA's libraries by name, whose initialisers ask nothing of who opens them.
+            .find_map(|path| unsafe { Library::new(path) }.ok());
+        let library = found.ok_or_else(|| self.missing(names, folder))?;
+        // SAFETY: a name is looked up, and what it stands for not called.
+        let lacks = |name: &&&str| unsafe { library.get::<*const ()>(**name) }.is_err();
+        let lacking = self.2.iter().find(lacks);
+        // What has found its way into the process stays, as cudarc may have it open, too.
+        std::mem::forget(library);
+        match lacking {
+            Some(function) => Err(NoGpu::Unfit(format!("{} has no {function}", self.0))),
+            None => Ok(()),
+        }
+    }
+
+    fn missing(self, names: Vec<String>, folder: Option<&Path>) -> NoGpu {
+        let folder = folder.map(|folder| format!("{}, ", folder.display()));
+        let path = std::env::var("LD_LIBRARY_PATH").ok().filter(|path| !path.is_empty());
+        let path = path.map_or("(unset)".to_owned(), |path| path);
+        NoGpu::Library {
+            library: self.0.into(),
+            names: names.into_iter().filter(|name| !name.contains("64")).collect(),
+            places: format!(
+                "{}LD_LIBRARY_PATH {path}, or the system's folders",
+                folder.unwrap_or_default()
+            ),
+        }
+    }
+}
+
+/// An error unless the folder can be read, if there is one.
+pub(super) fn check_folder(folder: Option<&Path>) -> Result<(), NoGpu> {
+    let Some(path) = folder else { return Ok(()) };
+    let failed = |error: std::io::Error| NoGpu::Folder {
+        path: path.to_owned(),
+        message: error.to_string(),
+    };
+    std::fs::read_dir(path).map(drop).map_err(failed)
+}

@@ -1,0 +1,67 @@
+//! Finds a GPU without a panic, whatever is missing.
+#![allow(unsafe_code)] // asks the driver about a device that it has just named
+
+use std::panic::catch_unwind;
+use std::path::Path;
+
+use cudarc::driver::result::{self, DriverError, device};
+use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, CUresult};
+
+use super::GpuFound;
+use super::error::NoGpu;
+use super::libraries::{CUDNN, DRIVER, NEEDED, check_folder};
+
+/// The first GPU of the machine, if the driver and all libraries that computing needs are there.
+pub(super) fn find(folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
+    // A driver without some function that cudarc asks for makes it panic.
+    catch_unwind(|| look(folder)).unwrap_or_else(|panic| Err(NoGpu::Unfit(panic_text(&*panic))))
+}
+
+/// Asks cudarc nothing before the driver is known to be there: it panics without, even for the text of an error.
+fn look(folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
+    check_folder(folder)?;
+    DRIVER.open(folder)?;
+    let mut found = describe()?;
+    NEEDED.iter().try_for_each(|library| library.open(folder))?;
+    found.has_cudnn = CUDNN.open(folder).is_ok();
+    Ok(found)
+}
+
+fn describe() -> Result<GpuFound, NoGpu> {
+    result::init().map_err(|error| failed("start", error))?;
+    let count = device::get_count().map_err(|error| failed("count its GPUs", error))?;
+    if count <= 0 {
+        return Err(NoGpu::NoDevice);
+    }
+    let first = device::get(0).map_err(|error| failed("name a GPU", error))?;
+    // SAFETY: `first` comes from `device::get`.
+    let attribute = |attribute| unsafe { device::get_attribute(first, attribute) };
+    let describe = |error| failed("describe a GPU", error);
+    let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR).map_err(describe)?;
+    let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR).map_err(describe)?;
+    // SAFETY: as above.
+    let memory_bytes = unsafe { device::total_mem(first) }.map_err(describe)? as u64;
+    Ok(GpuFound {
+        name: device::get_name(first).map_err(describe)?,
+        capability: (major, minor),
+        memory_bytes,
+        count: count.unsigned_abs() as usize,
+        has_cudnn: false,
+    })
+}
+
+fn failed(what: &str, error: DriverError) -> NoGpu {
+    match error.0 {
+        CUresult::CUDA_ERROR_NO_DEVICE => NoGpu::NoDevice,
+        code => NoGpu::Driver {
+            what: what.into(),
+            reason: format!("{code:?}"),
+        },
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("it panicked").to_owned()
+}

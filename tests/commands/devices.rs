@@ -1,0 +1,135 @@
+//! What `distdl device` finds, by libraries of CUDA that are made for the test: a driver that answers so or so.
+#![cfg(all(target_os = "linux", feature = "gpu"))]
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::workplace::{DISTDL, Workplace, succeeds};
+
+/// A driver that starts, and has one GPU.
+const DRIVER: &str = r#"
+int cuInit(unsigned flags) { return START; }
+int cuDeviceGetCount(int* count) { *count = COUNT; return 0; }
+int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int device) { *value = attribute == 75 ? 9 : 0; return 0; }
+int cuDeviceTotalMem_v2(unsigned long* bytes, int device) { *bytes = 80ul << 30; return 0; }
+int cuDeviceGetName(char* name, int length, int device) { __builtin_strcpy(name, "Paper GPU"); return 0; }
+int cuMemAllocAsync(void) { return 2; }
+"#;
+/// A compiler, as far as anybody looks at it.
+const COMPILER: &str = "int nvrtcVersion(void) { return 1; } int nvrtcGetCUBIN(void) { return 1; }";
+
+/// Makes a library in the folder that the system looks through first.
+fn library(place: &Workplace, name: &str, text: &str, options: &[&str]) {
+    place.write("library.c", text.as_bytes());
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(place.path(name))
+        .arg(place.path("library.c"))
+        .args(options);
+    let output = compiler.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn device(place: &Workplace, arguments: &[&str]) -> Command {
+    let mut command = place.command(Path::new(DISTDL), &[&["device"], arguments].concat());
+    command.env("LD_LIBRARY_PATH", place.path(""));
+    command
+}
+
+#[test]
+fn off_says_so_and_asks_nobody() {
+    let place = Workplace::new();
+    let line = succeeds(device(&place, &["--gpu=off", "--cuda-libraries=/nowhere"]));
+    assert_eq!(line, "the CPU computes: `device.gpu` is `off`\n");
+    let line = succeeds(device(&place, &["--gpu=off", "--json"]));
+    assert_eq!(
+        line,
+        "{\"gpu\":false,\"why\":\"the CPU computes: `device.gpu` is `off`\"}\n"
+    );
+}
+
+#[test]
+fn a_driver_without_a_gpu_and_one_that_fails_are_told_apart() {
+    let place = Workplace::new();
+    for (options, words) in [
+        (
+            ["-DSTART=100", "-DCOUNT=1"],
+            "the NVIDIA driver is there, and finds no GPU",
+        ),
+        (
+            ["-DSTART=0", "-DCOUNT=0"],
+            "the NVIDIA driver is there, and finds no GPU",
+        ),
+        (
+            ["-DSTART=3", "-DCOUNT=1"],
+            "the NVIDIA driver could not start: CUDA_ERROR_NOT_INITIALIZED",
+        ),
+    ] {
+        library(&place, "libcuda.so", DRIVER, &options);
+        place.fails(
+            device(&place, &["--gpu=on"]),
+            1,
+            &[words, "nvidia-smi", "error: `device.gpu` is `on`, but "],
+        );
+        let line = succeeds(device(&place, &[]));
+        assert_eq!(line, format!("the CPU computes: {words}\n"));
+    }
+}
+
+#[test]
+fn a_driver_that_lacks_a_function_is_an_error_and_no_panic_ends_the_program() {
+    let place = Workplace::new();
+    library(&place, "libcuda.so", "int cuInit(unsigned flags) { return 0; }", &[]);
+    let line = succeeds(device(&place, &["--gpu=auto"]));
+    let words = "CUDA is not what this program needs: the NVIDIA driver has no cuDeviceGetCount";
+    assert_eq!(line, format!("the CPU computes: {words}\n"));
+}
+
+#[test]
+fn each_missing_library_is_named_until_all_are_there() {
+    let place = Workplace::new();
+    library(&place, "libcuda.so", DRIVER, &["-DSTART=0", "-DCOUNT=2"]);
+    std::fs::create_dir(place.path("cuda")).unwrap();
+    let folder = format!("--cuda-libraries={}", place.path("cuda").display());
+    for (name, file) in [
+        ("cuBLASLt", "libcublasLt"),
+        ("cuBLAS", "libcublas"),
+        ("NVRTC", "libnvrtc"),
+    ] {
+        let output = device(&place, &["--gpu=on", &folder]).output().unwrap();
+        // This machine may have some of them.
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            for words in [
+                &format!("{name} is missing"),
+                &format!("{file}.so.13"),
+                "/cuda, LD_LIBRARY_PATH",
+            ] {
+                assert!(error.contains(words), "{words}: {error}");
+            }
+        }
+        library(&place, &format!("cuda/{file}.so.13"), COMPILER, &[]);
+    }
+    let line = succeeds(device(&place, &["--gpu=on", &folder]));
+    assert!(
+        line.starts_with("a GPU can compute: Paper GPU (sm_90, 80 GiB, the first of 2), with"),
+        "{line}"
+    );
+    let nowhere = device(&place, &["--gpu=on", "--cuda-libraries=/nowhere"]);
+    place.fails(
+        nowhere,
+        1,
+        &["the folder /nowhere, which `device.cuda_libraries` names"],
+    );
+}
+
+#[test]
+fn a_program_that_needs_a_gpu_ends_at_its_start_without_one() {
+    let place = Workplace::new();
+    library(&place, "libcuda.so", DRIVER, &["-DSTART=100", "-DCOUNT=0"]);
+    let mut command = place.command(Path::new(DISTDL), &["evaluate", "model", "--gpu=on"]);
+    command.env("LD_LIBRARY_PATH", place.path(""));
+    place.fails(command, 1, &["finds no GPU"]);
+}
