@@ -57,7 +57,7 @@ pub trait Optimizer: Debug + Send + Sync {
     }
 
     /// Makes `shard.after` of `shard.before` and the mean gradient, which is `gradient_scale` (1 / samples) times
-    /// `gradient_sum`; likewise each slot of `shard.state`. All slices are the whole shard. `update` counts from 0 since
+    /// `gradient_sum`; likewise each slot of `shard.state`. All slices are as long as the part that is given. `update` counts from 0 since
     /// the state was 0. Errors if lengths differ; then what is in `after` is not used.
     fn apply(
         &self,

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use distdl_dl::{
-    Adagrad, Adam, AdamW, CheckpointOptions, Features, Lamb, NeuralNetwork, Optimizer, RmsProp, SampleTargets, Samples,
-    Schedule, Sgd, TrainingOptions,
+    Adagrad, Adam, AdamW, BatchNorm, CheckpointOptions, Dense, Features, Input, Lamb, Loss, NeuralNetwork, Optimizer,
+    RmsProp, SampleTargets, Samples, Schedule, Sgd, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
@@ -375,6 +375,37 @@ fn threads_shards_and_deaths_do_not_show() {
             .for_each(|last| assert_eq!(last, &expected, "{options:?}"));
         assert!(!seen.contains(&expected), "{options:?} does what another one did");
         seen.push(expected);
+    }
+}
+
+#[test]
+fn running_statistics_lie_in_any_shard_beside_tensors_that_are_measured() {
+    let network = NeuralNetwork::new(Input(6))
+        .hidden(Dense::linear(5))
+        .hidden(BatchNorm::default())
+        .hidden(Dense::linear(4))
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let trained = |shards: usize| {
+        let context = Context::new(Config::default()).unwrap();
+        let data = context.parallelize(samples().split(4).unwrap(), 4);
+        let options = TrainingOptions {
+            placement: Some(Placement {
+                lanes: vec![0; 4],
+                shards: vec![0; shards],
+            }),
+            lane_gradient_norm_max: None,
+            gradient_norm_max: Some(0.3),
+            batch: 12,
+            ..options(&(Arc::new(some_lamb()) as Arc<dyn Optimizer>))
+        };
+        let mut training = network.train(&data, options).unwrap();
+        training.iterate(6, |_| ()).unwrap();
+        bits(&training.parameters())
+    };
+    let expected = trained(1);
+    for shards in [2, 3, 4, 5, 7, 11, 30, 90] {
+        assert_eq!(trained(shards), expected, "{shards} shards");
     }
 }
 

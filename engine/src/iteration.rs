@@ -68,8 +68,8 @@ impl<F: FnMut(u64, &[f32], &mut [f32]) -> Result<Tallies> + Send> Lane for F {
 }
 
 /// Applies the summed updates to one shard of the parameters. Must treat every element by itself, but for what was measured
-/// over all shards, so that the cut into shards does not matter, and keep what it remembers in the optimizer's state beside the parameters and nowhere else,
-/// so that a step can be taken again.
+/// over all shards, so that the cut into shards does not matter, and keep what it remembers in the optimizer's state beside
+/// the parameters and nowhere else, so that a step can be taken again.
 pub trait ShardUpdate {
     /// Adds what is to be known of all shards before any is changed, for example a norm: once in each of the
     /// [rounds](Iteration::with_measures) of a step, to as many sums as the round has. What all shards have added stands in
@@ -108,8 +108,8 @@ const PIECE_MIN: usize = 1 << 14;
 /// The most sums in all rounds of a step.
 pub const MEASURES_MAX: usize = 1 << 16;
 
-/// The shape of an iteration. Only `lanes`, `first_step`, `steps`, `staleness` and
-/// `updates` may show in its result.
+/// The shape of an iteration. Only `lanes`, `first_step`, `steps`, `staleness`, `updates` and `measures` may show in its
+/// result.
 #[derive(Debug, Clone)]
 pub struct Iteration {
     /// Number of lanes.

@@ -127,13 +127,13 @@ impl Metrics {
         self.tasks_copied.load(Ordering::Relaxed)
     }
 
-    /// What iterations have given to other processes of updates and of new parameters, in bytes: sent, or left in memory
-    /// that they share, once for each process that it is for.
+    /// What iterations have given to other processes of updates, measures and new parameters, in bytes: sent, or left in
+    /// memory that they share, once for each process that it is for.
     pub fn exchanged_bytes(&self) -> u64 {
         self.exchanged_bytes.load(Ordering::Relaxed)
     }
 
-    /// What of that was sent of updates while lanes were still computing the rest of them, in bytes.
+    /// What of that was sent of updates before their lanes handed them out as a whole, in bytes.
     pub fn exchanged_early_bytes(&self) -> u64 {
         self.exchanged_early_bytes.load(Ordering::Relaxed)
     }

@@ -4,7 +4,7 @@ use distdl_engine::{ShardBefore, ShardValues, SquareSum};
 
 use super::{Adam, Optimizer, check_sizes, power};
 use crate::error::Result;
-use crate::kernels::update::{Rule, Slots, update, values_after};
+use crate::kernels::update::{self, Rule, Slots};
 
 /// You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", ICLR 2020, algorithm 2, with both
 /// corrections of bias: every tensor moves by the learning rate times its own norm, in the direction of Adam and of decay;
@@ -53,23 +53,23 @@ impl Optimizer for Lamb {
 
     fn measure(
         &self,
-        step: u64,
+        update: u64,
         gradient_scale: f32,
         gradient_sum: &[f32],
         part: &ShardBefore<'_>,
         measures: &mut [SquareSum],
     ) -> Result<()> {
-        let direction = Direction::new(self, step, gradient_scale);
+        let direction = Direction::new(self, update, gradient_scale);
         if let [parameters, directions] = measures {
             parameters.add(part.values);
-            values_after(direction, gradient_sum, part, |values| directions.add(values))?;
+            update::values_after(direction, gradient_sum, part, |values| directions.add(values))?;
         }
         Ok(())
     }
 
     fn apply(
         &self,
-        step: u64,
+        update: u64,
         learning_rate: f32,
         gradient_scale: f32,
         gradient_sum: &[f32],
@@ -80,10 +80,10 @@ impl Optimizer for Lamb {
             _ => 1.0,
         };
         let rule = Move {
-            direction: Direction::new(self, step, gradient_scale),
+            direction: Direction::new(self, update, gradient_scale),
             rate: (f64::from(learning_rate) * ratio) as f32,
         };
-        update(rule, self.state_slots(), gradient_sum, part)
+        update::update(rule, self.state_slots(), gradient_sum, part)
     }
 }
 

@@ -44,7 +44,7 @@ pub struct TrainingOptions {
     /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so does training
     /// behind each checkpoint and each time when [`Compression::TopK`] sends all.
     /// With [`Staleness::Asynchronous`] a step may be without samples, where lanes have samples for unequal numbers of
-    /// steps: it changes nothing.
+    /// steps: it changes no parameter and no state, has no mean loss, and counts as a step.
     pub staleness: Staleness,
     /// What is sent of gradients. Default: all.
     pub compression: Compression,

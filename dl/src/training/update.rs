@@ -7,7 +7,7 @@ use distdl_engine::{ShardBefore, ShardUpdate, ShardValues, SquareSum, StepReport
 
 use super::failed::Failed;
 use super::{TrainingOptions, from_tallies};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_length};
 use crate::kernels::sums::sum_of_squares;
 use crate::layer::Statistics;
 use crate::metrics::BatchReport;
@@ -62,7 +62,8 @@ impl Update {
     ) -> Self {
         let tensors = tensors(network, &options).into_iter().enumerate();
         let all = tensors.flat_map(|(tensor, whole)| {
-            let shared = whole.start.max(range.start)..whole.end.min(range.end).max(range.start);
+            let within = |parameter: usize| parameter.clamp(range.start, range.end);
+            let shared = within(whole.start)..within(whole.end);
             let parts = parts(network.statistics(), shared).into_iter();
             parts.map(move |(part, momentum)| (part, momentum, tensor))
         });
@@ -94,6 +95,7 @@ impl Update {
         measures: &mut [SquareSum],
     ) -> Result<()> {
         let report = from_tallies(step.tallies);
+        check_finite(step, "the loss", report.loss_sum)?;
         if report.samples == 0 {
             return Ok(());
         }
@@ -132,6 +134,9 @@ impl Update {
         {
             let (sum, mut part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
             part.totals = &totals[self.own_measures() + tensor * count..][..count];
+            part.totals
+                .iter()
+                .try_for_each(|total| check_finite(step, "what the optimizer measures", *total))?;
             match momentum {
                 Some(momentum) => move_statistics(*momentum as f32, mean, sum, &mut part),
                 None => self.options.optimizer.apply(update, rate, scale, sum, &mut part)?,
@@ -149,10 +154,11 @@ impl Update {
     fn gradient_scale(&self, step: &StepReport, totals: &[f64]) -> Result<f32> {
         let BatchReport { samples, .. } = from_tallies(step.tallies);
         let mean = 1.0 / samples as f32;
-        let Some((norm_max, squares)) = self.options.gradient_norm_max.zip(totals.first()) else {
+        let Some(norm_max) = self.options.gradient_norm_max else {
             return Ok(mean);
         };
-        let norm = squares.sqrt() / samples as f64;
+        check_length("the measures of the gradient", 1, totals.len().min(1))?;
+        let norm = totals[0].sqrt() / samples as f64;
         check_finite(step, "the norm of the gradient", norm)?;
         Ok(mean * factor_to(norm_max, norm).min(1.0))
     }

@@ -122,7 +122,7 @@ pub struct Exchange {
     slowed: Vec<(usize, u32)>,
     /// Updates and parameters that were given to others.
     sent_bytes: AtomicU64,
-    /// Those of updates that were not complete yet.
+    /// Those of updates that were not handed out yet.
     early_bytes: AtomicU64,
     cancelled: AtomicBool,
     failure: Mutex<Option<EngineError>>,
@@ -284,7 +284,7 @@ impl Exchange {
         self.sent_bytes.load(Ordering::Relaxed)
     }
 
-    /// What of that was given while its lanes were still computing, in bytes.
+    /// What of that was given before its lanes had handed it out, in bytes.
     pub fn early_bytes(&self) -> u64 {
         self.early_bytes.load(Ordering::Relaxed)
     }

@@ -200,8 +200,8 @@ impl Exchange {
             known => known.is_some_and(|(node, from)| node.len() == length && *from == rank),
         };
         let steps = self.parameters.version()..self.iteration.last_step();
-        if !is_known || !steps.contains(&step) {
-            // A lane's second copy of a step that is over; or no part of this iteration.
+        if !is_known || !steps.contains(&step) || self.has_update(step, start) {
+            // A lane's second copy; or no part of this iteration.
             return Ok(());
         }
         let values = match header.words[3] {
@@ -226,14 +226,22 @@ impl Exchange {
         };
         let mut arrived = lock(&self.arrived);
         let updates = arrived.updates.entry(step).or_default();
-        // A second copy of an update changes nothing.
-        updates.entry(start).or_insert_with(|| Arc::new(partial));
+        updates.insert(start, Arc::new(partial));
         let complete = is_asynchronous || updates.len() == self.expected.len();
         drop(arrived);
         if complete {
             self.wake();
         }
         Ok(())
+    }
+
+    /// Whether an update of another process is here.
+    pub(super) fn has_update(&self, step: u64, start: usize) -> bool {
+        let arrived = lock(&self.arrived);
+        arrived
+            .updates
+            .get(&step)
+            .is_some_and(|updates| updates.contains_key(&start))
     }
 
     /// So many values of an update, in a buffer that has served.

@@ -96,7 +96,8 @@ impl Exchange {
         let (round, shard) = (round as usize, shard as usize);
         let steps = self.parameters.version()..self.iteration.last_step();
         let count = self.iteration.measures.get(round).copied();
-        let Some(count) = count.filter(|_| self.is_owned_by(shard, rank) && steps.contains(&step)) else {
+        let is_held = || !self.iteration.shard_range(shard, self.parameters.len()).is_empty();
+        let Some(count) = count.filter(|_| self.is_owned_by(shard, rank) && is_held() && steps.contains(&step)) else {
             return Ok(());
         };
         let bytes = body.into_bytes()?;

@@ -12,6 +12,7 @@ use super::{Exchange, Owner, lock, packed};
 use crate::cluster::link::Body;
 use crate::cluster::wire::{Header, Kind, WireError};
 use crate::dataflow::vector::Vector;
+use crate::error::EngineError;
 use crate::tree::{self, Part};
 
 /// What is known of pieces.
@@ -75,10 +76,20 @@ impl Exchange {
         let Some((front, others)) = self.waits_for(step, node) else {
             return;
         };
-        if front.saturating_sub(start) < self.iteration.piece_min {
+        let length = front.saturating_sub(start);
+        if length < self.iteration.piece_min.max(1) {
             return;
         }
-        let own = self.iteration.updates.rounded(&end[..front - start]);
+        let Some(own) = end.get(..length) else {
+            return self.fail(EngineError::invalid(
+                format!(
+                    "lane {lane} has shown {} values of its update from {start} on, and has {length}",
+                    end.len()
+                ),
+                "show all of the update from the place that is named",
+            ));
+        };
+        let own = self.iteration.updates.rounded(own);
         let mut leaves: Vec<Part<'_>> = others
             .iter()
             .map(|(lane, update)| leaf(*lane, &update[start..front]))
@@ -146,10 +157,14 @@ impl Exchange {
 
     /// A lane has computed its update.
     pub fn computed(&self, step: u64, lane: usize, update: &Arc<Vector>) {
-        let Some(node) = self.node_of(lane).filter(|node| node.len() > 1 && self.sends_pieces()) else {
+        let Some(node) = self.node_of(lane).filter(|node| node.len() > 1) else {
             return;
         };
         let mut sending = lock(&self.pieces.sending);
+        // What has begun is counted to its end, also if all owners have begun to read in place.
+        if !sending.contains_key(&(step, node.start)) && !self.sends_pieces() {
+            return;
+        }
         let known = sending.entry((step, node.start)).or_insert_with(|| self.unsent());
         known.computed.insert(lane, Arc::clone(update));
         known.lanes += 1;
@@ -184,6 +199,9 @@ impl Exchange {
         let is_known = self.expected.get(&lane).is_some_and(|(_, sender)| *sender == rank);
         let steps = self.parameters.version()..self.iteration.last_step();
         if !is_known || !steps.contains(&step) {
+            return Ok(());
+        }
+        if self.has_update(step, lane) {
             return Ok(());
         }
         let (mut values, front) = self.arrived_of(step, lane, self.own_length());
