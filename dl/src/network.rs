@@ -175,6 +175,11 @@ impl<T: Scalar> NeuralNetwork<T> {
         &self.statistics
     }
 
+    /// Whether a layer's gradient is mostly 0.
+    pub(crate) fn has_sparse_gradient(&self) -> bool {
+        self.layers.iter().any(|placed| placed.layer.has_sparse_gradient())
+    }
+
     /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n).
     pub fn initialize(&self, seed: u64) -> Result<Vec<T>> {
         let mut parameters = vec![T::ZERO; self.parameter_count()];

@@ -343,7 +343,7 @@ impl Training {
             .from_step(self.step)
             .with_state_slots(self.options.optimizer.state_slots())
             .with_staleness(self.options.staleness)
-            .with_updates(self.options.compression.format())
+            .with_updates(self.options.compression.format(self.network.has_sparse_gradient()))
             .with_measures(measures(&self.network, &self.options));
         if self.options.compression.top_k().is_some() {
             iteration = iteration.with_lanes_that_remember();

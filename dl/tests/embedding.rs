@@ -170,3 +170,37 @@ fn words_are_learnt_with_the_same_bits_from_bytes_and_numbers_and_over_deaths() 
     assert!(!run.results.is_empty());
     run.results.iter().for_each(|last| assert_eq!(last, &expected));
 }
+
+#[test]
+fn what_nobody_looks_up_is_not_sent() {
+    const STEPS: u64 = 5;
+    let samples = pairs(|bytes| Features::U8 { bytes, scale: 1.0 });
+    let train = move |context: &Context| -> distdl_dl::Result<(Vec<u32>, u64)> {
+        let network = NeuralNetwork::new(Input(2))
+            .hidden(Embedding::new(3000, 4))
+            .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)?;
+        let options = TrainingOptions {
+            batch: 8,
+            lanes: 2,
+            ..TrainingOptions::default()
+        };
+        let data = context.parallelize(samples.split(2)?, 2);
+        let mut training = network.train(&data, options)?;
+        training.iterate(STEPS, |_| ())?;
+        let bits = training.parameters().iter().map(|value| value.to_bits()).collect();
+        Ok((bits, context.metrics().exchanged_bytes()))
+    };
+    let (expected, _) = train(&Context::new(Config::default()).unwrap()).unwrap();
+    let cluster = TestCluster {
+        shared_memory: false,
+        ..TestCluster::new(2)
+    };
+    let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
+    let run = cluster.run(move |context| train(context).map_err(failed)).unwrap();
+    let half = expected.len() as u64 / 2 * 4 * STEPS;
+    for (bits, exchanged) in run.results {
+        assert_eq!(bits, expected);
+        // Half of the new parameters, and of the updates hardly anything.
+        assert!((half..half + half / 10).contains(&exchanged), "{exchanged} of {half}");
+    }
+}

@@ -19,8 +19,9 @@ const EMBEDDINGS_MAX: usize = 1 << 24;
 /// ([`Features::F32`](crate::Features)), or bytes with a scale of 1.
 ///
 /// The vectors are its `weight`, `num_embeddings` x `dim`, and begin with values from the normal distribution N(0, 1), as
-/// PyTorch's. Its gradient is dense: each step, lanes send one number for each of the weight's, also for vectors that none of
-/// their samples looks up. So a table of many vectors costs as much to exchange as a dense layer of that size.
+/// PyTorch's. Its gradient is as long as it is, and 0 for vectors that none of a lane's samples looks up: those are not sent,
+/// where processes exchange over links. New parameters are sent whole, so a table of many vectors costs half as much to
+/// exchange as a dense layer of that size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Embedding {
     num_embeddings: usize,
@@ -105,6 +106,10 @@ impl<T: Scalar> Layer<T> for EmbeddingLayer {
 
     fn output_shape(&self) -> Shape {
         Shape::Row(self.indices * self.dim)
+    }
+
+    fn has_sparse_gradient(&self) -> bool {
+        true
     }
 
     fn parameter_shapes(&self) -> Vec<ParameterShape> {

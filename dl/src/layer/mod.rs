@@ -68,6 +68,11 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
         None
     }
 
+    /// Whether most of its gradient is 0 in most steps, as where a few of many rows are looked up: then only the rest is sent.
+    fn has_sparse_gradient(&self) -> bool {
+        false
+    }
+
     /// Elements that a pass needs beside its inputs and outputs, however many rows there are.
     fn scratch_length(&self) -> usize {
         0

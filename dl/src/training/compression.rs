@@ -56,8 +56,10 @@ impl Compression {
         }
     }
 
-    pub(super) fn format(&self) -> UpdateFormat {
+    /// For gradients that may be sparse by themselves.
+    pub(super) fn format(&self, is_sparse: bool) -> UpdateFormat {
         match self {
+            Self::None if is_sparse => UpdateFormat::Sparse,
             Self::None => UpdateFormat::Full,
             Self::Bf16 => UpdateFormat::Bf16,
             Self::TopK(_) => UpdateFormat::Sparse,
