@@ -41,6 +41,14 @@ pub struct Part<'a> {
     pub values: &'a [f32],
 }
 
+impl<'a> Part<'a> {
+    /// What one lane has.
+    pub fn of_lane(lane: usize, values: &'a [f32]) -> Self {
+        let lanes = lane..lane + 1;
+        Self { lanes, values }
+    }
+}
+
 /// The largest nodes of the tree over `lanes` whose lanes are all `here`, in order: what can be summed without the others.
 pub fn cover(lanes: Range<usize>, here: &impl Fn(usize) -> bool) -> Vec<Range<usize>> {
     let mut nodes = Vec::new();

@@ -246,10 +246,16 @@ impl Exchange {
 
     /// So many values of an update, in a buffer that has served.
     fn take_values(&self, number: u64, length: usize, body: &mut Body<'_>) -> std::result::Result<Vec<f32>, WireError> {
-        let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
-        values.resize(length, 0.0);
+        let mut values = self.buffer(length);
         packed::read(number, body, &mut values)?;
         Ok(values)
+    }
+
+    /// A buffer of so many values, one that has served if there is one.
+    pub(super) fn buffer(&self, length: usize) -> Vec<f32> {
+        let mut buffer = lock(&self.arrived).spare.pop().unwrap_or_default();
+        buffer.resize(length, 0.0);
+        buffer
     }
 
     /// How many values an update has for this process's shards.

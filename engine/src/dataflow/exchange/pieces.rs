@@ -92,9 +92,9 @@ impl Exchange {
         let own = self.iteration.updates.rounded(own);
         let mut leaves: Vec<Part<'_>> = others
             .iter()
-            .map(|(lane, update)| leaf(*lane, &update[start..front]))
+            .map(|(lane, update)| Part::of_lane(*lane, &update[start..front]))
             .collect();
-        leaves.push(leaf(lane, &own));
+        leaves.push(Part::of_lane(lane, &own));
         leaves.sort_unstable_by_key(|part| part.lanes.start);
         let mut sum = Vec::new();
         if node.len() > 1 {
@@ -184,12 +184,10 @@ impl Exchange {
 
     /// A buffer for an update, with the values that have come already, and how many before those are still to come.
     pub(super) fn arrived_of(&self, step: u64, lane: usize, length: usize) -> (Vec<f32>, usize) {
-        if let Some(Arriving { values, front }) = lock(&self.pieces.arriving).remove(&(step, lane)) {
-            return (values, front);
+        match lock(&self.pieces.arriving).remove(&(step, lane)) {
+            Some(Arriving { values, front }) => (values, front),
+            None => (self.buffer(length), length),
         }
-        let mut values = lock(&self.arrived).spare.pop().unwrap_or_default();
-        values.resize(length, 0.0);
-        (values, length)
     }
 
     /// A piece of an update for this process's shards. On a link they come in order, the last values first.
@@ -211,13 +209,6 @@ impl Exchange {
         packed::read(number, body, &mut values[from..to])?;
         lock(&self.pieces.arriving).insert((step, lane), Arriving { values, front: from });
         Ok(())
-    }
-}
-
-fn leaf(lane: usize, values: &[f32]) -> Part<'_> {
-    Part {
-        lanes: lane..lane + 1,
-        values,
     }
 }
 

@@ -32,7 +32,9 @@ pub(super) fn push_to(exchange: &Exchange, owner: usize, step: u64, updates: &Up
             continue;
         }
         let mut sum = |range: &Range<usize>, sum: &mut [f32]| {
-            let leaves = node.clone().map(|lane| leaf(lane, &updates[&lane].1[range.clone()]));
+            let leaves = node
+                .clone()
+                .map(|lane| Part::of_lane(lane, &updates[&lane].1[range.clone()]));
             tree::sum(
                 &leaves.collect::<Vec<Part<'_>>>(),
                 node.clone(),
@@ -61,13 +63,6 @@ fn up_to(front: usize, range: &Range<usize>) -> Range<usize> {
     range.start..front.clamp(range.start, range.end)
 }
 
-fn leaf(lane: usize, values: &[f32]) -> Part<'_> {
-    Part {
-        lanes: lane..lane + 1,
-        values,
-    }
-}
-
 /// All updates of one step.
 pub(super) struct Parts {
     pub(super) local: Updates,
@@ -94,7 +89,7 @@ impl Parts {
         let local = self
             .local
             .iter()
-            .map(|(lane, (_, update))| leaf(*lane, &update[range.clone()]));
+            .map(|(lane, (_, update))| Part::of_lane(*lane, &update[range.clone()]));
         let remote = self.remote.iter().map(|partial| Part {
             lanes: partial.lanes.clone(),
             values: partial.of(range, offset),
