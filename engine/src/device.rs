@@ -7,6 +7,8 @@
 mod error;
 
 #[cfg(feature = "gpu")]
+mod blas;
+#[cfg(feature = "gpu")]
 mod compiler;
 #[cfg(feature = "gpu")]
 mod gpu;
@@ -19,10 +21,12 @@ use std::fmt::{Display, Formatter};
 use std::path::Path;
 
 #[cfg(feature = "gpu")]
+pub use self::blas::{GpuBlas, GpuMatrix};
+#[cfg(feature = "gpu")]
 pub use self::compiler::{Compiler, Cubin, FLAGS};
 pub use self::error::{CompileError, NoGpu};
 #[cfg(feature = "gpu")]
-pub use self::gpu::{Argument, Gpu, GpuBuffer, GpuKernel, GpuModule};
+pub use self::gpu::{Argument, Gpu, GpuBuffer, GpuKernel, GpuModule, GpuSlice};
 use crate::config::GpuUse;
 
 /// A GPU that was found, as its driver describes it.

@@ -1,6 +1,8 @@
 //! Several processes inside one, for tests: real members, real links over Unix sockets and a real name node, but each
 //! process is a thread that runs the driver program, and a killed one drops out without a word. Hundreds of clusters
-//! live and die in seconds that way, with faults at exact points.
+//! live and die in seconds that way, with faults at exact points. And [GPUs on paper](paper).
+
+pub mod paper;
 
 use std::collections::HashMap;
 use std::io;

@@ -33,7 +33,7 @@ impl Emulated {
 
 /// The emulator, each program in a namespace of its own, and the kernels under names for Rust.
 fn text() -> String {
-    let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/emulator.hpp");
+    let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src/testing/paper/emulator.hpp");
     let mut text = format!("#include \"{}\"\n", emulator.display());
     for program in PROGRAMS {
         let name = program.name;

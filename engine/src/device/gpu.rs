@@ -2,11 +2,14 @@
 #![allow(unsafe_code)] // memory without contents, and launches that nobody checks but who knows the kernel
 
 use std::ffi::CString;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg,
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
+    result,
 };
 use cudarc::nvrtc::Ptx;
 use distdl_storage::{DeviceError, DeviceMemory};
@@ -20,7 +23,15 @@ pub struct Gpu {
     name: String,
     architecture: String,
     context: Arc<CudaContext>,
-    stream: Arc<CudaStream>,
+    pub(super) stream: Arc<CudaStream>,
+    copied: Copied,
+}
+
+/// What a handle has copied, in bytes.
+#[derive(Debug, Default)]
+struct Copied {
+    to_gpu: AtomicU64,
+    from_gpu: AtomicU64,
 }
 
 /// A piece of a GPU's memory.
@@ -29,6 +40,68 @@ pub struct GpuBuffer {
     bytes: usize,
     slice: CudaSlice<u8>,
 }
+
+/// Some words of four bytes of a [`GpuBuffer`].
+#[derive(Debug, Clone, Copy)]
+pub struct GpuSlice<'a> {
+    buffer: &'a GpuBuffer,
+    start: usize,
+    length: usize,
+}
+
+impl GpuBuffer {
+    /// Its words of four bytes, without what is left over.
+    pub fn words(&self) -> GpuSlice<'_> {
+        GpuSlice {
+            buffer: self,
+            start: 0,
+            length: self.bytes / WORD,
+        }
+    }
+
+    /// Where it lies in the GPU's memory.
+    fn place(&self) -> u64 {
+        self.slice.device_ptr(self.slice.stream()).0
+    }
+}
+
+impl<'a> GpuSlice<'a> {
+    /// How many words they are.
+    pub fn len(self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no word.
+    pub fn is_empty(self) -> bool {
+        self.length == 0
+    }
+
+    /// Those of an index in `range`.
+    ///
+    /// # Panics
+    /// There are not so many, as for any slice.
+    pub fn part(self, range: Range<usize>) -> GpuSlice<'a> {
+        let Range { start, end } = range;
+        assert!(
+            start <= end && end <= self.length,
+            "{start}..{end} of {} words",
+            self.length
+        );
+        GpuSlice {
+            buffer: self.buffer,
+            start: self.start + start,
+            length: end - start,
+        }
+    }
+
+    /// Where they lie in the GPU's memory.
+    pub(super) fn place(self) -> u64 {
+        self.buffer.place() + (self.start * WORD) as u64
+    }
+}
+
+/// Bytes of a word.
+const WORD: usize = 4;
 
 impl Drop for GpuBuffer {
     /// The driver frees memory for a thread that has a context, and whoever drops it may have none yet.
@@ -50,6 +123,8 @@ pub struct GpuKernel(CudaFunction);
 pub enum Argument<'a> {
     /// A pointer to memory of the GPU.
     Buffer(&'a GpuBuffer),
+    /// A pointer to a part of it.
+    Words(GpuSlice<'a>),
     /// A pointer to nothing.
     Absent,
     /// An `unsigned int`.
@@ -77,6 +152,7 @@ impl Gpu {
             architecture: format!("sm_{major}{minor}"),
             stream: stream.map_err(|error| failed(name, "make a stream", error))?,
             context,
+            copied: Copied::default(),
         })
     }
 
@@ -127,11 +203,21 @@ impl Gpu {
         if blocks == 0 {
             return Ok(());
         }
+        let mut places = [0_u64; ARGUMENTS_MAX];
+        if arguments.len() > places.len() {
+            return Err(self.refused("start a kernel", format!("it has more than {ARGUMENTS_MAX} arguments")));
+        }
+        for (place, argument) in places.iter_mut().zip(arguments) {
+            *place = match argument {
+                Argument::Buffer(buffer) => buffer.place(),
+                Argument::Words(words) => words.place(),
+                _ => 0,
+            };
+        }
         let mut launch = self.stream.launch_builder(&kernel.0);
-        for argument in arguments {
+        for (argument, place) in arguments.iter().zip(&places) {
             match argument {
-                Argument::Buffer(buffer) => launch.arg(&buffer.slice),
-                Argument::Absent => launch.arg(&0_u64),
+                Argument::Buffer(_) | Argument::Words(_) | Argument::Absent => launch.arg(place),
                 Argument::Kind(kind) => launch.arg(kind),
                 Argument::Count(count) => launch.arg(count),
                 Argument::Number(number) => launch.arg(number),
@@ -147,23 +233,82 @@ impl Gpu {
         launched.map(drop).map_err(|error| self.failed("start a kernel", error))
     }
 
-    fn failed(&self, what: &'static str, error: DriverError) -> DeviceError {
+    /// Copies words to the GPU, behind whatever was asked of this handle before. They may be changed once this returns.
+    ///
+    /// # Errors
+    /// The lengths differ, or the driver fails.
+    pub fn write<T: bytemuck::Pod>(&self, from: &[T], to: GpuSlice<'_>) -> Result<(), DeviceError> {
+        let bytes: &[u8] = bytemuck::cast_slice(from);
+        self.check_length("copy to it", bytes.len(), to.length * WORD)?;
+        // SAFETY: there is room for so many bytes, and memory that the system may move to and fro is read before this
+        // returns; nothing here is pinned.
+        let copied = self
+            .bind()
+            .and_then(|()| unsafe { result::memcpy_htod_async(to.place(), bytes, self.stream.cu_stream()) });
+        copied.map_err(|error| self.failed("copy to it", error))?;
+        self.copied.to_gpu.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Copies words from the GPU, once whatever was asked of this handle before is done.
+    ///
+    /// # Errors
+    /// The lengths differ, or the driver fails: now, or at what was asked before.
+    pub fn read<T: bytemuck::Pod>(&self, from: GpuSlice<'_>, to: &mut [T]) -> Result<(), DeviceError> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(to);
+        self.check_length("copy from it", bytes.len(), from.length * WORD)?;
+        // SAFETY: so many bytes are there, and they have arrived before this returns.
+        let copied = self
+            .bind()
+            .and_then(|()| unsafe { result::memcpy_dtoh_async(bytes, from.place(), self.stream.cu_stream()) });
+        let copied = copied.and_then(|()| self.stream.synchronize());
+        copied.map_err(|error| self.failed("copy from it", error))?;
+        self.copied.from_gpu.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until whatever was asked of this handle is done.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        let done = self.stream.synchronize();
+        done.map_err(|error| self.failed("do what it was asked", error))
+    }
+
+    /// Bytes that this handle has copied to the GPU, and from it.
+    pub fn copied_bytes(&self) -> (u64, u64) {
+        let Copied { to_gpu, from_gpu } = &self.copied;
+        (to_gpu.load(Ordering::Relaxed), from_gpu.load(Ordering::Relaxed))
+    }
+
+    /// Lets this thread call the driver.
+    pub(super) fn bind(&self) -> Result<(), DriverError> {
+        self.context.bind_to_thread()
+    }
+
+    pub(super) fn failed(&self, what: &'static str, error: DriverError) -> DeviceError {
         failed(&self.name, what, error)
     }
 
-    fn refused(&self, what: &'static str, reason: String) -> DeviceError {
+    pub(super) fn refused(&self, what: &'static str, reason: String) -> DeviceError {
         let device = self.name.clone();
         DeviceError::Failed { device, what, reason }
     }
 
-    fn check_length(&self, bytes: usize, buffer: &GpuBuffer) -> Result<(), DeviceError> {
-        if bytes == buffer.bytes {
-            return Ok(());
+    fn check_length(&self, what: &'static str, host_bytes: usize, bytes: usize) -> Result<(), DeviceError> {
+        match host_bytes == bytes {
+            true => Ok(()),
+            false => Err(self.refused(
+                what,
+                format!("{host_bytes} bytes of the host are not {bytes} of its own"),
+            )),
         }
-        let reason = format!("{bytes} bytes do not fill a buffer of {}", buffer.bytes);
-        Err(self.refused("copy to it", reason))
     }
 }
+
+/// Most arguments of a kernel.
+const ARGUMENTS_MAX: usize = 16;
 
 impl DeviceMemory for Gpu {
     type Buffer = GpuBuffer;
@@ -188,11 +333,13 @@ impl DeviceMemory for Gpu {
     }
 
     fn copy_in(&self, bytes: &[u8], buffer: &mut GpuBuffer) -> Result<(), DeviceError> {
-        self.check_length(bytes.len(), buffer)?;
+        self.check_length("copy to it", bytes.len(), buffer.bytes)?;
         let copied = self.stream.memcpy_htod(bytes, &mut buffer.slice);
         // The copy may still read `bytes`, and other handles have streams of their own.
         let copied = copied.and_then(|()| self.stream.synchronize());
-        copied.map_err(|error| self.failed("copy to it", error))
+        copied.map_err(|error| self.failed("copy to it", error))?;
+        self.copied.to_gpu.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     fn copy_out(&self, buffer: &GpuBuffer) -> Result<Vec<u8>, DeviceError> {
@@ -201,6 +348,7 @@ impl DeviceMemory for Gpu {
         let copied = self.stream.memcpy_dtoh(&view, &mut bytes);
         let copied = copied.and_then(|()| self.stream.synchronize());
         copied.map_err(|error| self.failed("copy from it", error))?;
+        self.copied.from_gpu.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
     }
 }

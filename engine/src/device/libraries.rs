@@ -17,7 +17,7 @@ pub(super) const DRIVER: CudaLibrary = CudaLibrary("the NVIDIA driver", "cuda", 
 /// What cuBLAS needs, and must be there before it.
 const CUBLAS_LT: CudaLibrary = CudaLibrary("cuBLASLt", "cublasLt", &[]);
 /// Products of matrices.
-const CUBLAS: CudaLibrary = CudaLibrary("cuBLAS", "cublas", &[]);
+const CUBLAS: CudaLibrary = CudaLibrary("cuBLAS", "cublas", &["cublasCreate_v2", "cublasGemmEx"]);
 /// The compiler of kernels.
 pub(super) const NVRTC: CudaLibrary = CudaLibrary("NVRTC", "nvrtc", &["nvrtcVersion", "nvrtcGetCUBIN"]);
 /// Convolutions.

@@ -100,7 +100,7 @@ template <typename... A, size_t... I>
 Outcome run(void (*kernel)(A...), std::index_sequence<I...>, const char* letters, unsigned blocks, unsigned threads,
             bool backwards, void** arguments) {
     const char expected[] = {letter<A>()..., 0};
-    if (strcmp(letters, expected) != 0) {
+    if (letters && strcmp(letters, expected) != 0) {
         return WRONG_ARGUMENTS;
     }
     std::function<void()> call = [=] { kernel(*static_cast<A*>(arguments[I])...); };
@@ -129,7 +129,8 @@ void __syncthreads() {
     emulator::wait();
 }
 
-// A kernel of a program that was included in a namespace, for callers in other languages.
+// A kernel of a program that was included in a namespace, for callers in other languages. Letters are the kinds of its
+// arguments, if the caller knows them.
 #define KERNEL(program, name)                                                                                   \
     extern "C" int run_##name(const char* letters, unsigned blocks, unsigned threads, int backwards, void** arguments) { \
         return emulator::run(program::name, letters, blocks, threads, backwards != 0, arguments);               \

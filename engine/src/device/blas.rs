@@ -1,0 +1,158 @@
+//! Products of matrices on a GPU, by cuBLAS.
+#![allow(unsafe_code)] // calls cuBLAS with matrices whose places and lengths are checked
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use cudarc::cublas::result::{self as cublas, CublasError};
+use cudarc::cublas::sys::{self, cublasComputeType_t as Compute, cublasOperation_t as Operation};
+use cudarc::driver::CudaStream;
+use distdl_storage::DeviceError;
+
+use super::gpu::{Gpu, GpuSlice};
+use crate::config::Precision;
+
+/// cuBLAS for the handle of one worker: its products take their turn among whatever else is asked of that handle. Equal
+/// shapes give equal bits on one kind of GPU, as all runs on one stream.
+#[derive(Debug)]
+pub struct GpuBlas {
+    handle: sys::cublasHandle_t,
+    compute: Compute,
+    stream: Arc<CudaStream>,
+}
+
+// SAFETY: any thread may use cuBLAS's handle, one at a time, and this value has it for itself.
+unsafe impl Send for GpuBlas {}
+
+impl Drop for GpuBlas {
+    fn drop(&mut self) {
+        let _ = self.stream.context().bind_to_thread();
+        // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
+        let _ = unsafe { cublas::destroy_handle(self.handle) };
+    }
+}
+
+/// A matrix of `f32` on a GPU, row after row without gaps.
+#[derive(Debug, Clone, Copy)]
+pub struct GpuMatrix<'a> {
+    values: GpuSlice<'a>,
+    rows: usize,
+    columns: usize,
+    is_transposed: bool,
+}
+
+impl<'a> GpuMatrix<'a> {
+    /// The first rows x columns elements of `values`.
+    ///
+    /// # Panics
+    /// There are not so many, as for any slice.
+    pub fn new(values: GpuSlice<'a>, rows: usize, columns: usize) -> Self {
+        Self {
+            values: values.part(0..rows * columns),
+            rows,
+            columns,
+            is_transposed: false,
+        }
+    }
+
+    /// The same elements, with rows for columns.
+    #[must_use]
+    pub fn transpose(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            is_transposed: !self.is_transposed,
+            ..self
+        }
+    }
+
+    /// What cuBLAS, for which a matrix lies column by column, is told: it sees the transpose.
+    fn operation(self) -> Operation {
+        match self.is_transposed {
+            true => Operation::CUBLAS_OP_T,
+            false => Operation::CUBLAS_OP_N,
+        }
+    }
+
+    /// Elements from one row, as they lie in memory, to the next.
+    fn stride(self) -> usize {
+        if self.is_transposed { self.rows } else { self.columns }.max(1)
+    }
+}
+
+impl GpuBlas {
+    /// cuBLAS for a handle. Factors are rounded as `precision` says; sums are of `f32`.
+    ///
+    /// # Errors
+    /// cuBLAS does not start.
+    pub fn new(gpu: &Gpu, precision: Precision) -> Result<Self, DeviceError> {
+        let start = |error: CublasError| gpu.refused("start cuBLAS", format!("{:?}", error.0));
+        gpu.bind().map_err(|error| gpu.failed("start cuBLAS", error))?;
+        let blas = Self {
+            handle: cublas::create_handle().map_err(start)?,
+            compute: match precision {
+                Precision::F32 => Compute::CUBLAS_COMPUTE_32F,
+                Precision::Tf32 => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,
+                Precision::Bf16 => Compute::CUBLAS_COMPUTE_32F_FAST_16BF,
+            },
+            stream: gpu.stream.clone(),
+        };
+        // SAFETY: handle and stream live as long as this value.
+        unsafe { cublas::set_stream(blas.handle, gpu.stream.cu_stream().cast()) }.map_err(start)?;
+        Ok(blas)
+    }
+
+    /// `to` = left x right, or with `adds` that plus what `to` is. `to` is no transpose, and no part of the others.
+    ///
+    /// # Errors
+    /// The shapes do not fit, or cuBLAS fails.
+    pub fn multiply(
+        &self,
+        gpu: &Gpu,
+        to: GpuMatrix<'_>,
+        left: GpuMatrix<'_>,
+        right: GpuMatrix<'_>,
+        adds: bool,
+    ) -> Result<(), DeviceError> {
+        let fits = left.columns == right.rows && (to.rows, to.columns) == (left.rows, right.columns);
+        let lengths = [to.rows, to.columns, left.columns, left.stride(), right.stride()].map(c_int::try_from);
+        let [Ok(rows), Ok(columns), Ok(inner), Ok(left_stride), Ok(right_stride)] = lengths else {
+            return Err(gpu.refused("multiply", "a matrix has more than 2^31 rows or columns".into()));
+        };
+        if !fits || to.is_transposed {
+            let shapes = [left, right, to].map(|matrix| format!("{} x {}", matrix.rows, matrix.columns));
+            return Err(gpu.refused("multiply", format!("{shapes:?} do not fit")));
+        }
+        if rows == 0 || columns == 0 {
+            return Ok(());
+        }
+        let (one, before): (f32, f32) = (1.0, if adds { 1.0 } else { 0.0 });
+        gpu.bind().map_err(|error| gpu.failed("multiply", error))?;
+        // SAFETY: the handle lives; each matrix has as many elements as its shape says. As cuBLAS sees transposes, it makes
+        // that of the product from those of the factors in the other order.
+        let multiplied = unsafe {
+            cublas::gemm_ex(
+                self.handle,
+                right.operation(),
+                left.operation(),
+                columns,
+                rows,
+                inner,
+                (&raw const one).cast(),
+                right.values.place() as *const _,
+                sys::cudaDataType::CUDA_R_32F,
+                right_stride,
+                left.values.place() as *const _,
+                sys::cudaDataType::CUDA_R_32F,
+                left_stride,
+                (&raw const before).cast(),
+                to.values.place() as *mut _,
+                sys::cudaDataType::CUDA_R_32F,
+                columns.max(1),
+                self.compute,
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
+            )
+        };
+        multiplied.map_err(|error| gpu.refused("multiply", format!("{:?}", error.0)))
+    }
+}

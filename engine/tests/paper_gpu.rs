@@ -1,0 +1,212 @@
+//! What the engine asks of a GPU, asked of one on paper: libraries of CUDA that are made for the test.
+#![cfg(all(target_os = "linux", feature = "gpu"))]
+#![allow(unsafe_code)] // starts a kernel that is made here, too
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+
+use distdl_engine::config::{GpuUse, Precision};
+use distdl_engine::device::{Argument, Chosen, Compiler, Gpu, GpuBlas, GpuFound, GpuMatrix, choose};
+use distdl_engine::testing::paper::make_cuda;
+use distdl_storage::testing::device_conformance;
+use distdl_storage::{DeviceError, DeviceMemory};
+
+/// Writes down what it is given.
+const SHOW: &str = r#"
+extern "C" __global__ void show(double* to, float* part, float* absent, unsigned kind, unsigned long long count, float number) {
+    if (blockIdx.x == gridDim.x - 1 && threadIdx.x == blockDim.x - 1) {
+        to[0] = gridDim.x;
+        to[1] = blockDim.x;
+        to[2] = part[0];
+        to[3] = absent ? 1 : 0;
+        to[4] = kind;
+        to[5] = count;
+        to[6] = number;
+    }
+}
+"#;
+
+/// One test, as a process opens a library once.
+#[test]
+fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    if let Err(error) = make_cuda(folder.path(), 1 << 20) {
+        let _ = writeln!(
+            std::io::stderr(),
+            "!! SKIPPED: a GPU on paper: no working `g++` here: {error}"
+        );
+        return;
+    }
+    let Chosen::Gpu(found) = choose(GpuUse::On, Some(folder.path())).unwrap() else {
+        panic!("the driver has one")
+    };
+    assert_eq!(
+        (found.name.as_str(), found.capability, found.memory_bytes),
+        ("Paper GPU", (9, 0), 1 << 20)
+    );
+    let compiler = Compiler::open(Some(folder.path()), None).unwrap();
+    assert_eq!(compiler.version(), (13, 9));
+
+    memory_is_kept_and_freed_on_any_thread(&found);
+    kernels_are_given_their_arguments(&found, &compiler);
+    parts_of_buffers_are_copied(&found);
+    products_are_those_of_the_cpu(&found);
+    failures_are_errors(&found, &compiler);
+
+    // SAFETY: the library is open already, and the functions are declared like that.
+    let driver = unsafe { libloading::Library::new(folder.path().join("libcuda.so")) }.unwrap();
+    let count = |name: &str| unsafe { driver.get::<unsafe extern "C" fn() -> i64>(name).unwrap()() };
+    let left = ["paper_handles", "paper_bytes"].map(count);
+    assert_eq!(
+        left,
+        [0, 0],
+        "contexts, streams, programs or bytes that nobody gave back"
+    );
+
+    // SAFETY: as above.
+    let lose_after = unsafe { driver.get::<unsafe extern "C" fn(i64)>("paper_lose_after") }.unwrap();
+    let gpu = Gpu::open(&found).unwrap();
+    let buffer = gpu.allocate(8).unwrap();
+    // SAFETY: as above.
+    unsafe { lose_after(0) };
+    let error = gpu.read(buffer.words(), &mut [0_u64]).unwrap_err().to_string();
+    assert!(
+        error.contains("could not copy from it: CUDA_ERROR_ILLEGAL_ADDRESS"),
+        "{error}"
+    );
+    assert!(gpu.synchronize().is_err() && gpu.allocate(1).is_err());
+}
+
+fn memory_is_kept_and_freed_on_any_thread(found: &GpuFound) {
+    let gpu = Gpu::open(found).unwrap();
+    device_conformance(&gpu, found.memory_bytes);
+    let mut buffer = gpu.allocate(3).unwrap();
+    gpu.copy_in(&[1, 2, 3], &mut buffer).unwrap();
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| assert_eq!(gpu.copy_out(&buffer).unwrap(), [1, 2, 3]))
+            .join()
+            .unwrap();
+    });
+    std::thread::spawn(move || drop(buffer)).join().unwrap();
+    let whole = gpu.allocate(1 << 20).unwrap();
+    let error = gpu.allocate(1).unwrap_err();
+    let DeviceError::OutOfMemory {
+        needed_bytes,
+        free_bytes,
+        ..
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!((needed_bytes, free_bytes), (1, Some(0)));
+    drop(whole);
+}
+
+fn kernels_are_given_their_arguments(found: &GpuFound, compiler: &Compiler) {
+    let gpu = Gpu::open(found).unwrap();
+    let cubin = compiler.compile("show", SHOW, gpu.architecture()).unwrap();
+    let show = gpu.kernel(&gpu.load(&cubin).unwrap(), "show").unwrap();
+    let (buffer, numbers) = (gpu.allocate(7 * 8).unwrap(), gpu.allocate(3 * 4).unwrap());
+    gpu.write(&[-1.0_f64; 7], buffer.words()).unwrap();
+    gpu.write(&[1.0_f32, 2.0, 3.0], numbers.words()).unwrap();
+    let arguments = [
+        Argument::Buffer(&buffer),
+        Argument::Words(numbers.words().part(1..2)),
+        Argument::Absent,
+        Argument::Kind(u32::MAX),
+        Argument::Count(1 << 40),
+        Argument::Number(0.5),
+    ];
+    let mut written = [0.0_f64; 7];
+    // SAFETY: these are its arguments, and nothing is written for 0 blocks.
+    unsafe { gpu.launch(&show, 0, 64, &arguments) }.unwrap();
+    gpu.read(buffer.words(), &mut written).unwrap();
+    assert_eq!(written, [-1.0; 7]);
+    // SAFETY: these are its arguments, and the buffer has the seven numbers that it writes.
+    unsafe { gpu.launch(&show, 7, 64, &arguments) }.unwrap();
+    gpu.read(buffer.words(), &mut written).unwrap();
+    let expected = [7.0, 64.0, 2.0, 0.0, f64::from(u32::MAX), (1_u64 << 40) as f64, 0.5];
+    assert_eq!(written, expected);
+    assert_eq!(gpu.copied_bytes(), (7 * 8 + 3 * 4, 2 * 7 * 8));
+    let many = [Argument::Absent; 17];
+    // SAFETY: nothing starts.
+    assert!(unsafe { gpu.launch(&show, 1, 1, &many) }.is_err());
+}
+
+fn parts_of_buffers_are_copied(found: &GpuFound) {
+    let gpu = Gpu::open(found).unwrap();
+    let buffer = gpu.allocate(4 * 4 + 3).unwrap();
+    let words = buffer.words();
+    assert_eq!((words.len(), words.is_empty()), (4, false));
+    gpu.write(&[1_u32, 2, 3, 4], words).unwrap();
+    gpu.write(&[9_u32], words.part(1..4).part(1..2)).unwrap();
+    let mut read = [0_u32; 3];
+    gpu.read(words.part(1..4), &mut read).unwrap();
+    assert_eq!(read, [2, 9, 4]);
+    assert!(gpu.write(&[1_u32, 2], words).is_err() && gpu.read(words, &mut read).is_err());
+}
+
+fn products_are_those_of_the_cpu(found: &GpuFound) {
+    let gpu = Gpu::open(found).unwrap();
+    let [left, right, product] = [6, 12, 8].map(|count| gpu.allocate(4 * count).unwrap());
+    let number = |index: usize| index as f32 - 2.5;
+    let numbers: Vec<f32> = (0..12).map(number).collect();
+    gpu.write(&numbers[..6], left.words()).unwrap();
+    gpu.write(&numbers, right.words()).unwrap();
+    gpu.write(&[100.0_f32; 8], product.words()).unwrap();
+    let to = GpuMatrix::new(product.words(), 2, 4);
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        let blas = GpuBlas::new(&gpu, precision).unwrap();
+        for (adds, (turns_left, turns_right)) in [
+            (false, (false, false)),
+            (true, (true, false)),
+            (false, (true, true)),
+            (true, (false, true)),
+        ] {
+            let mut expected = [0.0_f32; 8];
+            gpu.read(product.words(), &mut expected).unwrap();
+            for (index, value) in expected.iter_mut().enumerate() {
+                let (row, column) = (index / 4, index % 4);
+                let of_left = |inner| number(if turns_left { inner * 2 + row } else { row * 3 + inner });
+                let of_right = |inner| {
+                    number(if turns_right {
+                        column * 3 + inner
+                    } else {
+                        inner * 4 + column
+                    })
+                };
+                let sum: f32 = (0..3).map(|inner| of_left(inner) * of_right(inner)).sum();
+                *value = sum + if adds { *value } else { 0.0 };
+            }
+            let matrix = |words, rows, columns, turns| match turns {
+                false => GpuMatrix::new(words, rows, columns),
+                true => GpuMatrix::new(words, columns, rows).transpose(),
+            };
+            let left = matrix(left.words(), 2, 3, turns_left);
+            let right = matrix(right.words(), 3, 4, turns_right);
+            blas.multiply(&gpu, to, left, right, adds).unwrap();
+            let mut written = [0.0_f32; 8];
+            gpu.read(product.words(), &mut written).unwrap();
+            assert_eq!(written, expected);
+        }
+    }
+    let blas = GpuBlas::new(&gpu, Precision::F32).unwrap();
+    let error = blas
+        .multiply(&gpu, to, GpuMatrix::new(left.words(), 3, 2), to, false)
+        .unwrap_err();
+    assert!(error.to_string().contains("3 x 2"), "{error}");
+}
+
+fn failures_are_errors(found: &GpuFound, compiler: &Compiler) {
+    let gpu = Gpu::open(found).unwrap();
+    let text = compiler.compile("paper", "wrong", "sm_90").unwrap_err().to_string();
+    assert!(
+        text.starts_with("kernel paper, for sm_90: ") && text.contains("wrong"),
+        "{text}"
+    );
+    let module = gpu.load(&compiler.compile("show", SHOW, "sm_90").unwrap()).unwrap();
+    let error = gpu.kernel(&module, "other").unwrap_err().to_string();
+    assert!(error.contains("find a kernel: CUDA_ERROR_NOT_FOUND"), "{error}");
+    assert!(gpu.kernel(&module, "zero\0byte").is_err());
+}
