@@ -288,6 +288,10 @@ fn configuration(config: &Config) -> String {
         ("token_file", path(&config.token_file)),
         ("device.gpu", name_of(config.gpu)),
         ("device.cuda_libraries", path(&config.cuda_libraries)),
+        (
+            "device.gpu_memory",
+            config.gpu_memory_bytes_max.map(|bytes| bytes.to_string()),
+        ),
         ("device.precision", name_of(config.precision)),
     ];
     lines

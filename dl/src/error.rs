@@ -172,3 +172,11 @@ pub(crate) fn check_length(what: &'static str, expected: usize, got: usize) -> R
         Err(Error::Length { what, expected, got })
     }
 }
+
+/// How many rows of `columns` elements there are. Errors unless they are whole rows.
+#[cfg(feature = "gpu")]
+pub(crate) fn check_rows(what: &'static str, columns: usize, got: usize) -> Result<usize> {
+    let rows = got.checked_div(columns).unwrap_or(0);
+    check_length(what, rows * columns, got)?;
+    Ok(rows)
+}

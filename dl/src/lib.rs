@@ -55,7 +55,7 @@ pub use layer::{
 };
 pub use layout::ParameterLayout;
 pub use loss::{Loss, Targets};
-pub use metrics::{BatchReport, ConfusionMatrix, area_under_curve};
+pub use metrics::{BatchReport, ConfusionMatrix, GpuFigures, area_under_curve};
 pub use model_file::parameters_hash;
 pub use network::{NeuralNetwork, Workspace};
 pub use normalization::{Normalization, fixed_point};

@@ -1,11 +1,16 @@
 //! What a network is trained to make small.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use crate::error::{Error, Result};
 use crate::kernels::element_loss::{self, ElementLoss};
 use crate::kernels::{activation, softmax_cross_entropy};
 use crate::layer::Activation;
 use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
+#[cfg(feature = "gpu")]
+pub(crate) use cuda::GpuTargets;
 use serde::{Deserialize, Serialize};
 
 /// The loss of a sample.
@@ -69,26 +74,33 @@ impl Loss {
         output_length: usize,
         output_gradient: &mut [T],
     ) -> Result<BatchReport> {
-        let element_loss = |loss, outputs: &[T], targets, gradient: &mut [T]| match targets {
-            Targets::Labels(labels) => {
-                element_loss::forward_backward_labels(loss, outputs, labels, output_length, gradient)
-            }
-            Targets::Values(values) => element_loss::forward_backward(loss, outputs, values, output_length, gradient),
-        };
-        match (self, targets) {
-            (Loss::SoftmaxCrossEntropy, Targets::Labels(labels)) => {
+        match (self.of_elements(), targets) {
+            (None, Targets::Labels(labels)) => {
                 softmax_cross_entropy::forward_backward(outputs, labels, output_length, output_gradient)
             }
-            (Loss::SoftmaxCrossEntropy, Targets::Values(_)) => {
-                Err(self.unsuitable("needs labels, and the targets are values; use MeanSquaredError or give labels"))
+            (None, Targets::Values(_)) => Err(self.wants_labels()),
+            (Some(loss), Targets::Labels(labels)) => {
+                element_loss::forward_backward_labels(loss, outputs, labels, output_length, output_gradient)
             }
-            (Loss::MeanSquaredError, _) => element_loss(ElementLoss::Squared, outputs, targets, output_gradient),
-            (Loss::L1, _) => element_loss(ElementLoss::Absolute, outputs, targets, output_gradient),
-            (Loss::Hinge, _) => element_loss(ElementLoss::Hinge, outputs, targets, output_gradient),
-            (Loss::BinaryCrossEntropyWithLogits, _) => {
-                element_loss(ElementLoss::BinaryCrossEntropy, outputs, targets, output_gradient)
+            (Some(loss), Targets::Values(values)) => {
+                element_loss::forward_backward(loss, outputs, values, output_length, output_gradient)
             }
         }
+    }
+
+    /// The loss of an output, where that of a row is a mean over its outputs.
+    fn of_elements(self) -> Option<ElementLoss> {
+        match self {
+            Loss::SoftmaxCrossEntropy => None,
+            Loss::MeanSquaredError => Some(ElementLoss::Squared),
+            Loss::L1 => Some(ElementLoss::Absolute),
+            Loss::Hinge => Some(ElementLoss::Hinge),
+            Loss::BinaryCrossEntropyWithLogits => Some(ElementLoss::BinaryCrossEntropy),
+        }
+    }
+
+    fn wants_labels(self) -> Error {
+        self.unsuitable("needs labels, and the targets are values; use MeanSquaredError or give labels")
     }
 
     /// Turns outputs into what a user wants to see, in place: probabilities where the outputs are logits.

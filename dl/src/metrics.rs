@@ -39,6 +39,27 @@ impl BatchReport {
     }
 }
 
+/// What lanes of this process did on a GPU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GpuFigures {
+    /// Its name.
+    pub name: String,
+    /// Whether it has failed, and the CPU computes instead.
+    pub is_lost: bool,
+    /// Mini-batches, or pieces of one, whose gradient it has computed.
+    pub passes: u64,
+    /// How long lanes have waited for those, in seconds: copies and arithmetic, of all lanes together.
+    pub pass_seconds: f64,
+    /// Bytes that were copied to it for them: parameters, and mini-batches or their places.
+    pub to_gpu_bytes: u64,
+    /// Bytes that were copied from it: gradients, losses and hits.
+    pub from_gpu_bytes: u64,
+    /// Bytes of samples that were copied to it to stay there.
+    pub sample_bytes: u64,
+    /// Bytes of samples that were there already when they were wanted.
+    pub sample_bytes_avoided: u64,
+}
+
 /// How often samples of each class were taken for each class. Matrices of disjoint samples add up with
 /// [`ConfusionMatrix::merge`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

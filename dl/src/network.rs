@@ -1,5 +1,8 @@
 //! A neural network: input, hidden layers, output and loss, as a pure function of one flat parameter vector.
 
+#[cfg(feature = "gpu")]
+mod gpu;
+
 use crate::error::{Error, Result, check_length};
 use crate::layer::{Backward, Dense, Draw, Forward, Layer, LayerSpecification, Mode, Statistics};
 use crate::layout::ParameterLayout;
@@ -7,6 +10,8 @@ use crate::loss::{Loss, Targets};
 use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
 use crate::shape::{Input, Shape};
+#[cfg(feature = "gpu")]
+pub(crate) use gpu::{GpuSamples, GpuWorkspace};
 use std::fmt::{Display, Formatter};
 use std::ops::Range;
 use std::sync::Arc;

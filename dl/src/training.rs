@@ -4,6 +4,8 @@ mod best;
 mod change;
 mod compression;
 mod failed;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod lane;
 mod options;
 mod plateau;
@@ -22,7 +24,7 @@ pub use self::change::{BatchId, DataChange};
 use self::compression::Residual;
 pub use self::compression::{Compression, TopK};
 use self::failed::Failed;
-use self::lane::{Gradients, LanePart, Loader, TrainingLane};
+use self::lane::{Gradients, LaneDevices, LanePart, Loader, TrainingLane};
 pub use self::options::TrainingOptions;
 pub use self::plateau::Plateau;
 use self::update::{Update, learnt, measures};
@@ -31,7 +33,7 @@ use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Resumed, Snapshot}
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::loss::Targets;
-use crate::metrics::{BatchReport, ConfusionMatrix};
+use crate::metrics::{BatchReport, ConfusionMatrix, GpuFigures};
 use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
 use crate::samples::Samples;
@@ -61,6 +63,45 @@ pub struct Training {
     rate_factor: f32,
     /// Digests of the samples of `data`, once they were asked for.
     digests: Option<Digests>,
+    devices: Devices,
+}
+
+/// What computes instead of the CPU, in this process.
+#[derive(Clone, Default)]
+struct Devices {
+    #[cfg(feature = "gpu")]
+    gpu: Option<Arc<gpu::GpuLanes>>,
+}
+
+impl Devices {
+    /// Errors if a GPU must compute and cannot.
+    fn choose(data: &Dataset<Samples>, network: &NeuralNetwork) -> Result<Self> {
+        let _ = (data, network);
+        Ok(Self {
+            #[cfg(feature = "gpu")]
+            gpu: gpu::GpuLanes::choose(data.context(), network)?,
+        })
+    }
+
+    fn lanes(&self) -> Option<Arc<dyn LaneDevices>> {
+        #[cfg(feature = "gpu")]
+        return self.gpu.clone().map(|gpu| gpu as Arc<dyn LaneDevices>);
+        #[cfg(not(feature = "gpu"))]
+        return None;
+    }
+
+    fn figures(&self) -> Option<GpuFigures> {
+        #[cfg(feature = "gpu")]
+        return self.gpu.as_ref().map(|gpu| gpu.figures());
+        #[cfg(not(feature = "gpu"))]
+        return None;
+    }
+}
+
+impl std::fmt::Debug for Devices {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Devices({:?})", self.figures())
+    }
 }
 
 impl NeuralNetwork {
@@ -100,6 +141,7 @@ impl NeuralNetwork {
             step: 0,
             rate_factor: 1.0,
             digests: None,
+            devices: Devices::choose(data, self)?,
         };
         training.resume()?;
         Ok(training)
@@ -258,6 +300,11 @@ impl Training {
     /// The checkpoint that this training has gone on from, if it has.
     pub fn resumed(&self) -> Option<&Resumed> {
         self.checkpoints.as_ref()?.resumed()
+    }
+
+    /// What the lanes of this process have done on a GPU; `None` if the CPU computes.
+    pub fn gpu_figures(&self) -> Option<GpuFigures> {
+        self.devices.figures()
     }
 
     /// A copy of the parameters.
@@ -423,8 +470,10 @@ impl Training {
         let (network, deal, options) = (self.network.clone(), self.deal.clone(), self.options.clone());
         let (norm_max, top_k) = (self.options.lane_gradient_norm_max, self.options.compression.top_k());
         let learnt = learnt(network.statistics(), network.parameter_count());
+        let (devices, dataset) = (self.devices.lanes(), self.data.id());
         move |data| {
-            let lane = TrainingLane::new(&network, &deal, &options, data);
+            let devices = devices.clone().map(|devices| (devices, dataset));
+            let lane = TrainingLane::new(&network, &deal, &options, data, devices);
             Ok(Box::new(Gradients {
                 lane: lane.map_err(|error| failed.keep(error))?,
                 norm_max,

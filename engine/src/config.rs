@@ -98,6 +98,8 @@ pub struct Config {
     pub gpu: GpuUse,
     /// Folder with the libraries of CUDA, looked through before the places where the system looks. Default: none.
     pub cuda_libraries: Option<PathBuf>,
+    /// Most bytes of samples that stay in a GPU's memory; others come by in each step. Default: half of that memory.
+    pub gpu_memory_bytes_max: Option<u64>,
     /// How a GPU multiplies matrices. Default: as exactly as the CPU.
     pub precision: Precision,
     /// The cluster to which this process belongs, if another process started it for one. Only the variable
@@ -202,6 +204,7 @@ impl Default for Config {
             token_file: None,
             gpu: GpuUse::Auto,
             cuda_libraries: None,
+            gpu_memory_bytes_max: None,
             precision: Precision::F32,
             join: None,
         }
@@ -292,6 +295,7 @@ impl Config {
             token_file: layers.get("token_file", FILE, path)?,
             gpu: layers.get("device.gpu", GPU, gpu)?.unwrap_or(default.gpu),
             cuda_libraries: layers.get("device.cuda_libraries", FOLDER, path)?,
+            gpu_memory_bytes_max: layers.get("device.gpu_memory", SIZE, size)?,
             precision: layers
                 .get("device.precision", PRECISION, precision)?
                 .unwrap_or(default.precision),

@@ -144,6 +144,10 @@ fn parts_of_buffers_are_copied(found: &GpuFound) {
     let mut read = [0_u32; 3];
     gpu.read(words.part(1..4), &mut read).unwrap();
     assert_eq!(read, [2, 9, 4]);
+    assert!(gpu.copy(words.part(0..1), words.part(2..4)).is_err());
+    gpu.copy(words.part(0..2), words.part(2..4)).unwrap();
+    gpu.read(words.part(1..4), &mut read).unwrap();
+    assert_eq!(read, [2, 1, 2]);
     assert!(gpu.write(&[1_u32, 2], words).is_err() && gpu.read(words, &mut read).is_err());
 }
 

@@ -7,6 +7,8 @@
 
 #[macro_use]
 mod dispatch;
+pub mod programs;
+
 pub mod activation;
 pub mod gather;
 pub mod gelu;
@@ -19,7 +21,5 @@ pub mod windows;
 pub mod batch_norm;
 pub mod element_loss;
 pub mod layer_norm;
-
-pub mod programs;
 
 pub use dispatch::Level;

@@ -5,8 +5,12 @@
 //! arguments are described where they stand; products of matrices are cuBLAS's.
 
 #[cfg(feature = "gpu")]
+mod device;
+#[cfg(feature = "gpu")]
 mod loaded;
 
+#[cfg(feature = "gpu")]
+pub use self::device::Device;
 #[cfg(feature = "gpu")]
 pub use self::loaded::Kernels;
 
@@ -45,7 +49,7 @@ macro_rules! programs {
 /// All of them.
 pub const PROGRAMS: &[Program] = programs! {
     "activation": "activation_forward" "activation_backward" "softmax_rows" "softmax_rows_backward";
-    "batch_norm": "batch_norm_moments" "batch_norm_forward" "batch_norm_sums" "batch_norm_backward";
+    "batch_norm": "batch_norm_moments" "batch_norm_running" "batch_norm_forward" "batch_norm_sums" "batch_norm_backward";
     "element_loss": "element_loss" "element_loss_labels";
     "gather": "gather_bytes" "gather_values";
     "gelu": "gelu_forward" "gelu_backward";
@@ -53,7 +57,7 @@ pub const PROGRAMS: &[Program] = programs! {
     "softmax_cross_entropy": "softmax_cross_entropy";
     "sums": "column_sums" "channel_sums" "squares_of_parts" "sums_of_parts";
     "update": "update_plain" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad";
-    "windows": "to_columns" "from_columns" "pool_largest" "pool_largest_backward" "pool_mean" "pool_mean_backward";
+    "windows": "to_columns" "from_columns" "to_channels" "from_channels" "pool_largest" "pool_largest_backward" "pool_mean" "pool_mean_backward";
 };
 
 /// How many blocks of how many threads run a kernel. The order of its sums follows from it, and it from shapes.

@@ -1,5 +1,8 @@
 //! An activation as a layer of its own.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use super::{Activation, Backward, Forward, Layer, LayerSpecification, not_empty};
 use crate::error::{Result, check_length};
 use crate::kernels::{activation, gelu};
@@ -72,6 +75,11 @@ impl<T: Scalar> Layer<T> for ActivateLayer {
             Function::Activation(activation) => activation,
             Function::Gelu => Activation::Identity,
         }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {

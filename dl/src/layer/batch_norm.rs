@@ -1,5 +1,8 @@
 //! Batch normalisation.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use super::{Backward, Forward, Layer, LayerSpecification, Mode, Statistics, mismatch, not_empty};
 use crate::error::{Result, check_length};
 use crate::kernels::batch_norm::{self, Moments};
@@ -120,6 +123,11 @@ impl<T: Scalar> Layer<T> for BatchNormLayer {
 
     fn scratch_length(&self) -> usize {
         2 * self.channels
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {

@@ -3,6 +3,9 @@
 //! Some images at a time are written as columns (kernels/windows), so that one matrix product covers them. The columns are
 //! made anew in the backward pass, so that memory does not grow with the rows.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use super::{Activation, Backward, Forward, Layer, LayerSpecification, image, mismatch};
 use crate::error::{Result, check_length};
 use crate::initialization::Initialization;
@@ -251,6 +254,11 @@ impl<T: Scalar> Layer<T> for ConvolutionLayer {
 
     fn scratch_length(&self) -> usize {
         self.columns_length() + self.values_length()
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {

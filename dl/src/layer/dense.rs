@@ -1,5 +1,8 @@
 //! The fully connected layer.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use super::{Activation, Backward, Forward, Layer, LayerSpecification, mismatch};
 use crate::error::{Result, check_length};
 use crate::initialization::Initialization;
@@ -181,6 +184,11 @@ impl<T: Scalar> Layer<T> for DenseLayer {
 
     fn activation(&self) -> Activation {
         self.activation
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {

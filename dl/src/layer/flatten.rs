@@ -1,5 +1,8 @@
 //! Images as rows of numbers.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use super::{Backward, Forward, Layer, LayerSpecification, not_empty};
 use crate::error::{Result, check_length};
 use crate::scalar::Scalar;
@@ -38,6 +41,11 @@ impl<T: Scalar> Layer<T> for FlattenLayer {
 
     fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
         check_length("parameters of a layer without any", 0, parameters.len())
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {

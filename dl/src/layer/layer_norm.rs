@@ -1,5 +1,8 @@
 //! Layer normalisation.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use super::{Backward, Forward, Layer, LayerSpecification, mismatch, not_empty};
 use crate::error::{Result, check_length};
 use crate::kernels::layer_norm;
@@ -71,6 +74,11 @@ impl<T: Scalar> Layer<T> for LayerNormLayer {
         weight.fill(T::ONE);
         bias.fill(T::ZERO);
         Ok(())
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {

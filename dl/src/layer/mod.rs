@@ -1,5 +1,8 @@
 //! Layers: what they compute, and its gradients.
 
+#[cfg(feature = "gpu")]
+mod on_gpu;
+
 mod activate;
 mod batch_norm;
 mod convolution;
@@ -21,6 +24,8 @@ pub use embedding::Embedding;
 pub use flatten::Flatten;
 pub use layer_norm::LayerNorm;
 pub use masked::Masked;
+#[cfg(feature = "gpu")]
+pub use on_gpu::{GpuBackward, GpuForward, GpuLayer};
 pub use pool::{AvgPool2d, MaxPool2d};
 
 use crate::error::{Error, Result};
@@ -76,6 +81,12 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
     /// Elements that a pass needs beside its inputs and outputs, however many rows there are.
     fn scratch_length(&self) -> usize {
         0
+    }
+
+    /// What it computes on a GPU in `f32`, if it can. A network whose layers all can is trained there.
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn GpuLayer> {
+        None
     }
 
     /// Writes the outputs from the inputs. Errors if a length does not match.

@@ -1,5 +1,8 @@
 //! Pooling: one value for each window of each channel.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use super::{Backward, Forward, Layer, LayerSpecification, image, mismatch};
 use crate::error::{Result, check_length};
 use crate::kernels::windows;
@@ -128,6 +131,11 @@ impl<T: Scalar> Layer<T> for PoolLayer {
 
     fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
         check_length("parameters of a layer without any", 0, parameters.len())
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use distdl_engine::{EngineError, Lane, LaneData, LanePartition, LaneRecords, Tallies};
+use distdl_engine::{DatasetId, EngineError, Lane, LaneData, LanePartition, LaneRecords, Tallies};
 use distdl_storage::{BlockStore, Pin, Records, Reservation, Spill};
 
 use super::compression::Residual;
@@ -111,7 +111,7 @@ impl Block {
 }
 
 /// All samples of a lane, in the order of its partitions.
-struct LaneSamples {
+pub(super) struct LaneSamples {
     parts: Vec<Arc<LanePart>>,
     /// Of each block that is not empty: the index of its first sample, its part and its place there.
     places: Vec<(u32, usize, usize)>,
@@ -143,9 +143,25 @@ impl LaneSamples {
         })
     }
 
-    fn shape(&self) -> Option<SampleShape> {
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    /// What the first has in common with the others; `None` if there is none.
+    pub(super) fn shape(&self) -> Option<SampleShape> {
         let (_, part, block) = self.places.first()?;
         Some(self.parts[*part].blocks[*block].shape())
+    }
+
+    /// Whether all have in common what the first has.
+    pub(super) fn are_alike(&self) -> bool {
+        let mut shapes = self
+            .places
+            .iter()
+            .map(|(_, part, block)| self.parts[*part].blocks[*block].shape());
+        let first = shapes.next();
+        shapes.all(|shape| Some(shape) == first)
     }
 
     /// The block of a sample, and its index there.
@@ -186,6 +202,53 @@ impl RowSource for LaneSamples {
     }
 }
 
+/// Another device than the CPU, for the lanes that this process hosts.
+pub(super) trait LaneDevices: Send + Sync {
+    /// The lane's part of the device, for up to `rows_max` rows at a time; its samples may stay there if `stays` says under
+    /// which name. `None` if the CPU computes.
+    fn lane(
+        self: Arc<Self>,
+        network: &NeuralNetwork,
+        rows_max: usize,
+        samples: &mut LaneSamples,
+        stays: Option<LaneId>,
+    ) -> Result<Option<Box<dyn LaneDevice>>>;
+}
+
+/// One lane's part of a device.
+pub(super) trait LaneDevice: Send {
+    /// Whether the lane's samples are there.
+    fn has_samples(&self) -> bool;
+
+    /// Writes the gradient of some rows, or adds it where they are not the first of their step. `None` if the device is
+    /// lost, and the CPU must compute this and all that follows.
+    fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>>;
+}
+
+/// What a device computes a gradient from, and where it goes.
+pub(super) struct Pass<'a> {
+    pub(super) draw: Draw,
+    pub(super) parameters: &'a [f32],
+    pub(super) rows: LaneRows<'a>,
+    pub(super) gradient: &'a mut [f32],
+}
+
+/// Rows of a lane.
+pub(super) enum LaneRows<'a> {
+    /// Themselves.
+    Batch(&'a Batch),
+    /// Where they are among the lane's samples, which the device has.
+    Places(&'a [u32]),
+}
+
+/// A lane of a dataset: the same samples wherever it is hosted.
+#[derive(Clone, Copy)]
+pub(super) struct LaneId {
+    pub(super) dataset: DatasetId,
+    pub(super) lanes: usize,
+    pub(super) lane: usize,
+}
+
 /// One lane.
 pub(super) struct TrainingLane {
     network: NeuralNetwork,
@@ -201,6 +264,8 @@ pub(super) struct TrainingLane {
     batch: Option<Batch>,
     augmenter: Option<Augmenter>,
     workspace: Workspace,
+    /// What computes instead of the CPU.
+    device: Option<Box<dyn LaneDevice>>,
 }
 
 impl TrainingLane {
@@ -209,13 +274,21 @@ impl TrainingLane {
         deal: &Deal,
         options: &TrainingOptions,
         data: LaneData<Arc<LanePart>>,
+        devices: Option<(Arc<dyn LaneDevices>, DatasetId)>,
     ) -> Result<Self> {
-        let samples = LaneSamples::new(data.partitions, deal.lengths[data.lane])?;
+        let mut samples = LaneSamples::new(data.partitions, deal.lengths[data.lane])?;
         let share = deal.shares[data.lane];
         let augmentation = options.augmentation;
         let augmenter = augmentation.map(|augmentation| Augmenter::new(augmentation, network.input_shape()));
         let rows_max = options.micro_batch.map_or(share, |rows| rows.min(share));
+        let device = devices.map_or(Ok(None), |(devices, dataset)| {
+            let (lanes, lane) = (options.lanes, data.lane);
+            // What is changed before it is computed is made anew in each step.
+            let stays = augmentation.is_none().then_some(LaneId { dataset, lanes, lane });
+            devices.lane(network, rows_max, &mut samples, stays)
+        });
         Ok(Self {
+            device: device?,
             batch: samples.shape().map(|shape| Batch::of(shape, rows_max)),
             augmenter: augmenter.transpose()?,
             workspace: network.workspace(rows_max),
@@ -283,13 +356,13 @@ impl TrainingLane {
         gradient: &mut [f32],
         has_end: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<BatchReport> {
-        let Some(batch) = &mut self.batch else {
+        if let Some(report) = self.piece_on_device(draw, rows.clone(), parameters, gradient)? {
+            return Ok(report);
+        }
+        self.gather(draw, rows)?;
+        let Some(batch) = &self.batch else {
             return Ok(BatchReport::default());
         };
-        batch.gather_from(&mut self.samples, self.order[rows].iter().copied())?;
-        if let Some(augmenter) = &mut self.augmenter {
-            augmenter.apply(draw, batch.features_mut());
-        }
         self.workspace.set_draw(draw);
         let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
         let (network, workspace) = (&self.network, &mut self.workspace);
@@ -297,6 +370,49 @@ impl TrainingLane {
             0 => network.gradient_from_end(parameters, (inputs, targets, rows), workspace, gradient, has_end),
             _ => network.add_gradient(parameters, inputs, targets, rows, workspace, gradient),
         }
+    }
+
+    /// The same on another device, if there is one. `None` if the CPU must compute, and then from here on.
+    fn piece_on_device(
+        &mut self,
+        draw: Draw,
+        rows: Range<usize>,
+        parameters: &[f32],
+        gradient: &mut [f32],
+    ) -> Result<Option<BatchReport>> {
+        let Some(has_samples) = self.device.as_ref().map(|device| device.has_samples()) else {
+            return Ok(None);
+        };
+        if !has_samples {
+            self.gather(draw, rows.clone())?;
+        }
+        let batch = self.batch.as_ref().filter(|_| !has_samples);
+        let pass = Pass {
+            draw,
+            parameters,
+            rows: batch.map_or(LaneRows::Places(&self.order[rows]), LaneRows::Batch),
+            gradient,
+        };
+        let report = match &mut self.device {
+            Some(device) => device.gradient(pass)?,
+            None => None,
+        };
+        if report.is_none() {
+            self.device = None;
+        }
+        Ok(report)
+    }
+
+    /// Brings the samples at some places of the order into the batch.
+    fn gather(&mut self, draw: Draw, rows: Range<usize>) -> Result<()> {
+        let Some(batch) = &mut self.batch else {
+            return Ok(());
+        };
+        batch.gather_from(&mut self.samples, self.order[rows].iter().copied())?;
+        if let Some(augmenter) = &mut self.augmenter {
+            augmenter.apply(draw, batch.features_mut());
+        }
+        Ok(())
     }
 
     /// What the step behind this one takes, if it is of the same epoch.

@@ -85,6 +85,9 @@ pub struct Flags {
     /// Look for the libraries of CUDA in this folder first
     #[arg(long, global = true, value_name = "FOLDER", value_parser = flag(path, FOLDER))]
     pub cuda_libraries: Option<PathBuf>,
+    /// Keep at most this much of the samples in a GPU's memory, such as 4GiB [default: half of that memory]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = flag(size, SIZE))]
+    pub gpu_memory: Option<u64>,
     /// How a GPU multiplies matrices [default: f32]
     #[arg(long, global = true, value_name = "TYPE")]
     pub precision: Option<Precision>,
@@ -145,6 +148,7 @@ impl Flags {
             ("speculate_after", milliseconds(self.speculate_after)),
             ("device.gpu", name_of(self.gpu)),
             ("device.cuda_libraries", path(&self.cuda_libraries)),
+            ("device.gpu_memory", self.gpu_memory.map(|bytes| bytes.to_string())),
             ("device.precision", name_of(self.precision)),
         ])
     }

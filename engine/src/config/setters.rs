@@ -198,6 +198,14 @@ impl Config {
         }
     }
 
+    /// Sets the most bytes of samples that stay in a GPU's memory.
+    pub fn with_gpu_memory(self, bytes_max: u64) -> Self {
+        Self {
+            gpu_memory_bytes_max: Some(bytes_max),
+            ..self
+        }
+    }
+
     /// Sets how a GPU multiplies matrices.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }

@@ -50,6 +50,11 @@ pub struct GpuSlice<'a> {
 }
 
 impl GpuBuffer {
+    /// Its length, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Its words of four bytes, without what is left over.
     pub fn words(&self) -> GpuSlice<'_> {
         GpuSlice {
@@ -115,7 +120,7 @@ impl Drop for GpuBuffer {
 pub struct GpuModule(Arc<CudaModule>);
 
 /// One entry point of a program on a GPU.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GpuKernel(CudaFunction);
 
 /// What a kernel is given.
@@ -265,6 +270,20 @@ impl Gpu {
         copied.map_err(|error| self.failed("copy from it", error))?;
         self.copied.from_gpu.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Copies words from one place of the GPU to another, which is no part of the first.
+    ///
+    /// # Errors
+    /// The lengths differ, or the driver fails.
+    pub fn copy(&self, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<(), DeviceError> {
+        self.check_length("copy within it", from.length * WORD, to.length * WORD)?;
+        let (source, bytes, stream) = (from.place(), from.length * WORD, self.stream.cu_stream());
+        // SAFETY: both have so many bytes.
+        let copied = self
+            .bind()
+            .and_then(|()| unsafe { result::memcpy_dtod_async(to.place(), source, bytes, stream) });
+        copied.map_err(|error| self.failed("copy within it", error))
     }
 
     /// Waits until whatever was asked of this handle is done.

@@ -1,6 +1,8 @@
 //! Bias and activation of a layer in one pass, and their gradients in one pass.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
 
 use super::Level;
 use crate::error::{Result, check_length};

@@ -24,6 +24,15 @@ extern "C" __global__ void batch_norm_moments(
     }
 }
 
+// What a step's running statistics are made from: the moments, the variance as an estimate for all data, times the rows.
+extern "C" __global__ void batch_norm_running(
+    u64 channels, float rows, float unbiased, const float* mean, const float* variance, float* running) {
+    FOR_EACH(channel, channels) {
+        running[channel] = mean[channel] * rows;
+        running[channels + channel] = variance[channel] * unbiased * rows;
+    }
+}
+
 extern "C" __global__ void batch_norm_forward(
     u64 count, u64 channels, u64 positions, float epsilon, const float* mean, const float* variance,
     const float* weight, const float* bias, const float* inputs, float* outputs) {

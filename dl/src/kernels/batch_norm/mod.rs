@@ -3,6 +3,8 @@
 //! A row has some channels, each of so many positions. Sums over a channel run over rows in ascending order.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
 
 use super::Level;
 use crate::error::{Result, check_length};

@@ -1,6 +1,8 @@
 //! Losses that are a mean over the outputs of a row.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
 
 use super::Level;
 use super::softmax_cross_entropy::check_labels;

@@ -1,6 +1,8 @@
 //! Rows of a block of samples into rows of a batch.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
 
 use super::Level;
 use crate::error::{Result, check_length};

@@ -1,5 +1,8 @@
 //! The Gaussian error linear unit: x times the probability that a normal variable is less than x.
 
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
+
 use crate::error::{Result, check_length};
 use crate::scalar::Scalar;
 

@@ -1,6 +1,8 @@
 //! Rows with mean 0 and variance 1, scaled and shifted.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
 
 use super::Level;
 use crate::error::{Result, check_length};

@@ -1,31 +1,54 @@
-//! All programs on a GPU.
+//! The kernels of all programs on a GPU.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use distdl_engine::device::{Compiler, Gpu, GpuKernel};
+use distdl_storage::DeviceError;
 
 use super::PROGRAMS;
 use crate::error::Result;
 
-/// The kernels of all programs, on a GPU.
+/// The kernels of all programs, for all handles of one GPU. A program is compiled and loaded when the first of its kernels
+/// is asked for.
 #[derive(Debug)]
-pub struct Kernels(HashMap<&'static str, GpuKernel>);
+pub struct Kernels {
+    compiler: Compiler,
+    loaded: Mutex<HashMap<&'static str, GpuKernel>>,
+}
 
 impl Kernels {
-    /// Compiles what is not compiled yet, and loads it. Errors if the compiler refuses a program, or the driver fails.
-    pub fn load(gpu: &Gpu, compiler: &Compiler) -> Result<Self> {
-        let mut kernels = HashMap::new();
-        for program in PROGRAMS {
-            let module = gpu.load(&compiler.compile(program.name, program.text, gpu.architecture())?)?;
-            for &name in program.kernels {
-                kernels.insert(name, gpu.kernel(&module, name)?);
-            }
+    /// None yet.
+    pub fn new(compiler: Compiler) -> Self {
+        Self {
+            compiler,
+            loaded: Mutex::default(),
         }
-        Ok(Self(kernels))
     }
 
-    /// A kernel by its name, if there is one.
-    pub fn get(&self, name: &str) -> Option<&GpuKernel> {
-        self.0.get(name)
+    /// A kernel by its name. Errors if there is none, the compiler refuses its program, or the driver fails.
+    pub fn get(&self, gpu: &Gpu, name: &str) -> Result<GpuKernel> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = loaded.get(name) {
+            return Ok(kernel.clone());
+        }
+        let program = PROGRAMS.iter().find(|program| program.kernels.contains(&name));
+        let program = program.ok_or_else(|| unknown(gpu, name))?;
+        let cubin = self.compiler.compile(program.name, program.text, gpu.architecture())?;
+        let module = gpu.load(&cubin)?;
+        for &kernel in program.kernels {
+            loaded.insert(kernel, gpu.kernel(&module, kernel)?);
+        }
+        loaded.get(name).cloned().ok_or_else(|| unknown(gpu, name))
     }
+}
+
+fn unknown(gpu: &Gpu, name: &str) -> crate::Error {
+    let device = distdl_storage::DeviceMemory::name(gpu).to_owned();
+    let reason = format!("no program has {name}");
+    crate::Error::Device(DeviceError::Failed {
+        device,
+        what: "find a kernel",
+        reason,
+    })
 }

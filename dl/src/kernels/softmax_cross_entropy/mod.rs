@@ -1,6 +1,8 @@
 //! Softmax and cross-entropy in one: a loss on logits.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
 
 pub(super) use cpu::argument_of_largest;
 

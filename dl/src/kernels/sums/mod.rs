@@ -1,6 +1,8 @@
 //! Sums over many elements, in an order that their number alone fixes.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
 
 pub(in crate::kernels) use cpu::sum_of;
 

@@ -52,6 +52,24 @@ extern "C" __global__ void from_columns(WINDOWS, u64 count, const float* matrix,
     }
 }
 
+// Images as one row for each channel, which has the pixels of all images; and back, with something added to each channel.
+extern "C" __global__ void to_channels(u64 count, u64 channels, u64 pixels, const float* images, float* rows) {
+    FOR_EACH(index, count * channels * pixels) {
+        u64 image = index / pixels % count;
+        u64 channel = index / (pixels * count);
+        rows[index] = images[(image * channels + channel) * pixels + index % pixels];
+    }
+}
+
+extern "C" __global__ void from_channels(
+    u64 count, u64 channels, u64 pixels, const float* rows, const float* bias, float* images) {
+    FOR_EACH(index, count * channels * pixels) {
+        u64 channel = index / pixels % channels;
+        u64 image = index / (pixels * channels);
+        images[index] = rows[(channel * count + image) * pixels + index % pixels] + bias[channel];
+    }
+}
+
 // The first pixel of a window, counted through all images.
 __device__ inline u64 first_pixel(u64 pool, u64 height, u64 width, u64 stride, u64 rows, u64 columns) {
     u64 line = pool / (rows * columns) * height + pool / columns % rows * stride;

@@ -3,6 +3,8 @@
 //! Images lie one after the other, each as channels of rows of pixels.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
 
 use super::Level;
 use crate::error::{Result, check_length};

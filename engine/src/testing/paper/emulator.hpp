@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <math.h>
+#include <memory>
 #include <setjmp.h>
 #include <type_traits>
 #include <ucontext.h>
@@ -33,11 +34,14 @@ struct Thread {
     jmp_buf place;
     bool has_begun = false;
     bool has_ended;
-    std::vector<char> stack = std::vector<char>(STACK_BYTES);
+    // Not a vector, which would write to all of it.
+    std::unique_ptr<char[]> stack = std::unique_ptr<char[]>(new char[STACK_BYTES]);
 };
 
 thread_local jmp_buf turns;
 thread_local Thread* running;
+// Made once, for the largest block.
+thread_local std::vector<Thread> made;
 thread_local const std::function<void()>* body;
 
 // Gives the turn back.
@@ -67,26 +71,26 @@ void run_on(Thread& thread) {
     }
     thread.has_begun = true;
     getcontext(&thread.beginning);
-    thread.beginning.uc_stack.ss_sp = thread.stack.data();
-    thread.beginning.uc_stack.ss_size = thread.stack.size();
+    thread.beginning.uc_stack.ss_sp = thread.stack.get();
+    thread.beginning.uc_stack.ss_size = STACK_BYTES;
     makecontext(&thread.beginning, begin, 0);
     setcontext(&thread.beginning);
 }
 
 // Lets each thread run until it waits or ends, until all have ended.
-Outcome run_block(std::vector<Thread>& threads, bool backwards) {
-    for (Thread& thread : threads) {
+Outcome run_block(unsigned threads, bool backwards) {
+    for (Thread& thread : made) {
         thread.has_ended = false;
     }
     size_t ended = 0;
     while (ended == 0) {
-        for (size_t turn = 0; turn < threads.size(); turn++) {
-            threadIdx.x = backwards ? threads.size() - 1 - turn : turn;
-            run_on(threads[threadIdx.x]);
+        for (unsigned turn = 0; turn < threads; turn++) {
+            threadIdx.x = backwards ? threads - 1 - turn : turn;
+            run_on(made[threadIdx.x]);
             ended += running->has_ended;
         }
     }
-    return ended == threads.size() ? FINE : THREADS_DO_NOT_MEET;
+    return ended == threads ? FINE : THREADS_DO_NOT_MEET;
 }
 
 template <typename A> char letter() {
@@ -104,13 +108,16 @@ Outcome run(void (*kernel)(A...), std::index_sequence<I...>, const char* letters
         return WRONG_ARGUMENTS;
     }
     std::function<void()> call = [=] { kernel(*static_cast<A*>(arguments[I])...); };
-    std::vector<Thread> block(threads);
+    if (made.size() < threads) {
+        made = std::vector<Thread>(threads);
+    }
     body = &call;
     gridDim.x = blocks;
     blockDim.x = threads;
     for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++) {
-        Outcome outcome = run_block(block, backwards);
+        Outcome outcome = run_block(threads, backwards);
         if (outcome != FINE) {
+            made.clear();
             return outcome;
         }
     }

@@ -1,0 +1,67 @@
+//! The kernels of `cuda.cu`, with their lengths checked.
+#![allow(unsafe_code)] // starts them
+
+use distdl_engine::device::{Argument, GpuBuffer, GpuSlice};
+
+use crate::error::{Error, Result, check_length};
+use crate::kernels::programs::{Device, Grid};
+
+/// Some samples on a GPU, row after row.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    /// Bytes, and what they are multiplied with.
+    Bytes(&'a GpuBuffer, f32),
+    /// Words of four bytes.
+    Words(&'a GpuBuffer),
+}
+
+/// Places among samples, in the memory of a GPU.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a> {
+    samples: usize,
+    words: GpuSlice<'a>,
+}
+
+impl<'a> Places<'a> {
+    /// Copies places to the GPU. Errors unless each is of one of so many samples.
+    pub(crate) fn write(device: &Device, samples: usize, places: &[u32], to: GpuSlice<'a>) -> Result<Self> {
+        if let Some(&index) = places.iter().find(|place| **place as usize >= samples) {
+            let length = samples;
+            return Err(Error::SampleIndex { index, length });
+        }
+        device.gpu().write(places, to)?;
+        Ok(Self { samples, words: to })
+    }
+}
+
+/// Writes the samples at `places`, of `columns` elements each, to the rows of `batch`.
+pub(crate) fn gather(
+    device: &Device,
+    samples: Rows<'_>,
+    columns: usize,
+    places: Places<'_>,
+    batch: GpuSlice<'_>,
+) -> Result<()> {
+    let (buffer, width) = match samples {
+        Rows::Bytes(buffer, _) => (buffer, 1),
+        Rows::Words(buffer) => (buffer, 4),
+    };
+    check_length(
+        "the samples on the GPU",
+        places.samples * columns * width,
+        buffer.bytes(),
+    )?;
+    check_length("the batch", places.words.len() * columns, batch.len())?;
+    let [count, columns] = [batch.len(), columns].map(|count| Argument::Count(count as u64));
+    let (from, places) = (Argument::Buffer(buffer), Argument::Words(places.words));
+    let (to, grid) = (Argument::Words(batch), Grid::of_elements(batch.len()));
+    match samples {
+        Rows::Bytes(_, scale) => {
+            let arguments = [count, columns, places, from, Argument::Number(scale), to];
+            // SAFETY: these are its arguments, with lengths that are checked, and places that were.
+            unsafe { device.run("gather_bytes", grid, &arguments) }
+        }
+        // SAFETY: as above.
+        Rows::Words(_) => unsafe { device.run("gather_values", grid, &[count, columns, places, from, to]) },
+    }
+}

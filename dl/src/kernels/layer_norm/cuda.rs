@@ -1,0 +1,96 @@
+//! The kernels of `cuda.cu`, with their lengths checked.
+#![allow(unsafe_code)] // starts them
+
+use distdl_engine::device::{Argument, GpuSlice};
+
+use crate::error::{Result, check_length, check_rows};
+use crate::kernels::programs::{Device, Grid};
+
+/// Some rows, and for each its mean and what is multiplied with for variance 1.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) columns: usize,
+    pub(crate) inputs: GpuSlice<'a>,
+    pub(crate) means: GpuSlice<'a>,
+    pub(crate) scales: GpuSlice<'a>,
+}
+
+impl<'a> Rows<'a> {
+    fn rows(&self) -> Result<usize> {
+        let rows = check_rows("the inputs", self.columns, self.inputs.len())?;
+        check_length("the means", rows, self.means.len())?;
+        check_length("the scales", rows, self.scales.len())?;
+        Ok(rows)
+    }
+
+    fn columns(&self) -> Argument<'a> {
+        Argument::Count(self.columns as u64)
+    }
+
+    /// Writes means and scales.
+    pub(crate) fn moments(&self, device: &Device, epsilon: f32) -> Result<()> {
+        let rows = self.rows()?;
+        let [inputs, means, scales] = [self.inputs, self.means, self.scales].map(Argument::Words);
+        let (count, epsilon) = (Argument::Count(rows as u64), Argument::Number(epsilon));
+        let arguments = [count, self.columns(), epsilon, inputs, means, scales];
+        // SAFETY: these are its arguments, with lengths that are checked.
+        unsafe { device.run("layer_norm_moments", Grid::of_rows(rows, self.columns), &arguments) }
+    }
+
+    /// As [`super::forward`].
+    pub(crate) fn forward(
+        &self,
+        device: &Device,
+        (weight, bias): (GpuSlice<'_>, GpuSlice<'_>),
+        outputs: GpuSlice<'_>,
+    ) -> Result<()> {
+        self.rows()?;
+        check_length("the weight", self.columns, weight.len())?;
+        check_length("the bias", self.columns, bias.len())?;
+        check_length("the outputs", self.inputs.len(), outputs.len())?;
+        let [means, scales, weight, bias, inputs, to] =
+            [self.means, self.scales, weight, bias, self.inputs, outputs].map(Argument::Words);
+        let count = Argument::Count(outputs.len() as u64);
+        let arguments = [count, self.columns(), means, scales, weight, bias, inputs, to];
+        // SAFETY: these are its arguments, with lengths that are checked.
+        unsafe { device.run("layer_norm_forward", Grid::of_elements(outputs.len()), &arguments) }
+    }
+
+    /// As [`super::backward`].
+    pub(crate) fn backward(
+        &self,
+        device: &Device,
+        weight: GpuSlice<'_>,
+        gradient: GpuSlice<'_>,
+        (by_weight, by_bias): (GpuSlice<'_>, GpuSlice<'_>),
+        input_gradient: Option<GpuSlice<'_>>,
+    ) -> Result<()> {
+        let rows = self.rows()?;
+        check_length("the output gradient", self.inputs.len(), gradient.len())?;
+        for of_columns in [weight, by_weight, by_bias] {
+            check_length("what each column has", self.columns, of_columns.len())?;
+        }
+        let (count, columns) = (Argument::Count(rows as u64), self.columns());
+        let [means, scales, weight, inputs, gradient, by_weight, by_bias] = [
+            self.means,
+            self.scales,
+            weight,
+            self.inputs,
+            gradient,
+            by_weight,
+            by_bias,
+        ]
+        .map(Argument::Words);
+        let sums = [count, columns, means, scales, inputs, gradient, by_weight, by_bias];
+        // SAFETY: these are its arguments, with lengths that are checked.
+        unsafe { device.run("layer_norm_sums", Grid::of_columns(self.columns), &sums) }?;
+        let Some(input_gradient) = input_gradient else {
+            return Ok(());
+        };
+        check_length("the input gradient", self.inputs.len(), input_gradient.len())?;
+        let to = Argument::Words(input_gradient);
+        let arguments = [count, columns, means, scales, weight, inputs, gradient, to];
+        // SAFETY: as above.
+        unsafe { device.run("layer_norm_backward", Grid::of_rows(rows, self.columns), &arguments) }
+    }
+}

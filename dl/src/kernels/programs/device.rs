@@ -1,0 +1,54 @@
+//! What a lane's kernels run on.
+#![allow(unsafe_code)] // passes on what the faces of kernels vouch for
+
+use std::sync::Arc;
+
+use distdl_engine::config::Precision;
+use distdl_engine::device::{Argument, Gpu, GpuBlas, GpuBuffer, GpuFound, GpuMatrix};
+use distdl_storage::DeviceMemory;
+
+use super::{Grid, Kernels};
+use crate::error::Result;
+
+/// A handle on a GPU with its cuBLAS, and the kernels that all handles share. What it is asked for happens in that order.
+#[derive(Debug)]
+pub struct Device {
+    gpu: Gpu,
+    blas: GpuBlas,
+    kernels: Arc<Kernels>,
+}
+
+impl Device {
+    /// Errors if the driver or cuBLAS fail.
+    pub fn open(found: &GpuFound, precision: Precision, kernels: Arc<Kernels>) -> Result<Self> {
+        let gpu = Gpu::open(found)?;
+        let blas = GpuBlas::new(&gpu, precision)?;
+        Ok(Self { gpu, blas, kernels })
+    }
+
+    /// The handle: memory, and copies.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Memory for `words` words of four bytes, whose contents mean nothing yet.
+    pub fn allocate(&self, words: usize) -> Result<GpuBuffer> {
+        Ok(self.gpu.allocate(words.saturating_mul(4))?)
+    }
+
+    /// Starts a kernel. Errors if it cannot be compiled, or the driver fails.
+    ///
+    /// # Safety
+    /// As for [`Gpu::launch`].
+    pub unsafe fn run(&self, kernel: &'static str, grid: Grid, arguments: &[Argument<'_>]) -> Result<()> {
+        let kernel = self.kernels.get(&self.gpu, kernel)?;
+        // SAFETY: the caller vouches for the arguments.
+        unsafe { self.gpu.launch(&kernel, grid.blocks, grid.threads, arguments) }?;
+        Ok(())
+    }
+
+    /// `to` = left x right, or with `adds` that plus what `to` is. Errors if shapes do not fit, or cuBLAS fails.
+    pub fn multiply(&self, to: GpuMatrix<'_>, left: GpuMatrix<'_>, right: GpuMatrix<'_>, adds: bool) -> Result<()> {
+        Ok(self.blas.multiply(&self.gpu, to, left, right, adds)?)
+    }
+}

@@ -1,0 +1,174 @@
+//! The kernels of `cuda.cu`, with their lengths checked.
+#![allow(unsafe_code)] // starts them
+
+use distdl_engine::device::{Argument, GpuSlice};
+
+use super::lengths;
+use crate::error::{Result, check_length};
+use crate::kernels::programs::{Device, Grid};
+use crate::shape::Windows;
+
+/// As [`super::to_columns`].
+pub(crate) fn to_columns(
+    device: &Device,
+    windows: &Windows,
+    count: usize,
+    images: GpuSlice<'_>,
+    columns: GpuSlice<'_>,
+) -> Result<()> {
+    check_columns(windows, count, images, columns)?;
+    let arguments = arguments(windows, count, [images, columns]);
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe { device.run("to_columns", Grid::of_elements(columns.len()), &arguments) }
+}
+
+/// As [`super::from_columns`].
+pub(crate) fn from_columns(
+    device: &Device,
+    windows: &Windows,
+    count: usize,
+    columns: GpuSlice<'_>,
+    images: GpuSlice<'_>,
+) -> Result<()> {
+    check_columns(windows, count, images, columns)?;
+    let arguments = arguments(windows, count, [columns, images]);
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe { device.run("from_columns", Grid::of_elements(images.len()), &arguments) }
+}
+
+/// Some images, each of channels of so many pixels.
+#[derive(Clone, Copy)]
+pub(crate) struct Images {
+    pub(crate) count: usize,
+    pub(crate) channels: usize,
+    pub(crate) pixels: usize,
+}
+
+impl Images {
+    fn check(&self, lengths: [usize; 2]) -> Result<()> {
+        let length = self.count * self.channels * self.pixels;
+        lengths
+            .into_iter()
+            .try_for_each(|got| check_length("the images", length, got))
+    }
+
+    fn sides<'a>(&self) -> [Argument<'a>; 3] {
+        [self.count, self.channels, self.pixels].map(|count| Argument::Count(count as u64))
+    }
+
+    /// Writes images as one row for each channel, which has the pixels of all images.
+    pub(crate) fn to_channels(self, device: &Device, images: GpuSlice<'_>, rows: GpuSlice<'_>) -> Result<()> {
+        self.check([images.len(), rows.len()])?;
+        let [count, channels, pixels] = self.sides();
+        let arguments = [count, channels, pixels, Argument::Words(images), Argument::Words(rows)];
+        // SAFETY: these are its arguments, with lengths that are checked.
+        unsafe { device.run("to_channels", Grid::of_elements(images.len()), &arguments) }
+    }
+
+    /// The other way, with a bias that is added to each channel.
+    pub(crate) fn from_channels(
+        self,
+        device: &Device,
+        rows: GpuSlice<'_>,
+        bias: GpuSlice<'_>,
+        images: GpuSlice<'_>,
+    ) -> Result<()> {
+        self.check([images.len(), rows.len()])?;
+        check_length("the bias", self.channels, bias.len())?;
+        let [count, channels, pixels] = self.sides();
+        let [from, bias, to] = [rows, bias, images].map(Argument::Words);
+        let arguments = [count, channels, pixels, from, bias, to];
+        // SAFETY: these are its arguments, with lengths that are checked.
+        unsafe { device.run("from_channels", Grid::of_elements(images.len()), &arguments) }
+    }
+}
+
+/// As [`super::largest`].
+pub(crate) fn largest(
+    device: &Device,
+    windows: &Windows,
+    count: usize,
+    images: GpuSlice<'_>,
+    pooled: GpuSlice<'_>,
+) -> Result<()> {
+    check_pool(windows, count, images, pooled)?;
+    let arguments = arguments(windows, count, [images, pooled]);
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe { device.run("pool_largest", Grid::of_elements(pooled.len()), &arguments) }
+}
+
+/// As [`super::largest_backward`].
+pub(crate) fn largest_backward(
+    device: &Device,
+    windows: &Windows,
+    count: usize,
+    images: GpuSlice<'_>,
+    gradient: GpuSlice<'_>,
+    image_gradient: GpuSlice<'_>,
+) -> Result<()> {
+    check_pool(windows, count, images, gradient)?;
+    check_length("the gradient by the images", images.len(), image_gradient.len())?;
+    let arguments = arguments(windows, count, [images, gradient, image_gradient]);
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe { device.run("pool_largest_backward", Grid::of_elements(images.len()), &arguments) }
+}
+
+/// As [`super::mean`].
+pub(crate) fn mean(
+    device: &Device,
+    windows: &Windows,
+    count: usize,
+    images: GpuSlice<'_>,
+    pooled: GpuSlice<'_>,
+) -> Result<()> {
+    check_pool(windows, count, images, pooled)?;
+    let arguments = arguments(windows, count, [images, pooled]);
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe { device.run("pool_mean", Grid::of_elements(pooled.len()), &arguments) }
+}
+
+/// As [`super::mean_backward`].
+pub(crate) fn mean_backward(
+    device: &Device,
+    windows: &Windows,
+    count: usize,
+    gradient: GpuSlice<'_>,
+    image_gradient: GpuSlice<'_>,
+) -> Result<()> {
+    check_pool(windows, count, image_gradient, gradient)?;
+    let arguments = arguments(windows, count, [gradient, image_gradient]);
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe {
+        device.run(
+            "pool_mean_backward",
+            Grid::of_elements(image_gradient.len()),
+            &arguments,
+        )
+    }
+}
+
+/// What kernels are told of windows and images, and then is read and written.
+fn arguments<'a, const BUFFERS: usize>(
+    windows: &Windows,
+    images: usize,
+    buffers: [GpuSlice<'a>; BUFFERS],
+) -> Vec<Argument<'a>> {
+    let (image, (rows, columns)) = (windows.image, windows.counts().unwrap_or_default());
+    let sides = [image.channels, image.height, image.width, windows.size, windows.stride];
+    let sides = sides.into_iter().chain([windows.padding, rows, columns, images]);
+    let sides = sides.map(|side| Argument::Count(side as u64));
+    sides.chain(buffers.map(Argument::Words)).collect()
+}
+
+fn check_columns(windows: &Windows, count: usize, images: GpuSlice<'_>, columns: GpuSlice<'_>) -> Result<()> {
+    let lengths = lengths(windows);
+    check_length("the images", count * lengths.image, images.len())?;
+    check_length("the columns of the images", count * lengths.columns, columns.len())
+}
+
+fn check_pool(windows: &Windows, count: usize, images: GpuSlice<'_>, pooled: GpuSlice<'_>) -> Result<()> {
+    let lengths = lengths(windows);
+    check_length("padding of windows that are pooled", 0, windows.padding)?;
+    check_length("the images", count * lengths.image, images.len())?;
+    check_length("the pooled images", count * lengths.pooled, pooled.len())
+}

@@ -1,0 +1,67 @@
+//! Batch normalisation on a GPU, for training.
+
+use distdl_engine::device::GpuSlice;
+
+use super::BatchNormLayer;
+use crate::error::{Result, check_length};
+use crate::kernels::batch_norm::cuda::Channels;
+use crate::kernels::programs::Device;
+use crate::layer::Mode;
+use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
+
+impl BatchNormLayer {
+    /// Channels, with mean and variance where they are.
+    fn channels_of<'a>(&self, rows: usize, inputs: GpuSlice<'a>, moments: GpuSlice<'a>) -> Result<Channels<'a>> {
+        let channels = self.channels;
+        check_length("the layer's moments", 2 * channels, moments.len().min(2 * channels))?;
+        Ok(Channels {
+            rows,
+            positions: self.positions,
+            epsilon: self.epsilon as f32,
+            inputs,
+            mean: moments.part(0..channels),
+            variance: moments.part(channels..2 * channels),
+        })
+    }
+
+    /// What is learnt of the parameters: weight and bias; and the running statistics.
+    fn split<'a>(&self, what: &'static str, all: GpuSlice<'a>) -> Result<([GpuSlice<'a>; 2], GpuSlice<'a>)> {
+        let channels = self.channels;
+        check_length(what, 4 * channels, all.len())?;
+        let learnt = [all.part(0..channels), all.part(channels..2 * channels)];
+        Ok((learnt, all.part(2 * channels..4 * channels)))
+    }
+}
+
+impl GpuLayer for BatchNormLayer {
+    fn scratch_length(&self, _rows: usize) -> usize {
+        2 * self.channels
+    }
+
+    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+        let ([weight, bias], running) = self.split("the layer's parameters", pass.parameters)?;
+        let channels = match pass.mode {
+            Mode::Training(_) => self.channels_of(pass.rows, pass.inputs, pass.scratch)?,
+            Mode::Evaluation => self.channels_of(pass.rows, pass.inputs, running)?,
+        };
+        if matches!(pass.mode, Mode::Training(_)) {
+            channels.moments(device)?;
+        }
+        channels.forward(device, (weight, bias), pass.outputs)
+    }
+
+    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+        let ([weight, _], _) = self.split("the layer's parameters", pass.parameters)?;
+        let ([by_weight, by_bias], running) = self.split("the layer's gradient", pass.gradient)?;
+        let channels = self.channels_of(pass.rows, pass.inputs, pass.scratch)?;
+        channels.moments(device)?;
+        channels.running(device, running)?;
+        channels.backward(
+            device,
+            weight,
+            pass.output_gradient,
+            (by_weight, by_bias),
+            pass.input_gradient,
+        )
+    }
+}

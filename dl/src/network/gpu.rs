@@ -1,0 +1,266 @@
+//! A network's pass on a GPU: all that it needs lies in the GPU's memory, allocated once.
+
+use distdl_engine::device::{GpuBuffer, GpuSlice};
+
+use super::{NeuralNetwork, Placed};
+use crate::error::{Error, Result, check_length};
+use crate::kernels::gather::cuda::{Places, Rows, gather};
+use crate::kernels::programs::Device;
+use crate::kernels::sums::cuda as sums;
+use crate::layer::{Draw, GpuBackward, GpuForward, GpuLayer, Mode};
+use crate::loss::{GpuTargets, Targets};
+use crate::metrics::BatchReport;
+
+/// The buffers of one network's forward and backward pass on a GPU, for up to a number of rows.
+#[derive(Debug)]
+pub(crate) struct GpuWorkspace {
+    device: Device,
+    rows_max: usize,
+    /// The words of a row's target; none for a label, which is one.
+    target_length: Option<usize>,
+    parameters: GpuBuffer,
+    gradient: GpuBuffer,
+    /// Where the rows are taken from, among samples that are there.
+    places: GpuBuffer,
+    inputs: GpuBuffer,
+    targets: GpuBuffer,
+    outputs: Vec<GpuBuffer>,
+    /// Gradients by the outputs of layers with an even and with an odd index.
+    gradients: [GpuBuffer; 2],
+    scratch: GpuBuffer,
+    /// Of each row its loss, and whether it is right.
+    losses: [GpuBuffer; 2],
+    /// Sums of parts of them.
+    between: GpuBuffer,
+    /// Their sums.
+    tallies: GpuBuffer,
+}
+
+/// Samples that lie in the memory of a GPU.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GpuSamples<'a> {
+    pub(crate) rows: usize,
+    pub(crate) features: &'a GpuBuffer,
+    /// What a byte is multiplied with; none for features as they are.
+    pub(crate) scale: Option<f32>,
+    pub(crate) targets: &'a GpuBuffer,
+}
+
+impl NeuralNetwork {
+    /// What each layer is on a GPU. An error says which one cannot be there.
+    pub(crate) fn on_gpu(&self) -> Result<Vec<&dyn GpuLayer>, String> {
+        let layers = self.layers.iter().enumerate().map(|(index, Placed { layer, .. })| {
+            let missing = || format!("layer {index} ({}) has no kernels for GPUs", layer.kind());
+            layer.on_gpu().ok_or_else(missing)
+        });
+        layers.collect()
+    }
+
+    /// All buffers for up to `rows_max` rows, whose targets have a length, or are labels. This is the only place where a
+    /// GPU's memory is allocated for a pass.
+    pub(crate) fn workspace_on_gpu(
+        &self,
+        device: Device,
+        rows_max: usize,
+        target_length: Option<usize>,
+    ) -> Result<GpuWorkspace> {
+        let layers = self.on_gpu().map_err(Error::Training)?;
+        let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
+        let widest = lengths.clone().max().unwrap_or(0);
+        let scratch = layers.iter().map(|layer| layer.scratch_length(rows_max)).max();
+        let words = |length: usize| device.allocate(length);
+        let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
+        Ok(GpuWorkspace {
+            rows_max,
+            target_length,
+            parameters: words(self.parameter_count())?,
+            gradient: words(self.parameter_count())?,
+            places: rows(1)?,
+            inputs: rows(self.input_length())?,
+            targets: rows(target_length.unwrap_or(1))?,
+            outputs: lengths.map(rows).collect::<Result<_>>()?,
+            gradients: [rows(widest)?, rows(widest)?],
+            scratch: words(scratch.unwrap_or(0))?,
+            losses: [rows(2)?, rows(2)?],
+            between: words(2 * sums::parts(rows_max))?,
+            tallies: words(4)?,
+            device,
+        })
+    }
+
+    /// As [`gradient`](Self::gradient), of the rows that lie in the workspace. Waits for the GPU once, at the end.
+    pub(crate) fn gradient_on_gpu(
+        &self,
+        draw: Draw,
+        rows: usize,
+        workspace: &GpuWorkspace,
+        gradient: &mut [f32],
+    ) -> Result<BatchReport> {
+        let layers = self.on_gpu().map_err(Error::Training)?;
+        let mode = Mode::Training(draw);
+        self.forward_on_gpu(&layers, mode, rows, workspace)?;
+        self.loss_on_gpu(rows, workspace)?;
+        self.backward_on_gpu(&layers, rows, workspace)?;
+        workspace.read(rows, gradient)
+    }
+
+    fn forward_on_gpu(
+        &self,
+        layers: &[&dyn GpuLayer],
+        mode: Mode,
+        rows: usize,
+        workspace: &GpuWorkspace,
+    ) -> Result<()> {
+        for (index, (layer, Placed { range, .. })) in layers.iter().zip(&*self.layers).enumerate() {
+            layer.forward(
+                &workspace.device,
+                GpuForward {
+                    parameters: workspace.parameters.words().part(range.clone()),
+                    inputs: self.inputs_on_gpu(index, rows, workspace),
+                    rows,
+                    mode,
+                    scratch: workspace.scratch.words(),
+                    outputs: self.outputs_on_gpu(index, rows, workspace),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn backward_on_gpu(&self, layers: &[&dyn GpuLayer], rows: usize, workspace: &GpuWorkspace) -> Result<()> {
+        for (index, (layer, Placed { range, .. })) in layers.iter().zip(&*self.layers).enumerate().rev() {
+            let inputs = self.inputs_on_gpu(index, rows, workspace);
+            let outputs = self.outputs_on_gpu(index, rows, workspace);
+            let [output_gradient, input_gradient] =
+                [index, index + 1].map(|index| workspace.gradients[index % 2].words());
+            layer.backward(
+                &workspace.device,
+                GpuBackward {
+                    parameters: workspace.parameters.words().part(range.clone()),
+                    inputs,
+                    outputs,
+                    rows,
+                    scratch: workspace.scratch.words(),
+                    output_gradient: output_gradient.part(0..outputs.len()),
+                    input_gradient: (index > 0).then(|| input_gradient.part(0..inputs.len())),
+                    gradient: workspace.gradient.words().part(range.clone()),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Loss and hits, and the gradient by the outputs where the backward pass of the last layer looks for it.
+    fn loss_on_gpu(&self, rows: usize, workspace: &GpuWorkspace) -> Result<()> {
+        let last = self.layers.len() - 1;
+        let outputs = self.outputs_on_gpu(last, rows, workspace);
+        let targets = workspace.targets.words();
+        let targets = match workspace.target_length {
+            None => GpuTargets::Labels(targets.part(0..rows)),
+            Some(length) => GpuTargets::Values(targets.part(0..rows * length)),
+        };
+        let gradient = workspace.gradients[last % 2].words().part(0..outputs.len());
+        let [losses, correct] = workspace
+            .losses
+            .each_ref()
+            .map(|buffer| buffer.words().part(0..2 * rows));
+        let device = &workspace.device;
+        self.loss
+            .gradient_on_gpu(device, rows, (outputs, targets), gradient, (losses, correct))?;
+        let between = workspace.between.words().part(0..2 * sums::parts(rows));
+        sums::total(device, losses, between, workspace.tallies.words().part(0..2))?;
+        match workspace.target_length {
+            None => sums::total(device, correct, between, workspace.tallies.words().part(2..4)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn inputs_on_gpu<'a>(&self, index: usize, rows: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
+        match index.checked_sub(1) {
+            Some(before) => self.outputs_on_gpu(before, rows, workspace),
+            None => workspace.inputs.words().part(0..rows * self.input_length()),
+        }
+    }
+
+    fn outputs_on_gpu<'a>(&self, index: usize, rows: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
+        let length = self.layers[index].layer.output_length();
+        workspace.outputs[index].words().part(0..rows * length)
+    }
+}
+
+impl GpuWorkspace {
+    /// The most rows that it has space for.
+    pub(crate) fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+
+    /// What its kernels run on.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Copies parameters to the GPU.
+    pub(crate) fn set_parameters(&self, parameters: &[f32]) -> Result<()> {
+        Ok(self.device.gpu().write(parameters, self.parameters.words())?)
+    }
+
+    /// Copies rows to the GPU. Labels are indices of classes.
+    pub(crate) fn set_rows(&self, inputs: &[f32], targets: Targets<'_>, rows: usize) -> Result<()> {
+        self.check_rows(rows)?;
+        let (gpu, to) = (self.device.gpu(), self.targets.words());
+        let width = self.inputs.words().len() / self.rows_max;
+        gpu.write(inputs, self.inputs.words().part(0..rows * width))?;
+        match (targets, self.target_length) {
+            (Targets::Labels(labels), None) => gpu.write(labels, to.part(0..rows))?,
+            (Targets::Values(values), Some(length)) => gpu.write(values, to.part(0..rows * length))?,
+            _ => {
+                let problem = "targets are of another kind than the workspace is made for";
+                return Err(Error::Samples(problem.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes rows from samples that are on the GPU: only their places are copied.
+    pub(crate) fn take_rows(&self, samples: GpuSamples<'_>, places: &[u32]) -> Result<()> {
+        let rows = places.len();
+        self.check_rows(rows)?;
+        let places = Places::write(&self.device, samples.rows, places, self.places.words().part(0..rows))?;
+        let features = match samples.scale {
+            Some(scale) => Rows::Bytes(samples.features, scale),
+            None => Rows::Words(samples.features),
+        };
+        let width = self.inputs.words().len() / self.rows_max;
+        let inputs = self.inputs.words().part(0..rows * width);
+        gather(&self.device, features, width, places, inputs)?;
+        let width = self.target_length.unwrap_or(1);
+        let targets = self.targets.words().part(0..rows * width);
+        gather(&self.device, Rows::Words(samples.targets), width, places, targets)
+    }
+
+    fn check_rows(&self, rows: usize) -> Result<()> {
+        match rows <= self.rows_max {
+            true => Ok(()),
+            false => Err(Error::Rows {
+                rows,
+                rows_max: self.rows_max,
+            }),
+        }
+    }
+
+    /// Waits for the GPU, and takes what it has made of `rows` rows.
+    fn read(&self, rows: usize, gradient: &mut [f32]) -> Result<BatchReport> {
+        check_length("the gradient", self.gradient.words().len(), gradient.len())?;
+        let mut tallies = [0.0_f64; 2];
+        let gpu = self.device.gpu();
+        gpu.read(self.gradient.words(), gradient)?;
+        gpu.read(self.tallies.words(), &mut tallies)?;
+        let [loss_sum, correct] = tallies;
+        let has_labels = self.target_length.is_none();
+        Ok(BatchReport {
+            loss_sum,
+            correct: if has_labels { correct as u64 } else { 0 },
+            samples: rows as u64,
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! The GPU of these tests.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use distdl_engine::Config;
+use distdl_engine::config::GpuUse;
+use distdl_engine::testing::paper::make_cuda;
+use libloading::Library;
+
+/// A GPU on paper, for one test at a time.
+pub(crate) struct TestGpu {
+    folder: &'static Path,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl TestGpu {
+    /// Waits for its turn. `None`, and says so, where no GPU on paper can be made.
+    pub(crate) fn take() -> Option<Self> {
+        static TURN: Mutex<()> = Mutex::new(());
+        static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let gpu = Self {
+            folder: FOLDER.get_or_init(make).as_deref()?,
+            _turn: turn,
+        };
+        gpu.lose_after(-1);
+        Some(gpu)
+    }
+
+    /// A configuration that demands it.
+    pub(crate) fn config(&self) -> Config {
+        let config = Config::default().with_threads(1).with_gpu(GpuUse::On);
+        config.with_cuda_libraries(self.folder).with_cache_folder(self.cache())
+    }
+
+    /// Where compiled kernels are kept.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.folder.join("cache")
+    }
+
+    /// Loses it behind so many launches of kernels; never, for a negative number.
+    pub(crate) fn lose_after(&self, launches: i64) {
+        // SAFETY: the function is declared like that.
+        unsafe {
+            self.driver()
+                .get::<unsafe extern "C" fn(i64)>("paper_lose_after")
+                .unwrap()(launches)
+        }
+    }
+
+    /// How many pieces of memory were asked of it since the beginning.
+    pub(crate) fn allocations(&self) -> i64 {
+        self.count("paper_allocations")
+    }
+
+    /// Asserts that what was asked of it was given back.
+    pub(crate) fn assert_nothing_is_left(&self) {
+        assert_eq!(["paper_handles", "paper_bytes"].map(|name| self.count(name)), [0, 0]);
+    }
+
+    fn count(&self, name: &str) -> i64 {
+        // SAFETY: all of these functions are declared like that.
+        unsafe { self.driver().get::<unsafe extern "C" fn() -> i64>(name).unwrap()() }
+    }
+
+    fn driver(&self) -> Library {
+        // SAFETY: the library is open already, or opened as it will be.
+        unsafe { Library::new(self.folder.join("libcuda.so")) }.unwrap()
+    }
+}
+
+/// The folder of its libraries, made anew.
+fn make() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("paper_gpu");
+    let _ = std::fs::remove_dir_all(&folder);
+    let made = std::fs::create_dir_all(&folder).and_then(|()| make_cuda(&folder, 256 << 20));
+    match made {
+        Ok(()) => Some(folder),
+        Err(error) => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "!! SKIPPED: training on a GPU on paper: no working `g++` here: {error}"
+            );
+            None
+        }
+    }
+}

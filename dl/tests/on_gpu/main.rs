@@ -1,0 +1,352 @@
+//! Training on a GPU: what it computes is what the CPU computes, up to rounding; with the same bits however lanes are
+//! shared out and whatever dies; and where the GPU is lost.
+//!
+//! The GPU is on paper: what these tests cannot show is what a real one does.
+#![cfg(all(target_os = "linux", feature = "gpu"))]
+#![allow(unsafe_code)] // tells and asks the GPU on paper
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod gpu;
+
+use std::sync::Arc;
+
+use distdl_dl::{
+    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Dropout, Features, Flatten, Gelu, Image, LayerNorm,
+    Loss, MaxPool2d, NeuralNetwork, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions,
+};
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::config::GpuUse;
+use distdl_engine::testing::TestCluster;
+use distdl_engine::{Config, Context, EngineError, Placement};
+
+use gpu::TestGpu;
+
+const IMAGE: Image = Image {
+    channels: 2,
+    height: 6,
+    width: 5,
+};
+const FEATURES: usize = 60;
+const SAMPLES: usize = 41;
+const STEPS: u64 = 9;
+
+fn features() -> impl Iterator<Item = usize> {
+    (0..SAMPLES * FEATURES).map(|index| (index / FEATURES * 13 + index % FEATURES * 7) % 23)
+}
+
+fn labels() -> SampleTargets {
+    SampleTargets::Labels((0..SAMPLES as u32).map(|sample| sample * 5 % 7 % 3).collect())
+}
+
+fn samples() -> Samples {
+    let features = features().map(|feature| feature as f32 / 11.0).collect();
+    Samples::new(FEATURES, Features::F32(features), labels()).unwrap()
+}
+
+/// The same as bytes.
+fn bytes() -> Samples {
+    let bytes = features().map(|feature| feature as u8).collect();
+    let scale = 1.0 / 11.0;
+    Samples::new(FEATURES, Features::U8 { bytes, scale }, labels()).unwrap()
+}
+
+fn values() -> Samples {
+    let features = features().map(|feature| feature as f32 / 11.0).collect();
+    let values = (0..SAMPLES * 3).map(|index| (index * 7 % 11) as f32 / 11.0).collect();
+    Samples::new(
+        FEATURES,
+        Features::F32(features),
+        SampleTargets::Values { length: 3, values },
+    )
+    .unwrap()
+}
+
+/// Every kind of layer that has kernels for GPUs, and some activations.
+fn network() -> NeuralNetwork {
+    NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(3, 3).with_padding(1).with_activation(Activation::LeakyRelu))
+        .hidden(BatchNorm::default())
+        .hidden(Activate(Activation::Relu))
+        .hidden(MaxPool2d::new(2).with_stride(1))
+        .hidden(AvgPool2d::new(2))
+        .hidden(Conv2d::new(4, 2))
+        .hidden(Flatten)
+        .hidden(Dense::tanh(7))
+        .hidden(LayerNorm::default())
+        .hidden(Gelu)
+        .hidden(Dense::softmax(5))
+        .hidden(Dense::sigmoid(6))
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
+fn small(loss: Loss) -> NeuralNetwork {
+    let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(9));
+    builder.output(Dense::linear(3), loss).unwrap()
+}
+
+fn options() -> TrainingOptions {
+    TrainingOptions {
+        batch: 12,
+        lanes: 3,
+        schedule: Schedule::Constant(0.02),
+        // Not Adam: it makes steps of what is 0 but for rounding, as a bias's gradient before a batch normalisation.
+        optimizer: Arc::new(Sgd::with_nesterov(0.8)),
+        ..TrainingOptions::default()
+    }
+}
+
+/// What training has come to: the parameters, and the loss and hits of each step.
+#[derive(Debug, PartialEq)]
+struct Trained {
+    parameters: Vec<f32>,
+    steps: Vec<(f64, u64, u64)>,
+}
+
+fn train_for(steps: u64, training: &mut Training) -> distdl_dl::Result<Trained> {
+    let mut seen = Vec::new();
+    training.iterate(steps, |step| {
+        seen.push((step.report.loss_sum, step.report.correct, step.report.samples));
+    })?;
+    Ok(Trained {
+        parameters: training.parameters(),
+        steps: seen,
+    })
+}
+
+fn begin(
+    context: &Context,
+    network: &NeuralNetwork,
+    samples: &Samples,
+    options: TrainingOptions,
+) -> distdl_dl::Result<Training> {
+    let data = context.parallelize(samples.split(4)?, 4);
+    network.train(&data, options)
+}
+
+fn on_the_cpu(network: &NeuralNetwork, samples: &Samples, options: TrainingOptions) -> Trained {
+    let context = Context::new(Config::default().with_threads(1).with_gpu(GpuUse::Off)).unwrap();
+    let mut training = begin(&context, network, samples, options).unwrap();
+    assert_eq!(training.gpu_figures(), None);
+    train_for(STEPS, &mut training).unwrap()
+}
+
+fn on_the_gpu(config: Config, network: &NeuralNetwork, samples: &Samples, options: TrainingOptions) -> Trained {
+    let context = Context::new(config).unwrap();
+    let mut training = begin(&context, network, samples, options).unwrap();
+    let trained = train_for(STEPS, &mut training).unwrap();
+    let figures = training.gpu_figures().unwrap();
+    assert!(figures.passes >= STEPS && !figures.is_lost, "{figures:?}");
+    trained
+}
+
+/// Asserts that both have come to the same, up to rounding.
+fn assert_close(what: &str, expected: &Trained, got: &Trained, error_max: f32) {
+    for (index, (one, other)) in expected.parameters.iter().zip(&got.parameters).enumerate() {
+        let error = (one - other).abs();
+        assert!(error <= error_max, "{what}: parameter {index} is {other}, not {one}");
+    }
+    for (step, (one, other)) in expected.steps.iter().zip(&got.steps).enumerate() {
+        let error = (one.0 - other.0).abs() / one.2 as f64;
+        assert!(
+            error <= f64::from(error_max),
+            "{what}: step {step}: loss {} for {}",
+            other.0,
+            one.0
+        );
+        assert_eq!(
+            (one.1, one.2),
+            (other.1, other.2),
+            "{what}: hits and samples of step {step}"
+        );
+    }
+    assert_eq!(
+        (expected.parameters.len(), expected.steps.len()),
+        (got.parameters.len(), got.steps.len())
+    );
+}
+
+#[test]
+fn training_comes_to_what_it_comes_to_on_the_cpu() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let micro = TrainingOptions {
+        micro_batch: Some(3),
+        ..options()
+    };
+    let all_losses = [
+        Loss::MeanSquaredError,
+        Loss::L1,
+        Loss::Hinge,
+        Loss::BinaryCrossEntropyWithLogits,
+    ];
+    let mut cases = vec![
+        ("all layers", network(), samples(), options()),
+        ("bytes", small(Loss::SoftmaxCrossEntropy), bytes(), options()),
+        ("pieces", small(Loss::SoftmaxCrossEntropy), bytes(), micro),
+    ];
+    for loss in all_losses {
+        cases.push((loss.name(), small(loss), samples(), options()));
+        cases.push((loss.name(), small(loss), values(), options()));
+    }
+    for (what, network, samples, options) in cases {
+        let expected = on_the_cpu(&network, &samples, options.clone());
+        let got = on_the_gpu(gpu.config(), &network, &samples, options);
+        assert_close(what, &expected, &got, 2e-4);
+        assert_ne!(expected.parameters, network.initialize(0).unwrap());
+    }
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn threads_deaths_and_another_time_do_not_show() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let (network, samples) = (network(), samples());
+    let expected = on_the_gpu(gpu.config(), &network, &samples, options());
+    for threads in [1, 2, 3] {
+        let placed = TrainingOptions {
+            placement: Some(Placement {
+                lanes: (0..3).map(|lane| (lane + 1) % threads).collect(),
+                shards: (0..1 + threads).map(|shard| shard % threads).collect(),
+            }),
+            ..options()
+        };
+        let config = gpu.config().with_threads(threads);
+        assert_eq!(
+            on_the_gpu(config, &network, &samples, placed),
+            expected,
+            "{threads} threads"
+        );
+    }
+
+    for (kill, at) in [(1, 3), (0, 6)] {
+        let chaos = Chaos::parse(&format!("kill=worker:{kill}@step:{at}")).unwrap();
+        let cluster = TestCluster {
+            caches: vec![gpu.cache()],
+            ..TestCluster::new(3).with_chaos(chaos)
+        };
+        let (network, samples) = (network.clone(), samples.clone());
+        let run = cluster.run(move |context| {
+            let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
+            let mut training = begin(context, &network, &samples, options()).map_err(failed)?;
+            assert!(training.gpu_figures().is_some(), "{}", context.device());
+            train_for(STEPS, &mut training).map_err(failed)
+        });
+        let results = run.unwrap().results;
+        assert!(!results.is_empty());
+        for trained in results {
+            assert_eq!(trained.parameters, expected.parameters);
+        }
+    }
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn samples_stay_there_and_a_step_allocates_nothing() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
+    let context = Context::new(gpu.config()).unwrap();
+    let mut training = begin(&context, &network, &samples, options()).unwrap();
+    training.run_epoch(|_| ()).unwrap();
+    let (first, allocations) = (training.gpu_figures().unwrap(), gpu.allocations());
+    let sample_bytes = (SAMPLES * (FEATURES + 4)) as u64;
+    assert_eq!((first.sample_bytes, first.sample_bytes_avoided), (sample_bytes, 0));
+    training.run_epoch(|_| ()).unwrap();
+    let second = training.gpu_figures().unwrap();
+    assert_eq!(
+        (second.sample_bytes, second.sample_bytes_avoided),
+        (sample_bytes, sample_bytes)
+    );
+    assert_eq!(gpu.allocations(), allocations);
+
+    let parameter_bytes = 4 * network.parameter_count() as u64;
+    let passes = second.passes - first.passes;
+    assert_eq!(passes, first.passes);
+    // Each sample's place once, and in each pass parameters there, and gradient, loss and hits back.
+    assert_eq!(
+        second.to_gpu_bytes - first.to_gpu_bytes,
+        passes * parameter_bytes + 4 * SAMPLES as u64
+    );
+    assert_eq!(
+        second.from_gpu_bytes - first.from_gpu_bytes,
+        passes * (parameter_bytes + 16)
+    );
+    drop(training);
+    drop(context);
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn samples_without_room_there_come_by_and_do_not_show() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
+    let expected = on_the_gpu(gpu.config(), &network, &samples, options());
+    let context = Context::new(gpu.config().with_gpu_memory(1000)).unwrap();
+    let mut training = begin(&context, &network, &samples, options()).unwrap();
+    assert_eq!(train_for(STEPS, &mut training).unwrap(), expected);
+    let figures = training.gpu_figures().unwrap();
+    assert!(figures.sample_bytes <= 1000, "{figures:?}");
+    let feature_bytes = 4 * FEATURES as u64 * STEPS;
+    assert!(figures.to_gpu_bytes > 12 * feature_bytes * 2 / 3, "{figures:?}");
+}
+
+#[test]
+fn a_lost_gpu_is_an_error_where_it_must_compute_and_else_the_cpu_goes_on() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let (network, samples) = (network(), samples());
+    let expected = on_the_cpu(&network, &samples, options());
+    for launches in [0, 1, 200, 400] {
+        gpu.lose_after(-1);
+        let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+        let mut training = begin(&context, &network, &samples, options()).unwrap();
+        gpu.lose_after(launches);
+        let got = train_for(STEPS, &mut training).unwrap();
+        assert_close("a lost GPU", &expected, &got, 2e-4);
+        assert!(training.gpu_figures().unwrap().is_lost);
+    }
+
+    gpu.lose_after(-1);
+    let context = Context::new(gpu.config()).unwrap();
+    let mut training = begin(&context, &network, &samples, options()).unwrap();
+    gpu.lose_after(300);
+    let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("Paper GPU: could not") && error.contains("ILLEGAL_ADDRESS"),
+        "{error}"
+    );
+    // The steps before it count, and the next one can be taken once there is a GPU again.
+    let step = training.step();
+    assert!((1..STEPS).contains(&step), "{step}");
+    gpu.lose_after(-1);
+    training.iterate(STEPS - step, |_| ()).unwrap();
+    assert_eq!(
+        training.parameters(),
+        on_the_gpu(gpu.config(), &network, &samples, options()).parameters
+    );
+}
+
+#[test]
+fn what_cannot_be_computed_there_is_said() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let builder = NeuralNetwork::new(IMAGE).hidden(Flatten).hidden(Dropout::new(0.5));
+    let network = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
+    let context = Context::new(gpu.config()).unwrap();
+    let error = begin(&context, &network, &samples(), options())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("layer 1 (dropout) has no kernels for GPUs") && error.contains("`auto`"),
+        "{error}"
+    );
+    let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+    let training = begin(&context, &network, &samples(), options()).unwrap();
+    assert_eq!(training.gpu_figures(), None);
+
+    let features = Features::F32(vec![0.5; 12 * FEATURES]);
+    let wrong = Samples::new(FEATURES, features, SampleTargets::Labels(vec![3; 12])).unwrap();
+    for memory_bytes in [0, 1 << 20] {
+        let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
+        let mut training = begin(&context, &small(Loss::SoftmaxCrossEntropy), &wrong, options()).unwrap();
+        let error = training.iterate(1, |_| ()).unwrap_err().to_string();
+        assert!(error.contains("label 3 is out of range"), "{error}");
+    }
+}
