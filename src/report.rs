@@ -3,7 +3,7 @@
 use std::io::{Stdout, Write};
 use std::time::Duration;
 
-use distdl_dl::{BatchReport, StepResult, Training};
+use distdl_dl::{BatchReport, GpuFigures, StepResult, Training};
 use distdl_engine::{Context, WorkerTimes};
 use distdl_storage::{BytesBySource, StoreFigures};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -31,6 +31,39 @@ pub struct EpochReport {
     /// What reading has cost all processes so far, if there is a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reading: Option<StoreFigures>,
+    /// What this process did on a GPU in the epoch, if lanes computed there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuReport>,
+}
+
+/// An epoch on the GPU of a process.
+#[derive(Debug, Clone, Serialize)]
+pub struct GpuReport {
+    /// The share of the time in which it computed nothing and nothing was copied, 0 to 1: it waited for the exchange of
+    /// parameters, or for the CPU.
+    pub waited: f64,
+    /// What was done.
+    #[serde(flatten)]
+    pub figures: GpuFigures,
+}
+
+impl GpuReport {
+    /// What was done from one count to the next.
+    fn between(before: &GpuFigures, now: GpuFigures, took: Duration) -> Self {
+        let busy_seconds = now.busy_seconds - before.busy_seconds;
+        Self {
+            waited: (1.0 - busy_seconds / took.as_secs_f64()).clamp(0.0, 1.0),
+            figures: GpuFigures {
+                passes: now.passes - before.passes,
+                busy_seconds,
+                to_gpu_bytes: now.to_gpu_bytes - before.to_gpu_bytes,
+                from_gpu_bytes: now.from_gpu_bytes - before.from_gpu_bytes,
+                sample_bytes: now.sample_bytes - before.sample_bytes,
+                sample_bytes_avoided: now.sample_bytes_avoided - before.sample_bytes_avoided,
+                ..now
+            },
+        }
+    }
 }
 
 /// Shows the epochs of a training.
@@ -43,6 +76,8 @@ pub struct Reporter {
     output: Stdout,
     seconds: f64,
     epochs: Vec<EpochReport>,
+    /// What was done on a GPU before the epoch.
+    gpu_before: GpuFigures,
 }
 
 const TEMPLATE: &str = "{prefix} [{bar:32}] {pos}/{len} steps  {msg}  {eta} left";
@@ -89,6 +124,7 @@ impl Reporter {
             output: std::io::stdout(),
             seconds: 0.0,
             epochs: Vec::new(),
+            gpu_before: training.gpu_figures().unwrap_or_default(),
         }
     }
 
@@ -117,6 +153,10 @@ impl Reporter {
     ) -> std::io::Result<()> {
         self.seconds += took.as_secs_f64();
         let reading = self.context.stores().figures();
+        let gpu = training.gpu_figures().map(|now| {
+            let before = std::mem::replace(&mut self.gpu_before, now.clone());
+            GpuReport::between(&before, now, took)
+        });
         let report = EpochReport {
             epoch: training.epoch(),
             step: training.step(),
@@ -132,17 +172,21 @@ impl Reporter {
                 .cache_folder
                 .is_some()
                 .then(|| self.context.reading()),
+            gpu,
         };
         let line = if self.json {
             serde_json::to_string(&report)?
         } else {
+            let gpu = report.gpu.as_ref();
+            let gpu = gpu.map(|gpu| format!("  the GPU waits {:.0}%", 100.0 * gpu.waited));
             format!(
-                "epoch {:>2}  loss {:.4}  test accuracy {:.2}%  {:>7.0} samples/s  {:.2} s",
+                "epoch {:>2}  loss {:.4}  test accuracy {:.2}%  {:>7.0} samples/s  {:.2} s{}",
                 report.epoch,
                 report.train_loss,
                 100.0 * report.test_accuracy,
                 report.samples_per_second,
-                report.seconds
+                report.seconds,
+                gpu.unwrap_or_default()
             )
         };
         self.bar.set_prefix(format!("epoch {}", report.epoch + 1));

@@ -39,17 +39,19 @@ impl BatchReport {
     }
 }
 
-/// What lanes of this process did on a GPU.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What lanes of this process did on its GPUs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GpuFigures {
-    /// Its name.
+    /// Its name, or that of each of several.
     pub name: String,
-    /// Whether it has failed, and the CPU computes instead.
-    pub is_lost: bool,
+    /// How many they are.
+    pub count: usize,
+    /// How many have failed. Without any left the CPU computes.
+    pub lost: usize,
     /// Mini-batches, or pieces of one, whose gradient it has computed.
     pub passes: u64,
-    /// How long lanes have waited for those, in seconds: copies and arithmetic, of all lanes together.
-    pub pass_seconds: f64,
+    /// How long at least one of those was under way, copies included, in seconds.
+    pub busy_seconds: f64,
     /// Bytes that were copied to it for them: parameters, and mini-batches or their places.
     pub to_gpu_bytes: u64,
     /// Bytes that were copied from it: gradients, losses and hits.

@@ -40,6 +40,8 @@ pub struct GpuFound {
     pub memory_bytes: u64,
     /// GPUs of the machine, of which this is the first.
     pub count: usize,
+    /// Indices of those that have the same name and can compute the same, this one first: they give the same bits.
+    pub alike: Vec<usize>,
     /// Whether cuDNN was found, too. Nothing needs it.
     pub has_cudnn: bool,
 }

@@ -30,7 +30,7 @@ extern "C" __global__ void show(double* to, float* part, float* absent, unsigned
 #[test]
 fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    if let Err(error) = make_cuda(folder.path(), 1 << 20) {
+    if let Err(error) = make_cuda(folder.path(), 2, 1 << 20) {
         let _ = writeln!(
             std::io::stderr(),
             "!! SKIPPED: a GPU on paper: no working `g++` here: {error}"
@@ -44,6 +44,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
         (found.name.as_str(), found.capability, found.memory_bytes),
         ("Paper GPU", (9, 0), 1 << 20)
     );
+    assert_eq!((found.count, &found.alike[..]), (2, &[0, 1][..]));
     let compiler = Compiler::open(Some(folder.path()), None).unwrap();
     assert_eq!(compiler.version(), (13, 9));
 
@@ -64,21 +65,22 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     );
 
     // SAFETY: as above.
-    let lose_after = unsafe { driver.get::<unsafe extern "C" fn(i64)>("paper_lose_after") }.unwrap();
-    let gpu = Gpu::open(&found).unwrap();
+    let lose_after = unsafe { driver.get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after") }.unwrap();
+    let gpu = Gpu::open(&found, 1).unwrap();
     let buffer = gpu.allocate(8).unwrap();
     // SAFETY: as above.
-    unsafe { lose_after(0) };
+    unsafe { lose_after(1, 0) };
     let error = gpu.read(buffer.words(), &mut [0_u64]).unwrap_err().to_string();
     assert!(
         error.contains("could not copy from it: CUDA_ERROR_ILLEGAL_ADDRESS"),
         "{error}"
     );
     assert!(gpu.synchronize().is_err() && gpu.allocate(1).is_err());
+    assert!(Gpu::open(&found, 0).unwrap().allocate(1).is_ok());
 }
 
 fn memory_is_kept_and_freed_on_any_thread(found: &GpuFound) {
-    let gpu = Gpu::open(found).unwrap();
+    let gpu = Gpu::open(found, 0).unwrap();
     device_conformance(&gpu, found.memory_bytes);
     let mut buffer = gpu.allocate(3).unwrap();
     gpu.copy_in(&[1, 2, 3], &mut buffer).unwrap();
@@ -104,7 +106,7 @@ fn memory_is_kept_and_freed_on_any_thread(found: &GpuFound) {
 }
 
 fn kernels_are_given_their_arguments(found: &GpuFound, compiler: &Compiler) {
-    let gpu = Gpu::open(found).unwrap();
+    let gpu = Gpu::open(found, 0).unwrap();
     let cubin = compiler.compile("show", SHOW, gpu.architecture()).unwrap();
     let show = gpu.kernel(&gpu.load(&cubin).unwrap(), "show").unwrap();
     let (buffer, numbers) = (gpu.allocate(7 * 8).unwrap(), gpu.allocate(3 * 4).unwrap());
@@ -135,7 +137,7 @@ fn kernels_are_given_their_arguments(found: &GpuFound, compiler: &Compiler) {
 }
 
 fn parts_of_buffers_are_copied(found: &GpuFound) {
-    let gpu = Gpu::open(found).unwrap();
+    let gpu = Gpu::open(found, 0).unwrap();
     let buffer = gpu.allocate(4 * 4 + 3).unwrap();
     let words = buffer.words();
     assert_eq!((words.len(), words.is_empty()), (4, false));
@@ -152,7 +154,7 @@ fn parts_of_buffers_are_copied(found: &GpuFound) {
 }
 
 fn products_are_those_of_the_cpu(found: &GpuFound) {
-    let gpu = Gpu::open(found).unwrap();
+    let gpu = Gpu::open(found, 0).unwrap();
     let [left, right, product] = [6, 12, 8].map(|count| gpu.allocate(4 * count).unwrap());
     let number = |index: usize| index as f32 - 2.5;
     let numbers: Vec<f32> = (0..12).map(number).collect();
@@ -203,7 +205,7 @@ fn products_are_those_of_the_cpu(found: &GpuFound) {
 }
 
 fn failures_are_errors(found: &GpuFound, compiler: &Compiler) {
-    let gpu = Gpu::open(found).unwrap();
+    let gpu = Gpu::open(found, 0).unwrap();
     let text = compiler.compile("paper", "wrong", "sm_90").unwrap_err().to_string();
     assert!(
         text.starts_with("kernel paper, for sm_90: ") && text.contains("wrong"),

@@ -1,10 +1,14 @@
 //! What `distdl device` finds, by libraries of CUDA that are made for the test: a driver that answers so or so.
 #![cfg(all(target_os = "linux", feature = "gpu"))]
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use crate::workplace::{DISTDL, Workplace, succeeds};
+use distdl::engine::testing::paper::make_cuda;
+use serde_json::Value;
+
+use crate::workplace::{DISTDL, TRAIN, Workplace, json_lines, succeeds};
 
 /// A driver that starts, and has one GPU.
 const DRIVER: &str = r#"
@@ -16,8 +20,9 @@ int cuDeviceTotalMem_v2(unsigned long* bytes, int device) { *bytes = 80ul << 30;
 int cuDeviceGetName(char* name, int length, int device) { __builtin_strcpy(name, "Paper GPU"); return 0; }
 int cuMemAllocAsync(void) { return 2; }
 "#;
-/// A compiler, as far as anybody looks at it.
-const COMPILER: &str = "int nvrtcVersion(void) { return 1; } int nvrtcGetCUBIN(void) { return 1; }";
+/// A compiler and products of matrices, as far as anybody looks at them.
+const OTHERS: &str = "int nvrtcVersion(void) { return 1; } int nvrtcGetCUBIN(void) { return 1; }
+    int cublasCreate_v2(void) { return 1; } int cublasGemmEx(void) { return 1; }";
 
 /// Makes a library in the folder that the system looks through first.
 fn library(place: &Workplace, name: &str, text: &str, options: &[&str]) {
@@ -110,7 +115,7 @@ fn each_missing_library_is_named_until_all_are_there() {
                 assert!(error.contains(words), "{words}: {error}");
             }
         }
-        library(&place, &format!("cuda/{file}.so.13"), COMPILER, &[]);
+        library(&place, &format!("cuda/{file}.so.13"), OTHERS, &[]);
     }
     let line = succeeds(device(&place, &["--gpu=on", &folder]));
     assert!(
@@ -132,4 +137,76 @@ fn a_program_that_needs_a_gpu_ends_at_its_start_without_one() {
     let mut command = place.command(Path::new(DISTDL), &["evaluate", "model", "--gpu=on"]);
     command.env("LD_LIBRARY_PATH", place.path(""));
     place.fails(command, 1, &["finds no GPU"]);
+}
+
+/// GPUs on paper in the workplace, or `None`, which is said, without a compiler for them.
+fn paper(place: &Workplace) -> Option<[String; 2]> {
+    let folder = place.path("cuda");
+    std::fs::create_dir(&folder).unwrap();
+    match make_cuda(&folder, 1, 64 << 20) {
+        Ok(()) => Some([
+            format!("--cuda-libraries={}", folder.display()),
+            format!("--cache={}", place.path("cache").display()),
+        ]),
+        Err(error) => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "!! SKIPPED: programs on a GPU on paper: no working `g++` here: {error}"
+            );
+            None
+        }
+    }
+}
+
+#[test]
+fn a_line_in_the_configuration_takes_training_to_a_gpu_and_the_report_says_what_was_copied() {
+    let place = Workplace::new();
+    let Some([libraries, cache]) = paper(&place) else {
+        return;
+    };
+    place.write("distdl.toml", b"[device]\ngpu = \"on\"\n");
+    let arguments = [&libraries, &cache, "--epochs=2", "--hidden=8"];
+    let lines = json_lines(place.mnist(&arguments));
+    let others = json_lines(place.mnist(&[&arguments[..], &["--threads=2"]].concat()));
+    let cpu = json_lines(place.mnist(&[&arguments[..], &["--gpu=off"]].concat()));
+    let hash = |lines: &[Value]| lines[1]["parameters_hash"].clone();
+    assert_eq!(hash(&lines), hash(&others));
+    assert_eq!(cpu[1].get("gpu"), None);
+    let [loss, loss_of_cpu] = [&lines, &cpu].map(|lines| lines[1]["train_loss"].as_f64().unwrap());
+    assert!((loss - loss_of_cpu).abs() < 1e-4, "{loss}, {loss_of_cpu}");
+    let bytes = |line: &Value, key: &str| line["gpu"][key].as_u64().unwrap();
+    assert_eq!(bytes(&lines[0], "sample_bytes"), (TRAIN * (784 + 4)) as u64);
+    assert_eq!(bytes(&lines[1], "sample_bytes"), 0);
+    assert_eq!(bytes(&lines[1], "sample_bytes_avoided"), (TRAIN * (784 + 4)) as u64);
+    let (passes, parameters) = (bytes(&lines[1], "passes"), 784 * 8 + 8 + 8 * 10 + 10);
+    assert_eq!(
+        bytes(&lines[1], "to_gpu_bytes"),
+        4 * (passes * parameters + TRAIN as u64)
+    );
+    assert_eq!(
+        bytes(&lines[1], "from_gpu_bytes"),
+        4 * (passes * parameters + passes * 4)
+    );
+    let waited = lines[1]["gpu"]["waited"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&waited), "{waited}");
+}
+
+#[test]
+fn processes_whose_gpus_are_lost_go_on_with_what_is_left_if_they_may() {
+    let place = Workplace::new();
+    let Some([libraries, cache]) = paper(&place) else {
+        return;
+    };
+    let arguments = [&libraries, &cache, "--epochs=2", "--hidden=8", "--processes=2"];
+    let mut lost = place.mnist(&[&arguments[..], &["--gpu=auto"]].concat());
+    lost.env("PAPER_GPU_LAUNCHES", "40");
+    let lines = json_lines(lost);
+    assert_eq!(lines[1]["gpu"]["lost"], 1, "{lines:?}");
+
+    let mut required = place.mnist(&[&arguments[..], &["--gpu=on"]].concat());
+    required.env("PAPER_GPU_LAUNCHES", "40");
+    let output = required.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("Paper GPU: could not"), "{error}");
 }

@@ -204,14 +204,15 @@ impl RowSource for LaneSamples {
 
 /// Another device than the CPU, for the lanes that this process hosts.
 pub(super) trait LaneDevices: Send + Sync {
-    /// The lane's part of the device, for up to `rows_max` rows at a time; its samples may stay there if `stays` says under
-    /// which name. `None` if the CPU computes.
+    /// The lane's part of a device, for up to `rows_max` rows at a time; its samples stay there, if there is room and they
+    /// are to. `None` if the CPU computes.
     fn lane(
         self: Arc<Self>,
         network: &NeuralNetwork,
         rows_max: usize,
         samples: &mut LaneSamples,
-        stays: Option<LaneId>,
+        lane: LaneId,
+        stays: bool,
     ) -> Result<Option<Box<dyn LaneDevice>>>;
 }
 
@@ -221,7 +222,7 @@ pub(super) trait LaneDevice: Send {
     fn has_samples(&self) -> bool;
 
     /// Writes the gradient of some rows, or adds it where they are not the first of their step. `None` if the device is
-    /// lost, and the CPU must compute this and all that follows.
+    /// lost, and another one must compute this and all that follows.
     fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>>;
 }
 
@@ -266,6 +267,8 @@ pub(super) struct TrainingLane {
     workspace: Workspace,
     /// What computes instead of the CPU.
     device: Option<Box<dyn LaneDevice>>,
+    /// Where that comes from, and under which name; `None` once the CPU computes.
+    devices: Option<(Arc<dyn LaneDevices>, LaneId)>,
 }
 
 impl TrainingLane {
@@ -276,19 +279,15 @@ impl TrainingLane {
         data: LaneData<Arc<LanePart>>,
         devices: Option<(Arc<dyn LaneDevices>, DatasetId)>,
     ) -> Result<Self> {
-        let mut samples = LaneSamples::new(data.partitions, deal.lengths[data.lane])?;
+        let samples = LaneSamples::new(data.partitions, deal.lengths[data.lane])?;
         let share = deal.shares[data.lane];
         let augmentation = options.augmentation;
         let augmenter = augmentation.map(|augmentation| Augmenter::new(augmentation, network.input_shape()));
         let rows_max = options.micro_batch.map_or(share, |rows| rows.min(share));
-        let device = devices.map_or(Ok(None), |(devices, dataset)| {
-            let (lanes, lane) = (options.lanes, data.lane);
-            // What is changed before it is computed is made anew in each step.
-            let stays = augmentation.is_none().then_some(LaneId { dataset, lanes, lane });
-            devices.lane(network, rows_max, &mut samples, stays)
-        });
-        Ok(Self {
-            device: device?,
+        let (lanes, lane) = (options.lanes, data.lane);
+        let mut training = Self {
+            device: None,
+            devices: devices.map(|(devices, dataset)| (devices, LaneId { dataset, lanes, lane })),
             batch: samples.shape().map(|shape| Batch::of(shape, rows_max)),
             augmenter: augmenter.transpose()?,
             workspace: network.workspace(rows_max),
@@ -300,7 +299,23 @@ impl TrainingLane {
             samples,
             order: Vec::new(),
             epoch: None,
-        })
+        };
+        training.find_device()?;
+        Ok(training)
+    }
+
+    /// Looks for what computes instead of the CPU. Errors if the CPU may not, and there is nothing else.
+    fn find_device(&mut self) -> Result<()> {
+        let Some((devices, lane)) = self.devices.clone() else {
+            return Ok(());
+        };
+        // What is changed before it is computed is made anew in each step.
+        let stays = self.augmenter.is_none();
+        self.device = devices.lane(&self.network, self.rows_max, &mut self.samples, lane, stays)?;
+        if self.device.is_none() {
+            self.devices = None;
+        }
+        Ok(())
     }
 
     /// Writes the gradient of a step; `has_end` is told of ends of it that stay as they are.
@@ -372,7 +387,8 @@ impl TrainingLane {
         }
     }
 
-    /// The same on another device, if there is one. `None` if the CPU must compute, and then from here on.
+    /// The same on another device, if there is one; on the next one if that is lost. `None` if the CPU must compute, and
+    /// then from here on.
     fn piece_on_device(
         &mut self,
         draw: Draw,
@@ -380,27 +396,26 @@ impl TrainingLane {
         parameters: &[f32],
         gradient: &mut [f32],
     ) -> Result<Option<BatchReport>> {
-        let Some(has_samples) = self.device.as_ref().map(|device| device.has_samples()) else {
-            return Ok(None);
-        };
-        if !has_samples {
-            self.gather(draw, rows.clone())?;
-        }
-        let batch = self.batch.as_ref().filter(|_| !has_samples);
-        let pass = Pass {
-            draw,
-            parameters,
-            rows: batch.map_or(LaneRows::Places(&self.order[rows]), LaneRows::Batch),
-            gradient,
-        };
-        let report = match &mut self.device {
-            Some(device) => device.gradient(pass)?,
-            None => None,
-        };
-        if report.is_none() {
+        while let Some(has_samples) = self.device.as_ref().map(|device| device.has_samples()) {
+            if !has_samples {
+                self.gather(draw, rows.clone())?;
+            }
+            let batch = self.batch.as_ref().filter(|_| !has_samples);
+            let pass = Pass {
+                draw,
+                parameters,
+                rows: batch.map_or(LaneRows::Places(&self.order[rows.clone()]), LaneRows::Batch),
+                gradient: &mut *gradient,
+            };
+            if let Some(device) = &mut self.device
+                && let Some(report) = device.gradient(pass)?
+            {
+                return Ok(Some(report));
+            }
             self.device = None;
+            self.find_device()?;
         }
-        Ok(report)
+        Ok(None)
     }
 
     /// Brings the samples at some places of the order into the batch.

@@ -1,4 +1,4 @@
-//! The GPU of these tests.
+//! The GPUs of these tests.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use distdl_engine::config::GpuUse;
 use distdl_engine::testing::paper::make_cuda;
 use libloading::Library;
 
-/// A GPU on paper, for one test at a time.
+/// Two GPUs on paper, for one test at a time.
 pub(crate) struct TestGpu {
     folder: &'static Path,
     _turn: MutexGuard<'static, ()>,
@@ -25,7 +25,7 @@ impl TestGpu {
             folder: FOLDER.get_or_init(make).as_deref()?,
             _turn: turn,
         };
-        gpu.lose_after(-1);
+        gpu.lose_after([-1, -1]);
         Some(gpu)
     }
 
@@ -40,13 +40,15 @@ impl TestGpu {
         self.folder.join("cache")
     }
 
-    /// Loses it behind so many launches of kernels; never, for a negative number.
-    pub(crate) fn lose_after(&self, launches: i64) {
-        // SAFETY: the function is declared like that.
-        unsafe {
-            self.driver()
-                .get::<unsafe extern "C" fn(i64)>("paper_lose_after")
-                .unwrap()(launches)
+    /// Loses each of them behind so many launches of kernels; never, for a negative number.
+    pub(crate) fn lose_after(&self, launches: [i64; 2]) {
+        for (index, launches) in (0..).zip(launches) {
+            // SAFETY: the function is declared like that.
+            unsafe {
+                self.driver()
+                    .get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after")
+                    .unwrap()(index, launches)
+            }
         }
     }
 
@@ -75,7 +77,7 @@ impl TestGpu {
 fn make() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("paper_gpu");
     let _ = std::fs::remove_dir_all(&folder);
-    let made = std::fs::create_dir_all(&folder).and_then(|()| make_cuda(&folder, 256 << 20));
+    let made = std::fs::create_dir_all(&folder).and_then(|()| make_cuda(&folder, 2, 256 << 20));
     match made {
         Ok(()) => Some(folder),
         Err(error) => {

@@ -136,7 +136,7 @@ fn on_the_gpu(config: Config, network: &NeuralNetwork, samples: &Samples, option
     let mut training = begin(&context, network, samples, options).unwrap();
     let trained = train_for(STEPS, &mut training).unwrap();
     let figures = training.gpu_figures().unwrap();
-    assert!(figures.passes >= STEPS && !figures.is_lost, "{figures:?}");
+    assert!(figures.passes >= STEPS && figures.lost == 0, "{figures:?}");
     trained
 }
 
@@ -280,11 +280,11 @@ fn samples_without_room_there_come_by_and_do_not_show() {
     let Some(gpu) = TestGpu::take() else { return };
     let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
     let expected = on_the_gpu(gpu.config(), &network, &samples, options());
-    let context = Context::new(gpu.config().with_gpu_memory(1000)).unwrap();
+    let context = Context::new(gpu.config().with_gpu_memory(500)).unwrap();
     let mut training = begin(&context, &network, &samples, options()).unwrap();
     assert_eq!(train_for(STEPS, &mut training).unwrap(), expected);
     let figures = training.gpu_figures().unwrap();
-    assert!(figures.sample_bytes <= 1000, "{figures:?}");
+    assert_eq!(figures.sample_bytes, 0);
     let feature_bytes = 4 * FEATURES as u64 * STEPS;
     assert!(figures.to_gpu_bytes > 12 * feature_bytes * 2 / 3, "{figures:?}");
 }
@@ -295,33 +295,53 @@ fn a_lost_gpu_is_an_error_where_it_must_compute_and_else_the_cpu_goes_on() {
     let (network, samples) = (network(), samples());
     let expected = on_the_cpu(&network, &samples, options());
     for launches in [0, 1, 200, 400] {
-        gpu.lose_after(-1);
+        gpu.lose_after([-1; 2]);
         let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
         let mut training = begin(&context, &network, &samples, options()).unwrap();
-        gpu.lose_after(launches);
+        gpu.lose_after([launches; 2]);
         let got = train_for(STEPS, &mut training).unwrap();
         assert_close("a lost GPU", &expected, &got, 2e-4);
-        assert!(training.gpu_figures().unwrap().is_lost);
+        let figures = training.gpu_figures().unwrap();
+        assert_eq!((figures.count, figures.lost), (2, 2));
     }
 
-    gpu.lose_after(-1);
+    gpu.lose_after([-1; 2]);
     let context = Context::new(gpu.config()).unwrap();
     let mut training = begin(&context, &network, &samples, options()).unwrap();
-    gpu.lose_after(300);
+    gpu.lose_after([300, 100]);
     let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
     assert!(
         error.contains("Paper GPU: could not") && error.contains("ILLEGAL_ADDRESS"),
         "{error}"
     );
-    // The steps before it count, and the next one can be taken once there is a GPU again.
+    // The steps before it count.
     let step = training.step();
     assert!((1..STEPS).contains(&step), "{step}");
-    gpu.lose_after(-1);
-    training.iterate(STEPS - step, |_| ()).unwrap();
-    assert_eq!(
-        training.parameters(),
-        on_the_gpu(gpu.config(), &network, &samples, options()).parameters
-    );
+    let error = training.iterate(1, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("every Paper GPU of this process is lost"), "{error}");
+}
+
+#[test]
+fn a_gpu_that_is_left_takes_over_and_that_does_not_show() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let pieces = TrainingOptions {
+        micro_batch: Some(2),
+        ..options()
+    };
+    for options in [options(), pieces] {
+        let (network, samples) = (network(), samples());
+        let expected = on_the_gpu(gpu.config(), &network, &samples, options.clone());
+        for launches in [[-1, 0], [0, -1], [-1, 77], [211, -1]] {
+            let context = Context::new(gpu.config()).unwrap();
+            let mut training = begin(&context, &network, &samples, options.clone()).unwrap();
+            gpu.lose_after(launches);
+            let got = train_for(STEPS, &mut training).unwrap();
+            assert_eq!(got, expected, "{launches:?}");
+            assert_eq!(training.gpu_figures().unwrap().lost, 1);
+            gpu.lose_after([-1; 2]);
+        }
+    }
+    gpu.assert_nothing_is_left();
 }
 
 #[test]

@@ -20,7 +20,7 @@ impl Cuda {
     pub(crate) fn open() -> Result<Self, String> {
         let gpu = gpu()?.0;
         let compiler = Compiler::open(cuda_libraries().as_deref(), None).unwrap();
-        let kernels = Kernels::load(&gpu, &compiler).unwrap();
+        let kernels = Kernels::new(compiler);
         Ok(Self { gpu, kernels })
     }
 
@@ -39,7 +39,7 @@ impl Cuda {
 /// The GPU, and its memory in bytes.
 fn gpu() -> Result<(Gpu, u64), String> {
     match device::choose(GpuUse::Auto, cuda_libraries().as_deref()) {
-        Ok(Chosen::Gpu(found)) => Ok((Gpu::open(&found).unwrap(), found.memory_bytes)),
+        Ok(Chosen::Gpu(found)) => Ok((Gpu::open(&found, 0).unwrap(), found.memory_bytes)),
         other => Err(other.unwrap().to_string()),
     }
 }
@@ -59,9 +59,9 @@ impl Runner for Cuda {
                 .as_ref()
                 .map_or(device::Argument::Absent, device::Argument::Buffer),
         });
-        let (given, kernel) = (given.collect::<Vec<_>>(), self.kernels.get(kernel).unwrap());
+        let (given, kernel) = (given.collect::<Vec<_>>(), self.kernels.get(&self.gpu, kernel).unwrap());
         // SAFETY: the emulator checks the same arguments, and what is written to belongs to this call.
-        unsafe { self.gpu.launch(kernel, grid.blocks, grid.threads, &given) }.unwrap();
+        unsafe { self.gpu.launch(&kernel, grid.blocks, grid.threads, &given) }.unwrap();
         for (argument, buffer) in arguments.iter_mut().zip(&buffers) {
             if let (Argument::Change(bytes), Some(buffer)) = (argument, buffer) {
                 bytes.copy_from_slice(&self.gpu.copy_out(buffer).unwrap());

@@ -68,5 +68,5 @@ each_is_that_of_the_cpu! {
     samples: gather_bytes gather_values;
     sums: column_sums channel_sums sum_of_squares;
     update: sgd adam rms_prop adagrad;
-    windows: columns pool_largest pool_mean;
+    windows: columns channels pool_largest pool_mean;
 }

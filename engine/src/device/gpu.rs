@@ -141,13 +141,13 @@ pub enum Argument<'a> {
 }
 
 impl Gpu {
-    /// A handle on the GPU that [`choose`](super::choose) has found.
+    /// A handle on the GPU of this index, one of those [alike](GpuFound::alike) that [`choose`](super::choose) has found.
     ///
     /// # Errors
     /// The driver fails, or has too little memory left.
-    pub fn open(found: &GpuFound) -> Result<Self, DeviceError> {
+    pub fn open(found: &GpuFound, index: usize) -> Result<Self, DeviceError> {
         let name = &found.name;
-        let context = CudaContext::new(0).map_err(|error| failed(name, "be opened", error))?;
+        let context = CudaContext::new(index).map_err(|error| failed(name, "be opened", error))?;
         // SAFETY: every buffer of this context is used on the one stream that is made next, in order.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream();

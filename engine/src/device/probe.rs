@@ -33,21 +33,31 @@ fn describe() -> Result<GpuFound, NoGpu> {
     if count <= 0 {
         return Err(NoGpu::NoDevice);
     }
-    let first = device::get(0).map_err(|error| failed("name a GPU", error))?;
-    // SAFETY: `first` comes from `device::get`.
-    let attribute = |attribute| unsafe { device::get_attribute(first, attribute) };
-    let describe = |error| failed("describe a GPU", error);
-    let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR).map_err(describe)?;
-    let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR).map_err(describe)?;
-    // SAFETY: as above.
-    let memory_bytes = unsafe { device::total_mem(first) }.map_err(describe)? as u64;
+    let first = of(0)?;
+    let is_alike = |index: &i32| of(*index).is_ok_and(|other| other == first);
+    let alike = (0..count).filter(is_alike).map(|index| index.unsigned_abs() as usize);
+    let (name, capability, memory_bytes) = first.clone();
     Ok(GpuFound {
-        name: device::get_name(first).map_err(describe)?,
-        capability: (major, minor),
+        alike: alike.collect(),
+        name,
+        capability,
         memory_bytes,
         count: count.unsigned_abs() as usize,
         has_cudnn: false,
     })
+}
+
+/// Name, capability and memory of a GPU.
+fn of(index: i32) -> Result<(String, (i32, i32), u64), NoGpu> {
+    let gpu = device::get(index).map_err(|error| failed("name a GPU", error))?;
+    // SAFETY: `gpu` comes from `device::get`.
+    let attribute = |attribute| unsafe { device::get_attribute(gpu, attribute) };
+    let describe = |error| failed("describe a GPU", error);
+    let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR).map_err(describe)?;
+    let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR).map_err(describe)?;
+    // SAFETY: as above.
+    let memory_bytes = unsafe { device::total_mem(gpu) }.map_err(describe)? as u64;
+    Ok((device::get_name(gpu).map_err(describe)?, (major, minor), memory_bytes))
 }
 
 fn failed(what: &str, error: DriverError) -> NoGpu {

@@ -18,14 +18,14 @@ const LIBRARIES: [(&str, &str); 4] = [
     ("cublasLt", ""),
 ];
 
-/// Makes the libraries of a GPU with a memory of `memory_bytes` bytes in `folder`, for `device.cuda_libraries`. Their
-/// compiler needs the folder, too, as long as a program may compile kernels.
+/// Makes the libraries of some GPUs, each with a memory of `memory_bytes` bytes, in `folder`, for `device.cuda_libraries`.
+/// Their compiler needs the folder, too, as long as a program may compile kernels.
 ///
-/// With the variable `PAPER_GPU_LAUNCHES` the GPU is lost behind so many launches.
+/// With the variable `PAPER_GPU_LAUNCHES` each GPU is lost behind so many launches.
 ///
 /// # Errors
 /// The folder cannot be written to, or there is no `g++`.
-pub fn make_cuda(folder: &Path, memory_bytes: u64) -> Result<()> {
+pub fn make_cuda(folder: &Path, gpus: usize, memory_bytes: u64) -> Result<()> {
     let emulator = folder.join("emulator.hpp");
     std::fs::write(&emulator, EMULATOR)?;
     for (name, text) in LIBRARIES {
@@ -33,6 +33,7 @@ pub fn make_cuda(folder: &Path, memory_bytes: u64) -> Result<()> {
         std::fs::write(&source, text)?;
         let mut compiler = Command::new("g++");
         compiler.args(["-std=c++17", "-O1", "-fPIC", "-shared", &format!("-Wl,-soname,{file}")]);
+        compiler.arg(format!("-DGPUS={gpus}"));
         compiler.arg(format!("-DMEMORY_BYTES={memory_bytes}l"));
         compiler.arg(format!("-DEMULATOR=\"{}\"", emulator.display()));
         let output = compiler

@@ -19,9 +19,9 @@ pub struct Device {
 }
 
 impl Device {
-    /// Errors if the driver or cuBLAS fail.
-    pub fn open(found: &GpuFound, precision: Precision, kernels: Arc<Kernels>) -> Result<Self> {
-        let gpu = Gpu::open(found)?;
+    /// On the GPU of this index. Errors if the driver or cuBLAS fail.
+    pub fn open(found: &GpuFound, index: usize, precision: Precision, kernels: Arc<Kernels>) -> Result<Self> {
+        let gpu = Gpu::open(found, index)?;
         let blas = GpuBlas::new(&gpu, precision)?;
         Ok(Self { gpu, blas, kernels })
     }

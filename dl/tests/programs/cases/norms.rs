@@ -38,6 +38,21 @@ fn batch_norm_of(runner: &dyn Runner, rows: usize, channels: usize, positions: u
     close(runner, "mean of a channel", ERROR_MAX, &mean, &means);
     close(runner, "variance of a channel", ERROR_MAX, &variance, &variances);
 
+    let (rows_given, unbiased) = (rows as f32, 1.25);
+    let values = mean.iter().map(|mean| mean * rows_given);
+    let values = values.chain(variance.iter().map(|variance| variance * unbiased * rows_given));
+    let mut running = vec![f32::NAN; 2 * channels];
+    let mut arguments = [
+        count(channels),
+        number(rows_given),
+        number(unbiased),
+        read(&mean),
+        read(&variance),
+        change(&mut running),
+    ];
+    runner.run("batch_norm_running", Grid::of_elements(channels), &mut arguments);
+    same(runner, "running moments", &values.collect::<Vec<_>>(), &running);
+
     let moments = Moments {
         mean: &mean,
         variance: &variance,

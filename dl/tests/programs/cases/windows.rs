@@ -78,6 +78,37 @@ pub(crate) fn columns(runner: &dyn Runner) {
     }
 }
 
+/// Images as one row for each channel, and back with a bias.
+pub(crate) fn channels(runner: &dyn Runner) {
+    for (images, channels, pixels) in [(0, 2, 3), (1, 1, 1), (3, 2, 5), (4, 7, 40), (2, 300, 1)] {
+        let size = images * channels * pixels;
+        let (values, bias) = (numbers(size, 1.0, 7), numbers(channels, 1.0, 8));
+        let places = (0..size).map(|index| {
+            let (image, channel, pixel) = (index / pixels % images, index / pixels / images, index % pixels);
+            (image * channels + channel) * pixels + pixel
+        });
+        let places: Vec<usize> = places.collect();
+        let expected: Vec<f32> = places.iter().map(|place| values[*place]).collect();
+        let mut rows = vec![f32::NAN; size];
+        let sides = || [images, channels, pixels].map(count);
+        let mut given: Vec<_> = sides().into();
+        given.extend([read(&values), change(&mut rows)]);
+        runner.run("to_channels", Grid::of_elements(size), &mut given);
+        same(runner, "channels of images", &expected, &rows);
+
+        let biased = values
+            .iter()
+            .enumerate()
+            .map(|(place, value)| value + bias[place / pixels % channels]);
+        let expected: Vec<f32> = biased.collect();
+        let mut got = vec![f32::NAN; size];
+        let mut given: Vec<_> = sides().into();
+        given.extend([read(&rows), read(&bias), change(&mut got)]);
+        runner.run("from_channels", Grid::of_elements(size), &mut given);
+        same(runner, "images from channels", &expected, &got);
+    }
+}
+
 fn pools(windows: &Windows, images: usize) -> usize {
     let (rows, columns) = windows.counts().unwrap();
     images * windows.image.channels * rows * columns

@@ -21,26 +21,33 @@ enum {
     ILLEGAL_ADDRESS = 700,
 };
 
-static std::atomic<long> used_bytes, handles, allocations, launches;
-// Launches until the device is lost, if it is to be; 0 once it is.
-static std::atomic<long> launches_left{-1};
-static thread_local void* current;
+struct Device {
+    std::atomic<long> used_bytes{0};
+    // Launches until it is lost, if it is to be; 0 once it is.
+    std::atomic<long> launches_left{-1};
+};
+
+static Device devices[GPUS];
+static std::atomic<long> handles, allocations, launches;
+static thread_local Device* current;
 
 // What every call says once the device is lost.
 static int state() {
-    return launches_left == 0 ? ILLEGAL_ADDRESS : 0;
+    return !current ? INVALID_CONTEXT : current->launches_left == 0 ? ILLEGAL_ADDRESS : 0;
 }
 
 extern "C" {
 
 int cuInit(unsigned) {
     const char* left = getenv("PAPER_GPU_LAUNCHES");
-    if (left && launches_left < 0) {
-        launches_left = atol(left);
+    for (Device& device : devices) {
+        if (left && device.launches_left < 0) {
+            device.launches_left = atol(left);
+        }
     }
     return 0;
 }
-int cuDeviceGetCount(int* count) { return *count = 1, 0; }
+int cuDeviceGetCount(int* count) { return *count = GPUS, 0; }
 int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, 0; }
 int cuDeviceGetName(char* name, int, int) { return strcpy(name, "Paper GPU"), 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = MEMORY_BYTES, 0; }
@@ -49,24 +56,24 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
     return *value = attribute == 75 ? 9 : attribute == 115, 0;
 }
 
-int cuDevicePrimaryCtxRetain(void** context, int) { return handles++, *context = &handles, 0; }
+int cuDevicePrimaryCtxRetain(Device** context, int device) { return handles++, *context = &devices[device], 0; }
 int cuDevicePrimaryCtxRelease_v2(int) { return handles--, 0; }
-int cuCtxGetCurrent(void** context) { return *context = current, 0; }
-int cuCtxSetCurrent(void* context) { return current = context, 0; }
-int cuStreamCreate(void** stream, unsigned) { return handles++, *stream = &handles, 0; }
+int cuCtxGetCurrent(Device** context) { return *context = current, 0; }
+int cuCtxSetCurrent(Device* context) { return current = context, 0; }
+int cuStreamCreate(Device** stream, unsigned) { return handles++, *stream = current, 0; }
 int cuStreamDestroy_v2(void*) { return handles--, 0; }
 int cuStreamSynchronize(void*) { return state(); }
 
 int cuMemGetInfo_v2(size_t* free_bytes, size_t* bytes) {
-    return *free_bytes = MEMORY_BYTES - used_bytes, *bytes = MEMORY_BYTES, 0;
+    return *free_bytes = MEMORY_BYTES - current->used_bytes, *bytes = MEMORY_BYTES, 0;
 }
 
 int cuMemAllocAsync(Pointer* pointer, size_t bytes, void*) {
-    if (!current || bytes == 0 || state()) {
-        return !current ? INVALID_CONTEXT : bytes == 0 ? INVALID_VALUE : state();
+    if (bytes == 0 || state()) {
+        return bytes == 0 ? INVALID_VALUE : state();
     }
-    if ((used_bytes += bytes) > MEMORY_BYTES) {
-        used_bytes -= bytes;
+    if ((current->used_bytes += bytes) > MEMORY_BYTES) {
+        current->used_bytes -= bytes;
         return OUT_OF_MEMORY;
     }
     // In front of it its length, and nothing that anybody could count on in it.
@@ -83,7 +90,7 @@ int cuMemFreeAsync(Pointer pointer, void*) {
         return INVALID_CONTEXT;
     }
     size_t* memory = reinterpret_cast<size_t*>(pointer) - 2;
-    used_bytes -= *memory;
+    current->used_bytes -= *memory;
     free(memory);
     return 0;
 }
@@ -131,8 +138,8 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsi
     if (y * z * v * w != 1 || blocks == 0 || threads == 0) {
         return INVALID_VALUE;
     }
-    if (launches_left > 0) {
-        launches_left--;
+    if (current && current->launches_left > 0) {
+        current->launches_left--;
     }
     launches++;
     return state() ? state() : reinterpret_cast<Kernel>(function)(nullptr, blocks, threads, 0, arguments);
@@ -140,10 +147,16 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsi
 
 // Contexts, streams and programs that nobody has given back, bytes likewise, and what was asked for since the beginning.
 long paper_handles() { return handles; }
-long paper_bytes() { return used_bytes; }
+long paper_bytes() {
+    long bytes = 0;
+    for (Device& device : devices) {
+        bytes += device.used_bytes;
+    }
+    return bytes;
+}
 long paper_allocations() { return allocations; }
 long paper_launches() { return launches; }
-// Loses the device behind so many launches; never, for a negative number.
-void paper_lose_after(long count) { launches_left = count; }
+// Loses a device behind so many launches; never, for a negative number.
+void paper_lose_after(int device, long count) { devices[device].launches_left = count; }
 
 }

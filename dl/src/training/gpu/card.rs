@@ -1,0 +1,203 @@
+//! One GPU: its kernels, the samples that stay there, and the workspaces that lanes use in turn.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use distdl_engine::config::Precision;
+use distdl_engine::device::{Compiler, Gpu, GpuBuffer, GpuFound};
+use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceTier, Lease, StorageError};
+
+use super::super::lane::{LaneId, LaneSamples};
+use crate::batch::RowSource;
+use crate::error::{Error, Result};
+use crate::kernels::programs::{Device, Kernels};
+use crate::kernels::softmax_cross_entropy::check_labels;
+use crate::network::{GpuSamples, GpuWorkspace, NeuralNetwork};
+use crate::samples::{RowFeatures, RowTarget, SampleShape};
+
+/// One GPU, for all lanes of one training.
+pub(super) struct Card {
+    found: GpuFound,
+    index: usize,
+    precision: Precision,
+    kernels: Arc<Kernels>,
+    tier: DeviceTier<GpuBuffer>,
+    /// Workspaces that no lane has at the moment.
+    idle: Mutex<Vec<GpuWorkspace>>,
+    is_lost: AtomicBool,
+}
+
+/// A lane's samples on a GPU.
+pub(super) struct SamplesOnGpu {
+    rows: usize,
+    scale: Option<f32>,
+    features: Lease<GpuBuffer>,
+    targets: Lease<GpuBuffer>,
+}
+
+impl Card {
+    /// The GPU of this index, with room for so many bytes of samples.
+    pub(super) fn new(
+        found: &GpuFound,
+        index: usize,
+        precision: Precision,
+        compiler: Compiler,
+        bytes_max: u64,
+    ) -> Self {
+        Self {
+            found: found.clone(),
+            index,
+            precision,
+            kernels: Arc::new(Kernels::new(compiler)),
+            tier: DeviceTier::new(format!("{} {index}", found.name), bytes_max),
+            idle: Mutex::default(),
+            is_lost: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it has failed.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
+    /// Says that it has failed; whether it was there until now.
+    pub(super) fn lose(&self) -> bool {
+        !self.is_lost.swap(true, Ordering::Relaxed)
+    }
+
+    /// What became of the samples that stay there.
+    pub(super) fn figures(&self) -> DeviceFigures {
+        self.tier.figures()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<GpuWorkspace>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A workspace for up to `rows_max` rows: one that another lane had, or a new one.
+    pub(super) fn workspace(
+        &self,
+        network: &NeuralNetwork,
+        rows_max: usize,
+        shape: SampleShape,
+    ) -> Result<GpuWorkspace> {
+        let mut idle = self.idle();
+        if let Some(place) = idle.iter().position(|workspace| workspace.rows_max() == rows_max) {
+            return Ok(idle.swap_remove(place));
+        }
+        drop(idle);
+        let device = Device::open(&self.found, self.index, self.precision, self.kernels.clone())?;
+        network.workspace_on_gpu(device, rows_max, shape.target_length)
+    }
+
+    /// Takes a workspace back. Whoever trains next finds it, unless the GPU is lost.
+    pub(super) fn take_back(&self, workspace: GpuWorkspace) {
+        if workspace.device().gpu().synchronize().is_ok() && !self.is_lost() {
+            self.idle().push(workspace);
+        }
+    }
+
+    /// Copies all of a lane's samples to the GPU, or finds them there. `None` if there is no room for them.
+    pub(super) fn keep(
+        &self,
+        workspace: &GpuWorkspace,
+        network: &NeuralNetwork,
+        samples: &mut LaneSamples,
+        lane: LaneId,
+    ) -> Result<Option<SamplesOnGpu>> {
+        let gpu = workspace.device().gpu();
+        let (shape, classes) = (samples.shape(), network.output_length());
+        let features = lease(&self.tier, gpu, lane.key("features"), || features(samples));
+        let Some(features) = room(features)? else {
+            return Ok(None);
+        };
+        let targets = lease(&self.tier, gpu, lane.key("targets"), || targets(samples, classes));
+        Ok(room(targets)?.map(|targets| SamplesOnGpu {
+            rows: samples.len(),
+            scale: shape.and_then(|shape| shape.scale),
+            features,
+            targets,
+        }))
+    }
+}
+
+impl SamplesOnGpu {
+    /// As a workspace takes them.
+    pub(super) fn as_ref(&self) -> GpuSamples<'_> {
+        GpuSamples {
+            rows: self.rows,
+            features: &self.features,
+            scale: self.scale,
+            targets: &self.targets,
+        }
+    }
+}
+
+impl LaneId {
+    /// What a part of its samples is known by.
+    fn key(self, part: &str) -> DeviceKey {
+        let mut hasher = blake3::Hasher::new_derive_key("distdl 2026 samples of a lane on a device");
+        for number in [self.dataset.0, self.lanes as u64, self.lane as u64] {
+            hasher.update(&number.to_le_bytes());
+        }
+        DeviceKey::Content(*hasher.update(part.as_bytes()).finalize().as_bytes())
+    }
+}
+
+/// The buffer of `key`, or what `bytes` gives, copied to the GPU.
+fn lease(
+    tier: &DeviceTier<GpuBuffer>,
+    gpu: &Gpu,
+    key: DeviceKey,
+    bytes: impl FnOnce() -> Result<Vec<u8>>,
+) -> Result<Lease<GpuBuffer>> {
+    let mut failure = None;
+    let source = || {
+        bytes().map_err(|error| {
+            let carried = StorageError::Io {
+                what: "read",
+                path: "the lane's samples".into(),
+                source: Arc::new(std::io::Error::other(error.to_string())),
+            };
+            failure = Some(error);
+            carried
+        })
+    };
+    let lease = tier.lease(gpu, key, source);
+    failure.map_or(lease.map_err(Error::Device), Err)
+}
+
+/// `None` where the only trouble is that there is too little room.
+fn room(lease: Result<Lease<GpuBuffer>>) -> Result<Option<Lease<GpuBuffer>>> {
+    match lease {
+        Err(Error::Device(DeviceError::OverBudget { .. } | DeviceError::OutOfMemory { .. })) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// All features of a lane as they are kept, row after row.
+fn features(samples: &mut LaneSamples) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for index in 0..samples.len() {
+        match samples.row(index as u32)?.features {
+            RowFeatures::U8(row, _) => bytes.extend_from_slice(row),
+            RowFeatures::F32(row) => bytes.extend_from_slice(bytemuck::cast_slice(row)),
+        }
+    }
+    Ok(bytes)
+}
+
+/// All targets of a lane, row after row. Errors if a label is no class.
+fn targets(samples: &mut LaneSamples, classes: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for index in 0..samples.len() {
+        match samples.row(index as u32)?.target {
+            RowTarget::Label(label) => {
+                check_labels(&[label], classes)?;
+                bytes.extend_from_slice(&label.to_ne_bytes());
+            }
+            RowTarget::Values(values) => bytes.extend_from_slice(bytemuck::cast_slice(values)),
+        }
+    }
+    Ok(bytes)
+}
