@@ -4,6 +4,10 @@ mod best;
 mod change;
 mod compression;
 mod failed;
+mod lane_samples;
+
+mod device;
+mod devices;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod lane;
@@ -23,8 +27,10 @@ use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
 use self::compression::Residual;
 pub use self::compression::{Compression, TopK};
+use self::devices::Devices;
 use self::failed::Failed;
-use self::lane::{Gradients, LaneDevices, LanePart, Loader, TrainingLane};
+use self::lane::{Gradients, TrainingLane};
+use self::lane_samples::{LanePart, Loader};
 pub use self::options::TrainingOptions;
 pub use self::plateau::Plateau;
 use self::update::{Update, learnt, measures};
@@ -64,44 +70,6 @@ pub struct Training {
     /// Digests of the samples of `data`, once they were asked for.
     digests: Option<Digests>,
     devices: Devices,
-}
-
-/// What computes instead of the CPU, in this process.
-#[derive(Clone, Default)]
-struct Devices {
-    #[cfg(feature = "gpu")]
-    gpu: Option<Arc<gpu::GpuLanes>>,
-}
-
-impl Devices {
-    /// Errors if a GPU must compute and cannot.
-    fn choose(data: &Dataset<Samples>, network: &NeuralNetwork) -> Result<Self> {
-        let _ = (data, network);
-        Ok(Self {
-            #[cfg(feature = "gpu")]
-            gpu: gpu::GpuLanes::choose(data.context(), network)?,
-        })
-    }
-
-    fn lanes(&self) -> Option<Arc<dyn LaneDevices>> {
-        #[cfg(feature = "gpu")]
-        return self.gpu.clone().map(|gpu| gpu as Arc<dyn LaneDevices>);
-        #[cfg(not(feature = "gpu"))]
-        return None;
-    }
-
-    fn figures(&self) -> Option<GpuFigures> {
-        #[cfg(feature = "gpu")]
-        return self.gpu.as_ref().map(|gpu| gpu.figures());
-        #[cfg(not(feature = "gpu"))]
-        return None;
-    }
-}
-
-impl std::fmt::Debug for Devices {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Devices({:?})", self.figures())
-    }
 }
 
 impl NeuralNetwork {

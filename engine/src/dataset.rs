@@ -10,6 +10,8 @@ mod random;
 
 mod pipe;
 
+mod on_device;
+
 mod memoize;
 
 use std::fmt;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 use distdl_storage::{Level, Record};
 
+pub use self::on_device::DeviceMap;
 pub(crate) use self::random::generator;
 use crate::batch::{AnyBatch, AnyStream, Batch, RecordType, TaskResult};
 use crate::context::Answered;

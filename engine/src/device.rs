@@ -15,7 +15,11 @@ mod gpu;
 #[cfg(feature = "gpu")]
 mod libraries;
 #[cfg(feature = "gpu")]
+mod pinned;
+#[cfg(feature = "gpu")]
 mod probe;
+#[cfg(feature = "gpu")]
+mod slot;
 
 use std::fmt::{Display, Formatter};
 use std::path::Path;
@@ -27,6 +31,10 @@ pub use self::compiler::{Compiler, Cubin, FLAGS};
 pub use self::error::{CompileError, NoGpu};
 #[cfg(feature = "gpu")]
 pub use self::gpu::{Argument, Gpu, GpuBuffer, GpuKernel, GpuModule, GpuSlice};
+#[cfg(feature = "gpu")]
+pub use self::slot::GpuPiece;
+#[cfg(feature = "gpu")]
+pub(crate) use self::slot::Slot;
 use crate::config::GpuUse;
 
 /// A GPU that was found, as its driver describes it.

@@ -51,7 +51,7 @@ pub use broadcast::Broadcast;
 pub use cancel::CancelHandle;
 pub use config::Config;
 pub use context::Context;
-pub use dataset::Dataset;
+pub use dataset::{Dataset, DeviceMap};
 pub use error::{EngineError, LiveError, Result};
 pub use id::DatasetId;
 pub use iterate::{LaneData, LanePartition, LaneRecords};

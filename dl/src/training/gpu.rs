@@ -17,7 +17,8 @@ use distdl_engine::device::{Chosen, Compiler};
 
 use self::card::Card;
 use self::lane::GpuLane;
-use super::lane::{LaneDevice, LaneDevices, LaneId, LaneSamples};
+use super::device::{LaneDevice, LaneDevices, LaneId};
+use super::lane_samples::LaneSamples;
 use crate::error::{Error, Result};
 use crate::metrics::GpuFigures;
 use crate::network::NeuralNetwork;

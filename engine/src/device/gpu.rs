@@ -65,7 +65,7 @@ impl GpuBuffer {
     }
 
     /// Where it lies in the GPU's memory.
-    fn place(&self) -> u64 {
+    pub(super) fn place(&self) -> u64 {
         self.slice.device_ptr(self.slice.stream()).0
     }
 }
@@ -299,6 +299,11 @@ impl Gpu {
     pub fn copied_bytes(&self) -> (u64, u64) {
         let Copied { to_gpu, from_gpu } = &self.copied;
         (to_gpu.load(Ordering::Relaxed), from_gpu.load(Ordering::Relaxed))
+    }
+
+    /// The GPU, for whoever asks its driver for more.
+    pub(super) fn context(&self) -> &Arc<CudaContext> {
+        &self.context
     }
 
     /// Lets this thread call the driver.

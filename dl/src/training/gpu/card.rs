@@ -7,7 +7,8 @@ use distdl_engine::config::Precision;
 use distdl_engine::device::{Compiler, Gpu, GpuBuffer, GpuFound};
 use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceTier, Lease, StorageError};
 
-use super::super::lane::{LaneId, LaneSamples};
+use super::super::device::LaneId;
+use super::super::lane_samples::LaneSamples;
 use crate::batch::RowSource;
 use crate::error::{Error, Result};
 use crate::kernels::programs::{Device, Kernels};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::lane::{LaneDevice, LaneRows, Pass};
+use super::super::device::{LaneDevice, LaneRows, Pass};
 use super::GpuLanes;
 use super::card::{Card, SamplesOnGpu};
 use crate::error::{Error, Result};

@@ -103,6 +103,12 @@ int cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void*) {
     return state() ? state() : (memcpy(to, reinterpret_cast<void*>(from), bytes), 0);
 }
 
+int cuMemHostAlloc(void** place, size_t bytes, unsigned) {
+    return state() ? state() : (handles++, *place = malloc(bytes), 0);
+}
+
+int cuMemFreeHost(void* place) { return handles--, free(place), 0; }
+
 int cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void*) {
     return state() ? state() : (memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes), 0);
 }

@@ -1,0 +1,61 @@
+//! What a lane asks of another device than the CPU.
+#![cfg_attr(not(feature = "gpu"), allow(dead_code))]
+
+use std::sync::Arc;
+
+use distdl_engine::DatasetId;
+
+use super::lane_samples::LaneSamples;
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::layer::Draw;
+use crate::metrics::BatchReport;
+use crate::network::NeuralNetwork;
+
+/// Another device than the CPU, for the lanes that this process hosts.
+pub(super) trait LaneDevices: Send + Sync {
+    /// The lane's part of a device, for up to `rows_max` rows at a time; its samples stay there, if there is room and they
+    /// are to. `None` if the CPU computes.
+    fn lane(
+        self: Arc<Self>,
+        network: &NeuralNetwork,
+        rows_max: usize,
+        samples: &mut LaneSamples,
+        lane: LaneId,
+        stays: bool,
+    ) -> Result<Option<Box<dyn LaneDevice>>>;
+}
+
+/// One lane's part of a device.
+pub(super) trait LaneDevice: Send {
+    /// Whether the lane's samples are there.
+    fn has_samples(&self) -> bool;
+
+    /// Writes the gradient of some rows, or adds it where they are not the first of their step. `None` if the device is
+    /// lost, and another one must compute this and all that follows.
+    fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>>;
+}
+
+/// What a device computes a gradient from, and where it goes.
+pub(super) struct Pass<'a> {
+    pub(super) draw: Draw,
+    pub(super) parameters: &'a [f32],
+    pub(super) rows: LaneRows<'a>,
+    pub(super) gradient: &'a mut [f32],
+}
+
+/// Rows of a lane.
+pub(super) enum LaneRows<'a> {
+    /// Themselves.
+    Batch(&'a Batch),
+    /// Where they are among the lane's samples, which the device has.
+    Places(&'a [u32]),
+}
+
+/// A lane of a dataset: the same samples wherever it is hosted.
+#[derive(Clone, Copy)]
+pub(super) struct LaneId {
+    pub(super) dataset: DatasetId,
+    pub(super) lanes: usize,
+    pub(super) lane: usize,
+}

@@ -1,0 +1,177 @@
+//! A map stage on the GPUs of a process.
+#![allow(unsafe_code)] // starts the kernel that a user vouches for
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytemuck::Pod;
+use distdl_storage::DeviceError;
+
+use super::{OnGpu, Trouble, Way, piece_records};
+use crate::config::GpuUse;
+use crate::context::Context;
+use crate::device::{Argument, Chosen, Compiler, Gpu, GpuFound, GpuKernel, GpuPiece, Slot};
+
+/// Pieces of a partition that are under way at a time: one is copied while the other is computed.
+const PIECES_MAX: usize = 2;
+/// Threads of a block, and blocks at most.
+const THREADS: u32 = 256;
+const BLOCKS_MAX: usize = 1 << 16;
+
+/// One operator on the GPUs of this process.
+pub(super) struct Stage {
+    on_gpu: OnGpu,
+    found: GpuFound,
+    is_required: bool,
+    libraries: Option<PathBuf>,
+    cache: Option<PathBuf>,
+    /// The kernel, by the GPU on which it is loaded.
+    loaded: Mutex<HashMap<usize, GpuKernel>>,
+    /// Slots that no partition has at the moment, by their GPU.
+    idle: Mutex<Vec<(usize, Slot)>>,
+    is_lost: AtomicBool,
+}
+
+impl Stage {
+    /// `None` if the CPU computes.
+    pub(super) fn choose(context: &Context, on_gpu: OnGpu) -> Option<Self> {
+        let Chosen::Gpu(found) = context.device() else {
+            return None;
+        };
+        let config = context.config();
+        Some(Self {
+            on_gpu,
+            found: found.clone(),
+            is_required: config.gpu == GpuUse::On,
+            libraries: config.cuda_libraries.clone(),
+            cache: config.cache_folder.as_ref().map(|folder| folder.join("kernels")),
+            loaded: Mutex::default(),
+            idle: Mutex::default(),
+            is_lost: AtomicBool::new(false),
+        })
+    }
+
+    fn slot(&self, index: usize, input_bytes: usize, output_bytes: usize) -> Result<Slot, DeviceError> {
+        let mut idle = lock(&self.idle);
+        if let Some(place) = idle.iter().position(|(of, _)| *of == index) {
+            return Ok(idle.swap_remove(place).1);
+        }
+        drop(idle);
+        Slot::new(Gpu::open(&self.found, index)?, input_bytes, output_bytes)
+    }
+
+    /// Lets the operator's kernel loose on a piece.
+    fn start(&self, index: usize, piece: &GpuPiece<'_>) -> Result<(), Trouble> {
+        let (entry, text) = match &self.on_gpu {
+            OnGpu::Closure(start) => return start(piece).map_err(|error| self.trouble(error)),
+            OnGpu::Program { entry, text } => (entry, text),
+        };
+        let kernel = self.kernel(index, piece.gpu, entry, text)?;
+        let arguments = [
+            Argument::Count(piece.records as u64),
+            Argument::Buffer(piece.inputs),
+            Argument::Buffer(piece.outputs),
+        ];
+        let blocks = piece.records.div_ceil(THREADS as usize).min(BLOCKS_MAX);
+        // SAFETY: whoever made the operator vouches for the program; both buffers have room for the piece.
+        let started = unsafe { piece.gpu.launch(&kernel, blocks as u32, THREADS, &arguments) };
+        started.map_err(|error| self.trouble(error))
+    }
+
+    fn kernel(&self, index: usize, gpu: &Gpu, entry: &str, text: &str) -> Result<GpuKernel, Trouble> {
+        let mut loaded = lock(&self.loaded);
+        if let Some(kernel) = loaded.get(&index) {
+            return Ok(kernel.clone());
+        }
+        let fatal = |error: &dyn std::fmt::Display| Trouble::Fatal(error.to_string());
+        let compiler = Compiler::open(self.libraries.as_deref(), self.cache.as_deref());
+        let compiler = compiler.map_err(|error| fatal(&error))?;
+        let cubin = compiler.compile(entry, text, gpu.architecture());
+        let cubin = cubin.map_err(|error| fatal(&error))?;
+        let module = gpu.load(&cubin).map_err(|error| self.trouble(error))?;
+        let kernel = gpu.kernel(&module, entry).map_err(|error| fatal(&error))?;
+        loaded.insert(index, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// What the failure of a GPU means.
+    fn trouble(&self, error: DeviceError) -> Trouble {
+        if self.is_required {
+            return Trouble::Fatal(error.to_string());
+        }
+        self.is_lost.store(true, Ordering::Relaxed);
+        Trouble::Lost(error.to_string())
+    }
+}
+
+/// The way of one partition through a GPU.
+pub(super) struct GpuWay<T> {
+    stage: Arc<Stage>,
+    index: usize,
+    /// Pieces with their slots; those behind the first without one were never sent.
+    under_way: VecDeque<(Vec<T>, Option<Slot>)>,
+}
+
+impl<T> GpuWay<T> {
+    /// `None` once the GPU is lost.
+    pub(super) fn open(stage: &Arc<Stage>, partition: usize) -> Option<Self> {
+        let is_lost = stage.is_lost.load(Ordering::Relaxed);
+        let index = *stage.found.alike.get(partition % stage.found.alike.len().max(1))?;
+        (!is_lost).then(|| Self {
+            stage: Arc::clone(stage),
+            index,
+            under_way: VecDeque::new(),
+        })
+    }
+}
+
+impl<T: Pod, U: Pod> Way<T, U> for GpuWay<T> {
+    fn has_room(&self) -> bool {
+        self.under_way.len() < PIECES_MAX
+    }
+
+    fn begin(&mut self, piece: Vec<T>) -> Result<(), Trouble> {
+        let (stage, index) = (&self.stage, self.index);
+        let records = piece_records::<T, U>();
+        let slot = stage.slot(index, records * size_of::<T>(), records * size_of::<U>());
+        self.under_way.push_back((piece, None));
+        let mut slot = slot.map_err(|error| stage.trouble(error))?;
+        let Some((piece, place)) = self.under_way.back_mut() else {
+            return Ok(());
+        };
+        let (inputs, output_bytes) = (bytemuck::cast_slice(piece), piece.len() * size_of::<U>());
+        let mut trouble = None;
+        let begun = slot.begin(inputs, piece.len(), output_bytes, |piece| {
+            let started = stage.start(index, piece);
+            trouble = started.err();
+            Ok(())
+        });
+        trouble.map_or(Ok(()), Err)?;
+        begun.map_err(|error| stage.trouble(error))?;
+        *place = Some(slot);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<Option<Vec<U>>, Trouble> {
+        let Some((piece, Some(slot))) = self.under_way.front_mut() else {
+            return Ok(None);
+        };
+        let bytes = slot.end().map_err(|error| self.stage.trouble(error))?;
+        let mut outputs = vec![U::zeroed(); piece.len()];
+        bytemuck::cast_slice_mut(&mut outputs).copy_from_slice(&bytes[..piece.len() * size_of::<U>()]);
+        if let Some((_, Some(slot))) = self.under_way.pop_front() {
+            lock(&self.stage.idle).push((self.index, slot));
+        }
+        Ok(Some(outputs))
+    }
+
+    fn give_up(self: Box<Self>) -> VecDeque<Vec<T>> {
+        self.under_way.into_iter().map(|(piece, _)| piece).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,231 @@
+//! A map stage on GPUs, which are on paper: the records of the CPU, whatever is lost.
+#![cfg(all(target_os = "linux", feature = "gpu"))]
+#![allow(unsafe_code)] // vouches for kernels, and tells the GPU on paper what to do
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use distdl_engine::config::GpuUse;
+use distdl_engine::device::{Argument, Chosen, Compiler, Gpu};
+use distdl_engine::testing::TestCluster;
+use distdl_engine::testing::paper::make_cuda;
+use distdl_engine::{Config, Context, Dataset, DeviceMap};
+use libloading::Library;
+
+/// Eight numbers, and their sum with their place.
+type Numbers = [u64; 8];
+type Summed = [u64; 2];
+
+/// So many that they make several pieces.
+const RECORDS: u64 = 70_000;
+const PARTITIONS: usize = 5;
+
+const SUM: &str = r#"
+struct Numbers { unsigned long long of[8]; };
+struct Summed { unsigned long long first, sum; };
+
+extern "C" __global__ void sum(unsigned long long count, const Numbers* inputs, Summed* outputs) {
+    unsigned long long threads = (unsigned long long)gridDim.x * blockDim.x;
+    for (unsigned long long index = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; index < count; index += threads) {
+        outputs[index].first = inputs[index].of[0];
+        outputs[index].sum = 0;
+        for (int place = 0; place < 8; place++) {
+            outputs[index].sum += inputs[index].of[place];
+        }
+    }
+}
+"#;
+
+/// Records in partitions of which one has none, and one has one.
+fn records(context: &Context) -> Dataset<Numbers> {
+    let numbers = (0..RECORDS).map(|first| std::array::from_fn(|place| first * (place as u64 + 1)));
+    let all = context.parallelize(numbers, PARTITIONS - 2);
+    all.union(&context.parallelize(Vec::new(), 1))
+        .union(&context.parallelize([[7; 8]], 1))
+}
+
+fn on_cpu(pieces: &Arc<AtomicUsize>) -> impl Fn(&[Numbers]) -> Vec<Summed> + Send + Sync + use<> {
+    let pieces = Arc::clone(pieces);
+    move |piece| {
+        pieces.fetch_add(1, Ordering::Relaxed);
+        piece.iter().map(|numbers| [numbers[0], numbers.iter().sum()]).collect()
+    }
+}
+
+/// The stage, and how many pieces the CPU has computed.
+fn stage(context: &Context, text: &str) -> (Dataset<Summed>, Arc<AtomicUsize>) {
+    let pieces = Arc::default();
+    // SAFETY: `SUM` is such a program; others do not compile.
+    let map = unsafe { DeviceMap::from_source("sum", text, on_cpu(&pieces)) };
+    (records(context).map_partitions_on(map), pieces)
+}
+
+struct Paper {
+    folder: tempfile::TempDir,
+    driver: Library,
+}
+
+impl Paper {
+    fn make() -> Result<Self, std::io::Error> {
+        let folder = tempfile::tempdir()?;
+        make_cuda(folder.path(), 2, 64 << 20)?;
+        // SAFETY: the library has just been made for this.
+        let driver = unsafe { Library::new(folder.path().join("libcuda.so")) }.unwrap();
+        Ok(Self { folder, driver })
+    }
+
+    fn context(&self, gpu: GpuUse, threads: usize) -> Context {
+        let config = Config::default().with_threads(threads).with_gpu(gpu);
+        let config = config.with_cuda_libraries(self.folder.path());
+        Context::new(config.with_cache_folder(self.cache())).unwrap()
+    }
+
+    fn cache(&self) -> std::path::PathBuf {
+        self.folder.path().join("cache")
+    }
+
+    fn lose_after(&self, launches: i64) {
+        for index in 0..2 {
+            // SAFETY: the function is declared like that.
+            unsafe {
+                self.driver
+                    .get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after")
+                    .unwrap()(index, launches)
+            }
+        }
+    }
+
+    fn count(&self, name: &str) -> i64 {
+        // SAFETY: all of these functions are declared like that.
+        unsafe { self.driver.get::<unsafe extern "C" fn() -> i64>(name).unwrap()() }
+    }
+}
+
+/// One test, as a process opens a library once.
+#[test]
+fn a_map_stage_on_gpus_gives_the_records_of_the_cpu() {
+    let paper = match Paper::make() {
+        Ok(paper) => paper,
+        Err(error) => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "!! SKIPPED: a map stage on a GPU on paper: no working `g++` here: {error}"
+            );
+            return;
+        }
+    };
+    let expected = computed_on_the_cpu(&paper);
+    computed_on_gpus(&paper, &expected);
+    closures_start_kernels(&paper, &expected);
+    lost_gpus_leave_it_to_the_cpu_unless_they_must_compute(&paper, &expected);
+    errors_name_operator_and_reason(&paper);
+    assert_eq!(["paper_handles", "paper_bytes"].map(|name| paper.count(name)), [0, 0]);
+}
+
+fn computed_on_the_cpu(paper: &Paper) -> Vec<Summed> {
+    let (dataset, pieces) = stage(&paper.context(GpuUse::Off, 2), SUM);
+    let expected = dataset.collect().unwrap();
+    let oracle = (0..RECORDS).map(|first| [first, first * 36]).chain([[7, 56]]);
+    assert_eq!(expected, oracle.collect::<Vec<_>>());
+    assert_eq!(
+        (pieces.load(Ordering::Relaxed), paper.count("paper_launches")),
+        (3 * 2 + 1, 0)
+    );
+    expected
+}
+
+fn computed_on_gpus(paper: &Paper, expected: &[Summed]) {
+    for threads in [1, 3] {
+        let launched = paper.count("paper_launches");
+        let context = paper.context(GpuUse::On, threads);
+        let (dataset, pieces) = stage(&context, SUM);
+        assert_eq!(dataset.collect().unwrap(), expected);
+        let allocations = paper.count("paper_allocations");
+        if threads == 1 {
+            assert_eq!(dataset.collect().unwrap(), expected);
+            assert_eq!(paper.count("paper_allocations"), allocations, "slots are used again");
+        }
+        let launched = paper.count("paper_launches") - launched;
+        assert_eq!(pieces.load(Ordering::Relaxed), 0);
+        assert_eq!(launched, if threads == 1 { 14 } else { 7 });
+    }
+    let cluster = TestCluster {
+        caches: vec![paper.cache()],
+        ..TestCluster::new(2)
+    };
+    let run = cluster.run(|context| stage(context, SUM).0.collect()).unwrap();
+    assert!(run.results.iter().all(|records| records == expected));
+}
+
+fn closures_start_kernels(paper: &Paper, expected: &[Summed]) {
+    let context = paper.context(GpuUse::On, 2);
+    let Chosen::Gpu(found) = context.device() else {
+        panic!("there is one")
+    };
+    let compiler = Compiler::open(Some(paper.folder.path()), Some(&paper.cache())).unwrap();
+    let kernels = found.alike.iter().map(|index| {
+        let gpu = Gpu::open(found, *index).unwrap();
+        let module = gpu.load(&compiler.compile("sum", SUM, gpu.architecture()).unwrap());
+        gpu.kernel(&module.unwrap(), "sum").unwrap()
+    });
+    // On paper a kernel is the same on both.
+    let kernel = kernels.last().unwrap();
+    let map = DeviceMap::new(
+        move |piece| {
+            let count = Argument::Count(piece.records as u64);
+            let arguments = [count, Argument::Buffer(piece.inputs), Argument::Buffer(piece.outputs)];
+            // SAFETY: these are its arguments, and a piece fits.
+            unsafe { piece.gpu.launch(&kernel, 1, 64, &arguments) }
+        },
+        |_: &[Numbers]| -> Vec<Summed> { Vec::new() },
+    );
+    assert_eq!(records(&context).map_partitions_on(map).collect().unwrap(), expected);
+}
+
+fn lost_gpus_leave_it_to_the_cpu_unless_they_must_compute(paper: &Paper, expected: &[Summed]) {
+    for launches in [0, 1, 2, 3] {
+        paper.lose_after(-1);
+        let context = paper.context(GpuUse::Auto, 1);
+        let (dataset, pieces) = stage(&context, SUM);
+        context.device();
+        paper.lose_after(launches);
+        assert_eq!(dataset.collect().unwrap(), expected);
+        assert!(pieces.load(Ordering::Relaxed) > 0);
+        // It stays with the CPU.
+        assert_eq!(dataset.collect().unwrap(), expected);
+    }
+    paper.lose_after(-1);
+    let context = paper.context(GpuUse::On, 2);
+    let (dataset, pieces) = stage(&context, SUM);
+    paper.lose_after(2);
+    let error = dataset.collect().unwrap_err().to_string();
+    let words = [
+        "map_partitions_on",
+        "map_on_gpu.rs",
+        "Paper GPU: could not",
+        "ILLEGAL_ADDRESS",
+    ];
+    assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    assert_eq!(pieces.load(Ordering::Relaxed), 0);
+    paper.lose_after(-1);
+    // An action that failed can be asked again.
+    assert_eq!(dataset.collect().unwrap(), expected);
+}
+
+fn errors_name_operator_and_reason(paper: &Paper) {
+    let context = paper.context(GpuUse::On, 1);
+    let error = stage(&context, "no program").0.collect().unwrap_err().to_string();
+    let words = ["map_partitions_on", "map_on_gpu.rs", "kernel sum, for sm_90: "];
+    assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    let other = SUM.replace("void sum(", "void other(");
+    let error = stage(&context, &other).0.collect().unwrap_err().to_string();
+    assert!(error.contains("could not find a kernel"), "{error}");
+
+    // SAFETY: nothing starts, as the CPU computes.
+    let map = unsafe { DeviceMap::from_source("sum", SUM, |_: &[Numbers]| -> Vec<Summed> { vec![[0; 2]] }) };
+    let context = paper.context(GpuUse::Off, 1);
+    let error = records(&context).map_partitions_on(map).collect().unwrap_err();
+    assert!(error.to_string().contains("records became 1"), "{error}");
+}
