@@ -24,6 +24,8 @@ use crate::cluster::member::{Capacity, Fate, Faults, Member};
 use crate::config::{Config, ConfigError, GpuUse};
 use crate::dataflow::workers::{Transport, Workers};
 use crate::device::{self, Chosen};
+#[cfg(feature = "gpu")]
+use crate::device::{CompileError, Compiler};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::{Graph, Lineage, Node, NodeSpec};
@@ -57,6 +59,8 @@ pub(crate) struct Inner {
     checkpoints: Mutex<HashMap<(String, [u8; 32]), u64>>,
     /// What computes, once it has been asked for.
     device: OnceLock<Chosen>,
+    #[cfg(feature = "gpu")]
+    compiler: OnceLock<std::result::Result<Arc<Compiler>, CompileError>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -170,6 +174,8 @@ impl Context {
             _bars: bars,
             checkpoints: Mutex::default(),
             device: OnceLock::new(),
+            #[cfg(feature = "gpu")]
+            compiler: OnceLock::new(),
         };
         let context = Self { inner: Arc::new(inner) };
         if let Some(member) = context.member() {
@@ -262,6 +268,21 @@ impl Context {
             tracing::info!("{chosen}");
             chosen
         })
+    }
+
+    /// The compiler of kernels for GPUs, with what it has compiled so far; what it has compiled earlier it finds in the cache
+    /// folder, if there is one.
+    ///
+    /// # Errors
+    /// It is missing.
+    #[cfg(feature = "gpu")]
+    pub fn compiler(&self) -> std::result::Result<Arc<Compiler>, CompileError> {
+        let open = || {
+            let config = self.config();
+            let cache = config.cache_folder.as_ref().map(|folder| folder.join("kernels"));
+            Compiler::open(config.cuda_libraries.as_deref(), cache.as_deref()).map(Arc::new)
+        };
+        self.inner.compiler.get_or_init(open).clone()
     }
 
     /// Counters of what was done.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use distdl_engine::Context;
 use distdl_engine::config::GpuUse;
-use distdl_engine::device::{Chosen, Compiler};
+use distdl_engine::device::Chosen;
 
 use self::card::Card;
 use self::lane::GpuLane;
@@ -96,15 +96,15 @@ impl GpuLanes {
                 }
             };
         }
-        let cache = config.cache_folder.as_ref().map(|folder| folder.join("kernels"));
+        let compiler = context.compiler()?;
         let bytes_max = config.gpu_memory_bytes_max.unwrap_or(found.memory_bytes / 2);
         let card = |&index: &usize| {
-            let compiler = Compiler::open(config.cuda_libraries.as_deref(), cache.as_deref())?;
-            Ok(Arc::new(Card::new(found, index, config.precision, compiler, bytes_max)))
+            let compiler = compiler.clone();
+            Arc::new(Card::new(found, index, config.precision, compiler, bytes_max))
         };
         Ok(Some(Arc::new(Self {
             name: found.name.clone(),
-            cards: found.alike.iter().map(card).collect::<Result<_>>()?,
+            cards: found.alike.iter().map(card).collect(),
             is_required,
             counted: Counted::default(),
         })))

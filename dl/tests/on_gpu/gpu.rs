@@ -57,6 +57,11 @@ impl TestGpu {
         self.count("paper_allocations")
     }
 
+    /// Bytes that are in use there.
+    pub(crate) fn bytes(&self) -> i64 {
+        self.count("paper_bytes")
+    }
+
     /// Asserts that what was asked of it was given back.
     pub(crate) fn assert_nothing_is_left(&self) {
         assert_eq!(["paper_handles", "paper_bytes"].map(|name| self.count(name)), [0, 0]);

@@ -370,3 +370,31 @@ fn what_cannot_be_computed_there_is_said() {
         assert!(error.contains("label 3 is out of range"), "{error}");
     }
 }
+
+#[test]
+fn a_hundred_jobs_leave_nothing_on_a_gpu() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let (samples, options) = (bytes(), options());
+    let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+    let data = context.parallelize(samples.split(3).unwrap(), 3);
+    for job in 0..100_u32 {
+        gpu.lose_after([-1; 2]);
+        let mut training = network.train(&data, options.clone()).unwrap();
+        if job % 10 == 3 {
+            // In the middle of a step.
+            gpu.lose_after([i64::from(job % 7), i64::from(job % 11)]);
+        }
+        training.iterate(1, |_| ()).unwrap();
+        if job % 10 == 7 {
+            training
+                .set_parameters(vec![f32::NAN; network.parameter_count()])
+                .unwrap();
+            training.iterate(2, |_| ()).unwrap_err();
+        }
+        drop(training);
+        assert_eq!(gpu.bytes(), 0, "job {job}");
+    }
+    drop((context, data));
+    gpu.assert_nothing_is_left();
+}

@@ -1,6 +1,8 @@
 //! Kernels on the GPU of this machine, if it has one.
 #![allow(unsafe_code)] // starts kernels
 
+use std::sync::Arc;
+
 use distdl_dl::kernels::programs::{Grid, Kernels};
 use distdl_engine::config::GpuUse;
 use distdl_engine::device::{self, Chosen, Compiler, Gpu, GpuBuffer};
@@ -20,7 +22,7 @@ impl Cuda {
     pub(crate) fn open() -> Result<Self, String> {
         let gpu = gpu()?.0;
         let compiler = Compiler::open(cuda_libraries().as_deref(), None).unwrap();
-        let kernels = Kernels::new(compiler);
+        let kernels = Kernels::new(Arc::new(compiler));
         Ok(Self { gpu, kernels })
     }
 

@@ -4,8 +4,10 @@
 //! compiler refuses.
 #![allow(unsafe_code)] // calls NVRTC with programs that it has made
 
+use std::collections::HashMap;
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::nvrtc::result as nvrtc;
 use cudarc::nvrtc::result::NvrtcError;
@@ -27,7 +29,7 @@ pub const FLAGS: [&str; 5] = [
 
 /// A compiled program for one kind of GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cubin(Vec<u8>);
+pub struct Cubin(Arc<[u8]>);
 
 impl Cubin {
     /// Its bytes, an ELF file.
@@ -36,11 +38,12 @@ impl Cubin {
     }
 }
 
-/// NVRTC, and perhaps a folder with what it has compiled before. Needs no GPU.
+/// NVRTC, with what it has compiled, and perhaps a folder with what it has compiled before. Needs no GPU.
 #[derive(Debug)]
 pub struct Compiler {
     version: (i32, i32),
     cache: Option<PathBuf>,
+    compiled: Mutex<HashMap<blake3::Hash, Cubin>>,
 }
 
 impl Compiler {
@@ -59,6 +62,7 @@ impl Compiler {
         Ok(Self {
             version: (major, minor),
             cache: cache.map(Path::to_owned),
+            compiled: Mutex::default(),
         })
     }
 
@@ -73,10 +77,28 @@ impl Compiler {
     /// # Errors
     /// The compiler refuses it; the error has its words.
     pub fn compile(&self, name: &str, text: &str, architecture: &str) -> Result<Cubin, CompileError> {
+        let key = self.key(text, architecture);
+        // Whoever wants a program that another thread compiles waits for it.
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cubin) = compiled.get(&key) {
+            return Ok(cubin.clone());
+        }
+        let cubin = self.compile_or_read(name, text, architecture, key)?;
+        compiled.insert(key, cubin.clone());
+        Ok(cubin)
+    }
+
+    fn compile_or_read(
+        &self,
+        name: &str,
+        text: &str,
+        architecture: &str,
+        key: blake3::Hash,
+    ) -> Result<Cubin, CompileError> {
         let Some(cache) = &self.cache else {
             return compile(name, text, architecture);
         };
-        let path = cache.join(format!("{}.cubin", self.key(text, architecture)));
+        let path = cache.join(format!("{key}.cubin"));
         if let Some(kept) = read(&path) {
             return Ok(kept);
         }
@@ -104,7 +126,7 @@ fn read(path: &Path) -> Option<Cubin> {
     let mut bytes = std::fs::read(path).ok()?;
     let hash: [u8; 32] = *bytes.first_chunk()?;
     bytes.drain(..hash.len());
-    (blake3::hash(&bytes) == hash).then_some(Cubin(bytes))
+    (blake3::hash(&bytes) == hash).then(|| Cubin(bytes.into()))
 }
 
 /// Keeps a cubin behind its hash: whole, or not at all.
@@ -165,7 +187,10 @@ fn compile(name: &str, text: &str, architecture: &str) -> Result<Cubin, CompileE
     options.push(format!("--gpu-architecture={architecture}"));
     // SAFETY: the program lives, and so do the source and the name that it may refer to.
     unsafe { nvrtc::compile_program(program.0, &options) }.map_err(|error| refused(program.log(error)))?;
-    program.cubin().map(Cubin).map_err(|error| refused(error.to_string()))
+    program
+        .cubin()
+        .map(|cubin| Cubin(cubin.into()))
+        .map_err(|error| refused(error.to_string()))
 }
 
 fn refused(name: &str, architecture: &str, log: String) -> CompileError {

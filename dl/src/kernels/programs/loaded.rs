@@ -1,7 +1,7 @@
 //! The kernels of all programs on a GPU.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use distdl_engine::device::{Compiler, Gpu, GpuKernel};
 use distdl_storage::DeviceError;
@@ -13,13 +13,13 @@ use crate::error::Result;
 /// is asked for.
 #[derive(Debug)]
 pub struct Kernels {
-    compiler: Compiler,
+    compiler: Arc<Compiler>,
     loaded: Mutex<HashMap<&'static str, GpuKernel>>,
 }
 
 impl Kernels {
     /// None yet.
-    pub fn new(compiler: Compiler) -> Self {
+    pub fn new(compiler: Arc<Compiler>) -> Self {
         Self {
             compiler,
             loaded: Mutex::default(),

@@ -42,7 +42,7 @@ impl Card {
         found: &GpuFound,
         index: usize,
         precision: Precision,
-        compiler: Compiler,
+        compiler: Arc<Compiler>,
         bytes_max: u64,
     ) -> Self {
         Self {

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)] // starts the kernel that a user vouches for
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +11,7 @@ use distdl_storage::DeviceError;
 use super::{OnGpu, Trouble, Way, piece_records};
 use crate::config::GpuUse;
 use crate::context::Context;
-use crate::device::{Argument, Chosen, Compiler, Gpu, GpuFound, GpuKernel, GpuPiece, Slot};
+use crate::device::{Argument, Chosen, CompileError, Compiler, Gpu, GpuFound, GpuKernel, GpuPiece, Slot};
 
 /// Pieces of a partition that are under way at a time: one is copied while the other is computed.
 const PIECES_MAX: usize = 2;
@@ -25,8 +24,7 @@ pub(super) struct Stage {
     on_gpu: OnGpu,
     found: GpuFound,
     is_required: bool,
-    libraries: Option<PathBuf>,
-    cache: Option<PathBuf>,
+    compiler: std::result::Result<Arc<Compiler>, CompileError>,
     /// The kernel, by the GPU on which it is loaded.
     loaded: Mutex<HashMap<usize, GpuKernel>>,
     /// Slots that no partition has at the moment, by their GPU.
@@ -40,13 +38,11 @@ impl Stage {
         let Chosen::Gpu(found) = context.device() else {
             return None;
         };
-        let config = context.config();
         Some(Self {
             on_gpu,
             found: found.clone(),
-            is_required: config.gpu == GpuUse::On,
-            libraries: config.cuda_libraries.clone(),
-            cache: config.cache_folder.as_ref().map(|folder| folder.join("kernels")),
+            is_required: context.config().gpu == GpuUse::On,
+            compiler: context.compiler(),
             loaded: Mutex::default(),
             idle: Mutex::default(),
             is_lost: AtomicBool::new(false),
@@ -86,8 +82,7 @@ impl Stage {
             return Ok(kernel.clone());
         }
         let fatal = |error: &dyn std::fmt::Display| Trouble::Fatal(error.to_string());
-        let compiler = Compiler::open(self.libraries.as_deref(), self.cache.as_deref());
-        let compiler = compiler.map_err(|error| fatal(&error))?;
+        let compiler = self.compiler.as_ref().map_err(|error| fatal(error))?;
         let cubin = compiler.compile(entry, text, gpu.architecture());
         let cubin = cubin.map_err(|error| fatal(&error))?;
         let module = gpu.load(&cubin).map_err(|error| self.trouble(error))?;
