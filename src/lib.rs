@@ -28,10 +28,10 @@ pub use distdl_engine::incremental::{
     Live, LiveInput, LiveObjects, LiveOptions, LiveRecords, LiveScope, LiveView, Totals,
 };
 pub use distdl_engine::{
-    Accumulator, Broadcast, CancelHandle, Context, Dataset, Determinacy, EngineError, HashPartitioner, Histogram,
-    Iteration, Lane, LaneData, LanePartition, LaneRecords, Parameters, PartitionFunction, PartitionIter, Partitioner,
-    Placement, ShardBefore, ShardUpdate, ShardValues, SquareSum, Staleness, Stats, StepReport, Tallies, UpdateFormat,
-    WorkerTimes,
+    Accumulator, Broadcast, CancelHandle, Context, Dataset, Determinacy, DeviceMap, EngineError, HashPartitioner,
+    Histogram, Iteration, Lane, LaneData, LanePartition, LaneRecords, Parameters, PartitionFunction, PartitionIter,
+    Partitioner, Placement, ShardBefore, ShardUpdate, ShardValues, SquareSum, Staleness, Stats, StepReport, Tallies,
+    UpdateFormat, WorkerTimes,
 };
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;
@@ -45,9 +45,9 @@ pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
         Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels, CheckpointOptions,
-        Config, Context, Conv2d, Dataset, Dense, Dropout, Embedding, Failure, Features, Flags, Flatten, Gelu, Image,
-        Input, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Plateau, PrepareSamples, Resume, RmsProp,
-        SampleTargets, Samples, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
+        Config, Context, Conv2d, Dataset, Dense, Dropout, Embedding, Failure, Features, Flags, Flatten, Gelu, GpuUse,
+        Image, Input, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Plateau, PrepareSamples, Resume,
+        RmsProp, SampleTargets, Samples, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
     };
 }
 

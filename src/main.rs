@@ -289,6 +289,10 @@ fn configuration(config: &Config) -> String {
         ("device.gpu", name_of(config.gpu)),
         ("device.cuda_libraries", path(&config.cuda_libraries)),
         (
+            "device.gpu_processes",
+            config.gpu_processes.map(|count| count.to_string()),
+        ),
+        (
             "device.gpu_memory",
             config.gpu_memory_bytes_max.map(|bytes| bytes.to_string()),
         ),

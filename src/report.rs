@@ -31,7 +31,7 @@ pub struct EpochReport {
     /// What reading has cost all processes so far, if there is a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reading: Option<StoreFigures>,
-    /// What this process did on a GPU in the epoch, if lanes computed there.
+    /// What the process that reports did on its GPUs in the epoch, if its lanes computed there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuReport>,
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use distdl::Failure;
+use distdl::prelude::*;
 
 use serde::Serialize;
 
@@ -74,6 +75,22 @@ pub fn mix(counter: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+/// Caffe's LeNet for MNIST.
+pub fn lenet() -> Result<NeuralNetwork, Failure> {
+    let image = Image {
+        channels: 1,
+        height: 28,
+        width: 28,
+    };
+    let convolutions = NeuralNetwork::new(image)
+        .hidden(Conv2d::new(20, 5))
+        .hidden(MaxPool2d::new(2))
+        .hidden(Conv2d::new(50, 5))
+        .hidden(MaxPool2d::new(2));
+    let dense = convolutions.hidden(Flatten).hidden(Dense::relu(500));
+    Ok(dense.output(Dense::linear(10), Loss::SoftmaxCrossEntropy)?)
 }
 
 /// Prints one figure as a JSON line.

@@ -98,6 +98,8 @@ pub struct Config {
     pub gpu: GpuUse,
     /// Folder with the libraries of CUDA, looked through before the places where the system looks. Default: none.
     pub cuda_libraries: Option<PathBuf>,
+    /// How many processes use a GPU, those of the first places of the cluster. Default: all.
+    pub gpu_processes: Option<usize>,
     /// Most bytes of samples that stay in a GPU's memory; others come by in each step. Default: half of that memory.
     pub gpu_memory_bytes_max: Option<u64>,
     /// How a GPU multiplies matrices. Default: as exactly as the CPU.
@@ -204,6 +206,7 @@ impl Default for Config {
             token_file: None,
             gpu: GpuUse::Auto,
             cuda_libraries: None,
+            gpu_processes: None,
             gpu_memory_bytes_max: None,
             precision: Precision::F32,
             join: None,
@@ -295,6 +298,7 @@ impl Config {
             token_file: layers.get("token_file", FILE, path)?,
             gpu: layers.get("device.gpu", GPU, gpu)?.unwrap_or(default.gpu),
             cuda_libraries: layers.get("device.cuda_libraries", FOLDER, path)?,
+            gpu_processes: layers.get("device.gpu_processes", COUNT_OF_OTHERS, others)?,
             gpu_memory_bytes_max: layers.get("device.gpu_memory", SIZE, size)?,
             precision: layers
                 .get("device.precision", PRECISION, precision)?

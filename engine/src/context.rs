@@ -83,9 +83,10 @@ impl Context {
     /// If threads cannot be started, a folder for blocks or the cache cannot be used, or a GPU must compute and there is
     /// none.
     pub fn new(config: Config) -> Result<Self> {
-        let chosen = match config.gpu {
-            GpuUse::On => Some(device::choose(config.gpu, config.cuda_libraries.as_deref())?),
-            GpuUse::Auto | GpuUse::Off => None,
+        let chosen = match (others_use_gpus(&config)?, config.gpu) {
+            (Some(count), _) => Some(Chosen::Others(count)),
+            (None, GpuUse::On) => Some(device::choose(config.gpu, config.cuda_libraries.as_deref())?),
+            (None, GpuUse::Auto | GpuUse::Off) => None,
         };
         let store = Self::store_for(&config)?;
         let member = match &config.join {
@@ -416,9 +417,26 @@ impl Context {
 }
 
 /// Joins the cluster for which another process started this one.
+/// How many processes are to use a GPU, if this one is beyond them.
+fn others_use_gpus(config: &Config) -> Result<Option<usize>> {
+    let Some(count) = config.gpu_processes else {
+        return Ok(None);
+    };
+    let place = match &config.join {
+        Some(join) => join_of(join.reveal())?.slot.unwrap_or_default(),
+        None => 0,
+    };
+    Ok(Some(count).filter(|count| place as usize >= *count))
+}
+
+fn join_of(text: &str) -> Result<Join> {
+    let wrong = |error: ConfigError| EngineError::invalid(error.to_string(), "start the program without it");
+    Join::from_text(text).map_err(wrong)
+}
+
 fn join_cluster(config: &Config, join: &str) -> Result<Member> {
     let wrong = |error: ConfigError| EngineError::invalid(error.to_string(), "start the program without it");
-    let join = Join::from_text(join).map_err(wrong)?;
+    let join = join_of(join)?;
     let orphan = |error: OrphanError| EngineError::LeftCluster {
         reason: error.to_string(),
     };

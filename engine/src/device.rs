@@ -61,6 +61,8 @@ pub enum Chosen {
     Gpu(GpuFound),
     /// The CPU, since a GPU is not to be used.
     Off,
+    /// The CPU, since only so many processes of the cluster are to use a GPU, and this is none of them.
+    Others(usize),
     /// The CPU, for want of a GPU.
     Without(NoGpu),
 }
@@ -70,6 +72,13 @@ impl Display for Chosen {
         let found = match self {
             Self::Gpu(found) => found,
             Self::Off => return write!(formatter, "the CPU computes: `device.gpu` is `off`"),
+            Self::Others(1) => return write!(formatter, "the CPU computes: only the first process is to use a GPU"),
+            Self::Others(count) => {
+                return write!(
+                    formatter,
+                    "the CPU computes: only the first {count} processes are to use a GPU"
+                );
+            }
             Self::Without(reason) => return write!(formatter, "the CPU computes: {reason}"),
         };
         let (major, minor) = found.capability;

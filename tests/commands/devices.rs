@@ -201,6 +201,7 @@ fn processes_whose_gpus_are_lost_go_on_with_what_is_left_if_they_may() {
     let mut lost = place.mnist(&[&arguments[..], &["--gpu=auto"]].concat());
     lost.env("PAPER_GPU_LAUNCHES", "40");
     let lines = json_lines(lost);
+    // Each process has one, and has lost it.
     assert_eq!(lines[1]["gpu"]["lost"], 1, "{lines:?}");
 
     let mut required = place.mnist(&[&arguments[..], &["--gpu=on"]].concat());
@@ -209,4 +210,27 @@ fn processes_whose_gpus_are_lost_go_on_with_what_is_left_if_they_may() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("Paper GPU: could not"), "{error}");
+}
+
+#[test]
+fn processes_with_and_without_a_gpu_train_together() {
+    let place = Workplace::new();
+    let Some([libraries, cache]) = paper(&place) else {
+        return;
+    };
+    let arguments = [&libraries, &cache, "--epochs=2", "--hidden=8", "--gpu=on", "--lanes=3"];
+    let alone = json_lines(place.mnist(&arguments));
+    let mixed = json_lines(place.mnist(&[&arguments[..], &["--processes=3", "--gpu-processes=1"]].concat()));
+    let passes = |line: &Value| Some(line.get("gpu")?["passes"].as_u64().unwrap());
+    let all = passes(&alone[1]).unwrap();
+    // A line is that of the process which comes to it first, and says what is its own: the first has one lane of three.
+    let seen: Vec<Option<u64>> = mixed.iter().map(passes).collect();
+    assert!(
+        seen.iter().all(|passes| passes.is_none() || *passes == Some(all / 3)),
+        "{seen:?}"
+    );
+    let [loss, loss_alone] = [&mixed, &alone].map(|lines| lines[1]["train_loss"].as_f64().unwrap());
+    assert!((loss - loss_alone).abs() < 1e-4, "{loss}, {loss_alone}");
+    let none = json_lines(place.mnist(&[&arguments[..], &["--gpu-processes=0"]].concat()));
+    assert_eq!(none[1].get("gpu"), None);
 }

@@ -85,6 +85,9 @@ pub struct Flags {
     /// Look for the libraries of CUDA in this folder first
     #[arg(long, global = true, value_name = "FOLDER", value_parser = flag(path, FOLDER))]
     pub cuda_libraries: Option<PathBuf>,
+    /// Use a GPU in the first so many processes only [default: all]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = flag(others, COUNT_OF_OTHERS))]
+    pub gpu_processes: Option<usize>,
     /// Keep at most this much of the samples in a GPU's memory, such as 4GiB [default: half of that memory]
     #[arg(long, global = true, value_name = "SIZE", value_parser = flag(size, SIZE))]
     pub gpu_memory: Option<u64>,
@@ -148,6 +151,10 @@ impl Flags {
             ("speculate_after", milliseconds(self.speculate_after)),
             ("device.gpu", name_of(self.gpu)),
             ("device.cuda_libraries", path(&self.cuda_libraries)),
+            (
+                "device.gpu_processes",
+                self.gpu_processes.map(|count| count.to_string()),
+            ),
             ("device.gpu_memory", self.gpu_memory.map(|bytes| bytes.to_string())),
             ("device.precision", name_of(self.precision)),
         ])

@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 32] = [
     "threads",
     "memory",
     "disk",
@@ -40,6 +40,7 @@ const KEYS: [&str; 31] = [
     "token_file",
     "device.gpu",
     "device.cuda_libraries",
+    "device.gpu_processes",
     "device.gpu_memory",
     "device.precision",
 ];

@@ -198,6 +198,14 @@ impl Config {
         }
     }
 
+    /// Sets how many processes use a GPU, those of the first places of the cluster.
+    pub fn with_gpu_processes(self, count: usize) -> Self {
+        Self {
+            gpu_processes: Some(count),
+            ..self
+        }
+    }
+
     /// Sets the most bytes of samples that stay in a GPU's memory.
     pub fn with_gpu_memory(self, bytes_max: u64) -> Self {
         Self {

@@ -106,6 +106,7 @@ fn every_key_is_read_from_file_and_variables() {
         token_file: Some("/token".into()),
         gpu: GpuUse::Off,
         cuda_libraries: Some("/cuda".into()),
+        gpu_processes: Some(3),
         gpu_memory_bytes_max: Some(11),
         precision: Precision::Bf16,
         join: None,
@@ -115,7 +116,7 @@ fn every_key_is_read_from_file_and_variables() {
                 progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
                 grace = 70\nparameter_copies = 1\nspeculate_after = 80\nshared_memory = false\ntoken_file = \"/token\"\n\
-                [device]\ngpu = \"off\"\ncuda_libraries = \"/cuda\"\ngpu_memory = 11\nprecision = \"bf16\"";
+                [device]\ngpu = \"off\"\ncuda_libraries = \"/cuda\"\ngpu_processes = 3\ngpu_memory = 11\nprecision = \"bf16\"";
     let from_file = Config::from_layers(Some(file(text).path()), [], &Flags::default()).unwrap();
     assert_eq!(from_file, expected);
     let pairs = [
@@ -148,6 +149,7 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_TOKEN_FILE", "/token"),
         ("DISTDL_GPU", "off"),
         ("DISTDL_CUDA_LIBRARIES", "/cuda"),
+        ("DISTDL_GPU_PROCESSES", "3"),
         ("DISTDL_GPU_MEMORY", "11"),
         ("DISTDL_PRECISION", "BF16"),
     ];
@@ -184,6 +186,7 @@ fn every_key_is_read_from_file_and_variables() {
         .with_shared_memory(false)
         .with_gpu(GpuUse::Off)
         .with_cuda_libraries("/cuda")
+        .with_gpu_processes(3)
         .with_gpu_memory(11)
         .with_precision(Precision::Bf16);
     let token_file = expected.token_file.clone();
@@ -220,6 +223,7 @@ fn flags_are_read_and_explained() {
         "--cut-lineage-every=30",
         "--gpu=on",
         "--cuda-libraries=l",
+        "--gpu-processes=0",
         "--gpu-memory=3MB",
         "--precision=tf32",
     ]);
@@ -244,6 +248,7 @@ fn flags_are_read_and_explained() {
         speculate_after: Some(Duration::from_millis(80)),
         gpu: Some(GpuUse::On),
         cuda_libraries: Some("l".into()),
+        gpu_processes: Some(0),
         gpu_memory: Some(3_000_000),
         precision: Some(Precision::Tf32),
     };

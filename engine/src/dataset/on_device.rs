@@ -9,6 +9,8 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use bytemuck::Pod;
+#[cfg(feature = "gpu")]
+use distdl_storage::DeviceError;
 use distdl_storage::Record;
 
 use crate::batch::{AnyBatch, Failure, PartitionIter, TaskError, TaskResult};
@@ -37,8 +39,12 @@ enum OnGpu {
     Program { entry: Arc<str>, text: Arc<str> },
     /// Whatever starts kernels.
     #[cfg(feature = "gpu")]
-    Closure(Arc<dyn Fn(&GpuPiece<'_>) -> Result<(), distdl_storage::DeviceError> + Send + Sync>),
+    Closure(Arc<Start>),
 }
+
+/// Starts kernels for a piece.
+#[cfg(feature = "gpu")]
+type Start = dyn Fn(&GpuPiece<'_>) -> Result<(), DeviceError> + Send + Sync;
 
 impl<T: Record + Pod, U: Record + Pod> DeviceMap<T, U> {
     /// A kernel from its source, and what computes the same on the CPU. The program is compiled for the GPU on which it runs
@@ -73,7 +79,7 @@ impl<T: Record + Pod, U: Record + Pod> DeviceMap<T, U> {
     /// What starts kernels for a piece, and what computes the same on the CPU. It need not wait for the kernels.
     #[cfg(feature = "gpu")]
     pub fn new(
-        on_gpu: impl Fn(&GpuPiece<'_>) -> Result<(), distdl_storage::DeviceError> + Send + Sync + 'static,
+        on_gpu: impl Fn(&GpuPiece<'_>) -> Result<(), DeviceError> + Send + Sync + 'static,
         on_cpu: impl Fn(&[T]) -> Vec<U> + Send + Sync + 'static,
     ) -> Self {
         Self {

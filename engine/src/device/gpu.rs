@@ -295,6 +295,16 @@ impl Gpu {
         done.map_err(|error| self.failed("do what it was asked", error))
     }
 
+    /// Bytes of the GPU's memory that no program has, by the driver's own count.
+    ///
+    /// # Errors
+    /// The driver fails.
+    pub fn free_bytes(&self) -> Result<u64, DeviceError> {
+        let free = self.context.mem_get_info();
+        free.map(|(free, _)| free as u64)
+            .map_err(|error| self.failed("count its memory", error))
+    }
+
     /// Bytes that this handle has copied to the GPU, and from it.
     pub fn copied_bytes(&self) -> (u64, u64) {
         let Copied { to_gpu, from_gpu } = &self.copied;

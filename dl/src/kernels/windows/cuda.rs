@@ -57,7 +57,7 @@ impl Images {
     }
 
     /// Writes images as one row for each channel, which has the pixels of all images.
-    pub(crate) fn to_channels(self, device: &Device, images: GpuSlice<'_>, rows: GpuSlice<'_>) -> Result<()> {
+    pub(crate) fn by_channel(self, device: &Device, images: GpuSlice<'_>, rows: GpuSlice<'_>) -> Result<()> {
         self.check([images.len(), rows.len()])?;
         let [count, channels, pixels] = self.sides();
         let arguments = [count, channels, pixels, Argument::Words(images), Argument::Words(rows)];
@@ -66,7 +66,7 @@ impl Images {
     }
 
     /// The other way, with a bias that is added to each channel.
-    pub(crate) fn from_channels(
+    pub(crate) fn by_image(
         self,
         device: &Device,
         rows: GpuSlice<'_>,

@@ -101,7 +101,7 @@ impl GpuLayer for ConvolutionLayer {
                 GpuMatrix::new(columns, self.inputs, width),
             );
             device.multiply(to, weight, from, false)?;
-            images.from_channels(device, values, bias, pass.outputs.part(piece.outputs))?;
+            images.by_image(device, values, bias, pass.outputs.part(piece.outputs))?;
         }
         activation::cuda::forward(device, self.activation, self.output_image(), None, pass.outputs)
     }
@@ -136,7 +136,7 @@ impl GpuLayer for ConvolutionLayer {
                 ..
             } = piece;
             let width = images.count * images.pixels;
-            images.to_channels(device, pass.output_gradient.part(piece.outputs), values)?;
+            images.by_channel(device, pass.output_gradient.part(piece.outputs), values)?;
             windows::to_columns(
                 device,
                 &self.windows,
