@@ -250,8 +250,7 @@ impl Context {
     /// Workers that are slowed on purpose, counted through all processes, and by how many times.
     pub(crate) fn slowed(&self) -> Result<Vec<(usize, u32)>> {
         let chaos = Chaos::parse(self.config().chaos.as_deref().unwrap_or_default());
-        let wrong = |error: ConfigError| EngineError::invalid(error.to_string(), "start the program without it");
-        Ok(chaos.map_err(wrong)?.slowed().collect())
+        Ok(chaos.map_err(wrong_start)?.slowed().collect())
     }
 
     /// The configuration that this context was made with.
@@ -416,7 +415,6 @@ impl Context {
     }
 }
 
-/// Joins the cluster for which another process started this one.
 /// How many processes are to use a GPU, if this one is beyond them.
 fn others_use_gpus(config: &Config) -> Result<Option<usize>> {
     let Some(count) = config.gpu_processes else {
@@ -430,18 +428,22 @@ fn others_use_gpus(config: &Config) -> Result<Option<usize>> {
 }
 
 fn join_of(text: &str) -> Result<Join> {
-    let wrong = |error: ConfigError| EngineError::invalid(error.to_string(), "start the program without it");
-    Join::from_text(text).map_err(wrong)
+    Join::from_text(text).map_err(wrong_start)
 }
 
+/// What a parent process got wrong.
+fn wrong_start(error: ConfigError) -> EngineError {
+    EngineError::invalid(error.to_string(), "start the program without it")
+}
+
+/// Joins the cluster for which another process started this one.
 fn join_cluster(config: &Config, join: &str) -> Result<Member> {
-    let wrong = |error: ConfigError| EngineError::invalid(error.to_string(), "start the program without it");
     let join = join_of(join)?;
     let orphan = |error: OrphanError| EngineError::LeftCluster {
         reason: error.to_string(),
     };
     join.tie_to_parent().map_err(orphan)?;
-    let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default()).map_err(wrong)?;
+    let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default()).map_err(wrong_start)?;
     let plan = chaos.plan_for_slot(join.slot.unwrap_or_default(), join.life);
     let capacity = Capacity {
         threads: config.threads,

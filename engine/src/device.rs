@@ -17,6 +17,8 @@ mod libraries;
 #[cfg(feature = "gpu")]
 mod pinned;
 #[cfg(feature = "gpu")]
+mod port;
+#[cfg(feature = "gpu")]
 mod probe;
 #[cfg(feature = "gpu")]
 mod slot;
@@ -31,6 +33,8 @@ pub use self::compiler::{Compiler, Cubin, FLAGS};
 pub use self::error::{CompileError, NoGpu};
 #[cfg(feature = "gpu")]
 pub use self::gpu::{Argument, Gpu, GpuBuffer, GpuKernel, GpuModule, GpuSlice};
+#[cfg(feature = "gpu")]
+pub use self::port::GpuPort;
 #[cfg(feature = "gpu")]
 pub use self::slot::GpuPiece;
 #[cfg(feature = "gpu")]

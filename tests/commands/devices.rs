@@ -223,10 +223,10 @@ fn processes_with_and_without_a_gpu_train_together() {
     let mixed = json_lines(place.mnist(&[&arguments[..], &["--processes=3", "--gpu-processes=1"]].concat()));
     let passes = |line: &Value| Some(line.get("gpu")?["passes"].as_u64().unwrap());
     let all = passes(&alone[1]).unwrap();
-    // A line is that of the process which comes to it first, and says what is its own: the first has one lane of three.
+    // A line is that of the process which comes to it first, and says what is its own: the others have lanes, too.
     let seen: Vec<Option<u64>> = mixed.iter().map(passes).collect();
     assert!(
-        seen.iter().all(|passes| passes.is_none() || *passes == Some(all / 3)),
+        seen.iter().all(|passes| passes.is_none_or(|passes| passes < all)),
         "{seen:?}"
     );
     let [loss, loss_alone] = [&mixed, &alone].map(|lines| lines[1]["train_loss"].as_f64().unwrap());

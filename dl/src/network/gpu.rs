@@ -1,6 +1,6 @@
 //! A network's pass on a GPU: all that it needs lies in the GPU's memory, allocated once.
 
-use distdl_engine::device::{GpuBuffer, GpuSlice};
+use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 
 use super::{NeuralNetwork, Placed};
 use crate::error::{Error, Result, check_length};
@@ -14,16 +14,15 @@ use crate::metrics::BatchReport;
 /// The buffers of one network's forward and backward pass on a GPU, for up to a number of rows.
 #[derive(Debug)]
 pub(crate) struct GpuWorkspace {
-    device: Device,
     rows_max: usize,
     /// The words of a row's target; none for a label, which is one.
     target_length: Option<usize>,
-    parameters: GpuBuffer,
-    gradient: GpuBuffer,
+    parameters: GpuPort,
+    gradient: GpuPort,
     /// Where the rows are taken from, among samples that are there.
-    places: GpuBuffer,
-    inputs: GpuBuffer,
-    targets: GpuBuffer,
+    places: GpuPort,
+    inputs: GpuPort,
+    targets: GpuPort,
     outputs: Vec<GpuBuffer>,
     /// Gradients by the outputs of layers with an even and with an odd index.
     gradients: [GpuBuffer; 2],
@@ -33,7 +32,9 @@ pub(crate) struct GpuWorkspace {
     /// Sums of parts of them.
     between: GpuBuffer,
     /// Their sums.
-    tallies: GpuBuffer,
+    tallies: GpuPort,
+    /// Behind what it works on.
+    device: Device,
 }
 
 /// Samples that lie in the memory of a GPU.
@@ -70,20 +71,22 @@ impl NeuralNetwork {
         let scratch = layers.iter().map(|layer| layer.scratch_length(rows_max)).max();
         let words = |length: usize| device.allocate(length);
         let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
+        let port = |length: usize| device.port(length);
+        let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
         Ok(GpuWorkspace {
             rows_max,
             target_length,
-            parameters: words(self.parameter_count())?,
-            gradient: words(self.parameter_count())?,
-            places: rows(1)?,
-            inputs: rows(self.input_length())?,
-            targets: rows(target_length.unwrap_or(1))?,
+            parameters: port(self.parameter_count())?,
+            gradient: port(self.parameter_count())?,
+            places: port_of_rows(1)?,
+            inputs: port_of_rows(self.input_length())?,
+            targets: port_of_rows(target_length.unwrap_or(1))?,
             outputs: lengths.map(rows).collect::<Result<_>>()?,
             gradients: [rows(widest)?, rows(widest)?],
             scratch: words(scratch.unwrap_or(0))?,
             losses: [rows(2)?, rows(2)?],
             between: words(2 * sums::parts(rows_max))?,
-            tallies: words(4)?,
+            tallies: port(4)?,
             device,
         })
     }
@@ -93,7 +96,7 @@ impl NeuralNetwork {
         &self,
         draw: Draw,
         rows: usize,
-        workspace: &GpuWorkspace,
+        workspace: &mut GpuWorkspace,
         gradient: &mut [f32],
     ) -> Result<BatchReport> {
         let layers = self.on_gpu().map_err(Error::Training)?;
@@ -189,9 +192,9 @@ impl NeuralNetwork {
 }
 
 impl GpuWorkspace {
-    /// The most rows that it has space for.
-    pub(crate) fn rows_max(&self) -> usize {
-        self.rows_max
+    /// Whether it is made for up to so many rows, with targets of such a length, or labels.
+    pub(crate) fn is_for(&self, rows_max: usize, target_length: Option<usize>) -> bool {
+        (self.rows_max, self.target_length) == (rows_max, target_length)
     }
 
     /// What its kernels run on.
@@ -199,20 +202,27 @@ impl GpuWorkspace {
         &self.device
     }
 
-    /// Copies parameters to the GPU.
-    pub(crate) fn set_parameters(&self, parameters: &[f32]) -> Result<()> {
-        Ok(self.device.gpu().write(parameters, self.parameters.words())?)
+    /// Sends parameters to the GPU.
+    pub(crate) fn set_parameters(&mut self, parameters: &[f32]) -> Result<()> {
+        check_length("the parameters", self.parameters.words().len(), parameters.len())?;
+        Ok(self.parameters.send(self.device.gpu(), parameters)?)
     }
 
-    /// Copies rows to the GPU. Labels are indices of classes.
-    pub(crate) fn set_rows(&self, inputs: &[f32], targets: Targets<'_>, rows: usize) -> Result<()> {
+    /// Sends rows to the GPU. Labels are indices of classes.
+    pub(crate) fn set_rows(&mut self, inputs: &[f32], targets: Targets<'_>, rows: usize) -> Result<()> {
         self.check_rows(rows)?;
-        let (gpu, to) = (self.device.gpu(), self.targets.words());
-        let width = self.inputs.words().len() / self.rows_max;
-        gpu.write(inputs, self.inputs.words().part(0..rows * width))?;
+        check_length("the inputs", rows * self.input_length(), inputs.len())?;
+        let gpu = self.device.gpu();
+        self.inputs.send(gpu, inputs)?;
         match (targets, self.target_length) {
-            (Targets::Labels(labels), None) => gpu.write(labels, to.part(0..rows))?,
-            (Targets::Values(values), Some(length)) => gpu.write(values, to.part(0..rows * length))?,
+            (Targets::Labels(labels), None) => {
+                check_length("the labels", rows, labels.len())?;
+                self.targets.send(gpu, labels)?;
+            }
+            (Targets::Values(values), Some(length)) => {
+                check_length("the target values", rows * length, values.len())?;
+                self.targets.send(gpu, values)?;
+            }
             _ => {
                 let problem = "targets are of another kind than the workspace is made for";
                 return Err(Error::Samples(problem.into()));
@@ -221,21 +231,30 @@ impl GpuWorkspace {
         Ok(())
     }
 
-    /// Takes rows from samples that are on the GPU: only their places are copied.
-    pub(crate) fn take_rows(&self, samples: GpuSamples<'_>, places: &[u32]) -> Result<()> {
+    /// Takes rows from samples that are on the GPU: only their places are sent.
+    pub(crate) fn take_rows(&mut self, samples: GpuSamples<'_>, places: &[u32]) -> Result<()> {
         let rows = places.len();
         self.check_rows(rows)?;
-        let places = Places::write(&self.device, samples.rows, places, self.places.words().part(0..rows))?;
+        let places = Places::send(&self.device, samples.rows, places, &mut self.places)?;
         let features = match samples.scale {
             Some(scale) => Rows::Bytes(samples.features, scale),
             None => Rows::Words(samples.features),
         };
-        let width = self.inputs.words().len() / self.rows_max;
+        let (width, target_width) = (self.input_length(), self.target_length.unwrap_or(1));
         let inputs = self.inputs.words().part(0..rows * width);
         gather(&self.device, features, width, places, inputs)?;
-        let width = self.target_length.unwrap_or(1);
-        let targets = self.targets.words().part(0..rows * width);
-        gather(&self.device, Rows::Words(samples.targets), width, places, targets)
+        let targets = self.targets.words().part(0..rows * target_width);
+        gather(
+            &self.device,
+            Rows::Words(samples.targets),
+            target_width,
+            places,
+            targets,
+        )
+    }
+
+    fn input_length(&self) -> usize {
+        self.inputs.words().len().checked_div(self.rows_max).unwrap_or(0)
     }
 
     fn check_rows(&self, rows: usize) -> Result<()> {
@@ -249,12 +268,15 @@ impl GpuWorkspace {
     }
 
     /// Waits for the GPU, and takes what it has made of `rows` rows.
-    fn read(&self, rows: usize, gradient: &mut [f32]) -> Result<BatchReport> {
+    fn read(&mut self, rows: usize, gradient: &mut [f32]) -> Result<BatchReport> {
         check_length("the gradient", self.gradient.words().len(), gradient.len())?;
+        let (gpu, to) = (self.device.gpu(), bytemuck::cast_slice_mut::<f32, u8>(gradient));
         let mut tallies = [0.0_f64; 2];
-        let gpu = self.device.gpu();
-        gpu.read(self.gradient.words(), gradient)?;
-        gpu.read(self.tallies.words(), &mut tallies)?;
+        let tally_bytes = bytemuck::cast_slice_mut::<f64, u8>(&mut tallies);
+        self.gradient.fetch(gpu, to.len())?;
+        self.tallies.fetch(gpu, tally_bytes.len())?;
+        to.copy_from_slice(&self.gradient.take(gpu)?[..to.len()]);
+        tally_bytes.copy_from_slice(&self.tallies.take(gpu)?[..tally_bytes.len()]);
         let [loss_sum, correct] = tallies;
         let has_labels = self.target_length.is_none();
         Ok(BatchReport {

@@ -15,7 +15,7 @@ use distdl_engine::Context;
 use distdl_engine::config::GpuUse;
 use distdl_engine::device::Chosen;
 
-use self::card::Card;
+use self::card::{Card, room};
 use self::lane::GpuLane;
 use super::device::{LaneDevice, LaneDevices, LaneId};
 use super::lane_samples::LaneSamples;
@@ -96,7 +96,13 @@ impl GpuLanes {
                 }
             };
         }
-        let compiler = context.compiler()?;
+        let compiler = match context.compiler() {
+            Err(error) if !is_required => {
+                tracing::warn!("the CPU computes: {error}");
+                return Ok(None);
+            }
+            other => other?,
+        };
         let bytes_max = config.gpu_memory_bytes_max.unwrap_or(found.memory_bytes / 2);
         let card = |&index: &usize| {
             let compiler = compiler.clone();
@@ -169,11 +175,17 @@ impl LaneDevices for GpuLanes {
         };
         let stays = stays && samples.are_alike();
         let first = lane.lane % self.cards.len().max(1);
+        let mut is_full = false;
         let cards = self.cards[first..].iter().chain(&self.cards[..first]);
         for card in cards.filter(|card| !card.is_lost()) {
-            let workspace = card.workspace(network, rows_max, shape);
-            let Some(workspace) = self.unless_lost(card, workspace)? else {
-                continue;
+            let workspace = room(card.workspace(network, rows_max, shape));
+            let workspace = match self.unless_lost(card, workspace)? {
+                Some(Some(workspace)) => workspace,
+                Some(None) => {
+                    is_full = true;
+                    continue;
+                }
+                None => continue,
             };
             let kept = match stays {
                 true => card.keep(&workspace, network, samples, lane),
@@ -192,9 +204,17 @@ impl LaneDevices for GpuLanes {
                 piece: Vec::new(),
             })));
         }
-        match self.is_required {
-            true => Err(Error::Training(format!("every {} of this process is lost", self.name))),
-            false => Ok(None),
+        let reason = match is_full {
+            true => format!(
+                "{} has too little memory for another lane; use fewer lanes or a smaller batch, `micro_batch`, or a lower `device.gpu_memory`",
+                self.name
+            ),
+            false => format!("every {} of this process is lost", self.name),
+        };
+        if self.is_required {
+            return Err(Error::Training(reason));
         }
+        tracing::warn!(lane = lane.lane, "the CPU computes: {reason}");
+        Ok(None)
     }
 }

@@ -101,7 +101,9 @@ impl TrainingLane {
             self.epoch = Some(epoch);
         }
         let range = self.deal.range(self.lane, step_of_epoch);
-        self.samples.will_read(self.ahead(&range));
+        if self.device.as_ref().is_none_or(|device| !device.has_samples()) {
+            self.samples.will_read(self.ahead(&range));
+        }
         if range.is_empty() {
             gradient.fill(0.0);
             return Ok(BatchReport::default());

@@ -86,7 +86,13 @@ impl GpuBlas {
     /// # Errors
     /// cuBLAS does not start.
     pub fn new(gpu: &Gpu, precision: Precision) -> Result<Self, DeviceError> {
-        let start = |error: CublasError| gpu.refused("start cuBLAS", format!("{:?}", error.0));
+        let start = |error: CublasError| match error.0 {
+            // It tells want of memory by either.
+            sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED | sys::cublasStatus_t::CUBLAS_STATUS_NOT_INITIALIZED => {
+                gpu.out_of_memory(0)
+            }
+            status => gpu.refused("start cuBLAS", format!("{status:?}")),
+        };
         gpu.bind().map_err(|error| gpu.failed("start cuBLAS", error))?;
         let blas = Self {
             handle: cublas::create_handle().map_err(start)?,
@@ -115,6 +121,13 @@ impl GpuBlas {
         adds: bool,
     ) -> Result<(), DeviceError> {
         let fits = left.columns == right.rows && (to.rows, to.columns) == (left.rows, right.columns);
+        if !Arc::ptr_eq(&self.stream, &gpu.stream) {
+            return Err(gpu.refused("multiply", "cuBLAS was started for another handle".into()));
+        }
+        gpu.check_own("multiply", to.values.buffer())?;
+        for factor in [left, right] {
+            gpu.check_near("multiply", factor.values.buffer())?;
+        }
         let lengths = [to.rows, to.columns, left.columns, left.stride(), right.stride()].map(c_int::try_from);
         let [Ok(rows), Ok(columns), Ok(inner), Ok(left_stride), Ok(right_stride)] = lengths else {
             return Err(gpu.refused("multiply", "a matrix has more than 2^31 rows or columns".into()));

@@ -64,6 +64,13 @@ impl GpuBuffer {
         }
     }
 
+    /// Waits for whatever was asked of the handle that has allocated it.
+    pub(super) fn wait(&self) {
+        let _ = bind(self.slice.context());
+        // SAFETY: the stream lives as long as the buffer. What fails here has failed before, and is said there.
+        let _ = unsafe { result::stream::synchronize(self.slice.stream().cu_stream()) };
+    }
+
     /// Where it lies in the GPU's memory.
     pub(super) fn place(&self) -> u64 {
         self.slice.device_ptr(self.slice.stream()).0
@@ -99,6 +106,11 @@ impl<'a> GpuSlice<'a> {
         }
     }
 
+    /// The buffer that they are words of.
+    pub(super) fn buffer(self) -> &'a GpuBuffer {
+        self.buffer
+    }
+
     /// Where they lie in the GPU's memory.
     pub(super) fn place(self) -> u64 {
         self.buffer.place() + (self.start * WORD) as u64
@@ -111,7 +123,7 @@ const WORD: usize = 4;
 impl Drop for GpuBuffer {
     /// The driver frees memory for a thread that has a context, and whoever drops it may have none yet.
     fn drop(&mut self) {
-        let _ = self.slice.context().bind_to_thread();
+        let _ = bind(self.slice.context());
     }
 }
 
@@ -148,7 +160,8 @@ impl Gpu {
     pub fn open(found: &GpuFound, index: usize) -> Result<Self, DeviceError> {
         let name = &found.name;
         let context = CudaContext::new(index).map_err(|error| failed(name, "be opened", error))?;
-        // SAFETY: every buffer of this context is used on the one stream that is made next, in order.
+        // SAFETY: a buffer is written on the stream that it was allocated on, in order; other streams read what has been
+        // waited for, and are waited for before it is freed.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream();
         let (major, minor) = found.capability;
@@ -238,20 +251,26 @@ impl Gpu {
         launched.map(drop).map_err(|error| self.failed("start a kernel", error))
     }
 
-    /// Copies words to the GPU, behind whatever was asked of this handle before. They may be changed once this returns.
+    /// Copies words to a buffer of this handle, behind whatever was asked of it before, and waits for that: they may be
+    /// changed once this returns.
     ///
     /// # Errors
-    /// The lengths differ, or the driver fails.
+    /// The lengths differ, the buffer is of another handle, or the driver fails.
     pub fn write<T: bytemuck::Pod>(&self, from: &[T], to: GpuSlice<'_>) -> Result<(), DeviceError> {
         let bytes: &[u8] = bytemuck::cast_slice(from);
         self.check_length("copy to it", bytes.len(), to.length * WORD)?;
-        // SAFETY: there is room for so many bytes, and memory that the system may move to and fro is read before this
-        // returns; nothing here is pinned.
+        self.check_own("copy to it", to.buffer)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: there is room for so many bytes, and they are read before this returns, since it waits.
         let copied = self
             .bind()
             .and_then(|()| unsafe { result::memcpy_htod_async(to.place(), bytes, self.stream.cu_stream()) });
-        copied.map_err(|error| self.failed("copy to it", error))?;
-        self.copied.to_gpu.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        copied
+            .and(self.wait())
+            .map_err(|error| self.failed("copy to it", error))?;
+        self.count_to_gpu(bytes.len());
         Ok(())
     }
 
@@ -262,22 +281,31 @@ impl Gpu {
     pub fn read<T: bytemuck::Pod>(&self, from: GpuSlice<'_>, to: &mut [T]) -> Result<(), DeviceError> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(to);
         self.check_length("copy from it", bytes.len(), from.length * WORD)?;
-        // SAFETY: so many bytes are there, and they have arrived before this returns.
+        self.check_near("copy from it", from.buffer)?;
+        if bytes.is_empty() {
+            return self.synchronize();
+        }
+        // SAFETY: so many bytes are there, and they have arrived before this returns, since it waits.
         let copied = self
             .bind()
             .and_then(|()| unsafe { result::memcpy_dtoh_async(bytes, from.place(), self.stream.cu_stream()) });
-        let copied = copied.and_then(|()| self.stream.synchronize());
+        let copied = copied.and(self.wait());
         copied.map_err(|error| self.failed("copy from it", error))?;
-        self.copied.from_gpu.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.count_from_gpu(bytes.len());
         Ok(())
     }
 
-    /// Copies words from one place of the GPU to another, which is no part of the first.
+    /// Copies words from one place of the GPU to another, which is no part of the first, and in a buffer of this handle.
     ///
     /// # Errors
-    /// The lengths differ, or the driver fails.
+    /// The lengths differ, a buffer is of another handle or GPU, or the driver fails.
     pub fn copy(&self, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<(), DeviceError> {
         self.check_length("copy within it", from.length * WORD, to.length * WORD)?;
+        self.check_own("copy within it", to.buffer)?;
+        self.check_near("copy within it", from.buffer)?;
+        if from.is_empty() {
+            return Ok(());
+        }
         let (source, bytes, stream) = (from.place(), from.length * WORD, self.stream.cu_stream());
         // SAFETY: both have so many bytes.
         let copied = self
@@ -291,8 +319,7 @@ impl Gpu {
     /// # Errors
     /// It failed.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
-        let done = self.stream.synchronize();
-        done.map_err(|error| self.failed("do what it was asked", error))
+        self.wait().map_err(|error| self.failed("do what it was asked", error))
     }
 
     /// Bytes of the GPU's memory that no program has, by the driver's own count.
@@ -318,7 +345,49 @@ impl Gpu {
 
     /// Lets this thread call the driver.
     pub(super) fn bind(&self) -> Result<(), DriverError> {
-        self.context.bind_to_thread()
+        bind(&self.context)
+    }
+
+    /// Waits until whatever was asked of this handle is done, whatever failed before.
+    fn wait(&self) -> Result<(), DriverError> {
+        let bound = self.bind();
+        // SAFETY: the stream lives.
+        bound.and(unsafe { result::stream::synchronize(self.stream.cu_stream()) })
+    }
+
+    /// Counts what was copied to the GPU.
+    pub(super) fn count_to_gpu(&self, bytes: usize) {
+        self.copied.to_gpu.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts what was copied from it.
+    pub(super) fn count_from_gpu(&self, bytes: usize) {
+        self.copied.from_gpu.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The error of who needs so many bytes more than there are.
+    pub(super) fn out_of_memory(&self, bytes: usize) -> DeviceError {
+        DeviceError::OutOfMemory {
+            device: self.name.clone(),
+            needed_bytes: bytes as u64,
+            free_bytes: self.context.mem_get_info().ok().map(|(free, _)| free as u64),
+        }
+    }
+
+    /// An error unless the buffer is written in the order of this handle.
+    pub(super) fn check_own(&self, what: &'static str, buffer: &GpuBuffer) -> Result<(), DeviceError> {
+        match Arc::ptr_eq(buffer.slice.stream(), &self.stream) {
+            true => Ok(()),
+            false => Err(self.refused(what, "the buffer was allocated by another handle".into())),
+        }
+    }
+
+    /// An error unless the buffer lies on the GPU of this handle.
+    pub(super) fn check_near(&self, what: &'static str, buffer: &GpuBuffer) -> Result<(), DeviceError> {
+        match buffer.slice.context().ordinal() == self.context.ordinal() {
+            true => Ok(()),
+            false => Err(self.refused(what, "the buffer lies on another GPU".into())),
+        }
     }
 
     pub(super) fn failed(&self, what: &'static str, error: DriverError) -> DeviceError {
@@ -354,25 +423,29 @@ impl DeviceMemory for Gpu {
     fn allocate(&self, bytes: usize) -> Result<GpuBuffer, DeviceError> {
         // The driver has no memory of 0 bytes.
         // SAFETY: nobody counts on its contents.
-        let slice = unsafe { self.stream.alloc(bytes.max(1)) };
+        let allocate = || unsafe { self.stream.alloc(bytes.max(1)) };
+        let slice = match allocate() {
+            // What was freed comes back when whatever used it is done.
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                self.context.synchronize().and_then(|()| allocate())
+            }
+            other => other,
+        };
         match slice {
             Ok(slice) => Ok(GpuBuffer { bytes, slice }),
-            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Err(DeviceError::OutOfMemory {
-                device: self.name.clone(),
-                needed_bytes: bytes as u64,
-                free_bytes: self.context.mem_get_info().ok().map(|(free, _)| free as u64),
-            }),
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Err(self.out_of_memory(bytes)),
             Err(error) => Err(self.failed("allocate", error)),
         }
     }
 
     fn copy_in(&self, bytes: &[u8], buffer: &mut GpuBuffer) -> Result<(), DeviceError> {
         self.check_length("copy to it", bytes.len(), buffer.bytes)?;
+        self.check_own("copy to it", buffer)?;
         let copied = self.stream.memcpy_htod(bytes, &mut buffer.slice);
         // The copy may still read `bytes`, and other handles have streams of their own.
-        let copied = copied.and_then(|()| self.stream.synchronize());
+        let copied = copied.and(self.wait());
         copied.map_err(|error| self.failed("copy to it", error))?;
-        self.copied.to_gpu.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.count_to_gpu(bytes.len());
         Ok(())
     }
 
@@ -380,9 +453,9 @@ impl DeviceMemory for Gpu {
         let mut bytes = vec![0; buffer.bytes];
         let view = buffer.slice.slice(..buffer.bytes);
         let copied = self.stream.memcpy_dtoh(&view, &mut bytes);
-        let copied = copied.and_then(|()| self.stream.synchronize());
+        let copied = copied.and(self.wait());
         copied.map_err(|error| self.failed("copy from it", error))?;
-        self.copied.from_gpu.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.count_from_gpu(bytes.len());
         Ok(bytes)
     }
 }
@@ -392,5 +465,14 @@ fn failed(device: &str, what: &'static str, error: DriverError) -> DeviceError {
         device: device.into(),
         what,
         reason: format!("{:?}", error.0),
+    }
+}
+
+/// Lets this thread call the driver; what cudarc has kept of an earlier failure does not hinder that.
+pub(super) fn bind(context: &CudaContext) -> Result<(), DriverError> {
+    let earlier = context.bind_to_thread();
+    match earlier {
+        Ok(()) => Ok(()),
+        Err(_) => context.bind_to_thread().and(earlier),
     }
 }

@@ -47,7 +47,8 @@ impl CudaLibrary {
             .chain(names.iter().map(Into::into))
             // SAFETY: these are NVIDIA's libraries by name, whose initialisers ask nothing of who opens them.
             .find_map(|path| unsafe { Library::new(path) }.ok());
-        let library = found.ok_or_else(|| self.missing(names, folder))?;
+        let library = found.ok_or_else(|| self.missing(&names, folder))?;
+        self.check_name(&library, &names)?;
         // SAFETY: a name is looked up, and what it stands for not called.
         let lacks = |name: &&&str| unsafe { library.get::<*const ()>(**name) }.is_err();
         let lacking = self.2.iter().find(lacks);
@@ -59,13 +60,32 @@ impl CudaLibrary {
         }
     }
 
-    fn missing(self, names: Vec<String>, folder: Option<&Path>) -> NoGpu {
+    /// An error if whoever opens it by name, as cudarc does, gets another one: the names of links come before those of
+    /// libraries, and a folder's links are not among the system's.
+    fn check_name(self, library: &Library, names: &[String]) -> Result<(), NoGpu> {
+        // SAFETY: as above.
+        let by_name = |name: &String| Some((name, unsafe { Library::new(name) }.ok()?));
+        let (Some(function), Some((name, other))) = (self.2.first(), names.iter().find_map(by_name)) else {
+            return Ok(());
+        };
+        // SAFETY: a name is looked up, and what it stands for not called.
+        let place = |library: &Library| unsafe { library.get::<*const ()>(*function) }.ok().map(|place| *place);
+        match place(library) == place(&other) {
+            true => Ok(()),
+            false => Err(NoGpu::Unfit(format!(
+                "{name} of the system comes before {} of the folder; leave out `device.cuda_libraries`, or name the folder in LD_LIBRARY_PATH",
+                self.0
+            ))),
+        }
+    }
+
+    fn missing(self, names: &[String], folder: Option<&Path>) -> NoGpu {
         let folder = folder.map(|folder| format!("{}, ", folder.display()));
         let path = std::env::var("LD_LIBRARY_PATH").ok().filter(|path| !path.is_empty());
         let path = path.map_or("(unset)".to_owned(), |path| path);
         NoGpu::Library {
             library: self.0.into(),
-            names: names.into_iter().filter(|name| !name.contains("64")).collect(),
+            names: names.iter().filter(|name| !name.contains("64")).cloned().collect(),
             places: format!(
                 "{}LD_LIBRARY_PATH {path}, or the system's folders",
                 folder.unwrap_or_default()

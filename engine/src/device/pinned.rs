@@ -4,7 +4,11 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, DriverError, result};
+use distdl_storage::DeviceError;
+
+use super::gpu::{Gpu, bind};
 
 /// Some bytes of the host's memory that stay in place, so that copies to and from a GPU need not wait for the host.
 #[derive(Debug)]
@@ -19,19 +23,20 @@ unsafe impl Send for Pinned {}
 
 impl Pinned {
     /// Memory of `bytes` bytes, all 0.
-    pub(super) fn new(context: &Arc<CudaContext>, bytes: usize) -> Result<Self, DriverError> {
-        context.bind_to_thread()?;
+    pub(super) fn new(gpu: &Gpu, bytes: usize) -> Result<Self, DeviceError> {
+        gpu.bind().map_err(|error| gpu.failed("pin memory", error))?;
         let bytes = bytes.max(1);
-        // SAFETY: it is given back once, by `drop`; and it is written to before anybody reads it.
-        let place = unsafe {
-            let place = result::malloc_host(bytes, 0)?;
-            place.cast::<u8>().write_bytes(0, bytes);
-            place
-        };
+        // SAFETY: it is given back once, by `drop`.
+        let place = unsafe { result::malloc_host(bytes, 0) }.map_err(|error| match error {
+            DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => gpu.out_of_memory(bytes),
+            other => gpu.failed("pin memory", other),
+        })?;
+        // SAFETY: so many bytes were handed out, and nobody has read them yet.
+        unsafe { place.cast::<u8>().write_bytes(0, bytes) };
         Ok(Self {
             place,
             bytes,
-            context: context.clone(),
+            context: gpu.context().clone(),
         })
     }
 
@@ -44,7 +49,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let _ = self.context.bind_to_thread();
+        let _ = bind(&self.context);
         // SAFETY: `new` has got it from the driver, and this happens once. A lost GPU makes it fail, which changes nothing.
         let _ = unsafe { result::free_host(self.place) };
     }

@@ -33,10 +33,10 @@ fn describe() -> Result<GpuFound, NoGpu> {
     if count <= 0 {
         return Err(NoGpu::NoDevice);
     }
-    let first = of(0)?;
-    let is_alike = |index: &i32| of(*index).is_ok_and(|other| other == first);
+    let (first, memory_bytes) = of(0)?;
+    let is_alike = |index: &i32| of(*index).is_ok_and(|(other, _)| other == first);
     let alike = (0..count).filter(is_alike).map(|index| index.unsigned_abs() as usize);
-    let (name, capability, memory_bytes) = first.clone();
+    let (name, capability, _) = first.clone();
     Ok(GpuFound {
         alike: alike.collect(),
         name,
@@ -47,17 +47,19 @@ fn describe() -> Result<GpuFound, NoGpu> {
     })
 }
 
-/// Name, capability and memory of a GPU.
-fn of(index: i32) -> Result<(String, (i32, i32), u64), NoGpu> {
+/// Name, capability and processors of a GPU, which must be equal for equal bits, and its memory in bytes.
+fn of(index: i32) -> Result<((String, (i32, i32), i32), u64), NoGpu> {
     let gpu = device::get(index).map_err(|error| failed("name a GPU", error))?;
     // SAFETY: `gpu` comes from `device::get`.
     let attribute = |attribute| unsafe { device::get_attribute(gpu, attribute) };
     let describe = |error| failed("describe a GPU", error);
     let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR).map_err(describe)?;
     let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR).map_err(describe)?;
+    let processors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(describe)?;
     // SAFETY: as above.
     let memory_bytes = unsafe { device::total_mem(gpu) }.map_err(describe)? as u64;
-    Ok((device::get_name(gpu).map_err(describe)?, (major, minor), memory_bytes))
+    let name = device::get_name(gpu).map_err(describe)?;
+    Ok(((name, (major, minor), processors), memory_bytes))
 }
 
 fn failed(what: &str, error: DriverError) -> NoGpu {

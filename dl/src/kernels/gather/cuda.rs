@@ -1,7 +1,7 @@
 //! The kernels of `cuda.cu`, with their lengths checked.
 #![allow(unsafe_code)] // starts them
 
-use distdl_engine::device::{Argument, GpuBuffer, GpuSlice};
+use distdl_engine::device::{Argument, GpuBuffer, GpuPort, GpuSlice};
 
 use crate::error::{Error, Result, check_length};
 use crate::kernels::programs::{Device, Grid};
@@ -23,14 +23,15 @@ pub(crate) struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    /// Copies places to the GPU. Errors unless each is of one of so many samples.
-    pub(crate) fn write(device: &Device, samples: usize, places: &[u32], to: GpuSlice<'a>) -> Result<Self> {
+    /// Sends places to the GPU. Errors unless each is of one of so many samples.
+    pub(crate) fn send(device: &Device, samples: usize, places: &[u32], to: &'a mut GpuPort) -> Result<Self> {
         if let Some(&index) = places.iter().find(|place| **place as usize >= samples) {
             let length = samples;
             return Err(Error::SampleIndex { index, length });
         }
-        device.gpu().write(places, to)?;
-        Ok(Self { samples, words: to })
+        to.send(device.gpu(), places)?;
+        let words = to.words().part(0..places.len());
+        Ok(Self { samples, words })
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use distdl_engine::config::Precision;
-use distdl_engine::device::{Argument, Gpu, GpuBlas, GpuBuffer, GpuFound, GpuMatrix};
+use distdl_engine::device::{Argument, Gpu, GpuBlas, GpuBuffer, GpuFound, GpuMatrix, GpuPort};
 use distdl_storage::DeviceMemory;
 
 use super::{Grid, Kernels};
@@ -34,6 +34,11 @@ impl Device {
     /// Memory for `words` words of four bytes, whose contents mean nothing yet.
     pub fn allocate(&self, words: usize) -> Result<GpuBuffer> {
         Ok(self.gpu.allocate(words.saturating_mul(4))?)
+    }
+
+    /// As [`allocate`](Self::allocate), with pinned memory of the host at its side.
+    pub fn port(&self, words: usize) -> Result<GpuPort> {
+        Ok(GpuPort::new(&self.gpu, words.saturating_mul(4))?)
     }
 
     /// Starts a kernel. Errors if it cannot be compiled, or the driver fails.

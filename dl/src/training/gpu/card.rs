@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use distdl_engine::DatasetId;
 use distdl_engine::config::Precision;
 use distdl_engine::device::{Compiler, Gpu, GpuBuffer, GpuFound};
 use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceTier, Lease, StorageError};
@@ -23,6 +24,8 @@ pub(super) struct Card {
     precision: Precision,
     kernels: Arc<Kernels>,
     tier: DeviceTier<GpuBuffer>,
+    /// Whose samples those are, and under which keys.
+    kept: Mutex<(Option<DatasetId>, Vec<DeviceKey>)>,
     /// Workspaces that no lane has at the moment.
     idle: Mutex<Vec<GpuWorkspace>>,
     is_lost: AtomicBool,
@@ -51,6 +54,7 @@ impl Card {
             precision,
             kernels: Arc::new(Kernels::new(compiler)),
             tier: DeviceTier::new(format!("{} {index}", found.name), bytes_max),
+            kept: Mutex::default(),
             idle: Mutex::default(),
             is_lost: AtomicBool::new(false),
         }
@@ -83,7 +87,8 @@ impl Card {
         shape: SampleShape,
     ) -> Result<GpuWorkspace> {
         let mut idle = self.idle();
-        if let Some(place) = idle.iter().position(|workspace| workspace.rows_max() == rows_max) {
+        let fits = |workspace: &GpuWorkspace| workspace.is_for(rows_max, shape.target_length);
+        if let Some(place) = idle.iter().position(fits) {
             return Ok(idle.swap_remove(place));
         }
         drop(idle);
@@ -98,6 +103,17 @@ impl Card {
         }
     }
 
+    /// Frees what is of another dataset, which nobody asks for any more.
+    fn forget_others(&self, lane: LaneId) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (dataset, keys) = &mut *kept;
+        if dataset.replace(lane.dataset) != Some(lane.dataset) {
+            self.tier.retain(|key| !keys.contains(key));
+            keys.clear();
+        }
+        keys.extend(["features", "targets"].map(|part| lane.key(part)));
+    }
+
     /// Copies all of a lane's samples to the GPU, or finds them there. `None` if there is no room for them.
     pub(super) fn keep(
         &self,
@@ -106,6 +122,7 @@ impl Card {
         samples: &mut LaneSamples,
         lane: LaneId,
     ) -> Result<Option<SamplesOnGpu>> {
+        self.forget_others(lane);
         let gpu = workspace.device().gpu();
         let (shape, classes) = (samples.shape(), network.output_length());
         let features = lease(&self.tier, gpu, lane.key("features"), || features(samples));
@@ -168,9 +185,9 @@ fn lease(
     failure.map_or(lease.map_err(Error::Device), Err)
 }
 
-/// `None` where the only trouble is that there is too little room.
-fn room(lease: Result<Lease<GpuBuffer>>) -> Result<Option<Lease<GpuBuffer>>> {
-    match lease {
+/// `None` where the only trouble is that there is too little room: that is no failure of the GPU.
+pub(super) fn room<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
         Err(Error::Device(DeviceError::OverBudget { .. } | DeviceError::OutOfMemory { .. })) => Ok(None),
         other => other.map(Some),
     }

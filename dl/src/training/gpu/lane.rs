@@ -49,7 +49,7 @@ impl LaneDevice for GpuLane {
 
 impl GpuLane {
     fn compute(&mut self, pass: Pass<'_>) -> Result<BatchReport> {
-        let Some(workspace) = &self.workspace else {
+        let Some(workspace) = &mut self.workspace else {
             return Err(Error::Training("a lane that has ended was asked for a step".into()));
         };
         let before = workspace.device().gpu().copied_bytes();
@@ -58,7 +58,7 @@ impl GpuLane {
             workspace.set_parameters(pass.parameters)?;
             self.step = Some(pass.draw.step);
         }
-        let rows = self.set_rows(workspace, pass.rows)?;
+        let rows = set_rows(workspace, (&self.network, self.samples.as_ref()), pass.rows)?;
         let report = match is_first {
             true => self
                 .network
@@ -79,22 +79,26 @@ impl GpuLane {
             .add_copies(before, workspace.device().gpu().copied_bytes());
         Ok(report)
     }
+}
 
-    /// Brings rows to the workspace, and says how many they are.
-    fn set_rows(&self, workspace: &GpuWorkspace, rows: LaneRows<'_>) -> Result<usize> {
-        match (rows, &self.samples) {
-            (LaneRows::Places(places), Some(samples)) => {
-                workspace.take_rows(samples.as_ref(), places)?;
-                Ok(places.len())
+/// Brings rows to the workspace, and says how many they are.
+fn set_rows(
+    workspace: &mut GpuWorkspace,
+    (network, samples): (&NeuralNetwork, Option<&SamplesOnGpu>),
+    rows: LaneRows<'_>,
+) -> Result<usize> {
+    match (rows, samples) {
+        (LaneRows::Places(places), Some(samples)) => {
+            workspace.take_rows(samples.as_ref(), places)?;
+            Ok(places.len())
+        }
+        (LaneRows::Places(_), None) => Err(Error::Training("a lane's samples are not on the GPU".into())),
+        (LaneRows::Batch(batch), _) => {
+            if let Targets::Labels(labels) = batch.targets() {
+                check_labels(labels, network.output_length())?;
             }
-            (LaneRows::Places(_), None) => Err(Error::Training("a lane's samples are not on the GPU".into())),
-            (LaneRows::Batch(batch), _) => {
-                if let Targets::Labels(labels) = batch.targets() {
-                    check_labels(labels, self.network.output_length())?;
-                }
-                workspace.set_rows(batch.features(), batch.targets(), batch.rows())?;
-                Ok(batch.rows())
-            }
+            workspace.set_rows(batch.features(), batch.targets(), batch.rows())?;
+            Ok(batch.rows())
         }
     }
 }

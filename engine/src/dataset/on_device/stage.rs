@@ -1,8 +1,7 @@
 //! A map stage on the GPUs of a process.
 #![allow(unsafe_code)] // starts the kernel that a user vouches for
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
@@ -29,7 +28,8 @@ pub(super) struct Stage {
     loaded: Mutex<HashMap<usize, GpuKernel>>,
     /// Slots that no partition has at the moment, by their GPU.
     idle: Mutex<Vec<(usize, Slot)>>,
-    is_lost: AtomicBool,
+    /// GPUs that have failed.
+    lost: Mutex<BTreeSet<usize>>,
 }
 
 impl Stage {
@@ -45,7 +45,7 @@ impl Stage {
             compiler: context.compiler(),
             loaded: Mutex::default(),
             idle: Mutex::default(),
-            is_lost: AtomicBool::new(false),
+            lost: Mutex::default(),
         })
     }
 
@@ -61,7 +61,7 @@ impl Stage {
     /// Lets the operator's kernel loose on a piece.
     fn start(&self, index: usize, piece: &GpuPiece<'_>) -> Result<(), Trouble> {
         let (entry, text) = match &self.on_gpu {
-            OnGpu::Closure(start) => return start(piece).map_err(|error| self.trouble(error)),
+            OnGpu::Closure(start) => return start(piece).map_err(|error| self.trouble(index, error)),
             OnGpu::Program { entry, text } => (entry, text),
         };
         let kernel = self.kernel(index, piece.gpu, entry, text)?;
@@ -73,7 +73,7 @@ impl Stage {
         let blocks = piece.records.div_ceil(THREADS as usize).min(BLOCKS_MAX);
         // SAFETY: whoever made the operator vouches for the program; both buffers have room for the piece.
         let started = unsafe { piece.gpu.launch(&kernel, blocks as u32, THREADS, &arguments) };
-        started.map_err(|error| self.trouble(error))
+        started.map_err(|error| self.trouble(index, error))
     }
 
     fn kernel(&self, index: usize, gpu: &Gpu, entry: &str, text: &str) -> Result<GpuKernel, Trouble> {
@@ -85,39 +85,48 @@ impl Stage {
         let compiler = self.compiler.as_ref().map_err(|error| fatal(error))?;
         let cubin = compiler.compile(entry, text, gpu.architecture());
         let cubin = cubin.map_err(|error| fatal(&error))?;
-        let module = gpu.load(&cubin).map_err(|error| self.trouble(error))?;
+        let module = gpu.load(&cubin).map_err(|error| self.trouble(index, error))?;
         let kernel = gpu.kernel(&module, entry).map_err(|error| fatal(&error))?;
         loaded.insert(index, kernel.clone());
         Ok(kernel)
     }
 
-    /// What the failure of a GPU means.
-    fn trouble(&self, error: DeviceError) -> Trouble {
+    /// The GPU of a partition: by its index, or the next one that is not lost.
+    fn gpu_of(&self, partition: usize) -> Option<usize> {
+        let (alike, lost) = (&self.found.alike, lock(&self.lost));
+        let first = partition % alike.len().max(1);
+        let mut turns = alike[first..].iter().chain(&alike[..first]);
+        turns.find(|index| !lost.contains(index)).copied()
+    }
+
+    /// What the failure of a GPU means. One with too little memory is not lost.
+    fn trouble(&self, index: usize, error: DeviceError) -> Trouble {
         if self.is_required {
             return Trouble::Fatal(error.to_string());
         }
-        self.is_lost.store(true, Ordering::Relaxed);
+        if !matches!(error, DeviceError::OutOfMemory { .. }) {
+            lock(&self.lost).insert(index);
+        }
         Trouble::Lost(error.to_string())
     }
 }
 
 /// The way of one partition through a GPU.
 pub(super) struct GpuWay<T> {
-    stage: Arc<Stage>,
     index: usize,
     /// Pieces with their slots; those behind the first without one were never sent.
     under_way: VecDeque<(Vec<T>, Option<Slot>)>,
+    /// Behind the slots: a kernel must not go before whatever runs it.
+    stage: Arc<Stage>,
 }
 
 impl<T> GpuWay<T> {
-    /// `None` once the GPU is lost.
+    /// `None` once all GPUs are lost.
     pub(super) fn open(stage: &Arc<Stage>, partition: usize) -> Option<Self> {
-        let is_lost = stage.is_lost.load(Ordering::Relaxed);
-        let index = *stage.found.alike.get(partition % stage.found.alike.len().max(1))?;
-        (!is_lost).then(|| Self {
-            stage: Arc::clone(stage),
-            index,
+        Some(Self {
+            index: stage.gpu_of(partition)?,
             under_way: VecDeque::new(),
+            stage: Arc::clone(stage),
         })
     }
 }
@@ -132,7 +141,7 @@ impl<T: Pod, U: Pod> Way<T, U> for GpuWay<T> {
         let records = piece_records::<T, U>();
         let slot = stage.slot(index, records * size_of::<T>(), records * size_of::<U>());
         self.under_way.push_back((piece, None));
-        let mut slot = slot.map_err(|error| stage.trouble(error))?;
+        let mut slot = slot.map_err(|error| stage.trouble(index, error))?;
         let Some((piece, place)) = self.under_way.back_mut() else {
             return Ok(());
         };
@@ -144,7 +153,7 @@ impl<T: Pod, U: Pod> Way<T, U> for GpuWay<T> {
             Ok(())
         });
         trouble.map_or(Ok(()), Err)?;
-        begun.map_err(|error| stage.trouble(error))?;
+        begun.map_err(|error| stage.trouble(index, error))?;
         *place = Some(slot);
         Ok(())
     }
@@ -153,7 +162,7 @@ impl<T: Pod, U: Pod> Way<T, U> for GpuWay<T> {
         let Some((piece, Some(slot))) = self.under_way.front_mut() else {
             return Ok(None);
         };
-        let bytes = slot.end().map_err(|error| self.stage.trouble(error))?;
+        let bytes = slot.end().map_err(|error| self.stage.trouble(self.index, error))?;
         let mut outputs = vec![U::zeroed(); piece.len()];
         bytemuck::cast_slice_mut(&mut outputs).copy_from_slice(&bytes[..piece.len() * size_of::<U>()]);
         if let Some((_, Some(slot))) = self.under_way.pop_front() {

@@ -60,6 +60,7 @@ int cuDevicePrimaryCtxRetain(Device** context, int device) { return handles++, *
 int cuDevicePrimaryCtxRelease_v2(int) { return handles--, 0; }
 int cuCtxGetCurrent(Device** context) { return *context = current, 0; }
 int cuCtxSetCurrent(Device* context) { return current = context, 0; }
+int cuCtxSynchronize() { return state(); }
 int cuStreamCreate(Device** stream, unsigned) { return handles++, *stream = current, 0; }
 int cuStreamDestroy_v2(void*) { return handles--, 0; }
 int cuStreamSynchronize(void*) { return state(); }

@@ -1,0 +1,112 @@
+//! Memory of a GPU with pinned memory of the host at its side: copies go on while the host does something else.
+#![allow(unsafe_code)] // copies that have not ended when the call does
+
+use bytemuck::Pod;
+use cudarc::driver::result;
+use distdl_storage::{DeviceError, DeviceMemory};
+
+use super::gpu::{Gpu, GpuBuffer, GpuSlice};
+use super::pinned::Pinned;
+
+/// A buffer of one handle, through which its host sends or fetches. A fetch is waited for when it is taken.
+#[derive(Debug)]
+pub struct GpuPort {
+    buffer: GpuBuffer,
+    host: Pinned,
+    /// Whether a copy may be under way to or from the host's side.
+    is_under_way: bool,
+}
+
+impl GpuPort {
+    /// A port for up to `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] if the GPU, or the host, has not so much left; [`DeviceError::Failed`] otherwise.
+    pub fn new(gpu: &Gpu, bytes: usize) -> Result<Self, DeviceError> {
+        Ok(Self {
+            buffer: gpu.allocate(bytes)?,
+            host: Pinned::new(gpu, bytes)?,
+            is_under_way: false,
+        })
+    }
+
+    /// The GPU's side.
+    pub fn buffer(&self) -> &GpuBuffer {
+        &self.buffer
+    }
+
+    /// Its words of four bytes.
+    pub fn words(&self) -> GpuSlice<'_> {
+        self.buffer.words()
+    }
+
+    /// Sends `from` to the beginning of the buffer, behind whatever was asked of `gpu` before. It may be changed once this
+    /// returns.
+    ///
+    /// # Errors
+    /// It does not fit, the port is another handle's, or the driver fails.
+    pub fn send<T: Pod>(&mut self, gpu: &Gpu, from: &[T]) -> Result<(), DeviceError> {
+        let from: &[u8] = bytemuck::cast_slice(from);
+        self.begin(gpu, "copy to it", from.len())?;
+        let host = &mut self.host.bytes()[..from.len()];
+        host.copy_from_slice(from);
+        // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
+        let begun = unsafe { result::memcpy_htod_async(self.buffer.place(), host, gpu.stream.cu_stream()) };
+        begun.map_err(|error| gpu.failed("copy to it", error))?;
+        gpu.count_to_gpu(from.len());
+        Ok(())
+    }
+
+    /// Begins to fetch the first `bytes` bytes, once whatever was asked of `gpu` before is done.
+    ///
+    /// # Errors
+    /// There are not so many, the port is another handle's, or the driver fails.
+    pub fn fetch(&mut self, gpu: &Gpu, bytes: usize) -> Result<(), DeviceError> {
+        self.begin(gpu, "copy from it", bytes)?;
+        let host = &mut self.host.bytes()[..bytes];
+        // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
+        let begun = unsafe { result::memcpy_dtoh_async(host, self.buffer.place(), gpu.stream.cu_stream()) };
+        begun.map_err(|error| gpu.failed("copy from it", error))?;
+        gpu.count_from_gpu(bytes);
+        Ok(())
+    }
+
+    /// Waits for what was fetched, and gives the host's side; what was not fetched means nothing.
+    ///
+    /// # Errors
+    /// The driver fails: now, or at what was asked before.
+    pub fn take(&mut self, gpu: &Gpu) -> Result<&[u8], DeviceError> {
+        self.settle(gpu)?;
+        Ok(self.host.bytes())
+    }
+
+    fn begin(&mut self, gpu: &Gpu, what: &'static str, bytes: usize) -> Result<(), DeviceError> {
+        gpu.check_own(what, &self.buffer)?;
+        if bytes > self.buffer.bytes() {
+            return Err(gpu.refused(what, format!("{bytes} bytes do not fit into {}", self.buffer.bytes())));
+        }
+        self.settle(gpu)?;
+        gpu.bind().map_err(|error| gpu.failed(what, error))?;
+        self.is_under_way = true;
+        Ok(())
+    }
+
+    /// Waits for a copy that may be under way.
+    fn settle(&mut self, gpu: &Gpu) -> Result<(), DeviceError> {
+        if self.is_under_way {
+            gpu.check_own("wait for it", &self.buffer)?;
+            gpu.synchronize()?;
+            self.is_under_way = false;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for GpuPort {
+    /// Nothing is freed that a copy still reads or writes.
+    fn drop(&mut self) {
+        if self.is_under_way {
+            self.buffer.wait();
+        }
+    }
+}
