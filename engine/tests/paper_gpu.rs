@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use distdl_engine::config::{GpuUse, Precision};
-use distdl_engine::device::{Argument, Chosen, Compiler, Gpu, GpuBlas, GpuFound, GpuMatrix, choose};
+use distdl_engine::device::{Argument, Chosen, Compiler, Gpu, GpuBlas, GpuFound, GpuMatrix, GpuPort, choose};
 use distdl_engine::testing::paper::make_cuda;
 use distdl_storage::testing::device_conformance;
 use distdl_storage::{DeviceError, DeviceMemory};
@@ -151,6 +151,33 @@ fn parts_of_buffers_are_copied(found: &GpuFound) {
     gpu.read(words.part(1..4), &mut read).unwrap();
     assert_eq!(read, [2, 1, 2]);
     assert!(gpu.write(&[1_u32, 2], words).is_err() && gpu.read(words, &mut read).is_err());
+    // What another handle writes would not wait for this one.
+    let other = Gpu::open(found, 0).unwrap();
+    let error = other.write(&[1_u32; 4], words).unwrap_err().to_string();
+    assert!(error.contains("allocated by another handle"), "{error}");
+    assert!(other.copy(words.part(0..2), words.part(2..4)).is_err());
+    other.read(words.part(1..4), &mut read).unwrap();
+    assert_eq!(read, [2, 1, 2]);
+    let error = Gpu::open(found, 1)
+        .unwrap()
+        .read(words.part(1..4), &mut read)
+        .unwrap_err();
+    assert!(error.to_string().contains("another GPU"), "{error}");
+    gpu.write::<u32>(&[], words.part(0..0)).unwrap();
+
+    let mut port = GpuPort::new(&gpu, 8).unwrap();
+    for turn in [1_u32, 2] {
+        port.send(&gpu, &[turn, 7]).unwrap();
+        port.send(&gpu, &[turn + 10]).unwrap();
+        port.fetch(&gpu, 8).unwrap();
+        assert_eq!(
+            port.take(&gpu).unwrap(),
+            bytemuck::cast_slice::<u32, u8>(&[turn + 10, 7])
+        );
+    }
+    assert!(port.send(&gpu, &[0_u32; 3]).is_err() && port.fetch(&gpu, 9).is_err());
+    assert!(port.send(&other, &[0_u32]).is_err());
+    port.fetch(&gpu, 8).unwrap();
 }
 
 fn products_are_those_of_the_cpu(found: &GpuFound) {
@@ -198,6 +225,12 @@ fn products_are_those_of_the_cpu(found: &GpuFound) {
         }
     }
     let blas = GpuBlas::new(&gpu, Precision::F32).unwrap();
+    let other = Gpu::open(found, 0).unwrap();
+    let factor = GpuMatrix::new(left.words(), 2, 3);
+    assert!(
+        blas.multiply(&other, to, factor, GpuMatrix::new(right.words(), 3, 4), false)
+            .is_err()
+    );
     let error = blas
         .multiply(&gpu, to, GpuMatrix::new(left.words(), 3, 2), to, false)
         .unwrap_err();

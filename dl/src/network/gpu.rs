@@ -235,12 +235,12 @@ impl GpuWorkspace {
     pub(crate) fn take_rows(&mut self, samples: GpuSamples<'_>, places: &[u32]) -> Result<()> {
         let rows = places.len();
         self.check_rows(rows)?;
+        let (width, target_width) = (self.input_length(), self.target_length.unwrap_or(1));
         let places = Places::send(&self.device, samples.rows, places, &mut self.places)?;
         let features = match samples.scale {
             Some(scale) => Rows::Bytes(samples.features, scale),
             None => Rows::Words(samples.features),
         };
-        let (width, target_width) = (self.input_length(), self.target_length.unwrap_or(1));
         let inputs = self.inputs.words().part(0..rows * width);
         gather(&self.device, features, width, places, inputs)?;
         let targets = self.targets.words().part(0..rows * target_width);

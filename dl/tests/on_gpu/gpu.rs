@@ -82,7 +82,7 @@ impl TestGpu {
 fn make() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("paper_gpu");
     let _ = std::fs::remove_dir_all(&folder);
-    let made = std::fs::create_dir_all(&folder).and_then(|()| make_cuda(&folder, 2, 256 << 20));
+    let made = std::fs::create_dir_all(&folder).and_then(|()| make_cuda(&folder, 2, 8 << 20));
     match made {
         Ok(()) => Some(folder),
         Err(error) => {

@@ -398,3 +398,43 @@ fn a_hundred_jobs_leave_nothing_on_a_gpu() {
     drop((context, data));
     gpu.assert_nothing_is_left();
 }
+
+#[test]
+fn a_gpu_with_too_little_memory_is_not_lost() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(40_000));
+    let large = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
+    let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+    let mut training = begin(&context, &large, &samples(), options()).unwrap();
+    training.iterate(1, |_| ()).unwrap();
+    let figures = training.gpu_figures().unwrap();
+    assert_eq!((figures.passes, figures.lost), (0, 0));
+    let context = Context::new(gpu.config()).unwrap();
+    let mut training = begin(&context, &large, &samples(), options()).unwrap();
+    let error = training.iterate(1, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("too little memory for another lane"), "{error}");
+    drop(training);
+    on_the_gpu(gpu.config(), &network(), &samples(), options());
+}
+
+#[test]
+fn other_samples_take_the_place_of_those_before() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let network = small(Loss::MeanSquaredError);
+    let trained = |config: Config| {
+        let context = Context::new(config).unwrap();
+        let mut training = begin(&context, &network, &bytes(), options()).unwrap();
+        train_for(STEPS, &mut training).unwrap();
+        let data = context.parallelize(values().split(4).unwrap(), 4);
+        training.change_data(&data).unwrap();
+        (train_for(STEPS, &mut training).unwrap(), training.gpu_figures())
+    };
+    let (expected, _) = trained(Config::default().with_threads(1).with_gpu(GpuUse::Off));
+    let (got, figures) = trained(gpu.config());
+    assert_close("other samples", &expected, &got, 2e-4);
+    assert_eq!(
+        figures.unwrap().sample_bytes,
+        (SAMPLES * (FEATURES + 4 + 4 * (FEATURES + 3))) as u64
+    );
+    gpu.assert_nothing_is_left();
+}

@@ -64,8 +64,9 @@ impl CudaLibrary {
     /// libraries, and a folder's links are not among the system's.
     fn check_name(self, library: &Library, names: &[String]) -> Result<(), NoGpu> {
         // SAFETY: as above.
-        let by_name = |name: &String| Some((name, unsafe { Library::new(name) }.ok()?));
-        let (Some(function), Some((name, other))) = (self.2.first(), names.iter().find_map(by_name)) else {
+        let mut by_name = names.iter().map(|name| (name, unsafe { Library::new(name) }));
+        let (Some(function), Some((name, Ok(other)))) = (self.2.first(), by_name.find(|(_, opened)| opened.is_ok()))
+        else {
             return Ok(());
         };
         // SAFETY: a name is looked up, and what it stands for not called.

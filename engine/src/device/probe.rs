@@ -21,45 +21,55 @@ pub(super) fn find(folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
 fn look(folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
     check_folder(folder)?;
     DRIVER.open(folder)?;
-    let mut found = describe()?;
+    let mut found = first()?;
     NEEDED.iter().try_for_each(|library| library.open(folder))?;
     found.has_cudnn = CUDNN.open(folder).is_ok();
     Ok(found)
 }
 
-fn describe() -> Result<GpuFound, NoGpu> {
+fn first() -> Result<GpuFound, NoGpu> {
     result::init().map_err(|error| failed("start", error))?;
     let count = device::get_count().map_err(|error| failed("count its GPUs", error))?;
     if count <= 0 {
         return Err(NoGpu::NoDevice);
     }
-    let (first, memory_bytes) = of(0)?;
-    let is_alike = |index: &i32| of(*index).is_ok_and(|(other, _)| other == first);
+    let (first, memory_bytes) = describe(0)?;
+    let is_alike = |index: &i32| describe(*index).is_ok_and(|(other, _)| other == first);
     let alike = (0..count).filter(is_alike).map(|index| index.unsigned_abs() as usize);
-    let (name, capability, _) = first.clone();
     Ok(GpuFound {
         alike: alike.collect(),
-        name,
-        capability,
+        name: first.name,
+        capability: first.capability,
         memory_bytes,
         count: count.unsigned_abs() as usize,
         has_cudnn: false,
     })
 }
 
-/// Name, capability and processors of a GPU, which must be equal for equal bits, and its memory in bytes.
-fn of(index: i32) -> Result<((String, (i32, i32), i32), u64), NoGpu> {
+/// What must be equal for equal bits.
+#[derive(PartialEq, Eq)]
+struct Kind {
+    name: String,
+    capability: (i32, i32),
+    processors: i32,
+}
+
+/// What a GPU is, and its memory in bytes.
+fn describe(index: i32) -> Result<(Kind, u64), NoGpu> {
     let gpu = device::get(index).map_err(|error| failed("name a GPU", error))?;
     // SAFETY: `gpu` comes from `device::get`.
     let attribute = |attribute| unsafe { device::get_attribute(gpu, attribute) };
-    let describe = |error| failed("describe a GPU", error);
-    let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR).map_err(describe)?;
-    let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR).map_err(describe)?;
-    let processors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(describe)?;
+    let failed = |error| failed("describe a GPU", error);
+    let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR).map_err(failed)?;
+    let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR).map_err(failed)?;
+    let kind = Kind {
+        name: device::get_name(gpu).map_err(failed)?,
+        capability: (major, minor),
+        processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(failed)?,
+    };
     // SAFETY: as above.
-    let memory_bytes = unsafe { device::total_mem(gpu) }.map_err(describe)? as u64;
-    let name = device::get_name(gpu).map_err(describe)?;
-    Ok(((name, (major, minor), processors), memory_bytes))
+    let memory_bytes = unsafe { device::total_mem(gpu) }.map_err(failed)? as u64;
+    Ok((kind, memory_bytes))
 }
 
 fn failed(what: &str, error: DriverError) -> NoGpu {
