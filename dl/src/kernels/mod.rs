@@ -10,8 +10,10 @@ mod dispatch;
 pub mod programs;
 
 pub mod activation;
+pub mod dropout;
 pub mod gather;
 pub mod gelu;
+pub mod mask;
 pub mod matmul;
 pub mod softmax_cross_entropy;
 pub mod sums;

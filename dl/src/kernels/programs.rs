@@ -50,10 +50,12 @@ macro_rules! programs {
 pub const PROGRAMS: &[Program] = programs! {
     "activation": "activation_forward" "activation_backward" "softmax_rows" "softmax_rows_backward";
     "batch_norm": "batch_norm_moments" "batch_norm_running" "batch_norm_forward" "batch_norm_sums" "batch_norm_backward";
+    "dropout": "dropout";
     "element_loss": "element_loss" "element_loss_labels";
     "gather": "gather_bytes" "gather_values";
     "gelu": "gelu_forward" "gelu_backward";
     "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_sums" "layer_norm_backward";
+    "mask": "mask";
     "softmax_cross_entropy": "softmax_cross_entropy";
     "sums": "column_sums" "channel_sums" "squares_of_parts" "sums_of_parts";
     "update": "update_plain" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad";

@@ -1,8 +1,11 @@
 //! Dropout: leaves units out by chance.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use super::{Backward, Forward, Layer, LayerSpecification, Mode, mismatch, not_empty};
 use crate::error::{Result, check_length};
-use crate::rng::{Purpose, Stream};
+use crate::kernels::dropout::{self, Chance};
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 
@@ -49,20 +52,25 @@ struct DropoutLayer {
 }
 
 impl DropoutLayer {
+    /// What is left out in a pass; `None` if nothing is.
+    fn chance(&self, mode: Mode) -> Option<Chance> {
+        let Mode::Training(draw) = mode else {
+            return None;
+        };
+        Some(Chance {
+            probability: self.probability,
+            seed: draw.seed,
+            // More lanes than 2^40 would share their chances with other layers, and nothing worse.
+            ids: [draw.step, (self.layer << 40).wrapping_add(draw.lane)],
+            first: draw.first_row.wrapping_mul(self.shape.length() as u64),
+        })
+    }
+
     fn apply<T: Scalar>(&self, mode: Mode, from: &[T], to: &mut [T]) -> Result<()> {
         check_length("the outputs", from.len(), to.len())?;
-        let Mode::Training(draw) = mode else {
-            to.copy_from_slice(from);
-            return Ok(());
-        };
-        let scale = T::from_f64(1.0 / (1.0 - self.probability));
-        // More lanes than 2^40 would share their chances with other layers, and nothing worse.
-        let ids = [draw.step, (self.layer << 40).wrapping_add(draw.lane)];
-        let mut stream = Stream::new(draw.seed, Purpose::Dropout, ids);
-        stream.seek(draw.first_row.wrapping_mul(self.shape.length() as u64));
-        for (to, from) in to.iter_mut().zip(from) {
-            let is_out = stream.next_chance(self.probability);
-            *to = if is_out { T::ZERO } else { *from * scale };
+        match self.chance(mode) {
+            Some(chance) => dropout::apply(&chance, from, to)?,
+            None => to.copy_from_slice(from),
         }
         Ok(())
     }
@@ -83,6 +91,11 @@ impl<T: Scalar> Layer<T> for DropoutLayer {
 
     fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
         check_length("parameters of a layer without any", 0, parameters.len())
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {

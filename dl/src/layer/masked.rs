@@ -1,5 +1,8 @@
 //! The partially connected layer: a dense one of which only some connections exist.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 
@@ -120,6 +123,11 @@ impl<T: Scalar> Layer<T> for MaskedLayer<T> {
 
     fn scratch_length(&self) -> usize {
         self.connected.len() + self.dense.output_length() + self.dense.scratch_length()
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        self.dense.on_gpu().map(|_| self as &dyn super::GpuLayer)
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {

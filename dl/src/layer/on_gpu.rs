@@ -11,6 +11,11 @@ use crate::kernels::programs::Device;
 /// A layer on a GPU: as [`Layer`](super::Layer) in `f32`, with the same slices of parameters and gradients, in the GPU's
 /// memory. Its sums are in an order of their own, which shapes fix. Nothing waits for the GPU.
 pub trait GpuLayer: Debug + Send + Sync {
+    /// Words that do not change, which its passes find on the GPU.
+    fn constants(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Elements that a pass over `rows` rows needs beside its inputs and outputs.
     fn scratch_length(&self, _rows: usize) -> usize {
         0
@@ -34,6 +39,8 @@ pub struct GpuForward<'a> {
     pub rows: usize,
     /// What the pass is for.
     pub mode: Mode,
+    /// The layer's [constants](GpuLayer::constants).
+    pub constants: GpuSlice<'a>,
     /// At least as many elements as [`GpuLayer::scratch_length`].
     pub scratch: GpuSlice<'a>,
     /// Rows x output length.
@@ -51,6 +58,10 @@ pub struct GpuBackward<'a> {
     pub outputs: GpuSlice<'a>,
     /// Number of rows.
     pub rows: usize,
+    /// What the forward pass was for.
+    pub mode: Mode,
+    /// The layer's [constants](GpuLayer::constants).
+    pub constants: GpuSlice<'a>,
     /// As [`GpuForward::scratch`].
     pub scratch: GpuSlice<'a>,
     /// The gradient by the outputs, rows x output length; the layer may overwrite it.

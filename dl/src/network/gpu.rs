@@ -1,5 +1,7 @@
 //! A network's pass on a GPU: all that it needs lies in the GPU's memory, allocated once.
 
+use std::ops::Range;
+
 use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 
 use super::{NeuralNetwork, Placed};
@@ -27,6 +29,9 @@ pub(crate) struct GpuWorkspace {
     /// Gradients by the outputs of layers with an even and with an odd index.
     gradients: [GpuBuffer; 2],
     scratch: GpuBuffer,
+    /// What layers find there unchanged, one behind the other, and where that of each is.
+    constants: GpuBuffer,
+    constants_of: Vec<Range<usize>>,
     /// Of each row its loss, and whether it is right.
     losses: [GpuBuffer; 2],
     /// Sums of parts of them.
@@ -70,6 +75,14 @@ impl NeuralNetwork {
         let widest = lengths.clone().max().unwrap_or(0);
         let scratch = layers.iter().map(|layer| layer.scratch_length(rows_max)).max();
         let words = |length: usize| device.allocate(length);
+        let (mut constants, mut constants_of) = (Vec::new(), Vec::new());
+        for layer in &layers {
+            let before = constants.len();
+            constants.extend(layer.constants());
+            constants_of.push(before..constants.len());
+        }
+        let constants_there = words(constants.len())?;
+        device.gpu().write(&constants, constants_there.words())?;
         let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
         let port = |length: usize| device.port(length);
         let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
@@ -84,6 +97,8 @@ impl NeuralNetwork {
             outputs: lengths.map(rows).collect::<Result<_>>()?,
             gradients: [rows(widest)?, rows(widest)?],
             scratch: words(scratch.unwrap_or(0))?,
+            constants: constants_there,
+            constants_of,
             losses: [rows(2)?, rows(2)?],
             between: words(2 * sums::parts(rows_max))?,
             tallies: port(4)?,
@@ -103,7 +118,7 @@ impl NeuralNetwork {
         let mode = Mode::Training(draw);
         self.forward_on_gpu(&layers, mode, rows, workspace)?;
         self.loss_on_gpu(rows, workspace)?;
-        self.backward_on_gpu(&layers, rows, workspace)?;
+        self.backward_on_gpu(&layers, mode, rows, workspace)?;
         workspace.read(rows, gradient)
     }
 
@@ -122,6 +137,7 @@ impl NeuralNetwork {
                     inputs: self.inputs_on_gpu(index, rows, workspace),
                     rows,
                     mode,
+                    constants: workspace.constants_of(index),
                     scratch: workspace.scratch.words(),
                     outputs: self.outputs_on_gpu(index, rows, workspace),
                 },
@@ -130,7 +146,13 @@ impl NeuralNetwork {
         Ok(())
     }
 
-    fn backward_on_gpu(&self, layers: &[&dyn GpuLayer], rows: usize, workspace: &GpuWorkspace) -> Result<()> {
+    fn backward_on_gpu(
+        &self,
+        layers: &[&dyn GpuLayer],
+        mode: Mode,
+        rows: usize,
+        workspace: &GpuWorkspace,
+    ) -> Result<()> {
         for (index, (layer, Placed { range, .. })) in layers.iter().zip(&*self.layers).enumerate().rev() {
             let inputs = self.inputs_on_gpu(index, rows, workspace);
             let outputs = self.outputs_on_gpu(index, rows, workspace);
@@ -143,6 +165,8 @@ impl NeuralNetwork {
                     inputs,
                     outputs,
                     rows,
+                    mode,
+                    constants: workspace.constants_of(index),
                     scratch: workspace.scratch.words(),
                     output_gradient: output_gradient.part(0..outputs.len()),
                     input_gradient: (index > 0).then(|| input_gradient.part(0..inputs.len())),
@@ -251,6 +275,10 @@ impl GpuWorkspace {
             places,
             targets,
         )
+    }
+
+    fn constants_of(&self, layer: usize) -> GpuSlice<'_> {
+        self.constants.words().part(self.constants_of[layer].clone())
     }
 
     fn input_length(&self) -> usize {

@@ -11,8 +11,8 @@ mod gpu;
 use std::sync::Arc;
 
 use distdl_dl::{
-    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Dropout, Features, Flatten, Gelu, Image, LayerNorm,
-    Loss, MaxPool2d, NeuralNetwork, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions,
+    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Gelu, Image,
+    Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::config::GpuUse;
@@ -74,7 +74,8 @@ fn network() -> NeuralNetwork {
         .hidden(Dense::tanh(7))
         .hidden(LayerNorm::default())
         .hidden(Gelu)
-        .hidden(Dense::softmax(5))
+        .hidden(Dropout::new(0.3))
+        .hidden(Dense::softmax(5).with_connections(|input, output| (input + output) % 3 != 0))
         .hidden(Dense::sigmoid(6))
         .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
         .unwrap()
@@ -347,14 +348,14 @@ fn a_gpu_that_is_left_takes_over_and_that_does_not_show() {
 #[test]
 fn what_cannot_be_computed_there_is_said() {
     let Some(gpu) = TestGpu::take() else { return };
-    let builder = NeuralNetwork::new(IMAGE).hidden(Flatten).hidden(Dropout::new(0.5));
+    let builder = NeuralNetwork::new(Input(FEATURES)).hidden(Embedding::new(40, 2));
     let network = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
     let context = Context::new(gpu.config()).unwrap();
     let error = begin(&context, &network, &samples(), options())
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("layer 1 (dropout) has no kernels for GPUs") && error.contains("`auto`"),
+        error.contains("layer 0 (embedding) has no kernels for GPUs") && error.contains("`auto`"),
         "{error}"
     );
     let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();

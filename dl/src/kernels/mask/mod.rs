@@ -1,0 +1,4 @@
+//! Elements that count, and others that are 0.
+
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
