@@ -9,30 +9,50 @@ use distdl_engine::config::GpuUse;
 use distdl_engine::testing::paper::make_cuda;
 use libloading::Library;
 
-/// Two GPUs on paper, for one test at a time.
+/// GPUs for one test at a time: two on paper, or with `DISTDL_TEST_GPU=real` those of the machine.
 pub(crate) struct TestGpu {
     folder: &'static Path,
+    is_real: bool,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl TestGpu {
+    /// Waits for its turn. `None`, and says so, where what the test needs is not to be had: GPUs on paper, to be lost and
+    /// counted.
+    pub(crate) fn take_paper() -> Option<Self> {
+        let gpu = Self::take()?;
+        if gpu.is_real {
+            skipped("what only a GPU on paper can be told");
+            return None;
+        }
+        Some(gpu)
+    }
+
     /// Waits for its turn. `None`, and says so, where no GPU on paper can be made.
     pub(crate) fn take() -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_real = std::env::var_os("DISTDL_TEST_GPU").is_some_and(|which| which == "real");
         let gpu = Self {
-            folder: FOLDER.get_or_init(make).as_deref()?,
+            folder: FOLDER.get_or_init(|| make(is_real)).as_deref()?,
+            is_real,
             _turn: turn,
         };
-        gpu.lose_after([-1, -1]);
+        if !is_real {
+            gpu.lose_after([-1, -1]);
+        }
         Some(gpu)
     }
 
     /// A configuration that demands it.
     pub(crate) fn config(&self) -> Config {
         let config = Config::default().with_threads(1).with_gpu(GpuUse::On);
-        config.with_cuda_libraries(self.folder).with_cache_folder(self.cache())
+        let config = config.with_cache_folder(self.cache());
+        match self.is_real {
+            true => config,
+            false => config.with_cuda_libraries(self.folder),
+        }
     }
 
     /// Where compiled kernels are kept.
@@ -62,8 +82,11 @@ impl TestGpu {
         self.count("paper_bytes")
     }
 
-    /// Asserts that what was asked of it was given back.
+    /// Asserts that what was asked of it was given back, if it counts that.
     pub(crate) fn assert_nothing_is_left(&self) {
+        if self.is_real {
+            return;
+        }
         assert_eq!(["paper_handles", "paper_bytes"].map(|name| self.count(name)), [0, 0]);
     }
 
@@ -78,18 +101,23 @@ impl TestGpu {
     }
 }
 
-/// The folder of its libraries, made anew.
-fn make() -> Option<PathBuf> {
+fn skipped(what: &str) {
+    let _ = writeln!(std::io::stderr(), "!! SKIPPED: {what}");
+}
+
+/// The folder of kernels that were compiled, and of the libraries of GPUs on paper, made anew.
+fn make(is_real: bool) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("paper_gpu");
     let _ = std::fs::remove_dir_all(&folder);
-    let made = std::fs::create_dir_all(&folder).and_then(|()| make_cuda(&folder, 2, 8 << 20));
+    let made = std::fs::create_dir_all(&folder);
+    let made = made.and_then(|()| match is_real {
+        true => Ok(()),
+        false => make_cuda(&folder, 2, 8 << 20),
+    });
     match made {
         Ok(()) => Some(folder),
         Err(error) => {
-            let _ = writeln!(
-                std::io::stderr(),
-                "!! SKIPPED: training on a GPU on paper: no working `g++` here: {error}"
-            );
+            skipped(&format!("training on a GPU on paper: no working `g++` here: {error}"));
             None
         }
     }

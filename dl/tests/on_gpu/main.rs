@@ -1,7 +1,7 @@
 //! Training on a GPU: what it computes is what the CPU computes, up to rounding; with the same bits however lanes are
 //! shared out and whatever dies; and where the GPU is lost.
 //!
-//! The GPU is on paper: what these tests cannot show is what a real one does.
+//! The GPUs are on paper, or with `DISTDL_TEST_GPU=real` those of the machine, of which less can be asked.
 #![cfg(all(target_os = "linux", feature = "gpu"))]
 #![allow(unsafe_code)] // tells and asks the GPU on paper
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -243,7 +243,7 @@ fn threads_deaths_and_another_time_do_not_show() {
 
 #[test]
 fn samples_stay_there_and_a_step_allocates_nothing() {
-    let Some(gpu) = TestGpu::take() else { return };
+    let Some(gpu) = TestGpu::take_paper() else { return };
     let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
     let context = Context::new(gpu.config()).unwrap();
     let mut training = begin(&context, &network, &samples, options()).unwrap();
@@ -292,7 +292,7 @@ fn samples_without_room_there_come_by_and_do_not_show() {
 
 #[test]
 fn a_lost_gpu_is_an_error_where_it_must_compute_and_else_the_cpu_goes_on() {
-    let Some(gpu) = TestGpu::take() else { return };
+    let Some(gpu) = TestGpu::take_paper() else { return };
     let (network, samples) = (network(), samples());
     let expected = on_the_cpu(&network, &samples, options());
     for launches in [0, 1, 200, 400] {
@@ -324,7 +324,7 @@ fn a_lost_gpu_is_an_error_where_it_must_compute_and_else_the_cpu_goes_on() {
 
 #[test]
 fn a_gpu_that_is_left_takes_over_and_that_does_not_show() {
-    let Some(gpu) = TestGpu::take() else { return };
+    let Some(gpu) = TestGpu::take_paper() else { return };
     let pieces = TrainingOptions {
         micro_batch: Some(2),
         ..options()
@@ -374,7 +374,7 @@ fn what_cannot_be_computed_there_is_said() {
 
 #[test]
 fn a_hundred_jobs_leave_nothing_on_a_gpu() {
-    let Some(gpu) = TestGpu::take() else { return };
+    let Some(gpu) = TestGpu::take_paper() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let (samples, options) = (bytes(), options());
     let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
@@ -402,7 +402,7 @@ fn a_hundred_jobs_leave_nothing_on_a_gpu() {
 
 #[test]
 fn a_gpu_with_too_little_memory_is_not_lost() {
-    let Some(gpu) = TestGpu::take() else { return };
+    let Some(gpu) = TestGpu::take_paper() else { return };
     let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(40_000));
     let large = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
     let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
