@@ -189,9 +189,13 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
 fn run_jobs(context: &Context, jobs: usize) -> Result<Jobs, Failure> {
     let network = Network::Mlp.build()?;
     let data = context.parallelize(samples(&network, 4096)?.split(1)?, 1).cache();
+    let options = TrainingOptions {
+        lanes: 1,
+        ..TrainingOptions::default()
+    };
     let mut early_free_bytes = 0;
     for job in 0..jobs {
-        let mut training = network.train(&data, TrainingOptions::default())?;
+        let mut training = network.train(&data, options.clone())?;
         if job % 5 == 4 {
             training.set_parameters(vec![f32::NAN; network.parameter_count()])?;
         }
