@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use common::{Spread, emit, lenet, machine, mix, spread};
-use distdl::dl::{Features, GpuFigures, SampleTargets};
+use distdl::GpuFigures;
 use distdl::prelude::*;
 use serde::Serialize;
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use common::{Spread, emit, lenet, machine, run_again, spread};
-use distdl::dl::GpuFigures;
+use distdl::GpuFigures;
 use distdl::prelude::*;
 use serde::Serialize;
 
@@ -59,6 +59,9 @@ struct Figure<'a> {
     iterations: u64,
     batch: usize,
     lanes: usize,
+    precision: String,
+    /// Of this process.
+    device: String,
     /// Of a whole training.
     #[serde(flatten)]
     spread: Spread,
@@ -127,6 +130,9 @@ fn node_arguments(nodes: &str, flags: &[&str], config: &Config, arguments: &Argu
         ),
         format!("--runs={}", arguments.runs),
         format!("--data={}", arguments.data.display()),
+        format!("--precision={}", format!("{:?}", config.precision).to_lowercase()),
+        format!("--seed={}", config.seed),
+        format!("--memory={}", config.memory_bytes_max / 2),
     ]);
     let folders = [
         ("cuda-libraries", &config.cuda_libraries),
@@ -134,6 +140,7 @@ fn node_arguments(nodes: &str, flags: &[&str], config: &Config, arguments: &Argu
     ];
     let given = folders.map(|(name, folder)| Some(format!("--{name}={}", folder.as_ref()?.display())));
     all.extend(given.into_iter().flatten());
+    all.extend(config.gpu_memory_bytes_max.map(|bytes| format!("--gpu-memory={bytes}")));
     all
 }
 
@@ -163,11 +170,12 @@ fn measure<'a>(
     iterations: u64,
     arguments: &Arguments,
 ) -> Result<Figure<'a>, Failure> {
+    let config = train.context().config();
     let options = TrainingOptions {
         batch: arguments.batch,
         lanes,
         schedule: Schedule::Constant(0.1),
-        seed: train.context().config().seed,
+        seed: config.seed,
         ..TrainingOptions::default()
     };
     let (mut seconds, mut last) = (Vec::new(), None);
@@ -187,6 +195,8 @@ fn measure<'a>(
         iterations,
         batch: arguments.batch,
         lanes,
+        precision: format!("{:?}", config.precision).to_lowercase(),
+        device: train.context().device().to_string(),
         spread: spread(seconds),
         test_accuracy: training.error(test)?.accuracy(),
         gpu: training.gpu_figures(),

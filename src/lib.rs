@@ -19,9 +19,10 @@ pub use distdl_storage as storage;
 
 pub use distdl_dl::{
     Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BatchReport, BestModels,
-    CheckpointOptions, Compression, ConfusionMatrix, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Gelu, Image,
-    Input, Lamb, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, Plateau, PrepareSamples,
-    Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, TopK, Training, TrainingOptions, area_under_curve,
+    CheckpointOptions, Compression, ConfusionMatrix, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Gelu,
+    GpuFigures, Image, Input, Lamb, LayerNorm, Loss, MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer,
+    Plateau, PrepareSamples, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd, TopK, Training, TrainingOptions,
+    area_under_curve,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Precision, Progress};
 pub use distdl_engine::incremental::{

@@ -36,11 +36,11 @@ pub struct EpochReport {
     pub gpu: Option<GpuReport>,
 }
 
-/// An epoch on the GPU of a process.
+/// An epoch on the GPUs of a process.
 #[derive(Debug, Clone, Serialize)]
 pub struct GpuReport {
-    /// The share of the time in which it computed nothing and nothing was copied, 0 to 1: it waited for the exchange of
-    /// parameters, or for the CPU.
+    /// The share of the time in which no pass was under way, 0 to 1: they waited for the exchange of parameters, or for the
+    /// CPU. A pass is what a lane has its GPU do in a step, from the first copy there to the last one back.
     pub waited: f64,
     /// What was done.
     #[serde(flatten)]
@@ -52,7 +52,7 @@ impl GpuReport {
     fn between(before: &GpuFigures, now: GpuFigures, took: Duration) -> Self {
         let busy_seconds = now.busy_seconds - before.busy_seconds;
         Self {
-            waited: (1.0 - busy_seconds / took.as_secs_f64()).clamp(0.0, 1.0),
+            waited: (1.0 - busy_seconds / took.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(0.0, 1.0),
             figures: GpuFigures {
                 passes: now.passes - before.passes,
                 busy_seconds,

@@ -53,6 +53,8 @@ pub use layer::{
     Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Embedding, Flatten, Gelu, Layer,
     LayerNorm, LayerSpecification, Masked, MaxPool2d, Statistics,
 };
+#[cfg(feature = "gpu")]
+pub use layer::{GpuBackward, GpuForward, GpuLayer};
 pub use layout::ParameterLayout;
 pub use loss::{Loss, Targets};
 pub use metrics::{BatchReport, ConfusionMatrix, GpuFigures, area_under_curve};

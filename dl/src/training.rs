@@ -6,10 +6,12 @@ mod compression;
 mod failed;
 mod lane_samples;
 
+// Other devices than the CPU.
 mod device;
-mod devices;
 #[cfg(feature = "gpu")]
 mod gpu;
+
+mod devices;
 mod lane;
 mod options;
 mod plateau;
@@ -79,6 +81,7 @@ impl NeuralNetwork {
     /// # Errors
     /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed;
     /// if the checkpoint to go on from cannot be read, or is of another training; if an option makes no sense.
+    /// If a GPU must compute (`device.gpu` is `on`), also if a layer has no kernels for GPUs.
     #[track_caller]
     pub fn train(&self, data: &Dataset<Samples>, options: TrainingOptions) -> Result<Training> {
         if options.lanes == 0 || data.partitions() < options.lanes {
@@ -321,8 +324,8 @@ impl Training {
     ///
     /// # Errors
     /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. If a
-    /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. Otherwise
-    /// as any action.
+    /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. If a GPU must
+    /// compute, also if the last one of a process is lost or has too little memory. Otherwise as any action.
     #[track_caller]
     pub fn iterate(&mut self, steps: u64, mut observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
         let (site, end) = (Location::caller(), self.step + steps);

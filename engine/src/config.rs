@@ -98,7 +98,8 @@ pub struct Config {
     pub gpu: GpuUse,
     /// Folder with the libraries of CUDA, looked through before the places where the system looks. Default: none.
     pub cuda_libraries: Option<PathBuf>,
-    /// How many processes use a GPU, those of the first places of the cluster. Default: all.
+    /// How many processes use a GPU, those of the first places of the cluster; and those that were started by hand, whose place
+    /// nobody knows before. Default: all.
     pub gpu_processes: Option<usize>,
     /// Most bytes of samples that stay in a GPU's memory; others come by in each step. Default: half of that memory.
     pub gpu_memory_bytes_max: Option<u64>,

@@ -7,11 +7,12 @@
 mod error;
 
 #[cfg(feature = "gpu")]
-mod blas;
-#[cfg(feature = "gpu")]
 mod compiler;
 #[cfg(feature = "gpu")]
 mod gpu;
+
+#[cfg(feature = "gpu")]
+mod blas;
 #[cfg(feature = "gpu")]
 mod libraries;
 #[cfg(feature = "gpu")]
@@ -76,6 +77,7 @@ impl Display for Chosen {
         let found = match self {
             Self::Gpu(found) => found,
             Self::Off => return write!(formatter, "the CPU computes: `device.gpu` is `off`"),
+            Self::Others(0) => return write!(formatter, "the CPU computes: no process is to use a GPU"),
             Self::Others(1) => return write!(formatter, "the CPU computes: only the first process is to use a GPU"),
             Self::Others(count) => {
                 return write!(

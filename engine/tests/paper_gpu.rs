@@ -30,11 +30,8 @@ extern "C" __global__ void show(double* to, float* part, float* absent, unsigned
 #[test]
 fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    if let Err(error) = make_cuda(folder.path(), 2, 1 << 20) {
-        let _ = writeln!(
-            std::io::stderr(),
-            "!! SKIPPED: a GPU on paper: no working `g++` here: {error}"
-        );
+    if !make_cuda(folder.path(), 2, 1 << 20).unwrap() {
+        let _ = writeln!(std::io::stderr(), "!! SKIPPED: a GPU on paper: no `g++` here");
         return;
     }
     let Chosen::Gpu(found) = choose(GpuUse::On, Some(folder.path())).unwrap() else {

@@ -5,9 +5,10 @@
 //! arguments are described where they stand; products of matrices are cuBLAS's.
 
 #[cfg(feature = "gpu")]
-mod device;
-#[cfg(feature = "gpu")]
 mod loaded;
+
+#[cfg(feature = "gpu")]
+mod device;
 
 #[cfg(feature = "gpu")]
 pub use self::device::Device;

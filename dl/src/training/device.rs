@@ -1,8 +1,6 @@
 //! What a lane asks of another device than the CPU.
 #![cfg_attr(not(feature = "gpu"), allow(dead_code))]
 
-use std::sync::Arc;
-
 use distdl_engine::DatasetId;
 
 use super::lane_samples::LaneSamples;
@@ -17,7 +15,7 @@ pub(super) trait LaneDevices: Send + Sync {
     /// The lane's part of a device, for up to `rows_max` rows at a time; its samples stay there, if there is room and they
     /// are to. `None` if the CPU computes.
     fn lane(
-        self: Arc<Self>,
+        &self,
         network: &NeuralNetwork,
         rows_max: usize,
         samples: &mut LaneSamples,

@@ -49,9 +49,10 @@ impl TestGpu {
     pub(crate) fn config(&self) -> Config {
         let config = Config::default().with_threads(1).with_gpu(GpuUse::On);
         let config = config.with_cache_folder(self.cache());
-        match self.is_real {
-            true => config,
-            false => config.with_cuda_libraries(self.folder),
+        let own = (!self.is_real).then(|| self.folder.to_owned());
+        match own.or_else(|| std::env::var_os("DISTDL_CUDA_LIBRARIES").map(PathBuf::from)) {
+            Some(libraries) => config.with_cuda_libraries(libraries),
+            None => config,
         }
     }
 
@@ -105,20 +106,15 @@ fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "!! SKIPPED: {what}");
 }
 
-/// The folder of kernels that were compiled, and of the libraries of GPUs on paper, made anew.
+/// The folder of kernels that were compiled, and of the libraries of GPUs on paper, made anew. It stays in the build's folder
+/// until the next run: all tests of the process need it, and none of them is the last.
 fn make(is_real: bool) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("paper_gpu");
     let _ = std::fs::remove_dir_all(&folder);
-    let made = std::fs::create_dir_all(&folder);
-    let made = made.and_then(|()| match is_real {
-        true => Ok(()),
-        false => make_cuda(&folder, 2, 8 << 20),
-    });
-    match made {
-        Ok(()) => Some(folder),
-        Err(error) => {
-            skipped(&format!("training on a GPU on paper: no working `g++` here: {error}"));
-            None
-        }
+    std::fs::create_dir_all(&folder).unwrap();
+    if !is_real && !make_cuda(&folder, 2, 8 << 20).unwrap() {
+        skipped("training on a GPU on paper: no `g++` here");
+        return None;
     }
+    Some(folder)
 }

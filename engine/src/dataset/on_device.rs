@@ -1,6 +1,8 @@
 //! A map stage on a device: the records of a partition go through a GPU in pieces, two at a time, so that one is copied
 //! while another is computed. Without a GPU the same stage computes on the CPU.
 
+mod way;
+
 #[cfg(feature = "gpu")]
 mod stage;
 
@@ -20,31 +22,19 @@ use crate::dataset::{Dataset, Derivation, only, streams};
 use crate::device::GpuPiece;
 use crate::error::EngineError;
 
+use self::way::{OnGpu, Trouble, Way, piece_records};
+
 /// The name of the operator.
 const OPERATOR: &str = "map_partitions_on";
 
-/// What a map stage computes, on a GPU and on the CPU: one record of `U` for each record of `T`.
+/// What a map stage computes, on a GPU and on the CPU: one record of `U` for each record of `T`. Both are plain data
+/// ([`bytemuck::Pod`]): numbers, arrays of them, or structs with `#[repr(C)]` that derive it.
 pub struct DeviceMap<T, U> {
     on_cpu: OnCpu<T, U>,
     on_gpu: OnGpu,
 }
 
 type OnCpu<T, U> = Arc<dyn Fn(&[T]) -> Vec<U> + Send + Sync>;
-
-/// What computes on a GPU.
-#[derive(Clone)]
-#[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "nothing is computed on a GPU"))]
-enum OnGpu {
-    /// An entry point of a program in CUDA C++.
-    Program { entry: Arc<str>, text: Arc<str> },
-    /// Whatever starts kernels.
-    #[cfg(feature = "gpu")]
-    Closure(Arc<Start>),
-}
-
-/// Starts kernels for a piece.
-#[cfg(feature = "gpu")]
-type Start = dyn Fn(&GpuPiece<'_>) -> Result<(), DeviceError> + Send + Sync;
 
 impl<T: Record + Pod, U: Record + Pod> DeviceMap<T, U> {
     /// A kernel from its source, and what computes the same on the CPU. The program is compiled for the GPU on which it runs
@@ -76,7 +66,8 @@ impl<T: Record + Pod, U: Record + Pod> DeviceMap<T, U> {
         }
     }
 
-    /// What starts kernels for a piece, and what computes the same on the CPU. It need not wait for the kernels.
+    /// What starts kernels for a piece, and what computes the same on the CPU. It need not wait for the kernels. Where a
+    /// machine has several GPUs it takes the kernels of that of the piece ([`Gpu::index`](crate::device::Gpu::index)).
     #[cfg(feature = "gpu")]
     pub fn new(
         on_gpu: impl Fn(&GpuPiece<'_>) -> Result<(), DeviceError> + Send + Sync + 'static,
@@ -93,17 +84,38 @@ impl<T: Record + Pod> Dataset<T> {
     /// Maps the records of each partition where [`Context::device`](crate::Context::device) says: on a GPU, in pieces of
     /// up to a mebibyte that are copied while others are computed, or on the CPU. A partition's GPU follows from its index.
     ///
-    /// Both should give the same records: a partition may be computed again elsewhere, and where a GPU is lost that need
-    /// not compute, the CPU goes on.
+    /// Both should give the same records: a partition may be computed again elsewhere. A GPU that is lost leaves its partitions
+    /// to the others; without any left the CPU goes on, unless `device.gpu` is `on`. Where a GPU has too little memory for
+    /// two pieces, the CPU computes the partition.
     ///
     /// # Errors
-    /// An action fails if the program does not compile, if a GPU fails that must compute, or if the CPU's function gives
-    /// another number of records than it got; otherwise as any action.
+    /// An action fails if the program does not compile, if the last GPU is lost, or one has too little memory, and a GPU must
+    /// compute, or if the CPU's function gives another number of records than it got; otherwise as any action.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context, DeviceMap};
+    /// # let context = Context::new(Config::default().with_gpu(distdl_engine::config::GpuUse::Off))?;
+    /// const LENGTHS: &str = r#"
+    /// extern "C" __global__ void lengths(unsigned long long count, const float2* inputs, float* outputs) {
+    ///     unsigned long long threads = (unsigned long long)gridDim.x * blockDim.x;
+    ///     for (unsigned long long index = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; index < count;
+    ///          index += threads) {
+    ///         outputs[index] = sqrtf(inputs[index].x * inputs[index].x + inputs[index].y * inputs[index].y);
+    ///     }
+    /// }
+    /// "#;
+    /// let on_cpu = |points: &[[f32; 2]]| points.iter().map(|[x, y]| (x * x + y * y).sqrt()).collect();
+    /// // SAFETY: the kernel reads `count` points of two numbers, and writes as many numbers.
+    /// let lengths = unsafe { DeviceMap::from_source("lengths", LENGTHS, on_cpu) };
+    /// let points = context.parallelize([[3.0_f32, 4.0], [0.0, 2.0]], 2);
+    /// assert_eq!(points.map_partitions_on(lengths).collect()?, [5.0, 2.0]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn map_partitions_on<U: Record + Pod>(&self, kernel: DeviceMap<T, U>) -> Dataset<U> {
         let site = Location::caller();
         let DeviceMap { on_cpu, on_gpu } = kernel;
-        let device = Device::choose(self.context(), on_gpu);
+        let device = Arc::new(Device::choose(self.context(), on_gpu));
         let compute = streams(move |_, partition, inputs| {
             let failure = Failure::default();
             let mapped = Mapped {
@@ -111,6 +123,7 @@ impl<T: Record + Pod> Dataset<T> {
                 failure,
                 on_cpu: Arc::clone(&on_cpu),
                 way: device.way(partition),
+                device: Arc::clone(&device),
                 waiting: VecDeque::new(),
                 site,
                 partition,
@@ -122,37 +135,15 @@ impl<T: Record + Pod> Dataset<T> {
     }
 }
 
-/// A way through a device for the pieces of one partition, which come out as they went in.
-trait Way<T, U> {
-    /// Whether another piece may go in.
-    fn has_room(&self) -> bool;
-
-    /// Sends a piece in. If that fails, it is under way all the same.
-    fn begin(&mut self, piece: Vec<T>) -> Result<(), Trouble>;
-
-    /// Waits for the piece that has been under way longest; `None` if there is none.
-    fn end(&mut self) -> Result<Option<Vec<U>>, Trouble>;
-
-    /// The pieces that are under way, in order.
-    fn give_up(self: Box<Self>) -> VecDeque<Vec<T>>;
-}
-
-/// Why a piece does not come out.
-#[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "there is no device"))]
-enum Trouble {
-    /// Nothing else would help.
-    Fatal(String),
-    /// The device is lost; the CPU may go on.
-    Lost(String),
-}
-
 /// What one partition becomes.
 struct Mapped<T: Record, U> {
     input: PartitionIter<T>,
     failure: Failure,
     on_cpu: OnCpu<T, U>,
     way: Option<Box<dyn Way<T, U>>>,
-    /// What the CPU computes before what comes next.
+    /// Where another way comes from.
+    device: Arc<Device>,
+    /// What a device has given up, before what comes next.
     waiting: VecDeque<Vec<T>>,
     site: &'static Location<'static>,
     partition: usize,
@@ -174,26 +165,31 @@ impl<T: Record + Pod, U: Record + Pod> Iterator for Mapped<T, U> {
 
 impl<T: Record + Pod, U: Record + Pod> Mapped<T, U> {
     fn step(&mut self) -> TaskResult<Option<Vec<U>>> {
-        if self.way.is_some() {
+        while self.way.is_some() {
             match self.step_on_device()? {
                 Ok(outputs) => return Ok(outputs),
                 Err(Trouble::Fatal(message)) => return Err(self.failed(message)),
-                Err(Trouble::Lost(message)) => {
-                    tracing::warn!("the CPU computes from here on: {message}");
-                    self.waiting = self.way.take().map_or(VecDeque::new(), |way| way.give_up());
-                }
+                Err(Trouble::Lost(message)) => self.leave_device(&message, self.device.way(self.partition)),
+                Err(Trouble::Full(message)) => self.leave_device(&message, None),
             }
         }
-        let piece = match self.waiting.pop_front() {
-            Some(piece) => Some(piece),
-            None => self.piece()?,
+        let Some(piece) = self.piece()? else {
+            return Ok(None);
         };
-        let Some(piece) = piece else { return Ok(None) };
         let outputs = (self.on_cpu)(&piece);
         match outputs.len() == piece.len() {
             true => Ok(Some(outputs)),
             false => Err(self.failed(format!("{} records became {}", piece.len(), outputs.len()))),
         }
+    }
+
+    /// Goes on with another device, or the CPU. What is under way is computed again.
+    fn leave_device(&mut self, message: &str, next: Option<Box<dyn Way<T, U>>>) {
+        let who = if next.is_some() { "another GPU" } else { "the CPU" };
+        tracing::warn!(partition = self.partition, "{who} computes from here on: {message}");
+        let mut left = std::mem::replace(&mut self.way, next).map_or(VecDeque::new(), |way| way.give_up());
+        left.append(&mut self.waiting);
+        self.waiting = left;
     }
 
     /// Fills the device, and waits for what has been there longest.
@@ -207,8 +203,11 @@ impl<T: Record + Pod, U: Record + Pod> Mapped<T, U> {
         Ok(self.way.as_mut().map_or(Ok(None), |way| way.end()))
     }
 
-    /// The next records, if there are more.
+    /// The next records, if there are more: those that a device has given up, then new ones.
     fn piece(&mut self) -> TaskResult<Option<Vec<T>>> {
+        if let Some(piece) = self.waiting.pop_front() {
+            return Ok(Some(piece));
+        }
         let piece: Vec<T> = self.input.by_ref().take(piece_records::<T, U>()).collect();
         match self.failure.borrow_mut().take() {
             Some(error) => Err(error),
@@ -226,14 +225,6 @@ impl<T: Record + Pod, U: Record + Pod> Mapped<T, U> {
         .into()
     }
 }
-
-/// Records of a piece.
-fn piece_records<T, U>() -> usize {
-    (PIECE_BYTES / size_of::<T>().max(size_of::<U>()).max(1)).max(1)
-}
-
-/// Bytes of a piece, of its input or its output, whichever are more.
-const PIECE_BYTES: usize = 1 << 20;
 
 /// What computes.
 struct Device {

@@ -9,7 +9,7 @@ use cudarc::cublas::sys::{self, cublasComputeType_t as Compute, cublasOperation_
 use cudarc::driver::CudaStream;
 use distdl_storage::DeviceError;
 
-use super::gpu::{Gpu, GpuSlice};
+use super::gpu::{Gpu, GpuSlice, bind};
 use crate::config::Precision;
 
 /// cuBLAS for the handle of one worker: its products take their turn among whatever else is asked of that handle. Equal
@@ -26,7 +26,7 @@ unsafe impl Send for GpuBlas {}
 
 impl Drop for GpuBlas {
     fn drop(&mut self) {
-        let _ = self.stream.context().bind_to_thread();
+        let _ = bind(self.stream.context());
         // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
         let _ = unsafe { cublas::destroy_handle(self.handle) };
     }

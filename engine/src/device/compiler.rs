@@ -27,6 +27,9 @@ pub const FLAGS: [&str; 5] = [
     "--prec-sqrt=true",
 ];
 
+/// Most programs that a compiler remembers.
+const COMPILED_MAX: usize = 1024;
+
 /// A compiled program for one kind of GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cubin(Arc<[u8]>);
@@ -78,12 +81,15 @@ impl Compiler {
     /// The compiler refuses it; the error has its words.
     pub fn compile(&self, name: &str, text: &str, architecture: &str) -> Result<Cubin, CompileError> {
         let key = self.key(text, architecture);
-        // Whoever wants a program that another thread compiles waits for it.
+        // One at a time: whoever wants a program that another thread compiles gets that.
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cubin) = compiled.get(&key) {
             return Ok(cubin.clone());
         }
         let cubin = self.compile_or_read(name, text, architecture, key)?;
+        if compiled.len() == COMPILED_MAX {
+            compiled.clear();
+        }
         compiled.insert(key, cubin.clone());
         Ok(cubin)
     }

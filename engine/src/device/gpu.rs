@@ -174,6 +174,11 @@ impl Gpu {
         })
     }
 
+    /// Its 0-based index among the GPUs of the machine. A kernel runs on the one on which it was loaded.
+    pub fn index(&self) -> usize {
+        self.context.ordinal()
+    }
+
     /// What its kernels are compiled for, such as `sm_90`.
     pub fn architecture(&self) -> &str {
         &self.architecture
@@ -450,6 +455,7 @@ impl DeviceMemory for Gpu {
     }
 
     fn copy_out(&self, buffer: &GpuBuffer) -> Result<Vec<u8>, DeviceError> {
+        self.check_near("copy from it", buffer)?;
         let mut bytes = vec![0; buffer.bytes];
         let view = buffer.slice.slice(..buffer.bytes);
         let copied = self.stream.memcpy_dtoh(&view, &mut bytes);

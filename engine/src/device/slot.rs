@@ -37,6 +37,11 @@ impl Slot {
         })
     }
 
+    /// The handle that its kernels run on.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// Sends `inputs`, so many records, through `kernel`, which writes `output_bytes` bytes.
     pub(crate) fn begin(
         &mut self,

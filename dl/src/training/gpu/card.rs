@@ -24,8 +24,8 @@ pub(super) struct Card {
     precision: Precision,
     kernels: Arc<Kernels>,
     tier: DeviceTier<GpuBuffer>,
-    /// Whose samples those are, and under which keys.
-    kept: Mutex<(Option<DatasetId>, Vec<DeviceKey>)>,
+    /// Whose samples those are.
+    dataset: Mutex<Option<DatasetId>>,
     /// Workspaces that no lane has at the moment.
     idle: Mutex<Vec<GpuWorkspace>>,
     is_lost: AtomicBool,
@@ -54,7 +54,7 @@ impl Card {
             precision,
             kernels: Arc::new(Kernels::new(compiler)),
             tier: DeviceTier::new(format!("{} {index}", found.name), bytes_max),
-            kept: Mutex::default(),
+            dataset: Mutex::default(),
             idle: Mutex::default(),
             is_lost: AtomicBool::new(false),
         }
@@ -91,9 +91,18 @@ impl Card {
         if let Some(place) = idle.iter().position(fits) {
             return Ok(idle.swap_remove(place));
         }
-        drop(idle);
-        let device = Device::open(&self.found, self.index, self.precision, self.kernels.clone())?;
-        network.workspace_on_gpu(device, rows_max, shape.target_length)
+        let allocate = || {
+            let device = Device::open(&self.found, self.index, self.precision, self.kernels.clone())?;
+            network.workspace_on_gpu(device, rows_max, shape.target_length)
+        };
+        match allocate() {
+            // Those of other sizes may not be wanted any more.
+            Err(Error::Device(DeviceError::OutOfMemory { .. })) if !idle.is_empty() => {
+                idle.clear();
+                allocate()
+            }
+            other => other,
+        }
     }
 
     /// Takes a workspace back. Whoever trains next finds it, unless the GPU is lost.
@@ -104,14 +113,11 @@ impl Card {
     }
 
     /// Frees what is of another dataset, which nobody asks for any more.
-    fn forget_others(&self, lane: LaneId) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let (dataset, keys) = &mut *kept;
-        if dataset.replace(lane.dataset) != Some(lane.dataset) {
-            self.tier.retain(|key| !keys.contains(key));
-            keys.clear();
+    fn forget_others(&self, of: DatasetId) {
+        let mut dataset = self.dataset.lock().unwrap_or_else(PoisonError::into_inner);
+        if dataset.replace(of) != Some(of) {
+            self.tier.retain(|_| false);
         }
-        keys.extend(["features", "targets"].map(|part| lane.key(part)));
     }
 
     /// Copies all of a lane's samples to the GPU, or finds them there. `None` if there is no room for them.
@@ -122,9 +128,14 @@ impl Card {
         samples: &mut LaneSamples,
         lane: LaneId,
     ) -> Result<Option<SamplesOnGpu>> {
-        self.forget_others(lane);
+        self.forget_others(lane.dataset);
         let gpu = workspace.device().gpu();
         let (shape, classes) = (samples.shape(), network.output_length());
+        // Before they are gathered in the host's memory.
+        let bytes = shape.map_or(0, |shape| shape.row_bytes() as u64 * samples.len() as u64);
+        if bytes > self.tier.bytes_max() {
+            return Ok(None);
+        }
         let features = lease(&self.tier, gpu, lane.key("features"), || features(samples));
         let Some(features) = room(features)? else {
             return Ok(None);

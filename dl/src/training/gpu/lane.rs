@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::super::device::{LaneDevice, LaneRows, Pass};
-use super::GpuLanes;
 use super::card::{Card, SamplesOnGpu};
+use super::cards::Cards;
 use crate::error::{Error, Result};
 use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::loss::Targets;
@@ -13,16 +13,37 @@ use crate::network::{GpuWorkspace, NeuralNetwork};
 
 /// A lane on a GPU.
 pub(super) struct GpuLane {
-    pub(super) network: NeuralNetwork,
-    pub(super) of: Arc<GpuLanes>,
-    pub(super) card: Arc<Card>,
+    network: NeuralNetwork,
+    cards: Arc<Cards>,
+    card: Arc<Card>,
     /// There until this is dropped.
-    pub(super) workspace: Option<GpuWorkspace>,
-    pub(super) samples: Option<SamplesOnGpu>,
+    workspace: Option<GpuWorkspace>,
+    samples: Option<SamplesOnGpu>,
     /// The step whose parameters are there.
-    pub(super) step: Option<u64>,
+    step: Option<u64>,
     /// The gradient of a piece before it is added to a sum; empty until one is.
-    pub(super) piece: Vec<f32>,
+    piece: Vec<f32>,
+}
+
+impl GpuLane {
+    /// A lane on `card`, whose samples may be there.
+    pub(super) fn new(
+        network: NeuralNetwork,
+        cards: Arc<Cards>,
+        card: &Arc<Card>,
+        workspace: GpuWorkspace,
+        samples: Option<SamplesOnGpu>,
+    ) -> Self {
+        Self {
+            network,
+            cards,
+            card: Arc::clone(card),
+            workspace: Some(workspace),
+            samples,
+            step: None,
+            piece: Vec::new(),
+        }
+    }
 }
 
 impl Drop for GpuLane {
@@ -40,43 +61,40 @@ impl LaneDevice for GpuLane {
     }
 
     fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>> {
-        self.of.counted.begin();
+        let before = self.copied_bytes();
+        self.cards.counted().begin();
         let report = self.compute(pass);
-        self.of.counted.end();
-        self.of.unless_lost(&self.card, report)
+        let copied = report.as_ref().ok().map(|_| [before, self.copied_bytes()]);
+        self.cards.counted().end(copied);
+        self.cards.unless_lost(&self.card, report)
     }
 }
 
 impl GpuLane {
+    fn copied_bytes(&self) -> (u64, u64) {
+        let workspace = self.workspace.as_ref();
+        workspace.map_or((0, 0), |workspace| workspace.device().gpu().copied_bytes())
+    }
+
     fn compute(&mut self, pass: Pass<'_>) -> Result<BatchReport> {
         let Some(workspace) = &mut self.workspace else {
             return Err(Error::Training("a lane that has ended was asked for a step".into()));
         };
-        let before = workspace.device().gpu().copied_bytes();
         let is_first = pass.draw.first_row == 0;
         if is_first || self.step != Some(pass.draw.step) {
             workspace.set_parameters(pass.parameters)?;
             self.step = Some(pass.draw.step);
         }
-        let rows = set_rows(workspace, (&self.network, self.samples.as_ref()), pass.rows)?;
-        let report = match is_first {
-            true => self
-                .network
-                .gradient_on_gpu(pass.draw, rows, workspace, pass.gradient)?,
-            false => {
-                self.piece.resize(pass.gradient.len(), 0.0);
-                let report = self
-                    .network
-                    .gradient_on_gpu(pass.draw, rows, workspace, &mut self.piece)?;
-                for (sum, value) in pass.gradient.iter_mut().zip(&self.piece) {
-                    *sum += *value;
-                }
-                report
-            }
-        };
-        self.of
-            .counted
-            .add_copies(before, workspace.device().gpu().copied_bytes());
+        let (network, samples) = (&self.network, self.samples.as_ref());
+        let rows = set_rows(workspace, (network, samples), pass.rows)?;
+        if is_first {
+            return network.gradient_on_gpu(pass.draw, rows, workspace, pass.gradient);
+        }
+        self.piece.resize(pass.gradient.len(), 0.0);
+        let report = network.gradient_on_gpu(pass.draw, rows, workspace, &mut self.piece)?;
+        for (sum, value) in pass.gradient.iter_mut().zip(&self.piece) {
+            *sum += *value;
+        }
         Ok(report)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytemuck::Pod;
 use distdl_storage::DeviceError;
 
-use super::{OnGpu, Trouble, Way, piece_records};
+use super::way::{OnGpu, Trouble, Way, piece_records};
 use crate::config::GpuUse;
 use crate::context::Context;
 use crate::device::{Argument, Chosen, CompileError, Compiler, Gpu, GpuFound, GpuKernel, GpuPiece, Slot};
@@ -58,13 +58,32 @@ impl Stage {
         Slot::new(Gpu::open(&self.found, index)?, input_bytes, output_bytes)
     }
 
-    /// Lets the operator's kernel loose on a piece.
-    fn start(&self, index: usize, piece: &GpuPiece<'_>) -> Result<(), Trouble> {
-        let (entry, text) = match &self.on_gpu {
-            OnGpu::Closure(start) => return start(piece).map_err(|error| self.trouble(index, error)),
-            OnGpu::Program { entry, text } => (entry, text),
+    /// The operator's kernel on a GPU, if it is one from source.
+    fn kernel(&self, gpu: &Gpu) -> Result<Option<GpuKernel>, Trouble> {
+        let OnGpu::Program { entry, text } = &self.on_gpu else {
+            return Ok(None);
         };
-        let kernel = self.kernel(index, piece.gpu, entry, text)?;
+        let mut loaded = lock(&self.loaded);
+        if let Some(kernel) = loaded.get(&gpu.index()) {
+            return Ok(Some(kernel.clone()));
+        }
+        let fatal = |error: &dyn std::fmt::Display| Trouble::Fatal(error.to_string());
+        let compiler = self.compiler.as_ref().map_err(|error| fatal(error))?;
+        let cubin = compiler.compile(entry, text, gpu.architecture());
+        let cubin = cubin.map_err(|error| fatal(&error))?;
+        let module = gpu.load(&cubin).map_err(|error| self.trouble(gpu.index(), error))?;
+        let kernel = gpu.kernel(&module, entry).map_err(|error| fatal(&error))?;
+        loaded.insert(gpu.index(), kernel.clone());
+        Ok(Some(kernel))
+    }
+
+    /// Lets the operator's kernel loose on a piece.
+    fn start(&self, kernel: Option<&GpuKernel>, piece: &GpuPiece<'_>) -> Result<(), DeviceError> {
+        let kernel = match (kernel, &self.on_gpu) {
+            (_, OnGpu::Closure(start)) => return start(piece),
+            (Some(kernel), OnGpu::Program { .. }) => kernel,
+            (None, OnGpu::Program { .. }) => return Ok(()),
+        };
         let arguments = [
             Argument::Count(piece.records as u64),
             Argument::Buffer(piece.inputs),
@@ -72,23 +91,7 @@ impl Stage {
         ];
         let blocks = piece.records.div_ceil(THREADS as usize).min(BLOCKS_MAX);
         // SAFETY: whoever made the operator vouches for the program; both buffers have room for the piece.
-        let started = unsafe { piece.gpu.launch(&kernel, blocks as u32, THREADS, &arguments) };
-        started.map_err(|error| self.trouble(index, error))
-    }
-
-    fn kernel(&self, index: usize, gpu: &Gpu, entry: &str, text: &str) -> Result<GpuKernel, Trouble> {
-        let mut loaded = lock(&self.loaded);
-        if let Some(kernel) = loaded.get(&index) {
-            return Ok(kernel.clone());
-        }
-        let fatal = |error: &dyn std::fmt::Display| Trouble::Fatal(error.to_string());
-        let compiler = self.compiler.as_ref().map_err(|error| fatal(error))?;
-        let cubin = compiler.compile(entry, text, gpu.architecture());
-        let cubin = cubin.map_err(|error| fatal(&error))?;
-        let module = gpu.load(&cubin).map_err(|error| self.trouble(index, error))?;
-        let kernel = gpu.kernel(&module, entry).map_err(|error| fatal(&error))?;
-        loaded.insert(index, kernel.clone());
-        Ok(kernel)
+        unsafe { piece.gpu.launch(kernel, blocks as u32, THREADS, &arguments) }
     }
 
     /// The GPU of a partition: by its index, or the next one that is not lost.
@@ -101,13 +104,20 @@ impl Stage {
 
     /// What the failure of a GPU means. One with too little memory is not lost.
     fn trouble(&self, index: usize, error: DeviceError) -> Trouble {
-        if self.is_required {
-            return Trouble::Fatal(error.to_string());
+        let message = error.to_string();
+        if matches!(error, DeviceError::OutOfMemory { .. }) {
+            return if self.is_required {
+                Trouble::Fatal(message)
+            } else {
+                Trouble::Full(message)
+            };
         }
-        if !matches!(error, DeviceError::OutOfMemory { .. }) {
-            lock(&self.lost).insert(index);
+        let mut lost = lock(&self.lost);
+        lost.insert(index);
+        match self.is_required && lost.len() >= self.found.alike.len() {
+            true => Trouble::Fatal(message),
+            false => Trouble::Lost(message),
         }
-        Trouble::Lost(error.to_string())
     }
 }
 
@@ -146,13 +156,9 @@ impl<T: Pod, U: Pod> Way<T, U> for GpuWay<T> {
             return Ok(());
         };
         let (inputs, output_bytes) = (bytemuck::cast_slice(piece), piece.len() * size_of::<U>());
-        let mut trouble = None;
-        let begun = slot.begin(inputs, piece.len(), output_bytes, |piece| {
-            let started = stage.start(index, piece);
-            trouble = started.err();
-            Ok(())
-        });
-        trouble.map_or(Ok(()), Err)?;
+        let kernel = stage.kernel(slot.gpu())?;
+        let start = |piece: &GpuPiece<'_>| stage.start(kernel.as_ref(), piece);
+        let begun = slot.begin(inputs, piece.len(), output_bytes, start);
         begun.map_err(|error| stage.trouble(index, error))?;
         *place = Some(slot);
         Ok(())

@@ -105,7 +105,7 @@ int cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void*) {
 }
 
 int cuMemHostAlloc(void** place, size_t bytes, unsigned) {
-    return state() ? state() : (handles++, *place = malloc(bytes), 0);
+    return state() ? state() : (handles++, allocations++, *place = malloc(bytes), 0);
 }
 
 int cuMemFreeHost(void* place) { return handles--, free(place), 0; }
@@ -122,7 +122,7 @@ int cuModuleLoadData(void** module, const void* image) {
     }
     size_t bytes = header->e_shoff + header->e_shnum * header->e_shentsize;
     // Under a name of its own: the system takes a library of the same name for the same.
-    char path[] = "/tmp/paper-XXXXXX";
+    char path[] = FOLDER "/loaded-XXXXXX";
     int file = mkstemp(path);
     bool is_written = file >= 0 && write(file, image, bytes) == static_cast<ssize_t>(bytes);
     *module = is_written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
@@ -145,8 +145,10 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsi
     if (y * z * v * w != 1 || blocks == 0 || threads == 0) {
         return INVALID_VALUE;
     }
-    if (current && current->launches_left > 0) {
-        current->launches_left--;
+    if (current) {
+        long left = current->launches_left;
+        while (left > 0 && !current->launches_left.compare_exchange_weak(left, left - 1)) {
+        }
     }
     launches++;
     return state() ? state() : reinterpret_cast<Kernel>(function)(nullptr, blocks, threads, 0, arguments);
@@ -163,7 +165,7 @@ long paper_bytes() {
 }
 long paper_allocations() { return allocations; }
 long paper_launches() { return launches; }
-// Loses a device behind so many launches; never, for a negative number.
+// Loses a device at one of its next launches, counted from 1, or at once; never, for a negative number.
 void paper_lose_after(int device, long count) { devices[device].launches_left = count; }
 
 }

@@ -17,7 +17,7 @@ const char* const ENTRY = "extern \"C\" __global__ void ";
 
 // The program in a namespace, and its entry points under names for the driver.
 std::string whole(const std::string& text) {
-    std::string all = "#include \"" EMULATOR "\"\nnamespace program {\n" + text + "\n}\n";
+    std::string all = "#include \"" FOLDER "/emulator.hpp\"\nnamespace program {\n" + text + "\n}\n";
     for (size_t at = 0; (at = text.find(ENTRY, at)) != std::string::npos;) {
         at += strlen(ENTRY);
         all += "KERNEL(program, " + text.substr(at, text.find('(', at) - at) + ")\n";
@@ -32,15 +32,15 @@ std::string read(const std::string& path) {
 
 // As on a GPU, multiplications and additions are not fused.
 bool compile(Program& program) {
-    char folder[] = "/tmp/paper-XXXXXX";
+    char folder[] = FOLDER "/compiled-XXXXXX";
     if (!mkdtemp(folder)) {
-        return program.log = "no folder under /tmp", false;
+        return program.log = "no folder under " FOLDER, false;
     }
     std::string from = std::string(folder) + "/program.cpp", to = std::string(folder) + "/program.so";
     std::string log = std::string(folder) + "/log";
     std::ofstream(from) << whole(program.text);
-    std::string command = "g++ -std=c++17 -O1 -ffp-contract=off -fno-gnu-unique -fPIC -shared -o " + to + " " + from;
-    bool is_compiled = system((command + " > " + log + " 2>&1").c_str()) == 0;
+    std::string command = "g++ -std=c++17 -O1 -ffp-contract=off -fno-gnu-unique -fPIC -shared -o '" + to + "' '" + from + "'";
+    bool is_compiled = system((command + " > '" + log + "' 2>&1").c_str()) == 0;
     program.log = read(log);
     program.library = read(to);
     for (const std::string& path : {from, to, log}) {

@@ -1,0 +1,141 @@
+//! The GPUs of a process, and what lanes did on them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::card::Card;
+use crate::error::{Error, Result};
+use crate::metrics::GpuFigures;
+
+/// The GPUs of this process, for all lanes of one training. They are all of one kind.
+pub(super) struct Cards {
+    name: String,
+    cards: Vec<Arc<Card>>,
+    /// Whether nothing else may compute.
+    is_required: bool,
+    counted: Counted,
+}
+
+/// What lanes did. Samples that stay on the GPU are counted by their tier.
+#[derive(Default)]
+pub(super) struct Counted {
+    to_gpu_bytes: AtomicU64,
+    from_gpu_bytes: AtomicU64,
+    passes: AtomicU64,
+    busy: Mutex<Busy>,
+}
+
+/// How long at least one pass was under way.
+#[derive(Default)]
+struct Busy {
+    under_way: usize,
+    since: Option<Instant>,
+    total: Duration,
+}
+
+impl Counted {
+    fn busy(&self) -> MutexGuard<'_, Busy> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pass begins.
+    pub(super) fn begin(&self) {
+        let mut busy = self.busy();
+        busy.under_way += 1;
+        busy.since.get_or_insert_with(Instant::now);
+    }
+
+    /// A pass ends, with what was copied before it and up to now if it has come to something.
+    pub(super) fn end(&self, copied: Option<[(u64, u64); 2]>) {
+        if let Some([before, now]) = copied {
+            self.passes.fetch_add(1, Ordering::Relaxed);
+            self.to_gpu_bytes.fetch_add(now.0 - before.0, Ordering::Relaxed);
+            self.from_gpu_bytes.fetch_add(now.1 - before.1, Ordering::Relaxed);
+        }
+        let mut busy = self.busy();
+        busy.under_way -= 1;
+        if busy.under_way == 0 {
+            let passed = busy.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            busy.total += passed;
+        }
+    }
+}
+
+impl Cards {
+    /// Some GPUs of this name.
+    pub(super) fn new(name: String, cards: Vec<Arc<Card>>, is_required: bool) -> Self {
+        Self {
+            name,
+            cards,
+            is_required,
+            counted: Counted::default(),
+        }
+    }
+
+    /// What errors call each of them.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether nothing else may compute.
+    pub(super) fn is_required(&self) -> bool {
+        self.is_required
+    }
+
+    /// Where lanes count their passes.
+    pub(super) fn counted(&self) -> &Counted {
+        &self.counted
+    }
+
+    /// Those that are not lost, in the order in which a lane takes them: that of its index first.
+    pub(super) fn of_lane(&self, lane: usize) -> impl Iterator<Item = &Arc<Card>> {
+        let first = lane % self.cards.len().max(1);
+        let cards = self.cards[first..].iter().chain(&self.cards[..first]);
+        cards.filter(|card| !card.is_lost())
+    }
+
+    /// `None` if it failed because the GPU did, which is lost then: another computes. An error if there is no other, and
+    /// the CPU may not.
+    pub(super) fn unless_lost<T>(&self, card: &Card, result: Result<T>) -> Result<Option<T>> {
+        let error = match result {
+            Err(error @ (Error::Device(_) | Error::Compile(_))) => error,
+            other => return other.map(Some),
+        };
+        let is_new = card.lose();
+        let is_left = self.cards.iter().any(|card| !card.is_lost());
+        if !is_left && self.is_required {
+            return Err(error);
+        }
+        if is_new {
+            let who = if is_left {
+                "the other GPUs compute"
+            } else {
+                "the CPU computes"
+            };
+            tracing::warn!("{who} from here on: {error}");
+        }
+        Ok(None)
+    }
+
+    /// What was done so far.
+    pub(super) fn figures(&self) -> GpuFigures {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let samples = self.cards.iter().map(|card| card.figures());
+        let (sample_bytes, avoided) = samples.fold((0, 0), |(copied, avoided), figures| {
+            (copied + figures.copied_bytes, avoided + figures.avoided_bytes)
+        });
+        let counted = &self.counted;
+        GpuFigures {
+            name: self.name.clone(),
+            count: self.cards.len(),
+            lost: self.cards.iter().filter(|card| card.is_lost()).count(),
+            passes: count(&counted.passes),
+            busy_seconds: counted.busy().total.as_secs_f64(),
+            to_gpu_bytes: count(&counted.to_gpu_bytes),
+            from_gpu_bytes: count(&counted.from_gpu_bytes),
+            sample_bytes,
+            sample_bytes_avoided: avoided,
+        }
+    }
+}
