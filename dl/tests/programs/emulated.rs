@@ -3,7 +3,6 @@
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fmt::Write;
-use std::path::Path;
 use std::process::Command;
 
 use distdl_dl::kernels::programs::{Grid, PROGRAMS};
@@ -33,8 +32,7 @@ impl Emulated {
 
 /// The emulator, each program in a namespace of its own, and the kernels under names for Rust.
 fn text() -> String {
-    let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src/testing/paper/emulator.hpp");
-    let mut text = format!("#include \"{}\"\n", emulator.display());
+    let mut text = include_str!("../../../engine/src/testing/paper/emulator.hpp").to_owned();
     for program in PROGRAMS {
         let name = program.name;
         writeln!(text, "namespace program_{name} {{\n{}\n}}", program.text).unwrap();

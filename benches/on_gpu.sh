@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# All that waits for a machine with a GPU, one after the other: `benches/on_gpu.sh BINARIES OUT [PYTHON]`.
+#
+# The machine needs a driver, cuBLAS and NVRTC, and neither Rust nor a compiler: `benches/on_gpu.sh --collect BINARIES`
+# builds what is run and puts it into the folder BINARIES beforehand, anywhere. PYTHON has PyTorch, for the comparison.
+# What each step prints goes to OUT; a step that fails does not keep the others from being run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The path of the program that a cargo command names.
+built() {
+    cargo "$@" --no-run 2>&1 | sed -n 's/^ *Executable.*(\(.*\))$/\1/p' | tail -n 1
+}
+
+collect() {
+    local to=$1 name
+    mkdir -p "$to"
+    cargo build --release --example mnist --example lenet
+    cp target/release/examples/{mnist,lenet} "$to"
+    for name in programs on_gpu; do
+        cp "$(built test --release --workspace --test "$name")" "$to/test_$name"
+    done
+    for name in gpu paper_gpu; do
+        cp "$(built bench --bench "$name")" "$to/bench_$name"
+    done
+    strip "$to"/*
+    du -sh "$to"
+}
+
+if [ "$1" = --collect ]; then
+    collect "$2"
+    exit
+fi
+
+readonly binaries=$1 out=$2 python=${3:-} data=(--data examples/data/mnist)
+mkdir -p "$out"
+
+step() {
+    local name=$1 status=0
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    "$@" >"$out/$name" 2>&1 || status=$?
+    tail -n 3 "$out/$name"
+    [ "$status" -eq 0 ] || printf '!! %s ended with %d\n' "$name" "$status"
+}
+
+# Equal parameters after the same training, twice.
+same_bits() {
+    local example=$1 first second
+    shift
+    first=$("$binaries/$example" --gpu on --json "$@" "${data[@]}" | tail -n 1)
+    second=$("$binaries/$example" --gpu on --json --threads 3 "$@" "${data[@]}" | tail -n 1)
+    printf '%s\n%s\n' "$first" "$second"
+    [ "$(hash_of "$first")" = "$(hash_of "$second")" ] && echo 'the same bits twice'
+}
+
+hash_of() {
+    sed -n 's/.*"parameters_hash":"\([0-9a-f]*\)".*/\1/p' <<<"$1"
+}
+
+nvidia-smi | tee "$out/nvidia-smi" || true
+step programs.txt "$binaries/test_programs"
+step on_gpu.txt env DISTDL_TEST_GPU=real "$binaries/test_on_gpu" --test-threads 1
+step mnist.jsonl same_bits mnist --epochs 5
+step mnist_cpu.jsonl "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
+step lenet.jsonl same_bits lenet --epochs 3
+step gpu.jsonl "$binaries/bench_gpu" --gpu on --threads 1
+step gpu_tf32.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --precision tf32 --network mlp,lenet
+step wide.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --precision tf32 --network wide --batch 4096 --steps 20
+step jobs.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
+step paper_gpu.jsonl "$binaries/bench_paper_gpu" --threads 1 "${data[@]}"
+if [ -n "$python" ]; then
+    step torch.txt "$python" benches/peers/torch_gpu.py --ours "$binaries/bench_gpu" --steps 100 --runs 5
+fi
