@@ -206,7 +206,7 @@ fn lost_gpus_leave_it_to_the_cpu_unless_they_must_compute(paper: &Paper, expecte
         assert_eq!(pieces.load(Ordering::Relaxed), 0);
         paper.lose_after([-1; 2]);
     }
-    let context = paper.context(GpuUse::On, 2);
+    let context = paper.context(GpuUse::On, 1);
     let (dataset, pieces) = stage(&context, SUM);
     paper.lose_after([2; 2]);
     let error = dataset.collect().unwrap_err().to_string();
@@ -219,8 +219,11 @@ fn lost_gpus_leave_it_to_the_cpu_unless_they_must_compute(paper: &Paper, expecte
     assert!(words.iter().all(|word| error.contains(word)), "{error}");
     assert_eq!(pieces.load(Ordering::Relaxed), 0);
     paper.lose_after([-1; 2]);
-    // An action that failed can be asked again.
-    assert_eq!(dataset.collect().unwrap(), expected);
+    // Nor does the CPU compute it when it is asked again.
+    let error = dataset.collect().unwrap_err().to_string();
+    assert!(error.contains("every Paper GPU of this process is lost"), "{error}");
+    assert_eq!(pieces.load(Ordering::Relaxed), 0);
+    assert_eq!(stage(&context, SUM).0.collect().unwrap(), expected);
 }
 
 fn errors_name_operator_and_reason(paper: &Paper) {

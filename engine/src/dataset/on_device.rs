@@ -118,17 +118,18 @@ impl<T: Record + Pod> Dataset<T> {
         let device = Arc::new(Device::choose(self.context(), on_gpu));
         let compute = streams(move |_, partition, inputs| {
             let failure = Failure::default();
-            let mapped = Mapped {
+            let mut mapped = Mapped {
                 input: PartitionIter::<T>::new(only(inputs), Failure::clone(&failure)),
                 failure,
                 on_cpu: Arc::clone(&on_cpu),
-                way: device.way(partition),
+                way: None,
                 device: Arc::clone(&device),
                 waiting: VecDeque::new(),
                 site,
                 partition,
                 has_ended: false,
             };
+            mapped.way = mapped.find_way()?;
             Ok(Box::new(mapped))
         });
         Derivation::new(OPERATOR, self.partitions(), self.narrow_dependency(), compute).build(self.context())
@@ -169,7 +170,10 @@ impl<T: Record + Pod, U: Record + Pod> Mapped<T, U> {
             match self.step_on_device()? {
                 Ok(outputs) => return Ok(outputs),
                 Err(Trouble::Fatal(message)) => return Err(self.failed(message)),
-                Err(Trouble::Lost(message)) => self.leave_device(&message, self.device.way(self.partition)),
+                Err(Trouble::Lost(message)) => {
+                    let next = self.find_way()?;
+                    self.leave_device(&message, next);
+                }
                 Err(Trouble::Full(message)) => self.leave_device(&message, None),
             }
         }
@@ -181,6 +185,12 @@ impl<T: Record + Pod, U: Record + Pod> Mapped<T, U> {
             true => Ok(Some(outputs)),
             false => Err(self.failed(format!("{} records became {}", piece.len(), outputs.len()))),
         }
+    }
+
+    /// The partition's way through a device; `None` for the CPU.
+    fn find_way(&self) -> TaskResult<Option<Box<dyn Way<T, U>>>> {
+        let way = self.device.way(self.partition);
+        way.map_err(|message| self.failed(message))
     }
 
     /// Goes on with another device, or the CPU. What is under way is computed again.
@@ -242,14 +252,14 @@ impl Device {
         }
     }
 
-    /// A partition's way through it; `None` for the CPU.
-    fn way<T: Record + Pod, U: Record + Pod>(&self, partition: usize) -> Option<Box<dyn Way<T, U>>> {
+    /// A partition's way through it; `None` for the CPU. An error if the CPU may not compute.
+    fn way<T: Record + Pod, U: Record + Pod>(&self, partition: usize) -> Result<Option<Box<dyn Way<T, U>>>, String> {
         #[cfg(feature = "gpu")]
-        return Some(Box::new(stage::GpuWay::open(self.stage.as_ref()?, partition)?));
-        #[cfg(not(feature = "gpu"))]
-        {
-            let _ = partition;
-            None
+        if let Some(stage) = &self.stage {
+            let way = stage::GpuWay::open(stage, partition)?;
+            return Ok(way.map(|way| Box::new(way) as Box<dyn Way<T, U>>));
         }
+        let _ = partition;
+        Ok(None)
     }
 }

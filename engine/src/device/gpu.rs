@@ -265,18 +265,7 @@ impl Gpu {
         let bytes: &[u8] = bytemuck::cast_slice(from);
         self.check_length("copy to it", bytes.len(), to.length * WORD)?;
         self.check_own("copy to it", to.buffer)?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: there is room for so many bytes, and they are read before this returns, since it waits.
-        let copied = self
-            .bind()
-            .and_then(|()| unsafe { result::memcpy_htod_async(to.place(), bytes, self.stream.cu_stream()) });
-        copied
-            .and(self.wait())
-            .map_err(|error| self.failed("copy to it", error))?;
-        self.count_to_gpu(bytes.len());
-        Ok(())
+        self.send(bytes, to.place())
     }
 
     /// Copies words from the GPU, once whatever was asked of this handle before is done.
@@ -287,17 +276,7 @@ impl Gpu {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(to);
         self.check_length("copy from it", bytes.len(), from.length * WORD)?;
         self.check_near("copy from it", from.buffer)?;
-        if bytes.is_empty() {
-            return self.synchronize();
-        }
-        // SAFETY: so many bytes are there, and they have arrived before this returns, since it waits.
-        let copied = self
-            .bind()
-            .and_then(|()| unsafe { result::memcpy_dtoh_async(bytes, from.place(), self.stream.cu_stream()) });
-        let copied = copied.and(self.wait());
-        copied.map_err(|error| self.failed("copy from it", error))?;
-        self.count_from_gpu(bytes.len());
-        Ok(())
+        self.fetch(from.place(), bytes)
     }
 
     /// Copies words from one place of the GPU to another, which is no part of the first, and in a buffer of this handle.
@@ -351,6 +330,36 @@ impl Gpu {
     /// Lets this thread call the driver.
     pub(super) fn bind(&self) -> Result<(), DriverError> {
         bind(&self.context)
+    }
+
+    /// Copies bytes to a place that has room for them, and waits: they may be changed then, and all handles see them.
+    fn send(&self, bytes: &[u8], to: u64) -> Result<(), DeviceError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the caller has compared the lengths, and this waits before it gives the bytes back.
+        let copied = self
+            .bind()
+            .and_then(|()| unsafe { result::memcpy_htod_async(to, bytes, self.stream.cu_stream()) });
+        let copied = copied.and(self.wait());
+        copied.map_err(|error| self.failed("copy to it", error))?;
+        self.count_to_gpu(bytes.len());
+        Ok(())
+    }
+
+    /// Copies bytes from a place that has so many, and waits for them, and for whatever was asked before.
+    fn fetch(&self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        if bytes.is_empty() {
+            return self.synchronize();
+        }
+        // SAFETY: the caller has compared the lengths, and this waits before it gives the bytes back.
+        let copied = self
+            .bind()
+            .and_then(|()| unsafe { result::memcpy_dtoh_async(bytes, from, self.stream.cu_stream()) });
+        let copied = copied.and(self.wait());
+        copied.map_err(|error| self.failed("copy from it", error))?;
+        self.count_from_gpu(bytes.len());
+        Ok(())
     }
 
     /// Waits until whatever was asked of this handle is done, whatever failed before.
@@ -446,22 +455,13 @@ impl DeviceMemory for Gpu {
     fn copy_in(&self, bytes: &[u8], buffer: &mut GpuBuffer) -> Result<(), DeviceError> {
         self.check_length("copy to it", bytes.len(), buffer.bytes)?;
         self.check_own("copy to it", buffer)?;
-        let copied = self.stream.memcpy_htod(bytes, &mut buffer.slice);
-        // The copy may still read `bytes`, and other handles have streams of their own.
-        let copied = copied.and(self.wait());
-        copied.map_err(|error| self.failed("copy to it", error))?;
-        self.count_to_gpu(bytes.len());
-        Ok(())
+        self.send(bytes, buffer.place())
     }
 
     fn copy_out(&self, buffer: &GpuBuffer) -> Result<Vec<u8>, DeviceError> {
         self.check_near("copy from it", buffer)?;
         let mut bytes = vec![0; buffer.bytes];
-        let view = buffer.slice.slice(..buffer.bytes);
-        let copied = self.stream.memcpy_dtoh(&view, &mut bytes);
-        let copied = copied.and(self.wait());
-        copied.map_err(|error| self.failed("copy from it", error))?;
-        self.count_from_gpu(bytes.len());
+        self.fetch(buffer.place(), &mut bytes)?;
         Ok(bytes)
     }
 }

@@ -17,9 +17,8 @@ pub(crate) fn to_columns(
     columns: GpuSlice<'_>,
 ) -> Result<()> {
     check_columns(windows, count, images, columns)?;
-    let arguments = arguments(windows, count, [images, columns]);
-    // SAFETY: these are its arguments, with lengths that are checked.
-    unsafe { device.run("to_columns", Grid::of_elements(columns.len()), &arguments) }
+    // SAFETY: these are its buffers, with lengths that are checked.
+    unsafe { start(device, "to_columns", windows, count, [images, columns]) }
 }
 
 /// As [`super::from_columns`].
@@ -31,9 +30,8 @@ pub(crate) fn from_columns(
     images: GpuSlice<'_>,
 ) -> Result<()> {
     check_columns(windows, count, images, columns)?;
-    let arguments = arguments(windows, count, [columns, images]);
-    // SAFETY: these are its arguments, with lengths that are checked.
-    unsafe { device.run("from_columns", Grid::of_elements(images.len()), &arguments) }
+    // SAFETY: these are its buffers, with lengths that are checked.
+    unsafe { start(device, "from_columns", windows, count, [columns, images]) }
 }
 
 /// Some images, each of channels of so many pixels.
@@ -92,9 +90,8 @@ pub(crate) fn largest(
     pooled: GpuSlice<'_>,
 ) -> Result<()> {
     check_pool(windows, count, images, pooled)?;
-    let arguments = arguments(windows, count, [images, pooled]);
-    // SAFETY: these are its arguments, with lengths that are checked.
-    unsafe { device.run("pool_largest", Grid::of_elements(pooled.len()), &arguments) }
+    // SAFETY: these are its buffers, with lengths that are checked.
+    unsafe { start(device, "pool_largest", windows, count, [images, pooled]) }
 }
 
 /// As [`super::largest_backward`].
@@ -108,9 +105,16 @@ pub(crate) fn largest_backward(
 ) -> Result<()> {
     check_pool(windows, count, images, gradient)?;
     check_length("the gradient by the images", images.len(), image_gradient.len())?;
-    let arguments = arguments(windows, count, [images, gradient, image_gradient]);
-    // SAFETY: these are its arguments, with lengths that are checked.
-    unsafe { device.run("pool_largest_backward", Grid::of_elements(images.len()), &arguments) }
+    // SAFETY: these are its buffers, with lengths that are checked.
+    unsafe {
+        start(
+            device,
+            "pool_largest_backward",
+            windows,
+            count,
+            [images, gradient, image_gradient],
+        )
+    }
 }
 
 /// As [`super::mean`].
@@ -122,9 +126,8 @@ pub(crate) fn mean(
     pooled: GpuSlice<'_>,
 ) -> Result<()> {
     check_pool(windows, count, images, pooled)?;
-    let arguments = arguments(windows, count, [images, pooled]);
-    // SAFETY: these are its arguments, with lengths that are checked.
-    unsafe { device.run("pool_mean", Grid::of_elements(pooled.len()), &arguments) }
+    // SAFETY: these are its buffers, with lengths that are checked.
+    unsafe { start(device, "pool_mean", windows, count, [images, pooled]) }
 }
 
 /// As [`super::mean_backward`].
@@ -136,28 +139,29 @@ pub(crate) fn mean_backward(
     image_gradient: GpuSlice<'_>,
 ) -> Result<()> {
     check_pool(windows, count, image_gradient, gradient)?;
-    let arguments = arguments(windows, count, [gradient, image_gradient]);
-    // SAFETY: these are its arguments, with lengths that are checked.
-    unsafe {
-        device.run(
-            "pool_mean_backward",
-            Grid::of_elements(image_gradient.len()),
-            &arguments,
-        )
-    }
+    // SAFETY: these are its buffers, with lengths that are checked.
+    unsafe { start(device, "pool_mean_backward", windows, count, [gradient, image_gradient]) }
 }
 
-/// What kernels are told of windows and images, and then is read and written.
-fn arguments<'a, const BUFFERS: usize>(
+/// Starts a kernel that is told of windows and images, and makes each element of the last of the buffers.
+///
+/// # Safety
+/// The kernel takes these buffers, with the lengths that they have.
+unsafe fn start<const BUFFERS: usize>(
+    device: &Device,
+    kernel: &'static str,
     windows: &Windows,
     images: usize,
-    buffers: [GpuSlice<'a>; BUFFERS],
-) -> Vec<Argument<'a>> {
+    buffers: [GpuSlice<'_>; BUFFERS],
+) -> Result<()> {
     let (image, (rows, columns)) = (windows.image, windows.counts().unwrap_or_default());
     let sides = [image.channels, image.height, image.width, windows.size, windows.stride];
     let sides = sides.into_iter().chain([windows.padding, rows, columns, images]);
     let sides = sides.map(|side| Argument::Count(side as u64));
-    sides.chain(buffers.map(Argument::Words)).collect()
+    let arguments: Vec<_> = sides.chain(buffers.map(Argument::Words)).collect();
+    let made = buffers.last().map_or(0, |buffer| buffer.len());
+    // SAFETY: the caller vouches for the buffers, and all kernels here are told of windows like this.
+    unsafe { device.run(kernel, Grid::of_elements(made), &arguments) }
 }
 
 fn check_columns(windows: &Windows, count: usize, images: GpuSlice<'_>, columns: GpuSlice<'_>) -> Result<()> {

@@ -131,13 +131,17 @@ pub(super) struct GpuWay<T> {
 }
 
 impl<T> GpuWay<T> {
-    /// `None` once all GPUs are lost.
-    pub(super) fn open(stage: &Arc<Stage>, partition: usize) -> Option<Self> {
-        Some(Self {
-            index: stage.gpu_of(partition)?,
-            under_way: VecDeque::new(),
-            stage: Arc::clone(stage),
-        })
+    /// `None` once all GPUs are lost, which is an error if one must compute.
+    pub(super) fn open(stage: &Arc<Stage>, partition: usize) -> Result<Option<Self>, String> {
+        match stage.gpu_of(partition) {
+            Some(index) => Ok(Some(Self {
+                index,
+                under_way: VecDeque::new(),
+                stage: Arc::clone(stage),
+            })),
+            None if stage.is_required => Err(format!("every {} of this process is lost", stage.found.name)),
+            None => Ok(None),
+        }
     }
 }
 
