@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::chaos::Chaos;
@@ -307,7 +308,12 @@ pub fn become_program(program: &[OsString], variables: Vec<(String, String)>, jo
     let mut command = Command::new(program);
     command.args(arguments).env_remove(JOIN_VARIABLE).envs(variables);
     command.envs(join.map(|join| (JOIN_VARIABLE, join.to_text())));
-    program_error(program, &command.exec())
+    let error = command.exec();
+    // `exec` has made SIGPIPE deadly, for the other program; in this one a broken pipe is an error of the write again.
+    if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::default()) {
+        tracing::warn!(%error, "the next write to a pipe that nobody reads ends this process");
+    }
+    program_error(program, &error)
 }
 
 /// The program of this process.

@@ -1,6 +1,8 @@
 //! Who is told what.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::io::Write;
+
 use super::*;
 
 fn config(processes: usize, parameter_workers: usize) -> Config {
@@ -148,4 +150,8 @@ fn a_program_that_is_not_there_is_named() {
         error.contains("/missing/program") && error.contains("check the path"),
         "{error}"
     );
+    // This process goes on, and outlives whoever reads from it.
+    let (reader, mut writer) = io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(writer.write_all(b"?").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
