@@ -7,6 +7,8 @@
 mod adagrad;
 mod adam;
 mod lamb;
+#[cfg(feature = "gpu")]
+mod on_gpu;
 mod rms_prop;
 mod sgd;
 
@@ -19,6 +21,8 @@ use crate::error::{Error, Result};
 pub use adagrad::Adagrad;
 pub use adam::{Adam, AdamW};
 pub use lamb::Lamb;
+#[cfg(feature = "gpu")]
+pub use on_gpu::{GpuOptimizer, GpuShard};
 pub use rms_prop::RmsProp;
 pub use sgd::Sgd;
 
@@ -67,6 +71,12 @@ pub trait Optimizer: Debug + Send + Sync {
         gradient_sum: &[f32],
         shard: &mut ShardValues<'_>,
     ) -> Result<()>;
+
+    /// The same on a GPU, if it can be there. Where one process has all lanes, parameters stay on the GPU then.
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn GpuOptimizer> {
+        None
+    }
 }
 
 /// An error unless `is_right`.

@@ -15,12 +15,13 @@ mod devices;
 mod lane;
 mod options;
 mod plateau;
+mod resident;
 mod update;
 
 use std::panic::Location;
 use std::sync::Arc;
 
-use distdl_engine::{Dataset, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, Tallies};
+use distdl_engine::{Dataset, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, StepReport, Tallies};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -372,24 +373,43 @@ impl Training {
                 .with_shards(placement.shards.len())
                 .with_placement(placement.clone());
         }
-        let (failed, shards) = (Failed::default(), iteration.clone());
+        let failed = Failed::default();
         let mut applied = self.step;
-        let result = self.data.iterate_over(
+        let mut observe = |step: &StepReport| {
+            applied = step.step + 1;
+            observe(&StepResult {
+                step: step.step,
+                report: from_tallies(step.tallies),
+            });
+        };
+        let result = self.run_resident(&iteration, &failed, &mut observe).and_then(|taken| {
+            iteration.first_step += taken;
+            iteration.steps -= taken;
+            match iteration.steps {
+                0 => Ok(()),
+                _ => self.run_lanes(iteration, &failed, &mut observe),
+            }
+        });
+        self.step = applied;
+        result.map_err(|error| failed.resolve(error))
+    }
+
+    /// Takes the steps of an iteration by lanes and shards.
+    fn run_lanes(
+        &self,
+        iteration: Iteration,
+        failed: &Failed,
+        observe: &mut dyn FnMut(&StepReport),
+    ) -> distdl_engine::Result<()> {
+        let (end, shards) = (iteration.last_step(), iteration.clone());
+        self.data.iterate_over(
             iteration,
             &self.parameters,
             lane_loader(failed.clone()),
             self.lane_maker(end, failed.clone()),
             self.shard_maker(shards, failed.clone()),
-            &mut |step| {
-                applied = step.step + 1;
-                observe(&StepResult {
-                    step: step.step,
-                    report: from_tallies(step.tallies),
-                });
-            },
-        );
-        self.step = applied;
-        result.map_err(|error| failed.resolve(error))
+            observe,
+        )
     }
 
     /// Goes on from a checkpoint, if that is wanted and there is one.

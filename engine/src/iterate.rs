@@ -1,5 +1,7 @@
 //! Iterations over a dataset: the typed face of the feedback loop, and what its lanes are made from.
 
+mod resident;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +17,8 @@ use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
 use crate::iteration::{Iteration, Lane, ShardUpdate, StepReport};
 use crate::parameters::Parameters;
+
+pub use resident::Resident;
 
 /// What a lane is made from.
 #[derive(Debug, Clone)]
@@ -132,16 +136,7 @@ impl<T: Record> Dataset<T> {
         make_shard: impl Fn(usize) -> Result<Box<dyn ShardUpdate>> + Send + Sync + 'static,
         observe: &mut dyn FnMut(&StepReport),
     ) -> Result<()> {
-        if self.partitions() < iteration.lanes {
-            return Err(EngineError::invalid(
-                format!(
-                    "{} lanes over a dataset of {} partitions",
-                    iteration.lanes,
-                    self.partitions()
-                ),
-                "use fewer lanes, or `repartition` the dataset into at least one partition a lane",
-            ));
-        }
+        check_lanes(self.partitions(), &iteration)?;
         let context = self.context();
         let loaded = Loaded::default();
         let makers = Makers {
@@ -174,6 +169,17 @@ impl<T: Record> Dataset<T> {
         };
         collective::iterate(context, member, &turn.running, &lineage, looped)
     }
+}
+
+/// An error if a lane would have no partition.
+fn check_lanes(partitions: usize, iteration: &Iteration) -> Result<()> {
+    if partitions >= iteration.lanes {
+        return Ok(());
+    }
+    Err(EngineError::invalid(
+        format!("{} lanes over a dataset of {partitions} partitions", iteration.lanes),
+        "use fewer lanes, or `repartition` the dataset into at least one partition a lane",
+    ))
 }
 
 /// The workers that are slowed on purpose where there is one process. (In a cluster threads come and go.)
@@ -211,17 +217,20 @@ impl<P: Clone + Send + Sync + 'static> Loaded<P> {
         loaded.keys().map(|partition| *partition as u64).collect()
     }
 
+    /// What there is of one of so many lanes.
+    fn of_lane(&self, lanes: usize, lane: usize) -> LaneData<P> {
+        let own = |(partition, _): &(&usize, &P)| *partition % lanes == lane;
+        let partitions = self.lock().iter().filter(own).map(|(_, part)| part.clone()).collect();
+        LaneData { lane, partitions }
+    }
+
     fn lane_maker(
         &self,
         lanes: usize,
         make_lane: impl Fn(LaneData<P>) -> Result<Box<dyn Lane>> + Send + Sync + 'static,
     ) -> MakeLane {
         let loaded = self.clone();
-        Arc::new(move |lane| {
-            let own = |(partition, _): &(&usize, &P)| *partition % lanes == lane;
-            let partitions = loaded.lock().iter().filter(own).map(|(_, part)| part.clone()).collect();
-            make_lane(LaneData { lane, partitions })
-        })
+        Arc::new(move |lane| make_lane(loaded.of_lane(lanes, lane)))
     }
 }
 

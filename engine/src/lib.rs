@@ -54,7 +54,7 @@ pub use context::Context;
 pub use dataset::{Dataset, DeviceMap};
 pub use error::{EngineError, LiveError, Result};
 pub use id::DatasetId;
-pub use iterate::{LaneData, LanePartition, LaneRecords};
+pub use iterate::{LaneData, LanePartition, LaneRecords, Resident};
 pub use iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport, Tallies};
 pub use lineage::Determinacy;
 pub use metrics::{Metrics, WorkerTimes};

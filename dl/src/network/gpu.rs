@@ -114,12 +114,24 @@ impl NeuralNetwork {
         workspace: &mut GpuWorkspace,
         gradient: &mut [f32],
     ) -> Result<BatchReport> {
+        self.pass_on_gpu(draw, rows, workspace, workspace.tallies.words())?;
+        workspace.read(rows, gradient)
+    }
+
+    /// The same without waiting: the gradient stays in the workspace, and `tallies`, four words, get the sum of losses and
+    /// the number of hits.
+    pub(crate) fn pass_on_gpu(
+        &self,
+        draw: Draw,
+        rows: usize,
+        workspace: &GpuWorkspace,
+        tallies: GpuSlice<'_>,
+    ) -> Result<()> {
         let layers = self.on_gpu().map_err(Error::Training)?;
         let mode = Mode::Training(draw);
         self.forward_on_gpu(&layers, mode, rows, workspace)?;
-        self.loss_on_gpu(rows, workspace)?;
-        self.backward_on_gpu(&layers, mode, rows, workspace)?;
-        workspace.read(rows, gradient)
+        self.loss_on_gpu(rows, workspace, tallies)?;
+        self.backward_on_gpu(&layers, mode, rows, workspace)
     }
 
     fn forward_on_gpu(
@@ -178,7 +190,7 @@ impl NeuralNetwork {
     }
 
     /// Loss and hits, and the gradient by the outputs where the backward pass of the last layer looks for it.
-    fn loss_on_gpu(&self, rows: usize, workspace: &GpuWorkspace) -> Result<()> {
+    fn loss_on_gpu(&self, rows: usize, workspace: &GpuWorkspace, tallies: GpuSlice<'_>) -> Result<()> {
         let last = self.layers.len() - 1;
         let outputs = self.outputs_on_gpu(last, rows, workspace);
         let targets = workspace.targets.words();
@@ -195,9 +207,9 @@ impl NeuralNetwork {
         self.loss
             .gradient_on_gpu(device, rows, (outputs, targets), gradient, (losses, correct))?;
         let between = workspace.between.words().part(0..2 * sums::parts(rows));
-        sums::total(device, losses, between, workspace.tallies.words().part(0..2))?;
+        sums::total(device, losses, between, tallies.part(0..2))?;
         match workspace.target_length {
-            None => sums::total(device, correct, between, workspace.tallies.words().part(2..4)),
+            None => sums::total(device, correct, between, tallies.part(2..4)),
             Some(_) => Ok(()),
         }
     }
@@ -224,6 +236,30 @@ impl GpuWorkspace {
     /// What its kernels run on.
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The parameters, which passes read.
+    pub(crate) fn parameters(&self) -> GpuSlice<'_> {
+        self.parameters.words()
+    }
+
+    /// The gradient, which passes write.
+    pub(crate) fn gradient(&self) -> GpuSlice<'_> {
+        self.gradient.words()
+    }
+
+    /// Begins to fetch the parameters.
+    pub(crate) fn fetch_parameters(&mut self) -> Result<()> {
+        let bytes = self.parameters.buffer().bytes();
+        Ok(self.parameters.fetch(self.device.gpu(), bytes)?)
+    }
+
+    /// Waits for parameters that were fetched.
+    pub(crate) fn take_parameters(&mut self, parameters: &mut [f32]) -> Result<()> {
+        check_length("the parameters", self.parameters.words().len(), parameters.len())?;
+        let to = bytemuck::cast_slice_mut::<f32, u8>(parameters);
+        to.copy_from_slice(&self.parameters.take(self.device.gpu())?[..to.len()]);
+        Ok(())
     }
 
     /// Sends parameters to the GPU.
@@ -257,24 +293,23 @@ impl GpuWorkspace {
 
     /// Takes rows from samples that are on the GPU: only their places are sent.
     pub(crate) fn take_rows(&mut self, samples: GpuSamples<'_>, places: &[u32]) -> Result<()> {
-        let rows = places.len();
-        self.check_rows(rows)?;
-        let (width, target_width) = (self.input_length(), self.target_length.unwrap_or(1));
+        self.check_rows(places.len())?;
+        let widths = self.widths();
         let places = Places::send(&self.device, samples.rows, places, &mut self.places)?;
-        let features = match samples.scale {
-            Some(scale) => Rows::Bytes(samples.features, scale),
-            None => Rows::Words(samples.features),
-        };
-        let inputs = self.inputs.words().part(0..rows * width);
-        gather(&self.device, features, width, places, inputs)?;
-        let targets = self.targets.words().part(0..rows * target_width);
-        gather(
-            &self.device,
-            Rows::Words(samples.targets),
-            target_width,
-            places,
-            targets,
-        )
+        let (inputs, targets) = (self.inputs.words(), self.targets.words());
+        take_rows_at(&self.device, samples, places, widths, (inputs, targets))
+    }
+
+    /// The same where the places are on the GPU.
+    pub(crate) fn take_rows_at(&self, samples: GpuSamples<'_>, places: Places<'_>) -> Result<()> {
+        self.check_rows(places.len())?;
+        let (inputs, targets) = (self.inputs.words(), self.targets.words());
+        take_rows_at(&self.device, samples, places, self.widths(), (inputs, targets))
+    }
+
+    /// Words of a row's inputs, and of its target.
+    fn widths(&self) -> (usize, usize) {
+        (self.input_length(), self.target_length.unwrap_or(1))
     }
 
     fn constants_of(&self, layer: usize) -> GpuSlice<'_> {
@@ -305,12 +340,34 @@ impl GpuWorkspace {
         self.tallies.fetch(gpu, tally_bytes.len())?;
         to.copy_from_slice(&self.gradient.take(gpu)?[..to.len()]);
         tally_bytes.copy_from_slice(&self.tallies.take(gpu)?[..tally_bytes.len()]);
-        let [loss_sum, correct] = tallies;
+        Ok(self.report(rows, tallies))
+    }
+
+    /// What a pass of so many rows reports, by its tallies.
+    pub(crate) fn report(&self, rows: usize, [loss_sum, correct]: [f64; 2]) -> BatchReport {
         let has_labels = self.target_length.is_none();
-        Ok(BatchReport {
+        BatchReport {
             loss_sum,
             correct: if has_labels { correct as u64 } else { 0 },
             samples: rows as u64,
-        })
+        }
     }
+}
+
+/// Brings the samples at some places to inputs and targets, of which a row has so many words.
+fn take_rows_at(
+    device: &Device,
+    samples: GpuSamples<'_>,
+    places: Places<'_>,
+    (width, target_width): (usize, usize),
+    (inputs, targets): (GpuSlice<'_>, GpuSlice<'_>),
+) -> Result<()> {
+    let features = match samples.scale {
+        Some(scale) => Rows::Bytes(samples.features, scale),
+        None => Rows::Words(samples.features),
+    };
+    let inputs = inputs.part(0..places.len() * width);
+    gather(device, features, width, places, inputs)?;
+    let targets = targets.part(0..places.len() * target_width);
+    gather(device, Rows::Words(samples.targets), target_width, places, targets)
 }

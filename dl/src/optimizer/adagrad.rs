@@ -1,5 +1,8 @@
 //! AdaGrad: steps shrink with the squares of all gradients so far.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_sizes};
@@ -54,9 +57,21 @@ impl Optimizer for Adagrad {
         gradient_sum: &[f32],
         shard: &mut ShardValues<'_>,
     ) -> Result<()> {
-        let rule = Squares {
-            rate: (f64::from(learning_rate) / (1.0 + step as f64 * self.lr_decay)) as f32,
-            scale: gradient_scale,
+        let rule = self.rule(step, learning_rate, gradient_scale);
+        update(rule, 1, gradient_sum, shard)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuOptimizer> {
+        Some(self)
+    }
+}
+
+impl Adagrad {
+    fn rule(&self, step: u64, rate: f32, scale: f32) -> Squares {
+        Squares {
+            rate: (f64::from(rate) / (1.0 + step as f64 * self.lr_decay)) as f32,
+            scale,
             weight_decay: self.weight_decay as f32,
             begin: if step == 0 {
                 self.initial_accumulator_value as f32
@@ -64,8 +79,7 @@ impl Optimizer for Adagrad {
                 0.0
             },
             epsilon: self.eps as f32,
-        };
-        update(rule, 1, gradient_sum, shard)
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Adam, and Adam with decoupled weight decay.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_option, check_sizes, is_share, power};
@@ -85,6 +88,11 @@ impl Optimizer for Adam {
         let rule = Moments::new(self, step, learning_rate, gradient_scale);
         update(rule, self.state_slots(), gradient_sum, shard)
     }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuOptimizer> {
+        Some(self)
+    }
 }
 
 impl AdamW {
@@ -95,6 +103,13 @@ impl AdamW {
             eps: self.eps,
             weight_decay: 0.0,
             amsgrad: self.amsgrad,
+        }
+    }
+
+    fn moments(&self, step: u64, learning_rate: f32, scale: f32) -> Moments {
+        Moments {
+            shrink: (1.0 - f64::from(learning_rate) * self.weight_decay) as f32,
+            ..Moments::new(&self.without_decay(), step, learning_rate, scale)
         }
     }
 }
@@ -117,11 +132,13 @@ impl Optimizer for AdamW {
         gradient_sum: &[f32],
         shard: &mut ShardValues<'_>,
     ) -> Result<()> {
-        let rule = Moments {
-            shrink: (1.0 - f64::from(learning_rate) * self.weight_decay) as f32,
-            ..Moments::new(&self.without_decay(), step, learning_rate, gradient_scale)
-        };
+        let rule = self.moments(step, learning_rate, gradient_scale);
         update(rule, self.state_slots(), gradient_sum, shard)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuOptimizer> {
+        Some(self)
     }
 }
 

@@ -1,5 +1,8 @@
 //! RMSProp: steps are divided by a running mean of the gradient's squares.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_option, check_sizes, is_share};
@@ -53,9 +56,21 @@ impl Optimizer for RmsProp {
         gradient_sum: &[f32],
         shard: &mut ShardValues<'_>,
     ) -> Result<()> {
-        let rule = MeanSquares {
-            rate: learning_rate,
-            scale: gradient_scale,
+        let rule = self.rule(learning_rate, gradient_scale);
+        update(rule, self.state_slots(), gradient_sum, shard)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuOptimizer> {
+        Some(self)
+    }
+}
+
+impl RmsProp {
+    fn rule(&self, rate: f32, scale: f32) -> MeanSquares {
+        MeanSquares {
+            rate,
+            scale,
             weight_decay: self.weight_decay as f32,
             kept: self.alpha as f32,
             new: (1.0 - self.alpha) as f32,
@@ -63,8 +78,7 @@ impl Optimizer for RmsProp {
             momentum: self.momentum as f32,
             is_centered: self.centered,
             has_momentum: self.momentum != 0.0,
-        };
-        update(rule, self.state_slots(), gradient_sum, shard)
+        }
     }
 }
 

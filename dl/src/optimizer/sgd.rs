@@ -1,5 +1,8 @@
 //! Stochastic gradient descent.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_option, check_sizes};
@@ -61,21 +64,39 @@ impl Optimizer for Sgd {
         gradient_sum: &[f32],
         shard: &mut ShardValues<'_>,
     ) -> Result<()> {
-        if self.momentum == 0.0 && self.weight_decay == 0.0 {
-            let rate = learning_rate * gradient_scale;
-            return update(Plain { rate }, 0, gradient_sum, shard);
+        match self.rule(step, learning_rate, gradient_scale) {
+            Kind::Plain(rule) => update(rule, 0, gradient_sum, shard),
+            Kind::Momentum(rule) => update(rule, self.state_slots(), gradient_sum, shard),
         }
-        let rule = Momentum {
-            rate: learning_rate,
-            scale: gradient_scale,
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuOptimizer> {
+        Some(self)
+    }
+}
+
+/// What there is to do.
+enum Kind {
+    Plain(Plain),
+    Momentum(Momentum),
+}
+
+impl Sgd {
+    fn rule(&self, step: u64, rate: f32, scale: f32) -> Kind {
+        if self.momentum == 0.0 && self.weight_decay == 0.0 {
+            return Kind::Plain(Plain { rate: rate * scale });
+        }
+        Kind::Momentum(Momentum {
+            rate,
+            scale,
             weight_decay: self.weight_decay as f32,
             momentum: self.momentum as f32,
             // What is kept begins as the first gradient.
             share: if step == 0 { 1.0 } else { (1.0 - self.dampening) as f32 },
             nesterov: self.nesterov,
             has_momentum: self.momentum != 0.0,
-        };
-        update(rule, self.state_slots(), gradient_sum, shard)
+        })
     }
 }
 

@@ -1,10 +1,13 @@
 //! What a lane asks of another device than the CPU.
 #![cfg_attr(not(feature = "gpu"), allow(dead_code))]
 
-use distdl_engine::DatasetId;
+use distdl_engine::{DatasetId, Resident};
 
+use super::TrainingOptions;
+use super::failed::Failed;
 use super::lane_samples::LaneSamples;
 use crate::batch::Batch;
+use crate::deal::Deal;
 use crate::error::Result;
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
@@ -22,6 +25,26 @@ pub(super) trait LaneDevices: Send + Sync {
         lane: LaneId,
         stays: bool,
     ) -> Result<Option<Box<dyn LaneDevice>>>;
+
+    /// Whether one device takes all lanes of such a training, and what its optimizer does.
+    fn take_all(&self, options: &TrainingOptions) -> bool;
+
+    /// What takes whole steps on it, if there is room for all of that.
+    fn whole(&self, whole: Whole<'_>) -> Result<Option<Box<dyn Resident>>>;
+}
+
+/// A training, and the samples of all of its lanes.
+pub(super) struct Whole<'a> {
+    pub(super) network: &'a NeuralNetwork,
+    pub(super) deal: &'a Deal,
+    pub(super) options: &'a TrainingOptions,
+    /// The first step that was applied with the optimizer's state at 0.
+    pub(super) state_begin: u64,
+    /// What the schedule's learning rate is multiplied with.
+    pub(super) rate_factor: f32,
+    pub(super) dataset: DatasetId,
+    pub(super) samples: Vec<LaneSamples>,
+    pub(super) failed: &'a Failed,
 }
 
 /// One lane's part of a device.

@@ -1,23 +1,29 @@
 //! Lanes that compute on the GPUs of their process.
 //!
 //! A lane's samples are copied to its GPU once, if there is room for them and they are not changed before they are computed,
-//! and rows are taken from there; else each mini-batch is copied. Parameters go there and gradients come back in each step.
+//! and rows are taken from there; else each mini-batch is copied. Where one process has all lanes and one GPU takes them,
+//! whole steps are taken there, and parameters come back when some are done. Else parameters go there and gradients come back
+//! in each step.
 //! Which GPU a lane is on follows from its index, so that lanes are spread over all of them whichever process hosts them.
 
 mod card;
 mod cards;
 mod lane;
+mod residence;
+mod steps;
 
 use std::sync::Arc;
 
-use distdl_engine::Context;
 use distdl_engine::config::GpuUse;
 use distdl_engine::device::Chosen;
+use distdl_engine::{Context, Resident};
 
 use self::card::{Card, room};
 use self::cards::Cards;
 use self::lane::GpuLane;
-use super::device::{LaneDevice, LaneDevices, LaneId};
+use self::steps::GpuSteps;
+use super::TrainingOptions;
+use super::device::{LaneDevice, LaneDevices, LaneId, Whole};
 use super::lane_samples::LaneSamples;
 use crate::error::{Error, Result};
 use crate::metrics::GpuFigures;
@@ -101,6 +107,22 @@ impl LaneDevices for GpuLanes {
             return Ok(Some(Box::new(GpuLane::new(network, cards, card, workspace, samples))));
         }
         self.none_is_left(lane, is_full)
+    }
+
+    fn take_all(&self, options: &TrainingOptions) -> bool {
+        options.optimizer.on_gpu().is_some() && self.0.of_all(options.lanes).is_some()
+    }
+
+    fn whole(&self, whole: Whole<'_>) -> Result<Option<Box<dyn Resident>>> {
+        let Some(card) = self.0.of_all(whole.options.lanes) else {
+            return Ok(None);
+        };
+        let steps = GpuSteps::new(&self.0, card, whole);
+        let steps = self.0.unless_lost(card, room(steps))?;
+        Ok(steps
+            .flatten()
+            .flatten()
+            .map(|steps| Box::new(steps) as Box<dyn Resident>))
     }
 }
 

@@ -183,7 +183,7 @@ impl ShardUpdate for Update {
     }
 }
 
-fn check_finite(step: &StepReport, what: &'static str, value: f64) -> Result<()> {
+pub(super) fn check_finite(step: &StepReport, what: &'static str, value: f64) -> Result<()> {
     match value.is_finite() {
         true => Ok(()),
         false => Err(Error::NotFinite {
@@ -200,7 +200,7 @@ fn factor_to(norm_max: f32, norm: f64) -> f32 {
 }
 
 /// The parts of a range of parameters, in order, and the momentum of those that are running statistics.
-fn parts(statistics: &[Statistics], whole: Range<usize>) -> Vec<(Range<usize>, Option<f64>)> {
+pub(super) fn parts(statistics: &[Statistics], whole: Range<usize>) -> Vec<(Range<usize>, Option<f64>)> {
     let (mut parts, mut begin) = (Vec::with_capacity(2 * statistics.len() + 1), whole.start);
     for Statistics { range, momentum } in statistics {
         let range = range.start.clamp(begin, whole.end)..range.end.clamp(begin, whole.end);

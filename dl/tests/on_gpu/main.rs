@@ -11,8 +11,9 @@ mod gpu;
 use std::sync::Arc;
 
 use distdl_dl::{
-    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Gelu, Image,
-    Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions,
+    Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, Conv2d, Dense, Dropout, Embedding, Features,
+    Flatten, Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, Optimizer, RmsProp, SampleTargets, Samples,
+    Schedule, Sgd, Training, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::config::GpuUse;
@@ -273,6 +274,177 @@ fn samples_stay_there_and_a_step_allocates_nothing() {
     );
     drop(training);
     drop(context);
+    gpu.assert_nothing_is_left();
+}
+
+/// Options for every optimizer that has kernels for GPUs, with all of its slots.
+fn optimizers() -> Vec<Arc<dyn Optimizer>> {
+    vec![
+        Arc::new(Sgd::default()),
+        Arc::new(Sgd::with_nesterov(0.8)),
+        Arc::new(Sgd {
+            weight_decay: 0.01,
+            ..Sgd::default()
+        }),
+        Arc::new(Adam::default()),
+        Arc::new(AdamW {
+            amsgrad: true,
+            ..AdamW::default()
+        }),
+        Arc::new(RmsProp {
+            momentum: 0.5,
+            centered: true,
+            ..RmsProp::default()
+        }),
+        Arc::new(Adagrad::default()),
+    ]
+}
+
+/// As [`on_the_gpu`], with samples that come by, so that nothing stays there from step to step.
+fn by_single_steps(gpu: &TestGpu, network: &NeuralNetwork, samples: &Samples, options: TrainingOptions) -> Trained {
+    on_the_gpu(gpu.config().with_gpu_memory(0), network, samples, options)
+}
+
+/// A training for whose lanes there is one GPU, so that whole steps are taken there.
+fn begin_whole(gpu: &TestGpu, context: &Context, network: &NeuralNetwork, options: TrainingOptions) -> Training {
+    let lanes = options.lanes;
+    let mut training = begin(context, network, &bytes(), options).unwrap();
+    if lanes > 1 {
+        gpu.lose_after([-1, 0]);
+        training.iterate(1, |_| ()).unwrap();
+        assert_eq!(training.gpu_figures().unwrap().lost, 1);
+    }
+    training
+}
+
+#[test]
+fn whole_steps_have_the_bits_of_single_ones() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let all = optimizers().into_iter().map(|optimizer| TrainingOptions {
+        optimizer,
+        lanes: 1,
+        schedule: Schedule::Cosine {
+            initial: 0.01,
+            minimum: 0.001,
+            steps: STEPS,
+        },
+        ..options()
+    });
+    let pieces = TrainingOptions {
+        micro_batch: Some(2),
+        ..options()
+    };
+    let four = TrainingOptions { lanes: 4, ..options() };
+    let one = TrainingOptions { lanes: 1, ..options() };
+    let all = all.map(|options| (small(Loss::SoftmaxCrossEntropy), options));
+    for (network, options) in all.chain([one, options(), pieces, four].map(|options| (network(), options))) {
+        let what = format!("{options:?}");
+        gpu.lose_after([-1; 2]);
+        let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
+        let context = Context::new(gpu.config()).unwrap();
+        let mut training = begin_whole(&gpu, &context, &network, options);
+        let (before, first) = (training.gpu_figures().unwrap(), training.step() as usize);
+        let mut trained = train_for(3, &mut training).unwrap();
+        trained
+            .steps
+            .extend(train_for(STEPS - 3 - first as u64, &mut training).unwrap().steps);
+        assert_eq!(trained.steps, expected.steps[first..], "{what}");
+        assert_eq!(training.parameters(), expected.parameters, "{what}");
+        let figures = training.gpu_figures().unwrap();
+        let passes = figures.passes - before.passes;
+        assert!(passes >= STEPS - first as u64, "{figures:?}");
+        assert!(
+            figures.from_gpu_bytes - before.from_gpu_bytes < 4 * passes * network.parameter_count() as u64,
+            "{what}: a gradient came back in each step: {figures:?}"
+        );
+    }
+    gpu.lose_after([-1; 2]);
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn parameters_stay_there_for_whole_steps() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let context = Context::new(gpu.config()).unwrap();
+    let options = TrainingOptions { lanes: 1, ..options() };
+    let mut training = begin_whole(&gpu, &context, &network, options);
+    training.run_epoch(|_| ()).unwrap();
+    let (first, allocations) = (training.gpu_figures().unwrap(), gpu.allocations());
+    training.run_epoch(|_| ()).unwrap();
+    let second = training.gpu_figures().unwrap();
+    assert_eq!(gpu.allocations(), allocations);
+    assert_eq!(second.sample_bytes, first.sample_bytes);
+    let passes = second.passes - first.passes;
+    assert_eq!(passes, training.steps_per_epoch());
+    // Parameters and what is kept of their gradients; each sample's place once.
+    let parameter_bytes = 2 * 4 * network.parameter_count() as u64;
+    assert_eq!(
+        second.to_gpu_bytes - first.to_gpu_bytes,
+        parameter_bytes + 4 * SAMPLES as u64
+    );
+    assert_eq!(
+        second.from_gpu_bytes - first.from_gpu_bytes,
+        parameter_bytes + 16 * passes
+    );
+}
+
+#[test]
+fn whole_steps_before_a_loss_that_is_not_finite_count() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let builder = NeuralNetwork::new(IMAGE).hidden(Dense::linear(9));
+    let network = builder.output(Dense::linear(3), Loss::MeanSquaredError).unwrap();
+    for rate in [30.0, 1e6, 1e18] {
+        let options = TrainingOptions {
+            lanes: 1,
+            schedule: Schedule::Constant(rate),
+            ..options()
+        };
+        let outcomes = [0, 1 << 20].map(|memory_bytes| {
+            let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
+            let mut training = begin(&context, &network, &values(), options.clone()).unwrap();
+            let mut seen = Vec::new();
+            let error = training
+                .iterate(STEPS, |step| seen.push(step.report.loss_sum))
+                .unwrap_err();
+            assert!(matches!(error, distdl_dl::Error::NotFinite { .. }), "{error}");
+            let parameters: Vec<u32> = training.parameters().iter().map(|value| value.to_bits()).collect();
+            (error.to_string(), training.step(), seen, parameters)
+        });
+        assert_eq!(outcomes[0], outcomes[1], "{rate}");
+        assert_eq!(outcomes[0].1, outcomes[0].2.len() as u64);
+        assert!(outcomes[0].1 > 0);
+    }
+}
+
+#[test]
+fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = network();
+    let options = TrainingOptions { lanes: 1, ..options() };
+    let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
+    for launches in [0, 1, 100, 300] {
+        gpu.lose_after([-1; 2]);
+        let context = Context::new(gpu.config()).unwrap();
+        let mut training = begin_whole(&gpu, &context, &network, options.clone());
+        gpu.lose_after([launches, -1]);
+        assert_eq!(train_for(STEPS, &mut training).unwrap(), expected, "{launches}");
+        assert_eq!(training.gpu_figures().unwrap().lost, 1);
+
+        // Nothing else may compute: what it has not done is said, and no step counts.
+        let mut training = begin_whole(&gpu, &context, &network, options.clone());
+        gpu.lose_after([launches; 2]);
+        let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
+        assert!(error.contains("ILLEGAL_ADDRESS"), "{error}");
+        let step = training.step();
+        let mut training = begin_whole(&gpu, &context, &network, options.clone());
+        gpu.lose_after([-1; 2]);
+        assert_eq!(
+            train_for(step, &mut training).unwrap().steps,
+            expected.steps[..step as usize]
+        );
+    }
+    gpu.lose_after([-1; 2]);
     gpu.assert_nothing_is_left();
 }
 

@@ -1,6 +1,8 @@
 //! The kernels of `cuda.cu`, with their lengths checked.
 #![allow(unsafe_code)] // starts them
 
+use std::ops::Range;
+
 use distdl_engine::device::{Argument, GpuBuffer, GpuPort, GpuSlice};
 
 use crate::error::{Error, Result, check_length};
@@ -32,6 +34,19 @@ impl<'a> Places<'a> {
         to.send(device.gpu(), places)?;
         let words = to.words().part(0..places.len());
         Ok(Self { samples, words })
+    }
+
+    /// How many they are.
+    pub(crate) fn len(self) -> usize {
+        self.words.len()
+    }
+
+    /// Some of them.
+    pub(crate) fn part(self, range: Range<usize>) -> Self {
+        Self {
+            words: self.words.part(range),
+            ..self
+        }
     }
 }
 

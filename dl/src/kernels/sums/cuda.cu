@@ -3,6 +3,12 @@
 // Elements that one block sums. Then come the sums of those sums, until one is left.
 const u64 PART = 8192;
 
+extern "C" __global__ void add(u64 count, const float* values, float* sums) {
+    FOR_EACH(index, count) {
+        sums[index] += values[index];
+    }
+}
+
 // The sum of each column: the gradient by a bias.
 extern "C" __global__ void column_sums(u64 rows, u64 columns, const float* values, float* sums) {
     line_sums(rows, columns, [=](u64 index) { return values[index]; }, sums);

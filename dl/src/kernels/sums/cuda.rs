@@ -6,6 +6,18 @@ use distdl_engine::device::{Argument, GpuSlice};
 use crate::error::{Result, check_length, check_rows};
 use crate::kernels::programs::{Device, Grid};
 
+/// Adds `values` to `sums`, each to its.
+pub(crate) fn add(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+    check_length("the values", sums.len(), values.len())?;
+    let arguments = [
+        Argument::Count(sums.len() as u64),
+        Argument::Words(values),
+        Argument::Words(sums),
+    ];
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe { device.run("add", Grid::of_elements(sums.len()), &arguments) }
+}
+
 /// The sum of each column of rows of as many columns as there are `sums`.
 pub(crate) fn columns(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
     let columns = sums.len();

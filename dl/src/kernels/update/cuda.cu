@@ -6,6 +6,15 @@ extern "C" __global__ void update_plain(u64 count, float rate, const float* grad
     }
 }
 
+// Running statistics move towards the mean over the rows of the step.
+extern "C" __global__ void update_statistics(
+    u64 count, float scale, float momentum, const float* sums, float* statistics) {
+    FOR_EACH(index, count) {
+        float before = statistics[index];
+        statistics[index] = before + momentum * (sums[index] * scale - before);
+    }
+}
+
 // `nesterov` is 0 or 1. `kept` is null without momentum.
 extern "C" __global__ void update_momentum(
     u64 count, float rate, float scale, float weight_decay, float momentum, float share, u32 nesterov,

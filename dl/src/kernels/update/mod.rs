@@ -2,6 +2,9 @@
 
 mod cpu;
 
+#[cfg(feature = "gpu")]
+pub(crate) mod cuda;
+
 use distdl_engine::parameters::STATE_SLOTS_MAX;
 use distdl_engine::{ShardBefore, ShardValues, SlotValues};
 

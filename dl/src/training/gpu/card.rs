@@ -10,6 +10,7 @@ use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceTier, Lease, S
 
 use super::super::device::LaneId;
 use super::super::lane_samples::LaneSamples;
+use super::residence::{Residence, ResidenceShape};
 use crate::batch::RowSource;
 use crate::error::{Error, Result};
 use crate::kernels::programs::{Device, Kernels};
@@ -28,6 +29,8 @@ pub(super) struct Card {
     dataset: Mutex<Option<DatasetId>>,
     /// Workspaces that no lane has at the moment.
     idle: Mutex<Vec<GpuWorkspace>>,
+    /// What a training has there between the steps that it takes whole.
+    resident: Mutex<Option<Residence>>,
     is_lost: AtomicBool,
 }
 
@@ -56,6 +59,7 @@ impl Card {
             tier: DeviceTier::new(format!("{} {index}", found.name), bytes_max),
             dataset: Mutex::default(),
             idle: Mutex::default(),
+            resident: Mutex::default(),
             is_lost: AtomicBool::new(false),
         }
     }
@@ -110,6 +114,27 @@ impl Card {
         if workspace.device().gpu().synchronize().is_ok() && !self.is_lost() {
             self.idle().push(workspace);
         }
+    }
+
+    /// What a training needs that takes whole steps: what was there before, or all anew.
+    pub(super) fn residence(&self, network: &NeuralNetwork, shape: ResidenceShape) -> Result<Residence> {
+        let before = self.resident().take().filter(|residence| residence.is(&shape));
+        if let Some(residence) = before {
+            return Ok(residence);
+        }
+        let device = Device::open(&self.found, self.index, self.precision, self.kernels.clone())?;
+        Residence::new(device, network, shape)
+    }
+
+    /// Takes that back. Whoever trains next finds it, unless the GPU is lost.
+    pub(super) fn take_residence_back(&self, residence: Residence) {
+        if residence.workspace.device().gpu().synchronize().is_ok() && !self.is_lost() {
+            *self.resident() = Some(residence);
+        }
+    }
+
+    fn resident(&self) -> MutexGuard<'_, Option<Residence>> {
+        self.resident.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Frees what is of another dataset, which nobody asks for any more.

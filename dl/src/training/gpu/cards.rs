@@ -39,17 +39,17 @@ impl Counted {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pass begins.
+    /// A pass begins, or several in a row.
     pub(super) fn begin(&self) {
         let mut busy = self.busy();
         busy.under_way += 1;
         busy.since.get_or_insert_with(Instant::now);
     }
 
-    /// A pass ends, with what was copied before it and up to now if it has come to something.
-    pub(super) fn end(&self, copied: Option<[(u64, u64); 2]>) {
+    /// What has begun ends: so many passes, with what was copied before them and up to now if they have come to something.
+    pub(super) fn end(&self, passes: u64, copied: Option<[(u64, u64); 2]>) {
         if let Some([before, now]) = copied {
-            self.passes.fetch_add(1, Ordering::Relaxed);
+            self.passes.fetch_add(passes, Ordering::Relaxed);
             self.to_gpu_bytes.fetch_add(now.0 - before.0, Ordering::Relaxed);
             self.from_gpu_bytes.fetch_add(now.1 - before.1, Ordering::Relaxed);
         }
@@ -93,6 +93,12 @@ impl Cards {
         let first = lane % self.cards.len().max(1);
         let cards = self.cards[first..].iter().chain(&self.cards[..first]);
         cards.filter(|card| !card.is_lost())
+    }
+
+    /// The one that all of so many lanes take; `None` if each takes another, or all are lost.
+    pub(super) fn of_all(&self, lanes: usize) -> Option<&Arc<Card>> {
+        let mut left = self.of_lane(0);
+        left.next().filter(|_| lanes == 1 || left.next().is_none())
     }
 
     /// `None` if it failed because the GPU did, which is lost then: another computes. An error if there is no other, and

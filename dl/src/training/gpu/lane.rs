@@ -65,7 +65,7 @@ impl LaneDevice for GpuLane {
         self.cards.counted().begin();
         let report = self.compute(pass);
         let copied = report.as_ref().ok().map(|_| [before, self.copied_bytes()]);
-        self.cards.counted().end(copied);
+        self.cards.counted().end(1, copied);
         self.cards.unless_lost(&self.card, report)
     }
 }

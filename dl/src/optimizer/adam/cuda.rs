@@ -1,0 +1,36 @@
+//! Adam and AdamW on a GPU.
+
+use super::{Adam, AdamW, Moments};
+use crate::error::Result;
+use crate::kernels::programs::Device;
+use crate::kernels::update::cuda;
+use crate::optimizer::on_gpu::{GpuOptimizer, GpuShard};
+
+impl GpuOptimizer for Adam {
+    fn apply(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
+        Moments::new(self, update, rate, scale).apply_on_gpu(device, shard)
+    }
+}
+
+impl GpuOptimizer for AdamW {
+    fn apply(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
+        self.moments(update, rate, scale).apply_on_gpu(device, shard)
+    }
+}
+
+impl Moments {
+    fn apply_on_gpu(self, device: &Device, shard: GpuShard<'_>) -> Result<()> {
+        let numbers = [
+            self.rate,
+            self.scale,
+            self.weight_decay,
+            self.shrink,
+            self.new_mean,
+            self.kept_square,
+            self.new_square,
+            self.root,
+            self.epsilon,
+        ];
+        cuda::adam(device, numbers, self.takes_largest, shard)
+    }
+}

@@ -1,0 +1,149 @@
+//! What a training has in the memory of a GPU where it takes whole steps.
+
+use distdl_engine::ShardValues;
+use distdl_engine::device::{GpuBuffer, GpuPort};
+
+use crate::error::Result;
+use crate::kernels::programs::Device;
+use crate::network::{GpuWorkspace, NeuralNetwork};
+
+/// What shapes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ResidenceShape {
+    /// The most rows of a pass.
+    pub(super) rows_max: usize,
+    /// The words of a row's target; none for labels.
+    pub(super) target_length: Option<usize>,
+    /// Rows of each lane in a step, at most.
+    pub(super) shares: Vec<usize>,
+    /// Slots of the optimizer's state.
+    pub(super) slots: usize,
+}
+
+/// Its buffers, for some steps at a time.
+#[derive(Debug)]
+pub(super) struct Residence {
+    shape: ResidenceShape,
+    /// How many steps are worth their copies; found by taking some.
+    pub(super) steps: u64,
+    /// Gradients that wait to be added to another.
+    pub(super) held: Vec<GpuBuffer>,
+    /// What a lane adds that has no rows left.
+    pub(super) zeros: Option<GpuBuffer>,
+    /// Of each pass its tallies.
+    pub(super) tallies: GpuPort,
+    /// Of each lane where its rows are.
+    pub(super) places: Vec<GpuPort>,
+    /// The slots of the optimizer's state.
+    pub(super) state: Vec<GpuPort>,
+    /// Behind what its device works on.
+    pub(super) workspace: GpuWorkspace,
+}
+
+/// Steps that are taken at a time at first, and at most.
+const STEPS: (u64, u64) = (16, 1024);
+
+/// Passes at a time at most, of more than one step.
+const PASSES_MAX: usize = 1 << 16;
+
+/// Rows at a time at most, of more than one step.
+const ROWS_MAX: usize = 1 << 22;
+
+/// Words of a pass's tallies.
+pub(super) const TALLY: usize = 4;
+
+impl ResidenceShape {
+    /// Passes of a step, at most.
+    fn passes(&self) -> usize {
+        self.shares.iter().map(|share| share.div_ceil(self.rows_max)).sum()
+    }
+
+    /// How many gradients wait at a time, at most: one at each level of the tree over lanes, and one where a lane's is summed
+    /// up by pieces.
+    fn held(&self) -> usize {
+        let levels = usize::BITS - self.shares.len().saturating_sub(1).leading_zeros();
+        levels as usize + usize::from(self.passes() > self.shares.len())
+    }
+
+    /// The most steps at a time.
+    pub(super) fn steps_max(&self) -> u64 {
+        let rows = self.shares.iter().sum::<usize>();
+        let steps = (PASSES_MAX / self.passes().max(1)).min(ROWS_MAX / rows.max(1));
+        (steps as u64).clamp(1, STEPS.1)
+    }
+}
+
+impl Residence {
+    /// Errors if the GPU has too little memory, or fails.
+    pub(super) fn new(device: Device, network: &NeuralNetwork, shape: ResidenceShape) -> Result<Self> {
+        let (count, steps_max) = (network.parameter_count(), shape.steps_max());
+        let held = (0..shape.held()).map(|_| device.allocate(count));
+        let held = held.collect::<Result<_>>()?;
+        let zeros = (shape.shares.len() > 1).then(|| device.allocate(count)).transpose()?;
+        if let Some(zeros) = &zeros {
+            device.gpu().write(&vec![0.0_f32; count], zeros.words())?;
+        }
+        let places = shape.shares.iter().map(|share| device.port(share * steps_max as usize));
+        let places = places.collect::<Result<_>>()?;
+        let state = (0..shape.slots).map(|_| device.port(count));
+        let state = state.collect::<Result<_>>()?;
+        Ok(Self {
+            steps: STEPS.0.min(steps_max),
+            held,
+            zeros,
+            tallies: device.port(TALLY * shape.passes() * steps_max as usize)?,
+            places,
+            state,
+            workspace: network.workspace_on_gpu(device, shape.rows_max, shape.target_length)?,
+            shape,
+        })
+    }
+
+    /// Whether it has this shape.
+    pub(super) fn is(&self, shape: &ResidenceShape) -> bool {
+        self.shape == *shape
+    }
+
+    /// Sends parameters and state as they were before some steps.
+    pub(super) fn send(&mut self, all: &ShardValues<'_>) -> Result<()> {
+        self.workspace.set_parameters(all.before)?;
+        let gpu = self.workspace.device().gpu();
+        for (port, slot) in self.state.iter_mut().zip(all.state.iter()) {
+            port.send(gpu, slot.before)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches them as they are behind these steps.
+    pub(super) fn fetch(&mut self, all: &mut ShardValues<'_>) -> Result<()> {
+        self.workspace.fetch_parameters()?;
+        for port in &mut self.state {
+            let bytes = port.buffer().bytes();
+            port.fetch(self.workspace.device().gpu(), bytes)?;
+        }
+        self.workspace.take_parameters(all.after)?;
+        let gpu = self.workspace.device().gpu();
+        for (port, slot) in self.state.iter_mut().zip(all.state.iter_mut()) {
+            let to: &mut [u8] = bytemuck::cast_slice_mut(slot.after);
+            to.copy_from_slice(&port.take(gpu)?[..to.len()]);
+        }
+        Ok(())
+    }
+
+    /// Takes more steps at a time next time if the copies took too large a part of the time, or fewer if all took long.
+    pub(super) fn adapt(&mut self, computing: f64, copying: f64) {
+        let wanted = (COPIES * copying).max(SECONDS);
+        let steps_max = self.shape.steps_max();
+        if computing < wanted {
+            self.steps = (2 * self.steps).min(steps_max);
+        } else if computing > 3.0 * wanted {
+            self.steps = (self.steps / 2).max(1);
+        }
+    }
+}
+
+/// How many times as long as the copies the steps between them should take.
+const COPIES: f64 = 50.0;
+
+/// How many seconds they should take, so that whoever looks on sees them go on, and can end them.
+const SECONDS: f64 = 0.25;

@@ -1,0 +1,367 @@
+//! Whole steps on a GPU: of all lanes the gradients, their sum along the tree, and the optimizer's update.
+//!
+//! The host asks for some steps in a row and waits once, for what they report; then it fetches the parameters. If the GPU is
+//! lost on the way, or a loss is not finite, the host still has the parameters that the first of these steps has read.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
+use distdl_engine::{Resident, ShardValues, StepReport, Tallies, tree};
+
+use super::super::device::{LaneId, Whole};
+use super::super::failed::Failed;
+use super::super::update::{check_finite, parts};
+use super::super::{TrainingOptions, to_tallies};
+use super::card::{Card, SamplesOnGpu};
+use super::cards::Cards;
+use super::residence::{Residence, ResidenceShape, TALLY};
+use crate::batch::shuffle;
+use crate::deal::Deal;
+use crate::error::{Error, Result};
+use crate::kernels::gather::cuda::Places;
+use crate::kernels::sums::cuda::add;
+use crate::kernels::update::cuda::{GpuShard, statistics};
+use crate::layer::Draw;
+use crate::metrics::BatchReport;
+use crate::network::{GpuWorkspace, NeuralNetwork};
+
+/// What takes whole steps of a training on one GPU.
+pub(super) struct GpuSteps {
+    cards: Arc<Cards>,
+    card: Arc<Card>,
+    /// There until this is dropped.
+    residence: Option<Residence>,
+    rules: Rules,
+    lanes: Vec<StepLane>,
+    /// The step that would read the parameters that are there.
+    next: Option<u64>,
+    failed: Failed,
+}
+
+/// What steps follow.
+struct Rules {
+    network: NeuralNetwork,
+    deal: Deal,
+    options: TrainingOptions,
+    state_begin: u64,
+    rate_factor: f32,
+    rows_max: usize,
+    /// Ranges of parameters, and the momentum of those that are running statistics.
+    parts: Vec<(Range<usize>, Option<f64>)>,
+}
+
+/// A lane, whose samples are there.
+struct StepLane {
+    samples: SamplesOnGpu,
+    order: Vec<u32>,
+    /// The epoch that `order` belongs to.
+    epoch: Option<u64>,
+}
+
+impl GpuSteps {
+    /// On `card`. `None` if there is no room for all samples.
+    pub(super) fn new(cards: &Arc<Cards>, card: &Arc<Card>, whole: Whole<'_>) -> Result<Option<Self>> {
+        let Whole {
+            network, deal, options, ..
+        } = whole;
+        let Some(shape) = whole.samples.iter().find_map(|samples| samples.shape()) else {
+            return Ok(None);
+        };
+        let share_max = deal.shares.iter().copied().max().unwrap_or(0);
+        let rows_max = options.micro_batch.map_or(share_max, |rows| rows.min(share_max));
+        let residence = card.residence(
+            network,
+            ResidenceShape {
+                rows_max,
+                target_length: shape.target_length,
+                shares: deal.shares.clone(),
+                slots: options.optimizer.state_slots(),
+            },
+        )?;
+        let mut steps = Self {
+            cards: Arc::clone(cards),
+            card: Arc::clone(card),
+            residence: Some(residence),
+            rules: Rules {
+                network: network.clone(),
+                deal: deal.clone(),
+                options: options.clone(),
+                state_begin: whole.state_begin,
+                rate_factor: whole.rate_factor,
+                rows_max,
+                parts: parts(network.statistics(), 0..network.parameter_count()),
+            },
+            lanes: Vec::new(),
+            next: None,
+            failed: whole.failed.clone(),
+        };
+        let (dataset, lanes) = (whole.dataset, options.lanes);
+        for (lane, mut samples) in whole.samples.into_iter().enumerate() {
+            let (lane, is_alike) = (LaneId { dataset, lanes, lane }, samples.are_alike());
+            let kept = match &steps.residence {
+                Some(residence) if is_alike => card.keep(&residence.workspace, network, &mut samples, lane)?,
+                _ => None,
+            };
+            let Some(samples) = kept else {
+                // What is there is not to be in the way of lanes by themselves.
+                steps.residence = None;
+                return Ok(None);
+            };
+            steps.lanes.push(StepLane {
+                samples,
+                order: Vec::new(),
+                epoch: None,
+            });
+        }
+        Ok(Some(steps))
+    }
+
+    /// Takes some of `steps`, and brings what they have come to to the host.
+    fn some(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>, passes: &mut u64) -> Result<Vec<Tallies>> {
+        let (rules, lanes) = (&self.rules, &mut self.lanes);
+        let Some(residence) = &mut self.residence else {
+            return Err(Error::Training("a training that has ended was asked for a step".into()));
+        };
+        let mut steps = steps.start..steps.end.min(steps.start + residence.steps);
+        let is_there = self.next.take() == Some(steps.start);
+        let begun = Instant::now();
+        if !is_there {
+            residence.send(all)?;
+        }
+        let sent = begun.elapsed();
+        let mut taken = rules.take(steps.clone(), residence, lanes, passes)?;
+        let computed = begun.elapsed();
+        let is_finite = |tallies: &Tallies| tallies.0[0].is_finite();
+        if let Some(count) = taken.iter().position(|tallies| !is_finite(tallies)) {
+            steps.end = steps.start + count as u64;
+            let report = StepReport {
+                step: steps.end,
+                tallies: taken[count],
+            };
+            if count == 0 {
+                check_finite(&report, "the loss", report.tallies.0[0])?;
+            }
+            // Those before it count.
+            residence.send(all)?;
+            taken = rules.take(steps.clone(), residence, lanes, passes)?;
+        }
+        let fetching = Instant::now();
+        residence.fetch(all)?;
+        residence.adapt(
+            (computed - sent).as_secs_f64(),
+            (sent + fetching.elapsed()).as_secs_f64(),
+        );
+        self.next = Some(steps.end);
+        Ok(taken)
+    }
+
+    fn copied_bytes(&self) -> (u64, u64) {
+        let residence = self.residence.as_ref();
+        residence.map_or((0, 0), |residence| residence.workspace.device().gpu().copied_bytes())
+    }
+}
+
+impl Resident for GpuSteps {
+    fn take(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>) -> distdl_engine::Result<Vec<Tallies>> {
+        let (before, mut passes) = (self.copied_bytes(), 0);
+        self.cards.counted().begin();
+        let taken = self.some(steps, all, &mut passes);
+        let copied = taken.as_ref().ok().map(|_| [before, self.copied_bytes()]);
+        self.cards.counted().end(passes, copied);
+        let taken = self.cards.unless_lost(&self.card, taken);
+        taken
+            .map(Option::unwrap_or_default)
+            .map_err(|error| self.failed.keep(error))
+    }
+}
+
+impl Drop for GpuSteps {
+    /// Nothing that the GPU works on is freed before it is done.
+    fn drop(&mut self) {
+        if let Some(residence) = self.residence.take() {
+            self.card.take_residence_back(residence);
+        }
+    }
+}
+
+impl Rules {
+    /// Takes steps, and waits for what they report.
+    fn take(
+        &self,
+        steps: Range<u64>,
+        residence: &mut Residence,
+        lanes: &mut [StepLane],
+        passes: &mut u64,
+    ) -> Result<Vec<Tallies>> {
+        let device = residence.workspace.device();
+        let mut rows_of = Vec::with_capacity(lanes.len());
+        let mut places = Vec::with_capacity(lanes.len());
+        for ((index, lane), port) in lanes.iter_mut().enumerate().zip(&mut residence.places) {
+            let (all, rows) = self.places(index, lane, steps.clone());
+            places.push(Places::send(device, lane.samples.as_ref().rows, &all, port)?);
+            rows_of.push(rows);
+        }
+        let state: Vec<GpuSlice<'_>> = residence.state.iter().map(GpuPort::words).collect();
+        let mut asking = Asking {
+            rules: self,
+            workspace: &residence.workspace,
+            held: &residence.held,
+            zeros: residence.zeros.as_ref(),
+            tallies: residence.tallies.words(),
+            lanes,
+            places: &places,
+            passes: Vec::new(),
+        };
+        for (step, index) in steps.clone().zip(0..) {
+            let rows = rows_of.iter().map(|rows: &Vec<Range<usize>>| rows[index].clone());
+            let rows: Vec<Range<usize>> = rows.collect();
+            asking.gradient(0..rows.len(), step, &rows, 0)?;
+            self.update(
+                step,
+                rows.iter().map(ExactSizeIterator::len).sum(),
+                &residence.workspace,
+                &state,
+            )?;
+        }
+        let asked = asking.passes;
+        *passes += asked.len() as u64;
+        drop(places);
+        let gpu = residence.workspace.device().gpu();
+        let bytes = asked.len() * TALLY * size_of::<f32>();
+        residence.tallies.fetch(gpu, bytes)?;
+        let mut found = vec![[0.0_f64; 2]; asked.len()];
+        bytemuck::cast_slice_mut(&mut found).copy_from_slice(&residence.tallies.take(gpu)?[..bytes]);
+        let mut reports = asked
+            .iter()
+            .zip(found)
+            .map(|(rows, tallies)| residence.workspace.report(*rows, tallies));
+        let of_step = |index: usize| {
+            let mut of_lane = |lane: usize| {
+                let pieces = rows_of[lane][index].len().div_ceil(self.rows_max);
+                let mut total = BatchReport::default();
+                reports.by_ref().take(pieces).for_each(|report| total.merge(&report));
+                to_tallies(total)
+            };
+            tree::fold(0..rows_of.len(), &mut of_lane, &mut Tallies::plus).unwrap_or_default()
+        };
+        Ok((0..rows_of.first().map_or(0, Vec::len)).map(of_step).collect())
+    }
+
+    /// Where the rows of some steps of a lane lie among its samples, and which of them are each step's.
+    fn places(&self, index: usize, lane: &mut StepLane, steps: Range<u64>) -> (Vec<u32>, Vec<Range<usize>>) {
+        let (mut places, mut rows) = (Vec::new(), Vec::new());
+        for step in steps {
+            let (epoch, step_of_epoch) = self.deal.place(step);
+            if lane.epoch != Some(epoch) {
+                lane.order = shuffle(self.options.seed, epoch, index as u64, self.deal.lengths[index]);
+                lane.epoch = Some(epoch);
+            }
+            let begin = places.len();
+            places.extend_from_slice(&lane.order[self.deal.range(index, step_of_epoch)]);
+            rows.push(begin..places.len());
+        }
+        (places, rows)
+    }
+
+    /// Applies the sum of the gradients of so many samples.
+    fn update(&self, step: u64, samples: usize, workspace: &GpuWorkspace, state: &[GpuSlice<'_>]) -> Result<()> {
+        let Some(optimizer) = self.options.optimizer.on_gpu() else {
+            return Err(Error::Training("the optimizer has no kernels for GPUs".into()));
+        };
+        let rate = self.options.schedule.learning_rate(step) * self.rate_factor;
+        let (update, mean, device) = (step - self.state_begin, 1.0 / samples as f32, workspace.device());
+        for (range, momentum) in &self.parts {
+            let slots: Vec<GpuSlice<'_>> = state.iter().map(|slot| slot.part(range.clone())).collect();
+            let shard = GpuShard {
+                gradient_sum: workspace.gradient().part(range.clone()),
+                parameters: workspace.parameters().part(range.clone()),
+                state: &slots,
+            };
+            match momentum {
+                None => optimizer.apply(device, update, rate, mean, shard)?,
+                Some(momentum) => statistics(device, mean, *momentum as f32, GpuShard { state: &[], ..shard })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Steps that the GPU is asked for.
+struct Asking<'a> {
+    rules: &'a Rules,
+    workspace: &'a GpuWorkspace,
+    held: &'a [GpuBuffer],
+    zeros: Option<&'a GpuBuffer>,
+    tallies: GpuSlice<'a>,
+    lanes: &'a [StepLane],
+    places: &'a [Places<'a>],
+    /// The rows of each pass so far.
+    passes: Vec<usize>,
+}
+
+impl Asking<'_> {
+    /// Has the workspace's gradient be the sum of those of some lanes, whose rows of the step are `rows`. Gradients wait in
+    /// what is held, from `depth` on.
+    fn gradient(&mut self, lanes: Range<usize>, step: u64, rows: &[Range<usize>], depth: usize) -> Result<()> {
+        let Some(middle) = tree::split(&lanes) else {
+            return self.gradient_of(lanes.start, step, rows[lanes.start].clone(), depth);
+        };
+        self.gradient(lanes.start..middle, step, rows, depth)?;
+        self.hold(depth)?;
+        self.gradient(middle..lanes.end, step, rows, depth + 1)?;
+        add(
+            self.workspace.device(),
+            self.held[depth].words(),
+            self.workspace.gradient(),
+        )
+    }
+
+    /// The same for one lane.
+    fn gradient_of(&mut self, lane: usize, step: u64, rows: Range<usize>, depth: usize) -> Result<()> {
+        let (device, gradient) = (self.workspace.device(), self.workspace.gradient());
+        let rows_max = self.rules.rows_max;
+        if rows.is_empty()
+            && let Some(zeros) = self.zeros
+        {
+            return Ok(device.gpu().copy(zeros.words(), gradient)?);
+        }
+        for first in rows.clone().step_by(rows_max) {
+            let piece = first..rows.end.min(first + rows_max);
+            self.pass(lane, step, piece.clone(), (first - rows.start) as u64)?;
+            match (first == rows.start, piece.end == rows.end) {
+                (true, true) => {}
+                (true, false) => self.hold(depth)?,
+                (false, false) => add(device, gradient, self.held[depth].words())?,
+                // As a sum the other way round: it has the same bits.
+                (false, true) => add(device, self.held[depth].words(), gradient)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the gradient while others are computed.
+    fn hold(&self, depth: usize) -> Result<()> {
+        let gpu = self.workspace.device().gpu();
+        Ok(gpu.copy(self.workspace.gradient(), self.held[depth].words())?)
+    }
+
+    /// One pass over some rows.
+    fn pass(&mut self, lane: usize, step: u64, rows: Range<usize>, first_row: u64) -> Result<()> {
+        let count = rows.len();
+        let (samples, places) = (self.lanes[lane].samples.as_ref(), self.places[lane].part(rows));
+        self.workspace.take_rows_at(samples, places)?;
+        let draw = Draw {
+            seed: self.rules.options.seed,
+            step,
+            lane: lane as u64,
+            first_row,
+        };
+        let tally = TALLY * self.passes.len();
+        let tallies = self.tallies.part(tally..tally + TALLY);
+        self.rules.network.pass_on_gpu(draw, count, self.workspace, tallies)?;
+        self.passes.push(count);
+        Ok(())
+    }
+}

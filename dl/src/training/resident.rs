@@ -1,0 +1,58 @@
+//! Steps that a device takes whole: parameters and optimizer's state stay there from step to step.
+
+use std::sync::Arc;
+
+use distdl_engine::{Iteration, LaneData, StepReport};
+
+use super::device::Whole;
+use super::failed::Failed;
+use super::lane_samples::{LanePart, LaneSamples};
+use super::{Compression, Training, lane_loader, measures};
+use crate::error::Result;
+
+impl Training {
+    /// Takes steps of an iteration, from the first on, on a device that all of the training has room on, and returns how many:
+    /// none where there is no such device, or where steps are more than gradients, their sum and an update of each parameter
+    /// by itself.
+    pub(super) fn run_resident(
+        &self,
+        iteration: &Iteration,
+        failed: &Failed,
+        observe: &mut dyn FnMut(&StepReport),
+    ) -> distdl_engine::Result<u64> {
+        let devices = self.devices.lanes().filter(|_| self.is_plain());
+        let Some(devices) = devices.filter(|devices| devices.take_all(&self.options)) else {
+            return Ok(0);
+        };
+        let make = |lanes: Vec<LaneData<Arc<LanePart>>>| {
+            let samples = lanes.into_iter().zip(&self.deal.lengths);
+            let samples = samples.map(|(data, length)| LaneSamples::new(data.partitions, *length));
+            let whole = samples.collect::<Result<_>>().map(|samples| Whole {
+                network: &self.network,
+                deal: &self.deal,
+                options: &self.options,
+                state_begin: self.state_begin,
+                rate_factor: self.rate_factor,
+                dataset: self.data.id(),
+                samples,
+                failed,
+            });
+            let resident = whole.and_then(|whole| devices.whole(whole));
+            resident.map_err(|error| failed.keep(error))
+        };
+        self.data
+            .iterate_resident(iteration, &self.parameters, lane_loader(failed.clone()), make, observe)
+    }
+
+    /// Whether a step is nothing but the gradient of samples that stay as they are, the sum over lanes as it is, and an update
+    /// of each parameter by itself; and nobody has said where it is to be computed.
+    fn is_plain(&self) -> bool {
+        let options = &self.options;
+        options.augmentation.is_none()
+            && options.lane_gradient_norm_max.is_none()
+            && options.placement.is_none()
+            && options.compression == Compression::None
+            && !self.network.has_sparse_gradient()
+            && measures(&self.network, options).is_empty()
+    }
+}
