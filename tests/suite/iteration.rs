@@ -1,9 +1,12 @@
 //! `iterate`: lanes and shards anywhere, the same bits everywhere.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use distdl::engine::{Lane, LaneData, Placement, ShardUpdate, ShardValues, StepReport, Tallies, tree};
+use distdl::engine::{
+    Lane, LaneData, LanePartition, Placement, Resident, ShardUpdate, ShardValues, StepReport, Tallies, tree,
+};
 use distdl::{Context, EngineError, Iteration, Parameters, Records};
 use proptest::prelude::*;
 
@@ -113,6 +116,47 @@ fn run(
         &mut |report| reports.push(*report),
     );
     (result, reports)
+}
+
+/// Takes whole steps by the plain loop: so many at each time, until there are no more numbers.
+struct Whole {
+    lanes: usize,
+    at_a_time: std::vec::IntoIter<u64>,
+}
+
+impl Resident for Whole {
+    fn take(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>) -> Result<Vec<Tallies>, EngineError> {
+        let Some(count) = self.at_a_time.next() else {
+            all.after.fill(f32::NAN);
+            return Ok(Vec::new());
+        };
+        let mut values = all.before.to_vec();
+        let taken = plain(&mut values, self.lanes, steps.start, count.min(steps.end - steps.start));
+        all.after.copy_from_slice(&values);
+        Ok(taken.iter().map(|report| report.tallies).collect())
+    }
+}
+
+fn run_whole(
+    context: &Context,
+    shape: &Shape,
+    parameters: &Parameters,
+    at_a_time: Vec<u64>,
+) -> (Result<u64, EngineError>, Vec<StepReport>) {
+    let lanes = shape.lanes;
+    let data = context.range(0..2 * lanes as u64, lanes + 1);
+    let make = |parts: Vec<LaneData<usize>>| -> Result<Option<Box<dyn Resident>>, EngineError> {
+        let owned = |data: &LaneData<usize>| data.partitions.iter().all(|part| part % lanes == data.lane);
+        assert!(parts.len() == lanes && parts.iter().all(owned), "{parts:?}");
+        let at_a_time = at_a_time.into_iter();
+        Ok(Some(Box::new(Whole { lanes, at_a_time })))
+    };
+    let mut reports = Vec::new();
+    let load = |part: LanePartition<u64>| Ok(part.partition);
+    let taken = data.iterate_resident(&shape.iteration(), parameters, load, make, &mut |report| {
+        reports.push(*report);
+    });
+    (taken, reports)
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -228,6 +272,27 @@ proptest! {
     }
 
     #[test]
+    fn steps_that_are_taken_whole_are_those_of_a_plain_loop(
+        shape in shapes(),
+        at_a_time in prop::collection::vec(1..4u64, 0..6),
+    ) {
+        let context = context(shape.threads);
+        let parameters = Arc::new(Parameters::new(initial(shape.length)));
+        let (taken, mut reports) = run_whole(&context, &shape, &parameters, at_a_time.clone());
+        let taken = taken.unwrap();
+        prop_assert_eq!(taken, shape.steps.min(at_a_time.iter().sum()));
+        prop_assert_eq!(parameters.version(), shape.first_step + taken);
+        // Lanes and shards take the rest.
+        let rest = Shape { first_step: shape.first_step + taken, steps: shape.steps - taken, ..shape.clone() };
+        let (result, others) = run(&context, rest.iteration(), &parameters, Fault::None);
+        result.unwrap();
+        reports.extend(others);
+        let mut expected = initial(shape.length);
+        prop_assert_eq!(reports, plain(&mut expected, shape.lanes, shape.first_step, shape.steps));
+        prop_assert_eq!(bits(&parameters.latest()), bits(&expected));
+    }
+
+    #[test]
     fn lanes_get_the_records_of_their_partitions(
         threads in 1..=3usize,
         (lanes, more) in (1..5usize, 0..4usize),
@@ -300,4 +365,48 @@ fn an_iteration_inside_a_closure_is_refused() {
         )
     });
     assert_eq!(nested.collect().unwrap(), [true]);
+}
+
+/// A failure in the second call: what the first has made stays, and no more.
+#[test]
+fn whole_steps_end_with_an_error_or_from_outside() {
+    struct Fails<'a>(Whole, &'a str, distdl::engine::CancelHandle);
+    impl Resident for Fails<'_> {
+        fn take(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>) -> Result<Vec<Tallies>, EngineError> {
+            if steps.start == 0 {
+                return self.0.take(steps, all);
+            }
+            match self.1 {
+                "an error" => Err(EngineError::invalid("no more", "test")),
+                "too many" => Ok(vec![Tallies::default(); 9]),
+                _ => {
+                    self.2.cancel();
+                    self.0.take(steps, all)
+                }
+            }
+        }
+    }
+    let context = context(1);
+    let data = context.range(0..4, 2);
+    for (how, applied, wanted) in [
+        ("an error", 2, "no more"),
+        ("too many", 2, "9 steps of 6 that were to be taken"),
+        ("cancelled", 4, "cancelled"),
+    ] {
+        let parameters = Parameters::new(initial(5));
+        let cancel = context.cancel_handle();
+        let make = |_: Vec<LaneData<()>>| -> Result<Option<Box<dyn Resident>>, EngineError> {
+            let at_a_time = vec![2; 8].into_iter();
+            Ok(Some(Box::new(Fails(Whole { lanes: 2, at_a_time }, how, cancel))))
+        };
+        let mut seen = 0;
+        let iteration = Iteration::new(2, 8);
+        let result = data.iterate_resident(&iteration, &parameters, |_| Ok(()), make, &mut |_| seen += 1);
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(wanted), "{how}: {error}");
+        let mut expected = initial(5);
+        plain(&mut expected, 2, 0, applied);
+        assert_eq!(bits(&parameters.latest()), bits(&expected), "{how}");
+        assert_eq!((seen, parameters.version()), (applied, applied), "{how}");
+    }
 }
