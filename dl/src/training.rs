@@ -12,6 +12,7 @@ mod device;
 mod gpu;
 
 mod devices;
+mod evaluation;
 mod lane;
 mod options;
 mod plateau;
@@ -22,8 +23,6 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use distdl_engine::{Dataset, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, StepReport, Tallies};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 pub use self::best::{BestModel, BestModels};
 use self::change::Digests;
@@ -31,20 +30,19 @@ pub use self::change::{BatchId, DataChange};
 use self::compression::Residual;
 pub use self::compression::{Compression, TopK};
 use self::devices::Devices;
+use self::evaluation::error;
 use self::failed::Failed;
 use self::lane::{Gradients, TrainingLane};
 use self::lane_samples::{LanePart, Loader};
 pub use self::options::TrainingOptions;
 pub use self::plateau::Plateau;
 use self::update::{Update, learnt, measures};
-use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
-use crate::loss::Targets;
-use crate::metrics::{BatchReport, ConfusionMatrix, GpuFigures};
+use crate::metrics::{BatchReport, GpuFigures};
 use crate::model_file::parameters_hash;
-use crate::network::{NeuralNetwork, Workspace};
+use crate::network::NeuralNetwork;
 use crate::samples::Samples;
 
 /// A finished step.
@@ -118,95 +116,7 @@ impl NeuralNetwork {
         training.resume()?;
         Ok(training)
     }
-
-    /// Loss and hits over a dataset.
-    ///
-    /// # Errors
-    /// If the samples do not suit the network, or as any action.
-    pub fn error(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<BatchReport> {
-        let mut total = BatchReport::default();
-        let evaluate = |network: &NeuralNetwork, parameters: &[f32], batch: &Batch, workspace: &mut Workspace| {
-            network.evaluate(parameters, batch.features(), batch.targets(), batch.rows(), workspace)
-        };
-        for report in self.over_batches(data, parameters, evaluate)?.iter().flatten() {
-            total.merge(report);
-        }
-        Ok(total)
-    }
-
-    /// The network's outputs for every sample of a dataset, in order; probabilities where the loss takes logits.
-    ///
-    /// # Errors
-    /// If the samples do not suit the network, or as any action.
-    pub fn predict_dataset(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Vec<Vec<f32>>> {
-        let width = self.output_length();
-        let outputs = self.over_batches(data, parameters, move |network, parameters, batch, workspace| {
-            Ok(network
-                .predict(parameters, batch.features(), batch.rows(), workspace)?
-                .to_vec())
-        })?;
-        let rows = |batch: Vec<f32>| batch.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>();
-        Ok(outputs.into_iter().flatten().flat_map(rows).collect())
-    }
-
-    /// What the samples of a dataset are taken for: the class of the largest output, the first of equal ones.
-    ///
-    /// # Errors
-    /// If the targets are values and not labels; otherwise as [`error`](Self::error).
-    pub fn confusion(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<ConfusionMatrix> {
-        let classes = self.output_length();
-        let matrices = self.over_batches(data, parameters, move |network, parameters, batch, workspace| {
-            let Targets::Labels(labels) = batch.targets() else {
-                let problem = "a confusion matrix takes samples with labels; these have values".to_owned();
-                return Err(Error::Training(problem));
-            };
-            let mut matrix = ConfusionMatrix::new(classes);
-            let outputs = network.predict(parameters, batch.features(), batch.rows(), workspace)?;
-            for (label, outputs) in labels.iter().zip(outputs.chunks_exact(classes)) {
-                let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
-                matrix.add(*label as usize, (0..classes).fold(0, first))?;
-            }
-            Ok(matrix)
-        })?;
-        let mut sum = ConfusionMatrix::new(classes);
-        matrices.iter().flatten().try_for_each(|matrix| sum.merge(matrix))?;
-        Ok(sum)
-    }
-
-    /// Runs `each` over the samples of every partition, some rows at a time.
-    fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
-        &self,
-        data: &Dataset<Samples>,
-        parameters: &[f32],
-        each: impl Fn(&NeuralNetwork, &[f32], &Batch, &mut Workspace) -> Result<R> + Send + Sync + 'static,
-    ) -> Result<Vec<Vec<R>>> {
-        let failed = Failed::default();
-        let (network, parameters, kept) = (
-            self.clone(),
-            data.context().broadcast(parameters.to_vec()),
-            failed.clone(),
-        );
-        let results = data.run_partitions(move |_, blocks| {
-            let mut workspace = network.workspace(EVALUATION_ROWS);
-            let mut results = Vec::new();
-            for samples in blocks {
-                let blocks = [&samples];
-                let mut batch = Batch::new(&samples, EVALUATION_ROWS);
-                for start in (0..samples.len()).step_by(EVALUATION_ROWS) {
-                    let indices = start as u32..samples.len().min(start + EVALUATION_ROWS) as u32;
-                    let result = batch.gather(&blocks, indices);
-                    let result = result.and_then(|()| each(&network, &parameters, &batch, &mut workspace));
-                    results.push(result.map_err(|error| kept.keep(error))?);
-                }
-            }
-            Ok(results)
-        });
-        results.map_err(|error| failed.resolve(error))
-    }
 }
-
-/// Rows that evaluation handles at a time.
-const EVALUATION_ROWS: usize = 500;
 
 /// Number of samples of each lane, and a digest of all samples if it is `wanted`; checks that blocks suit the network.
 fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wanted: bool) -> Result<(Vec<u32>, String)> {
@@ -307,7 +217,7 @@ impl Training {
     /// As [`NeuralNetwork::error`].
     pub fn error(&self, data: &Dataset<Samples>) -> Result<BatchReport> {
         let parameters = self.parameters();
-        self.network.error(data, &parameters)
+        error(&self.network, data, &parameters, &self.devices)
     }
 
     /// Runs to the end of the current epoch; `observe` sees each step. Returns the sum of the steps' reports.

@@ -134,6 +134,23 @@ impl NeuralNetwork {
         self.backward_on_gpu(&layers, mode, rows, workspace)
     }
 
+    /// As [`evaluate`](Self::evaluate), of the rows that lie in the workspace.
+    pub(crate) fn evaluate_on_gpu(&self, rows: usize, workspace: &mut GpuWorkspace) -> Result<BatchReport> {
+        let layers = self.on_gpu().map_err(Error::Training)?;
+        self.forward_on_gpu(&layers, Mode::Evaluation, rows, workspace)?;
+        self.loss_on_gpu(rows, workspace, workspace.tallies.words())?;
+        workspace.fetch_tallies()?;
+        workspace.take_report(rows)
+    }
+
+    /// Writes the outputs of the last layer for the rows that lie in the workspace, rows x output length.
+    pub(crate) fn predict_on_gpu(&self, rows: usize, workspace: &GpuWorkspace, outputs: &mut [f32]) -> Result<()> {
+        let layers = self.on_gpu().map_err(Error::Training)?;
+        self.forward_on_gpu(&layers, Mode::Evaluation, rows, workspace)?;
+        let there = self.outputs_on_gpu(layers.len() - 1, rows, workspace);
+        Ok(workspace.device.gpu().read(there, outputs)?)
+    }
+
     fn forward_on_gpu(
         &self,
         layers: &[&dyn GpuLayer],
@@ -270,10 +287,8 @@ impl GpuWorkspace {
 
     /// Sends rows to the GPU. Labels are indices of classes.
     pub(crate) fn set_rows(&mut self, inputs: &[f32], targets: Targets<'_>, rows: usize) -> Result<()> {
-        self.check_rows(rows)?;
-        check_length("the inputs", rows * self.input_length(), inputs.len())?;
+        self.set_inputs(inputs, rows)?;
         let gpu = self.device.gpu();
-        self.inputs.send(gpu, inputs)?;
         match (targets, self.target_length) {
             (Targets::Labels(labels), None) => {
                 check_length("the labels", rows, labels.len())?;
@@ -289,6 +304,13 @@ impl GpuWorkspace {
             }
         }
         Ok(())
+    }
+
+    /// The same without targets.
+    pub(crate) fn set_inputs(&mut self, inputs: &[f32], rows: usize) -> Result<()> {
+        self.check_rows(rows)?;
+        check_length("the inputs", rows * self.input_length(), inputs.len())?;
+        Ok(self.inputs.send(self.device.gpu(), inputs)?)
     }
 
     /// Takes rows from samples that are on the GPU: only their places are sent.
@@ -333,13 +355,22 @@ impl GpuWorkspace {
     /// Waits for the GPU, and takes what it has made of `rows` rows.
     fn read(&mut self, rows: usize, gradient: &mut [f32]) -> Result<BatchReport> {
         check_length("the gradient", self.gradient.words().len(), gradient.len())?;
-        let (gpu, to) = (self.device.gpu(), bytemuck::cast_slice_mut::<f32, u8>(gradient));
+        let to = bytemuck::cast_slice_mut::<f32, u8>(gradient);
+        self.gradient.fetch(self.device.gpu(), to.len())?;
+        self.fetch_tallies()?;
+        to.copy_from_slice(&self.gradient.take(self.device.gpu())?[..to.len()]);
+        self.take_report(rows)
+    }
+
+    fn fetch_tallies(&mut self) -> Result<()> {
+        Ok(self.tallies.fetch(self.device.gpu(), size_of::<[f64; 2]>())?)
+    }
+
+    /// Waits for the tallies of a pass of so many rows.
+    fn take_report(&mut self, rows: usize) -> Result<BatchReport> {
         let mut tallies = [0.0_f64; 2];
-        let tally_bytes = bytemuck::cast_slice_mut::<f64, u8>(&mut tallies);
-        self.gradient.fetch(gpu, to.len())?;
-        self.tallies.fetch(gpu, tally_bytes.len())?;
-        to.copy_from_slice(&self.gradient.take(gpu)?[..to.len()]);
-        tally_bytes.copy_from_slice(&self.tallies.take(gpu)?[..tally_bytes.len()]);
+        let to = bytemuck::cast_slice_mut::<f64, u8>(&mut tallies);
+        to.copy_from_slice(&self.tallies.take(self.device.gpu())?[..to.len()]);
         Ok(self.report(rows, tallies))
     }
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::network::NeuralNetwork;
+use crate::samples::SampleShape;
 
 /// Another device than the CPU, for the lanes that this process hosts.
 pub(super) trait LaneDevices: Send + Sync {
@@ -25,6 +26,16 @@ pub(super) trait LaneDevices: Send + Sync {
         lane: LaneId,
         stays: bool,
     ) -> Result<Option<Box<dyn LaneDevice>>>;
+
+    /// What evaluates up to so many rows of such samples at a time with these parameters, for a task of this index. `None` if
+    /// the CPU does.
+    fn evaluation(
+        &self,
+        network: &NeuralNetwork,
+        parameters: &[f32],
+        rows: (usize, SampleShape),
+        task: usize,
+    ) -> Result<Option<Box<dyn EvaluationDevice>>>;
 
     /// Whether one device takes all lanes of such a training, and what its optimizer does.
     fn take_all(&self, options: &TrainingOptions) -> bool;
@@ -55,6 +66,15 @@ pub(super) trait LaneDevice: Send {
     /// Writes the gradient of some rows, or adds it where they are not the first of their step. `None` if the device is
     /// lost, and another one must compute this and all that follows.
     fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>>;
+}
+
+/// A device's part in an evaluation.
+pub(super) trait EvaluationDevice {
+    /// Loss and hits of a batch. `None` if the device is lost, and another one must compute this and all that follows.
+    fn report(&mut self, batch: &Batch) -> Result<Option<BatchReport>>;
+
+    /// Writes the outputs of the last layer, rows x output length. `false` if the device is lost.
+    fn outputs(&mut self, batch: &Batch, outputs: &mut [f32]) -> Result<bool>;
 }
 
 /// What a device computes a gradient from, and where it goes.

@@ -8,6 +8,7 @@
 
 mod card;
 mod cards;
+mod evaluation;
 mod lane;
 mod residence;
 mod steps;
@@ -20,14 +21,19 @@ use distdl_engine::{Context, Resident};
 
 use self::card::{Card, room};
 use self::cards::Cards;
+use self::evaluation::GpuEvaluation;
 use self::lane::GpuLane;
 use self::steps::GpuSteps;
 use super::TrainingOptions;
-use super::device::{LaneDevice, LaneDevices, LaneId, Whole};
+use super::device::{EvaluationDevice, LaneDevice, LaneDevices, LaneId, Whole};
 use super::lane_samples::LaneSamples;
+use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::kernels::softmax_cross_entropy::check_labels;
+use crate::loss::Targets;
 use crate::metrics::GpuFigures;
-use crate::network::NeuralNetwork;
+use crate::network::{GpuWorkspace, NeuralNetwork};
+use crate::samples::SampleShape;
 
 /// Lanes on the GPUs of this process.
 pub(super) struct GpuLanes(Arc<Cards>);
@@ -86,27 +92,30 @@ impl LaneDevices for GpuLanes {
         let Some(shape) = samples.shape() else {
             return Ok(None);
         };
-        let (cards, stays, mut is_full) = (&self.0, stays && samples.are_alike(), false);
-        for card in cards.of_lane(lane.lane) {
-            let workspace = room(card.workspace(network, rows_max, shape));
-            let Some(workspace) = cards.unless_lost(card, workspace)? else {
-                continue;
-            };
-            let Some(workspace) = workspace else {
-                is_full = true;
-                continue;
-            };
+        let stays = stays && samples.are_alike();
+        self.on_a_card(lane.lane, |card| {
+            let workspace = card.workspace(network, rows_max, shape)?;
             let kept = match stays {
-                true => card.keep(&workspace, network, samples, lane),
-                false => Ok(None),
+                true => card.keep(&workspace, network, samples, lane)?,
+                false => None,
             };
-            let Some(samples) = cards.unless_lost(card, kept)? else {
-                continue;
-            };
-            let (network, cards) = (network.clone(), Arc::clone(cards));
-            return Ok(Some(Box::new(GpuLane::new(network, cards, card, workspace, samples))));
-        }
-        self.none_is_left(lane, is_full)
+            let (network, cards) = (network.clone(), Arc::clone(&self.0));
+            Ok(Box::new(GpuLane::new(network, cards, card, workspace, kept)) as Box<dyn LaneDevice>)
+        })
+    }
+
+    fn evaluation(
+        &self,
+        network: &NeuralNetwork,
+        parameters: &[f32],
+        (rows_max, shape): (usize, SampleShape),
+        task: usize,
+    ) -> Result<Option<Box<dyn EvaluationDevice>>> {
+        self.on_a_card(task, |card| {
+            let workspace = card.workspace(network, rows_max, shape)?;
+            let evaluation = GpuEvaluation::new(network, (&self.0, card), workspace, parameters)?;
+            Ok(Box::new(evaluation) as Box<dyn EvaluationDevice>)
+        })
     }
 
     fn take_all(&self, options: &TrainingOptions) -> bool {
@@ -126,20 +135,38 @@ impl LaneDevices for GpuLanes {
     }
 }
 
+/// Brings a batch to the workspace.
+fn set_batch(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<()> {
+    if let Targets::Labels(labels) = batch.targets() {
+        check_labels(labels, network.output_length())?;
+    }
+    workspace.set_rows(batch.features(), batch.targets(), batch.rows())
+}
+
 impl GpuLanes {
-    fn none_is_left(&self, lane: LaneId, is_full: bool) -> Result<Option<Box<dyn LaneDevice>>> {
+    /// What `make` makes on the first GPU for a lane, or for a task, of this index that has room for it. `None` if the CPU
+    /// computes.
+    fn on_a_card<T>(&self, index: usize, mut make: impl FnMut(&Arc<Card>) -> Result<T>) -> Result<Option<T>> {
+        let mut is_full = false;
+        for card in self.0.of_lane(index) {
+            match self.0.unless_lost(card, room(make(card)))? {
+                Some(Some(made)) => return Ok(Some(made)),
+                Some(None) => is_full = true,
+                None => {}
+            }
+        }
         let name = self.0.name();
         let reason = match is_full {
             true => format!(
-                "{name} has too little memory for another lane; use fewer lanes or a smaller batch, `micro_batch`, or a lower \
-                 `device.gpu_memory`"
+                "{name} has too little memory for another lane or task; use fewer lanes or a smaller batch, `micro_batch`, or a \
+                 lower `device.gpu_memory`"
             ),
             false => format!("every {name} of this process is lost"),
         };
         if self.0.is_required() {
             return Err(Error::Training(reason));
         }
-        tracing::warn!(lane = lane.lane, "the CPU computes: {reason}");
+        tracing::warn!(index, "the CPU computes: {reason}");
         Ok(None)
     }
 }

@@ -90,19 +90,23 @@ impl Card {
         rows_max: usize,
         shape: SampleShape,
     ) -> Result<GpuWorkspace> {
-        let mut idle = self.idle();
         let fits = |workspace: &GpuWorkspace| workspace.is_for(rows_max, shape.target_length);
+        let mut idle = self.idle();
         if let Some(place) = idle.iter().position(fits) {
             return Ok(idle.swap_remove(place));
         }
-        let allocate = || {
-            let device = Device::open(&self.found, self.index, self.precision, self.kernels.clone())?;
-            network.workspace_on_gpu(device, rows_max, shape.target_length)
-        };
+        drop(idle);
+        self.making_room(|device| network.workspace_on_gpu(device, rows_max, shape.target_length))
+    }
+
+    /// Allocates on a new handle. If there is no room, without what is there for whoever comes next.
+    fn making_room<T>(&self, allocate: impl Fn(Device) -> Result<T>) -> Result<T> {
+        let allocate =
+            || Device::open(&self.found, self.index, self.precision, self.kernels.clone()).and_then(&allocate);
         match allocate() {
-            // Those of other sizes may not be wanted any more.
-            Err(Error::Device(DeviceError::OutOfMemory { .. })) if !idle.is_empty() => {
-                idle.clear();
+            Err(Error::Device(DeviceError::OutOfMemory { .. })) => {
+                self.idle().clear();
+                *self.resident() = None;
                 allocate()
             }
             other => other,
@@ -122,8 +126,7 @@ impl Card {
         if let Some(residence) = before {
             return Ok(residence);
         }
-        let device = Device::open(&self.found, self.index, self.precision, self.kernels.clone())?;
-        Residence::new(device, network, shape)
+        self.making_room(|device| Residence::new(device, network, shape.clone()))
     }
 
     /// Takes that back. Whoever trains next finds it, unless the GPU is lost.

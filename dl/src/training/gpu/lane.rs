@@ -5,9 +5,8 @@ use std::sync::Arc;
 use super::super::device::{LaneDevice, LaneRows, Pass};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
+use super::set_batch;
 use crate::error::{Error, Result};
-use crate::kernels::softmax_cross_entropy::check_labels;
-use crate::loss::Targets;
 use crate::metrics::BatchReport;
 use crate::network::{GpuWorkspace, NeuralNetwork};
 
@@ -112,10 +111,7 @@ fn set_rows(
         }
         (LaneRows::Places(_), None) => Err(Error::Training("a lane's samples are not on the GPU".into())),
         (LaneRows::Batch(batch), _) => {
-            if let Targets::Labels(labels) = batch.targets() {
-                check_labels(labels, network.output_length())?;
-            }
-            workspace.set_rows(batch.features(), batch.targets(), batch.rows())?;
+            set_batch(workspace, network, batch)?;
             Ok(batch.rows())
         }
     }

@@ -1,0 +1,196 @@
+//! Evaluation over a dataset: each partition where its task runs, some rows at a time.
+
+use std::sync::Arc;
+
+use distdl_engine::Dataset;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::device::{EvaluationDevice, LaneDevices};
+use super::devices::Devices;
+use super::failed::Failed;
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::loss::Targets;
+use crate::metrics::{BatchReport, ConfusionMatrix};
+use crate::network::{NeuralNetwork, Workspace};
+use crate::samples::{SampleShape, Samples};
+
+/// Rows that are handled at a time.
+const ROWS: usize = 500;
+
+impl NeuralNetwork {
+    /// Loss and hits over a dataset.
+    ///
+    /// # Errors
+    /// If the samples do not suit the network, or as any action. If a GPU must compute (`device.gpu` is `on`), also if a layer
+    /// has no kernels for GPUs, or the last one of a process is lost or has too little memory.
+    pub fn error(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<BatchReport> {
+        error(self, data, parameters, &Devices::choose(data, self)?)
+    }
+
+    /// The network's outputs for every sample of a dataset, in order; probabilities where the loss takes logits.
+    ///
+    /// # Errors
+    /// As [`error`](Self::error).
+    pub fn predict_dataset(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let width = self.output_length();
+        let devices = Devices::choose(data, self)?;
+        let outputs = over_batches(self, data, parameters, &devices, |evaluator, batch| {
+            Ok(evaluator.predict(batch)?.to_vec())
+        })?;
+        let rows = |batch: Vec<f32>| batch.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>();
+        Ok(outputs.into_iter().flatten().flat_map(rows).collect())
+    }
+
+    /// What the samples of a dataset are taken for: the class of the largest output, the first of equal ones.
+    ///
+    /// # Errors
+    /// If the targets are values and not labels; otherwise as [`error`](Self::error).
+    pub fn confusion(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<ConfusionMatrix> {
+        let classes = self.output_length();
+        let devices = Devices::choose(data, self)?;
+        let matrices = over_batches(self, data, parameters, &devices, move |evaluator, batch| {
+            let Targets::Labels(labels) = batch.targets() else {
+                let problem = "a confusion matrix takes samples with labels; these have values".to_owned();
+                return Err(Error::Training(problem));
+            };
+            let mut matrix = ConfusionMatrix::new(classes);
+            let outputs = evaluator.predict(batch)?;
+            for (label, outputs) in labels.iter().zip(outputs.chunks_exact(classes)) {
+                let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
+                matrix.add(*label as usize, (0..classes).fold(0, first))?;
+            }
+            Ok(matrix)
+        })?;
+        let mut sum = ConfusionMatrix::new(classes);
+        matrices.iter().flatten().try_for_each(|matrix| sum.merge(matrix))?;
+        Ok(sum)
+    }
+}
+
+/// Loss and hits over a dataset, on these devices.
+pub(super) fn error(
+    network: &NeuralNetwork,
+    data: &Dataset<Samples>,
+    parameters: &[f32],
+    devices: &Devices,
+) -> Result<BatchReport> {
+    let mut total = BatchReport::default();
+    let reports = over_batches(network, data, parameters, devices, |evaluator, batch| {
+        evaluator.report(batch)
+    })?;
+    reports.iter().flatten().for_each(|report| total.merge(report));
+    Ok(total)
+}
+
+/// Runs `each` over the samples of every partition, some rows at a time.
+fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
+    network: &NeuralNetwork,
+    data: &Dataset<Samples>,
+    parameters: &[f32],
+    devices: &Devices,
+    each: impl Fn(&mut Evaluator<'_>, &Batch) -> Result<R> + Send + Sync + 'static,
+) -> Result<Vec<Vec<R>>> {
+    let failed = Failed::default();
+    let (network, parameters, kept) = (
+        network.clone(),
+        data.context().broadcast(parameters.to_vec()),
+        failed.clone(),
+    );
+    let devices = devices.lanes();
+    let results = data.run_partitions(move |partition, blocks| {
+        let mut evaluator = Evaluator {
+            network: &network,
+            parameters: &parameters,
+            partition,
+            devices: devices.clone(),
+            shape: None,
+            device: None,
+            workspace: None,
+            outputs: Vec::new(),
+        };
+        let mut results = Vec::new();
+        for samples in blocks {
+            let blocks = [&samples];
+            let mut batch = Batch::new(&samples, ROWS);
+            evaluator.begin(samples.shape());
+            for start in (0..samples.len()).step_by(ROWS) {
+                let indices = start as u32..samples.len().min(start + ROWS) as u32;
+                let result = batch.gather(&blocks, indices);
+                let result = result.and_then(|()| each(&mut evaluator, &batch));
+                results.push(result.map_err(|error| kept.keep(error))?);
+            }
+        }
+        Ok(results)
+    });
+    results.map_err(|error| failed.resolve(error))
+}
+
+/// What evaluates the batches of a partition.
+struct Evaluator<'a> {
+    network: &'a NeuralNetwork,
+    parameters: &'a [f32],
+    partition: usize,
+    /// Where devices come from; `None` once the CPU computes.
+    devices: Option<Arc<dyn LaneDevices>>,
+    /// That of the samples.
+    shape: Option<SampleShape>,
+    /// What computes instead of the CPU, for samples of that shape.
+    device: Option<Box<dyn EvaluationDevice>>,
+    /// The CPU's, once it is needed.
+    workspace: Option<Workspace>,
+    outputs: Vec<f32>,
+}
+
+impl Evaluator<'_> {
+    /// Samples of this shape come next.
+    fn begin(&mut self, shape: SampleShape) {
+        if self.shape.replace(shape) != Some(shape) {
+            self.device = None;
+        }
+    }
+
+    /// Loss and hits.
+    fn report(&mut self, batch: &Batch) -> Result<BatchReport> {
+        while let Some(device) = self.device()? {
+            if let Some(report) = device.report(batch)? {
+                return Ok(report);
+            }
+            self.device = None;
+        }
+        let (network, rows) = (self.network, batch.rows());
+        let workspace = self.workspace.get_or_insert_with(|| network.workspace(ROWS));
+        network.evaluate(self.parameters, batch.features(), batch.targets(), rows, workspace)
+    }
+
+    /// Outputs; probabilities where the loss takes logits.
+    fn predict(&mut self, batch: &Batch) -> Result<&[f32]> {
+        let (network, rows) = (self.network, batch.rows());
+        let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.resize(rows * network.output_length(), 0.0);
+        while let Some(device) = self.device()? {
+            if device.outputs(batch, &mut outputs)? {
+                network.loss().prediction(network.output_length(), &mut outputs)?;
+                self.outputs = outputs;
+                return Ok(&self.outputs);
+            }
+            self.device = None;
+        }
+        let workspace = self.workspace.get_or_insert_with(|| network.workspace(ROWS));
+        network.predict(self.parameters, batch.features(), rows, workspace)
+    }
+
+    /// What computes instead of the CPU, if there is anything.
+    fn device(&mut self) -> Result<Option<&mut Box<dyn EvaluationDevice>>> {
+        if self.device.is_none()
+            && let (Some(devices), Some(shape)) = (&self.devices, self.shape)
+        {
+            self.device = devices.evaluation(self.network, self.parameters, (ROWS, shape), self.partition)?;
+            if self.device.is_none() {
+                self.devices = None;
+            }
+        }
+        Ok(self.device.as_mut())
+    }
+}
