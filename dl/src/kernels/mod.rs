@@ -11,6 +11,7 @@ pub mod programs;
 
 pub mod activation;
 pub mod dropout;
+pub mod embedding;
 pub mod gather;
 pub mod gelu;
 pub mod mask;

@@ -53,6 +53,7 @@ pub const PROGRAMS: &[Program] = programs! {
     "batch_norm": "batch_norm_moments" "batch_norm_running" "batch_norm_forward" "batch_norm_sums" "batch_norm_backward";
     "dropout": "dropout";
     "element_loss": "element_loss" "element_loss_labels";
+    "embedding": "embedding_forward" "embedding_backward";
     "gather": "gather_bytes" "gather_values";
     "gelu": "gelu_forward" "gelu_backward";
     "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_sums" "layer_norm_backward";

@@ -1,5 +1,8 @@
 //! Vectors that are looked up by their index.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use std::ops::Range;
 
 use super::{Backward, Forward, Layer, LayerSpecification, mismatch, not_empty};
@@ -110,6 +113,11 @@ impl<T: Scalar> Layer<T> for EmbeddingLayer {
 
     fn has_sparse_gradient(&self) -> bool {
         true
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
     }
 
     fn parameter_shapes(&self) -> Vec<ParameterShape> {

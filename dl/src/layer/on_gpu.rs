@@ -21,6 +21,12 @@ pub trait GpuLayer: Debug + Send + Sync {
         0
     }
 
+    /// Errors if there is an input that it cannot take: asked where it is the first layer, of whole rows, before they go to
+    /// the GPU. Unless told otherwise it takes all.
+    fn check_inputs(&self, _inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes the outputs from the inputs. Errors if a length does not match, or the GPU fails.
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()>;
 

@@ -62,6 +62,12 @@ impl NeuralNetwork {
         layers.collect()
     }
 
+    /// Errors if the first layer cannot take some input of whole rows. Those are looked at only if a layer wants it.
+    pub(crate) fn check_inputs_on_gpu(&self, inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {
+        let first = self.layers.first().and_then(|placed| placed.layer.on_gpu());
+        first.map_or(Ok(()), |first| first.check_inputs(inputs))
+    }
+
     /// All buffers for up to `rows_max` rows, whose targets have a length, or are labels. This is the only place where a
     /// GPU's memory is allocated for a pass.
     pub(crate) fn workspace_on_gpu(

@@ -12,7 +12,7 @@ pub use crate::kernels::update::cuda::GpuShard;
 pub trait GpuOptimizer: Debug {
     /// Changes parameters and state as [`Optimizer::apply`](super::Optimizer::apply) would. Errors if lengths differ, or the
     /// GPU fails.
-    fn apply(
+    fn apply_on_gpu(
         &self,
         device: &Device,
         update: u64,

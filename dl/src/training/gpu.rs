@@ -137,6 +137,7 @@ impl LaneDevices for GpuLanes {
 
 /// Brings a batch to the workspace.
 fn set_batch(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<()> {
+    network.check_inputs_on_gpu(&mut batch.features().iter().copied())?;
     if let Targets::Labels(labels) = batch.targets() {
         check_labels(labels, network.output_length())?;
     }

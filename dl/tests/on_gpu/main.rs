@@ -10,10 +10,12 @@ mod gpu;
 
 use std::sync::Arc;
 
+use distdl_dl::layer::{Backward, Forward};
+use distdl_dl::layout::ParameterShape;
 use distdl_dl::{
     Activate, Activation, Adagrad, Adam, AdamW, AvgPool2d, BatchNorm, Conv2d, Dense, Dropout, Embedding, Features,
-    Flatten, Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, Optimizer, RmsProp, SampleTargets, Samples,
-    Schedule, Sgd, Training, TrainingOptions,
+    Flatten, Gelu, Image, Input, Layer, LayerNorm, LayerSpecification, Loss, MaxPool2d, NeuralNetwork, Optimizer,
+    RmsProp, SampleTargets, Samples, Schedule, Sgd, Shape, Training, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::config::GpuUse;
@@ -85,6 +87,17 @@ fn network() -> NeuralNetwork {
 fn small(loss: Loss) -> NeuralNetwork {
     let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(9));
     builder.output(Dense::linear(3), loss).unwrap()
+}
+
+/// Features that are indices below 23, and an embedding of them.
+fn indices() -> Samples {
+    let bytes = features().map(|feature| feature as u8).collect();
+    Samples::new(FEATURES, Features::U8 { bytes, scale: 1.0 }, labels()).unwrap()
+}
+
+fn embedding(vectors: usize) -> NeuralNetwork {
+    let builder = NeuralNetwork::new(Input(FEATURES)).hidden(Embedding::new(vectors, 3));
+    builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap()
 }
 
 fn options() -> TrainingOptions {
@@ -185,6 +198,7 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         ("all layers", network(), samples(), options()),
         ("bytes", small(Loss::SoftmaxCrossEntropy), bytes(), options()),
         ("pieces", small(Loss::SoftmaxCrossEntropy), bytes(), micro),
+        ("indices", embedding(23), indices(), options()),
     ];
     for loss in all_losses {
         cases.push((loss.name(), small(loss), samples(), options()));
@@ -603,17 +617,55 @@ fn a_gpu_that_is_left_takes_over_and_that_does_not_show() {
     gpu.assert_nothing_is_left();
 }
 
+/// A layer of a user that has no kernels for GPUs: it passes on what it gets.
+#[derive(Debug)]
+struct Own;
+
+impl LayerSpecification<f32> for Own {
+    fn build(&self, _: usize, _: Shape) -> distdl_dl::Result<Box<dyn Layer<f32>>> {
+        Ok(Box::new(Own))
+    }
+}
+
+impl Layer<f32> for Own {
+    fn kind(&self) -> &'static str {
+        "own"
+    }
+    fn input_length(&self) -> usize {
+        FEATURES
+    }
+    fn output_shape(&self) -> Shape {
+        Shape::Row(FEATURES)
+    }
+    fn parameter_shapes(&self) -> Vec<ParameterShape> {
+        Vec::new()
+    }
+    fn initialize(&self, _: u64, _: u64, _: &mut [f32]) -> distdl_dl::Result<()> {
+        Ok(())
+    }
+    fn forward(&self, pass: Forward<'_, f32>) -> distdl_dl::Result<()> {
+        pass.outputs.copy_from_slice(pass.inputs);
+        Ok(())
+    }
+    fn backward(&self, pass: Backward<'_, f32>) -> distdl_dl::Result<()> {
+        if let Some(gradient) = pass.input_gradient {
+            gradient.copy_from_slice(pass.output_gradient);
+        }
+        Ok(())
+    }
+}
+
 #[test]
 fn what_cannot_be_computed_there_is_said() {
     let Some(gpu) = TestGpu::take() else { return };
-    let builder = NeuralNetwork::new(Input(FEATURES)).hidden(Embedding::new(40, 2));
+    let builder = NeuralNetwork::new(Input(FEATURES)).hidden(Own);
     let network = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
     let context = Context::new(gpu.config()).unwrap();
     let error = begin(&context, &network, &samples(), options())
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("layer 0 (embedding) has no kernels for GPUs") && error.contains("`auto`"),
+        error.contains("layer 0 (own) has no kernels for GPUs") && error.contains("`auto`"),
         "{error}"
     );
     let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
@@ -627,6 +679,11 @@ fn what_cannot_be_computed_there_is_said() {
         let mut training = begin(&context, &small(Loss::SoftmaxCrossEntropy), &wrong, options()).unwrap();
         let error = training.iterate(1, |_| ()).unwrap_err().to_string();
         assert!(error.contains("label 3 is out of range"), "{error}");
+        for samples in [indices(), samples()] {
+            let mut training = begin(&context, &embedding(20), &samples, options()).unwrap();
+            let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
+            assert!(error.contains("is no index of an embedding of 20 vectors"), "{error}");
+        }
     }
 }
 

@@ -63,11 +63,12 @@ macro_rules! each_is_that_of_the_cpu {
 
 each_is_that_of_the_cpu! {
     activation: activation_forward activation_backward softmax_rows softmax_rows_backward gelu;
+    embedding: look_up;
     masks: dropout mask;
     losses: softmax_cross_entropy a_label_that_is_no_class element_loss element_loss_labels;
     norms: batch_norm layer_norm;
     samples: gather_bytes gather_values;
-    sums: column_sums channel_sums sum_of_squares;
-    update: sgd adam rms_prop adagrad;
+    sums: add column_sums channel_sums sum_of_squares;
+    update: sgd adam rms_prop adagrad statistics;
     windows: columns channels pool_largest pool_mean;
 }

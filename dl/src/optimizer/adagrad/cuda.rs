@@ -7,7 +7,7 @@ use crate::kernels::update::cuda;
 use crate::optimizer::on_gpu::{GpuOptimizer, GpuShard};
 
 impl GpuOptimizer for Adagrad {
-    fn apply(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
+    fn apply_on_gpu(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
         let rule = self.rule(update, rate, scale);
         let numbers = [rule.rate, rule.scale, rule.weight_decay, rule.begin, rule.epsilon];
         cuda::adagrad(device, numbers, shard)

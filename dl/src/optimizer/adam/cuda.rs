@@ -7,19 +7,19 @@ use crate::kernels::update::cuda;
 use crate::optimizer::on_gpu::{GpuOptimizer, GpuShard};
 
 impl GpuOptimizer for Adam {
-    fn apply(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
-        Moments::new(self, update, rate, scale).apply_on_gpu(device, shard)
+    fn apply_on_gpu(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
+        Moments::new(self, update, rate, scale).run(device, shard)
     }
 }
 
 impl GpuOptimizer for AdamW {
-    fn apply(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
-        self.moments(update, rate, scale).apply_on_gpu(device, shard)
+    fn apply_on_gpu(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
+        self.moments(update, rate, scale).run(device, shard)
     }
 }
 
 impl Moments {
-    fn apply_on_gpu(self, device: &Device, shard: GpuShard<'_>) -> Result<()> {
+    fn run(self, device: &Device, shard: GpuShard<'_>) -> Result<()> {
         let numbers = [
             self.rate,
             self.scale,

@@ -7,7 +7,7 @@ use crate::kernels::update::cuda;
 use crate::optimizer::on_gpu::{GpuOptimizer, GpuShard};
 
 impl GpuOptimizer for RmsProp {
-    fn apply(&self, device: &Device, _update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
+    fn apply_on_gpu(&self, device: &Device, _update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
         let rule = self.rule(rate, scale);
         let numbers = [
             rule.rate,

@@ -7,7 +7,7 @@ use crate::kernels::update::cuda;
 use crate::optimizer::on_gpu::{GpuOptimizer, GpuShard};
 
 impl GpuOptimizer for Sgd {
-    fn apply(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
+    fn apply_on_gpu(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
         match self.rule(update, rate, scale) {
             Kind::Plain(Plain { rate }) => cuda::plain(device, rate, shard),
             Kind::Momentum(rule) => {

@@ -164,7 +164,7 @@ impl Card {
         if bytes > self.tier.bytes_max() {
             return Ok(None);
         }
-        let features = lease(&self.tier, gpu, lane.key("features"), || features(samples));
+        let features = lease(&self.tier, gpu, lane.key("features"), || features(samples, network));
         let Some(features) = room(features)? else {
             return Ok(None);
         };
@@ -232,13 +232,20 @@ pub(super) fn room<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// All features of a lane as they are kept, row after row.
-fn features(samples: &mut LaneSamples) -> Result<Vec<u8>> {
+/// All features of a lane as they are kept, row after row. Errors if the network cannot take one.
+fn features(samples: &mut LaneSamples, network: &NeuralNetwork) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for index in 0..samples.len() {
         match samples.row(index as u32)?.features {
-            RowFeatures::U8(row, _) => bytes.extend_from_slice(row),
-            RowFeatures::F32(row) => bytes.extend_from_slice(bytemuck::cast_slice(row)),
+            RowFeatures::U8(row, scale) => {
+                let mut inputs = row.iter().map(|byte| f32::from(*byte) * scale);
+                network.check_inputs_on_gpu(&mut inputs)?;
+                bytes.extend_from_slice(row);
+            }
+            RowFeatures::F32(row) => {
+                network.check_inputs_on_gpu(&mut row.iter().copied())?;
+                bytes.extend_from_slice(bytemuck::cast_slice(row));
+            }
         }
     }
     Ok(bytes)

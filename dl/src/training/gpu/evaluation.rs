@@ -65,6 +65,7 @@ impl EvaluationDevice for GpuEvaluation {
     fn outputs(&mut self, batch: &Batch, outputs: &mut [f32]) -> Result<bool> {
         let network = self.network.clone();
         let written = self.workspace().and_then(|workspace| {
+            network.check_inputs_on_gpu(&mut batch.features().iter().copied())?;
             workspace.set_inputs(batch.features(), batch.rows())?;
             network.predict_on_gpu(batch.rows(), workspace, outputs)
         });

@@ -280,7 +280,7 @@ impl Rules {
                 state: &slots,
             };
             match momentum {
-                None => optimizer.apply(device, update, rate, mean, shard)?,
+                None => optimizer.apply_on_gpu(device, update, rate, mean, shard)?,
                 Some(momentum) => statistics(device, mean, *momentum as f32, GpuShard { state: &[], ..shard })?,
             }
         }

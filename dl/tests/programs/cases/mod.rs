@@ -2,6 +2,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod losses;
+pub(crate) mod embedding;
 pub(crate) mod masks;
 pub(crate) mod norms;
 pub(crate) mod samples;

@@ -3,8 +3,18 @@ use distdl_dl::kernels::activation;
 use distdl_dl::kernels::programs::Grid;
 use distdl_dl::kernels::sums as cpu;
 
-use super::{SHAPES, close, close_wide, numbers};
+use super::{SHAPES, close, close_wide, numbers, same};
 use crate::runner::{Runner, change, count, read};
+
+pub(crate) fn add(runner: &dyn Runner) {
+    for size in [0, 1, 300, 70_001] {
+        let (values, mut sums) = (numbers(size, 1.0, 4), numbers(size, 2.0, 5));
+        let expected: Vec<f32> = sums.iter().zip(&values).map(|(sum, value)| sum + value).collect();
+        let mut given = [count(size), read(&values), change(&mut sums)];
+        runner.run("add", Grid::of_elements(size), &mut given);
+        same(runner, "add", &expected, &sums);
+    }
+}
 
 pub(crate) fn column_sums(runner: &dyn Runner) {
     for (rows, columns) in SHAPES {

@@ -182,3 +182,17 @@ pub(crate) fn adagrad(runner: &dyn Runner) {
         check(runner, &adagrad, step, "update_adagrad", &options.map(number), &[true]);
     }
 }
+
+pub(crate) fn statistics(runner: &dyn Runner) {
+    for size in SIZES {
+        let (sums, before) = (numbers(size, 2.0, 50), numbers(size, 1.0, 100));
+        let pairs = before.iter().zip(&sums);
+        let expected: Vec<f32> = pairs
+            .map(|(before, sum)| before + 0.1 * (sum * SCALE - before))
+            .collect();
+        let mut got = before.clone();
+        let mut given = [count(size), number(SCALE), number(0.1), read(&sums), change(&mut got)];
+        runner.run("update_statistics", Grid::of_elements(size), &mut given);
+        same(runner, "update_statistics", &expected, &got);
+    }
+}

@@ -1,0 +1,37 @@
+//! An embedding on a GPU. Indices are checked before they go there.
+
+use super::EmbeddingLayer;
+use crate::error::{Error, Result};
+use crate::kernels::embedding::cuda::Vectors;
+use crate::kernels::programs::Device;
+use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
+
+impl EmbeddingLayer {
+    fn vectors(&self) -> Vectors {
+        Vectors {
+            count: self.num_embeddings,
+            width: self.dim,
+        }
+    }
+}
+
+impl GpuLayer for EmbeddingLayer {
+    fn check_inputs(&self, inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {
+        inputs
+            .enumerate()
+            .try_for_each(|(place, input)| self.vector(place, input).map(drop))
+    }
+
+    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+        self.vectors()
+            .look_up(device, pass.inputs, pass.parameters, pass.outputs)
+    }
+
+    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+        if pass.input_gradient.is_some() {
+            return Err(Error::Training("an embedding has no gradient by its indices".into()));
+        }
+        self.vectors()
+            .add_up(device, pass.inputs, pass.output_gradient, pass.gradient)
+    }
+}
