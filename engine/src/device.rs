@@ -14,6 +14,8 @@ mod gpu;
 #[cfg(feature = "gpu")]
 mod blas;
 #[cfg(feature = "gpu")]
+mod graph;
+#[cfg(feature = "gpu")]
 mod libraries;
 #[cfg(feature = "gpu")]
 mod pinned;
@@ -34,6 +36,8 @@ pub use self::compiler::{Compiler, Cubin, FLAGS};
 pub use self::error::{CompileError, NoGpu};
 #[cfg(feature = "gpu")]
 pub use self::gpu::{Argument, Gpu, GpuBuffer, GpuKernel, GpuModule, GpuSlice};
+#[cfg(feature = "gpu")]
+pub use self::graph::GpuGraph;
 #[cfg(feature = "gpu")]
 pub use self::port::GpuPort;
 #[cfg(feature = "gpu")]

@@ -78,6 +78,11 @@ impl TestGpu {
         self.count("paper_allocations")
     }
 
+    /// How many graphs were launched since the beginning.
+    pub(crate) fn graph_launches(&self) -> i64 {
+        self.count("paper_graph_launches")
+    }
+
     /// Bytes that are in use there.
     pub(crate) fn bytes(&self) -> i64 {
         self.count("paper_bytes")

@@ -357,7 +357,11 @@ fn whole_steps_have_the_bits_of_single_ones() {
         let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
         let context = Context::new(gpu.config()).unwrap();
         let mut training = begin_whole(&gpu, &context, &network, options);
-        let (before, first) = (training.gpu_figures().unwrap(), training.step() as usize);
+        let (before, first, graphs) = (
+            training.gpu_figures().unwrap(),
+            training.step() as usize,
+            gpu.graph_launches(),
+        );
         let mut trained = train_for(3, &mut training).unwrap();
         trained
             .steps
@@ -367,6 +371,10 @@ fn whole_steps_have_the_bits_of_single_ones() {
         let figures = training.gpu_figures().unwrap();
         let passes = figures.passes - before.passes;
         assert!(passes >= STEPS - first as u64, "{figures:?}");
+        assert!(
+            gpu.graph_launches() > graphs,
+            "{what}: steps are asked for thing by thing"
+        );
         assert!(
             figures.from_gpu_bytes - before.from_gpu_bytes < 4 * passes * network.parameter_count() as u64,
             "{what}: a gradient came back in each step: {figures:?}"

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use cudarc::cublas::result::{self as cublas, CublasError};
 use cudarc::cublas::sys::{self, cublasComputeType_t as Compute, cublasOperation_t as Operation};
 use cudarc::driver::CudaStream;
-use distdl_storage::DeviceError;
+use distdl_storage::{DeviceError, DeviceMemory};
 
-use super::gpu::{Gpu, GpuSlice, bind};
+use super::gpu::{Gpu, GpuBuffer, GpuSlice, bind};
 use crate::config::Precision;
 
 /// cuBLAS for the handle of one worker: its products take their turn among whatever else is asked of that handle. Equal
@@ -19,6 +19,8 @@ pub struct GpuBlas {
     handle: sys::cublasHandle_t,
     compute: Compute,
     stream: Arc<CudaStream>,
+    /// What cuBLAS works with, there as long as it.
+    workspace: GpuBuffer,
 }
 
 // SAFETY: any thread may use cuBLAS's handle, one at a time, and this value has it for itself.
@@ -80,6 +82,11 @@ impl<'a> GpuMatrix<'a> {
     }
 }
 
+/// What cuBLAS may work with, as it recommends for the newest GPUs, or less where there is little memory. It is fixed, so that
+/// the same product is computed in the same way alone and in a graph.
+const WORKSPACE_BYTES_MAX: usize = 32 << 20;
+const WORKSPACE_SHARE: usize = 256;
+
 impl GpuBlas {
     /// cuBLAS for a handle. Factors are rounded as `precision` says; sums are of `f32`.
     ///
@@ -94,6 +101,10 @@ impl GpuBlas {
             status => gpu.refused("start cuBLAS", format!("{status:?}")),
         };
         gpu.bind().map_err(|error| gpu.failed("start cuBLAS", error))?;
+        let memory = gpu.context().mem_get_info();
+        let (_, memory_bytes) = memory.map_err(|error| gpu.failed("start cuBLAS", error))?;
+        let workspace_bytes = (memory_bytes / WORKSPACE_SHARE).min(WORKSPACE_BYTES_MAX);
+        let workspace = gpu.allocate(workspace_bytes)?;
         let blas = Self {
             handle: cublas::create_handle().map_err(start)?,
             compute: match precision {
@@ -102,9 +113,14 @@ impl GpuBlas {
                 Precision::Bf16 => Compute::CUBLAS_COMPUTE_32F_FAST_16BF,
             },
             stream: gpu.stream.clone(),
+            workspace,
         };
         // SAFETY: handle and stream live as long as this value.
         unsafe { cublas::set_stream(blas.handle, gpu.stream.cu_stream().cast()) }.map_err(start)?;
+        let place = blas.workspace.place() as *mut _;
+        // SAFETY: the workspace has so many bytes and lives as long as the handle. Behind the stream, which would take it away.
+        let set = unsafe { sys::cublasSetWorkspace_v2(blas.handle, place, workspace_bytes) };
+        set.result().map_err(start)?;
         Ok(blas)
     }
 
@@ -141,9 +157,18 @@ impl GpuBlas {
         }
         let (one, before): (f32, f32) = (1.0, if adds { 1.0 } else { 0.0 });
         gpu.bind().map_err(|error| gpu.failed("multiply", error))?;
+        let numbers = [
+            to.values.place(),
+            left.values.place(),
+            right.values.place(),
+            left.rows as u64,
+            left.columns as u64,
+            right.columns as u64,
+            u64::from(left.is_transposed) | u64::from(right.is_transposed) << 1 | u64::from(adds) << 2,
+        ];
         // SAFETY: the handle lives; each matrix has as many elements as its shape says. As cuBLAS sees transposes, it makes
         // that of the product from those of the factors in the other order.
-        let multiplied = unsafe {
+        let multiply = || unsafe {
             cublas::gemm_ex(
                 self.handle,
                 right.operation(),
@@ -166,6 +191,8 @@ impl GpuBlas {
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
             )
         };
-        multiplied.map_err(|error| gpu.refused("multiply", format!("{:?}", error.0)))
+        gpu.other_in_turn(&numbers, || {
+            multiply().map_err(|error| gpu.refused("multiply", format!("{:?}", error.0)))
+        })
     }
 }

@@ -2,9 +2,10 @@
 #![allow(unsafe_code)] // memory without contents, and launches that nobody checks but who knows the kernel
 
 use std::ffi::CString;
+use std::fmt::{Debug, Formatter};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{
@@ -16,15 +17,23 @@ use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::GpuFound;
 use super::compiler::Cubin;
+use super::graph::{Launch, Turn};
 
 /// The handle of one worker on a GPU: what it asks for happens in the order in which it asks.
-#[derive(Debug)]
 pub struct Gpu {
     name: String,
     architecture: String,
     context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
     copied: Copied,
+    /// What becomes of what it is asked for.
+    pub(super) turn: Mutex<Turn>,
+}
+
+impl Debug for Gpu {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "a handle of {} {}", self.name, self.index())
+    }
 }
 
 /// What a handle has copied, in bytes.
@@ -171,6 +180,7 @@ impl Gpu {
             stream: stream.map_err(|error| failed(name, "make a stream", error))?,
             context,
             copied: Copied::default(),
+            turn: Mutex::default(),
         })
     }
 
@@ -226,34 +236,41 @@ impl Gpu {
         if blocks == 0 {
             return Ok(());
         }
-        let mut places = [0_u64; ARGUMENTS_MAX];
-        if arguments.len() > places.len() {
+        let mut values = [0_u64; ARGUMENTS_MAX];
+        if arguments.len() > values.len() {
             return Err(self.refused("start a kernel", format!("it has more than {ARGUMENTS_MAX} arguments")));
         }
-        for (place, argument) in places.iter_mut().zip(arguments) {
-            *place = match argument {
+        for (value, argument) in values.iter_mut().zip(arguments) {
+            *value = match argument {
                 Argument::Buffer(buffer) => buffer.place(),
                 Argument::Words(words) => words.place(),
-                _ => 0,
+                Argument::Absent => 0,
+                Argument::Kind(kind) => first_bytes(*kind),
+                Argument::Count(count) => *count,
+                Argument::Number(number) => first_bytes(number.to_bits()),
             };
         }
         let mut launch = self.stream.launch_builder(&kernel.0);
-        for (argument, place) in arguments.iter().zip(&places) {
-            match argument {
-                Argument::Buffer(_) | Argument::Words(_) | Argument::Absent => launch.arg(place),
-                Argument::Kind(kind) => launch.arg(kind),
-                Argument::Count(count) => launch.arg(count),
-                Argument::Number(number) => launch.arg(number),
-            };
+        for value in &values[..arguments.len()] {
+            // The driver reads as many bytes as the kernel's argument has, from the first on.
+            launch.arg(value);
         }
         let shape = LaunchConfig {
             grid_dim: (blocks, 1, 1),
             block_dim: (threads, 1, 1),
             shared_mem_bytes: 0,
         };
-        // SAFETY: the caller vouches for arguments and buffers.
-        let launched = unsafe { launch.launch(shape) };
-        launched.map(drop).map_err(|error| self.failed("start a kernel", error))
+        let asked = Launch {
+            kernel: kernel.0.cu_function(),
+            blocks,
+            threads,
+            arguments: values,
+        };
+        self.in_turn(asked, || {
+            // SAFETY: the caller vouches for arguments and buffers.
+            let launched = unsafe { launch.launch(shape) };
+            launched.map(drop).map_err(|error| self.failed("start a kernel", error))
+        })
     }
 
     /// Copies words to a buffer of this handle, behind whatever was asked of it before, and waits for that: they may be
@@ -291,11 +308,13 @@ impl Gpu {
             return Ok(());
         }
         let (source, bytes, stream) = (from.place(), from.length * WORD, self.stream.cu_stream());
-        // SAFETY: both have so many bytes.
-        let copied = self
-            .bind()
-            .and_then(|()| unsafe { result::memcpy_dtod_async(to.place(), source, bytes, stream) });
-        copied.map_err(|error| self.failed("copy within it", error))
+        self.other_in_turn(&[source, to.place(), bytes as u64], || {
+            // SAFETY: both have so many bytes.
+            let copied = self
+                .bind()
+                .and_then(|()| unsafe { result::memcpy_dtod_async(to.place(), source, bytes, stream) });
+            copied.map_err(|error| self.failed("copy within it", error))
+        })
     }
 
     /// Waits until whatever was asked of this handle is done.
@@ -425,7 +444,14 @@ impl Gpu {
 }
 
 /// Most arguments of a kernel.
-const ARGUMENTS_MAX: usize = 16;
+pub(super) const ARGUMENTS_MAX: usize = 16;
+
+/// A number whose first bytes in memory are those of a shorter one.
+fn first_bytes(number: u32) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&number.to_ne_bytes());
+    u64::from_ne_bytes(bytes)
+}
 
 impl DeviceMemory for Gpu {
     type Buffer = GpuBuffer;

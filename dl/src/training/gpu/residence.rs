@@ -1,7 +1,7 @@
 //! What a training has in the memory of a GPU where it takes whole steps.
 
 use distdl_engine::ShardValues;
-use distdl_engine::device::{GpuBuffer, GpuPort};
+use distdl_engine::device::{GpuBuffer, GpuGraph, GpuPort};
 
 use crate::error::Result;
 use crate::kernels::programs::Device;
@@ -20,10 +20,25 @@ pub(super) struct ResidenceShape {
     pub(super) slots: usize,
 }
 
+/// How a step is asked for in which each lane has all of its rows.
+#[derive(Debug, Default)]
+pub(super) enum WholeStep {
+    /// One by one: its kernels may not be loaded yet.
+    #[default]
+    New,
+    /// One by one, and then as a graph.
+    Known,
+    /// As a graph, with other arguments.
+    Graph(GpuGraph),
+    /// One by one: no graph can be made of it.
+    Alone,
+}
+
 /// Its buffers, for some steps at a time.
 #[derive(Debug)]
 pub(super) struct Residence {
     shape: ResidenceShape,
+    pub(super) whole_step: WholeStep,
     /// How many steps are worth their copies; found by taking some.
     pub(super) steps: u64,
     /// Gradients that wait to be added to another.
@@ -88,6 +103,7 @@ impl Residence {
         let state = (0..shape.slots).map(|_| device.port(count));
         let state = state.collect::<Result<_>>()?;
         Ok(Self {
+            whole_step: WholeStep::New,
             steps: STEPS.0.min(steps_max),
             held,
             zeros,

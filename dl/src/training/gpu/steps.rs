@@ -3,6 +3,7 @@
 //! The host asks for some steps in a row and waits once, for what they report; then it fetches the parameters. If the GPU is
 //! lost on the way, or a loss is not finite, the host still has the parameters that the first of these steps has read.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use super::super::update::{check_finite, parts};
 use super::super::{TrainingOptions, to_tallies};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
-use super::residence::{Residence, ResidenceShape, TALLY};
+use super::residence::{Residence, ResidenceShape, TALLY, WholeStep};
 use crate::batch::shuffle;
 use crate::deal::Deal;
 use crate::error::{Error, Result};
@@ -212,18 +213,14 @@ impl Rules {
             tallies: residence.tallies.words(),
             lanes,
             places: &places,
+            state: &state,
+            whole_step: &mut residence.whole_step,
             passes: Vec::new(),
         };
         for (step, index) in steps.clone().zip(0..) {
             let rows = rows_of.iter().map(|rows: &Vec<Range<usize>>| rows[index].clone());
             let rows: Vec<Range<usize>> = rows.collect();
-            asking.gradient(0..rows.len(), step, &rows, 0)?;
-            self.update(
-                step,
-                rows.iter().map(ExactSizeIterator::len).sum(),
-                &residence.workspace,
-                &state,
-            )?;
+            asking.step(step, &rows)?;
         }
         let asked = asking.passes;
         *passes += asked.len() as u64;
@@ -297,11 +294,55 @@ struct Asking<'a> {
     tallies: GpuSlice<'a>,
     lanes: &'a [StepLane],
     places: &'a [Places<'a>],
+    state: &'a [GpuSlice<'a>],
+    whole_step: &'a mut WholeStep,
     /// The rows of each pass so far.
     passes: Vec<usize>,
 }
 
 impl Asking<'_> {
+    /// Asks for a step, with the rows of each lane: as a graph if each has all that it can have.
+    fn step(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
+        let mut all = rows.iter().zip(&self.rules.deal.shares);
+        if !all.all(|(rows, share)| rows.len() == *share) {
+            return self.one_by_one(step, rows);
+        }
+        let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
+        let before = mem::take(self.whole_step);
+        let (asked, whole_step) = match before {
+            WholeStep::New => (self.one_by_one(step, rows), WholeStep::Known),
+            WholeStep::Alone => (self.one_by_one(step, rows), WholeStep::Alone),
+            WholeStep::Known => {
+                let graph = gpu.record(|| self.one_by_one(step, rows));
+                // Nothing of that is done yet.
+                self.passes.truncate(passes);
+                match graph {
+                    Ok(mut graph) => {
+                        let asked = gpu.ask_again(&mut graph, || self.one_by_one(step, rows));
+                        (asked, WholeStep::Graph(graph))
+                    }
+                    Err(error) => {
+                        tracing::info!("steps are not asked for as graphs: {error}");
+                        (self.one_by_one(step, rows), WholeStep::Alone)
+                    }
+                }
+            }
+            WholeStep::Graph(mut graph) => {
+                let asked = gpu.ask_again(&mut graph, || self.one_by_one(step, rows));
+                (asked, WholeStep::Graph(graph))
+            }
+        };
+        *self.whole_step = whole_step;
+        asked
+    }
+
+    /// Asks for all of a step, thing by thing.
+    fn one_by_one(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
+        self.gradient(0..rows.len(), step, rows, 0)?;
+        let samples = rows.iter().map(ExactSizeIterator::len).sum();
+        self.rules.update(step, samples, self.workspace, self.state)
+    }
+
     /// Has the workspace's gradient be the sum of those of some lanes, whose rows of the step are `rows`. Gradients wait in
     /// what is held, from `depth` on.
     fn gradient(&mut self, lanes: Range<usize>, step: u64, rows: &[Range<usize>], depth: usize) -> Result<()> {

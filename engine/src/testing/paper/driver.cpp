@@ -7,7 +7,12 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <elf.h>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <unistd.h>
+#include <vector>
 
 typedef unsigned long long Pointer;
 typedef int (*Kernel)(const char* letters, unsigned blocks, unsigned threads, int backwards, void** arguments);
@@ -19,6 +24,8 @@ enum {
     INVALID_CONTEXT = 201,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
+    CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_UNMATCHED = 904,
 };
 
 struct Device {
@@ -27,13 +34,58 @@ struct Device {
     std::atomic<long> launches_left{-1};
 };
 
+// One thing of a graph: a kernel with its arguments, or something else to run.
+struct Node {
+    Kernel kernel = nullptr;
+    unsigned blocks = 0, threads = 0;
+    std::vector<unsigned long long> arguments;
+    std::function<int()> other;
+};
+
+typedef std::vector<std::unique_ptr<Node>> Graph;
+
+// What is asked of it while `capturing` is done when that graph is launched.
+struct Stream {
+    Graph* capturing = nullptr;
+};
+
 static Device devices[GPUS];
-static std::atomic<long> handles, allocations, launches;
+static std::atomic<long> handles, allocations, launches, graph_launches;
 static thread_local Device* current;
+
+// The kinds of each kernel's arguments.
+static std::mutex kinds_lock;
+static std::map<void*, const char*> kinds;
 
 // What every call says once the device is lost.
 static int state() {
     return !current ? INVALID_CONTEXT : current->launches_left == 0 ? ILLEGAL_ADDRESS : 0;
+}
+
+// The same for a call that no graph can have.
+static int state_outside(const Stream* stream) {
+    return stream && stream->capturing ? CAPTURE_UNSUPPORTED : state();
+}
+
+static std::vector<unsigned long long> copied(void* function, void** arguments) {
+    std::lock_guard<std::mutex> lock(kinds_lock);
+    std::vector<unsigned long long> values;
+    for (const char* kind = kinds[function]; *kind; kind++) {
+        unsigned long long value = 0;
+        memcpy(&value, arguments[values.size()], *kind == 'p' || *kind == 'c' ? 8 : 4);
+        values.push_back(value);
+    }
+    return values;
+}
+
+static int run(Kernel kernel, unsigned blocks, unsigned threads, void** arguments) {
+    if (current) {
+        long left = current->launches_left;
+        while (left > 0 && !current->launches_left.compare_exchange_weak(left, left - 1)) {
+        }
+    }
+    launches++;
+    return state() ? state() : kernel(nullptr, blocks, threads, 0, arguments);
 }
 
 extern "C" {
@@ -61,17 +113,88 @@ int cuDevicePrimaryCtxRelease_v2(int) { return handles--, 0; }
 int cuCtxGetCurrent(Device** context) { return *context = current, 0; }
 int cuCtxSetCurrent(Device* context) { return current = context, 0; }
 int cuCtxSynchronize() { return state(); }
-int cuStreamCreate(Device** stream, unsigned) { return handles++, *stream = current, 0; }
-int cuStreamDestroy_v2(void*) { return handles--, 0; }
-int cuStreamSynchronize(void*) { return state(); }
+int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
+int cuStreamCreate(Stream** stream, unsigned) { return handles++, *stream = new Stream, 0; }
+int cuStreamDestroy_v2(Stream* stream) { return handles--, delete stream, 0; }
+int cuStreamSynchronize(Stream* stream) { return state_outside(stream); }
+
+int cuStreamBeginCapture_v2(Stream* stream, int) {
+    return stream->capturing || state() ? CAPTURE_UNSUPPORTED : (handles++, stream->capturing = new Graph, 0);
+}
+
+int cuStreamEndCapture(Stream* stream, Graph** graph) {
+    *graph = stream->capturing;
+    stream->capturing = nullptr;
+    return *graph ? 0 : CAPTURE_UNMATCHED;
+}
+
+// What is captured next would come behind the last node.
+int cuStreamGetCaptureInfo_v3(Stream* stream, int* status, void*, Graph** graph, Node*** last, void*, size_t* count) {
+    static thread_local Node* node;
+    *status = stream->capturing != nullptr;
+    *graph = stream->capturing;
+    *count = stream->capturing && !stream->capturing->empty();
+    node = *count ? stream->capturing->back().get() : nullptr;
+    *last = &node;
+    return 0;
+}
+
+// A graph that can be launched is the same graph.
+int cuGraphInstantiateWithFlags(Graph** launched, Graph* graph, unsigned long long) {
+    return handles++, *launched = graph, 0;
+}
+int cuGraphExecDestroy(void*) { return handles--, 0; }
+int cuGraphDestroy(Graph* graph) { return handles--, delete graph, 0; }
+
+struct NodeParameters {
+    void* function;
+    unsigned blocks, y, z, threads, v, w, shared_bytes;
+    void **arguments, **extra;
+};
+
+int cuGraphExecKernelNodeSetParams_v2(Graph*, Node* node, const NodeParameters* given) {
+    bool is_same = node->kernel == reinterpret_cast<Kernel>(given->function) && node->blocks == given->blocks;
+    if (!is_same || node->threads != given->threads || given->y * given->z * given->v * given->w != 1) {
+        return INVALID_VALUE;
+    }
+    node->arguments = copied(given->function, given->arguments);
+    return state();
+}
+
+int cuGraphLaunch(Graph* graph, Stream*) {
+    graph_launches++;
+    int failed = state();
+    for (auto node = graph->begin(); !failed && node != graph->end(); ++node) {
+        if ((*node)->other) {
+            failed = (*node)->other();
+            continue;
+        }
+        std::vector<void*> arguments;
+        for (unsigned long long& value : (*node)->arguments) {
+            arguments.push_back(&value);
+        }
+        failed = run((*node)->kernel, (*node)->blocks, (*node)->threads, arguments.data());
+    }
+    return failed;
+}
+
+// Runs something now, or with the graph that is captured.
+int paper_run(Stream* stream, const std::function<int()>& other) {
+    if (!stream || !stream->capturing) {
+        return other();
+    }
+    stream->capturing->emplace_back(new Node);
+    stream->capturing->back()->other = other;
+    return 0;
+}
 
 int cuMemGetInfo_v2(size_t* free_bytes, size_t* bytes) {
     return *free_bytes = MEMORY_BYTES - current->used_bytes, *bytes = MEMORY_BYTES, 0;
 }
 
-int cuMemAllocAsync(Pointer* pointer, size_t bytes, void*) {
-    if (bytes == 0 || state()) {
-        return bytes == 0 ? INVALID_VALUE : state();
+int cuMemAllocAsync(Pointer* pointer, size_t bytes, Stream* stream) {
+    if (bytes == 0 || state_outside(stream)) {
+        return bytes == 0 ? INVALID_VALUE : state_outside(stream);
     }
     if ((current->used_bytes += bytes) > MEMORY_BYTES) {
         current->used_bytes -= bytes;
@@ -96,12 +219,14 @@ int cuMemFreeAsync(Pointer pointer, void*) {
     return 0;
 }
 
-int cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, void*) {
-    return state() ? state() : (memcpy(reinterpret_cast<void*>(to), from, bytes), 0);
+int cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, Stream* stream) {
+    int failed = state_outside(stream);
+    return failed ? failed : (memcpy(reinterpret_cast<void*>(to), from, bytes), 0);
 }
 
-int cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void*) {
-    return state() ? state() : (memcpy(to, reinterpret_cast<void*>(from), bytes), 0);
+int cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, Stream* stream) {
+    int failed = state_outside(stream);
+    return failed ? failed : (memcpy(to, reinterpret_cast<void*>(from), bytes), 0);
 }
 
 int cuMemHostAlloc(void** place, size_t bytes, unsigned) {
@@ -110,8 +235,10 @@ int cuMemHostAlloc(void** place, size_t bytes, unsigned) {
 
 int cuMemFreeHost(void* place) { return handles--, free(place), 0; }
 
-int cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void*) {
-    return state() ? state() : (memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes), 0);
+int cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, Stream* stream) {
+    return state() ? state() : paper_run(stream, [=] {
+        return memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes), 0;
+    });
 }
 
 // A program is a library, whose length its header tells.
@@ -137,21 +264,27 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
     char symbol[256];
     snprintf(symbol, sizeof symbol, "run_%s", name);
     *function = dlsym(module, symbol);
-    return *function ? 0 : NOT_FOUND;
+    snprintf(symbol, sizeof symbol, "letters_%s", name);
+    void* letters = dlsym(module, symbol);
+    if (!*function || !letters) {
+        return NOT_FOUND;
+    }
+    std::lock_guard<std::mutex> lock(kinds_lock);
+    kinds[*function] = reinterpret_cast<const char* (*)()>(letters)();
+    return 0;
 }
 
 int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsigned threads, unsigned v, unsigned w,
-                   unsigned, void*, void** arguments, void**) {
+                   unsigned, Stream* stream, void** arguments, void**) {
     if (y * z * v * w != 1 || blocks == 0 || threads == 0) {
         return INVALID_VALUE;
     }
-    if (current) {
-        long left = current->launches_left;
-        while (left > 0 && !current->launches_left.compare_exchange_weak(left, left - 1)) {
-        }
+    Kernel kernel = reinterpret_cast<Kernel>(function);
+    if (!stream || !stream->capturing) {
+        return run(kernel, blocks, threads, arguments);
     }
-    launches++;
-    return state() ? state() : reinterpret_cast<Kernel>(function)(nullptr, blocks, threads, 0, arguments);
+    stream->capturing->emplace_back(new Node{kernel, blocks, threads, copied(function, arguments), nullptr});
+    return state();
 }
 
 // Contexts, streams and programs that nobody has given back, bytes likewise, and what was asked for since the beginning.
@@ -165,6 +298,7 @@ long paper_bytes() {
 }
 long paper_allocations() { return allocations; }
 long paper_launches() { return launches; }
+long paper_graph_launches() { return graph_launches; }
 // Loses a device at one of its next launches, counted from 1, or at once; never, for a negative number.
 void paper_lose_after(int device, long count) { devices[device].launches_left = count; }
 

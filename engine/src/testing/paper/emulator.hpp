@@ -130,6 +130,12 @@ Outcome run(void (*kernel)(A...), const char* letters, unsigned blocks, unsigned
     return run(kernel, std::index_sequence_for<A...>(), letters, blocks, threads, backwards, arguments);
 }
 
+// The kinds of a kernel's arguments.
+template <typename... A> const char* letters(void (*)(A...)) {
+    static const char all[] = {letter<A>()..., 0};
+    return all;
+}
+
 } // namespace emulator
 
 void __syncthreads() {
@@ -141,4 +147,5 @@ void __syncthreads() {
 #define KERNEL(program, name)                                                                                   \
     extern "C" int run_##name(const char* letters, unsigned blocks, unsigned threads, int backwards, void** arguments) { \
         return emulator::run(program::name, letters, blocks, threads, backwards != 0, arguments);               \
-    }
+    }                                                                                                           \
+    extern "C" const char* letters_##name() { return emulator::letters(program::name); }
