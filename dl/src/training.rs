@@ -15,6 +15,7 @@ mod devices;
 mod evaluation;
 mod lane;
 mod options;
+mod order;
 mod plateau;
 mod resident;
 mod update;
@@ -30,7 +31,6 @@ pub use self::change::{BatchId, DataChange};
 use self::compression::Residual;
 pub use self::compression::{Compression, TopK};
 use self::devices::Devices;
-use self::evaluation::error;
 use self::failed::Failed;
 use self::lane::{Gradients, TrainingLane};
 use self::lane_samples::{LanePart, Loader};
@@ -217,7 +217,7 @@ impl Training {
     /// As [`NeuralNetwork::error`].
     pub fn error(&self, data: &Dataset<Samples>) -> Result<BatchReport> {
         let parameters = self.parameters();
-        error(&self.network, data, &parameters, &self.devices)
+        evaluation::error(&self.network, data, &parameters, &self.devices)
     }
 
     /// Runs to the end of the current epoch; `observe` sees each step. Returns the sum of the steps' reports.

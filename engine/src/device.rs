@@ -25,6 +25,8 @@ mod port;
 mod probe;
 #[cfg(feature = "gpu")]
 mod slot;
+#[cfg(feature = "gpu")]
+mod turn;
 
 use std::fmt::{Display, Formatter};
 use std::path::Path;

@@ -378,6 +378,7 @@ fn whole_steps_end_with_an_error_or_from_outside() {
             }
             match self.1 {
                 "an error" => Err(EngineError::invalid("no more", "test")),
+                "a panic" => panic!("no step {}", steps.start),
                 "too many" => Ok(vec![Tallies::default(); 9]),
                 _ => {
                     self.2.cancel();
@@ -390,6 +391,7 @@ fn whole_steps_end_with_an_error_or_from_outside() {
     let data = context.range(0..4, 2);
     for (how, applied, wanted) in [
         ("an error", 2, "no more"),
+        ("a panic", 2, "no step 2"),
         ("too many", 2, "9 steps of 6 that were to be taken"),
         ("cancelled", 4, "cancelled"),
     ] {

@@ -5,20 +5,31 @@ use std::ops::Range;
 use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 
 use super::{NeuralNetwork, Placed};
+use crate::batch::Batch;
 use crate::error::{Error, Result, check_length};
 use crate::kernels::gather::cuda::{Places, Rows, gather};
 use crate::kernels::programs::Device;
+use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::kernels::sums::cuda as sums;
 use crate::layer::{Draw, GpuBackward, GpuForward, GpuLayer, Mode};
 use crate::loss::{GpuTargets, Targets};
 use crate::metrics::BatchReport;
 
-/// The buffers of one network's forward and backward pass on a GPU, for up to a number of rows.
+/// What shapes a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WorkspaceShape {
+    /// Rows of a pass, at most.
+    pub(crate) rows_max: usize,
+    /// The words of a row's target; none for a label, which is one.
+    pub(crate) target_length: Option<usize>,
+    /// Whether there is a backward pass.
+    pub(crate) has_gradient: bool,
+}
+
+/// The buffers of one network's passes on a GPU, for up to a number of rows.
 #[derive(Debug)]
 pub(crate) struct GpuWorkspace {
-    rows_max: usize,
-    /// The words of a row's target; none for a label, which is one.
-    target_length: Option<usize>,
+    shape: WorkspaceShape,
     parameters: GpuPort,
     gradient: GpuPort,
     /// Where the rows are taken from, among samples that are there.
@@ -62,23 +73,38 @@ impl NeuralNetwork {
         layers.collect()
     }
 
+    /// Brings a batch to the workspace. Errors if the network cannot take a row, or its target.
+    pub(crate) fn send_batch(&self, batch: &Batch, workspace: &mut GpuWorkspace) -> Result<()> {
+        if let Targets::Labels(labels) = batch.targets() {
+            check_labels(labels, self.output_length())?;
+        }
+        self.send_inputs(batch, workspace)?;
+        workspace.set_targets(batch.targets(), batch.rows())
+    }
+
+    /// The same without targets.
+    pub(crate) fn send_inputs(&self, batch: &Batch, workspace: &mut GpuWorkspace) -> Result<()> {
+        self.check_inputs_on_gpu(&mut batch.features().iter().copied())?;
+        workspace.set_inputs(batch.features(), batch.rows())
+    }
+
     /// Errors if the first layer cannot take some input of whole rows. Those are looked at only if a layer wants it.
     pub(crate) fn check_inputs_on_gpu(&self, inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {
         let first = self.layers.first().and_then(|placed| placed.layer.on_gpu());
         first.map_or(Ok(()), |first| first.check_inputs(inputs))
     }
 
-    /// All buffers for up to `rows_max` rows, whose targets have a length, or are labels. This is the only place where a
-    /// GPU's memory is allocated for a pass.
-    pub(crate) fn workspace_on_gpu(
-        &self,
-        device: Device,
-        rows_max: usize,
-        target_length: Option<usize>,
-    ) -> Result<GpuWorkspace> {
+    /// All buffers of passes. This is the only place where a GPU's memory is allocated for a pass.
+    pub(crate) fn workspace_on_gpu(&self, device: Device, shape: WorkspaceShape) -> Result<GpuWorkspace> {
+        let rows_max = shape.rows_max;
         let layers = self.on_gpu().map_err(Error::Training)?;
         let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
-        let widest = lengths.clone().max().unwrap_or(0);
+        // The loss writes the gradient by the outputs, whoever wants it.
+        let widest = match shape.has_gradient {
+            true => lengths.clone().max().unwrap_or(0),
+            false => self.output_length(),
+        };
+        let parameters = self.parameter_count();
         let scratch = layers.iter().map(|layer| layer.scratch_length(rows_max)).max();
         let words = |length: usize| device.allocate(length);
         let (mut constants, mut constants_of) = (Vec::new(), Vec::new());
@@ -93,13 +119,12 @@ impl NeuralNetwork {
         let port = |length: usize| device.port(length);
         let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
         Ok(GpuWorkspace {
-            rows_max,
-            target_length,
-            parameters: port(self.parameter_count())?,
-            gradient: port(self.parameter_count())?,
+            shape,
+            parameters: port(parameters)?,
+            gradient: port(if shape.has_gradient { parameters } else { 0 })?,
             places: port_of_rows(1)?,
             inputs: port_of_rows(self.input_length())?,
-            targets: port_of_rows(target_length.unwrap_or(1))?,
+            targets: port_of_rows(shape.target_length.unwrap_or(1))?,
             outputs: lengths.map(rows).collect::<Result<_>>()?,
             gradients: [rows(widest)?, rows(widest)?],
             scratch: words(scratch.unwrap_or(0))?,
@@ -217,7 +242,7 @@ impl NeuralNetwork {
         let last = self.layers.len() - 1;
         let outputs = self.outputs_on_gpu(last, rows, workspace);
         let targets = workspace.targets.words();
-        let targets = match workspace.target_length {
+        let targets = match workspace.shape.target_length {
             None => GpuTargets::Labels(targets.part(0..rows)),
             Some(length) => GpuTargets::Values(targets.part(0..rows * length)),
         };
@@ -231,7 +256,7 @@ impl NeuralNetwork {
             .gradient_on_gpu(device, rows, (outputs, targets), gradient, (losses, correct))?;
         let between = workspace.between.words().part(0..2 * sums::parts(rows));
         sums::total(device, losses, between, tallies.part(0..2))?;
-        match workspace.target_length {
+        match workspace.shape.target_length {
             None => sums::total(device, correct, between, tallies.part(2..4)),
             Some(_) => Ok(()),
         }
@@ -251,9 +276,9 @@ impl NeuralNetwork {
 }
 
 impl GpuWorkspace {
-    /// Whether it is made for up to so many rows, with targets of such a length, or labels.
-    pub(crate) fn is_for(&self, rows_max: usize, target_length: Option<usize>) -> bool {
-        (self.rows_max, self.target_length) == (rows_max, target_length)
+    /// What shapes it.
+    pub(crate) fn shape(&self) -> WorkspaceShape {
+        self.shape
     }
 
     /// What its kernels run on.
@@ -291,11 +316,18 @@ impl GpuWorkspace {
         Ok(self.parameters.send(self.device.gpu(), parameters)?)
     }
 
-    /// Sends rows to the GPU. Labels are indices of classes.
-    pub(crate) fn set_rows(&mut self, inputs: &[f32], targets: Targets<'_>, rows: usize) -> Result<()> {
-        self.set_inputs(inputs, rows)?;
+    /// Sends inputs to the GPU.
+    fn set_inputs(&mut self, inputs: &[f32], rows: usize) -> Result<()> {
+        self.check_rows(rows)?;
+        check_length("the inputs", rows * self.input_length(), inputs.len())?;
+        Ok(self.inputs.send(self.device.gpu(), inputs)?)
+    }
+
+    /// Sends targets to the GPU. Labels are indices of classes.
+    fn set_targets(&mut self, targets: Targets<'_>, rows: usize) -> Result<()> {
+        self.check_rows(rows)?;
         let gpu = self.device.gpu();
-        match (targets, self.target_length) {
+        match (targets, self.shape.target_length) {
             (Targets::Labels(labels), None) => {
                 check_length("the labels", rows, labels.len())?;
                 self.targets.send(gpu, labels)?;
@@ -310,13 +342,6 @@ impl GpuWorkspace {
             }
         }
         Ok(())
-    }
-
-    /// The same without targets.
-    pub(crate) fn set_inputs(&mut self, inputs: &[f32], rows: usize) -> Result<()> {
-        self.check_rows(rows)?;
-        check_length("the inputs", rows * self.input_length(), inputs.len())?;
-        Ok(self.inputs.send(self.device.gpu(), inputs)?)
     }
 
     /// Takes rows from samples that are on the GPU: only their places are sent.
@@ -337,7 +362,7 @@ impl GpuWorkspace {
 
     /// Words of a row's inputs, and of its target.
     fn widths(&self) -> (usize, usize) {
-        (self.input_length(), self.target_length.unwrap_or(1))
+        (self.input_length(), self.shape.target_length.unwrap_or(1))
     }
 
     fn constants_of(&self, layer: usize) -> GpuSlice<'_> {
@@ -345,15 +370,15 @@ impl GpuWorkspace {
     }
 
     fn input_length(&self) -> usize {
-        self.inputs.words().len().checked_div(self.rows_max).unwrap_or(0)
+        self.inputs.words().len().checked_div(self.shape.rows_max).unwrap_or(0)
     }
 
     fn check_rows(&self, rows: usize) -> Result<()> {
-        match rows <= self.rows_max {
+        match rows <= self.shape.rows_max {
             true => Ok(()),
             false => Err(Error::Rows {
                 rows,
-                rows_max: self.rows_max,
+                rows_max: self.shape.rows_max,
             }),
         }
     }
@@ -382,7 +407,7 @@ impl GpuWorkspace {
 
     /// What a pass of so many rows reports, by its tallies.
     pub(crate) fn report(&self, rows: usize, [loss_sum, correct]: [f64; 2]) -> BatchReport {
-        let has_labels = self.target_length.is_none();
+        let has_labels = self.shape.target_length.is_none();
         BatchReport {
             loss_sum,
             correct: if has_labels { correct as u64 } else { 0 },

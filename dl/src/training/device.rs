@@ -1,4 +1,4 @@
-//! What a lane asks of another device than the CPU.
+//! What lanes, whole steps and evaluations ask of another device than the CPU.
 #![cfg_attr(not(feature = "gpu"), allow(dead_code))]
 
 use distdl_engine::{DatasetId, Resident};
@@ -37,8 +37,8 @@ pub(super) trait LaneDevices: Send + Sync {
         task: usize,
     ) -> Result<Option<Box<dyn EvaluationDevice>>>;
 
-    /// Whether one device takes all lanes of such a training, and what its optimizer does.
-    fn take_all(&self, options: &TrainingOptions) -> bool;
+    /// Whether one device may take all lanes of such a training, and what its optimizer does.
+    fn take_all(&self, options: &TrainingOptions, dataset: DatasetId) -> bool;
 
     /// What takes whole steps on it, if there is room for all of that.
     fn whole(&self, whole: Whole<'_>) -> Result<Option<Box<dyn Resident>>>;

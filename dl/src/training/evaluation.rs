@@ -146,7 +146,8 @@ struct Evaluator<'a> {
 impl Evaluator<'_> {
     /// Samples of this shape come next.
     fn begin(&mut self, shape: SampleShape) {
-        if self.shape.replace(shape) != Some(shape) {
+        let before = self.shape.replace(shape);
+        if before.is_none_or(|before| before.target_length != shape.target_length) {
             self.device = None;
         }
     }
@@ -168,8 +169,8 @@ impl Evaluator<'_> {
     fn predict(&mut self, batch: &Batch) -> Result<&[f32]> {
         let (network, rows) = (self.network, batch.rows());
         let mut outputs = std::mem::take(&mut self.outputs);
-        outputs.resize(rows * network.output_length(), 0.0);
         while let Some(device) = self.device()? {
+            outputs.resize(rows * network.output_length(), 0.0);
             if device.outputs(batch, &mut outputs)? {
                 network.loss().prediction(network.output_length(), &mut outputs)?;
                 self.outputs = outputs;

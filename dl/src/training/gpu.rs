@@ -1,4 +1,4 @@
-//! Lanes that compute on the GPUs of their process.
+//! Lanes, whole steps and evaluations on the GPUs of their process.
 //!
 //! A lane's samples are copied to its GPU once, if there is room for them and they are not changed before they are computed,
 //! and rows are taken from there; else each mini-batch is copied. Where one process has all lanes and one GPU takes them,
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use distdl_engine::config::GpuUse;
 use distdl_engine::device::Chosen;
-use distdl_engine::{Context, Resident};
+use distdl_engine::{Context, DatasetId, Resident};
 
 use self::card::{Card, room};
 use self::cards::Cards;
@@ -27,12 +27,9 @@ use self::steps::GpuSteps;
 use super::TrainingOptions;
 use super::device::{EvaluationDevice, LaneDevice, LaneDevices, LaneId, Whole};
 use super::lane_samples::LaneSamples;
-use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::kernels::softmax_cross_entropy::check_labels;
-use crate::loss::Targets;
 use crate::metrics::GpuFigures;
-use crate::network::{GpuWorkspace, NeuralNetwork};
+use crate::network::{NeuralNetwork, WorkspaceShape};
 use crate::samples::SampleShape;
 
 /// Lanes on the GPUs of this process.
@@ -93,8 +90,13 @@ impl LaneDevices for GpuLanes {
             return Ok(None);
         };
         let stays = stays && samples.are_alike();
+        let workspace = WorkspaceShape {
+            rows_max,
+            target_length: shape.target_length,
+            has_gradient: true,
+        };
         self.on_a_card(lane.lane, |card| {
-            let workspace = card.workspace(network, rows_max, shape)?;
+            let workspace = card.workspace(network, workspace)?;
             let kept = match stays {
                 true => card.keep(&workspace, network, samples, lane)?,
                 false => None,
@@ -111,37 +113,37 @@ impl LaneDevices for GpuLanes {
         (rows_max, shape): (usize, SampleShape),
         task: usize,
     ) -> Result<Option<Box<dyn EvaluationDevice>>> {
+        let workspace = WorkspaceShape {
+            rows_max,
+            target_length: shape.target_length,
+            has_gradient: false,
+        };
         self.on_a_card(task, |card| {
-            let workspace = card.workspace(network, rows_max, shape)?;
+            let workspace = card.workspace(network, workspace)?;
             let evaluation = GpuEvaluation::new(network, (&self.0, card), workspace, parameters)?;
             Ok(Box::new(evaluation) as Box<dyn EvaluationDevice>)
         })
     }
 
-    fn take_all(&self, options: &TrainingOptions) -> bool {
-        options.optimizer.on_gpu().is_some() && self.0.of_all(options.lanes).is_some()
+    fn take_all(&self, options: &TrainingOptions, dataset: DatasetId) -> bool {
+        options.optimizer.on_gpu().is_some() && self.0.of_all(options.lanes, dataset).is_some()
     }
 
     fn whole(&self, whole: Whole<'_>) -> Result<Option<Box<dyn Resident>>> {
-        let Some(card) = self.0.of_all(whole.options.lanes) else {
+        let dataset = whole.dataset;
+        let Some(card) = self.0.of_all(whole.options.lanes, dataset) else {
             return Ok(None);
         };
-        let steps = GpuSteps::new(&self.0, card, whole);
-        let steps = self.0.unless_lost(card, room(steps))?;
-        Ok(steps
-            .flatten()
-            .flatten()
-            .map(|steps| Box::new(steps) as Box<dyn Resident>))
+        let steps = room(GpuSteps::new(&self.0, card, whole));
+        let Some(steps) = self.0.unless_lost(card, steps)? else {
+            return Ok(None);
+        };
+        let steps = steps.flatten();
+        if steps.is_none() {
+            self.0.find_too_much(dataset);
+        }
+        Ok(steps.map(|steps| Box::new(steps) as Box<dyn Resident>))
     }
-}
-
-/// Brings a batch to the workspace.
-fn set_batch(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<()> {
-    network.check_inputs_on_gpu(&mut batch.features().iter().copied())?;
-    if let Targets::Labels(labels) = batch.targets() {
-        check_labels(labels, network.output_length())?;
-    }
-    workspace.set_rows(batch.features(), batch.targets(), batch.rows())
 }
 
 impl GpuLanes {
@@ -159,8 +161,8 @@ impl GpuLanes {
         let name = self.0.name();
         let reason = match is_full {
             true => format!(
-                "{name} has too little memory for another lane or task; use fewer lanes or a smaller batch, `micro_batch`, or a \
-                 lower `device.gpu_memory`"
+                "{name} has too little memory for another lane, or task that evaluates; use fewer lanes or threads, a smaller \
+                 batch, `micro_batch`, or a lower `device.gpu_memory`"
             ),
             false => format!("every {name} of this process is lost"),
         };

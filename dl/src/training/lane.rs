@@ -9,10 +9,11 @@ use super::compression::Residual;
 use super::device::{LaneDevice, LaneDevices, LaneId, LaneRows, Pass};
 use super::failed::Failed;
 use super::lane_samples::{LanePart, LaneSamples};
+use super::order::SampleOrder;
 use super::update::limit_norm;
 use super::{TrainingOptions, to_tallies};
 use crate::augmentation::Augmenter;
-use crate::batch::{Batch, shuffle};
+use crate::batch::Batch;
 use crate::deal::Deal;
 use crate::error::Result;
 use crate::layer::Draw;
@@ -28,9 +29,7 @@ pub(super) struct TrainingLane {
     /// The most rows that are computed at a time.
     rows_max: usize,
     samples: LaneSamples,
-    order: Vec<u32>,
-    /// The epoch that `order` belongs to.
-    epoch: Option<u64>,
+    order: SampleOrder,
     batch: Option<Batch>,
     augmenter: Option<Augmenter>,
     workspace: Workspace,
@@ -66,8 +65,7 @@ impl TrainingLane {
             lane: data.lane,
             rows_max,
             samples,
-            order: Vec::new(),
-            epoch: None,
+            order: SampleOrder::default(),
         };
         training.find_device()?;
         Ok(training)
@@ -96,10 +94,8 @@ impl TrainingLane {
         has_end: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<BatchReport> {
         let (epoch, step_of_epoch) = self.deal.place(step);
-        if self.epoch != Some(epoch) {
-            self.order = shuffle(self.seed, epoch, self.lane as u64, self.deal.lengths[self.lane]);
-            self.epoch = Some(epoch);
-        }
+        self.order
+            .begin(self.seed, epoch, self.lane, self.deal.lengths[self.lane]);
         let range = self.deal.range(self.lane, step_of_epoch);
         if self.device.as_ref().is_none_or(|device| !device.has_samples()) {
             self.samples.will_read(self.ahead(&range));

@@ -21,7 +21,7 @@ impl Training {
         observe: &mut dyn FnMut(&StepReport),
     ) -> distdl_engine::Result<u64> {
         let devices = self.devices.lanes().filter(|_| self.is_plain());
-        let Some(devices) = devices.filter(|devices| devices.take_all(&self.options)) else {
+        let Some(devices) = devices.filter(|devices| devices.take_all(&self.options, self.data.id())) else {
             return Ok(0);
         };
         let make = |lanes: Vec<LaneData<Arc<LanePart>>>| {
@@ -52,7 +52,6 @@ impl Training {
             && options.lane_gradient_norm_max.is_none()
             && options.placement.is_none()
             && options.compression == Compression::None
-            && !self.network.has_sparse_gradient()
             && measures(&self.network, options).is_empty()
     }
 }

@@ -320,9 +320,14 @@ fn by_single_steps(gpu: &TestGpu, network: &NeuralNetwork, samples: &Samples, op
 }
 
 /// A training for whose lanes there is one GPU, so that whole steps are taken there.
-fn begin_whole(gpu: &TestGpu, context: &Context, network: &NeuralNetwork, options: TrainingOptions) -> Training {
+fn begin_whole(
+    gpu: &TestGpu,
+    context: &Context,
+    (network, samples): (&NeuralNetwork, &Samples),
+    options: TrainingOptions,
+) -> Training {
     let lanes = options.lanes;
-    let mut training = begin(context, network, &bytes(), options).unwrap();
+    let mut training = begin(context, network, samples, options).unwrap();
     if lanes > 1 {
         gpu.lose_after([-1, 0]);
         training.iterate(1, |_| ()).unwrap();
@@ -350,13 +355,15 @@ fn whole_steps_have_the_bits_of_single_ones() {
     };
     let four = TrainingOptions { lanes: 4, ..options() };
     let one = TrainingOptions { lanes: 1, ..options() };
-    let all = all.map(|options| (small(Loss::SoftmaxCrossEntropy), options));
-    for (network, options) in all.chain([one, options(), pieces, four].map(|options| (network(), options))) {
-        let what = format!("{options:?}");
+    let all = all.map(|options| (small(Loss::SoftmaxCrossEntropy), bytes(), options));
+    let layers = [one.clone(), options(), pieces.clone(), four].map(|options| (network(), bytes(), options));
+    let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
+    for (network, samples, options) in all.chain(layers).chain(vectors) {
+        let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);
         gpu.lose_after([-1; 2]);
-        let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
+        let expected = by_single_steps(&gpu, &network, &samples, options.clone());
         let context = Context::new(gpu.config()).unwrap();
-        let mut training = begin_whole(&gpu, &context, &network, options);
+        let mut training = begin_whole(&gpu, &context, (&network, &samples), options);
         let (before, first, graphs) = (
             training.gpu_figures().unwrap(),
             training.step() as usize,
@@ -375,9 +382,12 @@ fn whole_steps_have_the_bits_of_single_ones() {
             gpu.graph_launches() > graphs,
             "{what}: steps are asked for thing by thing"
         );
+        // Parameters and what is kept of their gradients went there at each of two beginnings, and places of rows in each step.
+        let parameter_bytes = 4 * (1 + slots) * network.parameter_count() as u64;
+        let to_gpu_bytes = figures.to_gpu_bytes - before.to_gpu_bytes;
         assert!(
-            figures.from_gpu_bytes - before.from_gpu_bytes < 4 * passes * network.parameter_count() as u64,
-            "{what}: a gradient came back in each step: {figures:?}"
+            to_gpu_bytes <= 2 * parameter_bytes + 4 * 12 * STEPS,
+            "{what}: {figures:?}"
         );
     }
     gpu.lose_after([-1; 2]);
@@ -390,7 +400,7 @@ fn parameters_stay_there_for_whole_steps() {
     let network = small(Loss::SoftmaxCrossEntropy);
     let context = Context::new(gpu.config()).unwrap();
     let options = TrainingOptions { lanes: 1, ..options() };
-    let mut training = begin_whole(&gpu, &context, &network, options);
+    let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options);
     training.run_epoch(|_| ()).unwrap();
     let (first, allocations) = (training.gpu_figures().unwrap(), gpu.allocations());
     training.run_epoch(|_| ()).unwrap();
@@ -405,10 +415,10 @@ fn parameters_stay_there_for_whole_steps() {
         second.to_gpu_bytes - first.to_gpu_bytes,
         parameter_bytes + 4 * SAMPLES as u64
     );
-    assert_eq!(
-        second.from_gpu_bytes - first.from_gpu_bytes,
-        parameter_bytes + 16 * passes
-    );
+    // They come back once or more often, as time passes.
+    let from_gpu_bytes = second.from_gpu_bytes - first.from_gpu_bytes - 16 * passes;
+    assert_eq!(from_gpu_bytes % parameter_bytes, 0);
+    assert!((1..=passes).contains(&(from_gpu_bytes / parameter_bytes)));
 }
 
 #[test]
@@ -448,18 +458,18 @@ fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
     for launches in [0, 1, 40, 77] {
         gpu.lose_after([-1; 2]);
         let context = Context::new(gpu.config()).unwrap();
-        let mut training = begin_whole(&gpu, &context, &network, options.clone());
+        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
         gpu.lose_after([launches, -1]);
         assert_eq!(train_for(STEPS, &mut training).unwrap(), expected, "{launches}");
         assert_eq!(training.gpu_figures().unwrap().lost, 1);
 
-        // Nothing else may compute: what it has not done is said, and no step counts.
-        let mut training = begin_whole(&gpu, &context, &network, options.clone());
-        gpu.lose_after([launches; 2]);
+        // Nothing else can compute: that is said, and the steps before count.
+        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
+        gpu.lose_after([launches, 0]);
         let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
         assert!(error.contains("ILLEGAL_ADDRESS"), "{error}");
         let step = training.step();
-        let mut training = begin_whole(&gpu, &context, &network, options.clone());
+        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
         gpu.lose_after([-1; 2]);
         assert_eq!(
             train_for(step, &mut training).unwrap().steps,
@@ -760,5 +770,27 @@ fn other_samples_take_the_place_of_those_before() {
         figures.unwrap().sample_bytes,
         (SAMPLES * (FEATURES + 4 + 4 * (FEATURES + 3))) as u64
     );
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn whole_steps_go_on_with_samples_of_another_kind() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let options = TrainingOptions { lanes: 1, ..options() };
+    let trained = |config: Config| {
+        let context = Context::new(config).unwrap();
+        let mut training = begin(&context, &network, &bytes(), options.clone()).unwrap();
+        for samples in [samples(), bytes()] {
+            train_for(STEPS, &mut training).unwrap();
+            let data = context.parallelize(samples.split(4).unwrap(), 4);
+            training.change_data(&data).unwrap();
+        }
+        let trained = train_for(STEPS, &mut training).unwrap();
+        assert_eq!(training.gpu_figures().unwrap().lost, 0);
+        trained
+    };
+    let expected = trained(gpu.config().with_gpu_memory(0));
+    assert_eq!(trained(gpu.config()), expected);
     gpu.assert_nothing_is_left();
 }

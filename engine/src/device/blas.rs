@@ -191,8 +191,7 @@ impl GpuBlas {
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
             )
         };
-        gpu.other_in_turn(&numbers, || {
-            multiply().map_err(|error| gpu.refused("multiply", format!("{:?}", error.0)))
-        })
+        let run = || multiply().map_err(|error| gpu.refused("multiply", format!("{:?}", error.0)));
+        gpu.in_turn(|turn| turn.other(&numbers, run))
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fmt::{Debug, Formatter};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{
@@ -17,7 +17,7 @@ use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::GpuFound;
 use super::compiler::Cubin;
-use super::graph::{Launch, Turn};
+use super::turn::{ARGUMENTS_MAX, Fault, Launch, RECORD, RUN, Turn};
 
 /// The handle of one worker on a GPU: what it asks for happens in the order in which it asks.
 pub struct Gpu {
@@ -27,7 +27,7 @@ pub struct Gpu {
     pub(super) stream: Arc<CudaStream>,
     copied: Copied,
     /// What becomes of what it is asked for.
-    pub(super) turn: Mutex<Turn>,
+    turn: Mutex<Turn>,
 }
 
 impl Debug for Gpu {
@@ -266,11 +266,12 @@ impl Gpu {
             threads,
             arguments: values,
         };
-        self.in_turn(asked, || {
+        let run = || {
             // SAFETY: the caller vouches for arguments and buffers.
             let launched = unsafe { launch.launch(shape) };
             launched.map(drop).map_err(|error| self.failed("start a kernel", error))
-        })
+        };
+        self.in_turn(|turn| turn.launch(&self.stream, asked, run))
     }
 
     /// Copies words to a buffer of this handle, behind whatever was asked of it before, and waits for that: they may be
@@ -308,13 +309,14 @@ impl Gpu {
             return Ok(());
         }
         let (source, bytes, stream) = (from.place(), from.length * WORD, self.stream.cu_stream());
-        self.other_in_turn(&[source, to.place(), bytes as u64], || {
+        let run = || {
             // SAFETY: both have so many bytes.
             let copied = self
                 .bind()
                 .and_then(|()| unsafe { result::memcpy_dtod_async(to.place(), source, bytes, stream) });
             copied.map_err(|error| self.failed("copy within it", error))
-        })
+        };
+        self.in_turn(|turn| turn.other(&[source, to.place(), bytes as u64], run))
     }
 
     /// Waits until whatever was asked of this handle is done.
@@ -339,6 +341,21 @@ impl Gpu {
     pub fn copied_bytes(&self) -> (u64, u64) {
         let Copied { to_gpu, from_gpu } = &self.copied;
         (to_gpu.load(Ordering::Relaxed), from_gpu.load(Ordering::Relaxed))
+    }
+
+    /// What becomes of what it is asked for.
+    pub(super) fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for something in its turn.
+    pub(super) fn in_turn(&self, ask: impl FnOnce(&mut Turn) -> Result<(), Fault>) -> Result<(), DeviceError> {
+        ask(&mut self.turn()).map_err(|fault| match fault {
+            Fault::Own(error) => error,
+            Fault::Driver(what, error) => self.failed(what, error),
+            Fault::Unrecorded(reason) => self.refused(RECORD, reason),
+            Fault::Another(what) => self.refused(RUN, format!("{what} was asked for than was recorded")),
+        })
     }
 
     /// The GPU, for whoever asks its driver for more.
@@ -442,9 +459,6 @@ impl Gpu {
         }
     }
 }
-
-/// Most arguments of a kernel.
-pub(super) const ARGUMENTS_MAX: usize = 16;
 
 /// A number whose first bytes in memory are those of a shorter one.
 fn first_bytes(number: u32) -> u64 {

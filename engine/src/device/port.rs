@@ -12,20 +12,21 @@ use super::pinned::Pinned;
 #[derive(Debug)]
 pub struct GpuPort {
     buffer: GpuBuffer,
-    host: Pinned,
+    /// The host's side, from the first copy on.
+    host: Option<Pinned>,
     /// Whether a copy may be under way to or from the host's side.
     is_under_way: bool,
 }
 
 impl GpuPort {
-    /// A port for up to `bytes` bytes.
+    /// A port for up to `bytes` bytes. Memory of the host is pinned when something is copied for the first time.
     ///
     /// # Errors
-    /// [`DeviceError::OutOfMemory`] if the GPU, or the host, has not so much left; [`DeviceError::Failed`] otherwise.
+    /// [`DeviceError::OutOfMemory`] if the GPU has not so much left; [`DeviceError::Failed`] otherwise.
     pub fn new(gpu: &Gpu, bytes: usize) -> Result<Self, DeviceError> {
         Ok(Self {
             buffer: gpu.allocate(bytes)?,
-            host: Pinned::new(gpu, bytes)?,
+            host: None,
             is_under_way: false,
         })
     }
@@ -47,11 +48,14 @@ impl GpuPort {
     /// It does not fit, the port is another handle's, or the driver fails.
     pub fn send<T: Pod>(&mut self, gpu: &Gpu, from: &[T]) -> Result<(), DeviceError> {
         let from: &[u8] = bytemuck::cast_slice(from);
-        self.begin(gpu, "copy to it", from.len())?;
-        let host = &mut self.host.bytes()[..from.len()];
+        if from.is_empty() {
+            return Ok(());
+        }
+        let place = self.buffer.place();
+        let host = &mut self.begin(gpu, "copy to it", from.len())?[..from.len()];
         host.copy_from_slice(from);
         // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
-        let begun = unsafe { result::memcpy_htod_async(self.buffer.place(), host, gpu.stream.cu_stream()) };
+        let begun = unsafe { result::memcpy_htod_async(place, host, gpu.stream.cu_stream()) };
         begun.map_err(|error| gpu.failed("copy to it", error))?;
         gpu.count_to_gpu(from.len());
         Ok(())
@@ -60,12 +64,12 @@ impl GpuPort {
     /// Begins to fetch the first `bytes` bytes, once whatever was asked of `gpu` before is done.
     ///
     /// # Errors
-    /// There are not so many, the port is another handle's, or the driver fails.
+    /// There are not so many, the port is another handle's, or the driver fails, or cannot pin so much.
     pub fn fetch(&mut self, gpu: &Gpu, bytes: usize) -> Result<(), DeviceError> {
-        self.begin(gpu, "copy from it", bytes)?;
-        let host = &mut self.host.bytes()[..bytes];
+        let place = self.buffer.place();
+        let host = &mut self.begin(gpu, "copy from it", bytes)?[..bytes];
         // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
-        let begun = unsafe { result::memcpy_dtoh_async(host, self.buffer.place(), gpu.stream.cu_stream()) };
+        let begun = unsafe { result::memcpy_dtoh_async(host, place, gpu.stream.cu_stream()) };
         begun.map_err(|error| gpu.failed("copy from it", error))?;
         gpu.count_from_gpu(bytes);
         Ok(())
@@ -77,18 +81,23 @@ impl GpuPort {
     /// The driver fails: now, or at what was asked before.
     pub fn take(&mut self, gpu: &Gpu) -> Result<&[u8], DeviceError> {
         self.settle(gpu)?;
-        Ok(self.host.bytes())
+        Ok(self.host.as_mut().map_or(&[], |host| host.bytes()))
     }
 
-    fn begin(&mut self, gpu: &Gpu, what: &'static str, bytes: usize) -> Result<(), DeviceError> {
+    /// The host's side, for a copy that is under way once this returns.
+    fn begin(&mut self, gpu: &Gpu, what: &'static str, bytes: usize) -> Result<&mut [u8], DeviceError> {
         gpu.check_own(what, &self.buffer)?;
         if bytes > self.buffer.bytes() {
             return Err(gpu.refused(what, format!("{bytes} bytes do not fit into {}", self.buffer.bytes())));
         }
         self.settle(gpu)?;
         gpu.bind().map_err(|error| gpu.failed(what, error))?;
+        let host = match self.host.take() {
+            Some(host) => host,
+            None => Pinned::new(gpu, self.buffer.bytes())?,
+        };
         self.is_under_way = true;
-        Ok(())
+        Ok(self.host.insert(host).bytes())
     }
 
     /// Waits for a copy that may be under way.

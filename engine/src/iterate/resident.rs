@@ -1,6 +1,7 @@
 //! Iterations that stay where they compute: no parameter and no update is moved in each of their steps.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use distdl_storage::Record;
 
 use super::{LaneData, LanePartition, Loaded, check_lanes, slowed_here};
 use crate::dataset::Dataset;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, panic_text};
 use crate::iteration::{Iteration, StepReport, Tallies};
 use crate::metrics::WorkerTimes;
 use crate::parameters::{Parameters, ShardValues};
@@ -55,6 +56,7 @@ impl<T: Record> Dataset<T> {
             return Ok(0);
         }
         check_lanes(self.partitions(), iteration)?;
+        // Only to refuse what lanes and shards would refuse.
         iteration.placement(context.workers().count())?;
         iteration.check(parameters)?;
         let loaded = Loaded::default();
@@ -67,7 +69,10 @@ impl<T: Record> Dataset<T> {
             stop.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }));
         let lanes = (0..iteration.lanes).map(|lane| loaded.of_lane(iteration.lanes, lane));
-        let Some(mut resident) = make(lanes.collect())? else {
+        let lanes = lanes.collect();
+        // What is not needed any more is not kept.
+        drop(loaded);
+        let Some(mut resident) = guarded(iteration, || make(lanes))? else {
             return Ok(0);
         };
         parameters.begin(iteration.first_step)?;
@@ -76,7 +81,9 @@ impl<T: Record> Dataset<T> {
             if let Some(error) = stopped.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 return Err(error);
             }
-            let (tallies, computing) = take(resident.as_mut(), step..iteration.last_step(), parameters)?;
+            let (tallies, computing) = guarded(iteration, || {
+                take(resident.as_mut(), step..iteration.last_step(), parameters)
+            })?;
             if tallies.is_empty() {
                 break;
             }
@@ -95,6 +102,18 @@ impl<T: Record> Dataset<T> {
         }
         Ok(step - iteration.first_step)
     }
+}
+
+/// What `work` gives; its panic is an error, as that of a lane is.
+fn guarded<R>(iteration: &Iteration, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(EngineError::Panic {
+            operator: "iterate (whole steps)".into(),
+            site: iteration.site.to_string(),
+            partition: 0,
+            message: panic_text(panic.as_ref()),
+        })
+    })
 }
 
 /// Has some of `steps` taken, and makes what they come to the newest version.

@@ -11,20 +11,28 @@ extern "C" __global__ void embedding_forward(
 }
 
 // The gradient by each vector: the sum of those by the outputs where it was looked up, one after the other as on the CPU.
-// Each block has its own vectors, and goes through all places for each of them.
+// Each block has its own vectors, and goes through all places for each of them, of which few are its.
 extern "C" __global__ void embedding_backward(
     u64 vectors, u64 width, u64 places, const float* indices, const float* output_gradient, float* gradient) {
     __shared__ u8 is_here[THREADS_MAX];
+    __shared__ u32 are_any;
     FOR_EACH_ROW(vector, vectors) {
         float* sums = gradient + vector * width;
         for (u64 column = threadIdx.x; column < width; column += blockDim.x) {
             sums[column] = 0.0f;
         }
         for (u64 first = 0; first < places; first += blockDim.x) {
+            if (threadIdx.x == 0) {
+                are_any = 0;
+            }
+            __syncthreads();
             u64 place = first + threadIdx.x;
             is_here[threadIdx.x] = place < places && indices[place] == (float)vector;
+            if (is_here[threadIdx.x]) {
+                are_any = 1; // Whoever writes it writes this.
+            }
             __syncthreads();
-            for (u32 within = 0; within < blockDim.x; within++) {
+            for (u32 within = 0; are_any && within < blockDim.x; within++) {
                 if (is_here[within]) {
                     const float* values = output_gradient + (first + within) * width;
                     for (u64 column = threadIdx.x; column < width; column += blockDim.x) {

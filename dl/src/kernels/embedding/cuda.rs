@@ -42,8 +42,9 @@ impl Vectors {
         self.check(indices, gradient, output_gradient)?;
         let [vectors, width, places] =
             [self.count, self.width, indices.len()].map(|count| Argument::Count(count as u64));
+        let indices_count = indices.len();
         let [indices, from, to] = [indices, output_gradient, gradient].map(Argument::Words);
-        let grid = Grid::of_rows(self.count, self.width);
+        let grid = Grid::of_rows(self.count, self.width.max(indices_count));
         // SAFETY: these are its arguments, with lengths that are checked.
         unsafe { device.run("embedding_backward", grid, &[vectors, width, places, indices, from, to]) }
     }

@@ -1,4 +1,4 @@
-//! Batch normalisation on a GPU, for training.
+//! Batch normalisation on a GPU.
 
 use distdl_engine::device::GpuSlice;
 

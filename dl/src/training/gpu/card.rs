@@ -1,5 +1,6 @@
 //! One GPU: its kernels, the samples that stay there, and the workspaces that lanes use in turn.
 
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,8 +16,8 @@ use crate::batch::RowSource;
 use crate::error::{Error, Result};
 use crate::kernels::programs::{Device, Kernels};
 use crate::kernels::softmax_cross_entropy::check_labels;
-use crate::network::{GpuSamples, GpuWorkspace, NeuralNetwork};
-use crate::samples::{RowFeatures, RowTarget, SampleShape};
+use crate::network::{GpuSamples, GpuWorkspace, NeuralNetwork, WorkspaceShape};
+use crate::samples::{RowFeatures, RowTarget};
 
 /// One GPU, for all lanes of one training.
 pub(super) struct Card {
@@ -83,20 +84,14 @@ impl Card {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A workspace for up to `rows_max` rows: one that another lane had, or a new one.
-    pub(super) fn workspace(
-        &self,
-        network: &NeuralNetwork,
-        rows_max: usize,
-        shape: SampleShape,
-    ) -> Result<GpuWorkspace> {
-        let fits = |workspace: &GpuWorkspace| workspace.is_for(rows_max, shape.target_length);
+    /// A workspace of this shape: one that another lane or task had, or a new one.
+    pub(super) fn workspace(&self, network: &NeuralNetwork, shape: WorkspaceShape) -> Result<GpuWorkspace> {
         let mut idle = self.idle();
-        if let Some(place) = idle.iter().position(fits) {
+        if let Some(place) = idle.iter().position(|workspace| workspace.shape() == shape) {
             return Ok(idle.swap_remove(place));
         }
         drop(idle);
-        self.making_room(|device| network.workspace_on_gpu(device, rows_max, shape.target_length))
+        self.making_room(|device| network.workspace_on_gpu(device, shape))
     }
 
     /// Allocates on a new handle. If there is no room, without what is there for whoever comes next.
@@ -105,8 +100,7 @@ impl Card {
             || Device::open(&self.found, self.index, self.precision, self.kernels.clone()).and_then(&allocate);
         match allocate() {
             Err(Error::Device(DeviceError::OutOfMemory { .. })) => {
-                self.idle().clear();
-                *self.resident() = None;
+                self.forget_idle();
                 allocate()
             }
             other => other,
@@ -148,6 +142,15 @@ impl Card {
         }
     }
 
+    /// Whether all of these samples fit into what there may be of them, if nothing else does.
+    pub(super) fn has_room(&self, samples: &[LaneSamples]) -> bool {
+        let bytes = |samples: &LaneSamples| {
+            let row_bytes = samples.shape().map_or(0, |shape| shape.row_bytes());
+            row_bytes as u64 * samples.len() as u64
+        };
+        samples.iter().map(bytes).sum::<u64>() <= self.tier.bytes_max()
+    }
+
     /// Copies all of a lane's samples to the GPU, or finds them there. `None` if there is no room for them.
     pub(super) fn keep(
         &self,
@@ -160,21 +163,30 @@ impl Card {
         let gpu = workspace.device().gpu();
         let (shape, classes) = (samples.shape(), network.output_length());
         // Before they are gathered in the host's memory.
-        let bytes = shape.map_or(0, |shape| shape.row_bytes() as u64 * samples.len() as u64);
-        if bytes > self.tier.bytes_max() {
+        if !self.has_room(slice::from_ref(samples)) {
             return Ok(None);
         }
-        let features = lease(&self.tier, gpu, lane.key("features"), || features(samples, network));
-        let Some(features) = room(features)? else {
-            return Ok(None);
+        let mut keep = || -> Result<SamplesOnGpu> {
+            Ok(SamplesOnGpu {
+                rows: samples.len(),
+                scale: shape.and_then(|shape| shape.scale),
+                features: lease(&self.tier, gpu, lane.key("features"), || features(samples, network))?,
+                targets: lease(&self.tier, gpu, lane.key("targets"), || targets(samples, classes))?,
+            })
         };
-        let targets = lease(&self.tier, gpu, lane.key("targets"), || targets(samples, classes));
-        Ok(room(targets)?.map(|targets| SamplesOnGpu {
-            rows: samples.len(),
-            scale: shape.and_then(|shape| shape.scale),
-            features,
-            targets,
-        }))
+        match keep() {
+            Err(Error::Device(DeviceError::OutOfMemory { .. })) => {
+                self.forget_idle();
+                room(keep())
+            }
+            other => room(other),
+        }
+    }
+
+    /// Frees what nobody has at the moment.
+    fn forget_idle(&self) {
+        self.idle().clear();
+        *self.resident() = None;
     }
 }
 
@@ -239,16 +251,26 @@ fn features(samples: &mut LaneSamples, network: &NeuralNetwork) -> Result<Vec<u8
         match samples.row(index as u32)?.features {
             RowFeatures::U8(row, scale) => {
                 let mut inputs = row.iter().map(|byte| f32::from(*byte) * scale);
-                network.check_inputs_on_gpu(&mut inputs)?;
+                in_row(index, network.check_inputs_on_gpu(&mut inputs))?;
                 bytes.extend_from_slice(row);
             }
             RowFeatures::F32(row) => {
-                network.check_inputs_on_gpu(&mut row.iter().copied())?;
+                in_row(index, network.check_inputs_on_gpu(&mut row.iter().copied()))?;
                 bytes.extend_from_slice(bytemuck::cast_slice(row));
             }
         }
     }
     Ok(bytes)
+}
+
+/// With the row in the error, which is of one row alone.
+fn in_row(index: usize, checked: Result<()>) -> Result<()> {
+    checked.map_err(|mut error| {
+        if let Error::Index { row, .. } = &mut error {
+            *row += index;
+        }
+        error
+    })
 }
 
 /// All targets of a lane, row after row. Errors if a label is no class.

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use distdl_engine::DatasetId;
+
 use super::card::Card;
 use crate::error::{Error, Result};
 use crate::metrics::GpuFigures;
@@ -15,6 +17,8 @@ pub(super) struct Cards {
     /// Whether nothing else may compute.
     is_required: bool,
     counted: Counted,
+    /// The dataset of which it was found that not all can stay on one GPU.
+    too_much: Mutex<Option<DatasetId>>,
 }
 
 /// What lanes did. Samples that stay on the GPU are counted by their tier.
@@ -70,6 +74,7 @@ impl Cards {
             cards,
             is_required,
             counted: Counted::default(),
+            too_much: Mutex::default(),
         }
     }
 
@@ -95,10 +100,23 @@ impl Cards {
         cards.filter(|card| !card.is_lost())
     }
 
-    /// The one that all of so many lanes take; `None` if each takes another, or all are lost.
-    pub(super) fn of_all(&self, lanes: usize) -> Option<&Arc<Card>> {
+    /// The one that all of so many lanes of a dataset take; `None` if each takes another, all are lost, or it was found that
+    /// not all samples can stay there.
+    pub(super) fn of_all(&self, lanes: usize, dataset: DatasetId) -> Option<&Arc<Card>> {
+        if *self.too_much() == Some(dataset) {
+            return None;
+        }
         let mut left = self.of_lane(0);
         left.next().filter(|_| lanes == 1 || left.next().is_none())
+    }
+
+    /// Says that not all samples of this dataset can stay on one GPU.
+    pub(super) fn find_too_much(&self, dataset: DatasetId) {
+        *self.too_much() = Some(dataset);
+    }
+
+    fn too_much(&self) -> MutexGuard<'_, Option<DatasetId>> {
+        self.too_much.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` if it failed because the GPU did, which is lost then: another computes. An error if there is no other, and

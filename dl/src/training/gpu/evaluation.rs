@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::super::device::EvaluationDevice;
 use super::card::Card;
 use super::cards::Cards;
-use super::set_batch;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
@@ -56,7 +55,7 @@ impl EvaluationDevice for GpuEvaluation {
     fn report(&mut self, batch: &Batch) -> Result<Option<BatchReport>> {
         let network = self.network.clone();
         let report = self.workspace().and_then(|workspace| {
-            set_batch(workspace, &network, batch)?;
+            network.send_batch(batch, workspace)?;
             network.evaluate_on_gpu(batch.rows(), workspace)
         });
         self.cards.unless_lost(&self.card, report)
@@ -65,8 +64,7 @@ impl EvaluationDevice for GpuEvaluation {
     fn outputs(&mut self, batch: &Batch, outputs: &mut [f32]) -> Result<bool> {
         let network = self.network.clone();
         let written = self.workspace().and_then(|workspace| {
-            network.check_inputs_on_gpu(&mut batch.features().iter().copied())?;
-            workspace.set_inputs(batch.features(), batch.rows())?;
+            network.send_inputs(batch, workspace)?;
             network.predict_on_gpu(batch.rows(), workspace, outputs)
         });
         Ok(self.cards.unless_lost(&self.card, written)?.is_some())

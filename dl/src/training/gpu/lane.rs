@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::super::device::{LaneDevice, LaneRows, Pass};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
-use super::set_batch;
 use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
 use crate::network::{GpuWorkspace, NeuralNetwork};
@@ -111,7 +110,7 @@ fn set_rows(
         }
         (LaneRows::Places(_), None) => Err(Error::Training("a lane's samples are not on the GPU".into())),
         (LaneRows::Batch(batch), _) => {
-            set_batch(workspace, network, batch)?;
+            network.send_batch(batch, workspace)?;
             Ok(batch.rows())
         }
     }

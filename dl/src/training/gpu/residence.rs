@@ -5,15 +5,15 @@ use distdl_engine::device::{GpuBuffer, GpuGraph, GpuPort};
 
 use crate::error::Result;
 use crate::kernels::programs::Device;
-use crate::network::{GpuWorkspace, NeuralNetwork};
+use crate::network::{GpuWorkspace, NeuralNetwork, WorkspaceShape};
 
 /// What shapes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ResidenceShape {
-    /// The most rows of a pass.
-    pub(super) rows_max: usize,
-    /// The words of a row's target; none for labels.
-    pub(super) target_length: Option<usize>,
+    /// Of its passes.
+    pub(super) workspace: WorkspaceShape,
+    /// Whether features are bytes.
+    pub(super) are_bytes: bool,
     /// Rows of each lane in a step, at most.
     pub(super) shares: Vec<usize>,
     /// Slots of the optimizer's state.
@@ -55,8 +55,11 @@ pub(super) struct Residence {
     pub(super) workspace: GpuWorkspace,
 }
 
-/// Steps that are taken at a time at first, and at most.
-const STEPS: (u64, u64) = (16, 1024);
+/// Steps that are taken at a time, at most.
+const STEPS_MAX: u64 = 1024;
+
+/// Passes of a step that is asked for as a graph, at most: many are worth nothing, as each lasts long enough.
+const GRAPH_PASSES_MAX: usize = 64;
 
 /// Passes at a time at most, of more than one step.
 const PASSES_MAX: usize = 1 << 16;
@@ -70,7 +73,10 @@ pub(super) const TALLY: usize = 4;
 impl ResidenceShape {
     /// Passes of a step, at most.
     fn passes(&self) -> usize {
-        self.shares.iter().map(|share| share.div_ceil(self.rows_max)).sum()
+        self.shares
+            .iter()
+            .map(|share| share.div_ceil(self.workspace.rows_max))
+            .sum()
     }
 
     /// How many gradients wait at a time, at most: one at each level of the tree over lanes, and one where a lane's is summed
@@ -84,7 +90,7 @@ impl ResidenceShape {
     pub(super) fn steps_max(&self) -> u64 {
         let rows = self.shares.iter().sum::<usize>();
         let steps = (PASSES_MAX / self.passes().max(1)).min(ROWS_MAX / rows.max(1));
-        (steps as u64).clamp(1, STEPS.1)
+        (steps as u64).clamp(1, STEPS_MAX)
     }
 }
 
@@ -103,14 +109,17 @@ impl Residence {
         let state = (0..shape.slots).map(|_| device.port(count));
         let state = state.collect::<Result<_>>()?;
         Ok(Self {
-            whole_step: WholeStep::New,
-            steps: STEPS.0.min(steps_max),
+            whole_step: match shape.passes() <= GRAPH_PASSES_MAX {
+                true => WholeStep::New,
+                false => WholeStep::Alone,
+            },
+            steps: 1,
             held,
             zeros,
             tallies: device.port(TALLY * shape.passes() * steps_max as usize)?,
             places,
             state,
-            workspace: network.workspace_on_gpu(device, shape.rows_max, shape.target_length)?,
+            workspace: network.workspace_on_gpu(device, shape.workspace)?,
             shape,
         })
     }
@@ -146,14 +155,13 @@ impl Residence {
         Ok(())
     }
 
-    /// Takes more steps at a time next time if the copies took too large a part of the time, or fewer if all took long.
-    pub(super) fn adapt(&mut self, computing: f64, copying: f64) {
-        let wanted = (COPIES * copying).max(SECONDS);
-        let steps_max = self.shape.steps_max();
-        if computing < wanted {
-            self.steps = (2 * self.steps).min(steps_max);
-        } else if computing > 3.0 * wanted {
-            self.steps = (self.steps / 2).max(1);
+    /// Takes more steps at a time from now on if so many were quicker than need be, or fewer if they took too long, so that
+    /// the copies take a small part of the time.
+    pub(super) fn adapt(&mut self, taken: u64, computing: f64, copying: f64) {
+        let wanted = (COPIES * copying).clamp(SECONDS.0, SECONDS.1);
+        let steps = (taken as f64 * wanted / computing.max(1e-6)) as u64;
+        if taken == self.steps || steps < self.steps {
+            self.steps = steps.clamp(1, self.shape.steps_max().min(4 * self.steps));
         }
     }
 }
@@ -161,5 +169,5 @@ impl Residence {
 /// How many times as long as the copies the steps between them should take.
 const COPIES: f64 = 50.0;
 
-/// How many seconds they should take, so that whoever looks on sees them go on, and can end them.
-const SECONDS: f64 = 0.25;
+/// How many seconds they should take at least and at most: whoever looks on sees them go on, and can end them.
+const SECONDS: (f64, f64) = (0.25, 5.0);

@@ -13,12 +13,13 @@ use distdl_engine::{Resident, ShardValues, StepReport, Tallies, tree};
 
 use super::super::device::{LaneId, Whole};
 use super::super::failed::Failed;
+use super::super::lane_samples::LaneSamples;
+use super::super::order::SampleOrder;
 use super::super::update::{check_finite, parts};
 use super::super::{TrainingOptions, to_tallies};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
 use super::residence::{Residence, ResidenceShape, TALLY, WholeStep};
-use crate::batch::shuffle;
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::Places;
@@ -26,7 +27,7 @@ use crate::kernels::sums::cuda::add;
 use crate::kernels::update::cuda::{GpuShard, statistics};
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
-use crate::network::{GpuWorkspace, NeuralNetwork};
+use crate::network::{GpuWorkspace, NeuralNetwork, WorkspaceShape};
 
 /// What takes whole steps of a training on one GPU.
 pub(super) struct GpuSteps {
@@ -56,27 +57,34 @@ struct Rules {
 /// A lane, whose samples are there.
 struct StepLane {
     samples: SamplesOnGpu,
-    order: Vec<u32>,
-    /// The epoch that `order` belongs to.
-    epoch: Option<u64>,
+    order: SampleOrder,
 }
 
 impl GpuSteps {
-    /// On `card`. `None` if there is no room for all samples.
+    /// On `card`. `None` if not all samples can stay there.
     pub(super) fn new(cards: &Arc<Cards>, card: &Arc<Card>, whole: Whole<'_>) -> Result<Option<Self>> {
         let Whole {
             network, deal, options, ..
         } = whole;
-        let Some(shape) = whole.samples.iter().find_map(|samples| samples.shape()) else {
+        let mut shapes = whole.samples.iter().filter_map(LaneSamples::shape);
+        let Some(shape) = shapes.next() else {
             return Ok(None);
         };
+        let are_alike = shapes.all(|other| other == shape) && whole.samples.iter().all(LaneSamples::are_alike);
+        if !are_alike || !card.has_room(&whole.samples) {
+            return Ok(None);
+        }
         let share_max = deal.shares.iter().copied().max().unwrap_or(0);
         let rows_max = options.micro_batch.map_or(share_max, |rows| rows.min(share_max));
         let residence = card.residence(
             network,
             ResidenceShape {
-                rows_max,
-                target_length: shape.target_length,
+                workspace: WorkspaceShape {
+                    rows_max,
+                    target_length: shape.target_length,
+                    has_gradient: true,
+                },
+                are_bytes: shape.scale.is_some(),
                 shares: deal.shares.clone(),
                 slots: options.optimizer.state_slots(),
             },
@@ -100,10 +108,10 @@ impl GpuSteps {
         };
         let (dataset, lanes) = (whole.dataset, options.lanes);
         for (lane, mut samples) in whole.samples.into_iter().enumerate() {
-            let (lane, is_alike) = (LaneId { dataset, lanes, lane }, samples.are_alike());
+            let lane = LaneId { dataset, lanes, lane };
             let kept = match &steps.residence {
-                Some(residence) if is_alike => card.keep(&residence.workspace, network, &mut samples, lane)?,
-                _ => None,
+                Some(residence) => card.keep(&residence.workspace, network, &mut samples, lane)?,
+                None => None,
             };
             let Some(samples) = kept else {
                 // What is there is not to be in the way of lanes by themselves.
@@ -112,8 +120,7 @@ impl GpuSteps {
             };
             steps.lanes.push(StepLane {
                 samples,
-                order: Vec::new(),
-                epoch: None,
+                order: SampleOrder::default(),
             });
         }
         Ok(Some(steps))
@@ -151,6 +158,7 @@ impl GpuSteps {
         let fetching = Instant::now();
         residence.fetch(all)?;
         residence.adapt(
+            taken.len() as u64,
             (computed - sent).as_secs_f64(),
             (sent + fetching.elapsed()).as_secs_f64(),
         );
@@ -251,10 +259,8 @@ impl Rules {
         let (mut places, mut rows) = (Vec::new(), Vec::new());
         for step in steps {
             let (epoch, step_of_epoch) = self.deal.place(step);
-            if lane.epoch != Some(epoch) {
-                lane.order = shuffle(self.options.seed, epoch, index as u64, self.deal.lengths[index]);
-                lane.epoch = Some(epoch);
-            }
+            lane.order
+                .begin(self.options.seed, epoch, index, self.deal.lengths[index]);
             let begin = places.len();
             places.extend_from_slice(&lane.order[self.deal.range(index, step_of_epoch)]);
             rows.push(begin..places.len());
@@ -327,10 +333,15 @@ impl Asking<'_> {
                     }
                 }
             }
-            WholeStep::Graph(mut graph) => {
-                let asked = gpu.ask_again(&mut graph, || self.one_by_one(step, rows));
-                (asked, WholeStep::Graph(graph))
-            }
+            WholeStep::Graph(mut graph) => match gpu.ask_again(&mut graph, || self.one_by_one(step, rows)) {
+                Ok(()) => (Ok(()), WholeStep::Graph(graph)),
+                // Nothing of that is done. An optimizer may do other things from some step on.
+                Err(error) => {
+                    tracing::debug!(step, "a step is not asked for as a graph: {error}");
+                    self.passes.truncate(passes);
+                    (self.one_by_one(step, rows), WholeStep::Known)
+                }
+            },
         };
         *self.whole_step = whole_step;
         asked
