@@ -338,7 +338,7 @@ fn begin_whole(
 
 #[test]
 fn whole_steps_have_the_bits_of_single_ones() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take() else { return };
     let all = optimizers().into_iter().map(|optimizer| TrainingOptions {
         optimizer,
         lanes: 1,
@@ -360,15 +360,17 @@ fn whole_steps_have_the_bits_of_single_ones() {
     let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
     for (network, samples, options) in all.chain(layers).chain(vectors) {
         let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);
-        gpu.lose_after([-1; 2]);
+        if !gpu.is_real() {
+            gpu.lose_after([-1; 2]);
+        } else if options.lanes > 1 {
+            // They stay where there is one GPU, which may not be so.
+            continue;
+        }
         let expected = by_single_steps(&gpu, &network, &samples, options.clone());
         let context = Context::new(gpu.config()).unwrap();
         let mut training = begin_whole(&gpu, &context, (&network, &samples), options);
-        let (before, first, graphs) = (
-            training.gpu_figures().unwrap(),
-            training.step() as usize,
-            gpu.graph_launches(),
-        );
+        let (before, first) = (training.gpu_figures().unwrap(), training.step() as usize);
+        let graphs = gpu.graph_launches();
         let mut trained = train_for(3, &mut training).unwrap();
         trained
             .steps
@@ -379,7 +381,7 @@ fn whole_steps_have_the_bits_of_single_ones() {
         let passes = figures.passes - before.passes;
         assert!(passes >= STEPS - first as u64, "{figures:?}");
         assert!(
-            gpu.graph_launches() > graphs,
+            gpu.is_real() || gpu.graph_launches() > graphs,
             "{what}: steps are asked for thing by thing"
         );
         // Parameters and what is kept of their gradients went there at each of two beginnings, and places of rows in each step.
@@ -390,7 +392,6 @@ fn whole_steps_have_the_bits_of_single_ones() {
             "{what}: {figures:?}"
         );
     }
-    gpu.lose_after([-1; 2]);
     gpu.assert_nothing_is_left();
 }
 
