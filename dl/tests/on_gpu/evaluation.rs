@@ -1,0 +1,94 @@
+//! Evaluation and predictions on a GPU.
+
+use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples};
+use distdl_engine::config::GpuUse;
+use distdl_engine::{Config, Context};
+
+use crate::fixtures::{FEATURES, bytes, network, options, samples, small};
+use crate::gpu::TestGpu;
+
+/// What evaluation comes to: loss, hits, outputs, and how many samples of each class are taken for each.
+fn evaluated(
+    context: &Context,
+    network: &NeuralNetwork,
+    samples: &Samples,
+) -> distdl_dl::Result<(f64, u64, Vec<f32>, String)> {
+    let parameters = network.initialize(5)?;
+    let data = context.parallelize(samples.split(3)?, 3);
+    let report = network.error(&data, &parameters)?;
+    let outputs = network.predict_dataset(&data, &parameters)?;
+    let confusion = format!("{:?}", network.confusion(&data, &parameters)?);
+    Ok((report.loss_sum, report.correct, outputs.concat(), confusion))
+}
+
+#[test]
+fn evaluation_comes_to_what_it_comes_to_on_the_cpu() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let cpu = Context::new(Config::default().with_threads(1).with_gpu(GpuUse::Off)).unwrap();
+    for network in [network(), small(Loss::SoftmaxCrossEntropy)] {
+        gpu.lose_after([-1; 2]);
+        let expected = evaluated(&cpu, &network, &samples()).unwrap();
+        let assert_close = |got: &(f64, u64, Vec<f32>, String)| {
+            assert!((expected.0 - got.0).abs() < 1e-3, "{} for {}", got.0, expected.0);
+            let errors = expected.2.iter().zip(&got.2).map(|(one, other)| (one - other).abs());
+            assert!(errors.fold(0.0, f32::max) < 1e-4);
+            assert_eq!(
+                (expected.1, expected.2.len(), &expected.3),
+                (got.1, got.2.len(), &got.3)
+            );
+        };
+        let context = Context::new(gpu.config().with_threads(2)).unwrap();
+        let there = evaluated(&context, &network, &samples()).unwrap();
+        assert_close(&there);
+        assert_ne!(there.2, expected.2, "that was the CPU");
+        // With the bits of the one that is left, or on the CPU, or not at all.
+        gpu.lose_after([7, -1]);
+        assert_eq!(evaluated(&context, &network, &samples()).unwrap(), there);
+        for launches in [0, 7, 12] {
+            gpu.lose_after([launches; 2]);
+            let error = evaluated(&context, &network, &samples()).unwrap_err().to_string();
+            assert!(
+                error.contains("ILLEGAL_ADDRESS") || error.contains("every Paper GPU of this process is lost"),
+                "{error}"
+            );
+            gpu.lose_after([launches; 2]);
+            let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+            assert_close(&evaluated(&context, &network, &samples()).unwrap());
+        }
+    }
+    gpu.lose_after([-1; 2]);
+    let wrong = Samples::new(
+        FEATURES,
+        Features::F32(vec![0.5; 120]),
+        SampleTargets::Labels(vec![3; 2]),
+    )
+    .unwrap();
+    for config in [gpu.config(), Config::default().with_gpu(GpuUse::Off)] {
+        let context = Context::new(config).unwrap();
+        let error = evaluated(&context, &small(Loss::SoftmaxCrossEntropy), &wrong).unwrap_err();
+        assert!(error.to_string().contains("label 3"), "{error}");
+    }
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn a_training_evaluates_where_it_trains() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let context = Context::new(gpu.config()).unwrap();
+    let data = context.parallelize(bytes().split(3).unwrap(), 3);
+    let mut training = network.train(&data, options()).unwrap();
+    training.run_epoch(|_| ()).unwrap();
+    let report = training.error(&data).unwrap();
+    let (allocations, parameters) = (gpu.allocations(), training.parameters());
+    // What is there is used again.
+    assert_eq!(training.error(&data).unwrap(), report);
+    assert_eq!(gpu.allocations(), allocations);
+    let cpu = Context::new(Config::default().with_gpu(GpuUse::Off)).unwrap();
+    let data = cpu.parallelize(vec![bytes()], 1);
+    let expected = network.error(&data, &parameters).unwrap();
+    assert!((expected.loss_sum - report.loss_sum).abs() < 1e-3);
+    assert_eq!((expected.correct, expected.samples), (report.correct, report.samples));
+    drop((training, context));
+    gpu.assert_nothing_is_left();
+}

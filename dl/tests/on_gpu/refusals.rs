@@ -1,0 +1,82 @@
+//! What cannot be computed on a GPU.
+
+use distdl_dl::layer::{Backward, Forward};
+use distdl_dl::layout::ParameterShape;
+use distdl_dl::{
+    Dense, Features, Input, Layer, LayerSpecification, Loss, NeuralNetwork, SampleTargets, Samples, Shape,
+};
+use distdl_engine::Context;
+use distdl_engine::config::GpuUse;
+
+use crate::fixtures::{FEATURES, STEPS, begin, embedding, indices, options, samples, small};
+use crate::gpu::TestGpu;
+
+/// A layer of a user that has no kernels for GPUs: it passes on what it gets.
+#[derive(Debug)]
+struct Own;
+
+impl LayerSpecification<f32> for Own {
+    fn build(&self, _: usize, _: Shape) -> distdl_dl::Result<Box<dyn Layer<f32>>> {
+        Ok(Box::new(Own))
+    }
+}
+
+impl Layer<f32> for Own {
+    fn kind(&self) -> &'static str {
+        "own"
+    }
+    fn input_length(&self) -> usize {
+        FEATURES
+    }
+    fn output_shape(&self) -> Shape {
+        Shape::Row(FEATURES)
+    }
+    fn parameter_shapes(&self) -> Vec<ParameterShape> {
+        Vec::new()
+    }
+    fn initialize(&self, _: u64, _: u64, _: &mut [f32]) -> distdl_dl::Result<()> {
+        Ok(())
+    }
+    fn forward(&self, pass: Forward<'_, f32>) -> distdl_dl::Result<()> {
+        pass.outputs.copy_from_slice(pass.inputs);
+        Ok(())
+    }
+    fn backward(&self, pass: Backward<'_, f32>) -> distdl_dl::Result<()> {
+        if let Some(gradient) = pass.input_gradient {
+            gradient.copy_from_slice(pass.output_gradient);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_cannot_be_computed_there_is_said() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let builder = NeuralNetwork::new(Input(FEATURES)).hidden(Own);
+    let network = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
+    let context = Context::new(gpu.config()).unwrap();
+    let error = begin(&context, &network, &samples(), options())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("layer 0 (own) has no kernels for GPUs") && error.contains("`auto`"),
+        "{error}"
+    );
+    let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+    let training = begin(&context, &network, &samples(), options()).unwrap();
+    assert_eq!(training.gpu_figures(), None);
+
+    let features = Features::F32(vec![0.5; 12 * FEATURES]);
+    let wrong = Samples::new(FEATURES, features, SampleTargets::Labels(vec![3; 12])).unwrap();
+    for memory_bytes in [0, 1 << 20] {
+        let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
+        let mut training = begin(&context, &small(Loss::SoftmaxCrossEntropy), &wrong, options()).unwrap();
+        let error = training.iterate(1, |_| ()).unwrap_err().to_string();
+        assert!(error.contains("label 3 is out of range"), "{error}");
+        for samples in [indices(), samples()] {
+            let mut training = begin(&context, &embedding(20), &samples, options()).unwrap();
+            let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
+            assert!(error.contains("is no index of an embedding of 20 vectors"), "{error}");
+        }
+    }
+}

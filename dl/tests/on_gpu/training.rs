@@ -1,0 +1,159 @@
+//! Lanes on GPUs, step by step.
+
+use distdl_dl::{Loss, TrainingOptions};
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::config::GpuUse;
+use distdl_engine::testing::TestCluster;
+use distdl_engine::{Config, Context, EngineError, Placement};
+
+use crate::fixtures::{
+    FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, embedding, indices, network, on_the_cpu, on_the_gpu, options,
+    samples, small, train_for, values,
+};
+use crate::gpu::TestGpu;
+
+#[test]
+fn training_comes_to_what_it_comes_to_on_the_cpu() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let micro = TrainingOptions {
+        micro_batch: Some(3),
+        ..options()
+    };
+    let all_losses = [
+        Loss::MeanSquaredError,
+        Loss::L1,
+        Loss::Hinge,
+        Loss::BinaryCrossEntropyWithLogits,
+    ];
+    let mut cases = vec![
+        ("all layers", network(), samples(), options()),
+        ("bytes", small(Loss::SoftmaxCrossEntropy), bytes(), options()),
+        ("pieces", small(Loss::SoftmaxCrossEntropy), bytes(), micro),
+        ("indices", embedding(23), indices(), options()),
+    ];
+    for loss in all_losses {
+        cases.push((loss.name(), small(loss), samples(), options()));
+        cases.push((loss.name(), small(loss), values(), options()));
+    }
+    for (what, network, samples, options) in cases {
+        let expected = on_the_cpu(&network, &samples, options.clone());
+        let got = on_the_gpu(gpu.config(), &network, &samples, options);
+        assert_close(what, &expected, &got, 2e-4);
+        assert_ne!(expected.parameters, network.initialize(0).unwrap());
+    }
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn threads_deaths_and_another_time_do_not_show() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let (network, samples) = (network(), samples());
+    let expected = on_the_gpu(gpu.config(), &network, &samples, options());
+    for threads in [1, 2, 3] {
+        let placed = TrainingOptions {
+            placement: Some(Placement {
+                lanes: (0..3).map(|lane| (lane + 1) % threads).collect(),
+                shards: (0..1 + threads).map(|shard| shard % threads).collect(),
+            }),
+            ..options()
+        };
+        let config = gpu.config().with_threads(threads);
+        assert_eq!(
+            on_the_gpu(config, &network, &samples, placed),
+            expected,
+            "{threads} threads"
+        );
+    }
+
+    for (kill, at) in [(1, 3), (0, 6)] {
+        let chaos = Chaos::parse(&format!("kill=worker:{kill}@step:{at}")).unwrap();
+        let cluster = TestCluster {
+            caches: vec![gpu.cache()],
+            ..TestCluster::new(3).with_chaos(chaos)
+        };
+        let (network, samples) = (network.clone(), samples.clone());
+        let run = cluster.run(move |context| {
+            let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
+            let mut training = begin(context, &network, &samples, options()).map_err(failed)?;
+            assert!(training.gpu_figures().is_some(), "{}", context.device());
+            train_for(STEPS, &mut training).map_err(failed)
+        });
+        let results = run.unwrap().results;
+        assert!(!results.is_empty());
+        for trained in results {
+            assert_eq!(trained.parameters, expected.parameters);
+        }
+    }
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn samples_stay_there_and_a_step_allocates_nothing() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
+    let context = Context::new(gpu.config()).unwrap();
+    let mut training = begin(&context, &network, &samples, options()).unwrap();
+    training.run_epoch(|_| ()).unwrap();
+    let (first, allocations) = (training.gpu_figures().unwrap(), gpu.allocations());
+    let sample_bytes = (SAMPLES * (FEATURES + 4)) as u64;
+    assert_eq!((first.sample_bytes, first.sample_bytes_avoided), (sample_bytes, 0));
+    training.run_epoch(|_| ()).unwrap();
+    let second = training.gpu_figures().unwrap();
+    assert_eq!(
+        (second.sample_bytes, second.sample_bytes_avoided),
+        (sample_bytes, sample_bytes)
+    );
+    assert_eq!(gpu.allocations(), allocations);
+
+    let parameter_bytes = 4 * network.parameter_count() as u64;
+    let passes = second.passes - first.passes;
+    assert_eq!(passes, first.passes);
+    // Each sample's place once, and in each pass parameters there, and gradient, loss and hits back.
+    assert_eq!(
+        second.to_gpu_bytes - first.to_gpu_bytes,
+        passes * parameter_bytes + 4 * SAMPLES as u64
+    );
+    assert_eq!(
+        second.from_gpu_bytes - first.from_gpu_bytes,
+        passes * (parameter_bytes + 16)
+    );
+    drop(training);
+    drop(context);
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn samples_without_room_there_come_by_and_do_not_show() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
+    let expected = on_the_gpu(gpu.config(), &network, &samples, options());
+    let context = Context::new(gpu.config().with_gpu_memory(500)).unwrap();
+    let mut training = begin(&context, &network, &samples, options()).unwrap();
+    assert_eq!(train_for(STEPS, &mut training).unwrap(), expected);
+    let figures = training.gpu_figures().unwrap();
+    assert_eq!(figures.sample_bytes, 0);
+    let feature_bytes = 4 * FEATURES as u64 * STEPS;
+    assert!(figures.to_gpu_bytes > 12 * feature_bytes * 2 / 3, "{figures:?}");
+}
+
+#[test]
+fn other_samples_take_the_place_of_those_before() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let network = small(Loss::MeanSquaredError);
+    let trained = |config: Config| {
+        let context = Context::new(config).unwrap();
+        let mut training = begin(&context, &network, &bytes(), options()).unwrap();
+        train_for(STEPS, &mut training).unwrap();
+        let data = context.parallelize(values().split(4).unwrap(), 4);
+        training.change_data(&data).unwrap();
+        (train_for(STEPS, &mut training).unwrap(), training.gpu_figures())
+    };
+    let (expected, _) = trained(Config::default().with_threads(1).with_gpu(GpuUse::Off));
+    let (got, figures) = trained(gpu.config());
+    assert_close("other samples", &expected, &got, 2e-4);
+    assert_eq!(
+        figures.unwrap().sample_bytes,
+        (SAMPLES * (FEATURES + 4 + 4 * (FEATURES + 3))) as u64
+    );
+    gpu.assert_nothing_is_left();
+}

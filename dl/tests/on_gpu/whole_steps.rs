@@ -1,0 +1,227 @@
+//! Steps that are taken whole on one GPU, where parameters stay.
+
+use std::sync::Arc;
+
+use distdl_dl::{
+    Adagrad, Adam, AdamW, Dense, Loss, NeuralNetwork, Optimizer, RmsProp, Samples, Schedule, Sgd, Training,
+    TrainingOptions,
+};
+use distdl_engine::{Config, Context};
+
+use crate::fixtures::{
+    IMAGE, SAMPLES, STEPS, Trained, begin, bytes, embedding, indices, network, on_the_gpu, options, samples, small,
+    train_for, values,
+};
+use crate::gpu::TestGpu;
+
+/// Options for every optimizer that has kernels for GPUs, with all of its slots.
+fn optimizers() -> Vec<Arc<dyn Optimizer>> {
+    vec![
+        Arc::new(Sgd::default()),
+        Arc::new(Sgd::with_nesterov(0.8)),
+        Arc::new(Sgd {
+            weight_decay: 0.01,
+            ..Sgd::default()
+        }),
+        Arc::new(Adam::default()),
+        Arc::new(AdamW {
+            amsgrad: true,
+            ..AdamW::default()
+        }),
+        Arc::new(RmsProp {
+            momentum: 0.5,
+            centered: true,
+            ..RmsProp::default()
+        }),
+        Arc::new(Adagrad::default()),
+    ]
+}
+
+/// As [`on_the_gpu`], with samples that come by, so that nothing stays there from step to step.
+fn by_single_steps(gpu: &TestGpu, network: &NeuralNetwork, samples: &Samples, options: TrainingOptions) -> Trained {
+    on_the_gpu(gpu.config().with_gpu_memory(0), network, samples, options)
+}
+
+/// A training for whose lanes there is one GPU, so that whole steps are taken there.
+fn begin_whole(
+    gpu: &TestGpu,
+    context: &Context,
+    (network, samples): (&NeuralNetwork, &Samples),
+    options: TrainingOptions,
+) -> Training {
+    let lanes = options.lanes;
+    let mut training = begin(context, network, samples, options).unwrap();
+    if lanes > 1 {
+        gpu.lose_after([-1, 0]);
+        training.iterate(1, |_| ()).unwrap();
+        assert_eq!(training.gpu_figures().unwrap().lost, 1);
+    }
+    training
+}
+
+#[test]
+fn whole_steps_have_the_bits_of_single_ones() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let all = optimizers().into_iter().map(|optimizer| TrainingOptions {
+        optimizer,
+        lanes: 1,
+        schedule: Schedule::Cosine {
+            initial: 0.01,
+            minimum: 0.001,
+            steps: STEPS,
+        },
+        ..options()
+    });
+    let pieces = TrainingOptions {
+        micro_batch: Some(2),
+        ..options()
+    };
+    let four = TrainingOptions { lanes: 4, ..options() };
+    let one = TrainingOptions { lanes: 1, ..options() };
+    let all = all.map(|options| (small(Loss::SoftmaxCrossEntropy), bytes(), options));
+    let layers = [one.clone(), options(), pieces.clone(), four].map(|options| (network(), bytes(), options));
+    let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
+    for (network, samples, options) in all.chain(layers).chain(vectors) {
+        let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);
+        if !gpu.is_real() {
+            gpu.lose_after([-1; 2]);
+        } else if options.lanes > 1 {
+            // They stay where there is one GPU, which may not be so.
+            continue;
+        }
+        let expected = by_single_steps(&gpu, &network, &samples, options.clone());
+        let context = Context::new(gpu.config()).unwrap();
+        let mut training = begin_whole(&gpu, &context, (&network, &samples), options);
+        let (before, first) = (training.gpu_figures().unwrap(), training.step() as usize);
+        let graphs = gpu.graph_launches();
+        let mut trained = train_for(3, &mut training).unwrap();
+        trained
+            .steps
+            .extend(train_for(STEPS - 3 - first as u64, &mut training).unwrap().steps);
+        assert_eq!(trained.steps, expected.steps[first..], "{what}");
+        assert_eq!(training.parameters(), expected.parameters, "{what}");
+        let figures = training.gpu_figures().unwrap();
+        let passes = figures.passes - before.passes;
+        assert!(passes >= STEPS - first as u64, "{figures:?}");
+        assert!(
+            gpu.is_real() || gpu.graph_launches() > graphs,
+            "{what}: steps are asked for thing by thing"
+        );
+        // Parameters and what is kept of their gradients went there at each of two beginnings, and places of rows in each step.
+        let parameter_bytes = 4 * (1 + slots) * network.parameter_count() as u64;
+        let to_gpu_bytes = figures.to_gpu_bytes - before.to_gpu_bytes;
+        assert!(
+            to_gpu_bytes <= 2 * parameter_bytes + 4 * 12 * STEPS,
+            "{what}: {figures:?}"
+        );
+    }
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn parameters_stay_there_for_whole_steps() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let context = Context::new(gpu.config()).unwrap();
+    let options = TrainingOptions { lanes: 1, ..options() };
+    let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options);
+    training.run_epoch(|_| ()).unwrap();
+    let (first, allocations) = (training.gpu_figures().unwrap(), gpu.allocations());
+    training.run_epoch(|_| ()).unwrap();
+    let second = training.gpu_figures().unwrap();
+    assert_eq!(gpu.allocations(), allocations);
+    assert_eq!(second.sample_bytes, first.sample_bytes);
+    let passes = second.passes - first.passes;
+    assert_eq!(passes, training.steps_per_epoch());
+    // Parameters and what is kept of their gradients; each sample's place once.
+    let parameter_bytes = 2 * 4 * network.parameter_count() as u64;
+    assert_eq!(
+        second.to_gpu_bytes - first.to_gpu_bytes,
+        parameter_bytes + 4 * SAMPLES as u64
+    );
+    // They come back once or more often, as time passes.
+    let from_gpu_bytes = second.from_gpu_bytes - first.from_gpu_bytes - 16 * passes;
+    assert_eq!(from_gpu_bytes % parameter_bytes, 0);
+    assert!((1..=passes).contains(&(from_gpu_bytes / parameter_bytes)));
+}
+
+#[test]
+fn whole_steps_before_a_loss_that_is_not_finite_count() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let builder = NeuralNetwork::new(IMAGE).hidden(Dense::linear(9));
+    let network = builder.output(Dense::linear(3), Loss::MeanSquaredError).unwrap();
+    for rate in [30.0, 1e6, 1e18] {
+        let options = TrainingOptions {
+            lanes: 1,
+            schedule: Schedule::Constant(rate),
+            ..options()
+        };
+        let outcomes = [0, 1 << 20].map(|memory_bytes| {
+            let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
+            let mut training = begin(&context, &network, &values(), options.clone()).unwrap();
+            let mut seen = Vec::new();
+            let error = training
+                .iterate(STEPS, |step| seen.push(step.report.loss_sum))
+                .unwrap_err();
+            assert!(matches!(error, distdl_dl::Error::NotFinite { .. }), "{error}");
+            let parameters: Vec<u32> = training.parameters().iter().map(|value| value.to_bits()).collect();
+            (error.to_string(), training.step(), seen, parameters)
+        });
+        assert_eq!(outcomes[0], outcomes[1], "{rate}");
+        assert_eq!(outcomes[0].1, outcomes[0].2.len() as u64);
+        assert!(outcomes[0].1 > 0);
+    }
+}
+
+#[test]
+fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let options = TrainingOptions { lanes: 1, ..options() };
+    let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
+    for launches in [0, 1, 40, 77] {
+        gpu.lose_after([-1; 2]);
+        let context = Context::new(gpu.config()).unwrap();
+        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
+        gpu.lose_after([launches, -1]);
+        assert_eq!(train_for(STEPS, &mut training).unwrap(), expected, "{launches}");
+        assert_eq!(training.gpu_figures().unwrap().lost, 1);
+
+        // Nothing else can compute: that is said, and the steps before count.
+        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
+        gpu.lose_after([launches, 0]);
+        let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
+        assert!(error.contains("ILLEGAL_ADDRESS"), "{error}");
+        let step = training.step();
+        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
+        gpu.lose_after([-1; 2]);
+        assert_eq!(
+            train_for(step, &mut training).unwrap().steps,
+            expected.steps[..step as usize]
+        );
+    }
+    gpu.lose_after([-1; 2]);
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn whole_steps_go_on_with_samples_of_another_kind() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let options = TrainingOptions { lanes: 1, ..options() };
+    let trained = |config: Config| {
+        let context = Context::new(config).unwrap();
+        let mut training = begin(&context, &network, &bytes(), options.clone()).unwrap();
+        for samples in [samples(), bytes()] {
+            train_for(STEPS, &mut training).unwrap();
+            let data = context.parallelize(samples.split(4).unwrap(), 4);
+            training.change_data(&data).unwrap();
+        }
+        let trained = train_for(STEPS, &mut training).unwrap();
+        assert_eq!(training.gpu_figures().unwrap().lost, 0);
+        trained
+    };
+    let expected = trained(gpu.config().with_gpu_memory(0));
+    assert_eq!(trained(gpu.config()), expected);
+    gpu.assert_nothing_is_left();
+}
