@@ -52,9 +52,10 @@ pub struct GpuFigures {
     pub passes: u64,
     /// How long at least one of those was under way, copies included, in seconds.
     pub busy_seconds: f64,
-    /// Bytes that were copied to it for them: parameters, and mini-batches or their places.
+    /// Bytes that were copied to it for them: parameters, the optimizer's state where it stays there, and mini-batches or their
+    /// places.
     pub to_gpu_bytes: u64,
-    /// Bytes that were copied from it: gradients, losses and hits.
+    /// Bytes that were copied from it: gradients, or parameters and state; losses and hits.
     pub from_gpu_bytes: u64,
     /// Bytes of samples that were copied to it to stay there.
     pub sample_bytes: u64,

@@ -1,12 +1,14 @@
 //! Steps that are taken whole on one GPU, where parameters stay.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use distdl_dl::kernels::programs::Device;
 use distdl_dl::{
-    Adagrad, Adam, AdamW, Dense, Loss, NeuralNetwork, Optimizer, RmsProp, Samples, Schedule, Sgd, Training,
-    TrainingOptions,
+    Adagrad, Adam, AdamW, Dense, GpuOptimizer, GpuShard, Loss, NeuralNetwork, Optimizer, RmsProp, Samples, Schedule,
+    Sgd, Training, TrainingOptions,
 };
-use distdl_engine::{Config, Context};
+use distdl_engine::{Config, Context, ShardValues};
 
 use crate::fixtures::{
     IMAGE, SAMPLES, STEPS, Trained, begin, bytes, embedding, indices, network, on_the_gpu, options, samples, small,
@@ -223,5 +225,65 @@ fn whole_steps_go_on_with_samples_of_another_kind() {
     };
     let expected = trained(gpu.config().with_gpu_memory(0));
     assert_eq!(trained(gpu.config()), expected);
+    gpu.assert_nothing_is_left();
+}
+
+/// Steps of [`Sgd`], but one.
+#[derive(Debug)]
+struct PanicsAt(u64, AtomicBool);
+
+impl Optimizer for PanicsAt {
+    fn apply(&self, _: u64, _: f32, _: f32, _: &[f32], _: &mut ShardValues<'_>) -> distdl_dl::Result<()> {
+        unreachable!("steps are taken on the GPU")
+    }
+
+    fn on_gpu(&self) -> Option<&dyn GpuOptimizer> {
+        Some(self)
+    }
+}
+
+impl GpuOptimizer for PanicsAt {
+    fn apply_on_gpu(
+        &self,
+        device: &Device,
+        update: u64,
+        rate: f32,
+        scale: f32,
+        shard: GpuShard<'_>,
+    ) -> distdl_dl::Result<()> {
+        assert!(
+            update != self.0 || self.1.swap(true, Ordering::Relaxed),
+            "no step {update}"
+        );
+        Sgd::default().apply_on_gpu(device, update, rate, scale, shard)
+    }
+}
+
+#[test]
+fn a_panic_in_a_step_is_an_error_and_training_can_go_on() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let sgd = TrainingOptions {
+        lanes: 1,
+        optimizer: Arc::new(Sgd::default()),
+        ..options()
+    };
+    let expected = by_single_steps(&gpu, &network, &bytes(), sgd.clone());
+    // The first step alone, the second as it is recorded, and one of the next as a graph is told what to do.
+    for at in [0, 1, 2, 5] {
+        let panics = TrainingOptions {
+            optimizer: Arc::new(PanicsAt(at, AtomicBool::new(false))),
+            ..sgd.clone()
+        };
+        let context = Context::new(gpu.config()).unwrap();
+        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), panics);
+        let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
+        assert!(error.contains(&format!("no step {at}")), "{error}");
+        let step = training.step();
+        assert!(step <= at);
+        train_for(STEPS - step, &mut training).unwrap();
+        assert_eq!(training.parameters(), expected.parameters, "{at}");
+        assert_eq!(training.gpu_figures().unwrap().lost, 0);
+    }
     gpu.assert_nothing_is_left();
 }

@@ -250,16 +250,6 @@ impl Gpu {
                 Argument::Number(number) => first_bytes(number.to_bits()),
             };
         }
-        let mut launch = self.stream.launch_builder(&kernel.0);
-        for value in &values[..arguments.len()] {
-            // The driver reads as many bytes as the kernel's argument has, from the first on.
-            launch.arg(value);
-        }
-        let shape = LaunchConfig {
-            grid_dim: (blocks, 1, 1),
-            block_dim: (threads, 1, 1),
-            shared_mem_bytes: 0,
-        };
         let asked = Launch {
             kernel: kernel.0.cu_function(),
             blocks,
@@ -267,6 +257,16 @@ impl Gpu {
             arguments: values,
         };
         let run = || {
+            let mut launch = self.stream.launch_builder(&kernel.0);
+            for value in &values[..arguments.len()] {
+                // The driver reads as many bytes as the kernel's argument has, from the first on.
+                launch.arg(value);
+            }
+            let shape = LaunchConfig {
+                grid_dim: (blocks, 1, 1),
+                block_dim: (threads, 1, 1),
+                shared_mem_bytes: 0,
+            };
             // SAFETY: the caller vouches for arguments and buffers.
             let launched = unsafe { launch.launch(shape) };
             launched.map(drop).map_err(|error| self.failed("start a kernel", error))

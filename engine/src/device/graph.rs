@@ -40,6 +40,7 @@ impl Gpu {
     /// Those of `ask`; the driver is older than CUDA 12.3, or fails.
     pub fn record<E: From<DeviceError>>(&self, ask: impl FnOnce() -> Result<(), E>) -> Result<GpuGraph, E> {
         self.begin_recording()?;
+        let _done = DoneAgain(self);
         let asked = ask();
         let graph = self.end_recording();
         asked?;
@@ -62,6 +63,7 @@ impl Gpu {
             next: 0,
             graph: Place(graph.graph.cu_graph_exec()),
         };
+        let _done = DoneAgain(self);
         let asked = ask();
         let turn = mem::take(&mut *self.turn());
         asked?;
@@ -91,12 +93,26 @@ impl Gpu {
 
     fn end_recording(&self) -> Result<GpuGraph, DeviceError> {
         let turn = mem::take(&mut *self.turn());
-        let flags = sys::CUgraphInstantiate_flags(0);
-        let graph = self.stream.end_capture(flags);
+        let graph = self.stream.end_capture(FLAGS);
         let graph = graph.map_err(|error| self.failed(RECORD, error))?;
         match (graph, turn) {
             (Some(graph), Turn::Recording(asked)) => Ok(GpuGraph { graph, asked }),
             _ => Err(self.refused(RECORD, "there was nothing in it".into())),
+        }
+    }
+}
+
+/// How a graph is made.
+const FLAGS: sys::CUgraphInstantiate_flags = sys::CUgraphInstantiate_flags(0);
+
+/// Sees to it that what is asked of a handle later is done, even if whoever asked has panicked.
+struct DoneAgain<'a>(&'a Gpu);
+
+impl Drop for DoneAgain<'_> {
+    fn drop(&mut self) {
+        if let Turn::Recording(_) = mem::take(&mut *self.0.turn()) {
+            // A graph that nobody will launch.
+            let _ = self.0.stream.end_capture(FLAGS);
         }
     }
 }
