@@ -231,7 +231,8 @@ impl Training {
     }
 
     /// Runs `steps` steps; `observe` sees each. Returns the sum of the steps' reports. Between two checkpoints the steps
-    /// are one dataflow.
+    /// are one dataflow; or they are taken whole on a GPU, and `observe` sees some of them together, up to some seconds after
+    /// they were taken.
     ///
     /// # Errors
     /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. If a
@@ -261,7 +262,7 @@ impl Training {
         }
     }
 
-    /// Runs the steps before `end` as one dataflow.
+    /// Runs the steps before `end`.
     fn run_to(
         &mut self,
         end: u64,

@@ -14,6 +14,8 @@ mod gpu;
 #[cfg(feature = "gpu")]
 mod blas;
 #[cfg(feature = "gpu")]
+mod buffer;
+#[cfg(feature = "gpu")]
 mod graph;
 #[cfg(feature = "gpu")]
 mod libraries;
@@ -34,10 +36,12 @@ use std::path::Path;
 #[cfg(feature = "gpu")]
 pub use self::blas::{GpuBlas, GpuMatrix};
 #[cfg(feature = "gpu")]
+pub use self::buffer::{GpuBuffer, GpuSlice};
+#[cfg(feature = "gpu")]
 pub use self::compiler::{Compiler, Cubin, FLAGS};
 pub use self::error::{CompileError, NoGpu};
 #[cfg(feature = "gpu")]
-pub use self::gpu::{Argument, Gpu, GpuBuffer, GpuKernel, GpuModule, GpuSlice};
+pub use self::gpu::{Argument, Gpu, GpuKernel, GpuModule};
 #[cfg(feature = "gpu")]
 pub use self::graph::GpuGraph;
 #[cfg(feature = "gpu")]

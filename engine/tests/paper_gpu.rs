@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use distdl_engine::config::{GpuUse, Precision};
-use distdl_engine::device::{Argument, Chosen, Compiler, Gpu, GpuBlas, GpuFound, GpuMatrix, GpuPort, choose};
+use distdl_engine::device::{Argument, Chosen, Compiler, Gpu, GpuBlas, GpuFound, GpuGraph, GpuMatrix, GpuPort, choose};
 use distdl_engine::testing::paper::make_cuda;
 use distdl_storage::testing::device_conformance;
 use distdl_storage::{DeviceError, DeviceMemory};
@@ -49,6 +49,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     kernels_are_given_their_arguments(&found, &compiler);
     parts_of_buffers_are_copied(&found);
     products_are_those_of_the_cpu(&found);
+    graphs_do_what_was_recorded_with_other_arguments(&found, &compiler);
     failures_are_errors(&found, &compiler);
 
     // SAFETY: the library is open already, and the functions are declared like that.
@@ -131,6 +132,111 @@ fn kernels_are_given_their_arguments(found: &GpuFound, compiler: &Compiler) {
     let many = [Argument::Absent; 17];
     // SAFETY: nothing starts.
     assert!(unsafe { gpu.launch(&show, 1, 1, &many) }.is_err());
+}
+
+/// Adds to what is there.
+const ADD: &str = r#"
+extern "C" __global__ void add(float* to, float number) { to[0] += number; }
+extern "C" __global__ void multiply(float* to, float number) { to[0] *= number; }
+"#;
+
+fn graphs_do_what_was_recorded_with_other_arguments(found: &GpuFound, compiler: &Compiler) {
+    type Done = Result<(), DeviceError>;
+    let gpu = Gpu::open(found, 0).unwrap();
+    let (blas, other_blas) = (
+        GpuBlas::new(&gpu, Precision::F32).unwrap(),
+        GpuBlas::new(&gpu, Precision::Tf32).unwrap(),
+    );
+    let module = gpu
+        .load(&compiler.compile("add", ADD, gpu.architecture()).unwrap())
+        .unwrap();
+    let [add, multiply] = ["add", "multiply"].map(|name| gpu.kernel(&module, name).unwrap());
+    let buffer = gpu.allocate(4 * 4).unwrap();
+    let words = buffer.words();
+    let [first, second, third] = [0, 1, 2].map(|word| words.part(word..word + 1));
+    let kernel = |kernel, number: f32| {
+        // SAFETY: these are its arguments, and the word that it changes.
+        unsafe { gpu.launch(kernel, 1, 1, &[Argument::Words(first), Argument::Number(number)]) }
+    };
+    let product = |blas: &GpuBlas| {
+        let [left, right, to] = [first, second, third].map(|word| GpuMatrix::new(word, 1, 1));
+        blas.multiply(&gpu, to, left, right, false)
+    };
+    let ask = |number| -> Done {
+        kernel(&add, number)?;
+        gpu.copy(first, second)?;
+        product(&blas)
+    };
+    let values = || {
+        let mut values = [0.0_f32; 4];
+        gpu.read(words, &mut values).unwrap();
+        values[..3].to_vec()
+    };
+    // SAFETY: all that these name is there until the end.
+    let again = |graph: &mut GpuGraph, ask: &dyn Fn() -> Done| unsafe { gpu.ask_again(graph, ask) };
+
+    gpu.write(&[1.0_f32, 0.0, 0.0, 0.0], words).unwrap();
+    let mut graph = gpu.record(|| ask(1.0)).unwrap();
+    assert_eq!(values(), [1.0, 0.0, 0.0], "nothing of that is done yet");
+    again(&mut graph, &|| ask(1.0)).unwrap();
+    assert_eq!(values(), [2.0, 2.0, 4.0]);
+    again(&mut graph, &|| ask(5.0)).unwrap();
+    again(&mut graph, &|| ask(5.0)).unwrap();
+    assert_eq!(values(), [12.0, 12.0, 144.0]);
+
+    let others: [(&str, &dyn Fn() -> Done); 9] = [
+        ("another kernel", &|| kernel(&multiply, 2.0)),
+        ("another copy or product", &|| gpu.copy(first, second)),
+        ("another copy or product", &|| {
+            kernel(&add, 1.0).and_then(|()| gpu.copy(second, third))
+        }),
+        ("another copy or product", &|| {
+            kernel(&add, 1.0)?;
+            gpu.copy(first, second)?;
+            product(&other_blas)
+        }),
+        ("less was asked for", &|| kernel(&add, 1.0)),
+        ("another thing", &|| ask(1.0).and_then(|()| kernel(&add, 1.0))),
+        ("no part of a graph", &|| gpu.allocate(1).map(drop)),
+        ("no part of a graph", &|| gpu.read(words, &mut [0.0_f32; 4])),
+        ("no part of a graph", &|| gpu.synchronize()),
+    ];
+    for (wanted, other) in others {
+        let before = values();
+        let mut graph = gpu.record(|| ask(1.0)).unwrap();
+        let error = again(&mut graph, other).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error}");
+        let error = again(&mut graph, &|| ask(1.0)).unwrap_err().to_string();
+        assert!(error.contains("it has failed before"), "{error}");
+        assert_eq!(values(), before, "{wanted}");
+        // What is asked for now is done.
+        kernel(&add, 1.0).unwrap();
+        assert_eq!(values()[0], before[0] + 1.0);
+    }
+    for other in [&|| gpu.allocate(1).map(drop), &|| Ok(())] as [&dyn Fn() -> Done; 2] {
+        assert!(gpu.record(other).is_err());
+    }
+    // What was not recorded because it failed is missing in the graph, whoever is told.
+    let swallowed = gpu.record(|| -> Done {
+        let _ = gpu.copy(first, words);
+        kernel(&add, 1.0)?;
+        let _ = gpu.read(words, &mut [0.0_f32; 4]);
+        Ok(())
+    });
+    assert!(
+        swallowed.is_ok(),
+        "what is refused before it is asked for is no part of it"
+    );
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        gpu.record(|| -> Done { panic!("stop") })
+    }));
+    assert!(panicked.is_err());
+    let before = values();
+    kernel(&add, 1.0).unwrap();
+    assert_eq!(values()[0], before[0] + 1.0);
+    // SAFETY: as above.
+    let elsewhere = unsafe { Gpu::open(found, 0).unwrap().ask_again(&mut graph, || ask(1.0)) };
+    assert!(elsewhere.unwrap_err().to_string().contains("by another handle"));
 }
 
 fn parts_of_buffers_are_copied(found: &GpuFound) {

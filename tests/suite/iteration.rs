@@ -148,6 +148,9 @@ fn run_whole(
     let make = |parts: Vec<LaneData<usize>>| -> Result<Option<Box<dyn Resident>>, EngineError> {
         let owned = |data: &LaneData<usize>| data.partitions.iter().all(|part| part % lanes == data.lane);
         assert!(parts.len() == lanes && parts.iter().all(owned), "{parts:?}");
+        let mut all: Vec<usize> = parts.iter().flat_map(|part| part.partitions.clone()).collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..=lanes));
         let at_a_time = at_a_time.into_iter();
         Ok(Some(Box::new(Whole { lanes, at_a_time })))
     };

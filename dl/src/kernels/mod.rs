@@ -11,7 +11,7 @@ pub mod programs;
 
 pub mod activation;
 pub mod dropout;
-pub mod embedding;
+pub(crate) mod embedding;
 pub mod gather;
 pub mod gelu;
 pub mod mask;

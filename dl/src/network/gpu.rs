@@ -5,11 +5,9 @@ use std::ops::Range;
 use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 
 use super::{NeuralNetwork, Placed};
-use crate::batch::Batch;
 use crate::error::{Error, Result, check_length};
 use crate::kernels::gather::cuda::{Places, Rows, gather};
 use crate::kernels::programs::Device;
-use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::kernels::sums::cuda as sums;
 use crate::layer::{Draw, GpuBackward, GpuForward, GpuLayer, Mode};
 use crate::loss::{GpuTargets, Targets};
@@ -71,21 +69,6 @@ impl NeuralNetwork {
             layer.on_gpu().ok_or_else(missing)
         });
         layers.collect()
-    }
-
-    /// Brings a batch to the workspace. Errors if the network cannot take a row, or its target.
-    pub(crate) fn send_batch(&self, batch: &Batch, workspace: &mut GpuWorkspace) -> Result<()> {
-        if let Targets::Labels(labels) = batch.targets() {
-            check_labels(labels, self.output_length())?;
-        }
-        self.send_inputs(batch, workspace)?;
-        workspace.set_targets(batch.targets(), batch.rows())
-    }
-
-    /// The same without targets.
-    pub(crate) fn send_inputs(&self, batch: &Batch, workspace: &mut GpuWorkspace) -> Result<()> {
-        self.check_inputs_on_gpu(&mut batch.features().iter().copied())?;
-        workspace.set_inputs(batch.features(), batch.rows())
     }
 
     /// Errors if the first layer cannot take some input of whole rows. Those are looked at only if a layer wants it.
@@ -317,14 +300,14 @@ impl GpuWorkspace {
     }
 
     /// Sends inputs to the GPU.
-    fn set_inputs(&mut self, inputs: &[f32], rows: usize) -> Result<()> {
+    pub(crate) fn set_inputs(&mut self, inputs: &[f32], rows: usize) -> Result<()> {
         self.check_rows(rows)?;
         check_length("the inputs", rows * self.input_length(), inputs.len())?;
         Ok(self.inputs.send(self.device.gpu(), inputs)?)
     }
 
     /// Sends targets to the GPU. Labels are indices of classes.
-    fn set_targets(&mut self, targets: Targets<'_>, rows: usize) -> Result<()> {
+    pub(crate) fn set_targets(&mut self, targets: Targets<'_>, rows: usize) -> Result<()> {
         self.check_rows(rows)?;
         let gpu = self.device.gpu();
         match (targets, self.shape.target_length) {

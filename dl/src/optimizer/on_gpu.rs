@@ -1,17 +1,15 @@
 //! What optimizers do on a GPU.
 
-use std::fmt::Debug;
-
 use crate::error::Result;
 use crate::kernels::programs::Device;
 
 pub use crate::kernels::update::cuda::GpuShard;
 
-/// An optimizer on a GPU: as [`Optimizer`](super::Optimizer), with the same bits, where the parameters lie. Nothing waits for
-/// the GPU.
-pub trait GpuOptimizer: Debug {
-    /// Changes parameters and state as [`Optimizer::apply`](super::Optimizer::apply) would. Errors if lengths differ, or the
-    /// GPU fails.
+/// An optimizer on a GPU: as [`Optimizer`](super::Optimizer), with the same bits, where the parameters lie. It asks the GPU for
+/// kernels, copies within it and products, so that a step can be a graph; nothing waits for the GPU.
+pub trait GpuOptimizer {
+    /// Changes parameters and state where they are as [`Optimizer::apply`](super::Optimizer::apply) would make new ones; there
+    /// are no measures. Errors if lengths differ, or the GPU fails.
     fn apply_on_gpu(
         &self,
         device: &Device,

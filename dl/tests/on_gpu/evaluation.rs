@@ -79,8 +79,10 @@ fn a_training_evaluates_where_it_trains() {
     let data = context.parallelize(bytes().split(3).unwrap(), 3);
     let mut training = network.train(&data, options()).unwrap();
     training.run_epoch(|_| ()).unwrap();
+    let before = gpu.allocations();
     let report = training.error(&data).unwrap();
     let (allocations, parameters) = (gpu.allocations(), training.parameters());
+    assert!(allocations > before, "that was the CPU");
     // What is there is used again.
     assert_eq!(training.error(&data).unwrap(), report);
     assert_eq!(gpu.allocations(), allocations);

@@ -49,7 +49,7 @@ pub(crate) fn values() -> Samples {
     .unwrap()
 }
 
-/// Every kind of layer that has kernels for GPUs, and some activations.
+/// Every kind of layer that has kernels for GPUs but the embedding, which comes first, and some activations.
 pub(crate) fn network() -> NeuralNetwork {
     NeuralNetwork::new(IMAGE)
         .hidden(Conv2d::new(3, 3).with_padding(1).with_activation(Activation::LeakyRelu))

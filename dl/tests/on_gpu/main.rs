@@ -10,7 +10,7 @@ mod fixtures;
 mod gpu;
 
 mod evaluation;
-mod losses;
+mod lost;
 mod refusals;
 mod training;
 mod whole_steps;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_dl::kernels::programs::Device;
 use distdl_dl::{
-    Adagrad, Adam, AdamW, Dense, GpuOptimizer, GpuShard, Loss, NeuralNetwork, Optimizer, RmsProp, Samples, Schedule,
-    Sgd, Training, TrainingOptions,
+    Adagrad, Adam, AdamW, Augmentation, Compression, Dense, GpuOptimizer, GpuShard, Lamb, Loss, NeuralNetwork,
+    Optimizer, RmsProp, Samples, Schedule, Sgd, TopK, Training, TrainingOptions,
 };
-use distdl_engine::{Config, Context, ShardValues};
+use distdl_engine::{Config, Context, Placement, ShardValues, Staleness};
 
 use crate::fixtures::{
     IMAGE, SAMPLES, STEPS, Trained, begin, bytes, embedding, indices, network, on_the_gpu, options, samples, small,
@@ -152,27 +152,32 @@ fn whole_steps_before_a_loss_that_is_not_finite_count() {
     let Some(gpu) = TestGpu::take_paper() else { return };
     let builder = NeuralNetwork::new(IMAGE).hidden(Dense::linear(9));
     let network = builder.output(Dense::linear(3), Loss::MeanSquaredError).unwrap();
-    for rate in [30.0, 1e6, 1e18] {
-        let options = TrainingOptions {
-            lanes: 1,
-            schedule: Schedule::Constant(rate),
-            ..options()
-        };
+    let (options, mut several) = (TrainingOptions { lanes: 1, ..options() }, 0);
+    for parameter in [30.0, 1e4, 1e9] {
         let outcomes = [0, 1 << 20].map(|memory_bytes| {
+            let graphs = gpu.graph_launches();
             let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
             let mut training = begin(&context, &network, &values(), options.clone()).unwrap();
+            // So that some steps are taken at a time.
+            training.iterate(4 * STEPS, |_| ()).unwrap();
+            let begin = training.step();
+            training
+                .set_parameters(vec![parameter; network.parameter_count()])
+                .unwrap();
             let mut seen = Vec::new();
             let error = training
                 .iterate(STEPS, |step| seen.push(step.report.loss_sum))
                 .unwrap_err();
             assert!(matches!(error, distdl_dl::Error::NotFinite { .. }), "{error}");
+            assert_eq!(gpu.graph_launches() > graphs, memory_bytes > 0);
             let parameters: Vec<u32> = training.parameters().iter().map(|value| value.to_bits()).collect();
-            (error.to_string(), training.step(), seen, parameters)
+            (error.to_string(), training.step() - begin, seen, parameters)
         });
-        assert_eq!(outcomes[0], outcomes[1], "{rate}");
+        assert_eq!(outcomes[0], outcomes[1], "{parameter}");
         assert_eq!(outcomes[0].1, outcomes[0].2.len() as u64);
-        assert!(outcomes[0].1 > 0);
+        several += usize::from(outcomes[0].1 > 1);
     }
+    assert!(several > 0, "no steps before one that is not finite");
 }
 
 #[test]
@@ -224,7 +229,9 @@ fn whole_steps_go_on_with_samples_of_another_kind() {
         trained
     };
     let expected = trained(gpu.config().with_gpu_memory(0));
+    let graphs = gpu.graph_launches();
     assert_eq!(trained(gpu.config()), expected);
+    assert!(gpu.graph_launches() > graphs);
     gpu.assert_nothing_is_left();
 }
 
@@ -281,9 +288,107 @@ fn a_panic_in_a_step_is_an_error_and_training_can_go_on() {
         assert!(error.contains(&format!("no step {at}")), "{error}");
         let step = training.step();
         assert!(step <= at);
+        let before = training.gpu_figures().unwrap().busy_seconds;
         train_for(STEPS - step, &mut training).unwrap();
+        assert!(training.gpu_figures().unwrap().busy_seconds > before);
         assert_eq!(training.parameters(), expected.parameters, "{at}");
         assert_eq!(training.gpu_figures().unwrap().lost, 0);
+    }
+    gpu.assert_nothing_is_left();
+}
+
+/// SGD that is something else to the GPU from a step on.
+#[derive(Debug)]
+struct Changes;
+
+impl Changes {
+    fn at(update: u64) -> Sgd {
+        Sgd {
+            weight_decay: if update < 5 { 0.0 } else { 0.1 },
+            ..Sgd::default()
+        }
+    }
+}
+
+impl Optimizer for Changes {
+    fn apply(
+        &self,
+        update: u64,
+        rate: f32,
+        scale: f32,
+        gradient: &[f32],
+        shard: &mut ShardValues<'_>,
+    ) -> distdl_dl::Result<()> {
+        Self::at(update).apply(update, rate, scale, gradient, shard)
+    }
+
+    fn on_gpu(&self) -> Option<&dyn GpuOptimizer> {
+        Some(self)
+    }
+}
+
+impl GpuOptimizer for Changes {
+    fn apply_on_gpu(
+        &self,
+        device: &Device,
+        update: u64,
+        rate: f32,
+        scale: f32,
+        shard: GpuShard<'_>,
+    ) -> distdl_dl::Result<()> {
+        Self::at(update).apply_on_gpu(device, update, rate, scale, shard)
+    }
+}
+
+#[test]
+fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let with = |change: &dyn Fn(&mut TrainingOptions)| {
+        let mut options = TrainingOptions { lanes: 1, ..options() };
+        change(&mut options);
+        options
+    };
+    for (are_whole, options) in [
+        (true, with(&|_| ())),
+        (true, with(&|options| options.optimizer = Arc::new(Changes))),
+        (true, with(&|options| options.micro_batch = Some(5))),
+        (false, with(&|options| options.optimizer = Arc::new(Lamb::default()))),
+        (false, with(&|options| options.lane_gradient_norm_max = Some(0.01))),
+        (false, with(&|options| options.gradient_norm_max = Some(0.01))),
+        (false, with(&|options| options.compression = Compression::Bf16)),
+        (
+            false,
+            with(&|options| options.compression = Compression::TopK(TopK::default())),
+        ),
+        (false, with(&|options| options.staleness = Staleness::FixedLag(1))),
+        (
+            false,
+            with(&|options| {
+                options.augmentation = Some(Augmentation {
+                    flip: true,
+                    ..Augmentation::default()
+                });
+            }),
+        ),
+        (
+            false,
+            with(&|options| {
+                options.placement = Some(Placement {
+                    lanes: vec![0],
+                    shards: vec![0],
+                });
+            }),
+        ),
+    ] {
+        let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
+        let graphs = gpu.graph_launches();
+        assert_eq!(
+            on_the_gpu(gpu.config(), &network, &bytes(), options.clone()),
+            expected,
+            "{options:?}"
+        );
+        assert_eq!(gpu.graph_launches() > graphs, are_whole, "{options:?}");
     }
     gpu.assert_nothing_is_left();
 }

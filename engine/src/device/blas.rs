@@ -9,7 +9,8 @@ use cudarc::cublas::sys::{self, cublasComputeType_t as Compute, cublasOperation_
 use cudarc::driver::CudaStream;
 use distdl_storage::{DeviceError, DeviceMemory};
 
-use super::gpu::{Gpu, GpuBuffer, GpuSlice, bind};
+use super::buffer::{GpuBuffer, GpuSlice, bind};
+use super::gpu::Gpu;
 use crate::config::Precision;
 
 /// cuBLAS for the handle of one worker: its products take their turn among whatever else is asked of that handle. Equal
@@ -164,6 +165,8 @@ impl GpuBlas {
             left.rows as u64,
             left.columns as u64,
             right.columns as u64,
+            self.workspace.place(),
+            self.compute as u64,
             u64::from(left.is_transposed) | u64::from(right.is_transposed) << 1 | u64::from(adds) << 2,
         ];
         // SAFETY: the handle lives; each matrix has as many elements as its shape says. As cuBLAS sees transposes, it makes

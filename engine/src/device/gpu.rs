@@ -3,19 +3,18 @@
 
 use std::ffi::CString;
 use std::fmt::{Debug, Formatter};
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
-    result,
+    CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg, result,
 };
 use cudarc::nvrtc::Ptx;
 use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::GpuFound;
+use super::buffer::{GpuBuffer, GpuSlice, WORD, bind};
 use super::compiler::Cubin;
 use super::turn::{ARGUMENTS_MAX, Fault, Launch, RECORD, RUN, Turn};
 
@@ -41,99 +40,6 @@ impl Debug for Gpu {
 struct Copied {
     to_gpu: AtomicU64,
     from_gpu: AtomicU64,
-}
-
-/// A piece of a GPU's memory.
-#[derive(Debug)]
-pub struct GpuBuffer {
-    bytes: usize,
-    slice: CudaSlice<u8>,
-}
-
-/// Some words of four bytes of a [`GpuBuffer`].
-#[derive(Debug, Clone, Copy)]
-pub struct GpuSlice<'a> {
-    buffer: &'a GpuBuffer,
-    start: usize,
-    length: usize,
-}
-
-impl GpuBuffer {
-    /// Its length, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Its words of four bytes, without what is left over.
-    pub fn words(&self) -> GpuSlice<'_> {
-        GpuSlice {
-            buffer: self,
-            start: 0,
-            length: self.bytes / WORD,
-        }
-    }
-
-    /// Waits for whatever was asked of the handle that has allocated it.
-    pub(super) fn wait(&self) {
-        let _ = bind(self.slice.context());
-        // SAFETY: the stream lives as long as the buffer. What fails here has failed before, and is said there.
-        let _ = unsafe { result::stream::synchronize(self.slice.stream().cu_stream()) };
-    }
-
-    /// Where it lies in the GPU's memory.
-    pub(super) fn place(&self) -> u64 {
-        self.slice.device_ptr(self.slice.stream()).0
-    }
-}
-
-impl<'a> GpuSlice<'a> {
-    /// How many words they are.
-    pub fn len(self) -> usize {
-        self.length
-    }
-
-    /// Whether there is no word.
-    pub fn is_empty(self) -> bool {
-        self.length == 0
-    }
-
-    /// Those of an index in `range`.
-    ///
-    /// # Panics
-    /// There are not so many, as for any slice.
-    pub fn part(self, range: Range<usize>) -> GpuSlice<'a> {
-        let Range { start, end } = range;
-        assert!(
-            start <= end && end <= self.length,
-            "{start}..{end} of {} words",
-            self.length
-        );
-        GpuSlice {
-            buffer: self.buffer,
-            start: self.start + start,
-            length: end - start,
-        }
-    }
-
-    /// The buffer that they are words of.
-    pub(super) fn buffer(self) -> &'a GpuBuffer {
-        self.buffer
-    }
-
-    /// Where they lie in the GPU's memory.
-    pub(super) fn place(self) -> u64 {
-        self.buffer.place() + (self.start * WORD) as u64
-    }
-}
-
-/// Bytes of a word.
-const WORD: usize = 4;
-
-impl Drop for GpuBuffer {
-    /// The driver frees memory for a thread that has a context, and whoever drops it may have none yet.
-    fn drop(&mut self) {
-        let _ = bind(self.slice.context());
-    }
 }
 
 /// A program on a GPU.
@@ -218,10 +124,11 @@ impl Gpu {
     }
 
     /// Starts a kernel on `blocks` blocks of `threads` threads. It ends before whatever is asked of this handle next
-    /// begins. Nothing starts for 0 blocks.
+    /// begins. Nothing starts for 0 blocks. While a graph is recorded it becomes a part of that instead.
     ///
     /// # Errors
-    /// The driver fails.
+    /// There are more than 16 arguments, or a buffer lies on another GPU; it is another one than the graph has that is asked for
+    /// again; the driver fails.
     ///
     /// # Safety
     /// The arguments are those that the kernel takes, in its order, and its buffers are as long as it takes them to be. What it
@@ -241,6 +148,12 @@ impl Gpu {
             return Err(self.refused("start a kernel", format!("it has more than {ARGUMENTS_MAX} arguments")));
         }
         for (value, argument) in values.iter_mut().zip(arguments) {
+            let buffer = match argument {
+                Argument::Buffer(buffer) => Some(*buffer),
+                Argument::Words(words) => Some(words.buffer()),
+                _ => None,
+            };
+            buffer.map_or(Ok(()), |buffer| self.check_near("start a kernel", buffer))?;
             *value = match argument {
                 Argument::Buffer(buffer) => buffer.place(),
                 Argument::Words(words) => words.place(),
@@ -281,8 +194,8 @@ impl Gpu {
     /// The lengths differ, the buffer is of another handle, or the driver fails.
     pub fn write<T: bytemuck::Pod>(&self, from: &[T], to: GpuSlice<'_>) -> Result<(), DeviceError> {
         let bytes: &[u8] = bytemuck::cast_slice(from);
-        self.check_length("copy to it", bytes.len(), to.length * WORD)?;
-        self.check_own("copy to it", to.buffer)?;
+        self.check_length("copy to it", bytes.len(), to.len() * WORD)?;
+        self.check_own("copy to it", to.buffer())?;
         self.send(bytes, to.place())
     }
 
@@ -292,8 +205,8 @@ impl Gpu {
     /// The lengths differ, or the driver fails: now, or at what was asked before.
     pub fn read<T: bytemuck::Pod>(&self, from: GpuSlice<'_>, to: &mut [T]) -> Result<(), DeviceError> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(to);
-        self.check_length("copy from it", bytes.len(), from.length * WORD)?;
-        self.check_near("copy from it", from.buffer)?;
+        self.check_length("copy from it", bytes.len(), from.len() * WORD)?;
+        self.check_near("copy from it", from.buffer())?;
         self.fetch(from.place(), bytes)
     }
 
@@ -302,13 +215,13 @@ impl Gpu {
     /// # Errors
     /// The lengths differ, a buffer is of another handle or GPU, or the driver fails.
     pub fn copy(&self, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<(), DeviceError> {
-        self.check_length("copy within it", from.length * WORD, to.length * WORD)?;
-        self.check_own("copy within it", to.buffer)?;
-        self.check_near("copy within it", from.buffer)?;
+        self.check_length("copy within it", from.len() * WORD, to.len() * WORD)?;
+        self.check_own("copy within it", to.buffer())?;
+        self.check_near("copy within it", from.buffer())?;
         if from.is_empty() {
             return Ok(());
         }
-        let (source, bytes, stream) = (from.place(), from.length * WORD, self.stream.cu_stream());
+        let (source, bytes, stream) = (from.place(), from.len() * WORD, self.stream.cu_stream());
         let run = || {
             // SAFETY: both have so many bytes.
             let copied = self
@@ -324,6 +237,7 @@ impl Gpu {
     /// # Errors
     /// It failed.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.check_now("do what it was asked")?;
         self.wait().map_err(|error| self.failed("do what it was asked", error))
     }
 
@@ -354,7 +268,7 @@ impl Gpu {
             Fault::Own(error) => error,
             Fault::Driver(what, error) => self.failed(what, error),
             Fault::Unrecorded(reason) => self.refused(RECORD, reason),
-            Fault::Another(what) => self.refused(RUN, format!("{what} was asked for than was recorded")),
+            Fault::Another(what) => self.refused(RUN, format!("{what} was asked for than what was recorded")),
         })
     }
 
@@ -370,6 +284,7 @@ impl Gpu {
 
     /// Copies bytes to a place that has room for them, and waits: they may be changed then, and all handles see them.
     fn send(&self, bytes: &[u8], to: u64) -> Result<(), DeviceError> {
+        self.check_now("copy to it")?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -385,6 +300,7 @@ impl Gpu {
 
     /// Copies bytes from a place that has so many, and waits for them, and for whatever was asked before.
     fn fetch(&self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.check_now("copy from it")?;
         if bytes.is_empty() {
             return self.synchronize();
         }
@@ -424,9 +340,17 @@ impl Gpu {
         }
     }
 
+    /// An error while a graph is recorded, or asked for again: what this is about can be no part of it.
+    pub(super) fn check_now(&self, what: &'static str) -> Result<(), DeviceError> {
+        match *self.turn() {
+            Turn::Now => Ok(()),
+            _ => Err(self.refused(what, "that can be no part of a graph".into())),
+        }
+    }
+
     /// An error unless the buffer is written in the order of this handle.
     pub(super) fn check_own(&self, what: &'static str, buffer: &GpuBuffer) -> Result<(), DeviceError> {
-        match Arc::ptr_eq(buffer.slice.stream(), &self.stream) {
+        match Arc::ptr_eq(buffer.stream(), &self.stream) {
             true => Ok(()),
             false => Err(self.refused(what, "the buffer was allocated by another handle".into())),
         }
@@ -434,7 +358,7 @@ impl Gpu {
 
     /// An error unless the buffer lies on the GPU of this handle.
     pub(super) fn check_near(&self, what: &'static str, buffer: &GpuBuffer) -> Result<(), DeviceError> {
-        match buffer.slice.context().ordinal() == self.context.ordinal() {
+        match buffer.stream().context().ordinal() == self.context.ordinal() {
             true => Ok(()),
             false => Err(self.refused(what, "the buffer lies on another GPU".into())),
         }
@@ -475,6 +399,7 @@ impl DeviceMemory for Gpu {
     }
 
     fn allocate(&self, bytes: usize) -> Result<GpuBuffer, DeviceError> {
+        self.check_now("allocate")?;
         // The driver has no memory of 0 bytes.
         // SAFETY: nobody counts on its contents.
         let allocate = || unsafe { self.stream.alloc(bytes.max(1)) };
@@ -486,21 +411,21 @@ impl DeviceMemory for Gpu {
             other => other,
         };
         match slice {
-            Ok(slice) => Ok(GpuBuffer { bytes, slice }),
+            Ok(slice) => Ok(GpuBuffer::new(bytes, slice)),
             Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Err(self.out_of_memory(bytes)),
             Err(error) => Err(self.failed("allocate", error)),
         }
     }
 
     fn copy_in(&self, bytes: &[u8], buffer: &mut GpuBuffer) -> Result<(), DeviceError> {
-        self.check_length("copy to it", bytes.len(), buffer.bytes)?;
+        self.check_length("copy to it", bytes.len(), buffer.bytes())?;
         self.check_own("copy to it", buffer)?;
         self.send(bytes, buffer.place())
     }
 
     fn copy_out(&self, buffer: &GpuBuffer) -> Result<Vec<u8>, DeviceError> {
         self.check_near("copy from it", buffer)?;
-        let mut bytes = vec![0; buffer.bytes];
+        let mut bytes = vec![0; buffer.bytes()];
         self.fetch(buffer.place(), &mut bytes)?;
         Ok(bytes)
     }
@@ -511,14 +436,5 @@ fn failed(device: &str, what: &'static str, error: DriverError) -> DeviceError {
         device: device.into(),
         what,
         reason: format!("{:?}", error.0),
-    }
-}
-
-/// Lets this thread call the driver; what cudarc has kept of an earlier failure does not hinder that.
-pub(super) fn bind(context: &CudaContext) -> Result<(), DriverError> {
-    let earlier = context.bind_to_thread();
-    match earlier {
-        Ok(()) => Ok(()),
-        Err(_) => context.bind_to_thread().and(earlier),
     }
 }

@@ -3,12 +3,13 @@
 //! A graph is recorded while it is asked for, and asked for in the same way again whenever it is to be done. What is asked for
 //! then is not done one by one but compared with what was recorded: arguments of kernels may be others, which the graph is
 //! told; the rest must be the same.
-#![allow(unsafe_code)] // asks for the driver's version; a graph may go to another thread
+#![allow(unsafe_code)] // asks for the driver's version; a graph has places in memory, and may go to another thread
 
 use std::fmt::{Debug, Formatter};
 use std::mem;
+use std::sync::Arc;
 
-use cudarc::driver::{CudaGraph, sys};
+use cudarc::driver::{CudaGraph, CudaStream, sys};
 use distdl_storage::DeviceError;
 
 use super::gpu::Gpu;
@@ -17,7 +18,9 @@ use super::turn::{Asked, Place, RECORD, RUN, Turn};
 /// What was asked of a handle, in order, as one thing that can be asked for.
 pub struct GpuGraph {
     graph: CudaGraph,
+    /// What was recorded; nothing once it has failed.
     asked: Vec<Asked>,
+    stream: Arc<CudaStream>,
 }
 
 // SAFETY: any thread may use a graph, one at a time, and this value has it for itself.
@@ -33,11 +36,11 @@ impl Debug for GpuGraph {
 const VERSION_MIN: i32 = 12_030;
 
 impl Gpu {
-    /// A graph of what `ask` asks of this handle: kernels, copies within the GPU, and products. Nothing of that is done. It must
-    /// have been asked for before, so that all kernels are loaded.
+    /// A graph of what `ask` asks of this handle: kernels, copies within the GPU, and products, and nothing else. None of that
+    /// is done. It must have been asked for before, so that all kernels are loaded.
     ///
     /// # Errors
-    /// Those of `ask`; the driver is older than CUDA 12.3, or fails.
+    /// Those of `ask`; it asks for something else, or for nothing; the driver is older than CUDA 12.3, or fails.
     pub fn record<E: From<DeviceError>>(&self, ask: impl FnOnce() -> Result<(), E>) -> Result<GpuGraph, E> {
         self.begin_recording()?;
         let _done = DoneAgain(self);
@@ -50,13 +53,22 @@ impl Gpu {
     /// Asks for a graph, with arguments as `ask` gives them, which asks for what was recorded.
     ///
     /// # Errors
-    /// Those of `ask`; it asks for something else, or the driver fails. Then nothing is done, and the graph is of no use any
-    /// more.
-    pub fn ask_again<E: From<DeviceError>>(
+    /// Those of `ask`; it asks for something else; the graph is another handle's, or has failed before; the driver fails. Then
+    /// nothing is done, and the graph is of no use any more.
+    ///
+    /// # Safety
+    /// What `ask` names, buffers and cuBLAS, is there until the graph is done: nothing of it ends with `ask`.
+    pub unsafe fn ask_again<E: From<DeviceError>>(
         &self,
         graph: &mut GpuGraph,
         ask: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
+        if !Arc::ptr_eq(&graph.stream, &self.stream) {
+            return Err(self.refused(RUN, "it was recorded by another handle".into()).into());
+        }
+        if graph.asked.is_empty() {
+            return Err(self.refused(RUN, "it has failed before".into()).into());
+        }
         self.bind().map_err(|error| self.failed(RUN, error))?;
         *self.turn() = Turn::Again {
             asked: mem::take(&mut graph.asked),
@@ -87,7 +99,10 @@ impl Gpu {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let begun = self.stream.begin_capture(mode);
         begun.map_err(|error| self.failed(RECORD, error))?;
-        *self.turn() = Turn::Recording(Vec::new());
+        *self.turn() = Turn::Recording {
+            asked: Vec::new(),
+            is_broken: false,
+        };
         Ok(())
     }
 
@@ -96,8 +111,12 @@ impl Gpu {
         let graph = self.stream.end_capture(FLAGS);
         let graph = graph.map_err(|error| self.failed(RECORD, error))?;
         match (graph, turn) {
-            (Some(graph), Turn::Recording(asked)) => Ok(GpuGraph { graph, asked }),
-            _ => Err(self.refused(RECORD, "there was nothing in it".into())),
+            (Some(graph), Turn::Recording { asked, is_broken }) if !is_broken && !asked.is_empty() => Ok(GpuGraph {
+                graph,
+                asked,
+                stream: self.stream.clone(),
+            }),
+            _ => Err(self.refused(RECORD, "there is nothing in it, or not all".into())),
         }
     }
 }
@@ -110,7 +129,7 @@ struct DoneAgain<'a>(&'a Gpu);
 
 impl Drop for DoneAgain<'_> {
     fn drop(&mut self) {
-        if let Turn::Recording(_) = mem::take(&mut *self.0.turn()) {
+        if let Turn::Recording { .. } = mem::take(&mut *self.0.turn()) {
             // A graph that nobody will launch.
             let _ = self.0.stream.end_capture(FLAGS);
         }

@@ -8,7 +8,8 @@ use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, DriverError, result};
 use distdl_storage::DeviceError;
 
-use super::gpu::{Gpu, bind};
+use super::buffer::bind;
+use super::gpu::Gpu;
 
 /// Some bytes of the host's memory that stay in place, so that copies to and from a GPU need not wait for the host.
 #[derive(Debug)]

@@ -5,7 +5,8 @@ use bytemuck::Pod;
 use cudarc::driver::result;
 use distdl_storage::{DeviceError, DeviceMemory};
 
-use super::gpu::{Gpu, GpuBuffer, GpuSlice};
+use super::buffer::{GpuBuffer, GpuSlice};
+use super::gpu::Gpu;
 use super::pinned::Pinned;
 
 /// A buffer of one handle, through which its host sends or fetches. A fetch is waited for when it is taken.
@@ -86,6 +87,7 @@ impl GpuPort {
 
     /// The host's side, for a copy that is under way once this returns.
     fn begin(&mut self, gpu: &Gpu, what: &'static str, bytes: usize) -> Result<&mut [u8], DeviceError> {
+        gpu.check_now(what)?;
         gpu.check_own(what, &self.buffer)?;
         if bytes > self.buffer.bytes() {
             return Err(gpu.refused(what, format!("{bytes} bytes do not fit into {}", self.buffer.bytes())));

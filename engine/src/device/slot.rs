@@ -2,7 +2,8 @@
 
 use distdl_storage::DeviceError;
 
-use super::gpu::{Gpu, GpuBuffer};
+use super::buffer::GpuBuffer;
+use super::gpu::Gpu;
 use super::port::GpuPort;
 
 /// A stream of its own on a GPU, with room for one piece at each end.

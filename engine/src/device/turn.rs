@@ -16,8 +16,8 @@ pub(super) enum Turn {
     /// It is done.
     #[default]
     Now,
-    /// It becomes a part of a graph.
-    Recording(Vec<Asked>),
+    /// It becomes a part of a graph, unless something could not.
+    Recording { asked: Vec<Asked>, is_broken: bool },
     /// It is compared with what was recorded, up to here; the graph is told other arguments.
     Again {
         asked: Vec<Asked>,
@@ -82,17 +82,15 @@ impl Turn {
     ) -> Result<(), Fault> {
         match self {
             Turn::Now => run().map_err(Fault::Own),
-            Turn::Recording(asked) => {
-                run().map_err(Fault::Own)?;
-                let node = last_node(stream)?;
-                asked.push(Asked::Kernel { launch, node });
+            Turn::Recording { asked, is_broken } => {
+                let node = run().map_err(Fault::Own).and_then(|()| last_node(stream));
+                *is_broken |= node.is_err();
+                asked.push(Asked::Kernel { launch, node: node? });
                 Ok(())
             }
             Turn::Again { asked, next, graph } => {
-                let recorded = asked.get_mut(*next);
-                *next += 1;
-                let Some(Asked::Kernel { launch: before, node }) = recorded else {
-                    return Err(Fault::Another("a kernel"));
+                let Some(Asked::Kernel { launch: before, node }) = asked.get_mut(*next) else {
+                    return Err(Fault::Another("another thing"));
                 };
                 let shape = |launch: &Launch| (launch.kernel, launch.blocks, launch.threads);
                 if shape(before) != shape(&launch) {
@@ -102,6 +100,7 @@ impl Turn {
                     tell(*graph, *node, &launch).map_err(|error| Fault::Driver(RUN, error))?;
                     *before = launch;
                 }
+                *next += 1;
                 Ok(())
             }
         }
@@ -115,19 +114,19 @@ impl Turn {
     ) -> Result<(), Fault> {
         match self {
             Turn::Now => run().map_err(Fault::Own),
-            Turn::Recording(asked) => {
-                run().map_err(Fault::Own)?;
+            Turn::Recording { asked, is_broken } => {
+                let done = run().map_err(Fault::Own);
+                *is_broken |= done.is_err();
                 asked.push(Asked::Other(numbers.to_vec()));
-                Ok(())
+                done
             }
-            Turn::Again { asked, next, .. } => {
-                let recorded = asked.get(*next);
-                *next += 1;
-                match recorded {
-                    Some(Asked::Other(before)) if before == numbers => Ok(()),
-                    _ => Err(Fault::Another("another copy or product")),
+            Turn::Again { asked, next, .. } => match asked.get(*next) {
+                Some(Asked::Other(before)) if before == numbers => {
+                    *next += 1;
+                    Ok(())
                 }
-            }
+                _ => Err(Fault::Another("another copy or product")),
+            },
         }
     }
 }

@@ -35,8 +35,8 @@ impl<T: Record> Dataset<T> {
     /// taken: all, or fewer if it cannot go on, and none if `make` makes nothing. Those that are left are for
     /// [`iterate_over`](Self::iterate_over); they begin with the newest version of `parameters`.
     ///
-    /// It is for the one process that has all lanes and shards, and for lanes that read the newest parameters: otherwise no
-    /// step is taken, and `make` is not called. The steps must come to what lanes and shards would make of them.
+    /// It is for the one process that has all lanes and shards, without workers that are slowed on purpose, and for lanes that
+    /// read the newest parameters: otherwise no step is taken, and `make` is not called. The steps must come to what lanes and shards would make of them.
     ///
     /// What is in the parameters changes when a [call](Resident::take) has ended, and `observe` sees its steps then.
     ///

@@ -6,18 +6,31 @@ use distdl_engine::device::{Argument, GpuSlice};
 use crate::error::{Result, check_length};
 use crate::kernels::programs::{Device, Grid};
 
-/// Parameters on a GPU, with the sum of their gradients over samples and what an optimizer keeps of them, by slot.
+/// Parameters on a GPU, with the sum of their gradients over samples and what an optimizer keeps of them, by slot: all of the
+/// handle that it is given with, and apart from each other.
 #[derive(Debug, Clone, Copy)]
 pub struct GpuShard<'a> {
-    /// The sum of gradients.
-    pub gradient_sum: GpuSlice<'a>,
-    /// The parameters.
-    pub parameters: GpuSlice<'a>,
-    /// The slots of state.
-    pub state: &'a [GpuSlice<'a>],
+    pub(crate) gradient_sum: GpuSlice<'a>,
+    pub(crate) parameters: GpuSlice<'a>,
+    pub(crate) state: &'a [GpuSlice<'a>],
 }
 
 impl<'a> GpuShard<'a> {
+    /// The sum of gradients, as long as the parameters.
+    pub fn gradient_sum(self) -> GpuSlice<'a> {
+        self.gradient_sum
+    }
+
+    /// The parameters, to be changed where they are.
+    pub fn parameters(self) -> GpuSlice<'a> {
+        self.parameters
+    }
+
+    /// The slots of state, each as long as the parameters, to be changed where they are.
+    pub fn state(self) -> &'a [GpuSlice<'a>] {
+        self.state
+    }
+
     /// Starts `kernel` with some numbers, and then the gradient, the parameters, and of the slots those that it `takes`: the
     /// others of its places are left empty.
     fn run(self, device: &Device, kernel: &'static str, numbers: &[Argument<'a>], takes: &[bool]) -> Result<()> {
@@ -36,7 +49,8 @@ impl<'a> GpuShard<'a> {
             true => slots.next().map_or(Argument::Absent, |slot| Argument::Words(*slot)),
             false => Argument::Absent,
         }));
-        // SAFETY: the functions below give each kernel its arguments, whose lengths were checked.
+        // SAFETY: the functions below give each kernel its arguments, whose lengths were checked; whoever makes a shard vouches
+        // that they are apart.
         unsafe { device.run(kernel, Grid::of_elements(count), &arguments) }
     }
 }

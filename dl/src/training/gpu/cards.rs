@@ -43,21 +43,30 @@ impl Counted {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pass begins, or several in a row.
-    pub(super) fn begin(&self) {
+    /// A pass begins, or several in a row; they are under way until what this gives is dropped.
+    pub(super) fn begin(&self) -> UnderWay<'_> {
         let mut busy = self.busy();
         busy.under_way += 1;
         busy.since.get_or_insert_with(Instant::now);
+        UnderWay(self)
     }
+}
 
-    /// What has begun ends: so many passes, with what was copied before them and up to now if they have come to something.
-    pub(super) fn end(&self, passes: u64, copied: Option<[(u64, u64); 2]>) {
-        if let Some([before, now]) = copied {
-            self.passes.fetch_add(passes, Ordering::Relaxed);
-            self.to_gpu_bytes.fetch_add(now.0 - before.0, Ordering::Relaxed);
-            self.from_gpu_bytes.fetch_add(now.1 - before.1, Ordering::Relaxed);
-        }
-        let mut busy = self.busy();
+/// Passes that are under way.
+pub(super) struct UnderWay<'a>(&'a Counted);
+
+impl UnderWay<'_> {
+    /// So many have come to something, with what was copied before them and up to now.
+    pub(super) fn count(&self, passes: u64, [before, now]: [(u64, u64); 2]) {
+        self.0.passes.fetch_add(passes, Ordering::Relaxed);
+        self.0.to_gpu_bytes.fetch_add(now.0 - before.0, Ordering::Relaxed);
+        self.0.from_gpu_bytes.fetch_add(now.1 - before.1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut busy = self.0.busy();
         busy.under_way -= 1;
         if busy.under_way == 0 {
             let passed = busy.since.take().map_or(Duration::ZERO, |since| since.elapsed());
@@ -93,7 +102,7 @@ impl Cards {
         &self.counted
     }
 
-    /// Those that are not lost, in the order in which a lane takes them: that of its index first.
+    /// Those that are not lost, in the order in which a lane, or a task, takes them: that of its index first.
     pub(super) fn of_lane(&self, lane: usize) -> impl Iterator<Item = &Arc<Card>> {
         let first = lane % self.cards.len().max(1);
         let cards = self.cards[first..].iter().chain(&self.cards[..first]);

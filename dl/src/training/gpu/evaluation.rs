@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::device::EvaluationDevice;
 use super::card::Card;
 use super::cards::Cards;
+use super::lane::{send_batch, send_inputs};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
@@ -55,7 +56,7 @@ impl EvaluationDevice for GpuEvaluation {
     fn report(&mut self, batch: &Batch) -> Result<Option<BatchReport>> {
         let network = self.network.clone();
         let report = self.workspace().and_then(|workspace| {
-            network.send_batch(batch, workspace)?;
+            send_batch(workspace, &network, batch)?;
             network.evaluate_on_gpu(batch.rows(), workspace)
         });
         self.cards.unless_lost(&self.card, report)
@@ -64,7 +65,7 @@ impl EvaluationDevice for GpuEvaluation {
     fn outputs(&mut self, batch: &Batch, outputs: &mut [f32]) -> Result<bool> {
         let network = self.network.clone();
         let written = self.workspace().and_then(|workspace| {
-            network.send_inputs(batch, workspace)?;
+            send_inputs(workspace, &network, batch)?;
             network.predict_on_gpu(batch.rows(), workspace, outputs)
         });
         Ok(self.cards.unless_lost(&self.card, written)?.is_some())

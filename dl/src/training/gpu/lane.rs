@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::super::device::{LaneDevice, LaneRows, Pass};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
+use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::kernels::softmax_cross_entropy::check_labels;
+use crate::loss::Targets;
 use crate::metrics::BatchReport;
 use crate::network::{GpuWorkspace, NeuralNetwork};
 
@@ -59,11 +62,13 @@ impl LaneDevice for GpuLane {
     }
 
     fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>> {
-        let before = self.copied_bytes();
-        self.cards.counted().begin();
+        let (before, cards) = (self.copied_bytes(), Arc::clone(&self.cards));
+        let under_way = cards.counted().begin();
         let report = self.compute(pass);
-        let copied = report.as_ref().ok().map(|_| [before, self.copied_bytes()]);
-        self.cards.counted().end(1, copied);
+        if report.is_ok() {
+            under_way.count(1, [before, self.copied_bytes()]);
+        }
+        drop(under_way);
         self.cards.unless_lost(&self.card, report)
     }
 }
@@ -110,8 +115,23 @@ fn set_rows(
         }
         (LaneRows::Places(_), None) => Err(Error::Training("a lane's samples are not on the GPU".into())),
         (LaneRows::Batch(batch), _) => {
-            network.send_batch(batch, workspace)?;
+            send_batch(workspace, network, batch)?;
             Ok(batch.rows())
         }
     }
+}
+
+/// Brings a batch to the workspace. Errors if the network cannot take a row, or its target.
+pub(super) fn send_batch(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<()> {
+    if let Targets::Labels(labels) = batch.targets() {
+        check_labels(labels, network.output_length())?;
+    }
+    send_inputs(workspace, network, batch)?;
+    workspace.set_targets(batch.targets(), batch.rows())
+}
+
+/// The same without targets.
+pub(super) fn send_inputs(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<()> {
+    network.check_inputs_on_gpu(&mut batch.features().iter().copied())?;
+    workspace.set_inputs(batch.features(), batch.rows())
 }

@@ -58,7 +58,7 @@ pub(super) struct Residence {
 /// Steps that are taken at a time, at most.
 const STEPS_MAX: u64 = 1024;
 
-/// Passes of a step that is asked for as a graph, at most: many are worth nothing, as each lasts long enough.
+/// Passes of a step that is asked for as a graph, at most: a graph of many is large, and saves a smaller part of the time.
 const GRAPH_PASSES_MAX: usize = 64;
 
 /// Passes at a time at most, of more than one step.

@@ -2,13 +2,14 @@
 //!
 //! The host asks for some steps in a row and waits once, for what they report; then it fetches the parameters. If the GPU is
 //! lost on the way, or a loss is not finite, the host still has the parameters that the first of these steps has read.
+#![allow(unsafe_code)] // asks for a graph, which has places in memory
 
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
+use distdl_engine::device::{GpuBuffer, GpuGraph, GpuPort, GpuSlice};
 use distdl_engine::{Resident, ShardValues, StepReport, Tallies, tree};
 
 use super::super::device::{LaneId, Whole};
@@ -76,20 +77,32 @@ impl GpuSteps {
         }
         let share_max = deal.shares.iter().copied().max().unwrap_or(0);
         let rows_max = options.micro_batch.map_or(share_max, |rows| rows.min(share_max));
-        let residence = card.residence(
-            network,
-            ResidenceShape {
-                workspace: WorkspaceShape {
-                    rows_max,
-                    target_length: shape.target_length,
-                    has_gradient: true,
-                },
-                are_bytes: shape.scale.is_some(),
-                shares: deal.shares.clone(),
-                slots: options.optimizer.state_slots(),
+        let shape = ResidenceShape {
+            workspace: WorkspaceShape {
+                rows_max,
+                target_length: shape.target_length,
+                has_gradient: true,
             },
-        )?;
-        let mut steps = Self {
+            are_bytes: shape.scale.is_some(),
+            shares: deal.shares.clone(),
+            slots: options.optimizer.state_slots(),
+        };
+        // Dropped if not all samples can stay: lanes by themselves need the room.
+        let residence = card.residence(network, shape)?;
+        let mut lanes = Vec::with_capacity(options.lanes);
+        for (lane, mut samples) in whole.samples.into_iter().enumerate() {
+            let lane = LaneId {
+                dataset: whole.dataset,
+                lanes: options.lanes,
+                lane,
+            };
+            let Some(samples) = card.keep(&residence.workspace, network, &mut samples, lane)? else {
+                return Ok(None);
+            };
+            let order = SampleOrder::default();
+            lanes.push(StepLane { samples, order });
+        }
+        Ok(Some(Self {
             cards: Arc::clone(cards),
             card: Arc::clone(card),
             residence: Some(residence),
@@ -102,32 +115,14 @@ impl GpuSteps {
                 rows_max,
                 parts: parts(network.statistics(), 0..network.parameter_count()),
             },
-            lanes: Vec::new(),
+            lanes,
             next: None,
             failed: whole.failed.clone(),
-        };
-        let (dataset, lanes) = (whole.dataset, options.lanes);
-        for (lane, mut samples) in whole.samples.into_iter().enumerate() {
-            let lane = LaneId { dataset, lanes, lane };
-            let kept = match &steps.residence {
-                Some(residence) => card.keep(&residence.workspace, network, &mut samples, lane)?,
-                None => None,
-            };
-            let Some(samples) = kept else {
-                // What is there is not to be in the way of lanes by themselves.
-                steps.residence = None;
-                return Ok(None);
-            };
-            steps.lanes.push(StepLane {
-                samples,
-                order: SampleOrder::default(),
-            });
-        }
-        Ok(Some(steps))
+        }))
     }
 
     /// Takes some of `steps`, and brings what they have come to to the host.
-    fn some(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>, passes: &mut u64) -> Result<Vec<Tallies>> {
+    fn take_some(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>, passes: &mut u64) -> Result<Vec<Tallies>> {
         let (rules, lanes) = (&self.rules, &mut self.lanes);
         let Some(residence) = &mut self.residence else {
             return Err(Error::Training("a training that has ended was asked for a step".into()));
@@ -174,11 +169,13 @@ impl GpuSteps {
 
 impl Resident for GpuSteps {
     fn take(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>) -> distdl_engine::Result<Vec<Tallies>> {
-        let (before, mut passes) = (self.copied_bytes(), 0);
-        self.cards.counted().begin();
-        let taken = self.some(steps, all, &mut passes);
-        let copied = taken.as_ref().ok().map(|_| [before, self.copied_bytes()]);
-        self.cards.counted().end(passes, copied);
+        let (before, mut passes, cards) = (self.copied_bytes(), 0, Arc::clone(&self.cards));
+        let under_way = cards.counted().begin();
+        let taken = self.take_some(steps, all, &mut passes);
+        if taken.is_ok() {
+            under_way.count(passes, [before, self.copied_bytes()]);
+        }
+        drop(under_way);
         let taken = self.cards.unless_lost(&self.card, taken);
         taken
             .map(Option::unwrap_or_default)
@@ -323,28 +320,34 @@ impl Asking<'_> {
                 // Nothing of that is done yet.
                 self.passes.truncate(passes);
                 match graph {
-                    Ok(mut graph) => {
-                        let asked = gpu.ask_again(&mut graph, || self.one_by_one(step, rows));
-                        (asked, WholeStep::Graph(graph))
-                    }
+                    Ok(graph) => self.again(graph, step, rows),
                     Err(error) => {
                         tracing::info!("steps are not asked for as graphs: {error}");
                         (self.one_by_one(step, rows), WholeStep::Alone)
                     }
                 }
             }
-            WholeStep::Graph(mut graph) => match gpu.ask_again(&mut graph, || self.one_by_one(step, rows)) {
-                Ok(()) => (Ok(()), WholeStep::Graph(graph)),
-                // Nothing of that is done. An optimizer may do other things from some step on.
-                Err(error) => {
-                    tracing::debug!(step, "a step is not asked for as a graph: {error}");
-                    self.passes.truncate(passes);
-                    (self.one_by_one(step, rows), WholeStep::Known)
-                }
-            },
+            WholeStep::Graph(graph) => self.again(graph, step, rows),
         };
         *self.whole_step = whole_step;
         asked
+    }
+
+    /// Asks for a step as a graph, or thing by thing if it is another than was recorded, as where an optimizer does other things
+    /// from some step on.
+    fn again(&mut self, mut graph: GpuGraph, step: u64, rows: &[Range<usize>]) -> (Result<()>, WholeStep) {
+        let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
+        // SAFETY: buffers and cuBLAS are the residence's, and samples the lanes', which both wait for the GPU before they end.
+        let asked = unsafe { gpu.ask_again(&mut graph, || self.one_by_one(step, rows)) };
+        match asked {
+            Ok(()) => (Ok(()), WholeStep::Graph(graph)),
+            Err(error) => {
+                tracing::debug!(step, "a step is not asked for as a graph: {error}");
+                // Nothing of that is done.
+                self.passes.truncate(passes);
+                (self.one_by_one(step, rows), WholeStep::Known)
+            }
+        }
     }
 
     /// Asks for all of a step, thing by thing.
