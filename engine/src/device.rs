@@ -7,6 +7,8 @@
 mod error;
 
 #[cfg(feature = "gpu")]
+mod capture;
+#[cfg(feature = "gpu")]
 mod compiler;
 #[cfg(feature = "gpu")]
 mod gpu;
@@ -27,8 +29,6 @@ mod port;
 mod probe;
 #[cfg(feature = "gpu")]
 mod slot;
-#[cfg(feature = "gpu")]
-mod turn;
 
 use std::fmt::{Display, Formatter};
 use std::path::Path;

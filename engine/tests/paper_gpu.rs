@@ -49,7 +49,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     kernels_are_given_their_arguments(&found, &compiler);
     parts_of_buffers_are_copied(&found);
     products_are_those_of_the_cpu(&found);
-    graphs_do_what_was_recorded_with_other_arguments(&found, &compiler);
+    graphs_do_what_was_captured_with_other_arguments(&found, &compiler);
     failures_are_errors(&found, &compiler);
 
     // SAFETY: the library is open already, and the functions are declared like that.
@@ -140,7 +140,7 @@ extern "C" __global__ void add(float* to, float number) { to[0] += number; }
 extern "C" __global__ void multiply(float* to, float number) { to[0] *= number; }
 "#;
 
-fn graphs_do_what_was_recorded_with_other_arguments(found: &GpuFound, compiler: &Compiler) {
+fn graphs_do_what_was_captured_with_other_arguments(found: &GpuFound, compiler: &Compiler) {
     type Done = Result<(), DeviceError>;
     let gpu = Gpu::open(found, 0).unwrap();
     let (blas, other_blas) = (
@@ -173,15 +173,15 @@ fn graphs_do_what_was_recorded_with_other_arguments(found: &GpuFound, compiler: 
         values[..3].to_vec()
     };
     // SAFETY: all that these name is there until the end.
-    let again = |graph: &mut GpuGraph, ask: &dyn Fn() -> Done| unsafe { gpu.ask_again(graph, ask) };
+    let replay = |graph: &mut GpuGraph, ask: &dyn Fn() -> Done| unsafe { gpu.replay(graph, ask) };
 
     gpu.write(&[1.0_f32, 0.0, 0.0, 0.0], words).unwrap();
-    let mut graph = gpu.record(|| ask(1.0)).unwrap();
+    let mut graph = gpu.capture(|| ask(1.0)).unwrap();
     assert_eq!(values(), [1.0, 0.0, 0.0], "nothing of that is done yet");
-    again(&mut graph, &|| ask(1.0)).unwrap();
+    replay(&mut graph, &|| ask(1.0)).unwrap();
     assert_eq!(values(), [2.0, 2.0, 4.0]);
-    again(&mut graph, &|| ask(5.0)).unwrap();
-    again(&mut graph, &|| ask(5.0)).unwrap();
+    replay(&mut graph, &|| ask(5.0)).unwrap();
+    replay(&mut graph, &|| ask(5.0)).unwrap();
     assert_eq!(values(), [12.0, 12.0, 144.0]);
 
     let others: [(&str, &dyn Fn() -> Done); 9] = [
@@ -203,10 +203,10 @@ fn graphs_do_what_was_recorded_with_other_arguments(found: &GpuFound, compiler: 
     ];
     for (wanted, other) in others {
         let before = values();
-        let mut graph = gpu.record(|| ask(1.0)).unwrap();
-        let error = again(&mut graph, other).unwrap_err().to_string();
+        let mut graph = gpu.capture(|| ask(1.0)).unwrap();
+        let error = replay(&mut graph, other).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
-        let error = again(&mut graph, &|| ask(1.0)).unwrap_err().to_string();
+        let error = replay(&mut graph, &|| ask(1.0)).unwrap_err().to_string();
         assert!(error.contains("it has failed before"), "{error}");
         assert_eq!(values(), before, "{wanted}");
         // What is asked for now is done.
@@ -214,10 +214,10 @@ fn graphs_do_what_was_recorded_with_other_arguments(found: &GpuFound, compiler: 
         assert_eq!(values()[0], before[0] + 1.0);
     }
     for other in [&|| gpu.allocate(1).map(drop), &|| Ok(())] as [&dyn Fn() -> Done; 2] {
-        assert!(gpu.record(other).is_err());
+        assert!(gpu.capture(other).is_err());
     }
-    // What was not recorded because it failed is missing in the graph, whoever is told.
-    let swallowed = gpu.record(|| -> Done {
+    // What was not captured because it failed is missing in the graph, whoever is told.
+    let swallowed = gpu.capture(|| -> Done {
         let _ = gpu.copy(first, words);
         kernel(&add, 1.0)?;
         let _ = gpu.read(words, &mut [0.0_f32; 4]);
@@ -228,14 +228,14 @@ fn graphs_do_what_was_recorded_with_other_arguments(found: &GpuFound, compiler: 
         "what is refused before it is asked for is no part of it"
     );
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        gpu.record(|| -> Done { panic!("stop") })
+        gpu.capture(|| -> Done { panic!("stop") })
     }));
     assert!(panicked.is_err());
     let before = values();
     kernel(&add, 1.0).unwrap();
     assert_eq!(values()[0], before[0] + 1.0);
     // SAFETY: as above.
-    let elsewhere = unsafe { Gpu::open(found, 0).unwrap().ask_again(&mut graph, || ask(1.0)) };
+    let elsewhere = unsafe { Gpu::open(found, 0).unwrap().replay(&mut graph, || ask(1.0)) };
     assert!(elsewhere.unwrap_err().to_string().contains("by another handle"));
 }
 

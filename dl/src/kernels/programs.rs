@@ -59,7 +59,7 @@ pub const PROGRAMS: &[Program] = programs! {
     "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_sums" "layer_norm_backward";
     "mask": "mask";
     "softmax_cross_entropy": "softmax_cross_entropy";
-    "sums": "add" "column_sums" "channel_sums" "squares_of_parts" "sums_of_parts";
+    "sums": "add" "column_sums" "channel_sums" "sums_of_parts";
     "update": "update_plain" "update_statistics" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad";
     "windows": "to_columns" "from_columns" "to_channels" "from_channels" "pool_largest" "pool_largest_backward" "pool_mean" "pool_mean_backward";
 };

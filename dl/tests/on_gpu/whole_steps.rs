@@ -1,5 +1,6 @@
 //! Steps that are taken whole on one GPU, where parameters stay.
 
+use std::fmt::{Debug, Formatter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -235,13 +236,25 @@ fn whole_steps_go_on_with_samples_of_another_kind() {
     gpu.assert_nothing_is_left();
 }
 
-/// Steps of [`Sgd`], but one.
-#[derive(Debug)]
-struct PanicsAt(u64, AtomicBool);
+/// A user's optimizer: what [`Sgd`] does with options that follow from the update.
+struct Own(Box<dyn Fn(u64) -> Sgd + Send + Sync>);
 
-impl Optimizer for PanicsAt {
-    fn apply(&self, _: u64, _: f32, _: f32, _: &[f32], _: &mut ShardValues<'_>) -> distdl_dl::Result<()> {
-        unreachable!("steps are taken on the GPU")
+impl Debug for Own {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Own")
+    }
+}
+
+impl Optimizer for Own {
+    fn apply(
+        &self,
+        update: u64,
+        rate: f32,
+        scale: f32,
+        gradient: &[f32],
+        shard: &mut ShardValues<'_>,
+    ) -> distdl_dl::Result<()> {
+        self.0(update).apply(update, rate, scale, gradient, shard)
     }
 
     fn on_gpu(&self) -> Option<&dyn GpuOptimizer> {
@@ -249,7 +262,7 @@ impl Optimizer for PanicsAt {
     }
 }
 
-impl GpuOptimizer for PanicsAt {
+impl GpuOptimizer for Own {
     fn apply_on_gpu(
         &self,
         device: &Device,
@@ -258,12 +271,28 @@ impl GpuOptimizer for PanicsAt {
         scale: f32,
         shard: GpuShard<'_>,
     ) -> distdl_dl::Result<()> {
+        self.0(update).apply_on_gpu(device, update, rate, scale, shard)
+    }
+}
+
+/// Panics when it is asked for an update for the first time.
+fn panics_at(at: u64) -> Own {
+    let has_panicked = AtomicBool::new(false);
+    Own(Box::new(move |update| {
         assert!(
-            update != self.0 || self.1.swap(true, Ordering::Relaxed),
+            update != at || has_panicked.swap(true, Ordering::Relaxed),
             "no step {update}"
         );
-        Sgd::default().apply_on_gpu(device, update, rate, scale, shard)
-    }
+        Sgd::default()
+    }))
+}
+
+/// Has another kernel from an update on.
+fn changes_at(at: u64) -> Own {
+    Own(Box::new(move |update| Sgd {
+        weight_decay: if update < at { 0.0 } else { 0.1 },
+        ..Sgd::default()
+    }))
 }
 
 #[test]
@@ -276,10 +305,10 @@ fn a_panic_in_a_step_is_an_error_and_training_can_go_on() {
         ..options()
     };
     let expected = by_single_steps(&gpu, &network, &bytes(), sgd.clone());
-    // The first step alone, the second as it is recorded, and one of the next as a graph is told what to do.
+    // The first step alone, the second as it is captured, and one of the next as a graph is replayed.
     for at in [0, 1, 2, 5] {
         let panics = TrainingOptions {
-            optimizer: Arc::new(PanicsAt(at, AtomicBool::new(false))),
+            optimizer: Arc::new(panics_at(at)),
             ..sgd.clone()
         };
         let context = Context::new(gpu.config()).unwrap();
@@ -297,49 +326,6 @@ fn a_panic_in_a_step_is_an_error_and_training_can_go_on() {
     gpu.assert_nothing_is_left();
 }
 
-/// SGD that is something else to the GPU from a step on.
-#[derive(Debug)]
-struct Changes;
-
-impl Changes {
-    fn at(update: u64) -> Sgd {
-        Sgd {
-            weight_decay: if update < 5 { 0.0 } else { 0.1 },
-            ..Sgd::default()
-        }
-    }
-}
-
-impl Optimizer for Changes {
-    fn apply(
-        &self,
-        update: u64,
-        rate: f32,
-        scale: f32,
-        gradient: &[f32],
-        shard: &mut ShardValues<'_>,
-    ) -> distdl_dl::Result<()> {
-        Self::at(update).apply(update, rate, scale, gradient, shard)
-    }
-
-    fn on_gpu(&self) -> Option<&dyn GpuOptimizer> {
-        Some(self)
-    }
-}
-
-impl GpuOptimizer for Changes {
-    fn apply_on_gpu(
-        &self,
-        device: &Device,
-        update: u64,
-        rate: f32,
-        scale: f32,
-        shard: GpuShard<'_>,
-    ) -> distdl_dl::Result<()> {
-        Self::at(update).apply_on_gpu(device, update, rate, scale, shard)
-    }
-}
-
 #[test]
 fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
     let Some(gpu) = TestGpu::take_paper() else { return };
@@ -351,7 +337,7 @@ fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
     };
     for (are_whole, options) in [
         (true, with(&|_| ())),
-        (true, with(&|options| options.optimizer = Arc::new(Changes))),
+        (true, with(&|options| options.optimizer = Arc::new(changes_at(5)))),
         (true, with(&|options| options.micro_batch = Some(5))),
         (false, with(&|options| options.optimizer = Arc::new(Lamb::default()))),
         (false, with(&|options| options.lane_gradient_norm_max = Some(0.01))),

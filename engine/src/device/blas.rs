@@ -195,6 +195,6 @@ impl GpuBlas {
             )
         };
         let run = || multiply().map_err(|error| gpu.refused("multiply", format!("{:?}", error.0)));
-        gpu.in_turn(|turn| turn.other(&numbers, run))
+        gpu.in_mode(|mode| mode.other(&numbers, run))
     }
 }

@@ -15,8 +15,8 @@ use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::GpuFound;
 use super::buffer::{GpuBuffer, GpuSlice, WORD, bind};
+use super::capture::{ARGUMENTS_MAX, CAPTURE, Fault, Launch, Mode, REPLAY};
 use super::compiler::Cubin;
-use super::turn::{ARGUMENTS_MAX, Fault, Launch, RECORD, RUN, Turn};
 
 /// The handle of one worker on a GPU: what it asks for happens in the order in which it asks.
 pub struct Gpu {
@@ -26,7 +26,7 @@ pub struct Gpu {
     pub(super) stream: Arc<CudaStream>,
     copied: Copied,
     /// What becomes of what it is asked for.
-    turn: Mutex<Turn>,
+    mode: Mutex<Mode>,
 }
 
 impl Debug for Gpu {
@@ -86,7 +86,7 @@ impl Gpu {
             stream: stream.map_err(|error| failed(name, "make a stream", error))?,
             context,
             copied: Copied::default(),
-            turn: Mutex::default(),
+            mode: Mutex::default(),
         })
     }
 
@@ -124,11 +124,11 @@ impl Gpu {
     }
 
     /// Starts a kernel on `blocks` blocks of `threads` threads. It ends before whatever is asked of this handle next
-    /// begins. Nothing starts for 0 blocks. While a graph is recorded it becomes a part of that instead.
+    /// begins. Nothing starts for 0 blocks. While a graph is captured it becomes a part of that instead.
     ///
     /// # Errors
-    /// There are more than 16 arguments, or a buffer lies on another GPU; it is another one than the graph has that is asked for
-    /// again; the driver fails.
+    /// There are more than 16 arguments, or a buffer lies on another GPU; it is another one than the graph has that is
+    /// replayed; the driver fails.
     ///
     /// # Safety
     /// The arguments are those that the kernel takes, in its order, and its buffers are as long as it takes them to be. What it
@@ -184,7 +184,7 @@ impl Gpu {
             let launched = unsafe { launch.launch(shape) };
             launched.map(drop).map_err(|error| self.failed("start a kernel", error))
         };
-        self.in_turn(|turn| turn.launch(&self.stream, asked, run))
+        self.in_mode(|mode| mode.launch(&self.stream, asked, run))
     }
 
     /// Copies words to a buffer of this handle, behind whatever was asked of it before, and waits for that: they may be
@@ -229,7 +229,7 @@ impl Gpu {
                 .and_then(|()| unsafe { result::memcpy_dtod_async(to.place(), source, bytes, stream) });
             copied.map_err(|error| self.failed("copy within it", error))
         };
-        self.in_turn(|turn| turn.other(&[source, to.place(), bytes as u64], run))
+        self.in_mode(|mode| mode.other(&[source, to.place(), bytes as u64], run))
     }
 
     /// Waits until whatever was asked of this handle is done.
@@ -258,17 +258,17 @@ impl Gpu {
     }
 
     /// What becomes of what it is asked for.
-    pub(super) fn turn(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn mode(&self) -> MutexGuard<'_, Mode> {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for something in its turn.
-    pub(super) fn in_turn(&self, ask: impl FnOnce(&mut Turn) -> Result<(), Fault>) -> Result<(), DeviceError> {
-        ask(&mut self.turn()).map_err(|fault| match fault {
+    /// Asks for something in the mode that the handle is in.
+    pub(super) fn in_mode(&self, ask: impl FnOnce(&mut Mode) -> Result<(), Fault>) -> Result<(), DeviceError> {
+        ask(&mut self.mode()).map_err(|fault| match fault {
             Fault::Own(error) => error,
             Fault::Driver(what, error) => self.failed(what, error),
-            Fault::Unrecorded(reason) => self.refused(RECORD, reason),
-            Fault::Another(what) => self.refused(RUN, format!("{what} was asked for than what was recorded")),
+            Fault::Uncaptured(reason) => self.refused(CAPTURE, reason),
+            Fault::Another(what) => self.refused(REPLAY, format!("{what} was asked for than what was captured")),
         })
     }
 
@@ -340,10 +340,10 @@ impl Gpu {
         }
     }
 
-    /// An error while a graph is recorded, or asked for again: what this is about can be no part of it.
+    /// An error while a graph is captured or replayed: what this is about can be no part of it.
     pub(super) fn check_now(&self, what: &'static str) -> Result<(), DeviceError> {
-        match *self.turn() {
-            Turn::Now => Ok(()),
+        match *self.mode() {
+            Mode::Eager => Ok(()),
             _ => Err(self.refused(what, "that can be no part of a graph".into())),
         }
     }

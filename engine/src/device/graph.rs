@@ -1,7 +1,7 @@
 //! What a handle is asked for again and again, as one graph of the driver: the host then asks once for all of it.
 //!
-//! A graph is recorded while it is asked for, and asked for in the same way again whenever it is to be done. What is asked for
-//! then is not done one by one but compared with what was recorded: arguments of kernels may be others, which the graph is
+//! A graph is captured while it is asked for, and asked for in the same way again whenever it is to be done. What is asked for
+//! then is not done one by one but compared with what was captured: arguments of kernels may be others, which the graph is
 //! told; the rest must be the same.
 #![allow(unsafe_code)] // asks for the driver's version; a graph has places in memory, and may go to another thread
 
@@ -12,13 +12,13 @@ use std::sync::Arc;
 use cudarc::driver::{CudaGraph, CudaStream, sys};
 use distdl_storage::DeviceError;
 
+use super::capture::{Asked, CAPTURE, Mode, Place, REPLAY};
 use super::gpu::Gpu;
-use super::turn::{Asked, Place, RECORD, RUN, Turn};
 
 /// What was asked of a handle, in order, as one thing that can be asked for.
 pub struct GpuGraph {
     graph: CudaGraph,
-    /// What was recorded; nothing once it has failed.
+    /// What was captured; nothing once it has failed.
     asked: Vec<Asked>,
     stream: Arc<CudaStream>,
 }
@@ -41,16 +41,16 @@ impl Gpu {
     ///
     /// # Errors
     /// Those of `ask`; it asks for something else, or for nothing; the driver is older than CUDA 12.3, or fails.
-    pub fn record<E: From<DeviceError>>(&self, ask: impl FnOnce() -> Result<(), E>) -> Result<GpuGraph, E> {
-        self.begin_recording()?;
-        let _done = DoneAgain(self);
+    pub fn capture<E: From<DeviceError>>(&self, ask: impl FnOnce() -> Result<(), E>) -> Result<GpuGraph, E> {
+        self.begin_capture()?;
+        let _done = EagerAgain(self);
         let asked = ask();
-        let graph = self.end_recording();
+        let graph = self.end_capture();
         asked?;
         Ok(graph?)
     }
 
-    /// Asks for a graph, with arguments as `ask` gives them, which asks for what was recorded.
+    /// Launches a graph, with arguments as `ask` gives them, which asks for what was captured.
     ///
     /// # Errors
     /// Those of `ask`; it asks for something else; the graph is another handle's, or has failed before; the driver fails. Then
@@ -58,65 +58,69 @@ impl Gpu {
     ///
     /// # Safety
     /// What `ask` names, buffers and cuBLAS, is there until the graph is done: nothing of it ends with `ask`.
-    pub unsafe fn ask_again<E: From<DeviceError>>(
+    pub unsafe fn replay<E: From<DeviceError>>(
         &self,
         graph: &mut GpuGraph,
         ask: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
         if !Arc::ptr_eq(&graph.stream, &self.stream) {
-            return Err(self.refused(RUN, "it was recorded by another handle".into()).into());
+            return Err(self.refused(REPLAY, "it was captured by another handle".into()).into());
         }
         if graph.asked.is_empty() {
-            return Err(self.refused(RUN, "it has failed before".into()).into());
+            return Err(self.refused(REPLAY, "it has failed before".into()).into());
         }
-        self.bind().map_err(|error| self.failed(RUN, error))?;
-        *self.turn() = Turn::Again {
+        self.bind().map_err(|error| self.failed(REPLAY, error))?;
+        *self.mode() = Mode::Replaying {
             asked: mem::take(&mut graph.asked),
             next: 0,
             graph: Place(graph.graph.cu_graph_exec()),
         };
-        let _done = DoneAgain(self);
+        let _done = EagerAgain(self);
         let asked = ask();
-        let turn = mem::take(&mut *self.turn());
+        let mode = mem::take(&mut *self.mode());
         asked?;
-        match turn {
-            Turn::Again { asked, next, .. } if next == asked.len() => graph.asked = asked,
-            _ => return Err(self.refused(RUN, "less was asked for than was recorded".into()).into()),
+        match mode {
+            Mode::Replaying { asked, next, .. } if next == asked.len() => graph.asked = asked,
+            _ => {
+                return Err(self
+                    .refused(REPLAY, "less was asked for than was captured".into())
+                    .into());
+            }
         }
         let launched = graph.graph.launch();
-        Ok(launched.map_err(|error| self.failed(RUN, error))?)
+        Ok(launched.map_err(|error| self.failed(REPLAY, error))?)
     }
 
-    fn begin_recording(&self) -> Result<(), DeviceError> {
+    fn begin_capture(&self) -> Result<(), DeviceError> {
         let mut version = 0;
         // SAFETY: the driver writes a number.
         let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) }.result();
-        asked.map_err(|error| self.failed(RECORD, error))?;
+        asked.map_err(|error| self.failed(CAPTURE, error))?;
         if version < VERSION_MIN {
-            return Err(self.refused(RECORD, "its driver is older than CUDA 12.3".into()));
+            return Err(self.refused(CAPTURE, "its driver is older than CUDA 12.3".into()));
         }
         // Other threads may go on to allocate meanwhile.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let begun = self.stream.begin_capture(mode);
-        begun.map_err(|error| self.failed(RECORD, error))?;
-        *self.turn() = Turn::Recording {
+        begun.map_err(|error| self.failed(CAPTURE, error))?;
+        *self.mode() = Mode::Capturing {
             asked: Vec::new(),
             is_broken: false,
         };
         Ok(())
     }
 
-    fn end_recording(&self) -> Result<GpuGraph, DeviceError> {
-        let turn = mem::take(&mut *self.turn());
+    fn end_capture(&self) -> Result<GpuGraph, DeviceError> {
+        let mode = mem::take(&mut *self.mode());
         let graph = self.stream.end_capture(FLAGS);
-        let graph = graph.map_err(|error| self.failed(RECORD, error))?;
-        match (graph, turn) {
-            (Some(graph), Turn::Recording { asked, is_broken }) if !is_broken && !asked.is_empty() => Ok(GpuGraph {
+        let graph = graph.map_err(|error| self.failed(CAPTURE, error))?;
+        match (graph, mode) {
+            (Some(graph), Mode::Capturing { asked, is_broken }) if !is_broken && !asked.is_empty() => Ok(GpuGraph {
                 graph,
                 asked,
                 stream: self.stream.clone(),
             }),
-            _ => Err(self.refused(RECORD, "there is nothing in it, or not all".into())),
+            _ => Err(self.refused(CAPTURE, "there is nothing in it, or not all".into())),
         }
     }
 }
@@ -125,11 +129,11 @@ impl Gpu {
 const FLAGS: sys::CUgraphInstantiate_flags = sys::CUgraphInstantiate_flags(0);
 
 /// Sees to it that what is asked of a handle later is done, even if whoever asked has panicked.
-struct DoneAgain<'a>(&'a Gpu);
+struct EagerAgain<'a>(&'a Gpu);
 
-impl Drop for DoneAgain<'_> {
+impl Drop for EagerAgain<'_> {
     fn drop(&mut self) {
-        if let Turn::Recording { .. } = mem::take(&mut *self.0.turn()) {
+        if let Mode::Capturing { .. } = mem::take(&mut *self.0.mode()) {
             // A graph that nobody will launch.
             let _ = self.0.stream.end_capture(FLAGS);
         }

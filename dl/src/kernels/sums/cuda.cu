@@ -24,20 +24,6 @@ extern "C" __global__ void channel_sums(u64 rows, u64 channels, u64 positions, c
     }
 }
 
-extern "C" __global__ void squares_of_parts(u64 count, const float* values, double* sums) {
-    FOR_EACH_ROW(part, (count + PART - 1) / PART) {
-        u64 first = part * PART;
-        u64 length = count - first < PART ? count - first : PART;
-        double sum = sum_of<double>(length, [=](u64 index) {
-            double value = values[first + index];
-            return value * value;
-        });
-        if (threadIdx.x == 0) {
-            sums[part] = sum;
-        }
-    }
-}
-
 extern "C" __global__ void sums_of_parts(u64 count, const double* values, double* sums) {
     FOR_EACH_ROW(part, (count + PART - 1) / PART) {
         u64 first = part * PART;

@@ -22,23 +22,23 @@ pub(super) struct ResidenceShape {
 
 /// How a step is asked for in which each lane has all of its rows.
 #[derive(Debug, Default)]
-pub(super) enum WholeStep {
+pub(super) enum FullStep {
     /// One by one: its kernels may not be loaded yet.
     #[default]
     New,
     /// One by one, and then as a graph.
-    Known,
+    Warm,
     /// As a graph, with other arguments.
     Graph(GpuGraph),
     /// One by one: no graph can be made of it.
-    Alone,
+    Eager,
 }
 
 /// Its buffers, for some steps at a time.
 #[derive(Debug)]
 pub(super) struct Residence {
     shape: ResidenceShape,
-    pub(super) whole_step: WholeStep,
+    pub(super) full_step: FullStep,
     /// How many steps are worth their copies; found by taking some.
     pub(super) steps: u64,
     /// Gradients that wait to be added to another.
@@ -109,9 +109,9 @@ impl Residence {
         let state = (0..shape.slots).map(|_| device.port(count));
         let state = state.collect::<Result<_>>()?;
         Ok(Self {
-            whole_step: match shape.passes() <= GRAPH_PASSES_MAX {
-                true => WholeStep::New,
-                false => WholeStep::Alone,
+            full_step: match shape.passes() <= GRAPH_PASSES_MAX {
+                true => FullStep::New,
+                false => FullStep::Eager,
             },
             steps: 1,
             held,

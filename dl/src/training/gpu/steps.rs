@@ -20,7 +20,7 @@ use super::super::update::{check_finite, parts};
 use super::super::{TrainingOptions, to_tallies};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
-use super::residence::{Residence, ResidenceShape, TALLY, WholeStep};
+use super::residence::{FullStep, Residence, ResidenceShape, TALLY};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::Places;
@@ -219,7 +219,7 @@ impl Rules {
             lanes,
             places: &places,
             state: &state,
-            whole_step: &mut residence.whole_step,
+            full_step: &mut residence.full_step,
             passes: Vec::new(),
         };
         for (step, index) in steps.clone().zip(0..) {
@@ -298,7 +298,7 @@ struct Asking<'a> {
     lanes: &'a [StepLane],
     places: &'a [Places<'a>],
     state: &'a [GpuSlice<'a>],
-    whole_step: &'a mut WholeStep,
+    full_step: &'a mut FullStep,
     /// The rows of each pass so far.
     passes: Vec<usize>,
 }
@@ -308,50 +308,50 @@ impl Asking<'_> {
     fn step(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
         let mut all = rows.iter().zip(&self.rules.deal.shares);
         if !all.all(|(rows, share)| rows.len() == *share) {
-            return self.one_by_one(step, rows);
+            return self.eager(step, rows);
         }
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
-        let before = mem::take(self.whole_step);
-        let (asked, whole_step) = match before {
-            WholeStep::New => (self.one_by_one(step, rows), WholeStep::Known),
-            WholeStep::Alone => (self.one_by_one(step, rows), WholeStep::Alone),
-            WholeStep::Known => {
-                let graph = gpu.record(|| self.one_by_one(step, rows));
+        let before = mem::take(self.full_step);
+        let (asked, full_step) = match before {
+            FullStep::New => (self.eager(step, rows), FullStep::Warm),
+            FullStep::Eager => (self.eager(step, rows), FullStep::Eager),
+            FullStep::Warm => {
+                let graph = gpu.capture(|| self.eager(step, rows));
                 // Nothing of that is done yet.
                 self.passes.truncate(passes);
                 match graph {
-                    Ok(graph) => self.again(graph, step, rows),
+                    Ok(graph) => self.replay(graph, step, rows),
                     Err(error) => {
                         tracing::info!("steps are not asked for as graphs: {error}");
-                        (self.one_by_one(step, rows), WholeStep::Alone)
+                        (self.eager(step, rows), FullStep::Eager)
                     }
                 }
             }
-            WholeStep::Graph(graph) => self.again(graph, step, rows),
+            FullStep::Graph(graph) => self.replay(graph, step, rows),
         };
-        *self.whole_step = whole_step;
+        *self.full_step = full_step;
         asked
     }
 
-    /// Asks for a step as a graph, or thing by thing if it is another than was recorded, as where an optimizer does other things
+    /// Asks for a step as a graph, or thing by thing if it is another than was captured, as where an optimizer does other things
     /// from some step on.
-    fn again(&mut self, mut graph: GpuGraph, step: u64, rows: &[Range<usize>]) -> (Result<()>, WholeStep) {
+    fn replay(&mut self, mut graph: GpuGraph, step: u64, rows: &[Range<usize>]) -> (Result<()>, FullStep) {
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
         // SAFETY: buffers and cuBLAS are the residence's, and samples the lanes', which both wait for the GPU before they end.
-        let asked = unsafe { gpu.ask_again(&mut graph, || self.one_by_one(step, rows)) };
+        let asked = unsafe { gpu.replay(&mut graph, || self.eager(step, rows)) };
         match asked {
-            Ok(()) => (Ok(()), WholeStep::Graph(graph)),
+            Ok(()) => (Ok(()), FullStep::Graph(graph)),
             Err(error) => {
                 tracing::debug!(step, "a step is not asked for as a graph: {error}");
                 // Nothing of that is done.
                 self.passes.truncate(passes);
-                (self.one_by_one(step, rows), WholeStep::Known)
+                (self.eager(step, rows), FullStep::Warm)
             }
         }
     }
 
     /// Asks for all of a step, thing by thing.
-    fn one_by_one(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
+    fn eager(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
         self.gradient(0..rows.len(), step, rows, 0)?;
         let samples = rows.iter().map(ExactSizeIterator::len).sum();
         self.rules.update(step, samples, self.workspace, self.state)

@@ -1,4 +1,4 @@
-//! What becomes of what a handle is asked for: it is done, or recorded, or compared with what was recorded.
+//! What becomes of what a handle is asked for: it is done, or captured for a graph, or compared with what was captured.
 #![allow(unsafe_code)] // calls of the driver for which cudarc has no safe ones
 
 use std::ffi::c_void;
@@ -12,14 +12,14 @@ pub(super) const ARGUMENTS_MAX: usize = 16;
 
 /// What becomes of what a handle is asked for.
 #[derive(Default)]
-pub(super) enum Turn {
+pub(super) enum Mode {
     /// It is done.
     #[default]
-    Now,
+    Eager,
     /// It becomes a part of a graph, unless something could not.
-    Recording { asked: Vec<Asked>, is_broken: bool },
-    /// It is compared with what was recorded, up to here; the graph is told other arguments.
-    Again {
+    Capturing { asked: Vec<Asked>, is_broken: bool },
+    /// It is compared with what was captured, up to here; the graph is told other arguments.
+    Replaying {
         asked: Vec<Asked>,
         next: usize,
         graph: Place,
@@ -62,17 +62,17 @@ pub(super) enum Fault {
     Own(DeviceError),
     /// The driver failed to do something.
     Driver(&'static str, DriverError),
-    /// It could not be recorded.
-    Unrecorded(String),
-    /// It is something else than was recorded.
+    /// It could not be captured.
+    Uncaptured(String),
+    /// It is something else than was captured.
     Another(&'static str),
 }
 
 /// What errors call it.
-pub(super) const RECORD: &str = "record a graph";
-pub(super) const RUN: &str = "run a graph";
+pub(super) const CAPTURE: &str = "capture a graph";
+pub(super) const REPLAY: &str = "replay a graph";
 
-impl Turn {
+impl Mode {
     /// Launches a kernel on the stream, by `run`.
     pub(super) fn launch(
         &mut self,
@@ -81,14 +81,14 @@ impl Turn {
         run: impl FnOnce() -> Result<(), DeviceError>,
     ) -> Result<(), Fault> {
         match self {
-            Turn::Now => run().map_err(Fault::Own),
-            Turn::Recording { asked, is_broken } => {
+            Mode::Eager => run().map_err(Fault::Own),
+            Mode::Capturing { asked, is_broken } => {
                 let node = run().map_err(Fault::Own).and_then(|()| last_node(stream));
                 *is_broken |= node.is_err();
                 asked.push(Asked::Kernel { launch, node: node? });
                 Ok(())
             }
-            Turn::Again { asked, next, graph } => {
+            Mode::Replaying { asked, next, graph } => {
                 let Some(Asked::Kernel { launch: before, node }) = asked.get_mut(*next) else {
                     return Err(Fault::Another("another thing"));
                 };
@@ -97,7 +97,7 @@ impl Turn {
                     return Err(Fault::Another("another kernel"));
                 }
                 if *before != launch {
-                    tell(*graph, *node, &launch).map_err(|error| Fault::Driver(RUN, error))?;
+                    tell(*graph, *node, &launch).map_err(|error| Fault::Driver(REPLAY, error))?;
                     *before = launch;
                 }
                 *next += 1;
@@ -113,14 +113,14 @@ impl Turn {
         run: impl FnOnce() -> Result<(), DeviceError>,
     ) -> Result<(), Fault> {
         match self {
-            Turn::Now => run().map_err(Fault::Own),
-            Turn::Recording { asked, is_broken } => {
+            Mode::Eager => run().map_err(Fault::Own),
+            Mode::Capturing { asked, is_broken } => {
                 let done = run().map_err(Fault::Own);
                 *is_broken |= done.is_err();
                 asked.push(Asked::Other(numbers.to_vec()));
                 done
             }
-            Turn::Again { asked, next, .. } => match asked.get(*next) {
+            Mode::Replaying { asked, next, .. } => match asked.get(*next) {
                 Some(Asked::Other(before)) if before == numbers => {
                     *next += 1;
                     Ok(())
@@ -131,7 +131,7 @@ impl Turn {
     }
 }
 
-/// The node of what was asked of the stream last, while that is recorded.
+/// The node of what was asked of the stream last, while that is captured.
 fn last_node(stream: &CudaStream) -> Result<sys::CUgraphNode, Fault> {
     let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
     let (mut graph, mut last, mut count) = (null_mut(), null(), 0);
@@ -147,9 +147,9 @@ fn last_node(stream: &CudaStream) -> Result<sys::CUgraphNode, Fault> {
             &raw mut count,
         )
     };
-    asked.result().map_err(|error| Fault::Driver(RECORD, error))?;
+    asked.result().map_err(|error| Fault::Driver(CAPTURE, error))?;
     if count != 1 || last.is_null() {
-        return Err(Fault::Unrecorded(format!("{count} nodes come last")));
+        return Err(Fault::Uncaptured(format!("{count} nodes come last")));
     }
     // SAFETY: there is one node, until the next call that has to do with this stream.
     Ok(unsafe { *last })
@@ -176,6 +176,6 @@ fn tell(Place(graph): Place, node: sys::CUgraphNode, launch: &Launch) -> Result<
         ctx: null_mut(),
     };
     // SAFETY: the node is one of this graph's, of this kernel; the driver reads as many arguments as the kernel has, which are
-    // there, as they were when it was recorded.
+    // there, as they were when it was captured.
     unsafe { sys::cuGraphExecKernelNodeSetParams_v2(graph, node, &raw const parameters) }.result()
 }
