@@ -1,9 +1,9 @@
 //! The entry to the engine: workers, stores and the graph of datasets.
 
-mod actions;
 mod bars;
-mod cuts;
+mod datasets;
 mod limits;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
 use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreFigures, StoreOptions};
 
-pub use self::actions::Answered;
-pub(crate) use self::actions::action_on;
 use self::bars::Bars;
+pub use self::turns::Answered;
+pub(crate) use self::turns::{Turn, action_on};
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::broadcast::Broadcast;
 use crate::cancel::Cancellation;
@@ -28,8 +28,7 @@ use crate::device::{self, Chosen};
 use crate::device::{CompileError, Compiler};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
-use crate::lineage::{Graph, Lineage, Node, NodeSpec};
-use crate::memo;
+use crate::lineage::{Graph, Node, NodeSpec};
 use crate::metrics::{Metrics, Size};
 use crate::outputs::Outputs;
 use crate::progress::Board;
@@ -344,74 +343,12 @@ impl Context {
         }
     }
 
-    pub(crate) fn lineage(&self, target: DatasetId) -> Lineage {
-        lock(&self.inner.graph).lineage(target)
-    }
-
-    /// A lineage that can be planned: all work that must be done before is done.
-    pub(crate) fn prepare_all(&self, target: DatasetId) -> Result<Lineage> {
-        let lineage = self.lineage(target);
-        lineage.nodes().try_for_each(|node| node.prepare())?;
-        self.recall(&lineage);
-        Ok(lineage)
-    }
-
-    /// A lineage that can be planned if what is remembered is there: nothing was done for what lies behind. Which datasets
-    /// those are does not depend on what is there, so that all processes of a cluster do the same.
-    fn prepare_front(&self, target: DatasetId) -> Result<Lineage> {
-        let lineage = self.lineage(target);
-        lineage
-            .nodes_in_front()
-            .into_iter()
-            .try_for_each(|node| node.prepare())?;
-        self.recall(&lineage);
-        Ok(lineage)
-    }
-
-    /// Looks for the blocks of memoized datasets that are remembered and not here yet.
-    pub(crate) fn recall(&self, lineage: &Lineage) {
-        let Some(memo) = self.store().memo() else { return };
-        memo.catch_up();
-        for node in lineage.nodes().filter(|node| node.is_remembered()) {
-            let Some(level) = node.level() else { continue };
-            // That all sources tell what they hold was seen when it was declared.
-            let keys = node
-                .keys
-                .get_or_init(|| memo::keys(lineage, node.id).unwrap_or_default());
-            for (partition, key) in keys.iter().enumerate() {
-                let codec = node.record_type.codec;
-                self.store().recall(node.id.block(partition), key, codec, level);
-            }
-        }
-    }
-
     /// How many checkpoints of one computation were asked for at `url` before.
     pub(crate) fn next_checkpoint(&self, url: &str, computation: [u8; 32]) -> u64 {
         let mut checkpoints = lock(&self.inner.checkpoints);
         let count = checkpoints.entry((url.to_owned(), computation)).or_default();
         *count += 1;
         *count - 1
-    }
-
-    /// Drops the blocks of datasets that nobody refers to any more.
-    fn drop_nodes(&self, removed: &[Arc<Node>]) {
-        for node in removed {
-            if node.level().is_some() {
-                self.drop_blocks(node.id);
-                self.metrics().forget(node.id);
-            }
-        }
-    }
-
-    pub(crate) fn has_block(&self, dataset: DatasetId, partition: usize) -> bool {
-        self.store().contains(dataset.block(partition))
-    }
-
-    /// Drops all blocks of a dataset. What cannot be removed from disk only costs room: it is never read again.
-    pub(crate) fn drop_blocks(&self, dataset: DatasetId) {
-        if let Err(error) = self.store().remove_dataset(dataset.0) {
-            tracing::warn!(%dataset, "could not remove blocks: {error}");
-        }
     }
 }
 

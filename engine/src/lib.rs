@@ -3,10 +3,10 @@
 //! Read the modules in this order, which is the way of the data: a source becomes lineage, an action makes a plan of
 //! it, the dataflow runs the plan as stages on timely workers, and blocks keep what is persisted.
 
-pub mod error;
 pub mod config;
-pub mod device;
 pub mod id;
+pub mod device;
+pub mod error;
 pub mod cancel;
 pub mod metrics;
 pub mod outputs;
@@ -34,6 +34,7 @@ pub mod accumulator;
 pub mod broadcast;
 pub mod context;
 mod collective;
+mod jobs;
 pub mod dataset;
 pub mod source;
 pub mod shuffle;

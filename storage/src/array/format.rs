@@ -1,10 +1,7 @@
-//! Where in an object the array lies.
-
-use std::ops::Range;
-
-use serde::{Deserialize, Serialize};
+//! Which formats there are, and what the start of a file says.
 
 use super::header::{ArrayHeader, HEADER_BYTES_MAX};
+use super::place::ArrayPlace;
 use super::{idx, npy, npz};
 use crate::error::Result;
 use crate::object::Object;
@@ -25,15 +22,6 @@ pub enum ArrayFormat {
         /// The name that the array was saved under.
         array: String,
     },
-}
-
-/// The bytes of an object that are an array with its header.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ArrayPlace {
-    /// Where they lie in the object, as they are stored.
-    pub range: Range<u64>,
-    /// How they are compressed. Then they are read from their start by one partition.
-    pub compression: Option<Compression>,
 }
 
 impl ArrayFormat {

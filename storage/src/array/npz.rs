@@ -5,8 +5,8 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::format::ArrayPlace;
 use super::header::FETCH;
+use super::place::ArrayPlace;
 use crate::error::{Result, StorageError};
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;

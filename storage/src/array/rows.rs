@@ -6,8 +6,9 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::element::Element;
-use super::format::{ArrayFormat, ArrayPlace};
+use super::format::ArrayFormat;
 use super::header::ArrayHeader;
+use super::place::ArrayPlace;
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;

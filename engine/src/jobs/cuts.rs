@@ -2,27 +2,12 @@
 
 use distdl_storage::Level;
 
-use super::{Context, lock};
+use crate::context::Context;
 use crate::error::Result;
 use crate::id::DatasetId;
-use crate::lineage::{Determinacy, Lineage};
-use crate::memo;
+use crate::lineage::Determinacy;
 
 impl Context {
-    /// Drops what a dataset is derived from, all of whose blocks are kept.
-    fn cut(&self, lineage: &Lineage) {
-        let node = lineage.node(lineage.target());
-        if let Some(digests) = memo::digests(lineage, node.id) {
-            // Keys that the program asked for are the same.
-            let _ = node.keys.set(digests);
-        }
-        let removed = {
-            let _turn = lock(&self.inner.action);
-            lock(&self.inner.graph).cut(node.id)
-        };
-        self.drop_nodes(&removed);
-    }
-
     /// Keeps all blocks of a dataset on disk and drops what it is derived from.
     pub(crate) fn checkpoint_locally(&self, dataset: DatasetId) -> Result<()> {
         let lineage = self.lineage(dataset);

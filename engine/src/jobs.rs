@@ -1,36 +1,19 @@
-//! Running an action: its turn, what is prepared for it, and what it brings.
+//! Running an action: what is prepared for it, who runs it, and what it brings.
+
+mod cuts;
 
 use std::any::Any;
-use std::sync::MutexGuard;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::{Context, lock};
 use crate::batch::{AnyStream, TaskResult};
-use crate::cancel::RunningAction;
 use crate::collective::{self, Results};
+use crate::context::{Answered, Context, Turn};
 use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
-use crate::lineage::{Lineage, Node};
-use crate::progress::Board;
+use crate::lineage::Lineage;
 use crate::task::{self, TaskContext};
 
 impl Context {
-    /// Takes the turn of an action on a dataset.
-    pub(crate) fn begin_action(&self, target: &Node) -> Result<Turn<'_>> {
-        if task::is_inside() {
-            return Err(EngineError::NestedAction);
-        }
-        let turn = lock(&self.inner.action);
-        Ok(Turn {
-            board: &self.inner.resources.board,
-            running: self.inner.cancellation.begin(action_on(target)),
-            _turn: turn,
-        })
-    }
-
     /// Runs `reduce` over `partitions` of a dataset; one result each, in the order of `partitions`.
     pub(crate) fn run_job<R: Answered>(
         &self,
@@ -97,9 +80,15 @@ impl Context {
         partitions: &[usize],
         reduce: &job::Reduce,
     ) -> Result<Results> {
-        let (workers, resources) = (&self.inner.workers, &self.inner.resources);
-        let outcome = run::run(workers, resources, &turn.running, lineage, partitions, reduce)?;
-        self.inner.accumulators.merge(outcome.updates);
+        let outcome = run::run(
+            self.workers(),
+            self.resources(),
+            &turn.running,
+            lineage,
+            partitions,
+            reduce,
+        )?;
+        self.accumulators().merge(outcome.updates);
         Ok(outcome.results)
     }
 }
@@ -113,27 +102,3 @@ fn erased<R: Answered>(
         Ok(Box::new(value) as Box<dyn Any + Send>)
     })
 }
-
-/// The turn of an action, until it is dropped.
-pub(crate) struct Turn<'a> {
-    board: &'a Board,
-    /// By which it may be cancelled.
-    pub(crate) running: RunningAction<'a>,
-    _turn: MutexGuard<'a, ()>,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.board.end();
-    }
-}
-
-/// What errors call an action.
-pub(crate) fn action_on(target: &Node) -> String {
-    format!("an action on `{}` (declared at {})", target.title(), target.site)
-}
-
-/// What an action brings back of a partition: something that can travel between processes.
-pub trait Answered: Serialize + DeserializeOwned + Send + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> Answered for T {}

@@ -1,0 +1,87 @@
+//! What is done for datasets before they are computed, and with what is kept of them.
+
+use std::sync::Arc;
+
+use super::{Context, lock};
+use crate::error::Result;
+use crate::id::DatasetId;
+use crate::lineage::{Lineage, Node};
+use crate::memo;
+
+impl Context {
+    pub(crate) fn lineage(&self, target: DatasetId) -> Lineage {
+        lock(&self.inner.graph).lineage(target)
+    }
+
+    /// A lineage that can be planned: all work that must be done before is done.
+    pub(crate) fn prepare_all(&self, target: DatasetId) -> Result<Lineage> {
+        let lineage = self.lineage(target);
+        lineage.nodes().try_for_each(|node| node.prepare())?;
+        self.recall(&lineage);
+        Ok(lineage)
+    }
+
+    /// A lineage that can be planned if what is remembered is there: nothing was done for what lies behind. Which datasets
+    /// those are does not depend on what is there, so that all processes of a cluster do the same.
+    pub(crate) fn prepare_front(&self, target: DatasetId) -> Result<Lineage> {
+        let lineage = self.lineage(target);
+        lineage
+            .nodes_in_front()
+            .into_iter()
+            .try_for_each(|node| node.prepare())?;
+        self.recall(&lineage);
+        Ok(lineage)
+    }
+
+    /// Looks for the blocks of memoized datasets that are remembered and not here yet.
+    pub(crate) fn recall(&self, lineage: &Lineage) {
+        let Some(memo) = self.store().memo() else { return };
+        memo.catch_up();
+        for node in lineage.nodes().filter(|node| node.is_remembered()) {
+            let Some(level) = node.level() else { continue };
+            // That all sources tell what they hold was seen when it was declared.
+            let keys = node
+                .keys
+                .get_or_init(|| memo::keys(lineage, node.id).unwrap_or_default());
+            for (partition, key) in keys.iter().enumerate() {
+                let codec = node.record_type.codec;
+                self.store().recall(node.id.block(partition), key, codec, level);
+            }
+        }
+    }
+
+    /// Drops what a dataset is derived from, all of whose blocks are kept.
+    pub(crate) fn cut(&self, lineage: &Lineage) {
+        let node = lineage.node(lineage.target());
+        if let Some(digests) = memo::digests(lineage, node.id) {
+            // Keys that the program asked for are the same.
+            let _ = node.keys.set(digests);
+        }
+        let removed = {
+            let _turn = lock(&self.inner.action);
+            lock(&self.inner.graph).cut(node.id)
+        };
+        self.drop_nodes(&removed);
+    }
+
+    /// Drops the blocks of datasets that nobody refers to any more.
+    pub(super) fn drop_nodes(&self, removed: &[Arc<Node>]) {
+        for node in removed {
+            if node.level().is_some() {
+                self.drop_blocks(node.id);
+                self.metrics().forget(node.id);
+            }
+        }
+    }
+
+    pub(crate) fn has_block(&self, dataset: DatasetId, partition: usize) -> bool {
+        self.store().contains(dataset.block(partition))
+    }
+
+    /// Drops all blocks of a dataset. What cannot be removed from disk only costs room: it is never read again.
+    pub(crate) fn drop_blocks(&self, dataset: DatasetId) {
+        if let Err(error) = self.store().remove_dataset(dataset.0) {
+            tracing::warn!(%dataset, "could not remove blocks: {error}");
+        }
+    }
+}
