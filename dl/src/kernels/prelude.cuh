@@ -45,24 +45,55 @@ template <typename T, typename F> __device__ inline T sum_of(u64 count, F of) {
     return block_sum(sum);
 }
 
-// The sum of `of(index)` over the elements of one channel: so many positions in each row.
-template <typename F>
-__device__ inline float channel_sum(u64 rows, u64 channels, u64 positions, u64 channel, F of) {
-    return sum_of<float>(rows * positions, [=](u64 index) {
-        return of((index / positions * channels + channel) * positions + index % positions);
-    });
+// Sums over many rows are cut into parts of so many rows, so that more blocks have something to do. Each part has sums of
+// its own, those of the first part first; `column_sums` then makes one of them.
+__device__ inline u64 end_of_part(u64 first, u64 part, u64 rows) {
+    return rows - first < part ? rows : first + part;
 }
 
-// Sums `of(index)` over the rows of each of the block's neighbouring columns: the threads of a line read neighbours, and
-// each line of threads has its own rows.
-template <typename F> __device__ inline void line_sums(u64 rows, u64 columns, F of, float* sums) {
+// For each part and channel, `finish` of the sum of `of(channel, index)` over all of its elements: so many positions in
+// each row. A thread divides once and goes on from there.
+template <typename F, typename G>
+__device__ inline void channel_parts(
+    u64 rows, u64 channels, u64 positions, u64 part, F of, G finish, float* sums) {
+    u64 parts = rows > part ? (rows + part - 1) / part : 1;
+    u64 rows_on = blockDim.x / positions, positions_on = blockDim.x % positions;
+    u64 first_row = threadIdx.x / positions, first_position = threadIdx.x % positions;
+    FOR_EACH_ROW(place, parts * channels) {
+        u64 channel = place % channels;
+        u64 first = place / channels * part, end = end_of_part(first, part, rows);
+        u64 row = first + first_row, position = first_position;
+        float sum = 0;
+        while (row < end) {
+            sum += of(channel, (row * channels + channel) * positions + position);
+            row += rows_on;
+            position += positions_on;
+            if (position >= positions) {
+                position -= positions;
+                row++;
+            }
+        }
+        sum = block_sum(sum);
+        if (threadIdx.x == 0) {
+            sums[place] = finish(channel, sum);
+        }
+    }
+}
+
+// For each part and column the sum of `of(row, index)` over its rows, times `scale`. The threads of a line read neighbours, and
+// each line of threads of a block has its own rows.
+template <typename F>
+__device__ inline void column_parts(u64 rows, u64 columns, u64 part, float scale, F of, float* sums) {
     const u32 LINE = 32;
     __shared__ float values[THREADS_MAX];
-    u64 column = (u64)blockIdx.x * LINE + threadIdx.x % LINE;
+    u64 lines = (columns + LINE - 1) / LINE;
+    u64 number = blockIdx.x / lines;
+    u64 first = number * part, end = end_of_part(first, part, rows);
+    u64 column = blockIdx.x % lines * LINE + threadIdx.x % LINE;
     float sum = 0;
     if (column < columns) {
-        for (u64 row = threadIdx.x / LINE; row < rows; row += blockDim.x / LINE) {
-            sum += of(row * columns + column);
+        for (u64 row = first + threadIdx.x / LINE; row < end; row += blockDim.x / LINE) {
+            sum += of(row, row * columns + column);
         }
     }
     values[threadIdx.x] = sum;
@@ -74,8 +105,9 @@ template <typename F> __device__ inline void line_sums(u64 rows, u64 columns, F 
         __syncthreads();
     }
     if (threadIdx.x < LINE && column < columns) {
-        sums[column] = values[threadIdx.x];
+        sums[number * columns + column] = values[threadIdx.x] * scale;
     }
+    __syncthreads();
 }
 
 // The first of the largest elements of a row.

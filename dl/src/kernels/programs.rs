@@ -21,6 +21,10 @@ const THREADS_MAX: usize = 256;
 const THREADS_MIN: usize = 32;
 /// Columns that one block of `column_sums` sums.
 const LINE: usize = 32;
+/// Rows of which one block of `column_sums` makes one, at least: sixteen for each of its threads.
+const COLUMN_ROWS: usize = 128;
+/// Parts that a sum over rows is cut into, at most; one more block makes one of them.
+const PARTS_MAX: usize = 128;
 /// Elements of which one block of `sums_of_parts` makes one.
 const PART: usize = 8192;
 /// Blocks at most; each then does the work of several.
@@ -50,13 +54,13 @@ macro_rules! programs {
 /// All of them.
 pub const PROGRAMS: &[Program] = programs! {
     "activation": "activation_forward" "activation_backward" "softmax_rows" "softmax_rows_backward";
-    "batch_norm": "batch_norm_moments" "batch_norm_running" "batch_norm_forward" "batch_norm_sums" "batch_norm_backward";
+    "batch_norm": "batch_norm_squares" "batch_norm_running" "batch_norm_forward" "batch_norm_along" "batch_norm_backward";
     "dropout": "dropout";
     "element_loss": "element_loss" "element_loss_labels";
     "embedding": "embedding_forward" "embedding_backward";
     "gather": "gather_bytes" "gather_values";
     "gelu": "gelu_forward" "gelu_backward";
-    "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_sums" "layer_norm_backward";
+    "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_along" "layer_norm_backward";
     "mask": "mask";
     "softmax_cross_entropy": "softmax_cross_entropy";
     "sums": "add" "column_sums" "channel_sums" "sums_of_parts";
@@ -85,13 +89,18 @@ impl Grid {
         Self::new(rows, threads.max(THREADS_MIN))
     }
 
-    /// For a kernel that sums over all rows for each of `columns` columns. All of its blocks run, so that there are
-    /// columns for at most 2^31 of them.
-    pub fn of_columns(columns: usize) -> Self {
+    /// For a kernel that sums over the rows of each part for each of `columns` columns. All of its blocks run, so that there
+    /// are parts and columns for at most 2^31 of them.
+    pub fn of_columns(columns: usize, parts: Parts) -> Self {
         Self {
-            blocks: u32::try_from(columns.div_ceil(LINE)).unwrap_or(u32::MAX),
+            blocks: u32::try_from(parts.count * columns.div_ceil(LINE)).unwrap_or(u32::MAX),
             threads: THREADS_MAX as u32,
         }
+    }
+
+    /// For a kernel that sums over the rows of each part for each of `channels` channels of so many positions.
+    pub fn of_channels(channels: usize, positions: usize, parts: Parts) -> Self {
+        Self::of_rows(parts.count * channels, parts.rows * positions)
     }
 
     /// For a kernel that makes one element of each part of `count`, and how many they are.
@@ -104,6 +113,57 @@ impl Grid {
         Self {
             blocks: blocks.min(BLOCKS_MAX) as u32,
             threads: threads as u32,
+        }
+    }
+}
+
+/// How sums over many rows are cut, so that more blocks have something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// Rows of each but the last, which may have fewer.
+    pub rows: usize,
+    /// How many they are; 1 for no rows.
+    pub count: usize,
+}
+
+impl Parts {
+    /// For sums of columns over `rows` rows.
+    pub fn of_columns(rows: usize) -> Self {
+        Self::new(rows, COLUMN_ROWS)
+    }
+
+    /// For sums of channels over `rows` rows of so many positions each.
+    pub fn of_channels(rows: usize, positions: usize) -> Self {
+        Self::new(rows, Self::rows_of_channels(positions))
+    }
+
+    /// Elements that `sums` sums of columns over up to `rows_max` rows need room for meanwhile.
+    pub fn room_of_columns(rows_max: usize, sums: usize) -> usize {
+        Self::room(rows_max, COLUMN_ROWS, sums)
+    }
+
+    /// Elements that `sums` sums of channels over up to `rows_max` rows need room for meanwhile.
+    pub fn room_of_channels(rows_max: usize, positions: usize, sums: usize) -> usize {
+        Self::room(rows_max, Self::rows_of_channels(positions), sums)
+    }
+
+    fn rows_of_channels(positions: usize) -> usize {
+        (PART / positions.max(1)).max(1)
+    }
+
+    fn new(rows: usize, rows_min: usize) -> Self {
+        let each = rows_min.max(rows.div_ceil(PARTS_MAX)).min(rows.max(1));
+        Self {
+            rows: each,
+            count: rows.div_ceil(each).max(1),
+        }
+    }
+
+    /// Fewer rows never need more.
+    fn room(rows_max: usize, rows_min: usize, sums: usize) -> usize {
+        match rows_max.div_ceil(rows_min).min(PARTS_MAX) {
+            0 | 1 => 0,
+            count => count * sums,
         }
     }
 }
@@ -151,7 +211,32 @@ mod tests {
         assert_eq!(Grid::of_rows(3, 10), grid(3, 32));
         assert_eq!(Grid::of_rows(3, 33), grid(3, 64));
         assert_eq!(Grid::of_rows(3, usize::MAX), grid(3, 256));
-        assert_eq!(Grid::of_columns(33), grid(2, 256));
+        assert_eq!(Grid::of_columns(33, Parts::of_columns(129)), grid(4, 256));
+        assert_eq!(Grid::of_channels(3, 2, Parts::of_channels(9, 2)), grid(3, 32));
         assert_eq!(Grid::of_parts(8193), (grid(2, 256), 2));
+    }
+
+    #[test]
+    fn parts_cover_all_rows_and_fit_their_room() {
+        let parts = |rows, count| Parts { rows, count };
+        assert_eq!(Parts::of_columns(0), parts(1, 1));
+        assert_eq!(Parts::of_columns(128), parts(128, 1));
+        assert_eq!(Parts::of_columns(129), parts(128, 2));
+        assert_eq!(Parts::of_columns(128 * 128 + 1), parts(129, 128));
+        assert_eq!(Parts::of_channels(1024, 576), parts(14, 74));
+        assert_eq!(Parts::of_channels(129, 50_000), parts(2, 65));
+        for positions in [1, 10, 576, 50_000] {
+            let mut room_before = 0;
+            for rows in (0..2000).chain([8191, 8192, 8193, 1 << 20, (1 << 20) + 1]) {
+                let (parts, room) = (
+                    Parts::of_channels(rows, positions),
+                    Parts::room_of_channels(rows, positions, 3),
+                );
+                assert!((parts.count - 1) * parts.rows < rows.max(1) && rows <= parts.count * parts.rows);
+                assert!(parts.count == 1 || 3 * parts.count <= room, "{rows} x {positions}");
+                assert!(room_before <= room);
+                room_before = room;
+            }
+        }
     }
 }

@@ -9,19 +9,13 @@ __device__ inline float share_of(u64 count) {
     return (float)(1.0 / (double)(count > 0 ? count : 1));
 }
 
-extern "C" __global__ void batch_norm_moments(
-    u64 rows, u64 channels, u64 positions, const float* inputs, float* mean, float* variance) {
-    float share = share_of(rows * positions);
-    FOR_EACH_ROW(channel, channels) {
-        float middle = channel_sum(rows, channels, positions, channel, [=](u64 index) { return inputs[index]; }) * share;
-        float squares = channel_sum(rows, channels, positions, channel, [=](u64 index) {
-            return (inputs[index] - middle) * (inputs[index] - middle);
-        });
-        if (threadIdx.x == 0) {
-            mean[channel] = middle;
-            variance[channel] = squares * share;
-        }
-    }
+// Of each part the sum of squares around the mean, times something.
+extern "C" __global__ void batch_norm_squares(
+    u64 rows, u64 channels, u64 positions, u64 part, float scale, const float* mean, const float* inputs, float* sums) {
+    auto square = [=](u64 channel, u64 index) {
+        return (inputs[index] - mean[channel]) * (inputs[index] - mean[channel]);
+    };
+    channel_parts(rows, channels, positions, part, square, [=](u64, float sum) { return sum * scale; }, sums);
 }
 
 // What a step's running statistics are made from: the moments, the variance as an estimate for all data, times the rows.
@@ -43,21 +37,13 @@ extern "C" __global__ void batch_norm_forward(
     }
 }
 
-// The gradients by weight and bias.
-extern "C" __global__ void batch_norm_sums(
-    u64 rows, u64 channels, u64 positions, float epsilon, const float* mean, const float* variance,
-    const float* inputs, const float* gradient, float* weight_gradient, float* bias_gradient) {
-    FOR_EACH_ROW(channel, channels) {
-        float middle = mean[channel];
-        float along = channel_sum(rows, channels, positions, channel, [=](u64 index) {
-            return gradient[index] * (inputs[index] - middle);
-        });
-        float sum = channel_sum(rows, channels, positions, channel, [=](u64 index) { return gradient[index]; });
-        if (threadIdx.x == 0) {
-            weight_gradient[channel] = along * scale_of(variance[channel], epsilon);
-            bias_gradient[channel] = sum;
-        }
-    }
+// Of each part the sum of the gradients by the weight; that by the bias is a sum of channels.
+extern "C" __global__ void batch_norm_along(
+    u64 rows, u64 channels, u64 positions, u64 part, float epsilon, const float* mean, const float* variance,
+    const float* inputs, const float* gradient, float* sums) {
+    auto along = [=](u64 channel, u64 index) { return gradient[index] * (inputs[index] - mean[channel]); };
+    auto scaled = [=](u64 channel, float sum) { return sum * scale_of(variance[channel], epsilon); };
+    channel_parts(rows, channels, positions, part, along, scaled, sums);
 }
 
 // The gradient by the inputs, of which the moments are, from those by the outputs, weight and bias.

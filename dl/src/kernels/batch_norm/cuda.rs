@@ -4,7 +4,8 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{Device, Grid, Parts};
+use crate::kernels::sums::cuda::{channels, over_parts};
 
 /// Inputs as some rows of as many channels as each of the others has elements, each of so many positions.
 #[derive(Clone, Copy)]
@@ -15,6 +16,8 @@ pub(crate) struct Channels<'a> {
     pub(crate) inputs: GpuSlice<'a>,
     pub(crate) mean: GpuSlice<'a>,
     pub(crate) variance: GpuSlice<'a>,
+    /// Room for sums, of [`Parts::room_of_channels`].
+    pub(crate) between: GpuSlice<'a>,
 }
 
 impl<'a> Channels<'a> {
@@ -31,9 +34,8 @@ impl<'a> Channels<'a> {
         check_length("the variances", self.channels(), self.variance.len())
     }
 
-    /// Of kernels that sum.
-    fn grid(&self) -> Grid {
-        Grid::of_rows(self.channels(), self.rows * self.positions)
+    fn parts(&self) -> Parts {
+        Parts::of_channels(self.rows, self.positions)
     }
 
     fn sides(&self) -> [Argument<'a>; 3] {
@@ -43,11 +45,44 @@ impl<'a> Channels<'a> {
     /// Writes mean and variance.
     pub(crate) fn moments(&self, device: &Device) -> Result<()> {
         self.check()?;
+        let (shape, count) = ((self.rows, self.positions), self.rows * self.positions);
+        let share = (1.0 / count.max(1) as f64) as f32;
+        channels(device, shape, share, self.inputs, self.between, self.mean)?;
+        let to = (self.between, self.variance);
+        over_parts(device, self.parts(), share, to, |scale, sums| {
+            self.squares(device, scale, sums)
+        })
+    }
+
+    fn squares(&self, device: &Device, scale: f32, sums: GpuSlice<'_>) -> Result<()> {
         let [rows, channels, positions] = self.sides();
-        let [inputs, mean, variance] = [self.inputs, self.mean, self.variance].map(Argument::Words);
-        let arguments = [rows, channels, positions, inputs, mean, variance];
-        // SAFETY: these are its arguments, with lengths that are checked.
-        unsafe { device.run("batch_norm_moments", self.grid(), &arguments) }
+        let [mean, inputs, to] = [self.mean, self.inputs, sums].map(Argument::Words);
+        let (part, scale) = (Argument::Count(self.parts().rows as u64), Argument::Number(scale));
+        let arguments = [rows, channels, positions, part, scale, mean, inputs, to];
+        self.sum(device, "batch_norm_squares", &arguments, sums)
+    }
+
+    fn along(&self, device: &Device, gradient: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+        let [rows, channels, positions] = self.sides();
+        let [mean, variance, inputs, gradient, to] =
+            [self.mean, self.variance, self.inputs, gradient, sums].map(Argument::Words);
+        let (part, epsilon) = (
+            Argument::Count(self.parts().rows as u64),
+            Argument::Number(self.epsilon),
+        );
+        let arguments = [
+            rows, channels, positions, part, epsilon, mean, variance, inputs, gradient, to,
+        ];
+        self.sum(device, "batch_norm_along", &arguments, sums)
+    }
+
+    /// Starts a kernel that writes `sums`, of each part and channel.
+    fn sum(&self, device: &Device, kernel: &'static str, arguments: &[Argument<'_>], sums: GpuSlice<'_>) -> Result<()> {
+        let parts = self.parts();
+        check_length("the sums", parts.count * self.channels(), sums.len())?;
+        let grid = Grid::of_channels(self.channels(), self.positions, parts);
+        // SAFETY: these are its arguments; lengths of what it reads have been checked, and that of the sums here.
+        unsafe { device.run(kernel, grid, arguments) }
     }
 
     /// Writes what a step's running statistics are made from: means, then variances.
@@ -112,8 +147,24 @@ impl<'a> Channels<'a> {
         for of_channels in [weight, by_weight, by_bias] {
             check_length("what each channel has", self.channels(), of_channels.len())?;
         }
+        let to = (self.between, by_weight);
+        over_parts(device, self.parts(), 1.0, to, |_, sums| {
+            self.along(device, gradient, sums)
+        })?;
+        channels(
+            device,
+            (self.rows, self.positions),
+            1.0,
+            gradient,
+            self.between,
+            by_bias,
+        )?;
+        let Some(input_gradient) = input_gradient else {
+            return Ok(());
+        };
+        check_length("the input gradient", self.inputs.len(), input_gradient.len())?;
         let ([rows, channels, positions], epsilon) = (self.sides(), Argument::Number(self.epsilon));
-        let [mean, variance, weight, inputs, gradient, by_weight, by_bias] = [
+        let [mean, variance, weight, inputs, gradient, by_weight, by_bias, to] = [
             self.mean,
             self.variance,
             weight,
@@ -121,22 +172,19 @@ impl<'a> Channels<'a> {
             gradient,
             by_weight,
             by_bias,
+            input_gradient,
         ]
         .map(Argument::Words);
-        let sums = [
-            rows, channels, positions, epsilon, mean, variance, inputs, gradient, by_weight, by_bias,
-        ];
-        // SAFETY: these are its arguments, with lengths that are checked.
-        unsafe { device.run("batch_norm_sums", self.grid(), &sums) }?;
-        let Some(input_gradient) = input_gradient else {
-            return Ok(());
-        };
-        check_length("the input gradient", self.inputs.len(), input_gradient.len())?;
-        let (grid, to) = (Grid::of_elements(input_gradient.len()), Argument::Words(input_gradient));
         let arguments = [
             rows, channels, positions, epsilon, mean, variance, weight, inputs, gradient, by_weight, by_bias, to,
         ];
-        // SAFETY: as above.
-        unsafe { device.run("batch_norm_backward", grid, &arguments) }
+        // SAFETY: these are its arguments, with lengths that are checked.
+        unsafe {
+            device.run(
+                "batch_norm_backward",
+                Grid::of_elements(input_gradient.len()),
+                &arguments,
+            )
+        }
     }
 }

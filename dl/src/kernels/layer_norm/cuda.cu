@@ -25,16 +25,14 @@ extern "C" __global__ void layer_norm_forward(
     }
 }
 
-// The gradients by weight and bias.
-extern "C" __global__ void layer_norm_sums(
-    u64 rows, u64 columns, const float* means, const float* scales, const float* inputs, const float* gradient,
-    float* weight_gradient, float* bias_gradient) {
-    auto along = [=](u64 index) {
-        u64 row = index / columns;
+// Of each part the sum of the gradients by the weight; that by the bias is a sum of columns.
+extern "C" __global__ void layer_norm_along(
+    u64 rows, u64 columns, u64 part, const float* means, const float* scales, const float* inputs,
+    const float* gradient, float* sums) {
+    auto along = [=](u64 row, u64 index) {
         return gradient[index] * ((inputs[index] - means[row]) * scales[row]);
     };
-    line_sums(rows, columns, along, weight_gradient);
-    line_sums(rows, columns, [=](u64 index) { return gradient[index]; }, bias_gradient);
+    column_parts(rows, columns, part, 1.0f, along, sums);
 }
 
 // The gradient by the inputs.

@@ -4,7 +4,8 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{Device, Grid, Parts};
+use crate::kernels::sums::cuda::{columns, over_parts};
 
 /// Some rows, and for each its mean and what is multiplied with for variance 1.
 #[derive(Clone, Copy)]
@@ -13,6 +14,8 @@ pub(crate) struct Rows<'a> {
     pub(crate) inputs: GpuSlice<'a>,
     pub(crate) means: GpuSlice<'a>,
     pub(crate) scales: GpuSlice<'a>,
+    /// Room for sums, of [`Parts::room_of_columns`].
+    pub(crate) between: GpuSlice<'a>,
 }
 
 impl<'a> Rows<'a> {
@@ -70,27 +73,38 @@ impl<'a> Rows<'a> {
         for of_columns in [weight, by_weight, by_bias] {
             check_length("what each column has", self.columns, of_columns.len())?;
         }
-        let (count, columns) = (Argument::Count(rows as u64), self.columns());
-        let [means, scales, weight, inputs, gradient, by_weight, by_bias] = [
-            self.means,
-            self.scales,
-            weight,
-            self.inputs,
-            gradient,
-            by_weight,
-            by_bias,
-        ]
-        .map(Argument::Words);
-        let sums = [count, columns, means, scales, inputs, gradient, by_weight, by_bias];
-        // SAFETY: these are its arguments, with lengths that are checked.
-        unsafe { device.run("layer_norm_sums", Grid::of_columns(self.columns), &sums) }?;
+        let (parts, to) = (Parts::of_columns(rows), (self.between, by_weight));
+        over_parts(device, parts, 1.0, to, |_, sums| {
+            self.along(device, gradient, (rows, parts), sums)
+        })?;
+        columns(device, gradient, self.between, by_bias)?;
         let Some(input_gradient) = input_gradient else {
             return Ok(());
         };
         check_length("the input gradient", self.inputs.len(), input_gradient.len())?;
-        let to = Argument::Words(input_gradient);
+        let (count, columns) = (Argument::Count(rows as u64), self.columns());
+        let [means, scales, weight, inputs, gradient, to] =
+            [self.means, self.scales, weight, self.inputs, gradient, input_gradient].map(Argument::Words);
         let arguments = [count, columns, means, scales, weight, inputs, gradient, to];
-        // SAFETY: as above.
+        // SAFETY: these are its arguments, with lengths that are checked.
         unsafe { device.run("layer_norm_backward", Grid::of_rows(rows, self.columns), &arguments) }
+    }
+
+    /// Writes the gradients by the weight, of each part.
+    fn along(
+        &self,
+        device: &Device,
+        gradient: GpuSlice<'_>,
+        (rows, parts): (usize, Parts),
+        sums: GpuSlice<'_>,
+    ) -> Result<()> {
+        check_length("the sums", parts.count * self.columns, sums.len())?;
+        let [count, part] = [rows, parts.rows].map(|count| Argument::Count(count as u64));
+        let [means, scales, inputs, gradient, to] =
+            [self.means, self.scales, self.inputs, gradient, sums].map(Argument::Words);
+        let arguments = [count, self.columns(), part, means, scales, inputs, gradient, to];
+        let grid = Grid::of_columns(self.columns, parts);
+        // SAFETY: these are its arguments, with lengths that are checked here and by the caller.
+        unsafe { device.run("layer_norm_along", grid, &arguments) }
     }
 }

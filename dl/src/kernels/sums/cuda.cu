@@ -9,19 +9,17 @@ extern "C" __global__ void add(u64 count, const float* values, float* sums) {
     }
 }
 
-// The sum of each column: the gradient by a bias.
-extern "C" __global__ void column_sums(u64 rows, u64 columns, const float* values, float* sums) {
-    line_sums(rows, columns, [=](u64 index) { return values[index]; }, sums);
+// Of each part the sum of each column, times something: the gradient by a bias.
+extern "C" __global__ void column_sums(
+    u64 rows, u64 columns, u64 part, float scale, const float* values, float* sums) {
+    column_parts(rows, columns, part, scale, [=](u64, u64 index) { return values[index]; }, sums);
 }
 
-// The sum of each channel of so many positions.
-extern "C" __global__ void channel_sums(u64 rows, u64 channels, u64 positions, const float* values, float* sums) {
-    FOR_EACH_ROW(channel, channels) {
-        float sum = channel_sum(rows, channels, positions, channel, [=](u64 index) { return values[index]; });
-        if (threadIdx.x == 0) {
-            sums[channel] = sum;
-        }
-    }
+// Of each part the sum of each channel of so many positions, times something.
+extern "C" __global__ void channel_sums(
+    u64 rows, u64 channels, u64 positions, u64 part, float scale, const float* values, float* sums) {
+    auto value = [=](u64, u64 index) { return values[index]; };
+    channel_parts(rows, channels, positions, part, value, [=](u64, float sum) { return sum * scale; }, sums);
 }
 
 extern "C" __global__ void sums_of_parts(u64 count, const double* values, double* sums) {

@@ -4,7 +4,7 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{Device, Grid, Parts};
 
 /// Adds `values` to `sums`, each to its.
 pub(crate) fn add(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
@@ -18,35 +18,78 @@ pub(crate) fn add(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> 
     unsafe { device.run("add", Grid::of_elements(sums.len()), &arguments) }
 }
 
-/// The sum of each column of rows of as many columns as there are `sums`.
-pub(crate) fn columns(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+/// The sum of each column of rows of as many columns as there are `sums`; `between` has the room of
+/// [`Parts::room_of_columns`].
+pub(crate) fn columns(device: &Device, values: GpuSlice<'_>, between: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
     let columns = sums.len();
     let rows = check_rows("the values", columns, values.len())?;
-    let counts = [rows, columns].map(|count| Argument::Count(count as u64));
-    let arguments = [counts[0], counts[1], Argument::Words(values), Argument::Words(sums)];
-    // SAFETY: these are its arguments: rows x columns elements, and one sum for each column.
-    unsafe { device.run("column_sums", Grid::of_columns(columns), &arguments) }
+    let parts = Parts::of_columns(rows);
+    over_parts(device, parts, 1.0, (between, sums), |scale, sums| {
+        column_sums(device, (rows, columns), parts, scale, values, sums)
+    })
 }
 
-/// The sum of each channel of rows of as many channels as there are `sums`, each of so many positions.
+/// The sum of each channel of rows of as many channels as there are `sums`, each of so many positions, times `scale`;
+/// `between` has the room of [`Parts::room_of_channels`].
 pub(crate) fn channels(
     device: &Device,
-    rows: usize,
-    positions: usize,
+    (rows, positions): (usize, usize),
+    scale: f32,
+    values: GpuSlice<'_>,
+    between: GpuSlice<'_>,
+    sums: GpuSlice<'_>,
+) -> Result<()> {
+    let channels = sums.len();
+    check_length("the values", rows * channels * positions, values.len())?;
+    let parts = Parts::of_channels(rows, positions);
+    over_parts(device, parts, scale, (between, sums), |scale, sums| {
+        check_length("the sums", parts.count * channels, sums.len())?;
+        let counts = [rows, channels, positions, parts.rows].map(|count| Argument::Count(count as u64));
+        let others = [Argument::Number(scale), Argument::Words(values), Argument::Words(sums)];
+        let arguments: Vec<_> = counts.into_iter().chain(others).collect();
+        let grid = Grid::of_channels(channels, positions, parts);
+        // SAFETY: these are its arguments, with lengths that are checked.
+        unsafe { device.run("channel_sums", grid, &arguments) }
+    })
+}
+
+/// Makes `sums`: those of one part, times `scale`, are what `each` writes; and if there are more, one is made of them.
+pub(crate) fn over_parts(
+    device: &Device,
+    parts: Parts,
+    scale: f32,
+    (between, sums): (GpuSlice<'_>, GpuSlice<'_>),
+    each: impl FnOnce(f32, GpuSlice<'_>) -> Result<()>,
+) -> Result<()> {
+    if parts.count == 1 {
+        return each(scale, sums);
+    }
+    let room = parts.count * sums.len();
+    check_length("the room for the sums of parts", room, between.len().min(room))?;
+    let between = between.part(0..room);
+    each(1.0, between)?;
+    let whole = Parts {
+        rows: parts.count,
+        count: 1,
+    };
+    column_sums(device, (parts.count, sums.len()), whole, scale, between, sums)
+}
+
+fn column_sums(
+    device: &Device,
+    (rows, columns): (usize, usize),
+    parts: Parts,
+    scale: f32,
     values: GpuSlice<'_>,
     sums: GpuSlice<'_>,
 ) -> Result<()> {
-    check_length("the values", rows * sums.len() * positions, values.len())?;
-    let counts = [rows, sums.len(), positions].map(|count| Argument::Count(count as u64));
-    let arguments = [
-        counts[0],
-        counts[1],
-        counts[2],
-        Argument::Words(values),
-        Argument::Words(sums),
-    ];
-    // SAFETY: these are its arguments, with lengths that are checked.
-    unsafe { device.run("channel_sums", Grid::of_rows(sums.len(), rows * positions), &arguments) }
+    check_length("the values", rows * columns, values.len())?;
+    check_length("the sums", parts.count * columns, sums.len())?;
+    let counts = [rows, columns, parts.rows].map(|count| Argument::Count(count as u64));
+    let others = [Argument::Number(scale), Argument::Words(values), Argument::Words(sums)];
+    let arguments: Vec<_> = counts.into_iter().chain(others).collect();
+    // SAFETY: these are its arguments: rows x columns elements, and one sum for each part and column.
+    unsafe { device.run("column_sums", Grid::of_columns(columns, parts), &arguments) }
 }
 
 /// Elements that [`total`] needs room for meanwhile.

@@ -1,6 +1,7 @@
 // Windows of images as the columns of a matrix, and back; the largest element and the mean of each window.
 //
-// What goes back to a pixel is summed by the pixel's thread, in the order in which the CPU adds it.
+// What goes back to a pixel is summed by the pixel's thread, in the order in which the CPU adds it. Divisions cost a GPU
+// more than anything else here: a thread divides where it begins, and not for each element that it reads.
 
 // Images, their windows, and how many windows there are by rows and columns.
 #define WINDOWS u64 channels, u64 height, u64 width, u64 size, u64 stride, u64 padding, u64 rows, u64 columns
@@ -11,41 +12,50 @@ __device__ inline u64 first_window(u64 pixel, u64 size, u64 stride) {
 }
 
 __device__ inline u64 end_window(u64 pixel, u64 stride, u64 count) {
-    return pixel / stride + 1 < count ? pixel / stride + 1 : count;
+    u64 last = pixel / stride;
+    return last + 1 < count ? last + 1 : count;
 }
 
+// Each thread writes what one window has of one channel.
 extern "C" __global__ void to_columns(WINDOWS, u64 count, const float* images, float* matrix) {
     u64 all = count * rows * columns;
-    FOR_EACH(index, channels * size * size * all) {
-        u64 place = index / all;
+    FOR_EACH(index, channels * all) {
+        u64 channel = index / all;
         u64 window = index % all;
-        u64 line = window / columns % rows * stride + place / size % size;
-        u64 pixel = window % columns * stride + place % size;
-        bool is_inside = line >= padding && line - padding < height && pixel >= padding && pixel - padding < width;
-        u64 channel = window / (rows * columns) * channels + place / (size * size);
-        u64 from = (channel * height + line - padding) * width + pixel - padding;
-        matrix[index] = is_inside ? images[from] : 0.0f;
+        u64 row = window / columns;
+        u64 first_pixel = window % columns * stride - padding;
+        u64 image = row / rows;
+        u64 first_line = row % rows * stride - padding;
+        const float* from = images + (image * channels + channel) * height * width;
+        float* to = matrix + channel * size * size * all + window;
+        // What lies before the image is beyond it as well, since nothing is negative.
+        for (u64 line = first_line; line != first_line + size; line++) {
+            for (u64 pixel = first_pixel; pixel != first_pixel + size; pixel++) {
+                *to = line < height && pixel < width ? from[line * width + pixel] : 0.0f;
+                to += all;
+            }
+        }
     }
 }
 
 extern "C" __global__ void from_columns(WINDOWS, u64 count, const float* matrix, float* images) {
+    u64 all = count * rows * columns;
     FOR_EACH(index, count * channels * height * width) {
+        u64 above = index / width;
         u64 pixel = index % width + padding;
-        u64 line = index / width % height + padding;
-        u64 channel = index / (width * height) % channels;
-        u64 image = index / (width * height * channels);
+        u64 plane = above / height;
+        u64 line = above % height + padding;
+        u64 image = plane / channels;
+        u64 channel = plane % channels;
+        u64 first_row = first_window(line, size, stride), end_row = end_window(line, stride, rows);
+        u64 first_column = first_window(pixel, size, stride), end_column = end_window(pixel, stride, columns);
+        const float* from = matrix + channel * size * size * all + image * rows * columns;
         float sum = 0.0f;
-        for (u64 y = 0; y < size && y <= line; y++) {
-            u64 row = (line - y) / stride;
-            if ((line - y) % stride != 0 || row >= rows) {
-                continue;
-            }
-            for (u64 x = 0; x < size && x <= pixel; x++) {
-                u64 column = (pixel - x) / stride;
-                if ((pixel - x) % stride == 0 && column < columns) {
-                    u64 place = (channel * size + y) * size + x;
-                    sum += matrix[((place * count + image) * rows + row) * columns + column];
-                }
+        for (u64 row = end_row; row > first_row; row--) {
+            u64 y = line - (row - 1) * stride;
+            for (u64 column = end_column; column > first_column; column--) {
+                u64 x = pixel - (column - 1) * stride;
+                sum += from[(y * size + x) * all + (row - 1) * columns + column - 1];
             }
         }
         images[index] = sum;
@@ -55,8 +65,9 @@ extern "C" __global__ void from_columns(WINDOWS, u64 count, const float* matrix,
 // Images as one row for each channel, which has the pixels of all images; and back, with something added to each channel.
 extern "C" __global__ void to_channels(u64 count, u64 channels, u64 pixels, const float* images, float* rows) {
     FOR_EACH(index, count * channels * pixels) {
-        u64 image = index / pixels % count;
-        u64 channel = index / (pixels * count);
+        u64 plane = index / pixels;
+        u64 channel = plane / count;
+        u64 image = plane % count;
         rows[index] = images[(image * channels + channel) * pixels + index % pixels];
     }
 }
@@ -64,16 +75,18 @@ extern "C" __global__ void to_channels(u64 count, u64 channels, u64 pixels, cons
 extern "C" __global__ void from_channels(
     u64 count, u64 channels, u64 pixels, const float* rows, const float* bias, float* images) {
     FOR_EACH(index, count * channels * pixels) {
-        u64 channel = index / pixels % channels;
-        u64 image = index / (pixels * channels);
+        u64 plane = index / pixels;
+        u64 image = plane / channels;
+        u64 channel = plane % channels;
         images[index] = rows[(channel * count + image) * pixels + index % pixels] + bias[channel];
     }
 }
 
 // The first pixel of a window, counted through all images.
 __device__ inline u64 first_pixel(u64 pool, u64 height, u64 width, u64 stride, u64 rows, u64 columns) {
-    u64 line = pool / (rows * columns) * height + pool / columns % rows * stride;
-    return line * width + pool % columns * stride;
+    u64 row = pool / columns;
+    u64 plane = row / rows;
+    return (plane * height + row % rows * stride) * width + pool % columns * stride;
 }
 
 extern "C" __global__ void pool_largest(WINDOWS, u64 count, const float* images, float* pooled) {
@@ -104,14 +117,18 @@ __device__ inline u64 first_largest(u64 first, u64 width, u64 size, const float*
 extern "C" __global__ void pool_largest_backward(
     WINDOWS, u64 count, const float* images, const float* gradient, float* image_gradient) {
     FOR_EACH(index, count * channels * height * width) {
+        u64 above = index / width;
         u64 pixel = index % width;
-        u64 line = index / width % height;
-        u64 channel = index / (width * height);
+        u64 plane = above / height;
+        u64 line = above % height;
+        u64 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
+        u64 first_column = first_window(pixel, size, stride);
         float sum = 0.0f;
-        for (u64 row = first_window(line, size, stride); row < end_window(line, stride, rows); row++) {
-            for (u64 column = first_window(pixel, size, stride); column < end_window(pixel, stride, columns); column++) {
-                u64 pool = (channel * rows + row) * columns + column;
-                u64 first = first_pixel(pool, height, width, stride, rows, columns);
+        for (u64 row = first_window(line, size, stride); row < end_row; row++) {
+            u64 first_of_row = (plane * height + row * stride) * width;
+            for (u64 column = first_column; column < end_column; column++) {
+                u64 pool = (plane * rows + row) * columns + column;
+                u64 first = first_of_row + column * stride;
                 sum += first_largest(first, width, size, images) == index ? gradient[pool] : 0.0f;
             }
         }
@@ -136,13 +153,16 @@ extern "C" __global__ void pool_mean(WINDOWS, u64 count, const float* images, fl
 extern "C" __global__ void pool_mean_backward(WINDOWS, u64 count, const float* gradient, float* image_gradient) {
     float share = (float)(1.0 / (double)(size * size));
     FOR_EACH(index, count * channels * height * width) {
+        u64 above = index / width;
         u64 pixel = index % width;
-        u64 line = index / width % height;
-        u64 channel = index / (width * height);
+        u64 plane = above / height;
+        u64 line = above % height;
+        u64 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
+        u64 first_column = first_window(pixel, size, stride);
         float sum = 0.0f;
-        for (u64 row = first_window(line, size, stride); row < end_window(line, stride, rows); row++) {
-            for (u64 column = first_window(pixel, size, stride); column < end_window(pixel, stride, columns); column++) {
-                sum += gradient[(channel * rows + row) * columns + column] * share;
+        for (u64 row = first_window(line, size, stride); row < end_row; row++) {
+            for (u64 column = first_column; column < end_column; column++) {
+                sum += gradient[(plane * rows + row) * columns + column] * share;
             }
         }
         image_gradient[index] = sum;

@@ -17,8 +17,9 @@ pub(crate) fn to_columns(
     columns: GpuSlice<'_>,
 ) -> Result<()> {
     check_columns(windows, count, images, columns)?;
+    let grid = Grid::of_elements(count * lengths(windows).pooled);
     // SAFETY: these are its buffers, with lengths that are checked.
-    unsafe { start(device, "to_columns", windows, count, [images, columns]) }
+    unsafe { start(device, ("to_columns", grid), windows, count, [images, columns]) }
 }
 
 /// As [`super::from_columns`].
@@ -31,7 +32,15 @@ pub(crate) fn from_columns(
 ) -> Result<()> {
     check_columns(windows, count, images, columns)?;
     // SAFETY: these are its buffers, with lengths that are checked.
-    unsafe { start(device, "from_columns", windows, count, [columns, images]) }
+    unsafe {
+        start(
+            device,
+            ("from_columns", Grid::of_elements(images.len())),
+            windows,
+            count,
+            [columns, images],
+        )
+    }
 }
 
 /// Some images, each of channels of so many pixels.
@@ -91,7 +100,15 @@ pub(crate) fn largest(
 ) -> Result<()> {
     check_pool(windows, count, images, pooled)?;
     // SAFETY: these are its buffers, with lengths that are checked.
-    unsafe { start(device, "pool_largest", windows, count, [images, pooled]) }
+    unsafe {
+        start(
+            device,
+            ("pool_largest", Grid::of_elements(pooled.len())),
+            windows,
+            count,
+            [images, pooled],
+        )
+    }
 }
 
 /// As [`super::largest_backward`].
@@ -109,7 +126,7 @@ pub(crate) fn largest_backward(
     unsafe {
         start(
             device,
-            "pool_largest_backward",
+            ("pool_largest_backward", Grid::of_elements(image_gradient.len())),
             windows,
             count,
             [images, gradient, image_gradient],
@@ -127,7 +144,15 @@ pub(crate) fn mean(
 ) -> Result<()> {
     check_pool(windows, count, images, pooled)?;
     // SAFETY: these are its buffers, with lengths that are checked.
-    unsafe { start(device, "pool_mean", windows, count, [images, pooled]) }
+    unsafe {
+        start(
+            device,
+            ("pool_mean", Grid::of_elements(pooled.len())),
+            windows,
+            count,
+            [images, pooled],
+        )
+    }
 }
 
 /// As [`super::mean_backward`].
@@ -140,16 +165,24 @@ pub(crate) fn mean_backward(
 ) -> Result<()> {
     check_pool(windows, count, image_gradient, gradient)?;
     // SAFETY: these are its buffers, with lengths that are checked.
-    unsafe { start(device, "pool_mean_backward", windows, count, [gradient, image_gradient]) }
+    unsafe {
+        start(
+            device,
+            ("pool_mean_backward", Grid::of_elements(image_gradient.len())),
+            windows,
+            count,
+            [gradient, image_gradient],
+        )
+    }
 }
 
-/// Starts a kernel that is told of windows and images, and makes each element of the last of the buffers.
+/// Starts a kernel that is told of windows and images.
 ///
 /// # Safety
 /// The kernel takes these buffers, with the lengths that they have.
 unsafe fn start<const BUFFERS: usize>(
     device: &Device,
-    kernel: &'static str,
+    (kernel, grid): (&'static str, Grid),
     windows: &Windows,
     images: usize,
     buffers: [GpuSlice<'_>; BUFFERS],
@@ -159,9 +192,8 @@ unsafe fn start<const BUFFERS: usize>(
     let sides = sides.into_iter().chain([windows.padding, rows, columns, images]);
     let sides = sides.map(|side| Argument::Count(side as u64));
     let arguments: Vec<_> = sides.chain(buffers.map(Argument::Words)).collect();
-    let made = buffers.last().map_or(0, |buffer| buffer.len());
     // SAFETY: the caller vouches for the buffers, and all kernels here are told of windows like this.
-    unsafe { device.run(kernel, Grid::of_elements(made), &arguments) }
+    unsafe { device.run(kernel, grid, &arguments) }
 }
 
 fn check_columns(windows: &Windows, count: usize, images: GpuSlice<'_>, columns: GpuSlice<'_>) -> Result<()> {

@@ -5,15 +5,21 @@ use distdl_engine::device::GpuSlice;
 use super::BatchNormLayer;
 use crate::error::{Result, check_length};
 use crate::kernels::batch_norm::cuda::Channels;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::{Device, Parts};
 use crate::layer::Mode;
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl BatchNormLayer {
     /// Channels, with mean and variance where they are.
-    fn channels_of<'a>(&self, rows: usize, inputs: GpuSlice<'a>, moments: GpuSlice<'a>) -> Result<Channels<'a>> {
+    fn channels_of<'a>(
+        &self,
+        rows: usize,
+        inputs: GpuSlice<'a>,
+        moments: GpuSlice<'a>,
+        between: GpuSlice<'a>,
+    ) -> Result<Channels<'a>> {
         let channels = self.channels;
-        check_length("the layer's moments", 2 * channels, moments.len().min(2 * channels))?;
+        check_length("the layer's moments", 2 * channels, moments.len())?;
         Ok(Channels {
             rows,
             positions: self.positions,
@@ -21,7 +27,15 @@ impl BatchNormLayer {
             inputs,
             mean: moments.part(0..channels),
             variance: moments.part(channels..2 * channels),
+            between,
         })
+    }
+
+    /// Room for moments, and for sums.
+    fn room<'a>(&self, scratch: GpuSlice<'a>) -> Result<[GpuSlice<'a>; 2]> {
+        let moments = 2 * self.channels;
+        check_length("the layer's scratch", moments, scratch.len().min(moments))?;
+        Ok([scratch.part(0..moments), scratch.part(moments..scratch.len())])
     }
 
     /// What is learnt of the parameters: weight and bias; and the running statistics.
@@ -34,16 +48,18 @@ impl BatchNormLayer {
 }
 
 impl GpuLayer for BatchNormLayer {
-    fn scratch_length(&self, _rows: usize) -> usize {
-        2 * self.channels
+    fn scratch_length(&self, rows: usize) -> usize {
+        2 * self.channels + Parts::room_of_channels(rows, self.positions, self.channels)
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
         let ([weight, bias], running) = self.split("the layer's parameters", pass.parameters)?;
-        let channels = match pass.mode {
-            Mode::Training(_) => self.channels_of(pass.rows, pass.inputs, pass.scratch)?,
-            Mode::Evaluation => self.channels_of(pass.rows, pass.inputs, running)?,
+        let [moments, between] = self.room(pass.scratch)?;
+        let moments = match pass.mode {
+            Mode::Training(_) => moments,
+            Mode::Evaluation => running,
         };
+        let channels = self.channels_of(pass.rows, pass.inputs, moments, between)?;
         if matches!(pass.mode, Mode::Training(_)) {
             channels.moments(device)?;
         }
@@ -53,7 +69,8 @@ impl GpuLayer for BatchNormLayer {
     fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
         let ([weight, _], _) = self.split("the layer's parameters", pass.parameters)?;
         let ([by_weight, by_bias], running) = self.split("the layer's gradient", pass.gradient)?;
-        let channels = self.channels_of(pass.rows, pass.inputs, pass.scratch)?;
+        let [moments, between] = self.room(pass.scratch)?;
+        let channels = self.channels_of(pass.rows, pass.inputs, moments, between)?;
         channels.moments(device)?;
         channels.running(device, running)?;
         channels.backward(

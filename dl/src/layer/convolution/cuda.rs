@@ -4,7 +4,7 @@ use distdl_engine::device::{GpuMatrix, GpuSlice};
 
 use super::ConvolutionLayer;
 use crate::error::{Result, check_length};
-use crate::kernels::programs::Device;
+use crate::kernels::programs::{Device, Parts};
 use crate::kernels::windows::cuda::{self as windows, Images};
 use crate::kernels::{activation, sums};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
@@ -70,7 +70,9 @@ impl ConvolutionLayer {
 
 impl GpuLayer for ConvolutionLayer {
     fn scratch_length(&self, rows: usize) -> usize {
-        self.images_on_gpu(rows) * (self.inputs + self.output.channels) * self.output.pixels()
+        let (channels, pixels) = (self.output.channels, self.output.pixels());
+        let columns = self.images_on_gpu(rows) * (self.inputs + channels) * pixels;
+        columns.max(Parts::room_of_channels(rows, pixels, channels))
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
@@ -123,9 +125,10 @@ impl GpuLayer for ConvolutionLayer {
         let bias_gradient = pass.gradient.part(self.weight_length()..parameters);
         sums::cuda::channels(
             device,
-            pass.rows,
-            self.output.pixels(),
+            (pass.rows, self.output.pixels()),
+            1.0,
             pass.output_gradient,
+            pass.scratch,
             bias_gradient,
         )?;
         for (index, piece) in self.pieces(pass.rows, pass.scratch).enumerate() {

@@ -4,11 +4,15 @@ use distdl_engine::device::GpuMatrix;
 
 use super::DenseLayer;
 use crate::error::{Result, check_length};
-use crate::kernels::programs::Device;
+use crate::kernels::programs::{Device, Parts};
 use crate::kernels::{activation, sums};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl GpuLayer for DenseLayer {
+    fn scratch_length(&self, rows: usize) -> usize {
+        Parts::room_of_columns(rows, self.outputs)
+    }
+
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
         self.check_parameters("the dense layer's parameters", pass.parameters.len())?;
         check_length("the layer's inputs", pass.rows * self.inputs, pass.inputs.len())?;
@@ -38,7 +42,7 @@ impl GpuLayer for DenseLayer {
             pass.output_gradient,
         )?;
         let bias_gradient = pass.gradient.part(self.weight_length()..pass.gradient.len());
-        sums::cuda::columns(device, pass.output_gradient, bias_gradient)?;
+        sums::cuda::columns(device, pass.output_gradient, pass.scratch, bias_gradient)?;
 
         let inputs = GpuMatrix::new(pass.inputs, pass.rows, self.inputs);
         let gradient = GpuMatrix::new(pass.output_gradient, pass.rows, self.outputs);

@@ -5,18 +5,20 @@ use distdl_engine::device::GpuSlice;
 use super::LayerNormLayer;
 use crate::error::{Result, check_length};
 use crate::kernels::layer_norm::cuda::Rows;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::{Device, Parts};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl LayerNormLayer {
     /// Rows with room for their moments, which are computed there.
     fn rows<'a>(&self, device: &Device, rows: usize, inputs: GpuSlice<'a>, scratch: GpuSlice<'a>) -> Result<Rows<'a>> {
-        check_length("the layer's scratch", 2 * rows, scratch.len().min(2 * rows))?;
+        let wanted = GpuLayer::scratch_length(self, rows);
+        check_length("the layer's scratch", wanted, scratch.len().min(wanted))?;
         let rows = Rows {
             columns: self.shape.length(),
             inputs,
             means: scratch.part(0..rows),
             scales: scratch.part(rows..2 * rows),
+            between: scratch.part(2 * rows..scratch.len()),
         };
         rows.moments(device, self.epsilon as f32)?;
         Ok(rows)
@@ -32,7 +34,7 @@ impl LayerNormLayer {
 
 impl GpuLayer for LayerNormLayer {
     fn scratch_length(&self, rows: usize) -> usize {
-        2 * rows
+        2 * rows + Parts::room_of_columns(rows, self.shape.length())
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {

@@ -1,7 +1,8 @@
 use distdl_dl::kernels::batch_norm::{self as by_channel, Moments};
 use distdl_dl::kernels::layer_norm as by_row;
-use distdl_dl::kernels::programs::Grid;
+use distdl_dl::kernels::programs::{Grid, Parts};
 
+use super::sums::of_parts;
 use super::{SHAPES, close, numbers, same};
 use crate::runner::{Runner, change, count, number, read};
 
@@ -26,16 +27,24 @@ fn batch_norm_of(runner: &dyn Runner, rows: usize, channels: usize, positions: u
     let (inputs, gradient) = (numbers(size, 3.0, 1), numbers(size, 1.0, 2));
     let (weight, bias) = (numbers(channels, 2.0, 3), numbers(channels, 2.0, 4));
     let of_channels = || vec![f32::NAN; channels];
-    let grid = Grid::of_rows(channels, rows * positions);
+    let parts = Parts::of_channels(rows, positions);
     let sides = || [count(rows), count(channels), count(positions)];
 
     let (mut mean, mut variance) = (of_channels(), of_channels());
     by_channel::moments(positions, &inputs, &mut mean, &mut variance).unwrap();
-    let (mut means, mut variances) = (of_channels(), of_channels());
-    let mut arguments: Vec<_> = sides().into();
-    arguments.extend([read(&inputs), change(&mut means), change(&mut variances)]);
-    runner.run("batch_norm_moments", grid, &mut arguments);
-    close(runner, "mean of a channel", ERROR_MAX, &mean, &means);
+    let share = (1.0 / (rows * positions).max(1) as f64) as f32;
+    let variances = of_parts(runner, parts, channels, share, &mut |parts, scale, sums| {
+        let mut arguments: Vec<_> = sides().into();
+        arguments.extend([
+            count(parts.rows),
+            number(scale),
+            read(&mean),
+            read(&inputs),
+            change(sums),
+        ]);
+        let grid = Grid::of_channels(channels, positions, parts);
+        runner.run("batch_norm_squares", grid, &mut arguments);
+    });
     close(runner, "variance of a channel", ERROR_MAX, &variance, &variances);
 
     let (rows_given, unbiased) = (rows as f32, 1.25);
@@ -70,12 +79,14 @@ fn batch_norm_of(runner: &dyn Runner, rows: usize, channels: usize, positions: u
     let sums = (&mut by_weight[..], &mut by_bias[..]);
     let values = (&inputs[..], &gradient[..]);
     by_channel::backward(positions, moments, &weight, values, sums, Some(&mut expected)).unwrap();
-    let (mut by_weights, mut by_biases) = (of_channels(), of_channels());
-    let mut arguments: Vec<_> = sides().into();
-    arguments.push(number(EPSILON));
-    arguments.extend([&mean, &variance, &inputs, &gradient].map(|values| read(values)));
-    arguments.extend([change(&mut by_weights), change(&mut by_biases)]);
-    runner.run("batch_norm_sums", grid, &mut arguments);
+    let by_weights = of_parts(runner, parts, channels, 1.0, &mut |parts, _, sums| {
+        let mut arguments: Vec<_> = sides().into();
+        arguments.extend([count(parts.rows), number(EPSILON)]);
+        arguments.extend([&mean, &variance, &inputs, &gradient].map(|values| read(values)));
+        arguments.push(change(sums));
+        let grid = Grid::of_channels(channels, positions, parts);
+        runner.run("batch_norm_along", grid, &mut arguments);
+    });
     close(
         runner,
         "gradient by a channel's weight",
@@ -83,7 +94,6 @@ fn batch_norm_of(runner: &dyn Runner, rows: usize, channels: usize, positions: u
         &by_weight,
         &by_weights,
     );
-    close(runner, "gradient by a channel's bias", ERROR_MAX, &by_bias, &by_biases);
 
     let mut arguments: Vec<_> = sides().into();
     arguments.push(number(EPSILON));
@@ -120,11 +130,13 @@ pub(crate) fn layer_norm(runner: &dyn Runner) {
         let (mut by_weight, mut by_bias) = (vec![f32::NAN; columns], vec![f32::NAN; columns]);
         let sums = (&mut by_weight[..], &mut by_bias[..]);
         by_row::backward(EPSILON.into(), &weight, &inputs, &gradient, sums, Some(&mut expected)).unwrap();
-        let (mut by_weights, mut by_biases) = (vec![f32::NAN; columns], vec![f32::NAN; columns]);
-        let mut arguments = vec![count(rows), count(columns)];
-        arguments.extend([&means, &scales, &inputs, &gradient].map(|values| read(values)));
-        arguments.extend([change(&mut by_weights), change(&mut by_biases)]);
-        runner.run("layer_norm_sums", Grid::of_columns(columns), &mut arguments);
+        let parts = Parts::of_columns(rows);
+        let by_weights = of_parts(runner, parts, columns, 1.0, &mut |parts, _, sums| {
+            let mut arguments = vec![count(rows), count(columns), count(parts.rows)];
+            arguments.extend([&means, &scales, &inputs, &gradient].map(|values| read(values)));
+            arguments.push(change(sums));
+            runner.run("layer_norm_along", Grid::of_columns(columns, parts), &mut arguments);
+        });
         close(
             runner,
             "gradient by a column's weight",
@@ -132,7 +144,6 @@ pub(crate) fn layer_norm(runner: &dyn Runner) {
             &by_weight,
             &by_weights,
         );
-        close(runner, "gradient by a column's bias", ERROR_MAX, &by_bias, &by_biases);
 
         let mut arguments = vec![count(rows), count(columns)];
         arguments.extend([&means, &scales, &weight, &inputs, &gradient].map(|values| read(values)));

@@ -1,10 +1,10 @@
 use distdl_dl::Activation;
 use distdl_dl::kernels::activation;
-use distdl_dl::kernels::programs::Grid;
+use distdl_dl::kernels::programs::{Grid, Parts};
 use distdl_dl::kernels::sums as cpu;
 
 use super::{SHAPES, close, close_wide, numbers, same};
-use crate::runner::{Runner, change, count, read};
+use crate::runner::{Runner, change, count, number, read};
 
 pub(crate) fn add(runner: &dyn Runner) {
     for size in [0, 1, 300, 70_001] {
@@ -19,37 +19,88 @@ pub(crate) fn add(runner: &dyn Runner) {
 pub(crate) fn column_sums(runner: &dyn Runner) {
     for (rows, columns) in SHAPES {
         let values = numbers(rows * columns, 1.0, 1);
-        let (mut expected, mut got) = (vec![f32::NAN; columns], vec![f32::NAN; columns]);
+        let mut expected = vec![f32::NAN; columns];
         let mut gradient = values.clone();
         activation::backward(Activation::Identity, &values, &mut gradient, &mut expected).unwrap();
-        let mut arguments = [count(rows), count(columns), read(&values), change(&mut got)];
-        runner.run("column_sums", Grid::of_columns(columns), &mut arguments);
+        let got = of_parts(
+            runner,
+            Parts::of_columns(rows),
+            columns,
+            1.0,
+            &mut |parts, scale, sums| {
+                columns_of(runner, (rows, columns), parts, scale, &values, sums);
+            },
+        );
         close(runner, "sum of a column", 1e-5, &expected, &got);
     }
 }
 
 pub(crate) fn channel_sums(runner: &dyn Runner) {
-    for ((rows, channels), positions) in SHAPES.into_iter().flat_map(|shape| [(shape, 1), (shape, 35)]) {
+    let shapes = SHAPES.into_iter().flat_map(|shape| [(shape, 1), (shape, 35)]);
+    for ((rows, channels), positions) in shapes.chain([((3, 2), 9000), ((40, 3), 500)]) {
         let values = numbers(rows * channels * positions, 1.0, 2);
         let mut expected = vec![0.0; channels];
         for (index, pixels) in values.chunks_exact(positions).enumerate() {
-            expected[index % channels] += cpu::sum(pixels);
+            expected[index % channels] += cpu::sum(pixels) * 0.5;
         }
-        let mut got = vec![f32::NAN; channels];
-        let mut arguments = [
-            count(rows),
-            count(channels),
-            count(positions),
-            read(&values),
-            change(&mut got),
-        ];
-        runner.run(
-            "channel_sums",
-            Grid::of_rows(channels, rows * positions),
-            &mut arguments,
-        );
+        let parts = Parts::of_channels(rows, positions);
+        let got = of_parts(runner, parts, channels, 0.5, &mut |parts, scale, sums| {
+            let mut arguments = [
+                count(rows),
+                count(channels),
+                count(positions),
+                count(parts.rows),
+                number(scale),
+                read(&values),
+                change(sums),
+            ];
+            let grid = Grid::of_channels(channels, positions, parts);
+            runner.run("channel_sums", grid, &mut arguments);
+        });
         close(runner, "sum of a channel", 1e-4, &expected, &got);
     }
+}
+
+/// What `each` writes for parts and a scale, and if there are more than one, their sum times `scale`.
+pub(super) fn of_parts(
+    runner: &dyn Runner,
+    parts: Parts,
+    columns: usize,
+    scale: f32,
+    each: &mut dyn FnMut(Parts, f32, &mut [f32]),
+) -> Vec<f32> {
+    let mut sums = vec![f32::NAN; parts.count * columns];
+    if parts.count == 1 {
+        each(parts, scale, &mut sums);
+        return sums;
+    }
+    each(parts, 1.0, &mut sums);
+    let whole = Parts {
+        rows: parts.count,
+        count: 1,
+    };
+    let mut sum = vec![f32::NAN; columns];
+    columns_of(runner, (parts.count, columns), whole, scale, &sums, &mut sum);
+    sum
+}
+
+fn columns_of(
+    runner: &dyn Runner,
+    (rows, columns): (usize, usize),
+    parts: Parts,
+    scale: f32,
+    values: &[f32],
+    sums: &mut [f32],
+) {
+    let mut arguments = [
+        count(rows),
+        count(columns),
+        count(parts.rows),
+        number(scale),
+        read(values),
+        change(sums),
+    ];
+    runner.run("column_sums", Grid::of_columns(columns, parts), &mut arguments);
 }
 
 pub(crate) fn sums_of_parts(runner: &dyn Runner) {

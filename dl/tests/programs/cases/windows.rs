@@ -66,7 +66,7 @@ pub(crate) fn columns(runner: &dyn Runner) {
         let (mut expected, mut got) = (vec![f32::NAN; size], vec![f32::NAN; size]);
         cpu::to_columns(&windows, images, &values, &mut expected).unwrap();
         let mut given = arguments(&windows, images, [read(&values), change(&mut got)]);
-        runner.run("to_columns", Grid::of_elements(size), &mut given);
+        runner.run("to_columns", Grid::of_elements(pools(&windows, images)), &mut given);
         same(runner, &format!("columns of {windows:?}"), &expected, &got);
 
         let matrix = numbers(size, 1.0, 2);
