@@ -1,8 +1,8 @@
 // What all programs for GPUs begin with.
 //
 // Elements that do not depend on each other are shared among all threads of the grid; a sum belongs to one block, whose
-// threads add up their shares in ascending order and then each other's, pair by pair. So the order of every sum follows
-// from shapes alone. Nothing is added atomically, and compiled without fused operations a kernel without sums gives the
+// threads add up their shares in ascending order and then each other's, pair by pair; where there are few, each is cut into
+// parts with a block for each. So the order of every sum follows from shapes alone. Nothing is added atomically, and compiled without fused operations a kernel without sums gives the
 // bits of its counterpart on the CPU.
 
 typedef unsigned char u8;

@@ -31,6 +31,20 @@ pub(crate) fn samples() -> Samples {
     Samples::new(FEATURES, Features::F32(features), labels()).unwrap()
 }
 
+/// More than a sum over rows takes at once.
+pub(crate) fn many() -> Samples {
+    let features = features().map(|feature| feature as f32 / 11.0);
+    let SampleTargets::Labels(labels) = labels() else {
+        panic!("these have labels");
+    };
+    Samples::new(
+        FEATURES,
+        Features::F32(features.collect::<Vec<_>>().repeat(8)),
+        SampleTargets::Labels(labels.repeat(8)),
+    )
+    .unwrap()
+}
+
 /// The same as bytes.
 pub(crate) fn bytes() -> Samples {
     let bytes = features().map(|feature| feature as u8).collect();
@@ -72,6 +86,17 @@ pub(crate) fn network() -> NeuralNetwork {
 pub(crate) fn small(loss: Loss) -> NeuralNetwork {
     let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(9));
     builder.output(Dense::linear(3), loss).unwrap()
+}
+
+/// Layers whose gradients are sums over rows.
+pub(crate) fn sums() -> NeuralNetwork {
+    NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(2, 3).with_padding(1).with_activation(Activation::Relu))
+        .hidden(BatchNorm::default())
+        .hidden(Flatten)
+        .hidden(LayerNorm::default())
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap()
 }
 
 /// Features that are indices below 23, and an embedding of them.

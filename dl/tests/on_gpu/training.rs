@@ -7,8 +7,8 @@ use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context, EngineError, Placement};
 
 use crate::fixtures::{
-    FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, embedding, indices, network, on_the_cpu, on_the_gpu, options,
-    samples, small, train_for, values,
+    FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, embedding, indices, many, network, on_the_cpu, on_the_gpu,
+    options, samples, small, sums, train_for, values,
 };
 use crate::gpu::TestGpu;
 
@@ -17,6 +17,11 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
     let Some(gpu) = TestGpu::take() else { return };
     let micro = TrainingOptions {
         micro_batch: Some(3),
+        ..options()
+    };
+    let in_one_lane = TrainingOptions {
+        batch: 8 * SAMPLES,
+        lanes: 1,
         ..options()
     };
     let all_losses = [
@@ -30,6 +35,7 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         ("bytes", small(Loss::SoftmaxCrossEntropy), bytes(), options()),
         ("pieces", small(Loss::SoftmaxCrossEntropy), bytes(), micro),
         ("indices", embedding(23), indices(), options()),
+        ("many rows", sums(), many(), in_one_lane),
     ];
     for loss in all_losses {
         cases.push((loss.name(), small(loss), samples(), options()));
