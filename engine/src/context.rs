@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
 use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreFigures, StoreOptions};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use self::bars::Bars;
-pub use self::turns::Answered;
 pub(crate) use self::turns::{Turn, action_on};
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::broadcast::Broadcast;
@@ -420,3 +421,8 @@ impl Drop for Handle {
 
 #[cfg(test)]
 mod tests;
+
+/// What an action brings back of a partition: something that can travel between processes.
+pub trait Answered: Serialize + DeserializeOwned + Send + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> Answered for T {}

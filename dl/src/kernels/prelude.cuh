@@ -1,9 +1,10 @@
 // What all programs for GPUs begin with.
 //
 // Elements that do not depend on each other are shared among all threads of the grid; a sum belongs to one block, whose
-// threads add up their shares in ascending order and then each other's, pair by pair; where there are few, each is cut into
-// parts with a block for each. So the order of every sum follows from shapes alone. Nothing is added atomically, and compiled without fused operations a kernel without sums gives the
-// bits of its counterpart on the CPU.
+// threads add up their shares in ascending order and then each other's, pair by pair. Where so few sums have so many rows
+// that few blocks would do it all, each is cut into parts with a block of their own. So the order of every sum follows from
+// shapes alone. Nothing is added atomically, and compiled without fused operations a kernel without sums gives the bits of
+// its counterpart on the CPU.
 
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -45,6 +46,27 @@ template <typename T, typename F> __device__ inline T sum_of(u64 count, F of) {
     return block_sum(sum);
 }
 
+// How many of `count` things are a thread's that begins with the `first` and goes on by `step`.
+__device__ inline u64 turns_of(u64 count, u64 first, u64 step) {
+    return count > first ? (count - first - 1) / step + 1 : 0;
+}
+
+// The sum of what `next` gives, in order. It is asked ahead, so that some reads are under way together.
+template <typename F> __device__ inline float sum_ahead(u64 turns, F next) {
+    float sum = 0;
+    for (; turns >= 4; turns -= 4) {
+        float first = next(), second = next(), third = next(), fourth = next();
+        sum += first;
+        sum += second;
+        sum += third;
+        sum += fourth;
+    }
+    for (; turns > 0; turns--) {
+        sum += next();
+    }
+    return sum;
+}
+
 // Sums over many rows are cut into parts of so many rows, so that more blocks have something to do. Each part has sums of
 // its own, those of the first part first; `column_sums` then makes one of them.
 __device__ inline u64 end_of_part(u64 first, u64 part, u64 rows) {
@@ -61,18 +83,16 @@ __device__ inline void channel_parts(
     u64 first_row = threadIdx.x / positions, first_position = threadIdx.x % positions;
     FOR_EACH_ROW(place, parts * channels) {
         u64 channel = place % channels;
-        u64 first = place / channels * part, end = end_of_part(first, part, rows);
+        u64 first = place / channels * part;
+        u64 count = (end_of_part(first, part, rows) - first) * positions;
         u64 row = first + first_row, position = first_position;
-        float sum = 0;
-        while (row < end) {
-            sum += of(channel, (row * channels + channel) * positions + position);
-            row += rows_on;
-            position += positions_on;
-            if (position >= positions) {
-                position -= positions;
-                row++;
-            }
-        }
+        float sum = sum_ahead(turns_of(count, threadIdx.x, blockDim.x), [&]() {
+            float value = of(channel, (row * channels + channel) * positions + position);
+            bool is_next = position + positions_on >= positions;
+            row += rows_on + is_next;
+            position += is_next ? positions_on - positions : positions_on;
+            return value;
+        });
         sum = block_sum(sum);
         if (threadIdx.x == 0) {
             sums[place] = finish(channel, sum);
@@ -80,22 +100,23 @@ __device__ inline void channel_parts(
     }
 }
 
-// For each part and column the sum of `of(row, index)` over its rows, times `scale`. The threads of a line read neighbours, and
-// each line of threads of a block has its own rows.
+// For each part and column the sum of `of(row, index)` over its rows, times `scale`. The threads of a line read
+// neighbours, and each line of threads of a block has its own rows.
 template <typename F>
 __device__ inline void column_parts(u64 rows, u64 columns, u64 part, float scale, F of, float* sums) {
     const u32 LINE = 32;
     __shared__ float values[THREADS_MAX];
     u64 lines = (columns + LINE - 1) / LINE;
     u64 number = blockIdx.x / lines;
-    u64 first = number * part, end = end_of_part(first, part, rows);
+    u64 first = number * part;
     u64 column = blockIdx.x % lines * LINE + threadIdx.x % LINE;
-    float sum = 0;
-    if (column < columns) {
-        for (u64 row = first + threadIdx.x / LINE; row < end; row += blockDim.x / LINE) {
-            sum += of(row, row * columns + column);
-        }
-    }
+    u64 row = first + threadIdx.x / LINE;
+    u64 turns = turns_of(end_of_part(first, part, rows), row, blockDim.x / LINE);
+    float sum = sum_ahead(column < columns ? turns : 0, [&]() {
+        float value = of(row, row * columns + column);
+        row += blockDim.x / LINE;
+        return value;
+    });
     values[threadIdx.x] = sum;
     __syncthreads();
     for (u32 half = blockDim.x / 2; half >= LINE; half /= 2) {

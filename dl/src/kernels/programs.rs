@@ -21,12 +21,16 @@ const THREADS_MAX: usize = 256;
 const THREADS_MIN: usize = 32;
 /// Columns that one block of `column_sums` sums.
 const LINE: usize = 32;
-/// Rows of which one block of `column_sums` makes one, at least: sixteen for each of its threads.
+/// Rows of a part of a sum of columns, at least: sixteen for each of a block's threads.
 const COLUMN_ROWS: usize = 128;
+/// Elements of a part of a sum of a channel, at least if it has more rows: 32 for each of a block's threads.
+const CHANNEL_ELEMENTS: usize = 8192;
 /// Parts that a sum over rows is cut into, at most; one more block makes one of them.
 const PARTS_MAX: usize = 128;
-/// Elements of which one block of `sums_of_parts` makes one.
-const PART: usize = 8192;
+/// Blocks that give a GPU enough to do: no sum is cut where there are as many without.
+const BLOCKS_ENOUGH: usize = 512;
+/// Elements of which one block of `sums_of_pieces` makes one.
+const PIECE: usize = 8192;
 /// Blocks at most; each then does the work of several.
 const BLOCKS_MAX: usize = 1 << 16;
 
@@ -63,9 +67,9 @@ pub const PROGRAMS: &[Program] = programs! {
     "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_along" "layer_norm_backward";
     "mask": "mask";
     "softmax_cross_entropy": "softmax_cross_entropy";
-    "sums": "add" "column_sums" "channel_sums" "sums_of_parts";
+    "sums": "add" "column_sums" "channel_sums" "sums_of_pieces";
     "update": "update_plain" "update_statistics" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad";
-    "windows": "to_columns" "from_columns" "to_channels" "from_channels" "pool_largest" "pool_largest_backward" "pool_mean" "pool_mean_backward";
+    "windows": "to_columns" "from_columns" "to_channels" "from_channels" "pool_largest" "pool_largest_backward_apart" "pool_largest_backward" "pool_mean" "pool_mean_backward";
 };
 
 /// How many blocks of how many threads run a kernel. The order of its sums follows from it, and it from shapes.
@@ -103,10 +107,10 @@ impl Grid {
         Self::of_rows(parts.count * channels, parts.rows * positions)
     }
 
-    /// For a kernel that makes one element of each part of `count`, and how many they are.
-    pub fn of_parts(count: usize) -> (Self, usize) {
-        let parts = count.div_ceil(PART);
-        (Self::new(parts, THREADS_MAX), parts)
+    /// For a kernel that makes one element of each piece of `count`, and how many they are.
+    pub fn of_pieces(count: usize) -> (Self, usize) {
+        let pieces = count.div_ceil(PIECE);
+        (Self::new(pieces, THREADS_MAX), pieces)
     }
 
     fn new(blocks: usize, threads: usize) -> Self {
@@ -127,41 +131,61 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// For sums of columns over `rows` rows.
-    pub fn of_columns(rows: usize) -> Self {
-        Self::new(rows, COLUMN_ROWS)
+    /// For the sums of so many columns over `rows` rows.
+    pub fn of_columns(rows: usize, columns: usize) -> Self {
+        Cut::of_columns(columns).parts(rows)
     }
 
-    /// For sums of channels over `rows` rows of so many positions each.
-    pub fn of_channels(rows: usize, positions: usize) -> Self {
-        Self::new(rows, Self::rows_of_channels(positions))
+    /// For the sums of so many channels over `rows` rows of so many positions each.
+    pub fn of_channels(rows: usize, channels: usize, positions: usize) -> Self {
+        Cut::of_channels(channels, positions).parts(rows)
     }
 
-    /// Elements that `sums` sums of columns over up to `rows_max` rows need room for meanwhile.
-    pub fn room_of_columns(rows_max: usize, sums: usize) -> usize {
-        Self::room(rows_max, COLUMN_ROWS, sums)
+    /// Elements that the sums of so many columns over up to `rows_max` rows need room for meanwhile.
+    pub fn room_of_columns(rows_max: usize, columns: usize) -> usize {
+        Cut::of_columns(columns).room(rows_max, columns)
     }
 
-    /// Elements that `sums` sums of channels over up to `rows_max` rows need room for meanwhile.
-    pub fn room_of_channels(rows_max: usize, positions: usize, sums: usize) -> usize {
-        Self::room(rows_max, Self::rows_of_channels(positions), sums)
+    /// Elements that the sums of so many channels over up to `rows_max` rows need room for meanwhile.
+    pub fn room_of_channels(rows_max: usize, channels: usize, positions: usize) -> usize {
+        Cut::of_channels(channels, positions).room(rows_max, channels)
+    }
+}
+
+/// How fine sums are cut.
+struct Cut {
+    rows_min: usize,
+    parts_max: usize,
+}
+
+impl Cut {
+    fn of_columns(columns: usize) -> Self {
+        Self::new(COLUMN_ROWS, columns.div_ceil(LINE))
     }
 
-    fn rows_of_channels(positions: usize) -> usize {
-        (PART / positions.max(1)).max(1)
+    fn of_channels(channels: usize, positions: usize) -> Self {
+        Self::new(CHANNEL_ELEMENTS / positions.max(1), channels)
     }
 
-    fn new(rows: usize, rows_min: usize) -> Self {
-        let each = rows_min.max(rows.div_ceil(PARTS_MAX)).min(rows.max(1));
+    /// `blocks`: those of a part.
+    fn new(rows_min: usize, blocks: usize) -> Self {
         Self {
+            rows_min: rows_min.max(1),
+            parts_max: (BLOCKS_ENOUGH / blocks.max(1)).clamp(1, PARTS_MAX),
+        }
+    }
+
+    fn parts(&self, rows: usize) -> Parts {
+        let each = self.rows_min.max(rows.div_ceil(self.parts_max)).min(rows.max(1));
+        Parts {
             rows: each,
             count: rows.div_ceil(each).max(1),
         }
     }
 
     /// Fewer rows never need more.
-    fn room(rows_max: usize, rows_min: usize, sums: usize) -> usize {
-        match rows_max.div_ceil(rows_min).min(PARTS_MAX) {
+    fn room(&self, rows_max: usize, sums: usize) -> usize {
+        match rows_max.div_ceil(self.rows_min).min(self.parts_max) {
             0 | 1 => 0,
             count => count * sums,
         }
@@ -196,7 +220,7 @@ mod tests {
         for line in [
             format!("const u32 THREADS_MAX = {THREADS_MAX};"),
             format!("const u32 LINE = {LINE};"),
-            format!("const u64 PART = {PART};"),
+            format!("const u64 PIECE = {PIECE};"),
         ] {
             assert!(sums.is_some_and(|text| text.contains(&line)), "{line}");
         }
@@ -211,26 +235,28 @@ mod tests {
         assert_eq!(Grid::of_rows(3, 10), grid(3, 32));
         assert_eq!(Grid::of_rows(3, 33), grid(3, 64));
         assert_eq!(Grid::of_rows(3, usize::MAX), grid(3, 256));
-        assert_eq!(Grid::of_columns(33, Parts::of_columns(129)), grid(4, 256));
-        assert_eq!(Grid::of_channels(3, 2, Parts::of_channels(9, 2)), grid(3, 32));
-        assert_eq!(Grid::of_parts(8193), (grid(2, 256), 2));
+        assert_eq!(Grid::of_columns(33, Parts::of_columns(129, 33)), grid(4, 256));
+        assert_eq!(Grid::of_channels(3, 2, Parts::of_channels(9, 3, 2)), grid(3, 32));
+        assert_eq!(Grid::of_pieces(8193), (grid(2, 256), 2));
     }
 
     #[test]
     fn parts_cover_all_rows_and_fit_their_room() {
         let parts = |rows, count| Parts { rows, count };
-        assert_eq!(Parts::of_columns(0), parts(1, 1));
-        assert_eq!(Parts::of_columns(128), parts(128, 1));
-        assert_eq!(Parts::of_columns(129), parts(128, 2));
-        assert_eq!(Parts::of_columns(128 * 128 + 1), parts(129, 128));
-        assert_eq!(Parts::of_channels(1024, 576), parts(14, 74));
-        assert_eq!(Parts::of_channels(129, 50_000), parts(2, 65));
+        assert_eq!(Parts::of_columns(0, 3), parts(1, 1));
+        assert_eq!(Parts::of_columns(128, 3), parts(128, 1));
+        assert_eq!(Parts::of_columns(129, 3), parts(128, 2));
+        assert_eq!(Parts::of_columns(128 * 128 + 1, 3), parts(129, 128));
+        assert_eq!(Parts::of_columns(1024, 4096), parts(256, 4));
+        assert_eq!(Parts::of_columns(1024, 1 << 20), parts(1024, 1));
+        assert_eq!(Parts::of_channels(1024, 6, 576), parts(14, 74));
+        assert_eq!(Parts::of_channels(129, 3, 50_000), parts(2, 65));
         for positions in [1, 10, 576, 50_000] {
             let mut room_before = 0;
             for rows in (0..2000).chain([8191, 8192, 8193, 1 << 20, (1 << 20) + 1]) {
                 let (parts, room) = (
-                    Parts::of_channels(rows, positions),
-                    Parts::room_of_channels(rows, positions, 3),
+                    Parts::of_channels(rows, 3, positions),
+                    Parts::room_of_channels(rows, 3, positions),
                 );
                 assert!((parts.count - 1) * parts.rows < rows.max(1) && rows <= parts.count * parts.rows);
                 assert!(parts.count == 1 || 3 * parts.count <= room, "{rows} x {positions}");

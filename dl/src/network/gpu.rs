@@ -114,7 +114,7 @@ impl NeuralNetwork {
             constants: constants_there,
             constants_of,
             losses: [rows(2)?, rows(2)?],
-            between: words(2 * sums::parts(rows_max))?,
+            between: words(2 * sums::total_room(rows_max))?,
             tallies: port(4)?,
             device,
         })
@@ -237,7 +237,7 @@ impl NeuralNetwork {
         let device = &workspace.device;
         self.loss
             .gradient_on_gpu(device, rows, (outputs, targets), gradient, (losses, correct))?;
-        let between = workspace.between.words().part(0..2 * sums::parts(rows));
+        let between = workspace.between.words().part(0..2 * sums::total_room(rows));
         sums::total(device, losses, between, tallies.part(0..2))?;
         match workspace.shape.target_length {
             None => sums::total(device, correct, between, tallies.part(2..4)),

@@ -125,7 +125,7 @@ fn make(is_real: bool) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("paper_gpu");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
-    if !is_real && !make_cuda(&folder, 2, 8 << 20).unwrap() {
+    if !is_real && !make_cuda(&folder, 2, 128 << 20).unwrap() {
         skipped("training on a GPU on paper: no `g++` here");
         return None;
     }

@@ -95,7 +95,7 @@ fn a_hundred_jobs_leave_nothing_on_a_gpu() {
 #[test]
 fn a_gpu_with_too_little_memory_is_not_lost() {
     let Some(gpu) = TestGpu::take_paper() else { return };
-    let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(40_000));
+    let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(300_000));
     let large = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
     let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
     let mut training = begin(&context, &large, &samples(), options()).unwrap();

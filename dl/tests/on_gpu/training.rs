@@ -1,6 +1,9 @@
 //! Lanes on GPUs, step by step.
 
-use distdl_dl::{Loss, TrainingOptions};
+use distdl_dl::kernels::programs::Parts;
+use distdl_dl::{
+    Conv2d, Dense, Features, Flatten, Image, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions,
+};
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::config::GpuUse;
 use distdl_engine::testing::TestCluster;
@@ -19,6 +22,8 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         micro_batch: Some(3),
         ..options()
     };
+    // The channels of `sums()` and its columns.
+    assert!(Parts::of_channels(8 * SAMPLES, 2, 30).count > 1 && Parts::of_columns(8 * SAMPLES, 60).count > 1);
     let in_one_lane = TrainingOptions {
         batch: 8 * SAMPLES,
         lanes: 1,
@@ -47,6 +52,42 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         assert_close(what, &expected, &got, 2e-4);
         assert_ne!(expected.parameters, network.initialize(0).unwrap());
     }
+    gpu.assert_nothing_is_left();
+}
+
+/// The columns of all images together would take more than the room that there is for them.
+#[test]
+fn a_convolution_in_pieces_comes_to_what_it_comes_to_on_the_cpu() {
+    let Some(gpu) = TestGpu::take() else { return };
+    const IMAGES: usize = 12;
+    let image = Image {
+        channels: 1,
+        height: 96,
+        width: 96,
+    };
+    let network = NeuralNetwork::new(image)
+        .hidden(Conv2d::new(1, 16))
+        .hidden(Flatten)
+        .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    // As wide as two pieces: one takes 2^24 elements.
+    const { assert!(IMAGES * 16 * 16 * 81 * 81 > 1 << 24) };
+    let features = (0..IMAGES * 96 * 96).map(|index| (index * 31 % 17) as f32 / 170.0);
+    let labels = (0..IMAGES as u32).map(|image| image % 2).collect();
+    let (features, labels) = (Features::F32(features.collect()), SampleTargets::Labels(labels));
+    let samples = Samples::new(96 * 96, features, labels).unwrap();
+    let options = TrainingOptions {
+        batch: IMAGES,
+        lanes: 1,
+        ..options()
+    };
+    let mut trained = [gpu.config(), Config::default().with_gpu(GpuUse::Off)].map(|config| {
+        let context = Context::new(config.with_threads(1)).unwrap();
+        let mut training = begin(&context, &network, &samples, options.clone()).unwrap();
+        train_for(2, &mut training).unwrap()
+    });
+    let [got, expected] = &mut trained;
+    assert_close("pieces of a convolution", expected, got, 2e-4);
     gpu.assert_nothing_is_left();
 }
 

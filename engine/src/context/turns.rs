@@ -2,9 +2,6 @@
 
 use std::sync::MutexGuard;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::{Context, lock};
 use crate::cancel::RunningAction;
 use crate::error::{EngineError, Result};
@@ -45,8 +42,3 @@ impl Drop for Turn<'_> {
 pub(crate) fn action_on(target: &Node) -> String {
     format!("an action on `{}` (declared at {})", target.title(), target.site)
 }
-
-/// What an action brings back of a partition: something that can travel between processes.
-pub trait Answered: Serialize + DeserializeOwned + Send + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> Answered for T {}

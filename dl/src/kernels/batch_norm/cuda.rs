@@ -35,7 +35,7 @@ impl<'a> Channels<'a> {
     }
 
     fn parts(&self) -> Parts {
-        Parts::of_channels(self.rows, self.positions)
+        Parts::of_channels(self.rows, self.channels(), self.positions)
     }
 
     fn sides(&self) -> [Argument<'a>; 3] {

@@ -73,7 +73,7 @@ impl<'a> Rows<'a> {
         for of_columns in [weight, by_weight, by_bias] {
             check_length("what each column has", self.columns, of_columns.len())?;
         }
-        let (parts, to) = (Parts::of_columns(rows), (self.between, by_weight));
+        let (parts, to) = (Parts::of_columns(rows, self.columns), (self.between, by_weight));
         over_parts(device, parts, 1.0, to, |_, sums| {
             self.along(device, gradient, (rows, parts), sums)
         })?;

@@ -1,7 +1,7 @@
 // Sums over rows, channels and everything.
 
 // Elements that one block sums. Then come the sums of those sums, until one is left.
-const u64 PART = 8192;
+const u64 PIECE = 8192;
 
 extern "C" __global__ void add(u64 count, const float* values, float* sums) {
     FOR_EACH(index, count) {
@@ -22,13 +22,13 @@ extern "C" __global__ void channel_sums(
     channel_parts(rows, channels, positions, part, value, [=](u64, float sum) { return sum * scale; }, sums);
 }
 
-extern "C" __global__ void sums_of_parts(u64 count, const double* values, double* sums) {
-    FOR_EACH_ROW(part, (count + PART - 1) / PART) {
-        u64 first = part * PART;
-        u64 length = count - first < PART ? count - first : PART;
+extern "C" __global__ void sums_of_pieces(u64 count, const double* values, double* sums) {
+    FOR_EACH_ROW(piece, (count + PIECE - 1) / PIECE) {
+        u64 first = piece * PIECE;
+        u64 length = count - first < PIECE ? count - first : PIECE;
         double sum = sum_of<double>(length, [=](u64 index) { return values[first + index]; });
         if (threadIdx.x == 0) {
-            sums[part] = sum;
+            sums[piece] = sum;
         }
     }
 }

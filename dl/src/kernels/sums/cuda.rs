@@ -23,7 +23,7 @@ pub(crate) fn add(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> 
 pub(crate) fn columns(device: &Device, values: GpuSlice<'_>, between: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
     let columns = sums.len();
     let rows = check_rows("the values", columns, values.len())?;
-    let parts = Parts::of_columns(rows);
+    let parts = Parts::of_columns(rows, columns);
     over_parts(device, parts, 1.0, (between, sums), |scale, sums| {
         column_sums(device, (rows, columns), parts, scale, values, sums)
     })
@@ -41,7 +41,7 @@ pub(crate) fn channels(
 ) -> Result<()> {
     let channels = sums.len();
     check_length("the values", rows * channels * positions, values.len())?;
-    let parts = Parts::of_channels(rows, positions);
+    let parts = Parts::of_channels(rows, channels, positions);
     over_parts(device, parts, scale, (between, sums), |scale, sums| {
         check_length("the sums", parts.count * channels, sums.len())?;
         let counts = [rows, channels, positions, parts.rows].map(|count| Argument::Count(count as u64));
@@ -53,7 +53,8 @@ pub(crate) fn channels(
     })
 }
 
-/// Makes `sums`: those of one part, times `scale`, are what `each` writes; and if there are more, one is made of them.
+/// Makes `sums`: `each` writes those of every part, times the scale that it is given, and if there are more than one, they
+/// are summed and scaled here.
 pub(crate) fn over_parts(
     device: &Device,
     parts: Parts,
@@ -93,34 +94,34 @@ fn column_sums(
 }
 
 /// Elements that [`total`] needs room for meanwhile.
-pub(crate) fn parts(count: usize) -> usize {
-    Grid::of_parts(count).1
+pub(crate) fn total_room(count: usize) -> usize {
+    Grid::of_pieces(count).1
 }
 
-/// The sum of elements of `f64`, two words each, to one; `between` has room for [`parts`] of them. There are at most 8192
-/// parts.
+/// The sum of elements of `f64`, two words each, to one; `between` has room for [`total_room`] of them. There are at most 8192
+/// pieces.
 pub(crate) fn total(device: &Device, values: GpuSlice<'_>, between: GpuSlice<'_>, sum: GpuSlice<'_>) -> Result<()> {
     let count = check_rows("the values", 2, values.len())?;
-    let parts = parts(count);
+    let pieces = total_room(count);
     check_length("the sum", 2, sum.len())?;
-    if parts > 1 {
-        check_length("the sums of parts", 2 * parts, between.len())?;
-        sums_of_parts(device, values, between)?;
+    if pieces > 1 {
+        check_length("the sums of pieces", 2 * pieces, between.len())?;
+        sums_of_pieces(device, values, between)?;
         return total(device, between, between, sum);
     }
-    sums_of_parts(device, values, sum)
+    sums_of_pieces(device, values, sum)
 }
 
-/// `sums` has room for the sum of each part.
-fn sums_of_parts(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+/// `sums` has room for the sum of each piece.
+fn sums_of_pieces(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
     let count = values.len() / 2;
-    let (grid, parts) = Grid::of_parts(count);
-    check_length("the sums of parts", 2 * parts, sums.len())?;
+    let (grid, pieces) = Grid::of_pieces(count);
+    check_length("the sums of pieces", 2 * pieces, sums.len())?;
     let arguments = [
         Argument::Count(count as u64),
         Argument::Words(values),
         Argument::Words(sums),
     ];
     // SAFETY: these are its arguments, with lengths that are checked.
-    unsafe { device.run("sums_of_parts", grid, &arguments) }
+    unsafe { device.run("sums_of_pieces", grid, &arguments) }
 }

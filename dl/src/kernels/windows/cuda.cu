@@ -64,21 +64,22 @@ extern "C" __global__ void from_columns(WINDOWS, u64 count, const float* matrix,
 
 // Images as one row for each channel, which has the pixels of all images; and back, with something added to each channel.
 extern "C" __global__ void to_channels(u64 count, u64 channels, u64 pixels, const float* images, float* rows) {
-    FOR_EACH(index, count * channels * pixels) {
-        u64 plane = index / pixels;
-        u64 channel = plane / count;
-        u64 image = plane % count;
-        rows[index] = images[(image * channels + channel) * pixels + index % pixels];
+    FOR_EACH_ROW(plane, count * channels) {
+        const float* from = images + (plane % count * channels + plane / count) * pixels;
+        for (u64 pixel = threadIdx.x; pixel < pixels; pixel += blockDim.x) {
+            rows[plane * pixels + pixel] = from[pixel];
+        }
     }
 }
 
 extern "C" __global__ void from_channels(
     u64 count, u64 channels, u64 pixels, const float* rows, const float* bias, float* images) {
-    FOR_EACH(index, count * channels * pixels) {
-        u64 plane = index / pixels;
-        u64 image = plane / channels;
+    FOR_EACH_ROW(plane, count * channels) {
         u64 channel = plane % channels;
-        images[index] = rows[(channel * count + image) * pixels + index % pixels] + bias[channel];
+        const float* from = rows + (channel * count + plane / channels) * pixels;
+        for (u64 pixel = threadIdx.x; pixel < pixels; pixel += blockDim.x) {
+            images[plane * pixels + pixel] = from[pixel] + bias[channel];
+        }
     }
 }
 
@@ -105,13 +106,37 @@ extern "C" __global__ void pool_largest(WINDOWS, u64 count, const float* images,
 
 __device__ inline u64 first_largest(u64 first, u64 width, u64 size, const float* images) {
     u64 best = first;
+    float largest = images[first];
     for (u64 y = 0; y < size; y++) {
         for (u64 x = 0; x < size; x++) {
             u64 pixel = first + y * width + x;
-            best = images[pixel] > images[best] ? pixel : best;
+            float value = images[pixel];
+            best = value > largest ? pixel : best;
+            largest = value > largest ? value : largest;
         }
     }
     return best;
+}
+
+// Where no windows share a pixel: each thread writes a window's pixels and those up to the next windows.
+extern "C" __global__ void pool_largest_backward_apart(
+    WINDOWS, u64 count, const float* images, const float* gradient, float* image_gradient) {
+    FOR_EACH(pool, count * channels * rows * columns) {
+        u64 above = pool / columns;
+        u64 column = pool % columns;
+        u64 plane = above / rows;
+        u64 row = above % rows;
+        u64 first = (plane * height + row * stride) * width + column * stride;
+        u64 best = first_largest(first, width, size, images);
+        u64 lines = row + 1 < rows ? stride : height - row * stride;
+        u64 pixels = column + 1 < columns ? stride : width - column * stride;
+        for (u64 y = 0; y < lines; y++) {
+            for (u64 x = 0; x < pixels; x++) {
+                u64 pixel = first + y * width + x;
+                image_gradient[pixel] = pixel == best ? 0.0f + gradient[pool] : 0.0f;
+            }
+        }
+    }
 }
 
 extern "C" __global__ void pool_largest_backward(

@@ -59,6 +59,10 @@ impl Images {
             .try_for_each(|got| check_length("the images", length, got))
     }
 
+    fn grid(&self) -> Grid {
+        Grid::of_rows(self.count * self.channels, self.pixels)
+    }
+
     fn sides<'a>(&self) -> [Argument<'a>; 3] {
         [self.count, self.channels, self.pixels].map(|count| Argument::Count(count as u64))
     }
@@ -69,7 +73,7 @@ impl Images {
         let [count, channels, pixels] = self.sides();
         let arguments = [count, channels, pixels, Argument::Words(images), Argument::Words(rows)];
         // SAFETY: these are its arguments, with lengths that are checked.
-        unsafe { device.run("to_channels", Grid::of_elements(images.len()), &arguments) }
+        unsafe { device.run("to_channels", self.grid(), &arguments) }
     }
 
     /// The other way, with a bias that is added to each channel.
@@ -86,7 +90,7 @@ impl Images {
         let [from, bias, to] = [rows, bias, images].map(Argument::Words);
         let arguments = [count, channels, pixels, from, bias, to];
         // SAFETY: these are its arguments, with lengths that are checked.
-        unsafe { device.run("from_channels", Grid::of_elements(images.len()), &arguments) }
+        unsafe { device.run("from_channels", self.grid(), &arguments) }
     }
 }
 
@@ -122,16 +126,12 @@ pub(crate) fn largest_backward(
 ) -> Result<()> {
     check_pool(windows, count, images, gradient)?;
     check_length("the gradient by the images", images.len(), image_gradient.len())?;
+    let kernel = match windows.stride >= windows.size {
+        true => ("pool_largest_backward_apart", Grid::of_elements(gradient.len())),
+        false => ("pool_largest_backward", Grid::of_elements(image_gradient.len())),
+    };
     // SAFETY: these are its buffers, with lengths that are checked.
-    unsafe {
-        start(
-            device,
-            ("pool_largest_backward", Grid::of_elements(image_gradient.len())),
-            windows,
-            count,
-            [images, gradient, image_gradient],
-        )
-    }
+    unsafe { start(device, kernel, windows, count, [images, gradient, image_gradient]) }
 }
 
 /// As [`super::mean`].

@@ -49,7 +49,7 @@ impl BatchNormLayer {
 
 impl GpuLayer for BatchNormLayer {
     fn scratch_length(&self, rows: usize) -> usize {
-        2 * self.channels + Parts::room_of_channels(rows, self.positions, self.channels)
+        2 * self.channels + Parts::room_of_channels(rows, self.channels, self.positions)
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {

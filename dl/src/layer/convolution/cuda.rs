@@ -72,7 +72,7 @@ impl GpuLayer for ConvolutionLayer {
     fn scratch_length(&self, rows: usize) -> usize {
         let (channels, pixels) = (self.output.channels, self.output.pixels());
         let columns = self.images_on_gpu(rows) * (self.inputs + channels) * pixels;
-        columns.max(Parts::room_of_channels(rows, pixels, channels))
+        columns.max(Parts::room_of_channels(rows, channels, pixels))
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {

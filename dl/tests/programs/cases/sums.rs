@@ -24,7 +24,7 @@ pub(crate) fn column_sums(runner: &dyn Runner) {
         activation::backward(Activation::Identity, &values, &mut gradient, &mut expected).unwrap();
         let got = of_parts(
             runner,
-            Parts::of_columns(rows),
+            Parts::of_columns(rows, columns),
             columns,
             1.0,
             &mut |parts, scale, sums| {
@@ -43,7 +43,7 @@ pub(crate) fn channel_sums(runner: &dyn Runner) {
         for (index, pixels) in values.chunks_exact(positions).enumerate() {
             expected[index % channels] += cpu::sum(pixels) * 0.5;
         }
-        let parts = Parts::of_channels(rows, positions);
+        let parts = Parts::of_channels(rows, channels, positions);
         let got = of_parts(runner, parts, channels, 0.5, &mut |parts, scale, sums| {
             let mut arguments = [
                 count(rows),
@@ -103,7 +103,7 @@ fn columns_of(
     runner.run("column_sums", Grid::of_columns(columns, parts), &mut arguments);
 }
 
-pub(crate) fn sums_of_parts(runner: &dyn Runner) {
+pub(crate) fn sums_of_pieces(runner: &dyn Runner) {
     for size in [1, 2, 255, 8191, 8192, 8193, 8193 * 5] {
         // Whole numbers, whose sum is exact in any order.
         let values: Vec<f64> = (0..size).map(f64::from).collect();
@@ -115,10 +115,10 @@ pub(crate) fn sums_of_parts(runner: &dyn Runner) {
 /// The sum of sums, until one is left.
 fn sum(runner: &dyn Runner, mut values: Vec<f64>) -> f64 {
     while values.len() > 1 {
-        let (grid, parts) = Grid::of_parts(values.len());
-        let mut sums = vec![f64::NAN; parts];
+        let (grid, pieces) = Grid::of_pieces(values.len());
+        let mut sums = vec![f64::NAN; pieces];
         runner.run(
-            "sums_of_parts",
+            "sums_of_pieces",
             grid,
             &mut [count(values.len()), read(&values), change(&mut sums)],
         );

@@ -93,7 +93,7 @@ pub(crate) fn channels(runner: &dyn Runner) {
         let sides = || [images, channels, pixels].map(count);
         let mut given: Vec<_> = sides().into();
         given.extend([read(&values), change(&mut rows)]);
-        runner.run("to_channels", Grid::of_elements(size), &mut given);
+        runner.run("to_channels", Grid::of_rows(images * channels, pixels), &mut given);
         same(runner, "channels of images", &expected, &rows);
 
         let biased = values
@@ -104,7 +104,7 @@ pub(crate) fn channels(runner: &dyn Runner) {
         let mut got = vec![f32::NAN; size];
         let mut given: Vec<_> = sides().into();
         given.extend([read(&rows), read(&bias), change(&mut got)]);
-        runner.run("from_channels", Grid::of_elements(size), &mut given);
+        runner.run("from_channels", Grid::of_rows(images * channels, pixels), &mut given);
         same(runner, "images from channels", &expected, &got);
     }
 }
@@ -134,6 +134,18 @@ pub(crate) fn pool_largest(runner: &dyn Runner) {
         let mut given = arguments(&windows, images, [read(&values), read(&gradient), change(&mut got)]);
         runner.run("pool_largest_backward", Grid::of_elements(size), &mut given);
         same(runner, &format!("gradient by largest of {windows:?}"), &expected, &got);
+
+        if windows.stride >= windows.size {
+            got.fill(f32::NAN);
+            let mut given = arguments(&windows, images, [read(&values), read(&gradient), change(&mut got)]);
+            runner.run("pool_largest_backward_apart", Grid::of_elements(pooled), &mut given);
+            same(
+                runner,
+                &format!("gradient by largest of {windows:?}, apart"),
+                &expected,
+                &got,
+            );
+        }
     }
 }
 
