@@ -1,36 +1,42 @@
 // Windows of images as the columns of a matrix, and back; the largest element and the mean of each window.
 //
 // What goes back to a pixel is summed by the pixel's thread, in the order in which the CPU adds it. Divisions cost a GPU
-// more than anything else here: a thread divides where it begins, and not for each element that it reads.
+// more than anything else here, those of 64 bits most of all: a thread divides where it begins and not for each element
+// that it reads, and all is counted in 32 bits.
+
+// Goes through the elements of this thread, of which there are fewer than 2^31.
+#define FOR_EACH_WORD(index, count)                                                     \
+    for (u32 index = blockIdx.x * blockDim.x + threadIdx.x; index < (count);            \
+         index += gridDim.x * blockDim.x)
 
 // Images, their windows, and how many windows there are by rows and columns.
-#define WINDOWS u64 channels, u64 height, u64 width, u64 size, u64 stride, u64 padding, u64 rows, u64 columns
+#define WINDOWS u32 channels, u32 height, u32 width, u32 size, u32 stride, u32 padding, u32 rows, u32 columns
 
 // The first and one past the last of `count` windows along a side that cover `pixel`, which counts from the padding on.
-__device__ inline u64 first_window(u64 pixel, u64 size, u64 stride) {
+__device__ inline u32 first_window(u32 pixel, u32 size, u32 stride) {
     return pixel < size ? 0 : (pixel - size) / stride + 1;
 }
 
-__device__ inline u64 end_window(u64 pixel, u64 stride, u64 count) {
-    u64 last = pixel / stride;
+__device__ inline u32 end_window(u32 pixel, u32 stride, u32 count) {
+    u32 last = pixel / stride;
     return last + 1 < count ? last + 1 : count;
 }
 
 // Each thread writes what one window has of one channel.
-extern "C" __global__ void to_columns(WINDOWS, u64 count, const float* images, float* matrix) {
-    u64 all = count * rows * columns;
-    FOR_EACH(index, channels * all) {
-        u64 channel = index / all;
-        u64 window = index % all;
-        u64 row = window / columns;
-        u64 first_pixel = window % columns * stride - padding;
-        u64 image = row / rows;
-        u64 first_line = row % rows * stride - padding;
+extern "C" __global__ void to_columns(WINDOWS, u32 count, const float* images, float* matrix) {
+    u32 all = count * rows * columns;
+    FOR_EACH_WORD(index, channels * all) {
+        u32 channel = index / all;
+        u32 window = index % all;
+        u32 row = window / columns;
+        u32 first_pixel = window % columns * stride - padding;
+        u32 image = row / rows;
+        u32 first_line = row % rows * stride - padding;
         const float* from = images + (image * channels + channel) * height * width;
         float* to = matrix + channel * size * size * all + window;
         // What lies before the image is beyond it as well, since nothing is negative.
-        for (u64 line = first_line; line != first_line + size; line++) {
-            for (u64 pixel = first_pixel; pixel != first_pixel + size; pixel++) {
+        for (u32 line = first_line; line != first_line + size; line++) {
+            for (u32 pixel = first_pixel; pixel != first_pixel + size; pixel++) {
                 *to = line < height && pixel < width ? from[line * width + pixel] : 0.0f;
                 to += all;
             }
@@ -38,23 +44,23 @@ extern "C" __global__ void to_columns(WINDOWS, u64 count, const float* images, f
     }
 }
 
-extern "C" __global__ void from_columns(WINDOWS, u64 count, const float* matrix, float* images) {
-    u64 all = count * rows * columns;
-    FOR_EACH(index, count * channels * height * width) {
-        u64 above = index / width;
-        u64 pixel = index % width + padding;
-        u64 plane = above / height;
-        u64 line = above % height + padding;
-        u64 image = plane / channels;
-        u64 channel = plane % channels;
-        u64 first_row = first_window(line, size, stride), end_row = end_window(line, stride, rows);
-        u64 first_column = first_window(pixel, size, stride), end_column = end_window(pixel, stride, columns);
+extern "C" __global__ void from_columns(WINDOWS, u32 count, const float* matrix, float* images) {
+    u32 all = count * rows * columns;
+    FOR_EACH_WORD(index, count * channels * height * width) {
+        u32 above = index / width;
+        u32 pixel = index % width + padding;
+        u32 plane = above / height;
+        u32 line = above % height + padding;
+        u32 image = plane / channels;
+        u32 channel = plane % channels;
+        u32 first_row = first_window(line, size, stride), end_row = end_window(line, stride, rows);
+        u32 first_column = first_window(pixel, size, stride), end_column = end_window(pixel, stride, columns);
         const float* from = matrix + channel * size * size * all + image * rows * columns;
         float sum = 0.0f;
-        for (u64 row = end_row; row > first_row; row--) {
-            u64 y = line - (row - 1) * stride;
-            for (u64 column = end_column; column > first_column; column--) {
-                u64 x = pixel - (column - 1) * stride;
+        for (u32 row = end_row; row > first_row; row--) {
+            u32 y = line - (row - 1) * stride;
+            for (u32 column = end_column; column > first_column; column--) {
+                u32 x = pixel - (column - 1) * stride;
                 sum += from[(y * size + x) * all + (row - 1) * columns + column - 1];
             }
         }
@@ -84,18 +90,18 @@ extern "C" __global__ void from_channels(
 }
 
 // The first pixel of a window, counted through all images.
-__device__ inline u64 first_pixel(u64 pool, u64 height, u64 width, u64 stride, u64 rows, u64 columns) {
-    u64 row = pool / columns;
-    u64 plane = row / rows;
+__device__ inline u32 first_pixel(u32 pool, u32 height, u32 width, u32 stride, u32 rows, u32 columns) {
+    u32 row = pool / columns;
+    u32 plane = row / rows;
     return (plane * height + row % rows * stride) * width + pool % columns * stride;
 }
 
-extern "C" __global__ void pool_largest(WINDOWS, u64 count, const float* images, float* pooled) {
-    FOR_EACH(pool, count * channels * rows * columns) {
-        u64 first = first_pixel(pool, height, width, stride, rows, columns);
+extern "C" __global__ void pool_largest(WINDOWS, u32 count, const float* images, float* pooled) {
+    FOR_EACH_WORD(pool, count * channels * rows * columns) {
+        u32 first = first_pixel(pool, height, width, stride, rows, columns);
         float best = images[first];
-        for (u64 y = 0; y < size; y++) {
-            for (u64 x = 0; x < size; x++) {
+        for (u32 y = 0; y < size; y++) {
+            for (u32 x = 0; x < size; x++) {
                 float value = images[first + y * width + x];
                 best = value > best || value != value ? value : best;
             }
@@ -104,12 +110,12 @@ extern "C" __global__ void pool_largest(WINDOWS, u64 count, const float* images,
     }
 }
 
-__device__ inline u64 first_largest(u64 first, u64 width, u64 size, const float* images) {
-    u64 best = first;
+__device__ inline u32 first_largest(u32 first, u32 width, u32 size, const float* images) {
+    u32 best = first;
     float largest = images[first];
-    for (u64 y = 0; y < size; y++) {
-        for (u64 x = 0; x < size; x++) {
-            u64 pixel = first + y * width + x;
+    for (u32 y = 0; y < size; y++) {
+        for (u32 x = 0; x < size; x++) {
+            u32 pixel = first + y * width + x;
             float value = images[pixel];
             best = value > largest ? pixel : best;
             largest = value > largest ? value : largest;
@@ -120,19 +126,19 @@ __device__ inline u64 first_largest(u64 first, u64 width, u64 size, const float*
 
 // Where no windows share a pixel: each thread writes a window's pixels and those up to the next windows.
 extern "C" __global__ void pool_largest_backward_apart(
-    WINDOWS, u64 count, const float* images, const float* gradient, float* image_gradient) {
-    FOR_EACH(pool, count * channels * rows * columns) {
-        u64 above = pool / columns;
-        u64 column = pool % columns;
-        u64 plane = above / rows;
-        u64 row = above % rows;
-        u64 first = (plane * height + row * stride) * width + column * stride;
-        u64 best = first_largest(first, width, size, images);
-        u64 lines = row + 1 < rows ? stride : height - row * stride;
-        u64 pixels = column + 1 < columns ? stride : width - column * stride;
-        for (u64 y = 0; y < lines; y++) {
-            for (u64 x = 0; x < pixels; x++) {
-                u64 pixel = first + y * width + x;
+    WINDOWS, u32 count, const float* images, const float* gradient, float* image_gradient) {
+    FOR_EACH_WORD(pool, count * channels * rows * columns) {
+        u32 above = pool / columns;
+        u32 column = pool % columns;
+        u32 plane = above / rows;
+        u32 row = above % rows;
+        u32 first = (plane * height + row * stride) * width + column * stride;
+        u32 best = first_largest(first, width, size, images);
+        u32 lines = row + 1 < rows ? stride : height - row * stride;
+        u32 pixels = column + 1 < columns ? stride : width - column * stride;
+        for (u32 y = 0; y < lines; y++) {
+            for (u32 x = 0; x < pixels; x++) {
+                u32 pixel = first + y * width + x;
                 image_gradient[pixel] = pixel == best ? 0.0f + gradient[pool] : 0.0f;
             }
         }
@@ -140,20 +146,20 @@ extern "C" __global__ void pool_largest_backward_apart(
 }
 
 extern "C" __global__ void pool_largest_backward(
-    WINDOWS, u64 count, const float* images, const float* gradient, float* image_gradient) {
-    FOR_EACH(index, count * channels * height * width) {
-        u64 above = index / width;
-        u64 pixel = index % width;
-        u64 plane = above / height;
-        u64 line = above % height;
-        u64 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
-        u64 first_column = first_window(pixel, size, stride);
+    WINDOWS, u32 count, const float* images, const float* gradient, float* image_gradient) {
+    FOR_EACH_WORD(index, count * channels * height * width) {
+        u32 above = index / width;
+        u32 pixel = index % width;
+        u32 plane = above / height;
+        u32 line = above % height;
+        u32 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
+        u32 first_column = first_window(pixel, size, stride);
         float sum = 0.0f;
-        for (u64 row = first_window(line, size, stride); row < end_row; row++) {
-            u64 first_of_row = (plane * height + row * stride) * width;
-            for (u64 column = first_column; column < end_column; column++) {
-                u64 pool = (plane * rows + row) * columns + column;
-                u64 first = first_of_row + column * stride;
+        for (u32 row = first_window(line, size, stride); row < end_row; row++) {
+            u32 first_of_row = (plane * height + row * stride) * width;
+            for (u32 column = first_column; column < end_column; column++) {
+                u32 pool = (plane * rows + row) * columns + column;
+                u32 first = first_of_row + column * stride;
                 sum += first_largest(first, width, size, images) == index ? gradient[pool] : 0.0f;
             }
         }
@@ -161,13 +167,13 @@ extern "C" __global__ void pool_largest_backward(
     }
 }
 
-extern "C" __global__ void pool_mean(WINDOWS, u64 count, const float* images, float* pooled) {
+extern "C" __global__ void pool_mean(WINDOWS, u32 count, const float* images, float* pooled) {
     float share = (float)(1.0 / (double)(size * size));
-    FOR_EACH(pool, count * channels * rows * columns) {
-        u64 first = first_pixel(pool, height, width, stride, rows, columns);
+    FOR_EACH_WORD(pool, count * channels * rows * columns) {
+        u32 first = first_pixel(pool, height, width, stride, rows, columns);
         float sum = 0.0f;
-        for (u64 y = 0; y < size; y++) {
-            for (u64 x = 0; x < size; x++) {
+        for (u32 y = 0; y < size; y++) {
+            for (u32 x = 0; x < size; x++) {
                 sum += images[first + y * width + x];
             }
         }
@@ -175,18 +181,18 @@ extern "C" __global__ void pool_mean(WINDOWS, u64 count, const float* images, fl
     }
 }
 
-extern "C" __global__ void pool_mean_backward(WINDOWS, u64 count, const float* gradient, float* image_gradient) {
+extern "C" __global__ void pool_mean_backward(WINDOWS, u32 count, const float* gradient, float* image_gradient) {
     float share = (float)(1.0 / (double)(size * size));
-    FOR_EACH(index, count * channels * height * width) {
-        u64 above = index / width;
-        u64 pixel = index % width;
-        u64 plane = above / height;
-        u64 line = above % height;
-        u64 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
-        u64 first_column = first_window(pixel, size, stride);
+    FOR_EACH_WORD(index, count * channels * height * width) {
+        u32 above = index / width;
+        u32 pixel = index % width;
+        u32 plane = above / height;
+        u32 line = above % height;
+        u32 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
+        u32 first_column = first_window(pixel, size, stride);
         float sum = 0.0f;
-        for (u64 row = first_window(line, size, stride); row < end_row; row++) {
-            for (u64 column = first_column; column < end_column; column++) {
+        for (u32 row = first_window(line, size, stride); row < end_row; row++) {
+            for (u32 column = first_column; column < end_column; column++) {
                 sum += gradient[(plane * rows + row) * columns + column] * share;
             }
         }

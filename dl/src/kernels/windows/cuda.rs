@@ -4,7 +4,7 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use super::lengths;
-use crate::error::{Result, check_length};
+use crate::error::{Error, Result, check_length};
 use crate::kernels::programs::{Device, Grid};
 use crate::shape::Windows;
 
@@ -176,7 +176,7 @@ pub(crate) fn mean_backward(
     }
 }
 
-/// Starts a kernel that is told of windows and images.
+/// Starts a kernel that is told of windows and images. They count in 32 bits: errors if a buffer has 2^31 elements.
 ///
 /// # Safety
 /// The kernel takes these buffers, with the lengths that they have.
@@ -190,10 +190,26 @@ unsafe fn start<const BUFFERS: usize>(
     let (image, (rows, columns)) = (windows.image, windows.counts().unwrap_or_default());
     let sides = [image.channels, image.height, image.width, windows.size, windows.stride];
     let sides = sides.into_iter().chain([windows.padding, rows, columns, images]);
-    let sides = sides.map(|side| Argument::Count(side as u64));
-    let arguments: Vec<_> = sides.chain(buffers.map(Argument::Words)).collect();
+    let mut arguments = Vec::new();
+    for side in sides {
+        arguments.push(Argument::Kind(in_words(side)?));
+    }
+    for buffer in buffers {
+        in_words(buffer.len())?;
+        arguments.push(Argument::Words(buffer));
+    }
     // SAFETY: the caller vouches for the buffers, and all kernels here are told of windows like this.
     unsafe { device.run(kernel, grid, &arguments) }
+}
+
+/// What these kernels count with.
+fn in_words(count: usize) -> Result<u32> {
+    let fits = i32::try_from(count).map_err(|_| {
+        Error::Training(format!(
+            "a convolution or pooling of {count} elements at once is too large for a GPU; use a smaller batch or `micro_batch`"
+        ))
+    });
+    fits.map(i32::unsigned_abs)
 }
 
 fn check_columns(windows: &Windows, count: usize, images: GpuSlice<'_>, columns: GpuSlice<'_>) -> Result<()> {
@@ -207,4 +223,16 @@ fn check_pool(windows: &Windows, count: usize, images: GpuSlice<'_>, pooled: Gpu
     check_length("padding of windows that are pooled", 0, windows.padding)?;
     check_length("the images", count * lengths.image, images.len())?;
     check_length("the pooled images", count * lengths.pooled, pooled.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_32_bits_do_not_count_is_refused() {
+        assert_eq!(in_words((1 << 31) - 1).ok(), Some((1 << 31) - 1));
+        let error = in_words(1 << 31).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|error| error.contains("2147483648 elements")));
+    }
 }

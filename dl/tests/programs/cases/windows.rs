@@ -4,7 +4,7 @@ use distdl_dl::kernels::windows as cpu;
 use distdl_dl::shape::Windows;
 
 use super::{numbers, same, with_extremes};
-use crate::runner::{Argument, Runner, change, count, read};
+use crate::runner::{Argument, Runner, change, count, kind, read};
 
 /// Windows by channels, height, width, size, stride and padding.
 const WINDOWS: [[usize; 6]; 9] = [
@@ -51,7 +51,7 @@ fn arguments<'a>(
     let (image, (rows, columns)) = (windows.image, windows.counts().unwrap());
     let sides = [image.channels, image.height, image.width, windows.size, windows.stride];
     let sides = sides.into_iter().chain([windows.padding, rows, columns, images]);
-    sides.map(count).chain(others).collect()
+    sides.map(|side| kind(side as u32)).chain(others).collect()
 }
 
 fn pixels(windows: &Windows, images: usize) -> usize {
