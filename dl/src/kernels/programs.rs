@@ -107,10 +107,10 @@ impl Grid {
         Self::of_rows(parts.count * channels, parts.rows * positions)
     }
 
-    /// For a kernel that makes one element of each piece of `count`, and how many they are.
-    pub fn of_pieces(count: usize) -> (Self, usize) {
+    /// For a kernel that makes one element of each piece of rows of `count`, and how many pieces a row has.
+    pub fn of_pieces(rows: usize, count: usize) -> (Self, usize) {
         let pieces = count.div_ceil(PIECE);
-        (Self::new(pieces, THREADS_MAX), pieces)
+        (Self::new(rows * pieces, THREADS_MAX), pieces)
     }
 
     fn new(blocks: usize, threads: usize) -> Self {
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(Grid::of_rows(3, usize::MAX), grid(3, 256));
         assert_eq!(Grid::of_columns(33, Parts::of_columns(129, 33)), grid(4, 256));
         assert_eq!(Grid::of_channels(3, 2, Parts::of_channels(9, 3, 2)), grid(3, 32));
-        assert_eq!(Grid::of_pieces(8193), (grid(2, 256), 2));
+        assert_eq!(Grid::of_pieces(3, 8193), (grid(6, 256), 2));
     }
 
     #[test]

@@ -22,6 +22,11 @@ pub trait GpuLayer: Debug + Send + Sync {
         0
     }
 
+    /// Whether its outputs are its inputs as they lie there. Then it is asked for no pass.
+    fn is_view(&self) -> bool {
+        false
+    }
+
     /// Errors if there is an input that it cannot take: asked where it is the first layer, of whole rows, before they go to
     /// the GPU. Unless told otherwise it takes all.
     fn check_inputs(&self, _inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {

@@ -34,15 +34,17 @@ pub(crate) struct GpuWorkspace {
     places: GpuPort,
     inputs: GpuPort,
     targets: GpuPort,
+    /// Of each layer, none of views.
     outputs: Vec<GpuBuffer>,
-    /// Gradients by the outputs of layers with an even and with an odd index.
+    are_views: Vec<bool>,
+    /// Gradients by outputs, in turns: see `gradient_behind`.
     gradients: [GpuBuffer; 2],
     scratch: GpuBuffer,
     /// What layers find there unchanged, one behind the other, and where that of each is.
     constants: GpuBuffer,
     constants_of: Vec<Range<usize>>,
     /// Of each row its loss, and whether it is right.
-    losses: [GpuBuffer; 2],
+    losses: GpuBuffer,
     /// Sums of parts of them.
     between: GpuBuffer,
     /// Their sums.
@@ -82,6 +84,7 @@ impl NeuralNetwork {
         let rows_max = shape.rows_max;
         let layers = self.on_gpu().map_err(Error::Training)?;
         let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
+        let are_views: Vec<bool> = layers.iter().map(|layer| layer.is_view()).collect();
         // The loss writes the gradient by the outputs, whoever wants it.
         let widest = match shape.has_gradient {
             true => lengths.clone().max().unwrap_or(0),
@@ -108,13 +111,17 @@ impl NeuralNetwork {
             places: port_of_rows(1)?,
             inputs: port_of_rows(self.input_length())?,
             targets: port_of_rows(shape.target_length.unwrap_or(1))?,
-            outputs: lengths.map(rows).collect::<Result<_>>()?,
+            outputs: lengths
+                .zip(&are_views)
+                .map(|(length, is_view)| rows(if *is_view { 0 } else { length }))
+                .collect::<Result<_>>()?,
+            are_views,
             gradients: [rows(widest)?, rows(widest)?],
             scratch: words(scratch.unwrap_or(0))?,
             constants: constants_there,
             constants_of,
-            losses: [rows(2)?, rows(2)?],
-            between: words(2 * sums::total_room(rows_max))?,
+            losses: rows(4)?,
+            between: words(4 * sums::total_room(rows_max))?,
             tallies: port(4)?,
             device,
         })
@@ -172,7 +179,8 @@ impl NeuralNetwork {
         rows: usize,
         workspace: &GpuWorkspace,
     ) -> Result<()> {
-        for (index, (layer, Placed { range, .. })) in layers.iter().zip(&*self.layers).enumerate() {
+        let layers = layers.iter().zip(&*self.layers).enumerate();
+        for (index, (layer, Placed { range, .. })) in layers.filter(|(index, _)| !workspace.are_views[*index]) {
             layer.forward(
                 &workspace.device,
                 GpuForward {
@@ -196,11 +204,11 @@ impl NeuralNetwork {
         rows: usize,
         workspace: &GpuWorkspace,
     ) -> Result<()> {
-        for (index, (layer, Placed { range, .. })) in layers.iter().zip(&*self.layers).enumerate().rev() {
+        let layers = layers.iter().zip(&*self.layers).enumerate().rev();
+        for (index, (layer, Placed { range, .. })) in layers.filter(|(index, _)| !workspace.are_views[*index]) {
             let inputs = self.inputs_on_gpu(index, rows, workspace);
             let outputs = self.outputs_on_gpu(index, rows, workspace);
-            let [output_gradient, input_gradient] =
-                [index, index + 1].map(|index| workspace.gradients[index % 2].words());
+            let [input_gradient, output_gradient] = [index, index + 1].map(|before| workspace.gradient_behind(before));
             layer.backward(
                 &workspace.device,
                 GpuBackward {
@@ -229,20 +237,24 @@ impl NeuralNetwork {
             None => GpuTargets::Labels(targets.part(0..rows)),
             Some(length) => GpuTargets::Values(targets.part(0..rows * length)),
         };
-        let gradient = workspace.gradients[last % 2].words().part(0..outputs.len());
-        let [losses, correct] = workspace
-            .losses
-            .each_ref()
-            .map(|buffer| buffer.words().part(0..2 * rows));
+        let gradient = workspace.gradient_behind(last + 1).part(0..outputs.len());
+        let losses = workspace.losses.words();
+        let (of_loss, of_hits) = (losses.part(0..2 * rows), losses.part(2 * rows..4 * rows));
         let device = &workspace.device;
         self.loss
-            .gradient_on_gpu(device, rows, (outputs, targets), gradient, (losses, correct))?;
-        let between = workspace.between.words().part(0..2 * sums::total_room(rows));
-        sums::total(device, losses, between, tallies.part(0..2))?;
-        match workspace.shape.target_length {
-            None => sums::total(device, correct, between, tallies.part(2..4)),
-            Some(_) => Ok(()),
-        }
+            .gradient_on_gpu(device, rows, (outputs, targets), gradient, (of_loss, of_hits))?;
+        // Values are not hit.
+        let of_rows = match workspace.shape.target_length {
+            None => 2,
+            Some(_) => 1,
+        };
+        let room = 2 * of_rows * sums::total_room(rows);
+        sums::totals(
+            device,
+            losses.part(0..2 * of_rows * rows),
+            workspace.between.words().part(0..room),
+            tallies.part(0..2 * of_rows),
+        )
     }
 
     fn inputs_on_gpu<'a>(&self, index: usize, rows: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
@@ -253,6 +265,9 @@ impl NeuralNetwork {
     }
 
     fn outputs_on_gpu<'a>(&self, index: usize, rows: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
+        if workspace.are_views[index] {
+            return self.inputs_on_gpu(index, rows, workspace);
+        }
         let length = self.layers[index].layer.output_length();
         workspace.outputs[index].words().part(0..rows * length)
     }
@@ -272,6 +287,13 @@ impl GpuWorkspace {
     /// The parameters, which passes read.
     pub(crate) fn parameters(&self) -> GpuSlice<'_> {
         self.parameters.words()
+    }
+
+    /// Room for the gradient by what so many layers have made: another than for what a layer less has, or one more, but for
+    /// views.
+    fn gradient_behind(&self, layers: usize) -> GpuSlice<'_> {
+        let made = self.are_views[..layers].iter().filter(|is_view| !**is_view).count();
+        self.gradients[made % 2].words()
     }
 
     /// The gradient, which passes write.

@@ -84,7 +84,7 @@ pub(crate) fn network() -> NeuralNetwork {
 }
 
 pub(crate) fn small(loss: Loss) -> NeuralNetwork {
-    let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(9));
+    let builder = NeuralNetwork::new(IMAGE).hidden(Flatten).hidden(Dense::relu(9));
     builder.output(Dense::linear(3), loss).unwrap()
 }
 

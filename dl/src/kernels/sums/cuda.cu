@@ -22,13 +22,16 @@ extern "C" __global__ void channel_sums(
     channel_parts(rows, channels, positions, part, value, [=](u64, float sum) { return sum * scale; }, sums);
 }
 
-extern "C" __global__ void sums_of_pieces(u64 count, const double* values, double* sums) {
-    FOR_EACH_ROW(piece, (count + PIECE - 1) / PIECE) {
-        u64 first = piece * PIECE;
+// Of some rows of so many elements each, the sum of each piece.
+extern "C" __global__ void sums_of_pieces(u64 rows, u64 count, const double* values, double* sums) {
+    u64 pieces = (count + PIECE - 1) / PIECE;
+    FOR_EACH_ROW(place, rows * pieces) {
+        u64 first = place % pieces * PIECE;
         u64 length = count - first < PIECE ? count - first : PIECE;
-        double sum = sum_of<double>(length, [=](u64 index) { return values[first + index]; });
+        const double* from = values + place / pieces * count + first;
+        double sum = sum_of<double>(length, [=](u64 index) { return from[index]; });
         if (threadIdx.x == 0) {
-            sums[piece] = sum;
+            sums[place] = sum;
         }
     }
 }

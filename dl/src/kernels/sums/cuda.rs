@@ -93,35 +93,37 @@ fn column_sums(
     unsafe { device.run("column_sums", Grid::of_columns(columns, parts), &arguments) }
 }
 
-/// Elements that [`total`] needs room for meanwhile.
+/// Elements that [`totals`] needs room for meanwhile, for each sum.
 pub(crate) fn total_room(count: usize) -> usize {
-    Grid::of_pieces(count).1
+    Grid::of_pieces(1, count).1
 }
 
-/// The sum of elements of `f64`, two words each, to one; `between` has room for [`total_room`] of them. There are at most 8192
-/// pieces.
-pub(crate) fn total(device: &Device, values: GpuSlice<'_>, between: GpuSlice<'_>, sum: GpuSlice<'_>) -> Result<()> {
-    let count = check_rows("the values", 2, values.len())?;
+/// The sum of each of as many rows of `f64` as there are `sums`, two words each; `between` has room for [`total_room`] of
+/// each. A row has at most 8192 pieces.
+pub(crate) fn totals(device: &Device, values: GpuSlice<'_>, between: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+    let rows = sums.len() / 2;
+    let count = check_rows("the values", rows, values.len() / 2)?;
     let pieces = total_room(count);
-    check_length("the sum", 2, sum.len())?;
     if pieces > 1 {
-        check_length("the sums of pieces", 2 * pieces, between.len())?;
-        sums_of_pieces(device, values, between)?;
-        return total(device, between, between, sum);
+        check_length("the sums of pieces", 2 * rows * pieces, between.len())?;
+        sums_of_pieces(device, (rows, count), values, between)?;
+        return totals(device, between, between, sums);
     }
-    sums_of_pieces(device, values, sum)
+    sums_of_pieces(device, (rows, count), values, sums)
 }
 
 /// `sums` has room for the sum of each piece.
-fn sums_of_pieces(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
-    let count = values.len() / 2;
-    let (grid, pieces) = Grid::of_pieces(count);
-    check_length("the sums of pieces", 2 * pieces, sums.len())?;
-    let arguments = [
-        Argument::Count(count as u64),
-        Argument::Words(values),
-        Argument::Words(sums),
-    ];
+fn sums_of_pieces(
+    device: &Device,
+    (rows, count): (usize, usize),
+    values: GpuSlice<'_>,
+    sums: GpuSlice<'_>,
+) -> Result<()> {
+    let (grid, pieces) = Grid::of_pieces(rows, count);
+    check_length("the values", 2 * rows * count, values.len())?;
+    check_length("the sums of pieces", 2 * rows * pieces, sums.len())?;
+    let counts = [rows, count].map(|count| Argument::Count(count as u64));
+    let arguments = [counts[0], counts[1], Argument::Words(values), Argument::Words(sums)];
     // SAFETY: these are its arguments, with lengths that are checked.
     unsafe { device.run("sums_of_pieces", grid, &arguments) }
 }

@@ -1,4 +1,4 @@
-//! Flattening on a GPU: a copy, as a layer's outputs have a place of their own.
+//! Flattening on a GPU: nothing is done.
 
 use super::FlattenLayer;
 use crate::error::Result;
@@ -6,14 +6,15 @@ use crate::kernels::programs::Device;
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl GpuLayer for FlattenLayer {
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
-        Ok(device.gpu().copy(pass.inputs, pass.outputs)?)
+    fn is_view(&self) -> bool {
+        true
     }
 
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
-        if let Some(input_gradient) = pass.input_gradient {
-            device.gpu().copy(pass.output_gradient, input_gradient)?;
-        }
+    fn forward(&self, _device: &Device, _pass: GpuForward<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn backward(&self, _device: &Device, _pass: GpuBackward<'_>) -> Result<()> {
         Ok(())
     }
 }

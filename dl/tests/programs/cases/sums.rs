@@ -104,25 +104,23 @@ fn columns_of(
 }
 
 pub(crate) fn sums_of_pieces(runner: &dyn Runner) {
-    for size in [1, 2, 255, 8191, 8192, 8193, 8193 * 5] {
+    for (rows, size) in [(1, 1), (3, 2), (2, 255), (1, 8191), (1, 8192), (2, 8193), (2, 8193 * 5)] {
         // Whole numbers, whose sum is exact in any order.
-        let values: Vec<f64> = (0..size).map(f64::from).collect();
-        let expected = values.iter().sum();
-        close_wide(runner, "sum", 0.0, &[expected], &[sum(runner, values)]);
+        let values: Vec<f64> = (0..rows * size).map(|index| index as f64).collect();
+        let expected: Vec<f64> = values.chunks(size).map(|row| row.iter().sum()).collect();
+        close_wide(runner, "sum", 0.0, &expected, &sums(runner, rows, values));
     }
 }
 
-/// The sum of sums, until one is left.
-fn sum(runner: &dyn Runner, mut values: Vec<f64>) -> f64 {
-    while values.len() > 1 {
-        let (grid, pieces) = Grid::of_pieces(values.len());
-        let mut sums = vec![f64::NAN; pieces];
-        runner.run(
-            "sums_of_pieces",
-            grid,
-            &mut [count(values.len()), read(&values), change(&mut sums)],
-        );
+/// The sums of sums, until one of each row is left.
+fn sums(runner: &dyn Runner, rows: usize, mut values: Vec<f64>) -> Vec<f64> {
+    while values.len() > rows {
+        let size = values.len() / rows;
+        let (grid, pieces) = Grid::of_pieces(rows, size);
+        let mut sums = vec![f64::NAN; rows * pieces];
+        let mut given = [count(rows), count(size), read(&values), change(&mut sums)];
+        runner.run("sums_of_pieces", grid, &mut given);
         values = sums;
     }
-    values[0]
+    values
 }
