@@ -69,6 +69,8 @@ template <typename F> __device__ inline float sum_ahead(u64 turns, F next) {
 
 // Sums over many rows are cut into parts of so many rows, so that more blocks have something to do. Each part has sums of
 // its own, those of the first part first; `column_sums` then makes one of them.
+
+// One past the last row of the part that begins there.
 __device__ inline u64 end_of_part(u64 first, u64 part, u64 rows) {
     return rows - first < part ? rows : first + part;
 }
@@ -128,7 +130,6 @@ __device__ inline void column_parts(u64 rows, u64 columns, u64 part, float scale
     if (threadIdx.x < LINE && column < columns) {
         sums[number * columns + column] = values[threadIdx.x] * scale;
     }
-    __syncthreads();
 }
 
 // The first of the largest elements of a row.

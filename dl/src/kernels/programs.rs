@@ -87,7 +87,7 @@ impl Grid {
         Self::new(count.div_ceil(THREADS_MAX), THREADS_MAX)
     }
 
-    /// For a kernel that sums over each of `rows` rows (or channels) of `length` elements.
+    /// For a kernel in which a block takes a row (or a channel) of `length` elements at a time, as one that sums does.
     pub fn of_rows(rows: usize, length: usize) -> Self {
         let threads = length.min(THREADS_MAX).next_power_of_two();
         Self::new(rows, threads.max(THREADS_MIN))

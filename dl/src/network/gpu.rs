@@ -36,8 +36,7 @@ pub(crate) struct GpuWorkspace {
     targets: GpuPort,
     /// Of each layer, none of views.
     outputs: Vec<GpuBuffer>,
-    are_views: Vec<bool>,
-    /// Gradients by outputs, in turns: see `gradient_behind`.
+    /// Gradients by outputs, in turns: see `NeuralNetwork::gradient_behind`.
     gradients: [GpuBuffer; 2],
     scratch: GpuBuffer,
     /// What layers find there unchanged, one behind the other, and where that of each is.
@@ -84,7 +83,6 @@ impl NeuralNetwork {
         let rows_max = shape.rows_max;
         let layers = self.on_gpu().map_err(Error::Training)?;
         let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
-        let are_views: Vec<bool> = layers.iter().map(|layer| layer.is_view()).collect();
         // The loss writes the gradient by the outputs, whoever wants it.
         let widest = match shape.has_gradient {
             true => lengths.clone().max().unwrap_or(0),
@@ -112,10 +110,9 @@ impl NeuralNetwork {
             inputs: port_of_rows(self.input_length())?,
             targets: port_of_rows(shape.target_length.unwrap_or(1))?,
             outputs: lengths
-                .zip(&are_views)
-                .map(|(length, is_view)| rows(if *is_view { 0 } else { length }))
+                .zip(&layers)
+                .map(|(length, layer)| rows(if layer.is_view() { 0 } else { length }))
                 .collect::<Result<_>>()?,
-            are_views,
             gradients: [rows(widest)?, rows(widest)?],
             scratch: words(scratch.unwrap_or(0))?,
             constants: constants_there,
@@ -180,7 +177,7 @@ impl NeuralNetwork {
         workspace: &GpuWorkspace,
     ) -> Result<()> {
         let layers = layers.iter().zip(&*self.layers).enumerate();
-        for (index, (layer, Placed { range, .. })) in layers.filter(|(index, _)| !workspace.are_views[*index]) {
+        for (index, (layer, Placed { range, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
             layer.forward(
                 &workspace.device,
                 GpuForward {
@@ -205,10 +202,11 @@ impl NeuralNetwork {
         workspace: &GpuWorkspace,
     ) -> Result<()> {
         let layers = layers.iter().zip(&*self.layers).enumerate().rev();
-        for (index, (layer, Placed { range, .. })) in layers.filter(|(index, _)| !workspace.are_views[*index]) {
+        for (index, (layer, Placed { range, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
             let inputs = self.inputs_on_gpu(index, rows, workspace);
             let outputs = self.outputs_on_gpu(index, rows, workspace);
-            let [input_gradient, output_gradient] = [index, index + 1].map(|before| workspace.gradient_behind(before));
+            let [input_gradient, output_gradient] =
+                [index, index + 1].map(|layers| self.gradient_behind(layers, workspace));
             layer.backward(
                 &workspace.device,
                 GpuBackward {
@@ -237,7 +235,7 @@ impl NeuralNetwork {
             None => GpuTargets::Labels(targets.part(0..rows)),
             Some(length) => GpuTargets::Values(targets.part(0..rows * length)),
         };
-        let gradient = workspace.gradient_behind(last + 1).part(0..outputs.len());
+        let gradient = self.gradient_behind(last + 1, workspace).part(0..outputs.len());
         let losses = workspace.losses.words();
         let (of_loss, of_hits) = (losses.part(0..2 * rows), losses.part(2 * rows..4 * rows));
         let device = &workspace.device;
@@ -265,11 +263,23 @@ impl NeuralNetwork {
     }
 
     fn outputs_on_gpu<'a>(&self, index: usize, rows: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
-        if workspace.are_views[index] {
+        if self.is_view_on_gpu(index) {
             return self.inputs_on_gpu(index, rows, workspace);
         }
         let length = self.layers[index].layer.output_length();
         workspace.outputs[index].words().part(0..rows * length)
+    }
+
+    fn is_view_on_gpu(&self, index: usize) -> bool {
+        let layer = self.layers[index].layer.on_gpu();
+        layer.is_some_and(|layer| layer.is_view())
+    }
+
+    /// Room for the gradient by the outputs of the first so many layers. A layer's two gradients lie apart, but for a view's,
+    /// which are one.
+    fn gradient_behind<'a>(&self, layers: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
+        let made = (0..layers).filter(|index| !self.is_view_on_gpu(*index)).count();
+        workspace.gradients[made % 2].words()
     }
 }
 
@@ -287,13 +297,6 @@ impl GpuWorkspace {
     /// The parameters, which passes read.
     pub(crate) fn parameters(&self) -> GpuSlice<'_> {
         self.parameters.words()
-    }
-
-    /// Room for the gradient by what so many layers have made: another than for what a layer less has, or one more, but for
-    /// views.
-    fn gradient_behind(&self, layers: usize) -> GpuSlice<'_> {
-        let made = self.are_views[..layers].iter().filter(|is_view| !**is_view).count();
-        self.gradients[made % 2].words()
     }
 
     /// The gradient, which passes write.

@@ -70,7 +70,7 @@ fn a_convolution_in_pieces_comes_to_what_it_comes_to_on_the_cpu() {
         .hidden(Flatten)
         .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
         .unwrap();
-    // As wide as two pieces: one takes 2^24 elements.
+    // Two pieces: one has 2^24 elements, `COLUMNS_MAX` of the layer.
     const { assert!(IMAGES * 16 * 16 * 81 * 81 > 1 << 24) };
     let features = (0..IMAGES * 96 * 96).map(|index| (index * 31 % 17) as f32 / 170.0);
     let labels = (0..IMAGES as u32).map(|image| image % 2).collect();

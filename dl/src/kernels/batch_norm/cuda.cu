@@ -37,12 +37,12 @@ extern "C" __global__ void batch_norm_forward(
     }
 }
 
-// Of each part the sum of the gradients by the weight; that by the bias is a sum of channels.
+// Of each part the sum of the gradients by the weight, times something; that by the bias is a sum of channels.
 extern "C" __global__ void batch_norm_along(
-    u64 rows, u64 channels, u64 positions, u64 part, float epsilon, const float* mean, const float* variance,
-    const float* inputs, const float* gradient, float* sums) {
+    u64 rows, u64 channels, u64 positions, u64 part, float scale, float epsilon, const float* mean,
+    const float* variance, const float* inputs, const float* gradient, float* sums) {
     auto along = [=](u64 channel, u64 index) { return gradient[index] * (inputs[index] - mean[channel]); };
-    auto scaled = [=](u64 channel, float sum) { return sum * scale_of(variance[channel], epsilon); };
+    auto scaled = [=](u64 channel, float sum) { return sum * scale_of(variance[channel], epsilon) * scale; };
     channel_parts(rows, channels, positions, part, along, scaled, sums);
 }
 

@@ -62,16 +62,14 @@ impl<'a> Channels<'a> {
         self.sum(device, "batch_norm_squares", &arguments, sums)
     }
 
-    fn along(&self, device: &Device, gradient: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+    fn along(&self, device: &Device, scale: f32, gradient: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
         let [rows, channels, positions] = self.sides();
         let [mean, variance, inputs, gradient, to] =
             [self.mean, self.variance, self.inputs, gradient, sums].map(Argument::Words);
-        let (part, epsilon) = (
-            Argument::Count(self.parts().rows as u64),
-            Argument::Number(self.epsilon),
-        );
+        let part = Argument::Count(self.parts().rows as u64);
+        let [scale, epsilon] = [scale, self.epsilon].map(Argument::Number);
         let arguments = [
-            rows, channels, positions, part, epsilon, mean, variance, inputs, gradient, to,
+            rows, channels, positions, part, scale, epsilon, mean, variance, inputs, gradient, to,
         ];
         self.sum(device, "batch_norm_along", &arguments, sums)
     }
@@ -148,8 +146,8 @@ impl<'a> Channels<'a> {
             check_length("what each channel has", self.channels(), of_channels.len())?;
         }
         let to = (self.between, by_weight);
-        over_parts(device, self.parts(), 1.0, to, |_, sums| {
-            self.along(device, gradient, sums)
+        over_parts(device, self.parts(), 1.0, to, |scale, sums| {
+            self.along(device, scale, gradient, sums)
         })?;
         channels(
             device,

@@ -25,14 +25,14 @@ extern "C" __global__ void layer_norm_forward(
     }
 }
 
-// Of each part the sum of the gradients by the weight; that by the bias is a sum of columns.
+// Of each part the sum of the gradients by the weight, times something; that by the bias is a sum of columns.
 extern "C" __global__ void layer_norm_along(
-    u64 rows, u64 columns, u64 part, const float* means, const float* scales, const float* inputs,
+    u64 rows, u64 columns, u64 part, float scale, const float* means, const float* scales, const float* inputs,
     const float* gradient, float* sums) {
     auto along = [=](u64 row, u64 index) {
         return gradient[index] * ((inputs[index] - means[row]) * scales[row]);
     };
-    column_parts(rows, columns, part, 1.0f, along, sums);
+    column_parts(rows, columns, part, scale, along, sums);
 }
 
 // The gradient by the inputs.

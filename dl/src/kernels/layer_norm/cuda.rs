@@ -74,8 +74,8 @@ impl<'a> Rows<'a> {
             check_length("what each column has", self.columns, of_columns.len())?;
         }
         let (parts, to) = (Parts::of_columns(rows, self.columns), (self.between, by_weight));
-        over_parts(device, parts, 1.0, to, |_, sums| {
-            self.along(device, gradient, (rows, parts), sums)
+        over_parts(device, parts, 1.0, to, |scale, sums| {
+            self.along(device, scale, gradient, (rows, parts), sums)
         })?;
         columns(device, gradient, self.between, by_bias)?;
         let Some(input_gradient) = input_gradient else {
@@ -94,6 +94,7 @@ impl<'a> Rows<'a> {
     fn along(
         &self,
         device: &Device,
+        scale: f32,
         gradient: GpuSlice<'_>,
         (rows, parts): (usize, Parts),
         sums: GpuSlice<'_>,
@@ -102,7 +103,8 @@ impl<'a> Rows<'a> {
         let [count, part] = [rows, parts.rows].map(|count| Argument::Count(count as u64));
         let [means, scales, inputs, gradient, to] =
             [self.means, self.scales, self.inputs, gradient, sums].map(Argument::Words);
-        let arguments = [count, self.columns(), part, means, scales, inputs, gradient, to];
+        let scale = Argument::Number(scale);
+        let arguments = [count, self.columns(), part, scale, means, scales, inputs, gradient, to];
         let grid = Grid::of_columns(self.columns, parts);
         // SAFETY: these are its arguments, with lengths that are checked here and by the caller.
         unsafe { device.run("layer_norm_along", grid, &arguments) }

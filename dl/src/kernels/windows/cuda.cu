@@ -22,17 +22,26 @@ __device__ inline u32 end_window(u32 pixel, u32 stride, u32 count) {
     return last + 1 < count ? last + 1 : count;
 }
 
+// Where an element of planes lies, each of so many rows and columns.
+struct Place {
+    u32 plane, row, column;
+};
+
+__device__ inline Place place_of(u32 index, u32 rows, u32 columns) {
+    u32 row = index / columns;
+    return {row / rows, row % rows, index % columns};
+}
+
 // Each thread writes what one window has of one channel.
 extern "C" __global__ void to_columns(WINDOWS, u32 count, const float* images, float* matrix) {
     u32 all = count * rows * columns;
     FOR_EACH_WORD(index, channels * all) {
         u32 channel = index / all;
         u32 window = index % all;
-        u32 row = window / columns;
-        u32 first_pixel = window % columns * stride - padding;
-        u32 image = row / rows;
-        u32 first_line = row % rows * stride - padding;
-        const float* from = images + (image * channels + channel) * height * width;
+        Place place = place_of(window, rows, columns);
+        u32 first_line = place.row * stride - padding;
+        u32 first_pixel = place.column * stride - padding;
+        const float* from = images + (place.plane * channels + channel) * height * width;
         float* to = matrix + channel * size * size * all + window;
         // What lies before the image is beyond it as well, since nothing is negative.
         for (u32 line = first_line; line != first_line + size; line++) {
@@ -47,12 +56,9 @@ extern "C" __global__ void to_columns(WINDOWS, u32 count, const float* images, f
 extern "C" __global__ void from_columns(WINDOWS, u32 count, const float* matrix, float* images) {
     u32 all = count * rows * columns;
     FOR_EACH_WORD(index, count * channels * height * width) {
-        u32 above = index / width;
-        u32 pixel = index % width + padding;
-        u32 plane = above / height;
-        u32 line = above % height + padding;
-        u32 image = plane / channels;
-        u32 channel = plane % channels;
+        Place place = place_of(index, height, width);
+        u32 line = place.row + padding, pixel = place.column + padding;
+        u32 image = place.plane / channels, channel = place.plane % channels;
         u32 first_row = first_window(line, size, stride), end_row = end_window(line, stride, rows);
         u32 first_column = first_window(pixel, size, stride), end_column = end_window(pixel, stride, columns);
         const float* from = matrix + channel * size * size * all + image * rows * columns;
@@ -89,16 +95,14 @@ extern "C" __global__ void from_channels(
     }
 }
 
-// The first pixel of a window, counted through all images.
-__device__ inline u32 first_pixel(u32 pool, u32 height, u32 width, u32 stride, u32 rows, u32 columns) {
-    u32 row = pool / columns;
-    u32 plane = row / rows;
-    return (plane * height + row % rows * stride) * width + pool % columns * stride;
+// The first pixel of a window that lies there, counted through all images.
+__device__ inline u32 first_pixel(Place pool, u32 height, u32 width, u32 stride) {
+    return (pool.plane * height + pool.row * stride) * width + pool.column * stride;
 }
 
 extern "C" __global__ void pool_largest(WINDOWS, u32 count, const float* images, float* pooled) {
     FOR_EACH_WORD(pool, count * channels * rows * columns) {
-        u32 first = first_pixel(pool, height, width, stride, rows, columns);
+        u32 first = first_pixel(place_of(pool, rows, columns), height, width, stride);
         float best = images[first];
         for (u32 y = 0; y < size; y++) {
             for (u32 x = 0; x < size; x++) {
@@ -128,17 +132,15 @@ __device__ inline u32 first_largest(u32 first, u32 width, u32 size, const float*
 extern "C" __global__ void pool_largest_backward_apart(
     WINDOWS, u32 count, const float* images, const float* gradient, float* image_gradient) {
     FOR_EACH_WORD(pool, count * channels * rows * columns) {
-        u32 above = pool / columns;
-        u32 column = pool % columns;
-        u32 plane = above / rows;
-        u32 row = above % rows;
-        u32 first = (plane * height + row * stride) * width + column * stride;
+        Place place = place_of(pool, rows, columns);
+        u32 first = first_pixel(place, height, width, stride);
         u32 best = first_largest(first, width, size, images);
-        u32 lines = row + 1 < rows ? stride : height - row * stride;
-        u32 pixels = column + 1 < columns ? stride : width - column * stride;
+        u32 lines = place.row + 1 < rows ? stride : height - place.row * stride;
+        u32 pixels = place.column + 1 < columns ? stride : width - place.column * stride;
         for (u32 y = 0; y < lines; y++) {
             for (u32 x = 0; x < pixels; x++) {
                 u32 pixel = first + y * width + x;
+                // As a sum, which is never -0.
                 image_gradient[pixel] = pixel == best ? 0.0f + gradient[pool] : 0.0f;
             }
         }
@@ -148,18 +150,14 @@ extern "C" __global__ void pool_largest_backward_apart(
 extern "C" __global__ void pool_largest_backward(
     WINDOWS, u32 count, const float* images, const float* gradient, float* image_gradient) {
     FOR_EACH_WORD(index, count * channels * height * width) {
-        u32 above = index / width;
-        u32 pixel = index % width;
-        u32 plane = above / height;
-        u32 line = above % height;
+        auto [plane, line, pixel] = place_of(index, height, width);
         u32 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
         u32 first_column = first_window(pixel, size, stride);
         float sum = 0.0f;
         for (u32 row = first_window(line, size, stride); row < end_row; row++) {
-            u32 first_of_row = (plane * height + row * stride) * width;
             for (u32 column = first_column; column < end_column; column++) {
                 u32 pool = (plane * rows + row) * columns + column;
-                u32 first = first_of_row + column * stride;
+                u32 first = first_pixel({plane, row, column}, height, width, stride);
                 sum += first_largest(first, width, size, images) == index ? gradient[pool] : 0.0f;
             }
         }
@@ -170,7 +168,7 @@ extern "C" __global__ void pool_largest_backward(
 extern "C" __global__ void pool_mean(WINDOWS, u32 count, const float* images, float* pooled) {
     float share = (float)(1.0 / (double)(size * size));
     FOR_EACH_WORD(pool, count * channels * rows * columns) {
-        u32 first = first_pixel(pool, height, width, stride, rows, columns);
+        u32 first = first_pixel(place_of(pool, rows, columns), height, width, stride);
         float sum = 0.0f;
         for (u32 y = 0; y < size; y++) {
             for (u32 x = 0; x < size; x++) {
@@ -184,10 +182,7 @@ extern "C" __global__ void pool_mean(WINDOWS, u32 count, const float* images, fl
 extern "C" __global__ void pool_mean_backward(WINDOWS, u32 count, const float* gradient, float* image_gradient) {
     float share = (float)(1.0 / (double)(size * size));
     FOR_EACH_WORD(index, count * channels * height * width) {
-        u32 above = index / width;
-        u32 pixel = index % width;
-        u32 plane = above / height;
-        u32 line = above % height;
+        auto [plane, line, pixel] = place_of(index, height, width);
         u32 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
         u32 first_column = first_window(pixel, size, stride);
         float sum = 0.0f;

@@ -79,9 +79,9 @@ fn batch_norm_of(runner: &dyn Runner, rows: usize, channels: usize, positions: u
     let sums = (&mut by_weight[..], &mut by_bias[..]);
     let values = (&inputs[..], &gradient[..]);
     by_channel::backward(positions, moments, &weight, values, sums, Some(&mut expected)).unwrap();
-    let by_weights = of_parts(runner, parts, channels, 1.0, &mut |parts, _, sums| {
+    let by_weights = of_parts(runner, parts, channels, 1.0, &mut |parts, scale, sums| {
         let mut arguments: Vec<_> = sides().into();
-        arguments.extend([count(parts.rows), number(EPSILON)]);
+        arguments.extend([count(parts.rows), number(scale), number(EPSILON)]);
         arguments.extend([&mean, &variance, &inputs, &gradient].map(|values| read(values)));
         arguments.push(change(sums));
         let grid = Grid::of_channels(channels, positions, parts);
@@ -131,8 +131,8 @@ pub(crate) fn layer_norm(runner: &dyn Runner) {
         let sums = (&mut by_weight[..], &mut by_bias[..]);
         by_row::backward(EPSILON.into(), &weight, &inputs, &gradient, sums, Some(&mut expected)).unwrap();
         let parts = Parts::of_columns(rows, columns);
-        let by_weights = of_parts(runner, parts, columns, 1.0, &mut |parts, _, sums| {
-            let mut arguments = vec![count(rows), count(columns), count(parts.rows)];
+        let by_weights = of_parts(runner, parts, columns, 1.0, &mut |parts, scale, sums| {
+            let mut arguments = vec![count(rows), count(columns), count(parts.rows), number(scale)];
             arguments.extend([&means, &scales, &inputs, &gradient].map(|values| read(values)));
             arguments.push(change(sums));
             runner.run("layer_norm_along", Grid::of_columns(columns, parts), &mut arguments);
