@@ -56,6 +56,8 @@ pub struct TestCluster {
     pub memory_bytes_max: u64,
     /// Disk for blocks and for what finds no room in memory, in bytes.
     pub disk_bytes_max: u64,
+    /// The folder for it, which the processes share. None: that of the system for temporary files.
+    pub spill_folder: Option<PathBuf>,
     /// How long an action runs before what is sent into its shuffles is kept.
     pub keep_shuffles_after: Duration,
     /// After how long a silence a process computes the tasks of others, too, if it does; the processes take them in turn by
@@ -133,6 +135,7 @@ impl TestCluster {
             restarts_max: 64,
             memory_bytes_max: 1 << 30,
             disk_bytes_max: Config::default().disk_bytes_max,
+            spill_folder: None,
             keep_shuffles_after: Config::default().keep_shuffles_after,
             speculate_after: Vec::new(),
             shared_memory: true,
@@ -370,6 +373,7 @@ impl<R: Send + 'static> Shared<R> {
             batch_records: cluster.batch_records,
             memory_bytes_max: cluster.memory_bytes_max,
             disk_bytes_max: cluster.disk_bytes_max,
+            spill_folder: cluster.spill_folder.clone(),
             keep_shuffles_after: cluster.keep_shuffles_after,
             speculate_after,
             shared_memory: cluster.shared_memory,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use distdl_engine::testing::{Life, TestCluster};
@@ -16,13 +17,6 @@ const SOURCES: usize = 12;
 const SUMS: usize = 6;
 const VICTIM: u32 = 1;
 const DISK_BYTES: u64 = 4 << 20;
-
-/// One test damages the files of all.
-static FILES: Mutex<()> = Mutex::new(());
-
-fn files() -> MutexGuard<'static, ()> {
-    FILES.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// How often each partition was computed, in all processes together.
 type Computed = Arc<Mutex<BTreeMap<usize, usize>>>;
@@ -54,17 +48,25 @@ struct Again {
     sent: u64,
 }
 
-/// A process dies, and `spoil` is done before.
-fn again(cluster: &TestCluster, spoil: fn()) -> Again {
+/// A process dies, and `spoil` is done to the folder of files before.
+fn again(keep_shuffles_after: Duration, spoil: fn(&Path)) -> Again {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = TestCluster {
+        keep_shuffles_after,
+        disk_bytes_max: DISK_BYTES,
+        spill_folder: Some(folder.path().to_owned()),
+        ..TestCluster::new(3)
+    };
+    let files = folder.path().canonicalize().unwrap();
     let (sources, sums) = (Computed::default(), Computed::default());
     let seen = (Arc::clone(&sources), Arc::clone(&sums));
     let program = move |context: &Context, life: &Life| -> Result<(Vec<Row>, u64)> {
-        let (counter, life) = (context.counter(), life.clone());
+        let (counter, life, files) = (context.counter(), life.clone(), files.clone());
         let result = pipeline(context, &seen.0, &seen.1, &counter);
         // All have sent everything once the last stage reads it.
         let rows = result.map(move |row| {
             if (life.slot, life.number) == (VICTIM, 0) && life.lasts() {
-                spoil();
+                spoil(&files);
                 life.kill();
             }
             row
@@ -92,21 +94,13 @@ fn again(cluster: &TestCluster, spoil: fn()) -> Again {
     }
 }
 
-fn cluster(keep_shuffles_after: Duration) -> TestCluster {
-    TestCluster {
-        keep_shuffles_after,
-        disk_bytes_max: DISK_BYTES,
-        ..TestCluster::new(3)
-    }
-}
-
-/// Damages what is spilled by all processes of the test, which are one to the system.
-fn damage() {
+/// Damages what all processes have spilled to `folder`. Those files have no names any more; the processes are one to the
+/// system, so what is open tells them.
+fn damage(folder: &Path) {
     let mut damaged = 0;
     for entry in fs::read_dir("/proc/self/fd").unwrap() {
         let path = entry.unwrap().path();
-        let is_spill = |name: std::path::PathBuf| name.to_string_lossy().contains("distdl-blocks-");
-        if !fs::read_link(&path).is_ok_and(is_spill) {
+        if !fs::read_link(&path).is_ok_and(|file| file.starts_with(folder)) {
             continue;
         }
         let Ok(file) = File::options().read(true).write(true).open(&path) else {
@@ -123,22 +117,19 @@ fn damage() {
 
 #[test]
 fn only_the_work_of_the_dead_is_done_again() {
-    let _files = files();
-    let again = again(&cluster(Duration::ZERO), || {});
+    let again = again(Duration::ZERO, |_| {});
     assert_eq!((again.sources, again.sums), (SOURCES / 3, SUMS / 3));
     assert_eq!(again.sent as usize, (SOURCES + SUMS) * 2 / 3);
 }
 
 #[test]
 fn actions_that_are_short_keep_nothing() {
-    let _files = files();
-    let again = again(&cluster(Duration::MAX), || {});
+    let again = again(Duration::MAX, |_| {});
     assert_eq!((again.sources, again.sums, again.sent), (SOURCES, SUMS, 0));
 }
 
 #[test]
 fn what_is_damaged_is_computed_again() {
-    let _files = files();
-    let again = again(&cluster(Duration::ZERO), damage);
+    let again = again(Duration::ZERO, damage);
     assert!(again.sources > SOURCES / 3, "{} sources", again.sources);
 }
