@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that waits for a machine with a GPU, one after the other: `benches/on_gpu.sh BINARIES OUT [PYTHON]`.
 #
-# The machine needs a driver, cuBLAS and NVRTC, and neither Rust nor a compiler: `benches/on_gpu.sh --collect BINARIES`
+# The machine needs a driver, cuBLAS, NVRTC and cuDNN, and neither Rust nor a compiler: `benches/on_gpu.sh --collect BINARIES`
 # builds what is run and puts it into the folder BINARIES beforehand, anywhere. PYTHON has PyTorch, for the comparison.
 # What each step prints goes to OUT; a step that fails does not keep the others from being run.
 set -euo pipefail
@@ -66,6 +66,9 @@ step mnist_cpu.jsonl "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
 step lenet.jsonl same_bits lenet --epochs 3
 step gpu.jsonl "$binaries/bench_gpu" --gpu on --threads 1
 step gpu_tf32.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --precision tf32 --network mlp,lenet
+step gpu_cudnn.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --cudnn --network lenet
+step gpu_cudnn_tf32.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --cudnn --precision tf32 --network lenet
+step lenet_cudnn.jsonl same_bits lenet --epochs 3 --cudnn
 step wide.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --precision tf32 --network wide --batch 4096 --steps 20
 step jobs.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
 step paper_gpu.jsonl "$binaries/bench_paper_gpu" --threads 1 "${data[@]}"

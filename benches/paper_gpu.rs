@@ -131,6 +131,7 @@ fn node_arguments(nodes: &str, flags: &[&str], config: &Config, arguments: &Argu
         format!("--runs={}", arguments.runs),
         format!("--data={}", arguments.data.display()),
         format!("--precision={}", format!("{:?}", config.precision).to_lowercase()),
+        format!("--cudnn={}", config.cudnn),
         format!("--seed={}", config.seed),
         format!("--memory={}", config.memory_bytes_max / 2),
     ]);

@@ -287,6 +287,7 @@ fn configuration(config: &Config) -> String {
         ),
         ("token_file", path(&config.token_file)),
         ("device.gpu", name_of(config.gpu)),
+        ("device.cudnn", Some(config.cudnn.to_string())),
         ("device.cuda_libraries", path(&config.cuda_libraries)),
         (
             "device.gpu_processes",
@@ -310,7 +311,7 @@ fn name_of(choice: impl ValueEnum) -> Option<String> {
 }
 
 fn device(config: &Config) -> Result<(), Failure> {
-    let chosen = choose(config.gpu, config.cuda_libraries.as_deref()).map_err(EngineError::from)?;
+    let chosen = choose(config.gpu, config.cudnn, config.cuda_libraries.as_deref()).map_err(EngineError::from)?;
     let line = match config.json {
         true => {
             let is_gpu = matches!(chosen, Chosen::Gpu(_));

@@ -97,9 +97,9 @@ def rate(run, batch, steps, runs):
     return round(batch * steps / statistics.median(seconds))
 
 
-def ours(program, network, batch, precision, opt):
+def ours(program, network, batch, precision, opt, *flags):
     command = [program, "--bench", "--gpu=on", f"--network={network}", f"--batch={batch}", f"--precision={precision}",
-               f"--steps={opt.steps}", f"--runs={opt.runs}", "--threads=1", *opt.flag]
+               f"--steps={opt.steps}", f"--runs={opt.runs}", "--threads=1", *opt.flag, *flags]
     line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1]
     print(line, flush=True)
     return json.loads(line)["samples_per_second_median"]
@@ -146,13 +146,15 @@ def main():
                     del steps
                     if opt.ours:
                         rates.setdefault("ours", []).append(ours(opt.ours, network, batch, precision, opt))
+                    if opt.ours and network == "lenet":
+                        mine = ours(opt.ours, network, batch, precision, opt, "--cudnn")
+                        rates.setdefault("ours with cuDNN", []).append(mine)
                 table.append((network, batch, precision, rates))
     for network, batch, precision, rates in table:
-        mine = rates.pop("ours", None)
+        all_mine = [(name, statistics.median(rates.pop(name))) for name in ("ours", "ours with cuDNN") if name in rates]
         words = [f"{name} {count:,}" for name, count in rates.items()]
-        if mine:
-            mine = statistics.median(mine)
-            words += [f"ours {mine:,.0f}"] + [f"{mine / count:.2f} x {name}" for name, count in rates.items()]
+        for name, mine in all_mine:
+            words += [f"{name} {mine:,.0f}"] + [f"{mine / count:.2f} x {other}" for other, count in rates.items()]
         print(f"{network:6} {batch:5} {precision:5} " + "  ".join(words), file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ use self::values::*;
 /// The file that is read if it is in the current folder and no other is named.
 pub const CONFIG_FILE: &str = "distdl.toml";
 
-/// How a program runs. Nothing here but `seed`, and what computes (`gpu`, `precision`), may change a result.
+/// How a program runs. Nothing here but `seed`, and what computes (`gpu`, `cudnn`, `precision`), may change a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Worker threads of this process. Default: one for each core that the process may use; with several processes the
@@ -96,6 +96,9 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Whether a GPU computes. Default: if there is one.
     pub gpu: GpuUse,
+    /// Whether a GPU's convolutions are cuDNN's, which must be there then. It changes the rounding. Default: no; they are
+    /// products of matrices.
+    pub cudnn: bool,
     /// Folder with the libraries of CUDA, looked through before the places where the system looks. Default: none.
     pub cuda_libraries: Option<PathBuf>,
     /// How many processes use a GPU, those of the first places of the cluster; and those that were started by hand, whose place
@@ -206,6 +209,7 @@ impl Default for Config {
             shared_memory: true,
             token_file: None,
             gpu: GpuUse::Auto,
+            cudnn: false,
             cuda_libraries: None,
             gpu_processes: None,
             gpu_memory_bytes_max: None,
@@ -298,6 +302,9 @@ impl Config {
                 .unwrap_or(default.shared_memory),
             token_file: layers.get("token_file", FILE, path)?,
             gpu: layers.get("device.gpu", GPU, gpu)?.unwrap_or(default.gpu),
+            cudnn: layers
+                .get("device.cudnn", SWITCH, |text| text.parse().ok())?
+                .unwrap_or(default.cudnn),
             cuda_libraries: layers.get("device.cuda_libraries", FOLDER, path)?,
             gpu_processes: layers.get("device.gpu_processes", COUNT_OF_OTHERS, others)?,
             gpu_memory_bytes_max: layers.get("device.gpu_memory", SIZE, size)?,

@@ -85,7 +85,11 @@ impl Context {
     pub fn new(config: Config) -> Result<Self> {
         let chosen = match (others_use_gpus(&config)?, config.gpu) {
             (Some(count), _) => Some(Chosen::Others(count)),
-            (None, GpuUse::On) => Some(device::choose(config.gpu, config.cuda_libraries.as_deref())?),
+            (None, GpuUse::On) => Some(device::choose(
+                config.gpu,
+                config.cudnn,
+                config.cuda_libraries.as_deref(),
+            )?),
             (None, GpuUse::Auto | GpuUse::Off) => None,
         };
         let store = Self::store_for(&config)?;
@@ -263,7 +267,7 @@ impl Context {
     pub fn device(&self) -> &Chosen {
         self.inner.device.get_or_init(|| {
             let config = self.config();
-            let chosen = device::choose(config.gpu, config.cuda_libraries.as_deref());
+            let chosen = device::choose(config.gpu, config.cudnn, config.cuda_libraries.as_deref());
             let chosen = chosen.unwrap_or_else(Chosen::Without);
             tracing::info!("{chosen}");
             chosen

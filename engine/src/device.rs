@@ -18,6 +18,8 @@ mod blas;
 #[cfg(feature = "gpu")]
 mod buffer;
 #[cfg(feature = "gpu")]
+mod dnn;
+#[cfg(feature = "gpu")]
 mod graph;
 #[cfg(feature = "gpu")]
 mod libraries;
@@ -39,6 +41,8 @@ pub use self::blas::{GpuBlas, GpuMatrix};
 pub use self::buffer::{GpuBuffer, GpuSlice};
 #[cfg(feature = "gpu")]
 pub use self::compiler::{Compiler, Cubin, FLAGS};
+#[cfg(feature = "gpu")]
+pub use self::dnn::{Convolution, ConvolutionOperands, ConvolutionPart, GpuDnn};
 pub use self::error::{CompileError, NoGpu};
 #[cfg(feature = "gpu")]
 pub use self::gpu::{Argument, Gpu, GpuKernel, GpuModule};
@@ -65,8 +69,8 @@ pub struct GpuFound {
     pub count: usize,
     /// Indices of those that have the same name and can compute the same, this one first: they give the same bits.
     pub alike: Vec<usize>,
-    /// Whether cuDNN was found, too. Nothing needs it.
-    pub has_cudnn: bool,
+    /// Whether convolutions are cuDNN's, which was found, too.
+    pub uses_cudnn: bool,
 }
 
 /// What computes, and why. Its text is one line.
@@ -99,24 +103,24 @@ impl Display for Chosen {
         };
         let (major, minor) = found.capability;
         let (name, count, gibibytes) = (&found.name, found.count, found.memory_bytes >> 30);
-        let cudnn = if found.has_cudnn { "with" } else { "without" };
+        let cudnn = if found.uses_cudnn { ", with cuDNN" } else { "" };
         write!(
             formatter,
-            "a GPU can compute: {name} (sm_{major}{minor}, {gibibytes} GiB, the first of {count}), {cudnn} cuDNN"
+            "a GPU can compute: {name} (sm_{major}{minor}, {gibibytes} GiB, the first of {count}){cudnn}"
         )
     }
 }
 
-/// Looks for a GPU as the configuration says: its driver and libraries in the folder first, if there is one, then where
-/// the system looks. `off` touches nothing. Takes some milliseconds where there is no CUDA, half a second where there is.
+/// Looks for a GPU as the configuration says: its driver and libraries, of which cuDNN is one if it is wanted, in the folder
+/// first, if there is one, then where the system looks. `off` touches nothing. Takes some milliseconds where there is no CUDA, half a second where there is.
 ///
 /// # Errors
 /// [`NoGpu`] says what is missing if a GPU must compute, and where it was looked for.
-pub fn choose(gpu: GpuUse, cuda_libraries: Option<&Path>) -> Result<Chosen, NoGpu> {
+pub fn choose(gpu: GpuUse, cudnn: bool, cuda_libraries: Option<&Path>) -> Result<Chosen, NoGpu> {
     if gpu == GpuUse::Off {
         return Ok(Chosen::Off);
     }
-    match (find(cuda_libraries), gpu) {
+    match (find(cudnn, cuda_libraries), gpu) {
         (Ok(found), _) => Ok(Chosen::Gpu(found)),
         (Err(reason), GpuUse::On) => Err(reason),
         (Err(reason), _) => Ok(Chosen::Without(reason)),
@@ -124,12 +128,12 @@ pub fn choose(gpu: GpuUse, cuda_libraries: Option<&Path>) -> Result<Chosen, NoGp
 }
 
 #[cfg(feature = "gpu")]
-fn find(cuda_libraries: Option<&Path>) -> Result<GpuFound, NoGpu> {
-    probe::find(cuda_libraries)
+fn find(cudnn: bool, cuda_libraries: Option<&Path>) -> Result<GpuFound, NoGpu> {
+    probe::find(cudnn, cuda_libraries)
 }
 
 #[cfg(not(feature = "gpu"))]
-fn find(_: Option<&Path>) -> Result<GpuFound, NoGpu> {
+fn find(_: bool, _: Option<&Path>) -> Result<GpuFound, NoGpu> {
     Err(NoGpu::NotBuilt)
 }
 

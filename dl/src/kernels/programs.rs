@@ -57,7 +57,7 @@ macro_rules! programs {
 
 /// All of them.
 pub const PROGRAMS: &[Program] = programs! {
-    "activation": "activation_forward" "activation_backward" "softmax_rows" "softmax_rows_backward";
+    "activation": "activation_forward" "activation_channels" "activation_backward" "softmax_rows" "softmax_rows_backward";
     "batch_norm": "batch_norm_squares" "batch_norm_running" "batch_norm_forward" "batch_norm_along" "batch_norm_backward";
     "dropout": "dropout";
     "element_loss": "element_loss" "element_loss_labels";

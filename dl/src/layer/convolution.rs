@@ -5,6 +5,8 @@
 
 #[cfg(feature = "gpu")]
 mod cuda;
+#[cfg(feature = "gpu")]
+mod dnn;
 
 use super::{Activation, Backward, Forward, Layer, LayerSpecification, image, mismatch};
 use crate::error::{Result, check_length};

@@ -89,7 +89,8 @@ impl NeuralNetwork {
             false => self.output_length(),
         };
         let parameters = self.parameter_count();
-        let scratch = layers.iter().map(|layer| layer.scratch_length(rows_max)).max();
+        let mut scratch = layers.iter().map(|layer| layer.scratch_length(&device, rows_max));
+        let scratch = scratch.try_fold(0, |most, length| Ok::<_, Error>(most.max(length?)))?;
         let words = |length: usize| device.allocate(length);
         let (mut constants, mut constants_of) = (Vec::new(), Vec::new());
         for layer in &layers {
@@ -114,7 +115,7 @@ impl NeuralNetwork {
                 .map(|(length, layer)| rows(if layer.is_view() { 0 } else { length }))
                 .collect::<Result<_>>()?,
             gradients: [rows(widest)?, rows(widest)?],
-            scratch: words(scratch.unwrap_or(0))?,
+            scratch: words(scratch)?,
             constants: constants_there,
             constants_of,
             losses: rows(4)?,

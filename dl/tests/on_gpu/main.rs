@@ -9,6 +9,7 @@
 mod fixtures;
 mod gpu;
 
+mod convolutions;
 mod evaluation;
 mod lost;
 mod refusals;

@@ -40,7 +40,7 @@ impl Cuda {
 
 /// The GPU, and its memory in bytes.
 fn gpu() -> Result<(Gpu, u64), String> {
-    match device::choose(GpuUse::Auto, cuda_libraries().as_deref()) {
+    match device::choose(GpuUse::Auto, false, cuda_libraries().as_deref()) {
         Ok(Chosen::Gpu(found)) => Ok((Gpu::open(&found, 0).unwrap(), found.memory_bytes)),
         other => Err(other.unwrap().to_string()),
     }

@@ -82,6 +82,17 @@ pub struct Flags {
     /// Whether a GPU computes [default: auto, if there is one]
     #[arg(long, global = true, value_name = "WHEN")]
     pub gpu: Option<GpuUse>,
+    /// Leave a GPU's convolutions to cuDNN, which must be there then
+    #[arg(
+        long,
+        global = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
+    pub cudnn: Option<bool>,
     /// Look for the libraries of CUDA in this folder first
     #[arg(long, global = true, value_name = "FOLDER", value_parser = flag(path, FOLDER))]
     pub cuda_libraries: Option<PathBuf>,
@@ -150,6 +161,7 @@ impl Flags {
             ("parameter_copies", self.parameter_copies.map(|count| count.to_string())),
             ("speculate_after", milliseconds(self.speculate_after)),
             ("device.gpu", name_of(self.gpu)),
+            ("device.cudnn", self.cudnn.map(|cudnn| cudnn.to_string())),
             ("device.cuda_libraries", path(&self.cuda_libraries)),
             (
                 "device.gpu_processes",

@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 33] = [
     "threads",
     "memory",
     "disk",
@@ -39,6 +39,7 @@ const KEYS: [&str; 32] = [
     "shared_memory",
     "token_file",
     "device.gpu",
+    "device.cudnn",
     "device.cuda_libraries",
     "device.gpu_processes",
     "device.gpu_memory",

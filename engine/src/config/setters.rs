@@ -190,6 +190,11 @@ impl Config {
         Self { gpu, ..self }
     }
 
+    /// Sets whether a GPU's convolutions are cuDNN's.
+    pub fn with_cudnn(self, cudnn: bool) -> Self {
+        Self { cudnn, ..self }
+    }
+
     /// Sets the folder in which the libraries of CUDA are looked for first.
     pub fn with_cuda_libraries(self, cuda_libraries: impl Into<PathBuf>) -> Self {
         Self {

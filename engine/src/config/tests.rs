@@ -104,6 +104,7 @@ fn every_key_is_read_from_file_and_variables() {
         shared_memory: false,
         token_file: Some("/token".into()),
         gpu: GpuUse::Off,
+        cudnn: true,
         cuda_libraries: Some("/cuda".into()),
         gpu_processes: Some(3),
         gpu_memory_bytes_max: Some(11),
@@ -115,7 +116,7 @@ fn every_key_is_read_from_file_and_variables() {
                 progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
                 grace = 70\nparameter_copies = 1\nspeculate_after = 80\nshared_memory = false\ntoken_file = \"/token\"\n\
-                [device]\ngpu = \"off\"\ncuda_libraries = \"/cuda\"\ngpu_processes = 3\ngpu_memory = 11\nprecision = \"bf16\"";
+                [device]\ngpu = \"off\"\ncudnn = true\ncuda_libraries = \"/cuda\"\ngpu_processes = 3\ngpu_memory = 11\nprecision = \"bf16\"";
     let from_file = Config::from_layers(Some(file(text).path()), [], &Flags::default()).unwrap();
     assert_eq!(from_file, expected);
     let pairs = [
@@ -147,6 +148,7 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_SHARED_MEMORY", "false"),
         ("DISTDL_TOKEN_FILE", "/token"),
         ("DISTDL_GPU", "off"),
+        ("DISTDL_CUDNN", "true"),
         ("DISTDL_CUDA_LIBRARIES", "/cuda"),
         ("DISTDL_GPU_PROCESSES", "3"),
         ("DISTDL_GPU_MEMORY", "11"),
@@ -184,6 +186,7 @@ fn every_key_is_read_from_file_and_variables() {
         .with_speculate_after(Duration::from_millis(80))
         .with_shared_memory(false)
         .with_gpu(GpuUse::Off)
+        .with_cudnn(true)
         .with_cuda_libraries("/cuda")
         .with_gpu_processes(3)
         .with_gpu_memory(11)
@@ -256,6 +259,7 @@ fn a_wrong_value_is_named_with_its_place_and_what_is_allowed() {
         ("grace = \"1s\"", "`1s`", "milliseconds"),
         ("parameter_copies = 3", "`3`", "1 or 2"),
         ("device.gpu = \"yes\"", "`yes`", "`auto` (if there is one)"),
+        ("device.cudnn = 2", "`2`", "`true` or `false`"),
         ("device.cuda_libraries = \"\"", "``", "path of a folder"),
         ("device.precision = \"f16\"", "`f16`", "`tf32`"),
     ] {

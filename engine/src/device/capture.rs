@@ -32,7 +32,7 @@ pub(super) enum Asked {
         launch: Launch,
         node: sys::CUgraphNode,
     },
-    /// A copy or a product, by all numbers that say what it is.
+    /// A copy, a product or a convolution, by all numbers that say what it is.
     Other(Vec<u64>),
 }
 
@@ -125,7 +125,7 @@ impl Mode {
                     *next += 1;
                     Ok(())
                 }
-                _ => Err(Fault::Another("another copy or product")),
+                _ => Err(Fault::Another("another copy, product or convolution")),
             },
         }
     }

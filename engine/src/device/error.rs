@@ -51,7 +51,9 @@ impl NoGpu {
         match self {
             Self::NotBuilt => "build it with the feature",
             Self::Folder { .. } => "name a folder that exists and can be read",
-            Self::Library { .. } => "install it, or name its folder in `device.cuda_libraries`",
+            Self::Library { .. } => {
+                "install it, or name its folder in `device.cuda_libraries` (cuDNN can be left out: `device.cudnn = false`)"
+            }
             Self::NoDevice => "look at what `nvidia-smi` lists, and at CUDA_VISIBLE_DEVICES",
             Self::Driver { .. } => "look at what `nvidia-smi` says",
             Self::Unfit(_) => "install a driver and libraries of CUDA 12 or 13",

@@ -36,7 +36,7 @@ impl Debug for GpuGraph {
 const VERSION_MIN: i32 = 12_030;
 
 impl Gpu {
-    /// A graph of what `ask` asks of this handle: kernels, copies within the GPU, and products, and nothing else. None of that
+    /// A graph of what `ask` asks of this handle: kernels, copies within the GPU, products and convolutions, and nothing else. None of that
     /// is done. It must have been asked for before, so that all kernels are loaded.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Gpu {
     /// nothing is done, and the graph is of no use any more.
     ///
     /// # Safety
-    /// What `ask` names, buffers and cuBLAS, is there until the graph is done: nothing of it ends with `ask`.
+    /// What `ask` names, buffers, cuBLAS and cuDNN, is there until the graph is done: nothing of it ends with `ask`.
     pub unsafe fn replay<E: From<DeviceError>>(
         &self,
         graph: &mut GpuGraph,

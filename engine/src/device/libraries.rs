@@ -20,8 +20,16 @@ const CUBLAS_LT: CudaLibrary = CudaLibrary("cuBLASLt", "cublasLt", &[]);
 const CUBLAS: CudaLibrary = CudaLibrary("cuBLAS", "cublas", &["cublasCreate_v2", "cublasGemmEx"]);
 /// The compiler of kernels.
 pub(super) const NVRTC: CudaLibrary = CudaLibrary("NVRTC", "nvrtc", &["nvrtcVersion", "nvrtcGetCUBIN"]);
-/// Convolutions.
-pub(super) const CUDNN: CudaLibrary = CudaLibrary("cuDNN", "cudnn", &[]);
+/// Convolutions, if it is wanted.
+pub(super) const CUDNN: CudaLibrary = CudaLibrary(
+    "cuDNN",
+    "cudnn",
+    &[
+        "cudnnCreate",
+        "cudnnConvolutionForward",
+        "cudnnConvolutionBackwardFilter",
+    ],
+);
 /// What the search for a GPU calls, and the newest of what computing calls.
 const DRIVER_FUNCTIONS: &[&str] = &[
     "cuInit",

@@ -12,18 +12,21 @@ use super::error::NoGpu;
 use super::libraries::{CUDNN, DRIVER, NEEDED, check_folder};
 
 /// The first GPU of the machine, if the driver and all libraries that computing needs are there.
-pub(super) fn find(folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
+pub(super) fn find(cudnn: bool, folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
     // A driver without some function that cudarc asks for makes it panic.
-    catch_unwind(|| look(folder)).unwrap_or_else(|panic| Err(NoGpu::Unfit(panic_text(&*panic))))
+    catch_unwind(|| look(cudnn, folder)).unwrap_or_else(|panic| Err(NoGpu::Unfit(panic_text(&*panic))))
 }
 
 /// Asks cudarc nothing before the driver is known to be there: it panics without, even for the text of an error.
-fn look(folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
+fn look(cudnn: bool, folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
     check_folder(folder)?;
     DRIVER.open(folder)?;
     let mut found = first()?;
     NEEDED.iter().try_for_each(|library| library.open(folder))?;
-    found.has_cudnn = CUDNN.open(folder).is_ok();
+    if cudnn {
+        CUDNN.open(folder)?;
+        found.uses_cudnn = true;
+    }
     Ok(found)
 }
 
@@ -42,7 +45,7 @@ fn first() -> Result<GpuFound, NoGpu> {
         capability: first.capability,
         memory_bytes,
         count: count.unsigned_abs() as usize,
-        has_cudnn: false,
+        uses_cudnn: false,
     })
 }
 

@@ -8,7 +8,7 @@ use crate::{Context, EngineError};
 #[test]
 fn off_touches_nothing() {
     let nowhere = Path::new("/nowhere");
-    assert_eq!(choose(GpuUse::Off, Some(nowhere)), Ok(Chosen::Off));
+    assert_eq!(choose(GpuUse::Off, false, Some(nowhere)), Ok(Chosen::Off));
     let context = Context::new(Config::default().with_threads(1).with_gpu(GpuUse::Off)).unwrap();
     assert_eq!(*context.device(), Chosen::Off);
 }
@@ -40,13 +40,13 @@ fn a_gpu_that_may_be_there_never_fails_and_is_asked_for_once() {
 #[cfg(feature = "gpu")]
 #[test]
 fn a_folder_that_cannot_be_read_is_named_before_anything_else() {
-    let error = choose(GpuUse::On, Some(Path::new("/nowhere/cuda"))).unwrap_err();
+    let error = choose(GpuUse::On, false, Some(Path::new("/nowhere/cuda"))).unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("/nowhere/cuda") && text.contains("cuda_libraries"),
         "{text}"
     );
-    let chosen = choose(GpuUse::Auto, Some(Path::new("/nowhere/cuda"))).unwrap();
+    let chosen = choose(GpuUse::Auto, false, Some(Path::new("/nowhere/cuda"))).unwrap();
     assert_eq!(chosen, Chosen::Without(error));
 }
 
@@ -77,7 +77,7 @@ fn a_missing_library_is_named_with_its_files_and_places() {
 #[cfg(not(feature = "gpu"))]
 #[test]
 fn a_program_without_the_feature_says_so() {
-    let error = choose(GpuUse::On, None).unwrap_err();
+    let error = choose(GpuUse::On, false, None).unwrap_err();
     assert_eq!(error, NoGpu::NotBuilt);
     assert!(
         EngineError::from(error)

@@ -44,6 +44,19 @@ extern "C" __global__ void activation_forward(u32 kind, u64 count, u64 columns, 
     }
 }
 
+// The same with a bias of each channel; a row is a channel of an image. Not for softmax.
+extern "C" __global__ void activation_channels(
+    u32 kind, u64 rows, u64 channels, u64 positions, const float* bias, float* outputs
+) {
+    FOR_EACH_ROW(row, rows) {
+        float* of = outputs + row * positions;
+        float added = bias[row % channels];
+        for (u64 position = threadIdx.x; position < positions; position += blockDim.x) {
+            of[position] = activated(kind, of[position] + added);
+        }
+    }
+}
+
 // Turns the gradient by activated outputs into that before the activation; softmax has `softmax_rows_backward`.
 extern "C" __global__ void activation_backward(u32 kind, u64 count, const float* outputs, float* gradient) {
     FOR_EACH(index, count) {

@@ -34,6 +34,29 @@ pub(crate) fn forward(
     }
 }
 
+/// The same for images of channels of so many positions, with a bias of each channel. Not for softmax.
+pub(crate) fn forward_channels(
+    device: &Device,
+    function: Activation,
+    positions: usize,
+    bias: GpuSlice<'_>,
+    outputs: GpuSlice<'_>,
+) -> Result<()> {
+    let rows = check_rows("the outputs", positions, outputs.len())?;
+    check_rows("the channels of the outputs", bias.len(), rows)?;
+    let counts = [rows, bias.len(), positions].map(|count| Argument::Count(count as u64));
+    let arguments = [
+        Argument::Kind(function as u32),
+        counts[0],
+        counts[1],
+        counts[2],
+        Argument::Words(bias),
+        Argument::Words(outputs),
+    ];
+    // SAFETY: these are its arguments, of rows x positions elements, with a bias for each channel.
+    unsafe { device.run("activation_channels", Grid::of_rows(rows, positions), &arguments) }
+}
+
 /// As [`super::derive`].
 pub(crate) fn derive(
     device: &Device,

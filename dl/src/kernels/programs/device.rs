@@ -4,26 +4,36 @@
 use std::sync::Arc;
 
 use distdl_engine::config::Precision;
-use distdl_engine::device::{Argument, Gpu, GpuBlas, GpuBuffer, GpuFound, GpuMatrix, GpuPort};
+use distdl_engine::device::{
+    Argument, Convolution, ConvolutionOperands, ConvolutionPart, Gpu, GpuBlas, GpuBuffer, GpuDnn, GpuFound, GpuMatrix,
+    GpuPort, GpuSlice,
+};
 use distdl_storage::DeviceMemory;
 
 use super::{Grid, Kernels};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// A handle on a GPU with its cuBLAS, and the kernels that all handles share. What it is asked for happens in that order.
+/// A handle on a GPU with its cuBLAS, perhaps its cuDNN, and the kernels that all handles share. What it is asked for happens in that order.
 #[derive(Debug)]
 pub struct Device {
     gpu: Gpu,
     blas: GpuBlas,
+    dnn: Option<GpuDnn>,
     kernels: Arc<Kernels>,
 }
 
 impl Device {
-    /// On the GPU of this index. Errors if the driver or cuBLAS fail.
+    /// On the GPU of this index. Errors if the driver, cuBLAS or cuDNN fail.
     pub fn open(found: &GpuFound, index: usize, precision: Precision, kernels: Arc<Kernels>) -> Result<Self> {
         let gpu = Gpu::open(found, index)?;
         let blas = GpuBlas::new(&gpu, precision)?;
-        Ok(Self { gpu, blas, kernels })
+        let dnn = found.uses_cudnn.then(|| GpuDnn::new(&gpu, precision)).transpose()?;
+        Ok(Self {
+            gpu,
+            blas,
+            dnn,
+            kernels,
+        })
     }
 
     /// The handle: memory, and copies.
@@ -55,5 +65,26 @@ impl Device {
     /// `to` = left x right, or with `adds` that plus what `to` is. Errors if shapes do not fit, or cuBLAS fails.
     pub fn multiply(&self, to: GpuMatrix<'_>, left: GpuMatrix<'_>, right: GpuMatrix<'_>, adds: bool) -> Result<()> {
         Ok(self.blas.multiply(&self.gpu, to, left, right, adds)?)
+    }
+
+    /// Words that cuDNN needs to compute a convolution; `None` if it cannot, or is not to. Errors if it fails.
+    pub fn convolution_words(&self, convolution: Convolution, part: ConvolutionPart) -> Result<Option<usize>> {
+        let Some(dnn) = &self.dnn else { return Ok(None) };
+        let bytes = dnn.workspace_bytes(&self.gpu, convolution, part)?;
+        Ok(bytes.map(|bytes| bytes.div_ceil(4)))
+    }
+
+    /// As [`GpuDnn::convolve`], where [`convolution_words`](Self::convolution_words) says that cuDNN can.
+    pub fn convolve(
+        &self,
+        convolution: Convolution,
+        part: ConvolutionPart,
+        operands: ConvolutionOperands<'_>,
+        workspace: GpuSlice<'_>,
+    ) -> Result<()> {
+        match &self.dnn {
+            Some(dnn) => Ok(dnn.convolve(&self.gpu, convolution, part, operands, workspace)?),
+            None => Err(Error::Training("cuDNN is not to compute convolutions".into())),
+        }
     }
 }

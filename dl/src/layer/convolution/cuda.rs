@@ -1,6 +1,6 @@
-//! The convolution on a GPU: as on the CPU, with more images at once.
+//! The convolution on a GPU: by cuDNN where it is asked for and can, else as on the CPU, with more images at once.
 
-use distdl_engine::device::{GpuMatrix, GpuSlice};
+use distdl_engine::device::{ConvolutionOperands, ConvolutionPart, GpuMatrix, GpuSlice};
 
 use super::ConvolutionLayer;
 use crate::error::{Result, check_length};
@@ -17,8 +17,10 @@ struct Piece<'a> {
     images: Images,
     inputs: std::ops::Range<usize>,
     outputs: std::ops::Range<usize>,
-    columns: GpuSlice<'a>,
-    values: GpuSlice<'a>,
+    columns: GpuMatrix<'a>,
+    columns_room: GpuSlice<'a>,
+    values: GpuMatrix<'a>,
+    values_room: GpuSlice<'a>,
 }
 
 impl ConvolutionLayer {
@@ -27,25 +29,41 @@ impl ConvolutionLayer {
         (COLUMNS_MAX / (self.inputs * self.output.pixels())).clamp(1, rows.max(1))
     }
 
+    /// Elements for pieces of so many rows, and for sums over them.
+    fn room_for_products(&self, rows: usize) -> usize {
+        let (channels, pixels) = (self.output.channels, self.output.pixels());
+        let columns = self.images_on_gpu(rows) * (self.inputs + channels) * pixels;
+        columns.max(Parts::room_of_channels(rows, channels, pixels))
+    }
+
     /// All images, in pieces.
     fn pieces<'a>(&self, rows: usize, scratch: GpuSlice<'a>) -> impl Iterator<Item = Piece<'a>> + use<'a> {
         let (layer, step) = (*self, self.images_on_gpu(rows));
         (0..rows).step_by(step).map(move |first| {
-            let (count, pixels) = (step.min(rows - first), layer.output.pixels());
-            let (columns, values) = (layer.inputs * count * pixels, layer.output.channels * count * pixels);
             let images = Images {
-                count,
+                count: step.min(rows - first),
                 channels: layer.output.channels,
-                pixels,
+                pixels: layer.output.pixels(),
             };
+            let width = images.count * images.pixels;
+            let (columns, values) = (layer.inputs * width, images.channels * width);
+            let (columns_room, values_room) = (scratch.part(0..columns), scratch.part(columns..columns + values));
             Piece {
                 images,
-                inputs: first * layer.input_image()..(first + count) * layer.input_image(),
-                outputs: first * layer.output_image()..(first + count) * layer.output_image(),
-                columns: scratch.part(0..columns),
-                values: scratch.part(columns..columns + values),
+                inputs: first * layer.input_image()..(first + images.count) * layer.input_image(),
+                outputs: first * layer.output_image()..(first + images.count) * layer.output_image(),
+                columns: GpuMatrix::new(columns_room, layer.inputs, width),
+                columns_room,
+                values: GpuMatrix::new(values_room, images.channels, width),
+                values_room,
             }
         })
+    }
+
+    /// Writes the windows of a piece as its columns.
+    fn write_columns(&self, device: &Device, piece: &Piece<'_>, images: GpuSlice<'_>) -> Result<()> {
+        let images = images.part(piece.inputs.clone());
+        windows::to_columns(device, &self.windows, piece.images.count, images, piece.columns_room)
     }
 
     fn check_on_gpu(
@@ -63,47 +81,64 @@ impl ConvolutionLayer {
         )?;
         check_length("the layer's inputs", rows * self.input_image(), inputs)?;
         check_length("the layer's outputs", rows * self.output_image(), outputs)?;
-        let wanted = GpuLayer::scratch_length(self, rows);
+        let wanted = self.room_for_products(rows);
         check_length("the layer's scratch", wanted, scratch.min(wanted))
+    }
+
+    /// The gradients that are wanted.
+    fn backward_by_products(
+        &self,
+        device: &Device,
+        pass: &GpuBackward<'_>,
+        filter_gradient: Option<GpuSlice<'_>>,
+        input_gradient: Option<GpuSlice<'_>>,
+    ) -> Result<()> {
+        let filters = |values| GpuMatrix::new(values, self.output.channels, self.inputs);
+        for (index, piece) in self.pieces(pass.rows, pass.scratch).enumerate() {
+            let output_gradient = pass.output_gradient.part(piece.outputs.clone());
+            piece.images.by_channel(device, output_gradient, piece.values_room)?;
+            if let Some(gradient) = filter_gradient {
+                self.write_columns(device, &piece, pass.inputs)?;
+                device.multiply(filters(gradient), piece.values, piece.columns.transpose(), index > 0)?;
+            }
+            if let Some(gradient) = input_gradient {
+                device.multiply(piece.columns, filters(pass.parameters).transpose(), piece.values, false)?;
+                let (count, to) = (piece.images.count, gradient.part(piece.inputs));
+                windows::from_columns(device, &self.windows, count, piece.columns_room, to)?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl GpuLayer for ConvolutionLayer {
-    fn scratch_length(&self, rows: usize) -> usize {
-        let (channels, pixels) = (self.output.channels, self.output.pixels());
-        let columns = self.images_on_gpu(rows) * (self.inputs + channels) * pixels;
-        columns.max(Parts::room_of_channels(rows, channels, pixels))
+    fn scratch_length(&self, device: &Device, rows: usize) -> Result<usize> {
+        Ok(self.room_for_products(rows).max(self.room_for_cudnn(device, rows)?))
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
         let (parameters, scratch) = (pass.parameters.len(), pass.scratch.len());
         self.check_on_gpu(pass.rows, parameters, pass.inputs.len(), pass.outputs.len(), scratch)?;
-        let (channels, bias) = (
-            self.output.channels,
+        let (filters, bias) = (
+            pass.parameters.part(0..self.weight_length()),
             pass.parameters.part(self.weight_length()..parameters),
         );
-        let weight = GpuMatrix::new(pass.parameters, channels, self.inputs);
+        if let Some(cudnn) = self.by_cudnn(device, pass.rows, ConvolutionPart::Outputs, pass.scratch)? {
+            let operands = ConvolutionOperands {
+                images: pass.inputs,
+                filters,
+                outputs: pass.outputs,
+            };
+            cudnn.run(device, operands)?;
+            let pixels = self.output.pixels();
+            return activation::cuda::forward_channels(device, self.activation, pixels, bias, pass.outputs);
+        }
+        let weight = GpuMatrix::new(filters, self.output.channels, self.inputs);
         for piece in self.pieces(pass.rows, pass.scratch) {
-            let Piece {
-                images,
-                columns,
-                values,
-                ..
-            } = piece;
-            let width = images.count * images.pixels;
-            windows::to_columns(
-                device,
-                &self.windows,
-                images.count,
-                pass.inputs.part(piece.inputs),
-                columns,
-            )?;
-            let (to, from) = (
-                GpuMatrix::new(values, channels, width),
-                GpuMatrix::new(columns, self.inputs, width),
-            );
-            device.multiply(to, weight, from, false)?;
-            images.by_image(device, values, bias, pass.outputs.part(piece.outputs))?;
+            self.write_columns(device, &piece, pass.inputs)?;
+            device.multiply(piece.values, weight, piece.columns, false)?;
+            let outputs = pass.outputs.part(piece.outputs);
+            piece.images.by_image(device, piece.values_room, bias, outputs)?;
         }
         activation::cuda::forward(device, self.activation, self.output_image(), None, pass.outputs)
     }
@@ -112,50 +147,46 @@ impl GpuLayer for ConvolutionLayer {
         let (parameters, scratch) = (pass.parameters.len(), pass.scratch.len());
         self.check_on_gpu(pass.rows, parameters, pass.inputs.len(), pass.outputs.len(), scratch)?;
         check_length("the layer's gradient", parameters, pass.gradient.len())?;
-        activation::cuda::derive(
-            device,
-            self.activation,
-            self.output_image(),
-            pass.outputs,
-            pass.output_gradient,
-        )?;
-        let channels = self.output.channels;
-        let weight = GpuMatrix::new(pass.parameters, channels, self.inputs);
-        let weight_gradient = GpuMatrix::new(pass.gradient, channels, self.inputs);
-        let bias_gradient = pass.gradient.part(self.weight_length()..parameters);
+        let outputs = pass.output_gradient;
+        activation::cuda::derive(device, self.activation, self.output_image(), pass.outputs, outputs)?;
         sums::cuda::channels(
             device,
             (pass.rows, self.output.pixels()),
             1.0,
-            pass.output_gradient,
+            outputs,
             pass.scratch,
-            bias_gradient,
+            pass.gradient.part(self.weight_length()..parameters),
         )?;
-        for (index, piece) in self.pieces(pass.rows, pass.scratch).enumerate() {
-            let Piece {
-                images,
-                columns,
-                values,
-                ..
-            } = piece;
-            let width = images.count * images.pixels;
-            images.by_channel(device, pass.output_gradient.part(piece.outputs), values)?;
-            windows::to_columns(
-                device,
-                &self.windows,
-                images.count,
-                pass.inputs.part(piece.inputs.clone()),
-                columns,
-            )?;
-            let values = GpuMatrix::new(values, channels, width);
-            let of_columns = GpuMatrix::new(columns, self.inputs, width);
-            device.multiply(weight_gradient, values, of_columns.transpose(), index > 0)?;
-            if let Some(input_gradient) = pass.input_gradient {
-                device.multiply(of_columns, weight.transpose(), values, false)?;
-                let to = input_gradient.part(piece.inputs);
-                windows::from_columns(device, &self.windows, images.count, columns, to)?;
+        let filters = pass.parameters.part(0..self.weight_length());
+        let filter_gradient = pass.gradient.part(0..self.weight_length());
+        let by_cudnn = |part| self.by_cudnn(device, pass.rows, part, pass.scratch);
+        let filter_gradient = match by_cudnn(ConvolutionPart::Filters)? {
+            Some(cudnn) => {
+                let operands = ConvolutionOperands {
+                    images: pass.inputs,
+                    filters: filter_gradient,
+                    outputs,
+                };
+                cudnn.run(device, operands)?;
+                None
             }
+            None => Some(filter_gradient),
+        };
+        let input_gradient = match (pass.input_gradient, by_cudnn(ConvolutionPart::Images)?) {
+            (Some(images), Some(cudnn)) => {
+                let operands = ConvolutionOperands {
+                    images,
+                    filters,
+                    outputs,
+                };
+                cudnn.run(device, operands)?;
+                None
+            }
+            (left, _) => left,
+        };
+        if filter_gradient.is_none() && input_gradient.is_none() {
+            return Ok(());
         }
-        Ok(())
+        self.backward_by_products(device, &pass, filter_gradient, input_gradient)
     }
 }

@@ -45,6 +45,31 @@ pub(crate) fn activation_forward(runner: &dyn Runner) {
     }
 }
 
+pub(crate) fn activation_channels(runner: &dyn Runner) {
+    const IMAGES: usize = 3;
+    for (activation, (channels, positions)) in
+        of_elements().flat_map(|activation| SHAPES.map(|shape| (activation, shape)))
+    {
+        let rows = IMAGES * channels;
+        let bias = numbers(channels, 2.0, 2);
+        let mut got = with_extremes(numbers(rows * positions, 30.0, 1));
+        let mut expected = got.clone();
+        for (row, outputs) in expected.chunks_mut(positions.max(1)).enumerate() {
+            activation::forward(activation, &vec![bias[row % channels]; positions], outputs).unwrap();
+        }
+        let mut arguments = [
+            kind(activation as u32),
+            count(rows),
+            count(channels),
+            count(positions),
+            read(&bias),
+            change(&mut got),
+        ];
+        runner.run("activation_channels", Grid::of_rows(rows, positions), &mut arguments);
+        close(runner, activation.name(), error_max(activation), &expected, &got);
+    }
+}
+
 pub(crate) fn activation_backward(runner: &dyn Runner) {
     for (activation, (rows, columns)) in of_elements().flat_map(|activation| SHAPES.map(|shape| (activation, shape))) {
         let mut outputs = with_extremes(numbers(rows * columns, 5.0, 3));

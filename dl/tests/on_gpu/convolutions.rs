@@ -1,0 +1,95 @@
+//! Convolutions that are left to cuDNN.
+
+use distdl_dl::{Activation, Conv2d, Dense, Flatten, Loss, MaxPool2d, NeuralNetwork, TrainingOptions};
+use distdl_engine::{Config, Context};
+
+use crate::fixtures::{
+    IMAGE, STEPS, assert_close, begin, bytes, network, on_the_cpu, on_the_gpu, options, samples, train_for,
+};
+use crate::gpu::{TestGpu, skipped};
+
+/// A configuration that demands cuDNN. `None`, and says so, where it is missing.
+fn with_cudnn(gpu: &TestGpu) -> Option<Config> {
+    let config = gpu.config().with_cudnn(true);
+    if let (true, Err(error)) = (gpu.is_real(), Context::new(config.clone())) {
+        skipped(&format!("convolutions of cuDNN: {error}"));
+        return None;
+    }
+    Some(config)
+}
+
+/// Convolutions whose weights begin anywhere, with a stride that the paper has no gradient by filters for.
+fn strides() -> NeuralNetwork {
+    NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(3, 3).with_padding(1).with_activation(Activation::Relu))
+        .hidden(Conv2d::new(5, 2).with_stride(3).with_padding(1))
+        .hidden(
+            Conv2d::new(4, 2)
+                .with_stride(2)
+                .with_padding(2)
+                .with_activation(Activation::Tanh),
+        )
+        .hidden(MaxPool2d::new(2))
+        .hidden(Flatten)
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
+#[test]
+fn convolutions_of_cudnn_come_to_what_they_come_to_on_the_cpu() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let Some(config) = with_cudnn(&gpu) else { return };
+    let micro = TrainingOptions {
+        micro_batch: Some(3),
+        ..options()
+    };
+    for (what, network, options) in [
+        ("all layers", network(), options()),
+        ("strides", strides(), options()),
+        ("pieces of a batch", strides(), micro),
+    ] {
+        let expected = on_the_cpu(&network, &samples(), options.clone());
+        let convolutions = gpu.convolutions();
+        let got = on_the_gpu(config.clone(), &network, &samples(), options.clone());
+        assert_close(what, &expected, &got, 2e-4);
+        assert_ne!(expected.parameters, network.initialize(0).unwrap());
+        assert!(
+            gpu.convolutions() > convolutions || gpu.is_real(),
+            "{what}: cuDNN is not asked"
+        );
+        let threads = config.clone().with_threads(2);
+        assert_eq!(
+            on_the_gpu(threads, &network, &samples(), options),
+            got,
+            "{what}: two threads"
+        );
+    }
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn convolutions_of_cudnn_are_the_same_in_whole_steps() {
+    let Some(gpu) = TestGpu::take() else { return };
+    let Some(config) = with_cudnn(&gpu) else { return };
+    let (network, options) = (strides(), TrainingOptions { lanes: 1, ..options() });
+    // Samples that come by are not there from step to step.
+    let expected = on_the_gpu(config.clone().with_gpu_memory(0), &network, &bytes(), options.clone());
+    let context = Context::new(config).unwrap();
+    let mut training = begin(&context, &network, &bytes(), options).unwrap();
+    let graphs = gpu.graph_launches();
+    assert_eq!(train_for(STEPS, &mut training).unwrap(), expected);
+    assert!(
+        gpu.is_real() || gpu.graph_launches() > graphs,
+        "steps are asked for thing by thing"
+    );
+    drop((training, context));
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn cudnn_is_asked_only_where_it_is_wanted() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let convolutions = gpu.convolutions();
+    on_the_gpu(gpu.config(), &strides(), &samples(), options());
+    assert_eq!(gpu.convolutions(), convolutions);
+}

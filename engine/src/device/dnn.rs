@@ -1,0 +1,379 @@
+//! Convolutions on a GPU, by cuDNN.
+#![allow(unsafe_code)] // calls cuDNN with tensors whose places and lengths are checked
+
+mod descriptors;
+
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::cudnn::result::{self as cudnn, CudnnError};
+use cudarc::cudnn::sys::{self, cudnnStatus_t as Status};
+use cudarc::driver::CudaStream;
+use distdl_storage::DeviceError;
+
+use self::descriptors::Descriptors;
+use super::buffer::{GpuSlice, bind};
+use super::gpu::Gpu;
+use crate::config::Precision;
+
+/// cuDNN for the handle of one worker: its convolutions take their turn among whatever else is asked of that handle. Its
+/// algorithms are named, and none of them adds in an order that may change: equal shapes give equal bits on one kind of GPU
+/// with one version of cuDNN.
+#[derive(Debug)]
+pub struct GpuDnn {
+    handle: sys::cudnnHandle_t,
+    math: sys::cudnnMathType_t,
+    stream: Arc<CudaStream>,
+    /// What cuDNN has answered to [`workspace_bytes`](Self::workspace_bytes): it may not be asked while a graph is captured.
+    workspaces: Mutex<HashMap<(Convolution, ConvolutionPart), Option<usize>>>,
+}
+
+// SAFETY: any thread may use cuDNN's handle, one at a time, and this value has it for itself.
+unsafe impl Send for GpuDnn {}
+
+impl Drop for GpuDnn {
+    fn drop(&mut self) {
+        let _ = bind(self.stream.context());
+        // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
+        let _ = unsafe { cudnn::destroy_handle(self.handle) };
+    }
+}
+
+/// A convolution of images with square filters. Of images, outputs and filters, in `f32` and without gaps, the elements of a
+/// row of pixels are neighbours, then come rows, channels, and images or filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Convolution {
+    /// How many images.
+    pub images: usize,
+    /// Channels of an image, and of a filter.
+    pub channels: usize,
+    /// Rows of pixels of an image.
+    pub height: usize,
+    /// Pixels of such a row.
+    pub width: usize,
+    /// How many filters, which is the channels of an output.
+    pub filters: usize,
+    /// Rows and columns of a filter.
+    pub size: usize,
+    /// Pixels from one window to the next.
+    pub stride: usize,
+    /// Zeros around the image, at each side.
+    pub padding: usize,
+}
+
+/// What is computed from the other two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConvolutionPart {
+    /// Outputs, from images and filters.
+    Outputs,
+    /// The gradient by the images, from that by the outputs and the filters.
+    Images,
+    /// The gradient by the filters, from images and the gradient by the outputs.
+    Filters,
+}
+
+/// The three of a convolution, or gradients by them.
+#[derive(Debug, Clone, Copy)]
+pub struct ConvolutionOperands<'a> {
+    /// Images x channels x height x width.
+    pub images: GpuSlice<'a>,
+    /// Filters x channels x size x size.
+    pub filters: GpuSlice<'a>,
+    /// Images x filters x rows of windows x windows of a row.
+    pub outputs: GpuSlice<'a>,
+}
+
+/// Bytes that each operand begins at a multiple of: what cuDNN's kernels read at once.
+const ALIGNMENT: u64 = 16;
+
+const WHAT: &str = "convolve";
+
+impl Convolution {
+    /// Windows of a column and of a row of an image; `None` if not one fits, or a filter does not move.
+    fn windows(&self) -> Option<(usize, usize)> {
+        let count = |side: usize| {
+            let padded = side.checked_add(self.padding.checked_mul(2)?)?;
+            let free = padded.checked_sub(self.size)?;
+            Some(free.checked_div(self.stride)? + 1)
+        };
+        Some((count(self.height)?, count(self.width)?))
+    }
+
+    /// The sides of images, filters and outputs; `None` if cuDNN cannot be told of them.
+    fn sides(&self) -> Option<[[c_int; 4]; 3]> {
+        let (rows, columns) = self.windows()?;
+        let sides = |sides: [usize; 4]| {
+            let length = sides
+                .iter()
+                .try_fold(1_usize, |length, side| length.checked_mul(*side))?;
+            // All sides are no more than that, and not 0.
+            let fits = (1..=c_int::MAX as usize).contains(&length);
+            fits.then(|| sides.map(|side| side as c_int))
+        };
+        Some([
+            sides([self.images, self.channels, self.height, self.width])?,
+            sides([self.filters, self.channels, self.size, self.size])?,
+            sides([self.images, self.filters, rows, columns])?,
+        ])
+    }
+}
+
+impl GpuDnn {
+    /// cuDNN for a handle. Where `precision` is not `F32` it may round factors to 11 bits, as `Tf32` says: it knows nothing
+    /// between.
+    ///
+    /// # Errors
+    /// cuDNN does not start.
+    pub fn new(gpu: &Gpu, precision: Precision) -> Result<Self, DeviceError> {
+        gpu.bind().map_err(|error| gpu.failed("start cuDNN", error))?;
+        let start = |CudnnError(status)| match status {
+            // It tells want of memory by either.
+            Status::CUDNN_STATUS_NOT_INITIALIZED | Status::CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED => {
+                gpu.out_of_memory(0)
+            }
+            status => gpu.refused("start cuDNN", format!("{status:?}")),
+        };
+        let dnn = Self {
+            handle: cudnn::create_handle().map_err(start)?,
+            math: match precision {
+                Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+                Precision::Tf32 | Precision::Bf16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+            },
+            stream: gpu.stream.clone(),
+            workspaces: Mutex::default(),
+        };
+        // SAFETY: handle and stream live as long as this value.
+        unsafe { cudnn::set_stream(dnn.handle, gpu.stream.cu_stream().cast()) }.map_err(start)?;
+        Ok(dnn)
+    }
+
+    /// Bytes that a convolution needs to work with; `None` if cuDNN cannot compute it. The answer stays the same.
+    ///
+    /// # Errors
+    /// cuDNN fails, or is asked for the first time while a graph is captured or replayed.
+    pub fn workspace_bytes(
+        &self,
+        gpu: &Gpu,
+        convolution: Convolution,
+        part: ConvolutionPart,
+    ) -> Result<Option<usize>, DeviceError> {
+        let mut workspaces = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = workspaces.get(&(convolution, part)) {
+            return Ok(*bytes);
+        }
+        gpu.check_now(WHAT)?;
+        gpu.bind().map_err(|error| gpu.failed(WHAT, error))?;
+        let ask = |sides| {
+            let descriptors = Descriptors::new(&convolution, sides, self.math)?;
+            self.ask_workspace(&descriptors, part)
+        };
+        let bytes = match convolution.sides().map(ask).transpose() {
+            Err(CudnnError(status)) if is_unsupported(status) => None,
+            other => other.map_err(|error| refused(gpu, error))?,
+        };
+        workspaces.insert((convolution, part), bytes);
+        Ok(bytes)
+    }
+
+    /// Writes one of `operands` from the others, none of them a part of another or of `workspace`, of which it uses as many
+    /// bytes as [`workspace_bytes`](Self::workspace_bytes) says. All begin at multiples of 16 bytes.
+    ///
+    /// # Errors
+    /// It is one that cuDNN cannot compute, lengths or places do not fit, or cuDNN fails.
+    pub fn convolve(
+        &self,
+        gpu: &Gpu,
+        convolution: Convolution,
+        part: ConvolutionPart,
+        operands: ConvolutionOperands<'_>,
+        workspace: GpuSlice<'_>,
+    ) -> Result<(), DeviceError> {
+        if !Arc::ptr_eq(&self.stream, &gpu.stream) {
+            return Err(gpu.refused(WHAT, "cuDNN was started for another handle".into()));
+        }
+        let (Some(sides), Some(bytes)) = (convolution.sides(), self.workspace_bytes(gpu, convolution, part)?) else {
+            return Err(gpu.refused(WHAT, format!("cuDNN cannot compute {convolution:?}")));
+        };
+        let ConvolutionOperands {
+            images,
+            filters,
+            outputs,
+        } = operands;
+        let all = [images, filters, outputs];
+        for (sides, operand) in sides.iter().zip(all) {
+            let length: usize = sides.iter().map(|side| *side as usize).product();
+            gpu.check_near(WHAT, operand.buffer())?;
+            if operand.len() != length {
+                let reason = format!("{} elements are not {sides:?} of {convolution:?}", operand.len());
+                return Err(gpu.refused(WHAT, reason));
+            }
+        }
+        let written = match part {
+            ConvolutionPart::Outputs => outputs,
+            ConvolutionPart::Images => images,
+            ConvolutionPart::Filters => filters,
+        };
+        gpu.check_own(WHAT, written.buffer())?;
+        gpu.check_own(WHAT, workspace.buffer())?;
+        if 4 * workspace.len() < bytes {
+            let reason = format!("it needs {bytes} bytes to work with, and has {}", 4 * workspace.len());
+            return Err(gpu.refused(WHAT, reason));
+        }
+        if !all.into_iter().chain([workspace]).all(GpuSlice::is_aligned) {
+            return Err(gpu.refused(
+                WHAT,
+                format!("an operand does not begin at a multiple of {ALIGNMENT} bytes"),
+            ));
+        }
+        gpu.bind().map_err(|error| gpu.failed(WHAT, error))?;
+        let Convolution {
+            size, stride, padding, ..
+        } = convolution;
+        let mut numbers = vec![part as u64, self.math as u64, workspace.place()];
+        numbers.extend(all.map(GpuSlice::place));
+        numbers.extend(sides.as_flattened().iter().map(|side| u64::from(side.unsigned_abs())));
+        numbers.extend([size, stride, padding].map(|side| side as u64));
+        let run = || {
+            let descriptors = Descriptors::new(&convolution, sides, self.math);
+            let run = descriptors.and_then(|descriptors| self.run(&descriptors, part, operands, (workspace, bytes)));
+            run.map_err(|error| refused(gpu, error))
+        };
+        gpu.in_mode(|mode| mode.other(&numbers, run))
+    }
+
+    fn ask_workspace(&self, descriptors: &Descriptors, part: ConvolutionPart) -> Result<usize, CudnnError> {
+        let Descriptors {
+            images,
+            filters,
+            outputs,
+            convolution,
+        } = descriptors;
+        // SAFETY: handle and descriptors live.
+        unsafe {
+            match part {
+                ConvolutionPart::Outputs => cudnn::get_convolution_forward_workspace_size(
+                    self.handle,
+                    images.0,
+                    filters.0,
+                    convolution.0,
+                    outputs.0,
+                    FORWARD,
+                ),
+                ConvolutionPart::Images => cudnn::get_convolution_backward_data_workspace_size(
+                    self.handle,
+                    filters.0,
+                    outputs.0,
+                    convolution.0,
+                    images.0,
+                    BACKWARD_TO_IMAGES,
+                ),
+                ConvolutionPart::Filters => cudnn::get_convolution_backward_filter_workspace_size(
+                    self.handle,
+                    images.0,
+                    outputs.0,
+                    convolution.0,
+                    filters.0,
+                    BACKWARD_TO_FILTERS,
+                ),
+            }
+        }
+    }
+
+    /// Asks for a convolution whose operands have the lengths that are described.
+    fn run(
+        &self,
+        descriptors: &Descriptors,
+        part: ConvolutionPart,
+        operands: ConvolutionOperands<'_>,
+        (workspace, bytes): (GpuSlice<'_>, usize),
+    ) -> Result<(), CudnnError> {
+        let Descriptors {
+            images,
+            filters,
+            outputs,
+            convolution,
+        } = descriptors;
+        let place = |operand: GpuSlice<'_>| operand.place() as *mut c_void;
+        let (of_images, of_filters, of_outputs) =
+            (place(operands.images), place(operands.filters), place(operands.outputs));
+        // What is written is the convolution, and not added to what is there.
+        let (one, before) = (1.0_f32, 0.0_f32);
+        let (one, before) = ((&raw const one).cast(), (&raw const before).cast());
+        // SAFETY: handle and descriptors live, the operands have the lengths that the descriptors say, and so many bytes to work
+        // with are there, on this handle's GPU.
+        unsafe {
+            match part {
+                ConvolutionPart::Outputs => cudnn::convolution_forward(
+                    self.handle,
+                    one,
+                    images.0,
+                    of_images,
+                    filters.0,
+                    of_filters,
+                    convolution.0,
+                    FORWARD,
+                    place(workspace),
+                    bytes,
+                    before,
+                    outputs.0,
+                    of_outputs,
+                ),
+                ConvolutionPart::Images => cudnn::convolution_backward_data(
+                    self.handle,
+                    one,
+                    filters.0,
+                    of_filters,
+                    outputs.0,
+                    of_outputs,
+                    convolution.0,
+                    BACKWARD_TO_IMAGES,
+                    place(workspace),
+                    bytes,
+                    before,
+                    images.0,
+                    of_images,
+                ),
+                ConvolutionPart::Filters => cudnn::convolution_backward_filter(
+                    self.handle,
+                    one,
+                    images.0,
+                    of_images,
+                    outputs.0,
+                    of_outputs,
+                    convolution.0,
+                    BACKWARD_TO_FILTERS,
+                    place(workspace),
+                    bytes,
+                    before,
+                    filters.0,
+                    of_filters,
+                ),
+            }
+        }
+    }
+}
+
+impl GpuSlice<'_> {
+    /// Whether it begins where a convolution's operands must.
+    pub fn is_aligned(self) -> bool {
+        self.place().is_multiple_of(ALIGNMENT)
+    }
+}
+
+// The ones that cuDNN's documentation calls deterministic, and that take most shapes.
+const FORWARD: sys::cudnnConvolutionFwdAlgo_t =
+    sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
+const BACKWARD_TO_IMAGES: sys::cudnnConvolutionBwdDataAlgo_t =
+    sys::cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
+const BACKWARD_TO_FILTERS: sys::cudnnConvolutionBwdFilterAlgo_t =
+    sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
+
+/// Whether cuDNN has no such convolution, and has not failed.
+fn is_unsupported(status: Status) -> bool {
+    (Status::CUDNN_STATUS_NOT_SUPPORTED as u32..Status::CUDNN_STATUS_INTERNAL_ERROR as u32).contains(&(status as u32))
+}
+
+fn refused(gpu: &Gpu, CudnnError(status): CudnnError) -> DeviceError {
+    gpu.refused(WHAT, format!("{status:?}"))
+}
