@@ -58,6 +58,7 @@ impl GpuReport {
                 busy_seconds,
                 to_gpu_bytes: now.to_gpu_bytes - before.to_gpu_bytes,
                 from_gpu_bytes: now.from_gpu_bytes - before.from_gpu_bytes,
+                cudnn_convolutions: now.cudnn_convolutions - before.cudnn_convolutions,
                 sample_bytes: now.sample_bytes - before.sample_bytes,
                 sample_bytes_avoided: now.sample_bytes_avoided - before.sample_bytes_avoided,
                 ..now

@@ -100,7 +100,11 @@ def rate(run, batch, steps, runs):
 def ours(program, network, batch, precision, opt, *flags):
     command = [program, "--bench", "--gpu=on", f"--network={network}", f"--batch={batch}", f"--precision={precision}",
                f"--steps={opt.steps}", f"--runs={opt.runs}", "--threads=1", *opt.flag, *flags]
-    line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        print(f"{' '.join(command)} ended with {run.returncode}: {run.stderr}", file=sys.stderr, flush=True)
+        return float("nan")
+    line = run.stdout.strip().splitlines()[-1]
     print(line, flush=True)
     return json.loads(line)["samples_per_second_median"]
 

@@ -57,6 +57,8 @@ pub struct GpuFigures {
     pub to_gpu_bytes: u64,
     /// Bytes that were copied from it: gradients, or parameters and state; losses and hits.
     pub from_gpu_bytes: u64,
+    /// Convolutions of those, and gradients of them, that were cuDNN's.
+    pub cudnn_convolutions: u64,
     /// Bytes of samples that were copied to it to stay there.
     pub sample_bytes: u64,
     /// Bytes of samples that were there already when they were wanted.

@@ -404,7 +404,7 @@ fn convolutions_are_those_of_the_cpu(found: &GpuFound) {
             }
             let bytes = dnn.workspace_bytes(&gpu, convolution, part).unwrap().unwrap();
             let workspace = room.words().part(0..bytes.div_ceil(4));
-            dnn.convolve(&gpu, convolution, part, operands, workspace).unwrap();
+            assert!(dnn.convolve(&gpu, convolution, part, operands, workspace).unwrap());
             let mut written = vec![0.0_f32; lengths[index]];
             gpu.read(buffers[index].words(), &mut written).unwrap();
             assert_eq!(written, expected[index], "{part:?}");
@@ -450,6 +450,29 @@ fn convolutions_are_those_of_the_cpu(found: &GpuFound) {
         .unwrap_err()
         .to_string();
     assert!(error.contains("cannot compute"), "{error}");
+    // What is refused only when it is to be computed is not asked for again.
+    let large = Convolution {
+        size: 5,
+        stride: 1,
+        padding: 2,
+        ..convolution
+    };
+    let [filters, written] = [2 * 3 * 5 * 5, 2 * 2 * 5 * 4].map(|length| gpu.allocate(4 * length).unwrap());
+    gpu.write(&[7.0_f32; 80], written.words()).unwrap();
+    let operands = ConvolutionOperands {
+        images,
+        filters: filters.words(),
+        outputs: written.words(),
+    };
+    let computed = dnn.computed();
+    assert!(dnn.workspace_bytes(&gpu, large, outputs).unwrap().is_some());
+    assert!(!dnn.convolve(&gpu, large, outputs, operands, room.words()).unwrap());
+    assert_eq!(dnn.workspace_bytes(&gpu, large, outputs).unwrap(), None);
+    assert!(dnn.convolve(&gpu, large, outputs, operands, room.words()).is_err());
+    assert_eq!(dnn.computed(), computed);
+    let mut kept = [0.0_f32; 80];
+    gpu.read(written.words(), &mut kept).unwrap();
+    assert_eq!(kept, [7.0; 80]);
     for none in [
         Convolution { size: 8, ..convolution },
         Convolution {

@@ -11,6 +11,8 @@ mod loaded;
 mod device;
 
 #[cfg(feature = "gpu")]
+pub(crate) use self::device::Asked;
+#[cfg(feature = "gpu")]
 pub use self::device::Device;
 #[cfg(feature = "gpu")]
 pub use self::loaded::Kernels;

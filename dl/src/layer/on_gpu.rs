@@ -17,9 +17,9 @@ pub trait GpuLayer: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Elements that a pass over up to `rows` rows needs beside its inputs and outputs. Errors if the device cannot tell.
-    fn scratch_length(&self, _device: &Device, _rows: usize) -> Result<usize> {
-        Ok(0)
+    /// Elements that a pass over up to `rows` rows needs on this device beside its inputs and outputs.
+    fn scratch_length(&self, _device: &Device, _rows: usize) -> usize {
+        0
     }
 
     /// Whether its outputs are its inputs as they lie there. Then it is asked for no pass.

@@ -89,8 +89,7 @@ impl NeuralNetwork {
             false => self.output_length(),
         };
         let parameters = self.parameter_count();
-        let mut scratch = layers.iter().map(|layer| layer.scratch_length(&device, rows_max));
-        let scratch = scratch.try_fold(0, |most, length| Ok::<_, Error>(most.max(length?)))?;
+        let scratch = layers.iter().map(|layer| layer.scratch_length(&device, rows_max)).max();
         let words = |length: usize| device.allocate(length);
         let (mut constants, mut constants_of) = (Vec::new(), Vec::new());
         for layer in &layers {
@@ -115,7 +114,7 @@ impl NeuralNetwork {
                 .map(|(length, layer)| rows(if layer.is_view() { 0 } else { length }))
                 .collect::<Result<_>>()?,
             gradients: [rows(widest)?, rows(widest)?],
-            scratch: words(scratch)?,
+            scratch: words(scratch.unwrap_or(0))?,
             constants: constants_there,
             constants_of,
             losses: rows(4)?,

@@ -104,31 +104,15 @@ impl TestGpu {
         assert_eq!(["paper_handles", "paper_bytes"].map(|name| self.count(name)), [0, 0]);
     }
 
-    /// How many convolutions cuDNN has computed since the beginning.
-    pub(crate) fn convolutions(&self) -> i64 {
-        if self.is_real {
-            return 0;
-        }
-        count(&self.library("libcudnn.so"), "paper_convolutions")
-    }
-
     fn count(&self, name: &str) -> i64 {
-        count(&self.driver(), name)
+        // SAFETY: all of these functions are declared like that.
+        unsafe { self.driver().get::<unsafe extern "C" fn() -> i64>(name).unwrap()() }
     }
 
     fn driver(&self) -> Library {
-        self.library("libcuda.so")
-    }
-
-    fn library(&self, name: &str) -> Library {
         // SAFETY: the library is open already, or opened as it will be.
-        unsafe { Library::new(self.folder.join(name)) }.unwrap()
+        unsafe { Library::new(self.folder.join("libcuda.so")) }.unwrap()
     }
-}
-
-fn count(library: &Library, name: &str) -> i64 {
-    // SAFETY: all of these functions are declared like that.
-    unsafe { library.get::<unsafe extern "C" fn() -> i64>(name).unwrap()() }
 }
 
 pub(crate) fn skipped(what: &str) {

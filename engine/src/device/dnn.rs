@@ -4,8 +4,9 @@
 mod descriptors;
 
 use std::collections::HashMap;
-use std::ffi::{c_int, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::cudnn::result::{self as cudnn, CudnnError};
 use cudarc::cudnn::sys::{self, cudnnStatus_t as Status};
@@ -25,9 +26,16 @@ pub struct GpuDnn {
     handle: sys::cudnnHandle_t,
     math: sys::cudnnMathType_t,
     stream: Arc<CudaStream>,
-    /// What cuDNN has answered to [`workspace_bytes`](Self::workspace_bytes): it may not be asked while a graph is captured.
-    workspaces: Mutex<HashMap<(Convolution, ConvolutionPart), Option<usize>>>,
+    /// What is known of convolutions: cuDNN may not be asked while a graph is captured.
+    answers: Mutex<HashMap<Question, Answer>>,
+    /// Convolutions that were computed, or asked for by a graph.
+    computed: AtomicU64,
 }
+
+type Question = (Convolution, ConvolutionPart);
+
+/// Bytes that cuDNN needs to work with; `None` if it cannot compute it.
+type Answer = Option<usize>;
 
 // SAFETY: any thread may use cuDNN's handle, one at a time, and this value has it for itself.
 unsafe impl Send for GpuDnn {}
@@ -88,6 +96,10 @@ pub struct ConvolutionOperands<'a> {
 const ALIGNMENT: u64 = 16;
 
 const WHAT: &str = "convolve";
+const START: &str = "start cuDNN";
+
+/// Free bytes of a GPU's memory with fewer than which cuDNN might not start.
+const START_BYTES: u64 = 64 << 20;
 
 impl Convolution {
     /// Windows of a column and of a row of an image; `None` if not one fits, or a filter does not move.
@@ -126,29 +138,37 @@ impl GpuDnn {
     /// # Errors
     /// cuDNN does not start.
     pub fn new(gpu: &Gpu, precision: Precision) -> Result<Self, DeviceError> {
-        gpu.bind().map_err(|error| gpu.failed("start cuDNN", error))?;
+        gpu.bind().map_err(|error| gpu.failed(START, error))?;
         let start = |CudnnError(status)| match status {
-            // It tells want of memory by either.
-            Status::CUDNN_STATUS_NOT_INITIALIZED | Status::CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED => {
+            // It tells want of memory by this, too.
+            Status::CUDNN_STATUS_NOT_INITIALIZED if gpu.free_bytes().is_ok_and(|bytes| bytes < START_BYTES) => {
                 gpu.out_of_memory(0)
             }
-            status => gpu.refused("start cuDNN", format!("{status:?}")),
+            _ => failed(gpu, START, CudnnError(status)),
         };
         let dnn = Self {
             handle: cudnn::create_handle().map_err(start)?,
             math: match precision {
                 Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
-                Precision::Tf32 | Precision::Bf16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+                // It rounds where the GPU multiplies such factors faster, and takes every algorithm.
+                Precision::Tf32 | Precision::Bf16 => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
             },
             stream: gpu.stream.clone(),
-            workspaces: Mutex::default(),
+            answers: Mutex::default(),
+            computed: AtomicU64::new(0),
         };
         // SAFETY: handle and stream live as long as this value.
         unsafe { cudnn::set_stream(dnn.handle, gpu.stream.cu_stream().cast()) }.map_err(start)?;
         Ok(dnn)
     }
 
-    /// Bytes that a convolution needs to work with; `None` if cuDNN cannot compute it. The answer stays the same.
+    /// Convolutions, and gradients of them, that it has computed.
+    pub fn computed(&self) -> u64 {
+        self.computed.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that a convolution needs to work with; `None` if cuDNN cannot compute it. The answer stays the same, unless
+    /// [`convolve`](Self::convolve) finds that it cannot after all.
     ///
     /// # Errors
     /// cuDNN fails, or is asked for the first time while a graph is captured or replayed.
@@ -158,9 +178,8 @@ impl GpuDnn {
         convolution: Convolution,
         part: ConvolutionPart,
     ) -> Result<Option<usize>, DeviceError> {
-        let mut workspaces = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = workspaces.get(&(convolution, part)) {
-            return Ok(*bytes);
+        if let Some(answer) = self.answers().get(&(convolution, part)) {
+            return Ok(*answer);
         }
         gpu.check_now(WHAT)?;
         gpu.bind().map_err(|error| gpu.failed(WHAT, error))?;
@@ -168,19 +187,35 @@ impl GpuDnn {
             let descriptors = Descriptors::new(&convolution, sides, self.math)?;
             self.ask_workspace(&descriptors, part)
         };
-        let bytes = match convolution.sides().map(ask).transpose() {
+        let answer = match convolution.sides().map(ask).transpose() {
             Err(CudnnError(status)) if is_unsupported(status) => None,
-            other => other.map_err(|error| refused(gpu, error))?,
+            other => other.map_err(|error| failed(gpu, WHAT, error))?,
         };
-        workspaces.insert((convolution, part), bytes);
-        Ok(bytes)
+        self.learn((convolution, part), answer);
+        Ok(answer)
+    }
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<Question, Answer>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, (convolution, part): Question, answer: Answer) {
+        match answer {
+            Some(bytes) => {
+                tracing::debug!("cuDNN computes {part:?} of {convolution:?} with {bytes} bytes to work with")
+            }
+            None => tracing::info!("cuDNN cannot compute {part:?} of {convolution:?}"),
+        }
+        self.answers().insert((convolution, part), answer);
     }
 
     /// Writes one of `operands` from the others, none of them a part of another or of `workspace`, of which it uses as many
     /// bytes as [`workspace_bytes`](Self::workspace_bytes) says. All begin at multiples of 16 bytes.
     ///
+    /// `false` if it turns out that cuDNN cannot compute it: then nothing is written, and it is never asked again.
+    ///
     /// # Errors
-    /// It is one that cuDNN cannot compute, lengths or places do not fit, or cuDNN fails.
+    /// It was known that cuDNN cannot compute it, lengths or places do not fit, or cuDNN fails.
     pub fn convolve(
         &self,
         gpu: &Gpu,
@@ -188,7 +223,7 @@ impl GpuDnn {
         part: ConvolutionPart,
         operands: ConvolutionOperands<'_>,
         workspace: GpuSlice<'_>,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<bool, DeviceError> {
         if !Arc::ptr_eq(&self.stream, &gpu.stream) {
             return Err(gpu.refused(WHAT, "cuDNN was started for another handle".into()));
         }
@@ -234,12 +269,24 @@ impl GpuDnn {
         numbers.extend(all.map(GpuSlice::place));
         numbers.extend(sides.as_flattened().iter().map(|side| u64::from(side.unsigned_abs())));
         numbers.extend([size, stride, padding].map(|side| side as u64));
+        let mut is_unknown = false;
         let run = || {
             let descriptors = Descriptors::new(&convolution, sides, self.math);
             let run = descriptors.and_then(|descriptors| self.run(&descriptors, part, operands, (workspace, bytes)));
-            run.map_err(|error| refused(gpu, error))
+            run.map_err(|error| {
+                is_unknown = is_unsupported(error.0);
+                failed(gpu, WHAT, error)
+            })
         };
-        gpu.in_mode(|mode| mode.other(&numbers, run))
+        let is_eager = gpu.check_now(WHAT).is_ok();
+        let asked = gpu.in_mode(|mode| mode.other(&numbers, run));
+        if is_eager && is_unknown {
+            self.learn((convolution, part), None);
+            return Ok(false);
+        }
+        asked?;
+        self.computed.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
     }
 
     fn ask_workspace(&self, descriptors: &Descriptors, part: ConvolutionPart) -> Result<usize, CudnnError> {
@@ -369,11 +416,34 @@ const BACKWARD_TO_IMAGES: sys::cudnnConvolutionBwdDataAlgo_t =
 const BACKWARD_TO_FILTERS: sys::cudnnConvolutionBwdFilterAlgo_t =
     sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
 
-/// Whether cuDNN has no such convolution, and has not failed.
+/// Whether cuDNN has no such convolution, and has not failed. An installation that does not fit is another matter.
 fn is_unsupported(status: Status) -> bool {
-    (Status::CUDNN_STATUS_NOT_SUPPORTED as u32..Status::CUDNN_STATUS_INTERNAL_ERROR as u32).contains(&(status as u32))
+    matches!(
+        status,
+        Status::CUDNN_STATUS_NOT_SUPPORTED
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_GRAPH_PATTERN
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_SHAPE
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_LAYOUT
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_SHARED_MEMORY_INSUFFICIENT
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_PADDING
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_BAD_LAUNCH_PARAM
+    )
 }
 
-fn refused(gpu: &Gpu, CudnnError(status): CudnnError) -> DeviceError {
-    gpu.refused(WHAT, format!("{status:?}"))
+/// Most bytes of the last error's words.
+const WORDS_MAX: usize = 512;
+
+fn failed(gpu: &Gpu, what: &'static str, CudnnError(status): CudnnError) -> DeviceError {
+    if let Status::CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    | Status::CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED = status
+    {
+        return gpu.out_of_memory(0);
+    }
+    let mut words = [0_u8; WORDS_MAX];
+    // SAFETY: cuDNN writes up to so many bytes, the last of them 0; one more is left as it is.
+    unsafe { sys::cudnnGetLastErrorString(words.as_mut_ptr().cast(), WORDS_MAX - 1) };
+    let words = CStr::from_bytes_until_nul(&words).unwrap_or_default().to_string_lossy();
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    gpu.refused(what, format!("{status:?} {words}").trim_end().to_owned())
 }

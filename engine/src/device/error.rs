@@ -52,7 +52,7 @@ impl NoGpu {
             Self::NotBuilt => "build it with the feature",
             Self::Folder { .. } => "name a folder that exists and can be read",
             Self::Library { .. } => {
-                "install it, or name its folder in `device.cuda_libraries` (cuDNN can be left out: `device.cudnn = false`)"
+                "install it, or name its folder in `device.cuda_libraries` or LD_LIBRARY_PATH (cuDNN can be left out: `device.cudnn = false`)"
             }
             Self::NoDevice => "look at what `nvidia-smi` lists, and at CUDA_VISIBLE_DEVICES",
             Self::Driver { .. } => "look at what `nvidia-smi` says",

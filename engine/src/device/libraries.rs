@@ -20,16 +20,20 @@ const CUBLAS_LT: CudaLibrary = CudaLibrary("cuBLASLt", "cublasLt", &[]);
 const CUBLAS: CudaLibrary = CudaLibrary("cuBLAS", "cublas", &["cublasCreate_v2", "cublasGemmEx"]);
 /// The compiler of kernels.
 pub(super) const NVRTC: CudaLibrary = CudaLibrary("NVRTC", "nvrtc", &["nvrtcVersion", "nvrtcGetCUBIN"]);
-/// Convolutions, if it is wanted.
-pub(super) const CUDNN: CudaLibrary = CudaLibrary(
+/// Convolutions, if it is wanted. The second function came with version 9.
+const CUDNN: CudaLibrary = CudaLibrary(
     "cuDNN",
     "cudnn",
     &[
-        "cudnnCreate",
         "cudnnConvolutionForward",
-        "cudnnConvolutionBackwardFilter",
+        "cudnnCnnVersionCheck",
+        "cudnnGetLastErrorString",
     ],
 );
+/// What cuDNN opens when it is first asked for a convolution, and ends the process without.
+const CUDNN_CNN: CudaLibrary = CudaLibrary("cuDNN's library of convolutions", "cudnn_cnn", &[]);
+/// What cuDNN needs.
+pub(super) const OF_CUDNN: [CudaLibrary; 2] = [CUDNN, CUDNN_CNN];
 /// What the search for a GPU calls, and the newest of what computing calls.
 const DRIVER_FUNCTIONS: &[&str] = &[
     "cuInit",
@@ -43,13 +47,18 @@ const DRIVER_FUNCTIONS: &[&str] = &[
 /// What computing needs, in the order in which they are opened.
 pub(super) const NEEDED: [CudaLibrary; 3] = [CUBLAS_LT, CUBLAS, NVRTC];
 
+/// From the folder with cuBLAS to that with cuDNN, as pip installs them.
+const BESIDE: &str = "../../cudnn/lib";
+
 impl CudaLibrary {
     /// Opens it and leaves it open until the process ends: whoever opens it by its name later gets this one.
     pub(super) fn open(self, folder: Option<&Path>) -> Result<(), NoGpu> {
         let names = get_lib_name_candidates(self.1);
-        let in_folder = folder
+        // Packages of pip have it beside the others.
+        let folders = folder
             .iter()
-            .flat_map(|folder| names.iter().map(|name| folder.join(name)));
+            .flat_map(|folder| [folder.to_path_buf(), folder.join(BESIDE)]);
+        let in_folder = folders.flat_map(|folder| names.iter().map(move |name| folder.join(name)));
         let found = in_folder
             .filter(|path| path.is_file())
             .chain(names.iter().map(Into::into))

@@ -9,7 +9,7 @@ use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, CUresult};
 
 use super::GpuFound;
 use super::error::NoGpu;
-use super::libraries::{CUDNN, DRIVER, NEEDED, check_folder};
+use super::libraries::{DRIVER, NEEDED, OF_CUDNN, check_folder};
 
 /// The first GPU of the machine, if the driver and all libraries that computing needs are there.
 pub(super) fn find(cudnn: bool, folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
@@ -24,7 +24,7 @@ fn look(cudnn: bool, folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
     let mut found = first()?;
     NEEDED.iter().try_for_each(|library| library.open(folder))?;
     if cudnn {
-        CUDNN.open(folder)?;
+        OF_CUDNN.iter().try_for_each(|library| library.open(folder))?;
         found.uses_cudnn = true;
     }
     Ok(found)

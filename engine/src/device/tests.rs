@@ -54,7 +54,7 @@ fn a_folder_that_cannot_be_read_is_named_before_anything_else() {
 #[test]
 fn a_missing_library_is_named_with_its_files_and_places() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = libraries::CUDNN.open(Some(folder.path()));
+    let missing = libraries::OF_CUDNN[0].open(Some(folder.path()));
     let Err(error) = missing else { return }; // This machine has it.
     let text = error.to_string();
     let names = [
@@ -71,7 +71,7 @@ fn a_missing_library_is_named_with_its_files_and_places() {
         assert!(text.contains(&name), "{name}: {text}");
     }
     std::fs::write(folder.path().join("libcudnn.so"), "no library").unwrap();
-    assert_eq!(libraries::CUDNN.open(Some(folder.path())), Err(error));
+    assert_eq!(libraries::OF_CUDNN[0].open(Some(folder.path())), Err(error));
 }
 
 #[cfg(not(feature = "gpu"))]

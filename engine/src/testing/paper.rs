@@ -11,12 +11,13 @@ use std::process::Command;
 const EMULATOR: &str = include_str!("paper/emulator.hpp");
 
 /// Their names, and their sources.
-const LIBRARIES: [(&str, &str); 5] = [
+const LIBRARIES: [(&str, &str); 6] = [
     ("cuda", include_str!("paper/driver.cpp")),
     ("nvrtc", include_str!("paper/nvrtc.cpp")),
     ("cublas", include_str!("paper/cublas.cpp")),
     ("cublasLt", ""),
     ("cudnn", include_str!("paper/cudnn.cpp")),
+    ("cudnn_cnn", ""),
 ];
 
 /// Makes the libraries of some GPUs, each with a memory of `memory_bytes` bytes, in `folder`, for `device.cuda_libraries`.

@@ -13,6 +13,17 @@ use distdl_storage::DeviceMemory;
 use super::{Grid, Kernels};
 use crate::error::{Error, Result};
 
+/// What was asked of a device.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asked {
+    /// Bytes that were copied to it.
+    pub(crate) to_gpu_bytes: u64,
+    /// Bytes that were copied from it.
+    pub(crate) from_gpu_bytes: u64,
+    /// Convolutions that cuDNN has computed.
+    pub(crate) cudnn_convolutions: u64,
+}
+
 /// A handle on a GPU with its cuBLAS, perhaps its cuDNN, and the kernels that all handles share. What it is asked for happens in that order.
 #[derive(Debug)]
 pub struct Device {
@@ -74,6 +85,21 @@ impl Device {
         Ok(bytes.map(|bytes| bytes.div_ceil(4)))
     }
 
+    /// Whether cuDNN computes convolutions, if it can.
+    pub fn has_cudnn(&self) -> bool {
+        self.dnn.is_some()
+    }
+
+    /// What was asked of it so far.
+    pub(crate) fn asked(&self) -> Asked {
+        let (to_gpu_bytes, from_gpu_bytes) = self.gpu.copied_bytes();
+        Asked {
+            to_gpu_bytes,
+            from_gpu_bytes,
+            cudnn_convolutions: self.dnn.as_ref().map_or(0, GpuDnn::computed),
+        }
+    }
+
     /// As [`GpuDnn::convolve`], where [`convolution_words`](Self::convolution_words) says that cuDNN can.
     pub fn convolve(
         &self,
@@ -81,7 +107,7 @@ impl Device {
         part: ConvolutionPart,
         operands: ConvolutionOperands<'_>,
         workspace: GpuSlice<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         match &self.dnn {
             Some(dnn) => Ok(dnn.convolve(&self.gpu, convolution, part, operands, workspace)?),
             None => Err(Error::Training("cuDNN is not to compute convolutions".into())),

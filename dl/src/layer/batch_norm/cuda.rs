@@ -48,8 +48,8 @@ impl BatchNormLayer {
 }
 
 impl GpuLayer for BatchNormLayer {
-    fn scratch_length(&self, _: &Device, rows: usize) -> Result<usize> {
-        Ok(2 * self.channels + Parts::room_of_channels(rows, self.channels, self.positions))
+    fn scratch_length(&self, _: &Device, rows: usize) -> usize {
+        2 * self.channels + Parts::room_of_channels(rows, self.channels, self.positions)
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {

@@ -30,7 +30,7 @@ impl ConvolutionLayer {
     }
 
     /// Elements for pieces of so many rows, and for sums over them.
-    fn room_for_products(&self, rows: usize) -> usize {
+    pub(super) fn room_for_products(&self, rows: usize) -> usize {
         let (channels, pixels) = (self.output.channels, self.output.pixels());
         let columns = self.images_on_gpu(rows) * (self.inputs + channels) * pixels;
         columns.max(Parts::room_of_channels(rows, channels, pixels))
@@ -109,11 +109,29 @@ impl ConvolutionLayer {
         }
         Ok(())
     }
+
+    /// Whether cuDNN has written a part of a pass from the others: it is asked for, and can.
+    fn is_by_cudnn(
+        &self,
+        device: &Device,
+        (rows, scratch): (usize, GpuSlice<'_>),
+        part: ConvolutionPart,
+        operands: ConvolutionOperands<'_>,
+    ) -> Result<bool> {
+        match self.by_cudnn(device, rows, part, scratch)? {
+            Some(cudnn) => cudnn.run(device, operands),
+            None => Ok(false),
+        }
+    }
 }
 
 impl GpuLayer for ConvolutionLayer {
-    fn scratch_length(&self, device: &Device, rows: usize) -> Result<usize> {
-        Ok(self.room_for_products(rows).max(self.room_for_cudnn(device, rows)?))
+    fn scratch_length(&self, device: &Device, rows: usize) -> usize {
+        let products = self.room_for_products(rows);
+        match device.has_cudnn() {
+            true => products.max(self.room_for_cudnn(rows)),
+            false => products,
+        }
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
@@ -123,13 +141,12 @@ impl GpuLayer for ConvolutionLayer {
             pass.parameters.part(0..self.weight_length()),
             pass.parameters.part(self.weight_length()..parameters),
         );
-        if let Some(cudnn) = self.by_cudnn(device, pass.rows, ConvolutionPart::Outputs, pass.scratch)? {
-            let operands = ConvolutionOperands {
-                images: pass.inputs,
-                filters,
-                outputs: pass.outputs,
-            };
-            cudnn.run(device, operands)?;
+        let operands = ConvolutionOperands {
+            images: pass.inputs,
+            filters,
+            outputs: pass.outputs,
+        };
+        if self.is_by_cudnn(device, (pass.rows, pass.scratch), ConvolutionPart::Outputs, operands)? {
             let pixels = self.output.pixels();
             return activation::cuda::forward_channels(device, self.activation, pixels, bias, pass.outputs);
         }
@@ -157,32 +174,22 @@ impl GpuLayer for ConvolutionLayer {
             pass.scratch,
             pass.gradient.part(self.weight_length()..parameters),
         )?;
-        let filters = pass.parameters.part(0..self.weight_length());
-        let filter_gradient = pass.gradient.part(0..self.weight_length());
-        let by_cudnn = |part| self.by_cudnn(device, pass.rows, part, pass.scratch);
-        let filter_gradient = match by_cudnn(ConvolutionPart::Filters)? {
-            Some(cudnn) => {
-                let operands = ConvolutionOperands {
-                    images: pass.inputs,
-                    filters: filter_gradient,
-                    outputs,
-                };
-                cudnn.run(device, operands)?;
-                None
-            }
-            None => Some(filter_gradient),
+        let [filters, filter_gradient] = [pass.parameters, pass.gradient].map(|all| all.part(0..self.weight_length()));
+        let by_cudnn = |part, images, filters| {
+            let operands = ConvolutionOperands {
+                images,
+                filters,
+                outputs,
+            };
+            self.is_by_cudnn(device, (pass.rows, pass.scratch), part, operands)
         };
-        let input_gradient = match (pass.input_gradient, by_cudnn(ConvolutionPart::Images)?) {
-            (Some(images), Some(cudnn)) => {
-                let operands = ConvolutionOperands {
-                    images,
-                    filters,
-                    outputs,
-                };
-                cudnn.run(device, operands)?;
-                None
-            }
-            (left, _) => left,
+        let filter_gradient = match by_cudnn(ConvolutionPart::Filters, pass.inputs, filter_gradient)? {
+            true => None,
+            false => Some(filter_gradient),
+        };
+        let input_gradient = match pass.input_gradient {
+            Some(images) if by_cudnn(ConvolutionPart::Images, images, filters)? => None,
+            left => left,
         };
         if filter_gradient.is_none() && input_gradient.is_none() {
             return Ok(());

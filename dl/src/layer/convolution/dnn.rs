@@ -6,8 +6,9 @@ use super::ConvolutionLayer;
 use crate::error::Result;
 use crate::kernels::programs::Device;
 
-/// Words that cuDNN may have to work with, in all: 256 MiB.
+/// Words that cuDNN may have to work with, in all: 256 MiB; and for passes over few rows: 32 MiB.
 const WORKSPACE_MAX: usize = 64 << 20;
+const WORKSPACE_MIN: usize = 8 << 20;
 /// Words that each thing in the scratch begins at a multiple of: what kernels read at once.
 const LINE: usize = 64;
 
@@ -21,19 +22,9 @@ pub(super) struct ByCudnn<'a> {
 }
 
 impl ConvolutionLayer {
-    /// Elements of scratch that cuDNN needs for all parts of a pass over so many rows that it can compute.
-    pub(super) fn room_for_cudnn(&self, device: &Device, rows: usize) -> Result<usize> {
-        let mut room = 0;
-        for part in [
-            ConvolutionPart::Outputs,
-            ConvolutionPart::Images,
-            ConvolutionPart::Filters,
-        ] {
-            if let Some(words) = self.cudnn_words(device, rows, part)? {
-                room = room.max(self.filters_room() + words);
-            }
-        }
-        Ok(room)
+    /// Elements of scratch for passes over so many rows by cuDNN.
+    pub(super) fn room_for_cudnn(&self, rows: usize) -> usize {
+        self.filters_room() + self.workspace_max(rows)
     }
 
     /// How cuDNN computes a part of a pass over so many rows, if it does. That follows from shapes.
@@ -44,20 +35,21 @@ impl ConvolutionLayer {
         part: ConvolutionPart,
         scratch: GpuSlice<'a>,
     ) -> Result<Option<ByCudnn<'a>>> {
-        let words = self.cudnn_words(device, rows, part)?;
-        // Fewer rows than the scratch is for might want more of it.
-        let words = words.filter(|words| self.filters_room() + words <= scratch.len());
-        Ok(words.map(|_| ByCudnn {
-            convolution: self.convolution(rows),
+        let convolution = self.convolution(rows);
+        let words = device.convolution_words(convolution, part)?;
+        let words = words.filter(|words| *words <= self.workspace_max(rows));
+        Ok(words.map(|words| ByCudnn {
+            convolution,
             part,
             filters: scratch.part(0..self.weight_length()),
-            workspace: scratch.part(self.filters_room()..scratch.len()),
+            workspace: scratch.part(self.filters_room()..self.filters_room() + words),
         }))
     }
 
-    fn cudnn_words(&self, device: &Device, rows: usize, part: ConvolutionPart) -> Result<Option<usize>> {
-        let words = device.convolution_words(self.convolution(rows), part)?;
-        Ok(words.filter(|words| *words <= WORKSPACE_MAX))
+    /// Words that cuDNN may have for so many rows: as many as the columns of products, within limits. The same rows have the
+    /// same in any workspace.
+    fn workspace_max(&self, rows: usize) -> usize {
+        self.room_for_products(rows).clamp(WORKSPACE_MIN, WORKSPACE_MAX)
     }
 
     fn filters_room(&self) -> usize {
@@ -80,8 +72,8 @@ impl ConvolutionLayer {
 }
 
 impl ByCudnn<'_> {
-    /// Writes its part from the others.
-    pub(super) fn run(self, device: &Device, operands: ConvolutionOperands<'_>) -> Result<()> {
+    /// Writes its part from the others. `false` if cuDNN finds that it cannot.
+    pub(super) fn run(self, device: &Device, operands: ConvolutionOperands<'_>) -> Result<bool> {
         let (outside, is_written) = (operands.filters, self.part == ConvolutionPart::Filters);
         if outside.is_aligned() {
             return device.convolve(self.convolution, self.part, operands, self.workspace);
@@ -91,10 +83,10 @@ impl ByCudnn<'_> {
         }
         let filters = self.filters;
         let operands = ConvolutionOperands { filters, ..operands };
-        device.convolve(self.convolution, self.part, operands, self.workspace)?;
-        if is_written {
+        let is_done = device.convolve(self.convolution, self.part, operands, self.workspace)?;
+        if is_done && is_written {
             device.gpu().copy(filters, outside)?;
         }
-        Ok(())
+        Ok(is_done)
     }
 }

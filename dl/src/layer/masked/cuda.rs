@@ -40,9 +40,12 @@ impl<T: Scalar> GpuLayer for MaskedLayer<T> {
         self.connected.iter().map(|connected| u32::from(*connected)).collect()
     }
 
-    fn scratch_length(&self, device: &Device, rows: usize) -> Result<usize> {
-        let dense = self.dense_on_gpu()?.scratch_length(device, rows)?;
-        Ok(self.connected.len() + self.dense.output_length() + dense)
+    fn scratch_length(&self, device: &Device, rows: usize) -> usize {
+        let dense = self
+            .dense
+            .on_gpu()
+            .map_or(0, |dense| dense.scratch_length(device, rows));
+        self.connected.len() + self.dense.output_length() + dense
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {

@@ -8,6 +8,7 @@ use distdl_engine::DatasetId;
 
 use super::card::Card;
 use crate::error::{Error, Result};
+use crate::kernels::programs::Asked;
 use crate::metrics::GpuFigures;
 
 /// The GPUs of this process, for all lanes of one training. They are all of one kind.
@@ -26,6 +27,7 @@ pub(super) struct Cards {
 pub(super) struct Counted {
     to_gpu_bytes: AtomicU64,
     from_gpu_bytes: AtomicU64,
+    cudnn_convolutions: AtomicU64,
     passes: AtomicU64,
     busy: Mutex<Busy>,
 }
@@ -56,11 +58,17 @@ impl Counted {
 pub(super) struct UnderWay<'a>(&'a Counted);
 
 impl UnderWay<'_> {
-    /// So many have come to something, with what was copied before them and up to now.
-    pub(super) fn count(&self, passes: u64, [before, now]: [(u64, u64); 2]) {
-        self.0.passes.fetch_add(passes, Ordering::Relaxed);
-        self.0.to_gpu_bytes.fetch_add(now.0 - before.0, Ordering::Relaxed);
-        self.0.from_gpu_bytes.fetch_add(now.1 - before.1, Ordering::Relaxed);
+    /// So many have come to something, with what was asked before them and up to now.
+    pub(super) fn count(&self, passes: u64, [before, now]: [Asked; 2]) {
+        let (counted, convolutions) = (self.0, now.cudnn_convolutions - before.cudnn_convolutions);
+        for (counter, number) in [
+            (&counted.passes, passes),
+            (&counted.to_gpu_bytes, now.to_gpu_bytes - before.to_gpu_bytes),
+            (&counted.from_gpu_bytes, now.from_gpu_bytes - before.from_gpu_bytes),
+            (&counted.cudnn_convolutions, convolutions),
+        ] {
+            counter.fetch_add(number, Ordering::Relaxed);
+        }
     }
 }
 
@@ -167,6 +175,7 @@ impl Cards {
             busy_seconds: counted.busy().total.as_secs_f64(),
             to_gpu_bytes: count(&counted.to_gpu_bytes),
             from_gpu_bytes: count(&counted.from_gpu_bytes),
+            cudnn_convolutions: count(&counted.cudnn_convolutions),
             sample_bytes,
             sample_bytes_avoided: avoided,
         }

@@ -7,6 +7,7 @@ use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::kernels::programs::Asked;
 use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::loss::Targets;
 use crate::metrics::BatchReport;
@@ -62,11 +63,11 @@ impl LaneDevice for GpuLane {
     }
 
     fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>> {
-        let (before, cards) = (self.copied_bytes(), Arc::clone(&self.cards));
+        let (before, cards) = (self.asked(), Arc::clone(&self.cards));
         let under_way = cards.counted().begin();
         let report = self.compute(pass);
         if report.is_ok() {
-            under_way.count(1, [before, self.copied_bytes()]);
+            under_way.count(1, [before, self.asked()]);
         }
         drop(under_way);
         self.cards.unless_lost(&self.card, report)
@@ -74,9 +75,9 @@ impl LaneDevice for GpuLane {
 }
 
 impl GpuLane {
-    fn copied_bytes(&self) -> (u64, u64) {
+    fn asked(&self) -> Asked {
         let workspace = self.workspace.as_ref();
-        workspace.map_or((0, 0), |workspace| workspace.device().gpu().copied_bytes())
+        workspace.map_or_else(Asked::default, |workspace| workspace.device().asked())
     }
 
     fn compute(&mut self, pass: Pass<'_>) -> Result<BatchReport> {

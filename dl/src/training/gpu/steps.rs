@@ -24,6 +24,7 @@ use super::residence::{FullStep, Residence, ResidenceShape, TALLY};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::Places;
+use crate::kernels::programs::Asked;
 use crate::kernels::sums::cuda::add;
 use crate::kernels::update::cuda::{GpuShard, statistics};
 use crate::layer::Draw;
@@ -161,19 +162,19 @@ impl GpuSteps {
         Ok(taken)
     }
 
-    fn copied_bytes(&self) -> (u64, u64) {
+    fn asked(&self) -> Asked {
         let residence = self.residence.as_ref();
-        residence.map_or((0, 0), |residence| residence.workspace.device().gpu().copied_bytes())
+        residence.map_or_else(Asked::default, |residence| residence.workspace.device().asked())
     }
 }
 
 impl Resident for GpuSteps {
     fn take(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>) -> distdl_engine::Result<Vec<Tallies>> {
-        let (before, mut passes, cards) = (self.copied_bytes(), 0, Arc::clone(&self.cards));
+        let (before, mut passes, cards) = (self.asked(), 0, Arc::clone(&self.cards));
         let under_way = cards.counted().begin();
         let taken = self.take_some(steps, all, &mut passes);
         if taken.is_ok() {
-            under_way.count(passes, [before, self.copied_bytes()]);
+            under_way.count(passes, [before, self.asked()]);
         }
         drop(under_way);
         let taken = self.cards.unless_lost(&self.card, taken);
