@@ -29,7 +29,7 @@ struct Arguments {
     /// Images in a step.
     #[arg(long, default_value_t = 128)]
     batch: usize,
-    /// Logical streams of a training by one node, and of one by two.
+    /// Logical streams of a training by one GPU, and of all others.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
     lanes: Vec<usize>,
     /// How often each is measured.
@@ -92,10 +92,12 @@ fn main() -> ExitCode {
 /// One node on either device, then the clusters.
 fn all(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.flags.config()?;
-    for (nodes, gpu) in [("cpu", GpuUse::Off), ("gpu", GpuUse::On)] {
+    // A CPU's threads share the lanes; a GPU has enough in one.
+    let (one, several) = (arguments.lanes[0], arguments.lanes[arguments.lanes.len() - 1]);
+    for (nodes, gpu, lanes) in [("cpu", GpuUse::Off, several), ("gpu", GpuUse::On, one)] {
         if gpu == GpuUse::Off || !arguments.without_gpu {
             let context = Context::new(config.clone().with_gpu(gpu))?;
-            table(&context, nodes, arguments.lanes[0], arguments)?;
+            table(&context, nodes, lanes, arguments)?;
         }
     }
     let mixes: [(&str, &[&str]); 3] = [

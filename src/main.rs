@@ -285,6 +285,7 @@ fn configuration(config: &Config) -> String {
             "speculate_after",
             config.speculate_after.map(|time| time.as_millis().to_string()),
         ),
+        ("shared_memory", Some(config.shared_memory.to_string())),
         ("token_file", path(&config.token_file)),
         ("device.gpu", name_of(config.gpu)),
         ("device.cudnn", Some(config.cudnn.to_string())),

@@ -150,9 +150,8 @@ def main():
                     del steps
                     if opt.ours:
                         rates.setdefault("ours", []).append(ours(opt.ours, network, batch, precision, opt))
-                    if opt.ours and network == "lenet":
-                        mine = ours(opt.ours, network, batch, precision, opt, "--cudnn")
-                        rates.setdefault("ours with cuDNN", []).append(mine)
+                if opt.ours and network == "lenet":
+                    rates["ours with cuDNN"] = [ours(opt.ours, network, batch, precision, opt, "--cudnn")]
                 table.append((network, batch, precision, rates))
     for network, batch, precision, rates in table:
         all_mine = [(name, statistics.median(rates.pop(name))) for name in ("ours", "ours with cuDNN") if name in rates]

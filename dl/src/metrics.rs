@@ -57,7 +57,7 @@ pub struct GpuFigures {
     pub to_gpu_bytes: u64,
     /// Bytes that were copied from it: gradients, or parameters and state; losses and hits.
     pub from_gpu_bytes: u64,
-    /// Convolutions of those, and gradients of them, that were cuDNN's.
+    /// Convolutions in those passes, and gradients of them, that cuDNN has computed.
     pub cudnn_convolutions: u64,
     /// Bytes of samples that were copied to it to stay there.
     pub sample_bytes: u64,

@@ -96,8 +96,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Whether a GPU computes. Default: if there is one.
     pub gpu: GpuUse,
-    /// Whether a GPU's convolutions are cuDNN's, which must be there then. It changes the rounding. Default: no; they are
-    /// products of matrices.
+    /// Whether a GPU's convolutions are cuDNN's, without which no GPU computes then. It changes the rounding, and knows
+    /// nothing between `F32` and `Tf32`. Default: no; they are products of matrices.
     pub cudnn: bool,
     /// Folder with the libraries of CUDA, looked through before the places where the system looks. Default: none.
     pub cuda_libraries: Option<PathBuf>,

@@ -269,7 +269,10 @@ impl Context {
             let config = self.config();
             let chosen = device::choose(config.gpu, config.cudnn, config.cuda_libraries.as_deref());
             let chosen = chosen.unwrap_or_else(Chosen::Without);
-            tracing::info!("{chosen}");
+            match &chosen {
+                Chosen::Without(_) if config.cudnn => tracing::warn!("{chosen}"),
+                _ => tracing::info!("{chosen}"),
+            }
             chosen
         })
     }

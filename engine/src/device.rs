@@ -42,7 +42,7 @@ pub use self::buffer::{GpuBuffer, GpuSlice};
 #[cfg(feature = "gpu")]
 pub use self::compiler::{Compiler, Cubin, FLAGS};
 #[cfg(feature = "gpu")]
-pub use self::dnn::{Convolution, ConvolutionOperands, ConvolutionPart, GpuDnn};
+pub use self::dnn::{ALIGNMENT_WORDS, Convolution, ConvolutionOperands, ConvolutionPart, GpuDnn};
 pub use self::error::{CompileError, NoGpu};
 #[cfg(feature = "gpu")]
 pub use self::gpu::{Argument, Gpu, GpuKernel, GpuModule};

@@ -51,7 +51,7 @@ pub enum EngineError {
         StorageError,
     ),
     /// A GPU must compute, and none can.
-    #[error("`device.gpu` is `on`, but {0}; {remedy}, or set it to `auto` or `off`", remedy = .0.remedy())]
+    #[error("`device.gpu` is `on`, but {0}; {remedy}, or set `device.gpu` to `auto` or `off`", remedy = .0.remedy())]
     Device(#[from] NoGpu),
     /// An action was asked of an empty dataset that has no answer for it.
     #[error("`{action}` needs at least one record, but the dataset has none; check the source, or use `{instead}`")]

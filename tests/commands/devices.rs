@@ -22,7 +22,9 @@ int cuMemAllocAsync(void) { return 2; }
 "#;
 /// A compiler and products of matrices, as far as anybody looks at them.
 const OTHERS: &str = "int nvrtcVersion(void) { return 1; } int nvrtcGetCUBIN(void) { return 1; }
-    int cublasCreate_v2(void) { return 1; } int cublasGemmEx(void) { return 1; }";
+    int cublasCreate_v2(void) { return 1; } int cublasGemmEx(void) { return 1; }
+    int cudnnConvolutionForward(void) { return 1; } int cudnnCnnVersionCheck(void) { return 1; }
+    int cudnnGetLastErrorString(void) { return 1; }";
 
 /// Makes a library in the folder that the system looks through first.
 fn library(place: &Workplace, name: &str, text: &str, options: &[&str]) {
@@ -102,32 +104,58 @@ fn each_missing_library_is_named_until_all_are_there() {
         ("cuBLASLt", "libcublasLt"),
         ("cuBLAS", "libcublas"),
         ("NVRTC", "libnvrtc"),
+        ("cuDNN", "libcudnn"),
+        ("cuDNN's library of convolutions", "libcudnn_cnn"),
     ] {
-        let output = device(&place, &["--gpu=on", &folder]).output().unwrap();
+        if name == "cuDNN" {
+            let line = succeeds(device(&place, &["--gpu=on", &folder]));
+            assert_eq!(line, "a GPU can compute: Paper GPU (sm_90, 80 GiB, the first of 2)\n");
+        }
+        let output = device(&place, &["--gpu=on", "--cudnn", &folder]).output().unwrap();
         // This machine may have some of them.
         if !output.status.success() {
             let error = String::from_utf8_lossy(&output.stderr);
             for words in [
                 &format!("{name} is missing"),
                 &format!("{file}.so.13"),
-                "/cuda, LD_LIBRARY_PATH",
+                "LD_LIBRARY_PATH",
+                &format!("{}, ", place.path("cuda").display()),
             ] {
                 assert!(error.contains(words), "{words}: {error}");
             }
+            let line = succeeds(device(&place, &["--gpu=auto", "--cudnn", &folder]));
+            assert!(
+                line.starts_with(&format!("the CPU computes: {name} is missing")),
+                "{line}"
+            );
         }
         library(&place, &format!("cuda/{file}.so.13"), OTHERS, &[]);
     }
-    let line = succeeds(device(&place, &["--gpu=on", &folder]));
-    assert!(
-        line.starts_with("a GPU can compute: Paper GPU (sm_90, 80 GiB, the first of 2), with"),
-        "{line}"
-    );
+    let line = succeeds(device(&place, &["--gpu=on", "--cudnn", &folder]));
+    assert!(line.ends_with("the first of 2), with cuDNN\n"), "{line}");
     let nowhere = device(&place, &["--gpu=on", "--cuda-libraries=/nowhere"]);
     place.fails(
         nowhere,
         1,
         &["the folder /nowhere, which `device.cuda_libraries` names"],
     );
+}
+
+#[test]
+fn a_cudnn_that_is_too_old_is_an_error() {
+    let place = Workplace::new();
+    library(&place, "libcuda.so", DRIVER, &["-DSTART=0", "-DCOUNT=1"]);
+    for file in ["libcublasLt", "libcublas", "libnvrtc"] {
+        library(&place, &format!("{file}.so"), OTHERS, &[]);
+    }
+    library(
+        &place,
+        "libcudnn.so",
+        "int cudnnConvolutionForward(void) { return 1; }",
+        &[],
+    );
+    let words = ["cuDNN has no cudnnCnnVersionCheck", "cuDNN 9"];
+    place.fails(device(&place, &["--gpu=on", "--cudnn"]), 1, &words);
 }
 
 #[test]

@@ -11,9 +11,9 @@ mod loaded;
 mod device;
 
 #[cfg(feature = "gpu")]
-pub(crate) use self::device::Asked;
-#[cfg(feature = "gpu")]
 pub use self::device::Device;
+#[cfg(feature = "gpu")]
+pub(crate) use self::device::DeviceCounts;
 #[cfg(feature = "gpu")]
 pub use self::loaded::Kernels;
 

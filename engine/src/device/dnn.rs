@@ -3,10 +3,10 @@
 
 mod descriptors;
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use cudarc::cudnn::result::{self as cudnn, CudnnError};
 use cudarc::cudnn::sys::{self, cudnnStatus_t as Status};
@@ -15,6 +15,7 @@ use distdl_storage::DeviceError;
 
 use self::descriptors::Descriptors;
 use super::buffer::{GpuSlice, bind};
+use super::capture::Mode;
 use super::gpu::Gpu;
 use crate::config::Precision;
 
@@ -26,11 +27,13 @@ pub struct GpuDnn {
     handle: sys::cudnnHandle_t,
     math: sys::cudnnMathType_t,
     stream: Arc<CudaStream>,
-    /// What is known of convolutions: cuDNN may not be asked while a graph is captured.
-    answers: Mutex<HashMap<Question, Answer>>,
-    /// Convolutions that were computed, or asked for by a graph.
-    computed: AtomicU64,
+    /// What is known of convolutions, as cuDNN may not be asked while a graph is captured: of the last so many.
+    answers: RefCell<HashMap<Question, Answer>>,
+    computed: Cell<u64>,
 }
+
+/// Most convolutions that something is known of; there is one for each layer, its parts, and how many rows a pass has.
+const ANSWERS_MAX: usize = 4096;
 
 type Question = (Convolution, ConvolutionPart);
 
@@ -92,8 +95,16 @@ pub struct ConvolutionOperands<'a> {
     pub outputs: GpuSlice<'a>,
 }
 
-/// Bytes that each operand begins at a multiple of: what cuDNN's kernels read at once.
-const ALIGNMENT: u64 = 16;
+/// Words of four bytes that each operand of a convolution begins at a multiple of: what cuDNN's kernels read at once.
+pub const ALIGNMENT_WORDS: usize = 4;
+
+const ALIGNMENT: u64 = 4 * ALIGNMENT_WORDS as u64;
+
+impl<'a> ConvolutionOperands<'a> {
+    fn all(self) -> [GpuSlice<'a>; 3] {
+        [self.images, self.filters, self.outputs]
+    }
+}
 
 const WHAT: &str = "convolve";
 const START: &str = "start cuDNN";
@@ -142,7 +153,7 @@ impl GpuDnn {
         let start = |CudnnError(status)| match status {
             // It tells want of memory by this, too.
             Status::CUDNN_STATUS_NOT_INITIALIZED if gpu.free_bytes().is_ok_and(|bytes| bytes < START_BYTES) => {
-                gpu.out_of_memory(0)
+                gpu.out_of_memory(START_BYTES as usize)
             }
             _ => failed(gpu, START, CudnnError(status)),
         };
@@ -150,21 +161,21 @@ impl GpuDnn {
             handle: cudnn::create_handle().map_err(start)?,
             math: match precision {
                 Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
-                // It rounds where the GPU multiplies such factors faster, and takes every algorithm.
+                // It may round factors where that is faster, and has every algorithm.
                 Precision::Tf32 | Precision::Bf16 => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
             },
             stream: gpu.stream.clone(),
-            answers: Mutex::default(),
-            computed: AtomicU64::new(0),
+            answers: RefCell::default(),
+            computed: Cell::new(0),
         };
         // SAFETY: handle and stream live as long as this value.
         unsafe { cudnn::set_stream(dnn.handle, gpu.stream.cu_stream().cast()) }.map_err(start)?;
         Ok(dnn)
     }
 
-    /// Convolutions, and gradients of them, that it has computed.
+    /// Convolutions, and gradients of them, that it has computed, alone or in graphs.
     pub fn computed(&self) -> u64 {
-        self.computed.load(Ordering::Relaxed)
+        self.computed.get()
     }
 
     /// Bytes that a convolution needs to work with; `None` if cuDNN cannot compute it. The answer stays the same, unless
@@ -178,7 +189,8 @@ impl GpuDnn {
         convolution: Convolution,
         part: ConvolutionPart,
     ) -> Result<Option<usize>, DeviceError> {
-        if let Some(answer) = self.answers().get(&(convolution, part)) {
+        self.check_handle(gpu)?;
+        if let Some(answer) = self.answers.borrow().get(&(convolution, part)) {
             return Ok(*answer);
         }
         gpu.check_now(WHAT)?;
@@ -195,18 +207,25 @@ impl GpuDnn {
         Ok(answer)
     }
 
-    fn answers(&self) -> MutexGuard<'_, HashMap<Question, Answer>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn learn(&self, (convolution, part): Question, answer: Answer) {
         match answer {
             Some(bytes) => {
                 tracing::debug!("cuDNN computes {part:?} of {convolution:?} with {bytes} bytes to work with")
             }
-            None => tracing::info!("cuDNN cannot compute {part:?} of {convolution:?}"),
+            None => tracing::debug!("cuDNN cannot compute {part:?} of {convolution:?}"),
         }
-        self.answers().insert((convolution, part), answer);
+        let mut answers = self.answers.borrow_mut();
+        if answers.len() >= ANSWERS_MAX {
+            answers.clear();
+        }
+        answers.insert((convolution, part), answer);
+    }
+
+    fn check_handle(&self, gpu: &Gpu) -> Result<(), DeviceError> {
+        match Arc::ptr_eq(&self.stream, &gpu.stream) {
+            true => Ok(()),
+            false => Err(gpu.refused(WHAT, "cuDNN was started for another handle".into())),
+        }
     }
 
     /// Writes one of `operands` from the others, none of them a part of another or of `workspace`, of which it uses as many
@@ -224,19 +243,52 @@ impl GpuDnn {
         operands: ConvolutionOperands<'_>,
         workspace: GpuSlice<'_>,
     ) -> Result<bool, DeviceError> {
-        if !Arc::ptr_eq(&self.stream, &gpu.stream) {
-            return Err(gpu.refused(WHAT, "cuDNN was started for another handle".into()));
-        }
-        let (Some(sides), Some(bytes)) = (convolution.sides(), self.workspace_bytes(gpu, convolution, part)?) else {
-            return Err(gpu.refused(WHAT, format!("cuDNN cannot compute {convolution:?}")));
+        let (sides, bytes) = self.check(gpu, (convolution, part), operands, workspace)?;
+        gpu.bind().map_err(|error| gpu.failed(WHAT, error))?;
+        let Convolution {
+            size, stride, padding, ..
+        } = convolution;
+        let mut numbers = vec![part as u64, self.math as u64, workspace.place()];
+        numbers.extend(operands.all().map(GpuSlice::place));
+        numbers.extend(sides.as_flattened().iter().map(|side| u64::from(side.unsigned_abs())));
+        numbers.extend([size, stride, padding].map(|side| side as u64));
+        let mut is_refused = false;
+        let run = || {
+            let descriptors = Descriptors::new(&convolution, sides, self.math);
+            let run = descriptors.and_then(|descriptors| self.run(&descriptors, part, operands, (workspace, bytes)));
+            run.map_err(|error| {
+                is_refused = is_unsupported(error.0);
+                failed(gpu, WHAT, error)
+            })
         };
-        let ConvolutionOperands {
-            images,
-            filters,
-            outputs,
-        } = operands;
-        let all = [images, filters, outputs];
-        for (sides, operand) in sides.iter().zip(all) {
+        let (is_eager, is_captured) = match *gpu.mode() {
+            Mode::Eager => (true, false),
+            Mode::Capturing { .. } => (false, true),
+            Mode::Replaying { .. } => (false, false),
+        };
+        let asked = gpu.in_mode(|mode| mode.other(&numbers, run));
+        if is_eager && is_refused {
+            self.learn((convolution, part), None);
+            return Ok(false);
+        }
+        asked?;
+        self.computed.set(self.computed.get() + u64::from(!is_captured));
+        Ok(true)
+    }
+
+    /// The sides of all operands, and the bytes to work with, if all of it fits.
+    fn check(
+        &self,
+        gpu: &Gpu,
+        (convolution, part): Question,
+        operands: ConvolutionOperands<'_>,
+        workspace: GpuSlice<'_>,
+    ) -> Result<([[c_int; 4]; 3], usize), DeviceError> {
+        let (Some(sides), Some(bytes)) = (convolution.sides(), self.workspace_bytes(gpu, convolution, part)?) else {
+            let reason = format!("cuDNN cannot compute {part:?} of {convolution:?}; ask `workspace_bytes` first");
+            return Err(gpu.refused(WHAT, reason));
+        };
+        for (sides, operand) in sides.iter().zip(operands.all()) {
             let length: usize = sides.iter().map(|side| *side as usize).product();
             gpu.check_near(WHAT, operand.buffer())?;
             if operand.len() != length {
@@ -245,9 +297,9 @@ impl GpuDnn {
             }
         }
         let written = match part {
-            ConvolutionPart::Outputs => outputs,
-            ConvolutionPart::Images => images,
-            ConvolutionPart::Filters => filters,
+            ConvolutionPart::Outputs => operands.outputs,
+            ConvolutionPart::Images => operands.images,
+            ConvolutionPart::Filters => operands.filters,
         };
         gpu.check_own(WHAT, written.buffer())?;
         gpu.check_own(WHAT, workspace.buffer())?;
@@ -255,38 +307,11 @@ impl GpuDnn {
             let reason = format!("it needs {bytes} bytes to work with, and has {}", 4 * workspace.len());
             return Err(gpu.refused(WHAT, reason));
         }
-        if !all.into_iter().chain([workspace]).all(GpuSlice::is_aligned) {
-            return Err(gpu.refused(
-                WHAT,
-                format!("an operand does not begin at a multiple of {ALIGNMENT} bytes"),
-            ));
+        if !operands.all().into_iter().chain([workspace]).all(GpuSlice::is_aligned) {
+            let reason = format!("an operand does not begin at a multiple of {ALIGNMENT} bytes");
+            return Err(gpu.refused(WHAT, reason));
         }
-        gpu.bind().map_err(|error| gpu.failed(WHAT, error))?;
-        let Convolution {
-            size, stride, padding, ..
-        } = convolution;
-        let mut numbers = vec![part as u64, self.math as u64, workspace.place()];
-        numbers.extend(all.map(GpuSlice::place));
-        numbers.extend(sides.as_flattened().iter().map(|side| u64::from(side.unsigned_abs())));
-        numbers.extend([size, stride, padding].map(|side| side as u64));
-        let mut is_unknown = false;
-        let run = || {
-            let descriptors = Descriptors::new(&convolution, sides, self.math);
-            let run = descriptors.and_then(|descriptors| self.run(&descriptors, part, operands, (workspace, bytes)));
-            run.map_err(|error| {
-                is_unknown = is_unsupported(error.0);
-                failed(gpu, WHAT, error)
-            })
-        };
-        let is_eager = gpu.check_now(WHAT).is_ok();
-        let asked = gpu.in_mode(|mode| mode.other(&numbers, run));
-        if is_eager && is_unknown {
-            self.learn((convolution, part), None);
-            return Ok(false);
-        }
-        asked?;
-        self.computed.fetch_add(1, Ordering::Relaxed);
-        Ok(true)
+        Ok((sides, bytes))
     }
 
     fn ask_workspace(&self, descriptors: &Descriptors, part: ConvolutionPart) -> Result<usize, CudnnError> {
@@ -435,6 +460,7 @@ fn is_unsupported(status: Status) -> bool {
 const WORDS_MAX: usize = 512;
 
 fn failed(gpu: &Gpu, what: &'static str, CudnnError(status): CudnnError) -> DeviceError {
+    // The second has taken the place of an older one that did not say whose memory.
     if let Status::CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
     | Status::CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED = status
     {

@@ -51,12 +51,15 @@ impl NoGpu {
         match self {
             Self::NotBuilt => "build it with the feature",
             Self::Folder { .. } => "name a folder that exists and can be read",
-            Self::Library { .. } => {
-                "install it, or name its folder in `device.cuda_libraries` or LD_LIBRARY_PATH (cuDNN can be left out: `device.cudnn = false`)"
+            Self::Library { library, .. } if library.starts_with("cuDNN") => {
+                "install cuDNN 9, name its folder in LD_LIBRARY_PATH or `device.cuda_libraries`, or set `device.cudnn` to `false`"
             }
+            Self::Library { .. } => "install it, or name its folder in `device.cuda_libraries`",
             Self::NoDevice => "look at what `nvidia-smi` lists, and at CUDA_VISIBLE_DEVICES",
             Self::Driver { .. } => "look at what `nvidia-smi` says",
-            Self::Unfit(_) => "install a driver and libraries of CUDA 12 or 13",
+            Self::Unfit(_) => {
+                "install a driver and libraries of CUDA 12 or 13, and cuDNN 9 if `device.cudnn` asks for it"
+            }
         }
     }
 }

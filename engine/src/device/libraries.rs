@@ -1,7 +1,7 @@
 //! The libraries of CUDA: opened by the names that cudarc tries, in a folder first if one is given.
 #![allow(unsafe_code)] // opening a library runs its initialisers
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cudarc::get_lib_name_candidates;
 use libloading::Library;
@@ -20,7 +20,7 @@ const CUBLAS_LT: CudaLibrary = CudaLibrary("cuBLASLt", "cublasLt", &[]);
 const CUBLAS: CudaLibrary = CudaLibrary("cuBLAS", "cublas", &["cublasCreate_v2", "cublasGemmEx"]);
 /// The compiler of kernels.
 pub(super) const NVRTC: CudaLibrary = CudaLibrary("NVRTC", "nvrtc", &["nvrtcVersion", "nvrtcGetCUBIN"]);
-/// Convolutions, if it is wanted. The second function came with version 9.
+/// Convolutions, where cuDNN is wanted. The last two functions came with version 9.
 const CUDNN: CudaLibrary = CudaLibrary(
     "cuDNN",
     "cudnn",
@@ -54,17 +54,16 @@ impl CudaLibrary {
     /// Opens it and leaves it open until the process ends: whoever opens it by its name later gets this one.
     pub(super) fn open(self, folder: Option<&Path>) -> Result<(), NoGpu> {
         let names = get_lib_name_candidates(self.1);
-        // Packages of pip have it beside the others.
-        let folders = folder
+        let folders = self.folders(folder);
+        let in_folder = folders
             .iter()
-            .flat_map(|folder| [folder.to_path_buf(), folder.join(BESIDE)]);
-        let in_folder = folders.flat_map(|folder| names.iter().map(move |name| folder.join(name)));
+            .flat_map(|folder| names.iter().map(|name| folder.join(name)));
         let found = in_folder
             .filter(|path| path.is_file())
             .chain(names.iter().map(Into::into))
             // SAFETY: these are NVIDIA's libraries by name, whose initialisers ask nothing of who opens them.
             .find_map(|path| unsafe { Library::new(path) }.ok());
-        let library = found.ok_or_else(|| self.missing(&names, folder))?;
+        let library = found.ok_or_else(|| self.missing(&names, &folders))?;
         self.check_name(&library, &names)?;
         // SAFETY: a name is looked up, and what it stands for not called.
         let lacks = |name: &&&str| unsafe { library.get::<*const ()>(**name) }.is_err();
@@ -97,17 +96,23 @@ impl CudaLibrary {
         }
     }
 
-    fn missing(self, names: &[String], folder: Option<&Path>) -> NoGpu {
-        let folder = folder.map(|folder| format!("{}, ", folder.display()));
+    /// Where it is looked for before the system's folders.
+    fn folders(self, folder: Option<&Path>) -> Vec<PathBuf> {
+        let mut folders: Vec<PathBuf> = folder.map(Path::to_path_buf).into_iter().collect();
+        if self.1.starts_with(CUDNN.1) {
+            folders.extend(folder.map(|folder| folder.join(BESIDE)));
+        }
+        folders
+    }
+
+    fn missing(self, names: &[String], folders: &[PathBuf]) -> NoGpu {
+        let folders: String = folders.iter().map(|folder| format!("{}, ", folder.display())).collect();
         let path = std::env::var("LD_LIBRARY_PATH").ok().filter(|path| !path.is_empty());
         let path = path.map_or("(unset)".to_owned(), |path| path);
         NoGpu::Library {
             library: self.0.into(),
             names: names.iter().filter(|name| !name.contains("64")).cloned().collect(),
-            places: format!(
-                "{}LD_LIBRARY_PATH {path}, or the system's folders",
-                folder.unwrap_or_default()
-            ),
+            places: format!("{folders}LD_LIBRARY_PATH {path}, or the system's folders",),
         }
     }
 }

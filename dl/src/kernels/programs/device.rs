@@ -4,18 +4,15 @@
 use std::sync::Arc;
 
 use distdl_engine::config::Precision;
-use distdl_engine::device::{
-    Argument, Convolution, ConvolutionOperands, ConvolutionPart, Gpu, GpuBlas, GpuBuffer, GpuDnn, GpuFound, GpuMatrix,
-    GpuPort, GpuSlice,
-};
+use distdl_engine::device::{Argument, Gpu, GpuBlas, GpuBuffer, GpuDnn, GpuFound, GpuMatrix, GpuPort};
 use distdl_storage::DeviceMemory;
 
 use super::{Grid, Kernels};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// What was asked of a device.
+/// What a device has done.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Asked {
+pub(crate) struct DeviceCounts {
     /// Bytes that were copied to it.
     pub(crate) to_gpu_bytes: u64,
     /// Bytes that were copied from it.
@@ -78,39 +75,18 @@ impl Device {
         Ok(self.blas.multiply(&self.gpu, to, left, right, adds)?)
     }
 
-    /// Words that cuDNN needs to compute a convolution; `None` if it cannot, or is not to. Errors if it fails.
-    pub fn convolution_words(&self, convolution: Convolution, part: ConvolutionPart) -> Result<Option<usize>> {
-        let Some(dnn) = &self.dnn else { return Ok(None) };
-        let bytes = dnn.workspace_bytes(&self.gpu, convolution, part)?;
-        Ok(bytes.map(|bytes| bytes.div_ceil(4)))
+    /// cuDNN, if it is to compute convolutions.
+    pub fn dnn(&self) -> Option<&GpuDnn> {
+        self.dnn.as_ref()
     }
 
-    /// Whether cuDNN computes convolutions, if it can.
-    pub fn has_cudnn(&self) -> bool {
-        self.dnn.is_some()
-    }
-
-    /// What was asked of it so far.
-    pub(crate) fn asked(&self) -> Asked {
+    /// What it has done so far.
+    pub(crate) fn counts(&self) -> DeviceCounts {
         let (to_gpu_bytes, from_gpu_bytes) = self.gpu.copied_bytes();
-        Asked {
+        DeviceCounts {
             to_gpu_bytes,
             from_gpu_bytes,
             cudnn_convolutions: self.dnn.as_ref().map_or(0, GpuDnn::computed),
-        }
-    }
-
-    /// As [`GpuDnn::convolve`], where [`convolution_words`](Self::convolution_words) says that cuDNN can.
-    pub fn convolve(
-        &self,
-        convolution: Convolution,
-        part: ConvolutionPart,
-        operands: ConvolutionOperands<'_>,
-        workspace: GpuSlice<'_>,
-    ) -> Result<bool> {
-        match &self.dnn {
-            Some(dnn) => Ok(dnn.convolve(&self.gpu, convolution, part, operands, workspace)?),
-            None => Err(Error::Training("cuDNN is not to compute convolutions".into())),
         }
     }
 }

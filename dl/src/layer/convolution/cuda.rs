@@ -68,11 +68,9 @@ impl ConvolutionLayer {
 
     fn check_on_gpu(
         &self,
+        device: &Device,
         rows: usize,
-        parameters: usize,
-        inputs: usize,
-        outputs: usize,
-        scratch: usize,
+        [parameters, inputs, outputs, scratch]: [usize; 4],
     ) -> Result<()> {
         check_length(
             "the layer's parameters",
@@ -81,7 +79,7 @@ impl ConvolutionLayer {
         )?;
         check_length("the layer's inputs", rows * self.input_image(), inputs)?;
         check_length("the layer's outputs", rows * self.output_image(), outputs)?;
-        let wanted = self.room_for_products(rows);
+        let wanted = GpuLayer::scratch_length(self, device, rows);
         check_length("the layer's scratch", wanted, scratch.min(wanted))
     }
 
@@ -109,34 +107,21 @@ impl ConvolutionLayer {
         }
         Ok(())
     }
-
-    /// Whether cuDNN has written a part of a pass from the others: it is asked for, and can.
-    fn is_by_cudnn(
-        &self,
-        device: &Device,
-        (rows, scratch): (usize, GpuSlice<'_>),
-        part: ConvolutionPart,
-        operands: ConvolutionOperands<'_>,
-    ) -> Result<bool> {
-        match self.by_cudnn(device, rows, part, scratch)? {
-            Some(cudnn) => cudnn.run(device, operands),
-            None => Ok(false),
-        }
-    }
 }
 
 impl GpuLayer for ConvolutionLayer {
     fn scratch_length(&self, device: &Device, rows: usize) -> usize {
         let products = self.room_for_products(rows);
-        match device.has_cudnn() {
-            true => products.max(self.room_for_cudnn(rows)),
-            false => products,
+        match device.dnn() {
+            Some(_) => products.max(self.room_for_cudnn(rows)),
+            None => products,
         }
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
-        let (parameters, scratch) = (pass.parameters.len(), pass.scratch.len());
-        self.check_on_gpu(pass.rows, parameters, pass.inputs.len(), pass.outputs.len(), scratch)?;
+        let parameters = pass.parameters.len();
+        let lengths = [pass.parameters, pass.inputs, pass.outputs, pass.scratch].map(GpuSlice::len);
+        self.check_on_gpu(device, pass.rows, lengths)?;
         let (filters, bias) = (
             pass.parameters.part(0..self.weight_length()),
             pass.parameters.part(self.weight_length()..parameters),
@@ -146,7 +131,7 @@ impl GpuLayer for ConvolutionLayer {
             filters,
             outputs: pass.outputs,
         };
-        if self.is_by_cudnn(device, (pass.rows, pass.scratch), ConvolutionPart::Outputs, operands)? {
+        if self.is_written_by_cudnn(device, pass.rows, ConvolutionPart::Outputs, operands, pass.scratch)? {
             let pixels = self.output.pixels();
             return activation::cuda::forward_channels(device, self.activation, pixels, bias, pass.outputs);
         }
@@ -161,8 +146,9 @@ impl GpuLayer for ConvolutionLayer {
     }
 
     fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
-        let (parameters, scratch) = (pass.parameters.len(), pass.scratch.len());
-        self.check_on_gpu(pass.rows, parameters, pass.inputs.len(), pass.outputs.len(), scratch)?;
+        let parameters = pass.parameters.len();
+        let lengths = [pass.parameters, pass.inputs, pass.outputs, pass.scratch].map(GpuSlice::len);
+        self.check_on_gpu(device, pass.rows, lengths)?;
         check_length("the layer's gradient", parameters, pass.gradient.len())?;
         let outputs = pass.output_gradient;
         activation::cuda::derive(device, self.activation, self.output_image(), pass.outputs, outputs)?;
@@ -181,7 +167,7 @@ impl GpuLayer for ConvolutionLayer {
                 filters,
                 outputs,
             };
-            self.is_by_cudnn(device, (pass.rows, pass.scratch), part, operands)
+            self.is_written_by_cudnn(device, pass.rows, part, operands, pass.scratch)
         };
         let filter_gradient = match by_cudnn(ConvolutionPart::Filters, pass.inputs, filter_gradient)? {
             true => None,

@@ -1,59 +1,67 @@
 //! The convolution by cuDNN, where it is asked for and can.
 
-use distdl_engine::device::{Convolution, ConvolutionOperands, ConvolutionPart, GpuSlice};
+use distdl_engine::device::{ALIGNMENT_WORDS, Convolution, ConvolutionOperands, ConvolutionPart, GpuSlice};
 
 use super::ConvolutionLayer;
 use crate::error::Result;
 use crate::kernels::programs::Device;
 
 /// Words that cuDNN may have to work with, in all: 256 MiB; and for passes over few rows: 32 MiB.
-const WORKSPACE_MAX: usize = 64 << 20;
-const WORKSPACE_MIN: usize = 8 << 20;
-/// Words that each thing in the scratch begins at a multiple of: what kernels read at once.
-const LINE: usize = 64;
-
-/// A part of a pass that cuDNN computes.
-pub(super) struct ByCudnn<'a> {
-    convolution: Convolution,
-    part: ConvolutionPart,
-    /// Room for filters that begin where cuDNN does not take them: those of a layer lie behind those of others.
-    filters: GpuSlice<'a>,
-    workspace: GpuSlice<'a>,
-}
+const WORKSPACE_WORDS_MAX: usize = 64 << 20;
+const WORKSPACE_WORDS_MIN: usize = 8 << 20;
 
 impl ConvolutionLayer {
     /// Elements of scratch for passes over so many rows by cuDNN.
     pub(super) fn room_for_cudnn(&self, rows: usize) -> usize {
-        self.filters_room() + self.workspace_max(rows)
+        self.filters_room() + self.workspace_words_max(rows)
     }
 
-    /// How cuDNN computes a part of a pass over so many rows, if it does. That follows from shapes.
-    pub(super) fn by_cudnn<'a>(
+    /// Writes a part of a pass over so many rows from the others, if cuDNN is there and can: `false` if not. That follows
+    /// from shapes.
+    pub(super) fn is_written_by_cudnn(
         &self,
         device: &Device,
         rows: usize,
         part: ConvolutionPart,
-        scratch: GpuSlice<'a>,
-    ) -> Result<Option<ByCudnn<'a>>> {
-        let convolution = self.convolution(rows);
-        let words = device.convolution_words(convolution, part)?;
-        let words = words.filter(|words| *words <= self.workspace_max(rows));
-        Ok(words.map(|words| ByCudnn {
-            convolution,
-            part,
-            filters: scratch.part(0..self.weight_length()),
-            workspace: scratch.part(self.filters_room()..self.filters_room() + words),
-        }))
+        operands: ConvolutionOperands<'_>,
+        scratch: GpuSlice<'_>,
+    ) -> Result<bool> {
+        let (Some(dnn), gpu, convolution) = (device.dnn(), device.gpu(), self.convolution(rows)) else {
+            return Ok(false);
+        };
+        let words = dnn
+            .workspace_bytes(gpu, convolution, part)?
+            .map(|bytes| bytes.div_ceil(4));
+        let Some(words) = words.filter(|words| *words <= self.workspace_words_max(rows)) else {
+            return Ok(false);
+        };
+        let workspace = scratch.part(self.filters_room()..self.filters_room() + words);
+        let outside = operands.filters;
+        if outside.is_aligned() {
+            return Ok(dnn.convolve(gpu, convolution, part, operands, workspace)?);
+        }
+        // Filters of a layer lie behind those of others, where cuDNN may not take them.
+        let (filters, is_written) = (scratch.part(0..self.weight_length()), part == ConvolutionPart::Filters);
+        if !is_written {
+            gpu.copy(outside, filters)?;
+        }
+        let operands = ConvolutionOperands { filters, ..operands };
+        let is_done = dnn.convolve(gpu, convolution, part, operands, workspace)?;
+        if is_done && is_written {
+            gpu.copy(filters, outside)?;
+        }
+        Ok(is_done)
     }
 
-    /// Words that cuDNN may have for so many rows: as many as the columns of products, within limits. The same rows have the
-    /// same in any workspace.
-    fn workspace_max(&self, rows: usize) -> usize {
-        self.room_for_products(rows).clamp(WORKSPACE_MIN, WORKSPACE_MAX)
+    /// Words that cuDNN may have for so many rows: as many as the columns of products, within limits. It follows from the rows
+    /// of the pass and not of the scratch: equal passes are computed alike in any.
+    fn workspace_words_max(&self, rows: usize) -> usize {
+        self.room_for_products(rows)
+            .clamp(WORKSPACE_WORDS_MIN, WORKSPACE_WORDS_MAX)
     }
 
     fn filters_room(&self) -> usize {
-        self.weight_length().next_multiple_of(LINE)
+        self.weight_length().next_multiple_of(ALIGNMENT_WORDS)
     }
 
     fn convolution(&self, rows: usize) -> Convolution {
@@ -68,25 +76,5 @@ impl ConvolutionLayer {
             stride: self.windows.stride,
             padding: self.windows.padding,
         }
-    }
-}
-
-impl ByCudnn<'_> {
-    /// Writes its part from the others. `false` if cuDNN finds that it cannot.
-    pub(super) fn run(self, device: &Device, operands: ConvolutionOperands<'_>) -> Result<bool> {
-        let (outside, is_written) = (operands.filters, self.part == ConvolutionPart::Filters);
-        if outside.is_aligned() {
-            return device.convolve(self.convolution, self.part, operands, self.workspace);
-        }
-        if !is_written {
-            device.gpu().copy(outside, self.filters)?;
-        }
-        let filters = self.filters;
-        let operands = ConvolutionOperands { filters, ..operands };
-        let is_done = device.convolve(self.convolution, self.part, operands, self.workspace)?;
-        if is_done && is_written {
-            device.gpu().copy(filters, outside)?;
-        }
-        Ok(is_done)
     }
 }

@@ -9,14 +9,9 @@ use crate::kernels::programs::{Device, Parts};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl LayerNormLayer {
-    /// Elements for the moments of so many rows, and for sums over them.
-    fn room(&self, rows: usize) -> usize {
-        2 * rows + Parts::room_of_columns(rows, self.shape.length())
-    }
-
     /// Rows with room for their moments, which are computed there.
     fn rows<'a>(&self, device: &Device, rows: usize, inputs: GpuSlice<'a>, scratch: GpuSlice<'a>) -> Result<Rows<'a>> {
-        let wanted = self.room(rows);
+        let wanted = GpuLayer::scratch_length(self, device, rows);
         check_length("the layer's scratch", wanted, scratch.len().min(wanted))?;
         let rows = Rows {
             columns: self.shape.length(),
@@ -39,7 +34,7 @@ impl LayerNormLayer {
 
 impl GpuLayer for LayerNormLayer {
     fn scratch_length(&self, _: &Device, rows: usize) -> usize {
-        self.room(rows)
+        2 * rows + Parts::room_of_columns(rows, self.shape.length())
     }
 
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {

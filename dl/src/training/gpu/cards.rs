@@ -8,7 +8,7 @@ use distdl_engine::DatasetId;
 
 use super::card::Card;
 use crate::error::{Error, Result};
-use crate::kernels::programs::Asked;
+use crate::kernels::programs::DeviceCounts;
 use crate::metrics::GpuFigures;
 
 /// The GPUs of this process, for all lanes of one training. They are all of one kind.
@@ -58,8 +58,8 @@ impl Counted {
 pub(super) struct UnderWay<'a>(&'a Counted);
 
 impl UnderWay<'_> {
-    /// So many have come to something, with what was asked before them and up to now.
-    pub(super) fn count(&self, passes: u64, [before, now]: [Asked; 2]) {
+    /// So many have come to something, with what the device has done before them and up to now.
+    pub(super) fn count(&self, passes: u64, [before, now]: [DeviceCounts; 2]) {
         let (counted, convolutions) = (self.0, now.cudnn_convolutions - before.cudnn_convolutions);
         for (counter, number) in [
             (&counted.passes, passes),

@@ -7,7 +7,7 @@ use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::kernels::programs::Asked;
+use crate::kernels::programs::DeviceCounts;
 use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::loss::Targets;
 use crate::metrics::BatchReport;
@@ -63,11 +63,11 @@ impl LaneDevice for GpuLane {
     }
 
     fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>> {
-        let (before, cards) = (self.asked(), Arc::clone(&self.cards));
+        let (before, cards) = (self.counts(), Arc::clone(&self.cards));
         let under_way = cards.counted().begin();
         let report = self.compute(pass);
         if report.is_ok() {
-            under_way.count(1, [before, self.asked()]);
+            under_way.count(1, [before, self.counts()]);
         }
         drop(under_way);
         self.cards.unless_lost(&self.card, report)
@@ -75,9 +75,9 @@ impl LaneDevice for GpuLane {
 }
 
 impl GpuLane {
-    fn asked(&self) -> Asked {
+    fn counts(&self) -> DeviceCounts {
         let workspace = self.workspace.as_ref();
-        workspace.map_or_else(Asked::default, |workspace| workspace.device().asked())
+        workspace.map_or_else(DeviceCounts::default, |workspace| workspace.device().counts())
     }
 
     fn compute(&mut self, pass: Pass<'_>) -> Result<BatchReport> {

@@ -24,7 +24,7 @@ use super::residence::{FullStep, Residence, ResidenceShape, TALLY};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::Places;
-use crate::kernels::programs::Asked;
+use crate::kernels::programs::DeviceCounts;
 use crate::kernels::sums::cuda::add;
 use crate::kernels::update::cuda::{GpuShard, statistics};
 use crate::layer::Draw;
@@ -162,19 +162,19 @@ impl GpuSteps {
         Ok(taken)
     }
 
-    fn asked(&self) -> Asked {
+    fn counts(&self) -> DeviceCounts {
         let residence = self.residence.as_ref();
-        residence.map_or_else(Asked::default, |residence| residence.workspace.device().asked())
+        residence.map_or_else(DeviceCounts::default, |residence| residence.workspace.device().counts())
     }
 }
 
 impl Resident for GpuSteps {
     fn take(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>) -> distdl_engine::Result<Vec<Tallies>> {
-        let (before, mut passes, cards) = (self.asked(), 0, Arc::clone(&self.cards));
+        let (before, mut passes, cards) = (self.counts(), 0, Arc::clone(&self.cards));
         let under_way = cards.counted().begin();
         let taken = self.take_some(steps, all, &mut passes);
         if taken.is_ok() {
-            under_way.count(passes, [before, self.asked()]);
+            under_way.count(passes, [before, self.counts()]);
         }
         drop(under_way);
         let taken = self.cards.unless_lost(&self.card, taken);
@@ -338,7 +338,7 @@ impl Asking<'_> {
     /// from some step on.
     fn replay(&mut self, mut graph: GpuGraph, step: u64, rows: &[Range<usize>]) -> (Result<()>, FullStep) {
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
-        // SAFETY: buffers and cuBLAS are the residence's, and samples the lanes', which both wait for the GPU before they end.
+        // SAFETY: buffers, cuBLAS and cuDNN are the residence's, and samples the lanes', which both wait for the GPU before they end.
         let asked = unsafe { gpu.replay(&mut graph, || self.eager(step, rows)) };
         match asked {
             Ok(()) => (Ok(()), FullStep::Graph(graph)),

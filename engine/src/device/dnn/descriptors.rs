@@ -59,9 +59,9 @@ impl Filter {
 impl Windows {
     fn new(convolution: &Convolution, math: sys::cudnnMathType_t) -> Result<Self, CudnnError> {
         let windows = Self(cudnn::create_convolution_descriptor()?);
-        let bad = |_| CudnnError(Status::CUDNN_STATUS_BAD_PARAM);
-        let padding = c_int::try_from(convolution.padding).map_err(bad)?;
-        let stride = c_int::try_from(convolution.stride).map_err(bad)?;
+        let too_many = |_| CudnnError(Status::CUDNN_STATUS_NOT_SUPPORTED);
+        let padding = c_int::try_from(convolution.padding).map_err(too_many)?;
+        let stride = c_int::try_from(convolution.stride).map_err(too_many)?;
         // What others call a convolution is a cross-correlation here: filters are not turned round.
         let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
         // SAFETY: it lives.

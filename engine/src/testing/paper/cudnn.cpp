@@ -1,7 +1,7 @@
 // Convolutions on paper, each sum in ascending order and in double precision. As cuDNN where that is strict: operands begin at
 // multiples of 16 bytes, what an algorithm works with is there and spoilt by it, and gradients by filters of more than two
 // pixels from one window to the next are not supported, nor are filters of more than four pixels, which it says only when they
-// are to be computed.
+// are to be computed; those of nine fail, and for four it wants a lot to work with. Its default math rounds factors to 11 bits.
 
 #include <dlfcn.h>
 #include <functional>
@@ -24,6 +24,10 @@ enum {
     DETERMINISTIC = 1,
     STRIDE_MAX = 2,
     FILTER_MAX = 4,
+    FILTER_BROKEN = 9,
+    FILTER_GREEDY = 4,
+    GREEDY_BYTES = 33 << 20,
+    EXECUTION_FAILED = 5000,
 };
 
 namespace {
@@ -69,7 +73,18 @@ struct Convolution {
         return fits ? 0 : SHAPE_MISMATCH;
     }
 
-    size_t workspace() const { return 8 * static_cast<size_t>(images.outer) + 4; }
+    size_t workspace() const {
+        return filters.height == FILTER_GREEDY ? GREEDY_BYTES : 8 * static_cast<size_t>(images.outer) + 4;
+    }
+
+    // A factor as it counts.
+    double factor(float value) const {
+        uint32_t bits;
+        memcpy(&bits, &value, 4);
+        bits = windows.math == DEFAULT_MATH ? (bits + 0x1000) & ~0x1fffu : bits;
+        memcpy(&value, &bits, 4);
+        return value;
+    }
 
     // Calls `visit` with the places of a pixel, a weight and an output for each product, outputs ascending.
     template <typename F> void each(F visit) const {
@@ -107,7 +122,7 @@ int sums(Handle* handle, const Convolution& of, const float* one, const float* b
         return of.state();
     }
     if (of.filters.height > FILTER_MAX) {
-        return NOT_SUPPORTED;
+        return of.filters.height == FILTER_BROKEN ? EXECUTION_FAILED : NOT_SUPPORTED;
     }
     if (*one != 1 || *before != 0 || !to || !left || !right) {
         return BAD_PARAM;
@@ -196,7 +211,7 @@ int cudnnConvolutionForward(Handle* handle, const float* one, Sides* images, con
                             const float* before, Sides* outputs, float* to) {
     Convolution of{*images, *filters, *outputs, *windows};
     auto product = [=](double* all, long image, long filter, long output) {
-        all[output] += static_cast<double>(pixels[image]) * weights[filter];
+        all[output] += of.factor(pixels[image]) * of.factor(weights[filter]);
     };
     return algorithm != PRECOMPUTED ? NOT_SUPPORTED
         : sums(handle, of, one, before, pixels, weights, to, outputs->length(), workspace, bytes, product);
@@ -207,7 +222,7 @@ int cudnnConvolutionBackwardData(Handle* handle, const float* one, Sides* filter
                                  const float* before, Sides* images, float* to) {
     Convolution of{*images, *filters, *outputs, *windows};
     auto product = [=](double* all, long image, long filter, long output) {
-        all[image] += static_cast<double>(weights[filter]) * gradient[output];
+        all[image] += of.factor(weights[filter]) * of.factor(gradient[output]);
     };
     return algorithm != DETERMINISTIC ? NOT_SUPPORTED
         : sums(handle, of, one, before, weights, gradient, to, images->length(), workspace, bytes, product);
@@ -218,7 +233,7 @@ int cudnnConvolutionBackwardFilter(Handle* handle, const float* one, Sides* imag
                                    const float* before, Sides* filters, float* to) {
     Convolution of{*images, *filters, *outputs, *windows};
     auto product = [=](double* all, long image, long filter, long output) {
-        all[filter] += static_cast<double>(pixels[image]) * gradient[output];
+        all[filter] += of.factor(pixels[image]) * of.factor(gradient[output]);
     };
     return algorithm != DETERMINISTIC || windows->stride > STRIDE_MAX ? NOT_SUPPORTED
         : sums(handle, of, one, before, pixels, gradient, to, filters->length(), workspace, bytes, product);

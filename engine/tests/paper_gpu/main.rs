@@ -3,13 +3,12 @@
 #![allow(unsafe_code)] // starts a kernel that is made here, too
 #![allow(clippy::unwrap_used)]
 
+mod convolutions;
+
 use std::io::Write;
 
 use distdl_engine::config::{GpuUse, Precision};
-use distdl_engine::device::{
-    Argument, Chosen, Compiler, Convolution, ConvolutionOperands, ConvolutionPart, Gpu, GpuBlas, GpuDnn, GpuFound,
-    GpuGraph, GpuMatrix, GpuPort, choose,
-};
+use distdl_engine::device::{Argument, Chosen, Compiler, Gpu, GpuBlas, GpuFound, GpuGraph, GpuMatrix, GpuPort, choose};
 use distdl_engine::testing::paper::make_cuda;
 use distdl_storage::testing::device_conformance;
 use distdl_storage::{DeviceError, DeviceMemory};
@@ -52,7 +51,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     kernels_are_given_their_arguments(&found, &compiler);
     parts_of_buffers_are_copied(&found);
     products_are_those_of_the_cpu(&found);
-    convolutions_are_those_of_the_cpu(&found);
+    convolutions::all(&found);
     graphs_do_what_was_captured_with_other_arguments(&found, &compiler);
     failures_are_errors(&found, &compiler);
 
@@ -342,158 +341,6 @@ fn products_are_those_of_the_cpu(found: &GpuFound) {
         .multiply(&gpu, to, GpuMatrix::new(left.words(), 3, 2), to, false)
         .unwrap_err();
     assert!(error.to_string().contains("3 x 2"), "{error}");
-}
-
-fn convolutions_are_those_of_the_cpu(found: &GpuFound) {
-    assert!(found.uses_cudnn);
-    let gpu = Gpu::open(found, 0).unwrap();
-    let convolution = Convolution {
-        images: 2,
-        channels: 3,
-        height: 5,
-        width: 4,
-        filters: 2,
-        size: 3,
-        stride: 2,
-        padding: 1,
-    };
-    // Windows: 3 x 2 of each image.
-    let lengths = [2 * 3 * 5 * 4, 2 * 3 * 3 * 3, 2 * 2 * 3 * 2];
-    let numbers = lengths.map(|length| {
-        (0..length)
-            .map(|index| (index * 7 % 13) as f32 - 6.0)
-            .collect::<Vec<f32>>()
-    });
-    let mut expected = lengths.map(|length| vec![0.0_f32; length]);
-    for (image, filter, row, column) in (0..24_usize).map(|index| (index / 12, index / 6 % 2, index / 2 % 3, index % 2))
-    {
-        for (channel, y, x) in (0..27_usize).map(|index| (index / 9, index / 3 % 3, index % 3)) {
-            let (Some(at_y), Some(at_x)) = ((2 * row + y).checked_sub(1), (2 * column + x).checked_sub(1)) else {
-                continue;
-            };
-            if at_y < 5 && at_x < 4 {
-                let of_image = ((image * 3 + channel) * 5 + at_y) * 4 + at_x;
-                let of_filter = ((filter * 3 + channel) * 3 + y) * 3 + x;
-                let of_output = ((image * 2 + filter) * 3 + row) * 2 + column;
-                expected[0][of_image] += numbers[1][of_filter] * numbers[2][of_output];
-                expected[1][of_filter] += numbers[0][of_image] * numbers[2][of_output];
-                expected[2][of_output] += numbers[0][of_image] * numbers[1][of_filter];
-            }
-        }
-    }
-    let buffers = lengths.map(|length| gpu.allocate(4 * length).unwrap());
-    let [images, filters, outputs] = [0, 1, 2].map(|index| buffers[index].words());
-    let operands = ConvolutionOperands {
-        images,
-        filters,
-        outputs,
-    };
-    let room = gpu.allocate(1 << 10).unwrap();
-    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-        let dnn = GpuDnn::new(&gpu, precision).unwrap();
-        for (index, part) in [
-            ConvolutionPart::Images,
-            ConvolutionPart::Filters,
-            ConvolutionPart::Outputs,
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            for (buffer, numbers) in buffers.iter().zip(&numbers) {
-                gpu.write(numbers, buffer.words()).unwrap();
-            }
-            let bytes = dnn.workspace_bytes(&gpu, convolution, part).unwrap().unwrap();
-            let workspace = room.words().part(0..bytes.div_ceil(4));
-            assert!(dnn.convolve(&gpu, convolution, part, operands, workspace).unwrap());
-            let mut written = vec![0.0_f32; lengths[index]];
-            gpu.read(buffers[index].words(), &mut written).unwrap();
-            assert_eq!(written, expected[index], "{part:?}");
-
-            let less = room.words().part(0..bytes.div_ceil(4) - 1);
-            let error = dnn
-                .convolve(&gpu, convolution, part, operands, less)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(&format!("needs {bytes} bytes")), "{error}");
-            let askew = room.words().part(1..200);
-            let error = dnn
-                .convolve(&gpu, convolution, part, operands, askew)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains("multiple of 16 bytes"), "{error}");
-        }
-    }
-    let (dnn, other) = (GpuDnn::new(&gpu, Precision::F32).unwrap(), Gpu::open(found, 0).unwrap());
-    let outputs = ConvolutionPart::Outputs;
-    assert!(
-        dnn.convolve(&other, convolution, outputs, operands, room.words())
-            .is_err()
-    );
-    let more = Convolution {
-        images: 3,
-        ..convolution
-    };
-    let error = dnn
-        .convolve(&gpu, more, outputs, operands, room.words())
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("120 elements are not [3, 3, 5, 4]"), "{error}");
-
-    // On paper there is none of this stride; and none at all without windows, or of more elements than cuDNN counts.
-    let far = Convolution {
-        stride: 3,
-        ..convolution
-    };
-    assert_eq!(dnn.workspace_bytes(&gpu, far, ConvolutionPart::Filters).unwrap(), None);
-    let error = dnn
-        .convolve(&gpu, far, ConvolutionPart::Filters, operands, room.words())
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("cannot compute"), "{error}");
-    // What is refused only when it is to be computed is not asked for again.
-    let large = Convolution {
-        size: 5,
-        stride: 1,
-        padding: 2,
-        ..convolution
-    };
-    let [filters, written] = [2 * 3 * 5 * 5, 2 * 2 * 5 * 4].map(|length| gpu.allocate(4 * length).unwrap());
-    gpu.write(&[7.0_f32; 80], written.words()).unwrap();
-    let operands = ConvolutionOperands {
-        images,
-        filters: filters.words(),
-        outputs: written.words(),
-    };
-    let computed = dnn.computed();
-    assert!(dnn.workspace_bytes(&gpu, large, outputs).unwrap().is_some());
-    assert!(!dnn.convolve(&gpu, large, outputs, operands, room.words()).unwrap());
-    assert_eq!(dnn.workspace_bytes(&gpu, large, outputs).unwrap(), None);
-    assert!(dnn.convolve(&gpu, large, outputs, operands, room.words()).is_err());
-    assert_eq!(dnn.computed(), computed);
-    let mut kept = [0.0_f32; 80];
-    gpu.read(written.words(), &mut kept).unwrap();
-    assert_eq!(kept, [7.0; 80]);
-    for none in [
-        Convolution { size: 8, ..convolution },
-        Convolution {
-            stride: 0,
-            ..convolution
-        },
-        Convolution {
-            images: 0,
-            ..convolution
-        },
-        Convolution {
-            images: 1 << 27,
-            ..convolution
-        },
-        Convolution {
-            padding: usize::MAX,
-            ..convolution
-        },
-    ] {
-        assert_eq!(dnn.workspace_bytes(&gpu, none, outputs).unwrap(), None, "{none:?}");
-    }
 }
 
 fn failures_are_errors(found: &GpuFound, compiler: &Compiler) {
