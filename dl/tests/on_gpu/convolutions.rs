@@ -1,6 +1,7 @@
 //! Convolutions that are left to cuDNN.
 
 use distdl_dl::{Activation, Conv2d, Dense, Flatten, Loss, MaxPool2d, NeuralNetwork, TrainingOptions};
+use distdl_engine::config::GpuUse;
 use distdl_engine::{Config, Context};
 
 use crate::fixtures::{
@@ -99,5 +100,27 @@ fn convolutions_of_cudnn_are_the_same_in_whole_steps() {
         "{figures:?}"
     );
     drop((training, context));
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn a_gpu_that_is_left_takes_over_with_its_cudnn_and_evaluates() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let (config, network) = (gpu.config().with_cudnn(true), convolutions());
+    let expected = on_the_gpu(config.clone(), &network, &samples(), options());
+    for launches in [[-1, 0], [60, -1]] {
+        let context = Context::new(config.clone()).unwrap();
+        let mut training = begin(&context, &network, &samples(), options()).unwrap();
+        gpu.lose_after(launches);
+        assert_eq!(train_for(STEPS, &mut training).unwrap(), expected, "{launches:?}");
+        assert_eq!(training.gpu_figures().unwrap().lost, 1);
+        gpu.lose_after([-1; 2]);
+    }
+    let losses = [config, gpu.config().with_gpu(GpuUse::Off)].map(|config| {
+        let context = Context::new(config).unwrap();
+        let data = context.parallelize(samples().split(3).unwrap(), 3);
+        network.error(&data, &expected.parameters).unwrap().loss_sum
+    });
+    assert!((losses[0] - losses[1]).abs() < 1e-3, "{losses:?}");
     gpu.assert_nothing_is_left();
 }
