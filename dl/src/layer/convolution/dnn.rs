@@ -13,7 +13,7 @@ const WORKSPACE_WORDS_MIN: usize = 8 << 20;
 impl ConvolutionLayer {
     /// Elements of scratch for passes over so many rows by cuDNN.
     pub(super) fn room_for_cudnn(&self, rows: usize) -> usize {
-        self.filters_room() + self.workspace_words_max(rows)
+        behind(self.workspace_words_max(rows)) + self.weight_length()
     }
 
     /// Writes a part of a pass over so many rows from the others, if cuDNN is there and can: `false` if not. That follows
@@ -35,13 +35,14 @@ impl ConvolutionLayer {
         let Some(words) = words.filter(|words| *words <= self.workspace_words_max(rows)) else {
             return Ok(false);
         };
-        let workspace = scratch.part(self.filters_room()..self.filters_room() + words);
+        let workspace = scratch.part(0..words);
         let outside = operands.filters;
         if outside.is_aligned() {
             return Ok(dnn.convolve(gpu, convolution, part, operands, workspace)?);
         }
         // Filters of a layer lie behind those of others, where cuDNN may not take them.
-        let (filters, is_written) = (scratch.part(0..self.weight_length()), part == ConvolutionPart::Filters);
+        let filters = scratch.part(behind(words)..behind(words) + self.weight_length());
+        let is_written = part == ConvolutionPart::Filters;
         if !is_written {
             gpu.copy(outside, filters)?;
         }
@@ -60,10 +61,6 @@ impl ConvolutionLayer {
             .clamp(WORKSPACE_WORDS_MIN, WORKSPACE_WORDS_MAX)
     }
 
-    fn filters_room(&self) -> usize {
-        self.weight_length().next_multiple_of(ALIGNMENT_WORDS)
-    }
-
     fn convolution(&self, rows: usize) -> Convolution {
         let image = self.windows.image;
         Convolution {
@@ -77,4 +74,9 @@ impl ConvolutionLayer {
             padding: self.windows.padding,
         }
     }
+}
+
+/// Where filters may begin behind so many words to work with, which begin where the scratch does, as well aligned as memory can be.
+fn behind(words: usize) -> usize {
+    words.next_multiple_of(ALIGNMENT_WORDS)
 }
