@@ -63,7 +63,7 @@ pub use network::{NeuralNetwork, Workspace};
 pub use normalization::{Normalization, fixed_point};
 pub use optimizer::{Adagrad, Adam, AdamW, Lamb, Optimizer, RmsProp, Sgd};
 #[cfg(feature = "gpu")]
-pub use optimizer::{GpuOptimizer, GpuShard};
+pub use optimizer::{GpuOptimizer, GpuScale, GpuShard};
 pub use preparation::PrepareSamples;
 pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;

@@ -22,7 +22,7 @@ pub use adagrad::Adagrad;
 pub use adam::{Adam, AdamW};
 pub use lamb::Lamb;
 #[cfg(feature = "gpu")]
-pub use on_gpu::{GpuOptimizer, GpuShard};
+pub use on_gpu::{GpuOptimizer, GpuScale, GpuShard};
 pub use rms_prop::RmsProp;
 pub use sgd::Sgd;
 

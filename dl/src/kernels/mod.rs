@@ -17,6 +17,7 @@ pub mod gelu;
 pub mod mask;
 pub mod matmul;
 pub mod softmax_cross_entropy;
+pub(crate) mod square_sum;
 pub mod sums;
 pub mod update;
 pub mod windows;

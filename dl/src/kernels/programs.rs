@@ -69,8 +69,9 @@ pub const PROGRAMS: &[Program] = programs! {
     "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_along" "layer_norm_backward";
     "mask": "mask";
     "softmax_cross_entropy": "softmax_cross_entropy";
+    "square_sum": "square_sum_parts" "square_sum" "norm_limit";
     "sums": "add" "column_sums" "channel_sums" "sums_of_pieces";
-    "update": "update_plain" "update_statistics" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad";
+    "update": "update_plain" "update_statistics" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad" "update_lamb_direction" "update_lamb";
     "windows": "to_columns" "from_columns" "to_channels" "from_channels" "pool_largest" "pool_largest_backward_apart" "pool_largest_backward" "pool_mean" "pool_mean_backward";
 };
 
@@ -113,6 +114,16 @@ impl Grid {
     pub fn of_pieces(rows: usize, count: usize) -> (Self, usize) {
         let pieces = count.div_ceil(PIECE);
         (Self::new(rows * pieces, THREADS_MAX), pieces)
+    }
+
+    /// For the kernel that makes a part of an exact sum of squares in each block.
+    pub fn of_squares(count: usize) -> Self {
+        Self::new(count.div_ceil(PIECE).min(BLOCKS_ENOUGH), THREADS_MAX)
+    }
+
+    /// For a kernel that is one block.
+    pub fn of_one_block() -> Self {
+        Self::new(1, THREADS_MAX)
     }
 
     fn new(blocks: usize, threads: usize) -> Self {
@@ -240,6 +251,8 @@ mod tests {
         assert_eq!(Grid::of_columns(33, Parts::of_columns(129, 33)), grid(4, 256));
         assert_eq!(Grid::of_channels(3, 2, Parts::of_channels(9, 3, 2)), grid(3, 32));
         assert_eq!(Grid::of_pieces(3, 8193), (grid(6, 256), 2));
+        assert_eq!(Grid::of_squares(8193), grid(2, 256));
+        assert_eq!(Grid::of_squares(usize::MAX), grid(512, 256));
     }
 
     #[test]

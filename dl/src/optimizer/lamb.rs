@@ -1,5 +1,8 @@
 //! Adam's direction, as long as each tensor allows.
 
+#[cfg(feature = "gpu")]
+mod cuda;
+
 use distdl_engine::{ShardBefore, ShardValues, SquareSum};
 
 use super::{Adam, Optimizer, check_sizes, power};
@@ -84,6 +87,11 @@ impl Optimizer for Lamb {
             rate: (f64::from(learning_rate) * ratio) as f32,
         };
         update::update(rule, self.state_slots(), gradient_sum, part)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuOptimizer> {
+        Some(self)
     }
 }
 

@@ -10,6 +10,7 @@ mod card;
 mod cards;
 mod evaluation;
 mod lane;
+mod measuring;
 mod residence;
 mod steps;
 

@@ -7,12 +7,13 @@ use distdl_engine::{Iteration, LaneData, StepReport};
 use super::device::Whole;
 use super::failed::Failed;
 use super::lane_samples::{LanePart, LaneSamples};
-use super::{Compression, Training, lane_loader, measures};
+use super::update::are_whole;
+use super::{Compression, Training, lane_loader};
 use crate::error::Result;
 
 impl Training {
     /// Takes steps of an iteration, from the first on, on a device that all of the training has room on, and returns how many:
-    /// none where there is no such device, or where steps are more than gradients, their sum and an update of each parameter
+    /// none where there is no such device, or where steps are more than gradients, their sum and an update of each tensor
     /// by itself.
     pub(super) fn run_resident(
         &self,
@@ -45,13 +46,13 @@ impl Training {
     }
 
     /// Whether a step is nothing but the gradient of samples that stay as they are, the sum over lanes as it is, and an update
-    /// of each parameter by itself; and nobody has said where it is to be computed.
+    /// of each tensor by itself; and nobody has said where it is to be computed.
     fn is_plain(&self) -> bool {
         let options = &self.options;
         options.augmentation.is_none()
             && options.lane_gradient_norm_max.is_none()
             && options.placement.is_none()
             && options.compression == Compression::None
-            && measures(&self.network, options).is_empty()
+            && are_whole(&self.network, options)
     }
 }

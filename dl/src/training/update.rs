@@ -25,13 +25,14 @@ pub(super) struct Update {
 }
 
 /// Parameters that are treated alike.
-struct Part {
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Part {
     /// Within the shard.
-    range: Range<usize>,
+    pub(super) range: Range<usize>,
     /// Of running statistics.
-    momentum: Option<f64>,
+    pub(super) momentum: Option<f64>,
     /// Where measures are wanted of every tensor, which one it belongs to; otherwise 0.
-    tensor: usize,
+    pub(super) tensor: usize,
 }
 
 /// The tensors of a network that an optimizer treats one by one; all as one where it wants no measures of them.
@@ -51,6 +52,31 @@ pub(super) fn measures(network: &NeuralNetwork, options: &TrainingOptions) -> Ve
     limit.into_iter().chain((own > 0).then_some(own)).collect()
 }
 
+/// The parts of the shard that `whole` is of a network's parameters, in order.
+pub(super) fn parts_of_shard(network: &NeuralNetwork, options: &TrainingOptions, whole: Range<usize>) -> Vec<Part> {
+    let tensors = tensors(network, options).into_iter().enumerate();
+    let all = tensors.flat_map(|(tensor, range)| {
+        let within = |parameter: usize| parameter.clamp(whole.start, whole.end);
+        let parts = parts(network.statistics(), within(range.start)..within(range.end));
+        parts.into_iter().map(move |(part, momentum)| (part, momentum, tensor))
+    });
+    let parts = all.map(|(part, momentum, tensor)| Part {
+        range: part.start - whole.start..part.end - whole.start,
+        momentum,
+        tensor,
+    });
+    parts.collect()
+}
+
+/// Whether each tensor that an optimizer measures is one part.
+pub(super) fn are_whole(network: &NeuralNetwork, options: &TrainingOptions) -> bool {
+    let parts = parts_of_shard(network, options, 0..network.parameter_count());
+    let learnt = parts.into_iter().filter(|part| part.momentum.is_none());
+    let tensors = learnt.map(|part| part.tensor);
+    // Parts are in the order of their tensors.
+    options.optimizer.measures() == 0 || tensors.is_sorted_by(|before, after| before < after)
+}
+
 impl Update {
     /// For the shard that `range` is of a network's parameters.
     pub(super) fn new(
@@ -60,20 +86,8 @@ impl Update {
         range: Range<usize>,
         failed: Failed,
     ) -> Self {
-        let tensors = tensors(network, &options).into_iter().enumerate();
-        let all = tensors.flat_map(|(tensor, whole)| {
-            let within = |parameter: usize| parameter.clamp(range.start, range.end);
-            let shared = within(whole.start)..within(whole.end);
-            let parts = parts(network.statistics(), shared).into_iter();
-            parts.map(move |(part, momentum)| (part, momentum, tensor))
-        });
-        let parts = all.map(|(part, momentum, tensor)| Part {
-            range: part.start - range.start..part.end - range.start,
-            momentum,
-            tensor,
-        });
         Self {
-            parts: parts.collect(),
+            parts: parts_of_shard(network, &options, range),
             options,
             state_begin,
             rate_factor: 1.0,
@@ -100,11 +114,12 @@ impl Update {
             return Ok(());
         }
         let learnt = self.parts.iter().filter(|part| part.momentum.is_none());
-        if round < self.own_measures() {
+        if round < own_measures(&self.options) {
             learnt.for_each(|part| measures[0].add(&gradient_sum[part.range.clone()]));
             return Ok(());
         }
-        let (scale, update) = (self.gradient_scale(step, shard.totals)?, step.step - self.state_begin);
+        let scale = gradient_scale(&self.options, step, shard.totals)?;
+        let update = step.step - self.state_begin;
         let (optimizer, count) = (&self.options.optimizer, self.options.optimizer.measures());
         for Part { range, tensor, .. } in learnt {
             let (sum, part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
@@ -117,13 +132,14 @@ impl Update {
     /// Applies the summed gradients of a step whose loss is finite.
     fn try_apply(&self, step: &StepReport, gradient_sum: &[f32], shard: &mut ShardValues<'_>) -> Result<()> {
         let report = from_tallies(step.tallies);
-        check_finite(step, "the loss", report.loss_sum)?;
         if report.samples == 0 {
+            check_finite(step, "the loss", report.loss_sum)?;
             keep(shard);
             return Ok(());
         }
         let (totals, mean) = (shard.totals, 1.0 / report.samples as f32);
-        let scale = self.gradient_scale(step, totals)?;
+        check_step(&self.options, &self.parts, step, totals)?;
+        let scale = gradient_scale(&self.options, step, totals)?;
         let rate = self.options.schedule.learning_rate(step.step) * self.rate_factor;
         let (update, count) = (step.step - self.state_begin, self.options.optimizer.measures());
         for Part {
@@ -133,10 +149,7 @@ impl Update {
         } in &self.parts
         {
             let (sum, mut part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
-            part.totals = &totals[self.own_measures() + tensor * count..][..count];
-            part.totals
-                .iter()
-                .try_for_each(|total| check_finite(step, "what the optimizer measures", *total))?;
+            part.totals = &totals[own_measures(&self.options) + tensor * count..][..count];
             match momentum {
                 Some(momentum) => move_statistics(*momentum as f32, mean, sum, &mut part),
                 None => self.options.optimizer.apply(update, rate, scale, sum, &mut part)?,
@@ -144,24 +157,38 @@ impl Update {
         }
         Ok(())
     }
+}
 
-    /// How many measures come before those of the optimizer.
-    fn own_measures(&self) -> usize {
-        usize::from(self.options.gradient_norm_max.is_some())
-    }
+/// How many measures come before those of the optimizer.
+pub(super) fn own_measures(options: &TrainingOptions) -> usize {
+    usize::from(options.gradient_norm_max.is_some())
+}
 
-    /// What the summed gradient is to be multiplied with: the mean over samples has it, and the limit of that one's norm.
-    fn gradient_scale(&self, step: &StepReport, totals: &[f64]) -> Result<f32> {
-        let BatchReport { samples, .. } = from_tallies(step.tallies);
-        let mean = 1.0 / samples as f32;
-        let Some(norm_max) = self.options.gradient_norm_max else {
-            return Ok(mean);
-        };
-        check_length("the measures of the gradient", 1, totals.len().min(1))?;
-        let norm = totals[0].sqrt() / samples as f64;
-        check_finite(step, "the norm of the gradient", norm)?;
-        Ok(mean * factor_to(norm_max, norm).min(1.0))
+/// What the summed gradient is to be multiplied with: the mean over samples has it, and the limit of that one's norm.
+fn gradient_scale(options: &TrainingOptions, step: &StepReport, totals: &[f64]) -> Result<f32> {
+    let BatchReport { samples, .. } = from_tallies(step.tallies);
+    let mean = 1.0 / samples as f32;
+    let Some(norm_max) = options.gradient_norm_max else {
+        return Ok(mean);
+    };
+    check_length("the measures of the gradient", 1, totals.len().min(1))?;
+    let norm = totals[0].sqrt() / samples as f64;
+    check_finite(step, "the norm of the gradient", norm)?;
+    Ok(mean * factor_to(norm_max, norm).min(1.0))
+}
+
+/// Errors unless the loss of a step is finite, and so is all that was measured of these parts.
+pub(super) fn check_step(options: &TrainingOptions, parts: &[Part], step: &StepReport, totals: &[f64]) -> Result<()> {
+    check_finite(step, "the loss", from_tallies(step.tallies).loss_sum)?;
+    gradient_scale(options, step, totals)?;
+    let count = options.optimizer.measures();
+    for Part { tensor, .. } in parts.iter().filter(|part| part.momentum.is_none()) {
+        let measured = &totals[own_measures(options) + tensor * count..][..count];
+        measured
+            .iter()
+            .try_for_each(|total| check_finite(step, "what the optimizer measures", *total))?;
     }
+    Ok(())
 }
 
 impl ShardUpdate for Update {
@@ -183,7 +210,7 @@ impl ShardUpdate for Update {
     }
 }
 
-pub(super) fn check_finite(step: &StepReport, what: &'static str, value: f64) -> Result<()> {
+fn check_finite(step: &StepReport, what: &'static str, value: f64) -> Result<()> {
     match value.is_finite() {
         true => Ok(()),
         false => Err(Error::NotFinite {
@@ -200,7 +227,7 @@ fn factor_to(norm_max: f32, norm: f64) -> f32 {
 }
 
 /// The parts of a range of parameters, in order, and the momentum of those that are running statistics.
-pub(super) fn parts(statistics: &[Statistics], whole: Range<usize>) -> Vec<(Range<usize>, Option<f64>)> {
+fn parts(statistics: &[Statistics], whole: Range<usize>) -> Vec<(Range<usize>, Option<f64>)> {
     let (mut parts, mut begin) = (Vec::with_capacity(2 * statistics.len() + 1), whole.start);
     for Statistics { range, momentum } in statistics {
         let range = range.start.clamp(begin, whole.end)..range.end.clamp(begin, whole.end);

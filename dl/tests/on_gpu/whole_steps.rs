@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_dl::kernels::programs::Device;
 use distdl_dl::{
-    Adagrad, Adam, AdamW, Augmentation, Compression, Dense, GpuOptimizer, GpuShard, Lamb, Loss, NeuralNetwork,
-    Optimizer, RmsProp, Samples, Schedule, Sgd, TopK, Training, TrainingOptions,
+    Adagrad, Adam, AdamW, Augmentation, Compression, Dense, GpuOptimizer, GpuScale, GpuShard, Lamb, Loss,
+    NeuralNetwork, Optimizer, RmsProp, Samples, Schedule, Sgd, TopK, Training, TrainingOptions,
 };
 use distdl_engine::{Config, Context, Placement, ShardValues, Staleness};
 
@@ -37,6 +37,7 @@ fn optimizers() -> Vec<Arc<dyn Optimizer>> {
             ..RmsProp::default()
         }),
         Arc::new(Adagrad::default()),
+        Arc::new(Lamb::default()),
     ]
 }
 
@@ -65,8 +66,13 @@ fn begin_whole(
 #[test]
 fn whole_steps_have_the_bits_of_single_ones() {
     let Some(gpu) = TestGpu::take() else { return };
-    let all = optimizers().into_iter().map(|optimizer| TrainingOptions {
+    let limits = [None, Some(0.05)];
+    let all = optimizers()
+        .into_iter()
+        .flat_map(|optimizer| limits.map(|limit| (optimizer.clone(), limit)));
+    let all = all.map(|(optimizer, gradient_norm_max)| TrainingOptions {
         optimizer,
+        gradient_norm_max,
         lanes: 1,
         schedule: Schedule::Cosine {
             initial: 0.01,
@@ -82,7 +88,12 @@ fn whole_steps_have_the_bits_of_single_ones() {
     let four = TrainingOptions { lanes: 4, ..options() };
     let one = TrainingOptions { lanes: 1, ..options() };
     let all = all.map(|options| (small(Loss::SoftmaxCrossEntropy), bytes(), options));
-    let layers = [one.clone(), options(), pieces.clone(), four].map(|options| (network(), bytes(), options));
+    let lamb = TrainingOptions {
+        optimizer: Arc::new(Lamb::default()),
+        gradient_norm_max: Some(0.05),
+        ..options()
+    };
+    let layers = [one.clone(), options(), pieces.clone(), four, lamb].map(|options| (network(), bytes(), options));
     let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
     for (network, samples, options) in all.chain(layers).chain(vectors) {
         let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);
@@ -181,6 +192,53 @@ fn whole_steps_before_a_loss_that_is_not_finite_count() {
     assert!(several > 0, "no steps before one that is not finite");
 }
 
+/// The loss is: it is summed in `f64`.
+#[test]
+fn whole_steps_before_a_measure_that_is_not_finite_count() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let builder = NeuralNetwork::new(IMAGE).hidden(Dense::linear(9));
+    let network = builder.output(Dense::linear(3), Loss::MeanSquaredError).unwrap();
+    let lamb: Arc<dyn Optimizer> = Arc::new(Lamb::default());
+    for (optimizer, gradient_norm_max, what) in [
+        (
+            Arc::new(Sgd::default()) as Arc<dyn Optimizer>,
+            Some(1.0),
+            "the norm of the gradient",
+        ),
+        (lamb.clone(), Some(1.0), "the norm of the gradient"),
+        (lamb, None, "what the optimizer measures"),
+    ] {
+        let outcomes = [0, 1 << 20].map(|memory_bytes| {
+            let options = TrainingOptions {
+                lanes: 1,
+                optimizer: optimizer.clone(),
+                gradient_norm_max,
+                schedule: Schedule::MultiStep {
+                    initial: 0.01,
+                    factor: 1e15,
+                    milestones: vec![4 * STEPS + 4],
+                },
+                ..options()
+            };
+            let graphs = gpu.graph_launches();
+            let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
+            let mut training = begin(&context, &network, &values(), options).unwrap();
+            // So that some steps are taken at a time.
+            training.iterate(4 * STEPS, |_| ()).unwrap();
+            let mut seen = Vec::new();
+            let error = training
+                .iterate(STEPS, |step| seen.push(step.report.loss_sum))
+                .unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+            assert_eq!(gpu.graph_launches() > graphs, memory_bytes > 0);
+            let parameters: Vec<u32> = training.parameters().iter().map(|value| value.to_bits()).collect();
+            (error.to_string(), training.step(), seen, parameters)
+        });
+        assert_eq!(outcomes[0], outcomes[1], "{optimizer:?}");
+        assert!(outcomes[0].1 > 4 * STEPS + 4, "{outcomes:?}");
+    }
+}
+
 #[test]
 fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
     let Some(gpu) = TestGpu::take_paper() else { return };
@@ -268,7 +326,7 @@ impl GpuOptimizer for Own {
         device: &Device,
         update: u64,
         rate: f32,
-        scale: f32,
+        scale: GpuScale<'_>,
         shard: GpuShard<'_>,
     ) -> distdl_dl::Result<()> {
         self.0(update).apply_on_gpu(device, update, rate, scale, shard)
@@ -339,9 +397,9 @@ fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
         (true, with(&|_| ())),
         (true, with(&|options| options.optimizer = Arc::new(changes_at(5)))),
         (true, with(&|options| options.micro_batch = Some(5))),
-        (false, with(&|options| options.optimizer = Arc::new(Lamb::default()))),
+        (true, with(&|options| options.optimizer = Arc::new(Lamb::default()))),
         (false, with(&|options| options.lane_gradient_norm_max = Some(0.01))),
-        (false, with(&|options| options.gradient_norm_max = Some(0.01))),
+        (true, with(&|options| options.gradient_norm_max = Some(0.01))),
         (false, with(&|options| options.compression = Compression::Bf16)),
         (
             false,

@@ -68,7 +68,8 @@ each_is_that_of_the_cpu! {
     losses: softmax_cross_entropy a_label_that_is_no_class element_loss element_loss_labels;
     norms: batch_norm layer_norm;
     samples: gather_bytes gather_values;
+    square_sum: square_sum ends_of_square_sums norm_limit;
     sums: add column_sums channel_sums sums_of_pieces;
-    update: sgd adam rms_prop adagrad statistics;
+    update: sgd adam rms_prop adagrad lamb statistics;
     windows: columns channels pool_largest pool_mean;
 }

@@ -1,6 +1,13 @@
-// One step of an optimizer, in place: the rules of the CPU, of which each says what its numbers mean.
+// One step of an optimizer, in place: the rules of the CPU, of which each says what its numbers mean. `limit` is null, or
+// what the scale of the gradient is multiplied with.
 
-extern "C" __global__ void update_plain(u64 count, float rate, const float* gradient_sum, float* parameters) {
+__device__ inline float scale_of(float scale, const float* limit) {
+    return limit ? scale * *limit : scale;
+}
+
+extern "C" __global__ void update_plain(
+    u64 count, float rate, float scale, const float* gradient_sum, float* parameters, const float* limit) {
+    rate *= scale_of(scale, limit);
     FOR_EACH(index, count) {
         parameters[index] -= rate * gradient_sum[index];
     }
@@ -18,7 +25,8 @@ extern "C" __global__ void update_statistics(
 // `nesterov` is 0 or 1. `kept` is null without momentum.
 extern "C" __global__ void update_momentum(
     u64 count, float rate, float scale, float weight_decay, float momentum, float share, u32 nesterov,
-    const float* gradient_sum, float* parameters, float* kept) {
+    const float* gradient_sum, float* parameters, float* kept, const float* limit) {
+    scale = scale_of(scale, limit);
     FOR_EACH(index, count) {
         float before = parameters[index];
         float gradient = gradient_sum[index] * scale + weight_decay * before;
@@ -35,7 +43,8 @@ extern "C" __global__ void update_momentum(
 extern "C" __global__ void update_adam(
     u64 count, float rate, float scale, float weight_decay, float shrink, float new_mean, float kept_square,
     float new_square, float root, float epsilon, const float* gradient_sum, float* parameters, float* means,
-    float* squares, float* largest) {
+    float* squares, float* largest, const float* limit) {
+    scale = scale_of(scale, limit);
     FOR_EACH(index, count) {
         float before = parameters[index];
         float gradient = gradient_sum[index] * scale + weight_decay * before;
@@ -54,7 +63,9 @@ extern "C" __global__ void update_adam(
 // `means` is null unless the variance is taken, `steps` without momentum.
 extern "C" __global__ void update_rms_prop(
     u64 count, float rate, float scale, float weight_decay, float kept_square, float new_square, float epsilon,
-    float momentum, const float* gradient_sum, float* parameters, float* squares, float* means, float* steps) {
+    float momentum, const float* gradient_sum, float* parameters, float* squares, float* means, float* steps,
+    const float* limit) {
+    scale = scale_of(scale, limit);
     FOR_EACH(index, count) {
         float before = parameters[index];
         float gradient = gradient_sum[index] * scale + weight_decay * before;
@@ -76,12 +87,45 @@ extern "C" __global__ void update_rms_prop(
 // `begin` is where the sums of squares begin, at the first step, and then 0.
 extern "C" __global__ void update_adagrad(
     u64 count, float rate, float scale, float weight_decay, float begin, float epsilon, const float* gradient_sum,
-    float* parameters, float* squares) {
+    float* parameters, float* squares, const float* limit) {
+    scale = scale_of(scale, limit);
     FOR_EACH(index, count) {
         float before = parameters[index];
         float gradient = gradient_sum[index] * scale + weight_decay * before;
         float square = squares[index] + begin + gradient * gradient;
         squares[index] = square;
         parameters[index] = before - rate * (gradient / (sqrtf(square) + epsilon));
+    }
+}
+
+// The direction takes the place of the gradient, so that its norm can be measured.
+extern "C" __global__ void update_lamb_direction(
+    u64 count, float scale, float weight_decay, float new_mean, float kept_square, float new_square,
+    float mean_correction, float root, float epsilon, float* gradient_sum, const float* parameters, float* means,
+    float* squares, const float* limit) {
+    scale = scale_of(scale, limit);
+    FOR_EACH(index, count) {
+        float gradient = gradient_sum[index] * scale;
+        float mean = means[index] + new_mean * (gradient - means[index]);
+        float square = kept_square * squares[index] + new_square * gradient * gradient;
+        means[index] = mean;
+        squares[index] = square;
+        float adam = (mean / mean_correction) / (sqrtf(square) / root + epsilon);
+        gradient_sum[index] = adam + weight_decay * parameters[index];
+    }
+}
+
+// Moves along it; the totals are of squares.
+extern "C" __global__ void update_lamb(
+    u64 count, float rate, const float* directions, float* parameters, const double* of_parameters,
+    const double* of_directions) {
+    __shared__ float step;
+    if (threadIdx.x == 0) {
+        bool has_norms = *of_parameters > 0 && *of_directions > 0;
+        step = (float)((double)rate * (has_norms ? sqrt(*of_parameters / *of_directions) : 1.0));
+    }
+    __syncthreads();
+    FOR_EACH(index, count) {
+        parameters[index] = parameters[index] - step * directions[index];
     }
 }

@@ -4,12 +4,19 @@ use super::Adagrad;
 use crate::error::Result;
 use crate::kernels::programs::Device;
 use crate::kernels::update::cuda;
-use crate::optimizer::on_gpu::{GpuOptimizer, GpuShard};
+use crate::optimizer::on_gpu::{GpuOptimizer, GpuScale, GpuShard};
 
 impl GpuOptimizer for Adagrad {
-    fn apply_on_gpu(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
-        let rule = self.rule(update, rate, scale);
+    fn apply_on_gpu(
+        &self,
+        device: &Device,
+        update: u64,
+        rate: f32,
+        scale: GpuScale<'_>,
+        shard: GpuShard<'_>,
+    ) -> Result<()> {
+        let rule = self.rule(update, rate, scale.factor);
         let numbers = [rule.rate, rule.scale, rule.weight_decay, rule.begin, rule.epsilon];
-        cuda::adagrad(device, numbers, shard)
+        cuda::adagrad(device, numbers, scale.limit, shard)
     }
 }

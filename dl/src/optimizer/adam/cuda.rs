@@ -1,25 +1,41 @@
 //! Adam and AdamW on a GPU.
 
+use distdl_engine::device::GpuSlice;
+
 use super::{Adam, AdamW, Moments};
 use crate::error::Result;
 use crate::kernels::programs::Device;
 use crate::kernels::update::cuda;
-use crate::optimizer::on_gpu::{GpuOptimizer, GpuShard};
+use crate::optimizer::on_gpu::{GpuOptimizer, GpuScale, GpuShard};
 
 impl GpuOptimizer for Adam {
-    fn apply_on_gpu(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
-        Moments::new(self, update, rate, scale).run(device, shard)
+    fn apply_on_gpu(
+        &self,
+        device: &Device,
+        update: u64,
+        rate: f32,
+        scale: GpuScale<'_>,
+        shard: GpuShard<'_>,
+    ) -> Result<()> {
+        Moments::new(self, update, rate, scale.factor).run(device, scale.limit, shard)
     }
 }
 
 impl GpuOptimizer for AdamW {
-    fn apply_on_gpu(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
-        self.moments(update, rate, scale).run(device, shard)
+    fn apply_on_gpu(
+        &self,
+        device: &Device,
+        update: u64,
+        rate: f32,
+        scale: GpuScale<'_>,
+        shard: GpuShard<'_>,
+    ) -> Result<()> {
+        self.moments(update, rate, scale.factor).run(device, scale.limit, shard)
     }
 }
 
 impl Moments {
-    fn run(self, device: &Device, shard: GpuShard<'_>) -> Result<()> {
+    fn run(self, device: &Device, limit: Option<GpuSlice<'_>>, shard: GpuShard<'_>) -> Result<()> {
         let numbers = [
             self.rate,
             self.scale,
@@ -31,6 +47,6 @@ impl Moments {
             self.root,
             self.epsilon,
         ];
-        cuda::adam(device, numbers, self.takes_largest, shard)
+        cuda::adam(device, numbers, self.takes_largest, limit, shard)
     }
 }

@@ -4,11 +4,18 @@ use super::RmsProp;
 use crate::error::Result;
 use crate::kernels::programs::Device;
 use crate::kernels::update::cuda;
-use crate::optimizer::on_gpu::{GpuOptimizer, GpuShard};
+use crate::optimizer::on_gpu::{GpuOptimizer, GpuScale, GpuShard};
 
 impl GpuOptimizer for RmsProp {
-    fn apply_on_gpu(&self, device: &Device, _update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
-        let rule = self.rule(rate, scale);
+    fn apply_on_gpu(
+        &self,
+        device: &Device,
+        _update: u64,
+        rate: f32,
+        scale: GpuScale<'_>,
+        shard: GpuShard<'_>,
+    ) -> Result<()> {
+        let rule = self.rule(rate, scale.factor);
         let numbers = [
             rule.rate,
             rule.scale,
@@ -18,6 +25,12 @@ impl GpuOptimizer for RmsProp {
             rule.epsilon,
             rule.momentum,
         ];
-        cuda::rms_prop(device, numbers, (rule.is_centered, rule.has_momentum), shard)
+        cuda::rms_prop(
+            device,
+            numbers,
+            (rule.is_centered, rule.has_momentum),
+            scale.limit,
+            shard,
+        )
     }
 }

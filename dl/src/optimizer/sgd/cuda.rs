@@ -1,18 +1,25 @@
 //! Stochastic gradient descent on a GPU.
 
-use super::{Kind, Plain, Sgd};
+use super::{Kind, Sgd};
 use crate::error::Result;
 use crate::kernels::programs::Device;
 use crate::kernels::update::cuda;
-use crate::optimizer::on_gpu::{GpuOptimizer, GpuShard};
+use crate::optimizer::on_gpu::{GpuOptimizer, GpuScale, GpuShard};
 
 impl GpuOptimizer for Sgd {
-    fn apply_on_gpu(&self, device: &Device, update: u64, rate: f32, scale: f32, shard: GpuShard<'_>) -> Result<()> {
-        match self.rule(update, rate, scale) {
-            Kind::Plain(Plain { rate }) => cuda::plain(device, rate, shard),
+    fn apply_on_gpu(
+        &self,
+        device: &Device,
+        update: u64,
+        rate: f32,
+        scale: GpuScale<'_>,
+        shard: GpuShard<'_>,
+    ) -> Result<()> {
+        match self.rule(update, rate, scale.factor) {
+            Kind::Plain(_) => cuda::plain(device, rate, scale, shard),
             Kind::Momentum(rule) => {
                 let numbers = [rule.rate, rule.scale, rule.weight_decay, rule.momentum, rule.share];
-                cuda::momentum(device, numbers, rule.nesterov, rule.has_momentum, shard)
+                cuda::momentum(device, numbers, rule.nesterov, rule.has_momentum, scale.limit, shard)
             }
         }
     }

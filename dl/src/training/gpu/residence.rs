@@ -3,6 +3,7 @@
 use distdl_engine::ShardValues;
 use distdl_engine::device::{GpuBuffer, GpuGraph, GpuPort};
 
+use super::measuring::{Measuring, MeasuringShape};
 use crate::error::Result;
 use crate::kernels::programs::Device;
 use crate::network::{GpuWorkspace, NeuralNetwork, WorkspaceShape};
@@ -18,6 +19,8 @@ pub(super) struct ResidenceShape {
     pub(super) shares: Vec<usize>,
     /// Slots of the optimizer's state.
     pub(super) slots: usize,
+    /// What is measured of each step, if anything is.
+    pub(super) measuring: Option<MeasuringShape>,
 }
 
 /// How a step is asked for in which each lane has all of its rows.
@@ -51,6 +54,8 @@ pub(super) struct Residence {
     pub(super) places: Vec<GpuPort>,
     /// The slots of the optimizer's state.
     pub(super) state: Vec<GpuPort>,
+    /// What is measured of steps, if anything is.
+    pub(super) measuring: Option<Measuring>,
     /// Behind what its device works on.
     pub(super) workspace: GpuWorkspace,
 }
@@ -97,17 +102,19 @@ impl ResidenceShape {
 impl Residence {
     /// Errors if the GPU has too little memory, or fails.
     pub(super) fn new(device: Device, network: &NeuralNetwork, shape: ResidenceShape) -> Result<Self> {
-        let (count, steps_max) = (network.parameter_count(), shape.steps_max());
+        let (count, steps_max) = (network.parameter_count(), shape.steps_max() as usize);
         let held = (0..shape.held()).map(|_| device.allocate(count));
         let held = held.collect::<Result<_>>()?;
         let zeros = (shape.shares.len() > 1).then(|| device.allocate(count)).transpose()?;
         if let Some(zeros) = &zeros {
             device.gpu().write(&vec![0.0_f32; count], zeros.words())?;
         }
-        let places = shape.shares.iter().map(|share| device.port(share * steps_max as usize));
+        let places = shape.shares.iter().map(|share| device.port(share * steps_max));
         let places = places.collect::<Result<_>>()?;
         let state = (0..shape.slots).map(|_| device.port(count));
         let state = state.collect::<Result<_>>()?;
+        let measuring = shape.measuring.clone();
+        let measuring = measuring.map(|measuring| Measuring::new(&device, measuring, steps_max));
         Ok(Self {
             full_step: match shape.passes() <= GRAPH_PASSES_MAX {
                 true => FullStep::New,
@@ -116,9 +123,10 @@ impl Residence {
             steps: 1,
             held,
             zeros,
-            tallies: device.port(TALLY * shape.passes() * steps_max as usize)?,
+            tallies: device.port(TALLY * shape.passes() * steps_max)?,
             places,
             state,
+            measuring: measuring.transpose()?,
             workspace: network.workspace_on_gpu(device, shape.workspace)?,
             shape,
         })

@@ -16,17 +16,18 @@ use super::super::device::{LaneId, Whole};
 use super::super::failed::Failed;
 use super::super::lane_samples::LaneSamples;
 use super::super::order::SampleOrder;
-use super::super::update::{check_finite, parts};
+use super::super::update::{Part, check_step, parts_of_shard};
 use super::super::{TrainingOptions, to_tallies};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
+use super::measuring::{Measuring, MeasuringShape};
 use super::residence::{FullStep, Residence, ResidenceShape, TALLY};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::Places;
 use crate::kernels::programs::DeviceCounts;
 use crate::kernels::sums::cuda::add;
-use crate::kernels::update::cuda::{GpuShard, statistics};
+use crate::kernels::update::cuda::{GpuScale, GpuShard, statistics};
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::network::{GpuWorkspace, NeuralNetwork, WorkspaceShape};
@@ -44,6 +45,13 @@ pub(super) struct GpuSteps {
     failed: Failed,
 }
 
+/// What a step has reported.
+struct Taken {
+    tallies: Tallies,
+    /// What was measured of it.
+    totals: Vec<f64>,
+}
+
 /// What steps follow.
 struct Rules {
     network: NeuralNetwork,
@@ -52,8 +60,8 @@ struct Rules {
     state_begin: u64,
     rate_factor: f32,
     rows_max: usize,
-    /// Ranges of parameters, and the momentum of those that are running statistics.
-    parts: Vec<(Range<usize>, Option<f64>)>,
+    /// All parameters.
+    parts: Vec<Part>,
 }
 
 /// A lane, whose samples are there.
@@ -76,6 +84,7 @@ impl GpuSteps {
         if !are_alike || !card.has_room(&whole.samples) {
             return Ok(None);
         }
+        let parts = parts_of_shard(network, options, 0..network.parameter_count());
         let share_max = deal.shares.iter().copied().max().unwrap_or(0);
         let rows_max = options.micro_batch.map_or(share_max, |rows| rows.min(share_max));
         let shape = ResidenceShape {
@@ -87,6 +96,7 @@ impl GpuSteps {
             are_bytes: shape.scale.is_some(),
             shares: deal.shares.clone(),
             slots: options.optimizer.state_slots(),
+            measuring: MeasuringShape::new(network, options, &parts),
         };
         // Dropped if not all samples can stay: lanes by themselves need the room.
         let residence = card.residence(network, shape)?;
@@ -114,7 +124,7 @@ impl GpuSteps {
                 state_begin: whole.state_begin,
                 rate_factor: whole.rate_factor,
                 rows_max,
-                parts: parts(network.statistics(), 0..network.parameter_count()),
+                parts,
             },
             lanes,
             next: None,
@@ -137,17 +147,12 @@ impl GpuSteps {
         let sent = begun.elapsed();
         let mut taken = rules.take(steps.clone(), residence, lanes, passes)?;
         let computed = begun.elapsed();
-        let is_finite = |tallies: &Tallies| tallies.0[0].is_finite();
-        if let Some(count) = taken.iter().position(|tallies| !is_finite(tallies)) {
-            steps.end = steps.start + count as u64;
-            let report = StepReport {
-                step: steps.end,
-                tallies: taken[count],
-            };
+        if let Some((count, error)) = rules.first_refused(steps.start, &taken) {
             if count == 0 {
-                check_finite(&report, "the loss", report.tallies.0[0])?;
+                return Err(error);
             }
             // Those before it count.
+            steps.end = steps.start + count as u64;
             residence.send(all)?;
             taken = rules.take(steps.clone(), residence, lanes, passes)?;
         }
@@ -159,7 +164,7 @@ impl GpuSteps {
             (sent + fetching.elapsed()).as_secs_f64(),
         );
         self.next = Some(steps.end);
-        Ok(taken)
+        Ok(taken.into_iter().map(|step| step.tallies).collect())
     }
 
     fn counts(&self) -> DeviceCounts {
@@ -194,6 +199,19 @@ impl Drop for GpuSteps {
 }
 
 impl Rules {
+    /// The first of steps from `first` on whose update the host would refuse, counted from 0, and why.
+    fn first_refused(&self, first: u64, taken: &[Taken]) -> Option<(usize, Error)> {
+        let refused = |(index, taken): (usize, &Taken)| {
+            let report = StepReport {
+                step: first + index as u64,
+                tallies: taken.tallies,
+            };
+            let checked = check_step(&self.options, &self.parts, &report, &taken.totals);
+            Some((index, checked.err()?))
+        };
+        taken.iter().enumerate().find_map(refused)
+    }
+
     /// Takes steps, and waits for what they report.
     fn take(
         &self,
@@ -201,7 +219,7 @@ impl Rules {
         residence: &mut Residence,
         lanes: &mut [StepLane],
         passes: &mut u64,
-    ) -> Result<Vec<Tallies>> {
+    ) -> Result<Vec<Taken>> {
         let device = residence.workspace.device();
         let mut rows_of = Vec::with_capacity(lanes.len());
         let mut places = Vec::with_capacity(lanes.len());
@@ -220,6 +238,8 @@ impl Rules {
             lanes,
             places: &places,
             state: &state,
+            measuring: residence.measuring.as_ref(),
+            first: steps.start,
             full_step: &mut residence.full_step,
             passes: Vec::new(),
         };
@@ -233,14 +253,20 @@ impl Rules {
         drop(places);
         let gpu = residence.workspace.device().gpu();
         let bytes = asked.len() * TALLY * size_of::<f32>();
+        let count = (steps.end - steps.start) as usize;
         residence.tallies.fetch(gpu, bytes)?;
+        let mut totals = vec![Vec::new(); count];
+        if let Some(measuring) = &mut residence.measuring {
+            measuring.fetch(gpu, count)?;
+            totals = measuring.take(gpu, count)?;
+        }
         let mut found = vec![[0.0_f64; 2]; asked.len()];
         bytemuck::cast_slice_mut(&mut found).copy_from_slice(&residence.tallies.take(gpu)?[..bytes]);
         let mut reports = asked
             .iter()
             .zip(found)
             .map(|(rows, tallies)| residence.workspace.report(*rows, tallies));
-        let of_step = |index: usize| {
+        let mut of_step = |index: usize| {
             let mut of_lane = |lane: usize| {
                 let pieces = rows_of[lane][index].len().div_ceil(self.rows_max);
                 let mut total = BatchReport::default();
@@ -249,7 +275,11 @@ impl Rules {
             };
             tree::fold(0..rows_of.len(), &mut of_lane, &mut Tallies::plus).unwrap_or_default()
         };
-        Ok((0..rows_of.first().map_or(0, Vec::len)).map(of_step).collect())
+        let taken = totals.into_iter().enumerate().map(|(index, totals)| Taken {
+            tallies: of_step(index),
+            totals,
+        });
+        Ok(taken.collect())
     }
 
     /// Where the rows of some steps of a lane lie among its samples, and which of them are each step's.
@@ -265,28 +295,6 @@ impl Rules {
         }
         (places, rows)
     }
-
-    /// Applies the sum of the gradients of so many samples.
-    fn update(&self, step: u64, samples: usize, workspace: &GpuWorkspace, state: &[GpuSlice<'_>]) -> Result<()> {
-        let Some(optimizer) = self.options.optimizer.on_gpu() else {
-            return Err(Error::Training("the optimizer has no kernels for GPUs".into()));
-        };
-        let rate = self.options.schedule.learning_rate(step) * self.rate_factor;
-        let (update, mean, device) = (step - self.state_begin, 1.0 / samples as f32, workspace.device());
-        for (range, momentum) in &self.parts {
-            let slots: Vec<GpuSlice<'_>> = state.iter().map(|slot| slot.part(range.clone())).collect();
-            let shard = GpuShard {
-                gradient_sum: workspace.gradient().part(range.clone()),
-                parameters: workspace.parameters().part(range.clone()),
-                state: &slots,
-            };
-            match momentum {
-                None => optimizer.apply_on_gpu(device, update, rate, mean, shard)?,
-                Some(momentum) => statistics(device, mean, *momentum as f32, GpuShard { state: &[], ..shard })?,
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Steps that the GPU is asked for.
@@ -299,6 +307,9 @@ struct Asking<'a> {
     lanes: &'a [StepLane],
     places: &'a [Places<'a>],
     state: &'a [GpuSlice<'a>],
+    measuring: Option<&'a Measuring>,
+    /// The first of them.
+    first: u64,
     full_step: &'a mut FullStep,
     /// The rows of each pass so far.
     passes: Vec<usize>,
@@ -355,7 +366,45 @@ impl Asking<'_> {
     fn eager(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
         self.gradient(0..rows.len(), step, rows, 0)?;
         let samples = rows.iter().map(ExactSizeIterator::len).sum();
-        self.rules.update(step, samples, self.workspace, self.state)
+        self.update(step, samples)
+    }
+
+    /// Applies the sum of the gradients of so many samples.
+    fn update(&self, step: u64, samples: usize) -> Result<()> {
+        let Rules { options, parts, .. } = self.rules;
+        let Some(optimizer) = options.optimizer.on_gpu() else {
+            return Err(Error::Training("the optimizer has no kernels for GPUs".into()));
+        };
+        let (workspace, index) = (self.workspace, (step - self.first) as usize);
+        let rate = options.schedule.learning_rate(step) * self.rules.rate_factor;
+        let (update, mean, device) = (step - self.rules.state_begin, 1.0 / samples as f32, workspace.device());
+        let learnt = parts.iter().filter(|part| part.momentum.is_none());
+        let gradient = learnt.map(|part| workspace.gradient().part(part.range.clone()));
+        let limits = options.gradient_norm_max.zip(self.measuring);
+        let limit = limits.map(|(norm_max, measuring)| measuring.limit(device, index, (norm_max, samples), gradient));
+        let scale = GpuScale {
+            factor: mean,
+            limit: limit.transpose()?,
+        };
+        for Part {
+            range,
+            momentum,
+            tensor,
+        } in parts
+        {
+            let slots: Vec<GpuSlice<'_>> = self.state.iter().map(|slot| slot.part(range.clone())).collect();
+            let shard = GpuShard {
+                gradient_sum: workspace.gradient().part(range.clone()),
+                parameters: workspace.parameters().part(range.clone()),
+                state: &slots,
+                measures: self.measuring.and_then(|measuring| measuring.of_tensor(index, *tensor)),
+            };
+            match momentum {
+                None => optimizer.apply_on_gpu(device, update, rate, scale, shard)?,
+                Some(momentum) => statistics(device, mean, *momentum as f32, GpuShard { state: &[], ..shard })?,
+            }
+        }
+        Ok(())
     }
 
     /// Has the workspace's gradient be the sum of those of some lanes, whose rows of the step are `rows`. Gradients wait in

@@ -6,6 +6,7 @@ pub(crate) mod embedding;
 pub(crate) mod masks;
 pub(crate) mod norms;
 pub(crate) mod samples;
+pub(crate) mod square_sum;
 pub(crate) mod sums;
 pub(crate) mod update;
 pub(crate) mod windows;

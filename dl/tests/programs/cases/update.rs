@@ -1,6 +1,6 @@
 use distdl_dl::kernels::programs::Grid;
-use distdl_dl::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
-use distdl_engine::Parameters;
+use distdl_dl::{Adagrad, Adam, AdamW, Lamb, Optimizer, RmsProp, Sgd};
+use distdl_engine::{Parameters, ShardBefore, SquareSum};
 
 use super::{numbers, same};
 use crate::runner::Argument::{self, Absent};
@@ -22,7 +22,7 @@ impl Values {
     }
 
     /// After a step on the CPU.
-    fn stepped(&self, optimizer: &dyn Optimizer, step: u64, gradient: &[f32]) -> Self {
+    fn stepped(&self, optimizer: &dyn Optimizer, step: u64, scale: f32, gradient: &[f32]) -> Self {
         let (values, slots) = self.0.split_first().unwrap();
         if values.is_empty() {
             return Self(self.0.clone());
@@ -31,10 +31,20 @@ impl Values {
         for (slot, state) in slots.iter().enumerate() {
             parameters.install_state(0, slot, 0, state).unwrap();
         }
-        let mut next = parameters.claim(1, 0..values.len()).unwrap();
+        let before = ShardBefore {
+            values,
+            state: slots.iter().map(Vec::as_slice).collect(),
+            totals: &[],
+        };
+        let mut measures = vec![SquareSum::default(); optimizer.measures()];
         optimizer
-            .apply(step, RATE, SCALE, gradient, &mut next.values())
+            .measure(step, scale, gradient, &before, &mut measures)
             .unwrap();
+        let totals: Vec<f64> = measures.iter().map(SquareSum::value).collect();
+        let mut next = parameters.claim(1, 0..values.len()).unwrap();
+        let mut shard = next.values();
+        shard.totals = &totals;
+        optimizer.apply(step, RATE, scale, gradient, &mut shard).unwrap();
         assert!(next.finish_with_state());
         let after = parameters.read(1).unwrap();
         let state = (0..slots.len()).map(|slot| after.state(slot).unwrap().to_vec());
@@ -52,10 +62,11 @@ fn check(
     numbers_of: &[Argument<'static>],
     places: &[bool],
 ) {
-    for size in SIZES {
+    for (size, limit) in SIZES.into_iter().flat_map(|size| [(size, None), (size, Some(0.37))]) {
         let gradient = numbers(size, 2.0, 50);
         let mut values = Values::new(size, optimizer.state_slots());
-        let expected = values.stepped(optimizer, step, &gradient);
+        let scale = limit.map_or(SCALE, |limit| SCALE * limit);
+        let expected = values.stepped(optimizer, step, scale, &gradient);
         let mut arguments = vec![count(size)];
         arguments.extend(numbers_of.iter().map(|argument| match argument {
             Argument::Kind(value) => kind(*value),
@@ -71,6 +82,8 @@ fn check(
             false => Absent,
         }));
         assert!(slots.next().is_none(), "a slot for which there is no place");
+        let limit = limit.as_slice();
+        arguments.push(if limit.is_empty() { Absent } else { read(limit) });
         runner.run(kernel, Grid::of_elements(size), &mut arguments);
         for (expected, got) in expected.0.iter().zip(&values.0) {
             same(runner, &format!("{optimizer:?}"), expected, got);
@@ -79,7 +92,7 @@ fn check(
 }
 
 pub(crate) fn sgd(runner: &dyn Runner) {
-    let plain = [number(RATE * SCALE)];
+    let plain = [RATE, SCALE].map(number);
     check(runner, &Sgd::default(), 3, "update_plain", &plain, &[]);
     for (momentum, dampening, weight_decay, nesterov) in [
         (0.9, 0.0, 0.0, false),
@@ -180,6 +193,55 @@ pub(crate) fn adagrad(runner: &dyn Runner) {
         let rate = (f64::from(RATE) / (1.0 + step as f64 * adagrad.lr_decay)) as f32;
         let options = [rate, SCALE, 0.1, begin, adagrad.eps as f32];
         check(runner, &adagrad, step, "update_adagrad", &options.map(number), &[true]);
+    }
+}
+
+/// What the kernels make of a gradient that is measured between them.
+pub(crate) fn lamb(runner: &dyn Runner) {
+    let lamb = Lamb::default();
+    let power = |base: f64| base * (base * base);
+    let (mean, square) = lamb.betas;
+    let options = [
+        SCALE,
+        lamb.weight_decay as f32,
+        (1.0 - mean) as f32,
+        square as f32,
+        (1.0 - square) as f32,
+        (1.0 - power(mean)) as f32,
+        (1.0 - power(square)).sqrt() as f32,
+        lamb.eps as f32,
+    ];
+    for (size, limit) in [(1, 1.0), (257, 1.0), (70_001, 0.37_f32)] {
+        let gradient = numbers(size, 2.0, 50);
+        let mut values = Values::new(size, 2);
+        let expected = values.stepped(&lamb, 2, SCALE * limit, &gradient);
+        let mut direction = gradient.clone();
+        let [parameters, means, squares] = &mut values.0[..] else {
+            unreachable!("parameters and two slots")
+        };
+        let mut arguments = vec![count(size)];
+        arguments.extend(options.map(number));
+        arguments.extend([change(&mut direction), read(parameters), change(means), change(squares)]);
+        let limit = [limit];
+        arguments.push(read(&limit));
+        runner.run("update_lamb_direction", Grid::of_elements(size), &mut arguments);
+        let totals = [&parameters[..], &direction].map(|values| {
+            let mut total = SquareSum::default();
+            total.add(values);
+            [total.value()]
+        });
+        let mut arguments = [
+            count(size),
+            number(RATE),
+            read(&direction),
+            change(parameters),
+            read(&totals[0]),
+            read(&totals[1]),
+        ];
+        runner.run("update_lamb", Grid::of_elements(size), &mut arguments);
+        for (expected, got) in expected.0.iter().zip(&values.0) {
+            same(runner, &format!("{lamb:?}"), expected, got);
+        }
     }
 }
 

@@ -1,0 +1,69 @@
+//! The kernels of `cuda.cu`, with their lengths checked.
+#![allow(unsafe_code)] // starts them
+
+use distdl_engine::device::{Argument, GpuSlice};
+
+use crate::error::{Result, check_length, check_rows};
+use crate::kernels::programs::{Device, Grid};
+
+/// Words of four bytes that a total takes, an `f64`.
+pub(crate) const TOTAL: usize = 2;
+
+/// Words of four bytes that a part takes: 21 of eight.
+const PART: usize = 42;
+
+/// Words of four bytes that the sum over so many values needs room for meanwhile.
+pub(crate) fn room(count: usize) -> usize {
+    PART * Grid::of_squares(count).blocks as usize
+}
+
+/// Writes the parts of the sum of the squares of `values` to the beginning of `parts`, and gives what is left of that.
+pub(crate) fn parts<'a>(device: &Device, values: GpuSlice<'_>, parts: GpuSlice<'a>) -> Result<GpuSlice<'a>> {
+    let (count, room) = (values.len(), room(values.len()));
+    check_length("the room for a sum of squares", room, parts.len().min(room))?;
+    let (own, rest) = (parts.part(0..room), parts.part(room..parts.len()));
+    if count > 0 {
+        let arguments = [
+            Argument::Count(count as u64),
+            Argument::Words(values),
+            Argument::Words(own),
+        ];
+        // SAFETY: these are its arguments, with a part for each block.
+        unsafe { device.run("square_sum_parts", Grid::of_squares(count), &arguments) }?;
+    }
+    Ok(rest)
+}
+
+/// Writes the sum of all `parts` to `total`, NaN if a value was not finite.
+pub(crate) fn total(device: &Device, parts: GpuSlice<'_>, total: GpuSlice<'_>) -> Result<()> {
+    let count = check_rows("the parts of a sum of squares", PART, parts.len())?;
+    check_length("the total", TOTAL, total.len())?;
+    let arguments = [
+        Argument::Count(count as u64),
+        Argument::Words(parts),
+        Argument::Words(total),
+    ];
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe { device.run("square_sum", Grid::of_one_block(), &arguments) }
+}
+
+/// Writes to `limit`, one word, what the mean over so many samples of a gradient is multiplied with so that its norm is
+/// `norm_max` at most, where `total` is of the squares of the sum over them.
+pub(crate) fn norm_limit(
+    device: &Device,
+    norm_max: f32,
+    samples: usize,
+    total: GpuSlice<'_>,
+    limit: GpuSlice<'_>,
+) -> Result<()> {
+    check_length("the total", TOTAL, total.len())?;
+    check_length("the limit", 1, limit.len())?;
+    let arguments = [
+        Argument::Number(norm_max),
+        Argument::Count(samples as u64),
+        Argument::Words(total),
+        Argument::Words(limit),
+    ];
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe { device.run("norm_limit", Grid::of_rows(1, 1), &arguments) }
+}
