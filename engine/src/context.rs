@@ -5,10 +5,11 @@ mod datasets;
 mod limits;
 mod turns;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
 use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreFigures, StoreOptions};
 use serde::Serialize;
@@ -151,6 +152,7 @@ impl Context {
             stores: Arc::new(stores),
             batch_records: config.batch_records.max(1),
             metrics: Metrics::default(),
+            notices: Arc::default(),
             outputs: Outputs::new(config.keep_shuffles_after, config.disk_bytes_max / 2),
             speculate_after: config.speculate_after,
             copied_in: Mutex::default(),
@@ -159,7 +161,7 @@ impl Context {
         });
         if let Some(member) = &member {
             let _ = resources.faults.set(member.faults());
-            member.share(&resources.stores);
+            member.share(&resources.stores, &resources.notices);
         }
         let bars = match config.shows_jobs() {
             true => Some(bars::draw(&resources)?),
@@ -311,6 +313,26 @@ impl Context {
     pub fn reading(&self) -> StoreFigures {
         let of_all = self.member().and_then(Member::cluster_has_read);
         of_all.unwrap_or_else(|| self.stores().figures())
+    }
+
+    /// Lets the other processes of the cluster read, at the end of each action, what `notice` gives in this one: figures, for
+    /// example. It takes the place of one of the same name, and is forgotten when it gives `None`. A process can have 64 of
+    /// them, of 4 KiB each; what is beyond that is left out with a warning.
+    pub fn publish(&self, name: impl Into<String>, notice: impl Fn() -> Option<Bytes> + Send + Sync + 'static) {
+        let name = name.into();
+        if !self.inner.resources.notices.publish(name.clone(), Arc::new(notice)) {
+            tracing::warn!(name, "there are too many notices for another one");
+        }
+    }
+
+    /// What the other processes of the cluster that live have [published](Self::publish) under a name, as it was at the end of
+    /// the last action, by process, counted from 0. Nothing without a cluster.
+    pub fn published_by_others(&self, name: &str) -> BTreeMap<usize, Bytes> {
+        let all = self.member().map(Member::notices).unwrap_or_default();
+        let of_name = all
+            .into_iter()
+            .filter_map(|(process, mut notices)| Some((process, notices.remove(name)?)));
+        of_name.collect()
     }
 
     /// Number of datasets that are alive: those with a handle, and what they are derived from.

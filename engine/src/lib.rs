@@ -9,6 +9,7 @@ pub mod device;
 pub mod error;
 pub mod cancel;
 pub mod metrics;
+mod notices;
 pub mod outputs;
 pub mod progress;
 pub mod cluster;

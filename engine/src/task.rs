@@ -16,6 +16,7 @@ use crate::batch::{TaskError, TaskResult};
 use crate::cluster::member::Faults;
 use crate::id::DatasetId;
 use crate::metrics::Metrics;
+use crate::notices::Notices;
 use crate::outputs::Outputs;
 use crate::progress::{Board, JobProgress};
 
@@ -31,6 +32,8 @@ pub struct Resources {
     pub batch_records: usize,
     /// Counters.
     pub metrics: Metrics,
+    /// What all processes may read of this one.
+    pub notices: Arc<Notices>,
     /// What was sent into shuffles.
     pub outputs: Outputs,
     /// How long another process may be silent before its tasks are computed here as well; none if they never are.

@@ -19,8 +19,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use distdl_storage::remote::Stores;
-use distdl_storage::{BlockId, StoreFigures};
+use distdl_storage::BlockId;
 
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::handshake::Credentials;
@@ -258,16 +257,6 @@ impl Member {
         lock(&self.shared).tell = Some(tell);
     }
 
-    /// From now on this process asks the others for what `stores` lack, and gives them what they keep.
-    pub fn share(&self, stores: &Arc<Stores>) {
-        self.shared.share(stores);
-    }
-
-    /// What reading has cost all processes up to the last action, those that are gone included; `None` if it was nothing.
-    pub fn cluster_has_read(&self) -> Option<StoreFigures> {
-        self.shared.cluster_has_read()
-    }
-
     /// Says that the driver program has come to an action.
     pub fn arrive(&self, arrival: Report) {
         let mut state = lock(&self.shared);
@@ -350,9 +339,7 @@ impl Member {
         state.ended = Some(report.clone());
         drop(state);
         self.shared.changed.notify_all();
-        if let Some(figures) = self.shared.has_read() {
-            self.shared.report(&Report::Read { figures });
-        }
+        self.shared.tell_figures();
         self.shared.report(&report);
     }
 

@@ -345,6 +345,7 @@ impl NameNode {
             Report::Seek { request, key, tried } => self.sought(member, request, key, &tried),
             Report::Brought { key, is_here } => self.brought(member, key, is_here),
             Report::Read { figures } => self.has_read(member, figures),
+            Report::Notices { notices } => self.has_notices(member, notices),
             Report::Leave { error } => self.left(member, error),
         }
     }

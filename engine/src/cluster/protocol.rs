@@ -15,6 +15,7 @@
 //!     | <------ Answer(4, ...) ---- |
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -275,6 +276,11 @@ pub enum Report {
         /// In all.
         figures: StoreFigures,
     },
+    /// What it lets the others read.
+    Notices {
+        /// By name.
+        notices: BTreeMap<String, Bytes>,
+    },
     /// The driver program has ended here, with an error's text if it failed.
     Leave {
         /// `None` for success.
@@ -366,6 +372,11 @@ pub enum Order {
     Read {
         /// In all.
         figures: StoreFigures,
+    },
+    /// What other members that live let the receiver read, as of the action that is about to be answered.
+    Notices {
+        /// By slot and name.
+        of_others: BTreeMap<u32, BTreeMap<String, Bytes>>,
     },
     /// The cluster ends, or this process is not wanted.
     Dismiss {

@@ -10,6 +10,7 @@ mod behind;
 mod blocks;
 mod iterations;
 mod name_node;
+mod notices;
 mod remote;
 mod speculation;
 mod speed;

@@ -139,7 +139,9 @@ impl Shared {
                 Order::Cut { generation, lost } => self.cut(generation, &lost),
                 Order::Dismiss { reason } => return Gone::Dismissed(reason),
                 Order::Welcome { .. } => {}
-                Order::Holdings { .. } | Order::Found { .. } | Order::Read { .. } => self.hear_of_holdings(order),
+                Order::Holdings { .. } | Order::Found { .. } | Order::Read { .. } | Order::Notices { .. } => {
+                    self.hear_of_holdings(order);
+                }
                 Order::Begin { .. } | Order::Answer { .. } => {
                     if let Order::Answer { action, .. } = &order {
                         self.answered(*action);

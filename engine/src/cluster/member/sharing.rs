@@ -12,11 +12,12 @@ use distdl_storage::bloom::{Bloom, Digest};
 use distdl_storage::peers::{ANSWER_BYTES_MAX, Peers, QUESTION_BYTES_MAX};
 use distdl_storage::remote::Stores;
 
-use super::{CONNECT_TIMEOUT, Shared, lock};
+use super::{CONNECT_TIMEOUT, Member, Shared, lock};
 use crate::cluster::control;
 use crate::cluster::handshake::{self, Mine, Purpose};
 use crate::cluster::protocol::{MemberId, Order, Report, Source};
 use crate::cluster::socket::{self, Socket};
+use crate::notices::Notices;
 
 /// How long an answer, or another member's turn, is waited for before the remote store is asked.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -45,6 +46,11 @@ struct State {
     answering: Vec<Arc<Socket>>,
     /// What reading has cost the cluster.
     figures: Option<StoreFigures>,
+    notices: Option<Weak<Notices>>,
+    /// Whether the name node was told any.
+    told_notices: bool,
+    /// Those of the others, by process and name.
+    of_others: BTreeMap<u32, BTreeMap<String, Bytes>>,
     over: bool,
 }
 
@@ -119,6 +125,27 @@ impl Sharing {
     }
 }
 
+impl Member {
+    /// From now on this process asks the others for what `stores` lack, gives them what they keep, and lets them read `notices`.
+    pub fn share(&self, stores: &Arc<Stores>, notices: &Arc<Notices>) {
+        self.shared.share(stores, notices);
+    }
+
+    /// What reading has cost all processes up to the last action, those that are gone included; `None` if it was nothing.
+    pub fn cluster_has_read(&self) -> Option<StoreFigures> {
+        self.shared.sharing.state().figures
+    }
+
+    /// What others that live let this process read, by process and name, as it was at the end of the last action.
+    pub fn notices(&self) -> BTreeMap<usize, BTreeMap<String, Bytes>> {
+        let of_others = self.shared.sharing.state().of_others.clone();
+        let by_process = of_others.into_iter();
+        by_process
+            .map(|(process, notices)| (process as usize, notices))
+            .collect()
+    }
+}
+
 /// The way of a member's stores to the others.
 #[derive(Clone)]
 pub(super) struct Others(pub(super) Arc<Shared>);
@@ -159,9 +186,12 @@ impl Peers for Others {
 }
 
 impl Shared {
-    /// From now on this process shares what `stores` keep.
-    pub(super) fn share(self: &Arc<Self>, stores: &Arc<Stores>) {
-        self.sharing.state().stores = Some(Arc::downgrade(stores));
+    /// From now on this process shares what `stores` keep, and its notices.
+    fn share(self: &Arc<Self>, stores: &Arc<Stores>, notices: &Arc<Notices>) {
+        let mut state = self.sharing.state();
+        state.stores = Some(Arc::downgrade(stores));
+        state.notices = Some(Arc::downgrade(notices));
+        drop(state);
         stores.join(Arc::new(Others(Arc::clone(self))));
         self.tell_holdings();
     }
@@ -184,14 +214,21 @@ impl Shared {
         }
     }
 
-    /// What reading has cost this process, if it shares.
-    pub(super) fn has_read(&self) -> Option<StoreFigures> {
-        self.stores().map(|stores| stores.figures())
-    }
-
-    /// What reading has cost the cluster up to the last action.
-    pub(super) fn cluster_has_read(&self) -> Option<StoreFigures> {
-        self.sharing.state().figures
+    /// Tells the name node what reading has cost this process, and what others may read of it.
+    pub(super) fn tell_figures(&self) {
+        if let Some(stores) = self.stores() {
+            let figures = stores.figures();
+            self.report(&Report::Read { figures });
+        }
+        let notices = self.sharing.state().notices.clone();
+        if let Some(notices) = notices.and_then(|notices| notices.upgrade()) {
+            let notices = notices.read();
+            let is_told = !notices.is_empty();
+            // That there are none any more is told once.
+            if std::mem::replace(&mut self.sharing.state().told_notices, is_told) || is_told {
+                self.report(&Report::Notices { notices });
+            }
+        }
     }
 
     /// Those that the name node names; none if it is this process's turn.
@@ -232,6 +269,7 @@ impl Shared {
                 None => {}
             },
             Order::Read { figures } => state.figures = Some(figures),
+            Order::Notices { of_others } => state.of_others = of_others,
             _ => {}
         }
     }

@@ -27,6 +27,10 @@ pub(super) struct Holdings {
     turns: BTreeMap<Digest, Turn>,
     /// What reading has cost members so far, those that are gone included.
     figures: BTreeMap<MemberId, StoreFigures>,
+    /// What members let the others read.
+    notices: BTreeMap<MemberId, BTreeMap<String, Bytes>>,
+    /// Whether there ever was a notice, so that members must be told what becomes of them.
+    has_noticed: bool,
 }
 
 /// Something that a member is bringing.
@@ -135,6 +139,7 @@ impl NameNode {
 
     /// A member is gone, or begins anew after a restart.
     pub(super) fn holds_no_more(&mut self, member: MemberId) {
+        self.holdings.notices.remove(&member);
         for turn in self.holdings.turns.values_mut() {
             turn.waiting.retain(|(waits, _)| *waits != member);
         }
@@ -166,6 +171,21 @@ impl NameNode {
         let figures = self.holdings.figures.values().copied();
         let all = figures.reduce(StoreFigures::plus)?;
         (all != StoreFigures::default()).then_some(all)
+    }
+
+    /// A member lets the others read something, in the place of what it did before.
+    pub(super) fn has_notices(&mut self, member: MemberId, notices: BTreeMap<String, Bytes>) {
+        self.holdings.notices.insert(member, notices);
+        self.holdings.has_noticed = true;
+    }
+
+    /// What the others let a member read; `None` if nobody ever had anything to say.
+    pub(super) fn notices_for(&self, reader: MemberId) -> Option<BTreeMap<u32, BTreeMap<String, Bytes>>> {
+        let all = &self.holdings.notices;
+        let others = all.iter().filter(|(member, _)| **member != reader);
+        let living =
+            others.filter_map(|(member, notices)| Some((self.members.get(member)?.peer.slot, notices.clone())));
+        self.holdings.has_noticed.then(|| living.collect())
     }
 }
 

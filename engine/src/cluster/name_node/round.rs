@@ -332,6 +332,9 @@ impl NameNode {
             if let Some(figures) = self.reading() {
                 self.send(member, Order::Read { figures });
             }
+            if let Some(of_others) = self.notices_for(member) {
+                self.send(member, Order::Notices { of_others });
+            }
             let alone = finished_by.contains(&member);
             let answer = if alone {
                 Answer::Iterated { result: None }

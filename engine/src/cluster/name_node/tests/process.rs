@@ -194,7 +194,7 @@ impl Process {
                 if cut { self.end(false, program) } else { Vec::new() }
             }
             Order::Answer { action, answer } => self.answered(action, answer, program),
-            Order::Holdings { .. } | Order::Found { .. } | Order::Read { .. } => Vec::new(),
+            Order::Holdings { .. } | Order::Found { .. } | Order::Read { .. } | Order::Notices { .. } => Vec::new(),
             Order::Dismiss { .. } => {
                 self.alive = false;
                 Vec::new()
