@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -66,8 +67,8 @@ struct Figure<'a> {
     #[serde(flatten)]
     spread: Spread,
     test_accuracy: f64,
-    /// Of this process, in the last run.
-    gpu: Option<GpuFigures>,
+    /// Of each process that has one, in the last run.
+    gpus: BTreeMap<usize, GpuFigures>,
     parameters_hash: String,
     machine: String,
 }
@@ -202,7 +203,7 @@ fn measure<'a>(
         device: train.context().device().to_string(),
         spread: spread(seconds),
         test_accuracy: training.error(test)?.accuracy(),
-        gpu: training.gpu_figures(),
+        gpus: training.gpu_figures_of_all(),
         parameters_hash: training.parameters_hash(),
         machine: machine(),
     })

@@ -1,5 +1,6 @@
 //! How training shows itself: a progress bar and a table for people, one JSON object a line for programs.
 
+use std::collections::BTreeMap;
 use std::io::{Stdout, Write};
 use std::time::Duration;
 
@@ -31,14 +32,16 @@ pub struct EpochReport {
     /// What reading has cost all processes so far, if there is a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reading: Option<StoreFigures>,
-    /// What the process that reports did on its GPUs in the epoch, if its lanes computed there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpu: Option<GpuReport>,
+    /// What each process did on its GPUs in the epoch, if it has any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuReport>,
 }
 
 /// An epoch on the GPUs of a process.
 #[derive(Debug, Clone, Serialize)]
 pub struct GpuReport {
+    /// The process, counted from 0.
+    pub process: usize,
     /// The share of the time in which no pass was under way, 0 to 1: they waited for the exchange of parameters, or for the
     /// CPU. A pass is what a lane has its GPU do in a step, from the first copy there to the last one back.
     pub waited: f64,
@@ -48,19 +51,22 @@ pub struct GpuReport {
 }
 
 impl GpuReport {
-    /// What was done from one count to the next.
-    fn between(before: &GpuFigures, now: GpuFigures, took: Duration) -> Self {
+    /// What was done from one count to the next; the counts of a process that has died begin anew.
+    fn between(process: usize, before: &GpuFigures, now: GpuFigures, took: Duration) -> Self {
+        let nothing = GpuFigures::default();
+        let before = if now.passes < before.passes { &nothing } else { before };
         let busy_seconds = now.busy_seconds - before.busy_seconds;
         Self {
+            process,
             waited: (1.0 - busy_seconds / took.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(0.0, 1.0),
             figures: GpuFigures {
-                passes: now.passes - before.passes,
+                passes: now.passes.saturating_sub(before.passes),
                 busy_seconds,
-                to_gpu_bytes: now.to_gpu_bytes - before.to_gpu_bytes,
-                from_gpu_bytes: now.from_gpu_bytes - before.from_gpu_bytes,
-                cudnn_convolutions: now.cudnn_convolutions - before.cudnn_convolutions,
-                sample_bytes: now.sample_bytes - before.sample_bytes,
-                sample_bytes_avoided: now.sample_bytes_avoided - before.sample_bytes_avoided,
+                to_gpu_bytes: now.to_gpu_bytes.saturating_sub(before.to_gpu_bytes),
+                from_gpu_bytes: now.from_gpu_bytes.saturating_sub(before.from_gpu_bytes),
+                cudnn_convolutions: now.cudnn_convolutions.saturating_sub(before.cudnn_convolutions),
+                sample_bytes: now.sample_bytes.saturating_sub(before.sample_bytes),
+                sample_bytes_avoided: now.sample_bytes_avoided.saturating_sub(before.sample_bytes_avoided),
                 ..now
             },
         }
@@ -77,8 +83,8 @@ pub struct Reporter {
     output: Stdout,
     seconds: f64,
     epochs: Vec<EpochReport>,
-    /// What was done on a GPU before the epoch.
-    gpu_before: GpuFigures,
+    /// What each process had done on GPUs before the epoch.
+    gpus_before: BTreeMap<usize, GpuFigures>,
 }
 
 const TEMPLATE: &str = "{prefix} [{bar:32}] {pos}/{len} steps  {msg}  {eta} left";
@@ -125,7 +131,7 @@ impl Reporter {
             output: std::io::stdout(),
             seconds: 0.0,
             epochs: Vec::new(),
-            gpu_before: training.gpu_figures().unwrap_or_default(),
+            gpus_before: training.gpu_figures_of_all(),
         }
     }
 
@@ -154,9 +160,11 @@ impl Reporter {
     ) -> std::io::Result<()> {
         self.seconds += took.as_secs_f64();
         let reading = self.context.stores().figures();
-        let gpu = training.gpu_figures().map(|now| {
-            let before = std::mem::replace(&mut self.gpu_before, now.clone());
-            GpuReport::between(&before, now, took)
+        let gpus = training.gpu_figures_of_all();
+        let gpus_before = std::mem::replace(&mut self.gpus_before, gpus.clone());
+        let gpus = gpus.into_iter().map(|(process, now)| {
+            let before = gpus_before.get(&process).cloned().unwrap_or_default();
+            GpuReport::between(process, &before, now, took)
         });
         let report = EpochReport {
             epoch: training.epoch(),
@@ -173,21 +181,25 @@ impl Reporter {
                 .cache_folder
                 .is_some()
                 .then(|| self.context.reading()),
-            gpu,
+            gpus: gpus.collect(),
         };
         let line = if self.json {
             serde_json::to_string(&report)?
         } else {
-            let gpu = report.gpu.as_ref();
-            let gpu = gpu.map(|gpu| format!("  the GPU waits {:.0}%", 100.0 * gpu.waited));
+            let shares = report.gpus.iter().map(|gpu| format!("{:.0}%", 100.0 * gpu.waited));
+            let shares: Vec<String> = shares.collect();
+            let gpus = match shares.len() {
+                0 => String::new(),
+                1 => format!("  the GPU waits {}", shares[0]),
+                _ => format!("  GPUs wait {}", shares.join(", ")),
+            };
             format!(
-                "epoch {:>2}  loss {:.4}  test accuracy {:.2}%  {:>7.0} samples/s  {:.2} s{}",
+                "epoch {:>2}  loss {:.4}  test accuracy {:.2}%  {:>7.0} samples/s  {:.2} s{gpus}",
                 report.epoch,
                 report.train_loss,
                 100.0 * report.test_accuracy,
                 report.samples_per_second,
                 report.seconds,
-                gpu.unwrap_or_default()
             )
         };
         self.bar.set_prefix(format!("epoch {}", report.epoch + 1));

@@ -20,6 +20,7 @@ mod plateau;
 mod resident;
 mod update;
 
+use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -187,6 +188,12 @@ impl Training {
     /// What the lanes of this process have done on a GPU; `None` if the CPU computes.
     pub fn gpu_figures(&self) -> Option<GpuFigures> {
         self.devices.figures()
+    }
+
+    /// The same of each process of the cluster that computes on GPUs, by process, counted from 0: as it was at the end of the
+    /// last action, for the newest training over this data.
+    pub fn gpu_figures_of_all(&self) -> BTreeMap<usize, GpuFigures> {
+        self.devices.figures_of_all(self.data.context())
     }
 
     /// A copy of the parameters.

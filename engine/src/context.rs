@@ -315,7 +315,7 @@ impl Context {
         of_all.unwrap_or_else(|| self.stores().figures())
     }
 
-    /// Lets the other processes of the cluster read, at the end of each action, what `notice` gives in this one: figures, for
+    /// Lets all processes of the cluster read, at the end of each action, what `notice` gives in this one: figures, for
     /// example. It takes the place of one of the same name, and is forgotten when it gives `None`. A process can have 64 of
     /// them, of 4 KiB each; what is beyond that is left out with a warning.
     pub fn publish(&self, name: impl Into<String>, notice: impl Fn() -> Option<Bytes> + Send + Sync + 'static) {
@@ -325,10 +325,13 @@ impl Context {
         }
     }
 
-    /// What the other processes of the cluster that live have [published](Self::publish) under a name, as it was at the end of
-    /// the last action, by process, counted from 0. Nothing without a cluster.
-    pub fn published_by_others(&self, name: &str) -> BTreeMap<usize, Bytes> {
-        let all = self.member().map(Member::notices).unwrap_or_default();
+    /// What the processes of the cluster that live, this one included, have [published](Self::publish) under a name, by
+    /// process, counted from 0: as it was at the end of the last action. Without a cluster what this one, 0, says now.
+    pub fn published(&self, name: &str) -> BTreeMap<usize, Bytes> {
+        let all = match self.member() {
+            Some(member) => member.notices(),
+            None => BTreeMap::from([(0, self.inner.resources.notices.read())]),
+        };
         let of_name = all
             .into_iter()
             .filter_map(|(process, mut notices)| Some((process, notices.remove(name)?)));

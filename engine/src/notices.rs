@@ -1,4 +1,4 @@
-//! What a process lets all others of its cluster read: figures about itself, for example.
+//! What a process lets all of its cluster read: figures about itself, for example.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -198,10 +198,10 @@ fn a_line_in_the_configuration_takes_training_to_a_gpu_and_the_report_says_what_
     let cpu = json_lines(place.mnist(&[&arguments[..], &["--gpu=off"]].concat()));
     let hash = |lines: &[Value]| lines[1]["parameters_hash"].clone();
     assert_eq!(hash(&lines), hash(&others));
-    assert_eq!(cpu[1].get("gpu"), None);
+    assert_eq!(cpu[1].get("gpus"), None);
     let [loss, loss_of_cpu] = [&lines, &cpu].map(|lines| lines[1]["train_loss"].as_f64().unwrap());
     assert!((loss - loss_of_cpu).abs() < 1e-4, "{loss}, {loss_of_cpu}");
-    let bytes = |line: &Value, key: &str| line["gpu"][key].as_u64().unwrap();
+    let bytes = |line: &Value, key: &str| line["gpus"][0][key].as_u64().unwrap();
     assert_eq!(bytes(&lines[0], "sample_bytes"), (TRAIN * (784 + 4)) as u64);
     assert_eq!(bytes(&lines[1], "sample_bytes"), 0);
     assert_eq!(bytes(&lines[1], "sample_bytes_avoided"), (TRAIN * (784 + 4)) as u64);
@@ -211,7 +211,7 @@ fn a_line_in_the_configuration_takes_training_to_a_gpu_and_the_report_says_what_
     let from_gpu_bytes = bytes(&lines[1], "from_gpu_bytes") - 16 * passes;
     assert_eq!(from_gpu_bytes % (4 * parameters), 0);
     assert!((1..=passes).contains(&(from_gpu_bytes / (4 * parameters))));
-    let waited = lines[1]["gpu"]["waited"].as_f64().unwrap();
+    let waited = lines[1]["gpus"][0]["waited"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&waited), "{waited}");
 }
 
@@ -226,7 +226,17 @@ fn processes_whose_gpus_are_lost_go_on_with_what_is_left_if_they_may() {
     lost.env("PAPER_GPU_LAUNCHES", "5");
     let lines = json_lines(lost);
     // Each process has one, and has lost it.
-    assert_eq!(lines[1]["gpu"]["lost"], 1, "{lines:?}");
+    let lost = |process: usize| {
+        (
+            lines[1]["gpus"][process]["process"].clone(),
+            lines[1]["gpus"][process]["lost"].clone(),
+        )
+    };
+    assert_eq!(
+        [lost(0), lost(1)],
+        [(0.into(), 1.into()), (1.into(), 1.into())],
+        "{lines:?}"
+    );
 
     let mut required = place.mnist(&[&arguments[..], &["--gpu=on"]].concat());
     required.env("PAPER_GPU_LAUNCHES", "5");
@@ -245,18 +255,24 @@ fn processes_with_and_without_a_gpu_train_together() {
     let arguments = [&libraries, &cache, "--epochs=2", "--hidden=8", "--gpu=on", "--lanes=3"];
     let alone = json_lines(place.mnist(&arguments));
     let mixed = json_lines(place.mnist(&[&arguments[..], &["--processes=3", "--gpu-processes=1"]].concat()));
-    let passes = |line: &Value| Some(line.get("gpu")?["passes"].as_u64().unwrap());
-    let all = passes(&alone[1]).unwrap();
-    // A line is that of the process which comes to it first, and says what is its own: the others have lanes, too.
-    let seen: Vec<Option<u64>> = mixed.iter().map(passes).collect();
-    assert!(
-        seen.iter().all(|passes| passes.is_none_or(|passes| passes < all)),
-        "{seen:?}"
-    );
+    // Whichever process is the first to say so.
+    let passes = |line: &Value| -> Vec<(u64, u64)> {
+        let of = |gpu: &Value| [&gpu["process"], &gpu["passes"]].map(|count| count.as_u64().unwrap());
+        let gpus = line["gpus"].as_array().unwrap().iter();
+        gpus.map(of).map(|[process, passes]| (process, passes)).collect()
+    };
+    let [(0, all)] = passes(&alone[1])[..] else {
+        panic!("{alone:?}")
+    };
+    let every = json_lines(place.mnist(&[&arguments[..], &["--processes=3"]].concat()));
+    let every = passes(&every[1]);
+    assert_eq!(every.len(), 3, "{every:?}");
+    assert_eq!(every.iter().map(|(_, passes)| passes).sum::<u64>(), all, "{every:?}");
+    assert_eq!(passes(&mixed[1]), every[..1]);
     let [loss, loss_alone] = [&mixed, &alone].map(|lines| lines[1]["train_loss"].as_f64().unwrap());
     assert!((loss - loss_alone).abs() < 1e-4, "{loss}, {loss_alone}");
     let none = json_lines(place.mnist(&[&arguments[..], &["--gpu-processes=0"]].concat()));
-    assert_eq!(none[1].get("gpu"), None);
+    assert_eq!(none[1].get("gpus"), None);
     // The first step at least is computed here and there, and differs by rounding from either.
     let hash = |lines: &[Value]| lines[1]["parameters_hash"].clone();
     assert!(hash(&mixed) != hash(&none) && hash(&mixed) != hash(&alone));

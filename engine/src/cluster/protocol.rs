@@ -373,10 +373,10 @@ pub enum Order {
         /// In all.
         figures: StoreFigures,
     },
-    /// What other members that live let the receiver read, as of the action that is about to be answered.
+    /// What members that live let each other read, as of the action that is about to be answered.
     Notices {
         /// By slot and name.
-        of_others: BTreeMap<u32, BTreeMap<String, Bytes>>,
+        of_all: BTreeMap<u32, BTreeMap<String, Bytes>>,
     },
     /// The cluster ends, or this process is not wanted.
     Dismiss {

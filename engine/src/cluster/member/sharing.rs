@@ -49,8 +49,8 @@ struct State {
     notices: Option<Weak<Notices>>,
     /// Whether the name node was told any.
     told_notices: bool,
-    /// Those of the others, by process and name.
-    of_others: BTreeMap<u32, BTreeMap<String, Bytes>>,
+    /// Those of all processes.
+    of_all: BTreeMap<u32, BTreeMap<String, Bytes>>,
     over: bool,
 }
 
@@ -136,10 +136,10 @@ impl Member {
         self.shared.sharing.state().figures
     }
 
-    /// What others that live let this process read, by process and name, as it was at the end of the last action.
+    /// What all processes that live let each other read, by process and name, as it was at the end of the last action.
     pub fn notices(&self) -> BTreeMap<usize, BTreeMap<String, Bytes>> {
-        let of_others = self.shared.sharing.state().of_others.clone();
-        let by_process = of_others.into_iter();
+        let of_all = self.shared.sharing.state().of_all.clone();
+        let by_process = of_all.into_iter();
         by_process
             .map(|(process, notices)| (process as usize, notices))
             .collect()
@@ -269,7 +269,7 @@ impl Shared {
                 None => {}
             },
             Order::Read { figures } => state.figures = Some(figures),
-            Order::Notices { of_others } => state.of_others = of_others,
+            Order::Notices { of_all } => state.of_all = of_all,
             _ => {}
         }
     }

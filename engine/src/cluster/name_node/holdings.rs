@@ -179,12 +179,10 @@ impl NameNode {
         self.holdings.has_noticed = true;
     }
 
-    /// What the others let a member read; `None` if nobody ever had anything to say.
-    pub(super) fn notices_for(&self, reader: MemberId) -> Option<BTreeMap<u32, BTreeMap<String, Bytes>>> {
-        let all = &self.holdings.notices;
-        let others = all.iter().filter(|(member, _)| **member != reader);
-        let living =
-            others.filter_map(|(member, notices)| Some((self.members.get(member)?.peer.slot, notices.clone())));
+    /// What members let each other read, by slot and name; `None` if nobody ever had anything to say.
+    pub(super) fn notices(&self) -> Option<BTreeMap<u32, BTreeMap<String, Bytes>>> {
+        let all = self.holdings.notices.iter();
+        let living = all.filter_map(|(member, notices)| Some((self.members.get(member)?.peer.slot, notices.clone())));
         self.holdings.has_noticed.then(|| living.collect())
     }
 }

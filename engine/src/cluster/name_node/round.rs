@@ -332,8 +332,8 @@ impl NameNode {
             if let Some(figures) = self.reading() {
                 self.send(member, Order::Read { figures });
             }
-            if let Some(of_others) = self.notices_for(member) {
-                self.send(member, Order::Notices { of_others });
+            if let Some(of_all) = self.notices() {
+                self.send(member, Order::Notices { of_all });
             }
             let alone = finished_by.contains(&member);
             let answer = if alone {
