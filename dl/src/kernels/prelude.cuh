@@ -3,7 +3,7 @@
 // Elements that do not depend on each other are shared among all threads of the grid; a sum belongs to one block, whose
 // threads add up their shares in ascending order and then each other's, pair by pair. Where so few sums have so many rows
 // that few blocks would do it all, each is cut into parts with a block of their own. So the order of every sum follows from
-// shapes alone. Nothing is added atomically, and compiled without fused operations a kernel without sums gives the bits of
+// shapes alone, where it shows at all: sums of squares are of integers. Nothing is added atomically, and compiled without fused operations a kernel without sums gives the bits of
 // its counterpart on the CPU.
 
 typedef unsigned char u8;

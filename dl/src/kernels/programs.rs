@@ -1,8 +1,8 @@
 //! The same kernels for GPUs, in CUDA C++: a program for each folder that has a `cuda.cu`.
 //!
 //! They are in `f32`. A kernel without sums gives the bits of its counterpart on the CPU, except where that takes a
-//! logarithm or the error function from a library. Sums are in an order that shapes fix, most in another than the CPU's. Their
-//! arguments are described where they stand; products of matrices are cuBLAS's.
+//! logarithm or the error function from a library. Sums are in an order that shapes fix, most in another than the CPU's; those
+//! of squares are exact, and the same. Their arguments are described where they stand; products of matrices are cuBLAS's.
 
 #[cfg(feature = "gpu")]
 mod loaded;

@@ -56,8 +56,8 @@ impl<'a> GpuShard<'a> {
     }
 
     /// Makes the measure of an index, of as many as the optimizer has, the exact sum of the squares of `values`, of which there
-    /// are as many as parameters, and says where it is: an `f64`, NaN if a value is not finite, which ends the training. All
-    /// measures of a step are to be made. Errors if there is no such measure, lengths differ, or the GPU fails.
+    /// are as many as parameters, and says where it is: an `f64`, NaN if a value is not finite, which ends the training. A
+    /// measure that is not made is 0, or that of another step. Errors if there is no such measure, lengths differ, or the GPU fails.
     pub fn measure(self, device: &Device, index: usize, values: GpuSlice<'_>) -> Result<GpuSlice<'a>> {
         let Some(GpuMeasures { totals, room }) = self.measures else {
             return Err(Error::Training("an optimizer without measures has measured".into()));

@@ -1,15 +1,20 @@
 //! What is measured of steps that a GPU takes whole, on the way to their updates.
 
+use std::ops::Range;
+
 use bytemuck::cast_slice_mut;
 use distdl_engine::device::{Gpu, GpuBuffer, GpuPort, GpuSlice};
 
 use super::super::TrainingOptions;
-use super::super::update::{Part, measures, own_measures};
+use super::super::update::{Part, learnt, measures, own_measures};
 use crate::error::Result;
 use crate::kernels::programs::Device;
 use crate::kernels::square_sum::cuda as square_sum;
 use crate::kernels::update::cuda::GpuMeasures;
-use crate::network::NeuralNetwork;
+use crate::network::{GpuWorkspace, NeuralNetwork};
+
+/// Totals at a time at most, of more than one step.
+const TOTALS_MAX: usize = 1 << 18;
 
 /// What shapes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +42,22 @@ pub(super) struct Measuring {
 impl MeasuringShape {
     /// `None` where nothing is measured.
     pub(super) fn new(network: &NeuralNetwork, options: &TrainingOptions, parts: &[Part]) -> Option<Self> {
-        let totals = measures(network, options).iter().sum();
-        let learnt = parts.iter().filter(|part| part.momentum.is_none());
+        let (totals, own) = (measures(network, options).iter().sum(), own_measures(options));
+        let room = |range: &Range<usize>| square_sum::room(range.len());
+        let of_gradient = learnt_of(network).iter().map(room).sum::<usize>();
+        let tensors = parts.iter().filter(|part| part.momentum.is_none());
+        let of_tensor = tensors.map(|part| room(&part.range)).max().unwrap_or(0);
         (totals > 0).then(|| Self {
             totals,
-            own: own_measures(options),
+            own,
             of_tensor: options.optimizer.measures(),
-            room: learnt.map(|part| square_sum::room(part.range.len())).sum(),
+            room: of_tensor.max(if own > 0 { of_gradient } else { 0 }),
         })
+    }
+
+    /// The most steps at a time whose totals are not too many.
+    pub(super) fn steps_max(&self) -> usize {
+        TOTALS_MAX / self.totals
     }
 
     /// Words of a step's totals.
@@ -55,26 +68,32 @@ impl MeasuringShape {
 
 impl Measuring {
     pub(super) fn new(device: &Device, shape: MeasuringShape, steps_max: usize) -> Result<Self> {
+        let totals = device.port(shape.words() * steps_max)?;
+        // As the host's are where an optimizer measures nothing.
+        device
+            .gpu()
+            .write(&vec![0.0_f32; totals.words().len()], totals.words())?;
         Ok(Self {
-            totals: device.port(shape.words() * steps_max)?,
+            totals,
             limit: device.allocate(1)?,
             room: device.allocate(shape.room)?,
             shape,
         })
     }
 
-    /// Measures the gradient in the step of an index, and gives what its scale is multiplied with so that the mean over so
-    /// many samples has a norm of `norm_max` at most.
-    pub(super) fn limit<'a>(
-        &'a self,
-        device: &Device,
+    /// Measures a workspace's gradient in the step of an index, and gives what its scale is multiplied with so that the mean
+    /// over so many samples has a norm of `norm_max` at most.
+    pub(super) fn limit(
+        &self,
         index: usize,
         (norm_max, samples): (f32, usize),
-        gradient: impl Iterator<Item = GpuSlice<'a>>,
-    ) -> Result<GpuSlice<'a>> {
+        network: &NeuralNetwork,
+        workspace: &GpuWorkspace,
+    ) -> Result<GpuSlice<'_>> {
+        let device = workspace.device();
         let (all, mut rest) = (self.room.words(), self.room.words());
-        for part in gradient {
-            rest = square_sum::parts(device, part, rest)?;
+        for range in learnt_of(network) {
+            rest = square_sum::parts(device, workspace.gradient().part(range), rest)?;
         }
         let total = self.of_step(index).part(0..square_sum::TOTAL);
         square_sum::total(device, all.part(0..all.len() - rest.len()), total)?;
@@ -109,4 +128,9 @@ impl Measuring {
         let words = self.shape.words();
         self.totals.words().part(index * words..(index + 1) * words)
     }
+}
+
+/// The parameters of a network that gradients change.
+fn learnt_of(network: &NeuralNetwork) -> Vec<Range<usize>> {
+    learnt(network.statistics(), network.parameter_count())
 }

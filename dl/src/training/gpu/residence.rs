@@ -94,7 +94,10 @@ impl ResidenceShape {
     /// The most steps at a time.
     pub(super) fn steps_max(&self) -> u64 {
         let rows = self.shares.iter().sum::<usize>();
-        let steps = (PASSES_MAX / self.passes().max(1)).min(ROWS_MAX / rows.max(1));
+        let measured = self.measuring.as_ref().map_or(usize::MAX, MeasuringShape::steps_max);
+        let steps = (PASSES_MAX / self.passes().max(1))
+            .min(ROWS_MAX / rows.max(1))
+            .min(measured);
         (steps as u64).clamp(1, STEPS_MAX)
     }
 }

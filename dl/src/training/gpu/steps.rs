@@ -1,7 +1,7 @@
 //! Whole steps on a GPU: of all lanes the gradients, their sum along the tree, and the optimizer's update.
 //!
 //! The host asks for some steps in a row and waits once, for what they report; then it fetches the parameters. If the GPU is
-//! lost on the way, or a loss is not finite, the host still has the parameters that the first of these steps has read.
+//! lost on the way, or a loss or a measure is not finite, the host still has the parameters that the first of these steps has read.
 #![allow(unsafe_code)] // asks for a graph, which has places in memory
 
 use std::mem;
@@ -378,10 +378,11 @@ impl Asking<'_> {
         let (workspace, index) = (self.workspace, (step - self.first) as usize);
         let rate = options.schedule.learning_rate(step) * self.rules.rate_factor;
         let (update, mean, device) = (step - self.rules.state_begin, 1.0 / samples as f32, workspace.device());
-        let learnt = parts.iter().filter(|part| part.momentum.is_none());
-        let gradient = learnt.map(|part| workspace.gradient().part(part.range.clone()));
         let limits = options.gradient_norm_max.zip(self.measuring);
-        let limit = limits.map(|(norm_max, measuring)| measuring.limit(device, index, (norm_max, samples), gradient));
+        let limit = limits.map(|(norm_max, measuring)| {
+            let network = &self.rules.network;
+            measuring.limit(index, (norm_max, samples), network, workspace)
+        });
         let scale = GpuScale {
             factor: mean,
             limit: limit.transpose()?,
