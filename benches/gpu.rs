@@ -4,12 +4,13 @@
 mod common;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use common::{Spread, emit, lenet, machine, mix, spread};
-use distdl::GpuFigures;
 use distdl::prelude::*;
+use distdl::{GpuFigures, Optimizer};
 use serde::Serialize;
 
 /// Measures training where `--gpu` says.
@@ -26,6 +27,12 @@ struct Arguments {
     /// Logical streams.
     #[arg(long, default_value_t = 1)]
     lanes: usize,
+    /// What applies the gradients.
+    #[arg(long, value_enum, default_value = "sgd")]
+    optimizer: Rule,
+    /// Limits the norm of the whole gradient.
+    #[arg(long)]
+    gradient_norm_max: Option<f32>,
     /// Steps between two looks at the clock.
     #[arg(long, default_value_t = 200)]
     steps: u64,
@@ -50,6 +57,24 @@ enum Network {
     Lenet,
     /// Three layers of 4096 x 4096.
     Wide,
+}
+
+/// An optimizer with its defaults.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Rule {
+    Sgd,
+    Adam,
+    Lamb,
+}
+
+impl Rule {
+    fn build(self) -> Arc<dyn Optimizer> {
+        match self {
+            Self::Sgd => Arc::new(Sgd::default()),
+            Self::Adam => Arc::new(Adam::default()),
+            Self::Lamb => Arc::new(Lamb::default()),
+        }
+    }
 }
 
 impl Network {
@@ -93,6 +118,8 @@ struct Figure {
     network: &'static str,
     batch: usize,
     lanes: usize,
+    optimizer: String,
+    gradient_norm_max: Option<f32>,
     precision: String,
     device: String,
     samples_per_second_median: f64,
@@ -155,6 +182,8 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
         batch,
         lanes,
         schedule: Schedule::Constant(0.01),
+        optimizer: arguments.optimizer.build(),
+        gradient_norm_max: arguments.gradient_norm_max,
         seed: context.config().seed,
         ..TrainingOptions::default()
     };
@@ -173,6 +202,8 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
         network: kind.name(),
         batch,
         lanes,
+        optimizer: format!("{:?}", arguments.optimizer).to_lowercase(),
+        gradient_norm_max: arguments.gradient_norm_max,
         precision: format!("{:?}", context.config().precision).to_lowercase(),
         device: context.device().to_string(),
         samples_per_second_median: rate.round(),

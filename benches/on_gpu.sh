@@ -91,6 +91,9 @@ step mnist_cpu.jsonl "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
 step lenet.jsonl same_bits lenet --epochs 3
 step gpu.jsonl "$binaries/bench_gpu" --gpu on --threads 1
 step gpu_tf32.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --precision tf32 --network mlp,lenet
+step gpu_adam.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --optimizer adam --network mlp
+step gpu_limit.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --gradient-norm-max 1 --network mlp
+step gpu_lamb.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --optimizer lamb --network mlp
 step gpu_cudnn.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --cudnn --network lenet
 step gpu_cudnn_tf32.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --cudnn --precision tf32 --network lenet
 step lenet_cudnn.jsonl same_bits lenet --epochs 3 --cudnn
