@@ -6,7 +6,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -68,7 +67,7 @@ struct Figure<'a> {
     spread: Spread,
     test_accuracy: f64,
     /// Of each process that has one, in the last run.
-    gpus: BTreeMap<usize, GpuFigures>,
+    gpus: Vec<GpuFigures>,
     parameters_hash: String,
     machine: String,
 }
@@ -203,7 +202,7 @@ fn measure<'a>(
         device: train.context().device().to_string(),
         spread: spread(seconds),
         test_accuracy: training.error(test)?.accuracy(),
-        gpus: training.gpu_figures_of_all(),
+        gpus: training.gpu_figures_of_all().into_values().collect(),
         parameters_hash: training.parameters_hash(),
         machine: machine(),
     })

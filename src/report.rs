@@ -51,22 +51,20 @@ pub struct GpuReport {
 }
 
 impl GpuReport {
-    /// What was done from one count to the next; the counts of a process that has died begin anew.
+    /// What was done from one count to the next.
     fn between(process: usize, before: &GpuFigures, now: GpuFigures, took: Duration) -> Self {
-        let nothing = GpuFigures::default();
-        let before = if now.passes < before.passes { &nothing } else { before };
         let busy_seconds = now.busy_seconds - before.busy_seconds;
         Self {
             process,
             waited: (1.0 - busy_seconds / took.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(0.0, 1.0),
             figures: GpuFigures {
-                passes: now.passes.saturating_sub(before.passes),
+                passes: now.passes - before.passes,
                 busy_seconds,
-                to_gpu_bytes: now.to_gpu_bytes.saturating_sub(before.to_gpu_bytes),
-                from_gpu_bytes: now.from_gpu_bytes.saturating_sub(before.from_gpu_bytes),
-                cudnn_convolutions: now.cudnn_convolutions.saturating_sub(before.cudnn_convolutions),
-                sample_bytes: now.sample_bytes.saturating_sub(before.sample_bytes),
-                sample_bytes_avoided: now.sample_bytes_avoided.saturating_sub(before.sample_bytes_avoided),
+                to_gpu_bytes: now.to_gpu_bytes - before.to_gpu_bytes,
+                from_gpu_bytes: now.from_gpu_bytes - before.from_gpu_bytes,
+                cudnn_convolutions: now.cudnn_convolutions - before.cudnn_convolutions,
+                sample_bytes: now.sample_bytes - before.sample_bytes,
+                sample_bytes_avoided: now.sample_bytes_avoided - before.sample_bytes_avoided,
                 ..now
             },
         }
@@ -84,7 +82,7 @@ pub struct Reporter {
     seconds: f64,
     epochs: Vec<EpochReport>,
     /// What each process had done on GPUs before the epoch.
-    gpus_before: BTreeMap<usize, GpuFigures>,
+    gpus_before: BTreeMap<(usize, u64), GpuFigures>,
 }
 
 const TEMPLATE: &str = "{prefix} [{bar:32}] {pos}/{len} steps  {msg}  {eta} left";
@@ -163,8 +161,9 @@ impl Reporter {
         let gpus = training.gpu_figures_of_all();
         let gpus_before = std::mem::replace(&mut self.gpus_before, gpus.clone());
         let gpus = gpus.into_iter().map(|(process, now)| {
+            // The counts of one that was started again begin anew.
             let before = gpus_before.get(&process).cloned().unwrap_or_default();
-            GpuReport::between(process, &before, now, took)
+            GpuReport::between(process.0, &before, now, took)
         });
         let report = EpochReport {
             epoch: training.epoch(),

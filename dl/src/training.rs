@@ -190,10 +190,10 @@ impl Training {
         self.devices.figures()
     }
 
-    /// The same of each process of the cluster that computes on GPUs, by process, counted from 0: as it was at the end of the
-    /// last action, for the newest training over this data.
-    pub fn gpu_figures_of_all(&self) -> BTreeMap<usize, GpuFigures> {
-        self.devices.figures_of_all(self.data.context())
+    /// The same of each process of the cluster that computes on GPUs, as it was at the end of the last action: by its place,
+    /// counted from 0, and its life, another number once the process has died and was started again.
+    pub fn gpu_figures_of_all(&self) -> BTreeMap<(usize, u64), GpuFigures> {
+        self.devices.figures_of_all()
     }
 
     /// A copy of the parameters.

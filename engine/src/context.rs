@@ -3,19 +3,20 @@
 mod bars;
 mod datasets;
 mod limits;
+mod notice;
 mod turns;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bytes::Bytes;
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
 use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreFigures, StoreOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::bars::Bars;
+pub use self::notice::Notice;
 pub(crate) use self::turns::{Turn, action_on};
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::broadcast::Broadcast;
@@ -313,29 +314,6 @@ impl Context {
     pub fn reading(&self) -> StoreFigures {
         let of_all = self.member().and_then(Member::cluster_has_read);
         of_all.unwrap_or_else(|| self.stores().figures())
-    }
-
-    /// Lets all processes of the cluster read, at the end of each action, what `notice` gives in this one: figures, for
-    /// example. It takes the place of one of the same name, and is forgotten when it gives `None`. A process can have 64 of
-    /// them, of 4 KiB each; what is beyond that is left out with a warning.
-    pub fn publish(&self, name: impl Into<String>, notice: impl Fn() -> Option<Bytes> + Send + Sync + 'static) {
-        let name = name.into();
-        if !self.inner.resources.notices.publish(name.clone(), Arc::new(notice)) {
-            tracing::warn!(name, "there are too many notices for another one");
-        }
-    }
-
-    /// What the processes of the cluster that live, this one included, have [published](Self::publish) under a name, by
-    /// process, counted from 0: as it was at the end of the last action. Without a cluster what this one, 0, says now.
-    pub fn published(&self, name: &str) -> BTreeMap<usize, Bytes> {
-        let all = match self.member() {
-            Some(member) => member.notices(),
-            None => BTreeMap::from([(0, self.inner.resources.notices.read())]),
-        };
-        let of_name = all
-            .into_iter()
-            .filter_map(|(process, mut notices)| Some((process, notices.remove(name)?)));
-        of_name.collect()
     }
 
     /// Number of datasets that are alive: those with a handle, and what they are derived from.

@@ -52,7 +52,7 @@ pub use batch::PartitionIter;
 pub use broadcast::Broadcast;
 pub use cancel::CancelHandle;
 pub use config::Config;
-pub use context::Context;
+pub use context::{Context, Notice};
 pub use dataset::{Dataset, DeviceMap};
 pub use error::{EngineError, LiveError, Result};
 pub use id::DatasetId;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "gpu")]
 use bytes::Bytes;
-use distdl_engine::{Context, Dataset};
+use distdl_engine::{Dataset, Notice};
 
 use super::device::LaneDevices;
 #[cfg(feature = "gpu")]
@@ -16,10 +16,10 @@ use crate::network::NeuralNetwork;
 use crate::samples::Samples;
 
 /// GPUs, if there are any.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Devices {
-    /// Under which processes publish their figures.
-    notice: String,
+    /// In which each process says what it has done.
+    notice: Arc<Notice>,
     #[cfg(feature = "gpu")]
     gpu: Option<Arc<gpu::GpuLanes>>,
 }
@@ -27,33 +27,38 @@ pub(super) struct Devices {
 impl Devices {
     /// Errors if a GPU must compute and cannot.
     pub(super) fn choose(data: &Dataset<Samples>, network: &NeuralNetwork) -> Result<Self> {
-        let _ = (data, network);
+        let _ = network;
         let devices = Self {
-            notice: format!("GPUs of the training over {}", data.id()),
+            notice: Arc::new(data.context().notice()),
             #[cfg(feature = "gpu")]
             gpu: gpu::GpuLanes::choose(data.context(), network)?,
         };
         #[cfg(feature = "gpu")]
-        devices.publish(data.context());
+        devices.say_figures();
         Ok(devices)
     }
 
-    /// Lets all processes read what is done here, as long as that is.
+    /// From now on all processes can read what is done here.
     #[cfg(feature = "gpu")]
-    fn publish(&self, context: &Context) {
-        if let Some(gpu) = &self.gpu {
-            let gpu = Arc::downgrade(gpu);
-            let figures = move || serde_json::to_vec(&gpu.upgrade()?.figures()).ok().map(Bytes::from);
-            context.publish(&self.notice, figures);
+    fn say_figures(&self) {
+        let Some(gpu) = &self.gpu else { return };
+        let gpu = Arc::downgrade(gpu);
+        let figures = move || serde_json::to_vec(&gpu.upgrade()?.figures()).ok().map(Bytes::from);
+        if let Err(error) = self.notice.say(figures) {
+            tracing::warn!("what is done on GPUs is not said to other processes: {error}");
         }
     }
 
-    /// What was done in each process that has any, up to the last action.
-    pub(super) fn figures_of_all(&self, context: &Context) -> BTreeMap<usize, GpuFigures> {
-        let all = context.published(&self.notice).into_iter();
-        // A notice of another build says nothing.
-        all.filter_map(|(process, notice)| Some((process, serde_json::from_slice(&notice).ok()?)))
-            .collect()
+    /// What was done in each process that has any, by place and life, up to the last action.
+    pub(super) fn figures_of_all(&self) -> BTreeMap<(usize, u64), GpuFigures> {
+        let mut all = BTreeMap::new();
+        for (process, said) in self.notice.said() {
+            match serde_json::from_slice(&said) {
+                Ok(figures) => drop(all.insert(process, figures)),
+                Err(error) => tracing::warn!("process {} says of its GPUs what is none: {error}", process.0),
+            }
+        }
+        all
     }
 
     pub(super) fn lanes(&self) -> Option<Arc<dyn LaneDevices>> {

@@ -68,7 +68,7 @@ pub(super) fn parts_of_shard(network: &NeuralNetwork, options: &TrainingOptions,
     parts.collect()
 }
 
-/// Whether each tensor that an optimizer measures is one part.
+/// Whether each tensor that an optimizer measures is one part: it may be cut where a layer has statistics within a tensor.
 pub(super) fn are_whole(network: &NeuralNetwork, options: &TrainingOptions) -> bool {
     let parts = parts_of_shard(network, options, 0..network.parameter_count());
     let learnt = parts.into_iter().filter(|part| part.momentum.is_none());

@@ -345,7 +345,7 @@ impl NameNode {
             Report::Seek { request, key, tried } => self.sought(member, request, key, &tried),
             Report::Brought { key, is_here } => self.brought(member, key, is_here),
             Report::Read { figures } => self.has_read(member, figures),
-            Report::Notices { notices } => self.has_notices(member, notices),
+            Report::Notices { said } => self.has_said(member, said),
             Report::Leave { error } => self.left(member, error),
         }
     }
@@ -434,6 +434,7 @@ fn within_limits(report: &Report) -> Result<(), String> {
                 holdings::FILTER_BYTES_MAX
             ));
         }
+        Report::Notices { said } => return crate::notices::check(said),
         _ => 0,
     };
     let fault = || format!("it reported {count} blocks and versions, more than the {LISTED_MAX} allowed");

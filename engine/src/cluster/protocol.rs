@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
+use crate::notices::Said;
 use crate::progress::JobProgress;
 
 /// One life of one process in a cluster. The name node counts them; a number is never given twice.
@@ -276,10 +277,10 @@ pub enum Report {
         /// In all.
         figures: StoreFigures,
     },
-    /// What it lets the others read.
+    /// What it has to say in notices.
     Notices {
-        /// By name.
-        notices: BTreeMap<String, Bytes>,
+        /// In the place of what it has said before.
+        said: Said,
     },
     /// The driver program has ended here, with an error's text if it failed.
     Leave {
@@ -373,10 +374,10 @@ pub enum Order {
         /// In all.
         figures: StoreFigures,
     },
-    /// What members that live let each other read, as of the action that is about to be answered.
+    /// What members that live have said in notices, as of the action that is about to be answered.
     Notices {
-        /// By slot and name.
-        of_all: BTreeMap<u32, BTreeMap<String, Bytes>>,
+        /// By slot, and whose it is.
+        of_all: BTreeMap<(u32, MemberId), Said>,
     },
     /// The cluster ends, or this process is not wanted.
     Dismiss {

@@ -1,121 +1,148 @@
-//! What a process lets all of them read of it.
+//! What processes say of themselves, for all of them to read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Context, Result};
+use distdl_engine::{Context, Notice, Result};
 
 use crate::faults::alone;
 
-/// Says in all processes how often it was told to.
-fn publish(context: &Context, slot: u32) -> Arc<AtomicU64> {
+/// What this process says: its place, and a number.
+fn says(notice: &Notice, slot: u32) -> Arc<AtomicU64> {
     let count = Arc::new(AtomicU64::new(0));
-    let counted = Arc::downgrade(&count);
-    context.publish("count", move || {
-        let count = counted.upgrade()?.load(Ordering::Relaxed);
-        Some(format!("{slot}: {count}").into())
-    });
+    let counted = Arc::clone(&count);
+    let what = move || match counted.load(Ordering::Relaxed) {
+        NOTHING => None,
+        count => Some(format!("{slot}: {count}").into()),
+    };
+    notice.say(what).unwrap();
     count
 }
 
-fn read(context: &Context) -> BTreeMap<usize, String> {
-    let all = context.published("count").into_iter();
-    all.map(|(process, bytes)| (process, String::from_utf8(bytes.to_vec()).unwrap()))
+/// In place of a number.
+const NOTHING: u64 = u64::MAX;
+
+fn read(notice: &Notice) -> BTreeMap<usize, String> {
+    let said = notice.said().into_iter();
+    said.map(|((process, _), bytes)| (process, String::from_utf8(bytes.to_vec()).unwrap()))
         .collect()
 }
 
-fn act(context: &Context) -> Result<BTreeMap<usize, String>> {
+/// What is read after an action.
+fn act(context: &Context, notice: &Notice) -> Result<BTreeMap<usize, String>> {
     assert_eq!(context.range(0..10, 3).count()?, 10);
-    Ok(read(context))
+    Ok(read(notice))
 }
 
 fn of(processes: &[usize], count: u64) -> BTreeMap<usize, String> {
-    let all = processes
-        .iter()
-        .map(|process| (*process, format!("{process}: {count}")));
-    all.collect()
+    let said = |process: &usize| (*process, format!("{process}: {count}"));
+    processes.iter().map(said).collect()
 }
 
 #[test]
 fn all_read_it_as_it_was_at_the_end_of_the_last_action() {
     let run = TestCluster::new(3).run_lives(|context, life| {
-        let before = act(context)?;
-        let count = publish(context, life.slot);
-        let unread = read(context);
+        let (notice, another) = (context.notice(), context.notice());
+        let before = act(context, &notice)?;
+        let count = says(&notice, life.slot);
+        let unread = read(&notice);
         count.store(1, Ordering::Relaxed);
-        let once = act(context)?;
+        let once = act(context, &notice)?;
+        assert_eq!(read(&another), of(&[], 0));
         count.store(2, Ordering::Relaxed);
-        assert_eq!(read(context), once);
-        let twice = act(context)?;
-        // There is none any more in one of them.
-        let _count = (life.slot != 1).then_some(count);
-        Ok((life.slot, [before, unread, once, twice, act(context)?]))
+        assert_eq!(read(&notice), once);
+        let twice = act(context, &notice)?;
+        if life.slot == 1 {
+            count.store(NOTHING, Ordering::Relaxed);
+        }
+        let thrice = act(context, &notice)?;
+        drop(notice);
+        let number = act(context, &another)?.len();
+        assert_eq!(number, 0);
+        Ok([before, unread, once, twice, thrice])
     });
-    let results = run.unwrap().results;
-    assert_eq!(results.len(), 3);
-    for (slot, read) in results {
-        let others: Vec<usize> = (0..3).filter(|process| *process != slot as usize).collect();
-        let remaining: Vec<usize> = others.iter().copied().filter(|process| *process != 1).collect();
-        let expected = [
-            of(&[], 0),
-            of(&[], 0),
-            of(&others, 1),
-            of(&others, 2),
-            of(&remaining, 2),
-        ];
-        assert_eq!(read, expected, "{slot}");
-    }
+    let (all, none) = ([0, 1, 2], of(&[], 0));
+    let expected = [none.clone(), none, of(&all, 1), of(&all, 2), of(&[0, 2], 2)];
+    assert_eq!(run.unwrap().results, vec![expected; 3]);
 }
 
 #[test]
-fn a_process_alone_reads_its_own() {
+fn a_process_alone_reads_its_own_now() {
     let context = alone();
-    let count = publish(&context, 0);
+    let notice = context.notice();
+    let count = says(&notice, 0);
     count.store(3, Ordering::Relaxed);
-    assert_eq!(read(&context), of(&[0], 3));
-    drop(count);
-    assert_eq!(read(&context), of(&[], 0));
+    assert_eq!(read(&notice), of(&[0], 3));
+    count.store(NOTHING, Ordering::Relaxed);
+    assert_eq!(read(&notice), of(&[], 0));
+}
+
+#[test]
+fn what_panics_is_asked_no_more_and_does_not_hinder_the_action() {
+    let run = TestCluster::new(2).run_lives(|context, life| {
+        let notice = context.notice();
+        let slot = life.slot;
+        let what = move || match slot {
+            0 => Some("fine".into()),
+            _ => panic!("no words"),
+        };
+        notice.say(what).unwrap();
+        act(context, &notice)?;
+        act(context, &notice)
+    });
+    let expected = BTreeMap::from([(0, "fine".to_owned())]);
+    assert_eq!(run.unwrap().results, vec![expected; 2]);
 }
 
 #[test]
 fn that_of_a_process_that_has_died_is_not_read() {
     let run = TestCluster::new(3).run_lives(|context, life| {
-        let count = (life.slot == 1).then(|| publish(context, life.slot));
-        if let Some(count) = &count {
-            count.store(u64::from(life.number), Ordering::Relaxed);
+        let notice = context.notice();
+        if life.slot == 1 {
+            says(&notice, 1).store(u64::from(life.number), Ordering::Relaxed);
         }
-        let before = act(context)?;
+        let before = (act(context, &notice)?, notice.said());
         if (life.slot, life.number) == (1, 0) {
             life.kill();
         }
-        Ok((life.slot, [before, act(context)?]))
+        Ok((life.slot, before, (act(context, &notice)?, notice.said())))
     });
-    let results = run.unwrap().results.into_iter().filter(|(slot, _)| *slot != 1);
-    for (slot, [before, after]) in results {
+    let results = run.unwrap().results.into_iter().filter(|(slot, ..)| *slot != 1);
+    for (slot, (before, one), (after, other)) in results {
         assert_eq!(before, of(&[1], 0), "{slot}");
         // Its next life may be there already.
         assert!(after.is_empty() || after == of(&[1], 1), "{slot}: {after:?}");
+        assert!(other.into_keys().all(|key| !one.contains_key(&key)), "{slot}");
     }
 }
 
 #[test]
 fn a_name_node_that_comes_back_learns_it_anew() {
-    let cluster = TestCluster {
-        name_node_grace: Duration::from_secs(20),
-        ..TestCluster::new(3)
-    };
-    let run = cluster.run_lives(|context, life| {
-        let _count = publish(context, life.slot);
-        act(context)?;
-        if life.slot == 0 && life.number == 0 {
-            life.kill_name_node();
-        }
-        Ok((life.slot, act(context)?))
-    });
-    for (slot, read) in run.unwrap().results {
-        assert_eq!(read, of(&[0, 1, 2], 0), "{slot}");
+    // After all have found the first one.
+    for report in 9..18 {
+        let cluster = TestCluster {
+            name_node_grace: Duration::from_secs(20),
+            ..TestCluster::new(3)
+        };
+        let chaos = Chaos::parse(&format!("kill=name@report:{report}")).unwrap();
+        let run = cluster.with_chaos(chaos).run_lives(|context, life| {
+            let notice = context.notice();
+            let count = says(&notice, life.slot);
+            for action in 0..3 {
+                count.store(action, Ordering::Relaxed);
+                // Whoever has not found the new one yet is missing, and whoever was quicker says more.
+                for (process, said) in act(context, &notice)? {
+                    let may = [action, action + 1].map(|count| of(&[process], count)[&process].clone());
+                    assert!(may.contains(&said), "{action}: {said}");
+                }
+            }
+            act(context, &notice)?;
+            act(context, &notice)
+        });
+        assert_eq!(run.unwrap().results, vec![of(&[0, 1, 2], 2); 3], "{report}");
     }
 }

@@ -184,6 +184,7 @@ impl Shared {
                 let again = [state.arrival.clone(), state.ended.clone(), state.cancel.clone()];
                 drop(state);
                 self.tell_holdings();
+                self.tell_figures();
                 again.iter().flatten().for_each(|report| self.report(report));
                 return Ok(socket);
             }

@@ -17,7 +17,7 @@ use crate::cluster::control;
 use crate::cluster::handshake::{self, Mine, Purpose};
 use crate::cluster::protocol::{MemberId, Order, Report, Source};
 use crate::cluster::socket::{self, Socket};
-use crate::notices::Notices;
+use crate::notices::{Notices, Said};
 
 /// How long an answer, or another member's turn, is waited for before the remote store is asked.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -48,9 +48,9 @@ struct State {
     figures: Option<StoreFigures>,
     notices: Option<Weak<Notices>>,
     /// Whether the name node was told any.
-    told_notices: bool,
+    has_said: bool,
     /// Those of all processes.
-    of_all: BTreeMap<u32, BTreeMap<String, Bytes>>,
+    of_all: BTreeMap<(u32, MemberId), Said>,
     over: bool,
 }
 
@@ -136,12 +136,12 @@ impl Member {
         self.shared.sharing.state().figures
     }
 
-    /// What all processes that live let each other read, by process and name, as it was at the end of the last action.
-    pub fn notices(&self) -> BTreeMap<usize, BTreeMap<String, Bytes>> {
-        let of_all = self.shared.sharing.state().of_all.clone();
-        let by_process = of_all.into_iter();
-        by_process
-            .map(|(process, notices)| (process as usize, notices))
+    /// What all processes that live have said in a notice, by place and life, as it was at the end of the last action.
+    pub fn said(&self, notice: u64) -> BTreeMap<(usize, u64), Bytes> {
+        let state = self.shared.sharing.state();
+        let of_notice = state.of_all.iter();
+        of_notice
+            .filter_map(|((slot, member), said)| Some(((*slot as usize, member.0), said.get(&notice)?.clone())))
             .collect()
     }
 }
@@ -222,11 +222,11 @@ impl Shared {
         }
         let notices = self.sharing.state().notices.clone();
         if let Some(notices) = notices.and_then(|notices| notices.upgrade()) {
-            let notices = notices.read();
-            let is_told = !notices.is_empty();
-            // That there are none any more is told once.
-            if std::mem::replace(&mut self.sharing.state().told_notices, is_told) || is_told {
-                self.report(&Report::Notices { notices });
+            let said = notices.said();
+            let has_said = !said.is_empty();
+            // That there is nothing any more is said once.
+            if std::mem::replace(&mut self.sharing.state().has_said, has_said) || has_said {
+                self.report(&Report::Notices { said });
             }
         }
     }

@@ -11,6 +11,7 @@ use distdl_storage::bloom::{Bloom, Digest};
 
 use super::NameNode;
 use crate::cluster::protocol::{MemberId, Order, Source};
+use crate::notices::Said;
 
 /// Questions of one member that may wait for another's turn to end.
 const WAITING_MAX: usize = 4096;
@@ -27,10 +28,10 @@ pub(super) struct Holdings {
     turns: BTreeMap<Digest, Turn>,
     /// What reading has cost members so far, those that are gone included.
     figures: BTreeMap<MemberId, StoreFigures>,
-    /// What members let the others read.
-    notices: BTreeMap<MemberId, BTreeMap<String, Bytes>>,
-    /// Whether there ever was a notice, so that members must be told what becomes of them.
-    has_noticed: bool,
+    /// What members say of themselves.
+    said: BTreeMap<MemberId, Said>,
+    /// Whether anything ever was, so that members must be told what becomes of it.
+    was_said: bool,
 }
 
 /// Something that a member is bringing.
@@ -139,7 +140,7 @@ impl NameNode {
 
     /// A member is gone, or begins anew after a restart.
     pub(super) fn holds_no_more(&mut self, member: MemberId) {
-        self.holdings.notices.remove(&member);
+        self.holdings.said.remove(&member);
         for turn in self.holdings.turns.values_mut() {
             turn.waiting.retain(|(waits, _)| *waits != member);
         }
@@ -167,27 +168,51 @@ impl NameNode {
     }
 
     /// What reading has cost all members so far, if anything.
-    pub(super) fn reading(&self) -> Option<StoreFigures> {
+    fn reading(&self) -> Option<StoreFigures> {
         let figures = self.holdings.figures.values().copied();
         let all = figures.reduce(StoreFigures::plus)?;
         (all != StoreFigures::default()).then_some(all)
     }
 
-    /// A member lets the others read something, in the place of what it did before.
-    pub(super) fn has_notices(&mut self, member: MemberId, notices: BTreeMap<String, Bytes>) {
-        self.holdings.notices.insert(member, notices);
-        self.holdings.has_noticed = true;
+    /// A member says something, in the place of what it did before.
+    pub(super) fn has_said(&mut self, member: MemberId, said: Said) {
+        self.holdings.said.insert(member, said);
+        self.holdings.was_said = true;
     }
 
-    /// What members let each other read, by slot and name; `None` if nobody ever had anything to say.
-    pub(super) fn notices(&self) -> Option<BTreeMap<u32, BTreeMap<String, Bytes>>> {
-        let all = self.holdings.notices.iter();
-        let living = all.filter_map(|(member, notices)| Some((self.members.get(member)?.peer.slot, notices.clone())));
-        self.holdings.has_noticed.then(|| living.collect())
+    /// Tells these members what reading has cost, and what all have said.
+    pub(super) fn tell_figures(&mut self, members: &[MemberId]) {
+        let (figures, said) = (self.reading(), self.said());
+        for &member in members {
+            if let Some(figures) = figures {
+                self.send(member, Order::Read { figures });
+            }
+            if let Some(of_all) = said.clone() {
+                self.send(member, Order::Notices { of_all });
+            }
+        }
+    }
+
+    /// What members that live have said; `None` if nothing ever was.
+    fn said(&self) -> Option<BTreeMap<(u32, MemberId), Said>> {
+        let said = self.holdings.said.iter();
+        let living = said.filter_map(|(member, said)| {
+            let slot = self.members.get(member)?.peer.slot;
+            Some(((slot, *member), said.clone()))
+        });
+        self.holdings.was_said.then(|| living.collect())
     }
 }
 
 impl Holdings {
+    /// After a restart members may have been told what nobody has said to this name node.
+    pub(super) fn new(is_restarted: bool) -> Self {
+        Self {
+            was_said: is_restarted,
+            ..Self::default()
+        }
+    }
+
     fn waiting_of(&self, member: MemberId) -> usize {
         let waiting = self.turns.values().flat_map(|turn| &turn.waiting);
         waiting.filter(|(waits, _)| *waits == member).count()

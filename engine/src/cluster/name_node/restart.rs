@@ -32,7 +32,7 @@ impl NameNode {
             action: None,
             lanes: Vec::new(),
             moves: Moves::default(),
-            holdings: Holdings::default(),
+            holdings: Holdings::new(!entries.is_empty()),
             round: None,
             loss: None,
             gathering: Some(now),

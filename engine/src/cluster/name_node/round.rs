@@ -57,6 +57,8 @@ impl NameNode {
             let answer = diverged(first, head);
             return self.send(member, Order::Answer { action: number, answer });
         }
+        // Newer than the answer, but never older than what the member is told next.
+        self.tell_figures(&[member]);
         let last = number + 1 == self.action_number();
         if last && self.finished_by.contains(&member) {
             let answer = Answer::Iterated { result: None };
@@ -328,13 +330,9 @@ impl NameNode {
             error,
         });
         self.answered.push(action.head);
-        for member in self.all_arrived() {
-            if let Some(figures) = self.reading() {
-                self.send(member, Order::Read { figures });
-            }
-            if let Some(of_all) = self.notices() {
-                self.send(member, Order::Notices { of_all });
-            }
+        let arrived = self.all_arrived();
+        self.tell_figures(&arrived);
+        for member in arrived {
             let alone = finished_by.contains(&member);
             let answer = if alone {
                 Answer::Iterated { result: None }
