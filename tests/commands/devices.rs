@@ -266,9 +266,15 @@ fn processes_with_and_without_a_gpu_train_together() {
     };
     let every = json_lines(place.mnist(&[&arguments[..], &["--processes=3"]].concat()));
     let every = passes(&every[1]);
-    assert_eq!(every.len(), 3, "{every:?}");
-    assert_eq!(every.iter().map(|(_, passes)| passes).sum::<u64>(), all, "{every:?}");
-    assert_eq!(passes(&mixed[1]), every[..1]);
+    let processes = |all: &[(u64, u64)]| all.iter().map(|(process, _)| *process).collect::<Vec<_>>();
+    assert_eq!(processes(&every), [0, 1, 2]);
+    // All of them, or more where steps are taken again as lanes move.
+    let sum: u64 = every.iter().map(|(_, passes)| passes).sum();
+    assert!(sum >= all, "{every:?}");
+    assert!(
+        processes(&passes(&mixed[1])) == [0] && passes(&mixed[0])[0].1 > 0,
+        "{mixed:?}"
+    );
     let [loss, loss_alone] = [&mixed, &alone].map(|lines| lines[1]["train_loss"].as_f64().unwrap());
     assert!((loss - loss_alone).abs() < 1e-4, "{loss}, {loss_alone}");
     let none = json_lines(place.mnist(&[&arguments[..], &["--gpu-processes=0"]].concat()));
