@@ -22,7 +22,9 @@ use crate::error::{EngineError, Result};
 /// let (notice, seen) = (context.notice(), Arc::new(AtomicU64::new(0)));
 /// let counted = Arc::clone(&seen);
 /// notice.say(move || Some(counted.load(Ordering::Relaxed).to_le_bytes().to_vec().into()))?;
-/// context.range(0..10, 2).for_each(move |_| drop(seen.fetch_add(1, Ordering::Relaxed)))?;
+/// context.range(0..10, 2).for_each_partition(move |_, numbers| {
+///     seen.fetch_add(numbers.count() as u64, Ordering::Relaxed);
+/// })?;
 /// // Of each process how many of the numbers it has seen.
 /// let counts = notice.said().into_values().map(|bytes| bytes[0]);
 /// assert_eq!(counts.sum::<u8>(), 10);
