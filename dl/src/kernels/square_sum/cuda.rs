@@ -9,8 +9,11 @@ use crate::kernels::programs::{Device, Grid};
 /// Words of four bytes that a total takes, an `f64`.
 pub(crate) const TOTAL: usize = 2;
 
-/// Words of four bytes that a part takes: 21 of eight.
-const PART: usize = 42;
+/// Digits of a part, words of eight bytes; behind them it says how many values were not finite.
+const DIGITS: usize = 20;
+
+/// Words of four bytes that a part takes.
+const PART: usize = 2 * (DIGITS + 1);
 
 /// Words of four bytes that the sum over so many values needs room for meanwhile.
 pub(crate) fn room(count: usize) -> usize {
@@ -66,4 +69,17 @@ pub(crate) fn norm_limit(
     ];
     // SAFETY: these are its arguments, with lengths that are checked.
     unsafe { device.run("norm_limit", Grid::of_rows(1, 1), &arguments) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::programs::PROGRAMS;
+
+    #[test]
+    fn a_part_is_as_long_as_the_program_makes_it() {
+        let program = PROGRAMS.iter().find(|program| program.name == "square_sum");
+        let line = format!("const u32 DIGITS = {DIGITS};");
+        assert!(program.is_some_and(|program| program.text.contains(&line)), "{line}");
+    }
 }
