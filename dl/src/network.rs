@@ -11,7 +11,7 @@ use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
 use crate::shape::{Input, Shape};
 #[cfg(feature = "gpu")]
-pub(crate) use gpu::{GpuSamples, GpuWorkspace, WorkspaceShape};
+pub(crate) use gpu::{GpuWorkspace, WorkspaceShape};
 use std::fmt::{Display, Formatter};
 use std::ops::Range;
 use std::sync::Arc;

@@ -21,6 +21,24 @@ const u32 THREADS_MAX = 256;
 // Goes through the rows of this block; all of its threads go together.
 #define FOR_EACH_ROW(row, rows) for (u64 row = blockIdx.x; row < (rows); row += gridDim.x)
 
+// Gives what `read(index)` says to `write(index, it)`, for every so manieth index below `count`, from `first` on. It reads
+// ahead, so that some reads are under way together.
+template <typename F, typename K> __device__ inline void each_ahead(u64 first, u64 count, u64 step, F read, K write) {
+    u64 index = first;
+    for (; index + 3 * step < count; index += 4 * step) {
+        float values[4];
+        for (int ahead = 0; ahead < 4; ahead++) {
+            values[ahead] = read(index + ahead * step);
+        }
+        for (int ahead = 0; ahead < 4; ahead++) {
+            write(index + ahead * step, values[ahead]);
+        }
+    }
+    for (; index < count; index += step) {
+        write(index, read(index));
+    }
+}
+
 // The sum of what the threads of a block bring, for each of them.
 template <typename T> __device__ inline T block_sum(T value) {
     __shared__ T values[THREADS_MAX];
@@ -51,21 +69,36 @@ __device__ inline u64 turns_of(u64 count, u64 first, u64 step) {
     return count > first ? (count - first - 1) / step + 1 : 0;
 }
 
-// The sum of what `next` gives, in order. It is asked ahead, so that some reads are under way together.
-template <typename F> __device__ inline float sum_ahead(u64 turns, F next) {
+// What was read for one element of a sum.
+template <typename T> struct Term {
+    u64 index;
+    T read;
+};
+
+// The sum of `value(index, read)` of the terms that `next` gives, in order. It is asked ahead, so that some reads are under
+// way together; what `value` writes comes behind them.
+template <typename F, typename G> __device__ inline float sum_ahead(u64 turns, F next, G value) {
     float sum = 0;
     for (; turns >= 4; turns -= 4) {
-        float first = next(), second = next(), third = next(), fourth = next();
-        sum += first;
-        sum += second;
-        sum += third;
-        sum += fourth;
+        decltype(next()) terms[4];
+        for (int ahead = 0; ahead < 4; ahead++) {
+            terms[ahead] = next();
+        }
+        for (int ahead = 0; ahead < 4; ahead++) {
+            sum += value(terms[ahead].index, terms[ahead].read);
+        }
     }
     for (; turns > 0; turns--) {
-        sum += next();
+        auto term = next();
+        sum += value(term.index, term.read);
     }
     return sum;
 }
+
+// Where what was read is summed as it is.
+struct AsRead {
+    __device__ float operator()(u64, float read) const { return read; }
+};
 
 // Sums over many rows are cut into parts of so many rows, so that more blocks have something to do. Each part has sums of
 // its own, those of the first part first; `column_sums` then makes one of them.
@@ -75,11 +108,11 @@ __device__ inline u64 end_of_part(u64 first, u64 part, u64 rows) {
     return rows - first < part ? rows : first + part;
 }
 
-// For each part and channel, `finish` of the sum of `of(channel, index)` over all of its elements: so many positions in
-// each row. A thread divides once and goes on from there.
-template <typename F, typename G>
+// For each part and channel, `finish` of the sum over all of its elements, so many positions in each row, of
+// `value(index, read)`, where `of(channel, index)` reads. A thread divides once and goes on from there.
+template <typename F, typename G, typename V = AsRead>
 __device__ inline void channel_parts(
-    u64 rows, u64 channels, u64 positions, u64 part, F of, G finish, float* sums) {
+    u64 rows, u64 channels, u64 positions, u64 part, F of, G finish, float* sums, V value = V()) {
     u64 parts = rows > part ? (rows + part - 1) / part : 1;
     u64 rows_on = blockDim.x / positions, positions_on = blockDim.x % positions;
     u64 first_row = threadIdx.x / positions, first_position = threadIdx.x % positions;
@@ -89,12 +122,13 @@ __device__ inline void channel_parts(
         u64 count = (end_of_part(first, part, rows) - first) * positions;
         u64 row = first + first_row, position = first_position;
         float sum = sum_ahead(turns_of(count, threadIdx.x, blockDim.x), [&]() {
-            float value = of(channel, (row * channels + channel) * positions + position);
+            u64 index = (row * channels + channel) * positions + position;
+            Term<decltype(of(channel, index))> term = {index, of(channel, index)};
             bool is_next = position + positions_on >= positions;
             row += rows_on + is_next;
             position += is_next ? positions_on - positions : positions_on;
-            return value;
-        });
+            return term;
+        }, value);
         sum = block_sum(sum);
         if (threadIdx.x == 0) {
             sums[place] = finish(channel, sum);
@@ -102,10 +136,10 @@ __device__ inline void channel_parts(
     }
 }
 
-// For each part and column the sum of `of(row, index)` over its rows, times `scale`. The threads of a line read
-// neighbours, and each line of threads of a block has its own rows.
-template <typename F>
-__device__ inline void column_parts(u64 rows, u64 columns, u64 part, float scale, F of, float* sums) {
+// For each part and column the sum over its rows of `value(index, read)`, where `of(row, index)` reads, times `scale`. The
+// threads of a line read neighbours, and each line of threads of a block has its own rows.
+template <typename F, typename V = AsRead>
+__device__ inline void column_parts(u64 rows, u64 columns, u64 part, float scale, F of, float* sums, V value = V()) {
     const u32 LINE = 32;
     __shared__ float values[THREADS_MAX];
     u64 lines = (columns + LINE - 1) / LINE;
@@ -115,10 +149,11 @@ __device__ inline void column_parts(u64 rows, u64 columns, u64 part, float scale
     u64 row = first + threadIdx.x / LINE;
     u64 turns = turns_of(end_of_part(first, part, rows), row, blockDim.x / LINE);
     float sum = sum_ahead(column < columns ? turns : 0, [&]() {
-        float value = of(row, row * columns + column);
+        u64 index = row * columns + column;
+        Term<decltype(of(row, index))> term = {index, of(row, index)};
         row += blockDim.x / LINE;
-        return value;
-    });
+        return term;
+    }, value);
     values[threadIdx.x] = sum;
     __syncthreads();
     for (u32 half = blockDim.x / 2; half >= LINE; half /= 2) {

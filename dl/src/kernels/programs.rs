@@ -59,7 +59,7 @@ macro_rules! programs {
 
 /// All of them.
 pub const PROGRAMS: &[Program] = programs! {
-    "activation": "activation_forward" "activation_channels" "activation_backward" "softmax_rows" "softmax_rows_backward";
+    "activation": "activation_apply" "activation_rows" "activation_channels" "activation_from_channels" "activation_backward" "activation_backward_columns" "activation_backward_channels" "softmax_rows" "softmax_rows_backward";
     "batch_norm": "batch_norm_squares" "batch_norm_running" "batch_norm_forward" "batch_norm_along" "batch_norm_backward";
     "dropout": "dropout";
     "element_loss": "element_loss" "element_loss_labels";
@@ -72,7 +72,7 @@ pub const PROGRAMS: &[Program] = programs! {
     "square_sum": "square_sum_parts" "square_sum" "norm_limit";
     "sums": "add" "column_sums" "channel_sums" "sums_of_pieces";
     "update": "update_plain" "update_statistics" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad" "update_lamb_direction" "update_lamb";
-    "windows": "to_columns" "from_columns" "to_channels" "from_channels" "pool_largest" "pool_largest_backward_apart" "pool_largest_backward" "pool_mean" "pool_mean_backward";
+    "windows": "to_columns" "from_columns" "to_channels" "pool_largest" "pool_largest_backward_apart" "pool_largest_backward" "pool_mean" "pool_mean_backward";
 };
 
 /// How many blocks of how many threads run a kernel. The order of its sums follows from it, and it from shapes.

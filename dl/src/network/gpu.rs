@@ -6,7 +6,7 @@ use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 
 use super::{NeuralNetwork, Placed};
 use crate::error::{Error, Result, check_length};
-use crate::kernels::gather::cuda::{Places, Rows, gather};
+use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, gather};
 use crate::kernels::programs::Device;
 use crate::kernels::sums::cuda as sums;
 use crate::layer::{Draw, GpuBackward, GpuForward, GpuLayer, Mode};
@@ -50,16 +50,6 @@ pub(crate) struct GpuWorkspace {
     tallies: GpuPort,
     /// Behind what it works on.
     device: Device,
-}
-
-/// Samples that lie in the memory of a GPU.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct GpuSamples<'a> {
-    pub(crate) rows: usize,
-    pub(crate) features: &'a GpuBuffer,
-    /// What a byte is multiplied with; none for features as they are.
-    pub(crate) scale: Option<f32>,
-    pub(crate) targets: &'a GpuBuffer,
 }
 
 impl NeuralNetwork {
@@ -355,21 +345,29 @@ impl GpuWorkspace {
     /// Takes rows from samples that are on the GPU: only their places are sent.
     pub(crate) fn take_rows(&mut self, samples: GpuSamples<'_>, places: &[u32]) -> Result<()> {
         self.check_rows(places.len())?;
-        let widths = self.widths();
+        let lengths = self.row_lengths();
         let places = Places::send(&self.device, samples.rows, places, &mut self.places)?;
-        let (inputs, targets) = (self.inputs.words(), self.targets.words());
-        take_rows_at(&self.device, samples, places, widths, (inputs, targets))
+        let to = Batch {
+            inputs: self.inputs.words(),
+            targets: self.targets.words(),
+            lengths,
+        };
+        gather(&self.device, samples, places, to)
     }
 
     /// The same where the places are on the GPU.
     pub(crate) fn take_rows_at(&self, samples: GpuSamples<'_>, places: Places<'_>) -> Result<()> {
         self.check_rows(places.len())?;
-        let (inputs, targets) = (self.inputs.words(), self.targets.words());
-        take_rows_at(&self.device, samples, places, self.widths(), (inputs, targets))
+        let to = Batch {
+            inputs: self.inputs.words(),
+            targets: self.targets.words(),
+            lengths: self.row_lengths(),
+        };
+        gather(&self.device, samples, places, to)
     }
 
     /// Words of a row's inputs, and of its target.
-    fn widths(&self) -> (usize, usize) {
+    fn row_lengths(&self) -> (usize, usize) {
         (self.input_length(), self.shape.target_length.unwrap_or(1))
     }
 
@@ -422,22 +420,4 @@ impl GpuWorkspace {
             samples: rows as u64,
         }
     }
-}
-
-/// Brings the samples at some places to inputs and targets, of which a row has so many words.
-fn take_rows_at(
-    device: &Device,
-    samples: GpuSamples<'_>,
-    places: Places<'_>,
-    (width, target_width): (usize, usize),
-    (inputs, targets): (GpuSlice<'_>, GpuSlice<'_>),
-) -> Result<()> {
-    let features = match samples.scale {
-        Some(scale) => Rows::Bytes(samples.features, scale),
-        None => Rows::Words(samples.features),
-    };
-    let inputs = inputs.part(0..places.len() * width);
-    gather(device, features, width, places, inputs)?;
-    let targets = targets.part(0..places.len() * target_width);
-    gather(device, Rows::Words(samples.targets), target_width, places, targets)
 }

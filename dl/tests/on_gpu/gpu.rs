@@ -83,6 +83,11 @@ impl TestGpu {
         self.count("paper_allocations")
     }
 
+    /// How many kernels of ours have run since the beginning, by themselves or in a graph. Paper only.
+    pub(crate) fn launches(&self) -> i64 {
+        self.count("paper_launches")
+    }
+
     /// How many graphs were launched since the beginning.
     pub(crate) fn graph_launches(&self) -> i64 {
         if self.is_real {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_dl::kernels::programs::Device;
 use distdl_dl::{
-    Adagrad, Adam, AdamW, Augmentation, Compression, Dense, GpuOptimizer, GpuScale, GpuShard, Lamb, Loss,
-    NeuralNetwork, Optimizer, RmsProp, Samples, Schedule, Sgd, TopK, Training, TrainingOptions,
+    Activation, Adagrad, Adam, AdamW, Augmentation, Compression, Conv2d, Dense, Flatten, GpuOptimizer, GpuScale,
+    GpuShard, Lamb, Loss, MaxPool2d, NeuralNetwork, Optimizer, RmsProp, Samples, Schedule, Sgd, TopK, Training,
+    TrainingOptions,
 };
 use distdl_engine::{Config, Context, Placement, ShardValues, Staleness};
 
@@ -245,7 +246,11 @@ fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
     let network = small(Loss::SoftmaxCrossEntropy);
     let options = TrainingOptions { lanes: 1, ..options() };
     let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
-    for launches in [0, 1, 40, 77] {
+    let before = gpu.launches();
+    let whole = on_the_gpu(gpu.config(), &network, &bytes(), options.clone());
+    assert_eq!(whole, expected);
+    let all = gpu.launches() - before;
+    for launches in [0, 1, all / 2, all - 1] {
         gpu.lose_after([-1; 2]);
         let context = Context::new(gpu.config()).unwrap();
         let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
@@ -433,6 +438,52 @@ fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
             "{options:?}"
         );
         assert_eq!(gpu.graph_launches() > graphs, are_whole, "{options:?}");
+    }
+    gpu.assert_nothing_is_left();
+}
+
+/// Small kernels take the time of their launch: each one more in a step would show.
+#[test]
+fn a_step_has_few_kernels() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let dense = NeuralNetwork::new(IMAGE)
+        .hidden(Flatten)
+        .hidden(Dense::relu(9))
+        .hidden(Dense::tanh(7))
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let images = NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(3, 3).with_activation(Activation::Tanh))
+        .hidden(MaxPool2d::new(2))
+        .hidden(Conv2d::new(4, 1).with_activation(Activation::Tanh))
+        .hidden(Flatten)
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let one = TrainingOptions { lanes: 1, ..options() };
+    let adam = TrainingOptions {
+        optimizer: Arc::new(Adam::default()),
+        ..one.clone()
+    };
+    let lamb = TrainingOptions {
+        optimizer: Arc::new(Lamb::default()),
+        ..one.clone()
+    };
+    for (what, network, options, kernels) in [
+        // Samples, bias and activation of each layer, loss and its sum, what is before each activation and the sum of that,
+        // update.
+        ("dense", dense.clone(), one.clone(), 1 + 3 + 2 + 3 + 1),
+        ("dense, Adam", dense.clone(), adam, 1 + 3 + 2 + 3 + 1),
+        ("dense, LAMB", dense, lamb, 1 + 3 + 2 + 3 + 6 * 6),
+        // Convolutions write columns and images forward, and columns twice and images backward, but for the first one's.
+        ("images", images, one, 1 + 2 * 2 + 1 + 1 + 2 + 1 + 4 + 1 + 3 + 1),
+    ] {
+        gpu.lose_after([-1; 2]);
+        let context = Context::new(gpu.config()).unwrap();
+        let mut training = begin(&context, &network, &bytes(), options).unwrap();
+        train_for(STEPS, &mut training).unwrap();
+        let launches = gpu.launches();
+        train_for(STEPS, &mut training).unwrap();
+        assert_eq!(gpu.launches() - launches, kernels * STEPS as i64, "{what}");
     }
     gpu.assert_nothing_is_left();
 }

@@ -36,24 +36,46 @@ __device__ inline float derived(u32 kind, float y, float g) {
     }
 }
 
-// Adds `bias` to each row, if there is one, and applies an activation; softmax wants `softmax_rows` after it.
-extern "C" __global__ void activation_forward(u32 kind, u64 count, u64 columns, const float* bias, float* outputs) {
+// Applies an activation; softmax has `softmax_rows`.
+extern "C" __global__ void activation_apply(u32 kind, u64 count, float* values) {
     FOR_EACH(index, count) {
-        float x = bias ? outputs[index] + bias[index % columns] : outputs[index];
-        outputs[index] = activated(kind, x);
+        values[index] = activated(kind, values[index]);
+    }
+}
+
+// Adds a bias to each row, and applies an activation; softmax wants `softmax_rows` after it.
+extern "C" __global__ void activation_rows(u32 kind, u64 rows, u64 columns, const float* bias, float* outputs) {
+    FOR_EACH_ROW(row, rows) {
+        float* of = outputs + row * columns;
+        auto read = [=](u64 column) { return of[column] + bias[column]; };
+        auto write = [=](u64 column, float x) { of[column] = activated(kind, x); };
+        each_ahead(threadIdx.x, columns, blockDim.x, read, write);
     }
 }
 
 // The same with a bias of each channel; a row is a channel of an image. Not for softmax.
 extern "C" __global__ void activation_channels(
-    u32 kind, u64 rows, u64 channels, u64 positions, const float* bias, float* outputs
-) {
+    u32 kind, u64 rows, u64 channels, u64 positions, const float* bias, float* outputs) {
     FOR_EACH_ROW(row, rows) {
         float* of = outputs + row * positions;
         float added = bias[row % channels];
-        for (u64 position = threadIdx.x; position < positions; position += blockDim.x) {
-            of[position] = activated(kind, of[position] + added);
-        }
+        auto read = [=](u64 position) { return of[position] + added; };
+        auto write = [=](u64 position, float x) { of[position] = activated(kind, x); };
+        each_ahead(threadIdx.x, positions, blockDim.x, read, write);
+    }
+}
+
+// The same, from one row for each channel, which has the pixels of all images, to images.
+extern "C" __global__ void activation_from_channels(
+    u32 kind, u64 count, u64 channels, u64 pixels, const float* rows, const float* bias, float* images) {
+    FOR_EACH_ROW(plane, count * channels) {
+        u64 channel = plane % channels;
+        const float* from = rows + (channel * count + plane / channels) * pixels;
+        float* to = images + plane * pixels;
+        float added = bias[channel];
+        auto read = [=](u64 pixel) { return from[pixel] + added; };
+        auto write = [=](u64 pixel, float x) { to[pixel] = activated(kind, x); };
+        each_ahead(threadIdx.x, pixels, blockDim.x, read, write);
     }
 }
 
@@ -62,6 +84,27 @@ extern "C" __global__ void activation_backward(u32 kind, u64 count, const float*
     FOR_EACH(index, count) {
         gradient[index] = derived(kind, outputs[index], gradient[index]);
     }
+}
+
+// What goes back through one activation.
+struct Backward {
+    float output, gradient;
+};
+
+// The same, and of each part the sum of each column of what comes out: the gradient by a bias.
+extern "C" __global__ void activation_backward_columns(
+    u32 kind, u64 rows, u64 columns, u64 part, const float* outputs, float* gradient, float* sums) {
+    auto read = [=](u64, u64 index) { return Backward{outputs[index], gradient[index]}; };
+    auto value = [=](u64 index, Backward at) { return gradient[index] = derived(kind, at.output, at.gradient); };
+    column_parts(rows, columns, part, 1.0f, read, sums, value);
+}
+
+// The same with the sum of each channel of so many positions.
+extern "C" __global__ void activation_backward_channels(
+    u32 kind, u64 rows, u64 channels, u64 positions, u64 part, const float* outputs, float* gradient, float* sums) {
+    auto read = [=](u64, u64 index) { return Backward{outputs[index], gradient[index]}; };
+    auto value = [=](u64 index, Backward at) { return gradient[index] = derived(kind, at.output, at.gradient); };
+    channel_parts(rows, channels, positions, part, read, [](u64, float sum) { return sum; }, sums, value);
 }
 
 extern "C" __global__ void softmax_rows(u64 rows, u64 columns, float* values) {

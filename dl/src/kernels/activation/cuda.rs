@@ -5,36 +5,38 @@ use distdl_engine::device::{Argument, GpuSlice};
 
 use super::Activation;
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{Device, Grid, Parts};
+use crate::kernels::sums::cuda::{self as sums, over_parts};
 
-/// As [`super::forward`] where there is a `bias` of each of `columns`, and as [`super::apply`] where there is none.
-pub(crate) fn forward(
-    device: &Device,
-    function: Activation,
-    columns: usize,
-    bias: Option<GpuSlice<'_>>,
-    outputs: GpuSlice<'_>,
-) -> Result<()> {
+/// As [`super::forward`].
+pub(crate) fn forward(device: &Device, function: Activation, bias: GpuSlice<'_>, outputs: GpuSlice<'_>) -> Result<()> {
+    let columns = bias.len();
     let rows = check_rows("the outputs", columns, outputs.len())?;
-    check_length("the bias", columns, bias.map_or(columns, GpuSlice::len))?;
-    let arguments = [
-        Argument::Kind(function as u32),
-        Argument::Count(outputs.len() as u64),
-        Argument::Count(columns as u64),
-        bias.map_or(Argument::Absent, Argument::Words),
-        Argument::Words(outputs),
-    ];
-    if bias.is_some() || !matches!(function, Activation::Identity | Activation::Softmax) {
-        // SAFETY: these are its arguments, and the bias has an element for each column.
-        unsafe { device.run("activation_forward", Grid::of_elements(outputs.len()), &arguments) }?;
-    }
+    let [rows_there, columns_there] = counts([rows, columns]);
+    let (kind, bias) = (Argument::Kind(function as u32), Argument::Words(bias));
+    let arguments = [kind, rows_there, columns_there, bias, Argument::Words(outputs)];
+    // SAFETY: these are its arguments, and the bias has an element for each column.
+    unsafe { device.run("activation_rows", Grid::of_rows(rows, columns), &arguments) }?;
     match function {
-        Activation::Softmax => softmax_rows(device, rows, columns, outputs),
+        Activation::Softmax => softmax_rows(device, (rows, columns), outputs),
         _ => Ok(()),
     }
 }
 
-/// The same for images of channels of so many positions, with a bias of each channel. Not for softmax.
+/// As [`super::apply`].
+pub(crate) fn apply(device: &Device, function: Activation, columns: usize, values: GpuSlice<'_>) -> Result<()> {
+    let rows = check_rows("the values", columns, values.len())?;
+    let [count] = counts([values.len()]);
+    let arguments = [Argument::Kind(function as u32), count, Argument::Words(values)];
+    match function {
+        Activation::Identity => Ok(()),
+        Activation::Softmax => softmax_rows(device, (rows, columns), values),
+        // SAFETY: these are its arguments, with as many elements.
+        _ => unsafe { device.run("activation_apply", Grid::of_elements(values.len()), &arguments) },
+    }
+}
+
+/// As [`forward`] for images of channels of so many positions, with a bias of each channel. Not for softmax.
 pub(crate) fn forward_channels(
     device: &Device,
     function: Activation,
@@ -44,17 +46,42 @@ pub(crate) fn forward_channels(
 ) -> Result<()> {
     let rows = check_rows("the outputs", positions, outputs.len())?;
     check_rows("the channels of the outputs", bias.len(), rows)?;
-    let counts = [rows, bias.len(), positions].map(|count| Argument::Count(count as u64));
+    let [rows_there, channels, positions_there] = counts([rows, bias.len(), positions]);
     let arguments = [
         Argument::Kind(function as u32),
-        counts[0],
-        counts[1],
-        counts[2],
+        rows_there,
+        channels,
+        positions_there,
         Argument::Words(bias),
         Argument::Words(outputs),
     ];
     // SAFETY: these are its arguments, of rows x positions elements, with a bias for each channel.
     unsafe { device.run("activation_channels", Grid::of_rows(rows, positions), &arguments) }
+}
+
+/// The same where `rows` is one row for each channel, which has the pixels of all images.
+pub(crate) fn forward_from_channels(
+    device: &Device,
+    function: Activation,
+    pixels: usize,
+    bias: GpuSlice<'_>,
+    (rows, images): (GpuSlice<'_>, GpuSlice<'_>),
+) -> Result<()> {
+    check_length("the images", rows.len(), images.len())?;
+    let planes = check_rows("the images", pixels, images.len())?;
+    let count = check_rows("the channels of the images", bias.len(), planes)?;
+    let [count, channels, pixels_there] = counts([count, bias.len(), pixels]);
+    let arguments = [
+        Argument::Kind(function as u32),
+        count,
+        channels,
+        pixels_there,
+        Argument::Words(rows),
+        Argument::Words(bias),
+        Argument::Words(images),
+    ];
+    // SAFETY: these are its arguments: count x channels x pixels elements twice, and a bias for each channel.
+    unsafe { device.run("activation_from_channels", Grid::of_rows(planes, pixels), &arguments) }
 }
 
 /// As [`super::derive`].
@@ -67,35 +94,86 @@ pub(crate) fn derive(
 ) -> Result<()> {
     let rows = check_rows("the outputs", columns, outputs.len())?;
     check_length("the output gradient", outputs.len(), gradient.len())?;
+    let [rows_there, columns_there, count] = counts([rows, columns, outputs.len()]);
+    let [outputs_there, gradient] = [outputs, gradient].map(Argument::Words);
     match function {
         Activation::Identity => Ok(()),
         Activation::Softmax => {
-            let counts = [rows, columns].map(|count| Argument::Count(count as u64));
-            let arguments = [
-                counts[0],
-                counts[1],
-                Argument::Words(outputs),
-                Argument::Words(gradient),
-            ];
+            let arguments = [rows_there, columns_there, outputs_there, gradient];
             // SAFETY: these are its arguments, both of rows x columns elements.
             unsafe { device.run("softmax_rows_backward", Grid::of_rows(rows, columns), &arguments) }
         }
         _ => {
-            let arguments = [
-                Argument::Kind(function as u32),
-                Argument::Count(outputs.len() as u64),
-                Argument::Words(outputs),
-                Argument::Words(gradient),
-            ];
+            let arguments = [Argument::Kind(function as u32), count, outputs_there, gradient];
             // SAFETY: these are its arguments, both of as many elements.
             unsafe { device.run("activation_backward", Grid::of_elements(outputs.len()), &arguments) }
         }
     }
 }
 
-fn softmax_rows(device: &Device, rows: usize, columns: usize, values: GpuSlice<'_>) -> Result<()> {
-    let counts = [rows, columns].map(|count| Argument::Count(count as u64));
-    let arguments = [counts[0], counts[1], Argument::Words(values)];
+/// As [`super::backward`]; `between` has the room of [`Parts::room_of_columns`].
+pub(crate) fn backward(
+    device: &Device,
+    function: Activation,
+    outputs: GpuSlice<'_>,
+    gradient: GpuSlice<'_>,
+    (between, bias_gradient): (GpuSlice<'_>, GpuSlice<'_>),
+) -> Result<()> {
+    let columns = bias_gradient.len();
+    if let Activation::Identity | Activation::Softmax = function {
+        derive(device, function, columns, outputs, gradient)?;
+        return sums::columns(device, gradient, between, bias_gradient);
+    }
+    let rows = check_rows("the outputs", columns, outputs.len())?;
+    check_length("the output gradient", outputs.len(), gradient.len())?;
+    let parts = Parts::of_columns(rows, columns);
+    over_parts(device, parts, 1.0, (between, bias_gradient), |_, sums| {
+        check_length("the sums", parts.count * columns, sums.len())?;
+        let before = [Argument::Kind(function as u32)]
+            .into_iter()
+            .chain(counts([rows, columns, parts.rows]));
+        let arguments: Vec<_> = before.chain([outputs, gradient, sums].map(Argument::Words)).collect();
+        let grid = Grid::of_columns(columns, parts);
+        // SAFETY: these are its arguments: rows x columns elements twice, and one sum for each part and column.
+        unsafe { device.run("activation_backward_columns", grid, &arguments) }
+    })
+}
+
+/// The same for images of channels of so many positions, with a bias of each channel; `between` has the room of
+/// [`Parts::room_of_channels`]. Not for softmax.
+pub(crate) fn backward_channels(
+    device: &Device,
+    function: Activation,
+    positions: usize,
+    outputs: GpuSlice<'_>,
+    gradient: GpuSlice<'_>,
+    (between, bias_gradient): (GpuSlice<'_>, GpuSlice<'_>),
+) -> Result<()> {
+    let channels = bias_gradient.len();
+    let rows = check_rows("the outputs", channels * positions, outputs.len())?;
+    check_length("the output gradient", outputs.len(), gradient.len())?;
+    if function == Activation::Identity {
+        return sums::channels(device, (rows, positions), 1.0, gradient, between, bias_gradient);
+    }
+    let parts = Parts::of_channels(rows, channels, positions);
+    over_parts(device, parts, 1.0, (between, bias_gradient), |_, sums| {
+        check_length("the sums", parts.count * channels, sums.len())?;
+        let sides = counts([rows, channels, positions, parts.rows]);
+        let before = [Argument::Kind(function as u32)].into_iter().chain(sides);
+        let arguments: Vec<_> = before.chain([outputs, gradient, sums].map(Argument::Words)).collect();
+        let grid = Grid::of_channels(channels, positions, parts);
+        // SAFETY: these are its arguments: rows x channels x positions elements twice, and one sum for each part and channel.
+        unsafe { device.run("activation_backward_channels", grid, &arguments) }
+    })
+}
+
+fn softmax_rows(device: &Device, (rows, columns): (usize, usize), values: GpuSlice<'_>) -> Result<()> {
+    let [rows_there, columns_there] = counts([rows, columns]);
+    let arguments = [rows_there, columns_there, Argument::Words(values)];
     // SAFETY: these are its arguments, of rows x columns elements.
     unsafe { device.run("softmax_rows", Grid::of_rows(rows, columns), &arguments) }
+}
+
+fn counts<'a, const COUNT: usize>(counts: [usize; COUNT]) -> [Argument<'a>; COUNT] {
+    counts.map(|count| Argument::Count(count as u64))
 }

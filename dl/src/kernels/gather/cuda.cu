@@ -1,17 +1,28 @@
-// Samples into the rows of a batch, by their indices.
+// Samples into the rows of a batch, by their places: features to inputs, and targets as they are.
 
-extern "C" __global__ void gather_bytes(
-    u64 count, u64 columns, const u32* indices, const u8* samples, float scale, float* batch) {
-    FOR_EACH(index, count) {
-        u64 sample = indices[index / columns];
-        batch[index] = (float)samples[sample * columns + index % columns] * scale;
+template <typename F>
+__device__ inline void gather(
+    u64 rows, u64 columns, u64 target_columns, const u32* places, F feature, const u32* targets, float* inputs, u32* to) {
+    FOR_EACH_ROW(row, rows) {
+        u64 sample = places[row];
+        for (u64 column = threadIdx.x; column < columns; column += blockDim.x) {
+            inputs[row * columns + column] = feature(sample * columns + column);
+        }
+        for (u64 column = threadIdx.x; column < target_columns; column += blockDim.x) {
+            to[row * target_columns + column] = targets[sample * target_columns + column];
+        }
     }
 }
 
+extern "C" __global__ void gather_bytes(
+    u64 rows, u64 columns, u64 target_columns, const u32* places, const u8* features, float scale, const u32* targets,
+    float* inputs, u32* to) {
+    auto feature = [=](u64 index) { return (float)features[index] * scale; };
+    gather(rows, columns, target_columns, places, feature, targets, inputs, to);
+}
+
 extern "C" __global__ void gather_values(
-    u64 count, u64 columns, const u32* indices, const float* samples, float* batch) {
-    FOR_EACH(index, count) {
-        u64 sample = indices[index / columns];
-        batch[index] = samples[sample * columns + index % columns];
-    }
+    u64 rows, u64 columns, u64 target_columns, const u32* places, const float* features, const u32* targets,
+    float* inputs, u32* to) {
+    gather(rows, columns, target_columns, places, [=](u64 index) { return features[index]; }, targets, inputs, to);
 }

@@ -8,15 +8,6 @@ use distdl_engine::device::{Argument, GpuBuffer, GpuPort, GpuSlice};
 use crate::error::{Error, Result, check_length};
 use crate::kernels::programs::{Device, Grid};
 
-/// Some samples on a GPU, row after row.
-#[derive(Clone, Copy)]
-pub(crate) enum Rows<'a> {
-    /// Bytes, and what they are multiplied with.
-    Bytes(&'a GpuBuffer, f32),
-    /// Words of four bytes.
-    Words(&'a GpuBuffer),
-}
-
 /// Places among samples, in the memory of a GPU.
 #[derive(Clone, Copy)]
 pub(crate) struct Places<'a> {
@@ -50,34 +41,56 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Writes the samples at `places`, of `columns` elements each, to the rows of `batch`.
-pub(crate) fn gather(
-    device: &Device,
-    samples: Rows<'_>,
-    columns: usize,
-    places: Places<'_>,
-    batch: GpuSlice<'_>,
-) -> Result<()> {
-    let (buffer, width) = match samples {
-        Rows::Bytes(buffer, _) => (buffer, 1),
-        Rows::Words(buffer) => (buffer, 4),
-    };
+/// Samples that lie on a GPU, one behind the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GpuSamples<'a> {
+    pub(crate) rows: usize,
+    pub(crate) features: &'a GpuBuffer,
+    /// What a byte is multiplied with; none for features as they are.
+    pub(crate) scale: Option<f32>,
+    pub(crate) targets: &'a GpuBuffer,
+}
+
+/// Where they go.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch<'a> {
+    pub(crate) inputs: GpuSlice<'a>,
+    pub(crate) targets: GpuSlice<'a>,
+    /// Words of a row's inputs, and of its target.
+    pub(crate) lengths: (usize, usize),
+}
+
+/// Writes the samples at some places to the first rows of a batch.
+pub(crate) fn gather(device: &Device, samples: GpuSamples<'_>, places: Places<'_>, to: Batch<'_>) -> Result<()> {
+    let (rows, (columns, target_columns)) = (places.len(), to.lengths);
+    check_length("the samples that places are of", places.samples, samples.rows)?;
+    let width = if samples.scale.is_some() { 1 } else { size_of::<f32>() };
     check_length(
-        "the samples on the GPU",
-        places.samples * columns * width,
-        buffer.bytes(),
+        "the features on the GPU",
+        samples.rows * columns * width,
+        samples.features.bytes(),
     )?;
-    check_length("the batch", places.words.len() * columns, batch.len())?;
-    let [count, columns] = [batch.len(), columns].map(|count| Argument::Count(count as u64));
-    let (from, places) = (Argument::Buffer(buffer), Argument::Words(places.words));
-    let (to, grid) = (Argument::Words(batch), Grid::of_elements(batch.len()));
-    match samples {
-        Rows::Bytes(_, scale) => {
-            let arguments = [count, columns, places, from, Argument::Number(scale), to];
-            // SAFETY: these are its arguments, with lengths that are checked, and places that were.
-            unsafe { device.run("gather_bytes", grid, &arguments) }
-        }
-        // SAFETY: as above.
-        Rows::Words(_) => unsafe { device.run("gather_values", grid, &[count, columns, places, from, to]) },
-    }
+    check_length(
+        "the targets on the GPU",
+        samples.rows * target_columns * size_of::<u32>(),
+        samples.targets.bytes(),
+    )?;
+    let [rows_there, columns_there, target_columns_there] =
+        [rows, columns, target_columns].map(|count| Argument::Count(count as u64));
+    let (places, features) = (Argument::Words(places.words), Argument::Buffer(samples.features));
+    let targets = Argument::Buffer(samples.targets);
+    let inputs = Argument::Words(to.inputs.part(0..rows * columns));
+    let target = Argument::Words(to.targets.part(0..rows * target_columns));
+    let before = [rows_there, columns_there, target_columns_there, places, features];
+    let (kernel, scale) = match samples.scale {
+        Some(scale) => ("gather_bytes", Some(Argument::Number(scale))),
+        None => ("gather_values", None),
+    };
+    let arguments: Vec<_> = before
+        .into_iter()
+        .chain(scale)
+        .chain([targets, inputs, target])
+        .collect();
+    // SAFETY: these are its arguments, with lengths that are checked, and places that were.
+    unsafe { device.run(kernel, Grid::of_rows(rows, columns), &arguments) }
 }

@@ -74,23 +74,12 @@ extern "C" __global__ void from_columns(WINDOWS, u32 count, const float* matrix,
     }
 }
 
-// Images as one row for each channel, which has the pixels of all images; and back, with something added to each channel.
+// Images as one row for each channel, which has the pixels of all images; `activation_from_channels` goes back.
 extern "C" __global__ void to_channels(u64 count, u64 channels, u64 pixels, const float* images, float* rows) {
     FOR_EACH_ROW(plane, count * channels) {
         const float* from = images + (plane % count * channels + plane / count) * pixels;
         for (u64 pixel = threadIdx.x; pixel < pixels; pixel += blockDim.x) {
             rows[plane * pixels + pixel] = from[pixel];
-        }
-    }
-}
-
-extern "C" __global__ void from_channels(
-    u64 count, u64 channels, u64 pixels, const float* rows, const float* bias, float* images) {
-    FOR_EACH_ROW(plane, count * channels) {
-        u64 channel = plane % channels;
-        const float* from = rows + (channel * count + plane / channels) * pixels;
-        for (u64 pixel = threadIdx.x; pixel < pixels; pixel += blockDim.x) {
-            images[plane * pixels + pixel] = from[pixel] + bias[channel];
         }
     }
 }

@@ -52,45 +52,17 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    fn check(&self, lengths: [usize; 2]) -> Result<()> {
-        let length = self.count * self.channels * self.pixels;
-        lengths
-            .into_iter()
-            .try_for_each(|got| check_length("the images", length, got))
-    }
-
-    fn grid(&self) -> Grid {
-        Grid::of_rows(self.count * self.channels, self.pixels)
-    }
-
-    fn sides<'a>(&self) -> [Argument<'a>; 3] {
-        [self.count, self.channels, self.pixels].map(|count| Argument::Count(count as u64))
-    }
-
     /// Writes images as one row for each channel, which has the pixels of all images.
     pub(crate) fn by_channel(self, device: &Device, images: GpuSlice<'_>, rows: GpuSlice<'_>) -> Result<()> {
-        self.check([images.len(), rows.len()])?;
-        let [count, channels, pixels] = self.sides();
+        let length = self.count * self.channels * self.pixels;
+        check_length("the images", length, images.len())?;
+        check_length("the images by channel", length, rows.len())?;
+        let [count, channels, pixels] =
+            [self.count, self.channels, self.pixels].map(|count| Argument::Count(count as u64));
         let arguments = [count, channels, pixels, Argument::Words(images), Argument::Words(rows)];
+        let grid = Grid::of_rows(self.count * self.channels, self.pixels);
         // SAFETY: these are its arguments, with lengths that are checked.
-        unsafe { device.run("to_channels", self.grid(), &arguments) }
-    }
-
-    /// The other way, with a bias that is added to each channel.
-    pub(crate) fn by_image(
-        self,
-        device: &Device,
-        rows: GpuSlice<'_>,
-        bias: GpuSlice<'_>,
-        images: GpuSlice<'_>,
-    ) -> Result<()> {
-        self.check([images.len(), rows.len()])?;
-        check_length("the bias", self.channels, bias.len())?;
-        let [count, channels, pixels] = self.sides();
-        let [from, bias, to] = [rows, bias, images].map(Argument::Words);
-        let arguments = [count, channels, pixels, from, bias, to];
-        // SAFETY: these are its arguments, with lengths that are checked.
-        unsafe { device.run("from_channels", self.grid(), &arguments) }
+        unsafe { device.run("to_channels", grid, &arguments) }
     }
 }
 

@@ -12,7 +12,7 @@ impl GpuLayer for ActivateLayer {
             return gelu::cuda::forward(device, pass.inputs, pass.outputs);
         };
         device.gpu().copy(pass.inputs, pass.outputs)?;
-        activation::cuda::forward(device, function, self.shape.length(), None, pass.outputs)
+        activation::cuda::apply(device, function, self.shape.length(), pass.outputs)
     }
 
     fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {

@@ -4,9 +4,9 @@ use distdl_engine::device::{ConvolutionOperands, ConvolutionPart, GpuMatrix, Gpu
 
 use super::ConvolutionLayer;
 use crate::error::{Result, check_length};
+use crate::kernels::activation;
 use crate::kernels::programs::{Device, Parts};
 use crate::kernels::windows::cuda::{self as windows, Images};
-use crate::kernels::{activation, sums};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 /// Elements of the columns of the images that are multiplied at once, where one image has no more: 64 MiB.
@@ -139,10 +139,10 @@ impl GpuLayer for ConvolutionLayer {
         for piece in self.pieces(pass.rows, pass.scratch) {
             self.write_columns(device, &piece, pass.inputs)?;
             device.multiply(piece.values, weight, piece.columns, false)?;
-            let outputs = pass.outputs.part(piece.outputs);
-            piece.images.by_image(device, piece.values_room, bias, outputs)?;
+            let (from, to) = (piece.values_room, pass.outputs.part(piece.outputs));
+            activation::cuda::forward_from_channels(device, self.activation, self.output.pixels(), bias, (from, to))?;
         }
-        activation::cuda::forward(device, self.activation, self.output_image(), None, pass.outputs)
+        Ok(())
     }
 
     fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
@@ -151,14 +151,14 @@ impl GpuLayer for ConvolutionLayer {
         self.check_on_gpu(device, pass.rows, lengths)?;
         check_length("the layer's gradient", parameters, pass.gradient.len())?;
         let outputs = pass.output_gradient;
-        activation::cuda::derive(device, self.activation, self.output_image(), pass.outputs, outputs)?;
-        sums::cuda::channels(
+        let bias_gradient = pass.gradient.part(self.weight_length()..parameters);
+        activation::cuda::backward_channels(
             device,
-            (pass.rows, self.output.pixels()),
-            1.0,
+            self.activation,
+            self.output.pixels(),
+            pass.outputs,
             outputs,
-            pass.scratch,
-            pass.gradient.part(self.weight_length()..parameters),
+            (pass.scratch, bias_gradient),
         )?;
         let [filters, filter_gradient] = [pass.parameters, pass.gradient].map(|all| all.part(0..self.weight_length()));
         let by_cudnn = |part, images, filters| {

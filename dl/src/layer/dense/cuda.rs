@@ -4,8 +4,8 @@ use distdl_engine::device::GpuMatrix;
 
 use super::DenseLayer;
 use crate::error::{Result, check_length};
+use crate::kernels::activation;
 use crate::kernels::programs::{Device, Parts};
-use crate::kernels::{activation, sums};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl GpuLayer for DenseLayer {
@@ -22,7 +22,7 @@ impl GpuLayer for DenseLayer {
         let inputs = GpuMatrix::new(pass.inputs, pass.rows, self.inputs);
         let outputs = GpuMatrix::new(pass.outputs, pass.rows, self.outputs);
         device.multiply(outputs, inputs, weight, false)?;
-        activation::cuda::forward(device, self.activation, self.outputs, Some(bias), pass.outputs)
+        activation::cuda::forward(device, self.activation, bias, pass.outputs)
     }
 
     fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
@@ -34,15 +34,14 @@ impl GpuLayer for DenseLayer {
             pass.rows * self.outputs,
             pass.output_gradient.len(),
         )?;
-        activation::cuda::derive(
+        let bias_gradient = pass.gradient.part(self.weight_length()..pass.gradient.len());
+        activation::cuda::backward(
             device,
             self.activation,
-            self.outputs,
             pass.outputs,
             pass.output_gradient,
+            (pass.scratch, bias_gradient),
         )?;
-        let bias_gradient = pass.gradient.part(self.weight_length()..pass.gradient.len());
-        sums::cuda::columns(device, pass.output_gradient, pass.scratch, bias_gradient)?;
 
         let inputs = GpuMatrix::new(pass.inputs, pass.rows, self.inputs);
         let gradient = GpuMatrix::new(pass.output_gradient, pass.rows, self.outputs);

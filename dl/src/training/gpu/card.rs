@@ -14,9 +14,10 @@ use super::super::lane_samples::LaneSamples;
 use super::residence::{Residence, ResidenceShape};
 use crate::batch::RowSource;
 use crate::error::{Error, Result};
+use crate::kernels::gather::cuda::GpuSamples;
 use crate::kernels::programs::{Device, Kernels};
 use crate::kernels::softmax_cross_entropy::check_labels;
-use crate::network::{GpuSamples, GpuWorkspace, NeuralNetwork, WorkspaceShape};
+use crate::network::{GpuWorkspace, NeuralNetwork, WorkspaceShape};
 use crate::samples::{RowFeatures, RowTarget};
 
 /// One GPU, for all lanes of one training.

@@ -1,9 +1,10 @@
 use distdl_dl::Activation;
-use distdl_dl::kernels::programs::Grid;
+use distdl_dl::kernels::programs::{Grid, Parts};
+use distdl_dl::kernels::sums::sum;
 use distdl_dl::kernels::{activation, gelu as cpu};
 
+use super::sums::of_parts;
 use super::{SHAPES, close, numbers, same, with_extremes};
-use crate::runner::Argument::Absent;
 use crate::runner::{Runner, change, count, kind, read};
 
 /// All but softmax, which is no matter of an element.
@@ -18,30 +19,33 @@ fn error_max(activation: Activation) -> f64 {
     if activation == Activation::Softplus { 3e-7 } else { 0.0 }
 }
 
-pub(crate) fn activation_forward(runner: &dyn Runner) {
+pub(crate) fn activation_apply(runner: &dyn Runner) {
     for (activation, (rows, columns)) in of_elements().flat_map(|activation| SHAPES.map(|shape| (activation, shape))) {
-        let (inputs, bias) = (
-            with_extremes(numbers(rows * columns, 30.0, 1)),
-            numbers(columns, 2.0, 2),
-        );
-        for has_bias in [true, false] {
-            let (mut expected, mut got) = (inputs.clone(), inputs.clone());
-            match has_bias {
-                true => activation::forward(activation, &bias, &mut expected).unwrap(),
-                false => activation::apply(activation, columns, &mut expected).unwrap(),
-            }
-            let bias = if has_bias { read(&bias) } else { Absent };
-            let size = got.len();
-            let mut arguments = [
-                kind(activation as u32),
-                count(size),
-                count(columns),
-                bias,
-                change(&mut got),
-            ];
-            runner.run("activation_forward", Grid::of_elements(size), &mut arguments);
-            close(runner, activation.name(), error_max(activation), &expected, &got);
-        }
+        let mut got = with_extremes(numbers(rows * columns, 30.0, 1));
+        let mut expected = got.clone();
+        activation::apply(activation, columns, &mut expected).unwrap();
+        let size = got.len();
+        let mut arguments = [kind(activation as u32), count(size), change(&mut got)];
+        runner.run("activation_apply", Grid::of_elements(size), &mut arguments);
+        close(runner, activation.name(), error_max(activation), &expected, &got);
+    }
+}
+
+pub(crate) fn activation_rows(runner: &dyn Runner) {
+    for (activation, (rows, columns)) in of_elements().flat_map(|activation| SHAPES.map(|shape| (activation, shape))) {
+        let bias = numbers(columns, 2.0, 2);
+        let mut got = with_extremes(numbers(rows * columns, 30.0, 1));
+        let mut expected = got.clone();
+        activation::forward(activation, &bias, &mut expected).unwrap();
+        let mut arguments = [
+            kind(activation as u32),
+            count(rows),
+            count(columns),
+            read(&bias),
+            change(&mut got),
+        ];
+        runner.run("activation_rows", Grid::of_rows(rows, columns), &mut arguments);
+        close(runner, activation.name(), error_max(activation), &expected, &got);
     }
 }
 
@@ -70,6 +74,38 @@ pub(crate) fn activation_channels(runner: &dyn Runner) {
     }
 }
 
+/// From one row for each channel to images.
+pub(crate) fn activation_from_channels(runner: &dyn Runner) {
+    let shapes = [(0, 2, 3), (1, 1, 1), (3, 2, 5), (4, 7, 40), (2, 300, 1), (2, 3, 1100)];
+    for (activation, (images, channels, pixels)) in
+        of_elements().flat_map(|activation| shapes.map(|shape| (activation, shape)))
+    {
+        let size = images * channels * pixels;
+        let (rows, bias) = (with_extremes(numbers(size, 9.0, 7)), numbers(channels, 1.0, 8));
+        let places = (0..size).map(|index| {
+            let (image, channel, pixel) = (index / pixels / channels, index / pixels % channels, index % pixels);
+            (channel * images + image) * pixels + pixel
+        });
+        let mut expected: Vec<f32> = places.map(|place| rows[place]).collect();
+        for (plane, outputs) in expected.chunks_mut(pixels).enumerate() {
+            activation::forward(activation, &vec![bias[plane % channels]; pixels], outputs).unwrap();
+        }
+        let mut got = vec![f32::NAN; size];
+        let mut arguments = [
+            kind(activation as u32),
+            count(images),
+            count(channels),
+            count(pixels),
+            read(&rows),
+            read(&bias),
+            change(&mut got),
+        ];
+        let grid = Grid::of_rows(images * channels, pixels);
+        runner.run("activation_from_channels", grid, &mut arguments);
+        close(runner, activation.name(), error_max(activation), &expected, &got);
+    }
+}
+
 pub(crate) fn activation_backward(runner: &dyn Runner) {
     for (activation, (rows, columns)) in of_elements().flat_map(|activation| SHAPES.map(|shape| (activation, shape))) {
         let mut outputs = with_extremes(numbers(rows * columns, 5.0, 3));
@@ -82,6 +118,71 @@ pub(crate) fn activation_backward(runner: &dyn Runner) {
         runner.run("activation_backward", Grid::of_elements(size), &mut arguments);
         same(runner, activation.name(), &expected, &got);
     }
+}
+
+pub(crate) fn activation_backward_columns(runner: &dyn Runner) {
+    for (activation, (rows, columns)) in of_elements().flat_map(|activation| SHAPES.map(|shape| (activation, shape))) {
+        let (outputs, gradient) = outputs_and_gradient(activation, rows * columns, columns);
+        let (mut expected, mut got) = (gradient.clone(), gradient);
+        let mut expected_sums = vec![f32::NAN; columns];
+        activation::backward(activation, &outputs, &mut expected, &mut expected_sums).unwrap();
+        let parts = Parts::of_columns(rows, columns);
+        let sums = of_parts(runner, parts, columns, 1.0, &mut |parts, _, sums| {
+            let mut arguments = [
+                kind(activation as u32),
+                count(rows),
+                count(columns),
+                count(parts.rows),
+                read(&outputs),
+                change(&mut got),
+                change(sums),
+            ];
+            let grid = Grid::of_columns(columns, parts);
+            runner.run("activation_backward_columns", grid, &mut arguments);
+        });
+        same(runner, activation.name(), &expected, &got);
+        close(runner, activation.name(), 1e-4, &expected_sums, &sums);
+    }
+}
+
+pub(crate) fn activation_backward_channels(runner: &dyn Runner) {
+    let shapes = SHAPES.into_iter().flat_map(|shape| [(shape, 1), (shape, 35)]);
+    let shapes: Vec<_> = shapes.chain([((3, 2), 9000), ((40, 3), 500)]).collect();
+    for (activation, ((rows, channels), positions)) in
+        of_elements().flat_map(|activation| shapes.iter().map(move |shape| (activation, *shape)))
+    {
+        let (outputs, gradient) = outputs_and_gradient(activation, rows * channels * positions, positions);
+        let (mut expected, mut got) = (gradient.clone(), gradient);
+        activation::derive(activation, positions, &outputs, &mut expected).unwrap();
+        let mut expected_sums = vec![0.0; channels];
+        for (index, pixels) in expected.chunks_exact(positions).enumerate() {
+            expected_sums[index % channels] += sum(pixels);
+        }
+        let parts = Parts::of_channels(rows, channels, positions);
+        let sums = of_parts(runner, parts, channels, 1.0, &mut |parts, _, sums| {
+            let mut arguments = [
+                kind(activation as u32),
+                count(rows),
+                count(channels),
+                count(positions),
+                count(parts.rows),
+                read(&outputs),
+                change(&mut got),
+                change(sums),
+            ];
+            let grid = Grid::of_channels(channels, positions, parts);
+            runner.run("activation_backward_channels", grid, &mut arguments);
+        });
+        same(runner, activation.name(), &expected, &got);
+        close(runner, activation.name(), 1e-4, &expected_sums, &sums);
+    }
+}
+
+/// What an activation gives for some numbers, and a gradient by that.
+fn outputs_and_gradient(activation: Activation, size: usize, columns: usize) -> (Vec<f32>, Vec<f32>) {
+    let mut outputs = numbers(size, 5.0, 3);
+    activation::apply(activation, columns, &mut outputs).unwrap();
+    (outputs, numbers(size, 2.0, 4))
 }
 
 pub(crate) fn softmax_rows(runner: &dyn Runner) {
