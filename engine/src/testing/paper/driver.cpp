@@ -1,16 +1,21 @@
-// A driver on paper: what the engine calls of NVIDIA's, over the host's memory. Kernels run when they are launched, as
-// `emulator.hpp` runs them. What this cannot show is whether a real driver does the same.
+// A driver on paper: what the engine calls of NVIDIA's, over the host's memory. Kernels run as `emulator.hpp` runs them, and
+// as late as they may: what is asked of a stream waits until the host waits for that stream, so that a result which is read
+// too early, memory which is freed or changed under a copy, and an error that is looked for where it cannot be yet, show.
+// With the variable PAPER_GPU_EAGER all is done when it is asked for. What this cannot show is whether a real driver does the
+// same.
 
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <dlfcn.h>
 #include <elf.h>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <unistd.h>
 #include <vector>
 
@@ -32,6 +37,8 @@ struct Device {
     std::atomic<long> used_bytes{0};
     // Launches until it is lost, if it is to be; 0 once it is.
     std::atomic<long> launches_left{-1};
+    // What a kernel has failed with: every call says it from then on.
+    std::atomic<int> failed{0};
 };
 
 // One thing of a graph: a kernel with its arguments, or something else to run.
@@ -44,14 +51,34 @@ struct Node {
 
 typedef std::vector<std::unique_ptr<Node>> Graph;
 
-// What is asked of it while `capturing` is done when that graph is launched.
-struct Stream {
-    Graph* capturing = nullptr;
+// What waits on a stream to be done.
+struct Asked {
+    std::function<int()> act;
+    // Also after the device is lost.
+    bool is_always_done;
+    // The host's memory that it reads or writes.
+    const char* host;
 };
+
+struct Stream {
+    Device* device;
+    // What is asked of it meanwhile is done when that graph is launched.
+    Graph* capturing = nullptr;
+    std::mutex lock;
+    std::deque<Asked> waiting;
+};
+
+// So many things wait at most, as with a real driver: whoever asks for more waits for the first.
+const size_t WAITING_MAX = 1024;
 
 static Device devices[GPUS];
 static std::atomic<long> handles, allocations, launches, graph_launches;
 static thread_local Device* current;
+
+// All streams, and the host's memory that was pinned, with its length.
+static std::mutex all_lock;
+static std::set<Stream*> streams;
+static std::map<const char*, size_t> pinned;
 
 // The kinds of each kernel's arguments.
 static std::mutex kinds_lock;
@@ -59,12 +86,69 @@ static std::map<void*, const char*> kinds;
 
 // What every call says once the device is lost.
 static int state() {
-    return !current ? INVALID_CONTEXT : current->launches_left == 0 ? ILLEGAL_ADDRESS : 0;
+    return !current ? INVALID_CONTEXT : current->launches_left == 0 ? ILLEGAL_ADDRESS : current->failed.load();
 }
 
 // The same for a call that no graph can have.
 static int state_outside(const Stream* stream) {
     return stream && stream->capturing ? CAPTURE_UNSUPPORTED : state();
+}
+
+// Does the first thing that waits there; its lock is held.
+static void do_first(Stream* stream) {
+    Asked first = stream->waiting.front();
+    Device* caller = current;
+    current = stream->device;
+    if (first.is_always_done || !state()) {
+        int failed = first.act();
+        if (failed && !state()) {
+            current->failed = failed;
+        }
+    }
+    current = caller;
+    stream->waiting.pop_front();
+}
+
+static void do_all(Stream* stream) {
+    std::lock_guard<std::mutex> lock(stream->lock);
+    while (!stream->waiting.empty()) {
+        do_first(stream);
+    }
+}
+
+// Does what waits on all streams of a device, or of all.
+static void do_all_of(Device* device) {
+    std::lock_guard<std::mutex> lock(all_lock);
+    for (Stream* stream : streams) {
+        if (!device || stream->device == device) {
+            do_all(stream);
+        }
+    }
+}
+
+// Has a stream do something once all is done that was asked of it before.
+static int ask(Stream* stream, const Asked& asked) {
+    static const bool is_eager = getenv("PAPER_GPU_EAGER");
+    if (!stream || (is_eager && stream->waiting.empty())) {
+        return asked.act();
+    }
+    if (state() && !asked.is_always_done) {
+        return state();
+    }
+    std::lock_guard<std::mutex> lock(stream->lock);
+    if (stream->waiting.size() == WAITING_MAX) {
+        do_first(stream);
+    }
+    stream->waiting.push_back(asked);
+    return 0;
+}
+
+// Whether memory of the host is pinned, so that copies need not be done before a call returns.
+static bool is_pinned(const void* place, size_t bytes) {
+    std::lock_guard<std::mutex> lock(all_lock);
+    const char* first = static_cast<const char*>(place);
+    auto next = pinned.upper_bound(first);
+    return next != pinned.begin() && first + bytes <= std::prev(next)->first + std::prev(next)->second;
 }
 
 static std::vector<unsigned long long> copied(void* function, void** arguments) {
@@ -112,11 +196,27 @@ int cuDevicePrimaryCtxRetain(Device** context, int device) { return handles++, *
 int cuDevicePrimaryCtxRelease_v2(int) { return handles--, 0; }
 int cuCtxGetCurrent(Device** context) { return *context = current, 0; }
 int cuCtxSetCurrent(Device* context) { return current = context, 0; }
-int cuCtxSynchronize() { return state(); }
+int cuCtxSynchronize() { return do_all_of(current), state(); }
 int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
-int cuStreamCreate(Stream** stream, unsigned) { return handles++, *stream = new Stream, 0; }
-int cuStreamDestroy_v2(Stream* stream) { return handles--, delete stream, 0; }
-int cuStreamSynchronize(Stream* stream) { return state_outside(stream); }
+
+int cuStreamCreate(Stream** stream, unsigned) {
+    std::lock_guard<std::mutex> lock(all_lock);
+    *stream = new Stream{current};
+    return handles++, streams.insert(*stream), 0;
+}
+
+int cuStreamDestroy_v2(Stream* stream) {
+    std::lock_guard<std::mutex> lock(all_lock);
+    do_all(stream);
+    return handles--, streams.erase(stream), delete stream, 0;
+}
+
+int cuStreamSynchronize(Stream* stream) {
+    if (stream && !stream->capturing) {
+        do_all(stream);
+    }
+    return state_outside(stream);
+}
 
 int cuStreamBeginCapture_v2(Stream* stream, int) {
     return stream->capturing || state() ? CAPTURE_UNSUPPORTED : (handles++, stream->capturing = new Graph, 0);
@@ -161,27 +261,34 @@ int cuGraphExecKernelNodeSetParams_v2(Graph*, Node* node, const NodeParameters* 
     return state();
 }
 
-int cuGraphLaunch(Graph* graph, Stream*) {
-    graph_launches++;
-    int failed = state();
-    for (auto node = graph->begin(); !failed && node != graph->end(); ++node) {
-        if ((*node)->other) {
-            failed = (*node)->other();
-            continue;
-        }
-        std::vector<void*> arguments;
-        for (unsigned long long& value : (*node)->arguments) {
-            arguments.push_back(&value);
-        }
-        failed = run((*node)->kernel, (*node)->blocks, (*node)->threads, arguments.data());
+// Its arguments are those that it has now.
+int cuGraphLaunch(Graph* graph, Stream* stream) {
+    auto nodes = std::make_shared<std::vector<Node>>();
+    for (auto& node : *graph) {
+        nodes->push_back(*node);
     }
-    return failed;
+    return ask(stream, {[nodes] {
+        graph_launches++;
+        int failed = state();
+        for (auto node = nodes->begin(); !failed && node != nodes->end(); ++node) {
+            if (node->other) {
+                failed = node->other();
+                continue;
+            }
+            std::vector<void*> arguments;
+            for (unsigned long long& value : node->arguments) {
+                arguments.push_back(&value);
+            }
+            failed = run(node->kernel, node->blocks, node->threads, arguments.data());
+        }
+        return failed;
+    }, false, nullptr});
 }
 
-// Runs something now, or with the graph that is captured.
+// Has a stream run something, or the graph that is captured on it.
 int paper_run(Stream* stream, const std::function<int()>& other) {
     if (!stream || !stream->capturing) {
-        return other();
+        return ask(stream, {other, false, nullptr});
     }
     stream->capturing->emplace_back(new Node);
     stream->capturing->back()->other = other;
@@ -197,6 +304,7 @@ int cuMemAllocAsync(Pointer* pointer, size_t bytes, Stream* stream) {
         return bytes == 0 ? INVALID_VALUE : state_outside(stream);
     }
     if ((current->used_bytes += bytes) > MEMORY_BYTES) {
+        // What was freed comes back once all that was asked before is done.
         current->used_bytes -= bytes;
         return OUT_OF_MEMORY;
     }
@@ -209,31 +317,73 @@ int cuMemAllocAsync(Pointer* pointer, size_t bytes, Stream* stream) {
     return 0;
 }
 
-int cuMemFreeAsync(Pointer pointer, void*) {
+int cuMemFreeAsync(Pointer pointer, Stream* stream) {
     if (!current) {
         return INVALID_CONTEXT;
     }
-    size_t* memory = reinterpret_cast<size_t*>(pointer) - 2;
-    current->used_bytes -= *memory;
-    free(memory);
-    return 0;
+    Device* device = current;
+    return ask(stream, {[=] {
+        size_t* memory = reinterpret_cast<size_t*>(pointer) - 2;
+        device->used_bytes -= *memory;
+        memset(memory + 2, 0xff, *memory);
+        return free(memory), 0;
+    }, true, nullptr});
 }
 
 int cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, Stream* stream) {
     int failed = state_outside(stream);
-    return failed ? failed : (memcpy(reinterpret_cast<void*>(to), from, bytes), 0);
+    if (failed) {
+        return failed;
+    }
+    if (is_pinned(from, bytes)) {
+        return ask(stream, {[=] { return memcpy(reinterpret_cast<void*>(to), from, bytes), 0; }, false,
+                            static_cast<const char*>(from)});
+    }
+    // Memory that is not pinned is read before the call returns.
+    auto kept = std::make_shared<std::vector<char>>(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
+    return ask(stream, {[=] { return memcpy(reinterpret_cast<void*>(to), kept->data(), bytes), 0; }, false, nullptr});
 }
 
 int cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, Stream* stream) {
     int failed = state_outside(stream);
-    return failed ? failed : (memcpy(to, reinterpret_cast<void*>(from), bytes), 0);
+    if (failed) {
+        return failed;
+    }
+    auto copy = [=] { return memcpy(to, reinterpret_cast<void*>(from), bytes), 0; };
+    if (is_pinned(to, bytes)) {
+        return ask(stream, {copy, false, static_cast<const char*>(to)});
+    }
+    // And written likewise.
+    do_all(stream);
+    return state() ? state() : copy();
 }
 
 int cuMemHostAlloc(void** place, size_t bytes, unsigned) {
-    return state() ? state() : (handles++, allocations++, *place = malloc(bytes), 0);
+    if (state()) {
+        return state();
+    }
+    std::lock_guard<std::mutex> lock(all_lock);
+    *place = malloc(bytes);
+    pinned[static_cast<char*>(*place)] = bytes;
+    return handles++, allocations++, 0;
 }
 
-int cuMemFreeHost(void* place) { return handles--, free(place), 0; }
+// Nothing may be under way to or from it.
+int cuMemFreeHost(void* place) {
+    std::lock_guard<std::mutex> lock(all_lock);
+    auto found = pinned.find(static_cast<char*>(place));
+    for (Stream* stream : streams) {
+        std::lock_guard<std::mutex> waits(stream->lock);
+        for (const Asked& asked : stream->waiting) {
+            if (asked.host && asked.host >= found->first && asked.host < found->first + found->second) {
+                fprintf(stderr, "memory of the host was freed that a copy still needs\n");
+                abort();
+            }
+        }
+    }
+    pinned.erase(found);
+    return handles--, free(place), 0;
+}
 
 int cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, Stream* stream) {
     return state() ? state() : paper_run(stream, [=] {
@@ -258,7 +408,7 @@ int cuModuleLoadData(void** module, const void* image) {
     return *module ? (handles++, 0) : INVALID_IMAGE;
 }
 
-int cuModuleUnload(void* module) { return handles--, dlclose(module); }
+int cuModuleUnload(void* module) { return do_all_of(nullptr), handles--, dlclose(module); }
 
 int cuModuleGetFunction(void** function, void* module, const char* name) {
     char symbol[256];
@@ -280,16 +430,24 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsi
         return INVALID_VALUE;
     }
     Kernel kernel = reinterpret_cast<Kernel>(function);
-    if (!stream || !stream->capturing) {
-        return run(kernel, blocks, threads, arguments);
+    Node node{kernel, blocks, threads, copied(function, arguments), nullptr};
+    if (stream && stream->capturing) {
+        stream->capturing->emplace_back(new Node(node));
+        return state();
     }
-    stream->capturing->emplace_back(new Node{kernel, blocks, threads, copied(function, arguments), nullptr});
-    return state();
+    return ask(stream, {[node]() mutable {
+        std::vector<void*> arguments;
+        for (unsigned long long& value : node.arguments) {
+            arguments.push_back(&value);
+        }
+        return run(node.kernel, node.blocks, node.threads, arguments.data());
+    }, false, nullptr});
 }
 
 // Contexts, streams and programs that nobody has given back, bytes likewise, and what was asked for since the beginning.
 long paper_handles() { return handles; }
 long paper_bytes() {
+    do_all_of(nullptr);
     long bytes = 0;
     for (Device& device : devices) {
         bytes += device.used_bytes;
@@ -300,6 +458,9 @@ long paper_allocations() { return allocations; }
 long paper_launches() { return launches; }
 long paper_graph_launches() { return graph_launches; }
 // Loses a device at one of its next launches, counted from 1, or at once; never, for a negative number.
-void paper_lose_after(int device, long count) { devices[device].launches_left = count; }
+void paper_lose_after(int device, long count) {
+    do_all_of(&devices[device]);
+    devices[device].launches_left = count;
+}
 
 }
