@@ -33,9 +33,9 @@ struct Arguments {
     /// Limits the norm of the whole gradient.
     #[arg(long)]
     gradient_norm_max: Option<f32>,
-    /// Steps between two looks at the clock.
-    #[arg(long, default_value_t = 200)]
-    steps: u64,
+    /// Steps between two looks at the clock; as many as take about half a second unless said.
+    #[arg(long)]
+    steps: Option<u64>,
     /// How often they are measured, after a warm-up.
     #[arg(long, default_value_t = 7)]
     runs: usize,
@@ -47,6 +47,9 @@ struct Arguments {
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+/// What a run is to take: much more than the host's part of it, which is a few milliseconds.
+const RUN_SECONDS: f64 = 0.5;
 
 /// What is trained.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -131,7 +134,6 @@ struct Figure {
     spread: Spread,
     /// Since the beginning.
     gpu: Option<GpuFigures>,
-    parameters_hash: String,
     machine: String,
 }
 
@@ -188,15 +190,21 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
         ..TrainingOptions::default()
     };
     let mut training = network.train(&data, options)?;
-    training.iterate(arguments.steps.min(50), |_| ())?;
-    let mut seconds = Vec::new();
-    for _ in 0..arguments.runs.max(1) {
-        let begun = Instant::now();
-        training.iterate(arguments.steps, |_| ())?;
-        seconds.push(begun.elapsed().as_secs_f64());
+    let mut steps = 16;
+    // Clocks rise meanwhile, and the GPU learns how many steps to take between two looks of the host.
+    while timed(&mut training, steps)? < RUN_SECONDS / 2.0 {
+        steps *= 2;
     }
-    let spread = spread(seconds);
-    let rate = (batch as u64 * arguments.steps) as f64 / spread.median_seconds;
+    let steps = match arguments.steps {
+        Some(steps) => steps.max(1),
+        None => (steps as f64 * RUN_SECONDS / timed(&mut training, steps)?).ceil() as u64,
+    };
+    timed(&mut training, steps)?;
+    let seconds: Result<Vec<f64>, Failure> = (0..arguments.runs.max(1))
+        .map(|_| timed(&mut training, steps))
+        .collect();
+    let spread = spread(seconds?);
+    let rate = (batch as u64 * steps) as f64 / spread.median_seconds;
     Ok(Figure {
         bench: "gpu",
         network: kind.name(),
@@ -208,12 +216,18 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
         device: context.device().to_string(),
         samples_per_second_median: rate.round(),
         teraflops: rate * kind.operations() / 1e12,
-        steps: arguments.steps,
+        steps,
         spread,
         gpu: training.gpu_figures(),
-        parameters_hash: training.parameters_hash(),
         machine: machine(),
     })
+}
+
+/// What some steps take, in seconds.
+fn timed(training: &mut Training, steps: u64) -> Result<f64, Failure> {
+    let begun = Instant::now();
+    training.iterate(steps, |_| ())?;
+    Ok(begun.elapsed().as_secs_f64())
 }
 
 /// Trains again and again, every fifth time to an error, and looks at the driver's own count of free memory.

@@ -2,10 +2,11 @@
 # All that waits for a machine with a GPU, one after the other: `benches/on_gpu.sh BINARIES OUT [PYTHON [STEPS]]`.
 #
 # The machine needs a driver, cuBLAS, NVRTC and cuDNN, and neither Rust nor a compiler: `benches/on_gpu.sh --collect BINARIES`
-# builds what is run and puts it into the folder BINARIES beforehand, anywhere. PYTHON has PyTorch, for the comparison, and
-# perhaps CUDA's libraries among its packages; '' for none. What each step prints goes to OUT; a step that fails, or takes
-# five minutes, does not keep the others from being run. STEPS is an extended regular expression: only the steps with such
-# names are run.
+# builds what is run and puts it into the archive BINARIES (.tar.gz) beforehand, anywhere. PYTHON has PyTorch, for the
+# comparison, and perhaps CUDA's libraries among its packages; '' for none. What each step prints goes to the archive OUT
+# (.tar.gz), which is written anew after each, so that what is done is kept if the rest is cut. A step that fails, or takes
+# too long, does not keep the others from being run. STEPS is an extended regular expression: only the steps with such names
+# are run. In the order of what matters most; all take some 12 minutes on an H100, by estimate.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,8 +16,8 @@ built() {
 }
 
 collect() {
-    local to=$1 name
-    mkdir -p "$to"
+    local to name
+    to=$(mktemp -d)
     cargo build --release --example mnist --example lenet
     cp target/release/examples/{mnist,lenet} "$to"
     for name in programs on_gpu; do
@@ -26,7 +27,9 @@ collect() {
         cp "$(built bench --bench "$name")" "$to/bench_$name"
     done
     strip "$to"/*
-    du -sh "$to"
+    tar -czf "$1" -C "$to" .
+    rm -r "$to"
+    du -h "$1"
 }
 
 if [ "$1" = --collect ]; then
@@ -34,30 +37,43 @@ if [ "$1" = --collect ]; then
     exit
 fi
 
-readonly binaries=$1 out=$2 python=${3:-} steps=${4:-.} data=(--data examples/data/mnist)
-mkdir -p "$out"
+readonly out=$2 python=${3:-} steps=${4:-.} data=(--data examples/data/mnist)
+mkdir -p "$(dirname "$out")"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+readonly work binaries=$work/binaries figures=$work/figures
+mkdir "$binaries" "$figures" "$work/cache" "$work/links"
+tar -xzf "$1" -C "$binaries"
 
 # Kernels are compiled once for all steps.
-DISTDL_CACHE=$(mktemp -d)
-export DISTDL_CACHE
-trap 'rm -rf "$DISTDL_CACHE"' EXIT
+export DISTDL_CACHE=$work/cache
 
-# Packages of pip have each library in a folder of its own.
+# Packages of pip have each library in a folder of its own, under a name with its version; a toolkit of the system has those
+# without, which are looked for first. Links see to it that all steps have the libraries that PyTorch has.
 if [ -n "$python" ]; then
-    folders=$("$python" -c 'import glob, nvidia; print(":".join(glob.glob(list(nvidia.__path__)[0] + "/*/lib")))' || true)
-    [ -z "$folders" ] || export LD_LIBRARY_PATH="$folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    packages=$("$python" -c 'import nvidia; print(list(nvidia.__path__)[0])' || true)
+    for library in cublas cublasLt nvrtc cudnn cudnn_cnn; do
+        for file in "$packages"/*/lib/lib"$library".so.*; do
+            [ ! -e "$file" ] || ln -sf "$file" "$work/links/lib$library.so"
+        done
+    done
+    folders=$(printf '%s:' "$packages"/*/lib)
+    export LD_LIBRARY_PATH=$work/links:$folders${LD_LIBRARY_PATH:-}
+    ls -l "$work/links" >"$figures/libraries.txt"
 fi
 
+# A step of a name and a limit in seconds.
 step() {
-    local name=$1 status=0 begun=$SECONDS
-    shift
+    local name=$1 seconds=$2 status=0 begun=$SECONDS
+    shift 2
     [[ $name =~ $steps ]] || return 0
     printf '\n== %s: %s\n' "$name" "$*"
-    limited "$@" >"$out/$name" 2>&1 || status=$?
+    limit=$seconds limited "$@" >"$figures/$name" 2>&1 || status=$?
     printf '== %s: %d s\n' "$name" "$((SECONDS - begun))"
-    grep '!! SKIPPED' "$out/$name" || true
-    tail -n 3 "$out/$name"
+    grep '!! SKIPPED' "$figures/$name" || true
+    tail -n 3 "$figures/$name"
     [ "$status" -eq 0 ] || printf '!! %s ended with %d\n' "$name" "$status"
+    tar -czf "$out" -C "$figures" .
 }
 
 # A program, or a function of this script that takes care of its own limits.
@@ -65,7 +81,7 @@ limited() {
     if [ "$(type -t "$1")" = function ]; then
         "$@"
     else
-        timeout 300 "$@"
+        timeout "$limit" "$@"
     fi
 }
 
@@ -83,26 +99,36 @@ hash_of() {
     sed -n 's/.*"parameters_hash":"\([0-9a-f]*\)".*/\1/p' <<<"$1"
 }
 
-nvidia-smi | tee "$out/nvidia-smi" || true
-step programs.txt "$binaries/test_programs"
-step on_gpu.txt env DISTDL_TEST_GPU=real "$binaries/test_on_gpu" --test-threads 1
-step mnist.jsonl same_bits mnist --epochs 5
-step mnist_cpu.jsonl "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
-step lenet.jsonl same_bits lenet --epochs 3
-step gpu.jsonl "$binaries/bench_gpu" --gpu on --threads 1
-step gpu_tf32.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --precision tf32 --network mlp,lenet
-step gpu_adam.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --optimizer adam --network mlp
-step gpu_limit.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --gradient-norm-max 1 --network mlp
-step gpu_lamb.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --optimizer lamb --network mlp
-step gpu_cudnn.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --cudnn --network lenet
-step gpu_cudnn_tf32.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --cudnn --precision tf32 --network lenet
-step lenet_cudnn.jsonl same_bits lenet --epochs 3 --cudnn
-step wide.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --precision tf32 --network wide --batch 4096 --steps 20
-step jobs.jsonl "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
-step paper_gpu.jsonl "$binaries/bench_paper_gpu" --threads 8 "${data[@]}"
-if [ -n "$python" ]; then
-    for precision in f32 tf32; do
-        step "torch_$precision.txt" "$python" benches/peers/torch_gpu.py --precision "$precision" \
-            --ours "$binaries/bench_gpu" --steps 100 --runs 5
-    done
-fi
+# A figure of the bench `gpu`, with one thread.
+figure() {
+    local name=$1
+    shift
+    step "$name" 90 "$binaries/bench_gpu" --gpu on --threads 1 --runs 5 "$@"
+}
+
+compare() {
+    local name=$1 seconds=$2
+    shift 2
+    [ -z "$python" ] || step "$name" "$seconds" "$python" benches/peers/torch_gpu.py --ours "$binaries/bench_gpu" "$@"
+}
+
+nvidia-smi | tee "$figures/nvidia-smi" || true
+step programs.txt 120 "$binaries/test_programs"
+step on_gpu.txt 180 env DISTDL_TEST_GPU=real "$binaries/test_on_gpu" --test-threads 1
+step mnist.jsonl 60 same_bits mnist --epochs 5
+step mnist_cpu.jsonl 60 "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
+step lenet.jsonl 60 same_bits lenet --epochs 3
+figure gpu.jsonl
+figure gpu_cudnn.jsonl --cudnn --network lenet
+compare torch_f32.txt 200 --precision f32 --network mlp,lenet
+compare torch_tf32.txt 200 --precision tf32 --network mlp,lenet
+compare torch_wide_tf32.txt 90 --precision tf32 --network wide
+compare torch_wide_f32.txt 90 --precision f32 --network wide
+step jobs.jsonl 200 "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
+step paper_gpu.jsonl 240 "$binaries/bench_paper_gpu" --threads 8 --runs 1 "${data[@]}"
+figure gpu_tf32.jsonl --precision tf32
+figure gpu_adam.jsonl --optimizer adam --network mlp
+figure gpu_limit.jsonl --gradient-norm-max 1 --network mlp
+figure gpu_lamb.jsonl --optimizer lamb --network mlp
+figure gpu_cudnn_tf32.jsonl --cudnn --precision tf32 --network lenet
+step lenet_cudnn.jsonl 60 same_bits lenet --epochs 3 --cudnn

@@ -24,6 +24,8 @@ mod graph;
 #[cfg(feature = "gpu")]
 mod libraries;
 #[cfg(feature = "gpu")]
+mod opened;
+#[cfg(feature = "gpu")]
 mod pinned;
 #[cfg(feature = "gpu")]
 mod port;
@@ -49,6 +51,8 @@ pub use self::gpu::{Argument, Gpu, GpuKernel, GpuModule};
 #[cfg(feature = "gpu")]
 pub use self::graph::GpuGraph;
 #[cfg(feature = "gpu")]
+use self::opened::Opened;
+#[cfg(feature = "gpu")]
 pub use self::port::GpuPort;
 #[cfg(feature = "gpu")]
 pub use self::slot::GpuPiece;
@@ -56,7 +60,8 @@ pub use self::slot::GpuPiece;
 pub(crate) use self::slot::Slot;
 use crate::config::GpuUse;
 
-/// A GPU that was found, as its driver describes it.
+/// A GPU that was found, as its driver describes it. What was opened of it stays open as long as this, or a clone of it, is there:
+/// opening it takes some tenths of a second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuFound {
     /// Its name.
@@ -71,6 +76,9 @@ pub struct GpuFound {
     pub alike: Vec<usize>,
     /// Whether convolutions are cuDNN's, which was found, too.
     pub uses_cudnn: bool,
+    /// Those that were opened.
+    #[cfg(feature = "gpu")]
+    opened: Opened,
 }
 
 /// What computes, and why. Its text is one line.

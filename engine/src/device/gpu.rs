@@ -74,7 +74,10 @@ impl Gpu {
     /// The driver fails, or has too little memory left.
     pub fn open(found: &GpuFound, index: usize) -> Result<Self, DeviceError> {
         let name = &found.name;
-        let context = CudaContext::new(index).map_err(|error| failed(name, "be opened", error))?;
+        let kept = found.opened.keep(index);
+        // One of its own: it keeps what a call has failed with.
+        let context = kept.and_then(|()| CudaContext::new(index));
+        let context = context.map_err(|error| failed(name, "be opened", error))?;
         // SAFETY: a buffer is written on the stream that it was allocated on, in order; other streams read what has been
         // waited for, and are waited for before it is freed.
         unsafe { context.disable_event_tracking() };
@@ -241,12 +244,13 @@ impl Gpu {
         self.wait().map_err(|error| self.failed("do what it was asked", error))
     }
 
-    /// Bytes of the GPU's memory that no program has, by the driver's own count.
+    /// Bytes of the GPU's memory that no program has, by the driver's own count, once all is done that was asked of it: what was
+    /// freed is counted then.
     ///
     /// # Errors
     /// The driver fails.
     pub fn free_bytes(&self) -> Result<u64, DeviceError> {
-        let free = self.context.mem_get_info();
+        let free = self.context.synchronize().and_then(|()| self.context.mem_get_info());
         free.map(|(free, _)| free as u64)
             .map_err(|error| self.failed("count its memory", error))
     }

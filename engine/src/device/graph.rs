@@ -12,6 +12,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaGraph, CudaStream, sys};
 use distdl_storage::DeviceError;
 
+use super::buffer::bind;
 use super::capture::{Asked, CAPTURE, Mode, Place, REPLAY};
 use super::gpu::Gpu;
 
@@ -25,6 +26,13 @@ pub struct GpuGraph {
 
 // SAFETY: any thread may use a graph, one at a time, and this value has it for itself.
 unsafe impl Send for GpuGraph {}
+
+impl Drop for GpuGraph {
+    /// The driver frees it for a thread that has a context, and whoever drops it may have none yet.
+    fn drop(&mut self) {
+        let _ = bind(self.stream.context());
+    }
+}
 
 impl Debug for GpuGraph {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {

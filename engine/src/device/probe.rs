@@ -10,6 +10,7 @@ use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, CUresult};
 use super::GpuFound;
 use super::error::NoGpu;
 use super::libraries::{DRIVER, NEEDED, OF_CUDNN, check_folder};
+use super::opened::Opened;
 
 /// The first GPU of the machine, if the driver and all libraries that computing needs are there.
 pub(super) fn find(cudnn: bool, folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
@@ -46,6 +47,7 @@ fn first() -> Result<GpuFound, NoGpu> {
         memory_bytes,
         count: count.unsigned_abs() as usize,
         uses_cudnn: false,
+        opened: Opened::default(),
     })
 }
 

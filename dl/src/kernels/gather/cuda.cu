@@ -5,9 +5,9 @@ __device__ inline void gather(
     u64 rows, u64 columns, u64 target_columns, const u32* places, F feature, const u32* targets, float* inputs, u32* to) {
     FOR_EACH_ROW(row, rows) {
         u64 sample = places[row];
-        for (u64 column = threadIdx.x; column < columns; column += blockDim.x) {
-            inputs[row * columns + column] = feature(sample * columns + column);
-        }
+        auto read = [=](u64 column) { return feature(sample * columns + column); };
+        auto write = [=](u64 column, float x) { inputs[row * columns + column] = x; };
+        each_ahead(threadIdx.x, columns, blockDim.x, read, write);
         for (u64 column = threadIdx.x; column < target_columns; column += blockDim.x) {
             to[row * target_columns + column] = targets[sample * target_columns + column];
         }

@@ -296,7 +296,7 @@ int paper_run(Stream* stream, const std::function<int()>& other) {
 }
 
 int cuMemGetInfo_v2(size_t* free_bytes, size_t* bytes) {
-    return *free_bytes = MEMORY_BYTES - current->used_bytes, *bytes = MEMORY_BYTES, 0;
+    return state() ? state() : (*free_bytes = MEMORY_BYTES - current->used_bytes, *bytes = MEMORY_BYTES, 0);
 }
 
 int cuMemAllocAsync(Pointer* pointer, size_t bytes, Stream* stream) {
