@@ -24,9 +24,9 @@ const FOLDER_ATTEMPTS_MAX: usize = 16;
 
 /// Keeps blocks as files of frames, and forgets them all when it is dropped.
 ///
-/// A write is complete on the disk when [`Tier::put`] returns; the file has its name only then. A read verifies the
-/// checksum, and reads plain records in place in a private mapping of the file: a block that is removed lives on, and
-/// occupies its disk space, with those who read it.
+/// A file has its name once it is written whole. It is not synced: nobody reads it after the machine has failed. A read
+/// verifies the checksum, and reads plain records in place in a private mapping of the file: a block that is removed lives
+/// on, and occupies its disk space, with those who read it.
 #[derive(Debug)]
 pub struct DiskTier {
     outer: PathBuf,
@@ -102,16 +102,14 @@ impl DiskTier {
             .reserve(needed_bytes, |files| *files.bytes.get(&id).unwrap_or(&0))
     }
 
-    fn settle(&self, id: BlockId, needed_bytes: u64, written: &Result<(), Failed>) {
+    fn settle(&self, id: BlockId, needed_bytes: u64, is_written: bool) {
         let mut files = self.files();
         files.bytes_reserved -= needed_bytes;
-        let replaced = match written {
-            Ok(()) => files.bytes.insert(id, needed_bytes),
-            Err(Failed::Named(_)) => files.bytes.remove(&id),
-            Err(Failed::Unnamed(_)) => return,
-        };
-        files.bytes_used -= replaced.unwrap_or(0);
-        files.bytes_used += if written.is_ok() { needed_bytes } else { 0 };
+        if is_written {
+            let replaced = files.bytes.insert(id, needed_bytes);
+            files.bytes_used -= replaced.unwrap_or(0);
+            files.bytes_used += needed_bytes;
+        }
     }
 
     fn read(&self, id: BlockId, bytes: u64, codec: Codec) -> Result<Block> {
@@ -144,10 +142,8 @@ impl Tier for DiskTier {
         let folder = self.folder()?;
         self.reserve(id, needed_bytes)?;
         let written = folder.write(&id.file_name(), &frame);
-        self.settle(id, needed_bytes, &written);
-        written.map_err(|(Failed::Named(error) | Failed::Unnamed(error))| {
-            StorageError::io("write", folder.path(), needed_bytes, error)
-        })
+        self.settle(id, needed_bytes, written.is_ok());
+        written.map_err(|error| StorageError::io("write", folder.path(), needed_bytes, error))
     }
 
     fn get(&self, id: BlockId, codec: Codec) -> Result<Option<Block>> {
@@ -236,26 +232,13 @@ impl Room for LimitedFiles {
     }
 }
 
-/// A write that failed before the file had its name, or after.
-enum Failed {
-    Unnamed(io::Error),
-    Named(io::Error),
-}
-
-impl From<Failed> for io::Error {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Unnamed(error) | Failed::Named(error) => error,
-        }
-    }
-}
-
 /// The folder of one tier, removed with all its files when dropped.
 #[derive(Debug)]
 struct Folder {
     // Before the lock: the folder is removed while it is still locked.
     folder: TempDir,
-    handle: File,
+    /// Locked as long as this is there.
+    _handle: File,
 }
 
 impl Folder {
@@ -276,7 +259,10 @@ impl Folder {
                 Err(fs::TryLockError::WouldBlock) => continue,
                 // Without locks nobody removes leftovers here.
                 Err(fs::TryLockError::Error(_)) | Ok(()) if folder.path().exists() => {
-                    return Ok(Self { folder, handle });
+                    return Ok(Self {
+                        folder,
+                        _handle: handle,
+                    });
                 }
                 _ => continue,
             }
@@ -290,24 +276,12 @@ impl Folder {
         self.folder.path()
     }
 
-    /// Writes a file that is on the disk, whole and under its name, when this returns, or leaves no file of that name
-    /// torn.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failed> {
-        let path = self.path().join(name);
-        let file = self.write_unnamed(bytes).map_err(Failed::Unnamed)?;
-        file.persist(&path).map_err(|error| Failed::Unnamed(error.error))?;
-        self.handle.sync_all().map_err(|error| {
-            // Whether the name is on the disk is not known, so it must not be there.
-            let _ = fs::remove_file(&path);
-            Failed::Named(error)
-        })
-    }
-
-    fn write_unnamed(&self, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+    /// Writes a file that has its name once it is whole.
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(self.path())?;
         file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        Ok(file)
+        file.persist(self.path().join(name)).map_err(|error| error.error)?;
+        Ok(())
     }
 }
 

@@ -28,6 +28,8 @@ mod block;
 
 mod frame;
 
+pub mod durable;
+
 mod spill;
 
 mod tier;

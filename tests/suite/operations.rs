@@ -69,8 +69,13 @@ fn order_and_samples(Both { dataset, expected, .. }: &Both, count: usize, seed: 
     assert_eq!(dataset.take_ordered(count).unwrap(), sorted[..count.min(sorted.len())]);
     let one_by_one: Result<Vec<Row>, EngineError> = dataset.to_local_iter().collect();
     assert_eq!(one_by_one.unwrap(), rows);
-    let mut counts: HashMap<Row, u64> = HashMap::new();
-    rows.iter().for_each(|row| *counts.entry(*row).or_default() += 1);
+    let mut counts: Vec<(Row, u64)> = Vec::new();
+    for row in &rows {
+        match counts.iter_mut().find(|(counted, _)| counted == row) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((*row, 1)),
+        }
+    }
     assert_eq!(dataset.count_by_value().unwrap(), counts);
     let numbered = dataset.zip_with_index();
     let sample = numbered.take_sample(count, seed).unwrap();
@@ -183,7 +188,11 @@ fn actions(Both { dataset, expected, .. }: &Both, count: usize, key: u64) {
     );
     let mut counts: HashMap<u64, u64> = HashMap::new();
     rows.iter().for_each(|(key, _)| *counts.entry(*key).or_default() += 1);
-    assert_eq!(dataset.count_by_key().unwrap(), counts);
+    let counted = dataset.count_by_key().unwrap();
+    assert_eq!(counted.len(), counts.len());
+    assert_eq!(counted.iter().copied().collect::<HashMap<_, _>>(), counts);
+    let reduced = dataset.map_values(|_| 1).reduce_by_key(|left, right| left + right);
+    assert_eq!(counted, reduced.collect().unwrap());
     let found: Vec<u64> = rows.iter().filter(|row| row.0 == key).map(|row| row.1).collect();
     assert_eq!(dataset.lookup(&key).unwrap(), found);
     let seen = Arc::new(Mutex::new(vec![Vec::new(); expected.len()]));

@@ -1,14 +1,12 @@
 //! Actions that look up or count keys and values.
 
-use std::collections::HashMap;
-
 use distdl_storage::Record;
 
 use crate::batch::typed_batches;
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::partitioner::Key;
-use crate::shuffle::{KeyEntry, Table};
+use crate::shuffle::{KeyEntry, Table, hint};
 
 impl<K: Key, V: Record> Dataset<(K, V)> {
     /// All values of `key`, in order. Computes one partition only where the dataset is partitioned by key.
@@ -36,26 +34,25 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// The number of records of each key. One shuffle, of a number for each key and partition.
+    /// The number of records of each key, in the order of [`reduce_by_key`](Self::reduce_by_key): the same on every process, as
+    /// that of a map would not be. One shuffle, of a number for each key and partition.
     ///
     /// # Errors
     /// As any action.
-    pub fn count_by_key(&self) -> Result<HashMap<K, u64>> {
-        let counts = self
-            .map_values(|_| 1u64)
+    pub fn count_by_key(&self) -> Result<Vec<(K, u64)>> {
+        self.map_values(|_| 1u64)
             .reduce_by_key(|left, right| left + right)
-            .collect()?;
-        Ok(counts.into_iter().collect())
+            .collect()
     }
 }
 
 impl<T: Key> Dataset<T> {
-    /// How often each record occurs. A pass without a shuffle, in which each partition counts its own and the driver adds
-    /// them up: for records of which not too many are different.
+    /// How often each record occurs, in the order in which they first come. A pass without a shuffle, in which each partition
+    /// counts its own and the driver adds them up: for records of which not too many are different.
     ///
     /// # Errors
     /// As any action.
-    pub fn count_by_value(&self) -> Result<HashMap<T, u64>> {
+    pub fn count_by_value(&self) -> Result<Vec<(T, u64)>> {
         let parts = self.run_all(|_, _, stream| {
             let (mut counts, mut hints) = (Table::<T, u64>::new(), Vec::new());
             for batch in typed_batches::<T>(stream) {
@@ -70,10 +67,14 @@ impl<T: Key> Dataset<T> {
             }
             Ok(counts.into_entries())
         })?;
-        let mut counts = HashMap::new();
+        let mut counts = Table::<T, u64>::new();
         for (record, count) in parts.into_iter().flatten() {
-            *counts.entry(record).or_default() += count;
+            let hint = hint(&record);
+            match counts.entry(record, hint) {
+                KeyEntry::Occupied(total) => *total += count,
+                KeyEntry::Vacant(entry) => entry.insert(count),
+            }
         }
-        Ok(counts)
+        Ok(counts.into_entries())
     }
 }

@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 use bytes::Bytes;
 
 use super::pattern::{MATCHING, has_wildcard, hidden};
+use crate::durable;
 use crate::object::{Object, ObjectError};
 
 type Result<T> = std::result::Result<T, ObjectError>;
@@ -122,7 +123,7 @@ pub(super) fn parent(path: &Path) -> Result<PathBuf> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(|error| failed(parent, "create the folder", &error))?;
+    durable::create_folders(parent).map_err(|error| failed(parent, "create the folder", &error))?;
     Ok(parent.to_owned())
 }
 
@@ -152,11 +153,7 @@ pub(super) fn replace(path: &Path, parent: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Makes renames and new names in `path` survive a power cut.
 pub(super) fn sync_folder(path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| failed(path, "sync the folder", &error))?;
-    Ok(())
+    durable::sync_folder(path).map_err(|error| failed(path, "sync the folder", &error))
 }
 
 /// Hidden names, so that no listing takes an unfinished file for input, and the permissions that the user's mask leaves.
