@@ -13,8 +13,12 @@ use super::wire::{read_growing, read_or_end, write_all_pieces};
 
 /// Largest message of a process that has shaken hands and not joined yet: it has only little to say.
 pub const JOIN_BYTES_MAX: u64 = 64 << 10;
-/// Largest message afterwards: results of an action are in it.
-pub const MESSAGE_BYTES_MAX: u64 = 1 << 30;
+/// Largest message afterwards: results of an action are in it. As much as a frame of the journal holds.
+pub const MESSAGE_BYTES_MAX: u64 = u32::MAX as u64;
+/// Largest report, of which the most may be the answer that is sent and kept.
+pub const REPORT_BYTES_MAX: u64 = MESSAGE_BYTES_MAX - (1 << 20);
+/// Results of one action at most, which leaves room in a message for what goes with them.
+pub const ANSWER_BYTES_MAX: u64 = MESSAGE_BYTES_MAX - (1 << 28);
 
 const START_BYTES: usize = 24;
 
@@ -59,21 +63,43 @@ impl From<io::Error> for ControlError {
     }
 }
 
+/// A message that can be sent.
+pub struct Encoded {
+    start: [u8; START_BYTES],
+    body: Vec<u8>,
+}
+
+impl Encoded {
+    /// `message`, of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// `TooLong` or `Unsendable`.
+    pub fn new<T: Serialize + ?Sized>(message: &T, bytes_max: u64) -> Result<Self, ControlError> {
+        let body = postcard::to_stdvec(message).map_err(ControlError::Unsendable)?;
+        let bytes = body.len() as u64;
+        if bytes > bytes_max {
+            return Err(ControlError::TooLong { bytes, bytes_max });
+        }
+        let start = encode_start(bytes, xxh3_64(&body));
+        Ok(Self { start, body })
+    }
+
+    /// Sends it. Messages of several threads must not be sent at the same time.
+    ///
+    /// # Errors
+    /// The connection failed; a part of the message may have been sent.
+    pub fn send(&self, writer: impl Write) -> Result<(), ControlError> {
+        let mut pieces = [IoSlice::new(&self.start), IoSlice::new(&self.body)];
+        Ok(write_all_pieces(writer, &mut pieces)?)
+    }
+}
+
 /// Sends `message`, of at most `bytes_max` bytes. Messages of several threads must not be sent at the same time.
 ///
 /// # Errors
 /// `TooLong` before anything was sent; otherwise a part of the message may have been sent.
 pub fn send<T: Serialize + ?Sized>(writer: impl Write, message: &T, bytes_max: u64) -> Result<(), ControlError> {
-    let body = postcard::to_stdvec(message).map_err(ControlError::Unsendable)?;
-    let bytes = body.len() as u64;
-    if bytes > bytes_max {
-        return Err(ControlError::TooLong { bytes, bytes_max });
-    }
-    let start = encode_start(bytes, xxh3_64(&body));
-    Ok(write_all_pieces(
-        writer,
-        &mut [IoSlice::new(&start), IoSlice::new(&body)],
-    )?)
+    Encoded::new(message, bytes_max)?.send(writer)
 }
 
 /// Waits for the next message, of at most `bytes_max` bytes; `None` if the connection ended between two messages. The

@@ -10,11 +10,12 @@
 //! that is an error. Answers stay on disk and are read back when a process asks for one, so that the memory needed does
 //! not grow with the results of a long program.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use distdl_storage::durable;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -169,11 +170,12 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] if another process has it open, the disk refuses, or it is damaged before its end.
     pub fn open(folder: &Path) -> Result<(Self, Vec<LogEntry>), JournalError> {
-        fs::create_dir_all(folder).map_err(|source| failed("create", folder, source))?;
+        durable::create_folders(folder).map_err(|source| failed("create", folder, source))?;
         let lock = lock(folder)?;
         let path = folder.join("journal");
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let file = file.map_err(|source| failed("open", &path, source))?;
+        durable::sync_folder(folder).map_err(|source| failed("sync", folder, source))?;
         let mut journal = Self {
             file,
             path,

@@ -23,6 +23,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::control::ANSWER_BYTES_MAX;
 use super::events::{ClusterEvent, Happening};
 use super::journal::{Head, LogEntry};
 use super::protocol::{Answer, Generation, Held, LoopState, MemberId, Order, Outcome, Peer, Report, Work};
@@ -83,7 +84,7 @@ impl Default for Options {
             start_patience: Duration::from_secs(60),
             grace: Duration::ZERO,
             restarts_max: 16,
-            answer_bytes_max: 1 << 32,
+            answer_bytes_max: ANSWER_BYTES_MAX,
         }
     }
 }
@@ -97,6 +98,11 @@ pub enum Event {
         connection: ConnectionId,
         /// What.
         report: Report,
+    },
+    /// A part of what a process says has come: it lives, however long the rest takes.
+    Heard {
+        /// On this connection.
+        connection: ConnectionId,
     },
     /// A connection is closed or broken.
     Disconnected {
@@ -267,6 +273,12 @@ impl NameNode {
         self.now = now.max(self.now);
         match event {
             Event::Reported { connection, report } => self.reported(connection, report),
+            Event::Heard { connection } => {
+                let member = self.connections.get(&connection);
+                if let Some(entry) = member.and_then(|member| self.members.get_mut(member)) {
+                    entry.heard = self.now;
+                }
+            }
             Event::Disconnected { connection } => {
                 if let Some(member) = self.connections.remove(&connection) {
                     if let Some(entry) = self.members.get_mut(&member) {

@@ -289,6 +289,22 @@ pub enum Report {
     },
 }
 
+impl Report {
+    /// What is said in the place of a report that is too long to be sent, if something can be: that its action has failed.
+    pub fn in_its_place(&self, reason: &str) -> Option<Self> {
+        let mut report = self.clone();
+        let Self::Ended { outcome, .. } = &mut report else {
+            return None;
+        };
+        *outcome = Outcome::Failed(EngineError::invalid(
+            format!("what an action came to on one process cannot be sent: {reason}"),
+            "take less, or write the dataset to a store from where it is; parameters and an optimizer's state of a training that \
+             many processes take part in have to fit, too",
+        ));
+        Some(report)
+    }
+}
+
 /// How a round went on one member.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Outcome {

@@ -5,7 +5,7 @@
 //! wants to be woken.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
@@ -25,6 +25,9 @@ use crate::progress::JobProgress;
 
 /// Connections that may shake hands at the same time.
 const HANDSHAKES_MAX: usize = 64;
+
+/// Signs of life for each lease while a message comes.
+const SIGNS_PER_LEASE: u32 = 8;
 
 /// Orders that may wait for one member before it counts as lost.
 const ORDERS_MAX: usize = 1024;
@@ -117,6 +120,7 @@ impl Server {
             inputs: sender,
             shaking: AtomicUsize::new(0),
             connections: AtomicU64::new(0),
+            lease: setup.options.lease,
         };
         let accepting = Arc::new(accepting);
         spawn("name-accept", move || accepting.run())?;
@@ -168,6 +172,29 @@ fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static
     std::thread::Builder::new().name(format!("distdl-{name}")).spawn(run)
 }
 
+/// What comes from a process, and a sign of its life from time to time while a long message comes.
+struct Signs<'a> {
+    socket: &'a Socket,
+    inputs: &'a Sender<Input>,
+    connection: ConnectionId,
+    pause: Duration,
+    last: Instant,
+}
+
+impl Read for Signs<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut socket = self.socket;
+        let bytes = socket.read(buffer)?;
+        if bytes > 0 && self.last.elapsed() >= self.pause {
+            self.last = Instant::now();
+            let connection = self.connection;
+            // Nobody listens any more only when all is over.
+            let _ = self.inputs.send(Input::Event(Event::Heard { connection }));
+        }
+        Ok(bytes)
+    }
+}
+
 /// Lets processes in.
 struct Acceptor {
     listener: Arc<Listener>,
@@ -175,11 +202,13 @@ struct Acceptor {
     inputs: Sender<Input>,
     shaking: AtomicUsize,
     connections: AtomicU64,
+    /// Of which nothing is heard for so long is lost.
+    lease: Duration,
 }
 
 impl Acceptor {
     fn run(self: Arc<Self>) {
-        while let Ok(socket) = self.listener.accept() {
+        while let Some(socket) = self.listener.next() {
             if self.shaking.fetch_add(1, Ordering::SeqCst) >= HANDSHAKES_MAX {
                 self.shaking.fetch_sub(1, Ordering::SeqCst);
                 tracing::warn!("a connection was turned away: too many at once");
@@ -215,8 +244,15 @@ impl Acceptor {
             return socket.shutdown();
         }
         let mut bytes_max = JOIN_BYTES_MAX;
+        let mut signs = Signs {
+            socket: &socket,
+            inputs: &self.inputs,
+            connection,
+            pause: self.lease / SIGNS_PER_LEASE,
+            last: Instant::now(),
+        };
         loop {
-            let report = match control::receive::<Report>(&socket, bytes_max) {
+            let report = match control::receive::<Report>(&mut signs, bytes_max) {
                 Ok(Some(report)) => report,
                 Ok(None) => break,
                 Err(error) => {
@@ -250,7 +286,8 @@ impl Connection {
         let (orders, received) = sync_channel::<Order>(ORDERS_MAX);
         spawn("name-write", move || {
             while let Ok(order) = received.recv() {
-                if control::send(&writing, &order, MESSAGE_BYTES_MAX).is_err() {
+                if let Err(error) = control::send(&writing, &order, MESSAGE_BYTES_MAX) {
+                    tracing::warn!("an order could not be sent: {error}");
                     break;
                 }
             }

@@ -4,6 +4,9 @@
 //! whatever dies. Others map it read-only through `/proc`, which the system allows to the same user only. Who may write
 //! when is the business of the parameter exchange (a vector is written again only after everybody who was told of it has
 //! done with it); a region is never used for a second round, so that a round that was cut cannot disturb the next.
+//!
+//! Processes of two containers may have the same number, and files of the same number open. So a region begins with a mark
+//! that nobody can guess, and whoever maps it by its name compares that.
 #![allow(unsafe_code)] // mapped memory, shared with other processes
 
 use std::fs::File;
@@ -14,7 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-/// Numbers per cache line: pieces begin on lines of their own.
+use super::socket::random_bytes;
+
+/// Numbers per cache line: pieces begin on lines of their own, behind one with the mark.
 const LINE: usize = 16;
 
 /// A region of this process, cut into [`Piece`]s.
@@ -22,6 +27,7 @@ pub struct Region {
     map: MmapRaw,
     file: File,
     floats: usize,
+    mark: [u64; 2],
 }
 
 /// How other processes find a region.
@@ -33,6 +39,8 @@ pub struct RegionName {
     pub descriptor: u32,
     /// How long it is, in numbers of 4 bytes.
     pub floats: u64,
+    /// What it begins with.
+    pub mark: [u64; 2],
 }
 
 impl Region {
@@ -41,11 +49,23 @@ impl Region {
     /// # Errors
     /// If the system has no such memory, or not so much of it.
     pub fn create(lengths: &[usize]) -> io::Result<(Arc<Self>, Vec<Piece>)> {
-        let floats: usize = lengths.iter().map(|length| length.next_multiple_of(LINE)).sum();
+        let floats = LINE
+            + lengths
+                .iter()
+                .map(|length| length.next_multiple_of(LINE))
+                .sum::<usize>();
         let file = system::create(floats as u64 * 4)?;
-        let map = MmapOptions::new().len((floats * 4).max(1)).map_raw(&file)?;
-        let region = Arc::new(Self { map, file, floats });
-        let mut start = 0;
+        let map = MmapOptions::new().len(floats * 4).map_raw(&file)?;
+        let mark = [random_bytes()?, random_bytes()?].map(u64::from_ne_bytes);
+        // SAFETY: the mapping is page-aligned and has a line at least, and nobody else knows of it yet.
+        unsafe { map.as_mut_ptr().cast::<[u64; 2]>().write(mark) };
+        let region = Arc::new(Self {
+            map,
+            file,
+            floats,
+            mark,
+        });
+        let mut start = LINE;
         let mut pieces = Vec::with_capacity(lengths.len());
         for length in lengths {
             pieces.push(Piece {
@@ -63,6 +83,7 @@ impl Region {
             process: std::process::id(),
             descriptor: system::number(&self.file),
             floats: self.floats as u64,
+            mark: self.mark,
         }
     }
 }
@@ -144,7 +165,7 @@ impl View {
     /// Maps a region of another process of this host.
     ///
     /// # Errors
-    /// If there is none of that name and length, this process may not see it, or it could shrink.
+    /// If there is none of that name, length and mark, this process may not see it, or it could shrink.
     pub fn open(name: &RegionName) -> io::Result<Self> {
         let floats = usize::try_from(name.floats).map_err(io::Error::other)?;
         let bytes = floats
@@ -152,7 +173,12 @@ impl View {
             .ok_or_else(|| io::Error::other("a region too large to be true"))?;
         let file = system::open(name, bytes as u64)?;
         let map = MmapOptions::new().len(bytes.max(1)).map_raw_read_only(&file)?;
-        Ok(Self { map, floats })
+        let view = Self { map, floats };
+        let mark = [0, 1].map(|half| view.word(0, half));
+        match floats >= LINE && mark == name.mark.map(Some) {
+            true => Ok(view),
+            false => Err(io::Error::other("it is the region of another process")),
+        }
     }
 
     /// A word that its process writes at any time: `index` words behind `start`, which counts numbers of 4 bytes. None if
@@ -286,6 +312,15 @@ mod tests {
                 ..name
             })
             .is_err()
+        );
+        let (second, _pieces) = Region::create(&[100]).unwrap();
+        let other = RegionName {
+            mark: second.mark,
+            ..name
+        };
+        assert!(
+            View::open(&other).is_err(),
+            "as a process of another container would find it"
         );
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();

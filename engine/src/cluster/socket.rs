@@ -21,6 +21,8 @@ use super::protocol::Address;
 const LOCAL_BUFFER_BYTES: usize = 4 << 20;
 /// How long [`Listener::close`] tries to reach its own `accept`.
 const WAKE_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long nobody is let in after that has failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A connected stream of bytes. All operations take `&self`: one thread may read while another writes and a third
 /// shuts it down.
@@ -169,6 +171,19 @@ pub fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
     Ok(bytes)
 }
 
+fn next_of<S>(mut accept: impl FnMut() -> io::Result<S>, is_closed: impl Fn() -> bool) -> Option<S> {
+    loop {
+        match accept() {
+            Ok(socket) => return Some(socket),
+            Err(_) if is_closed() => return None,
+            Err(error) => {
+                tracing::warn!("a connection waits: {error}");
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Bound {
     Tcp(TcpListener),
@@ -258,7 +273,13 @@ impl Listener {
         self.address.clone()
     }
 
-    /// Waits for the next connection.
+    /// Waits for the next connection; `None` once it is closed. What hinders that for a while, as when the process has too
+    /// many open files, costs time but no connection: it stays in the queue.
+    pub fn next(&self) -> Option<Socket> {
+        next_of(|| self.accept(), || self.is_closed())
+    }
+
+    /// The same, once.
     ///
     /// # Errors
     /// `NotConnected` once it is closed; otherwise if the process or the host has too many open files, in which case

@@ -1,6 +1,7 @@
 //! What the machine has.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Assumed where the system does not say, in bytes.
 const MEMORY_BYTES_UNKNOWN: u64 = 8 << 30;
@@ -10,18 +11,36 @@ pub(super) fn memory_bytes() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| total_bytes(&text));
-    let limits = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    let limits = limits
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limit_files(&groups).into_iter();
+    let limits = limits.filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
     limits
         .chain(machine)
         .filter(|bytes| *bytes > 0)
         .min()
         .unwrap_or(MEMORY_BYTES_UNKNOWN)
+}
+
+/// Where the limits of a process are that is in these control groups: of each group and those around it, such as a job of a
+/// batch system within a container. `groups` are lines of Linux: `0::/slice/service`, or `4:memory:/job` in version 1.
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines().chain(["0::/", "0:memory:/"]) {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let around = Path::new(group.trim_start_matches('/')).ancestors();
+        files.extend(around.map(|group| Path::new(root).join(group).join(file)));
+    }
+    files
 }
 
 /// The total in the words of Linux: `MemTotal:       16384000 kB`.
@@ -41,5 +60,29 @@ mod tests {
         assert_eq!(total_bytes("MemTotal: 99999999999999999999 kB"), None);
         assert_eq!(total_bytes(""), None);
         assert!(memory_bytes() > 0);
+    }
+
+    #[test]
+    fn limits_of_all_groups_around_a_process_are_looked_at() {
+        let files = |groups| -> Vec<String> {
+            let files = limit_files(groups).into_iter();
+            files.map(|path| path.display().to_string()).collect()
+        };
+        let outermost = [
+            "/sys/fs/cgroup/memory.max",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        ];
+        assert_eq!(files(""), outermost);
+        assert_eq!(files("12:cpu:/a\nnonsense\n"), outermost);
+        assert_eq!(
+            files("0::/slurm/job_7\n")[..3],
+            [
+                "/sys/fs/cgroup/slurm/job_7/memory.max",
+                "/sys/fs/cgroup/slurm/memory.max",
+                "/sys/fs/cgroup/memory.max"
+            ]
+        );
+        let first = "/sys/fs/cgroup/memory/batch/memory.limit_in_bytes";
+        assert_eq!(files("4:cpu,memory:/batch")[0], first);
     }
 }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::protocol::{Order, Report};
+use crate::cluster::protocol::{Held, LoopState, Order, Outcome, Report};
 
 type Message = (u64, String, Vec<(u32, Vec<u8>)>, Option<bool>);
 
@@ -135,4 +135,42 @@ fn a_socket_that_is_shut_down_ends_the_wait() {
     here.shutdown();
     assert!(receive::<u8>(&there, 1).unwrap().is_none());
     assert!(send(&there, &5_u8, 1).is_err());
+}
+
+#[test]
+fn what_an_action_came_to_that_is_too_long_is_an_error_of_the_action() {
+    let outcome = Outcome::Looped {
+        finished: true,
+        state: LoopState::default(),
+        result: Some(vec![7; 1000].into()),
+    };
+    let ended = Report::Ended {
+        generation: 1,
+        action: 2,
+        round: 3,
+        outcome,
+        held: Held::default(),
+        cut: false,
+    };
+    let error = Encoded::new(&ended, 900).err().unwrap();
+    assert!(matches!(error, ControlError::TooLong { bytes_max: 900, .. }));
+    let instead = ended.in_its_place(&error.to_string()).unwrap();
+    let Report::Ended {
+        action: 2,
+        outcome: Outcome::Failed(failed),
+        ..
+    } = &instead
+    else {
+        panic!("{instead:?}");
+    };
+    assert!(failed.to_string().contains("900"), "{failed}");
+    assert!(Encoded::new(&instead, 900).is_ok());
+    assert!(
+        Report::Brought {
+            key: [0; 32],
+            is_here: true
+        }
+        .in_its_place("")
+        .is_none()
+    );
 }

@@ -4,6 +4,8 @@
 
 use proptest::prelude::*;
 
+use std::fs;
+
 use super::*;
 
 fn head(action: u64) -> Head {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{CONNECT_TIMEOUT, PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::chaos::Point;
-use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::cluster::control::{self, ControlError, Encoded, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX, REPORT_BYTES_MAX};
 use crate::cluster::handshake::{self, Mine, Purpose};
 use crate::cluster::protocol::{MemberId, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
@@ -86,8 +86,16 @@ impl Shared {
         if counted && !self.reach(Point::Report(self.reports.fetch_add(1, Ordering::Relaxed))) {
             return false;
         }
+        let encoded = match Encoded::new(report, REPORT_BYTES_MAX) {
+            Err(error @ ControlError::TooLong { .. }) => match report.in_its_place(&error.to_string()) {
+                Some(report) => Encoded::new(&report, REPORT_BYTES_MAX),
+                None => Err(error),
+            },
+            encoded => encoded,
+        };
+        // Others wait only while it is sent.
         let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = control::send(control, report, MESSAGE_BYTES_MAX) {
+        if let Err(error) = encoded.and_then(|encoded| encoded.send(control)) {
             // The control thread notices a connection that has failed, and ends it here if it has not.
             tracing::warn!("a report could not be sent: {error}");
             control.shutdown();

@@ -223,7 +223,7 @@ impl Shared {
             return;
         };
         let shaking = Arc::new(AtomicU64::new(0));
-        while let Ok(socket) = listener.accept() {
+        while let Some(socket) = listener.next() {
             if lock(&self).closed.is_some() {
                 return;
             }

@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster::protocol::{Address, Role};
 
 mod holdings;
 mod process;
@@ -173,6 +174,34 @@ fn a_member_that_is_never_heard_of_is_lost_with_its_lease() {
             .iter()
             .any(|note| matches!(note, Happening::Lost { slot: 0, .. }))
     );
+}
+
+#[test]
+fn a_member_that_says_something_long_lives_as_long_as_parts_of_it_come() {
+    let lease = options(1, 0).lease;
+    for signs in [true, false] {
+        let mut node = NameNode::new(options(1, 0), Duration::ZERO);
+        node.start(Duration::ZERO);
+        let (connection, mut now) = (ConnectionId(0), Duration::ZERO);
+        let report = Report::Join {
+            slot: None,
+            known: None,
+            address: Address::Local("there".into()),
+            threads: 1,
+            speculates: false,
+            role: Role::Worker,
+            process: 1,
+        };
+        node.handle(now, Event::Reported { connection, report });
+        for _ in 0..8 {
+            now += lease / 2;
+            if signs {
+                node.handle(now, Event::Heard { connection });
+            }
+            node.handle(now, Event::Tick);
+        }
+        assert_eq!(node.members.is_empty(), !signs);
+    }
 }
 
 /// Lanes that a round was begun with, by rank.

@@ -161,3 +161,16 @@ fn nobody_there_is_an_error_at_once() {
     let long = Address::Local("n".repeat(10_000));
     assert!(connect(&long, LIMIT).is_err());
 }
+
+#[test]
+fn what_hinders_a_connection_for_a_while_does_not_end_accepting() {
+    // Too many open files of the process, and of the system.
+    let mut failures = vec![24, 23];
+    let mut accept = || match failures.pop() {
+        Some(code) => Err(io::Error::from_raw_os_error(code)),
+        None => Ok("a connection"),
+    };
+    assert_eq!(next_of(&mut accept, || false), Some("a connection"));
+    let closed = || Err::<(), _>(io::Error::from(io::ErrorKind::NotConnected));
+    assert_eq!(next_of(closed, || true), None);
+}

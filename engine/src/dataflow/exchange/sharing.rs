@@ -130,20 +130,21 @@ impl Exchange {
                 u64::from(name.descriptor),
                 name.floats,
                 sharing.mailbox.start() as u64,
-                0,
-                0,
+                name.mark[0],
+                name.mark[1],
             ];
             self.team.tell_all(&Header::new(Kind::Share, words));
         }
     }
 
-    /// Looks for the memory of another process: it is there if that is on the same host.
+    /// Looks for the memory of another process: it is there if that is on the same host, and no container is between them.
     pub(super) fn take_share(&self, rank: usize, header: &Header) {
-        let [process, descriptor, floats, letters, ..] = header.words;
+        let [process, descriptor, floats, letters, first, second] = header.words;
         let name = RegionName {
             process: process as u32,
             descriptor: descriptor as u32,
             floats,
+            mark: [first, second],
         };
         let (Some(sharing), Ok(view)) = (&self.sharing, View::open(&name)) else {
             return;
