@@ -43,6 +43,8 @@ impl Place {
     /// Makes a command one of this place.
     pub(crate) fn adopt(&self, command: &mut Command) {
         command.env("TMPDIR", self.path("temporary")).current_dir(self.0.path());
+        // Where the secret of processes that are started by hand is.
+        command.env("XDG_RUNTIME_DIR", self.0.path());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DISTDL_")) {
             command.env_remove(name);
         }

@@ -281,10 +281,11 @@ impl Worker {
     }
 }
 
-/// The secrets of a token file; without one those of the loopback, if nothing else is listened at.
+/// The secrets of a token file; without one those of this user, if other hosts cannot reach what is listened at.
 ///
 /// # Errors
-/// [`LaunchError::NoToken`] if other hosts can reach one of the addresses; as [`Secrets::from_file`].
+/// [`LaunchError::NoToken`] if other hosts can reach one of the addresses; as [`Secrets::from_file`] and
+/// [`Secrets::of_user`].
 pub fn secrets_for(
     mut addresses: impl Iterator<Item = IpAddr>,
     token_file: Option<&Path>,
@@ -294,7 +295,7 @@ pub fn secrets_for(
     }
     match addresses.find(|address| !address.is_loopback()) {
         Some(address) => Err(LaunchError::NoToken { address }),
-        None => Ok(Secrets::of_loopback()),
+        None => Ok(Secrets::of_user()?),
     }
 }
 

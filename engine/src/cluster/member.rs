@@ -113,6 +113,8 @@ struct State {
     tell: Option<Tell>,
     /// Requests, and copies with their frames: each waits for its answer, so there are no more than workers elsewhere.
     wanted: VecDeque<(MemberId, Header, Vec<u8>)>,
+    /// What threads that read links have to say.
+    soon: VecDeque<(Arc<Link>, Header)>,
     recoveries: u64,
 }
 

@@ -1,8 +1,11 @@
 //! What tells the processes of one cluster from all others.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::io::Read;
-use std::path::Path;
+use std::fs::DirBuilder;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 use rand_core::{OsRng, TryRngCore};
 use serde::{Deserialize, Serialize};
@@ -38,6 +41,11 @@ pub enum SecretError {
         /// Its bytes, without white space around them; at most one more than may be.
         bytes: usize,
     },
+    /// The user has no folder of his own.
+    #[error(
+        "neither XDG_RUNTIME_DIR nor HOME names a folder for the secret that this user's processes share; name a token file: `--token-file FILE` or DISTDL_TOKEN_FILE"
+    )]
+    NoFolder,
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {message}")]
     Random {
@@ -87,9 +95,45 @@ impl Secrets {
         read_secret(path).map(|secret| Self::derived_from(&secret))
     }
 
-    /// Those of a cluster on one host that nobody else can reach, started by hand without a token file.
-    pub fn of_loopback() -> Self {
-        Self::derived_from(b"")
+    /// Those of a cluster on one host that other hosts cannot reach, started by hand without a token file. Other users of the
+    /// host can reach it: so they follow from a secret that only this user can read, and that the first of his processes makes.
+    ///
+    /// # Errors
+    /// [`SecretError`] if there is no such folder, or the secret can neither be made nor read.
+    pub fn of_user() -> Result<Self, SecretError> {
+        let [runtime, home] = ["XDG_RUNTIME_DIR", "HOME"].map(std::env::var_os);
+        Self::kept_in(&own_folder(runtime, home).ok_or(SecretError::NoFolder)?)
+    }
+
+    fn kept_in(folder: &Path) -> Result<Self, SecretError> {
+        let path = folder.join("token");
+        if !path.exists() {
+            let secret = random_secret()?;
+            keep(folder, &path, &secret).map_err(|error| SecretError::File {
+                file: path.display().to_string(),
+                message: error.to_string(),
+            })?;
+        }
+        Self::from_file(&path)
+    }
+}
+
+/// A folder of this user, from the values of the variables that name one.
+fn own_folder(runtime: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    let named = |value: Option<OsString>| value.filter(|value| !value.is_empty()).map(PathBuf::from);
+    let in_home = named(home).map(|home| home.join(".distdl"));
+    named(runtime).map(|runtime| runtime.join("distdl")).or(in_home)
+}
+
+/// Writes a secret to a file that only this user can read, whole under its name, unless another process was quicker.
+fn keep(folder: &Path, path: &Path, secret: &str) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Such a file is its user's alone.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(secret.as_bytes())?;
+    match file.persist_noclobber(path) {
+        Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error),
+        _ => Ok(()),
     }
 }
 
@@ -170,6 +214,26 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(missing.contains("missing") && missing.contains("may read"), "{missing}");
+    }
+
+    #[test]
+    fn the_secret_of_a_user_is_made_once_and_is_his_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let own = own_folder(Some(folder.path().into()), None).unwrap();
+        let all = std::thread::scope(|scope| {
+            let made: Vec<_> = (0..4).map(|_| scope.spawn(|| Secrets::kept_in(&own).unwrap())).collect();
+            made.into_iter().map(|made| made.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert!(all.iter().all(|secrets| *secrets == all[0]));
+        assert_ne!(all[0], Secrets::derived_from(b""));
+        assert_eq!(std::fs::read_dir(&own).unwrap().count(), 1);
+        for (path, mode) in [(own.clone(), 0o700), (own.join("token"), 0o600)] {
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, mode, "{path:?}");
+        }
+        let home = own_folder(Some("".into()), Some("/home/user".into()));
+        assert_eq!(home, Some("/home/user/.distdl".into()));
+        assert_eq!(own_folder(None, None), None);
     }
 
     #[test]

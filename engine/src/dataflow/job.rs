@@ -278,21 +278,22 @@ impl Job {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Ends the job with an error; the first one counts.
+    /// Ends the job with an error; the first one counts. The others are told soon: a thread that reads a link may be who has
+    /// found the error.
     pub fn fail(&self, error: EngineError) {
         self.failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(error);
         self.cancelled.store(true, Ordering::SeqCst);
-        self.team.tell_all(&Header::new(Kind::Abandon, [0; 6]));
+        self.team.tell_all_soon(&Header::new(Kind::Abandon, [0; 6]));
         self.inbox.wake();
     }
 
     /// Notes that this round cannot give every result: what is missing will be planned again.
     pub fn lose(&self) {
         if !self.incomplete.swap(true, Ordering::SeqCst) {
-            self.team.tell_all(&Header::new(Kind::Abandon, [0; 6]));
+            self.team.tell_all_soon(&Header::new(Kind::Abandon, [0; 6]));
             self.inbox.wake();
         }
     }

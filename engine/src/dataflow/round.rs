@@ -26,6 +26,10 @@ impl Post for Round {
         Round::send(self, rank, header, payload);
     }
 
+    fn send_soon(&self, rank: usize, header: Header) {
+        Round::send_soon(self, rank, header);
+    }
+
     fn comes_to_frame(&self) -> bool {
         Round::comes_to_frame(self)
     }

@@ -11,6 +11,9 @@ pub trait Post: Send + Sync {
     /// for what was on it: there is nothing for the sender to do about it.
     fn send(&self, rank: usize, header: Header, payload: &[&[u8]]);
 
+    /// Sends a frame without payload, without waiting: for threads that read links, which must never wait for one.
+    fn send_soon(&self, rank: usize, header: Header);
+
     /// Counts a frame that goes another way: a fault may be planned for it. False if this process was killed by that.
     fn comes_to_frame(&self) -> bool;
 
@@ -84,6 +87,13 @@ impl Team {
         }
     }
 
+    /// As [`Post::send_soon`].
+    pub fn send_soon(&self, rank: usize, header: Header) {
+        if let Some(post) = &self.post {
+            post.send_soon(rank, header);
+        }
+    }
+
     /// As [`Post::comes_to_frame`].
     pub fn comes_to_frame(&self) -> bool {
         self.post.as_ref().is_none_or(|post| post.comes_to_frame())
@@ -100,6 +110,13 @@ impl Team {
     pub fn tell_all(&self, header: &Header) {
         for rank in self.others() {
             self.send(rank, header.clone(), &[]);
+        }
+    }
+
+    /// The same, without waiting.
+    pub fn tell_all_soon(&self, header: &Header) {
+        for rank in self.others() {
+            self.send_soon(rank, header.clone());
         }
     }
 }

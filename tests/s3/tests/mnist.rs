@@ -106,6 +106,7 @@ fn three_hosts(server: &Server) -> Report {
                 "--folder",
             ])
             .arg(journal.path())
+            .env("XDG_RUNTIME_DIR", server.beside())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
@@ -118,6 +119,7 @@ fn three_hosts(server: &Server) -> Report {
             let mut command = command(server, distdl, &cache);
             command.args(["worker", "--name", &address, "--slot", &slot.to_string(), "--"]);
             command
+                .env("XDG_RUNTIME_DIR", server.beside())
                 .arg(env!("CARGO_BIN_EXE_mnist-s3"))
                 .args(arguments())
                 .spawn()

@@ -66,7 +66,7 @@ fn family(recipe_for: impl Fn(u32, u32) -> Recipe + Send + 'static) -> Family {
 fn join() -> Join {
     Join {
         name_node: Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
-        secrets: Secrets::of_loopback(),
+        secrets: Secrets::derived_from(b"of these tests"),
         slot: Some(0),
         life: 0,
         role: Role::Worker,

@@ -1,11 +1,12 @@
 //! Blocks from one member to another.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use distdl_storage::BlockId;
 
 use super::{Fetch, Round, Shared, lock};
+use crate::cluster::link::Link;
 use crate::cluster::wire::{Header, Kind};
 
 impl Round {
@@ -40,10 +41,23 @@ impl Round {
 }
 
 impl Shared {
-    /// Answers requests for blocks, and keeps copies. Its own thread, since it writes: a thread that reads a link must never wait for one.
+    /// Has a frame without payload sent by the thread that writes for those that read.
+    pub(super) fn send_soon(&self, link: &Arc<Link>, header: Header) {
+        lock(self).soon.push_back((Arc::clone(link), header));
+        self.changed.notify_all();
+    }
+
+    /// Answers requests for blocks, keeps copies, and sends what is to be sent soon. Its own thread, since it writes: a thread
+    /// that reads a link must never wait for one.
     pub(super) fn serve_blocks(&self) {
         let mut state = lock(self);
         while state.closed.is_none() {
+            if let Some((link, header)) = state.soon.pop_front() {
+                drop(state);
+                self.send(&link, header, &[]);
+                state = lock(self);
+                continue;
+            }
             let Some((peer, request, payload)) = state.wanted.pop_front() else {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;

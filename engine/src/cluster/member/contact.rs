@@ -22,6 +22,9 @@ pub struct Capacity {
     pub speculates: bool,
 }
 
+/// When the host of the name node is gone, or cannot be reached, that is noticed after so long.
+const NAME_NODE_SILENCE_MAX: Duration = Duration::from_secs(30);
+
 enum Gone {
     Dismissed(String),
     Broken(String),
@@ -45,6 +48,8 @@ impl Shared {
             .max(Duration::from_millis(1));
         let socket = socket::connect(name, left.min(CONNECT_TIMEOUT))
             .map_err(|error| format!("cannot reach the name node at {name:?}: {error}"))?;
+        // It reads all the time, and heartbeats are sent all the time.
+        socket.give_up_after(NAME_NODE_SILENCE_MAX);
         let mine = Mine {
             purpose: Purpose::Control,
             generation: known.map_or(0, |(_, generation)| generation),

@@ -76,6 +76,13 @@ impl Round {
         }
     }
 
+    /// The same without payload and without waiting, for a thread that reads a link.
+    pub fn send_soon(&self, rank: usize, header: Header) {
+        if let Some(Some(link)) = self.links.get(rank) {
+            self.shared.send_soon(link, self.of_this_round(header));
+        }
+    }
+
     /// Counts a frame that goes another way. Returns whether this process goes on.
     pub fn comes_to_frame(&self) -> bool {
         self.shared.comes_to_frame()

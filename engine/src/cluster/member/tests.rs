@@ -11,7 +11,7 @@ use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, Purpose};
 use crate::cluster::link::Body;
 use crate::cluster::protocol::{Asset, Peer, Role};
 use crate::cluster::secrets::Secrets;
-use crate::cluster::wire::WireError;
+use crate::cluster::wire::{Kind, WireError};
 
 const CAPACITY: Capacity = Capacity {
     threads: 1,
@@ -222,4 +222,47 @@ fn an_arrival_is_told_again_with_what_there_is_by_then() {
         panic!("nothing to tell");
     };
     assert_eq!((told, held), (state(7), vec![(Asset::Dataset(DatasetId(3)), vec![1])]));
+}
+
+/// A thread that reads links must not wait for one that is full, or two processes may wait for each other.
+#[test]
+fn what_is_sent_soon_does_not_wait_for_a_link_that_nobody_reads() {
+    const FRAMES: usize = 1000;
+    struct Counts(std::sync::mpsc::Sender<Kind>);
+    impl Receive for Counts {
+        fn receive(&self, _: usize, header: &Header, body: &mut Body<'_>) -> Result<(), WireError> {
+            body.into_bytes()?;
+            self.0.send(header.kind).unwrap();
+            Ok(())
+        }
+        fn cancel(&self) {}
+    }
+    let mut members = members(2);
+    let (reader, reader_lead) = members.pop().unwrap();
+    let (writer, writer_lead) = members.pop().unwrap();
+    let generation = Generation {
+        number: 1,
+        members: vec![writer_lead.peer.clone(), reader_lead.peer.clone()],
+    };
+    let (received, frames) = channel();
+    std::thread::scope(|scope| {
+        let entering = scope.spawn(|| reader.enter(&generation, 0, 0).unwrap());
+        let round = writer.enter(&generation, 0, 0).unwrap();
+        let unread = entering.join().unwrap();
+        // More than a socket holds: it is sent when the other process begins to take frames.
+        let payload = vec![7; 64 << 20];
+        let (begins, begun) = channel();
+        let full = round.clone();
+        let sending = scope.spawn(move || {
+            begins.send(()).unwrap();
+            full.send(1, Header::new(Kind::Parcel, [0; 6]), &[&payload]);
+        });
+        begun.recv().unwrap();
+        (0..FRAMES).for_each(|_| round.send_soon(1, Header::new(Kind::Abandon, [0; 6])));
+        assert!(!sending.is_finished());
+        assert!(unread.begin(Arc::new(Counts(received))));
+        let kinds = (0..=FRAMES).map(|_| frames.recv_timeout(REPORT_TIME_MAX).unwrap());
+        assert_eq!(kinds.filter(|kind| *kind == Kind::Abandon).count(), FRAMES);
+        sending.join().unwrap();
+    });
 }

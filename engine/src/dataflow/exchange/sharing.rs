@@ -150,7 +150,7 @@ impl Exchange {
             return;
         };
         lock(&sharing.views).insert(rank, (Arc::new(view), letters as usize));
-        self.team.send(rank, Header::new(Kind::Shared, [0; 6]), &[]);
+        self.team.send_soon(rank, Header::new(Kind::Shared, [0; 6]));
     }
 
     pub(super) fn take_shared(&self, rank: usize) {
