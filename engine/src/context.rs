@@ -79,12 +79,19 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Starts the workers that `config` asks for.
+    /// Starts the workers that `config` asks for, in this process. A program of many processes begins with `distdl::run`, or with
+    /// [`run_name_node`](crate::cluster::run_name_node) and contexts whose configuration says what they [join](Config::join).
     ///
     /// # Errors
-    /// If threads cannot be started, a folder for blocks or the cache cannot be used, or a GPU must compute and there is
-    /// none.
+    /// If `config` asks for more processes, threads cannot be started, a folder for blocks or the cache cannot be used, or a
+    /// GPU must compute and there is none.
     pub fn new(config: Config) -> Result<Self> {
+        if config.processes > 1 && config.join.is_none() {
+            return Err(EngineError::invalid(
+                format!("a context is one process, and the configuration asks for {}", config.processes),
+                "begin the program with `distdl::run`, which starts them, or leave out `processes`",
+            ));
+        }
         let chosen = match (others_use_gpus(&config)?, config.gpu) {
             (Some(count), _) => Some(Chosen::Others(count)),
             (None, GpuUse::On) => Some(device::choose(

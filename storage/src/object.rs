@@ -135,6 +135,18 @@ pub enum ObjectError {
         /// The limit, in bytes.
         bytes_max: u64,
     },
+    /// What is to be read back whole is longer than may be read whole.
+    #[error(
+        "{url}: {bytes} bytes are more than the {bytes_max} that could be read back whole; cut the data into more partitions, or raise `StoresOptions::read_bytes_max`"
+    )]
+    TooLargeToKeep {
+        /// The path or URL.
+        url: String,
+        /// Its length, in bytes.
+        bytes: u64,
+        /// The limit, in bytes.
+        bytes_max: u64,
+    },
     /// A range beyond the object's end, or one that ends before it starts.
     #[error("{url}: bytes {start}..{end} are asked for, but it holds {bytes}; list it again if it has changed")]
     OutOfRange {

@@ -187,14 +187,15 @@ impl Journal {
         Ok((journal, entries))
     }
 
-    /// A log that nobody will read again after this process: a file without a name on the disk of the folder for
-    /// temporary files. The system removes it with this process, however that ends.
+    /// A log that nobody will read again after this process: a file without a name on the disk of a folder, which is made if it
+    /// is not there, or else of that for temporary files. The system removes it with this process, however that ends.
     ///
     /// # Errors
     /// [`JournalError::Io`] if the disk refuses.
-    pub fn temporary() -> Result<Self, JournalError> {
-        let path = std::env::temp_dir();
-        let file = tempfile::tempfile().map_err(|source| failed("create a file in", &path, source))?;
+    pub fn temporary(folder: Option<&Path>) -> Result<Self, JournalError> {
+        let path = folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let file = std::fs::create_dir_all(&path).and_then(|()| tempfile::tempfile_in(&path));
+        let file = file.map_err(|source| failed("create a file in", &path, source))?;
         let mut journal = Self {
             file,
             path,

@@ -404,3 +404,13 @@ fn sizes_are_read_with_their_units() {
         assert_eq!(size(text), bytes, "{text}");
     }
 }
+
+#[test]
+fn a_context_is_one_process() {
+    let config = Config {
+        processes: 3,
+        ..Config::default()
+    };
+    let error = crate::Context::new(config).unwrap_err().to_string();
+    assert!(error.contains("asks for 3") && error.contains("distdl::run"), "{error}");
+}

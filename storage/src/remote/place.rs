@@ -140,7 +140,8 @@ impl Place {
         })?
     }
 
-    /// Writes a new object, whole or not at all.
+    /// Writes a new object, whole or not at all. One that could not be [read](Self::read) is an error now, and not when it is
+    /// needed.
     pub(crate) fn create(&self, name: &str, bytes: Bytes) -> Result<()> {
         self.put(name, bytes, PutMode::Create)
     }
@@ -151,7 +152,12 @@ impl Place {
     }
 
     fn put(&self, name: &str, bytes: Bytes, mode: PutMode) -> Result<()> {
-        self.client.put(self.object(name), bytes, mode)
+        let (target, length, bytes_max) = (self.object(name), bytes.len() as u64, self.read_bytes_max);
+        if length > bytes_max {
+            let (url, bytes) = (target.url, length);
+            return Err(ObjectError::TooLargeToKeep { url, bytes, bytes_max });
+        }
+        self.client.put(target, bytes, mode)
     }
 
     /// Removes an object, if it is there.

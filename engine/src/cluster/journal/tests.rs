@@ -163,7 +163,7 @@ proptest! {
 
 #[test]
 fn answers_of_a_temporary_log_are_read_between_writes() {
-    let mut journal = Journal::temporary().unwrap();
+    let mut journal = Journal::temporary(None).unwrap();
     for action in 0..3 {
         journal.append(&answered(action, 10 + action as usize)).unwrap();
         for earlier in 0..=action {
