@@ -86,6 +86,7 @@ fn a_training_evaluates_where_it_trains() {
     // What is there is used again.
     assert_eq!(training.error(&data).unwrap(), report);
     assert_eq!(gpu.allocations(), allocations);
+    drop(data);
     let cpu = Context::new(Config::default().with_gpu(GpuUse::Off)).unwrap();
     let data = cpu.parallelize(vec![bytes()], 1);
     let expected = network.error(&data, &parameters).unwrap();

@@ -58,10 +58,11 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     // SAFETY: the library is open already, and the functions are declared like that.
     let driver = unsafe { libloading::Library::new(folder.path().join("libcuda.so")) }.unwrap();
     let count = |name: &str| unsafe { driver.get::<unsafe extern "C" fn() -> i64>(name).unwrap()() };
-    let left = ["paper_handles", "paper_bytes"].map(count);
+    let left = || ["paper_handles", "paper_bytes"].map(count);
+    // Both GPUs stay open as long as somebody has found them.
     assert_eq!(
-        left,
-        [0, 0],
+        left(),
+        [2, 0],
         "contexts, streams, programs or bytes that nobody gave back"
     );
 
@@ -78,6 +79,14 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     );
     assert!(gpu.synchronize().is_err() && gpu.allocate(1).is_err());
     assert!(Gpu::open(&found, 0).unwrap().allocate(1).is_ok());
+
+    // One that was lost is opened anew, and closed with the other.
+    drop((buffer, gpu));
+    // SAFETY: as above.
+    unsafe { lose_after(1, -1) };
+    assert!(Gpu::open(&found, 1).unwrap().allocate(1).is_ok());
+    drop(found);
+    assert_eq!(left(), [0, 0]);
 }
 
 fn memory_is_kept_and_freed_on_any_thread(found: &GpuFound) {
