@@ -2,7 +2,8 @@
 //!
 //! Names and shapes are those of a PyTorch module whose `layers` is an `nn.Sequential` of the same layers, activations as
 //! layers of their own: `load_state_dict(load_file(path))` takes the file, and [`load`] takes what `save_file(state_dict())`
-//! has written.
+//! has written. `Dense::relu` and the like, of which [`NeuralNetwork::dense`](crate::NeuralNetwork::dense) is made, are one layer
+//! here: such a file fits an `nn.Sequential` whose elements are layer and activation in one.
 
 use crate::error::{Error, Result, check_length};
 use crate::layout::{ParameterEntry, ParameterLayout};

@@ -154,6 +154,12 @@ impl<T: Scalar> NeuralNetwork<T> {
             .map_or(self.input.length(), |placed| placed.layer.output_length())
     }
 
+    /// Elements of a row's inputs and of all layers' outputs for it.
+    pub(crate) fn row_length(&self) -> usize {
+        let outputs = self.layers.iter().map(|placed| placed.layer.output_length());
+        outputs.fold(self.input.length(), usize::saturating_add)
+    }
+
     /// The loss.
     pub fn loss(&self) -> Loss {
         self.loss
@@ -185,9 +191,17 @@ impl<T: Scalar> NeuralNetwork<T> {
         self.layers.iter().any(|placed| placed.layer.has_sparse_gradient())
     }
 
-    /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n).
+    /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than memory
+    /// has.
     pub fn initialize(&self, seed: u64) -> Result<Vec<T>> {
-        let mut parameters = vec![T::ZERO; self.parameter_count()];
+        let (mut parameters, count) = (Vec::new(), self.parameter_count());
+        parameters.try_reserve_exact(count).map_err(|_| {
+            let bytes = count as u128 * size_of::<T>() as u128;
+            Error::Training(format!(
+                "the network has {count} parameters, and there is no memory for their {bytes} bytes; make its layers smaller"
+            ))
+        })?;
+        parameters.resize(count, T::ZERO);
         for (index, placed) in self.layers.iter().enumerate() {
             placed
                 .layer

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use distdl_engine::incremental::Totals;
 use distdl_engine::{Dataset, EngineError};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, check_length};
 use crate::samples::{Features, Samples};
@@ -32,14 +33,48 @@ fn rounded(value: f64) -> Option<i32> {
     has_place.then_some(whole as i32)
 }
 
-/// Brings each feature to mean 0 and deviation 1.
-#[derive(Debug, Clone, PartialEq)]
+/// Brings each feature to mean 0 and deviation 1. It can be kept beside a model in any of serde's formats.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Normalization {
     mean: Vec<f32>,
     deviation: Vec<f32>,
 }
 
+/// What was read from outside and may make no sense.
+#[derive(Deserialize)]
+struct Unchecked {
+    mean: Vec<f32>,
+    deviation: Vec<f32>,
+}
+
+impl TryFrom<Unchecked> for Normalization {
+    type Error = Error;
+
+    fn try_from(unchecked: Unchecked) -> Result<Self> {
+        Self::from_parts(unchecked.mean, unchecked.deviation)
+    }
+}
+
 impl Normalization {
+    /// With these means and deviations, one of each for a feature.
+    ///
+    /// # Errors
+    /// If they are not equally many, a mean is not finite, or a deviation is not a finite number above 0.
+    pub fn from_parts(mean: Vec<f32>, deviation: Vec<f32>) -> Result<Self> {
+        check_length("the deviations", mean.len(), deviation.len())?;
+        let is_wrong =
+            |(mean, deviation): (&f32, &f32)| !(mean.is_finite() && deviation.is_finite() && *deviation > 0.0);
+        match mean.iter().zip(&deviation).position(is_wrong) {
+            Some(feature) => Err(Error::Samples(format!(
+                "feature {feature} cannot be normalised with the mean {} and the deviation {}; a mean is finite, and a deviation a \
+                 finite number above 0",
+                mean[feature], deviation[feature]
+            ))),
+            None => Ok(Self { mean, deviation }),
+        }
+    }
+
     /// From the totals of some samples, whose values times `scale` are the features: the scale of bytes, or
     /// `2^-fraction_bits` of [`fixed_point`]. It is a function of the samples as a multiset. A feature that is the same
     /// everywhere is only moved.
@@ -229,6 +264,17 @@ mod tests {
         let mut totals = Totals::default();
         samples.iter().for_each(|values| totals.add(values, 1));
         totals
+    }
+
+    #[test]
+    fn what_was_written_down_is_the_same_and_nonsense_is_refused() {
+        let kept = Normalization::from_parts(vec![1.5, -2.0], vec![0.25, 3.0]).unwrap();
+        let text = serde_json::to_string(&kept).unwrap();
+        assert_eq!(serde_json::from_str::<Normalization>(&text).unwrap(), kept);
+        let error = serde_json::from_str::<Normalization>(&text.replace("3.0", "0.0")).unwrap_err();
+        assert!(error.to_string().contains("feature 1"), "{error}");
+        assert!(Normalization::from_parts(vec![0.0], vec![]).is_err());
+        assert!(Normalization::from_parts(vec![f32::NAN], vec![1.0]).is_err());
     }
 
     #[test]

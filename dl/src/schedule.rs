@@ -4,6 +4,7 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::optimizer::power;
 
 /// A learning-rate schedule; a pure function of the step, so that resuming needs no state of it. Rates are computed in
@@ -61,6 +62,30 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// Errors if a rate or a factor is not finite, or is negative.
+    pub(crate) fn check(&self) -> Result<()> {
+        let numbers: &[(&str, f32)] = match self {
+            Schedule::Constant(rate) => &[("the rate", *rate)],
+            Schedule::StepDecay { initial, factor, .. }
+            | Schedule::MultiStep { initial, factor, .. }
+            | Schedule::Exponential { initial, factor } => &[("`initial`", *initial), ("`factor`", *factor)],
+            Schedule::Cosine { initial, minimum, .. } => &[("`initial`", *initial), ("`minimum`", *minimum)],
+            Schedule::WarmUp { start_factor, then, .. } => {
+                then.check()?;
+                &[("`start_factor`", *start_factor)]
+            }
+        };
+        match numbers
+            .iter()
+            .find(|(_, number)| !(number.is_finite() && *number >= 0.0))
+        {
+            Some((what, number)) => Err(Error::Training(format!(
+                "{what} of the schedule of learning rates is {number}; give a finite number from 0 on"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// The learning rate of a 0-based step.
     pub fn learning_rate(&self, step: u64) -> f32 {
         match self {
@@ -158,6 +183,20 @@ mod tests {
             assert!((f64::from(cosine(8).learning_rate(step)) - expected).abs() < 1e-7);
         }
         assert_eq!(cosine(0).learning_rate(0), 0.1);
+    }
+
+    #[test]
+    fn rates_that_make_no_sense_are_refused() {
+        let warm = |rate| Schedule::WarmUp {
+            start_factor: 0.1,
+            steps: 3,
+            then: Box::new(Schedule::Constant(rate)),
+        };
+        assert!(warm(0.5).check().is_ok() && Schedule::Constant(0.0).check().is_ok());
+        for rate in [f32::NAN, f32::INFINITY, -0.1] {
+            let error = warm(rate).check().map_err(|error| error.to_string());
+            assert!(error.is_err_and(|error| error.contains(&format!("is {rate}"))));
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{BatchReport, GpuFigures};
 use crate::model_file::parameters_hash;
 use crate::network::NeuralNetwork;
-use crate::samples::Samples;
+use crate::samples::{SampleTargets, Samples};
 
 /// A finished step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,21 +121,34 @@ impl NeuralNetwork {
 
 /// Number of samples of each lane, and a digest of all samples if it is `wanted`; checks that blocks suit the network.
 fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wanted: bool) -> Result<(Vec<u32>, String)> {
+    let classes = network.output_length();
     let looks = data.run_partitions(move |_, blocks| {
         let mut hasher = blake3::Hasher::new();
         let mut shapes: Vec<(usize, usize)> = Vec::new();
+        let (mut before, mut no_class) = (0, None);
         for samples in blocks {
+            if let SampleTargets::Labels(labels) = samples.targets() {
+                let found = labels.iter().position(|label| *label as usize >= classes);
+                no_class = no_class.or_else(|| found.map(|row| (before + row, labels[row])));
+            }
+            before += samples.len();
             shapes.push((samples.feature_length(), samples.len()));
             if wanted {
                 checkpoint::hash_samples(&mut hasher, &samples);
             }
         }
-        Ok((shapes, *hasher.finalize().as_bytes()))
+        Ok((shapes, *hasher.finalize().as_bytes(), no_class))
     })?;
     let mut digest = blake3::Hasher::new();
     let mut lengths = vec![0u32; lanes];
-    for (partition, (shapes, hash)) in looks.into_iter().enumerate() {
+    for (partition, (shapes, hash, no_class)) in looks.into_iter().enumerate() {
         digest.update(&hash);
+        if let Some((sample, label)) = no_class {
+            return Err(Error::Training(format!(
+                "sample {sample} of partition {partition} has the label {label}, and the network has {classes} outputs; labels count \
+                 from 0: mend the data, or give the last layer more outputs"
+            )));
+        }
         for (got, samples) in shapes {
             let expected = network.input_length();
             if expected != got {

@@ -88,7 +88,10 @@ impl Context {
     pub fn new(config: Config) -> Result<Self> {
         if config.processes > 1 && config.join.is_none() {
             return Err(EngineError::invalid(
-                format!("a context is one process, and the configuration asks for {}", config.processes),
+                format!(
+                    "a context is one process, and the configuration asks for {}",
+                    config.processes
+                ),
                 "begin the program with `distdl::run`, which starts them, or leave out `processes`",
             ));
         }
@@ -265,6 +268,11 @@ impl Context {
     pub(crate) fn slowed(&self) -> Result<Vec<(usize, u32)>> {
         let chaos = Chaos::parse(self.config().chaos.as_deref().unwrap_or_default());
         Ok(chaos.map_err(wrong_start)?.slowed().collect())
+    }
+
+    /// Whether it is the same, and not another one in this process.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// The configuration that this context was made with.

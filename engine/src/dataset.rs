@@ -26,7 +26,7 @@ pub(crate) use self::random::generator;
 use crate::batch::{AnyBatch, AnyStream, Batch, RecordType, TaskResult};
 use crate::context::Answered;
 use crate::context::{Context, Handle};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::{
     BatchStep, Compute, Contents, Dependency, Determinacy, Memoized, Node, NodeSpec, PartitionMap, Prepare, Reads,
@@ -110,6 +110,17 @@ impl Derivation {
         }
     }
 
+    /// Of two datasets that should be one context's: an action on another one fails, since their numbers mean nothing to each
+    /// other.
+    pub(crate) fn of_one_context(mut self, own: &Context, other: &Context) -> Self {
+        if !own.is(other) {
+            self.dependencies.truncate(1);
+            let (operator, site) = (self.operator, self.site);
+            self.prepare = Some(Arc::new(move || Err(of_two_contexts(operator, site))));
+        }
+        self
+    }
+
     pub(crate) fn build<T: Record>(self, context: &Context) -> Dataset<T> {
         let handle = context.insert(NodeSpec {
             operator: self.operator,
@@ -132,6 +143,14 @@ impl Derivation {
             records: PhantomData,
         }
     }
+}
+
+/// The error of an operator on datasets of two contexts.
+pub(crate) fn of_two_contexts(operator: &str, site: impl std::fmt::Display) -> EngineError {
+    EngineError::invalid(
+        format!("`{operator}` at {site} is of datasets of two contexts"),
+        "make both from the same context, or bring one over with `collect` and `parallelize`",
+    )
 }
 
 /// A computation over whole streams, erased.

@@ -98,7 +98,14 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
     let (store, level) = (&context.resources.store, node.level());
     match level {
         Some(level) if node.memo.is_some() => store.remember(id, &block, level)?,
-        Some(level) => store.put(id, &block, level)?,
+        Some(level) => match store.put(id, &block, level) {
+            // It need not be kept, and the disk is full for those that would have to make room for it.
+            Err(error) if matches!(level, Level::Memory | Level::Memory2) => {
+                tracing::warn!(block = %id, operator = node.operator, "a block is not kept: {error}");
+                false
+            }
+            kept => kept?,
+        },
         None => false,
     };
     if let (Some(elsewhere), true) = (&context.elsewhere, level.is_some_and(Level::is_twice)) {

@@ -246,17 +246,22 @@ impl<K: Key + Ord> RangePartitioner<K> {
 /// size that depends on nothing but the records. Each key stands for `weight` records.
 pub(crate) struct Thinned<K> {
     keys: Vec<K>,
+    keys_max: usize,
     weight: u64,
     until_next: u64,
 }
 
 /// Keys sampled from a partition, at most; enough for quantiles to within half a percent.
 const SAMPLE_MAX: usize = 4096;
+/// Keys sampled from all partitions, about, where there are many.
+const SAMPLES_MAX: usize = 1 << 20;
 
 impl<K> Thinned<K> {
-    pub(crate) fn new() -> Self {
+    /// For one of so many partitions.
+    pub(crate) fn of(partitions: usize) -> Self {
         Self {
             keys: Vec::new(),
+            keys_max: (SAMPLES_MAX / partitions.max(1)).clamp(16, SAMPLE_MAX),
             weight: 1,
             until_next: 0,
         }
@@ -267,7 +272,7 @@ impl<K> Thinned<K> {
             self.until_next -= 1;
             return;
         }
-        if self.keys.len() == SAMPLE_MAX {
+        if self.keys.len() >= self.keys_max {
             let mut even = false;
             self.keys.retain(|_| {
                 even = !even;

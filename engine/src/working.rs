@@ -3,13 +3,10 @@
 //! The limit is for blocks, parcels and operators together. What a shuffle has brought may take half of it, and each
 //! worker's task as much of the other half as the other workers' tasks. Who gets no more room puts records on disk.
 
-mod size;
-
 use std::mem::{needs_drop, size_of, size_of_val};
 
-use distdl_storage::{Record, Reservation};
+use distdl_storage::{Record, Reservation, size_of_value};
 
-use self::size::size_of_value;
 use crate::batch::{TaskError, TaskResult};
 use crate::error::EngineError;
 use crate::task::TaskContext;
@@ -35,7 +32,7 @@ pub(crate) fn bytes_of<T: Record>(records: &[T]) -> u64 {
 /// About what a record takes in memory, in bytes.
 pub(crate) fn bytes_of_one<T: Record>(record: &T) -> u64 {
     if needs_drop::<T>() {
-        size_of_value(record).max(size_of::<T>() as u64)
+        size_of_value(record)
     } else {
         size_of::<T>() as u64
     }

@@ -20,6 +20,8 @@ use abomonation::Abomonation;
 use memmap2::{MmapMut, MmapOptions};
 
 use crate::records::{Record, Records};
+use crate::size::size_of_value;
+use crate::strict::{LEFT_OUT, Whole};
 
 /// Where the payload of a frame begins. A multiple of 64, so that records read in place suit vector instructions; the
 /// last bytes before it are spare room that every codec leaves zero.
@@ -218,7 +220,11 @@ impl<T: Record> Serialised<T> {
     fn append(records: &Erased, frame: &mut Vec<u8>) -> Result<(), String> {
         let records = records_of::<T>(records)?;
         for record in records.iter() {
-            postcard::serialize_with_flavor(record, Appending(frame)).map_err(|error| error.to_string())?;
+            postcard::serialize_with_flavor(&Whole(record), Appending(frame)).map_err(|error| match error {
+                // It has lost its words.
+                postcard::Error::SerdeSerCustom => LEFT_OUT.to_owned(),
+                error => error.to_string(),
+            })?;
         }
         let bytes_min = PAYLOAD_START + records.len();
         if frame.len() < bytes_min {
@@ -248,17 +254,15 @@ impl<T: Record> Serialised<T> {
     }
 }
 
-/// The size of the records, and for types that own heap memory their serialised size too.
+/// The size of the records, with what those take that own heap memory.
 fn memory_bytes<T: Record>(records: &Erased) -> u64 {
     let Ok(records) = records_of::<T>(records) else {
         return 0;
     };
-    let plain_bytes = size_of_val::<[T]>(records) as u64;
     if !needs_drop::<T>() {
-        return plain_bytes;
+        return size_of_val::<[T]>(records) as u64;
     }
-    let serialised = |record| postcard::experimental::serialized_size(record).unwrap_or(0) as u64;
-    plain_bytes + records.iter().map(serialised).sum::<u64>()
+    records.iter().map(size_of_value).sum()
 }
 
 /// Types that may be read in place: no pointer, no padding, and every pattern of bits is a value.

@@ -22,6 +22,10 @@ mod error;
 
 mod records;
 
+mod size;
+
+mod strict;
+
 mod codec;
 
 mod block;
@@ -95,6 +99,7 @@ pub use manifest::{Blob, Commit, Commits, Unpublished};
 pub use memo::{Memo, MemoFigures};
 pub use memory::MemoryTier;
 pub use records::{Record, Records};
+pub use size::size_of_value;
 pub use sources::BytesBySource;
 pub use spill::{Rows, Spill};
 pub use store::{BlockStore, Level, Pin, Reservation, StoreOptions, StoreStatistics};

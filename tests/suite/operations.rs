@@ -20,6 +20,31 @@ fn engine(threads: usize, batch_records: usize, memory_bytes_max: u64) -> Contex
     Context::new(config.with_threads(threads)).unwrap()
 }
 
+#[test]
+fn datasets_of_two_contexts_are_an_error() {
+    let contexts = [(), ()].map(|()| engine(1, 10, 1 << 20));
+    let [own, other] = contexts
+        .each_ref()
+        .map(|context| context.range(0..9, 3).map(|key| (key, key)));
+    for error in [
+        own.union(&other).collect().err(),
+        own.join(&other).collect().err(),
+        own.cogroup(&other).count().err(),
+        own.left_outer_join(&other).count().err(),
+        own.subtract_by_key(&other).count().err(),
+        own.cartesian(&other).count().err(),
+        own.intersection(&other).count().err(),
+        own.zip(&other).err(),
+    ] {
+        let error = error.unwrap().to_string();
+        assert!(
+            error.contains("two contexts") && error.contains("operations.rs"),
+            "{error}"
+        );
+    }
+    assert_eq!(own.union(&own).count().unwrap(), 18);
+}
+
 proptest! {
     #![proptest_config(cases(160))]
 

@@ -191,6 +191,18 @@ fn data_that_does_not_suit_is_refused_with_words() {
         ),
         "0 lanes",
     );
+    let SampleTargets::Labels(mut labels) = case.samples(0..24).targets().clone() else {
+        panic!("these have labels");
+    };
+    labels[17] = 99;
+    let samples = case.samples(0..24);
+    let wrong = Samples::new(
+        samples.feature_length(),
+        samples.features().clone(),
+        SampleTargets::Labels(labels),
+    );
+    let wrong = context.parallelize(wrong.unwrap().split(4).unwrap(), 4);
+    words(&refusal(&case, &wrong), "sample 5 of partition 2 has the label 99");
     words(
         &refusal(
             &Case {
@@ -214,7 +226,7 @@ fn data_that_does_not_suit_is_refused_with_words() {
 }
 
 #[test]
-fn a_label_out_of_range_is_an_error_of_its_step_and_nothing_is_applied() {
+fn a_label_out_of_range_is_found_before_the_first_step_and_in_evaluations() {
     for threads in 1..=2 {
         let context = context(threads);
         let case = plain_case();
@@ -222,21 +234,18 @@ fn a_label_out_of_range_is_an_error_of_its_step_and_nothing_is_applied() {
             classes: 2,
             ..case.clone()
         };
-        let mut training = narrow
-            .network()
-            .train(&case.data(&context), narrow.options(None))
-            .unwrap();
-        let before = training.parameters();
-        match training.iterate(4, |_| ()) {
+        let (network, data) = (narrow.network(), case.data(&context));
+        let error = network.train(&data, narrow.options(None)).unwrap_err().to_string();
+        assert!(
+            error.contains("has the label 2") && error.contains("2 outputs"),
+            "{error}"
+        );
+        match network.error(&data, &network.initialize(0).unwrap()) {
             Err(Error::Label {
                 label: 2, classes: 2, ..
             }) => {}
             other => panic!("{other:?}"),
         }
-        if training.step() == 0 {
-            assert_eq!(bits(&training.parameters()), bits(&before));
-        }
-        assert!(training.error(&case.data(&context)).is_err());
         assert_eq!(context.range(0..9, 2).count().unwrap(), 9);
     }
 }

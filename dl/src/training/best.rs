@@ -1,9 +1,11 @@
 //! The best models of a training, and whether it still gets better.
 
+use serde::{Deserialize, Serialize};
+
 use super::Training;
 
 /// A model that was among the best.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BestModel {
     /// What it was judged by; less is better.
     pub value: f64,
@@ -14,7 +16,8 @@ pub struct BestModel {
 }
 
 /// Keeps the parameters of the best models in memory, and says when there was no better one for too long (early
-/// stopping). It sees what the driver program shows it, so it is the same in all processes.
+/// stopping). It sees what the driver program shows it, so it is the same in all processes. Checkpoints do not hold it: a program
+/// that goes on from one writes it down beside, in any of serde's formats but those that have no infinite numbers, such as JSON.
 ///
 /// ```no_run
 /// # use distdl_dl::{BestModels, Result, Samples, Training};
@@ -31,7 +34,7 @@ pub struct BestModel {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BestModels {
     count: usize,
     patience: Option<u32>,

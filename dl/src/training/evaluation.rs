@@ -16,8 +16,10 @@ use crate::metrics::{BatchReport, ConfusionMatrix};
 use crate::network::{NeuralNetwork, Workspace};
 use crate::samples::{SampleShape, Samples};
 
-/// Rows that are handled at a time.
+/// Rows that are handled at a time, at most.
 const ROWS: usize = 500;
+/// What the outputs of all layers for the rows that are handled at a time may take, in bytes, if one row takes no more.
+const OUTPUT_BYTES_MAX: usize = 256 << 20;
 
 impl NeuralNetwork {
     /// Loss and hits over a dataset.
@@ -36,7 +38,7 @@ impl NeuralNetwork {
     pub fn predict_dataset(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Vec<Vec<f32>>> {
         let width = self.output_length();
         let devices = Devices::choose(data, self)?;
-        let outputs = over_batches(self, data, parameters, &devices, |evaluator, batch| {
+        let outputs = over_batches(self, data, parameters, &devices, push, |evaluator, batch| {
             Ok(evaluator.predict(batch)?.to_vec())
         })?;
         let rows = |batch: Vec<f32>| batch.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>();
@@ -50,7 +52,11 @@ impl NeuralNetwork {
     pub fn confusion(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<ConfusionMatrix> {
         let classes = self.output_length();
         let devices = Devices::choose(data, self)?;
-        let matrices = over_batches(self, data, parameters, &devices, move |evaluator, batch| {
+        let add = |sum: &mut Vec<ConfusionMatrix>, matrix| match sum.first_mut() {
+            Some(sum) => sum.merge(&matrix),
+            None => push(sum, matrix),
+        };
+        let matrices = over_batches(self, data, parameters, &devices, add, move |evaluator, batch| {
             let Targets::Labels(labels) = batch.targets() else {
                 let problem = "a confusion matrix takes samples with labels; these have values".to_owned();
                 return Err(Error::Training(problem));
@@ -77,19 +83,32 @@ pub(super) fn error(
     devices: &Devices,
 ) -> Result<BatchReport> {
     let mut total = BatchReport::default();
-    let reports = over_batches(network, data, parameters, devices, |evaluator, batch| {
+    let reports = over_batches(network, data, parameters, devices, push, |evaluator, batch| {
         evaluator.report(batch)
     })?;
     reports.iter().flatten().for_each(|report| total.merge(report));
     Ok(total)
 }
 
-/// Runs `each` over the samples of every partition, some rows at a time.
+/// Rows of a network that are handled at a time.
+fn rows_of(network: &NeuralNetwork) -> usize {
+    let row_bytes = network.row_length().saturating_mul(size_of::<f32>());
+    (OUTPUT_BYTES_MAX / row_bytes.max(1)).clamp(1, ROWS)
+}
+
+/// Keeps what every batch has come to.
+fn push<R>(results: &mut Vec<R>, result: R) -> Result<()> {
+    results.push(result);
+    Ok(())
+}
+
+/// Runs `each` over the samples of every partition, some rows at a time, and has `join` add what each comes to to the partition's.
 fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
     network: &NeuralNetwork,
     data: &Dataset<Samples>,
     parameters: &[f32],
     devices: &Devices,
+    join: impl Fn(&mut Vec<R>, R) -> Result<()> + Send + Sync + 'static,
     each: impl Fn(&mut Evaluator<'_>, &Batch) -> Result<R> + Send + Sync + 'static,
 ) -> Result<Vec<Vec<R>>> {
     let failed = Failed::default();
@@ -100,8 +119,10 @@ fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
     );
     let devices = devices.lanes();
     let results = data.run_partitions(move |partition, blocks| {
+        let rows_max = rows_of(&network);
         let mut evaluator = Evaluator {
             network: &network,
+            rows_max,
             parameters: &parameters,
             partition,
             devices: devices.clone(),
@@ -113,13 +134,14 @@ fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
         let mut results = Vec::new();
         for samples in blocks {
             let blocks = [&samples];
-            let mut batch = Batch::new(&samples, ROWS);
+            let mut batch = Batch::new(&samples, rows_max);
             evaluator.begin(samples.shape());
-            for start in (0..samples.len()).step_by(ROWS) {
-                let indices = start as u32..samples.len().min(start + ROWS) as u32;
+            for start in (0..samples.len()).step_by(rows_max) {
+                let indices = start as u32..samples.len().min(start + rows_max) as u32;
                 let result = batch.gather(&blocks, indices);
                 let result = result.and_then(|()| each(&mut evaluator, &batch));
-                results.push(result.map_err(|error| kept.keep(error))?);
+                let joined = result.and_then(|result| join(&mut results, result));
+                joined.map_err(|error| kept.keep(error))?;
             }
         }
         Ok(results)
@@ -130,6 +152,7 @@ fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
 /// What evaluates the batches of a partition.
 struct Evaluator<'a> {
     network: &'a NeuralNetwork,
+    rows_max: usize,
     parameters: &'a [f32],
     partition: usize,
     /// Where devices come from; `None` once the CPU computes.
@@ -160,8 +183,8 @@ impl Evaluator<'_> {
             }
             self.device = None;
         }
-        let (network, rows) = (self.network, batch.rows());
-        let workspace = self.workspace.get_or_insert_with(|| network.workspace(ROWS));
+        let (network, rows, rows_max) = (self.network, batch.rows(), self.rows_max);
+        let workspace = self.workspace.get_or_insert_with(|| network.workspace(rows_max));
         network.evaluate(self.parameters, batch.features(), batch.targets(), rows, workspace)
     }
 
@@ -178,7 +201,8 @@ impl Evaluator<'_> {
             }
             self.device = None;
         }
-        let workspace = self.workspace.get_or_insert_with(|| network.workspace(ROWS));
+        let rows_max = self.rows_max;
+        let workspace = self.workspace.get_or_insert_with(|| network.workspace(rows_max));
         network.predict(self.parameters, batch.features(), rows, workspace)
     }
 
@@ -187,11 +211,26 @@ impl Evaluator<'_> {
         if self.device.is_none()
             && let (Some(devices), Some(shape)) = (&self.devices, self.shape)
         {
-            self.device = devices.evaluation(self.network, self.parameters, (ROWS, shape), self.partition)?;
+            self.device = devices.evaluation(self.network, self.parameters, (self.rows_max, shape), self.partition)?;
             if self.device.is_none() {
                 self.devices = None;
             }
         }
         Ok(self.device.as_mut())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn wide_networks_are_evaluated_by_fewer_rows() {
+        let rows = |width| rows_of(&NeuralNetwork::dense(10, &[width], 2).unwrap());
+        assert_eq!([rows(100), rows(1 << 20), rows(1 << 27)], [500, 63, 1]);
+        // Nothing is allocated for that.
+        let error = NeuralNetwork::dense(1 << 20, &[1 << 36], 2).unwrap().initialize(0);
+        assert!(error.is_err_and(|error| error.to_string().contains("no memory")));
     }
 }

@@ -112,6 +112,7 @@ impl TrainingOptions {
     pub(super) fn check(&self, input: Shape) -> Result<()> {
         self.staleness.check()?;
         self.compression.check()?;
+        self.schedule.check()?;
         if self.compression.top_k().is_some() && !self.staleness.is_determinate() {
             let problem = "`Compression::TopK` where results depend on time: after a loss its steps are done again, and would not \
                            be the same; use it with `Staleness::Synchronous` or `FixedLag`, or another compression";

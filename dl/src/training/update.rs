@@ -274,7 +274,13 @@ pub(super) fn learnt(statistics: &[Statistics], count: usize) -> Vec<Range<usize
 /// `norm_max`. A gradient that is not finite stays as it is, so that it is found.
 pub(super) fn limit_norm(norm_max: f32, samples: u64, learnt: &[Range<usize>], gradient_sum: &mut [f32]) {
     let squares = learnt.iter().map(|range| sum_of_squares(&gradient_sum[range.clone()]));
-    let norm = squares.sum::<f64>().sqrt() / samples.max(1) as f64;
+    let mut squares = squares.sum::<f64>();
+    if squares.is_infinite() {
+        // Squares of large numbers are, in 32 bits.
+        let values = learnt.iter().flat_map(|range| &gradient_sum[range.clone()]);
+        squares = values.map(|value| f64::from(*value).powi(2)).sum();
+    }
+    let norm = squares.sqrt() / samples.max(1) as f64;
     let factor = factor_to(norm_max, norm);
     if norm.is_finite() && factor < 1.0 {
         for range in learnt {
@@ -371,5 +377,11 @@ mod tests {
         let mut infinite = [f32::INFINITY, 1.0, 1.0];
         limit_norm(1.0, 1, &learnt, &mut infinite);
         assert_eq!(infinite, [f32::INFINITY, 1.0, 1.0]);
+        let mut large = [3e30, 1.0, 4e30];
+        limit_norm(1.0, 1, &learnt, &mut large);
+        assert!(
+            (large[0] - 0.6).abs() < 1e-5 && (large[2] - 0.8).abs() < 1e-5,
+            "{large:?}"
+        );
     }
 }

@@ -70,8 +70,10 @@ fn what_cannot_be_computed_there_is_said() {
     let wrong = Samples::new(FEATURES, features, SampleTargets::Labels(vec![3; 12])).unwrap();
     for memory_bytes in [0, 1 << 20] {
         let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
-        let mut training = begin(&context, &small(Loss::SoftmaxCrossEntropy), &wrong, options()).unwrap();
-        let error = training.iterate(1, |_| ()).unwrap_err().to_string();
+        let network = small(Loss::SoftmaxCrossEntropy);
+        let data = context.parallelize(vec![wrong.clone()], 1);
+        let parameters = network.initialize(0).unwrap();
+        let error = network.error(&data, &parameters).unwrap_err().to_string();
         assert!(error.contains("label 3 is out of range"), "{error}");
         for samples in [indices(), samples()] {
             let mut training = begin(&context, &embedding(20), &samples, options()).unwrap();

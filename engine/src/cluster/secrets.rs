@@ -222,7 +222,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let own = own_folder(Some(folder.path().into()), None).unwrap();
         let all = std::thread::scope(|scope| {
-            let made: Vec<_> = (0..4).map(|_| scope.spawn(|| Secrets::kept_in(&own).unwrap())).collect();
+            let made: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| Secrets::kept_in(&own).unwrap()))
+                .collect();
             made.into_iter().map(|made| made.join().unwrap()).collect::<Vec<_>>()
         });
         assert!(all.iter().all(|secrets| *secrets == all[0]));

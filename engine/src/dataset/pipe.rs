@@ -70,6 +70,7 @@ impl<T: Record + Display> Dataset<T> {
         });
         let mut derivation = Derivation::new("pipe", self.partitions(), self.narrow_dependency(), compute);
         derivation.remark = command.join(" ");
+        derivation.parameters = format!("{command:?}");
         derivation.build(self.context())
     }
 }

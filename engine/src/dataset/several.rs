@@ -5,7 +5,7 @@ use std::panic::Location;
 use distdl_storage::Record;
 
 use crate::batch::{Batches, Failure, PartitionIter, typed_batches};
-use crate::dataset::{Dataset, Derivation, both, streams};
+use crate::dataset::{Dataset, Derivation, both, of_two_contexts, streams};
 use crate::error::{EngineError, Result};
 use crate::lineage::{Compute, Dependency, PartitionMap};
 
@@ -19,7 +19,9 @@ impl<T: Record> Dataset<T> {
         };
         let dependencies = vec![arm(self, 0), arm(other, self.partitions())];
         let partitions = self.partitions() + other.partitions();
-        Derivation::new("union", partitions, dependencies, Compute::Pass).build(self.context())
+        Derivation::new("union", partitions, dependencies, Compute::Pass)
+            .of_one_context(self.context(), other.context())
+            .build(self.context())
     }
 
     /// At most `partitions` partitions, each the concatenation of neighbouring ones, without a shuffle.
@@ -94,7 +96,11 @@ impl<T: Record> Dataset<T> {
     }
 
     /// The same partitions of both.
+    #[track_caller]
     fn beside<U: Record>(&self, operator: &str, other: &Dataset<U>) -> Result<Vec<Dependency>> {
+        if !self.context().is(other.context()) {
+            return Err(of_two_contexts(operator, Location::caller()));
+        }
         if self.partitions() != other.partitions() {
             return Err(EngineError::invalid(
                 format!(
@@ -140,6 +146,8 @@ impl<T: Record> Dataset<T> {
             });
             Ok(Box::new(Batches::new(pairs, context.resources.batch_records, failure)))
         });
-        Derivation::new("cartesian", rows * columns, dependencies, compute).build(self.context())
+        Derivation::new("cartesian", rows * columns, dependencies, compute)
+            .of_one_context(self.context(), other.context())
+            .build(self.context())
     }
 }

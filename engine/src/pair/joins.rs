@@ -50,7 +50,10 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             }
             Ok(groups.into_stream())
         });
-        placed.derive("cogroup", dependencies, compute).build(self.context())
+        placed
+            .derive("cogroup", dependencies, compute)
+            .of_one_context(self.context(), other.context())
+            .build(self.context())
     }
 
     /// All pairs of values that share a key: for each record of `other`, in its order, those of this dataset in theirs.
@@ -76,7 +79,10 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
                 Build::Beyond(left) => beyond_memory(context, left, right, Option::<V>::zip::<W>),
             }
         });
-        placed.derive("join", dependencies, compute).build(self.context())
+        placed
+            .derive("join", dependencies, compute)
+            .of_one_context(self.context(), other.context())
+            .build(self.context())
     }
 
     /// The pairs of [`join`](Self::join) in its order, then the records of this dataset whose key `other` lacks: keys in the
@@ -171,7 +177,10 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             let joined = OuterJoin::new(left, right, pair);
             Ok(Box::new(Batches::new(joined, context.resources.batch_records, failure)))
         });
-        placed.derive(operator, dependencies, compute).build(self.context())
+        placed
+            .derive(operator, dependencies, compute)
+            .of_one_context(self.context(), other.context())
+            .build(self.context())
     }
 
     /// The records whose key `other` lacks, in order of (source partition, position). Shuffles this dataset, and the
@@ -216,7 +225,10 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
                 Ok(AnyBatch::owned(records))
             })))
         });
-        placed.derive(operator, dependencies, compute).build(self.context())
+        placed
+            .derive(operator, dependencies, compute)
+            .of_one_context(self.context(), other.context())
+            .build(self.context())
     }
 }
 

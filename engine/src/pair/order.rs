@@ -1,6 +1,6 @@
 //! Transformations that sort, and what is quicker on sorted datasets.
 
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use distdl_storage::Record;
@@ -66,6 +66,7 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
     #[track_caller]
     pub fn filter_by_range(&self, range: impl RangeBounds<K>) -> Dataset<(K, V)> {
         let range = Arc::new((range.start_bound().cloned(), range.end_bound().cloned()));
+        let parameters = in_words(&range);
         let mut dependencies = self.narrow_dependency();
         let partitioning = self.node().partitioning.clone();
         let known = partitioning.as_ref().and_then(|placed| placed.partitioner::<K>());
@@ -83,6 +84,7 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
             }) as BatchStep
         }));
         let mut derivation = Derivation::new("filter_by_range", self.partitions(), dependencies, compute);
+        derivation.parameters = parameters;
         derivation.partitioning = partitioning;
         derivation.build(self.context())
     }
@@ -92,8 +94,8 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
         let (weak, parent, partitions) = (self.context().downgrade(), self.id(), self.partitions());
         Arc::new(move || {
             let all: Vec<usize> = (0..partitions).collect();
-            let samples = weak.upgrade()?.run_job(parent, &all, |_, _, stream| {
-                let mut sample = Thinned::new();
+            let samples = weak.upgrade()?.run_job(parent, &all, move |_, _, stream| {
+                let mut sample = Thinned::of(partitions);
                 for batch in typed_batches::<(K, V)>(stream) {
                     batch?
                         .as_slice()
@@ -106,6 +108,12 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
             Ok(())
         })
     }
+}
+
+/// The bounds of a range, for the keys of computations.
+fn in_words<K: Record>((low, high): &(Bound<K>, Bound<K>)) -> String {
+    let bytes = |bound: &Bound<K>| bound.as_ref().map(|key| postcard::to_stdvec(key).ok());
+    format!("{:?} {:?}", bytes(low), bytes(high))
 }
 
 impl<T: Record> Dataset<T> {

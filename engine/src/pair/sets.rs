@@ -61,6 +61,7 @@ impl<T: Key> Dataset<T> {
         });
         let seen: Dataset<(T, Seen)> = placed
             .derive("intersection", dependencies, compute)
+            .of_one_context(self.context(), other.context())
             .build(self.context());
         seen.batchwise("shared", false, |_, _| {
             |batch| {

@@ -111,10 +111,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
     pub(crate) fn pop(&mut self) -> Option<(K, V)> {
         let (key, value) = self.entries.pop()?;
         let place = self.entries.len();
-        if let Ok(slot) = self
-            .slots
-            .find_entry(hasher().hash_one(&key), |slot| slot.place == place)
-        {
+        if let Ok(slot) = self.slots.find_entry(hash_of(&key), |slot| slot.place == place) {
             slot.remove();
         }
         Some((key, value))
@@ -131,9 +128,15 @@ impl<K: Hash + Eq, V> Table<K, V> {
     }
 }
 
+/// The hash of a key in tables. The high bits, which tell slots apart before keys are compared, are other ones than those that
+/// have chosen the partition: in each of many partitions all keys share these.
+fn hash_of<K: Hash>(key: &K) -> u64 {
+    hasher().hash_one(key).rotate_left(32)
+}
+
 /// The hint for a key that is looked up by itself.
 pub(crate) fn hint<K: Hash>(key: &K) -> Hint {
-    let hash = hasher().hash_one(key);
+    let hash = hash_of(key);
     Hint(Slot { hash, place: NOWHERE })
 }
 

@@ -175,6 +175,26 @@ fn another_name_type_or_operator_is_another_computation() {
 }
 
 #[test]
+fn another_command_or_range_is_another_computation() {
+    let cache = tempfile::tempdir().unwrap();
+    let context = || context(cache.path());
+    for (program, expected) in [("1q", 1), ("2q", 2), ("1q", 1)] {
+        let context = context();
+        let lines = context.range(0..4, 1).pipe("sed", &[program]);
+        assert_eq!(
+            lines.memoize("lines", 1).unwrap().count().unwrap(),
+            expected,
+            "{program}"
+        );
+    }
+    for end in [3, 4, 3] {
+        let context = context();
+        let pairs = context.range(0..9, 2).map(|key| (key, ())).filter_by_range(..end);
+        assert_eq!(pairs.memoize("pairs", 1).unwrap().count().unwrap(), end);
+    }
+}
+
+#[test]
 fn unpersist_ends_it_and_explain_tells_of_it() {
     let cache = tempfile::tempdir().unwrap();
     let context = context(cache.path());

@@ -202,3 +202,20 @@ proptest! {
         let _ = decode::<Mixed>(resealed::<Mixed>(&payload, count));
     }
 }
+
+#[test]
+fn a_record_that_leaves_a_field_out_is_refused() {
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Sparse {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        first: Option<u8>,
+        second: u8,
+    }
+    let encode = |first| {
+        let sparse = Sparse { first, second: 7 };
+        Codec::of::<Vec<Sparse>>().encode(&Block::new(vec![vec![sparse]]))
+    };
+    assert!(encode(Some(1)).is_ok());
+    let error = encode(None).unwrap_err().to_string();
+    assert!(error.contains("skip_serializing_if"), "{error}");
+}

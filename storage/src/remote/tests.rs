@@ -269,7 +269,14 @@ fn limits_of_reads_and_listings_hold() {
     place.create("three", Bytes::from_static(b"3 b")).unwrap();
     assert_eq!(place.read("three", 9).unwrap(), "3 b");
     let error = place.replace("three", Bytes::from_static(b"four")).unwrap_err();
-    assert!(matches!(error, ObjectError::TooLargeToKeep { bytes: 4, bytes_max: 3, .. }));
+    assert!(matches!(
+        error,
+        ObjectError::TooLargeToKeep {
+            bytes: 4,
+            bytes_max: 3,
+            ..
+        }
+    ));
     stores.write("memory://d/b", Bytes::new()).unwrap();
     assert!(matches!(
         object_error(stores.list("memory://d")),

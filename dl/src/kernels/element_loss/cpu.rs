@@ -40,8 +40,10 @@ dispatched! {
         for ((outputs, gradient), &label) in rows.zip(labels) {
             let label = label as usize;
             let targets = (0..columns).map(|column| if column == label { T::ONE } else { other });
-            report.loss_sum += row_loss(loss, outputs, targets, gradient);
-            report.correct += u64::from(argument_of_largest(outputs).0 == label);
+            let loss = row_loss(loss, outputs, targets, gradient);
+            report.loss_sum += loss;
+            // What is not a number is not right either.
+            report.correct += u64::from(argument_of_largest(outputs).0 == label && !loss.is_nan());
         }
         report
     }

@@ -67,7 +67,7 @@ extern "C" __global__ void element_loss_labels(
         double loss = row_loss(kind, columns, outputs + first, target, gradient + first);
         if (threadIdx.x == 0) {
             losses[row] = loss;
-            correct[row] = largest == label ? 1.0 : 0.0;
+            correct[row] = largest == label && loss == loss ? 1.0 : 0.0;
         }
     }
 }

@@ -20,8 +20,10 @@ dispatched! {
             let scale = T::ONE / sum;
             gradient.iter_mut().for_each(|value| *value *= scale);
             gradient[label] -= T::ONE;
-            report.loss_sum += sum.to_f64().ln() + (largest.to_f64() - logits[label].to_f64());
-            report.correct += u64::from(best == label);
+            let loss = sum.to_f64().ln() + (largest.to_f64() - logits[label].to_f64());
+            report.loss_sum += loss;
+            // What is not a number is not right either.
+            report.correct += u64::from(best == label && !loss.is_nan());
         }
         report
     }
@@ -53,6 +55,19 @@ pub(in crate::kernels) fn argument_of_largest<T: Scalar>(row: &[T]) -> (usize, T
 mod tests {
     use super::*;
     use crate::kernels::Level;
+
+    #[test]
+    fn what_is_not_a_number_is_not_right() {
+        for logits in [
+            [f32::NAN, 1.0],
+            [1.0, f32::NAN],
+            [f32::NAN, f32::NAN],
+            [f32::INFINITY, 0.0],
+        ] {
+            let report = forward_backward(Level::best(), &logits, &[0], 2, &mut [0.0; 2]);
+            assert!(report.loss_sum.is_nan() && report.correct == 0, "{logits:?}");
+        }
+    }
 
     #[test]
     fn all_levels_give_the_same_bits() {

@@ -1,7 +1,7 @@
 // Softmax and cross-entropy in one: a loss on logits.
 
-// The gradient by the logits, and for each row its loss and whether its largest logit is the label's (1, or else 0). The
-// loss of a label that is no class is not a number.
+// The gradient by the logits, and for each row its loss and whether its largest logit is the label's (1, or else 0, as where
+// the loss is not a number). The loss of a label that is no class is not a number.
 extern "C" __global__ void softmax_cross_entropy(
     u64 rows, u64 classes, const float* logits, const u32* labels, float* gradient, double* losses, double* correct) {
     FOR_EACH_ROW(row, rows) {
@@ -19,8 +19,9 @@ extern "C" __global__ void softmax_cross_entropy(
         }
         if (threadIdx.x == 0) {
             double below = label < classes ? (double)largest.value - (double)from[label] : nan("");
-            losses[row] = log((double)sum) + below;
-            correct[row] = largest.index == label ? 1.0 : 0.0;
+            double loss = log((double)sum) + below;
+            losses[row] = loss;
+            correct[row] = largest.index == label && loss == loss ? 1.0 : 0.0;
         }
     }
 }

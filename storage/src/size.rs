@@ -12,10 +12,10 @@ use serde::ser::{self, Serializer};
 const OWNED_BYTES: u64 = 24 + 16;
 
 /// About what a value takes, in bytes; what refuses to be serialised takes what was counted until then.
-pub(super) fn size_of_value(value: &impl Serialize) -> u64 {
+pub fn size_of_value<T: Serialize>(value: &T) -> u64 {
     let mut size = Size(0);
     let _ = value.serialize(&mut size);
-    size.0
+    size.0.max(size_of::<T>() as u64)
 }
 
 struct Size(u64);
@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn numbers_count_as_wide_as_they_are_whatever_their_value() {
-        assert_eq!(size_of_value(&(1u64, 2u8, -3i16, 4.0f32)), 8 + 1 + 2 + 4);
+        assert_eq!(size_of_value(&(1u64, 2u8, -3i16, 4.0f32)), 16);
+        assert_eq!(size_of_value(&[(1u8, 2u8); 3]), 6);
         assert_eq!(size_of_value(&vec![0u64; 100]), 40 + 800);
         assert_eq!(size_of_value(&"x".repeat(100)), 40 + 100);
         assert_eq!(size_of_value(&Some(vec![(1u32, "ab".to_owned())])), 40 + 4 + 40 + 2);
