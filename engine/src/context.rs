@@ -80,7 +80,7 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     /// Starts the workers that `config` asks for, in this process. A program of many processes begins with `distdl::run`, or with
-    /// [`run_name_node`](crate::cluster::run_name_node) and contexts whose configuration says what they [join](Config::join).
+    /// [`run_name_node`](crate::cluster::run::run_name_node) and contexts whose configuration says what they [join](Config::join).
     ///
     /// # Errors
     /// If `config` asks for more processes, threads cannot be started, a folder for blocks or the cache cannot be used, or a
