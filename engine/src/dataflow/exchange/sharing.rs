@@ -150,7 +150,8 @@ impl Exchange {
             return;
         };
         lock(&sharing.views).insert(rank, (Arc::new(view), letters as usize));
-        self.team.send_soon(rank, Header::new(Kind::Shared, [0; 6]));
+        // At once: later steps would change from the link to letters midway.
+        self.team.send(rank, Header::new(Kind::Shared, [0; 6]), &[]);
     }
 
     pub(super) fn take_shared(&self, rank: usize) {
