@@ -250,6 +250,7 @@ fn run_loop(
             faults: Some(arrival.member.faults()),
             shares_memory: arrival.context.config().shared_memory,
             slowed: arrival.context.slowed()?,
+            lacking: (!has).then_some(start.version),
         },
         reports,
     ));
@@ -260,7 +261,7 @@ fn run_loop(
             let lacking = start.states.iter().enumerate().filter(|(_, state)| lacks(state));
             lacking.for_each(|(rank, theirs)| exchange.give(rank, start.version, theirs, &history.reports));
         }
-        let mut ready = exchange.wait_for_parameters(start.version, &start.states);
+        let mut ready = exchange.wait_for_parameters();
         if ready {
             history.made_in = made_in;
             exchange.give_states(start.version, &start.states);

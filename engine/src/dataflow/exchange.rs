@@ -78,6 +78,9 @@ pub struct Setting {
     pub shares_memory: bool,
     /// Workers that are slowed, counted through, and how many times as long steps of lanes take there.
     pub slowed: Vec<(usize, u32)>,
+    /// The version that another process gives to this one, which lacks it: it may have one of that number, of another
+    /// history.
+    pub lacking: Option<u64>,
 }
 
 /// What the workers of a process share while they run one iteration.
@@ -120,6 +123,8 @@ pub struct Exchange {
     sharing: Option<Sharing>,
     faults: Option<Faults>,
     slowed: Vec<(usize, u32)>,
+    /// As in [`Setting`].
+    lacking: Option<u64>,
     /// Updates and parameters that were given to others.
     sent_bytes: AtomicU64,
     /// Those of updates that were not handed out yet.
@@ -244,6 +249,7 @@ impl Exchange {
             makers,
             faults: setting.faults,
             slowed: setting.slowed,
+            lacking: setting.lacking,
             sent_bytes: AtomicU64::new(0),
             early_bytes: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),

@@ -328,7 +328,13 @@ pub(crate) fn check_with(
                 run.events,
                 cluster.chaos
             );
-            prop_assert_eq!(reports.len() as u64, STEPS);
+            let steps: Vec<u64> = reports.iter().map(|report| report.step).collect();
+            prop_assert!(
+                steps == (0..STEPS).collect::<Vec<u64>>(),
+                "{steps:?}, {:?} under {}",
+                run.events,
+                cluster.chaos
+            );
         }
         return Ok(run);
     }

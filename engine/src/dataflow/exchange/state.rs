@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
+use super::incoming::Arrived;
 use super::{Exchange, lock};
 use crate::cluster::link::Body;
 use crate::cluster::protocol::LoopState;
@@ -158,11 +159,14 @@ impl Exchange {
         }
     }
 
-    /// Waits until this process has the parameters of a version. False if the iteration ended before.
-    pub fn wait_for_parameters(&self, version: u64, states: &[LoopState]) -> bool {
-        let has = |state: &LoopState| state.versions.contains(&version);
-        let has = states.get(self.team.rank).is_some_and(has);
-        self.wait(|arrived| has || arrived.given == Some(version))
+    /// Waits until this process has the parameters that the iteration goes on from. False if it ended before.
+    pub fn wait_for_parameters(&self) -> bool {
+        self.wait(|arrived| self.has_parameters(arrived))
+    }
+
+    /// The number of the newest version does not say that: it may be of another history.
+    fn has_parameters(&self, arrived: &Arrived) -> bool {
+        self.lacking.is_none() || arrived.given == self.lacking
     }
 
     /// Waits until this process has the state of the shards that it is to keep. False if the iteration ended before.
@@ -198,8 +202,9 @@ impl Exchange {
         let mut values = vec![0.0; range.len()];
         body.into_floats(&mut values)?;
         let mut arrived = lock(&self.arrived);
-        // The parameters may come from another process, later.
-        while self.parameters.version() != version && !self.ended() {
+        // The parameters may come from another process, later, and forget all state.
+        let is_here = |arrived: &Arrived| self.has_parameters(arrived) && self.parameters.version() == version;
+        while !is_here(&arrived) && !self.ended() {
             arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
         }
         drop(arrived);
@@ -258,4 +263,83 @@ fn lost_state(version: u64, shard: usize) -> EngineError {
         format!("the optimizer's state of shard {shard} at version {version} was lost with the processes that kept it"),
         "keep two copies (`--parameter-copies 2`), or start again: a training with checkpoints goes on from the last one",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::link::Link;
+    use crate::cluster::protocol::MemberId;
+    use crate::cluster::socket::{Listener, connect};
+    use crate::cluster::wire::Limits;
+    use crate::dataflow::exchange::{Makers, Setting};
+    use crate::dataflow::team::Team;
+    use crate::iteration::Placement;
+
+    /// Who lacks a version may have one of that number, of another history. State that came before the parameters was
+    /// taken for there, and then forgotten with that.
+    #[test]
+    fn state_waits_for_the_parameters_that_it_belongs_to() {
+        let parameters = Arc::new(Parameters::with_state(vec![1.0; 4], 1).unwrap());
+        let iteration = Iteration::new(1, 1).with_shards(1).with_state_slots(1);
+        let placement = Placement {
+            lanes: vec![0],
+            shards: vec![0],
+        };
+        let makers = Makers {
+            lane: Arc::new(|_| unreachable!("no lane is made")),
+            shard: Arc::new(|_| unreachable!("no shard is made")),
+        };
+        let setting = Setting {
+            lacking: Some(0),
+            ..Setting::default()
+        };
+        let (reports, _received) = std::sync::mpsc::channel();
+        let team = Team::alone(1);
+        let exchange = Exchange::new(
+            iteration,
+            placement,
+            team,
+            Arc::clone(&parameters),
+            makers,
+            setting,
+            reports,
+        );
+
+        let listener = Listener::bind_local().unwrap();
+        let link = || {
+            let there = connect(&listener.address(), Duration::from_secs(20)).unwrap();
+            let here = listener.accept().unwrap();
+            (Link::new(MemberId(0), here), Link::new(MemberId(1), there))
+        };
+        let limits = Limits { payload_bytes_max: 100 };
+        let take = |link: &Link| link.read(&limits, &mut |header, body| exchange.take_state(header, body));
+        let frame = |slot| Header::new(Kind::State, [0, 0, slot, 0, 0, 0]);
+        std::thread::scope(|scope| {
+            let (state_here, state_there) = link();
+            state_there
+                .send(frame(1), &[bytemuck::cast_slice(&[7.0_f32; 4])])
+                .unwrap();
+            state_there.close();
+            let taking = scope.spawn(move || take(&state_here));
+            // As long as it takes where it does not wait.
+            for _ in 0..10_000 {
+                std::thread::yield_now();
+            }
+            let (values_here, values_there) = link();
+            values_there
+                .send(frame(0), &[bytemuck::cast_slice(&[2.0_f32; 4])])
+                .unwrap();
+            values_there.close();
+            take(&values_here);
+            taking.join().unwrap();
+        });
+        let latest = parameters.latest();
+        assert_eq!((&latest[..], latest.state(0)), (&[2.0; 4][..], Some(&[7.0; 4][..])));
+        assert_eq!(parameters.state_versions(&(0..4)), [0]);
+    }
 }
