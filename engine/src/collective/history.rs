@@ -101,6 +101,14 @@ impl History {
         }
     }
 
+    /// The parameters are another process's from now on, made in this round. It tells of all steps before them: those
+    /// known here may be of another history. Not before the parameters are here, or what is here would lack its steps
+    /// where it is gone on from after all.
+    pub(super) fn replace(&mut self, made_in: (u64, u32)) {
+        self.rewind(self.first_step);
+        self.made_in = made_in;
+    }
+
     /// Forgets steps that will be taken again.
     pub(super) fn rewind(&mut self, version: u64) {
         let kept = version.saturating_sub(self.first_step) as usize;
@@ -114,5 +122,36 @@ impl History {
         };
         let bytes = postcard::to_stdvec(&result).map_err(|error| unreadable::<Iterated>(&error))?;
         Ok(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iteration::Tallies;
+
+    fn report(step: u64, history: f64) -> StepReport {
+        let tallies = Tallies([history, 0.0, 0.0, 0.0]);
+        StepReport { step, tallies }
+    }
+
+    /// Each step is seen once, in order, whichever history goes on.
+    #[test]
+    fn a_history_that_is_replaced_goes_on_from_what_was_shown() {
+        let mut history = History::new(10, true);
+        let mut seen: Vec<StepReport> = Vec::new();
+        (10..15).for_each(|step| history.note(&report(step, 1.0), &mut |shown| seen.push(*shown)));
+        assert_eq!(
+            seen.len(),
+            4,
+            "the last one is not shown as long as it may be taken again"
+        );
+        history.replace((2, 0));
+        assert_eq!((history.reports.len(), history.made_in), (4, (2, 0)));
+        (10..17).for_each(|step| history.note(&report(step, 2.0), &mut |shown| seen.push(*shown)));
+        history.show_all(&mut |shown| seen.push(*shown));
+        let expected = (10..17).map(|step| report(step, if step < 14 { 1.0 } else { 2.0 }));
+        assert_eq!(seen, expected.collect::<Vec<_>>());
+        assert_eq!(seen, history.reports);
     }
 }

@@ -2,14 +2,14 @@
 //! of the loop.
 
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
 
 use super::history::{History, Iterated, Values};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
-use crate::cluster::member::Member;
+use crate::cluster::member::{Member, Round};
 use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, LoopState, Outcome, Work};
 use crate::context::Context;
 use crate::dataflow::exchange::{Exchange, Makers, Setting};
@@ -17,7 +17,7 @@ use crate::dataflow::iterate;
 use crate::dataflow::job::Reduce;
 use crate::dataflow::round::{self, Facts};
 use crate::error::Result;
-use crate::iteration::{Iteration, StepReport};
+use crate::iteration::{Iteration, Placement, StepReport};
 use crate::lineage::Lineage;
 use crate::parameters::Parameters;
 
@@ -217,44 +217,27 @@ fn run_loop(
         _ if !iteration.staleness.is_determinate() => parameters.rewind(parameters.version())?,
         _ => {}
     }
-    history.rewind(match has || iteration.staleness.is_determinate() {
-        // Who lacks the version is told of all steps before it; but if the round is cut by then, it may go on from its own.
-        true => start.version.min(parameters.version()),
-        // All that it knows is of another history.
-        false => iteration.first_step,
-    });
     let made_in = match iteration.staleness.is_determinate() {
         true => history.made_in,
         false => (generation.number, number),
     };
     if has {
+        history.rewind(start.version);
         history.made_in = made_in;
     }
     let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
         return Ok(state(history, false, None));
     };
-    let (reports, received) = channel();
-    let team = round::team(&round, generation);
-    let copies = match arrival.context.config().parameter_copies {
-        1 => Vec::new(),
-        _ => round::copies(generation, &team, &placement),
-    };
-    let exchange = Arc::new(Exchange::new(
-        iteration.clone(),
+    let (exchange, received) = exchange(
+        arrival,
+        generation,
+        &round,
         placement,
-        team,
-        Arc::clone(parameters),
-        looped.makers.clone(),
-        Setting {
-            copies,
-            faults: Some(arrival.member.faults()),
-            shares_memory: arrival.context.config().shared_memory,
-            slowed: arrival.context.slowed()?,
-            lacking: (!has).then_some(start.version),
-        },
-        reports,
-    ));
+        (!has).then_some(start.version),
+        looped,
+    )?;
     let is_source = start.source == Some(round.rank as u32);
+    let mut knows = has;
     if round.begin(Arc::clone(&exchange) as Arc<_>) {
         exchange.share();
         if is_source {
@@ -263,7 +246,10 @@ fn run_loop(
         }
         let mut ready = exchange.wait_for_parameters();
         if ready {
-            history.made_in = made_in;
+            if !knows {
+                history.replace(made_in);
+                knows = true;
+            }
             exchange.give_states(start.version, &start.states);
             ready = exchange.wait_for_states(start.version, &start.states);
         }
@@ -277,8 +263,11 @@ fn run_loop(
     }
     // Also where the loop was stopped before it began. Then the reports of the steps before a version that was given may
     // wait here, and nobody gives that version again.
-    let mut late: Vec<StepReport> = received.try_iter().flatten().collect();
-    late.extend(exchange.seal());
+    let last = exchange.seal();
+    if !knows && exchange.is_given() {
+        history.replace(made_in);
+    }
+    let mut late: Vec<StepReport> = received.try_iter().flatten().chain(last).collect();
     late.retain(|report| report.step < parameters.version());
     late.iter().for_each(|report| history.note(report, looped.observe));
     arrival
@@ -295,4 +284,32 @@ fn run_loop(
         false => None,
     };
     Ok(state(history, finished, result))
+}
+
+/// What the workers of this process share in a round, and where its reports come from.
+fn exchange(
+    arrival: &Arrival<'_>,
+    generation: &Generation,
+    round: &Round,
+    placement: Placement,
+    lacking: Option<u64>,
+    looped: &Loop<'_>,
+) -> Result<(Arc<Exchange>, Receiver<Vec<StepReport>>)> {
+    let (reports, received) = channel();
+    let team = round::team(round, generation);
+    let copies = match arrival.context.config().parameter_copies {
+        1 => Vec::new(),
+        _ => round::copies(generation, &team, &placement),
+    };
+    let setting = Setting {
+        copies,
+        faults: Some(arrival.member.faults()),
+        shares_memory: arrival.context.config().shared_memory,
+        slowed: arrival.context.slowed()?,
+        lacking,
+    };
+    let (iteration, makers) = (looped.iteration.clone(), looped.makers.clone());
+    let parameters = Arc::clone(&looped.parameters);
+    let exchange = Exchange::new(iteration, placement, team, parameters, makers, setting, reports);
+    Ok((Arc::new(exchange), received))
 }

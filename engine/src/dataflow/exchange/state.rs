@@ -164,6 +164,11 @@ impl Exchange {
         self.wait(|arrived| self.has_parameters(arrived))
     }
 
+    /// Whether this process has parameters that were given to it: the last ones, or some that come before those.
+    pub fn is_given(&self) -> bool {
+        lock(&self.arrived).given.is_some()
+    }
+
     /// The number of the newest version does not say that: it may be of another history.
     fn has_parameters(&self, arrived: &Arrived) -> bool {
         self.lacking.is_none() || arrived.given == self.lacking
