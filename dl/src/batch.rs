@@ -59,6 +59,15 @@ impl<T: Scalar> Batch<T> {
         }
     }
 
+    /// Whether so many rows of this kind have room.
+    pub(crate) fn has_room(&self, shape: SampleShape, rows: usize) -> bool {
+        let target_length = match &self.targets {
+            BatchTargets::Labels(_) => None,
+            BatchTargets::Values { length, .. } => Some(*length),
+        };
+        rows <= self.rows_max && (self.feature_length, target_length) == (shape.feature_length, shape.target_length)
+    }
+
     /// Fills the batch with the samples at `indices`, which count through all `blocks` as if they were one. Allocates
     /// nothing.
     ///

@@ -1,5 +1,13 @@
 //! How samples are dealt to lanes and steps.
+//!
+//! A step takes the next `batch` samples of an epoch, over all lanes; only the last one of an epoch may have fewer. Lanes
+//! take turns in proportion to what they have, so that they all end with the epoch: sample `i` of a lane of `n` has its
+//! turn at `(i + 1/2) / n` of the epoch, and of two lanes with a turn at the same place the lower one comes first. (This
+//! is how the method of Webster and Sainte-Laguë deals seats. It never takes back what it has dealt, so the samples of
+//! a lane in the first steps are the first of its order; Balinski and Young, "Fair Representation", 1982.)
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
@@ -9,8 +17,10 @@ use crate::error::{Error, Result};
 pub(crate) struct Deal {
     /// Samples of each lane.
     pub(crate) lengths: Vec<u32>,
-    /// Samples that each lane takes in a step.
-    pub(crate) shares: Vec<usize>,
+    /// Those of all lanes.
+    samples: u64,
+    /// Those of a step, over all lanes.
+    batch: u64,
     pub(crate) steps_per_epoch: u64,
     /// The step and the epoch that begin with this deal: not 0 where the data has changed on the way.
     begin: (u64, u64),
@@ -18,10 +28,8 @@ pub(crate) struct Deal {
 
 impl Deal {
     pub(crate) fn new(lengths: Vec<u32>, batch: usize) -> Result<Self> {
-        let (lanes, samples) = (
-            lengths.len(),
-            lengths.iter().map(|length| *length as usize).sum::<usize>(),
-        );
+        let (lanes, batch) = (lengths.len(), batch as u64);
+        let samples = lengths.iter().map(|length| u64::from(*length)).sum();
         if samples == 0 {
             return Err(Error::Training(
                 "the dataset has no samples; check its source and filters".to_owned(),
@@ -32,23 +40,16 @@ impl Deal {
                 "a batch of {batch} is larger than the {samples} samples of the dataset; lower `batch`, or add data"
             )));
         }
-        if batch < lanes {
+        if batch < lanes as u64 {
             return Err(Error::Training(format!(
                 "a batch of {batch} cannot be dealt to {lanes} lanes; raise `batch` or lower `lanes`"
             )));
         }
-        let shares: Vec<usize> = (0..lanes)
-            .map(|lane| (lane + 1) * batch / lanes - lane * batch / lanes)
-            .collect();
-        let steps = lengths
-            .iter()
-            .zip(&shares)
-            .map(|(length, share)| (*length as usize).div_ceil(*share));
-        let steps_per_epoch = steps.max().unwrap_or(0) as u64;
         Ok(Self {
             lengths,
-            shares,
-            steps_per_epoch,
+            samples,
+            batch,
+            steps_per_epoch: samples.div_ceil(batch),
             begin: (0, 0),
         })
     }
@@ -68,10 +69,161 @@ impl Deal {
         (first_epoch + steps / self.steps_per_epoch, steps % self.steps_per_epoch)
     }
 
-    /// Places in the lane's order that a step of an epoch takes; empty where the lane has run out before others.
+    /// The most samples that a lane takes in a step; a lane that has as many as the others takes no fewer in most.
+    pub(crate) fn share_max(&self, lane: usize) -> usize {
+        let (length, lanes) = (u64::from(self.lengths[lane]), self.lengths.len() as u64);
+        let most = match self.are_equal() {
+            true => self.batch.div_ceil(lanes),
+            // Between two of its turns at the ends of a step, every lane has at least all turns that fit there but one.
+            false => (u128::from(self.batch + lanes) * u128::from(length) / u128::from(self.samples)) as u64 + 1,
+        };
+        most.min(length).min(self.batch) as usize
+    }
+
+    /// The samples that a lane takes in most steps, if there is such a number.
+    pub(crate) fn usual_share(&self, lane: usize) -> usize {
+        let taken = 2 * u128::from(self.batch) * u128::from(self.lengths[lane]) + u128::from(self.samples);
+        (taken / (2 * u128::from(self.samples))) as usize
+    }
+
+    /// Samples of a step of an epoch, over all lanes.
+    pub(crate) fn samples_of(&self, step_of_epoch: u64) -> u64 {
+        let before = step_of_epoch.saturating_mul(self.batch).min(self.samples);
+        self.batch.min(self.samples - before)
+    }
+
+    /// Places in the lane's order that a step of an epoch takes; empty where others have all turns.
     pub(crate) fn range(&self, lane: usize, step_of_epoch: u64) -> Range<usize> {
-        let (length, share) = (self.lengths[lane] as usize, self.shares[lane]);
-        let start = length.min(step_of_epoch as usize * share);
-        start..length.min(start + share)
+        let start = step_of_epoch.saturating_mul(self.batch);
+        self.dealt(lane, start)..self.dealt(lane, start.saturating_add(self.batch))
+    }
+
+    fn are_equal(&self) -> bool {
+        self.lengths.iter().all(|length| *length == self.lengths[0])
+    }
+
+    /// How many of the first `count` samples of an epoch are a lane's.
+    fn dealt(&self, lane: usize, count: u64) -> usize {
+        let (count, lanes) = (count.min(self.samples), self.lengths.len() as u64);
+        if self.are_equal() {
+            return (count / lanes + u64::from((lane as u64) < count % lanes)) as usize;
+        }
+        // What each lane has had at `count - lanes / 2`, rounded: together at most `count`, and not many fewer.
+        let (place, whole) = (
+            u128::from((2 * count).saturating_sub(lanes)),
+            2 * u128::from(self.samples),
+        );
+        let turn = |(lane, length): (usize, &u32)| Turn {
+            dealt: ((place * u128::from(*length) + u128::from(self.samples)) / whole) as u64,
+            length: u64::from(*length),
+            lane,
+        };
+        let turns: Vec<Turn> = self.lengths.iter().enumerate().map(turn).collect();
+        let mut own = turns[lane].dealt;
+        let missing = count - turns.iter().map(|turn| turn.dealt).sum::<u64>();
+        let waiting = turns.into_iter().filter(|turn| turn.dealt < turn.length);
+        let mut waiting: BinaryHeap<Reverse<Turn>> = waiting.map(Reverse).collect();
+        for _ in 0..missing {
+            let Some(Reverse(mut turn)) = waiting.pop() else {
+                break;
+            };
+            turn.dealt += 1;
+            own += u64::from(turn.lane == lane);
+            if turn.dealt < turn.length {
+                waiting.push(Reverse(turn));
+            }
+        }
+        own as usize
+    }
+}
+
+/// A lane's next turn.
+#[derive(PartialEq, Eq)]
+struct Turn {
+    /// Its samples before that.
+    dealt: u64,
+    /// All its samples.
+    length: u64,
+    lane: usize,
+}
+
+impl Ord for Turn {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let scaled = |turn: &Turn, length| u128::from(2 * turn.dealt + 1) * u128::from(length);
+        scaled(self, other.length)
+            .cmp(&scaled(other, self.length))
+            .then(self.lane.cmp(&other.lane))
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// All turns of an epoch, in order.
+    fn turns(lengths: &[u32]) -> Vec<usize> {
+        let turns = lengths.iter().enumerate();
+        let mut turns: Vec<(f64, usize)> = turns
+            .flat_map(|(lane, length)| (0..*length).map(move |i| ((f64::from(i) + 0.5) / f64::from(*length), lane)))
+            .collect();
+        turns.sort_by(|left, right| left.0.total_cmp(&right.0).then(left.1.cmp(&right.1)));
+        turns.into_iter().map(|(_, lane)| lane).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_step_takes_the_next_turns(lengths in vec(prop_oneof![0..4_u32, 0..300_u32, Just(37)], 1..9), batch in 1..40_usize) {
+            let samples = lengths.iter().sum::<u32>() as usize;
+            let batch = batch.max(lengths.len());
+            prop_assume!(batch <= samples);
+            let (deal, turns) = (Deal::new(lengths.clone(), batch).unwrap(), turns(&lengths));
+            let mut taken = vec![0; lengths.len()];
+            for (step, turns) in turns.chunks(batch).enumerate() {
+                prop_assert_eq!(deal.samples_of(step as u64), turns.len() as u64);
+                for (lane, taken) in taken.iter_mut().enumerate() {
+                    let range = deal.range(lane, step as u64);
+                    prop_assert_eq!(range.start, *taken);
+                    prop_assert_eq!(range.len(), turns.iter().filter(|turn| **turn == lane).count(), "lane {} at {}", lane, step);
+                    prop_assert!(range.len() <= deal.share_max(lane));
+                    *taken = range.end;
+                }
+            }
+            prop_assert_eq!(taken, lengths.iter().map(|length| *length as usize).collect::<Vec<_>>());
+            prop_assert_eq!(deal.steps_per_epoch as usize, samples.div_ceil(batch));
+        }
+    }
+
+    #[test]
+    fn equal_lanes_have_equal_shares_and_others_nearly_what_they_are_of_the_whole() {
+        let equal = Deal::new(vec![100; 4], 32).unwrap();
+        assert!((0..4).all(|lane| (equal.share_max(lane), equal.usual_share(lane)) == (8, 8)));
+        assert_eq!(equal.range(3, 1), 8..16);
+        assert_eq!(equal.range(3, 12), 96..100);
+        let uneven = Deal::new(vec![u32::MAX, u32::MAX / 3], 128).unwrap();
+        assert_eq!((uneven.usual_share(0), uneven.usual_share(1)), (96, 32));
+        let middle = uneven.steps_per_epoch / 2;
+        assert_eq!((uneven.range(0, middle).len(), uneven.range(1, middle).len()), (96, 32));
+    }
+
+    #[test]
+    fn what_cannot_be_dealt_is_refused() {
+        for (lengths, batch, says) in [
+            (vec![0, 0], 2, "no samples"),
+            (vec![3, 4], 8, "larger than the 7 samples"),
+            (vec![3, 4, 5], 2, "dealt to 3 lanes"),
+        ] {
+            let error = Deal::new(lengths, batch).map_err(|error| error.to_string());
+            assert!(error.as_ref().is_err_and(|error| error.contains(says)), "{error:?}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
+use crate::error::{Error, Result, check_length};
+
 /// A tensor that a layer wants, by the name it has within the layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterShape {
@@ -66,8 +68,36 @@ impl ParameterEntry {
 
 /// All tensors of a network, in the order of the flat vector, without gaps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct ParameterLayout {
     entries: Vec<ParameterEntry>,
+}
+
+/// What was read from outside and may contradict itself.
+#[derive(Deserialize)]
+struct Unchecked {
+    entries: Vec<ParameterEntry>,
+}
+
+impl TryFrom<Unchecked> for ParameterLayout {
+    type Error = Error;
+
+    fn try_from(Unchecked { entries }: Unchecked) -> Result<Self> {
+        let mut begin = 0;
+        for entry in &entries {
+            let length = entry
+                .shape
+                .iter()
+                .try_fold(1_usize, |product, side| product.checked_mul(*side));
+            let end = length
+                .and_then(|length| length.checked_add(begin))
+                .unwrap_or(usize::MAX);
+            check_length("the tensors before one of a layout", begin, entry.range.start)?;
+            check_length("a tensor of a layout with those before it", end, entry.range.end)?;
+            begin = end;
+        }
+        Ok(Self { entries })
+    }
 }
 
 impl ParameterLayout {
@@ -94,5 +124,36 @@ impl ParameterLayout {
     /// Length of the flat vector.
     pub fn parameter_count(&self) -> usize {
         self.entries.last().map_or(0, |entry| entry.range.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_layout_that_contradicts_itself_is_not_read() {
+        let mut layout = ParameterLayout::default();
+        layout.append(
+            0,
+            &[
+                ParameterShape::new("weight", vec![2, 3]),
+                ParameterShape::new("bias", vec![3]),
+            ],
+        );
+        let text = serde_json::to_string(&layout).unwrap();
+        assert_eq!(serde_json::from_str::<ParameterLayout>(&text).unwrap(), layout);
+        for (from, to) in [
+            ("\"start\":6", "\"start\":7"),
+            ("\"end\":9", "\"end\":90"),
+            ("[2,3]", "[2,4]"),
+        ] {
+            let wrong = text.replace(from, to);
+            assert!(
+                wrong != text && serde_json::from_str::<ParameterLayout>(&wrong).is_err(),
+                "{wrong}"
+            );
+        }
     }
 }

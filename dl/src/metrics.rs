@@ -68,10 +68,28 @@ pub struct GpuFigures {
 /// How often samples of each class were taken for each class. Matrices of disjoint samples add up with
 /// [`ConfusionMatrix::merge`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct ConfusionMatrix {
     classes: usize,
     /// Row after row: the class of a sample, then what it was taken for.
     counts: Vec<u64>,
+}
+
+/// What was read from outside and may contradict itself.
+#[derive(Deserialize)]
+struct Unchecked {
+    classes: usize,
+    counts: Vec<u64>,
+}
+
+impl TryFrom<Unchecked> for ConfusionMatrix {
+    type Error = Error;
+
+    fn try_from(Unchecked { classes, counts }: Unchecked) -> Result<Self> {
+        let expected = classes.checked_mul(classes).unwrap_or(usize::MAX);
+        crate::error::check_length("the counts of a confusion matrix", expected, counts.len())?;
+        Ok(Self { classes, counts })
+    }
 }
 
 impl ConfusionMatrix {

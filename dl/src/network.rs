@@ -329,10 +329,21 @@ impl<T: Scalar> NeuralNetwork<T> {
         rows: usize,
         workspace: &'a mut Workspace<T>,
     ) -> Result<&'a [T]> {
-        self.forward(Mode::Evaluation, parameters, inputs, rows, workspace)?;
-        let outputs = &mut workspace.outputs[self.layers.len() - 1][..rows * self.output_length()];
+        let outputs = self.outputs(parameters, inputs, rows, workspace)?;
         self.loss.prediction(self.output_length(), outputs)?;
         Ok(outputs)
+    }
+
+    /// The same as the last layer gives them.
+    pub(crate) fn outputs<'a>(
+        &self,
+        parameters: &[T],
+        inputs: &[T],
+        rows: usize,
+        workspace: &'a mut Workspace<T>,
+    ) -> Result<&'a mut [T]> {
+        self.forward(Mode::Evaluation, parameters, inputs, rows, workspace)?;
+        Ok(&mut workspace.outputs[self.layers.len() - 1][..rows * self.output_length()])
     }
 
     /// Loss and hits of `rows` samples. Errors as [`Self::gradient`] does.

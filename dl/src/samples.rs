@@ -97,6 +97,13 @@ impl TryFrom<Unchecked> for Samples {
 impl Samples {
     /// Puts features and targets together. Errors if either is not whole rows or they are not equally many.
     pub fn new(feature_length: usize, features: Features, targets: SampleTargets) -> Result<Self> {
+        if let Features::U8 { scale, .. } = &features
+            && !scale.is_finite()
+        {
+            return Err(Error::Samples(format!(
+                "bytes are multiplied with {scale}; give a finite `scale`, such as 1 / 255"
+            )));
+        }
         let samples = rows("features", features.len(), feature_length)?;
         let targets_found = targets.rows()?;
         if samples != targets_found {

@@ -188,7 +188,7 @@ impl Training {
         self.deal.place(self.step).0
     }
 
-    /// Steps in an epoch: enough for the lane that needs most to see each of its samples once.
+    /// Steps in an epoch: those of `batch` samples, and a last one of fewer if they do not come out even.
     pub fn steps_per_epoch(&self) -> u64 {
         self.deal.steps_per_epoch
     }
@@ -260,7 +260,13 @@ impl Training {
     /// compute, also if the last one of a process is lost or has too little memory. Otherwise as any action.
     #[track_caller]
     pub fn iterate(&mut self, steps: u64, mut observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
-        let (site, end) = (Location::caller(), self.step + steps);
+        let site = Location::caller();
+        let end = self.step.checked_add(steps).ok_or_else(|| {
+            Error::Training(format!(
+                "{steps} steps behind step {} are more than can be counted; take fewer at a time",
+                self.step
+            ))
+        })?;
         let mut total = BatchReport::default();
         loop {
             let checkpoints = self.checkpoints.as_ref();

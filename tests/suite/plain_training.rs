@@ -128,9 +128,16 @@ pub(crate) fn value(byte: u8) -> f32 {
     f32::from(byte) / 100.0 - 1.2
 }
 
-/// A lane's share of a batch.
-pub(crate) fn share(case: &Case, lane: usize) -> usize {
-    (lane + 1) * case.batch / case.lanes - lane * case.batch / case.lanes
+/// Whose turn it is, from the beginning of an epoch on: sample `i` of a lane of `n` has its turn at `(i + 1/2) / n`.
+fn turns(lanes: &[Vec<usize>]) -> Vec<usize> {
+    let place = |index: usize, length: usize| (index as f64 + 0.5) / length as f64;
+    let of_lane = |(lane, samples): (usize, &Vec<usize>)| {
+        let length = samples.len();
+        (0..length).map(move |index| (place(index, length), lane))
+    };
+    let mut turns: Vec<(f64, usize)> = lanes.iter().enumerate().flat_map(of_lane).collect();
+    turns.sort_by(|left, right| left.0.total_cmp(&right.0).then(left.1.cmp(&right.1)));
+    turns.into_iter().map(|(_, lane)| lane).collect()
 }
 
 pub(crate) struct Plain {
@@ -145,10 +152,8 @@ pub(crate) fn plain(case: &Case) -> Plain {
     let network = case.network();
     let mut parameters = network.initialize(case.seed).unwrap();
     let lanes = case.lane_samples();
-    let steps = (0..case.lanes)
-        .map(|lane| lanes[lane].len().div_ceil(share(case, lane)))
-        .max()
-        .unwrap();
+    let turns = turns(&lanes);
+    let steps = turns.len().div_ceil(case.batch);
     let mut reports = Vec::new();
     for epoch in 0..case.epochs {
         let orders: Vec<Vec<usize>> = (0..case.lanes)
@@ -157,12 +162,14 @@ pub(crate) fn plain(case: &Case) -> Plain {
                 order.into_iter().map(|place| lanes[lane][place as usize]).collect()
             })
             .collect();
-        for step_of_epoch in 0..steps {
+        let mut orders: Vec<_> = orders.into_iter().map(Vec::into_iter).collect();
+        for (step_of_epoch, turns) in turns.chunks(case.batch).enumerate() {
             let step = epoch * steps as u64 + step_of_epoch as u64;
             let parts: Vec<(Vec<f32>, BatchReport)> = (0..case.lanes)
                 .map(|lane| {
-                    let taken = orders[lane].chunks(share(case, lane)).nth(step_of_epoch).unwrap_or(&[]);
-                    gradient(case, &network, &parameters, taken)
+                    let count = turns.iter().filter(|turn| **turn == lane).count();
+                    let taken: Vec<usize> = orders[lane].by_ref().take(count).collect();
+                    gradient(case, &network, &parameters, &taken)
                 })
                 .collect();
             let report = tree::fold(0..case.lanes, &mut |lane| parts[lane].1, &mut |mut left, right| {

@@ -110,7 +110,10 @@ impl Rule for MeanSquares {
         } else {
             0.0
         };
-        let direction = gradient / ((square - mean * mean).sqrt() + self.epsilon);
+        let variance = square - mean * mean;
+        // Rounded, it may fall below 0, which PyTorch takes the root of. What is not a number stays so.
+        let variance = if variance < 0.0 { 0.0 } else { variance };
+        let direction = gradient / (variance.sqrt() + self.epsilon);
         let step = if self.has_momentum {
             self.momentum * step + direction
         } else {

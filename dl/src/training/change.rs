@@ -27,7 +27,7 @@ pub struct DataChange {
     pub batches: usize,
     /// Those that hold other samples, or the same in another order, than they would have held without the change; also
     /// those that there would not have been. A lane whose number of samples has changed walks through them in another
-    /// order, so nearly all its batches change.
+    /// order, so nearly all its batches change; those of other lanes keep their order and are cut elsewhere.
     pub changed: Vec<BatchId>,
 }
 

@@ -88,6 +88,7 @@ pub(super) struct Residual {
     last_step: u64,
     /// Parameters that gradients change; others are statistics, of which all is sent.
     learnt: Vec<Range<usize>>,
+    /// By sample, as steps that are of unequally many samples divide by their number.
     kept: Vec<f32>,
     /// For the sizes of all values.
     sizes: Vec<f32>,
@@ -105,10 +106,12 @@ impl Residual {
         }
     }
 
-    /// Adds what was kept to a gradient, and keeps all but the largest values of the sum.
-    pub(super) fn keep_small(&mut self, step: u64, gradient: &mut [f32]) {
+    /// Adds what was kept to a lane's part of the gradient of a step of so many samples, over all lanes, and keeps all but the
+    /// largest values of the sum.
+    pub(super) fn keep_small(&mut self, step: u64, samples: u64, gradient: &mut [f32]) {
+        let samples = samples as f32;
         for (value, kept) in of(&self.learnt, gradient).zip(&mut self.kept) {
-            *value += *kept;
+            *value += *kept * samples;
             *kept = 0.0;
         }
         if step == self.last_step {
@@ -126,7 +129,7 @@ impl Residual {
                 std::cmp::Ordering::Less => false,
             };
             if !is_sent {
-                *kept = std::mem::take(value);
+                *kept = std::mem::take(value) / samples;
             }
         }
     }
@@ -172,10 +175,10 @@ mod tests {
         let mut residual = residual(0.34);
         // The fourth is a statistic.
         let mut gradient = [1.0, -5.0, 2.0, 0.1, 3.0, -3.0, 0.0];
-        residual.keep_small(0, &mut gradient);
+        residual.keep_small(0, 8, &mut gradient);
         assert_eq!(gradient, [0.0, -5.0, 0.0, 0.1, 3.0, -3.0, 0.0]);
         let mut gradient = [1.5, 0.0, 0.0, 0.2, 0.0, 0.0, 9.0];
-        residual.keep_small(1, &mut gradient);
+        residual.keep_small(1, 8, &mut gradient);
         assert_eq!(gradient, [2.5, 0.0, 2.0, 0.2, 0.0, 0.0, 9.0]);
         assert_eq!(residual.kept, [0.0; 6]);
     }
@@ -184,11 +187,27 @@ mod tests {
     fn of_equal_ones_the_first_are_sent_and_at_last_all() {
         let mut residual = residual(0.5);
         let mut gradient = [1.0; 7];
-        residual.keep_small(0, &mut gradient);
+        residual.keep_small(0, 8, &mut gradient);
         assert_eq!(gradient, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
         let mut gradient = [0.0; 7];
-        residual.keep_small(9, &mut gradient);
+        residual.keep_small(9, 8, &mut gradient);
         assert_eq!(gradient, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn what_was_kept_of_many_samples_weighs_no_more_in_a_step_of_few() {
+        let mut residual = residual(0.01);
+        // Means of 1 and 4 over 128 samples.
+        let mut gradient = [128.0, 0.0, 0.0, 0.0, 512.0, 0.0, 0.0];
+        residual.keep_small(8, 128, &mut gradient);
+        assert_eq!(gradient, [0.0, 0.0, 0.0, 0.0, 512.0, 0.0, 0.0]);
+        let mut gradient = [0.0; 7];
+        residual.keep_small(9, 2, &mut gradient);
+        assert_eq!(
+            gradient,
+            [2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            "a mean of 1 over 2 samples"
+        );
     }
 
     #[test]

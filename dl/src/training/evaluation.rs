@@ -38,39 +38,51 @@ impl NeuralNetwork {
     pub fn predict_dataset(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Vec<Vec<f32>>> {
         let width = self.output_length();
         let devices = Devices::choose(data, self)?;
-        let outputs = over_batches(self, data, parameters, &devices, push, |evaluator, batch| {
-            Ok(evaluator.predict(batch)?.to_vec())
-        })?;
-        let rows = |batch: Vec<f32>| batch.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>();
-        Ok(outputs.into_iter().flatten().flat_map(rows).collect())
+        let outputs = over_batches(
+            (self, data, parameters, &devices),
+            Vec::new,
+            move |outputs: &mut Vec<Vec<f32>>, evaluator, batch| {
+                let loss = evaluator.network.loss();
+                let rows = evaluator.outputs(batch)?;
+                loss.prediction(width, rows)?;
+                outputs.extend(rows.chunks_exact(width).map(<[f32]>::to_vec));
+                Ok(())
+            },
+        )?;
+        Ok(outputs.into_iter().flatten().collect())
     }
 
     /// What the samples of a dataset are taken for: the class of the largest output, the first of equal ones.
     ///
     /// # Errors
-    /// If the targets are values and not labels; otherwise as [`error`](Self::error).
+    /// If the targets are values and not labels, or an output is NaN; otherwise as [`error`](Self::error).
     pub fn confusion(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<ConfusionMatrix> {
         let classes = self.output_length();
         let devices = Devices::choose(data, self)?;
-        let add = |sum: &mut Vec<ConfusionMatrix>, matrix| match sum.first_mut() {
-            Some(sum) => sum.merge(&matrix),
-            None => push(sum, matrix),
-        };
-        let matrices = over_batches(self, data, parameters, &devices, add, move |evaluator, batch| {
-            let Targets::Labels(labels) = batch.targets() else {
-                let problem = "a confusion matrix takes samples with labels; these have values".to_owned();
-                return Err(Error::Training(problem));
-            };
-            let mut matrix = ConfusionMatrix::new(classes);
-            let outputs = evaluator.predict(batch)?;
-            for (label, outputs) in labels.iter().zip(outputs.chunks_exact(classes)) {
-                let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
-                matrix.add(*label as usize, (0..classes).fold(0, first))?;
-            }
-            Ok(matrix)
-        })?;
+        let matrices = over_batches(
+            (self, data, parameters, &devices),
+            move || ConfusionMatrix::new(classes),
+            move |matrix: &mut ConfusionMatrix, evaluator, batch| {
+                let Targets::Labels(labels) = batch.targets() else {
+                    let problem = "a confusion matrix takes samples with labels; these have values".to_owned();
+                    return Err(Error::Training(problem));
+                };
+                // As they are: different logits may be equal probabilities.
+                let outputs = evaluator.outputs(batch)?;
+                for (label, outputs) in labels.iter().zip(outputs.chunks_exact(classes)) {
+                    if outputs.iter().any(|output| output.is_nan()) {
+                        let problem = "an output of the network is NaN, so its sample is of no class; check the parameters, and \
+                                       the input for extreme values";
+                        return Err(Error::Training(problem.to_owned()));
+                    }
+                    let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
+                    matrix.add(*label as usize, (0..classes).fold(0, first))?;
+                }
+                Ok(())
+            },
+        )?;
         let mut sum = ConfusionMatrix::new(classes);
-        matrices.iter().flatten().try_for_each(|matrix| sum.merge(matrix))?;
+        matrices.iter().try_for_each(|matrix| sum.merge(matrix))?;
         Ok(sum)
     }
 }
@@ -82,11 +94,16 @@ pub(super) fn error(
     parameters: &[f32],
     devices: &Devices,
 ) -> Result<BatchReport> {
+    let reports = over_batches(
+        (network, data, parameters, devices),
+        BatchReport::default,
+        |total: &mut BatchReport, evaluator, batch| {
+            total.merge(&evaluator.report(batch)?);
+            Ok(())
+        },
+    )?;
     let mut total = BatchReport::default();
-    let reports = over_batches(network, data, parameters, devices, push, |evaluator, batch| {
-        evaluator.report(batch)
-    })?;
-    reports.iter().flatten().for_each(|report| total.merge(report));
+    reports.iter().for_each(|report| total.merge(report));
     Ok(total)
 }
 
@@ -96,21 +113,13 @@ fn rows_of(network: &NeuralNetwork) -> usize {
     (OUTPUT_BYTES_MAX / row_bytes.max(1)).clamp(1, ROWS)
 }
 
-/// Keeps what every batch has come to.
-fn push<R>(results: &mut Vec<R>, result: R) -> Result<()> {
-    results.push(result);
-    Ok(())
-}
-
-/// Runs `each` over the samples of every partition, some rows at a time, and has `join` add what each comes to to the partition's.
+/// Brings the samples of every partition, some rows at a time, to `add`, which adds what they come to to the partition's result,
+/// `new` to begin with.
 fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
-    network: &NeuralNetwork,
-    data: &Dataset<Samples>,
-    parameters: &[f32],
-    devices: &Devices,
-    join: impl Fn(&mut Vec<R>, R) -> Result<()> + Send + Sync + 'static,
-    each: impl Fn(&mut Evaluator<'_>, &Batch) -> Result<R> + Send + Sync + 'static,
-) -> Result<Vec<Vec<R>>> {
+    (network, data, parameters, devices): (&NeuralNetwork, &Dataset<Samples>, &[f32], &Devices),
+    new: impl Fn() -> R + Send + Sync + 'static,
+    add: impl Fn(&mut R, &mut Evaluator<'_>, &Batch) -> Result<()> + Send + Sync + 'static,
+) -> Result<Vec<R>> {
     let failed = Failed::default();
     let (network, parameters, kept) = (
         network.clone(),
@@ -131,20 +140,21 @@ fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
             workspace: None,
             outputs: Vec::new(),
         };
-        let mut results = Vec::new();
+        let (mut result, mut batch) = (new(), None::<Batch>);
         for samples in blocks {
-            let blocks = [&samples];
-            let mut batch = Batch::new(&samples, rows_max);
+            let (blocks, rows) = ([&samples], samples.len().min(rows_max));
             evaluator.begin(samples.shape());
+            // Many blocks of few rows share one, which grows as far as it must.
+            let kept_batch = batch.take().filter(|batch| batch.has_room(samples.shape(), rows));
+            let batch = batch.insert(kept_batch.unwrap_or_else(|| Batch::new(&samples, rows)));
             for start in (0..samples.len()).step_by(rows_max) {
                 let indices = start as u32..samples.len().min(start + rows_max) as u32;
-                let result = batch.gather(&blocks, indices);
-                let result = result.and_then(|()| each(&mut evaluator, &batch));
-                let joined = result.and_then(|result| join(&mut results, result));
-                joined.map_err(|error| kept.keep(error))?;
+                let gathered = batch.gather(&blocks, indices);
+                let added = gathered.and_then(|()| add(&mut result, &mut evaluator, batch));
+                added.map_err(|error| kept.keep(error))?;
             }
         }
-        Ok(results)
+        Ok(result)
     });
     results.map_err(|error| failed.resolve(error))
 }
@@ -188,22 +198,22 @@ impl Evaluator<'_> {
         network.evaluate(self.parameters, batch.features(), batch.targets(), rows, workspace)
     }
 
-    /// Outputs; probabilities where the loss takes logits.
-    fn predict(&mut self, batch: &Batch) -> Result<&[f32]> {
+    /// Outputs of the last layer, rows x output length.
+    fn outputs(&mut self, batch: &Batch) -> Result<&mut [f32]> {
         let (network, rows) = (self.network, batch.rows());
         let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.resize(rows * network.output_length(), 0.0);
         while let Some(device) = self.device()? {
-            outputs.resize(rows * network.output_length(), 0.0);
             if device.outputs(batch, &mut outputs)? {
-                network.loss().prediction(network.output_length(), &mut outputs)?;
                 self.outputs = outputs;
-                return Ok(&self.outputs);
+                return Ok(&mut self.outputs);
             }
             self.device = None;
         }
+        self.outputs = outputs;
         let rows_max = self.rows_max;
         let workspace = self.workspace.get_or_insert_with(|| network.workspace(rows_max));
-        network.predict(self.parameters, batch.features(), rows, workspace)
+        network.outputs(self.parameters, batch.features(), rows, workspace)
     }
 
     /// What computes instead of the CPU, if there is anything.

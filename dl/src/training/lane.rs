@@ -48,7 +48,7 @@ impl TrainingLane {
         devices: Option<(Arc<dyn LaneDevices>, DatasetId)>,
     ) -> Result<Self> {
         let samples = LaneSamples::new(data.partitions, deal.lengths[data.lane])?;
-        let share = deal.shares[data.lane];
+        let share = deal.share_max(data.lane);
         let augmentation = options.augmentation;
         let augmenter = augmentation.map(|augmentation| Augmenter::new(augmentation, network.input_shape()));
         let rows_max = options.micro_batch.map_or(share, |rows| rows.min(share));
@@ -117,6 +117,11 @@ impl TrainingLane {
             total.merge(&self.piece(draw, rows, parameters, gradient, &mut has_end)?);
         }
         Ok(total)
+    }
+
+    /// Samples of a step, over all lanes.
+    fn samples_of(&self, step: u64) -> u64 {
+        self.deal.samples_of(self.deal.place(step).1)
     }
 
     fn draw(&self, step: u64) -> Draw {
@@ -238,7 +243,7 @@ impl Lane for Gradients {
             limit_norm(norm_max, report.samples, &self.learnt, gradient);
         }
         if let Some(residual) = &mut self.residual {
-            residual.keep_small(step, gradient);
+            residual.keep_small(step, self.lane.samples_of(step), gradient);
         }
         Ok(to_tallies(report))
     }

@@ -19,7 +19,8 @@ use crate::shape::Shape;
 pub struct TrainingOptions {
     /// Samples in a step, over all lanes.
     pub batch: usize,
-    /// Logical streams of mini-batches; `batch` is dealt to them as evenly as it goes.
+    /// Logical streams of mini-batches. A step takes from each lane in proportion to its samples, so that all end with the
+    /// epoch, and of `batch` samples together; only the last step of an epoch may be of fewer.
     pub lanes: usize,
     /// The most samples whose gradient a lane computes at a time (gradient accumulation): its share of a step is cut into
     /// pieces of so many, whose gradients are summed before they leave the lane. Batch and buffers then take the memory of
@@ -43,8 +44,8 @@ pub struct TrainingOptions {
     /// How old the parameters may be that lanes read: by default they read the newest, and wait for each other. With
     /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so does training
     /// behind each checkpoint and each time when [`Compression::TopK`] sends all.
-    /// With [`Staleness::Asynchronous`] a step may be without samples, where lanes have samples for unequal numbers of
-    /// steps: it changes no parameter and no state, has no mean loss, and counts as a step.
+    /// With [`Staleness::Asynchronous`] a step may be without samples, where a lane has so few that it takes none in some of
+    /// them: it changes no parameter and no state, has no mean loss, and counts as a step.
     pub staleness: Staleness,
     /// What is sent of gradients. Default: all.
     pub compression: Compression,

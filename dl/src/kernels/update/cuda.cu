@@ -71,7 +71,9 @@ extern "C" __global__ void update_rms_prop(
         float gradient = gradient_sum[index] * scale + weight_decay * before;
         float square = kept_square * squares[index] + new_square * gradient * gradient;
         float mean = means ? means[index] + new_square * (gradient - means[index]) : 0.0f;
-        float step = gradient / (sqrtf(square - mean * mean) + epsilon);
+        float variance = square - mean * mean;
+        variance = variance < 0.0f ? 0.0f : variance;
+        float step = gradient / (sqrtf(variance) + epsilon);
         squares[index] = square;
         if (means) {
             means[index] = mean;

@@ -85,7 +85,8 @@ impl GpuSteps {
             return Ok(None);
         }
         let parts = parts_of_shard(network, options, 0..network.parameter_count());
-        let share_max = deal.shares.iter().copied().max().unwrap_or(0);
+        let shares: Vec<usize> = (0..options.lanes).map(|lane| deal.share_max(lane)).collect();
+        let share_max = shares.iter().copied().max().unwrap_or(0);
         let rows_max = options.micro_batch.map_or(share_max, |rows| rows.min(share_max));
         let shape = ResidenceShape {
             workspace: WorkspaceShape {
@@ -94,7 +95,7 @@ impl GpuSteps {
                 has_gradient: true,
             },
             are_bytes: shape.scale.is_some(),
-            shares: deal.shares.clone(),
+            shares,
             slots: options.optimizer.state_slots(),
             measuring: MeasuringShape::new(network, options, &parts),
         };
@@ -316,10 +317,10 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Asks for a step, with the rows of each lane: as a graph if each has all that it can have.
+    /// Asks for a step, with the rows of each lane: as a graph if each has what it has in most steps.
     fn step(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
-        let mut all = rows.iter().zip(&self.rules.deal.shares);
-        if !all.all(|(rows, share)| rows.len() == *share) {
+        let mut all = rows.iter().enumerate();
+        if !all.all(|(lane, rows)| rows.len() == self.rules.deal.usual_share(lane)) {
             return self.eager(step, rows);
         }
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
