@@ -4,6 +4,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::iter::Fuse;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::rc::Rc;
 
 use distdl_storage::{Block, BlockId, Codec, Record, Records};
@@ -93,7 +94,7 @@ impl<T: Record> Iterator for Iter<T> {
 }
 
 /// Why a task ended before its partition was complete.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum TaskError {
     /// The program, the source or a store failed: the action ends with this error.
     Failed(EngineError),
@@ -163,7 +164,9 @@ pub fn typed_batches<T: Record>(stream: AnyStream) -> impl Iterator<Item = TaskR
 
 /// The records of one partition by value, as a user's closure sees them.
 ///
-/// If the upstream fails, the iteration ends early and the engine discards what the closure made of it.
+/// If what comes before fails, or the task is stopped because another one failed, a process died or time is up, then
+/// [`next`](Iterator::next) does not return: the closure is unwound as by a panic, without a message, so that it never takes
+/// a part of a partition for all of it. (Where panics abort, the iteration ends early instead.) What it made is discarded.
 pub struct PartitionIter<T> {
     stream: AnyStream,
     current: Option<Iter<T>>,
@@ -194,15 +197,21 @@ impl<T: Record> Iterator for PartitionIter<T> {
             match self.stream.next()? {
                 Ok(batch) => self.current = Some(batch.typed::<T>().into_records()),
                 Err(error) => {
-                    *self.failure.borrow_mut() = Some(error);
+                    *self.failure.borrow_mut() = Some(error.clone());
                     self.stream = Box::new(std::iter::empty());
                     self.current = None;
+                    if cfg!(panic = "unwind") {
+                        resume_unwind(Box::new(Interrupted(error)));
+                    }
                     return None;
                 }
             }
         }
     }
 }
+
+/// What unwinds a closure whose input ended with an error. It is turned back into that where panics are.
+pub(crate) struct Interrupted(pub(crate) TaskError);
 
 /// Cuts an iterator of records into owned batches, and reports `failure` in place of what came after it.
 pub(crate) struct Batches<I> {

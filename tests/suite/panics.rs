@@ -1,5 +1,8 @@
 //! Panics and forbidden calls in users' closures: the action ends with an error that says where, and life goes on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use distdl::{Context, Dataset, EngineError};
 
 use crate::common::small_batches;
@@ -239,4 +242,53 @@ fn an_error_of_a_partition_function_is_the_error_of_the_action() {
     };
     let error = context.range(0..60, 4).run_partitions(refuse).unwrap_err();
     assert_eq!(error.to_string(), "no partition 3; ask for fewer");
+}
+
+/// A closure that has an effect at its end must not take a part of a partition for all of it.
+#[test]
+fn a_closure_whose_input_fails_is_unwound_and_the_error_is_that_of_its_input() {
+    struct Unwound(Arc<AtomicUsize>);
+    impl Drop for Unwound {
+        fn drop(&mut self) {
+            self.0
+                .fetch_add(usize::from(std::thread::panicking()), Ordering::SeqCst);
+        }
+    }
+    for threads in [1, 2] {
+        let context = small_batches(threads, 2);
+        let rows = context.range(0..60, 4);
+        let uneven = rows.zip(&rows.filter(|row| *row != 33)).unwrap();
+        let (ended, unwound) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (count, drops) = (Arc::clone(&ended), Arc::clone(&unwound));
+        let result = uneven.for_each_partition(move |partition, rows| {
+            let _unwound = Unwound(Arc::clone(&drops));
+            rows.for_each(drop);
+            count.fetch_add(usize::from(partition == 2), Ordering::SeqCst);
+        });
+        assert!(
+            matches!(&result, Err(EngineError::Operator { operator, .. }) if operator == "zip"),
+            "{result:?}"
+        );
+        assert_eq!(ended.load(Ordering::SeqCst), 0);
+        assert!(unwound.load(Ordering::SeqCst) >= 1);
+        // The panic of a closure that counts on more records would hide why there are none.
+        let first = uneven.map_partitions(|rows| {
+            let mut rows = rows.skip(14);
+            vec![rows.next().expect("each partition has 15 records")]
+        });
+        let result = first.count();
+        assert!(
+            matches!(&result, Err(EngineError::Operator { operator, .. }) if operator == "zip"),
+            "{result:?}"
+        );
+        // One that swallows it all the same has made nothing.
+        let swallowed = uneven.run_partitions(|_, rows| {
+            Ok(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rows.count())).unwrap_or(0))
+        });
+        assert!(
+            matches!(&swallowed, Err(EngineError::Operator { operator, .. }) if operator == "zip"),
+            "{swallowed:?}"
+        );
+        assert_eq!(rows.count().unwrap(), 60);
+    }
 }

@@ -201,9 +201,9 @@ fn run_loop(
         .iter()
         .position(|peer| Some(peer.member) == arrival.member.id());
     let lacks = |state: &LoopState| !state.versions.contains(&start.version);
-    let has = own
-        .and_then(|rank| start.states.get(rank))
-        .is_some_and(|state| !lacks(state));
+    let keeps_state = |state: &LoopState| state.shards.iter().any(|(_, kept)| kept.contains(&start.version));
+    let counted = own.and_then(|rank| start.states.get(rank));
+    let has = counted.is_some_and(|state| !lacks(state));
     let has_by_number = !lacks(&what_is_here(history));
     if has != has_by_number && (has || iteration.staleness.is_determinate()) {
         // The name node is mistaken; what is reported now is so.
@@ -213,8 +213,10 @@ fn run_loop(
     match &history.beginning {
         Some(beginning) if has => beginning.install(parameters, start.version)?,
         _ if has => parameters.rewind(start.version)?,
-        // What was begun here is of another history than what is given.
-        _ if !iteration.staleness.is_determinate() => parameters.rewind(parameters.version())?,
+        // What was begun here is of another history than what is given, unless the others count on it.
+        _ if !iteration.staleness.is_determinate() && !counted.is_some_and(keeps_state) => {
+            parameters.rewind(parameters.version())?;
+        }
         _ => {}
     }
     let made_in = match iteration.staleness.is_determinate() {
@@ -264,6 +266,9 @@ fn run_loop(
     // Also where the loop was stopped before it began. Then the reports of the steps before a version that was given may
     // wait here, and nobody gives that version again.
     let last = exchange.seal();
+    if let Some(error) = exchange.take_failure() {
+        return Err(error);
+    }
     if !knows && exchange.is_given() {
         history.replace(made_in);
     }

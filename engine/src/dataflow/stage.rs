@@ -9,6 +9,7 @@ mod attempts;
 mod resending;
 mod shuffles;
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use timely::worker::Worker;
 
 use self::resending::Resending;
 use self::shuffles::{Received, Running};
-use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
+use crate::batch::{AnyBatch, AnyStream, Interrupted, RecordType, TaskError, TaskResult};
 use crate::dataflow::job::{Attempt, Event, Job};
 use crate::dataflow::parcel::Parcel;
 use crate::dataflow::speculation::Idle;
@@ -426,24 +427,28 @@ impl Tasks {
     /// Runs user code: a panic becomes an error that names the operator.
     fn attempt<R>(&mut self, context: &TaskContext, work: impl FnOnce(&mut Self) -> TaskResult<R>) -> TaskResult<R> {
         let _entered = context.enter();
-        match catch_unwind(AssertUnwindSafe(|| work(self))) {
-            Ok(result) => {
-                if result.is_err() {
-                    // What was kept as blocks before the loss will not be computed again: it counts now or never.
-                    self.send(Event::Updates(context.take_updates()));
-                }
-                result
-            }
-            Err(panic) => {
-                let Place { dataset, partition, .. } = context.place();
-                let node = self.job.lineage.node(dataset);
-                Err(TaskError::Failed(EngineError::Panic {
-                    operator: node.title(),
-                    site: node.site.to_string(),
-                    partition,
-                    message: panic_text(panic.as_ref()),
-                }))
-            }
+        let result = match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(result) => result,
+            Err(panic) => match panic.downcast::<Interrupted>() {
+                Ok(interrupted) => Err(interrupted.0),
+                Err(panic) => return Err(TaskError::Failed(self.panicked(context, panic.as_ref()))),
+            },
+        };
+        if result.is_err() {
+            // What was kept as blocks before the loss will not be computed again: it counts now or never.
+            self.send(Event::Updates(context.take_updates()));
+        }
+        result
+    }
+
+    fn panicked(&self, context: &TaskContext, panic: &(dyn Any + Send)) -> EngineError {
+        let Place { dataset, partition, .. } = context.place();
+        let node = self.job.lineage.node(dataset);
+        EngineError::Panic {
+            operator: node.title(),
+            site: node.site.to_string(),
+            partition,
+            message: panic_text(panic),
         }
     }
 

@@ -19,7 +19,7 @@ pub(super) struct Action {
     pub(super) bytes: u64,
     /// What came since the last round began, for the log.
     pub(super) unlogged: Vec<Collected>,
-    /// What the loop's rank 0 said when it was finished.
+    /// What rank 0 of the loop's last round said when it was finished.
     pub(super) looped: Option<Bytes>,
     /// Number of the next round.
     pub(super) round_next: u32,
@@ -91,7 +91,11 @@ impl Action {
     pub(super) fn begin(&mut self, work: &Work) {
         self.round_next = self.round_next.saturating_add(1);
         self.loss = false;
-        self.loop_begun |= matches!(work, Work::Loop { .. });
+        if matches!(work, Work::Loop { .. }) {
+            self.loop_begun = true;
+            // Of a round that was cut. Those that were not finished may come to other values in a loop that depends on time.
+            self.looped = None;
+        }
     }
 
     /// What a round that is about to begin is, if it makes up for a loss.
@@ -141,5 +145,37 @@ impl Action {
             partitions,
             rounds: self.fruitless as usize,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::DatasetId;
+
+    #[test]
+    fn what_a_loop_came_to_in_a_round_that_was_cut_does_not_count() {
+        let kind = ActionKind::Iterate {
+            dataset: DatasetId(0),
+            rounds_max: 1,
+            first_step: 0,
+            lanes: 1,
+        };
+        let mut action = Action::new(Head {
+            action: 0,
+            kind,
+            site: String::new(),
+            fingerprint: [0; 32],
+        });
+        let work = Work::Loop {
+            version: 0,
+            source: None,
+            states: Vec::new(),
+            lanes: vec![0],
+        };
+        action.begin(&work);
+        action.looped = Some(Bytes::from_static(b"of a history that nobody goes on with"));
+        action.begin(&work);
+        assert_eq!(action.looped, None);
     }
 }

@@ -24,8 +24,20 @@ impl NameNode {
             );
             return self.lose(member, &cause);
         }
+        // Who found a name node again that was started again may say what it had come with after what it ended a round with.
+        let ended = self.round.as_ref().filter(|round| round.ended.contains_key(&member));
+        let (keeps_held, keeps_state) = (
+            ended.is_some(),
+            ended.is_some_and(|round| matches!(round.work, Work::Loop { .. })),
+        );
         if let Some(entry) = self.members.get_mut(&member) {
-            (entry.arrived, entry.held, entry.state) = (true, held, state);
+            entry.arrived = true;
+            if !keeps_held {
+                entry.held = held;
+            }
+            if !keeps_state {
+                entry.state = state;
+            }
             let slot = entry.peer.slot;
             if self.round.is_some() && !self.is_active(member) {
                 let action = number;

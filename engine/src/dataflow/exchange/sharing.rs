@@ -150,8 +150,7 @@ impl Exchange {
             return;
         };
         lock(&sharing.views).insert(rank, (Arc::new(view), letters as usize));
-        // At once: later steps would change from the link to letters midway.
-        self.team.send(rank, Header::new(Kind::Shared, [0; 6]), &[]);
+        self.team.send_soon(rank, Header::new(Kind::Shared, [0; 6]));
     }
 
     pub(super) fn take_shared(&self, rank: usize) {

@@ -252,8 +252,12 @@ impl Exchange {
             0 => self.parameters.install(version),
             _ => self.parameters.install_next(version),
         };
-        let Ok(mut whole) = whole else {
-            return Ok(());
+        let mut whole = match whole {
+            Ok(whole) => whole,
+            Err(error) => {
+                self.fail(error);
+                return Ok(());
+            }
         };
         body.into_floats(whole.after())?;
         whole.finish();
