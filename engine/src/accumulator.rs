@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use distdl_storage::Record;
 
 use crate::error::{EngineError, Result};
+use crate::id::DatasetId;
 use crate::task::{self, Place, Role, Updates};
 
 /// Adds one value to another.
@@ -28,7 +29,8 @@ struct Entry {
     merge: Merge,
     encode: Encode,
     decode: Decode,
-    counted: HashSet<Place>,
+    /// By operator, so that they can be forgotten with it.
+    counted: HashMap<DatasetId, HashSet<Place>>,
 }
 
 impl Accumulators {
@@ -51,7 +53,7 @@ impl Accumulators {
             merge,
             encode: |update| postcard::to_stdvec(update.downcast_ref::<T>()?).ok(),
             decode: |bytes| Some(Box::new(postcard::from_bytes::<T>(bytes).ok()?)),
-            counted: HashSet::new(),
+            counted: HashMap::new(),
         };
         self.entries
             .lock()
@@ -111,10 +113,20 @@ impl Accumulators {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         for ((id, place), value) in all {
             if let Some(entry) = entries.get_mut(&id)
-                && (place.role == Role::Action || entry.counted.insert(place))
+                && (place.role == Role::Action || entry.counted.entry(place.dataset).or_default().insert(place))
             {
                 (entry.merge)(value);
             }
+        }
+    }
+
+    /// Nothing is computed again of operators that nobody refers to any more.
+    pub(crate) fn forget(&self, operators: impl Iterator<Item = DatasetId>) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        for operator in operators {
+            entries
+                .values_mut()
+                .for_each(|entry| drop(entry.counted.remove(&operator)));
         }
     }
 }

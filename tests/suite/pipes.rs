@@ -1,6 +1,7 @@
 //! Partitions through outside programs.
 
 use std::process::Command;
+use std::time::Duration;
 
 use distdl::{Context, Dataset, EngineError, Level};
 use proptest::prelude::*;
@@ -133,4 +134,22 @@ fn an_error_before_the_pipe_is_the_error_of_the_action() {
         bad.pipe("cat", &[]).count(),
         Err(EngineError::Panic { partition: 1, .. })
     ));
+}
+
+#[test]
+fn a_program_that_hangs_is_ended_when_time_is_up() {
+    let context = context(2);
+    for script in [
+        "sleep 3600",
+        "exec > /dev/null; exec sleep 3600",
+        "exec >&- 2>&-; exec sleep 3600",
+    ] {
+        let hung = shell(&context.range(0..4, 2), script);
+        let result = context.with_timeout(Duration::from_millis(30), || hung.count());
+        assert!(
+            matches!(&result, Err(EngineError::Cancelled { .. })),
+            "{script}: {result:?}"
+        );
+    }
+    assert_eq!(context.range(0..4, 2).count().unwrap(), 4);
 }

@@ -78,9 +78,9 @@ impl<T: Record> Dataset<T> {
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
         let folder = Arc::new(self.context().stores().create_folder(url)?);
-        let parts = Arc::clone(&folder);
+        let (parts, partitions) = (Arc::clone(&folder), self.partitions());
         self.run_partitions(move |partition, records| {
-            parts.write_part(&part_name(partition, ending), Bytes::from(encode(records)?))?;
+            parts.write_part(&part_name(partition, partitions, ending), Bytes::from(encode(records)?))?;
             Ok(())
         })?;
         // The job is over and has dropped its handle.
@@ -122,8 +122,9 @@ impl<T: Record> Dataset<T> {
     ) -> Result<()> {
         let place = Arc::clone(folder);
         let written = self.run_partitions(move |_, records| Ok(place.write_part(&encode(records)?)?))?;
+        let partitions = self.partitions();
         let parts: Vec<(String, String)> = (0..)
-            .map(|partition| part_name(partition, ending))
+            .map(|partition| part_name(partition, partitions, ending))
             .zip(written)
             .collect();
         let place = Arc::clone(folder);
@@ -161,8 +162,22 @@ pub(super) fn once<R: Answered>(
     })
 }
 
-fn part_name(partition: usize, ending: &str) -> String {
-    format!("part-{partition:05}{ending}")
+/// By name parts are in the order of partitions, which is that of records when they are read again.
+fn part_name(partition: usize, partitions: usize, ending: &str) -> String {
+    let digits = partitions.saturating_sub(1).to_string().len().max(5);
+    format!("part-{partition:0digits$}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part_name;
+
+    #[test]
+    fn names_of_parts_are_in_the_order_of_partitions() {
+        assert_eq!(part_name(7, 100_000, ".txt"), "part-00007.txt");
+        assert_eq!(part_name(7, 100_001, ""), "part-000007");
+        assert!(part_name(99_999, 100_001, "") < part_name(100_000, 100_001, ""));
+    }
 }
 
 fn text_of<T: Record + Display>(records: PartitionIter<T>) -> Vec<u8> {

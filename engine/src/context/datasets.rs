@@ -66,6 +66,7 @@ impl Context {
 
     /// Drops the blocks of datasets that nobody refers to any more.
     pub(super) fn drop_nodes(&self, removed: &[Arc<Node>]) {
+        self.accumulators().forget(removed.iter().map(|node| node.id));
         for node in removed {
             if node.level().is_some() {
                 self.drop_blocks(node.id);

@@ -2,7 +2,8 @@
 //!
 //! Three threads stand between a task and its program, one for each of its streams. The task itself only ever waits for
 //! the next event of them, and hands out input when it is asked for: so a program may write before it reads, read before
-//! it writes, or close its input early, and neither side waits for the other forever.
+//! it writes, or close its input early, and neither side waits for the other forever. While it waits, it looks now and then
+//! whether the program is still wanted.
 
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
@@ -12,8 +13,9 @@ use std::os::unix::process::CommandExt;
 use std::panic::Location;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use distdl_storage::Record;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -21,12 +23,19 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::batch::{AnyStream, Batches, Failure, TaskError, TaskResult};
 use crate::dataset::{Dataset, Derivation, only, streams};
 use crate::error::EngineError;
+use crate::task::TaskContext;
 
 /// Longest line that a program may write, in bytes.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Of what a program writes to its standard error, so much is kept for an error, in bytes.
 const WORDS_BYTES_MAX: usize = 2048;
+
+/// How often a task that waits for its program looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Between two looks whether a program that has closed its streams has ended.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Batches of lines that wait for the task.
 const WAITING_MAX: usize = 2;
@@ -59,6 +68,7 @@ impl<T: Record + Display> Dataset<T> {
                 Running::start(&place).map_err(|error| failed.error(&format!("cannot be started: {error}")))?;
             let failure = Failure::default();
             let lines = Lines::<T> {
+                context: context.clone(),
                 input: only(inputs),
                 running,
                 waiting: Vec::new().into_iter(),
@@ -148,16 +158,15 @@ impl Running {
         Ok((self.child.wait()?, words.unwrap_or_default()))
     }
 
-    /// Whether it has not been waited for.
-    fn runs(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+    fn has_ended(&mut self) -> io::Result<bool> {
+        self.child.try_wait().map(|status| status.is_some())
     }
 }
 
 impl Drop for Running {
     /// The task has all that it wants, or has failed. The threads end with the program's streams.
     fn drop(&mut self) {
-        if self.runs() {
+        if matches!(self.has_ended(), Ok(false)) {
             if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
                 let _ = kill_process_group(group, Signal::KILL);
             }
@@ -236,6 +245,7 @@ fn last_words(mut stderr: ChildStderr) -> String {
 
 /// The output of a program, which is fed as it goes.
 struct Lines<T> {
+    context: TaskContext,
     input: AnyStream,
     running: Running,
     waiting: std::vec::IntoIter<String>,
@@ -252,15 +262,16 @@ impl<T: Record + Display> Iterator for Lines<T> {
             if let Some(line) = self.waiting.next() {
                 return Some(line);
             }
-            let step = match self.running.events.recv() {
+            let step = match self.running.events.recv_timeout(LOOK) {
                 Ok(Event::Hungry) => self.give(),
                 Ok(Event::Lines(lines)) => {
                     self.waiting = lines.into_iter();
                     Ok(())
                 }
                 Ok(Event::Unreadable(problem)) => Err(self.failed.error(&problem)),
+                Err(RecvTimeoutError::Timeout) => self.context.check(),
                 // It has closed both its streams.
-                Err(_) => {
+                Err(RecvTimeoutError::Disconnected) => {
                     self.end().unwrap_or_else(|error| {
                         self.failure.borrow_mut().get_or_insert(error);
                     });
@@ -295,8 +306,14 @@ impl<T: Record + Display> Lines<T> {
 
     /// An error if the program has not ended well.
     fn end(&mut self) -> TaskResult<()> {
+        self.running.input = None;
+        let cannot_wait = |error: io::Error| self.failed.error(&format!("cannot be waited for: {error}"));
+        while !self.running.has_ended().map_err(cannot_wait)? {
+            self.context.check()?;
+            std::thread::sleep(PAUSE);
+        }
         let ended = self.running.end();
-        let (status, words) = ended.map_err(|error| self.failed.error(&format!("cannot be waited for: {error}")))?;
+        let (status, words) = ended.map_err(cannot_wait)?;
         if status.success() {
             return Ok(());
         }

@@ -97,12 +97,13 @@ impl Context {
         T: Record,
         I: Iterator<Item = distdl_storage::Result<T>> + 'static,
     {
-        let (reads, contents) = (reads_of(&groups), contents_of(&groups));
+        let (reads, contents, agreed) = (reads_of(&groups), contents_of(&groups), agreed_of(&groups));
         let mut derivation = Derivation::new(operator, groups.len(), Vec::new(), read_groups(groups, open));
         derivation.remark = pattern.to_owned();
         derivation.parameters = parameters;
         derivation.reads = Some(reads);
         derivation.contents = contents;
+        derivation.agreed = Some(agreed);
         derivation.build(self)
     }
 }
@@ -113,9 +114,27 @@ fn reads_of<S: Piece>(groups: &[Vec<S>]) -> Reads {
     Arc::new(move |partition| parts[partition].clone())
 }
 
+/// What all processes must have listed alike: where something was written meanwhile, some of them would read it and others not.
+/// A local file may be a copy of its own on each host, with its own time.
+fn agreed_of<S: Piece>(groups: &[Vec<S>]) -> [u8; 32] {
+    let part = |piece: &S| {
+        let Object { url, bytes, version } = piece.object();
+        let version = version.as_ref().filter(|_| url.contains("://") && !is_in_memory(url));
+        digest(&(url, bytes, version, piece.range()))
+    };
+    let parts: Vec<Vec<[u8; 32]>> = groups.iter().map(|group| group.iter().map(part).collect()).collect();
+    digest(&parts)
+}
+
+/// Of another process, or another run, it is another object of the same name and version.
+fn is_in_memory(url: &str) -> bool {
+    url.starts_with("memory://")
+}
+
 /// What groups of pieces hold, by the versions that were listed. Unknown where a store names no version.
 fn contents_of<S: Piece>(groups: &[Vec<S>]) -> Option<Contents> {
-    let all_named = groups.iter().flatten().all(|piece| piece.object().version.is_some());
+    let is_named = |object: &Object| object.version.is_some() && !is_in_memory(&object.url);
+    let all_named = groups.iter().flatten().all(|piece| is_named(piece.object()));
     let group = |group: &Vec<S>| {
         // A relative path names another file in another folder.
         let places = group.iter().map(|piece| match &piece.object().url {
