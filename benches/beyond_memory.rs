@@ -71,7 +71,6 @@ fn measure(context: &Context, arguments: &Arguments) -> Result<Figure, Failure> 
     let options = TrainingOptions {
         batch: arguments.batch,
         lanes: arguments.lanes,
-        seed: context.config().seed,
         ..TrainingOptions::default()
     };
     let mut training = NeuralNetwork::dense(FEATURES, &[256, 128], 10)?.train(&data, options)?;

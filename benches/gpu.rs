@@ -186,7 +186,6 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
         schedule: Schedule::Constant(0.01),
         optimizer: arguments.optimizer.build(),
         gradient_norm_max: arguments.gradient_norm_max,
-        seed: context.config().seed,
         ..TrainingOptions::default()
     };
     let mut training = network.train(&data, options)?;

@@ -181,7 +181,7 @@ fn measure<'a>(
         batch: arguments.batch,
         lanes,
         schedule: Schedule::Constant(0.1),
-        seed: config.seed,
+        seed: Some(config.seed),
         ..TrainingOptions::default()
     };
     // What is done once is done, such as starting on a GPU, and kept as long as this is there.

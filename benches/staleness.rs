@@ -133,7 +133,6 @@ fn train(context: &Context, staleness: Staleness, arguments: &Arguments) -> Resu
             minimum: 0.0,
             steps: arguments.epochs * 60_000 / arguments.batch.max(1) as u64,
         },
-        seed: context.config().seed,
         ..TrainingOptions::default()
     };
     let mut training = NeuralNetwork::dense(784, &[256, 128], 10)?.train(&train, options)?;

@@ -102,7 +102,7 @@ fn until(
         let options = TrainingOptions {
             batch,
             lanes: arguments.lanes,
-            seed,
+            seed: Some(seed),
             ..TrainingOptions::default()
         };
         let (mut training, mut spent) = (network.train(train, options)?, 0.0);
@@ -139,7 +139,6 @@ fn measure(
     let options = TrainingOptions {
         batch,
         lanes: arguments.lanes,
-        seed: context.config().seed,
         ..TrainingOptions::default()
     };
     let mut training = network.train(train, options)?;

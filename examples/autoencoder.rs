@@ -73,7 +73,6 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         lanes,
         schedule: Schedule::Constant(arguments.learning_rate),
         optimizer: Arc::new(Adam::default()),
-        seed: context.config().seed,
         ..TrainingOptions::default()
     };
     let mut training = network.train(&train, options)?;

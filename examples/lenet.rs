@@ -70,7 +70,6 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
             steps,
         },
         optimizer: std::sync::Arc::new(Sgd::with_momentum(arguments.momentum)),
-        seed: context.config().seed,
         ..TrainingOptions::default()
     };
     let mut training = lenet()?.train(&train, options)?;

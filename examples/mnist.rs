@@ -72,7 +72,6 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         batch: arguments.batch,
         lanes: arguments.lanes,
         schedule: Schedule::Constant(arguments.learning_rate),
-        seed: context.config().seed,
         checkpoint: arguments.checkpoint.as_ref().map(|folder| CheckpointOptions {
             every_steps: arguments.checkpoint_every,
             resume: arguments.resume,

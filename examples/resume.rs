@@ -43,7 +43,6 @@ fn compare(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         // Its state is in the checkpoints, too.
         optimizer: Arc::new(Sgd::with_momentum(0.9)),
         schedule: Schedule::Constant(0.05),
-        seed: context.config().seed,
         ..TrainingOptions::default()
     };
     let cut = TrainingOptions {

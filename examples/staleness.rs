@@ -48,7 +48,6 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         lanes,
         staleness: arguments.staleness,
         schedule: Schedule::Constant(arguments.learning_rate),
-        seed: context.config().seed,
         ..TrainingOptions::default()
     };
     let mut training = NeuralNetwork::dense(784, &[256, 128], 10)?.train(&train, options)?;

@@ -53,7 +53,6 @@ fn train(context: &Context, arguments: &Arguments) -> Result<String, Failure> {
         batch: BATCH,
         lanes: 4,
         schedule: Schedule::Constant(0.3),
-        seed: context.config().seed,
         ..TrainingOptions::default()
     };
     let mut training = NeuralNetwork::dense(784, &[256, 128], 10)?.train(&images, options)?;

@@ -62,6 +62,9 @@ pub(crate) struct Facts {
     pub(crate) augmentation: String,
     pub(crate) lanes: usize,
     pub(crate) seed: u64,
+    /// BLAKE3 of the parameters that it began with, where they were given.
+    #[serde(default)]
+    pub(crate) initial: Option<String>,
     /// Samples of each lane.
     pub(crate) lane_samples: Vec<u32>,
     /// BLAKE3 of the hashes of all partitions.
@@ -115,6 +118,8 @@ impl Facts {
         );
         compare("lanes", checkpoint.lanes.to_string(), self.lanes.to_string());
         compare("seed", checkpoint.seed.to_string(), self.seed.to_string());
+        let initial = |facts: &Self| facts.initial.as_deref().map_or("drawn by the seed".to_owned(), short);
+        compare("hash of the initial parameters", initial(checkpoint), initial(self));
         let samples = |facts: &Self| format!("{:?}", facts.lane_samples);
         compare("samples of each lane", samples(checkpoint), samples(self));
         compare(
@@ -170,8 +175,9 @@ impl Description {
     }
 }
 
-fn kernels() -> String {
-    format!("{} {:?}", std::env::consts::ARCH, Level::best())
+/// Processor and instructions, and what computes besides.
+fn kernels(device: &str) -> String {
+    format!("{} {:?}{device}", std::env::consts::ARCH, Level::best())
 }
 
 /// A training as it stands.
@@ -197,6 +203,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Checkpoints {
     options: CheckpointOptions,
     facts: Facts,
+    kernels: String,
     resumed: Option<Resumed>,
     /// The step of the newest one.
     newest: Option<u64>,
@@ -214,10 +221,12 @@ struct Found {
 }
 
 impl Checkpoints {
-    pub(crate) fn new(options: CheckpointOptions, facts: Facts) -> Self {
+    /// Of a training on another `device` than the CPU, in words that follow its; empty for the CPU.
+    pub(crate) fn new(options: CheckpointOptions, facts: Facts, device: &str) -> Self {
         Self {
             options,
             facts,
+            kernels: kernels(device),
             resumed: None,
             newest: None,
             written: 0,
@@ -257,7 +266,7 @@ impl Checkpoints {
             state_begin: snapshot.state_begin,
             rate_factor: snapshot.rate_factor.into(),
             training: self.facts.clone(),
-            kernels: kernels(),
+            kernels: self.kernels.clone(),
         };
         let (commits, faults) = (self.commits(context)?, context.faults().cloned());
         context.range(0..1, 1).run_partitions(move |_, _| {
@@ -342,11 +351,10 @@ impl Checkpoints {
 
     fn note(&self, commit: u64, description: &Description, passed_over: Vec<String>) -> Resumed {
         let mut remarks = passed_over;
-        if description.kernels != kernels() {
+        if description.kernels != self.kernels {
             remarks.push(format!(
                 "the checkpoint was computed with {}, this process computes with {}: results may differ in their last bits",
-                description.kernels,
-                kernels()
+                description.kernels, self.kernels
             ));
         }
         for remark in &remarks {

@@ -1,19 +1,25 @@
 //! What can go wrong, where, and how to mend it.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the deep-learning layer.
-#[derive(Debug, thiserror::Error)]
+///
+/// Those that closures come to in a cluster are the same in all of its processes; those that serde skips are
+/// [`Error::Engine`] with their text in the other ones.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Error {
     /// A buffer has the wrong number of elements.
     #[error("{what}: got {got} elements, expected {expected}")]
     Length {
         /// Which buffer.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The number of elements it must have.
         expected: usize,
         /// The number of elements it has.
@@ -25,7 +31,7 @@ pub enum Error {
         /// 0-based index of the layer.
         layer: usize,
         /// What kind of layer it is.
-        kind: &'static str,
+        kind: Cow<'static, str>,
         /// What the layer needs.
         expected: String,
         /// What it was given.
@@ -71,9 +77,9 @@ pub enum Error {
     #[error("loss {loss}: {problem}")]
     Loss {
         /// Name of the loss.
-        loss: &'static str,
+        loss: Cow<'static, str>,
         /// What does not suit, and what would.
-        problem: &'static str,
+        problem: Cow<'static, str>,
     },
     /// The loss or a parameter is NaN or infinite.
     #[error(
@@ -83,7 +89,7 @@ pub enum Error {
         /// The training step.
         step: u64,
         /// What is not finite.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The value found.
         value: f64,
     },
@@ -108,7 +114,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
         /// How to mend it.
-        remedy: &'static str,
+        remedy: Cow<'static, str>,
     },
     /// A model file does not fit the network.
     #[error("model file {}: {problem}; build the network that it was saved from, or name another file", path.display())]
@@ -126,25 +132,29 @@ pub enum Error {
         /// What is wrong, or how checkpoint and training differ.
         problem: String,
         /// How to mend it.
-        remedy: &'static str,
+        remedy: Cow<'static, str>,
     },
     /// Data, batch and lanes do not fit together.
     #[error("training: {0}")]
     Training(String),
     /// The engine could not run the job.
+    #[serde(skip)]
     #[error(transparent)]
     Engine(#[from] distdl_engine::EngineError),
     /// A GPU failed.
+    #[serde(skip)]
     #[error(transparent)]
     Device(#[from] distdl_storage::DeviceError),
     /// A kernel does not compile.
+    #[serde(skip)]
     #[error(transparent)]
     Compile(#[from] distdl_engine::device::CompileError),
     /// The operating system refused.
+    #[serde(skip)]
     #[error("cannot {action} {}: {source}; {}", path.display(), remedy(source))]
     Io {
         /// What was tried.
-        action: &'static str,
+        action: Cow<'static, str>,
         /// On which file.
         path: PathBuf,
         /// What the operating system said.
@@ -169,6 +179,7 @@ pub(crate) fn check_length(what: &'static str, expected: usize, got: usize) -> R
     if expected == got {
         Ok(())
     } else {
+        let what = what.into();
         Err(Error::Length { what, expected, got })
     }
 }

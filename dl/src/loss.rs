@@ -99,6 +99,19 @@ impl Loss {
         }
     }
 
+    /// What is wrong with targets of so many values a row, or with labels, for a network of so many outputs.
+    pub(crate) fn trouble_with(self, target_length: Option<usize>, output_length: usize) -> Option<String> {
+        match (self.of_elements(), target_length) {
+            (_, None) => None,
+            (None, Some(_)) => Some(self.wants_labels().to_string()),
+            (Some(_), Some(length)) => (length != output_length).then(|| {
+                format!(
+                    "{length} target values a sample for {output_length} outputs; change the last layer or the data"
+                )
+            }),
+        }
+    }
+
     fn wants_labels(self) -> Error {
         self.unsuitable("needs labels, and the targets are values; use MeanSquaredError or give labels")
     }
@@ -114,8 +127,8 @@ impl Loss {
 
     fn unsuitable(self, problem: &'static str) -> Error {
         Error::Loss {
-            loss: self.name(),
-            problem,
+            loss: self.name().into(),
+            problem: problem.into(),
         }
     }
 }

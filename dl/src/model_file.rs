@@ -23,7 +23,7 @@ pub fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result
         problem,
     })?;
     write_atomically(path, &bytes).map_err(|source| Error::Io {
-        action: "write",
+        action: "write".into(),
         path: path.into(),
         source,
     })
@@ -35,7 +35,7 @@ pub fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result
 /// how they differ.
 pub fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io {
-        action: "read",
+        action: "read".into(),
         path: path.into(),
         source,
     })?;

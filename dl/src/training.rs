@@ -93,14 +93,23 @@ impl NeuralNetwork {
             );
             return Err(Error::Training(problem));
         }
-        options.check(self.input_shape())?;
+        options.check(self)?;
+        let options = TrainingOptions {
+            seed: Some(options.seed.unwrap_or(data.context().config().seed)),
+            ..options
+        };
         let checkpoint = options.checkpoint.clone();
         checkpoint.iter().try_for_each(CheckpointOptions::check)?;
         let (lengths, digest) = look_at(self, data, options.lanes, checkpoint.is_some())?;
         let deal = Deal::new(lengths, options.batch)?;
-        let parameters = Parameters::with_state(self.initialize(options.seed)?, options.optimizer.state_slots())?;
+        let initial = match &options.initial_parameters {
+            Some(parameters) => parameters.to_vec(),
+            None => self.initialize(options.seed())?,
+        };
+        let parameters = Parameters::with_state(initial, options.optimizer.state_slots())?;
         let parameters = parameters.with_lag(options.staleness.lag());
         let facts = options.facts(self, &deal, digest);
+        let devices = Devices::choose(data, self)?;
         let mut training = Training {
             network: self.clone(),
             data: data.clone(),
@@ -108,11 +117,12 @@ impl NeuralNetwork {
             options,
             state_begin: 0,
             deal,
-            checkpoints: checkpoint.map(|options| Checkpoints::new(options, facts)),
+            checkpoints: checkpoint
+                .map(|options| Checkpoints::new(options, facts, &devices.words(data.context().config()))),
             step: 0,
             rate_factor: 1.0,
             digests: None,
-            devices: Devices::choose(data, self)?,
+            devices,
         };
         training.resume()?;
         Ok(training)
@@ -121,10 +131,10 @@ impl NeuralNetwork {
 
 /// Number of samples of each lane, and a digest of all samples if it is `wanted`; checks that blocks suit the network.
 fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wanted: bool) -> Result<(Vec<u32>, String)> {
-    let classes = network.output_length();
+    let (classes, loss) = (network.output_length(), network.loss());
     let looks = data.run_partitions(move |_, blocks| {
         let mut hasher = blake3::Hasher::new();
-        let mut shapes: Vec<(usize, usize)> = Vec::new();
+        let mut shapes: Vec<(usize, usize, Option<usize>)> = Vec::new();
         let (mut before, mut no_class) = (0, None);
         for samples in blocks {
             if let SampleTargets::Labels(labels) = samples.targets() {
@@ -132,7 +142,7 @@ fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wante
                 no_class = no_class.or_else(|| found.map(|row| (before + row, labels[row])));
             }
             before += samples.len();
-            shapes.push((samples.feature_length(), samples.len()));
+            shapes.push((samples.feature_length(), samples.len(), samples.shape().target_length));
             if wanted {
                 checkpoint::hash_samples(&mut hasher, &samples);
             }
@@ -149,7 +159,10 @@ fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wante
                  from 0: mend the data, or give the last layer more outputs"
             )));
         }
-        for (got, samples) in shapes {
+        for (got, samples, target_length) in shapes {
+            if let Some(trouble) = loss.trouble_with(target_length, classes) {
+                return Err(Error::Training(format!("partition {partition}: {trouble}")));
+            }
             let expected = network.input_length();
             if expected != got {
                 return Err(Error::Training(format!(
@@ -214,16 +227,22 @@ impl Training {
         self.parameters.latest().to_vec()
     }
 
-    /// Sets the parameters, for example from a model file. The optimizer's state is 0 again.
+    /// Sets the parameters. The optimizer's state is 0 again, and a checkpoint of this very step is written anew. What a
+    /// training begins with is better given as
+    /// [`initial_parameters`](TrainingOptions::initial_parameters), which one that goes on from a checkpoint leaves alone.
     ///
     /// # Errors
-    /// If there are not as many as the network has.
+    /// If there are not as many as the network has, or the checkpoint cannot be written.
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
         let parameters = Parameters::with_state(parameters, self.options.optimizer.state_slots())?;
         self.parameters = Arc::new(parameters.with_lag(self.options.staleness.lag()));
         self.state_begin = self.step;
-        Ok(())
+        let newest = self.checkpoints.as_ref().and_then(Checkpoints::newest);
+        match newest == Some(self.step) {
+            true => self.write_checkpoint(),
+            false => Ok(()),
+        }
     }
 
     /// BLAKE3 of the parameters, in hexadecimal: equal bits give equal hashes.
@@ -255,7 +274,8 @@ impl Training {
     /// they were taken.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. If a
+    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. It names
+    /// a tensor if its values are, when all steps are applied: then no checkpoint is written. If a
     /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. If a GPU must
     /// compute, also if the last one of a process is lost or has too little memory. Otherwise as any action.
     #[track_caller]
@@ -328,7 +348,24 @@ impl Training {
             }
         });
         self.step = applied;
-        result.map_err(|error| failed.resolve(error))
+        result.map_err(|error| failed.resolve(error))?;
+        self.check_parameters()
+    }
+
+    /// Errors if a parameter is not finite, which a loss that is summed in f64 may not show: it must not go on to a checkpoint.
+    fn check_parameters(&self) -> Result<()> {
+        let parameters = self.parameters.latest();
+        for tensor in self.network.parameter_layout().entries() {
+            let values = &parameters[tensor.range.clone()];
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(Error::NotFinite {
+                    step: self.step,
+                    what: format!("a value of {}", tensor.name).into(),
+                    value: f64::from(*value),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Takes the steps of an iteration by lanes and shards.

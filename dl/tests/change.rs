@@ -34,7 +34,7 @@ fn begun(data: &Dataset<Samples>) -> Training {
     let options = TrainingOptions {
         batch: 10,
         lanes: LANES,
-        seed: 3,
+        seed: Some(3),
         ..TrainingOptions::default()
     };
     let network = NeuralNetwork::dense(2, &[4], 3).unwrap();

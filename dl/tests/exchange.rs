@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use distdl_dl::{
-    Adam, CheckpointOptions, Compression, Features, NeuralNetwork, SampleTargets, Samples, Schedule, TopK,
+    Adam, CheckpointOptions, Compression, Error, Features, NeuralNetwork, SampleTargets, Samples, Schedule, TopK,
     TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
@@ -205,7 +205,7 @@ fn a_checkpoint_of_another_exchange_is_refused() {
     let context = Context::new(Config::default()).unwrap();
     let refusal = train(&context, with(options(Staleness::Synchronous, Compression::None))).unwrap_err();
     let words = [
-        "staleness: FixedLag(2) there, Synchronous here",
+        "staleness: FixedLag(2), anew every 500 steps there, Synchronous here",
         "compression: Bf16 there, None here",
     ];
     words
@@ -264,4 +264,22 @@ fn what_makes_no_sense_is_refused() {
             .to_string();
         assert!(error.contains(words), "{error}");
     }
+}
+
+/// A program that looks at what kind of error it was must go on alike in all processes.
+#[test]
+fn all_processes_get_the_same_error_whoever_came_to_it() {
+    let run = TestCluster::new(3).run(|context| {
+        let options = TrainingOptions {
+            schedule: Schedule::Constant(1e20),
+            ..options(Staleness::Synchronous, Compression::None)
+        };
+        let failed = train(context, options).err();
+        Ok(failed.map(|error| (matches!(error, Error::NotFinite { .. }), error.to_string())))
+    });
+    let results = run.unwrap().results;
+    assert_eq!(results.len(), 3);
+    let (is_typed, text) = results[0].clone().expect("such a learning rate is too large");
+    assert!(is_typed, "{text}");
+    assert!(results.iter().all(|result| *result == results[0]), "{results:?}");
 }

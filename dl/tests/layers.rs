@@ -380,7 +380,7 @@ fn threads_shards_and_deaths_do_not_show_for_any_layer() {
         alone(
             2,
             TrainingOptions {
-                seed: 1,
+                seed: Some(1),
                 ..options(4, 13)
             }
         )

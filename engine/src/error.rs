@@ -69,6 +69,14 @@ pub enum EngineError {
         /// How to mend it.
         remedy: String,
     },
+    /// An error of a program's own, on its way between processes.
+    #[error("{text}")]
+    Program {
+        /// What it says.
+        text: String,
+        /// What it is, in whatever form the program can read again.
+        details: Vec<u8>,
+    },
     /// All that belongs to one key must be in memory at once, and is more than that.
     #[error(
         "`{operator}` (declared at {site}), partition {partition}: one key has {key_bytes} bytes or more, beside which {memory_bytes_max} bytes of memory leave no room; raise the memory limit, combine values as they come (`reduce_by_key`), or spread the key over several by a further part of it"

@@ -104,7 +104,7 @@ impl Case {
             batch: self.batch,
             lanes: self.lanes,
             schedule: self.schedule.clone(),
-            seed: self.seed,
+            seed: Some(self.seed),
             placement,
             ..TrainingOptions::default()
         }

@@ -1,8 +1,8 @@
 //! Training gives the bits of a plain sequential loop, for any number of threads and any placement.
 
-use distdl::dl::{Error, Features, SampleTargets, parameters_hash};
+use distdl::dl::{Dense, Error, Features, Input, Loss, SampleTargets, parameters_hash};
 use distdl::engine::Placement;
-use distdl::{BatchReport, Dataset, Samples, Schedule};
+use distdl::{BatchReport, Config, Context, Dataset, NeuralNetwork, Samples, Schedule, TrainingOptions};
 use proptest::prelude::*;
 
 use crate::common::{cases, context};
@@ -191,6 +191,24 @@ fn data_that_does_not_suit_is_refused_with_words() {
         ),
         "0 lanes",
     );
+    let valued = |length: usize| {
+        let targets = SampleTargets::Values {
+            length,
+            values: vec![0.5; 24 * length],
+        };
+        let samples = Samples::new(3, case.samples(0..24).features().clone(), targets).unwrap();
+        context.parallelize(samples.split(3).unwrap(), 3)
+    };
+    words(
+        &refusal(&case, &valued(1)),
+        "partition 0: loss softmax_cross_entropy: needs labels",
+    );
+    let squares = NeuralNetwork::new(Input(3))
+        .output(Dense::linear(2), Loss::MeanSquaredError)
+        .unwrap();
+    let error = squares.train(&valued(1), case.options(None)).unwrap_err().to_string();
+    words(&error, "1 target values a sample for 2 outputs");
+    assert!(squares.train(&valued(2), case.options(None)).is_ok());
     let SampleTargets::Labels(mut labels) = case.samples(0..24).targets().clone() else {
         panic!("these have labels");
     };
@@ -314,4 +332,21 @@ fn evaluation_adds_up_over_partitions() {
             );
         }
     }
+}
+
+#[test]
+fn the_seed_is_the_contexts_where_none_is_given() {
+    let case = plain_case();
+    let begun = |seed: u64, given: Option<u64>| {
+        let context = Context::new(Config::default().with_threads(1).with_seed(seed)).unwrap();
+        let options = TrainingOptions {
+            seed: given,
+            ..case.options(None)
+        };
+        let mut training = case.network().train(&case.data(&context), options).unwrap();
+        training.run_epoch(|_| ()).unwrap();
+        training.parameters_hash()
+    };
+    assert_eq!(begun(7, None), begun(0, Some(7)));
+    assert_ne!(begun(7, None), begun(8, None));
 }

@@ -44,7 +44,7 @@ impl CheckpointOptions {
         Error::Checkpoint {
             url: self.url.clone(),
             problem,
-            remedy,
+            remedy: remedy.into(),
         }
     }
 }

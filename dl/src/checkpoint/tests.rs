@@ -16,6 +16,7 @@ fn facts() -> Facts {
         augmentation: not_augmented(),
         lanes: 2,
         seed: u64::MAX,
+        initial: None,
         lane_samples: vec![20, 21],
         data: "0123456789abcdef".to_owned(),
     }
@@ -28,7 +29,7 @@ fn checkpoints(every_steps: u64, at_end: bool, resume: Resume) -> Checkpoints {
         resume,
         ..CheckpointOptions::new("memory://run")
     };
-    Checkpoints::new(options, facts())
+    Checkpoints::new(options, facts(), "")
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn the_rate_of_older_checkpoints_is_the_schedules() {
         state_begin: 0,
         rate_factor: unchanged(),
         training: facts(),
-        kernels: kernels(),
+        kernels: kernels(""),
     };
     let mut json = serde_json::to_value(&description).unwrap();
     json.as_object_mut().unwrap().remove("rate_factor").unwrap();

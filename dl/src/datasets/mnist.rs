@@ -121,6 +121,6 @@ fn damaged(path: &Path, at: &str, problem: String) -> Error {
         path: path.into(),
         at: at.into(),
         problem,
-        remedy: REMEDY,
+        remedy: REMEDY.into(),
     }
 }

@@ -180,7 +180,7 @@ pub trait LayerSpecification<T: Scalar> {
 fn mismatch(layer: usize, kind: &'static str, expected: impl Into<String>, got: impl Into<String>) -> Error {
     Error::Shape {
         layer,
-        kind,
+        kind: kind.into(),
         expected: expected.into(),
         got: got.into(),
     }

@@ -86,7 +86,7 @@ impl Training {
         for lane in 0..self.options.lanes {
             let partitions = digests.iter().skip(lane).step_by(self.options.lanes);
             let samples: Vec<[u8; 16]> = partitions.flatten().copied().collect();
-            let order = shuffle(self.options.seed, epoch, lane as u64, samples.len() as u32);
+            let order = shuffle(self.options.seed(), epoch, lane as u64, samples.len() as u32);
             for step_of_epoch in 0..deal.steps_per_epoch {
                 let range = deal.range(lane, step_of_epoch);
                 if !range.is_empty() {

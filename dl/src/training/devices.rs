@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "gpu")]
 use bytes::Bytes;
-use distdl_engine::{Dataset, Notice};
+use distdl_engine::{Config, Dataset, Notice};
 
 use super::device::LaneDevices;
 #[cfg(feature = "gpu")]
@@ -66,6 +66,15 @@ impl Devices {
         return self.gpu.clone().map(|gpu| gpu as Arc<dyn LaneDevices>);
         #[cfg(not(feature = "gpu"))]
         return None;
+    }
+
+    /// What computes besides the CPU, in words that follow those for the CPU.
+    pub(super) fn words(&self, config: &Config) -> String {
+        let cudnn = if config.cudnn { ", cuDNN" } else { "" };
+        match self.figures() {
+            Some(_) => format!(", GPU {:?}{cudnn}", config.precision),
+            None => String::new(),
+        }
     }
 
     pub(super) fn figures(&self) -> Option<GpuFigures> {

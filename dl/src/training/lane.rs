@@ -61,7 +61,7 @@ impl TrainingLane {
             workspace: network.workspace(rows_max),
             network: network.clone(),
             deal: deal.clone(),
-            seed: options.seed,
+            seed: options.seed(),
             lane: data.lane,
             rows_max,
             samples,

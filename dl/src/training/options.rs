@@ -8,11 +8,11 @@ use super::Compression;
 use crate::augmentation::Augmentation;
 use crate::checkpoint::{CheckpointOptions, Facts};
 use crate::deal::Deal;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_length};
+use crate::model_file::parameters_hash;
 use crate::network::NeuralNetwork;
 use crate::optimizer::{Optimizer, Sgd};
 use crate::schedule::Schedule;
-use crate::shape::Shape;
 
 /// How to train. Everything here may show in the trained parameters; the number of workers never does.
 #[derive(Debug, Clone)]
@@ -49,8 +49,12 @@ pub struct TrainingOptions {
     pub staleness: Staleness,
     /// What is sent of gradients. Default: all.
     pub compression: Compression,
-    /// Seed of initial parameters and sample orders.
-    pub seed: u64,
+    /// Seed of initial parameters and orders of samples, and of what layers and augmentation draw. Default: that of the
+    /// context (`--seed`).
+    pub seed: Option<u64>,
+    /// Parameters to begin with, for example of a model file, in place of those that layers draw. A training that goes on
+    /// from a checkpoint has that one's. Default: none.
+    pub initial_parameters: Option<Arc<[f32]>>,
     /// Where lanes and shards run, for tests that results do not depend on it.
     pub placement: Option<Placement>,
     /// Where and when to write checkpoints, and whether to go on from one.
@@ -70,7 +74,8 @@ impl Default for TrainingOptions {
             gradient_norm_max: None,
             staleness: Staleness::Synchronous,
             compression: Compression::None,
-            seed: 0,
+            seed: None,
+            initial_parameters: None,
             placement: None,
             checkpoint: None,
         }
@@ -80,17 +85,24 @@ impl Default for TrainingOptions {
 impl TrainingOptions {
     /// What the result of a training follows from, apart from its steps.
     pub(super) fn facts(&self, network: &NeuralNetwork, deal: &Deal, data: String) -> Facts {
+        // Where a checkpoint makes steps begin without a lag, or all that was kept back be sent.
+        let every_steps = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.every_steps);
+        let anew = |is_so: bool| match is_so && every_steps > 0 {
+            true => format!(", anew every {every_steps} steps"),
+            false => String::new(),
+        };
         Facts {
             network: network.words(),
             optimizer: self.optimizer_words(),
             schedule: format!("{:?}", self.schedule),
-            staleness: format!("{:?}", self.staleness),
-            compression: format!("{:?}", self.compression),
+            staleness: format!("{:?}", self.staleness) + &anew(self.staleness.lag() > 0),
+            compression: format!("{:?}", self.compression) + &anew(self.compression.top_k().is_some()),
             batch: self.batch,
             micro_batch: self.micro_batch,
             augmentation: format!("{:?}", self.augmentation),
             lanes: self.lanes,
-            seed: self.seed,
+            seed: self.seed(),
+            initial: self.initial_parameters.as_deref().map(parameters_hash),
             lane_samples: deal.lengths.clone(),
             data,
         }
@@ -109,8 +121,16 @@ impl TrainingOptions {
         words
     }
 
-    /// Errors if something makes no sense, or not for a network with this input.
-    pub(super) fn check(&self, input: Shape) -> Result<()> {
+    /// The seed; of a training it is there.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed.unwrap_or_default()
+    }
+
+    /// Errors if something makes no sense, or not for this network.
+    pub(super) fn check(&self, network: &NeuralNetwork) -> Result<()> {
+        if let Some(parameters) = &self.initial_parameters {
+            check_length("the initial parameters", network.parameter_count(), parameters.len())?;
+        }
         self.staleness.check()?;
         self.compression.check()?;
         self.schedule.check()?;
@@ -124,7 +144,7 @@ impl TrainingOptions {
             return Err(Error::Training(problem.to_owned()));
         }
         if let Some(augmentation) = &self.augmentation {
-            augmentation.check(input)?;
+            augmentation.check(network.input_shape())?;
         }
         for (norm_max, option) in [
             (self.lane_gradient_norm_max, "lane_gradient_norm_max"),

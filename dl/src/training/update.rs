@@ -215,7 +215,7 @@ fn check_finite(step: &StepReport, what: &'static str, value: f64) -> Result<()>
         true => Ok(()),
         false => Err(Error::NotFinite {
             step: step.step,
-            what,
+            what: what.into(),
             value,
         }),
     }

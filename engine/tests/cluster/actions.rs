@@ -1,6 +1,6 @@
 //! Actions over processes: what they give, how they fail, and what happens to programs that differ.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
@@ -180,4 +180,41 @@ fn a_program_that_panics_ends_the_cluster_with_its_text() {
     });
     let error = run.unwrap_err().to_string();
     assert!(error.contains("the program gives up at 10"), "{error}");
+}
+
+#[test]
+fn processes_that_have_listed_other_files_are_found_out() {
+    for adds_file in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, turn) = (folder.path().to_owned(), Arc::new(Barrier::new(2)));
+        std::fs::write(path.join("1.txt"), "1\n2\n3\n4\n").unwrap();
+        let run = TestCluster::new(2).run_lives(move |context, life| {
+            let list = || context.text_file(&path.to_string_lossy(), 2);
+            let lines = match life.slot {
+                0 => {
+                    let lines = list()?;
+                    turn.wait();
+                    lines
+                }
+                _ => {
+                    turn.wait();
+                    if adds_file {
+                        std::fs::write(path.join("2.txt"), "5\n6\n7\n8\n").unwrap();
+                    }
+                    list()?
+                }
+            };
+            lines.count()
+        });
+        match run {
+            Ok(run) => assert!(!adds_file && run.results == [4, 4], "{:?}", run.results),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    adds_file && text.contains("files that differ between processes"),
+                    "{text}"
+                );
+            }
+        }
+    }
 }

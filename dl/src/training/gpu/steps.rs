@@ -289,7 +289,7 @@ impl Rules {
         for step in steps {
             let (epoch, step_of_epoch) = self.deal.place(step);
             lane.order
-                .begin(self.options.seed, epoch, index, self.deal.lengths[index]);
+                .begin(self.options.seed(), epoch, index, self.deal.lengths[index]);
             let begin = places.len();
             places.extend_from_slice(&lane.order[self.deal.range(index, step_of_epoch)]);
             rows.push(begin..places.len());
@@ -460,7 +460,7 @@ impl Asking<'_> {
         let (samples, places) = (self.lanes[lane].samples.as_ref(), self.places[lane].part(rows));
         self.workspace.take_rows_at(samples, places)?;
         let draw = Draw {
-            seed: self.rules.options.seed,
+            seed: self.rules.options.seed(),
             step,
             lane: lane as u64,
             first_row,
