@@ -16,8 +16,8 @@ use object_store::PutMode;
 use tempfile::TempDir;
 
 use super::local;
-use super::pattern::{self, draw_name};
-use super::prefix::{Prefix, SUCCESS, UNFINISHED};
+use super::pattern::{self, UNFINISHED, draw_name};
+use super::prefix::{Prefix, SUCCESS};
 use super::renamed::RenamedFolder;
 use crate::error::{Result, StorageError};
 use crate::object::ObjectError;
@@ -129,8 +129,9 @@ impl RemoteFolder {
 
     fn commit(mut self) -> Result<(), ObjectError> {
         let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let ours = |name: &String| name == UNFINISHED || written.contains(name);
-        if !self.folder.names()?.iter().all(ours) {
+        let ours = written.clone();
+        let of_others = move |name: &str| name != UNFINISHED && !ours.contains(name);
+        if !self.folder.names(of_others)?.is_empty() {
             return Err(ObjectError::AlreadyExists { url: self.folder.url() });
         }
         if written.insert(SUCCESS.to_owned()) {
