@@ -226,8 +226,14 @@ pub(super) fn object(url: &str, meta: &ObjectMeta) -> Object {
     Object {
         url: url.to_owned(),
         bytes: meta.size,
-        version: meta.e_tag.clone().or_else(|| date(meta)),
+        version: meta.e_tag.as_deref().map(unquoted).or_else(|| date(meta)),
     }
+}
+
+/// An entity tag without its quotes, which Azure leaves out in listings only. A weak one, `W/".."`, stays as it is.
+fn unquoted(tag: &str) -> String {
+    let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    inner.unwrap_or(tag).to_owned()
 }
 
 /// The same for an object that was listed by its date, where another answer of its store named it by a tag too.
