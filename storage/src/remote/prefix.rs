@@ -91,7 +91,11 @@ impl Prefix {
 
     fn folder(&self) -> Result<Vec<Object>> {
         let name = self.name.clone();
-        let wanted = move |found: &str| !within(&name, found).contains('/') && !hidden(found, &name);
+        let wanted = move |found: &str| {
+            let within = within(&name, found);
+            // What has the folder's own name marks it.
+            !within.is_empty() && !within.contains('/') && !hidden(found, &name)
+        };
         let (found, has_any) = self.client.run(self.listing(self.target()?).direct(wanted))??;
         if !has_any && !self.name.is_empty() {
             return Err(ObjectError::NotFound { url: self.url() });

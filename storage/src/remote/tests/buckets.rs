@@ -11,7 +11,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 
-use super::{Bytes, InMemory, ObjectError, ObjectStore, Stores, StoresOptions, object_error};
+use super::{Bytes, InMemory, ObjectError, ObjectStore, Stores, StoresOptions, names, object_error};
 
 /// Answers to a question about one object.
 type Refusal = fn() -> Error;
@@ -132,4 +132,30 @@ fn what_was_listed_is_read_whether_its_tag_is_quoted_or_not() {
         object_error(stores.read(&exact[0])),
         ObjectError::Changed { .. }
     ));
+}
+
+#[test]
+fn markers_of_folders_are_no_input() {
+    let bucket = Bucket {
+        folders: vec!["table", "table/sub", "table/none", "lonely"],
+        ..Bucket::default()
+    };
+    let stores = bucket.stores(3);
+    stores.write("memory://table/x", Bytes::from_static(b"x")).unwrap();
+    stores.write("memory://table/empty", Bytes::new()).unwrap();
+    stores.write("memory://table/sub/y", Bytes::from_static(b"y")).unwrap();
+    for (pattern, expected) in [
+        ("memory://table", &["empty", "x"][..]),
+        ("memory://table/", &["empty", "x"]),
+        ("memory://table/*", &["empty", "y", "x"]),
+        ("memory://table/s*", &["y"]),
+        ("memory://table/**/*", &["empty", "y", "x"]),
+        ("memory://**/*", &["empty", "y", "x"]),
+    ] {
+        assert_eq!(names(&stores, pattern), expected, "{pattern}");
+    }
+    for pattern in ["memory://lonely", "memory://lonely/*", "memory://table/n*"] {
+        let error = object_error(stores.list(pattern));
+        assert!(matches!(error, ObjectError::NothingFound { .. }), "{pattern}: {error}");
+    }
 }
