@@ -119,12 +119,14 @@ impl Prefix {
 
     /// Whether this object lies in an unfinished folder.
     fn is_unfinished(&self) -> Result<bool> {
-        match self.name.rsplit_once('/') {
-            Some((folder, _)) => Ok(self
-                .client
-                .head(self.target_of(&format!("{folder}/{UNFINISHED}"))?)
-                .is_ok()),
-            None => Ok(false),
+        let Some((folder, _)) = self.name.rsplit_once('/') else {
+            return Ok(false);
+        };
+        match self.client.head(self.target_of(&format!("{folder}/{UNFINISHED}"))?) {
+            Ok(_) => Ok(true),
+            // S3 forbids to look at what is not there to those who may read a folder's objects and not list them.
+            Err(ObjectError::NotFound { .. } | ObjectError::NoPermission { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

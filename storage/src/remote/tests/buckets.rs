@@ -159,3 +159,31 @@ fn markers_of_folders_are_no_input() {
         assert!(matches!(error, ObjectError::NothingFound { .. }), "{pattern}: {error}");
     }
 }
+
+#[test]
+fn an_object_is_not_taken_for_whole_where_nobody_says_so() {
+    let refusals: [Refusal; 2] = [
+        || Error::Generic {
+            store: "a bucket",
+            source: "no answer in time".into(),
+        },
+        || Error::PermissionDenied {
+            path: String::new(),
+            source: "403".into(),
+        },
+    ];
+    let listed = refusals.map(|refusal| {
+        let bucket = Bucket {
+            refused: Some(("out/.distdl-unfinished", refusal)),
+            ..Bucket::default()
+        };
+        let stores = bucket.stores(10);
+        stores.write("memory://out/part-0", Bytes::from_static(b"0")).unwrap();
+        stores.list("memory://out/part-0")
+    });
+    let [silent, forbidden] = listed;
+    let error = object_error(silent);
+    assert!(matches!(&error, ObjectError::Remote { url, .. } if url.ends_with(".distdl-unfinished")));
+    // Where a store may not be listed, it says of what is not there that it is forbidden.
+    assert_eq!(forbidden.unwrap().len(), 1);
+}
