@@ -163,3 +163,29 @@ fn what_others_have_put_into_a_folder_is_found_behind_the_limit_of_a_listing() {
         ObjectError::AlreadyExists { .. }
     ));
 }
+
+#[test]
+fn a_shared_folder_says_what_keeps_it_from_links() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("out");
+    let shared = SharedFolder::new(target.to_str().unwrap(), "7").unwrap();
+    shared.begin().unwrap();
+    let unfinished = folder.path().join(pattern::unfinished("7"));
+    assert_eq!(entries(&unfinished), Vec::<String>::new(), "the trial leaves nothing");
+    let publish = |written: &str| shared.publish(&[("part".to_owned(), written.to_owned())]);
+    let error = publish("gone").unwrap_err().to_string();
+    assert!(error.contains("all processes must see this folder"), "{error}");
+    // A folder cannot be linked, and the system says so as it does of files where there are no links.
+    fs::create_dir(unfinished.join("folder")).unwrap();
+    let error = publish("folder").unwrap_err().to_string();
+    assert!(error.contains("hard links") && !error.contains("must see"), "{error}");
+}
+
+#[test]
+fn a_shared_folder_that_takes_no_parts_fails_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(pattern::unfinished("7")), b"a file").unwrap();
+    let target = folder.path().join("out");
+    let shared = SharedFolder::new(target.to_str().unwrap(), "7").unwrap();
+    assert!(shared.begin().is_err());
+}
