@@ -24,6 +24,8 @@ mod local;
 
 mod client;
 
+mod listing;
+
 #[cfg(feature = "hdfs")]
 mod hdfs;
 

@@ -17,7 +17,9 @@ pub struct CacheOptions {
     ///
     /// This is a promise by whoever sets it: a change in the middle may go unnoticed.
     pub grows_only: Vec<String>,
-    /// Most bytes that are being read ahead of a reader that goes through an object in order. Default 16 MiB; 0 for none.
+    /// Most bytes that are being read ahead of readers that go through objects in order, all together; rounded up to
+    /// whole segments of 4 MiB. It is never more than 64 MiB, nor more than a quarter of [`bytes_max`](Self::bytes_max), so
+    /// a cache of less than 16 MiB has nothing read ahead. Default 16 MiB; 0 for none.
     pub read_ahead_bytes_max: u64,
     /// How long to wait for another process that is fetching the same bytes, or writing, before going on without it.
     /// Default 30 s.

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use object_store::memory::InMemory;
 
@@ -128,4 +129,23 @@ fn another_result_of_the_same_computation_is_refused() {
         "{error}"
     );
     checkpoint.publish(&write(&checkpoint).unwrap()).unwrap();
+}
+
+#[test]
+fn files_that_another_writer_fills_stay_and_those_that_nobody_has_touched_for_long_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(&Stores::new(), folder.path().to_str().unwrap(), &[7; 32]).unwrap();
+    let hours_ago = |hours: u64, name: String| {
+        let path = folder.path().join(name);
+        let changed = SystemTime::now() - Duration::from_secs(hours * 3600);
+        fs::File::create(&path).unwrap().set_modified(changed).unwrap();
+        path
+    };
+    // Another computation may have a partition of the same bytes.
+    let kept = [Blob::of(b"another").object(), Blob::of(&bytes(0)).object()];
+    let kept = kept.map(|name| hours_ago(20, format!("{name}#1")));
+    let left = hours_ago(30, format!("{}#2", Blob::of(b"another").object()));
+    write(&checkpoint).unwrap();
+    assert!(kept.iter().all(|path| path.exists()));
+    assert!(!left.exists());
 }

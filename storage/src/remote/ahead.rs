@@ -38,8 +38,9 @@ impl Ahead {
     ) -> Result<(), ObjectError> {
         let options = cache.options();
         // A cache too small for what is ahead would lose it before it is read.
-        let bytes_max = options.read_ahead_bytes_max.min(options.bytes_max / 4);
-        let count_max = (bytes_max / SEGMENT_BYTES).min(SEGMENTS_MAX);
+        let segments_kept = options.bytes_max / 4 / SEGMENT_BYTES;
+        let segments_asked = options.read_ahead_bytes_max.div_ceil(SEGMENT_BYTES);
+        let count_max = segments_asked.min(segments_kept).min(SEGMENTS_MAX);
         if count_max == 0 || !cache.keeps() {
             return Ok(());
         }

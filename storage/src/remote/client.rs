@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
-use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use tokio::runtime::{Builder, Handle};
@@ -23,9 +22,6 @@ type Result<T> = std::result::Result<T, ObjectError>;
 
 /// How much of a remote store's words an error carries, in characters.
 const MESSAGE_LENGTH_MAX: usize = 500;
-
-/// Requests about listed objects that a listing makes at a time.
-const HEADS_MAX: usize = 16;
 
 /// Threads of the background for what blocks: names of hosts, local files, and reading ahead.
 const BLOCKING_THREADS_MAX: usize = 64;
@@ -62,64 +58,6 @@ impl Client {
     /// The bytes `range`, or all, of an object that must be as it was listed.
     pub(super) fn get(&self, target: Target, listed: Object, range: Option<Range<u64>>) -> Result<Bytes> {
         get(&self.runner()?, &self.counters, target, listed, range)
-    }
-
-    /// The objects right in the folder `target`, and whether there are folders in it. `root` is what comes before names in
-    /// URLs. If there are more objects than the limit, it is one more.
-    pub(super) fn list_folder(&self, target: Target, root: &str, objects_max: usize) -> Result<(Vec<Object>, bool)> {
-        let listed = target.clone();
-        let found = self.run(async move {
-            let found = listed.store.list_with_delimiter(Some(&listed.path)).await;
-            found.map_err(|error| failed(&listed.url, "list it", &error))
-        })??;
-        let objects = found.objects.into_iter().take(objects_max.saturating_add(1)).collect();
-        Ok((
-            self.described(target, root, objects)?,
-            !found.common_prefixes.is_empty(),
-        ))
-    }
-
-    /// Every object below the folder `target`; if there are more than the limit, one more.
-    pub(super) fn list_below(&self, target: Target, root: &str, objects_max: usize) -> Result<Vec<Object>> {
-        let listed = target.clone();
-        let found = self.run(async move {
-            let found = listed
-                .store
-                .list(Some(&listed.path))
-                .take(objects_max.saturating_add(1));
-            let found: object_store::Result<Vec<ObjectMeta>> = found.try_collect().await;
-            found.map_err(|error| failed(&listed.url, "list it", &error))
-        })??;
-        self.described(target, root, found)
-    }
-
-    /// Listed objects as reading will find them: a store that lists no entity tags is asked about each object.
-    fn described(&self, folder: Target, root: &str, found: Vec<ObjectMeta>) -> Result<Vec<Object>> {
-        let root = root.to_owned();
-        self.run(async move {
-            // Some servers take a prefix for the beginning of a name, not for a folder.
-            let found = found
-                .into_iter()
-                .filter(|meta| meta.location.prefix_matches(&folder.path));
-            let described = stream::iter(found).map(|meta| {
-                let (url, store) = (format!("{root}{}", meta.location), Arc::clone(&folder.store));
-                async move {
-                    if meta.e_tag.is_some() {
-                        return Ok(Some(object(&url, &meta)));
-                    }
-                    match store.head(&meta.location).await {
-                        Ok(meta) => Ok(Some(object(&url, &meta))),
-                        // Gone since it was listed.
-                        Err(object_store::Error::NotFound { .. }) => Ok(None),
-                        Err(error) => Err(failed(&url, "read it", &error)),
-                    }
-                }
-            });
-            let described = described
-                .buffered(HEADS_MAX)
-                .try_filter_map(|object| std::future::ready(Ok(object)));
-            described.try_collect().await
-        })?
     }
 
     /// Writes an object, whole or not at all.
@@ -284,12 +222,18 @@ fn background_failed(error: impl std::fmt::Display) -> ObjectError {
     }
 }
 
-fn object(url: &str, meta: &ObjectMeta) -> Object {
+pub(super) fn object(url: &str, meta: &ObjectMeta) -> Object {
     Object {
         url: url.to_owned(),
         bytes: meta.size,
-        version: meta.e_tag.clone().or_else(|| date(meta)),
+        version: meta.e_tag.as_deref().map(unquoted).or_else(|| date(meta)),
     }
+}
+
+/// An entity tag without its quotes, which Azure leaves out in listings only. A weak one, `W/".."`, stays as it is.
+fn unquoted(tag: &str) -> String {
+    let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    inner.unwrap_or(tag).to_owned()
 }
 
 /// The same for an object that was listed by its date, where another answer of its store named it by a tag too.

@@ -16,8 +16,8 @@ use object_store::PutMode;
 use tempfile::TempDir;
 
 use super::local;
-use super::pattern::{self, draw_name};
-use super::prefix::{Prefix, SUCCESS, UNFINISHED};
+use super::pattern::{self, UNFINISHED, draw_name};
+use super::prefix::{Prefix, SUCCESS};
 use super::renamed::RenamedFolder;
 use crate::error::{Result, StorageError};
 use crate::object::ObjectError;
@@ -129,8 +129,9 @@ impl RemoteFolder {
 
     fn commit(mut self) -> Result<(), ObjectError> {
         let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let ours = |name: &String| name == UNFINISHED || written.contains(name);
-        if !self.folder.names()?.iter().all(ours) {
+        let ours = written.clone();
+        let of_others = move |name: &str| name != UNFINISHED && !ours.contains(name);
+        if !self.folder.names(of_others)?.is_empty() {
             return Err(ObjectError::AlreadyExists { url: self.folder.url() });
         }
         if written.insert(SUCCESS.to_owned()) {
@@ -199,17 +200,40 @@ impl SharedFolder {
         Ok(Self { target, unfinished })
     }
 
-    /// Makes the place for parts, beside the folder itself.
+    /// Makes the place for parts, beside the folder itself, and tries whether they can be published from it.
     ///
     /// # Errors
-    /// The folder exists already, or the file system refuses.
+    /// The folder exists already, or the file system refuses or has no hard links.
     pub fn begin(&self) -> Result<()> {
         must_be_absent(&self.target)?;
         local::parent(&self.target)?;
         match std::fs::create_dir(&self.unfinished) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(self.failed("begin a folder", &error)),
-            _ => Ok(()),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(self.failed("begin a folder", &error));
+            }
+            _ => {}
         }
+        let tried = self.try_link();
+        if tried.is_err() {
+            // Only if it is empty: an earlier try of this may have parts in it.
+            let _ = std::fs::remove_dir(&self.unfinished);
+        }
+        tried
+    }
+
+    /// Links a file as publishing does, and leaves nothing of it. Without links all work would be in vain.
+    fn try_link(&self) -> Result<()> {
+        let fail = |error| self.failed("begin a folder", &error);
+        let folder = local::temporary(0o777).tempdir_in(&self.unfinished).map_err(fail)?;
+        let file = local::temporary(0o666).tempfile_in(folder.path()).map_err(fail)?;
+        self.link(file.path(), &folder.path().join("link"))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> Result<()> {
+        std::fs::hard_link(from, to).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => self.failed("find a part; all processes must see this folder", &error),
+            _ => self.failed("link a part, which takes a file system with hard links", &error),
+        })
     }
 
     /// Writes a part durably, and returns the name that this try has given it.
@@ -242,8 +266,7 @@ impl SharedFolder {
         let whole = local::temporary(0o777).tempdir_in(&self.unfinished).map_err(fail)?;
         for (name, written) in parts {
             must_be_plain(name)?;
-            let linked = std::fs::hard_link(self.unfinished.join(written), whole.path().join(name));
-            linked.map_err(|error| self.failed("find a part; all processes must see this folder", &error))?;
+            self.link(&self.unfinished.join(written), &whole.path().join(name))?;
         }
         local::sync_folder(whole.path())?;
         match std::fs::rename(whole.path(), &self.target) {

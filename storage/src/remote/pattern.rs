@@ -4,6 +4,9 @@ use std::hash::{BuildHasher, RandomState};
 
 use glob::MatchOptions;
 
+/// Marks a folder of which some parts may be missing. It begins with a dot, as no part does.
+pub(super) const UNFINISHED: &str = ".distdl-unfinished";
+
 /// Wildcards stop at `/`, and none but `**` below a dot matches a hidden name.
 pub(super) const MATCHING: MatchOptions = MatchOptions {
     case_sensitive: true,

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
@@ -15,6 +16,9 @@ use super::{Stores, local};
 use crate::object::ObjectError;
 
 type Result<T> = std::result::Result<T, ObjectError>;
+
+/// For how long nobody has touched an unfinished file whose writer is taken for dead.
+const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A folder or prefix. Local files and their names are on the disk when a write returns.
 #[derive(Debug, Clone)]
@@ -165,16 +169,18 @@ impl Place {
         self.client.remove(self.object(name))
     }
 
-    /// Removes what writers that were killed have left in a local folder, if it is older than the object `name`:
-    /// `object_store` fills files named `object#1` and renames them, and shows them to nobody.
+    /// Removes what writers that were killed have left in a local folder: `object_store` fills files named `object#1` and
+    /// renames them, and shows them to nobody. Others may be writing to the folder, objects of the same names too, so only
+    /// what was last changed a day or more before the object `name` is taken for left.
     pub(crate) fn remove_unfinished(&self, name: &str) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
         let sweep = || -> io::Result<()> {
             let newest = changed(&folder.join(name))?;
+            let is_left = |changed: SystemTime| newest.duration_since(changed).is_ok_and(|since| since >= LEFT_AFTER);
             for entry in folder.read_dir()? {
                 let path = entry?.path();
-                if is_unfinished(&path) && changed(&path).is_ok_and(|changed| changed < newest) {
+                if is_unfinished(&path) && changed(&path).is_ok_and(is_left) {
                     std::fs::remove_file(path)?;
                 }
             }

@@ -1,6 +1,5 @@
 //! Names in a store of objects that can be listed and written: a bucket, or the memory of a `Stores` value.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,13 +7,11 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, PutMode};
 
 use super::client::{Client, Target};
-use super::pattern::{MATCHING, has_wildcard, hidden};
+use super::listing::Listing;
+use super::pattern::{MATCHING, UNFINISHED, has_wildcard, hidden};
 use crate::object::{Object, ObjectError};
 
 type Result<T> = std::result::Result<T, ObjectError>;
-
-/// Marks a folder of which some parts may be missing. It begins with a dot, as no part does.
-pub(super) const UNFINISHED: &str = ".distdl-unfinished";
 
 /// Says to other programs that a folder of objects is whole.
 pub(super) const SUCCESS: &str = "_SUCCESS";
@@ -82,70 +79,63 @@ impl Prefix {
         }
     }
 
+    /// A listing of a folder of its store, which looks for it.
+    pub(super) fn listing(&self, folder: Target) -> Listing {
+        Listing {
+            pattern: self.url(),
+            folder,
+            root: self.root.clone(),
+            objects_max: self.objects_max,
+        }
+    }
+
     fn folder(&self) -> Result<Vec<Object>> {
-        let (found, has_folders) = self.client.list_folder(self.target()?, &self.root, self.objects_max)?;
-        if found.is_empty() && !has_folders && !self.name.is_empty() {
+        let name = self.name.clone();
+        let wanted = move |found: &str| {
+            let within = within(&name, found);
+            // What has the folder's own name marks it.
+            !within.is_empty() && !within.contains('/') && !hidden(found, &name)
+        };
+        let (found, has_any) = self.client.run(self.listing(self.target()?).direct(wanted))??;
+        if !has_any && !self.name.is_empty() {
             return Err(ObjectError::NotFound { url: self.url() });
         }
-        let direct = |found: &str| !self.within(found).contains('/');
-        Ok(self.finished(found, |found| direct(found) && !hidden(found, &self.name)))
+        Ok(found.into_iter().collect())
     }
 
     fn matching(&self) -> Result<Vec<Object>> {
-        let name = &self.name;
-        let pattern = glob::Pattern::new(name).map_err(|error| ObjectError::invalid_name(&self.url(), error))?;
+        let name = self.name.clone();
+        let pattern = glob::Pattern::new(&name).map_err(|error| ObjectError::invalid_name(&self.url(), error))?;
         let fixed = &name[..name.find(['*', '?', '[']).unwrap_or(name.len())];
-        let folder = fixed.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let matches = |found: &str| pattern.matches_with(found, MATCHING);
-        let folder_matches = |found: &str| found.rsplit_once('/').is_some_and(|(folder, _)| matches(folder));
-        let below = self
-            .client
-            .list_below(self.target_of(folder)?, &self.root, self.objects_max)?;
-        Ok(self.finished(below, |found| {
-            (matches(found) || folder_matches(found)) && !hidden(found, name)
-        }))
-    }
-
-    /// Those that are `wanted`, by their names in the store, and do not lie in an unfinished folder.
-    fn finished(&self, found: Vec<Object>, wanted: impl Fn(&str) -> bool) -> Vec<Object> {
-        let folder = |name: &str| name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-        let name = |object: &Object| object.url[self.root.len()..].to_owned();
-        let markers = found
-            .iter()
-            .map(&name)
-            .filter(|name| name.rsplit('/').next() == Some(UNFINISHED));
-        let unfinished: BTreeSet<String> = markers.map(|name| folder(&name)).collect();
-        let mut found = found;
-        found.retain(|object| {
-            let name = name(object);
-            wanted(&name) && !unfinished.contains(&folder(&name))
-        });
-        found
+        let folder = self.target_of(fixed.rsplit_once('/').map_or("", |(folder, _)| folder))?;
+        let wanted = move |found: &str| {
+            let matches = |found: &str| pattern.matches_with(found, MATCHING);
+            let folder_matches = || found.rsplit_once('/').is_some_and(|(folder, _)| matches(folder));
+            (matches(found) || folder_matches()) && !hidden(found, &name)
+        };
+        let found = self.client.run(self.listing(folder).below(wanted))??;
+        Ok(found.into_iter().collect())
     }
 
     /// Whether this object lies in an unfinished folder.
     fn is_unfinished(&self) -> Result<bool> {
-        match self.name.rsplit_once('/') {
-            Some((folder, _)) => Ok(self
-                .client
-                .head(self.target_of(&format!("{folder}/{UNFINISHED}"))?)
-                .is_ok()),
-            None => Ok(false),
+        let Some((folder, _)) = self.name.rsplit_once('/') else {
+            return Ok(false);
+        };
+        match self.client.head(self.target_of(&format!("{folder}/{UNFINISHED}"))?) {
+            Ok(_) => Ok(true),
+            // S3 forbids to look at what is not there to those who may read a folder's objects and not list them.
+            Err(ObjectError::NotFound { .. } | ObjectError::NoPermission { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    /// The names right in this folder or below it, hidden and unfinished ones too.
-    pub(super) fn names(&self) -> Result<Vec<String>> {
-        let below = self.client.list_below(self.target()?, &self.root, self.objects_max)?;
-        Ok(below
-            .iter()
-            .map(|object| self.within(&object.url[self.root.len()..]).to_owned())
-            .collect())
-    }
-
-    /// A name in the store as one within this folder.
-    fn within<'a>(&self, found: &'a str) -> &'a str {
-        found[self.name.len()..].trim_start_matches('/')
+    /// The names right in this folder or below it that are `wanted`, hidden and unfinished ones too.
+    pub(super) fn names(&self, wanted: impl Fn(&str) -> bool + Send + Sync + 'static) -> Result<Vec<String>> {
+        let folder = self.name.clone();
+        let wanted = move |found: &str| wanted(within(&folder, found));
+        let below = self.client.run(self.listing(self.target()?).names(wanted))??;
+        Ok(below.iter().map(|name| within(&self.name, name).to_owned()).collect())
     }
 
     pub(super) fn must_be_absent(&self) -> Result<()> {
@@ -155,7 +145,7 @@ impl Prefix {
             Err(ObjectError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
-        match self.names()?.is_empty() {
+        match self.names(|_| true)?.is_empty() {
             true => Ok(()),
             false => there(),
         }
@@ -164,4 +154,9 @@ impl Prefix {
     pub(super) fn write(&self, bytes: Bytes) -> Result<()> {
         self.client.put(self.target()?, bytes, PutMode::Overwrite)
     }
+}
+
+/// A name in the store as one within a folder.
+fn within<'a>(folder: &str, found: &'a str) -> &'a str {
+    found[folder.len()..].trim_start_matches('/')
 }

@@ -47,7 +47,7 @@ impl RenamedFolder {
 
     /// Removes the parts, and the folder after them.
     fn remove(&self) -> Result<()> {
-        for name in self.parts.names()? {
+        for name in self.parts.names(|_| true)? {
             self.parts.client.remove(self.parts.part(&name)?)?;
         }
         self.parts.client.remove(self.parts.target()?)
@@ -60,7 +60,7 @@ fn is_there(target: &Prefix) -> Result<bool> {
         Err(ObjectError::NotFound { .. }) => {}
         found => return found.map(|_| true),
     }
-    match target.client.list_folder(target.target()?, &target.root, 1) {
+    match target.client.run(target.listing(target.target()?).direct(|_| false))? {
         Err(ObjectError::NotFound { .. }) => Ok(false),
         found => found.map(|_| true),
     }

@@ -415,6 +415,8 @@ fn buckets_that_are_not_built_in_say_which_feature_is_missing() {
     }
 }
 
+mod buckets;
+
 mod caching;
 
 mod folders;

@@ -125,6 +125,24 @@ fn one_who_goes_through_in_order_is_read_ahead_of() {
 }
 
 #[test]
+fn a_limit_below_a_segment_reads_one_ahead_and_none_only_if_it_is_0() {
+    for (read_ahead_bytes_max, fetched) in [(0, 1), (1 << 20, 2)] {
+        let remote = Remote::new();
+        let object = remote.put(vec![7; 20 << 20].into());
+        let mut options = remote.options();
+        options.cache.as_mut().unwrap().read_ahead_bytes_max = read_ahead_bytes_max;
+        let stores = Stores::over(remote.store.clone(), options);
+        stores.read_range(&object, 0..1000).unwrap();
+        stores.read_range(&object, 1000..2000).unwrap();
+        while remote.faults.reads_count() < fetched {
+            std::thread::yield_now();
+        }
+        drop(stores); // Waits for what is under way.
+        assert_eq!(remote.faults.reads_count(), fetched, "{read_ahead_bytes_max}");
+    }
+}
+
+#[test]
 fn readers_of_one_range_share_one_request_even_if_it_stalls() {
     let remote = Remote::new();
     let object = remote.put(text(1000));

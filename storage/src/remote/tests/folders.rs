@@ -100,3 +100,92 @@ fn a_listing_stops_at_its_limit() {
         assert_eq!(stores.list(pattern).unwrap().len(), 20);
     }
 }
+
+#[test]
+fn the_limit_of_a_listing_is_of_what_matches() {
+    let (inner, _, stores) = store();
+    let write = |name: &str| stores.write(&format!("memory://{name}"), Bytes::new()).unwrap();
+    (0..20).for_each(|name| write(&format!("a/{name}")));
+    for name in ["_SUCCESS", "_a", ".b", "c", "d", "e", "f", "g"] {
+        write(&format!("b/{name}"));
+    }
+    for name in ["h", "i", "j", "k", "l"] {
+        write(&format!("c/deep/{name}"));
+    }
+    let _unfinished = ["c/a", "c/b"].map(|folder| {
+        let writer = stores.create_folder(&format!("memory://{folder}")).unwrap();
+        // One is listed before the marker.
+        for part in ["!", "m", "n"] {
+            writer.write_part(part, Bytes::new()).unwrap();
+        }
+        writer
+    });
+    let options = StoresOptions {
+        list_objects_max: 5,
+        ..StoresOptions::default()
+    };
+    let few = Stores::over(inner, options);
+    for pattern in ["memory://a/1*", "memory://a/?", "memory://[ab]/?"] {
+        let error = object_error(few.list(pattern));
+        assert!(
+            matches!(&error, ObjectError::TooManyObjects { pattern: named, objects_max: 5 } if named == pattern),
+            "{pattern}: {error}"
+        );
+    }
+    for (pattern, expected) in [
+        ("memory://a/[5-9]", ["5", "6", "7", "8", "9"]),
+        ("memory://b", ["c", "d", "e", "f", "g"]),
+        ("memory://c/**/*", ["h", "i", "j", "k", "l"]),
+    ] {
+        assert_eq!(names(&few, pattern), expected, "{pattern}");
+    }
+    write("b/z");
+    assert!(matches!(
+        object_error(few.list("memory://b")),
+        ObjectError::TooManyObjects { .. }
+    ));
+}
+
+#[test]
+fn what_others_have_put_into_a_folder_is_found_behind_the_limit_of_a_listing() {
+    let options = StoresOptions {
+        list_objects_max: 2,
+        ..StoresOptions::default()
+    };
+    let stores = Stores::with_options(options);
+    let writer = stores.create_folder("memory://a/out").unwrap();
+    for part in ["b", "c", "d"] {
+        writer.write_part(part, Bytes::new()).unwrap();
+    }
+    stores.write("memory://a/out/other", Bytes::new()).unwrap();
+    assert!(matches!(
+        object_error(writer.commit()),
+        ObjectError::AlreadyExists { .. }
+    ));
+}
+
+#[test]
+fn a_shared_folder_says_what_keeps_it_from_links() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("out");
+    let shared = SharedFolder::new(target.to_str().unwrap(), "7").unwrap();
+    shared.begin().unwrap();
+    let unfinished = folder.path().join(pattern::unfinished("7"));
+    assert_eq!(entries(&unfinished), Vec::<String>::new(), "the trial leaves nothing");
+    let publish = |written: &str| shared.publish(&[("part".to_owned(), written.to_owned())]);
+    let error = publish("gone").unwrap_err().to_string();
+    assert!(error.contains("all processes must see this folder"), "{error}");
+    // A folder cannot be linked, and the system says so as it does of files where there are no links.
+    fs::create_dir(unfinished.join("folder")).unwrap();
+    let error = publish("folder").unwrap_err().to_string();
+    assert!(error.contains("hard links") && !error.contains("must see"), "{error}");
+}
+
+#[test]
+fn a_shared_folder_that_takes_no_parts_fails_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(pattern::unfinished("7")), b"a file").unwrap();
+    let target = folder.path().join("out");
+    let shared = SharedFolder::new(target.to_str().unwrap(), "7").unwrap();
+    assert!(shared.begin().is_err());
+}
