@@ -47,8 +47,8 @@ pub struct Config {
     /// Beginnings of URLs whose objects change by growing at their end alone, but for a header: of those that have grown
     /// the cache fetches the rest. A change in the middle may go unnoticed. Default: none.
     pub cache_grows_only: Vec<String>,
-    /// Most bytes of remote objects that are being fetched into the cache ahead of those who read them in order. Default:
-    /// 16 MiB; 0 for none.
+    /// Most bytes of remote objects that are being fetched into the cache ahead of those who read them in order, rounded up to
+    /// segments of 4 MiB; at most 64 MiB, and a quarter of the cache. Default: 16 MiB; 0 for none.
     pub read_ahead_bytes_max: u64,
     /// Most bytes of remembered results in that folder, beside those of remote objects. Default: 64 GiB.
     pub memo_bytes_max: u64,

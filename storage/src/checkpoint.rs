@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bloom::Digest;
 use crate::error::{Result, StorageError};
-use crate::manifest::{Blob, seal, unseal};
+use crate::manifest::{Blob, COMPUTATION, seal, unseal};
 use crate::object::ObjectError;
 use crate::remote::{Found, Place, Stores};
 
@@ -56,7 +56,7 @@ impl Checkpoint {
     pub fn open(stores: &Stores, url: &str, key: &Digest) -> Result<Self> {
         Ok(Self {
             place: stores.place(url)?,
-            name: format!("checkpoint-{}.json", blake3::Hash::from_bytes(*key).to_hex()),
+            name: format!("{COMPUTATION}{}.json", blake3::Hash::from_bytes(*key).to_hex()),
         })
     }
 

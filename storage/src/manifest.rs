@@ -237,11 +237,13 @@ impl Commits {
         Ok(self.place.remove_unfinished(&oldest)?)
     }
 
-    /// Removes blobs that are not in `live` and are in `dead`, or were written before the object `oldest`.
+    /// Removes blobs that are not in `live` and are in `dead`, or were written before the object `oldest`. Those may be of a
+    /// checkpointed computation instead, if there is one in this folder.
     fn remove_blobs(&self, live: &BTreeSet<String>, dead: &BTreeSet<String>, oldest: &str) -> Result<()> {
         let listed = self.place.list()?;
         let oldest = listed.iter().find(|found| found.name == oldest);
-        let left = |found: &Found| oldest.is_some_and(|oldest| found.by_age(oldest).is_lt());
+        let is_shared = listed.iter().any(|found| found.name.starts_with(COMPUTATION));
+        let left = |found: &Found| !is_shared && oldest.is_some_and(|oldest| found.by_age(oldest).is_lt());
         for found in &listed {
             let name = &found.name;
             if name.starts_with(BLOB) && !live.contains(name) && (dead.contains(name) || left(found)) {
@@ -344,6 +346,9 @@ impl Unpublished<'_> {
 }
 
 const BLOB: &str = "blob-";
+
+/// How the names of what describes a checkpointed computation begin.
+pub(crate) const COMPUTATION: &str = "checkpoint-";
 
 fn manifest_name(number: u64) -> String {
     format!("manifest-{number:0width$}.json", width = NUMBER_DIGITS)

@@ -445,3 +445,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn blobs_of_a_checkpointed_computation_in_the_same_folder_stay() {
+    let (folder, commits) = folder();
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    let other = file(&folder, &Blob::of(b"a partition").object());
+    let write_long_ago = || {
+        fs::write(&other, b"a partition").unwrap();
+        fs::File::open(&other).unwrap().set_modified(long_ago).unwrap();
+    };
+    let computation = file(&folder, &format!("{COMPUTATION}0123.json"));
+    fs::write(&computation, b"{}").unwrap();
+    write_long_ago();
+    commits.keep(1).unwrap();
+    assert!(other.exists());
+    fs::remove_file(&computation).unwrap();
+    commits.keep(1).unwrap();
+    assert!(!other.exists(), "nobody names it");
+}
