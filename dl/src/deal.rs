@@ -81,6 +81,7 @@ impl Deal {
     }
 
     /// The samples that a lane takes in most steps, if there is such a number.
+    #[cfg(any(feature = "gpu", test))]
     pub(crate) fn usual_share(&self, lane: usize) -> usize {
         let taken = 2 * u128::from(self.batch) * u128::from(self.lengths[lane]) + u128::from(self.samples);
         (taken / (2 * u128::from(self.samples))) as usize

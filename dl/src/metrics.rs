@@ -86,7 +86,7 @@ impl TryFrom<Unchecked> for ConfusionMatrix {
     type Error = Error;
 
     fn try_from(Unchecked { classes, counts }: Unchecked) -> Result<Self> {
-        let expected = classes.checked_mul(classes).unwrap_or(usize::MAX);
+        let expected = classes.saturating_mul(classes);
         crate::error::check_length("the counts of a confusion matrix", expected, counts.len())?;
         Ok(Self { classes, counts })
     }

@@ -168,18 +168,6 @@ fn part_name(partition: usize, partitions: usize, ending: &str) -> String {
     format!("part-{partition:0digits$}{ending}")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::part_name;
-
-    #[test]
-    fn names_of_parts_are_in_the_order_of_partitions() {
-        assert_eq!(part_name(7, 100_000, ".txt"), "part-00007.txt");
-        assert_eq!(part_name(7, 100_001, ""), "part-000007");
-        assert!(part_name(99_999, 100_001, "") < part_name(100_000, 100_001, ""));
-    }
-}
-
 fn text_of<T: Record + Display>(records: PartitionIter<T>) -> Vec<u8> {
     let mut text = String::new();
     for record in records {
@@ -202,4 +190,16 @@ fn json_of<T: Record>(records: PartitionIter<T>) -> Result<Vec<u8>> {
         text.push(b'\n');
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part_name;
+
+    #[test]
+    fn names_of_parts_are_in_the_order_of_partitions() {
+        assert_eq!(part_name(7, 100_000, ".txt"), "part-00007.txt");
+        assert_eq!(part_name(7, 100_001, ""), "part-000007");
+        assert!(part_name(99_999, 100_001, "") < part_name(100_000, 100_001, ""));
+    }
 }
