@@ -124,6 +124,7 @@ impl NeuralNetwork {
             digests: None,
             devices,
         };
+        training.check_beginning()?;
         training.resume()?;
         Ok(training)
     }
@@ -384,6 +385,16 @@ impl Training {
             self.shard_maker(shards, failed.clone()),
             observe,
         )
+    }
+
+    /// Errors if an initial parameter is not finite.
+    fn check_beginning(&self) -> Result<()> {
+        self.check_parameters().map_err(|error| match error {
+            Error::NotFinite { what, value, .. } => Error::Training(format!(
+                "{what} is {value} to begin with; check the initial parameters, or the limit of `Initialization::Uniform`"
+            )),
+            error => error,
+        })
     }
 
     /// Goes on from a checkpoint, if that is wanted and there is one.

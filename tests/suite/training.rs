@@ -1,6 +1,6 @@
 //! Training gives the bits of a plain sequential loop, for any number of threads and any placement.
 
-use distdl::dl::{Dense, Error, Features, Input, Loss, SampleTargets, parameters_hash};
+use distdl::dl::{Dense, Error, Features, Initialization, Input, Loss, SampleTargets, parameters_hash};
 use distdl::engine::Placement;
 use distdl::{BatchReport, Config, Context, Dataset, NeuralNetwork, Samples, Schedule, TrainingOptions};
 use proptest::prelude::*;
@@ -209,6 +209,12 @@ fn data_that_does_not_suit_is_refused_with_words() {
     let error = squares.train(&valued(1), case.options(None)).unwrap_err().to_string();
     words(&error, "1 target values a sample for 2 outputs");
     assert!(squares.train(&valued(2), case.options(None)).is_ok());
+    let unlimited = Dense::linear(9).with_initialization(Initialization::Uniform { limit: f32::NAN });
+    let unlimited = NeuralNetwork::new(Input(3))
+        .output(unlimited, Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let error = unlimited.train(&data, case.options(None)).unwrap_err().to_string();
+    words(&error, "a value of layers.0.weight is NaN to begin with");
     let SampleTargets::Labels(mut labels) = case.samples(0..24).targets().clone() else {
         panic!("these have labels");
     };
