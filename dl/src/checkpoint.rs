@@ -5,6 +5,7 @@
 //! workers and shards. Reading and writing are actions on one partition: in a cluster one process does it for all, another one if
 //! that is lost, and a process that comes later gets the same answer.
 
+mod facts;
 mod options;
 
 use std::collections::BTreeMap;
@@ -12,12 +13,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use distdl_engine::cluster::chaos::Point;
-use distdl_engine::{Context, EngineError, Parameters, Staleness};
+use distdl_engine::{Context, EngineError, Parameters};
 use distdl_storage::{Commit, Commits, StorageError};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::facts::Facts;
 pub use self::options::{CheckpointOptions, Resume};
-use crate::augmentation::Augmentation;
 use crate::error::{Error, Result};
 use crate::kernels::Level;
 use crate::layout::ParameterLayout;
@@ -38,102 +39,6 @@ pub struct Resumed {
     pub step: u64,
     /// What a person should know: newer checkpoints that are damaged, another kind of processor.
     pub remarks: Vec<String>,
-}
-
-/// What a training's result follows from, apart from its steps. Two trainings with equal facts are the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Facts {
-    /// Layer by layer, then the loss.
-    pub(crate) network: Vec<String>,
-    pub(crate) optimizer: String,
-    pub(crate) schedule: String,
-    /// How old the parameters may be that lanes read.
-    #[serde(default = "synchronous")]
-    pub(crate) staleness: String,
-    /// What is sent of gradients.
-    #[serde(default = "uncompressed")]
-    pub(crate) compression: String,
-    pub(crate) batch: usize,
-    /// The most samples of a piece of a lane's share; none where it is whole.
-    #[serde(default)]
-    pub(crate) micro_batch: Option<usize>,
-    /// How pictures are changed by chance.
-    #[serde(default = "not_augmented")]
-    pub(crate) augmentation: String,
-    pub(crate) lanes: usize,
-    pub(crate) seed: u64,
-    /// BLAKE3 of the parameters that it began with, where they were given.
-    #[serde(default)]
-    pub(crate) initial: Option<String>,
-    /// Samples of each lane.
-    pub(crate) lane_samples: Vec<u32>,
-    /// BLAKE3 of the hashes of all partitions.
-    pub(crate) data: String,
-}
-
-/// What checkpoints were that do not say how parameters were read.
-fn synchronous() -> String {
-    format!("{:?}", Staleness::Synchronous)
-}
-
-/// What they were that do not say what was sent.
-fn uncompressed() -> String {
-    "None".to_owned()
-}
-
-/// What they were that do not say how pictures were changed.
-fn not_augmented() -> String {
-    format!("{:?}", None::<Augmentation>)
-}
-
-impl Facts {
-    /// How a checkpoint's facts differ from these, in words.
-    fn differences(&self, checkpoint: &Self) -> Vec<String> {
-        let mut differences = Vec::new();
-        let mut compare = |what: &str, there: String, here: String| {
-            if there != here {
-                differences.push(format!("{what}: {there} there, {here} here"));
-            }
-        };
-        let layers = self.network.len().max(checkpoint.network.len());
-        let layer = |facts: &Self, index: usize| facts.network.get(index).cloned().unwrap_or("nothing".to_owned());
-        for index in 0..layers {
-            compare(
-                &format!("part {index} of the network"),
-                layer(checkpoint, index),
-                layer(self, index),
-            );
-        }
-        compare("optimizer", checkpoint.optimizer.clone(), self.optimizer.clone());
-        compare("schedule", checkpoint.schedule.clone(), self.schedule.clone());
-        compare("staleness", checkpoint.staleness.clone(), self.staleness.clone());
-        compare("compression", checkpoint.compression.clone(), self.compression.clone());
-        compare("batch", checkpoint.batch.to_string(), self.batch.to_string());
-        let micro_batch = |facts: &Self| format!("{:?}", facts.micro_batch);
-        compare("micro_batch", micro_batch(checkpoint), micro_batch(self));
-        compare(
-            "augmentation",
-            checkpoint.augmentation.clone(),
-            self.augmentation.clone(),
-        );
-        compare("lanes", checkpoint.lanes.to_string(), self.lanes.to_string());
-        compare("seed", checkpoint.seed.to_string(), self.seed.to_string());
-        let initial = |facts: &Self| facts.initial.as_deref().map_or("drawn by the seed".to_owned(), short);
-        compare("hash of the initial parameters", initial(checkpoint), initial(self));
-        let samples = |facts: &Self| format!("{:?}", facts.lane_samples);
-        compare("samples of each lane", samples(checkpoint), samples(self));
-        compare(
-            "hash of the data or of its partitions",
-            short(&checkpoint.data),
-            short(&self.data),
-        );
-        differences
-    }
-}
-
-/// Enough of a hash to tell it from others.
-fn short(hash: &str) -> String {
-    hash.chars().take(12).collect()
 }
 
 /// What `training.json` holds.

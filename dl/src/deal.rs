@@ -12,6 +12,9 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
+/// How a checkpoint calls a deal where a lane has the same share in each step.
+pub(crate) const FIXED_SHARES: &str = "in fixed shares";
+
 /// How an epoch's samples are dealt to lanes and steps: a pure function of the data's shape, the batch and the lanes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Deal {
@@ -69,7 +72,7 @@ impl Deal {
         (first_epoch + steps / self.steps_per_epoch, steps % self.steps_per_epoch)
     }
 
-    /// The most samples that a lane takes in a step; a lane that has as many as the others takes no fewer in most.
+    /// The most samples that a lane takes in a step.
     pub(crate) fn share_max(&self, lane: usize) -> usize {
         let (length, lanes) = (u64::from(self.lengths[lane]), self.lengths.len() as u64);
         let most = match self.are_equal() {
@@ -80,11 +83,12 @@ impl Deal {
         most.min(length).min(self.batch) as usize
     }
 
-    /// The samples that a lane takes in most steps, if there is such a number.
-    #[cfg(any(feature = "gpu", test))]
-    pub(crate) fn usual_share(&self, lane: usize) -> usize {
-        let taken = 2 * u128::from(self.batch) * u128::from(self.lengths[lane]) + u128::from(self.samples);
-        (taken / (2 * u128::from(self.samples))) as usize
+    /// What a checkpoint says of it. Lanes that are equal and divide the batch have the same share in each step.
+    pub(crate) fn words(&self) -> &'static str {
+        match self.are_equal() && self.batch.is_multiple_of(self.lengths.len() as u64) {
+            true => FIXED_SHARES,
+            false => "in turns",
+        }
     }
 
     /// Samples of a step of an epoch, over all lanes.
@@ -207,13 +211,13 @@ mod tests {
     #[test]
     fn equal_lanes_have_equal_shares_and_others_nearly_what_they_are_of_the_whole() {
         let equal = Deal::new(vec![100; 4], 32).unwrap();
-        assert!((0..4).all(|lane| (equal.share_max(lane), equal.usual_share(lane)) == (8, 8)));
-        assert_eq!(equal.range(3, 1), 8..16);
-        assert_eq!(equal.range(3, 12), 96..100);
+        assert!((0..4).all(|lane| equal.share_max(lane) == 8));
+        assert_eq!((equal.range(3, 1), equal.range(3, 12)), (8..16, 96..100));
+        assert_eq!(equal.words(), FIXED_SHARES);
         let uneven = Deal::new(vec![u32::MAX, u32::MAX / 3], 128).unwrap();
-        assert_eq!((uneven.usual_share(0), uneven.usual_share(1)), (96, 32));
         let middle = uneven.steps_per_epoch / 2;
         assert_eq!((uneven.range(0, middle).len(), uneven.range(1, middle).len()), (96, 32));
+        assert_ne!(uneven.words(), FIXED_SHARES);
     }
 
     #[test]

@@ -137,6 +137,7 @@ pub enum Error {
     /// Data, batch and lanes do not fit together.
     #[error("training: {0}")]
     Training(String),
+    // Those that are skipped come last: formats that number variants count them when writing only.
     /// The engine could not run the job.
     #[serde(skip)]
     #[error(transparent)]

@@ -233,7 +233,7 @@ impl Training {
     /// [`initial_parameters`](TrainingOptions::initial_parameters), which one that goes on from a checkpoint leaves alone.
     ///
     /// # Errors
-    /// If there are not as many as the network has, or the checkpoint cannot be written.
+    /// If there are not as many as the network has, or the checkpoint cannot be written or one of them is not finite.
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
         let parameters = Parameters::with_state(parameters, self.options.optimizer.state_slots())?;
@@ -422,8 +422,9 @@ impl Training {
         }
     }
 
-    /// Writes a checkpoint, if there are to be any.
+    /// Writes a checkpoint, if there are to be any. Errors if a parameter is not finite.
     fn write_checkpoint(&mut self) -> Result<()> {
+        self.check_parameters()?;
         let snapshot = Snapshot {
             step: self.step,
             epoch: self.epoch(),

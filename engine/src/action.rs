@@ -120,7 +120,8 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Runs `function` over the records of each partition, for its effects; its first argument is the partition's index.
-    /// The effects may happen again where a partition is computed again.
+    /// The effects may happen again where a partition is computed again. Where the input fails or the action is stopped, the
+    /// function is unwound: see [`PartitionIter`].
     ///
     /// # Errors
     /// As any action.

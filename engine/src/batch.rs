@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::iter::Fuse;
 use std::ops::Range;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use distdl_storage::{Block, BlockId, Codec, Record, Records};
@@ -167,6 +167,7 @@ pub fn typed_batches<T: Record>(stream: AnyStream) -> impl Iterator<Item = TaskR
 /// If what comes before fails, or the task is stopped because another one failed, a process died or time is up, then
 /// [`next`](Iterator::next) does not return: the closure is unwound as by a panic, without a message, so that it never takes
 /// a part of a partition for all of it. (Where panics abort, the iteration ends early instead.) What it made is discarded.
+/// A mutex that it holds is then poisoned, as what is behind it may be half done: take records in first, and lock it after.
 pub struct PartitionIter<T> {
     stream: AnyStream,
     current: Option<Iter<T>>,
@@ -184,6 +185,18 @@ impl<T: Record> PartitionIter<T> {
             failure,
         }
     }
+
+    /// One that is unwound before it is an error here as well, for a closure that stops the unwinding.
+    fn next_batch(&mut self) -> Option<TaskResult<AnyBatch>> {
+        let stream = &mut self.stream;
+        match catch_unwind(AssertUnwindSafe(|| stream.next())) {
+            Ok(batch) => batch,
+            Err(panic) => match panic.downcast::<Interrupted>() {
+                Ok(interrupted) => Some(Err(interrupted.0)),
+                Err(panic) => resume_unwind(panic),
+            },
+        }
+    }
 }
 
 impl<T: Record> Iterator for PartitionIter<T> {
@@ -194,7 +207,7 @@ impl<T: Record> Iterator for PartitionIter<T> {
             if let Some(record) = self.current.as_mut().and_then(Iterator::next) {
                 return Some(record);
             }
-            match self.stream.next()? {
+            match self.next_batch()? {
                 Ok(batch) => self.current = Some(batch.typed::<T>().into_records()),
                 Err(error) => {
                     *self.failure.borrow_mut() = Some(error.clone());

@@ -1,5 +1,6 @@
 //! What a checkpoint holds, and when one is due.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+use super::facts::{fixed_shares, not_augmented, synchronous, uncompressed};
 use super::*;
 use crate::NeuralNetwork;
 use distdl_engine::Config;
@@ -18,6 +19,7 @@ fn facts() -> Facts {
         seed: u64::MAX,
         initial: None,
         lane_samples: vec![20, 21],
+        deal: fixed_shares(),
         data: "0123456789abcdef".to_owned(),
     }
 }

@@ -47,7 +47,7 @@ impl Training {
         if self.checkpoints.is_some() {
             return Err(Error::Training(
                 "a training with checkpoints cannot go on with changed data, which they do not know; train without \
-                 checkpoints, or begin a training with the new data and `set_parameters`"
+                 checkpoints, or begin a training with the new data and these `initial_parameters`"
                     .to_owned(),
             ));
         }

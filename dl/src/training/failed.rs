@@ -36,3 +36,74 @@ impl Failed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_come_back_as_what_they_are() {
+        let words = || "words".to_owned();
+        let errors = [
+            Error::Length {
+                what: "what".into(),
+                expected: 1,
+                got: 2,
+            },
+            Error::Shape {
+                layer: 1,
+                kind: "kind".into(),
+                expected: words(),
+                got: words(),
+            },
+            Error::Rows { rows: 1, rows_max: 2 },
+            Error::Label {
+                row: 1,
+                label: 2,
+                classes: 3,
+            },
+            Error::Index {
+                row: 1,
+                feature: 2,
+                value: 3.5,
+                num_embeddings: 4,
+            },
+            Error::Loss {
+                loss: "loss".into(),
+                problem: "problem".into(),
+            },
+            Error::NotFinite {
+                step: 1,
+                what: "what".into(),
+                value: f64::INFINITY,
+            },
+            Error::Samples(words()),
+            Error::SampleIndex { index: 1, length: 2 },
+            Error::DatasetFile {
+                path: "a".into(),
+                at: words(),
+                problem: words(),
+                remedy: "remedy".into(),
+            },
+            Error::ModelFile {
+                path: "a".into(),
+                problem: words(),
+            },
+            Error::Checkpoint {
+                url: words(),
+                problem: words(),
+                remedy: "remedy".into(),
+            },
+            Error::Training(words()),
+        ];
+        for error in errors {
+            let text = format!("{error:?}");
+            // In another process, which has seen nothing of it.
+            let resolved = Failed::default().resolve(Failed::default().keep(error));
+            assert_eq!(format!("{resolved:?}"), text);
+        }
+        let failed = Failed::default();
+        let carried = failed.keep(Error::Engine(EngineError::invalid("what", "remedy")));
+        assert!(matches!(failed.resolve(carried), Error::Engine(_)));
+    }
+}

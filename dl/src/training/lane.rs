@@ -204,7 +204,8 @@ impl TrainingLane {
 
     /// What the step behind this one takes, if it is of the same epoch.
     fn ahead(&self, range: &Range<usize>) -> &[u32] {
-        &self.order[range.end..self.order.len().min(range.end + range.len())]
+        // Shares differ by one from step to step.
+        &self.order[range.end..self.order.len().min(range.end + range.len() + 1)]
     }
 }
 

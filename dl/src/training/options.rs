@@ -104,6 +104,7 @@ impl TrainingOptions {
             seed: self.seed(),
             initial: self.initial_parameters.as_deref().map(parameters_hash),
             lane_samples: deal.lengths.clone(),
+            deal: deal.words().to_owned(),
             data,
         }
     }

@@ -249,7 +249,7 @@ fn move_statistics(momentum: f32, scale: f32, sum: &[f32], shard: &mut ShardValu
 }
 
 /// Leaves all as it is: what a step without samples does, which can only be where updates come in any order, and all that came
-/// were those of lanes that have run out before others.
+/// were those of lanes that have no samples in it.
 fn keep(shard: &mut ShardValues<'_>) {
     shard.after.copy_from_slice(shard.before);
     keep_state(shard);

@@ -94,7 +94,13 @@ fn whole_steps_have_the_bits_of_single_ones() {
         gradient_norm_max: Some(0.05),
         ..options()
     };
-    let layers = [one.clone(), options(), pieces.clone(), four, lamb].map(|options| (network(), bytes(), options));
+    // Their shares differ from step to step.
+    let in_turns = TrainingOptions {
+        batch: 10,
+        ..four.clone()
+    };
+    let layers =
+        [one.clone(), options(), pieces.clone(), four, in_turns, lamb].map(|options| (network(), bytes(), options));
     let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
     for (network, samples, options) in all.chain(layers).chain(vectors) {
         let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);

@@ -219,7 +219,11 @@ fn who_comes_late_takes_part_from_the_middle_of_an_iteration() {
     // The others may be through when it is to be taken in: then they begin a generation without it once more.
     let comes_in_time = || {
         let generations = generations_with_one_that_comes_late();
-        !generations.is_empty() && generations.iter().all(|slots| *slots == [0, 1, 2])
+        assert!(
+            generations.iter().all(|slots| *slots == [0, 2] || *slots == [0, 1, 2]),
+            "{generations:?}"
+        );
+        !generations.is_empty() && generations.iter().all(|slots| slots.len() == 3)
     };
     assert!((0..20).any(|_| comes_in_time()), "never in 20 times");
 }

@@ -1,5 +1,7 @@
 //! What a training has in the memory of a GPU where it takes whole steps.
 
+use std::ops::Range;
+
 use distdl_engine::ShardValues;
 use distdl_engine::device::{GpuBuffer, GpuGraph, GpuPort};
 
@@ -23,9 +25,19 @@ pub(super) struct ResidenceShape {
     pub(super) measuring: Option<MeasuringShape>,
 }
 
-/// How a step is asked for in which each lane has all of its rows.
+/// Kinds of steps that have a graph, the first that come.
+const GRAPHS_MAX: usize = 8;
+
+/// How steps are asked for, by how many rows each lane has.
+#[derive(Debug)]
+pub(super) struct Graphs {
+    are_wanted: bool,
+    by_rows: Vec<(Vec<usize>, StepGraph)>,
+}
+
+/// How a step is asked for.
 #[derive(Debug, Default)]
-pub(super) enum FullStep {
+pub(super) enum StepGraph {
     /// One by one: its kernels may not be loaded yet.
     #[default]
     New,
@@ -41,12 +53,12 @@ pub(super) enum FullStep {
 #[derive(Debug)]
 pub(super) struct Residence {
     shape: ResidenceShape,
-    pub(super) full_step: FullStep,
+    pub(super) graphs: Graphs,
     /// How many steps are worth their copies; found by taking some.
     pub(super) steps: u64,
     /// Gradients that wait to be added to another.
     pub(super) held: Vec<GpuBuffer>,
-    /// What a lane adds that has no rows left.
+    /// What a lane adds that has no rows in a step.
     pub(super) zeros: Option<GpuBuffer>,
     /// Of each pass its tallies.
     pub(super) tallies: GpuPort,
@@ -75,6 +87,22 @@ const ROWS_MAX: usize = 1 << 22;
 /// Words of a pass's tallies.
 pub(super) const TALLY: usize = 4;
 
+impl Graphs {
+    /// That of steps where lanes have these rows; `None` if they have none.
+    pub(super) fn of(&mut self, rows: &[Range<usize>]) -> Option<&mut StepGraph> {
+        let counts = || rows.iter().map(ExactSizeIterator::len);
+        let mut known = self
+            .by_rows
+            .iter()
+            .position(|(known, _)| known.iter().copied().eq(counts()));
+        if known.is_none() && self.are_wanted && self.by_rows.len() < GRAPHS_MAX {
+            known = Some(self.by_rows.len());
+            self.by_rows.push((counts().collect(), StepGraph::New));
+        }
+        known.map(|index| &mut self.by_rows[index].1)
+    }
+}
+
 impl ResidenceShape {
     /// Passes of a step, at most.
     fn passes(&self) -> usize {
@@ -88,7 +116,7 @@ impl ResidenceShape {
     /// up by pieces.
     fn held(&self) -> usize {
         let levels = usize::BITS - self.shares.len().saturating_sub(1).leading_zeros();
-        levels as usize + usize::from(self.passes() > self.shares.len())
+        levels as usize + usize::from(self.shares.iter().any(|share| *share > self.workspace.rows_max))
     }
 
     /// The most steps at a time.
@@ -119,9 +147,9 @@ impl Residence {
         let measuring = shape.measuring.clone();
         let measuring = measuring.map(|measuring| Measuring::new(&device, measuring, steps_max));
         Ok(Self {
-            full_step: match shape.passes() <= GRAPH_PASSES_MAX {
-                true => FullStep::New,
-                false => FullStep::Eager,
+            graphs: Graphs {
+                are_wanted: shape.passes() <= GRAPH_PASSES_MAX,
+                by_rows: Vec::new(),
             },
             steps: 1,
             held,

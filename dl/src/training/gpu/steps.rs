@@ -21,7 +21,7 @@ use super::super::{TrainingOptions, to_tallies};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
 use super::measuring::{Measuring, MeasuringShape};
-use super::residence::{FullStep, Residence, ResidenceShape, TALLY};
+use super::residence::{Graphs, Residence, ResidenceShape, StepGraph, TALLY};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::Places;
@@ -241,7 +241,7 @@ impl Rules {
             state: &state,
             measuring: residence.measuring.as_ref(),
             first: steps.start,
-            full_step: &mut residence.full_step,
+            graphs: &mut residence.graphs,
             passes: Vec::new(),
         };
         for (step, index) in steps.clone().zip(0..) {
@@ -311,24 +311,22 @@ struct Asking<'a> {
     measuring: Option<&'a Measuring>,
     /// The first of them.
     first: u64,
-    full_step: &'a mut FullStep,
+    graphs: &'a mut Graphs,
     /// The rows of each pass so far.
     passes: Vec<usize>,
 }
 
 impl Asking<'_> {
-    /// Asks for a step, with the rows of each lane: as a graph if each has what it has in most steps.
+    /// Asks for a step, with the rows of each lane: as a graph if there is one for those.
     fn step(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
-        let mut all = rows.iter().enumerate();
-        if !all.all(|(lane, rows)| rows.len() == self.rules.deal.usual_share(lane)) {
+        let Some(before) = self.graphs.of(rows).map(mem::take) else {
             return self.eager(step, rows);
-        }
+        };
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
-        let before = mem::take(self.full_step);
-        let (asked, full_step) = match before {
-            FullStep::New => (self.eager(step, rows), FullStep::Warm),
-            FullStep::Eager => (self.eager(step, rows), FullStep::Eager),
-            FullStep::Warm => {
+        let (asked, after) = match before {
+            StepGraph::New => (self.eager(step, rows), StepGraph::Warm),
+            StepGraph::Eager => (self.eager(step, rows), StepGraph::Eager),
+            StepGraph::Warm => {
                 let graph = gpu.capture(|| self.eager(step, rows));
                 // Nothing of that is done yet.
                 self.passes.truncate(passes);
@@ -336,29 +334,31 @@ impl Asking<'_> {
                     Ok(graph) => self.replay(graph, step, rows),
                     Err(error) => {
                         tracing::info!("steps are not asked for as graphs: {error}");
-                        (self.eager(step, rows), FullStep::Eager)
+                        (self.eager(step, rows), StepGraph::Eager)
                     }
                 }
             }
-            FullStep::Graph(graph) => self.replay(graph, step, rows),
+            StepGraph::Graph(graph) => self.replay(graph, step, rows),
         };
-        *self.full_step = full_step;
+        if let Some(graph) = self.graphs.of(rows) {
+            *graph = after;
+        }
         asked
     }
 
     /// Asks for a step as a graph, or thing by thing if it is another than was captured, as where an optimizer does other things
     /// from some step on.
-    fn replay(&mut self, mut graph: GpuGraph, step: u64, rows: &[Range<usize>]) -> (Result<()>, FullStep) {
+    fn replay(&mut self, mut graph: GpuGraph, step: u64, rows: &[Range<usize>]) -> (Result<()>, StepGraph) {
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
         // SAFETY: buffers, cuBLAS and cuDNN are the residence's, and samples the lanes', which both wait for the GPU before they end.
         let asked = unsafe { gpu.replay(&mut graph, || self.eager(step, rows)) };
         match asked {
-            Ok(()) => (Ok(()), FullStep::Graph(graph)),
+            Ok(()) => (Ok(()), StepGraph::Graph(graph)),
             Err(error) => {
                 tracing::debug!(step, "a step is not asked for as a graph: {error}");
                 // Nothing of that is done.
                 self.passes.truncate(passes);
-                (self.eager(step, rows), FullStep::Warm)
+                (self.eager(step, rows), StepGraph::Warm)
             }
         }
     }

@@ -1,12 +1,15 @@
 //! A training that goes on from a checkpoint ends with the bits of one that was never disturbed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod parameters;
+mod rates;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use distdl_dl::{
-    BatchReport, CheckpointOptions, Dense, Error, Features, Input, Loss, NeuralNetwork, Plateau, Resume, SampleTargets,
-    Samples, Schedule, StepResult, Training, TrainingOptions,
+    BatchReport, CheckpointOptions, Error, Features, NeuralNetwork, Plateau, Resume, SampleTargets, Samples, Schedule,
+    StepResult, Training, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::cluster::events::{ClusterEvent, Happening};
@@ -417,24 +420,6 @@ fn a_place_that_cannot_be_written_is_an_error_that_names_it() {
     assert!(refusal(options(Some(none))).contains("keep at least 1"));
 }
 
-#[test]
-fn a_lowered_rate_is_that_of_fewer_and_is_gone_on_with() {
-    let trained = |rate, factor| {
-        let context = context(1);
-        let constant = TrainingOptions {
-            schedule: Schedule::Constant(rate),
-            ..options(None)
-        };
-        let mut training = begin(&context, constant).unwrap();
-        assert_eq!(training.rate_factor(), 1.0);
-        training.set_rate_factor(factor).unwrap();
-        training.iterate(9, |_| ()).unwrap();
-        bits(&training.parameters())
-    };
-    assert_eq!(trained(0.5, 0.25), trained(0.125, 1.0));
-    assert_ne!(trained(0.5, 0.25), trained(0.5, 1.0));
-}
-
 /// Epochs with a plateau of the training's own loss, which never gets better by half.
 fn on_a_plateau(training: &mut Training, data: &Dataset<Samples>, epochs: u64) -> Vec<bool> {
     let mut plateau = Plateau::new(0.3, 0).with_threshold(0.5);
@@ -445,127 +430,4 @@ fn on_a_plateau(training: &mut Training, data: &Dataset<Samples>, epochs: u64) -
         lowered.push(plateau.show(loss, training).unwrap());
     }
     lowered
-}
-
-#[test]
-fn a_plateaus_factor_comes_back_from_a_checkpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let context = context(2);
-    let data = data(&context);
-    let with = |checkpoint| begin(&context, options(checkpoint)).unwrap();
-    let mut whole = with(None);
-    assert_eq!(on_a_plateau(&mut whole, &data, 4), [false, true, true, true]);
-    assert!((whole.rate_factor() - 0.027).abs() < 1e-6, "{}", whole.rate_factor());
-
-    let at_end = || Some(CheckpointOptions::new(folder.path().to_str().unwrap()));
-    let mut first = with(at_end());
-    on_a_plateau(&mut first, &data, 2);
-    let (factor, step) = (first.rate_factor(), first.step());
-    drop(first);
-    let mut second = with(at_end());
-    // The checkpoint of this step was written before the plateau was, and once more behind it.
-    assert_eq!(
-        (second.rate_factor().to_bits(), second.step()),
-        (factor.to_bits(), step)
-    );
-    assert!(factor < 1.0);
-    // The rate was lowered behind each epoch: so by hand here, as the counts begin anew.
-    for epoch in [3, 4] {
-        second.run_epoch(|_| ()).unwrap();
-        assert_eq!(second.epoch(), epoch);
-        let lowered = second.rate_factor() * 0.3;
-        second.set_rate_factor(lowered).unwrap();
-    }
-    let distance = whole.parameters().into_iter().zip(second.parameters());
-    let distance = distance.map(|(left, right)| (left - right).abs()).fold(0.0, f32::max);
-    assert!(distance < 1e-6, "{distance}");
-}
-
-#[test]
-fn rates_that_cannot_be_are_refused() {
-    let context = context(1);
-    let mut training = begin(&context, options(None)).unwrap();
-    for factor in [-0.5, f32::NAN, f32::INFINITY] {
-        let message = training.set_rate_factor(factor).unwrap_err().to_string();
-        assert!(message.contains(&format!("multiplied with {factor}")), "{message}");
-    }
-    for factor in [1.0, -0.1, f32::NAN] {
-        let message = Plateau::new(factor, 0)
-            .show(1.0, &mut training)
-            .unwrap_err()
-            .to_string();
-        assert!(message.contains("from 0 to below 1"), "{message}");
-    }
-    assert_eq!(training.rate_factor(), 1.0);
-}
-
-#[test]
-fn parameters_to_begin_with_are_left_alone_by_a_training_that_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let begun_with = |values: &[f32]| TrainingOptions {
-        initial_parameters: Some(values.into()),
-        ..options(Some(every_4(folder.path())))
-    };
-    let given: Vec<f32> = network().initialize(99).unwrap();
-    let context = context(1);
-    let mut whole = begin(
-        &context,
-        TrainingOptions {
-            checkpoint: None,
-            ..begun_with(&given)
-        },
-    )
-    .unwrap();
-    assert_eq!(whole.parameters(), given);
-    whole.iterate(9, |_| ()).unwrap();
-    begin(&context, begun_with(&given)).unwrap().iterate(6, |_| ()).unwrap();
-    let mut resumed = begin(&context, begun_with(&given)).unwrap();
-    assert_eq!(resumed.step(), 4);
-    resumed.iterate(5, |_| ()).unwrap();
-    assert_eq!(resumed.parameters(), whole.parameters());
-    let error = begin(&context, begun_with(&whole.parameters()))
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("hash of the initial parameters"), "{error}");
-    let error = begin(&context, begun_with(&given[1..])).unwrap_err().to_string();
-    assert!(error.contains("the initial parameters"), "{error}");
-}
-
-#[test]
-fn parameters_that_are_set_at_a_checkpoint_are_those_of_the_checkpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let context = context(1);
-    let mut training = begin(&context, options(Some(every_4(folder.path())))).unwrap();
-    training.iterate(4, |_| ()).unwrap();
-    let other = network().initialize(99).unwrap();
-    training.set_parameters(other.clone()).unwrap();
-    let resumed = begin(&context, options(Some(every_4(folder.path())))).unwrap();
-    assert_eq!((resumed.step(), resumed.parameters()), (4, other));
-}
-
-/// The square of an error may be finite in f64 where its gradient is not in f32.
-#[test]
-fn parameters_that_are_not_finite_are_an_error_and_no_checkpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let context = context(1);
-    let targets = SampleTargets::Values {
-        length: 1,
-        values: vec![0.0; 4],
-    };
-    let samples = Samples::new(1, Features::F32(vec![1e20; 4]), targets).unwrap();
-    let data = context.parallelize(samples.split(2).unwrap(), 2);
-    let linear = NeuralNetwork::new(Input(1))
-        .output(Dense::linear(1), Loss::MeanSquaredError)
-        .unwrap();
-    let options = TrainingOptions {
-        batch: 4,
-        ..options(Some(CheckpointOptions::new(folder.path().to_str().unwrap())))
-    };
-    let mut training = linear.train(&data, options).unwrap();
-    let error = training.iterate(1, |_| ()).unwrap_err();
-    assert!(
-        matches!(&error, Error::NotFinite { what, .. } if what.contains("layers.0.weight")),
-        "{error}"
-    );
-    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
 }

@@ -1,0 +1,84 @@
+//! Parameters that are given, or that must not get into a checkpoint.
+
+use std::fs;
+
+use distdl_dl::{
+    CheckpointOptions, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions,
+};
+
+use crate::{begin, context, every_4, network, options};
+
+#[test]
+fn parameters_to_begin_with_are_left_alone_by_a_training_that_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun_with = |values: &[f32]| TrainingOptions {
+        initial_parameters: Some(values.into()),
+        ..options(Some(every_4(folder.path())))
+    };
+    let given: Vec<f32> = network().initialize(99).unwrap();
+    let context = context(1);
+    let mut whole = begin(
+        &context,
+        TrainingOptions {
+            checkpoint: None,
+            ..begun_with(&given)
+        },
+    )
+    .unwrap();
+    assert_eq!(whole.parameters(), given);
+    whole.iterate(9, |_| ()).unwrap();
+    begin(&context, begun_with(&given)).unwrap().iterate(6, |_| ()).unwrap();
+    let mut resumed = begin(&context, begun_with(&given)).unwrap();
+    assert_eq!(resumed.step(), 4);
+    resumed.iterate(5, |_| ()).unwrap();
+    assert_eq!(resumed.parameters(), whole.parameters());
+    let error = begin(&context, begun_with(&whole.parameters()))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("hash of the initial parameters"), "{error}");
+    let error = begin(&context, begun_with(&given[1..])).unwrap_err().to_string();
+    assert!(error.contains("the initial parameters"), "{error}");
+}
+
+#[test]
+fn parameters_that_are_set_at_a_checkpoint_are_those_of_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = context(1);
+    let mut training = begin(&context, options(Some(every_4(folder.path())))).unwrap();
+    training.iterate(4, |_| ()).unwrap();
+    let other = network().initialize(99).unwrap();
+    training.set_parameters(other.clone()).unwrap();
+    let resumed = begin(&context, options(Some(every_4(folder.path())))).unwrap();
+    assert_eq!((resumed.step(), resumed.parameters()), (4, other.clone()));
+    let error = training.set_parameters(vec![f32::NAN; other.len()]).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+    let resumed = begin(&context, options(Some(every_4(folder.path())))).unwrap();
+    assert_eq!(resumed.parameters(), other);
+}
+
+/// The square of an error may be finite in f64 where its gradient is not in f32.
+#[test]
+fn parameters_that_are_not_finite_are_an_error_and_no_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = context(1);
+    let targets = SampleTargets::Values {
+        length: 1,
+        values: vec![0.0; 4],
+    };
+    let samples = Samples::new(1, Features::F32(vec![1e20; 4]), targets).unwrap();
+    let data = context.parallelize(samples.split(2).unwrap(), 2);
+    let linear = NeuralNetwork::new(Input(1))
+        .output(Dense::linear(1), Loss::MeanSquaredError)
+        .unwrap();
+    let options = TrainingOptions {
+        batch: 4,
+        ..options(Some(CheckpointOptions::new(folder.path().to_str().unwrap())))
+    };
+    let mut training = linear.train(&data, options).unwrap();
+    let error = training.iterate(1, |_| ()).unwrap_err();
+    assert!(
+        matches!(&error, Error::NotFinite { what, .. } if what.contains("layers.0.weight")),
+        "{error}"
+    );
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+}

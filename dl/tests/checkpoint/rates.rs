@@ -1,0 +1,73 @@
+//! What a factor of the learning rate does, and that it is part of checkpoints.
+
+use super::*;
+
+#[test]
+fn a_lowered_rate_is_that_of_fewer_and_is_gone_on_with() {
+    let trained = |rate, factor| {
+        let context = context(1);
+        let constant = TrainingOptions {
+            schedule: Schedule::Constant(rate),
+            ..options(None)
+        };
+        let mut training = begin(&context, constant).unwrap();
+        assert_eq!(training.rate_factor(), 1.0);
+        training.set_rate_factor(factor).unwrap();
+        training.iterate(9, |_| ()).unwrap();
+        bits(&training.parameters())
+    };
+    assert_eq!(trained(0.5, 0.25), trained(0.125, 1.0));
+    assert_ne!(trained(0.5, 0.25), trained(0.5, 1.0));
+}
+
+#[test]
+fn a_plateaus_factor_comes_back_from_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = context(2);
+    let data = data(&context);
+    let with = |checkpoint| begin(&context, options(checkpoint)).unwrap();
+    let mut whole = with(None);
+    assert_eq!(on_a_plateau(&mut whole, &data, 4), [false, true, true, true]);
+    assert!((whole.rate_factor() - 0.027).abs() < 1e-6, "{}", whole.rate_factor());
+
+    let at_end = || Some(CheckpointOptions::new(folder.path().to_str().unwrap()));
+    let mut first = with(at_end());
+    on_a_plateau(&mut first, &data, 2);
+    let (factor, step) = (first.rate_factor(), first.step());
+    drop(first);
+    let mut second = with(at_end());
+    // The checkpoint of this step was written before the plateau was, and once more behind it.
+    assert_eq!(
+        (second.rate_factor().to_bits(), second.step()),
+        (factor.to_bits(), step)
+    );
+    assert!(factor < 1.0);
+    // The rate was lowered behind each epoch: so by hand here, as the counts begin anew.
+    for epoch in [3, 4] {
+        second.run_epoch(|_| ()).unwrap();
+        assert_eq!(second.epoch(), epoch);
+        let lowered = second.rate_factor() * 0.3;
+        second.set_rate_factor(lowered).unwrap();
+    }
+    let distance = whole.parameters().into_iter().zip(second.parameters());
+    let distance = distance.map(|(left, right)| (left - right).abs()).fold(0.0, f32::max);
+    assert!(distance < 1e-6, "{distance}");
+}
+
+#[test]
+fn rates_that_cannot_be_are_refused() {
+    let context = context(1);
+    let mut training = begin(&context, options(None)).unwrap();
+    for factor in [-0.5, f32::NAN, f32::INFINITY] {
+        let message = training.set_rate_factor(factor).unwrap_err().to_string();
+        assert!(message.contains(&format!("multiplied with {factor}")), "{message}");
+    }
+    for factor in [1.0, -0.1, f32::NAN] {
+        let message = Plateau::new(factor, 0)
+            .show(1.0, &mut training)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("from 0 to below 1"), "{message}");
+    }
+    assert_eq!(training.rate_factor(), 1.0);
+}
