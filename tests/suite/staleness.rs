@@ -151,6 +151,9 @@ proptest! {
     }
 }
 
+/// After so long a test takes lanes for stuck. Hundreds of threads of other tests may want the same cores.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// The newest step that each lane has begun.
 struct Begun {
     steps: Mutex<Vec<u64>>,
@@ -169,7 +172,7 @@ impl Begun {
         let here = |steps: &mut Vec<u64>| !steps[1..].iter().all(|begun| *begun >= step);
         let waited = self
             .changed
-            .wait_timeout_while(self.steps.lock().unwrap(), Duration::from_secs(20), here);
+            .wait_timeout_while(self.steps.lock().unwrap(), PATIENCE, here);
         let (steps, waited) = waited.unwrap();
         (!waited.timed_out()).then(|| steps.clone())
     }
@@ -237,7 +240,8 @@ fn nobody_is_further_ahead_of_a_lane_that_hangs_than_is_allowed() {
 
 #[test]
 fn nobody_waits_for_a_lane_that_hangs_where_none_need() {
-    while_one_waits(Staleness::Asynchronous, 200);
+    // Further than any bound.
+    while_one_waits(Staleness::Asynchronous, 70);
 }
 
 #[test]
