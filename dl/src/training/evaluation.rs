@@ -202,8 +202,8 @@ impl Evaluator<'_> {
     fn outputs(&mut self, batch: &Batch) -> Result<&mut [f32]> {
         let (network, rows) = (self.network, batch.rows());
         let mut outputs = std::mem::take(&mut self.outputs);
-        outputs.resize(rows * network.output_length(), 0.0);
         while let Some(device) = self.device()? {
+            outputs.resize(rows * network.output_length(), 0.0);
             if device.outputs(batch, &mut outputs)? {
                 self.outputs = outputs;
                 return Ok(&mut self.outputs);

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use distdl_dl::{
-    BatchReport, CheckpointOptions, Error, Features, NeuralNetwork, Plateau, Resume, SampleTargets, Samples, Schedule,
+    BatchReport, CheckpointOptions, Error, Features, NeuralNetwork, Resume, SampleTargets, Samples, Schedule,
     StepResult, Training, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
@@ -418,16 +418,4 @@ fn a_place_that_cannot_be_written_is_an_error_that_names_it() {
         ..every_4(&place)
     };
     assert!(refusal(options(Some(none))).contains("keep at least 1"));
-}
-
-/// Epochs with a plateau of the training's own loss, which never gets better by half.
-fn on_a_plateau(training: &mut Training, data: &Dataset<Samples>, epochs: u64) -> Vec<bool> {
-    let mut plateau = Plateau::new(0.3, 0).with_threshold(0.5);
-    let mut lowered = Vec::new();
-    while training.epoch() < epochs {
-        training.run_epoch(|_| ()).unwrap();
-        let loss = training.error(data).unwrap().mean_loss();
-        lowered.push(plateau.show(loss, training).unwrap());
-    }
-    lowered
 }

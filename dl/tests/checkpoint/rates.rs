@@ -1,6 +1,21 @@
 //! What a factor of the learning rate does, and that it is part of checkpoints.
 
-use super::*;
+use distdl_dl::{CheckpointOptions, Plateau, Samples, Schedule, Training, TrainingOptions};
+use distdl_engine::Dataset;
+
+use crate::{begin, bits, context, data, options};
+
+/// Epochs with a plateau of the training's own loss, which never gets better by half.
+fn on_a_plateau(training: &mut Training, data: &Dataset<Samples>, epochs: u64) -> Vec<bool> {
+    let mut plateau = Plateau::new(0.3, 0).with_threshold(0.5);
+    let mut lowered = Vec::new();
+    while training.epoch() < epochs {
+        training.run_epoch(|_| ()).unwrap();
+        let loss = training.error(data).unwrap().mean_loss();
+        lowered.push(plateau.show(loss, training).unwrap());
+    }
+    lowered
+}
 
 #[test]
 fn a_lowered_rate_is_that_of_fewer_and_is_gone_on_with() {
