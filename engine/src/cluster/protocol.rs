@@ -24,6 +24,7 @@ use distdl_storage::StoreFigures;
 use distdl_storage::bloom::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::origins::Origins;
 use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
 use crate::notices::Said;
@@ -168,9 +169,8 @@ pub enum ActionKind {
 pub struct LoopState {
     /// Versions of which it has all parameters.
     pub versions: Vec<u64>,
-    /// The generation and number of the round that made them, where another round would make others of the same number:
-    /// in a loop whose results depend on time. Zeros where they would be the same.
-    pub made_in: (u64, u32),
+    /// The rounds that made these versions and those of the state of shards.
+    pub origins: Origins,
     /// For each shard whose optimizer state it keeps: the shard, and the versions. Empty if optimizers have no state.
     pub shards: Vec<(u32, Vec<u64>)>,
 }

@@ -1,72 +1,82 @@
 //! Where a loop goes on after members were lost or taken in: a pure decision over what its members report.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::origins::{Origin, Origins};
 use super::protocol::LoopState;
 
-/// The version that a loop resumes from, and the rank that gives its parameters to those that lack it. `states` are by
-/// rank of the new generation.
-///
-/// It is the newest version of which one member has all parameters and of which every shard has its optimizer state on
-/// some member. A shard counts as soon as one report names it, and a report names every shard of the loop, with no
-/// versions for those whose state it does not keep: otherwise a shard whose keepers all died would go unnoticed.
-/// Without such a version the loop starts over from `first_step`, which every member can make by itself.
-pub fn resume(states: &[LoopState], first_step: u64) -> (u64, Option<u32>) {
-    let shards = versions_by_shard(states);
-    let mut offered: BTreeSet<u64> = states.iter().flat_map(|state| &state.versions).copied().collect();
-    offered.retain(|version| *version >= first_step && shards.values().all(|kept| kept.contains(version)));
-    let newest = offered
-        .last()
-        .and_then(|version| Some((*version, lowest_rank(states, *version)?)));
-    newest.map_or((first_step, None), |(version, rank)| (version, Some(rank)))
+/// What a loop goes on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// The version of its parameters.
+    pub version: u64,
+    /// The rank that gives it to those that lack it. None if nobody has what it takes: then `version` is the first step,
+    /// and only who begins the program anew has that.
+    pub source: Option<u32>,
+    /// What each member has of the history that is gone on with, by rank. All shards stay named.
+    pub states: Vec<LoopState>,
 }
 
-/// As [`resume`], for a loop whose results may depend on time: with what each member is taken to have by that. Versions of
-/// an earlier round than the last one are others, whatever their numbers, and only those that the loop began with are
-/// the same for all.
-pub fn resume_from(states: Vec<LoopState>, first_step: u64) -> (u64, Option<u32>, Vec<LoopState>) {
-    let newest = states.iter().map(|state| state.made_in).max().unwrap_or_default();
-    let last = only(&states, |state, _| state.made_in == newest);
-    match resume(&last, first_step) {
-        (version, Some(source)) => (version, Some(source), last),
-        (_, None) => {
-            let first = only(&states, |_, version| version == first_step);
-            let (version, source) = resume(&first, first_step);
-            (version, source, first)
-        }
+/// What a loop resumes from. `states` are by rank of the new generation.
+///
+/// A version can be gone on from if one member has all its parameters and if of every shard some member has its optimizer
+/// state. A shard counts as soon as one report names it, and a report names every shard of the loop, with no versions for
+/// those whose state it does not keep: otherwise a shard whose keepers all died would go unnoticed. Versions of one number
+/// that different rounds have made are different versions. Of those that can be gone on from, one of the last round is
+/// taken, and of these the newest: where all rounds make the same, the newest of all.
+pub fn resume(states: &[LoopState], first_step: u64) -> Resumed {
+    let shards = kept_by_shard(states);
+    let is_whole = |made: &(Origin, u64)| shards.values().all(|kept| kept.contains(made));
+    let offered = (0_u32..).zip(states).flat_map(|(rank, state)| {
+        let versions = state.versions.iter().filter(|version| **version >= first_step);
+        versions.map(move |version| (made(state, *version), Reverse(rank)))
+    });
+    match offered.filter(|(made, _)| is_whole(made)).max() {
+        Some(((_, version), Reverse(rank))) => Resumed {
+            version,
+            source: Some(rank),
+            states: states
+                .iter()
+                .map(|state| of_history(state, &states[rank as usize].origins))
+                .collect(),
+        },
+        None => Resumed {
+            version: first_step,
+            source: None,
+            states: states.to_vec(),
+        },
     }
 }
 
-/// States with the versions that `is_had`. All shards stay named.
-fn only(states: &[LoopState], is_had: impl Fn(&LoopState, u64) -> bool) -> Vec<LoopState> {
-    let kept = |state: &LoopState| {
-        let had = |versions: &[u64]| {
-            versions
-                .iter()
-                .copied()
-                .filter(|version| is_had(state, *version))
-                .collect()
-        };
-        LoopState {
-            versions: had(&state.versions),
-            made_in: state.made_in,
-            shards: state.shards.iter().map(|(shard, kept)| (*shard, had(kept))).collect(),
-        }
+/// A state with those versions alone that are of a history. All shards stay named.
+pub fn of_history(state: &LoopState, history: &Origins) -> LoopState {
+    let of = |versions: &[u64]| {
+        let same = versions
+            .iter()
+            .filter(|version| state.origins.of(**version) == history.of(**version));
+        same.copied().collect()
     };
-    states.iter().map(kept).collect()
+    LoopState {
+        versions: of(&state.versions),
+        origins: state.origins.clone(),
+        shards: state.shards.iter().map(|(shard, kept)| (*shard, of(kept))).collect(),
+    }
 }
 
-fn versions_by_shard(states: &[LoopState]) -> BTreeMap<u32, BTreeSet<u64>> {
-    let mut shards: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
-    for (shard, versions) in states.iter().flat_map(|state| &state.shards) {
-        shards.entry(*shard).or_default().extend(versions);
+fn made(state: &LoopState, version: u64) -> (Origin, u64) {
+    (state.origins.of(version), version)
+}
+
+fn kept_by_shard(states: &[LoopState]) -> BTreeMap<u32, BTreeSet<(Origin, u64)>> {
+    let mut shards: BTreeMap<u32, BTreeSet<(Origin, u64)>> = BTreeMap::new();
+    for state in states {
+        for (shard, versions) in &state.shards {
+            let kept = versions.iter().map(|version| made(state, *version));
+            shards.entry(*shard).or_default().extend(kept);
+        }
     }
     shards
-}
-
-fn lowest_rank(states: &[LoopState], version: u64) -> Option<u32> {
-    let rank = states.iter().position(|state| state.versions.contains(&version))?;
-    u32::try_from(rank).ok()
 }
 
 #[cfg(test)]
@@ -81,21 +91,34 @@ mod tests {
     fn state(versions: &[u64], shards: &[(u32, &[u64])]) -> LoopState {
         LoopState {
             versions: versions.to_vec(),
-            made_in: (0, 0),
+            origins: Origins::default(),
             shards: shards.iter().map(|(shard, kept)| (*shard, kept.to_vec())).collect(),
         }
     }
 
+    /// What `state` has, where rounds have begun at these versions.
+    fn made_in(mut state: LoopState, rounds: &[(u64, Origin)]) -> LoopState {
+        rounds
+            .iter()
+            .for_each(|(version, round)| state.origins.go_on(*version, *round));
+        state
+    }
+
+    fn decision(states: &[LoopState], first_step: u64) -> (u64, Option<u32>) {
+        let resumed = resume(states, first_step);
+        (resumed.version, resumed.source)
+    }
+
     #[test]
     fn nothing_reported_starts_from_the_first_step() {
-        assert_eq!(resume(&[], 7), (7, None));
-        assert_eq!(resume(&[LoopState::default(), LoopState::default()], 7), (7, None));
+        assert_eq!(decision(&[], 7), (7, None));
+        assert_eq!(decision(&[LoopState::default(), LoopState::default()], 7), (7, None));
     }
 
     #[test]
     fn the_newest_version_anywhere_wins_and_the_lowest_rank_gives_it() {
         let states = [state(&[4, 5], &[]), state(&[5, 6], &[]), state(&[6], &[])];
-        assert_eq!(resume(&states, 0), (6, Some(1)));
+        assert_eq!(decision(&states, 0), (6, Some(1)));
     }
 
     #[test]
@@ -104,37 +127,50 @@ mod tests {
             state(&[5, 6], &[(0, &[5, 6]), (1, &[5])]),
             state(&[5, 6], &[(0, &[6]), (1, &[])]),
         ];
-        assert_eq!(resume(&states, 0), (5, Some(0)));
+        assert_eq!(decision(&states, 0), (5, Some(0)));
     }
 
     #[test]
     fn a_shard_that_nobody_keeps_any_more_starts_the_loop_over() {
         let states = [state(&[5, 6], &[(0, &[5, 6]), (1, &[])])];
-        assert_eq!(resume(&states, 2), (2, None));
+        assert_eq!(decision(&states, 2), (2, None));
     }
 
     #[test]
     fn versions_from_before_the_loop_do_not_count() {
-        assert_eq!(resume(&[state(&[3], &[])], 4), (4, None));
+        assert_eq!(decision(&[state(&[3], &[])], 4), (4, None));
     }
 
     #[test]
     fn versions_of_an_earlier_round_are_others() {
-        let mut states = vec![state(&[7, 8], &[(0, &[7, 8])]), state(&[5, 6], &[(0, &[5, 6])])];
-        (states[0].made_in, states[1].made_in) = ((1, 4), (2, 0));
-        let (version, source, had) = resume_from(states.clone(), 5);
-        assert_eq!((version, source), (6, Some(1)));
-        assert_eq!(
-            (&had[0].versions[..], &had[0].shards[..]),
-            (&[][..], &[(0, vec![])][..])
-        );
-        assert_eq!(had[1], states[1]);
-        // All that the last round made is lost: who has just come has what the loop began with.
+        let mut states = vec![
+            made_in(state(&[7, 8], &[(0, &[7, 8])]), &[(5, (1, 4))]),
+            made_in(state(&[6], &[(0, &[6])]), &[(5, (2, 0))]),
+        ];
+        let resumed = resume(&states, 5);
+        assert_eq!((resumed.version, resumed.source), (6, Some(1)));
+        let had = &resumed.states[0];
+        assert_eq!((&had.versions[..], &had.shards[..]), (&[][..], &[(0, vec![])][..]));
+        assert_eq!(resumed.states[1], states[1]);
+        // All that the last round made is lost.
         states[1].shards[0].1.clear();
+        assert_eq!(decision(&states, 5), (8, Some(0)));
+        // And what the one before it made.
+        states[0].shards[0].1.clear();
         states.push(state(&[5], &[(0, &[5])]));
-        let (version, source, had) = resume_from(states, 5);
-        assert_eq!((version, source), (5, Some(1)));
-        assert_eq!(had[2].versions, [5]);
+        let resumed = resume(&states, 5);
+        assert_eq!((resumed.version, resumed.source), (5, Some(2)));
+        assert!(resumed.states[..2].iter().all(|state| state.versions.is_empty()));
+    }
+
+    /// The round was cut before it made anything, and one member had not heard of it.
+    #[test]
+    fn who_goes_on_from_a_version_has_the_same_one_as_who_has_not_begun_to() {
+        let states = [
+            made_in(state(&[6], &[(0, &[6]), (1, &[])]), &[(2, (1, 0)), (6, (2, 1))]),
+            made_in(state(&[6], &[(0, &[]), (1, &[6])]), &[(2, (1, 0))]),
+        ];
+        assert_eq!(decision(&states, 2), (6, Some(0)));
     }
 
     proptest! {
@@ -145,14 +181,14 @@ mod tests {
         ) {
             let states: Vec<LoopState> = reports
                 .into_iter()
-                .map(|(versions, kept)| LoopState { versions, made_in: (0, 0), shards: (0_u32..).zip(kept).collect() })
+                .map(|(versions, kept)| LoopState { versions, shards: (0_u32..).zip(kept).collect(), ..LoopState::default() })
                 .collect();
             let possible = |version: u64| {
                 version >= first_step
                     && states.iter().any(|state| state.versions.contains(&version))
                     && (0..2).all(|shard| states.iter().any(|state| state.shards[shard].1.contains(&version)))
             };
-            let (version, source) = resume(&states, first_step);
+            let (version, source) = decision(&states, first_step);
             prop_assert!((version + 1..8).all(|newer| !possible(newer)));
             match source {
                 Some(rank) => {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{diverged, unreadable};
+use crate::cluster::origins::Origins;
 use crate::error::Result;
 use crate::iteration::StepReport;
 use crate::parameters::Parameters;
@@ -63,8 +64,8 @@ pub(super) struct History {
     /// Whether a step is shown only when the one behind it is applied. Then whoever keeps the state of its version has
     /// it, so that it is never taken again, whichever process dies.
     delays: bool,
-    /// The generation and number of the last round that made versions here, if another round would have made others.
-    pub(super) made_in: (u64, u32),
+    /// Of the versions that are here, where another round would have made others of the same number.
+    pub(super) origins: Origins,
     /// What the iteration began with, where it can only start over from there.
     pub(super) beginning: Option<Values>,
 }
@@ -76,7 +77,7 @@ impl History {
             reports: Vec::new(),
             shown: 0,
             delays,
-            made_in: (0, 0),
+            origins: Origins::default(),
             beginning: None,
         }
     }
@@ -101,12 +102,12 @@ impl History {
         }
     }
 
-    /// The parameters are another process's from now on, made in this round. It tells of all steps before them: those
-    /// known here may be of another history. Not before the parameters are here, or what is here would lack its steps
-    /// where it is gone on from after all.
-    pub(super) fn replace(&mut self, made_in: (u64, u32)) {
+    /// The parameters are another process's from now on, and so is what made them. It tells of all steps before them:
+    /// those known here may be of another history. Not before the parameters are here, or what is here would lack its
+    /// steps where it is gone on from after all.
+    pub(super) fn replace(&mut self, origins: Origins) {
         self.rewind(self.first_step);
-        self.made_in = made_in;
+        self.origins = origins;
     }
 
     /// Forgets steps that will be taken again.
@@ -146,8 +147,8 @@ mod tests {
             4,
             "the last one is not shown as long as it may be taken again"
         );
-        history.replace((2, 0));
-        assert_eq!((history.reports.len(), history.made_in), (4, (2, 0)));
+        history.replace(Origins::default());
+        assert_eq!(history.reports.len(), 4);
         (10..17).for_each(|step| history.note(&report(step, 2.0), &mut |shown| seen.push(*shown)));
         history.show_all(&mut |shown| seen.push(*shown));
         let expected = (10..17).map(|step| report(step, if step < 14 { 1.0 } else { 2.0 }));

@@ -10,7 +10,9 @@ use super::history::{History, Iterated, Values};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round};
+use crate::cluster::origins::Origins;
 use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, LoopState, Outcome, Work};
+use crate::cluster::resume::of_history;
 use crate::context::Context;
 use crate::dataflow::exchange::{Exchange, Makers, Setting};
 use crate::dataflow::iterate;
@@ -57,7 +59,7 @@ pub(crate) fn iterate(
     let beginning = iteration.lanes_remember.then(|| Values::of(&parameters));
     let state = match beginning {
         Some(_) => Exchange::beginning(&parameters, &iteration),
-        None => Exchange::state(&parameters, &iteration, (0, 0)),
+        None => Exchange::state(&parameters, &iteration, &Origins::default()),
     };
     let arrival = Arrival::new(context, member, running, lineage, kind, state);
     let delays = iteration.state_slots > 0 || !iteration.staleness.is_determinate();
@@ -189,7 +191,7 @@ fn run_loop(
         .ok_or_else(diverged)?;
     let what_is_here = |history: &History| match history.beginning {
         Some(_) => Exchange::beginning(parameters, iteration),
-        None => Exchange::state(parameters, iteration, history.made_in),
+        None => Exchange::state(parameters, iteration, &history.origins),
     };
     let state = |history: &History, finished: bool, result: Option<Bytes>| Outcome::Looped {
         finished,
@@ -201,11 +203,12 @@ fn run_loop(
         .iter()
         .position(|peer| Some(peer.member) == arrival.member.id());
     let lacks = |state: &LoopState| !state.versions.contains(&start.version);
-    let keeps_state = |state: &LoopState| state.shards.iter().any(|(_, kept)| kept.contains(&start.version));
-    let counted = own.and_then(|rank| start.states.get(rank));
-    let has = counted.is_some_and(|state| !lacks(state));
-    let has_by_number = !lacks(&what_is_here(history));
-    if has != has_by_number && (has || iteration.staleness.is_determinate()) {
+    let counted = own.and_then(|rank| start.states.get(rank)).ok_or_else(diverged)?;
+    let source = start.source.and_then(|rank| start.states.get(rank as usize));
+    let given = source.map(|source| &source.origins).ok_or_else(diverged)?;
+    let here = of_history(&what_is_here(history), given);
+    let has = !lacks(counted);
+    if here.versions != counted.versions {
         // The name node is mistaken; what is reported now is so.
         return Ok(state(history, false, None));
     }
@@ -213,19 +216,16 @@ fn run_loop(
     match &history.beginning {
         Some(beginning) if has => beginning.install(parameters, start.version)?,
         _ if has => parameters.rewind(start.version)?,
-        // What was begun here is of another history than what is given, unless the others count on it.
-        _ if !iteration.staleness.is_determinate() && !counted.is_some_and(keeps_state) => {
-            parameters.rewind(parameters.version())?;
-        }
-        _ => {}
+        _ => forget_others(parameters, &here, &history.origins, given)?,
     }
-    let made_in = match iteration.staleness.is_determinate() {
-        true => history.made_in,
-        false => (generation.number, number),
-    };
+    // Of what this process has by then.
+    let mut origins = if has { history.origins.clone() } else { given.clone() };
+    if !iteration.staleness.is_determinate() {
+        origins.go_on(start.version, (generation.number, number));
+    }
     if has {
         history.rewind(start.version);
-        history.made_in = made_in;
+        history.origins = origins.clone();
     }
     let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
         return Ok(state(history, false, None));
@@ -249,7 +249,7 @@ fn run_loop(
         let mut ready = exchange.wait_for_parameters();
         if ready {
             if !knows {
-                history.replace(made_in);
+                history.replace(origins.clone());
                 knows = true;
             }
             exchange.give_states(start.version, &start.states);
@@ -270,7 +270,7 @@ fn run_loop(
         return Err(error);
     }
     if !knows && exchange.is_given() {
-        history.replace(made_in);
+        history.replace(origins);
     }
     let mut late: Vec<StepReport> = received.try_iter().flatten().chain(last).collect();
     late.retain(|report| report.step < parameters.version());
@@ -279,7 +279,7 @@ fn run_loop(
         .context
         .metrics()
         .exchanged(exchange.sent_bytes(), exchange.early_bytes());
-    let state_is_whole = Exchange::state(parameters, iteration, history.made_in)
+    let state_is_whole = Exchange::state(parameters, iteration, &history.origins)
         .shards
         .iter()
         .all(|(_, versions)| versions.contains(&iteration.last_step()));
@@ -289,6 +289,19 @@ fn run_loop(
         false => None,
     };
     Ok(state(history, finished, result))
+}
+
+/// Forgets what is here of another history than the one that is given next. `here` is what is of that one.
+fn forget_others(parameters: &Parameters, here: &LoopState, own: &Origins, given: &Origins) -> Result<()> {
+    let newest = parameters.version();
+    // The state of the next version may be here already, and the others may count on it.
+    if [newest, newest + 1]
+        .iter()
+        .all(|version| own.of(*version) == given.of(*version))
+    {
+        return Ok(());
+    }
+    parameters.rewind(here.versions.last().copied().unwrap_or(newest))
 }
 
 /// What the workers of this process share in a round, and where its reports come from.

@@ -184,12 +184,13 @@ fn a_round_of_an_action_that_was_answered_is_not_begun() {
 /// What a loop has come to since the arrival is what a name node that was started again must hear.
 #[test]
 fn an_arrival_is_told_again_with_what_there_is_by_then() {
+    use crate::cluster::origins::Origins;
     use crate::cluster::protocol::{ActionKind, LoopState};
     use crate::id::DatasetId;
     let (member, lead) = members(1).pop().unwrap();
     let state = |version| LoopState {
         versions: vec![version],
-        made_in: (0, 0),
+        origins: Origins::default(),
         shards: Vec::new(),
     };
     member.arrive(Report::Arrive {

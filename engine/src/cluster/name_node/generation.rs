@@ -7,7 +7,7 @@ use super::{Action, NameNode, Round};
 use crate::cluster::events::Happening;
 use crate::cluster::journal::{Head, LogEntry};
 use crate::cluster::protocol::{ActionKind, Answer, Generation, LoopState, MemberId, Order, Work};
-use crate::cluster::resume::resume_from;
+use crate::cluster::resume::resume;
 use crate::error::EngineError;
 
 impl NameNode {
@@ -64,7 +64,7 @@ impl NameNode {
         let states = chosen
             .iter()
             .filter_map(|member| Some(self.members.get(member)?.state.clone()));
-        resume_from(states.collect(), first_step).1.is_none()
+        resume(&states.collect::<Vec<_>>(), first_step).source.is_none()
     }
 
     /// Whether it is too early to go on with so few.
@@ -134,7 +134,7 @@ impl NameNode {
         let work = match action.head.kind {
             ActionKind::Iterate { first_step, .. } if action.placed => {
                 let states: Vec<LoopState> = ranks.map(|member| member.state.clone()).collect();
-                let (version, source, states) = resume_from(states, first_step);
+                let resumed = resume(&states, first_step);
                 let rank = |member: &Option<MemberId>| {
                     let members = &self.generation.members;
                     members
@@ -143,9 +143,9 @@ impl NameNode {
                         .unwrap_or(0) as u32
                 };
                 Work::Loop {
-                    version,
-                    source,
-                    states,
+                    version: resumed.version,
+                    source: resumed.source,
+                    states: resumed.states,
                     lanes: self.lanes.iter().map(rank).collect(),
                 }
             }

@@ -33,6 +33,7 @@ fn a_program_runs_to_its_end() {
         Step::Iterate {
             steps: 4,
             stateful: true,
+            timed: false,
         },
     ];
     let mut world = World::new(options(3, 1), program);
@@ -51,9 +52,10 @@ fn a_name_node_that_comes_back_lets_the_round_go_on_in_its_generation() {
         vec![Step::Iterate {
             steps: 30,
             stateful: false,
+            timed: false,
         }],
     );
-    while !world.processes.iter().any(|process| process.versions.contains(&5)) {
+    while !world.processes.iter().any(|process| process.versions.contains_key(&5)) {
         world.everybody_moves();
     }
     world.crash();
@@ -69,9 +71,10 @@ fn losses_while_a_cut_round_ends_cost_one_generation() {
         vec![Step::Iterate {
             steps: 30,
             stateful: false,
+            timed: false,
         }],
     );
-    while !world.processes.iter().all(|process| process.versions.contains(&5)) {
+    while !world.processes.iter().all(|process| process.versions.contains_key(&5)) {
         world.everybody_moves();
     }
     world.kill(1);
@@ -111,6 +114,7 @@ fn a_member_ends_the_action_that_the_cluster_is_at_and_no_other() {
     let program = vec![Step::Iterate {
         steps: 30,
         stateful: false,
+        timed: false,
     }];
     let mut world = World::new(options(3, 0), program);
     let cancel = |action| Report::Cancel {
@@ -120,7 +124,7 @@ fn a_member_ends_the_action_that_the_cluster_is_at_and_no_other() {
             reason: "by the test".to_owned(),
         },
     };
-    while !world.processes.iter().all(|process| process.versions.contains(&5)) {
+    while !world.processes.iter().all(|process| process.versions.contains_key(&5)) {
         world.everybody_moves();
     }
     world.say(1, vec![cancel(1)]);
@@ -140,10 +144,11 @@ fn one_that_fails_by_itself_is_started_again_as_the_others_go_on() {
         vec![Step::Iterate {
             steps: 500,
             stateful: false,
+            timed: false,
         }],
     );
     world.processes[1].fails_with = Some("no such file".to_owned());
-    while !world.processes[0].versions.contains(&5) {
+    while !world.processes[0].versions.contains_key(&5) {
         world.everybody_moves();
     }
     assert_eq!(
@@ -223,9 +228,10 @@ fn lanes_stay_where_they_are_when_another_process_takes_a_place() {
         vec![Step::Iterate {
             steps: 500,
             stateful: false,
+            timed: false,
         }],
     );
-    while !world.processes[0].versions.contains(&5) && world.finished.is_none() {
+    while !world.processes[0].versions.contains_key(&5) && world.finished.is_none() {
         world.everybody_moves();
     }
     assert_eq!(lanes(&world), [0, 0, 1, 1, 2]);
@@ -253,6 +259,7 @@ fn state_that_nobody_keeps_any_more_is_an_error_where_nobody_comes_and_else_the_
         let program = vec![Step::Iterate {
             steps: 30,
             stateful: true,
+            timed: false,
         }];
         let mut world = World::new(
             Options {
@@ -261,7 +268,7 @@ fn state_that_nobody_keeps_any_more_is_an_error_where_nobody_comes_and_else_the_
             },
             program,
         );
-        while !world.processes.iter().all(|process| process.versions.contains(&5)) {
+        while !world.processes.iter().all(|process| process.versions.contains_key(&5)) {
             world.everybody_moves();
         }
         // The owner of the first shard and its second holder.
@@ -285,9 +292,10 @@ fn lanes_leave_a_process_that_takes_much_longer() {
         vec![Step::Iterate {
             steps: 5000,
             stateful: false,
+            timed: false,
         }],
     );
-    while !world.processes[0].versions.contains(&5) && world.finished.is_none() {
+    while !world.processes[0].versions.contains_key(&5) && world.finished.is_none() {
         world.everybody_moves();
     }
     assert_eq!(lanes(&world), [0, 0, 0, 1, 1]);
@@ -388,7 +396,11 @@ fn happen(world: &mut World, (kind, which): (u8, u8)) {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let compute = (0..7_u64).prop_map(|partitions| Step::Compute { partitions });
-    let iterate = (0..9_u64, any::<bool>()).prop_map(|(steps, stateful)| Step::Iterate { steps, stateful });
+    let iterate = (0..9_u64, any::<bool>(), any::<bool>()).prop_map(|(steps, stateful, timed)| Step::Iterate {
+        steps,
+        stateful,
+        timed,
+    });
     vec(prop_oneof![compute, iterate], 1..5)
 }
 

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use super::incoming::Arrived;
 use super::{Exchange, lock};
 use crate::cluster::link::Body;
+use crate::cluster::origins::Origins;
 use crate::cluster::protocol::LoopState;
 use crate::cluster::wire::{Header, Kind, WireError};
 use crate::error::EngineError;
@@ -29,9 +30,8 @@ fn report_of([step, tallies @ ..]: [u64; NUMBERS]) -> StepReport {
 }
 
 impl Exchange {
-    /// What is known of the state of each shard in this process.
-    /// `made_in` is the round that made it, where that matters.
-    pub fn state(parameters: &Parameters, iteration: &Iteration, made_in: (u64, u32)) -> LoopState {
+    /// What is known of the state of each shard in this process, where rounds with these `origins` have made it.
+    pub fn state(parameters: &Parameters, iteration: &Iteration, origins: &Origins) -> LoopState {
         let mut shards = Vec::new();
         if iteration.state_slots > 0 {
             shards.extend(iteration.shards_held(parameters.len()).map(|shard| {
@@ -46,7 +46,8 @@ impl Exchange {
             versions: versions
                 .filter(|version| iteration.oldest_given(*version) >= oldest)
                 .collect(),
-            made_in,
+            // The state of the version before those may be here still.
+            origins: origins.since(oldest.saturating_sub(1)),
             shards,
         }
     }
@@ -59,7 +60,7 @@ impl Exchange {
             .filter(|_| iteration.state_slots > 0);
         LoopState {
             versions: first.clone(),
-            made_in: (0, 0),
+            origins: Origins::default(),
             shards: shards.map(|shard| (shard as u32, first.clone())).collect(),
         }
     }

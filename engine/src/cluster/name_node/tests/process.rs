@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use crate::cluster::name_node::ConnectionId;
+use crate::cluster::origins::{Origin, Origins};
 use crate::cluster::protocol::{
     ActionKind, Address, Answer, Asset, Generation, LoopState, MemberId, Order, Outcome, Report, Role, Work,
 };
+use crate::cluster::resume::of_history;
 use crate::id::DatasetId;
 
 /// Shards of the loops that keep state.
@@ -21,7 +23,18 @@ const KEPT: u64 = 2;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step {
     Compute { partitions: u64 },
-    Iterate { steps: u64, stateful: bool },
+    Iterate { steps: u64, stateful: bool, timed: bool },
+}
+
+/// What stands for the values of a version: equal where the values would be.
+pub(super) type Content = u64;
+
+/// What a step makes of a version. `round` counts where results depend on time.
+fn made(before: Content, round: Option<Origin>) -> Content {
+    let (generation, number) = round.unwrap_or_default();
+    [generation, u64::from(number), 1].iter().fold(before, |content, part| {
+        (content ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+    })
 }
 
 #[derive(Debug)]
@@ -46,8 +59,9 @@ pub(super) struct Process {
     pub(super) cut: u64,
     blocks: BTreeSet<u64>,
     unconfirmed: BTreeMap<u64, Bytes>,
-    pub(super) versions: BTreeSet<u64>,
-    pub(super) shards: BTreeMap<u32, BTreeSet<u64>>,
+    pub(super) versions: BTreeMap<u64, Content>,
+    pub(super) shards: BTreeMap<u32, BTreeMap<u64, Content>>,
+    origins: Origins,
     pub(super) inbox: VecDeque<Order>,
     /// How its driver program ends, if not well.
     pub(super) fails_with: Option<String>,
@@ -63,6 +77,17 @@ pub(super) struct Running {
     updates: Vec<Bytes>,
     /// Of a loop: the version that it is at.
     pub(super) version: u64,
+    /// Whether it has all that it takes to go on from there.
+    pub(super) ready: bool,
+}
+
+/// What a process sees of another one in its round.
+#[derive(Debug, Clone)]
+pub(super) struct Other {
+    /// The version that it is at, if it has all that it takes to go on from there.
+    version: Option<u64>,
+    versions: BTreeMap<u64, Content>,
+    shards: BTreeMap<u32, BTreeMap<u64, Content>>,
 }
 
 pub(super) fn result(action: u64, partition: u64) -> Bytes {
@@ -92,8 +117,9 @@ impl Process {
             cut: 0,
             blocks: BTreeSet::new(),
             unconfirmed: BTreeMap::new(),
-            versions: BTreeSet::new(),
+            versions: BTreeMap::new(),
             shards: BTreeMap::new(),
+            origins: Origins::default(),
             inbox: VecDeque::new(),
             fails_with: None,
             program: 0,
@@ -143,10 +169,19 @@ impl Process {
 
     pub(super) fn loop_state(&self, program: &[Step]) -> LoopState {
         let stateful = matches!(program.get(self.at), Some(Step::Iterate { stateful: true, .. }));
-        let kept = |shard| self.shards.get(&shard).into_iter().flatten().copied().collect();
+        let kept = |shard| {
+            self.shards
+                .get(&shard)
+                .into_iter()
+                .flat_map(BTreeMap::keys)
+                .copied()
+                .collect()
+        };
         LoopState {
-            versions: self.versions.iter().copied().collect(),
-            made_in: (0, 0),
+            versions: self.versions.keys().copied().collect(),
+            origins: self
+                .origins
+                .since(self.versions.keys().next().copied().unwrap_or_default()),
             shards: if stateful {
                 (0..SHARDS).map(|shard| (shard, kept(shard))).collect()
             } else {
@@ -160,9 +195,9 @@ impl Process {
         if self.at < program.len() && self.fails_with.is_none() {
             if self.versions.is_empty() && matches!(program[self.at], Step::Iterate { .. }) {
                 // What a loop begins with everybody has.
-                self.versions.insert(0);
+                self.versions.insert(0, 0);
                 self.shards
-                    .extend((0..SHARDS).map(|shard| (shard, BTreeSet::from([0]))));
+                    .extend((0..SHARDS).map(|shard| (shard, BTreeMap::from([(0, 0)]))));
             }
             self.arrived = true;
             return vec![self.arrive(program)];
@@ -236,14 +271,31 @@ impl Process {
         assert!(self.round.is_none(), "a round begins while another runs");
         self.generation_last = generation.number;
         let mut version = 0;
-        if let Work::Loop { version: from, .. } = &work {
+        if let Work::Loop {
+            version: from,
+            source,
+            states,
+            ..
+        } = &work
+        {
             version = *from;
-            let stateful = matches!(program[self.at], Step::Iterate { stateful: true, .. });
-            self.reach(version, rank, generation.members.len(), stateful);
-            self.versions.retain(|kept| *kept <= version);
-            self.shards
-                .values_mut()
-                .for_each(|kept| kept.retain(|kept| *kept <= version));
+            let history = states[source.unwrap() as usize].origins.clone();
+            let here = of_history(&self.loop_state(program), &history);
+            assert_eq!(here, states[rank], "the name node knows what is here");
+            let has = here.versions.contains(&version);
+            self.versions
+                .retain(|kept, _| here.versions.contains(kept) && *kept <= version);
+            for (shard, kept) in &mut self.shards {
+                let here = here.shards.iter().find(|(known, _)| known == shard);
+                kept.retain(|kept, _| *kept <= version && here.is_some_and(|(_, here)| here.contains(kept)));
+            }
+            // Who lacks the version is in its history as soon as it gets it, and has nothing of another one.
+            if !has {
+                self.origins = history;
+            }
+            if matches!(program[self.at], Step::Iterate { timed: true, .. }) {
+                self.origins.go_on(version, (generation.number, number));
+            }
         }
         self.round = Some(Running {
             generation,
@@ -252,26 +304,74 @@ impl Process {
             work,
             updates: Vec::new(),
             version,
+            ready: false,
         });
     }
 
     /// It now has all parameters of a version, and the state of the shards that it owns or keeps a copy of.
-    fn reach(&mut self, version: u64, rank: usize, members: usize, stateful: bool) {
-        self.versions.insert(version);
-        self.versions.retain(|kept| kept + KEPT > version);
-        for shard in 0..SHARDS {
-            let owner = shard as usize % members;
-            if stateful && (rank == owner || rank == (owner + 1) % members) {
-                let kept = self.shards.entry(shard).or_default();
-                kept.insert(version);
-                kept.retain(|kept| kept + KEPT > version);
-            }
+    fn reach(&mut self, version: u64, content: Content, rank: usize, members: usize, stateful: bool) {
+        self.versions.insert(version, content);
+        self.versions.retain(|kept, _| kept + KEPT > version);
+        for shard in kept_by(rank, members).filter(|_| stateful) {
+            let kept = self.shards.entry(shard).or_default();
+            kept.insert(version, content);
+            kept.retain(|kept, _| kept + KEPT > version);
         }
     }
 
-    /// Works for a moment. `others` are the versions that the other members of its round are at, `None` for those who
-    /// have not begun it or are dead.
-    pub(super) fn work(&mut self, others: &[Option<u64>], program: &[Step]) -> Vec<Report> {
+    /// Gets one thing that it lacks of the version that the loop goes on from, if somebody gives it.
+    fn receive(&mut self, others: &[Option<Other>], stateful: bool) {
+        let Some(round) = &mut self.round else { return };
+        let Work::Loop {
+            version,
+            source,
+            states,
+            ..
+        } = &round.work
+        else {
+            return;
+        };
+        let Some(content) = self.versions.get(version).copied() else {
+            let source = source.and_then(|rank| others[rank as usize].as_ref());
+            if let Some(content) = source.and_then(|source| source.versions.get(version)) {
+                self.versions.insert(*version, *content);
+            }
+            return;
+        };
+        let lacks = |shard: &u32| !self.shards.get(shard).is_some_and(|kept| kept.contains_key(version));
+        let lacking = kept_by(round.rank, round.generation.members.len())
+            .filter(|_| stateful)
+            .find(lacks);
+        let Some(shard) = lacking else {
+            let kept = self.shards.values().filter_map(|kept| kept.get(version));
+            assert!(
+                !stateful || kept.copied().all(|state| state == content),
+                "state of another history than the parameters"
+            );
+            round.ready = true;
+            return;
+        };
+        let gives = |state: &LoopState| state.shards[shard as usize].1.contains(version);
+        let giver = states.iter().position(gives).expect("somebody has the state");
+        let giver = others[giver]
+            .as_ref()
+            .and_then(|giver| giver.shards.get(&shard)?.get(version));
+        if let Some(state) = giver {
+            self.shards.entry(shard).or_default().insert(*version, *state);
+        }
+    }
+
+    /// What another process in its round sees of it.
+    pub(super) fn seen(&self, version: Option<u64>) -> Other {
+        Other {
+            version,
+            versions: self.versions.clone(),
+            shards: self.shards.clone(),
+        }
+    }
+
+    /// Works for a moment. `others` are the members of its round, `None` for those who have not begun it or are dead.
+    pub(super) fn work(&mut self, others: &[Option<Other>], program: &[Step]) -> Vec<Report> {
         let (at, step) = (self.at as u64, program[self.at]);
         let Some(round) = &mut self.round else {
             return Vec::new();
@@ -281,17 +381,19 @@ impl Process {
         }
         let members = round.generation.members.len();
         match (step, &round.work) {
-            (Step::Iterate { steps, stateful }, Work::Loop { .. }) => {
+            (Step::Iterate { stateful, .. }, Work::Loop { .. }) if !round.ready => self.receive(others, stateful),
+            (Step::Iterate { steps, stateful, timed }, Work::Loop { .. }) => {
                 if round.version == steps {
                     return self.end(true, program);
                 }
-                if others
-                    .iter()
-                    .all(|other| other.is_some_and(|other| other >= round.version))
-                {
+                let version = round.version;
+                let is_there =
+                    |other: &Option<Other>| other.as_ref().is_some_and(|other| other.version >= Some(version));
+                if others.iter().all(is_there) {
                     round.version += 1;
-                    let (version, rank) = (round.version, round.rank);
-                    self.reach(version, rank, members, stateful);
+                    let in_round = timed.then_some((round.generation.number, round.number));
+                    let (content, rank) = (made(self.versions[&version], in_round), round.rank);
+                    self.reach(version + 1, content, rank, members, stateful);
                 }
             }
             (Step::Compute { partitions }, Work::Compute { finished, .. }) => {
@@ -363,6 +465,15 @@ impl Process {
         self.unconfirmed.clear();
         self.versions.clear();
         self.shards.clear();
+        self.origins = Origins::default();
         self.next(program)
     }
+}
+
+/// The shards whose state a rank owns or keeps a copy of.
+fn kept_by(rank: usize, members: usize) -> impl Iterator<Item = u32> {
+    (0..SHARDS).filter(move |shard| {
+        let owner = *shard as usize % members;
+        rank == owner || rank == (owner + 1) % members
+    })
 }

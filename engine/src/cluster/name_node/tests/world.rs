@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::process::{Process, Step, loop_result, result};
+use super::process::{Other, Process, Step, loop_result, result};
 use crate::cluster::events::Happening;
 use crate::cluster::journal::{LogEntry, remember};
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
@@ -208,17 +208,33 @@ impl World {
                 .map(|process| process.loop_state(&self.program))
                 .collect();
             // A process that died since has what it had.
-            assert_eq!(*states, real, "states by rank are those of the members");
-            assert_eq!((*version, *source), resume(&real, 0), "no newer version would do");
-            let stateful = matches!(self.program[action as usize], Step::Iterate { stateful: true, .. });
-            let newest = real
-                .iter()
-                .flat_map(|state| &state.versions)
-                .max()
-                .copied()
-                .unwrap_or(0);
-            assert!(stateful || *version == newest, "a finished step is lost");
+            let resumed = resume(&real, 0);
+            assert_eq!(*states, resumed.states, "states by rank are those of the members");
+            assert_eq!(
+                (*version, *source),
+                (resumed.version, resumed.source),
+                "no newer version would do"
+            );
+            self.check_contents(*version, states, &members);
+            let Step::Iterate { stateful, timed, .. } = self.program[action as usize] else {
+                panic!("a loop for an action that has none");
+            };
+            let newest = real.iter().flat_map(|state| &state.versions).max().copied();
+            assert!(stateful || timed || Some(*version) == newest, "a finished step is lost");
         }
+    }
+
+    /// Whoever is taken to have a version, or the state of a shard, has the same.
+    fn check_contents(&self, version: u64, states: &[LoopState], members: &[&Process]) {
+        let mut contents = BTreeSet::new();
+        for (state, process) in states.iter().zip(members) {
+            if state.versions.contains(&version) {
+                contents.insert(process.versions[&version]);
+            }
+            let kept = state.shards.iter().filter(|(_, kept)| kept.contains(&version));
+            contents.extend(kept.map(|(shard, _)| process.shards[shard][&version]));
+        }
+        assert_eq!(contents.len(), 1, "one history is gone on with");
     }
 
     fn at(&self, address: &Address) -> &Process {
@@ -313,25 +329,30 @@ impl World {
         process.cut < generation.number && generation.members.iter().any(|peer| gone(self.at(&peer.address)))
     }
 
-    fn others(&self, number: usize) -> Vec<Option<u64>> {
+    fn others(&self, number: usize) -> Vec<Option<Other>> {
         let Some(round) = &self.processes[number].round else {
             return Vec::new();
         };
-        let version = |address: &Address| {
+        let seen = |address: &Address| {
             let process = self.at(address);
             let same = process
                 .round
                 .as_ref()
                 .filter(|other| process.alive && other.number == round.number);
             // One that has finished by itself has sent all that others need.
-            let done = process.alive.then(|| process.versions.last().copied()).flatten();
-            same.map(|other| other.version).or(done)
+            let done = process.alive.then(|| process.versions.keys().last().copied()).flatten();
+            match same {
+                Some(other) => Some(process.seen(other.ready.then_some(other.version))),
+                None => done
+                    .filter(|_| process.round.is_none())
+                    .map(|version| process.seen(Some(version))),
+            }
         };
         round
             .generation
             .members
             .iter()
-            .map(|peer| version(&peer.address))
+            .map(|peer| seen(&peer.address))
             .collect()
     }
 
