@@ -29,6 +29,11 @@ pub fn fold<T>(lanes: Range<usize>, leaf: &mut impl FnMut(usize) -> T, add: &mut
     })
 }
 
+/// The most branches between the root of the tree over `lanes` and a leaf.
+fn depth(lanes: &Range<usize>) -> usize {
+    lanes.len().next_power_of_two().ilog2() as usize
+}
+
 /// Elements that are summed at a time, so that partial sums stay in the first-level cache.
 const BLOCK: usize = 1024;
 
@@ -70,7 +75,8 @@ pub fn cover(lanes: Range<usize>, here: &impl Fn(usize) -> bool) -> Vec<Range<us
 /// # Panics
 /// If they do not, or one of them is shorter than `sum`: both are checked where parts come in.
 pub fn sum(parts: &[Part<'_>], lanes: Range<usize>, format: UpdateFormat, sum: &mut [f32]) {
-    let mut scratch = vec![[0.0f32; BLOCK]; usize::BITS as usize - parts.len().leading_zeros() as usize];
+    // One for each right branch on the way to a leaf. The parts may be fewer than that way is long.
+    let mut scratch = vec![[0.0f32; BLOCK]; depth(&lanes)];
     for (index, sum) in sum.chunks_mut(BLOCK).enumerate() {
         sum_block((parts, lanes.clone()), index * BLOCK, format, sum, &mut scratch);
     }
@@ -101,7 +107,9 @@ fn sum_block(
     sum_block((left, lanes.start..middle), start, format, sum, scratch);
     if let [right] = right {
         add(sum, &right.values[block]);
-    } else if let Some((spare, scratch)) = scratch.split_first_mut() {
+    } else {
+        #[allow(clippy::expect_used, reason = "`sum` makes as much as the tree is deep")]
+        let (spare, scratch) = scratch.split_first_mut().expect("scratch for each right branch");
         let spare = &mut spare[..sum.len()];
         sum_block((right, middle..lanes.end), start, format, spare, scratch);
         add(sum, spare);
@@ -118,6 +126,11 @@ fn add(sum: &mut [f32], right: &[f32]) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -129,12 +142,39 @@ mod tests {
     #[test]
     fn vectors_are_summed_along_the_same_tree_as_scalars() {
         for format in [UpdateFormat::Full, UpdateFormat::Bf16] {
-            (1..20).for_each(|lanes| sums_are_those_of_scalars(lanes, format));
+            for lanes in 1..20 {
+                let evenly = (1..5).map(|hosts| (0..lanes).map(|lane| lane * hosts / lanes).collect());
+                evenly.for_each(|hosts: Vec<usize>| sums_are_those_of_scalars(&hosts, 2 * BLOCK + 17, format));
+            }
         }
     }
 
-    fn sums_are_those_of_scalars(lanes: usize, format: UpdateFormat) {
-        let length = 2 * BLOCK + 17;
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        /// However lanes are dealt, and whichever of the sums over them an owner is sent.
+        #[test]
+        fn sums_of_any_parts_have_the_same_bits(hosts in vec(0..9_usize, 1..140), evenly in any::<bool>()) {
+            let mut hosts = hosts;
+            if evenly {
+                hosts.sort_unstable();
+            }
+            sums_are_those_of_scalars(&hosts, 3, UpdateFormat::Full);
+        }
+    }
+
+    /// The lanes of one host come one by one, those of the others summed as far as the tree allows.
+    #[test]
+    fn an_owner_adds_the_sums_of_others_to_many_lanes_of_its_own() {
+        for (lanes, hosts) in [(64, 8), (128, 8), (128, 16), (61, 2), (1024, 64)] {
+            let hosts: Vec<usize> = (0..lanes).map(|lane| lane * hosts / lanes).collect();
+            sums_are_those_of_scalars(&hosts, 3, UpdateFormat::Full);
+        }
+    }
+
+    /// `hosts` are by lane. The sum is taken where all that others send is summed, and on each host.
+    fn sums_are_those_of_scalars(hosts: &[usize], length: usize, format: UpdateFormat) {
+        let lanes = hosts.len();
         let rounded = |value: f32| {
             let mut value = [value];
             format.round(&mut value);
@@ -144,35 +184,40 @@ mod tests {
         let vectors: Vec<Vec<f32>> = (0..lanes)
             .map(|lane| (0..length).map(|index| value(lane, index)).collect())
             .collect();
-        let of_lane = |lane: usize| Part {
-            lanes: lane..lane + 1,
-            values: &vectors[lane],
-        };
-        // Parts that others have summed, as far as their lanes reach.
-        for hosts in 1..5 {
-            let nodes = (0..hosts).flat_map(|host| cover(0..lanes, &move |lane| lane * hosts / lanes == host));
-            let summed = nodes.map(|node| {
+        let of_lane = |lane: usize| Part::of_lane(lane, &vectors[lane]);
+        let expected: Vec<u32> = (0..length)
+            .map(|index| {
+                let mut add = |left: f32, right: f32| rounded(left + right);
+                fold(0..lanes, &mut |lane| value(lane, index), &mut add)
+                    .unwrap()
+                    .to_bits()
+            })
+            .collect();
+        let all: BTreeSet<usize> = hosts.iter().copied().collect();
+        let nodes = all
+            .iter()
+            .flat_map(|host| cover(0..lanes, &|lane| hosts[lane] == *host));
+        let summed: Vec<(Range<usize>, Vec<f32>)> = nodes
+            .map(|node| {
                 let leaves: Vec<Part<'_>> = node.clone().map(of_lane).collect();
                 let mut total = vec![0.0; length];
                 sum(&leaves, node.clone(), format, &mut total);
                 (node, total)
-            });
-            let summed: Vec<(Range<usize>, Vec<f32>)> = summed.collect();
-            let parts = summed.iter().map(|(lanes, values)| Part {
+            })
+            .collect();
+        for owner in all.into_iter().map(Some).chain([None]) {
+            let own = (0..lanes).filter(|lane| Some(hosts[*lane]) == owner).map(of_lane);
+            let sent = summed.iter().filter(|(node, _)| Some(hosts[node.start]) != owner);
+            let sent = sent.map(|(lanes, values)| Part {
                 lanes: lanes.clone(),
                 values,
             });
+            let mut parts: Vec<Part<'_>> = own.chain(sent).collect();
+            parts.sort_by_key(|part| part.lanes.start);
             let mut total = vec![0.0; length];
-            sum(&parts.collect::<Vec<_>>(), 0..lanes, format, &mut total);
-            for (index, total) in total.into_iter().enumerate() {
-                let mut add = |left: f32, right: f32| rounded(left + right);
-                let expected = fold(0..lanes, &mut |lane| value(lane, index), &mut add);
-                assert_eq!(
-                    total.to_bits(),
-                    expected.unwrap().to_bits(),
-                    "{format:?}: {lanes} lanes on {hosts} hosts, element {index}"
-                );
-            }
+            sum(&parts, 0..lanes, format, &mut total);
+            let total: Vec<u32> = total.into_iter().map(f32::to_bits).collect();
+            assert_eq!(total, expected, "{format:?}: lanes of hosts {hosts:?} at {owner:?}");
         }
     }
 }
