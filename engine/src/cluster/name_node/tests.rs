@@ -285,6 +285,59 @@ fn state_that_nobody_keeps_any_more_is_an_error_where_nobody_comes_and_else_the_
     }
 }
 
+/// One process is a step ahead and thought dead; the other takes that step again, and it comes to something else.
+#[test]
+fn who_comes_back_with_a_version_of_another_history_is_given_the_one_that_went_on() {
+    let program = vec![Step::Iterate {
+        steps: 30,
+        stateful: true,
+        timed: true,
+    }];
+    let options = Options {
+        restarts_max: 0,
+        ..options(2, 0)
+    };
+    let lease = options.lease;
+    let mut world = World::new(options, program);
+    let has = |world: &World, number: usize| world.processes[number].versions.contains_key(&5);
+    while !has(&world, 0) {
+        if world.processes.iter().any(|process| !process.versions.contains_key(&4)) {
+            world.everybody_moves();
+        } else {
+            world.step(0);
+        }
+    }
+    assert!(!has(&world, 1));
+    let ahead = world.processes[0].versions[&5];
+    world.processes[0].hung = true;
+    world.break_link(1, 0);
+    // A name node kills only what it has started itself.
+    world.crash();
+    for _ in 0..400 {
+        if has(&world, 1) {
+            break;
+        }
+        if !world.everybody_moves() {
+            world.pass(lease / 4);
+            world.tick();
+        }
+    }
+    assert_ne!(world.processes[1].versions[&5], ahead);
+    world.processes[0].hung = false;
+    for _ in 0..400 {
+        if world.node.generation.members.len() == 2 {
+            break;
+        }
+        world.everybody_moves();
+    }
+    assert_eq!(
+        (world.node.generation.members.len(), world.node.generation.number),
+        (2, 3)
+    );
+    world.run_to_the_end();
+    assert_eq!(world.finished, Some(None));
+}
+
 #[test]
 fn lanes_leave_a_process_that_takes_much_longer() {
     let mut world = World::new(
@@ -405,7 +458,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_program_ends_with_the_right_answers(

@@ -77,6 +77,10 @@ pub(super) struct Running {
     updates: Vec<Bytes>,
     /// Of a loop: the version that it is at.
     pub(super) version: u64,
+    /// What made the versions that it has once it is given the one that it lacks.
+    origins: Origins,
+    /// Whether it has that version.
+    has: bool,
     /// Whether it has all that it takes to go on from there.
     pub(super) ready: bool,
 }
@@ -270,7 +274,7 @@ impl Process {
         }
         assert!(self.round.is_none(), "a round begins while another runs");
         self.generation_last = generation.number;
-        let mut version = 0;
+        let (mut version, mut origins, mut has) = (0, Origins::default(), true);
         if let Work::Loop {
             version: from,
             source,
@@ -278,23 +282,19 @@ impl Process {
             ..
         } = &work
         {
-            version = *from;
-            let history = states[source.unwrap() as usize].origins.clone();
-            let here = of_history(&self.loop_state(program), &history);
+            (version, origins) = (*from, states[source.unwrap() as usize].origins.clone());
+            let here = of_history(&self.loop_state(program), &origins);
             assert_eq!(here, states[rank], "the name node knows what is here");
-            let has = here.versions.contains(&version);
-            self.versions
-                .retain(|kept, _| here.versions.contains(kept) && *kept <= version);
-            for (shard, kept) in &mut self.shards {
-                let here = here.shards.iter().find(|(known, _)| known == shard);
-                kept.retain(|kept, _| *kept <= version && here.is_some_and(|(_, here)| here.contains(kept)));
-            }
-            // Who lacks the version is in its history as soon as it gets it, and has nothing of another one.
-            if !has {
-                self.origins = history;
+            has = here.versions.contains(&version);
+            if has {
+                origins = self.origins.clone();
+                self.forget_after(version);
             }
             if matches!(program[self.at], Step::Iterate { timed: true, .. }) {
-                self.origins.go_on(version, (generation.number, number));
+                origins.go_on(version, (generation.number, number));
+            }
+            if has {
+                self.origins = origins.clone();
             }
         }
         self.round = Some(Running {
@@ -304,8 +304,17 @@ impl Process {
             work,
             updates: Vec::new(),
             version,
+            origins,
+            has,
             ready: false,
         });
+    }
+
+    fn forget_after(&mut self, version: u64) {
+        self.versions.retain(|kept, _| *kept <= version);
+        for kept in self.shards.values_mut() {
+            kept.retain(|kept, _| *kept <= version);
+        }
     }
 
     /// It now has all parameters of a version, and the state of the shards that it owns or keeps a copy of.
@@ -331,13 +340,18 @@ impl Process {
         else {
             return;
         };
-        let Some(content) = self.versions.get(version).copied() else {
+        if !round.has {
+            // It may have another version of that number.
             let source = source.and_then(|rank| others[rank as usize].as_ref());
             if let Some(content) = source.and_then(|source| source.versions.get(version)) {
-                self.versions.insert(*version, *content);
+                self.versions = BTreeMap::from([(*version, *content)]);
+                self.shards.values_mut().for_each(BTreeMap::clear);
+                self.origins = round.origins.clone();
+                round.has = true;
             }
             return;
-        };
+        }
+        let content = self.versions[version];
         let lacks = |shard: &u32| !self.shards.get(shard).is_some_and(|kept| kept.contains_key(version));
         let lacking = kept_by(round.rank, round.generation.members.len())
             .filter(|_| stateful)
