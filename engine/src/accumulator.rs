@@ -10,7 +10,7 @@ use distdl_storage::Record;
 
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
-use crate::task::{self, Place, Role, Updates};
+use crate::task::{self, Place, Resources, Role, Updates};
 
 /// Adds one value to another.
 type Add<T> = Arc<dyn Fn(&mut T, T) + Send + Sync>;
@@ -37,6 +37,7 @@ impl Accumulators {
     /// A new accumulator that starts at `empty` and grows by `add`.
     pub(crate) fn register<T: Record>(
         self: &Arc<Self>,
+        resources: &Arc<Resources>,
         empty: T,
         add: impl Fn(&mut T, T) + Send + Sync + 'static,
     ) -> Accumulator<T> {
@@ -65,6 +66,7 @@ impl Accumulators {
         };
         Accumulator {
             id,
+            resources: Arc::downgrade(resources),
             value,
             empty,
             add,
@@ -146,6 +148,8 @@ fn unreadable(what: &str) -> EngineError {
 #[derive(Clone)]
 pub struct Accumulator<T> {
     id: u64,
+    /// Those of the context whose tasks may add to it.
+    resources: Weak<Resources>,
     value: Arc<Mutex<T>>,
     empty: T,
     add: Add<T>,
@@ -161,26 +165,33 @@ struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(list) = self.list.upgrade() {
-            list.entries
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&self.id);
+            let mut entries = list.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = entries.remove(&self.id);
+            drop(entries);
+            // Its closure may hold the last handle on another one.
+            drop(entry);
         }
     }
 }
 
 impl<T: Clone + Send + Sync + 'static> Accumulator<T> {
     /// Adds to the share of the partition that is being computed. Outside an operator's closure it adds at once.
+    ///
+    /// # Panics
+    /// In a closure that another context runs than the one that made the accumulator; the action ends with an error then.
+    #[expect(clippy::panic, reason = "a closure has no other way to end its action")]
     pub fn add(&self, update: T) {
-        if task::is_inside() {
-            task::add_update(
+        match task::is_inside_of(&self.resources) {
+            Some(true) => task::add_update(
                 self.id,
                 update,
                 |slot, update| (self.add)(slot, update),
                 || self.empty.clone(),
-            );
-        } else {
-            (self.add)(&mut self.value.lock().unwrap_or_else(PoisonError::into_inner), update);
+            ),
+            Some(false) => panic!(
+                "an accumulator of another context is added to; make it with the context whose datasets the closure is for"
+            ),
+            None => (self.add)(&mut self.value.lock().unwrap_or_else(PoisonError::into_inner), update),
         }
     }
 

@@ -69,20 +69,29 @@ impl<T: Record> Batch<T> {
         }
     }
 
-    fn into_records(self) -> Iter<T> {
+    /// Every record by value, cloned only where it is shared.
+    pub fn into_records(self) -> BatchRecords<T> {
         match self {
-            Self::Owned(records) => Iter::Owned(records.into_iter()),
-            Self::Shared { records, range } => Iter::Shared { records, range },
+            Self::Owned(records) => BatchRecords::Owned(records.into_iter()),
+            Self::Shared { records, range } => BatchRecords::Shared { records, range },
         }
     }
 }
 
-enum Iter<T> {
+/// The records of a [`Batch`] by value.
+pub enum BatchRecords<T> {
+    /// Those of one that nobody else holds.
     Owned(std::vec::IntoIter<T>),
-    Shared { records: Records<T>, range: Range<usize> },
+    /// Those of a block that others may read at the same time.
+    Shared {
+        /// The block's records.
+        records: Records<T>,
+        /// Which of them are left.
+        range: Range<usize>,
+    },
 }
 
-impl<T: Record> Iterator for Iter<T> {
+impl<T: Record> Iterator for BatchRecords<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -170,7 +179,7 @@ pub fn typed_batches<T: Record>(stream: AnyStream) -> impl Iterator<Item = TaskR
 /// A mutex that it holds is then poisoned, as what is behind it may be half done: take records in first, and lock it after.
 pub struct PartitionIter<T> {
     stream: AnyStream,
-    current: Option<Iter<T>>,
+    current: Option<BatchRecords<T>>,
     failure: Failure,
 }
 

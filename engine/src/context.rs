@@ -342,7 +342,7 @@ impl Context {
 
     /// An accumulator that starts at `empty` and grows by `add`, which must be associative.
     pub fn accumulator<T: Record>(&self, empty: T, add: impl Fn(&mut T, T) + Send + Sync + 'static) -> Accumulator<T> {
-        self.inner.accumulators.register(empty, add)
+        self.inner.accumulators.register(self.resources(), empty, add)
     }
 
     /// A counter that starts at 0.

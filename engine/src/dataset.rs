@@ -1,5 +1,6 @@
 //! The typed face of lineage: `Dataset<T>` and the transformations that need no shuffle.
 
+mod flatten;
 mod narrow;
 
 mod several;

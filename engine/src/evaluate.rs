@@ -54,7 +54,7 @@ pub fn evaluate(
                 let Some(pipe) = stack.pop() else { continue };
                 let begin = pipe.begin;
                 let stream = keep(context, lineage.node(dataset), partition, pipe.into_stream(context))?;
-                // All that led here was read to its end, however much of this an action will read.
+                // What led here and was read to its end counts, however much of this an action will read.
                 context.settle(|position| (begin..index).contains(&position.operation));
                 Pipe::source(begin, stream)
             }
@@ -250,7 +250,10 @@ impl Iterator for Fused {
     type Item = TaskResult<AnyBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.stream.next()?;
+        let Some(batch) = self.stream.next() else {
+            self.steps.iter().for_each(|(position, _)| self.context.end(*position));
+            return None;
+        };
         Some(self.context.check().and(batch).and_then(|mut batch| {
             let outside = self.context.position();
             for (position, step) in &mut self.steps {
@@ -314,6 +317,9 @@ impl Iterator for Attributed {
         let outside = self.context.at(self.position);
         let batch = self.stream.next();
         self.context.at(outside);
+        if batch.is_none() {
+            self.context.end(self.position);
+        }
         batch.map(|batch| batch.map_err(|error| titled(&self.node, error)))
     }
 }

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use distdl_storage::Record;
 
 pub use self::joins::{Cogrouped, FullyJoined};
-use crate::batch::Batch;
 use crate::dataset::{Dataset, Derivation};
 use crate::lineage::{Compute, Dependency, Exchange};
 use crate::partitioner::{HashPartitioner, Key, PartitionFunction, Partitioner, Partitioning};
@@ -37,23 +36,17 @@ impl<K: Record, V: Record> Dataset<(K, V)> {
         })
     }
 
-    /// Replaces each value by any number of others under the same key.
+    /// Replaces each value by any number of others under the same key, which are made as they are needed.
     #[track_caller]
-    pub fn flat_map_values<W: Record, I: IntoIterator<Item = W>>(
+    pub fn flat_map_values<W: Record, I: IntoIterator<Item = W> + 'static>(
         &self,
         function: impl Fn(V) -> I + Send + Sync + 'static,
     ) -> Dataset<(K, W)> {
-        let function = Arc::new(function);
-        self.batchwise("flat_map_values", true, move |_, _| {
-            let function = Arc::clone(&function);
-            move |batch: Batch<(K, V)>| {
-                let mut records = Vec::with_capacity(batch.len());
-                batch.for_each(|(key, value)| {
-                    records.extend(function(value).into_iter().map(|value| (key.clone(), value)));
-                });
-                Ok(records)
-            }
-        })
+        let mut derivation = self.flattened("flat_map_values", move |(key, value): (K, V)| {
+            function(value).into_iter().map(move |value| (key.clone(), value))
+        });
+        derivation.partitioning = self.node().partitioning.clone();
+        derivation.build(self.context())
     }
 
     /// The keys.

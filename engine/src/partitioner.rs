@@ -54,6 +54,11 @@ pub trait Partitioner<K>: Send + Sync + 'static {
     /// Which function of the key this is. What two partitioners of the same number of partitions with equal answers have
     /// placed lies alike, and is joined without a shuffle.
     fn function(&self) -> PartitionFunction;
+    /// Whether [`partition`](Self::partition) can be relied on yet. Where keys are sorted it is known only once they have
+    /// been sampled, and never where sorted records are read that another run has kept.
+    fn is_known(&self) -> bool {
+        true
+    }
     /// Whether a partition may hold keys of a range. One that says so need not be read for
     /// [`filter_by_range`](crate::Dataset::filter_by_range).
     fn may_hold(&self, _partition: usize, _range: KeyRange<'_, K>) -> bool {
@@ -158,6 +163,10 @@ impl<K, P: Partitioner<K>> Partitioner<K> for Checked<P> {
 
     fn function(&self) -> PartitionFunction {
         self.0.function()
+    }
+
+    fn is_known(&self) -> bool {
+        self.0.is_known()
     }
 
     fn may_hold(&self, partition: usize, range: KeyRange<'_, K>) -> bool {
@@ -305,6 +314,10 @@ impl<K: Key + Ord> Partitioner<K> for RangePartitioner<K> {
             sampled: self.sampled,
             descending: self.descending,
         }
+    }
+
+    fn is_known(&self) -> bool {
+        self.bounds.get().is_some()
     }
 
     fn may_hold(&self, partition: usize, (low, high): KeyRange<'_, K>) -> bool {

@@ -20,6 +20,9 @@ use crate::error::Result;
 
 impl Context {
     /// A dataset of the records in `partitions` groups of neighbours.
+    ///
+    /// In a cluster every process must have the same records in the same order, which those of a `HashMap` are not: they
+    /// are compared, and if they differ, an action on them is an error.
     #[track_caller]
     pub fn parallelize<T: Record>(&self, records: impl IntoIterator<Item = T>, partitions: usize) -> Dataset<T> {
         let mut records: std::collections::VecDeque<T> = records.into_iter().collect();
@@ -44,6 +47,10 @@ impl Context {
         });
         let mut derivation = Derivation::new("parallelize", partitions, Vec::new(), compute);
         derivation.remark = format!("{length} records");
+        if self.member().is_some() {
+            let digests = hashed.iter().map(digest_of_records);
+            derivation.agreed = Some(*blake3::hash(&digests.collect::<Vec<_>>().concat()).as_bytes());
+        }
         derivation.contents = Some(Arc::new(move |partition| digest_of_records(&hashed[partition])));
         derivation.build(self)
     }

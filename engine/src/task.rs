@@ -2,10 +2,10 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use distdl_storage::remote::Stores;
@@ -147,10 +147,14 @@ pub type UpdateKey = (u64, Place);
 pub type Updates = BTreeMap<UpdateKey, Box<dyn Any + Send>>;
 
 struct TaskState {
+    /// Whose task it is.
+    resources: Weak<Resources>,
     position: Cell<Position>,
     /// What closures added of which it is not known yet whether it will stand.
     pending: RefCell<BTreeMap<(u64, Position), Box<dyn Any + Send>>>,
     settled: RefCell<Updates>,
+    /// The operations whose partition was computed to its end.
+    ended: RefCell<BTreeSet<Position>>,
     cancelled: Arc<AtomicBool>,
     /// Set when another attempt at the same partition has ended.
     overtaken: OnceCell<Arc<AtomicBool>>,
@@ -166,24 +170,23 @@ pub fn is_inside() -> bool {
     CURRENT.with_borrow(Option::is_some)
 }
 
-/// Folds `update` into what the operator that runs on this thread has added to accumulator `id` so far. Returns
-/// false outside a task.
-pub(crate) fn add_update<T: Any + Send>(
-    id: u64,
-    update: T,
-    merge: impl FnOnce(&mut T, T),
-    empty: impl FnOnce() -> T,
-) -> bool {
+/// Whether this thread is inside a task of the process and context that offer `resources`; none if it is in no task.
+pub(crate) fn is_inside_of(resources: &Weak<Resources>) -> Option<bool> {
+    CURRENT.with_borrow(|current| Some(current.as_ref()?.resources.ptr_eq(resources)))
+}
+
+/// Folds `update` into what the operator that runs on this thread has added to accumulator `id` so far. Nothing happens
+/// outside a task.
+pub(crate) fn add_update<T: Any + Send>(id: u64, update: T, merge: impl FnOnce(&mut T, T), empty: impl FnOnce() -> T) {
     CURRENT.with_borrow(|current| {
-        let Some(state) = current else { return false };
+        let Some(state) = current else { return };
         let mut pending = state.pending.borrow_mut();
         let key = (id, state.position.get());
         let slot = pending.entry(key).or_insert_with(|| Box::new(empty()));
         if let Some(slot) = slot.downcast_mut::<T>() {
             merge(slot, update);
         }
-        true
-    })
+    });
 }
 
 /// Marks this thread as being inside a task until dropped.
@@ -205,9 +208,11 @@ impl TaskContext {
         };
         let operation = usize::MAX;
         let state = TaskState {
+            resources: Arc::downgrade(&resources),
             position: Cell::new(Position { place, operation }),
             pending: RefCell::default(),
             settled: RefCell::default(),
+            ended: RefCell::default(),
             cancelled,
             overtaken: OnceCell::new(),
         };
@@ -246,10 +251,20 @@ impl TaskContext {
         self.state.settled.take()
     }
 
-    /// Lets stand what closures added where `complete`. Of a place that came up twice the first one counts.
-    pub(crate) fn settle(&self, complete: impl Fn(&Position) -> bool) {
+    /// The partition that is computed at `position` has no more records.
+    pub(crate) fn end(&self, position: Position) {
+        self.state.ended.borrow_mut().insert(position);
+    }
+
+    /// Lets stand what closures added where they are `done`, as far as operators came to the end of their partition: an
+    /// operator or a closure behind one may want only the first of its records. Of a place that came up twice the first
+    /// one counts.
+    pub(crate) fn settle(&self, done: impl Fn(&Position) -> bool) {
+        let ended = self.state.ended.borrow();
+        let stands =
+            |position: &Position| done(position) && (position.place.role != Role::Operator || ended.contains(position));
         let pending = self.state.pending.take().into_iter();
-        let (complete, pending): (Vec<_>, Vec<_>) = pending.partition(|((_, position), _)| complete(position));
+        let (complete, pending): (Vec<_>, Vec<_>) = pending.partition(|((_, position), _)| stands(position));
         self.state.pending.replace(pending.into_iter().collect());
         let mut settled = self.state.settled.borrow_mut();
         for ((id, position), update) in complete {
@@ -260,6 +275,7 @@ impl TaskContext {
     /// Forgets what closures added that does not stand yet: they will run again.
     pub(crate) fn forget_pending(&self) {
         self.state.pending.take();
+        self.state.ended.take();
     }
 
     pub(crate) fn position(&self) -> Position {

@@ -38,6 +38,8 @@ struct State {
     bound: BTreeMap<BlockId, Bound>,
     /// Keys whose files could not be read: they are not counted on again, even if they cannot be removed.
     refused: BTreeSet<Digest>,
+    /// Datasets whose blocks must not be lost when others need their room here.
+    held: BTreeSet<u64>,
 }
 
 /// The key of a block's computation.
@@ -144,7 +146,14 @@ impl Memo {
 
     /// Forgets the keys of a dataset's blocks. The blocks stay.
     pub(crate) fn unbind(&self, dataset: u64) {
-        self.state().bound.retain(|id, _| id.dataset != dataset);
+        let mut state = self.state();
+        state.bound.retain(|id, _| id.dataset != dataset);
+        state.held.remove(&dataset);
+    }
+
+    /// Blocks of a dataset are kept in the store's own files too from now on.
+    pub(crate) fn hold(&self, dataset: u64) {
+        self.state().held.insert(dataset);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -248,23 +257,31 @@ impl Tier for MemoTier {
         let Some(key) = self.memo.key(id) else {
             return self.disk.put(id, block);
         };
+        let is_held = self.memo.state().held.contains(&id.dataset);
+        if is_held {
+            self.disk.put(id, block)?;
+            if self.memo.key_here(id).is_some() {
+                return Ok(());
+            }
+        }
         let frame = block.codec().portable().encode(block)?;
         match self.memo.keep(id, &key, frame) {
+            Ok(()) if is_held => Ok(()),
             Ok(()) => self.disk.remove(id).map(drop),
             Err(error) => {
                 tracing::warn!(block = %id, %error, "a computed block cannot be remembered for other runs");
-                self.disk.put(id, block)
+                if is_held { Ok(()) } else { self.disk.put(id, block) }
             }
         }
     }
 
     fn get(&self, id: BlockId, codec: Codec) -> Result<Option<Block>> {
-        if let Some(key) = self.memo.key_here(id)
-            && let Some(block) = self.memo.read(id, &key, codec)?
-        {
-            return Ok(Some(block));
+        let remembered = self.memo.key_here(id).map(|key| self.memo.read(id, &key, codec));
+        match remembered {
+            Some(Ok(Some(block))) => Ok(Some(block)),
+            Some(Err(error)) if !self.disk.contains(id) => Err(error),
+            _ => self.disk.get(id, codec),
         }
-        self.disk.get(id, codec)
     }
 
     /// What is remembered stays for other runs.

@@ -123,6 +123,14 @@ impl BlockStore {
         self.memo.as_ref()
     }
 
+    /// What is [`put`](BlockStore::put) of a dataset from now on stays as long as this store, also where it is bound to keys
+    /// and others may take its room in the [`Memo`]: it is written to the store's own files as well.
+    pub fn hold(&self, dataset: u64) {
+        if let Some(memo) = &self.memo {
+            memo.hold(dataset);
+        }
+    }
+
     /// Binds the block of `id` to the key of its computation. Returns whether the block is kept, be it that a program
     /// before this one has computed it: then it is read when it is asked for, as a block on disk. Without a [`Memo`]
     /// nothing is bound.

@@ -164,3 +164,55 @@ fn a_block_too_large_to_keep_counts_once() {
         assert_eq!(counter.value(), 100);
     }
 }
+
+#[test]
+fn what_a_closure_leaves_unread_does_not_count_yet() {
+    let context = small_batches(2, 5);
+    let counter = context.counter();
+    let rows = counted(&context.range(0..100, 4), &counter);
+    let some = rows.map_partitions(|rows| rows.take(3));
+    assert_eq!(some.cache().count().unwrap(), 12);
+    assert_eq!(counter.value(), 0, "one batch of five was computed");
+    assert_eq!(rows.count().unwrap(), 100);
+    assert_eq!(counter.value(), 100);
+}
+
+/// The loss of one block must not cost what was added on the way to another one, which is kept.
+#[test]
+fn what_was_kept_in_a_round_that_lost_something_counts() {
+    let context = context(1);
+    let counter = context.counter();
+    let sums = context
+        .range(0..8, 4)
+        .map(|x| (x, x))
+        .reduce_by_key(|left, right| left + right)
+        .cache();
+    assert_eq!(sums.count().unwrap(), 8);
+    let kept = counted(&context.range(0..100, 4), &counter).cache();
+    context.store().remove(block(sums.id(), 0)).unwrap();
+    let both = kept.map(|x| (x, x)).join_into(&sums.map(|pair| pair), 3);
+    assert_eq!(both.count().unwrap(), 8);
+    assert_eq!(counter.value(), 100);
+}
+
+#[test]
+fn an_accumulator_of_another_context_is_refused() {
+    let (own, other) = (context(1), context(1));
+    let (_, foreign) = (own.counter(), other.counter());
+    let rows = counted(&own.range(0..10, 2), &foreign);
+    let error = rows.count().unwrap_err().to_string();
+    assert!(error.contains("of another context"), "{error}");
+    assert_eq!(foreign.value(), 0);
+}
+
+#[test]
+fn an_accumulator_may_hold_another_one() {
+    let context = context(1);
+    let inner = context.counter();
+    let outer = context.accumulator(0u64, move |total, value| {
+        *total += value;
+        let _ = inner.value();
+    });
+    drop(outer);
+    assert_eq!(context.range(0..10, 2).count().unwrap(), 10);
+}

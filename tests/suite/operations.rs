@@ -349,3 +349,31 @@ impl Sum for distdl::Dataset<u64> {
         self.reduce(u64::wrapping_add).unwrap().unwrap_or(0)
     }
 }
+
+/// More than any memory holds, of which only the first are wanted.
+#[test]
+fn what_is_made_of_a_record_is_made_as_it_is_needed() {
+    let context = context(1);
+    let endless = context.range(0..2, 2).flat_map(|x| x..u64::MAX);
+    assert_eq!(endless.take(3).unwrap(), [0, 1, 2]);
+    let endless = context.range(0..2, 2).map(|x| (x, x)).flat_map_values(|x| x..u64::MAX);
+    assert_eq!(endless.take(2).unwrap(), [(0, 0), (0, 1)]);
+}
+
+#[test]
+fn blocks_that_are_not_to_be_kept_any_more_are_computed_again_in_the_middle_of_an_action() {
+    let context = context(1);
+    let sums = context
+        .range(0..100, 4)
+        .map(|x| (x % 10, x))
+        .reduce_by_key(|left, right| left + right);
+    let kept = sums.cache();
+    assert_eq!(kept.count().unwrap(), 10);
+    let handle = kept.clone();
+    let mapped = kept.map_partitions(move |rows| {
+        let _ = handle.unpersist();
+        rows
+    });
+    assert_eq!(mapped.collect().unwrap(), sums.collect().unwrap());
+    assert_eq!(mapped.count().unwrap(), 10);
+}

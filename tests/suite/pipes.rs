@@ -153,3 +153,9 @@ fn a_program_that_hangs_is_ended_when_time_is_up() {
     }
     assert_eq!(context.range(0..4, 2).count().unwrap(), 4);
 }
+
+#[test]
+fn what_a_program_leaves_behind_is_not_waited_for() {
+    let piped = shell(&context(1).range(0..3, 1), "sleep 100000 >/dev/null & cat");
+    assert_eq!(piped.collect().unwrap(), ["0", "1", "2"]);
+}

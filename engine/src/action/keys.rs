@@ -14,10 +14,13 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// # Errors
     /// As any action.
     pub fn lookup(&self, key: &K) -> Result<Vec<V>> {
-        // Before it, bounds of ranges may not be known.
+        // What is not determinate is computed before anything is prepared from it. Before that, bounds of ranges may not
+        // be known; nor are they after it where the lineage was cut behind a sort that was remembered.
+        self.context().cut_lineage(self.id())?;
         self.context().prepare_all(self.id())?;
         let partitioning = self.node().partitioning.as_ref();
-        let partitions = match partitioning.and_then(|placed| placed.partitioner::<K>()) {
+        let partitioner = partitioning.and_then(|placed| placed.partitioner::<K>());
+        let partitions = match partitioner.filter(|partitioner| partitioner.is_known()) {
             Some(partitioner) => vec![partitioner.partition(key)],
             None => (0..self.partitions()).collect(),
         };

@@ -461,6 +461,6 @@ fn diverged(first: &Head, second: &Head) -> Answer {
     );
     let remedy = "every process must call the same actions in the same order: start the same binary with the same \
                   arguments everywhere, and let no action depend on time, on random numbers that are not seeded, on the \
-                  order of a HashMap, or on files that differ between processes";
+                  order of a HashMap, or on files or records that differ between processes";
     Answer::Failed(EngineError::invalid(what, remedy))
 }

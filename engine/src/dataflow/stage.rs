@@ -37,7 +37,7 @@ use crate::id::{DatasetId, ShuffleId};
 use crate::plan::{Operation, Output, Stage, program};
 use crate::progress::RunningJob;
 use crate::recover::recover_in_stage;
-use crate::task::{Place, Role, TaskContext};
+use crate::task::{Place, TaskContext};
 
 type Time = u64;
 type Parcels<'scope> = Stream<'scope, Time, Vec<Parcel>>;
@@ -305,7 +305,9 @@ impl Tasks {
         };
         let stream = self.attempt(&context, |tasks| tasks.open(&context, partition))?;
         if self.job.incomplete.load(Ordering::SeqCst) {
-            // Nobody will read the buckets; opening has shown whether this partition's blocks are there.
+            // Nobody will read the buckets; opening has shown whether this partition's blocks are there. Those that it kept
+            // will not be computed again.
+            self.send(Event::Updates(context.take_updates()));
             return Ok(());
         }
         let writer = exchange.writer(&context, partition);
@@ -333,17 +335,15 @@ impl Tasks {
 
     fn finish_result(&mut self, context: &TaskContext, attempt: &Attempt) -> TaskResult<()> {
         let (reduce, partition) = (Arc::clone(&self.job.reduce.function), attempt.partition);
-        let (value, complete) = self.attempt(context, |tasks| {
+        let value = self.attempt(context, |tasks| {
             let stream = tasks.open(context, partition)?;
-            let complete = std::rc::Rc::new(std::cell::Cell::new(false));
             let watched = Watched {
                 stream,
                 progress: Arc::clone(&tasks.job.progress),
-                complete: std::rc::Rc::clone(&complete),
             };
-            Ok((reduce(context, partition, Box::new(watched))?, complete.get()))
+            reduce(context, partition, Box::new(watched))
         })?;
-        context.settle(|position| complete || position.place.role == Role::Action);
+        context.settle(|_| true);
         self.send(Event::Result(partition, value, context.take_updates()));
         self.job.ended(self.index, attempt);
         Ok(())
@@ -392,7 +392,19 @@ impl Tasks {
             let blocks = stage.blocks.get(&dataset);
             blocks.is_some_and(|blocks| blocks.contains(&partition)) || available(dataset, partition)
         };
+        // What another partition reads is no use: it may have been taken already.
+        let reads = |operation: &Operation| match operation {
+            Operation::Shuffle(shuffle, bucket) => {
+                let users = stage.reads.get(shuffle).and_then(|buckets| buckets.get(bucket));
+                users.is_some_and(|users| users.contains(&partition))
+            }
+            _ => true,
+        };
         let mut program = program(&job.lineage, stage.root, partition, &planned);
+        if let Some(Operation::Shuffle(shuffle, bucket)) = program.iter().find(|operation| !reads(operation)) {
+            // Blocks that the plan counted on are not to be kept any more: somebody has called `unpersist` since.
+            return Err(TaskError::Lost(shuffle.child.block(*bucket)));
+        }
         let mut tries = 0;
         loop {
             tries += 1;
@@ -405,14 +417,6 @@ impl Tasks {
                 }
             };
             context.forget_pending();
-            // What another partition reads is no use: it may have been taken already.
-            let reads = |operation: &Operation| match operation {
-                Operation::Shuffle(shuffle, bucket) => {
-                    let users = stage.reads.get(shuffle).and_then(|buckets| buckets.get(bucket));
-                    users.is_some_and(|users| users.contains(&partition))
-                }
-                _ => true,
-            };
             // What memory cannot hold together is not waited for again and again.
             let counted_on = |dataset, partition| {
                 (tries < TRIES_MAX || job.lineage.node(dataset).is_cut()) && available(dataset, partition)
@@ -460,11 +464,10 @@ impl Tasks {
     }
 }
 
-/// Counts what is read of a stream, and notes whether it was read to its end.
+/// Counts what is read of a stream.
 struct Watched {
     stream: AnyStream,
     progress: Arc<RunningJob>,
-    complete: std::rc::Rc<std::cell::Cell<bool>>,
 }
 
 impl Iterator for Watched {
@@ -475,7 +478,6 @@ impl Iterator for Watched {
         if let Some(Ok(batch)) = &batch {
             self.progress.put_out(batch.records());
         }
-        self.complete.set(self.complete.get() || batch.is_none());
         batch
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use distdl_storage::Record;
 
 use crate::batch::{Batch, Batches, Failure, PartitionIter};
+use crate::dataset::flatten::Flattened;
 use crate::dataset::{Dataset, Derivation, only, streams};
 use crate::error::{EngineError, Result};
 
@@ -67,21 +68,35 @@ impl<T: Record> Dataset<T> {
         })
     }
 
-    /// Replaces each record by any number of others.
+    /// Replaces each record by any number of others, which are made as they are needed: they may be more than memory
+    /// holds.
     #[track_caller]
-    pub fn flat_map<U: Record, I: IntoIterator<Item = U>>(
+    pub fn flat_map<U: Record, I: IntoIterator<Item = U> + 'static>(
         &self,
         function: impl Fn(T) -> I + Send + Sync + 'static,
     ) -> Dataset<U> {
+        self.flattened("flat_map", move |record| function(record).into_iter())
+            .build(self.context())
+    }
+
+    /// What `function` makes of each record, one after the other.
+    #[track_caller]
+    pub(crate) fn flattened<U: Record, I: Iterator<Item = U> + 'static>(
+        &self,
+        operator: &'static str,
+        function: impl Fn(T) -> I + Send + Sync + 'static,
+    ) -> Derivation {
         let function = Arc::new(function);
-        self.batchwise("flat_map", false, move |_, _| {
+        let compute = streams(move |context, _, inputs| {
             let function = Arc::clone(&function);
-            move |batch: Batch<T>| {
-                let mut records = Vec::with_capacity(batch.len());
-                batch.for_each(|record| records.extend(function(record)));
-                Ok(records)
-            }
-        })
+            let flattened = Flattened::new(
+                only(inputs),
+                move |record| function(record),
+                context.resources.batch_records,
+            );
+            Ok(Box::new(flattened))
+        });
+        Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute)
     }
 
     /// Applies `function` to the records of each partition as a whole.

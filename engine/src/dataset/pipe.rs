@@ -151,25 +151,33 @@ impl Running {
         Ok(running)
     }
 
-    /// Waits for the end of the program, and gives the end of what it wrote to its standard error.
-    fn end(&mut self) -> io::Result<(ExitStatus, String)> {
-        self.input = None;
+    /// How the program has ended, and the end of what it wrote to its standard error, if that is known yet.
+    fn ended(&mut self) -> io::Result<Option<(ExitStatus, String)>> {
+        let Some(status) = self.child.try_wait()? else {
+            return Ok(None);
+        };
+        if self.words.as_ref().is_some_and(|words| !words.is_finished()) {
+            // Something that it started still holds its standard error, or the last of it is just being read.
+            self.kill();
+            return Ok(None);
+        }
         let words = self.words.take().and_then(|words| words.join().ok());
-        Ok((self.child.wait()?, words.unwrap_or_default()))
+        Ok(Some((status, words.unwrap_or_default())))
     }
 
-    fn has_ended(&mut self) -> io::Result<bool> {
-        self.child.try_wait().map(|status| status.is_some())
+    /// Ends the program and what it started.
+    fn kill(&self) {
+        if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
 impl Drop for Running {
     /// The task has all that it wants, or has failed. The threads end with the program's streams.
     fn drop(&mut self) {
-        if matches!(self.has_ended(), Ok(false)) {
-            if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
             let _ = self.child.wait();
         }
     }
@@ -308,12 +316,13 @@ impl<T: Record + Display> Lines<T> {
     fn end(&mut self) -> TaskResult<()> {
         self.running.input = None;
         let cannot_wait = |error: io::Error| self.failed.error(&format!("cannot be waited for: {error}"));
-        while !self.running.has_ended().map_err(cannot_wait)? {
-            self.context.check()?;
+        let (status, words) = loop {
+            match self.running.ended().map_err(cannot_wait)? {
+                Some(ended) => break ended,
+                None => self.context.check()?,
+            }
             std::thread::sleep(PAUSE);
-        }
-        let ended = self.running.end();
-        let (status, words) = ended.map_err(cannot_wait)?;
+        };
         if status.success() {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use crate::id::DatasetId;
 use crate::lineage::Determinacy;
 
 impl Context {
-    /// Keeps all blocks of a dataset on disk and drops what it is derived from.
+    /// Keeps all blocks of a dataset on disk, not only where runs share them, and drops what it is derived from.
     pub(crate) fn checkpoint_locally(&self, dataset: DatasetId) -> Result<()> {
         let lineage = self.lineage(dataset);
         let node = lineage.node(dataset);
@@ -16,20 +16,30 @@ impl Context {
             return Ok(());
         }
         let before = node.level();
-        let level = match before {
-            None if node.determinacy() != Determinacy::Determinate => Level::Disk2,
+        let on_disk = match before {
             None => Level::Disk,
             Some(Level::Memory) => Level::MemoryAndDisk,
             Some(Level::Memory2) => Level::MemoryAndDisk2,
             Some(level) => level,
         };
+        let level = match on_disk {
+            // Once lost, such records do not come again.
+            Level::Disk if node.determinacy() != Determinacy::Determinate => Level::Disk2,
+            Level::MemoryAndDisk if node.determinacy() != Determinacy::Determinate => Level::MemoryAndDisk2,
+            level => level,
+        };
         node.set_level(Some(level));
-        let (kind, moved) = (node.record_type, before.is_some_and(|before| before != level));
+        let kind = node.record_type;
+        let memoized = node.memo.is_some();
+        if memoized {
+            self.store().hold(dataset.0);
+        }
+        let moved = memoized || before.is_some_and(|before| before != level);
         let partitions: Vec<usize> = (0..node.partitions).collect();
         let kept = self.run_job(dataset, &partitions, move |context, partition, stream| {
             let block = kind.collect(stream)?;
             if moved {
-                // It may have been kept before, and is in memory only.
+                // It may have been kept before, and is in memory only, or where other runs may take its room.
                 context.resources.store.put(dataset.block(partition), &block, level)?;
             }
             Ok(())

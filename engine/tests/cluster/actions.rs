@@ -211,10 +211,23 @@ fn processes_that_have_listed_other_files_are_found_out() {
             Err(error) => {
                 let text = error.to_string();
                 assert!(
-                    adds_file && text.contains("files that differ between processes"),
+                    adds_file && text.contains("files or records that differ between processes"),
                     "{text}"
                 );
             }
         }
     }
+}
+
+#[test]
+fn processes_that_begin_with_other_records_are_found_out() {
+    let run = |differ: bool| {
+        TestCluster::new(2).run_lives(move |context, life| {
+            let first = if differ { u64::from(life.slot) } else { 0 };
+            context.parallelize(first..first + 4, 2).collect()
+        })
+    };
+    assert_eq!(run(false).unwrap().results, [[0, 1, 2, 3], [0, 1, 2, 3]]);
+    let error = run(true).unwrap_err().to_string();
+    assert!(error.contains("records that differ between processes"), "{error}");
 }

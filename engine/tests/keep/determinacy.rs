@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{Context, Dataset, Determinacy};
+use distdl_storage::Level;
 
 use crate::{PARTITIONS, block, context};
 
@@ -63,4 +64,29 @@ fn several_processes_see_the_same_records_although_one_dies() {
     });
     let results = run.unwrap().results;
     assert!(results.iter().all(|rows| *rows == results[0]));
+}
+
+#[test]
+fn what_is_not_determinate_is_kept_twice_whatever_it_was_kept_as() {
+    let context = context(1);
+    for (level, kept) in [(Level::Memory, Level::MemoryAndDisk2), (Level::Disk, Level::Disk2)] {
+        let drawn = drawn(&context, &Arc::default()).persist(level);
+        assert_eq!(drawn.map(|x| x).count().unwrap(), 40);
+        assert_eq!(drawn.level(), Some(kept));
+    }
+}
+
+/// What is prepared from records that are drawn must be prepared from those that are kept.
+#[test]
+fn positions_of_records_that_are_drawn_fit_the_records_that_are_kept() {
+    let (context, clock) = (context(1), Arc::new(AtomicU64::new(0)));
+    let clock = Arc::clone(&clock);
+    // The first time each partition has more records than the second time.
+    let drawn = context
+        .range(0..40, PARTITIONS)
+        .filter(move |_| clock.fetch_add(1, Ordering::SeqCst) % 40 < 30);
+    let drawn = drawn.map(move |x| x).with_determinacy(Determinacy::Indeterminate);
+    let placed = drawn.zip_with_index().map(|(record, index)| (index, record));
+    let found: Vec<u64> = (0..30).flat_map(|index| placed.lookup(&index).unwrap()).collect();
+    assert_eq!(found, drawn.collect().unwrap());
 }

@@ -222,3 +222,18 @@ fn without_a_cache_folder_memoize_is_an_error_that_says_how_to_mend_it() {
     let error = context.range(0..9, 2).memoize("x", 1).unwrap_err().to_string();
     assert!(error.contains("--cache") && error.contains("persist"), "{error}");
 }
+
+/// A run that finds a sort remembered does not look for the bounds of its ranges, and cannot once lineage is cut.
+#[test]
+fn keys_of_a_remembered_sort_are_found_after_a_cut() {
+    let cache = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let context = context(cache.path());
+        let pairs = context.range(0..40, 4).map(|x| (x * 7 % 40, x));
+        let sorted = pairs.sort_by_key_into(4).memoize("sorted", 1).unwrap();
+        let sorted = sorted.local_checkpoint().unwrap();
+        for key in 0..40 {
+            assert_eq!(sorted.lookup(&(key * 7 % 40)).unwrap(), [key]);
+        }
+    }
+}

@@ -136,3 +136,25 @@ fn a_budget_is_kept_and_what_it_evicts_is_computed_again() {
         assert!(run(config(), files.path()).len() >= FILES - kept.len());
     }
 }
+
+/// Lineage is gone after a cut, so what was kept must not go when other runs need room.
+#[test]
+fn what_is_kept_for_good_does_not_depend_on_the_folder_that_runs_share() {
+    for level in [Level::MemoryAndDisk, Level::Disk] {
+        let (files, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write_files(files.path(), FILES);
+        let context = context(cache.path());
+        let words = words(&context, files.path(), FILES, &Ledger::default()).unwrap();
+        let words = words.memoize("words", 1).unwrap().persist(level);
+        let all = words.collect().unwrap();
+        let kept = words.local_checkpoint().unwrap();
+        for file in remembered(cache.path()) {
+            std::fs::remove_file(file).unwrap();
+        }
+        // Larger than memory, so that what is there leaves it.
+        let memory = context.store().memory_bytes_max() as usize;
+        context.store().reservation().grow(memory as u64);
+        assert_eq!(kept.collect().unwrap(), all);
+        assert_eq!(kept.map(|word| word).collect().unwrap(), all);
+    }
+}

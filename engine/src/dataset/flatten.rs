@@ -1,0 +1,58 @@
+//! Any number of records for each record, however many: made as they are asked for.
+
+use distdl_storage::Record;
+
+use crate::batch::{AnyBatch, AnyStream, Batch, BatchRecords, TaskResult};
+
+/// What `function` makes of each record of a stream, cut into batches.
+pub(crate) struct Flattened<T, F, I> {
+    stream: AnyStream,
+    records: BatchRecords<T>,
+    function: F,
+    /// What is left of what was made of the last record.
+    made: Option<I>,
+    batch_records: usize,
+}
+
+impl<T: Record, F: Fn(T) -> I, I> Flattened<T, F, I> {
+    pub(crate) fn new(stream: AnyStream, function: F, batch_records: usize) -> Self {
+        Self {
+            stream,
+            records: Batch::Owned(Vec::new()).into_records(),
+            function,
+            made: None,
+            batch_records,
+        }
+    }
+}
+
+impl<T: Record, F: Fn(T) -> I, I: Iterator<Item: Record>> Iterator for Flattened<T, F, I> {
+    type Item = TaskResult<AnyBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut batch = Vec::with_capacity(self.batch_records);
+        loop {
+            if let Some(made) = &mut self.made {
+                let room = self.batch_records - batch.len();
+                match made.size_hint() {
+                    // The common case: to know that it fits spares a look at the room for each record.
+                    (_, Some(most)) if most <= room => batch.extend(made),
+                    _ => batch.extend(made.take(room)),
+                }
+                if batch.len() >= self.batch_records {
+                    return Some(Ok(AnyBatch::owned(batch)));
+                }
+                self.made = None;
+            }
+            if let Some(record) = self.records.next() {
+                self.made = Some((self.function)(record));
+                continue;
+            }
+            match self.stream.next() {
+                Some(Ok(next)) => self.records = next.typed::<T>().into_records(),
+                Some(Err(error)) => return Some(Err(error)),
+                None => return (!batch.is_empty()).then(|| Ok(AnyBatch::owned(batch))),
+            }
+        }
+    }
+}
