@@ -189,9 +189,16 @@ fn what_was_kept_in_a_round_that_lost_something_counts() {
         .cache();
     assert_eq!(sums.count().unwrap(), 8);
     let kept = counted(&context.range(0..100, 4), &counter).cache();
-    context.store().remove(block(sums.id(), 0)).unwrap();
-    let both = kept.map(|x| (x, x)).join_into(&sums.map(|pair| pair), 3);
+    let (store, id) = (context.clone(), sums.id());
+    let loses = sums.map_partitions_with_index(move |partition, rows| {
+        if partition == 0 {
+            store.store().remove(block(id, 1)).unwrap();
+        }
+        rows
+    });
+    let both = loses.join_into(&kept.map(|x| (x, x)), 3);
     assert_eq!(both.count().unwrap(), 8);
+    assert_eq!(context.metrics().blocks_lost(), 1);
     assert_eq!(counter.value(), 100);
 }
 

@@ -428,7 +428,7 @@ fn within_limits(report: &Report) -> Result<(), String> {
     let listed = |held: &Held| held.iter().map(|(_, partitions)| partitions.len() + 1).sum::<usize>();
     let versions = |state: &LoopState| {
         let shards = state.shards.iter().map(|(_, versions)| versions.len() + 1);
-        shards.sum::<usize>() + state.versions.len() + state.origins.len()
+        shards.sum::<usize>() + state.versions.len() + state.origins.rounds()
     };
     let count = match report {
         Report::Arrive { held, state, .. } => listed(held) + versions(state),

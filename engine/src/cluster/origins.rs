@@ -37,7 +37,7 @@ impl Origins {
     }
 
     /// How many rounds are named.
-    pub fn len(&self) -> usize {
+    pub fn rounds(&self) -> usize {
         self.spans.len()
     }
 }
@@ -72,6 +72,6 @@ mod tests {
             let since = origins.since(oldest);
             assert!((oldest..20).all(|version| since.of(version) == origins.of(version)));
         }
-        assert_eq!((origins.len(), origins.since(16).len()), (6, 1));
+        assert_eq!((origins.rounds(), origins.since(16).rounds()), (6, 1));
     }
 }

@@ -81,10 +81,10 @@ fn what_is_not_determinate_is_kept_twice_whatever_it_was_kept_as() {
 fn positions_of_records_that_are_drawn_fit_the_records_that_are_kept() {
     let (context, clock) = (context(1), Arc::new(AtomicU64::new(0)));
     let clock = Arc::clone(&clock);
-    // The first time each partition has more records than the second time.
+    // Other records, and other numbers of them, each time.
     let drawn = context
         .range(0..40, PARTITIONS)
-        .filter(move |_| clock.fetch_add(1, Ordering::SeqCst) % 40 < 30);
+        .filter(move |_| clock.fetch_add(1, Ordering::SeqCst) % 50 < 30);
     let drawn = drawn.map(move |x| x).with_determinacy(Determinacy::Indeterminate);
     let placed = drawn.zip_with_index().map(|(record, index)| (index, record));
     let found: Vec<u64> = (0..30).flat_map(|index| placed.lookup(&index).unwrap()).collect();
