@@ -1,5 +1,7 @@
 //! Finds the connected components of a graph: `cargo run --release --example connected_components`.
 
+mod links;
+
 use std::cmp::Reverse;
 use std::process::ExitCode;
 
@@ -16,7 +18,7 @@ const PARTITIONS: usize = 8;
 struct Arguments {
     #[command(flatten)]
     flags: Flags,
-    /// Text file of links, two whole numbers a line [default: a generated graph].
+    /// Text file of links, `from to` in whole numbers a line, `#` before a remark [default: a generated graph].
     links: Option<String>,
     /// Nodes of the generated graph.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
 
 fn components(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let edges = match &arguments.links {
-        Some(file) => read(context, file)?,
+        Some(file) => links::read(context, file, PARTITIONS)?,
         None => generate(context, arguments),
     };
     // A node is its own neighbour, so that it keeps its label where that is the smallest.
@@ -83,17 +85,4 @@ fn generate(context: &Context, arguments: &Arguments) -> Dataset<(u32, u32)> {
         generator.set_stream(link);
         (generator.next_u32() % nodes, generator.next_u32() % nodes)
     })
-}
-
-fn read(context: &Context, file: &str) -> Result<Dataset<(u32, u32)>, Failure> {
-    let lines = context.text_file(file, PARTITIONS)?;
-    if let Some(line) = lines.filter(|line| parse(line).is_none()).take(1)?.pop() {
-        return Err(format!("{file}: `{line}` is no link; write two whole numbers").into());
-    }
-    Ok(lines.flat_map(|line| parse(&line)))
-}
-
-fn parse(line: &str) -> Option<(u32, u32)> {
-    let (from, to) = line.split_once(' ')?;
-    Some((from.parse().ok()?, to.parse().ok()?))
 }

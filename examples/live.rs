@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use clap::Parser;
 use distdl::prelude::*;
-use distdl::{Accumulator, LiveOptions, LiveView, Normalization, Totals};
+use distdl::{Accumulator, DataChange, LiveOptions, LiveView, Normalization, Totals};
+use serde_json::json;
 
 /// Trains on the first part of MNIST, adds and removes samples, and goes on.
 #[derive(Parser)]
@@ -84,7 +85,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     (options.lanes, options.batch) = (LANES, 4 * LANES);
     let mut training = NeuralNetwork::dense(784, &[64], 10)?.train(&data, options)?;
     training.run_epoch(|_| ())?;
-    report(&training, &gathered, &statistics)?;
+    report(context, &training, &gathered, &statistics)?;
 
     for (new, old) in later.iter().zip(first).take(arguments.changes) {
         samples.insert(*new)?;
@@ -94,15 +95,31 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let (changed, passed) = (live.commit()?, live.figures().records - passed);
     let after = view.snapshot()?;
     let partitions = after.changed_partitions(&before).unwrap_or_default();
-    println!("{changed} samples changed: {passed} records passed operators, partitions {partitions:?} changed");
-    let data = gather(&after)?;
-    let change = training.change_data(&data)?;
-    println!("{} of {} batches changed", change.changed.len(), change.batches);
+    let change = training.change_data(&gather(&after)?)?;
+    report_change(context, (changed as u64, passed), &partitions, &change);
     training.run_epoch(|_| ())?;
-    report(&training, &gathered, &statistics)
+    report(context, &training, &gathered, &statistics)
+}
+
+fn report_change(context: &Context, (samples, passed): (u64, u64), partitions: &[usize], change: &DataChange) {
+    let (changed, batches) = (change.changed.len(), change.batches);
+    if context.config().json {
+        let object = json!({
+            "samples_changed": samples,
+            "records_passed": passed,
+            "partitions_changed": partitions,
+            "batches_changed": changed,
+            "batches": batches,
+        });
+        println!("{object}");
+        return;
+    }
+    println!("{samples} samples changed: {passed} records passed operators, partitions {partitions:?} changed");
+    println!("{changed} of {batches} batches changed");
 }
 
 fn report(
+    context: &Context,
     training: &Training,
     gathered: &Accumulator<u64>,
     statistics: &LiveView<(u32, Totals)>,
@@ -112,6 +129,16 @@ fn report(
     let counts: Vec<i64> = classes.iter().map(|((_, totals), _)| totals.count).collect();
     let mean = Normalization::new(&all, 1.0 / 255.0)?.mean().iter().sum::<f32>() / 784.0;
     let (gathered, hash) = (gathered.value(), training.parameters_hash());
+    if context.config().json {
+        let object = json!({
+            "partitions_gathered": gathered,
+            "parameters_hash": hash,
+            "samples_of_each_digit": counts,
+            "mean_brightness": mean,
+        });
+        println!("{object}");
+        return Ok(());
+    }
     println!("{gathered} partitions gathered, parameters {hash}");
     println!("samples of each digit {counts:?}, mean brightness {mean:.5}");
     Ok(())

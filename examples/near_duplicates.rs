@@ -21,10 +21,10 @@ struct Arguments {
 
 /// Numbers in a signature: the share in which two are equal is about what their texts have in common.
 const HASHES: u64 = 256;
-/// Neighbouring words that are hashed together.
+/// Neighbouring words that are hashed together; texts with fewer are hashed whole.
 const WORDS: usize = 4;
 /// To be raised whenever `signature` gives something else than before.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -79,6 +79,7 @@ fn search(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
 /// The smallest hash of all groups of neighbouring words, by each of many hash functions.
 fn signature(text: &str) -> Vec<u64> {
     let words: Vec<&str> = text.split_whitespace().collect();
+    let together = words.len().clamp(1, WORDS);
     let smallest = |seed: u64| {
         let bytes = |group: &[&str]| group.join(" ").into_bytes();
         let hash = |group: &[&str]| {
@@ -86,7 +87,7 @@ fn signature(text: &str) -> Vec<u64> {
                 .iter()
                 .fold(!seed, |hash, byte| mixed(hash ^ u64::from(*byte)))
         };
-        words.windows(WORDS).map(hash).min().unwrap_or(0)
+        words.windows(together).map(hash).min().unwrap_or(0)
     };
     (0..HASHES).map(smallest).collect()
 }

@@ -2,6 +2,8 @@
 //!
 //! The formula is Brin and Page's (1998), scaled to a sum of 1; a page without links counts as linking to itself.
 
+mod links;
+
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
 
 fn rank(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let edges = match &arguments.links {
-        Some(file) => read(context, file)?,
+        Some(file) => links::read(context, file, PARTITIONS)?,
         None => generate(context, arguments),
     };
     let links = edges
@@ -99,22 +101,4 @@ fn generate(context: &Context, arguments: &Arguments) -> Dataset<(u32, u32)> {
         let mut page = |exponent| (below_one().powi(exponent) * f64::from(nodes)) as u32;
         (page(1), page(3))
     })
-}
-
-fn read(context: &Context, file: &str) -> Result<Dataset<(u32, u32)>, Failure> {
-    let lines = context.text_file(file, PARTITIONS)?.zip_with_index();
-    let parsed = lines
-        .filter(|(line, _)| !line.trim().is_empty() && !line.starts_with('#'))
-        .map(|(line, index)| parse(&line).ok_or((line, index + 1)))
-        .cache();
-    if let Some(Err((line, number))) = parsed.filter(Result::is_err).take(1)?.pop() {
-        return Err(format!("{file}, line {number}: `{line}` is no link; write two whole numbers, `from to`").into());
-    }
-    Ok(parsed.flat_map(Result::ok))
-}
-
-fn parse(line: &str) -> Option<(u32, u32)> {
-    let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
-    let link = (numbers.next()??, numbers.next()??);
-    numbers.next().is_none().then_some(link)
 }

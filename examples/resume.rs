@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::Parser;
 use distdl::Mnist;
 use distdl::prelude::*;
+use serde_json::{Value, json};
 
 /// Trains a dense network on MNIST whole, and once more in two halves.
 #[derive(Parser)]
@@ -55,16 +56,25 @@ fn compare(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
 
     let mut first = network.train(&train, cut.clone())?;
     first.iterate((arguments.steps / 2).saturating_sub(first.step()), |_| {})?;
-    println!("stopped at step {}", first.step());
+    let say = |object: Value, text: String| match context.config().json {
+        true => println!("{object}"),
+        false => println!("{text}"),
+    };
+    let step = first.step();
+    say(json!({ "stopped_at_step": step }), format!("stopped at step {step}"));
     drop(first);
 
     let mut second = network.train(&train, cut)?;
-    println!("goes on at step {}", second.step());
+    let step = second.step();
+    say(json!({ "goes_on_at_step": step }), format!("goes on at step {step}"));
     second.iterate(arguments.steps.saturating_sub(second.step()), |_| {})?;
 
-    println!("undisturbed  {}", undisturbed.parameters_hash());
-    println!("in halves    {}", second.parameters_hash());
-    match undisturbed.parameters_hash() == second.parameters_hash() {
+    let (undisturbed, in_halves) = (undisturbed.parameters_hash(), second.parameters_hash());
+    say(
+        json!({ "undisturbed": undisturbed, "in_halves": in_halves }),
+        format!("undisturbed  {undisturbed}\nin halves    {in_halves}"),
+    );
+    match undisturbed == in_halves {
         true => Ok(()),
         false => Err(
             "the models differ: are the checkpoints those of another training? Remove them or name another folder"

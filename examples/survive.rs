@@ -9,24 +9,26 @@ use std::process::{Command, ExitCode, Stdio};
 
 use clap::Parser;
 use distdl::prelude::*;
+use serde_json::json;
 
 /// Trains on MNIST undisturbed, then in several processes of which one is killed, and compares the models.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     flags: Flags,
-    /// Passes over the 60,000 training images.
+    /// Passes over the training images.
     #[arg(long, default_value_t = 2)]
     epochs: u64,
+    /// Images in a step.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..))]
+    batch: u64,
     /// Folder with the four MNIST files.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: PathBuf,
-    /// Trains once and prints the hash of the model: the program that is to survive.
+    /// Trains once and prints the hash of the model, and nothing else: the program that is to survive.
     #[arg(long)]
     train: bool,
 }
-
-const BATCH: usize = 128;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -50,7 +52,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<String, Failure> {
     let images = Mnist::open(&arguments.data)?.train;
     let images = context.parallelize(images.split(4)?, 4).cache();
     let options = TrainingOptions {
-        batch: BATCH,
+        batch: arguments.batch as usize,
         lanes: 4,
         schedule: Schedule::Constant(0.3),
         ..TrainingOptions::default()
@@ -66,26 +68,55 @@ fn compare(arguments: &Arguments) -> Result<(), Failure> {
     let mut flags = arguments.flags.clone();
     let processes = *flags.processes.get_or_insert(3);
     if flags.chaos.is_empty() {
-        let middle = arguments.epochs * 60_000 / BATCH as u64 / 2;
+        let samples = Mnist::open(&arguments.data)?.train.len() as u64;
+        let middle = arguments.epochs * samples.div_ceil(arguments.batch) / 2;
         flags.chaos.push(format!("kill=worker:1@step:{middle}"));
     }
+    let config = flags.config()?;
+    let json = config.json;
 
     eprintln!("one process that nobody disturbs");
-    let undisturbed = train(
-        &Context::new(Config::default().with_seed(flags.config()?.seed))?,
-        arguments,
-    )?;
-    println!("{undisturbed}");
+    let undisturbed = train(&Context::new(alone(config))?, arguments)?;
+    match json {
+        true => println!("{}", json!({ "processes": 1, "parameters_hash": undisturbed })),
+        false => println!("{undisturbed}"),
+    }
 
-    eprintln!("{processes} processes, and {}", flags.chaos.join(","));
+    let chaos = flags.chaos.join(",");
+    eprintln!("{processes} processes, and {chaos}");
     let survived = survive(&flags)?;
-    println!("{survived}");
+    match json {
+        true => println!(
+            "{}",
+            json!({ "processes": processes, "chaos": chaos, "parameters_hash": survived })
+        ),
+        false => println!("{survived}"),
+    }
 
     if survived != undisturbed {
-        return Err("the models differ, which must not be; please report it".into());
+        return Err(
+            "the models differ, which must not be where all processes compute on the same kind of device; if they do, \
+                    please report it"
+                .into(),
+        );
     }
-    println!("the same model, bit for bit");
+    if !json {
+        println!("the same model, bit for bit");
+    }
     Ok(())
+}
+
+/// The same configuration, seed and device included, for one process to which nothing happens. It keeps the threads of one of
+/// several, which change nothing but its time.
+fn alone(config: Config) -> Config {
+    Config {
+        processes: 1,
+        parameter_workers: 0,
+        spares: 0,
+        events: None,
+        chaos: None,
+        ..config
+    }
 }
 
 /// Starts this program again as a cluster. What happens to it appears on standard error, with the time that it took to

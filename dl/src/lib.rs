@@ -39,8 +39,10 @@ pub mod datasets;
 pub mod model_file;
 
 // Training.
-pub mod checkpoint;
 mod deal;
+
+pub mod checkpoint;
+
 pub mod training;
 
 pub use augmentation::Augmentation;

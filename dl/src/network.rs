@@ -299,7 +299,7 @@ impl<T: Scalar> NeuralNetwork<T> {
     }
 
     /// As [`gradient`](Self::gradient), but adds to what `gradient` holds: the rows are a piece of a mini-batch. Allocates a
-    /// vector as long as the parameters in the workspace the first time.
+    /// vector as long as the parameters in the workspace the first time. Where it fails, nothing is added.
     pub fn add_gradient(
         &self,
         parameters: &[T],
@@ -313,8 +313,10 @@ impl<T: Scalar> NeuralNetwork<T> {
         let mut piece = std::mem::take(&mut workspace.piece);
         piece.resize(gradient.len(), T::ZERO);
         let report = self.gradient(parameters, inputs, targets, rows, workspace, &mut piece);
-        for (sum, value) in gradient.iter_mut().zip(&piece) {
-            *sum += *value;
+        if report.is_ok() {
+            for (sum, value) in gradient.iter_mut().zip(&piece) {
+                *sum += *value;
+            }
         }
         workspace.piece = piece;
         report

@@ -80,8 +80,14 @@ impl Normalization {
     /// everywhere is only moved.
     ///
     /// # Errors
-    /// If there are no samples, or more than 2^32.
+    /// If there are no samples, or more than 2^32; if the scale is not a finite number above 0, or takes a mean or a deviation
+    /// beyond what `f32` has.
     pub fn new(totals: &Totals, scale: f32) -> Result<Self> {
+        if !(scale.is_finite() && scale > 0.0) {
+            return Err(Error::Samples(format!(
+                "features cannot be normalised with the scale {scale}; give a finite number above 0, such as 1/255 for bytes"
+            )));
+        }
         Self::scaled(totals, |_| scale.into())
     }
 
@@ -103,16 +109,11 @@ impl Normalization {
                 false => 1.0,
             }
         };
-        Ok(Self {
-            mean: totals.sums.iter().enumerate().map(mean).collect(),
-            deviation: totals
-                .sums
-                .iter()
-                .zip(&totals.squares)
-                .enumerate()
-                .map(deviation)
-                .collect(),
-        })
+        let sums_and_squares = totals.sums.iter().zip(&totals.squares);
+        Self::from_parts(
+            totals.sums.iter().enumerate().map(mean).collect(),
+            sums_and_squares.enumerate().map(deviation).collect(),
+        )
     }
 
     /// From all samples of a dataset, as MLlib's `StandardScaler` with mean and deviation, but for the deviation, which is
@@ -275,6 +276,19 @@ mod tests {
         assert!(error.to_string().contains("feature 1"), "{error}");
         assert!(Normalization::from_parts(vec![0.0], vec![]).is_err());
         assert!(Normalization::from_parts(vec![f32::NAN], vec![1.0]).is_err());
+    }
+
+    #[test]
+    fn a_scale_that_makes_no_sense_is_refused() {
+        // One feature varies and the other does not, whose deviation has no scale.
+        let totals = totals(&[[1, 7], [3, 7]]);
+        for scale in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let error = Normalization::new(&totals, scale).unwrap_err();
+            assert!(matches!(error, Error::Samples(_)), "{scale}: {error}");
+            assert!(error.to_string().contains("the scale"), "{error}");
+        }
+        assert!(Normalization::new(&totals, f32::MAX).is_err(), "means are infinite");
+        assert!(Normalization::new(&totals, f32::MIN_POSITIVE).is_ok());
     }
 
     #[test]

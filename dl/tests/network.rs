@@ -113,6 +113,34 @@ fn bad_arguments_are_errors_that_say_what() {
 }
 
 #[test]
+fn a_piece_that_fails_adds_nothing() {
+    let network = NeuralNetwork::new(Input(2))
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let parameters = network.initialize(1).unwrap();
+    let (mut workspace, mut sum) = (network.workspace(1), vec![0.0; 9]);
+    let mut add = |label: u32, sum: &mut [f32]| {
+        let label = [label];
+        network.add_gradient(
+            &parameters,
+            &[1.0, 2.0],
+            Targets::Labels(&label),
+            1,
+            &mut workspace,
+            sum,
+        )
+    };
+    // What is left of the good piece is not to be added again.
+    add(2, &mut sum).unwrap();
+    let before = bits(&sum);
+    assert!(sum.iter().any(|value| *value != 0.0));
+    assert!(add(3, &mut sum).is_err());
+    assert_eq!(bits(&sum), before);
+    add(2, &mut sum).unwrap();
+    assert_ne!(bits(&sum), before);
+}
+
+#[test]
 fn a_loss_that_is_not_finite_is_in_the_report() {
     for loss in [Loss::SoftmaxCrossEntropy, Loss::MeanSquaredError] {
         let network = NeuralNetwork::new(Input(2))

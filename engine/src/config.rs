@@ -22,7 +22,8 @@ use self::values::*;
 /// The file that is read if it is in the current folder and no other is named.
 pub const CONFIG_FILE: &str = "distdl.toml";
 
-/// How a program runs. Nothing here but `seed`, and what computes (`gpu`, `cudnn`, `precision`), may change a result.
+/// How a program runs. Nothing here but `seed`, and what computes (`gpu`, `cudnn`, `cuda_libraries`, `gpu_processes`,
+/// `precision`), may change a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Worker threads of this process. Default: one for each core that the process may use; with several processes the

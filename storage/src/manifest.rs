@@ -88,8 +88,9 @@ pub struct Blob {
 }
 
 impl Commits {
-    /// The commits at `url`: a folder, which need not exist yet, or `memory://` of these stores. The file system of a
-    /// folder must know hard links.
+    /// The commits at `url`: a folder, which need not exist yet, or the URL of one in any store of these that can be written
+    /// to, such as `memory://` or, where that feature is there, `s3://`. The file system of a local folder must know hard
+    /// links.
     ///
     /// # Errors
     /// If that is no place to write to.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::workplace::{DISTDL, TEST, Workplace, example, json_lines, succeeds, text};
 
@@ -108,7 +108,7 @@ fn words_are_counted() {
     );
 
     let first = &json_lines(place.command(&program, &["*.txt", "--json", "--top=1"]))[0];
-    assert_eq!(first, &serde_json::json!({ "word": "the", "count": 3 }));
+    assert_eq!(first, &json!({ "word": "the", "count": 3 }));
     place.fails(place.command(&program, &["missing-*.txt"]), 1, &["missing-*.txt"]);
     let again = place.command(&program, &arguments).output().unwrap();
     assert_eq!(again.status.code(), Some(1));
@@ -125,6 +125,7 @@ fn pages_are_ranked() {
     let base = 0.2 / 3.0;
     let first = (base + 0.8 * base * 2.0) / (1.0 - 0.8 * 0.8);
     let expected = [(1, first), (2, base + 0.8 * first), (3, base)];
+    assert_eq!(ranks.len(), expected.len());
     for (line, (page, rank)) in ranks.iter().zip(expected) {
         assert_eq!(line["page"].as_u64(), Some(page));
         assert!((line["rank"].as_f64().unwrap() - rank).abs() < 1e-5, "{line}");
@@ -162,10 +163,7 @@ fn words_are_found_in_their_files() {
     );
     let most = json_lines(place.command(&program, &["--files=*.txt", "--json", "--processes=2"]));
     assert_eq!(most.len(), 6);
-    assert_eq!(
-        most[0],
-        serde_json::json!({ "word": "the", "files": ["a.txt", "b.txt"] })
-    );
+    assert_eq!(most[0], json!({ "word": "the", "files": ["a.txt", "b.txt"] }));
     place.fails(
         place.command(&program, &["--files=missing-*.txt"]),
         1,
@@ -192,6 +190,7 @@ fn centres_are_found() {
             .total_cmp(&right.0.round())
             .then(left.1.total_cmp(&right.1))
     });
+    assert_eq!(centres.len(), sides.len());
     for ((x, y), (true_x, true_y)) in centres.into_iter().zip(sides) {
         assert!((x - true_x).abs() < 0.2 && (y - true_y).abs() < 0.2, "{found}");
     }
@@ -206,21 +205,24 @@ fn centres_are_found() {
 #[test]
 fn components_are_found() {
     let place = Workplace::new();
-    place.write("links.txt", b"1 2\n3 2\n7 8\n4 3\n9 9\n");
+    place.write("links.txt", b"# who knows whom\n1 2\n\n3 2\n7\t8\n4  3\n9 9\n");
     let program = example("connected_components");
     let found = json_lines(place.command(&program, &["links.txt", "--json"]));
     let largest = [(4, 1), (2, 7), (1, 9)];
-    let expected = serde_json::json!({ "components": 3, "nodes": 7, "rounds": 2, "largest": largest });
+    let expected = json!({ "components": 3, "nodes": 7, "rounds": 2, "largest": largest });
     assert_eq!(found, [expected]);
     let generated = |threads| succeeds(place.command(&program, &["--nodes=300", "--edges=200", threads, "--json"]));
     assert_eq!(generated("--threads=1"), generated("--processes=3"));
     place.fails(place.command(&program, &["links.txt", "--rounds=0"]), 1, &["--rounds"]);
-    place.write("links.txt", b"1 2\n2 three\n");
-    place.fails(
-        place.command(&program, &["links.txt"]),
-        1,
-        &["links.txt: `2 three`", "two whole numbers"],
-    );
+    for (text, words) in [
+        (&b"1 2\n\n2 three\n"[..], "links.txt, line 3: `2 three`"),
+        (b"1 2 3\n", "links.txt, line 1: `1 2 3`"),
+        (b"1\n", "links.txt, line 1: `1`"),
+    ] {
+        place.write("links.txt", text);
+        let command = place.command(&program, &["links.txt"]);
+        place.fails(command, 1, &[words, "two whole numbers"]);
+    }
 }
 
 #[test]
@@ -261,7 +263,7 @@ fn lanes_need_not_wait_for_each_other() {
         let staleness = format!("--staleness={staleness}");
         let arguments = ["--data=data", "--batch=8", "--epochs=2", "--json", &staleness, shape];
         let output = place.command(&example("staleness"), &arguments).output().unwrap();
-        let lines = |bytes: &[u8]| -> Vec<serde_json::Value> {
+        let lines = |bytes: &[u8]| -> Vec<Value> {
             let text = String::from_utf8_lossy(bytes).into_owned();
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
         };
@@ -300,6 +302,14 @@ fn a_training_in_halves_is_that_of_a_whole() {
     assert!(said.contains("stopped at step 4\ngoes on at step 4\n"), "{said}");
     let again = succeeds(place.command(&example("resume"), &arguments));
     assert!(again.contains("goes on at step 9"));
+    let lines = json_lines(place.command(&example("resume"), &[&arguments[..], &["--json"]].concat()));
+    assert_eq!(
+        lines[..2],
+        [json!({ "stopped_at_step": 9 }), json!({ "goes_on_at_step": 9 })]
+    );
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[2]["undisturbed"], lines[2]["in_halves"]);
+    assert!(again.contains(lines[2]["in_halves"].as_str().unwrap()), "{again}");
     place.fails(place.command(&example("resume"), &["--steps=1"]), 2, &["--steps"]);
 }
 
@@ -348,6 +358,19 @@ fn near_duplicates_looks_at_each_file_once_in_all_runs_and_processes() {
 }
 
 #[test]
+fn short_texts_are_alike_only_where_they_are_the_same() {
+    let place = Workplace::new();
+    for (file, text) in [("a", "one two"), ("b", "three"), ("c", "two  one"), ("d", "one\ntwo")] {
+        place.write(&format!("{file}.txt"), text.as_bytes());
+    }
+    let arguments = ["*.txt", "--cache=cache", "--json", "--top=6"];
+    let lines = json_lines(place.command(&example("near_duplicates"), &arguments));
+    assert_eq!(lines.len(), 7);
+    assert_eq!(lines[0], json!({ "percent": 100, "files": ["a.txt", "d.txt"] }));
+    assert!(lines[1..6].iter().all(|pair| pair["percent"] == 0), "{lines:?}");
+}
+
+#[test]
 fn training_goes_on_from_changed_data_and_says_what_changed() {
     let place = Workplace::new();
     let live = |arguments: &[&str]| {
@@ -391,4 +414,62 @@ fn training_goes_on_from_changed_data_and_says_what_changed() {
             .collect::<Vec<_>>()
     };
     assert_eq!(rest(&again), rest(&printed));
+}
+
+#[test]
+fn changed_data_is_told_to_programs_as_well() {
+    let arguments = ["--data=data", "--first=40", "--changes=1", "--threads=2", "--json"];
+    let lines = json_lines(Workplace::new().command(&example("live"), &arguments));
+    let [before, change, after] = &lines[..] else {
+        panic!("{lines:?}")
+    };
+    assert_eq!(before["partitions_gathered"], 8);
+    assert_eq!(change["samples_changed"], 2);
+    let partitions = change["partitions_changed"].as_array().unwrap().len();
+    assert!((1..=2).contains(&partitions), "{change}");
+    assert_eq!(after["partitions_gathered"], 8 + partitions);
+    assert!(
+        change["batches_changed"].as_u64() <= change["batches"].as_u64(),
+        "{change}"
+    );
+    assert_ne!(before["parameters_hash"], after["parameters_hash"]);
+    for line in [before, after] {
+        let counts = line["samples_of_each_digit"].as_array().unwrap();
+        assert_eq!(counts.iter().map(|count| count.as_u64().unwrap()).sum::<u64>(), 40);
+    }
+}
+
+#[test]
+fn images_are_told_apart_by_convolutions() {
+    let place = Workplace::new();
+    let arguments = ["--data=data", "--batch=8", "--epochs=2", "--json", "--threads=2"];
+    let lines = json_lines(place.command(&example("lenet"), &arguments));
+    assert_eq!(lines.len(), 2);
+    assert!(lines[1]["train_loss"].as_f64() < lines[0]["train_loss"].as_f64());
+    assert_eq!(lines[1]["step"], 12);
+}
+
+#[test]
+fn a_training_survives_to_the_same_model() {
+    let place = Workplace::new();
+    let survive = |arguments: &[&str]| {
+        let usual = ["--data=data", "--batch=8", "--epochs=3"];
+        let command = &mut place.command(&example("survive"), &[&usual, arguments].concat());
+        let output = command.output().unwrap();
+        let errors = text(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        assert!(errors.contains("kill=worker:1@step:9"), "{errors}");
+        text(&output.stdout)
+    };
+    let told = survive(&[]);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[2], "the same model, bit for bit");
+    assert_eq!(lines[0], lines[1]);
+    // The seed is for both trainings.
+    let told = survive(&["--json", "--processes=2", "--seed=1"]);
+    let objects: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let hash = &objects[0]["parameters_hash"];
+    let survived = json!({ "processes": 2, "chaos": "kill=worker:1@step:9", "parameters_hash": hash });
+    assert_eq!(objects, [json!({ "processes": 1, "parameters_hash": hash }), survived]);
+    assert_ne!(hash, lines[0]);
 }

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 /// Where and when a training writes checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointOptions {
-    /// A folder, which need not exist yet, or `memory://` for tests. All processes of a cluster must see the same. It
-    /// belongs to one training: others have folders of their own.
+    /// A folder, which need not exist yet, or a URL such as `s3://bucket/folder` where that feature is there; `memory://` for
+    /// tests. All processes of a cluster must see the same. It belongs to one training: others have folders of their own.
     pub url: String,
     /// One is written behind every step whose number is a multiple of this; 0 for none. Default 500.
     pub every_steps: u64,

@@ -40,6 +40,10 @@ use std::ops::Range;
 /// It holds no parameters and no buffers: it reads its slice of the one flat parameter vector, and writes its gradient
 /// to the same slice of the one flat gradient vector. `forward` and `backward` allocate nothing. Any number of rows is
 /// allowed.
+///
+/// Its `Debug` words stand in checkpoints, and training goes on only from those with the same words: equal words are to mean
+/// equal outputs for equal parameters. So they name every option that changes what it computes, and are the same from run to
+/// run.
 pub trait Layer<T: Scalar>: Debug + Send + Sync {
     /// What kind of layer it is, in lower case, for messages.
     fn kind(&self) -> &'static str;
@@ -170,7 +174,8 @@ pub struct Backward<'a, T> {
     pub gradient: &'a mut [T],
 }
 
-/// What a user writes down for a layer, before it is known what comes before it.
+/// What a user writes down for a layer, before it is known what comes before it. Its options must show in the `Debug` words
+/// of the layer that it makes, by which checkpoints tell networks apart ([`Layer`]).
 pub trait LayerSpecification<T: Scalar> {
     /// Makes the layer that comes as number `layer` after rows of shape `input`. Errors if it cannot take them.
     fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>>;

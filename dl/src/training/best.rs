@@ -17,7 +17,7 @@ pub struct BestModel {
 
 /// Keeps the parameters of the best models in memory, and says when there was no better one for too long (early
 /// stopping). It sees what the driver program shows it, so it is the same in all processes. Checkpoints do not hold it: a program
-/// that goes on from one writes it down beside, in any of serde's formats but those that have no infinite numbers, such as JSON.
+/// that goes on from one writes it down beside, in any of serde's formats.
 ///
 /// ```no_run
 /// # use distdl_dl::{BestModels, Result, Samples, Training};
@@ -40,8 +40,8 @@ pub struct BestModels {
     patience: Option<u32>,
     least_change: f64,
     models: Vec<BestModel>,
-    /// The value that has to be undercut.
-    mark: f64,
+    /// The value that has to be undercut; none before the first. Infinity would have no place in JSON.
+    mark: Option<f64>,
     /// How many were shown since that did so.
     in_vain: u32,
 }
@@ -54,7 +54,7 @@ impl BestModels {
             patience: None,
             least_change: 0.0,
             models: Vec::new(),
-            mark: f64::INFINITY,
+            mark: None,
             in_vain: 0,
         }
     }
@@ -74,20 +74,22 @@ impl BestModels {
         Self { least_change, ..self }
     }
 
-    /// Shows a training and the value of its model, less for a better one. NaN is worse than any number, and not kept.
+    /// Shows a training and the value of its model, less for a better one. What is not finite is worse than any number, and not
+    /// kept.
     pub fn show(&mut self, value: f64, training: &Training) {
         self.note(value, training.step(), || training.parameters());
     }
 
     fn note(&mut self, value: f64, step: u64, parameters: impl FnOnce() -> Vec<f32>) {
-        if value < self.mark - self.least_change {
-            (self.mark, self.in_vain) = (value, 0);
+        let undercuts = |mark| value < mark - self.least_change;
+        if value.is_finite() && self.mark.is_none_or(undercuts) {
+            (self.mark, self.in_vain) = (Some(value), 0);
         } else {
             self.in_vain = self.in_vain.saturating_add(1);
         }
         // Of equal ones the first is the best.
         let place = self.models.partition_point(|model| model.value <= value);
-        if place < self.count && !value.is_nan() {
+        if place < self.count && value.is_finite() {
             self.models.truncate(self.count - 1);
             let parameters = parameters();
             self.models.insert(
@@ -114,6 +116,7 @@ impl BestModels {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;
@@ -138,6 +141,28 @@ mod tests {
         );
         assert_eq!(small, [true, false, true], "2.3 is less than 3.0 by more than 0.6");
         assert!(shown(&mut BestModels::new(0), &values).iter().all(|goes_on| *goes_on));
+    }
+
+    #[test]
+    fn it_goes_on_where_it_was_kept() {
+        let values = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 3.0, 2.0, 2.5, 2.5, 1.0];
+        let begun = BestModels::new(2).with_patience(3);
+        let mut whole = begun.clone();
+        let expected = shown(&mut whole, &values);
+        assert_eq!(expected, [true, true, false, true, true, true, true, true]);
+        for cut in 0..=values.len() {
+            let mut first = begun.clone();
+            let mut went_on = shown(&mut first, &values[..cut]);
+            let json = serde_json::to_string(&first).unwrap();
+            let mut second: BestModels = serde_json::from_str(&json).unwrap();
+            assert_eq!(second, first, "kept before value {cut}");
+            went_on.extend(shown(&mut second, &values[cut..]));
+            assert_eq!(went_on, expected, "kept before value {cut}");
+        }
+        assert_eq!(
+            whole.models().iter().map(|model| model.value).collect::<Vec<_>>(),
+            [1.0, 2.0]
+        );
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use super::{Config, GpuUse, Precision, Progress};
 
 impl Config {
     /// Sets the number of worker threads; 0 counts as 1.
+    #[must_use]
     pub fn with_threads(self, threads: usize) -> Self {
         Self {
             threads: threads.clamp(1, THREADS_MAX),
@@ -16,6 +17,7 @@ impl Config {
     }
 
     /// Sets the most memory for blocks, in bytes.
+    #[must_use]
     pub fn with_memory_bytes_max(self, memory_bytes_max: u64) -> Self {
         Self {
             memory_bytes_max,
@@ -24,11 +26,13 @@ impl Config {
     }
 
     /// Sets the most disk for blocks, in bytes.
+    #[must_use]
     pub fn with_disk_bytes_max(self, disk_bytes_max: u64) -> Self {
         Self { disk_bytes_max, ..self }
     }
 
     /// Sets how long an action runs before what it sends into shuffles is kept.
+    #[must_use]
     pub fn with_keep_shuffles_after(self, keep_shuffles_after: Duration) -> Self {
         Self {
             keep_shuffles_after,
@@ -37,6 +41,7 @@ impl Config {
     }
 
     /// Sets the folder for blocks on disk.
+    #[must_use]
     pub fn with_spill_folder(self, spill_folder: impl Into<PathBuf>) -> Self {
         Self {
             spill_folder: Some(spill_folder.into()),
@@ -45,6 +50,7 @@ impl Config {
     }
 
     /// Sets the folder in which remote objects are kept from run to run.
+    #[must_use]
     pub fn with_cache_folder(self, cache_folder: impl Into<PathBuf>) -> Self {
         Self {
             cache_folder: Some(cache_folder.into()),
@@ -53,6 +59,7 @@ impl Config {
     }
 
     /// Sets the most bytes of remote objects in that folder.
+    #[must_use]
     pub fn with_cache_bytes_max(self, cache_bytes_max: u64) -> Self {
         Self {
             cache_bytes_max,
@@ -61,6 +68,7 @@ impl Config {
     }
 
     /// Sets the beginnings of URLs whose objects only grow.
+    #[must_use]
     pub fn with_cache_grows_only(self, prefixes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             cache_grows_only: prefixes.into_iter().map(Into::into).collect(),
@@ -69,6 +77,7 @@ impl Config {
     }
 
     /// Sets the most bytes that are being fetched ahead of readers.
+    #[must_use]
     pub fn with_read_ahead_bytes_max(self, read_ahead_bytes_max: u64) -> Self {
         Self {
             read_ahead_bytes_max,
@@ -77,11 +86,13 @@ impl Config {
     }
 
     /// Sets the most bytes of remembered results in the cache folder.
+    #[must_use]
     pub fn with_memo_bytes_max(self, memo_bytes_max: u64) -> Self {
         Self { memo_bytes_max, ..self }
     }
 
     /// Sets after how many steps a lineage is cut; 0 counts as 1.
+    #[must_use]
     pub fn with_cut_lineage_every(self, steps: usize) -> Self {
         Self {
             cut_lineage_every: Some(steps.max(1)),
@@ -90,21 +101,25 @@ impl Config {
     }
 
     /// Sets the key of all random numbers.
+    #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
     /// Sets when bars of progress are drawn.
+    #[must_use]
     pub fn with_progress(self, progress: Progress) -> Self {
         Self { progress, ..self }
     }
 
     /// Sets whether reports are JSON lines.
+    #[must_use]
     pub fn with_json(self, json: bool) -> Self {
         Self { json, ..self }
     }
 
     /// Sets how many records an operator handles at a time; 0 counts as 1.
+    #[must_use]
     pub fn with_batch_records(self, batch_records: usize) -> Self {
         Self {
             batch_records: batch_records.clamp(1, BATCH_RECORDS_MAX),
@@ -114,6 +129,7 @@ impl Config {
 
     /// Sets how many processes run the program as one, from 1 to 256. Threads and memory stay as they are: those of
     /// each process.
+    #[must_use]
     pub fn with_processes(self, processes: usize) -> Self {
         Self {
             processes: processes.clamp(1, PROCESSES_MAX),
@@ -122,6 +138,7 @@ impl Config {
     }
 
     /// Sets how many of the processes are for parameters only; [`Config::check`] says whether enough are left.
+    #[must_use]
     pub fn with_parameter_workers(self, parameter_workers: usize) -> Self {
         Self {
             parameter_workers,
@@ -130,6 +147,7 @@ impl Config {
     }
 
     /// Sets how many processes wait to take the place of one that is lost; at most 256.
+    #[must_use]
     pub fn with_spares(self, spares: usize) -> Self {
         Self {
             spares: spares.min(PROCESSES_MAX),
@@ -138,6 +156,7 @@ impl Config {
     }
 
     /// Sets the file for what happens to the processes.
+    #[must_use]
     pub fn with_events(self, events: impl Into<PathBuf>) -> Self {
         Self {
             events: Some(events.into()),
@@ -146,6 +165,7 @@ impl Config {
     }
 
     /// Sets the faults to make happen, separated by commas.
+    #[must_use]
     pub fn with_chaos(self, chaos: impl Into<String>) -> Self {
         Self {
             chaos: faults(&chaos.into()),
@@ -154,6 +174,7 @@ impl Config {
     }
 
     /// Sets how long nothing may be heard of a process before it counts as lost; at least 50 ms.
+    #[must_use]
     pub fn with_lease(self, lease: Duration) -> Self {
         let (shortest, longest) = (LEASE_MILLISECONDS_MIN, MILLISECONDS_MAX);
         Self {
@@ -163,16 +184,19 @@ impl Config {
     }
 
     /// Sets how often lost processes are started again, all together.
+    #[must_use]
     pub fn with_restarts(self, restarts: u32) -> Self {
         Self { restarts, ..self }
     }
 
     /// Sets how long a replacement is waited for before the others go on without it.
+    #[must_use]
     pub fn with_grace(self, grace: Duration) -> Self {
         Self { grace, ..self }
     }
 
     /// Sets how many processes keep each shard of the parameters: 1 or 2.
+    #[must_use]
     pub fn with_parameter_copies(self, parameter_copies: u32) -> Self {
         Self {
             parameter_copies: parameter_copies.clamp(1, 2),
@@ -181,21 +205,34 @@ impl Config {
     }
 
     /// Sets whether processes of one host exchange parameters through memory that they share.
+    #[must_use]
     pub fn with_shared_memory(self, shared_memory: bool) -> Self {
         Self { shared_memory, ..self }
     }
 
+    /// Sets the file with the secret that processes of different hosts show each other.
+    #[must_use]
+    pub fn with_token_file(self, token_file: impl Into<PathBuf>) -> Self {
+        Self {
+            token_file: Some(token_file.into()),
+            ..self
+        }
+    }
+
     /// Sets whether a GPU computes.
+    #[must_use]
     pub fn with_gpu(self, gpu: GpuUse) -> Self {
         Self { gpu, ..self }
     }
 
     /// Sets whether a GPU's convolutions are cuDNN's.
+    #[must_use]
     pub fn with_cudnn(self, cudnn: bool) -> Self {
         Self { cudnn, ..self }
     }
 
     /// Sets the folder in which the libraries of CUDA are looked for first.
+    #[must_use]
     pub fn with_cuda_libraries(self, cuda_libraries: impl Into<PathBuf>) -> Self {
         Self {
             cuda_libraries: Some(cuda_libraries.into()),
@@ -204,6 +241,7 @@ impl Config {
     }
 
     /// Sets how many processes use a GPU, those of the first places of the cluster.
+    #[must_use]
     pub fn with_gpu_processes(self, count: usize) -> Self {
         Self {
             gpu_processes: Some(count),
@@ -212,6 +250,7 @@ impl Config {
     }
 
     /// Sets the most bytes of samples that stay in a GPU's memory.
+    #[must_use]
     pub fn with_gpu_memory(self, bytes_max: u64) -> Self {
         Self {
             gpu_memory_bytes_max: Some(bytes_max),
@@ -220,11 +259,13 @@ impl Config {
     }
 
     /// Sets how a GPU multiplies matrices.
+    #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
 
     /// Sets after how long a silence the tasks of a process are computed elsewhere, too.
+    #[must_use]
     pub fn with_speculate_after(self, speculate_after: Duration) -> Self {
         Self {
             speculate_after: Some(speculate_after),
