@@ -40,7 +40,7 @@ mod view;
 mod objects;
 
 use std::panic::Location;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 pub use self::input::LiveInput;
@@ -100,6 +100,8 @@ struct Inner {
     context: Context,
     options: LiveOptions,
     figures: Arc<Figures>,
+    written: AtomicU64,
+    inputs: Mutex<Vec<Weak<dyn Pending>>>,
     state: Mutex<State>,
 }
 
@@ -107,9 +109,7 @@ struct Inner {
 struct State {
     /// `None` before the first view, and after a failure.
     thread: Option<LiveThread>,
-    inputs: Vec<Weak<dyn Pending>>,
     programs: Vec<Weak<dyn Program>>,
-    written: u64,
 }
 
 impl std::fmt::Debug for Live {
@@ -129,6 +129,8 @@ impl Context {
             context: self.clone(),
             options,
             figures: Arc::default(),
+            written: AtomicU64::new(0),
+            inputs: Mutex::default(),
             state: Mutex::default(),
         };
         Live { inner: Arc::new(inner) }
@@ -140,7 +142,7 @@ impl Live {
     pub fn input<T: LiveRecord>(&self, name: &str) -> LiveInput<T> {
         let contents = Arc::new(Mutex::new(Contents::new(name, self.inner.options.input_records_max)));
         let pending: Arc<dyn Pending> = contents.clone();
-        self.state().inputs.push(Arc::downgrade(&pending));
+        lock(&self.inner.inputs).push(Arc::downgrade(&pending));
         LiveInput::new(contents)
     }
 
@@ -209,8 +211,7 @@ impl Live {
     /// anew, which costs as much as they hold.
     pub fn commit(&self) -> Result<usize> {
         let mut state = self.begin()?;
-        state.inputs.retain(|input| input.strong_count() > 0);
-        let inputs: Vec<_> = state.inputs.iter().filter_map(Weak::upgrade).collect();
+        let inputs = self.inputs();
         let changed = inputs.iter().map(|input| input.seal()).sum();
         let committed = match changed {
             0 => Ok(()),
@@ -224,10 +225,13 @@ impl Live {
     }
 
     /// Forgets what was inserted and retracted since the last commit.
-    pub fn discard(&self) {
-        let state = self.state();
-        let inputs = state.inputs.iter().filter_map(Weak::upgrade);
-        inputs.for_each(|input| input.discard());
+    ///
+    /// # Errors
+    /// Inside a task or a closure of a view.
+    pub fn discard(&self) -> Result<()> {
+        let _state = self.begin()?;
+        self.inputs().iter().for_each(|input| input.discard());
+        Ok(())
     }
 
     /// What was done until now.
@@ -236,7 +240,7 @@ impl Live {
         LiveFigures {
             records: self.inner.figures.records.load(Ordering::Relaxed),
             held: u64::try_from(held).unwrap_or(0),
-            written: self.state().written,
+            written: self.inner.written.load(Ordering::Relaxed),
         }
     }
 
@@ -245,15 +249,18 @@ impl Live {
         &self.inner.context
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.inner.state)
+    /// The inputs that somebody holds.
+    fn inputs(&self) -> Vec<Arc<dyn Pending>> {
+        let mut inputs = lock(&self.inner.inputs);
+        inputs.retain(|input| input.strong_count() > 0);
+        inputs.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// The state, outside of tasks only: one that waited here would hold up what a commit waits for.
+    /// The state, outside of tasks and of closures of views only: who waited here would hold up what a commit waits for.
     fn begin(&self) -> Result<MutexGuard<'_, State>> {
         match task::is_inside() {
             true => Err(EngineError::NestedAction),
-            false => Ok(self.state()),
+            false => Ok(lock(&self.inner.state)),
         }
     }
 

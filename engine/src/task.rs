@@ -165,9 +165,19 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<TaskState>>> = const { RefCell::new(None) };
 }
 
-/// Whether this thread is inside a task.
+thread_local! {
+    /// Whether this thread runs closures for a driver program that waits for it, without being in a task.
+    static SERVES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on this thread runs closures of the driver program, which waits for it.
+pub(crate) fn serve() {
+    SERVES.set(true);
+}
+
+/// Whether this thread is inside a task, or serves a driver program that waits for it: then an action would wait for ever.
 pub fn is_inside() -> bool {
-    CURRENT.with_borrow(Option::is_some)
+    SERVES.get() || CURRENT.with_borrow(Option::is_some)
 }
 
 /// Whether this thread is inside a task of the process and context that offer `resources`; none if it is in no task.

@@ -2,6 +2,7 @@
 
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use distdl_storage::{Block, Record};
 
@@ -42,10 +43,10 @@ impl<T: LiveRecord> LiveView<T> {
     pub fn snapshot(&self) -> Result<Dataset<T>> {
         let site = Location::caller();
         // Not between two views of one commit.
-        let mut state = self.live.begin()?;
+        let _state = self.live.begin()?;
         let mut kept = lock(&self.program.kept);
         let (pieces, written) = kept.pieces()?;
-        state.written += written;
+        self.live.inner.written.fetch_add(written, Ordering::Relaxed);
         let (records, digests): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
         let (partitions, length) = (
             records.len(),
@@ -66,7 +67,7 @@ impl<T: LiveRecord> LiveView<T> {
     /// The records in order, each with how often it is there.
     ///
     /// # Errors
-    /// Inside a task.
+    /// Inside a task or a closure of a view.
     pub fn contents(&self) -> Result<Vec<(T, u64)>> {
         let _state = self.live.begin()?;
         let kept = lock(&self.program.kept);

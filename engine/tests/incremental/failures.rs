@@ -110,7 +110,7 @@ fn a_closure_that_panics_fails_the_commit_and_changes_nothing() {
         assert_eq!(other.contents().unwrap(), after, "`{operator}`");
         numbers.insert(13).unwrap();
         failure(live.commit());
-        live.discard();
+        live.discard().unwrap();
         numbers.retract(1).unwrap();
         live.commit().unwrap();
         assert_eq!(view.contents().unwrap(), after[1..], "`{operator}`");
@@ -170,7 +170,7 @@ fn a_loop_that_does_not_settle_ends() {
         }
         other => panic!("{other}"),
     }
-    live.discard();
+    live.discard().unwrap();
     numbers.insert(3).unwrap();
     live.commit().unwrap();
     assert_eq!(view.contents().unwrap(), [(0, 2)]);
@@ -210,7 +210,7 @@ fn limits_of_records_hold() {
         failure(live.commit()),
         LiveError::Full { records_max: 5_000, .. }
     ));
-    live.discard();
+    live.discard().unwrap();
     (30..300).for_each(|number| numbers.insert(number).unwrap());
     assert!(matches!(
         failure(numbers.insert(300)),
@@ -220,7 +220,7 @@ fn limits_of_records_hold() {
         failure(live.commit()),
         LiveError::Full { records_max: 5_000, .. }
     ));
-    live.discard();
+    live.discard().unwrap();
     numbers.insert(31).unwrap();
     live.commit().unwrap();
     assert_eq!(view.contents().unwrap().len(), 31 * 31);
@@ -285,7 +285,7 @@ fn a_panic_outside_of_closures_is_an_error_too() {
         LiveError::Stopped { reason } => assert_eq!(reason, "beneath comparison"),
         other => panic!("{other}"),
     }
-    live.discard();
+    live.discard().unwrap();
     numbers.insert(2).unwrap();
     live.commit().unwrap();
     assert_eq!(view.contents().unwrap(), [(Proud(1), 1), (Proud(2), 1)]);
@@ -300,4 +300,37 @@ fn a_commit_inside_a_task_is_refused() {
         assert!(matches!(inside.commit(), Err(EngineError::NestedAction)));
     });
     result.unwrap();
+}
+
+/// The driver program waits for the closure, which would wait for the driver program.
+#[test]
+fn what_a_closure_of_a_view_must_not_ask_for_is_an_error() {
+    let live = live();
+    let (numbers, read) = (live.input::<u32>("numbers"), live.input::<u32>("read"));
+    let first = Arc::new(live.view("first", 1, move |scope| read.read(scope)).unwrap());
+    let rows = live.context().range(0..3, 1);
+    let (asking, refusals, from) = (live.clone(), Arc::new(AtomicUsize::new(0)), numbers.clone());
+    let counting = Arc::clone(&refusals);
+    let view = live.view("asks", 1, move |scope| {
+        let (asking, first, rows) = (asking.clone(), Arc::clone(&first), rows.clone());
+        let counting = Arc::clone(&counting);
+        from.read(scope).map(move |number| {
+            assert_eq!(asking.figures().written, 0);
+            let _ = asking.input::<u32>("another");
+            let refused = [
+                asking.commit().err(),
+                asking.discard().err(),
+                first.contents().err(),
+                rows.count().err(),
+            ];
+            let nested = |error: &&Option<EngineError>| matches!(error, Some(EngineError::NestedAction));
+            counting.fetch_add(refused.iter().filter(nested).count(), Ordering::SeqCst);
+            number
+        })
+    });
+    let view = view.unwrap();
+    numbers.insert(1).unwrap();
+    live.commit().unwrap();
+    assert_eq!(view.contents().unwrap(), [(1, 1)]);
+    assert_eq!(refusals.load(Ordering::SeqCst), 4);
 }

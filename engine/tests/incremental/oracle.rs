@@ -154,6 +154,35 @@ fn cases<'a>(live: &Live, left: &LiveInput<Pair>, right: &LiveInput<Pair>) -> Ve
         },
         {
             let (left, right) = read();
+            // A loop in a loop that begins with what is outside of both, and uses what is in the outer one.
+            case(
+                live,
+                move |scope| {
+                    let (left, right) = (left.read(scope), right.read(scope));
+                    let roots = right.map(|(root, _)| root);
+                    let seeds = roots.clone().filter(|root| *root < 2);
+                    roots.iterate(move |outer| {
+                        let from = outer.clone().map(|node| (node, ()));
+                        let edges = from.join(left).map(|(node, ((), to))| (node, to));
+                        reach(seeds, edges).concat(outer).distinct()
+                    })
+                },
+                |left, right| {
+                    let mut outer = set(&right.iter().map(|(root, _)| *root).collect::<Vec<u8>>());
+                    loop {
+                        let edges = left.iter().filter(|(from, _)| outer.contains(from)).copied();
+                        let seeds = right.iter().map(|(root, _)| *root).filter(|root| *root < 2);
+                        let more = reached(seeds, &edges.collect::<Vec<Pair>>());
+                        if more.is_subset(&outer) {
+                            return outer.into_iter().collect();
+                        }
+                        outer.extend(more);
+                    }
+                },
+            )
+        },
+        {
+            let (left, right) = read();
             // A loop in a loop: from what is reached, also along the right's edges, again and again.
             case(
                 live,

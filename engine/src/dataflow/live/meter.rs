@@ -31,6 +31,8 @@ pub(crate) struct Meter {
     figures: Arc<Figures>,
     failed: Cell<bool>,
     failure: RefCell<Option<LiveError>>,
+    /// Loops around what is being built.
+    loops: Cell<usize>,
 }
 
 impl Meter {
@@ -40,7 +42,17 @@ impl Meter {
             figures,
             failed: Cell::new(false),
             failure: RefCell::default(),
+            loops: Cell::new(0),
         }
+    }
+
+    /// Builds a loop, with the number of loops that it makes around its body.
+    pub(crate) fn in_loop<R>(&self, build: impl FnOnce(usize) -> R) -> R {
+        let outside = self.loops.get();
+        self.loops.set(outside + 1);
+        let built = build(outside + 1);
+        self.loops.set(outside);
+        built
     }
 
     /// Counts records that an operator took in.

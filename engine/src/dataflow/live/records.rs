@@ -52,7 +52,7 @@ impl<'s> LiveScope<'s> {
             contents: Arc::clone(contents),
             session,
         }));
-        LiveRecords::with_rows(collection, 0, &self.meter)
+        LiveRecords::with_rows(collection, &self.meter)
     }
 }
 
@@ -94,23 +94,20 @@ impl<T: LiveRecord> Session for InputFeed<T> {
 #[must_use = "live records do nothing unless the closure of a view returns them"]
 pub struct LiveRecords<'s, T> {
     pub(crate) rows: Rows<'s>,
-    /// Number of loops around them.
-    level: usize,
     meter: Rc<Meter>,
     records: PhantomData<fn() -> T>,
 }
 
 impl<T> Clone for LiveRecords<'_, T> {
     fn clone(&self) -> Self {
-        Self::with_rows(self.rows.clone(), self.level, &self.meter)
+        Self::with_rows(self.rows.clone(), &self.meter)
     }
 }
 
 impl<'s, T> LiveRecords<'s, T> {
-    fn with_rows(rows: Rows<'s>, level: usize, meter: &Rc<Meter>) -> Self {
+    fn with_rows(rows: Rows<'s>, meter: &Rc<Meter>) -> Self {
         Self {
             rows,
-            level,
             meter: Rc::clone(meter),
             records: PhantomData,
         }
@@ -131,7 +128,7 @@ impl<'s, T: LiveRecord> LiveRecords<'s, T> {
     }
 
     fn next<U: LiveRecord>(&self, rows: Rows<'s>) -> LiveRecords<'s, U> {
-        LiveRecords::with_rows(rows, self.level, &self.meter)
+        LiveRecords::with_rows(rows, &self.meter)
     }
 
     /// What `function` makes of each record.
@@ -176,8 +173,7 @@ impl<'s, T: LiveRecord> LiveRecords<'s, T> {
 
     /// These records and `others`.
     pub fn concat(self, others: Self) -> Self {
-        let level = self.level.max(others.level);
-        Self::with_rows(self.rows.concat(others.rows), level, &self.meter)
+        Self::with_rows(self.rows.concat(others.rows), &self.meter)
     }
 
     /// Each different record once. A change costs as much as it has records.
@@ -217,7 +213,7 @@ impl<'s, T: LiveRecord> LiveRecords<'s, T> {
     /// A loop that does not settle within `rounds_max` rounds fails.
     #[track_caller]
     pub fn iterate(self, body: impl FnOnce(Self) -> Self) -> Self {
-        let (level, site, meter) = (self.level + 1, Location::caller(), Rc::clone(&self.meter));
+        let (site, meter) = (Location::caller(), Rc::clone(&self.meter));
         let rounds_max = meter.limits.rounds_max;
         let watch = move |round: u64| {
             if round > rounds_max {
@@ -228,8 +224,9 @@ impl<'s, T: LiveRecord> LiveRecords<'s, T> {
             }
         };
         let meter = Rc::clone(&self.meter);
-        let turn = |rows| body(Self::with_rows(rows, level, &meter)).counted();
-        let rows = row::iterate(self.rows.clone(), level, Box::new(watch), turn);
+        let turn = |rows| body(Self::with_rows(rows, &meter)).counted();
+        // By the loops that it stands in, whatever the records are that it begins with.
+        let rows = meter.in_loop(|level| row::iterate(self.rows.clone(), level, Box::new(watch), turn));
         self.next(rows)
     }
 }
@@ -250,7 +247,7 @@ impl<'s, K: LiveRecord, V: LiveRecord> LiveRecords<'s, (K, V)> {
             Row::new((key.get::<K>().clone(), values))
         };
         let rows = row::join(self.pairs(), others.pairs(), combine);
-        LiveRecords::with_rows(rows, self.level.max(others.level), &self.meter)
+        LiveRecords::with_rows(rows, &self.meter)
     }
 
     /// For each key, what `function` makes of its different values, which come in order and with how often each is there.

@@ -17,6 +17,7 @@ use super::meter::{Figures, Limits, Meter};
 use super::program::{Installed, Program};
 use super::records::Feed;
 use crate::error::{EngineError, LiveError, Result, panic_text};
+use crate::task;
 
 /// What the driver program asks for.
 enum Task {
@@ -84,6 +85,7 @@ impl Drop for LiveThread {
 }
 
 fn serve(orders: &Receiver<Order>, limits: Limits, figures: Arc<Figures>) {
+    task::serve();
     figures.held.store(0, Ordering::Relaxed);
     let allocator = Allocator::Thread(Thread::default());
     let mut running = Running {
