@@ -10,7 +10,7 @@ use super::history::{History, Iterated, Values};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round};
-use crate::cluster::origins::Origins;
+use crate::cluster::origins::{Origin, Origins};
 use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, LoopState, Outcome, Work};
 use crate::cluster::resume::of_history;
 use crate::context::Context;
@@ -177,6 +177,12 @@ struct Start {
     lanes: Vec<u32>,
 }
 
+impl Start {
+    fn is_lacked_by(&self, state: &LoopState) -> bool {
+        !state.versions.contains(&self.version)
+    }
+}
+
 fn run_loop(
     arrival: &Arrival<'_>,
     generation: &Generation,
@@ -189,44 +195,23 @@ fn run_loop(
     let placement = round::placement(generation, &start.lanes, iteration.shards)
         .filter(|placement| placement.lanes.len() == iteration.lanes)
         .ok_or_else(diverged)?;
-    let what_is_here = |history: &History| match history.beginning {
-        Some(_) => Exchange::beginning(parameters, iteration),
-        None => Exchange::state(parameters, iteration, &history.origins),
-    };
     let state = |history: &History, finished: bool, result: Option<Bytes>| Outcome::Looped {
         finished,
-        state: what_is_here(history),
+        state: what_is_here((iteration, parameters), history),
         result,
     };
-    let own = generation
-        .members
-        .iter()
-        .position(|peer| Some(peer.member) == arrival.member.id());
-    let lacks = |state: &LoopState| !state.versions.contains(&start.version);
-    let counted = own.and_then(|rank| start.states.get(rank)).ok_or_else(diverged)?;
-    let source = start.source.and_then(|rank| start.states.get(rank as usize));
-    let given = source.map(|source| &source.origins).ok_or_else(diverged)?;
-    let here = of_history(&what_is_here(history), given);
-    let has = !lacks(counted);
-    if here.versions != counted.versions {
-        // The name node is mistaken; what is reported now is so.
+    let member = arrival.member.id();
+    let own = generation.members.iter().position(|peer| Some(peer.member) == member);
+    let Some(basis) = basis(
+        (generation.number, number),
+        own,
+        start,
+        (iteration, parameters),
+        history,
+    )?
+    else {
         return Ok(state(history, false, None));
-    }
-    // Before the round is entered: if it is cut by then, what is reported is what it was to begin with.
-    match &history.beginning {
-        Some(beginning) if has => beginning.install(parameters, start.version)?,
-        _ if has => parameters.rewind(start.version)?,
-        _ => forget_others(parameters, &here, &history.origins, given)?,
-    }
-    // Of what this process has by then.
-    let mut origins = if has { history.origins.clone() } else { given.clone() };
-    if !iteration.staleness.is_determinate() {
-        origins.go_on(start.version, (generation.number, number));
-    }
-    if has {
-        history.rewind(start.version);
-        history.origins = origins.clone();
-    }
+    };
     let Some(round) = arrival.member.enter(generation, arrival.action, number) else {
         return Ok(state(history, false, None));
     };
@@ -235,21 +220,25 @@ fn run_loop(
         generation,
         &round,
         placement,
-        (!has).then_some(start.version),
+        (!basis.has).then_some(start.version),
         looped,
     )?;
     let is_source = start.source == Some(round.rank as u32);
-    let mut knows = has;
+    let mut knows = basis.has;
     if round.begin(Arc::clone(&exchange) as Arc<_>) {
         exchange.share();
         if is_source {
-            let lacking = start.states.iter().enumerate().filter(|(_, state)| lacks(state));
+            let lacking = start
+                .states
+                .iter()
+                .enumerate()
+                .filter(|(_, state)| start.is_lacked_by(state));
             lacking.for_each(|(rank, theirs)| exchange.give(rank, start.version, theirs, &history.reports));
         }
         let mut ready = exchange.wait_for_parameters();
         if ready {
             if !knows {
-                history.replace(origins.clone());
+                history.replace(basis.origins.clone());
                 knows = true;
             }
             exchange.give_states(start.version, &start.states);
@@ -270,7 +259,7 @@ fn run_loop(
         return Err(error);
     }
     if !knows && exchange.is_given() {
-        history.replace(origins);
+        history.replace(basis.origins);
     }
     let mut late: Vec<StepReport> = received.try_iter().flatten().chain(last).collect();
     late.retain(|report| report.step < parameters.version());
@@ -289,6 +278,55 @@ fn run_loop(
         false => None,
     };
     Ok(state(history, finished, result))
+}
+
+/// What this process could go on from.
+fn what_is_here((iteration, parameters): (&Iteration, &Parameters), history: &History) -> LoopState {
+    match history.beginning {
+        Some(_) => Exchange::beginning(parameters, iteration),
+        None => Exchange::state(parameters, iteration, &history.origins),
+    }
+}
+
+/// Where a process stands as a round begins.
+struct Basis {
+    /// Whether it has the version that is gone on from, or will be given it.
+    has: bool,
+    /// Of what it has once it does.
+    origins: Origins,
+}
+
+/// Brings what is here into line with what the others go on from, before the round is entered: if that is cut by then, what
+/// is reported is what it was to begin with. None if the name node is mistaken about what is here.
+fn basis(
+    round: Origin,
+    own: Option<usize>,
+    start: &Start,
+    (iteration, parameters): (&Iteration, &Parameters),
+    history: &mut History,
+) -> Result<Option<Basis>> {
+    let counted = own.and_then(|rank| start.states.get(rank)).ok_or_else(diverged)?;
+    let source = start.source.and_then(|rank| start.states.get(rank as usize));
+    let given = source.map(|source| &source.origins).ok_or_else(diverged)?;
+    let here = of_history(&what_is_here((iteration, parameters), history), given);
+    if here.versions != counted.versions {
+        return Ok(None);
+    }
+    let has = !start.is_lacked_by(counted);
+    match &history.beginning {
+        Some(beginning) if has => beginning.install(parameters, start.version)?,
+        _ if has => parameters.rewind(start.version)?,
+        _ => forget_others(parameters, &here, &history.origins, given)?,
+    }
+    let mut origins = if has { history.origins.clone() } else { given.clone() };
+    if !iteration.staleness.is_determinate() {
+        origins.go_on(start.version, round);
+    }
+    if has {
+        history.rewind(start.version);
+        history.origins = origins.clone();
+    }
+    Ok(Some(Basis { has, origins }))
 }
 
 /// Forgets what is here of another history than the one that is given next. `here` is what is of that one.
