@@ -9,6 +9,7 @@
 mod card;
 mod cards;
 mod evaluation;
+mod graphs;
 mod lane;
 mod measuring;
 mod residence;
