@@ -6,9 +6,12 @@
 mod convolutions;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_engine::config::{GpuUse, Precision};
-use distdl_engine::device::{Argument, Chosen, Compiler, Gpu, GpuBlas, GpuFound, GpuGraph, GpuMatrix, GpuPort, choose};
+use distdl_engine::device::{
+    Argument, Chosen, Compiler, Gpu, GpuBlas, GpuDnn, GpuFound, GpuGraph, GpuMatrix, GpuPort, choose,
+};
 use distdl_engine::testing::paper::make_cuda;
 use distdl_storage::testing::device_conformance;
 use distdl_storage::{DeviceError, DeviceMemory};
@@ -53,6 +56,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     products_are_those_of_the_cpu(&found);
     convolutions::all(&found);
     graphs_do_what_was_captured_with_other_arguments(&found, &compiler);
+    nobody_waits_for_a_gpu_while_a_graph_is_captured(&found);
     failures_are_errors(&found, &compiler);
 
     // SAFETY: the library is open already, and the functions are declared like that.
@@ -249,6 +253,48 @@ fn graphs_do_what_was_captured_with_other_arguments(found: &GpuFound, compiler: 
     // SAFETY: as above.
     let elsewhere = unsafe { Gpu::open(found, 0).unwrap().replay(&mut graph, || ask(1.0)) };
     assert!(elsewhere.unwrap_err().to_string().contains("by another handle"));
+}
+
+/// The driver forbids it, and whoever wants room does wait for all of the GPU; so do cuBLAS and cuDNN when they end.
+fn nobody_waits_for_a_gpu_while_a_graph_is_captured(found: &GpuFound) {
+    let gpu = Gpu::open(found, 0).unwrap();
+    let other = Gpu::open(found, 0).unwrap();
+    let buffer = gpu.allocate(8).unwrap();
+    let (first, second) = (buffer.words().part(0..1), buffer.words().part(1..2));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                other.free_bytes().unwrap();
+                let error = other.allocate(2 << 20).unwrap_err();
+                assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
+                drop(GpuBlas::new(&other, Precision::F32).unwrap());
+                drop(GpuDnn::new(&other, Precision::F32).unwrap());
+            }
+        });
+        let graphs: Vec<_> = (0..500)
+            .map(|_| {
+                gpu.capture(|| {
+                    std::thread::yield_now();
+                    gpu.copy(first, second)
+                })
+            })
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        waiting.join().unwrap();
+        for graph in graphs {
+            graph.unwrap();
+        }
+    });
+    // Nor does the thread that captures wait for itself.
+    let graph = gpu.capture(|| {
+        let error = other.allocate(2 << 20).unwrap_err();
+        assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
+        assert!(other.free_bytes().is_err());
+        gpu.copy(first, second)
+    });
+    graph.unwrap();
+    other.free_bytes().unwrap();
 }
 
 fn parts_of_buffers_are_copied(found: &GpuFound) {
