@@ -71,6 +71,20 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     );
 
     // SAFETY: as above.
+    let pin_at_most = unsafe { driver.get::<unsafe extern "C" fn(i64)>("paper_pin_at_most") }.unwrap();
+    let gpu = Gpu::open(&found, 0).unwrap();
+    // SAFETY: as above.
+    unsafe { pin_at_most(0) };
+    let error = GpuPort::new(&gpu, 8).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::NoHostMemory { needed_bytes: 8, .. }),
+        "{error}"
+    );
+    // SAFETY: as above.
+    unsafe { pin_at_most(-1) };
+    drop(gpu);
+
+    // SAFETY: as above.
     let lose_after = unsafe { driver.get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after") }.unwrap();
     let gpu = Gpu::open(&found, 1).unwrap();
     let buffer = gpu.allocate(8).unwrap();

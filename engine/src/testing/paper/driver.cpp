@@ -83,6 +83,8 @@ static thread_local Device* current;
 static std::mutex all_lock;
 static std::set<Stream*> streams;
 static std::map<const char*, size_t> pinned;
+// Pieces that may still be pinned; any number, for a negative one.
+static std::atomic<long> pins_left{-1};
 
 // The kinds of each kernel's arguments.
 static std::mutex kinds_lock;
@@ -386,6 +388,10 @@ int cuMemHostAlloc(void** place, size_t bytes, unsigned) {
         return state();
     }
     std::lock_guard<std::mutex> lock(all_lock);
+    if (pins_left == 0) {
+        return OUT_OF_MEMORY;
+    }
+    pins_left -= pins_left > 0;
     *place = malloc(bytes);
     pinned[static_cast<char*>(*place)] = bytes;
     return handles++, allocations++, 0;
@@ -480,6 +486,7 @@ long paper_bytes() {
 long paper_allocations() { return allocations; }
 long paper_launches() { return launches; }
 long paper_graph_launches() { return graph_launches; }
+void paper_pin_at_most(long pieces) { pins_left = pieces; }
 // Loses a device at one of its next launches, counted from 1, or at once; never, for a negative number.
 void paper_lose_after(int device, long count) {
     do_all_of(&devices[device]);
