@@ -17,7 +17,7 @@
 #     BUDGET=190 benches/on_gpu.sh target/on_gpu.tar.gz "$OUT/figures.tar.gz" python3 \
 #         'torch_(wide_f32|.*_tf32)|gpu_(tf32|adam|limit|lamb|cudnn_tf32)|lenet_cudnn|paper_gpu'
 #
-# The first gets as far as torch_wide_f32 in some 550 s, by estimate for an H100, and the second, on the same machine while it is
+# The first gets as far as torch_wide_f32 in some 580 s, by estimate for an H100, and the second, on the same machine while it is
 # held, as far as the time goes; all take 15 minutes. What the first has left out (left_out.txt in OUT) or cut (steps.txt: 124)
 # belongs in front of the second's STEPS, which are run in the order of this file.
 set -euo pipefail
@@ -33,7 +33,7 @@ collect() {
     to=$(mktemp -d)
     cargo build --release --example mnist --example lenet
     cp "${CARGO_TARGET_DIR:-target}"/release/examples/{mnist,lenet} "$to"
-    for name in programs on_gpu; do
+    for name in programs on_gpu paper_gpu map_on_gpu; do
         cp "$(built test --release --workspace --test "$name")" "$to/test_$name"
     done
     for name in gpu paper_gpu; do
@@ -162,6 +162,8 @@ compare() {
 [ -n "$is_plan" ] || nvidia-smi | tee "$figures/nvidia-smi" || true
 # Without the compiler with which it would emulate all kernels first, which needs no GPU.
 step programs.txt 30 90 env PATH=/nowhere "$binaries/test_programs"
+step engine.txt 20 60 env DISTDL_TEST_GPU=real "$binaries/test_paper_gpu" --test-threads 1
+step map_on_gpu.txt 10 40 env DISTDL_TEST_GPU=real "$binaries/test_map_on_gpu"
 step on_gpu.txt 60 150 env DISTDL_TEST_GPU=real "$binaries/test_on_gpu" --test-threads 1
 step mnist.jsonl 20 60 same_bits mnist --epochs 5
 step mnist_cpu.jsonl 10 40 "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
