@@ -95,7 +95,7 @@ pub(crate) fn changes_at(at: u64) -> Own {
 
 #[test]
 fn a_panic_in_a_step_is_an_error_and_training_can_go_on() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let sgd = TrainingOptions {
         lanes: 1,
@@ -126,7 +126,7 @@ fn a_panic_in_a_step_is_an_error_and_training_can_go_on() {
 
 #[test]
 fn steps_that_are_others_again_and_again_are_not_captured_for_ever() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let allocates = Own {
         allocates: true,

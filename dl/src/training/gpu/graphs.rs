@@ -1,9 +1,11 @@
 //! Which steps a GPU is asked for as graphs, and how steps were asked for.
 
-use std::fmt::Display;
 use std::ops::Range;
 
 use distdl_engine::device::GpuGraph;
+use distdl_storage::DeviceError;
+
+use crate::error::Error;
 
 /// Kinds of steps that have a graph, the first that come.
 const GRAPHS_MAX: usize = 8;
@@ -57,6 +59,16 @@ pub(super) struct StepCounts {
     pub(super) fallback: Option<String>,
 }
 
+impl StepCounts {
+    /// Remembers why a step was no graph, without what helps where the GPU has failed, and gives it.
+    pub(super) fn fall_back(&mut self, error: &Error) -> &str {
+        self.fallback.insert(match error {
+            Error::Device(DeviceError::Failed { what, reason, .. }) => format!("could not {what}: {reason}"),
+            other => other.to_string(),
+        })
+    }
+}
+
 impl Graphs {
     pub(super) fn new(are_wanted: bool) -> Self {
         Self {
@@ -86,7 +98,7 @@ impl Graphs {
 
     /// How steps like one that was another than was captured are asked for from now on: it is captured anew, unless that has
     /// happened too often.
-    pub(super) fn is_another(&mut self, rows: &[Range<usize>], reason: &dyn Display) -> StepGraph {
+    pub(super) fn is_another(&mut self, rows: &[Range<usize>], reason: &str) -> StepGraph {
         let others = self.of(rows).map_or(OTHERS_MAX, |kind| {
             kind.others += 1;
             kind.others
@@ -99,7 +111,7 @@ impl Graphs {
     }
 
     /// How steps are asked for of which no graph can be made; says so once.
-    pub(super) fn give_up(&mut self, reason: &dyn Display) -> StepGraph {
+    pub(super) fn give_up(&mut self, reason: &str) -> StepGraph {
         if !self.is_said {
             self.is_said = true;
             tracing::warn!("steps are asked for thing by thing and not as graphs, which takes longer: {reason}");

@@ -346,8 +346,7 @@ impl Asking<'_> {
                         self.replay(graph, step, rows)
                     }
                     Err(error) => {
-                        self.counts.fallback = Some(error.to_string());
-                        let after = self.graphs.give_up(&error);
+                        let after = self.graphs.give_up(self.counts.fall_back(&error));
                         (self.eager(step, rows), after)
                     }
                 }
@@ -375,8 +374,7 @@ impl Asking<'_> {
             Err(error) => {
                 // Nothing of that is done.
                 self.passes.truncate(passes);
-                self.counts.fallback = Some(error.to_string());
-                let after = self.graphs.is_another(rows, &error);
+                let after = self.graphs.is_another(rows, self.counts.fall_back(&error));
                 (self.eager(step, rows), after)
             }
         }
