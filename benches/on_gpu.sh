@@ -1,12 +1,25 @@
 #!/usr/bin/env bash
-# All that waits for a machine with a GPU, one after the other: `benches/on_gpu.sh BINARIES OUT [PYTHON [STEPS]]`.
+# All that waits for a machine with a GPU, one step after the other, what proves most first:
 #
-# The machine needs a driver, cuBLAS, NVRTC and cuDNN, and neither Rust nor a compiler: `benches/on_gpu.sh --collect BINARIES`
-# builds what is run and puts it into the archive BINARIES (.tar.gz) beforehand, anywhere. PYTHON has PyTorch, for the
-# comparison, and perhaps CUDA's libraries among its packages; '' for none. What each step prints goes to the archive OUT
-# (.tar.gz), which is written anew after each, so that what is done is kept if the rest is cut. A step that fails, or takes
-# too long, does not keep the others from being run. STEPS is an extended regular expression: only the steps with such names
-# are run. In the order of what matters most; all take some 12 minutes on an H100, by estimate.
+#     benches/on_gpu.sh --collect BINARIES              builds what is run into the archive BINARIES (.tar.gz), anywhere
+#     benches/on_gpu.sh --plan [STEPS]                  prints the steps with the seconds that they should take and may take
+#     benches/on_gpu.sh BINARIES OUT [PYTHON [STEPS]]   runs them, where the GPU is
+#
+# The machine needs a driver, cuBLAS, NVRTC and cuDNN, and neither Rust nor a compiler. PYTHON has PyTorch, for the comparison,
+# and perhaps CUDA's libraries among its packages; '' for none. What each step prints goes to the archive OUT (.tar.gz), which is
+# replaced as a whole after each step, so that what is done is kept if the rest is cut. A step that fails, or takes too long,
+# does not keep the others from being run. STEPS is an extended regular expression for the whole name of a step.
+#
+# With BUDGET=SECONDS all ends in that time: a step may take what is left at most, and with less than 10 s left it is left out,
+# which is said. For a machine that is lent for 15 minutes, and for 10 minutes a command:
+#
+#     BUDGET=570 benches/on_gpu.sh target/on_gpu.tar.gz "$OUT/figures.tar.gz" python3
+#     BUDGET=190 benches/on_gpu.sh target/on_gpu.tar.gz "$OUT/figures.tar.gz" python3 \
+#         'torch_(wide_f32|.*_tf32)|gpu_(tf32|adam|limit|lamb|cudnn_tf32)|lenet_cudnn|paper_gpu'
+#
+# The first gets as far as torch_wide_f32 in some 580 s, by estimate for an H100, and the second, on the same machine while it is
+# held, as far as the time goes; all take 15 minutes. What the first has left out (left_out.txt in OUT) or cut (steps.txt: 124)
+# belongs in front of the second's STEPS, which are run in the order of this file.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -19,8 +32,8 @@ collect() {
     local to name
     to=$(mktemp -d)
     cargo build --release --example mnist --example lenet
-    cp target/release/examples/{mnist,lenet} "$to"
-    for name in programs on_gpu; do
+    cp "${CARGO_TARGET_DIR:-target}"/release/examples/{mnist,lenet} "$to"
+    for name in programs on_gpu paper_gpu map_on_gpu; do
         cp "$(built test --release --workspace --test "$name")" "$to/test_$name"
     done
     for name in gpu paper_gpu; do
@@ -32,25 +45,32 @@ collect() {
     du -h "$1"
 }
 
-if [ "$1" = --collect ]; then
+if [ "${1:-}" = --collect ]; then
     collect "$2"
     exit
 fi
 
-readonly out=$2 python=${3:-} steps=${4:-.} data=(--data examples/data/mnist)
-mkdir -p "$(dirname "$out")"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-readonly work binaries=$work/binaries figures=$work/figures
-mkdir "$binaries" "$figures" "$work/cache" "$work/links"
-tar -xzf "$1" -C "$binaries"
+readonly budget=${BUDGET:-86400} data=(--data examples/data/mnist)
+estimated=0
 
-# Kernels are compiled once for all steps.
-export DISTDL_CACHE=$work/cache
+# Where steps find what they need, and write what they print.
+prepare() {
+    out=$2 python=${3:-} steps=${4:-.*}
+    mkdir -p "$(dirname "$out")"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    binaries=$work/binaries figures=$work/figures
+    mkdir "$binaries" "$figures" "$work/cache" "$work/links"
+    tar -xzf "$1" -C "$binaries"
+    # Kernels are compiled once for all steps.
+    export DISTDL_CACHE=$work/cache
+    [ -z "$python" ] || link_libraries
+}
 
 # Packages of pip have each library in a folder of its own, under a name with its version; a toolkit of the system has those
 # without, which are looked for first. Links see to it that all steps have the libraries that PyTorch has.
-if [ -n "$python" ]; then
+link_libraries() {
+    local packages library file folders
     packages=$("$python" -c 'import nvidia; print(list(nvidia.__path__)[0])' || true)
     for library in cublas cublasLt nvrtc cudnn cudnn_cnn; do
         for file in "$packages"/*/lib/lib"$library".so.*; do
@@ -60,28 +80,52 @@ if [ -n "$python" ]; then
     folders=$(printf '%s:' "$packages"/*/lib)
     export LD_LIBRARY_PATH=$work/links:$folders${LD_LIBRARY_PATH:-}
     ls -l "$work/links" >"$figures/libraries.txt"
-fi
-
-# A step of a name and a limit in seconds.
-step() {
-    local name=$1 seconds=$2 status=0 begun=$SECONDS
-    shift 2
-    [[ $name =~ $steps ]] || return 0
-    printf '\n== %s: %s\n' "$name" "$*"
-    limit=$seconds limited "$@" >"$figures/$name" 2>&1 || status=$?
-    printf '== %s: %d s\n' "$name" "$((SECONDS - begun))"
-    grep '!! SKIPPED' "$figures/$name" || true
-    tail -n 3 "$figures/$name"
-    [ "$status" -eq 0 ] || printf '!! %s ended with %d\n' "$name" "$status"
-    tar -czf "$out" -C "$figures" .
 }
 
-# A program, or a function of this script that takes care of its own limits.
+if [ "${1:-}" = --plan ]; then
+    readonly is_plan=1 binaries=BINARIES python=PYTHON steps=${2:-.*}
+else
+    readonly is_plan=
+    prepare "$@"
+fi
+
+# A step: the file that it prints to, whose name without the ending is the step's; the seconds that it should take, and may take.
+step() {
+    local file=$1 estimate=$2 limit=$3 left=$((budget - SECONDS)) begun=$SECONDS status=0
+    shift 3
+    [[ ${file%.*} =~ ^($steps)$ ]] || return 0
+    if [ -n "$is_plan" ]; then
+        estimated=$((estimated + estimate))
+        printf '%-18s %4d of %4d s, %4d s so far: %s\n' "${file%.*}" "$estimate" "$limit" "$estimated" "$*"
+        return
+    fi
+    if [ "$left" -lt 10 ]; then
+        printf '!! %s is left out: %d s are left\n' "${file%.*}" "$left" | tee -a "$figures/left_out.txt"
+        keep
+        return
+    fi
+    [ "$limit" -le "$left" ] || limit=$left
+    printf '\n== %s, at most %d s: %s\n' "${file%.*}" "$limit" "$*"
+    deadline=$((SECONDS + limit)) limited "$@" >"$figures/$file" 2>&1 || status=$?
+    grep '!! SKIPPED' "$figures/$file" || true
+    tail -n 3 "$figures/$file"
+    [ "$status" -eq 0 ] || printf '!! %s ended with %d\n' "${file%.*}" "$status"
+    printf '%s: %d after %d s\n' "${file%.*}" "$status" "$((SECONDS - begun))" | tee -a "$figures/steps.txt"
+    keep
+}
+
+# All that was printed so far. Whoever is cut off meanwhile has what was there before.
+keep() {
+    tar -czf "$out.new" -C "$figures" . && mv "$out.new" "$out"
+}
+
+# A program until the step's deadline, or a function of this script that takes care of that.
 limited() {
+    local left=$((deadline - SECONDS))
     if [ "$(type -t "$1")" = function ]; then
         "$@"
     else
-        timeout "$limit" "$@"
+        timeout --kill-after 5 "$((left > 1 ? left : 1))" "$@"
     fi
 }
 
@@ -99,36 +143,46 @@ hash_of() {
     sed -n 's/.*"parameters_hash":"\([0-9a-f]*\)".*/\1/p' <<<"$1"
 }
 
-# A figure of the bench `gpu`, with one thread.
+# Figures of the bench `gpu`, with one thread.
 figure() {
-    local name=$1
-    shift
-    step "$name" 90 "$binaries/bench_gpu" --gpu on --threads 1 --runs 5 "$@"
-}
-
-compare() {
-    local name=$1 seconds=$2
+    local file=$1 estimate=$2
     shift 2
-    [ -z "$python" ] || step "$name" "$seconds" "$python" benches/peers/torch_gpu.py --ours "$binaries/bench_gpu" "$@"
+    step "$file" "$estimate" 60 "$binaries/bench_gpu" --gpu on --threads 1 --runs 5 "$@"
 }
 
-nvidia-smi | tee "$figures/nvidia-smi" || true
-step programs.txt 120 "$binaries/test_programs"
-step on_gpu.txt 180 env DISTDL_TEST_GPU=real "$binaries/test_on_gpu" --test-threads 1
-step mnist.jsonl 60 same_bits mnist --epochs 5
-step mnist_cpu.jsonl 60 "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
-step lenet.jsonl 60 same_bits lenet --epochs 3
-figure gpu.jsonl
-figure gpu_cudnn.jsonl --cudnn --network lenet
-compare torch_f32.txt 200 --precision f32 --network mlp,lenet
-compare torch_tf32.txt 200 --precision tf32 --network mlp,lenet
-compare torch_wide_tf32.txt 90 --precision tf32 --network wide
-compare torch_wide_f32.txt 90 --precision f32 --network wide
-step jobs.jsonl 200 "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
-step paper_gpu.jsonl 240 "$binaries/bench_paper_gpu" --threads 8 --runs 1 "${data[@]}"
-figure gpu_tf32.jsonl --precision tf32
-figure gpu_adam.jsonl --optimizer adam --network mlp
-figure gpu_limit.jsonl --gradient-norm-max 1 --network mlp
-figure gpu_lamb.jsonl --optimizer lamb --network mlp
-figure gpu_cudnn_tf32.jsonl --cudnn --precision tf32 --network lenet
-step lenet_cudnn.jsonl 60 same_bits lenet --epochs 3 --cudnn
+# A line of the comparison with PyTorch.
+compare() {
+    local name=$1 estimate=$2 limit=$3 network=$4 precision=$5
+    shift 5
+    [ -n "$python" ] || return 0
+    step "torch_${name}_$precision.txt" "$estimate" "$limit" "$python" benches/peers/torch_gpu.py --ours "$binaries/bench_gpu" \
+        --network "$network" --precision "$precision" --variant eager,graph,compile+graph --runs 3 "$@"
+}
+
+[ -n "$is_plan" ] || nvidia-smi | tee "$figures/nvidia-smi" || true
+# Without the compiler with which it would emulate all kernels first, which needs no GPU.
+step programs.txt 30 90 env PATH=/nowhere "$binaries/test_programs"
+step engine.txt 20 60 env DISTDL_TEST_GPU=real "$binaries/test_paper_gpu" --test-threads 1
+step map_on_gpu.txt 10 40 env DISTDL_TEST_GPU=real "$binaries/test_map_on_gpu"
+step on_gpu.txt 60 150 env DISTDL_TEST_GPU=real "$binaries/test_on_gpu" --test-threads 1
+step mnist.jsonl 20 60 same_bits mnist --epochs 5
+step mnist_cpu.jsonl 10 40 "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
+step lenet.jsonl 20 60 same_bits lenet --epochs 3
+figure gpu.jsonl 30
+figure gpu_cudnn.jsonl 15 --cudnn --network lenet
+step jobs.jsonl 40 120 "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
+compare mlp_128 60 100 mlp f32 --batch 128
+compare mlp_1024 60 100 mlp f32 --batch 1024
+compare lenet_128 65 110 lenet f32 --batch 128
+compare lenet_1024 65 110 lenet f32 --batch 1024
+compare wide 75 130 wide f32 --ours-once --matrix-rate
+compare wide 70 120 wide tf32 --ours-once --matrix-rate
+compare mlp_1024 50 100 mlp tf32 --batch 1024 --ours-once
+compare lenet_1024 55 110 lenet tf32 --batch 1024 --ours-once
+figure gpu_tf32.jsonl 30 --precision tf32
+figure gpu_adam.jsonl 15 --optimizer adam --network mlp
+figure gpu_limit.jsonl 15 --gradient-norm-max 1 --network mlp
+figure gpu_lamb.jsonl 15 --optimizer lamb --network mlp
+figure gpu_cudnn_tf32.jsonl 15 --cudnn --precision tf32 --network lenet
+step lenet_cudnn.jsonl 20 60 same_bits lenet --epochs 3 --cudnn
+step paper_gpu.jsonl 60 180 "$binaries/bench_paper_gpu" --threads 8 --runs 1 --iterations 300,900,1500 --without-cpu "${data[@]}"

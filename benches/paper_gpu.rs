@@ -38,6 +38,9 @@ struct Arguments {
     /// Leaves out what a GPU would compute.
     #[arg(long)]
     without_gpu: bool,
+    /// Leaves out what CPUs would compute alone.
+    #[arg(long)]
+    without_cpu: bool,
     /// Folder with the four MNIST files.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: std::path::PathBuf,
@@ -98,7 +101,11 @@ fn all(arguments: &Arguments) -> Result<(), Failure> {
     // A CPU's threads share the lanes; a GPU has enough in one.
     let (one, several) = (arguments.lanes[0], arguments.lanes[arguments.lanes.len() - 1]);
     for (nodes, gpu, lanes) in [("cpu", GpuUse::Off, several), ("gpu", GpuUse::On, one)] {
-        if gpu == GpuUse::Off || !arguments.without_gpu {
+        let is_left_out = match gpu {
+            GpuUse::Off => arguments.without_cpu,
+            _ => arguments.without_gpu,
+        };
+        if !is_left_out {
             let context = Context::new(config.clone().with_gpu(gpu))?;
             table(&context, nodes, lanes, arguments)?;
         }
@@ -109,7 +116,11 @@ fn all(arguments: &Arguments) -> Result<(), Failure> {
         ("gpu+gpu", &["--gpu=on"]),
     ];
     for (nodes, flags) in mixes {
-        if nodes == "cpu+cpu" || !arguments.without_gpu {
+        let is_left_out = match nodes {
+            "cpu+cpu" => arguments.without_cpu,
+            _ => arguments.without_gpu,
+        };
+        if !is_left_out {
             run_again(&node_arguments(nodes, flags, &config, arguments))?;
         }
     }

@@ -63,6 +63,9 @@ impl GpuReport {
                 to_gpu_bytes: now.to_gpu_bytes - before.to_gpu_bytes,
                 from_gpu_bytes: now.from_gpu_bytes - before.from_gpu_bytes,
                 cudnn_convolutions: now.cudnn_convolutions - before.cudnn_convolutions,
+                graphs: now.graphs - before.graphs,
+                graph_steps: now.graph_steps - before.graph_steps,
+                eager_steps: now.eager_steps - before.eager_steps,
                 sample_bytes: now.sample_bytes - before.sample_bytes,
                 sample_bytes_avoided: now.sample_bytes_avoided - before.sample_bytes_avoided,
                 ..now

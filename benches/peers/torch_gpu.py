@@ -2,7 +2,7 @@
 
 Eager, torch.compile, CUDA graphs, and CUDA graphs of what torch.compile makes, in f32 and tf32. Samples are picked, scaled
 and passed through network and loss by one function, which is what is compiled. With --ours the program of that bench is run
-in turn with each, and a table of ratios is printed at the end. See README.md.
+in turn with each, or once with --ours-once, and a table of ratios is printed at the end. See README.md.
 """
 import argparse
 import json
@@ -152,7 +152,7 @@ def compare(network, batch, precision, device, opt):
         rates[variant] = theirs(network, variant, batch, opt)
         emit(bench="torch_gpu", network=network, batch=batch, precision=precision, variant=variant,
              samples_per_second_median=rates[variant], device=device, torch=torch.__version__)
-        if opt.ours:
+        if opt.ours and not (opt.ours_once and mine["ours"]):
             mine["ours"].append(ours(opt.ours, network, batch, precision, opt))
     if opt.ours and network == "lenet":
         mine["ours with cuDNN"] = [ours(opt.ours, network, batch, precision, opt, "--cudnn")]
@@ -174,6 +174,8 @@ def main():
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--device", default="cuda", help="cpu only to try the script")
     p.add_argument("--ours", help="the program of `cargo bench --bench gpu`")
+    p.add_argument("--ours-once", action="store_true", help="run it once, and not in turn with each of PyTorch's")
+    p.add_argument("--matrix-rate", action="store_true", help="measure the card's own matrix products, too")
     p.add_argument("--flag", action="append", default=[], help="a flag for that, such as --flag=--cuda-libraries=FOLDER")
     opt = p.parse_args()
     torch.backends.cudnn.benchmark = True
@@ -181,7 +183,7 @@ def main():
     for precision in opt.precision.split(","):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         device = torch.cuda.get_device_name() if opt.device == "cuda" else "CPU"
-        if opt.device == "cuda":
+        if opt.device == "cuda" and opt.matrix_rate:
             emit(bench="matrix_rate", precision=precision, teraflops=matrix_rate(opt), device=device)
         for network in opt.network.split(","):
             for batch in [4096] if network == "wide" else [int(batch) for batch in opt.batch.split(",")]:

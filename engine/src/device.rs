@@ -9,6 +9,8 @@ mod error;
 #[cfg(feature = "gpu")]
 mod capture;
 #[cfg(feature = "gpu")]
+mod capturing;
+#[cfg(feature = "gpu")]
 mod compiler;
 #[cfg(feature = "gpu")]
 mod gpu;

@@ -61,6 +61,17 @@ pub enum DeviceError {
         /// What the device says that it has left, in bytes. It may lie in pieces.
         free_bytes: Option<u64>,
     },
+    /// The host has too little memory that the device could copy to and from by itself; the device is well.
+    #[error(
+        "could not pin {needed_bytes} bytes of the host's memory for {device}; let other programs leave the host, raise the limit of \
+         the container or control group, lower the size of a batch, or run without the device"
+    )]
+    NoHostMemory {
+        /// The device's name.
+        device: String,
+        /// What was asked for, in bytes.
+        needed_bytes: u64,
+    },
     /// The tier's budget leaves no room beside what is in use.
     #[error(
         "{needed_bytes} bytes do not fit into the memory of {device}, limited to {bytes_max} bytes of which \

@@ -9,6 +9,7 @@
 mod card;
 mod cards;
 mod evaluation;
+mod graphs;
 mod lane;
 mod measuring;
 mod residence;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use distdl_engine::config::GpuUse;
 use distdl_engine::device::Chosen;
 use distdl_engine::{Context, DatasetId, Resident};
+use distdl_storage::DeviceError;
 
 use self::card::{Card, room};
 use self::cards::Cards;
@@ -139,7 +141,7 @@ impl LaneDevices for GpuLanes {
         let Some(steps) = self.0.unless_lost(card, steps)? else {
             return Ok(None);
         };
-        let steps = steps.flatten();
+        let steps = steps.ok().flatten();
         if steps.is_none() {
             self.0.find_too_much(dataset);
         }
@@ -151,21 +153,22 @@ impl GpuLanes {
     /// What `make` makes on the first GPU for a lane, or for a task, of this index that has room for it. `None` if the CPU
     /// computes.
     fn on_a_card<T>(&self, index: usize, mut make: impl FnMut(&Arc<Card>) -> Result<T>) -> Result<Option<T>> {
-        let mut is_full = false;
+        let mut full = None;
         for card in self.0.of_lane(index) {
             match self.0.unless_lost(card, room(make(card)))? {
-                Some(Some(made)) => return Ok(Some(made)),
-                Some(None) => is_full = true,
+                Some(Ok(made)) => return Ok(Some(made)),
+                Some(Err(error)) => full = Some(error),
                 None => {}
             }
         }
         let name = self.0.name();
-        let reason = match is_full {
-            true => format!(
+        let reason = match full {
+            Some(error @ DeviceError::NoHostMemory { .. }) => error.to_string(),
+            Some(_) => format!(
                 "{name} has too little memory for another lane, or task that evaluates; use fewer lanes or threads, a smaller \
                  batch, `micro_batch`, or a lower `device.gpu_memory`"
             ),
-            false => format!("every {name} of this process is lost"),
+            None => format!("every {name} of this process is lost"),
         };
         if self.0.is_required() {
             return Err(Error::Training(reason));

@@ -41,6 +41,7 @@ impl TestGpu {
         };
         if !is_real {
             gpu.lose_after([-1, -1]);
+            gpu.pin_at_most(-1);
         }
         Some(gpu)
     }
@@ -75,6 +76,16 @@ impl TestGpu {
                     .get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after")
                     .unwrap()(index, launches)
             }
+        }
+    }
+
+    /// Lets the host pin so many more pieces of its memory; any number, for a negative one.
+    pub(crate) fn pin_at_most(&self, pieces: i64) {
+        // SAFETY: the function is declared like that.
+        unsafe {
+            self.driver()
+                .get::<unsafe extern "C" fn(i64)>("paper_pin_at_most")
+                .unwrap()(pieces)
         }
     }
 

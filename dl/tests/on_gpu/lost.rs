@@ -109,3 +109,37 @@ fn a_gpu_with_too_little_memory_is_not_lost() {
     drop(training);
     on_the_gpu(gpu.config(), &network(), &samples(), options());
 }
+
+#[test]
+fn a_host_that_cannot_pin_memory_is_no_lost_gpu() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let expected = on_the_cpu(&network, &samples(), options());
+    // Whole steps on one GPU want more pieces than lanes by themselves.
+    for (lanes, pieces) in [(3, 0), (3, 4), (1, 0), (1, 9)] {
+        let options = TrainingOptions { lanes, ..options() };
+        let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+        let mut training = begin(&context, &network, &samples(), options.clone()).unwrap();
+        gpu.pin_at_most(pieces);
+        let trained = train_for(STEPS, &mut training).unwrap();
+        if lanes == 3 {
+            assert_close("by lanes", &expected, &trained, 2e-4);
+        }
+        assert_eq!(
+            training.gpu_figures().unwrap().lost,
+            0,
+            "{lanes} lanes, {pieces} pieces"
+        );
+
+        let context = Context::new(gpu.config()).unwrap();
+        let mut training = begin(&context, &network, &samples(), options).unwrap();
+        gpu.pin_at_most(0);
+        let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
+        assert!(
+            error.contains("could not pin") && error.contains("of the host's memory"),
+            "{error}"
+        );
+        gpu.pin_at_most(-1);
+    }
+    gpu.assert_nothing_is_left();
+}

@@ -14,4 +14,5 @@ mod evaluation;
 mod lost;
 mod refusals;
 mod training;
+mod users;
 mod whole_steps;

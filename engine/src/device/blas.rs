@@ -10,6 +10,7 @@ use cudarc::driver::CudaStream;
 use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::buffer::{GpuBuffer, GpuSlice, bind};
+use super::capturing::Capturing;
 use super::gpu::Gpu;
 use crate::config::Precision;
 
@@ -20,6 +21,7 @@ pub struct GpuBlas {
     handle: sys::cublasHandle_t,
     compute: Compute,
     stream: Arc<CudaStream>,
+    capturing: Arc<Capturing>,
     /// What cuBLAS works with, there as long as it.
     workspace: GpuBuffer,
 }
@@ -30,6 +32,8 @@ unsafe impl Send for GpuBlas {}
 impl Drop for GpuBlas {
     fn drop(&mut self) {
         let _ = bind(self.stream.context());
+        // cuBLAS waits for all of the GPU when it ends.
+        let _turn = self.capturing.turn();
         // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
         let _ = unsafe { cublas::destroy_handle(self.handle) };
     }
@@ -114,6 +118,7 @@ impl GpuBlas {
                 Precision::Bf16 => Compute::CUBLAS_COMPUTE_32F_FAST_16BF,
             },
             stream: gpu.stream.clone(),
+            capturing: Arc::clone(&gpu.capturing),
             workspace,
         };
         // SAFETY: handle and stream live as long as this value.

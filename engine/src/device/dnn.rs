@@ -16,6 +16,7 @@ use distdl_storage::DeviceError;
 use self::descriptors::Descriptors;
 use super::buffer::{GpuSlice, bind};
 use super::capture::Mode;
+use super::capturing::Capturing;
 use super::gpu::Gpu;
 use crate::config::Precision;
 
@@ -27,6 +28,7 @@ pub struct GpuDnn {
     handle: sys::cudnnHandle_t,
     math: sys::cudnnMathType_t,
     stream: Arc<CudaStream>,
+    capturing: Arc<Capturing>,
     /// What is known of convolutions, as cuDNN may not be asked while a graph is captured: of the last so many.
     answers: RefCell<HashMap<Question, Answer>>,
     computed: Cell<u64>,
@@ -46,6 +48,8 @@ unsafe impl Send for GpuDnn {}
 impl Drop for GpuDnn {
     fn drop(&mut self) {
         let _ = bind(self.stream.context());
+        // cuDNN waits for all of the GPU when it ends.
+        let _turn = self.capturing.turn();
         // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
         let _ = unsafe { cudnn::destroy_handle(self.handle) };
     }
@@ -165,6 +169,7 @@ impl GpuDnn {
                 Precision::Tf32 | Precision::Bf16 => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
             },
             stream: gpu.stream.clone(),
+            capturing: Arc::clone(&gpu.capturing),
             answers: RefCell::default(),
             computed: Cell::new(0),
         };

@@ -16,6 +16,7 @@ use distdl_storage::{DeviceError, DeviceMemory};
 use super::GpuFound;
 use super::buffer::{GpuBuffer, GpuSlice, WORD, bind};
 use super::capture::{ARGUMENTS_MAX, CAPTURE, Fault, Launch, Mode, REPLAY};
+use super::capturing::Capturing;
 use super::compiler::Cubin;
 
 /// The handle of one worker on a GPU: what it asks for happens in the order in which it asks.
@@ -24,6 +25,8 @@ pub struct Gpu {
     architecture: String,
     context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
+    /// Turns at the GPU, of all handles.
+    pub(super) capturing: Arc<Capturing>,
     copied: Copied,
     /// What becomes of what it is asked for.
     mode: Mutex<Mode>,
@@ -74,10 +77,10 @@ impl Gpu {
     /// The driver fails, or has too little memory left.
     pub fn open(found: &GpuFound, index: usize) -> Result<Self, DeviceError> {
         let name = &found.name;
-        let kept = found.opened.keep(index);
+        let be_opened = |error| failed(name, "be opened", error);
+        let capturing = found.opened.keep(index).map_err(be_opened)?;
         // One of its own: it keeps what a call has failed with.
-        let context = kept.and_then(|()| CudaContext::new(index));
-        let context = context.map_err(|error| failed(name, "be opened", error))?;
+        let context = CudaContext::new(index).map_err(be_opened)?;
         // SAFETY: a buffer is written on the stream that it was allocated on, in order; other streams read what has been
         // waited for, and are waited for before it is freed.
         unsafe { context.disable_event_tracking() };
@@ -88,6 +91,7 @@ impl Gpu {
             architecture: format!("sm_{major}{minor}"),
             stream: stream.map_err(|error| failed(name, "make a stream", error))?,
             context,
+            capturing,
             copied: Copied::default(),
             mode: Mutex::default(),
         })
@@ -248,9 +252,9 @@ impl Gpu {
     /// freed is counted then.
     ///
     /// # Errors
-    /// The driver fails.
+    /// This thread captures a graph there; the driver fails.
     pub fn free_bytes(&self) -> Result<u64, DeviceError> {
-        let free = self.context.synchronize().and_then(|()| self.context.mem_get_info());
+        let free = self.wait_for_all().and_then(|()| self.context.mem_get_info());
         free.map(|(free, _)| free as u64)
             .map_err(|error| self.failed("count its memory", error))
     }
@@ -323,6 +327,14 @@ impl Gpu {
         let bound = self.bind();
         // SAFETY: the stream lives.
         bound.and(unsafe { result::stream::synchronize(self.stream.cu_stream()) })
+    }
+
+    /// Waits until whatever was asked of any handle of the GPU is done. An error, as the driver's, if this thread captures there.
+    fn wait_for_all(&self) -> Result<(), DriverError> {
+        let Some(_turn) = self.capturing.turn() else {
+            return Err(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED));
+        };
+        self.context.synchronize()
     }
 
     /// Counts what was copied to the GPU.
@@ -409,14 +421,15 @@ impl DeviceMemory for Gpu {
         let allocate = || unsafe { self.stream.alloc(bytes.max(1)) };
         let slice = match allocate() {
             // What was freed comes back when whatever used it is done.
-            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
-                self.context.synchronize().and_then(|()| allocate())
-            }
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => self.wait_for_all().and_then(|()| allocate()),
             other => other,
         };
         match slice {
             Ok(slice) => Ok(GpuBuffer::new(bytes, slice)),
-            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Err(self.out_of_memory(bytes)),
+            // The last is said where a graph is captured, which cannot be waited for: the GPU is well.
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY | CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)) => {
+                Err(self.out_of_memory(bytes))
+            }
             Err(error) => Err(self.failed("allocate", error)),
         }
     }

@@ -45,11 +45,14 @@ const VERSION_MIN: i32 = 12_030;
 
 impl Gpu {
     /// A graph of what `ask` asks of this handle: kernels, copies within the GPU, products and convolutions, and nothing else. None of that
-    /// is done. It must have been asked for before, so that all kernels are loaded.
+    /// is done. It must have been asked for before, so that all kernels are loaded. Waits for whoever captures on this GPU, and
+    /// whoever waits for all of it waits for this.
     ///
     /// # Errors
     /// Those of `ask`; it asks for something else, or for nothing; the driver is older than CUDA 12.3, or fails.
     pub fn capture<E: From<DeviceError>>(&self, ask: impl FnOnce() -> Result<(), E>) -> Result<GpuGraph, E> {
+        // None if this thread captures with another handle, too: that one's turn lasts longer.
+        let _turn = self.capturing.turn();
         self.begin_capture()?;
         let _done = EagerAgain(self);
         let asked = ask();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, DriverError, result};
-use distdl_storage::DeviceError;
+use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::buffer::bind;
 use super::gpu::Gpu;
@@ -29,7 +29,10 @@ impl Pinned {
         let bytes = bytes.max(1);
         // SAFETY: it is given back once, by `drop`.
         let place = unsafe { result::malloc_host(bytes, 0) }.map_err(|error| match error {
-            DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => gpu.out_of_memory(bytes),
+            DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => DeviceError::NoHostMemory {
+                device: gpu.name().into(),
+                needed_bytes: bytes as u64,
+            },
             other => gpu.failed("pin memory", other),
         })?;
         // SAFETY: so many bytes were handed out, and nobody has read them yet.

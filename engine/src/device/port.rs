@@ -13,21 +13,22 @@ use super::pinned::Pinned;
 #[derive(Debug)]
 pub struct GpuPort {
     buffer: GpuBuffer,
-    /// The host's side, from the first copy on.
-    host: Option<Pinned>,
+    /// The host's side.
+    host: Pinned,
     /// Whether a copy may be under way to or from the host's side.
     is_under_way: bool,
 }
 
 impl GpuPort {
-    /// A port for up to `bytes` bytes. Memory of the host is pinned when something is copied for the first time.
+    /// A port for up to `bytes` bytes. As many of the host's memory are pinned now: a step that has begun finds them.
     ///
     /// # Errors
-    /// [`DeviceError::OutOfMemory`] if the GPU has not so much left; [`DeviceError::Failed`] otherwise.
+    /// [`DeviceError::OutOfMemory`] if the GPU has not so much left; [`DeviceError::NoHostMemory`] if the host has not;
+    /// [`DeviceError::Failed`] otherwise.
     pub fn new(gpu: &Gpu, bytes: usize) -> Result<Self, DeviceError> {
         Ok(Self {
             buffer: gpu.allocate(bytes)?,
-            host: None,
+            host: Pinned::new(gpu, bytes)?,
             is_under_way: false,
         })
     }
@@ -65,7 +66,7 @@ impl GpuPort {
     /// Begins to fetch the first `bytes` bytes, once whatever was asked of `gpu` before is done.
     ///
     /// # Errors
-    /// There are not so many, the port is another handle's, or the driver fails, or cannot pin so much.
+    /// There are not so many, the port is another handle's, or the driver fails.
     pub fn fetch(&mut self, gpu: &Gpu, bytes: usize) -> Result<(), DeviceError> {
         let place = self.buffer.place();
         let host = &mut self.begin(gpu, "copy from it", bytes)?[..bytes];
@@ -82,7 +83,7 @@ impl GpuPort {
     /// The driver fails: now, or at what was asked before.
     pub fn take(&mut self, gpu: &Gpu) -> Result<&[u8], DeviceError> {
         self.settle(gpu)?;
-        Ok(self.host.as_mut().map_or(&[], |host| host.bytes()))
+        Ok(self.host.bytes())
     }
 
     /// The host's side, for a copy that is under way once this returns.
@@ -94,12 +95,8 @@ impl GpuPort {
         }
         self.settle(gpu)?;
         gpu.bind().map_err(|error| gpu.failed(what, error))?;
-        let host = match self.host.take() {
-            Some(host) => host,
-            None => Pinned::new(gpu, self.buffer.bytes())?,
-        };
         self.is_under_way = true;
-        Ok(self.host.insert(host).bytes())
+        Ok(self.host.bytes())
     }
 
     /// Waits for a copy that may be under way.

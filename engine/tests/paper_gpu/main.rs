@@ -1,14 +1,19 @@
-//! What the engine asks of a GPU, asked of one on paper: libraries of CUDA that are made for the test.
+//! What the engine asks of a GPU, asked of one on paper: libraries of CUDA that are made for the test. With
+//! `DISTDL_TEST_GPU=real` what can be asked of any is asked of the machine's.
 #![cfg(all(target_os = "linux", feature = "gpu"))]
 #![allow(unsafe_code)] // starts a kernel that is made here, too
 #![allow(clippy::unwrap_used)]
 
 mod convolutions;
+mod real;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_engine::config::{GpuUse, Precision};
-use distdl_engine::device::{Argument, Chosen, Compiler, Gpu, GpuBlas, GpuFound, GpuGraph, GpuMatrix, GpuPort, choose};
+use distdl_engine::device::{
+    Argument, Chosen, Compiler, Gpu, GpuBlas, GpuDnn, GpuFound, GpuGraph, GpuMatrix, GpuPort, choose,
+};
 use distdl_engine::testing::paper::make_cuda;
 use distdl_storage::testing::device_conformance;
 use distdl_storage::{DeviceError, DeviceMemory};
@@ -32,6 +37,10 @@ extern "C" __global__ void show(double* to, float* part, float* absent, unsigned
 #[test]
 fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
+    if real::is_wanted() {
+        let _ = writeln!(std::io::stderr(), "!! SKIPPED: what only a GPU on paper can be told");
+        return;
+    }
     if !make_cuda(folder.path(), 2, 1 << 20).unwrap() {
         let _ = writeln!(std::io::stderr(), "!! SKIPPED: a GPU on paper: no `g++` here");
         return;
@@ -53,6 +62,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     products_are_those_of_the_cpu(&found);
     convolutions::all(&found);
     graphs_do_what_was_captured_with_other_arguments(&found, &compiler);
+    nobody_waits_for_a_gpu_while_a_graph_is_captured(&found);
     failures_are_errors(&found, &compiler);
 
     // SAFETY: the library is open already, and the functions are declared like that.
@@ -65,6 +75,20 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
         [2, 0],
         "contexts, streams, programs or bytes that nobody gave back"
     );
+
+    // SAFETY: as above.
+    let pin_at_most = unsafe { driver.get::<unsafe extern "C" fn(i64)>("paper_pin_at_most") }.unwrap();
+    let gpu = Gpu::open(&found, 0).unwrap();
+    // SAFETY: as above.
+    unsafe { pin_at_most(0) };
+    let error = GpuPort::new(&gpu, 8).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::NoHostMemory { needed_bytes: 8, .. }),
+        "{error}"
+    );
+    // SAFETY: as above.
+    unsafe { pin_at_most(-1) };
+    drop(gpu);
 
     // SAFETY: as above.
     let lose_after = unsafe { driver.get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after") }.unwrap();
@@ -187,6 +211,8 @@ fn graphs_do_what_was_captured_with_other_arguments(found: &GpuFound, compiler: 
     // SAFETY: all that these name is there until the end.
     let replay = |graph: &mut GpuGraph, ask: &dyn Fn() -> Done| unsafe { gpu.replay(graph, ask) };
 
+    // So that all kernels are loaded.
+    ask(1.0).and_then(|()| kernel(&multiply, 1.0)).unwrap();
     gpu.write(&[1.0_f32, 0.0, 0.0, 0.0], words).unwrap();
     let mut graph = gpu.capture(|| ask(1.0)).unwrap();
     assert_eq!(values(), [1.0, 0.0, 0.0], "nothing of that is done yet");
@@ -251,6 +277,52 @@ fn graphs_do_what_was_captured_with_other_arguments(found: &GpuFound, compiler: 
     assert!(elsewhere.unwrap_err().to_string().contains("by another handle"));
 }
 
+/// The driver forbids it, and whoever wants room does wait for all of the GPU; so do cuBLAS and cuDNN when they end.
+fn nobody_waits_for_a_gpu_while_a_graph_is_captured(found: &GpuFound) {
+    let gpu = Gpu::open(found, 0).unwrap();
+    let other = Gpu::open(found, 0).unwrap();
+    let buffer = gpu.allocate(8).unwrap();
+    let (first, second) = (buffer.words().part(0..1), buffer.words().part(1..2));
+    let too_large = 2 * found.memory_bytes as usize;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                other.free_bytes().unwrap();
+                let error = other.allocate(too_large).unwrap_err();
+                assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
+                drop(GpuBlas::new(&other, Precision::F32).unwrap());
+                found.uses_cudnn.then(|| GpuDnn::new(&other, Precision::F32).unwrap());
+            }
+        });
+        let graphs: Vec<_> = (0..500)
+            .map(|_| {
+                gpu.capture(|| {
+                    std::thread::yield_now();
+                    gpu.copy(first, second)
+                })
+            })
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        waiting.join().unwrap();
+        for graph in graphs {
+            graph.unwrap();
+        }
+    });
+    if real::is_wanted() {
+        return;
+    }
+    // Nor does the thread that captures wait for itself.
+    let graph = gpu.capture(|| {
+        let error = other.allocate(too_large).unwrap_err();
+        assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
+        assert!(other.free_bytes().is_err());
+        gpu.copy(first, second)
+    });
+    graph.unwrap();
+    other.free_bytes().unwrap();
+}
+
 fn parts_of_buffers_are_copied(found: &GpuFound) {
     let gpu = Gpu::open(found, 0).unwrap();
     let buffer = gpu.allocate(4 * 4 + 3).unwrap();
@@ -273,11 +345,11 @@ fn parts_of_buffers_are_copied(found: &GpuFound) {
     assert!(other.copy(words.part(0..2), words.part(2..4)).is_err());
     other.read(words.part(1..4), &mut read).unwrap();
     assert_eq!(read, [2, 1, 2]);
-    let error = Gpu::open(found, 1)
-        .unwrap()
-        .read(words.part(1..4), &mut read)
-        .unwrap_err();
-    assert!(error.to_string().contains("another GPU"), "{error}");
+    if let Some(index) = found.alike.get(1) {
+        let another = Gpu::open(found, *index).unwrap();
+        let error = another.read(words.part(1..4), &mut read).unwrap_err();
+        assert!(error.to_string().contains("another GPU"), "{error}");
+    }
     gpu.write::<u32>(&[], words.part(0..0)).unwrap();
 
     let mut port = GpuPort::new(&gpu, 8).unwrap();

@@ -100,7 +100,7 @@ impl Card {
         let allocate =
             || Device::open(&self.found, self.index, self.precision, self.kernels.clone()).and_then(&allocate);
         match allocate() {
-            Err(Error::Device(DeviceError::OutOfMemory { .. })) => {
+            Err(Error::Device(DeviceError::OutOfMemory { .. } | DeviceError::NoHostMemory { .. })) => {
                 self.forget_idle();
                 allocate()
             }
@@ -178,9 +178,9 @@ impl Card {
         match keep() {
             Err(Error::Device(DeviceError::OutOfMemory { .. })) => {
                 self.forget_idle();
-                room(keep())
+                room(keep()).map(Result::ok)
             }
-            other => room(other),
+            other => room(other).map(Result::ok),
         }
     }
 
@@ -237,11 +237,14 @@ fn lease(
     failure.map_or(lease.map_err(Error::Device), Err)
 }
 
-/// `None` where the only trouble is that there is too little room: that is no failure of the GPU.
-pub(super) fn room<T>(result: Result<T>) -> Result<Option<T>> {
+/// An error of its own where the only trouble is that there is too little room: that is no failure of the GPU.
+pub(super) fn room<T>(result: Result<T>) -> Result<std::result::Result<T, DeviceError>> {
     match result {
-        Err(Error::Device(DeviceError::OverBudget { .. } | DeviceError::OutOfMemory { .. })) => Ok(None),
-        other => other.map(Some),
+        Err(Error::Device(
+            full
+            @ (DeviceError::OverBudget { .. } | DeviceError::OutOfMemory { .. } | DeviceError::NoHostMemory { .. }),
+        )) => Ok(Err(full)),
+        other => other.map(Ok),
     }
 }
 

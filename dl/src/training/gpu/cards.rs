@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use distdl_engine::DatasetId;
 
 use super::card::Card;
+use super::graphs::StepCounts;
 use crate::error::{Error, Result};
 use crate::kernels::programs::DeviceCounts;
 use crate::metrics::GpuFigures;
@@ -29,6 +30,10 @@ pub(super) struct Counted {
     from_gpu_bytes: AtomicU64,
     cudnn_convolutions: AtomicU64,
     passes: AtomicU64,
+    graphs: AtomicU64,
+    graph_steps: AtomicU64,
+    eager_steps: AtomicU64,
+    graph_fallback: Mutex<Option<String>>,
     busy: Mutex<Busy>,
 }
 
@@ -43,6 +48,24 @@ struct Busy {
 impl Counted {
     fn busy(&self) -> MutexGuard<'_, Busy> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts how whole steps were asked for that have come to something.
+    pub(super) fn count_steps(&self, counts: StepCounts) {
+        for (counter, number) in [
+            (&self.graphs, counts.graphs),
+            (&self.graph_steps, counts.graph_steps),
+            (&self.eager_steps, counts.eager_steps),
+        ] {
+            counter.fetch_add(number, Ordering::Relaxed);
+        }
+        if counts.fallback.is_some() {
+            *self.graph_fallback() = counts.fallback;
+        }
+    }
+
+    fn graph_fallback(&self) -> MutexGuard<'_, Option<String>> {
+        self.graph_fallback.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A pass begins, or several in a row; they are under way until what this gives is dropped.
@@ -176,6 +199,10 @@ impl Cards {
             to_gpu_bytes: count(&counted.to_gpu_bytes),
             from_gpu_bytes: count(&counted.from_gpu_bytes),
             cudnn_convolutions: count(&counted.cudnn_convolutions),
+            graphs: count(&counted.graphs),
+            graph_steps: count(&counted.graph_steps),
+            eager_steps: count(&counted.eager_steps),
+            graph_fallback: counted.graph_fallback().clone(),
             sample_bytes,
             sample_bytes_avoided: avoided,
         }

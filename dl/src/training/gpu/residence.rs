@@ -1,10 +1,9 @@
 //! What a training has in the memory of a GPU where it takes whole steps.
 
-use std::ops::Range;
-
 use distdl_engine::ShardValues;
-use distdl_engine::device::{GpuBuffer, GpuGraph, GpuPort};
+use distdl_engine::device::{GpuBuffer, GpuPort};
 
+use super::graphs::Graphs;
 use super::measuring::{Measuring, MeasuringShape};
 use crate::error::Result;
 use crate::kernels::programs::Device;
@@ -23,30 +22,6 @@ pub(super) struct ResidenceShape {
     pub(super) slots: usize,
     /// What is measured of each step, if anything is.
     pub(super) measuring: Option<MeasuringShape>,
-}
-
-/// Kinds of steps that have a graph, the first that come.
-const GRAPHS_MAX: usize = 8;
-
-/// How steps are asked for, by how many rows each lane has.
-#[derive(Debug)]
-pub(super) struct Graphs {
-    are_wanted: bool,
-    by_rows: Vec<(Vec<usize>, StepGraph)>,
-}
-
-/// How a step is asked for.
-#[derive(Debug, Default)]
-pub(super) enum StepGraph {
-    /// One by one: its kernels may not be loaded yet.
-    #[default]
-    New,
-    /// One by one, and then as a graph.
-    Warm,
-    /// As a graph, with other arguments.
-    Graph(GpuGraph),
-    /// One by one: no graph can be made of it.
-    Eager,
 }
 
 /// Its buffers, for some steps at a time.
@@ -86,22 +61,6 @@ const ROWS_MAX: usize = 1 << 22;
 
 /// Words of a pass's tallies.
 pub(super) const TALLY: usize = 4;
-
-impl Graphs {
-    /// That of steps where lanes have these rows; `None` if they have none.
-    pub(super) fn of(&mut self, rows: &[Range<usize>]) -> Option<&mut StepGraph> {
-        let counts = || rows.iter().map(ExactSizeIterator::len);
-        let mut known = self
-            .by_rows
-            .iter()
-            .position(|(known, _)| known.iter().copied().eq(counts()));
-        if known.is_none() && self.are_wanted && self.by_rows.len() < GRAPHS_MAX {
-            known = Some(self.by_rows.len());
-            self.by_rows.push((counts().collect(), StepGraph::New));
-        }
-        known.map(|index| &mut self.by_rows[index].1)
-    }
-}
 
 impl ResidenceShape {
     /// Passes of a step, at most.
@@ -147,10 +106,7 @@ impl Residence {
         let measuring = shape.measuring.clone();
         let measuring = measuring.map(|measuring| Measuring::new(&device, measuring, steps_max));
         Ok(Self {
-            graphs: Graphs {
-                are_wanted: shape.passes() <= GRAPH_PASSES_MAX,
-                by_rows: Vec::new(),
-            },
+            graphs: Graphs::new(shape.passes() <= GRAPH_PASSES_MAX),
             steps: 1,
             held,
             zeros,

@@ -20,8 +20,9 @@ use super::super::update::{Part, check_step, parts_of_shard};
 use super::super::{TrainingOptions, to_tallies};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
+use super::graphs::{Graphs, StepCounts, StepGraph};
 use super::measuring::{Measuring, MeasuringShape};
-use super::residence::{Graphs, Residence, ResidenceShape, StepGraph, TALLY};
+use super::residence::{Residence, ResidenceShape, TALLY};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::Places;
@@ -134,7 +135,12 @@ impl GpuSteps {
     }
 
     /// Takes some of `steps`, and brings what they have come to to the host.
-    fn take_some(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>, passes: &mut u64) -> Result<Vec<Tallies>> {
+    fn take_some(
+        &mut self,
+        steps: Range<u64>,
+        all: &mut ShardValues<'_>,
+        counts: &mut StepCounts,
+    ) -> Result<Vec<Tallies>> {
         let (rules, lanes) = (&self.rules, &mut self.lanes);
         let Some(residence) = &mut self.residence else {
             return Err(Error::Training("a training that has ended was asked for a step".into()));
@@ -146,7 +152,7 @@ impl GpuSteps {
             residence.send(all)?;
         }
         let sent = begun.elapsed();
-        let mut taken = rules.take(steps.clone(), residence, lanes, passes)?;
+        let mut taken = rules.take(steps.clone(), residence, lanes, counts)?;
         let computed = begun.elapsed();
         if let Some((count, error)) = rules.first_refused(steps.start, &taken) {
             if count == 0 {
@@ -155,7 +161,7 @@ impl GpuSteps {
             // Those before it count.
             steps.end = steps.start + count as u64;
             residence.send(all)?;
-            taken = rules.take(steps.clone(), residence, lanes, passes)?;
+            taken = rules.take(steps.clone(), residence, lanes, counts)?;
         }
         let fetching = Instant::now();
         residence.fetch(all)?;
@@ -176,11 +182,12 @@ impl GpuSteps {
 
 impl Resident for GpuSteps {
     fn take(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>) -> distdl_engine::Result<Vec<Tallies>> {
-        let (before, mut passes, cards) = (self.counts(), 0, Arc::clone(&self.cards));
+        let (before, mut counts, cards) = (self.counts(), StepCounts::default(), Arc::clone(&self.cards));
         let under_way = cards.counted().begin();
-        let taken = self.take_some(steps, all, &mut passes);
+        let taken = self.take_some(steps, all, &mut counts);
         if taken.is_ok() {
-            under_way.count(passes, [before, self.counts()]);
+            under_way.count(counts.passes, [before, self.counts()]);
+            cards.counted().count_steps(counts);
         }
         drop(under_way);
         let taken = self.cards.unless_lost(&self.card, taken);
@@ -219,7 +226,7 @@ impl Rules {
         steps: Range<u64>,
         residence: &mut Residence,
         lanes: &mut [StepLane],
-        passes: &mut u64,
+        counts: &mut StepCounts,
     ) -> Result<Vec<Taken>> {
         let device = residence.workspace.device();
         let mut rows_of = Vec::with_capacity(lanes.len());
@@ -243,6 +250,7 @@ impl Rules {
             first: steps.start,
             graphs: &mut residence.graphs,
             passes: Vec::new(),
+            counts,
         };
         for (step, index) in steps.clone().zip(0..) {
             let rows = rows_of.iter().map(|rows: &Vec<Range<usize>>| rows[index].clone());
@@ -250,7 +258,7 @@ impl Rules {
             asking.step(step, &rows)?;
         }
         let asked = asking.passes;
-        *passes += asked.len() as u64;
+        counts.passes += asked.len() as u64;
         drop(places);
         let gpu = residence.workspace.device().gpu();
         let bytes = asked.len() * TALLY * size_of::<f32>();
@@ -314,12 +322,14 @@ struct Asking<'a> {
     graphs: &'a mut Graphs,
     /// The rows of each pass so far.
     passes: Vec<usize>,
+    counts: &'a mut StepCounts,
 }
 
 impl Asking<'_> {
     /// Asks for a step, with the rows of each lane: as a graph if there is one for those.
     fn step(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
-        let Some(before) = self.graphs.of(rows).map(mem::take) else {
+        let Some(before) = self.graphs.of(rows).map(|kind| mem::take(&mut kind.graph)) else {
+            self.counts.eager_steps += 1;
             return self.eager(step, rows);
         };
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
@@ -331,17 +341,24 @@ impl Asking<'_> {
                 // Nothing of that is done yet.
                 self.passes.truncate(passes);
                 match graph {
-                    Ok(graph) => self.replay(graph, step, rows),
+                    Ok(graph) => {
+                        self.counts.graphs += 1;
+                        self.replay(graph, step, rows)
+                    }
                     Err(error) => {
-                        tracing::info!("steps are not asked for as graphs: {error}");
-                        (self.eager(step, rows), StepGraph::Eager)
+                        let after = self.graphs.give_up(self.counts.fall_back(&error));
+                        (self.eager(step, rows), after)
                     }
                 }
             }
             StepGraph::Graph(graph) => self.replay(graph, step, rows),
         };
-        if let Some(graph) = self.graphs.of(rows) {
-            *graph = after;
+        match after {
+            StepGraph::Graph(_) => self.counts.graph_steps += 1,
+            _ => self.counts.eager_steps += 1,
+        }
+        if let Some(kind) = self.graphs.of(rows) {
+            kind.graph = after;
         }
         asked
     }
@@ -355,10 +372,10 @@ impl Asking<'_> {
         match asked {
             Ok(()) => (Ok(()), StepGraph::Graph(graph)),
             Err(error) => {
-                tracing::debug!(step, "a step is not asked for as a graph: {error}");
                 // Nothing of that is done.
                 self.passes.truncate(passes);
-                (self.eager(step, rows), StepGraph::Warm)
+                let after = self.graphs.is_another(rows, self.counts.fall_back(&error));
+                (self.eager(step, rows), after)
             }
         }
     }

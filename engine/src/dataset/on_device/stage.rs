@@ -102,10 +102,13 @@ impl Stage {
         turns.find(|index| !lost.contains(index)).copied()
     }
 
-    /// What the failure of a GPU means. One with too little memory is not lost.
+    /// What the failure of a GPU means. One with too little memory is not lost, nor is one whose host has too little.
     fn trouble(&self, index: usize, error: DeviceError) -> Trouble {
         let message = error.to_string();
-        if matches!(error, DeviceError::OutOfMemory { .. }) {
+        if matches!(
+            error,
+            DeviceError::OutOfMemory { .. } | DeviceError::NoHostMemory { .. }
+        ) {
             return if self.is_required {
                 Trouble::Fatal(message)
             } else {

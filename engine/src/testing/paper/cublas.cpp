@@ -23,11 +23,20 @@ struct Handle {
     void* stream;
 };
 
+void* of_driver(const char* name) {
+    static void* driver = dlopen(FOLDER "/libcuda.so", RTLD_NOW);
+    return dlsym(driver, name);
+}
+
 // The driver's, which runs it now or with the graph that is captured.
 int run(void* stream, const std::function<int()>& product) {
-    static void* driver = dlopen(FOLDER "/libcuda.so", RTLD_NOW);
-    static void* found = dlsym(driver, "paper_run");
+    static void* found = of_driver("paper_run");
     return reinterpret_cast<int (*)(void*, const std::function<int()>&)>(found)(stream, product);
+}
+
+// Waits for all of the device, as it does before it frees what it has there.
+int wait_for_all() {
+    return reinterpret_cast<int (*)()>(of_driver("cuCtxSynchronize"))();
 }
 
 }
@@ -35,7 +44,7 @@ int run(void* stream, const std::function<int()>& product) {
 extern "C" {
 
 int cublasCreate_v2(Handle** handle) { return *handle = new Handle{nullptr}, 0; }
-int cublasDestroy_v2(Handle* handle) { return delete handle, 0; }
+int cublasDestroy_v2(Handle* handle) { return wait_for_all(), delete handle, 0; }
 int cublasSetStream_v2(Handle* handle, void* stream) { return handle->stream = stream, 0; }
 int cublasSetWorkspace_v2(Handle*, void* place, size_t bytes) { return place && bytes ? 0 : INVALID_VALUE; }
 

@@ -50,11 +50,20 @@ struct Windows {
     int padding = 0, stride = 0, math = -1;
 };
 
+void* of_driver(const char* name) {
+    static void* driver = dlopen(FOLDER "/libcuda.so", RTLD_NOW);
+    return dlsym(driver, name);
+}
+
 // The driver's, which runs it now or with the graph that is captured.
 int run(void* stream, const std::function<int()>& product) {
-    static void* driver = dlopen(FOLDER "/libcuda.so", RTLD_NOW);
-    static void* found = dlsym(driver, "paper_run");
+    static void* found = of_driver("paper_run");
     return reinterpret_cast<int (*)(void*, const std::function<int()>&)>(found)(stream, product);
+}
+
+// Waits for all of the device, as it does before it frees what it has there.
+int wait_for_all() {
+    return reinterpret_cast<int (*)()>(of_driver("cuCtxSynchronize"))();
 }
 
 // What it is about: images, filters and outputs, and how windows walk.
@@ -160,7 +169,7 @@ int cudnnCnnVersionCheck() { return 0; }
 void cudnnGetLastErrorString(char* words, size_t bytes) { snprintf(words, bytes, "Not on\npaper."); }
 
 int cudnnCreate(Handle** handle) { return *handle = new Handle{nullptr}, 0; }
-int cudnnDestroy(Handle* handle) { return delete handle, 0; }
+int cudnnDestroy(Handle* handle) { return wait_for_all(), delete handle, 0; }
 int cudnnSetStream(Handle* handle, void* stream) { return handle->stream = stream, 0; }
 
 int cudnnCreateTensorDescriptor(Sides** sides) { return *sides = new Sides, 0; }

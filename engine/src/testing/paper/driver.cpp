@@ -30,6 +30,7 @@ enum {
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
     CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_INVALIDATED = 901,
     CAPTURE_UNMATCHED = 904,
 };
 
@@ -39,6 +40,9 @@ struct Device {
     std::atomic<long> launches_left{-1};
     // What a kernel has failed with: every call says it from then on.
     std::atomic<int> failed{0};
+    // Streams that are captured, and whether somebody has waited for all of the device meanwhile.
+    std::atomic<int> captures{0};
+    std::atomic<bool> is_disturbed{false};
 };
 
 // One thing of a graph: a kernel with its arguments, or something else to run.
@@ -79,6 +83,8 @@ static thread_local Device* current;
 static std::mutex all_lock;
 static std::set<Stream*> streams;
 static std::map<const char*, size_t> pinned;
+// Pieces that may still be pinned; any number, for a negative one.
+static std::atomic<long> pins_left{-1};
 
 // The kinds of each kernel's arguments.
 static std::mutex kinds_lock;
@@ -196,7 +202,14 @@ int cuDevicePrimaryCtxRetain(Device** context, int device) { return handles++, *
 int cuDevicePrimaryCtxRelease_v2(int) { return handles--, 0; }
 int cuCtxGetCurrent(Device** context) { return *context = current, 0; }
 int cuCtxSetCurrent(Device* context) { return current = context, 0; }
-int cuCtxSynchronize() { return do_all_of(current), state(); }
+// While one of its streams is captured nobody may wait for all of it; if somebody does, nothing comes of the capture either.
+int cuCtxSynchronize() {
+    if (current && current->captures) {
+        current->is_disturbed = true;
+        return CAPTURE_UNSUPPORTED;
+    }
+    return do_all_of(current), state();
+}
 int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 
 int cuStreamCreate(Stream** stream, unsigned) {
@@ -219,13 +232,25 @@ int cuStreamSynchronize(Stream* stream) {
 }
 
 int cuStreamBeginCapture_v2(Stream* stream, int) {
-    return stream->capturing || state() ? CAPTURE_UNSUPPORTED : (handles++, stream->capturing = new Graph, 0);
+    if (stream->capturing || state()) {
+        return CAPTURE_UNSUPPORTED;
+    }
+    stream->device->is_disturbed = false;
+    return handles++, stream->device->captures++, stream->capturing = new Graph, 0;
 }
 
 int cuStreamEndCapture(Stream* stream, Graph** graph) {
     *graph = stream->capturing;
     stream->capturing = nullptr;
-    return *graph ? 0 : CAPTURE_UNMATCHED;
+    if (!*graph) {
+        return CAPTURE_UNMATCHED;
+    }
+    stream->device->captures--;
+    if (stream->device->is_disturbed) {
+        handles--, delete *graph, *graph = nullptr;
+        return CAPTURE_INVALIDATED;
+    }
+    return 0;
 }
 
 // What is captured next would come behind the last node.
@@ -363,6 +388,10 @@ int cuMemHostAlloc(void** place, size_t bytes, unsigned) {
         return state();
     }
     std::lock_guard<std::mutex> lock(all_lock);
+    if (pins_left == 0) {
+        return OUT_OF_MEMORY;
+    }
+    pins_left -= pins_left > 0;
     *place = malloc(bytes);
     pinned[static_cast<char*>(*place)] = bytes;
     return handles++, allocations++, 0;
@@ -457,6 +486,7 @@ long paper_bytes() {
 long paper_allocations() { return allocations; }
 long paper_launches() { return launches; }
 long paper_graph_launches() { return graph_launches; }
+void paper_pin_at_most(long pieces) { pins_left = pieces; }
 // Loses a device at one of its next launches, counted from 1, or at once; never, for a negative number.
 void paper_lose_after(int device, long count) {
     do_all_of(&devices[device]);
