@@ -144,7 +144,8 @@ fn unreadable(what: &str) -> EngineError {
 ///
 /// What an operator's closure adds is counted when its partition has been computed to the end, once for each partition
 /// of the operator, however often actions or recovery run it again. What the closure of an action adds, such as that of
-/// [`for_each_partition`](crate::Dataset::for_each_partition), is counted once for each partition and action.
+/// [`for_each_partition`](crate::Dataset::for_each_partition), is counted once for each partition and action. An action that
+/// ends with an error adds nothing, also where it has kept blocks that are not computed again.
 #[derive(Clone)]
 pub struct Accumulator<T> {
     id: u64,

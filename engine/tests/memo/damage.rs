@@ -143,7 +143,8 @@ fn what_is_kept_for_good_does_not_depend_on_the_folder_that_runs_share() {
     for level in [Level::MemoryAndDisk, Level::Disk] {
         let (files, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write_files(files.path(), FILES);
-        let context = context(cache.path());
+        // So small a memory that nothing stays there.
+        let context = Context::new(config(cache.path()).with_memory_bytes_max(64)).unwrap();
         let words = words(&context, files.path(), FILES, &Ledger::default()).unwrap();
         let words = words.memoize("words", 1).unwrap().persist(level);
         let all = words.collect().unwrap();
@@ -151,9 +152,6 @@ fn what_is_kept_for_good_does_not_depend_on_the_folder_that_runs_share() {
         for file in remembered(cache.path()) {
             std::fs::remove_file(file).unwrap();
         }
-        // Larger than memory, so that what is there leaves it.
-        let memory = context.store().memory_bytes_max() as usize;
-        context.store().reservation().grow(memory as u64);
         assert_eq!(kept.collect().unwrap(), all);
         assert_eq!(kept.map(|word| word).collect().unwrap(), all);
     }
