@@ -186,3 +186,5 @@ figure gpu_lamb.jsonl 15 --optimizer lamb --network mlp
 figure gpu_cudnn_tf32.jsonl 15 --cudnn --precision tf32 --network lenet
 step lenet_cudnn.jsonl 20 60 same_bits lenet --epochs 3 --cudnn
 step paper_gpu.jsonl 60 180 "$binaries/bench_paper_gpu" --threads 8 --runs 1 --iterations 300,900,1500 --without-cpu "${data[@]}"
+compare mlp_128 50 100 mlp tf32 --batch 128 --ours-once
+compare lenet_128 55 110 lenet tf32 --batch 128 --ours-once
