@@ -119,6 +119,14 @@ impl<T: Record> Dataset<T> {
         })
     }
 
+    /// Runs `function` on each record, for its effects, which may happen again where a partition is computed again.
+    ///
+    /// # Errors
+    /// As any action.
+    pub fn for_each(&self, function: impl Fn(T) + Send + Sync + 'static) -> Result<()> {
+        self.for_each_partition(move |_, records| records.for_each(&function))
+    }
+
     /// Runs `function` over the records of each partition, for its effects; its first argument is the partition's index.
     /// The effects may happen again where a partition is computed again. Where the input fails or the action is stopped, the
     /// function is unwound: see [`PartitionIter`].

@@ -115,7 +115,7 @@ impl Derivation {
     /// other.
     pub(crate) fn of_one_context(mut self, own: &Context, other: &Context) -> Self {
         if !own.is(other) {
-            self.dependencies.truncate(1);
+            self.dependencies.clear();
             let (operator, site) = (self.operator, self.site);
             self.prepare = Some(Arc::new(move || Err(of_two_contexts(operator, site))));
         }

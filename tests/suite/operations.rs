@@ -1,10 +1,10 @@
 //! Every operation and action against the oracle, for drawn data, partitions, threads, batches and memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use distdl::engine::Stats;
-use distdl::{Config, Context, EngineError};
+use distdl::{Config, Context, Dataset, EngineError};
 use proptest::prelude::*;
 
 use crate::common::{batch_records, cases, context, small_batches};
@@ -376,4 +376,46 @@ fn blocks_that_are_not_to_be_kept_any_more_are_computed_again_in_the_middle_of_a
     });
     assert_eq!(mapped.collect().unwrap(), sums.collect().unwrap());
     assert_eq!(mapped.count().unwrap(), 10);
+}
+
+#[test]
+fn a_union_of_many_is_one_after_the_other() {
+    let context = context(2);
+    let parts: Vec<Dataset<u64>> = (0..5)
+        .map(|part| context.range(part * 10..part * 11, 1 + part as usize))
+        .collect();
+    let all = context.union(&parts);
+    assert_eq!(all.partitions(), 15);
+    let expected: Vec<u64> = (0..5).flat_map(|part| part * 10..part * 11).collect();
+    assert_eq!(all.collect().unwrap(), expected);
+    assert_eq!(context.union(&[] as &[Dataset<u64>]).collect().unwrap(), [0; 0]);
+    let foreign = Context::new(Config::default()).unwrap().range(0..3, 1);
+    for mixed in [[&parts[1], &foreign], [&foreign, &parts[1]]] {
+        let error = context.union(mixed).count().unwrap_err().to_string();
+        assert!(error.contains("two contexts"), "{error}");
+    }
+}
+
+#[test]
+fn groups_by_a_function_hold_the_records() {
+    let context = context(2);
+    let groups = context.range(0..10, 3).group_by(|number| number % 3).collect().unwrap();
+    let expected: BTreeMap<u64, Vec<u64>> = (0..3).map(|key| (key, (key..10).step_by(3).collect())).collect();
+    assert_eq!(groups.len(), 3);
+    assert_eq!(groups.into_iter().collect::<BTreeMap<_, _>>(), expected);
+}
+
+#[test]
+fn each_record_is_given_to_a_function_once() {
+    let context = context(2);
+    let (total, count) = (context.counter(), context.counter());
+    let (adding, counting) = (total.clone(), count.clone());
+    let numbers = context.range(0..100, 4);
+    numbers
+        .for_each(move |number| {
+            adding.add(number);
+            counting.add(1);
+        })
+        .unwrap();
+    assert_eq!((total.value(), count.value()), (4950, 100));
 }

@@ -5,23 +5,41 @@ use std::panic::Location;
 use distdl_storage::Record;
 
 use crate::batch::{Batches, Failure, PartitionIter, typed_batches};
+use crate::context::Context;
 use crate::dataset::{Dataset, Derivation, both, of_two_contexts, streams};
 use crate::error::{EngineError, Result};
 use crate::lineage::{Compute, Dependency, PartitionMap};
+
+impl Context {
+    /// The partitions of all these datasets, one after the other. Duplicates stay. Of many datasets it makes a smaller plan
+    /// than [`Dataset::union`] again and again; of none it is empty.
+    #[track_caller]
+    pub fn union<'a, T: Record>(&self, datasets: impl IntoIterator<Item = &'a Dataset<T>>) -> Dataset<T> {
+        let datasets: Vec<&Dataset<T>> = datasets.into_iter().collect();
+        if datasets.is_empty() {
+            return self.parallelize(Vec::new(), 1);
+        }
+        let mut partitions = 0;
+        let arms = datasets.iter().map(|dataset| {
+            let offset = partitions;
+            partitions += dataset.partitions();
+            Dependency::Narrow {
+                parent: dataset.id(),
+                partitions: PartitionMap::Offset(offset),
+            }
+        });
+        let dependencies = arms.collect();
+        let union = Derivation::new("union", partitions, dependencies, Compute::Pass);
+        let of_one_context = |union: Derivation, dataset: &&Dataset<T>| union.of_one_context(self, dataset.context());
+        datasets.iter().fold(union, of_one_context).build(self)
+    }
+}
 
 impl<T: Record> Dataset<T> {
     /// The partitions of this dataset followed by those of `other`. Duplicates stay.
     #[track_caller]
     pub fn union(&self, other: &Dataset<T>) -> Dataset<T> {
-        let arm = |dataset: &Self, offset| Dependency::Narrow {
-            parent: dataset.id(),
-            partitions: PartitionMap::Offset(offset),
-        };
-        let dependencies = vec![arm(self, 0), arm(other, self.partitions())];
-        let partitions = self.partitions() + other.partitions();
-        Derivation::new("union", partitions, dependencies, Compute::Pass)
-            .of_one_context(self.context(), other.context())
-            .build(self.context())
+        self.context().union([self, other])
     }
 
     /// At most `partitions` partitions, each the concatenation of neighbouring ones, without a shuffle.

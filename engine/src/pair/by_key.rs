@@ -9,6 +9,15 @@ use crate::pair::Placed;
 use crate::partitioner::Key;
 use crate::shuffle::{Closures, Collecting, Combine, Combined, Combining, Merging};
 
+impl<T: Record> Dataset<T> {
+    /// The records of each key that `function` makes from them, as [`key_by`](Self::key_by) and
+    /// [`group_by_key`](Dataset::group_by_key) give them.
+    #[track_caller]
+    pub fn group_by<K: Key>(&self, function: impl Fn(&T) -> K + Send + Sync + 'static) -> Dataset<(K, Vec<T>)> {
+        self.key_by(function).group_by_key()
+    }
+}
+
 impl<K: Key, V: Record> Dataset<(K, V)> {
     /// Combines the values of each key by `function`, which must be associative; on the writing side first.
     ///
