@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use distdl::dl::model_file;
 use distdl::prelude::*;
 
 /// Trains a dense network on MNIST and reports its accuracy on the test set after each epoch.
@@ -92,7 +91,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     }
     reporter.finish()?;
     if let Some(path) = &arguments.model_out {
-        model_file::save(path, network.parameter_layout(), &training.parameters())?;
+        network.save(path, &training.parameters())?;
     }
     Ok(())
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use distdl::EngineError;
-use distdl::dl::model_file;
 use distdl::engine::cluster::hosts::Hosts;
 use distdl::engine::cluster::launch::{NameNodeOptions, Worker, become_program, secrets_for, this_program};
 use distdl::engine::cluster::protocol::{Address, Role};
@@ -325,7 +324,7 @@ fn device(config: &Config) -> Result<(), Failure> {
 
 fn evaluate(context: &Context, model: &Path, data: &Path, hidden: &[usize]) -> Result<(), Failure> {
     let network = NeuralNetwork::dense(784, hidden, 10)?;
-    let parameters = model_file::load(model, network.parameter_layout())?;
+    let parameters = network.load(model)?;
     let test = Mnist::open(data)?.test;
     let test = context.parallelize(test.split(8)?, 8);
     let report = network.error(&test, &parameters)?;

@@ -36,7 +36,7 @@ pub mod schedule;
 
 // Files.
 pub mod datasets;
-pub mod model_file;
+mod model_file;
 
 // Training.
 mod deal;

@@ -1,22 +1,53 @@
 //! Parameters in a file that other frameworks can read (safetensors), and their fingerprint.
 //!
-//! Names and shapes are those of a PyTorch module whose `layers` is an `nn.Sequential` of the same layers, activations as
-//! layers of their own: `load_state_dict(load_file(path))` takes the file, and [`load`] takes what `save_file(state_dict())`
-//! has written. `Dense::relu` and the like, of which [`NeuralNetwork::dense`](crate::NeuralNetwork::dense) is made, are one layer
-//! here: such a file fits an `nn.Sequential` whose elements are layer and activation in one.
+//! Names and shapes are those of a PyTorch module whose `layers` is an `nn.Sequential` of the same layers.
 
 use crate::error::{Error, Result, check_length};
 use crate::layout::{ParameterEntry, ParameterLayout};
+use crate::network::NeuralNetwork;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// Writes all tensors of `parameters` to `path`: whole or not at all, and on the disk when this returns.
-///
-/// Errors if the length does not match the layout or the file cannot be written; the file that was there before is then
-/// untouched.
-pub fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result<()> {
+impl NeuralNetwork {
+    /// Writes all parameters to a safetensors file: whole or not at all, and on the disk when this returns.
+    ///
+    /// Names and shapes are those of a PyTorch module whose `layers` is an `nn.Sequential` of the same layers, activations
+    /// as layers of their own: `load_state_dict(load_file(path))` takes the file, and [`load`](Self::load) takes what
+    /// `save_file(state_dict(), path)` has written. `Dense::relu` and the like, of which [`NeuralNetwork::dense`] is made, are
+    /// one layer here: such a file fits an `nn.Sequential` whose elements are layer and activation in one.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("digits.safetensors");
+    /// use distdl_dl::NeuralNetwork;
+    ///
+    /// let network = NeuralNetwork::dense(784, &[256, 128], 10)?;
+    /// let parameters = network.initialize(7)?;
+    /// network.save(&path, &parameters)?;
+    /// assert_eq!(network.load(&path)?, parameters);
+    /// # Ok::<(), distdl_dl::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there are not as many parameters as the network has, or the file cannot be written; the file that was there
+    /// before is then untouched.
+    pub fn save(&self, path: impl AsRef<Path>, parameters: &[f32]) -> Result<()> {
+        save(path.as_ref(), self.parameter_layout(), parameters)
+    }
+
+    /// The parameters that a safetensors file holds, of this network.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or holds tensors of other names, shapes or types; the message lists how they
+    /// differ.
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<Vec<f32>> {
+        load(path.as_ref(), self.parameter_layout())
+    }
+}
+
+fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result<()> {
     check_length("the parameters", layout.parameter_count(), parameters.len())?;
     let bytes = serialize(layout, parameters).map_err(|problem| Error::ModelFile {
         path: path.into(),
@@ -29,11 +60,7 @@ pub fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result
     })
 }
 
-/// Reads from `path` the parameters of a network with this layout.
-///
-/// Errors if the file cannot be read, is damaged, or holds tensors of other names, shapes or types; the message lists
-/// how they differ.
-pub fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
+fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io {
         action: "read".into(),
         path: path.into(),

@@ -3,7 +3,7 @@
 
 use distdl_dl::{
     Adam, Dense, Embedding, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, Targets,
-    TrainingOptions, model_file,
+    TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
@@ -108,7 +108,7 @@ fn a_model_file_holds_the_weight_as_pytorch_does() {
     let path = folder.path().join("model.safetensors");
     let network = looked_up(3, 2, 1);
     let weight = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
-    model_file::save(&path, network.parameter_layout(), &weight).unwrap();
+    network.save(&path, &weight).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let tensor = file.tensor("layers.0.weight").unwrap();
@@ -119,7 +119,7 @@ fn a_model_file_holds_the_weight_as_pytorch_does() {
         .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
         .collect();
     assert_eq!(numbers, weight);
-    assert_eq!(model_file::load(&path, network.parameter_layout()).unwrap(), weight);
+    assert_eq!(network.load(&path).unwrap(), weight);
 }
 
 /// Pairs of ten words; the label says whether they are of one kind, which nothing but the pairs tells.

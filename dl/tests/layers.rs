@@ -7,7 +7,7 @@ use std::sync::Arc;
 use distdl_dl::{
     Activate, Activation, Adam, AvgPool2d, BatchNorm, CheckpointOptions, Conv2d, Dense, Draw, Dropout, Features,
     Flatten, Gelu, Image, Input, LayerNorm, LayerSpecification, Loss, MaxPool2d, NeuralNetwork, SampleTargets, Samples,
-    Targets, TrainingOptions, model_file,
+    Targets, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
@@ -395,11 +395,8 @@ fn a_model_file_holds_the_parameters_of_all_layers() {
     let path = folder.path().join("model.safetensors");
     let network = network();
     let parameters = network.initialize(3).unwrap();
-    model_file::save(&path, network.parameter_layout(), &parameters).unwrap();
-    assert_eq!(
-        bits(&model_file::load(&path, network.parameter_layout()).unwrap()),
-        bits(&parameters)
-    );
+    network.save(&path, &parameters).unwrap();
+    assert_eq!(bits(&network.load(&path).unwrap()), bits(&parameters));
     let shapes = network.parameter_layout().entries().iter();
     let shapes: Vec<String> = shapes
         .map(|entry| format!("{} {:?}", entry.name, entry.shape))

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use distdl::Schedule;
-use distdl::dl::model_file;
 use serde::Deserialize;
 
 use cases::{Case, all, images, initial, lenet};
@@ -134,7 +133,7 @@ fn schedules_have_pytorchs_rates() {
 #[test]
 fn a_model_that_pytorch_has_written_predicts_the_same_and_is_written_as_there() {
     let (network, path) = (lenet(), folder().join("lenet.safetensors"));
-    let parameters = model_file::load(&path, network.parameter_layout()).unwrap();
+    let parameters = network.load(&path).unwrap();
     let images = images();
     let mut workspace = network.workspace(images.len() / network.input_length());
     let rows = workspace.rows_max();
@@ -150,7 +149,7 @@ fn a_model_that_pytorch_has_written_predicts_the_same_and_is_written_as_there() 
     // What we write has the same tensors under the same names, so PyTorch loads it.
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own.safetensors");
-    model_file::save(&own, network.parameter_layout(), &parameters).unwrap();
+    network.save(&own, &parameters).unwrap();
     let [theirs, ours] = [&path, &own].map(|path| std::fs::read(path).unwrap());
     let [theirs, ours] = [&theirs, &ours].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
     assert_eq!(theirs.len(), ours.len());
