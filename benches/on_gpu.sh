@@ -11,15 +11,14 @@
 # does not keep the others from being run. STEPS is an extended regular expression for the whole name of a step.
 #
 # With BUDGET=SECONDS all ends in that time: a step may take what is left at most, and with less than 10 s left it is left out,
-# which is said. For a machine that is lent for 15 minutes, and for 10 minutes a command:
+# which is said. So all can be done in two runs of less than ten minutes each:
 #
-#     BUDGET=570 benches/on_gpu.sh target/on_gpu.tar.gz "$OUT/figures.tar.gz" python3
-#     BUDGET=190 benches/on_gpu.sh target/on_gpu.tar.gz "$OUT/figures.tar.gz" python3 \
+#     BUDGET=570 benches/on_gpu.sh target/on_gpu.tar.gz target/figures_1.tar.gz python3
+#     BUDGET=570 benches/on_gpu.sh target/on_gpu.tar.gz target/figures_2.tar.gz python3 \
 #         'torch_(wide_f32|.*_tf32)|gpu_(tf32|adam|limit|lamb|cudnn_tf32)|lenet_cudnn|paper_gpu'
 #
-# The first gets as far as torch_wide_f32 in some 580 s, by estimate for an H100, and the second, on the same machine while it is
-# held, as far as the time goes; all take 15 minutes. What the first has left out (left_out.txt in OUT) or cut (steps.txt: 124)
-# belongs in front of the second's STEPS, which are run in the order of this file.
+# The first gets as far as torch_wide_f32, by estimate for an H100, and the second does the rest. What the first has left out
+# (left_out.txt in OUT) or cut (steps.txt: 124) is added to the second's STEPS, which are run in the order of this file.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -18,12 +18,12 @@ pub use distdl_engine as engine;
 pub use distdl_storage as storage;
 
 pub use distdl_dl::{
-    Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchId, BatchNorm, BatchReport, BestModel,
-    BestModels, CheckpointOptions, Compression, ConfusionMatrix, Conv2d, DataChange, Dense, Dropout, Embedding,
-    Features, Flatten, Gelu, GpuFigures, Image, Initialization, Input, Lamb, Layer, LayerNorm, LayerSpecification,
-    Loss, Masked, MaxPool2d, Mnist, NeuralNetwork, Normalization, Optimizer, ParameterLayout, Plateau, PrepareSamples,
-    Resume, Resumed, RmsProp, SampleTargets, Samples, Scalar, Schedule, Sgd, Shape, StepResult, Targets, TopK,
-    Training, TrainingOptions, Workspace, area_under_curve,
+    Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, Backward, BatchId, BatchNorm, BatchReport,
+    BestModel, BestModels, CheckpointOptions, Compression, ConfusionMatrix, Conv2d, DataChange, Dense, Draw, Dropout,
+    Embedding, Features, Flatten, Forward, Gelu, GpuFigures, Image, Initialization, Input, Lamb, Layer, LayerNorm,
+    LayerSpecification, Loss, Masked, MaxPool2d, Mnist, Mode, NeuralNetwork, Normalization, Optimizer, ParameterLayout,
+    ParameterShape, Plateau, PrepareSamples, Resume, Resumed, RmsProp, SampleTargets, Samples, Scalar, Schedule, Sgd,
+    Shape, Statistics, StepResult, Targets, TopK, Training, TrainingOptions, Workspace, area_under_curve,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Precision, Progress};
 pub use distdl_engine::incremental::{

@@ -52,12 +52,12 @@ pub use datasets::mnist::Mnist;
 pub use error::{Error, Result};
 pub use initialization::Initialization;
 pub use layer::{
-    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Embedding, Flatten, Gelu, Layer,
-    LayerNorm, LayerSpecification, Masked, MaxPool2d, Statistics,
+    Activate, Activation, AvgPool2d, Backward, BatchNorm, Conv2d, Dense, Draw, Dropout, Embedding, Flatten, Forward,
+    Gelu, Layer, LayerNorm, LayerSpecification, Masked, MaxPool2d, Mode, Statistics,
 };
 #[cfg(feature = "gpu")]
 pub use layer::{GpuBackward, GpuForward, GpuLayer};
-pub use layout::ParameterLayout;
+pub use layout::{ParameterLayout, ParameterShape};
 pub use loss::{Loss, Targets};
 pub use metrics::{BatchReport, ConfusionMatrix, GpuFigures, area_under_curve};
 pub use model_file::parameters_hash;

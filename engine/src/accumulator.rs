@@ -143,7 +143,9 @@ fn unreadable(what: &str) -> EngineError {
 /// A value that closures on workers add to and the driver reads.
 ///
 /// What an operator's closure adds is counted when its partition has been computed to the end, once for each partition
-/// of the operator, however often actions or recovery run it again. What the closure of an action adds, such as that of
+/// of the operator, however often actions or recovery run it again. A closure that reads a partition must ask for the record
+/// behind the last one, and so learn that there is none: `Iterator::take` does not, nor does `Iterator::zip` of its right
+/// side. What the closure of an action adds, such as that of
 /// [`for_each_partition`](crate::Dataset::for_each_partition), is counted once for each partition and action. An action that
 /// ends with an error adds nothing, also where it has kept blocks that are not computed again.
 #[derive(Clone)]

@@ -285,7 +285,8 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Drops the blocks of this dataset and keeps none from now on, unless it has no lineage any more
-    /// ([`local_checkpoint`](Self::local_checkpoint)): such blocks go with the last handle on it.
+    /// ([`local_checkpoint`](Self::local_checkpoint)): such blocks go with the last handle on it. An action that reads them at
+    /// that time computes them again.
     pub fn unpersist(&self) -> Dataset<T> {
         if !self.node().is_cut() {
             self.node().set_level(None);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use distdl_storage::BlockId;
+
 use crate::id::DatasetId;
 use crate::lineage::Lineage;
 use crate::plan::{Available, Operation, Plan, Sent, plan, program};
@@ -34,10 +36,17 @@ pub fn recover_in_stage(
     reads: impl Fn(&Operation) -> bool,
 ) -> Option<Vec<Operation>> {
     let program = program(lineage, root, partition, available);
-    let known = |operation: &Operation| match operation {
-        Operation::Shuffle(..) => reads(operation),
-        Operation::Compute { dataset, .. } => lineage.node(*dataset).is_prepared(),
-        _ => true,
-    };
-    program.iter().all(known).then_some(program)
+    unplanned(lineage, &program, reads).is_none().then_some(program)
+}
+
+/// What a program of a running stage takes that was not planned, as the block that would have spared it: a shuffle that
+/// nobody sends there, or work before planning.
+pub fn unplanned(lineage: &Lineage, program: &[Operation], reads: impl Fn(&Operation) -> bool) -> Option<BlockId> {
+    program.iter().find_map(|operation| match *operation {
+        Operation::Shuffle(shuffle, bucket) => (!reads(operation)).then(|| shuffle.child.block(bucket)),
+        Operation::Compute { dataset, partition, .. } => {
+            (!lineage.node(dataset).is_prepared()).then(|| dataset.block(partition))
+        }
+        _ => None,
+    })
 }

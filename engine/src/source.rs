@@ -21,8 +21,8 @@ use crate::error::Result;
 impl Context {
     /// A dataset of the records in `partitions` groups of neighbours.
     ///
-    /// In a cluster every process must have the same records in the same order, which those of a `HashMap` are not: they
-    /// are compared, and if they differ, an action on them is an error.
+    /// In a cluster every process must have the same records in the same order, which those of a `HashMap` are not, nor are
+    /// records that contain one: their bytes are compared, and if they differ, an action on them is an error.
     #[track_caller]
     pub fn parallelize<T: Record>(&self, records: impl IntoIterator<Item = T>, partitions: usize) -> Dataset<T> {
         let mut records: std::collections::VecDeque<T> = records.into_iter().collect();
@@ -48,10 +48,13 @@ impl Context {
         let mut derivation = Derivation::new("parallelize", partitions, Vec::new(), compute);
         derivation.remark = format!("{length} records");
         if self.member().is_some() {
-            let digests = hashed.iter().map(digest_of_records);
-            derivation.agreed = Some(*blake3::hash(&digests.collect::<Vec<_>>().concat()).as_bytes());
+            // What refuses to become bytes cannot be compared, and cannot travel either.
+            let digests: Option<Vec<_>> = hashed.iter().map(digest_of_records).collect();
+            derivation.agreed = digests.map(|digests| *blake3::hash(digests.as_flattened()).as_bytes());
         }
-        derivation.contents = Some(Arc::new(move |partition| digest_of_records(&hashed[partition])));
+        derivation.contents = Some(Arc::new(move |partition| {
+            digest_of_records(&hashed[partition]).unwrap_or_else(unequalled)
+        }));
         derivation.build(self)
     }
 
@@ -133,12 +136,11 @@ impl Context {
     }
 }
 
-fn digest_of_records<T: Record>(records: &Records<T>) -> [u8; 32] {
+/// None if the records refuse to become bytes.
+fn digest_of_records<T: Record>(records: &Records<T>) -> Option<[u8; 32]> {
     let block = Block::from_records(records.clone());
-    match Codec::of::<T>().portable().encode(&block) {
-        Ok(frame) => *blake3::hash(&frame).as_bytes(),
-        Err(_) => unequalled(),
-    }
+    let frame = Codec::of::<T>().portable().encode(&block).ok()?;
+    Some(*blake3::hash(&frame).as_bytes())
 }
 
 fn digest(what: &impl Serialize) -> [u8; 32] {

@@ -9,7 +9,7 @@ use distdl::prelude::*;
 pub(crate) fn read(context: &Context, file: &str, partitions: usize) -> Result<Dataset<(u32, u32)>, Failure> {
     let lines = context.text_file(file, partitions)?.zip_with_index();
     let parsed = lines
-        .filter(|(line, _)| !line.trim().is_empty() && !line.starts_with('#'))
+        .filter(|(line, _)| !matches!(line.trim_start().chars().next(), None | Some('#')))
         .map(|(line, index)| parse(&line).ok_or((line, index + 1)))
         .cache();
     if let Some(Err((line, number))) = parsed.filter(Result::is_err).take(1)?.pop() {

@@ -134,7 +134,7 @@ impl Memo {
     /// From now on the block of `id` is the result of the computation `key`. Returns whether that seems to be here.
     pub(crate) fn bind(&self, id: BlockId, key: &Digest) -> bool {
         let refused = self.state().refused.contains(key);
-        let is_here = !refused && self.blocks.get().is_some_and(|blocks| blocks.has(key));
+        let is_here = !refused && self.has(key);
         let bound = Bound {
             key: *key,
             is_here,
@@ -171,6 +171,10 @@ impl Memo {
             .get(&id)
             .filter(|bound| bound.is_here)
             .map(|bound| bound.key)
+    }
+
+    fn has(&self, key: &Digest) -> bool {
+        self.blocks.get().is_some_and(|blocks| blocks.has(key))
     }
 
     fn bytes_of(&self, key: &Digest) -> Option<u64> {
@@ -260,7 +264,7 @@ impl Tier for MemoTier {
         let is_held = self.memo.state().held.contains(&id.dataset);
         if is_held {
             self.disk.put(id, block)?;
-            if self.memo.key_here(id).is_some() {
+            if self.memo.has(&key) {
                 return Ok(());
             }
         }

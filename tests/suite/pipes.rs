@@ -156,6 +156,8 @@ fn a_program_that_hangs_is_ended_when_time_is_up() {
 
 #[test]
 fn what_a_program_leaves_behind_is_not_waited_for() {
-    let piped = shell(&context(1).range(0..3, 1), "sleep 100000 >/dev/null & cat");
-    assert_eq!(piped.collect().unwrap(), ["0", "1", "2"]);
+    let piped = shell(&context(1).range(0..3, 1), "sleep 100000 >/dev/null & echo $!; cat");
+    let lines = piped.collect().unwrap();
+    assert!(Command::new("kill").arg(&lines[0]).status().unwrap().success());
+    assert_eq!(lines[1..], ["0", "1", "2"]);
 }

@@ -36,7 +36,7 @@ use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
 use crate::plan::{Operation, Output, Stage, program};
 use crate::progress::RunningJob;
-use crate::recover::recover_in_stage;
+use crate::recover::{recover_in_stage, unplanned};
 use crate::task::{Place, TaskContext};
 
 type Time = u64;
@@ -401,9 +401,9 @@ impl Tasks {
             _ => true,
         };
         let mut program = program(&job.lineage, stage.root, partition, &planned);
-        if let Some(Operation::Shuffle(shuffle, bucket)) = program.iter().find(|operation| !reads(operation)) {
+        if let Some(lost) = unplanned(&job.lineage, &program, reads) {
             // Blocks that the plan counted on are not to be kept any more: somebody has called `unpersist` since.
-            return Err(TaskError::Lost(shuffle.child.block(*bucket)));
+            return Err(TaskError::Lost(lost));
         }
         let mut tries = 0;
         loop {

@@ -3,25 +3,26 @@
 use distdl_storage::Record;
 
 use crate::batch::{AnyBatch, AnyStream, Batch, BatchRecords, TaskResult};
+use crate::task::TaskContext;
 
 /// What `function` makes of each record of a stream, cut into batches.
 pub(crate) struct Flattened<T, F, I> {
+    context: TaskContext,
     stream: AnyStream,
     records: BatchRecords<T>,
     function: F,
     /// What is left of what was made of the last record.
     made: Option<I>,
-    batch_records: usize,
 }
 
 impl<T: Record, F: Fn(T) -> I, I> Flattened<T, F, I> {
-    pub(crate) fn new(stream: AnyStream, function: F, batch_records: usize) -> Self {
+    pub(crate) fn new(context: &TaskContext, stream: AnyStream, function: F) -> Self {
         Self {
+            context: context.clone(),
             stream,
             records: Batch::Owned(Vec::new()).into_records(),
             function,
             made: None,
-            batch_records,
         }
     }
 }
@@ -30,16 +31,17 @@ impl<T: Record, F: Fn(T) -> I, I: Iterator<Item: Record>> Iterator for Flattened
     type Item = TaskResult<AnyBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut batch = Vec::with_capacity(self.batch_records);
+        let batch_records = self.context.resources.batch_records;
+        let mut batch = Vec::with_capacity(batch_records);
         loop {
             if let Some(made) = &mut self.made {
-                let room = self.batch_records - batch.len();
+                let room = batch_records - batch.len();
                 match made.size_hint() {
                     // The common case: to know that it fits spares a look at the room for each record.
                     (_, Some(most)) if most <= room => batch.extend(made),
                     _ => batch.extend(made.take(room)),
                 }
-                if batch.len() >= self.batch_records {
+                if batch.len() >= batch_records {
                     return Some(Ok(AnyBatch::owned(batch)));
                 }
                 self.made = None;
@@ -47,6 +49,10 @@ impl<T: Record, F: Fn(T) -> I, I: Iterator<Item: Record>> Iterator for Flattened
             if let Some(record) = self.records.next() {
                 self.made = Some((self.function)(record));
                 continue;
+            }
+            // It may take many batches before there is one.
+            if let Err(error) = self.context.check() {
+                return Some(Err(error));
             }
             match self.stream.next() {
                 Some(Ok(next)) => self.records = next.typed::<T>().into_records(),

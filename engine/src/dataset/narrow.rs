@@ -89,11 +89,7 @@ impl<T: Record> Dataset<T> {
         let function = Arc::new(function);
         let compute = streams(move |context, _, inputs| {
             let function = Arc::clone(&function);
-            let flattened = Flattened::new(
-                only(inputs),
-                move |record| function(record),
-                context.resources.batch_records,
-            );
+            let flattened = Flattened::new(context, only(inputs), move |record| function(record));
             Ok(Box::new(flattened))
         });
         Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute)

@@ -15,7 +15,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitSta
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distdl_storage::Record;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -37,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Between two looks whether a program that has closed its streams has ended.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// How long the end of what an ended program wrote to its standard error is waited for.
+const WORDS_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Batches of lines that wait for the task.
 const WAITING_MAX: usize = 2;
 
@@ -45,7 +48,8 @@ impl<T: Record + Display> Dataset<T> {
     /// The program is started once for each partition, in the folder and with the variables of the process.
     ///
     /// It should write the same whenever it gets the same: a partition may be computed again. If it ends or closes its
-    /// input early, the records that it has not read are passed over.
+    /// input early, the records that it has not read are passed over. Its output ends when the program, and all that it has
+    /// started and left with its output, have closed it; what is left without that is not waited for.
     ///
     /// # Errors
     /// An action fails if the program cannot be started, ends with another exit code than 0 (the end of what it wrote to
@@ -121,6 +125,8 @@ struct Running {
     /// `None` once there is no more input.
     input: Option<Sender<String>>,
     words: Option<JoinHandle<String>>,
+    /// When it was first seen to have ended.
+    since: Option<Instant>,
 }
 
 impl Running {
@@ -141,6 +147,7 @@ impl Running {
             events,
             input: Some(input),
             words: None,
+            since: None,
         };
         if let (Some(stdin), Some(stdout), Some(stderr)) = streams {
             let asks = sender.clone();
@@ -156,20 +163,14 @@ impl Running {
         let Some(status) = self.child.try_wait()? else {
             return Ok(None);
         };
-        if self.words.as_ref().is_some_and(|words| !words.is_finished()) {
-            // Something that it started still holds its standard error, or the last of it is just being read.
-            self.kill();
+        let since = *self.since.get_or_insert_with(Instant::now);
+        // Something that it started may hold its standard error for as long as it likes.
+        if self.words.as_ref().is_some_and(|words| !words.is_finished()) && since.elapsed() < WORDS_WAIT_MAX {
             return Ok(None);
         }
-        let words = self.words.take().and_then(|words| words.join().ok());
+        let words = self.words.take().filter(JoinHandle::is_finished);
+        let words = words.and_then(|words| words.join().ok());
         Ok(Some((status, words.unwrap_or_default())))
-    }
-
-    /// Ends the program and what it started.
-    fn kill(&self) {
-        if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
     }
 }
 
@@ -177,7 +178,9 @@ impl Drop for Running {
     /// The task has all that it wants, or has failed. The threads end with the program's streams.
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            self.kill();
+            if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
             let _ = self.child.wait();
         }
     }

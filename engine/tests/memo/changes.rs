@@ -1,5 +1,7 @@
 //! The second time is free, and a change costs what depends on it.
 
+use distdl_engine::Context;
+
 use crate::pipeline::*;
 
 const FILES: usize = 64;
@@ -235,5 +237,31 @@ fn keys_of_a_remembered_sort_are_found_after_a_cut() {
         for key in 0..40 {
             assert_eq!(sorted.lookup(&(key * 7 % 40)).unwrap(), [key]);
         }
+    }
+}
+
+/// A run that finds positions remembered has not counted the partitions before it.
+#[test]
+fn positions_are_counted_where_blocks_are_given_up_in_the_middle_of_an_action() {
+    let cache = tempfile::tempdir().unwrap();
+    let expected: Vec<(u64, u64)> = (0..40).map(|number| (number, number)).collect();
+    for _ in 0..2 {
+        let context = Context::new(config(cache.path()).with_threads(1)).unwrap();
+        let placed = context.range(0..40, 4).zip_with_index().memoize("placed", 1).unwrap();
+        let handle = placed.clone();
+        let mapped = placed.map_partitions(move |rows| {
+            let _ = handle.unpersist();
+            rows
+        });
+        assert_eq!(mapped.collect().unwrap(), expected);
+        // For the next run, what this one was not to keep.
+        let again = Context::new(config(cache.path())).unwrap();
+        again
+            .range(0..40, 4)
+            .zip_with_index()
+            .memoize("placed", 1)
+            .unwrap()
+            .count()
+            .unwrap();
     }
 }
