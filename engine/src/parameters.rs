@@ -294,6 +294,11 @@ impl Parameters {
         Ok(())
     }
 
+    /// Whether something of a range of the version after the newest is written, or being written.
+    pub(crate) fn is_claimed(&self, range: &Range<usize>) -> bool {
+        self.book().is_taken(range)
+    }
+
     /// How far before the newest a complete version is, and its buffer.
     fn buffer_of(&self, book: &Book, version: u64) -> Result<(u64, usize)> {
         let newest = self.version();

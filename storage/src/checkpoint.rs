@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bloom::Digest;
 use crate::error::{Result, StorageError};
-use crate::manifest::{Blob, COMPUTATION, seal, unseal};
+use crate::manifest::{Blob, COMPUTATION, WRITTEN, seal, unseal};
 use crate::object::ObjectError;
 use crate::remote::{Found, Place, Stores};
 
@@ -132,7 +132,10 @@ impl Checkpoint {
             },
             created => created?,
         }
-        Ok(self.place.remove_unfinished(&self.name)?)
+        if let Err(error) = self.place.remove_unfinished(&self.name, &WRITTEN) {
+            tracing::warn!(%error, "what an earlier writer has left unfinished stays");
+        }
+        Ok(())
     }
 
     /// The bytes of a partition.

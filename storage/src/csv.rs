@@ -50,7 +50,8 @@ pub fn split_csv(objects: &[Object], options: &CsvOptions, partitions: usize) ->
         return split_text(objects, partitions);
     }
     let extent = |object: &Object| Extent {
-        units: object.bytes,
+        // An empty file, which a compressed one cannot be, is read to find that out.
+        units: object.bytes.max(1),
         whole: true,
     };
     let extents: Vec<Extent> = objects.iter().map(extent).collect();

@@ -235,7 +235,7 @@ impl Commits {
         let objects = |manifests: &[Manifest]| manifests.iter().flat_map(Manifest::objects).collect::<BTreeSet<_>>();
         let removed: Vec<Manifest> = removed.into_iter().filter_map(|(_, manifest)| manifest).collect();
         self.remove_blobs(&objects(&kept), &objects(&removed), &oldest)?;
-        Ok(self.place.remove_unfinished(&oldest)?)
+        Ok(self.place.remove_unfinished(&oldest, &WRITTEN)?)
     }
 
     /// Removes blobs that are not in `live` and are in `dead`, or were written before the object `oldest`. Those may be of a
@@ -247,7 +247,7 @@ impl Commits {
         let left = |found: &Found| !is_shared && oldest.is_some_and(|oldest| found.by_age(oldest).is_lt());
         for found in &listed {
             let name = &found.name;
-            if name.starts_with(BLOB) && !live.contains(name) && (dead.contains(name) || left(found)) {
+            if is_blob(name) && !live.contains(name) && (dead.contains(name) || left(found)) {
                 self.place.remove(name)?;
             }
         }
@@ -348,15 +348,27 @@ impl Unpublished<'_> {
 
 const BLOB: &str = "blob-";
 
+/// Whether it is the name of a blob, which holds the hash of what is in it. Other files are others'.
+fn is_blob(name: &str) -> bool {
+    let hash = name.strip_prefix(BLOB);
+    hash.is_some_and(|hash| blake3::Hash::from_hex(hash).is_ok())
+}
+
+/// How the names of commits begin.
+const COMMIT: &str = "manifest-";
+
 /// How the names of what describes a checkpointed computation begin.
 pub(crate) const COMPUTATION: &str = "checkpoint-";
 
+/// How the names of all that commits and checkpoints write begin.
+pub(crate) const WRITTEN: [&str; 3] = [BLOB, COMMIT, COMPUTATION];
+
 fn manifest_name(number: u64) -> String {
-    format!("manifest-{number:0width$}.json", width = NUMBER_DIGITS)
+    format!("{COMMIT}{number:0width$}.json", width = NUMBER_DIGITS)
 }
 
 fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("manifest-")?.strip_suffix(".json")?;
+    let digits = name.strip_prefix(COMMIT)?.strip_suffix(".json")?;
     let plain = digits.len() == NUMBER_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|_| plain)
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
 pub(crate) use self::location::Cloud;
 pub(crate) use self::location::Location;
 

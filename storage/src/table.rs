@@ -1,5 +1,7 @@
 //! What column formats have in common: record batches become values of a type, and bad files do no harm.
 
+mod present;
+
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,6 +13,7 @@ use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
 use crate::split::{Extent, deal};
+use crate::table::present::Present;
 
 /// Rows that are made values of at a time.
 const ROWS: usize = 1024;
@@ -149,7 +152,7 @@ impl<T: DeserializeOwned> Rows<T> {
             return Ok(None);
         };
         let rows = batch.slice(self.position, ROWS.min(batch.num_rows() - self.position));
-        let values = catch_unwind(AssertUnwindSafe(|| serde_arrow::from_record_batch::<Vec<T>>(&rows)));
+        let values = catch_unwind(AssertUnwindSafe(|| from_batch::<T>(&rows)));
         let problem = match values {
             Ok(Ok(values)) if values.len() == rows.num_rows() => {
                 self.position += rows.num_rows();
@@ -174,6 +177,11 @@ impl<T: DeserializeOwned> Rows<T> {
         );
         Err(ObjectError::malformed(url, place, problem, remedy).into())
     }
+}
+
+fn from_batch<T: DeserializeOwned>(rows: &RecordBatch) -> serde_arrow::Result<Vec<T>> {
+    let rows: Vec<Present<T>> = serde_arrow::from_record_batch(rows)?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
 }
 
 #[cfg(test)]

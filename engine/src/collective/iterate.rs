@@ -74,9 +74,7 @@ pub(crate) fn iterate(
                     lanes: &lanes,
                 };
                 let outcome = place(&arrival, &generation, number, &known, &all, &mut looped);
-                let loaded = (looped.load)(Results::new());
-                let mut held = self::held(lineage, context);
-                held.push((Asset::Lanes, loaded));
+                let held = held_and_loaded(&arrival, &mut looped);
                 member.ended(arrival.key(&generation, number), outcome, held);
             }
             Next::Round(
@@ -96,7 +94,10 @@ pub(crate) fn iterate(
                     lanes,
                 };
                 let outcome = run_loop(&arrival, &generation, number, &start, &mut looped, &mut history);
-                arrival.ended(&generation, number, outcome.unwrap_or_else(Outcome::Failed));
+                // Who has a lane's data has it in the next generation, too.
+                let held = held_and_loaded(&arrival, &mut looped);
+                let outcome = outcome.unwrap_or_else(Outcome::Failed);
+                member.ended(arrival.key(&generation, number), outcome, held);
             }
             Next::Answer(Answer::Iterated { result: None }) => {
                 history.show_all(looped.observe);
@@ -119,6 +120,13 @@ pub(crate) fn iterate(
             Next::Answer(Answer::Computed { .. }) => return Err(diverged()),
         }
     }
+}
+
+/// The blocks of this process, and the lanes' data that it has loaded.
+fn held_and_loaded(arrival: &Arrival<'_>, looped: &mut Loop<'_>) -> Held {
+    let mut held = held(arrival.lineage, arrival.context);
+    held.push((Asset::Lanes, (looped.load)(Results::new())));
+    held
 }
 
 /// What the name node says of a round that places lanes.

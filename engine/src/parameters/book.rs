@@ -116,6 +116,12 @@ impl Book {
         Ok(())
     }
 
+    /// Whether something of a range of the next version is claimed or finished.
+    pub(super) fn is_taken(&self, range: &Range<usize>) -> bool {
+        let overlaps = |taken: &Taken| taken.range.start < range.end && range.start < taken.range.end;
+        self.taken.iter().any(overlaps)
+    }
+
     /// A claim is dropped: its range is to be claimed again.
     pub(super) fn give_up(&mut self, range: &Range<usize>) {
         self.taken.retain(|taken| taken.range != *range);

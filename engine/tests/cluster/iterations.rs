@@ -1,11 +1,13 @@
 //! Iterations under losses: the same bits, each step once.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex};
 
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{
-    Iteration, Lane, Parameters, Result, ShardUpdate, ShardValues, Staleness, StepReport, Tallies, UpdateFormat,
+    Iteration, Lane, LanePartition, Parameters, Result, ShardUpdate, ShardValues, Staleness, StepReport, Tallies,
+    UpdateFormat,
 };
 use proptest::prelude::*;
 
@@ -147,6 +149,45 @@ fn what_is_given_to_others_is_counted() {
             assert_eq!(pieces, [(all, bytes / 2), (all, bytes)], "{updates:?}");
         }
     }
+}
+
+/// Computing what lanes read may take long: it is done again where a lane has moved to, and nowhere else.
+#[test]
+fn who_has_a_lanes_data_does_not_load_it_again() {
+    let loads: Arc<Mutex<Vec<(u32, usize)>>> = Arc::default();
+    let noted = Arc::clone(&loads);
+    let cluster = TestCluster {
+        restarts_max: 0,
+        ..TestCluster::new(3)
+    };
+    let run = cluster.run_lives(move |context, life| {
+        let values = Arc::new(Parameters::new(vec![0.0; PARAMETERS]));
+        let (slot, noted) = (life.slot, Arc::clone(&noted));
+        let keep = |_: &StepReport, _: &[f32], shard: &mut ShardValues<'_>| {
+            shard.after.copy_from_slice(shard.before);
+            Ok(())
+        };
+        context.range(0..60, 12).iterate_over(
+            Iteration::new(6, 20),
+            &values,
+            move |part: LanePartition<u64>| {
+                noted.lock().unwrap().push((slot, part.partition));
+                Ok(())
+            },
+            |_| Ok(Box::new(Tenth) as Box<dyn Lane>),
+            move |_| Ok(Box::new(keep) as Box<dyn ShardUpdate>),
+            &mut |report| {
+                if (report.step, slot) == (8, 1) {
+                    life.kill();
+                }
+            },
+        )
+    });
+    assert_eq!(run.unwrap().results.len(), 2);
+    let loads = loads.lock().unwrap().clone();
+    let different: BTreeSet<(u32, usize)> = loads.iter().copied().collect();
+    assert_eq!(loads.len(), different.len(), "{loads:?}");
+    assert_eq!(loads.len(), 12 + 4, "two lanes have moved");
 }
 
 #[test]

@@ -72,6 +72,10 @@ fn parse(bytes: &[u8]) -> Result<Parsed, ArrowError> {
     let schema = footer
         .schema()
         .ok_or_else(|| ArrowError::ParseError("there is no schema".into()))?;
+    if !schema.endianness().equals_to_target_endianness() {
+        let problem = "its numbers have their bytes in the other order than this machine's";
+        return Err(ArrowError::NotYetImplemented(problem.into()));
+    }
     Ok((
         Arc::new(try_fb_to_schema(schema)?),
         footer.version(),

@@ -328,9 +328,13 @@ fn files_that_a_killed_writer_left_are_removed() {
     let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
     let unfinished = fs::File::create(&left).unwrap();
     unfinished.set_modified(long_ago).unwrap();
-    fs::write(file(&folder, "notes.txt"), b"of the user").unwrap();
+    let others = ["notes.txt", "results#2", "blob-of-mine"].map(|name| file(&folder, name));
+    for other in &others {
+        fs::File::create(other).unwrap().set_modified(long_ago).unwrap();
+    }
+    fs::create_dir(file(&folder, "blob-runs#1")).unwrap();
     commits.keep(1).unwrap();
-    assert!(!left.exists() && file(&folder, "notes.txt").exists());
+    assert!(!left.exists() && others.iter().all(|other| other.exists()));
 }
 
 #[test]

@@ -3,9 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow_schema::{DataType, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::basic::Type as PhysicalType;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader};
+use parquet::schema::types::TypePtr;
 
 use super::ParquetOptions;
 use crate::error::Result;
@@ -19,6 +22,29 @@ const TRAILER_BYTES: u64 = 8;
 const LEAST_BYTES: u64 = 4 + TRAILER_BYTES;
 /// Two ranges that are no further apart than this, in bytes, are read at once.
 const GAP_BYTES_MAX: u64 = 64 << 10;
+
+/// The schema with columns of the type INT96, in which older programs write times, in microseconds; none if there are no
+/// such columns. In nanoseconds, which arrow takes for them, the years before 1677 and after 2262 would be others.
+fn in_microseconds(metadata: &ArrowReaderMetadata) -> Option<SchemaRef> {
+    let columns = metadata.parquet_schema().root_schema().get_fields().iter();
+    let is_time = |column: &TypePtr| column.is_primitive() && column.get_physical_type() == PhysicalType::INT96;
+    let times: Vec<bool> = columns.map(is_time).collect();
+    let fields = metadata
+        .schema()
+        .fields()
+        .iter()
+        .zip(&times)
+        .map(|(field, is_time)| match is_time {
+            true => {
+                let time = DataType::Timestamp(TimeUnit::Microsecond, None);
+                Arc::new(field.as_ref().clone().with_data_type(time))
+            }
+            false => Arc::clone(field),
+        });
+    times
+        .contains(&true)
+        .then(|| Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+}
 
 /// A footer and what is wanted of its file.
 #[derive(Debug, Clone)]
@@ -49,10 +75,13 @@ impl Footer {
         let metadata = guarded(&object.url, "its footer", || {
             let metadata = ParquetMetaDataReader::decode_metadata(&bytes)?;
             // What arrow adds to the schema is left aside: columns are what Parquet says they are.
-            ArrowReaderMetadata::try_new(
-                Arc::new(metadata),
-                ArrowReaderOptions::new().with_skip_arrow_metadata(true),
-            )
+            let metadata = Arc::new(metadata);
+            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            let plain = ArrowReaderMetadata::try_new(Arc::clone(&metadata), options.clone())?;
+            match in_microseconds(&plain) {
+                Some(schema) => ArrowReaderMetadata::try_new(metadata, options.with_schema(schema)),
+                None => Ok(plain),
+            }
         })?;
         let schema = metadata.parquet_schema();
         let names: Vec<&str> = schema

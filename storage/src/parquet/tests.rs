@@ -1,6 +1,11 @@
 //! Any number of partitions gives every row once; what is cut, damaged or too large is an error that names its place.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::Arc;
+
+use parquet::data_type::{Int96, Int96Type};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 
 use super::*;
@@ -184,4 +189,33 @@ fn records_of_another_type_are_an_error_that_names_the_columns() {
         error.contains("t.parquet, u8: ") && error.contains("map the records to a struct"),
         "{error}"
     );
+}
+
+/// Times that older programs write, 12 bytes each: nanoseconds of a day, and the day.
+#[test]
+fn old_times_of_any_year_are_microseconds() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Event {
+        at: i64,
+    }
+    let day = |days: i64, nanoseconds: u64| {
+        let mut time = Int96::new();
+        let julian = u32::try_from(2_440_588 + days).unwrap();
+        time.set_data(nanoseconds as u32, (nanoseconds >> 32) as u32, julian);
+        time
+    };
+    // 1970-01-02 and 9999-12-31, in microseconds.
+    let times = [day(1, 5000), day(2_932_896, 0)];
+    let schema = Arc::new(parse_message_type("message events { required int96 at; }").unwrap());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int96Type>().write_batch(&times, None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    let stores = Stores::default();
+    let objects = stored(&stores, "old.parquet", writer.into_inner().unwrap());
+    let events: Vec<Event> = read(&stores, &objects, &ParquetOptions::default(), 1).unwrap();
+    let expected = [86_400_000_005, 253_402_214_400_000_000].map(|at| Event { at });
+    assert_eq!(events, expected);
 }

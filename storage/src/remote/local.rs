@@ -112,8 +112,11 @@ pub(super) fn read(listed: &Object, path: &str, range: Option<Range<u64>>) -> Re
     let mut bytes = vec![0; length];
     let read = file
         .seek(SeekFrom::Start(range.start))
-        .and_then(|_| file.read_exact(&mut bytes));
-    read.map_err(|error| failed(path, "read it", &error))?;
+        .and_then(|_| file.read_exact(&mut bytes))
+        .and_then(|()| file.metadata());
+    // It may have been written to meanwhile.
+    let metadata = read.map_err(|error| failed(path, "read it", &error))?;
+    listed.check_same(&object(path, &metadata)?)?;
     Ok(bytes.into())
 }
 

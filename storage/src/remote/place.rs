@@ -172,7 +172,8 @@ impl Place {
     /// Removes what writers that were killed have left in a local folder: `object_store` fills files named `object#1` and
     /// renames them, and shows them to nobody. Others may be writing to the folder, objects of the same names too, so only
     /// what was last changed a day or more before the object `name` is taken for left.
-    pub(crate) fn remove_unfinished(&self, name: &str) -> Result<()> {
+    /// Only of objects whose names begin as `written` ones do: other files are others'.
+    pub(crate) fn remove_unfinished(&self, name: &str, written: &[&str]) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
         let sweep = || -> io::Result<()> {
@@ -180,8 +181,12 @@ impl Place {
             let is_left = |changed: SystemTime| newest.duration_since(changed).is_ok_and(|since| since >= LEFT_AFTER);
             for entry in folder.read_dir()? {
                 let path = entry?.path();
-                if is_unfinished(&path) && changed(&path).is_ok_and(is_left) {
-                    std::fs::remove_file(path)?;
+                if is_unfinished(&path, written) && changed(&path).is_ok_and(is_left) {
+                    match std::fs::remove_file(path) {
+                        // Another writer has removed it.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        removed => removed?,
+                    }
                 }
             }
             Ok(())
@@ -198,8 +203,11 @@ impl Place {
     }
 }
 
-fn is_unfinished(path: &Path) -> bool {
+fn is_unfinished(path: &Path, written: &[&str]) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.rsplit_once('#')
-        .is_some_and(|(_, count)| !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()))
+    let Some((object, count)) = name.rsplit_once('#') else {
+        return false;
+    };
+    let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && written.iter().any(|prefix| object.starts_with(prefix)) && path.is_file()
 }

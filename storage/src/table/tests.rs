@@ -3,9 +3,17 @@
 
 use std::path::Path;
 
+use std::sync::Arc;
+
+use arrow_array::types::Int64Type;
+use arrow_array::{ArrayRef, FixedSizeListArray, Int64Array, ListArray, RecordBatch, StructArray};
+use arrow_schema::{DataType, Field};
 use proptest::prelude::*;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::Rows;
+use crate::error::Result;
 use crate::object::Object;
 use crate::remote::Stores;
 
@@ -58,4 +66,57 @@ pub(crate) fn stored(stores: &Stores, name: &str, bytes: Vec<u8>) -> Vec<Object>
     let url = format!("memory://{name}");
     stores.write(&url, bytes.into()).unwrap();
     stores.list(&url).unwrap()
+}
+
+/// All rows of a batch with one column.
+fn read<T: DeserializeOwned>(column: &ArrayRef) -> Result<Vec<T>> {
+    let batch = RecordBatch::try_from_iter_with_nullable([("column", Arc::clone(column), true)]).unwrap();
+    let mut rows = Rows::<T>::default();
+    rows.refill(batch);
+    std::iter::from_fn(|| rows.next("t", "a batch").transpose()).collect()
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+struct Of<T> {
+    column: T,
+}
+
+fn of<T>(column: T) -> Of<T> {
+    Of { column }
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+struct Point {
+    x: Option<i64>,
+}
+
+fn refused<T: DeserializeOwned + std::fmt::Debug>(column: &ArrayRef) {
+    let error = read::<Of<T>>(column).unwrap_err().to_string();
+    assert!(error.contains("is null where the record has no `Option`"), "{error}");
+}
+
+#[test]
+fn what_is_null_is_no_empty_list_and_no_struct_of_what_lies_under_it() {
+    let lists = [Some(vec![Some(1), Some(2)]), None];
+    let lists = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists)) as ArrayRef;
+    refused::<Vec<i64>>(&lists);
+    let read_lists: Vec<Of<Option<Vec<i64>>>> = read(&lists).unwrap();
+    assert_eq!(read_lists, [of(Some(vec![1, 2])), of(None)]);
+
+    let pairs = [Some(vec![Some(1), Some(2)]), None];
+    let pairs = FixedSizeListArray::from_iter_primitive::<Int64Type, _, _>(pairs, 2);
+    let pairs = Arc::new(pairs) as ArrayRef;
+    refused::<(i64, i64)>(&pairs);
+    refused::<Vec<i64>>(&pairs);
+    let read_pairs: Vec<Of<Option<(i64, i64)>>> = read(&pairs).unwrap();
+    assert_eq!(read_pairs, [of(Some((1, 2))), of(None)]);
+
+    let field = Arc::new(Field::new("x", DataType::Int64, true));
+    let under: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(99), None]));
+    let structs = StructArray::new(vec![field].into(), vec![under], Some(vec![true, false, true].into()));
+    let structs = Arc::new(structs) as ArrayRef;
+    refused::<Point>(&structs);
+    let read_structs: Vec<Of<Option<Point>>> = read(&structs).unwrap();
+    let points = [Some(Point { x: Some(1) }), None, Some(Point { x: None })];
+    assert_eq!(read_structs, points.map(of));
 }

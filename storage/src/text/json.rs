@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
 
-use super::lines::{LineReader, read_lines_with};
+use super::lines::{LineReader, read_lines_with, text_of};
 use super::options::TextOptions;
 use super::split::TextSplit;
 use crate::error::Result;
@@ -40,7 +40,7 @@ pub fn read_json_lines<T: DeserializeOwned>(
 impl<T: DeserializeOwned> JsonReader<T> {
     fn read(&mut self) -> Result<Option<T>> {
         while let Some((offset, line)) = self.lines.next_whole_line()? {
-            let line = line.trim_ascii();
+            let line = text_of(offset, line).trim_ascii();
             if !line.is_empty() {
                 return Ok(Some(self::parse(&self.object, offset, line)?));
             }

@@ -83,7 +83,9 @@ impl LineReader {
     /// # Errors
     /// The object cannot be read, a line is too long, or the bytes are not UTF-8.
     pub fn next_line(&mut self) -> Result<Option<&str>> {
-        Ok(self.next_whole_line()?.map(|(_, line)| without_end(line)))
+        Ok(self
+            .next_whole_line()?
+            .map(|(start, line)| without_end(text_of(start, line))))
     }
 
     /// Where the next line starts, in (decompressed) bytes, and the line with its end.
@@ -194,6 +196,14 @@ impl LineReader {
             bytes_max: self.options.line_bytes_max,
         }
         .into()
+    }
+}
+
+/// A line without the byte order mark that some programs put in front of a text.
+pub(super) fn text_of(start: u64, line: &str) -> &str {
+    match start {
+        0 => line.strip_prefix('\u{feff}').unwrap_or(line),
+        _ => line,
     }
 }
 

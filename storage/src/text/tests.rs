@@ -352,3 +352,37 @@ fn records_that_do_not_fit_are_counted_out() {
         ));
     }
 }
+
+#[test]
+fn a_mark_of_the_byte_order_is_no_part_of_a_text() {
+    let stores = Stores::default();
+    stores
+        .write(
+            "memory://mark.txt",
+            Bytes::from_static("\u{feff}1\n\u{feff}2\n".as_bytes()),
+        )
+        .unwrap();
+    let objects = stores.list("memory://mark.txt").unwrap();
+    for partitions in 1..4 {
+        let splits = split_text(&objects, partitions);
+        let lines = splits
+            .iter()
+            .flatten()
+            .flat_map(|split| read_lines(&stores, split).unwrap());
+        assert_eq!(
+            lines.collect::<crate::error::Result<Vec<String>>>().unwrap(),
+            ["1", "\u{feff}2"]
+        );
+    }
+    stores
+        .write(
+            "memory://mark.json",
+            Bytes::from_static("\u{feff}{\"a\":1}\n".as_bytes()),
+        )
+        .unwrap();
+    let objects = stores.list("memory://mark.json").unwrap();
+    let split = &split_text(&objects, 1)[0][0];
+    let mut values =
+        read_json_lines::<std::collections::BTreeMap<String, u8>>(&stores, split, TextOptions::default()).unwrap();
+    assert_eq!(values.next().unwrap().unwrap()["a"], 1);
+}

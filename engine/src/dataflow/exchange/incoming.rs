@@ -276,9 +276,16 @@ impl Exchange {
             return Ok(());
         }
         let range = self.iteration.shard_range(shard, self.parameters.len());
-        let Ok(mut claimed) = self.claim(version, range) else {
-            // A second copy.
-            return Ok(());
+        let mut claimed = match self.claim(version, range.clone()) {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                let is_second_copy = version <= self.parameters.version() || self.parameters.is_claimed(&range);
+                if !is_second_copy && !self.ended() {
+                    // Nobody sends it again.
+                    self.fail(error);
+                }
+                return Ok(());
+            }
         };
         match header.words[2] {
             0 => body.ok_or(WireError::NoFrame)?.into_floats(claimed.after())?,
