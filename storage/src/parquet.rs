@@ -2,7 +2,8 @@
 //!
 //! The footer of a file says where its row groups are, and each belongs to one partition. Only the columns that are asked
 //! for are read. Rows become values of a type by the names of its fields, through `serde_arrow`. Pages may be plain or
-//! compressed with Snappy, gzip, LZ4 or Zstandard.
+//! compressed with Snappy, gzip, LZ4 or Zstandard. Times of the type INT96, which older programs write, are microseconds
+//! since 1970.
 
 mod footer;
 

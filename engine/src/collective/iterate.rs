@@ -298,9 +298,9 @@ fn what_is_here((iteration, parameters): (&Iteration, &Parameters), history: &Hi
 
 /// Where a process stands as a round begins.
 struct Basis {
-    /// Whether it has the version that is gone on from, or will be given it.
+    /// Whether it has the version that is gone on from; else it is given it.
     has: bool,
-    /// Of what it has once it does.
+    /// What made the versions that it has by then.
     origins: Origins,
 }
 

@@ -91,7 +91,8 @@ impl Context {
     }
 
     /// The rows of Parquet files as structs whose fields are named as columns are. Row groups are dealt by their bytes, and
-    /// none is cut; of each only the columns that `options` names are fetched.
+    /// none is cut; of each only the columns that `options` names are fetched. Times of the type INT96 are microseconds since
+    /// 1970.
     ///
     /// # Errors
     /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`.

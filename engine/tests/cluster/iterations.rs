@@ -187,6 +187,39 @@ fn who_has_a_lanes_data_does_not_load_it_again() {
     assert_eq!(loads.len(), 12 + 4, "two lanes have moved");
 }
 
+/// A process without shards is given all values by others, which send them once.
+#[test]
+fn parameters_that_a_driver_program_still_reads_end_the_iteration_everywhere() {
+    let cluster = TestCluster {
+        parameter_workers: 1,
+        ..TestCluster::new(2)
+    };
+    let run = cluster.run_lives(move |context, life| {
+        let values = Arc::new(Parameters::new(vec![0.0; PARAMETERS]));
+        let shard = |_| {
+            let keep = |_: &StepReport, _: &[f32], shard: &mut ShardValues<'_>| {
+                shard.after.copy_from_slice(shard.before);
+                Ok(())
+            };
+            Ok(Box::new(keep) as Box<dyn ShardUpdate>)
+        };
+        let mut read = None;
+        // It ends long before.
+        let iteration = Iteration::new(1, 10_000_000);
+        let lane = |_| Ok(Box::new(Tenth) as Box<dyn Lane>);
+        context.iterate(iteration, &values, Arc::new(lane), Arc::new(shard), &mut |_| {
+            if life.slot == 0 {
+                read.get_or_insert_with(|| values.latest());
+            }
+        })
+    });
+    let error = run.unwrap_err().to_string();
+    assert!(
+        error.contains("while it was read") || error.contains("still read"),
+        "{error}"
+    );
+}
+
 #[test]
 fn whoever_dies_the_others_go_on() {
     // Lane 0 and a shard are on the first process, the last shard, which reports the steps, on the last.

@@ -17,7 +17,8 @@ pub struct StoresOptions {
     pub silence_timeout: Duration,
     /// How long one request may take with all its retries. Default 10 minutes.
     pub request_timeout: Duration,
-    /// Most requests to one server or bucket at a time; others wait. Default 64.
+    /// Most requests to one server or bucket at a time; others wait. At least 2 are made, which a listing
+    /// may need. Default 64.
     pub requests_max: usize,
     /// The cache for objects of `http(s)://`, `s3://`, `gs://`, `az://` and `hdfs://`. Default none.
     pub cache: Option<CacheOptions>,
