@@ -135,8 +135,8 @@ impl Normalization {
         })?;
         let mut largest = Vec::new();
         found.iter().try_for_each(|found| note_row(&mut largest, found))?;
-        // Below 2^30 of them make the largest; no step is smaller than f32 has numbers.
-        let step = |largest: &f32| libm::ldexp(1.0, (libm::frexp((*largest).into()).1 - 30).max(f32::MIN_EXP));
+        // Below 2^30 of them make the largest.
+        let step = |largest: &f32| libm::ldexp(1.0, libm::frexp((*largest).into()).1 - 30);
         let steps: Vec<f64> = largest.iter().map(step).collect();
         let scales = steps.clone();
         let totals = data.run_partitions(move |_, blocks| {

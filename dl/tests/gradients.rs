@@ -70,8 +70,11 @@ fn check_network(network: &NeuralNetwork<f64>, labels: bool) {
 const ROWS: usize = 6;
 
 fn check_on(network: &NeuralNetwork<f64>, inputs: &[f64], labels: bool) {
-    let (rows, outputs) = (ROWS, network.output_length());
-    let parameters = numbers::<f64>(1, network.parameter_count());
+    let (rows, outputs) = (inputs.len() / network.input_length(), network.output_length());
+    let mut parameters = numbers::<f64>(1, network.parameter_count());
+    // A running variance is not negative.
+    let running = network.statistics().iter().flat_map(|known| known.range.clone());
+    running.for_each(|index| parameters[index] = parameters[index].abs());
     let classes: Vec<u32> = (0..rows as u32).map(|row| (row * 3) % outputs as u32).collect();
     let values = numbers::<f64>(3, rows * outputs);
     let targets = if labels {
@@ -173,6 +176,9 @@ fn gradients_of_layers_on_rows_agree_with_finite_differences() {
         }),
         true,
     );
+    // One row has no variance, and is normalised with running statistics.
+    let one = behind_a_row(BatchNorm::default());
+    check_on(&one, &numbers::<f64>(2, one.input_length()), true);
     check_network(&behind_a_row(Flatten), true);
     let some = Dense::tanh(6).with_connections(|input, output| (input + 2 * output) % 3 != 0);
     check_network(&behind_a_row(some), true);

@@ -319,6 +319,29 @@ fn running_statistics_follow_the_lanes_in_f64() {
     }
 }
 
+#[test]
+fn lanes_of_one_row_learn_and_leave_running_statistics_alone() {
+    let network = NeuralNetwork::new(Input(FEATURES))
+        .hidden(Dense::linear(FEATURES))
+        .hidden(BatchNorm::default())
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let data = context.parallelize(samples(24).split(2).unwrap(), 2);
+    let mut training = network.train(&data, options(2, 2)).unwrap();
+    let before = training.parameters();
+    training.iterate(5, |_| ()).unwrap();
+    let after = training.parameters();
+    let dense = FEATURES * FEATURES + FEATURES;
+    assert_ne!(
+        bits(&after[..dense]),
+        bits(&before[..dense]),
+        "nothing was learnt below"
+    );
+    let running = dense + 2 * FEATURES..dense + 4 * FEATURES;
+    assert_eq!(after[running.clone()], before[running]);
+}
+
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }

@@ -70,6 +70,15 @@ fn a_small_feature_keeps_its_digits_beside_a_large_one() {
 }
 
 #[test]
+fn a_feature_near_the_least_numbers_keeps_its_digits() {
+    let features = (0..100u8).map(|row| f32::from(row) * 1e-38).collect();
+    let samples = Samples::new(1, Features::F32(features), SampleTargets::Labels(vec![0; 100]));
+    let fitted = Normalization::fit(&context(1).parallelize([samples.unwrap()], 1)).unwrap();
+    let expected = f64::from(fitted.deviation()[0]) / 28.866_07e-38;
+    assert!((expected - 1.0).abs() < 1e-4, "{fitted:?}");
+}
+
+#[test]
 fn what_is_transformed_has_mean_0_and_deviation_1() {
     let context = context(2);
     let bytes = (0..200u32).map(|at| (at * at % 251) as u8).collect();

@@ -79,6 +79,8 @@ fn read_block(context: &TaskContext, node: &Node, partition: usize) -> TaskResul
             None => Err(lost(context, node, id, "it was evicted or deleted")),
         },
         Err(error @ StorageError::WrongType { .. }) => Err(error.into()),
+        // Computing it again would want no less.
+        Err(error) if error.is_want_of_resources() => Err(error.into()),
         Err(error) => {
             let _ = context.resources.store.remove(id);
             Err(lost(context, node, id, &error.to_string()))

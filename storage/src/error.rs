@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::object::ObjectError;
 
 /// Result of this crate.
@@ -163,6 +165,14 @@ impl StorageError {
                 source: Arc::new(source),
             },
         }
+    }
+
+    /// Whether the system had no room for one more open file or mapping, which says nothing of what is in the file: trying
+    /// again may well succeed.
+    pub fn is_want_of_resources(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        let error = Errno::from_io_error(source);
+        error.is_some_and(|error| [Errno::MFILE, Errno::NFILE, Errno::NOMEM].contains(&error))
     }
 
     pub(crate) fn corrupt(what: impl ToString, reason: impl ToString) -> Self {

@@ -289,12 +289,11 @@ impl Commits {
         }
     }
 
-    /// The newest commit of exactly these blobs.
+    /// The newest commit, if it is of exactly these blobs. An older one is not what the newest should be.
     fn number_of(&self, numbers: &[u64], blobs: &BTreeMap<String, Blob>) -> Result<Option<u64>> {
         for number in numbers.iter().rev() {
             match self.manifest(*number) {
-                Ok(manifest) if manifest.blobs == *blobs => return Ok(Some(*number)),
-                Ok(_) => {}
+                Ok(manifest) => return Ok((manifest.blobs == *blobs).then_some(*number)),
                 Err(error) if is_damage(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -304,7 +303,7 @@ impl Commits {
 }
 
 impl Unpublished<'_> {
-    /// Makes the blobs a commit, and returns its number. If there is a commit of exactly these blobs already, perhaps
+    /// Makes the blobs a commit, and returns its number. If the newest whole commit is of exactly these blobs, perhaps
     /// by an earlier try, its number is returned and none is added.
     ///
     /// # Errors

@@ -355,6 +355,7 @@ impl BlockStore {
         let block = match self.disk.get(id, codec) {
             Ok(Some(block)) => block,
             Err(error @ StorageError::WrongType { .. }) => return Err(error),
+            Err(error) if error.is_want_of_resources() => return Err(error),
             Ok(None) => return Err(self.give_up(id, StorageError::corrupt(id, "its file is gone"))),
             Err(error) => return Err(self.give_up(id, error)),
         };

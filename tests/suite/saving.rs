@@ -138,6 +138,26 @@ fn several_processes_refuse_what_exists_and_what_they_do_not_share() {
     assert_eq!(words("memory://out").matches("all processes see").count(), 2);
 }
 
+/// Cannot be displayed.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+struct Mute;
+
+impl std::fmt::Display for Mute {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Err(std::fmt::Error)
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_displayed_is_an_error_and_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    let mute = context(1).range(0..3, 1).map(|_| Mute);
+    let error = mute.save_as_text_file(path.to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("Mute has no text form"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn a_panic_half_way_leaves_nothing() {
     for threads in 1..=3 {

@@ -15,7 +15,9 @@ const KIND: &str = "batch_norm";
 /// Gives each channel of an image, or each element of a row, mean 0 and variance 1, then scales and shifts it (Ioffe and
 /// Szegedy, 2015); as `torch.nn.BatchNorm1d` and `2d`.
 ///
-/// In training, mean and variance are those of the rows of one lane, so lanes show in the result and workers do not. In
+/// In training, mean and variance are those of the rows of one lane, so lanes show in the result and workers do not. Where
+/// that is one row with one position, which has no variance, they are the running ones, as in evaluation (PyTorch has an
+/// error there, but what lanes get of a last batch is seldom meant): give lanes more rows. In
 /// evaluation they are running statistics, which lie among the parameters; a step moves them towards the mean of what its
 /// lanes have found, weighted by their rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,8 +68,16 @@ struct BatchNormLayer {
 }
 
 impl BatchNormLayer {
-    /// Mean and variance of the rows, in the scratch.
-    fn moments<'a, T: Scalar>(&self, inputs: &[T], scratch: &'a mut [T]) -> Result<Moments<'a, T>> {
+    /// Whether so many rows have a variance.
+    fn has_moments(&self, rows: usize) -> bool {
+        rows * self.positions > 1
+    }
+
+    /// Mean and variance to train with: of the rows, in the scratch, or else the running ones.
+    fn moments<'a, T: Scalar>(&self, inputs: &[T], running: &'a [T], scratch: &'a mut [T]) -> Result<Moments<'a, T>> {
+        if !self.has_moments(inputs.len() / self.shape.length()) {
+            return Ok(self.running_moments(running));
+        }
         let (mean, variance) = scratch[..2 * self.channels].split_at_mut(self.channels);
         batch_norm::moments(self.positions, inputs, mean, variance)?;
         Ok(Moments {
@@ -75,6 +85,15 @@ impl BatchNormLayer {
             variance,
             epsilon: self.epsilon,
         })
+    }
+
+    fn running_moments<'a, T: Scalar>(&self, running: &'a [T]) -> Moments<'a, T> {
+        let (mean, variance) = running.split_at(self.channels);
+        Moments {
+            mean,
+            variance,
+            epsilon: self.epsilon,
+        }
     }
 
     fn check<T>(&self, parameters: &[T], scratch: &[T]) -> Result<()> {
@@ -134,12 +153,8 @@ impl<T: Scalar> Layer<T> for BatchNormLayer {
         self.check(pass.parameters, pass.scratch)?;
         let (learnt, running) = pass.parameters.split_at(2 * self.channels);
         let moments = match pass.mode {
-            Mode::Training(_) => self.moments(pass.inputs, pass.scratch)?,
-            Mode::Evaluation => Moments {
-                mean: &running[..self.channels],
-                variance: &running[self.channels..],
-                epsilon: self.epsilon,
-            },
+            Mode::Training(_) => self.moments(pass.inputs, running, pass.scratch)?,
+            Mode::Evaluation => self.running_moments(running),
         };
         batch_norm::forward(
             self.positions,
@@ -153,13 +168,14 @@ impl<T: Scalar> Layer<T> for BatchNormLayer {
     fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
         self.check(pass.parameters, pass.scratch)?;
         check_length("the layer's gradient", 4 * self.channels, pass.gradient.len())?;
-        let moments = self.moments(pass.inputs, pass.scratch)?;
-        let (learnt, running) = pass.gradient.split_at_mut(2 * self.channels);
+        let (parameters, running) = pass.parameters.split_at(2 * self.channels);
+        let moments = self.moments(pass.inputs, running, pass.scratch)?;
+        let (learnt, found) = pass.gradient.split_at_mut(2 * self.channels);
         let rows = T::from_f64(pass.rows as f64);
         let count = pass.rows * self.positions;
         // The running variance is an estimate for all data: over n - 1.
         let unbiased = T::from_f64(count as f64 / count.saturating_sub(1).max(1) as f64);
-        let (mean, variance) = running.split_at_mut(self.channels);
+        let (mean, variance) = found.split_at_mut(self.channels);
         for (to, from) in mean.iter_mut().zip(moments.mean) {
             *to = *from * rows;
         }
@@ -169,7 +185,7 @@ impl<T: Scalar> Layer<T> for BatchNormLayer {
         batch_norm::backward(
             self.positions,
             moments,
-            &pass.parameters[..self.channels],
+            &parameters[..self.channels],
             (pass.inputs, pass.output_gradient),
             learnt.split_at_mut(self.channels),
             pass.input_gradient,

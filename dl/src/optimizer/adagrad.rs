@@ -73,11 +73,7 @@ impl Adagrad {
             rate: (f64::from(rate) / (1.0 + step as f64 * self.lr_decay)) as f32,
             scale,
             weight_decay: self.weight_decay as f32,
-            begin: if step == 0 {
-                self.initial_accumulator_value as f32
-            } else {
-                0.0
-            },
+            begin: self.initial_accumulator_value as f32,
             epsilon: self.eps as f32,
         }
     }
@@ -96,7 +92,8 @@ impl Rule for Squares {
     #[inline(always)]
     fn element(self, gradient_sum: f32, before: f32, [squares, ..]: Slots) -> (f32, Slots) {
         let gradient = gradient_sum * self.scale + self.weight_decay * before;
-        let squares = squares + self.begin + gradient * gradient;
+        // Nothing was added yet: perhaps because earlier steps had no samples.
+        let squares = if squares == 0.0 { self.begin } else { squares } + gradient * gradient;
         let after = before - self.rate * (gradient / (squares.sqrt() + self.epsilon));
         (after, [squares, 0.0, 0.0, 0.0])
     }

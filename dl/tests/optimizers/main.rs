@@ -280,6 +280,21 @@ fn alone(threads: usize, options: TrainingOptions) -> Vec<u32> {
 }
 
 #[test]
+fn adagrad_begins_with_its_value_whichever_step_has_the_first_samples() {
+    let adagrad = Adagrad {
+        initial_accumulator_value: 0.5,
+        ..Adagrad::default()
+    };
+    let parameters = Parameters::with_state(vec![1.0], 1).unwrap();
+    for (step, squares) in [(3, 4.5), (4, 8.5)] {
+        let mut claimed = parameters.claim(step - 2, 0..1).unwrap();
+        adagrad.apply(step, 0.1, 1.0, &[2.0], &mut claimed.values()).unwrap();
+        claimed.finish_with_state();
+        assert_eq!(parameters.latest().state(0).unwrap(), [squares]);
+    }
+}
+
+#[test]
 fn threads_shards_and_deaths_do_not_show() {
     let mut seen = Vec::new();
     for (index, options) in trainings().into_iter().enumerate() {

@@ -26,7 +26,7 @@ impl<T: Record + Display> Dataset<T> {
     /// # Errors
     /// If `url` exists or cannot be written; otherwise as any action.
     pub fn save_as_text_file(&self, url: &str) -> Result<()> {
-        self.save(url, "", |records| Ok(text_of(records)))
+        self.save(url, "", text_of)
     }
 }
 
@@ -168,13 +168,19 @@ fn part_name(partition: usize, partitions: usize, ending: &str) -> String {
     format!("part-{partition:0digits$}{ending}")
 }
 
-fn text_of<T: Record + Display>(records: PartitionIter<T>) -> Vec<u8> {
+fn text_of<T: Record + Display>(records: PartitionIter<T>) -> Result<Vec<u8>> {
     let mut text = String::new();
     for record in records {
-        // Writing to a string cannot fail; a `Display` that does is the record's own affair.
-        let _ = writeln!(text, "{record}");
+        // Writing to a string cannot fail, so it is the record's own doing.
+        writeln!(text, "{record}").map_err(|error| {
+            let name = std::any::type_name::<T>();
+            EngineError::invalid(
+                format!("a record of {name} has no text form: its `Display` failed ({error})"),
+                "map the records to what can be displayed first",
+            )
+        })?;
     }
-    text.into_bytes()
+    Ok(text.into_bytes())
 }
 
 fn json_of<T: Record>(records: PartitionIter<T>) -> Result<Vec<u8>> {

@@ -60,8 +60,8 @@ pub(super) struct Folder {
 #[derive(Debug)]
 struct State {
     bloom: Bloom,
-    /// Whether all that is in the folder is in the filter, as far as others have written it down.
-    bloom_is_complete: bool,
+    /// Whether all that is in the folder is in the filter and counted, as far as others have written it down.
+    is_surveyed: bool,
     bytes_used: u64,
     journal: Journal,
     /// The filter of what peers may ask for, and how often it has changed.
@@ -88,7 +88,7 @@ impl Folder {
         let survey = Survey::of(&path);
         let state = State {
             bloom: filter(survey.keys(), options.bytes_max / BYTES_A_KEY),
-            bloom_is_complete: true,
+            is_surveyed: true,
             holdings: (1, filter(survey.lists(), options.bytes_max / SEGMENT_BYTES)),
             bytes_used: survey.bytes(),
             journal,
@@ -114,7 +114,7 @@ impl Folder {
         let state = &mut *self.state();
         let news = state.journal.news();
         news.keys.iter().for_each(|key| state.bloom.insert(key));
-        state.bloom_is_complete &= !news.incomplete;
+        state.is_surveyed &= !news.incomplete;
         state.bytes_used = state.bytes_used.saturating_add(news.bytes);
     }
 
@@ -140,7 +140,7 @@ impl Folder {
     /// Whether a segment or chunk may be here. `false` is for sure, but for what others are adding right now.
     pub(super) fn may_have(&self, key: &Digest) -> bool {
         let state = self.state();
-        !state.bloom_is_complete || state.bloom.may_contain(key)
+        !state.is_surveyed || state.bloom.may_contain(key)
     }
 
     /// The lock under which a segment is fetched, so that one process does it.
@@ -319,7 +319,9 @@ impl Folder {
     /// Sees to it that `needed` more bytes fit, without removing what is `spared`.
     fn make_room(&self, needed: u64, spared: &BTreeSet<Digest>) -> Result<()> {
         let bytes_max = self.options.bytes_max;
-        if self.state().bytes_used.saturating_add(needed) <= bytes_max {
+        let known = |state: &State| state.is_surveyed.then_some(state.bytes_used);
+        let used = known(&self.state());
+        if used.is_some_and(|used| used.saturating_add(needed) <= bytes_max) {
             return Ok(());
         }
         survey::remove_unfinished(&self.path);
@@ -333,7 +335,7 @@ impl Folder {
         let state = &mut *self.state();
         state.bloom = filter(survey.keys(), bytes_max / BYTES_A_KEY);
         state.holdings = (state.holdings.0 + 1, filter(survey.lists(), bytes_max / SEGMENT_BYTES));
-        state.bloom_is_complete = !state.journal.is_full();
+        state.is_surveyed = true;
         state.bytes_used = survey.bytes();
         match state.bytes_used.saturating_add(needed) > bytes_max {
             false => Ok(()),

@@ -1,6 +1,6 @@
 //! What processes that share a folder have added to it, so that each learns of it without looking through the folder.
 //!
-//! A file of entries of one length, which is only appended to. Losing it, or some of it, costs fetches and nothing else.
+//! A file of entries of one length, which is appended to until it is full. Losing it, or some of it, costs fetches and nothing else.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,7 +10,8 @@ use crate::bloom::Digest;
 
 const ENTRY_BYTES: usize = 40;
 
-/// Longest journal, in bytes. Beyond it no process trusts its Bloom filter before it has looked through the folder.
+/// Longest journal, in bytes. One that has reached it starts anew, and whoever had not read it to its end looks through the
+/// folder.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
 /// Longest file that an entry stands for, in bytes. What counts too much is counted anew before anything is evicted.
@@ -28,7 +29,7 @@ pub(super) struct Journal {
 pub(super) struct News {
     pub(super) keys: Vec<Digest>,
     pub(super) bytes: u64,
-    /// Whether there may be more that was not written down.
+    /// Whether there was more, which can no longer be read.
     pub(super) incomplete: bool,
 }
 
@@ -55,22 +56,23 @@ impl Journal {
         if found.len() == self.position {
             return News::default();
         }
-        if found.len() < self.position {
-            // Another file, by a process that found the folder gone.
+        // Another file, by a process that found the folder gone, or the old one was full.
+        let incomplete = found.len() < self.position;
+        if incomplete {
             self.position = 0;
         }
         let bytes = self.read().unwrap_or_default();
         let (entries, _) = bytes.as_chunks::<ENTRY_BYTES>();
         self.position += (entries.len() * ENTRY_BYTES) as u64;
         let mut news = News {
-            incomplete: found.len() >= JOURNAL_BYTES_MAX,
+            incomplete,
             ..News::default()
         };
         for entry in entries {
             let Some((key, length)) = entry.split_first_chunk::<32>() else {
                 continue;
             };
-            // A torn entry puts those behind it out of step; they must not count for more than a file can hold.
+            // Whatever stands there, it must not count for more than a file can hold.
             let length = length
                 .try_into()
                 .map_or(0, u64::from_le_bytes)
@@ -89,11 +91,6 @@ impl Journal {
         Ok(bytes)
     }
 
-    /// Whether nothing more is written down.
-    pub(super) fn is_full(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|found| found.len() >= JOURNAL_BYTES_MAX)
-    }
-
     /// Writes down what was added, by one process at a time that has read all the news.
     pub(super) fn append(&mut self, added: &[(Digest, u64)]) {
         let mut bytes = Vec::with_capacity(added.len() * ENTRY_BYTES);
@@ -103,13 +100,19 @@ impl Journal {
         }
         let file = File::options().append(true).create(true).open(&self.path);
         let written = file.and_then(|mut file| {
-            if file.metadata()?.len() >= JOURNAL_BYTES_MAX {
-                return Ok(0);
+            let found_bytes = file.metadata()?.len();
+            // A process that was killed as it wrote leaves part of an entry, which would put those behind it out of step.
+            let whole_bytes = match found_bytes < JOURNAL_BYTES_MAX {
+                true => found_bytes - found_bytes % ENTRY_BYTES as u64,
+                false => 0,
+            };
+            if whole_bytes < found_bytes {
+                file.set_len(whole_bytes)?;
             }
             file.write_all(&bytes)?;
-            Ok(bytes.len() as u64)
+            Ok(whole_bytes + bytes.len() as u64)
         });
-        self.position += written.unwrap_or(0);
+        self.position = written.unwrap_or(self.position);
     }
 }
 
@@ -148,19 +151,25 @@ mod tests {
         assert_eq!((news.keys.len(), news.bytes), (3, 3 * ENTRY_FILE_BYTES_MAX));
         assert_eq!(one.news().keys.len(), 0, "half an entry is waited for");
         other.append(&[([1; 32], 1)]);
-        assert_eq!(one.news().keys.len(), 1);
+        other.append(&[([2; 32], 1)]);
+        assert_eq!(keys(&mut one), [1, 2], "what comes behind half an entry is in step");
     }
 
     #[test]
-    fn a_full_journal_is_not_appended_to_and_says_so() {
+    fn a_full_journal_starts_anew_and_whoever_had_not_read_it_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
+        let mut one = Journal::at_end(&path);
         File::create(&path).unwrap().set_len(JOURNAL_BYTES_MAX).unwrap();
-        let mut journal = Journal::at_end(&path);
-        journal.append(&[([1; 32], 1)]);
-        assert!(journal.is_full());
-        assert_eq!(path.metadata().unwrap().len(), JOURNAL_BYTES_MAX);
-        Journal::clear(&path);
-        assert!(!journal.is_full());
+        let (mut other, mut late) = (Journal::at_end(&path), Journal::at_end(&path));
+        one.append(&[([1; 32], 1)]);
+        assert_eq!(path.metadata().unwrap().len(), ENTRY_BYTES as u64);
+        let news = other.news();
+        assert!(news.incomplete && news.keys == [[1; 32]]);
+        assert!(!other.news().incomplete, "it is said once");
+        one.append(&[([2; 32], 1)]);
+        assert_eq!(keys(&mut other), [2]);
+        assert_eq!(keys(&mut one), [0; 0], "one's own entries are no news");
+        assert!(late.news().incomplete);
     }
 }

@@ -172,6 +172,17 @@ fn a_write_that_was_done_twice_is_known_again() {
 }
 
 #[test]
+fn what_an_older_commit_held_becomes_the_newest_when_it_is_committed_again() {
+    let shared = Shared::new();
+    let commits = shared.commits();
+    for (number, seed) in [1, 2, 1, 1].into_iter().enumerate() {
+        // The last one is what is there already.
+        assert_eq!(commit(&commits, seed).unwrap(), number.min(2) as u64);
+        assert_eq!(commits.latest().unwrap().unwrap().blobs, blobs(seed));
+    }
+}
+
+#[test]
 fn a_commit_that_is_tried_again_is_done_once() {
     for after in 0..4 {
         let shared = Shared::new();

@@ -142,6 +142,17 @@ fn damage_on_disk_is_an_error_once_and_then_the_block_is_not_kept() {
 }
 
 #[test]
+fn too_many_open_files_are_an_error_and_the_block_stays() {
+    let (store, faults) = store(1);
+    store.put(id(1), &block(1), Level::Disk).unwrap();
+    faults.on_get(0, GetFault::TooManyFiles);
+    let error = get(&store, 1).expect_err("the file cannot be opened");
+    assert!(error.is_want_of_resources(), "{error}");
+    assert_eq!(store.statistics().corrupt_blocks, 0);
+    assert_eq!(get(&store, 1).unwrap(), Some(1));
+}
+
+#[test]
 fn a_block_of_another_type_is_an_error_and_stays() {
     for level in [Level::Memory, Level::Disk] {
         let (store, _) = store(1);

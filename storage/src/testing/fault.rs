@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+
 use crate::block::{Block, BlockId};
 use crate::codec::Codec;
 use crate::error::{Result, StorageError};
@@ -32,6 +34,8 @@ pub enum PutFault {
 pub enum GetFault {
     /// It fails.
     Fail,
+    /// It fails, since too many files are open.
+    TooManyFiles,
     /// The frame is read with this bit changed, counted from 0 and modulo the frame's length.
     FlipBit(usize),
     /// Only so many bytes of the frame are read.
@@ -173,13 +177,8 @@ impl FaultTier {
         Self { inner, faults }
     }
 
-    fn failure(&self, what: &'static str, kind: io::ErrorKind, needed_bytes: u64) -> StorageError {
-        StorageError::io(
-            what,
-            Path::new(self.inner.name()),
-            needed_bytes,
-            io::Error::new(kind, "a scripted fault"),
-        )
+    fn failure(&self, what: &'static str, error: impl Into<io::Error>, needed_bytes: u64) -> StorageError {
+        StorageError::io(what, Path::new(self.inner.name()), needed_bytes, error.into())
     }
 
     /// The block as it is read after `damage` was done to its frame.
@@ -217,6 +216,7 @@ impl Tier for FaultTier {
     fn get(&self, id: BlockId, codec: Codec) -> Result<Option<Block>> {
         match self.faults.next_get() {
             Some(GetFault::Fail) => return Err(self.failure("read", io::ErrorKind::Other, 0)),
+            Some(GetFault::TooManyFiles) => return Err(self.failure("read", Errno::MFILE, 0)),
             Some(GetFault::FlipBit(bit)) => {
                 return self.damaged(id, codec, |frame| {
                     let bit = bit % (frame.len() * 8);

@@ -35,10 +35,7 @@ dispatched! {
             Activation::LeakyRelu => scale_and_sum(outputs, gradient, bias_gradient, leaky_relu_gradient),
             Activation::Sigmoid => scale_and_sum(outputs, gradient, bias_gradient, |y, g| g * (y * (T::ONE - y))),
             Activation::Tanh => scale_and_sum(outputs, gradient, bias_gradient, |y, g| g * (T::ONE - y * y)),
-            // The derivative is the sigmoid of x, and y = -ln(1 - sigmoid x).
-            Activation::Softplus => {
-                scale_and_sum(outputs, gradient, bias_gradient, |y, g| g * (T::ONE - (-y).exponential()));
-            }
+            Activation::Softplus => scale_and_sum(outputs, gradient, bias_gradient, softplus_gradient),
             Activation::Softmax => {
                 let columns = columns.max(1);
                 outputs.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns)).for_each(softmax_row_backward);
@@ -89,6 +86,13 @@ fn leaky_relu_gradient<T: Scalar>(output: T, gradient: T) -> T {
 fn softplus<T: Scalar>(x: T) -> T {
     let size = if x < T::ZERO { x } else { -x };
     relu(x) + size.exponential().logarithm_of_one_plus()
+}
+
+/// The derivative is the sigmoid of x, and y = -ln(1 - sigmoid x): 1 - e^-y, which would be 0 where y is small.
+#[inline(always)]
+fn softplus_gradient<T: Scalar>(y: T, gradient: T) -> T {
+    let tangent = (y * T::from_f64(0.5)).hyperbolic_tangent();
+    gradient * ((tangent + tangent) / (T::ONE + tangent))
 }
 
 #[inline(always)]
@@ -157,6 +161,18 @@ mod tests {
 
     fn bits(values: &[f32]) -> Vec<u32> {
         values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    #[test]
+    fn softplus_has_a_gradient_far_below_0() {
+        for x in [-80.0, -30.0, -17.0, -1.0, 0.0, 3.0, 200.0_f32] {
+            let (mut outputs, mut gradient) = ([x], [1.0]);
+            forward(Level::best(), Activation::Softplus, 1, None, &mut outputs);
+            backward(Level::best(), Activation::Softplus, 1, &outputs, &mut gradient, None);
+            let expected = 1.0 / (1.0 + (-f64::from(x)).exp());
+            let error = (f64::from(gradient[0]) / expected - 1.0).abs();
+            assert!(error < 1e-6, "{x}: {} but {expected}", gradient[0]);
+        }
     }
 
     #[test]

@@ -29,8 +29,10 @@ __device__ inline float derived(u32 kind, float y, float g) {
         return g * (y * (1.0f - y));
     case TANH:
         return g * (1.0f - y * y);
-    case SOFTPLUS:
-        return g * (1.0f - exponential(-y));
+    case SOFTPLUS: {
+        float tangent = hyperbolic_tangent(y * 0.5f);
+        return g * ((tangent + tangent) / (1.0f + tangent));
+    }
     default:
         return g;
     }

@@ -82,8 +82,9 @@ dispatched! {
         input_gradient: &mut [T],
     ) {
         let (inputs, gradient) = inputs_and_gradient;
-        let rows = inputs.len() / (positions * weight.len()).max(1);
-        let share = T::from_f64(1.0 / (rows * positions).max(1) as f64);
+        let count = inputs.len() / weight.len().max(1);
+        // One value has no part in the moments.
+        let share = T::from_f64(if count > 1 { 1.0 / count as f64 } else { 0.0 });
         map_channels(positions, weight.len(), input_gradient, |channel| {
             let (mean, scale) = moments.of(channel);
             let (along, middle) = (sums.0[channel] * share, sums.1[channel] * share);

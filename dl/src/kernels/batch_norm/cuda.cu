@@ -5,8 +5,9 @@ __device__ inline float scale_of(float variance, float epsilon) {
     return 1.0f / sqrtf(variance + epsilon);
 }
 
+// Of each value in the moments: one alone has no part in them.
 __device__ inline float share_of(u64 count) {
-    return (float)(1.0 / (double)(count > 0 ? count : 1));
+    return count > 1 ? (float)(1.0 / (double)count) : 0.0f;
 }
 
 // Of each part the sum of squares around the mean, times something.
@@ -46,7 +47,7 @@ extern "C" __global__ void batch_norm_along(
     channel_parts(rows, channels, positions, part, along, scaled, sums);
 }
 
-// The gradient by the inputs, of which the moments are, from those by the outputs, weight and bias.
+// The gradient by the inputs, of which the moments are (unless a channel has one value), from those by the outputs, weight and bias.
 extern "C" __global__ void batch_norm_backward(
     u64 rows, u64 channels, u64 positions, float epsilon, const float* mean, const float* variance,
     const float* weight, const float* inputs, const float* gradient, const float* weight_gradient,

@@ -47,7 +47,7 @@ pub fn forward<T: Scalar>(
 }
 
 /// The gradients by weight and bias from that by the outputs, and if it is wanted that by the inputs, of which `moments`
-/// are. Errors if lengths do not match.
+/// are; but where a channel has one value, `moments` are those of others. Errors if lengths do not match.
 pub fn backward<T: Scalar>(
     positions: usize,
     moments: Moments<'_, T>,

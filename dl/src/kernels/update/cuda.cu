@@ -86,7 +86,7 @@ extern "C" __global__ void update_rms_prop(
     }
 }
 
-// `begin` is where the sums of squares begin, at the first step, and then 0.
+// `begin` is where the sums of squares begin.
 extern "C" __global__ void update_adagrad(
     u64 count, float rate, float scale, float weight_decay, float begin, float epsilon, const float* gradient_sum,
     float* parameters, float* squares, const float* limit) {
@@ -94,7 +94,7 @@ extern "C" __global__ void update_adagrad(
     FOR_EACH(index, count) {
         float before = parameters[index];
         float gradient = gradient_sum[index] * scale + weight_decay * before;
-        float square = squares[index] + begin + gradient * gradient;
+        float square = (squares[index] == 0.0f ? begin : squares[index]) + gradient * gradient;
         squares[index] = square;
         parameters[index] = before - rate * (gradient / (sqrtf(square) + epsilon));
     }

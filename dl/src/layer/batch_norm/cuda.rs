@@ -55,24 +55,26 @@ impl GpuLayer for BatchNormLayer {
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
         let ([weight, bias], running) = self.split("the layer's parameters", pass.parameters)?;
         let [moments, between] = self.room(pass.scratch)?;
-        let moments = match pass.mode {
-            Mode::Training(_) => moments,
-            Mode::Evaluation => running,
-        };
+        let measures = matches!(pass.mode, Mode::Training(_)) && self.has_moments(pass.rows);
+        let moments = if measures { moments } else { running };
         let channels = self.channels_of(pass.rows, pass.inputs, moments, between)?;
-        if matches!(pass.mode, Mode::Training(_)) {
+        if measures {
             channels.moments(device)?;
         }
         channels.forward(device, (weight, bias), pass.outputs)
     }
 
     fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
-        let ([weight, _], _) = self.split("the layer's parameters", pass.parameters)?;
-        let ([by_weight, by_bias], running) = self.split("the layer's gradient", pass.gradient)?;
+        let ([weight, _], running) = self.split("the layer's parameters", pass.parameters)?;
+        let ([by_weight, by_bias], found) = self.split("the layer's gradient", pass.gradient)?;
         let [moments, between] = self.room(pass.scratch)?;
+        let measures = self.has_moments(pass.rows);
+        let moments = if measures { moments } else { running };
         let channels = self.channels_of(pass.rows, pass.inputs, moments, between)?;
-        channels.moments(device)?;
-        channels.running(device, running)?;
+        if measures {
+            channels.moments(device)?;
+        }
+        channels.running(device, found)?;
         channels.backward(
             device,
             weight,
