@@ -218,7 +218,7 @@ impl Iteration {
         self
     }
 
-    /// Says where lanes and shards run, instead of spreading them evenly.
+    /// Says where lanes and shards run, instead of spreading them evenly. Not for a program of several processes.
     #[must_use]
     pub fn with_placement(mut self, placement: Placement) -> Self {
         self.assigned = Some(placement);
@@ -288,6 +288,17 @@ impl Iteration {
             ));
         }
         Ok(())
+    }
+
+    /// An error if this iteration cannot run over processes that come and go.
+    pub(crate) fn check_cluster(&self) -> Result<()> {
+        match self.assigned {
+            None => self.placement(1).map(drop),
+            Some(_) => Err(EngineError::invalid(
+                "a placement in an iteration of several processes",
+                "leave it out: the name node places lanes and shards, and moves them as processes come and go",
+            )),
+        }
     }
 
     pub(crate) fn placement(&self, workers: usize) -> Result<Placement> {

@@ -55,7 +55,7 @@ pub struct TrainingOptions {
     /// Parameters to begin with, for example of a model file, in place of those that layers draw. A training that goes on
     /// from a checkpoint has that one's. Default: none.
     pub initial_parameters: Option<Arc<[f32]>>,
-    /// Where lanes and shards run, for tests that results do not depend on it.
+    /// Where lanes and shards run, for tests that results do not depend on it; in one process.
     pub placement: Option<Placement>,
     /// Where and when to write checkpoints, and whether to go on from one.
     pub checkpoint: Option<CheckpointOptions>,

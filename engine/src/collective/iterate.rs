@@ -46,7 +46,7 @@ pub(crate) fn iterate(
     mut looped: Loop<'_>,
 ) -> Result<()> {
     let (iteration, parameters) = (looped.iteration.clone(), Arc::clone(&looped.parameters));
-    iteration.placement(1)?;
+    iteration.check_cluster()?;
     iteration.check(&parameters)?;
     parameters.begin(iteration.first_step)?;
     let all: Vec<usize> = (0..looped.partitions).collect();

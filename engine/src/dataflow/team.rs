@@ -26,8 +26,8 @@ pub trait Post: Send + Sync {
 pub struct Team {
     /// This process, from 0.
     pub rank: usize,
-    /// Number of workers of each rank.
-    threads: Vec<usize>,
+    /// One past the last worker of each rank.
+    ends: Vec<usize>,
     /// The way to the others; none if there are none.
     post: Option<Arc<dyn Post>>,
 }
@@ -37,23 +37,27 @@ impl Team {
     pub fn alone(workers: usize) -> Self {
         Self {
             rank: 0,
-            threads: vec![workers],
+            ends: vec![workers],
             post: None,
         }
     }
 
     /// Several processes, with the number of workers of each.
     pub fn new(rank: usize, threads: Vec<usize>, post: Arc<dyn Post>) -> Self {
+        let add = |end: &mut usize, threads: usize| {
+            *end += threads;
+            Some(*end)
+        };
         Self {
             rank,
-            threads,
+            ends: threads.into_iter().scan(0, add).collect(),
             post: Some(post),
         }
     }
 
     /// Number of processes.
     pub fn ranks(&self) -> usize {
-        self.threads.len()
+        self.ends.len()
     }
 
     /// The other processes.
@@ -64,15 +68,13 @@ impl Team {
 
     /// The workers of a process.
     pub fn workers(&self, rank: usize) -> Range<usize> {
-        let first = self.threads[..rank].iter().sum();
-        first..first + self.threads[rank]
+        let first = rank.checked_sub(1).map_or(0, |before| self.ends[before]);
+        first..self.ends[rank]
     }
 
     /// The process of a worker; one beyond the last for a worker that does not exist.
     pub fn rank_of(&self, worker: usize) -> usize {
-        (0..self.ranks())
-            .find(|rank| self.workers(*rank).contains(&worker))
-            .unwrap_or(self.ranks())
+        self.ends.partition_point(|end| *end <= worker)
     }
 
     /// A worker of this process, counted through.

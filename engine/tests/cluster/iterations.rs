@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{
-    Iteration, Lane, LanePartition, Parameters, Result, ShardUpdate, ShardValues, Staleness, StepReport, Tallies,
-    UpdateFormat,
+    Iteration, Lane, LanePartition, Parameters, Placement, Result, ShardUpdate, ShardValues, Staleness, StepReport,
+    Tallies, UpdateFormat,
 };
 use proptest::prelude::*;
 
@@ -218,6 +218,29 @@ fn parameters_that_a_driver_program_still_reads_end_the_iteration_everywhere() {
         error.contains("while it was read") || error.contains("still read"),
         "{error}"
     );
+}
+
+/// An iteration of one lane over two processes, which is refused.
+fn refusal(iteration: Iteration) -> String {
+    let run = TestCluster::new(2).run(move |context| {
+        let values = Arc::new(Parameters::new(vec![0.0; PARAMETERS]));
+        let lane = |_| Ok(Box::new(Tenth) as Box<dyn Lane>);
+        let shard = |_| {
+            let keep = |_: &StepReport, _: &[f32], _: &mut ShardValues<'_>| Ok(());
+            Ok(Box::new(keep) as Box<dyn ShardUpdate>)
+        };
+        context.iterate(iteration.clone(), &values, Arc::new(lane), Arc::new(shard), &mut |_| ())
+    });
+    run.unwrap_err().to_string()
+}
+
+#[test]
+fn where_lanes_run_is_not_for_the_program_to_say() {
+    let placement = Placement::even(1, 1, 1);
+    let message = refusal(Iteration::new(1, 3).with_placement(placement));
+    assert!(message.contains("a placement in an iteration of several"), "{message}");
+    let message = refusal(Iteration::new(0, 3));
+    assert!(message.contains("0 lanes"), "{message}");
 }
 
 #[test]
