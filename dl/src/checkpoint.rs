@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::kernels::Level;
 use crate::layout::ParameterLayout;
 use crate::model_file;
+use crate::network::NeuralNetwork;
 use crate::samples::{Features, SampleTargets, Samples};
 
 const FORMAT: u32 = 2;
@@ -274,6 +275,36 @@ impl Checkpoints {
 
     fn commits(&self, context: &Context) -> Result<Commits> {
         Commits::open(context.stores(), &self.options.url).map_err(|error| Error::Engine(error.into()))
+    }
+}
+
+impl NeuralNetwork {
+    /// The parameters in the newest whole checkpoint at `url`, of whatever training of a network with these parameters:
+    /// with another optimizer, schedule, batch or other data. As [`initial_parameters`](crate::TrainingOptions::initial_parameters)
+    /// of a training, with checkpoints in a folder of its own, they are what it begins with; its optimizer's state begins
+    /// anew. A training that is to go on as it was needs none of this: see [`Resume`].
+    ///
+    /// One process reads for all.
+    ///
+    /// # Errors
+    /// If there is no checkpoint, none is whole, or it has tensors of other names or shapes; the message lists how they differ.
+    pub fn load_checkpoint(&self, context: &Context, url: &str) -> Result<Vec<f32>> {
+        let options = CheckpointOptions::new(url);
+        let commits = Commits::open(context.stores(), url).map_err(|error| Error::Engine(error.into()))?;
+        let newest = context.range(0..1, 1).run_partitions(move |_, _| {
+            let commit = commits.latest()?;
+            Ok(commit.map(|mut commit| (commit.number, commit.blobs.remove(PARAMETERS))))
+        })?;
+        let Some((number, tensors)) = newest.into_iter().flatten().next() else {
+            let problem = "there are none to take parameters from".to_owned();
+            return Err(options.error(problem, "check the folder"));
+        };
+        let tensors = tensors.ok_or_else(|| format!("it has no {PARAMETERS}"));
+        let parameters = tensors.and_then(|tensors| model_file::deserialize(&tensors, self.parameter_layout()));
+        parameters.map_err(|problem| {
+            let problem = format!("commit {number} does not suit: {problem}");
+            options.error(problem, "build the network that was trained, or name another folder")
+        })
     }
 }
 

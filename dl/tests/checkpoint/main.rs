@@ -378,8 +378,8 @@ fn resuming_as_it_is_asked_for() {
     );
     assert_eq!(
         commits(folder.path()).numbers().unwrap(),
-        [0, 1, 2],
-        "the same checkpoints are the same commits"
+        [5, 6, 7],
+        "the newest checkpoint, written again, is the same commit; older ones become the newest"
     );
 }
 

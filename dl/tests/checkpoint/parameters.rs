@@ -1,12 +1,14 @@
 //! Parameters that are given, or that must not get into a checkpoint.
 
 use std::fs;
+use std::sync::Arc;
 
 use distdl_dl::{
-    CheckpointOptions, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions,
+    Adam, CheckpointOptions, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples,
+    TrainingOptions,
 };
 
-use crate::{begin, context, every_4, network, options};
+use crate::{FEATURES, begin, context, every_4, network, options};
 
 #[test]
 fn parameters_to_begin_with_are_left_alone_by_a_training_that_goes_on() {
@@ -38,6 +40,30 @@ fn parameters_to_begin_with_are_left_alone_by_a_training_that_goes_on() {
     assert!(error.contains("hash of the initial parameters"), "{error}");
     let error = begin(&context, begun_with(&given[1..])).unwrap_err().to_string();
     assert!(error.contains("the initial parameters"), "{error}");
+}
+
+#[test]
+fn another_training_begins_with_what_a_checkpoint_holds() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (context, url) = (context(1), folder.path().to_str().unwrap());
+    let none = network().load_checkpoint(&context, url).unwrap_err().to_string();
+    assert!(none.contains(url) && none.contains("there are none"), "{none}");
+    let mut training = begin(&context, options(Some(every_4(folder.path())))).unwrap();
+    training.iterate(8, |_| ()).unwrap();
+    let parameters = network().load_checkpoint(&context, url).unwrap();
+    assert_eq!(parameters, training.parameters());
+    let changed = TrainingOptions {
+        batch: 10,
+        optimizer: Arc::new(Adam::default()),
+        initial_parameters: Some(parameters.as_slice().into()),
+        ..options(Some(every_4(other.path())))
+    };
+    let mut training = begin(&context, changed).unwrap();
+    assert_eq!((training.step(), training.parameters()), (0, parameters));
+    training.iterate(1, |_| ()).unwrap();
+    let wider = NeuralNetwork::dense(FEATURES, &[6], 3).unwrap();
+    let differs = wider.load_checkpoint(&context, url).unwrap_err().to_string();
+    assert!(differs.contains("layers.0.weight"), "{differs}");
 }
 
 #[test]
