@@ -5,6 +5,7 @@
 //! networks. What follows is the README.
 #![doc = include_str!("../README.md")]
 
+mod log;
 pub mod report;
 
 use std::error::Error;
@@ -25,7 +26,7 @@ pub use distdl_dl::{
     ParameterShape, Plateau, PrepareSamples, Resume, Resumed, RmsProp, SampleTargets, Samples, Scalar, Schedule, Sgd,
     Shape, Statistics, StepResult, Targets, TopK, Training, TrainingOptions, Workspace, area_under_curve,
 };
-pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Precision, Progress};
+pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Log, Precision, Progress};
 pub use distdl_engine::incremental::{
     Live, LiveInput, LiveObjects, LiveOptions, LiveRecords, LiveScope, LiveView, Totals,
 };
@@ -76,6 +77,7 @@ pub fn run<E: Into<Failure>>(
 ) -> ExitCode {
     let outcome = config.map_err(Into::into).and_then(|config| {
         config.check()?;
+        log::to_standard_error(config.log);
         if config.join.is_none() && config.processes > 1 {
             return Ok(run_name_node(NameNodeOptions::for_this_program(config)?));
         }

@@ -51,6 +51,17 @@ pub struct Config {
     /// Most bytes of remote objects that are being fetched into the cache ahead of those who read them in order, rounded up to
     /// segments of 4 MiB; at most 64 MiB, and a quarter of the cache. Default: 16 MiB; 0 for none.
     pub read_ahead_bytes_max: u64,
+    /// Longest object that is read whole, as those of [`Context::objects`](crate::Context::objects) and checkpoints are, in
+    /// bytes. Default: 4 GiB.
+    pub read_bytes_max: u64,
+    /// Most objects that one listing may name. Default: 1,000,000.
+    pub list_objects_max: usize,
+    /// Longest line of a text or JSON file, in bytes. Default: 64 MiB.
+    pub line_bytes_max: u64,
+    /// Most requests to one server or bucket at a time; others wait. Default: 64.
+    pub requests_max: usize,
+    /// How long one request to a server may take with all its retries. Default: 10 minutes.
+    pub request_timeout: Duration,
     /// Most bytes of remembered results in that folder, beside those of remote objects. Default: 64 GiB.
     pub memo_bytes_max: u64,
     /// A dataset that an action needs and that is derived in more steps, narrow or by shuffle, is computed step by step:
@@ -61,6 +72,9 @@ pub struct Config {
     pub seed: u64,
     /// Whether bars of progress are drawn on the standard error stream. Default: if that is a terminal.
     pub progress: Progress,
+    /// What `distdl::run` writes to the standard error stream of what happens, unless the program has a subscriber of `tracing`
+    /// of its own. Default: warnings.
+    pub log: Log,
     /// Whether a program's report is JSON, an object a line, instead of text for people. Default: no.
     pub json: bool,
     /// Records that an operator handles at a time. Default: 1024.
@@ -148,6 +162,24 @@ pub enum Progress {
     Off,
 }
 
+/// What is written of what happens; each has those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Log {
+    /// Nothing.
+    Off,
+    /// What failed.
+    Error,
+    /// What was mended, or costs something.
+    #[default]
+    Warn,
+    /// What happens now and then.
+    Info,
+    /// More.
+    Debug,
+    /// All.
+    Trace,
+}
+
 /// Whether a GPU computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum GpuUse {
@@ -191,10 +223,16 @@ impl Default for Config {
             cache_bytes_max: 64 << 30,
             cache_grows_only: Vec::new(),
             read_ahead_bytes_max: 16 << 20,
+            read_bytes_max: 4 << 30,
+            list_objects_max: 1_000_000,
+            line_bytes_max: 64 << 20,
+            requests_max: 64,
+            request_timeout: Duration::from_secs(600),
             memo_bytes_max: 64 << 30,
             cut_lineage_every: None,
             seed: 0,
             progress: Progress::Auto,
+            log: Log::Warn,
             json: false,
             batch_records: 1024,
             processes: 1,
@@ -272,10 +310,20 @@ impl Config {
             read_ahead_bytes_max: layers
                 .get("read_ahead", SIZE, size)?
                 .unwrap_or(default.read_ahead_bytes_max),
+            read_bytes_max: layers.get("read_size", SIZE, size)?.unwrap_or(default.read_bytes_max),
+            list_objects_max: layers
+                .get("list_count", COUNT, count)?
+                .unwrap_or(default.list_objects_max),
+            line_bytes_max: layers.get("line_size", SIZE, size)?.unwrap_or(default.line_bytes_max),
+            requests_max: layers.get("requests", COUNT, count)?.unwrap_or(default.requests_max),
+            request_timeout: layers
+                .get("request_timeout", MILLISECONDS, milliseconds)?
+                .unwrap_or(default.request_timeout),
             memo_bytes_max: layers.get("memo_size", SIZE, size)?.unwrap_or(default.memo_bytes_max),
-            cut_lineage_every: layers.get("cut_lineage_every", COUNT_OF_STEPS, steps)?,
+            cut_lineage_every: layers.get("cut_lineage_every", COUNT, count)?,
             seed: layers.get("seed", SEED, number)?.unwrap_or(default.seed),
             progress: layers.get("progress", PROGRESS, progress)?.unwrap_or(default.progress),
+            log: layers.get("log", LOG, log)?.unwrap_or(default.log),
             json: layers
                 .get("json", SWITCH, |text| text.parse().ok())?
                 .unwrap_or(default.json),

@@ -149,6 +149,10 @@ impl Context {
             ..CacheOptions::new(folder)
         });
         let options = StoresOptions {
+            read_bytes_max: config.read_bytes_max,
+            list_objects_max: config.list_objects_max,
+            requests_max: config.requests_max,
+            request_timeout: config.request_timeout,
             cache,
             ..StoresOptions::default()
         };

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use distdl_storage::object::Object;
-use distdl_storage::text::{read_lines, read_records, split_records, split_text};
+use distdl_storage::text::{TextOptions, read_lines_with, read_records, split_records, split_text};
 use distdl_storage::{Block, Codec, Record, Records};
 use serde::Serialize;
 
@@ -87,11 +87,20 @@ impl Context {
     #[track_caller]
     pub fn text_file(&self, pattern: &str, partitions: usize) -> Result<Dataset<String>> {
         let groups = split_text(&self.stores().list(pattern)?, partitions);
+        let options = self.text_options();
         Ok(
-            self.source("text_file", pattern, String::new(), groups, |stores, split| {
-                Ok(read_lines(stores, split)?)
+            self.source("text_file", pattern, String::new(), groups, move |stores, split| {
+                Ok(read_lines_with(stores, split, options)?)
             }),
         )
+    }
+
+    /// Limits of reading text, as the configuration has them.
+    fn text_options(&self) -> TextOptions {
+        TextOptions {
+            line_bytes_max: usize::try_from(self.config().line_bytes_max).unwrap_or(usize::MAX),
+            ..TextOptions::default()
+        }
     }
 
     /// The records of files of fixed-length records after a header, `record_bytes` and `header_bytes` long. A compressed

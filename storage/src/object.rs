@@ -91,7 +91,7 @@ pub enum ObjectError {
     },
     /// A listing longer than the limit.
     #[error(
-        "{pattern}: more than {objects_max} files or objects match; name fewer, or raise `StoresOptions::list_objects_max`"
+        "{pattern}: more than {objects_max} files or objects match; name fewer, or raise `StoresOptions::list_objects_max` (`list_count` in a configuration)"
     )]
     TooManyObjects {
         /// The pattern as given.
@@ -125,7 +125,7 @@ pub enum ObjectError {
     },
     /// An object longer than the limit for whole reads.
     #[error(
-        "{url}: holds {bytes} bytes, above the limit of {bytes_max} for a whole read; read it in ranges, or raise `StoresOptions::read_bytes_max`"
+        "{url}: holds {bytes} bytes, above the limit of {bytes_max} for a whole read; read it in ranges, or raise `StoresOptions::read_bytes_max` (`read_size` in a configuration)"
     )]
     TooLarge {
         /// The path or URL.
@@ -137,7 +137,7 @@ pub enum ObjectError {
     },
     /// What is to be read back whole is longer than may be read whole.
     #[error(
-        "{url}: {bytes} bytes are more than the {bytes_max} that could be read back whole; cut the data into more partitions, or raise `StoresOptions::read_bytes_max`"
+        "{url}: {bytes} bytes are more than the {bytes_max} that could be read back whole; cut the data into more partitions, or raise `StoresOptions::read_bytes_max` (`read_size` in a configuration)"
     )]
     TooLargeToKeep {
         /// The path or URL.
@@ -233,7 +233,7 @@ pub enum ObjectError {
     },
     /// A line beyond the limit.
     #[error(
-        "{url}: the line that starts at byte {offset} is longer than {bytes_max} bytes; is this a text file? raise `TextOptions::line_bytes_max` if it is"
+        "{url}: the line that starts at byte {offset} is longer than {bytes_max} bytes; is this a text file? raise `TextOptions::line_bytes_max` (`line_size` in a configuration) if it is"
     )]
     LineTooLong {
         /// The path or URL.

@@ -7,9 +7,9 @@ use clap::ValueEnum;
 
 use super::layers::{self, Layer};
 use super::values::{
-    COUNT_OF_COPIES, COUNT_OF_OTHERS, COUNT_OF_PROCESSES, COUNT_OF_RESTARTS, COUNT_OF_STEPS, COUNT_OF_THREADS, FAULTS,
-    FOLDER, LEASE, MILLISECONDS, SEED, SIZE, copies, faults, flag, lease, milliseconds, number, others, path,
-    processes, restarts, size, steps, threads,
+    COUNT, COUNT_OF_COPIES, COUNT_OF_OTHERS, COUNT_OF_PROCESSES, COUNT_OF_RESTARTS, COUNT_OF_THREADS, FAULTS, FOLDER,
+    LEASE, MILLISECONDS, SEED, SIZE, copies, count, faults, flag, lease, milliseconds, number, others, path, processes,
+    restarts, size, threads,
 };
 use super::{CONFIG_FILE, Config, GpuUse, Precision, Progress, Result};
 
@@ -30,7 +30,7 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "FOLDER", value_parser = flag(path, FOLDER))]
     pub cache: Option<PathBuf>,
     /// Cut lineage that is longer than this many steps, by keeping its blocks on disk [default: never]
-    #[arg(long, global = true, value_name = "COUNT", value_parser = flag(steps, COUNT_OF_STEPS))]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = flag(count, COUNT))]
     pub cut_lineage_every: Option<usize>,
     /// Key of all random numbers; the same seed gives the same result [default: 0]
     #[arg(long, global = true, value_name = "NUMBER", value_parser = flag(number, SEED))]

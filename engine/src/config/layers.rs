@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 39] = [
     "threads",
     "memory",
     "disk",
@@ -20,10 +20,16 @@ const KEYS: [&str; 33] = [
     "cache_size",
     "cache_grows_only",
     "read_ahead",
+    "read_size",
+    "list_count",
+    "line_size",
+    "requests",
+    "request_timeout",
     "memo_size",
     "cut_lineage_every",
     "seed",
     "progress",
+    "log",
     "json",
     "batch_records",
     "processes",
@@ -55,6 +61,9 @@ const JOIN: &str = "join";
 
 /// What the name of a variable begins with.
 const PREFIX: &str = "DISTDL_";
+
+/// What Kubernetes lets the names of variables begin with that tell of a service called `distdl`, behind [`PREFIX`].
+const OF_SERVICES: [&str; 2] = ["SERVICE_", "PORT"];
 
 /// How alike an unknown key and a known one must be for a suggestion, from 0 to 1.
 const LIKENESS_MIN: f64 = 0.7;
@@ -159,8 +168,9 @@ impl Layer {
 
     pub(super) fn variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let ours = variables.into_iter().filter_map(|(name, text)| {
-            let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
-            Some((with_section(key), Value::from(text)))
+            let key = name.strip_prefix(PREFIX)?;
+            let is_ours = !OF_SERVICES.iter().any(|theirs| key.starts_with(theirs));
+            is_ours.then(|| (with_section(key.to_ascii_lowercase()), Value::from(text)))
         });
         Self {
             origin: Origin::Variables,

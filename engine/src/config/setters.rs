@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::*;
-use super::{Config, GpuUse, Precision, Progress};
+use super::{Config, GpuUse, Log, Precision, Progress};
 
 impl Config {
     /// Sets the number of worker threads; 0 counts as 1.
@@ -85,6 +85,45 @@ impl Config {
         }
     }
 
+    /// Sets the longest object that is read whole, in bytes.
+    #[must_use]
+    pub fn with_read_bytes_max(self, read_bytes_max: u64) -> Self {
+        Self { read_bytes_max, ..self }
+    }
+
+    /// Sets the most objects that one listing may name.
+    #[must_use]
+    pub fn with_list_objects_max(self, list_objects_max: usize) -> Self {
+        Self {
+            list_objects_max,
+            ..self
+        }
+    }
+
+    /// Sets the longest line of a text or JSON file, in bytes; 0 counts as 1.
+    #[must_use]
+    pub fn with_line_bytes_max(self, line_bytes_max: u64) -> Self {
+        Self {
+            line_bytes_max: line_bytes_max.max(1),
+            ..self
+        }
+    }
+
+    /// Sets the most requests to one server or bucket at a time.
+    #[must_use]
+    pub fn with_requests_max(self, requests_max: usize) -> Self {
+        Self { requests_max, ..self }
+    }
+
+    /// Sets how long one request to a server may take with all its retries.
+    #[must_use]
+    pub fn with_request_timeout(self, request_timeout: Duration) -> Self {
+        Self {
+            request_timeout,
+            ..self
+        }
+    }
+
     /// Sets the most bytes of remembered results in the cache folder.
     #[must_use]
     pub fn with_memo_bytes_max(self, memo_bytes_max: u64) -> Self {
@@ -110,6 +149,12 @@ impl Config {
     #[must_use]
     pub fn with_progress(self, progress: Progress) -> Self {
         Self { progress, ..self }
+    }
+
+    /// Sets what `distdl::run` writes of what happens.
+    #[must_use]
+    pub fn with_log(self, log: Log) -> Self {
+        Self { log, ..self }
     }
 
     /// Sets whether reports are JSON lines.

@@ -85,10 +85,16 @@ fn every_key_is_read_from_file_and_variables() {
         cache_bytes_max: 8 << 20,
         cache_grows_only: vec!["s3://logs/".into(), "s3://b/x".into()],
         read_ahead_bytes_max: 1 << 20,
+        read_bytes_max: 12,
+        list_objects_max: 13,
+        line_bytes_max: 14,
+        requests_max: 15,
+        request_timeout: Duration::from_millis(16),
         memo_bytes_max: 9 << 20,
         cut_lineage_every: Some(40),
         seed: u64::MAX,
         progress: Progress::On,
+        log: Log::Debug,
         json: true,
         batch_records: 7,
         processes: 4,
@@ -112,8 +118,8 @@ fn every_key_is_read_from_file_and_variables() {
         join: None,
     };
     let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nkeep_shuffles_after = 90\nspill_folder = \"/spill\"\ncache = \"/cache\"\n\
-                cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nmemo_size = \"9 MiB\"\ncut_lineage_every = 40\nseed = \"18446744073709551615\"\n\
-                progress = \"on\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
+                cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nread_size = 12\nlist_count = 13\nline_size = 14\nrequests = 15\nrequest_timeout = 16\nmemo_size = \"9 MiB\"\ncut_lineage_every = 40\nseed = \"18446744073709551615\"\n\
+                progress = \"on\"\nlog = \"debug\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
                 grace = 70\nparameter_copies = 1\nspeculate_after = 80\nshared_memory = false\ntoken_file = \"/token\"\n\
                 [device]\ngpu = \"off\"\ncudnn = true\ncuda_libraries = \"/cuda\"\ngpu_processes = 3\ngpu_memory = 11\nprecision = \"bf16\"";
@@ -129,10 +135,16 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_CACHE_SIZE", "8m"),
         ("DISTDL_CACHE_GROWS_ONLY", "s3://logs/,s3://b/x"),
         ("DISTDL_READ_AHEAD", "1m"),
+        ("DISTDL_READ_SIZE", "12"),
+        ("DISTDL_LIST_COUNT", "13"),
+        ("DISTDL_LINE_SIZE", "14"),
+        ("DISTDL_REQUESTS", "15"),
+        ("DISTDL_REQUEST_TIMEOUT", "16"),
         ("DISTDL_MEMO_SIZE", "9m"),
         ("DISTDL_CUT_LINEAGE_EVERY", "40"),
         ("DISTDL_SEED", "18446744073709551615"),
         ("DISTDL_PROGRESS", "ON"),
+        ("DISTDL_LOG", "Debug"),
         ("DISTDL_JSON", "true"),
         ("DISTDL_BATCH_RECORDS", "7"),
         ("DISTDL_PROCESSES", "4"),
@@ -168,10 +180,16 @@ fn every_key_is_read_from_file_and_variables() {
         .with_cache_bytes_max(8 << 20)
         .with_cache_grows_only(["s3://logs/", "s3://b/x"])
         .with_read_ahead_bytes_max(1 << 20)
+        .with_read_bytes_max(12)
+        .with_list_objects_max(13)
+        .with_line_bytes_max(14)
+        .with_requests_max(15)
+        .with_request_timeout(Duration::from_millis(16))
         .with_memo_bytes_max(9 << 20)
         .with_cut_lineage_every(40)
         .with_seed(u64::MAX)
         .with_progress(Progress::On)
+        .with_log(Log::Debug)
         .with_json(true)
         .with_batch_records(7)
         .with_processes(4)
@@ -194,6 +212,18 @@ fn every_key_is_read_from_file_and_variables() {
         .with_precision(Precision::Bf16);
     assert_eq!(code, expected);
     assert_eq!(Config::default().with_threads(0).with_batch_records(0).threads, 1);
+}
+
+#[test]
+fn what_kubernetes_says_of_a_service_is_no_setting() {
+    let of_service = [
+        ("DISTDL_SERVICE_HOST", "10.0.0.1"),
+        ("DISTDL_SERVICE_PORT_HTTP", "80"),
+        ("DISTDL_PORT", "tcp://10.0.0.1:80"),
+        ("DISTDL_PORT_80_TCP_ADDR", "10.0.0.1"),
+    ];
+    let config = Config::from_layers(None, variables(&of_service), &Flags::default());
+    assert_eq!(config.unwrap(), Config::default());
 }
 
 #[test]

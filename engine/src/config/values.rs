@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::{GpuUse, Precision, Progress, Result};
+use super::{GpuUse, Log, Precision, Progress, Result};
 
 /// Most worker threads in a process.
 pub(super) const THREADS_MAX: usize = 1024;
@@ -24,7 +24,7 @@ pub(super) const MILLISECONDS_MAX: u64 = 86_400_000;
 
 pub(super) const COUNT_OF_THREADS: &str = "a whole number from 1 to 1024";
 pub(super) const COUNT_OF_RECORDS: &str = "a whole number from 1 to 16777216";
-pub(super) const COUNT_OF_STEPS: &str = "a whole number from 1";
+pub(super) const COUNT: &str = "a whole number from 1";
 pub(super) const COUNT_OF_PROCESSES: &str = "a whole number from 1 to 256";
 pub(super) const COUNT_OF_OTHERS: &str = "a whole number from 0 to 256";
 pub(super) const COUNT_OF_RESTARTS: &str = "a whole number from 0 to 4294967295";
@@ -38,6 +38,7 @@ pub(super) const PREFIXES: &str = "beginnings of URLs, separated by commas";
 pub(super) const FILE: &str = "the path of a file";
 pub(super) const SEED: &str = "a whole number from 0 to 18446744073709551615";
 pub(super) const PROGRESS: &str = "`auto` (on a terminal), `on` or `off`";
+pub(super) const LOG: &str = "`off`, `error`, `warn`, `info`, `debug` or `trace`";
 pub(super) const GPU: &str = "`auto` (if there is one), `on` or `off`";
 pub(super) const PRECISION: &str = "`f32`, `tf32` or `bf16`";
 pub(super) const SWITCH: &str = "`true` or `false`";
@@ -70,7 +71,7 @@ pub(super) fn records(text: &str) -> Option<usize> {
         .filter(|count| (1..=BATCH_RECORDS_MAX).contains(count))
 }
 
-pub(super) fn steps(text: &str) -> Option<usize> {
+pub(super) fn count(text: &str) -> Option<usize> {
     text.parse().ok().filter(|count| *count > 0)
 }
 
@@ -80,6 +81,10 @@ pub(super) fn path(text: &str) -> Option<PathBuf> {
 
 pub(super) fn progress(text: &str) -> Option<Progress> {
     Progress::from_str(text, true).ok()
+}
+
+pub(super) fn log(text: &str) -> Option<Log> {
+    Log::from_str(text, true).ok()
 }
 
 pub(super) fn gpu(text: &str) -> Option<GpuUse> {

@@ -9,7 +9,7 @@ use distdl_storage::arrow::{ArrowOptions, read_arrow, split_arrow};
 use distdl_storage::csv::{CsvOptions, read_csv, split_csv};
 #[cfg(feature = "parquet")]
 use distdl_storage::parquet::{ParquetOptions, read_parquet, split_parquet};
-use distdl_storage::text::{TextOptions, read_json_lines, split_text};
+use distdl_storage::text::{read_json_lines, split_text};
 
 use crate::context::Context;
 use crate::dataset::Dataset;
@@ -24,10 +24,12 @@ impl Context {
     #[track_caller]
     pub fn json_lines<T: Record>(&self, pattern: &str, partitions: usize) -> Result<Dataset<T>> {
         let groups = split_text(&self.stores().list(pattern)?, partitions);
-        let records = type_name::<T>().to_owned();
-        Ok(self.source("json_lines", pattern, records, groups, |stores, split| {
-            Ok(read_json_lines::<T>(stores, split, TextOptions::default())?)
-        }))
+        let (records, options) = (type_name::<T>().to_owned(), self.text_options());
+        Ok(
+            self.source("json_lines", pattern, records, groups, move |stores, split| {
+                Ok(read_json_lines::<T>(stores, split, options)?)
+            }),
+        )
     }
 
     /// The records of CSV files: a struct whose fields are named as the columns are, or a tuple, which takes them by

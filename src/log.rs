@@ -1,0 +1,24 @@
+//! What happens, for people: warnings of the libraries on the standard error stream.
+
+use std::io::{IsTerminal, stderr};
+
+use distdl_engine::config::Log;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Writes what the configuration asks for, unless the program has a subscriber already.
+pub(crate) fn to_standard_error(log: Log) {
+    let level = match log {
+        Log::Off => LevelFilter::OFF,
+        Log::Error => LevelFilter::ERROR,
+        Log::Warn => LevelFilter::WARN,
+        Log::Info => LevelFilter::INFO,
+        Log::Debug => LevelFilter::DEBUG,
+        Log::Trace => LevelFilter::TRACE,
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr);
+    // The program's own goes before it.
+    let _ = subscriber.try_init();
+}
