@@ -5,8 +5,10 @@
 //! told apart; the name and the version stand for them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::id::DatasetId;
 use crate::lineage::{Dependency, Lineage, Memoized, Node, PartitionMap};
@@ -170,8 +172,27 @@ fn place(fields: &mut Fields, partitioning: Option<&Partitioning>) {
         PartitionFunction::Range { descending, .. } => {
             fields.bytes(if *descending { b"descending" } else { b"ascending" })
         }
-        PartitionFunction::Custom { parameters, .. } => fields.bytes(parameters.as_bytes()),
+        PartitionFunction::Custom { name, parameters, .. } => {
+            fields.bytes(name.as_bytes());
+            fields.bytes(parameters.as_bytes());
+        }
     }
+}
+
+/// Of values, by their bytes.
+pub fn digest(what: &impl Serialize) -> Digest {
+    postcard::to_stdvec(what).map_or_else(|_| unequalled(), |bytes| *blake3::hash(&bytes).as_bytes())
+}
+
+/// The same as text: what an operator's parameters are, where they are values of the program's.
+pub fn digest_in_words(what: &impl Serialize) -> String {
+    blake3::Hash::from_bytes(digest(what)).to_hex().to_string()
+}
+
+/// For what refuses to become bytes: nothing is the same as it.
+pub fn unequalled() -> Digest {
+    let random = [(); 4].map(|()| RandomState::new().hash_one(0));
+    *blake3::hash(&random.map(u64::to_le_bytes).concat()).as_bytes()
 }
 
 /// Fields that are hashed with their lengths, so that no two sequences of them are one.

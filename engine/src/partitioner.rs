@@ -82,6 +82,8 @@ pub enum PartitionFunction {
     Custom {
         /// The type that implements [`Partitioner`].
         partitioner: TypeId,
+        /// That type's name, which is the same in another run.
+        name: &'static str,
         /// What tells its values apart.
         parameters: Arc<str>,
     },
@@ -93,6 +95,7 @@ impl PartitionFunction {
     pub fn custom<P: 'static>(parameters: impl fmt::Display) -> Self {
         Self::Custom {
             partitioner: TypeId::of::<P>(),
+            name: std::any::type_name::<P>(),
             parameters: parameters.to_string().into(),
         }
     }

@@ -5,18 +5,17 @@
 mod formats;
 mod pieces;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use distdl_storage::object::Object;
 use distdl_storage::text::{TextOptions, read_lines_with, read_records, split_records, split_text};
 use distdl_storage::{Block, Codec, Record, Records};
-use serde::Serialize;
 
 use crate::batch::{AnyBatch, Batch, stream_of};
 use crate::context::Context;
 use crate::dataset::{Dataset, Derivation, streams};
 use crate::error::Result;
+use crate::memo::{digest, unequalled};
 
 impl Context {
     /// A dataset of the records in `partitions` groups of neighbours.
@@ -117,8 +116,9 @@ impl Context {
         partitions: usize,
     ) -> Result<Dataset<Vec<u8>>> {
         let groups = split_records(&self.stores().list(pattern)?, record_bytes, header_bytes, partitions)?;
+        let parameters = format!("{record_bytes} {header_bytes}");
         Ok(
-            self.source("binary_records", pattern, String::new(), groups, |stores, split| {
+            self.source("binary_records", pattern, parameters, groups, |stores, split| {
                 Ok(read_records(stores, split)?.map(|record| record.map(|bytes| bytes.to_vec())))
             }),
         )
@@ -150,14 +150,4 @@ fn digest_of_records<T: Record>(records: &Records<T>) -> Option<[u8; 32]> {
     let block = Block::from_records(records.clone());
     let frame = Codec::of::<T>().portable().encode(&block).ok()?;
     Some(*blake3::hash(&frame).as_bytes())
-}
-
-fn digest(what: &impl Serialize) -> [u8; 32] {
-    postcard::to_stdvec(what).map_or_else(|_| unequalled(), |bytes| *blake3::hash(&bytes).as_bytes())
-}
-
-/// For what refuses to become bytes: nothing is the same as it.
-fn unequalled() -> [u8; 32] {
-    let random = [(); 4].map(|()| RandomState::new().hash_one(0));
-    *blake3::hash(&random.map(u64::to_le_bytes).concat()).as_bytes()
 }

@@ -125,13 +125,26 @@ impl<T: Record> Dataset<T> {
         operator: &'static str,
         function: impl Fn(usize, PartitionIter<T>) -> I + Send + Sync + 'static,
     ) -> Dataset<U> {
+        self.map_streams_with(operator, String::new(), function)
+    }
+
+    /// The same, with what is known of the operator's parameters.
+    #[track_caller]
+    fn map_streams_with<U: Record, I: IntoIterator<Item = U> + 'static>(
+        &self,
+        operator: &'static str,
+        parameters: String,
+        function: impl Fn(usize, PartitionIter<T>) -> I + Send + Sync + 'static,
+    ) -> Dataset<U> {
         let compute = streams(move |context, partition, inputs| {
             let failure = Failure::default();
             let records = PartitionIter::<T>::new(only(inputs), Failure::clone(&failure));
             let output = function(partition, records).into_iter();
             Ok(Box::new(Batches::new(output, context.resources.batch_records, failure)))
         });
-        Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute).build(self.context())
+        let mut derivation = Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute);
+        derivation.parameters = parameters;
+        derivation.build(self.context())
     }
 
     /// Pairs each record with a key that `function` makes from it.
@@ -153,11 +166,12 @@ impl<T: Record> Dataset<T> {
         if records == 0 {
             return Err(EngineError::invalid("`batch` of 0 records", "give at least 1"));
         }
-        Ok(self.map_streams("batch", move |_, mut input| {
+        let groups = move |_, mut input: PartitionIter<T>| {
             std::iter::from_fn(move || {
                 let group: Vec<T> = input.by_ref().take(records).collect();
                 (!group.is_empty()).then_some(group)
             })
-        }))
+        };
+        Ok(self.map_streams_with("batch", records.to_string(), groups))
     }
 }

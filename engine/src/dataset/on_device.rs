@@ -115,6 +115,7 @@ impl<T: Record + Pod> Dataset<T> {
     pub fn map_partitions_on<U: Record + Pod>(&self, kernel: DeviceMap<T, U>) -> Dataset<U> {
         let site = Location::caller();
         let DeviceMap { on_cpu, on_gpu } = kernel;
+        let parameters = on_gpu.parameters();
         let device = Arc::new(Device::choose(self.context(), on_gpu));
         let compute = streams(move |_, partition, inputs| {
             let failure = Failure::default();
@@ -132,7 +133,9 @@ impl<T: Record + Pod> Dataset<T> {
             mapped.way = mapped.find_way()?;
             Ok(Box::new(mapped))
         });
-        Derivation::new(OPERATOR, self.partitions(), self.narrow_dependency(), compute).build(self.context())
+        let mut derivation = Derivation::new(OPERATOR, self.partitions(), self.narrow_dependency(), compute);
+        derivation.parameters = parameters;
+        derivation.build(self.context())
     }
 }
 

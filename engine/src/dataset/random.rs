@@ -10,6 +10,7 @@ use rand_core::{RngCore, SeedableRng};
 use crate::batch::Batch;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
+use crate::memo::{digest, digest_in_words};
 use crate::partitioner::Key;
 
 impl<T: Record> Dataset<T> {
@@ -96,9 +97,14 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
                 "give fractions between 0 and 1",
             ));
         }
+        let mut named: Vec<_> = fractions
+            .iter()
+            .map(|(key, fraction)| digest(&(key, fraction)))
+            .collect();
+        named.sort_unstable();
+        let parameters = format!("{seed} {}", digest_in_words(&named));
         let keep = move |(key, _): &(K, V), draw: f64| fractions.get(key).is_some_and(|fraction| draw < *fraction);
-        // The fractions are the program's own: a key has no name here that is the same in every run.
-        Ok(self.keep_where_drawn("sample_by_key", seed.to_string(), seed, keep))
+        Ok(self.keep_where_drawn("sample_by_key", parameters, seed, keep))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use distdl_storage::Record;
 
 use crate::dataset::{Dataset, only, streams};
+use crate::memo::digest_in_words;
 use crate::pair::Placed;
 use crate::partitioner::Key;
 use crate::shuffle::{Closures, Collecting, Combine, Combined, Combining, Merging};
@@ -73,7 +74,9 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         add: impl Fn(C, V) -> C + Send + Sync + 'static,
         merge: impl Fn(C, C) -> C + Send + Sync + 'static,
     ) -> Dataset<(K, C)> {
-        self.combine("aggregate_by_key", from_zero(zero, add, merge), Placed::like(self))
+        let parameters = digest_in_words(&zero);
+        let combine = from_zero(zero, add, merge);
+        self.combine_with("aggregate_by_key", parameters, combine, Placed::like(self))
     }
 
     /// [`aggregate_by_key`](Self::aggregate_by_key) into a number of partitions.
@@ -85,15 +88,16 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         merge: impl Fn(C, C) -> C + Send + Sync + 'static,
         partitions: usize,
     ) -> Dataset<(K, C)> {
-        let placed = Placed::by_hash(partitions);
-        self.combine("aggregate_by_key", from_zero(zero, add, merge), placed)
+        let (parameters, placed) = (digest_in_words(&zero), Placed::by_hash(partitions));
+        self.combine_with("aggregate_by_key", parameters, from_zero(zero, add, merge), placed)
     }
 
     /// Folds the values of each key into `zero` by `function`, which must be associative. As in Spark, `zero` enters once
     /// for each key and source partition: it should change nothing. One shuffle, of one value for each of them.
     #[track_caller]
     pub fn fold_by_key(&self, zero: V, function: impl Fn(V, V) -> V + Send + Sync + 'static) -> Dataset<(K, V)> {
-        self.combine("fold_by_key", folding(zero, function), Placed::like(self))
+        let parameters = digest_in_words(&zero);
+        self.combine_with("fold_by_key", parameters, folding(zero, function), Placed::like(self))
     }
 
     /// [`fold_by_key`](Self::fold_by_key) into a number of partitions.
@@ -104,13 +108,26 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         function: impl Fn(V, V) -> V + Send + Sync + 'static,
         partitions: usize,
     ) -> Dataset<(K, V)> {
-        self.combine("fold_by_key", folding(zero, function), Placed::by_hash(partitions))
+        let (parameters, placed) = (digest_in_words(&zero), Placed::by_hash(partitions));
+        self.combine_with("fold_by_key", parameters, folding(zero, function), placed)
     }
 
     #[track_caller]
     pub(super) fn combine<C: Record, M: Combine<V, C>>(
         &self,
         operator: &'static str,
+        combine: M,
+        placed: Placed<K>,
+    ) -> Dataset<(K, C)> {
+        self.combine_with(operator, String::new(), combine, placed)
+    }
+
+    /// The same, with what is known of the operator's parameters.
+    #[track_caller]
+    fn combine_with<C: Record, M: Combine<V, C>>(
+        &self,
+        operator: &'static str,
+        parameters: String,
         combine: M,
         placed: Placed<K>,
     ) -> Dataset<(K, C)> {
@@ -128,7 +145,9 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             }
             Ok(combining.into_stream())
         });
-        placed.derive(operator, vec![dependency], compute).build(self.context())
+        let mut derivation = placed.derive(operator, vec![dependency], compute);
+        derivation.parameters = parameters;
+        derivation.build(self.context())
     }
 
     /// All values of each key, in order of (source partition, position); keys in the order in which they first come. One

@@ -86,8 +86,8 @@ impl Context {
         partitions: usize,
     ) -> Result<Dataset<Vec<T>>> {
         let groups = split_arrays::<T>(self.stores(), &self.stores().list(pattern)?, &format, partitions)?;
-        let elements = type_name::<T>().to_owned();
-        Ok(self.source(operator, pattern, elements, groups, |stores, split| {
+        let parameters = format!("{} {format:?}", type_name::<T>());
+        Ok(self.source(operator, pattern, parameters, groups, |stores, split| {
             Ok(read_rows::<T>(stores, split)?)
         }))
     }

@@ -15,11 +15,11 @@ use distdl_storage::remote::Stores;
 use distdl_storage::text::{RecordSplit, TextSplit};
 use serde::Serialize;
 
-use super::digest;
 use crate::batch::{AnyBatch, AnyStream, TaskResult};
 use crate::context::Context;
 use crate::dataset::{Dataset, Derivation, streams};
 use crate::lineage::{Compute, Contents, Reads};
+use crate::memo::digest;
 
 /// A part of an object that is read at once.
 pub(super) trait Piece: Clone + Serialize + Send + Sync + 'static {

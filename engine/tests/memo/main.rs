@@ -8,4 +8,5 @@ mod changes;
 mod damage;
 mod drawn;
 mod keys;
+mod parameters;
 mod several;

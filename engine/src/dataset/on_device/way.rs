@@ -9,6 +9,7 @@ use distdl_storage::DeviceError;
 
 #[cfg(feature = "gpu")]
 use crate::device::GpuPiece;
+use crate::memo::digest_in_words;
 
 /// What computes on a GPU.
 #[derive(Clone)]
@@ -18,6 +19,17 @@ pub(super) enum OnGpu {
     /// Whatever starts kernels.
     #[cfg(feature = "gpu")]
     Closure(Arc<Start>),
+}
+
+impl OnGpu {
+    /// What is known of it, as an operator's parameters.
+    pub(super) fn parameters(&self) -> String {
+        match self {
+            Self::Program { entry, text } => digest_in_words(&(entry, text)),
+            #[cfg(feature = "gpu")]
+            Self::Closure(_) => String::new(),
+        }
+    }
 }
 
 /// Starts kernels for a piece.
