@@ -58,7 +58,7 @@ pub(crate) struct Inner {
     actions: AtomicU64,
     _bars: Option<Bars>,
     /// Checkpoints so far, by where they are and what they hold.
-    checkpoints: Mutex<HashMap<(String, [u8; 32]), u64>>,
+    checkpoints: Mutex<HashMap<(String, [u8; 32]), Ordinal>>,
     /// What computes, once it has been asked for.
     device: OnceLock<Chosen>,
     #[cfg(feature = "gpu")]
@@ -373,14 +373,25 @@ impl Context {
         }
     }
 
-    /// How many checkpoints of one computation were asked for at `url` before.
-    pub(crate) fn next_checkpoint(&self, url: &str, computation: [u8; 32]) -> u64 {
+    /// How many checkpoints of one computation were asked for at `url` before; none once one of them has failed.
+    pub(crate) fn next_checkpoint(&self, url: &str, computation: [u8; 32]) -> Option<u64> {
         let mut checkpoints = lock(&self.inner.checkpoints);
-        let count = checkpoints.entry((url.to_owned(), computation)).or_default();
-        *count += 1;
-        *count - 1
+        let next = checkpoints
+            .entry((url.to_owned(), computation))
+            .or_insert(Ordinal(Some(0)));
+        let ordinal = next.0?;
+        next.0 = Some(ordinal + 1);
+        Some(ordinal)
+    }
+
+    /// A checkpoint has failed: whether the program tries that one again or goes on to the next, nobody can tell.
+    pub(crate) fn checkpoint_failed(&self, url: &str, computation: [u8; 32]) {
+        lock(&self.inner.checkpoints).insert((url.to_owned(), computation), Ordinal(None));
     }
 }
+
+/// Of the next checkpoint of a computation at a place, while it says which of several it is.
+struct Ordinal(Option<u64>);
 
 /// How many processes are to use a GPU, if this one is beyond them.
 fn others_use_gpus(config: &Config) -> Result<Option<usize>> {

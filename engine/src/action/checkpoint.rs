@@ -24,7 +24,8 @@ impl<T: Record> Dataset<T> {
     /// **A later run** of the same program that comes to the same computation finds it and computes nothing: the same
     /// program file, operators, places in the driver program, and contents of sources, and as many checkpoints of them at
     /// this `url` before. What closures have captured cannot be seen: **use another `url` when the program is given other
-    /// arguments.** What a source holds that does not tell is computed again in every run. Old checkpoints stay until their
+    /// arguments.** What a source holds that does not tell is computed again in every run; and so is what comes at this `url`
+    /// of the same computation after a checkpoint that has failed, since that may be the same one or the next. Old checkpoints stay until their
     /// folder is removed.
     ///
     /// Partitions whose files are gone or cut short when this is called are computed again, and so is all if the manifest
@@ -54,9 +55,26 @@ impl<T: Record> Dataset<T> {
     /// If `url` cannot be read or written, or holds another result of the same computation. Otherwise as any action.
     #[track_caller]
     pub fn checkpoint(&self, url: &str) -> Result<Dataset<T>> {
-        let (context, site, partitions) = (self.context(), Location::caller(), self.partitions());
-        let key = self.checkpoint_key(url)?;
-        let checkpoint = Arc::new(Checkpoint::open(context.stores(), url, &key)?);
+        let (context, site) = (self.context(), Location::caller());
+        let computation = memo::computation(&context.lineage(self.id()), self.id());
+        let ordinal = computation.and_then(|computation| context.next_checkpoint(url, computation));
+        let key = match computation.zip(ordinal) {
+            Some((computation, ordinal)) => *blake3::keyed_hash(&computation, &ordinal.to_le_bytes()).as_bytes(),
+            // Nobody knows whether it is the same the next time.
+            None => once(context, || {
+                Ok(*blake3::hash(SharedFolder::draw_name().as_bytes()).as_bytes())
+            })?,
+        };
+        let written = self.checkpoint_as(&key, url, site);
+        if let (Err(_), Some(computation)) = (&written, computation) {
+            context.checkpoint_failed(url, computation);
+        }
+        written
+    }
+
+    fn checkpoint_as(&self, key: &[u8; 32], url: &str, site: &'static Location<'static>) -> Result<Dataset<T>> {
+        let (context, partitions) = (self.context(), self.partitions());
+        let checkpoint = Arc::new(Checkpoint::open(context.stores(), url, key)?);
         let place = Arc::clone(&checkpoint);
         let found = once(context, move || Ok(place.find(partitions)?))?;
         let FoundCheckpoint { mut blobs, missing } = found.unwrap_or_else(|| FoundCheckpoint {
@@ -81,20 +99,6 @@ impl<T: Record> Dataset<T> {
             once(context, move || Ok(place.publish(&all)?))?;
         }
         Ok(self.read_from(checkpoint, blobs, url, site))
-    }
-
-    /// What tells this computation from all others, in this run and the next.
-    fn checkpoint_key(&self, url: &str) -> Result<[u8; 32]> {
-        let context = self.context();
-        let computation = match memo::computation(&context.lineage(self.id()), self.id()) {
-            Some(computation) => computation,
-            // Nobody knows whether it is the same the next time.
-            None => once(context, || {
-                Ok(*blake3::hash(SharedFolder::draw_name().as_bytes()).as_bytes())
-            })?,
-        };
-        let ordinal = context.next_checkpoint(url, computation);
-        Ok(*blake3::keyed_hash(&computation, &ordinal.to_le_bytes()).as_bytes())
     }
 
     fn read_from(

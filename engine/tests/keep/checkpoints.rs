@@ -53,6 +53,46 @@ fn a_later_run_reads_the_checkpoint_and_computes_what_is_gone() {
     assert_eq!(files(folder, "").len(), PARTITIONS + 1, "nothing else is left behind");
 }
 
+/// Three rounds of one computation at one place, which are told apart by what their closure captures; `fails` once.
+fn rounds(folder: &Path, fails: Option<u64>, again: bool) -> Vec<Vec<u64>> {
+    let context = context(1);
+    let mut kept = Vec::new();
+    let mut left = fails;
+    for round in 0..3_u64 {
+        loop {
+            let fails = left.take_if(|fails| *fails == round).is_some();
+            let numbers = context.range(0..10, 2).map(move |x| {
+                assert!(!fails, "this round fails");
+                x * 10 + round
+            });
+            match numbers.checkpoint(folder.to_str().unwrap()) {
+                Ok(dataset) => kept.push(dataset.collect().unwrap()),
+                Err(_) if again => continue,
+                Err(_) => {}
+            }
+            break;
+        }
+    }
+    kept
+}
+
+#[test]
+fn a_checkpoint_that_failed_leaves_no_records_to_another_one() {
+    let expected: Vec<Vec<u64>> = (0..3).map(|round| (0..10).map(|x| x * 10 + round).collect()).collect();
+    for fails in 0..3 {
+        for again in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let first = rounds(folder.path(), Some(fails), again);
+            assert_eq!(first.len(), if again { 3 } else { 2 });
+            assert_eq!(
+                rounds(folder.path(), None, again),
+                expected,
+                "round {fails} failed before"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_flipped_bit_is_an_error_that_names_the_partition_and_the_file() {
     let folder = tempfile::tempdir().unwrap();
