@@ -270,7 +270,8 @@ impl Training {
         self.iterate(steps, observe)
     }
 
-    /// Runs `steps` steps; `observe` sees each. Returns the sum of the steps' reports. Between two checkpoints the steps
+    /// Runs `steps` steps; `observe` sees each, and cannot run actions: evaluate between two calls. Returns the sum of the
+    /// steps' reports. Between two checkpoints the steps
     /// are one dataflow; or they are taken whole on a GPU, and `observe` sees some of them together, up to some seconds after
     /// they were taken.
     ///

@@ -83,6 +83,15 @@ impl Cancellation {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this thread runs an action: then another one would wait for ever.
+    pub(crate) fn runs_here(&self) -> bool {
+        let state = self.lock();
+        state
+            .running
+            .as_ref()
+            .is_some_and(|running| running.thread == std::thread::current().id())
+    }
+
     /// An action begins on this thread. One at a time.
     pub(crate) fn begin(&self, action: String) -> RunningAction<'_> {
         let mut state = self.lock();
@@ -107,7 +116,10 @@ impl Cancellation {
 
     /// Ends the action that runs, if it is one that is `meant`, given its thread.
     fn cancel(&self, reason: &str, meant: impl Fn(ThreadId) -> bool) -> bool {
-        let mut state = self.lock();
+        Self::cancel_in(self.lock(), reason, meant)
+    }
+
+    fn cancel_in(mut state: MutexGuard<'_, State>, reason: &str, meant: impl Fn(ThreadId) -> bool) -> bool {
         let Some(running) = state.running.as_mut().filter(|running| meant(running.thread)) else {
             return false;
         };
@@ -143,8 +155,8 @@ impl Cancellation {
         };
         limit.passed = Some(reason.clone());
         let limited = limit.thread;
-        drop(state);
-        self.cancel(&reason, |thread| thread == limited);
+        // Under one lock: an action that begins once the limit is over is not meant.
+        Self::cancel_in(state, &reason, |thread| thread == limited);
     }
 
     /// A limit is over.

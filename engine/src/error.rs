@@ -145,9 +145,10 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
-    /// An action was called from inside a closure that runs on a worker.
+    /// An action was called from inside a closure that runs on a worker, or that another action calls, as it does for what
+    /// observes the steps of an iteration.
     #[error(
-        "an action was called inside an operator's closure; run it in the driver program first and pass its result in with `broadcast`"
+        "an action was called inside a closure that another action calls; run it in the driver program first and pass its result in with `broadcast`"
     )]
     NestedAction,
     /// Live records could not be brought up to date.

@@ -30,9 +30,10 @@ pub fn evaluate(
     for (index, operation) in program.iter().enumerate() {
         let pipe = match *operation {
             Operation::Read(dataset, partition) => {
-                Pipe::source(index, read_block(context, lineage.node(dataset), partition)?)
+                let stream = read_block(context, lineage.node(dataset), partition)?;
+                Pipe::source(index, stoppable(context, stream))
             }
-            Operation::Shuffle(id, bucket) => Pipe::source(index, shuffle(id, bucket)),
+            Operation::Shuffle(id, bucket) => Pipe::source(index, stoppable(context, shuffle(id, bucket))),
             Operation::Compute {
                 dataset,
                 partition,
@@ -65,6 +66,15 @@ pub fn evaluate(
         Some(pipe) => pipe.into_stream(context),
         None => Box::new(std::iter::empty()),
     })
+}
+
+/// The stream, until the task is to stop: what reads it to its end, such as a fold, may be at it for long.
+fn stoppable(context: &TaskContext, mut stream: AnyStream) -> AnyStream {
+    let context = context.clone();
+    Box::new(std::iter::from_fn(move || {
+        let batch = stream.next()?;
+        Some(context.check().and(batch))
+    }))
 }
 
 fn read_block(context: &TaskContext, node: &Node, partition: usize) -> TaskResult<AnyStream> {

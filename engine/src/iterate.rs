@@ -51,7 +51,8 @@ impl<T: Record> Dataset<T> {
     /// Runs `iteration` with the dataset's partitions dealt to the lanes: partition `p` belongs to lane `p % lanes`.
     ///
     /// `make_lane` makes a lane from its data, on the worker that hosts it; `make_shard` makes the update of a shard, on
-    /// the worker that owns it; `observe` sees each step's tallies, in order, on the calling thread. Returns when all
+    /// the worker that owns it; `observe` sees each step's tallies, in order, on the calling thread; it cannot run actions of this context.
+    /// Returns when all
     /// steps are applied to `parameters`.
     ///
     /// The newest version of `parameters` is what the first step reads, and takes its number. While the iteration runs,

@@ -370,6 +370,31 @@ fn an_iteration_inside_a_closure_is_refused() {
     assert_eq!(nested.collect().unwrap(), [true]);
 }
 
+#[test]
+fn an_action_of_what_observes_an_iteration_is_refused() {
+    let context = context(2);
+    let parameters = Arc::new(Parameters::new(initial(5)));
+    let (mut refused, numbers) = (0, context.range(0..5, 2));
+    let observe = &mut |_: &StepReport| {
+        refused += u64::from(matches!(numbers.count(), Err(EngineError::NestedAction)));
+    };
+    let lane = |_| Ok(Box::new(|_: u64, _: &[f32], _: &mut [f32]| Ok(Tallies::default())) as Box<dyn Lane>);
+    let shard = |_| {
+        let keep = |_: &StepReport, _: &[f32], _: &mut ShardValues<'_>| Ok(());
+        Ok(Box::new(keep) as Box<dyn ShardUpdate>)
+    };
+    context
+        .iterate(
+            Iteration::new(1, 3),
+            &parameters,
+            Arc::new(lane),
+            Arc::new(shard),
+            observe,
+        )
+        .unwrap();
+    assert_eq!((refused, numbers.count().unwrap()), (3, 5));
+}
+
 /// A failure in the second call: what the first has made stays, and no more.
 #[test]
 fn whole_steps_end_with_an_error_or_from_outside() {

@@ -12,7 +12,7 @@ use crate::task;
 impl Context {
     /// Takes the turn of an action on a dataset.
     pub(crate) fn begin_action(&self, target: &Node) -> Result<Turn<'_>> {
-        if task::is_inside() {
+        if task::is_inside() || self.inner.cancellation.runs_here() {
             return Err(EngineError::NestedAction);
         }
         let turn = lock(&self.inner.action);

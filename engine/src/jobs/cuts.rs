@@ -63,7 +63,7 @@ impl Context {
         let Some(steps) = self.config().cut_lineage_every else {
             return Ok(());
         };
-        while let Some(dataset) = self.lineage(target).too_deep(steps) {
+        while let Some(dataset) = self.lineage(target).too_deep(steps.max(1)) {
             self.checkpoint_locally(dataset)?;
         }
         Ok(())

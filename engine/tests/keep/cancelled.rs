@@ -80,6 +80,39 @@ fn an_action_is_ended_on_either_side_of_a_shuffle_and_while_it_is_prepared() {
     assert_eq!(context.range(0..10, 3).count().unwrap(), 10);
 }
 
+/// Nothing but the action itself touches the records: of blocks that are kept, and of what a fold has read of a shuffle.
+#[test]
+fn an_action_over_blocks_and_a_fold_of_a_shuffle_are_ended_within_their_partition() {
+    const RECORDS: u64 = 200_000;
+    let context = context(1);
+    let kept = context.range(0..RECORDS, 1).cache();
+    assert_eq!(kept.count().unwrap(), RECORDS);
+    let (handle, seen) = (context.cancel_handle(), Arc::new(AtomicU64::new(0)));
+    let count = Arc::clone(&seen);
+    let cancelled = kept.for_each(move |_| {
+        handle.cancel();
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    is_cancelled(&cancelled.unwrap_err(), "by a handle");
+    let records = seen.swap(0, Ordering::SeqCst);
+    assert!(records < RECORDS / 10, "{records} of {RECORDS} records");
+
+    // Four results of each key meet on the reading side.
+    let (handle, count) = (context.cancel_handle(), Arc::clone(&seen));
+    let pairs = context.range(0..RECORDS, 4).map(|x| (x % (RECORDS / 4), x));
+    let folded = pairs.reduce_by_key_into(
+        move |left, right| {
+            handle.cancel();
+            count.fetch_add(1, Ordering::SeqCst);
+            left + right
+        },
+        1,
+    );
+    is_cancelled(&folded.count().unwrap_err(), "by a handle");
+    let merged = seen.load(Ordering::SeqCst);
+    assert!(merged < RECORDS / 10, "{merged} of {RECORDS} records");
+}
+
 #[test]
 fn a_handle_without_an_action_does_nothing() {
     let context = context(2);
