@@ -153,8 +153,8 @@ impl NameNode {
         // The others wait for its part of the step.
         round.gave_up |= stops && matches!(round.work, Work::Loop { .. });
         // It takes part in nothing more of this generation. The report of the broken link that is the cause was lost with
-        // a name node.
-        round.forsaken |= stops && cut;
+        // a name node. Even if it has all of its own, the others may lack what was on that link.
+        round.forsaken |= cut && round.cut.is_none();
         if let Some(entry) = self.members.get_mut(&member) {
             entry.held = held;
         }

@@ -64,6 +64,31 @@ fn a_name_node_that_comes_back_lets_the_round_go_on_in_its_generation() {
     assert_eq!(world.node.generation.number, 1);
 }
 
+/// What it would have said of the link was lost with the name node, and of what it has computed it reports all.
+#[test]
+fn a_link_that_broke_as_the_name_node_died_ends_the_generation() {
+    for step in [
+        Step::Compute { partitions: 40 },
+        Step::Iterate {
+            steps: 30,
+            stateful: false,
+            timed: false,
+        },
+    ] {
+        for breaking in [vec![0], vec![0, 1], vec![0, 1, 2]] {
+            let mut world = World::new(options(3, 0), vec![step]);
+            while !world.processes.iter().all(|process| process.round.is_some()) {
+                world.everybody_moves();
+            }
+            breaking.iter().for_each(|number| world.break_link(*number, 0));
+            world.crash();
+            world.run_to_the_end();
+            assert_eq!(world.finished, Some(None));
+            assert_eq!(world.node.generation.number, 2, "{breaking:?}");
+        }
+    }
+}
+
 #[test]
 fn losses_while_a_cut_round_ends_cost_one_generation() {
     let mut world = World::new(

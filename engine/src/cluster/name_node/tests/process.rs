@@ -433,8 +433,9 @@ impl Process {
             return Vec::new();
         };
         let outcome = match round.work {
+            // What it has computed of its part it reports, however the round ended.
             Work::Compute { .. } => Outcome::Computed {
-                complete,
+                complete: true,
                 results: self
                     .unconfirmed
                     .iter()
