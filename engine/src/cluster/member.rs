@@ -478,7 +478,12 @@ impl Shared {
     fn answered(&self, action: u64) {
         let mut state = lock(self);
         state.answered = state.answered.max(action + 1);
-        let receiver = state.receiver();
+        // A name node that was started again may tell an answer that the driver program had before.
+        let concerned = state
+            .current
+            .as_ref()
+            .is_some_and(|current| current.key.action <= action);
+        let receiver = state.receiver().filter(|_| concerned);
         drop(state);
         self.changed.notify_all();
         if let Some(receiver) = receiver {

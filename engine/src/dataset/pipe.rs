@@ -21,6 +21,7 @@ use distdl_storage::Record;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::batch::{AnyStream, Batches, Failure, TaskError, TaskResult};
+use crate::cluster::join::JOIN_VARIABLE;
 use crate::dataset::{Dataset, Derivation, only, streams};
 use crate::error::EngineError;
 use crate::task::TaskContext;
@@ -133,6 +134,8 @@ impl Running {
     fn start(command: &[String]) -> io::Result<Self> {
         let mut child = Command::new(&command[0])
             .args(&command[1..])
+            // A program of DistDL would take a place in this cluster, and no other has any use for its token.
+            .env_remove(JOIN_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -57,10 +57,17 @@ impl Shared {
             members: generation.members.iter().map(|peer| (peer.member, peer.slot)).collect(),
             phase: Phase::Entered,
         });
+        let is_member = |peer: &MemberId| generation.members.iter().any(|member| member.member == *peer);
+        let left = state
+            .links
+            .extract_if(|peer, link| !is_member(peer) && link.serves() < key.generation);
+        let left: Vec<Arc<Link>> = left.map(|(_, link)| link).collect();
         state
             .links
             .retain(|_, link| !link.is_broken() || link.serves() == key.generation);
         drop(state);
+        // Whoever is not in it may hang, and whoever writes to it would wait.
+        left.iter().for_each(|link| link.close());
         self.changed.notify_all();
         if changes {
             self.reach(Point::Recovery(recovery));

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
@@ -179,6 +180,71 @@ fn a_round_of_an_action_that_was_answered_is_not_begun() {
     assert!(matches!(member.next_order(), Ok(Order::Answer { action: 0, .. })));
     assert!(!round.begin(Arc::new(Nobody)));
     assert!(member.enter(&generation, 1, 0).unwrap().begin(Arc::new(Nobody)));
+}
+
+/// A name node that was started again may tell what it said before, while the next action runs.
+#[test]
+fn an_answer_that_is_told_again_stops_no_round_of_the_next_action() {
+    struct Cancelled(AtomicBool);
+    impl Receive for Cancelled {
+        fn receive(&self, _: usize, _: &Header, _: &mut Body<'_>) -> Result<(), WireError> {
+            Ok(())
+        }
+        fn cancel(&self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let (member, lead) = members(1).pop().unwrap();
+    let generation = Generation {
+        number: 1,
+        members: vec![lead.peer.clone()],
+    };
+    let receiver = Arc::new(Cancelled(AtomicBool::new(false)));
+    assert!(member.enter(&generation, 5, 0).unwrap().begin(receiver.clone()));
+    for (action, cancels) in [(4, false), (5, true)] {
+        let answer = crate::cluster::protocol::Answer::Iterated { result: None };
+        let order = Order::Answer { action, answer };
+        control::send(&*lead.socket, &order, MESSAGE_BYTES_MAX).unwrap();
+        assert!(matches!(member.next_order(), Ok(Order::Answer { .. })));
+        assert_eq!(
+            receiver.0.load(Ordering::SeqCst),
+            cancels,
+            "the answer to action {action}"
+        );
+    }
+}
+
+/// A peer that hangs keeps its end open. Nobody who writes to it may wait once it is out.
+#[test]
+fn the_link_to_a_member_that_is_left_out_is_closed() {
+    // Nobody leads them here, but their connections stay.
+    let (members, led): (Vec<Member>, Vec<Lead>) = members(3).into_iter().unzip();
+    let leads: Vec<Peer> = led.iter().map(|lead| lead.peer.clone()).collect();
+    let (first, second) = (
+        Generation {
+            number: 1,
+            members: leads.clone(),
+        },
+        Generation {
+            number: 2,
+            members: leads[..2].to_vec(),
+        },
+    );
+    let enter = |members: &[Member], generation: &Generation, round| {
+        std::thread::scope(|scope| {
+            let entering = members
+                .iter()
+                .map(|member| scope.spawn(move || member.enter(generation, 0, round).is_some()));
+            let entering: Vec<_> = entering.collect();
+            assert!(entering.into_iter().all(|entered| entered.join().unwrap()));
+        });
+    };
+    let link = |peer: u64| lock(&members[0].shared).links.get(&MemberId(peer)).cloned();
+    enter(&members, &first, 0);
+    let (gone, kept) = (link(2).unwrap(), link(1).unwrap());
+    enter(&members[..2], &second, 1);
+    assert!(gone.is_broken() && link(2).is_none());
+    assert!(!kept.is_broken());
 }
 
 /// What a loop has come to since the arrival is what a name node that was started again must hear.

@@ -160,7 +160,9 @@ impl NameNode {
         if self.active().next().is_none() {
             self.gathering.get_or_insert(self.now);
         }
-        self.cut();
+        if !self.cut() {
+            self.cut_again();
+        }
     }
 
     fn vacate(&mut self, slot: u32) {

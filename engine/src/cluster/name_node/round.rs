@@ -203,18 +203,28 @@ impl NameNode {
             .collect()
     }
 
-    /// Stops the round that runs, if one does. Its generation is over.
-    pub(super) fn cut(&mut self) {
+    /// Stops the round that runs, if one does. Its generation is over. Whether there was one to stop.
+    pub(super) fn cut(&mut self) -> bool {
         let waited_for = self.still_running();
         let now = self.now;
         let Some(round) = self.round.as_mut().filter(|round| round.cut.is_none()) else {
-            return;
+            return false;
         };
         round.cut = Some(now);
         let cause = || "a round of it was stopped".to_owned();
         self.broken.get_or_insert_with(cause);
         self.log(LogEntry::Cut);
         for member in waited_for {
+            let order = self.cut_order();
+            self.send(member, order);
+        }
+        true
+    }
+
+    /// Names those who are lost by now to members that have not ended the cut round: one of them may be writing to a member
+    /// that hangs.
+    pub(super) fn cut_again(&mut self) {
+        for member in self.still_running() {
             let order = self.cut_order();
             self.send(member, order);
         }
