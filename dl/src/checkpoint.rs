@@ -282,7 +282,9 @@ impl NeuralNetwork {
     /// The parameters in the newest whole checkpoint at `url`, of whatever training of a network with these parameters:
     /// with another optimizer, schedule, batch or other data. As [`initial_parameters`](crate::TrainingOptions::initial_parameters)
     /// of a training, with checkpoints in a folder of its own, they are what it begins with; its optimizer's state begins
-    /// anew. A training that is to go on as it was needs none of this: see [`Resume`].
+    /// anew. A training that is to go on as it was needs none of this: see [`Resume`]. Where the other one writes checkpoints
+    /// of its own, [save](Self::save) them in a file: it goes on only with the parameters that it began with, and here newer
+    /// ones may come.
     ///
     /// One process reads for all.
     ///
@@ -293,12 +295,15 @@ impl NeuralNetwork {
         let commits = Commits::open(context.stores(), url).map_err(|error| Error::Engine(error.into()))?;
         let newest = context.range(0..1, 1).run_partitions(move |_, _| {
             let commit = commits.latest()?;
-            Ok(commit.map(|mut commit| (commit.number, commit.blobs.remove(PARAMETERS))))
+            Ok(commit.map(|mut commit| (commit.number, commit.passed_over, commit.blobs.remove(PARAMETERS))))
         })?;
-        let Some((number, tensors)) = newest.into_iter().flatten().next() else {
+        let Some((number, passed_over, tensors)) = newest.into_iter().flatten().next() else {
             let problem = "there are none to take parameters from".to_owned();
             return Err(options.error(problem, "check the folder"));
         };
+        for remark in passed_over {
+            tracing::warn!(commit = number, url, "an older checkpoint is taken: {remark}");
+        }
         let tensors = tensors.ok_or_else(|| format!("it has no {PARAMETERS}"));
         let parameters = tensors.and_then(|tensors| model_file::deserialize(&tensors, self.parameter_layout()));
         parameters.map_err(|problem| {

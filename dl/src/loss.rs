@@ -102,6 +102,11 @@ impl Loss {
     /// What is wrong with targets of so many values a row, or with labels, for a network of so many outputs.
     pub(crate) fn trouble_with(self, target_length: Option<usize>, output_length: usize) -> Option<String> {
         match (self.of_elements(), target_length) {
+            (Some(_), None) if output_length == 1 => Some(
+                "labels, of which one output can tell only one from none; give values of 0 and 1 as targets, one a sample, or the \
+                 last layer 2 outputs"
+                    .to_owned(),
+            ),
             (_, None) => None,
             (None, Some(_)) => Some(self.wants_labels().to_string()),
             (Some(_), Some(length)) => (length != output_length).then(|| {

@@ -235,7 +235,7 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// losses.
     ///
     /// `inputs` is rows x input length; `parameters` and `gradient` are flat vectors of [`Self::parameter_count`]
-    /// elements. What layers do by chance is keyed by the workspace's [draw](Workspace::set_draw). Where the network has
+    /// elements. What layers do by chance is keyed by the workspace's [draw](Workspace::set_draw): set another one for each step, or it is the same in all. Where the network has
     /// [statistics](Self::statistics), `gradient` holds what was found in the rows, times their number. Errors if a length does not match, the workspace is too small, or a label is out of range. A loss that
     /// is not finite is no error here: it is in the report.
     pub fn gradient(

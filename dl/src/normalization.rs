@@ -104,9 +104,10 @@ impl Normalization {
         let deviation = |(feature, (sum, squares)): (usize, (&i128, &i128))| {
             // 2^126 at most: values have 32 bits, and there are 2^32 samples.
             let variance = (count * squares - sum * sum) as f64 / (count * count) as f64;
-            match variance > 0.0 {
-                true => (variance.sqrt() * scale(feature)) as f32,
-                false => 1.0,
+            // What is too little for a number counts as none.
+            match (variance.sqrt() * scale(feature)) as f32 {
+                0.0 => 1.0,
+                deviation => deviation,
             }
         };
         let sums_and_squares = totals.sums.iter().zip(&totals.squares);

@@ -5,6 +5,7 @@ mod change;
 mod compression;
 mod failed;
 mod lane_samples;
+mod look;
 
 // Other devices than the CPU.
 mod device;
@@ -35,16 +36,17 @@ use self::devices::Devices;
 use self::failed::Failed;
 use self::lane::{Gradients, TrainingLane};
 use self::lane_samples::{LanePart, Loader};
+use self::look::look_at;
 pub use self::options::TrainingOptions;
 pub use self::plateau::Plateau;
 use self::update::{Update, learnt, measures};
-use crate::checkpoint::{self, CheckpointOptions, Checkpoints, Resumed, Snapshot};
+use crate::checkpoint::{CheckpointOptions, Checkpoints, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::metrics::{BatchReport, GpuFigures};
 use crate::model_file::parameters_hash;
 use crate::network::NeuralNetwork;
-use crate::samples::{SampleTargets, Samples};
+use crate::samples::Samples;
 
 /// A finished step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,6 +74,8 @@ pub struct Training {
     /// Digests of the samples of `data`, once they were asked for.
     digests: Option<Digests>,
     devices: Devices,
+    /// Whether other processes may have come to another step, as an iteration has failed.
+    has_parted: bool,
 }
 
 impl NeuralNetwork {
@@ -123,67 +127,12 @@ impl NeuralNetwork {
             rate_factor: 1.0,
             digests: None,
             devices,
+            has_parted: false,
         };
         training.check_beginning()?;
         training.resume()?;
         Ok(training)
     }
-}
-
-/// Number of samples of each lane, and a digest of all samples if it is `wanted`; checks that blocks suit the network.
-fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wanted: bool) -> Result<(Vec<u32>, String)> {
-    let (classes, loss) = (network.output_length(), network.loss());
-    let looks = data.run_partitions(move |_, blocks| {
-        let mut hasher = blake3::Hasher::new();
-        let mut shapes: Vec<(usize, usize, Option<usize>)> = Vec::new();
-        let (mut before, mut no_class) = (0, None);
-        for samples in blocks {
-            if let SampleTargets::Labels(labels) = samples.targets() {
-                let found = labels.iter().position(|label| *label as usize >= classes);
-                no_class = no_class.or_else(|| found.map(|row| (before + row, labels[row])));
-            }
-            before += samples.len();
-            shapes.push((samples.feature_length(), samples.len(), samples.shape().target_length));
-            if wanted {
-                checkpoint::hash_samples(&mut hasher, &samples);
-            }
-        }
-        Ok((shapes, *hasher.finalize().as_bytes(), no_class))
-    })?;
-    let mut digest = blake3::Hasher::new();
-    let mut lengths = vec![0u32; lanes];
-    for (partition, (shapes, hash, no_class)) in looks.into_iter().enumerate() {
-        digest.update(&hash);
-        if let Some((sample, label)) = no_class {
-            return Err(Error::Training(format!(
-                "sample {sample} of partition {partition} has the label {label}, and the network has {classes} outputs; labels count \
-                 from 0: mend the data, or give the last layer more outputs"
-            )));
-        }
-        for (got, samples, target_length) in shapes {
-            if let Some(trouble) = loss.trouble_with(target_length, classes) {
-                return Err(Error::Training(format!("partition {partition}: {trouble}")));
-            }
-            let expected = network.input_length();
-            if expected != got {
-                return Err(Error::Training(format!(
-                    "partition {partition} has samples of {got} features, the network takes {expected}; change `Input` or the data"
-                )));
-            }
-            let length = &mut lengths[partition % lanes];
-            *length = u32::try_from(samples)
-                .ok()
-                .and_then(|samples| length.checked_add(samples))
-                .ok_or_else(|| {
-                    Error::Training(format!(
-                        "lane {} has more than {} samples; use more lanes",
-                        partition % lanes,
-                        u32::MAX
-                    ))
-                })?;
-        }
-    }
-    Ok((lengths, digest.finalize().to_hex().to_string()))
 }
 
 impl Training {
@@ -223,7 +172,8 @@ impl Training {
         self.devices.figures_of_all()
     }
 
-    /// A copy of the parameters.
+    /// A copy of the parameters. In a program of several processes they may differ between these once
+    /// [`iterate`](Self::iterate) has failed.
     pub fn parameters(&self) -> Vec<f32> {
         self.parameters.latest().to_vec()
     }
@@ -233,9 +183,11 @@ impl Training {
     /// [`initial_parameters`](TrainingOptions::initial_parameters), which one that goes on from a checkpoint leaves alone.
     ///
     /// # Errors
-    /// If there are not as many as the network has, or the checkpoint cannot be written or one of them is not finite.
+    /// If there are not as many as the network has, or one of them is not finite: then the training has those it had. If the
+    /// checkpoint cannot be written.
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
+        self.check_parameters(&parameters)?;
         let parameters = Parameters::with_state(parameters, self.options.optimizer.state_slots())?;
         self.parameters = Arc::new(parameters.with_lag(self.options.staleness.lag()));
         self.state_begin = self.step;
@@ -254,8 +206,9 @@ impl Training {
     /// Loss and hits of the parameters as they are over a dataset.
     ///
     /// # Errors
-    /// As [`NeuralNetwork::error`].
+    /// As [`NeuralNetwork::error`]; in a program of several processes also once [`iterate`](Self::iterate) has failed.
     pub fn error(&self, data: &Dataset<Samples>) -> Result<BatchReport> {
+        self.check_unity()?;
         let parameters = self.parameters();
         evaluation::error(&self.network, data, &parameters, &self.devices)
     }
@@ -280,6 +233,9 @@ impl Training {
     /// a tensor if its values are, when all steps are applied: then no checkpoint is written. If a
     /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. If a GPU must
     /// compute, also if the last one of a process is lost or has too little memory. Otherwise as any action.
+    ///
+    /// **Several processes** may have come to different steps then, and one that is started in the place of a lost one to
+    /// none: the training is over, and is made anew, from a checkpoint if there is one.
     #[track_caller]
     pub fn iterate(&mut self, steps: u64, mut observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
         let site = Location::caller();
@@ -317,6 +273,7 @@ impl Training {
         site: &'static Location<'static>,
         observe: &mut dyn FnMut(&StepResult),
     ) -> Result<()> {
+        self.check_unity()?;
         let mut iteration = Iteration::new(self.options.lanes, end - self.step)
             .from_step(self.step)
             .with_state_slots(self.options.optimizer.state_slots())
@@ -350,13 +307,25 @@ impl Training {
             }
         });
         self.step = applied;
+        self.has_parted |= result.is_err() && self.data.context().is_in_cluster();
         result.map_err(|error| failed.resolve(error))?;
-        self.check_parameters()
+        self.check_parameters(&self.parameters.latest())
+    }
+
+    /// Errors if processes may have different parameters.
+    fn check_unity(&self) -> Result<()> {
+        match self.has_parted {
+            false => Ok(()),
+            true => Err(Error::Training(
+                "an iteration of this training has failed, so its processes may have come to different steps; make the training \
+                 anew, from a checkpoint if there is one"
+                    .to_owned(),
+            )),
+        }
     }
 
     /// Errors if a parameter is not finite, which a loss that is summed in f64 may not show: it must not go on to a checkpoint.
-    fn check_parameters(&self) -> Result<()> {
-        let parameters = self.parameters.latest();
+    fn check_parameters(&self, parameters: &[f32]) -> Result<()> {
         for tensor in self.network.parameter_layout().entries() {
             let values = &parameters[tensor.range.clone()];
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
@@ -390,7 +359,7 @@ impl Training {
 
     /// Errors if an initial parameter is not finite.
     fn check_beginning(&self) -> Result<()> {
-        self.check_parameters().map_err(|error| match error {
+        self.check_parameters(&self.parameters.latest()).map_err(|error| match error {
             Error::NotFinite { what, value, .. } => Error::Training(format!(
                 "{what} is {value} to begin with; check the initial parameters, or the limit of `Initialization::Uniform`"
             )),
@@ -425,7 +394,7 @@ impl Training {
 
     /// Writes a checkpoint, if there are to be any. Errors if a parameter is not finite.
     fn write_checkpoint(&mut self) -> Result<()> {
-        self.check_parameters()?;
+        self.check_parameters(&self.parameters.latest())?;
         let snapshot = Snapshot {
             step: self.step,
             epoch: self.epoch(),

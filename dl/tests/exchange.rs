@@ -264,6 +264,13 @@ fn what_makes_no_sense_is_refused() {
             .to_string();
         assert!(error.contains(words), "{error}");
     }
+    // What was kept back would be cut off when it is sent.
+    let limited = TrainingOptions {
+        gradient_norm_max: Some(1.0),
+        ..options(Staleness::Synchronous, top_k(0.1, 9))
+    };
+    let error = train(&context, limited).unwrap_err().to_string();
+    assert!(error.contains("lane_gradient_norm_max"), "{error}");
 }
 
 /// A program that looks at what kind of error it was must go on alike in all processes.
@@ -274,8 +281,17 @@ fn all_processes_get_the_same_error_whoever_came_to_it() {
             schedule: Schedule::Constant(1e20),
             ..options(Staleness::Synchronous, Compression::None)
         };
-        let failed = train(context, options).err();
-        Ok(failed.map(|error| (matches!(error, Error::NotFinite { .. }), error.to_string())))
+        let failed = |error: Error| EngineError::invalid(error.to_string(), "see above");
+        let data = context.parallelize(samples().split(4).map_err(failed)?, 4);
+        let network = NeuralNetwork::dense(6, &[5], 3).map_err(failed)?;
+        let mut training = network.train(&data, options).map_err(failed)?;
+        let error = training.iterate(30, |_| ()).err();
+        // Processes may differ in what they have come to, so nothing goes on with it.
+        for over in [training.error(&data).err(), training.iterate(1, |_| ()).err()] {
+            let text = over.map(|error| error.to_string()).unwrap_or_default();
+            assert!(text.contains("make the training anew"), "{text}");
+        }
+        Ok(error.map(|error| (matches!(error, Error::NotFinite { .. }), error.to_string())))
     });
     let results = run.unwrap().results;
     assert_eq!(results.len(), 3);

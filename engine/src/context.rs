@@ -219,6 +219,11 @@ impl Context {
         self.inner.member.as_ref()
     }
 
+    /// Whether this process is one of a cluster that runs the program together.
+    pub fn is_in_cluster(&self) -> bool {
+        self.member().is_some()
+    }
+
     /// Says that the driver program is over, to the cluster that this process belongs to: the others need not wait for it.
     /// Returns whether the process belonged to one until now.
     pub fn leave(&self, error: Option<String>) -> bool {

@@ -2,7 +2,8 @@
 
 use distdl_engine::Dataset;
 
-use super::{Training, look_at};
+use super::Training;
+use super::look::look_at;
 use crate::batch::shuffle;
 use crate::checkpoint::hash_samples;
 use crate::deal::Deal;

@@ -21,6 +21,9 @@ const ROWS: usize = 500;
 /// What the outputs of all layers for the rows that are handled at a time may take, in bytes, if one row takes no more.
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
 
+/// Most classes of a confusion matrix: every task has one, of up to 128 MiB.
+const CLASSES_MAX: usize = 4096;
+
 impl NeuralNetwork {
     /// Loss and hits over a dataset.
     ///
@@ -55,9 +58,16 @@ impl NeuralNetwork {
     /// What the samples of a dataset are taken for: the class of the largest output, the first of equal ones.
     ///
     /// # Errors
-    /// If the targets are values and not labels, or an output is NaN; otherwise as [`error`](Self::error).
+    /// If the targets are values and not labels, an output is NaN, or there are more than 4096 classes; otherwise as
+    /// [`error`](Self::error).
     pub fn confusion(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<ConfusionMatrix> {
         let classes = self.output_length();
+        if classes > CLASSES_MAX {
+            return Err(Error::Training(format!(
+                "a confusion matrix of {classes} classes, and every partition would count {classes} x {classes} pairs; take \
+                 `predict_dataset` beyond {CLASSES_MAX} classes"
+            )));
+        }
         let devices = Devices::choose(data, self)?;
         let matrices = over_batches(
             (self, data, parameters, &devices),

@@ -29,7 +29,7 @@ pub struct TrainingOptions {
     pub micro_batch: Option<usize>,
     /// How the pictures that lanes learn from are changed by chance. Default: not at all.
     pub augmentation: Option<Augmentation>,
-    /// Learning rate by step.
+    /// Learning rate by step. Default: 0.1, as suits SGD and Adagrad; Adam, AdamW, LAMB and RMSprop want some 0.001.
     pub schedule: Schedule,
     /// How the mean gradient of a step changes the parameters. Default: plain SGD.
     pub optimizer: Arc<dyn Optimizer>,
@@ -45,7 +45,9 @@ pub struct TrainingOptions {
     /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so does training
     /// behind each checkpoint and each time when [`Compression::TopK`] sends all.
     /// With [`Staleness::Asynchronous`] a step may be without samples, where a lane has so few that it takes none in some of
-    /// them: it changes no parameter and no state, has no mean loss, and counts as a step.
+    /// them: it changes no parameter and no state, has no mean loss, and counts as a step. Each call of `iterate`, and
+    /// training behind each checkpoint, begins with all lanes at the same step: those that were ahead go through samples again
+    /// that they had, and those that were behind leave some out.
     pub staleness: Staleness,
     /// What is sent of gradients. Default: all.
     pub compression: Compression,
@@ -138,6 +140,11 @@ impl TrainingOptions {
         if self.compression.top_k().is_some() && !self.staleness.is_determinate() {
             let problem = "`Compression::TopK` where results depend on time: after a loss its steps are done again, and would not \
                            be the same; use it with `Staleness::Synchronous` or `FixedLag`, or another compression";
+            return Err(Error::Training(problem.to_owned()));
+        }
+        if self.compression.top_k().is_some() && self.gradient_norm_max.is_some() {
+            let problem = "`Compression::TopK` with `gradient_norm_max`: what was kept back is sent together, and the limit would \
+                           throw most of it away; use `lane_gradient_norm_max`, which comes before compression";
             return Err(Error::Training(problem.to_owned()));
         }
         if self.micro_batch == Some(0) {

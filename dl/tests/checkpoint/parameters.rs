@@ -78,6 +78,7 @@ fn parameters_that_are_set_at_a_checkpoint_are_those_of_the_checkpoint() {
     assert_eq!((resumed.step(), resumed.parameters()), (4, other.clone()));
     let error = training.set_parameters(vec![f32::NAN; other.len()]).unwrap_err();
     assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+    assert_eq!(training.parameters(), other, "it has those it had");
     let resumed = begin(&context, options(Some(every_4(folder.path())))).unwrap();
     assert_eq!(resumed.parameters(), other);
 }

@@ -81,7 +81,7 @@ fn a_hundred_jobs_leave_nothing_on_a_gpu() {
         training.iterate(1, |_| ()).unwrap();
         if job % 10 == 7 {
             training
-                .set_parameters(vec![f32::NAN; network.parameter_count()])
+                .set_parameters(vec![f32::MAX; network.parameter_count()])
                 .unwrap();
             training.iterate(2, |_| ()).unwrap_err();
         }

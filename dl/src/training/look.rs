@@ -1,0 +1,69 @@
+//! A first look at the data of a training.
+
+use distdl_engine::Dataset;
+
+use crate::checkpoint;
+use crate::error::{Error, Result};
+use crate::network::NeuralNetwork;
+use crate::samples::{SampleTargets, Samples};
+
+/// Number of samples of each lane, and a digest of all samples if it is `wanted`; checks that blocks suit the network.
+pub(super) fn look_at(
+    network: &NeuralNetwork,
+    data: &Dataset<Samples>,
+    lanes: usize,
+    wanted: bool,
+) -> Result<(Vec<u32>, String)> {
+    let (classes, loss) = (network.output_length(), network.loss());
+    let looks = data.run_partitions(move |_, blocks| {
+        let mut hasher = blake3::Hasher::new();
+        let mut shapes: Vec<(usize, usize, Option<usize>)> = Vec::new();
+        let (mut before, mut no_class) = (0, None);
+        for samples in blocks {
+            if let SampleTargets::Labels(labels) = samples.targets() {
+                let found = labels.iter().position(|label| *label as usize >= classes);
+                no_class = no_class.or_else(|| found.map(|row| (before + row, labels[row])));
+            }
+            before += samples.len();
+            shapes.push((samples.feature_length(), samples.len(), samples.shape().target_length));
+            if wanted {
+                checkpoint::hash_samples(&mut hasher, &samples);
+            }
+        }
+        Ok((shapes, *hasher.finalize().as_bytes(), no_class))
+    })?;
+    let mut digest = blake3::Hasher::new();
+    let mut lengths = vec![0u32; lanes];
+    for (partition, (shapes, hash, no_class)) in looks.into_iter().enumerate() {
+        digest.update(&hash);
+        if let Some((sample, label)) = no_class {
+            return Err(Error::Training(format!(
+                "sample {sample} of partition {partition} has the label {label}, and the network has {classes} outputs; labels count \
+                 from 0: mend the data, or give the last layer more outputs"
+            )));
+        }
+        for (got, samples, target_length) in shapes {
+            if let Some(trouble) = loss.trouble_with(target_length, classes) {
+                return Err(Error::Training(format!("partition {partition}: {trouble}")));
+            }
+            let expected = network.input_length();
+            if expected != got {
+                return Err(Error::Training(format!(
+                    "partition {partition} has samples of {got} features, the network takes {expected}; change `Input` or the data"
+                )));
+            }
+            let length = &mut lengths[partition % lanes];
+            *length = u32::try_from(samples)
+                .ok()
+                .and_then(|samples| length.checked_add(samples))
+                .ok_or_else(|| {
+                    Error::Training(format!(
+                        "lane {} has more than {} samples; use more lanes",
+                        partition % lanes,
+                        u32::MAX
+                    ))
+                })?;
+        }
+    }
+    Ok((lengths, digest.finalize().to_hex().to_string()))
+}
