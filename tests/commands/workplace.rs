@@ -53,6 +53,8 @@ impl Workplace {
     pub(crate) fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.0.path()).args(arguments);
+        // Where the secret of processes that are started by hand is.
+        command.env("XDG_RUNTIME_DIR", self.0.path());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DISTDL_")) {
             command.env_remove(name);
         }

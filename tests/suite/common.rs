@@ -18,11 +18,10 @@ pub(crate) fn small_batches(threads: usize, batch_records: usize) -> Context {
     Context::new(config.with_threads(threads)).unwrap()
 }
 
-/// Failing cases are printed with their seed; no file is written.
+/// Failing cases are printed, and kept in `proptest-regressions` with their seed.
 pub(crate) fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
-        failure_persistence: None,
         ..ProptestConfig::default()
     }
 }

@@ -209,7 +209,7 @@ fn fifty_steps_follow_the_published_formula_in_f64() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
     #[test]
     fn a_cut_into_shards_changes_no_bit(cuts in prop::collection::vec(1..COUNT, 0..6)) {

@@ -9,7 +9,11 @@ use super::{cuda_libraries, skipped};
 const ARCHITECTURES: [&str; 2] = ["sm_75", "sm_90"];
 
 fn compiler(what: &str, cache: Option<&std::path::Path>) -> Option<Compiler> {
-    let compiler = Compiler::open(cuda_libraries().as_deref(), cache);
+    let folder = cuda_libraries();
+    let compiler = Compiler::open(folder.as_deref(), cache);
+    if let (Some(folder), Err(error)) = (&folder, &compiler) {
+        panic!("DISTDL_CUDA_LIBRARIES is {}, and {error}", folder.display());
+    }
     let reason = |error: &CompileError| skipped(what, &format!("{error}; name its folder in DISTDL_CUDA_LIBRARIES"));
     compiler.inspect_err(reason).ok()
 }

@@ -67,7 +67,7 @@ fn pipelines(context: &Context, length: u64, partitions: usize) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
     fn pipelines_over_bytes_give_the_same(

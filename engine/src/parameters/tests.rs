@@ -354,7 +354,7 @@ fn install(model: &mut Model, held: &Held<'_>, parameters: &Parameters, act: &Ac
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_does_what_copies_would_do(acts in acts(), lag in 0..4usize) {

@@ -9,11 +9,10 @@ use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context};
 use proptest::prelude::*;
 
-/// Failing cases are printed with their seed; no file is written.
+/// Failing cases are printed, and kept in `proptest-regressions` with their seed.
 pub(crate) fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
-        failure_persistence: None,
         max_shrink_iters: 40,
         ..ProptestConfig::default()
     }

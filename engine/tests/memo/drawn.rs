@@ -224,7 +224,7 @@ fn damage(cache: &Path, bits: u8) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn runs_give_what_vectors_give_and_compute_what_is_new(

@@ -20,7 +20,6 @@ pub(crate) fn context(memory_bytes_max: u64, threads: usize, batch_records: usiz
 pub(crate) fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
-        failure_persistence: None,
         ..ProptestConfig::default()
     }
 }
