@@ -1,7 +1,6 @@
 //! Partitions through outside programs.
 
 use std::process::Command;
-use std::time::Duration;
 
 use distdl::{Context, Dataset, EngineError, Level};
 use proptest::prelude::*;
@@ -137,15 +136,21 @@ fn an_error_before_the_pipe_is_the_error_of_the_action() {
 }
 
 #[test]
-fn a_program_that_hangs_is_ended_when_time_is_up() {
-    let context = context(2);
+fn a_program_that_hangs_is_ended_with_its_action() {
+    let (context, folder) = (context(2), tempfile::tempdir().unwrap());
+    let begun = folder.path().join("begun");
+    assert!(Command::new("mkfifo").arg(&begun).status().unwrap().success());
     for script in [
         "sleep 3600",
         "exec > /dev/null; exec sleep 3600",
         "exec >&- 2>&-; exec sleep 3600",
     ] {
-        let hung = shell(&context.range(0..4, 2), script);
-        let result = context.with_timeout(Duration::from_millis(30), || hung.count());
+        let (handle, begins) = (context.cancel_handle(), begun.clone());
+        // A named pipe is open once both ends are: a program runs.
+        let cancelling = std::thread::spawn(move || std::fs::File::open(begins).is_ok() && handle.cancel());
+        let hung = shell(&context.range(0..4, 2), &format!(": > {}; {script}", begun.display()));
+        let result = hung.count();
+        assert!(cancelling.join().unwrap());
         assert!(
             matches!(&result, Err(EngineError::Cancelled { .. })),
             "{script}: {result:?}"

@@ -168,8 +168,8 @@ fn every_failure_is_an_error_that_leaves_the_cache_usable() {
 #[test]
 fn a_server_that_falls_silent_is_given_up_after_the_limit() {
     let limits: [fn(&mut StoresOptions); 2] = [
-        |options| options.silence_timeout = Duration::from_millis(50),
-        |options| options.request_timeout = Duration::from_millis(50),
+        |options| options.silence_timeout = Duration::from_millis(250),
+        |options| options.request_timeout = Duration::from_millis(250),
     ];
     for limit in limits {
         for silence in [None, Some(0), Some(70_000)] {
