@@ -223,7 +223,8 @@ fn processes_whose_gpus_are_lost_go_on_with_what_is_left_if_they_may() {
     };
     let arguments = [&libraries, &cache, "--epochs=2", "--hidden=8", "--processes=2"];
     let mut lost = place.mnist(&[&arguments[..], &["--gpu=auto"]].concat());
-    lost.env("PAPER_GPU_LAUNCHES", "5");
+    // That they are lost is told besides.
+    lost.env("PAPER_GPU_LAUNCHES", "5").env("DISTDL_LOG", "error");
     let lines = json_lines(lost);
     // Each process has one, and has lost it.
     let lost = |process: usize| {

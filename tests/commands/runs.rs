@@ -42,6 +42,22 @@ fn mnist_prints_a_line_an_epoch_with_these_keys() {
 }
 
 #[test]
+fn what_happens_is_told_as_far_as_the_configuration_says() {
+    let place = Workplace::new();
+    for (log, tells) in [("info", true), ("warn", false), ("off", false)] {
+        let mut command = place.mnist(&["--gpu=off", "--epochs=1"]);
+        let output = command.env("DISTDL_LOG", log).output().unwrap();
+        let told = text(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        assert_eq!(
+            told.contains("INFO") && told.contains("CPU computes"),
+            tells,
+            "{log}: {told}"
+        );
+    }
+}
+
+#[test]
 fn the_model_has_the_same_bits_for_any_number_of_threads() {
     let place = Workplace::new();
     let hashes = |arguments: &[&str]| -> Vec<Value> {

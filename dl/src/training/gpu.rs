@@ -161,7 +161,7 @@ impl GpuLanes {
                 None => {}
             }
         }
-        let name = self.0.name();
+        let (name, is_full) = (self.0.name(), full.is_some());
         let reason = match full {
             Some(error @ DeviceError::NoHostMemory { .. }) => error.to_string(),
             Some(_) => format!(
@@ -173,7 +173,11 @@ impl GpuLanes {
         if self.0.is_required() {
             return Err(Error::Training(reason));
         }
-        tracing::warn!(index, "the CPU computes: {reason}");
+        // Of one that is lost it has been said.
+        match is_full {
+            true => tracing::warn!(index, "the CPU computes: {reason}"),
+            false => tracing::debug!(index, "the CPU computes: {reason}"),
+        }
         Ok(None)
     }
 }

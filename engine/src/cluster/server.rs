@@ -256,7 +256,7 @@ impl Acceptor {
                 Ok(Some(report)) => report,
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::warn!("a control connection failed: {error}");
+                    tracing::debug!("a control connection failed: {error}");
                     break;
                 }
             };
@@ -287,7 +287,7 @@ impl Connection {
         spawn("name-write", move || {
             while let Ok(order) = received.recv() {
                 if let Err(error) = control::send(&writing, &order, MESSAGE_BYTES_MAX) {
-                    tracing::warn!("an order could not be sent: {error}");
+                    tracing::debug!("an order could not be sent: {error}");
                     break;
                 }
             }

@@ -102,7 +102,7 @@ impl Shared {
         let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = encoded.and_then(|encoded| encoded.send(control)) {
             // The control thread notices a connection that has failed, and ends it here if it has not.
-            tracing::warn!("a report could not be sent: {error}");
+            tracing::debug!("a report could not be sent: {error}");
             control.shutdown();
         }
         true
