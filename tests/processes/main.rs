@@ -11,4 +11,5 @@ mod cluster;
 
 mod by_hand;
 mod endings;
+mod hosts;
 mod kills;
