@@ -1,8 +1,9 @@
 //! Blocks on disk, one file each.
 //!
-//! Every tier makes a folder of its own, `distdl-blocks-*`, within the folder it is given, holds a lock on it while it
-//! lives and removes it when it is dropped. So processes may share the outer folder, files of others are never
-//! touched, and what a killed process left behind is known by its lock being free: the next tier removes it.
+//! Every tier makes a folder of its own, `distdl-blocks-<host>-<boot>-*`, within the folder it is given, holds a lock on it
+//! while it lives and removes it when it is dropped. So processes may share the outer folder, files of others are never
+//! touched, and what a killed process left behind is known by its lock being free: the next tier of that host removes it.
+//! Other hosts leave it alone, as network file systems do not show them who holds a lock on a folder.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -66,10 +67,10 @@ impl DiskTier {
         Self::lazy(std::env::temp_dir(), bytes_max)
     }
 
-    /// Removes what killed processes left behind in `folder`, or in the system's folder for temporary files. What cannot
-    /// be removed stays, with a warning.
+    /// Removes what killed processes of this host left behind in `folder`, or in the system's folder for temporary files.
+    /// What cannot be removed stays, with a warning.
     pub fn remove_leftovers(folder: Option<&Path>) {
-        remove_leftovers(folder.unwrap_or(&std::env::temp_dir()));
+        Owner::this().remove_leftovers(folder.unwrap_or(&std::env::temp_dir()));
     }
 
     fn lazy(outer: PathBuf, bytes_max: u64) -> Self {
@@ -91,6 +92,15 @@ impl DiskTier {
         let made = Arc::new(Folder::make(&self.outer)?);
         *folder = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// The folder, made anew if somebody has removed it: what was in it is lost, and nothing more.
+    fn folder_to_write(&self) -> Result<Arc<Folder>> {
+        self.folder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take_if(|folder| matches!(folder.path().try_exists(), Ok(false)));
+        self.folder()
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
@@ -139,7 +149,7 @@ impl Tier for DiskTier {
     fn put(&self, id: BlockId, block: &Block) -> Result<()> {
         let frame = block.codec().encode(block)?;
         let needed_bytes = frame.len() as u64;
-        let folder = self.folder()?;
+        let folder = self.folder_to_write()?;
         self.reserve(id, needed_bytes)?;
         let written = folder.write(&id.file_name(), &frame);
         self.settle(id, needed_bytes, written.is_ok());
@@ -190,7 +200,7 @@ impl Tier for DiskTier {
     }
 
     fn spill(&self) -> Result<Spill> {
-        let folder = self.folder()?;
+        let folder = self.folder_to_write()?;
         let file = tempfile::tempfile_in(folder.path());
         let file = file.map_err(|error| StorageError::io("make a file in", folder.path(), 0, error))?;
         Ok(Spill::new(file, self.outer.clone(), Arc::clone(&self.files) as _))
@@ -245,10 +255,11 @@ impl Folder {
     fn make(outer: &Path) -> Result<Self> {
         let failed = |error| StorageError::io("make a folder in", outer, 0, error);
         fs::create_dir_all(outer).map_err(failed)?;
-        remove_leftovers(outer);
+        let owner = Owner::this();
+        owner.remove_leftovers(outer);
         for _ in 0..FOLDER_ATTEMPTS_MAX {
             let folder = tempfile::Builder::new()
-                .prefix(FOLDER_PREFIX)
+                .prefix(&owner.prefix())
                 .tempdir_in(outer)
                 .map_err(failed)?;
             // Another process may take the folder for a leftover before it is locked. Then there is nothing to lose.
@@ -285,20 +296,73 @@ impl Folder {
     }
 }
 
-/// Removes the folders of tiers whose process ended without removing them. What cannot be locked or removed stays.
-fn remove_leftovers(outer: &Path) {
-    let Ok(entries) = fs::read_dir(outer) else { return };
-    for entry in entries.flatten() {
-        let is_ours = entry.file_name().to_string_lossy().starts_with(FOLDER_PREFIX);
-        if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
+/// Who makes folders: the host, and which of its starts this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owner {
+    host: String,
+    boot: String,
+}
+
+impl Owner {
+    /// A host that does not tell its boots apart has one.
+    fn this() -> Self {
+        let plain = |character: char| match character {
+            '.' | '-' => character,
+            _ if character.is_ascii_alphanumeric() => character,
+            _ => '_',
+        };
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .chars()
+            .map(plain)
+            .collect();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self {
+            host,
+            boot: boot.chars().filter(char::is_ascii_hexdigit).collect(),
         }
-        let path = entry.path();
-        let Ok(handle) = File::open(&path) else { continue };
-        if handle.try_lock().is_ok() {
-            match fs::remove_dir_all(&path) {
-                Ok(()) => tracing::info!(path = %path.display(), "removed blocks that a killed process left behind"),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove left blocks"),
+    }
+
+    fn prefix(&self) -> String {
+        format!("{FOLDER_PREFIX}{}-{}-", self.host, self.boot)
+    }
+
+    /// Who made a folder of that name.
+    fn of(name: &str) -> Option<Self> {
+        let mut parts = name.strip_prefix(FOLDER_PREFIX)?.rsplitn(3, '-').skip(1);
+        let (boot, host) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        Some(Self { host, boot })
+    }
+
+    /// Whether a lock that looks free here is free: on the same kernel, whatever containers are called, and where this host
+    /// has started anew since. Many hosts may be called "localhost".
+    fn sees_locks_of(&self, other: &Self) -> bool {
+        match self.boot == other.boot {
+            true => !self.boot.is_empty() || self.host == other.host,
+            false => self.host == other.host && self.host != "localhost",
+        }
+    }
+
+    /// Removes the folders of this host's tiers whose process ended without removing them. What cannot be locked or removed
+    /// stays.
+    fn remove_leftovers(&self, outer: &Path) {
+        let Ok(entries) = fs::read_dir(outer) else { return };
+        for entry in entries.flatten() {
+            let owner = Self::of(&entry.file_name().to_string_lossy());
+            let is_ours = owner.is_some_and(|owner| self.sees_locks_of(&owner));
+            if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let path = entry.path();
+            let Ok(handle) = File::open(&path) else { continue };
+            if handle.try_lock().is_ok() {
+                match fs::remove_dir_all(&path) {
+                    Ok(()) => {
+                        tracing::info!(path = %path.display(), "removed blocks that a killed process left behind")
+                    }
+                    Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove left blocks"),
+                }
             }
         }
     }

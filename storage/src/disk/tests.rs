@@ -101,12 +101,16 @@ fn a_failed_write_leaves_no_file_and_the_old_block() {
 }
 
 #[test]
-fn a_folder_that_vanished_is_an_error_and_no_panic() {
-    let (_outer, tier) = tier_with_block(1 << 20);
-    fs::remove_dir_all(tier.folder().unwrap().path()).unwrap();
-    let error = tier.put(ID, &Block::new(vec![1_u64])).expect_err("no folder");
-    assert!(matches!(error, StorageError::Io { .. }), "{error}");
+fn a_folder_that_vanished_costs_what_was_in_it_and_is_made_anew() {
+    let (outer, tier) = tier_with_block(1 << 20);
+    fs::remove_dir_all(outer.path()).unwrap();
     assert!(matches!(get(&tier), Err(StorageError::Corrupt { .. })));
+    assert!(tier.spill().is_ok());
+    fs::remove_dir_all(outer.path()).unwrap();
+    tier.put(ID, &Block::new(vec![1_u64])).unwrap();
+    assert_eq!(get(&tier).unwrap().unwrap().len(), 1);
+    drop(tier);
+    assert_eq!(names(outer.path()), [""; 0]);
 }
 
 #[test]
@@ -167,9 +171,7 @@ fn dropping_removes_what_it_wrote_and_nothing_else() {
 #[test]
 fn leftovers_of_the_dead_are_removed_and_folders_of_the_living_are_not() {
     let (outer, living) = tier_with_block(1 << 20);
-    let dead = outer.path().join("distdl-blocks-dead");
-    fs::create_dir(&dead).unwrap();
-    fs::write(dead.join(ID.file_name()), "left behind").unwrap();
+    let dead = left(outer.path(), &Owner::this());
     let second = DiskTier::open(outer.path(), 1 << 20).unwrap();
     assert!(!dead.exists());
     assert!(get(&living).unwrap().is_some());
@@ -177,6 +179,40 @@ fn leftovers_of_the_dead_are_removed_and_folders_of_the_living_are_not() {
     second.put(ID, &Block::new(vec![1_u64])).unwrap();
     drop(second);
     assert_eq!(get(&living).unwrap().unwrap().len(), 100);
+}
+
+/// A folder that nobody holds a lock on, as that of another host looks on a network file system.
+fn left(outer: &Path, owner: &Owner) -> PathBuf {
+    let folder = outer.join(format!("{}dead", owner.prefix()));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join(ID.file_name()), "left behind").unwrap();
+    folder
+}
+
+#[test]
+fn folders_of_other_hosts_stay_and_those_of_earlier_boots_do_not() {
+    let (outer, _living) = tier_with_block(1 << 20);
+    let owner = |host: &str, boot: &str| Owner {
+        host: host.to_owned(),
+        boot: boot.to_owned(),
+    };
+    let this = Owner::this();
+    assert_eq!(Owner::of(&format!("{}Ab12", this.prefix())), Some(this.clone()));
+    let other = left(outer.path(), &owner("a-host.of-others", "0123"));
+    let mut gone = vec![left(outer.path(), &owner("a-container", &this.boot))];
+    if this.host != "localhost" {
+        gone.push(left(outer.path(), &owner(&this.host, "0123")));
+    }
+    DiskTier::remove_leftovers(Some(outer.path()));
+    assert!(other.exists(), "its lock cannot be seen from here");
+    assert!(gone.iter().all(|folder| !folder.exists()));
+    let (one, anew) = (owner("localhost", "0123"), owner("localhost", "4567"));
+    assert!(
+        one.sees_locks_of(&one) && !one.sees_locks_of(&anew),
+        "that may be another host"
+    );
+    let (one, other) = (owner("mac", ""), owner("pc", ""));
+    assert!(one.sees_locks_of(&one) && !one.sees_locks_of(&other));
 }
 
 #[test]
