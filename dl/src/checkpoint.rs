@@ -175,9 +175,16 @@ impl Checkpoints {
             kernels: self.kernels.clone(),
         };
         let (commits, faults) = (self.commits(context)?, context.faults().cloned());
+        let before = commits.clone();
+        // An action of its own, whose answer stands: a process that was taken for lost in the next one, and wakes when
+        // others have written later checkpoints, is refused.
+        let last = context
+            .range(0..1, 1)
+            .run_partitions(move |_, _| Ok(before.numbers()?.last().copied()))?;
+        let last = last.into_iter().next().flatten();
         context.range(0..1, 1).run_partitions(move |_, _| {
             let blobs = snapshot.blobs(&description)?;
-            let unpublished = commits.begin(&blobs)?;
+            let unpublished = commits.begin_after(last, &blobs)?;
             if let Some(faults) = &faults {
                 faults.reach(Point::Checkpoint(count));
             }

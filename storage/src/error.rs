@@ -129,15 +129,15 @@ pub enum StorageError {
         /// The number asked for.
         number: u64,
     },
-    /// Other writers were faster, again and again.
+    /// Another writer was faster.
     #[error(
-        "{url}: other writers took {tries} numbers that a commit was to have; let one program at a time write there"
+        "{url}: another writer has committed {number} or a later number since this commit was begun; let one program at a time write there"
     )]
     CommitRace {
         /// Where the commits are.
         url: String,
-        /// Numbers tried.
-        tries: usize,
+        /// The number that it was to have.
+        number: u64,
     },
     /// Any of these, in another process.
     #[error("{message}")]

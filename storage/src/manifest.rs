@@ -31,11 +31,8 @@ const NAME_BYTES_MAX: usize = 128;
 /// Digits of a manifest's number.
 const NUMBER_DIGITS: usize = 10;
 
-/// Numbers that a commit tries while other writers take them.
-const TRIES_MAX: usize = 16;
-
 /// The commits in one folder or object prefix. One program at a time is meant to write there; if there are more, each
-/// commit is still whole, and of two that want one number both get one.
+/// commit is still whole, and of two that want one number one gets it. The other is told: what it has may be old.
 #[derive(Debug, Clone)]
 pub struct Commits {
     place: Place,
@@ -60,6 +57,7 @@ pub struct Commit {
 pub struct Unpublished<'a> {
     commits: &'a Commits,
     blobs: BTreeMap<String, Blob>,
+    number: u64,
 }
 
 /// A manifest with the hash of its text.
@@ -120,11 +118,21 @@ impl Commits {
         self.place.url()
     }
 
-    /// Writes blobs that [`Unpublished::publish`] makes a commit.
+    /// Writes blobs that [`Unpublished::publish`] makes a commit, unless another writer makes one first.
     ///
     /// # Errors
-    /// If there are too many, one has an unusable name, or the place cannot be written.
+    /// If there are too many, one has an unusable name, or the place cannot be read or written.
     pub fn begin(&self, blobs: &BTreeMap<String, Bytes>) -> Result<Unpublished<'_>> {
+        self.begin_after(self.numbers()?.last().copied(), blobs)
+    }
+
+    /// The same for a commit that comes right after the number `last`, where the caller knows it from an earlier look. A
+    /// process that was taken for dead may wake and write what is long outdated: it is refused then.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_after(&self, last: Option<u64>, blobs: &BTreeMap<String, Bytes>) -> Result<Unpublished<'_>> {
+        let number = last.map_or(0, |last| last.saturating_add(1));
         let usable = |name: &String| (1..=NAME_BYTES_MAX).contains(&name.len());
         if blobs.len() > BLOBS_MAX || !blobs.keys().all(usable) {
             let reason = format!("a commit has at most {BLOBS_MAX} blobs with names of 1 to {NAME_BYTES_MAX} bytes");
@@ -140,6 +148,7 @@ impl Commits {
         Ok(Unpublished {
             commits: self,
             blobs: written,
+            number,
         })
     }
 
@@ -307,41 +316,42 @@ impl Unpublished<'_> {
     /// by an earlier try, its number is returned and none is added.
     ///
     /// # Errors
-    /// If the place cannot be read or written, or other writers take every number that is tried. Nothing is committed
-    /// then, unless the store fails after it has written: trying again finds that commit.
+    /// [`StorageError::CommitRace`] if another writer has committed since this was begun; if the place cannot be read or
+    /// written. Nothing is committed then, unless the store fails after it has written: trying again finds that commit.
     pub fn publish(self) -> Result<u64> {
-        let commits = self.commits;
-        for _ in 0..TRIES_MAX {
-            let numbers = commits.numbers()?;
-            if let Some(number) = commits.number_of(&numbers, &self.blobs)? {
-                return Ok(number);
-            }
-            let number = numbers.last().map_or(0, |last| last + 1);
-            let manifest = Manifest {
-                format: FORMAT,
-                number,
-                nonce: commits.nonce.clone(),
-                blobs: self.blobs.clone(),
-            };
-            let name = manifest_name(number);
-            if name.len() != manifest_name(0).len() {
-                let reason = format!("a commit's number has at most {NUMBER_DIGITS} digits");
-                return Err(ObjectError::invalid_name(&name, reason).into());
-            }
-            match commits.place.create(&name, manifest.render().into()) {
-                Ok(()) => return Ok(number),
-                // By another writer, or by this one: a store may write, fail to say so, and be asked again.
-                Err(ObjectError::AlreadyExists { .. }) => match commits.manifest(number) {
-                    Ok(there) if there == manifest => return Ok(number),
-                    _ => {}
-                },
-                Err(error) => return Err(error.into()),
-            }
+        let (commits, number) = (self.commits, self.number);
+        let numbers = commits.numbers()?;
+        if let Some(number) = commits.number_of(&numbers, &self.blobs)? {
+            return Ok(number);
         }
-        Err(StorageError::CommitRace {
+        let race = || StorageError::CommitRace {
             url: commits.url().to_owned(),
-            tries: TRIES_MAX,
-        })
+            number,
+        };
+        if numbers.last().is_some_and(|last| *last >= number) {
+            return Err(race());
+        }
+        let name = manifest_name(number);
+        if name.len() != manifest_name(0).len() {
+            let reason = format!("a commit's number has at most {NUMBER_DIGITS} digits");
+            return Err(ObjectError::invalid_name(&name, reason).into());
+        }
+        let manifest = Manifest {
+            format: FORMAT,
+            number,
+            nonce: commits.nonce.clone(),
+            blobs: self.blobs,
+        };
+        match commits.place.create(&name, manifest.render().into()) {
+            Ok(()) => Ok(number),
+            // By another writer, or by this one: a store may write, fail to say so, and be asked again.
+            Err(ObjectError::AlreadyExists { .. }) => match commits.manifest(number) {
+                Ok(there) if there.blobs == manifest.blobs => Ok(number),
+                Err(error) if !is_damage(&error) => Err(error),
+                _ => Err(race()),
+            },
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

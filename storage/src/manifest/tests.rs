@@ -196,14 +196,20 @@ fn a_commit_that_is_tried_again_is_done_once() {
 }
 
 #[test]
-fn two_writers_that_want_one_number_both_get_one() {
+fn of_writers_that_want_one_number_one_gets_it_and_the_others_may_try_again() {
     let shared = Shared::new();
+    let until_committed = |commits: &Commits, seed| loop {
+        match commit(commits, seed) {
+            Err(StorageError::CommitRace { .. }) => {}
+            done => return done.unwrap(),
+        }
+    };
     let writers: Vec<_> = (0..4)
         .map(|writer| {
             let commits = shared.commits();
             thread::spawn(move || {
                 (0..5)
-                    .map(|seed| commit(&commits, 10 * writer + seed).unwrap())
+                    .map(|seed| until_committed(&commits, 10 * writer + seed))
                     .collect::<Vec<_>>()
             })
         })
@@ -219,17 +225,23 @@ fn two_writers_that_want_one_number_both_get_one() {
 }
 
 #[test]
-fn a_number_that_was_taken_meanwhile_is_left_to_its_owner() {
+fn a_writer_that_slept_does_not_commit_what_is_outdated() {
     let shared = Shared::new();
     let (commits, faults) = shared.faulty();
     let unpublished = commits.begin(&blobs(1)).unwrap();
     commit(&shared.commits(), 2).unwrap();
-    assert_eq!(unpublished.publish().unwrap(), 1);
+    let error = unpublished.publish().unwrap_err();
+    assert!(matches!(error, StorageError::CommitRace { number: 0, .. }), "{error}");
     assert_eq!(shared.commits().read(0).unwrap().blobs, blobs(2));
     // A listing that lacks the newest commits does not matter.
     faults.hide_from_listings(1);
-    assert_eq!(commits.latest().unwrap().unwrap().number, 1);
-    assert_eq!(commit(&commits, 3).unwrap(), 2);
+    assert_eq!(commits.latest().unwrap().unwrap().number, 0);
+    assert_eq!(commit(&commits, 3).unwrap(), 1);
+    // Another one did its work meanwhile, and more.
+    let (same, outdated) = (blobs(3), blobs(2));
+    assert_eq!(commits.begin_after(Some(0), &same).unwrap().publish().unwrap(), 1);
+    assert!(commits.begin_after(Some(0), &outdated).unwrap().publish().is_err());
+    assert_eq!(commits.begin_after(Some(1), &outdated).unwrap().publish().unwrap(), 2);
 }
 
 #[test]
