@@ -85,10 +85,14 @@ impl Folder {
         }
         // Before the survey: what comes meanwhile is in the survey or in the news.
         let journal = Journal::at_end(&path.join("journal"));
-        let survey = Survey::of(&path);
+        let survey = Survey::of(&path).inspect_err(|error| {
+            tracing::warn!("nothing is added to the cache until all that is in it can be seen: {error}");
+        });
+        let is_surveyed = survey.is_ok();
+        let survey = survey.unwrap_or_default();
         let state = State {
             bloom: filter(survey.keys(), options.bytes_max / BYTES_A_KEY),
-            is_surveyed: true,
+            is_surveyed,
             holdings: (1, filter(survey.lists(), options.bytes_max / SEGMENT_BYTES)),
             bytes_used: survey.bytes(),
             journal,
@@ -325,7 +329,7 @@ impl Folder {
             return Ok(());
         }
         survey::remove_unfinished(&self.path);
-        let mut survey = Survey::of(&self.path);
+        let mut survey = Survey::of(&self.path)?;
         if survey.bytes().saturating_add(needed) > bytes_max {
             // Somewhat more than must be, so that not every write looks through the folder.
             let wanted = (bytes_max - bytes_max / 8).saturating_sub(needed);

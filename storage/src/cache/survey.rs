@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::bloom::Digest;
 use crate::chunk::list_key;
+use crate::error::{Result, StorageError};
 
 /// All chunks, lists and blocks of a folder, as they are found. What has no name of theirs is not touched.
 #[derive(Debug, Default)]
@@ -23,19 +25,23 @@ struct Found {
 }
 
 impl Survey {
-    pub(super) fn of(cache: &Path) -> Self {
-        let data = below(&cache.join("chunks")).chain(below(&cache.join("blocks")));
-        let data = data.filter_map(|(folder, name, path)| {
-            let key = blake3::Hash::from_hex(format!("{folder}{name}")).ok()?;
-            Found::at(path, *key.as_bytes(), true)
-        });
-        let lists = below(&cache.join("objects")).filter_map(|(folder, name, path)| {
-            let is_ours = folder.len() == 64 && name.split('-').count() == 3;
-            is_ours
-                .then(|| Found::at(path, list_key(&folder, &name), false))
-                .flatten()
-        });
-        Self(data.chain(lists).collect())
+    /// # Errors
+    /// Something cannot be looked at: what was seen is not all then, and must not be taken for it.
+    pub(super) fn of(cache: &Path) -> Result<Self> {
+        let mut found = Vec::new();
+        for kind in ["chunks", "blocks"] {
+            for (folder, name, path) in below(&cache.join(kind))? {
+                if let Ok(key) = blake3::Hash::from_hex(format!("{folder}{name}")) {
+                    found.extend(Found::at(path, *key.as_bytes(), true)?);
+                }
+            }
+        }
+        for (folder, name, path) in below(&cache.join("objects"))? {
+            if folder.len() == 64 && name.split('-').count() == 3 {
+                found.extend(Found::at(path, list_key(&folder, &name), false)?);
+            }
+        }
+        Ok(Self(found))
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -70,15 +76,16 @@ impl Survey {
 }
 
 impl Found {
-    fn at(path: PathBuf, key: Digest, holds_data: bool) -> Option<Self> {
-        let found = path.metadata().ok().filter(fs::Metadata::is_file)?;
-        Some(Self {
+    /// Nothing if it is no file, or has gone.
+    fn at(path: PathBuf, key: Digest, holds_data: bool) -> Result<Option<Self>> {
+        let found = there(path.metadata(), &path)?.filter(fs::Metadata::is_file);
+        Ok(found.map(|found| Self {
             path,
             key,
             holds_data,
             bytes: found.len(),
             used: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-        })
+        }))
     }
 }
 
@@ -91,16 +98,34 @@ pub(super) fn remove_unfinished(cache: &Path) {
 
 /// The files and folders in a folder; none if it cannot be read.
 pub(super) fn files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path())
+    entries(folder).unwrap_or_default().into_iter()
+}
+
+/// The files and folders in a folder; none if it is not there, or none.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in there(fs::read_dir(folder), folder)?.into_iter().flatten() {
+        paths.extend(there(entry, folder)?.map(|entry| entry.path()));
+    }
+    Ok(paths)
 }
 
 /// The files in the folders of a folder, each with the name of its folder and its own.
-fn below(folder: &Path) -> impl Iterator<Item = (String, String, PathBuf)> + use<> {
-    files(folder).flat_map(|folder| {
-        files(&folder).filter_map(|path| {
+fn below(folder: &Path) -> Result<Vec<(String, String, PathBuf)>> {
+    let mut files = Vec::new();
+    for folder in entries(folder)? {
+        files.extend(entries(&folder)?.into_iter().filter_map(|path| {
             let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
             Some((name(path.parent()?)?, name(&path)?, path))
-        })
-    })
+        }));
+    }
+    Ok(files)
+}
+
+fn there<T>(looked: io::Result<T>, path: &Path) -> Result<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(StorageError::io("look through", path, 0, error)),
+    }
 }

@@ -60,6 +60,33 @@ fn a_folder_that_is_deleted_meanwhile_costs_a_fetch() {
     );
 }
 
+/// A link to itself cannot be followed, whoever asks: as a folder without permission, but for root too.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_looked_through_is_read_and_not_added_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, more) = (
+        Remote::new("s3://b/x", "1", random(1_500_000, 1)),
+        Remote::new("s3://b/y", "1", random(1_500_000, 2)),
+    );
+    here.read_all(&open(&options(folder.path())));
+    let chunk = kept(folder.path()).remove(0);
+    let unreadable = [folder.path().join("chunks/zz"), chunk.with_file_name("0".repeat(62))];
+    for unreadable in unreadable {
+        std::os::unix::fs::symlink(&unreadable, &unreadable).unwrap();
+        let cache = open(&options(folder.path()));
+        assert_eq!(here.read_all(&cache), 0);
+        assert_eq!(
+            (more.read_all(&cache), figures(&cache).segments_not_kept),
+            (1_500_000, 1)
+        );
+        fs::remove_file(&unreadable).unwrap();
+        assert_eq!((more.read_all(&cache), more.read_all(&cache)), (1_500_000, 0));
+        assert_eq!(kept_bytes(folder.path()), cache.folder.bytes_used());
+        fs::remove_dir_all(folder.path().join("objects").join(more.version.folder_name())).unwrap();
+    }
+}
+
 #[test]
 fn a_full_disk_degrades_to_reading_remotely() {
     let folder = tempfile::tempdir().unwrap();
