@@ -81,7 +81,8 @@ impl Folder {
                 survey::remove_unfinished(&path);
                 let _ = users.unlock();
             }
-            let _ = users.try_lock_shared();
+            // Another process may be doing that just now. Whoever uses the folder without this has its journal cleared.
+            let _ = users.lock_shared();
         }
         // Before the survey: what comes meanwhile is in the survey or in the news.
         let journal = Journal::at_end(&path.join("journal"));
