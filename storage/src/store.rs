@@ -447,9 +447,13 @@ impl BlockStore {
             self.write_to_disk(id, block)?;
         }
         let mut state = self.index.lock();
+        state.set_on_disk(id, entry.on_disk || demoted && block.is_some());
+        // It may have been pinned as it was written.
+        if !state.entries.get(&id).is_some_and(movable) {
+            return Ok(());
+        }
         self.memory.remove(id)?;
         state.leave_memory(id);
-        state.set_on_disk(id, entry.on_disk || demoted && block.is_some());
         state.forget_if_lost(id);
         state.statistics.evictions += 1;
         state.statistics.demotions += u64::from(demoted);

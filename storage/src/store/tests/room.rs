@@ -107,6 +107,32 @@ fn a_pinned_block_stays_in_memory_until_the_last_pin_is_gone() {
 }
 
 #[test]
+fn a_block_that_is_pinned_as_it_is_written_to_disk_stays_in_memory() {
+    let (store, faults) = store(2);
+    let store = Arc::new(store);
+    store.put(id(1), &block(1), Level::MemoryAndDisk).unwrap();
+    store.put(id(2), &block(2), Level::Memory).unwrap();
+    let (pause, gate) = Pause::new();
+    faults.on_put(0, PutFault::Pause(pause));
+    std::thread::scope(|scope| {
+        let put = scope.spawn(|| store.put(id(3), &block(3), Level::Memory).unwrap());
+        gate.wait_until_reached();
+        let pinned = store.pin(id(1), Codec::of::<u64>()).unwrap();
+        gate.open();
+        assert!(put.join().unwrap());
+        assert_eq!(store.ids(), [id(1), id(3)], "another one has made room");
+        assert!(pinned.is_some() && store.pin(id(1), Codec::of::<u64>()).unwrap().is_some());
+    });
+    assert!(store.put(id(4), &block(4), Level::Memory).unwrap());
+    assert!(store.put(id(5), &block(5), Level::Memory).unwrap());
+    assert_eq!(
+        (get(&store, 1).unwrap(), faults.puts_count()),
+        (Some(1), 1),
+        "it was written once"
+    );
+}
+
+#[test]
 fn a_pin_on_what_was_replaced_holds_nothing() {
     let (store, _) = store(1);
     let store = Arc::new(store);
