@@ -157,7 +157,10 @@ impl Commits {
     /// # Errors
     /// If the place cannot be read. One that does not exist has none.
     pub fn numbers(&self) -> Result<Vec<u64>> {
-        let listed = self.place.list()?;
+        self.numbers_in(&self.place.list()?)
+    }
+
+    fn numbers_in(&self, listed: &[Found]) -> Result<Vec<u64>> {
         let mut numbers: Vec<u64> = listed.iter().filter_map(|found| number_of(&found.name)).collect();
         numbers.sort_unstable();
         // A listing may be older than what can be read by name.
@@ -216,23 +219,27 @@ impl Commits {
         })
     }
 
-    /// Removes all but the newest `count` whole commits, and blobs that no commit names any more. Blobs of a commit that
-    /// is being written stay, unless `count` newer ones have come since they were written.
+    /// Removes all but the newest `count` whole commits, and blobs that no commit names any more. A commit counts
+    /// as whole if its blobs are there in full length. Blobs of a commit that is being written stay, unless `count` newer
+    /// ones have come since they were written.
     ///
     /// # Errors
     /// If something cannot be read or removed. What is kept is whole all the same.
     pub fn keep(&self, count: usize) -> Result<()> {
-        let (mut kept, mut removed) = (Vec::new(), Vec::new());
-        for number in self.numbers()?.into_iter().rev() {
+        let listed = self.place.list()?;
+        let lengths: BTreeMap<&str, u64> = listed.iter().map(|found| (&*found.name, found.bytes())).collect();
+        let is_here = |blob: &Blob| lengths.get(&*blob.object()) == Some(&blob.bytes);
+        let (mut kept, mut not_whole, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+        for number in self.numbers_in(&listed)?.into_iter().rev() {
             let manifest = match self.manifest(number) {
                 Ok(manifest) => Some(manifest),
                 Err(error) if is_damage(&error) => None,
                 Err(error) => return Err(error),
             };
             match manifest {
-                Some(manifest) if kept.len() < count.max(1) => kept.push(manifest),
-                None if kept.len() < count.max(1) => {}
-                manifest => removed.push((number, manifest)),
+                manifest if kept.len() >= count.max(1) => removed.push((number, manifest)),
+                Some(manifest) if manifest.blobs.values().all(is_here) => kept.push(manifest),
+                manifest => not_whole.extend(manifest),
             }
         }
         let Some(oldest) = kept.last().map(|manifest| manifest_name(manifest.number)) else {
@@ -243,7 +250,8 @@ impl Commits {
         }
         let objects = |manifests: &[Manifest]| manifests.iter().flat_map(Manifest::objects).collect::<BTreeSet<_>>();
         let removed: Vec<Manifest> = removed.into_iter().filter_map(|(_, manifest)| manifest).collect();
-        self.remove_blobs(&objects(&kept), &objects(&removed), &oldest)?;
+        let live = objects(&kept).into_iter().chain(objects(&not_whole)).collect();
+        self.remove_blobs(&live, &objects(&removed), &oldest)?;
         Ok(self.place.remove_unfinished(&oldest, &WRITTEN)?)
     }
 

@@ -1,12 +1,13 @@
 //! A commit is whole or invisible, whatever happens between its writes.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod model;
+
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
 use object_store::memory::InMemory;
-use proptest::prelude::*;
 
 use super::*;
 use crate::testing::{FaultStore, StoreFaults, WriteFault};
@@ -335,6 +336,27 @@ fn damaged_commits_do_not_push_whole_ones_out() {
 }
 
 #[test]
+fn commits_that_lack_a_blob_do_not_push_whole_ones_out() {
+    let (folder, commits) = folder();
+    let values = file(&folder, &commits.manifest(1).unwrap().blobs["values"].object());
+    for damage in [
+        |values: &PathBuf| fs::write(values, b"cut").unwrap(),
+        |values: &PathBuf| fs::remove_file(values).unwrap(),
+    ] {
+        damage(&values);
+        commits.keep(1).unwrap();
+        assert_eq!(commits.latest().unwrap().unwrap().number, 0);
+        assert!(file(&folder, &Blob::of(b"commit of 2").object()).exists());
+    }
+    commit(&commits, 3).unwrap();
+    commits.keep(1).unwrap();
+    assert_eq!(
+        (commits.numbers().unwrap(), commits.read(2).unwrap().blobs),
+        (vec![2], blobs(3))
+    );
+}
+
+#[test]
 fn a_damaged_blob_is_mended_by_the_next_commit_that_has_it() {
     let (folder, commits) = folder();
     let constant = Blob::of(b"constant").object();
@@ -400,77 +422,6 @@ fn a_place_that_is_none_is_an_error() {
         assert!(commits.begin(&blobs).is_err());
     }
     assert_eq!(commits.latest().unwrap(), None);
-}
-
-#[derive(Debug, Clone)]
-enum Act {
-    Commit {
-        seed: u64,
-        fault: Option<(u64, WriteFault)>,
-    },
-    Keep {
-        count: usize,
-        fault: Option<(u64, WriteFault)>,
-    },
-}
-
-fn acts() -> impl Strategy<Value = Act> {
-    use WriteFault::{DieAfter, DieBefore, FailAfter, FailBefore, Full, Twice};
-    let kinds = prop::sample::select(vec![DieAfter, DieBefore, FailAfter, FailBefore, Full, Twice]);
-    let fault = || prop::option::of((0..6u64, kinds.clone()));
-    prop_oneof![
-        3 => (0..50u64, fault()).prop_map(|(seed, fault)| Act::Commit { seed, fault }),
-        1 => (1..4usize, fault()).prop_map(|(count, fault)| Act::Keep { count, fault }),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    /// Against a list of what was committed: every try of a new writer starts over from what is there.
-    #[test]
-    fn the_newest_commit_is_always_whole(acts in prop::collection::vec(acts(), 1..20)) {
-        let shared = Shared::new();
-        let mut newest: Option<(u64, u64)> = None;
-        for act in acts {
-            let (commits, faults) = shared.faulty();
-            match act {
-                Act::Commit { seed, fault } => {
-                    if let Some((after, fault)) = fault {
-                        faults.on_write(after, fault);
-                    }
-                    let before = newest;
-                    let result = commit(&commits, seed);
-                    let latest = shared.commits().latest().unwrap();
-                    newest = latest.as_ref().map(|commit| (commit.number, commit.blobs["values"][0].into()));
-                    if let Ok(number) = result {
-                        prop_assert_eq!(&shared.commits().read(number).unwrap().blobs, &blobs(seed));
-                    }
-                    let added = newest != before;
-                    prop_assert!(!added || newest.map(|(_, found)| found) == Some(seed));
-                    prop_assert!(newest.map(|(number, _)| number) >= before.map(|(number, _)| number));
-                    if let Some(commit) = latest {
-                        prop_assert_eq!(&commit.blobs, &blobs(newest.unwrap().1));
-                        prop_assert!(commit.passed_over.is_empty());
-                    }
-                }
-                Act::Keep { count, fault } => {
-                    let before = commits.numbers().unwrap();
-                    if let Some((after, fault)) = fault {
-                        faults.on_write(after, fault);
-                    }
-                    let kept = commits.keep(count);
-                    let expected = &before[before.len().saturating_sub(count)..];
-                    let numbers = shared.commits().numbers().unwrap();
-                    prop_assert!(numbers.ends_with(expected));
-                    prop_assert!(kept.is_err() || numbers == expected);
-                }
-            }
-            for number in shared.commits().numbers().unwrap() {
-                shared.commits().read(number).unwrap();
-            }
-        }
-    }
 }
 
 #[test]
