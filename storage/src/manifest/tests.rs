@@ -402,6 +402,26 @@ fn a_full_or_forbidden_place_is_an_error_and_leaves_the_old_commit() {
 }
 
 #[test]
+fn a_folder_is_the_same_by_whatever_path() {
+    let (folder, commits) = folder();
+    let run = file(&folder, "");
+    let at = |path: PathBuf| Commits::open(&Stores::new(), path.to_str().unwrap()).unwrap();
+    for path in [run.join("../run"), run.join("not there/../../run"), run.join("./.")] {
+        assert_eq!(at(path).numbers().unwrap(), commits.numbers().unwrap());
+    }
+    #[cfg(unix)]
+    {
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&run, &link).unwrap();
+        assert_eq!(
+            at(link.join("../run")).numbers().unwrap(),
+            [0, 1],
+            "beside what it links to"
+        );
+    }
+}
+
+#[test]
 fn a_place_that_is_none_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let taken = folder.path().join("file");

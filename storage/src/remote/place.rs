@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -63,7 +63,7 @@ impl Place {
     }
 
     pub(super) fn local(stores: &Stores, url: &str, path: &str) -> Result<Self> {
-        let folder = std::path::absolute(path).map_err(|error| ObjectError::invalid_name(url, error))?;
+        let folder = without_parents(Path::new(path)).map_err(|error| ObjectError::invalid_name(url, error))?;
         let path = ObjectPath::from_absolute_path(&folder).map_err(|error| ObjectError::invalid_name(url, error))?;
         let target = Target {
             url: url.to_owned(),
@@ -201,6 +201,25 @@ impl Place {
             path: self.target.path.clone().join(name),
         }
     }
+}
+
+/// The full path without `..`, which `object_store` refuses. What is there may be a link, so that its parent is another one
+/// than its name says.
+fn without_parents(path: &Path) -> io::Result<PathBuf> {
+    let mut plain = PathBuf::new();
+    for component in std::path::absolute(path)?.components() {
+        match component {
+            Component::ParentDir => {
+                plain = match plain.canonicalize() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => plain,
+                    real => real?,
+                };
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    Ok(plain)
 }
 
 fn is_unfinished(path: &Path, written: &[&str]) -> bool {
