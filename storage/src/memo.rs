@@ -212,12 +212,12 @@ impl Memo {
         kept
     }
 
-    /// The block of a key, or nothing, with a reason if it cannot be read as what it should be.
+    /// The block of a key, or nothing, with a reason if it cannot be read as what it should be, or not just now.
     fn read(&self, id: BlockId, key: &Digest, codec: Codec) -> Result<Option<Block>> {
         let Some(blocks) = self.blocks.get() else {
             return Ok(None);
         };
-        let Some(bytes) = blocks.read(key) else {
+        let Some(bytes) = blocks.read(key)? else {
             self.refuse(id, key);
             return Ok(None);
         };

@@ -52,7 +52,10 @@ impl Blocks {
     }
 
     /// The bytes that were kept under a key, whole and unchanged.
-    pub(crate) fn read(&self, key: &Digest) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// [Want of resources](crate::StorageError::is_want_of_resources), after which they may well be read.
+    pub(crate) fn read(&self, key: &Digest) -> Result<Option<Vec<u8>>> {
         self.folder.block(key)
     }
 

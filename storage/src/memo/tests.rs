@@ -118,6 +118,37 @@ fn damage_is_met_once() {
     assert!(recall::<u64>(&store, 1), "until it has been written anew");
 }
 
+const ALONE: &str = "DISTDL_TEST_ALONE";
+
+/// In a process of its own, as the limit of open files is that of all its threads.
+#[cfg(unix)]
+#[test]
+fn want_of_open_files_costs_no_remembered_block() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    if std::env::var_os(ALONE).is_none() {
+        let name = "memo::tests::want_of_open_files_costs_no_remembered_block";
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = process.args(["--exact", name]).env(ALONE, "yes").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), 0);
+    recall::<u64>(&store, 1);
+    store.remember(id(1), &Block::new(vec![1_u64]), Level::Disk).unwrap();
+    let limit = getrlimit(Resource::Nofile);
+    let none = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, none).unwrap();
+    let read = store.get(id(1), Codec::of::<u64>());
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let error = read.unwrap_err();
+    assert!(error.is_want_of_resources(), "{error}");
+    assert_eq!((value(&store, 1), store.contains(id(1))), (Some(1), true));
+}
+
 #[derive(Clone, serde::Serialize)]
 struct Unreadable(u64);
 

@@ -49,7 +49,7 @@ fn every_flipped_bit_and_every_cut_of_a_block_is_found() {
     for position in 0..72 {
         for cut in [false, true] {
             blocks.keep(&key(1), whole.clone()).unwrap();
-            assert_eq!(blocks.read(&key(1)).unwrap(), whole);
+            assert_eq!(blocks.read(&key(1)).unwrap().unwrap(), whole);
             let file = files(folder.path()).pop().unwrap();
             let mut found = fs::read(&file).unwrap();
             assert_eq!(found.len(), 72);
@@ -59,7 +59,7 @@ fn every_flipped_bit_and_every_cut_of_a_block_is_found() {
             }
             fs::write(&file, found).unwrap();
             damaged += 1;
-            assert_eq!(blocks.read(&key(1)), None, "{position} {cut}");
+            assert_eq!(blocks.read(&key(1)).unwrap(), None, "{position} {cut}");
             assert_eq!(blocks.counters.chunks_damaged.get(), damaged);
             assert!(!file.exists(), "what is damaged is removed");
         }
@@ -80,8 +80,8 @@ fn a_filter_of_ones_or_of_another_folder_changes_no_result() {
     other.insert(&key(7));
     blocks.folder.set_bloom(other);
     assert!(!blocks.has(&key(7)));
-    assert_eq!(blocks.read(&key(7)), None);
-    assert_eq!(blocks.read(&key(1)), Some(bytes(1, 9)));
+    assert_eq!(blocks.read(&key(7)).unwrap(), None);
+    assert_eq!(blocks.read(&key(1)).unwrap(), Some(bytes(1, 9)));
 }
 
 #[test]
@@ -91,12 +91,12 @@ fn a_full_disk_keeps_nothing_torn_and_can_be_used_afterwards() {
     for left in [0, 1, 999, 1031] {
         blocks.folder.disk_bytes_left.store(left, SeqCst);
         blocks.keep(&key(1), bytes(1, 1000)).unwrap_err();
-        assert_eq!((blocks.read(&key(1)), files(folder.path()).len()), (None, 0));
+        assert_eq!((blocks.read(&key(1)).unwrap(), files(folder.path()).len()), (None, 0));
         assert_eq!(survey::files(&folder.path().join("unfinished")).count(), 0);
     }
     blocks.folder.disk_bytes_left.store(u64::MAX, SeqCst);
     blocks.keep(&key(1), bytes(1, 1000)).unwrap();
-    assert_eq!(blocks.read(&key(1)), Some(bytes(1, 1000)));
+    assert_eq!(blocks.read(&key(1)).unwrap(), Some(bytes(1, 1000)));
     assert_eq!(blocks.folder.bytes_used(), 1032);
 }
 
@@ -116,7 +116,7 @@ fn processes_that_share_a_folder_share_its_budget() {
         other.catch_up();
         // It does not hear of evictions, and looks before it evicts.
         assert!(other.folder.bytes_used() >= file_bytes(folder.path()));
-        assert!(other.has(&key(number)) && other.read(&key(number)) == Some(bytes(number, length)));
+        assert!(other.has(&key(number)) && other.read(&key(number)).unwrap() == Some(bytes(number, length)));
     }
     assert!(!all[0].has(&key(0)), "the least recently used goes first");
     let before = file_bytes(folder.path());
@@ -184,7 +184,7 @@ fn sigkill_in_a_write_leaves_nothing_that_is_believed() {
             let named = blake3::Hash::from_hex(name(file.parent().unwrap()) + &name(&file)).unwrap();
             let number = by_key[named.as_bytes()];
             assert_eq!(
-                blocks.read(named.as_bytes()),
+                blocks.read(named.as_bytes()).unwrap(),
                 Some(bytes(number, 700_000)),
                 "what has a name is whole"
             );

@@ -33,25 +33,31 @@ impl Folder {
     }
 
     /// The bytes of a block, if they are here and are what was kept under this key.
-    pub(in crate::cache) fn block(&self, key: &Digest) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// The system has no room for one more open file; nothing else.
+    pub(in crate::cache) fn block(&self, key: &Digest) -> Result<Option<Vec<u8>>> {
         let path = self.block_path(key);
         let mut bytes = match self.read_block(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                let path = path.display();
-                tracing::warn!(%path, %error, "cannot read a computed block, which costs its computation");
-                return None;
+                let error = StorageError::io("read", &path, 0, error);
+                if error.is_want_of_resources() {
+                    return Err(error);
+                }
+                tracing::warn!("a computed block costs its computation: {error}");
+                return Ok(None);
             }
         };
         let body = bytes.split_last_chunk::<SEAL_BYTES>();
         if body.is_none_or(|(body, found)| seal(key, body) != *found) {
             self.damaged(&path);
-            return None;
+            return Ok(None);
         }
         self.counters.cache_bytes.add(bytes.len() as u64);
         bytes.truncate(bytes.len() - SEAL_BYTES);
-        Some(bytes)
+        Ok(Some(bytes))
     }
 
     fn read_block(&self, path: &Path) -> io::Result<Vec<u8>> {
