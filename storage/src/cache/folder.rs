@@ -51,7 +51,7 @@ pub(super) struct Folder {
     /// Held by whichever thread of this process writes, before `locks/write`.
     writing: Mutex<()>,
     /// Held, shared, by every process that uses the folder.
-    _users: Option<File>,
+    _users: File,
     /// The disk is full once so many bytes more are written.
     #[cfg(test)]
     pub(super) disk_bytes_left: std::sync::atomic::AtomicU64,
@@ -74,16 +74,14 @@ impl Folder {
         let unusable = |error| StorageError::io("use the cache folder", &path, 0, error);
         fs::create_dir_all(path.join("unfinished")).map_err(unusable)?;
         tempfile::tempfile_in(path.join("unfinished")).map_err(unusable)?;
-        let users = lock::open(&path.join("users"));
-        if let Some(users) = &users {
-            if users.try_lock().is_ok() {
-                Journal::clear(&path.join("journal"));
-                survey::remove_unfinished(&path);
-                let _ = users.unlock();
-            }
-            // Another process may be doing that just now. Whoever uses the folder without this has its journal cleared.
-            let _ = users.lock_shared();
+        let users = lock::open(&path.join("users")).map_err(unusable)?;
+        if users.try_lock().is_ok() {
+            Journal::clear(&path.join("journal"));
+            survey::remove_unfinished(&path);
+            let _ = users.unlock();
         }
+        // Another process may be doing that just now. Whoever uses the folder without this has its journal cleared.
+        lock::share(&users).map_err(unusable)?;
         // Before the survey: what comes meanwhile is in the survey or in the news.
         let journal = Journal::at_end(&path.join("journal"));
         let survey = Survey::of(&path).inspect_err(|error| {
@@ -152,12 +150,12 @@ impl Folder {
     pub(super) fn lock_fetch(&self, segment: &Segment) -> Option<File> {
         let number = u16::from_le_bytes([segment.key()[0], segment.key()[1]]);
         let name = format!("locks/fetch-{}", u64::from(number) % FETCH_LOCKS);
-        lock::hold(&self.path.join(name), self.options.wait_max)
+        lock::hold(&self.path.join(name), self.options.wait_max).ok()
     }
 
     /// The lock under which an object that has grown is compared.
     pub(super) fn lock_growth(&self) -> Option<File> {
-        lock::hold(&self.path.join("locks/growth"), self.options.wait_max)
+        lock::hold(&self.path.join("locks/growth"), self.options.wait_max).ok()
     }
 
     /// Which chunks a segment consists of, if that is known.
@@ -262,8 +260,9 @@ impl Folder {
     /// The right to write, with all known that others have written.
     fn lock_write(&self) -> Result<(MutexGuard<'_, ()>, File)> {
         let thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = lock::hold(&self.path.join("locks/write"), self.options.wait_max)
-            .ok_or_else(|| StorageError::io("lock", &self.path, 0, io::ErrorKind::WouldBlock.into()))?;
+        let path = self.path.join("locks/write");
+        let process = lock::hold(&path, self.options.wait_max);
+        let process = process.map_err(|error| StorageError::io("lock", &path, 0, error))?;
         self.catch_up();
         Ok((thread, process))
     }
