@@ -20,7 +20,7 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 
@@ -48,8 +48,8 @@ pub(super) struct Folder {
     options: CacheOptions,
     counters: Arc<Counters>,
     state: Mutex<State>,
-    /// Held by whichever thread of this process writes, before `locks/write`.
-    writing: Mutex<()>,
+    /// Held by whichever thread of this process writes, before `locks/write`. Whether that was waited for in vain.
+    writing: Mutex<bool>,
     /// Held, shared, by every process that uses the folder.
     _users: File,
     /// The disk is full once so many bytes more are written.
@@ -133,6 +133,11 @@ impl Folder {
     #[cfg(test)]
     pub(super) fn set_bloom(&self, bloom: Bloom) {
         self.state().bloom = bloom;
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_wait_max(&mut self, wait_max: Duration) {
+        self.options.wait_max = wait_max;
     }
 
     #[cfg(test)]
@@ -257,11 +262,14 @@ impl Folder {
         written.map_err(|error| StorageError::io("write", &self.path, needed, error))
     }
 
-    /// The right to write, with all known that others have written.
-    fn lock_write(&self) -> Result<(MutexGuard<'_, ()>, File)> {
-        let thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The right to write, with all known that others have written. A process that is stopped as it writes is waited for
+    /// once, and then only asked for: else each that reads would wait for it, one after another, at each segment.
+    fn lock_write(&self) -> Result<(MutexGuard<'_, bool>, File)> {
+        let mut thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.join("locks/write");
-        let process = lock::hold(&path, self.options.wait_max);
+        let wait_max = if *thread { Duration::ZERO } else { self.options.wait_max };
+        let process = lock::hold(&path, wait_max);
+        *thread = matches!(&process, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         let process = process.map_err(|error| StorageError::io("lock", &path, 0, error))?;
         self.catch_up();
         Ok((thread, process))

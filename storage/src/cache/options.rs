@@ -21,8 +21,8 @@ pub struct CacheOptions {
     /// whole segments of 4 MiB. It is never more than 64 MiB, nor more than a quarter of [`bytes_max`](Self::bytes_max), so
     /// a cache of less than 16 MiB has nothing read ahead. Default 16 MiB; 0 for none.
     pub read_ahead_bytes_max: u64,
-    /// How long to wait for another process that is fetching the same bytes, or writing, before going on without it.
-    /// Default 30 s.
+    /// How long to wait for another process that is fetching the same bytes, or writing, before going on without it. One that
+    /// writes for longer is waited for no more until it has ended that: what is fetched meanwhile is not kept. Default 30 s.
     pub wait_max: Duration,
     /// Whether objects of `memory://` go through the cache too, as tests want it. Default no.
     pub includes_memory: bool,

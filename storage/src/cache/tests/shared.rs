@@ -84,6 +84,28 @@ fn one_who_hangs_does_not_hold_up_the_others_for_ever() {
 }
 
 #[test]
+fn one_who_is_stopped_as_it_writes_is_waited_for_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let remote = |seed| Remote::new(&format!("a://{seed}"), "1", random(100_000, seed));
+    let mut cache = open(&CacheOptions {
+        wait_max: std::time::Duration::from_millis(20),
+        ..options(folder.path())
+    });
+    let writing = lock::hold(&folder.path().join("locks/write"), std::time::Duration::ZERO).unwrap();
+    remote(0).read_all(&cache);
+    // Would be waited for without end.
+    cache.folder.set_wait_max(std::time::Duration::from_secs(1 << 20));
+    remote(1).read_all(&cache);
+    remote(2).read_all(&cache);
+    assert_eq!((figures(&cache).segments_not_kept, kept(folder.path()).len()), (3, 0));
+    drop(writing);
+    for seed in 0..3 {
+        let remote = remote(seed);
+        assert_eq!((remote.read_all(&cache), remote.read_all(&cache)), (100_000, 0));
+    }
+}
+
+#[test]
 fn a_reader_keeps_what_is_evicted_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     let options = CacheOptions {
