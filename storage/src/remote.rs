@@ -103,6 +103,7 @@ impl Stores {
 
     /// Access where the objects of `memory://` are those of a store that the caller has opened.
     pub fn over(memory: Arc<dyn ObjectStore>, options: StoresOptions) -> Self {
+        let client = Arc::new(Client::new(options.requests()));
         Self(Arc::new(Shared {
             options,
             memory,
@@ -110,7 +111,7 @@ impl Stores {
             ahead: Ahead::default(),
             #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
             servers: servers::Servers::default(),
-            client: Arc::default(),
+            client,
         }))
     }
 

@@ -13,6 +13,7 @@ use futures::channel::oneshot;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::Semaphore;
 
 use super::local;
 use crate::figures::Counters;
@@ -35,13 +36,24 @@ pub(super) struct Target {
 }
 
 /// The background thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Client {
     pub(super) counters: Arc<Counters>,
     background: Mutex<Option<Background>>,
+    /// A listing holds one request while others ask for what it does not tell of an object: one is left to those.
+    listings: Arc<Semaphore>,
 }
 
 impl Client {
+    /// Makes no more than so many requests to one server at a time, at least 2.
+    pub(super) fn new(requests: usize) -> Self {
+        Self {
+            counters: Arc::default(),
+            background: Mutex::default(),
+            listings: Arc::new(Semaphore::new(requests - 1)),
+        }
+    }
+
     pub(super) fn head(&self, target: Target) -> Result<Object> {
         self.run(async move {
             let options = GetOptions {
@@ -94,6 +106,15 @@ impl Client {
     /// Waits for `work`, which runs on the background thread.
     pub(super) fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
         self.runner()?.run(work)
+    }
+
+    /// The same for `work` that asks about objects as it lists them.
+    pub(super) fn run_listing<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+        let listings = Arc::clone(&self.listings);
+        self.run(async move {
+            let _turn = listings.acquire().await;
+            work.await
+        })
     }
 
     /// Starts `work`, which may block, beside the background thread, and does not wait for it.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 pub use crate::cache::CacheOptions;
 
 /// Limits for reading objects, and the cache for remote ones.
@@ -22,6 +24,13 @@ pub struct StoresOptions {
     pub requests_max: usize,
     /// The cache for objects of `http(s)://`, `s3://`, `gs://`, `az://` and `hdfs://`. Default none.
     pub cache: Option<CacheOptions>,
+}
+
+impl StoresOptions {
+    /// The requests to one server at a time that are really made.
+    pub(super) fn requests(&self) -> usize {
+        self.requests_max.clamp(2, Semaphore::MAX_PERMITS)
+    }
 }
 
 impl Default for StoresOptions {

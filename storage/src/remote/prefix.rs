@@ -113,7 +113,7 @@ impl Prefix {
             let folder_matches = || found.rsplit_once('/').is_some_and(|(folder, _)| matches(folder));
             (matches(found) || folder_matches()) && !hidden(found, &name)
         };
-        let found = self.client.run(self.listing(folder).below(wanted))??;
+        let found = self.client.run_listing(self.listing(folder).below(wanted))??;
         Ok(found.into_iter().collect())
     }
 

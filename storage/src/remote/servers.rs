@@ -27,9 +27,6 @@ const SERVERS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Servers(Mutex<HashMap<String, Arc<dyn ObjectStore>>>);
 
-/// A listing holds one request while another one asks for what it does not tell of an object.
-const REQUESTS_LEAST: usize = 2;
-
 impl Servers {
     /// A server of http(s), by its address.
     #[cfg(feature = "http")]
@@ -97,7 +94,7 @@ impl Servers {
             return Ok(Arc::clone(store));
         }
         let store = connect().map_err(|error| ObjectError::invalid_name(url, error))?;
-        let store = Arc::new(LimitStore::new(store, options.requests_max.max(REQUESTS_LEAST))) as Arc<dyn ObjectStore>;
+        let store = Arc::new(LimitStore::new(store, options.requests())) as Arc<dyn ObjectStore>;
         if servers.len() >= SERVERS_MAX {
             servers.clear();
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use object_store::limit::LimitStore;
 use object_store::path::Path as ObjectPath;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions,
@@ -97,7 +98,13 @@ impl ObjectStore for Bucket {
     fn list(&self, prefix: Option<&ObjectPath>) -> BoxStream<'static, Result<ObjectMeta>> {
         let markers = self.markers(prefix).into_iter().map(Ok);
         let listed = self.inner.list(prefix).map_ok(with_bare_tag);
-        stream::iter(markers).chain(listed).boxed()
+        let listed = stream::iter(markers).chain(listed);
+        // Others have their turn between two pages.
+        let paused = listed.then(|found| async {
+            tokio::task::yield_now().await;
+            found
+        });
+        paused.boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&ObjectPath>) -> Result<ListResult> {
@@ -158,6 +165,25 @@ fn markers_of_folders_are_no_input() {
         let error = object_error(stores.list(pattern));
         assert!(matches!(error, ObjectError::NothingFound { .. }), "{pattern}: {error}");
     }
+}
+
+/// Empty objects are asked about as they are listed.
+#[test]
+fn listings_at_a_time_leave_a_request_for_what_they_ask() {
+    let options = StoresOptions {
+        requests_max: 2,
+        ..StoresOptions::default()
+    };
+    let bucket = LimitStore::new(Bucket::default(), options.requests_max);
+    let stores = Stores::over(Arc::new(bucket), options);
+    for name in 0..100 {
+        stores.write(&format!("memory://a/{name}"), Bytes::new()).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(stores.list("memory://a/*").unwrap().len(), 100));
+        }
+    });
 }
 
 #[test]
