@@ -75,7 +75,7 @@ pub struct MemoFigures {
 }
 
 impl Memo {
-    /// Blocks of up to `bytes_max` bytes in `folder`, which is for nothing else. What was used least recently goes first.
+    /// Blocks of up to `bytes_max` bytes in `folder`, each rounded up to 4 KiB. The folder is for nothing else. What was used least recently goes first.
     /// The block that is being written, and a journal of at most 64 MiB, come on top.
     pub fn new(folder: impl Into<PathBuf>, bytes_max: u64) -> Self {
         let options = CacheOptions {

@@ -61,7 +61,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..3_u64).prop_map(Event::SecondVersion),
         1 => Just(Event::Forget),
         1 => any::<u8>().prop_map(Event::Damage),
-        1 => (0..3000_u64).prop_map(Event::SmallBudget),
+        1 => (0..12 * 4096_u64).prop_map(Event::SmallBudget),
     ]
 }
 

@@ -140,7 +140,7 @@ fn damage_costs_computations_in_a_cluster_too() {
     assert!(read + summed > 0);
     assert_eq!(run(&cluster(3, &caches), &expected, |_| {}), [0, 0]);
     let small = TestCluster {
-        memo_bytes_max: 900,
+        memo_bytes_max: 3 * 4096,
         ..cluster(3, &caches)
     };
     run(&small, &expected, |_| {});

@@ -27,7 +27,7 @@ use bytes::{Bytes, BytesMut};
 use super::journal::Journal;
 use super::lock;
 use super::options::CacheOptions;
-use super::survey::{self, Survey};
+use super::survey::{self, Survey, counted};
 use crate::bloom::{Bloom, Digest};
 use crate::chunk::{self, Chunk, ChunkList, LIST_BYTES_MAX, SEGMENT_BYTES, Segment, Version};
 use crate::error::{Result, StorageError};
@@ -246,16 +246,17 @@ impl Folder {
         let spared = list.chunks.iter().map(|chunk| chunk.digest).collect();
         let missing = list.chunks.iter().filter(|chunk| !self.has_chunk(chunk));
         let missing: BTreeSet<(Digest, u32)> = missing.map(|chunk| (chunk.digest, chunk.length)).collect();
-        let needed = missing.iter().map(|(_, length)| u64::from(*length)).sum::<u64>() + encoded.len() as u64;
+        let list_bytes = counted(encoded.len() as u64);
+        let needed = missing.iter().map(|(_, length)| counted((*length).into())).sum::<u64>() + list_bytes;
         self.make_room(needed, &spared)?;
         let mut added = Vec::new();
         let written = (|| {
             for chunk in list.chunks.iter().filter(|chunk| !self.has_chunk(chunk)) {
                 self.write_file(&self.chunk_path(&chunk.digest), bytes_of(chunk), SystemTime::now())?;
-                added.push((chunk.digest, u64::from(chunk.length)));
+                added.push((chunk.digest, counted(chunk.length.into())));
             }
             self.write_file(&path, &encoded, begun)?;
-            added.push((list.segment.key(), encoded.len() as u64));
+            added.push((list.segment.key(), list_bytes));
             Ok(())
         })();
         self.note(&added, written.is_ok().then(|| list.segment.key()));
@@ -291,7 +292,7 @@ impl Folder {
     pub(super) fn keep_grown(&self, version: &Version, shorter: &Version) {
         let Ok(_alone) = self.lock_write() else { return };
         let Ok(encoded) = chunk::encode(shorter) else { return };
-        let bytes = encoded.len() as u64;
+        let bytes = counted(encoded.len() as u64);
         let written = self.make_room(bytes, &BTreeSet::new()).and_then(|()| {
             let written = self.write_file(&self.grown_path(version), &encoded, SystemTime::now());
             written.map_err(|error| StorageError::io("write", &self.path, bytes, error))

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct CacheOptions {
     /// The folder, for nothing else. It is made if it is not there.
     pub folder: PathBuf,
-    /// Most bytes of files in it; what was used least recently goes first. Default 64 GiB. The journal, at most 64 MiB,
+    /// Most bytes of files in it, each rounded up to 4 KiB; what was used least recently goes first. Default 64 GiB. The journal, at most 64 MiB,
     /// and one segment of 4 MiB for each process that is writing come on top.
     pub bytes_max: u64,
     /// Beginnings of URLs whose objects change by growing at their end alone, but for a header in the first chunk (64 to

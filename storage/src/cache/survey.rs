@@ -10,6 +10,14 @@ use crate::bloom::Digest;
 use crate::chunk::list_key;
 use crate::error::{Result, StorageError};
 
+/// File systems give room in units of this length.
+const UNIT_BYTES: u64 = 4096;
+
+/// What a file of that length counts for: a folder of many short ones takes far more than their lengths.
+pub(super) fn counted(bytes: u64) -> u64 {
+    bytes.div_ceil(UNIT_BYTES).saturating_mul(UNIT_BYTES)
+}
+
 /// All chunks, lists and blocks of a folder, as they are found. What has no name of theirs is not touched.
 #[derive(Debug, Default)]
 pub(super) struct Survey(Vec<Found>);
@@ -68,6 +76,10 @@ impl Survey {
             if goes {
                 bytes -= found.bytes;
                 chunks += u64::from(found.holds_data);
+                if let Some(object) = found.path.parent().filter(|_| !found.holds_data) {
+                    // The last list of an object leaves its folder empty; no other folder can be removed.
+                    let _ = fs::remove_dir(object);
+                }
             }
             !goes
         });
@@ -83,7 +95,7 @@ impl Found {
             path,
             key,
             holds_data,
-            bytes: found.len(),
+            bytes: counted(found.len()),
             used: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
         }))
     }

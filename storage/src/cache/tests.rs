@@ -112,8 +112,10 @@ fn kept(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// What they count for.
 fn kept_bytes(folder: &Path) -> u64 {
-    kept(folder).iter().map(|file| file.metadata().unwrap().len()).sum()
+    let counted = |file: &PathBuf| survey::counted(file.metadata().unwrap().len());
+    kept(folder).iter().map(counted).sum()
 }
 
 #[test]
@@ -173,6 +175,24 @@ fn what_was_used_least_recently_goes_first_and_the_budget_holds() {
     assert!(figures(&cache).chunks_evicted > 0);
     assert_eq!((remotes[0].read_all(&cache), remotes[3].read_all(&cache)), (0, 0));
     assert_eq!(remotes[1].read_all(&cache), 3_000_000, "it went first");
+}
+
+#[test]
+fn short_files_count_for_what_they_take_on_disk_and_leave_no_empty_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = CacheOptions {
+        bytes_max: 40 * 4096,
+        ..options(folder.path())
+    };
+    let cache = open(&options);
+    for seed in 0..60 {
+        Remote::new(&format!("s3://b/{seed}"), "1", random(100, seed)).read_all(&cache);
+    }
+    let files = kept(folder.path()).len();
+    assert!((20..=40).contains(&files), "{files} files of up to 4 KiB");
+    let objects: Vec<PathBuf> = survey::files(&folder.path().join("objects")).collect();
+    assert!(objects.iter().all(|object| survey::files(object).count() == 1));
+    assert_eq!(kept_bytes(folder.path()), cache.folder.bytes_used());
 }
 
 #[test]

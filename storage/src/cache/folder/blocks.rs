@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use super::Folder;
 use crate::bloom::Digest;
+use crate::cache::survey::counted;
 use crate::error::{Result, StorageError};
 
 /// Behind the bytes of a block: a hash of them that is keyed by the block's own key, so that a file is believed under its
@@ -82,7 +83,8 @@ impl Folder {
     /// As [`Folder::keep`].
     pub(in crate::cache) fn keep_block(&self, key: &Digest, mut bytes: Vec<u8>) -> Result<()> {
         bytes.extend_from_slice(&seal(key, &bytes));
-        let (needed, bytes_max, path) = (bytes.len() as u64, self.options.bytes_max, self.block_path(key));
+        let (needed, bytes_max) = (counted(bytes.len() as u64), self.options.bytes_max);
+        let path = self.block_path(key);
         if needed > bytes_max {
             // Before all others go to make room in vain.
             let tier = "folder of computed blocks".into();
@@ -94,12 +96,12 @@ impl Folder {
         }
         let _alone = self.lock_write()?;
         // Another process may have computed the same, and its file counts already.
-        let before = fs::metadata(&path).map_or(0, |found| found.len());
+        let before = fs::metadata(&path).map_or(0, |found| counted(found.len()));
         let added = needed.saturating_sub(before);
         self.make_room(added, &BTreeSet::from([*key]))?;
         let written = self.write_file(&path, &bytes, SystemTime::now());
         written.map_err(|error| StorageError::io("write", &self.path, needed, error))?;
-        self.counters.written_bytes.add(needed);
+        self.counters.written_bytes.add(bytes.len() as u64);
         self.note(&[(*key, added)], None);
         Ok(())
     }
