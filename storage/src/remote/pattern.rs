@@ -43,3 +43,11 @@ pub(super) fn draw_name() -> String {
 pub(super) fn unfinished(name: &str) -> String {
     format!(".distdl-{name}.unfinished")
 }
+
+/// Whether a name is one of those.
+pub(super) fn names_unfinished(name: &str) -> bool {
+    let drawn = name
+        .strip_prefix(".distdl-")
+        .and_then(|name| name.strip_suffix(".unfinished"));
+    drawn.is_some_and(|drawn| !drawn.is_empty())
+}

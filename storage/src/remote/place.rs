@@ -12,6 +12,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 
 use super::client::{Client, Target, failed};
+use super::pattern::names_unfinished;
 use super::{Stores, local};
 use crate::object::ObjectError;
 
@@ -172,9 +173,16 @@ impl Place {
     /// Removes what writers that were killed have left in a local folder: `object_store` fills files named `object#1` and
     /// renames them, and shows them to nobody. Others may be writing to the folder, objects of the same names too, so only
     /// what was last changed a day or more before the object `name` is taken for left.
-    /// Only of objects whose names begin as `written` ones do: other files are others'.
+    /// Only of objects whose names begin as `written` ones do: other files are others'. On HDFS such files have hidden names.
     pub(crate) fn remove_unfinished(&self, name: &str, written: &[&str]) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = &self.folder else {
+            let writes_beside = self.url().starts_with("hdfs://");
+            return if writes_beside {
+                self.remove_hidden(name)
+            } else {
+                Ok(())
+            };
+        };
         let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
         let sweep = || -> io::Result<()> {
             let newest = changed(&folder.join(name))?;
@@ -192,6 +200,23 @@ impl Place {
             Ok(())
         };
         sweep().map_err(|error| local::failed(folder, "remove unfinished files from it", &error))
+    }
+
+    /// Removes files with names of [`unfinished`](super::pattern::unfinished) ones that were last changed a day or more before
+    /// the object `name`.
+    fn remove_hidden(&self, name: &str) -> Result<()> {
+        let listed = self.list()?;
+        let Some(newest) = listed.iter().find(|found| found.name == name) else {
+            return Ok(());
+        };
+        let is_left = |found: &&Found| {
+            let since = newest.meta.last_modified - found.meta.last_modified;
+            names_unfinished(&found.name) && since.to_std().is_ok_and(|since| since >= LEFT_AFTER)
+        };
+        listed
+            .iter()
+            .filter(is_left)
+            .try_for_each(|found| self.remove(&found.name))
     }
 
     fn object(&self, name: &str) -> Target {
@@ -229,4 +254,38 @@ fn is_unfinished(path: &Path, written: &[&str]) -> bool {
     };
     let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
     is_number && written.iter().any(|prefix| object.starts_with(prefix)) && path.is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::remote::pattern::{draw_name, unfinished};
+
+    /// In a local folder, where the time of a change can be set.
+    #[test]
+    fn hidden_files_that_nobody_has_finished_for_a_day_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Stores::new().place(folder.path().to_str().unwrap()).unwrap();
+        place.create("newest", Bytes::new()).unwrap();
+        let now = SystemTime::now();
+        let names = [
+            unfinished(&draw_name()),
+            unfinished(&draw_name()),
+            ".distdl-unfinished".into(),
+            "old".into(),
+        ];
+        for (age, name) in [2 * LEFT_AFTER, LEFT_AFTER / 2, 2 * LEFT_AFTER, 2 * LEFT_AFTER]
+            .iter()
+            .zip(&names)
+        {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            file.set_modified(now - *age).unwrap();
+        }
+        place.remove_hidden("not there").unwrap();
+        assert_eq!(place.list().unwrap().len(), 5);
+        place.remove_hidden("newest").unwrap();
+        let is_there = |name: &String| folder.path().join(name).exists();
+        assert_eq!(names.each_ref().map(is_there), [false, true, true, true]);
+    }
 }
