@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cluster::deal::{Hand, deal};
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
-use crate::plan::{Operation, Output, Plan, Stage, program};
+use crate::plan::{OPERATIONS_MAX, Operation, Operations, Output, Plan, Reuse, Stage};
 
 /// Blocks that exist, and the ranks that have each; outputs that are kept, and the rank that has each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -158,9 +158,9 @@ fn near_source<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: 
     if holders.blocks.is_empty() {
         return &[];
     }
-    let operations = program(lineage, stage.root, partition, &|_, _| false);
-    let source = operations.iter().find_map(|operation| match operation {
-        Operation::Compute { dataset, partition, .. } => Some((*dataset, *partition)),
+    let mut operations = Operations::new(lineage, (stage.root, partition), &|_, _| false, Reuse::Kept);
+    let source = operations.find_map(|operation| match operation {
+        Operation::Compute { dataset, partition, .. } => Some((dataset, partition)),
         _ => None,
     });
     source.map_or(&[], |(dataset, partition)| holders.of(dataset, partition))
@@ -175,9 +175,9 @@ fn near<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: &'a Hol
         let blocks = stage.blocks.get(&dataset);
         blocks.is_some_and(|blocks| blocks.contains(&partition))
     };
-    let operations = program(lineage, stage.root, partition, &planned);
-    let read = operations.iter().find_map(|operation| match operation {
-        Operation::Read(dataset, partition) => Some((*dataset, *partition)),
+    let operations = Operations::new(lineage, (stage.root, partition), &planned, Reuse::Kept);
+    let read = operations.take(OPERATIONS_MAX).find_map(|operation| match operation {
+        Operation::Read(dataset, partition) => Some((dataset, partition)).filter(|_| planned(dataset, partition)),
         _ => None,
     });
     read.map_or(&[], |(dataset, partition)| holders.of(dataset, partition))

@@ -133,6 +133,21 @@ pub enum EngineError {
         /// The dataset.
         dataset: DatasetId,
     },
+    /// What a partition is derived from reads the same datasets again and again, so that it would be computed from them very
+    /// many times.
+    #[error(
+        "partition {partition} of `{operator}` (declared at {site}) takes more than {operations_max} operations: what it is derived from reads the same datasets again and again; keep those that are read more than once with `persist` (`Level::Disk` or `Level::MemoryAndDisk` where memory has no room for them)"
+    )]
+    ProgramTooLong {
+        /// Operator of the dataset.
+        operator: String,
+        /// Source position of the operator in the driver program.
+        site: String,
+        /// 0-based partition.
+        partition: usize,
+        /// Operations that there may be.
+        operations_max: usize,
+    },
     /// The workers are gone: the context was shut down or a worker thread died.
     #[error("the workers of this context have stopped ({reason}); make a new context")]
     WorkersStopped {

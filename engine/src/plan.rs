@@ -3,8 +3,9 @@
 //! The lineage is cut at shuffles into stages. Within a stage each partition has a program: a list of operations in
 //! postfix order that reads blocks and shuffles and computes what lies between. Nothing here does I/O or knows timely.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use crate::error::{EngineError, Result};
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::{Dependency, Lineage};
 
@@ -168,29 +169,82 @@ pub enum Operation {
     Keep(DatasetId, usize),
 }
 
+/// Operations that a program may have: beyond that, partitions without a block are computed again and again in it.
+pub(crate) const OPERATIONS_MAX: usize = 4_000_000;
+
 /// The program that computes `partition` of `root`, given the blocks that exist.
-pub fn program(lineage: &Lineage, root: DatasetId, partition: usize, available: Available<'_>) -> Vec<Operation> {
-    enum Visit {
-        Partition(DatasetId, usize),
-        Emit(Operation),
+///
+/// # Errors
+/// It would have too many operations.
+pub fn program(
+    lineage: &Lineage,
+    (root, partition): (DatasetId, usize),
+    available: Available<'_>,
+    reuse: Reuse,
+) -> Result<Vec<Operation>> {
+    let mut operations = Operations::new(lineage, (root, partition), available, reuse);
+    let program: Vec<Operation> = operations.by_ref().take(OPERATIONS_MAX).collect();
+    if operations.next().is_none() {
+        return Ok(program);
     }
-    let mut program = Vec::new();
-    let mut stack = vec![Visit::Partition(root, partition)];
-    while let Some(visit) = stack.pop() {
-        let (id, partition) = match visit {
-            Visit::Emit(operation) => {
-                program.push(operation);
-                continue;
-            }
-            Visit::Partition(id, partition) => (id, partition),
-        };
-        let node = lineage.node(id);
+    let node = lineage.node(root);
+    Err(EngineError::ProgramTooLong {
+        operator: node.title(),
+        site: node.site.to_string(),
+        partition,
+        operations_max: OPERATIONS_MAX,
+    })
+}
+
+/// Whether a program reads blocks that it keeps itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// A partition that is kept is computed once, however many read it.
+    Kept,
+    /// It is computed for each of them: such blocks were not kept after all.
+    Nothing,
+}
+
+/// The operations of a [`program`], one after another, however many they are.
+pub(crate) struct Operations<'a> {
+    lineage: &'a Lineage,
+    available: Available<'a>,
+    reuse: Reuse,
+    stack: Vec<Visit>,
+    /// What this program keeps. All operations of what is visited first come before the next visit, and so does its `Keep`.
+    kept: HashSet<(DatasetId, usize)>,
+}
+
+enum Visit {
+    Partition(DatasetId, usize),
+    Emit(Operation),
+}
+
+impl<'a> Operations<'a> {
+    pub(crate) fn new(
+        lineage: &'a Lineage,
+        (root, partition): (DatasetId, usize),
+        available: Available<'a>,
+        reuse: Reuse,
+    ) -> Self {
+        Self {
+            lineage,
+            available,
+            reuse,
+            stack: vec![Visit::Partition(root, partition)],
+            kept: HashSet::new(),
+        }
+    }
+
+    /// What is to be done for a partition. Returns an operation if that is all.
+    fn visit(&mut self, id: DatasetId, partition: usize) -> Option<Operation> {
+        let node = self.lineage.node(id);
         if node.level().is_some() {
-            if available(id, partition) {
-                program.push(Operation::Read(id, partition));
-                continue;
+            let kept = self.reuse == Reuse::Kept && !self.kept.insert((id, partition));
+            if kept || (self.available)(id, partition) {
+                return Some(Operation::Read(id, partition));
             }
-            stack.push(Visit::Emit(Operation::Keep(id, partition)));
+            self.stack.push(Visit::Emit(Operation::Keep(id, partition)));
         }
         let mut inputs = Vec::new();
         for (dependency, kind) in node.dependencies().iter().enumerate() {
@@ -202,7 +256,7 @@ pub fn program(lineage: &Lineage, root: DatasetId, partition: usize, available: 
                     )));
                 }
                 Dependency::Narrow { parent, partitions } => {
-                    let parents = partitions.parents(partition, lineage.node(*parent).partitions);
+                    let parents = partitions.parents(partition, self.lineage.node(*parent).partitions);
                     inputs.extend(
                         parents
                             .into_iter()
@@ -211,12 +265,29 @@ pub fn program(lineage: &Lineage, root: DatasetId, partition: usize, available: 
                 }
             }
         }
-        stack.push(Visit::Emit(Operation::Compute {
+        self.stack.push(Visit::Emit(Operation::Compute {
             dataset: id,
             partition,
             inputs: inputs.len(),
         }));
-        stack.extend(inputs.into_iter().rev());
+        self.stack.extend(inputs.into_iter().rev());
+        None
     }
-    program
+}
+
+impl Iterator for Operations<'_> {
+    type Item = Operation;
+
+    fn next(&mut self) -> Option<Operation> {
+        loop {
+            match self.stack.pop()? {
+                Visit::Emit(operation) => return Some(operation),
+                Visit::Partition(id, partition) => {
+                    if let Some(operation) = self.visit(id, partition) {
+                        return Some(operation);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use distdl_storage::BlockId;
 
+use crate::error::Result;
 use crate::id::DatasetId;
 use crate::lineage::Lineage;
-use crate::plan::{Available, Operation, Plan, Sent, plan, program};
+use crate::plan::{Available, Operation, Plan, Reuse, Sent, plan, program};
 
 /// The plan for what an action still misses: `wanted` less `finished`, with the blocks and outputs that are left.
 /// `None` once nothing is missing.
@@ -28,15 +29,18 @@ pub fn recover(
 /// The program for a partition of a running stage whose block turned out to be lost, if it can be computed from what
 /// that stage already reads. `None` means that a shuffle must run again, or work before planning must be done, which takes
 /// a new plan.
+///
+/// # Errors
+/// As [`program`].
 pub fn recover_in_stage(
     lineage: &Lineage,
-    root: DatasetId,
-    partition: usize,
+    (root, partition): (DatasetId, usize),
     available: Available<'_>,
+    reuse: Reuse,
     reads: impl Fn(&Operation) -> bool,
-) -> Option<Vec<Operation>> {
-    let program = program(lineage, root, partition, available);
-    unplanned(lineage, &program, reads).is_none().then_some(program)
+) -> Result<Option<Vec<Operation>>> {
+    let program = program(lineage, (root, partition), available, reuse)?;
+    Ok(unplanned(lineage, &program, reads).is_none().then_some(program))
 }
 
 /// What a program of a running stage takes that was not planned, as the block that would have spared it: a shuffle that

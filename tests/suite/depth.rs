@@ -1,6 +1,6 @@
 //! Lineages of thousands of operators: built, explained, run and dropped on a small stack.
 
-use distdl::{Context, Dataset};
+use distdl::{Config, Context, Dataset, EngineError};
 
 use crate::common::context;
 
@@ -92,5 +92,63 @@ fn many_persisted_datasets_leave_no_block() {
         assert_eq!(context.store().ids().len(), 400);
         drop(last);
         assert!(context.store().ids().is_empty());
+    });
+}
+
+/// Rounds in which each prediction is read twice by the next one, after gradient boosting.
+fn boosted(rounds: usize, context: &Context, keep: impl Fn(Dataset<u64>) -> Dataset<u64>) -> Vec<Dataset<u64>> {
+    let targets = context.range(0..20, 2);
+    let mut predictions = vec![targets.map(|_| 0)];
+    for _ in 0..rounds {
+        let last = &predictions[predictions.len() - 1];
+        let residuals = targets
+            .zip(last)
+            .unwrap()
+            .map(|(target, last)| target.wrapping_sub(last));
+        let next = last.zip(&residuals.map(|residual| residual / 2)).unwrap();
+        predictions.push(keep(next.map(|(last, step)| last.wrapping_add(step))));
+    }
+    predictions
+}
+
+fn boosted_plainly(rounds: usize) -> Vec<u64> {
+    let step = |target: u64, last: u64| last.wrapping_add(target.wrapping_sub(last) / 2);
+    (0..20)
+        .map(|target| again(rounds, 0, |last| step(target, last)))
+        .collect()
+}
+
+#[test]
+fn what_is_kept_and_read_twice_is_computed_once_in_a_task() {
+    on_a_small_stack(|context| {
+        let predictions = boosted(40, context, |dataset| dataset.cache());
+        assert_eq!(predictions[40].collect().unwrap(), boosted_plainly(40));
+        let computed = predictions[1..].iter().map(Dataset::partitions_computed);
+        assert!(computed.eq([2; 40]), "each partition once");
+        assert_eq!(context.metrics().blocks_lost(), 0);
+    });
+}
+
+#[test]
+fn what_cannot_be_kept_is_computed_for_each_of_its_readers() {
+    let config = Config::default().with_threads(2).with_memory_bytes_max(0);
+    let context = Context::new(config).unwrap();
+    let predictions = boosted(8, &context, |dataset| dataset.cache());
+    assert_eq!(predictions[8].collect().unwrap(), boosted_plainly(8));
+    assert!(context.store().ids().is_empty());
+}
+
+#[test]
+fn what_would_be_computed_millions_of_times_is_an_error_that_says_to_persist() {
+    on_a_small_stack(|context| {
+        let predictions = boosted(40, context, |dataset| dataset);
+        let error = predictions[40].count().unwrap_err();
+        assert!(matches!(error, EngineError::ProgramTooLong { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("`map`") && text.contains("depth.rs:") && text.contains("persist"),
+            "{text}"
+        );
+        assert_eq!(predictions[8].collect().unwrap(), boosted_plainly(8));
     });
 }

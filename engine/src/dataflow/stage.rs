@@ -34,7 +34,7 @@ use crate::dataflow::speculation::Idle;
 use crate::error::{EngineError, panic_text};
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
-use crate::plan::{Operation, Output, Stage, program};
+use crate::plan::{Operation, Output, Reuse, Stage, program};
 use crate::progress::RunningJob;
 use crate::recover::{recover_in_stage, unplanned};
 use crate::task::{Place, TaskContext};
@@ -400,7 +400,9 @@ impl Tasks {
             }
             _ => true,
         };
-        let mut program = program(&job.lineage, stage.root, partition, &planned);
+        let root = (stage.root, partition);
+        let mut reuse = Reuse::Kept;
+        let mut program = program(&job.lineage, root, &planned, reuse)?;
         if let Some(lost) = unplanned(&job.lineage, &program, reads) {
             // Blocks that the plan counted on are not to be kept any more: somebody has called `unpersist` since.
             return Err(TaskError::Lost(lost));
@@ -417,11 +419,19 @@ impl Tasks {
                 }
             };
             context.forget_pending();
+            let keeps_lost = |operation: &Operation| match operation {
+                Operation::Keep(dataset, partition) => dataset.block(*partition) == lost,
+                _ => false,
+            };
+            if program.iter().any(keeps_lost) {
+                // It was not kept after all, and would not be the next time either.
+                reuse = Reuse::Nothing;
+            }
             // What memory cannot hold together is not waited for again and again.
             let counted_on = |dataset, partition| {
                 (tries < TRIES_MAX || job.lineage.node(dataset).is_cut()) && available(dataset, partition)
             };
-            match recover_in_stage(&job.lineage, stage.root, partition, &counted_on, reads) {
+            match recover_in_stage(&job.lineage, root, &counted_on, reuse, reads)? {
                 Some(again) => program = again,
                 None => return Err(TaskError::Lost(lost)),
             }
