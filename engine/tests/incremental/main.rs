@@ -108,6 +108,32 @@ fn a_view_that_is_dropped_is_kept_up_to_date_no_more() {
 }
 
 #[test]
+fn totals_are_those_of_the_records_that_are_there() {
+    let live = live();
+    let values = live.input::<Vec<i32>>("values");
+    let view = |name: &str| {
+        let read = values.clone();
+        let totals = live.view(name, 1, move |scope| {
+            read.read(scope).totals(|values: &Vec<i32>| ((), values.clone()))
+        });
+        totals.unwrap()
+    };
+    let early = view("early");
+    // The last values may be 0 all the same.
+    for record in [vec![1, 0], vec![2, 0, 5]] {
+        values.insert(record).unwrap();
+    }
+    live.commit().unwrap();
+    values.retract(vec![2, 0, 5]).unwrap();
+    live.commit().unwrap();
+    let mut expected = Totals::default();
+    expected.add(&[1, 0], 1);
+    assert_eq!(early.contents().unwrap(), [(((), expected), 1)]);
+    let late = view("late");
+    assert_eq!(late.contents().unwrap(), early.contents().unwrap());
+}
+
+#[test]
 fn objects_of_a_pattern_are_watched() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();

@@ -140,6 +140,21 @@ fn cases<'a>(live: &Live, left: &LiveInput<Pair>, right: &LiveInput<Pair>) -> Ve
             )
         },
         {
+            let (left, _) = read();
+            // Of values that are not equally many, zeros among them.
+            let values = |(a, b): &Pair| vec![i32::from(*b) - 3; usize::from(a % 3)];
+            case(
+                live,
+                move |scope| left.read(scope).totals(move |pair| (pair.0 / 3, values(pair))),
+                move |left, _| {
+                    let mut totals: BTreeMap<u8, Totals> = BTreeMap::new();
+                    left.iter()
+                        .for_each(|pair| totals.entry(pair.0 / 3).or_default().add(&values(pair), 1));
+                    totals.into_iter().collect()
+                },
+            )
+        },
+        {
             let (left, right) = read();
             // What is reached from the right's first parts along the left's edges.
             case(

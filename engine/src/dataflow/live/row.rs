@@ -19,7 +19,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::order::Product;
 
-use super::totals::Totals;
+use super::totals::{Difference, Totals};
 use super::{LiveRecord, Time};
 use crate::partitioner::hasher;
 
@@ -158,22 +158,22 @@ pub(crate) type Values = Box<dyn Fn(&Row) -> Option<(Row, Vec<i32>)>>;
 pub(crate) fn totals<'s>(rows: Rows<'s>, function: Values, combine: fn(&Row, Totals) -> Row) -> Rows<'s> {
     let sums = rows
         .inner
-        .unary::<CapacityContainerBuilder<Vec<(Row, Time, Totals)>>, _, _, _>(Pipeline, "Totals", |_, _| {
+        .unary::<CapacityContainerBuilder<Vec<(Row, Time, Difference)>>, _, _, _>(Pipeline, "Totals", |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
-                    let mut sums: BTreeMap<(Row, Time), Totals> = BTreeMap::new();
+                    let mut sums: BTreeMap<(Row, Time), Difference> = BTreeMap::new();
                     for (record, time, change) in batch.drain(..) {
                         if let Some((key, values)) = function(&record) {
                             sums.entry((key, time)).or_default().add(&values, change as i64);
                         }
                     }
-                    let sums = sums.into_iter().map(|((key, time), totals)| (key, time, totals));
+                    let sums = sums.into_iter().map(|((key, time), sums)| (key, time, sums));
                     output.session(&capability).give_iterator(sums);
                 });
             }
         });
     let totals = sums.as_collection().count();
-    totals.map(move |(key, totals)| combine(&key, totals))
+    totals.map(move |(key, totals)| combine(&key, totals.into_totals()))
 }
 
 /// The fixed point of `body` from `rows` on, in the loop at depth `level`; `watch` sees the round of each record.

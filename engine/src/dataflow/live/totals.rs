@@ -1,4 +1,6 @@
-//! Exact sums over records: a difference type, so that a change of one record costs one addition.
+//! Exact sums over records, and their difference type, so that a change of one record costs one addition.
+
+use std::collections::BTreeMap;
 
 use differential_dataflow::difference::{IsZero, Multiply, Semigroup};
 use serde::{Deserialize, Serialize};
@@ -30,7 +32,10 @@ impl Totals {
 
     /// Adds the totals of other records.
     pub fn merge(&mut self, other: &Self) {
-        self.plus_equals(other);
+        self.widen(other.sums.len());
+        self.count += other.count;
+        add(&mut self.sums, &other.sums);
+        add(&mut self.squares, &other.squares);
     }
 
     fn widen(&mut self, values: usize) {
@@ -41,32 +46,70 @@ impl Totals {
     }
 }
 
-impl IsZero for Totals {
+fn add(sums: &mut [i128], more: &[i128]) {
+    sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+}
+
+/// By how much totals change. It also counts records by their number of values, so that the places of records that are
+/// gone again go with them: totals are a function of the records that are there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Difference {
+    totals: Totals,
+    /// Records by number of values; none that is 0.
+    widths: BTreeMap<usize, i64>,
+}
+
+impl Difference {
+    pub(crate) fn add(&mut self, values: &[i32], times: i64) {
+        self.totals.add(values, times);
+        self.count_width(values.len(), times);
+    }
+
+    /// The totals of the records that are there, if this is all that has changed since there were none.
+    pub(crate) fn into_totals(self) -> Totals {
+        let width = self.widths.last_key_value().map_or(0, |(width, _)| *width);
+        let mut totals = self.totals;
+        totals.sums.truncate(width);
+        totals.squares.truncate(width);
+        totals
+    }
+
+    fn count_width(&mut self, width: usize, times: i64) {
+        let count = self.widths.entry(width).or_default();
+        *count += times;
+        if *count == 0 {
+            self.widths.remove(&width);
+        }
+    }
+}
+
+impl IsZero for Difference {
     fn is_zero(&self) -> bool {
-        self.count == 0 && self.sums.iter().chain(&self.squares).all(|sum| *sum == 0)
+        let Totals { count, sums, squares } = &self.totals;
+        *count == 0 && self.widths.is_empty() && sums.iter().chain(squares).all(|sum| *sum == 0)
     }
 }
 
-impl Semigroup for Totals {
+impl Semigroup for Difference {
     fn plus_equals(&mut self, other: &Self) {
-        self.widen(other.sums.len());
-        self.count += other.count;
-        self.sums
-            .iter_mut()
-            .zip(&other.sums)
-            .for_each(|(sum, more)| *sum += more);
-        let squares = self.squares.iter_mut().zip(&other.squares);
-        squares.for_each(|(square, more)| *square += more);
+        self.totals.merge(&other.totals);
+        for (width, times) in &other.widths {
+            self.count_width(*width, *times);
+        }
     }
 }
 
-impl Multiply<isize> for Totals {
+impl Multiply<isize> for Difference {
     type Output = Self;
 
     fn multiply(mut self, times: &isize) -> Self {
-        self.count *= *times as i64;
-        let all = self.sums.iter_mut().chain(&mut self.squares);
+        if *times == 0 {
+            return Self::default();
+        }
+        self.totals.count *= *times as i64;
+        let all = self.totals.sums.iter_mut().chain(&mut self.totals.squares);
         all.for_each(|sum| *sum *= *times as i128);
+        self.widths.values_mut().for_each(|count| *count *= *times as i64);
         self
     }
 }
