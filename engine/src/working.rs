@@ -66,9 +66,9 @@ impl Working {
         }
     }
 
-    /// The most that it may take, in bytes.
-    pub(crate) fn share_bytes(&self) -> u64 {
-        self.share_bytes
+    /// What it has room for now, in bytes.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.granted_bytes.max(self.reservation.bytes())
     }
 
     /// Notes `bytes` more. Returns false if that is more than there is room for: it is noted all the same, since the

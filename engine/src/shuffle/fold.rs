@@ -266,19 +266,19 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
     const KEY_BYTES: u64 = Table::<K, Option<C>>::KEY_BYTES;
 
     /// There is no more room. What was added to values that own memory was an estimate: the table is measured; if it is as
-    /// large as it seemed, it takes no new key, and its last ones go to disk until half of the room is free again.
+    /// large as it seemed, it takes no new key, and its last ones go to disk until half of the room is free again. A table
+    /// that stays has room to grow by a third, so that it is not measured again and again.
     fn relieve(&mut self) -> TaskResult<()> {
         let mut bytes = self.working_bytes();
-        let half = self.working.share_bytes() / 2;
-        if bytes <= half + half / 2 {
-            self.working.set(0);
-            if self.working.grow(bytes) {
-                return Ok(());
-            }
+        self.working.set(0);
+        if self.working.grow(bytes + bytes / 3) {
+            self.working.set(bytes);
+            return Ok(());
         }
         if self.rest.is_none() {
             self.rest = Some(Rest::new(&self.context, self.parts, self.table.len() as u64)?);
         }
+        let half = self.working.room_bytes() / 2;
         while needs_drop::<C>() && bytes > half && self.table.len() > 1 {
             bytes -= self.put_last_key_away()?;
         }

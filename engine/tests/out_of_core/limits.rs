@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use distdl_engine::{Config, Context, EngineError};
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::oracle::{cases, context};
 
@@ -139,6 +140,33 @@ fn a_key_that_memory_cannot_hold_is_an_error_that_names_operator_site_and_remedy
         assert_eq!(held, (0, 0));
     }
     assert_eq!(one.count().unwrap(), RECORDS, "the context is usable afterwards");
+}
+
+/// How often a [`Counted`] was serialised, be it to disk or to measure it.
+static SERIALISED: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+struct Counted(u64);
+
+impl Serialize for Counted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        SERIALISED.fetch_add(1, Ordering::Relaxed);
+        self.0.serialize(serializer)
+    }
+}
+
+#[test]
+fn a_table_that_gets_no_room_is_not_measured_for_every_record() {
+    let context = context(MEMORY, 1, 256);
+    let mut others = context.store().reservation();
+    // All that there is; a task may take what it is granted all the same.
+    assert!(others.grow(MEMORY));
+    let records = 40_000;
+    let keyed = context.range(0..records, 1).map(|i| (i % 500, Counted(i)));
+    let lengths = keyed.group_by_key_into(1).map_values(|values| values.len() as u64);
+    assert_eq!(lengths.values().collect().unwrap(), [records / 500; 500]);
+    let each = SERIALISED.load(Ordering::Relaxed) / records;
+    assert!(each < 20, "each record was serialised {each} times");
 }
 
 #[test]
