@@ -247,7 +247,7 @@ impl Context {
             memory_bytes: block.memory_bytes(),
         };
         let kept = self.store().put(id, &block, level).ok()?;
-        match node() {
+        match node().filter(|node| node.level().is_some()) {
             Some(node) => self.metrics().copied(node.id, id.partition as usize, size),
             // It was dropped meanwhile, with all the blocks that it had.
             None => self.drop_blocks(DatasetId(id.dataset)),

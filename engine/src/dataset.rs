@@ -288,10 +288,7 @@ impl<T: Record> Dataset<T> {
     /// ([`local_checkpoint`](Self::local_checkpoint)): such blocks go with the last handle on it. An action that reads them at
     /// that time computes them again.
     pub fn unpersist(&self) -> Dataset<T> {
-        if !self.node().is_cut() {
-            self.node().set_level(None);
-            self.context().drop_blocks(self.id());
-        }
+        self.context().unpersist(self.node());
         self.clone()
     }
 

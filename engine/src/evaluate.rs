@@ -120,6 +120,12 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
         },
         None => false,
     };
+    if node.level().is_none() {
+        // It was not to be kept any more when it was put there, perhaps after all others were dropped.
+        if let Err(error) = store.remove(id) {
+            tracing::warn!(block = %id, "could not remove a block: {error}");
+        }
+    }
     if let (Some(elsewhere), true) = (&context.elsewhere, level.is_some_and(Level::is_twice)) {
         elsewhere.copy(id, node.record_type.codec.encode(&block)?);
     }

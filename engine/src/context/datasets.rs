@@ -50,8 +50,9 @@ impl Context {
         }
     }
 
-    /// Drops what a dataset is derived from, all of whose blocks are kept.
-    pub(crate) fn cut(&self, lineage: &Lineage) {
+    /// Drops what a dataset is derived from, all of whose blocks are kept. Returns whether that was so: if somebody has
+    /// dropped some of them meanwhile, nothing happens.
+    pub(crate) fn cut(&self, lineage: &Lineage) -> bool {
         let node = lineage.node(lineage.target());
         if let Some(digests) = memo::digests(lineage, node.id) {
             // Keys that the program asked for are the same.
@@ -59,19 +60,37 @@ impl Context {
         }
         let removed = {
             let _turn = lock(&self.inner.action);
-            lock(&self.inner.graph).cut(node.id)
+            let mut graph = lock(&self.inner.graph);
+            // Other processes have other blocks.
+            let is_here = |partition| self.member().is_some() || self.has_block(node.id, partition);
+            if node.level().is_none() || !(0..node.partitions).all(is_here) {
+                return false;
+            }
+            graph.cut(node.id)
         };
         self.drop_nodes(&removed);
+        true
+    }
+
+    /// Keeps no blocks of a dataset from now on and drops those that it has, unless they are all there is of it.
+    pub(crate) fn unpersist(&self, node: &Node) {
+        {
+            let _graph = lock(&self.inner.graph);
+            if node.is_cut() {
+                return;
+            }
+            node.set_level(None);
+        }
+        self.drop_blocks(node.id);
     }
 
     /// Drops the blocks of datasets that nobody refers to any more.
     pub(super) fn drop_nodes(&self, removed: &[Arc<Node>]) {
         self.accumulators().forget(removed.iter().map(|node| node.id));
         for node in removed {
-            if node.level().is_some() {
-                self.drop_blocks(node.id);
-                self.metrics().forget(node.id);
-            }
+            // Also of those that are not to be kept any more: a task may have been late.
+            self.drop_blocks(node.id);
+            self.metrics().forget(node.id);
         }
     }
 

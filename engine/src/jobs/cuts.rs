@@ -44,7 +44,13 @@ impl Context {
             }
             Ok(())
         });
-        kept.inspect_err(|_| node.set_level(before))?;
+        if kept.is_err() {
+            match before {
+                Some(_) => node.set_level(before),
+                None => self.unpersist(node),
+            }
+        }
+        kept?;
         self.cut(&lineage);
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use distdl_engine::{Config, Context, Dataset, EngineError};
+use distdl_storage::Level;
 
 use crate::{PARTITIONS, Row, block, context, files, flip};
 
@@ -105,4 +106,26 @@ fn a_long_lineage_is_cut_and_computed_once() {
         drop(rows);
         assert!(context.store().ids().is_empty(), "blocks go with the last handle");
     }
+}
+
+#[test]
+fn a_local_checkpoint_that_fails_leaves_no_blocks() {
+    let context = context(1);
+    let rows = context.range(0..100, PARTITIONS).map(|x| {
+        assert!(x < 99, "the last record");
+        x
+    });
+    assert!(rows.local_checkpoint().is_err());
+    assert_eq!((rows.level(), context.store().ids()), (None, Vec::new()));
+    // What was kept before is kept still.
+    let kept = rows.filter(|x| x % 2 == 0).cache();
+    assert!(kept.local_checkpoint().is_err());
+    assert_eq!(kept.level(), Some(Level::Memory));
+    assert_eq!(context.store().ids().len(), PARTITIONS - 1);
+    let _ = kept.unpersist();
+    assert!(context.store().ids().is_empty());
+    assert_eq!(kept.partitions_computed(), PARTITIONS as u64 - 1);
+    let id = kept.id();
+    drop(kept);
+    assert_eq!(context.metrics().partitions_computed(id), 0, "nothing is left of it");
 }
