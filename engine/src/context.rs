@@ -2,6 +2,7 @@
 
 mod bars;
 mod datasets;
+mod exclusive;
 mod limits;
 mod notice;
 mod turns;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::bars::Bars;
+use self::exclusive::Exclusive;
 pub use self::notice::Notice;
 pub(crate) use self::turns::{Turn, action_on};
 use crate::accumulator::{Accumulator, Accumulators};
@@ -57,6 +59,8 @@ pub(crate) struct Inner {
     /// Number of the next action.
     actions: AtomicU64,
     _bars: Option<Bars>,
+    /// Local checkpoints are made one after another: none may see what another has begun and perhaps takes back.
+    local_checkpoint: Exclusive,
     /// Checkpoints so far, by where they are and what they hold.
     checkpoints: Mutex<HashMap<(String, [u8; 32]), Ordinal>>,
     /// What computes, once it has been asked for.
@@ -194,6 +198,7 @@ impl Context {
             member,
             actions: AtomicU64::new(0),
             _bars: bars,
+            local_checkpoint: Exclusive::default(),
             checkpoints: Mutex::default(),
             device: OnceLock::new(),
             #[cfg(feature = "gpu")]

@@ -3,13 +3,18 @@
 use distdl_storage::Level;
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
-use crate::lineage::Determinacy;
+use crate::lineage::{Determinacy, Lineage};
+use crate::task;
 
 impl Context {
     /// Keeps all blocks of a dataset on disk, not only where runs share them, and drops what it is derived from.
     pub(crate) fn checkpoint_locally(&self, dataset: DatasetId) -> Result<()> {
+        if task::is_inside() {
+            return Err(EngineError::NestedAction);
+        }
+        let _entered = self.enter_local_checkpoint();
         let lineage = self.lineage(dataset);
         let node = lineage.node(dataset);
         if node.is_cut() {
@@ -29,6 +34,19 @@ impl Context {
             level => level,
         };
         node.set_level(Some(level));
+        let cut = self.keep_on_disk(&lineage, level, before);
+        if cut.is_err() {
+            match before {
+                Some(_) => node.set_level(before),
+                None => self.unpersist(node),
+            }
+        }
+        cut
+    }
+
+    fn keep_on_disk(&self, lineage: &Lineage, level: Level, before: Option<Level>) -> Result<()> {
+        let dataset = lineage.target();
+        let node = lineage.node(dataset);
         let kind = node.record_type;
         let memoized = node.memo.is_some();
         if memoized {
@@ -37,22 +55,25 @@ impl Context {
         let moved = memoized || before.is_some_and(|before| before != level);
         let partitions: Vec<usize> = (0..node.partitions).collect();
         let kept = self.run_job(dataset, &partitions, move |context, partition, stream| {
-            let block = kind.collect(stream)?;
+            let (block, id) = (kind.collect(stream)?, dataset.block(partition));
             if moved {
                 // It may have been kept before, and is in memory only, or where other runs may take its room.
-                context.resources.store.put(dataset.block(partition), &block, level)?;
+                context.resources.store.put(id, &block, level)?;
             }
-            Ok(())
-        });
-        if kept.is_err() {
-            match before {
-                Some(_) => node.set_level(before),
-                None => self.unpersist(node),
-            }
+            let is_elsewhere = || context.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has(id));
+            Ok(context.resources.store.contains(id) || is_elsewhere())
+        })?;
+        if kept.into_iter().all(|kept| kept) && self.cut(lineage) {
+            return Ok(());
         }
-        kept?;
-        self.cut(&lineage);
-        Ok(())
+        Err(EngineError::invalid(
+            format!(
+                "a local checkpoint of `{}` (declared at {}) lacks blocks: they were dropped while it was made",
+                node.title(),
+                node.site
+            ),
+            "call `unpersist` before or after it, and run the action again",
+        ))
     }
 
     /// Keeps what would not be the same a second time, and cuts the lineage of a dataset until it has no more steps than the

@@ -1,9 +1,11 @@
 //! Lineage that is dropped: by `local_checkpoint`, and where it is long.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 
-use distdl_engine::{Config, Context, Dataset, EngineError};
+use distdl_engine::{Config, Context, Dataset, Determinacy, EngineError};
 use distdl_storage::Level;
 
 use crate::{PARTITIONS, Row, block, context, files, flip};
@@ -128,4 +130,59 @@ fn a_local_checkpoint_that_fails_leaves_no_blocks() {
     let id = kept.id();
     drop(kept);
     assert_eq!(context.metrics().partitions_computed(id), 0, "nothing is left of it");
+}
+
+#[test]
+fn a_thread_that_waits_for_a_local_checkpoint_which_fails_makes_its_own() {
+    // Whether the other thread gets to where it waits in time is not certain.
+    for _ in 0..20 {
+        let context = context(1);
+        let ((begun, has_begun), (fail, may_fail)) = (channel(), channel::<()>());
+        let first = Mutex::new(Some((begun, may_fail)));
+        let drawn = context.range(0..20, 2).map(move |x| {
+            let first = first.lock().unwrap().take();
+            if let Some((begun, may_fail)) = first {
+                begun.send(()).unwrap();
+                may_fail.recv().unwrap();
+                panic!("the first time");
+            }
+            x
+        });
+        let derived = drawn.with_determinacy(Determinacy::Indeterminate).map(|x| x + 1);
+        thread::scope(|scope| {
+            let failing = scope.spawn(|| derived.count());
+            has_begun.recv().unwrap();
+            let (comes, has_come) = channel();
+            let (derived, comes) = (&derived, comes);
+            let waiting = scope.spawn(move || {
+                comes.send(()).unwrap();
+                derived.count()
+            });
+            has_come.recv().unwrap();
+            (0..1000).for_each(|_| thread::yield_now());
+            fail.send(()).unwrap();
+            assert!(failing.join().unwrap().is_err());
+            assert_eq!(waiting.join().unwrap().unwrap(), 20);
+        });
+        assert_eq!(derived.collect().unwrap(), (1..=20).collect::<Vec<u64>>());
+    }
+}
+
+#[test]
+fn a_local_checkpoint_whose_blocks_are_dropped_meanwhile_keeps_the_lineage() {
+    let context = context(1);
+    let made = Arc::new(OnceLock::<Dataset<u64>>::new());
+    let this = Arc::downgrade(&made);
+    let rows = context.range(0..40, PARTITIONS).map(move |x| {
+        if let (39, Some(this)) = (x, this.upgrade()) {
+            let _ = this.get().unwrap().unpersist();
+        }
+        x
+    });
+    made.set(rows.clone()).unwrap();
+    let error = rows.local_checkpoint().unwrap_err().to_string();
+    assert!(error.contains("lacks blocks") && error.contains("cuts.rs:"), "{error}");
+    assert_eq!((rows.level(), context.store().ids()), (None, Vec::new()));
+    drop(made);
+    assert_eq!(rows.local_checkpoint().unwrap().count().unwrap(), 40);
 }
