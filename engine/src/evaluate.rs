@@ -1,9 +1,14 @@
 //! Computing one partition: a program of [`Operation`]s run on a stack of streams.
 
+mod later;
+
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use distdl_storage::{BlockId, Level, StorageError};
 
+use self::later::Concatenations;
 use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
 use crate::cluster::chaos::Point;
 use crate::error::EngineError;
@@ -26,9 +31,37 @@ pub fn evaluate(
     program: &[Operation],
     shuffle: ReadShuffle<'_>,
 ) -> TaskResult<AnyStream> {
+    let machine = Machine {
+        context: context.clone(),
+        lineage: lineage.clone(),
+        program: program.to_vec(),
+        concatenations: Concatenations::of(lineage, program),
+    };
+    run(&Rc::new(machine), 0..program.len(), shuffle)
+}
+
+/// A program, of which parts may be run later.
+struct Machine {
+    context: TaskContext,
+    lineage: Lineage,
+    program: Vec<Operation>,
+    concatenations: Concatenations,
+}
+
+/// Runs some operations; the stream that is left on the stack is what they make.
+fn run(machine: &Rc<Machine>, operations: Range<usize>, shuffle: ReadShuffle<'_>) -> TaskResult<AnyStream> {
+    let (context, lineage) = (&machine.context, &machine.lineage);
     let mut stack: Vec<Pipe> = Vec::new();
-    for (index, operation) in program.iter().enumerate() {
-        let pipe = match *operation {
+    let mut next = operations.start;
+    while next < operations.end {
+        if let Some((pipe, after)) = machine.later(next, operations.end, shuffle)? {
+            stack.push(pipe);
+            next = after;
+            continue;
+        }
+        let index = next;
+        next += 1;
+        let pipe = match machine.program[index] {
             Operation::Read(dataset, partition) => {
                 let stream = read_block(context, lineage.node(dataset), partition)?;
                 Pipe::source(index, stoppable(context, stream))

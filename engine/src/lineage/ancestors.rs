@@ -10,12 +10,15 @@ use crate::id::{DatasetId, ShuffleId};
 #[derive(Debug, Clone)]
 pub struct Lineage {
     target: DatasetId,
-    nodes: BTreeMap<DatasetId, Arc<Node>>,
+    nodes: Arc<BTreeMap<DatasetId, Arc<Node>>>,
 }
 
 impl Lineage {
     pub(super) fn new(target: DatasetId, nodes: BTreeMap<DatasetId, Arc<Node>>) -> Self {
-        Self { target, nodes }
+        Self {
+            target,
+            nodes: Arc::new(nodes),
+        }
     }
 
     /// The dataset that an action asks for.

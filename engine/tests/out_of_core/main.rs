@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod later;
 mod limits;
 mod oracle;
 mod several;

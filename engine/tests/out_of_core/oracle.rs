@@ -68,6 +68,7 @@ fn everything(context: &Context, words: &Words, numbers: &Numbers, partitions: u
         keys.0.subtract_into(&keys.1.filter(|key| key % 2 == 0), partitions),
         left.sort_by_key_into(partitions)
             .reduce_by_key(|left, right| right + &left),
+        left.group_by_key_into(partitions + 2).coalesce(partitions),
     ])
 }
 

@@ -21,6 +21,7 @@ fn program(context: &Context) -> Result<Vec<Vec<Row>>> {
         rows.sort_by_key_into(4).collect()?,
         sums.collect()?,
         joined.collect()?,
+        sums.coalesce(2).collect()?,
         rows.group_by_key()
             .map_values(|values| values.iter().fold(7, |hash, value| (hash * 3) ^ value))
             .collect()?,
