@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use distdl_storage::Record;
 use foldhash::fast::FixedState;
+use rand_core::RngCore;
 
 use crate::id::DatasetId;
 
@@ -254,13 +255,18 @@ impl<K: Key + Ord> RangePartitioner<K> {
     }
 }
 
-/// Every n-th key of a partition, where n doubles each time that the sample has grown too large: a sample of bounded
-/// size that depends on nothing but the records. Each key stands for `weight` records.
-pub(crate) struct Thinned<K> {
+/// One key at random of every n in a row of a partition, where n doubles each time that the sample has grown too large: a
+/// sample of bounded size that depends on nothing but the records and the numbers that are drawn. Each key stands for
+/// `weight` records. It is at random since records may alternate.
+pub(crate) struct Thinned<K, R> {
     keys: Vec<K>,
     keys_max: usize,
     weight: u64,
-    until_next: u64,
+    /// How many of the `weight` records in a row have come.
+    come: u64,
+    /// Which of them is taken.
+    chosen: u64,
+    draws: R,
 }
 
 /// Keys sampled from a partition, at most; enough for quantiles to within half a percent.
@@ -268,32 +274,44 @@ const SAMPLE_MAX: usize = 4096;
 /// Keys sampled from all partitions, about, where there are many.
 const SAMPLES_MAX: usize = 1 << 20;
 
-impl<K> Thinned<K> {
+impl<K, R: RngCore> Thinned<K, R> {
     /// For one of so many partitions.
-    pub(crate) fn of(partitions: usize) -> Self {
+    pub(crate) fn of(partitions: usize, draws: R) -> Self {
+        let keys_max = (SAMPLES_MAX / partitions.max(1)).clamp(16, SAMPLE_MAX);
         Self {
             keys: Vec::new(),
-            keys_max: (SAMPLES_MAX / partitions.max(1)).clamp(16, SAMPLE_MAX),
+            // They are thinned by pairs.
+            keys_max: keys_max & !1,
             weight: 1,
-            until_next: 0,
+            come: 0,
+            chosen: 0,
+            draws,
         }
     }
 
     pub(crate) fn offer(&mut self, key: impl FnOnce() -> K) {
-        if self.until_next > 0 {
-            self.until_next -= 1;
-            return;
+        if self.come == 0 {
+            if self.keys.len() >= self.keys_max {
+                self.thin();
+            }
+            // It is a power of two.
+            self.chosen = self.draws.next_u64() & (self.weight - 1);
         }
-        if self.keys.len() >= self.keys_max {
-            let mut even = false;
-            self.keys.retain(|_| {
-                even = !even;
-                even
-            });
-            self.weight *= 2;
+        if self.come == self.chosen {
+            self.keys.push(key());
         }
-        self.keys.push(key());
-        self.until_next = self.weight - 1;
+        self.come = (self.come + 1) & (self.weight - 1);
+    }
+
+    /// Keeps one of each two keys.
+    fn thin(&mut self) {
+        let (draws, mut first, mut keeps) = (&mut self.draws, true, false);
+        self.keys.retain(|_| {
+            keeps = if first { draws.next_u32() & 1 == 0 } else { !keeps };
+            first = !first;
+            keeps
+        });
+        self.weight *= 2;
     }
 
     pub(crate) fn into_weighted(self) -> Vec<(K, u64)> {
@@ -337,5 +355,49 @@ impl<K: Key + Ord> Partitioner<K> for RangePartitioner<K> {
             Bound::Unbounded => bounds.len(),
         };
         (first..=last).contains(&range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    fn sample(records: u64, key: impl Fn(u64) -> u64) -> Vec<(u64, u64)> {
+        let mut sample = Thinned::of(1, ChaCha8Rng::seed_from_u64(7));
+        (0..records).for_each(|position| sample.offer(|| key(position)));
+        sample.into_weighted()
+    }
+
+    #[test]
+    fn kinds_of_records_that_take_turns_are_all_sampled() {
+        for kinds in [2, 3, 4, 16] {
+            let sample = sample(200_000, |position| position % kinds);
+            for kind in 0..kinds {
+                let sampled = sample.iter().filter(|(key, _)| *key == kind).count();
+                let (even, all) = (sample.len() / kinds as usize, sample.len());
+                assert!(
+                    sampled * 3 > even * 2 && sampled * 2 < even * 3,
+                    "{sampled} of {all}: {kind} of {kinds}"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_one_key_of_each_stretch(records in 0..60_000u64) {
+            let sample = sample(records, |position| position);
+            let weight = sample.first().map_or(1, |(_, weight)| *weight);
+            prop_assert!(sample.len() <= SAMPLE_MAX && (weight == 1 || sample.len() >= SAMPLE_MAX / 2));
+            let whole = records / weight;
+            prop_assert!((whole..=whole + 1).contains(&(sample.len() as u64)));
+            for (stretch, (key, weight)) in sample.iter().enumerate() {
+                prop_assert_eq!(key / weight, stretch as u64);
+            }
+        }
     }
 }

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use distdl_storage::Record;
 
 use crate::batch::{AnyBatch, typed_batches};
-use crate::dataset::{Dataset, Derivation, only, streams};
+use crate::dataset::{Dataset, Derivation, generator, only, streams};
 use crate::lineage::{BatchStep, Compute, Dependency, PartitionMap, Prepare, Wanted};
 use crate::pair::Placed;
 use crate::partitioner::{Checked, Key, Partitioner, RangePartitioner, Thinned};
 use crate::shuffle::sorted;
 use crate::task::TaskContext;
+
+/// With which the keys of a sample are drawn: the bounds of ranges are the same in every run.
+const SAMPLE_SEED: u64 = 0x736f_7274_696e_6721;
 
 impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
     /// Sorts by key, ascending and stable: records of one key keep their order. One shuffle; a job before the first one
@@ -94,8 +97,8 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
         let (weak, parent, partitions) = (self.context().downgrade(), self.id(), self.partitions());
         Arc::new(move || {
             let all: Vec<usize> = (0..partitions).collect();
-            let samples = weak.upgrade()?.run_job(parent, &all, move |_, _, stream| {
-                let mut sample = Thinned::of(partitions);
+            let samples = weak.upgrade()?.run_job(parent, &all, move |_, partition, stream| {
+                let mut sample = Thinned::of(partitions, generator(SAMPLE_SEED, partition));
                 for batch in typed_batches::<(K, V)>(stream) {
                     batch?
                         .as_slice()
