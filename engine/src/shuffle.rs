@@ -123,14 +123,18 @@ impl<T: Record> Cutting<T> {
     }
 
     fn push(&mut self, index: usize, record: T, emit: Emit<'_>) {
+        let buckets = self.buckets.len();
         let bucket = &mut self.buckets[index];
         let bytes = bytes_of_one(&record);
         bucket.records.push(record);
         bucket.bytes += bytes;
         self.bytes += bytes;
         if bucket.records.len() >= self.batch_records || bucket.bytes >= BATCH_BYTES_MAX {
-            let capacity = bucket.records.len();
-            let full = std::mem::replace(&mut bucket.records, Vec::with_capacity(capacity));
+            let full = std::mem::take(&mut bucket.records);
+            // Nobody counts what is empty: the next batch has its room at once only if there is room for one of each bucket.
+            if (full.len() * size_of::<T>() * buckets) as u64 <= self.bytes_max {
+                bucket.records.reserve_exact(full.len());
+            }
             let bytes = std::mem::take(&mut bucket.bytes);
             self.bytes -= bytes;
             emit(index, AnyBatch::owned(full), bytes);
@@ -241,5 +245,47 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> BucketWriter for CombinedWr
         }
         cutting.flush(emit);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::config::Config;
+    use crate::context::Context;
+    use crate::id::DatasetId;
+
+    /// What a writer's buffers take when records came bucket by bucket, and what it may fill them with, in bytes.
+    fn held(memory_bytes_max: u64) -> (u64, u64) {
+        let config = Config::default()
+            .with_threads(1)
+            .with_memory_bytes_max(memory_bytes_max);
+        let context = Context::new(config).unwrap();
+        let task = TaskContext::new(Arc::clone(context.resources()), DatasetId(0), 0, Arc::default());
+        let mut cutting = Cutting::<u64>::new(&task, 100);
+        let mut sent = 0;
+        for bucket in 0..100 {
+            // Whole batches, so that nothing is left in them.
+            for record in 0..5 * 1024 {
+                cutting.push(bucket, record, &mut |_, batch, _| sent += batch.records());
+            }
+        }
+        assert_eq!(sent, 100 * 5 * 1024);
+        let slots: usize = cutting.buckets.iter().map(|bucket| bucket.records.capacity()).sum();
+        (slots as u64 * 8, cutting.bytes_max)
+    }
+
+    #[test]
+    fn buffers_that_wait_keep_to_the_limit() {
+        let (held, most) = held(2 << 20);
+        assert!(held <= most, "{held} of {most}");
+    }
+
+    #[test]
+    fn where_there_is_room_buffers_are_made_once() {
+        let (held, most) = held(1 << 30);
+        assert!(held >= 100 * 1024 * 8 && held <= most, "{held} of {most}");
     }
 }
