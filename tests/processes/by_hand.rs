@@ -41,6 +41,21 @@ fn ends_as_undisturbed(mut running: Running) {
 }
 
 #[test]
+fn workers_that_are_there_first_wait_for_their_name_node() {
+    let place = Place::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let mut workers: Vec<Running> = ["0", "1", "2"].map(|slot| worker(&place, &address, slot, "0")).into();
+    for worker in &mut workers {
+        worker.wait_for(|line| line.contains("trying again for 30s").then_some(()));
+    }
+    let (mut name_node, _) = name_node(&place, &address);
+    workers.into_iter().for_each(ends_as_undisturbed);
+    assert!(name_node.end().success(), "{}", name_node.shown());
+}
+
+#[test]
 fn a_killed_name_node_goes_on_from_its_journal() {
     let mut draw = Draw::new();
     let place = Place::new();

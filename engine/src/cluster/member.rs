@@ -17,7 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use distdl_storage::BlockId;
 
@@ -185,7 +185,8 @@ fn stopped(reason: &str) -> EngineError {
 }
 
 impl Member {
-    /// Joins the cluster that `join` names.
+    /// Joins the cluster that `join` names. A name node that does not listen yet is waited for as long as one that is gone
+    /// would be looked for, and for a moment anyway.
     ///
     /// # Errors
     /// If the name node cannot be reached, or does not want this process.
@@ -217,7 +218,7 @@ impl Member {
         let listener = Arc::new(listener);
         lock(&shared).listener = Some(Arc::clone(&listener));
         let (socket, (id, lease)) = shared
-            .contact(&listener, capacity, None, Instant::now() + CONNECT_TIMEOUT)
+            .contact_first(&listener, capacity)
             .map_err(|reason| stopped(&reason))?;
         {
             let mut state = lock(&shared);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{CONNECT_TIMEOUT, PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, ControlError, Encoded, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX, REPORT_BYTES_MAX};
-use crate::cluster::handshake::{self, Mine, Purpose};
+use crate::cluster::handshake::{self, Mine, Purpose, Refused};
 use crate::cluster::protocol::{MemberId, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
 
@@ -25,29 +25,68 @@ pub struct Capacity {
 /// When the host of the name node is gone, or cannot be reached, that is noticed after so long.
 const NAME_NODE_SILENCE_MAX: Duration = Duration::from_secs(30);
 
+/// How long nobody tries after a name node was not reached: at first, and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+
 enum Gone {
     Dismissed(String),
     Broken(String),
+}
+
+/// Why a name node was not joined.
+pub(super) enum Missed {
+    /// It is not there, or the connection broke: it may be there the next time.
+    Away(String),
+    /// It does not want this process.
+    Refused(String),
 }
 
 /// Who this process is now, and the lease.
 pub(super) type Admission = (MemberId, Duration);
 
 impl Shared {
+    /// Joins for the first time. The processes of a cluster are started in any order, so a name node that is not there yet is
+    /// waited for.
+    pub(super) fn contact_first(
+        &self,
+        listener: &Listener,
+        capacity: Capacity,
+    ) -> std::result::Result<(Arc<Socket>, Admission), String> {
+        let patience = self.join.name_node_grace.max(CONNECT_TIMEOUT);
+        let deadline = Instant::now() + patience;
+        let [first, longest] = PAUSES;
+        let mut pause = first;
+        loop {
+            match self.contact(listener, capacity, None, deadline) {
+                Ok(joined) => return Ok(joined),
+                Err(Missed::Refused(reason)) => return Err(reason),
+                Err(Missed::Away(reason)) if Instant::now() + pause >= deadline => return Err(reason),
+                Err(Missed::Away(reason)) => {
+                    if pause == first {
+                        tracing::warn!("{reason}; trying again for {patience:?}");
+                    }
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(longest);
+                }
+            }
+        }
+    }
+
     /// Connects to the name node and joins.
-    pub(super) fn contact(
+    fn contact(
         &self,
         listener: &Listener,
         capacity: Capacity,
         known: Option<(MemberId, u64)>,
         deadline: Instant,
-    ) -> std::result::Result<(Arc<Socket>, Admission), String> {
+    ) -> std::result::Result<(Arc<Socket>, Admission), Missed> {
+        let away = |error: ControlError| Missed::Away(error.to_string());
         let name = &self.join.name_node;
         let left = deadline
             .saturating_duration_since(Instant::now())
             .max(Duration::from_millis(1));
         let socket = socket::connect(name, left.min(CONNECT_TIMEOUT))
-            .map_err(|error| format!("cannot reach the name node at {name:?}: {error}"))?;
+            .map_err(|error| Missed::Away(format!("cannot reach the name node at {name:?}: {error}")))?;
         // It reads all the time, and heartbeats are sent all the time.
         socket.give_up_after(NAME_NODE_SILENCE_MAX);
         let mine = Mine {
@@ -57,8 +96,10 @@ impl Shared {
             peer: None,
             time_max: left.min(CONNECT_TIMEOUT),
         };
-        handshake::initiate(&socket, &self.credentials, &mine)
-            .map_err(|refused| format!("the name node at {name:?} turned this process away: {refused}"))?;
+        handshake::initiate(&socket, &self.credentials, &mine).map_err(|refused| match refused {
+            Refused::Timeout | Refused::Io(_) => Missed::Away(format!("the name node at {name:?}: {refused}")),
+            _ => Missed::Refused(format!("the name node at {name:?} turned this process away: {refused}")),
+        })?;
         let join = Report::Join {
             slot: self.join.slot,
             known,
@@ -68,12 +109,14 @@ impl Shared {
             role: self.join.role,
             process: std::process::id(),
         };
-        control::send(&socket, &join, JOIN_BYTES_MAX).map_err(|error| error.to_string())?;
+        control::send(&socket, &join, JOIN_BYTES_MAX).map_err(away)?;
         match control::receive(&socket, JOIN_BYTES_MAX) {
             Ok(Some(Order::Welcome { member, lease, .. })) => Ok((Arc::new(socket), (member, lease))),
-            Ok(Some(Order::Dismiss { reason })) => Err(format!("the name node dismissed this process: {reason}")),
-            Ok(_) => Err("the name node ended the connection".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Ok(Some(Order::Dismiss { reason })) => Err(Missed::Refused(format!(
+                "the name node dismissed this process: {reason}"
+            ))),
+            Ok(_) => Err(Missed::Away("the name node ended the connection".to_owned())),
+            Err(error) => Err(away(error)),
         }
     }
 
@@ -181,7 +224,7 @@ impl Shared {
             state.id.map(|id| (id, generation))
         };
         self.sharing.forget_questions();
-        let mut pause = Duration::from_millis(1);
+        let [mut pause, longest] = PAUSES;
         while Instant::now() < deadline {
             if let Ok((socket, (id, _))) = self.contact(listener, capacity, known, deadline) {
                 let mut state = lock(self);
@@ -206,7 +249,7 @@ impl Shared {
                 break;
             }
             let _ = self.changed.wait_timeout(state, pause);
-            pause = (pause * 2).min(Duration::from_millis(50));
+            pause = (pause * 2).min(longest);
         }
         Err(reason.to_owned())
     }
