@@ -381,6 +381,10 @@ impl Machine {
             if let Some(watched) = &mut self.watched {
                 watched.see(&event);
             }
+            if let Event::Disconnected { connection } = &event {
+                // Its thread that writes ends with it.
+                self.connections.remove(connection);
+            }
             let now = self.started.elapsed();
             let effects = self.node.handle(now, event);
             outcome = self.carry_out(effects);
@@ -477,3 +481,6 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! What becomes of connections.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::mpsc::RecvTimeoutError;
+
+use super::*;
+use crate::cluster::secrets::Secrets;
+use crate::cluster::socket::pair;
+
+/// What does not happen for so long never does.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Nobody;
+
+impl Spawner for Nobody {
+    fn start(&mut self, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn kill(&mut self, _: u32) {}
+}
+
+/// A name node that listens to nobody but this process.
+fn server(secrets: &Secrets) -> Server {
+    let setup = Setup {
+        listener: Listener::bind_local().unwrap(),
+        credentials: Credentials::of_any_program(secrets.cluster, &secrets.token),
+        options: Options::default(),
+        journal: (Journal::temporary(None).unwrap(), Vec::new()),
+        spawner: Box::new(Nobody),
+        notes: Box::new(drop),
+        progress: None,
+        chaos: ChaosPlan::default(),
+        fate: Fate::Vanish,
+    };
+    Server::start(setup).unwrap()
+}
+
+#[test]
+fn a_connection_that_is_gone_is_let_go_of() {
+    let server = server(&Secrets::random().unwrap());
+    let (orders, written) = sync_channel(1);
+    let (socket, _other_end) = pair().unwrap();
+    let id = ConnectionId(u64::MAX);
+    let inputs = server.handle().0;
+    inputs
+        .send(Input::Connected(id, Connection { orders, socket }))
+        .unwrap();
+    inputs
+        .send(Input::Event(Event::Disconnected { connection: id }))
+        .unwrap();
+    // So the thread that writes learns that nothing more will come.
+    assert!(matches!(
+        written.recv_timeout(PATIENCE),
+        Err(RecvTimeoutError::Disconnected)
+    ));
+    inputs.send(Input::Vanish).unwrap();
+    assert_eq!(server.wait(), Err(KILLED.to_owned()));
+}
