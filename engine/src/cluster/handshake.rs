@@ -20,12 +20,14 @@
 mod refused;
 mod hello;
 mod timed;
+mod turns;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use hello::{HELLO_BYTES, Hello, PROTOCOL_VERSION, Purpose, Side};
 pub use refused::Refused;
+pub use turns::{HANDSHAKES_MAX, Turn, Turns};
 
 use super::protocol::MemberId;
 use super::socket::{Socket, random_bytes};

@@ -45,9 +45,6 @@ const PART_TIME_MAX: Duration = Duration::from_secs(1);
 /// Longest payload of a frame.
 const FRAME_BYTES_MAX: u64 = 16 << 30;
 
-/// Links that may shake hands at the same time.
-const HANDSHAKES_MAX: usize = 64;
-
 /// Gives the bytes of a block that this process has, for another one.
 pub type Serve = Arc<dyn Fn(BlockId) -> Option<Vec<u8>> + Send + Sync>;
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,16 +15,13 @@ use std::time::{Duration, Instant};
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::events::{ClusterEvent, Happening};
-use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, Mine, Purpose};
+use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, Mine, Purpose, Turn, Turns};
 use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::member::Fate;
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
 use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Listener, Socket};
 use crate::progress::JobProgress;
-
-/// Connections that may shake hands at the same time.
-const HANDSHAKES_MAX: usize = 64;
 
 /// Signs of life for each lease while a message comes.
 const SIGNS_PER_LEASE: u32 = 8;
@@ -118,7 +115,7 @@ impl Server {
             listener: Arc::clone(&listener),
             credentials: setup.credentials,
             inputs: sender,
-            shaking: AtomicUsize::new(0),
+            turns: Arc::default(),
             connections: AtomicU64::new(0),
             lease: setup.options.lease,
         };
@@ -200,7 +197,7 @@ struct Acceptor {
     listener: Arc<Listener>,
     credentials: Credentials,
     inputs: Sender<Input>,
-    shaking: AtomicUsize,
+    turns: Arc<Turns>,
     connections: AtomicU64,
     /// Of which nothing is heard for so long is lost.
     lease: Duration,
@@ -208,22 +205,18 @@ struct Acceptor {
 
 impl Acceptor {
     fn run(self: Arc<Self>) {
-        while let Some(socket) = self.listener.next() {
-            if self.shaking.fetch_add(1, Ordering::SeqCst) >= HANDSHAKES_MAX {
-                self.shaking.fetch_sub(1, Ordering::SeqCst);
-                tracing::warn!("a connection was turned away: too many at once");
-                continue;
-            }
+        loop {
+            let turn = self.turns.take();
+            let Some(socket) = self.listener.next() else { return };
             let acceptor = Arc::clone(&self);
-            let started = spawn("name-read", move || acceptor.serve(socket));
-            if started.is_err() {
-                self.shaking.fetch_sub(1, Ordering::SeqCst);
+            if let Err(error) = spawn("name-read", move || acceptor.serve(socket, turn)) {
+                tracing::warn!("a connection was turned away: no thread can be started for it: {error}");
             }
         }
     }
 
     /// One connection from its handshake to its end.
-    fn serve(&self, socket: Socket) {
+    fn serve(&self, socket: Socket, turn: Turn) {
         let mine = Mine {
             purpose: Purpose::Control,
             generation: 0,
@@ -232,7 +225,7 @@ impl Acceptor {
             time_max: HANDSHAKE_TIME_MAX,
         };
         let shaken = handshake::accept(&socket, &self.credentials, &mine, |_| Ok(()));
-        self.shaking.fetch_sub(1, Ordering::SeqCst);
+        drop(turn);
         if let Err(refused) = shaken {
             return tracing::warn!("a connection was turned away: {refused}");
         }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{CONNECT_TIMEOUT, Current, Fetch, HANDSHAKES_MAX, Phase, Receive, RoundKey, Shared, lock, spawn};
+use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, lock, spawn};
 use crate::cluster::chaos::Point;
-use crate::cluster::handshake::{self, Mine, Purpose, Refused, Theirs};
+use crate::cluster::handshake::{self, Mine, Purpose, Refused, Theirs, Turns};
 use crate::cluster::link::Link;
 use crate::cluster::protocol::{Generation, MemberId, Peer, Report};
 use crate::cluster::socket::{self, Socket};
@@ -229,20 +228,16 @@ impl Shared {
         let Some(listener) = lock(&self).listener.clone() else {
             return;
         };
-        let shaking = Arc::new(AtomicU64::new(0));
-        while let Some(socket) = listener.next() {
+        let turns = Arc::<Turns>::default();
+        loop {
+            let turn = turns.take();
+            let Some(socket) = listener.next() else { return };
             if lock(&self).closed.is_some() {
                 return;
             }
-            if shaking.fetch_add(1, Ordering::SeqCst) >= HANDSHAKES_MAX as u64 {
-                shaking.fetch_sub(1, Ordering::SeqCst);
-                tracing::warn!("a connection was turned away: too many at once");
-                continue;
-            }
-            let count = Arc::clone(&shaking);
-            let _ = spawn("handshake", &self, move |shared| {
+            let started = spawn("handshake", &self, move |shared| {
                 let welcomed = shared.welcome(&socket);
-                count.fetch_sub(1, Ordering::SeqCst);
+                drop(turn);
                 match welcomed {
                     Ok((
                         _,
@@ -255,6 +250,9 @@ impl Shared {
                     Err(refused) => tracing::warn!("a connection was turned away: {refused}"),
                 }
             });
+            if let Err(error) = started {
+                tracing::warn!("a connection was turned away: {error}");
+            }
         }
     }
 

@@ -5,8 +5,9 @@
 use std::sync::mpsc::RecvTimeoutError;
 
 use super::*;
+use crate::cluster::handshake::HANDSHAKES_MAX;
 use crate::cluster::secrets::Secrets;
-use crate::cluster::socket::pair;
+use crate::cluster::socket::{connect, pair};
 
 /// What does not happen for so long never does.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,5 +57,27 @@ fn a_connection_that_is_gone_is_let_go_of() {
         Err(RecvTimeoutError::Disconnected)
     ));
     inputs.send(Input::Vanish).unwrap();
+    assert_eq!(server.wait(), Err(KILLED.to_owned()));
+}
+
+#[test]
+fn who_comes_while_many_shake_hands_waits_for_a_turn() {
+    let secrets = Secrets::random().unwrap();
+    let server = server(&secrets);
+    let address = server.listener.address();
+    let silent = || connect(&address, PATIENCE).unwrap();
+    // They are let in first, and say nothing until their time is over.
+    let _strangers: Vec<Socket> = (0..HANDSHAKES_MAX).map(|_| silent()).collect();
+    let socket = silent();
+    let mine = Mine {
+        purpose: Purpose::Control,
+        generation: 0,
+        member: None,
+        peer: None,
+        time_max: PATIENCE,
+    };
+    let credentials = Credentials::new(secrets.cluster, &secrets.token, [7; 32]);
+    handshake::initiate(&socket, &credentials, &mine).unwrap();
+    server.handle().vanish();
     assert_eq!(server.wait(), Err(KILLED.to_owned()));
 }
