@@ -81,7 +81,11 @@ pub fn run<E: Into<Failure>>(
         if config.join.is_none() && config.processes > 1 {
             return Ok(run_name_node(NameNodeOptions::for_this_program(config)?));
         }
-        let context = Context::new(config)?;
+        let context = match Context::new(config) {
+            // It was started for a process that was lost, and the others were done without it.
+            Err(EngineError::ProgramEnded) => return Ok(ExitCode::SUCCESS),
+            context => context?,
+        };
         let outcome = program(&context);
         let is_member = context.leave(outcome.as_ref().err().map(ToString::to_string));
         match outcome {

@@ -169,6 +169,9 @@ pub enum EngineError {
     /// Live records could not be brought up to date.
     #[error(transparent)]
     Live(#[from] LiveError),
+    /// This process was started for a cluster whose program has ended by now.
+    #[error("the program has ended in the other processes of the cluster, and nothing is left to do for this one")]
+    ProgramEnded,
 }
 
 impl EngineError {

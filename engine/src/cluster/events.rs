@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::dismissal::Dismissal;
 use super::protocol::MemberId;
 
 /// Something that happened, and when.
@@ -57,7 +58,8 @@ pub enum Happening {
     /// A process was turned away.
     Dismissed {
         /// Why.
-        reason: String,
+        #[serde(serialize_with = "as_text")]
+        reason: Dismissal,
     },
     /// A member is gone and has not said that its program ended.
     Lost {
@@ -186,6 +188,10 @@ impl ClusterEvent {
                 Some(format!("the loop goes on from step {version}{}", after(*micros)))
             }
             Happening::Started { slot, again: true } => Some(format!("starting a new process for slot {slot}")),
+            // A process that was started for one that was lost has come too late.
+            Happening::Dismissed {
+                reason: Dismissal::Over,
+            } => None,
             Happening::Dismissed { reason } => Some(format!("a process was turned away: {reason}")),
             _ => None,
         }
@@ -200,6 +206,10 @@ impl Happening {
         }
         self
     }
+}
+
+fn as_text<S: Serializer>(reason: &Dismissal, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(reason)
 }
 
 fn after(micros: Option<u64>) -> String {

@@ -22,6 +22,7 @@ use std::time::Duration;
 use distdl_storage::BlockId;
 
 use crate::cluster::chaos::{ChaosPlan, Point};
+use crate::cluster::dismissal::Dismissal;
 use crate::cluster::handshake::Credentials;
 use crate::cluster::join::Join;
 use crate::cluster::link::Link;
@@ -32,6 +33,7 @@ use crate::error::{EngineError, Result};
 use crate::progress::JobProgress;
 
 pub use contact::Capacity;
+use contact::Missed;
 pub use faults::{Fate, Faults, Vanish};
 pub use round::{Receive, Round, RoundKey};
 use sharing::Sharing;
@@ -186,7 +188,8 @@ impl Member {
     /// would be looked for, and for a moment anyway.
     ///
     /// # Errors
-    /// If the name node cannot be reached, or does not want this process.
+    /// If the name node cannot be reached, or does not want this process; [`EngineError::ProgramEnded`] if that is because
+    /// the program has ended.
     pub fn join(join: Join, capacity: Capacity, chaos: ChaosPlan, fate: Fate) -> Result<Self> {
         let credentials = Credentials::new(
             join.secrets.cluster,
@@ -216,7 +219,10 @@ impl Member {
         lock(&shared).listener = Some(Arc::clone(&listener));
         let (socket, (id, lease)) = shared
             .contact_first(&listener, capacity)
-            .map_err(|reason| stopped(&reason))?;
+            .map_err(|missed| match missed {
+                Missed::Dismissed(Dismissal::Over) => EngineError::ProgramEnded,
+                missed => stopped(&missed.to_string()),
+            })?;
         {
             let mut state = lock(&shared);
             state.id = Some(id);

@@ -1,7 +1,7 @@
 //! Many processes as one: who belongs to the cluster, what it does next, and what happens when one of them dies.
 //!
 //! Read in this order: `origins` tells versions of a loop's state apart, `protocol` is what members and the name node say to
-//! each other; `secrets` and `join` what a
+//! each other; `dismissal` why it does not let one in; `secrets` and `join` what a
 //! started process is told, `chaos` the faults that are made on purpose; `socket` and `handshake` how they meet, `wire`
 //! and `control` what goes over links and control connections; `link` and `member` a process's side. Then the other
 //! side: `events` is what people hear of, `resume`, `deal` and `name_node` who decides (a pure state machine), `journal` what it
@@ -10,6 +10,7 @@
 
 pub mod origins;
 pub mod protocol;
+pub mod dismissal;
 pub mod secrets;
 pub mod join;
 pub mod chaos;

@@ -24,6 +24,7 @@ use distdl_storage::StoreFigures;
 use distdl_storage::bloom::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::dismissal::Dismissal;
 use super::origins::Origins;
 use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
@@ -395,10 +396,10 @@ pub enum Order {
         /// By slot, and whose it is.
         of_all: BTreeMap<(u32, MemberId), Said>,
     },
-    /// The cluster ends, or this process is not wanted.
+    /// This process is not wanted.
     Dismiss {
         /// Why.
-        reason: String,
+        reason: Dismissal,
     },
 }
 

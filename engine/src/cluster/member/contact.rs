@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::{CONNECT_TIMEOUT, PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, ControlError, Encoded, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX, REPORT_BYTES_MAX};
+use crate::cluster::dismissal::Dismissal;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused};
 use crate::cluster::protocol::{MemberId, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
@@ -29,16 +30,22 @@ const NAME_NODE_SILENCE_MAX: Duration = Duration::from_secs(30);
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
 enum Gone {
-    Dismissed(String),
+    Dismissed(Dismissal),
     Broken(String),
 }
 
 /// Why a name node was not joined.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Missed {
     /// It is not there, or the connection broke: it may be there the next time.
+    #[error("{0}")]
     Away(String),
-    /// It does not want this process.
+    /// It takes this process for a stranger.
+    #[error("{0}")]
     Refused(String),
+    /// It does not want this process.
+    #[error("the name node dismissed this process: {0}")]
+    Dismissed(Dismissal),
 }
 
 /// Who this process is now, and the lease.
@@ -51,23 +58,21 @@ impl Shared {
         &self,
         listener: &Listener,
         capacity: Capacity,
-    ) -> std::result::Result<(Arc<Socket>, Admission), String> {
+    ) -> std::result::Result<(Arc<Socket>, Admission), Missed> {
         let patience = self.join.name_node_grace.max(CONNECT_TIMEOUT);
         let deadline = Instant::now() + patience;
         let [first, longest] = PAUSES;
         let mut pause = first;
         loop {
             match self.contact(listener, capacity, None, deadline) {
-                Ok(joined) => return Ok(joined),
-                Err(Missed::Refused(reason)) => return Err(reason),
-                Err(Missed::Away(reason)) if Instant::now() + pause >= deadline => return Err(reason),
-                Err(Missed::Away(reason)) => {
+                Err(Missed::Away(reason)) if Instant::now() + pause < deadline => {
                     if pause == first {
                         tracing::warn!("{reason}; trying again for {patience:?}");
                     }
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(longest);
                 }
+                joined => return joined,
             }
         }
     }
@@ -112,9 +117,7 @@ impl Shared {
         control::send(&socket, &join, JOIN_BYTES_MAX).map_err(away)?;
         match control::receive(&socket, JOIN_BYTES_MAX) {
             Ok(Some(Order::Welcome { member, lease, .. })) => Ok((Arc::new(socket), (member, lease))),
-            Ok(Some(Order::Dismiss { reason })) => Err(Missed::Refused(format!(
-                "the name node dismissed this process: {reason}"
-            ))),
+            Ok(Some(Order::Dismiss { reason })) => Err(Missed::Dismissed(reason)),
             Ok(_) => Err(Missed::Away("the name node ended the connection".to_owned())),
             Err(error) => Err(away(error)),
         }
@@ -169,7 +172,7 @@ impl Shared {
             }
             let reason = match reason {
                 Gone::Dismissed(reason) => {
-                    self.close(&reason, None);
+                    self.close(&reason.to_string(), None);
                     return;
                 }
                 Gone::Broken(reason) => reason,
@@ -226,7 +229,8 @@ impl Shared {
         self.sharing.forget_questions();
         let [mut pause, longest] = PAUSES;
         while Instant::now() < deadline {
-            if let Ok((socket, (id, _))) = self.contact(listener, capacity, known, deadline) {
+            let contact = self.contact(listener, capacity, known, deadline);
+            if let Ok((socket, (id, _))) = contact {
                 let mut state = lock(self);
                 if state.current.is_none() {
                     // It has taken part in nothing yet, so it may be whoever it is taken for.
@@ -243,6 +247,12 @@ impl Shared {
                 self.tell_figures();
                 again.iter().flatten().for_each(|report| self.report(report));
                 return Ok(socket);
+            }
+            match contact {
+                // A connection that has broken here first is gone there soon.
+                Err(Missed::Dismissed(Dismissal::Connected(_))) => {}
+                Err(missed @ Missed::Dismissed(_)) => return Err(missed.to_string()),
+                _ => {}
             }
             let state = lock(self);
             if state.closed.is_some() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::slot::Place;
 use super::{ConnectionId, Effect, Loss, Member, NameNode, Options};
+use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::Happening;
 use crate::cluster::journal::LogEntry;
 use crate::cluster::protocol::{LoopState, MemberId, Order, Peer};
@@ -25,20 +26,22 @@ impl NameNode {
             self.generation.number = self.generation.number.max(generation);
             match self.members.get(&member).map(|member| member.connection) {
                 Some(None) => return self.found_again(connection, member, peer, process),
-                Some(Some(_)) => return self.dismiss(connection, format!("{member} has another connection")),
+                Some(Some(_)) => return self.dismiss(connection, Dismissal::Connected(member)),
+                // It would be nobody else any more, and its place is for the process that comes instead.
+                None if generation > 0 && !self.finishing => return self.dismiss(connection, Dismissal::Lost(member)),
                 None => {}
             }
         }
         if self.finishing {
-            return self.dismiss(connection, "the program has ended".to_owned());
+            return self.dismiss(connection, Dismissal::Over);
         }
         match self.slots.free(asked) {
             Some(slot) => self.admit(connection, slot, peer, process),
-            None => self.dismiss(connection, "every place of the cluster is taken".to_owned()),
+            None => self.dismiss(connection, Dismissal::Full),
         }
     }
 
-    fn dismiss(&mut self, connection: ConnectionId, reason: String) {
+    fn dismiss(&mut self, connection: ConnectionId, reason: Dismissal) {
         self.note(Happening::Dismissed { reason: reason.clone() });
         self.effects.push(Effect::Send {
             connection,
@@ -73,8 +76,7 @@ impl NameNode {
             return;
         };
         if entry.peer.address != peer.address {
-            let reason = format!("{member} listens at another address than before");
-            return self.dismiss(connection, reason);
+            return self.dismiss(connection, Dismissal::Moved(member));
         }
         entry.connection = Some(connection);
         entry.heard = self.now;
