@@ -16,7 +16,8 @@
 //!   again and again. The survivors of a running round are cut; nobody waits for a replacement, unless a grace time is
 //!   set. A replacement that waits is taken in at the next round, and a loop is cut to take it in.
 //! - **Restarts.** A lost slot gets a new process: the first time at once, then after a growing delay, from a budget. A
-//!   slot that ended with an error of its own gets one only if others go on.
+//!   slot that ended with an error of its own gets one only if others go on. Where others start the processes, places that
+//!   are free are open to whoever comes, without a limit of time.
 //! - **The log.** What must outlive the name node is logged before it is acted on. After a restart the members that it
 //!   knows are expected for one lease, and a round that they are in goes on.
 
@@ -68,6 +69,8 @@ pub struct Options {
     pub start_patience: Duration,
     /// So long a replacement is waited for before going on with fewer.
     pub grace: Duration,
+    /// Whether the name node has processes started. If not, others start them, when they like and as often as they like.
+    pub starts_processes: bool,
     /// Processes that may be started again, in all.
     pub restarts_max: u32,
     /// Results and updates of one action.
@@ -83,6 +86,7 @@ impl Default for Options {
             cut_patience: Duration::from_secs(30),
             start_patience: Duration::from_secs(60),
             grace: Duration::ZERO,
+            starts_processes: true,
             restarts_max: 16,
             answer_bytes_max: ANSWER_BYTES_MAX,
         }

@@ -75,7 +75,10 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     let server = Server::start(Setup {
         listener,
         credentials: credentials(&secrets, own_program),
-        options: decisions(&config),
+        options: Options {
+            starts_processes: children.is_some(),
+            ..decisions(&config)
+        },
         journal,
         spawner: Box::new(Offspring(children.clone())),
         notes,

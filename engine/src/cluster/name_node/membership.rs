@@ -286,8 +286,14 @@ impl NameNode {
         self.cut();
     }
 
+    /// Whether, where others start the processes, one has failed and no other has come for long.
+    fn has_failed(&self) -> bool {
+        let failed = !self.options.starts_processes && self.slots.first_error().is_some();
+        failed && self.patience_ends().all(|end| end <= self.now)
+    }
+
     pub(super) fn finish_if_over(&mut self) {
-        let comes = self.slots.somebody_comes() && !self.finishing;
+        let comes = self.slots.somebody_comes() && !self.finishing && !self.has_failed();
         if self.done || !self.members.is_empty() || comes {
             return;
         }

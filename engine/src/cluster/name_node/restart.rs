@@ -17,7 +17,7 @@ impl NameNode {
         let mut node = Self {
             now,
             effects: Vec::new(),
-            slots: Slots::new(places, options.restarts_max),
+            slots: Slots::new(places, options.starts_processes.then_some(options.restarts_max)),
             members: BTreeMap::new(),
             connections: BTreeMap::new(),
             member_next: 0,

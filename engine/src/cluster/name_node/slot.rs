@@ -16,7 +16,8 @@ const DELAY_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Slots {
     list: Vec<Slot>,
-    restarts_left: u32,
+    /// None if others start the processes.
+    restarts_left: Option<u32>,
 }
 
 /// One place.
@@ -42,6 +43,8 @@ pub(super) enum Place {
     /// Nobody, and nobody will come unasked.
     #[default]
     Empty,
+    /// Nobody, and others may start a process for it.
+    Open,
     /// A process is to be started at this time.
     Due(Duration),
     /// A process was started at this time and has not joined.
@@ -51,7 +54,8 @@ pub(super) enum Place {
 }
 
 impl Slots {
-    pub(super) fn new(count: u32, restarts_max: u32) -> Self {
+    /// Without `restarts_max` no process is started for them.
+    pub(super) fn new(count: u32, restarts_max: Option<u32>) -> Self {
         let list = (0..count).map(|_| Slot::default()).collect();
         Self {
             list,
@@ -85,10 +89,15 @@ impl Slots {
         }
     }
 
-    /// Its process is gone. Another is started, now or later, if the budget allows it; `spare` says whether one stands by.
+    /// Its process is gone. Another is started, now or later, if the budget allows it and it is not for others to do;
+    /// `spare` says whether one stands by.
     pub(super) fn vacate(&mut self, slot: u32, now: Duration, spare: bool) {
         let budget = self.restarts_left;
         let Some(slot) = self.get_mut(slot) else { return };
+        let Some(budget) = budget else {
+            slot.place = Place::Open;
+            return;
+        };
         if now.saturating_sub(slot.since) >= DELAY_MAX {
             slot.short_lives = 0;
         }
@@ -108,7 +117,7 @@ impl Slots {
         } else {
             Place::Empty
         };
-        self.restarts_left = budget.saturating_sub(1);
+        self.restarts_left = Some(budget.saturating_sub(1));
     }
 
     /// Counts an exit; whether the process that ended is one that had not joined.
@@ -134,11 +143,12 @@ impl Slots {
         due
     }
 
-    /// Plans a process for every place in which nobody is; these are not counted as restarts.
+    /// Plans a process for every place in which nobody is, or leaves it to others; these are not counted as restarts.
     pub(super) fn schedule(&mut self, at: Duration) {
+        let place = self.restarts_left.map_or(Place::Open, |_| Place::Due(at));
         for slot in &mut self.list {
             if slot.place == Place::Empty {
-                slot.place = Place::Due(at);
+                slot.place = place;
             }
         }
     }
@@ -147,7 +157,7 @@ impl Slots {
     pub(super) fn start_no_more(&mut self) {
         for slot in &mut self.list {
             slot.error = None;
-            if matches!(slot.place, Place::Due(_)) {
+            if matches!(slot.place, Place::Due(_) | Place::Open) {
                 slot.place = Place::Empty;
             }
         }
@@ -165,7 +175,7 @@ impl Slots {
     /// Whether a process may still come by itself to a slot that nobody is in.
     pub(super) fn somebody_comes(&self) -> bool {
         let comes = |slot: &Slot| match slot.place {
-            Place::Due(_) => slot.error.is_none(),
+            Place::Due(_) | Place::Open => slot.error.is_none(),
             Place::Starting(_) => true,
             Place::Empty | Place::Filled(_) => false,
         };
@@ -176,7 +186,7 @@ impl Slots {
         let time = |slot: &Slot| match slot.place {
             Place::Due(at) => (slot.error.is_none() || others_go_on).then_some(at),
             Place::Starting(since) => Some(since + patience),
-            Place::Empty | Place::Filled(_) => None,
+            Place::Empty | Place::Open | Place::Filled(_) => None,
         };
         self.list.iter().filter_map(time).min()
     }

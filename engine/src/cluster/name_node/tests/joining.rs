@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cluster::dismissal::Dismissal;
+use crate::cluster::protocol::ActionKind;
 
 fn join(known: Option<(MemberId, u64)>, slot: u32) -> Report {
     Report::Join {
@@ -15,9 +16,9 @@ fn join(known: Option<(MemberId, u64)>, slot: u32) -> Report {
     }
 }
 
-fn says(node: &mut NameNode, now: Duration, connection: u64, report: Report) -> Vec<Effect> {
+fn says(node: &mut NameNode, connection: u64, report: Report) -> Vec<Effect> {
     let connection = ConnectionId(connection);
-    node.handle(now, Event::Reported { connection, report })
+    node.handle(node.now, Event::Reported { connection, report })
 }
 
 /// Why the process on a connection is not let in, and what people read of it.
@@ -45,7 +46,7 @@ fn two_members() -> NameNode {
     let mut node = NameNode::new(options(2, 0), Duration::ZERO);
     node.start(Duration::ZERO);
     for slot in 0..2 {
-        says(&mut node, Duration::ZERO, slot.into(), join(None, slot));
+        says(&mut node, slot.into(), join(None, slot));
     }
     node.generation.number = 1;
     node
@@ -58,19 +59,88 @@ fn who_was_lost_and_comes_back_leaves_the_place_to_the_process_that_is_started_i
     let effects = node.handle(Duration::ZERO, Event::Disconnected { connection });
     assert_eq!(effects.iter().filter(|effect| is_start(effect)).count(), 1);
 
-    let effects = says(&mut node, Duration::ZERO, 2, join(Some((MemberId(1), 1)), 1));
+    let effects = says(&mut node, 2, join(Some((MemberId(1), 1)), 1));
     let (reason, sentence) = dismissal(&effects, 2).expect("it is turned away");
     assert_eq!(reason, Dismissal::Lost(MemberId(1)));
     assert!(sentence.unwrap().contains("turned away"));
     assert!(!effects.iter().any(is_start), "that costs no other process");
-    let effects = says(&mut node, Duration::ZERO, 3, join(None, 1));
+    let effects = says(&mut node, 3, join(None, 1));
     assert_eq!(dismissal(&effects, 3), None);
 }
 
 #[test]
 fn who_comes_when_the_program_has_ended_is_turned_away_without_a_word_to_people() {
     let mut node = two_members();
-    says(&mut node, Duration::ZERO, 0, Report::Leave { error: None });
-    let effects = says(&mut node, Duration::ZERO, 2, join(None, 0));
+    says(&mut node, 0, Report::Leave { error: None });
+    let effects = says(&mut node, 2, join(None, 0));
     assert_eq!(dismissal(&effects, 2), Some((Dismissal::Over, None)));
+}
+
+/// A name node whose processes others start.
+fn by_hand(processes: u32) -> (NameNode, Vec<Effect>) {
+    let options = Options {
+        starts_processes: false,
+        restarts_max: 0,
+        ..options(processes, 0)
+    };
+    let mut node = NameNode::new(options, Duration::ZERO);
+    let effects = node.start(Duration::ZERO);
+    (node, effects)
+}
+
+/// Lets time pass for as long as the name node wants to be woken, and the one member that there may be says that it lives.
+fn wait(node: &mut NameNode, member: Option<u64>, hours: u64) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let mut now = node.now;
+    let end = now + Duration::from_secs(3600 * hours);
+    while now < end && node.wake_at().is_some() {
+        now = node.wake_at().unwrap().min(now + node.options.lease / 2).max(now);
+        if let Some(connection) = member.map(ConnectionId) {
+            effects.extend(node.handle(now, Event::Heard { connection }));
+        }
+        effects.extend(node.handle(now, Event::Tick));
+    }
+    effects
+}
+
+#[test]
+fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
+    let (mut node, mut effects) = by_hand(2);
+    effects.extend(wait(&mut node, None, 24));
+    assert!(effects.is_empty(), "{effects:?}");
+    says(&mut node, 0, join(None, 0));
+    let action = Report::Arrive {
+        action: 0,
+        fingerprint: [0; 32],
+        site: String::new(),
+        kind: ActionKind::Compute {
+            wanted: vec![0],
+            dataset: crate::id::DatasetId(0),
+            rounds_max: 1,
+        },
+        held: Held::new(),
+        state: LoopState::default(),
+    };
+    says(&mut node, 0, action);
+    wait(&mut node, Some(0), 1);
+    assert_eq!(node.active().count(), 1, "it goes on with fewer");
+    let effects = says(&mut node, 1, join(None, 1));
+    assert_eq!(dismissal(&effects, 1), None, "the other may still come");
+    for connection in [0, 1].map(ConnectionId) {
+        let effects = node.handle(node.now, Event::Disconnected { connection });
+        assert!(!effects.iter().any(is_start));
+    }
+    wait(&mut node, None, 24);
+    assert!(!node.done, "both may be started again");
+}
+
+#[test]
+fn a_failure_ends_a_cluster_that_others_start_once_nobody_else_has_come_for_long() {
+    let (mut node, _) = by_hand(2);
+    says(&mut node, 0, join(None, 0));
+    let error = Some("no such file".to_owned());
+    says(&mut node, 0, Report::Leave { error: error.clone() });
+    assert!(!node.done, "the other is still on its way");
+    let effects = wait(&mut node, None, 1);
+    assert!(matches!(effects.last(), Some(Effect::Finish { error: why }) if *why == error));
 }
