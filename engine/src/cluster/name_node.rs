@@ -179,6 +179,8 @@ pub struct NameNode {
     member_next: u64,
     /// The last one; number 0 and nobody before the first.
     generation: Generation,
+    /// No number below this is given to a generation any more.
+    generation_next: u64,
     /// Why the last generation is over, if it is although its members live.
     broken: Option<String>,
     /// Rounds in which links between two slots failed, since the last that was not cut.
@@ -349,6 +351,11 @@ impl NameNode {
             } => {
                 if self.runs(generation, action, round) {
                     self.ended(member, outcome, held, cut);
+                } else if self.is_ahead(generation, action, round) {
+                    self.lose(
+                        member,
+                        &format!("it ended round {round}, of which the journal has lost all"),
+                    );
                 }
             }
             Report::Cancel { action, error } => self.cancelled(action, error),

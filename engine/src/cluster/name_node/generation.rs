@@ -100,10 +100,8 @@ impl NameNode {
             .filter_map(|member| Some(self.members.get(member)?.peer.clone()));
         let members: Vec<_> = peers.collect();
         let slots = members.iter().map(|peer| peer.slot).collect();
-        self.generation = Generation {
-            number: self.generation.number + 1,
-            members,
-        };
+        let number = self.generation_next.max(self.generation.number + 1);
+        self.generation = Generation { number, members };
         if let Some(action) = &mut self.action {
             action.placed = false;
         }

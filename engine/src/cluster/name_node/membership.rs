@@ -23,7 +23,10 @@ impl NameNode {
     ) {
         if let Some((member, generation)) = known {
             self.member_next = self.member_next.max(member.0.saturating_add(1));
-            self.generation.number = self.generation.number.max(generation);
+            self.generation_next = self.generation_next.max(generation.saturating_add(1));
+            if generation > self.generation.number && !self.finishing {
+                return self.ahead(connection, member);
+            }
             match self.members.get(&member).map(|member| member.connection) {
                 Some(None) => return self.found_again(connection, member, peer, process),
                 Some(Some(_)) => return self.dismiss(connection, Dismissal::Connected(member)),
@@ -48,6 +51,19 @@ impl NameNode {
             order: Order::Dismiss { reason },
         });
         self.effects.push(Effect::Close { connection });
+    }
+
+    /// To a member that took part in what the journal has lost: what it does nobody waits for, and what it would be ordered it
+    /// takes for something that it has done.
+    fn ahead(&mut self, connection: ConnectionId, member: MemberId) {
+        self.dismiss(connection, Dismissal::Ahead(member));
+        if self
+            .members
+            .get(&member)
+            .is_some_and(|member| member.connection.is_none())
+        {
+            self.lose(member, "it is further than the journal");
+        }
     }
 
     fn admit(&mut self, connection: ConnectionId, slot: u32, peer: Peer, process: u32) {

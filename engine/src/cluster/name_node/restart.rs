@@ -25,6 +25,7 @@ impl NameNode {
                 number: 0,
                 members: Vec::new(),
             },
+            generation_next: 1,
             broken: None,
             strikes: BTreeMap::new(),
             answered: Vec::new(),

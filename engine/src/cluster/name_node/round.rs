@@ -105,6 +105,13 @@ impl NameNode {
         current && self.round.as_ref().is_some_and(|round| round.number == number)
     }
 
+    /// Whether this is a round that was begun and is not known: the journal had no time to reach the disk, as when the
+    /// host of the name node lost its power.
+    pub(super) fn is_ahead(&self, generation: u64, action: u64, number: u32) -> bool {
+        let current = generation == self.generation.number && action == self.action_number();
+        current && self.action.as_ref().is_some_and(|action| number >= action.round_next)
+    }
+
     /// A member of the round that runs has ended it.
     pub(super) fn ended(&mut self, member: MemberId, outcome: Outcome, held: Held, cut: bool) {
         let rank = self.generation.members.iter().position(|peer| peer.member == member);

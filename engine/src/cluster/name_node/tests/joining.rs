@@ -144,3 +144,37 @@ fn a_failure_ends_a_cluster_that_others_start_once_nobody_else_has_come_for_long
     let effects = wait(&mut node, None, 1);
     assert!(matches!(effects.last(), Some(Effect::Finish { error: why }) if *why == error));
 }
+
+/// What the operating system had not written yet is gone with the host of the name node.
+#[test]
+fn a_journal_that_has_lost_its_end_costs_the_processes_that_it_does_not_know_the_end_of() {
+    let is_generation = |entry: &LogEntry| matches!(entry, LogEntry::Generation(_));
+    let is_placing = |entry: &LogEntry| {
+        let LogEntry::Began { work, .. } = entry else {
+            return false;
+        };
+        matches!(work, Work::Compute { .. })
+    };
+    let losses: [&dyn Fn(&LogEntry) -> bool; 2] = [&is_generation, &is_placing];
+    for lost in losses {
+        let program = vec![Step::Iterate {
+            steps: 200,
+            stateful: false,
+            timed: false,
+        }];
+        let mut world = World::new(options(3, 0), program);
+        let has = |world: &World, number: usize, version| world.processes[number].versions.contains_key(&version);
+        while !(0..3).all(|number| has(&world, number, 5)) {
+            world.everybody_moves();
+        }
+        world.kill(1);
+        while !has(&world, 0, 20) {
+            world.everybody_moves();
+        }
+        let end = world.log.iter().rposition(lost).unwrap();
+        world.log.truncate(end);
+        world.crash();
+        world.run_to_the_end();
+        assert_eq!(world.finished, Some(None));
+    }
+}

@@ -268,8 +268,13 @@ impl Process {
             .position(|peer| Some(peer.member) == self.member)
             .unwrap();
         assert_eq!(generation.members[rank].address, Address::Local(self.address.clone()));
-        let known = self.ended.as_ref().is_some_and(|(_, ended, _)| *ended >= number);
-        if known || self.round.as_ref().is_some_and(|round| round.number == number) {
+        let key = (generation.number, number);
+        let known = self
+            .ended
+            .as_ref()
+            .is_some_and(|(generation, ended, _)| (*generation, *ended) >= key);
+        let runs = |round: &Running| (round.generation.number, round.number) == key;
+        if known || self.round.as_ref().is_some_and(runs) {
             return;
         }
         assert!(self.round.is_none(), "a round begins while another runs");

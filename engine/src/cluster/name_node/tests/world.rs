@@ -24,7 +24,8 @@ pub(super) struct World {
     wires: BTreeMap<ConnectionId, Wire>,
     connection_next: u64,
     generations: BTreeMap<u64, Generation>,
-    rounds: BTreeMap<(u64, u32), Vec<u8>>,
+    /// By generation, action and number. A number alone comes back where a journal has lost its end.
+    rounds: BTreeMap<(u64, u64, u32), Vec<u8>>,
     /// Generations that placed the data of an action.
     placed: BTreeSet<(u64, u64)>,
     /// The round that this name node, not one before it, has begun last.
@@ -172,11 +173,11 @@ impl World {
         assert!(slots.is_sorted_by(|one, other| one < other));
         assert!((1..=self.options.processes as usize).contains(&slots.len()));
         let bytes = postcard::to_stdvec(work).unwrap();
-        if let Some(first) = self.rounds.get(&(action, round)) {
+        if let Some(first) = self.rounds.get(&(generation.number, action, round)) {
             assert_eq!(*first, bytes, "two rounds under one number");
             return;
         }
-        self.rounds.insert((action, round), bytes);
+        self.rounds.insert((generation.number, action, round), bytes);
         let placed = (generation.number, action);
         match work {
             Work::Compute { .. } => {
