@@ -27,6 +27,9 @@ pub enum Dismissal {
         "the journal of the name node has lost its end, and with it what {0} took part in; start the program again: it goes on behind the last action that has an answer"
     )]
     Ahead(MemberId),
+    /// It was left over when another run of a program ended before its time.
+    #[error("it belongs to an earlier run, and another one has begun at the address of the name node")]
+    EarlierRun,
     /// Nobody is missing.
     #[error(
         "every place of the cluster is taken; start fewer processes, or give the name node more `--processes` or `--spares`"

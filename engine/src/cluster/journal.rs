@@ -66,6 +66,8 @@ pub enum LogEntry {
     },
     /// A driver program has ended well: no process is started any more.
     Finishing,
+    /// What tells this run of the program from others; comes first.
+    Run(u64),
 }
 
 /// Which action it is.

@@ -33,7 +33,7 @@ use crate::error::{EngineError, Result};
 use crate::progress::JobProgress;
 
 pub use contact::Capacity;
-use contact::Missed;
+use contact::{Admission, Missed};
 pub use faults::{Fate, Faults, Vanish};
 pub use round::{Receive, Round, RoundKey};
 use sharing::Sharing;
@@ -87,6 +87,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     id: Option<MemberId>,
+    /// As a name node said with it.
+    run: u64,
     /// Why this process is no member any more.
     closed: Option<String>,
     control: Option<Arc<Socket>>,
@@ -217,15 +219,16 @@ impl Member {
         });
         let listener = Arc::new(listener);
         lock(&shared).listener = Some(Arc::clone(&listener));
-        let (socket, (id, lease)) = shared
-            .contact_first(&listener, capacity)
-            .map_err(|missed| match missed {
-                Missed::Dismissed(Dismissal::Over) => EngineError::ProgramEnded,
-                missed => stopped(&missed.to_string()),
-            })?;
+        let (socket, Admission { member, lease, run }) =
+            shared
+                .contact_first(&listener, capacity)
+                .map_err(|missed| match missed {
+                    Missed::Dismissed(Dismissal::Over) => EngineError::ProgramEnded,
+                    missed => stopped(&missed.to_string()),
+                })?;
         {
             let mut state = lock(&shared);
-            state.id = Some(id);
+            (state.id, state.run) = (Some(member), run);
             state.control = Some(Arc::clone(&socket));
         }
         let (sender, orders) = channel();

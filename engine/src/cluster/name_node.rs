@@ -75,6 +75,8 @@ pub struct Options {
     pub restarts_max: u32,
     /// Results and updates of one action.
     pub answer_bytes_max: u64,
+    /// Tells this run of a program from others at the same address, unless the log says by what. The server draws it.
+    pub run: u64,
 }
 
 impl Default for Options {
@@ -89,6 +91,7 @@ impl Default for Options {
             starts_processes: true,
             restarts_max: 16,
             answer_bytes_max: ANSWER_BYTES_MAX,
+            run: 0,
         }
     }
 }
@@ -171,6 +174,8 @@ pub enum Effect {
 #[derive(Debug)]
 pub struct NameNode {
     options: Options,
+    /// As the log says.
+    run: Option<u64>,
     now: Duration,
     effects: Vec<Effect>,
     slots: Slots,
@@ -253,6 +258,10 @@ impl NameNode {
     /// What to do first.
     pub fn start(&mut self, now: Duration) -> Vec<Effect> {
         self.now = now;
+        if self.run.is_none() {
+            self.run = Some(self.options.run);
+            self.log(LogEntry::Run(self.options.run));
+        }
         self.settle()
     }
 

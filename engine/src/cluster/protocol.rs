@@ -176,15 +176,26 @@ pub struct LoopState {
     pub shards: Vec<(u32, Vec<u64>)>,
 }
 
+/// What a member was when it lost the name node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Who.
+    pub member: MemberId,
+    /// Its last generation; 0 if it took part in none.
+    pub generation: u64,
+    /// In this run of a program, as it was told when it joined.
+    pub run: u64,
+}
+
 /// What a member says to the name node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Report {
-    /// The first message. `known` is set by a member that lost the name node and found it again.
+    /// The first message.
     Join {
         /// The slot it was started for; `None` asks for any.
         slot: Option<u32>,
-        /// Who it was, and its last generation.
-        known: Option<(MemberId, u64)>,
+        /// Who it was, if it lost the name node and found it again.
+        known: Option<Known>,
         /// Where its links arrive.
         address: Address,
         /// Its worker threads.
@@ -344,6 +355,8 @@ pub enum Order {
         slot: u32,
         /// It counts as lost when nothing is heard of it for so long.
         lease: Duration,
+        /// Tells this run of a program from others at the same address.
+        run: u64,
     },
     /// Run a round. A new generation is announced with its first round.
     Begin {

@@ -20,7 +20,7 @@ use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::member::Fate;
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
 use crate::cluster::protocol::{Order, Report};
-use crate::cluster::socket::{Listener, Socket};
+use crate::cluster::socket::{Listener, Socket, random_bytes};
 use crate::progress::JobProgress;
 
 /// Signs of life for each lease while a message comes.
@@ -106,9 +106,13 @@ impl Server {
     /// Starts a name node.
     ///
     /// # Errors
-    /// If threads cannot be started.
+    /// If threads cannot be started, or the system has no random numbers.
     pub fn start(setup: Setup) -> io::Result<Self> {
         let (sender, inputs) = channel();
+        let options = Options {
+            run: u64::from_le_bytes(random_bytes()?),
+            ..setup.options
+        };
         let handle = ServerHandle(sender.clone());
         let listener = Arc::new(setup.listener);
         let accepting = Acceptor {
@@ -117,13 +121,13 @@ impl Server {
             inputs: sender,
             turns: Arc::default(),
             connections: AtomicU64::new(0),
-            lease: setup.options.lease,
+            lease: options.lease,
         };
         let accepting = Arc::new(accepting);
         spawn("name-accept", move || accepting.run())?;
         let (journal, entries) = setup.journal;
         let machine = Machine {
-            node: NameNode::recover(setup.options, entries, Duration::ZERO),
+            node: NameNode::recover(options, entries, Duration::ZERO),
             journal,
             spawner: setup.spawner,
             notes: setup.notes,

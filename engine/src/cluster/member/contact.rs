@@ -11,7 +11,7 @@ use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, ControlError, Encoded, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX, REPORT_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused};
-use crate::cluster::protocol::{MemberId, Order, Report};
+use crate::cluster::protocol::{Known, MemberId, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
 
 /// What a process can do for the others.
@@ -48,8 +48,13 @@ pub(super) enum Missed {
     Dismissed(Dismissal),
 }
 
-/// Who this process is now, and the lease.
-pub(super) type Admission = (MemberId, Duration);
+/// What a name node says to a process that it lets in.
+pub(super) struct Admission {
+    /// Who it is now.
+    pub(super) member: MemberId,
+    pub(super) lease: Duration,
+    pub(super) run: u64,
+}
 
 impl Shared {
     /// Joins for the first time. The processes of a cluster are started in any order, so a name node that is not there yet is
@@ -82,7 +87,7 @@ impl Shared {
         &self,
         listener: &Listener,
         capacity: Capacity,
-        known: Option<(MemberId, u64)>,
+        known: Option<Known>,
         deadline: Instant,
     ) -> std::result::Result<(Arc<Socket>, Admission), Missed> {
         let away = |error: ControlError| Missed::Away(error.to_string());
@@ -96,8 +101,8 @@ impl Shared {
         socket.give_up_after(NAME_NODE_SILENCE_MAX);
         let mine = Mine {
             purpose: Purpose::Control,
-            generation: known.map_or(0, |(_, generation)| generation),
-            member: known.map(|(member, _)| member),
+            generation: known.map_or(0, |known| known.generation),
+            member: known.map(|known| known.member),
             peer: None,
             time_max: left.min(CONNECT_TIMEOUT),
         };
@@ -116,7 +121,9 @@ impl Shared {
         };
         control::send(&socket, &join, JOIN_BYTES_MAX).map_err(away)?;
         match control::receive(&socket, JOIN_BYTES_MAX) {
-            Ok(Some(Order::Welcome { member, lease, .. })) => Ok((Arc::new(socket), (member, lease))),
+            Ok(Some(Order::Welcome { member, lease, run, .. })) => {
+                Ok((Arc::new(socket), Admission { member, lease, run }))
+            }
             Ok(Some(Order::Dismiss { reason })) => Err(Missed::Dismissed(reason)),
             Ok(_) => Err(Missed::Away("the name node ended the connection".to_owned())),
             Err(error) => Err(away(error)),
@@ -224,13 +231,18 @@ impl Shared {
             let mut state = lock(self);
             state.control = None;
             let generation = state.current.as_ref().map_or(0, |current| current.key.generation);
-            state.id.map(|id| (id, generation))
+            let run = state.run;
+            state.id.map(|member| Known {
+                member,
+                generation,
+                run,
+            })
         };
         self.sharing.forget_questions();
         let [mut pause, longest] = PAUSES;
         while Instant::now() < deadline {
             let contact = self.contact(listener, capacity, known, deadline);
-            if let Ok((socket, (id, _))) = contact {
+            if let Ok((socket, Admission { member: id, .. })) = contact {
                 let mut state = lock(self);
                 if state.current.is_none() {
                     // It has taken part in nothing yet, so it may be whoever it is taken for.

@@ -19,6 +19,8 @@ const CAPACITY: Capacity = Capacity {
     speculates: false,
 };
 
+const RUN: u64 = 7;
+
 /// A report that does not come for so long never does.
 const REPORT_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -85,8 +87,13 @@ fn welcome(listener: &Listener, credentials: &Credentials, member: MemberId) -> 
         panic!("it does not join");
     };
     let slot = member.0 as u32;
-    let lease = Duration::from_secs(60);
-    control::send(&*socket, &Order::Welcome { member, slot, lease }, MESSAGE_BYTES_MAX).unwrap();
+    let welcome = Order::Welcome {
+        member,
+        slot,
+        lease: Duration::from_secs(60),
+        run: RUN,
+    };
+    control::send(&*socket, &welcome, MESSAGE_BYTES_MAX).unwrap();
     let (said, reports) = channel();
     let listening = Arc::clone(&socket);
     std::thread::spawn(move || {

@@ -7,7 +7,7 @@ use super::{ConnectionId, Effect, Loss, Member, NameNode, Options};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::Happening;
 use crate::cluster::journal::LogEntry;
-use crate::cluster::protocol::{LoopState, MemberId, Order, Peer};
+use crate::cluster::protocol::{Known, LoopState, MemberId, Order, Peer};
 
 /// Generations in a row in which the links between two members may fail before one of them has to go.
 const STRIKES_MAX: usize = 3;
@@ -17,11 +17,19 @@ impl NameNode {
         &mut self,
         connection: ConnectionId,
         asked: Option<u32>,
-        known: Option<(MemberId, u64)>,
+        known: Option<Known>,
         peer: Peer,
         process: u32,
     ) {
-        if let Some((member, generation)) = known {
+        if let Some(Known {
+            member,
+            generation,
+            run,
+        }) = known
+        {
+            if self.run != Some(run) {
+                return self.dismiss(connection, Dismissal::EarlierRun);
+            }
             self.member_next = self.member_next.max(member.0.saturating_add(1));
             self.generation_next = self.generation_next.max(generation.saturating_add(1));
             if generation > self.generation.number && !self.finishing {
@@ -103,8 +111,14 @@ impl NameNode {
 
     fn welcome(&mut self, connection: ConnectionId, member: MemberId, slot: u32, process: u32, known: bool) {
         self.connections.insert(connection, member);
-        let lease = self.options.lease;
-        self.send(member, Order::Welcome { member, slot, lease });
+        let (lease, run) = (self.options.lease, self.run.unwrap_or_default());
+        let welcome = Order::Welcome {
+            member,
+            slot,
+            lease,
+            run,
+        };
+        self.send(member, welcome);
         self.note(Happening::Joined {
             member,
             slot,

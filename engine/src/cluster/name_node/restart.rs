@@ -15,6 +15,7 @@ impl NameNode {
         let again = !entries.is_empty();
         let places = options.processes.saturating_add(options.spares);
         let mut node = Self {
+            run: None,
             now,
             effects: Vec::new(),
             slots: Slots::new(places, options.starts_processes.then_some(options.restarts_max)),
@@ -74,6 +75,7 @@ impl NameNode {
                 (self.action, self.round) = (None, None);
             }
             LogEntry::Finishing => self.finishing = true,
+            LogEntry::Run(run) => self.run = Some(run),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::cluster::dismissal::Dismissal;
-use crate::cluster::protocol::ActionKind;
+use crate::cluster::protocol::{ActionKind, Known};
 
-fn join(known: Option<(MemberId, u64)>, slot: u32) -> Report {
+fn join(known: Option<Known>, slot: u32) -> Report {
     Report::Join {
         slot: Some(slot),
         known,
@@ -13,6 +13,15 @@ fn join(known: Option<(MemberId, u64)>, slot: u32) -> Report {
         speculates: false,
         role: Role::Worker,
         process: 1,
+    }
+}
+
+/// Who was in the first generation.
+fn known(member: u64) -> Known {
+    Known {
+        member: MemberId(member),
+        generation: 1,
+        run: 0,
     }
 }
 
@@ -59,7 +68,7 @@ fn who_was_lost_and_comes_back_leaves_the_place_to_the_process_that_is_started_i
     let effects = node.handle(Duration::ZERO, Event::Disconnected { connection });
     assert_eq!(effects.iter().filter(|effect| is_start(effect)).count(), 1);
 
-    let effects = says(&mut node, 2, join(Some((MemberId(1), 1)), 1));
+    let effects = says(&mut node, 2, join(Some(known(1)), 1));
     let (reason, sentence) = dismissal(&effects, 2).expect("it is turned away");
     assert_eq!(reason, Dismissal::Lost(MemberId(1)));
     assert!(sentence.unwrap().contains("turned away"));
@@ -76,16 +85,42 @@ fn who_comes_when_the_program_has_ended_is_turned_away_without_a_word_to_people(
     assert_eq!(dismissal(&effects, 2), Some((Dismissal::Over, None)));
 }
 
+#[test]
+fn who_is_left_over_from_another_run_is_turned_away_whoever_it_was_there() {
+    let mut node = NameNode::new(options(2, 0), Duration::ZERO);
+    let effects = node.start(Duration::ZERO);
+    let log = effects.into_iter().filter_map(|effect| match effect {
+        Effect::Log(entry) => Some(entry),
+        _ => None,
+    });
+    let another = Options {
+        run: 7,
+        ..options(2, 0)
+    };
+    let mut again = NameNode::recover(another.clone(), log.collect(), Duration::ZERO);
+    again.start(Duration::ZERO);
+    let mut next = NameNode::new(another, Duration::ZERO);
+    next.start(Duration::ZERO);
+    let waiting = Known {
+        generation: 0,
+        ..known(1)
+    };
+    assert_eq!(dismissal(&says(&mut again, 0, join(Some(waiting), 1)), 0), None);
+    let (reason, sentence) = dismissal(&says(&mut next, 0, join(Some(waiting), 1)), 0).unwrap();
+    assert_eq!(reason, Dismissal::EarlierRun);
+    assert!(sentence.unwrap().contains("earlier run"));
+}
+
 /// A name node whose processes others start.
-fn by_hand(processes: u32) -> (NameNode, Vec<Effect>) {
+fn by_hand(processes: u32) -> NameNode {
     let options = Options {
         starts_processes: false,
         restarts_max: 0,
         ..options(processes, 0)
     };
     let mut node = NameNode::new(options, Duration::ZERO);
-    let effects = node.start(Duration::ZERO);
-    (node, effects)
+    node.start(Duration::ZERO);
+    node
 }
 
 /// Lets time pass for as long as the name node wants to be woken, and the one member that there may be says that it lives.
@@ -105,8 +140,8 @@ fn wait(node: &mut NameNode, member: Option<u64>, hours: u64) -> Vec<Effect> {
 
 #[test]
 fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
-    let (mut node, mut effects) = by_hand(2);
-    effects.extend(wait(&mut node, None, 24));
+    let mut node = by_hand(2);
+    let effects = wait(&mut node, None, 24);
     assert!(effects.is_empty(), "{effects:?}");
     says(&mut node, 0, join(None, 0));
     let action = Report::Arrive {
@@ -136,7 +171,7 @@ fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
 
 #[test]
 fn a_failure_ends_a_cluster_that_others_start_once_nobody_else_has_come_for_long() {
-    let (mut node, _) = by_hand(2);
+    let mut node = by_hand(2);
     says(&mut node, 0, join(None, 0));
     let error = Some("no such file".to_owned());
     says(&mut node, 0, Report::Leave { error: error.clone() });

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::cluster::name_node::ConnectionId;
 use crate::cluster::origins::{Origin, Origins};
 use crate::cluster::protocol::{
-    ActionKind, Address, Answer, Asset, Generation, LoopState, MemberId, Order, Outcome, Report, Role, Work,
+    ActionKind, Address, Answer, Asset, Generation, Known, LoopState, MemberId, Order, Outcome, Report, Role, Work,
 };
 use crate::cluster::resume::of_history;
 use crate::id::DatasetId;
@@ -50,7 +50,6 @@ pub(super) struct Process {
     /// Its place in the driver program.
     pub(super) at: usize,
     pub(super) answers: Vec<Answer>,
-    arrived: bool,
     pub(super) round: Option<Running>,
     ended: Option<(u64, u32, Report)>,
     /// Tasks that it says it has ended in a round, and how long it was busy with them.
@@ -114,7 +113,6 @@ impl Process {
             address,
             at: 0,
             answers: Vec::new(),
-            arrived: false,
             round: None,
             ended: None,
             tasks: (0, 0),
@@ -137,7 +135,11 @@ impl Process {
     pub(super) fn join(&self) -> Report {
         Report::Join {
             slot: Some(self.slot),
-            known: self.member.map(|member| (member, self.generation_last)),
+            known: self.member.map(|member| Known {
+                member,
+                generation: self.generation_last,
+                run: 0,
+            }),
             address: Address::Local(self.address.clone()),
             threads: 1,
             speculates: false,
@@ -203,7 +205,6 @@ impl Process {
                 self.shards
                     .extend((0..SHARDS).map(|shard| (shard, BTreeMap::from([(0, 0)]))));
             }
-            self.arrived = true;
             return vec![self.arrive(program)];
         }
         self.alive = false;
@@ -268,13 +269,12 @@ impl Process {
             .position(|peer| Some(peer.member) == self.member)
             .unwrap();
         assert_eq!(generation.members[rank].address, Address::Local(self.address.clone()));
-        let key = (generation.number, number);
-        let known = self
+        let ended = self
             .ended
             .as_ref()
-            .is_some_and(|(generation, ended, _)| (*generation, *ended) >= key);
-        let runs = |round: &Running| (round.generation.number, round.number) == key;
-        if known || self.round.as_ref().is_some_and(runs) {
+            .map(|(generation, number, _)| (*generation, *number));
+        let runs = self.round.as_ref().map(|round| (round.generation.number, round.number));
+        if ended.max(runs) >= Some((generation.number, number)) {
             return;
         }
         assert!(self.round.is_none(), "a round begins while another runs");
