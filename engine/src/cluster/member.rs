@@ -41,7 +41,7 @@ use sharing::Sharing;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a process that leaves waits for the name node to have heard it.
+/// How long a process that leaves waits for the name node to have heard it, if that would not be looked for for longer.
 const PART_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Longest payload of a frame.
@@ -92,8 +92,9 @@ struct State {
     /// Why this process is no member any more.
     closed: Option<String>,
     control: Option<Arc<Socket>>,
-    /// Nobody listens to the name node any more.
-    parted: bool,
+    /// That the driver program has ended, and whether a name node has heard that.
+    last: Option<Report>,
+    heard: bool,
     listener: Option<Arc<Listener>>,
     links: HashMap<MemberId, Arc<Link>>,
     /// A connection that is being made, so that a cut can interrupt it.
@@ -234,8 +235,6 @@ impl Member {
         let (sender, orders) = channel();
         spawn("control", &shared, move |shared| {
             shared.obey(&listener, capacity, socket, sender);
-            lock(&shared).parted = true;
-            shared.changed.notify_all();
         })?;
         spawn("accept", &shared, |shared| shared.accept())?;
         spawn("heartbeat", &shared, move |shared| shared.beat(lease / 4))?;
@@ -362,10 +361,10 @@ impl Member {
         Faults::new(&self.shared)
     }
 
-    /// Says that the driver program has ended, with an error's text if it failed. Returns whether this process was a
-    /// member until now.
+    /// Says that the driver program has ended, with an error's text if it failed, and waits until a name node has heard it: one
+    /// that is gone is looked for. Returns whether this process was a member until now, and its error was heard.
     pub fn leave(&self, error: Option<String>) -> bool {
-        self.shared.close("it has left", Some(&Report::Leave { error }))
+        self.shared.take_leave(&Report::Leave { error })
     }
 
     /// A handle that ends this membership as if the process had been killed.
@@ -388,7 +387,7 @@ impl Canceller {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.shared.close("it was dropped", None);
+        self.shared.close("it was dropped");
     }
 }
 
@@ -402,23 +401,17 @@ fn spawn(name: &str, shared: &Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send 
 }
 
 impl Shared {
-    /// Ends the membership, with a last word to the name node if there is one: everything that waits is let go. Returns
-    /// whether it had not ended before, and the last word was not one too many.
-    fn close(&self, reason: &str, last: Option<&Report>) -> bool {
+    /// Ends the membership: everything that waits is let go.
+    fn close(&self, reason: &str) {
         let mut state = lock(self);
         if state.closed.is_some() {
-            return false;
+            return;
         }
         state.closed = Some(reason.to_owned());
         let control = state.control.take();
         drop(state);
         self.sharing.end();
-        let mut whole = true;
         if let Some(control) = control {
-            if let Some(last) = last {
-                whole = self.say(&control, last);
-                self.part(&control);
-            }
             control.shutdown();
         }
         let mut state = lock(self);
@@ -437,7 +430,6 @@ impl Shared {
         if let Some(receiver) = receiver {
             receiver.cancel();
         }
-        whole
     }
 
     /// Sends a frame. A link that fails ends the generation here, and the name node is told.

@@ -409,7 +409,7 @@ pub enum Order {
         /// By slot, and whose it is.
         of_all: BTreeMap<(u32, MemberId), Said>,
     },
-    /// This process is not wanted.
+    /// This process is not wanted; to one that has said that its program has ended, that it was heard.
     Dismiss {
         /// Why.
         reason: Dismissal,

@@ -4,17 +4,20 @@
 //! and one that writes orders, so that a slow member holds nobody up. Nothing polls: the state machine says when it
 //! wants to be woken.
 
+mod watched;
+
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::cluster::events::{ClusterEvent, Happening};
+use crate::cluster::events::ClusterEvent;
 use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, Mine, Purpose, Turn, Turns};
 use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::member::Fate;
@@ -22,9 +25,13 @@ use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
 use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Listener, Socket, random_bytes};
 use crate::progress::JobProgress;
+use watched::Watched;
 
 /// Signs of life for each lease while a message comes.
 const SIGNS_PER_LEASE: u32 = 8;
+
+/// How long a name node that ends waits for what it says last to be sent.
+const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Orders that may wait for one member before it counts as lost.
 const ORDERS_MAX: usize = 1024;
@@ -137,6 +144,7 @@ impl Server {
             reports: 0,
             orders: 0,
             connections: HashMap::new(),
+            closing: Vec::new(),
             started: Instant::now(),
             handle: handle.clone(),
         };
@@ -275,13 +283,19 @@ impl Acceptor {
 struct Connection {
     orders: SyncSender<Order>,
     socket: Socket,
+    written: Written,
 }
+
+/// Has no sender any more once all that is for a connection is written.
+type Written = Receiver<Infallible>;
 
 impl Connection {
     fn open(socket: Socket) -> io::Result<Self> {
         let writing = socket.try_clone()?;
         let (orders, received) = sync_channel::<Order>(ORDERS_MAX);
+        let (writes, written) = channel();
         spawn("name-write", move || {
+            let _writes: Sender<Infallible> = writes;
             while let Ok(order) = received.recv() {
                 if let Err(error) = control::send(&writing, &order, MESSAGE_BYTES_MAX) {
                     tracing::debug!("an order could not be sent: {error}");
@@ -290,54 +304,17 @@ impl Connection {
             }
             writing.shutdown();
         })?;
-        Ok(Self { orders, socket })
+        Ok(Self {
+            orders,
+            socket,
+            written,
+        })
     }
 
     fn send(&self, order: Order) {
         if let Err(TrySendError::Full(_)) = self.orders.try_send(order) {
             // Its reader reports the end.
             self.socket.shutdown();
-        }
-    }
-}
-
-/// How far each member is with the action that the cluster is at.
-struct Watched {
-    tell: Watch,
-    jobs: HashMap<ConnectionId, JobProgress>,
-    /// Number of actions that are over.
-    answered: u64,
-}
-
-impl Watched {
-    fn new(tell: Watch) -> Self {
-        Self {
-            tell,
-            jobs: HashMap::new(),
-            answered: 0,
-        }
-    }
-
-    fn see(&mut self, event: &Event) {
-        match event {
-            Event::Reported {
-                connection,
-                report: Report::Heartbeat { job: Some(job), .. },
-            } if job.action >= self.answered => {
-                self.jobs.insert(*connection, job.clone());
-                if let Some(progress) = JobProgress::sum(self.jobs.values()) {
-                    (self.tell)(&progress);
-                }
-            }
-            Event::Disconnected { connection } => drop(self.jobs.remove(connection)),
-            _ => {}
-        }
-    }
-
-    fn hear(&mut self, what: &Happening) {
-        if let Happening::Answered { action, .. } = what {
-            self.answered = self.answered.max(action + 1);
-            self.jobs.clear();
         }
     }
 }
@@ -354,6 +331,8 @@ struct Machine {
     reports: u64,
     orders: u64,
     connections: HashMap<ConnectionId, Connection>,
+    /// Of connections that are being closed.
+    closing: Vec<Written>,
     started: Instant,
     handle: ServerHandle,
 }
@@ -385,6 +364,11 @@ impl Machine {
             let now = self.started.elapsed();
             let effects = self.node.handle(now, event);
             outcome = self.carry_out(effects);
+        }
+        // With this process goes what is not written yet: the last words to those that leave.
+        let deadline = Instant::now() + LAST_WORDS_TIME_MAX;
+        for written in &self.closing {
+            let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         }
         outcome.unwrap_or(Ok(()))
     }
@@ -448,7 +432,7 @@ impl Machine {
                     Ok(answer) => self.send(connection, Order::Answer { action, answer }),
                     Err(error) => return Some(Err(error.to_string())),
                 },
-                Effect::Close { connection } => drop(self.connections.remove(&connection)),
+                Effect::Close { connection } => self.close(connection),
                 Effect::Start { slot } => {
                     if let Err(error) = self.spawner.start(slot) {
                         self.handle.exited(slot, format!("could not be started: {error}"));
@@ -470,6 +454,13 @@ impl Machine {
             }
         }
         None
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        let is_open = |written: &Written| matches!(written.try_recv(), Err(TryRecvError::Empty));
+        self.closing.retain(is_open);
+        let closed = self.connections.remove(&connection);
+        self.closing.extend(closed.map(|connection| connection.written));
     }
 
     fn send(&self, connection: ConnectionId, order: Order) {

@@ -29,8 +29,12 @@ const NAME_NODE_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long nobody tries after a name node was not reached: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
-enum Gone {
+/// Why nobody listens to a name node any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Gone {
+    #[error("the name node dismissed this process: {0}")]
     Dismissed(Dismissal),
+    #[error("{0}")]
     Broken(String),
 }
 
@@ -161,34 +165,44 @@ impl Shared {
         true
     }
 
-    /// Lets the name node end the connection, which it does when it has heard the last word: a connection that this
-    /// process ended with an order unread in it would be reset, and the reset could overtake that word.
-    pub(super) fn part(&self, control: &Socket) {
-        control.shutdown_write();
-        let unheard = |state: &mut State| !state.parted;
-        let waited = self.changed.wait_timeout_while(lock(self), PART_TIME_MAX, unheard);
-        drop(waited);
+    /// Says the last word and waits until it is confirmed: a name node that dies before may have heard it or not. Returns
+    /// whether this process was a member until then, and an error was heard.
+    pub(super) fn take_leave(&self, last: &Report) -> bool {
+        let mut state = lock(self);
+        if state.closed.is_some() {
+            return false;
+        }
+        state.last = Some(last.clone());
+        let control = state.control.clone();
+        drop(state);
+        // Without a connection it is said on the next one.
+        if control.is_some_and(|control| !self.say(&control, last)) {
+            return false;
+        }
+        let patience = self.join.name_node_grace.max(PART_TIME_MAX);
+        let stays = |state: &mut State| state.closed.is_none();
+        let waited = self.changed.wait_timeout_while(lock(self), patience, stays);
+        let heard = waited.unwrap_or_else(PoisonError::into_inner).0.heard;
+        self.close("it has left");
+        heard || matches!(last, Report::Leave { error: None })
     }
 
     /// Listens to the name node until it is gone for good.
     pub(super) fn obey(&self, listener: &Listener, capacity: Capacity, mut socket: Arc<Socket>, orders: Sender<Order>) {
         loop {
-            let reason = self.listen(&socket, &orders);
+            let gone = self.listen(&socket, &orders);
             if lock(self).closed.is_some() {
                 return;
             }
-            let reason = match reason {
-                Gone::Dismissed(reason) => {
-                    self.close(&reason.to_string(), None);
-                    return;
-                }
-                Gone::Broken(reason) => reason,
+            let gone = match gone {
+                Gone::Broken(reason) => self.find_again(listener, capacity, reason),
+                dismissed => Err(dismissed),
             };
-            match self.find_again(listener, capacity, &reason) {
+            match gone {
                 Ok(again) => socket = again,
-                Err(reason) => {
-                    self.close(&reason, None);
-                    return;
+                Err(gone) => {
+                    lock(self).heard = matches!(gone, Gone::Dismissed(Dismissal::Over));
+                    return self.close(&gone.to_string());
                 }
             }
         }
@@ -224,8 +238,8 @@ impl Shared {
         &self,
         listener: &Listener,
         capacity: Capacity,
-        reason: &str,
-    ) -> std::result::Result<Arc<Socket>, String> {
+        reason: String,
+    ) -> std::result::Result<Arc<Socket>, Gone> {
         let deadline = Instant::now() + self.join.name_node_grace;
         let known = {
             let mut state = lock(self);
@@ -250,10 +264,11 @@ impl Shared {
                 }
                 if state.id != Some(id) {
                     // What it has computed counts for nothing any more; it is started again as somebody else.
-                    return Err("the name node was started again and does not know this process".to_owned());
+                    let reason = "the name node was started again and does not know this process";
+                    return Err(Gone::Broken(reason.to_owned()));
                 }
                 state.control = Some(Arc::clone(&socket));
-                let again = [state.arrival.clone(), state.ended.clone(), state.cancel.clone()];
+                let again = [&state.arrival, &state.ended, &state.cancel, &state.last].map(Clone::clone);
                 drop(state);
                 self.tell_holdings();
                 self.tell_figures();
@@ -263,7 +278,7 @@ impl Shared {
             match contact {
                 // A connection that has broken here first is gone there soon.
                 Err(Missed::Dismissed(Dismissal::Connected(_))) => {}
-                Err(missed @ Missed::Dismissed(_)) => return Err(missed.to_string()),
+                Err(Missed::Dismissed(reason)) => return Err(Gone::Dismissed(reason)),
                 _ => {}
             }
             let state = lock(self);
@@ -273,12 +288,13 @@ impl Shared {
             let _ = self.changed.wait_timeout(state, pause);
             pause = (pause * 2).min(longest);
         }
-        Err(reason.to_owned())
+        Err(Gone::Broken(reason))
     }
 
     pub(super) fn beat(&self, interval: Duration) {
         let mut state = lock(self);
-        while state.closed.is_none() {
+        // A connection that the name node closed with a heartbeat unread would be reset, perhaps before its last word was read.
+        while state.closed.is_none() && state.last.is_none() {
             drop(state);
             let step = self.progress.load(Ordering::Relaxed).checked_sub(1);
             let lane_micros = Some(self.lane_micros.load(Ordering::Relaxed)).filter(|micros| *micros > 0);

@@ -20,7 +20,7 @@ impl Fate {
     fn carry_out(self, fault: Fault, shared: &Shared) {
         match self {
             Self::Signal => fault.carry_out(),
-            Self::Vanish => drop(shared.close("it was killed", None)),
+            Self::Vanish => shared.close("it was killed"),
         }
     }
 }
@@ -37,7 +37,7 @@ impl Vanish {
     /// Ends it now.
     pub fn vanish(&self) {
         if let Some(shared) = self.0.upgrade() {
-            shared.close("it was killed", None);
+            shared.close("it was killed");
         }
     }
 

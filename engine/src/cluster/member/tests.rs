@@ -40,30 +40,51 @@ impl Lead {
 
 /// Members with the numbers 0, 1 and so on, in slots of the same numbers.
 fn members(count: u64) -> Vec<(Member, Lead)> {
-    let listener = Listener::bind_local().unwrap();
-    let secrets = Secrets::random().unwrap();
-    let credentials = Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint());
-    let join = |slot| Join {
-        name_node: listener.address(),
-        secrets: secrets.clone(),
-        slot: Some(slot),
-        life: 0,
-        role: Role::Worker,
-        name_node_grace: Duration::ZERO,
-        bind: None,
-        advertise: None,
-        parent: None,
-    };
-    let member = |number: u64| {
-        let join = join(number as u32);
+    let cluster = Cluster::new();
+    (0..count)
+        .map(|number| cluster.member(number, Duration::ZERO))
+        .collect()
+}
+
+/// Where members find who leads them.
+struct Cluster {
+    listener: Listener,
+    secrets: Secrets,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        Self {
+            listener: Listener::bind_local().unwrap(),
+            secrets: Secrets::random().unwrap(),
+        }
+    }
+
+    fn member(&self, number: u64, name_node_grace: Duration) -> (Member, Lead) {
+        let join = Join {
+            name_node: self.listener.address(),
+            secrets: self.secrets.clone(),
+            slot: Some(number as u32),
+            life: 0,
+            role: Role::Worker,
+            name_node_grace,
+            bind: None,
+            advertise: None,
+            parent: None,
+        };
         let joining = std::thread::spawn(move || {
             let chaos = Chaos::default().plan_for_slot(0, 0);
             Member::join(join, CAPACITY, chaos, Fate::Vanish).unwrap()
         });
-        let lead = welcome(&listener, &credentials, MemberId(number));
+        let lead = self.welcome(MemberId(number));
         (joining.join().unwrap(), lead)
-    };
-    (0..count).map(member).collect()
+    }
+
+    fn welcome(&self, member: MemberId) -> Lead {
+        let secrets = &self.secrets;
+        let credentials = Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint());
+        welcome(&self.listener, &credentials, member)
+    }
 }
 
 fn welcome(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lead {
@@ -339,4 +360,27 @@ fn what_is_sent_soon_does_not_wait_for_a_link_that_nobody_reads() {
         assert_eq!(kinds.filter(|kind| *kind == Kind::Abandon).count(), FRAMES);
         sending.join().unwrap();
     });
+}
+
+#[test]
+fn a_process_that_leaves_tells_a_name_node_that_is_started_again() {
+    let cluster = Cluster::new();
+    let (member, lead) = cluster.member(0, REPORT_TIME_MAX);
+    let error = || Some("no such file".to_owned());
+    let is_leave = |report: &Report| matches!(report, Report::Leave { error: told } if *told == error());
+    let leaving = std::thread::spawn(move || member.leave(error()));
+    assert!(is_leave(&lead.hear()));
+    // It dies before that is in its journal.
+    lead.socket.shutdown();
+    let (found, again) = channel();
+    std::thread::spawn(move || found.send(cluster.welcome(MemberId(0))));
+    let again = again
+        .recv_timeout(REPORT_TIME_MAX)
+        .expect("nobody looks for the name node");
+    assert!(is_leave(&again.hear()));
+    let heard = Order::Dismiss {
+        reason: Dismissal::Over,
+    };
+    control::send(&*again.socket, &heard, MESSAGE_BYTES_MAX).unwrap();
+    assert!(leaving.join().unwrap());
 }

@@ -145,7 +145,7 @@ impl NameNode {
             slot.error = error.map(|error| (self.now, error));
             slot.cause = slot.error.as_ref().map(|(_, error)| error.clone());
         }
-        self.take_out(member, "its driver program ended");
+        self.take_out(member, "its driver program ended", Some(Dismissal::Over));
     }
 
     /// A member is gone, or is made to go.
@@ -164,10 +164,11 @@ impl NameNode {
             slot.cause = Some(cause.clone());
         }
         self.effects.push(Effect::Kill { slot });
-        self.take_out(member, &cause);
+        self.take_out(member, &cause, None);
     }
 
-    fn take_out(&mut self, member: MemberId, cause: &str) {
+    /// The last `word` is for the member.
+    fn take_out(&mut self, member: MemberId, cause: &str, word: Option<Dismissal>) {
         self.holds_no_more(member);
         let Some(entry) = self.members.remove(&member) else {
             return;
@@ -175,6 +176,10 @@ impl NameNode {
         self.log(LogEntry::Lost { member });
         if let Some(connection) = entry.connection {
             self.connections.remove(&connection);
+            if let Some(reason) = word {
+                let order = Order::Dismiss { reason };
+                self.effects.push(Effect::Send { connection, order });
+            }
             self.effects.push(Effect::Close { connection });
         }
         self.strikes

@@ -41,19 +41,22 @@ fn server(secrets: &Secrets) -> Server {
 #[test]
 fn a_connection_that_is_gone_is_let_go_of() {
     let server = server(&Secrets::random().unwrap());
-    let (orders, written) = sync_channel(1);
+    let (orders, received) = sync_channel(1);
     let (socket, _other_end) = pair().unwrap();
     let id = ConnectionId(u64::MAX);
     let inputs = server.handle().0;
-    inputs
-        .send(Input::Connected(id, Connection { orders, socket }))
-        .unwrap();
+    let connection = Connection {
+        orders,
+        socket,
+        written: channel().1,
+    };
+    inputs.send(Input::Connected(id, connection)).unwrap();
     inputs
         .send(Input::Event(Event::Disconnected { connection: id }))
         .unwrap();
     // So the thread that writes learns that nothing more will come.
     assert!(matches!(
-        written.recv_timeout(PATIENCE),
+        received.recv_timeout(PATIENCE),
         Err(RecvTimeoutError::Disconnected)
     ));
     inputs.send(Input::Vanish).unwrap();
