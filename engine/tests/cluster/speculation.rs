@@ -26,21 +26,25 @@ impl Attempts {
     }
 
     fn wait_for(&self, partition: usize) {
-        let attempts = self.0.0.lock().unwrap();
-        drop(
-            self.0
-                .1
-                .wait_while(attempts, |attempts| !attempts.contains_key(&partition)),
-        );
+        self.once(|attempts| attempts.contains_key(&partition));
     }
 
     fn once_there_are_some(&self) -> BTreeMap<usize, usize> {
+        self.once(|attempts| !attempts.is_empty())
+    }
+
+    fn once(&self, is_so: impl Fn(&BTreeMap<usize, usize>) -> bool) -> BTreeMap<usize, usize> {
         let attempts = self.0.0.lock().unwrap();
-        self.0
+        let waited = self
+            .0
             .1
-            .wait_while(attempts, |attempts| attempts.is_empty())
-            .unwrap()
-            .clone()
+            .wait_timeout_while(attempts, PATIENCE, |attempts| !is_so(attempts));
+        let seen = waited.unwrap().0.clone();
+        assert!(
+            is_so(&seen),
+            "after {PATIENCE:?} only these attempts have ended: {seen:?}"
+        );
+        seen
     }
 
     fn wait_in_vain_for_another(&self, partition: usize) {
@@ -49,6 +53,9 @@ impl Attempts {
         drop(self.0.1.wait_timeout_while(attempts, IN_VAIN, alone));
     }
 }
+
+/// What has not happened after so long never does.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long nobody comes before nobody will come.
 const IN_VAIN: Duration = Duration::from_millis(200);
@@ -186,13 +193,19 @@ fn what_is_not_the_same_twice_is_not_copied() {
             }
             rows
         });
-        drawn
-            .with_determinacy(Determinacy::Indeterminate)
-            .map(|x| x + 1)
-            .count()
+        let drawn = drawn.with_determinacy(Determinacy::Indeterminate);
+        let count = drawn.count()?;
+        let copied = context.metrics().tasks_copied();
+        // It is kept for this, and what is kept is the same for everybody.
+        assert_eq!(drawn.map(|x| x + 1).count()?, count);
+        Ok((count, copied))
     });
-    assert!(run.unwrap().results.iter().all(|count| *count == ROWS));
-    assert!(attempts.0.0.lock().unwrap().values().all(|count| *count == 1));
+    assert!(run.unwrap().results.iter().all(|result| *result == (ROWS, 0)));
+    let attempts = attempts.0.0.lock().unwrap();
+    assert!(
+        attempts.values().all(|count| *count == 2),
+        "once for each action: {attempts:?}"
+    );
 }
 
 #[test]
