@@ -59,7 +59,7 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs a driver program with a context made from a configuration; with `--processes` more than 1, in as many processes
 /// that this one starts and watches over, as the name node of their cluster. An error goes to standard error as one message, and
-/// ends the process with exit code 1.
+/// ends the process with exit code 1. A process that its cluster has given up ends within some seconds, whatever the program does.
 ///
 /// ```no_run
 /// use distdl::prelude::*;
@@ -86,6 +86,7 @@ pub fn run<E: Into<Failure>>(
             Err(EngineError::ProgramEnded) => return Ok(ExitCode::SUCCESS),
             context => context?,
         };
+        context.end_process_with_membership();
         let outcome = program(&context);
         let is_member = context.leave(outcome.as_ref().err().map(ToString::to_string));
         match outcome {

@@ -235,6 +235,14 @@ impl Context {
         self.member().is_some_and(|member| member.leave(error))
     }
 
+    /// Has this process end if it is no member of its cluster any more (it was counted as lost, or the name node is gone) and
+    /// its program, which is told with the next action, goes on for some seconds. For processes that are nothing else.
+    pub fn end_process_with_membership(&self) {
+        if let Some(member) = self.member() {
+            member.end_process_with_it();
+        }
+    }
+
     /// A block of this process in a frame.
     fn block_frame(&self, id: BlockId) -> Option<Vec<u8>> {
         let kind = lock(&self.inner.graph).node(DatasetId(id.dataset))?.record_type;

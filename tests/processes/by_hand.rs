@@ -26,10 +26,14 @@ fn name_node(place: &Place, listen: &str) -> (Running, String) {
 }
 
 fn worker(place: &Place, name_node: &str, slot: &str, life: &str) -> Running {
+    worker_with(place, name_node, &["--slot", slot, "--life", life])
+}
+
+fn worker_with(place: &Place, name_node: &str, flags: &[&str]) -> Running {
     let words = program::as_words();
     let program: Vec<&str> = words.iter().map(String::as_str).collect();
-    let worker = ["worker", "--name", name_node, "--slot", slot, "--life", life, "--"];
-    let mut command = distdl(place, &[&worker[..], &program].concat());
+    let worker = ["worker", "--name", name_node];
+    let mut command = distdl(place, &[&worker, flags, &["--"], &program].concat());
     program::with_arguments(&mut command, &place.arguments(&[]));
     Running::start(&mut command)
 }
@@ -99,5 +103,25 @@ fn a_killed_worker_is_replaced_by_hand() {
     drop(gate);
     workers.into_iter().for_each(ends_as_undisturbed);
     assert!(name_node.end().success(), "{}", name_node.shown());
+    assert!(place.is_quiet());
+}
+
+/// Nobody else can end a process of another host whose driver program does not come to its next action.
+#[test]
+fn a_process_whose_cluster_is_gone_ends_although_its_program_does_not() {
+    let place = Place::new();
+    let _gate = place.close_gate();
+    let (mut name_node, address) = name_node(&place, "127.0.0.1:0");
+    let flags = ["--name-grace=100"];
+    let mut workers = [0, 1, 2].map(|_| worker_with(&place, &address, &flags));
+    for worker in &mut workers {
+        worker.wait_for(|line| line.starts_with("epoch 3 ").then_some(()));
+    }
+    send_signal(name_node.child.id(), Signal::KILL);
+    assert!(!name_node.end().success());
+    for mut worker in workers {
+        assert_eq!(worker.end().code(), Some(1), "{}", worker.shown());
+        assert!(worker.shown().contains("did not end within 5s"), "{}", worker.shown());
+    }
     assert!(place.is_quiet());
 }

@@ -44,6 +44,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process that leaves waits for the name node to have heard it, if that would not be looked for for longer.
 const PART_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// How long the driver program of a process that is no member any more may take to notice.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Longest payload of a frame.
 const FRAME_BYTES_MAX: u64 = 16 << 30;
 
@@ -95,6 +98,8 @@ struct State {
     /// That the driver program has ended, and whether a name node has heard that.
     last: Option<Report>,
     heard: bool,
+    /// Whether this process ends with its membership, although its driver program may not.
+    ends_process: bool,
     listener: Option<Arc<Listener>>,
     links: HashMap<MemberId, Arc<Link>>,
     /// A connection that is being made, so that a cut can interrupt it.
@@ -365,6 +370,11 @@ impl Member {
     /// that is gone is looked for. Returns whether this process was a member until now, and its error was heard.
     pub fn leave(&self, error: Option<String>) -> bool {
         self.shared.take_leave(&Report::Leave { error })
+    }
+
+    /// Has this process end if its membership ends before the driver program has, and that goes on for some seconds.
+    pub fn end_process_with_it(&self) {
+        lock(&self.shared).ends_process = true;
     }
 
     /// A handle that ends this membership as if the process had been killed.

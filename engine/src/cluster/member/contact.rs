@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use super::{CONNECT_TIMEOUT, PART_TIME_MAX, Shared, State, lock};
+use super::{CONNECT_TIMEOUT, END_TIME_MAX, PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, ControlError, Encoded, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX, REPORT_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
@@ -169,10 +169,11 @@ impl Shared {
     /// whether this process was a member until then, and an error was heard.
     pub(super) fn take_leave(&self, last: &Report) -> bool {
         let mut state = lock(self);
+        state.last = Some(last.clone());
+        self.changed.notify_all();
         if state.closed.is_some() {
             return false;
         }
-        state.last = Some(last.clone());
         let control = state.control.clone();
         drop(state);
         // Without a connection it is said on the next one.
@@ -202,9 +203,21 @@ impl Shared {
                 Ok(again) => socket = again,
                 Err(gone) => {
                     lock(self).heard = matches!(gone, Gone::Dismissed(Dismissal::Over));
-                    return self.close(&gone.to_string());
+                    self.close(&gone.to_string());
+                    return self.end_process(&gone);
                 }
             }
+        }
+    }
+
+    /// Ends this process, if that is wanted and its driver program does not end. It may be in a closure that never returns,
+    /// and who has started the process may only have the client of a remote shell to end.
+    fn end_process(&self, gone: &Gone) {
+        let goes_on = |state: &mut State| state.ends_process && state.last.is_none();
+        let waited = self.changed.wait_timeout_while(lock(self), END_TIME_MAX, goes_on);
+        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            eprintln!("error: {gone}; the program did not end within {END_TIME_MAX:?}, so its process does");
+            std::process::exit(1);
         }
     }
 
