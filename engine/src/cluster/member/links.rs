@@ -294,4 +294,46 @@ impl Shared {
             link.close();
         }
     }
+
+    /// The generation is over.
+    pub(super) fn cut(&self, generation: u64, lost: &[MemberId]) {
+        self.sharing.lost(lost);
+        let mut state = lock(self);
+        state.cut = state.cut.max(generation);
+        for member in lost {
+            if let Some(link) = state.links.remove(member) {
+                link.close();
+            }
+        }
+        if let Some(connecting) = state.connecting.take() {
+            connecting.shutdown();
+        }
+        let concerned = state
+            .current
+            .as_ref()
+            .is_some_and(|current| current.key.generation <= generation);
+        let receiver = state.receiver().filter(|_| concerned);
+        drop(state);
+        self.changed.notify_all();
+        if let Some(receiver) = receiver {
+            receiver.cancel();
+        }
+    }
+
+    /// An action is over, perhaps by an error elsewhere while a round of it runs here or is about to.
+    pub(super) fn answered(&self, action: u64) {
+        let mut state = lock(self);
+        state.answered = state.answered.max(action + 1);
+        // A name node that was started again may tell an answer that the driver program had before.
+        let concerned = state
+            .current
+            .as_ref()
+            .is_some_and(|current| current.key.action <= action);
+        let receiver = state.receiver().filter(|_| concerned);
+        drop(state);
+        self.changed.notify_all();
+        if let Some(receiver) = receiver {
+            receiver.cancel();
+        }
+    }
 }

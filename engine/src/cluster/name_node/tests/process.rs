@@ -327,10 +327,11 @@ impl Process {
         self.versions.insert(version, content);
         self.versions.retain(|kept, _| kept + KEPT > version);
         for shard in kept_by(rank, members).filter(|_| stateful) {
-            let kept = self.shards.entry(shard).or_default();
-            kept.insert(version, content);
-            kept.retain(|kept, _| kept + KEPT > version);
+            self.shards.entry(shard).or_default().insert(version, content);
         }
+        // Also of shards that it no longer keeps: state older than the parameters has no place.
+        let keep = |kept: &mut BTreeMap<u64, Content>| kept.retain(|kept, _| kept + KEPT > version);
+        self.shards.values_mut().for_each(keep);
     }
 
     /// Gets one thing that it lacks of the version that the loop goes on from, if somebody gives it.
