@@ -40,6 +40,9 @@ use crate::progress::Board;
 use crate::task::Resources;
 
 /// A handle on one engine: cheap to clone, usable from any thread. The workers end with the last handle.
+///
+/// Actions take turns, also those of several threads. So a closure must not wait for an action: one that it calls itself
+/// ends with [`EngineError::NestedAction`], and one in another thread that it waits for would wait for ever.
 #[derive(Clone)]
 pub struct Context {
     inner: Arc<Inner>,
