@@ -148,6 +148,18 @@ fn unreadable(what: &str) -> EngineError {
 /// side. What the closure of an action adds, such as that of
 /// [`for_each_partition`](crate::Dataset::for_each_partition), is counted once for each partition and action. An action that
 /// ends with an error adds nothing, also where it has kept blocks that are not computed again.
+///
+/// ```
+/// # use distdl_engine::{Config, Context};
+/// # let context = Context::new(Config::default())?;
+/// let bad = context.counter();
+/// let counted = bad.clone();
+/// let words = context.parallelize(["1", "two", "3"].map(str::to_owned), 2);
+/// let numbers = words.flat_map(move |word| word.parse::<i32>().inspect_err(|_| counted.add(1)).ok());
+/// assert_eq!((numbers.count()?, numbers.count()?), (2, 2));
+/// assert_eq!(bad.value(), 1, "once, although it was computed twice");
+/// # Ok::<(), distdl_engine::EngineError>(())
+/// ```
 #[derive(Clone)]
 pub struct Accumulator<T> {
     id: u64,

@@ -29,6 +29,14 @@ use crate::task::TaskContext;
 impl<T: Record> Dataset<T> {
     /// All records, in order.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let squares = context.range(0..5, 3).map(|number| number * number);
+    /// assert_eq!(squares.collect()?, [0, 1, 4, 9, 16], "whatever computed which partition first");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// As any action: a closure that panicked, a source that could not be read.
     pub fn collect(&self) -> Result<Vec<T>> {
@@ -37,6 +45,13 @@ impl<T: Record> Dataset<T> {
     }
 
     /// The number of records.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// assert_eq!(context.range(0..1000, 4).filter(|number| number % 3 == 0).count()?, 334);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// As any action.
@@ -57,6 +72,16 @@ impl<T: Record> Dataset<T> {
 
     /// The first record.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// use distdl_engine::EngineError;
+    ///
+    /// assert_eq!(context.range(5..9, 2).first()?, 5);
+    /// assert!(matches!(context.range(0..0, 2).first(), Err(EngineError::Empty { .. })));
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`EngineError::Empty`] if there is none; otherwise as any action.
     pub fn first(&self) -> Result<T> {
@@ -69,6 +94,15 @@ impl<T: Record> Dataset<T> {
 
     /// The first `count` records, or all if there are fewer. Computes only as many partitions as it needs, a few at
     /// first and four times as many at each further try.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let squares = context.range(0..1000, 100).map(|number| number * number).cache();
+    /// assert_eq!(squares.take(3)?, [0, 1, 4]);
+    /// assert_eq!(squares.partitions_computed(), 1, "that of 10 records was enough");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// As any action.
@@ -99,6 +133,17 @@ impl<T: Record> Dataset<T> {
     ///
     /// Each partition is an action of its own, and a shuffle behind the dataset is done again for each of them: `persist`
     /// it first. All processes of a cluster must read equally far.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let squares = context.range(0..8, 4).map(|number| number * number).cache();
+    /// let mut records = squares.to_local_iter();
+    /// assert_eq!(records.next().transpose()?, Some(0));
+    /// assert_eq!(squares.partitions_computed(), 1, "partitions are computed as they are asked for");
+    /// assert_eq!(records.last().transpose()?, Some(49));
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     pub fn to_local_iter(&self) -> impl Iterator<Item = Result<T>> {
         let dataset = self.clone();
         let mut partitions = 0..self.partitions();
@@ -120,6 +165,16 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Runs `function` on each record, for its effects, which may happen again where a partition is computed again.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let total = context.counter();
+    /// let sum = total.clone();
+    /// context.range(0..5, 2).for_each(move |number| sum.add(number))?;
+    /// assert_eq!(total.value(), 10, "a variable would not do: other processes have their own");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// As any action.

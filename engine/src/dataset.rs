@@ -272,6 +272,18 @@ impl<T: Record> Dataset<T> {
     ///
     /// A block that is evicted, deleted or damaged later is computed again from lineage. What has no lineage any more
     /// ([`local_checkpoint`](Self::local_checkpoint)) stays as it is kept.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// use distdl_storage::Level;
+    ///
+    /// let squares = context.range(0..8, 4).map(|number| number * number);
+    /// let same = squares.persist(Level::Disk);
+    /// assert_eq!(squares.level(), Some(Level::Disk), "it is a property of the dataset, not of a copy");
+    /// assert_eq!(same.id(), squares.id());
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     pub fn persist(&self, level: Level) -> Dataset<T> {
         if !self.node().is_cut() {
             self.node().set_level(Some(level));
@@ -280,6 +292,18 @@ impl<T: Record> Dataset<T> {
     }
 
     /// [`persist`](Self::persist) at memory level.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let squares = context.range(0..8, 4).map(|number| number * number).cache();
+    /// assert_eq!(squares.partitions_computed(), 0, "this is lazy, too");
+    /// assert_eq!(squares.take(1)?, [0]);
+    /// assert_eq!(squares.partitions_computed(), 1, "what an action needs is kept");
+    /// assert_eq!((squares.count()?, squares.count()?), (8, 8));
+    /// assert_eq!(squares.partitions_computed(), 4, "each partition is computed once");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     pub fn cache(&self) -> Dataset<T> {
         self.persist(Level::Memory)
     }

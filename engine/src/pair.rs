@@ -27,6 +27,14 @@ use crate::shuffle::{ByKey, Plain};
 
 impl<K: Record, V: Record> Dataset<(K, V)> {
     /// Applies `function` to each value; keys stay where they are.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.parallelize([('a', 1), ('b', 2)], 2);
+    /// assert_eq!(pairs.map_values(|value| value * 10).collect()?, [('a', 10), ('b', 20)]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn map_values<W: Record>(&self, function: impl Fn(V) -> W + Send + Sync + 'static) -> Dataset<(K, W)> {
         let function = Arc::new(function);

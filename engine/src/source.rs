@@ -22,6 +22,14 @@ impl Context {
     ///
     /// In a cluster every process must have the same records in the same order, which those of a `HashMap` are not, nor are
     /// records that contain one: their bytes are compared, and if they differ, an action on them is an error.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let letters = context.parallelize("abcde".chars(), 2);
+    /// assert_eq!(letters.glom().collect()?, [vec!['a', 'b'], vec!['c', 'd', 'e']]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn parallelize<T: Record>(&self, records: impl IntoIterator<Item = T>, partitions: usize) -> Dataset<T> {
         let mut records: std::collections::VecDeque<T> = records.into_iter().collect();
@@ -80,6 +88,19 @@ impl Context {
 
     /// The lines of text files, without their ends. Files are cut at line ends into `partitions` of about equal size;
     /// a file in gzip or zstd format (`.gz`, `.zst`) is read whole by one partition.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("lines.txt");
+    /// # let path = path.to_str().expect("UTF-8");
+    /// # std::fs::write(path, "first\n\nthird").expect("a file");
+    /// let lines = context.text_file(path, 4)?;
+    /// assert_eq!(lines.collect()?, ["first", "", "third"], "for any number of partitions");
+    /// assert!(context.text_file("no/such/*.txt", 4).is_err(), "files are listed here, and read by actions");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// If nothing matches `pattern` or it cannot be listed. That a file is not UTF-8 shows when it is read.

@@ -43,6 +43,16 @@ impl<T: Record> Dataset<T> {
     ///
     /// A number is drawn for every record, by a generator keyed by (seed, partition, position), and the smallest win.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let numbers = context.range(0..1000, 4);
+    /// let drawn = numbers.take_sample(5, 7)?;
+    /// assert_eq!(drawn.len(), 5, "exactly so many, other than `sample`");
+    /// assert_eq!(numbers.take_sample(5, 7)?, drawn);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// As any action.
     pub fn take_sample(&self, count: usize, seed: u64) -> Result<Vec<T>> {

@@ -13,6 +13,16 @@ impl<T: Record> Dataset<T> {
     /// Combines all records by `function`, which must be associative: within partitions in order, then over partitions
     /// in order. `None` if there is no record.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let words = context.parallelize(["or", "not", "to", "be"].map(str::to_owned), 3);
+    /// let text = words.reduce(|left, right| format!("{left} {right}"))?;
+    /// assert_eq!(text.as_deref(), Some("or not to be"), "it need not be commutative");
+    /// assert_eq!(context.range(0..0, 2).reduce(|left, _| left)?, None);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// As any action.
     pub fn reduce(&self, function: impl Fn(T, T) -> T + Send + Sync + 'static) -> Result<Option<T>> {
@@ -51,6 +61,16 @@ impl<T: Record> Dataset<T> {
 
     /// Folds the records of each partition into `zero` by `function`, then the results, in order. As in Spark, `zero`
     /// enters once for each partition and once more.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let numbers = context.range(1..4, 2);
+    /// assert_eq!(numbers.fold(0, |sum, number| sum + number)?, 6);
+    /// let with_ten = numbers.fold(10, |sum, number| sum + number)?;
+    /// assert_eq!(with_ten, 36, "10 entered for each of two partitions and once more");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// As any action.

@@ -11,6 +11,17 @@ use crate::shuffle::{KeyEntry, Table, hint};
 impl<K: Key, V: Record> Dataset<(K, V)> {
     /// All values of `key`, in order. Computes one partition only where the dataset is partitioned by key.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.parallelize([('b', 1), ('a', 2), ('b', 3)], 2);
+    /// assert_eq!(pairs.lookup(&'b')?, [1, 3]);
+    /// let sums = pairs.reduce_by_key_into(|left, right| left + right, 8).cache();
+    /// assert_eq!(sums.lookup(&'b')?, [4]);
+    /// assert_eq!(sums.partitions_computed(), 1, "the one in which the key must be");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// As any action.
     pub fn lookup(&self, key: &K) -> Result<Vec<V>> {
@@ -40,6 +51,14 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// The number of records of each key, in the order of [`reduce_by_key`](Self::reduce_by_key): the same on every process, as
     /// that of a map would not be. One shuffle, of a number for each key and partition.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.parallelize([('b', 10), ('a', 20), ('b', 30)], 1);
+    /// assert_eq!(pairs.count_by_key()?, [('b', 2), ('a', 1)], "a vector whose order is the same in every run");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// As any action.
     pub fn count_by_key(&self) -> Result<Vec<(K, u64)>> {
@@ -52,6 +71,14 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 impl<T: Key> Dataset<T> {
     /// How often each record occurs, in the order in which they first come. A pass without a shuffle, in which each partition
     /// counts its own and the driver adds them up: for records of which not too many are different.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let letters = context.parallelize("banana".chars(), 3);
+    /// assert_eq!(letters.count_by_value()?, [('b', 1), ('a', 3), ('n', 2)]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// As any action.

@@ -12,6 +12,13 @@ use crate::error::Result;
 impl<T: Record + Ord> Dataset<T> {
     /// The `count` largest records, largest first. A pass without a shuffle; each partition keeps `count` records.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// assert_eq!(context.parallelize([3, 9, 1, 9, 4], 2).top(3)?, [9, 9, 4]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// As any action.
     pub fn top(&self, count: usize) -> Result<Vec<T>> {

@@ -23,6 +23,19 @@ impl<T: Record + Display> Dataset<T> {
     /// all of them see, on a file system that knows hard links. Who dies half way leaves nothing behind once the action is
     /// over. No shuffle of its own; a partition's text is held in memory while it is written.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let url = folder.path().join("squares");
+    /// # let url = url.to_str().expect("UTF-8");
+    /// let squares = context.range(0..5, 2).map(|number| number * number);
+    /// squares.save_as_text_file(url)?; // part-00000 and part-00001
+    /// assert_eq!(context.text_file(&format!("{url}/part-*"), 2)?.collect()?, ["0", "1", "4", "9", "16"]);
+    /// assert!(squares.save_as_text_file(url).is_err(), "what is there is not replaced");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// If `url` exists or cannot be written; otherwise as any action.
     pub fn save_as_text_file(&self, url: &str) -> Result<()> {
@@ -33,6 +46,19 @@ impl<T: Record + Display> Dataset<T> {
 impl<T: Record> Dataset<T> {
     /// Writes each partition as a file of JSON lines, `part-00000.jsonl` and so on, a value a line, in the way of
     /// [`save_as_text_file`](Dataset::save_as_text_file). JSON knows no NaN and no infinity: they become `null`.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let url = folder.path().join("squares");
+    /// # let url = url.to_str().expect("UTF-8");
+    /// let squares = context.range(0..5, 2).map(|number| (number, number * number));
+    /// squares.save_as_json_lines_file(url)?;
+    /// assert_eq!(context.text_file(&format!("{url}/*.jsonl"), 1)?.first()?, "[0,0]");
+    /// assert_eq!(context.json_lines::<(u64, u64)>(&format!("{url}/*.jsonl"), 3)?.collect()?, squares.collect()?);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// If a record has no JSON form; otherwise as `save_as_text_file`.

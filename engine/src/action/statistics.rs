@@ -135,6 +135,15 @@ impl<T: Record + Into<f64>> Dataset<T> {
     /// Records are taken in order and partitions merged in a fixed binary tree over their indices, so that the bits
     /// depend on neither placement nor the number of workers.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let stats = context.parallelize([2.0, 4.0, 4.0, 6.0], 2).stats()?;
+    /// assert_eq!((stats.count(), stats.mean(), stats.min(), stats.max()), (4, 4.0, 2.0, 6.0));
+    /// assert_eq!(stats.variance(), 2.0);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// As any action.
     pub fn stats(&self) -> Result<Stats> {

@@ -13,6 +13,21 @@ use crate::error::{EngineError, Result};
 
 impl<T: Record> Dataset<T> {
     /// Applies `function` to each record.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let calls = context.counter();
+    /// let counted = calls.clone();
+    /// let squares = context.range(0..4, 2).map(move |number| {
+    ///     counted.add(1);
+    ///     number * number
+    /// });
+    /// assert_eq!(calls.value(), 0, "nothing runs until an action asks");
+    /// assert_eq!(squares.collect()?, [0, 1, 4, 9]);
+    /// assert_eq!(calls.value(), 4);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn map<U: Record>(&self, function: impl Fn(T) -> U + Send + Sync + 'static) -> Dataset<U> {
         let function = Arc::new(function);
@@ -24,6 +39,17 @@ impl<T: Record> Dataset<T> {
 
     /// As [`map`](Self::map) with a function that may fail: an action that meets an error ends with
     /// [`EngineError::Operator`], which has the error's words and the partition.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let words = context.parallelize(["1", "2", "three"].map(str::to_owned), 3);
+    /// let numbers = words.try_map(|word| word.parse::<i32>());
+    /// assert_eq!(numbers.first()?, 1, "an action that does not come to the third partition meets no error");
+    /// let error = numbers.collect().expect_err("`three` is no number");
+    /// assert!(error.to_string().contains("partition 2"));
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn try_map<U: Record, E: Display>(
         &self,
@@ -46,6 +72,15 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Keeps the records for which `predicate` holds.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let small = context.range(0..8, 4).filter(|number| *number < 3);
+    /// assert_eq!(small.partitions(), 4, "partitions stay, also those of which nothing is left");
+    /// assert_eq!(small.glom().collect()?, [vec![0, 1], vec![2], vec![], vec![]]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn filter(&self, predicate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Dataset<T> {
         let predicate = Arc::new(predicate);
@@ -70,6 +105,17 @@ impl<T: Record> Dataset<T> {
 
     /// Replaces each record by any number of others, which are made as they are needed: they may be more than memory
     /// holds.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let lines = context.parallelize(["to be", "", "or not"].map(str::to_owned), 2);
+    /// let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    /// assert_eq!(words.collect()?, ["to", "be", "or", "not"]);
+    /// let endless = context.range(0..1, 1).flat_map(|first| first..);
+    /// assert_eq!(endless.take(3)?, [0, 1, 2]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn flat_map<U: Record, I: IntoIterator<Item = U> + 'static>(
         &self,
@@ -96,6 +142,15 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Applies `function` to the records of each partition as a whole.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let numbers = context.range(0..5, 2).filter(|number| *number < 2);
+    /// let sums = numbers.map_partitions(|records| [records.sum::<u64>()]);
+    /// assert_eq!(sums.collect()?, [1, 0], "it is called for a partition without records, too");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn map_partitions<U: Record, I: IntoIterator<Item = U> + 'static>(
         &self,
@@ -105,6 +160,16 @@ impl<T: Record> Dataset<T> {
     }
 
     /// As [`map_partitions`](Self::map_partitions), with the 0-based index of the partition.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let placed = context.range(10..14, 2).map_partitions_with_index(|partition, records| {
+    ///     records.map(move |number| (partition, number))
+    /// });
+    /// assert_eq!(placed.collect()?, [(0, 10), (0, 11), (1, 12), (1, 13)]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn map_partitions_with_index<U: Record, I: IntoIterator<Item = U> + 'static>(
         &self,
@@ -158,6 +223,15 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Groups the records of each partition into vectors of `records`, the last one shorter.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let batches = context.range(0..6, 2).batch(2)?;
+    /// let expected = [vec![0, 1], vec![2], vec![3, 4], vec![5]];
+    /// assert_eq!(batches.collect()?, expected, "no batch has records of two partitions");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// If `records` is 0.

@@ -52,6 +52,14 @@ impl<T: Record + Display> Dataset<T> {
     /// input early, the records that it has not read are passed over. Its output ends when the program, and all that it has
     /// started and left with its output, have closed it; what is left without that is not waited for.
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let last = context.range(0..6, 2).pipe("tail", &["-n", "1"]);
+    /// assert_eq!(last.collect()?, ["2", "5"], "the last line of each partition");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// An action fails if the program cannot be started, ends with another exit code than 0 (the end of what it wrote to
     /// its standard error is in the error), or writes what is not UTF-8 or a line beyond 64 MiB; otherwise as any action.

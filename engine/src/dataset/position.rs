@@ -11,6 +11,15 @@ use crate::task::TaskContext;
 
 impl<T: Record> Dataset<T> {
     /// Pairs each record with its 0-based position in the whole dataset. Counts the partitions before the first job.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let words = context.parallelize(["a", "b", "", "c"].map(str::to_owned), 2).filter(|word| !word.is_empty());
+    /// let indexed = words.zip_with_index().map(|(_, index)| index);
+    /// assert_eq!(indexed.collect()?, [0, 1, 2], "indices go on where the partition before ends");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn zip_with_index(&self) -> Dataset<(T, u64)> {
         let offsets: Arc<OnceLock<Vec<u64>>> = Arc::default();
@@ -44,6 +53,14 @@ impl<T: Record> Dataset<T> {
 
     /// Pairs each record with a number that no other record has: the record at `position` of partition `p` gets
     /// `position * partitions + p`. Nothing is counted before, other than by [`zip_with_index`](Self::zip_with_index).
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let numbered = context.parallelize(['a', 'b', 'c'], 2).zip_with_unique_id();
+    /// assert_eq!(numbered.collect()?, [('a', 0), ('b', 1), ('c', 3)], "uneven partitions leave gaps");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn zip_with_unique_id(&self) -> Dataset<(T, u64)> {
         let step = self.partitions() as u64;

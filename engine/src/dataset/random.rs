@@ -16,6 +16,17 @@ use crate::partitioner::Key;
 impl<T: Record> Dataset<T> {
     /// Keeps each record with probability `fraction`, decided by a generator keyed by (seed, partition, position).
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let sample = context.range(0..10_000, 4).sample(0.1, 7)?;
+    /// let records = sample.collect()?;
+    /// assert!((900..1100).contains(&records.len()), "about a tenth, not exactly");
+    /// assert!(records.is_sorted(), "records keep their order");
+    /// assert_eq!(sample.collect()?, records, "what is drawn is a function of the seed");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// If `fraction` is not between 0 and 1.
     #[track_caller]
@@ -86,6 +97,17 @@ impl<T: Record> Dataset<T> {
 impl<K: Key, V: Record> Dataset<(K, V)> {
     /// Keeps each record with the probability that `fractions` gives for its key, and none of a key that is not in there.
     /// What is drawn is keyed by (seed, partition, position), as for [`sample`](Self::sample).
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.range(0..300, 2).key_by(|number| number % 3);
+    /// let sample = pairs.sample_by_key([(0, 1.0), (1, 0.5)].into(), 7)?;
+    /// let counts = sample.map(|(key, _)| key).count_by_value()?;
+    /// assert_eq!(counts[0], (0, 100));
+    /// assert_eq!(counts.len(), 2, "nothing is kept of a key without a fraction");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// If a fraction is not between 0 and 1.

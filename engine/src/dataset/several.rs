@@ -37,12 +37,32 @@ impl Context {
 
 impl<T: Record> Dataset<T> {
     /// The partitions of this dataset followed by those of `other`. Duplicates stay.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let numbers = context.range(0..3, 2);
+    /// let twice = numbers.union(&numbers);
+    /// assert_eq!(twice.collect()?, [0, 1, 2, 0, 1, 2]);
+    /// assert_eq!(twice.partitions(), 4);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn union(&self, other: &Dataset<T>) -> Dataset<T> {
         self.context().union([self, other])
     }
 
     /// At most `partitions` partitions, each the concatenation of neighbouring ones, without a shuffle.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let numbers = context.range(0..6, 6);
+    /// let pairs = [vec![0, 1], vec![2, 3], vec![4, 5]];
+    /// assert_eq!(numbers.coalesce(3).glom().collect()?, pairs, "neighbours, so that the order stays");
+    /// assert_eq!(numbers.coalesce(100).partitions(), 6, "`repartition` makes more");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn coalesce(&self, partitions: usize) -> Dataset<T> {
         let (parents, count) = (self.partitions(), partitions.max(1).min(self.partitions()));
@@ -56,6 +76,17 @@ impl<T: Record> Dataset<T> {
     }
 
     /// Pairs the records of two datasets by position.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let (numbers, squares) = (context.range(0..4, 2), context.range(0..4, 2).map(|number| number * number));
+    /// assert_eq!(numbers.zip(&squares)?.collect()?, [(0, 0), (1, 1), (2, 4), (3, 9)]);
+    /// assert!(numbers.zip(&context.range(0..4, 3)).is_err(), "it knows how many partitions there are");
+    /// let shorter = numbers.zip(&context.range(0..3, 2))?;
+    /// assert!(shorter.collect().is_err(), "and learns how long they are when it computes them");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// If they do not have the same number of partitions. That partitions differ in length shows when they are
@@ -139,6 +170,15 @@ impl<T: Record> Dataset<T> {
     ///
     /// No shuffle, but each partition is read once for every partition of the other dataset: `persist` both. One partition
     /// of `other` at a time is held in memory by a task.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let (digits, letters) = (context.parallelize([1, 2], 1), context.parallelize(['a', 'b'], 2));
+    /// let pairs = digits.cartesian(&letters);
+    /// assert_eq!(pairs.glom().collect()?, [vec![(1, 'a'), (2, 'a')], vec![(1, 'b'), (2, 'b')]]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn cartesian<U: Record>(&self, other: &Dataset<U>) -> Dataset<(T, U)> {
         let (rows, columns) = (self.partitions(), other.partitions());

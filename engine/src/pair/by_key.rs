@@ -13,6 +13,14 @@ use crate::shuffle::{Closures, Collecting, Combine, Combined, Combining, Merging
 impl<T: Record> Dataset<T> {
     /// The records of each key that `function` makes from them, as [`key_by`](Self::key_by) and
     /// [`group_by_key`](Dataset::group_by_key) give them.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let groups = context.range(1..7, 1).group_by(|number| number % 2 == 0);
+    /// assert_eq!(groups.collect()?, [(false, vec![1, 3, 5]), (true, vec![2, 4, 6])]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn group_by<K: Key>(&self, function: impl Fn(&T) -> K + Send + Sync + 'static) -> Dataset<(K, Vec<T>)> {
         self.key_by(function).group_by_key()
@@ -25,6 +33,15 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// Values are taken in order of (source partition, position), so that a sum of floats has the same bits for any
     /// number of workers. Keys come in the order in which they first come. One shuffle, of one value for each key and source
     /// partition.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.parallelize([('b', 1), ('a', 2), ('b', 3)], 1);
+    /// let sums = pairs.reduce_by_key(|left, right| left + right);
+    /// assert_eq!(sums.collect()?, [('b', 4), ('a', 2)], "of each partition in the order of first coming, not sorted");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn reduce_by_key(&self, function: impl Fn(V, V) -> V + Send + Sync + 'static) -> Dataset<(K, V)> {
         self.combine("reduce_by_key", Merging(function), Placed::like(self))
@@ -42,6 +59,20 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// Combines the values of each key into a result of another type: `create` makes it from the first value, `add`
     /// takes another one, `merge` joins two results. One shuffle, of one result for each key and source partition.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.parallelize([('a', 2.0), ('b', 5.0), ('a', 4.0)], 3);
+    /// let sums = pairs.combine_by_key(
+    ///     |value| (value, 1),
+    ///     |(sum, count), value| (sum + value, count + 1),
+    ///     |left, right| (left.0 + right.0, left.1 + right.1),
+    /// );
+    /// let means = sums.map_values(|(sum, count)| sum / f64::from(count));
+    /// assert_eq!(means.sort_by_key().collect()?, [('a', 3.0), ('b', 5.0)]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn combine_by_key<C: Record>(
         &self,
@@ -67,6 +98,17 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// Folds the values of each key into `zero` by `add`, and joins two results by `merge`. As in Spark, `zero` enters once
     /// for each key and source partition: it should change nothing. One shuffle, of one result for each of them.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.parallelize([('a', 1), ('a', 2), ('a', 3), ('a', 4)], 2);
+    /// let largest = pairs.aggregate_by_key(i32::MIN, i32::max, i32::max);
+    /// assert_eq!(largest.collect()?, [('a', 4)]);
+    /// let sums = pairs.aggregate_by_key(100, |sum, value| sum + value, |left, right| left + right);
+    /// assert_eq!(sums.collect()?, [('a', 210)], "100 entered for each of two partitions");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn aggregate_by_key<C: Record>(
         &self,
@@ -94,6 +136,16 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// Folds the values of each key into `zero` by `function`, which must be associative. As in Spark, `zero` enters once
     /// for each key and source partition: it should change nothing. One shuffle, of one value for each of them.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.parallelize([('a', 1), ('a', 2), ('a', 3)], 3);
+    /// let add = |left, right| left + right;
+    /// assert_eq!(pairs.fold_by_key(0, add).collect()?, [('a', 6)]);
+    /// assert_eq!(pairs.fold_by_key(10, add).collect()?, [('a', 36)], "10 entered for each of three partitions");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn fold_by_key(&self, zero: V, function: impl Fn(V, V) -> V + Send + Sync + 'static) -> Dataset<(K, V)> {
         let parameters = digest_in_words(&zero);
@@ -152,6 +204,15 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// All values of each key, in order of (source partition, position); keys in the order in which they first come. One
     /// shuffle, in which every record travels; [`reduce_by_key`](Self::reduce_by_key) sends less.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.parallelize([('b', 3), ('a', 2), ('b', 1)], 3);
+    /// let groups = pairs.group_by_key_into(1);
+    /// assert_eq!(groups.collect()?, [('b', vec![3, 1]), ('a', vec![2])], "keys and values as they first come");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn group_by_key(&self) -> Dataset<(K, Vec<V>)> {
         self.group(&Placed::like(self))

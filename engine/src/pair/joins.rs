@@ -25,6 +25,17 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// For each key of either dataset: all its values here, and all its values in `other`. Keys in the order in which they
     /// first come, those of this dataset before those of the other one only. Shuffles each dataset that does not lie as
     /// asked for.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let left = context.parallelize([(1, 'a'), (2, 'b'), (1, 'c')], 1);
+    /// let right = context.parallelize([(3, 'x'), (1, 'y')], 1);
+    /// let groups = left.cogroup(&right).collect()?;
+    /// let expected = [(1, (vec!['a', 'c'], vec!['y'])), (2, (vec!['b'], vec![])), (3, (vec![], vec!['x']))];
+    /// assert_eq!(groups, expected);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn cogroup<W: Record>(&self, other: &Dataset<(K, W)>) -> Cogrouped<K, V, W> {
         self.cogroup_at(other, &Placed::like_either(self, other))
@@ -58,6 +69,16 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// All pairs of values that share a key: for each record of `other`, in its order, those of this dataset in theirs.
     /// Shuffles each dataset that does not lie as asked for; one partition of this one at a time is held in memory by a task.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let left = context.parallelize([(1, 'a'), (2, 'b'), (1, 'c')], 1);
+    /// let right = context.parallelize([(2, 'x'), (1, 'y'), (3, 'z')], 1);
+    /// let joined = left.join(&right);
+    /// assert_eq!(joined.collect()?, [(2, ('b', 'x')), (1, ('a', 'y')), (1, ('c', 'y'))], "as on the right");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn join<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, (V, W))> {
         self.join_at(other, &Placed::like_either(self, other))
@@ -87,6 +108,16 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// The pairs of [`join`](Self::join) in its order, then the records of this dataset whose key `other` lacks: keys in the
     /// order in which they first come, the records of each in theirs. Shuffles as `join` does.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let left = context.parallelize([(1, 'a'), (2, 'b')], 1);
+    /// let right = context.parallelize([(2, 'x')], 1);
+    /// let joined = left.left_outer_join(&right);
+    /// assert_eq!(joined.collect()?, [(2, ('b', Some('x'))), (1, ('a', None))], "what has no partner comes last");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn left_outer_join<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, (V, Option<W>))> {
         self.outer_join(
@@ -138,6 +169,16 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// The pairs of [`right_outer_join`](Self::right_outer_join) in its order, then the records of this dataset whose key
     /// `other` lacks, in the order of [`left_outer_join`](Self::left_outer_join). Shuffles as `join` does.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let left = context.parallelize([(1, 'a'), (2, 'b')], 1);
+    /// let right = context.parallelize([(2, 'x'), (3, 'y')], 1);
+    /// let joined = left.full_outer_join(&right).collect()?;
+    /// assert_eq!(joined, [(2, (Some('b'), Some('x'))), (3, (None, Some('y'))), (1, (Some('a'), None))]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn full_outer_join<W: Record>(&self, other: &Dataset<(K, W)>) -> FullyJoined<K, V, W> {
         self.outer_join(

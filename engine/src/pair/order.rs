@@ -19,6 +19,15 @@ const SAMPLE_SEED: u64 = 0x736f_7274_696e_6721;
 impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
     /// Sorts by key, ascending and stable: records of one key keep their order. One shuffle; a job before the first one
     /// samples the keys.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let pairs = context.parallelize([(2, 'a'), (1, 'b'), (2, 'c'), (1, 'd')], 2);
+    /// let sorted = pairs.sort_by_key();
+    /// assert_eq!(sorted.collect()?, [(1, 'b'), (1, 'd'), (2, 'a'), (2, 'c')], "of one key in the order of before");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn sort_by_key(&self) -> Dataset<(K, V)> {
         self.sort("sort_by_key", false, self.partitions())
@@ -66,6 +75,15 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
 
     /// The records whose key is in `range`, in order. No shuffle; where the dataset is known to be partitioned by ranges of
     /// its keys, after a sort, partitions that cannot hold such keys are neither computed nor read.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let sorted = context.range(0..1000, 4).key_by(|number| 999 - number).sort_by_key().cache();
+    /// assert_eq!(sorted.filter_by_range(..3).keys().collect()?, [0, 1, 2]);
+    /// assert_eq!(sorted.partitions_computed(), 1, "others cannot hold such keys");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn filter_by_range(&self, range: impl RangeBounds<K>) -> Dataset<(K, V)> {
         let range = Arc::new((range.start_bound().cloned(), range.end_bound().cloned()));
@@ -122,6 +140,15 @@ fn in_words<K: Record>((low, high): &(Bound<K>, Bound<K>)) -> String {
 impl<T: Record> Dataset<T> {
     /// Sorts by what `function` makes of each record, ascending and stable. One shuffle, in which the key travels with its
     /// record; a job before the first one samples the keys.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let words = context.parallelize(["three", "one", "two"].map(str::to_owned), 2);
+    /// assert_eq!(words.sort_by(String::len).collect()?, ["one", "two", "three"], "equal ones keep their order");
+    /// assert_eq!(words.sort_by(|word| word.clone()).first()?, "one");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn sort_by<K: Key + Ord>(&self, function: impl Fn(&T) -> K + Send + Sync + 'static) -> Dataset<T> {
         self.key_by(function).sort("sort_by", false, self.partitions()).values()

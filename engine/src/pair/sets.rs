@@ -23,6 +23,14 @@ impl Seen {
 impl<T: Key> Dataset<T> {
     /// Each different record once, in the order in which they first come. One shuffle, of the different records of each
     /// partition.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let letters = context.parallelize(['c', 'a', 'c', 'b'], 2);
+    /// assert_eq!(letters.distinct_into(1).collect()?, ['c', 'a', 'b'], "in the order in which they first come");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn distinct(&self) -> Dataset<T> {
         self.distinct_into(self.partitions())
@@ -37,6 +45,14 @@ impl<T: Key> Dataset<T> {
 
     /// Each different record that is in both datasets once, in the order in which they first come here. Shuffles the
     /// different records of each partition of both.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let (left, right) = (context.parallelize([3, 1, 3, 2], 1), context.parallelize([2, 3, 4], 1));
+    /// assert_eq!(left.intersection(&right).collect()?, [3, 2], "each once");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn intersection(&self, other: &Dataset<T>) -> Dataset<T> {
         self.intersection_into(other, self.partitions().max(other.partitions()))
@@ -74,6 +90,14 @@ impl<T: Key> Dataset<T> {
 
     /// The records that are not in `other`, as often as they are here, in order of (source partition, position). Shuffles
     /// this dataset, and the different records of each partition of the other one.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let (left, right) = (context.parallelize([3, 1, 3, 2], 1), context.parallelize([2, 4], 1));
+    /// assert_eq!(left.subtract(&right).collect()?, [3, 1, 3], "as often as they are here");
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     #[track_caller]
     pub fn subtract(&self, other: &Dataset<T>) -> Dataset<T> {
         self.subtract_into(other, self.partitions())

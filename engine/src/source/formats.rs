@@ -19,6 +19,27 @@ impl Context {
     /// The records of files with a JSON value on each line; blank lines are left out. Files are cut as those of
     /// [`Context::text_file`].
     ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("people.jsonl");
+    /// # let path = path.to_str().expect("UTF-8");
+    /// # let lines = r#"{"name": "Ada", "age": 36}
+    /// #     {"age": 41, "name": "Alan"}"#;
+    /// # std::fs::write(path, lines).expect("a file");
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Clone, Serialize, Deserialize)]
+    /// struct Person {
+    ///     name: String,
+    ///     age: u32,
+    /// }
+    /// let people = context.json_lines::<Person>(path, 2)?; // {"name": "Ada", "age": 36} and so on
+    /// assert_eq!(people.map(|person| person.age).max()?, Some(41));
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// If nothing matches `pattern` or it cannot be listed. That a line is no value of `T` shows when it is read.
     #[track_caller]
@@ -35,6 +56,22 @@ impl Context {
     /// The records of CSV files: a struct whose fields are named as the columns are, or a tuple, which takes them by
     /// position. Files are cut as those of [`Context::text_file`], unless quoted fields may hold line ends, which
     /// `options` must say: each file is read by one partition then.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("people.csv");
+    /// # let path = path.to_str().expect("UTF-8");
+    /// # use distdl_storage::csv::CsvOptions;
+    /// # std::fs::write(path, "age,name\n36,Ada\n41,Alan\n").expect("a file");
+    /// let people = context.csv::<(u32, String)>(path, CsvOptions::default(), 2)?;
+    /// assert_eq!(people.first()?, (36, "Ada".to_owned()), "a header of names is the default");
+    /// let without_header = CsvOptions { header: false, ..CsvOptions::default() };
+    /// let lines = context.csv::<(String, String)>(path, without_header, 2)?;
+    /// assert_eq!(lines.first()?, ("age".to_owned(), "name".to_owned()));
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
     ///
     /// # Errors
     /// If nothing matches `pattern` or it cannot be listed. What is wrong with a record shows when it is read.
