@@ -295,6 +295,25 @@ impl NeuralNetwork {
     ///
     /// One process reads for all.
     ///
+    /// ```
+    /// # use distdl_dl::{CheckpointOptions, Features, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
+    /// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
+    /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
+    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
+    /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
+    /// let checkpoint = Some(CheckpointOptions::new("memory://first")); // or a folder
+    /// let mut training = network.train(&data, TrainingOptions { checkpoint, ..TrainingOptions::default() })?;
+    /// training.run_epoch(|_| ())?; // writes one at its end
+    /// let parameters = network.load_checkpoint(&context, "memory://first")?;
+    /// assert_eq!(parameters, training.parameters());
+    /// let options = TrainingOptions { initial_parameters: Some(parameters.into()), ..TrainingOptions::default() };
+    /// assert_eq!(network.train(&data, options)?.step(), 0, "another training, which begins with them");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is no checkpoint, none is whole, or it has tensors of other names or shapes; the message lists how they differ.
     pub fn load_checkpoint(&self, context: &Context, url: &str) -> Result<Vec<f32>> {

@@ -122,6 +122,20 @@ impl Normalization {
     /// 2^30th part of its largest magnitude in the data; all else is exact, so it is a function of the samples as a multiset. Takes
     /// two passes over the data, which is best persisted.
     ///
+    /// ```
+    /// # use distdl_dl::{Features, Normalization, SampleTargets, Samples};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// let samples = Samples::new(2, Features::F32(vec![1.0, 7.0, 5.0, 7.0]), SampleTargets::Labels(vec![0, 1]))?;
+    /// let data = context.parallelize(samples.split(2)?, 2).cache();
+    /// let normalization = Normalization::fit(&data)?;
+    /// assert_eq!(normalization.mean(), [3.0, 7.0]);
+    /// assert_eq!(normalization.deviation(), [2.0, 1.0], "what is the same everywhere is only moved");
+    /// let normalized = normalization.transform(&data).collect()?;
+    /// assert_eq!(normalized[1].features(), &Features::F32(vec![1.0, 0.0]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are no samples, or blocks have different numbers of features, or a feature is not finite; otherwise as any
     /// action.
@@ -173,6 +187,14 @@ impl Normalization {
 
     /// The samples with their features normalised, as `F32`. With other statistics all of them are other samples: as long
     /// as the statistics have changed little, it is cheaper to keep a normalisation than to renew it.
+    ///
+    /// ```
+    /// # use distdl_dl::{Features, Normalization, SampleTargets, Samples};
+    /// let normalization = Normalization::from_parts(vec![10.0], vec![5.0])?; // as a file beside the model may say
+    /// let test = Samples::new(1, Features::F32(vec![20.0, 5.0]), SampleTargets::Labels(vec![0, 1]))?;
+    /// assert_eq!(normalization.apply(&test)?.features(), &Features::F32(vec![2.0, -1.0]));
+    /// # Ok::<(), distdl_dl::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If they have another number of features.

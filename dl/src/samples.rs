@@ -9,6 +9,18 @@ use std::ops::Range;
 ///
 /// Serialised, the features and targets are plain little-endian bytes, so that a block is stored and loaded at the
 /// speed of a copy; use a binary format such as postcard.
+///
+/// ```
+/// use distdl_dl::{Features, SampleTargets, Samples};
+///
+/// let labels = SampleTargets::Labels(vec![0, 1, 0]);
+/// let samples = Samples::new(2, Features::F32(vec![0.0, 0.5, 1.0, 1.5, 2.0, 2.5]), labels)?;
+/// assert_eq!((samples.len(), samples.feature_length()), (3, 2));
+/// let pictures = Features::U8 { bytes: vec![0; 2 * 784], scale: 1.0 / 255.0 };
+/// let values = SampleTargets::Values { length: 1, values: vec![0.5; 3] };
+/// assert!(Samples::new(784, pictures, values).is_err(), "2 rows of features and 3 of targets");
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Samples {
@@ -260,6 +272,15 @@ impl Samples {
     }
 
     /// Copies in `parts` contiguous pieces whose lengths differ by 1 at most. Errors for no parts.
+    ///
+    /// ```
+    /// # use distdl_dl::{Features, SampleTargets, Samples};
+    /// let samples = Samples::new(1, Features::F32(vec![0.0; 5]), SampleTargets::Labels(vec![0, 1, 2, 3, 4]))?;
+    /// let parts = samples.split(2)?; // the records of a dataset: `context.parallelize(parts, 2)`
+    /// assert_eq!(parts[0].targets(), &SampleTargets::Labels(vec![0, 1, 2]));
+    /// assert_eq!(parts[1].targets(), &SampleTargets::Labels(vec![3, 4]));
+    /// # Ok::<(), distdl_dl::Error>(())
+    /// ```
     pub fn split(&self, parts: usize) -> Result<Vec<Samples>> {
         if parts == 0 {
             return Err(Error::Samples("cannot be split into 0 parts".into()));

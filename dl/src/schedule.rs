@@ -9,6 +9,20 @@ use crate::optimizer::power;
 
 /// A learning-rate schedule; a pure function of the step, so that resuming needs no state of it. Rates are computed in
 /// f64 with operations that give the same bits on every machine.
+///
+/// ```
+/// use distdl_dl::Schedule;
+///
+/// let rates = |schedule: &Schedule, steps: [u64; 4]| steps.map(|step| schedule.learning_rate(step));
+/// let decay = Schedule::StepDecay { initial: 0.8, factor: 0.5, steps: 100 };
+/// assert_eq!(rates(&decay, [0, 99, 100, 200]), [0.8, 0.8, 0.4, 0.2]);
+/// let milestones = Schedule::MultiStep { initial: 0.8, factor: 0.5, milestones: vec![10, 50] };
+/// assert_eq!(rates(&milestones, [9, 10, 49, 50]), [0.8, 0.4, 0.4, 0.2]);
+/// let cosine = Schedule::Cosine { initial: 1.0, minimum: 0.0, steps: 100 };
+/// let warm_up = Schedule::WarmUp { start_factor: 0.0, steps: 10, then: Box::new(cosine) };
+/// assert_eq!(rates(&warm_up, [0, 5, 10, 60]), [0.0, 0.5, 1.0, 0.5], "the cosine begins at step 10");
+/// assert_eq!(warm_up.learning_rate(1_000_000), 0.0);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Schedule {
     /// The same at each step.

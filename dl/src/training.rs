@@ -215,6 +215,25 @@ impl Training {
 
     /// Runs to the end of the current epoch; `observe` sees each step. Returns the sum of the steps' reports.
     ///
+    /// ```
+    /// # use distdl_dl::{Features, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
+    /// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
+    /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
+    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
+    /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
+    /// let options = TrainingOptions { batch: 32, ..TrainingOptions::default() };
+    /// let (mut training, mut steps) = (network.train(&data, options)?, 0);
+    /// let before = training.error(&data)?.mean_loss();
+    /// training.run_epoch(|_step| steps += 1)?;
+    /// assert_eq!(steps, 7, "6 of 32 samples and one of the 8 that are left");
+    /// assert_eq!((training.epoch(), training.step()), (1, 7));
+    /// assert!(training.error(&data)?.mean_loss() < before);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`iterate`](Self::iterate).
     #[track_caller]

@@ -10,11 +10,28 @@ use crate::scalar::Scalar;
 use crate::shape::Shape;
 
 /// Applies an activation to what comes before it: for layers that have none of their own, such as [`BatchNorm`](super::BatchNorm).
+///
+/// ```
+/// # use distdl_dl::{Activate, Activation, Input, Loss, NeuralNetwork};
+/// let network = NeuralNetwork::new(Input(2)).output(Activate(Activation::Relu), Loss::MeanSquaredError)?;
+/// let mut workspace = network.workspace(1);
+/// assert_eq!(network.predict(&[], &[-1.0, 2.0], 1, &mut workspace)?, [0.0, 2.0]);
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activate(pub Activation);
 
 /// The Gaussian error linear unit, x * P(N < x) for a normal variable N. Its derivative takes its inputs, so it is a layer
 /// and no [`Activation`].
+///
+/// ```
+/// # use distdl_dl::{Gelu, Input, Loss, NeuralNetwork};
+/// let network = NeuralNetwork::new(Input(3)).output(Gelu, Loss::MeanSquaredError)?;
+/// let mut workspace = network.workspace(1);
+/// let outputs = network.predict(&[], &[-1.0, 0.0, 10.0], 1, &mut workspace)?;
+/// assert!((outputs[0] + 0.1587).abs() < 1e-4 && outputs[1..] == [0.0, 10.0]);
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gelu;
 

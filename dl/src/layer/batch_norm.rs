@@ -20,6 +20,18 @@ const KIND: &str = "batch_norm";
 /// error there, but what lanes get of a last batch is seldom meant): give lanes more rows. In
 /// evaluation they are running statistics, which lie among the parameters; a step moves them towards the mean of what its
 /// lanes have found, weighted by their rows.
+///
+/// ```
+/// # use distdl_dl::{Activate, Activation, BatchNorm, Conv2d, Dense, Image, Loss, NeuralNetwork};
+/// let network = NeuralNetwork::new(Image { channels: 1, height: 8, width: 8 })
+///     .hidden(Conv2d::new(4, 3))
+///     .hidden(BatchNorm::default())
+///     .hidden(Activate(Activation::Relu))
+///     .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)?;
+/// let statistics: usize = network.statistics().iter().map(|statistics| statistics.range.len()).sum();
+/// assert_eq!(statistics, 8, "4 means and 4 variances, among the parameters");
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNorm {
     /// Added to the variance. Default 1e-5.

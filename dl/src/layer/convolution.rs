@@ -30,6 +30,17 @@ const IMAGES_MAX: usize = 8;
 
 /// A two-dimensional convolution with square windows: as `torch.nn.Conv2d`, weights and biases begin as there. Outputs =
 /// activation(weight x window + bias) for each window.
+///
+/// ```
+/// # use distdl_dl::{Activation, Conv2d, Dense, Image, Loss, MaxPool2d, NeuralNetwork};
+/// let network = NeuralNetwork::new(Image { channels: 1, height: 28, width: 28 })
+///     .hidden(Conv2d::new(6, 5).with_padding(2).with_activation(Activation::Relu)) // 6 x 28 x 28
+///     .hidden(MaxPool2d::new(2)) // 6 x 14 x 14
+///     .hidden(Conv2d::new(16, 5)) // 16 x 10 x 10
+///     .output(Dense::linear(10), Loss::SoftmaxCrossEntropy)?;
+/// assert_eq!(network.parameter_count(), (25 + 1) * 6 + (6 * 25 + 1) * 16 + (1600 + 1) * 10);
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2d {
     outputs: usize,

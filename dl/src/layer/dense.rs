@@ -16,6 +16,15 @@ use crate::shape::Shape;
 const KIND: &str = "dense";
 
 /// A fully connected layer: outputs = activation(inputs x weight + bias). An image before it counts as a row.
+///
+/// ```
+/// # use distdl_dl::{Activation, Dense, Image, Initialization, Loss, NeuralNetwork};
+/// let network = NeuralNetwork::new(Image { channels: 3, height: 4, width: 4 }) // a row of 48 numbers to this layer
+///     .hidden(Dense::new(8, Activation::LeakyRelu).with_initialization(Initialization::HeUniform))
+///     .output(Dense::linear(2).with_inputs(8), Loss::SoftmaxCrossEntropy)?;
+/// assert_eq!(network.parameter_count(), (48 + 1) * 8 + (8 + 1) * 2);
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dense {
     outputs: usize,

@@ -14,6 +14,15 @@ const KIND: &str = "dropout";
 /// In training, makes each element 0 with a probability, and divides the others by what remains of 1, so that the mean
 /// stays (Srivastava et al., 2014). Which ones is a function of (seed, step, lane, layer, row, element). In evaluation it
 /// changes nothing.
+///
+/// ```
+/// # use distdl_dl::{Dropout, Input, Loss, NeuralNetwork};
+/// let network = NeuralNetwork::new(Input(3)).output(Dropout::new(0.5), Loss::MeanSquaredError)?;
+/// let mut workspace = network.workspace(1);
+/// let outputs = network.predict(&[], &[1.0, 2.0, 3.0], 1, &mut workspace)?;
+/// assert_eq!(outputs, [1.0, 2.0, 3.0], "only training leaves out");
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     probability: f64,

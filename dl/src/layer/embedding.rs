@@ -25,6 +25,16 @@ const EMBEDDINGS_MAX: usize = 1 << 24;
 /// PyTorch's. Its gradient is as long as it is, and 0 for vectors that none of a lane's samples looks up: those are not sent,
 /// where processes exchange over links. New parameters are sent whole, so a table of many vectors costs half as much to
 /// exchange as a dense layer of that size.
+///
+/// ```
+/// # use distdl_dl::{Embedding, Input, Loss, NeuralNetwork};
+/// let network = NeuralNetwork::new(Input(2)).output(Embedding::new(3, 2), Loss::MeanSquaredError)?;
+/// let vectors = [0.0, 0.1, 1.0, 1.1, 2.0, 2.1]; // its parameters
+/// let mut workspace = network.workspace(1);
+/// assert_eq!(network.predict(&vectors, &[2.0, 0.0], 1, &mut workspace)?, [2.0, 2.1, 0.0, 0.1]);
+/// assert!(network.predict(&vectors, &[3.0, 0.0], 1, &mut workspace).is_err(), "there is no vector 3");
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Embedding {
     num_embeddings: usize,

@@ -14,6 +14,15 @@ const KIND: &str = "layer_norm";
 
 /// Gives each row, over all its elements, mean 0 and variance 1, then scales and shifts each element (Ba et al., 2016);
 /// as `torch.nn.LayerNorm` over the whole shape of a row.
+///
+/// ```
+/// # use distdl_dl::{Input, LayerNorm, Loss, NeuralNetwork};
+/// let network = NeuralNetwork::new(Input(2)).output(LayerNorm::default(), Loss::MeanSquaredError)?;
+/// let mut workspace = network.workspace(1);
+/// let outputs = network.predict(&network.initialize(7)?, &[10.0, 30.0], 1, &mut workspace)?;
+/// assert!((outputs[0] + 1.0).abs() < 1e-4 && (outputs[1] - 1.0).abs() < 1e-4);
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerNorm {
     /// Added to the variance. Default 1e-5.

@@ -24,6 +24,16 @@ pub struct Masked {
 impl Dense {
     /// Connects an input with an output where `connects(input, output)`, both counted from 0. The weight of what is not
     /// connected begins at 0 and counts as 0 whatever it is, and its gradient is 0.
+    ///
+    /// ```
+    /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
+    /// let each_its_own = Dense::linear(2).with_connections(|input, output| input == output);
+    /// let network = NeuralNetwork::new(Input(2)).output(each_its_own, Loss::MeanSquaredError)?;
+    /// assert_eq!(network.parameter_count(), 4 + 2, "also of what is not connected");
+    /// let mut workspace = network.workspace(1);
+    /// assert_eq!(network.predict(&[1.0; 6], &[3.0, 5.0], 1, &mut workspace)?, [3.0 + 1.0, 5.0 + 1.0]);
+    /// # Ok::<(), distdl_dl::Error>(())
+    /// ```
     #[must_use]
     pub fn with_connections(self, connects: impl Fn(usize, usize) -> bool + Send + Sync + 'static) -> Masked {
         Masked {

@@ -10,6 +10,16 @@ use crate::scalar::Scalar;
 use crate::shape::{Image, Shape, Windows};
 
 /// The largest element of each square window of each channel.
+///
+/// ```
+/// # use distdl_dl::{Image, Loss, MaxPool2d, NeuralNetwork};
+/// let image = Image { channels: 1, height: 2, width: 5 };
+/// let network = NeuralNetwork::new(image).output(MaxPool2d::new(2), Loss::MeanSquaredError)?;
+/// let pixels = [1.0, 2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+/// let outputs = network.predict(&[], &pixels, 1, &mut network.workspace(1))?.to_vec();
+/// assert_eq!(outputs, [6.0, 8.0], "the fifth column is left out");
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxPool2d {
     size: usize,
@@ -17,6 +27,16 @@ pub struct MaxPool2d {
 }
 
 /// The mean of each square window of each channel.
+///
+/// ```
+/// # use distdl_dl::{AvgPool2d, Image, Loss, NeuralNetwork};
+/// let image = Image { channels: 1, height: 2, width: 5 };
+/// let network = NeuralNetwork::new(image).output(AvgPool2d::new(2), Loss::MeanSquaredError)?;
+/// let pixels = [1.0, 2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+/// let outputs = network.predict(&[], &pixels, 1, &mut network.workspace(1))?.to_vec();
+/// assert_eq!(outputs, [3.5, 5.5], "the fifth column is left out");
+/// # Ok::<(), distdl_dl::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AvgPool2d {
     size: usize,

@@ -76,6 +76,26 @@ impl BestModels {
 
     /// Shows a training and the value of its model, less for a better one. What is not finite is worse than any number, and not
     /// kept.
+    ///
+    /// ```
+    /// # use distdl_dl::{BestModels, Features, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
+    /// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
+    /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
+    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
+    /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
+    /// # let training = network.train(&data, TrainingOptions::default())?;
+    /// let mut best = BestModels::new(1).with_patience(2);
+    /// best.show(0.5, &training);
+    /// best.show(f64::NAN, &training); // worse than any number
+    /// assert!(best.goes_on());
+    /// best.show(0.5, &training); // no better
+    /// assert!(!best.goes_on());
+    /// assert_eq!(best.models()[0].value, 0.5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn show(&mut self, value: f64, training: &Training) {
         self.note(value, training.step(), || training.parameters());
     }

@@ -27,6 +27,21 @@ const CLASSES_MAX: usize = 4096;
 impl NeuralNetwork {
     /// Loss and hits over a dataset.
     ///
+    /// ```
+    /// # use distdl_dl::{Features, NeuralNetwork, SampleTargets, Samples};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
+    /// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
+    /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
+    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
+    /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
+    /// let report = network.error(&data, &vec![0.0; network.parameter_count()])?;
+    /// assert!((report.mean_loss() - 2.0_f64.ln()).abs() < 1e-6, "both classes are equally likely");
+    /// assert_eq!(report.samples, 200);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// If the samples do not suit the network, or as any action. If a GPU must compute (`device.gpu` is `on`), also if a layer
     /// has no kernels for GPUs, or the last one of a process is lost or has too little memory.
@@ -35,6 +50,21 @@ impl NeuralNetwork {
     }
 
     /// The network's outputs for every sample of a dataset, in order; probabilities where the loss takes logits.
+    ///
+    /// ```
+    /// # use distdl_dl::{Features, NeuralNetwork, SampleTargets, Samples};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
+    /// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
+    /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
+    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
+    /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
+    /// let outputs = network.predict_dataset(&data, &network.initialize(7)?)?;
+    /// assert_eq!(outputs.len(), 200, "one for each sample, in order");
+    /// assert!((outputs[0][0] + outputs[0][1] - 1.0).abs() < 1e-6, "probabilities, not logits");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`error`](Self::error).

@@ -114,6 +114,26 @@ impl Plateau {
     /// Shows a training and a value that was measured of it, less for a better one; NaN is no better than any. Says whether
     /// the rate was lowered for the steps to come.
     ///
+    /// ```
+    /// # use distdl_dl::{Features, NeuralNetwork, Plateau, SampleTargets, Samples, TrainingOptions};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
+    /// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
+    /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
+    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
+    /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
+    /// # let mut training = network.train(&data, TrainingOptions::default())?;
+    /// let mut plateau = Plateau::new(0.5, 1);
+    /// let mut lowered = Vec::new();
+    /// for loss in [0.9, 0.9, 0.9, 0.9] {
+    ///     lowered.push(plateau.show(loss, &mut training)?);
+    /// }
+    /// assert_eq!(lowered, [false, false, true, false], "when more than 1 in a row was no better than the best");
+    /// assert_eq!(training.rate_factor(), 0.5, "what the schedule says is multiplied with it");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// If the factor to multiply with is not from 0 to below 1; otherwise as [`Training::set_rate_factor`].
     pub fn show(&mut self, value: f64, training: &mut Training) -> Result<bool> {
