@@ -8,6 +8,8 @@
 mod log;
 pub mod report;
 
+pub use log::to_standard_error as log_to_standard_error;
+
 use std::error::Error;
 use std::process::ExitCode;
 

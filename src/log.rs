@@ -5,8 +5,9 @@ use std::io::{IsTerminal, stderr};
 use distdl_engine::config::Log;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Writes what the configuration asks for, unless the program has a subscriber already.
-pub(crate) fn to_standard_error(log: Log) {
+/// Has what happens written to the standard error stream, as far as `log` says, unless the program has a subscriber of
+/// `tracing` already. [`run`](crate::run) does it by itself.
+pub fn to_standard_error(log: Log) {
     let level = match log {
         Log::Off => LevelFilter::OFF,
         Log::Error => LevelFilter::ERROR,

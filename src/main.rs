@@ -173,6 +173,7 @@ impl Launch {
             ..flags.clone()
         };
         let mut config = counted.config()?;
+        distdl::log_to_standard_error(config.log);
         config.token_file = self.token_file.or(config.token_file);
         let remote = Remote {
             shell: self.ssh,
@@ -199,6 +200,7 @@ fn passed_on(flags: &Flags) -> Result<Vec<(String, String)>, Failure> {
 impl Name {
     fn run(self, flags: &Flags) -> Result<ExitCode, Failure> {
         let config = flags.config()?;
+        distdl::log_to_standard_error(config.log);
         let token_file = self.token_file.as_deref().or(config.token_file.as_deref());
         let secrets = secrets_for([self.listen.ip()].into_iter(), token_file)?;
         Ok(run_name_node(NameNodeOptions {

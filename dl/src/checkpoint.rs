@@ -164,6 +164,16 @@ impl Checkpoints {
     /// Writes one, in one process for all.
     pub(crate) fn save(&mut self, context: &Context, snapshot: Snapshot) -> Result<()> {
         let (step, count, keep) = (snapshot.step, self.written, self.options.keep);
+        let (commits, faults) = (self.commits(context)?, context.faults().cloned());
+        let before = commits.clone();
+        // An action of its own, whose answer stands: a process that was taken for lost in the next one, and wakes when
+        // others have written later checkpoints, is refused. Processes may compute with other kernels, and whoever repeats
+        // the next action must write the same bytes.
+        let kernels = self.kernels.clone();
+        let begun = context
+            .range(0..1, 1)
+            .run_partitions(move |_, _| Ok((before.numbers()?.last().copied(), kernels.clone())))?;
+        let (last, kernels) = begun.into_iter().next().unwrap_or_default();
         let description = Description {
             format: FORMAT,
             step,
@@ -172,16 +182,8 @@ impl Checkpoints {
             state_begin: snapshot.state_begin,
             rate_factor: snapshot.rate_factor.into(),
             training: self.facts.clone(),
-            kernels: self.kernels.clone(),
+            kernels,
         };
-        let (commits, faults) = (self.commits(context)?, context.faults().cloned());
-        let before = commits.clone();
-        // An action of its own, whose answer stands: a process that was taken for lost in the next one, and wakes when
-        // others have written later checkpoints, is refused.
-        let last = context
-            .range(0..1, 1)
-            .run_partitions(move |_, _| Ok(before.numbers()?.last().copied()))?;
-        let last = last.into_iter().next().flatten();
         context.range(0..1, 1).run_partitions(move |_, _| {
             let blobs = snapshot.blobs(&description)?;
             let unpublished = commits.begin_after(last, &blobs)?;

@@ -186,6 +186,7 @@ impl Training {
     /// If there are not as many as the network has, or one of them is not finite: then the training has those it had. If the
     /// checkpoint cannot be written.
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
+        self.check_unity()?;
         crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
         self.check_parameters(&parameters)?;
         let parameters = Parameters::with_state(parameters, self.options.optimizer.state_slots())?;
@@ -332,7 +333,7 @@ impl Training {
     }
 
     /// Errors if processes may have different parameters.
-    fn check_unity(&self) -> Result<()> {
+    pub(super) fn check_unity(&self) -> Result<()> {
         match self.has_parted {
             false => Ok(()),
             true => Err(Error::Training(

@@ -133,10 +133,10 @@ pub enum EngineError {
         /// The dataset.
         dataset: DatasetId,
     },
-    /// What a partition is derived from reads the same datasets again and again, so that it would be computed from them very
-    /// many times.
+    /// A partition is derived in more operations than a task is given: mostly since it reads the same datasets again and again,
+    /// and would compute them very many times.
     #[error(
-        "partition {partition} of `{operator}` (declared at {site}) takes more than {operations_max} operations: what it is derived from reads the same datasets again and again; keep those that are read more than once with `persist` (`Level::Disk` or `Level::MemoryAndDisk` where memory has no room for them)"
+        "partition {partition} of `{operator}` (declared at {site}) takes more than {operations_max} operations: keep datasets that it is derived from by several ways with `persist` (`Level::Disk` or `Level::MemoryAndDisk` where memory has no room for them), or put fewer partitions together in one"
     )]
     ProgramTooLong {
         /// Operator of the dataset.

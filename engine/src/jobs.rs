@@ -11,7 +11,7 @@ use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::Lineage;
-use crate::task::{self, TaskContext};
+use crate::task::TaskContext;
 
 impl Context {
     /// Runs `reduce` over `partitions` of a dataset; one result each, in the order of `partitions`.
@@ -62,9 +62,7 @@ impl Context {
 
     /// Calls `compute` with the lineage of `target`, as little of it prepared as will do.
     fn prepared(&self, target: DatasetId, compute: &dyn Fn(&Lineage) -> Result<Results>) -> Result<Results> {
-        if task::is_inside() {
-            return Err(EngineError::NestedAction);
-        }
+        self.check_outside()?;
         self.cut_lineage(target)?;
         match compute(&self.prepare_front(target)?) {
             // Something that could have been remembered is not.

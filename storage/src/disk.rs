@@ -23,6 +23,9 @@ const NAME: &str = "disk";
 const FOLDER_PREFIX: &str = "distdl-blocks-";
 const FOLDER_ATTEMPTS_MAX: usize = 16;
 
+/// How the names of hosts begin that nobody has named.
+const NAMELESS: [&str; 2] = ["localhost", "_none_"];
+
 /// Keeps blocks as files of frames, and forgets them all when it is dropped.
 ///
 /// A file has its name once it is written whole. It is not synced: nobody reads it after the machine has failed. A read
@@ -96,10 +99,16 @@ impl DiskTier {
 
     /// The folder, made anew if somebody has removed it: what was in it is lost, and nothing more.
     fn folder_to_write(&self) -> Result<Arc<Folder>> {
-        self.folder
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take_if(|folder| matches!(folder.path().try_exists(), Ok(false)));
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if folder
+            .take_if(|folder| matches!(folder.path().try_exists(), Ok(false)))
+            .is_some()
+        {
+            let mut files = self.files();
+            files.bytes.clear();
+            files.bytes_used = 0;
+        }
+        drop(folder);
         self.folder()
     }
 
@@ -336,11 +345,14 @@ impl Owner {
     }
 
     /// Whether a lock that looks free here is free: on the same kernel, whatever containers are called, and where this host
-    /// has started anew since. Many hosts may be called "localhost".
+    /// has started anew since. Many hosts may have the name that a system has before it is given one.
     fn sees_locks_of(&self, other: &Self) -> bool {
         match self.boot == other.boot {
             true => !self.boot.is_empty() || self.host == other.host,
-            false => self.host == other.host && self.host != "localhost",
+            false => {
+                let is_nameless = self.host.is_empty() || NAMELESS.iter().any(|name| self.host.starts_with(name));
+                self.host == other.host && !is_nameless
+            }
         }
     }
 

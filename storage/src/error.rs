@@ -172,7 +172,8 @@ impl StorageError {
     pub fn is_want_of_resources(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
         let error = Errno::from_io_error(source);
-        error.is_some_and(|error| [Errno::MFILE, Errno::NFILE, Errno::NOMEM].contains(&error))
+        source.kind() == io::ErrorKind::OutOfMemory
+            || error.is_some_and(|error| [Errno::MFILE, Errno::NFILE, Errno::NOMEM].contains(&error))
     }
 
     pub(crate) fn corrupt(what: impl ToString, reason: impl ToString) -> Self {

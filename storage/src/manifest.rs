@@ -219,7 +219,7 @@ impl Commits {
         })
     }
 
-    /// Removes all but the newest `count` whole commits, and blobs that no commit names any more. A commit counts
+    /// Removes all but the newest `count` whole commits, of which equal ones count once, and blobs that no commit names any more. A commit counts
     /// as whole if its blobs are there in full length. Blobs of a commit that is being written stay, unless `count` newer
     /// ones have come since they were written.
     ///
@@ -236,8 +236,10 @@ impl Commits {
                 Err(error) if is_damage(&error) => None,
                 Err(error) => return Err(error),
             };
+            let again = |manifest: &Manifest| kept.iter().any(|kept: &Manifest| kept.blobs == manifest.blobs);
             match manifest {
                 manifest if kept.len() >= count.max(1) => removed.push((number, manifest)),
+                Some(manifest) if again(&manifest) => removed.push((number, Some(manifest))),
                 Some(manifest) if manifest.blobs.values().all(is_here) => kept.push(manifest),
                 manifest => not_whole.extend(manifest),
             }

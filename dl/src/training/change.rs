@@ -45,6 +45,7 @@ impl Training {
     /// training has the data it had.
     #[track_caller]
     pub fn change_data(&mut self, data: &Dataset<Samples>) -> Result<DataChange> {
+        self.check_unity()?;
         if self.checkpoints.is_some() {
             return Err(Error::Training(
                 "a training with checkpoints cannot go on with changed data, which they do not know; train without \

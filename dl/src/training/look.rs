@@ -36,16 +36,19 @@ pub(super) fn look_at(
     let mut lengths = vec![0u32; lanes];
     for (partition, (shapes, hash, no_class)) in looks.into_iter().enumerate() {
         digest.update(&hash);
+        let trouble = shapes
+            .iter()
+            .find_map(|(.., targets)| loss.trouble_with(*targets, classes));
+        if let Some(trouble) = trouble {
+            return Err(Error::Training(format!("partition {partition}: {trouble}")));
+        }
         if let Some((sample, label)) = no_class {
             return Err(Error::Training(format!(
                 "sample {sample} of partition {partition} has the label {label}, and the network has {classes} outputs; labels count \
                  from 0: mend the data, or give the last layer more outputs"
             )));
         }
-        for (got, samples, target_length) in shapes {
-            if let Some(trouble) = loss.trouble_with(target_length, classes) {
-                return Err(Error::Training(format!("partition {partition}: {trouble}")));
-            }
+        for (got, samples, _) in shapes {
             let expected = network.input_length();
             if expected != got {
                 return Err(Error::Training(format!(

@@ -21,6 +21,7 @@ impl Training {
     /// # Errors
     /// If the factor is negative or not finite; if the checkpoint cannot be written.
     pub fn set_rate_factor(&mut self, factor: f32) -> Result<()> {
+        self.check_unity()?;
         if !(factor.is_finite() && factor >= 0.0) {
             return Err(Error::Training(format!(
                 "the learning rate cannot be multiplied with {factor}; give a number that is not below 0"

@@ -56,6 +56,7 @@ impl<T: Record> Dataset<T> {
     #[track_caller]
     pub fn checkpoint(&self, url: &str) -> Result<Dataset<T>> {
         let (context, site) = (self.context(), Location::caller());
+        context.check_outside()?;
         let computation = memo::computation(&context.lineage(self.id()), self.id());
         let ordinal = computation.and_then(|computation| context.next_checkpoint(url, computation));
         let key = match computation.zip(ordinal) {

@@ -10,11 +10,17 @@ use crate::progress::Board;
 use crate::task;
 
 impl Context {
+    /// Errors on a thread that an action waits for: it would wait for itself.
+    pub(crate) fn check_outside(&self) -> Result<()> {
+        match task::is_inside() || self.inner.cancellation.runs_here() {
+            true => Err(EngineError::NestedAction),
+            false => Ok(()),
+        }
+    }
+
     /// Takes the turn of an action on a dataset.
     pub(crate) fn begin_action(&self, target: &Node) -> Result<Turn<'_>> {
-        if task::is_inside() || self.inner.cancellation.runs_here() {
-            return Err(EngineError::NestedAction);
-        }
+        self.check_outside()?;
         let turn = lock(&self.inner.action);
         Ok(Turn {
             board: &self.inner.resources.board,

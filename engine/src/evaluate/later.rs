@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use distdl_storage::{Level, Pin};
 
-use super::{DEPTH_MAX, Machine, Pipe, ReadShuffle, lost, run};
-use crate::batch::{AnyBatch, AnyStream, TaskResult};
+use super::{DEPTH_MAX, Machine, Pipe, ReadShuffle, lost, read_block, run};
+use crate::batch::{AnyBatch, AnyStream, TaskError, TaskResult};
 use crate::id::DatasetId;
 use crate::lineage::{Compute, Lineage};
 use crate::plan::Operation;
@@ -226,12 +226,37 @@ impl Concatenated {
     }
 }
 
+impl Concatenated {
+    /// Reads what waits after a loss, so that all that is damaged is computed again in one round, and not one block in each.
+    fn give_up(&mut self) {
+        let Machine {
+            context,
+            lineage,
+            program,
+            ..
+        } = &*self.machine;
+        for input in self.inputs.drain(..) {
+            for operation in &program[input.operations] {
+                if let Operation::Read(dataset, partition) = *operation
+                    && context.resources.store.contains(dataset.block(partition))
+                {
+                    // What is lost is counted, and no plan counts on it any more.
+                    let _ = read_block(context, lineage.node(dataset), partition);
+                }
+            }
+        }
+    }
+}
+
 impl Iterator for Concatenated {
     type Item = TaskResult<AnyBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(batch) = self.current.as_mut().and_then(|(stream, _)| stream.next()) {
+                if let Err(TaskError::Lost(_)) = &batch {
+                    self.give_up();
+                }
                 return Some(batch);
             }
             // What it held is free before the next one is computed.
@@ -239,6 +264,9 @@ impl Iterator for Concatenated {
             match self.open()? {
                 Ok(current) => self.current = Some(current),
                 Err(error) => {
+                    if let TaskError::Lost(_) = &error {
+                        self.give_up();
+                    }
                     self.inputs.clear();
                     return Some(Err(error));
                 }

@@ -6,14 +6,12 @@ use crate::context::Context;
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::{Determinacy, Lineage};
-use crate::task;
 
 impl Context {
     /// Keeps all blocks of a dataset on disk, not only where runs share them, and drops what it is derived from.
     pub(crate) fn checkpoint_locally(&self, dataset: DatasetId) -> Result<()> {
-        if task::is_inside() {
-            return Err(EngineError::NestedAction);
-        }
+        // Before it waits for a thread that may be waiting for this one's turn to end.
+        self.check_outside()?;
         let _entered = self.enter_local_checkpoint();
         let lineage = self.lineage(dataset);
         let node = lineage.node(dataset);
@@ -35,7 +33,8 @@ impl Context {
         };
         node.set_level(Some(level));
         let cut = self.keep_on_disk(&lineage, level, before);
-        if cut.is_err() {
+        // Whoever has said something else of it meanwhile meant it.
+        if cut.is_err() && node.level() == Some(level) {
             match before {
                 Some(_) => node.set_level(before),
                 None => self.unpersist(node),

@@ -78,6 +78,29 @@ fn a_block_that_is_damaged_is_found_when_it_is_read_and_computed_again() {
 }
 
 #[test]
+fn many_damaged_blocks_of_one_partition_cost_one_round_and_not_one_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        spill_folder: Some(folder.path().to_owned()),
+        ..Config::default()
+    };
+    let context = Context::new(config.with_threads(1)).unwrap();
+    let rows = context.range(0..1_000, 40).map(|x| x * 3).persist(Level::Disk);
+    assert_eq!(rows.count().unwrap(), 1_000);
+    let mut files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let folder = files.find(|path| path.is_dir()).unwrap();
+    // More than an action has rounds.
+    for partition in 5..35 {
+        let dataset = rows.id().0;
+        fs::write(folder.join(BlockId { dataset, partition }.file_name()), b"other").unwrap();
+    }
+    let jobs = context.metrics().jobs();
+    assert_eq!(rows.coalesce(1).count().unwrap(), 1_000);
+    assert_eq!(context.metrics().jobs() - jobs, 2);
+    assert_eq!(context.metrics().blocks_lost(), 30);
+}
+
+#[test]
 fn blocks_in_memory_that_wait_are_not_pushed_out() {
     let context = context(200_000, 1, 16);
     let kept = context.range(0..21_600, PARTITIONS).cache();

@@ -81,7 +81,7 @@ impl Folder {
             let _ = users.unlock();
         }
         // Another process may be doing that just now. Whoever uses the folder without this has its journal cleared.
-        lock::share(&users).map_err(unusable)?;
+        lock::share(&users, options.wait_max).map_err(unusable)?;
         // Before the survey: what comes meanwhile is in the survey or in the news.
         let journal = Journal::at_end(&path.join("journal"));
         let survey = Survey::of(&path).inspect_err(|error| {

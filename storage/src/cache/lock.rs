@@ -1,4 +1,4 @@
-//! Locks that processes share, each a file. They spare work; nothing is wrong without them.
+//! Locks that processes share, each a file.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -16,29 +16,29 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// `WouldBlock` if it stays held for `wait_max`; the system's own if there is no lock to be had.
 pub(super) fn hold(path: &Path, wait_max: Duration) -> io::Result<File> {
     let file = open(path)?;
+    wait(|| file.try_lock(), wait_max)?;
+    Ok(file)
+}
+
+/// Takes part in a lock that many may hold.
+///
+/// # Errors
+/// As [`hold`], where another one holds it alone.
+pub(super) fn share(file: &File, wait_max: Duration) -> io::Result<()> {
+    wait(|| file.try_lock_shared(), wait_max)
+}
+
+fn wait(lock: impl Fn() -> Result<(), TryLockError>, wait_max: Duration) -> io::Result<()> {
     let end = Instant::now() + wait_max;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
+        match lock() {
+            Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(PAUSE),
             Err(TryLockError::WouldBlock) => {
                 let reason = format!("another process has held it for {wait_max:.1?}");
                 return Err(io::Error::new(ErrorKind::WouldBlock, reason));
             }
             Err(TryLockError::Error(error)) => return Err(explained(error)),
-        }
-    }
-}
-
-/// Takes part in a lock that many may hold, however long another one holds it alone.
-///
-/// # Errors
-/// There is no lock to be had.
-pub(super) fn share(file: &File) -> io::Result<()> {
-    loop {
-        match file.lock_shared() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            shared => return shared.map_err(explained),
         }
     }
 }

@@ -137,7 +137,15 @@ fn below(folder: &Path) -> Result<Vec<(String, String, PathBuf)>> {
 fn there<T>(looked: io::Result<T>, path: &Path) -> Result<Option<T>> {
     match looked {
         Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        // What another user keeps to himself cannot be read either, and is of no use here.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(StorageError::io("look through", path, 0, error)),
     }
 }

@@ -184,6 +184,22 @@ fn what_an_older_commit_held_becomes_the_newest_when_it_is_committed_again() {
 }
 
 #[test]
+fn equal_commits_count_once_where_some_are_kept() {
+    let shared = Shared::new();
+    let commits = shared.commits();
+    [1, 2, 3, 2, 3].map(|seed| commit(&commits, seed).unwrap());
+    commits.keep(3).unwrap();
+    assert_eq!(
+        commits.numbers().unwrap(),
+        [0, 3, 4],
+        "the oldest is not pushed out by what was written again"
+    );
+    for (number, seed) in [(0, 1), (3, 2), (4, 3)] {
+        assert_eq!(commits.read(number).unwrap().blobs, blobs(seed));
+    }
+}
+
+#[test]
 fn a_commit_that_is_tried_again_is_done_once() {
     for after in 0..4 {
         let shared = Shared::new();

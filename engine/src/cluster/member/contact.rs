@@ -204,6 +204,8 @@ impl Shared {
                 Err(gone) => {
                     lock(self).heard = matches!(gone, Gone::Dismissed(Dismissal::Over));
                     self.close(&gone.to_string());
+                    // The driver program may be waiting for one.
+                    drop(orders);
                     return self.end_process(&gone);
                 }
             }

@@ -275,6 +275,17 @@ fn the_link_to_a_member_that_is_left_out_is_closed() {
     assert!(!kept.is_broken());
 }
 
+/// One whose process would be ended if its program did not end.
+#[test]
+fn a_driver_program_that_waits_for_orders_is_told_that_its_cluster_is_gone() {
+    let (member, lead) = members(1).pop().unwrap();
+    member.end_process_with_it();
+    let reason = Dismissal::Lost(MemberId(0));
+    control::send(&*lead.socket, &Order::Dismiss { reason }, MESSAGE_BYTES_MAX).unwrap();
+    assert!(matches!(member.next_order(), Err(EngineError::LeftCluster { .. })));
+    member.leave(None);
+}
+
 /// What a loop has come to since the arrival is what a name node that was started again must hear.
 #[test]
 fn an_arrival_is_told_again_with_what_there_is_by_then() {

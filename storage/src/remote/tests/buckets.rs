@@ -179,11 +179,15 @@ fn listings_at_a_time_leave_a_request_for_what_they_ask() {
     for name in 0..100 {
         stores.write(&format!("memory://a/{name}"), Bytes::new()).unwrap();
     }
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| assert_eq!(stores.list("memory://a/*").unwrap().len(), 100));
-        }
-    });
+    let (listed, answers) = std::sync::mpsc::channel();
+    for _ in 0..8 {
+        let (stores, listed) = (stores.clone(), listed.clone());
+        std::thread::spawn(move || listed.send(stores.list("memory://a/*").map(|found| found.len())));
+    }
+    for _ in 0..8 {
+        let count = answers.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(count.expect("a listing waits for ever").unwrap(), 100);
+    }
 }
 
 #[test]

@@ -73,8 +73,6 @@ fn sources(windows: &Windows, count: usize) -> Vec<Option<usize>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { ..ProptestConfig::default() })]
-
     #[test]
     fn columns_are_those_of_the_definition_at_all_levels(windows in drawn(), count in 0..3usize) {
         let sources = sources(&windows, count);
