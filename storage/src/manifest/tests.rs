@@ -187,7 +187,9 @@ fn what_an_older_commit_held_becomes_the_newest_when_it_is_committed_again() {
 fn equal_commits_count_once_where_some_are_kept() {
     let shared = Shared::new();
     let commits = shared.commits();
-    [1, 2, 3, 2, 3].map(|seed| commit(&commits, seed).unwrap());
+    for seed in [1, 2, 3, 2, 3] {
+        commit(&commits, seed).unwrap();
+    }
     commits.keep(3).unwrap();
     assert_eq!(
         commits.numbers().unwrap(),
