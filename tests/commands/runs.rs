@@ -393,6 +393,8 @@ fn training_goes_on_from_changed_data_and_says_what_changed() {
         let usual = ["--data=data", "--first=40", "--changes=1"];
         let output = place
             .command(&example("live"), &[&usual, arguments].concat())
+            // Processes that are killed leave their temporary folders behind.
+            .env("TMPDIR", place.path(""))
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
