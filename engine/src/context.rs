@@ -2,7 +2,6 @@
 
 mod bars;
 mod datasets;
-mod exclusive;
 mod limits;
 mod notice;
 mod turns;
@@ -17,7 +16,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::bars::Bars;
-use self::exclusive::Exclusive;
 pub use self::notice::Notice;
 pub(crate) use self::turns::{Turn, action_on};
 use crate::accumulator::{Accumulator, Accumulators};
@@ -32,6 +30,7 @@ use crate::device::{self, Chosen};
 #[cfg(feature = "gpu")]
 use crate::device::{CompileError, Compiler};
 use crate::error::{EngineError, Result};
+use crate::exclusive::{Entered, Exclusive};
 use crate::id::DatasetId;
 use crate::lineage::{Graph, Node, NodeSpec};
 use crate::metrics::{Metrics, Size};
@@ -392,6 +391,11 @@ impl Context {
             context: self.clone(),
             node,
         }
+    }
+
+    /// Until the answer is dropped, no other thread makes a local checkpoint.
+    pub(crate) fn enter_local_checkpoint(&self) -> Option<Entered<'_>> {
+        self.inner.local_checkpoint.enter()
     }
 
     /// How many checkpoints of one computation were asked for at `url` before; none once one of them has failed.

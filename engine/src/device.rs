@@ -9,8 +9,6 @@ mod error;
 #[cfg(feature = "gpu")]
 mod capture;
 #[cfg(feature = "gpu")]
-mod capturing;
-#[cfg(feature = "gpu")]
 mod compiler;
 #[cfg(feature = "gpu")]
 mod gpu;

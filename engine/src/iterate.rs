@@ -156,7 +156,6 @@ impl<T: Record> Dataset<T> {
             let parameters = Arc::clone(parameters);
             return iterate::run(engine, &turn.running, iteration, parameters, makers, setting, observe);
         };
-        context.check_outside()?;
         context.cut_lineage(self.id())?;
         let lineage = context.prepare_all(self.id())?;
         let turn = context.begin_action(self.node())?;

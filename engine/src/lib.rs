@@ -9,6 +9,7 @@ pub mod device;
 pub mod error;
 pub mod cancel;
 pub mod metrics;
+mod exclusive;
 mod notices;
 pub mod outputs;
 pub mod progress;

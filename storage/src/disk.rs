@@ -5,6 +5,8 @@
 //! touched, and what a killed process left behind is known by its lock being free: the next tier of that host removes it.
 //! Other hosts leave it alone, as network file systems do not show them who holds a lock on a folder.
 
+mod owner;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
+use self::owner::Owner;
 use crate::block::{Block, BlockId};
 use crate::codec::{Codec, Source};
 use crate::error::{Result, StorageError};
@@ -20,11 +23,7 @@ use crate::spill::{Room, Spill};
 use crate::tier::Tier;
 
 const NAME: &str = "disk";
-const FOLDER_PREFIX: &str = "distdl-blocks-";
 const FOLDER_ATTEMPTS_MAX: usize = 16;
-
-/// How the names of hosts begin that nobody has named.
-const NAMELESS: [&str; 2] = ["localhost", "_none_"];
 
 /// Keeps blocks as files of frames, and forgets them all when it is dropped.
 ///
@@ -302,81 +301,6 @@ impl Folder {
         file.write_all(bytes)?;
         file.persist(self.path().join(name)).map_err(|error| error.error)?;
         Ok(())
-    }
-}
-
-/// Who makes folders: the host, and which of its starts this is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Owner {
-    host: String,
-    boot: String,
-}
-
-impl Owner {
-    /// A host that does not tell its boots apart has one.
-    fn this() -> Self {
-        let plain = |character: char| match character {
-            '.' | '-' => character,
-            _ if character.is_ascii_alphanumeric() => character,
-            _ => '_',
-        };
-        let host = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .chars()
-            .map(plain)
-            .collect();
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self {
-            host,
-            boot: boot.chars().filter(char::is_ascii_hexdigit).collect(),
-        }
-    }
-
-    fn prefix(&self) -> String {
-        format!("{FOLDER_PREFIX}{}-{}-", self.host, self.boot)
-    }
-
-    /// Who made a folder of that name.
-    fn of(name: &str) -> Option<Self> {
-        let mut parts = name.strip_prefix(FOLDER_PREFIX)?.rsplitn(3, '-').skip(1);
-        let (boot, host) = (parts.next()?.to_owned(), parts.next()?.to_owned());
-        Some(Self { host, boot })
-    }
-
-    /// Whether a lock that looks free here is free: on the same kernel, whatever containers are called, and where this host
-    /// has started anew since. Many hosts may have the name that a system has before it is given one.
-    fn sees_locks_of(&self, other: &Self) -> bool {
-        match self.boot == other.boot {
-            true => !self.boot.is_empty() || self.host == other.host,
-            false => {
-                let is_nameless = self.host.is_empty() || NAMELESS.iter().any(|name| self.host.starts_with(name));
-                self.host == other.host && !is_nameless
-            }
-        }
-    }
-
-    /// Removes the folders of this host's tiers whose process ended without removing them. What cannot be locked or removed
-    /// stays.
-    fn remove_leftovers(&self, outer: &Path) {
-        let Ok(entries) = fs::read_dir(outer) else { return };
-        for entry in entries.flatten() {
-            let owner = Self::of(&entry.file_name().to_string_lossy());
-            let is_ours = owner.is_some_and(|owner| self.sees_locks_of(&owner));
-            if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            let path = entry.path();
-            let Ok(handle) = File::open(&path) else { continue };
-            if handle.try_lock().is_ok() {
-                match fs::remove_dir_all(&path) {
-                    Ok(()) => {
-                        tracing::info!(path = %path.display(), "removed blocks that a killed process left behind")
-                    }
-                    Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove left blocks"),
-                }
-            }
-        }
     }
 }
 

@@ -356,3 +356,17 @@ fn the_seed_is_the_contexts_where_none_is_given() {
     assert_eq!(begun(7, None), begun(0, Some(7)));
     assert_ne!(begun(7, None), begun(8, None));
 }
+
+#[test]
+fn labels_for_one_output_are_refused_with_the_cure() {
+    let (context, case) = (context(1), plain_case());
+    let data = case.data(&context);
+    let loss = Loss::BinaryCrossEntropyWithLogits;
+    let inputs = data.first().unwrap().feature_length();
+    let network = NeuralNetwork::new(Input(inputs))
+        .output(Dense::linear(1), loss)
+        .unwrap();
+    // More outputs, which labels beyond them ask for otherwise, are not the cure here.
+    let error = network.train(&data, case.options(None)).unwrap_err().to_string();
+    assert!(error.contains("give values of 0 and 1"), "{error}");
+}

@@ -27,7 +27,6 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     pub fn lookup(&self, key: &K) -> Result<Vec<V>> {
         // What is not determinate is computed before anything is prepared from it. Before that, bounds of ranges may not
         // be known; nor are they after it where the lineage was cut behind a sort that was remembered.
-        self.context().check_outside()?;
         self.context().cut_lineage(self.id())?;
         self.context().prepare_all(self.id())?;
         let partitioning = self.node().partitioning.as_ref();

@@ -10,9 +10,9 @@ use cudarc::driver::CudaStream;
 use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::buffer::{GpuBuffer, GpuSlice, bind};
-use super::capturing::Capturing;
 use super::gpu::Gpu;
 use crate::config::Precision;
+use crate::exclusive::Exclusive;
 
 /// cuBLAS for the handle of one worker: its products take their turn among whatever else is asked of that handle. Equal
 /// shapes give equal bits on one kind of GPU, as all runs on one stream.
@@ -21,7 +21,7 @@ pub struct GpuBlas {
     handle: sys::cublasHandle_t,
     compute: Compute,
     stream: Arc<CudaStream>,
-    capturing: Arc<Capturing>,
+    capturing: Arc<Exclusive>,
     /// What cuBLAS works with, there as long as it.
     workspace: GpuBuffer,
 }
@@ -33,7 +33,7 @@ impl Drop for GpuBlas {
     fn drop(&mut self) {
         let _ = bind(self.stream.context());
         // cuBLAS waits for all of the GPU when it ends.
-        let _turn = self.capturing.turn();
+        let _turn = self.capturing.enter();
         // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
         let _ = unsafe { cublas::destroy_handle(self.handle) };
     }

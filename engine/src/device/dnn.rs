@@ -16,9 +16,9 @@ use distdl_storage::DeviceError;
 use self::descriptors::Descriptors;
 use super::buffer::{GpuSlice, bind};
 use super::capture::Mode;
-use super::capturing::Capturing;
 use super::gpu::Gpu;
 use crate::config::Precision;
+use crate::exclusive::Exclusive;
 
 /// cuDNN for the handle of one worker: its convolutions take their turn among whatever else is asked of that handle. Its
 /// algorithms are named, and none of them adds in an order that may change: equal shapes give equal bits on one kind of GPU
@@ -28,7 +28,7 @@ pub struct GpuDnn {
     handle: sys::cudnnHandle_t,
     math: sys::cudnnMathType_t,
     stream: Arc<CudaStream>,
-    capturing: Arc<Capturing>,
+    capturing: Arc<Exclusive>,
     /// What is known of convolutions, as cuDNN may not be asked while a graph is captured: of the last so many.
     answers: RefCell<HashMap<Question, Answer>>,
     computed: Cell<u64>,
@@ -49,7 +49,7 @@ impl Drop for GpuDnn {
     fn drop(&mut self) {
         let _ = bind(self.stream.context());
         // cuDNN waits for all of the GPU when it ends.
-        let _turn = self.capturing.turn();
+        let _turn = self.capturing.enter();
         // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
         let _ = unsafe { cudnn::destroy_handle(self.handle) };
     }

@@ -16,8 +16,8 @@ use distdl_storage::{DeviceError, DeviceMemory};
 use super::GpuFound;
 use super::buffer::{GpuBuffer, GpuSlice, WORD, bind};
 use super::capture::{ARGUMENTS_MAX, CAPTURE, Fault, Launch, Mode, REPLAY};
-use super::capturing::Capturing;
 use super::compiler::Cubin;
+use crate::exclusive::Exclusive;
 
 /// The handle of one worker on a GPU: what it asks for happens in the order in which it asks.
 pub struct Gpu {
@@ -25,8 +25,9 @@ pub struct Gpu {
     architecture: String,
     context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
-    /// Turns at the GPU, of all handles.
-    pub(super) capturing: Arc<Capturing>,
+    /// Turns at the GPU, of all handles: of who captures a graph there, and of who waits for all of it, since the driver lets
+    /// nobody do that meanwhile, and nothing comes of the capture if somebody tries.
+    pub(super) capturing: Arc<Exclusive>,
     copied: Copied,
     /// What becomes of what it is asked for.
     mode: Mutex<Mode>,
@@ -331,7 +332,7 @@ impl Gpu {
 
     /// Waits until whatever was asked of any handle of the GPU is done. An error, as the driver's, if this thread captures there.
     fn wait_for_all(&self) -> Result<(), DriverError> {
-        let Some(_turn) = self.capturing.turn() else {
+        let Some(_turn) = self.capturing.enter() else {
             return Err(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED));
         };
         self.context.synchronize()

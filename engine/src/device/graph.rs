@@ -52,7 +52,7 @@ impl Gpu {
     /// Those of `ask`; it asks for something else, or for nothing; the driver is older than CUDA 12.3, or fails.
     pub fn capture<E: From<DeviceError>>(&self, ask: impl FnOnce() -> Result<(), E>) -> Result<GpuGraph, E> {
         // None if this thread captures with another handle, too: that one's turn lasts longer.
-        let _turn = self.capturing.turn();
+        let _turn = self.capturing.enter();
         self.begin_capture()?;
         let _done = EagerAgain(self);
         let asked = ask();

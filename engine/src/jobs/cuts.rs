@@ -79,6 +79,7 @@ impl Context {
     /// configuration allows. It depends on lineage and configuration alone, so that all processes of a cluster do the
     /// same.
     pub(crate) fn cut_lineage(&self, target: DatasetId) -> Result<()> {
+        self.check_outside()?;
         while let Some(dataset) = self
             .lineage(target)
             .not_determinate()

@@ -1,6 +1,7 @@
 //! Partitions that are put together (`coalesce`) are computed one after another, when they are read.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,21 +47,24 @@ fn a_partition_is_begun_when_the_one_before_has_been_read() {
     }
 }
 
+/// A thousand rows in blocks on disk, and where each block lies.
+fn kept_on_disk(spill: &Path, threads: usize, partitions: usize) -> (Context, Dataset<u64>, impl Fn(u64) -> PathBuf) {
+    let config = Config::default().with_spill_folder(spill).with_threads(threads);
+    let context = Context::new(config).unwrap();
+    let rows = context.range(0..1_000, partitions).map(|x| x * 3).persist(Level::Disk);
+    assert_eq!(rows.count().unwrap(), 1_000);
+    let mut files = fs::read_dir(spill).unwrap().map(|entry| entry.unwrap().path());
+    let (folder, dataset) = (files.find(|path| path.is_dir()).unwrap(), rows.id().0);
+    let file_of = move |partition| folder.join(BlockId { dataset, partition }.file_name());
+    (context, rows, file_of)
+}
+
 #[test]
 fn a_block_that_is_damaged_is_found_when_it_is_read_and_computed_again() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config {
-        spill_folder: Some(folder.path().to_owned()),
-        ..Config::default()
-    };
-    let context = Context::new(config.with_threads(2)).unwrap();
-    let rows = context.range(0..1_000, PARTITIONS).map(|x| x * 3).persist(Level::Disk);
-    assert_eq!(rows.count().unwrap(), 1_000);
-    let mut files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
-    let folder = files.find(|path| path.is_dir()).unwrap();
+    let (context, rows, file_of) = kept_on_disk(folder.path(), 2, PARTITIONS);
     for partition in [3, 7] {
-        let dataset = rows.id().0;
-        let path = folder.join(BlockId { dataset, partition }.file_name());
+        let path = file_of(partition);
         let mut bytes = fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
@@ -80,19 +84,10 @@ fn a_block_that_is_damaged_is_found_when_it_is_read_and_computed_again() {
 #[test]
 fn many_damaged_blocks_of_one_partition_cost_one_round_and_not_one_each() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config {
-        spill_folder: Some(folder.path().to_owned()),
-        ..Config::default()
-    };
-    let context = Context::new(config.with_threads(1)).unwrap();
-    let rows = context.range(0..1_000, 40).map(|x| x * 3).persist(Level::Disk);
-    assert_eq!(rows.count().unwrap(), 1_000);
-    let mut files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
-    let folder = files.find(|path| path.is_dir()).unwrap();
+    let (context, rows, file_of) = kept_on_disk(folder.path(), 1, 40);
     // More than an action has rounds.
     for partition in 5..35 {
-        let dataset = rows.id().0;
-        fs::write(folder.join(BlockId { dataset, partition }.file_name()), b"other").unwrap();
+        fs::write(file_of(partition), b"other").unwrap();
     }
     let jobs = context.metrics().jobs();
     assert_eq!(rows.coalesce(1).count().unwrap(), 1_000);

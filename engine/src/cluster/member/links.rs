@@ -1,9 +1,8 @@
 //! The links of a member: opened for a generation, kept as long as both ends live, read by a thread each.
 
-use std::sync::Arc;
-use std::sync::PoisonError;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, lock, spawn};
+use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, State, lock, spawn};
 use crate::cluster::chaos::Point;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused, Theirs, Turns};
 use crate::cluster::link::Link;
@@ -308,16 +307,7 @@ impl Shared {
         if let Some(connecting) = state.connecting.take() {
             connecting.shutdown();
         }
-        let concerned = state
-            .current
-            .as_ref()
-            .is_some_and(|current| current.key.generation <= generation);
-        let receiver = state.receiver().filter(|_| concerned);
-        drop(state);
-        self.changed.notify_all();
-        if let Some(receiver) = receiver {
-            receiver.cancel();
-        }
+        self.interrupt(state, |key| key.generation <= generation);
     }
 
     /// An action is over, perhaps by an error elsewhere while a round of it runs here or is about to.
@@ -325,10 +315,12 @@ impl Shared {
         let mut state = lock(self);
         state.answered = state.answered.max(action + 1);
         // A name node that was started again may tell an answer that the driver program had before.
-        let concerned = state
-            .current
-            .as_ref()
-            .is_some_and(|current| current.key.action <= action);
+        self.interrupt(state, |key| key.action <= action);
+    }
+
+    /// Cancels the round that runs here, if it is `meant`, and wakes all who wait.
+    fn interrupt(&self, state: MutexGuard<'_, State>, meant: impl Fn(&RoundKey) -> bool) {
+        let concerned = state.current.as_ref().is_some_and(|current| meant(&current.key));
         let receiver = state.receiver().filter(|_| concerned);
         drop(state);
         self.changed.notify_all();

@@ -14,19 +14,23 @@ fn lanes(world: &World) -> Vec<u32> {
     }
 }
 
-#[test]
-fn lanes_stay_where_they_are_when_another_process_takes_a_place() {
-    let mut world = World::new(
-        options(3, 1),
-        vec![Step::Iterate {
-            steps: 500,
-            stateful: false,
-            timed: false,
-        }],
-    );
+/// A cluster in the midst of a loop.
+fn in_a_loop(options: Options, steps: u64) -> World {
+    let program = vec![Step::Iterate {
+        steps,
+        stateful: false,
+        timed: false,
+    }];
+    let mut world = World::new(options, program);
     while !world.processes[0].versions.contains_key(&5) && world.finished.is_none() {
         world.everybody_moves();
     }
+    world
+}
+
+#[test]
+fn lanes_stay_where_they_are_when_another_process_takes_a_place() {
+    let mut world = in_a_loop(options(3, 1), 500);
     assert_eq!(lanes(&world), [0, 0, 1, 1, 2]);
     let spare = world
         .processes
@@ -48,17 +52,7 @@ fn lanes_stay_where_they_are_when_another_process_takes_a_place() {
 
 #[test]
 fn lanes_leave_a_process_that_takes_much_longer() {
-    let mut world = World::new(
-        options(2, 0),
-        vec![Step::Iterate {
-            steps: 5000,
-            stateful: false,
-            timed: false,
-        }],
-    );
-    while !world.processes[0].versions.contains_key(&5) && world.finished.is_none() {
-        world.everybody_moves();
-    }
+    let mut world = in_a_loop(options(2, 0), 5000);
     assert_eq!(lanes(&world), [0, 0, 0, 1, 1]);
     let beat = |world: &mut World, micros: [u64; 2]| {
         world.now += Duration::from_millis(400);

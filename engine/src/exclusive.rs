@@ -1,0 +1,41 @@
+//! What one thread does at a time, and may begin again while it does it.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+/// Lets one thread in at a time, and that one again: what must not be seen half done may consist of more of the same.
+#[derive(Debug, Default)]
+pub(crate) struct Exclusive {
+    holder: Mutex<Option<ThreadId>>,
+    left: Condvar,
+}
+
+/// Until it is dropped, no other thread gets in.
+pub(crate) struct Entered<'a>(&'a Exclusive);
+
+impl Exclusive {
+    /// Waits until no other thread is in. `None` if this one is, which would wait for itself without end.
+    pub(crate) fn enter(&self) -> Option<Entered<'_>> {
+        let this = thread::current().id();
+        let mut holder = self.lock();
+        while let Some(other) = *holder {
+            if other == this {
+                return None;
+            }
+            holder = self.left.wait(holder).unwrap_or_else(PoisonError::into_inner);
+        }
+        *holder = Some(this);
+        Some(Entered(self))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+        self.0.left.notify_one();
+    }
+}
