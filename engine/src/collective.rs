@@ -124,7 +124,8 @@ impl<'a> Arrival<'a> {
         reduce: &Reduce,
         keep: &mut dyn FnMut(Results) -> Result<Kept>,
     ) -> Outcome {
-        let entered = self.member.enter(generation, self.action, number);
+        let before = || round::drop_unheard(facts, self.context.store());
+        let entered = self.member.enter_after(generation, self.action, number, &before);
         let ran = entered.map(|round| self.run(&round, facts, reduce)).transpose();
         let outcome = ran.and_then(|ran| {
             let ran = ran.unwrap_or_default();

@@ -77,6 +77,8 @@ struct Shared {
     changed: Condvar,
     requests: AtomicU64,
     /// Of remote objects, with other members.
+    /// A copy is kept whole before the next generation begins here. Locked before the state.
+    copying: Mutex<()>,
     sharing: Sharing,
     /// Frames and reports that were to be sent, heartbeats left out: at any of them a fault may be planned.
     frames: AtomicU64,
@@ -159,6 +161,11 @@ impl State {
     fn receiver(&self) -> Option<Arc<dyn Receive>> {
         match &self.current.as_ref()?.phase {
             Phase::Begun(receiver) => Some(Arc::clone(receiver)),
+    /// The generation that this process is in, or was in last.
+    fn generation(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| current.key.generation)
+    }
+
             Phase::Entered | Phase::Over => None,
         }
     }
@@ -217,6 +224,7 @@ impl Member {
             changed: Condvar::new(),
             requests: AtomicU64::new(0),
             sharing: Sharing::default(),
+            copying: Mutex::default(),
             frames: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             progress: AtomicU64::new(0),
@@ -296,6 +304,12 @@ impl Member {
 
     /// Opens the links of a round's generation. `None` if the generation is over before they are open.
     pub fn enter(&self, generation: &Generation, action: u64, round: u32) -> Option<Round> {
+        self.enter_after(generation, action, round, &|| ())
+    }
+
+    /// The same, with something to be done before the first round of the generation, when copies of blocks that were sent
+    /// before are kept, and none that is sent in it.
+    pub fn enter_after(&self, generation: &Generation, action: u64, round: u32, before: &dyn Fn()) -> Option<Round> {
         let key = RoundKey {
             generation: generation.number,
             action,
@@ -304,7 +318,7 @@ impl Member {
         let members: Arc<[MemberId]> = generation.members.iter().map(|peer| peer.member).collect();
         let id = self.id()?;
         let rank = members.iter().position(|member| *member == id)?;
-        self.shared.position(key, generation);
+        self.shared.position(key, generation, before);
         let mut links = Vec::with_capacity(members.len());
         for peer in &generation.members {
             links.push(match peer.member == id {

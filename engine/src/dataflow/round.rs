@@ -1,10 +1,10 @@
 //! One process's part in a round of a job that many processes run.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use distdl_storage::{BlockId, Level};
+use distdl_storage::{BlockId, BlockStore, Level};
 
 use crate::assign::{Assignment, Holders};
 use crate::cluster::deal::Hand;
@@ -17,7 +17,7 @@ use crate::dataflow::speculation::Speculation;
 use crate::dataflow::team::{Post, Team};
 use crate::id::{DatasetId, ShuffleId};
 use crate::iteration::Placement;
-use crate::lineage::Lineage;
+use crate::lineage::{Determinacy, Lineage};
 use crate::recover::recover;
 use crate::task::{Elsewhere, Resources};
 
@@ -116,6 +116,29 @@ pub struct Facts<'a> {
     pub pins: &'a dyn Fn(usize) -> Option<usize>,
 }
 
+impl Facts<'_> {
+    fn finished(&self) -> BTreeSet<usize> {
+        self.finished.iter().map(|partition| *partition as usize).collect()
+    }
+
+    fn holders(&self, computing: &[usize]) -> Holders {
+        let mut holders = Holders::default();
+        for (rank, held) in self.held.iter().enumerate() {
+            for (asset, partitions) in held {
+                let partitions = partitions.iter().map(|partition| *partition as usize);
+                match asset {
+                    Asset::Dataset(dataset) => partitions.for_each(|partition| holders.add(rank, *dataset, partition)),
+                    Asset::Output(shuffle) if computing.contains(&rank) => {
+                        partitions.for_each(|partition| holders.add_output(rank, *shuffle, partition));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        holders
+    }
+}
+
 /// The job of this process in a round. `None` if nothing is missing.
 pub fn job(
     facts: &Facts<'_>,
@@ -125,20 +148,7 @@ pub fn job(
     workers: usize,
 ) -> Option<Job> {
     let computing = facts.generation.computing();
-    let mut holders = Holders::default();
-    for (rank, held) in facts.held.iter().enumerate() {
-        for (asset, partitions) in held {
-            let partitions = partitions.iter().map(|partition| *partition as usize);
-            match asset {
-                Asset::Dataset(dataset) => partitions.for_each(|partition| holders.add(rank, *dataset, partition)),
-                Asset::Output(shuffle) if computing.contains(&rank) => {
-                    partitions.for_each(|partition| holders.add_output(rank, *shuffle, partition));
-                }
-                _ => {}
-            }
-        }
-    }
-    let finished = facts.finished.iter().map(|partition| *partition as usize).collect();
+    let (holders, finished) = (facts.holders(&computing), facts.finished());
     let available = |dataset: DatasetId, partition: usize| !holders.of(dataset, partition).is_empty();
     let sent = |shuffle: ShuffleId, partition: usize| holders.of_output(shuffle, partition).is_some();
     let plan = recover(facts.lineage, facts.wanted, &finished, &available, &sent)?;
@@ -176,6 +186,24 @@ pub fn job(
     );
     let speculation = speculation.filter(|_| computing.contains(&round.rank));
     Some(job.with_others(facts.generation.number, Arc::new(elsewhere), speculation))
+}
+
+/// Drops blocks of what is not the same twice that no process is known to have, as the copy of one that died before it could
+/// tell: the plan has them computed anew, and whoever reads must find one and the same. For the first round of a generation,
+/// before copies of its own come.
+pub fn drop_unheard(facts: &Facts<'_>, store: &BlockStore) {
+    let (holders, finished) = (facts.holders(&[]), facts.finished());
+    // What is cut is not among them: it is never computed again.
+    let nodes = facts.lineage.nodes();
+    for node in nodes.filter(|node| node.determinacy() != Determinacy::Determinate) {
+        let has_result = |partition| node.id == facts.lineage.target() && finished.contains(&partition);
+        let unheard = |partition: &usize| holders.of(node.id, *partition).is_empty() && !has_result(*partition);
+        for partition in (0..node.partitions).filter(unheard) {
+            if let Err(error) = store.remove(node.id.block(partition)) {
+                tracing::warn!(%error, "could not remove a block that only this process knows of");
+            }
+        }
+    }
 }
 
 /// Has the second copies made again that were lost with their process: once in a generation, where this process's part of
@@ -255,5 +283,63 @@ impl Elsewhere for Others {
     fn lacking(&self) -> Vec<BlockId> {
         let only = self.holders.only(self.round.rank).filter(|_| self.second.is_some());
         only.map(|(dataset, partition)| dataset.block(partition)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::config::Config;
+    use crate::context::Context;
+
+    #[test]
+    fn blocks_that_are_not_the_same_twice_and_of_which_nobody_has_heard_are_dropped() {
+        let context = Context::new(Config::default().with_threads(1)).unwrap();
+        let same = context.range(0..40, 4).persist(Level::Memory);
+        let drawn = same
+            .map(|x| x)
+            .with_determinacy(Determinacy::Indeterminate)
+            .persist(Level::Memory);
+        assert_eq!(drawn.count().unwrap(), 40);
+        let lineage = context.lineage(drawn.id());
+        let held = [Held::new(), vec![(Asset::Dataset(drawn.id()), vec![2])]];
+        let generation = Generation {
+            number: 2,
+            members: Vec::new(),
+        };
+        let facts = Facts {
+            lineage: &lineage,
+            wanted: &[0, 1, 2, 3],
+            finished: &[3],
+            held: &held,
+            generation: &generation,
+            costs: &[],
+            pins: &|_| None,
+        };
+        drop_unheard(&facts, context.store());
+        let kept = |dataset: DatasetId| {
+            (0..4)
+                .filter(|partition| context.store().contains(dataset.block(*partition)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            kept(drawn.id()),
+            [2, 3],
+            "another has one, and the other has its result"
+        );
+        assert_eq!(kept(same.id()), [0, 1, 2, 3]);
+        let derived = drawn.map(|x| x);
+        assert_eq!(derived.count().unwrap(), 40);
+        let lineage = context.lineage(derived.id());
+        let facts = Facts {
+            lineage: &lineage,
+            finished: &[],
+            held: &[],
+            ..facts
+        };
+        drop_unheard(&facts, context.store());
+        assert_eq!(kept(drawn.id()), [0, 1, 2, 3], "what is cut is not computed again");
     }
 }

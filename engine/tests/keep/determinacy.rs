@@ -1,11 +1,13 @@
 //! What is not determinate is computed once, before anything is derived from it.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
+use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{Context, Dataset, Determinacy};
-use distdl_storage::Level;
+use distdl_storage::{Codec, Level};
 
 use crate::{PARTITIONS, block, context};
 
@@ -89,4 +91,50 @@ fn positions_of_records_that_are_drawn_fit_the_records_that_are_kept() {
     let placed = drawn.zip_with_index().map(|(record, index)| (index, record));
     let found: Vec<u64> = (0..30).flat_map(|index| placed.lookup(&index).unwrap()).collect();
     assert_eq!(found, drawn.collect().unwrap());
+}
+
+/// The first process sends a copy of its second partition to one that has said by then what it has, and dies before it says so
+/// itself; a third one computes that partition anew, and sends its copy to the fourth.
+#[test]
+fn a_copy_of_which_nobody_has_heard_is_not_kept_beside_what_is_computed_anew() {
+    const LATE: usize = 4;
+    let (clock, gate) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new((Mutex::new(false), Condvar::new())),
+    );
+    let cluster = TestCluster {
+        restarts_max: 0,
+        ..TestCluster::new(4)
+    };
+    let cluster = cluster.with_chaos(Chaos::parse("kill=worker:0@block:1").unwrap());
+    let run = cluster.run_lives(move |context, life| {
+        let notice = context.notice();
+        if life.slot == 1 {
+            let gate = Arc::clone(&gate);
+            // It is asked once that is known which the process will tell of the round.
+            notice.say(move || {
+                *gate.0.lock().unwrap() = true;
+                gate.1.notify_all();
+                None
+            })?;
+        }
+        let (slot, clock, gate) = (life.slot, Arc::clone(&clock), Arc::clone(&gate));
+        let drawn = context
+            .range(0..80, 8)
+            .map_partitions_with_index(move |partition, rows| {
+                if (slot, partition) == (0, LATE) {
+                    let open = gate.0.lock().unwrap();
+                    drop(gate.1.wait_while(open, |open| !*open).unwrap());
+                }
+                let clock = Arc::clone(&clock);
+                rows.map(move |_| clock.fetch_add(1, Ordering::SeqCst))
+            });
+        let drawn = drawn.with_determinacy(Determinacy::Indeterminate);
+        assert_eq!(drawn.map(|x| x).count()?, 80);
+        let kept = context.store().get(block(drawn.id(), LATE), Codec::of::<u64>())?;
+        Ok(kept.map(|kept| kept.records::<u64>().unwrap().to_vec()))
+    });
+    let kept: Vec<Vec<u64>> = run.unwrap().results.into_iter().flatten().collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert_eq!(kept.iter().collect::<BTreeSet<_>>().len(), 1, "{kept:?}");
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use distdl_storage::BlockId;
 
-use super::{Fetch, Round, Shared, lock};
+use super::{Fetch, Keep, Round, Shared, lock};
 use crate::cluster::link::Link;
 use crate::cluster::wire::{Header, Kind};
 
@@ -71,7 +71,9 @@ impl Shared {
                     partition: request.words[1],
                 };
                 let found = match request.kind {
-                    Kind::BlockCopy => keep.filter(|keep| keep(block, payload)).map(|_| Vec::new()),
+                    Kind::BlockCopy => self
+                        .keep_copy(request.generation, keep, (block, payload))
+                        .then(Vec::new),
                     _ => serve.and_then(|serve| serve(block)),
                 };
                 let words = [
@@ -88,5 +90,20 @@ impl Shared {
             }
             state = lock(self);
         }
+    }
+
+    /// Keeps a copy that was made in the generation that this process is in. The maker of an older one may be gone, and others
+    /// may be computing that block anew; a newer one waits until this process is there, too.
+    fn keep_copy(&self, generation: u64, keep: Option<Keep>, (block, frame): (BlockId, Vec<u8>)) -> bool {
+        let mut state = lock(self);
+        while state.closed.is_none() && state.cut < generation && state.generation() < generation {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        let _turn = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(self);
+        let is_in = state.cut < generation && state.generation() == generation;
+        drop(state);
+        is_in && keep.is_some_and(|keep| keep(block, frame))
     }
 }

@@ -42,7 +42,12 @@ impl Shared {
     }
 
     /// Frames are for this round from now on; those of earlier ones are dropped.
-    pub(super) fn position(&self, key: RoundKey, generation: &Generation) {
+    pub(super) fn position(&self, key: RoundKey, generation: &Generation, before_first: &dyn Fn()) {
+        let copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = lock(self).generation() < key.generation;
+        if is_first {
+            before_first();
+        }
         let mut state = lock(self);
         let changes = state
             .current
@@ -55,6 +60,7 @@ impl Shared {
             members: generation.members.iter().map(|peer| (peer.member, peer.slot)).collect(),
             phase: Phase::Entered,
         });
+        drop(copying);
         let is_member = |peer: &MemberId| generation.members.iter().any(|member| member.member == *peer);
         let left = state
             .links
@@ -258,10 +264,7 @@ impl Shared {
     pub(super) fn welcome(&self, socket: &Socket) -> std::result::Result<(MemberId, Theirs), Refused> {
         let (id, generation) = {
             let state = lock(self);
-            (
-                state.id,
-                state.current.as_ref().map_or(0, |current| current.key.generation),
-            )
+            (state.id, state.generation())
         };
         let mine = Mine {
             purpose: Purpose::Link,

@@ -275,6 +275,36 @@ fn the_link_to_a_member_that_is_left_out_is_closed() {
     assert!(!kept.is_broken());
 }
 
+/// The maker of an older copy may be gone, and the block be computed anew by somebody else.
+#[test]
+fn a_copy_is_kept_in_the_generation_in_which_it_was_made_and_in_no_other() {
+    let (members, led): (Vec<Member>, Vec<Lead>) = members(2).into_iter().unzip();
+    let (kept, keeps) = channel();
+    members[1].keep(Arc::new(move |block, _| kept.send(block.partition).is_ok()));
+    let generation = |number| Generation {
+        number,
+        members: led.iter().map(|lead| lead.peer.clone()).collect(),
+    };
+    let (first, second) = (generation(1), generation(2));
+    let block = |partition| BlockId { dataset: 7, partition };
+    let of_first = std::thread::scope(|scope| {
+        scope.spawn(|| members[1].enter(&first, 0, 0).unwrap());
+        members[0].enter(&first, 0, 0).unwrap()
+    });
+    assert!(of_first.copy(1, block(1), &[]));
+    let of_second = members[0].enter(&second, 0, 1).unwrap();
+    std::thread::scope(|scope| {
+        let copying = scope.spawn(|| of_second.copy(1, block(2), &[]));
+        while lock(&members[0].shared).fetches.is_empty() {
+            std::thread::yield_now();
+        }
+        members[1].enter(&second, 0, 1).unwrap();
+        assert!(copying.join().unwrap(), "it waits until the other one is there, too");
+    });
+    assert!(!of_first.copy(1, block(3), &[]), "the generation is over");
+    assert_eq!(keeps.try_iter().collect::<Vec<u64>>(), [1, 2]);
+}
+
 /// One whose process would be ended if its program did not end.
 #[test]
 fn a_driver_program_that_waits_for_orders_is_told_that_its_cluster_is_gone() {
