@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cluster::deal::{Hand, deal};
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
-use crate::plan::{OPERATIONS_MAX, Operation, Operations, Output, Plan, Reuse, Stage};
+use crate::plan::{OPERATIONS_MAX, Operation, Operations, Output, Plan, Stage};
 
 /// Blocks that exist, and the ranks that have each; outputs that are kept, and the rank that has each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -158,7 +158,7 @@ fn near_source<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: 
     if holders.blocks.is_empty() {
         return &[];
     }
-    let mut operations = Operations::new(lineage, (stage.root, partition), &|_, _| false, Reuse::Kept);
+    let mut operations = Operations::new(lineage, (stage.root, partition), &|_, _| false, &|_| true);
     let source = operations.find_map(|operation| match operation {
         Operation::Compute { dataset, partition, .. } => Some((dataset, partition)),
         _ => None,
@@ -175,7 +175,7 @@ fn near<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: &'a Hol
         let blocks = stage.blocks.get(&dataset);
         blocks.is_some_and(|blocks| blocks.contains(&partition))
     };
-    let operations = Operations::new(lineage, (stage.root, partition), &planned, Reuse::Kept);
+    let operations = Operations::new(lineage, (stage.root, partition), &planned, &|_| true);
     let read = operations.take(OPERATIONS_MAX).find_map(|operation| match operation {
         Operation::Read(dataset, partition) => Some((dataset, partition)).filter(|_| planned(dataset, partition)),
         _ => None,

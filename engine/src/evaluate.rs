@@ -2,6 +2,8 @@
 
 mod later;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ pub fn evaluate(
         lineage: lineage.clone(),
         program: program.to_vec(),
         concatenations: Concatenations::of(lineage, program),
+        refused: RefCell::default(),
     };
     run(&Rc::new(machine), 0..program.len(), shuffle)
 }
@@ -46,6 +49,8 @@ struct Machine {
     lineage: Lineage,
     program: Vec<Operation>,
     concatenations: Concatenations,
+    /// Blocks that were to be kept and found no room.
+    refused: RefCell<HashSet<BlockId>>,
 }
 
 /// Runs some operations; the stream that is left on the stack is what they make.
@@ -63,6 +68,11 @@ fn run(machine: &Rc<Machine>, operations: Range<usize>, shuffle: ReadShuffle<'_>
         next += 1;
         let pipe = match machine.program[index] {
             Operation::Read(dataset, partition) => {
+                let id = dataset.block(partition);
+                if machine.refused.borrow().contains(&id) {
+                    // It never was there, and so is no loss to count.
+                    return Err(TaskError::Lost(id));
+                }
                 let stream = read_block(context, lineage.node(dataset), partition)?;
                 Pipe::source(index, stoppable(context, stream))
             }
@@ -87,7 +97,10 @@ fn run(machine: &Rc<Machine>, operations: Range<usize>, shuffle: ReadShuffle<'_>
             Operation::Keep(dataset, partition) => {
                 let Some(pipe) = stack.pop() else { continue };
                 let begin = pipe.begin;
-                let stream = keep(context, lineage.node(dataset), partition, pipe.into_stream(context))?;
+                let (stream, kept) = keep(context, lineage.node(dataset), partition, pipe.into_stream(context))?;
+                if !kept {
+                    machine.refused.borrow_mut().insert(dataset.block(partition));
+                }
                 // What led here and was read to its end counts, however much of this an action will read.
                 context.settle(|position| (begin..index).contains(&position.operation));
                 Pipe::source(begin, stream)
@@ -137,11 +150,12 @@ fn lost(context: &TaskContext, node: &Node, id: BlockId, reason: &str) -> TaskEr
     TaskError::Lost(id)
 }
 
-fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream) -> TaskResult<AnyStream> {
+/// Keeps a partition as a block; says whether there was room for it.
+fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream) -> TaskResult<(AnyStream, bool)> {
     let block = node.record_type.collect(stream)?;
     let id = node.id.block(partition);
     let (store, level) = (&context.resources.store, node.level());
-    match level {
+    let kept = match level {
         Some(level) if node.memo.is_some() => store.remember(id, &block, level)?,
         Some(level) => match store.put(id, &block, level) {
             // It need not be kept, and the disk is full for those that would have to make room for it.
@@ -170,7 +184,7 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
     if let Some(faults) = context.resources.faults.get() {
         faults.reach(Point::Block(blocks));
     }
-    Ok(node.record_type.stream(block, context.resources.batch_records)?)
+    Ok((node.record_type.stream(block, context.resources.batch_records)?, kept))
 }
 
 fn compute(context: &TaskContext, node: &Arc<Node>, position: Position, mut inputs: Vec<Pipe>) -> TaskResult<Pipe> {

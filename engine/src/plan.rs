@@ -180,7 +180,7 @@ pub fn program(
     lineage: &Lineage,
     (root, partition): (DatasetId, usize),
     available: Available<'_>,
-    reuse: Reuse,
+    reuse: Reuse<'_>,
 ) -> Result<Vec<Operation>> {
     let mut operations = Operations::new(lineage, (root, partition), available, reuse);
     let program: Vec<Operation> = operations.by_ref().take(OPERATIONS_MAX).collect();
@@ -196,20 +196,15 @@ pub fn program(
     })
 }
 
-/// Whether a program reads blocks that it keeps itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reuse {
-    /// A partition that is kept is computed once, however many read it.
-    Kept,
-    /// It is computed for each of them: such blocks were not kept after all.
-    Nothing,
-}
+/// Tells whether a program reads the blocks of a dataset that it keeps itself, so that each is computed once, however many
+/// read it. If such blocks were not kept after all, each reader computes its own.
+pub type Reuse<'a> = &'a dyn Fn(DatasetId) -> bool;
 
 /// The operations of a [`program`], one after another, however many they are.
 pub(crate) struct Operations<'a> {
     lineage: &'a Lineage,
     available: Available<'a>,
-    reuse: Reuse,
+    reuse: Reuse<'a>,
     stack: Vec<Visit>,
     /// What this program keeps. All operations of what is visited first come before the next visit, and so does its `Keep`.
     kept: HashSet<(DatasetId, usize)>,
@@ -225,7 +220,7 @@ impl<'a> Operations<'a> {
         lineage: &'a Lineage,
         (root, partition): (DatasetId, usize),
         available: Available<'a>,
-        reuse: Reuse,
+        reuse: Reuse<'a>,
     ) -> Self {
         Self {
             lineage,
@@ -240,7 +235,7 @@ impl<'a> Operations<'a> {
     fn visit(&mut self, id: DatasetId, partition: usize) -> Option<Operation> {
         let node = self.lineage.node(id);
         if node.level().is_some() {
-            let kept = self.reuse == Reuse::Kept && !self.kept.insert((id, partition));
+            let kept = (self.reuse)(id) && !self.kept.insert((id, partition));
             if kept || (self.available)(id, partition) {
                 return Some(Operation::Read(id, partition));
             }

@@ -36,7 +36,7 @@ pub fn recover_in_stage(
     lineage: &Lineage,
     (root, partition): (DatasetId, usize),
     available: Available<'_>,
-    reuse: Reuse,
+    reuse: Reuse<'_>,
     reads: impl Fn(&Operation) -> bool,
 ) -> Result<Option<Vec<Operation>>> {
     let program = program(lineage, (root, partition), available, reuse)?;

@@ -9,7 +9,7 @@ use distdl::engine::DatasetId;
 use distdl::engine::batch::RecordType;
 use distdl::engine::id::ShuffleId;
 use distdl::engine::lineage::{BucketWriter, Compute, Dependency, Exchange, Graph, Lineage, NodeSpec, PartitionMap};
-use distdl::engine::plan::{Operation, Output, Plan, Reuse, Stage, plan, program};
+use distdl::engine::plan::{Operation, Output, Plan, Stage, plan, program};
 use distdl::engine::recover::{recover, recover_in_stage};
 use distdl::engine::task::TaskContext;
 use proptest::prelude::*;
@@ -271,7 +271,7 @@ fn check_programs(lineage: &Lineage, stage: &Stage, available: &dyn Fn(DatasetId
     {
         let mut stack: Vec<Option<(DatasetId, usize)>> = Vec::new();
         let mut kept = BTreeSet::new();
-        for operation in program(lineage, (stage.root, *partition), available, Reuse::Kept).unwrap() {
+        for operation in program(lineage, (stage.root, *partition), available, &|_| true).unwrap() {
             match operation {
                 Operation::Read(dataset, partition) if kept.contains(&(dataset, partition)) => {
                     stack.push(Some((dataset, partition)));
@@ -387,8 +387,8 @@ proptest! {
     }
 
     #[test]
-    fn a_lost_block_is_computed_in_its_stage_if_that_reads_enough(drawn in drawn(), lost: u64, known: u64, reuses: bool) {
-        let reuse = if reuses { Reuse::Kept } else { Reuse::Nothing };
+    fn a_lost_block_is_computed_in_its_stage_if_that_reads_enough(drawn in drawn(), lost: u64, known: u64, reused: u64) {
+        let reuse = |dataset: DatasetId| (reused >> (dataset.0 % 64)) & 1 == 1;
         let (lineage, blocks) = lineage(&drawn);
         let left = |dataset: DatasetId, partition: usize| {
             blocks.contains(&(dataset, partition)) && (lost >> ((dataset.0 as usize + partition) % 64)) & 1 == 0
@@ -399,10 +399,10 @@ proptest! {
         };
         for partition in 0..lineage.node(lineage.target()).partitions {
             let root = (lineage.target(), partition);
-            let again = program(&lineage, root, &left, reuse).unwrap();
+            let again = program(&lineage, root, &left, &reuse).unwrap();
             let shuffles = again.iter().filter(|operation| matches!(operation, Operation::Shuffle(..)));
             let enough = shuffles.clone().all(reads);
-            let found = recover_in_stage(&lineage, root, &left, reuse, reads);
+            let found = recover_in_stage(&lineage, root, &left, &reuse, reads);
             prop_assert_eq!(found.unwrap(), enough.then_some(again.clone()));
         }
     }

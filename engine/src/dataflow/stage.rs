@@ -10,7 +10,7 @@ mod resending;
 mod shuffles;
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,7 +34,7 @@ use crate::dataflow::speculation::Idle;
 use crate::error::{EngineError, panic_text};
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
-use crate::plan::{Operation, Output, Reuse, Stage, program};
+use crate::plan::{Operation, Output, Stage, program};
 use crate::progress::RunningJob;
 use crate::recover::{recover_in_stage, unplanned};
 use crate::task::{Place, TaskContext};
@@ -401,13 +401,12 @@ impl Tasks {
             _ => true,
         };
         let root = (stage.root, partition);
-        let mut reuse = Reuse::Kept;
-        let mut program = program(&job.lineage, root, &planned, reuse)?;
+        let mut program = program(&job.lineage, root, &planned, &|_| true)?;
         if let Some(lost) = unplanned(&job.lineage, &program, reads) {
             // Blocks that the plan counted on are not to be kept any more: somebody has called `unpersist` since.
             return Err(TaskError::Lost(lost));
         }
-        let mut tries = 0;
+        let (mut tries, mut not_kept) = (0, BTreeSet::new());
         loop {
             tries += 1;
             let mut read = |shuffle, bucket| self.read(&program, shuffle, bucket);
@@ -424,14 +423,15 @@ impl Tasks {
                 _ => false,
             };
             if program.iter().any(keeps_lost) {
-                // It was not kept after all, and would not be the next time either.
-                reuse = Reuse::Nothing;
+                // It was not kept after all, and others of its dataset would not be the next time either.
+                not_kept.insert(DatasetId(lost.dataset));
             }
             // What memory cannot hold together is not waited for again and again.
             let counted_on = |dataset, partition| {
                 (tries < TRIES_MAX || job.lineage.node(dataset).is_cut()) && available(dataset, partition)
             };
-            match recover_in_stage(&job.lineage, root, &counted_on, reuse, reads)? {
+            let reuse = |dataset| tries < TRIES_MAX && !not_kept.contains(&dataset);
+            match recover_in_stage(&job.lineage, root, &counted_on, &reuse, reads)? {
                 Some(again) => program = again,
                 None => return Err(TaskError::Lost(lost)),
             }

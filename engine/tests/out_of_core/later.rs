@@ -122,3 +122,28 @@ fn what_is_kept_and_read_again_outside_is_computed_once() {
     assert_eq!(kept.partitions_computed(), PARTITIONS as u64);
     assert_eq!(context.metrics().blocks_lost(), 0);
 }
+
+/// One block finds no room: that says nothing of those of other datasets.
+#[test]
+fn a_block_without_room_is_no_loss_and_others_are_still_read_again() {
+    let context = context(4_000, 1, 16);
+    let counted = |records: u64| {
+        let count = Arc::new(AtomicU64::new(0));
+        let computed = Arc::clone(&count);
+        let rows = context.range(0..records, 1).map_partitions(move |rows| {
+            computed.fetch_add(1, Ordering::SeqCst);
+            rows
+        });
+        let kept = rows.cache();
+        (kept.zip(&kept.map(|x| x + 1)).unwrap(), count)
+    };
+    let ((large, large_count), (small, small_count)) = (counted(1_000), counted(10));
+    assert_eq!(large.union(&small).coalesce(1).count().unwrap(), 1_010);
+    assert_eq!(small_count.load(Ordering::SeqCst), 1);
+    assert_eq!(
+        large_count.load(Ordering::SeqCst),
+        3,
+        "once in vain, and for each that reads it"
+    );
+    assert_eq!(context.metrics().blocks_lost(), 0);
+}
