@@ -114,6 +114,13 @@ pub enum Happening {
         /// Since the loss was seen, in microseconds.
         micros: Option<u64>,
     },
+    /// All processes that kept some optimizer state are gone, and the loop waits for one that others have to start.
+    LacksState {
+        /// Number of the action.
+        action: u64,
+        /// Its name and place in the driver program.
+        site: String,
+    },
     /// An action has its answer.
     Answered {
         /// Its number.
@@ -187,6 +194,10 @@ impl ClusterEvent {
             Happening::Resumed { version, micros, .. } => {
                 Some(format!("the loop goes on from step {version}{}", after(*micros)))
             }
+            Happening::LacksState { site, .. } => Some(format!(
+                "optimizer state was lost with all the processes that kept it: {site} waits until another process is \
+                 started for this cluster, and begins anew then (`--parameter-copies 2` keeps two copies)"
+            )),
             Happening::Started { slot, again: true } => Some(format!("starting a new process for slot {slot}")),
             // A process that was started for one that was lost has come too late.
             Happening::Dismissed {

@@ -31,6 +31,8 @@ pub(super) struct Action {
     pub(super) loop_begun: bool,
     /// Whether a member was lost since the last round began.
     pub(super) loss: bool,
+    /// Whether it was said since then that optimizer state is lost.
+    pub(super) told_of_lost_state: bool,
 }
 
 impl Action {
@@ -47,6 +49,7 @@ impl Action {
             placed: false,
             loop_begun: false,
             loss: false,
+            told_of_lost_state: false,
         }
     }
 
@@ -90,7 +93,7 @@ impl Action {
     /// Its next round begins.
     pub(super) fn begin(&mut self, work: &Work) {
         self.round_next = self.round_next.saturating_add(1);
-        self.loss = false;
+        (self.loss, self.told_of_lost_state) = (false, false);
         if matches!(work, Work::Loop { .. }) {
             self.loop_begun = true;
             // Of a round that was cut. Those that were not finished may come to other values in a loop that depends on time.

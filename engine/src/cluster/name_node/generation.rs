@@ -44,8 +44,9 @@ impl NameNode {
         if self.lacks_state(&chosen) {
             // A process that is started again runs the program from its start, and so has the state that the loop began
             // with.
-            if !self.somebody_comes() {
-                self.answer(state_lost(), BTreeSet::new());
+            match self.somebody_comes() {
+                true => self.tell_of_lost_state(),
+                false => self.answer(state_lost(), BTreeSet::new()),
             }
             return;
         }
@@ -65,6 +66,18 @@ impl NameNode {
             .iter()
             .filter_map(|member| Some(self.members.get(member)?.state.clone()));
         resume(&states.collect::<Vec<_>>(), first_step).source.is_none()
+    }
+
+    /// Says once that the loop waits for a process that somebody has to start.
+    fn tell_of_lost_state(&mut self) {
+        let nobody_is_on_the_way = self.members.values().all(|member| member.arrived);
+        let untold = self.action.as_mut().filter(|action| !action.told_of_lost_state);
+        let Some(action) = untold.filter(|_| nobody_is_on_the_way && !self.options.starts_processes) else {
+            return;
+        };
+        action.told_of_lost_state = true;
+        let (action, site) = (action.head.action, action.head.site.clone());
+        self.note(Happening::LacksState { action, site });
     }
 
     /// Whether it is too early to go on with so few.

@@ -169,6 +169,68 @@ fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
     assert!(!node.done, "both may be started again");
 }
 
+/// With the state of one shard, as of the version that the loop begins with.
+fn comes_to_a_loop(state: bool) -> Report {
+    Report::Arrive {
+        action: 0,
+        fingerprint: [0; 32],
+        site: "an iteration".into(),
+        kind: ActionKind::Iterate {
+            dataset: crate::id::DatasetId(0),
+            rounds_max: 1,
+            first_step: 0,
+            lanes: 1,
+        },
+        held: Held::new(),
+        state: LoopState {
+            versions: vec![0],
+            shards: vec![(0, if state { vec![0] } else { Vec::new() })],
+            ..LoopState::default()
+        },
+    }
+}
+
+#[test]
+fn that_a_loop_waits_for_a_process_which_others_start_is_said_at_once_and_once() {
+    let told = |effects: &[Effect]| {
+        let sentences = effects.iter().filter_map(|effect| match effect {
+            Effect::Note(event) => event
+                .sentence()
+                .filter(|text| text.contains("optimizer state was lost")),
+            _ => None,
+        });
+        sentences.count()
+    };
+    let mut node = by_hand(2);
+    says(&mut node, 0, join(None, 0));
+    says(&mut node, 1, join(None, 1));
+    says(&mut node, 0, comes_to_a_loop(false));
+    assert_eq!(told(&says(&mut node, 1, comes_to_a_loop(true))), 0);
+    let round = node.round.as_ref().map(|round| round.number).unwrap();
+    let ended = Report::Ended {
+        generation: node.generation.number,
+        action: 0,
+        round,
+        outcome: Outcome::Computed {
+            complete: false,
+            results: Vec::new(),
+            updates: Vec::new(),
+            tasks: (0, 0),
+        },
+        held: Held::new(),
+        cut: true,
+    };
+    let connection = ConnectionId(1);
+    node.handle(node.now, Event::Disconnected { connection });
+    assert_eq!(told(&says(&mut node, 0, ended)), 1);
+    assert_eq!(told(&wait(&mut node, Some(0), 24)), 0);
+    assert!(node.round.is_none() && !node.done, "it waits");
+    // One that is on its way has what the loop begins with.
+    assert_eq!(told(&says(&mut node, 2, join(None, 0))), 0);
+    assert_eq!(told(&says(&mut node, 2, comes_to_a_loop(true))), 0);
+    assert!(node.round.is_some());
+}
+
 #[test]
 fn a_failure_ends_a_cluster_that_others_start_once_nobody_else_has_come_for_long() {
     let mut node = by_hand(2);
