@@ -78,6 +78,18 @@ struct Limit {
 /// An action that runs until this is dropped.
 pub struct RunningAction<'a>(&'a Cancellation);
 
+impl State {
+    /// The error of an action of a thread, if a limit of it has passed.
+    fn passed(&self, thread: ThreadId, action: &str) -> Option<EngineError> {
+        let limits = self.limits.iter().filter(|limit| limit.thread == thread);
+        let reason = limits.filter_map(|limit| limit.passed.clone()).next()?;
+        Some(EngineError::Cancelled {
+            action: action.to_owned(),
+            reason,
+        })
+    }
+}
+
 impl Cancellation {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,15 +108,7 @@ impl Cancellation {
     pub(crate) fn begin(&self, action: String) -> RunningAction<'_> {
         let mut state = self.lock();
         let thread = std::thread::current().id();
-        let passed = state
-            .limits
-            .iter()
-            .find(|limit| limit.thread == thread && limit.passed.is_some());
-        let reason = passed.and_then(|limit| limit.passed.clone());
-        let cancelled = reason.map(|reason| EngineError::Cancelled {
-            action: action.clone(),
-            reason,
-        });
+        let cancelled = state.passed(thread, &action);
         state.running = Some(Running {
             action,
             thread,
@@ -112,6 +116,11 @@ impl Cancellation {
             stop: None,
         });
         RunningAction(self)
+    }
+
+    /// The error of an action that this thread would begin now, if a limit of it has passed.
+    pub(crate) fn passed_here(&self, action: &str) -> Option<EngineError> {
+        self.lock().passed(std::thread::current().id(), action)
     }
 
     /// Ends the action that runs, if it is one that is `meant`, given its thread.

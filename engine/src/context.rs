@@ -30,7 +30,7 @@ use crate::device::{self, Chosen};
 #[cfg(feature = "gpu")]
 use crate::device::{CompileError, Compiler};
 use crate::error::{EngineError, Result};
-use crate::exclusive::{Entered, Exclusive};
+use crate::exclusive::Exclusive;
 use crate::id::DatasetId;
 use crate::lineage::{Graph, Node, NodeSpec};
 use crate::metrics::{Metrics, Size};
@@ -62,7 +62,7 @@ pub(crate) struct Inner {
     actions: AtomicU64,
     _bars: Option<Bars>,
     /// Local checkpoints are made one after another: none may see what another has begun and perhaps takes back.
-    local_checkpoint: Exclusive,
+    local_checkpoint: Arc<Exclusive>,
     /// Checkpoints so far, by where they are and what they hold.
     checkpoints: Mutex<HashMap<(String, [u8; 32]), Ordinal>>,
     /// What computes, once it has been asked for.
@@ -200,7 +200,7 @@ impl Context {
             member,
             actions: AtomicU64::new(0),
             _bars: bars,
-            local_checkpoint: Exclusive::default(),
+            local_checkpoint: Arc::default(),
             checkpoints: Mutex::default(),
             device: OnceLock::new(),
             #[cfg(feature = "gpu")]
@@ -391,11 +391,6 @@ impl Context {
             context: self.clone(),
             node,
         }
-    }
-
-    /// Until the answer is dropped, no other thread makes a local checkpoint.
-    pub(crate) fn enter_local_checkpoint(&self) -> Option<Entered<'_>> {
-        self.inner.local_checkpoint.enter()
     }
 
     /// How many checkpoints of one computation were asked for at `url` before; none once one of them has failed.

@@ -16,16 +16,31 @@ pub(crate) struct Entered<'a>(&'a Exclusive);
 impl Exclusive {
     /// Waits until no other thread is in. `None` if this one is, which would wait for itself without end.
     pub(crate) fn enter(&self) -> Option<Entered<'_>> {
+        let never = || None::<std::convert::Infallible>;
+        self.enter_unless(never).unwrap_or_else(|never| match never {})
+    }
+
+    /// The same, until there is a reason not to: it is asked for before each wait, and where [`Self::ask_again`] is called.
+    pub(crate) fn enter_unless<E>(&self, reason: impl Fn() -> Option<E>) -> Result<Option<Entered<'_>>, E> {
         let this = thread::current().id();
         let mut holder = self.lock();
         while let Some(other) = *holder {
             if other == this {
-                return None;
+                return Ok(None);
+            }
+            if let Some(reason) = reason() {
+                return Err(reason);
             }
             holder = self.left.wait(holder).unwrap_or_else(PoisonError::into_inner);
         }
         *holder = Some(this);
-        Some(Entered(self))
+        Ok(Some(Entered(self)))
+    }
+
+    /// Has all that wait ask whether there is a reason not to.
+    pub(crate) fn ask_again(&self) {
+        let _holder = self.lock();
+        self.left.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ThreadId>> {

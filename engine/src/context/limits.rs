@@ -1,11 +1,14 @@
 //! Actions that are ended from outside, by a handle or because their time has passed.
 
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use super::Context;
+use super::{Context, action_on};
 use crate::cancel::{CancelHandle, Cancellation};
 use crate::error::{EngineError, Result};
+use crate::exclusive::Entered;
+use crate::lineage::Node;
 
 /// A limit of time, until it is dropped.
 struct Limited<'a> {
@@ -49,12 +52,13 @@ impl Context {
         let cancellation = &self.inner.cancellation;
         let number = cancellation.limit();
         let (over, waits) = channel::<()>();
-        let watched = cancellation.clone();
+        let (watched, waited_for) = (cancellation.clone(), Arc::clone(&self.inner.local_checkpoint));
         let watch = std::thread::Builder::new()
             .name("distdl-limit".to_owned())
             .spawn(move || {
                 if waits.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                     watched.pass(number, limit);
+                    waited_for.ask_again();
                 }
             });
         // A panic of the program must not leave the limit behind.
@@ -65,5 +69,20 @@ impl Context {
         let outcome = program();
         drop((over, limited));
         outcome
+    }
+
+    /// Until the answer is dropped, no other thread makes a local checkpoint.
+    ///
+    /// # Errors
+    /// [`EngineError::Cancelled`] if a limit of this thread passes before. In a cluster the others wait for its actions, which
+    /// end by themselves then.
+    pub(crate) fn enter_local_checkpoint(&self, target: &Node) -> Result<Option<Entered<'_>>> {
+        let passed = || {
+            let alone = self.member().is_none();
+            alone
+                .then(|| self.inner.cancellation.passed_here(&action_on(target)))
+                .flatten()
+        };
+        self.inner.local_checkpoint.enter_unless(passed)
     }
 }

@@ -12,7 +12,7 @@ impl Context {
     pub(crate) fn checkpoint_locally(&self, dataset: DatasetId) -> Result<()> {
         // Before it waits for a thread that may be waiting for this one's turn to end.
         self.check_outside()?;
-        let _entered = self.enter_local_checkpoint();
+        let _entered = self.enter_local_checkpoint(self.lineage(dataset).node(dataset))?;
         let lineage = self.lineage(dataset);
         let node = lineage.node(dataset);
         if node.is_cut() {

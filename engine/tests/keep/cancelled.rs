@@ -212,3 +212,27 @@ fn the_first_limit_of_several_processes_ends_the_action_of_all() {
     });
     assert_eq!(run.unwrap().results, vec![10; 3]);
 }
+
+/// The other thread's checkpoint may take as long as it likes.
+#[test]
+fn a_limit_ends_the_wait_for_another_threads_local_checkpoint() {
+    let context = context(1);
+    let (begun, waits) = channel();
+    let (open, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let slow = context.range(0..1, 1).map(move |x| {
+        let _ = begun.send(());
+        let _ = gate.lock().unwrap().recv();
+        x
+    });
+    let other = context.range(0..10, 1);
+    std::thread::scope(|scope| {
+        let checkpoint = scope.spawn(|| slow.local_checkpoint().map(drop));
+        waits.recv().unwrap();
+        let error = context.with_timeout(Duration::from_millis(1), || other.local_checkpoint());
+        is_cancelled(&error.err().unwrap(), "its limit of 1ms has passed");
+        drop(open);
+        checkpoint.join().unwrap().unwrap();
+    });
+    assert_eq!(other.local_checkpoint().unwrap().count().unwrap(), 10);
+}
