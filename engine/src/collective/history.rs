@@ -4,9 +4,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{diverged, unreadable};
+use crate::cluster::control::ANSWER_BYTES_MAX;
 use crate::cluster::origins::Origins;
-use crate::error::Result;
-use crate::iteration::StepReport;
+use crate::error::{EngineError, Result};
+use crate::iteration::{Iteration, StepReport};
 use crate::parameters::Parameters;
 
 /// What a process that comes after an iteration needs to know of it.
@@ -14,6 +15,29 @@ use crate::parameters::Parameters;
 pub(super) struct Iterated {
     values: Values,
     pub(super) reports: Vec<StepReport>,
+}
+
+/// The most that the report of a step takes when it is sent.
+const STEP_BYTES_MAX: u64 = 10 + 4 * 8;
+
+/// An error if what an iteration comes to could not be sent to a process that comes late: found before the first step rather
+/// than behind the last. So there is a limit to what reports of steps take in memory, too.
+pub(super) fn check_length(iteration: &Iteration, parameters: &Parameters) -> Result<()> {
+    let values = parameters.len() as u64 * (1 + parameters.slots() as u64) * size_of::<f32>() as u64;
+    let bytes = iteration.steps.saturating_mul(STEP_BYTES_MAX).saturating_add(values);
+    if bytes <= ANSWER_BYTES_MAX {
+        return Ok(());
+    }
+    Err(EngineError::invalid(
+        format!(
+            "an iteration of {} steps over {} parameters comes to {bytes} bytes, and processes can tell each other \
+             {ANSWER_BYTES_MAX}",
+            iteration.steps,
+            parameters.len()
+        ),
+        "run it in several calls of fewer steps; parameters and an optimizer's state of a training that many processes take part \
+         in have to fit, too",
+    ))
 }
 
 impl Iterated {

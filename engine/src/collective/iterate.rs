@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
 
-use super::history::{History, Iterated, Values};
+use super::history::{History, Iterated, Values, check_length};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round};
@@ -50,6 +50,7 @@ pub(crate) fn iterate(
     iteration.check(&parameters)?;
     parameters.begin(iteration.first_step)?;
     let all: Vec<usize> = (0..looped.partitions).collect();
+    check_length(&iteration, &parameters)?;
     let kind = ActionKind::Iterate {
         dataset: lineage.target(),
         rounds_max: rounds_max(lineage, &all),

@@ -310,6 +310,8 @@ fn generations_with_one_that_comes_late() -> Vec<Vec<u32>> {
 
 #[test]
 fn who_comes_late_takes_part_from_the_middle_of_an_iteration() {
+    let message = refusal(Iteration::new(1, 1 << 30));
+    assert!(message.contains("several calls of fewer steps"), "{message}");
     // The others may be through when it is to be taken in: then they begin a generation without it once more.
     let comes_in_time = || {
         let generations = generations_with_one_that_comes_late();
