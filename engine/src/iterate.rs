@@ -166,6 +166,7 @@ impl<T: Record> Dataset<T> {
             read,
             partitions: self.partitions(),
             load: &mut |results| loaded.take(results),
+            keep_only: &mut |stays| loaded.keep_only(stays),
             observe,
         };
         collective::iterate(context, member, &turn.running, &lineage, looped)
@@ -216,6 +217,17 @@ impl<P: Clone + Send + Sync + 'static> Loaded<P> {
         let results = results.into_iter();
         loaded.extend(results.filter_map(|(partition, value)| Some((partition, *value.downcast().ok()?))));
         loaded.keys().map(|partition| *partition as u64).collect()
+    }
+
+    /// Forgets all other partitions than these.
+    fn keep_only(&self, stays: &dyn Fn(usize) -> bool) {
+        let mut loaded = self.lock();
+        let all = std::mem::take(&mut *loaded).into_iter();
+        let (stay, gone): (_, BTreeMap<usize, P>) = all.partition(|(partition, _)| stays(*partition));
+        *loaded = stay;
+        drop(loaded);
+        // Without the lock: the program's own code may run at its end.
+        drop(gone);
     }
 
     /// What there is of one of so many lanes.

@@ -23,6 +23,9 @@ use crate::iteration::{Iteration, Placement, StepReport};
 use crate::lineage::Lineage;
 use crate::parameters::Parameters;
 
+/// Says of a partition whether it stays.
+pub(crate) type Stays<'a> = &'a dyn Fn(usize) -> bool;
+
 /// An iteration as this process sees it.
 pub(crate) struct Loop<'a> {
     pub(crate) iteration: Iteration,
@@ -34,6 +37,8 @@ pub(crate) struct Loop<'a> {
     pub(crate) partitions: usize,
     /// Keeps what was read; says which partitions are here.
     pub(crate) load: &'a mut dyn FnMut(Results) -> Vec<u64>,
+    /// Forgets what was read of all other partitions than these.
+    pub(crate) keep_only: &'a mut dyn FnMut(Stays<'_>),
     pub(crate) observe: &'a mut dyn FnMut(&StepReport),
 }
 
@@ -48,9 +53,9 @@ pub(crate) fn iterate(
     let (iteration, parameters) = (looped.iteration.clone(), Arc::clone(&looped.parameters));
     iteration.check_cluster()?;
     iteration.check(&parameters)?;
+    check_length(&iteration, &parameters)?;
     parameters.begin(iteration.first_step)?;
     let all: Vec<usize> = (0..looped.partitions).collect();
-    check_length(&iteration, &parameters)?;
     let kind = ActionKind::Iterate {
         dataset: lineage.target(),
         rounds_max: rounds_max(lineage, &all),
@@ -200,6 +205,12 @@ fn run_loop(
     looped: &mut Loop<'_>,
     history: &mut History,
 ) -> Result<Outcome> {
+    let id = arrival.member.id();
+    let own = generation.members.iter().position(|peer| Some(peer.member) == id);
+    // All have the data of the lanes that they host, or this round would not have begun.
+    if own.is_some() && !start.lanes.is_empty() {
+        (looped.keep_only)(&|partition| Some(start.lanes[partition % start.lanes.len()] as usize) == own);
+    }
     let (iteration, parameters) = (&looped.iteration, &looped.parameters);
     let placement = round::placement(generation, &start.lanes, iteration.shards)
         .filter(|placement| placement.lanes.len() == iteration.lanes)
@@ -209,8 +220,6 @@ fn run_loop(
         state: what_is_here((iteration, parameters), history),
         result,
     };
-    let member = arrival.member.id();
-    let own = generation.members.iter().position(|peer| Some(peer.member) == member);
     let Some(basis) = basis(
         (generation.number, number),
         own,
