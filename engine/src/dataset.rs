@@ -310,10 +310,10 @@ impl<T: Record> Dataset<T> {
 
     /// Drops the blocks of this dataset and keeps none from now on, unless it has no lineage any more
     /// ([`local_checkpoint`](Self::local_checkpoint)): such blocks go with the last handle on it. An action that reads them at
-    /// that time computes them again.
-    pub fn unpersist(&self) -> Dataset<T> {
+    /// that time computes them again. Returns the dataset itself.
+    pub fn unpersist(&self) -> &Dataset<T> {
         self.context().unpersist(self.node());
-        self.clone()
+        self
     }
 
     /// The level at which blocks are kept, if they are.

@@ -274,7 +274,7 @@ fn a_lost_block_does_not_take_the_shuffled_records_of_another_partition() {
         let saboteur = Saboteur::new(&context, &[(0, 0, 1), (0, 0, 2), (0, 0, 4)], &[&kept]);
         let result = saboteur.watch(&kept).union(&other);
         let expected = result.collect().unwrap();
-        let _ = shuffled.unpersist();
+        shuffled.unpersist();
         saboteur.armed.store(true, Ordering::SeqCst);
         assert_eq!(result.collect().unwrap(), expected, "{threads} threads");
     }

@@ -371,7 +371,7 @@ fn blocks_that_are_not_to_be_kept_any_more_are_computed_again_in_the_middle_of_a
     assert_eq!(kept.count().unwrap(), 10);
     let handle = kept.clone();
     let mapped = kept.map_partitions(move |rows| {
-        let _ = handle.unpersist();
+        handle.unpersist();
         rows
     });
     assert_eq!(mapped.collect().unwrap(), sums.collect().unwrap());

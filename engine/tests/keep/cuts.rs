@@ -124,7 +124,7 @@ fn a_local_checkpoint_that_fails_leaves_no_blocks() {
     assert!(kept.local_checkpoint().is_err());
     assert_eq!(kept.level(), Some(Level::Memory));
     assert_eq!(context.store().ids().len(), PARTITIONS - 1);
-    let _ = kept.unpersist();
+    kept.unpersist();
     assert!(context.store().ids().is_empty());
     assert_eq!(kept.partitions_computed(), PARTITIONS as u64 - 1);
     let id = kept.id();
@@ -175,7 +175,7 @@ fn a_local_checkpoint_whose_blocks_are_dropped_meanwhile_keeps_the_lineage() {
     let this = Arc::downgrade(&made);
     let rows = context.range(0..40, PARTITIONS).map(move |x| {
         if let (39, Some(this)) = (x, this.upgrade()) {
-            let _ = this.get().unwrap().unpersist();
+            this.get().unwrap().unpersist();
         }
         x
     });

@@ -250,7 +250,7 @@ fn positions_are_counted_where_blocks_are_given_up_in_the_middle_of_an_action() 
         let placed = context.range(0..40, 4).zip_with_index().memoize("placed", 1).unwrap();
         let handle = placed.clone();
         let mapped = placed.map_partitions(move |rows| {
-            let _ = handle.unpersist();
+            handle.unpersist();
             rows
         });
         assert_eq!(mapped.collect().unwrap(), expected);
