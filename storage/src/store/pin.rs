@@ -16,20 +16,24 @@ pub struct Pin {
 }
 
 impl BlockStore {
-    /// The block of `id` with a pin on it, if it is in memory.
+    /// The block of `id` with a pin on it, if it is in memory. The statistics count no hit: whoever pins a block reads it
+    /// with [`BlockStore::get`] as well, or will.
     ///
     /// # Errors
-    /// As [`BlockStore::get`].
+    /// [`StorageError::WrongType`](crate::StorageError::WrongType) as [`BlockStore::get`].
     pub fn pin(self: &Arc<Self>, id: BlockId, codec: Codec) -> Result<Option<(Block, Pin)>> {
-        let Some(version) = self.index.lock().pin(id) else {
+        let mut state = self.index.lock();
+        let Some(version) = state.pin(id) else {
             return Ok(None);
         };
+        let block = self.memory.get(id, codec);
+        drop(state);
         let pin = Pin {
             store: Arc::clone(self),
             id,
             version,
         };
-        Ok(self.get(id, codec)?.map(|block| (block, pin)))
+        Ok(block?.map(|block| (block, pin)))
     }
 }
 

@@ -91,6 +91,7 @@ fn a_pinned_block_stays_in_memory_until_the_last_pin_is_gone() {
     let (pinned, first) = pin(1).unwrap();
     let second = pin(1).unwrap();
     assert_eq!(value(&pinned), 1);
+    assert_eq!(store.statistics().memory_hits, 0, "pins are not what reads");
     store.put(id(2), &block(2), Level::Memory).unwrap();
     store.put(id(3), &block(3), Level::Memory).unwrap();
     assert_eq!(store.ids(), [id(1), id(3)], "the older one is pinned");
