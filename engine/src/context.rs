@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
-use distdl_storage::{BlockId, BlockStore, Memo, Record, StoreFigures, StoreOptions};
+use distdl_storage::{BlockId, BlockStore, Memo, Record, StorageError, StoreFigures, StoreOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -209,7 +209,10 @@ impl Context {
         let context = Self { inner: Arc::new(inner) };
         if let Some(member) = context.member() {
             let weak = context.downgrade();
-            member.serve(Arc::new(move |block| weak.upgrade().ok()?.block_frame(block)));
+            member.serve(Arc::new(move |block| match weak.upgrade() {
+                Ok(context) => context.block_frame(block).map_err(|error| error.to_string()),
+                Err(_) => Ok(None),
+            }));
             let weak = Arc::downgrade(context.resources());
             member.tell(Arc::new(move || weak.upgrade()?.progress()));
             let weak = context.downgrade();
@@ -245,11 +248,18 @@ impl Context {
         }
     }
 
-    /// A block of this process in a frame.
-    fn block_frame(&self, id: BlockId) -> Option<Vec<u8>> {
-        let kind = lock(&self.inner.graph).node(DatasetId(id.dataset))?.record_type;
-        let block = self.store().get(id, kind.codec).ok()??;
-        kind.codec.encode(&block).ok()
+    /// A block of this process in a frame, if it is here. A damaged one is not; it is an error if open files or memory are
+    /// wanting, as it is still here.
+    fn block_frame(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError> {
+        let node = lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
+        let Some(codec) = node.map(|node| node.record_type.codec) else {
+            return Ok(None);
+        };
+        match self.store().get(id, codec) {
+            Ok(block) => block.map(|block| codec.encode(&block)).transpose(),
+            Err(error) if error.is_want_of_resources() => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Keeps a copy of a block that another process has computed. `None` if it cannot be kept, or nobody wants it any more.

@@ -127,12 +127,19 @@ fn read_block(context: &TaskContext, node: &Node, partition: usize) -> TaskResul
     let id = node.id.block(partition);
     match context.resources.store.get(id, node.record_type.codec) {
         Ok(Some(block)) => Ok(node.record_type.stream(block, context.resources.batch_records)?),
-        Ok(None) => match context.elsewhere.as_ref().and_then(|elsewhere| elsewhere.fetch(id)) {
-            Some(frame) => {
+        Ok(None) => match context
+            .elsewhere
+            .as_ref()
+            .map_or(Ok(None), |elsewhere| elsewhere.fetch(id))
+        {
+            Ok(Some(frame)) => {
                 let block = node.record_type.codec.decode(frame.into())?;
                 Ok(node.record_type.stream(block, context.resources.batch_records)?)
             }
-            None => Err(lost(context, node, id, "it was evicted or deleted")),
+            Ok(None) => Err(lost(context, node, id, "it was evicted or deleted")),
+            // It is not lost, and nothing else would bring it back.
+            Err(error) if node.is_cut() => Err(error.into()),
+            Err(error) => Err(lost(context, node, id, &error.to_string())),
         },
         Err(error @ StorageError::WrongType { .. }) => Err(error.into()),
         // Computing it again would want no less.

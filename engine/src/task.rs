@@ -92,7 +92,10 @@ pub trait Elsewhere: Send + Sync {
     /// Whether another process is known to have a block.
     fn has(&self, id: BlockId) -> bool;
     /// The block in a frame; `None` if it is not to be had any more.
-    fn fetch(&self, id: BlockId) -> Option<Vec<u8>>;
+    ///
+    /// # Errors
+    /// Who has it cannot read it now, for want of open files or memory.
+    fn fetch(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError>;
     /// Gives another process a copy of a block, in a frame, and waits until it has it or cannot have it: says which.
     fn copy(&self, id: BlockId, frame: Vec<u8>) -> bool;
     /// The blocks that this process had and no other one, when the round began.

@@ -50,8 +50,12 @@ const END_TIME_MAX: Duration = Duration::from_secs(5);
 /// Longest payload of a frame.
 const FRAME_BYTES_MAX: u64 = 16 << 30;
 
-/// Gives the bytes of a block that this process has, for another one.
-pub type Serve = Arc<dyn Fn(BlockId) -> Option<Vec<u8>> + Send + Sync>;
+/// Gives the bytes of a block that this process has, for another one: `None` if it has it no more, the text of an error if it
+/// has it and cannot read it now.
+pub type Serve = Arc<dyn Fn(BlockId) -> Found + Send + Sync>;
+
+/// What comes of asking for a block.
+pub type Found = std::result::Result<Option<Vec<u8>>, String>;
 
 /// Keeps a copy of a block that another process has computed; returns whether it does.
 pub type Keep = Arc<dyn Fn(BlockId, Vec<u8>) -> bool + Send + Sync>;
@@ -73,12 +77,12 @@ struct Shared {
     limits: Limits,
     /// A report is sent whole before the next one is begun.
     sending: Mutex<()>,
+    /// A copy is kept whole before the next generation begins here. Locked before the state.
+    copying: Mutex<()>,
     state: Mutex<State>,
     changed: Condvar,
     requests: AtomicU64,
     /// Of remote objects, with other members.
-    /// A copy is kept whole before the next generation begins here. Locked before the state.
-    copying: Mutex<()>,
     sharing: Sharing,
     /// Frames and reports that were to be sent, heartbeats left out: at any of them a fault may be planned.
     frames: AtomicU64,
@@ -157,15 +161,15 @@ impl State {
         self.closed.is_some() || self.cut >= key.generation || self.answered > key.action
     }
 
-    /// What takes frames now.
-    fn receiver(&self) -> Option<Arc<dyn Receive>> {
-        match &self.current.as_ref()?.phase {
-            Phase::Begun(receiver) => Some(Arc::clone(receiver)),
     /// The generation that this process is in, or was in last.
     fn generation(&self) -> u64 {
         self.current.as_ref().map_or(0, |current| current.key.generation)
     }
 
+    /// What takes frames now.
+    fn receiver(&self) -> Option<Arc<dyn Receive>> {
+        match &self.current.as_ref()?.phase {
+            Phase::Begun(receiver) => Some(Arc::clone(receiver)),
             Phase::Entered | Phase::Over => None,
         }
     }
@@ -173,7 +177,7 @@ impl State {
 
 enum Fetch {
     Waiting(MemberId),
-    Done(Option<Vec<u8>>),
+    Done(Found),
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, State> {
@@ -220,11 +224,11 @@ impl Member {
                 payload_bytes_max: FRAME_BYTES_MAX,
             },
             sending: Mutex::default(),
+            copying: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             requests: AtomicU64::new(0),
             sharing: Sharing::default(),
-            copying: Mutex::default(),
             frames: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             progress: AtomicU64::new(0),

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use distdl_storage::testing::{FaultTier, Faults, GetFault};
+use distdl_storage::{DiskTier, Level, MemoryTier};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -135,4 +137,23 @@ fn a_panic_over_bytes_is_an_error_and_the_workers_go_on() {
     let bad = numbers.reduce_by_key(|_, _| panic!("no"));
     assert!(matches!(bad.count(), Err(EngineError::Panic { .. })));
     assert_eq!(numbers.group_by_key().count().unwrap(), 5);
+}
+
+/// What is not here is computed again; behind a cut that is not possible.
+#[test]
+fn a_block_that_cannot_be_read_for_want_of_open_files_is_not_said_to_be_gone() {
+    let faults = Faults::new();
+    let disk = FaultTier::new(Box::new(DiskTier::temporary(u64::MAX)), faults.clone());
+    let store = BlockStore::with_tiers(Box::new(MemoryTier::new(u64::MAX)), Box::new(disk));
+    let config = Config::default().with_threads(1);
+    let context = Context::assemble(config, store, None, Transport::Pointers, None).unwrap();
+    let kept = context.range(0..10, 1).persist(Level::Disk);
+    assert_eq!(kept.count().unwrap(), 10);
+    let id = kept.id().block(0);
+    faults.on_get(0, GetFault::TooManyFiles);
+    let error = context.block_frame(id).unwrap_err();
+    assert!(error.is_want_of_resources(), "{error}");
+    assert!(context.block_frame(id).unwrap().is_some());
+    faults.on_get(0, GetFault::FlipBit(99));
+    assert!(context.block_frame(id).unwrap().is_none());
 }

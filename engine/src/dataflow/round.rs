@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use distdl_storage::{BlockId, BlockStore, Level};
+use distdl_storage::{BlockId, BlockStore, Level, StorageError};
 
 use crate::assign::{Assignment, Holders};
 use crate::cluster::deal::Hand;
@@ -262,13 +262,21 @@ impl Elsewhere for Others {
         !gone.contains(&id) && self.holders(id).next().is_some()
     }
 
-    fn fetch(&self, id: BlockId) -> Option<Vec<u8>> {
-        let found = self.holders(id).find_map(|rank| self.round.fetch(rank, id));
-        if found.is_none() {
-            let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-            gone.insert(id);
+    fn fetch(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError> {
+        let mut outcome = Ok(None);
+        for rank in self.holders(id) {
+            match self.round.fetch(rank, id) {
+                Ok(Some(frame)) => return Ok(Some(frame)),
+                Ok(None) => {}
+                Err(text) => {
+                    let message = format!("{} cannot read it: {text}", self.round.members[rank]);
+                    outcome = Err(StorageError::Elsewhere { message });
+                }
+            }
         }
-        found
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.insert(id);
+        outcome
     }
 
     fn copy(&self, id: BlockId, frame: Vec<u8>) -> bool {

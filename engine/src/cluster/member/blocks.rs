@@ -5,24 +5,43 @@ use std::sync::{Arc, PoisonError};
 
 use distdl_storage::BlockId;
 
-use super::{Fetch, Keep, Round, Shared, lock};
+use super::{Fetch, Found, Keep, Round, Shared, lock};
 use crate::cluster::link::Link;
 use crate::cluster::wire::{Header, Kind};
 
+/// What [`Kind::Block`] says of a block: that it is not there, that its bytes follow, or why it cannot be read now.
+const ABSENT: u64 = 0;
+const HERE: u64 = 1;
+const UNREADABLE: u64 = 2;
+
+/// What an answer says.
+pub(super) fn found(answer: u64, bytes: Vec<u8>) -> Found {
+    match answer {
+        HERE => Ok(Some(bytes)),
+        UNREADABLE => Err(String::from_utf8_lossy(&bytes).into_owned()),
+        _ => Ok(None),
+    }
+}
+
 impl Round {
     /// The bytes of a block that another rank has; `None` if it has it no more, or cannot be reached.
-    pub fn fetch(&self, rank: usize, block: BlockId) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// The text of the one by which it cannot read it now.
+    pub fn fetch(&self, rank: usize, block: BlockId) -> Found {
         self.ask(rank, Kind::BlockRequest, block, &[])
     }
 
     /// Gives another rank a block to keep. Returns whether it does; it may not have the room, or not be reached.
     pub fn copy(&self, rank: usize, block: BlockId, frame: &[u8]) -> bool {
-        self.ask(rank, Kind::BlockCopy, block, frame).is_some()
+        matches!(self.ask(rank, Kind::BlockCopy, block, frame), Ok(Some(_)))
     }
 
     /// Asks another rank about a block, and waits for [`Kind::Block`].
-    fn ask(&self, rank: usize, kind: Kind, block: BlockId, payload: &[u8]) -> Option<Vec<u8>> {
-        let link = self.links.get(rank)?.as_ref()?;
+    fn ask(&self, rank: usize, kind: Kind, block: BlockId, payload: &[u8]) -> Found {
+        let Some(Some(link)) = self.links.get(rank) else {
+            return Ok(None);
+        };
         let request = self.shared.requests.fetch_add(1, Ordering::Relaxed);
         lock(&self.shared).fetches.insert(request, Fetch::Waiting(link.peer));
         let header = Header::new(kind, [block.dataset, block.partition, request, 0, 0, 0]);
@@ -33,7 +52,7 @@ impl Round {
             match state.fetches.remove(&request) {
                 Some(Fetch::Done(found)) => return found,
                 Some(waiting) if !over => state.fetches.insert(request, waiting),
-                _ => return None,
+                _ => return Ok(None),
             };
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -71,22 +90,20 @@ impl Shared {
                     partition: request.words[1],
                 };
                 let found = match request.kind {
-                    Kind::BlockCopy => self
+                    Kind::BlockCopy => Ok(self
                         .keep_copy(request.generation, keep, (block, payload))
-                        .then(Vec::new),
-                    _ => serve.and_then(|serve| serve(block)),
+                        .then(Vec::new)),
+                    _ => serve.map_or(Ok(None), |serve| serve(block)),
                 };
-                let words = [
-                    request.words[0],
-                    request.words[1],
-                    request.words[2],
-                    u64::from(found.is_some()),
-                    0,
-                    0,
-                ];
+                let (answer, bytes) = match found {
+                    Ok(None) => (ABSENT, Vec::new()),
+                    Ok(Some(bytes)) => (HERE, bytes),
+                    Err(text) => (UNREADABLE, text.into_bytes()),
+                };
+                let words = [request.words[0], request.words[1], request.words[2], answer, 0, 0];
                 let mut header = Header::new(Kind::Block, words);
                 (header.generation, header.action, header.round) = (request.generation, request.action, request.round);
-                self.send(&link, header, &[found.as_deref().unwrap_or_default()]);
+                self.send(&link, header, &[&bytes]);
             }
             state = lock(self);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, State, lock, spawn};
+use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, State, blocks, lock, spawn};
 use crate::cluster::chaos::Point;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused, Theirs, Turns};
 use crate::cluster::link::Link;
@@ -187,7 +187,7 @@ impl Shared {
             }
             Kind::Block => {
                 let bytes = body.into_bytes()?;
-                let found = (header.words[3] == 1).then_some(bytes);
+                let found = blocks::found(header.words[3], bytes);
                 if let Some(fetch) = lock(self).fetches.get_mut(&header.words[2])
                     && matches!(fetch, Fetch::Waiting(peer) if *peer == link.peer)
                 {

@@ -303,6 +303,12 @@ fn a_copy_is_kept_in_the_generation_in_which_it_was_made_and_in_no_other() {
     });
     assert!(!of_first.copy(1, block(3), &[]), "the generation is over");
     assert_eq!(keeps.try_iter().collect::<Vec<u64>>(), [1, 2]);
+    assert_eq!(of_second.fetch(1, block(1)), Ok(None));
+    for answer in [Ok(Some(vec![1, 2])), Ok(None), Err("too many open files".to_owned())] {
+        let given = answer.clone();
+        members[1].serve(Arc::new(move |_| given.clone()));
+        assert_eq!(of_second.fetch(1, block(1)), answer);
+    }
 }
 
 /// One whose process would be ended if its program did not end.
