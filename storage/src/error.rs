@@ -74,7 +74,9 @@ pub enum StorageError {
         reason: String,
     },
     /// Intact bytes could not be turned into records.
-    #[error("cannot decode records of {type_name} in {what}: {reason}; `Deserialize` must mirror `Serialize`")]
+    #[error(
+        "cannot decode records of {type_name} in {what}: {reason}; `Deserialize` must mirror `Serialize`, without attributes that need to know what comes next, as `untagged` and `flatten` do"
+    )]
     Decode {
         /// The block or frame.
         what: String,

@@ -186,3 +186,23 @@ fn a_local_checkpoint_whose_blocks_are_dropped_meanwhile_keeps_the_lineage() {
     drop(made);
     assert_eq!(rows.local_checkpoint().unwrap().count().unwrap(), 40);
 }
+
+/// What it writes has no name for which of the two it is.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u64),
+    Text(String),
+}
+
+#[test]
+fn records_that_cannot_be_read_back_are_an_error_that_names_their_type() {
+    let context = context(1);
+    let kept = context.range(0..10, 1).map(Untagged::Number).persist(Level::Disk);
+    assert_eq!(kept.count().unwrap(), 10);
+    let error = kept.count().unwrap_err().to_string();
+    assert!(error.contains("Untagged") && error.contains("`untagged`"), "{error}");
+    assert_eq!(kept.partitions_computed(), 1);
+    kept.unpersist();
+    assert_eq!(kept.persist(Level::Memory).count().unwrap(), 10);
+}
