@@ -61,7 +61,7 @@ pub use layout::{ParameterLayout, ParameterShape};
 pub use loss::{Loss, Targets};
 pub use metrics::{BatchReport, ConfusionMatrix, GpuFigures, area_under_curve};
 pub use model_file::parameters_hash;
-pub use network::{NeuralNetwork, Workspace};
+pub use network::{NetworkBuilder, NeuralNetwork, Workspace};
 pub use normalization::{Normalization, fixed_point};
 pub use optimizer::{Adagrad, Adam, AdamW, Lamb, Optimizer, RmsProp, Sgd};
 #[cfg(feature = "gpu")]

@@ -1,20 +1,25 @@
 //! A neural network: input, hidden layers, output and loss, as a pure function of one flat parameter vector.
 
+mod builder;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod wiring;
 
 use crate::error::{Error, Result, check_length};
-use crate::layer::{Backward, Dense, Draw, Forward, Layer, LayerSpecification, Mode, Statistics};
+use crate::kernels::sums::add;
+use crate::layer::{Backward, Dense, Draw, Forward, Layer, Mode, Statistics};
 use crate::layout::ParameterLayout;
 use crate::loss::{Loss, Targets};
 use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
 use crate::shape::{Input, Shape};
+pub use builder::NetworkBuilder;
 #[cfg(feature = "gpu")]
 pub(crate) use gpu::{GpuWorkspace, WorkspaceShape};
 use std::fmt::{Display, Formatter};
 use std::ops::Range;
 use std::sync::Arc;
+use wiring::{GradientSlots, Wires};
 
 /// A network that is ready to compute. It is cheap to clone, holds no parameters, and is the same in every process that
 /// built it from the same words.
@@ -36,23 +41,17 @@ pub struct NeuralNetwork<T: Scalar = f32> {
     layout: Arc<ParameterLayout>,
     /// Of all layers, by place.
     statistics: Arc<[Statistics]>,
+    /// Of the backward pass.
+    slots: Arc<GradientSlots>,
     loss: Loss,
 }
 
-/// A layer and where its parameters lie in the flat vector.
+/// A layer, what it reads, and where its parameters lie in the flat vector.
 #[derive(Debug)]
 struct Placed<T> {
     layer: Box<dyn Layer<T>>,
+    wires: Wires,
     range: Range<usize>,
-}
-
-/// A network whose output is still to come.
-#[must_use = "a network is made by its output"]
-#[derive(Debug)]
-pub struct NetworkBuilder<T: Scalar = f32> {
-    input: Shape,
-    layers: Vec<Box<dyn Layer<T>>>,
-    error: Option<Error>,
 }
 
 impl NeuralNetwork {
@@ -76,46 +75,6 @@ impl NeuralNetwork {
     }
 }
 
-impl<T: Scalar> NetworkBuilder<T> {
-    /// Adds a hidden layer. An error is kept for [`NetworkBuilder::output`].
-    pub fn hidden(mut self, layer: impl LayerSpecification<T>) -> Self {
-        if self.error.is_none() {
-            let input = self.layers.last().map_or(self.input, |layer| layer.output_shape());
-            match layer.build(self.layers.len(), input) {
-                Ok(layer) => self.layers.push(layer),
-                Err(error) => self.error = Some(error),
-            }
-        }
-        self
-    }
-
-    /// Adds the output layer and the loss. Errors if a layer does not fit what comes before it, or the loss not the
-    /// output.
-    pub fn output(self, layer: impl LayerSpecification<T>, loss: Loss) -> Result<NeuralNetwork<T>> {
-        let NetworkBuilder { input, layers, error } = self.hidden(layer);
-        if let Some(error) = error {
-            return Err(error);
-        }
-        if let Some(last) = layers.last() {
-            loss.check_last(last.activation())?;
-        }
-        let mut layout = ParameterLayout::default();
-        let place = |(index, layer): (usize, Box<dyn Layer<T>>)| {
-            let range = layout.append(index, &layer.parameter_shapes());
-            Placed { layer, range }
-        };
-        let layers: Arc<[Placed<T>]> = layers.into_iter().enumerate().map(place).collect();
-        let statistics = layers.iter().filter_map(Placed::statistics).collect();
-        Ok(NeuralNetwork {
-            input,
-            layers,
-            layout: Arc::new(layout),
-            statistics,
-            loss,
-        })
-    }
-}
-
 impl<T: Scalar> Placed<T> {
     /// Where the layer's running statistics lie in the flat vector.
     fn statistics(&self) -> Option<Statistics> {
@@ -130,11 +89,7 @@ impl<T: Scalar> Placed<T> {
 impl<T: Scalar> NeuralNetwork<T> {
     /// Begins a network whose element type follows from its use.
     pub fn with_element(input: impl Into<Shape>) -> NetworkBuilder<T> {
-        NetworkBuilder {
-            input: input.into(),
-            layers: Vec::new(),
-            error: None,
-        }
+        NetworkBuilder::new(input.into())
     }
 
     /// Elements of an input row.
@@ -167,7 +122,8 @@ impl<T: Scalar> NeuralNetwork<T> {
 
     /// What it computes, in words: layer by layer, then the loss. Equal words give equal outputs for equal parameters.
     pub(crate) fn words(&self) -> Vec<String> {
-        let layers = self.layers.iter().map(|placed| format!("{:?}", placed.layer));
+        let layers = self.layers.iter().enumerate();
+        let layers = layers.map(|(index, placed)| format!("{:?}{}", placed.layer, placed.wires.words(index)));
         layers.chain([format!("{:?}", self.loss)]).collect()
     }
 
@@ -224,7 +180,7 @@ impl<T: Scalar> NeuralNetwork<T> {
                 .iter()
                 .map(|placed| buffer(placed.layer.output_length()))
                 .collect(),
-            gradients: [buffer(widest), buffer(widest)],
+            gradients: (0..self.slots.count()).map(|_| buffer(widest)).collect(),
             scratch: vec![T::ZERO; scratch],
             piece: Vec::new(),
             draw: Draw::default(),
@@ -266,31 +222,26 @@ impl<T: Scalar> NeuralNetwork<T> {
         let report = self.loss_of(mode, parameters, inputs, targets, rows, workspace)?;
         let Workspace {
             outputs,
-            gradients: [even, odd],
+            gradients,
             scratch,
             ..
         } = workspace;
-        for (index, Placed { layer, range }) in self.layers.iter().enumerate().rev() {
-            let (output_gradient, input_gradient) = if index % 2 == 0 {
-                (&mut *even, &mut *odd)
-            } else {
-                (&mut *odd, &mut *even)
-            };
+        for (index, Placed { layer, wires, range }) in self.layers.iter().enumerate().rev() {
+            let slots = self.slots.of(index);
+            let (input_length, output_length) = (rows * layer.input_length(), rows * layer.output_length());
+            let (output_gradient, input_gradient) = slots.output_and_input(gradients);
             layer.backward(Backward {
                 parameters: &parameters[range.clone()],
-                inputs: if index == 0 {
-                    inputs
-                } else {
-                    &outputs[index - 1][..rows * layer.input_length()]
-                },
-                outputs: &outputs[index][..rows * layer.output_length()],
+                inputs: rows_of(wires.inputs, input_length, inputs, outputs),
+                outputs: &outputs[index][..output_length],
                 rows,
                 mode,
                 scratch,
-                output_gradient: &mut output_gradient[..rows * layer.output_length()],
-                input_gradient: (index > 0).then(|| &mut input_gradient[..rows * layer.input_length()]),
+                output_gradient: &mut output_gradient[..output_length],
+                input_gradient: input_gradient.map(|gradient| &mut gradient[..input_length]),
                 gradient: &mut gradient[range.clone()],
             })?;
+            slots.add_up(input_length, gradients);
             if !range.is_empty() {
                 has_end(range.start, &gradient[range.start..]);
             }
@@ -314,9 +265,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         piece.resize(gradient.len(), T::ZERO);
         let report = self.gradient(parameters, inputs, targets, rows, workspace, &mut piece);
         if report.is_ok() {
-            for (sum, value) in gradient.iter_mut().zip(&piece) {
-                *sum += *value;
-            }
+            add(&piece, gradient);
         }
         workspace.piece = piece;
         report
@@ -380,7 +329,7 @@ impl<T: Scalar> NeuralNetwork<T> {
             outputs,
             targets,
             self.output_length(),
-            &mut workspace.gradients[last % 2][..length],
+            &mut workspace.gradients[GradientSlots::LOSS][..length],
         )
     }
 
@@ -395,19 +344,20 @@ impl<T: Scalar> NeuralNetwork<T> {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
         workspace.check(self, rows)?;
         check_length("the inputs", rows.saturating_mul(self.input_length()), inputs.len())?;
-        for (index, Placed { layer, range }) in self.layers.iter().enumerate() {
+        for (index, Placed { layer, wires, range }) in self.layers.iter().enumerate() {
             let (before, after) = workspace.outputs.split_at_mut(index);
-            let inputs = before
-                .last()
-                .map_or(inputs, |outputs| &outputs[..rows * layer.input_length()]);
+            let outputs = &mut after[0][..rows * layer.output_length()];
             layer.forward(Forward {
                 parameters: &parameters[range.clone()],
-                inputs,
+                inputs: rows_of(wires.inputs, rows * layer.input_length(), inputs, before),
                 rows,
                 mode,
                 scratch: &mut workspace.scratch,
-                outputs: &mut after[0][..rows * layer.output_length()],
+                outputs: &mut *outputs,
             })?;
+            if let Some(added) = wires.added {
+                add(rows_of(added, outputs.len(), inputs, before), outputs);
+            }
         }
         Ok(())
     }
@@ -420,15 +370,18 @@ impl<T: Scalar> NeuralNetwork<T> {
     }
 }
 
-/// `784 -> dense 256 relu -> dense 10 identity, softmax_cross_entropy`: the same words for the same topology.
+/// `784 -> dense 256 relu -> dense 10 identity, softmax_cross_entropy`: the same words for the same topology. A layer that
+/// reads other rows than those of the layer before it says which, by the number of the layer that makes them, from 1; 0 is the
+/// network's input.
 impl<T: Scalar> Display for NeuralNetwork<T> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}", self.input)?;
-        for Placed { layer, .. } in &*self.layers {
+        for (index, Placed { layer, wires, .. }) in self.layers.iter().enumerate() {
             write!(
                 formatter,
-                " -> {} {} {}",
+                " -> {}{} {} {}",
                 layer.kind(),
+                wires.words(index),
                 layer.output_shape(),
                 layer.activation().name()
             )?;
@@ -437,14 +390,19 @@ impl<T: Scalar> Display for NeuralNetwork<T> {
     }
 }
 
+/// The first so many elements of the rows that are named so.
+fn rows_of<'a, T>(name: usize, length: usize, inputs: &'a [T], outputs: &'a [Vec<T>]) -> &'a [T] {
+    name.checked_sub(1).map_or(inputs, |layer| &outputs[layer][..length])
+}
+
 /// The buffers of one network's forward and backward pass, for up to a number of rows.
 #[derive(Debug)]
 pub struct Workspace<T: Scalar = f32> {
     rows_max: usize,
     /// Outputs of each layer.
     outputs: Vec<Vec<T>>,
-    /// Gradients by the outputs of layers with an even and with an odd index.
-    gradients: [Vec<T>; 2],
+    /// Gradients by outputs, where the network's slots say.
+    gradients: Vec<Vec<T>>,
     /// What layers need meanwhile.
     scratch: Vec<T>,
     /// The gradient of a piece before it is added to a sum; empty until one is.
@@ -474,6 +432,11 @@ impl<T: Scalar> Workspace<T> {
             "the workspace (made for another network?)",
             network.layers.len(),
             self.outputs.len(),
+        )?;
+        check_length(
+            "the gradients of the workspace (made for another network?)",
+            network.slots.count(),
+            self.gradients.len(),
         )?;
         for (placed, outputs) in network.layers.iter().zip(&self.outputs) {
             let scratch = placed.layer.scratch_length();

@@ -3,7 +3,7 @@
 
 use distdl_dl::{
     Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Embedding, Flatten, Gelu, Image, Input,
-    LayerNorm, LayerSpecification, Loss, MaxPool2d, NeuralNetwork, Optimizer, Scalar, Sgd, Targets,
+    LayerNorm, LayerSpecification, Loss, MaxPool2d, NetworkBuilder, NeuralNetwork, Optimizer, Scalar, Sgd, Targets,
 };
 use distdl_engine::ShardValues;
 
@@ -186,6 +186,46 @@ fn gradients_of_layers_on_rows_agree_with_finite_differences() {
     for activation in Activation::ALL {
         check_network(&behind_a_row(Activate(activation)), true);
     }
+}
+
+#[test]
+fn gradients_through_and_round_blocks_agree_with_finite_differences() {
+    let image = Image {
+        channels: 2,
+        height: 5,
+        width: 4,
+    };
+    let tanh = Activate(Activation::Tanh);
+    let convolution = |channels| Conv2d::new(channels, 3).with_padding(1);
+    let checked = |builder: NetworkBuilder<f64>| {
+        let network = builder.output(Dense::linear(4), Loss::SoftmaxCrossEntropy);
+        check_network(&network.unwrap(), true);
+    };
+    // Round the network's input, and a block within a block that begins with it.
+    let network = || NeuralNetwork::with_element(image);
+    checked(network().residual(|block| {
+        let block = block.residual(|inner| inner.hidden(convolution(2)).hidden(tanh));
+        block.hidden(convolution(2))
+    }));
+    let network = || network().hidden(convolution(2)).hidden(tanh);
+    checked(network().residual(|block| {
+        let block = block.residual(|inner| inner.hidden(convolution(3)).hidden(convolution(2)));
+        block.hidden(BatchNorm::default()).hidden(convolution(2))
+    }));
+    // Through a layer, and round one that changes nothing.
+    checked(network().residual_with(Conv2d::new(3, 1).with_stride(2), |block| {
+        block
+            .hidden(convolution(4).with_stride(2))
+            .hidden(tanh)
+            .hidden(convolution(3))
+    }));
+    let network = network().hidden(Flatten).residual(|block| block.hidden(Flatten));
+    checked(network.residual_with(Dense::tanh(7), |block| block.hidden(Dense::linear(7))));
+    let first = NeuralNetwork::with_element(Input(5)).residual_with(Dense::linear(6), |block| {
+        let block = block.residual(|inner| inner.residual(|inmost| inmost.hidden(Dense::tanh(5))));
+        block.hidden(Dense::tanh(6))
+    });
+    check_network(&first.output(Dense::linear(4), Loss::MeanSquaredError).unwrap(), false);
 }
 
 #[test]

@@ -26,6 +26,10 @@ fn network() -> NeuralNetwork {
         .hidden(BatchNorm::default())
         .hidden(Activate(Activation::Relu))
         .hidden(MaxPool2d::new(2).with_stride(1))
+        .residual_with(Conv2d::new(2, 1), |block| {
+            let block = block.hidden(Conv2d::new(2, 3).with_padding(1));
+            block.residual(|inner| inner.hidden(BatchNorm::default()).hidden(Activate(Activation::Tanh)))
+        })
         .hidden(AvgPool2d::new(2))
         .hidden(Flatten)
         .hidden(Dropout::new(0.25))
@@ -117,9 +121,68 @@ fn a_layer_that_does_not_fit_is_named_with_what_it_expected_and_got() {
     assert_eq!(
         network().to_string(),
         "2x6x5 -> conv_2d 3x6x5 identity -> batch_norm 3x6x5 identity -> activate 3x6x5 relu -> max_pool_2d 3x5x4 \
-         identity -> avg_pool_2d 3x2x2 identity -> flatten 12 identity -> dropout 12 identity -> dense 7 identity -> \
+         identity -> conv_2d 2x5x4 identity -> batch_norm 2x5x4 identity -> activate 2x5x4 tanh -> sum of 7 and 5 2x5x4 \
+         identity -> conv_2d of 4 2x5x4 identity -> sum of 9 and 8 2x5x4 identity -> \
+         avg_pool_2d 2x2x2 identity -> flatten 8 identity -> dropout 8 identity -> dense 7 identity -> \
          masked dense 6 tanh -> layer_norm 6 identity -> gelu 6 identity -> dense 3 identity, softmax_cross_entropy"
     );
+}
+
+#[test]
+fn a_block_adds_what_it_makes_to_what_it_was_given() {
+    let parameters = [2.0, 3.0, 0.25, 5.0, 0.5, 1.0, 0.0];
+    let predict = |network: distdl_dl::Result<NeuralNetwork>, input: f32| {
+        let (network, one) = (network.unwrap(), [input]);
+        let parameters = &parameters[..network.parameter_count()];
+        network.predict(parameters, &one, 1, &mut network.workspace(1)).unwrap()[0]
+    };
+    let dense = || Dense::linear(1);
+    let network = || NeuralNetwork::new(Input(1));
+    let identity = network().residual(|block| block.hidden(dense()));
+    let expected = 10.0 + (2.0 * 10.0 + 3.0);
+    assert_eq!(predict(identity.output(Flatten, Loss::L1), 10.0), expected);
+    // Its layers are numbered as they are written; the shortcut's comes behind them.
+    let through = network().residual_with(dense(), |block| block.hidden(dense()));
+    let expected = (2.0 * 10.0 + 3.0) + (0.25 * 10.0 + 5.0);
+    assert_eq!(predict(through.output(Flatten, Loss::L1), 10.0), expected);
+    let nested = network().residual(|block| block.residual(|inner| inner.hidden(dense())).hidden(dense()));
+    let inner = 10.0 + (2.0 * 10.0 + 3.0);
+    assert_eq!(
+        predict(nested.output(Flatten, Loss::L1), 10.0),
+        10.0 + (0.25 * inner + 5.0)
+    );
+}
+
+#[test]
+fn a_block_that_does_not_fit_its_shortcut_is_an_error() {
+    let refusal = |builder: distdl_dl::NetworkBuilder| {
+        let made = builder.output(Dense::linear(2), Loss::L1);
+        made.unwrap_err().to_string()
+    };
+    let network = || NeuralNetwork::new(IMAGE).hidden(Conv2d::new(3, 1));
+    let wider = network().residual(|block| block.hidden(Conv2d::new(4, 1)));
+    assert!(
+        refusal(wider)
+            .contains("layer 2 (sum): expected a block and a shortcut that end in one shape, here 3x6x5, got 4x6x5")
+    );
+    let flat = network().residual_with(Dense::linear(9), |block| block.hidden(Flatten));
+    let message = refusal(flat);
+    assert!(
+        message.contains("layer 3 (sum)") && message.contains("got 9"),
+        "{message}"
+    );
+    let within = network().residual(|block| block.hidden(Flatten).hidden(MaxPool2d::new(2)));
+    assert!(refusal(within).contains("layer 2 (max_pool_2d): expected an image"));
+    let empty = network().residual(|block| block);
+    let message = refusal(empty);
+    assert!(
+        message.contains("layer 1 (block): expected a layer at least, got none"),
+        "{message}"
+    );
+    let before = NeuralNetwork::new(IMAGE)
+        .hidden(MaxPool2d::new(9))
+        .residual(|block| block);
+    assert!(refusal(before).contains("layer 0 (max_pool_2d)"));
 }
 
 #[test]

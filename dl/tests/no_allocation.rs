@@ -127,6 +127,7 @@ fn a_step_allocates_nothing() {
     .hidden(BatchNorm::default())
     .hidden(MaxPool2d::new(2))
     .hidden(Conv2d::new(3, 3).with_stride(2).with_padding(1))
+    .residual(|block| block.hidden(Conv2d::new(3, 1)))
     .hidden(AvgPool2d::new(2))
     .hidden(Flatten)
     .hidden(Dropout::new(0.5))

@@ -128,6 +128,25 @@ fn batch_norm() -> NeuralNetwork {
         .unwrap()
 }
 
+fn residual() -> NeuralNetwork {
+    let convolution = |channels| Conv2d::new(channels, 3).with_padding(1);
+    let relu = Activate(Activation::Relu);
+    NeuralNetwork::new(IMAGE)
+        .hidden(convolution(4))
+        .residual(|block| block.hidden(BatchNorm::default()).hidden(relu).hidden(convolution(4)))
+        .residual_with(Conv2d::new(6, 1).with_stride(2), |block| {
+            let block = block
+                .hidden(BatchNorm::default())
+                .hidden(relu)
+                .hidden(convolution(6).with_stride(2));
+            block.residual(|inner| inner.hidden(convolution(6)).hidden(Activate(Activation::Tanh)))
+        })
+        .hidden(relu)
+        .hidden(Flatten)
+        .output(Dense::linear(CLASSES), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
 fn embedding() -> NeuralNetwork {
     NeuralNetwork::new(Input(4))
         .hidden(Embedding::new(7, 3))
@@ -244,6 +263,7 @@ pub(crate) fn all() -> Vec<Case> {
     add("embedding", embedding(), words(labels()));
     let sgd: Arc<dyn Optimizer> = Arc::new(Sgd::default());
     cases.push(case("batch_norm", batch_norm(), pictures(), Arc::clone(&sgd), 0.05));
+    cases.push(case("residual", residual(), pictures(), Arc::clone(&sgd), 0.05));
     let mut limited = |name, optimizer, rate, limit: fn(&mut TrainingOptions)| {
         let network = relu(Loss::SoftmaxCrossEntropy);
         let mut case = case(name, network, rows(labels()), optimizer, rate);

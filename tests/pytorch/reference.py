@@ -65,6 +65,28 @@ def batch_norm():
                    nn.Linear(100, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, CLASSES))
 
 
+class Block(nn.Module):
+    """Layers, a shortcut or none, and the sum of the two; named by number in the order in which DistDL places them."""
+
+    def __init__(self, layers, shortcut=None):
+        super().__init__()
+        self.layers, self.shortcut = nn.Sequential(*layers), shortcut
+
+    def forward(self, inputs):
+        return self.layers(inputs) + (inputs if self.shortcut is None else self.shortcut(inputs))
+
+
+def residual():
+    def convolution(inputs, outputs, stride=1):
+        return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+
+    return Network(convolution(1, 4),
+                   Block([nn.BatchNorm2d(4), nn.ReLU(), convolution(4, 4)]),
+                   Block([nn.BatchNorm2d(4), nn.ReLU(), convolution(4, 6, 2), Block([convolution(6, 6), nn.Tanh()])],
+                         nn.Conv2d(4, 6, 1, stride=2)),
+                   nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, CLASSES))
+
+
 def embedding():
     return Network(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(12, CLASSES))
 
@@ -163,6 +185,7 @@ def cases():
     yield "layer_norm", case(layer_norm(), ROWS, SGD)
     # At twice the rate rounding grows to more than what is compared, in PyTorch between two kinds of CPU as well.
     yield "batch_norm", case(batch_norm(), IMAGES, optimizer(optim.SGD, lr=0.05))
+    yield "residual", case(residual(), IMAGES, optimizer(optim.SGD, lr=0.05))
     yield "embedding", case(embedding(), WORDS, SGD)
 
 

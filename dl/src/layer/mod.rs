@@ -13,6 +13,7 @@ mod flatten;
 mod layer_norm;
 mod masked;
 mod pool;
+mod sum;
 
 pub use crate::kernels::activation::Activation;
 pub use activate::{Activate, Gelu};
@@ -27,6 +28,7 @@ pub use masked::Masked;
 #[cfg(feature = "gpu")]
 pub use on_gpu::{GpuBackward, GpuForward, GpuLayer};
 pub use pool::{AvgPool2d, MaxPool2d};
+pub(crate) use sum::Sum;
 
 use crate::error::{Error, Result};
 use crate::layout::ParameterShape;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 
+use super::wiring::{GradientSlots, Wires};
 use super::{NeuralNetwork, Placed};
 use crate::error::{Error, Result, check_length};
 use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, gather};
@@ -36,8 +37,9 @@ pub(crate) struct GpuWorkspace {
     targets: GpuPort,
     /// Of each layer, none of views.
     outputs: Vec<GpuBuffer>,
-    /// Gradients by outputs, in turns: see `NeuralNetwork::gradient_behind`.
-    gradients: [GpuBuffer; 2],
+    /// Gradients by outputs, where the slots say.
+    gradients: Vec<GpuBuffer>,
+    slots: GradientSlots,
     scratch: GpuBuffer,
     /// What layers find there unchanged, one behind the other, and where that of each is.
     constants: GpuBuffer,
@@ -92,6 +94,8 @@ impl NeuralNetwork {
         let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
         let port = |length: usize| device.port(length);
         let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
+        let wires: Vec<Wires> = self.layers.iter().map(|placed| placed.wires).collect();
+        let slots = GradientSlots::new(&wires, |index| layers[index].is_view());
         Ok(GpuWorkspace {
             shape,
             parameters: port(parameters)?,
@@ -103,7 +107,8 @@ impl NeuralNetwork {
                 .zip(&layers)
                 .map(|(length, layer)| rows(if layer.is_view() { 0 } else { length }))
                 .collect::<Result<_>>()?,
-            gradients: [rows(widest)?, rows(widest)?],
+            gradients: (0..slots.count()).map(|_| rows(widest)).collect::<Result<_>>()?,
+            slots,
             scratch: words(scratch.unwrap_or(0))?,
             constants: constants_there,
             constants_of,
@@ -167,19 +172,23 @@ impl NeuralNetwork {
         workspace: &GpuWorkspace,
     ) -> Result<()> {
         let layers = layers.iter().zip(&*self.layers).enumerate();
-        for (index, (layer, Placed { range, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
+        for (index, (layer, Placed { range, wires, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
+            let outputs = self.outputs_on_gpu(index, rows, workspace);
             layer.forward(
                 &workspace.device,
                 GpuForward {
                     parameters: workspace.parameters.words().part(range.clone()),
-                    inputs: self.inputs_on_gpu(index, rows, workspace),
+                    inputs: self.rows_on_gpu(wires.inputs, rows, workspace),
                     rows,
                     mode,
                     constants: workspace.constants_of(index),
                     scratch: workspace.scratch.words(),
-                    outputs: self.outputs_on_gpu(index, rows, workspace),
+                    outputs,
                 },
             )?;
+            if let Some(added) = wires.added {
+                sums::add(&workspace.device, self.rows_on_gpu(added, rows, workspace), outputs)?;
+            }
         }
         Ok(())
     }
@@ -192,11 +201,11 @@ impl NeuralNetwork {
         workspace: &GpuWorkspace,
     ) -> Result<()> {
         let layers = layers.iter().zip(&*self.layers).enumerate().rev();
-        for (index, (layer, Placed { range, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
-            let inputs = self.inputs_on_gpu(index, rows, workspace);
+        for (index, (layer, Placed { range, wires, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
+            let inputs = self.rows_on_gpu(wires.inputs, rows, workspace);
             let outputs = self.outputs_on_gpu(index, rows, workspace);
-            let [input_gradient, output_gradient] =
-                [index, index + 1].map(|layers| self.gradient_behind(layers, workspace));
+            let slots = workspace.slots.of(index);
+            let slot = |slot: usize, length: usize| workspace.gradients[slot].words().part(0..length);
             layer.backward(
                 &workspace.device,
                 GpuBackward {
@@ -207,11 +216,15 @@ impl NeuralNetwork {
                     mode,
                     constants: workspace.constants_of(index),
                     scratch: workspace.scratch.words(),
-                    output_gradient: output_gradient.part(0..outputs.len()),
-                    input_gradient: (index > 0).then(|| input_gradient.part(0..inputs.len())),
+                    output_gradient: slot(slots.output, outputs.len()),
+                    input_gradient: slots.input.map(|input| slot(input, inputs.len())),
                     gradient: workspace.gradient.words().part(range.clone()),
                 },
             )?;
+            for sum in &slots.sums {
+                let [values, sums] = sum.map(|of| slot(of, inputs.len()));
+                sums::add(&workspace.device, values, sums)?;
+            }
         }
         Ok(())
     }
@@ -225,7 +238,7 @@ impl NeuralNetwork {
             None => GpuTargets::Labels(targets.part(0..rows)),
             Some(length) => GpuTargets::Values(targets.part(0..rows * length)),
         };
-        let gradient = self.gradient_behind(last + 1, workspace).part(0..outputs.len());
+        let gradient = workspace.gradients[GradientSlots::LOSS].words().part(0..outputs.len());
         let losses = workspace.losses.words();
         let (of_loss, of_hits) = (losses.part(0..2 * rows), losses.part(2 * rows..4 * rows));
         let device = &workspace.device;
@@ -245,31 +258,20 @@ impl NeuralNetwork {
         )
     }
 
-    fn inputs_on_gpu<'a>(&self, index: usize, rows: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
-        match index.checked_sub(1) {
-            Some(before) => self.outputs_on_gpu(before, rows, workspace),
+    /// The rows that so many layers have made: see [`Wires`].
+    fn rows_on_gpu<'a>(&self, layers: usize, rows: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
+        match layers.checked_sub(1) {
+            Some(last) => self.outputs_on_gpu(last, rows, workspace),
             None => workspace.inputs.words().part(0..rows * self.input_length()),
         }
     }
 
     fn outputs_on_gpu<'a>(&self, index: usize, rows: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
-        if self.is_view_on_gpu(index) {
-            return self.inputs_on_gpu(index, rows, workspace);
+        let Placed { layer, wires, .. } = &self.layers[index];
+        if layer.on_gpu().is_some_and(GpuLayer::is_view) {
+            return self.rows_on_gpu(wires.inputs, rows, workspace);
         }
-        let length = self.layers[index].layer.output_length();
-        workspace.outputs[index].words().part(0..rows * length)
-    }
-
-    fn is_view_on_gpu(&self, index: usize) -> bool {
-        let layer = self.layers[index].layer.on_gpu();
-        layer.is_some_and(|layer| layer.is_view())
-    }
-
-    /// Room for the gradient by the outputs of the first so many layers. A layer's two gradients lie apart, but for a view's,
-    /// which are one.
-    fn gradient_behind<'a>(&self, layers: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
-        let made = (0..layers).filter(|index| !self.is_view_on_gpu(*index)).count();
-        workspace.gradients[made % 2].words()
+        workspace.outputs[index].words().part(0..rows * layer.output_length())
     }
 }
 

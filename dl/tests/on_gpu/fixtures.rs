@@ -71,8 +71,13 @@ pub(crate) fn network() -> NeuralNetwork {
         .hidden(Activate(Activation::Relu))
         .hidden(MaxPool2d::new(2).with_stride(1))
         .hidden(AvgPool2d::new(2))
+        .residual_with(Conv2d::new(4, 1), |block| {
+            let block = block.hidden(Conv2d::new(4, 1));
+            block.residual(|inner| inner.hidden(LayerNorm::default()).hidden(Activate(Activation::Tanh)))
+        })
         .hidden(Conv2d::new(4, 2))
         .hidden(Flatten)
+        .residual(|block| block.hidden(Flatten))
         .hidden(Dense::tanh(7))
         .hidden(LayerNorm::default())
         .hidden(Gelu)

@@ -31,6 +31,14 @@ dispatched! {
 }
 
 dispatched! {
+    pub(super) fn add<T: Scalar>(values: &[T], sums: &mut [T]) {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += *value;
+        }
+    }
+}
+
+dispatched! {
     pub(super) fn sum_of_squares<T: Scalar>(elements: &[T]) -> f64 {
         let blocks = elements.chunks(BLOCK);
         blocks.map(|block| sum_of(block.len(), |index| block[index] * block[index]).to_f64()).sum()

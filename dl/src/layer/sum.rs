@@ -1,0 +1,72 @@
+//! Where two ways through a network meet.
+
+#[cfg(feature = "gpu")]
+mod cuda;
+
+use super::{Backward, Forward, Layer, LayerSpecification, mismatch};
+use crate::error::{Result, check_length};
+use crate::scalar::Scalar;
+use crate::shape::Shape;
+
+const KIND: &str = "sum";
+
+/// The end of a block that a shortcut goes round. It hands on its inputs; the network, which knows what else there is, adds
+/// that to them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sum {
+    /// The shape of what is added.
+    pub(crate) with: Shape,
+}
+
+impl<T: Scalar> LayerSpecification<T> for Sum {
+    fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>> {
+        if input != self.with {
+            let expected = format!("a block and a shortcut that end in one shape, here {}", self.with);
+            return Err(mismatch(layer, KIND, expected, input.to_string()));
+        }
+        Ok(Box::new(SumLayer { shape: input }))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SumLayer {
+    shape: Shape,
+}
+
+impl<T: Scalar> Layer<T> for SumLayer {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn input_length(&self) -> usize {
+        self.shape.length()
+    }
+
+    fn output_shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
+        check_length("parameters of a layer without any", 0, parameters.len())
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
+        Some(self)
+    }
+
+    fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
+        check_length("the outputs", pass.inputs.len(), pass.outputs.len())?;
+        pass.outputs.copy_from_slice(pass.inputs);
+        Ok(())
+    }
+
+    /// The gradient by the outputs stays as it is: it is that by what is added, too.
+    fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
+        if let Some(input_gradient) = pass.input_gradient {
+            check_length("the output gradient", input_gradient.len(), pass.output_gradient.len())?;
+            input_gradient.copy_from_slice(pass.output_gradient);
+        }
+        Ok(())
+    }
+}

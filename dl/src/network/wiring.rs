@@ -1,0 +1,227 @@
+//! Which rows a layer reads, and where the backward pass keeps the gradients by them.
+
+use std::collections::BTreeMap;
+
+use crate::kernels::sums::add;
+use crate::scalar::Scalar;
+
+/// What a layer reads. Rows are named by the number of layers that have made them: 0 is the network's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wires {
+    /// Its inputs.
+    pub(super) inputs: usize,
+    /// What is added to its outputs.
+    pub(super) added: Option<usize>,
+}
+
+impl Wires {
+    /// Those of a layer that follows `before` others in a chain.
+    pub(super) fn chain(before: usize) -> Self {
+        Self {
+            inputs: before,
+            added: None,
+        }
+    }
+
+    /// The same behind so many more layers.
+    pub(super) fn behind(self, layers: usize) -> Self {
+        Self {
+            inputs: self.inputs + layers,
+            added: self.added.map(|added| added + layers),
+        }
+    }
+
+    /// What they are, for the layer of this index: nothing where layers are a chain.
+    pub(super) fn words(self, index: usize) -> String {
+        match self {
+            chain if chain == Self::chain(index) => String::new(),
+            Self { inputs, added: None } => format!(" of {inputs}"),
+            Self {
+                inputs,
+                added: Some(added),
+            } => format!(" of {inputs} and {added}"),
+        }
+    }
+}
+
+/// Buffers of a backward pass, as few as there can be: a chain takes two in turns, and each shortcut that is open one more.
+#[derive(Clone, Debug)]
+pub(super) struct GradientSlots {
+    /// Of each layer.
+    layers: Vec<LayerSlots>,
+    count: usize,
+}
+
+/// The buffers of one layer's backward pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LayerSlots {
+    /// Holds the gradient by its outputs.
+    pub(super) output: usize,
+    /// Gets the gradient by its inputs, if somebody wants it.
+    pub(super) input: Option<usize>,
+    /// Which are added to which when it is done: others have read the same rows.
+    pub(super) sums: Vec<[usize; 2]>,
+}
+
+impl GradientSlots {
+    /// Where the loss writes the gradient by the last outputs.
+    pub(super) const LOSS: usize = 0;
+
+    /// For layers that read so. A view's outputs are its inputs, and so are the gradients by them.
+    pub(super) fn new(wires: &[Wires], is_view: impl Fn(usize) -> bool) -> Self {
+        let made_by_layer = |mut rows: usize| {
+            while rows > 0 && is_view(rows - 1) {
+                rows = wires[rows - 1].inputs;
+            }
+            rows
+        };
+        let mut pool = Pool::default();
+        let mut slot_of = BTreeMap::from([(made_by_layer(wires.len()), pool.take())]);
+        let mut layers = vec![LayerSlots::default(); wires.len()];
+        for index in (0..wires.len()).rev().filter(|index| !is_view(*index)) {
+            // Whoever reads the outputs comes later, and has been here.
+            let output = slot_of.remove(&(index + 1)).unwrap_or_else(|| pool.take());
+            let (mut sums, mut is_kept) = (Vec::new(), false);
+            // Nobody wants the gradient by the network's input.
+            let wanted = |rows: usize| Some(made_by_layer(rows)).filter(|rows| *rows > 0);
+            if let Some(added) = wires[index].added.and_then(wanted) {
+                match slot_of.get(&added) {
+                    Some(slot) => sums.push([output, *slot]),
+                    None => {
+                        slot_of.insert(added, output);
+                        is_kept = true;
+                    }
+                }
+            }
+            let input = wanted(wires[index].inputs).map(|inputs| {
+                let input = pool.take();
+                match slot_of.get(&inputs) {
+                    Some(slot) => {
+                        sums.push([input, *slot]);
+                        pool.give_back(input);
+                    }
+                    None => drop(slot_of.insert(inputs, input)),
+                }
+                input
+            });
+            if !is_kept {
+                pool.give_back(output);
+            }
+            layers[index] = LayerSlots { output, input, sums };
+        }
+        Self {
+            layers,
+            count: pool.made,
+        }
+    }
+
+    /// Number of buffers.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Those of a layer that is no view.
+    pub(super) fn of(&self, layer: usize) -> &LayerSlots {
+        &self.layers[layer]
+    }
+}
+
+impl LayerSlots {
+    /// Of all buffers those of the gradients by the layer's outputs and inputs.
+    pub(super) fn output_and_input<'a, T>(&self, slots: &'a mut [Vec<T>]) -> (&'a mut [T], Option<&'a mut [T]>) {
+        let Some(input) = self.input else {
+            return (&mut slots[self.output], None);
+        };
+        let [output, input] = two(slots, [self.output, input]);
+        (output, Some(input))
+    }
+
+    /// Adds what this layer found to what others did that have read the same rows, of so many elements.
+    pub(super) fn add_up<T: Scalar>(&self, length: usize, slots: &mut [Vec<T>]) {
+        for sum in &self.sums {
+            let [values, sums] = two(slots, *sum);
+            add(&values[..length], &mut sums[..length]);
+        }
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "a buffer that is taken is not free, so the pool gives another"
+)]
+fn two<T>(slots: &mut [Vec<T>], indices: [usize; 2]) -> [&mut Vec<T>; 2] {
+    slots.get_disjoint_mut(indices).expect("two buffers of the workspace")
+}
+
+/// Buffers that are free, and how many there are in all.
+#[derive(Default)]
+struct Pool {
+    free: Vec<usize>,
+    made: usize,
+}
+
+impl Pool {
+    fn take(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.made += 1;
+            self.made - 1
+        })
+    }
+
+    fn give_back(&mut self, slot: usize) {
+        self.free.push(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(inputs: usize, added: usize) -> Wires {
+        let added = Some(added);
+        Wires { inputs, added }
+    }
+
+    #[test]
+    fn a_chain_takes_two_buffers_in_turns() {
+        let chain: Vec<Wires> = (0..5).map(Wires::chain).collect();
+        let slots = GradientSlots::new(&chain, |_| false);
+        assert_eq!(slots.count(), 2);
+        let of = |layer: usize| (slots.of(layer).output, slots.of(layer).input);
+        let all: Vec<_> = (0..5).rev().map(of).collect();
+        assert_eq!(all, [(0, Some(1)), (1, Some(0)), (0, Some(1)), (1, Some(0)), (0, None)]);
+        assert!((0..5).all(|layer| slots.of(layer).sums.is_empty()));
+        let one = GradientSlots::new(&chain[..1], |_| false);
+        assert_eq!((one.count(), one.of(0).input), (1, None));
+    }
+
+    #[test]
+    fn views_take_none() {
+        let chain: Vec<Wires> = (0..4).map(Wires::chain).collect();
+        let slots = GradientSlots::new(&chain, |layer| layer == 1 || layer == 3);
+        assert_eq!(slots.of(2).output, GradientSlots::LOSS, "of the view behind it");
+        assert_eq!(slots.of(2).input, Some(slots.of(0).output), "of the view before it");
+    }
+
+    #[test]
+    fn a_gradient_waits_until_all_who_read_the_rows_are_through() {
+        // dense, then (dense, dense) beside nothing, then their sum, then dense.
+        let wires = [
+            Wires::chain(0),
+            Wires::chain(1),
+            Wires::chain(2),
+            sum(3, 1),
+            Wires::chain(4),
+        ];
+        let slots = GradientSlots::new(&wires, |_| false);
+        assert_eq!(slots.count(), 3);
+        let kept = slots.of(3).output;
+        assert!(
+            [2, 1]
+                .iter()
+                .all(|layer| slots.of(*layer).output != kept && slots.of(*layer).input != Some(kept))
+        );
+        assert_eq!(slots.of(1).sums, [[slots.of(1).input.unwrap_or(kept), kept]]);
+        assert_eq!(slots.of(0).output, kept);
+    }
+}
