@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use clap::{Parser, value_parser};
 use distdl::prelude::*;
-use distdl::{Iteration, Lane, LaneData, Parameters, Records, ShardUpdate, ShardValues, StepReport, Tallies};
+use distdl::{
+    EngineError, Iteration, Lane, LaneData, Parameters, Records, ShardUpdate, ShardValues, StepReport, Tallies,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
@@ -15,6 +17,8 @@ use serde_json::json;
 const FEATURES: usize = 10;
 /// Points that a lane takes in a step.
 const SHARE: usize = 50;
+/// The least probability of a label that counts.
+const LEAST: f64 = 1e-30;
 type Point = ([f32; FEATURES], f32);
 
 /// Fits a logistic regression to generated points, one in ten of them mislabelled.
@@ -85,7 +89,9 @@ fn gradients(data: LaneData<Records<Point>>) -> distdl::engine::Result<Box<dyn L
         for (features, label) in points.iter().cycle().skip(first).take(SHARE) {
             let error = probability(features, parameters) - label;
             (update.iter_mut().zip(features)).for_each(|(sum, feature)| *sum += error * feature);
-            loss -= f64::from(1.0 - error.abs()).max(1e-30).ln();
+            let right = f64::from(1.0 - error.abs());
+            // Where it is 0 for want of digits the loss is large; what is no number stays none.
+            loss -= if right < LEAST { LEAST } else { right }.ln();
         }
         Ok(Tallies([loss, SHARE as f64, 0.0, 0.0]))
     }))
@@ -94,6 +100,10 @@ fn gradients(data: LaneData<Records<Point>>) -> distdl::engine::Result<Box<dyn L
 /// A shard: applies the sum of all lanes' gradients.
 fn descent(rate: f32) -> impl ShardUpdate {
     move |step: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
+        if !(step.tallies.0[0].is_finite() && sum.iter().all(|gradient| (rate * gradient).is_finite())) {
+            let what = format!("step {} leads to what is no number", step.step);
+            return Err(EngineError::invalid(what, "take a smaller learning rate"));
+        }
         let scale = rate / step.tallies.0[1] as f32;
         for ((after, before), gradient) in shard.after.iter_mut().zip(shard.before).zip(sum) {
             *after = before - scale * gradient;

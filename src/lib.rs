@@ -11,10 +11,12 @@ pub mod report;
 pub use log::to_standard_error as log_to_standard_error;
 
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use distdl_engine::cluster::launch::NameNodeOptions;
 use distdl_engine::cluster::run::run_name_node;
+use distdl_engine::error::panic_text;
 
 pub use distdl_dl as dl;
 pub use distdl_engine as engine;
@@ -61,7 +63,7 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs a driver program with a context made from a configuration; with `--processes` more than 1, in as many processes
 /// that this one starts and watches over, as the name node of their cluster. An error goes to standard error as one message, and
-/// ends the process with exit code 1. A process that its cluster has given up ends within some seconds, whatever the program does.
+/// ends the process with exit code 1, and so does a panic of the program. A process that its cluster has given up ends within some seconds, whatever the program does.
 ///
 /// ```no_run
 /// use distdl::prelude::*;
@@ -89,7 +91,10 @@ pub fn run<E: Into<Failure>>(
             context => context?,
         };
         context.end_process_with_membership();
-        let outcome = program(&context);
+        // A process that just ended would be taken for lost, and started again to the same end.
+        let outcome = catch_unwind(AssertUnwindSafe(|| program(&context)));
+        let outcome =
+            outcome.unwrap_or_else(|panic| Err(format!("the program panicked: {}", panic_text(&*panic)).into()));
         let is_member = context.leave(outcome.as_ref().err().map(ToString::to_string));
         match outcome {
             // The name node says it, once for all processes.

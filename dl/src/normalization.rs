@@ -94,10 +94,10 @@ impl Normalization {
     /// As [`new`](Self::new), with a scale for each feature.
     fn scaled(totals: &Totals, scale: impl Fn(usize) -> f64) -> Result<Self> {
         if !(1..=SAMPLES_MAX).contains(&totals.count) {
-            return Err(Error::Samples(format!(
-                "{} samples have no exact mean; from 1 to 2^32 have",
-                totals.count
-            )));
+            return Err(Error::Samples(match totals.count {
+                0 => "there are no samples to normalise by; check their source and filters".into(),
+                count => format!("{count} samples have no exact mean; from 1 to 2^32 have"),
+            }));
         }
         let count = i128::from(totals.count);
         let mean = |(feature, sum): (usize, &i128)| (*sum as f64 / count as f64 * scale(feature)) as f32;
@@ -141,10 +141,11 @@ impl Normalization {
     /// action.
     #[track_caller]
     pub fn fit(data: &Dataset<Samples>) -> Result<Self> {
-        let found = data.run_partitions(|_, blocks| {
-            let mut largest = Vec::new();
+        let found = data.run_partitions(|partition, blocks| {
+            let (mut largest, mut rows) = (Vec::new(), 0);
             for samples in blocks {
-                note_magnitudes(&mut largest, &samples)?;
+                note_magnitudes(&mut largest, &samples, (partition, rows))?;
+                rows += samples.len();
             }
             Ok(largest)
         })?;
@@ -221,14 +222,20 @@ fn values(features: &Features) -> Cow<'_, [f32]> {
     }
 }
 
-/// Raises the largest magnitude of each feature to what samples have.
-fn note_magnitudes(largest: &mut Vec<f32>, samples: &Samples) -> Result<(), EngineError> {
+/// Raises the largest magnitude of each feature to what samples have, which lie behind so many rows of a partition.
+fn note_magnitudes(
+    largest: &mut Vec<f32>,
+    samples: &Samples,
+    (partition, before): (usize, usize),
+) -> Result<(), EngineError> {
     let length = samples.feature_length();
     for (row, features) in values(samples.features()).chunks_exact(length).enumerate() {
         if let Some(feature) = features.iter().position(|value| !value.is_finite()) {
-            let value = features[feature];
+            let (value, row) = (features[feature], before + row);
             return Err(EngineError::invalid(
-                format!("a normalisation of samples whose row {row} of a block has {value} as feature {feature}"),
+                format!(
+                    "a normalisation of samples, of which row {row} of partition {partition} has {value} as feature {feature}"
+                ),
                 "filter it out, or give it a number",
             ));
         }

@@ -109,10 +109,10 @@ fn what_has_no_moments_is_refused() {
     };
     let wide = Samples::new(3, Features::F32(vec![0.0; 3]), SampleTargets::Labels(vec![0])).unwrap();
     assert!(refusal(vec![samples(2), wide.clone()]).contains("features; give all"));
-    assert!(refusal(vec![samples(0)]).contains("0 samples"));
+    assert!(refusal(vec![samples(0)]).contains("no samples to normalise by"));
     let odd = Features::F32(vec![0.0, 1.0, 2.0, f32::NAN]);
     let odd = Samples::new(2, odd, SampleTargets::Labels(vec![0, 0])).unwrap();
-    assert!(refusal(vec![samples(2), odd]).contains("row 1 of a block has NaN as feature 1"));
+    assert!(refusal(vec![samples(2), odd]).contains("row 1 of partition 1 has NaN as feature 1"));
     let fitted = Normalization::fit(&data(&context, 2, 2)).unwrap();
     let error = fitted.transform(&context.parallelize([wide], 1)).collect().unwrap_err();
     assert!(error.to_string().contains("got 3 elements, expected 2"), "{error}");

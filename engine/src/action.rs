@@ -12,6 +12,8 @@ mod keys;
 
 mod draw;
 
+mod once;
+
 mod save;
 
 mod checkpoint;

@@ -7,6 +7,7 @@ mod iterate;
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,6 +56,7 @@ impl<'a> Arrival<'a> {
         running: &RunningAction<'_>,
         lineage: &'a Lineage,
         kind: ActionKind,
+        asked_for: &dyn Debug,
         state: LoopState,
     ) -> Self {
         context.resources().outputs.begin();
@@ -67,7 +69,7 @@ impl<'a> Arrival<'a> {
         };
         member.arrive(Report::Arrive {
             action: arrival.action,
-            fingerprint: fingerprint(lineage, &kind),
+            fingerprint: fingerprint(lineage, &(&kind, asked_for)),
             site: action_on(lineage.node(lineage.target())),
             kind,
             held: held(lineage, context),
@@ -230,9 +232,9 @@ pub(crate) fn rounds_max(lineage: &Lineage, partitions: &[usize]) -> u32 {
 }
 
 /// A digest of what an action computes: the same in all processes that run the same driver program.
-fn fingerprint(lineage: &Lineage, kind: &ActionKind) -> [u8; 32] {
+fn fingerprint(lineage: &Lineage, asked_for: &dyn Debug) -> [u8; 32] {
     use std::fmt::Write;
-    let mut text = format!("{kind:?}");
+    let mut text = format!("{asked_for:?}");
     for node in lineage.nodes() {
         let _ = write!(
             text,

@@ -384,7 +384,8 @@ impl Context {
         self.accumulator(0, |total, update| *total += update)
     }
 
-    /// A read-only value for closures: sent once to each process, not once a task.
+    /// A read-only value for closures, which all tasks of a process share. Each process makes its own, as it runs the
+    /// driver program: it must be the same in all.
     pub fn broadcast<T: Send + Sync + 'static>(&self, value: T) -> Broadcast<T> {
         Broadcast::new(value)
     }

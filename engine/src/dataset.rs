@@ -32,6 +32,7 @@ use crate::id::DatasetId;
 use crate::lineage::{
     BatchStep, Compute, Contents, Dependency, Determinacy, Memoized, Node, NodeSpec, PartitionMap, Prepare, Reads,
 };
+use crate::memo::digest;
 use crate::partitioner::Partitioning;
 use crate::task::TaskContext;
 
@@ -109,6 +110,13 @@ impl Derivation {
             parameters: String::new(),
             memo: None,
         }
+    }
+
+    /// Parameters that are plain values, the same in all processes of a cluster.
+    pub(crate) fn know(mut self, parameters: String) -> Self {
+        self.agreed = Some(digest(&parameters)).filter(|_| !parameters.is_empty());
+        self.parameters = parameters;
+        self
     }
 
     /// Of two datasets that should be one context's: an action on another one fails, since their numbers mean nothing to each
@@ -232,8 +240,7 @@ impl<T: Record> Dataset<T> {
         }));
         let mut derivation = Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute);
         derivation.partitioning = self.node().partitioning.clone().filter(|_| keeps_partitioning);
-        derivation.parameters = parameters;
-        derivation.build(self.context())
+        derivation.know(parameters).build(self.context())
     }
 
     /// Gives the dataset a name, which `explain` and errors show beside its operator; returns the dataset itself.

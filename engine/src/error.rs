@@ -195,7 +195,7 @@ fn storage_from_text<'de, D: Deserializer<'de>>(deserializer: D) -> std::result:
 }
 
 /// The text of a panic that was caught.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a text".to_owned())

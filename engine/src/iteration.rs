@@ -68,7 +68,8 @@ impl<F: FnMut(u64, &[f32], &mut [f32]) -> Result<Tallies> + Send> Lane for F {
 }
 
 /// Applies the summed updates to one shard of the parameters. Must treat every element by itself, but for what was measured
-/// over all shards, so that the cut into shards does not matter, and keep what it remembers in the optimizer's state beside
+/// over all shards, so that the cut into shards does not matter (an update that reads several elements together wants
+/// [`Iteration::with_shards`] of 1), and keep what it remembers in the optimizer's state beside
 /// the parameters and nowhere else, so that a step can be taken again.
 pub trait ShardUpdate {
     /// Adds what is to be known of all shards before any is changed, for example a norm: once in each of the

@@ -80,6 +80,7 @@ impl Context {
         });
         let mut derivation = Derivation::new("range", partitions, Vec::new(), compute);
         derivation.remark = format!("{length} integers");
+        derivation.agreed = Some(digest(&(range.start, range.end)));
         derivation.contents = Some(Arc::new(move |partition| {
             digest(&("range", at(partition), at(partition + 1)))
         }));

@@ -124,6 +124,22 @@ fn wait_until_quiet(place: &Place) {
 }
 
 #[test]
+fn a_program_that_panics_is_not_started_again() {
+    let place = Place::new();
+    let mut parent = Running::start(&mut place.command(&[FLAGS, &["--panics"]].concat()));
+    assert_eq!(parent.end().code(), Some(1), "{}", parent.shown());
+    let joined = parent.events().filter(|event| event["event"] == "joined").count();
+    assert_eq!(joined, 3, "{}", parent.shown());
+    assert!(
+        parent.shown().contains("error: the program panicked: it was told to"),
+        "{}",
+        parent.shown()
+    );
+    assert!(place.is_quiet());
+    assert_eq!(place.temporary(), Vec::<String>::new());
+}
+
+#[test]
 fn a_program_that_fails_leaves_nothing_behind() {
     let place = Place::new();
     std::fs::remove_file(place.path("gate")).unwrap();

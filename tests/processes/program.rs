@@ -1,7 +1,7 @@
 //! The program that all processes of these tests run: this test binary again, as one test of it.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
@@ -24,6 +24,9 @@ struct Arguments {
     /// Before the last epoch the program waits until nobody has this file to himself.
     #[arg(long)]
     gate: PathBuf,
+    /// Panics before the last epoch.
+    #[arg(long)]
+    panics: bool,
 }
 
 /// What runs the program with arguments.
@@ -62,12 +65,12 @@ fn program() {
     let arguments = Arguments::parse_from(std::iter::once("program").chain(arguments.lines()));
     let alive = File::open(&arguments.alive).unwrap();
     alive.lock_shared().unwrap();
-    let code = distdl::run(arguments.flags.config(), |context| train(context, &arguments.gate));
+    let code = distdl::run(arguments.flags.config(), |context| train(context, &arguments));
     std::process::exit(i32::from(code != ExitCode::SUCCESS));
 }
 
 /// Shuffles and training in turn; every bit of their results is printed.
-fn train(context: &Context, gate: &Path) -> Result<(), Failure> {
+fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let spilled = context.range(0..2000, 4).persist(Level::Disk);
     let data = context.parallelize(circle()?.split(4)?, 4).cache();
     let network = NeuralNetwork::new(Input(2))
@@ -88,7 +91,8 @@ fn train(context: &Context, gate: &Path) -> Result<(), Failure> {
     }
     for epoch in 1..=EPOCHS {
         if epoch == EPOCHS {
-            File::open(gate)?.lock_shared()?;
+            File::open(&arguments.gate)?.lock_shared()?;
+            assert!(!arguments.panics, "it was told to");
         }
         training.run_epoch(|step| println!("step {} loss {:?}", step.step, step.report.mean_loss()))?;
         let sums = spilled

@@ -19,7 +19,8 @@ use crate::schedule::Schedule;
 pub struct TrainingOptions {
     /// Samples in a step, over all lanes.
     pub batch: usize,
-    /// Logical streams of mini-batches. A step takes from each lane in proportion to its samples, so that all end with the
+    /// Logical streams of mini-batches, and as many threads as there can be work for, over all processes. They show in the
+    /// result, and threads do not: choose them for the largest machine that is to train so. A step takes from each lane in proportion to its samples, so that all end with the
     /// epoch, and of `batch` samples together; only the last step of an epoch may be of fewer.
     pub lanes: usize,
     /// The most samples whose gradient a lane computes at a time (gradient accumulation): its share of a step is cut into

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use distdl_storage::remote::SharedFolder;
 use distdl_storage::{Blob, Checkpoint, FoundCheckpoint, Record};
 
-use super::save::once;
+use super::once::once;
 use crate::dataset::{Dataset, Derivation, streams};
 use crate::error::Result;
 use crate::memo;

@@ -10,8 +10,8 @@ use distdl_storage::array::{Element, NpyWriter};
 use distdl_storage::parquet::ParquetWriter;
 use distdl_storage::remote::SharedFolder;
 
+use super::once::once;
 use crate::batch::PartitionIter;
-use crate::context::{Answered, Context};
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
 
@@ -175,17 +175,6 @@ impl<T: Element> Dataset<Vec<T>> {
             Ok(writer.finish())
         })
     }
-}
-
-/// Runs `function` in one process for all; in another one if that dies before its answer is known.
-pub(super) fn once<R: Answered>(
-    context: &Context,
-    function: impl Fn() -> Result<R> + Send + Sync + 'static,
-) -> Result<R> {
-    let mut answers = context.range(0..1, 1).run_partitions(move |_, _| function())?;
-    answers.pop().ok_or_else(|| EngineError::WorkersStopped {
-        reason: "an action of one partition had no answer".into(),
-    })
 }
 
 /// By name parts are in the order of partitions, which is that of records when they are read again.

@@ -29,7 +29,7 @@ pub(crate) fn compute<R: Answered>(
         dataset: lineage.target(),
         rounds_max: rounds_max(lineage, partitions),
     };
-    let arrival = Arrival::new(context, member, running, lineage, kind, LoopState::default());
+    let arrival = Arrival::new(context, member, running, lineage, kind, &(), LoopState::default());
     // Results that the name node may not have: it forgets none that it has confirmed by calling it finished.
     let mut own: BTreeMap<u64, Bytes> = BTreeMap::new();
     loop {

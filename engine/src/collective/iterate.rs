@@ -1,6 +1,7 @@
 //! An iteration that all processes run together: rounds that bring the data of lanes to where they are hosted, and rounds
 //! of the loop.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
@@ -42,6 +43,23 @@ pub(crate) struct Loop<'a> {
     pub(crate) observe: &'a mut dyn FnMut(&StepReport),
 }
 
+/// What an iteration is asked for, and begins with, beside what the name node is told.
+fn asked_for(iteration: &Iteration, parameters: &Parameters) -> impl Debug + use<> {
+    let values = blake3::hash(bytemuck::cast_slice(&parameters.latest_values()));
+    let Iteration {
+        steps,
+        shards,
+        state_slots,
+        staleness,
+        updates,
+        measures,
+        lanes_remember,
+        ..
+    } = iteration.clone();
+    let rules = (staleness, updates, measures, lanes_remember);
+    (steps, shards, state_slots, rules, values)
+}
+
 /// Runs an iteration together with the other processes; all end with the same parameters and have seen every step.
 pub(crate) fn iterate(
     context: &Context,
@@ -67,7 +85,15 @@ pub(crate) fn iterate(
         Some(_) => Exchange::beginning(&parameters, &iteration),
         None => Exchange::state(&parameters, &iteration, &Origins::default()),
     };
-    let arrival = Arrival::new(context, member, running, lineage, kind, state);
+    let arrival = Arrival::new(
+        context,
+        member,
+        running,
+        lineage,
+        kind,
+        &asked_for(&iteration, &parameters),
+        state,
+    );
     let delays = iteration.state_slots > 0 || !iteration.staleness.is_determinate();
     let mut history = History::new(iteration.first_step, delays);
     history.beginning = beginning;

@@ -207,9 +207,8 @@ impl<T: Record> Dataset<T> {
             let output = function(partition, records).into_iter();
             Ok(Box::new(Batches::new(output, context.resources.batch_records, failure)))
         });
-        let mut derivation = Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute);
-        derivation.parameters = parameters;
-        derivation.build(self.context())
+        let derivation = Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute);
+        derivation.know(parameters).build(self.context())
     }
 
     /// Pairs each record with a key that `function` makes from it.

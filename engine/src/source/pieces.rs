@@ -97,7 +97,7 @@ impl Context {
         T: Record,
         I: Iterator<Item = distdl_storage::Result<T>> + 'static,
     {
-        let (reads, contents, agreed) = (reads_of(&groups), contents_of(&groups), agreed_of(&groups));
+        let (reads, contents, agreed) = (reads_of(&groups), contents_of(&groups), agreed_of(&groups, &parameters));
         let mut derivation = Derivation::new(operator, groups.len(), Vec::new(), read_groups(groups, open));
         derivation.remark = pattern.to_owned();
         derivation.parameters = parameters;
@@ -116,14 +116,14 @@ fn reads_of<S: Piece>(groups: &[Vec<S>]) -> Reads {
 
 /// What all processes must have listed alike: where something was written meanwhile, some of them would read it and others not.
 /// A local file may be a copy of its own on each host, with its own time.
-fn agreed_of<S: Piece>(groups: &[Vec<S>]) -> [u8; 32] {
+fn agreed_of<S: Piece>(groups: &[Vec<S>], parameters: &str) -> [u8; 32] {
     let part = |piece: &S| {
         let Object { url, bytes, version } = piece.object();
         let version = version.as_ref().filter(|_| url.contains("://") && !is_in_memory(url));
         digest(&(url, bytes, version, piece.range()))
     };
     let parts: Vec<Vec<[u8; 32]>> = groups.iter().map(|group| group.iter().map(part).collect()).collect();
-    digest(&parts)
+    digest(&(parts, parameters))
 }
 
 /// Of another process, or another run, it is another object of the same name and version.

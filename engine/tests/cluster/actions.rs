@@ -1,10 +1,14 @@
 //! Actions over processes: what they give, how they fail, and what happens to programs that differ.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Context, EngineError, Result};
+use distdl_engine::{
+    Context, EngineError, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, StepReport, Tallies,
+};
+use distdl_storage::Records;
 use proptest::prelude::*;
 
 use crate::faults::{alone, cases, clusters, messages};
@@ -152,6 +156,96 @@ fn a_process_that_asks_for_another_action_is_found_out_everywhere() {
             assert_eq!((first, last), (10, 30));
         }
     }
+}
+
+/// Steps that add 1 to parameters.
+fn count_up(context: &Context, steps: u64, first: f32, shards: usize) -> Result<()> {
+    let parameters = Arc::new(Parameters::new(vec![first; 8]));
+    let lane = |_: LaneData<Records<u64>>| {
+        let step = |_: u64, _: &[f32], update: &mut [f32]| {
+            update.fill(0.5);
+            Ok(Tallies::default())
+        };
+        Ok(Box::new(step) as Box<dyn Lane>)
+    };
+    let shard = |_| {
+        let apply = |_: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
+            let values = shard.after.iter_mut().zip(shard.before).zip(sum);
+            values.for_each(|((after, before), sum)| *after = before + sum);
+            Ok(())
+        };
+        Ok(Box::new(apply) as Box<dyn ShardUpdate>)
+    };
+    let iteration = Iteration::new(2, steps).with_shards(shards);
+    let data = context.range(0..4, 2);
+    data.iterate(iteration, &parameters, lane, shard, &mut |_| ())
+}
+
+#[test]
+fn a_process_with_other_numbers_in_its_program_is_found_out() {
+    type Asked = fn(&Context, u64) -> Result<()>;
+    let cases: [(&str, Asked); 6] = [
+        ("a range", |context, slot| {
+            context.range(slot..slot + 6, 3).count().map(drop)
+        }),
+        ("a seed", |context, slot| {
+            context.range(0..9, 3).sample(0.5, slot)?.count().map(drop)
+        }),
+        ("a size of batches", |context, slot| {
+            context.range(0..9, 3).batch(1 + slot as usize)?.count().map(drop)
+        }),
+        ("a number of steps", |context, slot| count_up(context, 3 + slot, 0.0, 2)),
+        ("values to begin with", |context, slot| {
+            count_up(context, 3, slot as f32, 2)
+        }),
+        ("a number of shards", |context, slot| {
+            count_up(context, 3, 0.0, 1 + slot as usize)
+        }),
+    ];
+    for (what, asked) in cases {
+        for differs in [0, 1] {
+            let run =
+                TestCluster::new(2).run_lives(move |context, life| asked(context, differs * u64::from(life.slot)));
+            match run {
+                Ok(_) => assert_eq!(differs, 0, "{what}: not found out"),
+                Err(error) => assert!(
+                    differs == 1 && error.to_string().contains("diverged"),
+                    "{what}: {error}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_one_process_does_for_all_is_done_once() {
+    let (done, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = [Arc::clone(&done), Arc::clone(&told)];
+    let chaos = Chaos::parse("kill=worker:1@report:3").unwrap();
+    let run = TestCluster::new(3).with_chaos(chaos).run_lives(move |context, life| {
+        let [done, told] = counts.clone();
+        let answer = context.once(move || {
+            done.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, String>(17)
+        })?;
+        told.fetch_add(1, Ordering::SeqCst);
+        let failed = context.once(|| Err::<(), _>("no such thing")).unwrap_err().to_string();
+        assert!(
+            failed.contains("no such thing") && failed.contains("cluster/actions.rs"),
+            "{}: {failed}",
+            life.slot
+        );
+        // A process that was killed comes back here, and is told what came of it.
+        context.range(0..100, 9).count()?;
+        Ok(answer)
+    });
+    let results = run.unwrap().results;
+    assert!(
+        results.iter().all(|answer| *answer == 17) && results.len() >= 2,
+        "{results:?}"
+    );
+    assert_eq!(done.load(Ordering::SeqCst), 1);
+    assert!(told.load(Ordering::SeqCst) >= 3);
 }
 
 #[test]

@@ -61,6 +61,9 @@ pub fn read_csv<T: DeserializeOwned>(
     Ok(until_error(move || reader.read()))
 }
 
+/// Of a field that cannot be read an error shows so much.
+const FIELD_CHARS_SHOWN: usize = 40;
+
 fn check(split: &TextSplit, options: &CsvOptions) -> Result<(), ObjectError> {
     let CsvOptions { delimiter, quote, .. } = options;
     let usable = |byte: &u8| byte.is_ascii() && !b"\r\n".contains(byte);
@@ -118,7 +121,7 @@ impl<T: DeserializeOwned> CsvReader<T> {
     fn value(&self, offset: u64, record: &StringRecord) -> Result<T> {
         let names = self.named.then_some(&self.first);
         record.deserialize(names).map_err(|error| {
-            let problem = self.words(&error);
+            let problem = self.words(&error, record);
             let remedy = format!(
                 "mend the record, or the fields of {} to what the columns hold",
                 std::any::type_name::<T>()
@@ -127,8 +130,8 @@ impl<T: DeserializeOwned> CsvReader<T> {
         })
     }
 
-    /// What is wrong and in which column.
-    fn words(&self, error: &csv::Error) -> String {
+    /// What is wrong, in which column, and what stands there.
+    fn words(&self, error: &csv::Error, record: &StringRecord) -> String {
         let ErrorKind::Deserialize { err, .. } = error.kind() else {
             return error.to_string();
         };
@@ -136,9 +139,11 @@ impl<T: DeserializeOwned> CsvReader<T> {
             return err.kind().to_string();
         };
         let name = usize::try_from(field).ok().and_then(|field| self.first.get(field));
+        let found = usize::try_from(field).ok().and_then(|field| record.get(field));
+        let found: String = found.unwrap_or_default().chars().take(FIELD_CHARS_SHOWN).collect();
         match name.filter(|_| self.named) {
-            Some(name) => format!("column `{name}`: {}", err.kind()),
-            None => format!("column {}: {}", field + 1, err.kind()),
+            Some(name) => format!("column `{name}` has {found:?}: {}", err.kind()),
+            None => format!("column {} has {found:?}: {}", field + 1, err.kind()),
         }
     }
 }
