@@ -1,10 +1,13 @@
 //! A neural network: input, hidden layers, output and loss, as a pure function of one flat parameter vector.
 
 mod builder;
+mod frozen;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod wiring;
+mod workspace;
 
+pub use self::workspace::Workspace;
 use crate::error::{Error, Result, check_length};
 use crate::kernels::sums::add;
 use crate::layer::{Backward, Dense, Draw, Forward, Layer, Mode, Statistics};
@@ -39,10 +42,12 @@ pub struct NeuralNetwork<T: Scalar = f32> {
     input: Shape,
     layers: Arc<[Placed<T>]>,
     layout: Arc<ParameterLayout>,
-    /// Of all layers, by place.
+    /// Of all layers that are not frozen, by place.
     statistics: Arc<[Statistics]>,
     /// Of the backward pass.
     slots: Arc<GradientSlots>,
+    /// For each layer whether its parameters stay as they are.
+    frozen: Arc<[bool]>,
     loss: Loss,
 }
 
@@ -122,8 +127,10 @@ impl<T: Scalar> NeuralNetwork<T> {
 
     /// What it computes, in words: layer by layer, then the loss. Equal words give equal outputs for equal parameters.
     pub(crate) fn words(&self) -> Vec<String> {
-        let layers = self.layers.iter().enumerate();
-        let layers = layers.map(|(index, placed)| format!("{:?}{}", placed.layer, placed.wires.words(index)));
+        let layers = self.layers.iter().enumerate().map(|(index, placed)| {
+            let (wires, frozen) = (placed.wires.words(index), frozen::words(self.is_frozen(index)));
+            format!("{:?}{wires}{frozen}", placed.layer)
+        });
         layers.chain([format!("{:?}", self.loss)]).collect()
     }
 
@@ -137,14 +144,15 @@ impl<T: Scalar> NeuralNetwork<T> {
         &self.layout
     }
 
-    /// Which of the parameters are running statistics, in ascending order.
+    /// Which of the parameters are running statistics that training moves, in ascending order.
     pub fn statistics(&self) -> &[Statistics] {
         &self.statistics
     }
 
-    /// Whether a layer's gradient is mostly 0.
+    /// Whether a layer's gradient is mostly 0, or all of it.
     pub(crate) fn has_sparse_gradient(&self) -> bool {
-        self.layers.iter().any(|placed| placed.layer.has_sparse_gradient())
+        let mut layers = self.layers.iter().zip(&*self.frozen);
+        layers.any(|(placed, is_frozen)| *is_frozen || placed.layer.has_sparse_gradient())
     }
 
     /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than memory
@@ -192,7 +200,8 @@ impl<T: Scalar> NeuralNetwork<T> {
     ///
     /// `inputs` is rows x input length; `parameters` and `gradient` are flat vectors of [`Self::parameter_count`]
     /// elements. What layers do by chance is keyed by the workspace's [draw](Workspace::set_draw): set another one for each step, or it is the same in all. Where the network has
-    /// [statistics](Self::statistics), `gradient` holds what was found in the rows, times their number. Errors if a length does not match, the workspace is too small, or a label is out of range. A loss that
+    /// [statistics](Self::statistics), `gradient` holds what was found in the rows, times their number; it is 0 where layers are
+    /// [frozen](Self::with_frozen). Errors if a length does not match, the workspace is too small, or a label is out of range. A loss that
     /// is not finite is no error here: it is in the report.
     pub fn gradient(
         &self,
@@ -227,21 +236,25 @@ impl<T: Scalar> NeuralNetwork<T> {
             ..
         } = workspace;
         for (index, Placed { layer, wires, range }) in self.layers.iter().enumerate().rev() {
-            let slots = self.slots.of(index);
-            let (input_length, output_length) = (rows * layer.input_length(), rows * layer.output_length());
-            let (output_gradient, input_gradient) = slots.output_and_input(gradients);
-            layer.backward(Backward {
-                parameters: &parameters[range.clone()],
-                inputs: rows_of(wires.inputs, input_length, inputs, outputs),
-                outputs: &outputs[index][..output_length],
-                rows,
-                mode,
-                scratch,
-                output_gradient: &mut output_gradient[..output_length],
-                input_gradient: input_gradient.map(|gradient| &mut gradient[..input_length]),
-                gradient: &mut gradient[range.clone()],
-            })?;
-            slots.add_up(input_length, gradients);
+            if let Some(slots) = self.slots.of(index) {
+                let (input_length, output_length) = (rows * layer.input_length(), rows * layer.output_length());
+                let (output_gradient, input_gradient) = slots.output_and_input(gradients);
+                layer.backward(Backward {
+                    parameters: &parameters[range.clone()],
+                    inputs: rows_of(wires.inputs, input_length, inputs, outputs),
+                    outputs: &outputs[index][..output_length],
+                    rows,
+                    mode: self.mode_of(index, mode),
+                    scratch,
+                    output_gradient: &mut output_gradient[..output_length],
+                    input_gradient: input_gradient.map(|gradient| &mut gradient[..input_length]),
+                    gradient: &mut gradient[range.clone()],
+                })?;
+                slots.add_up(input_length, gradients);
+            }
+            if self.is_frozen(index) {
+                gradient[range.clone()].fill(T::ZERO);
+            }
             if !range.is_empty() {
                 has_end(range.start, &gradient[range.start..]);
             }
@@ -351,7 +364,7 @@ impl<T: Scalar> NeuralNetwork<T> {
                 parameters: &parameters[range.clone()],
                 inputs: rows_of(wires.inputs, rows * layer.input_length(), inputs, before),
                 rows,
-                mode,
+                mode: self.mode_of(index, mode),
                 scratch: &mut workspace.scratch,
                 outputs: &mut *outputs,
             })?;
@@ -393,65 +406,4 @@ impl<T: Scalar> Display for NeuralNetwork<T> {
 /// The first so many elements of the rows that are named so.
 fn rows_of<'a, T>(name: usize, length: usize, inputs: &'a [T], outputs: &'a [Vec<T>]) -> &'a [T] {
     name.checked_sub(1).map_or(inputs, |layer| &outputs[layer][..length])
-}
-
-/// The buffers of one network's forward and backward pass, for up to a number of rows.
-#[derive(Debug)]
-pub struct Workspace<T: Scalar = f32> {
-    rows_max: usize,
-    /// Outputs of each layer.
-    outputs: Vec<Vec<T>>,
-    /// Gradients by outputs, where the network's slots say.
-    gradients: Vec<Vec<T>>,
-    /// What layers need meanwhile.
-    scratch: Vec<T>,
-    /// The gradient of a piece before it is added to a sum; empty until one is.
-    piece: Vec<T>,
-    draw: Draw,
-}
-
-impl<T: Scalar> Workspace<T> {
-    /// The most rows that it has space for.
-    pub fn rows_max(&self) -> usize {
-        self.rows_max
-    }
-
-    /// Says which step of training the next gradients are part of: what layers do by chance is keyed by it.
-    pub fn set_draw(&mut self, draw: Draw) {
-        self.draw = draw;
-    }
-
-    fn check(&self, network: &NeuralNetwork<T>, rows: usize) -> Result<()> {
-        if rows > self.rows_max {
-            return Err(Error::Rows {
-                rows,
-                rows_max: self.rows_max,
-            });
-        }
-        check_length(
-            "the workspace (made for another network?)",
-            network.layers.len(),
-            self.outputs.len(),
-        )?;
-        check_length(
-            "the gradients of the workspace (made for another network?)",
-            network.slots.count(),
-            self.gradients.len(),
-        )?;
-        for (placed, outputs) in network.layers.iter().zip(&self.outputs) {
-            let scratch = placed.layer.scratch_length();
-            check_length(
-                "the scratch of the workspace (made for another network?)",
-                scratch,
-                scratch.min(self.scratch.len()),
-            )?;
-            let expected = self.rows_max * placed.layer.output_length();
-            check_length(
-                "a buffer of the workspace (made for another network?)",
-                expected,
-                outputs.len(),
-            )?;
-        }
-        Ok(())
-    }
 }

@@ -80,14 +80,20 @@ struct BatchNormLayer {
 }
 
 impl BatchNormLayer {
-    /// Whether so many rows have a variance.
-    fn has_moments(&self, rows: usize) -> bool {
-        rows * self.positions > 1
+    /// Whether a pass takes mean and variance of its rows; otherwise it takes the running ones.
+    fn measures(&self, mode: Mode, rows: usize) -> bool {
+        matches!(mode, Mode::Training(_)) && rows * self.positions > 1
     }
 
-    /// Mean and variance to train with: of the rows, in the scratch, or else the running ones.
-    fn moments<'a, T: Scalar>(&self, inputs: &[T], running: &'a [T], scratch: &'a mut [T]) -> Result<Moments<'a, T>> {
-        if !self.has_moments(inputs.len() / self.shape.length()) {
+    /// Mean and variance to compute with: of the rows, in the scratch, or else the running ones.
+    fn moments<'a, T: Scalar>(
+        &self,
+        mode: Mode,
+        inputs: &[T],
+        running: &'a [T],
+        scratch: &'a mut [T],
+    ) -> Result<Moments<'a, T>> {
+        if !self.measures(mode, inputs.len() / self.shape.length()) {
             return Ok(self.running_moments(running));
         }
         let (mean, variance) = scratch[..2 * self.channels].split_at_mut(self.channels);
@@ -96,6 +102,7 @@ impl BatchNormLayer {
             mean,
             variance,
             epsilon: self.epsilon,
+            are_of_inputs: true,
         })
     }
 
@@ -105,6 +112,7 @@ impl BatchNormLayer {
             mean,
             variance,
             epsilon: self.epsilon,
+            are_of_inputs: false,
         }
     }
 
@@ -164,10 +172,7 @@ impl<T: Scalar> Layer<T> for BatchNormLayer {
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
         self.check(pass.parameters, pass.scratch)?;
         let (learnt, running) = pass.parameters.split_at(2 * self.channels);
-        let moments = match pass.mode {
-            Mode::Training(_) => self.moments(pass.inputs, running, pass.scratch)?,
-            Mode::Evaluation => self.running_moments(running),
-        };
+        let moments = self.moments(pass.mode, pass.inputs, running, pass.scratch)?;
         batch_norm::forward(
             self.positions,
             moments,
@@ -181,7 +186,7 @@ impl<T: Scalar> Layer<T> for BatchNormLayer {
         self.check(pass.parameters, pass.scratch)?;
         check_length("the layer's gradient", 4 * self.channels, pass.gradient.len())?;
         let (parameters, running) = pass.parameters.split_at(2 * self.channels);
-        let moments = self.moments(pass.inputs, running, pass.scratch)?;
+        let moments = self.moments(pass.mode, pass.inputs, running, pass.scratch)?;
         let (learnt, found) = pass.gradient.split_at_mut(2 * self.channels);
         let rows = T::from_f64(pass.rows as f64);
         let count = pass.rows * self.positions;

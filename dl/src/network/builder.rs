@@ -102,12 +102,14 @@ impl<T: Scalar> NetworkBuilder<T> {
         let layers: Arc<[Placed<T>]> = layers.into_iter().enumerate().map(place).collect();
         let statistics = layers.iter().filter_map(Placed::statistics).collect();
         let wires: Vec<Wires> = layers.iter().map(|placed| placed.wires).collect();
+        let slots = GradientSlots::new(&wires, |_| false, |layer| !layers[layer].range.is_empty());
         Ok(NeuralNetwork {
             input,
+            frozen: layers.iter().map(|_| false).collect(),
             layers,
             layout: Arc::new(layout),
             statistics,
-            slots: Arc::new(GradientSlots::new(&wires, |_| false)),
+            slots: Arc::new(slots),
             loss,
         })
     }

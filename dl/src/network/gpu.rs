@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 
-use super::wiring::{GradientSlots, Wires};
+use super::wiring::GradientSlots;
 use super::{NeuralNetwork, Placed};
 use crate::error::{Error, Result, check_length};
 use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, gather};
@@ -41,6 +41,8 @@ pub(crate) struct GpuWorkspace {
     gradients: Vec<GpuBuffer>,
     slots: GradientSlots,
     scratch: GpuBuffer,
+    /// Where frozen layers write a gradient, which is thrown away: where it would lie there is always 0.
+    unwanted: GpuBuffer,
     /// What layers find there unchanged, one behind the other, and where that of each is.
     constants: GpuBuffer,
     constants_of: Vec<Range<usize>>,
@@ -94,12 +96,25 @@ impl NeuralNetwork {
         let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
         let port = |length: usize| device.port(length);
         let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
-        let wires: Vec<Wires> = self.layers.iter().map(|placed| placed.wires).collect();
-        let slots = GradientSlots::new(&wires, |index| layers[index].is_view());
+        let slots = self.slots(|index| layers[index].is_view());
+        let gradient = port(if shape.has_gradient { parameters } else { 0 })?;
+        let frozen = self
+            .layers
+            .iter()
+            .zip(&*self.frozen)
+            .filter(|(_, is_frozen)| **is_frozen && shape.has_gradient);
+        let mut unwanted = 0;
+        for (Placed { range, .. }, _) in frozen {
+            unwanted = unwanted.max(range.len());
+            device
+                .gpu()
+                .write(&vec![0.0_f32; range.len()], gradient.words().part(range.clone()))?;
+        }
         Ok(GpuWorkspace {
             shape,
             parameters: port(parameters)?,
-            gradient: port(if shape.has_gradient { parameters } else { 0 })?,
+            gradient,
+            unwanted: words(unwanted)?,
             places: port_of_rows(1)?,
             inputs: port_of_rows(self.input_length())?,
             targets: port_of_rows(shape.target_length.unwrap_or(1))?,
@@ -180,7 +195,7 @@ impl NeuralNetwork {
                     parameters: workspace.parameters.words().part(range.clone()),
                     inputs: self.rows_on_gpu(wires.inputs, rows, workspace),
                     rows,
-                    mode,
+                    mode: self.mode_of(index, mode),
                     constants: workspace.constants_of(index),
                     scratch: workspace.scratch.words(),
                     outputs,
@@ -204,7 +219,9 @@ impl NeuralNetwork {
         for (index, (layer, Placed { range, wires, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
             let inputs = self.rows_on_gpu(wires.inputs, rows, workspace);
             let outputs = self.outputs_on_gpu(index, rows, workspace);
-            let slots = workspace.slots.of(index);
+            let Some(slots) = workspace.slots.of(index) else {
+                continue;
+            };
             let slot = |slot: usize, length: usize| workspace.gradients[slot].words().part(0..length);
             layer.backward(
                 &workspace.device,
@@ -213,12 +230,15 @@ impl NeuralNetwork {
                     inputs,
                     outputs,
                     rows,
-                    mode,
+                    mode: self.mode_of(index, mode),
                     constants: workspace.constants_of(index),
                     scratch: workspace.scratch.words(),
                     output_gradient: slot(slots.output, outputs.len()),
                     input_gradient: slots.input.map(|input| slot(input, inputs.len())),
-                    gradient: workspace.gradient.words().part(range.clone()),
+                    gradient: match self.is_frozen(index) {
+                        true => workspace.unwanted.words().part(0..range.len()),
+                        false => workspace.gradient.words().part(range.clone()),
+                    },
                 },
             )?;
             for sum in &slots.sums {

@@ -47,13 +47,13 @@ impl Wires {
 /// Buffers of a backward pass, as few as there can be: a chain takes two in turns, and each shortcut that is open one more.
 #[derive(Clone, Debug)]
 pub(super) struct GradientSlots {
-    /// Of each layer.
-    layers: Vec<LayerSlots>,
+    /// Of each layer, none where nobody wants its gradients.
+    layers: Vec<Option<LayerSlots>>,
     count: usize,
 }
 
 /// The buffers of one layer's backward pass.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LayerSlots {
     /// Holds the gradient by its outputs.
     pub(super) output: usize,
@@ -67,8 +67,14 @@ impl GradientSlots {
     /// Where the loss writes the gradient by the last outputs.
     pub(super) const LOSS: usize = 0;
 
-    /// For layers that read so. A view's outputs are its inputs, and so are the gradients by them.
-    pub(super) fn new(wires: &[Wires], is_view: impl Fn(usize) -> bool) -> Self {
+    /// For layers that read so. A view's outputs are its inputs, and so are the gradients by them. Nobody wants gradients by rows
+    /// that come from layers which learn nothing.
+    pub(super) fn new(wires: &[Wires], is_view: impl Fn(usize) -> bool, is_learnt: impl Fn(usize) -> bool) -> Self {
+        let mut are_wanted = vec![false];
+        for (index, Wires { inputs, added }) in wires.iter().enumerate() {
+            let are_of_rows = are_wanted[*inputs] || added.is_some_and(|added| are_wanted[added]);
+            are_wanted.push(are_of_rows || is_learnt(index));
+        }
         let made_by_layer = |mut rows: usize| {
             while rows > 0 && is_view(rows - 1) {
                 rows = wires[rows - 1].inputs;
@@ -77,13 +83,13 @@ impl GradientSlots {
         };
         let mut pool = Pool::default();
         let mut slot_of = BTreeMap::from([(made_by_layer(wires.len()), pool.take())]);
-        let mut layers = vec![LayerSlots::default(); wires.len()];
-        for index in (0..wires.len()).rev().filter(|index| !is_view(*index)) {
+        let mut layers = vec![None; wires.len()];
+        let has_pass = |index: &usize| !is_view(*index) && are_wanted[index + 1];
+        for index in (0..wires.len()).rev().filter(has_pass) {
             // Whoever reads the outputs comes later, and has been here.
             let output = slot_of.remove(&(index + 1)).unwrap_or_else(|| pool.take());
             let (mut sums, mut is_kept) = (Vec::new(), false);
-            // Nobody wants the gradient by the network's input.
-            let wanted = |rows: usize| Some(made_by_layer(rows)).filter(|rows| *rows > 0);
+            let wanted = |rows: usize| Some(made_by_layer(rows)).filter(|rows| are_wanted[*rows]);
             if let Some(added) = wires[index].added.and_then(wanted) {
                 match slot_of.get(&added) {
                     Some(slot) => sums.push([output, *slot]),
@@ -107,7 +113,7 @@ impl GradientSlots {
             if !is_kept {
                 pool.give_back(output);
             }
-            layers[index] = LayerSlots { output, input, sums };
+            layers[index] = Some(LayerSlots { output, input, sums });
         }
         Self {
             layers,
@@ -120,9 +126,9 @@ impl GradientSlots {
         self.count
     }
 
-    /// Those of a layer that is no view.
-    pub(super) fn of(&self, layer: usize) -> &LayerSlots {
-        &self.layers[layer]
+    /// Those of a layer; none if it has no backward pass.
+    pub(super) fn of(&self, layer: usize) -> Option<&LayerSlots> {
+        self.layers[layer].as_ref()
     }
 }
 
@@ -175,53 +181,70 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used)]
     use super::*;
 
-    fn sum(inputs: usize, added: usize) -> Wires {
-        let added = Some(added);
-        Wires { inputs, added }
+    fn of(slots: &GradientSlots, layer: usize) -> &LayerSlots {
+        slots.of(layer).expect("a backward pass")
     }
 
     #[test]
     fn a_chain_takes_two_buffers_in_turns() {
         let chain: Vec<Wires> = (0..5).map(Wires::chain).collect();
-        let slots = GradientSlots::new(&chain, |_| false);
+        let slots = GradientSlots::new(&chain, |_| false, |_| true);
         assert_eq!(slots.count(), 2);
-        let of = |layer: usize| (slots.of(layer).output, slots.of(layer).input);
-        let all: Vec<_> = (0..5).rev().map(of).collect();
-        assert_eq!(all, [(0, Some(1)), (1, Some(0)), (0, Some(1)), (1, Some(0)), (0, None)]);
-        assert!((0..5).all(|layer| slots.of(layer).sums.is_empty()));
-        let one = GradientSlots::new(&chain[..1], |_| false);
-        assert_eq!((one.count(), one.of(0).input), (1, None));
+        let all = (0..5)
+            .rev()
+            .map(|layer| (of(&slots, layer).output, of(&slots, layer).input));
+        assert!(all.eq([(0, Some(1)), (1, Some(0)), (0, Some(1)), (1, Some(0)), (0, None)]));
+        assert!((0..5).all(|layer| of(&slots, layer).sums.is_empty()));
+        let one = GradientSlots::new(&chain[..1], |_| false, |_| true);
+        assert_eq!((one.count(), of(&one, 0).input), (1, None));
     }
 
     #[test]
     fn views_take_none() {
         let chain: Vec<Wires> = (0..4).map(Wires::chain).collect();
-        let slots = GradientSlots::new(&chain, |layer| layer == 1 || layer == 3);
-        assert_eq!(slots.of(2).output, GradientSlots::LOSS, "of the view behind it");
-        assert_eq!(slots.of(2).input, Some(slots.of(0).output), "of the view before it");
+        let slots = GradientSlots::new(&chain, |layer| layer == 1 || layer == 3, |_| true);
+        assert_eq!(of(&slots, 2).output, GradientSlots::LOSS, "of the view behind it");
+        assert_eq!(of(&slots, 2).input, Some(of(&slots, 0).output), "of the view before it");
+    }
+
+    /// Layers 1 and 2 beside nothing, then their sum, then one more.
+    fn with_a_block() -> [Wires; 5] {
+        let sum = Wires {
+            inputs: 3,
+            added: Some(1),
+        };
+        [0, 1, 2, 3, 4].map(|layer| if layer == 3 { sum } else { Wires::chain(layer) })
     }
 
     #[test]
     fn a_gradient_waits_until_all_who_read_the_rows_are_through() {
-        // dense, then (dense, dense) beside nothing, then their sum, then dense.
-        let wires = [
-            Wires::chain(0),
-            Wires::chain(1),
-            Wires::chain(2),
-            sum(3, 1),
-            Wires::chain(4),
-        ];
-        let slots = GradientSlots::new(&wires, |_| false);
+        let slots = GradientSlots::new(&with_a_block(), |_| false, |_| true);
         assert_eq!(slots.count(), 3);
-        let kept = slots.of(3).output;
-        assert!(
-            [2, 1]
-                .iter()
-                .all(|layer| slots.of(*layer).output != kept && slots.of(*layer).input != Some(kept))
+        let kept = of(&slots, 3).output;
+        for layer in [2, 1] {
+            let of = of(&slots, layer);
+            assert!(of.output != kept && of.input != Some(kept));
+        }
+        assert_eq!(of(&slots, 1).sums, [[of(&slots, 1).input.expect("one"), kept]]);
+        assert_eq!(of(&slots, 0).output, kept);
+    }
+
+    #[test]
+    fn what_nobody_learns_from_is_left_out() {
+        let slots = |learnt: usize| GradientSlots::new(&with_a_block(), |_| false, move |layer| layer == learnt);
+        // Below the block: all of it.
+        assert!((0..5).all(|layer| slots(0).of(layer).is_some()));
+        // Within: the way round it is not gone.
+        let within = slots(2);
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(|layer| within.of(layer).is_some()),
+            [false, false, true, true, true]
         );
-        assert_eq!(slots.of(1).sums, [[slots.of(1).input.unwrap_or(kept), kept]]);
-        assert_eq!(slots.of(0).output, kept);
+        assert_eq!((of(&within, 2).input, &of(&within, 3).sums), (None, &Vec::new()));
+        assert_eq!(within.count(), 2);
+        assert_eq!([3, 4].map(|layer| slots(4).of(layer).is_some()), [false, true]);
     }
 }

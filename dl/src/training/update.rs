@@ -29,7 +29,7 @@ pub(super) struct Update {
 pub(super) struct Part {
     /// Within the shard.
     pub(super) range: Range<usize>,
-    /// Of running statistics.
+    /// Of running statistics; 0 of what is frozen.
     pub(super) momentum: Option<f64>,
     /// Where measures are wanted of every tensor, which one it belongs to; otherwise 0.
     pub(super) tensor: usize,
@@ -54,10 +54,10 @@ pub(super) fn measures(network: &NeuralNetwork, options: &TrainingOptions) -> Ve
 
 /// The parts of the shard that `whole` is of a network's parameters, in order.
 pub(super) fn parts_of_shard(network: &NeuralNetwork, options: &TrainingOptions, whole: Range<usize>) -> Vec<Part> {
-    let tensors = tensors(network, options).into_iter().enumerate();
+    let (tensors, not_learnt) = (tensors(network, options).into_iter().enumerate(), network.not_learnt());
     let all = tensors.flat_map(|(tensor, range)| {
         let within = |parameter: usize| parameter.clamp(whole.start, whole.end);
-        let parts = parts(network.statistics(), within(range.start)..within(range.end));
+        let parts = parts(&not_learnt, within(range.start)..within(range.end));
         parts.into_iter().map(move |(part, momentum)| (part, momentum, tensor))
     });
     let parts = all.map(|(part, momentum, tensor)| Part {
@@ -242,13 +242,17 @@ fn parts(statistics: &[Statistics], whole: Range<usize>) -> Vec<(Range<usize>, O
 
 /// Moves running statistics towards the mean over the step's rows, of which `sum` is the sum.
 fn move_statistics(momentum: f32, scale: f32, sum: &[f32], shard: &mut ShardValues<'_>) {
+    if momentum == 0.0 {
+        // The formula would make a 0 of a -0.
+        return keep(shard);
+    }
     for ((after, before), sum) in shard.after.iter_mut().zip(shard.before).zip(sum) {
         *after = before + momentum * (sum * scale - before);
     }
     keep_state(shard);
 }
 
-/// Leaves all as it is: what a step without samples does, which can only be where updates come in any order, and all that came
+/// Leaves all as it is: what is frozen, and all in a step without samples, which can only be where updates come in any order, and all that came
 /// were those of lanes that have no samples in it.
 fn keep(shard: &mut ShardValues<'_>) {
     shard.after.copy_from_slice(shard.before);

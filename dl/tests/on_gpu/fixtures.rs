@@ -88,6 +88,22 @@ pub(crate) fn network() -> NeuralNetwork {
         .unwrap()
 }
 
+/// Of its layers some stay: the first ones, and norms between others that learn.
+pub(crate) fn frozen() -> NeuralNetwork {
+    let network = NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(3, 3).with_padding(1).with_activation(Activation::LeakyRelu))
+        .hidden(BatchNorm::default())
+        .hidden(Conv2d::new(4, 2))
+        .hidden(BatchNorm::default())
+        .hidden(Flatten)
+        .hidden(Dropout::new(0.3))
+        .hidden(Dense::tanh(7))
+        .hidden(LayerNorm::default())
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    network.with_frozen([0, 1, 3, 5, 7]).unwrap()
+}
+
 pub(crate) fn small(loss: Loss) -> NeuralNetwork {
     let builder = NeuralNetwork::new(IMAGE).hidden(Flatten).hidden(Dense::relu(9));
     builder.output(Dense::linear(3), loss).unwrap()

@@ -10,8 +10,8 @@ use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context, EngineError, Placement};
 
 use crate::fixtures::{
-    FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, embedding, indices, many, network, on_the_cpu, on_the_gpu,
-    options, samples, small, sums, train_for, values,
+    FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, embedding, frozen, indices, many, network, on_the_cpu,
+    on_the_gpu, options, samples, small, sums, train_for, values,
 };
 use crate::gpu::TestGpu;
 
@@ -37,6 +37,7 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
     ];
     let mut cases = vec![
         ("all layers", network(), samples(), options()),
+        ("frozen", frozen(), samples(), options()),
         ("bytes", small(Loss::SoftmaxCrossEntropy), bytes(), options()),
         ("pieces", small(Loss::SoftmaxCrossEntropy), bytes(), micro),
         ("indices", embedding(23), indices(), options()),

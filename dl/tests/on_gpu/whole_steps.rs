@@ -9,8 +9,8 @@ use distdl_dl::{
 use distdl_engine::{Config, Context, Placement, Staleness};
 
 use crate::fixtures::{
-    IMAGE, SAMPLES, STEPS, Trained, begin, bytes, embedding, indices, network, on_the_gpu, options, samples, small,
-    train_for, values,
+    IMAGE, SAMPLES, STEPS, Trained, begin, bytes, embedding, frozen, indices, network, on_the_gpu, options, samples,
+    small, train_for, values,
 };
 use crate::gpu::TestGpu;
 use crate::users::changes_at;
@@ -101,10 +101,11 @@ fn whole_steps_have_the_bits_of_single_ones() {
         batch: 10,
         ..four.clone()
     };
-    let layers =
-        [one.clone(), options(), pieces.clone(), four, in_turns, lamb].map(|options| (network(), bytes(), options));
+    let layers = [one.clone(), options(), pieces.clone(), four, in_turns, lamb.clone()]
+        .map(|options| (network(), bytes(), options));
+    let kept = [one.clone(), lamb].map(|options| (frozen(), bytes(), options));
     let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
-    for (network, samples, options) in all.chain(layers).chain(vectors) {
+    for (network, samples, options) in all.chain(layers).chain(kept).chain(vectors) {
         let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);
         if !gpu.is_real() {
             gpu.lose_after([-1; 2]);

@@ -83,8 +83,7 @@ dispatched! {
     ) {
         let (inputs, gradient) = inputs_and_gradient;
         let count = inputs.len() / weight.len().max(1);
-        // One value has no part in the moments.
-        let share = T::from_f64(if count > 1 { 1.0 / count as f64 } else { 0.0 });
+        let share = T::from_f64(if moments.are_of_inputs { 1.0 / count.max(1) as f64 } else { 0.0 });
         map_channels(positions, weight.len(), input_gradient, |channel| {
             let (mean, scale) = moments.of(channel);
             let (along, middle) = (sums.0[channel] * share, sums.1[channel] * share);
@@ -142,6 +141,7 @@ mod tests {
                     mean: &mean,
                     variance: &variance,
                     epsilon: 1e-5,
+                    are_of_inputs: true,
                 };
                 let mut outputs = vec![f32::NAN; inputs.len()];
                 forward(level, positions, moments, (&weight, &weight), &inputs, &mut outputs);

@@ -5,11 +5,6 @@ __device__ inline float scale_of(float variance, float epsilon) {
     return 1.0f / sqrtf(variance + epsilon);
 }
 
-// Of each value in the moments: one alone has no part in them.
-__device__ inline float share_of(u64 count) {
-    return count > 1 ? (float)(1.0 / (double)count) : 0.0f;
-}
-
 // Of each part the sum of squares around the mean, times something.
 extern "C" __global__ void batch_norm_squares(
     u64 rows, u64 channels, u64 positions, u64 part, float scale, const float* mean, const float* inputs, float* sums) {
@@ -47,12 +42,12 @@ extern "C" __global__ void batch_norm_along(
     channel_parts(rows, channels, positions, part, along, scaled, sums);
 }
 
-// The gradient by the inputs, of which the moments are (unless a channel has one value), from those by the outputs, weight and bias.
+// The gradient by the inputs, each of which has a share of the moments (0 where they are given), from those by the outputs,
+// weight and bias.
 extern "C" __global__ void batch_norm_backward(
-    u64 rows, u64 channels, u64 positions, float epsilon, const float* mean, const float* variance,
+    u64 rows, u64 channels, u64 positions, float epsilon, float share, const float* mean, const float* variance,
     const float* weight, const float* inputs, const float* gradient, const float* weight_gradient,
     const float* bias_gradient, float* input_gradient) {
-    float share = share_of(rows * positions);
     FOR_EACH(index, rows * channels * positions) {
         u64 channel = index / positions % channels;
         float scale = scale_of(variance[channel], epsilon);

@@ -16,6 +16,8 @@ pub(crate) struct Channels<'a> {
     pub(crate) inputs: GpuSlice<'a>,
     pub(crate) mean: GpuSlice<'a>,
     pub(crate) variance: GpuSlice<'a>,
+    /// As [`Moments::are_of_inputs`](super::Moments::are_of_inputs).
+    pub(crate) are_of_inputs: bool,
     /// Room for sums, of [`Parts::room_of_channels`].
     pub(crate) between: GpuSlice<'a>,
 }
@@ -161,7 +163,10 @@ impl<'a> Channels<'a> {
             return Ok(());
         };
         check_length("the input gradient", self.inputs.len(), input_gradient.len())?;
-        let ([rows, channels, positions], epsilon) = (self.sides(), Argument::Number(self.epsilon));
+        let [rows, channels, positions] = self.sides();
+        let count = (self.rows * self.positions).max(1) as f64;
+        let share = if self.are_of_inputs { (1.0 / count) as f32 } else { 0.0 };
+        let [epsilon, share] = [self.epsilon, share].map(Argument::Number);
         let [mean, variance, weight, inputs, gradient, by_weight, by_bias, to] = [
             self.mean,
             self.variance,
@@ -174,7 +179,7 @@ impl<'a> Channels<'a> {
         ]
         .map(Argument::Words);
         let arguments = [
-            rows, channels, positions, epsilon, mean, variance, weight, inputs, gradient, by_weight, by_bias, to,
+            rows, channels, positions, epsilon, share, mean, variance, weight, inputs, gradient, by_weight, by_bias, to,
         ];
         // SAFETY: these are its arguments, with lengths that are checked.
         unsafe {

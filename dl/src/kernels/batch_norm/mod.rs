@@ -19,6 +19,8 @@ pub struct Moments<'a, T> {
     pub variance: &'a [T],
     /// Added to the variance.
     pub epsilon: f64,
+    /// Whether they are those of the inputs, so that each value has its part in them; else they are given.
+    pub are_of_inputs: bool,
 }
 
 /// Writes mean and variance (over n elements, not n - 1) of each channel. Errors if `inputs` is not whole rows of as many
@@ -46,8 +48,8 @@ pub fn forward<T: Scalar>(
     Ok(())
 }
 
-/// The gradients by weight and bias from that by the outputs, and if it is wanted that by the inputs, of which `moments`
-/// are; but where a channel has one value, `moments` are those of others. Errors if lengths do not match.
+/// The gradients by weight and bias from that by the outputs, and if it is wanted that by the inputs. Errors if lengths do
+/// not match.
 pub fn backward<T: Scalar>(
     positions: usize,
     moments: Moments<'_, T>,

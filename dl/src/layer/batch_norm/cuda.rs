@@ -6,7 +6,6 @@ use super::BatchNormLayer;
 use crate::error::{Result, check_length};
 use crate::kernels::batch_norm::cuda::Channels;
 use crate::kernels::programs::{Device, Parts};
-use crate::layer::Mode;
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl BatchNormLayer {
@@ -15,7 +14,7 @@ impl BatchNormLayer {
         &self,
         rows: usize,
         inputs: GpuSlice<'a>,
-        moments: GpuSlice<'a>,
+        (moments, are_of_inputs): (GpuSlice<'a>, bool),
         between: GpuSlice<'a>,
     ) -> Result<Channels<'a>> {
         let channels = self.channels;
@@ -24,6 +23,7 @@ impl BatchNormLayer {
             rows,
             positions: self.positions,
             epsilon: self.epsilon as f32,
+            are_of_inputs,
             inputs,
             mean: moments.part(0..channels),
             variance: moments.part(channels..2 * channels),
@@ -55,9 +55,9 @@ impl GpuLayer for BatchNormLayer {
     fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
         let ([weight, bias], running) = self.split("the layer's parameters", pass.parameters)?;
         let [moments, between] = self.room(pass.scratch)?;
-        let measures = matches!(pass.mode, Mode::Training(_)) && self.has_moments(pass.rows);
+        let measures = self.measures(pass.mode, pass.rows);
         let moments = if measures { moments } else { running };
-        let channels = self.channels_of(pass.rows, pass.inputs, moments, between)?;
+        let channels = self.channels_of(pass.rows, pass.inputs, (moments, measures), between)?;
         if measures {
             channels.moments(device)?;
         }
@@ -68,9 +68,9 @@ impl GpuLayer for BatchNormLayer {
         let ([weight, _], running) = self.split("the layer's parameters", pass.parameters)?;
         let ([by_weight, by_bias], found) = self.split("the layer's gradient", pass.gradient)?;
         let [moments, between] = self.room(pass.scratch)?;
-        let measures = self.has_moments(pass.rows);
+        let measures = self.measures(pass.mode, pass.rows);
         let moments = if measures { moments } else { running };
-        let channels = self.channels_of(pass.rows, pass.inputs, moments, between)?;
+        let channels = self.channels_of(pass.rows, pass.inputs, (moments, measures), between)?;
         if measures {
             channels.moments(device)?;
         }

@@ -132,5 +132,5 @@ impl Measuring {
 
 /// The parameters of a network that gradients change.
 fn learnt_of(network: &NeuralNetwork) -> Vec<Range<usize>> {
-    learnt(network.statistics(), network.parameter_count())
+    learnt(&network.not_learnt(), network.parameter_count())
 }

@@ -420,6 +420,7 @@ impl Asking<'_> {
             };
             match momentum {
                 None => optimizer.apply_on_gpu(device, update, rate, scale, shard)?,
+                Some(0.0) => {}
                 Some(momentum) => statistics(device, mean, *momentum as f32, GpuShard { state: &[], ..shard })?,
             }
         }

@@ -66,6 +66,7 @@ fn batch_norm_of(runner: &dyn Runner, rows: usize, channels: usize, positions: u
         mean: &mean,
         variance: &variance,
         epsilon: EPSILON.into(),
+        are_of_inputs: true,
     };
     let (mut expected, mut got) = (vec![f32::NAN; size], vec![f32::NAN; size]);
     by_channel::forward(positions, moments, (&weight, &bias), &inputs, &mut expected).unwrap();
@@ -95,12 +96,21 @@ fn batch_norm_of(runner: &dyn Runner, rows: usize, channels: usize, positions: u
         &by_weights,
     );
 
-    let mut arguments: Vec<_> = sides().into();
-    arguments.push(number(EPSILON));
-    arguments.extend([&mean, &variance, &weight, &inputs, &gradient, &by_weight, &by_bias].map(|values| read(values)));
-    arguments.push(change(&mut got));
-    runner.run("batch_norm_backward", Grid::of_elements(size), &mut arguments);
-    same(runner, "gradient by channels", &expected, &got);
+    for are_of_inputs in [true, false] {
+        let moments = Moments {
+            are_of_inputs,
+            ..moments
+        };
+        let sums = (&mut by_weight[..], &mut by_bias[..]);
+        by_channel::backward(positions, moments, &weight, values, sums, Some(&mut expected)).unwrap();
+        let mut arguments: Vec<_> = sides().into();
+        arguments.extend([number(EPSILON), number(if are_of_inputs { share } else { 0.0 })]);
+        let others = [&mean, &variance, &weight, &inputs, &gradient, &by_weight, &by_bias];
+        arguments.extend(others.map(|values| read(values)));
+        arguments.push(change(&mut got));
+        runner.run("batch_norm_backward", Grid::of_elements(size), &mut arguments);
+        same(runner, "gradient by channels", &expected, &got);
+    }
 }
 
 pub(crate) fn layer_norm(runner: &dyn Runner) {

@@ -1,0 +1,108 @@
+//! Layers that training leaves as they are.
+
+use std::sync::Arc;
+
+use super::NeuralNetwork;
+use super::wiring::{GradientSlots, Wires};
+use crate::error::{Error, Result};
+use crate::layer::{Mode, Statistics};
+use crate::scalar::Scalar;
+
+impl<T: Scalar> NeuralNetwork<T> {
+    /// This network with these layers, by 0-based index, frozen: training leaves their parameters as they are, to the bit, and
+    /// they compute as in evaluation, so that batch norm takes its running statistics and dropout leaves nothing out. No
+    /// gradient is computed below the first layer that learns; what is frozen counts in no norm of the gradient, and no optimizer and no
+    /// decay reaches it. A checkpoint of a training is gone on from with the same layers frozen; for others its parameters
+    /// are [loaded](Self::load_checkpoint).
+    ///
+    /// ```
+    /// # use distdl_dl::{Dense, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let samples = Samples::new(1, Features::F32(vec![0.5; 200]), SampleTargets::Labels(vec![1; 200]))?;
+    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
+    /// let network = NeuralNetwork::dense(1, &[8], 2)?;
+    /// let parameters = network.initialize(7)?; // or those of a model file
+    /// let options = TrainingOptions { initial_parameters: Some(parameters.clone().into()), ..TrainingOptions::default() };
+    /// let mut training = network.with_frozen([0])?.train(&data, options)?;
+    /// training.run_epoch(|_| ())?;
+    /// let (first, last) = (0..16, 16..34);
+    /// assert_eq!(training.parameters()[first.clone()], parameters[first]);
+    /// assert_ne!(training.parameters()[last.clone()], parameters[last]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there is no layer of an index, or no layer with parameters is left to learn.
+    pub fn with_frozen(&self, layers: impl IntoIterator<Item = usize>) -> Result<Self> {
+        let mut frozen = vec![false; self.layers.len()];
+        for index in layers {
+            let count = self.layers.len();
+            *frozen.get_mut(index).ok_or_else(|| {
+                Error::Training(format!(
+                    "layer {index} is to be frozen, and the network has {count}; give indices from 0 to {}",
+                    count.saturating_sub(1)
+                ))
+            })? = true;
+        }
+        let kept = self.layers.iter().zip(&frozen);
+        let mut network = Self {
+            statistics: kept
+                .filter(|(_, is_frozen)| !**is_frozen)
+                .filter_map(|(placed, _)| placed.statistics())
+                .collect(),
+            frozen: frozen.into(),
+            ..self.clone()
+        };
+        network.slots = Arc::new(network.slots(|_| false));
+        match (0..network.layers.len()).any(|index| network.is_learnt(index)) {
+            true => Ok(network),
+            false => Err(Error::Training(
+                "all layers with parameters are frozen, so there is nothing to train; leave one of them to learn"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Whether the parameters of a layer, by 0-based index, stay as they are.
+    pub fn is_frozen(&self, layer: usize) -> bool {
+        self.frozen.get(layer) == Some(&true)
+    }
+
+    fn is_learnt(&self, layer: usize) -> bool {
+        !self.is_frozen(layer) && !self.layers[layer].range.is_empty()
+    }
+
+    /// Where backward passes keep gradients by outputs, if layers are views where it is said.
+    pub(super) fn slots(&self, is_view: impl Fn(usize) -> bool) -> GradientSlots {
+        let wires: Vec<Wires> = self.layers.iter().map(|placed| placed.wires).collect();
+        GradientSlots::new(&wires, is_view, |layer| self.is_learnt(layer))
+    }
+
+    /// What a pass is for to a layer.
+    pub(super) fn mode_of(&self, layer: usize, mode: Mode) -> Mode {
+        match self.is_frozen(layer) {
+            true => Mode::Evaluation,
+            false => mode,
+        }
+    }
+
+    /// All parameters that no gradient changes, in ascending order: running statistics, and what is frozen as such that never
+    /// move.
+    pub(crate) fn not_learnt(&self) -> Vec<Statistics> {
+        let layers = self.layers.iter().zip(&*self.frozen);
+        let of_layer = layers.filter_map(|(placed, is_frozen)| match is_frozen {
+            true => Some(Statistics {
+                range: placed.range.clone(),
+                momentum: 0.0,
+            }),
+            false => placed.statistics(),
+        });
+        of_layer.collect()
+    }
+}
+
+/// What the words of a layer end with.
+pub(super) fn words(is_frozen: bool) -> &'static str {
+    if is_frozen { ", frozen" } else { "" }
+}
