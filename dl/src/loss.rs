@@ -4,21 +4,41 @@
 mod cuda;
 
 use crate::error::{Error, Result};
+use crate::kernels::activation;
 use crate::kernels::element_loss::{self, ElementLoss};
-use crate::kernels::{activation, softmax_cross_entropy};
+use crate::kernels::softmax_cross_entropy::{self, Smoothed};
 use crate::layer::Activation;
 use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
 #[cfg(feature = "gpu")]
 pub(crate) use cuda::GpuTargets;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// The loss of a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Loss {
     /// -ln of the softmax of the outputs at the label; the outputs are logits, so the last layer has no softmax of its
     /// own.
     SoftmaxCrossEntropy,
+    /// The same with weights of classes, and with targets that are smoothed, as `torch.nn.CrossEntropyLoss(weight,
+    /// label_smoothing)`: with l the label, w the weights, s the smoothing and K classes, the sum over classes c of (s w\[c\] / K,
+    /// and at the label (1 - s) w\[l\] more) times -ln of the softmax at c. The mean over samples is divided by the sum of
+    /// their w\[l\], which is the [weight](BatchReport::weight) of a report: so samples of a class of weight 0 do not count
+    /// where nothing is smoothed, and a step of nothing else changes nothing. Computed on the CPU only.
+    ///
+    /// ```
+    /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
+    /// let loss = Loss::WeightedCrossEntropy { class_weights: vec![1.0, 4.0, 0.0], label_smoothing: 0.1 };
+    /// let network = NeuralNetwork::new(Input(5)).output(Dense::linear(3), loss)?;
+    /// # Ok::<(), distdl_dl::Error>(())
+    /// ```
+    WeightedCrossEntropy {
+        /// One for each class, finite, not negative and not all 0; none where all are 1.
+        class_weights: Vec<f32>,
+        /// The share of a target that is spread over all classes, 0 to 1.
+        label_smoothing: f32,
+    },
     /// Mean over the outputs of (output - target)^2; labels count as one-hot targets.
     MeanSquaredError,
     /// Mean over the outputs of |output - target|; labels count as one-hot targets.
@@ -42,9 +62,10 @@ pub enum Targets<'a, T = f32> {
 
 impl Loss {
     /// Its name in lower case.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Loss::SoftmaxCrossEntropy => "softmax_cross_entropy",
+            Loss::WeightedCrossEntropy { .. } => "weighted_cross_entropy",
             Loss::MeanSquaredError => "mean_squared_error",
             Loss::L1 => "l1",
             Loss::Hinge => "hinge",
@@ -52,10 +73,17 @@ impl Loss {
         }
     }
 
-    /// Errors if a network that ends in `last` would not do for this loss.
-    pub(crate) fn check_last(self, last: Activation) -> Result<()> {
+    /// Errors if a network that ends in `last` of so many outputs would not do for this loss, or its options make no sense.
+    pub(crate) fn check_last(&self, last: Activation, output_length: usize) -> Result<()> {
+        if let Loss::WeightedCrossEntropy {
+            class_weights,
+            label_smoothing,
+        } = self
+        {
+            self.check_weights(class_weights, *label_smoothing, output_length)?;
+        }
         match (self, last) {
-            (Loss::SoftmaxCrossEntropy, Activation::Softmax) => Err(self.unsuitable(
+            (Loss::SoftmaxCrossEntropy | Loss::WeightedCrossEntropy { .. }, Activation::Softmax) => Err(self.unsuitable(
                 "takes logits and the last layer ends with a softmax, which would be applied twice; use Dense::linear",
             )),
             (Loss::BinaryCrossEntropyWithLogits, Activation::Sigmoid) => Err(self.unsuitable(
@@ -68,16 +96,26 @@ impl Loss {
     /// Writes the gradient by the outputs (rows x `output_length`) of the sum of the rows' losses, and reports that
     /// sum. Errors if the targets are of the wrong kind, length or range.
     pub fn gradient<T: Scalar>(
-        self,
+        &self,
         outputs: &[T],
         targets: Targets<'_, T>,
         output_length: usize,
         output_gradient: &mut [T],
     ) -> Result<BatchReport> {
         match (self.of_elements(), targets) {
-            (None, Targets::Labels(labels)) => {
-                softmax_cross_entropy::forward_backward(outputs, labels, output_length, output_gradient)
-            }
+            (None, Targets::Labels(labels)) => match self {
+                Loss::WeightedCrossEntropy {
+                    class_weights,
+                    label_smoothing,
+                } => {
+                    let smoothed = Smoothed {
+                        class_weights,
+                        label_smoothing: *label_smoothing,
+                    };
+                    smoothed.forward_backward(outputs, labels, output_length, output_gradient)
+                }
+                _ => softmax_cross_entropy::forward_backward(outputs, labels, output_length, output_gradient),
+            },
             (None, Targets::Values(_)) => Err(self.wants_labels()),
             (Some(loss), Targets::Labels(labels)) => {
                 element_loss::forward_backward_labels(loss, outputs, labels, output_length, output_gradient)
@@ -89,9 +127,9 @@ impl Loss {
     }
 
     /// The loss of an output, where that of a row is a mean over its outputs.
-    fn of_elements(self) -> Option<ElementLoss> {
+    fn of_elements(&self) -> Option<ElementLoss> {
         match self {
-            Loss::SoftmaxCrossEntropy => None,
+            Loss::SoftmaxCrossEntropy | Loss::WeightedCrossEntropy { .. } => None,
             Loss::MeanSquaredError => Some(ElementLoss::Squared),
             Loss::L1 => Some(ElementLoss::Absolute),
             Loss::Hinge => Some(ElementLoss::Hinge),
@@ -100,7 +138,7 @@ impl Loss {
     }
 
     /// What is wrong with targets of so many values a row, or with labels, for a network of so many outputs.
-    pub(crate) fn trouble_with(self, target_length: Option<usize>, output_length: usize) -> Option<String> {
+    pub(crate) fn trouble_with(&self, target_length: Option<usize>, output_length: usize) -> Option<String> {
         match (self.of_elements(), target_length) {
             (Some(_), None) if output_length == 1 => Some(
                 "labels, of which one output can tell only one from none; give values of 0 and 1 as targets, one a sample, or the \
@@ -117,20 +155,42 @@ impl Loss {
         }
     }
 
-    fn wants_labels(self) -> Error {
+    fn check_weights(&self, weights: &[f32], smoothing: f32, classes: usize) -> Result<()> {
+        let is_weight = |weight: &f32| weight.is_finite() && *weight >= 0.0;
+        if !weights.is_empty() && weights.len() != classes {
+            let problem = format!(
+                "{} weights for {classes} classes; give one for each, or none",
+                weights.len()
+            );
+            return Err(self.unsuitable(problem));
+        }
+        if !weights.iter().all(is_weight) || weights.iter().all(|weight| *weight == 0.0) && !weights.is_empty() {
+            return Err(self.unsuitable(format!(
+                "class_weights are {weights:?}; give finite numbers from 0 on, one of them above"
+            )));
+        }
+        match (0.0..=1.0).contains(&smoothing) {
+            true => Ok(()),
+            false => Err(self.unsuitable(format!("label_smoothing is {smoothing}; give a share from 0 to 1"))),
+        }
+    }
+
+    fn wants_labels(&self) -> Error {
         self.unsuitable("needs labels, and the targets are values; use MeanSquaredError or give labels")
     }
 
     /// Turns outputs into what a user wants to see, in place: probabilities where the outputs are logits.
-    pub fn prediction<T: Scalar>(self, output_length: usize, outputs: &mut [T]) -> Result<()> {
+    pub fn prediction<T: Scalar>(&self, output_length: usize, outputs: &mut [T]) -> Result<()> {
         match self {
-            Loss::SoftmaxCrossEntropy => activation::softmax_rows(output_length, outputs),
+            Loss::SoftmaxCrossEntropy | Loss::WeightedCrossEntropy { .. } => {
+                activation::softmax_rows(output_length, outputs)
+            }
             Loss::BinaryCrossEntropyWithLogits => activation::apply(Activation::Sigmoid, output_length, outputs),
             Loss::MeanSquaredError | Loss::L1 | Loss::Hinge => Ok(()),
         }
     }
 
-    fn unsuitable(self, problem: &'static str) -> Error {
+    fn unsuitable(&self, problem: impl Into<Cow<'static, str>>) -> Error {
         Error::Loss {
             loss: self.name().into(),
             problem: problem.into(),

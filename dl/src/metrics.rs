@@ -13,6 +13,9 @@ pub struct BatchReport {
     pub correct: u64,
     /// Number of samples.
     pub samples: u64,
+    /// What the sum is divided by for the mean loss: the number of samples, or the sum of their classes' weights
+    /// ([`Loss::WeightedCrossEntropy`](crate::Loss::WeightedCrossEntropy)).
+    pub weight: f64,
 }
 
 impl BatchReport {
@@ -21,11 +24,12 @@ impl BatchReport {
         self.loss_sum += other.loss_sum;
         self.correct += other.correct;
         self.samples += other.samples;
+        self.weight += other.weight;
     }
 
-    /// Mean loss per sample; NaN for no samples.
+    /// Mean loss per sample; NaN for no samples, or none that counts.
     pub fn mean_loss(&self) -> f64 {
-        self.loss_sum / self.samples as f64
+        self.loss_sum / self.weight
     }
 
     /// Share of samples that are right, 0 to 1; NaN for no samples.
@@ -255,18 +259,21 @@ mod tests {
             loss_sum: 1.5,
             correct: 2,
             samples: 3,
+            weight: 3.0,
         };
         sum.merge(&BatchReport {
             loss_sum: 0.5,
             correct: 1,
             samples: 1,
+            weight: 1.0,
         });
         assert_eq!(
             sum,
             BatchReport {
                 loss_sum: 2.0,
                 correct: 3,
-                samples: 4
+                samples: 4,
+                weight: 4.0,
             }
         );
         assert_eq!((sum.mean_loss(), sum.accuracy()), (0.5, 0.75));
@@ -274,6 +281,7 @@ mod tests {
             loss_sum: f64::NAN,
             correct: 0,
             samples: 1,
+            weight: 1.0,
         });
         assert!(!sum.is_finite());
     }

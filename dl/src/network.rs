@@ -121,8 +121,8 @@ impl<T: Scalar> NeuralNetwork<T> {
     }
 
     /// The loss.
-    pub fn loss(&self) -> Loss {
-        self.loss
+    pub fn loss(&self) -> &Loss {
+        &self.loss
     }
 
     /// What it computes, in words: layer by layer, then the loss. Equal words give equal outputs for equal parameters.

@@ -475,13 +475,19 @@ fn lane_loader(
 }
 
 fn to_tallies(report: BatchReport) -> Tallies {
-    Tallies([report.loss_sum, report.correct as f64, report.samples as f64, 0.0])
+    Tallies([
+        report.loss_sum,
+        report.correct as f64,
+        report.samples as f64,
+        report.weight,
+    ])
 }
 
-fn from_tallies(Tallies([loss_sum, correct, samples, _]): Tallies) -> BatchReport {
+fn from_tallies(Tallies([loss_sum, correct, samples, weight]): Tallies) -> BatchReport {
     BatchReport {
         loss_sum,
         correct: correct as u64,
         samples: samples as u64,
+        weight,
     }
 }

@@ -103,6 +103,13 @@ fn check_on(network: &NeuralNetwork<f64>, inputs: &[f64], labels: bool) {
     assert!(expected.iter().any(|g| g.abs() > 1e-3), "{network}: nothing was tested");
 }
 
+fn weighted() -> Loss {
+    Loss::WeightedCrossEntropy {
+        class_weights: vec![0.5, 2.0, 0.0, 1.25],
+        label_smoothing: 0.2,
+    }
+}
+
 #[test]
 fn gradients_agree_with_finite_differences() {
     for hidden in Activation::ALL {
@@ -110,11 +117,12 @@ fn gradients_agree_with_finite_differences() {
             check(hidden, last, Loss::MeanSquaredError, true);
             check(hidden, last, Loss::MeanSquaredError, false);
             for loss in [Loss::L1, Loss::Hinge] {
-                check(hidden, last, loss, true);
+                check(hidden, last, loss.clone(), true);
                 check(hidden, last, loss, false);
             }
             if last != Activation::Softmax {
                 check(hidden, last, Loss::SoftmaxCrossEntropy, true);
+                check(hidden, last, weighted(), true);
             }
             if last != Activation::Sigmoid {
                 check(hidden, last, Loss::BinaryCrossEntropyWithLogits, true);

@@ -262,6 +262,30 @@ pub(crate) fn all() -> Vec<Case> {
     add("layer_norm", layer_norm(), rows(labels()));
     add("embedding", embedding(), words(labels()));
     let sgd: Arc<dyn Optimizer> = Arc::new(Sgd::default());
+    let weights = vec![0.5, 2.0, 0.0, 1.25, 1.0];
+    for (name, class_weights, label_smoothing) in [
+        ("smoothed", Vec::new(), 0.1),
+        ("weighted", weights.clone(), 0.0),
+        ("weighted_smoothed", weights, 0.2),
+        ("ignored", vec![1.0, 1.0, 0.0, 1.0, 1.0], 0.0),
+    ] {
+        let loss = Loss::WeightedCrossEntropy {
+            class_weights,
+            label_smoothing,
+        };
+        let mut case = case(name, relu(loss), rows(labels()), Arc::clone(&sgd), 0.1);
+        // What the mean is divided by is a sum over lanes.
+        case.options.lanes = 3;
+        cases.push(case);
+    }
+    let decay = Arc::new(Sgd {
+        weight_decay: 0.01,
+        ..Sgd::default()
+    });
+    let frozen = batch_norm().with_frozen([0, 1, 6]).unwrap();
+    let mut frozen = case("frozen", frozen, pictures(), decay, 0.05);
+    frozen.options.gradient_norm_max = Some(0.5);
+    cases.push(frozen);
     cases.push(case("batch_norm", batch_norm(), pictures(), Arc::clone(&sgd), 0.05));
     cases.push(case("residual", residual(), pictures(), Arc::clone(&sgd), 0.05));
     let mut limited = |name, optimizer, rate, limit: fn(&mut TrainingOptions)| {

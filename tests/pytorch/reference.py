@@ -87,6 +87,14 @@ def residual():
                    nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, CLASSES))
 
 
+def frozen():
+    """Of which the convolution and both norms stay as they are."""
+    network = batch_norm()
+    for index in 0, 1, 6:
+        network.layers[index].eval().requires_grad_(False)
+    return network
+
+
 def embedding():
     return Network(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(12, CLASSES))
 
@@ -175,6 +183,11 @@ def cases():
     yield "clipped_lamb", case(mlp(), ROWS, optimizers["lamb"], norm_max=0.1)
     for name, activation in [("tanh", nn.Tanh), ("sigmoid", nn.Sigmoid), ("softplus", nn.Softplus)]:
         yield name, case(mlp(activation), ROWS, SGD)
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.25, 1.0])
+    for name, options in [("smoothed", {"label_smoothing": 0.1}), ("weighted", {"weight": weights}),
+                          ("weighted_smoothed", {"weight": weights, "label_smoothing": 0.2}),
+                          ("ignored", {"ignore_index": 2})]:
+        yield name, case(mlp(), ROWS, SGD, lambda outputs: functional.cross_entropy(outputs, LABELS, **options))
     yield "squared", case(mlp(), ROWS, SGD, lambda outputs: functional.mse_loss(outputs, VALUES))
     yield "l1", case(mlp(), ROWS, SGD, lambda outputs: functional.l1_loss(outputs, VALUES))
     yield "hinge", case(mlp(), ROWS, SGD, lambda outputs: torch.clamp(1 - SIGNS * outputs, min=0).mean())
@@ -186,6 +199,7 @@ def cases():
     # At twice the rate rounding grows to more than what is compared, in PyTorch between two kinds of CPU as well.
     yield "batch_norm", case(batch_norm(), IMAGES, optimizer(optim.SGD, lr=0.05))
     yield "residual", case(residual(), IMAGES, optimizer(optim.SGD, lr=0.05))
+    yield "frozen", case(frozen(), IMAGES, optimizer(optim.SGD, lr=0.05, weight_decay=0.01), norm_max=0.5)
     yield "embedding", case(embedding(), WORDS, SGD)
 
 

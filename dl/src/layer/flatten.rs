@@ -16,7 +16,7 @@ const KIND: &str = "flatten";
 /// # use distdl_dl::{BatchNorm, Dense, Flatten, Image, Loss, NeuralNetwork};
 /// let image = Image { channels: 3, height: 4, width: 4 };
 /// let loss = Loss::SoftmaxCrossEntropy;
-/// let by_channel = NeuralNetwork::new(image).hidden(BatchNorm::default()).output(Dense::linear(2), loss)?;
+/// let by_channel = NeuralNetwork::new(image).hidden(BatchNorm::default()).output(Dense::linear(2), loss.clone())?;
 /// assert_eq!(by_channel.parameter_count(), 4 * 3 + (48 + 1) * 2, "a dense layer takes an image for a row");
 /// let flat = NeuralNetwork::new(image).hidden(Flatten).hidden(BatchNorm::default()).output(Dense::linear(2), loss)?;
 /// assert_eq!(flat.parameter_count(), 4 * 48 + (48 + 1) * 2, "other layers make a difference");

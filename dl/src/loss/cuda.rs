@@ -17,10 +17,15 @@ pub(crate) enum GpuTargets<'a> {
 }
 
 impl Loss {
+    /// Whether it has kernels for GPUs.
+    pub(crate) fn is_on_gpu(&self) -> bool {
+        !matches!(self, Loss::WeightedCrossEntropy { .. })
+    }
+
     /// As [`gradient`](Self::gradient); the losses of the rows, and whether they are right, where they have labels, go to
     /// two words for each.
     pub(crate) fn gradient_on_gpu(
-        self,
+        &self,
         device: &Device,
         rows: usize,
         (outputs, targets): (GpuSlice<'_>, GpuTargets<'_>),

@@ -92,7 +92,7 @@ impl<T: Scalar> NetworkBuilder<T> {
             return Err(error);
         }
         if let Some((last, _)) = layers.last() {
-            loss.check_last(last.activation())?;
+            loss.check_last(last.activation(), last.output_length())?;
         }
         let mut layout = ParameterLayout::default();
         let place = |(index, (layer, wires)): (usize, (Box<dyn Layer<T>>, Wires))| {

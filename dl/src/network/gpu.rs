@@ -57,8 +57,11 @@ pub(crate) struct GpuWorkspace {
 }
 
 impl NeuralNetwork {
-    /// What each layer is on a GPU. An error says which one cannot be there.
+    /// What each layer is on a GPU. An error says which one cannot be there, or that the loss cannot.
     pub(crate) fn on_gpu(&self) -> Result<Vec<&dyn GpuLayer>, String> {
+        if !self.loss.is_on_gpu() {
+            return Err(format!("the loss {} has no kernels for GPUs", self.loss.name()));
+        }
         let layers = self.layers.iter().enumerate().map(|(index, Placed { layer, .. })| {
             let missing = || format!("layer {index} ({}) has no kernels for GPUs", layer.kind());
             layer.on_gpu().ok_or_else(missing)
@@ -440,6 +443,7 @@ impl GpuWorkspace {
             loss_sum,
             correct: if has_labels { correct as u64 } else { 0 },
             samples: rows as u64,
+            weight: rows as f64,
         }
     }
 }

@@ -75,7 +75,7 @@ impl NeuralNetwork {
             (self, data, parameters, &devices),
             Vec::new,
             move |outputs: &mut Vec<Vec<f32>>, evaluator, batch| {
-                let loss = evaluator.network.loss();
+                let loss = evaluator.network.loss().clone();
                 let rows = evaluator.outputs(batch)?;
                 loss.prediction(width, rows)?;
                 outputs.extend(rows.chunks_exact(width).map(<[f32]>::to_vec));

@@ -49,7 +49,7 @@ impl GpuLanes {
         if let Err(reason) = network.on_gpu() {
             return match is_required {
                 true => Err(Error::Training(format!(
-                    "`device.gpu` is `on`, but {reason}; set it to `auto` or `off`, or take another layer"
+                    "`device.gpu` is `on`, but {reason}; set it to `auto` or `off`, or take another layer or loss"
                 ))),
                 false => {
                     tracing::info!("the CPU computes: {reason}");

@@ -241,7 +241,7 @@ impl Lane for Gradients {
         let report = self.lane.step(step, parameters, gradient, &mut has_end);
         let report = report.map_err(|error| self.failed.keep(error))?;
         if let Some(norm_max) = self.norm_max {
-            limit_norm(norm_max, report.samples, &self.learnt, gradient);
+            limit_norm(norm_max, report.weight, &self.learnt, gradient);
         }
         if let Some(residual) = &mut self.residual {
             residual.keep_small(step, self.lane.samples_of(step), gradient);

@@ -110,7 +110,7 @@ impl Update {
     ) -> Result<()> {
         let report = from_tallies(step.tallies);
         check_finite(step, "the loss", report.loss_sum)?;
-        if report.samples == 0 {
+        if report.weight == 0.0 {
             return Ok(());
         }
         let learnt = self.parts.iter().filter(|part| part.momentum.is_none());
@@ -132,7 +132,7 @@ impl Update {
     /// Applies the summed gradients of a step whose loss is finite.
     fn try_apply(&self, step: &StepReport, gradient_sum: &[f32], shard: &mut ShardValues<'_>) -> Result<()> {
         let report = from_tallies(step.tallies);
-        if report.samples == 0 {
+        if report.weight == 0.0 {
             check_finite(step, "the loss", report.loss_sum)?;
             keep(shard);
             return Ok(());
@@ -166,13 +166,13 @@ pub(super) fn own_measures(options: &TrainingOptions) -> usize {
 
 /// What the summed gradient is to be multiplied with: the mean over samples has it, and the limit of that one's norm.
 fn gradient_scale(options: &TrainingOptions, step: &StepReport, totals: &[f64]) -> Result<f32> {
-    let BatchReport { samples, .. } = from_tallies(step.tallies);
-    let mean = 1.0 / samples as f32;
+    let BatchReport { weight, .. } = from_tallies(step.tallies);
+    let mean = 1.0 / weight as f32;
     let Some(norm_max) = options.gradient_norm_max else {
         return Ok(mean);
     };
     check_length("the measures of the gradient", 1, totals.len().min(1))?;
-    let norm = totals[0].sqrt() / samples as f64;
+    let norm = totals[0].sqrt() / weight;
     check_finite(step, "the norm of the gradient", norm)?;
     Ok(mean * factor_to(norm_max, norm).min(1.0))
 }
@@ -252,7 +252,7 @@ fn move_statistics(momentum: f32, scale: f32, sum: &[f32], shard: &mut ShardValu
     keep_state(shard);
 }
 
-/// Leaves all as it is: what is frozen, and all in a step without samples, which can only be where updates come in any order, and all that came
+/// Leaves all as it is: what is frozen, and all in a step without samples (or with none that counts), which can only be where updates come in any order, and all that came
 /// were those of lanes that have no samples in it.
 fn keep(shard: &mut ShardValues<'_>) {
     shard.after.copy_from_slice(shard.before);
@@ -274,9 +274,9 @@ pub(super) fn learnt(statistics: &[Statistics], count: usize) -> Vec<Range<usize
         .collect()
 }
 
-/// Scales the sum of the gradients of `samples` samples by `learnt` parameters so that the norm of their mean is at most
+/// Scales the sum of the gradients of samples of this weight by `learnt` parameters so that the norm of their mean is at most
 /// `norm_max`. A gradient that is not finite stays as it is, so that it is found.
-pub(super) fn limit_norm(norm_max: f32, samples: u64, learnt: &[Range<usize>], gradient_sum: &mut [f32]) {
+pub(super) fn limit_norm(norm_max: f32, weight: f64, learnt: &[Range<usize>], gradient_sum: &mut [f32]) {
     let squares = learnt.iter().map(|range| sum_of_squares(&gradient_sum[range.clone()]));
     let mut squares = squares.sum::<f64>();
     if squares.is_infinite() {
@@ -284,7 +284,7 @@ pub(super) fn limit_norm(norm_max: f32, samples: u64, learnt: &[Range<usize>], g
         let values = learnt.iter().flat_map(|range| &gradient_sum[range.clone()]);
         squares = values.map(|value| f64::from(*value).powi(2)).sum();
     }
-    let norm = squares.sqrt() / samples.max(1) as f64;
+    let norm = squares.sqrt() / if weight > 0.0 { weight } else { 1.0 };
     let factor = factor_to(norm_max, norm);
     if norm.is_finite() && factor < 1.0 {
         for range in learnt {
@@ -325,7 +325,7 @@ mod tests {
         let update = Update::new(&network, options, 0, 0..count, Failed::default());
         for (step, samples) in [(0, 2.0), (1, 0.0)] {
             let mut claimed = parameters.claim(step + 1, 0..count).unwrap();
-            let tallies = Tallies([1.0, 0.0, samples, 0.0]);
+            let tallies = Tallies([1.0, 0.0, samples, samples]);
             let sum = vec![if samples > 0.0 { 2.0 } else { 0.0 }; count];
             let step = StepReport { step, tallies };
             let mut values = claimed.values();
@@ -374,15 +374,15 @@ mod tests {
         }];
         let mut gradient = [6.0, 100.0, 8.0];
         let learnt = learnt(&statistics, 3);
-        limit_norm(1.0, 2, &learnt, &mut gradient);
+        limit_norm(1.0, 2.0, &learnt, &mut gradient);
         assert_eq!(gradient[1], 100.0);
         let norm = gradient[0].hypot(gradient[2]) / 2.0;
         assert!((norm - 1.0).abs() < 1e-5, "{gradient:?}");
         let mut infinite = [f32::INFINITY, 1.0, 1.0];
-        limit_norm(1.0, 1, &learnt, &mut infinite);
+        limit_norm(1.0, 1.0, &learnt, &mut infinite);
         assert_eq!(infinite, [f32::INFINITY, 1.0, 1.0]);
         let mut large = [3e30, 1.0, 4e30];
-        limit_norm(1.0, 1, &learnt, &mut large);
+        limit_norm(1.0, 1.0, &learnt, &mut large);
         assert!(
             (large[0] - 0.6).abs() < 1e-5 && (large[2] - 0.8).abs() < 1e-5,
             "{large:?}"

@@ -43,9 +43,9 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         ("indices", embedding(23), indices(), options()),
         ("many rows", sums(), many(), in_one_lane),
     ];
-    for loss in all_losses {
-        cases.push((loss.name(), small(loss), samples(), options()));
-        cases.push((loss.name(), small(loss), values(), options()));
+    for loss in &all_losses {
+        cases.push((loss.name(), small(loss.clone()), samples(), options()));
+        cases.push((loss.name(), small(loss.clone()), values(), options()));
     }
     for (what, network, samples, options) in cases {
         let expected = on_the_cpu(&network, &samples, options.clone());

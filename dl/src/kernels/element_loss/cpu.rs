@@ -21,6 +21,7 @@ dispatched! {
         for ((outputs, targets), gradient) in rows {
             report.loss_sum += row_loss(loss, outputs, targets.iter().copied(), gradient);
             report.samples += 1;
+            report.weight += 1.0;
         }
         report
     }
@@ -34,7 +35,7 @@ dispatched! {
         columns: usize,
         gradient: &mut [T],
     ) -> BatchReport {
-        let mut report = BatchReport { samples: labels.len() as u64, ..BatchReport::default() };
+        let mut report = BatchReport { samples: labels.len() as u64, weight: labels.len() as f64, ..BatchReport::default() };
         let rows = outputs.chunks_exact(columns.max(1)).zip(gradient.chunks_exact_mut(columns.max(1)));
         let other = if loss == ElementLoss::Hinge { -T::ONE } else { T::ZERO };
         for ((outputs, gradient), &label) in rows.zip(labels) {

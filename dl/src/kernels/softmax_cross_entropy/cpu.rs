@@ -1,6 +1,7 @@
 //! One row after the other.
 #![allow(unsafe_code)] // the dispatch macro calls functions that need CPU features
 
+use super::Smoothed;
 use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
 
@@ -11,7 +12,7 @@ dispatched! {
         classes: usize,
         gradient: &mut [T],
     ) -> BatchReport {
-        let mut report = BatchReport { samples: labels.len() as u64, ..BatchReport::default() };
+        let mut report = BatchReport { samples: labels.len() as u64, weight: labels.len() as f64, ..BatchReport::default() };
         let rows = logits.chunks_exact(classes.max(1)).zip(gradient.chunks_exact_mut(classes.max(1)));
         for ((logits, gradient), &label) in rows.zip(labels) {
             let label = label as usize;
@@ -24,6 +25,43 @@ dispatched! {
             report.loss_sum += loss;
             // What is not a number is not right either.
             report.correct += u64::from(best == label && !loss.is_nan());
+        }
+        report
+    }
+}
+
+dispatched! {
+    // With t the targets of a row, which may sum up to anything: the gradient by the logits is softmax * sum of t - t.
+    pub(super) fn smoothed<T: Scalar>(
+        targets: &Smoothed<'_>,
+        logits: &[T],
+        labels: &[u32],
+        classes: usize,
+        gradient: &mut [T],
+    ) -> BatchReport {
+        let mut report = BatchReport { samples: labels.len() as u64, ..BatchReport::default() };
+        let weights: f64 = (0..classes).map(|class| targets.weight(class)).sum();
+        let (spread, kept) = targets.shares(classes);
+        let rows = logits.chunks_exact(classes.max(1)).zip(gradient.chunks_exact_mut(classes.max(1)));
+        for ((logits, gradient), &label) in rows.zip(labels) {
+            let label = label as usize;
+            let (best, largest) = argument_of_largest(logits);
+            let sum = exponentials(logits, largest, gradient);
+            let (scale, weight) = (T::ONE / sum, targets.weight(label));
+            let total = T::from_f64(kept * weight + spread * weights);
+            let (log_sum, mut loss) = (sum.to_f64().ln(), 0.0);
+            for (class, (value, logit)) in gradient.iter_mut().zip(logits).enumerate() {
+                let own = if class == label { kept * weight } else { 0.0 };
+                let target = own + spread * targets.weight(class);
+                *value = *value * scale * total - T::from_f64(target);
+                // What does not count may be infinite.
+                if target > 0.0 {
+                    loss += target * (log_sum + (largest.to_f64() - logit.to_f64()));
+                }
+            }
+            report.loss_sum += loss;
+            report.weight += weight;
+            report.correct += u64::from(best == label && !sum.to_f64().is_nan());
         }
         report
     }
@@ -66,6 +104,36 @@ mod tests {
         ] {
             let report = forward_backward(Level::best(), &logits, &[0], 2, &mut [0.0; 2]);
             assert!(report.loss_sum.is_nan() && report.correct == 0, "{logits:?}");
+        }
+    }
+
+    #[test]
+    fn without_weights_and_smoothing_it_is_the_plain_loss() {
+        let logits: Vec<f32> = (0..130)
+            .map(|index| (index * 7_919 % 2_003) as f32 / 99.0 - 10.0)
+            .collect();
+        let labels: Vec<u32> = (0..13).map(|row| row * 3 % 10).collect();
+        let (mut expected, mut got) = (vec![f32::NAN; 130], vec![f32::NAN; 130]);
+        let report = forward_backward(Level::best(), &logits, &labels, 10, &mut expected);
+        for class_weights in [&[][..], &[1.0; 10]] {
+            let plain = Smoothed {
+                class_weights,
+                label_smoothing: 0.0,
+            };
+            for level in Level::available() {
+                assert_eq!(smoothed(level, &plain, &logits, &labels, 10, &mut got), report);
+                assert_eq!(got, expected);
+            }
+        }
+        let weights: Vec<f32> = (0..10).map(|class| class as f32 / 3.0).collect();
+        let some = Smoothed {
+            class_weights: &weights,
+            label_smoothing: 0.3,
+        };
+        let portable = smoothed(Level::PORTABLE, &some, &logits, &labels, 10, &mut expected);
+        for level in Level::available() {
+            assert_eq!(smoothed(level, &some, &logits, &labels, 10, &mut got), portable);
+            assert_eq!(got, expected, "{level:?}");
         }
     }
 

@@ -1,0 +1,134 @@
+//! Weights of classes and smoothed labels, beyond what finite differences and PyTorch say of them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use distdl_dl::{
+    Activation, CheckpointOptions, Dense, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, Schedule,
+    Targets, TrainingOptions,
+};
+use distdl_engine::{Config, Context, Placement};
+
+fn weighted(class_weights: &[f32], label_smoothing: f32) -> Loss {
+    Loss::WeightedCrossEntropy {
+        class_weights: class_weights.to_vec(),
+        label_smoothing,
+    }
+}
+
+fn network(loss: Loss) -> NeuralNetwork {
+    let builder = NeuralNetwork::new(Input(2)).hidden(Dense::tanh(4));
+    builder.output(Dense::linear(3), loss).unwrap()
+}
+
+fn samples(labels: Vec<u32>) -> Samples {
+    let features = (0..2 * labels.len()).map(|index| (index * 7 % 23) as f32 / 11.0 - 1.0);
+    Samples::new(2, Features::F32(features.collect()), SampleTargets::Labels(labels)).unwrap()
+}
+
+/// The formula of `torch.nn.CrossEntropyLoss`, term by term in f64.
+#[test]
+fn a_loss_is_that_of_its_formula_and_a_mean_is_by_weight() {
+    let (weights, smoothing) = ([0.5_f32, 0.0, 2.0], 0.3_f32);
+    let logits = [0.5, -1.0, 2.0, 1.5, 0.25, -0.75, 0.0, 3.0, 1.0_f64];
+    let labels = [2, 0, 1];
+    let mut gradient = [f64::NAN; 9];
+    let loss = weighted(&weights, smoothing);
+    let report = loss
+        .gradient(&logits, Targets::Labels(&labels), 3, &mut gradient)
+        .unwrap();
+    let (mut sum, mut weight) = (0.0, 0.0);
+    for (logits, label) in logits.chunks(3).zip(labels) {
+        let total = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+        let of = |class: usize| f64::from(weights[class]) * (total - logits[class]);
+        let smoothing = f64::from(smoothing);
+        sum += (1.0 - smoothing) * of(label as usize) + smoothing / 3.0 * (of(0) + of(1) + of(2));
+        weight += f64::from(weights[label as usize]);
+    }
+    assert!((report.loss_sum - sum).abs() < 1e-12, "{} for {sum}", report.loss_sum);
+    assert_eq!((report.samples, report.weight), (3, weight));
+    assert_eq!(report.mean_loss(), report.loss_sum / weight);
+}
+
+#[test]
+fn a_step_of_samples_that_do_not_count_changes_nothing_and_others_are_as_if_they_were_not_there() {
+    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let options = |batch| TrainingOptions {
+        batch,
+        lanes: 1,
+        ..TrainingOptions::default()
+    };
+    let network = network(weighted(&[1.0, 1.0, 0.0], 0.0));
+    let none = context.parallelize(vec![samples(vec![2; 8])], 1);
+    let mut training = network.train(&none, options(8)).unwrap();
+    let before = training.parameters();
+    training.iterate(2, |step| assert_eq!(step.report.weight, 0.0)).unwrap();
+    assert_eq!(training.parameters(), before);
+
+    let some = samples((0..12).map(|sample| sample % 3).collect());
+    let counted = some.filter(|row| row % 3 != 2);
+    let after = [(some, 12), (counted, 8)].map(|(samples, batch)| {
+        let data = context.parallelize(vec![samples], 1);
+        let mut training = network.train(&data, options(batch)).unwrap();
+        training.iterate(5, |_| ()).unwrap();
+        training.parameters()
+    });
+    for (left, right) in after[0].iter().zip(&after[1]) {
+        assert!((left - right).abs() < 1e-6, "{left} and {right}");
+    }
+}
+
+#[test]
+fn threads_shards_and_checkpoints_do_not_show() {
+    let network = network(weighted(&[0.3, 1.7, 0.9], 0.1));
+    let train = |threads: usize, shards: usize, every_steps: Option<u64>| {
+        let context = Context::new(Config::default().with_threads(threads)).unwrap();
+        let all = samples((0..60).map(|sample| sample * 5 % 7 % 3).collect());
+        let data = context.parallelize(all.split(6).unwrap(), 6);
+        let options = TrainingOptions {
+            batch: 14,
+            lanes: 3,
+            schedule: Schedule::Constant(0.3),
+            gradient_norm_max: Some(0.5),
+            placement: Some(Placement {
+                lanes: (0..3).map(|lane| lane % threads).collect(),
+                shards: (0..shards).map(|shard| (shard + 1) % threads).collect(),
+            }),
+            checkpoint: every_steps.map(|every_steps| CheckpointOptions {
+                every_steps,
+                ..CheckpointOptions::new("memory://weighted")
+            }),
+            ..TrainingOptions::default()
+        };
+        let mut training = network.train(&data, options.clone()).unwrap();
+        training.iterate(5, |_| ()).unwrap();
+        if every_steps.is_some() {
+            training = network.train(&data, options).unwrap();
+            assert_eq!(training.step(), 5);
+        }
+        training.iterate(6, |_| ()).unwrap();
+        training.parameters_hash()
+    };
+    let expected = train(1, 1, None);
+    for (threads, shards, every) in [(2, 3, None), (3, 5, None), (2, 2, Some(3))] {
+        assert_eq!(train(threads, shards, every), expected, "{threads} {shards} {every:?}");
+    }
+}
+
+#[test]
+fn weights_and_smoothing_without_sense_are_refused() {
+    let cases: [(Loss, &str); 6] = [
+        (weighted(&[1.0, 2.0], 0.0), "2 weights for 3 classes"),
+        (weighted(&[0.0; 3], 0.0), "one of them above"),
+        (weighted(&[1.0, -1.0, 1.0], 0.0), "class_weights are [1.0, -1.0, 1.0]"),
+        (weighted(&[1.0, f32::NAN, 1.0], 0.0), "NaN"),
+        (weighted(&[], 1.5), "label_smoothing is 1.5"),
+        (weighted(&[], f32::NAN), "label_smoothing is NaN"),
+    ];
+    for (loss, says) in cases {
+        let made = NeuralNetwork::new(Input(2)).output(Dense::linear(3), loss);
+        let message = made.unwrap_err().to_string();
+        assert!(message.contains(says), "{message}");
+    }
+    let twice = Dense::new(3, Activation::Softmax);
+    let made = NeuralNetwork::new(Input(2)).output(twice, weighted(&[], 0.1));
+    assert!(made.unwrap_err().to_string().contains("applied twice"));
+}
