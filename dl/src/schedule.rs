@@ -22,6 +22,9 @@ use crate::optimizer::power;
 /// let warm_up = Schedule::WarmUp { start_factor: 0.0, steps: 10, then: Box::new(cosine) };
 /// assert_eq!(rates(&warm_up, [0, 5, 10, 60]), [0.0, 0.5, 1.0, 0.5], "the cosine begins at step 10");
 /// assert_eq!(warm_up.learning_rate(1_000_000), 0.0);
+/// // Up in a line to step 4, down to step 8, then one rate from step 9 on.
+/// let own = Schedule::Points(vec![(0, 0.0), (4, 1.0), (8, 0.5), (9, 0.125)]);
+/// assert_eq!(rates(&own, [1, 6, 8, 9]), [0.25, 0.75, 0.5, 0.125]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Schedule {
@@ -73,11 +76,18 @@ pub enum Schedule {
         /// What follows.
         then: Box<Schedule>,
     },
+    /// A schedule of one's own: rates at some steps, which ascend. Between two of them the rate goes in a line; before the first
+    /// it is that one's, and behind the last that one's. Two steps that follow each other make a jump, so this can be any
+    /// function of the step. It is data and no closure, so that a checkpoint knows it.
+    Points(Vec<(u64, f32)>),
 }
 
 impl Schedule {
-    /// Errors if a rate or a factor is not finite, or is negative.
+    /// Errors if a rate or a factor is not finite, or is negative, or points are not in order.
     pub(crate) fn check(&self) -> Result<()> {
+        if let Schedule::Points(points) = self {
+            return check_points(points);
+        }
         let numbers: &[(&str, f32)] = match self {
             Schedule::Constant(rate) => &[("the rate", *rate)],
             Schedule::StepDecay { initial, factor, .. }
@@ -88,11 +98,9 @@ impl Schedule {
                 then.check()?;
                 &[("`start_factor`", *start_factor)]
             }
+            Schedule::Points(_) => &[],
         };
-        match numbers
-            .iter()
-            .find(|(_, number)| !(number.is_finite() && *number >= 0.0))
-        {
+        match numbers.iter().find(|(_, number)| !is_rate(*number)) {
             Some((what, number)) => Err(Error::Training(format!(
                 "{what} of the schedule of learning rates is {number}; give a finite number from 0 on"
             ))),
@@ -133,7 +141,44 @@ impl Schedule {
                     (f64::from(then.learning_rate(0)) * factor) as f32
                 }
             },
+            Schedule::Points(points) => between(points, step),
         }
+    }
+}
+
+fn is_rate(number: f32) -> bool {
+    number.is_finite() && number >= 0.0
+}
+
+fn check_points(points: &[(u64, f32)]) -> Result<()> {
+    let problem = match points {
+        [] => "has no points; give at least one step with its rate".to_owned(),
+        _ if !points.is_sorted_by(|(before, _), (after, _)| before < after) => {
+            "has points whose steps do not ascend; sort them, and give each step once".to_owned()
+        }
+        _ => match points.iter().find(|(_, rate)| !is_rate(*rate)) {
+            Some((step, rate)) => format!("has a rate of {rate} at step {step}; give a finite number from 0 on"),
+            None => return Ok(()),
+        },
+    };
+    Err(Error::Training(format!("the schedule of learning rates {problem}")))
+}
+
+/// The rate of a step on the lines between points.
+fn between(points: &[(u64, f32)], step: u64) -> f32 {
+    let behind = points.partition_point(|(there, _)| *there <= step);
+    let (before, after) = (
+        behind.checked_sub(1).and_then(|before| points.get(before)),
+        points.get(behind),
+    );
+    match (before, after) {
+        (Some((begin, from)), Some((end, to))) => {
+            let (from, to) = (f64::from(*from), f64::from(*to));
+            (from + (to - from) * ((step - begin) as f64 / (end - begin) as f64)) as f32
+        }
+        (Some((_, rate)), None) | (None, Some((_, rate))) => *rate,
+        // Refused before training begins.
+        (None, None) => 0.0,
     }
 }
 
@@ -211,6 +256,35 @@ mod tests {
             let error = warm(rate).check().map_err(|error| error.to_string());
             assert!(error.is_err_and(|error| error.contains(&format!("is {rate}"))));
         }
+    }
+
+    #[test]
+    fn points_are_joined_by_lines_and_kept_beyond_their_ends() {
+        let points = Schedule::Points(vec![(10, 0.5), (14, 1.0), (15, 0.25), (u64::MAX, 0.25)]);
+        assert_eq!(
+            rates(&points, [0, 10, 11, 12, 14, 15, 99, u64::MAX]),
+            [0.5, 0.5, 0.625, 0.75, 1.0, 0.25, 0.25, 0.25]
+        );
+        let one = Schedule::Points(vec![(7, 0.5)]);
+        assert_eq!(rates(&one, [0, 7, 8]), [0.5; 3]);
+        assert!(points.check().is_ok() && one.check().is_ok());
+        for (points, says) in [
+            (vec![], "has no points"),
+            (vec![(3, 0.1), (3, 0.2)], "do not ascend"),
+            (vec![(3, 0.1), (2, 0.2)], "do not ascend"),
+            (vec![(3, 0.1), (4, -0.5)], "a rate of -0.5 at step 4"),
+            (vec![(3, f32::NAN)], "a rate of NaN at step 3"),
+        ] {
+            let warm_up = Schedule::WarmUp {
+                start_factor: 0.5,
+                steps: 3,
+                then: Box::new(Schedule::Points(points)),
+            };
+            let error = warm_up.check().map_err(|error| error.to_string());
+            assert!(error.as_ref().is_err_and(|error| error.contains(says)), "{error:?}");
+        }
+        let text = serde_json::to_string(&points).unwrap_or_default();
+        assert_eq!(serde_json::from_str::<Schedule>(&text).ok(), Some(points));
     }
 
     #[test]

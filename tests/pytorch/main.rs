@@ -109,6 +109,10 @@ fn schedules_have_pytorchs_rates() {
             },
         ),
         (
+            "points",
+            Schedule::Points(vec![(3, 0.04), (8, 0.4), (20, 0.1), (21, 0.02)]),
+        ),
+        (
             "warm_up",
             Schedule::WarmUp {
                 start_factor: 0.1,

@@ -218,8 +218,17 @@ def schedules():
     yield "multi_step", rates(lambda s: lr_scheduler.MultiStepLR(s, [4, 11, 12], gamma=0.3))
     yield "exponential", rates(lambda s: lr_scheduler.ExponentialLR(s, gamma=0.9))
     yield "cosine", rates(lambda s: lr_scheduler.CosineAnnealingLR(s, 30, eta_min=0.01))
+    yield "points", rates(lambda s: lr_scheduler.LambdaLR(s, points))
     yield "warm_up", rates(lambda s: lr_scheduler.SequentialLR(
         s, [lr_scheduler.LinearLR(s, start_factor=0.1, total_iters=6), lr_scheduler.ExponentialLR(s, gamma=0.9)], [6]))
+
+
+def points(step):
+    """Lines between rates at steps 3, 8, 20 and 21, over the rate of `rates`."""
+    for (begin, low), (end, high) in [((0, 0.1), (3, 0.1)), ((3, 0.1), (8, 1.0)), ((8, 1.0), (20, 0.25)), ((20, 0.25), (21, 0.05))]:
+        if step <= end:
+            return low + (high - low) * (step - begin) / (end - begin)
+    return 0.05
 
 
 def model():
