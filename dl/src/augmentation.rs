@@ -40,19 +40,19 @@ impl Augmentation {
     /// If it takes none, or a limit makes no sense for them.
     pub(crate) fn check(&self, input: Shape) -> Result<Image> {
         let Shape::Image(image) = input else {
-            return Err(Error::Training(format!(
+            return Err(Error::Options(format!(
                 "augmentation changes pictures, and the network takes rows of {input} elements; begin it with `Image`, and \
                  flatten behind it"
             )));
         };
         if usize::from(self.shift) >= image.height.min(image.width) && self.shift > 0 {
-            return Err(Error::Training(format!(
+            return Err(Error::Options(format!(
                 "augmentation by a shift of {} would move pictures of {input} out of sight; give less than their sides",
                 self.shift
             )));
         }
         if !(0.0..=180.0).contains(&self.rotate_degrees) {
-            return Err(Error::Training(format!(
+            return Err(Error::Options(format!(
                 "augmentation by rotate_degrees of {}; give an angle from 0 to 180",
                 self.rotate_degrees
             )));

@@ -34,17 +34,17 @@ impl Deal {
         let (lanes, batch) = (lengths.len(), batch as u64);
         let samples = lengths.iter().map(|length| u64::from(*length)).sum();
         if samples == 0 {
-            return Err(Error::Training(
+            return Err(Error::Data(
                 "the dataset has no samples; check its source and filters".to_owned(),
             ));
         }
         if batch > samples {
-            return Err(Error::Training(format!(
+            return Err(Error::Data(format!(
                 "a batch of {batch} is larger than the {samples} samples of the dataset; lower `batch`, or add data"
             )));
         }
         if batch < lanes as u64 {
-            return Err(Error::Training(format!(
+            return Err(Error::Data(format!(
                 "a batch of {batch} cannot be dealt to {lanes} lanes; raise `batch` or lower `lanes`"
             )));
         }

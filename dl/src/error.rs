@@ -134,9 +134,24 @@ pub enum Error {
         /// How to mend it.
         remedy: Cow<'static, str>,
     },
-    /// Data, batch and lanes do not fit together.
+    /// An option makes no sense, or not for this network or beside another option.
     #[error("training: {0}")]
-    Training(String),
+    Options(String),
+    /// Data does not suit the network, the batch, the lanes, or what was asked of it.
+    #[error("training: {0}")]
+    Data(String),
+    /// What was asked cannot be done with a training as it stands.
+    #[error("training: {0}")]
+    State(String),
+    /// There is no memory of the host for what is wanted.
+    #[error("training: {0}")]
+    Memory(String),
+    /// A GPU must compute, and there is none that can: a layer has no kernels for it, it has too little memory, or it is lost.
+    #[error("training: {0}")]
+    Gpu(String),
+    /// What should be impossible: a bug of this crate, or of a layer or optimizer of one's own.
+    #[error("training: {0}")]
+    Internal(String),
     // Those that are skipped come last: formats that number variants count them when writing only.
     /// The engine could not run the job.
     #[serde(skip)]

@@ -161,7 +161,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         let (mut parameters, count) = (Vec::new(), self.parameter_count());
         parameters.try_reserve_exact(count).map_err(|_| {
             let bytes = count as u128 * size_of::<T>() as u128;
-            Error::Training(format!(
+            Error::Memory(format!(
                 "the network has {count} parameters, and there is no memory for their {bytes} bytes; make its layers smaller"
             ))
         })?;

@@ -84,7 +84,7 @@ fn check_option(optimizer: &dyn Debug, is_right: bool, wanted: &str) -> Result<(
     if is_right {
         Ok(())
     } else {
-        Err(Error::Training(format!("optimizer {optimizer:?}: {wanted}")))
+        Err(Error::Options(format!("optimizer {optimizer:?}: {wanted}")))
     }
 }
 

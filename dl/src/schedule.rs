@@ -101,7 +101,7 @@ impl Schedule {
             Schedule::Points(_) => &[],
         };
         match numbers.iter().find(|(_, number)| !is_rate(*number)) {
-            Some((what, number)) => Err(Error::Training(format!(
+            Some((what, number)) => Err(Error::Options(format!(
                 "{what} of the schedule of learning rates is {number}; give a finite number from 0 on"
             ))),
             None => Ok(()),
@@ -161,7 +161,7 @@ fn check_points(points: &[(u64, f32)]) -> Result<()> {
             None => return Ok(()),
         },
     };
-    Err(Error::Training(format!("the schedule of learning rates {problem}")))
+    Err(Error::Options(format!("the schedule of learning rates {problem}")))
 }
 
 /// The rate of a step on the lines between points.

@@ -95,7 +95,7 @@ impl NeuralNetwork {
                 options.lanes,
                 data.partitions()
             );
-            return Err(Error::Training(problem));
+            return Err(Error::Data(problem));
         }
         options.check(self)?;
         let options = TrainingOptions {
@@ -260,7 +260,7 @@ impl Training {
     pub fn iterate(&mut self, steps: u64, mut observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
         let site = Location::caller();
         let end = self.step.checked_add(steps).ok_or_else(|| {
-            Error::Training(format!(
+            Error::State(format!(
                 "{steps} steps behind step {} are more than can be counted; take fewer at a time",
                 self.step
             ))
@@ -336,7 +336,7 @@ impl Training {
     pub(super) fn check_unity(&self) -> Result<()> {
         match self.has_parted {
             false => Ok(()),
-            true => Err(Error::Training(
+            true => Err(Error::State(
                 "an iteration of this training has failed, so its processes may have come to different steps; make the training \
                  anew, from a checkpoint if there is one"
                     .to_owned(),
@@ -380,7 +380,7 @@ impl Training {
     /// Errors if an initial parameter is not finite.
     fn check_beginning(&self) -> Result<()> {
         self.check_parameters(&self.parameters.latest()).map_err(|error| match error {
-            Error::NotFinite { what, value, .. } => Error::Training(format!(
+            Error::NotFinite { what, value, .. } => Error::Options(format!(
                 "{what} is {value} to begin with; check the initial parameters, or the limit of `Initialization::Uniform`"
             )),
             error => error,

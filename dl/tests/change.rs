@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use distdl_dl::{BatchId, Features, NeuralNetwork, SampleTargets, Samples, Training, TrainingOptions, shuffle};
+use distdl_dl::{
+    BatchId, CheckpointOptions, Error, Features, NeuralNetwork, SampleTargets, Samples, Training, TrainingOptions,
+    shuffle,
+};
 use distdl_engine::{Config, Context, Dataset};
 
 const LANES: usize = 2;
@@ -128,8 +131,20 @@ fn what_does_not_fit_is_refused_and_leaves_the_data_it_had() {
         data(&context, &[rows(0, 4), rows(4, 4)]),
         context.parallelize([wide.clone(), wide], 2),
     ] {
-        training.change_data(&wrong).unwrap_err();
+        let error = training.change_data(&wrong).unwrap_err();
+        assert!(matches!(error, Error::Data(_)), "{error:?}");
     }
     assert_eq!(training.run_epoch(|_| ()).unwrap().samples, 40);
     assert_eq!(training.step(), 4);
+    let kept = TrainingOptions {
+        checkpoint: Some(CheckpointOptions::new("memory://change")),
+        ..TrainingOptions::default()
+    };
+    let (all, network) = (data(&context, &partitions), training.network().clone());
+    let mut training = network.train(&all, TrainingOptions { batch: 10, ..kept }).unwrap();
+    let error = training.change_data(&all).unwrap_err();
+    assert!(
+        matches!(error, Error::State(_)) && error.to_string().contains("checkpoints"),
+        "{error:?}"
+    );
 }

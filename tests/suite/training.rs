@@ -140,7 +140,7 @@ fn data_that_does_not_suit_is_refused_with_words() {
     let case = plain_case();
     let refusal = |case: &Case, data: &Dataset<Samples>| {
         let error = case.network().train(data, case.options(None)).unwrap_err();
-        assert!(matches!(error, Error::Training(_)), "{error:?}");
+        assert!(matches!(error, Error::Data(_)), "{error:?}");
         error.to_string()
     };
     let data = case.data(&context);

@@ -39,7 +39,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         for index in layers {
             let count = self.layers.len();
             *frozen.get_mut(index).ok_or_else(|| {
-                Error::Training(format!(
+                Error::Options(format!(
                     "layer {index} is to be frozen, and the network has {count}; give indices from 0 to {}",
                     count.saturating_sub(1)
                 ))
@@ -57,7 +57,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         network.slots = Arc::new(network.slots(|_| false));
         match (0..network.layers.len()).any(|index| network.is_learnt(index)) {
             true => Ok(network),
-            false => Err(Error::Training(
+            false => Err(Error::Options(
                 "all layers with parameters are frozen, so there is nothing to train; leave one of them to learn"
                     .to_owned(),
             )),

@@ -78,7 +78,7 @@ impl NeuralNetwork {
     /// All buffers of passes. This is the only place where a GPU's memory is allocated for a pass.
     pub(crate) fn workspace_on_gpu(&self, device: Device, shape: WorkspaceShape) -> Result<GpuWorkspace> {
         let rows_max = shape.rows_max;
-        let layers = self.on_gpu().map_err(Error::Training)?;
+        let layers = self.on_gpu().map_err(Error::Gpu)?;
         let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
         // The loss writes the gradient by the outputs, whoever wants it.
         let widest = match shape.has_gradient {
@@ -158,7 +158,7 @@ impl NeuralNetwork {
         workspace: &GpuWorkspace,
         tallies: GpuSlice<'_>,
     ) -> Result<()> {
-        let layers = self.on_gpu().map_err(Error::Training)?;
+        let layers = self.on_gpu().map_err(Error::Gpu)?;
         let mode = Mode::Training(draw);
         self.forward_on_gpu(&layers, mode, rows, workspace)?;
         self.loss_on_gpu(rows, workspace, tallies)?;
@@ -167,7 +167,7 @@ impl NeuralNetwork {
 
     /// As [`evaluate`](Self::evaluate), of the rows that lie in the workspace.
     pub(crate) fn evaluate_on_gpu(&self, rows: usize, workspace: &mut GpuWorkspace) -> Result<BatchReport> {
-        let layers = self.on_gpu().map_err(Error::Training)?;
+        let layers = self.on_gpu().map_err(Error::Gpu)?;
         self.forward_on_gpu(&layers, Mode::Evaluation, rows, workspace)?;
         self.loss_on_gpu(rows, workspace, workspace.tallies.words())?;
         workspace.fetch_tallies()?;
@@ -176,7 +176,7 @@ impl NeuralNetwork {
 
     /// Writes the outputs of the last layer for the rows that lie in the workspace, rows x output length.
     pub(crate) fn predict_on_gpu(&self, rows: usize, workspace: &GpuWorkspace, outputs: &mut [f32]) -> Result<()> {
-        let layers = self.on_gpu().map_err(Error::Training)?;
+        let layers = self.on_gpu().map_err(Error::Gpu)?;
         self.forward_on_gpu(&layers, Mode::Evaluation, rows, workspace)?;
         let there = self.outputs_on_gpu(layers.len() - 1, rows, workspace);
         Ok(workspace.device.gpu().read(there, outputs)?)

@@ -47,14 +47,14 @@ impl Training {
     pub fn change_data(&mut self, data: &Dataset<Samples>) -> Result<DataChange> {
         self.check_unity()?;
         if self.checkpoints.is_some() {
-            return Err(Error::Training(
+            return Err(Error::State(
                 "a training with checkpoints cannot go on with changed data, which they do not know; train without \
                  checkpoints, or begin a training with the new data and these `initial_parameters`"
                     .to_owned(),
             ));
         }
         if data.partitions() < self.options.lanes {
-            return Err(Error::Training(format!(
+            return Err(Error::Data(format!(
                 "{} lanes over changed data of {} partitions; take a snapshot with at least one partition a lane",
                 self.options.lanes,
                 data.partitions()

@@ -46,10 +46,10 @@ impl Default for TopK {
 impl Compression {
     pub(super) fn check(&self) -> Result<()> {
         match self {
-            Self::TopK(TopK { share, .. }) if !(*share > 0.0 && *share <= 1.0) => Err(Error::Training(format!(
+            Self::TopK(TopK { share, .. }) if !(*share > 0.0 && *share <= 1.0) => Err(Error::Options(format!(
                 "a share of {share} of the gradient to send; give one above 0 and at most 1"
             ))),
-            Self::TopK(TopK { flush_every: 0, .. }) => Err(Error::Training(
+            Self::TopK(TopK { flush_every: 0, .. }) => Err(Error::Options(
                 "all of the gradient to be sent every 0 steps; give 1 or more".to_owned(),
             )),
             _ => Ok(()),

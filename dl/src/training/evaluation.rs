@@ -93,7 +93,7 @@ impl NeuralNetwork {
     pub fn confusion(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<ConfusionMatrix> {
         let classes = self.output_length();
         if classes > CLASSES_MAX {
-            return Err(Error::Training(format!(
+            return Err(Error::Options(format!(
                 "a confusion matrix of {classes} classes, and every partition would count {classes} x {classes} pairs; take \
                  `predict_dataset` beyond {CLASSES_MAX} classes"
             )));
@@ -105,7 +105,7 @@ impl NeuralNetwork {
             move |matrix: &mut ConfusionMatrix, evaluator, batch| {
                 let Targets::Labels(labels) = batch.targets() else {
                     let problem = "a confusion matrix takes samples with labels; these have values".to_owned();
-                    return Err(Error::Training(problem));
+                    return Err(Error::Data(problem));
                 };
                 // As they are: different logits may be equal probabilities.
                 let outputs = evaluator.outputs(batch)?;
@@ -113,7 +113,7 @@ impl NeuralNetwork {
                     if outputs.iter().any(|output| output.is_nan()) {
                         let problem = "an output of the network is NaN, so its sample is of no class; check the parameters, and \
                                        the input for extreme values";
-                        return Err(Error::Training(problem.to_owned()));
+                        return Err(Error::Data(problem.to_owned()));
                     }
                     let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
                     matrix.add(*label as usize, (0..classes).fold(0, first))?;

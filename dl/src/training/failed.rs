@@ -94,7 +94,12 @@ mod tests {
                 problem: words(),
                 remedy: "remedy".into(),
             },
-            Error::Training(words()),
+            Error::Options(words()),
+            Error::Data(words()),
+            Error::State(words()),
+            Error::Memory(words()),
+            Error::Gpu(words()),
+            Error::Internal(words()),
         ];
         for error in errors {
             let text = format!("{error:?}");

@@ -48,7 +48,7 @@ impl GpuLanes {
         let (config, is_required) = (context.config(), context.config().gpu == GpuUse::On);
         if let Err(reason) = network.on_gpu() {
             return match is_required {
-                true => Err(Error::Training(format!(
+                true => Err(Error::Gpu(format!(
                     "`device.gpu` is `on`, but {reason}; set it to `auto` or `off`, or take another layer or loss"
                 ))),
                 false => {
@@ -171,7 +171,7 @@ impl GpuLanes {
             None => format!("every {name} of this process is lost"),
         };
         if self.0.is_required() {
-            return Err(Error::Training(reason));
+            return Err(Error::Gpu(reason));
         }
         // Of one that is lost it has been said.
         match is_full {

@@ -40,10 +40,10 @@ pub(super) fn look_at(
             .iter()
             .find_map(|(.., targets)| loss.trouble_with(*targets, classes));
         if let Some(trouble) = trouble {
-            return Err(Error::Training(format!("partition {partition}: {trouble}")));
+            return Err(Error::Data(format!("partition {partition}: {trouble}")));
         }
         if let Some((sample, label)) = no_class {
-            return Err(Error::Training(format!(
+            return Err(Error::Data(format!(
                 "sample {sample} of partition {partition} has the label {label}, and the network has {classes} outputs; labels count \
                  from 0: mend the data, or give the last layer more outputs"
             )));
@@ -51,7 +51,7 @@ pub(super) fn look_at(
         for (got, samples, _) in shapes {
             let expected = network.input_length();
             if expected != got {
-                return Err(Error::Training(format!(
+                return Err(Error::Data(format!(
                     "partition {partition} has samples of {got} features, the network takes {expected}; change `Input` or the data"
                 )));
             }
@@ -60,7 +60,7 @@ pub(super) fn look_at(
                 .ok()
                 .and_then(|samples| length.checked_add(samples))
                 .ok_or_else(|| {
-                    Error::Training(format!(
+                    Error::Data(format!(
                         "lane {} has more than {} samples; use more lanes",
                         partition % lanes,
                         u32::MAX

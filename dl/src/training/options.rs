@@ -141,16 +141,16 @@ impl TrainingOptions {
         if self.compression.top_k().is_some() && !self.staleness.is_determinate() {
             let problem = "`Compression::TopK` where results depend on time: after a loss its steps are done again, and would not \
                            be the same; use it with `Staleness::Synchronous` or `FixedLag`, or another compression";
-            return Err(Error::Training(problem.to_owned()));
+            return Err(Error::Options(problem.to_owned()));
         }
         if self.compression.top_k().is_some() && self.gradient_norm_max.is_some() {
             let problem = "`Compression::TopK` with `gradient_norm_max`: what was kept back is sent together, and the limit would \
                            throw most of it away; use `lane_gradient_norm_max`, which comes before compression";
-            return Err(Error::Training(problem.to_owned()));
+            return Err(Error::Options(problem.to_owned()));
         }
         if self.micro_batch == Some(0) {
             let problem = "micro_batch is 0; give at least 1 sample, or none to compute a lane's share at once";
-            return Err(Error::Training(problem.to_owned()));
+            return Err(Error::Options(problem.to_owned()));
         }
         if let Some(augmentation) = &self.augmentation {
             augmentation.check(network.input_shape())?;
@@ -160,7 +160,7 @@ impl TrainingOptions {
             (self.gradient_norm_max, "gradient_norm_max"),
         ] {
             if let Some(norm_max) = norm_max.filter(|norm_max| !(norm_max.is_finite() && *norm_max > 0.0)) {
-                return Err(Error::Training(format!(
+                return Err(Error::Options(format!(
                     "{option} is {norm_max}; give a number above 0, or none for no limit"
                 )));
             }

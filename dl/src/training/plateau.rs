@@ -23,7 +23,7 @@ impl Training {
     pub fn set_rate_factor(&mut self, factor: f32) -> Result<()> {
         self.check_unity()?;
         if !(factor.is_finite() && factor >= 0.0) {
-            return Err(Error::Training(format!(
+            return Err(Error::Options(format!(
                 "the learning rate cannot be multiplied with {factor}; give a number that is not below 0"
             )));
         }
@@ -139,7 +139,7 @@ impl Plateau {
     /// If the factor to multiply with is not from 0 to below 1; otherwise as [`Training::set_rate_factor`].
     pub fn show(&mut self, value: f64, training: &mut Training) -> Result<bool> {
         if !(0.0..1.0).contains(&self.factor) {
-            return Err(Error::Training(format!(
+            return Err(Error::Options(format!(
                 "a plateau that multiplies the rate with {} does not lower it; give a factor from 0 to below 1",
                 self.factor
             )));

@@ -74,7 +74,9 @@ fn rates_that_cannot_be_are_refused() {
     let context = context(1);
     let mut training = begin(&context, options(None)).unwrap();
     for factor in [-0.5, f32::NAN, f32::INFINITY] {
-        let message = training.set_rate_factor(factor).unwrap_err().to_string();
+        let error = training.set_rate_factor(factor).unwrap_err();
+        assert!(matches!(error, distdl_dl::Error::Options(_)), "{error:?}");
+        let message = error.to_string();
         assert!(message.contains(&format!("multiplied with {factor}")), "{message}");
     }
     for factor in [1.0, -0.1, f32::NAN] {

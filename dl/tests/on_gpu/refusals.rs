@@ -71,9 +71,9 @@ fn what_cannot_be_computed_there_is_said() {
         label_smoothing: 0.0,
     };
     let context = Context::new(gpu.config()).unwrap();
-    let error = begin(&context, &small(weighted), &samples(), options())
-        .unwrap_err()
-        .to_string();
+    let error = begin(&context, &small(weighted), &samples(), options()).unwrap_err();
+    assert!(matches!(error, distdl_dl::Error::Gpu(_)), "{error:?}");
+    let error = error.to_string();
     assert!(
         error.contains("the loss weighted_cross_entropy has no kernels for GPUs"),
         "{error}"

@@ -60,7 +60,7 @@ impl<'a> GpuShard<'a> {
     /// measure that is not made is 0, or that of another step. Errors if there is no such measure, lengths differ, or the GPU fails.
     pub fn measure(self, device: &Device, index: usize, values: GpuSlice<'_>) -> Result<GpuSlice<'a>> {
         let Some(GpuMeasures { totals, room }) = self.measures else {
-            return Err(Error::Training("an optimizer without measures has measured".into()));
+            return Err(Error::Internal("an optimizer without measures has measured".into()));
         };
         let own = square_sum::TOTAL * index..square_sum::TOTAL * (index + 1);
         check_length("the measures", own.end, totals.len().min(own.end))?;

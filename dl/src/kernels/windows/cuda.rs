@@ -177,7 +177,7 @@ unsafe fn start<const BUFFERS: usize>(
 /// What these kernels count with.
 fn in_words(count: usize) -> Result<u32> {
     let fits = i32::try_from(count).map_err(|_| {
-        Error::Training(format!(
+        Error::Gpu(format!(
             "a convolution or pooling of {count} elements at once is too large for a GPU; use a smaller batch or `micro_batch`"
         ))
     });

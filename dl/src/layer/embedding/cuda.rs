@@ -29,7 +29,7 @@ impl GpuLayer for EmbeddingLayer {
 
     fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
         if pass.input_gradient.is_some() {
-            return Err(Error::Training("an embedding has no gradient by its indices".into()));
+            return Err(Error::Internal("an embedding has no gradient by its indices".into()));
         }
         self.vectors()
             .add_up(device, pass.inputs, pass.output_gradient, pass.gradient)

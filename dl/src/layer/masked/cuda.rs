@@ -11,7 +11,7 @@ use crate::scalar::Scalar;
 
 impl<T: Scalar> MaskedLayer<T> {
     fn dense_on_gpu(&self) -> Result<&dyn GpuLayer> {
-        let missing = || Error::Training("a dense layer has no kernels for GPUs".into());
+        let missing = || Error::Internal("a dense layer has no kernels for GPUs".into());
         self.dense.on_gpu().ok_or_else(missing)
     }
 

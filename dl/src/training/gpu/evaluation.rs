@@ -38,7 +38,7 @@ impl GpuEvaluation {
     }
 
     fn workspace(&mut self) -> Result<&mut GpuWorkspace> {
-        let ended = || Error::Training("an evaluation that has ended was asked for a batch".into());
+        let ended = || Error::Internal("an evaluation that has ended was asked for a batch".into());
         self.workspace.as_mut().ok_or_else(ended)
     }
 }

@@ -82,7 +82,7 @@ impl GpuLane {
 
     fn compute(&mut self, pass: Pass<'_>) -> Result<BatchReport> {
         let Some(workspace) = &mut self.workspace else {
-            return Err(Error::Training("a lane that has ended was asked for a step".into()));
+            return Err(Error::Internal("a lane that has ended was asked for a step".into()));
         };
         let is_first = pass.draw.first_row == 0;
         if is_first || self.step != Some(pass.draw.step) {
@@ -114,7 +114,7 @@ fn set_rows(
             workspace.take_rows(samples.as_ref(), places)?;
             Ok(places.len())
         }
-        (LaneRows::Places(_), None) => Err(Error::Training("a lane's samples are not on the GPU".into())),
+        (LaneRows::Places(_), None) => Err(Error::Internal("a lane's samples are not on the GPU".into())),
         (LaneRows::Batch(batch), _) => {
             send_batch(workspace, network, batch)?;
             Ok(batch.rows())

@@ -143,7 +143,7 @@ impl GpuSteps {
     ) -> Result<Vec<Tallies>> {
         let (rules, lanes) = (&self.rules, &mut self.lanes);
         let Some(residence) = &mut self.residence else {
-            return Err(Error::Training("a training that has ended was asked for a step".into()));
+            return Err(Error::Internal("a training that has ended was asked for a step".into()));
         };
         let mut steps = steps.start..steps.end.min(steps.start + residence.steps);
         let is_there = self.next.take() == Some(steps.start);
@@ -391,7 +391,7 @@ impl Asking<'_> {
     fn update(&self, step: u64, samples: usize) -> Result<()> {
         let Rules { options, parts, .. } = self.rules;
         let Some(optimizer) = options.optimizer.on_gpu() else {
-            return Err(Error::Training("the optimizer has no kernels for GPUs".into()));
+            return Err(Error::Internal("the optimizer has no kernels for GPUs".into()));
         };
         let (workspace, index) = (self.workspace, (step - self.first) as usize);
         let rate = options.schedule.learning_rate(step) * self.rules.rate_factor;
