@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use distdl_engine::Dataset;
+use distdl_engine::{Broadcast, Dataset};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -10,7 +10,7 @@ use super::device::{EvaluationDevice, LaneDevices};
 use super::devices::Devices;
 use super::failed::Failed;
 use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_length};
 use crate::loss::Targets;
 use crate::metrics::{BatchReport, ConfusionMatrix};
 use crate::network::{NeuralNetwork, Workspace};
@@ -49,7 +49,45 @@ impl NeuralNetwork {
         error(self, data, parameters, &Devices::choose(data, self)?)
     }
 
-    /// The network's outputs for every sample of a dataset, in order; probabilities where the loss takes logits.
+    /// The network's outputs for every sample of a dataset, as a dataset with the same partitions and order, computed when an
+    /// action asks for them; probabilities where the loss takes logits. Each record is a row of as many as the network has
+    /// outputs. So they can be saved, joined or counted where they are, however many they are.
+    ///
+    /// ```
+    /// # use distdl_dl::{Features, NeuralNetwork, SampleTargets, Samples};
+    /// # use distdl_engine::{Config, Context};
+    /// # let context = Context::new(Config::default())?;
+    /// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
+    /// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
+    /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
+    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
+    /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
+    /// let outputs = network.predictions(&data, &network.initialize(7)?)?;
+    /// assert_eq!(outputs.filter(|row| row[1] > 0.999).count()? + outputs.filter(|row| row[1] <= 0.999).count()?, 200);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there are not as many parameters as the network has, or a GPU must compute (`device.gpu` is `on`) and a layer has no
+    /// kernels for GPUs. The actions on what is returned fail if the samples do not suit the network, or the last GPU is lost
+    /// that must compute.
+    #[track_caller]
+    pub fn predictions(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Dataset<Vec<f32>>> {
+        check_length("the parameters", self.parameter_count(), parameters.len())?;
+        let devices = Devices::choose(data, self)?.lanes();
+        let (network, parameters) = (self.clone(), data.context().broadcast(parameters.to_vec()));
+        let blocks = data.map_partitions_with_index(move |partition, blocks| {
+            let mut rows = Rows::new(&network, &parameters, partition, devices.clone());
+            blocks.map(move |samples| {
+                let mut outputs = Vec::with_capacity(samples.len());
+                let added = rows.each(&samples, &mut |evaluator, batch| evaluator.predict(batch, &mut outputs));
+                added.map(|()| outputs).map_err(|error| error.to_string())
+            })
+        });
+        Ok(blocks.try_map(|outputs| outputs).flat_map(|outputs| outputs))
+    }
+
+    /// The same as a vector in the driver program.
     ///
     /// ```
     /// # use distdl_dl::{Features, NeuralNetwork, SampleTargets, Samples};
@@ -69,18 +107,11 @@ impl NeuralNetwork {
     /// # Errors
     /// As [`error`](Self::error).
     pub fn predict_dataset(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Vec<Vec<f32>>> {
-        let width = self.output_length();
         let devices = Devices::choose(data, self)?;
         let outputs = over_batches(
             (self, data, parameters, &devices),
             Vec::new,
-            move |outputs: &mut Vec<Vec<f32>>, evaluator, batch| {
-                let loss = evaluator.network.loss().clone();
-                let rows = evaluator.outputs(batch)?;
-                loss.prediction(width, rows)?;
-                outputs.extend(rows.chunks_exact(width).map(<[f32]>::to_vec));
-                Ok(())
-            },
+            move |outputs: &mut Vec<Vec<f32>>, evaluator, batch| evaluator.predict(batch, outputs),
         )?;
         Ok(outputs.into_iter().flatten().collect())
     }
@@ -158,7 +189,7 @@ fn rows_of(network: &NeuralNetwork) -> usize {
 fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
     (network, data, parameters, devices): (&NeuralNetwork, &Dataset<Samples>, &[f32], &Devices),
     new: impl Fn() -> R + Send + Sync + 'static,
-    add: impl Fn(&mut R, &mut Evaluator<'_>, &Batch) -> Result<()> + Send + Sync + 'static,
+    add: impl Fn(&mut R, &mut Evaluator, &Batch) -> Result<()> + Send + Sync + 'static,
 ) -> Result<Vec<R>> {
     let failed = Failed::default();
     let (network, parameters, kept) = (
@@ -168,42 +199,68 @@ fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
     );
     let devices = devices.lanes();
     let results = data.run_partitions(move |partition, blocks| {
-        let rows_max = rows_of(&network);
-        let mut evaluator = Evaluator {
-            network: &network,
-            rows_max,
-            parameters: &parameters,
-            partition,
-            devices: devices.clone(),
-            shape: None,
-            device: None,
-            workspace: None,
-            outputs: Vec::new(),
-        };
-        let (mut result, mut batch) = (new(), None::<Batch>);
+        let mut rows = Rows::new(&network, &parameters, partition, devices.clone());
+        let mut result = new();
         for samples in blocks {
-            let (blocks, rows) = ([&samples], samples.len().min(rows_max));
-            evaluator.begin(samples.shape());
-            // Many blocks of few rows share one, which grows as far as it must.
-            let kept_batch = batch.take().filter(|batch| batch.has_room(samples.shape(), rows));
-            let batch = batch.insert(kept_batch.unwrap_or_else(|| Batch::new(&samples, rows)));
-            for start in (0..samples.len()).step_by(rows_max) {
-                let indices = start as u32..samples.len().min(start + rows_max) as u32;
-                let gathered = batch.gather(&blocks, indices);
-                let added = gathered.and_then(|()| add(&mut result, &mut evaluator, batch));
-                added.map_err(|error| kept.keep(error))?;
-            }
+            let added = rows.each(&samples, &mut |evaluator, batch| add(&mut result, evaluator, batch));
+            added.map_err(|error| kept.keep(error))?;
         }
         Ok(result)
     });
     results.map_err(|error| failed.resolve(error))
 }
 
+/// The samples of a partition, some rows at a time, and what evaluates them.
+struct Rows {
+    evaluator: Evaluator,
+    batch: Option<Batch>,
+}
+
+impl Rows {
+    fn new(
+        network: &NeuralNetwork,
+        parameters: &Broadcast<Vec<f32>>,
+        partition: usize,
+        devices: Option<Arc<dyn LaneDevices>>,
+    ) -> Self {
+        Self {
+            evaluator: Evaluator {
+                network: network.clone(),
+                rows_max: rows_of(network),
+                parameters: parameters.clone(),
+                partition,
+                devices,
+                shape: None,
+                device: None,
+                workspace: None,
+                outputs: Vec::new(),
+            },
+            batch: None,
+        }
+    }
+
+    /// Brings the rows of a block to `add`, in order.
+    fn each(&mut self, samples: &Samples, add: &mut dyn FnMut(&mut Evaluator, &Batch) -> Result<()>) -> Result<()> {
+        let rows_max = self.evaluator.rows_max;
+        let (blocks, rows) = ([samples], samples.len().min(rows_max));
+        self.evaluator.begin(samples.shape());
+        // Many blocks of few rows share one, which grows as far as it must.
+        let kept = self.batch.take().filter(|batch| batch.has_room(samples.shape(), rows));
+        let batch = self.batch.insert(kept.unwrap_or_else(|| Batch::new(samples, rows)));
+        for start in (0..samples.len()).step_by(rows_max) {
+            let indices = start as u32..samples.len().min(start + rows_max) as u32;
+            batch.gather(&blocks, indices)?;
+            add(&mut self.evaluator, batch)?;
+        }
+        Ok(())
+    }
+}
+
 /// What evaluates the batches of a partition.
-struct Evaluator<'a> {
-    network: &'a NeuralNetwork,
+struct Evaluator {
+    network: NeuralNetwork,
     rows_max: usize,
-    parameters: &'a [f32],
+    parameters: Broadcast<Vec<f32>>,
     partition: usize,
     /// Where devices come from; `None` once the CPU computes.
     devices: Option<Arc<dyn LaneDevices>>,
@@ -216,7 +273,7 @@ struct Evaluator<'a> {
     outputs: Vec<f32>,
 }
 
-impl Evaluator<'_> {
+impl Evaluator {
     /// Samples of this shape come next.
     fn begin(&mut self, shape: SampleShape) {
         let before = self.shape.replace(shape);
@@ -233,17 +290,17 @@ impl Evaluator<'_> {
             }
             self.device = None;
         }
-        let (network, rows, rows_max) = (self.network, batch.rows(), self.rows_max);
+        let (network, rows, rows_max) = (&self.network, batch.rows(), self.rows_max);
         let workspace = self.workspace.get_or_insert_with(|| network.workspace(rows_max));
-        network.evaluate(self.parameters, batch.features(), batch.targets(), rows, workspace)
+        network.evaluate(&self.parameters, batch.features(), batch.targets(), rows, workspace)
     }
 
     /// Outputs of the last layer, rows x output length.
     fn outputs(&mut self, batch: &Batch) -> Result<&mut [f32]> {
-        let (network, rows) = (self.network, batch.rows());
+        let (length, rows) = (self.network.output_length(), batch.rows());
         let mut outputs = std::mem::take(&mut self.outputs);
         while let Some(device) = self.device()? {
-            outputs.resize(rows * network.output_length(), 0.0);
+            outputs.resize(rows * length, 0.0);
             if device.outputs(batch, &mut outputs)? {
                 self.outputs = outputs;
                 return Ok(&mut self.outputs);
@@ -251,9 +308,18 @@ impl Evaluator<'_> {
             self.device = None;
         }
         self.outputs = outputs;
-        let rows_max = self.rows_max;
+        let (network, rows_max) = (&self.network, self.rows_max);
         let workspace = self.workspace.get_or_insert_with(|| network.workspace(rows_max));
-        network.outputs(self.parameters, batch.features(), rows, workspace)
+        network.outputs(&self.parameters, batch.features(), rows, workspace)
+    }
+
+    /// Adds what a user wants to see of the outputs, row by row.
+    fn predict(&mut self, batch: &Batch, predictions: &mut Vec<Vec<f32>>) -> Result<()> {
+        let (loss, width) = (self.network.loss().clone(), self.network.output_length());
+        let outputs = self.outputs(batch)?;
+        loss.prediction(width, outputs)?;
+        predictions.extend(outputs.chunks_exact(width).map(<[f32]>::to_vec));
+        Ok(())
     }
 
     /// What computes instead of the CPU, if there is anything.
@@ -261,7 +327,8 @@ impl Evaluator<'_> {
         if self.device.is_none()
             && let (Some(devices), Some(shape)) = (&self.devices, self.shape)
         {
-            self.device = devices.evaluation(self.network, self.parameters, (self.rows_max, shape), self.partition)?;
+            self.device =
+                devices.evaluation(&self.network, &self.parameters, (self.rows_max, shape), self.partition)?;
             if self.device.is_none() {
                 self.devices = None;
             }

@@ -1,0 +1,111 @@
+//! Predictions that stay a dataset.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use distdl_dl::{Dense, Embedding, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples};
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::testing::TestCluster;
+use distdl_engine::{Config, Context, Dataset, EngineError};
+
+const FEATURES: usize = 3;
+
+fn network() -> NeuralNetwork {
+    NeuralNetwork::dense(FEATURES, &[5], 4).unwrap()
+}
+
+fn samples(count: usize) -> Samples {
+    let features = (0..count * FEATURES).map(|index| (index * 7 % 23) as f32 / 11.0 - 1.0);
+    let targets = SampleTargets::Labels(vec![0; count]);
+    Samples::new(FEATURES, Features::F32(features.collect()), targets).unwrap()
+}
+
+/// Blocks of more rows than are computed at a time, of fewer, and of none.
+fn data(context: &Context) -> Dataset<Samples> {
+    let blocks = [1300, 7, 0, 501, 500, 3].map(samples);
+    context.parallelize(blocks.to_vec(), 3)
+}
+
+fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
+    rows.iter()
+        .map(|row| row.iter().map(|value| value.to_bits()).collect())
+        .collect()
+}
+
+/// What a plain pass over all rows of the data gives, one by one within rounding.
+#[test]
+fn they_are_what_the_network_gives_for_each_sample_in_order() {
+    let (network, context) = (network(), Context::new(Config::default().with_threads(2)).unwrap());
+    let (data, parameters) = (data(&context), network.initialize(3).unwrap());
+    let predictions = network.predictions(&data, &parameters).unwrap();
+    assert_eq!(predictions.partitions(), 3);
+    let rows = predictions.collect().unwrap();
+    assert_eq!(bits(&rows), bits(&network.predict_dataset(&data, &parameters).unwrap()));
+    let of_block = |count: usize| {
+        let Features::F32(features) = samples(count).features().clone() else {
+            panic!("other features were made");
+        };
+        let mut workspace = network.workspace(count);
+        network
+            .predict(&parameters, &features, count, &mut workspace)
+            .unwrap()
+            .to_vec()
+    };
+    let expected: Vec<f32> = [1300, 7, 501, 500, 3].into_iter().flat_map(of_block).collect();
+    let got: Vec<f32> = rows.concat();
+    assert_eq!(got.len(), expected.len());
+    assert!(
+        got.iter()
+            .zip(&expected)
+            .all(|(left, right)| (left - right).abs() < 1e-6)
+    );
+    // As any dataset: what follows is computed where the rows are.
+    let of_first = predictions
+        .filter(|row| row.iter().all(|value| *value <= row[0]))
+        .count()
+        .unwrap();
+    assert_eq!(
+        of_first,
+        rows.iter()
+            .filter(|row| row.iter().all(|value| *value <= row[0]))
+            .count() as u64
+    );
+}
+
+#[test]
+fn threads_and_deaths_do_not_show() {
+    let parameters = network().initialize(3).unwrap();
+    let on = |threads| Context::new(Config::default().with_threads(threads)).unwrap();
+    let of = |context: &Context| network().predictions(&data(context), &parameters).unwrap().collect();
+    let expected = bits(&of(&on(1)).unwrap());
+    assert_eq!(bits(&of(&on(3)).unwrap()), expected);
+    let chaos = Chaos::parse("kill=worker:1@report:1").unwrap();
+    let cluster = TestCluster::new(2).with_chaos(chaos);
+    let run = cluster.run(move |context| {
+        let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
+        network()
+            .predictions(&data(context), &parameters)
+            .map_err(failed)?
+            .collect()
+    });
+    let results = run.unwrap().results;
+    assert!(!results.is_empty());
+    results.iter().for_each(|rows| assert_eq!(bits(rows), expected));
+}
+
+#[test]
+fn what_does_not_suit_is_said_when_it_is_met() {
+    let context = Context::new(Config::default()).unwrap();
+    let (data, builder) = (
+        data(&context),
+        NeuralNetwork::new(Input(FEATURES)).hidden(Embedding::new(2, 2)),
+    );
+    let network = builder.output(Dense::linear(2), Loss::SoftmaxCrossEntropy).unwrap();
+    let parameters = network.initialize(0).unwrap();
+    let message = network.predictions(&data, &parameters[1..]).unwrap_err().to_string();
+    assert!(message.contains("the parameters: got"), "{message}");
+    let predictions = network.predictions(&data, &parameters).unwrap();
+    let message = predictions.collect().unwrap_err().to_string();
+    assert!(
+        message.contains("is no index of an embedding") && message.contains("predictions.rs"),
+        "{message}"
+    );
+}
