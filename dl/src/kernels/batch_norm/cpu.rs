@@ -21,17 +21,29 @@ dispatched! {
     }
 }
 
-/// Writes the sum of `of(index, channel)` over all elements of each channel.
+/// Channels whose sums are made side by side: those of a row that fill a line of the cache.
+const TILE: usize = 16;
+
+/// Writes the sum of `of(index, channel)` over all elements of each channel: those of a row in their own type, the sums of rows
+/// in f64, so that many rows lose no digits.
 #[inline(always)]
 fn add_channels<T: Scalar>(positions: usize, count: usize, sums: &mut [T], of: impl Fn(usize, usize) -> T) {
-    sums.fill(T::ZERO);
-    for row in (0..count).step_by((positions * sums.len()).max(1)) {
-        for (channel, sum) in sums.iter_mut().enumerate() {
-            let first = row + channel * positions;
-            *sum += match positions {
-                1 => of(first, channel),
-                _ => sum_of(positions, |position| of(first + position, channel)),
-            };
+    let row_length = (positions * sums.len()).max(1);
+    for (tile, to) in sums.chunks_mut(TILE).enumerate() {
+        let mut totals = [0.0_f64; TILE];
+        for row in (0..count).step_by(row_length) {
+            for (offset, total) in totals[..to.len()].iter_mut().enumerate() {
+                let channel = tile * TILE + offset;
+                let first = row + channel * positions;
+                let of_row = match positions {
+                    1 => of(first, channel),
+                    _ => sum_of(positions, |position| of(first + position, channel)),
+                };
+                *total += of_row.to_f64();
+            }
+        }
+        for (sum, total) in to.iter_mut().zip(totals) {
+            *sum = T::from_f64(total);
         }
     }
 }
@@ -125,6 +137,40 @@ impl<T: Scalar> Moments<'_, T> {
 mod tests {
     use super::*;
     use crate::kernels::Level;
+
+    #[test]
+    fn many_rows_lose_no_digits() {
+        const ROWS: usize = 1 << 18;
+        for (channels, positions) in [(19, 1), (2, 3)] {
+            let row = channels * positions;
+            let inputs: Vec<f32> = (0..ROWS * row)
+                .map(|index| 10.0 + (index * 7_919 % 2_003) as f32 / 2_003.0)
+                .collect();
+            let (mut mean, mut variance) = (vec![f32::NAN; channels], vec![f32::NAN; channels]);
+            moments(Level::best(), positions, &inputs, &mut mean, &mut variance);
+            for channel in 0..channels {
+                let rows = inputs
+                    .chunks(row)
+                    .flat_map(|row| &row[channel * positions..][..positions]);
+                let values: Vec<f64> = rows.map(|value| f64::from(*value)).collect();
+                let expected = values.iter().sum::<f64>() / values.len() as f64;
+                let squares: f64 = values.iter().map(|value| (value - expected).powi(2)).sum();
+                let error = (f64::from(mean[channel]) - expected).abs() / expected;
+                assert!(
+                    error < 2e-7,
+                    "mean {channel} of {channels}: {} for {expected}",
+                    mean[channel]
+                );
+                let expected = squares / values.len() as f64;
+                let error = (f64::from(variance[channel]) - expected).abs() / expected;
+                assert!(
+                    error < 1e-6,
+                    "variance {channel} of {channels}: {} for {expected}",
+                    variance[channel]
+                );
+            }
+        }
+    }
 
     #[test]
     fn all_levels_give_the_same_bits() {

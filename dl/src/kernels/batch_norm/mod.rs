@@ -1,6 +1,7 @@
 //! Channels with mean 0 and variance 1, scaled and shifted.
 //!
-//! A row has some channels, each of so many positions. Sums over a channel run over rows in ascending order.
+//! A row has some channels, each of so many positions. Sums over a channel run over rows in ascending
+//! order, in f64 where they cross rows (on a GPU in parts, which are added by pairs).
 
 mod cpu;
 #[cfg(feature = "gpu")]
