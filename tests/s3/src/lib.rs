@@ -1,7 +1,9 @@
-//! A server on loopback that speaks S3, for tests of the programs and of the storage layer. A crate of its own, so that an
-//! ordinary test of the workspace does not compile it.
+//! Servers on loopback that speak S3, or as Google's and Azure's stores of objects do, for tests of the programs and of
+//! the storage layer. A crate of its own, so that an ordinary test of the workspace does not compile them.
 #![cfg(feature = "s3")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod imitation;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,9 +18,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
+use self::imitation::Imitation;
+
+/// What a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// From `s3s-fs`.
+    S3,
+    /// From an imitation of what `object_store` asks of Google Cloud Storage.
+    Gs,
+    /// The same for Azure Blob Storage.
+    Az,
+}
+
 /// A server with a bucket, and before it a proxy that counts what it sends.
 #[derive(Debug)]
 pub struct Server {
+    protocol: Protocol,
     folder: tempfile::TempDir,
     address: SocketAddr,
     sent_bytes: Arc<AtomicU64>,
@@ -26,13 +42,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it, with the folder `data/` in the bucket `bucket`.
+    /// Starts one that speaks S3, with the folder `data/` in the bucket `bucket`.
     pub fn start() -> Self {
+        Self::speaking(Protocol::S3)
+    }
+
+    /// The same in another protocol.
+    pub fn speaking(protocol: Protocol) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(folder.path().join("objects/bucket/data")).unwrap();
-        let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path().join("objects")).unwrap());
-        service.set_auth(SimpleAuth::from_single("key", "secret"));
-        let service = service.build().into_shared();
+        let objects = folder.path().join("objects");
+        std::fs::create_dir_all(objects.join("bucket/data")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -45,8 +64,16 @@ impl Server {
         });
         let address = outer.local_addr().unwrap();
         runtime.spawn(proxy(outer, inner.local_addr().unwrap(), Arc::clone(&sent_bytes)));
-        runtime.spawn(serve(inner, service));
+        match protocol {
+            Protocol::S3 => {
+                let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(objects).unwrap());
+                service.set_auth(SimpleAuth::from_single("key", "secret"));
+                runtime.spawn(serve(inner, service.build().into_shared()));
+            }
+            other => drop(runtime.spawn(Imitation::new(other, objects).serve(inner))),
+        }
         Self {
+            protocol,
             folder,
             address,
             sent_bytes,
@@ -59,7 +86,16 @@ impl Server {
         self.folder.path()
     }
 
-    /// The file behind `s3://bucket/data/<name>`.
+    /// The URL of its bucket.
+    pub fn root(&self) -> &'static str {
+        match self.protocol {
+            Protocol::S3 => "s3://bucket",
+            Protocol::Gs => "gs://bucket",
+            Protocol::Az => "az://bucket",
+        }
+    }
+
+    /// The file behind `data/<name>` in its bucket.
     pub fn object(&self, name: &str) -> PathBuf {
         self.folder.path().join("objects/bucket/data").join(name)
     }
@@ -69,15 +105,30 @@ impl Server {
         self.sent_bytes.load(Ordering::SeqCst)
     }
 
-    /// What a process needs in its environment to use it. The right secret is "secret".
+    /// What a process needs in its environment to use it. The right secret is "secret"; in Azure's protocol, where the
+    /// imitation checks no signature, it is the name of the account.
     pub fn variables(&self, secret: &str) -> Vec<(&'static str, String)> {
-        vec![
-            ("AWS_ACCESS_KEY_ID", "key".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", secret.to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ENDPOINT", format!("http://{}", self.address)),
-            ("AWS_ALLOW_HTTP", "true".to_owned()),
-        ]
+        let (address, secret) = (format!("http://{}", self.address), secret.to_owned());
+        match self.protocol {
+            Protocol::S3 => vec![
+                ("AWS_ACCESS_KEY_ID", "key".to_owned()),
+                ("AWS_SECRET_ACCESS_KEY", secret),
+                ("AWS_REGION", "us-east-1".to_owned()),
+                ("AWS_ENDPOINT", address),
+                ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ],
+            Protocol::Gs => vec![
+                ("GOOGLE_BEARER_TOKEN", secret),
+                ("GOOGLE_BASE_URL", address),
+                ("GOOGLE_ALLOW_HTTP", "true".to_owned()),
+            ],
+            Protocol::Az => vec![
+                ("AZURE_STORAGE_ACCOUNT_NAME", secret),
+                ("AZURE_STORAGE_ACCOUNT_KEY", "a2V5".to_owned()),
+                ("AZURE_ENDPOINT", address),
+                ("AZURE_ALLOW_HTTP", "true".to_owned()),
+            ],
+        }
     }
 }
 

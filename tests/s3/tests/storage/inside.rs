@@ -10,6 +10,8 @@ use super::RECORD_BYTES;
 
 /// The variable with the cache folder.
 pub(crate) const CACHE: &str = "DISTDL_TEST_CACHE";
+/// The variable with the URL of the bucket.
+pub(crate) const ROOT: &str = "DISTDL_TEST_ROOT";
 
 /// Goes on from the hash of what came before.
 pub(crate) fn hash(before: u64, bytes: &[u8]) -> u64 {
@@ -18,12 +20,17 @@ pub(crate) fn hash(before: u64, bytes: &[u8]) -> u64 {
     })
 }
 
+/// The URL of a name in the bucket.
+fn url(name: &str) -> String {
+    format!("{}/{name}", std::env::var(ROOT).unwrap())
+}
+
 fn stores() -> Option<Stores> {
     let folder = std::env::var(CACHE).ok()?;
     Some(Stores::with_options(StoresOptions {
         retries: 1,
         cache: Some(CacheOptions {
-            grows_only: vec!["s3://bucket/data/".into()],
+            grows_only: vec![url("data/")],
             ..CacheOptions::new(folder)
         }),
         ..StoresOptions::default()
@@ -33,7 +40,7 @@ fn stores() -> Option<Stores> {
 #[test]
 fn read() {
     let Some(stores) = stores() else { return };
-    let objects = stores.list("s3://bucket/data/*.bin").unwrap();
+    let objects = stores.list(&url("data/*.bin")).unwrap();
     let splits = split_records(&objects, RECORD_BYTES as u64, 0, 3).unwrap();
     let readers = splits
         .iter()
@@ -67,48 +74,43 @@ fn object_error<T: std::fmt::Debug>(result: Result<T, StorageError>) -> ObjectEr
 fn write() {
     let Some(stores) = stores() else { return };
     stores
-        .write("s3://bucket/in/a b.txt", Bytes::from_static(b"0123456789"))
+        .write(&url("in/a b.txt"), Bytes::from_static(b"0123456789"))
         .unwrap();
-    stores
-        .write("s3://bucket/in/deep/c.txt", Bytes::from_static(b"c"))
-        .unwrap();
-    stores.write("s3://bucket/in2/d.txt", Bytes::from_static(b"d")).unwrap();
-    // This server takes a folder for an object, unless its name ends as one.
-    assert_eq!(names(&stores, "s3://bucket/in/"), ["s3://bucket/in/a b.txt"]);
-    assert_eq!(names(&stores, "s3://bucket/in/*.txt"), ["s3://bucket/in/a b.txt"]);
+    stores.write(&url("in/deep/c.txt"), Bytes::from_static(b"c")).unwrap();
+    stores.write(&url("in2/d.txt"), Bytes::from_static(b"d")).unwrap();
+    // The server for S3 takes a folder for an object, unless its name ends as one.
+    assert_eq!(names(&stores, &url("in/")), [url("in/a b.txt")]);
+    assert_eq!(names(&stores, &url("in/*.txt")), [url("in/a b.txt")]);
     assert_eq!(
-        names(&stores, "s3://bucket/in/**/*.txt"),
-        ["s3://bucket/in/a b.txt", "s3://bucket/in/deep/c.txt"]
+        names(&stores, &url("in/**/*.txt")),
+        [url("in/a b.txt"), url("in/deep/c.txt")]
     );
-    let object = stores.list("s3://bucket/in/a b.txt").unwrap().remove(0);
+    let object = stores.list(&url("in/a b.txt")).unwrap().remove(0);
     assert_eq!((object.bytes, object.version.is_some()), (10, true));
     assert_eq!(stores.read(&object).unwrap(), "0123456789");
     assert_eq!(stores.read_range(&object, 3..5).unwrap(), "34");
     assert!(matches!(
-        object_error(stores.list("s3://bucket/none")),
+        object_error(stores.list(&url("none"))),
         ObjectError::NotFound { .. }
     ));
 
-    let writer = stores.create_folder("s3://bucket/out").unwrap();
+    let writer = stores.create_folder(&url("out")).unwrap();
     writer.write_part("part-0", Bytes::from_static(b"0")).unwrap();
     writer.write_part("part-1", Bytes::from_static(b"1")).unwrap();
-    assert!(stores.list("s3://bucket/out/").is_err() && stores.list("s3://bucket/out/part-0").is_err());
+    assert!(stores.list(&url("out/")).is_err() && stores.list(&url("out/part-0")).is_err());
     writer.commit().unwrap();
-    assert_eq!(
-        names(&stores, "s3://bucket/out/"),
-        ["s3://bucket/out/part-0", "s3://bucket/out/part-1"]
-    );
-    assert!(stores.list("s3://bucket/out/_SUCCESS").is_ok());
+    assert_eq!(names(&stores, &url("out/")), [url("out/part-0"), url("out/part-1")]);
+    assert!(stores.list(&url("out/_SUCCESS")).is_ok());
     assert!(matches!(
-        object_error(stores.create_folder("s3://bucket/out")),
+        object_error(stores.create_folder(&url("out"))),
         ObjectError::AlreadyExists { .. }
     ));
-    let dropped = stores.create_folder("s3://bucket/dropped").unwrap();
+    let dropped = stores.create_folder(&url("dropped")).unwrap();
     dropped.write_part("part-0", Bytes::from_static(b"0")).unwrap();
     drop(dropped);
-    assert!(stores.list("s3://bucket/dropped/*").is_err());
+    assert!(stores.list(&url("dropped/*")).is_err());
 
-    let commits = Commits::open(&stores, "s3://bucket/checkpoints").unwrap();
+    let commits = Commits::open(&stores, &url("checkpoints")).unwrap();
     for number in 0..3 {
         let blobs = BTreeMap::from([("weights".to_owned(), Bytes::from(vec![number; 1000]))]);
         assert_eq!(commits.begin(&blobs).unwrap().publish().unwrap(), u64::from(number));
@@ -118,16 +120,38 @@ fn write() {
     assert_eq!((latest.number, &latest.blobs["weights"][..]), (2, &[2; 1000][..]));
 }
 
+/// Two writers of one number, whose creations the server holds until both have come.
+#[test]
+fn race() {
+    let Some(stores) = stores() else { return };
+    let write = |text: &'static str| {
+        let commits = Commits::open(&stores, &url("race")).unwrap();
+        let blobs = BTreeMap::from([("text".to_owned(), Bytes::from_static(text.as_bytes()))]);
+        commits.begin_after(None, &blobs).unwrap().publish()
+    };
+    let outcomes = std::thread::scope(|scope| {
+        let other = scope.spawn(|| write("two"));
+        [write("one"), other.join().unwrap()]
+    });
+    let winner = match &outcomes {
+        [Ok(0), Err(StorageError::CommitRace { number: 0, .. })] => "one",
+        [Err(StorageError::CommitRace { number: 0, .. }), Ok(0)] => "two",
+        other => panic!("not one winner: {other:?}"),
+    };
+    let latest = Commits::open(&stores, &url("race")).unwrap().latest().unwrap().unwrap();
+    assert_eq!((latest.number, &latest.blobs["text"][..]), (0, winner.as_bytes()));
+}
+
 #[test]
 fn be_refused() {
     let Some(stores) = stores() else { return };
-    let error = object_error(stores.list("s3://bucket/data/records.bin"));
+    let error = object_error(stores.list(&url("data/records.bin")));
     assert!(
         matches!(&error, ObjectError::NoPermission { url, .. } if url.contains("bucket/data")),
         "{error}"
     );
     assert!(matches!(
-        object_error(stores.write("s3://bucket/x", Bytes::new())),
+        object_error(stores.write(&url("x"), Bytes::new())),
         ObjectError::NoPermission { .. }
     ));
 }

@@ -1,4 +1,4 @@
-//! Buckets over the S3 protocol, from a server on loopback.
+//! Buckets over the protocols of S3, Google and Azure, from servers on loopback.
 //!
 //! What a user's program does is done by child processes of the tests, which learn of the server by the variables that
 //! users set; so each of them is a new process.
@@ -8,7 +8,7 @@ mod inside;
 
 use std::process::Command;
 
-use distdl_s3_tests::Server;
+use distdl_s3_tests::{Protocol, Server};
 
 const RECORD_BYTES: usize = 784;
 
@@ -18,13 +18,15 @@ fn run(server: &Server, what: &str, secret: &str) -> Outcome {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("inside::{what}"), "--nocapture"])
         .env(inside::CACHE, server.beside().join("cache"))
+        .env(inside::ROOT, server.root())
         .envs(server.variables(secret))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "{what}: {text}{}",
+        "{what} at {}: {text}{}",
+        server.root(),
         String::from_utf8_lossy(&output.stderr)
     );
     let sent_bytes = server.sent_bytes() - before;
@@ -55,9 +57,8 @@ fn records(count: usize, seed: u64) -> Vec<u8> {
     std::iter::repeat_with(next).take(count * RECORD_BYTES).collect()
 }
 
-#[test]
-fn an_object_is_fetched_once_and_of_a_grown_one_the_tail() {
-    let server = Server::start();
+fn fetches_once(protocol: Protocol) {
+    let server = Server::speaking(protocol);
     let mut bytes = records(20_000, 1);
     std::fs::write(server.object("records.bin"), &bytes).unwrap();
     let expected = |run: &Outcome, bytes: &[u8]| {
@@ -102,12 +103,31 @@ fn an_object_is_fetched_once_and_of_a_grown_one_the_tail() {
     }
 }
 
+const EACH: [Protocol; 3] = [Protocol::S3, Protocol::Gs, Protocol::Az];
+
+#[test]
+fn an_object_is_fetched_once_and_of_a_grown_one_the_tail() {
+    EACH.into_iter().for_each(fetches_once);
+}
+
 #[test]
 fn buckets_are_listed_written_and_hold_commits() {
-    run(&Server::start(), "write", "secret");
+    for protocol in EACH {
+        run(&Server::speaking(protocol), "write", "secret");
+    }
+}
+
+/// Not of S3, whose server here looks for a name first and writes it then.
+#[test]
+fn of_two_who_create_one_name_one_wins() {
+    for protocol in [Protocol::Gs, Protocol::Az] {
+        run(&Server::speaking(protocol), "race", "secret");
+    }
 }
 
 #[test]
 fn a_wrong_key_is_an_error_that_names_it() {
-    run(&Server::start(), "be_refused", "guessed");
+    for protocol in EACH {
+        run(&Server::speaking(protocol), "be_refused", "guessed");
+    }
 }
