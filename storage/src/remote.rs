@@ -51,7 +51,7 @@ pub use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 use self::ahead::Ahead;
-use self::client::{Client, Target};
+use self::client::{Client, Server, Target};
 pub use self::folder::{FolderWriter, SharedFolder};
 pub use self::options::{CacheOptions, StoresOptions};
 use self::pattern::has_wildcard;
@@ -74,7 +74,7 @@ pub struct Stores(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     options: StoresOptions,
-    memory: Arc<dyn ObjectStore>,
+    memory: Server,
     cache: OnceLock<Option<Arc<Cache>>>,
     ahead: Ahead,
     #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
@@ -103,7 +103,7 @@ impl Stores {
 
     /// Access where the objects of `memory://` are those of a store that the caller has opened.
     pub fn over(memory: Arc<dyn ObjectStore>, options: StoresOptions) -> Self {
-        let client = Arc::new(Client::new(options.requests()));
+        let memory = Server::new(memory, options.requests());
         Self(Arc::new(Shared {
             options,
             memory,
@@ -111,7 +111,7 @@ impl Stores {
             ahead: Ahead::default(),
             #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
             servers: servers::Servers::default(),
-            client,
+            client: Arc::default(),
         }))
     }
 
@@ -361,7 +361,7 @@ impl Stores {
             Location::Memory(_) | Location::Bucket { .. } | Location::Hdfs { .. } => self.prefix(url)?.target(),
             #[cfg(feature = "http")]
             Location::Http { server, path } => {
-                let store = self.0.servers.http(server.as_str(), &self.0.options)?;
+                let store = self.0.servers.http(server.as_str(), &self.0.options)?.store;
                 let url = url.to_owned();
                 Ok(Target { url, store, path })
             }
@@ -372,20 +372,20 @@ impl Stores {
     }
 
     fn prefix(&self, url: &str) -> Result<Prefix, ObjectError> {
-        let (root, name, store) = match Location::parse(url)? {
-            Location::Memory(name) => ("memory://".to_owned(), name, Arc::clone(&self.0.memory)),
+        let (root, name, server) = match Location::parse(url)? {
+            Location::Memory(name) => ("memory://".to_owned(), name, self.0.memory.clone()),
             #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
             Location::Bucket { cloud, bucket, name } => {
-                let store = self.0.servers.bucket(cloud, &bucket, &self.0.options)?;
-                (format!("{}://{bucket}/", cloud.scheme()), name, store)
+                let server = self.0.servers.bucket(cloud, &bucket, &self.0.options)?;
+                (format!("{}://{bucket}/", cloud.scheme()), name, server)
             }
             #[cfg(not(any(feature = "s3", feature = "gs", feature = "az")))]
             Location::Bucket { cloud, .. } => return Err(not_built_in(url, cloud.scheme())),
             #[cfg(feature = "hdfs")]
             Location::Hdfs { name_node, name } => {
                 let runtime = self.0.client.handle()?;
-                let store = self.0.servers.hdfs(&name_node, &self.0.options, runtime)?;
-                (format!("hdfs://{name_node}/"), name, store)
+                let server = self.0.servers.hdfs(&name_node, &self.0.options, runtime)?;
+                (format!("hdfs://{name_node}/"), name, server)
             }
             #[cfg(not(feature = "hdfs"))]
             Location::Hdfs { .. } => return Err(not_built_in(url, "hdfs")),
@@ -393,7 +393,7 @@ impl Stores {
         };
         Ok(Prefix {
             client: Arc::clone(&self.0.client),
-            store,
+            server,
             root,
             name,
             names_folder: url.ends_with('/'),

@@ -35,25 +35,32 @@ pub(super) struct Target {
     pub(super) path: ObjectPath,
 }
 
-/// The background thread.
-#[derive(Debug)]
-pub(super) struct Client {
-    pub(super) counters: Arc<Counters>,
-    background: Mutex<Option<Background>>,
+/// A server or bucket.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    pub(super) store: Arc<dyn ObjectStore>,
     /// A listing holds one request while others ask for what it does not tell of an object: one is left to those.
     listings: Arc<Semaphore>,
 }
 
-impl Client {
-    /// Makes no more than so many requests to one server at a time, at least 2.
-    pub(super) fn new(requests: usize) -> Self {
+impl Server {
+    /// One that takes so many requests at a time, at least 2.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, requests: usize) -> Self {
         Self {
-            counters: Arc::default(),
-            background: Mutex::default(),
+            store,
             listings: Arc::new(Semaphore::new(requests - 1)),
         }
     }
+}
 
+/// The background thread.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    pub(super) counters: Arc<Counters>,
+    background: Mutex<Option<Background>>,
+}
+
+impl Client {
     pub(super) fn head(&self, target: Target) -> Result<Object> {
         self.run(async move {
             let options = GetOptions {
@@ -108,9 +115,13 @@ impl Client {
         self.runner()?.run(work)
     }
 
-    /// The same for `work` that asks about objects as it lists them.
-    pub(super) fn run_listing<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
-        let listings = Arc::clone(&self.listings);
+    /// The same for `work` that asks a server about objects as it lists them.
+    pub(super) fn run_listing<T: Send + 'static>(
+        &self,
+        server: &Server,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        let listings = Arc::clone(&server.listings);
         self.run(async move {
             let _turn = listings.acquire().await;
             work.await

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use object_store::PutMode;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, PutMode};
 
-use super::client::{Client, Target};
+use super::client::{Client, Server, Target};
 use super::listing::Listing;
 use super::pattern::{MATCHING, UNFINISHED, has_wildcard, hidden};
 use crate::object::{Object, ObjectError};
@@ -20,7 +20,7 @@ pub(super) const SUCCESS: &str = "_SUCCESS";
 #[derive(Debug, Clone)]
 pub(super) struct Prefix {
     pub(super) client: Arc<Client>,
-    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) server: Server,
     /// What comes before names in URLs: `memory://`, `s3://bucket/`.
     pub(super) root: String,
     pub(super) name: String,
@@ -41,7 +41,7 @@ impl Prefix {
     fn target_of(&self, name: &str) -> Result<Target> {
         let url = format!("{}{name}", self.root);
         let path = ObjectPath::parse(name).map_err(|error| ObjectError::invalid_name(&url, error))?;
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(&self.server.store);
         Ok(Target { url, store, path })
     }
 
@@ -113,7 +113,9 @@ impl Prefix {
             let folder_matches = || found.rsplit_once('/').is_some_and(|(folder, _)| matches(folder));
             (matches(found) || folder_matches()) && !hidden(found, &name)
         };
-        let found = self.client.run_listing(self.listing(folder).below(wanted))??;
+        let found = self
+            .client
+            .run_listing(&self.server, self.listing(folder).below(wanted))??;
         Ok(found.into_iter().collect())
     }
 

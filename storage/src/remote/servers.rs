@@ -11,6 +11,7 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 #[cfg(feature = "hdfs")]
 use tokio::runtime::Handle;
 
+use super::client::Server;
 #[cfg(feature = "hdfs")]
 use super::hdfs::Hdfs;
 use super::options::StoresOptions;
@@ -23,14 +24,14 @@ type Result<T> = std::result::Result<T, ObjectError>;
 /// Signed addresses differ in their query, so the table could grow without end; past this many it starts anew.
 const SERVERS_MAX: usize = 64;
 
-/// Stores opened so far.
+/// Servers opened so far.
 #[derive(Debug, Default)]
-pub(super) struct Servers(Mutex<HashMap<String, Arc<dyn ObjectStore>>>);
+pub(super) struct Servers(Mutex<HashMap<String, Server>>);
 
 impl Servers {
     /// A server of http(s), by its address.
     #[cfg(feature = "http")]
-    pub(super) fn http(&self, server: &str, options: &StoresOptions) -> Result<Arc<dyn ObjectStore>> {
+    pub(super) fn http(&self, server: &str, options: &StoresOptions) -> Result<Server> {
         self.open(server, options, || {
             object_store::http::HttpBuilder::new()
                 .with_url(server)
@@ -42,7 +43,7 @@ impl Servers {
 
     /// A bucket or container.
     #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
-    pub(super) fn bucket(&self, cloud: Cloud, bucket: &str, options: &StoresOptions) -> Result<Arc<dyn ObjectStore>> {
+    pub(super) fn bucket(&self, cloud: Cloud, bucket: &str, options: &StoresOptions) -> Result<Server> {
         let url = format!("{}://{bucket}", cloud.scheme());
         match cloud {
             #[cfg(feature = "s3")]
@@ -73,12 +74,7 @@ impl Servers {
 
     /// A file system of Hadoop.
     #[cfg(feature = "hdfs")]
-    pub(super) fn hdfs(
-        &self,
-        name_node: &str,
-        options: &StoresOptions,
-        runtime: Handle,
-    ) -> Result<Arc<dyn ObjectStore>> {
+    pub(super) fn hdfs(&self, name_node: &str, options: &StoresOptions, runtime: Handle) -> Result<Server> {
         let url = format!("hdfs://{name_node}/");
         self.open(&url, options, || Hdfs::new(&url, options, runtime))
     }
@@ -88,18 +84,19 @@ impl Servers {
         url: &str,
         options: &StoresOptions,
         connect: impl FnOnce() -> object_store::Result<S>,
-    ) -> Result<Arc<dyn ObjectStore>> {
+    ) -> Result<Server> {
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = servers.get(url) {
-            return Ok(Arc::clone(store));
+        if let Some(server) = servers.get(url) {
+            return Ok(server.clone());
         }
         let store = connect().map_err(|error| ObjectError::invalid_name(url, error))?;
-        let store = Arc::new(LimitStore::new(store, options.requests())) as Arc<dyn ObjectStore>;
+        let requests = options.requests();
+        let server = Server::new(Arc::new(LimitStore::new(store, requests)), requests);
         if servers.len() >= SERVERS_MAX {
             servers.clear();
         }
-        servers.insert(url.to_owned(), Arc::clone(&store));
-        Ok(store)
+        servers.insert(url.to_owned(), server.clone());
+        Ok(server)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What buckets do otherwise than memory does: names that stand for folders, tags in two spellings, refused questions.
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
@@ -12,7 +14,11 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::client::{Client, Server};
 use super::{Bytes, InMemory, ObjectError, ObjectStore, Stores, StoresOptions, names, object_error};
+
+/// For how long what must not wait for ever is waited for.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Answers to a question about one object.
 type Refusal = fn() -> Error;
@@ -179,15 +185,39 @@ fn listings_at_a_time_leave_a_request_for_what_they_ask() {
     for name in 0..100 {
         stores.write(&format!("memory://a/{name}"), Bytes::new()).unwrap();
     }
-    let (listed, answers) = std::sync::mpsc::channel();
+    let (listed, answers) = channel();
     for _ in 0..8 {
         let (stores, listed) = (stores.clone(), listed.clone());
         std::thread::spawn(move || listed.send(stores.list("memory://a/*").map(|found| found.len())));
     }
     for _ in 0..8 {
-        let count = answers.recv_timeout(std::time::Duration::from_secs(60));
+        let count = answers.recv_timeout(WAIT_MAX);
         assert_eq!(count.expect("a listing waits for ever").unwrap(), 100);
     }
+}
+
+#[test]
+fn a_server_that_is_slow_to_list_holds_up_no_other() {
+    let client = Client::default();
+    let [slow, quick] = [(); 2].map(|()| Server::new(Arc::new(InMemory::new()), 2));
+    let (begun, has_begun) = channel();
+    let (go_on, may_go_on) = futures::channel::oneshot::channel::<()>();
+    let (listed, has_listed) = channel();
+    std::thread::scope(|scope| {
+        let client = &client;
+        scope.spawn(move || {
+            let work = async move {
+                begun.send(()).unwrap();
+                let _ = may_go_on.await;
+            };
+            client.run_listing(&slow, work).unwrap();
+        });
+        has_begun.recv().unwrap();
+        scope.spawn(move || listed.send(client.run_listing(&quick, async { "listed" }).unwrap()));
+        let answer = has_listed.recv_timeout(WAIT_MAX);
+        drop(go_on);
+        assert_eq!(answer, Ok("listed"), "it waits for the other server");
+    });
 }
 
 #[test]
