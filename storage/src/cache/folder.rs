@@ -50,6 +50,8 @@ pub(super) struct Folder {
     state: Mutex<State>,
     /// Held by whichever thread of this process writes, before `locks/write`. Whether that was waited for in vain.
     writing: Mutex<bool>,
+    /// Locks of fetches that were waited for in vain, by number.
+    hung: Mutex<BTreeSet<u64>>,
     /// Held, shared, by every process that uses the folder.
     _users: File,
     /// The disk is full once so many bytes more are written.
@@ -102,6 +104,7 @@ impl Folder {
             counters: Arc::clone(counters),
             state: Mutex::new(state),
             writing: Mutex::default(),
+            hung: Mutex::default(),
             _users: users,
             #[cfg(test)]
             disk_bytes_left: u64::MAX.into(),
@@ -151,11 +154,22 @@ impl Folder {
         !state.is_surveyed || state.bloom.may_contain(key)
     }
 
-    /// The lock under which a segment is fetched, so that one process does it.
+    /// The lock under which a segment is fetched, so that one process does it. A process that is stopped as it fetches is
+    /// waited for once, and then only asked for: what it keeps from being written is fetched for every range of it.
     pub(super) fn lock_fetch(&self, segment: &Segment) -> Option<File> {
         let number = u16::from_le_bytes([segment.key()[0], segment.key()[1]]);
-        let name = format!("locks/fetch-{}", u64::from(number) % FETCH_LOCKS);
-        lock::hold(&self.path.join(name), self.options.wait_max).ok()
+        let number = u64::from(number) % FETCH_LOCKS;
+        let hung = || self.hung.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait_max = match hung().contains(&number) {
+            true => Duration::ZERO,
+            false => self.options.wait_max,
+        };
+        let held = lock::hold(&self.path.join(format!("locks/fetch-{number}")), wait_max);
+        match &held {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => hung().insert(number),
+            _ => hung().remove(&number),
+        };
+        held.ok()
     }
 
     /// The lock under which an object that has grown is compared.

@@ -106,6 +106,29 @@ fn one_who_is_stopped_as_it_writes_is_waited_for_once() {
 }
 
 #[test]
+fn one_who_is_stopped_as_it_fetches_is_waited_for_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let remote = Remote::new("a://x", "1", random(100_000, 1));
+    let hanging = open(&options(folder.path()));
+    let mut cache = open(&CacheOptions {
+        wait_max: std::time::Duration::from_millis(20),
+        ..options(folder.path())
+    });
+    // Stopped as it keeps what it has fetched.
+    let held = hanging.folder.lock_fetch(&remote.version.segment(0)).unwrap();
+    let writing = lock::hold(&folder.path().join("locks/write"), std::time::Duration::ZERO).unwrap();
+    assert_eq!(remote.read(&cache, 0..1000), 100_000);
+    // Would be waited for without end.
+    cache.folder.set_wait_max(std::time::Duration::from_secs(1 << 20));
+    assert_eq!(remote.read(&cache, 1000..2000), 100_000, "nothing could be kept");
+    drop(writing);
+    assert_eq!(remote.read(&cache, 2000..3000), 100_000);
+    assert_eq!(remote.read(&cache, 3000..4000), 0, "kept without the lock of the fetch");
+    drop(held);
+    assert!(cache.folder.lock_fetch(&remote.version.segment(0)).is_some());
+}
+
+#[test]
 fn a_reader_keeps_what_is_evicted_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     let options = CacheOptions {
