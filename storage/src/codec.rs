@@ -21,7 +21,7 @@ use memmap2::{MmapMut, MmapOptions};
 
 use crate::records::{Record, Records};
 use crate::size::size_of_value;
-use crate::strict::{LEFT_OUT, Whole};
+use crate::strict::{Whole, explained};
 
 /// Where the payload of a frame begins. A multiple of 64, so that records read in place suit vector instructions; the
 /// last bytes before it are spare room that every codec leaves zero.
@@ -219,12 +219,9 @@ impl<T: Record> Serialised<T> {
     /// records than it has bytes.
     fn append(records: &Erased, frame: &mut Vec<u8>) -> Result<(), String> {
         let records = records_of::<T>(records)?;
-        for record in records.iter() {
-            postcard::serialize_with_flavor(&Whole(record), Appending(frame)).map_err(|error| match error {
-                // It has lost its words.
-                postcard::Error::SerdeSerCustom => LEFT_OUT.to_owned(),
-                error => error.to_string(),
-            })?;
+        for (number, record) in records.iter().enumerate() {
+            postcard::serialize_with_flavor(&Whole(record), Appending(frame))
+                .map_err(|error| format!("record {number}: {}", explained(&error)))?;
         }
         let bytes_min = PAYLOAD_START + records.len();
         if frame.len() < bytes_min {
@@ -240,8 +237,11 @@ impl<T: Record> Serialised<T> {
         }
         let mut rest = payload;
         let mut records = Vec::with_capacity(count.min(payload.len() / size_of::<T>().max(1)));
-        for _ in 0..count {
-            let (record, after) = postcard::take_from_bytes::<T>(rest).map_err(|error| error.to_string())?;
+        for number in 0..count {
+            let (record, after) = postcard::take_from_bytes::<T>(rest).map_err(|error| {
+                let begins = payload.len() - rest.len();
+                format!("record {number}, which begins at byte {begins}: {}", explained(&error))
+            })?;
             records.push(record);
             rest = after;
         }

@@ -17,8 +17,28 @@ impl<T: Serialize + ?Sized> Serialize for Whole<'_, T> {
 struct Strict<S>(S);
 
 /// What is wrong then.
-pub(crate) const LEFT_OUT: &str = "a type refuses to be serialised, or leaves a field out, which would not be missed when the \
-                                   record is read back; remove `skip_serializing_if`";
+const LEFT_OUT: &str = "a type refuses to be serialised, or leaves a field out, which would not be missed when the \
+                        record is read back; remove `skip_serializing_if`";
+
+/// What an error of the format says of a record's type, and how to mend it. Words of `Serialize` and `Deserialize` themselves
+/// are lost on the way.
+pub(crate) fn explained(error: &postcard::Error) -> String {
+    use postcard::Error;
+    let words = match error {
+        Error::SerdeSerCustom => LEFT_OUT,
+        Error::SerializeSeqLengthUnknown => {
+            "a map or sequence does not say beforehand how long it is, as with `#[serde(flatten)]`; name its fields one by one"
+        }
+        Error::WontImplement | Error::NotYetImplemented => {
+            "a type asks which kind of value comes next, as `#[serde(untagged)]`, `#[serde(tag = \"..\")]` and \
+             `serde_json::Value` do, and the bytes do not tell; remove the attribute, or keep such a value as text"
+        }
+        Error::DeserializeUnexpectedEnd => "the bytes end before the record does, so it was written with fewer fields",
+        Error::SerdeDeCustom => "a `Deserialize` refuses the value",
+        other => return other.to_string(),
+    };
+    words.to_owned()
+}
 
 macro_rules! as_they_are {
     ($($name:ident: $value:ty),+ $(,)?) => {

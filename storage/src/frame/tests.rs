@@ -219,3 +219,85 @@ fn a_record_that_leaves_a_field_out_is_refused() {
     let error = encode(None).unwrap_err().to_string();
     assert!(error.contains("skip_serializing_if"), "{error}");
 }
+
+/// What becomes of one record behind another of its type.
+fn written_and_read<T: Record + PartialEq + std::fmt::Debug>(record: T) -> Result<()> {
+    let records = vec![record; 2];
+    let bytes = Codec::of::<T>().encode(&Block::new(records.clone()))?;
+    assert_eq!(decode::<T>(bytes)?, records);
+    Ok(())
+}
+
+#[test]
+fn attributes_of_serde_work_or_are_an_error_that_names_them() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Inner {
+        #[serde(rename = "y")]
+        x: u8,
+        #[serde(skip)]
+        skipped: u8,
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Wrapped {
+        inner: Inner,
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Flat {
+        #[serde(flatten)]
+        inner: Inner,
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Number(u8),
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Some { x: u8 },
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind", content = "of")]
+    enum Beside {
+        Some(u8),
+    }
+    let inner = Inner { x: 7, skipped: 0 };
+    written_and_read(Wrapped { inner: inner.clone() }).unwrap();
+
+    let written = written_and_read(Flat { inner }).unwrap_err();
+    assert!(matches!(written, StorageError::Encode { .. }), "{written}");
+    let read = [
+        written_and_read(Untagged::Number(1)).unwrap_err(),
+        written_and_read(Tagged::Some { x: 1 }).unwrap_err(),
+        written_and_read(Beside::Some(1)).unwrap_err(),
+        written_and_read(serde_json::json!(1)).unwrap_err(),
+    ];
+    assert!(read.iter().all(|error| matches!(error, StorageError::Decode { .. })));
+    let [untagged, tagged, beside, json] = read.map(|error| error.to_string());
+    for (error, words) in [
+        (written.to_string(), ["Flat", "record 0", "flatten"]),
+        (untagged, ["Untagged", "record 0", "untagged"]),
+        (tagged, ["Tagged", "record 0", "tag = "]),
+        (beside, ["Beside", "record 0", "tag = "]),
+        (json, ["Value", "record 0", "serde_json"]),
+    ] {
+        assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_named_with_its_place() {
+    let mut bytes = frame(vec!["ab".to_owned(), "cd".to_owned(), "ef".to_owned()]);
+    // The last string claims a byte more than there is.
+    bytes[PAYLOAD_START + 6] = 3;
+    reseal(&mut bytes);
+    let error = decode::<String>(bytes).unwrap_err().to_string();
+    for words in [
+        "alloc::string::String",
+        "record 2, which begins at byte 6",
+        "end before",
+    ] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+}
