@@ -96,6 +96,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+    use crate::testing::wait_until;
 
     #[test]
     fn those_who_come_meanwhile_get_what_the_first_brings() {
@@ -117,9 +118,7 @@ mod tests {
             let flight = Arc::clone(&lock(&flights.0)[&1]);
             let late = scope.spawn(move || flights.once(&1, || unreachable!("the first is under way")));
             // The late one holds the flight, so it waits for this one.
-            while Arc::strong_count(&flight) < 4 {
-                std::thread::yield_now();
-            }
+            wait_until("the late one holds the flight", || Arc::strong_count(&flight) >= 4);
             assert_eq!(flights.once(&2, || 8), (8, false), "another key does not wait");
             go_on.send(()).unwrap();
             assert_eq!((first.join().unwrap(), late.join().unwrap()), ((7, false), (7, true)));

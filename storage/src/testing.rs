@@ -6,9 +6,13 @@ mod cutting;
 mod fault;
 mod fault_store;
 mod host_device;
+#[cfg(test)]
+mod waiting;
 
 pub use self::conformance::{conformance, device_conformance};
 pub use self::cutting::chunks_count;
 pub use self::fault::{FaultTier, Faults, Gate, GetFault, Pause, PutFault};
 pub use self::fault_store::{FaultStore, ReadFault, StoreFaults, WriteFault};
 pub use self::host_device::{DeviceFault, HostBuffer, HostDevice};
+#[cfg(test)]
+pub(crate) use self::waiting::wait_until;

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::super::survey;
 use super::*;
+use crate::testing::wait_until;
 
 const FOLDER: &str = "DISTDL_TEST_BLOCKS_FOLDER";
 
@@ -171,9 +172,7 @@ fn sigkill_in_a_write_leaves_nothing_that_is_believed() {
         assert_eq!(begun.count(), round + 1, "it is at work");
         // In every other round it is in the middle of a file.
         let unfinished = || survey::files(&folder.path().join("unfinished")).count();
-        while round % 2 == 1 && unfinished() == 0 {
-            std::thread::yield_now();
-        }
+        wait_until("the victim is writing a file", || round % 2 == 0 || unfinished() > 0);
         victim.kill().unwrap();
         victim.wait().unwrap();
         let blocks = open(folder.path(), 5_000_000);

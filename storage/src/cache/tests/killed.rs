@@ -3,6 +3,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::testing::wait_until;
 
 const FOLDER: &str = "DISTDL_TEST_CACHE_FOLDER";
 
@@ -61,9 +62,9 @@ fn sigkill_at_any_moment_leaves_nothing_that_is_believed() {
         assert_eq!(begun.take(round + 1).count(), round + 1, "it is at work");
         // In every other round it is in the middle of writing.
         let before = kept(folder.path());
-        while round % 2 == 1 && kept(folder.path()).iter().all(|file| before.contains(file)) {
-            std::thread::yield_now();
-        }
+        wait_until("the victim keeps another file", || {
+            round % 2 == 0 || kept(folder.path()).iter().any(|file| !before.contains(file))
+        });
         victim.kill().unwrap();
         victim.wait().unwrap();
         kept(folder.path()).iter().for_each(|file| assert_whole(file));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::testing::{FaultStore, Pause, ReadFault, StoreFaults};
+use crate::testing::{FaultStore, Pause, ReadFault, StoreFaults, wait_until};
 use crate::text::{TextOptions, read_lines_with, split_text};
 
 /// A store of objects that outlives the `Stores` of its tests, as a remote one does.
@@ -105,9 +105,7 @@ fn one_who_goes_through_in_order_is_read_ahead_of() {
     assert_eq!(remote.faults.reads_count(), 1, "nobody knows yet that it goes on");
     stores.read_range(&object, 1000..2000).unwrap();
     // Four segments are what the limit allows, and come without being asked for.
-    while remote.faults.reads_count() < 5 {
-        std::thread::yield_now();
-    }
+    wait_until("four segments are read ahead", || remote.faults.reads_count() >= 5);
     drop(stores); // Waits for what is under way.
     assert_eq!(remote.faults.reads_count(), 5);
     let stores = remote.stores();
@@ -134,9 +132,9 @@ fn a_limit_below_a_segment_reads_one_ahead_and_none_only_if_it_is_0() {
         let stores = Stores::over(remote.store.clone(), options);
         stores.read_range(&object, 0..1000).unwrap();
         stores.read_range(&object, 1000..2000).unwrap();
-        while remote.faults.reads_count() < fetched {
-            std::thread::yield_now();
-        }
+        wait_until("a segment is read ahead if it may be", || {
+            remote.faults.reads_count() >= fetched
+        });
         drop(stores); // Waits for what is under way.
         assert_eq!(remote.faults.reads_count(), fetched, "{read_ahead_bytes_max}");
     }
