@@ -11,14 +11,16 @@
 # does not keep the others from being run. STEPS is an extended regular expression for the whole name of a step.
 #
 # With BUDGET=SECONDS all ends in that time: a step may take what is left at most, and with less than 10 s left it is left out,
-# which is said. So all can be done in two runs of less than ten minutes each:
+# which is said. So what matters most can be done where the machine is there for a quarter of an hour, its start included, and
+# a run may take ten minutes:
 #
 #     BUDGET=570 benches/on_gpu.sh target/on_gpu.tar.gz target/figures_1.tar.gz python3
-#     BUDGET=570 benches/on_gpu.sh target/on_gpu.tar.gz target/figures_2.tar.gz python3 \
-#         'torch_(wide_f32|.*_tf32)|gpu_(tf32|adam|limit|lamb|cudnn_tf32)|lenet_cudnn|paper_gpu'
+#     BUDGET=150 benches/on_gpu.sh target/on_gpu.tar.gz target/figures_2.tar.gz python3 \
+#         'torch_wide_tf32|gpu_tf32|gpu_cudnn_tf32|lenet_cudnn'
 #
-# The first gets as far as torch_wide_f32, by estimate for an H100, and the second does the rest. What the first has left out
-# (left_out.txt in OUT) or cut (steps.txt: 124) is added to the second's STEPS, which are run in the order of this file.
+# The first gets as far as torch_wide_f32, by estimate for an H100; for the second these are worth most, beside what the first
+# should have done but has left out (left_out.txt in OUT) or cut (steps.txt: 124). Steps are run in the order of this file. The
+# rest takes six minutes more: 'torch_(mlp|lenet)_.*_tf32|gpu_(adam|limit|lamb)|jobs|paper_gpu'.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -169,21 +171,21 @@ step mnist_cpu.jsonl 10 40 "$binaries/mnist" --gpu off --json --epochs 5 "${data
 step lenet.jsonl 20 60 same_bits lenet --epochs 3
 figure gpu.jsonl 30
 figure gpu_cudnn.jsonl 15 --cudnn --network lenet
-step jobs.jsonl 40 120 "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
 compare mlp_128 60 100 mlp f32 --batch 128
 compare mlp_1024 60 100 mlp f32 --batch 1024
 compare lenet_128 65 110 lenet f32 --batch 128
 compare lenet_1024 65 110 lenet f32 --batch 1024
 compare wide 75 130 wide f32 --ours-once --matrix-rate
+step lenet_cudnn.jsonl 20 60 same_bits lenet --epochs 3 --cudnn
 compare wide 70 120 wide tf32 --ours-once --matrix-rate
+figure gpu_tf32.jsonl 30 --precision tf32
+figure gpu_cudnn_tf32.jsonl 15 --cudnn --precision tf32 --network lenet
 compare mlp_1024 50 100 mlp tf32 --batch 1024 --ours-once
 compare lenet_1024 55 110 lenet tf32 --batch 1024 --ours-once
-figure gpu_tf32.jsonl 30 --precision tf32
+step jobs.jsonl 40 120 "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
 figure gpu_adam.jsonl 15 --optimizer adam --network mlp
 figure gpu_limit.jsonl 15 --gradient-norm-max 1 --network mlp
 figure gpu_lamb.jsonl 15 --optimizer lamb --network mlp
-figure gpu_cudnn_tf32.jsonl 15 --cudnn --precision tf32 --network lenet
-step lenet_cudnn.jsonl 20 60 same_bits lenet --epochs 3 --cudnn
 step paper_gpu.jsonl 60 180 "$binaries/bench_paper_gpu" --threads 8 --runs 1 --iterations 300,900,1500 --without-cpu "${data[@]}"
 compare mlp_128 50 100 mlp tf32 --batch 128 --ours-once
 compare lenet_128 55 110 lenet tf32 --batch 128 --ours-once
