@@ -9,7 +9,7 @@ use std::fmt::{Debug, Formatter};
 use std::mem;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaGraph, CudaStream, sys};
+use cudarc::driver::{CudaGraph, CudaStream, DriverError, sys};
 use distdl_storage::DeviceError;
 
 use super::buffer::bind;
@@ -123,8 +123,7 @@ impl Gpu {
 
     fn end_capture(&self) -> Result<GpuGraph, DeviceError> {
         let mode = mem::take(&mut *self.mode());
-        let graph = self.stream.end_capture(FLAGS);
-        let graph = graph.map_err(|error| self.failed(CAPTURE, error))?;
+        let graph = self.stop_capturing().map_err(|error| self.failed(CAPTURE, error))?;
         match (graph, mode) {
             (Some(graph), Mode::Capturing { asked, is_broken }) if !is_broken && !asked.is_empty() => Ok(GpuGraph {
                 graph,
@@ -133,6 +132,14 @@ impl Gpu {
             }),
             _ => Err(self.refused(CAPTURE, "there is nothing in it, or not all".into())),
         }
+    }
+
+    /// Ends the capture even if something has failed before, which cudarc has kept: it would say that and leave the stream as it is,
+    /// so that whatever is asked for later would be captured, too.
+    fn stop_capturing(&self) -> Result<Option<CudaGraph>, DriverError> {
+        let bound = self.bind();
+        let graph = self.stream.end_capture(FLAGS);
+        bound.and(graph)
     }
 }
 
@@ -146,7 +153,7 @@ impl Drop for EagerAgain<'_> {
     fn drop(&mut self) {
         if let Mode::Capturing { .. } = mem::take(&mut *self.0.mode()) {
             // A graph that nobody will launch.
-            let _ = self.0.stream.end_capture(FLAGS);
+            let _ = self.0.stop_capturing();
         }
     }
 }

@@ -8,6 +8,7 @@ mod convolutions;
 mod real;
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_engine::config::{GpuUse, Precision};
@@ -62,6 +63,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     products_are_those_of_the_cpu(&found);
     convolutions::all(&found);
     graphs_do_what_was_captured_with_other_arguments(&found, &compiler);
+    a_capture_ends_whatever_fails_meanwhile(&found);
     nobody_waits_for_a_gpu_while_a_graph_is_captured(&found);
     failures_are_errors(&found, &compiler);
 
@@ -265,9 +267,7 @@ fn graphs_do_what_was_captured_with_other_arguments(found: &GpuFound, compiler: 
         swallowed.is_ok(),
         "what is refused before it is asked for is no part of it"
     );
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        gpu.capture(|| -> Done { panic!("stop") })
-    }));
+    let panicked = catch_unwind(AssertUnwindSafe(|| gpu.capture(|| -> Done { panic!("stop") })));
     assert!(panicked.is_err());
     let before = values();
     kernel(&add, 1.0).unwrap();
@@ -275,6 +275,37 @@ fn graphs_do_what_was_captured_with_other_arguments(found: &GpuFound, compiler: 
     // SAFETY: as above.
     let elsewhere = unsafe { Gpu::open(found, 0).unwrap().replay(&mut graph, || ask(1.0)) };
     assert!(elsewhere.unwrap_err().to_string().contains("by another handle"));
+}
+
+/// No graph gives back what it was not given: that fails, and is said by what is asked for next.
+fn a_capture_ends_whatever_fails_meanwhile(found: &GpuFound) {
+    let gpu = Gpu::open(found, 0).unwrap();
+    let buffer = gpu.allocate(8).unwrap();
+    let [first, second] = [0, 1].map(|word| buffer.words().part(word..word + 1));
+    for panics in [false, true] {
+        let spare = gpu.allocate(4).unwrap();
+        let captured = catch_unwind(AssertUnwindSafe(|| {
+            gpu.capture(|| -> Result<(), DeviceError> {
+                gpu.copy(first, second)?;
+                drop(spare);
+                if panics {
+                    panic!("stop");
+                }
+                Ok(())
+            })
+        }));
+        assert_eq!(captured.is_err(), panics);
+        if let Ok(captured) = captured {
+            let error = captured.unwrap_err().to_string();
+            assert!(error.contains("CUDA_ERROR_INVALID_VALUE"), "{error}");
+        }
+        // What is asked for now is done.
+        let (number, mut read) = (u32::from(panics) + 1, [0_u32; 2]);
+        gpu.write(&[number], first).unwrap();
+        gpu.copy(first, second).unwrap();
+        gpu.read(buffer.words(), &mut read).unwrap();
+        assert_eq!(read, [number; 2]);
+    }
 }
 
 /// The driver forbids it, and whoever wants room does wait for all of the GPU; so do cuBLAS and cuDNN when they end.
