@@ -32,7 +32,7 @@ unsafe impl Send for GpuBlas {}
 impl Drop for GpuBlas {
     fn drop(&mut self) {
         let _ = bind(self.stream.context());
-        // cuBLAS waits for all of the GPU when it ends.
+        // cuBLAS waits for all of the GPU when it ends, and may when it starts.
         let _turn = self.capturing.enter();
         // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
         let _ = unsafe { cublas::destroy_handle(self.handle) };
@@ -110,8 +110,12 @@ impl GpuBlas {
         let (_, memory_bytes) = memory.map_err(|error| gpu.failed("start cuBLAS", error))?;
         let workspace_bytes = (memory_bytes / WORKSPACE_SHARE).min(WORKSPACE_BYTES_MAX);
         let workspace = gpu.allocate(workspace_bytes)?;
+        // See `drop`.
+        let turn = gpu.capturing.enter();
+        let handle = cublas::create_handle();
+        drop(turn);
         let blas = Self {
-            handle: cublas::create_handle().map_err(start)?,
+            handle: handle.map_err(start)?,
             compute: match precision {
                 Precision::F32 => Compute::CUBLAS_COMPUTE_32F,
                 Precision::Tf32 => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,

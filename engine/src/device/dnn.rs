@@ -48,7 +48,7 @@ unsafe impl Send for GpuDnn {}
 impl Drop for GpuDnn {
     fn drop(&mut self) {
         let _ = bind(self.stream.context());
-        // cuDNN waits for all of the GPU when it ends.
+        // cuDNN waits for all of the GPU when it ends, and may when it starts.
         let _turn = self.capturing.enter();
         // SAFETY: `create_handle` made it, and nothing else destroys it. A lost GPU makes this fail, which changes nothing.
         let _ = unsafe { cudnn::destroy_handle(self.handle) };
@@ -161,8 +161,12 @@ impl GpuDnn {
             }
             _ => failed(gpu, START, CudnnError(status)),
         };
+        // See `drop`.
+        let turn = gpu.capturing.enter();
+        let handle = cudnn::create_handle();
+        drop(turn);
         let dnn = Self {
-            handle: cudnn::create_handle().map_err(start)?,
+            handle: handle.map_err(start)?,
             math: match precision {
                 Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
                 // It may round factors where that is faster, and has every algorithm.

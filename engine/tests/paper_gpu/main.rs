@@ -308,7 +308,7 @@ fn a_capture_ends_whatever_fails_meanwhile(found: &GpuFound) {
     }
 }
 
-/// The driver forbids it, and whoever wants room does wait for all of the GPU; so do cuBLAS and cuDNN when they end.
+/// The driver forbids it, and whoever wants room does wait for all of the GPU; so do cuBLAS and cuDNN when they start and end.
 fn nobody_waits_for_a_gpu_while_a_graph_is_captured(found: &GpuFound) {
     let gpu = Gpu::open(found, 0).unwrap();
     let other = Gpu::open(found, 0).unwrap();
@@ -322,8 +322,15 @@ fn nobody_waits_for_a_gpu_while_a_graph_is_captured(found: &GpuFound) {
                 other.free_bytes().unwrap();
                 let error = other.allocate(too_large).unwrap_err();
                 assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
-                drop(GpuBlas::new(&other, Precision::F32).unwrap());
-                found.uses_cudnn.then(|| GpuDnn::new(&other, Precision::F32).unwrap());
+                // Some in a row: what ends waits for its turn, and what starts next would find nobody who captures.
+                let start = |_| {
+                    let blas = GpuBlas::new(&other, Precision::F32).unwrap();
+                    (
+                        blas,
+                        found.uses_cudnn.then(|| GpuDnn::new(&other, Precision::F32).unwrap()),
+                    )
+                };
+                drop((0..16).map(start).collect::<Vec<_>>());
             }
         });
         let graphs: Vec<_> = (0..500)

@@ -34,7 +34,7 @@ int run(void* stream, const std::function<int()>& product) {
     return reinterpret_cast<int (*)(void*, const std::function<int()>&)>(found)(stream, product);
 }
 
-// Waits for all of the device, as it does before it frees what it has there.
+// Waits for all of the device, as it may before it takes memory there, and does before it frees that.
 int wait_for_all() {
     return reinterpret_cast<int (*)()>(of_driver("cuCtxSynchronize"))();
 }
@@ -43,7 +43,7 @@ int wait_for_all() {
 
 extern "C" {
 
-int cublasCreate_v2(Handle** handle) { return *handle = new Handle{nullptr}, 0; }
+int cublasCreate_v2(Handle** handle) { return wait_for_all(), *handle = new Handle{nullptr}, 0; }
 int cublasDestroy_v2(Handle* handle) { return wait_for_all(), delete handle, 0; }
 int cublasSetStream_v2(Handle* handle, void* stream) { return handle->stream = stream, 0; }
 int cublasSetWorkspace_v2(Handle*, void* place, size_t bytes) { return place && bytes ? 0 : INVALID_VALUE; }

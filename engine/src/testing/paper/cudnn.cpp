@@ -61,7 +61,7 @@ int run(void* stream, const std::function<int()>& product) {
     return reinterpret_cast<int (*)(void*, const std::function<int()>&)>(found)(stream, product);
 }
 
-// Waits for all of the device, as it does before it frees what it has there.
+// Waits for all of the device, as it may before it takes memory there, and does before it frees that.
 int wait_for_all() {
     return reinterpret_cast<int (*)()>(of_driver("cuCtxSynchronize"))();
 }
@@ -168,7 +168,7 @@ extern "C" {
 int cudnnCnnVersionCheck() { return 0; }
 void cudnnGetLastErrorString(char* words, size_t bytes) { snprintf(words, bytes, "Not on\npaper."); }
 
-int cudnnCreate(Handle** handle) { return *handle = new Handle{nullptr}, 0; }
+int cudnnCreate(Handle** handle) { return wait_for_all(), *handle = new Handle{nullptr}, 0; }
 int cudnnDestroy(Handle* handle) { return wait_for_all(), delete handle, 0; }
 int cudnnSetStream(Handle* handle, void* stream) { return handle->stream = stream, 0; }
 
