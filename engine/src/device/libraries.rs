@@ -1,6 +1,7 @@
 //! The libraries of CUDA: opened by the names that cudarc tries, in a folder first if one is given.
 #![allow(unsafe_code)] // opening a library runs its initialisers
 
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use cudarc::get_lib_name_candidates;
@@ -55,6 +56,9 @@ impl CudaLibrary {
     pub(super) fn open(self, folder: Option<&Path>) -> Result<(), NoGpu> {
         let names = get_lib_name_candidates(self.1);
         let folders = self.folders(folder);
+        if self.1 == NVRTC.1 {
+            folder.into_iter().for_each(open_builtins);
+        }
         let in_folder = folders
             .iter()
             .flat_map(|folder| names.iter().map(|name| folder.join(name)));
@@ -114,6 +118,17 @@ impl CudaLibrary {
             names: names.iter().filter(|name| !name.contains("64")).cloned().collect(),
             places: format!("{folders}LD_LIBRARY_PATH {path}, or the system's folders",),
         }
+    }
+}
+
+/// Opens what NVRTC opens by its bare name when it first compiles: it finds one that is open, but nothing in a folder that only
+/// this program knows.
+fn open_builtins(folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_builtins = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so");
+    for entry in entries.filter(is_builtins) {
+        // SAFETY: as above. What cannot be opened here NVRTC misses later, and says so.
+        std::mem::forget(unsafe { Library::new(entry.path()) });
     }
 }
 

@@ -11,9 +11,10 @@ use std::process::Command;
 const EMULATOR: &str = include_str!("paper/emulator.hpp");
 
 /// Their names, and their sources.
-const LIBRARIES: [(&str, &str); 6] = [
+const LIBRARIES: [(&str, &str); 7] = [
     ("cuda", include_str!("paper/driver.cpp")),
     ("nvrtc", include_str!("paper/nvrtc.cpp")),
+    ("nvrtc-builtins", ""),
     ("cublas", include_str!("paper/cublas.cpp")),
     ("cublasLt", ""),
     ("cudnn", include_str!("paper/cudnn.cpp")),
