@@ -450,19 +450,19 @@ const BACKWARD_TO_IMAGES: sys::cudnnConvolutionBwdDataAlgo_t =
 const BACKWARD_TO_FILTERS: sys::cudnnConvolutionBwdFilterAlgo_t =
     sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
 
-/// Whether cuDNN has no such convolution, and has not failed. An installation that does not fit is another matter.
+/// Whether cuDNN has no such convolution, and has not failed: it says so of shapes that it does not take by BAD_PARAM (2000 and
+/// more), too, as version 9.7 does of some paddings. An installation that does not fit is another matter.
 fn is_unsupported(status: Status) -> bool {
-    matches!(
+    let is_installation = matches!(
         status,
-        Status::CUDNN_STATUS_NOT_SUPPORTED
-            | Status::CUDNN_STATUS_NOT_SUPPORTED_GRAPH_PATTERN
-            | Status::CUDNN_STATUS_NOT_SUPPORTED_SHAPE
-            | Status::CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE
-            | Status::CUDNN_STATUS_NOT_SUPPORTED_LAYOUT
-            | Status::CUDNN_STATUS_NOT_SUPPORTED_SHARED_MEMORY_INSUFFICIENT
-            | Status::CUDNN_STATUS_NOT_SUPPORTED_PADDING
-            | Status::CUDNN_STATUS_NOT_SUPPORTED_BAD_LAUNCH_PARAM
-    )
+        Status::CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDA_DRIVER
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDART
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_ARCH_MISMATCH
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING
+            | Status::CUDNN_STATUS_NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE
+    );
+    let cannot = Status::CUDNN_STATUS_BAD_PARAM as u32..Status::CUDNN_STATUS_INTERNAL_ERROR as u32;
+    cannot.contains(&(status as u32)) && !is_installation
 }
 
 /// Most bytes of the last error's words.

@@ -179,7 +179,8 @@ fn what_cudnn_cannot_compute_is_known(found: &GpuFound) {
     let place = Place::new(found);
     let (gpu, outputs) = (&place.gpu, ConvolutionPart::Outputs);
     let dnn = GpuDnn::new(gpu, Precision::F32).unwrap();
-    // On paper there is none of this stride; and none at all without windows, or of more than cuDNN counts.
+    // On paper there is none of this stride; and none at all without windows, of more than cuDNN counts, or of more padding than
+    // filter.
     let far = Convolution {
         stride: 3,
         ..CONVOLUTION
@@ -203,12 +204,13 @@ fn what_cudnn_cannot_compute_is_known(found: &GpuFound) {
         with(|convolution| convolution.images = 0),
         with(|convolution| convolution.images = 1 << 27),
         with(|convolution| convolution.padding = usize::MAX),
+        with(|convolution| convolution.padding = 4),
     ] {
         assert_eq!(dnn.workspace_bytes(gpu, none, outputs).unwrap(), None, "{none:?}");
     }
 
     // What is refused only when it is to be computed is not asked for again; what fails has cuDNN's words.
-    let [filters, broken] = [5, 9].map(|size| gpu.allocate(4 * 2 * 3 * size * size).unwrap());
+    let [filters, bad, broken] = [5, 7, 9].map(|size| gpu.allocate(4 * 2 * 3 * size * size).unwrap());
     place.write(&LENGTHS.map(|length| vec![7.0; length]));
     let with_filters = |filters: &'_ GpuBuffer, size| {
         let operands = ConvolutionOperands {
@@ -217,10 +219,12 @@ fn what_cudnn_cannot_compute_is_known(found: &GpuFound) {
         };
         dnn.convolve(gpu, of_size(size), outputs, operands, place.room.words())
     };
-    assert!(dnn.workspace_bytes(gpu, of_size(5), outputs).unwrap().is_some());
-    assert!(!with_filters(&filters, 5).unwrap());
-    assert_eq!(dnn.workspace_bytes(gpu, of_size(5), outputs).unwrap(), None);
-    assert!(with_filters(&filters, 5).is_err());
+    for (filters, size) in [(&filters, 5), (&bad, 7)] {
+        assert!(dnn.workspace_bytes(gpu, of_size(size), outputs).unwrap().is_some());
+        assert!(!with_filters(filters, size).unwrap());
+        assert_eq!(dnn.workspace_bytes(gpu, of_size(size), outputs).unwrap(), None);
+        assert!(with_filters(filters, size).is_err());
+    }
     let error = with_filters(&broken, 9).unwrap_err().to_string();
     assert!(error.contains("CUDNN_STATUS_EXECUTION_FAILED Not on paper."), "{error}");
     assert_eq!((dnn.computed(), place.read(2)), (0, vec![7.0; LENGTHS[2]]));

@@ -1,7 +1,8 @@
 // Convolutions on paper, each sum in ascending order and in double precision. As cuDNN where that is strict: operands begin at
 // multiples of 16 bytes, what an algorithm works with is there and spoilt by it, and gradients by filters of more than two
 // pixels from one window to the next are not supported, nor are filters of more than four pixels, which it says only when they
-// are to be computed; those of nine fail, and for four it wants a lot to work with. Its default math rounds factors to 11 bits.
+// are to be computed; those of seven are bad then, and of more padding than filter at once; those of nine fail, and for four it
+// wants a lot to work with. Its default math rounds factors to 11 bits.
 
 #include <dlfcn.h>
 #include <functional>
@@ -24,6 +25,7 @@ enum {
     DETERMINISTIC = 1,
     STRIDE_MAX = 2,
     FILTER_MAX = 4,
+    FILTER_BAD = 7,
     FILTER_BROKEN = 9,
     FILTER_GREEDY = 4,
     GREEDY_BYTES = 33 << 20,
@@ -73,7 +75,7 @@ struct Convolution {
 
     int state() const {
         bool is_whole = images.length() > 0 && filters.length() > 0 && windows.stride > 0;
-        if (!is_whole || (windows.math != FMA_MATH && windows.math != DEFAULT_MATH)) {
+        if (!is_whole || windows.padding > filters.height || (windows.math != FMA_MATH && windows.math != DEFAULT_MATH)) {
             return BAD_PARAM;
         }
         int rows = (images.height + 2 * windows.padding - filters.height) / windows.stride + 1;
@@ -131,7 +133,8 @@ int sums(Handle* handle, const Convolution& of, const float* one, const float* b
         return of.state();
     }
     if (of.filters.height > FILTER_MAX) {
-        return of.filters.height == FILTER_BROKEN ? EXECUTION_FAILED : NOT_SUPPORTED;
+        int height = of.filters.height;
+        return height == FILTER_BROKEN ? EXECUTION_FAILED : height == FILTER_BAD ? BAD_PARAM : NOT_SUPPORTED;
     }
     if (*one != 1 || *before != 0 || !to || !left || !right) {
         return BAD_PARAM;
