@@ -2,36 +2,40 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Formatter};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, DriverError};
 
 use super::buffer::bind;
 use crate::exclusive::Exclusive;
 
+/// Turns at each GPU, by its index: of all handles of the process, whichever context they belong to. They lie here since what they
+/// keep apart does, too: the driver has one context of a GPU for a process, and lets nobody of it wait for all of that while
+/// somebody captures.
+static TURNS: Mutex<BTreeMap<usize, Arc<Exclusive>>> = Mutex::new(BTreeMap::new());
+
 /// Of each GPU that was opened, by its index, what keeps it open: the driver closes one that nobody has, and all that it has
 /// loaded there goes, too. Says nothing of what was found, so that all are equal.
 #[derive(Clone, Default)]
-pub(super) struct Opened(Arc<Mutex<BTreeMap<usize, Kept>>>);
-
-/// What keeps a GPU open, and the turns at it.
-type Kept = (Arc<CudaContext>, Arc<Exclusive>);
+pub(super) struct Opened(Arc<Mutex<BTreeMap<usize, Arc<CudaContext>>>>);
 
 impl Opened {
     /// Keeps a GPU open from now on, and gives the turns at it. One that has been lost is closed before, as far as nobody else
     /// has it open: it comes back where the driver can bring it back. Most failures of kernels (700, 719) a real one keeps for as
     /// long as the process lives, which has to be started again.
     pub(super) fn keep(&self, index: usize) -> Result<Arc<Exclusive>, DriverError> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_well = |(context, _): &&Kept| bind(context).and_then(|()| context.mem_get_info()).is_ok();
-        if let Some((_, capturing)) = kept.get(&index).filter(is_well) {
-            return Ok(Arc::clone(capturing));
+        let mut kept = lock(&self.0);
+        let is_well = |context: &Arc<CudaContext>| bind(context).and_then(|()| context.mem_get_info()).is_ok();
+        if !kept.get(&index).is_some_and(is_well) {
+            kept.remove(&index);
+            kept.insert(index, CudaContext::new(index)?);
         }
-        kept.remove(&index);
-        let capturing = Arc::default();
-        kept.insert(index, (CudaContext::new(index)?, Arc::clone(&capturing)));
-        Ok(capturing)
+        Ok(Arc::clone(lock(&TURNS).entry(index).or_default()))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Debug for Opened {

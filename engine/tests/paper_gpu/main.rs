@@ -64,7 +64,12 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     convolutions::all(&found);
     graphs_do_what_was_captured_with_other_arguments(&found, &compiler);
     a_capture_ends_whatever_fails_meanwhile(&found);
-    nobody_waits_for_a_gpu_while_a_graph_is_captured(&found);
+    // Who has found it by himself, as each context does, is not left out.
+    let Chosen::Gpu(again) = choose(GpuUse::On, true, Some(folder.path())).unwrap() else {
+        panic!("the driver has one")
+    };
+    nobody_waits_for_a_gpu_while_a_graph_is_captured(&found, &again);
+    drop(again);
     failures_are_errors(&found, &compiler);
 
     // SAFETY: the library is open already, and the functions are declared like that.
@@ -309,9 +314,9 @@ fn a_capture_ends_whatever_fails_meanwhile(found: &GpuFound) {
 }
 
 /// The driver forbids it, and whoever wants room does wait for all of the GPU; so do cuBLAS and cuDNN when they start and end.
-fn nobody_waits_for_a_gpu_while_a_graph_is_captured(found: &GpuFound) {
+fn nobody_waits_for_a_gpu_while_a_graph_is_captured(found: &GpuFound, again: &GpuFound) {
     let gpu = Gpu::open(found, 0).unwrap();
-    let other = Gpu::open(found, 0).unwrap();
+    let other = Gpu::open(again, 0).unwrap();
     let buffer = gpu.allocate(8).unwrap();
     let (first, second) = (buffer.words().part(0..1), buffer.words().part(1..2));
     let too_large = 2 * found.memory_bytes as usize;

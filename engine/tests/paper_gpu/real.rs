@@ -43,5 +43,5 @@ on_the_machines! {
     real_products_are_those_of_the_cpu: |found, _| super::products_are_those_of_the_cpu(found);
     real_graphs_do_what_was_captured: super::graphs_do_what_was_captured_with_other_arguments;
     nobody_waits_for_a_real_gpu_while_a_graph_is_captured:
-        |found, _| super::nobody_waits_for_a_gpu_while_a_graph_is_captured(found);
+        |found, _| super::nobody_waits_for_a_gpu_while_a_graph_is_captured(found, &gpu().unwrap().0);
 }
