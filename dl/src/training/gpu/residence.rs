@@ -47,8 +47,9 @@ pub(super) struct Residence {
     pub(super) workspace: GpuWorkspace,
 }
 
-/// Steps that are taken at a time, at most.
-const STEPS_MAX: u64 = 1024;
+/// Steps that are taken at a time, at most: more than a quarter of a second has of the shortest, which are asked for in some 40
+/// microseconds.
+const STEPS_MAX: u64 = 8192;
 
 /// Passes of a step that is asked for as a graph, at most: a graph of many is large, and saves a smaller part of the time.
 const GRAPH_PASSES_MAX: usize = 64;
