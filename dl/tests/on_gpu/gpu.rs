@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_engine::Config;
 use distdl_engine::config::GpuUse;
+use distdl_engine::device::{Chosen, Gpu, GpuFound, choose};
 use distdl_engine::testing::paper::make_cuda;
 use libloading::Library;
 
@@ -32,6 +33,7 @@ impl TestGpu {
     pub(crate) fn take() -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+        static OPEN: OnceLock<Option<GpuFound>> = OnceLock::new();
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let is_real = std::env::var_os("DISTDL_TEST_GPU").is_some_and(|which| which == "real");
         let gpu = Self {
@@ -39,7 +41,9 @@ impl TestGpu {
             is_real,
             _turn: turn,
         };
-        if !is_real {
+        if is_real {
+            OPEN.get_or_init(keep_open);
+        } else {
             gpu.lose_after([-1, -1]);
             gpu.pin_at_most(-1);
         }
@@ -51,7 +55,7 @@ impl TestGpu {
         let config = Config::default().with_threads(1).with_gpu(GpuUse::On);
         let config = config.with_cache_folder(self.cache());
         let own = (!self.is_real).then(|| self.folder.to_owned());
-        match own.or_else(|| std::env::var_os("DISTDL_CUDA_LIBRARIES").map(PathBuf::from)) {
+        match own.or_else(libraries_of_machine) {
             Some(libraries) => config.with_cuda_libraries(libraries),
             None => config,
         }
@@ -129,6 +133,22 @@ impl TestGpu {
         // SAFETY: the library is open already, or opened as it will be.
         unsafe { Library::new(self.folder.join("libcuda.so")) }.unwrap()
     }
+}
+
+fn libraries_of_machine() -> Option<PathBuf> {
+    std::env::var_os("DISTDL_CUDA_LIBRARIES").map(PathBuf::from)
+}
+
+/// The machine's GPUs, open until the process ends: opening one takes half a second, and each test has contexts of its own.
+/// What fails here fails in the tests, too, which say why.
+fn keep_open() -> Option<GpuFound> {
+    let Ok(Chosen::Gpu(found)) = choose(GpuUse::On, false, libraries_of_machine().as_deref()) else {
+        return None;
+    };
+    for index in &found.alike {
+        let _ = Gpu::open(&found, *index);
+    }
+    Some(found)
 }
 
 pub(crate) fn skipped(what: &str) {
