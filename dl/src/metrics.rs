@@ -27,7 +27,7 @@ impl BatchReport {
         self.weight += other.weight;
     }
 
-    /// Mean loss per sample; NaN for no samples, or none that counts.
+    /// Mean loss per sample; not a number, or infinite, for no samples, or none that counts.
     pub fn mean_loss(&self) -> f64 {
         self.loss_sum / self.weight
     }

@@ -152,7 +152,7 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// Whether a layer's gradient is mostly 0, or all of it.
     pub(crate) fn has_sparse_gradient(&self) -> bool {
         let mut layers = self.layers.iter().zip(&*self.frozen);
-        layers.any(|(placed, is_frozen)| *is_frozen || placed.layer.has_sparse_gradient())
+        layers.any(|(placed, is_frozen)| (*is_frozen && !placed.range.is_empty()) || placed.layer.has_sparse_gradient())
     }
 
     /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than memory

@@ -237,6 +237,62 @@ fn gradients_through_and_round_blocks_agree_with_finite_differences() {
 }
 
 #[test]
+fn what_learns_has_the_same_gradient_whatever_is_frozen_round_it() {
+    let network = NeuralNetwork::<f64>::with_element(Input(5))
+        .residual(|block| block.hidden(Dense::tanh(5)))
+        .residual_with(Dense::linear(4), |block| {
+            let block = block.hidden(Dense::tanh(6)).hidden(Flatten);
+            block
+                .residual(|inner| inner.hidden(Dense::tanh(6)))
+                .hidden(Dense::linear(4))
+        })
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let ranges: Vec<_> = network
+        .parameter_layout()
+        .entries()
+        .iter()
+        .map(|entry| (&entry.name, entry.range.clone()))
+        .collect();
+    let learn: Vec<usize> = (0..10)
+        .filter(|layer| {
+            ranges
+                .iter()
+                .any(|(name, _)| name.starts_with(&format!("layers.{layer}.")))
+        })
+        .collect();
+    assert_eq!(learn.len(), 6);
+    let (parameters, inputs) = (
+        numbers::<f64>(1, network.parameter_count()),
+        numbers::<f64>(2, ROWS * 5),
+    );
+    let gradient_of = |network: &NeuralNetwork<f64>| {
+        let (mut workspace, mut gradient) = (network.workspace(ROWS), vec![f64::NAN; parameters.len()]);
+        let labels = Targets::Labels(&[0, 1, 2, 2, 1, 0]);
+        network
+            .gradient(&parameters, &inputs, labels, ROWS, &mut workspace, &mut gradient)
+            .unwrap();
+        gradient
+    };
+    let all = gradient_of(&network);
+    // Every set but that of all.
+    for set in 0..(1 << learn.len()) - 1 {
+        let frozen: Vec<usize> = (0..learn.len())
+            .filter(|bit| set >> bit & 1 == 1)
+            .map(|bit| learn[bit])
+            .collect();
+        let some = gradient_of(&network.with_frozen(frozen.iter().copied()).unwrap());
+        for (name, range) in &ranges {
+            let is_frozen = frozen.iter().any(|layer| name.starts_with(&format!("layers.{layer}.")));
+            for index in range.clone() {
+                let expected = if is_frozen { 0.0 } else { all[index] };
+                assert_eq!(some[index], expected, "{name} with {frozen:?} frozen");
+            }
+        }
+    }
+}
+
+#[test]
 fn gradients_of_an_embedding_agree_with_finite_differences() {
     // 11 vectors, of which some are looked up several times and the last not at all.
     let indices: Vec<f64> = (0..ROWS * 5).map(|place| (place * place % 10) as f64).collect();

@@ -179,6 +179,12 @@ fn a_block_that_does_not_fit_its_shortcut_is_an_error() {
         message.contains("layer 1 (block): expected a layer at least, got none"),
         "{message}"
     );
+    let other = network().residual(|_| NeuralNetwork::new(IMAGE).hidden(Flatten));
+    let message = refusal(other);
+    assert!(
+        message.contains("layer 1 (block)") && message.contains("got another builder"),
+        "{message}"
+    );
     let before = NeuralNetwork::new(IMAGE)
         .hidden(MaxPool2d::new(9))
         .residual(|block| block);

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Activation, CheckpointOptions, Dense, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, Schedule,
-    Targets, TrainingOptions,
+    Activation, CheckpointOptions, Compression, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets,
+    Samples, Schedule, Targets, TopK, TrainingOptions,
 };
 use distdl_engine::{Config, Context, Placement};
 
@@ -131,4 +131,41 @@ fn weights_and_smoothing_without_sense_are_refused() {
     let twice = Dense::new(3, Activation::Softmax);
     let made = NeuralNetwork::new(Input(2)).output(twice, weighted(&[], 0.1));
     assert!(made.unwrap_err().to_string().contains("applied twice"));
+}
+
+#[test]
+fn a_row_that_does_not_count_hides_no_logit_that_is_no_number() {
+    let loss = weighted(&[1.0, 1.0, 0.0], 0.0);
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut gradient = [0.0; 6];
+        let logits = [0.5, bad, 0.25, 1.0, 2.0, 3.0];
+        let report = loss
+            .gradient(&logits, Targets::Labels(&[2, 0]), 3, &mut gradient)
+            .unwrap();
+        assert!(
+            gradient[..3].iter().any(|value| value.is_nan()) && report.loss_sum.is_nan(),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn what_is_kept_back_has_no_weight_of_its_own() {
+    let context = Context::new(Config::default()).unwrap();
+    let data = context.parallelize(vec![samples(vec![0, 1, 2])], 1);
+    let options = TrainingOptions {
+        batch: 3,
+        lanes: 1,
+        compression: Compression::TopK(TopK::default()),
+        ..TrainingOptions::default()
+    };
+    let smoothed = network(weighted(&[], 0.1)).train(&data, options.clone());
+    assert!(smoothed.is_ok(), "{:?}", smoothed.err());
+    let refused = network(weighted(&[1.0, 2.0, 1.0], 0.0))
+        .train(&data, options)
+        .unwrap_err();
+    assert!(
+        matches!(refused, Error::Options(ref text) if text.contains("weights of classes")),
+        "{refused}"
+    );
 }

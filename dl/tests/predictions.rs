@@ -109,3 +109,31 @@ fn what_does_not_suit_is_said_when_it_is_met() {
         "{message}"
     );
 }
+
+/// They are another computation where the model is another one.
+#[test]
+fn a_checkpoint_of_one_model_is_none_of_another() {
+    let (network, folder) = (network(), tempfile::tempdir().unwrap());
+    let found = |seed: u64| {
+        let context = Context::new(Config::default()).unwrap();
+        let parameters = network.initialize(seed).unwrap();
+        let predictions = network.predictions(&data(&context), &parameters).unwrap();
+        let kept = predictions.checkpoint(folder.path().to_str().unwrap()).unwrap();
+        assert_eq!(bits(&kept.collect().unwrap()), bits(&predictions.collect().unwrap()));
+        bits(&kept.collect().unwrap())
+    };
+    let first = found(3);
+    assert!(found(4) != first);
+    assert_eq!(found(3), first);
+}
+
+#[test]
+fn processes_with_different_models_find_each_other_out() {
+    let run = TestCluster::new(2).run_lives(|context, life| {
+        let network = network();
+        let parameters = network.initialize(u64::from(life.slot)).unwrap();
+        network.predictions(&data(context), &parameters).unwrap().count()
+    });
+    let error = run.err().unwrap().to_string();
+    assert!(error.contains("diverged"), "{error}");
+}

@@ -249,7 +249,7 @@ impl Context {
     }
 
     /// A block of this process in a frame, if it is here. A damaged one is not; it is an error if open files or memory are
-    /// wanting, as it is still here.
+    /// wanting, or its records cannot be read back, as it is still here.
     fn block_frame(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError> {
         let node = lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
         let Some(codec) = node.map(|node| node.record_type.codec) else {
@@ -257,6 +257,7 @@ impl Context {
         };
         match self.store().get(id, codec) {
             Ok(block) => block.map(|block| codec.encode(&block)).transpose(),
+            Err(error @ StorageError::Decode { .. }) => Err(error),
             Err(error) if error.is_want_of_resources() => Err(error),
             Err(_) => Ok(None),
         }

@@ -65,6 +65,9 @@ impl<T: Record> Dataset<T> {
     /// wants; the first error of a lane or shard. Then the newest version of `parameters` is what the step that failed
     /// has read: a step is applied to all shards or to none, and `observe` has seen the steps that were applied and no
     /// other. Otherwise as any action.
+    ///
+    /// **Several processes** may have come to different steps then, and one that is started in the place of a lost one to
+    /// none: an iteration that goes on with these parameters may be refused.
     pub fn iterate(
         &self,
         iteration: Iteration,

@@ -354,7 +354,8 @@ impl BlockStore {
         let bytes = self.disk.bytes_of(id).unwrap_or(0);
         let block = match self.disk.get(id, codec) {
             Ok(Some(block)) => block,
-            Err(error @ StorageError::WrongType { .. }) => return Err(error),
+            // It is whole, and would be no other if it were computed again.
+            Err(error @ (StorageError::WrongType { .. } | StorageError::Decode { .. })) => return Err(error),
             Err(error) if error.is_want_of_resources() => return Err(error),
             Ok(None) => return Err(self.give_up(id, StorageError::corrupt(id, "its file is gone"))),
             Err(error) => return Err(self.give_up(id, error)),
@@ -378,7 +379,7 @@ impl BlockStore {
         drop(state);
         self.discard_from_disk(id);
         match error {
-            StorageError::Corrupt { .. } | StorageError::Decode { .. } => error,
+            StorageError::Corrupt { .. } => error,
             unreadable => StorageError::corrupt(id, unreadable),
         }
     }

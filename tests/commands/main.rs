@@ -4,6 +4,7 @@
 
 mod workplace;
 
+mod classifier;
 mod devices;
 mod failures;
 mod launches;

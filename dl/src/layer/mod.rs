@@ -129,7 +129,8 @@ pub struct Draw {
 /// What a pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// To see what the network has learnt: no chance, and running statistics as they are.
+    /// To see what the network has learnt: no chance, and running statistics as they are. Layers that are frozen are passed so, too,
+    /// forward and backward.
     Evaluation,
     /// To learn from the rows.
     Training(Draw),

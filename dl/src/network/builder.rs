@@ -135,24 +135,29 @@ impl<T: Scalar> NetworkBuilder<T> {
     /// Adds the layers of a block.
     fn block(mut self, block: impl FnOnce(Self) -> Self) -> Self {
         let (input, begin) = (self.shape(), self.layers.len());
+        let before = self.before + begin;
         let inner = block(Self {
-            input,
-            before: self.before + begin,
-            layers: Vec::new(),
-            error: self.error.take(),
+            before,
+            ..Self::new(input)
         });
+        let refusal = |expected: &str, got: &str| Error::Shape {
+            layer: before,
+            kind: "block".into(),
+            expected: expected.into(),
+            got: got.into(),
+        };
+        let error = match inner.layers.is_empty() {
+            _ if inner.before != before || inner.input != input => Some(refusal(
+                "layers added to the builder that it is given",
+                "another builder",
+            )),
+            true => inner.error.or_else(|| Some(refusal("a layer at least", "none"))),
+            false => inner.error,
+        };
         let layers = inner.layers.into_iter();
         self.layers
             .extend(layers.map(|(layer, wires)| (layer, wires.behind(begin))));
-        self.error = inner.error;
-        if self.error.is_none() && self.layers.len() == begin {
-            self.error = Some(Error::Shape {
-                layer: self.before + begin,
-                kind: "block".into(),
-                expected: "a layer at least".into(),
-                got: "none".into(),
-            });
-        }
+        self.error = self.error.or(error);
         self
     }
 

@@ -9,7 +9,7 @@ use crate::layer::{Mode, Statistics};
 use crate::scalar::Scalar;
 
 impl<T: Scalar> NeuralNetwork<T> {
-    /// This network with these layers, by 0-based index, frozen: training leaves their parameters as they are, to the bit, and
+    /// This network with these layers, by 0-based index, and no others frozen: training leaves their parameters as they are, to the bit, and
     /// they compute as in evaluation, so that batch norm takes its running statistics and dropout leaves nothing out. No
     /// gradient is computed below the first layer that learns; what is frozen counts in no norm of the gradient, and no optimizer and no
     /// decay reaches it. A checkpoint of a training is gone on from with the same layers frozen; for others its parameters

@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::error::{Error, Result, check_length};
 use crate::loss::Targets;
 use crate::metrics::{BatchReport, ConfusionMatrix};
+use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
 use crate::samples::{SampleShape, Samples};
 
@@ -51,7 +52,12 @@ impl NeuralNetwork {
 
     /// The network's outputs for every sample of a dataset, as a dataset with the same partitions and order, computed when an
     /// action asks for them; probabilities where the loss takes logits. Each record is a row of as many as the network has
-    /// outputs. So they can be saved, joined or counted where they are, however many they are.
+    /// outputs. So they can be saved, joined or counted where they are, however many they are. A block of samples is computed at
+    /// a time.
+    ///
+    /// A GPU gives other bits than the CPU. Where `device.gpu` is `auto` and a GPU may be lost on the way, or other processes have
+    /// none, [say so](Dataset::with_determinacy) if what follows depends on bits. The dataset keeps its workspaces on GPUs as long
+    /// as it lives.
     ///
     /// ```
     /// # use distdl_dl::{Features, NeuralNetwork, SampleTargets, Samples};
@@ -75,16 +81,20 @@ impl NeuralNetwork {
     pub fn predictions(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Dataset<Vec<f32>>> {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
         let devices = Devices::choose(data, self)?.lanes();
+        let model = format!("{:?} {}", self.words(), parameters_hash(parameters));
         let (network, parameters) = (self.clone(), data.context().broadcast(parameters.to_vec()));
-        let blocks = data.map_partitions_with_index(move |partition, blocks| {
+        let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
             let mut rows = Rows::new(&network, &parameters, partition, devices.clone());
-            blocks.map(move |samples| {
+            blocks.flat_map(move |samples| {
                 let mut outputs = Vec::with_capacity(samples.len());
                 let added = rows.each(&samples, &mut |evaluator, batch| evaluator.predict(batch, &mut outputs));
-                added.map(|()| outputs).map_err(|error| error.to_string())
+                match added {
+                    Ok(()) => outputs.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error.to_string())],
+                }
             })
         });
-        Ok(blocks.try_map(|outputs| outputs).flat_map(|outputs| outputs))
+        Ok(rows.try_map(|row| row))
     }
 
     /// The same as a vector in the driver program.

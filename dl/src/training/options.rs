@@ -9,6 +9,7 @@ use crate::augmentation::Augmentation;
 use crate::checkpoint::{CheckpointOptions, Facts};
 use crate::deal::Deal;
 use crate::error::{Error, Result, check_length};
+use crate::loss::Loss;
 use crate::model_file::parameters_hash;
 use crate::network::NeuralNetwork;
 use crate::optimizer::{Optimizer, Sgd};
@@ -146,6 +147,14 @@ impl TrainingOptions {
         if self.compression.top_k().is_some() && self.gradient_norm_max.is_some() {
             let problem = "`Compression::TopK` with `gradient_norm_max`: what was kept back is sent together, and the limit would \
                            throw most of it away; use `lane_gradient_norm_max`, which comes before compression";
+            return Err(Error::Options(problem.to_owned()));
+        }
+        if self.compression.top_k().is_some()
+            && let Loss::WeightedCrossEntropy { class_weights, .. } = network.loss()
+            && !class_weights.is_empty()
+        {
+            let problem = "`Compression::TopK` with weights of classes: what was kept back would count by the weight of the step \
+                           that it is sent in; use another compression";
             return Err(Error::Options(problem.to_owned()));
         }
         if self.micro_batch == Some(0) {

@@ -178,6 +178,18 @@ impl<T: Record> Dataset<T> {
         self.map_streams("map_partitions_with_index", function)
     }
 
+    /// As [`map_partitions_with_index`](Self::map_partitions_with_index), and `parameters` say what the function has captured, by
+    /// which it gives other records than another one from the same line of the program. Where they differ, [`checkpoint`](Self::checkpoint)
+    /// and [`memoize`](Self::memoize) find no earlier result, and processes of a cluster find each other out.
+    #[track_caller]
+    pub fn map_partitions_with_parameters<U: Record, I: IntoIterator<Item = U> + 'static>(
+        &self,
+        parameters: impl Into<String>,
+        function: impl Fn(usize, PartitionIter<T>) -> I + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        self.map_streams_with("map_partitions_with_parameters", parameters.into(), function)
+    }
+
     /// The records of each partition as one vector; an empty one where a partition has none.
     #[track_caller]
     pub fn glom(&self) -> Dataset<Vec<T>> {

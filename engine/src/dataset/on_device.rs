@@ -133,9 +133,8 @@ impl<T: Record + Pod> Dataset<T> {
             mapped.way = mapped.find_way()?;
             Ok(Box::new(mapped))
         });
-        let mut derivation = Derivation::new(OPERATOR, self.partitions(), self.narrow_dependency(), compute);
-        derivation.parameters = parameters;
-        derivation.build(self.context())
+        let derivation = Derivation::new(OPERATOR, self.partitions(), self.narrow_dependency(), compute);
+        derivation.know(parameters).build(self.context())
     }
 }
 

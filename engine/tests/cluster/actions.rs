@@ -184,7 +184,7 @@ fn count_up(context: &Context, steps: u64, first: f32, shards: usize) -> Result<
 #[test]
 fn a_process_with_other_numbers_in_its_program_is_found_out() {
     type Asked = fn(&Context, u64) -> Result<()>;
-    let cases: [(&str, Asked); 6] = [
+    let cases: [(&str, Asked); 7] = [
         ("a range", |context, slot| {
             context.range(slot..slot + 6, 3).count().map(drop)
         }),
@@ -193,6 +193,10 @@ fn a_process_with_other_numbers_in_its_program_is_found_out() {
         }),
         ("a size of batches", |context, slot| {
             context.range(0..9, 3).batch(1 + slot as usize)?.count().map(drop)
+        }),
+        ("a range of keys", |context, slot| {
+            let sorted = context.range(0..90, 3).key_by(|number| *number).sort_by_key_into(3);
+            sorted.filter_by_range(..30 + 30 * slot).count().map(drop)
         }),
         ("a number of steps", |context, slot| count_up(context, 3 + slot, 0.0, 2)),
         ("values to begin with", |context, slot| {

@@ -227,6 +227,8 @@ fn a_limit_ends_the_wait_for_another_threads_local_checkpoint() {
     });
     let other = context.range(0..10, 1);
     std::thread::scope(|scope| {
+        // Where something here fails the other thread is let go, too.
+        let open = open;
         let checkpoint = scope.spawn(|| slow.local_checkpoint().map(drop));
         waits.recv().unwrap();
         let error = context.with_timeout(Duration::from_millis(1), || other.local_checkpoint());

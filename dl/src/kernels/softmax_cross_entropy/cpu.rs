@@ -59,6 +59,10 @@ dispatched! {
                     loss += target * (log_sum + (largest.to_f64() - logit.to_f64()));
                 }
             }
+            // The gradient of a row that does not count is no number then, either.
+            if sum.to_f64().is_nan() {
+                loss = f64::NAN;
+            }
             report.loss_sum += loss;
             report.weight += weight;
             report.correct += u64::from(best == label && !sum.to_f64().is_nan());

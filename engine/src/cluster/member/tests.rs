@@ -296,6 +296,7 @@ fn a_copy_is_kept_in_the_generation_in_which_it_was_made_and_in_no_other() {
     std::thread::scope(|scope| {
         let copying = scope.spawn(|| of_second.copy(1, block(2), &[]));
         while lock(&members[0].shared).fetches.is_empty() {
+            assert!(!copying.is_finished(), "it was not even sent");
             std::thread::yield_now();
         }
         members[1].enter(&second, 0, 1).unwrap();
