@@ -7,7 +7,7 @@ use super::{diverged, unreadable};
 use crate::cluster::control::ANSWER_BYTES_MAX;
 use crate::cluster::origins::Origins;
 use crate::error::{EngineError, Result};
-use crate::iteration::{Iteration, StepReport};
+use crate::iteration::{Iteration, StepReport, Tallies};
 use crate::parameters::Parameters;
 
 /// What a process that comes after an iteration needs to know of it.
@@ -17,14 +17,13 @@ pub(super) struct Iterated {
     pub(super) reports: Vec<StepReport>,
 }
 
-/// The most that the report of a step takes when it is sent.
-const STEP_BYTES_MAX: u64 = 10 + 4 * 8;
-
 /// An error if what an iteration comes to could not be sent to a process that comes late: found before the first step rather
 /// than behind the last. So there is a limit to what reports of steps take in memory, too.
 pub(super) fn check_length(iteration: &Iteration, parameters: &Parameters) -> Result<()> {
     let values = parameters.len() as u64 * (1 + parameters.slots() as u64) * size_of::<f32>() as u64;
-    let bytes = iteration.steps.saturating_mul(STEP_BYTES_MAX).saturating_add(values);
+    // Of a step its number, seven bits a byte, and its tallies.
+    let step = u64::from(u64::BITS - iteration.last_step().leading_zeros()).div_ceil(7) + size_of::<Tallies>() as u64;
+    let bytes = iteration.steps.saturating_mul(step).saturating_add(values);
     if bytes <= ANSWER_BYTES_MAX {
         return Ok(());
     }
@@ -35,7 +34,7 @@ pub(super) fn check_length(iteration: &Iteration, parameters: &Parameters) -> Re
             iteration.steps,
             parameters.len()
         ),
-        "run it in several calls of fewer steps; parameters and an optimizer's state of a training that many processes take part \
+        "run it in several calls of fewer steps, which count whether or not they are taken; parameters and an optimizer's state of a training that many processes take part \
          in have to fit, too",
     ))
 }
