@@ -3,7 +3,7 @@
 #[cfg(feature = "gpu")]
 mod cuda;
 
-use super::{Backward, Forward, Layer, LayerSpecification, not_empty};
+use super::{Backward, Forward, Layer, LayerSpecification, hand_back, hand_on, not_empty};
 use crate::error::{Result, check_length};
 use crate::scalar::Scalar;
 use crate::shape::Shape;
@@ -60,16 +60,10 @@ impl<T: Scalar> Layer<T> for FlattenLayer {
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
-        check_length("the outputs", pass.inputs.len(), pass.outputs.len())?;
-        pass.outputs.copy_from_slice(pass.inputs);
-        Ok(())
+        hand_on(pass)
     }
 
     fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
-        if let Some(input_gradient) = pass.input_gradient {
-            check_length("the output gradient", input_gradient.len(), pass.output_gradient.len())?;
-            input_gradient.copy_from_slice(pass.output_gradient);
-        }
-        Ok(())
+        hand_back(pass)
     }
 }

@@ -30,7 +30,7 @@ pub use on_gpu::{GpuBackward, GpuForward, GpuLayer};
 pub use pool::{AvgPool2d, MaxPool2d};
 pub(crate) use sum::Sum;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_length};
 use crate::layout::ParameterShape;
 use crate::scalar::Scalar;
 use crate::shape::{Image, Shape};
@@ -182,6 +182,22 @@ pub struct Backward<'a, T> {
 pub trait LayerSpecification<T: Scalar> {
     /// Makes the layer that comes as number `layer` after rows of shape `input`. Errors if it cannot take them.
     fn build(&self, layer: usize, input: Shape) -> Result<Box<dyn Layer<T>>>;
+}
+
+/// The forward pass of a layer whose outputs are its inputs.
+fn hand_on<T: Scalar>(pass: Forward<'_, T>) -> Result<()> {
+    check_length("the outputs", pass.inputs.len(), pass.outputs.len())?;
+    pass.outputs.copy_from_slice(pass.inputs);
+    Ok(())
+}
+
+/// Its backward pass. The gradient by the outputs stays as it is.
+fn hand_back<T: Scalar>(pass: Backward<'_, T>) -> Result<()> {
+    if let Some(input_gradient) = pass.input_gradient {
+        check_length("the output gradient", input_gradient.len(), pass.output_gradient.len())?;
+        input_gradient.copy_from_slice(pass.output_gradient);
+    }
+    Ok(())
 }
 
 /// Why a layer cannot be built.

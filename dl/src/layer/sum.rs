@@ -3,7 +3,7 @@
 #[cfg(feature = "gpu")]
 mod cuda;
 
-use super::{Backward, Forward, Layer, LayerSpecification, mismatch};
+use super::{Backward, Forward, Layer, LayerSpecification, hand_back, hand_on, mismatch};
 use crate::error::{Result, check_length};
 use crate::scalar::Scalar;
 use crate::shape::Shape;
@@ -56,17 +56,11 @@ impl<T: Scalar> Layer<T> for SumLayer {
     }
 
     fn forward(&self, pass: Forward<'_, T>) -> Result<()> {
-        check_length("the outputs", pass.inputs.len(), pass.outputs.len())?;
-        pass.outputs.copy_from_slice(pass.inputs);
-        Ok(())
+        hand_on(pass)
     }
 
     /// The gradient by the outputs stays as it is: it is that by what is added, too.
     fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
-        if let Some(input_gradient) = pass.input_gradient {
-            check_length("the output gradient", input_gradient.len(), pass.output_gradient.len())?;
-            input_gradient.copy_from_slice(pass.output_gradient);
-        }
-        Ok(())
+        hand_back(pass)
     }
 }

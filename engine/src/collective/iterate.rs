@@ -1,19 +1,21 @@
 //! An iteration that all processes run together: rounds that bring the data of lanes to where they are hosted, and rounds
 //! of the loop.
 
+mod basis;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
 
+use self::basis::{Start, basis, what_is_here};
 use super::history::{History, Iterated, Values, check_length};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round};
-use crate::cluster::origins::{Origin, Origins};
-use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, LoopState, Outcome, Work};
-use crate::cluster::resume::of_history;
+use crate::cluster::origins::Origins;
+use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, Outcome, Work};
 use crate::context::Context;
 use crate::dataflow::exchange::{Exchange, Makers, Setting};
 use crate::dataflow::iterate;
@@ -209,20 +211,6 @@ fn place(
     })
 }
 
-/// From what a round of a loop goes on.
-struct Start {
-    version: u64,
-    source: Option<u32>,
-    states: Vec<LoopState>,
-    lanes: Vec<u32>,
-}
-
-impl Start {
-    fn is_lacked_by(&self, state: &LoopState) -> bool {
-        !state.versions.contains(&self.version)
-    }
-}
-
 fn run_loop(
     arrival: &Arrival<'_>,
     generation: &Generation,
@@ -324,68 +312,6 @@ fn run_loop(
     Ok(state(history, finished, result))
 }
 
-/// What this process could go on from.
-fn what_is_here((iteration, parameters): (&Iteration, &Parameters), history: &History) -> LoopState {
-    match history.beginning {
-        Some(_) => Exchange::beginning(parameters, iteration),
-        None => Exchange::state(parameters, iteration, &history.origins),
-    }
-}
-
-/// Where a process stands as a round begins.
-struct Basis {
-    /// Whether it has the version that is gone on from; else it is given it.
-    has: bool,
-    /// What made the versions that it has by then.
-    origins: Origins,
-}
-
-/// Brings what is here into line with what the others go on from, before the round is entered: if that is cut by then, what
-/// is reported is what it was to begin with. None if the name node is mistaken about what is here.
-fn basis(
-    round: Origin,
-    own: Option<usize>,
-    start: &Start,
-    (iteration, parameters): (&Iteration, &Parameters),
-    history: &mut History,
-) -> Result<Option<Basis>> {
-    let counted = own.and_then(|rank| start.states.get(rank)).ok_or_else(diverged)?;
-    let source = start.source.and_then(|rank| start.states.get(rank as usize));
-    let given = source.map(|source| &source.origins).ok_or_else(diverged)?;
-    let here = of_history(&what_is_here((iteration, parameters), history), given);
-    if here.versions != counted.versions {
-        return Ok(None);
-    }
-    let has = !start.is_lacked_by(counted);
-    match &history.beginning {
-        Some(beginning) if has => beginning.install(parameters, start.version)?,
-        _ if has => parameters.rewind(start.version)?,
-        _ => forget_others(parameters, &here, &history.origins, given)?,
-    }
-    let mut origins = if has { history.origins.clone() } else { given.clone() };
-    if !iteration.staleness.is_determinate() {
-        origins.go_on(start.version, round);
-    }
-    if has {
-        history.rewind(start.version);
-        history.origins = origins.clone();
-    }
-    Ok(Some(Basis { has, origins }))
-}
-
-/// Forgets what is here of another history than the one that is given next. `here` is what is of that one.
-fn forget_others(parameters: &Parameters, here: &LoopState, own: &Origins, given: &Origins) -> Result<()> {
-    let newest = parameters.version();
-    // The state of the next version may be here already, and the others may count on it.
-    if [newest, newest + 1]
-        .iter()
-        .all(|version| own.of(*version) == given.of(*version))
-    {
-        return Ok(());
-    }
-    parameters.rewind(here.versions.last().copied().unwrap_or(newest))
-}
-
 /// What the workers of this process share in a round, and where its reports come from.
 fn exchange(
     arrival: &Arrival<'_>,
@@ -412,106 +338,4 @@ fn exchange(
     let parameters = Arc::clone(&looped.parameters);
     let exchange = Exchange::new(iteration, placement, team, parameters, makers, setting, reports);
     Ok((Arc::new(exchange), received))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use crate::staleness::Staleness;
-
-    const LAST: Origin = (1, 0);
-
-    /// A process in a loop that depends on time, whose parameters are at `version`, with state of the next one already.
-    fn process(version: u64, rounds: &[(u64, Origin)]) -> (Iteration, Parameters, History) {
-        let iteration = Iteration::new(1, 20).with_shards(1).with_state_slots(1);
-        let iteration = iteration.with_staleness(Staleness::Bounded(1));
-        let parameters = Parameters::with_state(vec![0.0; 2], 1).unwrap().with_lag(1);
-        let mut history = History::new(0, true);
-        rounds
-            .iter()
-            .for_each(|(version, round)| history.origins.go_on(*version, *round));
-        for step in 1..=version {
-            parameters.claim(step, 0..2).unwrap().finish_with_state();
-        }
-        let mut next = parameters.claim(version + 1, 0..1).unwrap();
-        next.after().fill(1.0);
-        next.finish_with_state();
-        (iteration, parameters, history)
-    }
-
-    /// What the process would go on from in round (9, 9), where another one gives a version of these rounds.
-    fn stands(
-        (iteration, parameters, history): &mut (Iteration, Parameters, History),
-        version: u64,
-        given: &[(u64, Origin)],
-    ) -> Option<Basis> {
-        let mut source = LoopState {
-            versions: vec![version],
-            ..LoopState::default()
-        };
-        given
-            .iter()
-            .for_each(|(version, round)| source.origins.go_on(*version, *round));
-        let own = of_history(&what_is_here((iteration, parameters), history), &source.origins);
-        let start = Start {
-            version,
-            source: Some(0),
-            states: vec![source, own],
-            lanes: vec![0],
-        };
-        basis((9, 9), Some(1), &start, (iteration, parameters), history).unwrap()
-    }
-
-    #[test]
-    fn who_has_the_version_goes_back_to_it() {
-        let mut process = process(6, &[(0, LAST)]);
-        let basis = stands(&mut process, 5, &[(0, LAST)]).unwrap();
-        assert!(basis.has && process.1.version() == 5);
-        assert_eq!([5, 6].map(|version| basis.origins.of(version)), [LAST, (9, 9)]);
-        assert_eq!(process.2.origins, basis.origins);
-    }
-
-    #[test]
-    fn who_is_one_version_behind_keeps_its_state_of_the_next() {
-        let mut process = process(6, &[(0, LAST)]);
-        let basis = stands(&mut process, 7, &[(0, LAST)]).unwrap();
-        assert!(!basis.has);
-        assert_eq!(process.1.state_versions(&(0..1)), [6, 7]);
-        assert_eq!(process.2.origins.of(7), LAST, "nothing is given yet");
-    }
-
-    #[test]
-    fn what_was_begun_in_another_round_is_forgotten() {
-        let mut process = process(6, &[(0, LAST), (6, (2, 1))]);
-        assert!(!stands(&mut process, 7, &[(0, LAST)]).unwrap().has);
-        assert_eq!((process.1.version(), process.1.state_versions(&(0..1))), (6, vec![6]));
-    }
-
-    #[test]
-    fn who_went_on_otherwise_goes_back_to_what_is_the_same() {
-        let mut process = process(6, &[(0, LAST), (5, (2, 1))]);
-        assert!(!stands(&mut process, 7, &[(0, LAST)]).unwrap().has);
-        assert_eq!(process.1.version(), 5);
-    }
-
-    #[test]
-    fn a_name_node_that_is_mistaken_is_told() {
-        let (iteration, parameters, mut history) = process(6, &[(0, LAST)]);
-        let mut nothing = LoopState::default();
-        nothing.origins.go_on(0, LAST);
-        let start = Start {
-            version: 6,
-            source: Some(0),
-            states: vec![nothing],
-            lanes: vec![0],
-        };
-        assert!(
-            basis((9, 9), Some(0), &start, (&iteration, &parameters), &mut history)
-                .unwrap()
-                .is_none()
-        );
-        assert_eq!(parameters.version(), 6);
-    }
 }
