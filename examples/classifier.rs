@@ -6,13 +6,12 @@
 
 use std::f32::consts::TAU;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, value_parser};
 use distdl::prelude::*;
-use distdl::{CsvOptions, Normalization};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
@@ -109,17 +108,18 @@ fn classify(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let path = output.join("model.safetensors");
     let (of_model, network_there, predicted) = (path.clone(), network.clone(), output.join("predictions"));
     let (written, replaced) = (serde_json::to_string(&normalization)?, predicted.clone());
+    let described = output.join("normalization.json");
+    let description = described.clone();
     context.once(move || -> Result<(), Failure> {
         network_there.save(&of_model, &learnt)?;
-        fs::write(output.join("normalization.json"), &written)?;
-        match replaced.exists() {
-            true => Ok(fs::remove_dir_all(&replaced)?),
-            false => Ok(()),
-        }
+        fs::write(&description, &written)?;
+        remove_parts(&replaced)
     })?;
 
     // As another program would: the model is read, and rows are normalised as those were that it has learnt from.
     let parameters = network.load(&path)?;
+    let normalization: Normalization = serde_json::from_str(&fs::read_to_string(&described)?)?;
+    let validation = &normalization.transform(&splits[1]).cache();
     let predicted = predicted
         .to_str()
         .ok_or("the output folder has a name that is not UTF-8")?;
@@ -135,6 +135,21 @@ fn classify(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         false => println!("the model of step {step} has {:.1}% right", 100.0 * found.accuracy()),
     }
     Ok(())
+}
+
+/// Removes what an earlier run has saved in a folder, and only that.
+fn remove_parts(folder: &Path) -> Result<(), Failure> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for part in fs::read_dir(folder)? {
+        let part = part?.path();
+        match part.extension().is_some_and(|ending| ending == "jsonl") {
+            true => fs::remove_file(part)?,
+            false => return Err(format!("{} is not from an earlier run; name another folder", part.display()).into()),
+        }
+    }
+    Ok(fs::remove_dir(folder)?)
 }
 
 /// A block of samples.

@@ -26,35 +26,37 @@ pub use distdl_dl::{
     Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, Backward, BatchId, BatchNorm, BatchReport,
     BestModel, BestModels, CheckpointOptions, Compression, ConfusionMatrix, Conv2d, DataChange, Dense, Draw, Dropout,
     Embedding, Features, Flatten, Forward, Gelu, GpuFigures, Image, Initialization, Input, Lamb, Layer, LayerNorm,
-    LayerSpecification, Loss, Masked, MaxPool2d, Mnist, Mode, NeuralNetwork, Normalization, Optimizer, ParameterLayout,
-    ParameterShape, Plateau, PrepareSamples, Resume, Resumed, RmsProp, SampleTargets, Samples, Scalar, Schedule, Sgd,
-    Shape, Statistics, StepResult, Targets, TopK, Training, TrainingOptions, Workspace, area_under_curve,
+    LayerSpecification, Loss, Masked, MaxPool2d, Mnist, Mode, NetworkBuilder, NeuralNetwork, Normalization, Optimizer,
+    ParameterLayout, ParameterShape, Plateau, PrepareSamples, Resume, Resumed, RmsProp, SampleTargets, Samples, Scalar,
+    Schedule, Sgd, Shape, Statistics, StepResult, Targets, TopK, Training, TrainingOptions, Workspace,
+    area_under_curve, parameters_hash,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Log, Precision, Progress};
 pub use distdl_engine::incremental::{
     Live, LiveInput, LiveObjects, LiveOptions, LiveRecords, LiveScope, LiveView, Totals,
 };
 pub use distdl_engine::{
-    Accumulator, Broadcast, CancelHandle, Context, Dataset, Determinacy, DeviceMap, EngineError, HashPartitioner,
-    Histogram, Iteration, Lane, LaneData, LanePartition, LaneRecords, Parameters, PartitionFunction, PartitionIter,
-    Partitioner, Placement, ShardBefore, ShardUpdate, ShardValues, SquareSum, Staleness, Stats, StepReport, Tallies,
-    UpdateFormat, WorkerTimes,
+    Accumulator, Broadcast, CancelHandle, Context, Dataset, DatasetId, Determinacy, DeviceMap, EngineError,
+    HashPartitioner, Histogram, Iteration, JobProgress, Key, Lane, LaneData, LanePartition, LaneRecords, LiveError,
+    Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, ReadGuard, ShardBefore,
+    ShardUpdate, ShardValues, SlotValues, SquareSum, Staleness, Stats, StepReport, Tallies, UpdateFormat, WorkerTimes,
 };
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;
 pub use distdl_storage::csv::CsvOptions;
 #[cfg(feature = "parquet")]
 pub use distdl_storage::parquet::ParquetOptions;
-pub use distdl_storage::{Level, Records};
+pub use distdl_storage::{Level, Record, Records};
 
 /// What most programs need.
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
         Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels, CheckpointOptions,
-        Config, Context, Conv2d, Dataset, Dense, Dropout, Embedding, Failure, Features, Flags, Flatten, Gelu, GpuUse,
-        Image, Input, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NeuralNetwork, Plateau, PrepareSamples, Resume,
-        RmsProp, SampleTargets, Samples, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
+        Config, Context, Conv2d, CsvOptions, Dataset, Dense, Dropout, Embedding, Failure, Features, Flags, Flatten,
+        Gelu, GpuUse, Image, Input, Key, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NetworkBuilder, NeuralNetwork,
+        Normalization, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd,
+        Staleness, Training, TrainingOptions, run,
     };
 }
 

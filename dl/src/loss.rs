@@ -17,6 +17,7 @@ use std::borrow::Cow;
 
 /// The loss of a sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Loss {
     /// -ln of the softmax of the outputs at the label; the outputs are logits, so the last layer has no softmax of its
     /// own.

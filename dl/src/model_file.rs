@@ -7,7 +7,7 @@ use crate::layout::{ParameterEntry, ParameterLayout};
 use crate::network::NeuralNetwork;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 impl NeuralNetwork {
@@ -60,12 +60,22 @@ fn save(path: &Path, layout: &ParameterLayout, parameters: &[f32]) -> Result<()>
     })
 }
 
+/// The most that names and shapes in a file take; safetensors itself takes no more.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+
 fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io {
+    let failed = |source| Error::Io {
         action: "read".into(),
         path: path.into(),
         source,
-    })?;
+    };
+    // What is longer is no file of such a network.
+    let values_max = layout.parameter_count() as u64 * size_of::<f64>() as u64;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(values_max + HEADER_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     deserialize(&bytes, layout).map_err(|problem| Error::ModelFile {
         path: path.into(),
         problem,

@@ -27,6 +27,7 @@ use crate::optimizer::power;
 /// assert_eq!(rates(&own, [1, 6, 8, 9]), [0.25, 0.75, 0.5, 0.125]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Schedule {
     /// The same at each step.
     Constant(f32),

@@ -39,7 +39,7 @@ use self::lane_samples::{LanePart, Loader};
 use self::look::look_at;
 pub use self::options::TrainingOptions;
 pub use self::plateau::Plateau;
-use self::update::{Update, learnt, measures};
+use self::update::{Update, learnt, measures, shards};
 use crate::checkpoint::{CheckpointOptions, Checkpoints, Resumed, Snapshot};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
@@ -296,6 +296,7 @@ impl Training {
         self.check_unity()?;
         let mut iteration = Iteration::new(self.options.lanes, end - self.step)
             .from_step(self.step)
+            .with_shards(shards(self.options.lanes, self.network.parameter_count()))
             .with_state_slots(self.options.optimizer.state_slots())
             .with_staleness(self.options.staleness)
             .with_updates(self.options.compression.format(self.network.has_sparse_gradient()))

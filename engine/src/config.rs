@@ -23,7 +23,8 @@ use self::values::*;
 pub const CONFIG_FILE: &str = "distdl.toml";
 
 /// How a program runs. Nothing here but `seed`, and what computes (`gpu`, `cudnn`, `cuda_libraries`, `gpu_processes`,
-/// `precision`), may change a result.
+/// `precision`), may change a result; but where a program lets lanes read parameters of some age as time will have it
+/// ([`Staleness`](crate::staleness::Staleness) `Bounded` and `Asynchronous`), time shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Worker threads of this process. Default: one for each core that the process may use; with several processes the
@@ -38,7 +39,8 @@ pub struct Config {
     /// ends, in up to half of `disk_bytes_max`, so that the loss of another process does not start over what is done here.
     /// Default: 10 s. A process that runs alone keeps nothing, since its shuffles end with it.
     pub keep_shuffles_after: Duration,
-    /// Folder for both. Default: a temporary folder of the system, removed at the end.
+    /// Folder for blocks on disk and for what shuffles, sorts, aggregations and joins put there. Default: a temporary folder of the
+    /// system, removed at the end.
     pub spill_folder: Option<PathBuf>,
     /// Folder in which remote objects and the results of `memoize` are kept from run to run. Processes may share it.
     /// Default: none, nothing is kept.

@@ -45,7 +45,7 @@ use crate::task::TaskContext;
 /// partitions that sent it; what draws at random (`sample`, `sample_by_key`, `random_split`) draws by seed, partition and
 /// position; `pipe` is as determinate as its program. Closures must not look at clocks, threads or the iteration order of
 /// hash tables; one that does is declared by [`with_determinacy`](Dataset::with_determinacy).
-#[must_use = "a dataset is lazy: it does nothing until an action such as `collect` or `count`"]
+#[must_use = "a dataset computes nothing until an action such as `collect` or `count`"]
 pub struct Dataset<T> {
     pub(crate) handle: Arc<Handle>,
     records: PhantomData<fn() -> T>,
@@ -69,6 +69,9 @@ impl<T> fmt::Debug for Dataset<T> {
         )
     }
 }
+
+/// The most partitions of a dataset: every process has facts of each.
+pub const PARTITIONS_MAX: usize = 1 << 20;
 
 /// What a new dataset is made of, with the defaults that most operators share.
 pub(crate) struct Derivation {
@@ -130,22 +133,40 @@ impl Derivation {
         self
     }
 
+    /// A dataset of more partitions than there may be has none of them, and says so to the first action.
+    fn within_limits(mut self) -> Self {
+        if self.partitions > PARTITIONS_MAX {
+            let (operator, site, partitions) = (self.operator, self.site, self.partitions);
+            let refusal = move || {
+                EngineError::invalid(
+                    format!("`{operator}` at {site} is to have {partitions} partitions"),
+                    format!("make fewer and larger ones, at most {PARTITIONS_MAX}"),
+                )
+            };
+            self.prepare = Some(Arc::new(move || Err(refusal())));
+            self.dependencies.clear();
+            self.partitions = 1;
+        }
+        self
+    }
+
     pub(crate) fn build<T: Record>(self, context: &Context) -> Dataset<T> {
+        let this = self.within_limits();
         let handle = context.insert(NodeSpec {
-            operator: self.operator,
-            site: self.site,
-            partitions: self.partitions,
-            dependencies: self.dependencies,
-            compute: self.compute,
+            operator: this.operator,
+            site: this.site,
+            partitions: this.partitions,
+            dependencies: this.dependencies,
+            compute: this.compute,
             record_type: RecordType::of::<T>(),
-            partitioning: self.partitioning,
-            prepare: self.prepare,
-            remark: self.remark,
-            reads: self.reads,
-            contents: self.contents,
-            agreed: self.agreed,
-            parameters: self.parameters,
-            memo: self.memo,
+            partitioning: this.partitioning,
+            prepare: this.prepare,
+            remark: this.remark,
+            reads: this.reads,
+            contents: this.contents,
+            agreed: this.agreed,
+            parameters: this.parameters,
+            memo: this.memo,
         });
         Dataset {
             handle: Arc::new(handle),

@@ -257,6 +257,12 @@ impl Iteration {
                 "give at least one",
             ));
         }
+        if self.first_step.checked_add(self.steps).is_none() {
+            return Err(EngineError::invalid(
+                format!("{} steps from step {} on", self.steps, self.first_step),
+                format!("steps are counted to {}: take fewer", u64::MAX),
+            ));
+        }
         self.staleness.check()?;
         if self.lanes_remember && !self.staleness.is_determinate() {
             return Err(EngineError::invalid(

@@ -5,11 +5,11 @@
 
 pub mod config;
 pub mod id;
+mod exclusive;
 pub mod device;
 pub mod error;
 pub mod cancel;
 pub mod metrics;
-mod exclusive;
 mod notices;
 pub mod outputs;
 pub mod progress;

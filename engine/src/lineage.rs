@@ -33,6 +33,10 @@ pub enum PartitionMap {
     Offset(usize),
     /// Partition `p` reads the parent's partitions in `groups[p]` (coalesce).
     Groups(Arc<[Vec<usize>]>),
+    /// Partition `p` reads the parent's `p / columns` (the left side of a cartesian product).
+    Row(usize),
+    /// Partition `p` reads the parent's `p % columns` (the right side of one).
+    Column(usize),
     /// Partition `p` reads the parent's `p` if that may hold what it wants, else nothing.
     Where(Wanted),
 }
@@ -58,6 +62,8 @@ impl PartitionMap {
                 .into_iter()
                 .collect(),
             Self::Groups(groups) => groups[partition].clone(),
+            Self::Row(columns) => vec![partition / columns],
+            Self::Column(columns) => vec![partition % columns],
             Self::Where(wanted) => Some(partition)
                 .filter(|partition| (wanted.0)(*partition))
                 .into_iter()

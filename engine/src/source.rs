@@ -13,7 +13,7 @@ use distdl_storage::{Block, Codec, Record, Records};
 
 use crate::batch::{AnyBatch, Batch, stream_of};
 use crate::context::Context;
-use crate::dataset::{Dataset, Derivation, streams};
+use crate::dataset::{Dataset, Derivation, PARTITIONS_MAX, streams};
 use crate::error::Result;
 use crate::memo::{digest, unequalled};
 
@@ -33,7 +33,7 @@ impl Context {
     #[track_caller]
     pub fn parallelize<T: Record>(&self, records: impl IntoIterator<Item = T>, partitions: usize) -> Dataset<T> {
         let mut records: std::collections::VecDeque<T> = records.into_iter().collect();
-        let (length, partitions) = (records.len(), partitions.max(1));
+        let (length, partitions) = (records.len(), partitions.clamp(1, PARTITIONS_MAX + 1));
         let mut slices: Vec<Records<T>> = Vec::with_capacity(partitions);
         for partition in 0..partitions {
             let count = (partition + 1) * length / partitions - partition * length / partitions;

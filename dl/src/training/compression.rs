@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 
 /// What is sent of gradients, between hosts and wherever memory is not shared. New parameters are sent whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Compression {
     /// All of them, four bytes a value.
     #[default]

@@ -15,13 +15,14 @@ use crate::network::NeuralNetwork;
 use crate::optimizer::{Optimizer, Sgd};
 use crate::schedule::Schedule;
 
-/// How to train. Everything here may show in the trained parameters; the number of workers never does.
+/// How to train. Everything here may show in the trained parameters; the number of workers never does, but where
+/// [`staleness`](Self::staleness) lets time show.
 #[derive(Debug, Clone)]
 pub struct TrainingOptions {
     /// Samples in a step, over all lanes.
     pub batch: usize,
     /// Logical streams of mini-batches, and as many threads as there can be work for, over all processes. They show in the
-    /// result, and threads do not: choose them for the largest machine that is to train so. A step takes from each lane in proportion to its samples, so that all end with the
+    /// result, and threads do not: choose as many as the largest machine that you want to train on has cores. A step takes from each lane in proportion to its samples, so that all end with the
     /// epoch, and of `batch` samples together; only the last step of an epoch may be of fewer.
     pub lanes: usize,
     /// The most samples whose gradient a lane computes at a time (gradient accumulation): its share of a step is cut into

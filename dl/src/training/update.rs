@@ -295,6 +295,18 @@ pub(super) fn limit_norm(norm_max: f32, weight: f64, learnt: &[Range<usize>], gr
     }
 }
 
+/// Parameters that are worth a shard of their own, which one thread applies.
+const SHARD_MIN: usize = 1 << 20;
+
+/// The most shards for each lane.
+const SHARDS_OF_LANE_MAX: usize = 16;
+
+/// How many shards there are: as many as lanes, and some times as many where there are many parameters, so that threads without
+/// a lane apply some. It shows in no bit, and is the same in all processes, as it follows from the training alone.
+pub(super) fn shards(lanes: usize, parameters: usize) -> usize {
+    lanes * (parameters / lanes.max(1) / SHARD_MIN).clamp(1, SHARDS_OF_LANE_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -308,6 +320,19 @@ mod tests {
     use crate::loss::Loss;
     use crate::optimizer::Lamb;
     use crate::shape::Input;
+
+    #[test]
+    fn many_parameters_have_more_shards_than_lanes() {
+        for (lanes, parameters, expected) in [
+            (1, 235_146, 1),
+            (4, 4_000_000, 4),
+            (4, 8 << 20, 8),
+            (1, 50_000_000, 16),
+            (64, 50_000_000, 64),
+        ] {
+            assert_eq!(shards(lanes, parameters), expected, "{lanes} {parameters}");
+        }
+    }
 
     #[test]
     fn a_step_without_samples_changes_nothing() {

@@ -16,8 +16,8 @@ use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
 
 impl<T: Record + Display> Dataset<T> {
-    /// Writes each partition as a text file, `part-00000` and so on, a line a record, into a new folder or object
-    /// prefix `url`. All of it appears at once, when every part is complete and synced, or not at all.
+    /// Writes each partition as a text file, `part-00000` and so on, a line a record (text that has line ends in it comes back as
+    /// several; JSON lines bear them), into a new folder or object prefix `url`. All of it appears at once, when every part is complete and synced, or not at all.
     ///
     /// Of several processes each writes the parts that it computes, and one publishes them: `url` must be a folder that
     /// all of them see, on a file system that knows hard links. Who dies half way leaves nothing behind once the action is

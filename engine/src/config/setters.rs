@@ -16,7 +16,7 @@ impl Config {
         }
     }
 
-    /// Sets the most memory for blocks, in bytes.
+    /// Sets the most memory for blocks and for what operators hold, in bytes.
     #[must_use]
     pub fn with_memory_bytes_max(self, memory_bytes_max: u64) -> Self {
         Self {
@@ -25,7 +25,7 @@ impl Config {
         }
     }
 
-    /// Sets the most disk for blocks, in bytes.
+    /// Sets the most disk for blocks and for what operators put there, in bytes.
     #[must_use]
     pub fn with_disk_bytes_max(self, disk_bytes_max: u64) -> Self {
         Self { disk_bytes_max, ..self }

@@ -48,7 +48,11 @@ impl Context {
     ///
     /// # Errors
     /// Those of `program`; if no thread can be started.
-    pub fn with_timeout<R>(&self, limit: Duration, program: impl FnOnce() -> Result<R>) -> Result<R> {
+    pub fn with_timeout<R, E: From<EngineError>>(
+        &self,
+        limit: Duration,
+        program: impl FnOnce() -> std::result::Result<R, E>,
+    ) -> std::result::Result<R, E> {
         let cancellation = &self.inner.cancellation;
         let number = cancellation.limit();
         let (over, waits) = channel::<()>();

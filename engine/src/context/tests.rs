@@ -157,3 +157,34 @@ fn a_block_that_cannot_be_read_for_want_of_open_files_is_not_said_to_be_gone() {
     faults.on_get(0, GetFault::FlipBit(99));
     assert!(context.block_frame(id).unwrap().is_none());
 }
+
+#[test]
+fn a_dataset_of_more_partitions_than_there_may_be_says_so_to_the_first_action() {
+    let context = context(2, 1, Transport::Pointers);
+    let refused = |dataset: &Dataset<u64>, words: &str| {
+        let error = dataset.map(|x| x + 1).count().unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("context/tests.rs"), "{error}");
+    };
+    refused(&context.range(0..4, usize::MAX), "`range` at");
+    refused(&context.parallelize(0..4, usize::MAX), "`parallelize` at");
+    refused(&context.range(0..4, 2).repartition(1 << 30), "1073741824 partitions");
+    let many = context.range(0..4, 1 << 11);
+    refused(&many.cartesian(&many).map(|(x, y)| x * y), "`cartesian` at");
+    let few = context.range(0..4, 3).cartesian(&context.range(0..5, 2));
+    assert_eq!((few.partitions(), few.count().unwrap()), (6, 20));
+}
+
+#[test]
+fn steps_beyond_what_is_counted_are_refused() {
+    let context = context(1, 1, Transport::Pointers);
+    let lane = |_| -> Result<Box<dyn Lane>> { Ok(Box::new(|_: u64, _: &[f32], _: &mut [f32]| Ok(Tallies::default()))) };
+    let shard = |_| -> Result<Box<dyn ShardUpdate>> {
+        Ok(Box::new(|_: &StepReport, _: &[f32], _: &mut ShardValues<'_>| Ok(())))
+    };
+    let (iteration, parameters) = (
+        Iteration::new(1, u64::MAX).from_step(1),
+        Arc::new(Parameters::new(vec![0.0])),
+    );
+    let outcome = context.iterate(iteration, &parameters, Arc::new(lane), Arc::new(shard), &mut |_| ());
+    assert!(outcome.unwrap_err().to_string().contains("take fewer"));
+}

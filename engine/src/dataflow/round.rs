@@ -61,7 +61,12 @@ pub fn team(round: &Round, generation: &Generation) -> Team {
 /// together, as many on each process as on the others give or take one. `None` for ranks that do not exist.
 pub fn placement(generation: &Generation, lanes: &[u32], shards: usize) -> Option<Placement> {
     let owning = generation.owning();
-    let used = owning.len().min(shards).max(1);
+    // Where those that compute own shards as well, one without a lane would only wait for updates of the others.
+    let hosts = match owning.len() == generation.members.len() {
+        true => lanes.len(),
+        false => usize::MAX,
+    };
+    let used = owning.len().min(shards).min(hosts).max(1);
     let owners = (0..shards).map(|shard| owning[shard * used / shards] as u32);
     Some(Placement {
         lanes: workers(generation, lanes)?,

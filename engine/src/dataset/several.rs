@@ -182,13 +182,10 @@ impl<T: Record> Dataset<T> {
     #[track_caller]
     pub fn cartesian<U: Record>(&self, other: &Dataset<U>) -> Dataset<(T, U)> {
         let (rows, columns) = (self.partitions(), other.partitions());
-        let side = |parent, index: &dyn Fn(usize) -> usize| Dependency::Narrow {
-            parent,
-            partitions: PartitionMap::Groups((0..rows * columns).map(|partition| vec![index(partition)]).collect()),
-        };
+        let side = |parent, partitions| Dependency::Narrow { parent, partitions };
         let dependencies = vec![
-            side(self.id(), &|partition| partition / columns),
-            side(other.id(), &|partition| partition % columns),
+            side(self.id(), PartitionMap::Row(columns)),
+            side(other.id(), PartitionMap::Column(columns)),
         ];
         let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
@@ -204,7 +201,7 @@ impl<T: Record> Dataset<T> {
             });
             Ok(Box::new(Batches::new(pairs, context.resources.batch_records, failure)))
         });
-        Derivation::new("cartesian", rows * columns, dependencies, compute)
+        Derivation::new("cartesian", rows.saturating_mul(columns), dependencies, compute)
             .of_one_context(self.context(), other.context())
             .build(self.context())
     }
