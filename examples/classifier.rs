@@ -142,14 +142,15 @@ fn remove_parts(folder: &Path) -> Result<(), Failure> {
     if !folder.exists() {
         return Ok(());
     }
-    for part in fs::read_dir(folder)? {
-        let part = part?.path();
-        match part.extension().is_some_and(|ending| ending == "jsonl") {
-            true => fs::remove_file(part)?,
-            false => return Err(format!("{} is not from an earlier run; name another folder", part.display()).into()),
-        }
+    let parts = fs::read_dir(folder)?.map(|part| Ok(part?.path()));
+    let parts = parts.collect::<std::io::Result<Vec<_>>>()?;
+    if let Some(other) = parts
+        .iter()
+        .find(|part| part.extension().is_none_or(|ending| ending != "jsonl"))
+    {
+        return Err(format!("{} is not from an earlier run; name another folder", other.display()).into());
     }
-    Ok(fs::remove_dir(folder)?)
+    Ok(fs::remove_dir_all(folder)?)
 }
 
 /// A block of samples.

@@ -71,11 +71,19 @@ fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
     };
     // What is longer is no file of such a network.
     let values_max = layout.parameter_count() as u64 * size_of::<f64>() as u64;
-    let mut bytes = Vec::new();
+    let bytes_max = values_max + HEADER_BYTES_MAX;
     let file = File::open(path).map_err(failed)?;
-    file.take(values_max + HEADER_BYTES_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut bytes = Vec::with_capacity(length.min(bytes_max) as usize);
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Error::ModelFile {
+            path: path.into(),
+            problem: format!(
+                "longer than {bytes_max} bytes, which no file of this network is; take that of another network"
+            ),
+        });
+    }
     deserialize(&bytes, layout).map_err(|problem| Error::ModelFile {
         path: path.into(),
         problem,

@@ -248,16 +248,22 @@ impl Context {
         }
     }
 
-    /// A block of this process in a frame, if it is here. A damaged one is not; it is an error if open files or memory are
-    /// wanting, or its records cannot be read back, as it is still here.
+    /// A block of this process in a frame, if it is here. A damaged one is not, nor is one whose records cannot be read back,
+    /// unless nothing else would bring it; it is an error if open files or memory are wanting, as it is still here.
     fn block_frame(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError> {
         let node = lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
-        let Some(codec) = node.map(|node| node.record_type.codec) else {
+        let Some(node) = node else {
             return Ok(None);
         };
+        let codec = node.record_type.codec;
         match self.store().get(id, codec) {
             Ok(block) => block.map(|block| codec.encode(&block)).transpose(),
-            Err(error @ StorageError::Decode { .. }) => Err(error),
+            Err(error @ StorageError::Decode { .. }) if node.is_cut() => Err(error),
+            Err(StorageError::Decode { .. }) => {
+                // Else it would be asked for again in each round, since what is here is told.
+                let _ = self.store().remove(id);
+                Ok(None)
+            }
             Err(error) if error.is_want_of_resources() => Err(error),
             Err(_) => Ok(None),
         }

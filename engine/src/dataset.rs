@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::Arc;
 
-use distdl_storage::{Level, Record};
+use distdl_storage::{Level, PARTITIONS_MAX, Record};
 
 pub use self::on_device::DeviceMap;
 pub(crate) use self::random::generator;
@@ -69,9 +69,6 @@ impl<T> fmt::Debug for Dataset<T> {
         )
     }
 }
-
-/// The most partitions of a dataset: every process has facts of each.
-pub const PARTITIONS_MAX: usize = 1 << 20;
 
 /// What a new dataset is made of, with the defaults that most operators share.
 pub(crate) struct Derivation {
@@ -136,11 +133,13 @@ impl Derivation {
     /// A dataset of more partitions than there may be has none of them, and says so to the first action.
     fn within_limits(mut self) -> Self {
         if self.partitions > PARTITIONS_MAX {
-            let (operator, site, partitions) = (self.operator, self.site, self.partitions);
+            let (operator, site) = (self.operator, self.site);
             let refusal = move || {
                 EngineError::invalid(
-                    format!("`{operator}` at {site} is to have {partitions} partitions"),
-                    format!("make fewer and larger ones, at most {PARTITIONS_MAX}"),
+                    format!(
+                        "`{operator}` at {site} is to have more than {PARTITIONS_MAX} partitions, of each of which every process knows"
+                    ),
+                    "make fewer and larger ones",
                 )
             };
             self.prepare = Some(Arc::new(move || Err(refusal())));

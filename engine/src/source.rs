@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use distdl_storage::object::Object;
 use distdl_storage::text::{TextOptions, read_lines_with, read_records, split_records, split_text};
-use distdl_storage::{Block, Codec, Record, Records};
+use distdl_storage::{Block, Codec, PARTITIONS_MAX, Record, Records};
 
 use crate::batch::{AnyBatch, Batch, stream_of};
 use crate::context::Context;
-use crate::dataset::{Dataset, Derivation, PARTITIONS_MAX, streams};
+use crate::dataset::{Dataset, Derivation, streams};
 use crate::error::Result;
 use crate::memo::{digest, unequalled};
 
@@ -153,7 +153,7 @@ impl Context {
     #[track_caller]
     pub fn objects(&self, pattern: &str, partitions: usize) -> Result<Dataset<(String, Vec<u8>)>> {
         let objects = self.stores().list(pattern)?;
-        let (count, partitions) = (objects.len(), partitions.max(1));
+        let (count, partitions) = (objects.len(), partitions.clamp(1, PARTITIONS_MAX + 1));
         let group = |partition: usize| partition * count / partitions..(partition + 1) * count / partitions;
         let groups: Vec<Vec<Object>> = (0..partitions)
             .map(|partition| objects[group(partition)].to_vec())

@@ -102,5 +102,6 @@ pub use records::{Record, Records};
 pub use size::size_of_value;
 pub use sources::BytesBySource;
 pub use spill::{Rows, Spill};
+pub use split::PARTITIONS_MAX;
 pub use store::{BlockStore, Level, Pin, Reservation, StoreOptions, StoreStatistics};
 pub use tier::Tier;

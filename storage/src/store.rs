@@ -171,9 +171,9 @@ impl BlockStore {
     /// is read from disk returns to memory if room can be made.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] or [`StorageError::Decode`] if the block was kept on disk but cannot be read back: it
-    /// is no longer kept then, and must be computed again. [`StorageError::WrongType`] if it holds records of another
-    /// type than `codec`: it stays.
+    /// [`StorageError::Corrupt`] if the block was kept on disk but cannot be read back: it is no longer kept then, and must be
+    /// computed again. [`StorageError::Decode`] if its bytes are whole and its records cannot be read back, and
+    /// [`StorageError::WrongType`] if it holds records of another type than `codec`: it stays.
     pub fn get(&self, id: BlockId, codec: Codec) -> Result<Option<Block>> {
         let found = self.look(id, codec)?;
         match found {

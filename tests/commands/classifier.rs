@@ -16,7 +16,13 @@ fn spirals_are_told_apart_by_any_number_of_processes_again_and_again() {
     let run = |more: &[&str]| -> Vec<Value> {
         let arguments = [&["--output=out", "--epochs=60", "--json", "--threads=1"], more].concat();
         let output = place.command(&example("classifier"), &arguments).output().unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
+        let told = text(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        assert_eq!(
+            told.contains("lost member"),
+            more.iter().any(|flag| flag.contains("kill")),
+            "{told}"
+        );
         let printed = text(&output.stdout);
         printed
             .lines()

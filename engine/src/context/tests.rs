@@ -167,7 +167,19 @@ fn a_dataset_of_more_partitions_than_there_may_be_says_so_to_the_first_action() 
     };
     refused(&context.range(0..4, usize::MAX), "`range` at");
     refused(&context.parallelize(0..4, usize::MAX), "`parallelize` at");
-    refused(&context.range(0..4, 2).repartition(1 << 30), "1073741824 partitions");
+    refused(
+        &context.range(0..4, 2).repartition(1 << 30),
+        "more than 1048576 partitions",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lines.txt");
+    std::fs::write(&path, "1\n2\n").unwrap();
+    let path = path.to_str().unwrap();
+    refused(
+        &context.text_file(path, usize::MAX).unwrap().map(|_| 1),
+        "`text_file` at",
+    );
+    refused(&context.objects(path, usize::MAX).unwrap().map(|_| 1), "`objects` at");
     let many = context.range(0..4, 1 << 11);
     refused(&many.cartesian(&many).map(|(x, y)| x * y), "`cartesian` at");
     let few = context.range(0..4, 3).cartesian(&context.range(0..5, 2));
