@@ -1,6 +1,7 @@
 //! The entry to the engine: workers, stores and the graph of datasets.
 
 mod bars;
+mod blocks;
 mod datasets;
 mod limits;
 mod notice;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
-use distdl_storage::{BlockId, BlockStore, Memo, Record, StorageError, StoreFigures, StoreOptions};
+use distdl_storage::{BlockStore, Memo, Record, StoreFigures, StoreOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -31,9 +32,8 @@ use crate::device::{self, Chosen};
 use crate::device::{CompileError, Compiler};
 use crate::error::{EngineError, Result};
 use crate::exclusive::Exclusive;
-use crate::id::DatasetId;
 use crate::lineage::{Graph, Node, NodeSpec};
-use crate::metrics::{Metrics, Size};
+use crate::metrics::Metrics;
 use crate::outputs::Outputs;
 use crate::progress::Board;
 use crate::task::Resources;
@@ -246,45 +246,6 @@ impl Context {
         if let Some(member) = self.member() {
             member.end_process_with_it();
         }
-    }
-
-    /// A block of this process in a frame, if it is here. A damaged one is not, nor is one whose records cannot be read back,
-    /// unless nothing else would bring it; it is an error if open files or memory are wanting, as it is still here.
-    fn block_frame(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError> {
-        let node = lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
-        let Some(node) = node else {
-            return Ok(None);
-        };
-        let codec = node.record_type.codec;
-        match self.store().get(id, codec) {
-            Ok(block) => block.map(|block| codec.encode(&block)).transpose(),
-            Err(error @ StorageError::Decode { .. }) if node.is_cut() => Err(error),
-            Err(StorageError::Decode { .. }) => {
-                // Else it would be asked for again in each round, since what is here is told.
-                let _ = self.store().remove(id);
-                Ok(None)
-            }
-            Err(error) if error.is_want_of_resources() => Err(error),
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// Keeps a copy of a block that another process has computed. `None` if it cannot be kept, or nobody wants it any more.
-    fn keep_copy(&self, id: BlockId, frame: Vec<u8>) -> Option<()> {
-        let node = || lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
-        let (kind, level) = (node()?.record_type, node()?.level()?);
-        let block = kind.codec.decode(frame.into()).ok()?;
-        let size = Size {
-            records: block.len() as u64,
-            memory_bytes: block.memory_bytes(),
-        };
-        let kept = self.store().put(id, &block, level).ok()?;
-        match node().filter(|node| node.level().is_some()) {
-            Some(node) => self.metrics().copied(node.id, id.partition as usize, size),
-            // It was dropped meanwhile, with all the blocks that it had.
-            None => self.drop_blocks(DatasetId(id.dataset)),
-        }
-        kept.then_some(())
     }
 
     pub(crate) fn resources(&self) -> &Arc<Resources> {

@@ -113,7 +113,7 @@ impl Derivation {
     }
 
     /// Parameters that are plain values, the same in all processes of a cluster.
-    pub(crate) fn know(mut self, parameters: String) -> Self {
+    pub(crate) fn with_agreed_parameters(mut self, parameters: String) -> Self {
         self.agreed = Some(digest(&parameters)).filter(|_| !parameters.is_empty());
         self.parameters = parameters;
         self
@@ -260,7 +260,7 @@ impl<T: Record> Dataset<T> {
         }));
         let mut derivation = Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute);
         derivation.partitioning = self.node().partitioning.clone().filter(|_| keeps_partitioning);
-        derivation.know(parameters).build(self.context())
+        derivation.with_agreed_parameters(parameters).build(self.context())
     }
 
     /// Gives the dataset a name, which `explain` and errors show beside its operator; returns the dataset itself.

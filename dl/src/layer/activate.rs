@@ -83,10 +83,6 @@ impl<T: Scalar> Layer<T> for ActivateLayer {
         self.shape
     }
 
-    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
-        check_length("parameters of a layer without any", 0, parameters.len())
-    }
-
     fn activation(&self) -> Activation {
         match self.function {
             Function::Activation(activation) => activation,

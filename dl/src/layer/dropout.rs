@@ -98,10 +98,6 @@ impl<T: Scalar> Layer<T> for DropoutLayer {
         self.shape
     }
 
-    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
-        check_length("parameters of a layer without any", 0, parameters.len())
-    }
-
     #[cfg(feature = "gpu")]
     fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
         Some(self)

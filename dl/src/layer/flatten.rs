@@ -4,7 +4,7 @@
 mod cuda;
 
 use super::{Backward, Forward, Layer, LayerSpecification, hand_back, hand_on, not_empty};
-use crate::error::{Result, check_length};
+use crate::error::Result;
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 
@@ -48,10 +48,6 @@ impl<T: Scalar> Layer<T> for FlattenLayer {
 
     fn output_shape(&self) -> Shape {
         Shape::Row(self.length)
-    }
-
-    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
-        check_length("parameters of a layer without any", 0, parameters.len())
     }
 
     #[cfg(feature = "gpu")]

@@ -66,8 +66,14 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Writes initial values, a function of (seed, layer, index) only.
-    fn initialize(&self, seed: u64, layer: u64, parameters: &mut [T]) -> Result<()>;
+    /// Writes initial values, a function of (seed, layer, index) only. A layer without parameters has none to write.
+    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
+        check_length(
+            "the parameters of a layer that has no `initialize`",
+            0,
+            parameters.len(),
+        )
+    }
 
     /// The function applied last.
     fn activation(&self) -> Activation {

@@ -4,7 +4,7 @@
 mod cuda;
 
 use super::{Backward, Forward, Layer, LayerSpecification, image, mismatch};
-use crate::error::{Result, check_length};
+use crate::error::Result;
 use crate::kernels::windows;
 use crate::scalar::Scalar;
 use crate::shape::{Image, Shape, Windows};
@@ -147,10 +147,6 @@ impl<T: Scalar> Layer<T> for PoolLayer {
 
     fn output_shape(&self) -> Shape {
         Shape::Image(self.output)
-    }
-
-    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
-        check_length("parameters of a layer without any", 0, parameters.len())
     }
 
     #[cfg(feature = "gpu")]

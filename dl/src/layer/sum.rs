@@ -4,7 +4,7 @@
 mod cuda;
 
 use super::{Backward, Forward, Layer, LayerSpecification, hand_back, hand_on, mismatch};
-use crate::error::{Result, check_length};
+use crate::error::Result;
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 
@@ -44,10 +44,6 @@ impl<T: Scalar> Layer<T> for SumLayer {
 
     fn output_shape(&self) -> Shape {
         self.shape
-    }
-
-    fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
-        check_length("parameters of a layer without any", 0, parameters.len())
     }
 
     #[cfg(feature = "gpu")]

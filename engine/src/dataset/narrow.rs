@@ -220,7 +220,7 @@ impl<T: Record> Dataset<T> {
             Ok(Box::new(Batches::new(output, context.resources.batch_records, failure)))
         });
         let derivation = Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute);
-        derivation.know(parameters).build(self.context())
+        derivation.with_agreed_parameters(parameters).build(self.context())
     }
 
     /// Pairs each record with a key that `function` makes from it.

@@ -134,7 +134,7 @@ impl<T: Record + Pod> Dataset<T> {
             Ok(Box::new(mapped))
         });
         let derivation = Derivation::new(OPERATOR, self.partitions(), self.narrow_dependency(), compute);
-        derivation.know(parameters).build(self.context())
+        derivation.with_agreed_parameters(parameters).build(self.context())
     }
 }
 

@@ -93,6 +93,7 @@ impl<T: Record + Display> Dataset<T> {
         });
         let mut derivation = Derivation::new("pipe", self.partitions(), self.narrow_dependency(), compute);
         derivation.remark = command.join(" ");
+        // Not agreed on: a path may be each host's own.
         derivation.parameters = format!("{command:?}");
         derivation.build(self.context())
     }

@@ -198,6 +198,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             Ok(combining.into_stream())
         });
         let mut derivation = placed.derive(operator, vec![dependency], compute);
+        // Not agreed on: a zero may have no order.
         derivation.parameters = parameters;
         derivation.build(self.context())
     }

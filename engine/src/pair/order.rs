@@ -104,8 +104,8 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
                 Ok(AnyBatch::owned(records))
             }) as BatchStep
         }));
-        let mut derivation =
-            Derivation::new("filter_by_range", self.partitions(), dependencies, compute).know(parameters);
+        let mut derivation = Derivation::new("filter_by_range", self.partitions(), dependencies, compute)
+            .with_agreed_parameters(parameters);
         derivation.partitioning = partitioning;
         derivation.build(self.context())
     }

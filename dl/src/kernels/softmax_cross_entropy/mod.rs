@@ -22,10 +22,14 @@ pub fn forward_backward<T: Scalar>(
     classes: usize,
     gradient: &mut [T],
 ) -> Result<BatchReport> {
+    check(logits, labels, classes, gradient)?;
+    Ok(cpu::forward_backward(Level::best(), logits, labels, classes, gradient))
+}
+
+fn check<T>(logits: &[T], labels: &[u32], classes: usize, gradient: &[T]) -> Result<()> {
     check_length("the logits", labels.len() * classes, logits.len())?;
     check_length("the logit gradient", logits.len(), gradient.len())?;
-    check_labels(labels, classes)?;
-    Ok(cpu::forward_backward(Level::best(), logits, labels, classes, gradient))
+    check_labels(labels, classes)
 }
 
 /// The same with targets that are weighted and smoothed.
@@ -48,12 +52,10 @@ impl Smoothed<'_> {
         classes: usize,
         gradient: &mut [T],
     ) -> Result<BatchReport> {
-        check_length("the logits", labels.len() * classes, logits.len())?;
-        check_length("the logit gradient", logits.len(), gradient.len())?;
+        check(logits, labels, classes, gradient)?;
         if !self.class_weights.is_empty() {
             check_length("the weights of classes", classes, self.class_weights.len())?;
         }
-        check_labels(labels, classes)?;
         Ok(cpu::smoothed(Level::best(), self, logits, labels, classes, gradient))
     }
 

@@ -1,0 +1,50 @@
+//! What other processes ask of this one's blocks.
+
+use std::sync::Arc;
+
+use distdl_storage::{BlockId, StorageError};
+
+use super::{Context, lock};
+use crate::id::DatasetId;
+use crate::metrics::Size;
+
+impl Context {
+    /// A block of this process in a frame, if it is here. A damaged one is not, nor is one whose records cannot be read back,
+    /// unless nothing else would bring it; it is an error if open files or memory are wanting, as it is still here.
+    pub(super) fn block_frame(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError> {
+        let node = lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
+        let Some(node) = node else {
+            return Ok(None);
+        };
+        let codec = node.record_type.codec;
+        let block = self.store().get(id, codec);
+        match block.and_then(|block| block.map(|block| codec.encode(&block)).transpose()) {
+            Ok(frame) => Ok(frame),
+            Err(error) if error.is_want_of_resources() => Err(error),
+            Err(error @ (StorageError::Decode { .. } | StorageError::Encode { .. })) if node.is_cut() => Err(error),
+            Err(_) => {
+                // Else it would be asked for again in each round, since what is here is told.
+                let _ = self.store().remove(id);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Keeps a copy of a block that another process has computed. `None` if it cannot be kept, or nobody wants it any more.
+    pub(super) fn keep_copy(&self, id: BlockId, frame: Vec<u8>) -> Option<()> {
+        let node = || lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
+        let (kind, level) = (node()?.record_type, node()?.level()?);
+        let block = kind.codec.decode(frame.into()).ok()?;
+        let size = Size {
+            records: block.len() as u64,
+            memory_bytes: block.memory_bytes(),
+        };
+        let kept = self.store().put(id, &block, level).ok()?;
+        match node().filter(|node| node.level().is_some()) {
+            Some(node) => self.metrics().copied(node.id, id.partition as usize, size),
+            // It was dropped meanwhile, with all the blocks that it had.
+            None => self.drop_blocks(DatasetId(id.dataset)),
+        }
+        kept.then_some(())
+    }
+}
