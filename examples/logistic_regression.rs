@@ -89,9 +89,8 @@ fn gradients(data: LaneData<Records<Point>>) -> distdl::engine::Result<Box<dyn L
         for (features, label) in points.iter().cycle().skip(first).take(SHARE) {
             let error = probability(features, parameters) - label;
             (update.iter_mut().zip(features)).for_each(|(sum, feature)| *sum += error * feature);
-            let right = f64::from(1.0 - error.abs());
-            // Where it is 0 for want of digits the loss is large; what is no number stays none.
-            loss -= if right < LEAST { LEAST } else { right }.ln();
+            // `clamp` leaves what is no number as it is.
+            loss -= f64::from(1.0 - error.abs()).clamp(LEAST, 1.0).ln();
         }
         Ok(Tallies([loss, SHARE as f64, 0.0, 0.0]))
     }))

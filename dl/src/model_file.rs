@@ -69,7 +69,7 @@ fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
         path: path.into(),
         source,
     };
-    // What is longer is no file of such a network.
+    // What is longer is no file of such a network; 8 bytes a value, so that a file of f64 is told what it is.
     let values_max = layout.parameter_count() as u64 * size_of::<f64>() as u64;
     let bytes_max = values_max + HEADER_BYTES_MAX;
     let file = File::open(path).map_err(failed)?;

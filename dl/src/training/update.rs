@@ -252,8 +252,8 @@ fn move_statistics(momentum: f32, scale: f32, sum: &[f32], shard: &mut ShardValu
     keep_state(shard);
 }
 
-/// Leaves all as it is: what is frozen, and all in a step without samples (or with none that counts), which can only be where updates come in any order, and all that came
-/// were those of lanes that have no samples in it.
+/// Leaves all as it is: what is frozen, and all in a step that weighs nothing. Such a step has samples of classes of weight 0 only,
+/// or none, where updates come in any order and all that came were of lanes without samples in it.
 fn keep(shard: &mut ShardValues<'_>) {
     shard.after.copy_from_slice(shard.before);
     keep_state(shard);

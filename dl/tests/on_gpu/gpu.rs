@@ -139,7 +139,7 @@ fn libraries_of_machine() -> Option<PathBuf> {
     std::env::var_os("DISTDL_CUDA_LIBRARIES").map(PathBuf::from)
 }
 
-/// The machine's GPUs, open until the process ends: opening one takes half a second, and each test has contexts of its own.
+/// The machine's GPUs, open until the process ends: opening one takes a while, and each test has contexts of its own.
 /// What fails here fails in the tests, too, which say why.
 fn keep_open() -> Option<GpuFound> {
     let Ok(Chosen::Gpu(found)) = choose(GpuUse::On, false, libraries_of_machine().as_deref()) else {

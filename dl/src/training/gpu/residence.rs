@@ -47,8 +47,7 @@ pub(super) struct Residence {
     pub(super) workspace: GpuWorkspace,
 }
 
-/// Steps that are taken at a time, at most: more than a quarter of a second has of the shortest, which are asked for in some 40
-/// microseconds.
+/// Steps that are taken at a time, at most: those of 30 microseconds and more fill a quarter of a second.
 const STEPS_MAX: u64 = 8192;
 
 /// Passes of a step that is asked for as a graph, at most: a graph of many is large, and saves a smaller part of the time.
