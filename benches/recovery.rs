@@ -20,6 +20,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde_json::Value;
 
+/// How long the cluster trains: hours, and few enough that processes can tell each other what came of all of them.
+const STEPS: u64 = 50_000_000;
+
 /// Measures recovery.
 #[derive(Parser)]
 struct Arguments {
@@ -81,7 +84,7 @@ fn train(context: &Context, data: &Path, folder: &Path) -> Result<(), Failure> {
     };
     let mut training = NeuralNetwork::dense(784, &[256, 128], 10)?.train(&images, options)?;
     let mut notes = File::create(folder.join(std::process::id().to_string()))?;
-    training.iterate(u64::from(u32::MAX), |step| {
+    training.iterate(STEPS, |step| {
         // Not buffered: what a process has seen must be there when it is killed.
         let _ = notes.write_all(format!("{} {}\n", now(), step.step).as_bytes());
     })?;
@@ -154,6 +157,8 @@ struct Cluster {
     parent: Child,
     lines: Receiver<String>,
     events: Vec<Value>,
+    /// What it wrote last besides events: where it has ended, why.
+    said: String,
     processes: usize,
     spares: usize,
 }
@@ -181,6 +186,7 @@ impl Cluster {
             parent,
             lines,
             events: Vec::new(),
+            said: String::new(),
             processes,
             spares: flags.spares.unwrap_or(0),
         };
@@ -190,14 +196,22 @@ impl Cluster {
 
     /// Takes a line that the name node wrote, if it is an event.
     fn take(&mut self, line: &str) -> Option<&Value> {
-        self.events.push(serde_json::from_str(line).ok()?);
+        match serde_json::from_str(line) {
+            Ok(event) => self.events.push(event),
+            Err(_) => {
+                self.said = line.to_string();
+                return None;
+            }
+        }
         self.events.last()
     }
 
     /// Waits for an event, of those that were not waited for yet.
     fn wait(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<Value, Failure> {
         loop {
-            let line = self.lines.recv().map_err(|_| "the cluster has ended before its time")?;
+            let Ok(line) = self.lines.recv() else {
+                return Err(format!("the cluster has ended before its time: {}", self.said).into());
+            };
             if let Some(event) = self.take(&line).filter(|event| wanted(event)) {
                 return Ok(event.clone());
             }
@@ -267,7 +281,12 @@ impl Cluster {
             .and_then(|process| Pid::from_raw(process as i32))
             .ok_or("no process")?;
         let at = now();
-        kill_process(process, Signal::KILL)?;
+        kill_process(process, Signal::KILL).map_err(|error| {
+            format!(
+                "no process was killed ({error}), and the cluster said last: {}",
+                self.said
+            )
+        })?;
         self.wait(|event| event["event"] == "lost" && event["slot"] == slot)?;
         let next = self.wait(|event| event["event"] == "resumed")?["version"]
             .as_u64()
