@@ -327,7 +327,8 @@ impl Training {
                 _ => self.run_lanes(iteration, &failed, &mut observe),
             }
         });
-        self.step = applied;
+        // What `observe` did not see, since it had panicked, is applied as well.
+        self.step = applied.max(self.parameters.version());
         self.has_parted |= result.is_err() && self.data.context().is_in_cluster();
         result.map_err(|error| failed.resolve(error))?;
         self.check_parameters(&self.parameters.latest())

@@ -3,12 +3,13 @@
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use distdl_storage::Record;
 
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, in_driver};
 use crate::id::DatasetId;
 use crate::task::{self, Place, Resources, Role, Updates};
 
@@ -26,6 +27,8 @@ pub(crate) struct Accumulators {
 }
 
 struct Entry {
+    /// Where it was made.
+    site: &'static Location<'static>,
     merge: Merge,
     encode: Encode,
     decode: Decode,
@@ -35,6 +38,7 @@ struct Entry {
 
 impl Accumulators {
     /// A new accumulator that starts at `empty` and grows by `add`.
+    #[track_caller]
     pub(crate) fn register<T: Record>(
         self: &Arc<Self>,
         resources: &Arc<Resources>,
@@ -51,6 +55,7 @@ impl Accumulators {
             }
         });
         let entry = Entry {
+            site: Location::caller(),
             merge,
             encode: |update| postcard::to_stdvec(update.downcast_ref::<T>()?).ok(),
             decode: |bytes| Some(Box::new(postcard::from_bytes::<T>(bytes).ok()?)),
@@ -105,21 +110,31 @@ impl Accumulators {
     /// Counts what tasks have added, where the same partition of the same operator has not been counted before. What an
     /// action's own closure added is counted for each action.
     /// Places are merged in the order of (operator, partition), so that floating-point sums do not depend on timing.
-    pub(crate) fn merge(&self, updates: Vec<Updates>) {
+    ///
+    /// # Errors
+    /// If the closure of one of them panics; the others are counted.
+    pub(crate) fn merge(&self, updates: Vec<Updates>) -> Result<()> {
         let mut all = Updates::new();
         for updates in updates {
             for (key, value) in updates {
                 all.entry(key).or_insert(value);
             }
         }
+        let mut due: Vec<(Merge, &'static Location<'static>, Box<dyn Any + Send>)> = Vec::new();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         for ((id, place), value) in all {
             if let Some(entry) = entries.get_mut(&id)
                 && (place.role == Role::Action || entry.counted.entry(place.dataset).or_default().insert(place))
             {
-                (entry.merge)(value);
+                due.push((Arc::clone(&entry.merge), entry.site, value));
             }
         }
+        // A closure of the program may ask for accumulators itself.
+        drop(entries);
+        let merged = due
+            .into_iter()
+            .map(|(merge, site, value)| in_driver("accumulator", site, || merge(value)));
+        merged.fold(Ok(()), Result::and)
     }
 
     /// Nothing is computed again of operators that nobody refers to any more.

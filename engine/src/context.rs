@@ -342,7 +342,8 @@ impl Context {
         &self.inner.workers
     }
 
-    /// An accumulator that starts at `empty` and grows by `add`, which must be associative.
+    /// An accumulator that starts at `empty` and grows by `add`, which must be associative, and cannot ask for its value.
+    #[track_caller]
     pub fn accumulator<T: Record>(&self, empty: T, add: impl Fn(&mut T, T) + Send + Sync + 'static) -> Accumulator<T> {
         self.inner.accumulators.register(self.resources(), empty, add)
     }

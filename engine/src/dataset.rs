@@ -27,7 +27,7 @@ pub(crate) use self::random::generator;
 use crate::batch::{AnyBatch, AnyStream, Batch, RecordType, TaskResult};
 use crate::context::Answered;
 use crate::context::{Context, Handle};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, in_driver};
 use crate::id::DatasetId;
 use crate::lineage::{
     BatchStep, Compute, Contents, Dependency, Determinacy, Memoized, Node, NodeSpec, PartitionMap, Prepare, Reads,
@@ -368,5 +368,11 @@ impl<T: Record> Dataset<T> {
     ) -> Result<Vec<R>> {
         let all: Vec<usize> = (0..self.partitions()).collect();
         self.run(&all, reduce)
+    }
+
+    /// What `work` gives, in which an action calls a closure in the driver program: a panic of it is an error.
+    pub(crate) fn in_driver<R>(&self, action: &str, work: impl FnOnce() -> R) -> Result<R> {
+        let node = self.node();
+        in_driver(&format!("{action} of {}", node.title()), &node.site, work)
     }
 }

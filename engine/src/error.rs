@@ -4,6 +4,9 @@ mod live;
 
 pub use live::LiveError;
 
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use distdl_storage::StorageError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -28,6 +31,19 @@ pub enum EngineError {
         site: String,
         /// 0-based partition that was being computed.
         partition: usize,
+        /// Text of the panic.
+        message: String,
+    },
+    /// A user's closure panicked in the driver program, where no partition is computed. The action ends, the context stays
+    /// usable.
+    #[error(
+        "a closure panicked in `{operator}` (declared at {site}), which the driver program calls: {message}\n  mend the closure, or filter out the record that it cannot handle; the context is still usable"
+    )]
+    DriverPanic {
+        /// Operator or action that called the closure.
+        operator: String,
+        /// Source position of the operator in the driver program.
+        site: String,
         /// Text of the panic.
         message: String,
     },
@@ -182,6 +198,15 @@ impl EngineError {
             remedy: remedy.into(),
         }
     }
+}
+
+/// What `work` gives, in which the driver program calls a closure for `operator`, declared at `site`: a panic of it is an error.
+pub(crate) fn in_driver<R>(operator: &str, site: &dyn Display, work: impl FnOnce() -> R) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| EngineError::DriverPanic {
+        operator: operator.to_owned(),
+        site: site.to_string(),
+        message: panic_text(&*panic),
+    })
 }
 
 /// An error of the operating system means something only where it happened: other processes get its text.

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::dataflow::exchange::{MakeLane, MakeShard, Makers, Setting};
 use crate::dataflow::iterate;
 use crate::dataflow::job::Reduce;
+use crate::dataflow::observer::Observer;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
 use crate::iteration::{Iteration, Lane, ShardUpdate, StepReport};
@@ -64,7 +65,7 @@ impl<T: Record> Dataset<T> {
     /// If there are fewer partitions than lanes; if there are no parameters, or not with the state that the iteration
     /// wants; the first error of a lane or shard. Then the newest version of `parameters` is what the step that failed
     /// has read: a step is applied to all shards or to none, and `observe` has seen the steps that were applied and no
-    /// other. Otherwise as any action.
+    /// other, unless it has panicked: that ends the iteration as well. Otherwise as any action.
     ///
     /// **Several processes** may have come to different steps then, and one that is started in the place of a lost one to
     /// none: an iteration that goes on with these parameters may be refused.
@@ -147,6 +148,7 @@ impl<T: Record> Dataset<T> {
             lane: loaded.lane_maker(iteration.lanes, make_lane),
             shard: Arc::new(make_shard),
         };
+        let mut observer = Observer::new(&iteration, observe);
         let Some(member) = context.member() else {
             let all: Vec<usize> = (0..self.partitions()).collect();
             loaded.take(context.run_here(self.id(), &all, &read)?);
@@ -157,7 +159,15 @@ impl<T: Record> Dataset<T> {
             };
             let engine = (context.workers(), context.metrics());
             let parameters = Arc::clone(parameters);
-            return iterate::run(engine, &turn.running, iteration, parameters, makers, setting, observe);
+            return iterate::run(
+                engine,
+                &turn.running,
+                iteration,
+                parameters,
+                makers,
+                setting,
+                &mut observer,
+            );
         };
         context.cut_lineage(self.id())?;
         let lineage = context.prepare_all(self.id())?;
@@ -170,7 +180,7 @@ impl<T: Record> Dataset<T> {
             partitions: self.partitions(),
             load: &mut |results| loaded.take(results),
             keep_only: &mut |stays| loaded.keep_only(stays),
-            observe,
+            observer: &mut observer,
         };
         collective::iterate(context, member, &turn.running, &lineage, looped)
     }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::panic::Location;
 
+use distdl_storage::PARTITIONS_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result};
@@ -313,6 +314,12 @@ impl Iteration {
             return Err(EngineError::invalid(
                 format!("an iteration with {} lanes and {} shards", self.lanes, self.shards),
                 "give at least one of each",
+            ));
+        }
+        if self.lanes.max(self.shards) > PARTITIONS_MAX {
+            return Err(EngineError::invalid(
+                format!("an iteration with {} lanes and {} shards", self.lanes, self.shards),
+                format!("give at most {PARTITIONS_MAX} of each"),
             ));
         }
         match &self.assigned {

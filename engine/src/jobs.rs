@@ -85,7 +85,7 @@ impl Context {
             partitions,
             reduce,
         )?;
-        self.accumulators().merge(outcome.updates);
+        self.accumulators().merge(outcome.updates)?;
         Ok(outcome.results)
     }
 }

@@ -100,7 +100,11 @@ impl<T: Record> Dataset<T> {
         // A stream of its own: no partition has this number.
         let mut generator = generator(seed, usize::MAX);
         let below = |draw: u64| ((u128::from(draw) * u128::from(total)) >> 64) as u64;
-        let drawn: Vec<u64> = (0..count).map(|_| below(generator.next_u64())).collect();
+        let mut drawn: Vec<u64> = Vec::new();
+        drawn.try_reserve_exact(count).map_err(|_| {
+            EngineError::invalid(format!("a sample of {count} records"), "draw as many as memory holds")
+        })?;
+        drawn.extend((0..count).map(|_| below(generator.next_u64())));
         let found = self.fetch(&lengths, &drawn)?;
         Ok(drawn.iter().filter_map(|index| found.get(index).cloned()).collect())
     }

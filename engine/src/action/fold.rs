@@ -28,7 +28,9 @@ impl<T: Record> Dataset<T> {
     pub fn reduce(&self, function: impl Fn(T, T) -> T + Send + Sync + 'static) -> Result<Option<T>> {
         let function = Arc::new(function);
         let parts = self.reduce_partitions(Arc::clone(&function))?;
-        Ok(parts.into_iter().reduce(|left, right| function(left, right)))
+        self.in_driver("reduce", || {
+            parts.into_iter().reduce(|left, right| function(left, right))
+        })
     }
 
     /// As [`reduce`](Self::reduce), but joins the results of partitions in a fixed binary tree over their indices, so that
@@ -39,7 +41,9 @@ impl<T: Record> Dataset<T> {
     pub fn tree_reduce(&self, function: impl Fn(T, T) -> T + Send + Sync + 'static) -> Result<Option<T>> {
         let function = Arc::new(function);
         let parts = self.reduce_partitions(Arc::clone(&function))?;
-        Ok(join_in_tree(parts, |left, right| function(left, right)))
+        self.in_driver("tree_reduce", || {
+            join_in_tree(parts, |left, right| function(left, right))
+        })
     }
 
     /// What `function` makes of each partition that has records.
@@ -95,7 +99,7 @@ impl<T: Record> Dataset<T> {
         merge: impl Fn(A, A) -> A + Send + Sync + 'static,
     ) -> Result<A> {
         let parts = self.fold_partitions(zero.clone(), add)?;
-        Ok(parts.into_iter().fold(zero, merge))
+        self.in_driver("aggregate", || parts.into_iter().fold(zero, merge))
     }
 
     /// As [`aggregate`](Self::aggregate), but joins the results of partitions in a fixed binary tree over their indices,
@@ -110,7 +114,7 @@ impl<T: Record> Dataset<T> {
         merge: impl Fn(A, A) -> A + Send + Sync + 'static,
     ) -> Result<A> {
         let parts = self.fold_partitions(zero.clone(), add)?;
-        Ok(join_in_tree(parts, merge).unwrap_or(zero))
+        self.in_driver("tree_aggregate", || join_in_tree(parts, merge).unwrap_or(zero))
     }
 
     fn fold_partitions<A: Record>(&self, zero: A, add: impl Fn(A, T) -> A + Send + Sync + 'static) -> Result<Vec<A>> {

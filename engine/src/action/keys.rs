@@ -32,7 +32,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         let partitioning = self.node().partitioning.as_ref();
         let partitioner = partitioning.and_then(|placed| placed.partitioner::<K>());
         let partitions = match partitioner.filter(|partitioner| partitioner.is_known()) {
-            Some(partitioner) => vec![partitioner.partition(key)],
+            Some(partitioner) => vec![self.in_driver("lookup", || partitioner.partition(key))?],
             None => (0..self.partitions()).collect(),
         };
         let wanted = key.clone();

@@ -66,7 +66,7 @@ pub(crate) fn compute<R: Answered>(
                     .iter()
                     .map(|bytes| context.accumulators().decode(bytes))
                     .collect();
-                context.accumulators().merge(updates?);
+                context.accumulators().merge(updates?)?;
                 return results.iter().map(decoded::<R>).collect();
             }
             Next::Answer(Answer::Failed(error)) => return Err(error),

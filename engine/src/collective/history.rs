@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{diverged, unreadable};
 use crate::cluster::control::ANSWER_BYTES_MAX;
 use crate::cluster::origins::Origins;
+use crate::dataflow::observer::Observer;
 use crate::error::{EngineError, Result};
 use crate::iteration::{Iteration, StepReport, Tallies};
 use crate::parameters::Parameters;
@@ -106,23 +107,25 @@ impl History {
     }
 
     /// A step is applied here. It counts once: one that was taken again has the same report.
-    pub(super) fn note(&mut self, report: &StepReport, observe: &mut dyn FnMut(&StepReport)) {
+    pub(super) fn note(&mut self, report: &StepReport, observer: &mut Observer<'_>) -> Result<()> {
         if report.step == self.first_step + self.reports.len() as u64 {
             self.reports.push(*report);
-            self.show(self.reports.len() - usize::from(self.delays), observe);
+            self.show(self.reports.len() - usize::from(self.delays), observer)?;
         }
+        Ok(())
     }
 
     /// The iteration is over: nothing is taken again.
-    pub(super) fn show_all(&mut self, observe: &mut dyn FnMut(&StepReport)) {
-        self.show(self.reports.len(), observe);
+    pub(super) fn show_all(&mut self, observer: &mut Observer<'_>) -> Result<()> {
+        self.show(self.reports.len(), observer)
     }
 
-    fn show(&mut self, count: usize, observe: &mut dyn FnMut(&StepReport)) {
+    fn show(&mut self, count: usize, observer: &mut Observer<'_>) -> Result<()> {
         while self.shown < count {
-            observe(&self.reports[self.shown]);
+            observer.show(&self.reports[self.shown])?;
             self.shown += 1;
         }
+        Ok(())
     }
 
     /// The parameters are another process's from now on, and so is what made them. It tells of all steps before them:
@@ -164,16 +167,21 @@ mod tests {
     fn a_history_that_is_replaced_goes_on_from_what_was_shown() {
         let mut history = History::new(10, true);
         let mut seen: Vec<StepReport> = Vec::new();
-        (10..15).for_each(|step| history.note(&report(step, 1.0), &mut |shown| seen.push(*shown)));
+        let mut observe = |shown: &StepReport| seen.push(*shown);
+        let mut observer = Observer::new(&Iteration::new(1, 1), &mut observe);
+        (10..15)
+            .try_for_each(|step| history.note(&report(step, 1.0), &mut observer))
+            .unwrap();
         assert_eq!(
-            seen.len(),
-            4,
+            history.shown, 4,
             "the last one is not shown as long as it may be taken again"
         );
         history.replace(Origins::default());
         assert_eq!(history.reports.len(), 4);
-        (10..17).for_each(|step| history.note(&report(step, 2.0), &mut |shown| seen.push(*shown)));
-        history.show_all(&mut |shown| seen.push(*shown));
+        (10..17)
+            .try_for_each(|step| history.note(&report(step, 2.0), &mut observer))
+            .unwrap();
+        history.show_all(&mut observer).unwrap();
         let expected = (10..17).map(|step| report(step, if step < 14 { 1.0 } else { 2.0 }));
         assert_eq!(seen, expected.collect::<Vec<_>>());
         assert_eq!(seen, history.reports);

@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::dataflow::exchange::{Exchange, Makers, Setting};
 use crate::dataflow::iterate;
 use crate::dataflow::job::Reduce;
+use crate::dataflow::observer::Observer;
 use crate::dataflow::round::{self, Facts};
 use crate::error::Result;
 use crate::iteration::{Iteration, Placement, StepReport};
@@ -42,7 +43,7 @@ pub(crate) struct Loop<'a> {
     pub(crate) load: &'a mut dyn FnMut(Results) -> Vec<u64>,
     /// Forgets what was read of all other partitions than these.
     pub(crate) keep_only: &'a mut dyn FnMut(Stays<'_>),
-    pub(crate) observe: &'a mut dyn FnMut(&StepReport),
+    pub(crate) observer: &'a mut Observer<'a>,
 }
 
 /// What an iteration is asked for, and begins with, beside what the name node is told.
@@ -133,22 +134,18 @@ pub(crate) fn iterate(
                 let outcome = outcome.unwrap_or_else(Outcome::Failed);
                 member.ended(arrival.key(&generation, number), outcome, held);
             }
-            Next::Answer(Answer::Iterated { result: None }) => {
-                history.show_all(looped.observe);
-                return Ok(());
-            }
+            Next::Answer(Answer::Iterated { result: None }) => return history.show_all(looped.observer),
             Next::Answer(Answer::Iterated { result: Some(result) }) => {
                 let result: Iterated = postcard::from_bytes(&result).map_err(|error| unreadable::<Iterated>(&error))?;
                 result.install(&parameters, iteration.last_step())?;
-                result
-                    .reports
-                    .iter()
-                    .for_each(|report| history.note(report, looped.observe));
-                history.show_all(looped.observe);
-                return Ok(());
+                for report in &result.reports {
+                    history.note(report, looped.observer)?;
+                }
+                return history.show_all(looped.observer);
             }
             Next::Answer(Answer::Failed(error)) => {
-                history.show_all(looped.observe);
+                // What went wrong first is what is told.
+                let _ = history.show_all(looped.observer);
                 return Err(error);
             }
             Next::Answer(Answer::Computed { .. }) => return Err(diverged()),
@@ -278,8 +275,8 @@ fn run_loop(
         }
         if ready {
             exchange.begin();
-            let observe = &mut *looped.observe;
-            let mut seen = |report: &StepReport| history.note(report, observe);
+            let observer = &mut *looped.observer;
+            let mut seen = |report: &StepReport| history.note(report, observer);
             let metrics = arrival.context.metrics();
             iterate::run_loop(arrival.context.workers(), &exchange, metrics, &received, &mut seen)?;
         }
@@ -295,7 +292,9 @@ fn run_loop(
     }
     let mut late: Vec<StepReport> = received.try_iter().flatten().chain(last).collect();
     late.retain(|report| report.step < parameters.version());
-    late.iter().for_each(|report| history.note(report, looped.observe));
+    for report in &late {
+        history.note(report, looped.observer)?;
+    }
     arrival
         .context
         .metrics()

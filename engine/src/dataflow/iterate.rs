@@ -34,6 +34,7 @@ use self::pool::Pool;
 use self::shards::{Owned, apply};
 use crate::cancel::RunningAction;
 use crate::dataflow::exchange::{Exchange, Makers, REPORT_DELAY, Setting};
+use crate::dataflow::observer::Observer;
 use crate::dataflow::team::Team;
 use crate::dataflow::vector::Vector;
 use crate::dataflow::workers::{Build, Idle, Workers};
@@ -60,7 +61,10 @@ struct Finished {
     step: u64,
 }
 
-/// Runs an iteration on the workers of this process alone; `observe` sees each step once it is applied, in order.
+/// Sees a step that is applied.
+pub type Observe<'a> = &'a mut dyn FnMut(&StepReport) -> Result<()>;
+
+/// Runs an iteration on the workers of this process alone; `observer` sees each step once it is applied, in order.
 pub fn run(
     (workers, metrics): (&Workers, &Metrics),
     running: &RunningAction<'_>,
@@ -68,7 +72,7 @@ pub fn run(
     parameters: Arc<Parameters>,
     makers: Makers,
     setting: Setting,
-    observe: &mut dyn FnMut(&StepReport),
+    observer: &mut Observer<'_>,
 ) -> Result<()> {
     let placement = iteration.placement(workers.count())?;
     iteration.check(&parameters)?;
@@ -79,16 +83,18 @@ pub fn run(
     let exchange = Arc::new(exchange);
     let stopped = Arc::clone(&exchange);
     running.stops_by(Arc::new(move |error| stopped.fail(error)));
-    run_loop(workers, &exchange, metrics, &received, observe)
+    run_loop(workers, &exchange, metrics, &received, &mut |report| {
+        observer.show(report)
+    })
 }
 
-/// Runs this process's part of an iteration to its end, or until it fails or is stopped.
+/// Runs this process's part of an iteration to its end, or until it fails, `observe` does or it is stopped.
 pub fn run_loop(
     workers: &Workers,
     exchange: &Arc<Exchange>,
     metrics: &Metrics,
     reports: &Receiver<Vec<StepReport>>,
-    observe: &mut dyn FnMut(&StepReport),
+    observe: Observe<'_>,
 ) -> Result<()> {
     let begun = Instant::now();
     let ended = start(workers, exchange)?;
@@ -106,11 +112,7 @@ pub fn run_loop(
 }
 
 /// Follows the steps until no more reports come. Returns the reports of steps that were not applied by then.
-fn watch(
-    exchange: &Exchange,
-    received: &Receiver<Vec<StepReport>>,
-    observe: &mut dyn FnMut(&StepReport),
-) -> VecDeque<StepReport> {
+fn watch(exchange: &Exchange, received: &Receiver<Vec<StepReport>>, observe: Observe<'_>) -> VecDeque<StepReport> {
     let mut waiting = VecDeque::new();
     loop {
         // An owner reports when its own shards have finished a step; others may be about to.
@@ -127,12 +129,14 @@ fn watch(
     }
 }
 
-fn observe_applied(exchange: &Exchange, waiting: &mut VecDeque<StepReport>, observe: &mut dyn FnMut(&StepReport)) {
+fn observe_applied(exchange: &Exchange, waiting: &mut VecDeque<StepReport>, observe: Observe<'_>) {
     let applied = |report: &StepReport| report.step < exchange.parameters.version();
     while waiting.front().is_some_and(applied)
         && let Some(report) = waiting.pop_front()
     {
-        observe(&report);
+        if let Err(error) = observe(&report) {
+            exchange.fail(error);
+        }
     }
 }
 

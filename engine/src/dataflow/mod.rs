@@ -12,5 +12,6 @@ pub mod run;
 pub mod round;
 pub mod vector;
 pub mod exchange;
+pub mod observer;
 pub mod iterate;
 pub mod live;

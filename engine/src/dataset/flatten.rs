@@ -5,6 +5,9 @@ use distdl_storage::Record;
 use crate::batch::{AnyBatch, AnyStream, Batch, BatchRecords, TaskResult};
 use crate::task::TaskContext;
 
+/// Records that a batch has room for before one is there.
+const ROOM_AT_FIRST: usize = 1024;
+
 /// What `function` makes of each record of a stream, cut into batches.
 pub(crate) struct Flattened<T, F, I> {
     context: TaskContext,
@@ -32,7 +35,7 @@ impl<T: Record, F: Fn(T) -> I, I: Iterator<Item: Record>> Iterator for Flattened
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch_records = self.context.resources.batch_records;
-        let mut batch = Vec::with_capacity(batch_records);
+        let mut batch = Vec::with_capacity(batch_records.min(ROOM_AT_FIRST));
         loop {
             if let Some(made) = &mut self.made {
                 let room = batch_records - batch.len();

@@ -54,9 +54,13 @@ impl LiveObjects {
             inserted: new.clone().count(),
             retracted: gone.clone().count(),
         };
-        gone.cloned().try_for_each(|object| self.input.retract(object))?;
-        new.cloned().try_for_each(|object| self.input.insert(object))?;
-        Ok(refreshed)
+        let retracted = gone.cloned().try_for_each(|object| self.input.retract(object));
+        let changed = retracted.and_then(|()| new.cloned().try_for_each(|object| self.input.insert(object)));
+        if changed.is_err() {
+            // The next commit is not to hold half a listing.
+            self.input.forget_changes();
+        }
+        changed.map(|()| refreshed)
     }
 
     #[track_caller]

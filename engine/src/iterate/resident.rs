@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use distdl_storage::Record;
 
 use super::{LaneData, LanePartition, Loaded, check_lanes, slowed_here};
+use crate::dataflow::observer::Observer;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result, panic_text};
 use crate::iteration::{Iteration, StepReport, Tallies};
@@ -76,6 +77,7 @@ impl<T: Record> Dataset<T> {
             return Ok(0);
         };
         parameters.begin(iteration.first_step)?;
+        let mut observer = Observer::new(iteration, observe);
         let mut step = iteration.first_step;
         while step < iteration.last_step() {
             if let Some(error) = stopped.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -93,10 +95,10 @@ impl<T: Record> Dataset<T> {
                 ..WorkerTimes::default()
             }]);
             for (step, tallies) in (step..).zip(&tallies) {
-                observe(&StepReport {
+                observer.show(&StepReport {
                     step,
                     tallies: *tallies,
-                });
+                })?;
             }
             step += tallies.len() as u64;
         }

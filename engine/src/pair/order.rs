@@ -7,6 +7,7 @@ use distdl_storage::Record;
 
 use crate::batch::{AnyBatch, typed_batches};
 use crate::dataset::{Dataset, Derivation, generator, only, streams};
+use crate::error::in_driver;
 use crate::lineage::{BatchStep, Compute, Dependency, PartitionMap, Prepare, Wanted};
 use crate::pair::Placed;
 use crate::partitioner::{Checked, Key, Partitioner, RangePartitioner, Thinned};
@@ -113,6 +114,7 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
     /// Finds the bounds of the ranges from a sample of every partition.
     fn sampling(&self, range: RangePartitioner<K>) -> Prepare {
         let (weak, parent, partitions) = (self.context().downgrade(), self.id(), self.partitions());
+        let site = self.node().site.to_string();
         Arc::new(move || {
             let all: Vec<usize> = (0..partitions).collect();
             let samples = weak.upgrade()?.run_job(parent, &all, move |_, partition, stream| {
@@ -125,8 +127,9 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
                 }
                 Ok(sample.into_weighted())
             })?;
-            range.set_bounds(samples.into_iter().flatten().collect());
-            Ok(())
+            in_driver("sort_by_key", &site, || {
+                range.set_bounds(samples.into_iter().flatten().collect())
+            })
         })
     }
 }

@@ -80,7 +80,7 @@ fn is_scheme(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
-/// The path of a `file://` URL, percent-decoded. `?` and `#` belong to the pattern, not to the URL.
+/// The path of a `file://` URL, percent-decoded. `?` and `#` belong to the pattern, not to the URL, and `\\` to the name.
 fn file_path(url: &str, rest: &str) -> Result<String, ObjectError> {
     let path = rest
         .strip_prefix("localhost")
@@ -92,7 +92,8 @@ fn file_path(url: &str, rest: &str) -> Result<String, ObjectError> {
             "a file URL needs a full path: file:///folder/file",
         ));
     }
-    let escaped = format!("file://{}", path.replace('?', "%3F").replace('#', "%23"));
+    let path = path.replace('?', "%3F").replace('#', "%23").replace('\\', "%5C");
+    let escaped = format!("file://{path}");
     let parsed = Url::parse(&escaped).map_err(|error| ObjectError::invalid_name(url, error))?;
     let path = parsed
         .to_file_path()
@@ -160,6 +161,10 @@ mod tests {
         assert_eq!(
             Location::parse("file://localhost/a/?.txt").unwrap(),
             Location::Local("/a/?.txt".into())
+        );
+        assert_eq!(
+            Location::parse(r"file:///a\b.txt").unwrap(),
+            Location::Local(r"/a\b.txt".into())
         );
         assert_eq!(
             Location::parse("./odd://name").unwrap(),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
+use glob::Pattern;
+use walkdir::WalkDir;
 
 use super::pattern::{MATCHING, has_wildcard, hidden};
 use crate::durable;
@@ -41,10 +43,9 @@ pub(super) fn list(pattern: &str) -> Result<Vec<Object>> {
 }
 
 fn matches(pattern: &str) -> Result<Vec<Object>> {
-    let paths = glob::glob_with(pattern, MATCHING).map_err(|error| ObjectError::invalid_name(pattern, error))?;
     let mut objects = Vec::new();
-    for path in paths {
-        let path = path.map_err(|error| failed(error.path(), "list it", error.error()))?;
+    for path in paths(pattern)? {
+        let path = path?;
         if hidden(&path.to_string_lossy(), pattern) {
             continue;
         }
@@ -55,6 +56,46 @@ fn matches(pattern: &str) -> Result<Vec<Object>> {
         }
     }
     Ok(objects)
+}
+
+/// The paths that `pattern` matches.
+fn paths(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
+    let compiled = Pattern::new(pattern).map_err(|error| ObjectError::invalid_name(pattern, error))?;
+    if !pattern.split('/').any(|part| part == "**") {
+        let paths = glob::glob_with(pattern, MATCHING).map_err(|error| ObjectError::invalid_name(pattern, error))?;
+        return Ok(Box::new(paths.map(|path| {
+            path.map_err(|error| failed(error.path(), "list it", error.error()))
+        })));
+    }
+    // `glob` follows links that lead back to where it comes from, round and round.
+    let plain = pattern.split_inclusive('/').take_while(|part| !has_wildcard(part));
+    let begin: String = plain.collect();
+    let (begin, above) = match begin.is_empty() {
+        true => (".".to_owned(), "./"),
+        false => (begin, ""),
+    };
+    let whole = pattern.to_owned();
+    let entries = WalkDir::new(begin).follow_links(true).into_iter();
+    let entries = entries.filter_entry(move |entry| {
+        let name = entry.file_name().to_string_lossy();
+        entry.depth() == 0 || !hidden(&name, &whole)
+    });
+    let paths = entries.filter(|entry| !entry.as_ref().is_err_and(|error| error.loop_ancestor().is_some()));
+    let paths = paths.map(move |entry| match entry {
+        Ok(entry) => {
+            let path = entry.into_path();
+            Ok(path.strip_prefix(above).map(Path::to_owned).unwrap_or(path))
+        }
+        Err(error) => {
+            let path = error.path().unwrap_or(Path::new("")).to_owned();
+            Err(failed(&path, "list it", &error.into()))
+        }
+    });
+    let matches = move |path: &Result<PathBuf>| match path {
+        Ok(path) => compiled.matches_path_with(path, MATCHING),
+        Err(_) => true,
+    };
+    Ok(Box::new(paths.filter(matches)))
 }
 
 fn folder(path: &Path) -> Result<Vec<Object>> {

@@ -92,6 +92,41 @@ fn bytes_of_local_files_are_counted_apart() {
 }
 
 #[test]
+fn links_that_lead_back_are_not_followed_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("sub/.hidden")).unwrap();
+    for name in ["a", "sub/a", "sub/.hidden/a"] {
+        std::fs::write(folder.path().join(name), "x").unwrap();
+    }
+    // Two in one folder double at each turn.
+    for (link, to) in [
+        ("sub/up", ".."),
+        ("x", "."),
+        ("y", "."),
+        ("other", "sub"),
+        ("nowhere", "none"),
+    ] {
+        std::os::unix::fs::symlink(to, folder.path().join(link)).unwrap();
+    }
+    let listed = |pattern: &str| {
+        let listed = Stores::new().list(&format!("{}/{pattern}", folder.path().display()));
+        let names = listed.map(|listed| listed.into_iter().map(|object| object.url).collect::<Vec<_>>());
+        names.map_err(|error| error.to_string())
+    };
+    let whole = |name: &str| format!("{}/{name}", folder.path().display());
+    assert!(
+        listed("**/a").unwrap_err().contains("nowhere"),
+        "a link that leads nowhere is said"
+    );
+    std::fs::remove_file(folder.path().join("nowhere")).unwrap();
+    assert_eq!(listed("**/a").unwrap(), ["a", "other/a", "sub/a"].map(whole));
+    assert_eq!(
+        listed("**/.hidden/a").unwrap(),
+        [whole("other/.hidden/a"), whole("sub/.hidden/a")]
+    );
+}
+
+#[test]
 fn listings_are_sorted_and_leave_out_what_is_hidden() {
     let (_guard, stores, places) = places();
     for place in places {
