@@ -124,7 +124,7 @@ fn classify(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         .to_str()
         .ok_or("the output folder has a name that is not UTF-8")?;
     network
-        .predictions(validation, &parameters)?
+        .predict(validation, &parameters)?
         .save_as_json_lines_file(predicted)?;
     let found = network.confusion(validation, &parameters)?;
     match json {

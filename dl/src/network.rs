@@ -27,6 +27,12 @@ use wiring::{GradientSlots, Wires};
 /// A network that is ready to compute. It is cheap to clone, holds no parameters, and is the same in every process that
 /// built it from the same words.
 ///
+/// A model is asked for four things, as in the paper "DistDL: a distributed deep learning service schema with GPU accelerating"
+/// (2015): its *topology*, which is this type; to *iterate*, which [`train`](Self::train) begins and
+/// [`Training::iterate`](crate::Training::iterate) does; and, of parameters over a dataset, for their [`error`](Self::error) and
+/// for what they [`predict`](Self::predict). [`error_batch`](Self::error_batch) and [`predict_batch`](Self::predict_batch) are
+/// the same of one batch, in a workspace of one's own.
+///
 /// ```
 /// use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
 ///
@@ -285,8 +291,9 @@ impl<T: Scalar> NeuralNetwork<T> {
     }
 
     /// The outputs for `rows` inputs, rows x output length; probabilities where the loss takes logits. They lie in the
-    /// workspace. Errors if a length does not match or the workspace is too small.
-    pub fn predict<'a>(
+    /// workspace. For a dataset there is [`predict`](NeuralNetwork::predict). Errors if a length does not match or the workspace
+    /// is too small.
+    pub fn predict_batch<'a>(
         &self,
         parameters: &[T],
         inputs: &[T],
@@ -310,8 +317,9 @@ impl<T: Scalar> NeuralNetwork<T> {
         Ok(&mut workspace.outputs[self.layers.len() - 1][..rows * self.output_length()])
     }
 
-    /// Loss and hits of `rows` samples. Errors as [`Self::gradient`] does.
-    pub fn evaluate(
+    /// Loss and hits of `rows` samples, for a dataset of which [`error`](NeuralNetwork::error) asks. Errors as
+    /// [`Self::gradient`] does.
+    pub fn error_batch(
         &self,
         parameters: &[T],
         inputs: &[T],

@@ -92,7 +92,7 @@ fn frozen_first_layers_are_features_for_the_others() {
     let count = head.parameter_count();
     let mut workspace = head.workspace(SAMPLES);
     let outputs = head
-        .predict(&parameters[..count], &features(), SAMPLES, &mut workspace)
+        .predict_batch(&parameters[..count], &features(), SAMPLES, &mut workspace)
         .unwrap();
     let seen = samples(WIDTH, outputs.to_vec());
     let frozen = whole.with_frozen(0..4).unwrap();

@@ -140,7 +140,7 @@ fn what_is_not_connected_stays_0_and_counts_as_0() {
     let (inputs, values) = ([1.0, 2.0, 3.0, 4.0], [0.5, -0.5]);
     let mut workspace = network.workspace(1);
     let outputs = network
-        .predict(&parameters, &inputs, 1, &mut workspace)
+        .predict_batch(&parameters, &inputs, 1, &mut workspace)
         .unwrap()
         .to_vec();
     for (output, got) in outputs.iter().enumerate() {
@@ -152,7 +152,7 @@ fn what_is_not_connected_stays_0_and_counts_as_0() {
     }
     (0..8).filter(is_absent).for_each(|index| parameters[index] = f32::NAN);
     assert_eq!(
-        network.predict(&parameters, &inputs, 1, &mut workspace).unwrap(),
+        network.predict_batch(&parameters, &inputs, 1, &mut workspace).unwrap(),
         outputs
     );
     let mut gradient = vec![f32::NAN; 10];
@@ -242,7 +242,7 @@ fn evaluation_knows_neither_chance_nor_the_other_rows() {
     };
     let mut workspace = network.workspace(9);
     let all = network
-        .predict(&parameters, &inputs, 9, &mut workspace)
+        .predict_batch(&parameters, &inputs, 9, &mut workspace)
         .unwrap()
         .to_vec();
     workspace.set_draw(Draw {
@@ -251,10 +251,10 @@ fn evaluation_knows_neither_chance_nor_the_other_rows() {
         lane: 9,
         first_row: 9,
     });
-    assert_eq!(network.predict(&parameters, &inputs, 9, &mut workspace).unwrap(), all);
+    assert_eq!(network.predict_batch(&parameters, &inputs, 9, &mut workspace).unwrap(), all);
     for (row, expected) in all.chunks(3).enumerate() {
         let own = &inputs[row * FEATURES..][..FEATURES];
-        let alone = network.predict(&parameters, own, 1, &mut workspace).unwrap();
+        let alone = network.predict_batch(&parameters, own, 1, &mut workspace).unwrap();
         assert!(
             alone
                 .iter()

@@ -62,7 +62,7 @@ fn bad_arguments_are_errors_that_say_what() {
     let mut workspace = network.workspace(2);
     let mut evaluate = |parameters: &[f32], inputs: &[f32], targets: Targets<'_>, rows| {
         network
-            .evaluate(parameters, inputs, targets, rows, &mut workspace)
+            .error_batch(parameters, inputs, targets, rows, &mut workspace)
             .map_err(|error| error.to_string())
     };
     let good = [0.0; 4];
@@ -109,7 +109,7 @@ fn bad_arguments_are_errors_that_say_what() {
             .is_err()
     );
     let mut other = mlp().workspace(2);
-    assert!(network.predict(&parameters, &good, 2, &mut other).is_err());
+    assert!(network.predict_batch(&parameters, &good, 2, &mut other).is_err());
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_loss_that_is_not_finite_is_in_the_report() {
             .unwrap();
         let parameters = network.initialize(1).unwrap();
         let mut workspace = network.workspace(2);
-        let report = network.evaluate(
+        let report = network.error_batch(
             &parameters,
             &[1.0, f32::NAN, 1.0, 1.0],
             Targets::Labels(&[0, 1]),
@@ -167,7 +167,7 @@ fn predictions_are_probabilities_and_agree_with_the_hits() {
     let inputs = inputs(5, 784);
     let mut workspace = network.workspace(5);
     let outputs = network
-        .predict(&parameters, &inputs, 5, &mut workspace)
+        .predict_batch(&parameters, &inputs, 5, &mut workspace)
         .unwrap()
         .to_vec();
     let mut best = Vec::new();
@@ -176,12 +176,12 @@ fn predictions_are_probabilities_and_agree_with_the_hits() {
         best.push((0..10).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u32);
     }
     let report = network
-        .evaluate(&parameters, &inputs, Targets::Labels(&best), 5, &mut workspace)
+        .error_batch(&parameters, &inputs, Targets::Labels(&best), 5, &mut workspace)
         .unwrap();
     assert_eq!((report.correct, report.samples), (5, 5));
     best[2] = (best[2] + 1) % 10;
     let report = network
-        .evaluate(&parameters, &inputs, Targets::Labels(&best), 5, &mut workspace)
+        .error_batch(&parameters, &inputs, Targets::Labels(&best), 5, &mut workspace)
         .unwrap();
     assert_eq!(report.correct, 4);
     let expected: f64 = outputs
@@ -309,11 +309,11 @@ fn same_as_in_the_whole(network: &NeuralNetwork, rows: impl Iterator<Item = usiz
     let (length, outputs) = (network.input_length(), network.output_length());
     let all = inputs(1024, length);
     let mut workspace = network.workspace(1024);
-    let whole = bits(network.predict(&parameters, &all, 1024, &mut workspace).unwrap());
+    let whole = bits(network.predict_batch(&parameters, &all, 1024, &mut workspace).unwrap());
     let mut same = |rows: usize| {
         let part = bits(
             network
-                .predict(&parameters, &all[..rows * length], rows, &mut workspace)
+                .predict_batch(&parameters, &all[..rows * length], rows, &mut workspace)
                 .unwrap(),
         );
         part == whole[..rows * outputs]

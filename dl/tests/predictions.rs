@@ -35,17 +35,16 @@ fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
 fn they_are_what_the_network_gives_for_each_sample_in_order() {
     let (network, context) = (network(), Context::new(Config::default().with_threads(2)).unwrap());
     let (data, parameters) = (data(&context), network.initialize(3).unwrap());
-    let predictions = network.predictions(&data, &parameters).unwrap();
+    let predictions = network.predict(&data, &parameters).unwrap();
     assert_eq!(predictions.partitions(), 3);
     let rows = predictions.collect().unwrap();
-    assert_eq!(bits(&rows), bits(&network.predict_dataset(&data, &parameters).unwrap()));
     let of_block = |count: usize| {
         let Features::F32(features) = samples(count).features().clone() else {
             panic!("other features were made");
         };
         let mut workspace = network.workspace(count);
         network
-            .predict(&parameters, &features, count, &mut workspace)
+            .predict_batch(&parameters, &features, count, &mut workspace)
             .unwrap()
             .to_vec()
     };
@@ -74,7 +73,7 @@ fn they_are_what_the_network_gives_for_each_sample_in_order() {
 fn threads_and_deaths_do_not_show() {
     let parameters = network().initialize(3).unwrap();
     let on = |threads| Context::new(Config::default().with_threads(threads)).unwrap();
-    let of = |context: &Context| network().predictions(&data(context), &parameters).unwrap().collect();
+    let of = |context: &Context| network().predict(&data(context), &parameters).unwrap().collect();
     let expected = bits(&of(&on(1)).unwrap());
     assert_eq!(bits(&of(&on(3)).unwrap()), expected);
     let chaos = Chaos::parse("kill=worker:1@report:1").unwrap();
@@ -82,7 +81,7 @@ fn threads_and_deaths_do_not_show() {
     let run = cluster.run(move |context| {
         let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
         network()
-            .predictions(&data(context), &parameters)
+            .predict(&data(context), &parameters)
             .map_err(failed)?
             .collect()
     });
@@ -100,9 +99,9 @@ fn what_does_not_suit_is_said_when_it_is_met() {
     );
     let network = builder.output(Dense::linear(2), Loss::SoftmaxCrossEntropy).unwrap();
     let parameters = network.initialize(0).unwrap();
-    let message = network.predictions(&data, &parameters[1..]).unwrap_err().to_string();
+    let message = network.predict(&data, &parameters[1..]).unwrap_err().to_string();
     assert!(message.contains("the parameters: got"), "{message}");
-    let predictions = network.predictions(&data, &parameters).unwrap();
+    let predictions = network.predict(&data, &parameters).unwrap();
     let message = predictions.collect().unwrap_err().to_string();
     assert!(
         message.contains("is no index of an embedding") && message.contains("predictions.rs"),
@@ -117,7 +116,7 @@ fn a_checkpoint_of_one_model_is_none_of_another() {
     let found = |seed: u64| {
         let context = Context::new(Config::default()).unwrap();
         let parameters = network.initialize(seed).unwrap();
-        let predictions = network.predictions(&data(&context), &parameters).unwrap();
+        let predictions = network.predict(&data(&context), &parameters).unwrap();
         let kept = predictions.checkpoint(folder.path().to_str().unwrap()).unwrap();
         assert_eq!(bits(&kept.collect().unwrap()), bits(&predictions.collect().unwrap()));
         bits(&kept.collect().unwrap())
@@ -132,7 +131,7 @@ fn processes_with_different_models_find_each_other_out() {
     let run = TestCluster::new(2).run_lives(|context, life| {
         let network = network();
         let parameters = network.initialize(u64::from(life.slot)).unwrap();
-        network.predictions(&data(context), &parameters).unwrap().count()
+        network.predict(&data(context), &parameters).unwrap().count()
     });
     let error = run.err().unwrap().to_string();
     assert!(error.contains("diverged"), "{error}");

@@ -323,12 +323,12 @@ fn evaluation_adds_up_over_partitions() {
         assert!((report.loss_sum - expected.loss_sum).abs() < 1e-9 * expected.loss_sum);
         let matrix = network.confusion(&case.data(&context), &parameters).unwrap();
         assert_eq!((matrix.samples(), matrix.accuracy()), (24, report.accuracy()));
-        let outputs = network.predict_dataset(&case.data(&context), &parameters).unwrap();
+        let outputs = network.predict(&case.data(&context), &parameters).unwrap().collect().unwrap();
         assert_eq!(outputs.len(), 24);
         for (sample, output) in outputs.iter().enumerate() {
             let mut workspace = network.workspace(1);
             let alone = network
-                .predict(&parameters, &case.features(sample), 1, &mut workspace)
+                .predict_batch(&parameters, &case.features(sample), 1, &mut workspace)
                 .unwrap();
             assert!(
                 output

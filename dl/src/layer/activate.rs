@@ -15,7 +15,7 @@ use crate::shape::Shape;
 /// # use distdl_dl::{Activate, Activation, Input, Loss, NeuralNetwork};
 /// let network = NeuralNetwork::new(Input(2)).output(Activate(Activation::Relu), Loss::MeanSquaredError)?;
 /// let mut workspace = network.workspace(1);
-/// assert_eq!(network.predict(&[], &[-1.0, 2.0], 1, &mut workspace)?, [0.0, 2.0]);
+/// assert_eq!(network.predict_batch(&[], &[-1.0, 2.0], 1, &mut workspace)?, [0.0, 2.0]);
 /// # Ok::<(), distdl_dl::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Activate(pub Activation);
 /// # use distdl_dl::{Gelu, Input, Loss, NeuralNetwork};
 /// let network = NeuralNetwork::new(Input(3)).output(Gelu, Loss::MeanSquaredError)?;
 /// let mut workspace = network.workspace(1);
-/// let outputs = network.predict(&[], &[-1.0, 0.0, 10.0], 1, &mut workspace)?;
+/// let outputs = network.predict_batch(&[], &[-1.0, 0.0, 10.0], 1, &mut workspace)?;
 /// assert!((outputs[0] + 0.1587).abs() < 1e-4 && outputs[1..] == [0.0, 10.0]);
 /// # Ok::<(), distdl_dl::Error>(())
 /// ```

@@ -19,7 +19,7 @@ const KIND: &str = "dropout";
 /// # use distdl_dl::{Dropout, Input, Loss, NeuralNetwork};
 /// let network = NeuralNetwork::new(Input(3)).output(Dropout::new(0.5), Loss::MeanSquaredError)?;
 /// let mut workspace = network.workspace(1);
-/// let outputs = network.predict(&[], &[1.0, 2.0, 3.0], 1, &mut workspace)?;
+/// let outputs = network.predict_batch(&[], &[1.0, 2.0, 3.0], 1, &mut workspace)?;
 /// assert_eq!(outputs, [1.0, 2.0, 3.0], "only training leaves out");
 /// # Ok::<(), distdl_dl::Error>(())
 /// ```

@@ -31,8 +31,8 @@ const EMBEDDINGS_MAX: usize = 1 << 24;
 /// let network = NeuralNetwork::new(Input(2)).output(Embedding::new(3, 2), Loss::MeanSquaredError)?;
 /// let vectors = [0.0, 0.1, 1.0, 1.1, 2.0, 2.1]; // its parameters
 /// let mut workspace = network.workspace(1);
-/// assert_eq!(network.predict(&vectors, &[2.0, 0.0], 1, &mut workspace)?, [2.0, 2.1, 0.0, 0.1]);
-/// assert!(network.predict(&vectors, &[3.0, 0.0], 1, &mut workspace).is_err(), "there is no vector 3");
+/// assert_eq!(network.predict_batch(&vectors, &[2.0, 0.0], 1, &mut workspace)?, [2.0, 2.1, 0.0, 0.1]);
+/// assert!(network.predict_batch(&vectors, &[3.0, 0.0], 1, &mut workspace).is_err(), "there is no vector 3");
 /// # Ok::<(), distdl_dl::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ const KIND: &str = "layer_norm";
 /// # use distdl_dl::{Input, LayerNorm, Loss, NeuralNetwork};
 /// let network = NeuralNetwork::new(Input(2)).output(LayerNorm::default(), Loss::MeanSquaredError)?;
 /// let mut workspace = network.workspace(1);
-/// let outputs = network.predict(&network.initialize(7)?, &[10.0, 30.0], 1, &mut workspace)?;
+/// let outputs = network.predict_batch(&network.initialize(7)?, &[10.0, 30.0], 1, &mut workspace)?;
 /// assert!((outputs[0] + 1.0).abs() < 1e-4 && (outputs[1] - 1.0).abs() < 1e-4);
 /// # Ok::<(), distdl_dl::Error>(())
 /// ```

@@ -31,7 +31,7 @@ impl Dense {
     /// let network = NeuralNetwork::new(Input(2)).output(each_its_own, Loss::MeanSquaredError)?;
     /// assert_eq!(network.parameter_count(), 4 + 2, "also of what is not connected");
     /// let mut workspace = network.workspace(1);
-    /// assert_eq!(network.predict(&[1.0; 6], &[3.0, 5.0], 1, &mut workspace)?, [3.0 + 1.0, 5.0 + 1.0]);
+    /// assert_eq!(network.predict_batch(&[1.0; 6], &[3.0, 5.0], 1, &mut workspace)?, [3.0 + 1.0, 5.0 + 1.0]);
     /// # Ok::<(), distdl_dl::Error>(())
     /// ```
     #[must_use]

@@ -16,7 +16,7 @@ use crate::shape::{Image, Shape, Windows};
 /// let image = Image { channels: 1, height: 2, width: 5 };
 /// let network = NeuralNetwork::new(image).output(MaxPool2d::new(2), Loss::MeanSquaredError)?;
 /// let pixels = [1.0, 2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0, 8.0, 9.0];
-/// let outputs = network.predict(&[], &pixels, 1, &mut network.workspace(1))?.to_vec();
+/// let outputs = network.predict_batch(&[], &pixels, 1, &mut network.workspace(1))?.to_vec();
 /// assert_eq!(outputs, [6.0, 8.0], "the fifth column is left out");
 /// # Ok::<(), distdl_dl::Error>(())
 /// ```
@@ -33,7 +33,7 @@ pub struct MaxPool2d {
 /// let image = Image { channels: 1, height: 2, width: 5 };
 /// let network = NeuralNetwork::new(image).output(AvgPool2d::new(2), Loss::MeanSquaredError)?;
 /// let pixels = [1.0, 2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0, 8.0, 9.0];
-/// let outputs = network.predict(&[], &pixels, 1, &mut network.workspace(1))?.to_vec();
+/// let outputs = network.predict_batch(&[], &pixels, 1, &mut network.workspace(1))?.to_vec();
 /// assert_eq!(outputs, [3.5, 5.5], "the fifth column is left out");
 /// # Ok::<(), distdl_dl::Error>(())
 /// ```

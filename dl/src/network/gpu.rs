@@ -165,7 +165,7 @@ impl NeuralNetwork {
         self.backward_on_gpu(&layers, mode, rows, workspace)
     }
 
-    /// As [`evaluate`](Self::evaluate), of the rows that lie in the workspace.
+    /// As [`error_batch`](Self::error_batch), of the rows that lie in the workspace.
     pub(crate) fn evaluate_on_gpu(&self, rows: usize, workspace: &mut GpuWorkspace) -> Result<BatchReport> {
         let layers = self.on_gpu().map_err(Error::Gpu)?;
         self.forward_on_gpu(&layers, Mode::Evaluation, rows, workspace)?;

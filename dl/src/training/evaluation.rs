@@ -60,16 +60,16 @@ impl NeuralNetwork {
     /// as it lives.
     ///
     /// ```
-    /// # use distdl_dl::{Features, NeuralNetwork, SampleTargets, Samples};
+    /// # use distdl_dl::{Dense, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples};
     /// # use distdl_engine::{Config, Context};
     /// # let context = Context::new(Config::default())?;
-    /// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
-    /// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
-    /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
-    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
-    /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
-    /// let outputs = network.predictions(&data, &network.initialize(7)?)?;
-    /// assert_eq!(outputs.filter(|row| row[1] > 0.999).count()? + outputs.filter(|row| row[1] <= 0.999).count()?, 200);
+    /// let points = Samples::new(1, Features::F32(vec![0.0, 1.0, -1.0]), SampleTargets::Labels(vec![0, 0, 1]))?;
+    /// let data = context.parallelize(points.split(2)?, 2);
+    /// let network = NeuralNetwork::new(Input(1)).output(Dense::linear(2), Loss::SoftmaxCrossEntropy)?;
+    /// // Logits of 0 and x ln 3.
+    /// let outputs = network.predict(&data, &[0.0, 3.0_f32.ln(), 0.0, 0.0])?;
+    /// let percent = outputs.map(|row| [row[0], row[1]].map(|share| (100.0 * share).round() as i32)).collect()?;
+    /// assert_eq!(percent, [[50, 50], [25, 75], [75, 25]], "in the order of the samples");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -78,7 +78,7 @@ impl NeuralNetwork {
     /// kernels for GPUs. The actions on what is returned fail if the samples do not suit the network, or the last GPU is lost
     /// that must compute.
     #[track_caller]
-    pub fn predictions(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Dataset<Vec<f32>>> {
+    pub fn predict(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Dataset<Vec<f32>>> {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
         let devices = Devices::choose(data, self)?.lanes();
         let model = format!("{:?} {}", self.words(), parameters_hash(parameters));
@@ -97,35 +97,6 @@ impl NeuralNetwork {
         Ok(rows.try_map(|row| row))
     }
 
-    /// The same as a vector in the driver program.
-    ///
-    /// ```
-    /// # use distdl_dl::{Features, NeuralNetwork, SampleTargets, Samples};
-    /// # use distdl_engine::{Config, Context};
-    /// # let context = Context::new(Config::default())?;
-    /// # let points: Vec<f32> = (0..200).map(|point| point as f32 / 100.0 - 1.0).collect();
-    /// # let labels = points.iter().map(|point| u32::from(*point > 0.0)).collect();
-    /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
-    /// # let data = context.parallelize(samples.split(2)?, 2).cache();
-    /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
-    /// let outputs = network.predict_dataset(&data, &network.initialize(7)?)?;
-    /// assert_eq!(outputs.len(), 200, "one for each sample, in order");
-    /// assert!((outputs[0][0] + outputs[0][1] - 1.0).abs() < 1e-6, "probabilities, not logits");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`error`](Self::error).
-    pub fn predict_dataset(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Vec<Vec<f32>>> {
-        let devices = Devices::choose(data, self)?;
-        let outputs = over_batches(
-            (self, data, parameters, &devices),
-            Vec::new,
-            move |outputs: &mut Vec<Vec<f32>>, evaluator, batch| evaluator.predict(batch, outputs),
-        )?;
-        Ok(outputs.into_iter().flatten().collect())
-    }
-
     /// What the samples of a dataset are taken for: the class of the largest output, the first of equal ones.
     ///
     /// # Errors
@@ -136,7 +107,7 @@ impl NeuralNetwork {
         if classes > CLASSES_MAX {
             return Err(Error::Options(format!(
                 "a confusion matrix of {classes} classes, and every partition would count {classes} x {classes} pairs; take \
-                 `predict_dataset` beyond {CLASSES_MAX} classes"
+                 `predict` beyond {CLASSES_MAX} classes"
             )));
         }
         let devices = Devices::choose(data, self)?;
@@ -302,7 +273,7 @@ impl Evaluator {
         }
         let (network, rows, rows_max) = (&self.network, batch.rows(), self.rows_max);
         let workspace = self.workspace.get_or_insert_with(|| network.workspace(rows_max));
-        network.evaluate(&self.parameters, batch.features(), batch.targets(), rows, workspace)
+        network.error_batch(&self.parameters, batch.features(), batch.targets(), rows, workspace)
     }
 
     /// Outputs of the last layer, rows x output length.

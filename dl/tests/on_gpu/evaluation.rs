@@ -16,7 +16,7 @@ fn evaluated(
     let parameters = network.initialize(5)?;
     let data = context.parallelize(samples.split(3)?, 3);
     let report = network.error(&data, &parameters)?;
-    let outputs = network.predict_dataset(&data, &parameters)?;
+    let outputs = network.predict(&data, &parameters)?.collect()?;
     let confusion = format!("{:?}", network.confusion(&data, &parameters)?);
     Ok((report.loss_sum, report.correct, outputs.concat(), confusion))
 }
