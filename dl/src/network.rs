@@ -22,7 +22,7 @@ pub(crate) use gpu::{GpuWorkspace, WorkspaceShape};
 use std::fmt::{Display, Formatter};
 use std::ops::Range;
 use std::sync::Arc;
-use wiring::{GradientSlots, Wires};
+use wiring::{GradientBuffers, Wires};
 
 /// A network that is ready to compute. It is cheap to clone, holds no parameters, and is the same in every process that
 /// built it from the same words.
@@ -48,21 +48,19 @@ pub struct NeuralNetwork<T: Scalar = f32> {
     input: Shape,
     layers: Arc<[Placed<T>]>,
     layout: Arc<ParameterLayout>,
-    /// Of all layers that are not frozen, by place.
-    statistics: Arc<[Statistics]>,
-    /// Of the backward pass.
-    slots: Arc<GradientSlots>,
-    /// For each layer whether its parameters stay as they are.
-    frozen: Arc<[bool]>,
     loss: Loss,
+    /// Of the backward pass; they follow from the layers.
+    buffers: Arc<GradientBuffers>,
 }
 
 /// A layer, what it reads, and where its parameters lie in the flat vector.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Placed<T> {
-    layer: Box<dyn Layer<T>>,
+    layer: Arc<dyn Layer<T>>,
     wires: Wires,
     range: Range<usize>,
+    /// Whether its parameters stay as they are.
+    is_frozen: bool,
 }
 
 impl NeuralNetwork {
@@ -87,8 +85,15 @@ impl NeuralNetwork {
 }
 
 impl<T: Scalar> Placed<T> {
-    /// Where the layer's running statistics lie in the flat vector.
-    fn statistics(&self) -> Option<Statistics> {
+    /// What of its parameters no gradient changes, by place in the flat vector: running statistics, or all of a frozen layer as such
+    /// that never move.
+    fn not_learnt(&self) -> Option<Statistics> {
+        if self.is_frozen {
+            return Some(Statistics {
+                range: self.range.clone(),
+                momentum: 0.0,
+            });
+        }
         let Statistics { range, momentum } = self.layer.statistics()?;
         Some(Statistics {
             range: self.range.start + range.start..self.range.start + range.end,
@@ -97,7 +102,26 @@ impl<T: Scalar> Placed<T> {
     }
 }
 
+/// Where backward passes keep gradients by outputs, if layers are views where it is said.
+fn gradient_buffers<T>(layers: &[Placed<T>], is_view: impl Fn(usize) -> bool) -> GradientBuffers {
+    let wires: Vec<Wires> = layers.iter().map(|placed| placed.wires).collect();
+    let is_learnt = |index: usize| !layers[index].is_frozen && !layers[index].range.is_empty();
+    GradientBuffers::new(&wires, is_view, is_learnt)
+}
+
 impl<T: Scalar> NeuralNetwork<T> {
+    /// Of layers that fit each other and the loss.
+    fn of(input: Shape, layers: Arc<[Placed<T>]>, layout: Arc<ParameterLayout>, loss: Loss) -> Self {
+        let buffers = Arc::new(gradient_buffers(&layers, |_| false));
+        Self {
+            input,
+            layers,
+            layout,
+            loss,
+            buffers,
+        }
+    }
+
     /// Begins a network whose element type follows from its use.
     pub fn with_element(input: impl Into<Shape>) -> NetworkBuilder<T> {
         NetworkBuilder::new(input.into())
@@ -134,7 +158,7 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// What it computes, in words: layer by layer, then the loss. Equal words give equal outputs for equal parameters.
     pub(crate) fn words(&self) -> Vec<String> {
         let layers = self.layers.iter().enumerate().map(|(index, placed)| {
-            let (wires, frozen) = (placed.wires.words(index), frozen::words(self.is_frozen(index)));
+            let (wires, frozen) = (placed.wires.words(index), frozen::words(placed.is_frozen));
             format!("{:?}{wires}{frozen}", placed.layer)
         });
         layers.chain([format!("{:?}", self.loss)]).collect()
@@ -151,14 +175,17 @@ impl<T: Scalar> NeuralNetwork<T> {
     }
 
     /// Which of the parameters are running statistics that training moves, in ascending order.
-    pub fn statistics(&self) -> &[Statistics] {
-        &self.statistics
+    pub fn statistics(&self) -> Vec<Statistics> {
+        let learning = self.layers.iter().filter(|placed| !placed.is_frozen);
+        learning.filter_map(Placed::not_learnt).collect()
     }
 
     /// Whether a layer's gradient is mostly 0, or all of it.
     pub(crate) fn has_sparse_gradient(&self) -> bool {
-        let mut layers = self.layers.iter().zip(&*self.frozen);
-        layers.any(|(placed, is_frozen)| (*is_frozen && !placed.range.is_empty()) || placed.layer.has_sparse_gradient())
+        let is_sparse = |placed: &Placed<T>| {
+            (placed.is_frozen && !placed.range.is_empty()) || placed.layer.has_sparse_gradient()
+        };
+        self.layers.iter().any(is_sparse)
     }
 
     /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than memory
@@ -194,7 +221,7 @@ impl<T: Scalar> NeuralNetwork<T> {
                 .iter()
                 .map(|placed| buffer(placed.layer.output_length()))
                 .collect(),
-            gradients: (0..self.slots.count()).map(|_| buffer(widest)).collect(),
+            gradients: (0..self.buffers.count()).map(|_| buffer(widest)).collect(),
             scratch: vec![T::ZERO; scratch],
             piece: Vec::new(),
             draw: Draw::default(),
@@ -241,10 +268,13 @@ impl<T: Scalar> NeuralNetwork<T> {
             scratch,
             ..
         } = workspace;
-        for (index, Placed { layer, wires, range }) in self.layers.iter().enumerate().rev() {
-            if let Some(slots) = self.slots.of(index) {
+        for (index, placed) in self.layers.iter().enumerate().rev() {
+            let Placed {
+                layer, wires, range, ..
+            } = placed;
+            if let Some(buffers) = self.buffers.of(index) {
                 let (input_length, output_length) = (rows * layer.input_length(), rows * layer.output_length());
-                let (output_gradient, input_gradient) = slots.output_and_input(gradients);
+                let (output_gradient, input_gradient) = buffers.output_and_input(gradients);
                 layer.backward(Backward {
                     parameters: &parameters[range.clone()],
                     inputs: rows_of(wires.inputs, input_length, inputs, outputs),
@@ -256,9 +286,9 @@ impl<T: Scalar> NeuralNetwork<T> {
                     input_gradient: input_gradient.map(|gradient| &mut gradient[..input_length]),
                     gradient: &mut gradient[range.clone()],
                 })?;
-                slots.add_up(input_length, gradients);
+                buffers.add_up(input_length, gradients);
             }
-            if self.is_frozen(index) {
+            if placed.is_frozen {
                 gradient[range.clone()].fill(T::ZERO);
             }
             if !range.is_empty() {
@@ -350,7 +380,7 @@ impl<T: Scalar> NeuralNetwork<T> {
             outputs,
             targets,
             self.output_length(),
-            &mut workspace.gradients[GradientSlots::LOSS][..length],
+            &mut workspace.gradients[GradientBuffers::LOSS][..length],
         )
     }
 
@@ -365,7 +395,10 @@ impl<T: Scalar> NeuralNetwork<T> {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
         workspace.check(self, rows)?;
         check_length("the inputs", rows.saturating_mul(self.input_length()), inputs.len())?;
-        for (index, Placed { layer, wires, range }) in self.layers.iter().enumerate() {
+        for (index, placed) in self.layers.iter().enumerate() {
+            let Placed {
+                layer, wires, range, ..
+            } = placed;
             let (before, after) = workspace.outputs.split_at_mut(index);
             let outputs = &mut after[0][..rows * layer.output_length()];
             layer.forward(Forward {

@@ -73,7 +73,7 @@ fn check_on(network: &NeuralNetwork<f64>, inputs: &[f64], labels: bool) {
     let (rows, outputs) = (inputs.len() / network.input_length(), network.output_length());
     let mut parameters = numbers::<f64>(1, network.parameter_count());
     // A running variance is not negative.
-    let running = network.statistics().iter().flat_map(|known| known.range.clone());
+    let running = network.statistics().into_iter().flat_map(|known| known.range);
     running.for_each(|index| parameters[index] = parameters[index].abs());
     let classes: Vec<u32> = (0..rows as u32).map(|row| (row * 3) % outputs as u32).collect();
     let values = numbers::<f64>(3, rows * outputs);

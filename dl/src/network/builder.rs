@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::wiring::{GradientSlots, Wires};
+use super::wiring::Wires;
 use super::{NeuralNetwork, Placed};
 use crate::error::{Error, Result};
 use crate::layer::{Layer, LayerSpecification, Sum};
@@ -97,21 +97,15 @@ impl<T: Scalar> NetworkBuilder<T> {
         let mut layout = ParameterLayout::default();
         let place = |(index, (layer, wires)): (usize, (Box<dyn Layer<T>>, Wires))| {
             let range = layout.append(index, &layer.parameter_shapes());
-            Placed { layer, wires, range }
+            Placed {
+                layer: layer.into(),
+                wires,
+                range,
+                is_frozen: false,
+            }
         };
-        let layers: Arc<[Placed<T>]> = layers.into_iter().enumerate().map(place).collect();
-        let statistics = layers.iter().filter_map(Placed::statistics).collect();
-        let wires: Vec<Wires> = layers.iter().map(|placed| placed.wires).collect();
-        let slots = GradientSlots::new(&wires, |_| false, |layer| !layers[layer].range.is_empty());
-        Ok(NeuralNetwork {
-            input,
-            frozen: layers.iter().map(|_| false).collect(),
-            layers,
-            layout: Arc::new(layout),
-            statistics,
-            slots: Arc::new(slots),
-            loss,
-        })
+        let layers = layers.into_iter().enumerate().map(place).collect();
+        Ok(NeuralNetwork::of(input, layers, Arc::new(layout), loss))
     }
 
     /// What the next layer would be given.

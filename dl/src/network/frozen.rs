@@ -1,9 +1,6 @@
 //! Layers that training leaves as they are.
 
-use std::sync::Arc;
-
-use super::NeuralNetwork;
-use super::wiring::{GradientSlots, Wires};
+use super::{NeuralNetwork, Placed};
 use crate::error::{Error, Result};
 use crate::layer::{Mode, Statistics};
 use crate::scalar::Scalar;
@@ -35,48 +32,31 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// # Errors
     /// If there is no layer of an index, or no layer with parameters is left to learn.
     pub fn with_frozen(&self, layers: impl IntoIterator<Item = usize>) -> Result<Self> {
-        let mut frozen = vec![false; self.layers.len()];
+        let mut placed = self.layers.to_vec();
+        placed.iter_mut().for_each(|placed| placed.is_frozen = false);
         for index in layers {
             let count = self.layers.len();
-            *frozen.get_mut(index).ok_or_else(|| {
+            let layer = placed.get_mut(index).ok_or_else(|| {
                 Error::Options(format!(
                     "layer {index} is to be frozen, and the network has {count}; give indices from 0 to {}",
                     count.saturating_sub(1)
                 ))
-            })? = true;
+            })?;
+            layer.is_frozen = true;
         }
-        let kept = self.layers.iter().zip(&frozen);
-        let mut network = Self {
-            statistics: kept
-                .filter(|(_, is_frozen)| !**is_frozen)
-                .filter_map(|(placed, _)| placed.statistics())
-                .collect(),
-            frozen: frozen.into(),
-            ..self.clone()
-        };
-        network.slots = Arc::new(network.slots(|_| false));
-        match (0..network.layers.len()).any(|index| network.is_learnt(index)) {
-            true => Ok(network),
-            false => Err(Error::Options(
+        if placed.iter().all(|placed| placed.is_frozen || placed.range.is_empty()) {
+            return Err(Error::Options(
                 "all layers with parameters are frozen, so there is nothing to train; leave one of them to learn"
                     .to_owned(),
-            )),
+            ));
         }
+        let layout = self.layout.clone();
+        Ok(Self::of(self.input, placed.into(), layout, self.loss.clone()))
     }
 
     /// Whether the parameters of a layer, by 0-based index, stay as they are.
     pub fn is_frozen(&self, layer: usize) -> bool {
-        self.frozen.get(layer) == Some(&true)
-    }
-
-    fn is_learnt(&self, layer: usize) -> bool {
-        !self.is_frozen(layer) && !self.layers[layer].range.is_empty()
-    }
-
-    /// Where backward passes keep gradients by outputs, if layers are views where it is said.
-    pub(super) fn slots(&self, is_view: impl Fn(usize) -> bool) -> GradientSlots {
-        let wires: Vec<Wires> = self.layers.iter().map(|placed| placed.wires).collect();
-        GradientSlots::new(&wires, is_view, |layer| self.is_learnt(layer))
+        self.layers.get(layer).is_some_and(|placed| placed.is_frozen)
     }
 
     /// What a pass is for to a layer.
@@ -90,15 +70,7 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// All parameters that no gradient changes, in ascending order: running statistics, and what is frozen as such that never
     /// move.
     pub(crate) fn not_learnt(&self) -> Vec<Statistics> {
-        let layers = self.layers.iter().zip(&*self.frozen);
-        let of_layer = layers.filter_map(|(placed, is_frozen)| match is_frozen {
-            true => Some(Statistics {
-                range: placed.range.clone(),
-                momentum: 0.0,
-            }),
-            false => placed.statistics(),
-        });
-        of_layer.collect()
+        self.layers.iter().filter_map(Placed::not_learnt).collect()
     }
 }
 

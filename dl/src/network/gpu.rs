@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 
-use super::wiring::GradientSlots;
-use super::{NeuralNetwork, Placed};
+use super::wiring::GradientBuffers;
+use super::{NeuralNetwork, Placed, gradient_buffers};
 use crate::error::{Error, Result, check_length};
 use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, gather};
 use crate::kernels::programs::Device;
@@ -37,9 +37,9 @@ pub(crate) struct GpuWorkspace {
     targets: GpuPort,
     /// Of each layer, none of views.
     outputs: Vec<GpuBuffer>,
-    /// Gradients by outputs, where the slots say.
+    /// Gradients by outputs, and which layer has them where.
     gradients: Vec<GpuBuffer>,
-    slots: GradientSlots,
+    buffers: GradientBuffers,
     scratch: GpuBuffer,
     /// Where frozen layers write a gradient, which is thrown away: where it would lie there is always 0.
     unwanted: GpuBuffer,
@@ -99,15 +99,11 @@ impl NeuralNetwork {
         let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
         let port = |length: usize| device.port(length);
         let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
-        let slots = self.slots(|index| layers[index].is_view());
+        let buffers = gradient_buffers(&self.layers, |index| layers[index].is_view());
         let gradient = port(if shape.has_gradient { parameters } else { 0 })?;
-        let frozen = self
-            .layers
-            .iter()
-            .zip(&*self.frozen)
-            .filter(|(_, is_frozen)| **is_frozen && shape.has_gradient);
+        let frozen = self.layers.iter().filter(|placed| placed.is_frozen && shape.has_gradient);
         let mut unwanted = 0;
-        for (Placed { range, .. }, _) in frozen {
+        for Placed { range, .. } in frozen {
             unwanted = unwanted.max(range.len());
             device
                 .gpu()
@@ -125,8 +121,8 @@ impl NeuralNetwork {
                 .zip(&layers)
                 .map(|(length, layer)| rows(if layer.is_view() { 0 } else { length }))
                 .collect::<Result<_>>()?,
-            gradients: (0..slots.count()).map(|_| rows(widest)).collect::<Result<_>>()?,
-            slots,
+            gradients: (0..buffers.count()).map(|_| rows(widest)).collect::<Result<_>>()?,
+            buffers,
             scratch: words(scratch.unwrap_or(0))?,
             constants: constants_there,
             constants_of,
@@ -222,10 +218,10 @@ impl NeuralNetwork {
         for (index, (layer, Placed { range, wires, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
             let inputs = self.rows_on_gpu(wires.inputs, rows, workspace);
             let outputs = self.outputs_on_gpu(index, rows, workspace);
-            let Some(slots) = workspace.slots.of(index) else {
+            let Some(buffers) = workspace.buffers.of(index) else {
                 continue;
             };
-            let slot = |slot: usize, length: usize| workspace.gradients[slot].words().part(0..length);
+            let gradient = |buffer: usize, length: usize| workspace.gradients[buffer].words().part(0..length);
             layer.backward(
                 &workspace.device,
                 GpuBackward {
@@ -236,16 +232,16 @@ impl NeuralNetwork {
                     mode: self.mode_of(index, mode),
                     constants: workspace.constants_of(index),
                     scratch: workspace.scratch.words(),
-                    output_gradient: slot(slots.output, outputs.len()),
-                    input_gradient: slots.input.map(|input| slot(input, inputs.len())),
+                    output_gradient: gradient(buffers.output, outputs.len()),
+                    input_gradient: buffers.input.map(|input| gradient(input, inputs.len())),
                     gradient: match self.is_frozen(index) {
                         true => workspace.unwanted.words().part(0..range.len()),
                         false => workspace.gradient.words().part(range.clone()),
                     },
                 },
             )?;
-            for sum in &slots.sums {
-                let [values, sums] = sum.map(|of| slot(of, inputs.len()));
+            for sum in &buffers.sums {
+                let [values, sums] = sum.map(|of| gradient(of, inputs.len()));
                 sums::add(&workspace.device, values, sums)?;
             }
         }
@@ -261,7 +257,7 @@ impl NeuralNetwork {
             None => GpuTargets::Labels(targets.part(0..rows)),
             Some(length) => GpuTargets::Values(targets.part(0..rows * length)),
         };
-        let gradient = workspace.gradients[GradientSlots::LOSS].words().part(0..outputs.len());
+        let gradient = workspace.gradients[GradientBuffers::LOSS].words().part(0..outputs.len());
         let losses = workspace.losses.words();
         let (of_loss, of_hits) = (losses.part(0..2 * rows), losses.part(2 * rows..4 * rows));
         let device = &workspace.device;

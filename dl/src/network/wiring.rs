@@ -46,15 +46,15 @@ impl Wires {
 
 /// Buffers of a backward pass, as few as there can be: a chain takes two in turns, and each shortcut that is open one more.
 #[derive(Clone, Debug)]
-pub(super) struct GradientSlots {
+pub(super) struct GradientBuffers {
     /// Of each layer, none where nobody wants its gradients.
-    layers: Vec<Option<LayerSlots>>,
+    layers: Vec<Option<LayerBuffers>>,
     count: usize,
 }
 
 /// The buffers of one layer's backward pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LayerSlots {
+pub(super) struct LayerBuffers {
     /// Holds the gradient by its outputs.
     pub(super) output: usize,
     /// Gets the gradient by its inputs, if somebody wants it.
@@ -63,7 +63,7 @@ pub(super) struct LayerSlots {
     pub(super) sums: Vec<[usize; 2]>,
 }
 
-impl GradientSlots {
+impl GradientBuffers {
     /// Where the loss writes the gradient by the last outputs.
     pub(super) const LOSS: usize = 0;
 
@@ -82,38 +82,38 @@ impl GradientSlots {
             rows
         };
         let mut pool = Pool::default();
-        let mut slot_of = BTreeMap::from([(made_by_layer(wires.len()), pool.take())]);
+        let mut buffer_of = BTreeMap::from([(made_by_layer(wires.len()), pool.take())]);
         let mut layers = vec![None; wires.len()];
         let has_pass = |index: &usize| !is_view(*index) && are_wanted[index + 1];
         for index in (0..wires.len()).rev().filter(has_pass) {
             // Whoever reads the outputs comes later, and has been here.
-            let output = slot_of.remove(&(index + 1)).unwrap_or_else(|| pool.take());
+            let output = buffer_of.remove(&(index + 1)).unwrap_or_else(|| pool.take());
             let (mut sums, mut is_kept) = (Vec::new(), false);
             let wanted = |rows: usize| Some(made_by_layer(rows)).filter(|rows| are_wanted[*rows]);
             if let Some(added) = wires[index].added.and_then(wanted) {
-                match slot_of.get(&added) {
-                    Some(slot) => sums.push([output, *slot]),
+                match buffer_of.get(&added) {
+                    Some(buffer) => sums.push([output, *buffer]),
                     None => {
-                        slot_of.insert(added, output);
+                        buffer_of.insert(added, output);
                         is_kept = true;
                     }
                 }
             }
             let input = wanted(wires[index].inputs).map(|inputs| {
                 let input = pool.take();
-                match slot_of.get(&inputs) {
-                    Some(slot) => {
-                        sums.push([input, *slot]);
+                match buffer_of.get(&inputs) {
+                    Some(buffer) => {
+                        sums.push([input, *buffer]);
                         pool.give_back(input);
                     }
-                    None => drop(slot_of.insert(inputs, input)),
+                    None => drop(buffer_of.insert(inputs, input)),
                 }
                 input
             });
             if !is_kept {
                 pool.give_back(output);
             }
-            layers[index] = Some(LayerSlots { output, input, sums });
+            layers[index] = Some(LayerBuffers { output, input, sums });
         }
         Self {
             layers,
@@ -127,25 +127,25 @@ impl GradientSlots {
     }
 
     /// Those of a layer; none if it has no backward pass.
-    pub(super) fn of(&self, layer: usize) -> Option<&LayerSlots> {
+    pub(super) fn of(&self, layer: usize) -> Option<&LayerBuffers> {
         self.layers[layer].as_ref()
     }
 }
 
-impl LayerSlots {
+impl LayerBuffers {
     /// Of all buffers those of the gradients by the layer's outputs and inputs.
-    pub(super) fn output_and_input<'a, T>(&self, slots: &'a mut [Vec<T>]) -> (&'a mut [T], Option<&'a mut [T]>) {
+    pub(super) fn output_and_input<'a, T>(&self, buffers: &'a mut [Vec<T>]) -> (&'a mut [T], Option<&'a mut [T]>) {
         let Some(input) = self.input else {
-            return (&mut slots[self.output], None);
+            return (&mut buffers[self.output], None);
         };
-        let [output, input] = two(slots, [self.output, input]);
+        let [output, input] = two(buffers, [self.output, input]);
         (output, Some(input))
     }
 
     /// Adds what this layer found to what others did that have read the same rows, of so many elements.
-    pub(super) fn add_up<T: Scalar>(&self, length: usize, slots: &mut [Vec<T>]) {
+    pub(super) fn add_up<T: Scalar>(&self, length: usize, buffers: &mut [Vec<T>]) {
         for sum in &self.sums {
-            let [values, sums] = two(slots, *sum);
+            let [values, sums] = two(buffers, *sum);
             add(&values[..length], &mut sums[..length]);
         }
     }
@@ -155,8 +155,8 @@ impl LayerSlots {
     clippy::expect_used,
     reason = "a buffer that is taken is not free, so the pool gives another"
 )]
-fn two<T>(slots: &mut [Vec<T>], indices: [usize; 2]) -> [&mut Vec<T>; 2] {
-    slots.get_disjoint_mut(indices).expect("two buffers of the workspace")
+fn two<T>(buffers: &mut [Vec<T>], indices: [usize; 2]) -> [&mut Vec<T>; 2] {
+    buffers.get_disjoint_mut(indices).expect("two buffers of the workspace")
 }
 
 /// Buffers that are free, and how many there are in all.
@@ -174,8 +174,8 @@ impl Pool {
         })
     }
 
-    fn give_back(&mut self, slot: usize) {
-        self.free.push(slot);
+    fn give_back(&mut self, buffer: usize) {
+        self.free.push(buffer);
     }
 }
 
@@ -184,30 +184,30 @@ mod tests {
     #![allow(clippy::expect_used)]
     use super::*;
 
-    fn of(slots: &GradientSlots, layer: usize) -> &LayerSlots {
-        slots.of(layer).expect("a backward pass")
+    fn of(buffers: &GradientBuffers, layer: usize) -> &LayerBuffers {
+        buffers.of(layer).expect("a backward pass")
     }
 
     #[test]
     fn a_chain_takes_two_buffers_in_turns() {
         let chain: Vec<Wires> = (0..5).map(Wires::chain).collect();
-        let slots = GradientSlots::new(&chain, |_| false, |_| true);
-        assert_eq!(slots.count(), 2);
+        let buffers = GradientBuffers::new(&chain, |_| false, |_| true);
+        assert_eq!(buffers.count(), 2);
         let all = (0..5)
             .rev()
-            .map(|layer| (of(&slots, layer).output, of(&slots, layer).input));
+            .map(|layer| (of(&buffers, layer).output, of(&buffers, layer).input));
         assert!(all.eq([(0, Some(1)), (1, Some(0)), (0, Some(1)), (1, Some(0)), (0, None)]));
-        assert!((0..5).all(|layer| of(&slots, layer).sums.is_empty()));
-        let one = GradientSlots::new(&chain[..1], |_| false, |_| true);
+        assert!((0..5).all(|layer| of(&buffers, layer).sums.is_empty()));
+        let one = GradientBuffers::new(&chain[..1], |_| false, |_| true);
         assert_eq!((one.count(), of(&one, 0).input), (1, None));
     }
 
     #[test]
     fn views_take_none() {
         let chain: Vec<Wires> = (0..4).map(Wires::chain).collect();
-        let slots = GradientSlots::new(&chain, |layer| layer == 1 || layer == 3, |_| true);
-        assert_eq!(of(&slots, 2).output, GradientSlots::LOSS, "of the view behind it");
-        assert_eq!(of(&slots, 2).input, Some(of(&slots, 0).output), "of the view before it");
+        let buffers = GradientBuffers::new(&chain, |layer| layer == 1 || layer == 3, |_| true);
+        assert_eq!(of(&buffers, 2).output, GradientBuffers::LOSS, "of the view behind it");
+        assert_eq!(of(&buffers, 2).input, Some(of(&buffers, 0).output), "of the view before it");
     }
 
     /// Layers 1 and 2 beside nothing, then their sum, then one more.
@@ -221,30 +221,30 @@ mod tests {
 
     #[test]
     fn a_gradient_waits_until_all_who_read_the_rows_are_through() {
-        let slots = GradientSlots::new(&with_a_block(), |_| false, |_| true);
-        assert_eq!(slots.count(), 3);
-        let kept = of(&slots, 3).output;
+        let buffers = GradientBuffers::new(&with_a_block(), |_| false, |_| true);
+        assert_eq!(buffers.count(), 3);
+        let kept = of(&buffers, 3).output;
         for layer in [2, 1] {
-            let of = of(&slots, layer);
+            let of = of(&buffers, layer);
             assert!(of.output != kept && of.input != Some(kept));
         }
-        assert_eq!(of(&slots, 1).sums, [[of(&slots, 1).input.expect("one"), kept]]);
-        assert_eq!(of(&slots, 0).output, kept);
+        assert_eq!(of(&buffers, 1).sums, [[of(&buffers, 1).input.expect("one"), kept]]);
+        assert_eq!(of(&buffers, 0).output, kept);
     }
 
     #[test]
     fn what_nobody_learns_from_is_left_out() {
-        let slots = |learnt: usize| GradientSlots::new(&with_a_block(), |_| false, move |layer| layer == learnt);
+        let buffers = |learnt: usize| GradientBuffers::new(&with_a_block(), |_| false, move |layer| layer == learnt);
         // Below the block: all of it.
-        assert!((0..5).all(|layer| slots(0).of(layer).is_some()));
+        assert!((0..5).all(|layer| buffers(0).of(layer).is_some()));
         // Within: the way round it is not gone.
-        let within = slots(2);
+        let within = buffers(2);
         assert_eq!(
             [0, 1, 2, 3, 4].map(|layer| within.of(layer).is_some()),
             [false, false, true, true, true]
         );
         assert_eq!((of(&within, 2).input, &of(&within, 3).sums), (None, &Vec::new()));
         assert_eq!(within.count(), 2);
-        assert_eq!([3, 4].map(|layer| slots(4).of(layer).is_some()), [false, true]);
+        assert_eq!([3, 4].map(|layer| buffers(4).of(layer).is_some()), [false, true]);
     }
 }

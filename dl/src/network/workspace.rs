@@ -11,7 +11,7 @@ pub struct Workspace<T: Scalar = f32> {
     pub(super) rows_max: usize,
     /// Outputs of each layer.
     pub(super) outputs: Vec<Vec<T>>,
-    /// Gradients by outputs, where the network's slots say.
+    /// Gradients by outputs, in the buffers that the network's layers take turns at.
     pub(super) gradients: Vec<Vec<T>>,
     /// What layers need meanwhile.
     pub(super) scratch: Vec<T>,
@@ -45,7 +45,7 @@ impl<T: Scalar> Workspace<T> {
         )?;
         check_length(
             "the gradients of the workspace (made for another network?)",
-            network.slots.count(),
+            network.buffers.count(),
             self.gradients.len(),
         )?;
         for (placed, outputs) in network.layers.iter().zip(&self.outputs) {
