@@ -71,7 +71,7 @@ struct Figure<'a> {
     /// Of a whole training.
     #[serde(flatten)]
     spread: Spread,
-    test_accuracy: f64,
+    test_accuracy: Option<f64>,
     /// Of each process that has one, in the last run.
     gpus: Vec<GpuFigures>,
     parameters_hash: String,

@@ -73,7 +73,7 @@ struct Figure {
     waiting_share: f64,
     behind_mean: f64,
     behind_max: u64,
-    test_accuracy: f64,
+    test_accuracy: Option<f64>,
     machine: String,
 }
 

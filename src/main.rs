@@ -336,7 +336,10 @@ fn evaluate(context: &Context, model: &Path, data: &Path, hidden: &[usize]) -> R
     let test = Mnist::open(data)?.test;
     let test = context.parallelize(test.split(8)?, 8);
     let report = network.error(&test, &parameters)?;
-    let (correct, samples, accuracy) = (report.correct, report.samples, report.accuracy());
+    let (Some(correct), Some(accuracy)) = (report.correct, report.accuracy()) else {
+        return Err(format!("{} has no test images; name another folder", data.display()).into());
+    };
+    let samples = report.samples;
     let line = if context.config().json {
         serde_json::json!({ "correct": correct, "samples": samples, "accuracy": accuracy }).to_string()
     } else {

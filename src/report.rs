@@ -19,8 +19,9 @@ pub struct EpochReport {
     pub step: u64,
     /// Mean loss of the epoch's mini-batches, each before it was applied.
     pub train_loss: f64,
-    /// Share of test samples that are right, 0 to 1.
-    pub test_accuracy: f64,
+    /// Share of test samples that are right, 0 to 1; none where their targets are values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_accuracy: Option<f64>,
     /// Training throughput of the epoch; evaluation is left out.
     pub samples_per_second: f64,
     /// Training time so far in seconds; evaluation is left out.
@@ -53,23 +54,11 @@ pub struct GpuReport {
 impl GpuReport {
     /// What was done from one count to the next.
     fn between(process: usize, before: &GpuFigures, now: GpuFigures, took: Duration) -> Self {
-        let busy_seconds = now.busy_seconds - before.busy_seconds;
+        let figures = now.since(before);
         Self {
             process,
-            waited: (1.0 - busy_seconds / took.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(0.0, 1.0),
-            figures: GpuFigures {
-                passes: now.passes.saturating_sub(before.passes),
-                busy_seconds,
-                to_gpu_bytes: now.to_gpu_bytes.saturating_sub(before.to_gpu_bytes),
-                from_gpu_bytes: now.from_gpu_bytes.saturating_sub(before.from_gpu_bytes),
-                cudnn_convolutions: now.cudnn_convolutions.saturating_sub(before.cudnn_convolutions),
-                graphs: now.graphs.saturating_sub(before.graphs),
-                graph_steps: now.graph_steps.saturating_sub(before.graph_steps),
-                eager_steps: now.eager_steps.saturating_sub(before.eager_steps),
-                sample_bytes: now.sample_bytes.saturating_sub(before.sample_bytes),
-                sample_bytes_avoided: now.sample_bytes_avoided.saturating_sub(before.sample_bytes_avoided),
-                ..now
-            },
+            waited: (1.0 - figures.busy_seconds / took.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(0.0, 1.0),
+            figures,
         }
     }
 }
@@ -195,11 +184,12 @@ impl Reporter {
                 1 => format!("  the GPU waits {}", shares[0]),
                 _ => format!("  GPUs wait {}", shares.join(", ")),
             };
+            let accuracy = report.test_accuracy.map(|share| format!("  test accuracy {:.2}%", 100.0 * share));
+            let accuracy = accuracy.unwrap_or_default();
             format!(
-                "epoch {:>2}  loss {:.4}  test accuracy {:.2}%  {:>7.0} samples/s  {:.2} s{gpus}",
+                "epoch {:>2}  loss {:.4}{accuracy}  {:>7.0} samples/s  {:.2} s{gpus}",
                 report.epoch,
                 report.train_loss,
-                100.0 * report.test_accuracy,
                 report.samples_per_second,
                 report.seconds,
             )
@@ -237,16 +227,19 @@ impl Reporter {
         let (false, Some(last)) = (self.json, self.epochs.last()) else {
             return Ok(());
         };
-        let best = self.epochs.iter().map(|epoch| epoch.test_accuracy).fold(0.0, f64::max);
+        let accuracies = self.epochs.iter().filter_map(|epoch| epoch.test_accuracy);
+        let best = accuracies.fold(0.0, f64::max);
         let mut speeds: Vec<f64> = self.epochs.iter().map(|epoch| epoch.samples_per_second).collect();
         speeds.sort_by(f64::total_cmp);
         writeln!(self.output, "\nepochs             {}", last.epoch)?;
-        writeln!(
-            self.output,
-            "test accuracy      {:.2}% (best {:.2}%)",
-            100.0 * last.test_accuracy,
-            100.0 * best
-        )?;
+        if let Some(accuracy) = last.test_accuracy {
+            writeln!(
+                self.output,
+                "test accuracy      {:.2}% (best {:.2}%)",
+                100.0 * accuracy,
+                100.0 * best
+            )?;
+        }
         writeln!(self.output, "training time      {:.2} s", last.seconds)?;
         writeln!(self.output, "samples/s, median  {:.0}", speeds[speeds.len() / 2])?;
         writeln!(self.output, "parameters hash    {}", last.parameters_hash)

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 pub struct BatchReport {
     /// Sum over samples of the loss of each; NaN or infinite if any is.
     pub loss_sum: f64,
-    /// Samples whose largest output is at their label; 0 if the targets are values and not labels.
-    pub correct: u64,
+    /// Samples whose largest output is at their label; `None` where targets are values and not labels, or there are no samples.
+    pub correct: Option<u64>,
     /// Number of samples.
     pub samples: u64,
     /// What the sum is divided by for the mean loss: the number of samples, or the sum of their classes' weights
@@ -21,8 +21,12 @@ pub struct BatchReport {
 impl BatchReport {
     /// Adds another report. Floating-point sums depend on order: merge in the order of lane indices.
     pub fn merge(&mut self, other: &BatchReport) {
+        self.correct = match (self.samples, other.samples) {
+            (0, _) => other.correct,
+            (_, 0) => self.correct,
+            _ => self.correct.zip(other.correct).map(|(one, other)| one + other),
+        };
         self.loss_sum += other.loss_sum;
-        self.correct += other.correct;
         self.samples += other.samples;
         self.weight += other.weight;
     }
@@ -32,9 +36,11 @@ impl BatchReport {
         self.loss_sum / self.weight
     }
 
-    /// Share of samples that are right, 0 to 1; NaN for no samples.
-    pub fn accuracy(&self) -> f64 {
-        self.correct as f64 / self.samples as f64
+    /// Share of samples that are right, 0 to 1. There is none for no samples, nor where targets are values: models are then
+    /// judged by [`mean_loss`](Self::mean_loss).
+    pub fn accuracy(&self) -> Option<f64> {
+        let correct = self.correct.filter(|_| self.samples > 0)?;
+        Some(correct as f64 / self.samples as f64)
     }
 
     /// Whether the loss is a finite number.
@@ -75,6 +81,25 @@ pub struct GpuFigures {
     pub sample_bytes: u64,
     /// Bytes of samples that were there already when they were wanted.
     pub sample_bytes_avoided: u64,
+}
+
+impl GpuFigures {
+    /// What was done since the figures were `before`. How many GPUs there are, and why a step was last no graph, is as it is now.
+    pub fn since(self, before: &Self) -> Self {
+        Self {
+            passes: self.passes.saturating_sub(before.passes),
+            busy_seconds: self.busy_seconds - before.busy_seconds,
+            to_gpu_bytes: self.to_gpu_bytes.saturating_sub(before.to_gpu_bytes),
+            from_gpu_bytes: self.from_gpu_bytes.saturating_sub(before.from_gpu_bytes),
+            cudnn_convolutions: self.cudnn_convolutions.saturating_sub(before.cudnn_convolutions),
+            graphs: self.graphs.saturating_sub(before.graphs),
+            graph_steps: self.graph_steps.saturating_sub(before.graph_steps),
+            eager_steps: self.eager_steps.saturating_sub(before.eager_steps),
+            sample_bytes: self.sample_bytes.saturating_sub(before.sample_bytes),
+            sample_bytes_avoided: self.sample_bytes_avoided.saturating_sub(before.sample_bytes_avoided),
+            ..self
+        }
+    }
 }
 
 /// How often samples of each class were taken for each class. Matrices of disjoint samples add up with
@@ -257,13 +282,13 @@ mod tests {
     fn reports_add_up() {
         let mut sum = BatchReport {
             loss_sum: 1.5,
-            correct: 2,
+            correct: Some(2),
             samples: 3,
             weight: 3.0,
         };
         sum.merge(&BatchReport {
             loss_sum: 0.5,
-            correct: 1,
+            correct: Some(1),
             samples: 1,
             weight: 1.0,
         });
@@ -271,18 +296,42 @@ mod tests {
             sum,
             BatchReport {
                 loss_sum: 2.0,
-                correct: 3,
+                correct: Some(3),
                 samples: 4,
                 weight: 4.0,
             }
         );
-        assert_eq!((sum.mean_loss(), sum.accuracy()), (0.5, 0.75));
+        assert_eq!((sum.mean_loss(), sum.accuracy()), (0.5, Some(0.75)));
         sum.merge(&BatchReport {
             loss_sum: f64::NAN,
-            correct: 0,
+            correct: Some(0),
             samples: 1,
             weight: 1.0,
         });
         assert!(!sum.is_finite());
+    }
+
+    #[test]
+    fn where_one_report_has_no_hits_there_is_no_accuracy() {
+        let of_labels = BatchReport {
+            loss_sum: 1.0,
+            correct: Some(1),
+            samples: 2,
+            weight: 2.0,
+        };
+        let of_values = BatchReport {
+            correct: None,
+            ..of_labels
+        };
+        let merged = |mut one: BatchReport, other: BatchReport| {
+            one.merge(&other);
+            (one.samples, one.accuracy())
+        };
+        let none = BatchReport::default();
+        assert_eq!(none.accuracy(), None);
+        assert_eq!(merged(none, of_labels), (2, Some(0.5)), "of no samples there is nothing to count");
+        assert_eq!(merged(of_labels, none), (2, Some(0.5)));
+        assert_eq!(merged(of_labels, of_values), (4, None));
+        assert_eq!(merged(of_values, of_labels), (4, None));
     }
 }

@@ -62,6 +62,8 @@ pub struct StepResult {
 pub struct Training {
     network: NeuralNetwork,
     data: Dataset<Samples>,
+    /// Whether all targets of the data are labels, so that there are hits to count.
+    has_labels: bool,
     options: TrainingOptions,
     parameters: Arc<Parameters>,
     /// The first step that was applied, or will be, with the optimizer's state at 0.
@@ -104,19 +106,20 @@ impl NeuralNetwork {
         };
         let checkpoint = options.checkpoint.clone();
         checkpoint.iter().try_for_each(CheckpointOptions::check)?;
-        let (lengths, digest) = look_at(self, data, options.lanes, checkpoint.is_some())?;
-        let deal = Deal::new(lengths, options.batch)?;
+        let look = look_at(self, data, options.lanes, checkpoint.is_some())?;
+        let deal = Deal::new(look.lengths, options.batch)?;
         let initial = match &options.initial_parameters {
             Some(parameters) => parameters.to_vec(),
             None => self.initialize(options.seed())?,
         };
         let parameters = Parameters::with_state(initial, options.optimizer.state_slots())?;
         let parameters = parameters.with_lag(options.staleness.lag());
-        let facts = options.facts(self, &deal, digest);
+        let facts = options.facts(self, &deal, look.digest);
         let devices = Devices::choose(data, self)?;
         let mut training = Training {
             network: self.clone(),
             data: data.clone(),
+            has_labels: look.has_labels,
             parameters: Arc::new(parameters),
             options,
             state_begin: 0,
@@ -311,12 +314,14 @@ impl Training {
                 .with_placement(placement.clone());
         }
         let failed = Failed::default();
-        let mut applied = self.step;
+        let (mut applied, has_labels) = (self.step, self.has_labels);
         let mut observe = |step: &StepReport| {
             applied = step.step + 1;
+            let report = from_tallies(step.tallies);
+            let correct = report.correct.filter(|_| has_labels);
             observe(&StepResult {
                 step: step.step,
-                report: from_tallies(step.tallies),
+                report: BatchReport { correct, ..report },
             });
         };
         let result = self.run_resident(&iteration, &failed, &mut observe).and_then(|taken| {
@@ -479,16 +484,17 @@ fn lane_loader(
 fn to_tallies(report: BatchReport) -> Tallies {
     Tallies([
         report.loss_sum,
-        report.correct as f64,
+        report.correct.unwrap_or_default() as f64,
         report.samples as f64,
         report.weight,
     ])
 }
 
+/// What lanes have reported. Where targets are values the hits that it counts are none.
 fn from_tallies(Tallies([loss_sum, correct, samples, weight]): Tallies) -> BatchReport {
     BatchReport {
         loss_sum,
-        correct: correct as u64,
+        correct: (samples > 0.0).then_some(correct as u64),
         samples: samples as u64,
         weight,
     }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Activation, CheckpointOptions, Compression, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets,
-    Samples, Schedule, Targets, TopK, TrainingOptions,
+    Activation, BatchReport, CheckpointOptions, Compression, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets,
+    Samples, Schedule, Targets, TopK, Training, TrainingOptions,
 };
 use distdl_engine::{Config, Context, Placement};
 
@@ -147,6 +147,46 @@ fn a_row_that_does_not_count_hides_no_logit_that_is_no_number() {
             "{bad}"
         );
     }
+}
+
+/// So no model is chosen by an accuracy of 0.
+#[test]
+fn where_targets_are_values_there_is_no_accuracy() {
+    let context = Context::new(Config::default()).unwrap();
+    let labels = samples(vec![0, 1, 2, 0, 1, 2]);
+    let targets = SampleTargets::Values {
+        length: 3,
+        values: vec![0.5; 18],
+    };
+    let values = Samples::new(2, labels.features().clone(), targets).unwrap();
+    let [labels, values] = [labels, values].map(|samples| context.parallelize(samples.split(2).unwrap(), 2));
+    let network = network(Loss::MeanSquaredError);
+    let trained = |data: &_| {
+        let options = TrainingOptions {
+            batch: 4,
+            ..TrainingOptions::default()
+        };
+        network.train(data, options).unwrap()
+    };
+    let has_accuracy = |training: &mut Training, data: &_| {
+        let mut reports = Vec::new();
+        reports.push(training.error(data).unwrap());
+        let whole = training.run_epoch(|step| reports.push(step.report)).unwrap();
+        reports.push(whole);
+        let has = |report: &BatchReport| report.accuracy().is_some();
+        assert_eq!((reports.len(), reports.iter().all(has)), (4, reports.iter().any(has)));
+        has(&whole)
+    };
+    assert!(!has_accuracy(&mut trained(&values), &values));
+    let mut training = trained(&labels);
+    assert!(has_accuracy(&mut training, &labels));
+    training.change_data(&values).unwrap();
+    assert!(!has_accuracy(&mut training, &values));
+    let message = network
+        .confusion(&values, &training.parameters())
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("give labels, or take `error`"), "{message}");
 }
 
 #[test]

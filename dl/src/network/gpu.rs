@@ -437,7 +437,7 @@ impl GpuWorkspace {
         let has_labels = self.shape.target_length.is_none();
         BatchReport {
             loss_sum,
-            correct: if has_labels { correct as u64 } else { 0 },
+            correct: has_labels.then_some(correct as u64),
             samples: rows as u64,
             weight: rows as f64,
         }

@@ -74,8 +74,9 @@ impl BestModels {
         Self { least_change, ..self }
     }
 
-    /// Shows a training and the value of its model, less for a better one. What is not finite is worse than any number, and not
-    /// kept.
+    /// Shows a training and the value of its model, less for a better one: a [mean loss](crate::BatchReport::mean_loss), or 1 less
+    /// the [accuracy](crate::BatchReport::accuracy), of which there is none where targets are values. What is not finite is worse than
+    /// any number, and not kept.
     ///
     /// ```
     /// # use distdl_dl::{BestModels, Features, NeuralNetwork, SampleTargets, Samples, TrainingOptions};

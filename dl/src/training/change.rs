@@ -60,12 +60,12 @@ impl Training {
                 data.partitions()
             )));
         }
-        let (lengths, _) = look_at(&self.network, data, self.options.lanes, false)?;
+        let look = look_at(&self.network, data, self.options.lanes, false)?;
         let epoch = match self.deal.place(self.step) {
             (epoch, 0) => epoch,
             (epoch, _) => epoch + 1,
         };
-        let deal = Deal::new(lengths, self.options.batch)?.beginning_at(self.step, epoch);
+        let deal = Deal::new(look.lengths, self.options.batch)?.beginning_at(self.step, epoch);
         let old = match self.digests.take() {
             Some(digests) => digests,
             None => digests(&self.data)?,
@@ -79,6 +79,7 @@ impl Training {
             changed: after.iter().filter(is_changed).map(|(id, _)| *id).collect(),
         };
         (self.data, self.deal, self.digests) = (data.clone(), deal, Some(new));
+        self.has_labels = look.has_labels;
         Ok(change)
     }
 

@@ -116,7 +116,9 @@ impl NeuralNetwork {
             move || ConfusionMatrix::new(classes),
             move |matrix: &mut ConfusionMatrix, evaluator, batch| {
                 let Targets::Labels(labels) = batch.targets() else {
-                    let problem = "a confusion matrix takes samples with labels; these have values".to_owned();
+                    let problem = "a confusion matrix takes samples with labels; these have values, of which there is a loss and no hit; give \
+                                   labels, or take `error`"
+                        .to_owned();
                     return Err(Error::Data(problem));
                 };
                 // As they are: different logits may be equal probabilities.

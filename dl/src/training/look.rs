@@ -7,13 +7,23 @@ use crate::error::{Error, Result};
 use crate::network::NeuralNetwork;
 use crate::samples::{SampleTargets, Samples};
 
-/// Number of samples of each lane, and a digest of all samples if it is `wanted`; checks that blocks suit the network.
+/// What a training has to know of its data.
+pub(super) struct Look {
+    /// Number of samples of each lane.
+    pub(super) lengths: Vec<u32>,
+    /// Whether all targets are labels.
+    pub(super) has_labels: bool,
+    /// Of all samples, if it was wanted.
+    pub(super) digest: String,
+}
+
+/// Looks at all samples, and makes a digest of them if it is `wanted`; checks that blocks suit the network.
 pub(super) fn look_at(
     network: &NeuralNetwork,
     data: &Dataset<Samples>,
     lanes: usize,
     wanted: bool,
-) -> Result<(Vec<u32>, String)> {
+) -> Result<Look> {
     let (classes, loss) = (network.output_length(), network.loss());
     let looks = data.run_partitions(move |_, blocks| {
         let mut hasher = blake3::Hasher::new();
@@ -33,7 +43,7 @@ pub(super) fn look_at(
         Ok((shapes, *hasher.finalize().as_bytes(), no_class))
     })?;
     let mut digest = blake3::Hasher::new();
-    let mut lengths = vec![0u32; lanes];
+    let (mut lengths, mut has_labels) = (vec![0u32; lanes], true);
     for (partition, (shapes, hash, no_class)) in looks.into_iter().enumerate() {
         digest.update(&hash);
         let trouble = shapes
@@ -48,7 +58,8 @@ pub(super) fn look_at(
                  from 0: mend the data, or give the last layer more outputs"
             )));
         }
-        for (got, samples, _) in shapes {
+        for (got, samples, targets) in shapes {
+            has_labels &= samples == 0 || targets.is_none();
             let expected = network.input_length();
             if expected != got {
                 return Err(Error::Data(format!(
@@ -68,5 +79,9 @@ pub(super) fn look_at(
                 })?;
         }
     }
-    Ok((lengths, digest.finalize().to_hex().to_string()))
+    Ok(Look {
+        lengths,
+        has_labels,
+        digest: digest.finalize().to_hex().to_string(),
+    })
 }

@@ -147,7 +147,7 @@ pub(crate) fn options() -> TrainingOptions {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Trained {
     pub(crate) parameters: Vec<f32>,
-    pub(crate) steps: Vec<(f64, u64, u64)>,
+    pub(crate) steps: Vec<(f64, Option<u64>, u64)>,
 }
 
 pub(crate) fn train_for(steps: u64, training: &mut Training) -> distdl_dl::Result<Trained> {

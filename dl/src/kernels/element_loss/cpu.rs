@@ -35,18 +35,18 @@ dispatched! {
         columns: usize,
         gradient: &mut [T],
     ) -> BatchReport {
-        let mut report = BatchReport { samples: labels.len() as u64, weight: labels.len() as f64, ..BatchReport::default() };
+        let (mut loss_sum, mut correct) = (0.0, 0);
         let rows = outputs.chunks_exact(columns.max(1)).zip(gradient.chunks_exact_mut(columns.max(1)));
         let other = if loss == ElementLoss::Hinge { -T::ONE } else { T::ZERO };
         for ((outputs, gradient), &label) in rows.zip(labels) {
             let label = label as usize;
             let targets = (0..columns).map(|column| if column == label { T::ONE } else { other });
             let loss = row_loss(loss, outputs, targets, gradient);
-            report.loss_sum += loss;
+            loss_sum += loss;
             // What is not a number is not right either.
-            report.correct += u64::from(argument_of_largest(outputs).0 == label && !loss.is_nan());
+            correct += u64::from(argument_of_largest(outputs).0 == label && !loss.is_nan());
         }
-        report
+        BatchReport { loss_sum, correct: Some(correct), samples: labels.len() as u64, weight: labels.len() as f64 }
     }
 }
 

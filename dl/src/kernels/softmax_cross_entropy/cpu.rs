@@ -12,7 +12,7 @@ dispatched! {
         classes: usize,
         gradient: &mut [T],
     ) -> BatchReport {
-        let mut report = BatchReport { samples: labels.len() as u64, weight: labels.len() as f64, ..BatchReport::default() };
+        let (mut loss_sum, mut correct) = (0.0, 0);
         let rows = logits.chunks_exact(classes.max(1)).zip(gradient.chunks_exact_mut(classes.max(1)));
         for ((logits, gradient), &label) in rows.zip(labels) {
             let label = label as usize;
@@ -22,11 +22,11 @@ dispatched! {
             gradient.iter_mut().for_each(|value| *value *= scale);
             gradient[label] -= T::ONE;
             let loss = sum.to_f64().ln() + (largest.to_f64() - logits[label].to_f64());
-            report.loss_sum += loss;
+            loss_sum += loss;
             // What is not a number is not right either.
-            report.correct += u64::from(best == label && !loss.is_nan());
+            correct += u64::from(best == label && !loss.is_nan());
         }
-        report
+        BatchReport { loss_sum, correct: Some(correct), samples: labels.len() as u64, weight: labels.len() as f64 }
     }
 }
 
@@ -39,7 +39,7 @@ dispatched! {
         classes: usize,
         gradient: &mut [T],
     ) -> BatchReport {
-        let mut report = BatchReport { samples: labels.len() as u64, ..BatchReport::default() };
+        let (mut loss_sum, mut correct, mut weight_sum) = (0.0, 0, 0.0);
         let weights: f64 = (0..classes).map(|class| targets.weight(class)).sum();
         let (spread, kept) = targets.shares(classes);
         let rows = logits.chunks_exact(classes.max(1)).zip(gradient.chunks_exact_mut(classes.max(1)));
@@ -63,11 +63,11 @@ dispatched! {
             if sum.to_f64().is_nan() {
                 loss = f64::NAN;
             }
-            report.loss_sum += loss;
-            report.weight += weight;
-            report.correct += u64::from(best == label && !sum.to_f64().is_nan());
+            loss_sum += loss;
+            weight_sum += weight;
+            correct += u64::from(best == label && !sum.to_f64().is_nan());
         }
-        report
+        BatchReport { loss_sum, correct: Some(correct), samples: labels.len() as u64, weight: weight_sum }
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
             [f32::INFINITY, 0.0],
         ] {
             let report = forward_backward(Level::best(), &logits, &[0], 2, &mut [0.0; 2]);
-            assert!(report.loss_sum.is_nan() && report.correct == 0, "{logits:?}");
+            assert!(report.loss_sum.is_nan() && report.correct == Some(0), "{logits:?}");
         }
     }
 
@@ -167,7 +167,7 @@ mod tests {
             3,
             &mut gradient,
         );
-        assert_eq!((report.samples, report.correct), (2, 1));
+        assert_eq!((report.samples, report.correct), (2, Some(1)));
         assert!((report.loss_sum - 20_000.0 - 3f64.ln()).abs() < 1e-3);
         assert_eq!(gradient[..3], [1.0, -1.0, 0.0]);
     }
