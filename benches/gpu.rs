@@ -189,7 +189,7 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
     let options = TrainingOptions {
         batch,
         lanes,
-        schedule: Schedule::Constant(0.01),
+        schedule: Some(Schedule::Constant(0.01)),
         optimizer: arguments.optimizer.build(),
         gradient_norm_max: arguments.gradient_norm_max,
         ..TrainingOptions::default()

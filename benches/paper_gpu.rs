@@ -191,7 +191,7 @@ fn measure<'a>(
     let options = TrainingOptions {
         batch: arguments.batch,
         lanes,
-        schedule: Schedule::Constant(0.1),
+        schedule: Some(Schedule::Constant(0.1)),
         seed: Some(config.seed),
         ..TrainingOptions::default()
     };

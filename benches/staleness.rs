@@ -128,11 +128,11 @@ fn train(context: &Context, staleness: Staleness, arguments: &Arguments) -> Resu
         lanes,
         staleness,
         // So small in the end that accuracies can be told apart.
-        schedule: Schedule::Cosine {
+        schedule: Some(Schedule::Cosine {
             initial: 0.2,
             minimum: 0.0,
             steps: arguments.epochs * 60_000 / arguments.batch.max(1) as u64,
-        },
+        }),
         ..TrainingOptions::default()
     };
     let mut training = NeuralNetwork::dense(784, &[256, 128], 10)?.train(&train, options)?;

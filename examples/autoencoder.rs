@@ -71,7 +71,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let options = TrainingOptions {
         batch: arguments.batch,
         lanes,
-        schedule: Schedule::Constant(arguments.learning_rate),
+        schedule: Some(Schedule::Constant(arguments.learning_rate)),
         optimizer: Arc::new(Adam::default()),
         ..TrainingOptions::default()
     };

@@ -77,7 +77,7 @@ fn classify(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let options = TrainingOptions {
         batch: 64,
         lanes,
-        schedule: Schedule::Constant(0.003),
+        schedule: Some(Schedule::Constant(0.003)),
         optimizer: Arc::new(Adam::default()),
         ..TrainingOptions::default()
     };

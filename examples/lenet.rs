@@ -64,11 +64,11 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let options = TrainingOptions {
         batch: arguments.batch,
         lanes,
-        schedule: Schedule::Cosine {
+        schedule: Some(Schedule::Cosine {
             initial: arguments.learning_rate,
             minimum: 0.0,
             steps,
-        },
+        }),
         optimizer: std::sync::Arc::new(Sgd::with_momentum(arguments.momentum)),
         ..TrainingOptions::default()
     };

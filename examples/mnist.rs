@@ -70,7 +70,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let options = TrainingOptions {
         batch: arguments.batch,
         lanes: arguments.lanes,
-        schedule: Schedule::Constant(arguments.learning_rate),
+        schedule: Some(Schedule::Constant(arguments.learning_rate)),
         checkpoint: arguments.checkpoint.as_ref().map(|folder| CheckpointOptions {
             every_steps: arguments.checkpoint_every,
             resume: arguments.resume,

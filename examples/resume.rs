@@ -43,7 +43,7 @@ fn compare(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         batch: arguments.batch,
         // Its state is in the checkpoints, too.
         optimizer: Arc::new(Sgd::with_momentum(0.9)),
-        schedule: Schedule::Constant(0.05),
+        schedule: Some(Schedule::Constant(0.05)),
         ..TrainingOptions::default()
     };
     let cut = TrainingOptions {

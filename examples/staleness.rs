@@ -47,7 +47,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         batch: arguments.batch,
         lanes,
         staleness: arguments.staleness,
-        schedule: Schedule::Constant(arguments.learning_rate),
+        schedule: Some(Schedule::Constant(arguments.learning_rate)),
         ..TrainingOptions::default()
     };
     let mut training = NeuralNetwork::dense(784, &[256, 128], 10)?.train(&train, options)?;

@@ -54,7 +54,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<String, Failure> {
     let options = TrainingOptions {
         batch: arguments.batch as usize,
         lanes: 4,
-        schedule: Schedule::Constant(0.3),
+        schedule: Some(Schedule::Constant(0.3)),
         ..TrainingOptions::default()
     };
     let mut training = NeuralNetwork::dense(784, &[256, 128], 10)?.train(&images, options)?;

@@ -36,6 +36,12 @@ pub trait Optimizer: Debug + Send + Sync {
         0
     }
 
+    /// The learning rate of each step where [`TrainingOptions::schedule`](crate::TrainingOptions::schedule) names none. Those of
+    /// ours are those of `torch.optim`, but for 0.1 of SGD, which others have that do not say.
+    fn learning_rate(&self) -> f32 {
+        0.1
+    }
+
     /// Errors if its options make no sense; asked before training begins.
     fn check(&self) -> Result<()> {
         Ok(())

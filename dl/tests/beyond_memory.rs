@@ -72,7 +72,7 @@ fn train(context: &Context, kind: Kind, level: Option<Level>) -> distdl_dl::Resu
     let options = TrainingOptions {
         batch: 11,
         lanes: 3,
-        schedule: Schedule::Constant(0.2),
+        schedule: Some(Schedule::Constant(0.2)),
         ..TrainingOptions::default()
     };
     let mut training = network(kind).train(&data(context, kind, level), options)?;

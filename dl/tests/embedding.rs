@@ -141,7 +141,7 @@ fn train(context: &Context, samples: &Samples) -> distdl_dl::Result<(Vec<u32>, O
         batch: 20,
         lanes: 4,
         optimizer: Arc::new(Adam::default()),
-        schedule: distdl_dl::Schedule::Constant(0.03),
+        schedule: Some(distdl_dl::Schedule::Constant(0.03)),
         ..TrainingOptions::default()
     };
     let data = context.parallelize(samples.split(4)?, 4);

@@ -27,7 +27,7 @@ fn options(staleness: Staleness, compression: Compression) -> TrainingOptions {
     TrainingOptions {
         batch: 6,
         lanes: 4,
-        schedule: Schedule::Constant(0.02),
+        schedule: Some(Schedule::Constant(0.02)),
         optimizer: Arc::new(Adam::default()),
         staleness,
         compression,
@@ -278,7 +278,7 @@ fn what_makes_no_sense_is_refused() {
 fn all_processes_get_the_same_error_whoever_came_to_it() {
     let run = TestCluster::new(3).run(|context| {
         let options = TrainingOptions {
-            schedule: Schedule::Constant(1e20),
+            schedule: Some(Schedule::Constant(1e20)),
             ..options(Staleness::Synchronous, Compression::None)
         };
         let failed = |error: Error| EngineError::invalid(error.to_string(), "see above");

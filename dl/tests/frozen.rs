@@ -65,7 +65,7 @@ fn options(optimizer: impl Optimizer + 'static, parameters: &[f32]) -> TrainingO
     TrainingOptions {
         batch: 16,
         lanes: 2,
-        schedule: Schedule::Constant(0.02),
+        schedule: Some(Schedule::Constant(0.02)),
         optimizer: Arc::new(optimizer),
         seed: Some(9),
         initial_parameters: Some(parameters.into()),

@@ -86,7 +86,7 @@ fn threads_shards_and_checkpoints_do_not_show() {
         let options = TrainingOptions {
             batch: 14,
             lanes: 3,
-            schedule: Schedule::Points(vec![(0, 0.1), (4, 0.5), (9, 0.05)]),
+            schedule: Some(Schedule::Points(vec![(0, 0.1), (4, 0.5), (9, 0.05)])),
             gradient_norm_max: Some(0.5),
             placement: Some(Placement {
                 lanes: (0..3).map(|lane| lane % threads).collect(),

@@ -79,7 +79,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let options = TrainingOptions {
         batch: SAMPLES / STEPS_PER_EPOCH as usize,
         lanes: 4,
-        schedule: Schedule::Constant(0.5),
+        schedule: Some(Schedule::Constant(0.5)),
         ..TrainingOptions::default()
     };
     let mut training = network.train(&data, options)?;

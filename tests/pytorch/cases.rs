@@ -163,7 +163,7 @@ fn case(name: &'static str, network: NeuralNetwork, data: Samples, optimizer: Ar
     let options = TrainingOptions {
         batch: SAMPLES,
         lanes: 1,
-        schedule: Schedule::Constant(rate),
+        schedule: Some(Schedule::Constant(rate)),
         optimizer,
         ..TrainingOptions::default()
     };

@@ -103,7 +103,7 @@ impl Case {
         TrainingOptions {
             batch: self.batch,
             lanes: self.lanes,
-            schedule: self.schedule.clone(),
+            schedule: Some(self.schedule.clone()),
             seed: Some(self.seed),
             placement,
             ..TrainingOptions::default()

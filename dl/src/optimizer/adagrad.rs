@@ -39,6 +39,10 @@ impl Optimizer for Adagrad {
         1
     }
 
+    fn learning_rate(&self) -> f32 {
+        0.01
+    }
+
     fn check(&self) -> Result<()> {
         let sizes = [
             self.lr_decay,

@@ -67,6 +67,10 @@ impl Optimizer for Adam {
         2 + usize::from(self.amsgrad)
     }
 
+    fn learning_rate(&self) -> f32 {
+        0.001
+    }
+
     fn check(&self) -> Result<()> {
         let sizes = [self.eps, self.weight_decay];
         check_sizes(self, &sizes)?;
@@ -117,6 +121,10 @@ impl AdamW {
 impl Optimizer for AdamW {
     fn state_slots(&self) -> usize {
         self.without_decay().state_slots()
+    }
+
+    fn learning_rate(&self) -> f32 {
+        0.001
     }
 
     fn check(&self) -> Result<()> {

@@ -39,6 +39,10 @@ impl Optimizer for Lamb {
         2
     }
 
+    fn learning_rate(&self) -> f32 {
+        0.001
+    }
+
     fn check(&self) -> Result<()> {
         check_sizes(self, &[self.weight_decay])?;
         let Self { betas, eps, .. } = *self;

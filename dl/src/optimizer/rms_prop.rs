@@ -42,6 +42,10 @@ impl Optimizer for RmsProp {
         1 + usize::from(self.centered) + usize::from(self.momentum != 0.0)
     }
 
+    fn learning_rate(&self) -> f32 {
+        0.01
+    }
+
     fn check(&self) -> Result<()> {
         let sizes = [self.eps, self.weight_decay, self.momentum];
         check_sizes(self, &sizes)?;

@@ -32,8 +32,9 @@ pub struct TrainingOptions {
     pub micro_batch: Option<usize>,
     /// How the pictures that lanes learn from are changed by chance. Default: not at all.
     pub augmentation: Option<Augmentation>,
-    /// Learning rate by step. Default: 0.1, as suits SGD and Adagrad; Adam, AdamW, LAMB and RMSprop want some 0.001.
-    pub schedule: Schedule,
+    /// Learning rate by step. Default: the same at each step, as suits the optimizer ([`Optimizer::learning_rate`]): 0.1 for SGD, 0.01
+    /// for RMSprop and Adagrad, 0.001 for Adam, AdamW and LAMB.
+    pub schedule: Option<Schedule>,
     /// How the mean gradient of a step changes the parameters. Default: plain SGD.
     pub optimizer: Arc<dyn Optimizer>,
     /// The largest norm of the mean gradient of a lane's share of a step; a larger gradient is scaled down to it, as
@@ -73,7 +74,7 @@ impl Default for TrainingOptions {
             lanes: 2,
             micro_batch: None,
             augmentation: None,
-            schedule: Schedule::Constant(0.1),
+            schedule: None,
             optimizer: Arc::new(Sgd::default()),
             lane_gradient_norm_max: None,
             gradient_norm_max: None,
@@ -99,7 +100,7 @@ impl TrainingOptions {
         Facts {
             network: network.words(),
             optimizer: self.optimizer_words(),
-            schedule: format!("{:?}", self.schedule),
+            schedule: format!("{:?}", self.schedule()),
             staleness: format!("{:?}", self.staleness) + &anew(self.staleness.lag() > 0),
             compression: format!("{:?}", self.compression) + &anew(self.compression.top_k().is_some()),
             batch: self.batch,
@@ -127,6 +128,20 @@ impl TrainingOptions {
         words
     }
 
+    /// The schedule that is given, or the optimizer's rate.
+    fn schedule(&self) -> Schedule {
+        let given = self.schedule.clone();
+        given.unwrap_or_else(|| Schedule::Constant(self.optimizer.learning_rate()))
+    }
+
+    /// The learning rate of a step, but for the factor that the driver program sets.
+    pub(super) fn learning_rate(&self, step: u64) -> f32 {
+        match &self.schedule {
+            Some(schedule) => schedule.learning_rate(step),
+            None => self.optimizer.learning_rate(),
+        }
+    }
+
     /// The seed; of a training it is there.
     pub(super) fn seed(&self) -> u64 {
         self.seed.unwrap_or_default()
@@ -139,7 +154,7 @@ impl TrainingOptions {
         }
         self.staleness.check()?;
         self.compression.check()?;
-        self.schedule.check()?;
+        self.schedule().check()?;
         if self.compression.top_k().is_some() && !self.staleness.is_determinate() {
             let problem = "`Compression::TopK` where results depend on time: after a loss its steps are done again, and would not \
                            be the same; use it with `Staleness::Synchronous` or `FixedLag`, or another compression";
@@ -176,5 +191,39 @@ impl TrainingOptions {
             }
         }
         self.optimizer.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optimizer::{Adagrad, Adam, AdamW, Lamb, RmsProp};
+
+    #[test]
+    fn a_rate_that_is_not_named_suits_the_optimizer() {
+        let optimizers: [(Arc<dyn Optimizer>, f32); 7] = [
+            (Arc::new(Sgd::default()), 0.1),
+            (Arc::new(Sgd::with_momentum(0.9)), 0.1),
+            (Arc::new(Adagrad::default()), 0.01),
+            (Arc::new(RmsProp::default()), 0.01),
+            (Arc::new(Adam::default()), 0.001),
+            (Arc::new(AdamW::default()), 0.001),
+            (Arc::new(Lamb::default()), 0.001),
+        ];
+        for (optimizer, rate) in optimizers {
+            let options = TrainingOptions {
+                optimizer,
+                ..TrainingOptions::default()
+            };
+            assert_eq!((options.learning_rate(7), options.schedule()), (rate, Schedule::Constant(rate)));
+            let named = TrainingOptions {
+                schedule: Some(Schedule::Exponential {
+                    initial: 0.5,
+                    factor: 0.5,
+                }),
+                ..options
+            };
+            assert_eq!((named.learning_rate(2), named.schedule().learning_rate(2)), (0.125, 0.125));
+        }
     }
 }

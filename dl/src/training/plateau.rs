@@ -147,7 +147,7 @@ impl Plateau {
         if !self.count(value) {
             return Ok(false);
         }
-        let base = f64::from(training.options.schedule.learning_rate(training.step));
+        let base = f64::from(training.options.learning_rate(training.step));
         let lowered = self.lowered(base * f64::from(training.rate_factor));
         let Some(rate) = lowered else {
             return Ok(false);

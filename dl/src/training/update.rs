@@ -140,7 +140,7 @@ impl Update {
         let (totals, mean) = (shard.totals, 1.0 / report.samples as f32);
         check_step(&self.options, &self.parts, step, totals)?;
         let scale = gradient_scale(&self.options, step, totals)?;
-        let rate = self.options.schedule.learning_rate(step.step) * self.rate_factor;
+        let rate = self.options.learning_rate(step.step) * self.rate_factor;
         let (update, count) = (step.step - self.state_begin, self.options.optimizer.measures());
         for Part {
             range,

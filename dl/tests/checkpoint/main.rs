@@ -46,11 +46,11 @@ fn options(checkpoint: Option<CheckpointOptions>) -> TrainingOptions {
     TrainingOptions {
         batch: 6,
         lanes: 2,
-        schedule: Schedule::StepDecay {
+        schedule: Some(Schedule::StepDecay {
             initial: 0.3,
             factor: 0.7,
             steps: 10,
-        },
+        }),
         seed: Some(5),
         checkpoint,
         ..TrainingOptions::default()
@@ -268,7 +268,7 @@ fn a_checkpoint_of_another_training_is_refused_with_words() {
         ),
         (
             TrainingOptions {
-                schedule: Schedule::Constant(0.3),
+                schedule: Some(Schedule::Constant(0.3)),
                 ..same.clone()
             },
             "Constant(0.3) here",

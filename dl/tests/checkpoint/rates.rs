@@ -22,7 +22,7 @@ fn a_lowered_rate_is_that_of_fewer_and_is_gone_on_with() {
     let trained = |rate, factor| {
         let context = context(1);
         let constant = TrainingOptions {
-            schedule: Schedule::Constant(rate),
+            schedule: Some(Schedule::Constant(rate)),
             ..options(None)
         };
         let mut training = begin(&context, constant).unwrap();

@@ -136,7 +136,7 @@ pub(crate) fn options() -> TrainingOptions {
     TrainingOptions {
         batch: 12,
         lanes: 3,
-        schedule: Schedule::Constant(0.02),
+        schedule: Some(Schedule::Constant(0.02)),
         // Not Adam: it makes steps of what is 0 but for rounding, as a bias's gradient before a batch normalisation.
         optimizer: Arc::new(Sgd::with_nesterov(0.8)),
         ..TrainingOptions::default()

@@ -77,11 +77,11 @@ fn whole_steps_have_the_bits_of_single_ones() {
         optimizer,
         gradient_norm_max,
         lanes: 1,
-        schedule: Schedule::Cosine {
+        schedule: Some(Schedule::Cosine {
             initial: 0.01,
             minimum: 0.001,
             steps: STEPS,
-        },
+        }),
         ..options()
     });
     let pieces = TrainingOptions {
@@ -227,11 +227,11 @@ fn whole_steps_before_a_measure_that_is_not_finite_count() {
                 lanes: 1,
                 optimizer: optimizer.clone(),
                 gradient_norm_max,
-                schedule: Schedule::MultiStep {
+                schedule: Some(Schedule::MultiStep {
                     initial: 0.01,
                     factor: 1e15,
                     milestones: vec![4 * STEPS + 4],
-                },
+                }),
                 ..options()
             };
             let graphs = gpu.graph_launches();

@@ -236,7 +236,7 @@ fn options(optimizer: &Arc<dyn Optimizer>) -> TrainingOptions {
     TrainingOptions {
         batch: 6,
         lanes: 4,
-        schedule: Schedule::WarmUp {
+        schedule: Some(Schedule::WarmUp {
             start_factor: 0.1,
             steps: 5,
             then: Box::new(Schedule::Cosine {
@@ -244,7 +244,7 @@ fn options(optimizer: &Arc<dyn Optimizer>) -> TrainingOptions {
                 minimum: 0.001,
                 steps: 20,
             }),
-        },
+        }),
         optimizer: Arc::clone(optimizer),
         lane_gradient_norm_max: Some(0.7),
         ..TrainingOptions::default()
@@ -374,7 +374,7 @@ fn parameters_that_are_set_begin_with_no_state() {
         ..Sgd::with_momentum(0.9)
     });
     let constant = TrainingOptions {
-        schedule: Schedule::Constant(0.5),
+        schedule: Some(Schedule::Constant(0.5)),
         batch: 41,
         lanes: 1,
         ..options(&dampened)
@@ -401,7 +401,7 @@ fn a_gradient_beyond_the_limit_is_scaled_to_it() {
     let limited = |lanes: usize, lane_gradient_norm_max, gradient_norm_max| TrainingOptions {
         batch: 6,
         lanes,
-        schedule: Schedule::Constant(1.0),
+        schedule: Some(Schedule::Constant(1.0)),
         lane_gradient_norm_max,
         gradient_norm_max,
         ..TrainingOptions::default()

@@ -26,7 +26,7 @@ fn many_parameters_are_applied_by_more_threads_than_lanes_to_the_same_bits() {
             lanes: 1,
             optimizer: Arc::new(some_lamb()),
             gradient_norm_max: Some(0.3),
-            schedule: Schedule::Constant(0.01),
+            schedule: Some(Schedule::Constant(0.01)),
             placement,
             ..TrainingOptions::default()
         };

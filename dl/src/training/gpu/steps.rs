@@ -394,7 +394,7 @@ impl Asking<'_> {
             return Err(Error::Internal("the optimizer has no kernels for GPUs".into()));
         };
         let (workspace, index) = (self.workspace, (step - self.first) as usize);
-        let rate = options.schedule.learning_rate(step) * self.rules.rate_factor;
+        let rate = options.learning_rate(step) * self.rules.rate_factor;
         let (update, mean, device) = (step - self.rules.state_begin, 1.0 / samples as f32, workspace.device());
         let limits = options.gradient_norm_max.zip(self.measuring);
         let limit = limits.map(|(norm_max, measuring)| {
