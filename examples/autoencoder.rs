@@ -97,7 +97,7 @@ fn train(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
             format!("epoch {epoch:2}  loss {here:.4}  test loss {there:.4}  {rate:8.0} samples/s")
         };
         writeln!(std::io::stdout(), "{line}")?;
-        best.show(there, &training);
+        best.show(there, &mut training)?;
     }
     Ok(())
 }

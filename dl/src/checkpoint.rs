@@ -1,8 +1,8 @@
 //! Checkpoints of a training: what they hold, when one is due, and what they must agree with to be gone on from.
 //!
 //! A checkpoint is a commit of [`distdl_storage::Commits`] with the blobs `training.json` (where the training stood,
-//! and all that its results follow from), `parameters.safetensors` and `state.<slot>.safetensors`. It knows nothing of
-//! workers and shards. Reading and writing are actions on one partition: in a cluster one process does it for all, another one if
+//! and all that its results follow from), `parameters.safetensors`, `state.<slot>.safetensors` and, where best models are kept,
+//! `best.<place>.safetensors`. It knows nothing of workers and shards. Reading and writing are actions on one partition: in a cluster one process does it for all, another one if
 //! that is lost, and a process that comes later gets the same answer.
 
 mod facts;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::facts::Facts;
 pub use self::options::{CheckpointOptions, Resume};
+use crate::best::BestModels;
 use crate::error::{Error, Result};
 use crate::kernels::Level;
 use crate::layout::ParameterLayout;
@@ -56,6 +57,9 @@ struct Description {
     /// What the schedule's learning rate is multiplied with. An f32; as f64 its bits come back from any text.
     #[serde(default = "unchanged")]
     rate_factor: f64,
+    /// The best models so far, whose parameters lie in files of their own; none where none were shown, as in checkpoints of before.
+    #[serde(default)]
+    best: Option<BestModels>,
     training: Facts,
     /// Processor and instructions that the kernels ran with. Others may round otherwise.
     kernels: String,
@@ -92,6 +96,7 @@ pub(crate) struct Snapshot {
     pub(crate) epoch: u64,
     pub(crate) state_begin: u64,
     pub(crate) rate_factor: f32,
+    pub(crate) best: Option<BestModels>,
     pub(crate) layout: ParameterLayout,
     pub(crate) parameters: Arc<Parameters>,
 }
@@ -101,6 +106,7 @@ pub(crate) struct Loaded {
     pub(crate) step: u64,
     pub(crate) state_begin: u64,
     pub(crate) rate_factor: f32,
+    pub(crate) best: Option<BestModels>,
     pub(crate) parameters: Parameters,
 }
 
@@ -162,7 +168,7 @@ impl Checkpoints {
     }
 
     /// Writes one, in one process for all.
-    pub(crate) fn save(&mut self, context: &Context, snapshot: Snapshot) -> Result<()> {
+    pub(crate) fn save(&mut self, context: &Context, mut snapshot: Snapshot) -> Result<()> {
         let (step, count, keep) = (snapshot.step, self.written, self.options.keep);
         let (commits, faults) = (self.commits(context)?, context.faults().cloned());
         let before = commits.clone();
@@ -174,6 +180,7 @@ impl Checkpoints {
             .range(0..1, 1)
             .run_partitions(move |_, _| Ok((before.numbers()?.last().copied(), kernels.clone())))?;
         let (last, kernels) = begun.into_iter().next().unwrap_or_default();
+        let (best, of_best) = snapshot.best.take().map(BestModels::into_parts).unzip();
         let description = Description {
             format: FORMAT,
             step,
@@ -181,11 +188,12 @@ impl Checkpoints {
             state_slots: snapshot.parameters.slots(),
             state_begin: snapshot.state_begin,
             rate_factor: snapshot.rate_factor.into(),
+            best,
             training: self.facts.clone(),
             kernels,
         };
         context.range(0..1, 1).run_partitions(move |_, _| {
-            let blobs = snapshot.blobs(&description)?;
+            let blobs = snapshot.blobs(&description, of_best.as_deref().unwrap_or_default())?;
             let unpublished = commits.begin_after(last, &blobs)?;
             if let Some(faults) = &faults {
                 faults.reach(Point::Checkpoint(count));
@@ -225,6 +233,9 @@ impl Checkpoints {
         let description = blob(&blobs, TRAINING).and_then(Description::parse).map_err(unusable)?;
         self.check(number, &description)?;
         let parameters = parameters(&blobs, layout, slots, description.state_slots).map_err(unusable)?;
+        let of_best = |place| tensors(&blobs, &best_name(place), layout);
+        let best = description.best.clone().map(|best| best.with_parameters(of_best));
+        let best = best.transpose().map_err(unusable)?;
         let resumed = self.note(number, &description, found.passed_over);
         self.newest = Some(description.step);
         self.resumed = Some(resumed);
@@ -232,6 +243,7 @@ impl Checkpoints {
             step: description.step,
             state_begin: description.state_begin,
             rate_factor: description.rate_factor as f32,
+            best,
             parameters,
         }))
     }
@@ -377,7 +389,12 @@ impl Found {
 }
 
 impl Snapshot {
-    fn blobs(&self, description: &Description) -> distdl_engine::Result<BTreeMap<String, Bytes>> {
+    /// With the parameters of the best models.
+    fn blobs(
+        &self,
+        description: &Description,
+        of_best: &[Vec<f32>],
+    ) -> distdl_engine::Result<BTreeMap<String, Bytes>> {
         let impossible = |problem: String| EngineError::invalid(problem, "report this as a bug of checkpoints");
         let tensors = |values: &[f32]| model_file::serialize(&self.layout, values).map_err(impossible);
         let text = serde_json::to_vec_pretty(description).map_err(|error| impossible(error.to_string()))?;
@@ -389,6 +406,9 @@ impl Snapshot {
         for (slot, state) in (0..self.parameters.slots()).filter_map(|slot| Some((slot, latest.state(slot)?))) {
             blobs.insert(state_name(slot), tensors(state)?.into());
         }
+        for (place, parameters) in of_best.iter().enumerate() {
+            blobs.insert(best_name(place), tensors(parameters)?.into());
+        }
         Ok(blobs)
     }
 }
@@ -397,9 +417,18 @@ fn state_name(slot: usize) -> String {
     format!("state.{slot}.safetensors")
 }
 
+fn best_name(place: usize) -> String {
+    format!("best.{place}.safetensors")
+}
+
 fn blob<'a>(blobs: &'a BTreeMap<String, Bytes>, name: &str) -> Result<&'a [u8], String> {
     let bytes = blobs.get(name).map(|bytes| &bytes[..]);
     bytes.ok_or_else(|| format!("it has no {name}"))
+}
+
+fn tensors(blobs: &BTreeMap<String, Bytes>, name: &str, layout: &ParameterLayout) -> Result<Vec<f32>, String> {
+    let values = blob(blobs, name).and_then(|bytes| model_file::deserialize(bytes, layout));
+    values.map_err(|problem| format!("{name}: {problem}"))
 }
 
 fn parameters(
@@ -413,14 +442,10 @@ fn parameters(
             "its optimizer kept {slots_there} values for every parameter, this one keeps {slots}"
         ));
     }
-    let tensors = |name: &str| {
-        let values = blob(blobs, name).and_then(|bytes| model_file::deserialize(bytes, layout));
-        values.map_err(|problem| format!("{name}: {problem}"))
-    };
     let words = |error: EngineError| error.to_string();
-    let parameters = Parameters::with_state(tensors(PARAMETERS)?, slots).map_err(words)?;
+    let parameters = Parameters::with_state(tensors(blobs, PARAMETERS, layout)?, slots).map_err(words)?;
     for slot in 0..slots {
-        let state = tensors(&state_name(slot))?;
+        let state = tensors(blobs, &state_name(slot), layout)?;
         parameters
             .install_state(parameters.version(), slot, 0, &state)
             .map_err(words)?;

@@ -39,6 +39,7 @@ pub mod datasets;
 mod model_file;
 
 // Training.
+mod best;
 mod deal;
 
 pub mod checkpoint;
@@ -47,6 +48,7 @@ pub mod training;
 
 pub use augmentation::Augmentation;
 pub use batch::{Batch, shuffle};
+pub use best::{BestModel, BestModels};
 pub use checkpoint::{CheckpointOptions, Resume, Resumed};
 pub use datasets::mnist::Mnist;
 pub use error::{Error, Result};
@@ -72,5 +74,5 @@ pub use scalar::Scalar;
 pub use schedule::Schedule;
 pub use shape::{Image, Input, Shape};
 pub use training::{
-    BatchId, BestModel, BestModels, Compression, DataChange, Plateau, StepResult, TopK, Training, TrainingOptions,
+    BatchId, Compression, DataChange, Plateau, StepResult, TopK, Training, TrainingOptions,
 };

@@ -19,6 +19,7 @@ mod options;
 mod order;
 mod plateau;
 mod resident;
+mod saved;
 mod update;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,6 @@ use std::sync::Arc;
 
 use distdl_engine::{Dataset, Iteration, Lane, LaneData, LanePartition, Parameters, ShardUpdate, StepReport, Tallies};
 
-pub use self::best::{BestModel, BestModels};
 use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
 use self::compression::Residual;
@@ -40,7 +40,8 @@ use self::look::look_at;
 pub use self::options::TrainingOptions;
 pub use self::plateau::Plateau;
 use self::update::{Update, learnt, measures, shards};
-use crate::checkpoint::{CheckpointOptions, Checkpoints, Resumed, Snapshot};
+use crate::best::BestModels;
+use crate::checkpoint::{CheckpointOptions, Checkpoints, Resumed};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::metrics::{BatchReport, GpuFigures};
@@ -73,6 +74,8 @@ pub struct Training {
     step: u64,
     /// What the schedule's learning rate is multiplied with.
     rate_factor: f32,
+    /// The best models, where checkpoints are to hold them: what was last shown of them, or found in one.
+    best: Option<BestModels>,
     /// Digests of the samples of `data`, once they were asked for.
     digests: Option<Digests>,
     devices: Devices,
@@ -128,6 +131,7 @@ impl NeuralNetwork {
                 .map(|options| Checkpoints::new(options, facts, &devices.words(data.context().config()))),
             step: 0,
             rate_factor: 1.0,
+            best: None,
             digests: None,
             devices,
             has_parted: false,
@@ -195,11 +199,7 @@ impl Training {
         let parameters = Parameters::with_state(parameters, self.options.optimizer.state_slots())?;
         self.parameters = Arc::new(parameters.with_lag(self.options.staleness.lag()));
         self.state_begin = self.step;
-        let newest = self.checkpoints.as_ref().and_then(Checkpoints::newest);
-        match newest == Some(self.step) {
-            true => self.write_checkpoint(),
-            false => Ok(()),
-        }
+        self.write_checkpoint_anew()
     }
 
     /// BLAKE3 of the parameters, in hexadecimal: equal bits give equal hashes.
@@ -392,48 +392,6 @@ impl Training {
             )),
             error => error,
         })
-    }
-
-    /// Goes on from a checkpoint, if that is wanted and there is one.
-    fn resume(&mut self) -> Result<()> {
-        let Some(checkpoints) = &mut self.checkpoints else {
-            return Ok(());
-        };
-        let layout = self.network.parameter_layout();
-        let loaded = checkpoints.load(self.data.context(), layout, self.options.optimizer.state_slots())?;
-        if let Some(loaded) = loaded {
-            self.step = loaded.step;
-            self.state_begin = loaded.state_begin;
-            self.rate_factor = loaded.rate_factor;
-            self.parameters = Arc::new(loaded.parameters.with_lag(self.options.staleness.lag()));
-        }
-        Ok(())
-    }
-
-    /// Writes a checkpoint if one is due.
-    fn save(&mut self, at_end: bool) -> Result<()> {
-        let checkpoints = self.checkpoints.as_ref();
-        match checkpoints.is_some_and(|checkpoints| checkpoints.is_due(self.step, at_end)) {
-            true => self.write_checkpoint(),
-            false => Ok(()),
-        }
-    }
-
-    /// Writes a checkpoint, if there are to be any. Errors if a parameter is not finite.
-    fn write_checkpoint(&mut self) -> Result<()> {
-        self.check_parameters(&self.parameters.latest())?;
-        let snapshot = Snapshot {
-            step: self.step,
-            epoch: self.epoch(),
-            state_begin: self.state_begin,
-            rate_factor: self.rate_factor,
-            layout: self.network.parameter_layout().clone(),
-            parameters: Arc::clone(&self.parameters),
-        };
-        match &mut self.checkpoints {
-            Some(checkpoints) => checkpoints.save(self.data.context(), snapshot),
-            None => Ok(()),
-        }
     }
 
     fn lane_maker(

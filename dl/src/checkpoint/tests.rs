@@ -90,7 +90,7 @@ fn facts_that_older_checkpoints_do_not_name_are_what_they_were_then() {
 }
 
 #[test]
-fn the_rate_of_older_checkpoints_is_the_schedules() {
+fn older_checkpoints_have_the_schedules_rate_and_no_best_models() {
     let description = Description {
         format: FORMAT,
         step: 3,
@@ -98,11 +98,14 @@ fn the_rate_of_older_checkpoints_is_the_schedules() {
         state_slots: 0,
         state_begin: 0,
         rate_factor: unchanged(),
+        best: None,
         training: facts(),
         kernels: kernels(""),
     };
     let mut json = serde_json::to_value(&description).unwrap();
-    json.as_object_mut().unwrap().remove("rate_factor").unwrap();
+    for later in ["rate_factor", "best"] {
+        json.as_object_mut().unwrap().remove(later).unwrap();
+    }
     assert_eq!(Description::parse(json.to_string().as_bytes()).unwrap(), description);
 }
 
@@ -138,6 +141,7 @@ fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
         epoch: 4,
         state_begin: 1,
         rate_factor: 0.1,
+        best: None,
         layout: layout.clone(),
         parameters: Arc::new(parameters),
     };

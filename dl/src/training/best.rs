@@ -1,82 +1,14 @@
-//! The best models of a training, and whether it still gets better.
-
-use serde::{Deserialize, Serialize};
+//! The best models are shown a training, and its checkpoints hold them.
 
 use super::Training;
-
-/// A model that was among the best.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BestModel {
-    /// What it was judged by; less is better.
-    pub value: f64,
-    /// Steps that had been taken.
-    pub step: u64,
-    /// Its parameters.
-    pub parameters: Vec<f32>,
-}
-
-/// Keeps the parameters of the best models in memory, and says when there was no better one for too long (early
-/// stopping). It sees what the driver program shows it, so it is the same in all processes. Checkpoints do not hold it: a program
-/// that goes on from one writes it down beside, in any of serde's formats.
-///
-/// ```no_run
-/// # use distdl_dl::{BestModels, Result, Samples, Training};
-/// # use distdl_engine::Dataset;
-/// # fn train(training: &mut Training, validation: &Dataset<Samples>) -> Result<()> {
-/// let mut best = BestModels::new(1).with_patience(3);
-/// while best.goes_on() {
-///     training.run_epoch(|_| ())?;
-///     best.show(training.error(validation)?.mean_loss(), training);
-/// }
-/// if let Some(model) = best.models().first() {
-///     training.set_parameters(model.parameters.clone())?;
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BestModels {
-    count: usize,
-    patience: Option<u32>,
-    least_change: f64,
-    models: Vec<BestModel>,
-    /// The value that has to be undercut; none before the first. Infinity would have no place in JSON.
-    mark: Option<f64>,
-    /// How many were shown since that did so.
-    in_vain: u32,
-}
+use crate::best::BestModels;
+use crate::error::Result;
 
 impl BestModels {
-    /// Keeps so many models, and goes on for ever.
-    pub fn new(count: usize) -> Self {
-        Self {
-            count,
-            patience: None,
-            least_change: 0.0,
-            models: Vec::new(),
-            mark: None,
-            in_vain: 0,
-        }
-    }
-
-    /// Stops when so many models in a row were no better than one before; at least 1.
-    #[must_use]
-    pub fn with_patience(self, patience: u32) -> Self {
-        Self {
-            patience: Some(patience.max(1)),
-            ..self
-        }
-    }
-
-    /// By how much a value must be less than the last that counted as better, to count as better itself; 0 unless told.
-    #[must_use]
-    pub fn with_least_change(self, least_change: f64) -> Self {
-        Self { least_change, ..self }
-    }
-
     /// Shows a training and the value of its model, less for a better one: a [mean loss](crate::BatchReport::mean_loss), or 1 less
     /// the [accuracy](crate::BatchReport::accuracy), of which there is none where targets are values. What is not finite is worse than
-    /// any number, and not kept.
+    /// any number, and not kept. Checkpoints of the training hold this from now on, one of several that is shown last, and one that was
+    /// written before this very step is written again.
     ///
     /// ```
     /// # use distdl_dl::{BestModels, Features, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
@@ -87,117 +19,37 @@ impl BestModels {
     /// # let samples = Samples::new(1, Features::F32(points), SampleTargets::Labels(labels))?;
     /// # let data = context.parallelize(samples.split(2)?, 2).cache();
     /// # let network = NeuralNetwork::dense(1, &[8], 2)?;
-    /// # let training = network.train(&data, TrainingOptions::default())?;
+    /// # let mut training = network.train(&data, TrainingOptions::default())?;
     /// let mut best = BestModels::new(1).with_patience(2);
-    /// best.show(0.5, &training);
-    /// best.show(f64::NAN, &training); // worse than any number
+    /// best.show(0.5, &mut training)?;
+    /// best.show(f64::NAN, &mut training)?; // worse than any number
     /// assert!(best.goes_on());
-    /// best.show(0.5, &training); // no better
+    /// best.show(0.5, &mut training)?; // no better
     /// assert!(!best.goes_on());
     /// assert_eq!(best.models()[0].value, 0.5);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn show(&mut self, value: f64, training: &Training) {
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be written; in a program of several processes also once [`iterate`](Training::iterate) has failed.
+    pub fn show(&mut self, value: f64, training: &mut Training) -> Result<()> {
+        training.check_unity()?;
         self.note(value, training.step(), || training.parameters());
-    }
-
-    fn note(&mut self, value: f64, step: u64, parameters: impl FnOnce() -> Vec<f32>) {
-        let undercuts = |mark| value < mark - self.least_change;
-        if value.is_finite() && self.mark.is_none_or(undercuts) {
-            (self.mark, self.in_vain) = (Some(value), 0);
-        } else {
-            self.in_vain = self.in_vain.saturating_add(1);
+        if training.checkpoints.is_none() {
+            return Ok(());
         }
-        // Of equal ones the first is the best.
-        let place = self.models.partition_point(|model| model.value <= value);
-        if place < self.count && value.is_finite() {
-            self.models.truncate(self.count - 1);
-            let parameters = parameters();
-            self.models.insert(
-                place,
-                BestModel {
-                    value,
-                    step,
-                    parameters,
-                },
-            );
-        }
+        training.best = Some(self.clone());
+        training.write_checkpoint_anew()
     }
 
-    /// Whether there may be better ones to come.
-    pub fn goes_on(&self) -> bool {
-        self.patience.is_none_or(|patience| self.in_vain < patience)
-    }
-
-    /// The best models so far, the best one first.
-    pub fn models(&self) -> &[BestModel] {
-        &self.models
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn shown(best: &mut BestModels, values: &[f64]) -> Vec<bool> {
-        let mut went_on = Vec::new();
-        for (step, value) in (0..).zip(values) {
-            best.note(*value, step, || vec![step as f32]);
-            went_on.push(best.goes_on());
-        }
-        went_on
-    }
-
-    #[test]
-    fn it_stops_when_nothing_was_better_for_too_long() {
-        let values = [3.0, 2.0, 2.0, 2.5, 1.0, f64::NAN, 1.0, 0.5];
-        let went_on = shown(&mut BestModels::new(0).with_patience(2), &values);
-        assert_eq!(went_on, [true, true, true, false, true, true, false, true]);
-        let small = shown(
-            &mut BestModels::new(0).with_patience(1).with_least_change(0.6),
-            &[3.0, 2.5, 2.3],
-        );
-        assert_eq!(small, [true, false, true], "2.3 is less than 3.0 by more than 0.6");
-        assert!(shown(&mut BestModels::new(0), &values).iter().all(|goes_on| *goes_on));
-    }
-
-    #[test]
-    fn it_goes_on_where_it_was_kept() {
-        let values = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 3.0, 2.0, 2.5, 2.5, 1.0];
-        let begun = BestModels::new(2).with_patience(3);
-        let mut whole = begun.clone();
-        let expected = shown(&mut whole, &values);
-        assert_eq!(expected, [true, true, false, true, true, true, true, true]);
-        for cut in 0..=values.len() {
-            let mut first = begun.clone();
-            let mut went_on = shown(&mut first, &values[..cut]);
-            let json = serde_json::to_string(&first).unwrap();
-            let mut second: BestModels = serde_json::from_str(&json).unwrap();
-            assert_eq!(second, first, "kept before value {cut}");
-            went_on.extend(shown(&mut second, &values[cut..]));
-            assert_eq!(went_on, expected, "kept before value {cut}");
-        }
-        assert_eq!(
-            whole.models().iter().map(|model| model.value).collect::<Vec<_>>(),
-            [1.0, 2.0]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn the_best_are_those_of_a_stable_sort(values in prop::collection::vec(-3..3i8, 0..20), count in 0..5usize) {
-            let values: Vec<f64> = values.into_iter().map(f64::from).collect();
-            let mut best = BestModels::new(count);
-            shown(&mut best, &values);
-            let mut expected: Vec<(u64, f64)> = (0..).zip(values).collect();
-            expected.sort_by(|left, right| left.1.total_cmp(&right.1));
-            expected.truncate(count);
-            let got: Vec<(u64, f64)> = best.models().iter().map(|model| (model.step, model.value)).collect();
-            prop_assert_eq!(got, expected);
-            prop_assert!(best.models().iter().all(|model| model.parameters == [model.step as f32]));
+    /// Goes on as the checkpoint says that the training has gone on from: with the models that it holds, and as many shown in vain.
+    /// How many are kept, and when there were too many in vain, is as it is here. Without such a checkpoint, or if it is from before
+    /// anything was shown, this begins anew.
+    #[must_use]
+    pub fn resumed(self, training: &Training) -> Self {
+        match &training.best {
+            Some(best) => self.as_far_as(best),
+            None => self,
         }
     }
 }

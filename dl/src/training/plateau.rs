@@ -29,9 +29,8 @@ impl Training {
         }
         let has_changed = factor.to_bits() != self.rate_factor.to_bits();
         self.rate_factor = factor;
-        let checkpoints = self.checkpoints.as_ref();
-        match checkpoints.is_some_and(|checkpoints| has_changed && checkpoints.newest() == Some(self.step)) {
-            true => self.write_checkpoint(),
+        match has_changed {
+            true => self.write_checkpoint_anew(),
             false => Ok(()),
         }
     }

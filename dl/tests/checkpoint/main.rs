@@ -1,6 +1,7 @@
 //! A training that goes on from a checkpoint ends with the bits of one that was never disturbed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod best;
 mod parameters;
 mod rates;
 

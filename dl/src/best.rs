@@ -1,0 +1,201 @@
+//! The best models of a training, and whether it still gets better.
+
+use serde::{Deserialize, Serialize};
+
+/// A model that was among the best.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestModel {
+    /// What it was judged by; less is better.
+    pub value: f64,
+    /// Steps that had been taken.
+    pub step: u64,
+    /// Its parameters.
+    pub parameters: Vec<f32>,
+}
+
+/// Keeps the parameters of the best models in memory, and says when there was no better one for too long (early
+/// stopping). It sees what the driver program shows it, so it is the same in all processes. Checkpoints of the training hold it as it
+/// was last shown something, and [`resumed`](Self::resumed) takes it from there; without checkpoints a program may write it down in
+/// any of serde's formats.
+///
+/// ```no_run
+/// # use distdl_dl::{BestModels, Result, Samples, Training};
+/// # use distdl_engine::Dataset;
+/// # fn train(training: &mut Training, validation: &Dataset<Samples>) -> Result<()> {
+/// let mut best = BestModels::new(1).with_patience(3).resumed(training);
+/// while best.goes_on() {
+///     training.run_epoch(|_| ())?;
+///     best.show(training.error(validation)?.mean_loss(), training)?;
+/// }
+/// if let Some(model) = best.models().first() {
+///     training.set_parameters(model.parameters.clone())?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestModels {
+    count: usize,
+    patience: Option<u32>,
+    least_change: f64,
+    models: Vec<BestModel>,
+    /// The value that has to be undercut; none before the first. Infinity would have no place in JSON.
+    mark: Option<f64>,
+    /// How many were shown since that did so.
+    in_vain: u32,
+}
+
+impl BestModels {
+    /// Keeps so many models, and goes on for ever.
+    pub fn new(count: usize) -> Self {
+        Self {
+            count,
+            patience: None,
+            least_change: 0.0,
+            models: Vec::new(),
+            mark: None,
+            in_vain: 0,
+        }
+    }
+
+    /// Stops when so many models in a row were no better than one before; at least 1.
+    #[must_use]
+    pub fn with_patience(self, patience: u32) -> Self {
+        Self {
+            patience: Some(patience.max(1)),
+            ..self
+        }
+    }
+
+    /// By how much a value must be less than the last that counted as better, to count as better itself; 0 unless told.
+    #[must_use]
+    pub fn with_least_change(self, least_change: f64) -> Self {
+        Self { least_change, ..self }
+    }
+
+    /// Counts the value of a model, and keeps its parameters if it is among the best.
+    pub(crate) fn note(&mut self, value: f64, step: u64, parameters: impl FnOnce() -> Vec<f32>) {
+        let undercuts = |mark| value < mark - self.least_change;
+        if value.is_finite() && self.mark.is_none_or(undercuts) {
+            (self.mark, self.in_vain) = (Some(value), 0);
+        } else {
+            self.in_vain = self.in_vain.saturating_add(1);
+        }
+        // Of equal ones the first is the best.
+        let place = self.models.partition_point(|model| model.value <= value);
+        if place < self.count && value.is_finite() {
+            self.models.truncate(self.count - 1);
+            let parameters = parameters();
+            self.models.insert(
+                place,
+                BestModel {
+                    value,
+                    step,
+                    parameters,
+                },
+            );
+        }
+    }
+
+    /// As `other` stands: with its models, as far as they are to be kept, and what it has counted.
+    pub(crate) fn as_far_as(self, other: &Self) -> Self {
+        Self {
+            models: other.models.iter().take(self.count).cloned().collect(),
+            mark: other.mark,
+            in_vain: other.in_vain,
+            ..self
+        }
+    }
+
+    /// This without parameters, and the parameters of each model.
+    pub(crate) fn into_parts(mut self) -> (Self, Vec<Vec<f32>>) {
+        let parameters = self.models.iter_mut();
+        let parameters = parameters.map(|model| std::mem::take(&mut model.parameters)).collect();
+        (self, parameters)
+    }
+
+    /// What was taken apart: `parameters` gives those of the model at a place.
+    pub(crate) fn with_parameters<E>(mut self, parameters: impl Fn(usize) -> Result<Vec<f32>, E>) -> Result<Self, E> {
+        for (place, model) in self.models.iter_mut().enumerate() {
+            model.parameters = parameters(place)?;
+        }
+        Ok(self)
+    }
+
+    /// Whether there may be better ones to come.
+    pub fn goes_on(&self) -> bool {
+        self.patience.is_none_or(|patience| self.in_vain < patience)
+    }
+
+    /// The best models so far, the best one first.
+    pub fn models(&self) -> &[BestModel] {
+        &self.models
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shown(best: &mut BestModels, values: &[f64]) -> Vec<bool> {
+        let mut went_on = Vec::new();
+        for (step, value) in (0..).zip(values) {
+            best.note(*value, step, || vec![step as f32]);
+            went_on.push(best.goes_on());
+        }
+        went_on
+    }
+
+    #[test]
+    fn it_stops_when_nothing_was_better_for_too_long() {
+        let values = [3.0, 2.0, 2.0, 2.5, 1.0, f64::NAN, 1.0, 0.5];
+        let went_on = shown(&mut BestModels::new(0).with_patience(2), &values);
+        assert_eq!(went_on, [true, true, true, false, true, true, false, true]);
+        let small = shown(
+            &mut BestModels::new(0).with_patience(1).with_least_change(0.6),
+            &[3.0, 2.5, 2.3],
+        );
+        assert_eq!(small, [true, false, true], "2.3 is less than 3.0 by more than 0.6");
+        assert!(shown(&mut BestModels::new(0), &values).iter().all(|goes_on| *goes_on));
+    }
+
+    #[test]
+    fn it_goes_on_where_it_was_kept() {
+        let values = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 3.0, 2.0, 2.5, 2.5, 1.0];
+        let begun = BestModels::new(2).with_patience(3);
+        let mut whole = begun.clone();
+        let expected = shown(&mut whole, &values);
+        assert_eq!(expected, [true, true, false, true, true, true, true, true]);
+        for cut in 0..=values.len() {
+            let mut first = begun.clone();
+            let mut went_on = shown(&mut first, &values[..cut]);
+            let json = serde_json::to_string(&first).unwrap();
+            let mut second: BestModels = serde_json::from_str(&json).unwrap();
+            assert_eq!(second, first, "kept before value {cut}");
+            went_on.extend(shown(&mut second, &values[cut..]));
+            assert_eq!(went_on, expected, "kept before value {cut}");
+        }
+        assert_eq!(
+            whole.models().iter().map(|model| model.value).collect::<Vec<_>>(),
+            [1.0, 2.0]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_best_are_those_of_a_stable_sort(values in prop::collection::vec(-3..3i8, 0..20), count in 0..5usize) {
+            let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+            let mut best = BestModels::new(count);
+            shown(&mut best, &values);
+            let mut expected: Vec<(u64, f64)> = (0..).zip(values).collect();
+            expected.sort_by(|left, right| left.1.total_cmp(&right.1));
+            expected.truncate(count);
+            let got: Vec<(u64, f64)> = best.models().iter().map(|model| (model.step, model.value)).collect();
+            prop_assert_eq!(got, expected);
+            prop_assert!(best.models().iter().all(|model| model.parameters == [model.step as f32]));
+        }
+    }
+}

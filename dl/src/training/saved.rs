@@ -1,0 +1,62 @@
+//! What checkpoints hold of a training, and when it writes one.
+
+use std::sync::Arc;
+
+use super::Training;
+use crate::checkpoint::{Checkpoints, Snapshot};
+use crate::error::Result;
+
+impl Training {
+    /// Goes on from a checkpoint, if that is wanted and there is one.
+    pub(super) fn resume(&mut self) -> Result<()> {
+        let Some(checkpoints) = &mut self.checkpoints else {
+            return Ok(());
+        };
+        let layout = self.network.parameter_layout();
+        let loaded = checkpoints.load(self.data.context(), layout, self.options.optimizer.state_slots())?;
+        if let Some(loaded) = loaded {
+            self.step = loaded.step;
+            self.state_begin = loaded.state_begin;
+            self.rate_factor = loaded.rate_factor;
+            self.best = loaded.best;
+            self.parameters = Arc::new(loaded.parameters.with_lag(self.options.staleness.lag()));
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint if one is due.
+    pub(super) fn save(&mut self, at_end: bool) -> Result<()> {
+        let checkpoints = self.checkpoints.as_ref();
+        match checkpoints.is_some_and(|checkpoints| checkpoints.is_due(self.step, at_end)) {
+            true => self.write_checkpoint(),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the checkpoint before this very step once more, if there is one, as something else of the training has changed.
+    pub(super) fn write_checkpoint_anew(&mut self) -> Result<()> {
+        let newest = self.checkpoints.as_ref().and_then(Checkpoints::newest);
+        match newest == Some(self.step) {
+            true => self.write_checkpoint(),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes a checkpoint, if there are to be any. Errors if a parameter is not finite.
+    fn write_checkpoint(&mut self) -> Result<()> {
+        self.check_parameters(&self.parameters.latest())?;
+        let snapshot = Snapshot {
+            step: self.step,
+            epoch: self.epoch(),
+            state_begin: self.state_begin,
+            rate_factor: self.rate_factor,
+            best: self.best.clone(),
+            layout: self.network.parameter_layout().clone(),
+            parameters: Arc::clone(&self.parameters),
+        };
+        match &mut self.checkpoints {
+            Some(checkpoints) => checkpoints.save(self.data.context(), snapshot),
+            None => Ok(()),
+        }
+    }
+}
