@@ -106,7 +106,11 @@ fn until(
             ..TrainingOptions::default()
         };
         let (mut training, mut spent) = (network.train(train, options)?, 0.0);
-        while training.error(test)?.accuracy().is_none_or(|accuracy| accuracy < target) {
+        while training
+            .error(test)?
+            .accuracy()
+            .is_none_or(|accuracy| accuracy < target)
+        {
             if training.step() >= STEPS_MAX {
                 return Err(format!("{target} is not reached within {STEPS_MAX} steps").into());
             }

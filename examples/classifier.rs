@@ -87,7 +87,11 @@ fn classify(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         let learnt = training.run_epoch(|_| ())?.mean_loss();
         let held_back = training.error(validation)?;
         best.show(held_back.mean_loss(), &mut training)?;
-        let (epoch, loss, accuracy) = (training.epoch(), held_back.mean_loss(), held_back.accuracy().unwrap_or(f64::NAN));
+        let (epoch, loss, accuracy) = (
+            training.epoch(),
+            held_back.mean_loss(),
+            held_back.accuracy().unwrap_or(f64::NAN),
+        );
         match json {
             true => println!(
                 "{}",

@@ -184,14 +184,13 @@ impl Reporter {
                 1 => format!("  the GPU waits {}", shares[0]),
                 _ => format!("  GPUs wait {}", shares.join(", ")),
             };
-            let accuracy = report.test_accuracy.map(|share| format!("  test accuracy {:.2}%", 100.0 * share));
+            let accuracy = report
+                .test_accuracy
+                .map(|share| format!("  test accuracy {:.2}%", 100.0 * share));
             let accuracy = accuracy.unwrap_or_default();
             format!(
                 "epoch {:>2}  loss {:.4}{accuracy}  {:>7.0} samples/s  {:.2} s{gpus}",
-                report.epoch,
-                report.train_loss,
-                report.samples_per_second,
-                report.seconds,
+                report.epoch, report.train_loss, report.samples_per_second, report.seconds,
             )
         };
         self.bar.set_prefix(format!("epoch {}", report.epoch + 1));

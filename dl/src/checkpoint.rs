@@ -390,11 +390,7 @@ impl Found {
 
 impl Snapshot {
     /// With the parameters of the best models.
-    fn blobs(
-        &self,
-        description: &Description,
-        of_best: &[Vec<f32>],
-    ) -> distdl_engine::Result<BTreeMap<String, Bytes>> {
+    fn blobs(&self, description: &Description, of_best: &[Vec<f32>]) -> distdl_engine::Result<BTreeMap<String, Bytes>> {
         let impossible = |problem: String| EngineError::invalid(problem, "report this as a bug of checkpoints");
         let tensors = |values: &[f32]| model_file::serialize(&self.layout, values).map_err(impossible);
         let text = serde_json::to_vec_pretty(description).map_err(|error| impossible(error.to_string()))?;

@@ -82,9 +82,7 @@ pub enum Error {
         problem: Cow<'static, str>,
     },
     /// The loss or a parameter is NaN or infinite.
-    #[error(
-        "step {step}: {what} is not finite ({value}); lower the learning rate or check the input for extreme values"
-    )]
+    #[error("step {step}: {what} is not finite ({value}); {}", input_remedy(input.as_deref()))]
     NotFinite {
         /// The training step.
         step: u64,
@@ -92,6 +90,8 @@ pub enum Error {
         what: Cow<'static, str>,
         /// The value found.
         value: f64,
+        /// What of the data is not finite, and where, if anything is.
+        input: Option<String>,
     },
     /// A block of samples contradicts itself, or two blocks do not match.
     #[error("samples: {0}")]
@@ -176,6 +176,13 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+fn input_remedy(input: Option<&str>) -> String {
+    match input {
+        Some(input) => format!("{input}: mend the data, or leave such samples out"),
+        None => "lower the learning rate or check the input for extreme values".to_owned(),
+    }
 }
 
 fn remedy(source: &std::io::Error) -> &'static str {

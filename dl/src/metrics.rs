@@ -329,7 +329,11 @@ mod tests {
         };
         let none = BatchReport::default();
         assert_eq!(none.accuracy(), None);
-        assert_eq!(merged(none, of_labels), (2, Some(0.5)), "of no samples there is nothing to count");
+        assert_eq!(
+            merged(none, of_labels),
+            (2, Some(0.5)),
+            "of no samples there is nothing to count"
+        );
         assert_eq!(merged(of_labels, none), (2, Some(0.5)));
         assert_eq!(merged(of_labels, of_values), (4, None));
         assert_eq!(merged(of_values, of_labels), (4, None));

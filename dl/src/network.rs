@@ -182,9 +182,8 @@ impl<T: Scalar> NeuralNetwork<T> {
 
     /// Whether a layer's gradient is mostly 0, or all of it.
     pub(crate) fn has_sparse_gradient(&self) -> bool {
-        let is_sparse = |placed: &Placed<T>| {
-            (placed.is_frozen && !placed.range.is_empty()) || placed.layer.has_sparse_gradient()
-        };
+        let is_sparse =
+            |placed: &Placed<T>| (placed.is_frozen && !placed.range.is_empty()) || placed.layer.has_sparse_gradient();
         self.layers.iter().any(is_sparse)
     }
 
@@ -275,6 +274,8 @@ impl<T: Scalar> NeuralNetwork<T> {
             if let Some(buffers) = self.buffers.of(index) {
                 let (input_length, output_length) = (rows * layer.input_length(), rows * layer.output_length());
                 let (output_gradient, input_gradient) = buffers.output_and_input(gradients);
+                let input_gradient = input_gradient.map(|gradient| &mut gradient[..input_length]);
+                let input_gradient = input_gradient.map(show_unwritten);
                 layer.backward(Backward {
                     parameters: &parameters[range.clone()],
                     inputs: rows_of(wires.inputs, input_length, inputs, outputs),
@@ -283,8 +284,8 @@ impl<T: Scalar> NeuralNetwork<T> {
                     mode: self.mode_of(index, mode),
                     scratch,
                     output_gradient: &mut output_gradient[..output_length],
-                    input_gradient: input_gradient.map(|gradient| &mut gradient[..input_length]),
-                    gradient: &mut gradient[range.clone()],
+                    input_gradient,
+                    gradient: show_unwritten(&mut gradient[range.clone()]),
                 })?;
                 buffers.add_up(input_length, gradients);
             }
@@ -401,6 +402,7 @@ impl<T: Scalar> NeuralNetwork<T> {
             } = placed;
             let (before, after) = workspace.outputs.split_at_mut(index);
             let outputs = &mut after[0][..rows * layer.output_length()];
+            show_unwritten(outputs);
             layer.forward(Forward {
                 parameters: &parameters[range.clone()],
                 inputs: rows_of(wires.inputs, rows * layer.input_length(), inputs, before),
@@ -442,6 +444,14 @@ impl<T: Scalar> Display for NeuralNetwork<T> {
         }
         write!(formatter, ", {}", self.loss.name())
     }
+}
+
+/// In programs with debug assertions makes what a layer is to write NaN, so that it shows if one of the user's own does not.
+fn show_unwritten<T: Scalar>(values: &mut [T]) -> &mut [T] {
+    if cfg!(debug_assertions) {
+        values.fill(T::from_f64(f64::NAN));
+    }
+    values
 }
 
 /// The first so many elements of the rows that are named so.

@@ -252,8 +252,8 @@ impl Training {
     /// they were taken.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. It names
-    /// a tensor if its values are, when all steps are applied: then no checkpoint is written. If a
+    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite, and the first number of the data that is, if one is; that
+    /// step and later ones are not applied. It names a tensor if its values are, when all steps are applied: then no checkpoint is written. If a
     /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. If a GPU must
     /// compute, also if the last one of a process is lost or has too little memory. Otherwise as any action.
     ///
@@ -335,7 +335,7 @@ impl Training {
         // What `observe` did not see, since it had panicked, is applied as well.
         self.step = applied.max(self.parameters.version());
         self.has_parted |= result.is_err() && self.data.context().is_in_cluster();
-        result.map_err(|error| failed.resolve(error))?;
+        result.map_err(|error| self.with_input(failed.resolve(error)))?;
         self.check_parameters(&self.parameters.latest())
     }
 
@@ -360,6 +360,7 @@ impl Training {
                     step: self.step,
                     what: format!("a value of {}", tensor.name).into(),
                     value: f64::from(*value),
+                    input: None,
                 });
             }
         }

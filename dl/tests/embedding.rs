@@ -22,7 +22,10 @@ fn vectors_are_looked_up_and_their_gradients_add_up() {
     let weight = [0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 30.0, 31.0];
     let inputs = [3.0, 0.0, 3.0, 1.0, 1.0, 0.0];
     let mut workspace = network.workspace(2);
-    let outputs = network.predict_batch(&weight, &inputs, 2, &mut workspace).unwrap().to_vec();
+    let outputs = network
+        .predict_batch(&weight, &inputs, 2, &mut workspace)
+        .unwrap()
+        .to_vec();
     assert_eq!(
         outputs,
         [30.0, 31.0, 0.0, 1.0, 30.0, 31.0, 10.0, 11.0, 10.0, 11.0, 0.0, 1.0]
@@ -49,7 +52,9 @@ fn what_is_no_index_is_named() {
     for wrong in [4.0, -1.0, 0.5, f32::NAN, f32::INFINITY] {
         let inputs = [0.0, 1.0, 2.0, 3.0, 0.0, wrong];
         let mut workspace = network.workspace(2);
-        let error = network.predict_batch(&[0.0; 8], &inputs, 2, &mut workspace).unwrap_err();
+        let error = network
+            .predict_batch(&[0.0; 8], &inputs, 2, &mut workspace)
+            .unwrap_err();
         assert!(
             matches!(
                 error,

@@ -251,7 +251,10 @@ fn evaluation_knows_neither_chance_nor_the_other_rows() {
         lane: 9,
         first_row: 9,
     });
-    assert_eq!(network.predict_batch(&parameters, &inputs, 9, &mut workspace).unwrap(), all);
+    assert_eq!(
+        network.predict_batch(&parameters, &inputs, 9, &mut workspace).unwrap(),
+        all
+    );
     for (row, expected) in all.chunks(3).enumerate() {
         let own = &inputs[row * FEATURES..][..FEATURES];
         let alone = network.predict_batch(&parameters, own, 1, &mut workspace).unwrap();

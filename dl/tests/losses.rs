@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Activation, BatchReport, CheckpointOptions, Compression, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets,
-    Samples, Schedule, Targets, TopK, Training, TrainingOptions,
+    Activation, BatchReport, CheckpointOptions, Compression, Dense, Error, Features, Input, Loss, NeuralNetwork,
+    SampleTargets, Samples, Schedule, Targets, TopK, Training, TrainingOptions,
 };
 use distdl_engine::{Config, Context, Placement};
 

@@ -336,3 +336,81 @@ fn a_row_of_the_forward_pass_does_not_depend_on_the_number_of_rows() {
         (large_enough..200).collect::<Vec<_>>()
     );
 }
+
+/// Only programs with debug assertions look.
+#[cfg(debug_assertions)]
+mod forgetful {
+    use distdl_dl::{Backward, Forward, Layer, LayerSpecification, ParameterShape, Shape};
+
+    use super::*;
+
+    /// A layer of the user's own that hands on what it is given, times its parameter, and forgets to write something.
+    #[derive(Clone, Copy, Debug)]
+    enum Forgetful {
+        Nothing,
+        Outputs,
+        Gradient,
+        InputGradient,
+    }
+
+    impl LayerSpecification<f32> for Forgetful {
+        fn build(&self, _: usize, _: Shape) -> distdl_dl::Result<Box<dyn Layer<f32>>> {
+            Ok(Box::new(*self))
+        }
+    }
+
+    impl Layer<f32> for Forgetful {
+        fn kind(&self) -> &'static str {
+            "forgetful"
+        }
+        fn input_length(&self) -> usize {
+            1
+        }
+        fn output_shape(&self) -> Shape {
+            Shape::Row(1)
+        }
+        fn parameter_shapes(&self) -> Vec<ParameterShape> {
+            vec![ParameterShape::new("factor", vec![1])]
+        }
+        fn forward(&self, pass: Forward<'_, f32>) -> distdl_dl::Result<()> {
+            if !matches!(self, Self::Outputs) {
+                pass.outputs[0] = pass.parameters[0] * pass.inputs[0];
+            }
+            Ok(())
+        }
+        fn backward(&self, pass: Backward<'_, f32>) -> distdl_dl::Result<()> {
+            if !matches!(self, Self::Gradient) {
+                pass.gradient[0] = pass.inputs[0] * pass.output_gradient[0];
+            }
+            if let Some(gradient) = pass.input_gradient.filter(|_| !matches!(self, Self::InputGradient)) {
+                gradient[0] = pass.parameters[0] * pass.output_gradient[0];
+            }
+            Ok(())
+        }
+    }
+
+    /// What lay there before would be taken for a gradient.
+    #[test]
+    fn what_a_layer_of_ones_own_forgets_to_write_shows() {
+        for forgets in [
+            Forgetful::Nothing,
+            Forgetful::Outputs,
+            Forgetful::Gradient,
+            Forgetful::InputGradient,
+        ] {
+            let builder = NeuralNetwork::new(Input(1)).hidden(Dense::linear(1)).hidden(forgets);
+            let network = builder.output(Dense::linear(1), Loss::MeanSquaredError).unwrap();
+            let (mut workspace, mut gradient) = (network.workspace(1), [0.5; 5]);
+            let targets = Targets::Values(&[2.0]);
+            let report = network
+                .gradient(&[1.0; 5], &[1.0], targets, 1, &mut workspace, &mut gradient)
+                .unwrap();
+            let shows = report.loss_sum.is_nan() || gradient.iter().any(|value| value.is_nan());
+            assert_eq!(
+                shows,
+                !matches!(forgets, Forgetful::Nothing),
+                "{forgets:?}: {gradient:?}"
+            );
+        }
+    }
+}

@@ -109,6 +109,47 @@ fn what_does_not_suit_is_said_when_it_is_met() {
     );
 }
 
+/// Whatever is asked over it.
+#[test]
+fn samples_of_other_widths_are_refused_with_both() {
+    let (network, context) = (network(), Context::new(Config::default()).unwrap());
+    let parameters = network.initialize(0).unwrap();
+    let targets = SampleTargets::Labels(vec![0; 3]);
+    let wide = Samples::new(5, Features::F32(vec![0.5; 15]), targets).unwrap();
+    let wide = context.parallelize(vec![samples(2), wide], 2);
+    let errors = [
+        network.error(&wide, &parameters).unwrap_err().to_string(),
+        network.confusion(&wide, &parameters).unwrap_err().to_string(),
+        network
+            .predict(&wide, &parameters)
+            .unwrap()
+            .collect()
+            .unwrap_err()
+            .to_string(),
+    ];
+    for message in errors {
+        assert!(
+            message.contains("partition 1 has samples of 5 features, the network takes 3"),
+            "{message}"
+        );
+    }
+    let regression = NeuralNetwork::new(Input(FEATURES))
+        .output(Dense::linear(4), Loss::L1)
+        .unwrap();
+    let targets = SampleTargets::Values {
+        length: 2,
+        values: vec![0.5; 4],
+    };
+    let narrow = Samples::new(FEATURES, samples(2).features().clone(), targets).unwrap();
+    let narrow = context.parallelize(vec![narrow], 1);
+    let parameters = regression.initialize(0).unwrap();
+    let message = regression.error(&narrow, &parameters).unwrap_err().to_string();
+    assert!(
+        message.contains("partition 0: 2 target values a sample for 4 outputs"),
+        "{message}"
+    );
+}
+
 /// They are another computation where the model is another one.
 #[test]
 fn a_checkpoint_of_one_model_is_none_of_another() {

@@ -15,7 +15,9 @@ fn a_block_adds_what_it_makes_to_what_it_was_given() {
     let predict = |network: distdl_dl::Result<NeuralNetwork>, input: f32| {
         let (network, one) = (network.unwrap(), [input]);
         let parameters = &parameters[..network.parameter_count()];
-        network.predict_batch(parameters, &one, 1, &mut network.workspace(1)).unwrap()[0]
+        network
+            .predict_batch(parameters, &one, 1, &mut network.workspace(1))
+            .unwrap()[0]
     };
     let dense = || Dense::linear(1);
     let network = || NeuralNetwork::new(Input(1));

@@ -141,7 +141,9 @@ fn a_model_that_pytorch_has_written_predicts_the_same_and_is_written_as_there() 
     let images = images();
     let mut workspace = network.workspace(images.len() / network.input_length());
     let rows = workspace.rows_max();
-    let outputs = network.predict_batch(&parameters, &images, rows, &mut workspace).unwrap();
+    let outputs = network
+        .predict_batch(&parameters, &images, rows, &mut workspace)
+        .unwrap();
     let expected = reference().predictions;
     assert_eq!(outputs.len(), expected.len());
     for (got, expected) in outputs.iter().zip(expected) {

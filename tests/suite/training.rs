@@ -131,6 +131,11 @@ fn features_that_are_not_finite_are_found_at_the_step_that_meets_them() {
         matches!(error, Error::NotFinite { step, .. } if step == training.step()),
         "{error}"
     );
+    let message = error.to_string();
+    assert!(
+        message.contains("sample 1 of partition 1 has NaN as feature 1"),
+        "{message}"
+    );
     assert!(before.iter().all(|value| value.is_finite()));
 }
 
@@ -323,7 +328,11 @@ fn evaluation_adds_up_over_partitions() {
         assert!((report.loss_sum - expected.loss_sum).abs() < 1e-9 * expected.loss_sum);
         let matrix = network.confusion(&case.data(&context), &parameters).unwrap();
         assert_eq!((matrix.samples(), Some(matrix.accuracy())), (24, report.accuracy()));
-        let outputs = network.predict(&case.data(&context), &parameters).unwrap().collect().unwrap();
+        let outputs = network
+            .predict(&case.data(&context), &parameters)
+            .unwrap()
+            .collect()
+            .unwrap();
         assert_eq!(outputs.len(), 24);
         for (sample, output) in outputs.iter().enumerate() {
             let mut workspace = network.workspace(1);

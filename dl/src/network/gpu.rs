@@ -101,7 +101,10 @@ impl NeuralNetwork {
         let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
         let buffers = gradient_buffers(&self.layers, |index| layers[index].is_view());
         let gradient = port(if shape.has_gradient { parameters } else { 0 })?;
-        let frozen = self.layers.iter().filter(|placed| placed.is_frozen && shape.has_gradient);
+        let frozen = self
+            .layers
+            .iter()
+            .filter(|placed| placed.is_frozen && shape.has_gradient);
         let mut unwanted = 0;
         for Placed { range, .. } in frozen {
             unwanted = unwanted.max(range.len());
@@ -257,7 +260,9 @@ impl NeuralNetwork {
             None => GpuTargets::Labels(targets.part(0..rows)),
             Some(length) => GpuTargets::Values(targets.part(0..rows * length)),
         };
-        let gradient = workspace.gradients[GradientBuffers::LOSS].words().part(0..outputs.len());
+        let gradient = workspace.gradients[GradientBuffers::LOSS]
+            .words()
+            .part(0..outputs.len());
         let losses = workspace.losses.words();
         let (of_loss, of_hits) = (losses.part(0..2 * rows), losses.part(2 * rows..4 * rows));
         let device = &workspace.device;

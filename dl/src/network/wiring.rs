@@ -207,7 +207,11 @@ mod tests {
         let chain: Vec<Wires> = (0..4).map(Wires::chain).collect();
         let buffers = GradientBuffers::new(&chain, |layer| layer == 1 || layer == 3, |_| true);
         assert_eq!(of(&buffers, 2).output, GradientBuffers::LOSS, "of the view behind it");
-        assert_eq!(of(&buffers, 2).input, Some(of(&buffers, 0).output), "of the view before it");
+        assert_eq!(
+            of(&buffers, 2).input,
+            Some(of(&buffers, 0).output),
+            "of the view before it"
+        );
     }
 
     /// Layers 1 and 2 beside nothing, then their sum, then one more.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::device::{EvaluationDevice, LaneDevices};
 use super::devices::Devices;
 use super::failed::Failed;
+use super::look::{check_features, check_targets};
 use crate::batch::Batch;
 use crate::error::{Error, Result, check_length};
 use crate::loss::Targets;
@@ -226,6 +227,8 @@ impl Rows {
     fn each(&mut self, samples: &Samples, add: &mut dyn FnMut(&mut Evaluator, &Batch) -> Result<()>) -> Result<()> {
         let rows_max = self.evaluator.rows_max;
         let (blocks, rows) = ([samples], samples.len().min(rows_max));
+        let Evaluator { network, partition, .. } = &self.evaluator;
+        check_features(network, *partition, samples.feature_length())?;
         self.evaluator.begin(samples.shape());
         // Many blocks of few rows share one, which grows as far as it must.
         let kept = self.batch.take().filter(|batch| batch.has_room(samples.shape(), rows));
@@ -267,6 +270,9 @@ impl Evaluator {
 
     /// Loss and hits.
     fn report(&mut self, batch: &Batch) -> Result<BatchReport> {
+        if let Some(shape) = self.shape {
+            check_targets(&self.network, self.partition, shape.target_length)?;
+        }
         while let Some(device) = self.device()? {
             if let Some(report) = device.report(batch)? {
                 return Ok(report);

@@ -76,6 +76,7 @@ mod tests {
                 step: 1,
                 what: "what".into(),
                 value: f64::INFINITY,
+                input: Some(words()),
             },
             Error::Samples(words()),
             Error::SampleIndex { index: 1, length: 2 },

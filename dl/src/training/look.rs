@@ -2,10 +2,11 @@
 
 use distdl_engine::Dataset;
 
+use super::Training;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::network::NeuralNetwork;
-use crate::samples::{SampleTargets, Samples};
+use crate::samples::{Features, SampleTargets, Samples};
 
 /// What a training has to know of its data.
 pub(super) struct Look {
@@ -18,13 +19,8 @@ pub(super) struct Look {
 }
 
 /// Looks at all samples, and makes a digest of them if it is `wanted`; checks that blocks suit the network.
-pub(super) fn look_at(
-    network: &NeuralNetwork,
-    data: &Dataset<Samples>,
-    lanes: usize,
-    wanted: bool,
-) -> Result<Look> {
-    let (classes, loss) = (network.output_length(), network.loss());
+pub(super) fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: usize, wanted: bool) -> Result<Look> {
+    let classes = network.output_length();
     let looks = data.run_partitions(move |_, blocks| {
         let mut hasher = blake3::Hasher::new();
         let mut shapes: Vec<(usize, usize, Option<usize>)> = Vec::new();
@@ -46,12 +42,8 @@ pub(super) fn look_at(
     let (mut lengths, mut has_labels) = (vec![0u32; lanes], true);
     for (partition, (shapes, hash, no_class)) in looks.into_iter().enumerate() {
         digest.update(&hash);
-        let trouble = shapes
-            .iter()
-            .find_map(|(.., targets)| loss.trouble_with(*targets, classes));
-        if let Some(trouble) = trouble {
-            return Err(Error::Data(format!("partition {partition}: {trouble}")));
-        }
+        let mut targets = shapes.iter().map(|(.., targets)| *targets);
+        targets.try_for_each(|targets| check_targets(network, partition, targets))?;
         if let Some((sample, label)) = no_class {
             return Err(Error::Data(format!(
                 "sample {sample} of partition {partition} has the label {label}, and the network has {classes} outputs; labels count \
@@ -60,12 +52,7 @@ pub(super) fn look_at(
         }
         for (got, samples, targets) in shapes {
             has_labels &= samples == 0 || targets.is_none();
-            let expected = network.input_length();
-            if expected != got {
-                return Err(Error::Data(format!(
-                    "partition {partition} has samples of {got} features, the network takes {expected}; change `Input` or the data"
-                )));
-            }
+            check_features(network, partition, got)?;
             let length = &mut lengths[partition % lanes];
             *length = u32::try_from(samples)
                 .ok()
@@ -83,5 +70,73 @@ pub(super) fn look_at(
         lengths,
         has_labels,
         digest: digest.finalize().to_hex().to_string(),
+    })
+}
+
+/// Errors if samples of so many features are not what a network takes.
+pub(super) fn check_features(network: &NeuralNetwork, partition: usize, got: usize) -> Result<()> {
+    let expected = network.input_length();
+    match expected == got {
+        true => Ok(()),
+        false => Err(Error::Data(format!(
+            "partition {partition} has samples of {got} features, the network takes {expected}; change `Input` or the data"
+        ))),
+    }
+}
+
+/// Errors if targets of so many values, or labels, are not what a network's loss takes.
+pub(super) fn check_targets(network: &NeuralNetwork, partition: usize, target_length: Option<usize>) -> Result<()> {
+    match network.loss().trouble_with(target_length, network.output_length()) {
+        None => Ok(()),
+        Some(trouble) => Err(Error::Data(format!("partition {partition}: {trouble}"))),
+    }
+}
+
+impl Training {
+    /// An error of steps; where something is not finite it says what of the data is not, if anything is.
+    pub(super) fn with_input(&self, error: Error) -> Error {
+        match error {
+            Error::NotFinite { step, what, value, .. } => Error::NotFinite {
+                step,
+                what,
+                value,
+                // What cannot be read is another matter.
+                input: not_finite(&self.data).unwrap_or_default(),
+            },
+            error => error,
+        }
+    }
+}
+
+/// The first number of samples that is NaN or infinite, and where it is.
+fn not_finite(data: &Dataset<Samples>) -> Result<Option<String>> {
+    let found = data.run_partitions(|partition, blocks| {
+        let mut before = 0;
+        for samples in blocks {
+            if let Some((row, what)) = not_finite_in(&samples) {
+                let sample = before + row;
+                return Ok(Some(format!("sample {sample} of partition {partition} has {what}")));
+            }
+            before += samples.len();
+        }
+        Ok(None)
+    })?;
+    Ok(found.into_iter().flatten().next())
+}
+
+/// The row of the first such number, and what it is.
+fn not_finite_in(samples: &Samples) -> Option<(usize, String)> {
+    let find = |values: &[f32], length: usize, name: &str| {
+        let place = values.iter().position(|value| !value.is_finite())?;
+        let what = format!("{} as {name} {}", values[place], place % length);
+        Some((place / length, what))
+    };
+    let feature = match samples.features() {
+        Features::F32(values) => find(values, samples.feature_length(), "feature"),
+        Features::U8 { .. } => None,
+    };
+    feature.or_else(|| match samples.targets() {
+        SampleTargets::Values { length, values } => find(values, *length, "target value"),
+        SampleTargets::Labels(_) => None,
     })
 }

@@ -215,7 +215,10 @@ mod tests {
                 optimizer,
                 ..TrainingOptions::default()
             };
-            assert_eq!((options.learning_rate(7), options.schedule()), (rate, Schedule::Constant(rate)));
+            assert_eq!(
+                (options.learning_rate(7), options.schedule()),
+                (rate, Schedule::Constant(rate))
+            );
             let named = TrainingOptions {
                 schedule: Some(Schedule::Exponential {
                     initial: 0.5,
@@ -223,7 +226,10 @@ mod tests {
                 }),
                 ..options
             };
-            assert_eq!((named.learning_rate(2), named.schedule().learning_rate(2)), (0.125, 0.125));
+            assert_eq!(
+                (named.learning_rate(2), named.schedule().learning_rate(2)),
+                (0.125, 0.125)
+            );
         }
     }
 }

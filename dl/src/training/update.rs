@@ -217,6 +217,7 @@ fn check_finite(step: &StepReport, what: &'static str, value: f64) -> Result<()>
             step: step.step,
             what: what.into(),
             value,
+            input: None,
         }),
     }
 }
