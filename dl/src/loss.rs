@@ -76,12 +76,8 @@ impl Loss {
 
     /// Errors if a network that ends in `last` of so many outputs would not do for this loss, or its options make no sense.
     pub(crate) fn check_last(&self, last: Activation, output_length: usize) -> Result<()> {
-        if let Loss::WeightedCrossEntropy {
-            class_weights,
-            label_smoothing,
-        } = self
-        {
-            self.check_weights(class_weights, *label_smoothing, output_length)?;
+        if let Some(smoothed) = self.smoothed() {
+            self.check_smoothed(smoothed, output_length)?;
         }
         match (self, last) {
             (Loss::SoftmaxCrossEntropy | Loss::WeightedCrossEntropy { .. }, Activation::Softmax) => Err(self.unsuitable(
@@ -104,18 +100,9 @@ impl Loss {
         output_gradient: &mut [T],
     ) -> Result<BatchReport> {
         match (self.of_elements(), targets) {
-            (None, Targets::Labels(labels)) => match self {
-                Loss::WeightedCrossEntropy {
-                    class_weights,
-                    label_smoothing,
-                } => {
-                    let smoothed = Smoothed {
-                        class_weights,
-                        label_smoothing: *label_smoothing,
-                    };
-                    smoothed.forward_backward(outputs, labels, output_length, output_gradient)
-                }
-                _ => softmax_cross_entropy::forward_backward(outputs, labels, output_length, output_gradient),
+            (None, Targets::Labels(labels)) => match self.smoothed() {
+                Some(smoothed) => smoothed.forward_backward(outputs, labels, output_length, output_gradient),
+                None => softmax_cross_entropy::forward_backward(outputs, labels, output_length, output_gradient),
             },
             (None, Targets::Values(_)) => Err(self.wants_labels()),
             (Some(loss), Targets::Labels(labels)) => {
@@ -156,7 +143,22 @@ impl Loss {
         }
     }
 
-    fn check_weights(&self, weights: &[f32], smoothing: f32, classes: usize) -> Result<()> {
+    /// What its targets are weighted and smoothed with, if they are.
+    pub(crate) fn smoothed(&self) -> Option<Smoothed<'_>> {
+        match self {
+            Loss::WeightedCrossEntropy {
+                class_weights,
+                label_smoothing,
+            } => Some(Smoothed {
+                class_weights,
+                label_smoothing: *label_smoothing,
+            }),
+            _ => None,
+        }
+    }
+
+    fn check_smoothed(&self, smoothed: Smoothed<'_>, classes: usize) -> Result<()> {
+        let (weights, smoothing) = (smoothed.class_weights, smoothed.label_smoothing);
         let is_weight = |weight: &f32| weight.is_finite() && *weight >= 0.0;
         if !weights.is_empty() && weights.len() != classes {
             let problem = format!(

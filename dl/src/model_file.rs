@@ -74,9 +74,7 @@ fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
     let bytes_max = values_max + HEADER_BYTES_MAX;
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
-    let mut bytes = Vec::with_capacity(length.min(bytes_max) as usize);
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > bytes_max {
+    if length > bytes_max {
         return Err(Error::ModelFile {
             path: path.into(),
             problem: format!(
@@ -84,6 +82,9 @@ fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
             ),
         });
     }
+    let mut bytes = Vec::with_capacity(length as usize);
+    // It may have grown, or be no file that has a length.
+    file.take(bytes_max).read_to_end(&mut bytes).map_err(failed)?;
     deserialize(&bytes, layout).map_err(|problem| Error::ModelFile {
         path: path.into(),
         problem,
@@ -299,6 +300,19 @@ mod tests {
                 "cut at {length}"
             );
         }
+    }
+
+    #[test]
+    fn a_file_far_longer_than_the_network_is_refused_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let layout = layout(&[3, 2]);
+        save(&path, &layout, &parameters(&layout)).unwrap();
+        // A hole takes no room.
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(100_000_065).unwrap();
+        let message = load(&path, &layout).unwrap_err().to_string();
+        assert!(message.contains("longer than 100000064 bytes"), "{message}");
     }
 
     #[test]

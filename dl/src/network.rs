@@ -287,7 +287,7 @@ impl<T: Scalar> NeuralNetwork<T> {
                     input_gradient,
                     gradient: show_unwritten(&mut gradient[range.clone()]),
                 })?;
-                buffers.add_up(input_length, gradients);
+                buffers.add_up(input_length, gradients)?;
             }
             if placed.is_frozen {
                 gradient[range.clone()].fill(T::ZERO);
@@ -314,9 +314,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         let mut piece = std::mem::take(&mut workspace.piece);
         piece.resize(gradient.len(), T::ZERO);
         let report = self.gradient(parameters, inputs, targets, rows, workspace, &mut piece);
-        if report.is_ok() {
-            add(&piece, gradient);
-        }
+        let report = report.and_then(|report| add(&piece, gradient).map(|()| report));
         workspace.piece = piece;
         report
     }
@@ -412,7 +410,7 @@ impl<T: Scalar> NeuralNetwork<T> {
                 outputs: &mut *outputs,
             })?;
             if let Some(added) = wires.added {
-                add(rows_of(added, outputs.len(), inputs, before), outputs);
+                add(rows_of(added, outputs.len(), inputs, before), outputs)?;
             }
         }
         Ok(())

@@ -402,7 +402,7 @@ impl Training {
     ) -> impl Fn(LaneData<Arc<LanePart>>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
         let (network, deal, options) = (self.network.clone(), self.deal.clone(), self.options.clone());
         let (norm_max, top_k) = (self.options.lane_gradient_norm_max, self.options.compression.top_k());
-        let learnt = learnt(&network.not_learnt(), network.parameter_count());
+        let learnt = learnt(&network);
         let (devices, dataset) = (self.devices.lanes(), self.data.id());
         move |data| {
             let devices = devices.clone().map(|devices| (devices, dataset));

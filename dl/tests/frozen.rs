@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use distdl_dl::{
-    Activation, AdamW, BatchNorm, CheckpointOptions, Compression, Dense, Dropout, Features, Input, Lamb, Loss,
-    NeuralNetwork, Optimizer, SampleTargets, Samples, Schedule, Sgd, Targets, TopK, TrainingOptions,
+    AdamW, BatchNorm, CheckpointOptions, Compression, Dense, Dropout, Features, Input, Lamb, Loss, NeuralNetwork,
+    Optimizer, SampleTargets, Samples, Schedule, Sgd, Targets, TopK, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
@@ -130,48 +130,6 @@ fn frozen_first_layers_are_features_for_the_others() {
         assert_eq!(bits(&of_whole[..count]), bits(&parameters[..count]), "case {case}");
         assert_eq!(bits(&of_whole[count..]), bits(&of_tail), "case {case}");
         assert_ne!(of_tail, parameters[count..], "case {case}");
-    }
-}
-
-/// Between layers that learn a gradient goes through them, as through the functions that they are.
-#[test]
-fn gradients_through_frozen_layers_agree_with_finite_differences() {
-    const ROWS: usize = 5;
-    let network = NeuralNetwork::<f64>::with_element(Input(3))
-        .hidden(Dense::new(4, Activation::Tanh))
-        .hidden(BatchNorm::default())
-        .hidden(Dropout::new(0.5))
-        .hidden(Dense::new(4, Activation::Tanh))
-        .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
-        .unwrap()
-        .with_frozen([1, 2, 3])
-        .unwrap();
-    assert_eq!(network.statistics(), []);
-    let mut parameters = network.initialize(5).unwrap();
-    (0..16).for_each(|index| parameters[16 + index] = 0.4 + index as f64 / 16.0);
-    let inputs: Vec<f64> = (0..3 * ROWS).map(|index| (index * 5 % 7) as f64 / 3.0 - 1.0).collect();
-    let (labels, mut workspace) = ([0, 1, 1, 0, 1], network.workspace(ROWS));
-    let mut of = |parameters: &[f64]| {
-        let mut gradient = vec![f64::NAN; parameters.len()];
-        let targets = Targets::Labels(&labels);
-        let report = network.gradient(parameters, &inputs, targets, ROWS, &mut workspace, &mut gradient);
-        (report.unwrap().loss_sum, gradient)
-    };
-    let (_, gradient) = of(&parameters);
-    for index in 0..parameters.len() {
-        let is_frozen = (16..52).contains(&index);
-        let (step, before) = (1e-5, parameters[index]);
-        parameters[index] = before + step;
-        let above = of(&parameters).0;
-        parameters[index] = before - step;
-        let below = of(&parameters).0;
-        parameters[index] = before;
-        let expected = if is_frozen { 0.0 } else { (above - below) / (2.0 * step) };
-        assert!(
-            (gradient[index] - expected).abs() < 1e-8,
-            "{index}: {} for {expected}",
-            gradient[index]
-        );
     }
 }
 

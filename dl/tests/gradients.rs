@@ -72,8 +72,10 @@ const ROWS: usize = 6;
 fn check_on(network: &NeuralNetwork<f64>, inputs: &[f64], labels: bool) {
     let (rows, outputs) = (inputs.len() / network.input_length(), network.output_length());
     let mut parameters = numbers::<f64>(1, network.parameter_count());
+    let entries = network.parameter_layout().entries();
     // A running variance is not negative.
-    let running = network.statistics().into_iter().flat_map(|known| known.range);
+    let running = entries.iter().filter(|entry| entry.name.contains("running_"));
+    let running = running.flat_map(|entry| entry.range.clone());
     running.for_each(|index| parameters[index] = parameters[index].abs());
     let classes: Vec<u32> = (0..rows as u32).map(|row| (row * 3) % outputs as u32).collect();
     let values = numbers::<f64>(3, rows * outputs);
@@ -90,7 +92,11 @@ fn check_on(network: &NeuralNetwork<f64>, inputs: &[f64], labels: bool) {
         .gradient(&parameters, inputs, targets, rows, &mut workspace, &mut gradient)
         .unwrap();
     assert_eq!(report.samples, rows as u64);
-    let expected = differences(network, &parameters, inputs, targets, rows);
+    let mut expected = differences(network, &parameters, inputs, targets, rows);
+    // The loss depends on what is frozen, too.
+    let layer = |name: &str| name.split('.').nth(1).unwrap().parse().unwrap();
+    let frozen = entries.iter().filter(|entry| network.is_frozen(layer(&entry.name)));
+    frozen.for_each(|entry| expected[entry.range.clone()].fill(0.0));
     let is_learnt = |index: &usize| !network.statistics().iter().any(|known| known.range.contains(index));
     for index in (0..expected.len()).filter(is_learnt) {
         let (got, expected) = (gradient[index], expected[index]);
@@ -194,6 +200,22 @@ fn gradients_of_layers_on_rows_agree_with_finite_differences() {
     for activation in Activation::ALL {
         check_network(&behind_a_row(Activate(activation)), true);
     }
+}
+
+/// Between layers that learn a gradient goes through them, as through the functions that they are.
+#[test]
+fn gradients_through_frozen_layers_agree_with_finite_differences() {
+    let network = NeuralNetwork::with_element(Input(3))
+        .hidden(Dense::tanh(4))
+        .hidden(BatchNorm::default())
+        .hidden(Dropout::new(0.5))
+        .hidden(Dense::tanh(4))
+        .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+        .with_frozen([1, 2, 3])
+        .unwrap();
+    assert_eq!(network.statistics(), []);
+    check_network(&network, true);
 }
 
 #[test]

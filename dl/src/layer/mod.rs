@@ -41,7 +41,7 @@ use std::ops::Range;
 ///
 /// It holds no parameters and no buffers: it reads its slice of the one flat parameter vector, and writes its gradient
 /// to the same slice of the one flat gradient vector. `forward` and `backward` allocate nothing. Any number of rows is
-/// allowed.
+/// allowed. What they are to write they write whole: with debug assertions it is NaN before, else whatever was there.
 ///
 /// Its `Debug` words stand in checkpoints, and training goes on only from those with the same words: equal words are to mean
 /// equal outputs for equal parameters. So they name every option that changes what it computes, and are the same from run to

@@ -140,13 +140,13 @@ impl<T: Scalar> NetworkBuilder<T> {
             expected: expected.into(),
             got: got.into(),
         };
-        let error = match inner.layers.is_empty() {
-            _ if inner.before != before || inner.input != input => Some(refusal(
-                "layers added to the builder that it is given",
-                "another builder",
-            )),
-            true => inner.error.or_else(|| Some(refusal("a layer at least", "none"))),
-            false => inner.error,
+        let error = if inner.before != before || inner.input != input {
+            let expected = "layers added to the builder that it is given";
+            Some(refusal(expected, "another builder"))
+        } else if inner.layers.is_empty() {
+            inner.error.or_else(|| Some(refusal("a layer at least", "none")))
+        } else {
+            inner.error
         };
         let layers = inner.layers.into_iter();
         self.layers

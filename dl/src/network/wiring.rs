@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::Result;
 use crate::kernels::sums::add;
 use crate::scalar::Scalar;
 
@@ -143,11 +144,12 @@ impl LayerBuffers {
     }
 
     /// Adds what this layer found to what others did that have read the same rows, of so many elements.
-    pub(super) fn add_up<T: Scalar>(&self, length: usize, buffers: &mut [Vec<T>]) {
+    pub(super) fn add_up<T: Scalar>(&self, length: usize, buffers: &mut [Vec<T>]) -> Result<()> {
         for sum in &self.sums {
             let [values, sums] = two(buffers, *sum);
-            add(&values[..length], &mut sums[..length]);
+            add(&values[..length], &mut sums[..length])?;
         }
+        Ok(())
     }
 }
 

@@ -9,7 +9,6 @@ use crate::augmentation::Augmentation;
 use crate::checkpoint::{CheckpointOptions, Facts};
 use crate::deal::Deal;
 use crate::error::{Error, Result, check_length};
-use crate::loss::Loss;
 use crate::model_file::parameters_hash;
 use crate::network::NeuralNetwork;
 use crate::optimizer::{Optimizer, Sgd};
@@ -166,8 +165,8 @@ impl TrainingOptions {
             return Err(Error::Options(problem.to_owned()));
         }
         if self.compression.top_k().is_some()
-            && let Loss::WeightedCrossEntropy { class_weights, .. } = network.loss()
-            && !class_weights.is_empty()
+            && let Some(smoothed) = network.loss().smoothed()
+            && !smoothed.class_weights.is_empty()
         {
             let problem = "`Compression::TopK` with weights of classes: what was kept back would count by the weight of the step \
                            that it is sent in; use another compression";

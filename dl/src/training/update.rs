@@ -266,9 +266,9 @@ fn keep_state(shard: &mut ShardValues<'_>) {
     }
 }
 
-/// The parameters that gradients change.
-pub(super) fn learnt(statistics: &[Statistics], count: usize) -> Vec<Range<usize>> {
-    let parts = parts(statistics, 0..count).into_iter();
+/// The parameters of a network that gradients change.
+pub(super) fn learnt(network: &NeuralNetwork) -> Vec<Range<usize>> {
+    let parts = parts(&network.not_learnt(), 0..network.parameter_count()).into_iter();
     parts
         .filter(|(_, momentum)| momentum.is_none())
         .map(|(range, _)| range)
@@ -394,12 +394,8 @@ mod tests {
 
     #[test]
     fn a_limit_leaves_statistics_alone_and_what_is_not_finite() {
-        let statistics = [Statistics {
-            range: 1..2,
-            momentum: 0.5,
-        }];
         let mut gradient = [6.0, 100.0, 8.0];
-        let learnt = learnt(&statistics, 3);
+        let learnt = [0..1, 2..3];
         limit_norm(1.0, 2.0, &learnt, &mut gradient);
         assert_eq!(gradient[1], 100.0);
         let norm = gradient[0].hypot(gradient[2]) / 2.0;

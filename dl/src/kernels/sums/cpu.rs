@@ -60,7 +60,11 @@ mod tests {
                 (portable - expected).abs() <= 1e-6 * expected,
                 "{count}: {portable} {expected}"
             );
+            let added: Vec<f32> = elements.iter().map(|value| value + 0.1).collect();
             for level in Level::available() {
+                let mut sums = vec![0.1; count];
+                add(level, &elements, &mut sums);
+                assert_eq!(sums, added, "{level:?}");
                 assert_eq!(
                     sum_of_squares(level, &elements).to_bits(),
                     portable.to_bits(),
@@ -68,5 +72,14 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_are_not_equally_many_are_not_added() {
+        let mut sums = [1.0, 2.0];
+        for values in [&[1.0][..], &[1.0; 3]] {
+            assert!(super::super::add(values, &mut sums).is_err());
+        }
+        assert_eq!(sums, [1.0, 2.0]);
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod cuda;
 pub(in crate::kernels) use cpu::sum_of;
 
 use super::Level;
+use crate::error::{Result, check_length};
 use crate::scalar::Scalar;
 
 /// The sum of the squares of all elements.
@@ -14,9 +15,11 @@ pub fn sum_of_squares<T: Scalar>(elements: &[T]) -> f64 {
     cpu::sum_of_squares(Level::best(), elements)
 }
 
-/// Adds `values` to `sums`, each to its; those that one of them has more are left alone.
-pub fn add<T: Scalar>(values: &[T], sums: &mut [T]) {
+/// Adds `values` to `sums`, each to its. Errors, and adds nothing, if they are not equally many.
+pub fn add<T: Scalar>(values: &[T], sums: &mut [T]) -> Result<()> {
+    check_length("the values", sums.len(), values.len())?;
     cpu::add(Level::best(), values, sums);
+    Ok(())
 }
 
 /// The sum of all elements.

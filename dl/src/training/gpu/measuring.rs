@@ -44,7 +44,7 @@ impl MeasuringShape {
     pub(super) fn new(network: &NeuralNetwork, options: &TrainingOptions, parts: &[Part]) -> Option<Self> {
         let (totals, own) = (measures(network, options).iter().sum(), own_measures(options));
         let room = |range: &Range<usize>| square_sum::room(range.len());
-        let of_gradient = learnt_of(network).iter().map(room).sum::<usize>();
+        let of_gradient = learnt(network).iter().map(room).sum::<usize>();
         let tensors = parts.iter().filter(|part| part.momentum.is_none());
         let of_tensor = tensors.map(|part| room(&part.range)).max().unwrap_or(0);
         (totals > 0).then(|| Self {
@@ -92,7 +92,7 @@ impl Measuring {
     ) -> Result<GpuSlice<'_>> {
         let device = workspace.device();
         let (all, mut rest) = (self.room.words(), self.room.words());
-        for range in learnt_of(network) {
+        for range in learnt(network) {
             rest = square_sum::parts(device, workspace.gradient().part(range), rest)?;
         }
         let total = self.of_step(index).part(0..square_sum::TOTAL);
@@ -128,9 +128,4 @@ impl Measuring {
         let words = self.shape.words();
         self.totals.words().part(index * words..(index + 1) * words)
     }
-}
-
-/// The parameters of a network that gradients change.
-fn learnt_of(network: &NeuralNetwork) -> Vec<Range<usize>> {
-    learnt(&network.not_learnt(), network.parameter_count())
 }
