@@ -98,7 +98,7 @@ impl BestModels {
     }
 
     /// As `other` stands: with its models, as far as they are to be kept, and what it has counted.
-    pub(crate) fn as_far_as(self, other: &Self) -> Self {
+    pub(crate) fn going_on_as(self, other: &Self) -> Self {
         Self {
             models: other.models.iter().take(self.count).cloned().collect(),
             mark: other.mark,

@@ -48,7 +48,7 @@ impl BestModels {
     #[must_use]
     pub fn resumed(self, training: &Training) -> Self {
         match &training.best {
-            Some(best) => self.as_far_as(best),
+            Some(best) => self.going_on_as(best),
             None => self,
         }
     }
