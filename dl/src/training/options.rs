@@ -99,7 +99,7 @@ impl TrainingOptions {
         Facts {
             network: network.words(),
             optimizer: self.optimizer_words(),
-            schedule: format!("{:?}", self.schedule()),
+            schedule: format!("{:?}", self.chosen_schedule()),
             staleness: format!("{:?}", self.staleness) + &anew(self.staleness.lag() > 0),
             compression: format!("{:?}", self.compression) + &anew(self.compression.top_k().is_some()),
             batch: self.batch,
@@ -128,7 +128,7 @@ impl TrainingOptions {
     }
 
     /// The schedule that is given, or the optimizer's rate.
-    fn schedule(&self) -> Schedule {
+    fn chosen_schedule(&self) -> Schedule {
         let given = self.schedule.clone();
         given.unwrap_or_else(|| Schedule::Constant(self.optimizer.learning_rate()))
     }
@@ -153,7 +153,7 @@ impl TrainingOptions {
         }
         self.staleness.check()?;
         self.compression.check()?;
-        self.schedule().check()?;
+        self.chosen_schedule().check()?;
         if self.compression.top_k().is_some() && !self.staleness.is_determinate() {
             let problem = "`Compression::TopK` where results depend on time: after a loss its steps are done again, and would not \
                            be the same; use it with `Staleness::Synchronous` or `FixedLag`, or another compression";
@@ -215,7 +215,7 @@ mod tests {
                 ..TrainingOptions::default()
             };
             assert_eq!(
-                (options.learning_rate(7), options.schedule()),
+                (options.learning_rate(7), options.chosen_schedule()),
                 (rate, Schedule::Constant(rate))
             );
             let named = TrainingOptions {
@@ -226,7 +226,7 @@ mod tests {
                 ..options
             };
             assert_eq!(
-                (named.learning_rate(2), named.schedule().learning_rate(2)),
+                (named.learning_rate(2), named.chosen_schedule().learning_rate(2)),
                 (0.125, 0.125)
             );
         }
