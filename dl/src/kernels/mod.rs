@@ -24,6 +24,7 @@ pub mod windows;
 
 pub mod batch_norm;
 pub mod element_loss;
+pub(crate) mod lane_limit;
 pub mod layer_norm;
 
 pub use dispatch::Level;

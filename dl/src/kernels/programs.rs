@@ -66,6 +66,7 @@ pub const PROGRAMS: &[Program] = programs! {
     "embedding": "embedding_forward" "embedding_backward";
     "gather": "gather_bytes" "gather_values";
     "gelu": "gelu_forward" "gelu_backward";
+    "lane_limit": "lane_limit_squares" "lane_limit" "lane_limit_scale";
     "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_along" "layer_norm_backward";
     "mask": "mask";
     "softmax_cross_entropy": "softmax_cross_entropy";

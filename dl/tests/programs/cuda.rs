@@ -57,6 +57,7 @@ impl Runner for Cuda {
             Argument::Kind(kind) => device::Argument::Kind(*kind),
             Argument::Count(count) => device::Argument::Count(*count),
             Argument::Number(number) => device::Argument::Number(*number),
+            Argument::Wide(number) => device::Argument::Wide(*number),
             _ => buffer
                 .as_ref()
                 .map_or(device::Argument::Absent, device::Argument::Buffer),

@@ -100,6 +100,7 @@ impl Emulated {
                 Argument::Kind(kind) => ('k', store(word, &kind.to_ne_bytes())),
                 Argument::Count(count) => ('c', store(word, &count.to_ne_bytes())),
                 Argument::Number(number) => ('n', store(word, &number.to_ne_bytes())),
+                Argument::Wide(number) => ('w', store(word, &number.to_ne_bytes())),
             };
             letters.push(letter);
             values.push(value);

@@ -64,6 +64,7 @@ macro_rules! each_is_that_of_the_cpu {
 each_is_that_of_the_cpu! {
     activation: activation_apply activation_rows activation_channels activation_from_channels activation_backward activation_backward_columns activation_backward_channels softmax_rows softmax_rows_backward gelu;
     embedding: look_up;
+    lane_limit: lane_limit;
     masks: dropout mask;
     losses: softmax_cross_entropy a_label_that_is_no_class element_loss element_loss_labels;
     norms: batch_norm layer_norm;

@@ -11,6 +11,7 @@ pub(crate) enum Argument<'a> {
     Kind(u32),
     Count(u64),
     Number(f32),
+    Wide(f64),
 }
 
 pub(crate) trait Runner: Sync {
@@ -35,6 +36,10 @@ pub(crate) fn count<'a>(count: usize) -> Argument<'a> {
 
 pub(crate) fn number(number: f32) -> Argument<'static> {
     Argument::Number(number)
+}
+
+pub(crate) fn wide(number: f64) -> Argument<'static> {
+    Argument::Wide(number)
 }
 
 pub(crate) fn kind(kind: u32) -> Argument<'static> {

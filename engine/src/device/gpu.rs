@@ -69,6 +69,8 @@ pub enum Argument<'a> {
     Count(u64),
     /// A `float`.
     Number(f32),
+    /// A `double`.
+    Wide(f64),
 }
 
 impl Gpu {
@@ -169,6 +171,7 @@ impl Gpu {
                 Argument::Kind(kind) => first_bytes(*kind),
                 Argument::Count(count) => *count,
                 Argument::Number(number) => first_bytes(number.to_bits()),
+                Argument::Wide(number) => number.to_bits(),
             };
         }
         let asked = Launch {

@@ -5,7 +5,7 @@ use crate::scalar::Scalar;
 
 const SUMS: usize = 16;
 /// Elements that are summed in their own type; the sums of such blocks are added in f64.
-const BLOCK: usize = 4096;
+pub(in crate::kernels) const BLOCK: usize = 4096;
 
 /// The sum of `of(index)` over all indices below `count`.
 #[inline(always)]

@@ -4,6 +4,8 @@ mod cpu;
 #[cfg(feature = "gpu")]
 pub(crate) mod cuda;
 
+#[cfg(feature = "gpu")]
+pub(in crate::kernels) use cpu::BLOCK;
 pub(in crate::kernels) use cpu::sum_of;
 
 use super::Level;

@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod losses;
 pub(crate) mod embedding;
+pub(crate) mod lane_limit;
 pub(crate) mod masks;
 pub(crate) mod norms;
 pub(crate) mod samples;

@@ -97,6 +97,9 @@ template <typename A> char letter() {
     if (std::is_pointer<A>::value) {
         return 'p';
     }
+    if (std::is_same<A, double>::value) {
+        return 'w';
+    }
     return std::is_same<A, float>::value ? 'n' : sizeof(A) == 8 ? 'c' : 'k';
 }
 
