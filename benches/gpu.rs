@@ -10,7 +10,7 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use common::{Spread, emit, lenet, machine, mix, spread};
 use distdl::prelude::*;
-use distdl::{GpuFigures, Optimizer};
+use distdl::{GpuFigures, Optimizer, Placement};
 use serde::Serialize;
 
 /// Measures training where `--gpu` says.
@@ -33,6 +33,15 @@ struct Arguments {
     /// Limits the norm of the whole gradient.
     #[arg(long)]
     gradient_norm_max: Option<f32>,
+    /// Limits the norm of each lane's gradient.
+    #[arg(long)]
+    lane_gradient_norm_max: Option<f32>,
+    /// Computes so many samples at a time.
+    #[arg(long)]
+    micro_batch: Option<usize>,
+    /// Takes no whole steps: parameters go to the GPU in each, and gradients come back.
+    #[arg(long)]
+    single_steps: bool,
     /// Steps between two looks at the clock; as many as take about half a second, or 5 s of the wide network, unless said.
     #[arg(long)]
     steps: Option<u64>,
@@ -129,6 +138,9 @@ struct Figure {
     lanes: usize,
     optimizer: String,
     gradient_norm_max: Option<f32>,
+    lane_gradient_norm_max: Option<f32>,
+    micro_batch: Option<usize>,
+    single_steps: bool,
     precision: String,
     device: String,
     samples_per_second_median: f64,
@@ -192,6 +204,13 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
         schedule: Some(Schedule::Constant(0.01)),
         optimizer: arguments.optimizer.build(),
         gradient_norm_max: arguments.gradient_norm_max,
+        lane_gradient_norm_max: arguments.lane_gradient_norm_max,
+        micro_batch: arguments.micro_batch,
+        // Whole steps are taken where nobody has said who computes what.
+        placement: arguments.single_steps.then(|| Placement {
+            lanes: vec![0; lanes],
+            shards: vec![0],
+        }),
         ..TrainingOptions::default()
     };
     let mut training = network.train(&data, options)?;
@@ -217,6 +236,9 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
         lanes,
         optimizer: format!("{:?}", arguments.optimizer).to_lowercase(),
         gradient_norm_max: arguments.gradient_norm_max,
+        lane_gradient_norm_max: arguments.lane_gradient_norm_max,
+        micro_batch: arguments.micro_batch,
+        single_steps: arguments.single_steps,
         precision: format!("{:?}", context.config().precision).to_lowercase(),
         device: context.device().to_string(),
         samples_per_second_median: rate.round(),

@@ -7,22 +7,40 @@ use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 use super::wiring::GradientBuffers;
 use super::{NeuralNetwork, Placed, gradient_buffers};
 use crate::error::{Error, Result, check_length};
-use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, gather};
+use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, PlacesPort, gather};
 use crate::kernels::programs::Device;
 use crate::kernels::sums::cuda as sums;
 use crate::layer::{Draw, GpuBackward, GpuForward, GpuLayer, Mode};
 use crate::loss::{GpuTargets, Targets};
 use crate::metrics::BatchReport;
 
+/// Words of a pass's tallies: the sum of losses, and the number of hits.
+pub(crate) const TALLY: usize = 4;
+
 /// What shapes a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WorkspaceShape {
     /// Rows of a pass, at most.
     pub(crate) rows_max: usize,
+    /// Passes whose gradients are summed here, at most.
+    pub(crate) pieces_max: usize,
     /// The words of a row's target; none for a label, which is one.
     pub(crate) target_length: Option<usize>,
     /// Whether there is a backward pass.
     pub(crate) has_gradient: bool,
+}
+
+impl WorkspaceShape {
+    /// What a pass of so many rows reports, by its tallies.
+    pub(crate) fn report(&self, rows: usize, [loss_sum, correct]: [f64; 2]) -> BatchReport {
+        let has_labels = self.target_length.is_none();
+        BatchReport {
+            loss_sum,
+            correct: has_labels.then_some(correct as u64),
+            samples: rows as u64,
+            weight: rows as f64,
+        }
+    }
 }
 
 /// The buffers of one network's passes on a GPU, for up to a number of rows.
@@ -31,8 +49,10 @@ pub(crate) struct GpuWorkspace {
     shape: WorkspaceShape,
     parameters: GpuPort,
     gradient: GpuPort,
+    /// The sum of the gradients of pieces, while another is computed.
+    held: GpuBuffer,
     /// Where the rows are taken from, among samples that are there.
-    places: GpuPort,
+    places: PlacesPort,
     inputs: GpuPort,
     targets: GpuPort,
     /// Of each layer, none of views.
@@ -50,7 +70,7 @@ pub(crate) struct GpuWorkspace {
     losses: GpuBuffer,
     /// Sums of parts of them.
     between: GpuBuffer,
-    /// Their sums.
+    /// Their sums, of each piece.
     tallies: GpuPort,
     /// Behind what it works on.
     device: Device,
@@ -117,7 +137,8 @@ impl NeuralNetwork {
             parameters: port(parameters)?,
             gradient,
             unwanted: words(unwanted)?,
-            places: port_of_rows(1)?,
+            held: words(if shape.pieces_max > 1 { parameters } else { 0 })?,
+            places: PlacesPort::new(&device, rows_max.saturating_mul(shape.pieces_max))?,
             inputs: port_of_rows(self.input_length())?,
             targets: port_of_rows(shape.target_length.unwrap_or(1))?,
             outputs: lengths
@@ -131,25 +152,13 @@ impl NeuralNetwork {
             constants_of,
             losses: rows(4)?,
             between: words(4 * sums::total_room(rows_max))?,
-            tallies: port(4)?,
+            tallies: port(TALLY.saturating_mul(shape.pieces_max))?,
             device,
         })
     }
 
-    /// As [`gradient`](Self::gradient), of the rows that lie in the workspace. Waits for the GPU once, at the end.
-    pub(crate) fn gradient_on_gpu(
-        &self,
-        draw: Draw,
-        rows: usize,
-        workspace: &mut GpuWorkspace,
-        gradient: &mut [f32],
-    ) -> Result<BatchReport> {
-        self.pass_on_gpu(draw, rows, workspace, workspace.tallies.words())?;
-        workspace.read(rows, gradient)
-    }
-
-    /// The same without waiting: the gradient stays in the workspace, and `tallies`, four words, get the sum of losses and
-    /// the number of hits.
+    /// As [`gradient`](Self::gradient), of the rows that lie in the workspace. Nobody waits for the GPU: the gradient stays in
+    /// the workspace, and `tallies`, four words, get the sum of losses and the number of hits.
     pub(crate) fn pass_on_gpu(
         &self,
         draw: Draw,
@@ -168,9 +177,9 @@ impl NeuralNetwork {
     pub(crate) fn evaluate_on_gpu(&self, rows: usize, workspace: &mut GpuWorkspace) -> Result<BatchReport> {
         let layers = self.on_gpu().map_err(Error::Gpu)?;
         self.forward_on_gpu(&layers, Mode::Evaluation, rows, workspace)?;
-        self.loss_on_gpu(rows, workspace, workspace.tallies.words())?;
-        workspace.fetch_tallies()?;
-        workspace.take_report(rows)
+        self.loss_on_gpu(rows, workspace, workspace.tallies(0))?;
+        workspace.fetch_tallies(1)?;
+        workspace.take_report([rows])
     }
 
     /// Writes the outputs of the last layer for the rows that lie in the workspace, rows x output length.
@@ -368,21 +377,18 @@ impl GpuWorkspace {
         Ok(())
     }
 
-    /// Takes rows from samples that are on the GPU: only their places are sent.
-    pub(crate) fn take_rows(&mut self, samples: GpuSamples<'_>, places: &[u32]) -> Result<()> {
-        self.check_rows(places.len())?;
-        let lengths = self.row_lengths();
-        let places = Places::send(&self.device, samples.rows, places, &mut self.places)?;
-        let to = Batch {
-            inputs: self.inputs.words(),
-            targets: self.targets.words(),
-            lengths,
-        };
-        gather(&self.device, samples, places, to)
+    /// Sends the places of rows of all pieces, among so many samples that are on the GPU.
+    pub(crate) fn set_places(&mut self, samples: usize, places: &[u32]) -> Result<()> {
+        self.places.send(&self.device, samples, places)
     }
 
-    /// The same where the places are on the GPU.
-    pub(crate) fn take_rows_at(&self, samples: GpuSamples<'_>, places: Places<'_>) -> Result<()> {
+    /// Those that were sent.
+    pub(crate) fn places(&self) -> Places<'_> {
+        self.places.places()
+    }
+
+    /// Takes rows from samples that are on the GPU.
+    pub(crate) fn take_rows(&self, samples: GpuSamples<'_>, places: Places<'_>) -> Result<()> {
         self.check_rows(places.len())?;
         let to = Batch {
             inputs: self.inputs.words(),
@@ -415,36 +421,49 @@ impl GpuWorkspace {
         }
     }
 
-    /// Waits for the GPU, and takes what it has made of `rows` rows.
-    fn read(&mut self, rows: usize, gradient: &mut [f32]) -> Result<BatchReport> {
+    /// Where the tallies of a piece go.
+    pub(crate) fn tallies(&self, piece: usize) -> GpuSlice<'_> {
+        self.tallies.words().part(TALLY * piece..TALLY * (piece + 1))
+    }
+
+    /// Keeps the sum of the gradients of some pieces, of which the last one is in the gradient, while the next is computed.
+    pub(crate) fn hold(&self, pieces: usize) -> Result<()> {
+        match pieces {
+            1 => Ok(self.device.gpu().copy(self.gradient(), self.held.words())?),
+            _ => sums::add(&self.device, self.gradient(), self.held.words()),
+        }
+    }
+
+    /// Waits for the GPU, and takes the sum of the gradients of pieces of so many rows, the last of which is in the gradient.
+    pub(crate) fn take_gradient(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = usize>,
+        gradient: &mut [f32],
+    ) -> Result<BatchReport> {
         check_length("the gradient", self.gradient.words().len(), gradient.len())?;
+        if rows.len() > 1 {
+            // As a sum the other way round: it has the same bits.
+            sums::add(&self.device, self.held.words(), self.gradient.words())?;
+        }
         let to = bytemuck::cast_slice_mut::<f32, u8>(gradient);
         self.gradient.fetch(self.device.gpu(), to.len())?;
-        self.fetch_tallies()?;
+        self.fetch_tallies(rows.len())?;
         to.copy_from_slice(&self.gradient.take(self.device.gpu())?[..to.len()]);
         self.take_report(rows)
     }
 
-    fn fetch_tallies(&mut self) -> Result<()> {
-        Ok(self.tallies.fetch(self.device.gpu(), size_of::<[f64; 2]>())?)
+    fn fetch_tallies(&mut self, pieces: usize) -> Result<()> {
+        Ok(self.tallies.fetch(self.device.gpu(), pieces * size_of::<[f64; 2]>())?)
     }
 
-    /// Waits for the tallies of a pass of so many rows.
-    fn take_report(&mut self, rows: usize) -> Result<BatchReport> {
-        let mut tallies = [0.0_f64; 2];
-        let to = bytemuck::cast_slice_mut::<f64, u8>(&mut tallies);
-        to.copy_from_slice(&self.tallies.take(self.device.gpu())?[..to.len()]);
-        Ok(self.report(rows, tallies))
-    }
-
-    /// What a pass of so many rows reports, by its tallies.
-    pub(crate) fn report(&self, rows: usize, [loss_sum, correct]: [f64; 2]) -> BatchReport {
-        let has_labels = self.shape.target_length.is_none();
-        BatchReport {
-            loss_sum,
-            correct: has_labels.then_some(correct as u64),
-            samples: rows as u64,
-            weight: rows as f64,
+    /// Waits for the tallies of pieces of so many rows, and adds them up.
+    fn take_report(&mut self, rows: impl IntoIterator<Item = usize>) -> Result<BatchReport> {
+        let (mut total, mut tallies) = (BatchReport::default(), [0.0_f64; 2]);
+        let bytes = self.tallies.take(self.device.gpu())?;
+        for (rows, of_piece) in rows.into_iter().zip(bytes.chunks_exact(size_of_val(&tallies))) {
+            bytemuck::cast_slice_mut::<f64, u8>(&mut tallies).copy_from_slice(of_piece);
+            total.merge(&self.shape.report(rows, tallies));
         }
+        Ok(total)
     }
 }

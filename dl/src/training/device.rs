@@ -16,12 +16,12 @@ use crate::samples::SampleShape;
 
 /// Another device than the CPU, for the lanes that this process hosts.
 pub(super) trait LaneDevices: Send + Sync {
-    /// The lane's part of a device, for up to `rows_max` rows at a time; its samples stay there, if there is room and they
-    /// are to. `None` if the CPU computes.
+    /// The lane's part of a device, for steps of so many pieces of so many rows at most; its samples stay there, if there is
+    /// room and they are to. `None` if the CPU computes.
     fn lane(
         &self,
         network: &NeuralNetwork,
-        rows_max: usize,
+        rows_and_pieces_max: (usize, usize),
         samples: &mut LaneSamples,
         lane: LaneId,
         stays: bool,
@@ -63,9 +63,9 @@ pub(super) trait LaneDevice: Send {
     /// Whether the lane's samples are there.
     fn has_samples(&self) -> bool;
 
-    /// Writes the gradient of some rows, or adds it where they are not the first of their step. `None` if the device is
-    /// lost, and another one must compute this and all that follows.
-    fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>>;
+    /// Writes the gradient of a step, the sum of those of its pieces from the first to the last. `None` if the device is lost,
+    /// and another one must compute all of this step, and all that follow.
+    fn gradient(&mut self, step: LaneStep<'_>) -> Result<Option<BatchReport>>;
 }
 
 /// A device's part in an evaluation.
@@ -78,19 +78,21 @@ pub(super) trait EvaluationDevice {
 }
 
 /// What a device computes a gradient from, and where it goes.
-pub(super) struct Pass<'a> {
+pub(super) struct LaneStep<'a> {
+    /// Of its first row.
     pub(super) draw: Draw,
     pub(super) parameters: &'a [f32],
-    pub(super) rows: LaneRows<'a>,
+    /// Where its rows are among the lane's samples.
+    pub(super) places: &'a [u32],
+    /// Brings those that the device has not.
+    pub(super) rows: &'a mut dyn LaneRows,
     pub(super) gradient: &'a mut [f32],
 }
 
-/// Rows of a lane.
-pub(super) enum LaneRows<'a> {
-    /// Themselves.
-    Batch(&'a Batch),
-    /// Where they are among the lane's samples, which the device has.
-    Places(&'a [u32]),
+/// Brings rows of a lane.
+pub(super) trait LaneRows {
+    /// Those at some places among the lane's samples, as they are computed where `draw` says.
+    fn gather(&mut self, draw: Draw, places: &[u32]) -> Result<&Batch>;
 }
 
 /// A lane of a dataset: the same samples wherever it is hosted.

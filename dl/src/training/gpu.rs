@@ -6,6 +6,7 @@
 //! in each step.
 //! Which GPU a lane is on follows from its index, so that lanes are spread over all of them whichever process hosts them.
 
+mod asking;
 mod card;
 mod cards;
 mod evaluation;
@@ -84,7 +85,7 @@ impl LaneDevices for GpuLanes {
     fn lane(
         &self,
         network: &NeuralNetwork,
-        rows_max: usize,
+        (rows_max, pieces_max): (usize, usize),
         samples: &mut LaneSamples,
         lane: LaneId,
         stays: bool,
@@ -95,6 +96,7 @@ impl LaneDevices for GpuLanes {
         let stays = stays && samples.are_alike();
         let workspace = WorkspaceShape {
             rows_max,
+            pieces_max,
             target_length: shape.target_length,
             has_gradient: true,
         };
@@ -118,6 +120,7 @@ impl LaneDevices for GpuLanes {
     ) -> Result<Option<Box<dyn EvaluationDevice>>> {
         let workspace = WorkspaceShape {
             rows_max,
+            pieces_max: 1,
             target_length: shape.target_length,
             has_gradient: false,
         };

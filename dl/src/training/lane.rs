@@ -6,7 +6,7 @@ use std::sync::Arc;
 use distdl_engine::{DatasetId, Lane, LaneData, Tallies};
 
 use super::compression::Residual;
-use super::device::{LaneDevice, LaneDevices, LaneId, LaneRows, Pass};
+use super::device::{LaneDevice, LaneDevices, LaneId, LaneRows, LaneStep};
 use super::failed::Failed;
 use super::lane_samples::{LanePart, LaneSamples};
 use super::order::SampleOrder;
@@ -15,7 +15,7 @@ use super::{TrainingOptions, to_tallies};
 use crate::augmentation::Augmenter;
 use crate::batch::Batch;
 use crate::deal::Deal;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::network::{NeuralNetwork, Workspace};
@@ -28,15 +28,34 @@ pub(super) struct TrainingLane {
     lane: usize,
     /// The most rows that are computed at a time.
     rows_max: usize,
-    samples: LaneSamples,
     order: SampleOrder,
-    batch: Option<Batch>,
-    augmenter: Option<Augmenter>,
+    rows: Rows,
     workspace: Workspace,
     /// What computes instead of the CPU.
     device: Option<Box<dyn LaneDevice>>,
     /// Where that comes from, and under which name; `None` once the CPU computes.
     devices: Option<(Arc<dyn LaneDevices>, LaneId)>,
+}
+
+/// A lane's samples, and those of them that are computed at a time.
+struct Rows {
+    samples: LaneSamples,
+    /// `None` if there are no samples.
+    batch: Option<Batch>,
+    augmenter: Option<Augmenter>,
+}
+
+impl LaneRows for Rows {
+    fn gather(&mut self, draw: Draw, places: &[u32]) -> Result<&Batch> {
+        let Some(batch) = &mut self.batch else {
+            return Err(Error::Internal("a lane without samples was asked for some".into()));
+        };
+        batch.gather_from(&mut self.samples, places.iter().copied())?;
+        if let Some(augmenter) = &mut self.augmenter {
+            augmenter.apply(draw, batch.features_mut());
+        }
+        Ok(batch)
+    }
 }
 
 impl TrainingLane {
@@ -56,15 +75,17 @@ impl TrainingLane {
         let mut training = Self {
             device: None,
             devices: devices.map(|(devices, dataset)| (devices, LaneId { dataset, lanes, lane })),
-            batch: samples.shape().map(|shape| Batch::of(shape, rows_max)),
-            augmenter: augmenter.transpose()?,
+            rows: Rows {
+                batch: samples.shape().map(|shape| Batch::of(shape, rows_max)),
+                augmenter: augmenter.transpose()?,
+                samples,
+            },
             workspace: network.workspace(rows_max),
             network: network.clone(),
             deal: deal.clone(),
             seed: options.seed(),
             lane: data.lane,
             rows_max,
-            samples,
             order: SampleOrder::default(),
         };
         training.find_device()?;
@@ -77,8 +98,10 @@ impl TrainingLane {
             return Ok(());
         };
         // What is changed before it is computed is made anew in each step.
-        let stays = self.augmenter.is_none();
-        self.device = devices.lane(&self.network, self.rows_max, &mut self.samples, lane, stays)?;
+        let stays = self.rows.augmenter.is_none();
+        let pieces_max = self.deal.share_max(self.lane).div_ceil(self.rows_max.max(1));
+        let shape = (self.rows_max, pieces_max.max(1));
+        self.device = devices.lane(&self.network, shape, &mut self.rows.samples, lane, stays)?;
         if self.device.is_none() {
             self.devices = None;
         }
@@ -98,13 +121,17 @@ impl TrainingLane {
             .begin(self.seed, epoch, self.lane, self.deal.lengths[self.lane]);
         let range = self.deal.range(self.lane, step_of_epoch);
         if self.device.as_ref().is_none_or(|device| !device.has_samples()) {
-            self.samples.will_read(self.ahead(&range));
+            self.rows.samples.will_read(self.ahead(&range));
         }
         if range.is_empty() {
             gradient.fill(0.0);
             return Ok(BatchReport::default());
         }
-        let (mut total, mut draw) = (BatchReport::default(), self.draw(step));
+        let mut draw = self.draw(step);
+        if let Some(report) = self.step_on_device(draw, range.clone(), parameters, gradient)? {
+            return Ok(report);
+        }
+        let mut total = BatchReport::default();
         let is_whole = range.len() <= self.rows_max;
         let mut has_end = |start: usize, end: &[f32]| {
             if is_whole {
@@ -143,13 +170,7 @@ impl TrainingLane {
         gradient: &mut [f32],
         has_end: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<BatchReport> {
-        if let Some(report) = self.piece_on_device(draw, rows.clone(), parameters, gradient)? {
-            return Ok(report);
-        }
-        self.gather(draw, rows)?;
-        let Some(batch) = &self.batch else {
-            return Ok(BatchReport::default());
-        };
+        let batch = self.rows.gather(draw, &self.order[rows])?;
         self.workspace.set_draw(draw);
         let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
         let (network, workspace) = (&self.network, &mut self.workspace);
@@ -159,47 +180,30 @@ impl TrainingLane {
         }
     }
 
-    /// The same on another device, if there is one; on the next one if that is lost. `None` if the CPU must compute, and
-    /// then from here on.
-    fn piece_on_device(
+    /// All pieces of a step on another device, if there is one; on the next one if that is lost, from the first piece on.
+    /// `None` if the CPU must compute, and then from here on.
+    fn step_on_device(
         &mut self,
         draw: Draw,
         rows: Range<usize>,
         parameters: &[f32],
         gradient: &mut [f32],
     ) -> Result<Option<BatchReport>> {
-        while let Some(has_samples) = self.device.as_ref().map(|device| device.has_samples()) {
-            if !has_samples {
-                self.gather(draw, rows.clone())?;
-            }
-            let batch = self.batch.as_ref().filter(|_| !has_samples);
-            let pass = Pass {
+        while let Some(device) = &mut self.device {
+            let step = LaneStep {
                 draw,
                 parameters,
-                rows: batch.map_or(LaneRows::Places(&self.order[rows.clone()]), LaneRows::Batch),
+                places: &self.order[rows.clone()],
+                rows: &mut self.rows,
                 gradient: &mut *gradient,
             };
-            if let Some(device) = &mut self.device
-                && let Some(report) = device.gradient(pass)?
-            {
+            if let Some(report) = device.gradient(step)? {
                 return Ok(Some(report));
             }
             self.device = None;
             self.find_device()?;
         }
         Ok(None)
-    }
-
-    /// Brings the samples at some places of the order into the batch.
-    fn gather(&mut self, draw: Draw, rows: Range<usize>) -> Result<()> {
-        let Some(batch) = &mut self.batch else {
-            return Ok(());
-        };
-        batch.gather_from(&mut self.samples, self.order[rows].iter().copied())?;
-        if let Some(augmenter) = &mut self.augmenter {
-            augmenter.apply(draw, batch.features_mut());
-        }
-        Ok(())
     }
 
     /// What the step behind this one takes, if it is of the same epoch.

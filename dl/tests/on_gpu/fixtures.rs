@@ -109,6 +109,12 @@ pub(crate) fn small(loss: Loss) -> NeuralNetwork {
     builder.output(Dense::linear(3), loss).unwrap()
 }
 
+/// With some thousand parameters.
+pub(crate) fn wide() -> NeuralNetwork {
+    let builder = NeuralNetwork::new(IMAGE).hidden(Flatten).hidden(Dense::relu(90));
+    builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap()
+}
+
 /// Layers whose gradients are sums over rows.
 pub(crate) fn sums() -> NeuralNetwork {
     NeuralNetwork::new(IMAGE)

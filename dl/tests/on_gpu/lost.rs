@@ -64,6 +64,32 @@ fn a_gpu_that_is_left_takes_over_and_that_does_not_show() {
     gpu.assert_nothing_is_left();
 }
 
+/// What a lost GPU has summed up of a step is lost with it: all pieces of the step are the next one's.
+#[test]
+fn a_gpu_that_is_lost_between_pieces_leaves_all_of_its_step() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let options = TrainingOptions {
+        micro_batch: Some(2),
+        lanes: 1,
+        ..options()
+    };
+    for memory_bytes in [0, 1 << 20] {
+        let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
+        let expected = on_the_cpu(&network, &samples, options.clone());
+        for launches in [0, 1, 15, 31, 40] {
+            let config = gpu.config().with_gpu(GpuUse::Auto).with_gpu_memory(memory_bytes);
+            let context = Context::new(config).unwrap();
+            let mut training = begin(&context, &network, &samples, options.clone()).unwrap();
+            // In the first step, so that the CPU computes all.
+            gpu.lose_after([launches; 2]);
+            assert_eq!(train_for(STEPS, &mut training).unwrap(), expected, "{launches}");
+            assert_eq!(training.gpu_figures().unwrap().lost, 2);
+            gpu.lose_after([-1; 2]);
+        }
+    }
+    gpu.assert_nothing_is_left();
+}
+
 #[test]
 fn a_hundred_jobs_leave_nothing_on_a_gpu() {
     let Some(gpu) = TestGpu::take_paper() else { return };
@@ -108,6 +134,23 @@ fn a_gpu_with_too_little_memory_is_not_lost() {
     assert!(error.contains("too little memory for another lane"), "{error}");
     drop(training);
     on_the_gpu(gpu.config(), &network(), &samples(), options());
+
+    // Parameters and gradient fit, but for the sum of pieces there is no room.
+    let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(200_000));
+    let large = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
+    for (micro_batch, passes) in [(None, 1), (Some(1), 0)] {
+        let options = TrainingOptions {
+            batch: 2,
+            lanes: 1,
+            micro_batch,
+            ..options()
+        };
+        let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+        let mut training = begin(&context, &large, &samples(), options).unwrap();
+        training.iterate(1, |_| ()).unwrap();
+        let figures = training.gpu_figures().unwrap();
+        assert_eq!((figures.passes, figures.lost), (passes, 0), "{micro_batch:?}");
+    }
 }
 
 #[test]

@@ -170,6 +170,46 @@ fn samples_stay_there_and_a_step_allocates_nothing() {
     gpu.assert_nothing_is_left();
 }
 
+/// The gradients of pieces are summed there: once for each step parameters go there, and the sum comes back.
+#[test]
+fn pieces_come_back_as_one() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let options = TrainingOptions {
+        micro_batch: Some(5),
+        lanes: 1,
+        // No whole steps.
+        placement: Some(Placement {
+            lanes: vec![0],
+            shards: vec![0],
+        }),
+        ..options()
+    };
+    for memory_bytes in [0, 1 << 20] {
+        let context = Context::new(gpu.config().with_threads(1).with_gpu_memory(memory_bytes)).unwrap();
+        let mut training = begin(&context, &network, &bytes(), options.clone()).unwrap();
+        training.run_epoch(|_| ()).unwrap();
+        let (first, allocations) = (training.gpu_figures().unwrap(), gpu.allocations());
+        training.run_epoch(|_| ()).unwrap();
+        let second = training.gpu_figures().unwrap();
+        let (steps, passes) = (training.steps_per_epoch(), second.passes - first.passes);
+        // Of 12, 12, 12 and 5 samples.
+        assert_eq!((steps, passes, gpu.allocations()), (4, 3 * 3 + 1, allocations));
+        let parameter_bytes = 4 * network.parameter_count() as u64;
+        assert_eq!(
+            second.from_gpu_bytes - first.from_gpu_bytes,
+            steps * parameter_bytes + 16 * passes
+        );
+        // Samples, or their places.
+        let sample_words = if memory_bytes == 0 { FEATURES + 1 } else { 1 };
+        assert_eq!(
+            second.to_gpu_bytes - first.to_gpu_bytes,
+            steps * parameter_bytes + (4 * sample_words * SAMPLES) as u64
+        );
+    }
+    gpu.assert_nothing_is_left();
+}
+
 #[test]
 fn samples_without_room_there_come_by_and_do_not_show() {
     let Some(gpu) = TestGpu::take() else { return };

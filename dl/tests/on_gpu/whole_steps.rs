@@ -10,7 +10,7 @@ use distdl_engine::{Config, Context, Placement, Staleness};
 
 use crate::fixtures::{
     IMAGE, SAMPLES, STEPS, Trained, begin, bytes, embedding, frozen, indices, network, on_the_gpu, options, samples,
-    small, train_for, values,
+    small, train_for, values, wide,
 };
 use crate::gpu::TestGpu;
 use crate::users::changes_at;
@@ -101,11 +101,19 @@ fn whole_steps_have_the_bits_of_single_ones() {
         batch: 10,
         ..four.clone()
     };
+    let of_lanes = [one.clone(), in_turns.clone(), pieces.clone(), lamb.clone()].map(|options| TrainingOptions {
+        lane_gradient_norm_max: Some(0.02),
+        ..options
+    });
+    let limited = of_lanes.iter().flat_map(|options| {
+        // The second has more parameters than are summed at a time.
+        [network(), wide(), frozen()].map(|network| (network, bytes(), options.clone()))
+    });
     let layers = [one.clone(), options(), pieces.clone(), four, in_turns, lamb.clone()]
         .map(|options| (network(), bytes(), options));
     let kept = [one.clone(), lamb].map(|options| (frozen(), bytes(), options));
     let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
-    for (network, samples, options) in all.chain(layers).chain(kept).chain(vectors) {
+    for (network, samples, options) in all.chain(layers).chain(limited).chain(kept).chain(vectors) {
         let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);
         if !gpu.is_real() {
             gpu.lose_after([-1; 2]);
@@ -326,7 +334,7 @@ fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
         (true, with(&|options| options.optimizer = Arc::new(changes_at(5)))),
         (true, with(&|options| options.micro_batch = Some(5))),
         (true, with(&|options| options.optimizer = Arc::new(Lamb::default()))),
-        (false, with(&|options| options.lane_gradient_norm_max = Some(0.01))),
+        (true, with(&|options| options.lane_gradient_norm_max = Some(0.01))),
         (true, with(&|options| options.gradient_norm_max = Some(0.01))),
         (false, with(&|options| options.compression = Compression::Bf16)),
         (
@@ -391,12 +399,17 @@ fn a_step_has_few_kernels() {
         optimizer: Arc::new(Lamb::default()),
         ..one.clone()
     };
+    let limited = TrainingOptions {
+        lane_gradient_norm_max: Some(0.01),
+        ..one.clone()
+    };
     for (what, network, options, kernels) in [
         // Samples, bias and activation of each layer, loss and its sum, what is before each activation and the sum of that,
         // update.
         ("dense", dense.clone(), one.clone(), 1 + 3 + 2 + 3 + 1),
         ("dense, Adam", dense.clone(), adam, 1 + 3 + 2 + 3 + 1),
-        ("dense, LAMB", dense, lamb, 1 + 3 + 2 + 3 + 6 * 6),
+        ("dense, LAMB", dense.clone(), lamb, 1 + 3 + 2 + 3 + 6 * 6),
+        ("dense, limited", dense, limited, 1 + 3 + 2 + 3 + 3 + 1),
         // Convolutions write columns and images forward, and columns twice and images backward, but for the first one's.
         ("images", images, one, 1 + 2 * 2 + 1 + 1 + 2 + 1 + 4 + 1 + 3 + 1),
     ] {

@@ -15,18 +15,45 @@ pub(crate) struct Places<'a> {
     words: GpuSlice<'a>,
 }
 
-impl<'a> Places<'a> {
+/// Room for places in the memory of a GPU, and those that were sent there last.
+#[derive(Debug)]
+pub(crate) struct PlacesPort {
+    port: GpuPort,
+    samples: usize,
+    count: usize,
+}
+
+impl PlacesPort {
+    /// For so many places at most.
+    pub(crate) fn new(device: &Device, count_max: usize) -> Result<Self> {
+        Ok(Self {
+            port: device.port(count_max)?,
+            samples: 0,
+            count: 0,
+        })
+    }
+
     /// Sends places to the GPU. Errors unless each is of one of so many samples.
-    pub(crate) fn send(device: &Device, samples: usize, places: &[u32], to: &'a mut GpuPort) -> Result<Self> {
+    pub(crate) fn send(&mut self, device: &Device, samples: usize, places: &[u32]) -> Result<()> {
         if let Some(&index) = places.iter().find(|place| **place as usize >= samples) {
             let length = samples;
             return Err(Error::SampleIndex { index, length });
         }
-        to.send(device.gpu(), places)?;
-        let words = to.words().part(0..places.len());
-        Ok(Self { samples, words })
+        self.port.send(device.gpu(), places)?;
+        (self.samples, self.count) = (samples, places.len());
+        Ok(())
     }
 
+    /// Those that were sent.
+    pub(crate) fn places(&self) -> Places<'_> {
+        Places {
+            samples: self.samples,
+            words: self.port.words().part(0..self.count),
+        }
+    }
+}
+
+impl Places<'_> {
     /// How many they are.
     pub(crate) fn len(self) -> usize {
         self.words.len()

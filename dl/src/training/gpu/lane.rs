@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::super::device::{LaneDevice, LaneRows, Pass};
+use super::super::device::{LaneDevice, LaneStep};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::programs::DeviceCounts;
 use crate::kernels::softmax_cross_entropy::check_labels;
+use crate::layer::Draw;
 use crate::loss::Targets;
 use crate::metrics::BatchReport;
 use crate::network::{GpuWorkspace, NeuralNetwork};
@@ -21,10 +22,6 @@ pub(super) struct GpuLane {
     /// There until this is dropped.
     workspace: Option<GpuWorkspace>,
     samples: Option<SamplesOnGpu>,
-    /// The step whose parameters are there.
-    step: Option<u64>,
-    /// The gradient of a piece before it is added to a sum; empty until one is.
-    piece: Vec<f32>,
 }
 
 impl GpuLane {
@@ -42,8 +39,6 @@ impl GpuLane {
             card: Arc::clone(card),
             workspace: Some(workspace),
             samples,
-            step: None,
-            piece: Vec::new(),
         }
     }
 }
@@ -62,14 +57,15 @@ impl LaneDevice for GpuLane {
         self.samples.is_some()
     }
 
-    fn gradient(&mut self, pass: Pass<'_>) -> Result<Option<BatchReport>> {
+    fn gradient(&mut self, step: LaneStep<'_>) -> Result<Option<BatchReport>> {
         let (before, cards) = (self.counts(), Arc::clone(&self.cards));
         let under_way = cards.counted().begin();
-        let report = self.compute(pass);
-        if report.is_ok() {
-            under_way.count(1, [before, self.counts()]);
+        let computed = self.compute(step);
+        if let Ok((_, passes)) = &computed {
+            under_way.count(*passes, [before, self.counts()]);
         }
         drop(under_way);
+        let report = computed.map(|(report, _)| report);
         self.cards.unless_lost(&self.card, report)
     }
 }
@@ -80,45 +76,36 @@ impl GpuLane {
         workspace.map_or_else(DeviceCounts::default, |workspace| workspace.device().counts())
     }
 
-    fn compute(&mut self, pass: Pass<'_>) -> Result<BatchReport> {
-        let Some(workspace) = &mut self.workspace else {
+    /// Computes piece after piece, and waits for the sum of their gradients alone. Says how many they were, too.
+    fn compute(&mut self, step: LaneStep<'_>) -> Result<(BatchReport, u64)> {
+        let (Some(workspace), network) = (&mut self.workspace, &self.network) else {
             return Err(Error::Internal("a lane that has ended was asked for a step".into()));
         };
-        let is_first = pass.draw.first_row == 0;
-        if is_first || self.step != Some(pass.draw.step) {
-            workspace.set_parameters(pass.parameters)?;
-            self.step = Some(pass.draw.step);
+        workspace.set_parameters(step.parameters)?;
+        if let Some(samples) = &self.samples {
+            workspace.set_places(samples.as_ref().rows, step.places)?;
         }
-        let (network, samples) = (&self.network, self.samples.as_ref());
-        let rows = set_rows(workspace, (network, samples), pass.rows)?;
-        if is_first {
-            return network.gradient_on_gpu(pass.draw, rows, workspace, pass.gradient);
+        let rows_max = workspace.shape().rows_max;
+        let pieces = step.places.chunks(rows_max.max(1));
+        for (piece, places) in pieces.clone().enumerate() {
+            if piece > 0 {
+                workspace.hold(piece)?;
+            }
+            let first = piece * rows_max;
+            let first_row = first as u64;
+            let draw = Draw { first_row, ..step.draw };
+            match &self.samples {
+                Some(samples) => {
+                    let there = workspace.places().part(first..first + places.len());
+                    workspace.take_rows(samples.as_ref(), there)?;
+                }
+                None => send_batch(workspace, network, step.rows.gather(draw, places)?)?,
+            }
+            network.pass_on_gpu(draw, places.len(), workspace, workspace.tallies(piece))?;
         }
-        self.piece.resize(pass.gradient.len(), 0.0);
-        let report = network.gradient_on_gpu(pass.draw, rows, workspace, &mut self.piece)?;
-        for (sum, value) in pass.gradient.iter_mut().zip(&self.piece) {
-            *sum += *value;
-        }
-        Ok(report)
-    }
-}
-
-/// Brings rows to the workspace, and says how many they are.
-fn set_rows(
-    workspace: &mut GpuWorkspace,
-    (network, samples): (&NeuralNetwork, Option<&SamplesOnGpu>),
-    rows: LaneRows<'_>,
-) -> Result<usize> {
-    match (rows, samples) {
-        (LaneRows::Places(places), Some(samples)) => {
-            workspace.take_rows(samples.as_ref(), places)?;
-            Ok(places.len())
-        }
-        (LaneRows::Places(_), None) => Err(Error::Internal("a lane's samples are not on the GPU".into())),
-        (LaneRows::Batch(batch), _) => {
-            send_batch(workspace, network, batch)?;
-            Ok(batch.rows())
-        }
+        let passes = pieces.len() as u64;
+        let report = workspace.take_gradient(pieces.map(<[u32]>::len), step.gradient)?;
+        Ok((report, passes))
     }
 }
 

@@ -6,8 +6,10 @@ use distdl_engine::device::{GpuBuffer, GpuPort};
 use super::graphs::Graphs;
 use super::measuring::{Measuring, MeasuringShape};
 use crate::error::Result;
+use crate::kernels::gather::cuda::PlacesPort;
+use crate::kernels::lane_limit::cuda::LaneLimit;
 use crate::kernels::programs::Device;
-use crate::network::{GpuWorkspace, NeuralNetwork, WorkspaceShape};
+use crate::network::{GpuWorkspace, NeuralNetwork, TALLY, WorkspaceShape};
 
 /// What shapes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(super) struct ResidenceShape {
     pub(super) shares: Vec<usize>,
     /// Slots of the optimizer's state.
     pub(super) slots: usize,
+    /// Whether the norm of each lane's gradient is limited.
+    pub(super) limits_lanes: bool,
     /// What is measured of each step, if anything is.
     pub(super) measuring: Option<MeasuringShape>,
 }
@@ -38,11 +42,13 @@ pub(super) struct Residence {
     /// Of each pass its tallies.
     pub(super) tallies: GpuPort,
     /// Of each lane where its rows are.
-    pub(super) places: Vec<GpuPort>,
+    pub(super) places: Vec<PlacesPort>,
     /// The slots of the optimizer's state.
     pub(super) state: Vec<GpuPort>,
     /// What is measured of steps, if anything is.
     pub(super) measuring: Option<Measuring>,
+    /// What limits the norm of each lane's gradient, if it is limited.
+    pub(super) lane_limit: Option<LaneLimit>,
     /// Behind what its device works on.
     pub(super) workspace: GpuWorkspace,
 }
@@ -58,9 +64,6 @@ const PASSES_MAX: usize = 1 << 16;
 
 /// Rows at a time at most, of more than one step.
 const ROWS_MAX: usize = 1 << 22;
-
-/// Words of a pass's tallies.
-pub(super) const TALLY: usize = 4;
 
 impl ResidenceShape {
     /// Passes of a step, at most.
@@ -99,12 +102,13 @@ impl Residence {
         if let Some(zeros) = &zeros {
             device.gpu().write(&vec![0.0_f32; count], zeros.words())?;
         }
-        let places = shape.shares.iter().map(|share| device.port(share * steps_max));
+        let places = shape.shares.iter().map(|share| PlacesPort::new(&device, share * steps_max));
         let places = places.collect::<Result<_>>()?;
         let state = (0..shape.slots).map(|_| device.port(count));
         let state = state.collect::<Result<_>>()?;
         let measuring = shape.measuring.clone();
         let measuring = measuring.map(|measuring| Measuring::new(&device, measuring, steps_max));
+        let lane_limit = shape.limits_lanes.then(|| LaneLimit::new(&device, &learnt(network)));
         Ok(Self {
             graphs: Graphs::new(shape.passes() <= GRAPH_PASSES_MAX),
             steps: 1,
@@ -114,6 +118,7 @@ impl Residence {
             places,
             state,
             measuring: measuring.transpose()?,
+            lane_limit: lane_limit.transpose()?,
             workspace: network.workspace_on_gpu(device, shape.workspace)?,
             shape,
         })

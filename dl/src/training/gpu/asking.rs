@@ -1,0 +1,230 @@
+//! What a GPU is asked for in a step that it takes whole: as a graph, or thing by thing.
+#![allow(unsafe_code)] // asks for a graph, which has places in memory
+
+use std::mem;
+use std::ops::Range;
+
+use distdl_engine::device::{GpuBuffer, GpuGraph, GpuSlice};
+use distdl_engine::tree;
+
+use super::super::TrainingOptions;
+use super::super::order::SampleOrder;
+use super::super::update::Part;
+use super::card::SamplesOnGpu;
+use super::graphs::{Graphs, StepCounts, StepGraph};
+use super::measuring::Measuring;
+use crate::deal::Deal;
+use crate::error::{Error, Result};
+use crate::kernels::gather::cuda::Places;
+use crate::kernels::lane_limit::cuda::LaneLimit;
+use crate::kernels::sums::cuda::add;
+use crate::kernels::update::cuda::{GpuScale, GpuShard, statistics};
+use crate::layer::Draw;
+use crate::network::{GpuWorkspace, NeuralNetwork, TALLY};
+
+/// What steps follow.
+pub(super) struct Rules {
+    pub(super) network: NeuralNetwork,
+    pub(super) deal: Deal,
+    pub(super) options: TrainingOptions,
+    pub(super) state_begin: u64,
+    pub(super) rate_factor: f32,
+    pub(super) rows_max: usize,
+    /// All parameters.
+    pub(super) parts: Vec<Part>,
+}
+
+/// A lane, whose samples are there.
+pub(super) struct StepLane {
+    pub(super) samples: SamplesOnGpu,
+    pub(super) order: SampleOrder,
+}
+
+/// Steps that the GPU is asked for.
+pub(super) struct Asking<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) workspace: &'a GpuWorkspace,
+    pub(super) held: &'a [GpuBuffer],
+    pub(super) zeros: Option<&'a GpuBuffer>,
+    pub(super) tallies: GpuSlice<'a>,
+    pub(super) lanes: &'a [StepLane],
+    pub(super) places: &'a [Places<'a>],
+    pub(super) state: &'a [GpuSlice<'a>],
+    pub(super) measuring: Option<&'a Measuring>,
+    pub(super) lane_limit: Option<&'a LaneLimit>,
+    /// The first of them.
+    pub(super) first: u64,
+    pub(super) graphs: &'a mut Graphs,
+    /// The rows of each pass so far.
+    pub(super) passes: Vec<usize>,
+    pub(super) counts: &'a mut StepCounts,
+}
+
+impl Asking<'_> {
+    /// Asks for a step, with the rows of each lane: as a graph if there is one for those.
+    pub(super) fn step(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
+        let Some(before) = self.graphs.of(rows).map(|kind| mem::take(&mut kind.graph)) else {
+            self.counts.eager_steps += 1;
+            return self.eager(step, rows);
+        };
+        let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
+        let (asked, after) = match before {
+            StepGraph::New => (self.eager(step, rows), StepGraph::Warm),
+            StepGraph::Eager => (self.eager(step, rows), StepGraph::Eager),
+            StepGraph::Warm => {
+                let graph = gpu.capture(|| self.eager(step, rows));
+                // Nothing of that is done yet.
+                self.passes.truncate(passes);
+                match graph {
+                    Ok(graph) => {
+                        self.counts.graphs += 1;
+                        self.replay(graph, step, rows)
+                    }
+                    Err(error) => {
+                        let after = self.graphs.give_up(self.counts.fall_back(&error));
+                        (self.eager(step, rows), after)
+                    }
+                }
+            }
+            StepGraph::Graph(graph) => self.replay(graph, step, rows),
+        };
+        match after {
+            StepGraph::Graph(_) => self.counts.graph_steps += 1,
+            _ => self.counts.eager_steps += 1,
+        }
+        if let Some(kind) = self.graphs.of(rows) {
+            kind.graph = after;
+        }
+        asked
+    }
+
+    /// Asks for a step as a graph, or thing by thing if it is another than was captured, as where an optimizer does other things
+    /// from some step on.
+    fn replay(&mut self, mut graph: GpuGraph, step: u64, rows: &[Range<usize>]) -> (Result<()>, StepGraph) {
+        let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
+        // SAFETY: buffers, cuBLAS and cuDNN are the residence's, and samples the lanes', which both wait for the GPU before they end.
+        let asked = unsafe { gpu.replay(&mut graph, || self.eager(step, rows)) };
+        match asked {
+            Ok(()) => (Ok(()), StepGraph::Graph(graph)),
+            Err(error) => {
+                // Nothing of that is done.
+                self.passes.truncate(passes);
+                let after = self.graphs.is_another(rows, self.counts.fall_back(&error));
+                (self.eager(step, rows), after)
+            }
+        }
+    }
+
+    /// Asks for all of a step, thing by thing.
+    fn eager(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
+        self.gradient(0..rows.len(), step, rows, 0)?;
+        let samples = rows.iter().map(ExactSizeIterator::len).sum();
+        self.update(step, samples)
+    }
+
+    /// Applies the sum of the gradients of so many samples.
+    fn update(&self, step: u64, samples: usize) -> Result<()> {
+        let Rules { options, parts, .. } = self.rules;
+        let Some(optimizer) = options.optimizer.on_gpu() else {
+            return Err(Error::Internal("the optimizer has no kernels for GPUs".into()));
+        };
+        let (workspace, index) = (self.workspace, (step - self.first) as usize);
+        let rate = options.learning_rate(step) * self.rules.rate_factor;
+        let (update, mean, device) = (step - self.rules.state_begin, 1.0 / samples as f32, workspace.device());
+        let limits = options.gradient_norm_max.zip(self.measuring);
+        let limit = limits.map(|(norm_max, measuring)| {
+            let network = &self.rules.network;
+            measuring.limit(index, (norm_max, samples), network, workspace)
+        });
+        let scale = GpuScale {
+            factor: mean,
+            limit: limit.transpose()?,
+        };
+        for Part {
+            range,
+            momentum,
+            tensor,
+        } in parts
+        {
+            let slots: Vec<GpuSlice<'_>> = self.state.iter().map(|slot| slot.part(range.clone())).collect();
+            let shard = GpuShard {
+                gradient_sum: workspace.gradient().part(range.clone()),
+                parameters: workspace.parameters().part(range.clone()),
+                state: &slots,
+                measures: self.measuring.and_then(|measuring| measuring.of_tensor(index, *tensor)),
+            };
+            match momentum {
+                None => optimizer.apply_on_gpu(device, update, rate, scale, shard)?,
+                Some(0.0) => {}
+                Some(momentum) => statistics(device, mean, *momentum as f32, GpuShard { state: &[], ..shard })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the workspace's gradient be the sum of those of some lanes, whose rows of the step are `rows`. Gradients wait in
+    /// what is held, from `depth` on.
+    fn gradient(&mut self, lanes: Range<usize>, step: u64, rows: &[Range<usize>], depth: usize) -> Result<()> {
+        let Some(middle) = tree::split(&lanes) else {
+            return self.gradient_of(lanes.start, step, rows[lanes.start].clone(), depth);
+        };
+        self.gradient(lanes.start..middle, step, rows, depth)?;
+        self.hold(depth)?;
+        self.gradient(middle..lanes.end, step, rows, depth + 1)?;
+        add(
+            self.workspace.device(),
+            self.held[depth].words(),
+            self.workspace.gradient(),
+        )
+    }
+
+    /// The same for one lane.
+    fn gradient_of(&mut self, lane: usize, step: u64, rows: Range<usize>, depth: usize) -> Result<()> {
+        let (device, gradient) = (self.workspace.device(), self.workspace.gradient());
+        let rows_max = self.rules.rows_max;
+        if rows.is_empty()
+            && let Some(zeros) = self.zeros
+        {
+            return Ok(device.gpu().copy(zeros.words(), gradient)?);
+        }
+        for first in rows.clone().step_by(rows_max) {
+            let piece = first..rows.end.min(first + rows_max);
+            self.pass(lane, step, piece.clone(), (first - rows.start) as u64)?;
+            match (first == rows.start, piece.end == rows.end) {
+                (true, true) => {}
+                (true, false) => self.hold(depth)?,
+                (false, false) => add(device, gradient, self.held[depth].words())?,
+                // As a sum the other way round: it has the same bits.
+                (false, true) => add(device, self.held[depth].words(), gradient)?,
+            }
+        }
+        match self.rules.options.lane_gradient_norm_max.zip(self.lane_limit) {
+            Some((norm_max, limit)) => limit.apply(device, norm_max, rows.len() as f64, gradient),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the gradient while others are computed.
+    fn hold(&self, depth: usize) -> Result<()> {
+        let gpu = self.workspace.device().gpu();
+        Ok(gpu.copy(self.workspace.gradient(), self.held[depth].words())?)
+    }
+
+    /// One pass over some rows.
+    fn pass(&mut self, lane: usize, step: u64, rows: Range<usize>, first_row: u64) -> Result<()> {
+        let count = rows.len();
+        let (samples, places) = (self.lanes[lane].samples.as_ref(), self.places[lane].part(rows));
+        self.workspace.take_rows(samples, places)?;
+        let draw = Draw {
+            seed: self.rules.options.seed(),
+            step,
+            lane: lane as u64,
+            first_row,
+        };
+        let tally = TALLY * self.passes.len();
+        let tallies = self.tallies.part(tally..tally + TALLY);
+        self.rules.network.pass_on_gpu(draw, count, self.workspace, tallies)?;
+        self.passes.push(count);
+        Ok(())
+    }
+}
