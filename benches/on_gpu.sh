@@ -20,7 +20,7 @@
 #
 # The first gets as far as torch_wide_f32, by estimate for an H100; for the second these are worth most, beside what the first
 # should have done but has left out (left_out.txt in OUT) or cut (steps.txt: 124). Steps are run in the order of this file. The
-# rest takes seven minutes more: 'torch_(mlp|lenet)_.*_tf32|gpu_(adam|limit|lamb|lanes|single.*|pieces)|jobs|paper_gpu'.
+# rest takes seven minutes more: 'torch_(mlp|lenet)_.*_tf32|gpu_(adam|limit|lamb|weighted|lanes|single.*|pieces)|jobs|paper_gpu'.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -186,6 +186,7 @@ step jobs.jsonl 40 120 "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
 figure gpu_adam.jsonl 15 --optimizer adam --network mlp
 figure gpu_limit.jsonl 15 --gradient-norm-max 1 --network mlp
 figure gpu_lamb.jsonl 15 --optimizer lamb --network mlp
+figure gpu_weighted.jsonl 15 --network weighted
 figure gpu_lanes.jsonl 15 --lane-gradient-norm-max 1 --network mlp
 # Without whole steps, which they can be compared with.
 figure gpu_single.jsonl 15 --single-steps --network mlp

@@ -26,7 +26,7 @@ pub enum Loss {
     /// label_smoothing)`: with l the label, w the weights, s the smoothing and K classes, the sum over classes c of (s w\[c\] / K,
     /// and at the label (1 - s) w\[l\] more) times -ln of the softmax at c. The mean over samples is divided by the sum of
     /// their w\[l\], which is the [weight](BatchReport::weight) of a report: so samples of a class of weight 0 do not count
-    /// where nothing is smoothed, and a step of nothing else changes nothing. Computed on the CPU only.
+    /// where nothing is smoothed, and a step of nothing else changes nothing.
     ///
     /// ```
     /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
@@ -111,6 +111,20 @@ impl Loss {
             (Some(loss), Targets::Values(values)) => {
                 element_loss::forward_backward(loss, outputs, values, output_length, output_gradient)
             }
+        }
+    }
+
+    /// How targets are weighted and smoothed, where they may be.
+    fn smoothed(&self) -> Option<Smoothed<'_>> {
+        match self {
+            Loss::WeightedCrossEntropy {
+                class_weights,
+                label_smoothing,
+            } => Some(Smoothed {
+                class_weights,
+                label_smoothing: *label_smoothing,
+            }),
+            _ => None,
         }
     }
 

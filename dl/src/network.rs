@@ -18,7 +18,7 @@ use crate::scalar::Scalar;
 use crate::shape::{Input, Shape};
 pub use builder::NetworkBuilder;
 #[cfg(feature = "gpu")]
-pub(crate) use gpu::{GpuWorkspace, TALLY, WorkspaceShape};
+pub(crate) use gpu::{GpuWorkspace, PassRows, TALLY, WorkspaceShape};
 use std::fmt::{Display, Formatter};
 use std::ops::Range;
 use std::sync::Arc;

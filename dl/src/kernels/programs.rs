@@ -69,7 +69,7 @@ pub const PROGRAMS: &[Program] = programs! {
     "lane_limit": "lane_limit_squares" "lane_limit" "lane_limit_scale";
     "layer_norm": "layer_norm_moments" "layer_norm_forward" "layer_norm_along" "layer_norm_backward";
     "mask": "mask";
-    "softmax_cross_entropy": "softmax_cross_entropy";
+    "softmax_cross_entropy": "softmax_cross_entropy" "weighted_cross_entropy";
     "square_sum": "square_sum_parts" "square_sum" "norm_limit";
     "sums": "add" "column_sums" "channel_sums" "sums_of_pieces";
     "update": "update_plain" "update_statistics" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad" "update_lamb_direction" "update_lamb";

@@ -2,13 +2,13 @@
 
 use distdl_engine::device::GpuSlice;
 
-use super::Loss;
+use super::{Loss, Targets};
 use crate::error::Result;
 use crate::kernels::element_loss::cuda::{forward_backward, forward_backward_labels};
 use crate::kernels::programs::Device;
-use crate::kernels::softmax_cross_entropy;
+use crate::kernels::softmax_cross_entropy::cuda::{forward_backward as of_labels, smoothed};
 
-/// What the outputs for some rows should be, in the memory of a GPU: see [`Targets`](super::Targets). Labels are indices
+/// What the outputs for some rows should be, in the memory of a GPU: see [`Targets`]. Labels are indices
 /// of classes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum GpuTargets<'a> {
@@ -17,16 +17,33 @@ pub(crate) enum GpuTargets<'a> {
 }
 
 impl Loss {
-    /// Whether it has kernels for GPUs.
-    pub(crate) fn is_on_gpu(&self) -> bool {
-        !matches!(self, Loss::WeightedCrossEntropy { .. })
+    /// The weights of classes, which the GPU is to have; none where all are 1.
+    pub(crate) fn class_weights(&self) -> &[f32] {
+        self.smoothed().map_or(&[], |smoothed| smoothed.class_weights)
     }
 
-    /// As [`gradient`](Self::gradient); the losses of the rows, and whether they are right, where they have labels, go to
-    /// two words for each.
+    /// What a row of a label weighs.
+    pub(crate) fn weight_of(&self, label: u32) -> f32 {
+        self.class_weights().get(label as usize).copied().unwrap_or(1.0)
+    }
+
+    /// What rows of these targets weigh together, as a [report](crate::BatchReport::weight) says.
+    pub(crate) fn weight(&self, targets: Targets<'_>, rows: usize) -> f64 {
+        match targets {
+            Targets::Labels(labels) if !self.class_weights().is_empty() => {
+                let weights = labels.iter().map(|label| f64::from(self.weight_of(*label)));
+                weights.sum()
+            }
+            _ => rows as f64,
+        }
+    }
+
+    /// As [`gradient`](Self::gradient), where `class_weights` are on the GPU; the losses of the rows, and whether they are
+    /// right, where they have labels, go to two words for each.
     pub(crate) fn gradient_on_gpu(
         &self,
         device: &Device,
+        class_weights: GpuSlice<'_>,
         rows: usize,
         (outputs, targets): (GpuSlice<'_>, GpuTargets<'_>),
         gradient: GpuSlice<'_>,
@@ -36,7 +53,10 @@ impl Loss {
         match (self.of_elements(), targets) {
             (None, GpuTargets::Labels(labels)) => {
                 let sums = (losses, correct);
-                softmax_cross_entropy::cuda::forward_backward(device, columns, outputs, labels, gradient, sums)
+                match &self.smoothed() {
+                    Some(targets) => smoothed(device, (targets, class_weights), columns, outputs, labels, gradient, sums),
+                    None => of_labels(device, columns, outputs, labels, gradient, sums),
+                }
             }
             (None, GpuTargets::Values(_)) => Err(self.wants_labels()),
             (Some(loss), GpuTargets::Labels(labels)) => {

@@ -30,15 +30,22 @@ pub(crate) struct WorkspaceShape {
     pub(crate) has_gradient: bool,
 }
 
+/// How many rows a pass has, and what they weigh.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PassRows {
+    pub(crate) count: usize,
+    pub(crate) weight: f64,
+}
+
 impl WorkspaceShape {
-    /// What a pass of so many rows reports, by its tallies.
-    pub(crate) fn report(&self, rows: usize, [loss_sum, correct]: [f64; 2]) -> BatchReport {
+    /// What a pass of some rows reports, by its tallies.
+    pub(crate) fn report(&self, rows: PassRows, [loss_sum, correct]: [f64; 2]) -> BatchReport {
         let has_labels = self.target_length.is_none();
         BatchReport {
             loss_sum,
             correct: has_labels.then_some(correct as u64),
-            samples: rows as u64,
-            weight: rows as f64,
+            samples: rows.count as u64,
+            weight: rows.weight,
         }
     }
 }
@@ -63,7 +70,7 @@ pub(crate) struct GpuWorkspace {
     scratch: GpuBuffer,
     /// Where frozen layers write a gradient, which is thrown away: where it would lie there is always 0.
     unwanted: GpuBuffer,
-    /// What layers find there unchanged, one behind the other, and where that of each is.
+    /// What layers find there unchanged, one behind the other, then the loss; and where that of each is.
     constants: GpuBuffer,
     constants_of: Vec<Range<usize>>,
     /// Of each row its loss, and whether it is right.
@@ -77,11 +84,8 @@ pub(crate) struct GpuWorkspace {
 }
 
 impl NeuralNetwork {
-    /// What each layer is on a GPU. An error says which one cannot be there, or that the loss cannot.
+    /// What each layer is on a GPU. An error says which one cannot be there.
     pub(crate) fn on_gpu(&self) -> Result<Vec<&dyn GpuLayer>, String> {
-        if !self.loss.is_on_gpu() {
-            return Err(format!("the loss {} has no kernels for GPUs", self.loss.name()));
-        }
         let layers = self.layers.iter().enumerate().map(|(index, Placed { layer, .. })| {
             let missing = || format!("layer {index} ({}) has no kernels for GPUs", layer.kind());
             layer.on_gpu().ok_or_else(missing)
@@ -109,9 +113,11 @@ impl NeuralNetwork {
         let scratch = layers.iter().map(|layer| layer.scratch_length(&device, rows_max)).max();
         let words = |length: usize| device.allocate(length);
         let (mut constants, mut constants_of) = (Vec::new(), Vec::new());
-        for layer in &layers {
+        let of_layers = layers.iter().map(|layer| layer.constants());
+        let of_loss = self.loss.class_weights().iter().map(|weight| weight.to_bits());
+        for of_one in of_layers.chain([of_loss.collect()]) {
             let before = constants.len();
-            constants.extend(layer.constants());
+            constants.extend(of_one);
             constants_of.push(before..constants.len());
         }
         let constants_there = words(constants.len())?;
@@ -174,12 +180,12 @@ impl NeuralNetwork {
     }
 
     /// As [`error_batch`](Self::error_batch), of the rows that lie in the workspace.
-    pub(crate) fn evaluate_on_gpu(&self, rows: usize, workspace: &mut GpuWorkspace) -> Result<BatchReport> {
+    pub(crate) fn evaluate_on_gpu(&self, rows: PassRows, workspace: &mut GpuWorkspace) -> Result<BatchReport> {
         let layers = self.on_gpu().map_err(Error::Gpu)?;
-        self.forward_on_gpu(&layers, Mode::Evaluation, rows, workspace)?;
-        self.loss_on_gpu(rows, workspace, workspace.tallies(0))?;
+        self.forward_on_gpu(&layers, Mode::Evaluation, rows.count, workspace)?;
+        self.loss_on_gpu(rows.count, workspace, workspace.tallies(0))?;
         workspace.fetch_tallies(1)?;
-        workspace.take_report([rows])
+        workspace.take_report(&[rows])
     }
 
     /// Writes the outputs of the last layer for the rows that lie in the workspace, rows x output length.
@@ -275,8 +281,9 @@ impl NeuralNetwork {
         let losses = workspace.losses.words();
         let (of_loss, of_hits) = (losses.part(0..2 * rows), losses.part(2 * rows..4 * rows));
         let device = &workspace.device;
+        let weights = workspace.constants_of(self.layers.len());
         self.loss
-            .gradient_on_gpu(device, rows, (outputs, targets), gradient, (of_loss, of_hits))?;
+            .gradient_on_gpu(device, weights, rows, (outputs, targets), gradient, (of_loss, of_hits))?;
         // Values are not hit.
         let of_rows = match workspace.shape.target_length {
             None => 2,
@@ -434,35 +441,31 @@ impl GpuWorkspace {
         }
     }
 
-    /// Waits for the GPU, and takes the sum of the gradients of pieces of so many rows, the last of which is in the gradient.
-    pub(crate) fn take_gradient(
-        &mut self,
-        rows: impl ExactSizeIterator<Item = usize>,
-        gradient: &mut [f32],
-    ) -> Result<BatchReport> {
+    /// Waits for the GPU, and takes the sum of the gradients of these pieces, the last of which is in the gradient.
+    pub(crate) fn take_gradient(&mut self, pieces: &[PassRows], gradient: &mut [f32]) -> Result<BatchReport> {
         check_length("the gradient", self.gradient.words().len(), gradient.len())?;
-        if rows.len() > 1 {
+        if pieces.len() > 1 {
             // As a sum the other way round: it has the same bits.
             sums::add(&self.device, self.held.words(), self.gradient.words())?;
         }
         let to = bytemuck::cast_slice_mut::<f32, u8>(gradient);
         self.gradient.fetch(self.device.gpu(), to.len())?;
-        self.fetch_tallies(rows.len())?;
+        self.fetch_tallies(pieces.len())?;
         to.copy_from_slice(&self.gradient.take(self.device.gpu())?[..to.len()]);
-        self.take_report(rows)
+        self.take_report(pieces)
     }
 
     fn fetch_tallies(&mut self, pieces: usize) -> Result<()> {
         Ok(self.tallies.fetch(self.device.gpu(), pieces * size_of::<[f64; 2]>())?)
     }
 
-    /// Waits for the tallies of pieces of so many rows, and adds them up.
-    fn take_report(&mut self, rows: impl IntoIterator<Item = usize>) -> Result<BatchReport> {
+    /// Waits for the tallies of these pieces, and adds them up.
+    fn take_report(&mut self, pieces: &[PassRows]) -> Result<BatchReport> {
         let (mut total, mut tallies) = (BatchReport::default(), [0.0_f64; 2]);
         let bytes = self.tallies.take(self.device.gpu())?;
-        for (rows, of_piece) in rows.into_iter().zip(bytes.chunks_exact(size_of_val(&tallies))) {
+        for (piece, of_piece) in pieces.iter().zip(bytes.chunks_exact(size_of_val(&tallies))) {
             bytemuck::cast_slice_mut::<f64, u8>(&mut tallies).copy_from_slice(of_piece);
-            total.merge(&self.shape.report(rows, tallies));
+            total.merge(&self.shape.report(*piece, tallies));
         }
         Ok(total)
     }

@@ -132,13 +132,12 @@ impl Update {
     /// Applies the summed gradients of a step whose loss is finite.
     fn try_apply(&self, step: &StepReport, gradient_sum: &[f32], shard: &mut ShardValues<'_>) -> Result<()> {
         let report = from_tallies(step.tallies);
+        let (totals, mean) = (shard.totals, 1.0 / report.samples as f32);
+        check_step(&self.options, &self.parts, step, totals)?;
         if report.weight == 0.0 {
-            check_finite(step, "the loss", report.loss_sum)?;
             keep(shard);
             return Ok(());
         }
-        let (totals, mean) = (shard.totals, 1.0 / report.samples as f32);
-        check_step(&self.options, &self.parts, step, totals)?;
         let scale = gradient_scale(&self.options, step, totals)?;
         let rate = self.options.learning_rate(step.step) * self.rate_factor;
         let (update, count) = (step.step - self.state_begin, self.options.optimizer.measures());
@@ -177,9 +176,13 @@ fn gradient_scale(options: &TrainingOptions, step: &StepReport, totals: &[f64]) 
     Ok(mean * factor_to(norm_max, norm).min(1.0))
 }
 
-/// Errors unless the loss of a step is finite, and so is all that was measured of these parts.
+/// Errors unless the loss of a step is finite, and so is all that was measured of these parts, if the step weighs anything.
 pub(super) fn check_step(options: &TrainingOptions, parts: &[Part], step: &StepReport, totals: &[f64]) -> Result<()> {
-    check_finite(step, "the loss", from_tallies(step.tallies).loss_sum)?;
+    let report = from_tallies(step.tallies);
+    check_finite(step, "the loss", report.loss_sum)?;
+    if report.weight == 0.0 {
+        return Ok(());
+    }
     gradient_scale(options, step, totals)?;
     let count = options.optimizer.measures();
     for Part { tensor, .. } in parts.iter().filter(|part| part.momentum.is_none()) {

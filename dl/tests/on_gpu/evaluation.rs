@@ -4,7 +4,7 @@ use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples};
 use distdl_engine::config::GpuUse;
 use distdl_engine::{Config, Context};
 
-use crate::fixtures::{FEATURES, bytes, network, options, samples, small};
+use crate::fixtures::{FEATURES, bytes, network, options, samples, small, weighted};
 use crate::gpu::TestGpu;
 
 /// What evaluation comes to: loss, hits, outputs, and how many samples of each class are taken for each.
@@ -25,7 +25,7 @@ fn evaluated(
 fn evaluation_comes_to_what_it_comes_to_on_the_cpu() {
     let Some(gpu) = TestGpu::take_paper() else { return };
     let cpu = Context::new(Config::default().with_threads(1).with_gpu(GpuUse::Off)).unwrap();
-    for network in [network(), small(Loss::SoftmaxCrossEntropy)] {
+    for network in [network(), small(Loss::SoftmaxCrossEntropy), small(weighted(0.1))] {
         gpu.lose_after([-1; 2]);
         let expected = evaluated(&cpu, &network, &samples()).unwrap();
         let assert_close = |got: &(f64, Option<u64>, Vec<f32>, String)| {

@@ -66,19 +66,6 @@ fn what_cannot_be_computed_there_is_said() {
     let training = begin(&context, &network, &samples(), options()).unwrap();
     assert_eq!(training.gpu_figures(), None);
 
-    let weighted = Loss::WeightedCrossEntropy {
-        class_weights: vec![1.0, 2.0, 3.0],
-        label_smoothing: 0.0,
-    };
-    let context = Context::new(gpu.config()).unwrap();
-    let error = begin(&context, &small(weighted), &samples(), options()).unwrap_err();
-    assert!(matches!(error, distdl_dl::Error::Gpu(_)), "{error:?}");
-    let error = error.to_string();
-    assert!(
-        error.contains("the loss weighted_cross_entropy has no kernels for GPUs"),
-        "{error}"
-    );
-
     let features = Features::F32(vec![0.5; 12 * FEATURES]);
     let wrong = Samples::new(FEATURES, features, SampleTargets::Labels(vec![3; 12])).unwrap();
     for memory_bytes in [0, 1 << 20] {

@@ -11,7 +11,7 @@ use distdl_engine::{Config, Context, EngineError, Placement};
 
 use crate::fixtures::{
     FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, embedding, frozen, indices, many, network, on_the_cpu,
-    on_the_gpu, options, samples, small, sums, train_for, values,
+    on_the_gpu, options, samples, small, sums, train_for, values, weighted,
 };
 use crate::gpu::TestGpu;
 
@@ -39,10 +39,14 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         ("all layers", network(), samples(), options()),
         ("frozen", frozen(), samples(), options()),
         ("bytes", small(Loss::SoftmaxCrossEntropy), bytes(), options()),
-        ("pieces", small(Loss::SoftmaxCrossEntropy), bytes(), micro),
+        ("pieces", small(Loss::SoftmaxCrossEntropy), bytes(), micro.clone()),
         ("indices", embedding(23), indices(), options()),
         ("many rows", sums(), many(), in_one_lane),
     ];
+    for loss in [weighted(0.0), weighted(0.2)] {
+        cases.push((loss.name(), small(loss.clone()), bytes(), options()));
+        cases.push((loss.name(), small(loss), samples(), micro.clone()));
+    }
     for loss in &all_losses {
         cases.push((loss.name(), small(loss.clone()), samples(), options()));
         cases.push((loss.name(), small(loss.clone()), values(), options()));

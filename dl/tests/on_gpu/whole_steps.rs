@@ -10,7 +10,7 @@ use distdl_engine::{Config, Context, Placement, Staleness};
 
 use crate::fixtures::{
     IMAGE, SAMPLES, STEPS, Trained, begin, bytes, embedding, frozen, indices, network, on_the_gpu, options, samples,
-    small, train_for, values, wide,
+    small, train_for, values, weighted, wide,
 };
 use crate::gpu::TestGpu;
 use crate::users::changes_at;
@@ -150,6 +150,36 @@ fn whole_steps_have_the_bits_of_single_ones() {
             to_gpu_bytes <= 2 * parameter_bytes + 4 * 12 * STEPS,
             "{what}: {figures:?}"
         );
+    }
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn weighted_whole_steps_have_the_bits_of_single_ones() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let one = TrainingOptions { lanes: 1, ..options() };
+    let limited = TrainingOptions {
+        optimizer: Arc::new(Lamb::default()),
+        gradient_norm_max: Some(0.05),
+        lane_gradient_norm_max: Some(0.2),
+        micro_batch: Some(5),
+        ..one.clone()
+    };
+    // Some of its steps are of samples that do not count.
+    let single = TrainingOptions { batch: 1, ..limited.clone() };
+    for options in [one, options(), limited, single] {
+        for label_smoothing in [0.0, 0.2] {
+            let (what, network) = (format!("{options:?}, {label_smoothing}"), small(weighted(label_smoothing)));
+            gpu.lose_after([-1; 2]);
+            let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
+            let context = Context::new(gpu.config()).unwrap();
+            let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
+            let (first, graphs) = (training.step(), gpu.graph_launches());
+            let trained = train_for(STEPS - first, &mut training).unwrap();
+            assert_eq!(trained.steps, expected.steps[first as usize..], "{what}");
+            assert_eq!(training.parameters(), expected.parameters, "{what}");
+            assert!(gpu.graph_launches() > graphs, "{what}");
+        }
     }
     gpu.assert_nothing_is_left();
 }

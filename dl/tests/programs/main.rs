@@ -66,7 +66,7 @@ each_is_that_of_the_cpu! {
     embedding: look_up;
     lane_limit: lane_limit;
     masks: dropout mask;
-    losses: softmax_cross_entropy a_label_that_is_no_class element_loss element_loss_labels;
+    losses: softmax_cross_entropy weighted_cross_entropy ends_of_weighted_cross_entropy a_label_that_is_no_class element_loss element_loss_labels;
     norms: batch_norm layer_norm;
     samples: gather_bytes gather_values;
     square_sum: square_sum ends_of_square_sums norm_limit;

@@ -40,7 +40,7 @@ dispatched! {
         gradient: &mut [T],
     ) -> BatchReport {
         let (mut loss_sum, mut correct, mut weight_sum) = (0.0, 0, 0.0);
-        let weights: f64 = (0..classes).map(|class| targets.weight(class)).sum();
+        let weights = targets.weights(classes);
         let (spread, kept) = targets.shares(classes);
         let rows = logits.chunks_exact(classes.max(1)).zip(gradient.chunks_exact_mut(classes.max(1)));
         for ((logits, gradient), &label) in rows.zip(labels) {

@@ -64,6 +64,12 @@ impl Smoothed<'_> {
         self.class_weights.get(class).map_or(1.0, |weight| f64::from(*weight))
     }
 
+    /// The sum of those of all classes.
+    #[inline(always)]
+    fn weights(&self, classes: usize) -> f64 {
+        (0..classes).map(|class| self.weight(class)).sum()
+    }
+
     /// What each class has of a target, and what the label has besides, where weights are 1.
     fn shares(&self, classes: usize) -> (f64, f64) {
         let smoothing = f64::from(self.label_smoothing);

@@ -161,9 +161,9 @@ extern "C" __global__ void square_sum(u64 parts, const u64* sums, double* total)
 
 // What a mean over samples is multiplied with so that its norm is `norm_max` at most, from the sum of the squares of the sum
 // over samples. The small number is PyTorch's.
-extern "C" __global__ void norm_limit(float norm_max, u64 samples, const double* total, float* limit) {
+extern "C" __global__ void norm_limit(float norm_max, double weight, const double* total, float* limit) {
     if (threadIdx.x == 0) {
-        double norm = sqrt(*total) / (double)samples;
+        double norm = sqrt(*total) / weight;
         float factor = (float)((double)norm_max / (norm + 1e-6));
         *limit = factor < 1.0f ? factor : 1.0f;
     }

@@ -50,12 +50,12 @@ pub(crate) fn total(device: &Device, parts: GpuSlice<'_>, total: GpuSlice<'_>) -
     unsafe { device.run("square_sum", Grid::of_one_block(), &arguments) }
 }
 
-/// Writes to `limit`, one word, what the mean over so many samples of a gradient is multiplied with so that its norm is
-/// `norm_max` at most, where `total` is of the squares of the sum over them.
+/// Writes to `limit`, one word, what the mean over samples of this weight of a gradient is multiplied with so that its norm
+/// is `norm_max` at most, where `total` is of the squares of the sum over them.
 pub(crate) fn norm_limit(
     device: &Device,
     norm_max: f32,
-    samples: usize,
+    weight: f64,
     total: GpuSlice<'_>,
     limit: GpuSlice<'_>,
 ) -> Result<()> {
@@ -63,7 +63,7 @@ pub(crate) fn norm_limit(
     check_length("the limit", 1, limit.len())?;
     let arguments = [
         Argument::Number(norm_max),
-        Argument::Count(samples as u64),
+        Argument::Wide(weight),
         Argument::Words(total),
         Argument::Words(limit),
     ];

@@ -20,7 +20,7 @@ use crate::kernels::lane_limit::cuda::LaneLimit;
 use crate::kernels::sums::cuda::add;
 use crate::kernels::update::cuda::{GpuScale, GpuShard, statistics};
 use crate::layer::Draw;
-use crate::network::{GpuWorkspace, NeuralNetwork, TALLY};
+use crate::network::{GpuWorkspace, NeuralNetwork, PassRows, TALLY};
 
 /// What steps follow.
 pub(super) struct Rules {
@@ -49,6 +49,8 @@ pub(super) struct Asking<'a> {
     pub(super) tallies: GpuSlice<'a>,
     pub(super) lanes: &'a [StepLane],
     pub(super) places: &'a [Places<'a>],
+    /// The same in the host's memory.
+    pub(super) places_of: &'a [Vec<u32>],
     pub(super) state: &'a [GpuSlice<'a>],
     pub(super) measuring: Option<&'a Measuring>,
     pub(super) lane_limit: Option<&'a LaneLimit>,
@@ -56,7 +58,7 @@ pub(super) struct Asking<'a> {
     pub(super) first: u64,
     pub(super) graphs: &'a mut Graphs,
     /// The rows of each pass so far.
-    pub(super) passes: Vec<usize>,
+    pub(super) passes: Vec<PassRows>,
     pub(super) counts: &'a mut StepCounts,
 }
 
@@ -117,27 +119,32 @@ impl Asking<'_> {
 
     /// Asks for all of a step, thing by thing.
     fn eager(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
-        self.gradient(0..rows.len(), step, rows, 0)?;
-        let samples = rows.iter().map(ExactSizeIterator::len).sum();
-        self.update(step, samples)
+        let weight = self.gradient(0..rows.len(), step, rows, 0)?;
+        let count = rows.iter().map(ExactSizeIterator::len).sum();
+        match weight > 0.0 {
+            true => self.update(step, PassRows { count, weight }),
+            // It changes nothing.
+            false => Ok(()),
+        }
     }
 
-    /// Applies the sum of the gradients of so many samples.
-    fn update(&self, step: u64, samples: usize) -> Result<()> {
+    /// Applies the sum of the gradients of some samples.
+    fn update(&self, step: u64, samples: PassRows) -> Result<()> {
         let Rules { options, parts, .. } = self.rules;
         let Some(optimizer) = options.optimizer.on_gpu() else {
             return Err(Error::Internal("the optimizer has no kernels for GPUs".into()));
         };
         let (workspace, index) = (self.workspace, (step - self.first) as usize);
         let rate = options.learning_rate(step) * self.rules.rate_factor;
-        let (update, mean, device) = (step - self.rules.state_begin, 1.0 / samples as f32, workspace.device());
+        let (update, device) = (step - self.rules.state_begin, workspace.device());
+        let mean = 1.0 / samples.count as f32;
         let limits = options.gradient_norm_max.zip(self.measuring);
         let limit = limits.map(|(norm_max, measuring)| {
             let network = &self.rules.network;
-            measuring.limit(index, (norm_max, samples), network, workspace)
+            measuring.limit(index, (norm_max, samples.weight), network, workspace)
         });
         let scale = GpuScale {
-            factor: mean,
+            factor: 1.0 / samples.weight as f32,
             limit: limit.transpose()?,
         };
         for Part {
@@ -162,34 +169,34 @@ impl Asking<'_> {
         Ok(())
     }
 
-    /// Has the workspace's gradient be the sum of those of some lanes, whose rows of the step are `rows`. Gradients wait in
-    /// what is held, from `depth` on.
-    fn gradient(&mut self, lanes: Range<usize>, step: u64, rows: &[Range<usize>], depth: usize) -> Result<()> {
+    /// Has the workspace's gradient be the sum of those of some lanes, whose rows of the step are `rows`, and says what these
+    /// weigh. Gradients wait in what is held, from `depth` on.
+    fn gradient(&mut self, lanes: Range<usize>, step: u64, rows: &[Range<usize>], depth: usize) -> Result<f64> {
         let Some(middle) = tree::split(&lanes) else {
             return self.gradient_of(lanes.start, step, rows[lanes.start].clone(), depth);
         };
-        self.gradient(lanes.start..middle, step, rows, depth)?;
+        let first = self.gradient(lanes.start..middle, step, rows, depth)?;
         self.hold(depth)?;
-        self.gradient(middle..lanes.end, step, rows, depth + 1)?;
-        add(
-            self.workspace.device(),
-            self.held[depth].words(),
-            self.workspace.gradient(),
-        )
+        let second = self.gradient(middle..lanes.end, step, rows, depth + 1)?;
+        let (held, workspace) = (self.held[depth].words(), self.workspace);
+        add(workspace.device(), held, workspace.gradient())?;
+        Ok(first + second)
     }
 
     /// The same for one lane.
-    fn gradient_of(&mut self, lane: usize, step: u64, rows: Range<usize>, depth: usize) -> Result<()> {
+    fn gradient_of(&mut self, lane: usize, step: u64, rows: Range<usize>, depth: usize) -> Result<f64> {
         let (device, gradient) = (self.workspace.device(), self.workspace.gradient());
         let rows_max = self.rules.rows_max;
         if rows.is_empty()
             && let Some(zeros) = self.zeros
         {
-            return Ok(device.gpu().copy(zeros.words(), gradient)?);
+            device.gpu().copy(zeros.words(), gradient)?;
+            return Ok(0.0);
         }
+        let mut weight = 0.0;
         for first in rows.clone().step_by(rows_max) {
             let piece = first..rows.end.min(first + rows_max);
-            self.pass(lane, step, piece.clone(), (first - rows.start) as u64)?;
+            weight += self.pass(lane, step, piece.clone(), (first - rows.start) as u64)?;
             match (first == rows.start, piece.end == rows.end) {
                 (true, true) => {}
                 (true, false) => self.hold(depth)?,
@@ -198,10 +205,10 @@ impl Asking<'_> {
                 (false, true) => add(device, self.held[depth].words(), gradient)?,
             }
         }
-        match self.rules.options.lane_gradient_norm_max.zip(self.lane_limit) {
-            Some((norm_max, limit)) => limit.apply(device, norm_max, rows.len() as f64, gradient),
-            None => Ok(()),
+        if let Some((norm_max, limit)) = self.rules.options.lane_gradient_norm_max.zip(self.lane_limit) {
+            limit.apply(device, norm_max, weight, gradient)?;
         }
+        Ok(weight)
     }
 
     /// Keeps the gradient while others are computed.
@@ -210,11 +217,12 @@ impl Asking<'_> {
         Ok(gpu.copy(self.workspace.gradient(), self.held[depth].words())?)
     }
 
-    /// One pass over some rows.
-    fn pass(&mut self, lane: usize, step: u64, rows: Range<usize>, first_row: u64) -> Result<()> {
-        let count = rows.len();
-        let (samples, places) = (self.lanes[lane].samples.as_ref(), self.places[lane].part(rows));
-        self.workspace.take_rows(samples, places)?;
+    /// One pass over some rows; says what they weigh.
+    fn pass(&mut self, lane: usize, step: u64, rows: Range<usize>, first_row: u64) -> Result<f64> {
+        let samples = &self.lanes[lane].samples;
+        let pass = samples.rows(&self.places_of[lane][rows.clone()]);
+        let places = self.places[lane].part(rows);
+        self.workspace.take_rows(samples.as_ref(), places)?;
         let draw = Draw {
             seed: self.rules.options.seed(),
             step,
@@ -223,8 +231,8 @@ impl Asking<'_> {
         };
         let tally = TALLY * self.passes.len();
         let tallies = self.tallies.part(tally..tally + TALLY);
-        self.rules.network.pass_on_gpu(draw, count, self.workspace, tallies)?;
-        self.passes.push(count);
-        Ok(())
+        self.rules.network.pass_on_gpu(draw, pass.count, self.workspace, tallies)?;
+        self.passes.push(pass);
+        Ok(pass.weight)
     }
 }

@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::GpuSamples;
 use crate::kernels::programs::{Device, Kernels};
 use crate::kernels::softmax_cross_entropy::check_labels;
-use crate::network::{GpuWorkspace, NeuralNetwork, WorkspaceShape};
+use crate::loss::Loss;
+use crate::network::{GpuWorkspace, NeuralNetwork, PassRows, WorkspaceShape};
 use crate::samples::{RowFeatures, RowTarget};
 
 /// One GPU, for all lanes of one training.
@@ -42,6 +43,8 @@ pub(super) struct SamplesOnGpu {
     scale: Option<f32>,
     features: Lease<GpuBuffer>,
     targets: Lease<GpuBuffer>,
+    /// What each weighs, for the host; none where all weigh 1.
+    weights: Vec<f32>,
 }
 
 impl Card {
@@ -173,6 +176,7 @@ impl Card {
                 scale: shape.and_then(|shape| shape.scale),
                 features: lease(&self.tier, gpu, lane.key("features"), || features(samples, network))?,
                 targets: lease(&self.tier, gpu, lane.key("targets"), || targets(samples, classes))?,
+                weights: weights(samples, network.loss())?,
             })
         };
         match keep() {
@@ -192,6 +196,19 @@ impl Card {
 }
 
 impl SamplesOnGpu {
+    /// Those at some places.
+    pub(super) fn rows(&self, places: &[u32]) -> PassRows {
+        let weight = |place: &u32| self.weights.get(*place as usize).map_or(1.0, |weight| f64::from(*weight));
+        let weight = match self.weights.is_empty() {
+            true => places.len() as f64,
+            false => places.iter().map(weight).sum(),
+        };
+        PassRows {
+            count: places.len(),
+            weight,
+        }
+    }
+
     /// As a workspace takes them.
     pub(super) fn as_ref(&self) -> GpuSamples<'_> {
         GpuSamples {
@@ -290,4 +307,17 @@ fn targets(samples: &mut LaneSamples, classes: usize) -> Result<Vec<u8>> {
         }
     }
     Ok(bytes)
+}
+
+/// What each of a lane's samples weighs; none where all weigh 1.
+fn weights(samples: &mut LaneSamples, loss: &Loss) -> Result<Vec<f32>> {
+    if loss.class_weights().is_empty() {
+        return Ok(Vec::new());
+    }
+    let count = samples.len();
+    let weight = |index: usize| match samples.row(index as u32)?.target {
+        RowTarget::Label(label) => Ok(loss.weight_of(label)),
+        RowTarget::Values(_) => Ok(1.0),
+    };
+    (0..count).map(weight).collect()
 }

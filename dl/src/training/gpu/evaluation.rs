@@ -56,8 +56,8 @@ impl EvaluationDevice for GpuEvaluation {
     fn report(&mut self, batch: &Batch) -> Result<Option<BatchReport>> {
         let network = self.network.clone();
         let report = self.workspace().and_then(|workspace| {
-            send_batch(workspace, &network, batch)?;
-            network.evaluate_on_gpu(batch.rows(), workspace)
+            let rows = send_batch(workspace, &network, batch)?;
+            network.evaluate_on_gpu(rows, workspace)
         });
         self.cards.unless_lost(&self.card, report)
     }

@@ -12,7 +12,7 @@ use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::layer::Draw;
 use crate::loss::Targets;
 use crate::metrics::BatchReport;
-use crate::network::{GpuWorkspace, NeuralNetwork};
+use crate::network::{GpuWorkspace, NeuralNetwork, PassRows};
 
 /// A lane on a GPU.
 pub(super) struct GpuLane {
@@ -86,36 +86,39 @@ impl GpuLane {
             workspace.set_places(samples.as_ref().rows, step.places)?;
         }
         let rows_max = workspace.shape().rows_max;
-        let pieces = step.places.chunks(rows_max.max(1));
-        for (piece, places) in pieces.clone().enumerate() {
+        let mut pieces: Vec<PassRows> = Vec::new();
+        for (piece, places) in step.places.chunks(rows_max.max(1)).enumerate() {
             if piece > 0 {
                 workspace.hold(piece)?;
             }
             let first = piece * rows_max;
             let first_row = first as u64;
             let draw = Draw { first_row, ..step.draw };
-            match &self.samples {
+            pieces.push(match &self.samples {
                 Some(samples) => {
                     let there = workspace.places().part(first..first + places.len());
                     workspace.take_rows(samples.as_ref(), there)?;
+                    samples.rows(places)
                 }
                 None => send_batch(workspace, network, step.rows.gather(draw, places)?)?,
-            }
+            });
             network.pass_on_gpu(draw, places.len(), workspace, workspace.tallies(piece))?;
         }
-        let passes = pieces.len() as u64;
-        let report = workspace.take_gradient(pieces.map(<[u32]>::len), step.gradient)?;
-        Ok((report, passes))
+        let report = workspace.take_gradient(&pieces, step.gradient)?;
+        Ok((report, pieces.len() as u64))
     }
 }
 
 /// Brings a batch to the workspace. Errors if the network cannot take a row, or its target.
-pub(super) fn send_batch(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<()> {
-    if let Targets::Labels(labels) = batch.targets() {
+pub(super) fn send_batch(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<PassRows> {
+    let (targets, count) = (batch.targets(), batch.rows());
+    if let Targets::Labels(labels) = targets {
         check_labels(labels, network.output_length())?;
     }
     send_inputs(workspace, network, batch)?;
-    workspace.set_targets(batch.targets(), batch.rows())
+    workspace.set_targets(targets, count)?;
+    let weight = network.loss().weight(targets, count);
+    Ok(PassRows { count, weight })
 }
 
 /// The same without targets.

@@ -82,11 +82,11 @@ impl Measuring {
     }
 
     /// Measures a workspace's gradient in the step of an index, and gives what its scale is multiplied with so that the mean
-    /// over so many samples has a norm of `norm_max` at most.
+    /// over samples of this weight has a norm of `norm_max` at most.
     pub(super) fn limit(
         &self,
         index: usize,
-        (norm_max, samples): (f32, usize),
+        (norm_max, weight): (f32, f64),
         network: &NeuralNetwork,
         workspace: &GpuWorkspace,
     ) -> Result<GpuSlice<'_>> {
@@ -97,7 +97,7 @@ impl Measuring {
         }
         let total = self.of_step(index).part(0..square_sum::TOTAL);
         square_sum::total(device, all.part(0..all.len() - rest.len()), total)?;
-        square_sum::norm_limit(device, norm_max, samples, total, self.limit.words())?;
+        square_sum::norm_limit(device, norm_max, weight, total, self.limit.words())?;
         Ok(self.limit.words())
     }
 

@@ -210,10 +210,12 @@ impl Rules {
         let device = residence.workspace.device();
         let mut rows_of = Vec::with_capacity(lanes.len());
         let mut places = Vec::with_capacity(lanes.len());
+        let mut places_of = Vec::with_capacity(lanes.len());
         for ((index, lane), port) in lanes.iter_mut().enumerate().zip(&mut residence.places) {
             let (all, rows) = self.places(index, lane, steps.clone());
             port.send(device, lane.samples.as_ref().rows, &all)?;
             places.push(port.places());
+            places_of.push(all);
             rows_of.push(rows);
         }
         let state: Vec<GpuSlice<'_>> = residence.state.iter().map(GpuPort::words).collect();
@@ -225,6 +227,7 @@ impl Rules {
             tallies: residence.tallies.words(),
             lanes,
             places: &places,
+            places_of: &places_of,
             state: &state,
             measuring: residence.measuring.as_ref(),
             lane_limit: residence.lane_limit.as_ref(),

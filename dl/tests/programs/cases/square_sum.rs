@@ -2,7 +2,7 @@ use distdl_dl::kernels::programs::Grid;
 use distdl_engine::SquareSum;
 
 use super::numbers;
-use crate::runner::{Runner, change, count, number, read};
+use crate::runner::{Runner, change, count, number, read, wide};
 
 /// Words of eight bytes of a part.
 const PART: usize = 21;
@@ -78,17 +78,18 @@ pub(crate) fn ends_of_square_sums(runner: &dyn Runner) {
 }
 
 pub(crate) fn norm_limit(runner: &dyn Runner) {
-    for (norm_max, samples, total) in [
-        (1.0_f32, 7_usize, 1e4_f64),
-        (1.0, 7, 1.0),
-        (0.3, 1, 0.0),
-        (2.5, 129, 1e60),
+    for (norm_max, weight, total) in [
+        (1.0_f32, 7.0, 1e4_f64),
+        (1.0, 7.0, 1.0),
+        (0.3, 1.0, 0.0),
+        (0.3, 1e-3, 0.1),
+        (2.5, 129.5, 1e60),
     ] {
-        let norm = total.sqrt() / samples as f64;
+        let norm = total.sqrt() / weight;
         let total = [total];
         let expected = ((f64::from(norm_max) / (norm + 1e-6)) as f32).min(1.0);
         let mut limit = [f32::NAN];
-        let mut given = [number(norm_max), count(samples), read(&total), change(&mut limit)];
+        let mut given = [number(norm_max), wide(weight), read(&total), change(&mut limit)];
         runner.run("norm_limit", Grid::of_rows(1, 1), &mut given);
         assert_eq!(limit[0].to_bits(), expected.to_bits(), "{}: {total:?}", runner.name());
     }

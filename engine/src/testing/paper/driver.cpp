@@ -162,7 +162,7 @@ static std::vector<unsigned long long> copied(void* function, void** arguments) 
     std::vector<unsigned long long> values;
     for (const char* kind = kinds[function]; *kind; kind++) {
         unsigned long long value = 0;
-        memcpy(&value, arguments[values.size()], *kind == 'p' || *kind == 'c' ? 8 : 4);
+        memcpy(&value, arguments[values.size()], strchr("pcw", *kind) ? 8 : 4);
         values.push_back(value);
     }
     return values;
