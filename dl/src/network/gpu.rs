@@ -1,6 +1,8 @@
 //! A network's pass on a GPU: all that it needs lies in the GPU's memory, allocated once.
 
 use std::ops::Range;
+use std::ptr;
+use std::sync::{Arc, Weak};
 
 use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
 
@@ -55,6 +57,8 @@ impl WorkspaceShape {
 pub(crate) struct GpuWorkspace {
     shape: WorkspaceShape,
     parameters: GpuPort,
+    /// Whose they are, if others have the same.
+    parameters_of: Weak<Vec<f32>>,
     gradient: GpuPort,
     /// The sum of the gradients of pieces, while another is computed.
     held: GpuBuffer,
@@ -141,6 +145,7 @@ impl NeuralNetwork {
         Ok(GpuWorkspace {
             shape,
             parameters: port(parameters)?,
+            parameters_of: Weak::new(),
             gradient,
             unwanted: words(unwanted)?,
             held: words(if shape.pieces_max > 1 { parameters } else { 0 })?,
@@ -353,7 +358,18 @@ impl GpuWorkspace {
     /// Sends parameters to the GPU.
     pub(crate) fn set_parameters(&mut self, parameters: &[f32]) -> Result<()> {
         check_length("the parameters", self.parameters.words().len(), parameters.len())?;
+        self.parameters_of = Weak::new();
         Ok(self.parameters.send(self.device.gpu(), parameters)?)
+    }
+
+    /// The same with parameters of several, unless they are there.
+    pub(crate) fn share_parameters(&mut self, parameters: &Arc<Vec<f32>>) -> Result<()> {
+        if !ptr::eq(self.parameters_of.as_ptr(), Arc::as_ptr(parameters)) {
+            self.set_parameters(parameters)?;
+            // Nothing else is made in that place while this is there.
+            self.parameters_of = Arc::downgrade(parameters);
+        }
+        Ok(())
     }
 
     /// Sends inputs to the GPU.

@@ -1,6 +1,8 @@
 //! What lanes, whole steps and evaluations ask of another device than the CPU.
 #![cfg_attr(not(feature = "gpu"), allow(dead_code))]
 
+use std::sync::Arc;
+
 use distdl_engine::{DatasetId, Resident};
 
 use super::TrainingOptions;
@@ -32,7 +34,7 @@ pub(super) trait LaneDevices: Send + Sync {
     fn evaluation(
         &self,
         network: &NeuralNetwork,
-        parameters: &[f32],
+        parameters: &Arc<Vec<f32>>,
         rows: (usize, SampleShape),
         task: usize,
     ) -> Result<Option<Box<dyn EvaluationDevice>>>;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use distdl_engine::{Broadcast, Dataset};
+use distdl_engine::Dataset;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -83,7 +83,7 @@ impl NeuralNetwork {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
         let devices = Devices::choose(data, self)?.lanes();
         let model = format!("{:?} {}", self.words(), parameters_hash(parameters));
-        let (network, parameters) = (self.clone(), data.context().broadcast(parameters.to_vec()));
+        let (network, parameters) = (self.clone(), Arc::new(parameters.to_vec()));
         let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
             let mut rows = Rows::new(&network, &parameters, partition, devices.clone());
             blocks.flat_map(move |samples| {
@@ -178,7 +178,7 @@ fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
     let failed = Failed::default();
     let (network, parameters, kept) = (
         network.clone(),
-        data.context().broadcast(parameters.to_vec()),
+        Arc::new(parameters.to_vec()),
         failed.clone(),
     );
     let devices = devices.lanes();
@@ -203,7 +203,7 @@ struct Rows {
 impl Rows {
     fn new(
         network: &NeuralNetwork,
-        parameters: &Broadcast<Vec<f32>>,
+        parameters: &Arc<Vec<f32>>,
         partition: usize,
         devices: Option<Arc<dyn LaneDevices>>,
     ) -> Self {
@@ -211,7 +211,7 @@ impl Rows {
             evaluator: Evaluator {
                 network: network.clone(),
                 rows_max: rows_of(network),
-                parameters: parameters.clone(),
+                parameters: Arc::clone(parameters),
                 partition,
                 devices,
                 shape: None,
@@ -246,7 +246,7 @@ impl Rows {
 struct Evaluator {
     network: NeuralNetwork,
     rows_max: usize,
-    parameters: Broadcast<Vec<f32>>,
+    parameters: Arc<Vec<f32>>,
     partition: usize,
     /// Where devices come from; `None` once the CPU computes.
     devices: Option<Arc<dyn LaneDevices>>,

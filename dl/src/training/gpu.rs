@@ -114,7 +114,7 @@ impl LaneDevices for GpuLanes {
     fn evaluation(
         &self,
         network: &NeuralNetwork,
-        parameters: &[f32],
+        parameters: &Arc<Vec<f32>>,
         (rows_max, shape): (usize, SampleShape),
         task: usize,
     ) -> Result<Option<Box<dyn EvaluationDevice>>> {

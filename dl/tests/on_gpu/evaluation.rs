@@ -4,7 +4,7 @@ use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples};
 use distdl_engine::config::GpuUse;
 use distdl_engine::{Config, Context};
 
-use crate::fixtures::{FEATURES, bytes, network, options, samples, small, weighted};
+use crate::fixtures::{FEATURES, SAMPLES, bytes, network, options, samples, small, weighted};
 use crate::gpu::TestGpu;
 
 /// What evaluation comes to: loss, hits, outputs, and how many samples of each class are taken for each.
@@ -68,6 +68,42 @@ fn evaluation_comes_to_what_it_comes_to_on_the_cpu() {
         let error = evaluated(&context, &small(Loss::SoftmaxCrossEntropy), &wrong).unwrap_err();
         assert!(error.to_string().contains("label 3"), "{error}");
     }
+    gpu.assert_nothing_is_left();
+}
+
+#[test]
+fn parameters_go_there_once_for_all_partitions() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    // All partitions have the same GPU, and one thread.
+    gpu.lose_after([0, -1]);
+    let context = Context::new(gpu.config()).unwrap();
+    let data = context.parallelize(samples().split(4).unwrap(), 4);
+    let mut parameters = network.initialize(5).unwrap();
+    let predictions = network.predictions(&data, &parameters).unwrap();
+    let first = predictions.collect().unwrap();
+    let parameter_bytes = 4 * network.parameter_count() as i64;
+    let sample_bytes = (4 * FEATURES * SAMPLES) as i64;
+    let sent = || gpu.sent_bytes();
+    let before = sent();
+    assert_eq!(predictions.collect().unwrap(), first);
+    assert_eq!(sent() - before, sample_bytes, "they were there");
+
+    let mut training = network.train(&data, options()).unwrap();
+    for change in [0.0, 0.5] {
+        parameters[3] += change;
+        training.set_parameters(parameters.clone()).unwrap();
+        training.error(&data).unwrap();
+        let before = sent();
+        let report = training.error(&data).unwrap();
+        let label_bytes = 4 * SAMPLES as i64;
+        assert_eq!(sent() - before, parameter_bytes + sample_bytes + label_bytes);
+        // Those of before were not taken for these.
+        let expected = network.error(&data, &parameters).unwrap();
+        assert_eq!(report, expected);
+    }
+    drop((training, predictions, data, context));
+    gpu.lose_after([-1; 2]);
     gpu.assert_nothing_is_left();
 }
 

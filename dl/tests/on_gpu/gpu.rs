@@ -111,6 +111,11 @@ impl TestGpu {
         self.count("paper_graph_launches")
     }
 
+    /// How many bytes were copied to it since the beginning.
+    pub(crate) fn sent_bytes(&self) -> i64 {
+        self.count("paper_sent_bytes")
+    }
+
     /// Bytes that are in use there.
     pub(crate) fn bytes(&self) -> i64 {
         self.count("paper_bytes")

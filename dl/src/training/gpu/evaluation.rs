@@ -26,9 +26,9 @@ impl GpuEvaluation {
         network: &NeuralNetwork,
         (cards, card): (&Arc<Cards>, &Arc<Card>),
         mut workspace: GpuWorkspace,
-        parameters: &[f32],
+        parameters: &Arc<Vec<f32>>,
     ) -> Result<Self> {
-        workspace.set_parameters(parameters)?;
+        workspace.share_parameters(parameters)?;
         Ok(Self {
             network: network.clone(),
             cards: Arc::clone(cards),

@@ -76,7 +76,7 @@ struct Stream {
 const size_t WAITING_MAX = 1024;
 
 static Device devices[GPUS];
-static std::atomic<long> handles, allocations, launches, graph_launches;
+static std::atomic<long> handles, allocations, launches, graph_launches, sent_bytes;
 static thread_local Device* current;
 
 // All streams, and the host's memory that was pinned, with its length.
@@ -362,6 +362,7 @@ int cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, Stream* str
     if (failed) {
         return failed;
     }
+    sent_bytes += bytes;
     if (is_pinned(from, bytes)) {
         return ask(stream, {[=] { return memcpy(reinterpret_cast<void*>(to), from, bytes), 0; }, false,
                             static_cast<const char*>(from)});
@@ -488,6 +489,7 @@ long paper_bytes() {
 long paper_allocations() { return allocations; }
 long paper_launches() { return launches; }
 long paper_graph_launches() { return graph_launches; }
+long paper_sent_bytes() { return sent_bytes; }
 void paper_pin_at_most(long pieces) { pins_left = pieces; }
 // Loses a device at one of its next launches, counted from 1, or at once; never, for a negative number.
 void paper_lose_after(int device, long count) {
