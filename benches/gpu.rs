@@ -36,6 +36,9 @@ struct Arguments {
     /// Limits the norm of each lane's gradient.
     #[arg(long)]
     lane_gradient_norm_max: Option<f32>,
+    /// Moves, turns and mirrors the pictures of LeNet.
+    #[arg(long)]
+    augment: bool,
     /// Computes so many samples at a time.
     #[arg(long)]
     micro_batch: Option<usize>,
@@ -97,7 +100,9 @@ impl Network {
                     class_weights: (1..=10).map(|class| class as f32 / 5.0).collect(),
                     label_smoothing: 0.1,
                 };
-                let hidden = NeuralNetwork::new(Input(784)).hidden(Dense::relu(256)).hidden(Dense::relu(128));
+                let hidden = NeuralNetwork::new(Input(784))
+                    .hidden(Dense::relu(256))
+                    .hidden(Dense::relu(128));
                 hidden.output(Dense::linear(10), loss)?
             }
             Self::Lenet => lenet()?,
@@ -151,6 +156,7 @@ struct Figure {
     gradient_norm_max: Option<f32>,
     lane_gradient_norm_max: Option<f32>,
     micro_batch: Option<usize>,
+    augment: bool,
     single_steps: bool,
     precision: String,
     device: String,
@@ -217,6 +223,11 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
         gradient_norm_max: arguments.gradient_norm_max,
         lane_gradient_norm_max: arguments.lane_gradient_norm_max,
         micro_batch: arguments.micro_batch,
+        augmentation: arguments.augment.then_some(Augmentation {
+            shift: 2,
+            rotate_degrees: 10.0,
+            flip: true,
+        }),
         // Whole steps are taken where nobody has said who computes what.
         placement: arguments.single_steps.then(|| Placement {
             lanes: vec![0; lanes],
@@ -249,6 +260,7 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
         gradient_norm_max: arguments.gradient_norm_max,
         lane_gradient_norm_max: arguments.lane_gradient_norm_max,
         micro_batch: arguments.micro_batch,
+        augment: arguments.augment,
         single_steps: arguments.single_steps,
         precision: format!("{:?}", context.config().precision).to_lowercase(),
         device: context.device().to_string(),

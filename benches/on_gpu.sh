@@ -20,7 +20,7 @@
 #
 # The first gets as far as torch_wide_f32, by estimate for an H100; for the second these are worth most, beside what the first
 # should have done but has left out (left_out.txt in OUT) or cut (steps.txt: 124). Steps are run in the order of this file. The
-# rest takes seven minutes more: 'torch_(mlp|lenet)_.*_tf32|gpu_(adam|limit|lamb|weighted|lanes|single.*|pieces)|jobs|paper_gpu'.
+# rest takes seven minutes more: 'torch_(mlp|lenet)_.*_tf32|gpu_(adam|limit|lamb|weighted|lanes|augment.*|single.*|pieces)|jobs|paper_gpu'.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -188,9 +188,12 @@ figure gpu_limit.jsonl 15 --gradient-norm-max 1 --network mlp
 figure gpu_lamb.jsonl 15 --optimizer lamb --network mlp
 figure gpu_weighted.jsonl 15 --network weighted
 figure gpu_lanes.jsonl 15 --lane-gradient-norm-max 1 --network mlp
+figure gpu_augment.jsonl 15 --augment --network lenet
 # Without whole steps, which they can be compared with.
 figure gpu_single.jsonl 15 --single-steps --network mlp
 figure gpu_pieces.jsonl 15 --single-steps --micro-batch 64 --network mlp
+# The host changes pictures where they do not stay there.
+figure gpu_augment_host.jsonl 15 --augment --gpu-memory 0 --network lenet
 figure gpu_single_lanes.jsonl 15 --single-steps --lane-gradient-norm-max 1 --network mlp
 step paper_gpu.jsonl 60 180 "$binaries/bench_paper_gpu" --threads 8 --runs 1 --iterations 300,900,1500 --without-cpu "${data[@]}"
 compare mlp_128 50 100 mlp tf32 --batch 128 --ours-once

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::kernels::augment::WARP;
+use crate::kernels::augment::Warp;
 use crate::layer::Draw;
 use crate::rng::{Purpose, Stream};
 use crate::shape::{Image, Shape};
@@ -60,6 +63,13 @@ impl Augmentation {
         Ok(image)
     }
 
+    /// What is done to so many rows of a step, the first of which is [`Draw::first_row`], as a kernel for GPUs takes it.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn warps(&self, draw: Draw, rows: usize) -> impl Iterator<Item = [u64; WARP]> {
+        let rows = (draw.first_row..).take(rows);
+        rows.map(move |row| self.draw(draw, row).warp().words())
+    }
+
     /// What is done to a row of a step. Each part is drawn whether it is wanted or not, so that one does not show in another.
     fn draw(&self, draw: Draw, row: u64) -> Change {
         let mut stream = Stream::new(draw.seed, Purpose::Augmentation, [draw.step, draw.lane]);
@@ -88,60 +98,18 @@ struct Change {
 }
 
 impl Change {
-    /// Writes the changed picture.
-    ///
-    /// The pixel at column x and row y comes from (x', y') of the picture: with the centre (cx, cy), u = x - `right` - cx and
-    /// v = y - `down` - cy, it is x' = cx + u cos a - v sin a and y' = cy + u sin a + v cos a. If the picture is flipped, the
-    /// column is (width - 1) - x' instead of x'.
-    fn apply(&self, image: Image, from: &[f32], to: &mut [f32]) {
+    /// The same as kernels take it.
+    fn warp(&self) -> Warp {
         let angle = f64::from(self.degrees).to_radians();
-        // libm's, since those of the C library have other bits on other machines.
-        let (sine, cosine) = (libm::sin(angle), libm::cos(angle));
-        let centre = |side: usize| (side as f64 - 1.0) / 2.0;
-        let (centre_x, centre_y) = (centre(image.width), centre(image.height));
-        for (place, pixel) in (0..image.pixels()).map(|place| (place, (place % image.width, place / image.width))) {
-            let u = pixel.0 as f64 - f64::from(self.right) - centre_x;
-            let v = pixel.1 as f64 - f64::from(self.down) - centre_y;
-            let (x, y) = (centre_x + u * cosine - v * sine, centre_y + u * sine + v * cosine);
-            let x = if self.is_flipped {
-                image.width as f64 - 1.0 - x
-            } else {
-                x
-            };
-            let taps = taps(image, x, y);
-            for channel in 0..image.channels {
-                let begin = channel * image.pixels();
-                to[begin + place] = interpolate(&from[begin..begin + image.pixels()], &taps);
-            }
+        Warp {
+            // libm's, since those of the C library have other bits on other machines.
+            sine: libm::sin(angle),
+            cosine: libm::cos(angle),
+            right: self.right,
+            down: self.down,
+            is_flipped: self.is_flipped,
         }
     }
-}
-
-/// The four pixels around a place of a picture, and how much each counts (bilinear); 0 for those outside.
-fn taps(image: Image, x: f64, y: f64) -> [(usize, f64); 4] {
-    let (left, top) = (x.floor(), y.floor());
-    let (right_share, lower_share) = (x - left, y - top);
-    let is_inside = |at: f64, side: usize| at >= 0.0 && at < side as f64;
-    let tap = |column: f64, row: f64, weight: f64| match is_inside(column, image.width) && is_inside(row, image.height)
-    {
-        true => (row as usize * image.width + column as usize, weight),
-        false => (0, 0.0),
-    };
-    [
-        tap(left, top, (1.0 - right_share) * (1.0 - lower_share)),
-        tap(left + 1.0, top, right_share * (1.0 - lower_share)),
-        tap(left, top + 1.0, (1.0 - right_share) * lower_share),
-        tap(left + 1.0, top + 1.0, right_share * lower_share),
-    ]
-}
-
-fn interpolate(channel: &[f32], taps: &[(usize, f64); 4]) -> f32 {
-    // One that does not count is not looked at: it may be infinite.
-    let counting = taps.iter().filter(|(_, weight)| *weight > 0.0);
-    let sum: f64 = counting
-        .map(|(place, weight)| weight * f64::from(channel[*place]))
-        .sum();
-    sum as f32
 }
 
 /// What changes the pictures of a lane.
@@ -164,15 +132,21 @@ impl Augmenter {
         })
     }
 
-    /// Changes rows of pictures in place, the first of which is [`Draw::first_row`].
-    pub(crate) fn apply(&mut self, draw: Draw, pictures: &mut [f32]) {
+    /// By how much they may be changed.
+    pub(crate) fn augmentation(&self) -> Augmentation {
+        self.augmentation
+    }
+
+    /// Changes rows of pictures in place, the first of which is [`Draw::first_row`]. They are of the network's length.
+    pub(crate) fn apply(&mut self, draw: Draw, pictures: &mut [f32]) -> Result<()> {
         for (row, picture) in (draw.first_row..).zip(pictures.chunks_exact_mut(self.before.len())) {
-            let change = self.augmentation.draw(draw, row);
-            if change != Change::default() {
+            let warp = self.augmentation.draw(draw, row).warp();
+            if warp != Warp::NONE {
                 self.before.copy_from_slice(picture);
-                change.apply(self.image, &self.before, picture);
+                warp.apply(self.image, &self.before, picture)?;
             }
         }
+        Ok(())
     }
 }
 

@@ -115,7 +115,7 @@ impl Loss {
     }
 
     /// How targets are weighted and smoothed, where they may be.
-    fn smoothed(&self) -> Option<Smoothed<'_>> {
+    pub(crate) fn smoothed(&self) -> Option<Smoothed<'_>> {
         match self {
             Loss::WeightedCrossEntropy {
                 class_weights,
@@ -154,20 +154,6 @@ impl Loss {
                     "{length} target values a sample for {output_length} outputs; change the last layer or the data"
                 )
             }),
-        }
-    }
-
-    /// What its targets are weighted and smoothed with, if they are.
-    pub(crate) fn smoothed(&self) -> Option<Smoothed<'_>> {
-        match self {
-            Loss::WeightedCrossEntropy {
-                class_weights,
-                label_smoothing,
-            } => Some(Smoothed {
-                class_weights,
-                label_smoothing: *label_smoothing,
-            }),
-            _ => None,
         }
     }
 

@@ -23,7 +23,7 @@ fn picture() -> Vec<f32> {
 
 fn changed(image: Image, change: Change, picture: &[f32]) -> Vec<f32> {
     let mut to = vec![f32::NAN; picture.len()];
-    change.apply(image, picture, &mut to);
+    change.warp().apply(image, picture, &mut to).unwrap();
     to
 }
 
@@ -32,7 +32,7 @@ fn nothing_is_changed_by_nothing() {
     assert_eq!(changed(IMAGE, Change::default(), &picture()), picture());
     let mut pictures = [picture(), picture()].concat();
     let mut augmenter = Augmenter::new(Augmentation::default(), IMAGE.into()).unwrap();
-    augmenter.apply(DRAW, &mut pictures);
+    augmenter.apply(DRAW, &mut pictures).unwrap();
     assert_eq!(pictures, [picture(), picture()].concat());
 }
 
@@ -138,17 +138,18 @@ fn a_row_is_changed_alike_whichever_rows_are_with_it() {
     };
     let mut augmenter = Augmenter::new(augmentation, IMAGE.into()).unwrap();
     let mut together = picture().repeat(3);
-    augmenter.apply(DRAW, &mut together);
+    augmenter.apply(DRAW, &mut together).unwrap();
     for (first_row, expected) in (0..).zip(together.chunks(24)) {
         let mut alone = picture();
-        augmenter.apply(Draw { first_row, ..DRAW }, &mut alone);
+        augmenter.apply(Draw { first_row, ..DRAW }, &mut alone).unwrap();
         assert_eq!(alone, expected);
     }
     let other = |draw| {
         let mut pictures = picture().repeat(3);
         Augmenter::new(augmentation, IMAGE.into())
             .unwrap()
-            .apply(draw, &mut pictures);
+            .apply(draw, &mut pictures)
+            .unwrap();
         assert_ne!(pictures, together, "{draw:?}");
     };
     other(Draw { seed: 2, ..DRAW });

@@ -10,6 +10,7 @@ mod dispatch;
 pub mod programs;
 
 pub mod activation;
+pub mod augment;
 pub mod dropout;
 pub(crate) mod embedding;
 pub mod gather;

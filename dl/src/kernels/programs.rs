@@ -60,6 +60,7 @@ macro_rules! programs {
 /// All of them.
 pub const PROGRAMS: &[Program] = programs! {
     "activation": "activation_apply" "activation_rows" "activation_channels" "activation_from_channels" "activation_backward" "activation_backward_columns" "activation_backward_channels" "softmax_rows" "softmax_rows_backward";
+    "augment": "augment";
     "batch_norm": "batch_norm_squares" "batch_norm_running" "batch_norm_forward" "batch_norm_along" "batch_norm_backward";
     "dropout": "dropout";
     "element_loss": "element_loss" "element_loss_labels";

@@ -54,7 +54,15 @@ impl Loss {
             (None, GpuTargets::Labels(labels)) => {
                 let sums = (losses, correct);
                 match &self.smoothed() {
-                    Some(targets) => smoothed(device, (targets, class_weights), columns, outputs, labels, gradient, sums),
+                    Some(targets) => smoothed(
+                        device,
+                        (targets, class_weights),
+                        columns,
+                        outputs,
+                        labels,
+                        gradient,
+                        sums,
+                    ),
                     None => of_labels(device, columns, outputs, labels, gradient, sums),
                 }
             }

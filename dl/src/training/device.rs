@@ -8,6 +8,7 @@ use distdl_engine::{DatasetId, Resident};
 use super::TrainingOptions;
 use super::failed::Failed;
 use super::lane_samples::LaneSamples;
+use crate::augmentation::Augmentation;
 use crate::batch::Batch;
 use crate::deal::Deal;
 use crate::error::Result;
@@ -19,14 +20,14 @@ use crate::samples::SampleShape;
 /// Another device than the CPU, for the lanes that this process hosts.
 pub(super) trait LaneDevices: Send + Sync {
     /// The lane's part of a device, for steps of so many pieces of so many rows at most; its samples stay there, if there is
-    /// room and they are to. `None` if the CPU computes.
+    /// room, and are changed there. `None` if the CPU computes.
     fn lane(
         &self,
         network: &NeuralNetwork,
         rows_and_pieces_max: (usize, usize),
         samples: &mut LaneSamples,
         lane: LaneId,
-        stays: bool,
+        augmentation: Option<Augmentation>,
     ) -> Result<Option<Box<dyn LaneDevice>>>;
 
     /// What evaluates up to so many rows of such samples at a time with these parameters, for a task of this index. `None` if

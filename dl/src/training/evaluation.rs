@@ -176,11 +176,7 @@ fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
     add: impl Fn(&mut R, &mut Evaluator, &Batch) -> Result<()> + Send + Sync + 'static,
 ) -> Result<Vec<R>> {
     let failed = Failed::default();
-    let (network, parameters, kept) = (
-        network.clone(),
-        Arc::new(parameters.to_vec()),
-        failed.clone(),
-    );
+    let (network, parameters, kept) = (network.clone(), Arc::new(parameters.to_vec()), failed.clone());
     let devices = devices.lanes();
     let results = data.run_partitions(move |partition, blocks| {
         let mut rows = Rows::new(&network, &parameters, partition, devices.clone());

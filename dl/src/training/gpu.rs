@@ -1,7 +1,7 @@
 //! Lanes, whole steps and evaluations on the GPUs of their process.
 //!
-//! A lane's samples are copied to its GPU once, if there is room for them and they are not changed before they are computed,
-//! and rows are taken from there; else each mini-batch is copied. Where one process has all lanes and one GPU takes them,
+//! A lane's samples are copied to its GPU once, if there is room for them, and rows are taken from there, and changed where
+//! that is wanted; else each mini-batch is copied. Where one process has all lanes and one GPU takes them,
 //! whole steps are taken there, and parameters come back when some are done. Else parameters go there and gradients come back
 //! in each step.
 //! Which GPU a lane is on follows from its index, so that lanes are spread over all of them whichever process hosts them.
@@ -31,6 +31,7 @@ use self::steps::GpuSteps;
 use super::TrainingOptions;
 use super::device::{EvaluationDevice, LaneDevice, LaneDevices, LaneId, Whole};
 use super::lane_samples::LaneSamples;
+use crate::augmentation::Augmentation;
 use crate::error::{Error, Result};
 use crate::metrics::GpuFigures;
 use crate::network::{NeuralNetwork, WorkspaceShape};
@@ -88,17 +89,18 @@ impl LaneDevices for GpuLanes {
         (rows_max, pieces_max): (usize, usize),
         samples: &mut LaneSamples,
         lane: LaneId,
-        stays: bool,
+        augmentation: Option<Augmentation>,
     ) -> Result<Option<Box<dyn LaneDevice>>> {
         let Some(shape) = samples.shape() else {
             return Ok(None);
         };
-        let stays = stays && samples.are_alike();
+        let stays = samples.are_alike();
         let workspace = WorkspaceShape {
             rows_max,
             pieces_max,
             target_length: shape.target_length,
             has_gradient: true,
+            augments: augmentation.is_some(),
         };
         self.on_a_card(lane.lane, |card| {
             let workspace = card.workspace(network, workspace)?;
@@ -107,7 +109,7 @@ impl LaneDevices for GpuLanes {
                 false => None,
             };
             let (network, cards) = (network.clone(), Arc::clone(&self.0));
-            Ok(Box::new(GpuLane::new(network, cards, card, workspace, kept)) as Box<dyn LaneDevice>)
+            Ok(Box::new(GpuLane::new(network, (cards, card), workspace, (kept, augmentation))) as Box<dyn LaneDevice>)
         })
     }
 
@@ -123,6 +125,7 @@ impl LaneDevices for GpuLanes {
             pieces_max: 1,
             target_length: shape.target_length,
             has_gradient: false,
+            augments: false,
         };
         self.on_a_card(task, |card| {
             let workspace = card.workspace(network, workspace)?;

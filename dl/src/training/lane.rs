@@ -52,7 +52,7 @@ impl LaneRows for Rows {
         };
         batch.gather_from(&mut self.samples, places.iter().copied())?;
         if let Some(augmenter) = &mut self.augmenter {
-            augmenter.apply(draw, batch.features_mut());
+            augmenter.apply(draw, batch.features_mut())?;
         }
         Ok(batch)
     }
@@ -97,11 +97,10 @@ impl TrainingLane {
         let Some((devices, lane)) = self.devices.clone() else {
             return Ok(());
         };
-        // What is changed before it is computed is made anew in each step.
-        let stays = self.rows.augmenter.is_none();
+        let augmentation = self.rows.augmenter.as_ref().map(Augmenter::augmentation);
         let pieces_max = self.deal.share_max(self.lane).div_ceil(self.rows_max.max(1));
         let shape = (self.rows_max, pieces_max.max(1));
-        self.device = devices.lane(&self.network, shape, &mut self.rows.samples, lane, stays)?;
+        self.device = devices.lane(&self.network, shape, &mut self.rows.samples, lane, augmentation)?;
         if self.device.is_none() {
             self.devices = None;
         }

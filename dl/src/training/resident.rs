@@ -45,13 +45,10 @@ impl Training {
             .iterate_resident(iteration, &self.parameters, lane_loader(failed.clone()), make, observe)
     }
 
-    /// Whether a step is nothing but the gradients of samples that stay as they are, whose norms may be limited, their sum over
+    /// Whether a step is nothing but the gradients of samples, whose norms may be limited, their sum over
     /// lanes, and an update of each tensor by itself; and nobody has said where it is to be computed.
     fn is_plain(&self) -> bool {
         let options = &self.options;
-        options.augmentation.is_none()
-            && options.placement.is_none()
-            && options.compression == Compression::None
-            && are_whole(&self.network, options)
+        options.placement.is_none() && options.compression == Compression::None && are_whole(&self.network, options)
     }
 }

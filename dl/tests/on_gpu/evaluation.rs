@@ -80,7 +80,7 @@ fn parameters_go_there_once_for_all_partitions() {
     let context = Context::new(gpu.config()).unwrap();
     let data = context.parallelize(samples().split(4).unwrap(), 4);
     let mut parameters = network.initialize(5).unwrap();
-    let predictions = network.predictions(&data, &parameters).unwrap();
+    let predictions = network.predict(&data, &parameters).unwrap();
     let first = predictions.collect().unwrap();
     let parameter_bytes = 4 * network.parameter_count() as i64;
     let sample_bytes = (4 * FEATURES * SAMPLES) as i64;

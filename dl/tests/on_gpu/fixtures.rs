@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use distdl_dl::{
-    Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Gelu, Image,
-    Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, SampleTargets, Samples, Schedule, Sgd, Training, TrainingOptions,
+    Activate, Activation, Augmentation, AvgPool2d, BatchNorm, Conv2d, Dense, Dropout, Embedding, Features, Flatten,
+    Gelu, Image, Input, LayerNorm, Loss, MaxPool2d, NeuralNetwork, SampleTargets, Samples, Schedule, Sgd, Training,
+    TrainingOptions,
 };
 use distdl_engine::config::GpuUse;
 use distdl_engine::{Config, Context};
@@ -144,6 +145,15 @@ pub(crate) fn indices() -> Samples {
 pub(crate) fn embedding(vectors: usize) -> NeuralNetwork {
     let builder = NeuralNetwork::new(Input(FEATURES)).hidden(Embedding::new(vectors, 3));
     builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap()
+}
+
+/// All that may be done to pictures.
+pub(crate) fn changes() -> Augmentation {
+    Augmentation {
+        shift: 2,
+        rotate_degrees: 30.0,
+        flip: true,
+    }
 }
 
 pub(crate) fn options() -> TrainingOptions {

@@ -10,8 +10,8 @@ use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context, EngineError, Placement};
 
 use crate::fixtures::{
-    FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, embedding, frozen, indices, many, network, on_the_cpu,
-    on_the_gpu, options, samples, small, sums, train_for, values, weighted,
+    FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, changes, embedding, frozen, indices, many, network,
+    on_the_cpu, on_the_gpu, options, samples, small, sums, train_for, values, weighted,
 };
 use crate::gpu::TestGpu;
 
@@ -43,6 +43,11 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         ("indices", embedding(23), indices(), options()),
         ("many rows", sums(), many(), in_one_lane),
     ];
+    let changed = TrainingOptions {
+        augmentation: Some(changes()),
+        ..micro.clone()
+    };
+    cases.push(("changed pictures", small(Loss::SoftmaxCrossEntropy), bytes(), changed));
     for loss in [weighted(0.0), weighted(0.2)] {
         cases.push((loss.name(), small(loss.clone()), bytes(), options()));
         cases.push((loss.name(), small(loss), samples(), micro.clone()));

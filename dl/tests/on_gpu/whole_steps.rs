@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use distdl_dl::{
-    Activation, Adagrad, Adam, AdamW, Augmentation, Compression, Conv2d, Dense, Flatten, Lamb, Loss, MaxPool2d,
-    NeuralNetwork, Optimizer, RmsProp, Samples, Schedule, Sgd, TopK, Training, TrainingOptions,
+    Activation, Adagrad, Adam, AdamW, Compression, Conv2d, Dense, Flatten, Lamb, Loss, MaxPool2d, NeuralNetwork,
+    Optimizer, RmsProp, Samples, Schedule, Sgd, TopK, Training, TrainingOptions,
 };
 use distdl_engine::{Config, Context, Placement, Staleness};
 
 use crate::fixtures::{
-    IMAGE, SAMPLES, STEPS, Trained, begin, bytes, embedding, frozen, indices, network, on_the_gpu, options, samples,
-    small, train_for, values, weighted, wide,
+    IMAGE, SAMPLES, STEPS, Trained, begin, bytes, changes, embedding, frozen, indices, network, on_the_gpu, options,
+    samples, small, train_for, values, weighted, wide,
 };
 use crate::gpu::TestGpu;
 use crate::users::changes_at;
@@ -101,20 +101,47 @@ fn whole_steps_have_the_bits_of_single_ones() {
         batch: 10,
         ..four.clone()
     };
-    let of_lanes = [one.clone(), in_turns.clone(), pieces.clone(), lamb.clone()].map(|options| TrainingOptions {
-        lane_gradient_norm_max: Some(0.02),
-        ..options
+    // The second has more parameters than are summed at a time.
+    let limited = [
+        (network(), pieces.clone()),
+        (wide(), in_turns.clone()),
+        (frozen(), lamb.clone()),
+    ];
+    let limited = limited.map(|(network, options)| {
+        let lane_gradient_norm_max = Some(0.02);
+        (
+            network,
+            bytes(),
+            TrainingOptions {
+                lane_gradient_norm_max,
+                ..options
+            },
+        )
     });
-    let limited = of_lanes.iter().flat_map(|options| {
-        // The second has more parameters than are summed at a time.
-        [network(), wide(), frozen()].map(|network| (network, bytes(), options.clone()))
+    let changed = [in_turns.clone(), pieces.clone()].map(|options| {
+        let augmentation = Some(changes());
+        (
+            small(Loss::SoftmaxCrossEntropy),
+            bytes(),
+            TrainingOptions {
+                augmentation,
+                ..options
+            },
+        )
     });
     let layers = [one.clone(), options(), pieces.clone(), four, in_turns, lamb.clone()]
         .map(|options| (network(), bytes(), options));
     let kept = [one.clone(), lamb].map(|options| (frozen(), bytes(), options));
     let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
-    for (network, samples, options) in all.chain(layers).chain(limited).chain(kept).chain(vectors) {
+    for (network, samples, options) in all
+        .chain(layers)
+        .chain(limited)
+        .chain(changed)
+        .chain(kept)
+        .chain(vectors)
+    {
         let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);
+        let is_changed = options.augmentation.is_some();
         if !gpu.is_real() {
             gpu.lose_after([-1; 2]);
         } else if options.lanes > 1 {
@@ -145,9 +172,10 @@ fn whole_steps_have_the_bits_of_single_ones() {
         }
         // Parameters and what is kept of their gradients went there at each of two beginnings, and places of rows in each step.
         let parameter_bytes = 4 * (1 + slots) * network.parameter_count() as u64;
+        let row_bytes = if is_changed { 4 + 32 } else { 4 };
         let to_gpu_bytes = figures.to_gpu_bytes - before.to_gpu_bytes;
         assert!(
-            to_gpu_bytes <= 2 * parameter_bytes + 4 * 12 * STEPS,
+            to_gpu_bytes <= 2 * parameter_bytes + row_bytes * 12 * STEPS,
             "{what}: {figures:?}"
         );
     }
@@ -166,10 +194,16 @@ fn weighted_whole_steps_have_the_bits_of_single_ones() {
         ..one.clone()
     };
     // Some of its steps are of samples that do not count.
-    let single = TrainingOptions { batch: 1, ..limited.clone() };
+    let single = TrainingOptions {
+        batch: 1,
+        ..limited.clone()
+    };
     for options in [one, options(), limited, single] {
         for label_smoothing in [0.0, 0.2] {
-            let (what, network) = (format!("{options:?}, {label_smoothing}"), small(weighted(label_smoothing)));
+            let (what, network) = (
+                format!("{options:?}, {label_smoothing}"),
+                small(weighted(label_smoothing)),
+            );
             gpu.lose_after([-1; 2]);
             let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
             let context = Context::new(gpu.config()).unwrap();
@@ -372,15 +406,7 @@ fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
             with(&|options| options.compression = Compression::TopK(TopK::default())),
         ),
         (false, with(&|options| options.staleness = Staleness::FixedLag(1))),
-        (
-            false,
-            with(&|options| {
-                options.augmentation = Some(Augmentation {
-                    flip: true,
-                    ..Augmentation::default()
-                });
-            }),
-        ),
+        (true, with(&|options| options.augmentation = Some(changes()))),
         (
             false,
             with(&|options| {

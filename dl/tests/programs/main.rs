@@ -63,6 +63,7 @@ macro_rules! each_is_that_of_the_cpu {
 
 each_is_that_of_the_cpu! {
     activation: activation_apply activation_rows activation_channels activation_from_channels activation_backward activation_backward_columns activation_backward_channels softmax_rows softmax_rows_backward gelu;
+    augment: augment;
     embedding: look_up;
     lane_limit: lane_limit;
     masks: dropout mask;

@@ -15,6 +15,7 @@ use super::graphs::{Graphs, StepCounts, StepGraph};
 use super::measuring::Measuring;
 use crate::deal::Deal;
 use crate::error::{Error, Result};
+use crate::kernels::augment::cuda::WARP_WORDS;
 use crate::kernels::gather::cuda::Places;
 use crate::kernels::lane_limit::cuda::LaneLimit;
 use crate::kernels::sums::cuda::add;
@@ -34,6 +35,18 @@ pub(super) struct Rules {
     pub(super) parts: Vec<Part>,
 }
 
+impl Rules {
+    /// Of a row of a lane in a step.
+    pub(super) fn draw(&self, step: u64, lane: usize, first_row: u64) -> Draw {
+        Draw {
+            seed: self.options.seed(),
+            step,
+            lane: lane as u64,
+            first_row,
+        }
+    }
+}
+
 /// A lane, whose samples are there.
 pub(super) struct StepLane {
     pub(super) samples: SamplesOnGpu,
@@ -51,6 +64,8 @@ pub(super) struct Asking<'a> {
     pub(super) places: &'a [Places<'a>],
     /// The same in the host's memory.
     pub(super) places_of: &'a [Vec<u32>],
+    /// Of each lane what is done to its rows; none if they stay as they are.
+    pub(super) warps: &'a [GpuSlice<'a>],
     pub(super) state: &'a [GpuSlice<'a>],
     pub(super) measuring: Option<&'a Measuring>,
     pub(super) lane_limit: Option<&'a LaneLimit>,
@@ -221,17 +236,16 @@ impl Asking<'_> {
     fn pass(&mut self, lane: usize, step: u64, rows: Range<usize>, first_row: u64) -> Result<f64> {
         let samples = &self.lanes[lane].samples;
         let pass = samples.rows(&self.places_of[lane][rows.clone()]);
-        let places = self.places[lane].part(rows);
-        self.workspace.take_rows(samples.as_ref(), places)?;
-        let draw = Draw {
-            seed: self.rules.options.seed(),
-            step,
-            lane: lane as u64,
-            first_row,
-        };
+        let places = self.places[lane].part(rows.clone());
+        let warps = self.warps.get(lane);
+        let warps = warps.map(|warps| warps.part(WARP_WORDS * rows.start..WARP_WORDS * rows.end));
+        self.workspace.take_rows(samples.as_ref(), places, warps)?;
+        let draw = self.rules.draw(step, lane, first_row);
         let tally = TALLY * self.passes.len();
         let tallies = self.tallies.part(tally..tally + TALLY);
-        self.rules.network.pass_on_gpu(draw, pass.count, self.workspace, tallies)?;
+        self.rules
+            .network
+            .pass_on_gpu(draw, pass.count, self.workspace, tallies)?;
         self.passes.push(pass);
         Ok(pass.weight)
     }

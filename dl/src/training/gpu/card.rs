@@ -198,7 +198,11 @@ impl Card {
 impl SamplesOnGpu {
     /// Those at some places.
     pub(super) fn rows(&self, places: &[u32]) -> PassRows {
-        let weight = |place: &u32| self.weights.get(*place as usize).map_or(1.0, |weight| f64::from(*weight));
+        let weight = |place: &u32| {
+            self.weights
+                .get(*place as usize)
+                .map_or(1.0, |weight| f64::from(*weight))
+        };
         let weight = match self.weights.is_empty() {
             true => places.len() as f64,
             false => places.iter().map(weight).sum(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::device::{LaneDevice, LaneStep};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
+use crate::augmentation::Augmentation;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::programs::DeviceCounts;
@@ -22,16 +23,17 @@ pub(super) struct GpuLane {
     /// There until this is dropped.
     workspace: Option<GpuWorkspace>,
     samples: Option<SamplesOnGpu>,
+    /// What is done to samples that are taken there.
+    augmentation: Option<Augmentation>,
 }
 
 impl GpuLane {
     /// A lane on `card`, whose samples may be there.
     pub(super) fn new(
         network: NeuralNetwork,
-        cards: Arc<Cards>,
-        card: &Arc<Card>,
+        (cards, card): (Arc<Cards>, &Arc<Card>),
         workspace: GpuWorkspace,
-        samples: Option<SamplesOnGpu>,
+        (samples, augmentation): (Option<SamplesOnGpu>, Option<Augmentation>),
     ) -> Self {
         Self {
             network,
@@ -39,6 +41,7 @@ impl GpuLane {
             card: Arc::clone(card),
             workspace: Some(workspace),
             samples,
+            augmentation,
         }
     }
 }
@@ -84,6 +87,10 @@ impl GpuLane {
         workspace.set_parameters(step.parameters)?;
         if let Some(samples) = &self.samples {
             workspace.set_places(samples.as_ref().rows, step.places)?;
+            if let Some(augmentation) = self.augmentation {
+                let warps: Vec<_> = augmentation.warps(step.draw, step.places.len()).collect();
+                workspace.set_warps(&warps)?;
+            }
         }
         let rows_max = workspace.shape().rows_max;
         let mut pieces: Vec<PassRows> = Vec::new();
@@ -96,8 +103,9 @@ impl GpuLane {
             let draw = Draw { first_row, ..step.draw };
             pieces.push(match &self.samples {
                 Some(samples) => {
-                    let there = workspace.places().part(first..first + places.len());
-                    workspace.take_rows(samples.as_ref(), there)?;
+                    let rows = first..first + places.len();
+                    let there = workspace.places().part(rows.clone());
+                    workspace.take_rows(samples.as_ref(), there, workspace.warps(rows))?;
                     samples.rows(places)
                 }
                 None => send_batch(workspace, network, step.rows.gather(draw, places)?)?,

@@ -3,9 +3,11 @@
 use distdl_engine::ShardValues;
 use distdl_engine::device::{GpuBuffer, GpuPort};
 
+use super::super::update::learnt;
 use super::graphs::Graphs;
 use super::measuring::{Measuring, MeasuringShape};
 use crate::error::Result;
+use crate::kernels::augment::cuda::WARP_WORDS;
 use crate::kernels::gather::cuda::PlacesPort;
 use crate::kernels::lane_limit::cuda::LaneLimit;
 use crate::kernels::programs::Device;
@@ -43,6 +45,8 @@ pub(super) struct Residence {
     pub(super) tallies: GpuPort,
     /// Of each lane where its rows are.
     pub(super) places: Vec<PlacesPort>,
+    /// Of each lane what is done to its rows; none if they stay as they are.
+    pub(super) warps: Vec<GpuPort>,
     /// The slots of the optimizer's state.
     pub(super) state: Vec<GpuPort>,
     /// What is measured of steps, if anything is.
@@ -65,6 +69,9 @@ const PASSES_MAX: usize = 1 << 16;
 /// Rows at a time at most, of more than one step.
 const ROWS_MAX: usize = 1 << 22;
 
+/// The same of rows that are changed: what is done to each takes 32 bytes.
+const AUGMENTED_MAX: usize = 1 << 20;
+
 impl ResidenceShape {
     /// Passes of a step, at most.
     fn passes(&self) -> usize {
@@ -85,8 +92,12 @@ impl ResidenceShape {
     pub(super) fn steps_max(&self) -> u64 {
         let rows = self.shares.iter().sum::<usize>();
         let measured = self.measuring.as_ref().map_or(usize::MAX, MeasuringShape::steps_max);
+        let rows_max = match self.workspace.augments {
+            true => AUGMENTED_MAX,
+            false => ROWS_MAX,
+        };
         let steps = (PASSES_MAX / self.passes().max(1))
-            .min(ROWS_MAX / rows.max(1))
+            .min(rows_max / rows.max(1))
             .min(measured);
         (steps as u64).clamp(1, STEPS_MAX)
     }
@@ -102,8 +113,14 @@ impl Residence {
         if let Some(zeros) = &zeros {
             device.gpu().write(&vec![0.0_f32; count], zeros.words())?;
         }
-        let places = shape.shares.iter().map(|share| PlacesPort::new(&device, share * steps_max));
+        let places = shape
+            .shares
+            .iter()
+            .map(|share| PlacesPort::new(&device, share * steps_max));
         let places = places.collect::<Result<_>>()?;
+        let augmented = shape.shares.iter().filter(|_| shape.workspace.augments);
+        let warps = augmented.map(|share| device.port(WARP_WORDS * share * steps_max));
+        let warps = warps.collect::<Result<_>>()?;
         let state = (0..shape.slots).map(|_| device.port(count));
         let state = state.collect::<Result<_>>()?;
         let measuring = shape.measuring.clone();
@@ -116,6 +133,7 @@ impl Residence {
             zeros,
             tallies: device.port(TALLY * shape.passes() * steps_max)?,
             places,
+            warps,
             state,
             measuring: measuring.transpose()?,
             lane_limit: lane_limit.transpose()?,

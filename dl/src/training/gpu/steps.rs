@@ -23,6 +23,7 @@ use super::graphs::StepCounts;
 use super::measuring::MeasuringShape;
 use super::residence::{Residence, ResidenceShape};
 use crate::error::{Error, Result};
+use crate::kernels::augment::WARP;
 use crate::kernels::programs::DeviceCounts;
 use crate::metrics::BatchReport;
 use crate::network::{TALLY, WorkspaceShape};
@@ -72,6 +73,7 @@ impl GpuSteps {
                 pieces_max: 1,
                 target_length: shape.target_length,
                 has_gradient: true,
+                augments: options.augmentation.is_some(),
             },
             are_bytes: shape.scale.is_some(),
             shares,
@@ -218,6 +220,10 @@ impl Rules {
             places_of.push(all);
             rows_of.push(rows);
         }
+        for ((lane, rows), port) in rows_of.iter().enumerate().zip(&mut residence.warps) {
+            port.send(device.gpu(), &self.warps(lane, rows, steps.start))?;
+        }
+        let warps: Vec<GpuSlice<'_>> = residence.warps.iter().map(GpuPort::words).collect();
         let state: Vec<GpuSlice<'_>> = residence.state.iter().map(GpuPort::words).collect();
         let mut asking = Asking {
             rules: self,
@@ -228,6 +234,7 @@ impl Rules {
             lanes,
             places: &places,
             places_of: &places_of,
+            warps: &warps,
             state: &state,
             measuring: residence.measuring.as_ref(),
             lane_limit: residence.lane_limit.as_ref(),
@@ -273,6 +280,15 @@ impl Rules {
             totals,
         });
         Ok(taken.collect())
+    }
+
+    /// What is done to the rows of some steps of a lane, from `first` on; nothing if they stay as they are.
+    fn warps(&self, lane: usize, rows: &[Range<usize>], first: u64) -> Vec<[u64; WARP]> {
+        let Some(augmentation) = self.options.augmentation else {
+            return Vec::new();
+        };
+        let of_step = |(step, rows): (u64, &Range<usize>)| augmentation.warps(self.draw(step, lane, 0), rows.len());
+        (first..).zip(rows).flat_map(of_step).collect()
     }
 
     /// Where the rows of some steps of a lane lie among its samples, and which of them are each step's.

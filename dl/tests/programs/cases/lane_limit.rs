@@ -60,19 +60,27 @@ pub(crate) fn lane_limit(runner: &dyn Runner) {
     for size in [0, 1, 15, 16, 47, 4095, 4096, 4097, 9000, 70_001] {
         let gradient = numbers(size, 3.0, size as u32);
         for norm_max in [1e-7, 0.3, 1e9] {
-            assert_limited(runner, &format!("{size} to {norm_max}"), norm_max, &[0..size], &gradient);
+            assert_limited(
+                runner,
+                &format!("{size} to {norm_max}"),
+                norm_max,
+                &[0..size],
+                &gradient,
+            );
         }
     }
     let gradient = numbers(20_000, 3.0, 1);
     // What lies between stays, and ranges are summed by themselves.
     assert_limited(runner, "ranges", 0.3, &[3..9000, 9000..9001, 12_000..19_999], &gradient);
     // More stretches than one block has threads.
-    assert_limited(runner, "many", 0.3, &(0..300).map(|range| 60 * range..60 * range + 50).collect::<Vec<_>>(), &gradient);
-    for (what, value) in [
-        ("large", 1e30),
-        ("infinite", f32::INFINITY),
-        ("no number", f32::NAN),
-    ] {
+    assert_limited(
+        runner,
+        "many",
+        0.3,
+        &(0..300).map(|range| 60 * range..60 * range + 50).collect::<Vec<_>>(),
+        &gradient,
+    );
+    for (what, value) in [("large", 1e30), ("infinite", f32::INFINITY), ("no number", f32::NAN)] {
         let mut gradient = numbers(5000, 3.0, 2);
         gradient[4321] = value;
         assert_limited(runner, what, 0.3, &[0..10, 20..5000], &gradient);

@@ -55,7 +55,9 @@ pub(crate) fn softmax_cross_entropy(runner: &dyn Runner) {
 }
 
 pub(crate) fn weighted_cross_entropy(runner: &dyn Runner) {
-    let shapes = SHAPES.into_iter().flat_map(|shape| [(shape, 0.0), (shape, 0.3), (shape, 1.0)]);
+    let shapes = SHAPES
+        .into_iter()
+        .flat_map(|shape| [(shape, 0.0), (shape, 0.3), (shape, 1.0)]);
     for ((rows, classes), label_smoothing) in shapes {
         let logits: Vec<f32> = numbers(rows * classes, 9.0, 1)
             .iter()
@@ -63,7 +65,9 @@ pub(crate) fn weighted_cross_entropy(runner: &dyn Runner) {
             .collect();
         let labels = labels(rows, classes);
         // Every third class does not count.
-        let weights: Vec<f32> = (0..classes).map(|class| (class % 3) as f32 * 0.7 + 0.1 * f32::from(class == 0)).collect();
+        let weights: Vec<f32> = (0..classes)
+            .map(|class| (class % 3) as f32 * 0.7 + 0.1 * f32::from(class == 0))
+            .collect();
         for class_weights in [&weights[..], &[]] {
             let of = Smoothed {
                 class_weights,
@@ -109,7 +113,11 @@ fn run_weighted(
         change(&mut rows_of.losses),
         change(&mut rows_of.correct),
     ];
-    runner.run("weighted_cross_entropy", Grid::of_rows(labels.len(), classes), &mut arguments);
+    runner.run(
+        "weighted_cross_entropy",
+        Grid::of_rows(labels.len(), classes),
+        &mut arguments,
+    );
 }
 
 /// Logits of a class that does not count may be infinite, but not too large; a label that is no class, or what is not a number,

@@ -1,6 +1,7 @@
 //! What each kernel is to compute: what the CPU computes from the same inputs.
 
 pub(crate) mod activation;
+pub(crate) mod augment;
 pub(crate) mod losses;
 pub(crate) mod embedding;
 pub(crate) mod lane_limit;

@@ -1,0 +1,365 @@
+//! What a network's passes on a GPU need there.
+
+use std::ops::Range;
+use std::ptr;
+use std::sync::{Arc, Weak};
+
+use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
+
+use super::super::wiring::GradientBuffers;
+use super::super::{NeuralNetwork, Placed, gradient_buffers};
+use crate::error::{Error, Result, check_length};
+use crate::kernels::augment::WARP;
+use crate::kernels::augment::cuda::{WARP_WORDS, augment};
+use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, PlacesPort, gather};
+use crate::kernels::programs::Device;
+use crate::kernels::sums::cuda as sums;
+use crate::loss::Targets;
+use crate::metrics::BatchReport;
+use crate::shape::{Image, Shape};
+
+/// Words of a pass's tallies: the sum of losses, and the number of hits.
+pub(crate) const TALLY: usize = 4;
+
+/// What shapes a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WorkspaceShape {
+    /// Rows of a pass, at most.
+    pub(crate) rows_max: usize,
+    /// Passes whose gradients are summed here, at most.
+    pub(crate) pieces_max: usize,
+    /// The words of a row's target; none for a label, which is one.
+    pub(crate) target_length: Option<usize>,
+    /// Whether there is a backward pass.
+    pub(crate) has_gradient: bool,
+    /// Whether rows are pictures that are changed when they are taken from samples.
+    pub(crate) augments: bool,
+}
+
+/// How many rows a pass has, and what they weigh.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PassRows {
+    pub(crate) count: usize,
+    pub(crate) weight: f64,
+}
+
+impl WorkspaceShape {
+    /// What a pass of some rows reports, by its tallies.
+    pub(crate) fn report(&self, rows: PassRows, [loss_sum, correct]: [f64; 2]) -> BatchReport {
+        let has_labels = self.target_length.is_none();
+        BatchReport {
+            loss_sum,
+            correct: has_labels.then_some(correct as u64),
+            samples: rows.count as u64,
+            weight: rows.weight,
+        }
+    }
+}
+
+/// The buffers of one network's passes on a GPU, for up to a number of rows.
+#[derive(Debug)]
+pub(crate) struct GpuWorkspace {
+    pub(super) shape: WorkspaceShape,
+    pub(super) parameters: GpuPort,
+    /// Whose they are, if others have the same.
+    pub(super) parameters_of: Weak<Vec<f32>>,
+    pub(super) gradient: GpuPort,
+    /// The sum of the gradients of pieces, while another is computed.
+    pub(super) held: GpuBuffer,
+    /// Where the rows are taken from, among samples that are there.
+    pub(super) places: PlacesPort,
+    /// What is done to those rows.
+    pub(super) warps: GpuPort,
+    /// Rows before that.
+    pub(super) pictures: GpuBuffer,
+    pub(super) inputs: GpuPort,
+    /// What inputs are, where they are changed.
+    pub(super) image: Option<Image>,
+    pub(super) targets: GpuPort,
+    /// Of each layer, none of views.
+    pub(super) outputs: Vec<GpuBuffer>,
+    /// Gradients by outputs, and which layer has them where.
+    pub(super) gradients: Vec<GpuBuffer>,
+    pub(super) buffers: GradientBuffers,
+    pub(super) scratch: GpuBuffer,
+    /// Where frozen layers write a gradient, which is thrown away: where it would lie there is always 0.
+    pub(super) unwanted: GpuBuffer,
+    /// What layers find there unchanged, one behind the other, then the loss; and where that of each is.
+    pub(super) constants: GpuBuffer,
+    pub(super) constants_of: Vec<Range<usize>>,
+    /// Of each row its loss, and whether it is right.
+    pub(super) losses: GpuBuffer,
+    /// Sums of parts of them.
+    pub(super) between: GpuBuffer,
+    /// Their sums, of each piece.
+    pub(super) tallies: GpuPort,
+    /// Behind what it works on.
+    pub(super) device: Device,
+}
+
+impl NeuralNetwork {
+    /// All buffers of passes. This is the only place where a GPU's memory is allocated for a pass.
+    pub(crate) fn workspace_on_gpu(&self, device: Device, shape: WorkspaceShape) -> Result<GpuWorkspace> {
+        let rows_max = shape.rows_max;
+        let layers = self.on_gpu().map_err(Error::Gpu)?;
+        let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
+        // The loss writes the gradient by the outputs, whoever wants it.
+        let widest = match shape.has_gradient {
+            true => lengths.clone().max().unwrap_or(0),
+            false => self.output_length(),
+        };
+        let parameters = self.parameter_count();
+        let scratch = layers.iter().map(|layer| layer.scratch_length(&device, rows_max)).max();
+        let words = |length: usize| device.allocate(length);
+        let (mut constants, mut constants_of) = (Vec::new(), Vec::new());
+        let of_layers = layers.iter().map(|layer| layer.constants());
+        let of_loss = self.loss.class_weights().iter().map(|weight| weight.to_bits());
+        for of_one in of_layers.chain([of_loss.collect()]) {
+            let before = constants.len();
+            constants.extend(of_one);
+            constants_of.push(before..constants.len());
+        }
+        let constants_there = words(constants.len())?;
+        device.gpu().write(&constants, constants_there.words())?;
+        let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
+        let port = |length: usize| device.port(length);
+        let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
+        let buffers = gradient_buffers(&self.layers, |index| layers[index].is_view());
+        let gradient = port(if shape.has_gradient { parameters } else { 0 })?;
+        let frozen = self
+            .layers
+            .iter()
+            .filter(|placed| placed.is_frozen && shape.has_gradient);
+        let mut unwanted = 0;
+        for Placed { range, .. } in frozen {
+            unwanted = unwanted.max(range.len());
+            device
+                .gpu()
+                .write(&vec![0.0_f32; range.len()], gradient.words().part(range.clone()))?;
+        }
+        Ok(GpuWorkspace {
+            shape,
+            parameters: port(parameters)?,
+            parameters_of: Weak::new(),
+            gradient,
+            unwanted: words(unwanted)?,
+            held: words(if shape.pieces_max > 1 { parameters } else { 0 })?,
+            places: PlacesPort::new(&device, rows_max.saturating_mul(shape.pieces_max))?,
+            warps: port_of_rows(if shape.augments {
+                WARP_WORDS * shape.pieces_max
+            } else {
+                0
+            })?,
+            pictures: rows(if shape.augments { self.input_length() } else { 0 })?,
+            image: match self.input_shape() {
+                Shape::Image(image) if shape.augments => Some(image),
+                _ => None,
+            },
+            inputs: port_of_rows(self.input_length())?,
+            targets: port_of_rows(shape.target_length.unwrap_or(1))?,
+            outputs: lengths
+                .zip(&layers)
+                .map(|(length, layer)| rows(if layer.is_view() { 0 } else { length }))
+                .collect::<Result<_>>()?,
+            gradients: (0..buffers.count()).map(|_| rows(widest)).collect::<Result<_>>()?,
+            buffers,
+            scratch: words(scratch.unwrap_or(0))?,
+            constants: constants_there,
+            constants_of,
+            losses: rows(4)?,
+            between: words(4 * sums::total_room(rows_max))?,
+            tallies: port(TALLY.saturating_mul(shape.pieces_max))?,
+            device,
+        })
+    }
+}
+
+impl GpuWorkspace {
+    /// What shapes it.
+    pub(crate) fn shape(&self) -> WorkspaceShape {
+        self.shape
+    }
+
+    /// What its kernels run on.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The parameters, which passes read.
+    pub(crate) fn parameters(&self) -> GpuSlice<'_> {
+        self.parameters.words()
+    }
+
+    /// The gradient, which passes write.
+    pub(crate) fn gradient(&self) -> GpuSlice<'_> {
+        self.gradient.words()
+    }
+
+    /// Begins to fetch the parameters.
+    pub(crate) fn fetch_parameters(&mut self) -> Result<()> {
+        let bytes = self.parameters.buffer().bytes();
+        Ok(self.parameters.fetch(self.device.gpu(), bytes)?)
+    }
+
+    /// Waits for parameters that were fetched.
+    pub(crate) fn take_parameters(&mut self, parameters: &mut [f32]) -> Result<()> {
+        check_length("the parameters", self.parameters.words().len(), parameters.len())?;
+        let to = bytemuck::cast_slice_mut::<f32, u8>(parameters);
+        to.copy_from_slice(&self.parameters.take(self.device.gpu())?[..to.len()]);
+        Ok(())
+    }
+
+    /// Sends parameters to the GPU.
+    pub(crate) fn set_parameters(&mut self, parameters: &[f32]) -> Result<()> {
+        check_length("the parameters", self.parameters.words().len(), parameters.len())?;
+        self.parameters_of = Weak::new();
+        Ok(self.parameters.send(self.device.gpu(), parameters)?)
+    }
+
+    /// The same with parameters of several, unless they are there.
+    pub(crate) fn share_parameters(&mut self, parameters: &Arc<Vec<f32>>) -> Result<()> {
+        if !ptr::eq(self.parameters_of.as_ptr(), Arc::as_ptr(parameters)) {
+            self.set_parameters(parameters)?;
+            // Nothing else is made in that place while this is there.
+            self.parameters_of = Arc::downgrade(parameters);
+        }
+        Ok(())
+    }
+
+    /// Sends inputs to the GPU.
+    pub(crate) fn set_inputs(&mut self, inputs: &[f32], rows: usize) -> Result<()> {
+        self.check_rows(rows)?;
+        check_length("the inputs", rows * self.input_length(), inputs.len())?;
+        Ok(self.inputs.send(self.device.gpu(), inputs)?)
+    }
+
+    /// Sends targets to the GPU. Labels are indices of classes.
+    pub(crate) fn set_targets(&mut self, targets: Targets<'_>, rows: usize) -> Result<()> {
+        self.check_rows(rows)?;
+        let gpu = self.device.gpu();
+        match (targets, self.shape.target_length) {
+            (Targets::Labels(labels), None) => {
+                check_length("the labels", rows, labels.len())?;
+                self.targets.send(gpu, labels)?;
+            }
+            (Targets::Values(values), Some(length)) => {
+                check_length("the target values", rows * length, values.len())?;
+                self.targets.send(gpu, values)?;
+            }
+            _ => {
+                let problem = "targets are of another kind than the workspace is made for";
+                return Err(Error::Samples(problem.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the places of rows of all pieces, among so many samples that are on the GPU.
+    pub(crate) fn set_places(&mut self, samples: usize, places: &[u32]) -> Result<()> {
+        self.places.send(&self.device, samples, places)
+    }
+
+    /// Those that were sent.
+    pub(crate) fn places(&self) -> Places<'_> {
+        self.places.places()
+    }
+
+    /// Sends what is done to the rows of all pieces.
+    pub(crate) fn set_warps(&mut self, warps: &[[u64; WARP]]) -> Result<()> {
+        Ok(self.warps.send(self.device.gpu(), warps)?)
+    }
+
+    /// What is done to some of those rows; `None` if rows stay as they are.
+    pub(crate) fn warps(&self, rows: Range<usize>) -> Option<GpuSlice<'_>> {
+        let words = WARP_WORDS * rows.start..WARP_WORDS * rows.end;
+        self.shape.augments.then(|| self.warps.words().part(words))
+    }
+
+    /// Takes rows from samples that are on the GPU, and changes them by the warps, if there are any.
+    pub(crate) fn take_rows(
+        &self,
+        samples: GpuSamples<'_>,
+        places: Places<'_>,
+        warps: Option<GpuSlice<'_>>,
+    ) -> Result<()> {
+        self.check_rows(places.len())?;
+        let (inputs, change) = (self.inputs.words(), self.image.zip(warps));
+        let to = Batch {
+            inputs: change.map_or(inputs, |_| self.pictures.words()),
+            targets: self.targets.words(),
+            lengths: self.row_lengths(),
+        };
+        gather(&self.device, samples, places, to)?;
+        let Some((image, warps)) = change else {
+            return Ok(());
+        };
+        let length = places.len() * self.input_length();
+        let (from, to) = (self.pictures.words().part(0..length), inputs.part(0..length));
+        augment(&self.device, image, warps, from, to)
+    }
+
+    /// Words of a row's inputs, and of its target.
+    fn row_lengths(&self) -> (usize, usize) {
+        (self.input_length(), self.shape.target_length.unwrap_or(1))
+    }
+
+    pub(super) fn constants_of(&self, layer: usize) -> GpuSlice<'_> {
+        self.constants.words().part(self.constants_of[layer].clone())
+    }
+
+    fn input_length(&self) -> usize {
+        self.inputs.words().len().checked_div(self.shape.rows_max).unwrap_or(0)
+    }
+
+    fn check_rows(&self, rows: usize) -> Result<()> {
+        match rows <= self.shape.rows_max {
+            true => Ok(()),
+            false => Err(Error::Rows {
+                rows,
+                rows_max: self.shape.rows_max,
+            }),
+        }
+    }
+
+    /// Where the tallies of a piece go.
+    pub(crate) fn tallies(&self, piece: usize) -> GpuSlice<'_> {
+        self.tallies.words().part(TALLY * piece..TALLY * (piece + 1))
+    }
+
+    /// Keeps the sum of the gradients of some pieces, of which the last one is in the gradient, while the next is computed.
+    pub(crate) fn hold(&self, pieces: usize) -> Result<()> {
+        match pieces {
+            1 => Ok(self.device.gpu().copy(self.gradient(), self.held.words())?),
+            _ => sums::add(&self.device, self.gradient(), self.held.words()),
+        }
+    }
+
+    /// Waits for the GPU, and takes the sum of the gradients of these pieces, the last of which is in the gradient.
+    pub(crate) fn take_gradient(&mut self, pieces: &[PassRows], gradient: &mut [f32]) -> Result<BatchReport> {
+        check_length("the gradient", self.gradient.words().len(), gradient.len())?;
+        if pieces.len() > 1 {
+            // As a sum the other way round: it has the same bits.
+            sums::add(&self.device, self.held.words(), self.gradient.words())?;
+        }
+        let to = bytemuck::cast_slice_mut::<f32, u8>(gradient);
+        self.gradient.fetch(self.device.gpu(), to.len())?;
+        self.fetch_tallies(pieces.len())?;
+        to.copy_from_slice(&self.gradient.take(self.device.gpu())?[..to.len()]);
+        self.take_report(pieces)
+    }
+
+    pub(super) fn fetch_tallies(&mut self, pieces: usize) -> Result<()> {
+        Ok(self.tallies.fetch(self.device.gpu(), pieces * size_of::<[f64; 2]>())?)
+    }
+
+    /// Waits for the tallies of these pieces, and adds them up.
+    pub(super) fn take_report(&mut self, pieces: &[PassRows]) -> Result<BatchReport> {
+        let (mut total, mut tallies) = (BatchReport::default(), [0.0_f64; 2]);
+        let bytes = self.tallies.take(self.device.gpu())?;
+        for (piece, of_piece) in pieces.iter().zip(bytes.chunks_exact(size_of_val(&tallies))) {
+            bytemuck::cast_slice_mut::<f64, u8>(&mut tallies).copy_from_slice(of_piece);
+            total.merge(&self.shape.report(*piece, tallies));
+        }
+        Ok(total)
+    }
+}
