@@ -1,4 +1,4 @@
-//! Records of delimited text: RFC 4180, in UTF-8, with other delimiters where asked for.
+//! Records of delimited text, read and written: RFC 4180, in UTF-8, with other delimiters where asked for.
 //!
 //! A quoted field may hold line ends, and only who reads a file from its start knows whether a line end is one of those.
 //! So a file is cut at line ends only as long as no field holds any ([`CsvOptions::quoted_newlines`] is off, as it is by
@@ -8,9 +8,12 @@ mod fields;
 
 mod reader;
 
+mod writer;
+
 use std::ops::Range;
 
 pub use self::reader::read_csv;
+pub use self::writer::CsvWriter;
 use crate::object::Object;
 use crate::split::{Extent, deal};
 use crate::text::{TextOptions, TextSplit, split_text, text_split};
@@ -20,8 +23,12 @@ use crate::text::{TextOptions, TextSplit, split_text, text_split};
 pub struct CsvOptions {
     /// What is between two fields, an ASCII character. Default `,`.
     pub delimiter: u8,
-    /// What is around a field that holds a delimiter, a line end or a quote; a quote in it is doubled. Default `"`.
-    pub quote: u8,
+    /// What is around a field that holds a delimiter, a line end or a quote, an ASCII character; a quote in it is doubled.
+    /// `None`: a field is all that is between two delimiters. Default `"`.
+    pub quote: Option<u8>,
+    /// Whether white space at either end of a field is none of it, be the field quoted or not, and a name of a column or not.
+    /// Default `false`.
+    pub trim: bool,
     /// Whether the first record of each file names the columns. Fields go to those of the record type by name then,
     /// else by position. Default `true`.
     pub header: bool,
@@ -35,7 +42,8 @@ impl Default for CsvOptions {
     fn default() -> Self {
         Self {
             delimiter: b',',
-            quote: b'"',
+            quote: Some(b'"'),
+            trim: false,
             header: true,
             quoted_newlines: false,
             text: TextOptions::default(),

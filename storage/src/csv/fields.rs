@@ -15,6 +15,7 @@ pub(super) struct Rows {
     lines: LineReader,
     parser: Parser,
     quoted_newlines: bool,
+    trims: bool,
     record_bytes_max: usize,
     /// The line being read, with its end, where it starts, and how much of it is used.
     line: Vec<u8>,
@@ -34,6 +35,7 @@ impl Rows {
             lines: read_lines_with(stores, split, options.text)?,
             parser,
             quoted_newlines: options.quoted_newlines,
+            trims: options.trim,
             record_bytes_max: options.text.line_bytes_max,
             line: Vec::new(),
             line_offset: 0,
@@ -69,6 +71,9 @@ impl Rows {
                 self.parser
                     .take(record)
                     .map_err(|problem| self.malformed(start, problem, "convert the file to UTF-8"))?;
+                if self.trims {
+                    record.trim();
+                }
                 return Ok(Some(start));
             }
             if self.parser.begun() && !self.quoted_newlines {
@@ -128,7 +133,8 @@ impl Parser {
     fn new(options: &CsvOptions) -> Self {
         let core = csv_core::ReaderBuilder::new()
             .delimiter(options.delimiter)
-            .quote(options.quote)
+            .quoting(options.quote.is_some())
+            .quote(options.quote.unwrap_or_default())
             .build();
         Self {
             core,

@@ -41,7 +41,7 @@ pub fn read_csv<T: DeserializeOwned>(
     split: &TextSplit,
     options: &CsvOptions,
 ) -> Result<impl FusedIterator<Item = Result<T>> + use<T>> {
-    check(split, options)?;
+    check(&split.object.url, options)?;
     let mut rows = Rows::open(stores, split, options)?;
     let mut first = StringRecord::new();
     let is_start = split.compression.is_some() || split.range.start == 0;
@@ -64,14 +64,16 @@ pub fn read_csv<T: DeserializeOwned>(
 /// Of a field that cannot be read an error shows so much.
 const FIELD_CHARS_SHOWN: usize = 40;
 
-fn check(split: &TextSplit, options: &CsvOptions) -> Result<(), ObjectError> {
+/// Whether the options go together, of the file that errors call `url`.
+pub(super) fn check(url: &str, options: &CsvOptions) -> Result<(), ObjectError> {
     let CsvOptions { delimiter, quote, .. } = options;
     let usable = |byte: &u8| byte.is_ascii() && !b"\r\n".contains(byte);
-    if usable(delimiter) && usable(quote) && delimiter != quote {
+    let quote_is_usable = quote.is_none_or(|quote| usable(&quote) && *delimiter != quote);
+    if usable(delimiter) && quote_is_usable {
         return Ok(());
     }
     let remedy = "delimiter and quote in `CsvOptions` must be two different ASCII characters and no line ends";
-    Err(ObjectError::unsupported(&split.object.url, remedy))
+    Err(ObjectError::unsupported(url, remedy))
 }
 
 /// Reads the first record of the file that `split` is a later part of.

@@ -194,6 +194,64 @@ fn a_record_beyond_the_limit_is_an_error() {
     assert!(matches!(error, StorageError::Object(error) if error == expected));
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn what_is_written_is_read_again_or_refused(
+        rows in rows(true),
+        header: bool,
+        quoted_newlines: bool,
+        semicolon: bool,
+        partitions in 1..4_usize,
+    ) {
+        let delimiter = if semicolon { b';' } else { b',' };
+        let options = CsvOptions { delimiter, header, quoted_newlines, ..CsvOptions::default() };
+        let mut writer = CsvWriter::new("t", &options).unwrap();
+        let written = rows.iter().try_for_each(|row| writer.push(row));
+        let has_newline = rows.iter().any(|row| row.name.contains('\n'));
+        prop_assert_eq!(written.is_err(), has_newline && !quoted_newlines, "{:?}", written);
+        if written.is_ok() {
+            let stores = Stores::new();
+            let objects = stored(&stores, "t", writer.finish());
+            prop_assert_eq!(read::<Row>(&stores, &objects, &options, partitions).unwrap(), rows);
+        }
+    }
+}
+
+#[test]
+fn what_nobody_could_read_again_is_not_written() {
+    let refused = |options: CsvOptions, record: &dyn Fn(&mut CsvWriter) -> Result<()>| {
+        let written = CsvWriter::new("t.csv", &options).and_then(|mut writer| record(&mut writer));
+        written.unwrap_err().to_string()
+    };
+    let unnamed = || CsvOptions {
+        header: false,
+        ..CsvOptions::default()
+    };
+    let error = refused(CsvOptions::default(), &|writer| writer.push(&(1, "a")));
+    assert!(error.starts_with("t.csv, record 0: it has no names"), "{error}");
+    let error = refused(unnamed(), &|writer| writer.push(&("a\nb", 1)));
+    assert!(error.contains("set `CsvOptions::quoted_newlines`"), "{error}");
+    let error = refused(unnamed(), &|writer| {
+        writer.push(&std::collections::BTreeMap::from([(1, 2)]))
+    });
+    assert!(error.contains("record 0"), "{error}");
+    let error = refused(unnamed(), &|writer| writer.push(&("\u{feff}a", 1)));
+    assert!(error.contains("byte order mark"), "{error}");
+    let uneven = |writer: &mut CsvWriter| {
+        writer.push(&[1, 2][..].to_vec())?;
+        writer.push(&vec![1])
+    };
+    let error = refused(unnamed(), &uneven);
+    assert!(error.contains("record 1"), "{error}");
+    let unquoted = CsvOptions {
+        quote: None,
+        ..unnamed()
+    };
+    assert!(refused(unquoted, &|_| Ok(())).contains("set `CsvOptions::quote`"));
+}
+
 #[test]
 fn options_that_make_no_sense_are_refused() {
     let stores = Stores::new();
@@ -201,7 +259,7 @@ fn options_that_make_no_sense_are_refused() {
     for (delimiter, quote) in [(b'"', b'"'), (b'\n', b'"'), (0xe9, b'"'), (b',', b'\r')] {
         let options = CsvOptions {
             delimiter,
-            quote,
+            quote: Some(quote),
             ..CsvOptions::default()
         };
         let error = read::<Vec<String>>(&stores, &objects, &options, 1)
@@ -225,4 +283,49 @@ fn compressed_files_give_the_same_records() {
     let expected: Vec<Row> = read(&stores, &plain, &options, 2).unwrap();
     assert_eq!(expected.len(), 2);
     assert_eq!(read::<Row>(&stores, &packed, &options, 2).unwrap(), expected);
+}
+
+#[test]
+fn without_quotes_a_field_is_all_between_two_delimiters() {
+    let stores = Stores::new();
+    let objects = stored(&stores, "t", "5\" pipe,\"x\n\"a\"\"b\",c\n");
+    let read_with = |quote| {
+        let options = CsvOptions {
+            quote,
+            header: false,
+            ..CsvOptions::default()
+        };
+        read::<(String, String)>(&stores, &objects, &options, 2)
+    };
+    let pair = |left: &str, right: &str| (left.to_owned(), right.to_owned());
+    assert_eq!(
+        read_with(None).unwrap(),
+        [pair("5\" pipe", "\"x"), pair("\"a\"\"b\"", "c")]
+    );
+    assert!(
+        read_with(Some(b'"')).is_err(),
+        "a quoted field goes on in the next line"
+    );
+}
+
+#[test]
+fn white_space_around_fields_and_names_is_trimmed_where_that_is_asked_for() {
+    let stores = Stores::new();
+    let objects = stored(
+        &stores,
+        "t",
+        "name , count,share of all\n \u{a0}a b ,\t7 , 0.5\n\" c \",,1\n",
+    );
+    let trims = |trim| CsvOptions {
+        trim,
+        ..CsvOptions::default()
+    };
+    let row = |name: &str, count, share| Row {
+        name: name.to_owned(),
+        count,
+        share,
+    };
+    let rows = read::<Row>(&stores, &objects, &trims(true), 2).unwrap();
+    assert_eq!(rows, [row("a b", Some(7), 0.5), row("c", None, 1.0)]);
+    assert!(read::<Row>(&stores, &objects, &trims(false), 2).is_err());
 }

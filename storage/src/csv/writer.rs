@@ -1,0 +1,108 @@
+//! Values become records.
+
+use csv::Writer;
+use serde::Serialize;
+
+use super::CsvOptions;
+use super::reader::check;
+use crate::error::Result;
+use crate::object::ObjectError;
+
+/// Makes a file of delimited text, record by record in memory, that [`read_csv`](super::read_csv) reads with the same options.
+#[derive(Debug)]
+pub struct CsvWriter {
+    url: String,
+    writer: Writer<Vec<u8>>,
+    options: CsvOptions,
+    records: u64,
+}
+
+impl CsvWriter {
+    /// `url` is what errors call the file.
+    ///
+    /// # Errors
+    /// Options that make no sense together, or without a quote: a field may hold a delimiter.
+    pub fn new(url: &str, options: &CsvOptions) -> Result<Self> {
+        check(url, options)?;
+        if options.quote.is_none() {
+            let remedy = "records are written with quotes where fields need them; set `CsvOptions::quote`";
+            return Err(ObjectError::unsupported(url, remedy).into());
+        }
+        Ok(Self {
+            url: url.to_owned(),
+            writer: writer(options, options.header),
+            options: options.clone(),
+            records: 0,
+        })
+    }
+
+    /// Appends a record: a struct, or what has as many fields each time and no names if there is to be no header. The first
+    /// struct has the header before it, if there is to be one.
+    ///
+    /// # Errors
+    /// A value that is no row of fields, has no names for the header, or has a line end within a field where
+    /// [`CsvOptions::quoted_newlines`] is off: nobody could read it again.
+    pub fn push(&mut self, record: &impl Serialize) -> Result<()> {
+        let before = self.writer.get_ref().len();
+        self.write(record)?;
+        let bytes = &self.writer.get_ref()[before..];
+        let is_first = self.records == 0;
+        let header = is_first && self.options.header;
+        if header && bytes.len() == self.bytes_alone(record)? {
+            let remedy = "write structs, or set `CsvOptions::header` to `false`";
+            return Err(self.malformed("it has no names for the header", remedy));
+        }
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        if !self.options.quoted_newlines && lines > 1 + usize::from(header) {
+            let remedy = "set `CsvOptions::quoted_newlines`, for who reads it too, or save JSON lines";
+            return Err(self.malformed("a field has a line end in it", remedy));
+        }
+        if is_first && bytes.starts_with("\u{feff}".as_bytes()) {
+            let remedy = "map the records such that the file begins with something else, or save JSON lines";
+            return Err(self.malformed("it begins with a byte order mark, which readers drop", remedy));
+        }
+        self.records += 1;
+        Ok(())
+    }
+
+    /// The file. Nothing if there was no record.
+    pub fn finish(self) -> Vec<u8> {
+        // All of it was flushed, so that this cannot fail.
+        self.writer.into_inner().unwrap_or_default()
+    }
+
+    fn write(&mut self, record: &impl Serialize) -> Result<()> {
+        let written = self.writer.serialize(record);
+        let written = written.and_then(|()| Ok(self.writer.flush()?));
+        written.map_err(|error| {
+            self.malformed(
+                &error.to_string(),
+                "map the records to structs or tuples of plain values",
+            )
+        })
+    }
+
+    /// How long a record is without a header.
+    fn bytes_alone(&self, record: &impl Serialize) -> Result<usize> {
+        let mut alone = Self {
+            url: self.url.clone(),
+            writer: writer(&self.options, false),
+            options: self.options.clone(),
+            records: self.records,
+        };
+        alone.write(record)?;
+        Ok(alone.finish().len())
+    }
+
+    fn malformed(&self, problem: &str, remedy: &str) -> crate::error::StorageError {
+        ObjectError::malformed(&self.url, format!("record {}", self.records), problem, remedy).into()
+    }
+}
+
+fn writer(options: &CsvOptions, header: bool) -> Writer<Vec<u8>> {
+    csv::WriterBuilder::new()
+        .delimiter(options.delimiter)
+        .quote(options.quote.unwrap_or_default())
+        .has_headers(header)
+        .from_writer(Vec::new())
+}
