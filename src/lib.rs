@@ -14,9 +14,8 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use distdl_engine::cluster::launch::NameNodeOptions;
-use distdl_engine::cluster::run::run_name_node;
-use distdl_engine::error::panic_text;
+use distdl_engine::cluster::{NameNodeOptions, run_name_node};
+use distdl_engine::panic_text;
 
 pub use distdl_dl as dl;
 pub use distdl_engine as engine;
@@ -38,8 +37,9 @@ pub use distdl_engine::incremental::{
 pub use distdl_engine::{
     Accumulator, Broadcast, CancelHandle, Context, Dataset, DatasetId, Determinacy, DeviceMap, EngineError,
     HashPartitioner, Histogram, Iteration, JobProgress, Key, Lane, LaneData, LanePartition, LaneRecords, LiveError,
-    Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, ReadGuard, ShardBefore,
-    ShardUpdate, ShardValues, SlotValues, SquareSum, Staleness, Stats, StepReport, Tallies, UpdateFormat, WorkerTimes,
+    Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, RangePartitioner, ReadGuard,
+    ShardBefore, ShardUpdate, ShardValues, SlotValues, SquareSum, Staleness, Stats, StepReport, Tallies, UpdateFormat,
+    WorkerTimes,
 };
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;
@@ -82,7 +82,6 @@ pub fn run<E: Into<Failure>>(
     program: impl FnOnce(&Context) -> Result<(), Failure>,
 ) -> ExitCode {
     let outcome = config.map_err(Into::into).and_then(|config| {
-        config.check()?;
         log::to_standard_error(config.log);
         if config.join.is_none() && config.processes > 1 {
             return Ok(run_name_node(NameNodeOptions::for_this_program(config)?));

@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use distdl::EngineError;
-use distdl::engine::cluster::hosts::Hosts;
-use distdl::engine::cluster::launch::{NameNodeOptions, Worker, become_program, secrets_for, this_program};
-use distdl::engine::cluster::protocol::{Address, Role};
-use distdl::engine::cluster::remote::Remote;
-use distdl::engine::cluster::run::run_name_node;
+use distdl::engine::cluster::{
+    Address, Hosts, NameNodeOptions, Remote, Role, Worker, become_program, run_name_node, secrets_for, this_program,
+};
 use distdl::engine::device::{Chosen, choose};
 use distdl::prelude::*;
 

@@ -12,14 +12,14 @@ use crate::plan::{OPERATIONS_MAX, Operation, Operations, Output, Plan, Stage};
 
 /// Blocks that exist, and the ranks that have each; outputs that are kept, and the rank that has each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Holders {
+pub(crate) struct Holders {
     blocks: BTreeMap<(DatasetId, usize), Vec<usize>>,
     outputs: BTreeMap<(ShuffleId, usize), usize>,
 }
 
 impl Holders {
     /// Notes that `rank` has a block.
-    pub fn add(&mut self, rank: usize, dataset: DatasetId, partition: usize) {
+    pub(crate) fn add(&mut self, rank: usize, dataset: DatasetId, partition: usize) {
         let ranks = self.blocks.entry((dataset, partition)).or_default();
         if !ranks.contains(&rank) {
             ranks.push(rank);
@@ -27,30 +27,30 @@ impl Holders {
     }
 
     /// The ranks that have a block.
-    pub fn of(&self, dataset: DatasetId, partition: usize) -> &[usize] {
+    pub(crate) fn of(&self, dataset: DatasetId, partition: usize) -> &[usize] {
         self.blocks.get(&(dataset, partition)).map_or(&[], Vec::as_slice)
     }
 
     /// The blocks that `rank` has and no other rank.
-    pub fn only(&self, rank: usize) -> impl Iterator<Item = (DatasetId, usize)> + '_ {
+    pub(crate) fn only(&self, rank: usize) -> impl Iterator<Item = (DatasetId, usize)> + '_ {
         let blocks = self.blocks.iter().filter(move |(_, ranks)| **ranks == [rank]);
         blocks.map(|(block, _)| *block)
     }
 
     /// Notes that `rank` keeps what a partition has sent into a shuffle.
-    pub fn add_output(&mut self, rank: usize, shuffle: ShuffleId, partition: usize) {
+    pub(crate) fn add_output(&mut self, rank: usize, shuffle: ShuffleId, partition: usize) {
         self.outputs.entry((shuffle, partition)).or_insert(rank);
     }
 
     /// The rank that keeps what a partition has sent into a shuffle.
-    pub fn of_output(&self, shuffle: ShuffleId, partition: usize) -> Option<usize> {
+    pub(crate) fn of_output(&self, shuffle: ShuffleId, partition: usize) -> Option<usize> {
         self.outputs.get(&(shuffle, partition)).copied()
     }
 }
 
 /// The rank of each partition of each stage of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Assignment {
+pub(crate) struct Assignment {
     stages: Vec<BTreeMap<usize, usize>>,
 }
 
@@ -62,7 +62,7 @@ impl Assignment {
     }
 
     /// Everything on one process.
-    pub fn alone(plan: &Plan) -> Self {
+    pub(crate) fn alone(plan: &Plan) -> Self {
         let stages = plan.stages.iter();
         let stages = stages.map(|stage| stage.partitions.iter().map(|partition| (*partition, 0)).collect());
         Self {
@@ -74,7 +74,7 @@ impl Assignment {
     /// `pins` wants it, one whose output is kept to where that is, any other one to a rank that has the first block it
     /// reads, if that can be the one that would have been dealt it. What reads no block is dealt, if that can be to ranks
     /// that may have the bytes of its source.
-    pub fn spread(
+    pub(crate) fn spread(
         lineage: &Lineage,
         plan: &Plan,
         holders: &Holders,
@@ -114,12 +114,12 @@ impl Assignment {
     }
 
     /// The rank that computes a partition of a stage, if the stage has it.
-    pub fn rank(&self, stage: usize, partition: usize) -> Option<usize> {
+    pub(crate) fn rank(&self, stage: usize, partition: usize) -> Option<usize> {
         self.stages.get(stage)?.get(&partition).copied()
     }
 
     /// The partitions of a stage on a rank, ascending.
-    pub fn partitions(&self, stage: usize, rank: usize) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn partitions(&self, stage: usize, rank: usize) -> impl Iterator<Item = usize> + '_ {
         let partitions = self.stages.get(stage).into_iter().flatten();
         partitions
             .filter(move |(_, assigned)| **assigned == rank)
@@ -127,7 +127,7 @@ impl Assignment {
     }
 
     /// The ranks that have partitions of a stage.
-    pub fn ranks(&self, stage: usize) -> BTreeSet<usize> {
+    pub(crate) fn ranks(&self, stage: usize) -> BTreeSet<usize> {
         self.stages
             .get(stage)
             .map(|stage| stage.values().copied().collect())

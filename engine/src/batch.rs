@@ -13,7 +13,7 @@ use crate::error::{EngineError, Result};
 
 /// A thousand records or so, owned or borrowed from a stored block.
 #[derive(Debug, Clone)]
-pub enum Batch<T> {
+pub(crate) enum Batch<T> {
     /// Records that nobody else holds.
     Owned(Vec<T>),
     /// A range of a block that others may read at the same time.
@@ -27,7 +27,7 @@ pub enum Batch<T> {
 
 impl<T: Record> Batch<T> {
     /// The records in place.
-    pub fn as_slice(&self) -> &[T] {
+    pub(crate) fn as_slice(&self) -> &[T] {
         match self {
             Self::Owned(records) => records,
             Self::Shared { records, range } => &records[range.clone()],
@@ -35,17 +35,12 @@ impl<T: Record> Batch<T> {
     }
 
     /// Number of records.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.as_slice().len()
     }
 
-    /// Whether there is no record.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The records by value: moved where they are owned, cloned where they are shared.
-    pub fn into_vec(self) -> Vec<T> {
+    pub(crate) fn into_vec(self) -> Vec<T> {
         match self {
             Self::Owned(records) => records,
             Self::Shared { records, range } if range.len() == records.len() => records.into_vec(),
@@ -54,7 +49,7 @@ impl<T: Record> Batch<T> {
     }
 
     /// Hands every record by value to `each`, cloning only what is shared.
-    pub fn for_each(self, mut each: impl FnMut(T)) {
+    pub(crate) fn for_each(self, mut each: impl FnMut(T)) {
         match self {
             Self::Owned(records) => records.into_iter().for_each(each),
             Self::Shared { .. } => self.as_slice().iter().for_each(|record| each(record.clone())),
@@ -62,7 +57,7 @@ impl<T: Record> Batch<T> {
     }
 
     /// A new batch of what `function` makes of each record.
-    pub fn map<U>(self, mut function: impl FnMut(T) -> U) -> Vec<U> {
+    pub(crate) fn map<U>(self, mut function: impl FnMut(T) -> U) -> Vec<U> {
         match self {
             Self::Owned(records) => records.into_iter().map(function).collect(),
             Self::Shared { .. } => self.as_slice().iter().map(|record| function(record.clone())).collect(),
@@ -70,7 +65,7 @@ impl<T: Record> Batch<T> {
     }
 
     /// Every record by value, cloned only where it is shared.
-    pub fn into_records(self) -> BatchRecords<T> {
+    pub(crate) fn into_records(self) -> BatchRecords<T> {
         match self {
             Self::Owned(records) => BatchRecords::Owned(records.into_iter()),
             Self::Shared { records, range } => BatchRecords::Shared { records, range },
@@ -79,7 +74,7 @@ impl<T: Record> Batch<T> {
 }
 
 /// The records of a [`Batch`] by value.
-pub enum BatchRecords<T> {
+pub(crate) enum BatchRecords<T> {
     /// Those of one that nobody else holds.
     Owned(std::vec::IntoIter<T>),
     /// Those of a block that others may read at the same time.
@@ -104,7 +99,7 @@ impl<T: Record> Iterator for BatchRecords<T> {
 
 /// Why a task ended before its partition was complete.
 #[derive(Debug, Clone)]
-pub enum TaskError {
+pub(crate) enum TaskError {
     /// The program, the source or a store failed: the action ends with this error.
     Failed(EngineError),
     /// A stored block is gone and cannot be computed within this job: plan again without it.
@@ -120,17 +115,17 @@ impl<E: Into<EngineError>> From<E> for TaskError {
 }
 
 /// Result of a step of a task.
-pub type TaskResult<T> = std::result::Result<T, TaskError>;
+pub(crate) type TaskResult<T> = std::result::Result<T, TaskError>;
 
 /// A [`Batch`] whose record type only the operators on both sides of it know.
-pub struct AnyBatch {
+pub(crate) struct AnyBatch {
     batch: Box<dyn Any + Send>,
     records: usize,
 }
 
 impl AnyBatch {
     /// Erases the type.
-    pub fn new<T: Record>(batch: Batch<T>) -> Self {
+    pub(crate) fn new<T: Record>(batch: Batch<T>) -> Self {
         Self {
             records: batch.len(),
             batch: Box::new(batch),
@@ -138,12 +133,12 @@ impl AnyBatch {
     }
 
     /// Erases the type of a vector of records.
-    pub fn owned<T: Record>(records: Vec<T>) -> Self {
+    pub(crate) fn owned<T: Record>(records: Vec<T>) -> Self {
         Self::new(Batch::Owned(records))
     }
 
     /// Number of records.
-    pub fn records(&self) -> usize {
+    pub(crate) fn records(&self) -> usize {
         self.records
     }
 
@@ -152,7 +147,7 @@ impl AnyBatch {
         clippy::panic,
         reason = "a wrong type here is a bug of this crate, and goes on would be a wrong result"
     )]
-    pub fn typed<T: Record>(self) -> Batch<T> {
+    pub(crate) fn typed<T: Record>(self) -> Batch<T> {
         match self.batch.downcast::<Batch<T>>() {
             Ok(batch) => *batch,
             Err(_) => panic!(
@@ -164,10 +159,10 @@ impl AnyBatch {
 }
 
 /// The batches of one partition, in order.
-pub type AnyStream = Box<dyn Iterator<Item = TaskResult<AnyBatch>>>;
+pub(crate) type AnyStream = Box<dyn Iterator<Item = TaskResult<AnyBatch>>>;
 
 /// Typed batches of one partition.
-pub fn typed_batches<T: Record>(stream: AnyStream) -> impl Iterator<Item = TaskResult<Batch<T>>> {
+pub(crate) fn typed_batches<T: Record>(stream: AnyStream) -> impl Iterator<Item = TaskResult<Batch<T>>> {
     stream.map(|batch| batch.map(AnyBatch::typed))
 }
 
@@ -272,7 +267,7 @@ pub(crate) fn stream_of<T: Record>(records: impl Iterator<Item = T> + 'static, b
 
 /// What the engine needs to know of a record type once it has erased it.
 #[derive(Clone, Copy)]
-pub struct RecordType {
+pub(crate) struct RecordType {
     /// The type's name, for people.
     pub name: &'static str,
     /// How its blocks become bytes.
@@ -292,7 +287,7 @@ impl std::fmt::Debug for RecordType {
 
 impl RecordType {
     /// The description of `T`.
-    pub fn of<T: Record>() -> Self {
+    pub(crate) fn of<T: Record>() -> Self {
         Self {
             name: std::any::type_name::<T>(),
             codec: Codec::of::<T>(),
@@ -305,28 +300,28 @@ impl RecordType {
     }
 
     /// Drains a stream into one block.
-    pub fn collect(self, stream: AnyStream) -> TaskResult<Block> {
+    pub(crate) fn collect(self, stream: AnyStream) -> TaskResult<Block> {
         (self.collect)(stream)
     }
 
     /// A block's records in batches that share it.
-    pub fn stream(self, block: Block, batch_records: usize) -> Result<AnyStream> {
+    pub(crate) fn stream(self, block: Block, batch_records: usize) -> Result<AnyStream> {
         (self.stream)(block, batch_records)
     }
 
     /// Two handles on one batch, without copying its records.
-    pub fn share(self, batch: AnyBatch) -> (AnyBatch, AnyBatch) {
+    pub(crate) fn share(self, batch: AnyBatch) -> (AnyBatch, AnyBatch) {
         (self.share)(batch)
     }
 
     /// The records of a frame that this process or another of its cluster made, as one batch that nobody shares.
-    pub fn decode(self, frame: Vec<u8>) -> Result<AnyBatch> {
+    pub(crate) fn decode(self, frame: Vec<u8>) -> Result<AnyBatch> {
         (self.from_block)(self.codec.decode(frame.into())?)
     }
 
     /// A batch as a frame of bytes, for processes of this cluster: all of them run the same build, so that plain numbers
     /// travel as they lie in memory.
-    pub fn encode(self, batch: AnyBatch) -> Result<Vec<u8>> {
+    pub(crate) fn encode(self, batch: AnyBatch) -> Result<Vec<u8>> {
         Ok(self.codec.encode(&(self.into_block)(batch))?)
     }
 }

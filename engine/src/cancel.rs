@@ -47,11 +47,11 @@ impl CancelHandle {
 }
 
 /// How an action is told that it is to end with an error.
-pub type Stop = Arc<dyn Fn(EngineError) + Send + Sync>;
+pub(crate) type Stop = Arc<dyn Fn(EngineError) + Send + Sync>;
 
 /// The action of a context that runs, and the limits of time that its driver program has set.
 #[derive(Clone, Default)]
-pub struct Cancellation(Arc<Mutex<State>>);
+pub(crate) struct Cancellation(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -76,7 +76,7 @@ struct Limit {
 }
 
 /// An action that runs until this is dropped.
-pub struct RunningAction<'a>(&'a Cancellation);
+pub(crate) struct RunningAction<'a>(&'a Cancellation);
 
 impl State {
     /// The error of an action of a thread, if a limit of it has passed.

@@ -6,6 +6,7 @@ mod layers;
 mod machine;
 mod setters;
 mod values;
+mod check;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -33,7 +34,8 @@ pub struct Config {
     /// Most memory for blocks, and for what shuffles, sorts, aggregations and joins hold, in bytes. Default: half of the machine's memory, or of the container's limit;
     /// with several processes that half is shared among them.
     pub memory_bytes_max: u64,
-    /// Most disk for blocks, and for what those put there for want of memory, in bytes. Default: 64 GiB.
+    /// Most disk for blocks, and for what those put there for want of memory, in bytes; and for the journal of a name node, which
+    /// holds what all actions came to. Default: 64 GiB.
     pub disk_bytes_max: u64,
     /// Once an action has run for so long, what a process sends into its shuffles is kept on disk as well until the action
     /// ends, in up to half of `disk_bytes_max`, so that the loss of another process does not start over what is done here.
@@ -126,7 +128,7 @@ pub struct Config {
     /// How a GPU multiplies matrices. Default: as exactly as the CPU.
     pub precision: Precision,
     /// The cluster to which this process belongs, if another process started it for one. Only the variable
-    /// `DISTDL_JOIN` sets it; `cluster::join::Join` reads it.
+    /// `DISTDL_JOIN` sets it; `cluster::Join` reads it.
     pub join: Option<Secret>,
 }
 
@@ -196,6 +198,7 @@ pub enum GpuUse {
 
 /// How a GPU multiplies matrices. All else it computes in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[non_exhaustive]
 pub enum Precision {
     /// Factors and sums of 24 bits.
     #[default]
@@ -364,41 +367,6 @@ impl Config {
                 .unwrap_or(default.precision),
             join: layers.get("join", "what a parent process sets", |text| Some(Secret::new(text)))?,
         })
-    }
-
-    /// Whether the settings for many processes go together.
-    ///
-    /// # Errors
-    /// [`ConfigError::Together`] names those that do not, and how to mend it.
-    pub fn check(&self) -> Result<()> {
-        if self.join.is_some() {
-            return Ok(()); // What the parent has checked for the whole cluster.
-        }
-        let (processes, workers) = (self.processes, self.parameter_workers);
-        if workers > 0 && workers >= processes {
-            let what = format!("{workers} parameter workers of {processes} processes leave none that computes");
-            return Err(ConfigError::together(
-                what,
-                "raise `processes` or lower `parameter_workers`",
-            ));
-        }
-        if processes == 1 && self.spares > 0 {
-            let what = "a single process has no use for spares";
-            return Err(ConfigError::together(what, "raise `processes` or leave out `spares`"));
-        }
-        // A thread can be slowed without a cluster.
-        let needs_cluster = |fault: &str| !fault.trim().starts_with("slow=");
-        if processes == 1
-            && self
-                .chaos
-                .iter()
-                .flat_map(|faults| faults.split(','))
-                .any(needs_cluster)
-        {
-            let what = "the faults of `chaos` happen to the processes of a cluster, and there is only one process";
-            return Err(ConfigError::together(what, "raise `processes` or leave out `chaos`"));
-        }
-        Ok(())
     }
 
     /// Whether bars of progress are to be drawn now.

@@ -25,7 +25,7 @@ use crate::cancel::Cancellation;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
 use crate::cluster::member::{Capacity, Fate, Faults, Member};
-use crate::config::{Config, ConfigError, GpuUse};
+use crate::config::{Config, GpuUse};
 use crate::dataflow::workers::{Transport, Workers};
 use crate::device::{self, Chosen};
 #[cfg(feature = "gpu")]
@@ -53,7 +53,7 @@ pub(crate) struct Inner {
     workers: Workers,
     resources: Arc<Resources>,
     /// Actions run one after another: in every process in the same order.
-    action: Mutex<()>,
+    action: Arc<Exclusive>,
     cancellation: Cancellation,
     accumulators: Arc<Accumulators>,
     /// The cluster that this process belongs to, if it does.
@@ -86,12 +86,14 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     /// Starts the workers that `config` asks for, in this process. A program of many processes begins with `distdl::run`, or with
-    /// [`run_name_node`](crate::cluster::run::run_name_node) and contexts whose configuration says what they [join](Config::join).
+    /// [`run_name_node`](crate::cluster::run_name_node) and contexts whose configuration says what they [join](Config::join).
     ///
     /// # Errors
-    /// If `config` asks for more processes, threads cannot be started, a folder for blocks or the cache cannot be used, or a
+    /// If `config` has a value out of its range or settings that do not go together ([`Config::check`]) or asks for more processes,
+    /// threads cannot be started, a folder for blocks or the cache cannot be used, or a
     /// GPU must compute and there is none.
     pub fn new(config: Config) -> Result<Self> {
+        config.check()?;
         if config.processes > 1 && config.join.is_none() {
             return Err(EngineError::invalid(
                 format!(
@@ -169,9 +171,9 @@ impl Context {
         stores.check_cache()?;
         let resources = Arc::new(Resources {
             store: Arc::new(store),
-            workers: config.threads.max(1),
+            workers: config.threads,
             stores: Arc::new(stores),
-            batch_records: config.batch_records.max(1),
+            batch_records: config.batch_records,
             metrics: Metrics::default(),
             notices: Arc::default(),
             outputs: Outputs::new(config.keep_shuffles_after, config.disk_bytes_max / 2),
@@ -188,13 +190,13 @@ impl Context {
             true => Some(bars::draw(&resources)?),
             false => None,
         };
-        let workers = Workers::start(config.threads.max(1), transport)?;
+        let workers = Workers::start(config.threads, transport)?;
         let inner = Inner {
             config,
             graph: Mutex::default(),
             workers,
             resources,
-            action: Mutex::default(),
+            action: Arc::default(),
             cancellation: Cancellation::default(),
             accumulators: Arc::default(),
             member,
@@ -268,8 +270,8 @@ impl Context {
 
     /// Workers that are slowed on purpose, counted through all processes, and by how many times.
     pub(crate) fn slowed(&self) -> Result<Vec<(usize, u32)>> {
-        let chaos = Chaos::parse(self.config().chaos.as_deref().unwrap_or_default());
-        Ok(chaos.map_err(wrong_start)?.slowed().collect())
+        let chaos = Chaos::parse(self.config().chaos.as_deref().unwrap_or_default())?;
+        Ok(chaos.slowed().collect())
     }
 
     /// Whether it is the same, and not another one in this process.
@@ -399,29 +401,20 @@ fn others_use_gpus(config: &Config) -> Result<Option<usize>> {
         return Ok(None);
     };
     let place = match &config.join {
-        Some(join) => join_of(join.reveal())?.slot.unwrap_or_default(),
+        Some(join) => Join::from_text(join.reveal())?.slot.unwrap_or_default(),
         None => 0,
     };
     Ok(Some(count).filter(|count| place as usize >= *count))
 }
 
-fn join_of(text: &str) -> Result<Join> {
-    Join::from_text(text).map_err(wrong_start)
-}
-
-/// What a parent process got wrong.
-fn wrong_start(error: ConfigError) -> EngineError {
-    EngineError::invalid(error.to_string(), "start the program without it")
-}
-
 /// Joins the cluster for which another process started this one.
 fn join_cluster(config: &Config, join: &str) -> Result<Member> {
-    let join = join_of(join)?;
+    let join = Join::from_text(join)?;
     let orphan = |error: OrphanError| EngineError::LeftCluster {
         reason: error.to_string(),
     };
     join.tie_to_parent().map_err(orphan)?;
-    let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default()).map_err(wrong_start)?;
+    let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default())?;
     let plan = chaos.plan_for_slot(join.slot.unwrap_or_default(), join.life);
     let capacity = Capacity {
         threads: config.threads,

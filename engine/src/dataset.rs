@@ -121,36 +121,30 @@ impl Derivation {
 
     /// Of two datasets that should be one context's: an action on another one fails, since their numbers mean nothing to each
     /// other.
-    pub(crate) fn of_one_context(mut self, own: &Context, other: &Context) -> Self {
-        if !own.is(other) {
-            self.dependencies.clear();
-            let (operator, site) = (self.operator, self.site);
-            self.prepare = Some(Arc::new(move || Err(of_two_contexts(operator, site))));
+    pub(crate) fn of_one_context(self, own: &Context, other: &Context) -> Self {
+        let (operator, site) = (self.operator, self.site);
+        match own.is(other) {
+            true => self,
+            false => self.refuse(of_two_contexts(operator, site)),
         }
-        self
     }
 
-    /// A dataset of more partitions than there may be has none of them, and says so to the first action.
-    fn within_limits(mut self) -> Self {
-        if self.partitions > PARTITIONS_MAX {
-            let (operator, site) = (self.operator, self.site);
-            let refusal = move || {
-                EngineError::invalid(
-                    format!(
-                        "`{operator}` at {site} is to have more than {PARTITIONS_MAX} partitions, of each of which every process knows"
-                    ),
-                    "make fewer and larger ones",
-                )
-            };
-            self.prepare = Some(Arc::new(move || Err(refusal())));
-            self.dependencies.clear();
-            self.partitions = 1;
+    /// A dataset that there cannot be: the first action on it, or on what is derived from it, fails with `error`.
+    fn refuse(self, error: EngineError) -> Self {
+        Self {
+            partitions: 1,
+            dependencies: Vec::new(),
+            partitioning: None,
+            prepare: Some(Arc::new(move || Err(error.clone()))),
+            ..self
         }
-        self
     }
 
     pub(crate) fn build<T: Record>(self, context: &Context) -> Dataset<T> {
-        let this = self.within_limits();
+        let this = match check_partitions(self.operator, self.site, self.partitions) {
+            Ok(()) => self,
+            Err(error) => self.refuse(error),
+        };
         let handle = context.insert(NodeSpec {
             operator: this.operator,
             site: this.site,
@@ -175,6 +169,22 @@ impl Derivation {
 }
 
 /// The error of an operator on datasets of two contexts.
+/// An error if there cannot be so many partitions.
+pub(crate) fn check_partitions(operator: &str, site: impl std::fmt::Display, partitions: usize) -> Result<()> {
+    let (number, remedy) = match partitions {
+        0 => ("no partition".to_owned(), "make one at least"),
+        1..=PARTITIONS_MAX => return Ok(()),
+        _ => (
+            format!("more than {PARTITIONS_MAX} partitions, of each of which every process knows"),
+            "make fewer and larger ones",
+        ),
+    };
+    Err(EngineError::invalid(
+        format!("`{operator}` at {site} is to have {number}"),
+        remedy,
+    ))
+}
+
 pub(crate) fn of_two_contexts(operator: &str, site: impl std::fmt::Display) -> EngineError {
     EngineError::invalid(
         format!("`{operator}` at {site} is of datasets of two contexts"),

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use distdl_storage::StorageError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::config::ConfigError;
 use crate::device::NoGpu;
 use crate::id::DatasetId;
 
@@ -77,6 +78,9 @@ pub enum EngineError {
         /// An action that accepts an empty dataset.
         instead: String,
     },
+    /// A configuration that nothing can run with.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Arguments that make no sense together.
     #[error("{what}; {remedy}")]
     Invalid {

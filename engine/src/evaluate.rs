@@ -21,13 +21,13 @@ use crate::plan::Operation;
 use crate::task::{Place, Position, Role, TaskContext};
 
 /// Gives what a shuffle brought for a bucket.
-pub type ReadShuffle<'a> = &'a mut dyn FnMut(ShuffleId, usize) -> AnyStream;
+pub(crate) type ReadShuffle<'a> = &'a mut dyn FnMut(ShuffleId, usize) -> AnyStream;
 
 /// Streams may nest this deep before the engine collects one, so that deep lineages do not overflow the stack.
 const DEPTH_MAX: usize = 48;
 
 /// Runs `program`; the stream that is left on the stack is the partition.
-pub fn evaluate(
+pub(crate) fn evaluate(
     context: &TaskContext,
     lineage: &Lineage,
     program: &[Operation],

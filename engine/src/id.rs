@@ -27,7 +27,7 @@ impl fmt::Display for DatasetId {
 
 /// One shuffle: the dependency at position `dependency` of dataset `child`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ShuffleId {
+pub(crate) struct ShuffleId {
     /// The dataset that reads the shuffled records.
     pub child: DatasetId,
     /// 0-based position among the child's dependencies.

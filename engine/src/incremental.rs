@@ -53,6 +53,7 @@ use crate::dataflow::live::meter::{Figures, Limits};
 use crate::dataflow::live::program::{LiveProgram, Place, Program, Recipe};
 use crate::dataflow::live::thread::LiveThread;
 pub use crate::dataflow::live::{LiveRecord, LiveRecords, LiveScope, Totals};
+use crate::dataset::check_partitions;
 use crate::error::{EngineError, Result};
 use crate::partitioner::{HashPartitioner, Partitioner};
 use crate::task;
@@ -150,7 +151,7 @@ impl Live {
     /// was committed to them. The name is for errors.
     ///
     /// # Errors
-    /// If a closure panics or a limit is reached.
+    /// If `partitions` is 0, a closure panics, or a limit is reached.
     #[track_caller]
     pub fn view<T: LiveRecord>(
         &self,
@@ -188,7 +189,8 @@ impl Live {
         place: Place<T>,
         site: &'static Location<'static>,
     ) -> Result<LiveView<T>> {
-        let kept = Mutex::new(Kept::new(name, partitions.max(1)));
+        check_partitions("view", site, partitions)?;
+        let kept = Mutex::new(Kept::new(name, partitions));
         let program = Arc::new(LiveProgram {
             site,
             recipe,

@@ -274,8 +274,8 @@ impl Context {
         make_shard: MakeShard,
         observe: &mut dyn FnMut(&StepReport),
     ) -> Result<()> {
-        // Lanes without data still need a dataset to be dealt over: one number each.
-        let lanes = self.range(0..iteration.lanes as u64, iteration.lanes);
+        // Lanes without data still need a dataset to be dealt over: one number each. That there are none, the iteration refuses.
+        let lanes = self.range(0..iteration.lanes as u64, iteration.lanes.max(1));
         lanes.iterate(
             iteration,
             parameters,

@@ -108,7 +108,7 @@ impl<F: FnMut(&StepReport, &[f32], &mut ShardValues<'_>) -> Result<()>> ShardUpd
 const PIECE_MIN: usize = 1 << 14;
 
 /// The most sums in all rounds of a step.
-pub const MEASURES_MAX: usize = 1 << 16;
+pub(crate) const MEASURES_MAX: usize = 1 << 16;
 
 /// The shape of an iteration. Only `lanes`, `first_step`, `steps`, `staleness`, `updates` and `measures` may show in its
 /// result.
@@ -136,7 +136,7 @@ pub struct Iteration {
     pub lanes_remember: bool,
     /// Where the driver program asked for it.
     pub site: &'static Location<'static>,
-    assigned: Option<Placement>,
+    pub(crate) assigned: Option<Placement>,
 }
 
 impl Iteration {

@@ -17,16 +17,16 @@ use std::ops::Range;
 use distdl_storage::Level;
 use distdl_storage::object::Object;
 
-pub use self::ancestors::Lineage;
+pub(crate) use self::ancestors::Lineage;
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskResult};
 use crate::error::Result;
-use crate::id::{DatasetId, ShuffleId};
+use crate::id::DatasetId;
 use crate::partitioner::Partitioning;
 use crate::task::TaskContext;
 
 /// Which parent partitions one partition of a child reads.
 #[derive(Debug, Clone)]
-pub enum PartitionMap {
+pub(crate) enum PartitionMap {
     /// Partition `p` reads the parent's `p`.
     Same,
     /// Partition `p` reads the parent's `p - offset`, if the parent has it (a union's arm).
@@ -43,7 +43,7 @@ pub enum PartitionMap {
 
 /// Tells which partitions are read; asked after what must be done before planning is done.
 #[derive(Clone)]
-pub struct Wanted(pub Arc<dyn Fn(usize) -> bool + Send + Sync>);
+pub(crate) struct Wanted(pub Arc<dyn Fn(usize) -> bool + Send + Sync>);
 
 impl fmt::Debug for Wanted {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +53,7 @@ impl fmt::Debug for Wanted {
 
 impl PartitionMap {
     /// The parent partitions that `partition` reads, in the order in which it reads them.
-    pub fn parents(&self, partition: usize, parent_partitions: usize) -> Vec<usize> {
+    pub(crate) fn parents(&self, partition: usize, parent_partitions: usize) -> Vec<usize> {
         match self {
             Self::Same => vec![partition],
             Self::Offset(offset) => partition
@@ -74,7 +74,7 @@ impl PartitionMap {
 
 /// What a dataset is derived from.
 #[derive(Clone)]
-pub enum Dependency {
+pub(crate) enum Dependency {
     /// Each partition reads a few known partitions of the parent.
     Narrow {
         /// The parent.
@@ -93,7 +93,7 @@ pub enum Dependency {
 
 impl Dependency {
     /// The dataset depended on.
-    pub fn parent(&self) -> DatasetId {
+    pub(crate) fn parent(&self) -> DatasetId {
         match self {
             Self::Narrow { parent, .. } | Self::Shuffle { parent, .. } => *parent,
         }
@@ -101,7 +101,7 @@ impl Dependency {
 }
 
 /// The writing side of a shuffle: cuts a parent partition's records by key, combining them first where it can.
-pub trait Exchange: Send + Sync {
+pub(crate) trait Exchange: Send + Sync {
     /// Number of buckets, which is the child's number of partitions.
     fn buckets(&self) -> usize;
     /// Type of the records that travel.
@@ -113,11 +113,11 @@ pub trait Exchange: Send + Sync {
 }
 
 /// Where a [`BucketWriter`] leaves its batches: (bucket, batch, about how much memory it takes in bytes).
-pub type Emit<'a> = &'a mut dyn FnMut(usize, AnyBatch, u64);
+pub(crate) type Emit<'a> = &'a mut dyn FnMut(usize, AnyBatch, u64);
 
 /// Cuts one partition's stream into buckets. The records of a bucket, and their order, depend only on what it is given, in
 /// order; into how many batches they are cut may depend on memory.
-pub trait BucketWriter {
+pub(crate) trait BucketWriter {
     /// Takes a batch; may emit full buckets.
     ///
     /// # Errors
@@ -131,17 +131,18 @@ pub trait BucketWriter {
 }
 
 /// A step over single batches.
-pub type BatchStep = Box<dyn FnMut(AnyBatch) -> TaskResult<AnyBatch>>;
+pub(crate) type BatchStep = Box<dyn FnMut(AnyBatch) -> TaskResult<AnyBatch>>;
 
 /// Opens the step of one partition.
-pub type OpenStep = Arc<dyn Fn(&TaskContext, usize) -> BatchStep + Send + Sync>;
+pub(crate) type OpenStep = Arc<dyn Fn(&TaskContext, usize) -> BatchStep + Send + Sync>;
 
 /// Computes one partition from its input streams.
-pub type ComputeStreams = Arc<dyn Fn(&TaskContext, usize, Vec<AnyStream>) -> TaskResult<AnyStream> + Send + Sync>;
+pub(crate) type ComputeStreams =
+    Arc<dyn Fn(&TaskContext, usize, Vec<AnyStream>) -> TaskResult<AnyStream> + Send + Sync>;
 
 /// How one partition is computed from the streams it depends on.
 #[derive(Clone)]
-pub enum Compute {
+pub(crate) enum Compute {
     /// Hands batches on untouched (union, coalesce).
     Pass,
     /// One batch in, one batch out; fused with its neighbours.
@@ -152,16 +153,17 @@ pub enum Compute {
 
 /// A digest of all that a partition of a source holds: the same for the same records in any process and run, another
 /// one if they may differ. Asked only when something derived from the source is memoized.
-pub type Contents = Arc<dyn Fn(usize) -> [u8; 32] + Send + Sync>;
+pub(crate) type Contents = Arc<dyn Fn(usize) -> [u8; 32] + Send + Sync>;
 
 /// The parts of objects that a partition of a source reads, in bytes.
-pub type Reads = Arc<dyn Fn(usize) -> Vec<(Object, Range<u64>)> + Send + Sync>;
+pub(crate) type Reads = Arc<dyn Fn(usize) -> Vec<(Object, Range<u64>)> + Send + Sync>;
 
 /// Work that must be done once before a dataset can be planned (sampling the bounds of a sort).
-pub type Prepare = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+pub(crate) type Prepare = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 /// What is the same when a partition is computed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Determinacy {
     /// The records and their order.
     #[default]
@@ -173,7 +175,7 @@ pub enum Determinacy {
 }
 
 /// Everything a new dataset is made of.
-pub struct NodeSpec {
+pub(crate) struct NodeSpec {
     /// Operator name as the user wrote it.
     pub operator: &'static str,
     /// Where in the driver program.
@@ -207,7 +209,7 @@ pub struct NodeSpec {
 
 /// What the program calls a computation whose results are remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Memoized {
+pub(crate) struct Memoized {
     /// The name.
     pub name: String,
     /// The version: another one for another computation.
@@ -215,7 +217,7 @@ pub struct Memoized {
 }
 
 /// A dataset in the graph.
-pub struct Node {
+pub(crate) struct Node {
     /// Its id; larger than its parents'.
     pub id: DatasetId,
     spec: NodeSpec,
@@ -262,7 +264,7 @@ const DETERMINACIES: [Determinacy; 3] = [
 
 impl Node {
     /// What the program says of the operator; what was kept once for all is determinate.
-    pub fn determinacy(&self) -> Determinacy {
+    pub(crate) fn determinacy(&self) -> Determinacy {
         let said = usize::from(self.determinacy.load(Ordering::SeqCst));
         let determinacy = DETERMINACIES.get(said).copied().unwrap_or_default();
         if self.is_cut() {
@@ -273,7 +275,7 @@ impl Node {
     }
 
     /// Says what the operator is.
-    pub fn set_determinacy(&self, determinacy: Determinacy) {
+    pub(crate) fn set_determinacy(&self, determinacy: Determinacy) {
         let index = DETERMINACIES
             .iter()
             .position(|known| *known == determinacy)
@@ -282,33 +284,33 @@ impl Node {
     }
 
     /// The level at which blocks of this dataset are kept, if they are.
-    pub fn level(&self) -> Option<Level> {
+    pub(crate) fn level(&self) -> Option<Level> {
         LEVELS[usize::from(self.level.load(Ordering::SeqCst)) % LEVELS.len()]
     }
 
     /// Sets the level.
-    pub fn set_level(&self, level: Option<Level>) {
+    pub(crate) fn set_level(&self, level: Option<Level>) {
         let index = LEVELS.iter().position(|known| *known == level).unwrap_or(0);
         self.level.store(index as u8, Ordering::SeqCst);
     }
 
     /// What it is derived from: nothing if it is cut.
-    pub fn dependencies(&self) -> &[Dependency] {
+    pub(crate) fn dependencies(&self) -> &[Dependency] {
         if self.is_cut() { &[] } else { &self.spec.dependencies }
     }
 
     /// Whether its lineage was dropped, so that a block which is lost cannot be computed again.
-    pub fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::SeqCst)
     }
 
     /// Gives it a name for people.
-    pub fn set_name(&self, name: &str) {
+    pub(crate) fn set_name(&self, name: &str) {
         *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.into());
     }
 
     /// The operator, and the name if it has one.
-    pub fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         match &*self.name.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(name) => format!("{} \"{name}\"", self.operator),
             None => self.operator.to_owned(),
@@ -316,44 +318,27 @@ impl Node {
     }
 
     /// Whether there is work to do before it is planned, done or not.
-    pub fn has_prepare(&self) -> bool {
+    pub(crate) fn has_prepare(&self) -> bool {
         self.spec.prepare.is_some()
     }
 
     /// Whether that work is done.
-    pub fn is_prepared(&self) -> bool {
+    pub(crate) fn is_prepared(&self) -> bool {
         self.spec.prepare.is_none() || self.prepared.get().is_some() || self.is_cut()
     }
 
     /// Whether its blocks may be there before the program has computed any.
-    pub fn is_remembered(&self) -> bool {
+    pub(crate) fn is_remembered(&self) -> bool {
         self.memo.is_some() && self.level().is_some()
     }
 
     /// Runs the work before planning, once.
-    pub fn prepare(&self) -> Result<()> {
+    pub(crate) fn prepare(&self) -> Result<()> {
         if let (Some(prepare), false) = (&self.spec.prepare, self.is_prepared()) {
             prepare()?;
             let _ = self.prepared.set(());
         }
         Ok(())
-    }
-
-    /// The shuffles that this dataset reads.
-    pub fn shuffles(&self) -> impl Iterator<Item = (ShuffleId, &Arc<dyn Exchange>)> {
-        self.dependencies()
-            .iter()
-            .enumerate()
-            .filter_map(|(dependency, kind)| match kind {
-                Dependency::Shuffle { exchange, .. } => Some((
-                    ShuffleId {
-                        child: self.id,
-                        dependency,
-                    },
-                    exchange,
-                )),
-                Dependency::Narrow { .. } => None,
-            })
     }
 }
 
@@ -364,14 +349,14 @@ struct Entry {
 
 /// All live datasets of a context. A dataset lives while a handle or a child refers to it.
 #[derive(Default)]
-pub struct Graph {
+pub(crate) struct Graph {
     entries: HashMap<DatasetId, Entry>,
     next: u64,
 }
 
 impl Graph {
     /// Adds a dataset with one reference to it, and a reference to each of its parents.
-    pub fn insert(&mut self, spec: NodeSpec) -> Arc<Node> {
+    pub(crate) fn insert(&mut self, spec: NodeSpec) -> Arc<Node> {
         let id = DatasetId(self.next);
         self.next += 1;
         for dependency in &spec.dependencies {
@@ -398,12 +383,12 @@ impl Graph {
     }
 
     /// A dataset that is alive.
-    pub fn node(&self, id: DatasetId) -> Option<&Arc<Node>> {
+    pub(crate) fn node(&self, id: DatasetId) -> Option<&Arc<Node>> {
         self.entries.get(&id).map(|entry| &entry.node)
     }
 
     /// One more reference.
-    pub fn retain(&mut self, id: DatasetId) {
+    pub(crate) fn retain(&mut self, id: DatasetId) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.references += 1;
         }
@@ -412,7 +397,7 @@ impl Graph {
     /// One reference fewer. Returns the datasets that nobody refers to any more, for the caller to drop outside its
     /// lock: a node's closures may own handles on other datasets.
     #[must_use]
-    pub fn release(&mut self, id: DatasetId) -> Vec<Arc<Node>> {
+    pub(crate) fn release(&mut self, id: DatasetId) -> Vec<Arc<Node>> {
         let mut worklist = vec![id];
         let mut removed = Vec::new();
         while let Some(id) = worklist.pop() {
@@ -433,7 +418,7 @@ impl Graph {
     /// Drops what a dataset is derived from. Returns the datasets that nobody refers to any more, as
     /// [`Graph::release`] does.
     #[must_use]
-    pub fn cut(&mut self, id: DatasetId) -> Vec<Arc<Node>> {
+    pub(crate) fn cut(&mut self, id: DatasetId) -> Vec<Arc<Node>> {
         let Some(node) = self.node(id).map(Arc::clone).filter(|node| !node.is_cut()) else {
             return Vec::new();
         };
@@ -443,17 +428,12 @@ impl Graph {
     }
 
     /// Number of live datasets.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether no dataset is alive.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// A dataset and all that it is derived from.
-    pub fn lineage(&self, target: DatasetId) -> Lineage {
+    pub(crate) fn lineage(&self, target: DatasetId) -> Lineage {
         let mut nodes = BTreeMap::new();
         let mut worklist = vec![target];
         while let Some(id) = worklist.pop() {

@@ -15,17 +15,17 @@ use crate::lineage::{Dependency, Lineage, Memoized, Node, PartitionMap};
 use crate::partitioner::{PartitionFunction, Partitioning, hasher};
 
 /// A key, or what goes into one.
-pub type Digest = [u8; 32];
+pub(crate) type Digest = [u8; 32];
 
 /// The keys of all partitions of a memoized dataset, by partition. None if a source does not tell what it holds, or the
 /// dataset is not memoized.
-pub fn keys(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
+pub(crate) fn keys(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
     lineage.node(dataset).memo.as_ref()?;
     digests(lineage, dataset)
 }
 
 /// A digest of all that is known of a dataset, and of the program itself. None if a source does not tell what it holds.
-pub fn computation(lineage: &Lineage, dataset: DatasetId) -> Option<Digest> {
+pub(crate) fn computation(lineage: &Lineage, dataset: DatasetId) -> Option<Digest> {
     let mut fields = Fields::new("computation");
     fields.bytes(&distdl_storage::program_fingerprint());
     fields.bytes(&lineage.node(dataset).record_type.codec.portable().fingerprint());
@@ -38,7 +38,7 @@ pub fn computation(lineage: &Lineage, dataset: DatasetId) -> Option<Digest> {
 }
 
 /// What is known of each partition of a dataset; its keys if it is memoized. None if a source does not tell what it holds.
-pub fn digests(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
+pub(crate) fn digests(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
     let mut digests = Digests::default();
     for (id, partitions) in needed(lineage, dataset) {
         let node = lineage.node(id);
@@ -57,7 +57,7 @@ pub fn digests(lineage: &Lineage, dataset: DatasetId) -> Option<Vec<Digest>> {
 }
 
 /// A source of a lineage that does not tell what its partitions hold.
-pub fn unknown_source(lineage: &Lineage) -> Option<&Arc<Node>> {
+pub(crate) fn unknown_source(lineage: &Lineage) -> Option<&Arc<Node>> {
     lineage
         .nodes()
         .find(|node| node.dependencies().is_empty() && node.contents.is_none() && node.keys.get().is_none())
@@ -180,17 +180,17 @@ fn place(fields: &mut Fields, partitioning: Option<&Partitioning>) {
 }
 
 /// Of values, by their bytes.
-pub fn digest(what: &impl Serialize) -> Digest {
+pub(crate) fn digest(what: &impl Serialize) -> Digest {
     postcard::to_stdvec(what).map_or_else(|_| unequalled(), |bytes| *blake3::hash(&bytes).as_bytes())
 }
 
 /// The same as text: what an operator's parameters are, where they are values of the program's.
-pub fn digest_in_words(what: &impl Serialize) -> String {
+pub(crate) fn digest_in_words(what: &impl Serialize) -> String {
     blake3::Hash::from_bytes(digest(what)).to_hex().to_string()
 }
 
 /// For what refuses to become bytes: nothing is the same as it.
-pub fn unequalled() -> Digest {
+pub(crate) fn unequalled() -> Digest {
     let random = [(); 4].map(|()| RandomState::new().hash_one(0));
     *blake3::hash(&random.map(u64::to_le_bytes).concat()).as_bytes()
 }
@@ -221,3 +221,6 @@ impl Fields {
         *self.0.finalize().as_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ type Speaker = Arc<dyn Fn() -> Option<Bytes> + Send + Sync>;
 
 /// The notices of a process.
 #[derive(Default)]
-pub struct Notices {
+pub(crate) struct Notices {
     next: AtomicU64,
     speakers: Mutex<BTreeMap<u64, Speaker>>,
 }

@@ -16,14 +16,14 @@ use crate::id::ShuffleId;
 
 /// A frame on disk.
 #[derive(Clone)]
-pub struct Stored {
+pub(crate) struct Stored {
     spill: Arc<Spill>,
     rows: Rows,
 }
 
 impl Stored {
     /// A frame that lies in `spill`.
-    pub fn new(spill: Arc<Spill>, rows: Rows) -> Self {
+    pub(crate) fn new(spill: Arc<Spill>, rows: Rows) -> Self {
         Self { spill, rows }
     }
 
@@ -31,16 +31,16 @@ impl Stored {
     ///
     /// # Errors
     /// The disk does not give back what was written.
-    pub fn read(&self) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self) -> Result<Vec<u8>> {
         Ok(self.spill.read_one(&self.rows)?)
     }
 }
 
 /// A batch of an output, and its bucket.
-pub type Part = (usize, Stored);
+pub(crate) type Part = (usize, Stored);
 
 /// The outputs that a process keeps.
-pub struct Outputs {
+pub(crate) struct Outputs {
     keep_after: Duration,
     bytes_max: u64,
     kept: Mutex<Kept>,
@@ -61,7 +61,7 @@ struct Shuffle {
 }
 
 /// An output that is being written.
-pub struct Keeping {
+pub(crate) struct Keeping {
     shuffle: ShuffleId,
     partition: usize,
     spill: Arc<Spill>,
@@ -70,7 +70,7 @@ pub struct Keeping {
 
 impl Outputs {
     /// Keeps up to `bytes_max` bytes of an action that has run for `keep_after`.
-    pub fn new(keep_after: Duration, bytes_max: u64) -> Self {
+    pub(crate) fn new(keep_after: Duration, bytes_max: u64) -> Self {
         Self {
             keep_after,
             bytes_max,
@@ -79,7 +79,7 @@ impl Outputs {
     }
 
     /// An action begins in which other processes take part.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         *self.lock() = Kept {
             since: Some(Instant::now()),
             shuffles: BTreeMap::new(),
@@ -88,12 +88,12 @@ impl Outputs {
 
     /// Forgets all, and keeps nothing more until the next action begins: it has ended, or the disk is short. Whether there
     /// was something.
-    pub fn end(&self) -> bool {
+    pub(crate) fn end(&self) -> bool {
         !std::mem::take(&mut *self.lock()).shuffles.is_empty()
     }
 
     /// Begins to keep what `partition` sends into `shuffle`, if the action has run for long enough.
-    pub fn keep(&self, store: &BlockStore, shuffle: ShuffleId, partition: usize) -> Option<Keeping> {
+    pub(crate) fn keep(&self, store: &BlockStore, shuffle: ShuffleId, partition: usize) -> Option<Keeping> {
         let mut kept = self.lock();
         kept.since.filter(|since| since.elapsed() >= self.keep_after)?;
         let spill = match kept.shuffles.get(&shuffle) {
@@ -119,7 +119,7 @@ impl Outputs {
     }
 
     /// Puts the next frame of an output on disk; if that cannot be, the output is not kept.
-    pub fn put(&self, keeping: &mut Option<Keeping>, bucket: usize, frame: &[u8]) -> Option<Stored> {
+    pub(crate) fn put(&self, keeping: &mut Option<Keeping>, bucket: usize, frame: &[u8]) -> Option<Stored> {
         let output = keeping.as_mut()?;
         let kept: u64 = self.lock().shuffles.values().map(|shuffle| shuffle.spill.bytes()).sum();
         let rows = match kept + frame.len() as u64 <= self.bytes_max {
@@ -138,7 +138,7 @@ impl Outputs {
     }
 
     /// An output is whole.
-    pub fn finish(&self, output: Keeping) {
+    pub(crate) fn finish(&self, output: Keeping) {
         let mut kept = self.lock();
         let shuffle = kept.shuffles.get_mut(&output.shuffle);
         // What was begun before the disk was short belongs to a file that is given up.
@@ -148,18 +148,18 @@ impl Outputs {
     }
 
     /// What `partition` has sent into `shuffle`, if it is kept.
-    pub fn of(&self, shuffle: ShuffleId, partition: usize) -> Option<Arc<[Part]>> {
+    pub(crate) fn of(&self, shuffle: ShuffleId, partition: usize) -> Option<Arc<[Part]>> {
         let kept = self.lock();
         kept.shuffles.get(&shuffle)?.partitions.get(&partition).map(Arc::clone)
     }
 
     /// Forgets the outputs into a shuffle, of which one cannot be read any more: their file is not to be relied on.
-    pub fn forget(&self, shuffle: ShuffleId) {
+    pub(crate) fn forget(&self, shuffle: ShuffleId) {
         self.lock().shuffles.remove(&shuffle);
     }
 
     /// The partitions that are kept of each shuffle, ascending.
-    pub fn held(&self) -> Vec<(ShuffleId, Vec<u64>)> {
+    pub(crate) fn held(&self) -> Vec<(ShuffleId, Vec<u64>)> {
         let kept = self.lock();
         let shuffles = kept.shuffles.iter().map(|(id, shuffle)| {
             let partitions = shuffle.partitions.keys();

@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use distdl_storage::Record;
 
-pub use self::joins::{Cogrouped, FullyJoined};
 use crate::dataset::{Dataset, Derivation};
 use crate::lineage::{Compute, Dependency, Exchange};
 use crate::partitioner::{HashPartitioner, Key, PartitionFunction, Partitioner, Partitioning};

@@ -123,7 +123,7 @@ impl Parameters {
 
     /// The complete versions that are here: the newest and, until the next is begun, one more than the
     /// [lag](Self::lag) before it; then as many as that.
-    pub fn versions(&self) -> RangeInclusive<u64> {
+    pub(crate) fn versions(&self) -> RangeInclusive<u64> {
         let book = self.book();
         let newest = self.version();
         // There is always one, and never more of them than versions from 0 on.
@@ -146,14 +146,14 @@ impl Parameters {
     ///
     /// # Errors
     /// If that version is not complete, or not here any more.
-    pub fn read_values(&self, version: u64) -> Result<ReadGuard<'_>> {
+    pub(crate) fn read_values(&self, version: u64) -> Result<ReadGuard<'_>> {
         let mut book = self.book();
         let (_, buffer) = self.buffer_of(&book, version)?;
         Ok(self.reading(&mut book, version, buffer, None))
     }
 
     /// The newest complete version without its state, for lanes.
-    pub fn latest_values(&self) -> ReadGuard<'_> {
+    pub(crate) fn latest_values(&self) -> ReadGuard<'_> {
         let mut book = self.book();
         let (version, buffer) = (self.version(), book.newest);
         self.reading(&mut book, version, buffer, None)
@@ -191,7 +191,7 @@ impl Parameters {
     ///
     /// # Errors
     /// If ranges are claimed, if somebody reads what would be written over, or if there are no parameters.
-    pub fn install(&self, version: u64) -> Result<RangeGuard<'_>> {
+    pub(crate) fn install(&self, version: u64) -> Result<RangeGuard<'_>> {
         self.installing(version, false)
     }
 
@@ -199,7 +199,7 @@ impl Parameters {
     ///
     /// # Errors
     /// As [`install`](Self::install), and if `version` is not the one after the newest.
-    pub fn install_next(&self, version: u64) -> Result<RangeGuard<'_>> {
+    pub(crate) fn install_next(&self, version: u64) -> Result<RangeGuard<'_>> {
         self.installing(version, true)
     }
 
@@ -254,7 +254,7 @@ impl Parameters {
     }
 
     /// The versions for which this process has the state of a range: what an owner of it could go on from.
-    pub fn state_versions(&self, range: &Range<usize>) -> Vec<u64> {
+    pub(crate) fn state_versions(&self, range: &Range<usize>) -> Vec<u64> {
         let book = self.book();
         let newest = self.version();
         let held = [
@@ -270,7 +270,7 @@ impl Parameters {
     ///
     /// # Errors
     /// If that version is not here, or if ranges are claimed.
-    pub fn rewind(&self, version: u64) -> Result<()> {
+    pub(crate) fn rewind(&self, version: u64) -> Result<()> {
         let mut book = self.book();
         let (back, _) = self.buffer_of(&book, version)?;
         book.forget_next()?;
@@ -284,7 +284,7 @@ impl Parameters {
     ///
     /// # Errors
     /// If ranges are claimed.
-    pub fn begin(&self, version: u64) -> Result<()> {
+    pub(crate) fn begin(&self, version: u64) -> Result<()> {
         let mut book = self.book();
         book.forget_next()?;
         if version != self.version() {

@@ -11,6 +11,7 @@ use distdl_storage::Record;
 use foldhash::fast::FixedState;
 use rand_core::RngCore;
 
+use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 
 /// What may be a key of a shuffle.
@@ -24,13 +25,13 @@ pub(crate) fn hasher() -> FixedState {
 }
 
 /// Where a range of keys begins and ends.
-pub type KeyRange<'a, K> = (Bound<&'a K>, Bound<&'a K>);
+pub(crate) type KeyRange<'a, K> = (Bound<&'a K>, Bound<&'a K>);
 
 /// A function from keys to partitions. Programs may bring their own to
 /// [`partition_by`](crate::Dataset::partition_by).
 ///
 /// ```
-/// use distdl_engine::partitioner::{PartitionFunction, Partitioner};
+/// use distdl_engine::{PartitionFunction, Partitioner};
 ///
 /// /// Words by their first letter.
 /// struct FirstLetter;
@@ -49,7 +50,7 @@ pub type KeyRange<'a, K> = (Bound<&'a K>, Bound<&'a K>);
 /// }
 /// ```
 pub trait Partitioner<K>: Send + Sync + 'static {
-    /// Number of partitions, at least 1.
+    /// Number of partitions, at least 1: with 0 the first action fails.
     fn partitions(&self) -> usize;
     /// The 0-based partition of a key: a function of the key alone, the same in every process.
     fn partition(&self, key: &K) -> usize;
@@ -70,6 +71,7 @@ pub trait Partitioner<K>: Send + Sync + 'static {
 
 /// A function from keys to partitions, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PartitionFunction {
     /// The engine's fixed hash.
     Hash,
@@ -105,7 +107,7 @@ impl PartitionFunction {
 
 /// How the keys of a dataset are placed, compared to see whether two datasets lie alike.
 #[derive(Clone)]
-pub struct Partitioning {
+pub(crate) struct Partitioning {
     /// Number of partitions.
     pub partitions: usize,
     /// Type of the keys.
@@ -118,7 +120,7 @@ pub struct Partitioning {
 
 impl Partitioning {
     /// That of a partitioner.
-    pub fn of<K: Key>(partitioner: Arc<dyn Partitioner<K>>) -> Self {
+    pub(crate) fn of<K: Key>(partitioner: Arc<dyn Partitioner<K>>) -> Self {
         Self {
             partitions: partitioner.partitions(),
             key: TypeId::of::<K>(),
@@ -128,7 +130,7 @@ impl Partitioning {
     }
 
     /// The function itself, if keys are of type `K`.
-    pub fn partitioner<K: Key>(&self) -> Option<Arc<dyn Partitioner<K>>> {
+    pub(crate) fn partitioner<K: Key>(&self) -> Option<Arc<dyn Partitioner<K>>> {
         self.partitioner.downcast_ref::<Arc<dyn Partitioner<K>>>().cloned()
     }
 }
@@ -152,7 +154,7 @@ pub(crate) struct Checked<P>(pub(crate) P);
 
 impl<K, P: Partitioner<K>> Partitioner<K> for Checked<P> {
     fn partitions(&self) -> usize {
-        self.0.partitions().max(1)
+        self.0.partitions()
     }
 
     /// # Panics
@@ -187,11 +189,9 @@ pub struct HashPartitioner {
 }
 
 impl HashPartitioner {
-    /// At least one partition.
+    /// Over a number of partitions, at least 1: with 0 the first action fails.
     pub fn new(partitions: usize) -> Self {
-        Self {
-            partitions: partitions.max(1),
-        }
+        Self { partitions }
     }
 }
 
@@ -210,22 +210,76 @@ impl<K: Key> Partitioner<K> for HashPartitioner {
     }
 }
 
-/// Gives each partition a range of the keys' order; equal keys share a partition. The bounds come from a sample that
-/// is taken before the first job.
+/// Gives each partition a range of the keys' order; equal keys share a partition. Where a dataset is sorted the bounds come
+/// from a sample that is taken before the first job; here they are given, or come from a sample that is.
+///
+/// ```
+/// # use distdl_engine::{Config, Context, RangePartitioner};
+/// # let context = Context::new(Config::default())?;
+/// let years = context.parallelize([(1999, 'a'), (2000, 'b'), (2026, 'c'), (1987, 'd')], 2);
+/// let placed = years.partition_by(RangePartitioner::from_bounds([2000, 2020])?);
+/// let first = vec![(1999, 'a'), (1987, 'd')];
+/// assert_eq!(placed.glom().collect()?, [first, vec![(2000, 'b')], vec![(2026, 'c')]]);
+/// assert_eq!(placed.filter_by_range(..2000).count()?, 2, "reads one partition");
+/// # Ok::<(), distdl_engine::EngineError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct RangePartitioner<K> {
     partitions: usize,
     descending: bool,
-    sampled: DatasetId,
+    function: PartitionFunction,
     bounds: Arc<OnceLock<Vec<K>>>,
 }
 
 impl<K: Key + Ord> RangePartitioner<K> {
-    pub(crate) fn new(partitions: usize, descending: bool, sampled: DatasetId) -> Self {
+    /// Ranges of which each but the first begins with one of `bounds`, ascending: one partition more than there are bounds.
+    ///
+    /// # Errors
+    /// If a bound is not above the one before, or the keys refuse to become bytes, by which two partitioners are compared.
+    pub fn from_bounds(bounds: impl IntoIterator<Item = K>) -> Result<Self> {
+        let bounds: Vec<K> = bounds.into_iter().collect();
+        let partitions = bounds.len() + 1;
+        Self::between(bounds, partitions)
+    }
+
+    /// `partitions` ranges that would get equal shares of `sample`, whose keys may come in any order and more than once. If
+    /// it has fewer different ones than there are partitions, the last ones stay empty. With 0 partitions the first action
+    /// fails.
+    ///
+    /// # Errors
+    /// If the keys refuse to become bytes, by which two partitioners are compared.
+    pub fn from_sample(sample: impl IntoIterator<Item = K>, partitions: usize) -> Result<Self> {
+        let sample = sample.into_iter().map(|key| (key, 1)).collect();
+        Self::between(quantiles(sample, partitions), partitions)
+    }
+
+    fn between(bounds: Vec<K>, partitions: usize) -> Result<Self> {
+        if let Some(at) = bounds.windows(2).position(|pair| pair[0] >= pair[1]) {
+            return Err(EngineError::invalid(
+                format!("bound {} of a range partitioner is not above the one before", at + 1),
+                "give each bound once, in ascending order",
+            ));
+        }
+        let bytes = postcard::to_stdvec(&bounds).map_err(|error| {
+            EngineError::invalid(
+                format!("the bounds of a range partitioner do not become bytes: {error}"),
+                "use keys of a type that serde can write",
+            )
+        })?;
+        Ok(Self {
+            partitions,
+            descending: false,
+            function: PartitionFunction::custom::<Self>(blake3::hash(&bytes)),
+            bounds: Arc::new(bounds.into()),
+        })
+    }
+
+    /// Ranges with bounds that a sample of a dataset will have.
+    pub(crate) fn sampling(partitions: usize, descending: bool, sampled: DatasetId) -> Self {
         Self {
-            partitions: partitions.max(1),
+            partitions,
             descending,
-            sampled,
+            function: PartitionFunction::Range { sampled, descending },
             bounds: Arc::default(),
         }
     }
@@ -240,21 +294,27 @@ impl<K: Key + Ord> RangePartitioner<K> {
     }
 
     /// Sets the bounds to the `partitions - 1` quantiles of a weighted sample.
-    pub(crate) fn set_bounds(&self, mut sample: Vec<(K, u64)>) {
-        sample.sort_by(|left, right| left.0.cmp(&right.0));
-        let total: u128 = sample.iter().map(|(_, weight)| u128::from(*weight)).sum();
-        let mut bounds: Vec<K> = Vec::with_capacity(self.partitions - 1);
-        let mut below = 0u128;
-        for (key, weight) in sample {
-            let cut = (bounds.len() + 1) as u128;
-            below += u128::from(weight);
-            if cut < self.partitions as u128 && below * self.partitions as u128 > cut * total {
-                bounds.push(key);
-            }
-        }
-        bounds.dedup();
-        let _ = self.bounds.set(bounds);
+    pub(crate) fn set_bounds(&self, sample: Vec<(K, u64)>) {
+        let _ = self.bounds.set(quantiles(sample, self.partitions));
     }
+}
+
+/// Those keys of a weighted sample that cut it into so many parts of about equal weight, ascending; fewer if there are not as
+/// many different ones.
+fn quantiles<K: Ord>(mut sample: Vec<(K, u64)>, partitions: usize) -> Vec<K> {
+    sample.sort_by(|left, right| left.0.cmp(&right.0));
+    let total: u128 = sample.iter().map(|(_, weight)| u128::from(*weight)).sum();
+    let mut bounds: Vec<K> = Vec::new();
+    let mut below = 0u128;
+    for (key, weight) in sample {
+        let cut = (bounds.len() + 1) as u128;
+        below += u128::from(weight);
+        if cut < partitions as u128 && below * partitions as u128 > cut * total {
+            bounds.push(key);
+        }
+    }
+    bounds.dedup();
+    bounds
 }
 
 /// One key at random of every n in a row of a partition, where n doubles each time that the sample has grown too large: a
@@ -333,10 +393,7 @@ impl<K: Key + Ord> Partitioner<K> for RangePartitioner<K> {
     }
 
     fn function(&self) -> PartitionFunction {
-        PartitionFunction::Range {
-            sampled: self.sampled,
-            descending: self.descending,
-        }
+        self.function.clone()
     }
 
     fn is_known(&self) -> bool {

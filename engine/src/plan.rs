@@ -10,14 +10,14 @@ use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::{Dependency, Lineage};
 
 /// Tells whether the block of (dataset, partition) exists.
-pub type Available<'a> = &'a dyn Fn(DatasetId, usize) -> bool;
+pub(crate) type Available<'a> = &'a dyn Fn(DatasetId, usize) -> bool;
 
 /// Tells whether what a partition has sent into a shuffle is kept.
-pub type Sent<'a> = &'a dyn Fn(ShuffleId, usize) -> bool;
+pub(crate) type Sent<'a> = &'a dyn Fn(ShuffleId, usize) -> bool;
 
 /// What a stage does with the partitions that it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Output {
+pub(crate) enum Output {
     /// Hands them to the action.
     Result,
     /// Cuts them by key for the shuffle.
@@ -26,7 +26,7 @@ pub enum Output {
 
 /// A narrow chain between shuffles, and the partitions of it that are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage {
+pub(crate) struct Stage {
     /// The last dataset of the chain.
     pub root: DatasetId,
     /// Partitions of `root` to compute, ascending.
@@ -43,7 +43,7 @@ pub struct Stage {
 
 /// Stages in an order in which each comes after those that it reads from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The stages; the last one has [`Output::Result`].
     pub stages: Vec<Stage>,
     /// A dataset that must be computed and whose work before planning is not done: the plan cannot be run then.
@@ -52,14 +52,14 @@ pub struct Plan {
 
 impl Plan {
     /// Partitions to compute over all stages.
-    pub fn tasks(&self) -> usize {
+    pub(crate) fn tasks(&self) -> usize {
         self.stages.iter().map(|stage| stage.partitions.len()).sum()
     }
 }
 
 /// Cuts `lineage` into the stages that compute `partitions` of its target, given the blocks that exist and
 /// the outputs that are kept.
-pub fn plan(lineage: &Lineage, partitions: &[usize], available: Available<'_>, sent: Sent<'_>) -> Plan {
+pub(crate) fn plan(lineage: &Lineage, partitions: &[usize], available: Available<'_>, sent: Sent<'_>) -> Plan {
     // A stage can only be read by stages whose root has a larger id, so that taking the largest root first
     // completes a stage's readers before the stage itself is cut.
     let mut waiting = BTreeMap::from([((lineage.target(), Output::Result), partitions.to_vec())]);
@@ -151,7 +151,7 @@ fn cut(
 
 /// One operation of a partition's program, for a machine with a stack of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Push the records of a stored block.
     Read(DatasetId, usize),
     /// Push what came through a shuffle for this bucket.
@@ -176,7 +176,7 @@ pub(crate) const OPERATIONS_MAX: usize = 4_000_000;
 ///
 /// # Errors
 /// It would have too many operations.
-pub fn program(
+pub(crate) fn program(
     lineage: &Lineage,
     (root, partition): (DatasetId, usize),
     available: Available<'_>,
@@ -198,7 +198,7 @@ pub fn program(
 
 /// Tells whether a program reads the blocks of a dataset that it keeps itself, so that each is computed once, however many
 /// read it. If such blocks were not kept after all, each reader computes its own.
-pub type Reuse<'a> = &'a dyn Fn(DatasetId) -> bool;
+pub(crate) type Reuse<'a> = &'a dyn Fn(DatasetId) -> bool;
 
 /// The operations of a [`program`], one after another, however many they are.
 pub(crate) struct Operations<'a> {

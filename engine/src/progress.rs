@@ -60,7 +60,7 @@ impl JobProgress {
 
 /// Counters of the tasks that this process runs of a plan.
 #[derive(Debug, Default)]
-pub struct RunningJob {
+pub(crate) struct RunningJob {
     name: String,
     stages: u64,
     tasks: u64,
@@ -89,7 +89,7 @@ impl RunningJob {
 
 /// What runs in a process now, and the bar that shows it, if one is shown.
 #[derive(Debug, Default)]
-pub struct Board {
+pub(crate) struct Board {
     running: Mutex<Option<Running>>,
     bar: Bar,
     is_hidden: AtomicBool,

@@ -11,7 +11,7 @@ use crate::plan::{Available, Operation, Plan, Reuse, Sent, plan, program};
 
 /// The plan for what an action still misses: `wanted` less `finished`, with the blocks and outputs that are left.
 /// `None` once nothing is missing.
-pub fn recover(
+pub(crate) fn recover(
     lineage: &Lineage,
     wanted: &[usize],
     finished: &BTreeSet<usize>,
@@ -32,7 +32,7 @@ pub fn recover(
 ///
 /// # Errors
 /// As [`program`].
-pub fn recover_in_stage(
+pub(crate) fn recover_in_stage(
     lineage: &Lineage,
     (root, partition): (DatasetId, usize),
     available: Available<'_>,
@@ -45,7 +45,11 @@ pub fn recover_in_stage(
 
 /// What a program of a running stage takes that was not planned, as the block that would have spared it: a shuffle that
 /// nobody sends there, or work before planning.
-pub fn unplanned(lineage: &Lineage, program: &[Operation], reads: impl Fn(&Operation) -> bool) -> Option<BlockId> {
+pub(crate) fn unplanned(
+    lineage: &Lineage,
+    program: &[Operation],
+    reads: impl Fn(&Operation) -> bool,
+) -> Option<BlockId> {
     program.iter().find_map(|operation| match *operation {
         Operation::Shuffle(shuffle, bucket) => (!reads(operation)).then(|| shuffle.child.block(bucket)),
         Operation::Compute { dataset, partition, .. } => {
@@ -54,3 +58,6 @@ pub fn unplanned(lineage: &Lineage, program: &[Operation], reads: impl Fn(&Opera
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

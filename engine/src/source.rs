@@ -33,7 +33,7 @@ impl Context {
     #[track_caller]
     pub fn parallelize<T: Record>(&self, records: impl IntoIterator<Item = T>, partitions: usize) -> Dataset<T> {
         let mut records: std::collections::VecDeque<T> = records.into_iter().collect();
-        let (length, partitions) = (records.len(), partitions.clamp(1, PARTITIONS_MAX + 1));
+        let (length, partitions) = (records.len(), partitions.min(PARTITIONS_MAX + 1));
         let mut slices: Vec<Records<T>> = Vec::with_capacity(partitions);
         for partition in 0..partitions {
             let count = (partition + 1) * length / partitions - partition * length / partitions;
@@ -68,10 +68,10 @@ impl Context {
     /// The integers of `range` in `partitions` groups of neighbours, made where they are used.
     #[track_caller]
     pub fn range(&self, range: std::ops::Range<u64>, partitions: usize) -> Dataset<u64> {
-        let partitions = partitions.max(1);
         let length = range.end.saturating_sub(range.start);
-        let at =
-            move |partition: usize| range.start + (u128::from(length) * partition as u128 / partitions as u128) as u64;
+        let at = move |partition: usize| {
+            range.start + (u128::from(length) * partition as u128 / partitions.max(1) as u128) as u64
+        };
         let compute = streams(move |context, partition, _| {
             Ok(stream_of(
                 at(partition)..at(partition + 1),
@@ -153,7 +153,7 @@ impl Context {
     #[track_caller]
     pub fn objects(&self, pattern: &str, partitions: usize) -> Result<Dataset<(String, Vec<u8>)>> {
         let objects = self.stores().list(pattern)?;
-        let (count, partitions) = (objects.len(), partitions.clamp(1, PARTITIONS_MAX + 1));
+        let (count, partitions) = (objects.len(), partitions.min(PARTITIONS_MAX + 1));
         let group = |partition: usize| partition * count / partitions..(partition + 1) * count / partitions;
         let groups: Vec<Vec<Object>> = (0..partitions)
             .map(|partition| objects[group(partition)].to_vec())

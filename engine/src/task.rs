@@ -21,7 +21,7 @@ use crate::outputs::Outputs;
 use crate::progress::{Board, JobProgress};
 
 /// What a process offers to the tasks that run in it.
-pub struct Resources {
+pub(crate) struct Resources {
     /// Blocks of persisted datasets.
     pub store: Arc<BlockStore>,
     /// Worker threads.
@@ -76,19 +76,19 @@ impl Resources {
     }
 
     /// Bytes that were read so far, wherever they lay.
-    pub fn bytes_read(&self) -> u64 {
+    pub(crate) fn bytes_read(&self) -> u64 {
         let read = BytesBySource::of(&self.stores.figures(), &self.store.statistics(), None);
         read.remote + read.peer + read.cache + read.local + read.disk + read.memory
     }
 
     /// How far the action is that runs here, if one does.
-    pub fn progress(&self) -> Option<JobProgress> {
+    pub(crate) fn progress(&self) -> Option<JobProgress> {
         self.board.now(|| self.bytes_read())
     }
 }
 
 /// Blocks of other processes.
-pub trait Elsewhere: Send + Sync {
+pub(crate) trait Elsewhere: Send + Sync {
     /// Whether another process is known to have a block.
     fn has(&self, id: BlockId) -> bool;
     /// The block in a frame; `None` if it is not to be had any more.
@@ -104,7 +104,7 @@ pub trait Elsewhere: Send + Sync {
 
 /// What an operator may ask of the task that runs it.
 #[derive(Clone)]
-pub struct TaskContext {
+pub(crate) struct TaskContext {
     /// Stores, limits and counters of the process.
     pub resources: Arc<Resources>,
     /// Where blocks are that this process does not have.
@@ -114,7 +114,7 @@ pub struct TaskContext {
 
 /// Whose closures run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Role {
+pub(crate) enum Role {
     /// The operator's own.
     Operator,
     /// The operator's, on the writing side of its shuffle.
@@ -125,7 +125,7 @@ pub enum Role {
 
 /// What closures run for: the place that adds to an accumulator, or that an error names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub(crate) struct Place {
     /// The operator.
     pub dataset: DatasetId,
     /// The partition of it; the parent's where the writing side of its shuffle runs.
@@ -144,10 +144,10 @@ pub(crate) struct Position {
 }
 
 /// Key of one accumulator's share from one place.
-pub type UpdateKey = (u64, Place);
+pub(crate) type UpdateKey = (u64, Place);
 
 /// What closures added to accumulators, by the place that added it.
-pub type Updates = BTreeMap<UpdateKey, Box<dyn Any + Send>>;
+pub(crate) type Updates = BTreeMap<UpdateKey, Box<dyn Any + Send>>;
 
 struct TaskState {
     /// Whose task it is.
@@ -179,7 +179,7 @@ pub(crate) fn serve() {
 }
 
 /// Whether this thread is inside a task, or serves a driver program that waits for it: then an action would wait for ever.
-pub fn is_inside() -> bool {
+pub(crate) fn is_inside() -> bool {
     SERVES.get() || CURRENT.with_borrow(Option::is_some)
 }
 
@@ -213,7 +213,12 @@ impl Drop for Entered {
 
 impl TaskContext {
     /// A context for one partition of `dataset`; the task stops early once `cancelled` is set.
-    pub fn new(resources: Arc<Resources>, dataset: DatasetId, partition: usize, cancelled: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        resources: Arc<Resources>,
+        dataset: DatasetId,
+        partition: usize,
+        cancelled: Arc<AtomicBool>,
+    ) -> Self {
         let place = Place {
             dataset,
             partition,
@@ -237,7 +242,7 @@ impl TaskContext {
     }
 
     /// With blocks of other processes.
-    pub fn with_elsewhere(self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
+    pub(crate) fn with_elsewhere(self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
         Self { elsewhere, ..self }
     }
 
@@ -255,12 +260,12 @@ impl TaskContext {
     }
 
     /// Whose code runs: for errors.
-    pub fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         self.state.position.get().place
     }
 
     /// What closures added to accumulators, as far as it stands.
-    pub fn take_updates(&self) -> Updates {
+    pub(crate) fn take_updates(&self) -> Updates {
         self.state.settled.take()
     }
 

@@ -1,7 +1,8 @@
 //! Several processes inside one, for tests: real members, real links over Unix sockets and a real name node, but each
 //! process is a thread that runs the driver program, and a killed one drops out without a word. Hundreds of clusters
-//! live and die in seconds that way, with faults at exact points. And [GPUs on paper](paper).
+//! live and die in seconds that way, with faults at exact points. And [GPUs on paper](paper), and what [fuzzing](fuzz) feeds.
 
+pub mod fuzz;
 pub mod paper;
 
 use std::collections::HashMap;
@@ -36,6 +37,9 @@ const TIME_MAX: Duration = Duration::from_secs(120);
 
 /// How long the address of a killed name node may stay in use.
 const REBIND_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Room for what the actions of a test come to.
+const JOURNAL_BYTES_MAX: u64 = 1 << 30;
 
 /// A cluster to be run in this process.
 #[derive(Debug, Clone)]
@@ -311,7 +315,7 @@ impl<R: Send + 'static> Shared<R> {
                 lease: cluster.lease,
                 ..Options::default()
             },
-            journal: Journal::open(folder).map_err(|error| failed(&error))?,
+            journal: Journal::open(folder, JOURNAL_BYTES_MAX).map_err(|error| failed(&error))?,
             spawner: Box::new(Threads(Arc::clone(self))),
             progress: None,
             notes: Box::new(move |event| lock(&noted).push(event)),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// In what form updates are summed, and sent where processes do not share memory. New parameters are sent as they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum UpdateFormat {
     /// Four bytes a value.
     #[default]

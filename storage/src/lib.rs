@@ -85,6 +85,7 @@ mod manifest;
 
 mod checkpoint;
 
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use block::{Block, BlockId, ParseBlockIdError};

@@ -17,11 +17,14 @@ pub(crate) struct Extent {
 /// The most parts that a row is cut into. Who asks for more gets one more than that, by which it shows.
 pub const PARTITIONS_MAX: usize = 1 << 20;
 
-/// Lays `extents` end to end and cuts the row into `partitions` equal parts (one if 0 is asked for): for each part the
+/// Lays `extents` end to end and cuts the row into `partitions` equal parts (none if 0 is asked for): for each part the
 /// extents in it, by index, and which of their units. What cannot be cut, and holds at least one unit, belongs to the
 /// part in which its middle lies. Where there is too little, the last parts are empty, or some between.
 pub(crate) fn deal(extents: &[Extent], partitions: usize) -> Vec<Vec<(usize, Range<u64>)>> {
-    let partitions = partitions.clamp(1, PARTITIONS_MAX + 1);
+    let partitions = partitions.min(PARTITIONS_MAX + 1);
+    if partitions == 0 {
+        return Vec::new();
+    }
     let total: u128 = extents.iter().map(|extent| u128::from(extent.units)).sum();
     let cut = |index: usize| total * index as u128 / partitions as u128;
     let mut groups = vec![Vec::new(); partitions];

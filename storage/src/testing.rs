@@ -6,7 +6,6 @@ mod cutting;
 mod fault;
 mod fault_store;
 mod host_device;
-#[cfg(test)]
 mod waiting;
 
 pub use self::conformance::{conformance, device_conformance};
@@ -14,5 +13,4 @@ pub use self::cutting::chunks_count;
 pub use self::fault::{FaultTier, Faults, Gate, GetFault, Pause, PutFault};
 pub use self::fault_store::{FaultStore, ReadFault, StoreFaults, WriteFault};
 pub use self::host_device::{DeviceFault, HostBuffer, HostDevice};
-#[cfg(test)]
-pub(crate) use self::waiting::wait_until;
+pub use self::waiting::{WAIT_MAX, wait_until};

@@ -1,5 +1,5 @@
 //! What DistDL promises, tested from outside: every operation against a plain program on vectors, loss of blocks at any
-//! moment, deep lineages, planning, panics, training and iteration.
+//! moment, deep lineages, panics, training and iteration.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cluster;
@@ -18,7 +18,6 @@ mod operations;
 mod panics;
 mod pipes;
 mod placing;
-mod planning;
 mod saving;
 mod sources;
 mod staleness;

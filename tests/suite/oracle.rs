@@ -22,13 +22,13 @@ pub(crate) struct Custom(pub(crate) usize);
 
 impl<K: Key> Partitioner<K> for Custom {
     fn partitions(&self) -> usize {
-        self.0.max(1)
+        self.0
     }
 
     fn partition(&self, key: &K) -> usize {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        (hasher.finish() % self.0.max(1) as u64) as usize
+        (hasher.finish() % self.0 as u64) as usize
     }
 
     fn function(&self) -> PartitionFunction {
@@ -36,7 +36,7 @@ impl<K: Key> Partitioner<K> for Custom {
     }
 }
 
-/// Where keys lie, in how many partitions; 0 is 1.
+/// Where keys lie, in how many partitions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Placement {
     Hash(usize),
@@ -54,7 +54,6 @@ impl Placement {
 
 /// Cuts records into groups of neighbours whose lengths differ by 1 at most.
 pub(crate) fn cut<T: Clone>(records: &[T], partitions: usize) -> Partitions<T> {
-    let partitions = partitions.max(1);
     let start = |partition: usize| partition * records.len() / partitions;
     (0..partitions)
         .map(|partition| records[start(partition)..start(partition + 1)].to_vec())
@@ -75,7 +74,7 @@ pub(crate) fn map<T: Clone, U>(input: &[Vec<T>], function: impl Fn(T) -> U) -> P
 
 /// Sends every record to the partition that `place` names; (record, source partition, position there).
 fn send<T: Clone>(input: &[Vec<T>], partitions: usize, place: impl Fn(&T, usize, usize) -> usize) -> Partitions<T> {
-    let mut output = vec![Vec::new(); partitions.max(1)];
+    let mut output = vec![Vec::new(); partitions];
     for (source, records) in input.iter().enumerate() {
         for (position, record) in records.iter().enumerate() {
             output[place(record, source, position)].push(record.clone());
@@ -85,7 +84,6 @@ fn send<T: Clone>(input: &[Vec<T>], partitions: usize, place: impl Fn(&T, usize,
 }
 
 pub(crate) fn repartition<T: Clone>(input: &[Vec<T>], partitions: usize) -> Partitions<T> {
-    let partitions = partitions.max(1);
     send(input, partitions, |_, source, position| {
         (source + position) % partitions
     })

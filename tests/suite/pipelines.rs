@@ -64,16 +64,16 @@ pub(crate) fn rows() -> impl Strategy<Value = Vec<Row>> {
 
 pub(crate) fn steps(length: usize) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        2 => (rows(), 0..9usize).prop_map(|(rows, partitions)| Step::Source(rows, partitions)),
-        1 => (0..70u64, 0..9usize).prop_map(|(length, partitions)| Step::Range(length, partitions)),
+        2 => (rows(), 1..9usize).prop_map(|(rows, partitions)| Step::Source(rows, partitions)),
+        1 => (0..70u64, 1..9usize).prop_map(|(length, partitions)| Step::Range(length, partitions)),
         8 => narrow().prop_map(Step::Narrow),
-        6 => (wide(), prop::option::of(0..7usize)).prop_map(|(wide, partitions)| Step::Wide(wide, partitions)),
-        4 => (pair(), prop::option::of(0..7usize)).prop_map(|(pair, partitions)| Step::Pair(pair, partitions)),
+        6 => (wide(), prop::option::of(1..7usize)).prop_map(|(wide, partitions)| Step::Wide(wide, partitions)),
+        4 => (pair(), prop::option::of(1..7usize)).prop_map(|(pair, partitions)| Step::Pair(pair, partitions)),
         3 => levels().prop_map(Step::Persist),
         1 => folders().prop_map(Step::Checkpoint),
         2 => Just(Step::Copy),
     ];
-    let first = (rows(), 0..9usize).prop_map(|(rows, partitions)| Step::Source(rows, partitions));
+    let first = (rows(), 1..9usize).prop_map(|(rows, partitions)| Step::Source(rows, partitions));
     (first, prop::collection::vec(step, 1..length)).prop_map(|(first, mut steps)| {
         steps.insert(0, first);
         steps

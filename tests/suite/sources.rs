@@ -35,7 +35,7 @@ proptest! {
     #[test]
     fn lines_come_once_and_in_order_however_files_are_cut(
         files in files(),
-        partitions in 0..9usize,
+        partitions in 1..9usize,
         threads in 1..=3usize,
         batch_records in batch_records(),
     ) {
@@ -54,7 +54,7 @@ proptest! {
         let expected: Vec<String> = files.iter().flat_map(|(lines, ..)| lines.clone()).collect();
         for url in [pattern(folder.path(), "*.txt*"), "memory://some/*".to_owned(), "memory://some".to_owned()] {
             let lines = context.text_file(&url, partitions).unwrap();
-            prop_assert_eq!(lines.partitions(), partitions.max(1));
+            prop_assert_eq!(lines.partitions(), partitions);
             prop_assert_eq!(&lines.collect().unwrap(), &expected);
             prop_assert_eq!(lines.repartition(2).count().unwrap(), expected.len() as u64);
         }
@@ -64,7 +64,7 @@ proptest! {
     fn records_of_fixed_length_come_once_and_in_order(
         lengths in prop::collection::vec(0..30usize, 1..4),
         (record_bytes, header_bytes) in (1..9usize, 0..5usize),
-        partitions in 0..9usize,
+        partitions in 1..9usize,
         threads in 1..=3usize,
     ) {
         let folder = tempfile::tempdir().unwrap();
@@ -85,7 +85,7 @@ proptest! {
     #[test]
     fn whole_objects_come_in_order_of_name(
         contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6),
-        partitions in 0..9usize,
+        partitions in 1..9usize,
         threads in 1..=3usize,
     ) {
         let context = small_batches(threads, 2);
@@ -101,14 +101,14 @@ proptest! {
     #[test]
     fn ranges_and_vectors_are_cut_evenly(
         (start, length) in (0..1000u64, 0..200u64),
-        partitions in 0..300usize,
+        partitions in 1..300usize,
         threads in 1..=3usize,
         batch_records in batch_records(),
     ) {
         let context = small_batches(threads, batch_records);
         let numbers: Vec<u64> = (start..start + length).collect();
         for dataset in [context.range(start..start + length, partitions), context.parallelize(numbers.clone(), partitions)] {
-            prop_assert_eq!(dataset.partitions(), partitions.max(1));
+            prop_assert_eq!(dataset.partitions(), partitions);
             let lengths = dataset.run_partitions(|_, rows| Ok(rows.count())).unwrap();
             let (least, most) = (lengths.iter().min().unwrap(), lengths.iter().max().unwrap());
             prop_assert!(most - least <= 1);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use distdl_storage::Record;
 use distdl_storage::array::{Element, NpyWriter};
+use distdl_storage::csv::{CsvOptions, CsvWriter};
 #[cfg(feature = "parquet")]
 use distdl_storage::parquet::ParquetWriter;
 use distdl_storage::remote::SharedFolder;
@@ -64,6 +65,40 @@ impl<T: Record> Dataset<T> {
     /// If a record has no JSON form; otherwise as `save_as_text_file`.
     pub fn save_as_json_lines_file(&self, url: &str) -> Result<()> {
         self.save(url, ".jsonl", json_of)
+    }
+
+    /// Writes each partition as a CSV file, `part-00000.csv` and so on, in the way of
+    /// [`save_as_text_file`](Dataset::save_as_text_file). Records are structs, whose fields' names are the header of each file
+    /// that is not empty; or tuples and the like without names, for which `options` must have no header. Fields are quoted where they
+    /// need it. [`Context::csv`](crate::Context::csv) reads them with the same options.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context};
+    /// # use distdl_storage::csv::CsvOptions;
+    /// # let context = Context::new(Config::default())?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let url = folder.path().join("people");
+    /// # let url = url.to_str().expect("UTF-8");
+    /// let options = CsvOptions { header: false, ..CsvOptions::default() };
+    /// let people = context.parallelize([(36, "Lovelace, Ada".to_owned()), (41, "Alan".to_owned())], 1);
+    /// people.save_as_csv_file(url, &options)?;
+    /// assert_eq!(context.text_file(url, 1)?.first()?, "36,\"Lovelace, Ada\"");
+    /// assert_eq!(context.csv::<(u32, String)>(url, options, 3)?.collect()?, people.collect()?);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If a record is no row of fields, has no names for a header that is asked for, or has line ends in a field where `options`
+    /// do not say so; otherwise as `save_as_text_file`.
+    pub fn save_as_csv_file(&self, url: &str, options: &CsvOptions) -> Result<()> {
+        let (name, options) = (url.to_owned(), options.clone());
+        self.save(url, ".csv", move |records| {
+            let mut writer = CsvWriter::new(&name, &options)?;
+            for record in records {
+                writer.push(&record)?;
+            }
+            Ok(writer.finish())
+        })
     }
 
     /// Writes each partition as a Parquet file, `part-00000.parquet` and so on, in the way of

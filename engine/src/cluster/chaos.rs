@@ -33,6 +33,7 @@ const GRAMMAR: &str = "`kill=worker:1@step:37`, `stop=worker:1@step:9`, `cut=1-2
 
 /// Where a process has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Point {
     /// This step of a loop begins; steps are counted from 0.
     Step(u64),
@@ -52,6 +53,7 @@ pub enum Point {
 
 /// What happens to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// It is gone, without a word: SIGKILL.
     Kill,
@@ -115,7 +117,7 @@ impl Chaos {
     ///
     /// # Errors
     /// [`ConfigError::Value`] with the fault that never would happen.
-    pub fn check(&self, slots: u32) -> Result<()> {
+    pub(crate) fn check(&self, slots: u32) -> Result<()> {
         let missing = |planned: &&Planned| {
             let target = matches!(planned.target, Target::Slot(slot) if slot >= slots);
             target || matches!(planned.fault, Fault::Cut { peer_slot } if peer_slot >= slots)
@@ -124,25 +126,25 @@ impl Chaos {
             Some(planned) => Err(ConfigError::Value {
                 origin: ORIGIN.to_owned(),
                 value: planned.to_string(),
-                allowed: "workers that there are, counted from 0, or raise `processes`",
+                allowed: "workers that there are, counted from 0, or raise `processes`".into(),
             }),
             None => Ok(()),
         }
     }
 
     /// The faults of the process that fills `slot` in its `life`-th life, counted from 0.
-    pub fn plan_for_slot(&self, slot: u32, life: u32) -> ChaosPlan {
+    pub(crate) fn plan_for_slot(&self, slot: u32, life: u32) -> ChaosPlan {
         self.plan(|target| life == 0 && target == Target::Slot(slot))
     }
 
     /// The worker threads that are slowed, counted through, and how many times as long the steps of lanes take there.
-    pub fn slowed(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+    pub(crate) fn slowed(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         let slowed = self.slowed.iter();
         slowed.map(|slowed| (slowed.thread as usize, slowed.times))
     }
 
     /// The faults of the name node.
-    pub fn plan_for_name_node(&self) -> ChaosPlan {
+    pub(crate) fn plan_for_name_node(&self) -> ChaosPlan {
         self.plan(|target| target == Target::NameNode)
     }
 
@@ -161,7 +163,7 @@ fn wrong(text: &str) -> ConfigError {
     ConfigError::Value {
         origin: ORIGIN.to_owned(),
         value: text.chars().take(80).collect(),
-        allowed: GRAMMAR,
+        allowed: GRAMMAR.into(),
     }
 }
 
@@ -271,7 +273,7 @@ impl fmt::Display for Chaos {
 
 /// The faults of one process.
 #[derive(Debug, Default)]
-pub struct ChaosPlan(Vec<Armed>);
+pub(crate) struct ChaosPlan(Vec<Armed>);
 
 #[derive(Debug)]
 struct Armed {
@@ -283,7 +285,7 @@ struct Armed {
 impl ChaosPlan {
     /// The fault that happens now, if any; each is given once. Without faults this is one comparison.
     #[inline]
-    pub fn fires(&self, now: Point) -> Option<Fault> {
+    pub(crate) fn fires(&self, now: Point) -> Option<Fault> {
         if self.0.is_empty() { None } else { self.due(now) }
     }
 
@@ -310,7 +312,7 @@ impl Point {
 
 impl Fault {
     /// Kills or stops this process. A cut link is left to its owner.
-    pub fn carry_out(self) {
+    pub(crate) fn carry_out(self) {
         use rustix::process::{Signal, getpid, kill_process};
         let signal = match self {
             Self::Kill => Signal::KILL,

@@ -70,7 +70,7 @@ impl Recipe {
 
 /// A child that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exited {
+pub(crate) struct Exited {
     /// Which slot it was started for.
     pub slot: u32,
     /// How many were started for this slot before it.
@@ -82,7 +82,7 @@ pub struct Exited {
 }
 
 /// The children of this process. Dropped, it ends them.
-pub struct Children {
+pub(crate) struct Children {
     shared: Arc<Shared>,
     requests: Option<Sender<Request>>,
     starter: Option<JoinHandle<()>>,
@@ -126,7 +126,7 @@ impl Children {
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn new(
+    pub(crate) fn new(
         recipe_for: impl Fn(u32, u32) -> Recipe + Send + 'static,
         output: Arc<Output>,
         exited: impl Fn(Exited) + Send + Sync + 'static,
@@ -155,7 +155,7 @@ impl Children {
     ///
     /// # Errors
     /// If the program cannot be started, or [`Children::kill_all`] was called.
-    pub fn start(&self, slot: u32) -> io::Result<u32> {
+    pub(crate) fn start(&self, slot: u32) -> io::Result<u32> {
         let (sender, answer) = channel();
         let request = self.requests.as_ref().map(|requests| requests.send((slot, sender)));
         match request {
@@ -165,17 +165,17 @@ impl Children {
     }
 
     /// Kills the process of a slot, if there is one.
-    pub fn kill(&self, slot: u32) {
+    pub(crate) fn kill(&self, slot: u32) {
         self.shared.state().kill(|(other, _)| other == slot);
     }
 
     /// Kills all, and lets none be started any more.
-    pub fn kill_all(&self) {
+    pub(crate) fn kill_all(&self) {
         self.shared.kill_all();
     }
 
     /// Waits until every process has ended and what it printed is with the output.
-    pub fn wait_all(&self) {
+    pub(crate) fn wait_all(&self) {
         let state = self.shared.state();
         let waited = self.shared.ended.wait_while(state, |state| state.open > 0);
         drop(waited);
@@ -186,7 +186,7 @@ impl Children {
     ///
     /// # Errors
     /// If the system does not let signals be handled, or a thread cannot be started.
-    pub fn end_with_signals(&self, finally: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(crate) fn end_with_signals(&self, finally: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let shared = self.shared.clone();
         let wait = move || {

@@ -12,20 +12,20 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::wire::{read_growing, read_or_end, write_all_pieces};
 
 /// Largest message of a process that has shaken hands and not joined yet: it has only little to say.
-pub const JOIN_BYTES_MAX: u64 = 64 << 10;
+pub(crate) const JOIN_BYTES_MAX: u64 = 64 << 10;
 /// Largest message afterwards: results of an action are in it. As much as a frame of the journal holds.
-pub const MESSAGE_BYTES_MAX: u64 = u32::MAX as u64;
+pub(crate) const MESSAGE_BYTES_MAX: u64 = u32::MAX as u64;
 /// Largest report, of which the most may be the answer that is sent and kept.
-pub const REPORT_BYTES_MAX: u64 = MESSAGE_BYTES_MAX - (1 << 20);
+pub(crate) const REPORT_BYTES_MAX: u64 = MESSAGE_BYTES_MAX - (1 << 20);
 /// Results of one action at most, which leaves room in a message for what goes with them.
-pub const ANSWER_BYTES_MAX: u64 = MESSAGE_BYTES_MAX - (1 << 28);
+pub(crate) const ANSWER_BYTES_MAX: u64 = MESSAGE_BYTES_MAX - (1 << 28);
 
 const START_BYTES: usize = 24;
 
 /// Why a message was not taken or not sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ControlError {
+pub(crate) enum ControlError {
     /// It is longer than the limit.
     #[error(
         "a message of {bytes} bytes is longer than the {bytes_max} that are allowed; let the action return less, or save its result instead"
@@ -64,7 +64,7 @@ impl From<io::Error> for ControlError {
 }
 
 /// A message that can be sent.
-pub struct Encoded {
+pub(crate) struct Encoded {
     start: [u8; START_BYTES],
     body: Vec<u8>,
 }
@@ -74,7 +74,7 @@ impl Encoded {
     ///
     /// # Errors
     /// `TooLong` or `Unsendable`.
-    pub fn new<T: Serialize + ?Sized>(message: &T, bytes_max: u64) -> Result<Self, ControlError> {
+    pub(crate) fn new<T: Serialize + ?Sized>(message: &T, bytes_max: u64) -> Result<Self, ControlError> {
         let body = postcard::to_stdvec(message).map_err(ControlError::Unsendable)?;
         let bytes = body.len() as u64;
         if bytes > bytes_max {
@@ -88,7 +88,7 @@ impl Encoded {
     ///
     /// # Errors
     /// The connection failed; a part of the message may have been sent.
-    pub fn send(&self, writer: impl Write) -> Result<(), ControlError> {
+    pub(crate) fn send(&self, writer: impl Write) -> Result<(), ControlError> {
         let mut pieces = [IoSlice::new(&self.start), IoSlice::new(&self.body)];
         Ok(write_all_pieces(writer, &mut pieces)?)
     }
@@ -98,7 +98,7 @@ impl Encoded {
 ///
 /// # Errors
 /// `TooLong` before anything was sent; otherwise a part of the message may have been sent.
-pub fn send<T: Serialize + ?Sized>(writer: impl Write, message: &T, bytes_max: u64) -> Result<(), ControlError> {
+pub(crate) fn send<T: Serialize + ?Sized>(writer: impl Write, message: &T, bytes_max: u64) -> Result<(), ControlError> {
     Encoded::new(message, bytes_max)?.send(writer)
 }
 
@@ -107,7 +107,7 @@ pub fn send<T: Serialize + ?Sized>(writer: impl Write, message: &T, bytes_max: u
 ///
 /// # Errors
 /// If the message is too long, cut short, changed on the way, or not a `T` with nothing after it.
-pub fn receive<T: DeserializeOwned>(mut reader: impl Read, bytes_max: u64) -> Result<Option<T>, ControlError> {
+pub(crate) fn receive<T: DeserializeOwned>(mut reader: impl Read, bytes_max: u64) -> Result<Option<T>, ControlError> {
     let mut start = [0; START_BYTES];
     if !read_or_end(&mut reader, &mut start)? {
         return Ok(None);

@@ -3,7 +3,7 @@
 
 /// What a member is to a deal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hand {
+pub(crate) struct Hand {
     /// How long a piece takes there, in any unit that all share; `None` if nobody knows.
     pub cost: Option<u64>,
     /// Pieces that it works on at the same time.
@@ -26,7 +26,7 @@ fn cost_unknown(hands: &[Hand]) -> u64 {
 
 /// The hands that `pieces` go to, one after the other: each to the one that would be done with it first, the lower one
 /// of two. Where all hands are alike they take turns. Empty if there are no hands.
-pub fn deal(hands: &[Hand], pieces: usize) -> Vec<usize> {
+pub(crate) fn deal(hands: &[Hand], pieces: usize) -> Vec<usize> {
     let unknown = cost_unknown(hands);
     let mut counts = vec![0; hands.len()];
     let mut dealt = Vec::with_capacity(pieces);
@@ -43,7 +43,7 @@ pub fn deal(hands: &[Hand], pieces: usize) -> Vec<usize> {
 }
 
 /// How long the slowest of the hands takes over its pieces.
-pub fn time(hands: &[Hand], dealt: &[usize]) -> u64 {
+pub(crate) fn time(hands: &[Hand], dealt: &[usize]) -> u64 {
     let unknown = cost_unknown(hands);
     let count = |hand: usize| dealt.iter().filter(|dealt| **dealt == hand).count();
     let times = hands
@@ -55,7 +55,7 @@ pub fn time(hands: &[Hand], dealt: &[usize]) -> u64 {
 
 /// Deals pieces that have lain somewhere before (`None`: nowhere that counts), so that as few move as a fair deal
 /// allows. What moves goes to the hands in order, neighbours together.
-pub fn deal_again(hands: &[Hand], before: &[Option<usize>]) -> Vec<usize> {
+pub(crate) fn deal_again(hands: &[Hand], before: &[Option<usize>]) -> Vec<usize> {
     let mut room = vec![0; hands.len()];
     for hand in deal(hands, before.len()) {
         room[hand] += 1;

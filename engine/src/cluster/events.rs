@@ -9,6 +9,7 @@ use super::protocol::MemberId;
 
 /// Something that happened, and when.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ClusterEvent {
     /// Since the name node started, in seconds.
     pub seconds: f64,
@@ -20,6 +21,7 @@ pub struct ClusterEvent {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Happening {
     /// A process is started.
     Started {

@@ -20,14 +20,14 @@
 mod refused;
 mod hello;
 mod timed;
-mod turns;
+pub(crate) mod turns;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use hello::{HELLO_BYTES, Hello, PROTOCOL_VERSION, Purpose, Side};
-pub use refused::Refused;
-pub use turns::{HANDSHAKES_MAX, Turn, Turns};
+pub(crate) use hello::{Hello, Purpose, Side};
+pub(crate) use refused::Refused;
+pub(crate) use turns::{Turn, Turns};
 
 use super::protocol::MemberId;
 use super::socket::{Socket, random_bytes};
@@ -35,13 +35,13 @@ use hello::{REFUSED_BINARY, REFUSED_VERSION};
 use timed::Timed;
 
 /// How long a handshake may take in all.
-pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
 const PROOF_BYTES: usize = 32;
 
 /// What makes a process one of a cluster.
 #[derive(Clone)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     cluster: [u8; 16],
     key: [u8; 32],
     /// Empty until the first process has proven itself, if that is to say which program it is.
@@ -51,7 +51,7 @@ pub struct Credentials {
 impl Credentials {
     /// Of a process of `cluster` that knows its `token`, 32 random bytes, and runs the program file with the BLAKE3
     /// hash `binary`.
-    pub fn new(cluster: [u8; 16], token: &[u8; 32], binary: [u8; 32]) -> Self {
+    pub(crate) fn new(cluster: [u8; 16], token: &[u8; 32], binary: [u8; 32]) -> Self {
         Self {
             cluster,
             key: blake3::derive_key("DistDL 2026 cluster token", token),
@@ -61,7 +61,7 @@ impl Credentials {
 
     /// Of a name node that runs another program than its processes: these must run the same as the first that proves
     /// itself.
-    pub fn of_any_program(cluster: [u8; 16], token: &[u8; 32]) -> Self {
+    pub(crate) fn of_any_program(cluster: [u8; 16], token: &[u8; 32]) -> Self {
         Self {
             binary: Arc::default(),
             ..Self::new(cluster, token, [0; 32])
@@ -89,7 +89,7 @@ impl std::fmt::Debug for Credentials {
 
 /// What one side brings to a handshake.
 #[derive(Debug, Clone)]
-pub struct Mine {
+pub(crate) struct Mine {
     /// What the connection is for; both sides must agree, but that who takes links takes questions too.
     pub purpose: Purpose,
     /// The generation that it is in; 0 before its first.
@@ -131,7 +131,7 @@ impl Mine {
 
 /// The other side, as proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Theirs {
+pub(crate) struct Theirs {
     /// What the connection is for.
     pub purpose: Purpose,
     /// The generation that it is in; 0 before its first.
@@ -155,7 +155,7 @@ impl From<&Hello> for Theirs {
 ///
 /// # Errors
 /// See [`Refused`]; `Closed` for what the other side does not tell.
-pub fn initiate(socket: &Socket, credentials: &Credentials, mine: &Mine) -> Result<Theirs, Refused> {
+pub(crate) fn initiate(socket: &Socket, credentials: &Credentials, mine: &Mine) -> Result<Theirs, Refused> {
     let mut timed = Timed::new(socket, mine.time_max);
     let result = initiate_until(&mut timed, credentials, mine).and_then(|theirs| timed.end().map(|()| theirs));
     close_unless(socket, result)
@@ -188,7 +188,7 @@ fn initiate_until(timed: &mut Timed<'_>, credentials: &Credentials, mine: &Mine)
 ///
 /// # Errors
 /// See [`Refused`].
-pub fn accept(
+pub(crate) fn accept(
     socket: &Socket,
     credentials: &Credentials,
     mine: &Mine,

@@ -55,7 +55,7 @@ pub enum HostsError {
 
 /// Where the process of a slot runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// The host, as the remote shell takes it: `node-7`, `me@node-8`.
     pub host: String,
     /// What the process is for.
@@ -140,7 +140,7 @@ impl Hosts {
     }
 
     /// Where the process of a slot runs. Slots beyond the last are spares, which are dealt to the hosts of workers.
-    pub fn place(&self, slot: u32) -> &Place {
+    pub(crate) fn place(&self, slot: u32) -> &Place {
         let slot = slot as usize;
         let spare = slot.saturating_sub(self.places.len()) % self.workers;
         self.places.get(slot).unwrap_or(&self.places[spare])
@@ -158,7 +158,7 @@ impl Hosts {
 }
 
 /// Whether a host is this one, by one of its usual names.
-pub fn is_here(host: &str) -> bool {
+pub(crate) fn is_here(host: &str) -> bool {
     let own = rustix::system::uname();
     ["localhost", "127.0.0.1", "::1"].contains(&host) || own.nodename().to_bytes() == host.as_bytes()
 }

@@ -11,7 +11,7 @@ use super::secrets::Secrets;
 use crate::config::{ConfigError, Result};
 
 /// The variable that holds a [`Join`] as text.
-pub const JOIN_VARIABLE: &str = "DISTDL_JOIN";
+pub(crate) const JOIN_VARIABLE: &str = "DISTDL_JOIN";
 
 /// What the text begins with; another form of it gets another number.
 const VERSION: &str = "1-";
@@ -85,7 +85,7 @@ impl Join {
         Self::read(text).map_err(|problem| ConfigError::Value {
             origin: format!("environment variable {JOIN_VARIABLE}"),
             value: format!("({problem})"),
-            allowed: ALLOWED,
+            allowed: ALLOWED.into(),
         })
     }
 
@@ -117,7 +117,7 @@ impl Join {
     ///
     /// # Errors
     /// The parent has ended already.
-    pub fn tie_to_parent(&self) -> Result<(), OrphanError> {
+    pub(crate) fn tie_to_parent(&self) -> Result<(), OrphanError> {
         use rustix::process::{Pid, getppid, test_kill_process};
         let Some(parent) = self.parent else { return Ok(()) };
         let known = i32::try_from(parent).ok().and_then(Pid::from_raw);
@@ -137,14 +137,14 @@ impl Join {
 /// The process that started this one ended before this one was ready.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("process {parent}, which started this one, has ended; start the program again")]
-pub struct OrphanError {
+pub(crate) struct OrphanError {
     /// Its number.
     pub parent: u32,
 }
 
 /// What the process in a slot is for: the last `parameter_workers` of `processes` are for parameters, spares are
 /// workers.
-pub fn role_of(slot: u32, processes: usize, parameter_workers: usize) -> Role {
+pub(crate) fn role_of(slot: u32, processes: usize, parameter_workers: usize) -> Role {
     let slot = slot as usize;
     if slot < processes && slot >= processes.saturating_sub(parameter_workers) {
         Role::Parameter

@@ -8,7 +8,7 @@
 //! Numbers are little endian; the checks are xxh3, that of the length over the frame's offset too. A frame that is not
 //! whole at the end of the file was being written when the process or the machine died, and is cut off. Damage before
 //! that is an error. Answers stay on disk and are read back when a process asks for one, so that the memory needed does
-//! not grow with the results of a long program.
+//! not grow with the results of a long program. What the file takes has a limit, since answers are kept as long as the program runs.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -29,7 +29,7 @@ const READ_STEP_BYTES: u64 = 1 << 16;
 
 /// Something that must outlive the name node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum LogEntry {
+pub(crate) enum LogEntry {
     /// A process was given a number.
     Joined {
         /// The number.
@@ -72,7 +72,7 @@ pub enum LogEntry {
 
 /// Which action it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub(crate) struct Head {
     /// Its number.
     pub action: u64,
     /// BLAKE3 over the lineage and the action.
@@ -85,19 +85,19 @@ pub struct Head {
 
 impl Head {
     /// Whether it is an iteration.
-    pub fn is_iterate(&self) -> bool {
+    pub(crate) fn is_iterate(&self) -> bool {
         matches!(self.kind, ActionKind::Iterate { .. })
     }
 
     /// Whether two processes mean the same by it.
-    pub fn same(&self, other: &Self) -> bool {
+    pub(crate) fn same(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint && self.kind == other.kind
     }
 }
 
 /// What one member gave in one round.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Collected {
+pub(crate) struct Collected {
     /// Results by partition.
     pub results: Vec<(u64, Bytes)>,
     /// Updates of accumulators.
@@ -106,7 +106,7 @@ pub struct Collected {
 
 /// What can go wrong with the log.
 #[derive(Debug, thiserror::Error)]
-pub enum JournalError {
+pub(crate) enum JournalError {
     /// The operating system refused.
     #[error("cannot {what} {}: {source}; look at the disk's free space and at who owns the folder", path.display())]
     Io {
@@ -144,6 +144,21 @@ pub enum JournalError {
         /// Its size.
         bytes: usize,
     },
+    /// The file would take more than it may.
+    #[error(
+        "{} has {bytes} of at most {bytes_max} bytes, and {more} more were to be written of what actions came to: raise `disk` (`disk_bytes_max`), or bring less into the driver program and save datasets where they are",
+        path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What it takes.
+        bytes: u64,
+        /// What it may take.
+        bytes_max: u64,
+        /// What the entry takes.
+        more: u64,
+    },
     /// Nothing has been answered under this number.
     #[error("action {action} has no answer in {}", path.display())]
     NoAnswer {
@@ -156,22 +171,24 @@ pub enum JournalError {
 
 /// The log of one name node, open for appending.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     file: File,
     path: PathBuf,
     bytes: u64,
+    bytes_max: u64,
     /// Offsets of the frames of the answers, by number of the action.
     answers: Vec<u64>,
-    /// Held on the folder; `None` if nobody will read the log again, so that it need not outlive the machine either.
+    /// Held on the folder; `None` if nobody will read the log again.
     lock: Option<File>,
 }
 
 impl Journal {
-    /// The log in `folder`, made if it is not there, and what it says, without what later entries made obsolete.
+    /// The log in `folder`, made if it is not there, and what it says, without what later entries made obsolete. It grows to
+    /// `bytes_max` at most.
     ///
     /// # Errors
     /// [`JournalError`] if another process has it open, the disk refuses, or it is damaged before its end.
-    pub fn open(folder: &Path) -> Result<(Self, Vec<LogEntry>), JournalError> {
+    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<(Self, Vec<LogEntry>), JournalError> {
         durable::create_folders(folder).map_err(|source| failed("create", folder, source))?;
         let lock = lock(folder)?;
         let path = folder.join("journal");
@@ -182,6 +199,7 @@ impl Journal {
             file,
             path,
             bytes: 0,
+            bytes_max,
             answers: Vec::new(),
             lock: Some(lock),
         };
@@ -190,11 +208,12 @@ impl Journal {
     }
 
     /// A log that nobody will read again after this process: a file without a name on the disk of a folder, which is made if it
-    /// is not there, or else of that for temporary files. The system removes it with this process, however that ends.
+    /// is not there, or else of that for temporary files. The system removes it with this process, however that ends. It grows to
+    /// `bytes_max` at most.
     ///
     /// # Errors
     /// [`JournalError::Io`] if the disk refuses.
-    pub fn temporary(folder: Option<&Path>) -> Result<Self, JournalError> {
+    pub(crate) fn temporary(folder: Option<&Path>, bytes_max: u64) -> Result<Self, JournalError> {
         let path = folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
         let file = std::fs::create_dir_all(&path).and_then(|()| tempfile::tempfile_in(&path));
         let file = file.map_err(|source| failed("create a file in", &path, source))?;
@@ -202,6 +221,7 @@ impl Journal {
             file,
             path,
             bytes: 0,
+            bytes_max,
             answers: Vec::new(),
             lock: None,
         };
@@ -209,16 +229,28 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Appends an entry. An answer is on the disk when this returns, unless the log is temporary; other entries are
-    /// with the operating system.
+    /// Appends an entry. An answer is on the disk when this returns; other entries are with the operating system. Of a
+    /// temporary log only answers are ever read, so it has nothing else, and need not outlive the machine.
     ///
     /// # Errors
-    /// [`JournalError`] if the entry is too large or the disk refuses; the log is then as it was.
-    pub fn append(&mut self, entry: &LogEntry) -> Result<(), JournalError> {
+    /// [`JournalError`] if the entry is too large, the log is full or the disk refuses; the log is then as it was.
+    pub(crate) fn append(&mut self, entry: &LogEntry) -> Result<(), JournalError> {
+        let answered = matches!(entry, LogEntry::Answered { .. });
+        if !answered && self.lock.is_none() {
+            return Ok(());
+        }
         let payload = postcard::to_stdvec(entry).map_err(io::Error::other);
         let payload = payload.map_err(|source| failed("encode an entry for", &self.path, source))?;
         let length = u32::try_from(payload.len()).map_err(|_| JournalError::TooLarge { bytes: payload.len() })?;
-        let answered = matches!(entry, LogEntry::Answered { .. });
+        let more = HEADER_BYTES + u64::from(length);
+        if self.bytes.saturating_add(more) > self.bytes_max {
+            return Err(JournalError::Full {
+                path: self.path.clone(),
+                bytes: self.bytes,
+                bytes_max: self.bytes_max,
+                more,
+            });
+        }
         let header = header(length, self.bytes, &payload);
         // Answers are read in between.
         let mut written = self.file.seek(SeekFrom::Start(self.bytes)).map(drop);
@@ -235,7 +267,7 @@ impl Journal {
         if answered {
             self.answers.push(self.bytes);
         }
-        self.bytes += HEADER_BYTES + u64::from(length);
+        self.bytes += more;
         Ok(())
     }
 
@@ -243,7 +275,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError`] if there is none, the disk refuses, or it is damaged.
-    pub fn answer(&mut self, action: u64) -> Result<Answer, JournalError> {
+    pub(crate) fn answer(&mut self, action: u64) -> Result<Answer, JournalError> {
         let none = || JournalError::NoAnswer {
             action,
             path: self.path.clone(),

@@ -104,7 +104,7 @@ impl NameNodeOptions {
     /// A cluster of processes of this program with its own arguments, on this host.
     ///
     /// # Errors
-    /// If the system does not tell the program, or has no random numbers.
+    /// As [`Config::check`], or if the system does not tell the program or has no random numbers.
     pub fn for_this_program(config: Config) -> Result<Self, LaunchError> {
         let program = this_program()?;
         let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -200,8 +200,9 @@ struct Shape {
 }
 
 impl Shape {
-    /// Also sees that all faults can happen, before any process is there.
+    /// Also sees that the configuration is one and all faults can happen, before any process is there.
     fn of(config: &Config) -> Result<Self, ConfigError> {
+        config.check()?;
         let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default())?;
         chaos.check(u32::try_from(config.processes).unwrap_or(u32::MAX))?;
         Ok(Self {

@@ -10,7 +10,7 @@ use crate::cluster::socket::Socket;
 use crate::cluster::wire::{self, Header, Limits, WireError};
 
 /// One end of a link.
-pub struct Link {
+pub(crate) struct Link {
     /// Who is at the other end.
     pub peer: MemberId,
     socket: Socket,
@@ -23,7 +23,7 @@ pub struct Link {
 
 impl Link {
     /// A link over a socket whose handshake is done.
-    pub fn new(peer: MemberId, socket: Socket) -> Self {
+    pub(crate) fn new(peer: MemberId, socket: Socket) -> Self {
         Self {
             peer,
             socket,
@@ -34,34 +34,34 @@ impl Link {
     }
 
     /// Sends a frame; waits while the socket is full.
-    pub fn send(&self, mut header: Header, payload: &[&[u8]]) -> Result<(), WireError> {
+    pub(crate) fn send(&self, mut header: Header, payload: &[&[u8]]) -> Result<(), WireError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         wire::write_frame(&self.socket, &mut header, payload).inspect_err(|_| self.close())
     }
 
     /// Ends the link: whoever reads or writes at either end finds out.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.broken.store(true, Ordering::SeqCst);
         self.socket.shutdown();
     }
 
     /// Notes that a generation counts on it.
-    pub fn serve(&self, generation: u64) {
+    pub(crate) fn serve(&self, generation: u64) {
         self.serves.fetch_max(generation, Ordering::SeqCst);
     }
 
     /// The newest generation that counts on it.
-    pub fn serves(&self) -> u64 {
+    pub(crate) fn serves(&self) -> u64 {
         self.serves.load(Ordering::SeqCst)
     }
 
     /// Whether it was closed or has failed.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::SeqCst)
     }
 
     /// Reads frames until the link ends, and says why it did. `handle` must take the whole payload.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         limits: &Limits,
         handle: &mut dyn FnMut(&Header, &mut Body<'_>) -> Result<(), WireError>,
@@ -91,7 +91,7 @@ impl Link {
 const READ_AHEAD_BYTES: usize = 16 << 10;
 
 /// The payload of a frame, still in the socket.
-pub struct Body<'a> {
+pub(crate) struct Body<'a> {
     reader: &'a mut dyn Read,
     header: Header,
     limits: &'a Limits,
@@ -100,13 +100,13 @@ pub struct Body<'a> {
 
 impl Body<'_> {
     /// The payload as bytes.
-    pub fn into_bytes(&mut self) -> Result<Vec<u8>, WireError> {
+    pub(crate) fn take_bytes(&mut self) -> Result<Vec<u8>, WireError> {
         self.taken = true;
         wire::read_bytes(&mut self.reader, &self.header, *self.limits)
     }
 
     /// The payload as numbers, read to where they belong. The caller must not believe them before this returns.
-    pub fn into_floats(&mut self, floats: &mut [f32]) -> Result<(), WireError> {
+    pub(crate) fn take_floats(&mut self, floats: &mut [f32]) -> Result<(), WireError> {
         self.taken = true;
         wire::read_floats_into(&mut self.reader, &self.header, floats)
     }

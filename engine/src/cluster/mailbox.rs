@@ -31,7 +31,7 @@ const HEADER_WORDS: usize = HEADER_BYTES / 8;
 const LIMITS: Limits = Limits { payload_bytes_max: 0 };
 
 /// How much memory the mailbox of a process needs that belongs to a team of `ranks`, in numbers of 4 bytes.
-pub fn floats(ranks: usize) -> usize {
+pub(crate) fn floats(ranks: usize) -> usize {
     2 * (words_before(ranks) + ranks * LETTERS * LETTER_WORDS)
 }
 
@@ -41,7 +41,7 @@ fn words_before(ranks: usize) -> usize {
 }
 
 /// The letters that this process writes, and what it says of those that it reads.
-pub struct Mailbox {
+pub(crate) struct Mailbox {
     words: Words,
     ranks: usize,
     /// Letters written to each rank.
@@ -52,7 +52,7 @@ pub struct Mailbox {
 
 /// The mailbox of another process: where it begins in its region.
 #[derive(Clone, Copy)]
-pub struct Address<'a> {
+pub(crate) struct Address<'a> {
     /// The region.
     pub view: &'a View,
     /// In numbers of 4 bytes.
@@ -61,7 +61,7 @@ pub struct Address<'a> {
 
 /// What became of a letter that was to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
+pub(crate) enum Sent {
     /// It lies where its reader will look for it.
     Written,
     /// So it does, but its reader sleeps and must be woken.
@@ -72,7 +72,7 @@ pub enum Sent {
 
 impl Mailbox {
     /// A mailbox in a piece of [`floats`]`(ranks)`.
-    pub fn new(piece: Piece, ranks: usize) -> Self {
+    pub(crate) fn new(piece: Piece, ranks: usize) -> Self {
         let counts = || (0..ranks).map(|_| Mutex::new(0)).collect();
         Self {
             words: piece.into_words(),
@@ -83,12 +83,12 @@ impl Mailbox {
     }
 
     /// Where it begins in its region, in numbers of 4 bytes.
-    pub fn start(&self) -> usize {
+    pub(crate) fn start(&self) -> usize {
         self.words.start()
     }
 
     /// Writes a letter from rank `me` to another one, whose mailbox is at `theirs`.
-    pub fn send(&self, me: usize, to: usize, theirs: Address<'_>, header: &Header) -> Sent {
+    pub(crate) fn send(&self, me: usize, to: usize, theirs: Address<'_>, header: &Header) -> Sent {
         let Some(mut written) = self.written.get(to).map(lock) else {
             return Sent::Full;
         };
@@ -116,7 +116,7 @@ impl Mailbox {
     ///
     /// # Errors
     /// If what lies there is no letter.
-    pub fn take(&self, me: usize, from: usize, theirs: Address<'_>) -> Result<Option<Header>, WireError> {
+    pub(crate) fn take(&self, me: usize, from: usize, theirs: Address<'_>) -> Result<Option<Header>, WireError> {
         let Some(mut taken) = self.taken.get(from).map(lock) else {
             return Ok(None);
         };
@@ -137,7 +137,7 @@ impl Mailbox {
     }
 
     /// Counts a sleeper. It must look for letters once more before it sleeps.
-    pub fn fall_asleep(&self) {
+    pub(crate) fn fall_asleep(&self) {
         if let Some(sleepers) = self.words.get(0) {
             sleepers.fetch_add(1, Ordering::SeqCst);
         }
@@ -145,7 +145,7 @@ impl Mailbox {
     }
 
     /// Takes a sleeper off.
-    pub fn wake_up(&self) {
+    pub(crate) fn wake_up(&self) {
         if let Some(sleepers) = self.words.get(0) {
             sleepers.fetch_sub(1, Ordering::SeqCst);
         }

@@ -32,10 +32,13 @@ use crate::cluster::wire::{Header, Limits};
 use crate::error::{EngineError, Result};
 use crate::progress::JobProgress;
 
-pub use contact::Capacity;
+pub(crate) use contact::Capacity;
 use contact::{Admission, Missed};
-pub use faults::{Fate, Faults, Vanish};
-pub use round::{Receive, Round, RoundKey};
+pub(crate) use faults::Fate;
+pub use faults::Faults;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use faults::Vanish;
+pub(crate) use round::{Receive, Round, RoundKey};
 use sharing::Sharing;
 
 /// How long a connection may take to be made.
@@ -52,19 +55,19 @@ const FRAME_BYTES_MAX: u64 = 16 << 30;
 
 /// Gives the bytes of a block that this process has, for another one: `None` if it has it no more, the text of an error if it
 /// has it and cannot read it now.
-pub type Serve = Arc<dyn Fn(BlockId) -> Found + Send + Sync>;
+pub(crate) type Serve = Arc<dyn Fn(BlockId) -> Found + Send + Sync>;
 
 /// What comes of asking for a block.
-pub type Found = std::result::Result<Option<Vec<u8>>, String>;
+pub(crate) type Found = std::result::Result<Option<Vec<u8>>, String>;
 
 /// Keeps a copy of a block that another process has computed; returns whether it does.
-pub type Keep = Arc<dyn Fn(BlockId, Vec<u8>) -> bool + Send + Sync>;
+pub(crate) type Keep = Arc<dyn Fn(BlockId, Vec<u8>) -> bool + Send + Sync>;
 
 /// Says how far the action is that runs in this process.
-pub type Tell = Arc<dyn Fn() -> Option<JobProgress> + Send + Sync>;
+pub(crate) type Tell = Arc<dyn Fn() -> Option<JobProgress> + Send + Sync>;
 
 /// A process's membership. The cluster counts it as lost when this is dropped before it has left.
-pub struct Member {
+pub(crate) struct Member {
     orders: Mutex<Receiver<Order>>,
     shared: Arc<Shared>,
 }
@@ -209,7 +212,7 @@ impl Member {
     /// # Errors
     /// If the name node cannot be reached, or does not want this process; [`EngineError::ProgramEnded`] if that is because
     /// the program has ended.
-    pub fn join(join: Join, capacity: Capacity, chaos: ChaosPlan, fate: Fate) -> Result<Self> {
+    pub(crate) fn join(join: Join, capacity: Capacity, chaos: ChaosPlan, fate: Fate) -> Result<Self> {
         let credentials = Credentials::new(
             join.secrets.cluster,
             &join.secrets.token,
@@ -263,27 +266,27 @@ impl Member {
     }
 
     /// Who it is. A name node that was started again and knew it no more has given it a new number.
-    pub fn id(&self) -> Option<MemberId> {
+    pub(crate) fn id(&self) -> Option<MemberId> {
         lock(&self.shared).id
     }
 
     /// Says how blocks are found for other members.
-    pub fn serve(&self, serve: Serve) {
+    pub(crate) fn serve(&self, serve: Serve) {
         lock(&self.shared).serve = Some(serve);
     }
 
     /// Says how copies of other members' blocks are kept.
-    pub fn keep(&self, keep: Keep) {
+    pub(crate) fn keep(&self, keep: Keep) {
         lock(&self.shared).keep = Some(keep);
     }
 
     /// Says what heartbeats tell of the action that runs.
-    pub fn tell(&self, tell: Tell) {
+    pub(crate) fn tell(&self, tell: Tell) {
         lock(&self.shared).tell = Some(tell);
     }
 
     /// Says that the driver program has come to an action.
-    pub fn arrive(&self, arrival: Report) {
+    pub(crate) fn arrive(&self, arrival: Report) {
         let mut state = lock(&self.shared);
         (state.ended, state.cancel) = (None, None);
         state.arrival = Some(arrival.clone());
@@ -296,7 +299,7 @@ impl Member {
     ///
     /// # Errors
     /// Once this process is no member any more.
-    pub fn next_order(&self) -> Result<Order> {
+    pub(crate) fn next_order(&self) -> Result<Order> {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.recv().map_err(|_| self.closed())
     }
@@ -307,13 +310,19 @@ impl Member {
     }
 
     /// Opens the links of a round's generation. `None` if the generation is over before they are open.
-    pub fn enter(&self, generation: &Generation, action: u64, round: u32) -> Option<Round> {
+    pub(crate) fn enter(&self, generation: &Generation, action: u64, round: u32) -> Option<Round> {
         self.enter_after(generation, action, round, &|| ())
     }
 
     /// The same, with something to be done before the first round of the generation, when copies of blocks that were sent
     /// before are kept, and none that is sent in it.
-    pub fn enter_after(&self, generation: &Generation, action: u64, round: u32, before: &dyn Fn()) -> Option<Round> {
+    pub(crate) fn enter_after(
+        &self,
+        generation: &Generation,
+        action: u64,
+        round: u32,
+        before: &dyn Fn(),
+    ) -> Option<Round> {
         let key = RoundKey {
             generation: generation.number,
             action,
@@ -340,7 +349,7 @@ impl Member {
     }
 
     /// Says that a round is over here.
-    pub fn ended(&self, key: RoundKey, outcome: Outcome, held: Held) {
+    pub(crate) fn ended(&self, key: RoundKey, outcome: Outcome, held: Held) {
         self.shared.progress.store(0, Ordering::Relaxed);
         self.shared.lane_micros.store(0, Ordering::Relaxed);
         let mut state = lock(&self.shared);
@@ -375,38 +384,39 @@ impl Member {
     }
 
     /// A handle that ends actions from other threads.
-    pub fn canceller(&self) -> Canceller {
+    pub(crate) fn canceller(&self) -> Canceller {
         Canceller(Arc::clone(&self.shared))
     }
 
     /// A handle for what runs on other threads.
-    pub fn faults(&self) -> Faults {
+    pub(crate) fn faults(&self) -> Faults {
         Faults::new(&self.shared)
     }
 
     /// Says that the driver program has ended, with an error's text if it failed, and waits until a name node has heard it: one
     /// that is gone is looked for. Returns whether this process was a member until now, and its error was heard.
-    pub fn leave(&self, error: Option<String>) -> bool {
+    pub(crate) fn leave(&self, error: Option<String>) -> bool {
         self.shared.take_leave(&Report::Leave { error })
     }
 
     /// Has this process end if its membership ends before the driver program has, and that goes on for some seconds.
-    pub fn end_process_with_it(&self) {
+    pub(crate) fn end_process_with_it(&self) {
         lock(&self.shared).ends_process = true;
     }
 
     /// A handle that ends this membership as if the process had been killed.
-    pub fn vanisher(&self) -> Vanish {
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn vanisher(&self) -> Vanish {
         Vanish::new(&self.shared)
     }
 }
 
 /// Ends the action that a cluster is at.
-pub struct Canceller(Arc<Shared>);
+pub(crate) struct Canceller(Arc<Shared>);
 
 impl Canceller {
     /// Ends the action with `error` in all processes, unless it is over.
-    pub fn cancel(&self, action: u64, error: EngineError) {
+    pub(crate) fn cancel(&self, action: u64, error: EngineError) {
         let report = Report::Cancel { action, error };
         lock(&self.0).cancel = Some(report.clone());
         self.0.report(&report);

@@ -51,11 +51,11 @@ const LISTED_MAX: usize = 1 << 22;
 
 /// A connection to a process, as numbered by whoever accepts connections. A number is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
+pub(crate) struct ConnectionId(pub u64);
 
 /// What a name node is told once.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Members that are active at a time.
     pub processes: u32,
     /// Processes more that stand by.
@@ -98,7 +98,7 @@ impl Default for Options {
 
 /// What happens to the name node.
 #[derive(Debug, Clone)]
-pub enum Event {
+pub(crate) enum Event {
     /// A process said something.
     Reported {
         /// On this connection; its first report is [`Report::Join`].
@@ -129,7 +129,7 @@ pub enum Event {
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Tell a process.
     Send {
         /// On this connection.
@@ -172,7 +172,7 @@ pub enum Effect {
 
 /// The state machine. Times are counted from its start.
 #[derive(Debug)]
-pub struct NameNode {
+pub(crate) struct NameNode {
     options: Options,
     /// As the log says.
     run: Option<u64>,
@@ -251,12 +251,13 @@ struct Loss {
 
 impl NameNode {
     /// The name node of a new cluster.
-    pub fn new(options: Options, now: Duration) -> Self {
+    #[cfg(test)]
+    pub(crate) fn new(options: Options, now: Duration) -> Self {
         Self::recover(options, Vec::new(), now)
     }
 
     /// What to do first.
-    pub fn start(&mut self, now: Duration) -> Vec<Effect> {
+    pub(crate) fn start(&mut self, now: Duration) -> Vec<Effect> {
         self.now = now;
         if self.run.is_none() {
             self.run = Some(self.options.run);
@@ -266,7 +267,7 @@ impl NameNode {
     }
 
     /// When to say [`Event::Tick`] if nothing else happens before.
-    pub fn wake_at(&self) -> Option<Duration> {
+    pub(crate) fn wake_at(&self) -> Option<Duration> {
         if self.done {
             return None;
         }
@@ -280,7 +281,7 @@ impl NameNode {
     }
 
     /// Takes an event in; the effects are to be carried out in their order.
-    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+    pub(crate) fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         if self.done {
             return Vec::new();
         }

@@ -4,32 +4,32 @@
 use serde::{Deserialize, Serialize};
 
 /// The generation and the number of a round.
-pub type Origin = (u64, u32);
+pub(crate) type Origin = (u64, u32);
 
 /// The round that made each version that a process has. Where all rounds would make the same versions nothing is noted,
 /// and all have the same origin, as has what a loop begins with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origins {
+pub(crate) struct Origins {
     /// The first version that a round made, and the round; ascending.
     spans: Vec<(u64, Origin)>,
 }
 
 impl Origins {
     /// The round that made a version. Two processes have the same version if they have one of this number and origin.
-    pub fn of(&self, version: u64) -> Origin {
+    pub(crate) fn of(&self, version: u64) -> Origin {
         let behind = self.spans.partition_point(|(first, _)| *first <= version);
         behind.checked_sub(1).map_or((0, 0), |at| self.spans[at].1)
     }
 
     /// What comes after `version` is made in `round`, and what was made after it by others is forgotten.
-    pub fn go_on(&mut self, version: u64, round: Origin) {
+    pub(crate) fn go_on(&mut self, version: u64, round: Origin) {
         self.spans.retain(|(first, _)| *first <= version);
         self.spans.push((version + 1, round));
     }
 
     /// What there is to know of versions from `oldest` on.
     #[must_use]
-    pub fn since(&self, oldest: u64) -> Self {
+    pub(crate) fn since(&self, oldest: u64) -> Self {
         let before = self.spans.partition_point(|(first, _)| *first <= oldest);
         Self {
             spans: self.spans[before.saturating_sub(1)..].to_vec(),
@@ -37,7 +37,7 @@ impl Origins {
     }
 
     /// How many rounds are named.
-    pub fn rounds(&self) -> usize {
+    pub(crate) fn rounds(&self) -> usize {
         self.spans.len()
     }
 }

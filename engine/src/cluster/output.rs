@@ -18,13 +18,13 @@ use std::sync::{Mutex, PoisonError};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Most bytes that wait for the end of their line.
-pub const LINE_BYTES_MAX: usize = 64 << 10;
+pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// Most lines of standard error that are remembered. Older ones may be shown again.
 const LINES_MAX: usize = 1 << 16;
 
 /// A process: its slot, and how many its parent has started for that slot before.
-pub type Life = (u32, u32);
+pub(crate) type Life = (u32, u32);
 
 /// A place in standard output: the line, and the piece of it. Both are counted from 0.
 type Place = (u64, u64);
@@ -61,7 +61,7 @@ impl Lines {
 
 /// Standard output of all processes as one.
 #[derive(Debug, Default)]
-pub struct OutputMerger {
+pub(crate) struct OutputMerger {
     processes: HashMap<Life, Lines>,
     /// The first place that is not forwarded.
     next: Place,
@@ -73,7 +73,7 @@ pub struct OutputMerger {
 
 impl OutputMerger {
     /// Takes what a process has printed; gives what is to be written.
-    pub fn feed(&mut self, life: Life, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn feed(&mut self, life: Life, bytes: &[u8]) -> Vec<u8> {
         let mut written = Vec::new();
         let (next, open) = (&mut self.next, &mut self.open);
         self.processes.entry(life).or_default().feed(bytes, |place, piece| {
@@ -92,7 +92,7 @@ impl OutputMerger {
 
     /// A process has ended. Its last line, if it has no end, is kept for [`OutputMerger::close`]: the process may have been
     /// killed in the middle of it, and then another prints it whole.
-    pub fn ended(&mut self, life: Life) {
+    pub(crate) fn ended(&mut self, life: Life) {
         let Some(lines) = self.processes.remove(&life) else {
             return;
         };
@@ -103,7 +103,7 @@ impl OutputMerger {
     }
 
     /// All processes have ended: the last line, if it has no end.
-    pub fn close(&mut self) -> Vec<u8> {
+    pub(crate) fn close(&mut self) -> Vec<u8> {
         let lives: Vec<Life> = self.processes.keys().copied().collect();
         lives.into_iter().for_each(|life| self.ended(life));
         let mut written = Vec::new();
@@ -126,7 +126,7 @@ fn forward(written: &mut Vec<u8>, open: &mut bool, place: Place, piece: &[u8]) {
 
 /// Standard error of all processes as one.
 #[derive(Debug, Default)]
-pub struct ErrorMerger {
+pub(crate) struct ErrorMerger {
     processes: HashMap<Life, Lines>,
     seen: HashMap<u128, Seen>,
     /// The keys of `seen`, the oldest first.
@@ -160,7 +160,7 @@ impl Seen {
 
 impl ErrorMerger {
     /// Takes what a process has said; gives what is to be written.
-    pub fn feed(&mut self, life: Life, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn feed(&mut self, life: Life, bytes: &[u8]) -> Vec<u8> {
         let mut lines = self.processes.remove(&life).unwrap_or_default();
         let mut written = Vec::new();
         lines.feed(bytes, |_, piece| self.say(life, piece, &mut written));
@@ -169,7 +169,7 @@ impl ErrorMerger {
     }
 
     /// A process has ended: its last line, if that has no end and is new.
-    pub fn ended(&mut self, life: Life) -> Vec<u8> {
+    pub(crate) fn ended(&mut self, life: Life) -> Vec<u8> {
         let mut written = Vec::new();
         if let Some(lines) = self.processes.remove(&life).filter(|lines| !lines.waiting.is_empty()) {
             self.say(life, &lines.waiting, &mut written);
@@ -178,7 +178,7 @@ impl ErrorMerger {
     }
 
     /// All processes have ended.
-    pub fn close(&mut self) -> Vec<u8> {
+    pub(crate) fn close(&mut self) -> Vec<u8> {
         let lives: Vec<Life> = self.processes.keys().copied().collect();
         lives.into_iter().flat_map(|life| self.ended(life)).collect()
     }
@@ -255,7 +255,7 @@ impl<M> Sink<M> {
 }
 
 /// Both streams of all processes, merged and written.
-pub struct Output {
+pub(crate) struct Output {
     output: Mutex<Sink<OutputMerger>>,
     errors: Mutex<Sink<ErrorMerger>>,
 }
@@ -268,7 +268,7 @@ impl std::fmt::Debug for Output {
 
 /// Which stream of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Standard output.
     Output,
     /// Standard error.
@@ -277,12 +277,12 @@ pub enum Stream {
 
 impl Output {
     /// Writes to the streams of this process.
-    pub fn standard() -> Self {
+    pub(crate) fn standard() -> Self {
         Self::new(Box::new(io::stdout()), Box::new(io::stderr()))
     }
 
     /// Writes standard output and standard error of all processes to these.
-    pub fn new(output: Box<dyn Write + Send>, errors: Box<dyn Write + Send>) -> Self {
+    pub(crate) fn new(output: Box<dyn Write + Send>, errors: Box<dyn Write + Send>) -> Self {
         Self {
             output: Sink::new(OutputMerger::default(), output),
             errors: Sink::new(ErrorMerger::default(), errors),
@@ -291,7 +291,7 @@ impl Output {
 
     /// Takes what a process has written. False if the stream cannot be written: then the process is to have its end of
     /// the pipe closed, so that it sees a broken pipe as if it wrote there itself.
-    pub fn feed(&self, life: Life, stream: Stream, bytes: &[u8]) -> bool {
+    pub(crate) fn feed(&self, life: Life, stream: Stream, bytes: &[u8]) -> bool {
         match stream {
             Stream::Output => Sink::write(&self.output, |merger| merger.feed(life, bytes)),
             Stream::Errors => Sink::write(&self.errors, |merger| merger.feed(life, bytes)),
@@ -299,7 +299,7 @@ impl Output {
     }
 
     /// A process has closed a stream.
-    pub fn ended(&self, life: Life, stream: Stream) {
+    pub(crate) fn ended(&self, life: Life, stream: Stream) {
         match stream {
             Stream::Output => Sink::write(&self.output, |merger| {
                 merger.ended(life);
@@ -313,7 +313,7 @@ impl Output {
     ///
     /// # Errors
     /// The first error in writing either stream.
-    pub fn close(&self) -> io::Result<()> {
+    pub(crate) fn close(&self) -> io::Result<()> {
         Sink::write(&self.output, OutputMerger::close);
         Sink::write(&self.errors, ErrorMerger::close);
         Sink::failure(&self.output).and(Sink::failure(&self.errors))

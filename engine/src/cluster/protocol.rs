@@ -61,7 +61,7 @@ pub enum Role {
 
 /// A member as the others need to know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Who.
     pub member: MemberId,
     /// Which of the cluster's places it fills, counted from 0; a replacement has the place of the one it replaces.
@@ -78,7 +78,7 @@ pub struct Peer {
 
 /// One life of the cluster between two changes of its members: the fence on every frame and every order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Generation {
+pub(crate) struct Generation {
     /// Counted from 1.
     pub number: u64,
     /// In the order of their ranks, 0-based: by slot.
@@ -88,7 +88,7 @@ pub struct Generation {
 impl Generation {
     /// The ranks that take partitions and lanes: those that are not there for parameters only, or all if no other is
     /// left.
-    pub fn computing(&self) -> Vec<usize> {
+    pub(crate) fn computing(&self) -> Vec<usize> {
         let workers = self.ranks(Role::Worker);
         if workers.is_empty() {
             (0..self.members.len()).collect()
@@ -98,7 +98,7 @@ impl Generation {
     }
 
     /// The ranks that own shards: those that are there for it, or all if there is none.
-    pub fn owning(&self) -> Vec<usize> {
+    pub(crate) fn owning(&self) -> Vec<usize> {
         let owners = self.ranks(Role::Parameter);
         if owners.is_empty() {
             (0..self.members.len()).collect()
@@ -118,7 +118,7 @@ impl Generation {
 
 /// A member that may have something, and where its answers come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
+pub(crate) struct Source {
     /// Who.
     pub member: MemberId,
     /// Where it listens.
@@ -127,7 +127,7 @@ pub struct Source {
 
 /// What a member may have partitions of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Asset {
+pub(crate) enum Asset {
     /// A dataset. Of one that is kept it has the blocks; of a source that is not, it may have the bytes in its cache.
     Dataset(DatasetId),
     /// What they sent into a shuffle.
@@ -137,11 +137,11 @@ pub enum Asset {
 }
 
 /// What a member has: partitions, ascending.
-pub type Held = Vec<(Asset, Vec<u64>)>;
+pub(crate) type Held = Vec<(Asset, Vec<u64>)>;
 
 /// What kind of collective an action is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ActionKind {
+pub(crate) enum ActionKind {
     /// Computes partitions of a dataset; the answer has one result for each.
     Compute {
         /// Partitions, in any order, each once.
@@ -167,7 +167,7 @@ pub enum ActionKind {
 /// Versions of the state of a loop that a member could go on from. Version `v` is the state that step `v` reads: what
 /// steps `0..v` have made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoopState {
+pub(crate) struct LoopState {
     /// Versions of which it has all parameters.
     pub versions: Vec<u64>,
     /// The rounds that made these versions and those of the state of shards.
@@ -178,7 +178,7 @@ pub struct LoopState {
 
 /// What a member was when it lost the name node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub(crate) struct Known {
     /// Who.
     pub member: MemberId,
     /// Its last generation; 0 if it took part in none.
@@ -189,7 +189,7 @@ pub struct Known {
 
 /// What a member says to the name node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Report {
+pub(crate) enum Report {
     /// The first message.
     Join {
         /// The slot it was started for; `None` asks for any.
@@ -303,7 +303,7 @@ pub enum Report {
 
 impl Report {
     /// What is said in the place of a report that is too long to be sent, if something can be: that its action has failed.
-    pub fn in_its_place(&self, reason: &str) -> Option<Self> {
+    pub(crate) fn in_its_place(&self, reason: &str) -> Option<Self> {
         let mut report = self.clone();
         let Self::Ended { outcome, .. } = &mut report else {
             return None;
@@ -319,7 +319,7 @@ impl Report {
 
 /// How a round went on one member.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Of [`Work::Compute`].
     Computed {
         /// Whether all that this member was to compute or to place is there.
@@ -346,7 +346,7 @@ pub enum Outcome {
 
 /// What the name node says to a member.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Order {
+pub(crate) enum Order {
     /// The first message.
     Welcome {
         /// Who it is now.
@@ -418,7 +418,7 @@ pub enum Order {
 
 /// What a round is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Work {
+pub(crate) enum Work {
     /// Compute what is missing of a dataset.
     Compute {
         /// Partitions that have a result already.
@@ -445,7 +445,7 @@ pub enum Work {
 
 /// How an action ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// One result for each partition asked for, and what closures added to accumulators.
     Computed {
         /// By partition, ascending.

@@ -24,7 +24,7 @@ pub struct Remote {
 
 /// One process of another host.
 #[derive(Debug, Clone, Copy)]
-pub struct RemoteProcess<'a> {
+pub(crate) struct RemoteProcess<'a> {
     /// The host.
     pub host: &'a str,
     /// Where the name node listens, as that host reaches it.
@@ -43,7 +43,7 @@ pub struct RemoteProcess<'a> {
 
 impl Remote {
     /// The remote shell's call that starts a process.
-    pub fn recipe(&self, process: &RemoteProcess<'_>) -> Recipe {
+    pub(crate) fn recipe(&self, process: &RemoteProcess<'_>) -> Recipe {
         Recipe {
             program: self.shell.clone(),
             arguments: vec![process.host.into(), self.command(process)],

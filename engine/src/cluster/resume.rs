@@ -8,7 +8,7 @@ use super::protocol::LoopState;
 
 /// What a loop goes on from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resumed {
+pub(crate) struct Resumed {
     /// The version of its parameters.
     pub version: u64,
     /// The rank that gives it to those that lack it. None if nobody has what it takes: then `version` is the first step,
@@ -25,7 +25,7 @@ pub struct Resumed {
 /// those whose state it does not keep: otherwise a shard whose keepers all died would go unnoticed. Versions of one number
 /// that different rounds have made are different versions. Of those that can be gone on from, one of the last round is
 /// taken, and of these the newest: where all rounds make the same, the newest of all.
-pub fn resume(states: &[LoopState], first_step: u64) -> Resumed {
+pub(crate) fn resume(states: &[LoopState], first_step: u64) -> Resumed {
     let shards = kept_by_shard(states);
     let is_whole = |made: &(Origin, u64)| shards.values().all(|kept| kept.contains(made));
     let offered = (0_u32..).zip(states).flat_map(|(rank, state)| {
@@ -50,7 +50,7 @@ pub fn resume(states: &[LoopState], first_step: u64) -> Resumed {
 }
 
 /// A state with those versions alone that are of a history. All shards stay named.
-pub fn of_history(state: &LoopState, history: &Origins) -> LoopState {
+pub(crate) fn of_history(state: &LoopState, history: &Origins) -> LoopState {
     let of = |versions: &[u64]| {
         let same = versions
             .iter()

@@ -49,7 +49,7 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     let listener = bind(&listen)?;
     let address = listener.address();
     let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default())?;
-    let journal = journal(folder.as_deref(), config.spill_folder.as_deref())?;
+    let journal = journal(folder.as_deref(), &config)?;
     let bar = Arc::new(Bar::default());
     let notes = notes(&config, Arc::clone(&bar))?;
     let progress = config.shows_jobs().then(|| watch(bar));
@@ -128,10 +128,11 @@ fn credentials(secrets: &Secrets, own_program: bool) -> Credentials {
 }
 
 /// In the folder, or else among what is gone with this process.
-fn journal(folder: Option<&Path>, spill_folder: Option<&Path>) -> Result<(Journal, Vec<LogEntry>), LaunchError> {
+fn journal(folder: Option<&Path>, config: &Config) -> Result<(Journal, Vec<LogEntry>), LaunchError> {
+    let bytes_max = config.disk_bytes_max;
     let journal = match folder {
-        Some(folder) => Journal::open(folder),
-        None => Journal::temporary(spill_folder).map(|journal| (journal, Vec::new())),
+        Some(folder) => Journal::open(folder, bytes_max),
+        None => Journal::temporary(config.spill_folder.as_deref(), bytes_max).map(|journal| (journal, Vec::new())),
     };
     journal.map_err(|error| LaunchError::Record(error.to_string()))
 }

@@ -141,7 +141,7 @@ fn keep(folder: &Path, path: &Path, secret: &str) -> std::io::Result<()> {
 ///
 /// # Errors
 /// [`SecretError::Random`].
-pub fn random_secret() -> Result<String, SecretError> {
+pub(crate) fn random_secret() -> Result<String, SecretError> {
     let mut bytes = [0; 32];
     OsRng.try_fill_bytes(&mut bytes).map_err(|error| SecretError::Random {
         message: error.to_string(),
@@ -153,7 +153,7 @@ pub fn random_secret() -> Result<String, SecretError> {
 ///
 /// # Errors
 /// As [`Secrets::from_file`].
-pub fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
+pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
     let is_standard_input = path == Path::new("-");
     let file = if is_standard_input {
         "on standard input".to_owned()

@@ -37,7 +37,7 @@ const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(1);
 const ORDERS_MAX: usize = 1024;
 
 /// Starts and ends the processes of slots.
-pub trait Spawner: Send {
+pub(crate) trait Spawner: Send {
     /// Starts a process for a slot.
     ///
     /// # Errors
@@ -49,13 +49,13 @@ pub trait Spawner: Send {
 }
 
 /// Hears of what happens.
-pub type Notes = Box<dyn FnMut(ClusterEvent) + Send>;
+pub(crate) type Notes = Box<dyn FnMut(ClusterEvent) + Send>;
 
 /// Hears how far all members together are with an action.
-pub type Watch = Box<dyn FnMut(&JobProgress) + Send>;
+pub(crate) type Watch = Box<dyn FnMut(&JobProgress) + Send>;
 
 /// What a name node is made of.
-pub struct Setup {
+pub(crate) struct Setup {
     /// Where processes find it.
     pub listener: Listener,
     /// Whom it lets in.
@@ -77,10 +77,10 @@ pub struct Setup {
 }
 
 /// How [`Server::wait`] says that the name node was killed, where it is none of its own process.
-pub const KILLED: &str = "the name node was killed";
+pub(crate) const KILLED: &str = "the name node was killed";
 
 /// A running name node.
-pub struct Server {
+pub(crate) struct Server {
     handle: ServerHandle,
     listener: Arc<Listener>,
     machine: JoinHandle<Result<(), String>>,
@@ -88,17 +88,18 @@ pub struct Server {
 
 /// Tells a name node what happens beside its connections.
 #[derive(Clone)]
-pub struct ServerHandle(Sender<Input>);
+pub(crate) struct ServerHandle(Sender<Input>);
 
 impl ServerHandle {
     /// A process that was started for a slot has ended.
-    pub fn exited(&self, slot: u32, cause: String) {
+    pub(crate) fn exited(&self, slot: u32, cause: String) {
         // A name node that has ended need not know.
         let _ = self.0.send(Input::Event(Event::Exited { slot, cause }));
     }
 
     /// Ends the name node as if it had been killed: nobody is told.
-    pub fn vanish(&self) {
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn vanish(&self) {
         let _ = self.0.send(Input::Vanish);
     }
 }
@@ -106,6 +107,7 @@ impl ServerHandle {
 enum Input {
     Event(Event),
     Connected(ConnectionId, Connection),
+    #[cfg(any(test, feature = "testing"))]
     Vanish,
 }
 
@@ -114,7 +116,7 @@ impl Server {
     ///
     /// # Errors
     /// If threads cannot be started, or the system has no random numbers.
-    pub fn start(setup: Setup) -> io::Result<Self> {
+    pub(crate) fn start(setup: Setup) -> io::Result<Self> {
         let (sender, inputs) = channel();
         let options = Options {
             run: u64::from_le_bytes(random_bytes()?),
@@ -162,7 +164,7 @@ impl Server {
     }
 
     /// A handle that outlives this.
-    pub fn handle(&self) -> ServerHandle {
+    pub(crate) fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
@@ -170,7 +172,7 @@ impl Server {
     ///
     /// # Errors
     /// Why it ended, if that was not the end of its program.
-    pub fn wait(self) -> Result<(), String> {
+    pub(crate) fn wait(self) -> Result<(), String> {
         let outcome = self.machine.join();
         self.listener.close();
         outcome.unwrap_or_else(|_| Err("the name node panicked; its message is on standard error".to_owned()))
@@ -347,6 +349,7 @@ impl Machine {
                     self.connections.insert(id, connection);
                     continue;
                 }
+                #[cfg(any(test, feature = "testing"))]
                 Some(Input::Vanish) => return self.vanish(),
                 Some(Input::Event(event)) => event,
                 None => Event::Tick,

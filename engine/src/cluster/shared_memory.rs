@@ -23,7 +23,7 @@ use super::socket::random_bytes;
 const LINE: usize = 16;
 
 /// A region of this process, cut into [`Piece`]s.
-pub struct Region {
+pub(crate) struct Region {
     map: MmapRaw,
     file: File,
     floats: usize,
@@ -32,7 +32,7 @@ pub struct Region {
 
 /// How other processes find a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RegionName {
+pub(crate) struct RegionName {
     /// The process that made it.
     pub process: u32,
     /// Its number there.
@@ -48,7 +48,7 @@ impl Region {
     ///
     /// # Errors
     /// If the system has no such memory, or not so much of it.
-    pub fn create(lengths: &[usize]) -> io::Result<(Arc<Self>, Vec<Piece>)> {
+    pub(crate) fn create(lengths: &[usize]) -> io::Result<(Arc<Self>, Vec<Piece>)> {
         let floats = LINE
             + lengths
                 .iter()
@@ -78,7 +78,7 @@ impl Region {
     }
 
     /// Its name for other processes.
-    pub fn name(&self) -> RegionName {
+    pub(crate) fn name(&self) -> RegionName {
         RegionName {
             process: std::process::id(),
             descriptor: system::number(&self.file),
@@ -89,14 +89,14 @@ impl Region {
 }
 
 /// A range of a region that only its holder writes.
-pub struct Piece {
+pub(crate) struct Piece {
     region: Arc<Region>,
     range: Range<usize>,
 }
 
 impl Piece {
     /// Where it begins in its region, in numbers of 4 bytes.
-    pub fn start(&self) -> usize {
+    pub(crate) fn start(&self) -> usize {
         self.range.start
     }
 }
@@ -127,23 +127,23 @@ impl DerefMut for Piece {
 }
 
 /// A piece whose memory is used as words that other processes read while this one writes them.
-pub struct Words(Piece);
+pub(crate) struct Words(Piece);
 
 impl Piece {
     /// Uses the piece as words of 8 bytes, two numbers each.
-    pub fn into_words(self) -> Words {
+    pub(crate) fn into_words(self) -> Words {
         Words(self)
     }
 }
 
 impl Words {
     /// Where they begin in their region, in numbers of 4 bytes.
-    pub fn start(&self) -> usize {
+    pub(crate) fn start(&self) -> usize {
         self.0.range.start
     }
 
     /// The word with an index; `None` beyond the last.
-    pub fn get(&self, index: usize) -> Option<&AtomicU64> {
+    pub(crate) fn get(&self, index: usize) -> Option<&AtomicU64> {
         if (index + 1) * 2 > self.0.range.len() {
             return None;
         }
@@ -156,7 +156,7 @@ impl Words {
 }
 
 /// A region of another process.
-pub struct View {
+pub(crate) struct View {
     map: MmapRaw,
     floats: usize,
 }
@@ -166,7 +166,7 @@ impl View {
     ///
     /// # Errors
     /// If there is none of that name, length and mark, this process may not see it, or it could shrink.
-    pub fn open(name: &RegionName) -> io::Result<Self> {
+    pub(crate) fn open(name: &RegionName) -> io::Result<Self> {
         let floats = usize::try_from(name.floats).map_err(io::Error::other)?;
         let bytes = floats
             .checked_mul(4)
@@ -183,7 +183,7 @@ impl View {
 
     /// A word that its process writes at any time: `index` words behind `start`, which counts numbers of 4 bytes. None if
     /// it is not in the region. What was written before the word is seen by who sees it.
-    pub fn word(&self, start: usize, index: usize) -> Option<u64> {
+    pub(crate) fn word(&self, start: usize, index: usize) -> Option<u64> {
         let at = index.checked_mul(2).and_then(|words| words.checked_add(start))?;
         if at % 2 != 0 || at.checked_add(2)? > self.floats {
             return None;
@@ -198,7 +198,7 @@ impl View {
     }
 
     /// A range of it; none if it goes beyond the region.
-    pub fn read(&self, range: Range<usize>) -> Option<&[f32]> {
+    pub(crate) fn read(&self, range: Range<usize>) -> Option<&[f32]> {
         if range.start > range.end || range.end > self.floats {
             return None;
         }

@@ -29,7 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// A connected stream of bytes. All operations take `&self`: one thread may read while another writes and a third
 /// shuts it down.
 #[derive(Debug)]
-pub enum Socket {
+pub(crate) enum Socket {
     /// Over the network; small frames are sent at once.
     Tcp(TcpStream),
     /// On this host.
@@ -53,7 +53,7 @@ impl Socket {
 
     /// Breaks the connection once the other host has confirmed nothing of what was sent for so long; without this the kernel
     /// tries for a quarter of an hour. Only where the other side reads all the time: one that does not looks the same.
-    pub fn give_up_after(&self, #[cfg_attr(not(target_os = "linux"), expect(unused))] time: Duration) {
+    pub(crate) fn give_up_after(&self, #[cfg_attr(not(target_os = "linux"), expect(unused))] time: Duration) {
         #[cfg(target_os = "linux")]
         if let Self::Tcp(stream) = self {
             // Where it is refused, a host that is gone is noticed late.
@@ -74,7 +74,7 @@ impl Socket {
     ///
     /// # Errors
     /// If the process has too many open files.
-    pub fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
             #[cfg(unix)]
@@ -84,13 +84,13 @@ impl Socket {
 
     /// Ends the connection in both directions, for all its handles: reads and writes that are blocked return. What was
     /// closed already stays so.
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         // Fails only if the connection is gone already, which is what was wanted.
         let _ = SockRef::from(self).shutdown(Shutdown::Both);
     }
 
     /// Tells the peer that nothing more will be sent; what it sends can still be read.
-    pub fn shutdown_write(&self) {
+    pub(crate) fn shutdown_write(&self) {
         let _ = SockRef::from(self).shutdown(Shutdown::Write);
     }
 
@@ -98,7 +98,7 @@ impl Socket {
     ///
     /// # Errors
     /// For a limit of zero, or if the connection is gone.
-    pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_read_timeout(limit),
             #[cfg(unix)]
@@ -110,7 +110,7 @@ impl Socket {
     ///
     /// # Errors
     /// As there.
-    pub fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_write_timeout(limit),
             #[cfg(unix)]
@@ -174,8 +174,8 @@ impl Write for &Socket {
 ///
 /// # Errors
 /// If the process has too many open files.
-#[cfg(unix)]
-pub fn pair() -> io::Result<(Socket, Socket)> {
+#[cfg(all(unix, any(test, feature = "testing")))]
+pub(crate) fn pair() -> io::Result<(Socket, Socket)> {
     let (left, right) = UnixStream::pair()?;
     Ok((Socket::local(left), Socket::local(right)))
 }
@@ -184,7 +184,7 @@ pub fn pair() -> io::Result<(Socket, Socket)> {
 ///
 /// # Errors
 /// If the operating system has none.
-pub fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
+pub(crate) fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
     let mut bytes = [0; COUNT];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes)
@@ -212,7 +212,7 @@ enum Bound {
 
 /// Where connections of others arrive. One thread accepts; any thread closes.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     bound: Bound,
     address: Address,
     closed: AtomicBool,
@@ -225,7 +225,7 @@ impl Listener {
     ///
     /// # Errors
     /// If neither can be had.
-    pub fn bind_local() -> io::Result<Self> {
+    pub(crate) fn bind_local() -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         if let Ok(listener) = Self::bind_abstract() {
             return Ok(listener);
@@ -237,7 +237,8 @@ impl Listener {
     ///
     /// # Errors
     /// `AddrInUse` as long as it is not gone.
-    pub fn bind_again(address: &Address) -> io::Result<Self> {
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn bind_again(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(at) => Self::bind_tcp(*at, None),
             #[cfg(target_os = "linux")]
@@ -264,7 +265,7 @@ impl Listener {
     /// # Errors
     /// If the port is taken, the address is not of this host, or others could not know the address: `at` is
     /// unspecified (0.0.0.0) and `advertise` is not given.
-    pub fn bind_tcp(at: SocketAddr, advertise: Option<IpAddr>) -> io::Result<Self> {
+    pub(crate) fn bind_tcp(at: SocketAddr, advertise: Option<IpAddr>) -> io::Result<Self> {
         let seen = advertise.unwrap_or(at.ip());
         if seen.is_unspecified() {
             let text =
@@ -288,13 +289,13 @@ impl Listener {
     }
 
     /// Where others reach it.
-    pub fn address(&self) -> Address {
+    pub(crate) fn address(&self) -> Address {
         self.address.clone()
     }
 
     /// Waits for the next connection; `None` once it is closed. What hinders that for a while, as when the process has too
     /// many open files, costs time but no connection: it stays in the queue.
-    pub fn next(&self) -> Option<Socket> {
+    pub(crate) fn next(&self) -> Option<Socket> {
         next_of(|| self.accept(), || self.is_closed())
     }
 
@@ -303,7 +304,7 @@ impl Listener {
     /// # Errors
     /// `NotConnected` once it is closed; otherwise if the process or the host has too many open files, in which case
     /// the connection stays in the queue and the caller does well to close others first.
-    pub fn accept(&self) -> io::Result<Socket> {
+    pub(crate) fn accept(&self) -> io::Result<Socket> {
         while !self.is_closed() {
             match self.accept_one() {
                 _ if self.is_closed() => break,
@@ -324,12 +325,12 @@ impl Listener {
     }
 
     /// Whether it was closed.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
 
     /// Lets a blocked [`Self::accept`], and every later one, return an error. May be called from any thread, and again.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         // On Linux this wakes `accept` and turns newcomers away; elsewhere only a connection wakes it.
         let _ = match &self.bound {
@@ -361,7 +362,7 @@ impl Listener {
 ///
 /// # Errors
 /// If nobody listens there, if it takes longer (`TimedOut`), or if this host has no such sockets.
-pub fn connect(address: &Address, timeout: Duration) -> io::Result<Socket> {
+pub(crate) fn connect(address: &Address, timeout: Duration) -> io::Result<Socket> {
     let timeout = timeout.max(Duration::from_millis(1));
     match address {
         Address::Tcp(at) => connect_tcp(at, timeout),

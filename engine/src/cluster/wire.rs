@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 compile_error!("parameters are sent as little-endian f32 and read in place; big-endian machines are not supported");
 
 /// Size of an encoded [`Header`].
-pub const HEADER_BYTES: usize = 136;
+pub(crate) const HEADER_BYTES: usize = 136;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"DDLf");
 const CHECKED_BYTES: usize = HEADER_BYTES - 8;
@@ -36,7 +36,7 @@ const FIRST_STEP_BYTES: u64 = 1 << 20;
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Records of a shuffle on their way to the owner of a partition.
     Parcel = 1,
     /// The sender has no more parcels from a partition.
@@ -111,14 +111,14 @@ impl TryFrom<u8> for Kind {
 
 /// What a receiver is ready to take.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Largest payload of one frame.
     pub payload_bytes_max: u64,
 }
 
 /// What stands before a payload.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Header {
+pub(crate) struct Header {
     /// What the frame is.
     pub kind: Kind,
     /// The sender's generation: a frame of another one is not for this life of the cluster.
@@ -139,7 +139,7 @@ pub struct Header {
 
 impl Header {
     /// Of a frame without payload, in no round yet.
-    pub fn new(kind: Kind, words: [u64; 6]) -> Self {
+    pub(crate) fn new(kind: Kind, words: [u64; 6]) -> Self {
         let (payload_bytes, payload_checksum) = (0, xxh3_64(&[]));
         Self {
             kind,
@@ -154,7 +154,7 @@ impl Header {
     }
 
     /// As sent.
-    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[4] = self.kind as u8;
@@ -178,7 +178,7 @@ impl Header {
     ///
     /// # Errors
     /// If a bit of them was changed, or the payload is longer than `limits` allow.
-    pub fn decode(bytes: &[u8; HEADER_BYTES], limits: Limits) -> Result<Self, WireError> {
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES], limits: Limits) -> Result<Self, WireError> {
         if bytes[..4] != MAGIC.to_le_bytes() {
             return Err(WireError::NoFrame);
         }
@@ -223,7 +223,7 @@ fn get(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
 /// Why a frame was not taken or not sent. The connection is of no more use.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum WireError {
+pub(crate) enum WireError {
     /// What was read is no frame.
     #[error("what arrived is not a frame; the connection is out of step and must be made again")]
     NoFrame,
@@ -274,7 +274,7 @@ impl From<io::Error> for WireError {
 ///
 /// # Errors
 /// As [`Header::decode`], or if the connection ends within the header.
-pub fn read_header(reader: impl Read, limits: Limits) -> Result<Option<Header>, WireError> {
+pub(crate) fn read_header(reader: impl Read, limits: Limits) -> Result<Option<Header>, WireError> {
     let mut bytes = [0; HEADER_BYTES];
     if !read_or_end(reader, &mut bytes)? {
         return Ok(None);
@@ -299,7 +299,7 @@ pub(super) fn read_or_end(mut reader: impl Read, bytes: &mut [u8]) -> io::Result
 ///
 /// # Errors
 /// If the payload is longer than `limits` allow, cut short, or was changed on the way.
-pub fn read_bytes(reader: impl Read, header: &Header, limits: Limits) -> Result<Vec<u8>, WireError> {
+pub(crate) fn read_bytes(reader: impl Read, header: &Header, limits: Limits) -> Result<Vec<u8>, WireError> {
     if header.payload_bytes > limits.payload_bytes_max {
         return Err(WireError::TooLong {
             bytes: header.payload_bytes,
@@ -330,7 +330,7 @@ pub(super) fn read_growing(mut reader: impl Read, length: u64) -> io::Result<Vec
 ///
 /// # Errors
 /// If the payload has not exactly the size of `floats`, is cut short, or was changed on the way.
-pub fn read_floats_into(mut reader: impl Read, header: &Header, floats: &mut [f32]) -> Result<(), WireError> {
+pub(crate) fn read_floats_into(mut reader: impl Read, header: &Header, floats: &mut [f32]) -> Result<(), WireError> {
     let bytes: &mut [u8] = bytemuck::cast_slice_mut(floats);
     if header.payload_bytes != bytes.len() as u64 {
         return Err(WireError::Length {
@@ -355,7 +355,7 @@ fn check_payload(header: &Header, bytes: &[u8]) -> Result<(), WireError> {
 ///
 /// # Errors
 /// If the connection is broken; a part of the frame may have been sent.
-pub fn write_frame(writer: impl Write, header: &mut Header, payload: &[&[u8]]) -> Result<(), WireError> {
+pub(crate) fn write_frame(writer: impl Write, header: &mut Header, payload: &[&[u8]]) -> Result<(), WireError> {
     let mut hasher = Xxh3Default::new();
     payload.iter().for_each(|piece| hasher.update(piece));
     header.payload_bytes = payload.iter().map(|piece| piece.len() as u64).sum();

@@ -57,7 +57,15 @@ fn asked_for(iteration: &Iteration, parameters: &Parameters) -> impl Debug + use
         updates,
         measures,
         lanes_remember,
-        ..
+        // In the kind of the action.
+        lanes: _,
+        first_step: _,
+        // Each process's own matter.
+        piece_min: _,
+        // In the name of the action.
+        site: _,
+        // A cluster has none.
+        assigned: _,
     } = iteration.clone();
     let rules = (staleness, updates, measures, lanes_remember);
     (steps, shards, state_slots, rules, values)
@@ -160,6 +168,17 @@ fn held_and_loaded(arrival: &Arrival<'_>, looped: &mut Loop<'_>) -> Held {
     held
 }
 
+/// The rank of this process in a generation, if it is a member of it.
+fn own_rank(arrival: &Arrival<'_>, generation: &Generation) -> Option<usize> {
+    let id = arrival.member.id();
+    generation.members.iter().position(|peer| Some(peer.member) == id)
+}
+
+/// The rank that hosts the lane of a partition, where `lanes` has those of all lanes, of which there is one at least.
+fn host(lanes: &[u32], partition: usize) -> Option<usize> {
+    Some(lanes[partition % lanes.len()] as usize)
+}
+
 /// What the name node says of a round that places lanes.
 struct Known<'a> {
     held: &'a [Held],
@@ -180,7 +199,7 @@ fn place(
     if lanes.len() != looped.iteration.lanes || lanes.iter().any(|rank| *rank as usize >= held.len()) {
         return unexpected();
     }
-    let host = |partition: usize| Some(lanes[partition % lanes.len()] as usize);
+    let host = |partition: usize| host(lanes, partition);
     let is_loaded = |partition: usize| {
         let loaded = host(partition).and_then(|rank| held[rank].iter().find(|(asset, _)| *asset == Asset::Lanes));
         loaded.is_some_and(|(_, partitions)| partitions.binary_search(&(partition as u64)).is_ok())
@@ -195,8 +214,7 @@ fn place(
         costs: known.costs,
         pins: &host,
     };
-    let id = arrival.member.id();
-    let own = generation.members.iter().position(|peer| Some(peer.member) == id);
+    let own = own_rank(arrival, generation);
     let read = looped.read.clone();
     arrival.round(generation, number, &facts, &read, &mut |results| {
         let loaded = (looped.load)(results);
@@ -216,11 +234,10 @@ fn run_loop(
     looped: &mut Loop<'_>,
     history: &mut History,
 ) -> Result<Outcome> {
-    let id = arrival.member.id();
-    let own = generation.members.iter().position(|peer| Some(peer.member) == id);
+    let own = own_rank(arrival, generation);
     // All have the data of the lanes that they host, or this round would not have begun.
     if own.is_some() && !start.lanes.is_empty() {
-        (looped.keep_only)(&|partition| Some(start.lanes[partition % start.lanes.len()] as usize) == own);
+        (looped.keep_only)(&|partition| host(&start.lanes, partition) == own);
     }
     let (iteration, parameters) = (&looped.iteration, &looped.parameters);
     let placement = round::placement(generation, &start.lanes, iteration.shards)

@@ -1,12 +1,15 @@
 //! What can be wrong with a configuration.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 /// Result of reading a configuration.
 pub type Result<T, E = ConfigError> = std::result::Result<T, E>;
 
 /// Why a configuration cannot be used. Each names the place and how to mend it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A key that does not exist.
@@ -27,7 +30,7 @@ pub enum ConfigError {
         /// The value as given.
         value: String,
         /// What the key takes.
-        allowed: &'static str,
+        allowed: Cow<'static, str>,
     },
     /// A configuration file that cannot be read.
     #[error("cannot read the configuration file {}: {message}; {remedy}", path.display())]
@@ -37,7 +40,7 @@ pub enum ConfigError {
         /// The system's words.
         message: String,
         /// How to mend it.
-        remedy: &'static str,
+        remedy: Cow<'static, str>,
     },
     /// A configuration file that is not TOML.
     #[error("the configuration file {} is not TOML: {message}; lines look like `threads = 4` and `memory = \"2GiB\"`", path.display())]
@@ -53,7 +56,7 @@ pub enum ConfigError {
         /// Which, with their values.
         what: String,
         /// How to mend it.
-        remedy: &'static str,
+        remedy: Cow<'static, str>,
     },
 }
 
@@ -61,7 +64,7 @@ impl ConfigError {
     pub(super) fn together(what: impl Into<String>, remedy: &'static str) -> Self {
         Self::Together {
             what: what.into(),
-            remedy,
+            remedy: remedy.into(),
         }
     }
 }

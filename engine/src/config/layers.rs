@@ -152,7 +152,7 @@ impl Layer {
                 return Err(ConfigError::File {
                     path: path.to_owned(),
                     message: error.to_string(),
-                    remedy,
+                    remedy: remedy.into(),
                 });
             }
         };
@@ -273,7 +273,11 @@ impl Layers {
         let metadata = self.0.get_metadata(value.tag());
         let origin = metadata.map_or_else(|| key.to_owned(), |from| from.interpolate(&Profile::Default, &[key]));
         let value = text(&value).unwrap_or_else(|| value.to_actual().to_string());
-        Err(ConfigError::Value { origin, value, allowed })
+        Err(ConfigError::Value {
+            origin,
+            value,
+            allowed: allowed.into(),
+        })
     }
 }
 
@@ -300,7 +304,7 @@ pub(super) fn environment() -> Result<Vec<(String, String)>> {
             .map_err(|text| ConfigError::Value {
                 origin: format!("environment variable {name}"),
                 value: text.to_string_lossy().into_owned(),
-                allowed: "text in UTF-8",
+                allowed: "text in UTF-8".into(),
             })
     })
     .collect()

@@ -221,9 +221,8 @@ impl Config {
     /// Sets how long nothing may be heard of a process before it counts as lost; at least 50 ms.
     #[must_use]
     pub fn with_lease(self, lease: Duration) -> Self {
-        let (shortest, longest) = (LEASE_MILLISECONDS_MIN, MILLISECONDS_MAX);
         Self {
-            lease: lease.clamp(Duration::from_millis(shortest), Duration::from_millis(longest)),
+            lease: lease.clamp(LEASE_MIN, Duration::from_millis(MILLISECONDS_MAX)),
             ..self
         }
     }

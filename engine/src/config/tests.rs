@@ -1,6 +1,7 @@
 //! Every layer beats those below it, and every mistake is named with its place.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod code;
 mod flags;
 mod section;
 

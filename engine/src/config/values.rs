@@ -16,8 +16,8 @@ pub(super) const BATCH_RECORDS_MAX: usize = 1 << 24;
 /// Most processes of a cluster, and most spares beside them.
 pub(super) const PROCESSES_MAX: usize = 256;
 
-/// Shortest lease in milliseconds: below it a busy machine looks like a dead one.
-pub(super) const LEASE_MILLISECONDS_MIN: u64 = 50;
+/// Shortest lease: below it a busy machine looks like a dead one.
+pub(super) const LEASE_MIN: Duration = Duration::from_millis(50);
 
 /// Longest time in milliseconds: a day.
 pub(super) const MILLISECONDS_MAX: u64 = 86_400_000;
@@ -113,7 +113,7 @@ pub(super) fn copies(text: &str) -> Option<u32> {
 }
 
 pub(super) fn lease(text: &str) -> Option<Duration> {
-    milliseconds(text).filter(|lease| *lease >= Duration::from_millis(LEASE_MILLISECONDS_MIN))
+    milliseconds(text).filter(|lease| *lease >= LEASE_MIN)
 }
 
 pub(super) fn milliseconds(text: &str) -> Option<Duration> {

@@ -59,7 +59,7 @@ impl Context {
             let _ = node.keys.set(digests);
         }
         let removed = {
-            let _turn = lock(&self.inner.action);
+            let _turn = self.inner.action.enter();
             let mut graph = lock(&self.inner.graph);
             // Other processes have other blocks.
             let is_here = |partition| self.member().is_some() || self.has_block(node.id, partition);

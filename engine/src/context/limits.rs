@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use super::{Context, action_on};
+use super::Context;
 use crate::cancel::{CancelHandle, Cancellation};
 use crate::error::{EngineError, Result};
 use crate::exclusive::Entered;
@@ -29,7 +29,8 @@ impl Context {
     }
 
     /// Runs a piece of the driver program whose actions have `limit` of time together: the one that runs when it has passed
-    /// ends with [`EngineError::Cancelled`], and so do those that come after it. Actions of other threads are not meant.
+    /// ends with [`EngineError::Cancelled`], and so do one that waits for its turn and those that come after it. Actions of other
+    /// threads are not meant.
     /// In several processes all must run it; what ends an action in one of them ends it everywhere.
     ///
     /// ```
@@ -56,13 +57,14 @@ impl Context {
         let cancellation = &self.inner.cancellation;
         let number = cancellation.limit();
         let (over, waits) = channel::<()>();
-        let (watched, waited_for) = (cancellation.clone(), Arc::clone(&self.inner.local_checkpoint));
+        let watched = cancellation.clone();
+        let waited_for = [&self.inner.local_checkpoint, &self.inner.action].map(Arc::clone);
         let watch = std::thread::Builder::new()
             .name("distdl-limit".to_owned())
             .spawn(move || {
                 if waits.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                     watched.pass(number, limit);
-                    waited_for.ask_again();
+                    waited_for.iter().for_each(|turn| turn.ask_again());
                 }
             });
         // A panic of the program must not leave the limit behind.
@@ -78,15 +80,8 @@ impl Context {
     /// Until the answer is dropped, no other thread makes a local checkpoint.
     ///
     /// # Errors
-    /// [`EngineError::Cancelled`] if a limit of this thread passes before. In a cluster the others wait for its actions, which
-    /// end by themselves then.
+    /// [`EngineError::Cancelled`] if a limit of this thread passes before.
     pub(crate) fn enter_local_checkpoint(&self, target: &Node) -> Result<Option<Entered<'_>>> {
-        let passed = || {
-            let alone = self.member().is_none();
-            alone
-                .then(|| self.inner.cancellation.passed_here(&action_on(target)))
-                .flatten()
-        };
-        self.inner.local_checkpoint.enter_unless(passed)
+        self.inner.local_checkpoint.enter_unless(|| self.passed_alone(target))
     }
 }

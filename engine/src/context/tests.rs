@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use distdl_storage::testing::{FaultTier, Faults, GetFault};
-use distdl_storage::{DiskTier, Level, MemoryTier};
+use distdl_storage::{DiskTier, Level, MemoryTier, StorageError};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,7 @@ use super::*;
 use crate::dataset::Dataset;
 use crate::iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport, Tallies};
 use crate::parameters::{Parameters, ShardValues};
+use crate::partitioner::{HashPartitioner, RangePartitioner};
 
 /// A record that no codec can copy as plain memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -184,6 +185,107 @@ fn a_dataset_of_more_partitions_than_there_may_be_says_so_to_the_first_action() 
     refused(&many.cartesian(&many).map(|(x, y)| x * y), "`cartesian` at");
     let few = context.range(0..4, 3).cartesian(&context.range(0..5, 2));
     assert_eq!((few.partitions(), few.count().unwrap()), (6, 20));
+}
+
+/// As for too many: no method makes one of what was to be none.
+#[test]
+fn a_dataset_of_no_partition_says_so_to_the_first_action() {
+    let context = context(2, 1, Transport::Pointers);
+    let refused = |dataset: &Dataset<u64>, operator: &str| {
+        let error = dataset.map(|x| x + 1).count().unwrap_err().to_string();
+        let said = format!("`{operator}` at engine/src/context/tests.rs");
+        assert!(
+            error.contains(&said) && error.contains("no partition; make one at least"),
+            "{error}"
+        );
+    };
+    let (numbers, folder) = (context.range(0..9, 3), tempfile::tempdir().unwrap());
+    let path = folder.path().join("lines.txt");
+    std::fs::write(&path, "1\n2\n").unwrap();
+    let path = path.to_str().unwrap();
+    refused(&context.range(0..4, 0), "range");
+    refused(&context.parallelize(0..4, 0), "parallelize");
+    refused(&context.text_file(path, 0).unwrap().map(|_| 1), "text_file");
+    refused(
+        &context.binary_records(path, 2, 0, 0).unwrap().map(|_| 1),
+        "binary_records",
+    );
+    refused(&context.objects(path, 0).unwrap().map(|_| 1), "objects");
+    refused(&numbers.coalesce(0), "coalesce");
+    refused(&numbers.repartition(0), "repartition");
+    refused(&numbers.distinct_into(0), "distinct");
+    refused(&numbers.sort_by_into(|x| *x, 0), "sort_by");
+    refused(&numbers.sort_by_descending_into(|x| *x, 0), "sort_by_descending");
+    refused(&numbers.group_by_into(|x| x % 2, 0).keys(), "group_by_key");
+    let pairs = numbers.key_by(|x| x % 2);
+    refused(&pairs.join_into(&pairs, 0).keys(), "join");
+    refused(&pairs.partition_by(HashPartitioner::new(0)).keys(), "partition_by");
+    let live = context.live(crate::incremental::LiveOptions::default());
+    let input = live.input::<u64>("numbers");
+    let none = live.view("all", 0, move |scope| input.read(scope));
+    assert!(matches!(none, Err(EngineError::Invalid { .. })));
+}
+
+#[test]
+fn ranges_given_by_a_program_are_its_own_partitioner() {
+    let context = context(2, 2, Transport::Pointers);
+    let pairs = context.range(0..60, 3).key_by(|x| x * 7 % 20);
+    let at = |bounds: &[u64]| RangePartitioner::from_bounds(bounds.iter().copied());
+    let placed = pairs.partition_by(at(&[5, 15]).unwrap());
+    let keys = placed.keys().glom().collect().unwrap();
+    let within = |partition: usize, range: std::ops::Range<u64>| keys[partition].iter().all(|key| range.contains(key));
+    assert!(within(0, 0..5) && within(1, 5..15) && within(2, 15..20));
+    let shuffles = |dataset: &Dataset<(u64, (u64, u64))>| dataset.explain().matches("by shuffle").count();
+    let like = |bounds| pairs.partition_by(at(bounds).unwrap());
+    assert_eq!(shuffles(&placed.join(&like(&[5, 15]))), 2, "those of `partition_by`");
+    assert_eq!(shuffles(&placed.join(&like(&[5, 16]))), 3);
+    for wrong in [&[5, 5][..], &[1, 9, 8]] {
+        let error = at(wrong).unwrap_err().to_string();
+        assert!(error.contains("is not above the one before"), "{error}");
+    }
+    // Quantiles of what is given, as a sort has them of what it samples.
+    let sample = || (0..40u64).map(|x| x * 3 % 40);
+    let quarters = pairs.partition_by(RangePartitioner::from_sample(sample(), 4).unwrap());
+    let like = pairs.partition_by(at(&[10, 20, 30]).unwrap());
+    assert_eq!(quarters.glom().collect().unwrap(), like.glom().collect().unwrap());
+    assert_eq!(shuffles(&quarters.join(&like)), 2);
+    let few = pairs.partition_by(RangePartitioner::from_sample([7, 7, 7], 4).unwrap());
+    assert_eq!((few.partitions(), few.count().unwrap()), (4, 60));
+}
+
+/// A record that becomes bytes and is not read back from them: the first bytes could be of either kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u64),
+    Text(String),
+}
+
+#[test]
+fn a_block_that_cannot_be_read_back_is_dropped_for_others_unless_nothing_else_would_bring_it() {
+    let context = context(1, 8, Transport::Pointers);
+    let kinds = || {
+        let kinds = context.range(0..4, 1).map(|x| match x % 2 {
+            0 => Untagged::Number(x),
+            _ => Untagged::Text(x.to_string()),
+        });
+        kinds.persist(Level::Disk)
+    };
+    let kept = kinds();
+    kept.for_each_partition(|_, records| records.for_each(drop)).unwrap();
+    let id = kept.id().block(0);
+    assert!(context.store().contains(id));
+    assert!(
+        context.block_frame(id).unwrap().is_none(),
+        "it is computed again elsewhere"
+    );
+    assert!(!context.store().contains(id), "and not told of any more");
+
+    let cut = kinds();
+    let _ = cut.local_checkpoint().unwrap();
+    let error = context.block_frame(cut.id().block(0)).unwrap_err();
+    assert!(matches!(error, StorageError::Decode { .. }), "{error}");
+    assert!(context.store().contains(cut.id().block(0)));
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Actions take turns.
 
-use std::sync::MutexGuard;
-
-use super::{Context, lock};
+use super::Context;
 use crate::cancel::RunningAction;
 use crate::error::{EngineError, Result};
+use crate::exclusive::Entered;
 use crate::lineage::Node;
 use crate::progress::Board;
 use crate::task;
@@ -19,14 +18,27 @@ impl Context {
     }
 
     /// Takes the turn of an action on a dataset.
+    ///
+    /// # Errors
+    /// [`EngineError::NestedAction`]; [`EngineError::Cancelled`] if a limit of this thread passes before it is its turn.
     pub(crate) fn begin_action(&self, target: &Node) -> Result<Turn<'_>> {
         self.check_outside()?;
-        let turn = lock(&self.inner.action);
+        let passed = || self.passed_alone(target);
+        let turn = self.inner.action.enter_unless(passed)?;
         Ok(Turn {
             board: &self.inner.resources.board,
             running: self.inner.cancellation.begin(action_on(target)),
-            _turn: turn,
+            _turn: turn.ok_or(EngineError::NestedAction)?,
         })
+    }
+
+    /// The error of an action of this thread that waits, if a limit has passed. In a cluster the others wait for it: there it
+    /// begins, and ends by itself then.
+    pub(super) fn passed_alone(&self, target: &Node) -> Option<EngineError> {
+        match self.member() {
+            Some(_) => None,
+            None => self.inner.cancellation.passed_here(&action_on(target)),
+        }
     }
 }
 
@@ -35,7 +47,7 @@ pub(crate) struct Turn<'a> {
     board: &'a Board,
     /// By which it may be cancelled.
     pub(crate) running: RunningAction<'a>,
-    _turn: MutexGuard<'a, ()>,
+    _turn: Entered<'a>,
 }
 
 impl Drop for Turn<'_> {

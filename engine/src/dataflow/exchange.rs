@@ -27,11 +27,11 @@ use timely::dataflow::scope::Scope;
 use timely::scheduling::activate::SyncActivator;
 
 use self::incoming::Arrived;
-pub use self::incoming::Partial;
+pub(crate) use self::incoming::Partial;
 use self::measures::Measures;
 use self::pieces::Pieces;
 use self::sharing::Sharing;
-pub use self::turns::Turn;
+pub(crate) use self::turns::Turn;
 use self::turns::Turns;
 use crate::cluster::member::Faults;
 use crate::dataflow::team::Team;
@@ -43,13 +43,13 @@ use crate::staleness::Staleness;
 use crate::tree;
 
 /// Makes the lane with an index, on the worker that hosts it.
-pub type MakeLane = Arc<dyn Fn(usize) -> Result<Box<dyn Lane>> + Send + Sync>;
+pub(crate) type MakeLane = Arc<dyn Fn(usize) -> Result<Box<dyn Lane>> + Send + Sync>;
 /// Makes the update of the shard with an index, on the worker that owns it.
-pub type MakeShard = Arc<dyn Fn(usize) -> Result<Box<dyn ShardUpdate>> + Send + Sync>;
+pub(crate) type MakeShard = Arc<dyn Fn(usize) -> Result<Box<dyn ShardUpdate>> + Send + Sync>;
 
 /// The user's side of an iteration.
 #[derive(Clone)]
-pub struct Makers {
+pub(crate) struct Makers {
     /// Of lanes.
     pub lane: MakeLane,
     /// Of shard updates.
@@ -58,7 +58,7 @@ pub struct Makers {
 
 /// A process that others of a team push to.
 #[derive(Debug, Clone)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// Its rank.
     pub rank: usize,
     /// The worker of this process that sends to it.
@@ -69,7 +69,7 @@ pub struct Owner {
 
 /// What is laid down from outside: by the name node of a cluster, and by faults that are planned.
 #[derive(Default)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// For each shard, the rank that keeps its optimizer state as well.
     pub copies: Vec<Option<usize>>,
     /// Faults that are planned.
@@ -84,7 +84,7 @@ pub struct Setting {
 }
 
 /// What the workers of a process share while they run one iteration.
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// The iteration.
     pub iteration: Iteration,
     /// Global workers of lanes and shards.
@@ -150,11 +150,11 @@ struct Reports {
 }
 
 /// How long a report may wait for others while there are steps to come.
-pub const REPORT_DELAY: Duration = Duration::from_millis(5);
+pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
 
 impl Exchange {
     /// Of the process that `team` says, for an iteration whose reports go to `reports`.
-    pub fn new(
+    pub(crate) fn new(
         iteration: Iteration,
         placement: Placement,
         team: Team,
@@ -268,30 +268,30 @@ impl Exchange {
     }
 
     /// Ends the iteration with an error; the first one counts.
-    pub fn fail(&self, error: EngineError) {
+    pub(crate) fn fail(&self, error: EngineError) {
         lock(&self.failure).get_or_insert(error);
         self.stop();
     }
 
     /// The error that the iteration ended with, once.
-    pub fn take_failure(&self) -> Option<EngineError> {
+    pub(crate) fn take_failure(&self) -> Option<EngineError> {
         lock(&self.failure).take()
     }
 
     /// Ends the iteration where it is. In a loop nobody's frontier moves until everybody lets go, so all operators of
     /// all workers are woken to look.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         self.wake();
     }
 
     /// What was given to others of updates and parameters, in bytes.
-    pub fn sent_bytes(&self) -> u64 {
+    pub(crate) fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
     }
 
     /// What of that was given before its lanes had handed it out, in bytes.
-    pub fn early_bytes(&self) -> u64 {
+    pub(crate) fn early_bytes(&self) -> u64 {
         self.early_bytes.load(Ordering::Relaxed)
     }
 
@@ -304,22 +304,22 @@ impl Exchange {
     }
 
     /// Whether it has failed or was stopped.
-    pub fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Whether all steps are finished here.
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.parameters.version() == self.iteration.last_step()
     }
 
     /// Has an operator woken when something has come from elsewhere. It must be scheduled at least once after this.
-    pub fn enlist(&self, scope: Scope<'_, u64>, address: &[usize]) {
+    pub(crate) fn enlist(&self, scope: Scope<'_, u64>, address: &[usize]) {
         lock(&self.operators).push(scope.worker().sync_activator_for(address.to_vec()));
     }
 
     /// Wakes all that wait.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         for operator in &*lock(&self.operators) {
             // An operator whose worker is gone needs no waking.
             let _ = operator.activate();
@@ -329,7 +329,7 @@ impl Exchange {
     }
 
     /// Runs user code: an error or a panic in it ends the iteration.
-    pub fn guarded<R>(&self, what: &str, index: usize, work: impl FnOnce() -> Result<R>) -> Option<R> {
+    pub(crate) fn guarded<R>(&self, what: &str, index: usize, work: impl FnOnce() -> Result<R>) -> Option<R> {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(value)) => return Some(value),
             Ok(Err(error)) => self.fail(error),
@@ -344,7 +344,7 @@ impl Exchange {
     }
 
     /// Carries out the faults that are planned for the beginning of a step.
-    pub fn begin_step(&self, step: u64) {
+    pub(crate) fn begin_step(&self, step: u64) {
         if let Some(faults) = &self.faults {
             faults.begin_step(step);
         }
@@ -352,7 +352,7 @@ impl Exchange {
 
     /// Notes how long a lane's step took a worker, and how many versions there were after the one that it read when it was
     /// handed out.
-    pub fn lane_took(&self, worker: usize, begun: Instant, behind: u64) {
+    pub(crate) fn lane_took(&self, worker: usize, begun: Instant, behind: u64) {
         if let Some((_, times)) = self.slowed.iter().find(|(slow, _)| *slow == self.team.global(worker)) {
             std::thread::sleep(begun.elapsed().saturating_mul(times - 1));
         }
@@ -363,12 +363,12 @@ impl Exchange {
     }
 
     /// Notes how long a worker was busy with shards.
-    pub fn shards_took(&self, worker: usize, time: Duration) {
+    pub(crate) fn shards_took(&self, worker: usize, time: Duration) {
         lock(&self.times[worker]).applying += time;
     }
 
     /// What the workers of this process have done in an iteration that took so long.
-    pub fn times(&self, whole: Duration) -> Vec<WorkerTimes> {
+    pub(crate) fn times(&self, whole: Duration) -> Vec<WorkerTimes> {
         let first = self.team.workers(self.team.rank).start;
         let times = self.times.iter().enumerate();
         times
@@ -377,7 +377,7 @@ impl Exchange {
     }
 
     /// Whether a lane can begin a step when `newest` is the newest version.
-    pub fn can_begin(&self, step: u64, newest: u64) -> bool {
+    pub(crate) fn can_begin(&self, step: u64, newest: u64) -> bool {
         let iteration = &self.iteration;
         let is_due = step < iteration.last_step() || iteration.staleness.is_asynchronous();
         is_due
@@ -388,7 +388,7 @@ impl Exchange {
     }
 
     /// The version that a step reads, in place; an error if none is new enough.
-    pub fn read_for(&self, step: u64) -> Result<ReadGuard<'_>> {
+    pub(crate) fn read_for(&self, step: u64) -> Result<ReadGuard<'_>> {
         let (iteration, newest) = (&self.iteration, self.parameters.version());
         let version = iteration.staleness.version(step, iteration.first_step, newest);
         let version = version.ok_or_else(|| {
@@ -401,7 +401,7 @@ impl Exchange {
     }
 
     /// Copies the newest version, and says which it is.
-    pub fn copy_latest(&self, copy: &mut Vec<f32>) -> u64 {
+    pub(crate) fn copy_latest(&self, copy: &mut Vec<f32>) -> u64 {
         let _copying = self.copying.read().unwrap_or_else(PoisonError::into_inner);
         let read = self.parameters.latest_values();
         copy.clear();
@@ -410,7 +410,7 @@ impl Exchange {
     }
 
     /// Claims a range of the next version, when nobody copies what that is written over.
-    pub fn claim(&self, version: u64, range: Range<usize>) -> Result<RangeGuard<'_>> {
+    pub(crate) fn claim(&self, version: u64, range: Range<usize>) -> Result<RangeGuard<'_>> {
         let _none_copies = (self.iteration.staleness.is_asynchronous())
             .then(|| self.copying.write().unwrap_or_else(PoisonError::into_inner));
         self.parameters.claim(version, range)
@@ -418,7 +418,7 @@ impl Exchange {
 
     /// A step's version is complete: wakes the owners of this process that may wait for that alone, since what the next
     /// step needs may have come before it.
-    pub fn completed(&self, step: u64) {
+    pub(crate) fn completed(&self, step: u64) {
         let may_be_early = self.team.ranks() > 1 || self.iteration.staleness != Staleness::Synchronous;
         if may_be_early || step + 1 == self.iteration.last_step() {
             self.wake();
@@ -426,12 +426,12 @@ impl Exchange {
     }
 
     /// Whether this process tells others which version it has come to.
-    pub fn attends(&self) -> bool {
+    pub(crate) fn attends(&self) -> bool {
         self.attending.contains(&self.team.rank)
     }
 
     /// Notes a step's report; the driver passes it on when the step is applied everywhere here.
-    pub fn report(&self, report: StepReport) {
+    pub(crate) fn report(&self, report: StepReport) {
         let mut reports = lock(&self.reports);
         reports.waiting.push(report);
         if reports.sent.is_none_or(|sent| sent.elapsed() >= REPORT_DELAY) {
@@ -440,27 +440,27 @@ impl Exchange {
     }
 
     /// Takes no frame any more: from here on nothing changes. Returns reports that came too late for the driver.
-    pub fn seal(&self) -> Vec<StepReport> {
+    pub(crate) fn seal(&self) -> Vec<StepReport> {
         self.stop();
         *self.sealed.write().unwrap_or_else(PoisonError::into_inner) = true;
         std::mem::take(&mut lock(&self.reports).waiting)
     }
 
     /// No worker will report any more.
-    pub fn close_reports(&self) {
+    pub(crate) fn close_reports(&self) {
         let mut reports = lock(&self.reports);
         reports.send();
         reports.driver = None;
     }
 
     /// Whether the owner of this shard reports its steps.
-    pub fn reports(&self, shard: usize) -> bool {
+    pub(crate) fn reports(&self, shard: usize) -> bool {
         // A shard without parameters has no owner; the last one always has some.
         shard + 1 == self.iteration.shards
     }
 
     /// The shards of which this process keeps a copy, for one of its workers.
-    pub fn copied(&self, worker: usize) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn copied(&self, worker: usize) -> impl Iterator<Item = usize> + '_ {
         let workers = self.team.workers(self.team.rank).len().max(1);
         let kept = self
             .copies

@@ -19,7 +19,7 @@ use crate::id::{DatasetId, ShuffleId};
 use crate::plan::{Output, Plan};
 
 /// One inbox a job.
-pub struct Inbox {
+pub(crate) struct Inbox {
     stages: Mutex<Vec<Waiting>>,
     operators: Mutex<Vec<SyncActivator>>,
 }
@@ -36,7 +36,7 @@ struct Waiting {
 
 impl Inbox {
     /// The inbox of the process with a `rank`, for each of its `workers`.
-    pub fn new(plan: &Plan, assignment: &Assignment, rank: usize, workers: usize) -> Self {
+    pub(crate) fn new(plan: &Plan, assignment: &Assignment, rank: usize, workers: usize) -> Self {
         let stages = plan.stages.iter().enumerate().map(|(index, stage)| {
             let mut missing = BTreeSet::new();
             let reads_here = assignment.partitions(index, rank).next().is_some();
@@ -70,12 +70,12 @@ impl Inbox {
     }
 
     /// Has an operator woken when something has changed that it may wait for.
-    pub fn enlist(&self, operator: SyncActivator) {
+    pub(crate) fn enlist(&self, operator: SyncActivator) {
         lock(&self.operators).push(operator);
     }
 
     /// Wakes all operators.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         for operator in &*lock(&self.operators) {
             // An operator whose worker is gone needs no waking.
             let _ = operator.activate();
@@ -83,14 +83,14 @@ impl Inbox {
     }
 
     /// Whether everything from other processes has come for a stage.
-    pub fn is_whole(&self, stage: usize) -> bool {
+    pub(crate) fn is_whole(&self, stage: usize) -> bool {
         lock(&self.stages)
             .get(stage)
             .is_none_or(|waiting| waiting.missing.is_empty())
     }
 
     /// What has come for a worker's part of a stage.
-    pub fn take(&self, stage: usize, worker: usize) -> Vec<(ShuffleId, Parcel)> {
+    pub(crate) fn take(&self, stage: usize, worker: usize) -> Vec<(ShuffleId, Parcel)> {
         let mut stages = lock(&self.stages);
         let parcels = stages
             .get_mut(stage)
@@ -99,14 +99,14 @@ impl Inbox {
     }
 
     /// Drops what came of attempts that do not count. Once a stage is whole it is known of all which those are.
-    pub fn retain_counting(&self, stage: usize, shuffle: ShuffleId, parcels: &mut Vec<Parcel>) {
+    pub(crate) fn retain_counting(&self, stage: usize, shuffle: ShuffleId, parcels: &mut Vec<Parcel>) {
         if let Some(waiting) = lock(&self.stages).get(stage) {
             parcels.retain(|parcel| waiting.counts(shuffle, parcel.source, parcel.rank));
         }
     }
 
     /// Puts a parcel from another rank in for `workers` of this process, who all read its bucket.
-    pub fn parcel(
+    pub(crate) fn parcel(
         &self,
         rank: usize,
         header: &Header,
@@ -140,7 +140,7 @@ impl Inbox {
     }
 
     /// Notes that a rank has sent everything of a source partition.
-    pub fn source_done(&self, rank: usize, header: &Header) {
+    pub(crate) fn source_done(&self, rank: usize, header: &Header) {
         let [_, _, stage, _, source, _] = header.words;
         let whole = {
             let mut stages = lock(&self.stages);
@@ -166,7 +166,7 @@ impl Waiting {
 }
 
 /// The shuffle that a header names.
-pub fn shuffle(header: &Header) -> ShuffleId {
+pub(crate) fn shuffle(header: &Header) -> ShuffleId {
     let [child, dependency, ..] = header.words;
     ShuffleId {
         child: DatasetId(child),
@@ -175,7 +175,7 @@ pub fn shuffle(header: &Header) -> ShuffleId {
 }
 
 /// The header of a parcel for a reading stage.
-pub fn parcel_header(shuffle: ShuffleId, stage: usize, bucket: usize, source: usize, sequence: u64) -> Header {
+pub(crate) fn parcel_header(shuffle: ShuffleId, stage: usize, bucket: usize, source: usize, sequence: u64) -> Header {
     let words = [
         shuffle.child.0,
         shuffle.dependency as u64,
@@ -188,7 +188,7 @@ pub fn parcel_header(shuffle: ShuffleId, stage: usize, bucket: usize, source: us
 }
 
 /// The header that announces that a source partition has sent everything to a reading stage.
-pub fn source_done_header(shuffle: ShuffleId, stage: usize, source: usize) -> Header {
+pub(crate) fn source_done_header(shuffle: ShuffleId, stage: usize, source: usize) -> Header {
     let words = [
         shuffle.child.0,
         shuffle.dependency as u64,

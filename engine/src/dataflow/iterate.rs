@@ -62,10 +62,10 @@ struct Finished {
 }
 
 /// Sees a step that is applied.
-pub type Observe<'a> = &'a mut dyn FnMut(&StepReport) -> Result<()>;
+pub(crate) type Observe<'a> = &'a mut dyn FnMut(&StepReport) -> Result<()>;
 
 /// Runs an iteration on the workers of this process alone; `observer` sees each step once it is applied, in order.
-pub fn run(
+pub(crate) fn run(
     (workers, metrics): (&Workers, &Metrics),
     running: &RunningAction<'_>,
     iteration: Iteration,
@@ -89,7 +89,7 @@ pub fn run(
 }
 
 /// Runs this process's part of an iteration to its end, or until it fails, `observe` does or it is stopped.
-pub fn run_loop(
+pub(crate) fn run_loop(
     workers: &Workers,
     exchange: &Arc<Exchange>,
     metrics: &Metrics,

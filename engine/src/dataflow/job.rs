@@ -24,7 +24,7 @@ type Function = dyn Fn(&TaskContext, usize, AnyStream) -> TaskResult<Box<dyn Any
 
 /// What an action makes of one partition.
 #[derive(Clone)]
-pub struct Reduce {
+pub(crate) struct Reduce {
     /// The function.
     pub function: Arc<Function>,
     /// Whether it is the program's and may do something to the world: then there is one attempt at a time, and none is
@@ -34,7 +34,7 @@ pub struct Reduce {
 
 impl Reduce {
     /// Of a function that only gives its result.
-    pub fn new(
+    pub(crate) fn new(
         function: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<Box<dyn Any + Send>> + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Reduce {
     }
 
     /// Of one that may do something to the world.
-    pub fn with_effects(self) -> Self {
+    pub(crate) fn with_effects(self) -> Self {
         Self {
             has_effects: true,
             ..self
@@ -53,7 +53,7 @@ impl Reduce {
 }
 
 /// What a worker tells the driver.
-pub enum Event {
+pub(crate) enum Event {
     /// A partition's result, and what its closures added to accumulators.
     Result(usize, Box<dyn Any + Send>, Updates),
     /// A task of an inner stage ended; what its closures added.
@@ -62,7 +62,7 @@ pub enum Event {
 
 /// A task that is run: there may be others at the same partition, in other processes.
 #[derive(Clone)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// The partition of its stage.
     pub partition: usize,
     /// When it began.
@@ -75,13 +75,13 @@ pub struct Attempt {
 
 impl Attempt {
     /// Whether another attempt has ended.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
     }
 }
 
 /// What the workers share while they run one plan.
-pub struct Job {
+pub(crate) struct Job {
     /// The plan.
     pub plan: Plan,
     /// Which process computes what.
@@ -125,7 +125,7 @@ pub struct Job {
 
 impl Job {
     /// A job that nobody has begun, for this process's `workers`.
-    pub fn new(
+    pub(crate) fn new(
         plan: Plan,
         assignment: Assignment,
         team: Team,
@@ -164,7 +164,12 @@ impl Job {
     }
 
     /// With blocks and tasks of the other processes of a generation.
-    pub fn with_others(self, generation: u64, elsewhere: Arc<dyn Elsewhere>, speculation: Option<Speculation>) -> Self {
+    pub(crate) fn with_others(
+        self,
+        generation: u64,
+        elsewhere: Arc<dyn Elsewhere>,
+        speculation: Option<Speculation>,
+    ) -> Self {
         Self {
             generation,
             elsewhere: Some(elsewhere),
@@ -174,27 +179,27 @@ impl Job {
     }
 
     /// Whether a block is to be had, here or elsewhere.
-    pub fn available(&self, dataset: DatasetId, partition: usize) -> bool {
+    pub(crate) fn available(&self, dataset: DatasetId, partition: usize) -> bool {
         let id = dataset.block(partition);
         self.resources.store.contains(id) || self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has(id))
     }
 
     /// The worker of this process that computes a partition of a stage which reads shuffles; none if another process
     /// does.
-    pub fn worker(&self, stage: usize, partition: usize) -> Option<usize> {
+    pub(crate) fn worker(&self, stage: usize, partition: usize) -> Option<usize> {
         let position = self.own[stage].binary_search(&partition).ok()?;
         Some(position % self.workers)
     }
 
     /// Ends the job without an error: another round will do what is missing.
-    pub fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         self.inbox.wake();
     }
 
     /// Takes what another rank sent. While memory has no room for it, that takes as long as writing it to disk, and the
     /// sender waits.
-    pub fn receive(&self, rank: usize, header: &Header, payload: Vec<u8>) {
+    pub(crate) fn receive(&self, rank: usize, header: &Header, payload: Vec<u8>) {
         match header.kind {
             Kind::Parcel => self.receive_parcel(rank, header, payload),
             Kind::SourceDone => self.inbox.source_done(rank, header),
@@ -238,7 +243,7 @@ impl Job {
     }
 
     /// An attempt at a partition of a stage has ended, and whatever it has sent is sent.
-    pub fn ended(&self, stage: usize, attempt: &Attempt) {
+    pub(crate) fn ended(&self, stage: usize, attempt: &Attempt) {
         self.resources.metrics.task();
         self.over(attempt);
         if attempt.stop.is_some()
@@ -253,7 +258,7 @@ impl Job {
     }
 
     /// An attempt is over, ended or overtaken: it counts for how long tasks take here.
-    pub fn over(&self, attempt: &Attempt) {
+    pub(crate) fn over(&self, attempt: &Attempt) {
         self.ended.fetch_add(1, Ordering::Relaxed);
         if !attempt.is_copy {
             self.progress.task_ended();
@@ -261,12 +266,12 @@ impl Job {
     }
 
     /// A worker has worked on a task.
-    pub fn was_busy(&self, time: Duration) {
+    pub(crate) fn was_busy(&self, time: Duration) {
         self.busy.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// Tasks that were ended here, and how long workers were busy with tasks, in microseconds.
-    pub fn tasks(&self) -> (u64, u64) {
+    pub(crate) fn tasks(&self) -> (u64, u64) {
         (
             self.ended.load(Ordering::Relaxed),
             self.busy.load(Ordering::Relaxed) / 1000,
@@ -274,13 +279,13 @@ impl Job {
     }
 
     /// The error that the job ended with, once.
-    pub fn take_failure(&self) -> Option<EngineError> {
+    pub(crate) fn take_failure(&self) -> Option<EngineError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Ends the job with an error; the first one counts. The others are told soon: a thread that reads a link may be who has
     /// found the error.
-    pub fn fail(&self, error: EngineError) {
+    pub(crate) fn fail(&self, error: EngineError) {
         self.failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -291,7 +296,7 @@ impl Job {
     }
 
     /// Notes that this round cannot give every result: what is missing will be planned again.
-    pub fn lose(&self) {
+    pub(crate) fn lose(&self) {
         if !self.incomplete.swap(true, Ordering::SeqCst) {
             self.team.tell_all_soon(&Header::new(Kind::Abandon, [0; 6]));
             self.inbox.wake();
@@ -299,7 +304,7 @@ impl Job {
     }
 
     /// The stages that read `shuffle`, by index.
-    pub fn readers(&self, shuffle: ShuffleId) -> Vec<usize> {
+    pub(crate) fn readers(&self, shuffle: ShuffleId) -> Vec<usize> {
         let stages = self.plan.stages.iter().enumerate();
         stages
             .filter(|(_, stage)| stage.reads.contains_key(&shuffle))

@@ -1,17 +1,17 @@
 //! Running plans on timely workers. The only folder that imports timely and differential.
 
-pub mod room;
-pub mod parcel;
-pub mod workers;
-pub mod team;
-pub mod inbox;
-pub mod speculation;
-pub mod job;
-pub mod stage;
-pub mod run;
-pub mod round;
-pub mod vector;
-pub mod exchange;
-pub mod observer;
-pub mod iterate;
-pub mod live;
+pub(crate) mod room;
+pub(crate) mod parcel;
+pub(crate) mod workers;
+pub(crate) mod team;
+pub(crate) mod inbox;
+pub(crate) mod speculation;
+pub(crate) mod job;
+pub(crate) mod stage;
+pub(crate) mod run;
+pub(crate) mod round;
+pub(crate) mod vector;
+pub(crate) mod exchange;
+pub(crate) mod observer;
+pub(crate) mod iterate;
+pub(crate) mod live;

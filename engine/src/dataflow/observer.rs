@@ -4,7 +4,7 @@ use crate::error::{EngineError, Result, in_driver};
 use crate::iteration::{Iteration, StepReport};
 
 /// Shows steps to the closure, until it panics: that ends the iteration, as a panic of a lane does.
-pub struct Observer<'a> {
+pub(crate) struct Observer<'a> {
     observe: &'a mut dyn FnMut(&StepReport),
     site: String,
     failed: Option<EngineError>,
@@ -12,7 +12,7 @@ pub struct Observer<'a> {
 
 impl<'a> Observer<'a> {
     /// For the steps of `iteration`.
-    pub fn new(iteration: &Iteration, observe: &'a mut dyn FnMut(&StepReport)) -> Self {
+    pub(crate) fn new(iteration: &Iteration, observe: &'a mut dyn FnMut(&StepReport)) -> Self {
         Self {
             observe,
             site: iteration.site.to_string(),
@@ -21,7 +21,7 @@ impl<'a> Observer<'a> {
     }
 
     /// Shows a step. Errors if the closure panics, or has panicked before and so is not called any more.
-    pub fn show(&mut self, report: &StepReport) -> Result<()> {
+    pub(crate) fn show(&mut self, report: &StepReport) -> Result<()> {
         if self.failed.is_none() {
             let seen = in_driver("iterate (what sees its steps)", &self.site, || (self.observe)(report));
             self.failed = seen.err();

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::outputs::Stored;
 
 /// A batch for one bucket of a shuffle.
-pub struct Parcel {
+pub(crate) struct Parcel {
     /// Index of the worker that reads it.
     pub worker: u64,
     /// The child's partition that it belongs to.
@@ -32,7 +32,7 @@ pub struct Parcel {
 }
 
 /// The records of a parcel.
-pub enum Payload {
+pub(crate) enum Payload {
     /// As they are.
     Batch(AnyBatch, RecordType),
     /// As another process sent them.
@@ -45,7 +45,7 @@ pub enum Payload {
 
 impl Parcel {
     /// Packs records that take the memory of `charge`.
-    pub fn new(
+    pub(crate) fn new(
         (worker, rank): (usize, usize),
         bucket: u64,
         (source, sequence): (u64, u64),
@@ -64,7 +64,7 @@ impl Parcel {
     }
 
     /// The key that fixes the order in which a bucket's parcels are read, whatever order they came in.
-    pub fn order(&self) -> (u64, u64) {
+    pub(crate) fn order(&self) -> (u64, u64) {
         (self.source, self.sequence)
     }
 
@@ -72,7 +72,7 @@ impl Parcel {
     ///
     /// # Errors
     /// They lie on disk and cannot be read, or are not what was sent.
-    pub fn open(self, kind: RecordType) -> Result<Option<AnyBatch>> {
+    pub(crate) fn open(self, kind: RecordType) -> Result<Option<AnyBatch>> {
         match self.payload.into_inner() {
             Payload::Batch(batch, _) => Ok(Some(batch)),
             Payload::Frame(frame) => kind.decode(frame).map(Some),
@@ -82,7 +82,7 @@ impl Parcel {
     }
 
     /// Packs the same records twice without copying them.
-    pub fn share(self) -> (Self, Self) {
+    pub(crate) fn share(self) -> (Self, Self) {
         let (first, second) = self.payload.into_inner().share();
         let address = (self.source, self.sequence);
         let processes = (self.worker as usize, self.rank as usize);
@@ -94,7 +94,7 @@ impl Parcel {
 
 impl Payload {
     /// The same records twice without copying them.
-    pub fn share(self) -> (Self, Self) {
+    pub(crate) fn share(self) -> (Self, Self) {
         match self {
             Self::Batch(batch, kind) => {
                 let (first, second) = kind.share(batch);

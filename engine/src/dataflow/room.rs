@@ -16,7 +16,7 @@ use crate::task::Resources;
 const STEPS: u64 = 64;
 
 /// What the parcels of a job have in memory and on disk.
-pub struct Room {
+pub(crate) struct Room {
     resources: Arc<Resources>,
     taken: Mutex<Taken>,
     /// Lives as long as a parcel lies in it.
@@ -29,14 +29,14 @@ struct Taken {
 }
 
 /// Memory that a parcel takes; given back when dropped.
-pub struct Charge {
+pub(crate) struct Charge {
     room: Arc<Room>,
     bytes: u64,
 }
 
 impl Room {
     /// Room for a job of this process.
-    pub fn new(resources: &Arc<Resources>) -> Self {
+    pub(crate) fn new(resources: &Arc<Resources>) -> Self {
         let taken = Taken {
             reservation: resources.store.reservation(),
             bytes: 0,
@@ -49,7 +49,7 @@ impl Room {
     }
 
     /// Takes room for a parcel; `None` if there is none.
-    pub fn take(self: &Arc<Self>, bytes: u64) -> Option<Arc<Charge>> {
+    pub(crate) fn take(self: &Arc<Self>, bytes: u64) -> Option<Arc<Charge>> {
         let bytes_max = self.resources.parcel_bytes_max();
         let mut taken = lock(&self.taken);
         let wanted = taken.bytes.checked_add(bytes).filter(|wanted| *wanted <= bytes_max)?;
@@ -68,7 +68,7 @@ impl Room {
     ///
     /// # Errors
     /// The disk is full, or its limit leaves no room.
-    pub fn put_batch(&self, kind: RecordType, batch: AnyBatch) -> Result<Stored> {
+    pub(crate) fn put_batch(&self, kind: RecordType, batch: AnyBatch) -> Result<Stored> {
         self.put_frame(&kind.encode(batch)?)
     }
 
@@ -76,7 +76,7 @@ impl Room {
     ///
     /// # Errors
     /// As [`Room::put_batch`].
-    pub fn put_frame(&self, frame: &[u8]) -> Result<Stored> {
+    pub(crate) fn put_frame(&self, frame: &[u8]) -> Result<Stored> {
         let spill = self.spill()?;
         let rows = self.resources.put_away(&spill, frame)?;
         Ok(Stored::new(spill, rows))

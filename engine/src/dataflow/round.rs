@@ -41,7 +41,7 @@ impl Post for Round {
 
 impl Receive for Job {
     fn receive(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> Result<(), WireError> {
-        let payload = body.into_bytes()?;
+        let payload = body.take_bytes()?;
         Job::receive(self, rank, header, payload);
         Ok(())
     }
@@ -52,25 +52,25 @@ impl Receive for Job {
 }
 
 /// The processes of a round, for a job or a loop.
-pub fn team(round: &Round, generation: &Generation) -> Team {
+pub(crate) fn team(round: &Round, generation: &Generation) -> Team {
     let threads = generation.members.iter().map(|peer| peer.threads as usize).collect();
     Team::new(round.rank, threads, Arc::new(round.clone()))
 }
 
 /// The workers of lanes whose ranks are given, and of shards, which are spread over those that own any: neighbours
 /// together, as many on each process as on the others give or take one. `None` for ranks that do not exist.
-pub fn placement(generation: &Generation, lanes: &[u32], shards: usize) -> Option<Placement> {
-    let owning = generation.owning();
-    // Where those that compute own shards as well, one without a lane would only wait for updates of the others.
-    let hosts = match owning.len() == generation.members.len() {
-        true => lanes.len(),
-        false => usize::MAX,
-    };
-    let used = owning.len().min(shards).min(hosts).max(1);
-    let owners = (0..shards).map(|shard| owning[shard * used / shards] as u32);
+pub(crate) fn placement(generation: &Generation, lanes: &[u32], shards: usize) -> Option<Placement> {
+    let mut owning = generation.owning();
+    if owning.len() == generation.members.len() {
+        // Those that compute own shards as well. All of the updates for one without a lane would come over links.
+        owning.retain(|rank| lanes.contains(&(*rank as u32)));
+    }
+    let used = owning.len().min(shards);
+    let owner = |shard: usize| owning.get(shard * used / shards).map(|rank| *rank as u32);
+    let owners: Vec<u32> = (0..shards).map(owner).collect::<Option<_>>()?;
     Some(Placement {
         lanes: workers(generation, lanes)?,
-        shards: workers(generation, &owners.collect::<Vec<_>>())?,
+        shards: workers(generation, &owners)?,
     })
 }
 
@@ -91,7 +91,7 @@ fn workers(generation: &Generation, ranks: &[u32]) -> Option<Vec<usize>> {
 
 /// For each shard the rank that keeps its optimizer state as well, by applying the same updates: the next one among
 /// those that own shards, or else the next one of all. None where there is no other.
-pub fn copies(generation: &Generation, team: &Team, placement: &Placement) -> Vec<Option<usize>> {
+pub(crate) fn copies(generation: &Generation, team: &Team, placement: &Placement) -> Vec<Option<usize>> {
     let owning = generation.owning();
     let all: Vec<usize> = (0..team.ranks()).collect();
     let keepers = if owning.len() > 1 { owning } else { all };
@@ -104,7 +104,7 @@ pub fn copies(generation: &Generation, team: &Team, placement: &Placement) -> Ve
 }
 
 /// What all processes know alike at the beginning of a round, and so plan alike.
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// What to compute.
     pub lineage: &'a Lineage,
     /// Which partitions.
@@ -145,7 +145,7 @@ impl Facts<'_> {
 }
 
 /// The job of this process in a round. `None` if nothing is missing.
-pub fn job(
+pub(crate) fn job(
     facts: &Facts<'_>,
     round: &Round,
     resources: &Arc<Resources>,
@@ -196,7 +196,7 @@ pub fn job(
 /// Drops blocks of what is not the same twice that no process is known to have, as the copy of one that died before it could
 /// tell: the plan has them computed anew, and whoever reads must find one and the same. For the first round of a generation,
 /// before copies of its own come.
-pub fn drop_unheard(facts: &Facts<'_>, store: &BlockStore) {
+pub(crate) fn drop_unheard(facts: &Facts<'_>, store: &BlockStore) {
     let (holders, finished) = (facts.holders(&[]), facts.finished());
     // What is cut is not among them: it is never computed again.
     let nodes = facts.lineage.nodes();
@@ -213,7 +213,7 @@ pub fn drop_unheard(facts: &Facts<'_>, store: &BlockStore) {
 
 /// Has the second copies made again that were lost with their process: once in a generation, where this process's part of
 /// a round is done and nothing is missing.
-pub fn copy_again(job: &Job) {
+pub(crate) fn copy_again(job: &Job) {
     let Some(elsewhere) = &job.elsewhere else { return };
     if job.cancelled.load(Ordering::SeqCst) || job.incomplete.load(Ordering::SeqCst) {
         return;
@@ -304,8 +304,48 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::cluster::protocol::{Address, MemberId, Peer, Role};
     use crate::config::Config;
     use crate::context::Context;
+
+    fn generation(roles: &[Role]) -> Generation {
+        let peer = |(slot, role): (usize, &Role)| Peer {
+            member: MemberId(slot as u64),
+            slot: slot as u32,
+            address: Address::Local("x".into()),
+            threads: 1,
+            speculates: false,
+            role: *role,
+        };
+        Generation {
+            number: 1,
+            members: roles.iter().enumerate().map(peer).collect(),
+        }
+    }
+
+    #[test]
+    fn shards_lie_where_lanes_are_unless_there_are_processes_for_them() {
+        use Role::{Parameter, Worker};
+        let alike: &[Role] = &[Worker; 3];
+        // One worker each, so workers are ranks.
+        for (roles, lanes, shards, owners) in [
+            (alike, &[1, 2][..], 2, &[1, 2][..]),
+            (alike, &[1, 2], 5, &[1, 1, 1, 2, 2]),
+            (alike, &[2], 3, &[2, 2, 2]),
+            (alike, &[2, 0, 2, 0], 1, &[0]),
+            (alike, &[0, 1, 2], 3, &[0, 1, 2]),
+            (alike, &[2, 1, 0, 0], 2, &[0, 1]),
+            (&[Worker, Parameter, Parameter], &[0, 0], 4, &[1, 1, 2, 2]),
+        ] {
+            let placement = placement(&generation(roles), lanes, shards).unwrap();
+            assert_eq!(placement.shards, owners, "{lanes:?}");
+            let ranks: Vec<usize> = lanes.iter().map(|rank| *rank as usize).collect();
+            assert_eq!(placement.lanes, ranks);
+        }
+        for lanes in [&[][..], &[3], &[0, 7]] {
+            assert_eq!(placement(&generation(alike), lanes, 2), None, "{lanes:?}");
+        }
+    }
 
     #[test]
     fn blocks_that_are_not_the_same_twice_and_of_which_nobody_has_heard_are_dropped() {

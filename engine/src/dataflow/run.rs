@@ -19,7 +19,7 @@ use crate::task::{Resources, Updates};
 
 /// Results by partition, and what was added to accumulators on the way.
 #[derive(Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// One result for each partition asked for.
     pub results: BTreeMap<usize, Box<dyn Any + Send>>,
     /// Additions, to be counted once a place.
@@ -30,10 +30,10 @@ pub struct Outcome {
 
 /// Rounds that an action may take beyond one for each stage of its first plan. Each round finds all losses that do not
 /// hide behind another one, so that only blocks that are lost again and again can use them up.
-pub const EXTRA_ROUNDS_MAX: usize = 16;
+pub(crate) const EXTRA_ROUNDS_MAX: usize = 16;
 
 /// Computes `partitions` of the lineage's target, planning again for what blocks lost on the way have left missing.
-pub fn run(
+pub(crate) fn run(
     workers: &Workers,
     resources: &Arc<Resources>,
     running: &RunningAction<'_>,
@@ -89,7 +89,7 @@ pub fn run(
 }
 
 /// Runs this process's part of a job of an action once, to the end or until it is cancelled: there may be results missing.
-pub fn run_once(workers: &Workers, action: u64, job: &Arc<Job>) -> Result<Outcome> {
+pub(crate) fn run_once(workers: &Workers, action: u64, job: &Arc<Job>) -> Result<Outcome> {
     let resources = &job.resources;
     resources.board.begin(action, &job.progress, resources.bytes_read());
     let mut outcome = Outcome::default();

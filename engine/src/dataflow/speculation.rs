@@ -23,7 +23,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const LOOK_TIME: Duration = Duration::from_millis(10);
 
 /// The stages of a job whose tasks may be copied, as one process sees them.
-pub struct Speculation {
+pub(crate) struct Speculation {
     rank: usize,
     /// Ranks that compute, ascending.
     computing: Vec<usize>,
@@ -48,7 +48,7 @@ struct Stage {
 
 /// What a worker does that has no task of its process left.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Idle {
+pub(crate) enum Idle {
     /// Computes this partition of another process.
     Copies(usize),
     /// Looks again after this time, or when a task has ended.
@@ -60,7 +60,7 @@ pub enum Idle {
 impl Speculation {
     /// For the process with a rank, one of those that are `computing`, which copies where another is silent for longer than
     /// `silence_min`. Results that are bound to their place are not copied; outputs that are kept are sent by who has them.
-    pub fn new(
+    pub(crate) fn new(
         silence_min: Duration,
         (plan, assignment): (&Plan, &Assignment),
         (rank, computing): (usize, &[usize]),
@@ -95,14 +95,14 @@ impl Speculation {
     }
 
     /// Whether a partition of a stage may be copied.
-    pub fn covers(&self, stage: usize, partition: usize) -> bool {
+    pub(crate) fn covers(&self, stage: usize, partition: usize) -> bool {
         self.stage(stage)
             .is_some_and(|stage| stage.covered.contains(&partition))
     }
 
     /// An attempt at a partition begins here: what stops it. `None` if another one has ended already, or is run by another
     /// worker of this process: readers tell attempts apart by their process.
-    pub fn begin(&self, stage: usize, partition: usize) -> Option<Arc<AtomicBool>> {
+    pub(crate) fn begin(&self, stage: usize, partition: usize) -> Option<Arc<AtomicBool>> {
         let mut stage = self.stage(stage)?;
         if !stage.open.contains_key(&partition) || stage.running.contains_key(&partition) {
             return None;
@@ -113,7 +113,7 @@ impl Speculation {
     }
 
     /// An attempt at a partition, by `rank`, has ended `now`, after this `time`: one that runs here is stopped.
-    pub fn ended(&self, (stage, partition): (usize, usize), rank: usize, time: Duration, now: Instant) {
+    pub(crate) fn ended(&self, (stage, partition): (usize, usize), rank: usize, time: Duration, now: Instant) {
         let Some(mut stage) = self.stage(stage) else { return };
         stage.open.remove(&partition);
         if let Some(stop) = stage.running.remove(&partition) {
@@ -125,7 +125,7 @@ impl Speculation {
     }
 
     /// What a worker does `now` that has no task of its process left in a stage.
-    pub fn idle(&self, stage: usize, now: Instant) -> Idle {
+    pub(crate) fn idle(&self, stage: usize, now: Instant) -> Idle {
         let Some(mut stage) = self.stage(stage) else {
             return Idle::Leaves;
         };

@@ -51,7 +51,7 @@ const BATCHES_PER_TURN: usize = 64;
 const TRIES_MAX: usize = 8;
 
 /// Builds the job's dataflow on this worker.
-pub fn build(worker: &mut Worker, job: &Arc<Job>, events: &Sender<Event>) {
+pub(crate) fn build(worker: &mut Worker, job: &Arc<Job>, events: &Sender<Event>) {
     let index = worker.index();
     worker.dataflow::<Time, _, _>(|scope| {
         let mut edges = Edges::new();

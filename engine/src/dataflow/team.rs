@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cluster::wire::Header;
 
 /// Sends frames to the other processes of the round.
-pub trait Post: Send + Sync {
+pub(crate) trait Post: Send + Sync {
     /// Sends one frame, and waits while the link is full. A link that breaks ends the generation, so that nobody waits
     /// for what was on it: there is nothing for the sender to do about it.
     fn send(&self, rank: usize, header: Header, payload: &[&[u8]]);
@@ -23,7 +23,7 @@ pub trait Post: Send + Sync {
 
 /// The processes of a round. Their workers are counted through: those of rank 0 first.
 #[derive(Clone)]
-pub struct Team {
+pub(crate) struct Team {
     /// This process, from 0.
     pub rank: usize,
     /// One past the last worker of each rank.
@@ -34,7 +34,7 @@ pub struct Team {
 
 impl Team {
     /// One process with some workers.
-    pub fn alone(workers: usize) -> Self {
+    pub(crate) fn alone(workers: usize) -> Self {
         Self {
             rank: 0,
             ends: vec![workers],
@@ -43,7 +43,7 @@ impl Team {
     }
 
     /// Several processes, with the number of workers of each.
-    pub fn new(rank: usize, threads: Vec<usize>, post: Arc<dyn Post>) -> Self {
+    pub(crate) fn new(rank: usize, threads: Vec<usize>, post: Arc<dyn Post>) -> Self {
         let add = |end: &mut usize, threads: usize| {
             *end += threads;
             Some(*end)
@@ -56,67 +56,67 @@ impl Team {
     }
 
     /// Number of processes.
-    pub fn ranks(&self) -> usize {
+    pub(crate) fn ranks(&self) -> usize {
         self.ends.len()
     }
 
     /// The other processes.
-    pub fn others(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+    pub(crate) fn others(&self) -> impl Iterator<Item = usize> + Clone + use<> {
         let own = self.rank;
         (0..self.ranks()).filter(move |rank| *rank != own)
     }
 
     /// The workers of a process.
-    pub fn workers(&self, rank: usize) -> Range<usize> {
+    pub(crate) fn workers(&self, rank: usize) -> Range<usize> {
         let first = rank.checked_sub(1).map_or(0, |before| self.ends[before]);
         first..self.ends[rank]
     }
 
     /// The process of a worker; one beyond the last for a worker that does not exist.
-    pub fn rank_of(&self, worker: usize) -> usize {
+    pub(crate) fn rank_of(&self, worker: usize) -> usize {
         self.ends.partition_point(|end| *end <= worker)
     }
 
     /// A worker of this process, counted through.
-    pub fn global(&self, worker: usize) -> usize {
+    pub(crate) fn global(&self, worker: usize) -> usize {
         self.workers(self.rank).start + worker
     }
 
     /// Sends a frame to one process.
-    pub fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
+    pub(crate) fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
         if let Some(post) = &self.post {
             post.send(rank, header, payload);
         }
     }
 
     /// As [`Post::send_soon`].
-    pub fn send_soon(&self, rank: usize, header: Header) {
+    pub(crate) fn send_soon(&self, rank: usize, header: Header) {
         if let Some(post) = &self.post {
             post.send_soon(rank, header);
         }
     }
 
     /// As [`Post::comes_to_frame`].
-    pub fn comes_to_frame(&self) -> bool {
+    pub(crate) fn comes_to_frame(&self) -> bool {
         self.post.as_ref().is_none_or(|post| post.comes_to_frame())
     }
 
     /// As [`Post::ring`].
-    pub fn ring(&self, rank: usize, header: Header) {
+    pub(crate) fn ring(&self, rank: usize, header: Header) {
         if let Some(post) = &self.post {
             post.ring(rank, header);
         }
     }
 
     /// Sends a frame without payload to all others.
-    pub fn tell_all(&self, header: &Header) {
+    pub(crate) fn tell_all(&self, header: &Header) {
         for rank in self.others() {
             self.send(rank, header.clone(), &[]);
         }
     }
 
     /// The same, without waiting.
-    pub fn tell_all_soon(&self, header: &Header) {
+    pub(crate) fn tell_all_soon(&self, header: &Header) {
         for rank in self.others() {
             self.send_soon(rank, header.clone());
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::cluster::shared_memory::Piece;
 
 /// One update, as long as the parameters, in memory of this process or in memory that it shares with others.
-pub enum Vector {
+pub(crate) enum Vector {
     /// Of this process alone.
     Own(Vec<f32>),
     /// Readable in place for other processes.
@@ -16,12 +16,12 @@ pub enum Vector {
 
 impl Vector {
     /// One of this process, all 0.
-    pub fn new(length: usize) -> Self {
+    pub(crate) fn new(length: usize) -> Self {
         Self::Own(vec![0.0; length])
     }
 
     /// Where it begins in the region that it shares.
-    pub fn start(&self) -> Option<usize> {
+    pub(crate) fn start(&self) -> Option<usize> {
         match self {
             Self::Own(_) => None,
             Self::Shared(piece) => Some(piece.start()),

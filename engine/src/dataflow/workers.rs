@@ -13,7 +13,7 @@ use timely::{CommunicationConfig, WorkerConfig};
 use crate::error::{EngineError, Result};
 
 /// Builds a dataflow on a worker.
-pub type Build = Arc<dyn Fn(&mut Worker) + Send + Sync>;
+pub(crate) type Build = Arc<dyn Fn(&mut Worker) + Send + Sync>;
 
 /// What an idle worker does before it sleeps: a short poll saves a wake-up per step, but only where it takes no core
 /// from a worker that has work.
@@ -21,15 +21,16 @@ const IDLE_SPIN: Duration = Duration::from_micros(50);
 
 /// How batches move between the threads of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// By pointer.
     Pointers,
     /// As bytes, as between processes: for tests of what other processes would see.
+    #[cfg(test)]
     Bytes,
 }
 
 /// What workers do while a dataflow waits for other processes.
-pub trait Idle: Send + Sync {
+pub(crate) trait Idle: Send + Sync {
     /// Looks for what has come. Whether something has; operators that wait for it are woken.
     fn poll(&self) -> bool;
 
@@ -54,7 +55,7 @@ struct Command {
 }
 
 /// The worker threads.
-pub struct Workers {
+pub(crate) struct Workers {
     commands: Vec<Sender<Command>>,
     dead: Arc<Death>,
     guards: Mutex<Option<WorkerGuards<()>>>,
@@ -86,7 +87,7 @@ impl Death {
 
 impl Workers {
     /// Starts `threads` workers.
-    pub fn start(threads: usize, transport: Transport) -> Result<Self> {
+    pub(crate) fn start(threads: usize, transport: Transport) -> Result<Self> {
         let (commands, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| channel::<Command>()).unzip();
         let receivers = Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
         let dead = Arc::new(Death {
@@ -102,6 +103,7 @@ impl Workers {
         let death = Arc::clone(&dead);
         let communication = match transport {
             Transport::Pointers => CommunicationConfig::Process(threads),
+            #[cfg(test)]
             Transport::Bytes => CommunicationConfig::ProcessBinary(threads),
         };
         let worker = WorkerConfig::default().idle_spin(spin);
@@ -121,13 +123,13 @@ impl Workers {
     }
 
     /// Number of workers.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.commands.len()
     }
 
     /// Builds one dataflow on every worker, which does what `idle` says while it waits. The receiver disconnects when all
     /// of them have ended it.
-    pub fn run(&self, build: Build, idle: Option<Arc<dyn Idle>>) -> Result<Receiver<()>> {
+    pub(crate) fn run(&self, build: Build, idle: Option<Arc<dyn Idle>>) -> Result<Receiver<()>> {
         let (running, ended) = channel();
         for command in &self.commands {
             let command = command.send(Command {
@@ -141,7 +143,7 @@ impl Workers {
     }
 
     /// An error if a worker has died.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.dead.happened.load(Ordering::SeqCst) {
             Err(self.stopped())
         } else {

@@ -65,7 +65,7 @@ impl<T: Record> Dataset<T> {
     /// ```
     #[track_caller]
     pub fn coalesce(&self, partitions: usize) -> Dataset<T> {
-        let (parents, count) = (self.partitions(), partitions.max(1).min(self.partitions()));
+        let (parents, count) = (self.partitions(), partitions.min(self.partitions()));
         let groups = (0..count).map(|group| (group * parents / count..(group + 1) * parents / count).collect());
         let map = PartitionMap::Groups(groups.collect());
         let dependencies = vec![Dependency::Narrow {

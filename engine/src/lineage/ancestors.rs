@@ -8,7 +8,7 @@ use crate::id::{DatasetId, ShuffleId};
 
 /// A dataset and its ancestors: what a plan is made from. Ids are in order of derivation.
 #[derive(Debug, Clone)]
-pub struct Lineage {
+pub(crate) struct Lineage {
     target: DatasetId,
     nodes: Arc<BTreeMap<DatasetId, Arc<Node>>>,
 }
@@ -22,7 +22,7 @@ impl Lineage {
     }
 
     /// The dataset that an action asks for.
-    pub fn target(&self) -> DatasetId {
+    pub(crate) fn target(&self) -> DatasetId {
         self.target
     }
 
@@ -30,12 +30,12 @@ impl Lineage {
     ///
     /// # Panics
     /// If `id` is not an ancestor of the target, which would be a bug of the caller.
-    pub fn node(&self, id: DatasetId) -> &Arc<Node> {
+    pub(crate) fn node(&self, id: DatasetId) -> &Arc<Node> {
         &self.nodes[&id]
     }
 
     /// How a shuffle of this lineage cuts its records; `None` if it has no such shuffle.
-    pub fn exchange(&self, shuffle: ShuffleId) -> Option<&Arc<dyn Exchange>> {
+    pub(crate) fn exchange(&self, shuffle: ShuffleId) -> Option<&Arc<dyn Exchange>> {
         match self.nodes.get(&shuffle.child)?.dependencies.get(shuffle.dependency)? {
             Dependency::Shuffle { exchange, .. } => Some(exchange),
             Dependency::Narrow { .. } => None,
@@ -44,7 +44,7 @@ impl Lineage {
 
     /// The datasets that may be computed although everything that is remembered is there, parents before children. If one
     /// of them reads a part of its parent that is known only after work before planning, those are all.
-    pub fn nodes_in_front(&self) -> Vec<&Arc<Node>> {
+    pub(crate) fn nodes_in_front(&self) -> Vec<&Arc<Node>> {
         let mut found: BTreeMap<DatasetId, &Arc<Node>> = BTreeMap::new();
         let mut worklist = vec![self.target];
         while let Some(id) = worklist.pop() {
@@ -68,7 +68,7 @@ impl Lineage {
 
     /// The first dataset that is derived in `steps` steps, along its longest way, and from which something else of this
     /// lineage is derived.
-    pub fn too_deep(&self, steps: usize) -> Option<DatasetId> {
+    pub(crate) fn too_deep(&self, steps: usize) -> Option<DatasetId> {
         let mut depths: BTreeMap<DatasetId, usize> = BTreeMap::new();
         for node in self.nodes() {
             let parents = node.dependencies().iter().map(Dependency::parent);
@@ -83,7 +83,7 @@ impl Lineage {
     }
 
     /// The first dataset that would not be the same if it were computed again.
-    pub fn not_determinate(&self) -> Option<DatasetId> {
+    pub(crate) fn not_determinate(&self) -> Option<DatasetId> {
         let mut nodes = self.nodes();
         nodes
             .find(|node| node.determinacy() != Determinacy::Determinate)
@@ -91,7 +91,7 @@ impl Lineage {
     }
 
     /// All datasets, parents before children.
-    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
+    pub(crate) fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
         self.nodes.values()
     }
 }

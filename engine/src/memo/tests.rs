@@ -1,11 +1,13 @@
 //! Keys of computations: what goes into them, and what is refused.
+#![allow(clippy::unwrap_used)]
 
 use std::panic::Location;
 use std::sync::Arc;
 
-use distdl_engine::batch::RecordType;
-use distdl_engine::lineage::{Compute, Contents, Dependency, Graph, Lineage, Memoized, NodeSpec, PartitionMap};
-use distdl_engine::{DatasetId, memo};
+use super::*;
+use crate::batch::RecordType;
+use crate::id::DatasetId;
+use crate::lineage::{Compute, Contents, Dependency, Graph, Lineage, Memoized, NodeSpec, PartitionMap};
 
 fn node(
     graph: &mut Graph,
@@ -55,8 +57,8 @@ fn lineage(contents: Option<Contents>, depth: usize) -> (Lineage, DatasetId) {
 #[test]
 fn a_source_that_does_not_tell_what_it_holds_is_found_and_has_no_keys() {
     let (lineage, last) = lineage(None, 1);
-    assert_eq!(memo::unknown_source(&lineage).unwrap().operator, "live");
-    assert_eq!(memo::keys(&lineage, last), None);
+    assert_eq!(unknown_source(&lineage).unwrap().operator, "live");
+    assert_eq!(keys(&lineage, last), None);
 }
 
 #[test]
@@ -64,7 +66,7 @@ fn a_changed_digest_changes_the_key_of_its_partition_alone() {
     let keys = |middle: u8| {
         let contents: Contents = Arc::new(move |partition| [if partition == 1 { middle } else { 0 }; 32]);
         let (lineage, last) = lineage(Some(contents), 1);
-        memo::keys(&lineage, last).unwrap()
+        keys(&lineage, last).unwrap()
     };
     let (before, after) = (keys(1), keys(2));
     assert_eq!((before[0], before[2]), (after[0], after[2]));
@@ -78,5 +80,5 @@ fn a_changed_digest_changes_the_key_of_its_partition_alone() {
 fn ten_thousand_operators_have_keys() {
     let contents: Contents = Arc::new(|_| [7; 32]);
     let (lineage, last) = lineage(Some(contents), 10_000);
-    assert_eq!(memo::keys(&lineage, last).unwrap().len(), 3);
+    assert_eq!(keys(&lineage, last).unwrap().len(), 3);
 }

@@ -25,6 +25,16 @@ impl<T: Record> Dataset<T> {
     pub fn group_by<K: Key>(&self, function: impl Fn(&T) -> K + Send + Sync + 'static) -> Dataset<(K, Vec<T>)> {
         self.key_by(function).group_by_key()
     }
+
+    /// [`group_by`](Self::group_by) into a number of partitions.
+    #[track_caller]
+    pub fn group_by_into<K: Key>(
+        &self,
+        function: impl Fn(&T) -> K + Send + Sync + 'static,
+        partitions: usize,
+    ) -> Dataset<(K, Vec<T>)> {
+        self.key_by(function).group_by_key_into(partitions)
+    }
 }
 
 impl<K: Key, V: Record> Dataset<(K, V)> {

@@ -54,7 +54,7 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
 
     #[track_caller]
     fn sort(&self, operator: &'static str, descending: bool, partitions: usize) -> Dataset<(K, V)> {
-        let range = RangePartitioner::<K>::new(partitions, descending, self.id());
+        let range = RangePartitioner::<K>::sampling(partitions, descending, self.id());
         let placed = Placed::by(Arc::new(range.clone()));
         let (dependency, _) = placed.bring(self, None);
         let mut derivation = placed.derive(operator, vec![dependency], sorted_by_key::<K, V>(descending));
@@ -172,6 +172,17 @@ impl<T: Record> Dataset<T> {
     pub fn sort_by_descending<K: Key + Ord>(&self, function: impl Fn(&T) -> K + Send + Sync + 'static) -> Dataset<T> {
         let keyed = self.key_by(function);
         keyed.sort("sort_by_descending", true, self.partitions()).values()
+    }
+
+    /// [`sort_by_descending`](Self::sort_by_descending) into a number of partitions.
+    #[track_caller]
+    pub fn sort_by_descending_into<K: Key + Ord>(
+        &self,
+        function: impl Fn(&T) -> K + Send + Sync + 'static,
+        partitions: usize,
+    ) -> Dataset<T> {
+        let keyed = self.key_by(function);
+        keyed.sort("sort_by_descending", true, partitions).values()
     }
 }
 

@@ -22,7 +22,6 @@ impl<T: Record> Dataset<T> {
     /// ```
     #[track_caller]
     pub fn repartition(&self, partitions: usize) -> Dataset<T> {
-        let partitions = partitions.max(1);
         let exchange = Arc::new(Plain::<T, _>::new(InTurn(partitions), partitions));
         let dependencies = vec![Dependency::Shuffle {
             parent: self.id(),

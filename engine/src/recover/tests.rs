@@ -1,20 +1,20 @@
 //! `plan`, `program` and `recover` as pure functions, over drawn lineages and drawn sets of blocks.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
 use std::sync::Arc;
 
-use distdl::Level;
-use distdl::engine::DatasetId;
-use distdl::engine::batch::RecordType;
-use distdl::engine::id::ShuffleId;
-use distdl::engine::lineage::{BucketWriter, Compute, Dependency, Exchange, Graph, Lineage, NodeSpec, PartitionMap};
-use distdl::engine::plan::{Operation, Output, Plan, Stage, plan, program};
-use distdl::engine::recover::{recover, recover_in_stage};
-use distdl::engine::task::TaskContext;
+use distdl_storage::Level;
 use proptest::prelude::*;
 
-use crate::common::cases;
+use super::*;
+use crate::batch::RecordType;
+use crate::id::{DatasetId, ShuffleId};
+use crate::lineage::{BucketWriter, Compute, Dependency, Exchange, Graph, Lineage, NodeSpec, PartitionMap};
+use crate::plan::{Operation, Output, Plan, Stage, plan, program};
+use crate::task::TaskContext;
 
 struct Buckets(usize);
 
@@ -339,7 +339,7 @@ fn sent_by(bits: u64) -> impl Fn(ShuffleId, usize) -> bool {
 }
 
 proptest! {
-    #![proptest_config(cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn a_plan_does_what_is_needed_in_order_and_once(drawn in drawn(), bits: u64, sent: u64) {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use distdl_engine::cluster::MemberId;
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::cluster::events::{ClusterEvent, Happening};
-use distdl_engine::cluster::protocol::MemberId;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context};
 use proptest::prelude::*;

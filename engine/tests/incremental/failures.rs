@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use distdl_engine::error::LiveError;
+use distdl_engine::LiveError;
 use serde::{Deserialize, Serialize};
 
 use super::*;

@@ -7,6 +7,5 @@ mod pipeline;
 mod changes;
 mod damage;
 mod drawn;
-mod keys;
 mod parameters;
 mod several;

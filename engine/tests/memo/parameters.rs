@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 
 use distdl_engine::config::GpuUse;
-use distdl_engine::partitioner::{PartitionFunction, Partitioner};
 use distdl_engine::{Context, Dataset, DeviceMap};
+use distdl_engine::{PartitionFunction, Partitioner};
 use distdl_storage::Record;
 
 use crate::pipeline::config;

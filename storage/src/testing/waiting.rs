@@ -3,11 +3,14 @@
 use std::time::{Duration, Instant};
 
 /// Only a test that fails waits for so long.
-const WAIT_MAX: Duration = Duration::from_secs(120);
+pub const WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// Waits until something is so, and panics with what it is if it never comes to be.
+/// Waits until something is so.
+///
+/// # Panics
+/// With `what` it is, if it has not come to be within [`WAIT_MAX`].
 #[track_caller]
-pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let end = Instant::now() + WAIT_MAX;
     while !is_so() {
         assert!(

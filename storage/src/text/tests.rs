@@ -164,7 +164,7 @@ fn groups_are_balanced_and_exact() {
         .collect();
     assert_eq!(sizes.iter().sum::<u64>(), 1000);
     assert!(sizes.iter().all(|bytes| (142..=143).contains(bytes)), "{sizes:?}");
-    assert_eq!(split_text(&objects, 0).len(), 1);
+    assert!(split_text(&objects, 0).is_empty(), "none was asked for");
     assert_eq!(split_text(&[], 3), vec![vec![], vec![], vec![]]);
     let compressed = split_text(&[object("a.gz", 10), object("b.GZ", 90)], 2);
     assert_eq!(compressed.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);

@@ -50,7 +50,7 @@ pub(super) fn narrow() -> impl Strategy<Value = Narrow> {
             .prop_map(|(fraction, seed)| Sample(fraction, seed)),
         (any::<u64>(), 0..3usize).prop_map(|(seed, pick)| RandomSplit(seed, pick)),
         (1..6usize).prop_map(Batch),
-        (0..7usize).prop_map(Coalesce),
+        (1..7usize).prop_map(Coalesce),
         Just(Glom),
         Just(ZipWithUniqueId),
         any::<u64>().prop_map(SampleByKey),

@@ -173,7 +173,7 @@ fn sorted(dataset: Dataset<Row>, input: &[Vec<Row>], partitions: usize, key: imp
     let mut rows: Vec<Row> = input.concat();
     rows.sort_by_key(&key);
     let lengths = dataset.run_partitions(|_, rows| Ok(rows.count())).unwrap();
-    assert_eq!(lengths.len(), partitions.max(1));
+    assert_eq!(lengths.len(), partitions);
     assert_eq!(lengths.iter().sum::<usize>(), rows.len());
     let mut expected = Vec::new();
     for length in lengths {

@@ -21,9 +21,9 @@ use super::Refused;
 use crate::cluster::protocol::MemberId;
 
 /// Of what is said on a connection from its first byte on; other versions are turned away.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub(crate) const PROTOCOL_VERSION: u16 = 1;
 /// Size of a hello.
-pub const HELLO_BYTES: usize = 120;
+pub(crate) const HELLO_BYTES: usize = 120;
 /// The part of a hello that no version changes.
 pub(super) const PREFIX_BYTES: usize = 16;
 
@@ -38,7 +38,7 @@ const MAGIC: &[u8; 6] = b"DISTDL";
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Reports and orders, between a member and the name node.
     Control,
     /// Data of rounds, between two members.
@@ -56,7 +56,7 @@ impl Purpose {
 
 /// Which side of the handshake speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
+pub(crate) enum Side {
     /// The one that connected.
     Initiator,
     /// The one that listens.
@@ -75,7 +75,7 @@ impl Side {
 
 /// What each side says of itself first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hello {
+pub(crate) struct Hello {
     /// Who speaks.
     pub side: Side,
     /// What the connection is for.
@@ -96,7 +96,7 @@ pub struct Hello {
 
 impl Hello {
     /// As sent.
-    pub fn encode(&self) -> [u8; HELLO_BYTES] {
+    pub(crate) fn encode(&self) -> [u8; HELLO_BYTES] {
         let mut bytes = [0; HELLO_BYTES];
         bytes[..PREFIX_BYTES].copy_from_slice(&prefix(self.side.number()));
         bytes[9] = match self.purpose {
@@ -119,7 +119,7 @@ impl Hello {
     /// # Errors
     /// `NotDistdl` for anything else, `Version` for a hello of another version, and `Version` or `Binary` if it is not
     /// a hello but says that ours was turned away.
-    pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Self, Refused> {
+    pub(crate) fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Self, Refused> {
         let side = match check_prefix(bytes)? {
             FROM_INITIATOR => Side::Initiator,
             FROM_ACCEPTOR => Side::Acceptor,

@@ -5,7 +5,7 @@ use std::io;
 /// Why a connection was closed before it was used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refused {
+pub(crate) enum Refused {
     /// The other side is another program, or plays our own words back.
     #[error("what is at the other side does not speak DistDL's protocol; check the address and the port")]
     NotDistdl,

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::thread;
 
-use super::hello::{PREFIX_BYTES, prefix};
+use super::hello::{HELLO_BYTES, PREFIX_BYTES, prefix};
 use super::*;
 use crate::cluster::socket::{Listener, connect, pair};
 

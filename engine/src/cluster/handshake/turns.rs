@@ -3,23 +3,23 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Connections that may shake hands at the same time.
-pub const HANDSHAKES_MAX: usize = 64;
+pub(crate) const HANDSHAKES_MAX: usize = 64;
 
 /// Keeps the handshakes at one listener within [`HANDSHAKES_MAX`]. Who accepts takes a turn before each connection, so that
 /// those too many wait in the system's queue and none is lost.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub(crate) struct Turns {
     taken: Mutex<usize>,
     given_back: Condvar,
 }
 
 /// A turn, given back when this is dropped.
 #[derive(Debug)]
-pub struct Turn(Arc<Turns>);
+pub(crate) struct Turn(Arc<Turns>);
 
 impl Turns {
     /// Waits for a turn.
-    pub fn take(self: &Arc<Self>) -> Turn {
+    pub(crate) fn take(self: &Arc<Self>) -> Turn {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let all = |taken: &mut usize| *taken >= HANDSHAKES_MAX;
         let free = self.given_back.wait_while(taken, all);

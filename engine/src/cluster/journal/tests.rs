@@ -8,6 +8,8 @@ use std::fs;
 
 use super::*;
 
+const BYTES_MAX: u64 = 1 << 20;
+
 fn head(action: u64) -> Head {
     let kind = ActionKind::Compute {
         wanted: vec![0],
@@ -43,7 +45,7 @@ fn size(answer: &Answer) -> usize {
 }
 
 fn written(folder: &Path) -> Vec<u8> {
-    let (mut journal, entries) = Journal::open(folder).unwrap();
+    let (mut journal, entries) = Journal::open(folder, BYTES_MAX).unwrap();
     assert!(entries.is_empty());
     let round = LogEntry::Began {
         round: 0,
@@ -71,7 +73,7 @@ fn written(folder: &Path) -> Vec<u8> {
 fn what_was_appended_is_there_again_and_answers_are_read_back_from_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     written(folder.path());
-    let (mut journal, entries) = Journal::open(folder.path()).unwrap();
+    let (mut journal, entries) = Journal::open(folder.path(), BYTES_MAX).unwrap();
     let is = |entry: &LogEntry| matches!(entry, LogEntry::Answered { answer: None, .. });
     assert_eq!(
         entries.iter().filter(|entry| is(entry)).count(),
@@ -95,10 +97,13 @@ fn what_was_appended_is_there_again_and_answers_are_read_back_from_the_disk() {
 #[test]
 fn two_name_nodes_never_share_a_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let first = Journal::open(folder.path()).unwrap();
-    assert!(matches!(Journal::open(folder.path()), Err(JournalError::InUse { .. })));
+    let first = Journal::open(folder.path(), BYTES_MAX).unwrap();
+    assert!(matches!(
+        Journal::open(folder.path(), BYTES_MAX),
+        Err(JournalError::InUse { .. })
+    ));
     drop(first);
-    Journal::open(folder.path()).unwrap();
+    Journal::open(folder.path(), BYTES_MAX).unwrap();
 }
 
 #[test]
@@ -106,7 +111,7 @@ fn a_file_that_is_no_journal_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("journal"), b"somebody's diary").unwrap();
     assert!(matches!(
-        Journal::open(folder.path()),
+        Journal::open(folder.path(), BYTES_MAX),
         Err(JournalError::Damaged { offset: 0, .. })
     ));
     assert_eq!(fs::read(folder.path().join("journal")).unwrap(), b"somebody's diary");
@@ -119,7 +124,7 @@ fn zeros_at_the_end_are_cut_off() {
     let whole = bytes.clone();
     bytes.resize(bytes.len() + 5000, 0);
     fs::write(folder.path().join("journal"), bytes).unwrap();
-    let (_, entries) = Journal::open(folder.path()).unwrap();
+    let (_, entries) = Journal::open(folder.path(), BYTES_MAX).unwrap();
     assert_eq!(entries.len(), 4);
     assert_eq!(fs::read(folder.path().join("journal")).unwrap(), whole);
 }
@@ -133,12 +138,12 @@ proptest! {
         let bytes = written(folder.path());
         let length = (bytes.len() as f64 * part) as usize;
         fs::write(folder.path().join("journal"), &bytes[..length]).unwrap();
-        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        let (mut journal, _) = Journal::open(folder.path(), BYTES_MAX).unwrap();
         prop_assert!(journal.answers.len() < 2);
         let next = journal.answers.len() as u64;
         journal.append(&answered(next, 77)).unwrap();
         drop(journal);
-        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        let (mut journal, _) = Journal::open(folder.path(), BYTES_MAX).unwrap();
         prop_assert_eq!(size(&journal.answer(next).unwrap()), 77);
     }
 
@@ -147,13 +152,13 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let mut bytes = written(folder.path());
         let last = {
-            let (journal, _) = Journal::open(folder.path()).unwrap();
+            let (journal, _) = Journal::open(folder.path(), BYTES_MAX).unwrap();
             journal.answers[1] as usize
         };
         let at = (last as f64 * part) as usize;
         bytes[at] ^= 1 << bit;
         fs::write(folder.path().join("journal"), &bytes).unwrap();
-        match Journal::open(folder.path()) {
+        match Journal::open(folder.path(), BYTES_MAX) {
             Err(JournalError::Damaged { offset, .. }) => prop_assert!(offset as usize <= at),
             other => prop_assert!(false, "{:?}", other.map(|(_, entries)| entries)),
         }
@@ -163,7 +168,7 @@ proptest! {
 
 #[test]
 fn answers_of_a_temporary_log_are_read_between_writes() {
-    let mut journal = Journal::temporary(None).unwrap();
+    let mut journal = Journal::temporary(None, BYTES_MAX).unwrap();
     for action in 0..3 {
         journal.append(&answered(action, 10 + action as usize)).unwrap();
         for earlier in 0..=action {
@@ -173,5 +178,43 @@ fn answers_of_a_temporary_log_are_read_between_writes() {
     assert!(matches!(
         journal.answer(3),
         Err(JournalError::NoAnswer { action: 3, .. })
+    ));
+}
+
+#[test]
+fn a_log_that_is_full_says_so_and_keeps_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = written(folder.path());
+    let bytes_max = kept.len() as u64 + 200;
+    let (mut journal, _) = Journal::open(folder.path(), bytes_max).unwrap();
+    let full = journal.append(&answered(2, 1000)).unwrap_err();
+    assert!(matches!(full, JournalError::Full { bytes, .. } if bytes == kept.len() as u64));
+    let says = full.to_string();
+    assert!(
+        says.contains(&bytes_max.to_string()) && says.contains("raise `disk`"),
+        "{says}"
+    );
+    assert_eq!(fs::read(folder.path().join("journal")).unwrap(), kept);
+    journal.append(&answered(2, 1)).unwrap();
+    assert_eq!(size(&journal.answer(2).unwrap()), 1);
+}
+
+#[test]
+fn a_temporary_log_takes_no_room_for_what_nobody_reads() {
+    let mut journal = Journal::temporary(None, 400).unwrap();
+    for member in 0..1000 {
+        let member = MemberId(member);
+        journal.append(&LogEntry::Joined { member }).unwrap();
+    }
+    let collected = Collected {
+        results: vec![(0, Bytes::from(vec![1; 1000]))],
+        updates: Vec::new(),
+    };
+    journal.append(&LogEntry::Collected(vec![collected])).unwrap();
+    journal.append(&answered(0, 100)).unwrap();
+    assert_eq!(size(&journal.answer(0).unwrap()), 100);
+    assert!(matches!(
+        journal.append(&answered(1, 400)),
+        Err(JournalError::Full { bytes_max: 400, .. })
     ));
 }

@@ -28,12 +28,12 @@ impl Round {
     ///
     /// # Errors
     /// The text of the one by which it cannot read it now.
-    pub fn fetch(&self, rank: usize, block: BlockId) -> Found {
+    pub(crate) fn fetch(&self, rank: usize, block: BlockId) -> Found {
         self.ask(rank, Kind::BlockRequest, block, &[])
     }
 
     /// Gives another rank a block to keep. Returns whether it does; it may not have the room, or not be reached.
-    pub fn copy(&self, rank: usize, block: BlockId, frame: &[u8]) -> bool {
+    pub(crate) fn copy(&self, rank: usize, block: BlockId, frame: &[u8]) -> bool {
         matches!(self.ask(rank, Kind::BlockCopy, block, frame), Ok(Some(_)))
     }
 

@@ -16,7 +16,7 @@ use crate::cluster::socket::{self, Listener, Socket};
 
 /// What a process can do for the others.
 #[derive(Debug, Clone, Copy)]
-pub struct Capacity {
+pub(crate) struct Capacity {
     /// Its worker threads.
     pub threads: usize,
     /// Whether it says when it has ended a task, and copies those of others.

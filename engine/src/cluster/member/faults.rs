@@ -1,18 +1,22 @@
 //! Faults on purpose, where a member comes to the points that they are planned for.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Shared, lock};
+use super::Shared;
 use crate::cluster::chaos::{Fault, Point};
 
 /// What becomes of a process that is to be killed or stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// The process gets a signal.
     Signal,
     /// It is one of several logical processes in a test, and drops out of the cluster without a word.
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "only tests have such processes")
+    )]
     Vanish,
 }
 
@@ -26,24 +30,28 @@ impl Fate {
 }
 
 /// Ends a membership without a word to anybody.
+#[cfg(any(test, feature = "testing"))]
 #[derive(Clone)]
-pub struct Vanish(Weak<Shared>);
+pub(crate) struct Vanish(std::sync::Weak<Shared>);
 
+#[cfg(any(test, feature = "testing"))]
 impl Vanish {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self(Arc::downgrade(shared))
     }
 
     /// Ends it now.
-    pub fn vanish(&self) {
+    pub(crate) fn vanish(&self) {
         if let Some(shared) = self.0.upgrade() {
             shared.close("it was killed");
         }
     }
 
     /// Whether the membership lasts.
-    pub fn is_member(&self) -> bool {
-        self.0.upgrade().is_some_and(|shared| lock(&shared).closed.is_none())
+    pub(crate) fn is_member(&self) -> bool {
+        self.0
+            .upgrade()
+            .is_some_and(|shared| super::lock(&shared).closed.is_none())
     }
 }
 

@@ -180,13 +180,13 @@ impl Shared {
     pub(super) fn read_link(&self, link: &Link) {
         let error = link.read(&self.limits, &mut |header, body| match header.kind {
             Kind::BlockRequest | Kind::BlockCopy => {
-                let payload = body.into_bytes()?;
+                let payload = body.take_bytes()?;
                 lock(self).wanted.push_back((link.peer, header.clone(), payload));
                 self.changed.notify_all();
                 Ok(())
             }
             Kind::Block => {
-                let bytes = body.into_bytes()?;
+                let bytes = body.take_bytes()?;
                 let found = blocks::found(header.words[3], bytes);
                 if let Some(fetch) = lock(self).fetches.get_mut(&header.words[2])
                     && matches!(fetch, Fetch::Waiting(peer) if *peer == link.peer)

@@ -9,7 +9,7 @@ use crate::cluster::wire::{Header, WireError};
 
 /// Which round a frame belongs to. Later rounds are larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct RoundKey {
+pub(crate) struct RoundKey {
     /// The generation.
     pub generation: u64,
     /// The action.
@@ -29,7 +29,7 @@ impl RoundKey {
 }
 
 /// What takes part in a round on this process.
-pub trait Receive: Send + Sync {
+pub(crate) trait Receive: Send + Sync {
     /// Takes a frame of the round from another rank; called by the threads of links.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ pub trait Receive: Send + Sync {
 
 /// A round that this process has entered.
 #[derive(Clone)]
-pub struct Round {
+pub(crate) struct Round {
     /// Which.
     pub key: RoundKey,
     /// This process's rank.
@@ -55,7 +55,7 @@ pub struct Round {
 
 impl Round {
     /// Lets frames of this round in. Returns false if the round was cut already.
-    pub fn begin(&self, receiver: Arc<dyn Receive>) -> bool {
+    pub(crate) fn begin(&self, receiver: Arc<dyn Receive>) -> bool {
         let mut state = lock(&self.shared);
         if state.is_over(self.key) {
             return false;
@@ -70,26 +70,26 @@ impl Round {
     }
 
     /// Sends a frame of this round. A link that fails ends the generation here, and the name node is told.
-    pub fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
+    pub(crate) fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
         if let Some(Some(link)) = self.links.get(rank) {
             self.shared.send(link, self.of_this_round(header), payload);
         }
     }
 
     /// The same without payload and without waiting, for a thread that reads a link.
-    pub fn send_soon(&self, rank: usize, header: Header) {
+    pub(crate) fn send_soon(&self, rank: usize, header: Header) {
         if let Some(Some(link)) = self.links.get(rank) {
             self.shared.send_soon(link, self.of_this_round(header));
         }
     }
 
     /// Counts a frame that goes another way. Returns whether this process goes on.
-    pub fn comes_to_frame(&self) -> bool {
+    pub(crate) fn comes_to_frame(&self) -> bool {
         self.shared.comes_to_frame()
     }
 
     /// Sends a frame without payload that does not count.
-    pub fn ring(&self, rank: usize, header: Header) {
+    pub(crate) fn ring(&self, rank: usize, header: Header) {
         if let Some(Some(link)) = self.links.get(rank) {
             self.shared.write(link, self.of_this_round(header), &[]);
         }

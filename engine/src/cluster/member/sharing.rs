@@ -127,17 +127,17 @@ impl Sharing {
 
 impl Member {
     /// From now on this process asks the others for what `stores` lack, gives them what they keep, and lets them read `notices`.
-    pub fn share(&self, stores: &Arc<Stores>, notices: &Arc<Notices>) {
+    pub(crate) fn share(&self, stores: &Arc<Stores>, notices: &Arc<Notices>) {
         self.shared.share(stores, notices);
     }
 
     /// What reading has cost all processes up to the last action, those that are gone included; `None` if it was nothing.
-    pub fn cluster_has_read(&self) -> Option<StoreFigures> {
+    pub(crate) fn cluster_has_read(&self) -> Option<StoreFigures> {
         self.shared.sharing.state().figures
     }
 
     /// What all processes that live have said in a notice, by place and life, as it was at the end of the last action.
-    pub fn said(&self, notice: u64) -> BTreeMap<(usize, u64), Bytes> {
+    pub(crate) fn said(&self, notice: u64) -> BTreeMap<(usize, u64), Bytes> {
         let state = self.shared.sharing.state();
         let of_notice = state.of_all.iter();
         of_notice

@@ -5,6 +5,8 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 
+use distdl_storage::testing::wait_until;
+
 use super::*;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
@@ -295,10 +297,10 @@ fn a_copy_is_kept_in_the_generation_in_which_it_was_made_and_in_no_other() {
     let of_second = members[0].enter(&second, 0, 1).unwrap();
     std::thread::scope(|scope| {
         let copying = scope.spawn(|| of_second.copy(1, block(2), &[]));
-        while lock(&members[0].shared).fetches.is_empty() {
+        wait_until("the copy is sent", || {
             assert!(!copying.is_finished(), "it was not even sent");
-            std::thread::yield_now();
-        }
+            !lock(&members[0].shared).fetches.is_empty()
+        });
         members[1].enter(&second, 0, 1).unwrap();
         assert!(copying.join().unwrap(), "it waits until the other one is there, too");
     });
@@ -374,7 +376,7 @@ fn what_is_sent_soon_does_not_wait_for_a_link_that_nobody_reads() {
     struct Counts(std::sync::mpsc::Sender<Kind>);
     impl Receive for Counts {
         fn receive(&self, _: usize, header: &Header, body: &mut Body<'_>) -> Result<(), WireError> {
-            body.into_bytes()?;
+            body.take_bytes()?;
             self.0.send(header.kind).unwrap();
             Ok(())
         }

@@ -11,7 +11,7 @@ use crate::cluster::protocol::{Answer, Generation, LoopState, MemberId, Peer, Wo
 impl NameNode {
     /// The name node of the cluster that wrote `entries`. Its members are expected back within one lease; processes for
     /// other places are started after that, as they may be on their way too.
-    pub fn recover(options: Options, entries: Vec<LogEntry>, now: Duration) -> Self {
+    pub(crate) fn recover(options: Options, entries: Vec<LogEntry>, now: Duration) -> Self {
         let again = !entries.is_empty();
         let places = options.processes.saturating_add(options.spares);
         let mut node = Self {

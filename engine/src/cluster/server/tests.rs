@@ -5,7 +5,7 @@
 use std::sync::mpsc::RecvTimeoutError;
 
 use super::*;
-use crate::cluster::handshake::HANDSHAKES_MAX;
+use crate::cluster::handshake::turns::HANDSHAKES_MAX;
 use crate::cluster::secrets::Secrets;
 use crate::cluster::socket::{connect, pair};
 
@@ -28,7 +28,7 @@ fn server(secrets: &Secrets) -> Server {
         listener: Listener::bind_local().unwrap(),
         credentials: Credentials::of_any_program(secrets.cluster, &secrets.token),
         options: Options::default(),
-        journal: (Journal::temporary(None).unwrap(), Vec::new()),
+        journal: (Journal::temporary(None, 1 << 30).unwrap(), Vec::new()),
         spawner: Box::new(Nobody),
         notes: Box::new(drop),
         progress: None,

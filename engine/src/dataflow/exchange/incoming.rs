@@ -33,7 +33,7 @@ pub(super) struct Arrived {
 }
 
 /// The sum over some lanes, for the shards of this process.
-pub struct Partial {
+pub(crate) struct Partial {
     /// Which lanes.
     pub lanes: Range<usize>,
     /// Their tallies, summed.
@@ -50,7 +50,7 @@ enum Values {
 
 impl Partial {
     /// The values of a shard of this process: `range` of the parameters, which begins at `offset` among its shards.
-    pub fn of(&self, range: &Range<usize>, offset: usize) -> &[f32] {
+    pub(crate) fn of(&self, range: &Range<usize>, offset: usize) -> &[f32] {
         match &self.values {
             Values::Packed(values) => &values[offset..offset + range.len()],
             // That the whole vector lies in the view was checked when it came.
@@ -116,7 +116,7 @@ impl Receive for Exchange {
 impl Exchange {
     /// The updates of a step from other processes, once all are here, if `local` are here of this one. The caller gives
     /// them back.
-    pub fn remote(&self, step: u64, local: usize) -> Option<Vec<Arc<Partial>>> {
+    pub(crate) fn remote(&self, step: u64, local: usize) -> Option<Vec<Arc<Partial>>> {
         let is_asynchronous = self.iteration.staleness.is_asynchronous();
         if self.expected.is_empty() && self.attending.is_empty() && !is_asynchronous {
             return Some(Vec::new());
@@ -144,7 +144,7 @@ impl Exchange {
     }
 
     /// Takes the updates of a step back: its version is complete, so all workers of this process have used them.
-    pub fn release(&self, step: u64) {
+    pub(crate) fn release(&self, step: u64) {
         self.measures.forget(step);
         self.pieces.forget(step);
         if self.expected.is_empty() && !self.iteration.staleness.is_asynchronous() {
@@ -164,7 +164,7 @@ impl Exchange {
     }
 
     /// The sum over a shard's updates of a step, from its owner.
-    pub fn take_sum(&self, step: u64, shard: usize) -> Option<(Tallies, Vec<f32>)> {
+    pub(crate) fn take_sum(&self, step: u64, shard: usize) -> Option<(Tallies, Vec<f32>)> {
         let mut arrived = lock(&self.arrived);
         let sum = arrived.sums.get_mut(&step)?.remove(&shard)?;
         arrived.sums.retain(|kept, _| *kept >= step);
@@ -172,7 +172,7 @@ impl Exchange {
     }
 
     /// Takes a buffer back.
-    pub fn give_back(&self, buffer: Vec<f32>) {
+    pub(crate) fn give_back(&self, buffer: Vec<f32>) {
         lock(&self.arrived).spare.push(buffer);
     }
 
@@ -288,7 +288,7 @@ impl Exchange {
             }
         };
         match header.words[2] {
-            0 => body.ok_or(WireError::NoFrame)?.into_floats(claimed.after())?,
+            0 => body.ok_or(WireError::NoFrame)?.take_floats(claimed.after())?,
             _ => {
                 let at = header.words[3] as usize;
                 let range = at..at.saturating_add(claimed.after().len());

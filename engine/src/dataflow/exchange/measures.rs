@@ -66,7 +66,7 @@ impl Measures {
 
 impl Exchange {
     /// Gives what a shard of this process has measured to all who apply the step.
-    pub fn give_measures(&self, step: u64, round: usize, shard: usize, sums: &[SquareSum]) {
+    pub(crate) fn give_measures(&self, step: u64, round: usize, shard: usize, sums: &[SquareSum]) {
         let words: Vec<u64> = sums.iter().flat_map(|sum| sum.to_words()).collect();
         let header = Header::new(Kind::Measures, [step, round as u64, shard as u64, 0, 0, 0]);
         for rank in &self.measures.sends_to {
@@ -79,12 +79,12 @@ impl Exchange {
     }
 
     /// What the shards have measured in a round of a step, once all are here.
-    pub fn totals(&self, step: u64, round: usize) -> Option<Vec<f64>> {
+    pub(crate) fn totals(&self, step: u64, round: usize) -> Option<Vec<f64>> {
         self.measures.totals(step, round)
     }
 
     /// What the shards have measured in all rounds of a step, once all are here.
-    pub fn all_totals(&self, step: u64) -> Option<Vec<f64>> {
+    pub(crate) fn all_totals(&self, step: u64) -> Option<Vec<f64>> {
         let rounds = 0..self.iteration.measures.len();
         let totals: Option<Vec<Vec<f64>>> = rounds.map(|round| self.totals(step, round)).collect();
         Some(totals?.concat())
@@ -100,7 +100,7 @@ impl Exchange {
         let Some(count) = count.filter(|_| self.is_owned_by(shard, rank) && is_held() && steps.contains(&step)) else {
             return Ok(());
         };
-        let bytes = body.into_bytes()?;
+        let bytes = body.take_bytes()?;
         let (words, rest) = bytes.as_chunks::<8>();
         let words: Vec<u64> = words.iter().map(|bytes| u64::from_ne_bytes(*bytes)).collect();
         let (sums, more) = words.as_chunks::<SQUARE_SUM_WORDS>();

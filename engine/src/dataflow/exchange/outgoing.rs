@@ -9,7 +9,7 @@ use crate::iteration::{StepReport, Tallies};
 impl Exchange {
     /// Pushes the sum over a node of this process's lanes to the owner of other shards.
     /// Of what is sent already nothing is in `values`.
-    pub fn push(&self, owner: &Owner, step: u64, lanes: &Range<usize>, tallies: Tallies, values: &[&[f32]]) {
+    pub(crate) fn push(&self, owner: &Owner, step: u64, lanes: &Range<usize>, tallies: Tallies, values: &[&[f32]]) {
         let length: usize = values.iter().map(|values| values.len()).sum();
         let words = [
             step,
@@ -42,7 +42,7 @@ impl Exchange {
 
     /// Writes a sum over several lanes of this process, as far as an owner needs it, where that one reads it in place.
     /// Says where the vector begins that it is a part of.
-    pub fn sum_in_place(
+    pub(crate) fn sum_in_place(
         &self,
         owner: &Owner,
         step: u64,
@@ -62,7 +62,7 @@ impl Exchange {
     }
 
     /// Tells the owner of other shards where an update of this process lies.
-    pub fn push_in_place(&self, owner: &Owner, step: u64, lanes: &Range<usize>, tallies: Tallies, start: usize) {
+    pub(crate) fn push_in_place(&self, owner: &Owner, step: u64, lanes: &Range<usize>, tallies: Tallies, start: usize) {
         let words = [
             step,
             lanes.start as u64,
@@ -79,7 +79,7 @@ impl Exchange {
 
     /// Sends the new values of a shard to all other processes; to the one that keeps a copy of its state the sum that
     /// they were made with.
-    pub fn publish(&self, report: &StepReport, shard: usize, sum: &[f32], values: &[f32]) {
+    pub(crate) fn publish(&self, report: &StepReport, shard: usize, sum: &[f32], values: &[f32]) {
         let version = report.step + 1;
         let start = self.put_out(version, shard, values);
         let keeper = self.copies.get(shard).copied().flatten();
@@ -122,7 +122,7 @@ impl Exchange {
     }
 
     /// Tells the owners of other shards that this process has all of a version.
-    pub fn attend(&self, version: u64) {
+    pub(crate) fn attend(&self, version: u64) {
         for owner in &self.owners {
             let header = Header::new(Kind::Attend, [version, 0, 0, 0, 0, 0]);
             self.tell(owner.rank, header);

@@ -46,8 +46,8 @@ fn pack_sparse(values: &[&[f32]]) -> Option<Vec<u8>> {
 /// Reads an update, packed or not, over all of `values`.
 pub(super) fn read(number: u64, body: &mut Body<'_>, values: &mut [f32]) -> Result<(), WireError> {
     match number {
-        FULL => body.into_floats(values),
-        _ => unpack(number, &body.into_bytes()?, values),
+        FULL => body.take_floats(values),
+        _ => unpack(number, &body.take_bytes()?, values),
     }
 }
 

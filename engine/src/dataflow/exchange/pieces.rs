@@ -69,7 +69,7 @@ impl Exchange {
     }
 
     /// A lane has computed the end of its update, from `start` on: sends what of it completes a piece.
-    pub fn send_end(&self, step: u64, lane: usize, start: usize, end: &[f32]) {
+    pub(crate) fn send_end(&self, step: u64, lane: usize, start: usize, end: &[f32]) {
         let Some(node) = self.node_of(lane).filter(|_| self.sends_pieces()) else {
             return;
         };
@@ -156,7 +156,7 @@ impl Exchange {
     }
 
     /// A lane has computed its update.
-    pub fn computed(&self, step: u64, lane: usize, update: &Arc<Vector>) {
+    pub(crate) fn computed(&self, step: u64, lane: usize, update: &Arc<Vector>) {
         let Some(node) = self.node_of(lane).filter(|node| node.len() > 1) else {
             return;
         };
@@ -175,7 +175,7 @@ impl Exchange {
     }
 
     /// The parameter from which on a node's sum is sent already to an owner.
-    pub fn sent_from(&self, step: u64, node: &Range<usize>, owner: &Owner) -> usize {
+    pub(crate) fn sent_from(&self, step: u64, node: &Range<usize>, owner: &Owner) -> usize {
         let sending = lock(&self.pieces.sending);
         let known = sending.get(&(step, node.start));
         let known = known.filter(|known| known.to.contains(&owner.rank));

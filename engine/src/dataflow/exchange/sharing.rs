@@ -91,7 +91,7 @@ impl Sharing {
 
 impl Exchange {
     /// Whether a rank reads this process's memory in place.
-    pub fn shares_with(&self, rank: usize) -> bool {
+    pub(crate) fn shares_with(&self, rank: usize) -> bool {
         let readers = self.sharing.as_ref().and_then(|sharing| sharing.readers.get(rank));
         readers.is_some_and(|reads| reads.load(Ordering::Acquire))
     }
@@ -107,7 +107,7 @@ impl Exchange {
     }
 
     /// Vectors for the updates of a lane, where possible such that others can read in place.
-    pub fn vectors(&self, lane: usize) -> Vec<Vector> {
+    pub(crate) fn vectors(&self, lane: usize) -> Vec<Vector> {
         let shared = self
             .sharing
             .as_ref()
@@ -122,7 +122,7 @@ impl Exchange {
     }
 
     /// Tells the other processes where this one's memory is.
-    pub fn share(&self) {
+    pub(crate) fn share(&self) {
         if let Some(sharing) = &self.sharing {
             let name = sharing.region.name();
             let words = [

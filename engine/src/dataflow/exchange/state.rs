@@ -31,7 +31,7 @@ fn report_of([step, tallies @ ..]: [u64; NUMBERS]) -> StepReport {
 
 impl Exchange {
     /// What is known of the state of each shard in this process, where rounds with these `origins` have made it.
-    pub fn state(parameters: &Parameters, iteration: &Iteration, origins: &Origins) -> LoopState {
+    pub(crate) fn state(parameters: &Parameters, iteration: &Iteration, origins: &Origins) -> LoopState {
         let mut shards = Vec::new();
         if iteration.state_slots > 0 {
             shards.extend(iteration.shards_held(parameters.len()).map(|shard| {
@@ -53,7 +53,7 @@ impl Exchange {
     }
 
     /// What is known of the state of each shard in a process that can only start over.
-    pub fn beginning(parameters: &Parameters, iteration: &Iteration) -> LoopState {
+    pub(crate) fn beginning(parameters: &Parameters, iteration: &Iteration) -> LoopState {
         let first = vec![iteration.first_step];
         let shards = iteration
             .shards_held(parameters.len())
@@ -90,7 +90,7 @@ impl Exchange {
     }
 
     /// Gives the state of shards to the processes that are to keep it and do not have it.
-    pub fn give_states(&self, version: u64, states: &[LoopState]) {
+    pub(crate) fn give_states(&self, version: u64, states: &[LoopState]) {
         for rank in self.team.others() {
             for (shard, giver) in self.transfers(version, states, rank) {
                 if giver == Some(self.team.rank) {
@@ -118,7 +118,7 @@ impl Exchange {
 
     /// When all steps are finished: brings the state of every shard to every process, so that between two iterations
     /// each of them has all there is to go on from. False if the iteration ended before.
-    pub fn spread_states(&self) -> bool {
+    pub(crate) fn spread_states(&self) -> bool {
         let last = self.iteration.last_step();
         if self.iteration.state_slots == 0 || !self.is_finished() {
             return self.is_finished();
@@ -138,7 +138,7 @@ impl Exchange {
 
     /// Gives the parameters of a version to a process that lacks it and has `theirs`, with the reports of the steps before
     /// it; before them those of older versions that are still to be read.
-    pub fn give(&self, rank: usize, version: u64, theirs: &LoopState, reports: &[StepReport]) {
+    pub(crate) fn give(&self, rank: usize, version: u64, theirs: &LoopState, reports: &[StepReport]) {
         let oldest = self.iteration.oldest_given(version);
         let newest_there = theirs.versions.iter().max().copied();
         let reaches = newest_there.filter(|newest| (oldest..version).contains(newest));
@@ -161,12 +161,12 @@ impl Exchange {
     }
 
     /// Waits until this process has the parameters that the iteration goes on from. False if it ended before.
-    pub fn wait_for_parameters(&self) -> bool {
+    pub(crate) fn wait_for_parameters(&self) -> bool {
         self.wait(|arrived| self.has_parameters(arrived))
     }
 
     /// Whether this process has parameters that were given to it: the last ones, or some that come before those.
-    pub fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         lock(&self.arrived).given.is_some()
     }
 
@@ -176,7 +176,7 @@ impl Exchange {
     }
 
     /// Waits until this process has the state of the shards that it is to keep. False if the iteration ended before.
-    pub fn wait_for_states(&self, version: u64, states: &[LoopState]) -> bool {
+    pub(crate) fn wait_for_states(&self, version: u64, states: &[LoopState]) -> bool {
         let shards = self.transfers(version, states, self.team.rank);
         if let Some((shard, _)) = shards.iter().find(|(_, giver)| giver.is_none()) {
             self.fail(lost_state(version, *shard));
@@ -191,7 +191,7 @@ impl Exchange {
     }
 
     /// From here on this process has all that the first step reads.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.turns.begin(self.parameters.version());
         lock(&self.arrived).ready = true;
         self.changed.notify_all();
@@ -206,7 +206,7 @@ impl Exchange {
         }
         let range = self.iteration.shard_range(shard, self.parameters.len());
         let mut values = vec![0.0; range.len()];
-        body.into_floats(&mut values)?;
+        body.take_floats(&mut values)?;
         let mut arrived = lock(&self.arrived);
         // The parameters may come from another process, later, and forget all state.
         let is_here = |arrived: &Arrived| self.has_parameters(arrived) && self.parameters.version() == version;
@@ -231,7 +231,7 @@ impl Exchange {
 
     /// Reports of steps before the version that is given to this process.
     pub(super) fn take_reports(&self, body: &mut Body<'_>) -> std::result::Result<(), WireError> {
-        let bytes = body.into_bytes()?;
+        let bytes = body.take_bytes()?;
         let (numbers, []) = bytes.as_chunks::<8>() else {
             return Err(WireError::NoFrame);
         };
@@ -260,7 +260,7 @@ impl Exchange {
                 return Ok(());
             }
         };
-        body.into_floats(whole.after())?;
+        body.take_floats(whole.after())?;
         whole.finish();
         lock(&self.arrived).given = Some(version);
         self.changed.notify_all();

@@ -9,7 +9,7 @@ use crate::iteration::Iteration;
 
 /// A place in a step: which step, and which of as many places as there are lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// The step.
     pub step: u64,
     /// From 0 on.
@@ -53,7 +53,7 @@ impl Turns {
 impl Exchange {
     /// Asks for a place for the update of a lane. It is here at once if this process gives them; otherwise operators are
     /// woken when it has come.
-    pub fn ask_turn(&self, lane: usize) {
+    pub(crate) fn ask_turn(&self, lane: usize) {
         let giver = self.giver();
         if giver == self.team.rank {
             lock(&self.turns.told).insert(lane, self.turns.next());
@@ -69,7 +69,7 @@ impl Exchange {
     }
 
     /// The place that was asked for, once it is here.
-    pub fn take_turn(&self, lane: usize) -> Option<Turn> {
+    pub(crate) fn take_turn(&self, lane: usize) -> Option<Turn> {
         lock(&self.turns.told).remove(&lane)
     }
 

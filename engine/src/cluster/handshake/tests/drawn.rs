@@ -4,7 +4,8 @@ use std::thread;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::{HELLO_BYTES, Hello, PROOF_BYTES, Purpose, Side, accept, initiate};
+use super::super::hello::HELLO_BYTES;
+use super::super::{Hello, PROOF_BYTES, Purpose, Side, accept, initiate};
 use super::{answer, anyone, called, caller, credentials, hello};
 use crate::cluster::protocol::MemberId;
 use crate::cluster::socket::pair;
