@@ -20,8 +20,8 @@ const FORMAT: u32 = 1;
 /// Longest manifest that is read, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
-/// Most partitions of a checkpoint.
-const PARTITIONS_MAX: usize = 1 << 18;
+/// Most blobs of a checkpoint, one for each partition: as many as a manifest has room for.
+const BLOBS_MAX: usize = 1 << 18;
 
 /// The checkpoint of one computation in a folder or object prefix.
 #[derive(Debug, Clone)]
@@ -109,9 +109,9 @@ impl Checkpoint {
     /// If there are too many partitions; if the place cannot be written; if there is a whole checkpoint of the same
     /// computation with other bytes.
     pub fn publish(&self, blobs: &[Blob]) -> Result<()> {
-        if blobs.len() > PARTITIONS_MAX {
+        if blobs.len() > BLOBS_MAX {
             let reason = format!(
-                "a checkpoint has at most {PARTITIONS_MAX} partitions, and this one {}",
+                "a checkpoint has at most {BLOBS_MAX} partitions, and this one {}",
                 blobs.len()
             );
             return Err(ObjectError::invalid_name(self.place.url(), reason).into());
