@@ -238,3 +238,25 @@ fn a_limit_ends_the_wait_for_another_threads_local_checkpoint() {
     });
     assert_eq!(other.local_checkpoint().unwrap().count().unwrap(), 10);
 }
+
+#[test]
+fn a_limit_that_passes_while_others_have_the_turn_ends_who_waits_for_it() {
+    let context = context(2);
+    let (begun, has_begun) = channel();
+    let waits = || context.range(0..10, 3).map(|x| x).count();
+    std::thread::scope(|scope| {
+        let runs = scope.spawn(|| endless(&context, begun).count());
+        has_begun.recv().unwrap();
+        let error = context.with_timeout(Duration::from_millis(5), &waits).unwrap_err();
+        is_cancelled(&error, "its limit of 5ms has passed");
+        assert!(!runs.is_finished(), "who has the turn is not meant");
+        let waiting = scope.spawn(|| context.with_timeout(LONG, &waits));
+        assert!(context.cancel_handle().cancel());
+        is_cancelled(&runs.join().unwrap().unwrap_err(), "by a handle");
+        assert_eq!(
+            waiting.join().unwrap().unwrap(),
+            10,
+            "one whose limit has not passed gets its turn"
+        );
+    });
+}

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{Context, Dataset, Determinacy};
+use distdl_storage::testing::WAIT_MAX;
 use distdl_storage::{Codec, Level};
 
 use crate::{PARTITIONS, block, context};
@@ -124,7 +125,8 @@ fn a_copy_of_which_nobody_has_heard_is_not_kept_beside_what_is_computed_anew() {
             .map_partitions_with_index(move |partition, rows| {
                 if (slot, partition) == (0, LATE) {
                     let open = gate.0.lock().unwrap();
-                    drop(gate.1.wait_while(open, |open| !*open).unwrap());
+                    let (open, _) = gate.1.wait_timeout_while(open, WAIT_MAX, |open| !*open).unwrap();
+                    assert!(*open, "the second process was not asked what it tells of the round");
                 }
                 let clock = Arc::clone(&clock);
                 rows.map(move |_| clock.fetch_add(1, Ordering::SeqCst))

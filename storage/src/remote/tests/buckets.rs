@@ -2,7 +2,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
@@ -16,9 +15,7 @@ use object_store::{
 
 use super::client::{Client, Server};
 use super::{Bytes, InMemory, ObjectError, ObjectStore, Stores, StoresOptions, names, object_error};
-
-/// For how long what must not wait for ever is waited for.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+use crate::testing::WAIT_MAX;
 
 /// Answers to a question about one object.
 type Refusal = fn() -> Error;
@@ -212,7 +209,7 @@ fn a_server_that_is_slow_to_list_holds_up_no_other() {
             };
             client.run_listing(&slow, work).unwrap();
         });
-        has_begun.recv().unwrap();
+        has_begun.recv_timeout(WAIT_MAX).expect("the slow listing begins");
         scope.spawn(move || listed.send(client.run_listing(&quick, async { "listed" }).unwrap()));
         let answer = has_listed.recv_timeout(WAIT_MAX);
         drop(go_on);
