@@ -247,10 +247,10 @@ fn a_limit_that_passes_while_others_have_the_turn_ends_who_waits_for_it() {
     std::thread::scope(|scope| {
         let runs = scope.spawn(|| endless(&context, begun).count());
         has_begun.recv().unwrap();
-        let error = context.with_timeout(Duration::from_millis(5), &waits).unwrap_err();
+        let error = context.with_timeout(Duration::from_millis(5), waits).unwrap_err();
         is_cancelled(&error, "its limit of 5ms has passed");
         assert!(!runs.is_finished(), "who has the turn is not meant");
-        let waiting = scope.spawn(|| context.with_timeout(LONG, &waits));
+        let waiting = scope.spawn(|| context.with_timeout(LONG, waits));
         assert!(context.cancel_handle().cancel());
         is_cancelled(&runs.join().unwrap().unwrap_err(), "by a handle");
         assert_eq!(
