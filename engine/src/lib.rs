@@ -66,5 +66,5 @@ pub use parameters::{Parameters, RangeGuard, ReadGuard, ShardBefore, ShardValues
 pub use partitioner::{HashPartitioner, Key, PartitionFunction, Partitioner, RangePartitioner};
 pub use progress::JobProgress;
 pub use square_sum::SquareSum;
-pub use staleness::Staleness;
+pub use staleness::{LAG_MAX, Staleness};
 pub use updates::UpdateFormat;

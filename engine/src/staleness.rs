@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{EngineError, Result};
 
 /// Most steps that a lane may lag behind: each takes a copy of the parameters, and an update for every lane.
-pub(crate) const LAG_MAX: u64 = 64;
+pub const LAG_MAX: u64 = 64;
 
 /// How old the parameters may be that a lane reads. Version `v` is what the steps before `v` have made. No lane waits for
 /// another in step `t` if the versions that it may read are here. A worker that is slow and owns shards, or keeps a second

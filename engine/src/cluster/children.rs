@@ -31,7 +31,7 @@ pub struct Recipe {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// What is set in its environment beyond this process's own; [`JOIN_VARIABLE`] is never passed on.
+    /// What is set in its environment beyond this process's own; `DISTDL_JOIN` is never passed on.
     pub variables: Vec<(OsString, OsString)>,
     /// What it finds on standard input.
     pub input: Vec<u8>,

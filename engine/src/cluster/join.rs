@@ -66,7 +66,7 @@ impl fmt::Debug for Join {
 }
 
 impl Join {
-    /// The text for [`JOIN_VARIABLE`]. It has the token: whoever may read a process's environment may join.
+    /// The text for the variable `DISTDL_JOIN`. It has the token: whoever may read a process's environment may join.
     pub fn to_text(&self) -> String {
         #[expect(clippy::expect_used, reason = "a vector takes everything, and no field can fail")]
         let mut bytes = postcard::to_allocvec(self).expect("a Join is plain data");

@@ -127,8 +127,8 @@ impl NameNodeOptions {
     /// A cluster of processes of a program on several hosts. `config` has the counts of `hosts`.
     ///
     /// # Errors
-    /// If other hosts are not told an address of this one, or as [`NameNodeOptions::for_this_program`] and
-    /// [`read_secret`].
+    /// If other hosts are not told an address of this one, the file of the secret cannot be used, or as
+    /// [`NameNodeOptions::for_this_program`].
     pub fn for_hosts(
         config: Config,
         hosts: Hosts,
