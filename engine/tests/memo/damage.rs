@@ -157,26 +157,3 @@ fn what_is_kept_for_good_does_not_depend_on_the_folder_that_runs_share() {
         assert_eq!(kept.map(|word| word).collect().unwrap(), all);
     }
 }
-
-/// What it writes has no name for which of the two it is.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
-enum Untagged {
-    Number(u64),
-    Text(String),
-}
-
-/// It would be the same again if it were computed anew.
-#[test]
-fn what_is_remembered_and_cannot_be_read_back_is_an_error_that_names_its_type_also_behind_a_cut() {
-    let cache = tempfile::tempdir().unwrap();
-    for _run in 0..2 {
-        let context = context(cache.path());
-        let kinds = context.range(0..10, 2).map(Untagged::Number);
-        let kinds = kinds.memoize("kinds", 1).unwrap();
-        let read = kinds.local_checkpoint().and_then(|cut| cut.count());
-        let error = read.unwrap_err().to_string();
-        assert!(error.contains("Untagged") && error.contains("`untagged`"), "{error}");
-        assert_eq!(context.range(0..10, 2).count().unwrap(), 10, "the context is usable");
-    }
-}
