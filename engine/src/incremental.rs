@@ -141,7 +141,8 @@ impl Context {
 impl Live {
     /// An input for records and retractions from the driver program. The name is for errors.
     pub fn input<T: LiveRecord>(&self, name: &str) -> LiveInput<T> {
-        let contents = Arc::new(Mutex::new(Contents::new(name, self.inner.options.input_records_max)));
+        let (figures, records_max) = (&self.inner.figures, self.inner.options.input_records_max);
+        let contents = Arc::new(Mutex::new(Contents::new(name, figures, records_max)));
         let pending: Arc<dyn Pending> = contents.clone();
         lock(&self.inner.inputs).push(Arc::downgrade(&pending));
         LiveInput::new(contents)

@@ -1,9 +1,12 @@
 //! Panics and forbidden calls in users' closures: the action ends with an error that says where, and life goes on.
 
+use std::cmp::Ordering;
+use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{self, AtomicUsize};
 
-use distdl::{Context, Dataset, EngineError};
+use distdl::{Context, Dataset, EngineError, PartitionFunction, Partitioner};
+use serde::{Deserialize, Serialize};
 
 use crate::common::small_batches;
 
@@ -169,17 +172,121 @@ fn a_panic_ends_the_action_with_its_text_operator_and_partition_and_the_context_
     }
 }
 
+/// Joins the sums of partitions in the driver program.
+fn merged(_: u64, _: u64) -> u64 {
+    panic!("cannot digest sums")
+}
+
+/// An order that the two keys of the last partition have none of, and samples of partitions not either.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Unordered(u64);
+
+impl Ord for Unordered {
+    fn cmp(&self, other: &Self) -> Ordering {
+        panic!("cannot digest {} and {}", self.0, other.0)
+    }
+}
+
+impl PartialOrd for Unordered {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Puts the key 5 where nothing is, and does not know what is where.
+struct Beyond;
+
+impl Partitioner<u64> for Beyond {
+    fn partitions(&self) -> usize {
+        2
+    }
+
+    fn partition(&self, key: &u64) -> usize {
+        *key as usize
+    }
+
+    fn function(&self) -> PartitionFunction {
+        PartitionFunction::custom::<Self>("")
+    }
+
+    fn may_hold(&self, _: usize, _: (Bound<&u64>, Bound<&u64>)) -> bool {
+        panic!("cannot digest ranges")
+    }
+}
+
 #[test]
-fn a_panic_of_the_driver_side_of_an_action_is_the_drivers() {
+fn a_panic_of_the_driver_side_of_an_action_is_an_error_too() {
     let context = small_batches(1, 4);
     let numbers = context.range(0..8, 2);
-    // Joins results of partitions on the driver's thread.
-    let merge = |_: u64, _: u64| -> u64 { panic!("merge on the driver") };
-    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        numbers.aggregate(0, |sum, x| sum + x, merge)
-    }));
-    assert!(panic.is_err());
-    assert_eq!(numbers.count().unwrap(), 8);
+    let one_each = context.parallelize([3, 4], 2);
+    let unordered = context.range(0..2, 2).map(|x| (Unordered(x), ()));
+    let placed = context.range(0..2, 2).map(|x| (x, x)).partition_by(Beyond);
+    let errors = [
+        (
+            "aggregate of range",
+            numbers.aggregate(0, |sum, x| sum + x, merged).err(),
+        ),
+        (
+            "tree_aggregate of range",
+            numbers.tree_aggregate(0, |sum, x| sum + x, merged).err(),
+        ),
+        (
+            "reduce of parallelize",
+            one_each.reduce(|_, _| panic!("cannot digest two")).err(),
+        ),
+        (
+            "tree_reduce of parallelize",
+            one_each.tree_reduce(|_, _| panic!("cannot digest two")).err(),
+        ),
+        ("sort_by_key", unordered.sort_by_key().count().err()),
+        ("lookup of partition_by", placed.lookup(&5).err()),
+    ];
+    for (expected, error) in errors {
+        match error {
+            Some(EngineError::DriverPanic {
+                operator,
+                site,
+                message,
+            }) => {
+                assert_eq!(operator, expected);
+                assert!(site.contains("panics.rs:"), "{site}");
+                assert!(
+                    message.contains("cannot digest") || message.contains("into partition 5 of 2"),
+                    "{message}"
+                );
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+        assert_eq!(numbers.count().unwrap(), 8);
+    }
+    assert_eq!(
+        placed.filter_by_range(..1).collect().unwrap(),
+        [(0, 0)],
+        "ruled out by nobody"
+    );
+}
+
+#[test]
+fn a_panic_where_an_accumulator_is_merged_is_an_error_and_others_are_counted() {
+    let context = small_batches(1, 4);
+    // One is digested, and that of the other partition is not.
+    let total = context.accumulator(0u64, |total, value| {
+        *total += value;
+        assert!(*total < 2, "cannot digest {total}");
+    });
+    let count = context.counter();
+    let adding = (total.clone(), count.clone());
+    let rows = context.range(0..2, 2).map(move |x| {
+        adding.1.add(x);
+        adding.0.add(1);
+    });
+    let error = rows.count().unwrap_err();
+    let EngineError::DriverPanic { operator, site, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(operator, "accumulator");
+    assert!(site.contains("panics.rs:"), "{site}");
+    assert_eq!((count.value(), context.range(0..60, 4).count().unwrap()), (1, 60));
 }
 
 #[test]
@@ -251,7 +358,7 @@ fn a_closure_whose_input_fails_is_unwound_and_the_error_is_that_of_its_input() {
     impl Drop for Unwound {
         fn drop(&mut self) {
             self.0
-                .fetch_add(usize::from(std::thread::panicking()), Ordering::SeqCst);
+                .fetch_add(usize::from(std::thread::panicking()), atomic::Ordering::SeqCst);
         }
     }
     for threads in [1, 2] {
@@ -263,14 +370,14 @@ fn a_closure_whose_input_fails_is_unwound_and_the_error_is_that_of_its_input() {
         let result = uneven.for_each_partition(move |partition, rows| {
             let _unwound = Unwound(Arc::clone(&drops));
             rows.for_each(drop);
-            count.fetch_add(usize::from(partition == 2), Ordering::SeqCst);
+            count.fetch_add(usize::from(partition == 2), atomic::Ordering::SeqCst);
         });
         assert!(
             matches!(&result, Err(EngineError::Operator { operator, .. }) if operator == "zip"),
             "{result:?}"
         );
-        assert_eq!(ended.load(Ordering::SeqCst), 0);
-        assert!(unwound.load(Ordering::SeqCst) >= 1);
+        assert_eq!(ended.load(atomic::Ordering::SeqCst), 0);
+        assert!(unwound.load(atomic::Ordering::SeqCst) >= 1);
         // The panic of a closure that counts on more records would hide why there are none.
         let first = uneven.map_partitions(|rows| {
             let mut rows = rows.skip(14);

@@ -16,6 +16,14 @@ pub enum LiveError {
         /// The record, as `Debug` writes it.
         record: String,
     },
+    /// A view reads an input of other live records.
+    #[error(
+        "live input \"{input}\" is of another `Live` than the view that reads it; derive a view from inputs of its own `Live`"
+    )]
+    Foreign {
+        /// Name of the input.
+        input: String,
+    },
     /// A closure panicked.
     #[error(
         "a closure panicked in the live operator `{operator}` (declared at {site}): {message}\n  mend the closure, or `discard` the changes that it cannot handle; nothing of them was committed"

@@ -11,6 +11,7 @@ mod blocks;
 mod iterations;
 mod name_node;
 mod notices;
+mod observers;
 mod remote;
 mod speculation;
 mod speed;

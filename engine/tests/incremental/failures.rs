@@ -334,3 +334,44 @@ fn what_a_closure_of_a_view_must_not_ask_for_is_an_error() {
     assert_eq!(view.contents().unwrap(), [(1, 1)]);
     assert_eq!(refusals.load(Ordering::SeqCst), 4);
 }
+
+/// Its changes would never come, since it is not committed with the view.
+#[test]
+fn an_input_of_other_live_records_is_refused() {
+    let (live, other) = (live(), live());
+    let (own, foreign) = (live.input::<u32>("own"), other.input::<u32>("foreign"));
+    let read = (own.clone(), foreign.clone());
+    let view = live.view("both", 1, move |scope| read.0.read(scope).concat(read.1.read(scope)));
+    let error = failure(view);
+    assert_eq!(
+        error,
+        LiveError::Foreign {
+            input: "foreign".into()
+        }
+    );
+    let view = live.view("one", 1, move |scope| own.read(scope));
+    assert_eq!(view.unwrap().contents().unwrap(), [], "the others go on");
+}
+
+/// A commit is not to hold a listing that never was.
+#[test]
+fn objects_that_are_too_many_are_listed_in_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str| std::fs::write(folder.path().join(name), "x").unwrap();
+    let live = context().live(LiveOptions {
+        input_records_max: 2,
+        ..LiveOptions::default()
+    });
+    let objects = live.objects(&format!("{}/*", folder.path().display()));
+    write("a");
+    objects.refresh().unwrap();
+    live.commit().unwrap();
+    ["b", "c"].map(write);
+    assert!(matches!(failure(objects.refresh()), LiveError::Full { .. }));
+    live.commit().unwrap();
+    assert_eq!(objects.contents().len(), 1);
+    std::fs::remove_file(folder.path().join("c")).unwrap();
+    objects.refresh().unwrap();
+    live.commit().unwrap();
+    assert_eq!(objects.contents().len(), 2);
+}

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::LiveRecord;
+use super::meter::Figures;
 use crate::error::LiveError;
 
 /// A multiset, and changes to it.
 pub(crate) struct Contents<T> {
     name: String,
+    /// What those count that may read it.
+    figures: Arc<Figures>,
     records_max: usize,
     held: BTreeMap<T, u64>,
     /// Changes that are being committed.
@@ -31,14 +34,20 @@ pub(crate) trait Pending: Send + Sync {
 }
 
 impl<T: LiveRecord> Contents<T> {
-    pub(crate) fn new(name: &str, records_max: usize) -> Self {
+    pub(crate) fn new(name: &str, figures: &Arc<Figures>, records_max: usize) -> Self {
         Self {
             name: name.to_owned(),
+            figures: Arc::clone(figures),
             records_max,
             held: BTreeMap::new(),
             sealed: BTreeMap::new(),
             pending: BTreeMap::new(),
         }
+    }
+
+    /// Whether it is one of those that count with `figures`.
+    pub(crate) fn is_of(&self, figures: &Arc<Figures>) -> bool {
+        Arc::ptr_eq(&self.figures, figures)
     }
 
     pub(crate) fn name(&self) -> &str {

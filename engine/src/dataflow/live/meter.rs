@@ -28,7 +28,7 @@ pub(crate) struct Limits {
 
 pub(crate) struct Meter {
     pub(crate) limits: Limits,
-    figures: Arc<Figures>,
+    pub(super) figures: Arc<Figures>,
     failed: Cell<bool>,
     failure: RefCell<Option<LiveError>>,
     /// Loops around what is being built.

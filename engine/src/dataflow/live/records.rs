@@ -46,6 +46,11 @@ pub struct LiveScope<'s> {
 impl<'s> LiveScope<'s> {
     /// The records of an input, and all that will be committed to it.
     pub(crate) fn read<T: LiveRecord>(&self, contents: &Arc<Mutex<Contents<T>>>) -> LiveRecords<'s, T> {
+        if !lock(contents).is_of(&self.meter.figures) {
+            // Nobody would commit its changes here.
+            let input = lock(contents).name().to_owned();
+            self.meter.fail(LiveError::Foreign { input });
+        }
         let mut session = InputSession::new();
         let collection = session.to_collection(self.outer).enter(self.inner);
         self.sessions.borrow_mut().push(Box::new(InputFeed {
