@@ -112,7 +112,7 @@ impl Accumulators {
     /// Places are merged in the order of (operator, partition), so that floating-point sums do not depend on timing.
     ///
     /// # Errors
-    /// If the closure of one of them panics; the others are counted.
+    /// If the closure of one of them panics: what it was to add is lost, and the others are counted.
     pub(crate) fn merge(&self, updates: Vec<Updates>) -> Result<()> {
         let mut all = Updates::new();
         for updates in updates {
@@ -162,7 +162,8 @@ fn unreadable(what: &str) -> EngineError {
 /// behind the last one, and so learn that there is none: `Iterator::take` does not, nor does `Iterator::zip` of its right
 /// side. What the closure of an action adds, such as that of
 /// [`for_each_partition`](crate::Dataset::for_each_partition), is counted once for each partition and action. An action that
-/// ends with an error adds nothing, also where it has kept blocks that are not computed again.
+/// ends with an error adds nothing, also where it has kept blocks that are not computed again; but if the error is a panic where
+/// what partitions added is put together, all else counts.
 ///
 /// ```
 /// # use distdl_engine::{Config, Context};

@@ -94,6 +94,7 @@ impl Context {
     /// GPU must compute and there is none.
     pub fn new(config: Config) -> Result<Self> {
         config.check()?;
+        Chaos::parse(config.chaos.as_deref().unwrap_or_default())?;
         if config.processes > 1 && config.join.is_none() {
             return Err(EngineError::invalid(
                 format!(
@@ -351,6 +352,7 @@ impl Context {
     }
 
     /// A counter that starts at 0.
+    #[track_caller]
     pub fn counter(&self) -> Accumulator<u64> {
         self.accumulator(0, |total, update| *total += update)
     }

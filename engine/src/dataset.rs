@@ -168,7 +168,6 @@ impl Derivation {
     }
 }
 
-/// The error of an operator on datasets of two contexts.
 /// An error if there cannot be so many partitions.
 pub(crate) fn check_partitions(operator: &str, site: impl std::fmt::Display, partitions: usize) -> Result<()> {
     let (number, remedy) = match partitions {
@@ -185,6 +184,7 @@ pub(crate) fn check_partitions(operator: &str, site: impl std::fmt::Display, par
     ))
 }
 
+/// The error of an operator on datasets of two contexts.
 pub(crate) fn of_two_contexts(operator: &str, site: impl std::fmt::Display) -> EngineError {
     EngineError::invalid(
         format!("`{operator}` at {site} is of datasets of two contexts"),

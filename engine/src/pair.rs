@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 use distdl_storage::Record;
 
+pub use self::joins::{Cogrouped, FullyJoined};
+
 use crate::dataset::{Dataset, Derivation};
 use crate::lineage::{Compute, Dependency, Exchange};
 use crate::partitioner::{HashPartitioner, Key, PartitionFunction, Partitioner, Partitioning};

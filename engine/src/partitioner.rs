@@ -25,7 +25,7 @@ pub(crate) fn hasher() -> FixedState {
 }
 
 /// Where a range of keys begins and ends.
-pub(crate) type KeyRange<'a, K> = (Bound<&'a K>, Bound<&'a K>);
+pub type KeyRange<'a, K> = (Bound<&'a K>, Bound<&'a K>);
 
 /// A function from keys to partitions. Programs may bring their own to
 /// [`partition_by`](crate::Dataset::partition_by).
@@ -63,7 +63,7 @@ pub trait Partitioner<K>: Send + Sync + 'static {
         true
     }
     /// Whether a partition may hold keys of a range. One that says so need not be read for
-    /// [`filter_by_range`](crate::Dataset::filter_by_range).
+    /// [`filter_by_range`](crate::Dataset::filter_by_range). All processes must come to the same; a panic rules nothing out.
     fn may_hold(&self, _partition: usize, _range: KeyRange<'_, K>) -> bool {
         true
     }

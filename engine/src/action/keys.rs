@@ -97,14 +97,16 @@ impl<T: Key> Dataset<T> {
             }
             Ok(counts.into_entries())
         })?;
-        let mut counts = Table::<T, u64>::new();
-        for (record, count) in parts.into_iter().flatten() {
-            let hint = hint(&record);
-            match counts.entry(record, hint) {
-                KeyEntry::Occupied(total) => *total += count,
-                KeyEntry::Vacant(entry) => entry.insert(count),
+        self.in_driver("count_by_value", || {
+            let mut counts = Table::<T, u64>::new();
+            for (record, count) in parts.into_iter().flatten() {
+                let hint = hint(&record);
+                match counts.entry(record, hint) {
+                    KeyEntry::Occupied(total) => *total += count,
+                    KeyEntry::Vacant(entry) => entry.insert(count),
+                }
             }
-        }
-        Ok(counts.into_entries())
+            counts.into_entries()
+        })
     }
 }

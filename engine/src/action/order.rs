@@ -32,10 +32,12 @@ impl<T: Record + Ord> Dataset<T> {
             let records = largest.into_vec().into_iter().map(|Reverse(record)| record);
             Ok(records.collect::<Vec<T>>())
         })?;
-        let mut records: Vec<T> = parts.into_iter().flatten().collect();
-        records.sort_unstable_by(|left, right| right.cmp(left));
-        records.truncate(count);
-        Ok(records)
+        self.in_driver("top", || {
+            let mut records: Vec<T> = parts.into_iter().flatten().collect();
+            records.sort_unstable_by(|left, right| right.cmp(left));
+            records.truncate(count);
+            records
+        })
     }
 
     /// The `count` smallest records, smallest first. A pass without a shuffle; each partition keeps `count` records.
@@ -52,10 +54,12 @@ impl<T: Record + Ord> Dataset<T> {
             }
             Ok(smallest.into_vec())
         })?;
-        let mut records: Vec<T> = parts.into_iter().flatten().collect();
-        records.sort_unstable();
-        records.truncate(count);
-        Ok(records)
+        self.in_driver("take_ordered", || {
+            let mut records: Vec<T> = parts.into_iter().flatten().collect();
+            records.sort_unstable();
+            records.truncate(count);
+            records
+        })
     }
 
     /// The smallest record, of equal ones the first; `None` if there is no record.

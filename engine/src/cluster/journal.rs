@@ -243,7 +243,9 @@ impl Journal {
         let payload = payload.map_err(|source| failed("encode an entry for", &self.path, source))?;
         let length = u32::try_from(payload.len()).map_err(|_| JournalError::TooLarge { bytes: payload.len() })?;
         let more = HEADER_BYTES + u64::from(length);
-        if self.bytes.saturating_add(more) > self.bytes_max {
+        // What is small is written in any case: a program that is over can still say so.
+        let is_bounded = answered || matches!(entry, LogEntry::Collected(_));
+        if is_bounded && self.bytes.saturating_add(more) > self.bytes_max {
             return Err(JournalError::Full {
                 path: self.path.clone(),
                 bytes: self.bytes,

@@ -127,9 +127,12 @@ fn credentials(secrets: &Secrets, own_program: bool) -> Credentials {
     }
 }
 
+/// What the journal may take where blocks may take less, or are to be on no disk: actions have answers all the same.
+const JOURNAL_BYTES_MIN: u64 = 1 << 26;
+
 /// In the folder, or else among what is gone with this process.
 fn journal(folder: Option<&Path>, config: &Config) -> Result<(Journal, Vec<LogEntry>), LaunchError> {
-    let bytes_max = config.disk_bytes_max;
+    let bytes_max = config.disk_bytes_max.max(JOURNAL_BYTES_MIN);
     let journal = match folder {
         Some(folder) => Journal::open(folder, bytes_max),
         None => Journal::temporary(config.spill_folder.as_deref(), bytes_max).map(|journal| (journal, Vec::new())),

@@ -25,10 +25,11 @@ impl Context {
         self.check_outside()?;
         let passed = || self.passed_alone(target);
         let turn = self.inner.action.enter_unless(passed)?;
+        let turn = turn.ok_or(EngineError::NestedAction)?;
         Ok(Turn {
             board: &self.inner.resources.board,
             running: self.inner.cancellation.begin(action_on(target)),
-            _turn: turn.ok_or(EngineError::NestedAction)?,
+            _turn: turn,
         })
     }
 

@@ -16,10 +16,10 @@ use crate::partitioner::Key;
 use crate::shuffle::{Arrival, Combine, Combined, Combining, Merging, Pair};
 
 /// What [`Dataset::cogroup`] makes: a key with all its values on either side.
-pub(crate) type Cogrouped<K, V, W> = Dataset<(K, (Vec<V>, Vec<W>))>;
+pub type Cogrouped<K, V, W> = Dataset<(K, (Vec<V>, Vec<W>))>;
 
 /// What [`Dataset::full_outer_join`] makes: a key with a value of either side, or of one of them.
-pub(crate) type FullyJoined<K, V, W> = Dataset<(K, (Option<V>, Option<W>))>;
+pub type FullyJoined<K, V, W> = Dataset<(K, (Option<V>, Option<W>))>;
 
 impl<K: Key, V: Record> Dataset<(K, V)> {
     /// For each key of either dataset: all its values here, and all its values in `other`. Keys in the order in which they

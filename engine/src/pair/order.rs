@@ -1,6 +1,7 @@
 //! Transformations that sort, and what is quicker on sorted datasets.
 
 use std::ops::{Bound, RangeBounds};
+use std::panic::Location;
 use std::sync::Arc;
 
 use distdl_storage::Record;
@@ -54,11 +55,12 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
 
     #[track_caller]
     fn sort(&self, operator: &'static str, descending: bool, partitions: usize) -> Dataset<(K, V)> {
+        let site = Location::caller();
         let range = RangePartitioner::<K>::sampling(partitions, descending, self.id());
         let placed = Placed::by(Arc::new(range.clone()));
         let (dependency, _) = placed.bring(self, None);
         let mut derivation = placed.derive(operator, vec![dependency], sorted_by_key::<K, V>(descending));
-        derivation.prepare = (range.partitions() > 1).then(|| self.sampling(range));
+        derivation.prepare = (range.partitions() > 1).then(|| self.sampling(operator, site, range));
         derivation.build(self.context())
     }
 
@@ -112,9 +114,13 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
     }
 
     /// Finds the bounds of the ranges from a sample of every partition.
-    fn sampling(&self, range: RangePartitioner<K>) -> Prepare {
+    fn sampling(
+        &self,
+        operator: &'static str,
+        site: &'static Location<'static>,
+        range: RangePartitioner<K>,
+    ) -> Prepare {
         let (weak, parent, partitions) = (self.context().downgrade(), self.id(), self.partitions());
-        let site = self.node().site.to_string();
         Arc::new(move || {
             let all: Vec<usize> = (0..partitions).collect();
             let samples = weak.upgrade()?.run_job(parent, &all, move |_, partition, stream| {
@@ -127,7 +133,7 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
                 }
                 Ok(sample.into_weighted())
             })?;
-            in_driver("sort_by_key", &site, || {
+            in_driver(operator, site, || {
                 range.set_bounds(samples.into_iter().flatten().collect())
             })
         })

@@ -366,7 +366,7 @@ fn objects_that_are_too_many_are_listed_in_whole_or_not_at_all() {
     write("a");
     objects.refresh().unwrap();
     live.commit().unwrap();
-    ["b", "c"].map(write);
+    ["b", "c"].into_iter().for_each(write);
     assert!(matches!(failure(objects.refresh()), LiveError::Full { .. }));
     live.commit().unwrap();
     assert_eq!(objects.contents().len(), 1);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{CancelHandle, Context, Dataset, EngineError};
+use distdl_storage::testing::WAIT_MAX;
 
 use crate::context;
 
@@ -246,7 +247,7 @@ fn a_limit_that_passes_while_others_have_the_turn_ends_who_waits_for_it() {
     let waits = || context.range(0..10, 3).map(|x| x).count();
     std::thread::scope(|scope| {
         let runs = scope.spawn(|| endless(&context, begun).count());
-        has_begun.recv().unwrap();
+        has_begun.recv_timeout(WAIT_MAX).unwrap();
         let error = context.with_timeout(Duration::from_millis(5), waits).unwrap_err();
         is_cancelled(&error, "its limit of 5ms has passed");
         assert!(!runs.is_finished(), "who has the turn is not meant");

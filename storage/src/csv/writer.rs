@@ -21,11 +21,17 @@ impl CsvWriter {
     /// `url` is what errors call the file.
     ///
     /// # Errors
-    /// Options that make no sense together, or without a quote: a field may hold a delimiter.
+    /// Options that make no sense together, or with which what is written is not what is read: without a quote, since a field may
+    /// hold a delimiter, or with white space trimmed.
     pub fn new(url: &str, options: &CsvOptions) -> Result<Self> {
         check(url, options)?;
         if options.quote.is_none() {
             let remedy = "records are written with quotes where fields need them; set `CsvOptions::quote`";
+            return Err(ObjectError::unsupported(url, remedy).into());
+        }
+        if options.trim {
+            let remedy =
+                "white space around fields is written, and would not be read again; set `CsvOptions::trim` to `false`";
             return Err(ObjectError::unsupported(url, remedy).into());
         }
         Ok(Self {
@@ -41,7 +47,8 @@ impl CsvWriter {
     ///
     /// # Errors
     /// A value that is no row of fields, has no names for the header, or has a line end within a field where
-    /// [`CsvOptions::quoted_newlines`] is off: nobody could read it again.
+    /// [`CsvOptions::quoted_newlines`] is off, or is longer than [`TextOptions::line_bytes_max`](crate::text::TextOptions::line_bytes_max):
+    /// nobody could read it again.
     pub fn push(&mut self, record: &impl Serialize) -> Result<()> {
         let before = self.writer.get_ref().len();
         self.write(record)?;
@@ -51,6 +58,11 @@ impl CsvWriter {
         if header && bytes.len() == self.bytes_alone(record)? {
             let remedy = "write structs, or set `CsvOptions::header` to `false`";
             return Err(self.malformed("it has no names for the header", remedy));
+        }
+        let bytes_max = self.options.text.line_bytes_max;
+        if bytes.len() > bytes_max {
+            let remedy = "raise `TextOptions::line_bytes_max`, for who reads it too, or save shorter records";
+            return Err(self.malformed(&format!("it has more than {bytes_max} bytes"), remedy));
         }
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
         if !self.options.quoted_newlines && lines > 1 + usize::from(header) {

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use glob::Pattern;
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 use super::pattern::{MATCHING, has_wildcard, hidden};
 use crate::durable;
@@ -60,42 +60,70 @@ fn matches(pattern: &str) -> Result<Vec<Object>> {
 
 /// The paths that `pattern` matches.
 fn paths(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
-    let compiled = Pattern::new(pattern).map_err(|error| ObjectError::invalid_name(pattern, error))?;
-    if !pattern.split('/').any(|part| part == "**") {
-        let paths = glob::glob_with(pattern, MATCHING).map_err(|error| ObjectError::invalid_name(pattern, error))?;
-        return Ok(Box::new(paths.map(|path| {
-            path.map_err(|error| failed(error.path(), "list it", error.error()))
-        })));
+    match pattern.split('/').any(|part| part == "**") {
+        // `glob` would follow links that lead back to where it comes from, round and round.
+        true => below(pattern),
+        false => {
+            let paths =
+                glob::glob_with(pattern, MATCHING).map_err(|error| ObjectError::invalid_name(pattern, error))?;
+            Ok(Box::new(paths.map(|path| {
+                path.map_err(|error| failed(error.path(), "list it", error.error()))
+            })))
+        }
     }
-    // `glob` follows links that lead back to where it comes from, round and round.
+}
+
+/// The same for a pattern with a part `**`.
+fn below(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
+    let compiled = |pattern: &str| Pattern::new(pattern).map_err(|error| ObjectError::invalid_name(pattern, error));
+    let whole = compiled(pattern)?;
     let plain = pattern.split_inclusive('/').take_while(|part| !has_wildcard(part));
-    let begin: String = plain.collect();
-    let (begin, above) = match begin.is_empty() {
-        true => (".".to_owned(), "./"),
-        false => (begin, ""),
-    };
-    let whole = pattern.to_owned();
-    let entries = WalkDir::new(begin).follow_links(true).into_iter();
-    let entries = entries.filter_entry(move |entry| {
+    let mut begin: String = plain.collect();
+    // Each level of folders until any number of them may come.
+    let levels = pattern[begin.len()..].split('/').take_while(|part| *part != "**");
+    let levels = levels.map(compiled).collect::<Result<Vec<Pattern>>>()?;
+    let above = if begin.is_empty() { "./" } else { "" };
+    if begin.is_empty() {
+        ".".clone_into(&mut begin);
+    }
+    let spelled = pattern.to_owned();
+    let may_lead = move |entry: &DirEntry| {
         let name = entry.file_name().to_string_lossy();
-        entry.depth() == 0 || !hidden(&name, &whole)
-    });
-    let paths = entries.filter(|entry| !entry.as_ref().is_err_and(|error| error.loop_ancestor().is_some()));
-    let paths = paths.map(move |entry| match entry {
+        let Some(level) = entry.depth().checked_sub(1) else {
+            return true;
+        };
+        let fits = levels
+            .get(level)
+            .is_none_or(|level| level.matches_with(&name, MATCHING));
+        fits && !hidden(&name, &spelled)
+    };
+    let entries = WalkDir::new(begin)
+        .follow_links(true)
+        .into_iter()
+        .filter_entry(may_lead);
+    let paths = entries.filter_map(move |entry| match entry {
         Ok(entry) => {
             let path = entry.into_path();
-            Ok(path.strip_prefix(above).map(Path::to_owned).unwrap_or(path))
+            let path = path.strip_prefix(above).map(Path::to_owned).unwrap_or(path);
+            // Where it begins in the working directory, that is not among what it finds.
+            let is_found = !path.as_os_str().is_empty() && whole.matches_path_with(&path, MATCHING);
+            is_found.then_some(Ok(path))
         }
         Err(error) => {
+            let is_nothing = error.loop_ancestor().is_some() || error.depth() == 0 && is_absent(&error);
             let path = error.path().unwrap_or(Path::new("")).to_owned();
-            Err(failed(&path, "list it", &error.into()))
+            // A link that leads nowhere is no folder, and so concerns nobody whom its name does not.
+            let concerns = !is_absent(&error) || whole.matches_path_with(&path, MATCHING);
+            (concerns && !is_nothing).then(|| Err(failed(&path, "list it", &error.into())))
         }
     });
-    let matches = move |path: &Result<PathBuf>| match path {
-        Ok(path) => compiled.matches_path_with(path, MATCHING),
-        Err(_) => true,
-    };
-    Ok(Box::new(paths.filter(matches)))
+    Ok(Box::new(paths))
+}
+
+fn is_absent(error: &walkdir::Error) -> bool {
+    error
+        .io_error()
+        .is_some_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 fn folder(path: &Path) -> Result<Vec<Object>> {
