@@ -187,6 +187,13 @@ impl<T: Scalar> NeuralNetwork<T> {
         self.layers.iter().any(is_sparse)
     }
 
+    /// A layer, by its place and kind, whose inputs stand for something by their value; there may be none.
+    pub(crate) fn takes_indices(&self) -> Option<(usize, &'static str)> {
+        let mut layers = self.layers.iter().enumerate();
+        let (index, placed) = layers.find(|(_, placed)| placed.layer.takes_indices())?;
+        Some((index, placed.layer.kind()))
+    }
+
     /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than memory
     /// has.
     pub fn initialize(&self, seed: u64) -> Result<Vec<T>> {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Augmentation, BatchNorm, CheckpointOptions, Conv2d, Dense, Dropout, Features, Flatten, Image, Loss, NeuralNetwork,
-    SampleTargets, Samples, TrainingOptions,
+    Augmentation, BatchNorm, CheckpointOptions, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Image, Loss,
+    NeuralNetwork, SampleTargets, Samples, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
@@ -203,6 +203,19 @@ fn augmentation_of_rows_is_refused() {
     let message = refusal(&NeuralNetwork::dense(30, &[4], 3).unwrap(), augmented(ALL));
     assert!(
         message.contains("rows of 30 elements; begin it with `Image`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn augmentation_of_indices_is_refused() {
+    let network = NeuralNetwork::new(IMAGE)
+        .hidden(Embedding::new(256, 2))
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let message = refusal(&network, augmented(ALL));
+    assert!(
+        message.contains("what layer 0 (embedding) takes for indices"),
         "{message}"
     );
 }

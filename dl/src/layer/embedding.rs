@@ -125,6 +125,10 @@ impl<T: Scalar> Layer<T> for EmbeddingLayer {
         true
     }
 
+    fn takes_indices(&self) -> bool {
+        true
+    }
+
     #[cfg(feature = "gpu")]
     fn on_gpu(&self) -> Option<&dyn super::GpuLayer> {
         Some(self)

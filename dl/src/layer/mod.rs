@@ -90,6 +90,12 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
         false
     }
 
+    /// Whether its inputs stand for something by their value, as indices do, so that it refuses some. Pictures before it are then
+    /// not augmented, which would make others of them.
+    fn takes_indices(&self) -> bool {
+        false
+    }
+
     /// Elements that a pass needs beside its inputs and outputs, however many rows there are.
     fn scratch_length(&self) -> usize {
         0

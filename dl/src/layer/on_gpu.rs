@@ -28,7 +28,8 @@ pub trait GpuLayer: Debug + Send + Sync {
     }
 
     /// Errors if there is an input that it cannot take: asked where it is the first layer, of whole rows, before they go to
-    /// the GPU. Unless told otherwise it takes all.
+    /// the GPU, and before samples that stay there are changed: a layer that refuses some is one that
+    /// [takes indices](super::Layer::takes_indices). Unless told otherwise it takes all.
     fn check_inputs(&self, _inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {
         Ok(())
     }

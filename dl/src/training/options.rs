@@ -29,7 +29,8 @@ pub struct TrainingOptions {
     /// a piece. What it does not change is what the sum is of; its last bits it does. The statistics of batch norm are
     /// those of a piece, as in PyTorch. Default: the whole share.
     pub micro_batch: Option<usize>,
-    /// How the pictures that lanes learn from are changed by chance. Default: not at all.
+    /// How the pictures that lanes learn from are changed by chance; not those of indices, as for an
+    /// [`Embedding`](crate::Embedding). Default: not at all.
     pub augmentation: Option<Augmentation>,
     /// Learning rate by step. Default: the same at each step, as suits the optimizer ([`Optimizer::learning_rate`]): 0.1 for SGD, 0.01
     /// for RMSprop and Adagrad, 0.001 for Adam, AdamW and LAMB.
@@ -183,6 +184,12 @@ impl TrainingOptions {
             (self.lane_gradient_norm_max, "lane_gradient_norm_max"),
             (self.gradient_norm_max, "gradient_norm_max"),
         ] {
+            if let Some((index, kind)) = network.takes_indices() {
+                return Err(Error::Options(format!(
+                    "augmentation changes what layer {index} ({kind}) takes for indices: those of other things, or of none, would \
+                     come of them; train without augmentation"
+                )));
+            }
             if let Some(norm_max) = norm_max.filter(|norm_max| !(norm_max.is_finite() && *norm_max > 0.0)) {
                 return Err(Error::Options(format!(
                     "{option} is {norm_max}; give a number above 0, or none for no limit"
