@@ -24,7 +24,10 @@ pub struct BestModel {
 /// # fn train(training: &mut Training, validation: &Dataset<Samples>) -> Result<()> {
 /// let mut best = BestModels::new(1).with_patience(3).resumed(training);
 /// while best.goes_on() {
-///     training.run_epoch(|_| ())?;
+///     // Not where the last program was stopped between an epoch and what follows it.
+///     if !best.is_due(training) {
+///         training.run_epoch(|_| ())?;
+///     }
 ///     best.show(training.error(validation)?.mean_loss(), training)?;
 /// }
 /// if let Some(model) = best.models().first() {
@@ -43,6 +46,9 @@ pub struct BestModels {
     mark: Option<f64>,
     /// How many were shown since that did so.
     in_vain: u32,
+    /// Steps that had been taken when it was last shown something; none before that.
+    #[serde(default)]
+    shown: Option<u64>,
 }
 
 impl BestModels {
@@ -55,6 +61,7 @@ impl BestModels {
             models: Vec::new(),
             mark: None,
             in_vain: 0,
+            shown: None,
         }
     }
 
@@ -75,6 +82,7 @@ impl BestModels {
 
     /// Counts the value of a model, and keeps its parameters if it is among the best.
     pub(crate) fn note(&mut self, value: f64, step: u64, parameters: impl FnOnce() -> Vec<f32>) {
+        self.shown = Some(step);
         let undercuts = |mark| value < mark - self.least_change;
         if value.is_finite() && self.mark.is_none_or(undercuts) {
             (self.mark, self.in_vain) = (Some(value), 0);
@@ -103,6 +111,7 @@ impl BestModels {
             models: other.models.iter().take(self.count).cloned().collect(),
             mark: other.mark,
             in_vain: other.in_vain,
+            shown: other.shown,
             ..self
         }
     }
@@ -120,6 +129,11 @@ impl BestModels {
             model.parameters = parameters(place)?;
         }
         Ok(self)
+    }
+
+    /// Whether the last that was shown had so many steps behind it.
+    pub(crate) fn is_shown(&self, step: u64) -> bool {
+        self.shown == Some(step)
     }
 
     /// Whether there may be better ones to come.

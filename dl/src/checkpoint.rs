@@ -117,8 +117,8 @@ pub(crate) struct Checkpoints {
     facts: Facts,
     kernels: String,
     resumed: Option<Resumed>,
-    /// The step of the newest one.
-    newest: Option<u64>,
+    /// The step of the newest one, and its number.
+    newest: Option<(u64, u64)>,
     /// How many this training has written.
     written: u64,
 }
@@ -151,7 +151,7 @@ impl Checkpoints {
 
     /// The step of the newest one.
     pub(crate) fn newest(&self) -> Option<u64> {
-        self.newest
+        self.newest.map(|(step, _)| step)
     }
 
     /// The next step from `step` on before which one is due, not counting `step` itself.
@@ -164,13 +164,18 @@ impl Checkpoints {
     /// Whether one is due before `step`.
     pub(crate) fn is_due(&self, step: u64, at_end: bool) -> bool {
         let by_number = step > 0 && step.checked_rem(self.options.every_steps) == Some(0);
-        self.newest != Some(step) && (by_number || at_end && self.options.at_end)
+        self.newest() != Some(step) && (by_number || at_end && self.options.at_end)
     }
 
     /// Writes one, in one process for all.
     pub(crate) fn save(&mut self, context: &Context, mut snapshot: Snapshot) -> Result<()> {
         let (step, count, keep) = (snapshot.step, self.written, self.options.keep);
         let (commits, faults) = (self.commits(context)?, context.faults().cloned());
+        // That of this very step, in whose place this one is.
+        let before_this = self
+            .newest
+            .filter(|(newest, _)| *newest == step)
+            .map(|(_, number)| number);
         let before = commits.clone();
         // An action of its own, whose answer stands: a process that was taken for lost in the next one, and wakes when
         // others have written later checkpoints, is refused. Processes may compute with other kernels, and whoever repeats
@@ -192,20 +197,20 @@ impl Checkpoints {
             training: self.facts.clone(),
             kernels,
         };
-        context.range(0..1, 1).run_partitions(move |_, _| {
+        let numbers = context.range(0..1, 1).run_partitions(move |_, _| {
             let blobs = snapshot.blobs(&description, of_best.as_deref().unwrap_or_default())?;
             let unpublished = commits.begin_after(last, &blobs)?;
             if let Some(faults) = &faults {
                 faults.reach(Point::Checkpoint(count));
             }
             let number = unpublished.publish()?;
-            if let Err(error) = commits.keep(keep) {
+            if let Err(error) = commits.keep_without(keep, before_this) {
                 // It is written, and that is what counts.
                 tracing::warn!(url = commits.url(), "could not remove older checkpoints: {error}");
             }
             Ok(number)
         })?;
-        self.newest = Some(step);
+        self.newest = numbers.into_iter().next().map(|number| (step, number));
         self.written += 1;
         Ok(())
     }
@@ -237,7 +242,7 @@ impl Checkpoints {
         let best = description.best.clone().map(|best| best.with_parameters(of_best));
         let best = best.transpose().map_err(unusable)?;
         let resumed = self.note(number, &description, found.passed_over);
-        self.newest = Some(description.step);
+        self.newest = Some((description.step, number));
         self.resumed = Some(resumed);
         Ok(Some(Loaded {
             step: description.step,

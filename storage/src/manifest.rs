@@ -226,6 +226,14 @@ impl Commits {
     /// # Errors
     /// If something cannot be read or removed. What is kept is whole all the same.
     pub fn keep(&self, count: usize) -> Result<()> {
+        self.keep_without(count, None)
+    }
+
+    /// The same, also without the commit of a number that a newer one has taken the place of, if a newer one is whole.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub fn keep_without(&self, count: usize, replaced: Option<u64>) -> Result<()> {
         let listed = self.place.list()?;
         let lengths: BTreeMap<&str, u64> = listed.iter().map(|found| (&*found.name, found.bytes())).collect();
         let is_here = |blob: &Blob| lengths.get(&*blob.object()) == Some(&blob.bytes);
@@ -238,6 +246,7 @@ impl Commits {
             };
             let again = |manifest: &Manifest| kept.iter().any(|kept: &Manifest| kept.blobs == manifest.blobs);
             match manifest {
+                manifest if replaced == Some(number) && !kept.is_empty() => removed.push((number, manifest)),
                 manifest if kept.len() >= count.max(1) => removed.push((number, manifest)),
                 Some(manifest) if again(&manifest) => removed.push((number, Some(manifest))),
                 Some(manifest) if manifest.blobs.values().all(is_here) => kept.push(manifest),

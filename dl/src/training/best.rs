@@ -32,14 +32,27 @@ impl BestModels {
     ///
     /// # Errors
     /// If the checkpoint cannot be written; in a program of several processes also once [`iterate`](Training::iterate) has failed.
+    /// Then it counts as not shown, and may be shown again.
     pub fn show(&mut self, value: f64, training: &mut Training) -> Result<()> {
         training.check_unity()?;
-        self.note(value, training.step(), || training.parameters());
-        if training.checkpoints.is_none() {
-            return Ok(());
+        let mut shown = self.clone();
+        shown.note(value, training.step(), || training.parameters());
+        if training.checkpoints.is_some() {
+            let before = training.best.replace(shown.clone());
+            if let Err(error) = training.write_checkpoint_anew() {
+                training.best = before;
+                return Err(error);
+            }
         }
-        training.best = Some(self.clone());
-        training.write_checkpoint_anew()
+        *self = shown;
+        Ok(())
+    }
+
+    /// Whether the training is at the end of an epoch whose model this was not shown: a program was stopped behind the checkpoint
+    /// of that epoch, before it had [shown](Self::show) it. Then it is to be shown before the next epoch begins, so that what
+    /// comes out is what would have come out without the stop.
+    pub fn is_due(&self, training: &Training) -> bool {
+        training.is_at_end_of_epoch() && !self.is_shown(training.step())
     }
 
     /// Goes on as the checkpoint says that the training has gone on from: with the models that it holds, and as many shown in vain.

@@ -1,8 +1,10 @@
 //! The best models are part of checkpoints.
 
-use distdl_dl::{BestModels, CheckpointOptions, Training};
+use std::fs;
 
-use crate::{begin, context, options};
+use distdl_dl::{BestModels, CheckpointOptions, Resume, Training};
+
+use crate::{begin, commits, context, options};
 
 /// What the model of each epoch is judged by: that of the second is the best.
 const VALUES: [f64; 5] = [3.0, 1.0, 2.0, f64::NAN, 1.5];
@@ -12,9 +14,11 @@ fn anew() -> BestModels {
 }
 
 fn show(training: &mut Training, best: &mut BestModels, epochs: usize) {
-    for value in &VALUES[training.epoch() as usize..epochs] {
-        training.run_epoch(|_| ()).unwrap();
-        best.show(*value, training).unwrap();
+    while best.is_due(training) || training.epoch() < epochs as u64 {
+        if !best.is_due(training) {
+            training.run_epoch(|_| ()).unwrap();
+        }
+        best.show(VALUES[training.epoch() as usize - 1], training).unwrap();
     }
 }
 
@@ -48,6 +52,95 @@ fn the_best_of_before_stays_the_best_when_a_program_is_started_again() {
         assert_eq!(gone_on, expected, "stopped behind epoch {stop}");
         assert_eq!(training.parameters(), undisturbed.parameters());
     }
+}
+
+#[test]
+fn a_stop_between_an_epoch_and_what_it_shows_leaves_out_nothing() {
+    let context = context(2);
+    let (mut undisturbed, mut expected) = (begin(&context, options(None)).unwrap(), anew());
+    assert!(!expected.is_due(&undisturbed), "no epoch has ended");
+    show(&mut undisturbed, &mut expected, VALUES.len());
+    let epoch = undisturbed.steps_per_epoch();
+    for stop in 0..VALUES.len() {
+        // Within an epoch nothing is due that would not have been.
+        for (steps, is_due) in [(epoch, true), (epoch - 3, false)] {
+            let folder = tempfile::tempdir().unwrap();
+            let begin = || {
+                let checkpoint = CheckpointOptions::new(folder.path().to_str().unwrap());
+                let training = begin(&context, options(Some(checkpoint))).unwrap();
+                let best = anew().resumed(&training);
+                (training, best)
+            };
+            let (mut training, mut best) = begin();
+            show(&mut training, &mut best, stop);
+            training.iterate(steps, |_| ()).unwrap();
+            drop((training, best));
+            let (mut training, mut best) = begin();
+            assert_eq!(best.is_due(&training), is_due, "{steps} steps behind epoch {stop}");
+            show(&mut training, &mut best, VALUES.len());
+            assert_eq!(best, expected, "{steps} steps behind epoch {stop}");
+            assert_eq!(training.parameters(), undisturbed.parameters());
+        }
+    }
+}
+
+#[test]
+fn what_could_not_be_written_was_not_shown() {
+    let place = tempfile::tempdir().unwrap();
+    let [folder, elsewhere] = ["there", "elsewhere"].map(|name| place.path().join(name));
+    let context = context(1);
+    let begin = || {
+        let checkpoint = CheckpointOptions::new(folder.to_str().unwrap());
+        begin(&context, options(Some(checkpoint))).unwrap()
+    };
+    let (mut training, mut best) = (begin(), anew());
+    show(&mut training, &mut best, 1);
+    training.run_epoch(|_| ()).unwrap();
+    let before = best.clone();
+    fs::rename(&folder, &elsewhere).unwrap();
+    fs::write(&folder, b"a file where a folder is expected").unwrap();
+    best.show(VALUES[1], &mut training).unwrap_err();
+    assert_eq!(best, before);
+    assert!(best.is_due(&training));
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&elsewhere, &folder).unwrap();
+    show(&mut training, &mut best, 3);
+    let mut expected = anew();
+    show(&mut super::begin(&context, options(None)).unwrap(), &mut expected, 3);
+    assert_eq!(best, expected, "a second try counts once");
+    assert_eq!(anew().resumed(&begin()), expected);
+}
+
+#[test]
+fn a_checkpoint_that_was_shown_takes_the_place_of_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = context(1);
+    let begin = |resume| {
+        let checkpoint = CheckpointOptions {
+            keep: 2,
+            resume,
+            ..CheckpointOptions::new(folder.path().to_str().unwrap())
+        };
+        begin(&context, options(Some(checkpoint))).unwrap()
+    };
+    let (mut training, mut best) = (begin(Resume::Auto), anew());
+    show(&mut training, &mut best, 1);
+    let after_one = best.clone();
+    show(&mut training, &mut best, 2);
+    assert_eq!(commits(folder.path()).numbers().unwrap().len(), 2);
+    let epoch = training.steps_per_epoch();
+    let newest = begin(Resume::Step(2 * epoch));
+    assert_eq!(
+        (anew().resumed(&newest), newest.parameters()),
+        (best, training.parameters())
+    );
+    let mut older = begin(Resume::Step(epoch));
+    assert_eq!((older.step(), anew().resumed(&older)), (epoch, after_one.clone()));
+    // It is the newest of those that are written then.
+    let mut again = after_one;
+    again.show(9.0, &mut older).unwrap();
+    assert_eq!(commits(folder.path()).numbers().unwrap().len(), 2);
+    assert_eq!(anew().resumed(&begin(Resume::Auto)), again);
 }
 
 #[test]
