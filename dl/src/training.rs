@@ -65,6 +65,8 @@ pub struct Training {
     data: Dataset<Samples>,
     /// Whether all targets of the data are labels, so that there are hits to count.
     has_labels: bool,
+    /// Whether all of the data was found to be finite.
+    is_data_finite: bool,
     options: TrainingOptions,
     parameters: Arc<Parameters>,
     /// The first step that was applied, or will be, with the optimizer's state at 0.
@@ -123,6 +125,7 @@ impl NeuralNetwork {
             network: self.clone(),
             data: data.clone(),
             has_labels: look.has_labels,
+            is_data_finite: false,
             parameters: Arc::new(parameters),
             options,
             state_begin: 0,
@@ -257,8 +260,9 @@ impl Training {
     /// they were taken.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite, and the first number of the data that is, if one is; that
-    /// step and later ones are not applied. It names a tensor if its values are, when all steps are applied: then no checkpoint is written. If a
+    /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. It also names the
+    /// first number of the data that is NaN or infinite, if one is, for which all of the data is passed over once more, though not
+    /// again once none was found. That sample need not be one of the step's. It names a tensor if its values are, when all steps are applied: then no checkpoint is written. If a
     /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. If a GPU must
     /// compute, also if the last one of a process is lost or has too little memory. Otherwise as any action.
     ///

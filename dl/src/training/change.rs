@@ -79,7 +79,7 @@ impl Training {
             changed: after.iter().filter(is_changed).map(|(id, _)| *id).collect(),
         };
         (self.data, self.deal, self.digests) = (data.clone(), deal, Some(new));
-        self.has_labels = look.has_labels;
+        (self.has_labels, self.is_data_finite) = (look.has_labels, false);
         Ok(change)
     }
 

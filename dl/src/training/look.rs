@@ -94,14 +94,13 @@ pub(super) fn check_targets(network: &NeuralNetwork, partition: usize, target_le
 
 impl Training {
     /// An error of steps; where something is not finite it says what of the data is not, if anything is.
-    pub(super) fn with_input(&self, error: Error) -> Error {
+    pub(super) fn with_input(&mut self, error: Error) -> Error {
         match error {
             Error::NotFinite { step, what, value, .. } => Error::NotFinite {
                 step,
                 what,
                 value,
-                // What cannot be read is another matter.
-                input: not_finite(&self.data).unwrap_or_default(),
+                input: self.not_finite(),
             },
             error => error,
         }
@@ -125,6 +124,17 @@ fn not_finite(data: &Dataset<Samples>) -> Result<Option<String>> {
 }
 
 /// The row of the first such number, and what it is.
+
+    /// The first number of the data that is not finite, and where it is. Data that has none is looked at once.
+    fn not_finite(&mut self) -> Option<String> {
+        if self.is_data_finite {
+            return None;
+        }
+        let found = not_finite(&self.data);
+        self.is_data_finite = matches!(found, Ok(None));
+        // What cannot be read is another matter.
+        found.unwrap_or_default()
+    }
 fn not_finite_in(samples: &Samples) -> Option<(usize, String)> {
     let find = |values: &[f32], length: usize, name: &str| {
         let place = values.iter().position(|value| !value.is_finite())?;
