@@ -77,6 +77,38 @@ fn a_step_of_samples_that_do_not_count_changes_nothing_and_others_are_as_if_they
 }
 
 #[test]
+fn labels_and_values_in_one_dataset_are_refused() {
+    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let labels = samples((0..8).map(|sample| sample % 3).collect());
+    let targets = SampleTargets::Values {
+        length: 3,
+        values: [0.5, 0.25, 0.25].repeat(8),
+    };
+    let values = Samples::new(2, labels.features().clone(), targets).unwrap();
+    let none = values.slice(0..0).unwrap();
+    let network = network(Loss::MeanSquaredError);
+    let train = |partitions: Vec<Samples>, lanes| {
+        let count = partitions.len();
+        let options = TrainingOptions {
+            lanes,
+            batch: 4,
+            ..TrainingOptions::default()
+        };
+        network.train(&context.parallelize(partitions, count), options)
+    };
+    for lanes in [1, 2] {
+        let error = train(vec![labels.clone(), values.clone()], lanes).unwrap_err();
+        let says = "partition 1 has samples with target values, and those before them have labels; give all";
+        assert!(error.to_string().contains(says), "{error}");
+        let error = train(vec![values.clone(), none.clone(), labels.clone()], lanes).unwrap_err();
+        let says = "partition 2 has samples with labels, and those before them have target values";
+        assert!(error.to_string().contains(says), "{error}");
+        let mut training = train(vec![labels.clone(), none.clone()], 1).unwrap();
+        training.iterate(2, |_| ()).unwrap();
+    }
+}
+
+#[test]
 fn threads_shards_and_checkpoints_do_not_show() {
     let network = network(weighted(&[0.3, 1.7, 0.9], 0.1));
     let train = |threads: usize, shards: usize, every_steps: Option<u64>| {

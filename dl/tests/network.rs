@@ -1,7 +1,11 @@
 //! The network's face: what it computes for one row, what it refuses, and that nothing else matters.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use distdl_dl::{Dense, Error, Initialization, Input, Loss, NeuralNetwork, Targets, parameters_hash};
+use distdl_dl::{
+    Dense, Error, Features, Flatten, Initialization, Input, Loss, NeuralNetwork, SampleTargets, Samples, Targets,
+    TrainingOptions, parameters_hash,
+};
+use distdl_engine::{Config, Context};
 
 fn mlp() -> NeuralNetwork {
     NeuralNetwork::new(Input(784))
@@ -209,6 +213,26 @@ fn no_rows_are_a_gradient_of_zero() {
         .unwrap();
     assert_eq!(report.samples, 0);
     assert!(gradient.iter().all(|&g| g == 0.0));
+}
+
+#[test]
+fn a_network_without_parameters_is_not_trained() {
+    let network = NeuralNetwork::new(Input(3))
+        .output(Flatten, Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let context = Context::new(Config::default()).unwrap();
+    let samples = Samples::new(3, Features::F32(vec![0.5; 24]), SampleTargets::Labels(vec![1; 8])).unwrap();
+    let data = context.parallelize(samples.split(2).unwrap(), 2);
+    let options = TrainingOptions {
+        batch: 4,
+        ..TrainingOptions::default()
+    };
+    let message = network.train(&data, options).unwrap_err().to_string();
+    assert!(
+        message.contains("the network has no parameters, so there is nothing to train"),
+        "{message}"
+    );
+    assert_eq!(network.error(&data, &[]).unwrap().samples, 8);
 }
 
 #[test]

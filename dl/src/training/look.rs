@@ -39,7 +39,7 @@ pub(super) fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: u
         Ok((shapes, *hasher.finalize().as_bytes(), no_class))
     })?;
     let mut digest = blake3::Hasher::new();
-    let (mut lengths, mut has_labels) = (vec![0u32; lanes], true);
+    let (mut lengths, mut has_labels) = (vec![0u32; lanes], None);
     for (partition, (shapes, hash, no_class)) in looks.into_iter().enumerate() {
         digest.update(&hash);
         let mut targets = shapes.iter().map(|(.., targets)| *targets);
@@ -51,7 +51,13 @@ pub(super) fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: u
             )));
         }
         for (got, samples, targets) in shapes {
-            has_labels &= samples == 0 || targets.is_none();
+            if samples > 0 {
+                check_kind(
+                    partition,
+                    *has_labels.get_or_insert(targets.is_none()),
+                    targets.is_none(),
+                )?;
+            }
             check_features(network, partition, got)?;
             let length = &mut lengths[partition % lanes];
             *length = u32::try_from(samples)
@@ -68,7 +74,7 @@ pub(super) fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: u
     }
     Ok(Look {
         lengths,
-        has_labels,
+        has_labels: has_labels.unwrap_or(true),
         digest: digest.finalize().to_hex().to_string(),
     })
 }
@@ -92,6 +98,19 @@ pub(super) fn check_targets(network: &NeuralNetwork, partition: usize, target_le
     }
 }
 
+/// Errors if targets are of another kind than those before them.
+fn check_kind(partition: usize, before_are_labels: bool, are_labels: bool) -> Result<()> {
+    let name = |are_labels| if are_labels { "labels" } else { "target values" };
+    match before_are_labels == are_labels {
+        true => Ok(()),
+        false => Err(Error::Data(format!(
+            "partition {partition} has samples with {}, and those before them have {}; give all samples targets of one kind",
+            name(are_labels),
+            name(before_are_labels)
+        ))),
+    }
+}
+
 impl Training {
     /// An error of steps; where something is not finite it says what of the data is not, if anything is.
     pub(super) fn with_input(&mut self, error: Error) -> Error {
@@ -104,6 +123,17 @@ impl Training {
             },
             error => error,
         }
+    }
+
+    /// The first number of the data that is not finite, and where it is. Data that has none is looked at once.
+    fn not_finite(&mut self) -> Option<String> {
+        if self.is_data_finite {
+            return None;
+        }
+        let found = not_finite(&self.data);
+        self.is_data_finite = matches!(found, Ok(None));
+        // What cannot be read is another matter.
+        found.unwrap_or_default()
     }
 }
 
@@ -124,17 +154,6 @@ fn not_finite(data: &Dataset<Samples>) -> Result<Option<String>> {
 }
 
 /// The row of the first such number, and what it is.
-
-    /// The first number of the data that is not finite, and where it is. Data that has none is looked at once.
-    fn not_finite(&mut self) -> Option<String> {
-        if self.is_data_finite {
-            return None;
-        }
-        let found = not_finite(&self.data);
-        self.is_data_finite = matches!(found, Ok(None));
-        // What cannot be read is another matter.
-        found.unwrap_or_default()
-    }
 fn not_finite_in(samples: &Samples) -> Option<(usize, String)> {
     let find = |values: &[f32], length: usize, name: &str| {
         let place = values.iter().position(|value| !value.is_finite())?;

@@ -149,6 +149,11 @@ impl TrainingOptions {
 
     /// Errors if something makes no sense, or not for this network.
     pub(super) fn check(&self, network: &NeuralNetwork) -> Result<()> {
+        if network.parameter_count() == 0 {
+            let problem = "the network has no parameters, so there is nothing to train; give it a layer that has some, such as \
+                           `Dense`, or use it as it is by `error` and `predict`";
+            return Err(Error::Options(problem.to_owned()));
+        }
         if let Some(parameters) = &self.initial_parameters {
             check_length("the initial parameters", network.parameter_count(), parameters.len())?;
         }
@@ -179,17 +184,17 @@ impl TrainingOptions {
         }
         if let Some(augmentation) = &self.augmentation {
             augmentation.check(network.input_shape())?;
-        }
-        for (norm_max, option) in [
-            (self.lane_gradient_norm_max, "lane_gradient_norm_max"),
-            (self.gradient_norm_max, "gradient_norm_max"),
-        ] {
             if let Some((index, kind)) = network.takes_indices() {
                 return Err(Error::Options(format!(
                     "augmentation changes what layer {index} ({kind}) takes for indices: those of other things, or of none, would \
                      come of them; train without augmentation"
                 )));
             }
+        }
+        for (norm_max, option) in [
+            (self.lane_gradient_norm_max, "lane_gradient_norm_max"),
+            (self.gradient_norm_max, "gradient_norm_max"),
+        ] {
             if let Some(norm_max) = norm_max.filter(|norm_max| !(norm_max.is_finite() && *norm_max > 0.0)) {
                 return Err(Error::Options(format!(
                     "{option} is {norm_max}; give a number above 0, or none for no limit"
