@@ -193,6 +193,10 @@ fn cosine(initial: f64, minimum: f64, step: u64, steps: u64) -> f32 {
 }
 
 fn times(initial: f32, factor: f32, times: u64) -> f32 {
+    if initial == 0.0 {
+        // Times infinity it would be no number.
+        return 0.0;
+    }
     (f64::from(initial) * power(factor.into(), times)) as f32
 }
 
@@ -228,6 +232,24 @@ mod tests {
             factor: 0.5,
         };
         assert_eq!(rates(&exponential, [0, 1, 4]), [2.0, 1.0, 0.125]);
+    }
+
+    #[test]
+    fn nothing_grows_to_nothing() {
+        let (initial, factor) = (0.0, 2.0);
+        let steps = 1;
+        let milestones = vec![0; 1100];
+        for schedule in [
+            Schedule::Exponential { initial, factor },
+            Schedule::StepDecay { initial, factor, steps },
+            Schedule::MultiStep {
+                initial,
+                factor,
+                milestones,
+            },
+        ] {
+            assert_eq!(rates(&schedule, [0, 1, 1100, u64::MAX]), [0.0; 4], "{schedule:?}");
+        }
     }
 
     #[test]
