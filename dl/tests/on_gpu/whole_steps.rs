@@ -213,6 +213,8 @@ fn weighted_whole_steps_have_the_bits_of_single_ones() {
             assert_eq!(trained.steps, expected.steps[first as usize..], "{what}");
             assert_eq!(training.parameters(), expected.parameters, "{what}");
             assert!(gpu.graph_launches() > graphs, "{what}");
+            let figures = training.gpu_figures().unwrap();
+            assert_eq!(figures.graph_fallback, None, "{what}");
         }
     }
     gpu.assert_nothing_is_left();

@@ -80,7 +80,9 @@ pub(super) struct Asking<'a> {
 impl Asking<'_> {
     /// Asks for a step, with the rows of each lane: as a graph if there is one for those.
     pub(super) fn step(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
-        let Some(before) = self.graphs.of(rows).map(|kind| mem::take(&mut kind.graph)) else {
+        let weighs = self.weighs(rows);
+        let kind = self.graphs.of(rows, weighs);
+        let Some(before) = kind.map(|kind| mem::take(&mut kind.graph)) else {
             self.counts.eager_steps += 1;
             return self.eager(step, rows);
         };
@@ -95,7 +97,7 @@ impl Asking<'_> {
                 match graph {
                     Ok(graph) => {
                         self.counts.graphs += 1;
-                        self.replay(graph, step, rows)
+                        self.replay(graph, step, (rows, weighs))
                     }
                     Err(error) => {
                         let after = self.graphs.give_up(self.counts.fall_back(&error));
@@ -103,21 +105,32 @@ impl Asking<'_> {
                     }
                 }
             }
-            StepGraph::Graph(graph) => self.replay(graph, step, rows),
+            StepGraph::Graph(graph) => self.replay(graph, step, (rows, weighs)),
         };
         match after {
             StepGraph::Graph(_) => self.counts.graph_steps += 1,
             _ => self.counts.eager_steps += 1,
         }
-        if let Some(kind) = self.graphs.of(rows) {
+        if let Some(kind) = self.graphs.of(rows, weighs) {
             kind.graph = after;
         }
         asked
     }
 
+    /// Whether any of these rows of lanes weighs anything.
+    fn weighs(&self, rows: &[Range<usize>]) -> bool {
+        let mut lanes = self.lanes.iter().zip(self.places_of).zip(rows);
+        lanes.any(|((lane, places), rows)| lane.samples.rows(&places[rows.clone()]).weight > 0.0)
+    }
+
     /// Asks for a step as a graph, or thing by thing if it is another than was captured, as where an optimizer does other things
     /// from some step on.
-    fn replay(&mut self, mut graph: GpuGraph, step: u64, rows: &[Range<usize>]) -> (Result<()>, StepGraph) {
+    fn replay(
+        &mut self,
+        mut graph: GpuGraph,
+        step: u64,
+        (rows, weighs): (&[Range<usize>], bool),
+    ) -> (Result<()>, StepGraph) {
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
         // SAFETY: buffers, cuBLAS and cuDNN are the residence's, and samples the lanes', which both wait for the GPU before they end.
         let asked = unsafe { gpu.replay(&mut graph, || self.eager(step, rows)) };
@@ -126,7 +139,7 @@ impl Asking<'_> {
             Err(error) => {
                 // Nothing of that is done.
                 self.passes.truncate(passes);
-                let after = self.graphs.is_another(rows, self.counts.fall_back(&error));
+                let after = self.graphs.is_another(rows, weighs, self.counts.fall_back(&error));
                 (self.eager(step, rows), after)
             }
         }

@@ -13,7 +13,7 @@ const GRAPHS_MAX: usize = 8;
 /// How often steps of a kind may turn out to be others than were captured. Capturing costs more than asking thing by thing.
 const OTHERS_MAX: u32 = 3;
 
-/// How steps are asked for, by how many rows each lane has.
+/// How steps are asked for, by how many rows each lane has, and whether they weigh anything.
 #[derive(Debug)]
 pub(super) struct Graphs {
     are_wanted: bool,
@@ -22,10 +22,12 @@ pub(super) struct Graphs {
     is_said: bool,
 }
 
-/// Steps in which lanes have the same numbers of rows.
+/// Steps in which lanes have the same numbers of rows, and which all change parameters, or none does.
 #[derive(Debug)]
 pub(super) struct Kind {
     rows: Vec<usize>,
+    /// Whether the rows weigh anything: otherwise there is no update.
+    weighs: bool,
     pub(super) graph: StepGraph,
     /// How often one was another than was captured.
     others: u32,
@@ -78,17 +80,18 @@ impl Graphs {
         }
     }
 
-    /// The kind of steps where lanes have these rows; `None` if they have no graph.
-    pub(super) fn of(&mut self, rows: &[Range<usize>]) -> Option<&mut Kind> {
+    /// The kind of steps where lanes have these rows, which weigh something or not; `None` if they have no graph.
+    pub(super) fn of(&mut self, rows: &[Range<usize>], weighs: bool) -> Option<&mut Kind> {
         let counts = || rows.iter().map(ExactSizeIterator::len);
         let mut known = self
             .kinds
             .iter()
-            .position(|kind| kind.rows.iter().copied().eq(counts()));
+            .position(|kind| kind.weighs == weighs && kind.rows.iter().copied().eq(counts()));
         if known.is_none() && self.are_wanted && self.kinds.len() < GRAPHS_MAX {
             known = Some(self.kinds.len());
             self.kinds.push(Kind {
                 rows: counts().collect(),
+                weighs,
                 graph: StepGraph::New,
                 others: 0,
             });
@@ -98,8 +101,8 @@ impl Graphs {
 
     /// How steps like one that was another than was captured are asked for from now on: it is captured anew, unless that has
     /// happened too often.
-    pub(super) fn is_another(&mut self, rows: &[Range<usize>], reason: &str) -> StepGraph {
-        let others = self.of(rows).map_or(OTHERS_MAX, |kind| {
+    pub(super) fn is_another(&mut self, rows: &[Range<usize>], weighs: bool, reason: &str) -> StepGraph {
+        let others = self.of(rows, weighs).map_or(OTHERS_MAX, |kind| {
             kind.others += 1;
             kind.others
         });
