@@ -1,5 +1,6 @@
 //! One GPU: its kernels, the samples that stay there, and the workspaces that lanes use in turn.
 
+use std::collections::BTreeMap;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,8 @@ pub(super) struct Card {
     tier: DeviceTier<GpuBuffer>,
     /// Whose samples those are.
     dataset: Mutex<Option<DatasetId>>,
+    /// What the samples of lanes weigh.
+    weights: Mutex<BTreeMap<DeviceKey, Arc<[f32]>>>,
     /// Workspaces that no lane has at the moment.
     idle: Mutex<Vec<GpuWorkspace>>,
     /// What a training has there between the steps that it takes whole.
@@ -44,7 +47,7 @@ pub(super) struct SamplesOnGpu {
     features: Lease<GpuBuffer>,
     targets: Lease<GpuBuffer>,
     /// What each weighs, for the host; none where all weigh 1.
-    weights: Vec<f32>,
+    weights: Arc<[f32]>,
 }
 
 impl Card {
@@ -63,6 +66,7 @@ impl Card {
             kernels: Arc::new(Kernels::new(compiler)),
             tier: DeviceTier::new(format!("{} {index}", found.name), bytes_max),
             dataset: Mutex::default(),
+            weights: Mutex::default(),
             idle: Mutex::default(),
             resident: Mutex::default(),
             is_lost: AtomicBool::new(false),
@@ -143,7 +147,26 @@ impl Card {
         let mut dataset = self.dataset.lock().unwrap_or_else(PoisonError::into_inner);
         if dataset.replace(of) != Some(of) {
             self.tier.retain(|_| false);
+            self.weights().clear();
         }
+    }
+
+    fn weights(&self) -> MutexGuard<'_, BTreeMap<DeviceKey, Arc<[f32]>>> {
+        self.weights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each of a lane's samples weighs, found once; none where all weigh 1.
+    fn weights_of(&self, samples: &mut LaneSamples, loss: &Loss, lane: LaneId) -> Result<Arc<[f32]>> {
+        if loss.class_weights().is_empty() {
+            return Ok(Arc::default());
+        }
+        let key = lane.key("weights");
+        if let Some(known) = self.weights().get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let found: Arc<[f32]> = weights(samples, loss)?.into();
+        self.weights().insert(key, Arc::clone(&found));
+        Ok(found)
     }
 
     /// Whether all of these samples fit into what there may be of them, if nothing else does.
@@ -176,7 +199,7 @@ impl Card {
                 scale: shape.and_then(|shape| shape.scale),
                 features: lease(&self.tier, gpu, lane.key("features"), || features(samples, network))?,
                 targets: lease(&self.tier, gpu, lane.key("targets"), || targets(samples, classes))?,
-                weights: weights(samples, network.loss())?,
+                weights: self.weights_of(samples, network.loss(), lane)?,
             })
         };
         match keep() {
@@ -313,11 +336,8 @@ fn targets(samples: &mut LaneSamples, classes: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What each of a lane's samples weighs; none where all weigh 1.
+/// What each of a lane's samples weighs.
 fn weights(samples: &mut LaneSamples, loss: &Loss) -> Result<Vec<f32>> {
-    if loss.class_weights().is_empty() {
-        return Ok(Vec::new());
-    }
     let count = samples.len();
     let weight = |index: usize| match samples.row(index as u32)?.target {
         RowTarget::Label(label) => Ok(loss.weight_of(label)),
