@@ -25,7 +25,7 @@ pub mod windows;
 
 pub mod batch_norm;
 pub mod element_loss;
-pub(crate) mod lane_limit;
+pub mod lane_limit;
 pub mod layer_norm;
 
 pub use dispatch::Level;

@@ -10,12 +10,12 @@ use super::device::{LaneDevice, LaneDevices, LaneId, LaneRows, LaneStep};
 use super::failed::Failed;
 use super::lane_samples::{LanePart, LaneSamples};
 use super::order::SampleOrder;
-use super::update::limit_norm;
 use super::{TrainingOptions, to_tallies};
 use crate::augmentation::Augmenter;
 use crate::batch::Batch;
 use crate::deal::Deal;
 use crate::error::{Error, Result};
+use crate::kernels::lane_limit::limit_norm;
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::network::{NeuralNetwork, Workspace};
@@ -244,7 +244,8 @@ impl Lane for Gradients {
         let report = self.lane.step(step, parameters, gradient, &mut has_end);
         let report = report.map_err(|error| self.failed.keep(error))?;
         if let Some(norm_max) = self.norm_max {
-            limit_norm(norm_max, report.weight, &self.learnt, gradient);
+            let limited = limit_norm(norm_max, report.weight, &self.learnt, gradient);
+            limited.map_err(|error| self.failed.keep(error))?;
         }
         if let Some(residual) = &mut self.residual {
             residual.keep_small(step, self.lane.samples_of(step), gradient);

@@ -1,4 +1,4 @@
-//! What is done with gradients: a lane's are limited, their sum is applied to a shard.
+//! What is done with the sum of gradients: it is applied to a shard.
 
 use std::iter;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use distdl_engine::{ShardBefore, ShardUpdate, ShardValues, SquareSum, StepReport
 use super::failed::Failed;
 use super::{TrainingOptions, from_tallies};
 use crate::error::{Error, Result, check_length};
-use crate::kernels::sums::sum_of_squares;
+use crate::kernels::lane_limit::factor_to;
 use crate::layer::Statistics;
 use crate::metrics::BatchReport;
 use crate::network::NeuralNetwork;
@@ -225,11 +225,6 @@ fn check_finite(step: &StepReport, what: &'static str, value: f64) -> Result<()>
     }
 }
 
-/// What makes a norm as long as it may be. The small number is PyTorch's.
-fn factor_to(norm_max: f32, norm: f64) -> f32 {
-    (f64::from(norm_max) / (norm + 1e-6)) as f32
-}
-
 /// The parts of a range of parameters, in order, and the momentum of those that are running statistics.
 fn parts(statistics: &[Statistics], whole: Range<usize>) -> Vec<(Range<usize>, Option<f64>)> {
     let (mut parts, mut begin) = (Vec::with_capacity(2 * statistics.len() + 1), whole.start);
@@ -276,27 +271,6 @@ pub(super) fn learnt(network: &NeuralNetwork) -> Vec<Range<usize>> {
         .filter(|(_, momentum)| momentum.is_none())
         .map(|(range, _)| range)
         .collect()
-}
-
-/// Scales the sum of the gradients of samples of this weight by `learnt` parameters so that the norm of their mean is at most
-/// `norm_max`. A gradient that is not finite stays as it is, so that it is found.
-pub(super) fn limit_norm(norm_max: f32, weight: f64, learnt: &[Range<usize>], gradient_sum: &mut [f32]) {
-    let squares = learnt.iter().map(|range| sum_of_squares(&gradient_sum[range.clone()]));
-    let mut squares = squares.sum::<f64>();
-    if squares.is_infinite() {
-        // Squares of large numbers are, in 32 bits.
-        let values = learnt.iter().flat_map(|range| &gradient_sum[range.clone()]);
-        squares = values.map(|value| f64::from(*value).powi(2)).sum();
-    }
-    let norm = squares.sqrt() / if weight > 0.0 { weight } else { 1.0 };
-    let factor = factor_to(norm_max, norm);
-    if norm.is_finite() && factor < 1.0 {
-        for range in learnt {
-            gradient_sum[range.clone()]
-                .iter_mut()
-                .for_each(|value| *value *= factor);
-        }
-    }
 }
 
 /// Parameters that are worth a shard of their own, which one thread applies.
@@ -393,24 +367,5 @@ mod tests {
         assert_eq!(found(6..7), [(6..7, false)]);
         assert_eq!(found(8..9), [(8..9, true)]);
         assert_eq!(found(10..10), []);
-    }
-
-    #[test]
-    fn a_limit_leaves_statistics_alone_and_what_is_not_finite() {
-        let mut gradient = [6.0, 100.0, 8.0];
-        let learnt = [0..1, 2..3];
-        limit_norm(1.0, 2.0, &learnt, &mut gradient);
-        assert_eq!(gradient[1], 100.0);
-        let norm = gradient[0].hypot(gradient[2]) / 2.0;
-        assert!((norm - 1.0).abs() < 1e-5, "{gradient:?}");
-        let mut infinite = [f32::INFINITY, 1.0, 1.0];
-        limit_norm(1.0, 1.0, &learnt, &mut infinite);
-        assert_eq!(infinite, [f32::INFINITY, 1.0, 1.0]);
-        let mut large = [3e30, 1.0, 4e30];
-        limit_norm(1.0, 1.0, &learnt, &mut large);
-        assert!(
-            (large[0] - 0.6).abs() < 1e-5 && (large[2] - 0.8).abs() < 1e-5,
-            "{large:?}"
-        );
     }
 }

@@ -1,29 +1,13 @@
 use std::ops::Range;
 
+use distdl_dl::kernels::lane_limit::limit_norm;
 use distdl_dl::kernels::programs::Grid;
-use distdl_dl::kernels::sums::sum_of_squares;
 
 use super::{numbers, same};
 use crate::runner::{Runner, change, count, number, read, wide};
 
 /// Values that the CPU sums in their own type.
 const BLOCK: usize = 4096;
-
-/// What the CPU does with a lane's gradient by some ranges.
-fn limited(norm_max: f32, weight: f64, ranges: &[Range<usize>], gradient: &mut [f32]) {
-    let squares = ranges.iter().map(|range| sum_of_squares(&gradient[range.clone()]));
-    let mut squares = squares.sum::<f64>();
-    if squares.is_infinite() {
-        let values = ranges.iter().flat_map(|range| &gradient[range.clone()]);
-        squares = values.map(|value| f64::from(*value).powi(2)).sum();
-    }
-    let norm = squares.sqrt() / if weight > 0.0 { weight } else { 1.0 };
-    let factor = (f64::from(norm_max) / (norm + 1e-6)) as f32;
-    if norm.is_finite() && factor < 1.0 {
-        let values = ranges.iter().flat_map(Clone::clone);
-        values.for_each(|index| gradient[index] *= factor);
-    }
-}
 
 fn assert_limited(runner: &dyn Runner, what: &str, norm_max: f32, ranges: &[Range<usize>], gradient: &[f32]) {
     let stretches = ranges.iter().flat_map(|range| {
@@ -34,7 +18,7 @@ fn assert_limited(runner: &dyn Runner, what: &str, norm_max: f32, ranges: &[Rang
     let stretch_count = stretches.len() / 3;
     for weight in [7.5, 0.0] {
         let (mut expected, mut got) = (gradient.to_vec(), gradient.to_vec());
-        limited(norm_max, weight, ranges, &mut expected);
+        limit_norm(norm_max, weight, ranges, &mut expected).unwrap();
         let (mut sums, mut limit) = (vec![f64::NAN; stretch_count], [f32::NAN]);
         let grid = Grid::of_rows(stretch_count, BLOCK);
         let mut given = [count(stretch_count), read(&stretches), read(&got), change(&mut sums)];
