@@ -161,14 +161,14 @@ impl Training {
         self.deal.place(self.step).0
     }
 
-    /// Steps in an epoch: those of `batch` samples, and a last one of fewer if they do not come out even.
-    pub fn steps_per_epoch(&self) -> u64 {
-        self.deal.steps_per_epoch
     /// Whether an epoch has ended and the next has not begun.
     fn is_at_end_of_epoch(&self) -> bool {
         self.step > 0 && self.deal.place(self.step).1 == 0
     }
 
+    /// Steps in an epoch: those of `batch` samples, and a last one of fewer if they do not come out even.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.deal.steps_per_epoch
     }
 
     /// The checkpoint that this training has gone on from, if it has.

@@ -14,6 +14,7 @@ use crate::kernels::augment::cuda::{WARP_WORDS, augment};
 use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, PlacesPort, gather};
 use crate::kernels::programs::Device;
 use crate::kernels::sums::cuda as sums;
+use crate::layer::GpuLayer;
 use crate::loss::Targets;
 use crate::metrics::BatchReport;
 use crate::shape::{Image, Shape};
@@ -111,32 +112,16 @@ impl NeuralNetwork {
         let parameters = self.parameter_count();
         let scratch = layers.iter().map(|layer| layer.scratch_length(&device, rows_max)).max();
         let words = |length: usize| device.allocate(length);
-        let (mut constants, mut constants_of) = (Vec::new(), Vec::new());
-        let of_layers = layers.iter().map(|layer| layer.constants());
-        let of_loss = self.loss.class_weights().iter().map(|weight| weight.to_bits());
-        for of_one in of_layers.chain([of_loss.collect()]) {
-            let before = constants.len();
-            constants.extend(of_one);
-            constants_of.push(before..constants.len());
-        }
-        let constants_there = words(constants.len())?;
-        device.gpu().write(&constants, constants_there.words())?;
+        let (constants, constants_of) = self.constants_on_gpu(&device, &layers)?;
         let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
         let port = |length: usize| device.port(length);
         let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
         let buffers = gradient_buffers(&self.layers, |index| layers[index].is_view());
         let gradient = port(if shape.has_gradient { parameters } else { 0 })?;
-        let frozen = self
-            .layers
-            .iter()
-            .filter(|placed| placed.is_frozen && shape.has_gradient);
-        let mut unwanted = 0;
-        for Placed { range, .. } in frozen {
-            unwanted = unwanted.max(range.len());
-            device
-                .gpu()
-                .write(&vec![0.0_f32; range.len()], gradient.words().part(range.clone()))?;
-        }
+        let unwanted = match shape.has_gradient {
+            true => self.clear_frozen(&device, gradient.words())?,
+            false => 0,
+        };
         Ok(GpuWorkspace {
             shape,
             parameters: port(parameters)?,
@@ -164,13 +149,39 @@ impl NeuralNetwork {
             gradients: (0..buffers.count()).map(|_| rows(widest)).collect::<Result<_>>()?,
             buffers,
             scratch: words(scratch.unwrap_or(0))?,
-            constants: constants_there,
+            constants,
             constants_of,
             losses: rows(4)?,
             between: words(4 * sums::total_room(rows_max))?,
             tallies: port(TALLY.saturating_mul(shape.pieces_max))?,
             device,
         })
+    }
+
+    /// What layers find on a GPU unchanged, one behind the other, then the loss; and where that of each is.
+    fn constants_on_gpu(&self, device: &Device, layers: &[&dyn GpuLayer]) -> Result<(GpuBuffer, Vec<Range<usize>>)> {
+        let (mut constants, mut constants_of) = (Vec::new(), Vec::new());
+        let of_layers = layers.iter().map(|layer| layer.constants());
+        let of_loss = self.loss.class_weights().iter().map(|weight| weight.to_bits());
+        for of_one in of_layers.chain([of_loss.collect()]) {
+            let before = constants.len();
+            constants.extend(of_one);
+            constants_of.push(before..constants.len());
+        }
+        let there = device.allocate(constants.len())?;
+        device.gpu().write(&constants, there.words())?;
+        Ok((there, constants_of))
+    }
+
+    /// Sets the gradient of frozen layers to 0, and says how long the longest is.
+    fn clear_frozen(&self, device: &Device, gradient: GpuSlice<'_>) -> Result<usize> {
+        let mut longest = 0;
+        for Placed { range, .. } in self.layers.iter().filter(|placed| placed.is_frozen) {
+            longest = longest.max(range.len());
+            let zeros = vec![0.0_f32; range.len()];
+            device.gpu().write(&zeros, gradient.part(range.clone()))?;
+        }
+        Ok(longest)
     }
 }
 
@@ -220,7 +231,8 @@ impl GpuWorkspace {
     pub(crate) fn share_parameters(&mut self, parameters: &Arc<Vec<f32>>) -> Result<()> {
         if !ptr::eq(self.parameters_of.as_ptr(), Arc::as_ptr(parameters)) {
             self.set_parameters(parameters)?;
-            // Nothing else is made in that place while this is there.
+            // Nothing else is made in that place while this is there, and what is there does not change in place: `Arc::get_mut`
+            // fails while there is a `Weak`.
             self.parameters_of = Arc::downgrade(parameters);
         }
         Ok(())

@@ -79,7 +79,8 @@ impl GpuLane {
         workspace.map_or_else(DeviceCounts::default, |workspace| workspace.device().counts())
     }
 
-    /// Computes piece after piece, and waits for the sum of their gradients alone. Says how many they were, too.
+    /// Computes piece after piece, and says how many they were, too. Where samples are there it waits for the sum of their gradients
+    /// alone; where they are not, also for each batch to be there before it sends the next.
     fn compute(&mut self, step: LaneStep<'_>) -> Result<(BatchReport, u64)> {
         let (Some(workspace), network) = (&mut self.workspace, &self.network) else {
             return Err(Error::Internal("a lane that has ended was asked for a step".into()));

@@ -24,9 +24,10 @@ use super::measuring::MeasuringShape;
 use super::residence::{Residence, ResidenceShape};
 use crate::error::{Error, Result};
 use crate::kernels::augment::WARP;
+use crate::kernels::gather::cuda::{Places, PlacesPort};
 use crate::kernels::programs::DeviceCounts;
 use crate::metrics::BatchReport;
-use crate::network::{TALLY, WorkspaceShape};
+use crate::network::{PassRows, TALLY, WorkspaceShape};
 
 /// What takes whole steps of a training on one GPU.
 pub(super) struct GpuSteps {
@@ -46,6 +47,15 @@ struct Taken {
     tallies: Tallies,
     /// What was measured of it.
     totals: Vec<f64>,
+}
+
+/// What was sent of each lane's rows.
+#[derive(Default)]
+struct Sent {
+    /// Where they are among its samples.
+    places_of: Vec<Vec<u32>>,
+    /// Which of them are each step's.
+    rows_of: Vec<Vec<Range<usize>>>,
 }
 
 impl GpuSteps {
@@ -209,20 +219,38 @@ impl Rules {
         lanes: &mut [StepLane],
         counts: &mut StepCounts,
     ) -> Result<Vec<Taken>> {
+        let sent = self.send(steps.clone(), residence, lanes)?;
+        let asked = self.ask(steps.clone(), residence, lanes, &sent, counts)?;
+        counts.passes += asked.len() as u64;
+        self.reported((steps.end - steps.start) as usize, residence, &sent, &asked)
+    }
+
+    /// Sends where the rows of steps are, and what is done to them.
+    fn send(&self, steps: Range<u64>, residence: &mut Residence, lanes: &mut [StepLane]) -> Result<Sent> {
         let device = residence.workspace.device();
-        let mut rows_of = Vec::with_capacity(lanes.len());
-        let mut places = Vec::with_capacity(lanes.len());
-        let mut places_of = Vec::with_capacity(lanes.len());
+        let mut sent = Sent::default();
         for ((index, lane), port) in lanes.iter_mut().enumerate().zip(&mut residence.places) {
-            let (all, rows) = self.places(index, lane, steps.clone());
-            port.send(device, lane.samples.as_ref().rows, &all)?;
-            places.push(port.places());
-            places_of.push(all);
-            rows_of.push(rows);
+            let (places, rows) = self.places(index, lane, steps.clone());
+            port.send(device, lane.samples.as_ref().rows, &places)?;
+            sent.places_of.push(places);
+            sent.rows_of.push(rows);
         }
-        for ((lane, rows), port) in rows_of.iter().enumerate().zip(&mut residence.warps) {
+        for ((lane, rows), port) in sent.rows_of.iter().enumerate().zip(&mut residence.warps) {
             port.send(device.gpu(), &self.warps(lane, rows, steps.start))?;
         }
+        Ok(sent)
+    }
+
+    /// Asks for steps whose rows were sent; gives the rows of each pass.
+    fn ask(
+        &self,
+        steps: Range<u64>,
+        residence: &mut Residence,
+        lanes: &[StepLane],
+        sent: &Sent,
+        counts: &mut StepCounts,
+    ) -> Result<Vec<PassRows>> {
+        let places: Vec<Places<'_>> = residence.places.iter().map(PlacesPort::places).collect();
         let warps: Vec<GpuSlice<'_>> = residence.warps.iter().map(GpuPort::words).collect();
         let state: Vec<GpuSlice<'_>> = residence.state.iter().map(GpuPort::words).collect();
         let mut asking = Asking {
@@ -233,7 +261,7 @@ impl Rules {
             tallies: residence.tallies.words(),
             lanes,
             places: &places,
-            places_of: &places_of,
+            places_of: &sent.places_of,
             warps: &warps,
             state: &state,
             measuring: residence.measuring.as_ref(),
@@ -243,17 +271,24 @@ impl Rules {
             passes: Vec::new(),
             counts,
         };
-        for (step, index) in steps.clone().zip(0..) {
-            let rows = rows_of.iter().map(|rows: &Vec<Range<usize>>| rows[index].clone());
+        for (step, index) in steps.zip(0..) {
+            let rows = sent.rows_of.iter().map(|rows: &Vec<Range<usize>>| rows[index].clone());
             let rows: Vec<Range<usize>> = rows.collect();
             asking.step(step, &rows)?;
         }
-        let asked = asking.passes;
-        counts.passes += asked.len() as u64;
-        drop(places);
+        Ok(asking.passes)
+    }
+
+    /// Waits for what so many steps report, by the rows of each pass that was asked for.
+    fn reported(
+        &self,
+        count: usize,
+        residence: &mut Residence,
+        Sent { rows_of, .. }: &Sent,
+        asked: &[PassRows],
+    ) -> Result<Vec<Taken>> {
         let gpu = residence.workspace.device().gpu();
         let bytes = asked.len() * TALLY * size_of::<f32>();
-        let count = (steps.end - steps.start) as usize;
         residence.tallies.fetch(gpu, bytes)?;
         let mut totals = vec![Vec::new(); count];
         if let Some(measuring) = &mut residence.measuring {
