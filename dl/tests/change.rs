@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    BatchId, CheckpointOptions, Error, Features, NeuralNetwork, SampleTargets, Samples, Training, TrainingOptions,
-    shuffle,
+    BatchId, CheckpointOptions, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, Schedule,
+    Training, TrainingOptions, shuffle,
 };
 use distdl_engine::{Config, Context, Dataset};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const LANES: usize = 2;
 
@@ -119,6 +121,36 @@ fn training_goes_on_from_its_parameters() {
     other.set_parameters(parameters).unwrap();
     other.run_epoch(|_| ()).unwrap();
     assert_eq!(training.parameters_hash(), other.parameters_hash());
+}
+
+#[test]
+fn data_that_was_found_finite_is_passed_over_again_only_when_it_has_changed() {
+    let (context, blocks) = (context(), [rows(0, 20), rows(50, 20)].map(|rows| block(&rows)));
+    let read = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&read);
+    let data = context.parallelize(blocks, 2).map(move |samples| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        samples.clone()
+    });
+    let options = TrainingOptions {
+        batch: 10,
+        schedule: Some(Schedule::Constant(f32::MAX)),
+        ..TrainingOptions::default()
+    };
+    let network = NeuralNetwork::new(Input(2))
+        .output(Dense::linear(3), Loss::MeanSquaredError)
+        .unwrap();
+    let mut training = network.train(&data, options).unwrap();
+    let fail = |training: &mut Training| {
+        let before = read.load(Ordering::Relaxed);
+        let error = training.iterate(9, |_| ()).unwrap_err();
+        assert!(matches!(error, Error::NotFinite { input: None, .. }), "{error:?}");
+        read.load(Ordering::Relaxed) - before
+    };
+    // Lanes read it, too.
+    assert_eq!([fail(&mut training), fail(&mut training)], [4, 2]);
+    training.change_data(&data).unwrap();
+    assert_eq!([fail(&mut training), fail(&mut training)], [4, 2]);
 }
 
 #[test]
