@@ -202,6 +202,23 @@ fn equal_commits_count_once_where_some_are_kept() {
 }
 
 #[test]
+fn a_commit_that_was_replaced_goes_once_a_newer_one_is_whole() {
+    let shared = Shared::new();
+    let commits = shared.commits();
+    for seed in 1..=3 {
+        commit(&commits, seed).unwrap();
+    }
+    commits.keep_without(3, Some(2)).unwrap();
+    assert_eq!(commits.numbers().unwrap(), [0, 1, 2], "nothing newer is there");
+    commit(&commits, 4).unwrap();
+    commits.keep_without(3, Some(2)).unwrap();
+    assert_eq!(commits.numbers().unwrap(), [0, 1, 3]);
+    for (number, seed) in [(0, 1), (1, 2), (3, 4)] {
+        assert_eq!(commits.read(number).unwrap().blobs, blobs(seed));
+    }
+}
+
+#[test]
 fn a_commit_that_is_tried_again_is_done_once() {
     for after in 0..4 {
         let shared = Shared::new();
