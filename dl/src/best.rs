@@ -23,7 +23,7 @@ pub struct BestModel {
 /// # use distdl_engine::Dataset;
 /// # fn train(training: &mut Training, validation: &Dataset<Samples>) -> Result<()> {
 /// let mut best = BestModels::new(1).with_patience(3).resumed(training);
-/// while best.goes_on() {
+/// while best.goes_on() && (best.is_due(training) || training.epoch() < 20) {
 ///     // Not where the last program was stopped between an epoch and what follows it.
 ///     if !best.is_due(training) {
 ///         training.run_epoch(|_| ())?;
@@ -131,9 +131,9 @@ impl BestModels {
         Ok(self)
     }
 
-    /// Whether the last that was shown had so many steps behind it.
-    pub(crate) fn is_shown(&self, step: u64) -> bool {
-        self.shown == Some(step)
+    /// Steps that had been taken when this was last shown a model; none before that.
+    pub fn shown_at(&self) -> Option<u64> {
+        self.shown
     }
 
     /// Whether there may be better ones to come.

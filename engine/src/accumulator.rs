@@ -112,7 +112,7 @@ impl Accumulators {
     /// Places are merged in the order of (operator, partition), so that floating-point sums do not depend on timing.
     ///
     /// # Errors
-    /// If the closure of one of them panics: what it was to add is lost, and the others are counted.
+    /// If the closure of one of them panics: what it was to add may be added in part, and the others are counted.
     pub(crate) fn merge(&self, updates: Vec<Updates>) -> Result<()> {
         let mut all = Updates::new();
         for updates in updates {

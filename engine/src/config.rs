@@ -35,7 +35,7 @@ pub struct Config {
     /// with several processes that half is shared among them.
     pub memory_bytes_max: u64,
     /// Most disk for blocks, and for what those put there for want of memory, in bytes; and for the journal of a name node, which
-    /// holds what all actions came to. Default: 64 GiB.
+    /// holds what all actions came to and may take 64 MiB in any case. Default: 64 GiB.
     pub disk_bytes_max: u64,
     /// Once an action has run for so long, what a process sends into its shuffles is kept on disk as well until the action
     /// ends, in up to half of `disk_bytes_max`, so that the loss of another process does not start over what is done here.
@@ -81,7 +81,7 @@ pub struct Config {
     pub log: Log,
     /// Whether a program's report is JSON, an object a line, instead of text for people. Default: no.
     pub json: bool,
-    /// Records that an operator handles at a time. Default: 1024.
+    /// Records that an operator handles at a time, and so how many are computed where an action may take fewer. Default: 1024.
     pub batch_records: usize,
     /// Processes that run the program as one, from 1 to 256, those for parameters included. Default: 1. In a process
     /// that belongs to a cluster ([`Config::join`]) it counts only those beside which it shares the machine.

@@ -41,7 +41,8 @@ use crate::task::Resources;
 /// A handle on one engine: cheap to clone, usable from any thread. The workers end with the last handle.
 ///
 /// Actions take turns, also those of several threads. So a closure must not wait for an action: one that it calls itself
-/// ends with [`EngineError::NestedAction`], and one in another thread that it waits for would wait for ever.
+/// ends with [`EngineError::NestedAction`], and one in another thread that it waits for would wait for ever. Of several processes
+/// each must run the same actions in the same order: there one thread runs them all.
 #[derive(Clone)]
 pub struct Context {
     inner: Arc<Inner>,
@@ -89,7 +90,8 @@ impl Context {
     /// [`run_name_node`](crate::cluster::run_name_node) and contexts whose configuration says what they [join](Config::join).
     ///
     /// # Errors
-    /// If `config` has a value out of its range or settings that do not go together ([`Config::check`]) or asks for more processes,
+    /// If `config` has a value out of its range or settings that do not go together ([`Config::check`]), faults that cannot be read, or
+    /// asks for more processes,
     /// threads cannot be started, a folder for blocks or the cache cannot be used, or a
     /// GPU must compute and there is none.
     pub fn new(config: Config) -> Result<Self> {

@@ -38,7 +38,7 @@ pub enum EngineError {
     /// A user's closure panicked in the driver program, where no partition is computed. The action ends, the context stays
     /// usable.
     #[error(
-        "a closure panicked in `{operator}` (declared at {site}), which the driver program calls: {message}\n  mend the closure, or filter out the record that it cannot handle; the context is still usable"
+        "a closure panicked in `{operator}` (declared at {site}), which the driver program calls: {message}\n  mend the closure; the context is still usable"
     )]
     DriverPanic {
         /// Operator or action that called the closure.

@@ -177,13 +177,14 @@ fn merged(_: u64, _: u64) -> u64 {
     panic!("cannot digest sums")
 }
 
-/// An order that the two keys of the last partition have none of, and samples of partitions not either.
+/// A key that has no order from 50 on.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Unordered(u64);
 
 impl Ord for Unordered {
     fn cmp(&self, other: &Self) -> Ordering {
-        panic!("cannot digest {} and {}", self.0, other.0)
+        assert!(self.0.max(other.0) < 50, "cannot digest {} and {}", self.0, other.0);
+        self.0.cmp(&other.0)
     }
 }
 
@@ -219,7 +220,7 @@ fn a_panic_of_the_driver_side_of_an_action_is_an_error_too() {
     let context = small_batches(1, 4);
     let numbers = context.range(0..8, 2);
     let one_each = context.parallelize([3, 4], 2);
-    let unordered = context.range(0..2, 2).map(|x| (Unordered(x), ()));
+    let unordered = context.range(0..2, 2).map(|x| (Unordered(50 + x), ()));
     let placed = context.range(0..2, 2).map(|x| (x, x)).partition_by(Beyond);
     let errors = [
         (
@@ -259,6 +260,12 @@ fn a_panic_of_the_driver_side_of_an_action_is_an_error_too() {
         }
         assert_eq!(numbers.count().unwrap(), 8);
     }
+    let sorted = context.range(0..8, 2).map(|x| (Unordered(x), ())).sort_by_key();
+    assert_eq!(sorted.count().unwrap(), 8);
+    match sorted.filter_by_range(..Unordered(50)).count() {
+        Err(EngineError::Panic { operator, .. }) => assert_eq!(operator, "filter_by_range"),
+        other => panic!("{other:?}"),
+    }
     assert_eq!(
         placed.filter_by_range(..1).collect().unwrap(),
         [(0, 0)],
@@ -286,6 +293,7 @@ fn a_panic_where_an_accumulator_is_merged_is_an_error_and_others_are_counted() {
     };
     assert_eq!(operator, "accumulator");
     assert!(site.contains("panics.rs:"), "{site}");
+    assert_eq!(total.value(), 2, "the closure had added it before it panicked");
     assert_eq!((count.value(), context.range(0..60, 4).count().unwrap()), (1, 60));
 }
 

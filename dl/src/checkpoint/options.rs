@@ -15,7 +15,8 @@ pub struct CheckpointOptions {
     /// One is written at the end of each run ([`Training::iterate`](crate::Training::iterate) or
     /// [`run_epoch`](crate::Training::run_epoch)) as well. Default true.
     pub at_end: bool,
-    /// How many are kept; older ones are removed. Default 3.
+    /// How many are kept, each of another step; older ones are removed, and so is one of a step for which another is written, as by
+    /// [`BestModels::show`](crate::BestModels::show). Default 3.
     pub keep: usize,
     /// Whether to go on from one. Default [`Resume::Auto`].
     pub resume: Resume,

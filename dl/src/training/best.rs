@@ -7,8 +7,8 @@ use crate::error::Result;
 impl BestModels {
     /// Shows a training and the value of its model, less for a better one: a [mean loss](crate::BatchReport::mean_loss), or 1 less
     /// the [accuracy](crate::BatchReport::accuracy), of which there is none where targets are values. What is not finite is worse than
-    /// any number, and not kept. Checkpoints of the training hold this from now on, one of several that is shown last, and one that was
-    /// written before this very step is written again.
+    /// any number, and not kept. Checkpoints of the training hold this from now on, one of several that is shown last. One that was
+    /// written before this very step is replaced by one that holds it.
     ///
     /// ```
     /// # use distdl_dl::{BestModels, Features, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
@@ -35,24 +35,27 @@ impl BestModels {
     /// Then it counts as not shown, and may be shown again.
     pub fn show(&mut self, value: f64, training: &mut Training) -> Result<()> {
         training.check_unity()?;
+        if training.checkpoints.is_none() {
+            self.note(value, training.step(), || training.parameters());
+            return Ok(());
+        }
         let mut shown = self.clone();
         shown.note(value, training.step(), || training.parameters());
-        if training.checkpoints.is_some() {
-            let before = training.best.replace(shown.clone());
-            if let Err(error) = training.write_checkpoint_anew() {
-                training.best = before;
-                return Err(error);
-            }
+        let before = training.best.replace(shown.clone());
+        if let Err(error) = training.write_checkpoint_anew() {
+            training.best = before;
+            return Err(error);
         }
         *self = shown;
         Ok(())
     }
 
-    /// Whether the training is at the end of an epoch whose model this was not shown: a program was stopped behind the checkpoint
-    /// of that epoch, before it had [shown](Self::show) it. Then it is to be shown before the next epoch begins, so that what
-    /// comes out is what would have come out without the stop.
+    /// For programs that show the model of each epoch: whether the training is at the end of an epoch whose model this was not
+    /// shown, since a program was stopped behind the checkpoint of that epoch, before it had [shown](Self::show) it. Then it is to be
+    /// shown before the next epoch begins, and also behind the last one, so that what comes out is what would have come out
+    /// without the stop. Programs of another rhythm look at what they were [shown last](Self::shown_at).
     pub fn is_due(&self, training: &Training) -> bool {
-        training.is_at_end_of_epoch() && !self.is_shown(training.step())
+        training.is_at_end_of_epoch() && self.shown_at() != Some(training.step())
     }
 
     /// Goes on as the checkpoint says that the training has gone on from: with the models that it holds, and as many shown in vain.

@@ -88,8 +88,8 @@ impl<T: Record> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// If a record is no row of fields, has no names for a header that is asked for, or has line ends in a field where `options`
-    /// do not say so; otherwise as `save_as_text_file`.
+    /// If `options` have no quote, or trim what is read; if a record is no row of fields, has no names for a header that is asked for,
+    /// has line ends in a field where `options` do not say so, or is longer than they say; otherwise as `save_as_text_file`.
     pub fn save_as_csv_file(&self, url: &str, options: &CsvOptions) -> Result<()> {
         let (name, options) = (url.to_owned(), options.clone());
         self.save(url, ".csv", move |records| {

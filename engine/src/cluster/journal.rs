@@ -8,7 +8,7 @@
 //! Numbers are little endian; the checks are xxh3, that of the length over the frame's offset too. A frame that is not
 //! whole at the end of the file was being written when the process or the machine died, and is cut off. Damage before
 //! that is an error. Answers stay on disk and are read back when a process asks for one, so that the memory needed does
-//! not grow with the results of a long program. What the file takes has a limit, since answers are kept as long as the program runs.
+//! not grow with the results of a long program. What the file takes of them has a limit, since they are kept as long as the program runs.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -68,6 +68,17 @@ pub(crate) enum LogEntry {
     Finishing,
     /// What tells this run of the program from others; comes first.
     Run(u64),
+}
+
+impl LogEntry {
+    /// Whether it is of a few bytes, whatever is computed.
+    fn is_small(&self) -> bool {
+        match self {
+            Self::Joined { .. } | Self::Lost { .. } | Self::Generation(_) | Self::Came(_) => true,
+            Self::Cut | Self::Finishing | Self::Run(_) => true,
+            Self::Began { .. } | Self::Collected(_) | Self::Answered { .. } => false,
+        }
+    }
 }
 
 /// Which action it is.
@@ -183,8 +194,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// The log in `folder`, made if it is not there, and what it says, without what later entries made obsolete. It grows to
-    /// `bytes_max` at most.
+    /// The log in `folder`, made if it is not there, and what it says, without what later entries made obsolete. What
+    /// is large does not let it grow beyond `bytes_max`.
     ///
     /// # Errors
     /// [`JournalError`] if another process has it open, the disk refuses, or it is damaged before its end.
@@ -208,8 +219,8 @@ impl Journal {
     }
 
     /// A log that nobody will read again after this process: a file without a name on the disk of a folder, which is made if it
-    /// is not there, or else of that for temporary files. The system removes it with this process, however that ends. It grows to
-    /// `bytes_max` at most.
+    /// is not there, or else of that for temporary files. The system removes it with this process, however that ends. What is
+    /// large does not let it grow beyond `bytes_max`.
     ///
     /// # Errors
     /// [`JournalError::Io`] if the disk refuses.
@@ -244,8 +255,7 @@ impl Journal {
         let length = u32::try_from(payload.len()).map_err(|_| JournalError::TooLarge { bytes: payload.len() })?;
         let more = HEADER_BYTES + u64::from(length);
         // What is small is written in any case: a program that is over can still say so.
-        let is_bounded = answered || matches!(entry, LogEntry::Collected(_));
-        if is_bounded && self.bytes.saturating_add(more) > self.bytes_max {
+        if !entry.is_small() && self.bytes.saturating_add(more) > self.bytes_max {
             return Err(JournalError::Full {
                 path: self.path.clone(),
                 bytes: self.bytes,

@@ -481,7 +481,7 @@ fn diverged(first: &Head, second: &Head) -> Answer {
         first.action, first.site, second.site
     );
     let remedy = "every process must call the same actions in the same order: start the same binary with the same \
-                  arguments everywhere, and let no action depend on time, on random numbers that are not seeded, on the \
+                  arguments everywhere, run all actions in one thread, and let none depend on time, on random numbers that are not seeded, on the \
                   order of a HashMap, on files or records that differ between processes, or on parameters that a failed iteration \
                   has left";
     Answer::Failed(EngineError::invalid(what, remedy))

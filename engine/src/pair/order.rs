@@ -1,7 +1,7 @@
 //! Transformations that sort, and what is quicker on sorted datasets.
 
 use std::ops::{Bound, RangeBounds};
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 
 use distdl_storage::Record;
@@ -96,7 +96,11 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
         let known = partitioning.as_ref().and_then(|placed| placed.partitioner::<K>());
         if let (Some(partitioner), [Dependency::Narrow { partitions, .. }]) = (known, &mut dependencies[..]) {
             let range = Arc::clone(&range);
-            let holds = move |partition| partitioner.may_hold(partition, (range.0.as_ref(), range.1.as_ref()));
+            let holds = move |partition| {
+                let range = (range.0.as_ref(), range.1.as_ref());
+                // Who cannot say it rules nothing out.
+                catch_unwind(AssertUnwindSafe(|| partitioner.may_hold(partition, range))).unwrap_or(true)
+            };
             *partitions = PartitionMap::Where(Wanted(Arc::new(holds)));
         }
         let compute = Compute::Batchwise(Arc::new(move |_: &TaskContext, _| {

@@ -250,6 +250,32 @@ fn what_nobody_could_read_again_is_not_written() {
         ..unnamed()
     };
     assert!(refused(unquoted, &|_| Ok(())).contains("set `CsvOptions::quote`"));
+    let trimmed = CsvOptions {
+        trim: true,
+        ..unnamed()
+    };
+    assert!(refused(trimmed, &|_| Ok(())).contains("set `CsvOptions::trim`"));
+    let mut short = CsvOptions::default();
+    short.text.line_bytes_max = "name,count,share of all".len();
+    let row = |name: &str| Row {
+        name: name.to_owned(),
+        count: None,
+        share: 0.5,
+    };
+    let longest = row(&"n".repeat(short.text.line_bytes_max - ",,0.5".len()));
+    let error = refused(short.clone(), &|writer| {
+        writer.push(&row(&(longest.name.clone() + "n")))
+    });
+    assert!(error.contains("more than 23 bytes"), "{error}");
+    let mut writer = CsvWriter::new("t.csv", &short).unwrap();
+    writer.push(&longest).unwrap();
+    let stores = Stores::new();
+    let objects = stored(&stores, "longest", writer.finish());
+    assert_eq!(
+        read::<Row>(&stores, &objects, &short, 1).unwrap(),
+        [longest],
+        "no longer than may be"
+    );
 }
 
 #[test]

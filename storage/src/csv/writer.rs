@@ -55,14 +55,16 @@ impl CsvWriter {
         let bytes = &self.writer.get_ref()[before..];
         let is_first = self.records == 0;
         let header = is_first && self.options.header;
-        if header && bytes.len() == self.bytes_alone(record)? {
+        let alone = if header { self.bytes_alone(record)? } else { bytes.len() };
+        if header && bytes.len() == alone {
             let remedy = "write structs, or set `CsvOptions::header` to `false`";
             return Err(self.malformed("it has no names for the header", remedy));
         }
-        let bytes_max = self.options.text.line_bytes_max;
-        if bytes.len() > bytes_max {
+        let (bytes_max, of_header) = (self.options.text.line_bytes_max, bytes.len() - alone);
+        // Without the end of its line.
+        if alone.max(of_header) > bytes_max.saturating_add(1) {
             let remedy = "raise `TextOptions::line_bytes_max`, for who reads it too, or save shorter records";
-            return Err(self.malformed(&format!("it has more than {bytes_max} bytes"), remedy));
+            return Err(self.malformed(&format!("it, or the header, has more than {bytes_max} bytes"), remedy));
         }
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
         if !self.options.quoted_newlines && lines > 1 + usize::from(header) {

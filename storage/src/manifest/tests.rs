@@ -219,6 +219,15 @@ fn a_commit_that_was_replaced_goes_once_a_newer_one_is_whole() {
 }
 
 #[test]
+fn a_commit_that_was_replaced_stays_while_the_newer_one_cannot_be_read() {
+    let (folder, commits) = folder();
+    let values = file(&folder, &commits.manifest(1).unwrap().blobs["values"].object());
+    fs::write(values, b"cut").unwrap();
+    commits.keep_without(3, Some(0)).unwrap();
+    assert_eq!(commits.read(0).unwrap().blobs, blobs(1));
+}
+
+#[test]
 fn a_commit_that_is_tried_again_is_done_once() {
     for after in 0..4 {
         let shared = Shared::new();

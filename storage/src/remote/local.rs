@@ -4,11 +4,12 @@ use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use glob::Pattern;
-use walkdir::{DirEntry, WalkDir};
+use walkdir::WalkDir;
 
 use super::pattern::{MATCHING, has_wildcard, hidden};
 use crate::durable;
@@ -73,51 +74,63 @@ fn paths(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
     }
 }
 
-/// The same for a pattern with a part `**`.
+/// The same for a pattern with a part `**`. With a slash at its end it is of folders.
 fn below(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
     let compiled = |pattern: &str| Pattern::new(pattern).map_err(|error| ObjectError::invalid_name(pattern, error));
-    let whole = compiled(pattern)?;
-    let plain = pattern.split_inclusive('/').take_while(|part| !has_wildcard(part));
+    let spelled = pattern.trim_end_matches('/').to_owned();
+    let (whole, only_folders) = (compiled(&spelled)?, spelled.len() < pattern.len());
+    let plain = spelled.split_inclusive('/').take_while(|part| !has_wildcard(part));
     let mut begin: String = plain.collect();
     // Each level of folders until any number of them may come.
-    let levels = pattern[begin.len()..].split('/').take_while(|part| *part != "**");
+    let levels = spelled[begin.len()..].split('/').take_while(|part| *part != "**");
     let levels = levels.map(compiled).collect::<Result<Vec<Pattern>>>()?;
     let above = if begin.is_empty() { "./" } else { "" };
     if begin.is_empty() {
         ".".clone_into(&mut begin);
     }
-    let spelled = pattern.to_owned();
-    let may_lead = move |entry: &DirEntry| {
-        let name = entry.file_name().to_string_lossy();
-        let Some(level) = entry.depth().checked_sub(1) else {
+    let may_lead = Rc::new(move |depth: usize, path: &Path| {
+        let (Some(level), Some(name)) = (depth.checked_sub(1), path.file_name()) else {
             return true;
         };
+        let name = name.to_string_lossy();
         let fits = levels
             .get(level)
             .is_none_or(|level| level.matches_with(&name, MATCHING));
         fits && !hidden(&name, &spelled)
-    };
-    let entries = WalkDir::new(begin)
-        .follow_links(true)
-        .into_iter()
-        .filter_entry(may_lead);
+    });
+    let leads = Rc::clone(&may_lead);
+    let entries = WalkDir::new(begin).follow_links(true).into_iter();
+    let entries = entries.filter_entry(move |entry| leads(entry.depth(), entry.path()));
     let paths = entries.filter_map(move |entry| match entry {
         Ok(entry) => {
+            let is_folder = entry.file_type().is_dir();
             let path = entry.into_path();
             let path = path.strip_prefix(above).map(Path::to_owned).unwrap_or(path);
             // Where it begins in the working directory, that is not among what it finds.
             let is_found = !path.as_os_str().is_empty() && whole.matches_path_with(&path, MATCHING);
-            is_found.then_some(Ok(path))
+            (is_found && (is_folder || !only_folders)).then_some(Ok(path))
         }
         Err(error) => {
-            let is_nothing = error.loop_ancestor().is_some() || error.depth() == 0 && is_absent(&error);
             let path = error.path().unwrap_or(Path::new("")).to_owned();
-            // A link that leads nowhere is no folder, and so concerns nobody whom its name does not.
-            let concerns = !is_absent(&error) || whole.matches_path_with(&path, MATCHING);
-            (concerns && !is_nothing).then(|| Err(failed(&path, "list it", &error.into())))
+            let concerns = match error.depth() {
+                0 => !is_absent(&error),
+                // A link that leads nowhere is no folder, and concerns nobody who does not mean it.
+                depth => {
+                    may_lead(depth, &path)
+                        && (!leads_nowhere(&error, &path) || whole.matches_path_with(&path, MATCHING))
+                }
+            };
+            let is_circle = error.loop_ancestor().is_some();
+            (concerns && !is_circle).then(|| Err(failed(&path, "list it", &error.into())))
         }
     });
     Ok(Box::new(paths))
+}
+
+/// Whether it is for its own sake that a path cannot be followed, and not for want of a permission.
+fn leads_nowhere(error: &walkdir::Error, path: &Path) -> bool {
+    let kind = error.io_error().map(io::Error::kind);
+    is_absent(error) || path.is_symlink() && kind != Some(ErrorKind::PermissionDenied)
 }
 
 fn is_absent(error: &walkdir::Error) -> bool {

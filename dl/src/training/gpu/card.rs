@@ -31,7 +31,7 @@ pub(super) struct Card {
     tier: DeviceTier<GpuBuffer>,
     /// Whose samples those are.
     dataset: Mutex<Option<DatasetId>>,
-    /// What the samples of lanes weigh.
+    /// What the samples of lanes weigh, in 4 bytes each, until there is another dataset.
     weights: Mutex<BTreeMap<DeviceKey, Arc<[f32]>>>,
     /// Workspaces that no lane has at the moment.
     idle: Mutex<Vec<GpuWorkspace>>,

@@ -197,6 +197,12 @@ fn a_log_that_is_full_says_so_and_keeps_what_it_has() {
     assert_eq!(fs::read(folder.path().join("journal")).unwrap(), kept);
     journal.append(&answered(2, 1)).unwrap();
     assert_eq!(size(&journal.answer(2).unwrap()), 1);
+    for _ in 0..bytes_max {
+        journal.append(&LogEntry::Cut).unwrap();
+    }
+    let nothing = LogEntry::Collected(Vec::new());
+    assert!(matches!(journal.append(&nothing), Err(JournalError::Full { .. })));
+    journal.append(&LogEntry::Finishing).unwrap();
 }
 
 #[test]
