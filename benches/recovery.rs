@@ -108,6 +108,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     for number in 0..arguments.kills as u64 {
         killed.push(cluster.kill(number)?);
     }
+    // So that steps behind the last kill are seen, too.
+    std::thread::sleep(Duration::from_secs(1));
     cluster.end()?;
     let seen = seen(folder.path())?;
     let seconds = |step: fn(&Killed) -> u64| {

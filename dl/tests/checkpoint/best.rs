@@ -3,6 +3,9 @@
 use std::fs;
 
 use distdl_dl::{BestModels, CheckpointOptions, Resume, Training};
+use distdl_engine::cluster::chaos::Chaos;
+use distdl_engine::cluster::events::{ClusterEvent, Happening};
+use distdl_engine::testing::TestCluster;
 
 use crate::{begin, commits, context, options};
 
@@ -154,4 +157,38 @@ fn what_was_never_shown_anything_begins_anew() {
     begin().run_epoch(|_| ()).unwrap();
     let training = begin();
     assert_eq!((training.epoch(), anew().resumed(&training)), (1, anew()));
+}
+
+#[test]
+fn all_processes_have_shown_the_same_whichever_dies_as_a_checkpoint_is_written() {
+    const EPOCHS: usize = 3;
+    let (mut undisturbed, mut expected) = (begin(&context(2), options(None)).unwrap(), anew());
+    show(&mut undisturbed, &mut expected, EPOCHS);
+    let mut killed = 0;
+    // Two of each epoch: at its end, and with what was shown behind it.
+    for (slot, checkpoint) in (0..3).flat_map(|slot| (0..2 * EPOCHS).map(move |checkpoint| (slot, checkpoint))) {
+        let folder = tempfile::tempdir().unwrap();
+        let chaos = Chaos::parse(&format!("kill=worker:{slot}@checkpoint:{checkpoint}")).unwrap();
+        let written = folder.path().to_owned();
+        let run = TestCluster::new(3).with_chaos(chaos).run(move |context| {
+            let checkpoint = CheckpointOptions {
+                keep: 2,
+                ..CheckpointOptions::new(written.to_str().unwrap())
+            };
+            let mut training = begin(context, options(Some(checkpoint))).unwrap();
+            let mut best = anew().resumed(&training);
+            show(&mut training, &mut best, EPOCHS);
+            Ok((best, training.parameters()))
+        });
+        let run = run.unwrap();
+        let is_loss = |event: &ClusterEvent| matches!(event.what, Happening::Lost { .. });
+        killed += usize::from(run.events.iter().any(is_loss));
+        assert_eq!(run.results.len(), 3);
+        for (best, parameters) in run.results {
+            assert_eq!(best, expected, "worker {slot} dies at checkpoint {checkpoint}");
+            assert_eq!(parameters, undisturbed.parameters());
+        }
+        assert_eq!(commits(folder.path()).numbers().unwrap().len(), 2);
+    }
+    assert!(killed > 0, "somebody writes them");
 }
