@@ -108,11 +108,20 @@ impl History {
 
     /// A step is applied here. It counts once: one that was taken again has the same report.
     pub(super) fn note(&mut self, report: &StepReport, observer: &mut Observer<'_>) -> Result<()> {
-        if report.step == self.first_step + self.reports.len() as u64 {
-            self.reports.push(*report);
-            self.show(self.reports.len() - usize::from(self.delays), observer)?;
+        match self.keep(report) {
+            true => self.show(self.reports.len() - usize::from(self.delays), observer),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The same of a step before parameters of which too few are here to go on from: it is shown once they are, since it
+    /// may yet be taken again. Whether it counts.
+    pub(super) fn keep(&mut self, report: &StepReport) -> bool {
+        let is_next = report.step == self.first_step + self.reports.len() as u64;
+        if is_next {
+            self.reports.push(*report);
+        }
+        is_next
     }
 
     /// The iteration is over: nothing is taken again.

@@ -304,13 +304,18 @@ fn run_loop(
     if let Some(error) = exchange.take_failure() {
         return Err(error);
     }
-    if !knows && exchange.is_given() {
+    // With a lag older versions are needed as well, and the newest of them comes last.
+    let is_given_in_part = !knows && exchange.is_given();
+    if is_given_in_part {
         history.replace(basis.origins);
     }
     let mut late: Vec<StepReport> = received.try_iter().flatten().chain(last).collect();
     late.retain(|report| report.step < parameters.version());
     for report in &late {
-        history.note(report, looped.observer)?;
+        match is_given_in_part {
+            true => drop(history.keep(report)),
+            false => history.note(report, looped.observer)?,
+        }
     }
     arrival
         .context

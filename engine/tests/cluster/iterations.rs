@@ -71,6 +71,25 @@ proptest! {
     }
 }
 
+/// Who is given parameters that a lag needs older versions for has not all of them if the giver dies meanwhile, and the steps
+/// before them are taken again.
+#[test]
+fn steps_before_parameters_that_were_given_in_part_are_not_seen_yet() {
+    for frame in 80..100 {
+        for lag in [1, 3] {
+            let cluster = TestCluster {
+                shared_memory: false,
+                threads: 2,
+                ..TestCluster::new(2)
+            };
+            let kills = format!("kill=worker:1@frame:{frame},kill=worker:0@frame:{frame}");
+            let cluster = cluster.with_chaos(Chaos::parse(&kills).unwrap());
+            let exchange = (Staleness::FixedLag(lag), UpdateFormat::Sparse);
+            check_exchange(&cluster, Optimizer::Plain, exchange).unwrap();
+        }
+    }
+}
+
 const PARAMETERS: usize = 1000;
 const EXCHANGES: u64 = 7;
 
