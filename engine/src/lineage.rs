@@ -207,6 +207,30 @@ pub(crate) struct NodeSpec {
     pub memo: Option<Memoized>,
 }
 
+#[cfg(test)]
+impl NodeSpec {
+    /// A dataset of numbers whose partitions are those of its parents.
+    #[track_caller]
+    pub(crate) fn passing(operator: &'static str, partitions: usize, dependencies: Vec<Dependency>) -> Self {
+        Self {
+            operator,
+            site: Location::caller(),
+            partitions,
+            dependencies,
+            compute: Compute::Pass,
+            record_type: RecordType::of::<u64>(),
+            partitioning: None,
+            prepare: None,
+            remark: String::new(),
+            reads: None,
+            contents: None,
+            agreed: None,
+            parameters: String::new(),
+            memo: None,
+        }
+    }
+}
+
 /// What the program calls a computation whose results are remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Memoized {

@@ -1,13 +1,11 @@
 //! Keys of computations: what goes into them, and what is refused.
 #![allow(clippy::unwrap_used)]
 
-use std::panic::Location;
 use std::sync::Arc;
 
 use super::*;
-use crate::batch::RecordType;
 use crate::id::DatasetId;
-use crate::lineage::{Compute, Contents, Dependency, Graph, Lineage, Memoized, NodeSpec, PartitionMap};
+use crate::lineage::{Contents, Dependency, Graph, Lineage, Memoized, NodeSpec, PartitionMap};
 
 fn node(
     graph: &mut Graph,
@@ -16,23 +14,12 @@ fn node(
     contents: Option<Contents>,
 ) -> DatasetId {
     let spec = NodeSpec {
-        operator,
-        site: Location::caller(),
-        partitions: 3,
-        dependencies,
-        compute: Compute::Pass,
-        record_type: RecordType::of::<u64>(),
-        partitioning: None,
-        prepare: None,
-        remark: String::new(),
-        reads: None,
         contents,
-        agreed: None,
-        parameters: String::new(),
         memo: (operator == "memoize").then(|| Memoized {
             name: "x".into(),
             version: 1,
         }),
+        ..NodeSpec::passing(operator, 3, dependencies)
     };
     graph.insert(spec).id
 }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::Location;
 use std::sync::Arc;
 
 use distdl_storage::Level;
@@ -12,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::batch::RecordType;
 use crate::id::{DatasetId, ShuffleId};
-use crate::lineage::{BucketWriter, Compute, Dependency, Exchange, Graph, Lineage, NodeSpec, PartitionMap};
+use crate::lineage::{BucketWriter, Dependency, Exchange, Graph, Lineage, NodeSpec, PartitionMap};
 use crate::plan::{Operation, Output, Plan, Stage, plan, program};
 use crate::task::TaskContext;
 
@@ -84,22 +83,7 @@ fn lineage(drawn: &[Drawn]) -> (Lineage, BTreeSet<(DatasetId, usize)>) {
     } in drawn
     {
         let (partitions, dependencies) = derive(kind, &made);
-        let node = graph.insert(NodeSpec {
-            operator: "drawn",
-            site: Location::caller(),
-            partitions,
-            dependencies,
-            compute: Compute::Pass,
-            record_type: RecordType::of::<u64>(),
-            partitioning: None,
-            prepare: None,
-            remark: String::new(),
-            reads: None,
-            contents: None,
-            agreed: None,
-            parameters: String::new(),
-            memo: None,
-        });
+        let node = graph.insert(NodeSpec::passing("drawn", partitions, dependencies));
         node.set_level(persisted.then_some(Level::Memory));
         // Also blocks of what is no longer persisted: they must not be believed.
         blocks.extend(
