@@ -8,6 +8,11 @@
 mod log;
 pub mod report;
 
+/// The program in that document is compiled with those of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/gpu.md")]
+mod gpu_guide {}
+
 pub use log::to_standard_error as log_to_standard_error;
 
 use std::error::Error;

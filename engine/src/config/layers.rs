@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{ConfigError, Result};
 
 /// Every key, as a file writes it.
-const KEYS: [&str; 39] = [
+pub(super) const KEYS: [&str; 39] = [
     "threads",
     "memory",
     "disk",
@@ -96,7 +96,7 @@ impl Origin {
     }
 }
 
-fn without_section(key: &str) -> &str {
+pub(super) fn without_section(key: &str) -> &str {
     key.strip_prefix(SECTION).unwrap_or(key)
 }
 

@@ -115,3 +115,32 @@ fn flags_are_read_and_explained() {
     }
     assert!(!help.to_lowercase().contains("join"), "{help}");
 }
+
+#[test]
+fn the_documentation_has_a_row_for_each_key_with_its_flag() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let command = Program::command();
+    let names: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+    let row = |key: &str| {
+        let cell = format!("| `{key}` | ");
+        text.lines()
+            .find_map(|line| line.strip_prefix(&cell))
+            .unwrap_or_else(|| panic!("docs/configuration.md has no row for `{key}`"))
+    };
+    for key in super::layers::KEYS {
+        let name = super::layers::without_section(key).replace('_', "-");
+        let flag = row(key).split('|').next().unwrap().trim();
+        match names.contains(&name.as_str()) {
+            true => assert!(
+                flag.starts_with(&format!("`--{name}")),
+                "the row of `{key}` lacks its flag"
+            ),
+            false => assert_eq!(flag, "", "`{key}` has no flag"),
+        }
+    }
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| `") && line.matches('|').count() == 5);
+    assert_eq!(rows.count(), super::layers::KEYS.len(), "rows of other than the keys");
+}
