@@ -101,7 +101,7 @@ pub fn run<E: Into<Failure>>(
         let outcome = catch_unwind(AssertUnwindSafe(|| program(&context)));
         let outcome =
             outcome.unwrap_or_else(|panic| Err(format!("the program panicked: {}", panic_text(&*panic)).into()));
-        let is_member = context.leave(outcome.as_ref().err().map(ToString::to_string));
+        let is_member = context.leave(outcome.as_ref().err().map(|error| with_sources(error.as_ref())));
         match outcome {
             // The name node says it, once for all processes.
             Err(_) if is_member => Ok(ExitCode::FAILURE),
@@ -109,7 +109,51 @@ pub fn run<E: Into<Failure>>(
         }
     });
     outcome.unwrap_or_else(|error: Failure| {
-        eprintln!("error: {error}");
+        eprintln!("error: {}", with_sources(error.as_ref()));
         ExitCode::FAILURE
     })
+}
+
+/// An error's message, and those of what has caused it as far as they are not in there.
+fn with_sources(error: &(dyn Error + 'static)) -> String {
+    let mut message = error.to_string();
+    for source in std::iter::successors(error.source(), |source| (*source).source()) {
+        let text = source.to_string();
+        if !message.contains(&text) {
+            message += ": ";
+            message += &text;
+        }
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::{Display, Formatter, Result};
+
+    use super::*;
+
+    /// Words, and what has caused them.
+    #[derive(Debug)]
+    struct Caused(&'static str, Option<Box<Caused>>);
+
+    impl Display for Caused {
+        fn fmt(&self, formatter: &mut Formatter<'_>) -> Result {
+            formatter.write_str(self.0)
+        }
+    }
+
+    impl Error for Caused {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as _)
+        }
+    }
+
+    #[test]
+    fn a_message_has_its_causes_once() {
+        let cause = |words, of| Some(Box::new(Caused(words, of)));
+        let deepest = cause("no such file", None);
+        let error = Caused("no model: not read", cause("not read", cause("model.bin", deepest)));
+        assert_eq!(with_sources(&error), "no model: not read: model.bin: no such file");
+    }
 }

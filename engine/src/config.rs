@@ -72,7 +72,7 @@ pub struct Config {
     /// where it has so many, blocks are kept on disk and the lineage before them is dropped, as
     /// [`local_checkpoint`](crate::Dataset::local_checkpoint) does. At least 1. Default: none, lineage is kept however long.
     pub cut_lineage_every: Option<usize>,
-    /// Key of all random numbers. Default: 0.
+    /// Key of the random numbers of trainings that are given no seed of their own. Default: 0.
     pub seed: u64,
     /// Whether bars of progress are drawn on the standard error stream. Default: if that is a terminal.
     pub progress: Progress,
@@ -216,6 +216,7 @@ struct Program {
     flags: Flags,
 }
 
+/// Each setting's default, whatever stands in files, variables and flags; [`Config::from_args`] reads those.
 impl Default for Config {
     fn default() -> Self {
         Self {

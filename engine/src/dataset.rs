@@ -23,7 +23,7 @@ use std::sync::Arc;
 use distdl_storage::{Level, PARTITIONS_MAX, Record};
 
 pub use self::on_device::DeviceMap;
-pub(crate) use self::random::generator;
+pub(crate) use self::random::{Purpose, generator};
 use crate::batch::{AnyBatch, AnyStream, Batch, RecordType, TaskResult};
 use crate::context::Answered;
 use crate::context::{Context, Handle};

@@ -1,5 +1,6 @@
 //! Every operation and action against the oracle, for drawn data, partitions, threads, batches and memory.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
@@ -102,6 +103,7 @@ fn order_and_samples(Both { dataset, expected, .. }: &Both, count: usize, seed: 
         }
     }
     assert_eq!(dataset.count_by_value().unwrap(), counts);
+    by_key(dataset, &rows, count);
     let numbered = dataset.zip_with_index();
     let sample = numbered.take_sample(count, seed).unwrap();
     assert_eq!(sample.len(), count.min(rows.len()));
@@ -115,6 +117,20 @@ fn order_and_samples(Both { dataset, expected, .. }: &Both, count: usize, seed: 
         }
         Err(error) => assert!(rows.is_empty() && count > 0, "{error}"),
     }
+}
+
+/// Of rows with equal keys the first ones count.
+fn by_key(dataset: &Dataset<Row>, rows: &[Row], count: usize) {
+    let key = |row: &Row| row.1 % 3;
+    let mut ordered = rows.to_vec();
+    ordered.sort_by_key(key);
+    assert_eq!(dataset.min_by_key(key).unwrap(), ordered.first().copied());
+    let least = &ordered[..count.min(rows.len())];
+    assert_eq!(dataset.take_ordered_by_key(count, key).unwrap(), least);
+    ordered.sort_by_key(|row| Reverse(key(row)));
+    assert_eq!(dataset.max_by_key(key).unwrap(), ordered.first().copied());
+    let largest = &ordered[..count.min(rows.len())];
+    assert_eq!(dataset.top_by_key(count, key).unwrap(), largest);
 }
 
 fn statistics(Both { dataset, expected, .. }: &Both, buckets: usize) {

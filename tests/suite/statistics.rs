@@ -87,6 +87,28 @@ fn different_records_are_counted_to_within_the_deviation() {
 }
 
 #[test]
+fn what_one_seed_draws_for_one_operator_says_nothing_of_another() {
+    let context = context(2);
+    let numbers = context.range(0..10_000, 4);
+    let first = numbers.random_split(&[0.5, 0.5], 7).unwrap()[0].collect().unwrap();
+    let pairs = numbers.map(|number| (0, number));
+    let by_key = pairs.sample_by_key([(0, 0.1)].into(), 7).unwrap().values();
+    for drawn in [
+        numbers.sample(0.1, 7).unwrap().collect().unwrap(),
+        by_key.collect().unwrap(),
+        numbers.take_sample(1000, 7).unwrap(),
+        numbers.take_sample_with_replacement(1000, 7).unwrap(),
+    ] {
+        let both = drawn
+            .iter()
+            .filter(|number| first.binary_search(number).is_ok())
+            .count();
+        // About 500 are expected, with a standard deviation of 16; it was all or none.
+        assert!((400..600).contains(&both), "{both} of {}", drawn.len());
+    }
+}
+
+#[test]
 fn samples_are_even() {
     let context = context(2);
     let numbers = context.range(0..100, 7);

@@ -1,41 +1,14 @@
 //! Random samples of a fixed size.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use distdl_storage::Record;
 use rand_core::RngCore;
 
-use crate::action::order::Smallest;
+use crate::action::order::{Ranked, Smallest};
 use crate::batch::typed_batches;
-use crate::dataset::{Dataset, generator};
+use crate::dataset::{Dataset, Purpose, generator};
 use crate::error::{EngineError, Result};
-
-/// A record with the number that was drawn for it; equal numbers are told apart by position.
-struct Drawn<T> {
-    draw: (u64, u64),
-    record: T,
-}
-
-impl<T> PartialEq for Drawn<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.draw == other.draw
-    }
-}
-
-impl<T> Eq for Drawn<T> {}
-
-impl<T> PartialOrd for Drawn<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Drawn<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.draw.cmp(&other.draw)
-    }
-}
 
 impl<T: Record> Dataset<T> {
     /// `count` records drawn at random, each at most once, in the order in which they were drawn; all records if there
@@ -57,23 +30,21 @@ impl<T: Record> Dataset<T> {
     /// As any action.
     pub fn take_sample(&self, count: usize, seed: u64) -> Result<Vec<T>> {
         let parts = self.run_all(move |_, partition, stream| {
-            let mut generator = generator(seed, partition);
-            let mut smallest: Smallest<Drawn<T>> = Smallest::new(count);
+            let mut generator = generator(Purpose::TakeSample, seed, partition);
+            let mut smallest: Smallest<Ranked<u64, T>> = Smallest::new(count);
             let mut position = 0;
             for batch in typed_batches::<T>(stream) {
                 for record in batch?.as_slice() {
-                    let draw = (generator.next_u64(), position);
+                    smallest.offer_ranked((generator.next_u64(), position), record);
                     position += 1;
-                    let record = || record.clone();
-                    smallest.offer(|largest| draw < largest.draw, || Drawn { draw, record: record() });
                 }
             }
             let drawn = smallest.into_vec().into_iter();
-            Ok(drawn.map(|drawn| (drawn.draw, drawn.record)).collect::<Vec<_>>())
+            Ok(drawn.map(|drawn| (drawn.rank, drawn.record)).collect::<Vec<_>>())
         })?;
         let mut drawn: Vec<_> = parts.into_iter().flatten().collect();
         // Stable: of equal draws in two partitions the first partition's comes first.
-        drawn.sort_by_key(|(draw, _)| *draw);
+        drawn.sort_by_key(|(rank, _)| *rank);
         drawn.truncate(count);
         Ok(drawn.into_iter().map(|(_, record)| record).collect())
     }
@@ -97,8 +68,8 @@ impl<T: Record> Dataset<T> {
                 instead: "take_sample".into(),
             });
         }
-        // A stream of its own: no partition has this number.
-        let mut generator = generator(seed, usize::MAX);
+        // One stream for all partitions.
+        let mut generator = generator(Purpose::TakeSampleWithReplacement, seed, 0);
         let below = |draw: u64| ((u128::from(draw) * u128::from(total)) >> 64) as u64;
         let mut drawn: Vec<u64> = Vec::new();
         drawn.try_reserve_exact(count).map_err(|_| {

@@ -32,7 +32,7 @@ pub struct Flags {
     /// Cut lineage that is longer than this many steps, by keeping its blocks on disk [default: never]
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(count, COUNT))]
     pub cut_lineage_every: Option<usize>,
-    /// Key of all random numbers; the same seed gives the same result [default: 0]
+    /// Key of the random numbers of a training; the same seed gives the same result [default: 0]
     #[arg(long, global = true, value_name = "NUMBER", value_parser = flag(number, SEED))]
     pub seed: Option<u64>,
     /// When to draw bars of progress [default: auto]

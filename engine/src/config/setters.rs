@@ -1,19 +1,17 @@
-//! A configuration in code: one setting after the other.
+//! A configuration in code: one setting after the other. What they are given is checked by [`Config::check`], as what stands in a
+//! file is.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::*;
+use super::values::faults;
 use super::{Config, GpuUse, Log, Precision, Progress};
 
 impl Config {
-    /// Sets the number of worker threads; 0 counts as 1.
+    /// Sets the number of worker threads, from 1 to 1024.
     #[must_use]
     pub fn with_threads(self, threads: usize) -> Self {
-        Self {
-            threads: threads.clamp(1, THREADS_MAX),
-            ..self
-        }
+        Self { threads, ..self }
     }
 
     /// Sets the most memory for blocks and for what operators hold, in bytes.
@@ -100,13 +98,10 @@ impl Config {
         }
     }
 
-    /// Sets the longest line of a text or JSON file, in bytes; 0 counts as 1.
+    /// Sets the longest line of a text or JSON file, in bytes, at least 1.
     #[must_use]
     pub fn with_line_bytes_max(self, line_bytes_max: u64) -> Self {
-        Self {
-            line_bytes_max: line_bytes_max.max(1),
-            ..self
-        }
+        Self { line_bytes_max, ..self }
     }
 
     /// Sets the most requests to one server or bucket at a time.
@@ -130,16 +125,16 @@ impl Config {
         Self { memo_bytes_max, ..self }
     }
 
-    /// Sets after how many steps a lineage is cut; 0 counts as 1.
+    /// Sets after how many steps a lineage is cut, at least 1.
     #[must_use]
     pub fn with_cut_lineage_every(self, steps: usize) -> Self {
         Self {
-            cut_lineage_every: Some(steps.max(1)),
+            cut_lineage_every: Some(steps),
             ..self
         }
     }
 
-    /// Sets the key of all random numbers.
+    /// Sets the key of the random numbers of trainings that are given no seed of their own.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
@@ -163,23 +158,17 @@ impl Config {
         Self { json, ..self }
     }
 
-    /// Sets how many records an operator handles at a time; 0 counts as 1.
+    /// Sets how many records an operator handles at a time, from 1 to 16,777,216.
     #[must_use]
     pub fn with_batch_records(self, batch_records: usize) -> Self {
-        Self {
-            batch_records: batch_records.clamp(1, BATCH_RECORDS_MAX),
-            ..self
-        }
+        Self { batch_records, ..self }
     }
 
     /// Sets how many processes run the program as one, from 1 to 256. Threads and memory stay as they are: those of
     /// each process.
     #[must_use]
     pub fn with_processes(self, processes: usize) -> Self {
-        Self {
-            processes: processes.clamp(1, PROCESSES_MAX),
-            ..self
-        }
+        Self { processes, ..self }
     }
 
     /// Sets how many of the processes are for parameters only; [`Config::check`] says whether enough are left.
@@ -194,10 +183,7 @@ impl Config {
     /// Sets how many processes wait to take the place of one that is lost; at most 256.
     #[must_use]
     pub fn with_spares(self, spares: usize) -> Self {
-        Self {
-            spares: spares.min(PROCESSES_MAX),
-            ..self
-        }
+        Self { spares, ..self }
     }
 
     /// Sets the file for what happens to the processes.
@@ -221,10 +207,7 @@ impl Config {
     /// Sets how long nothing may be heard of a process before it counts as lost; at least 50 ms.
     #[must_use]
     pub fn with_lease(self, lease: Duration) -> Self {
-        Self {
-            lease: lease.clamp(LEASE_MIN, Duration::from_millis(MILLISECONDS_MAX)),
-            ..self
-        }
+        Self { lease, ..self }
     }
 
     /// Sets how often lost processes are started again, all together.
@@ -243,7 +226,7 @@ impl Config {
     #[must_use]
     pub fn with_parameter_copies(self, parameter_copies: u32) -> Self {
         Self {
-            parameter_copies: parameter_copies.clamp(1, 2),
+            parameter_copies,
             ..self
         }
     }

@@ -40,7 +40,8 @@ impl<T: Record> Dataset<T> {
     /// As [`map`](Self::map) with a function that may fail: an action that meets an error ends with
     /// [`EngineError::Operator`], which has the error's words and the partition. Records are computed in batches
     /// ([`Config::batch_records`](crate::Config::batch_records)), so that an action that takes a few may also meet the error, or the
-    /// panic, of one behind them.
+    /// panic, of one behind them. Where an operator makes any number of records that may fail, let it make `Result<_, String>` of them, and
+    /// go on with `try_map(|record| record)`.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

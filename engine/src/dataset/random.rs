@@ -14,7 +14,8 @@ use crate::memo::{digest, digest_in_words};
 use crate::partitioner::Key;
 
 impl<T: Record> Dataset<T> {
-    /// Keeps each record with probability `fraction`, decided by a generator keyed by (seed, partition, position).
+    /// Keeps each record with probability `fraction`, decided by a generator keyed by (seed, partition, position). What other
+    /// operators draw with the same seed is independent of it.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -38,7 +39,7 @@ impl<T: Record> Dataset<T> {
             ));
         }
         let parameters = format!("{fraction:?} {seed}");
-        Ok(self.keep_where_drawn("sample", parameters, seed, move |_, draw| draw < fraction))
+        Ok(self.keep_where_drawn(Purpose::Sample, parameters, seed, move |_, draw| draw < fraction))
     }
 
     /// Splits the dataset at random into one dataset for each weight; every record goes to exactly one of them.
@@ -65,7 +66,7 @@ impl<T: Record> Dataset<T> {
                 move |_: &T, draw| low <= draw && draw < high,
                 format!("{low:?} {high:?} {seed}"),
             );
-            splits.push(self.keep_where_drawn("random_split", parameters, seed, keep));
+            splits.push(self.keep_where_drawn(Purpose::RandomSplit, parameters, seed, keep));
         }
         Ok(splits)
     }
@@ -73,14 +74,14 @@ impl<T: Record> Dataset<T> {
     #[track_caller]
     fn keep_where_drawn(
         &self,
-        operator: &'static str,
+        purpose: Purpose,
         parameters: String,
         seed: u64,
         keep: impl Fn(&T, f64) -> bool + Send + Sync + 'static,
     ) -> Dataset<T> {
         let keep = Arc::new(keep);
-        self.batchwise_with(operator, parameters, true, move |_, partition| {
-            let (mut draws, keep) = (draws(seed, partition), Arc::clone(&keep));
+        self.batchwise_with(purpose.operator(), parameters, true, move |_, partition| {
+            let (mut draws, keep) = (draws(purpose, seed, partition), Arc::clone(&keep));
             move |batch: Batch<T>| {
                 let mut kept = Vec::new();
                 for record in batch.as_slice() {
@@ -126,20 +127,46 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         named.sort_unstable();
         let parameters = format!("{seed} {}", digest_in_words(&named));
         let keep = move |(key, _): &(K, V), draw: f64| fractions.get(key).is_some_and(|fraction| draw < *fraction);
-        Ok(self.keep_where_drawn("sample_by_key", parameters, seed, keep))
+        Ok(self.keep_where_drawn(Purpose::SampleByKey, parameters, seed, keep))
     }
 }
 
-/// Uniform numbers in [0, 1), the n-th of which is a function of (seed, partition, n).
-fn draws(seed: u64, partition: usize) -> impl FnMut() -> f64 {
-    let mut generator = generator(seed, partition);
+/// What numbers are drawn for. Each operator has numbers of its own, so that a sample of a dataset is not all in one part of a
+/// split of it with the same seed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose {
+    Sample,
+    RandomSplit,
+    SampleByKey,
+    TakeSample,
+    TakeSampleWithReplacement,
+    SortBounds,
+}
+
+impl Purpose {
+    fn operator(self) -> &'static str {
+        match self {
+            Self::Sample => "sample",
+            Self::RandomSplit => "random_split",
+            Self::SampleByKey => "sample_by_key",
+            Self::TakeSample => "take_sample",
+            Self::TakeSampleWithReplacement => "take_sample_with_replacement",
+            Self::SortBounds => "sort_by_key",
+        }
+    }
+}
+
+/// Uniform numbers in [0, 1), the n-th of which is a function of (purpose, seed, partition, n).
+fn draws(purpose: Purpose, seed: u64, partition: usize) -> impl FnMut() -> f64 {
+    let mut generator = generator(purpose, seed, partition);
     // 53 random bits fill the mantissa.
     move || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Numbers of which the n-th is a function of (seed, partition, n).
-pub(crate) fn generator(seed: u64, partition: usize) -> ChaCha8Rng {
+/// Numbers of which the n-th is a function of (purpose, seed, partition, n).
+pub(crate) fn generator(purpose: Purpose, seed: u64, partition: usize) -> ChaCha8Rng {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
-    generator.set_stream(partition as u64);
+    // There are no more than a million partitions.
+    generator.set_stream(((purpose as u64) << 32) | partition as u64);
     generator
 }

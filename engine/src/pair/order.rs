@@ -7,7 +7,7 @@ use std::sync::Arc;
 use distdl_storage::Record;
 
 use crate::batch::{AnyBatch, typed_batches};
-use crate::dataset::{Dataset, Derivation, generator, only, streams};
+use crate::dataset::{Dataset, Derivation, Purpose, generator, only, streams};
 use crate::error::in_driver;
 use crate::lineage::{BatchStep, Compute, Dependency, PartitionMap, Prepare, Wanted};
 use crate::pair::Placed;
@@ -128,7 +128,7 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
         Arc::new(move || {
             let all: Vec<usize> = (0..partitions).collect();
             let samples = weak.upgrade()?.run_job(parent, &all, move |_, partition, stream| {
-                let mut sample = Thinned::of(partitions, generator(SAMPLE_SEED, partition));
+                let mut sample = Thinned::of(partitions, generator(Purpose::SortBounds, SAMPLE_SEED, partition));
                 for batch in typed_batches::<(K, V)>(stream) {
                     batch?
                         .as_slice()

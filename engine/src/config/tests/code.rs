@@ -58,6 +58,11 @@ fn what_code_sets_is_checked_as_what_a_file_sets_before_anything_starts() {
         let origin = format!("`{field}` of the configuration: ");
         assert!(error.starts_with(&origin) && error.contains(allowed), "{error}");
     }
+    let set = Config::default().with_threads(2000);
+    assert!(
+        refused(set).contains("from 1 to 1024"),
+        "what is set is not made another number"
+    );
     let together = Config {
         spares: 1,
         ..Config::default()
