@@ -186,6 +186,20 @@ pub enum EngineError {
         "an action was called inside a closure that another action calls; run it in the driver program first and pass its result in with `broadcast`"
     )]
     NestedAction,
+    /// What an action comes to is kept for processes that come late, and finds no room in the name node's journal.
+    #[error(
+        "the name node's journal has {bytes} of at most {bytes_max} bytes, and {more} more were to be written of {action}; raise `disk` (`disk_bytes_max`), or bring less into the driver program and save datasets where they are; the context is still usable"
+    )]
+    JournalFull {
+        /// The action, and where it was declared.
+        action: String,
+        /// What the journal takes.
+        bytes: u64,
+        /// What it may take.
+        bytes_max: u64,
+        /// What the action would add.
+        more: u64,
+    },
     /// Live records could not be brought up to date.
     #[error(transparent)]
     Live(#[from] LiveError),

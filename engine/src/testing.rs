@@ -60,6 +60,8 @@ pub struct TestCluster {
     pub memory_bytes_max: u64,
     /// Disk for blocks and for what finds no room in memory, in bytes.
     pub disk_bytes_max: u64,
+    /// What the name node's journal may take, in bytes.
+    pub journal_bytes_max: u64,
     /// The folder for it, which the processes share. None: that of the system for temporary files.
     pub spill_folder: Option<PathBuf>,
     /// How long an action runs before what is sent into its shuffles is kept.
@@ -139,6 +141,7 @@ impl TestCluster {
             restarts_max: 64,
             memory_bytes_max: 1 << 30,
             disk_bytes_max: Config::default().disk_bytes_max,
+            journal_bytes_max: JOURNAL_BYTES_MAX,
             spill_folder: None,
             keep_shuffles_after: Config::default().keep_shuffles_after,
             speculate_after: Vec::new(),
@@ -315,7 +318,7 @@ impl<R: Send + 'static> Shared<R> {
                 lease: cluster.lease,
                 ..Options::default()
             },
-            journal: Journal::open(folder, JOURNAL_BYTES_MAX).map_err(|error| failed(&error))?,
+            journal: Journal::open(folder, cluster.journal_bytes_max).map_err(|error| failed(&error))?,
             spawner: Box::new(Threads(Arc::clone(self))),
             progress: None,
             notes: Box::new(move |event| lock(&noted).push(event)),

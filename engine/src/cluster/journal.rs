@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::protocol::{ActionKind, Answer, Generation, MemberId, Work};
+pub(crate) use room::Room;
+
+mod room;
 
 /// First in the file: what it is, and the version of its format.
 const MAGIC: &[u8; 16] = b"DistDL journal1\n";
@@ -185,8 +188,7 @@ pub(crate) enum JournalError {
 pub(crate) struct Journal {
     file: File,
     path: PathBuf,
-    bytes: u64,
-    bytes_max: u64,
+    room: Room,
     /// Offsets of the frames of the answers, by number of the action.
     answers: Vec<u64>,
     /// Held on the folder; `None` if nobody will read the log again.
@@ -209,8 +211,7 @@ impl Journal {
         let mut journal = Self {
             file,
             path,
-            bytes: 0,
-            bytes_max,
+            room: Room::up_to(bytes_max),
             answers: Vec::new(),
             lock: Some(lock),
         };
@@ -231,8 +232,10 @@ impl Journal {
         let mut journal = Self {
             file,
             path,
-            bytes: 0,
-            bytes_max,
+            room: Room {
+                answers_only: true,
+                ..Room::up_to(bytes_max)
+            },
             answers: Vec::new(),
             lock: None,
         };
@@ -246,26 +249,25 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] if the entry is too large, the log is full or the disk refuses; the log is then as it was.
     pub(crate) fn append(&mut self, entry: &LogEntry) -> Result<(), JournalError> {
-        let answered = matches!(entry, LogEntry::Answered { .. });
-        if !answered && self.lock.is_none() {
+        if !self.room.is_written(entry) {
             return Ok(());
         }
+        let answered = matches!(entry, LogEntry::Answered { .. });
         let payload = postcard::to_stdvec(entry).map_err(io::Error::other);
         let payload = payload.map_err(|source| failed("encode an entry for", &self.path, source))?;
         let length = u32::try_from(payload.len()).map_err(|_| JournalError::TooLarge { bytes: payload.len() })?;
         let more = HEADER_BYTES + u64::from(length);
-        // What is small is written in any case: a program that is over can still say so.
-        if !entry.is_small() && self.bytes.saturating_add(more) > self.bytes_max {
+        if !self.room.has(entry, more) {
             return Err(JournalError::Full {
                 path: self.path.clone(),
-                bytes: self.bytes,
-                bytes_max: self.bytes_max,
+                bytes: self.room.bytes,
+                bytes_max: self.room.bytes_max,
                 more,
             });
         }
-        let header = header(length, self.bytes, &payload);
+        let header = header(length, self.room.bytes, &payload);
         // Answers are read in between.
-        let mut written = self.file.seek(SeekFrom::Start(self.bytes)).map(drop);
+        let mut written = self.file.seek(SeekFrom::Start(self.room.bytes)).map(drop);
         written = written.and_then(|()| self.file.write_all(&header));
         written = written.and_then(|()| self.file.write_all(&payload));
         if answered && self.lock.is_some() {
@@ -273,14 +275,19 @@ impl Journal {
         }
         if let Err(source) = written {
             // Should this fail too, the next to open the log cuts off what is not whole.
-            let _ = self.file.set_len(self.bytes);
+            let _ = self.file.set_len(self.room.bytes);
             return Err(failed("write", &self.path, source));
         }
         if answered {
-            self.answers.push(self.bytes);
+            self.answers.push(self.room.bytes);
         }
-        self.bytes += more;
+        self.room.bytes += more;
         Ok(())
+    }
+
+    /// What it takes, and may take.
+    pub(crate) fn room(&self) -> Room {
+        self.room
     }
 
     /// Reads back the answer of an action.
@@ -312,7 +319,7 @@ impl Journal {
     /// Reads the log from its start and cuts off an end that is not whole.
     fn read_all(&mut self) -> Result<Vec<LogEntry>, JournalError> {
         let io = |source| failed("read", &self.path, source);
-        self.bytes = self.file.metadata().map_err(io)?.len();
+        self.room.bytes = self.file.metadata().map_err(io)?.len();
         let file = self.file.try_clone().map_err(io)?;
         let mut reader = BufReader::new(file);
         let mut offset = self.read_magic(&mut reader)?;
@@ -344,10 +351,10 @@ impl Journal {
 
     fn cut_off(&mut self, offset: u64) -> Result<(), JournalError> {
         let mut written = self.file.set_len(offset);
-        self.bytes = offset;
+        self.room.bytes = offset;
         if offset == 0 {
             written = written.and_then(|()| self.file.write_all(MAGIC));
-            self.bytes = MAGIC.len() as u64;
+            self.room.bytes = MAGIC.len() as u64;
         }
         written.map_err(|source| failed("write", &self.path, source))
     }
@@ -355,7 +362,7 @@ impl Journal {
     /// The frame at `offset`, where `reader` stands, and its size; `None` if the log ends there.
     fn frame(&self, reader: &mut impl Read, offset: u64) -> Result<Option<(LogEntry, u64)>, JournalError> {
         let io = |source| failed("read", &self.path, source);
-        let left = self.bytes.saturating_sub(offset);
+        let left = self.room.bytes.saturating_sub(offset);
         let mut header = [0; HEADER_BYTES as usize];
         if left < HEADER_BYTES {
             return Ok(None);

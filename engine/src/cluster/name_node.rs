@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use super::control::ANSWER_BYTES_MAX;
 use super::events::{ClusterEvent, Happening};
-use super::journal::{Head, LogEntry};
+use super::journal::{Head, LogEntry, Room};
 use super::protocol::{Answer, Generation, Held, LoopState, MemberId, Order, Outcome, Peer, Report, Work};
 use crate::error::EngineError;
 
@@ -77,6 +77,8 @@ pub(crate) struct Options {
     pub answer_bytes_max: u64,
     /// Tells this run of a program from others at the same address, unless the log says by what. The server draws it.
     pub run: u64,
+    /// What there is in the journal as it begins. The server asks the journal.
+    pub room: Room,
 }
 
 impl Default for Options {
@@ -92,6 +94,7 @@ impl Default for Options {
             restarts_max: 16,
             answer_bytes_max: ANSWER_BYTES_MAX,
             run: 0,
+            room: Room::ENDLESS,
         }
     }
 }
@@ -416,6 +419,7 @@ impl NameNode {
     }
 
     fn log(&mut self, entry: LogEntry) {
+        self.options.room.take(&entry);
         self.effects.push(Effect::Log(entry));
     }
 

@@ -161,6 +161,8 @@ pub(crate) enum ActionKind {
         first_step: u64,
         /// Lanes to be hosted.
         lanes: u32,
+        /// What its answer takes at most.
+        answer_bytes_max: u64,
     },
 }
 

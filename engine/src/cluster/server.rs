@@ -120,6 +120,7 @@ impl Server {
         let (sender, inputs) = channel();
         let options = Options {
             run: u64::from_le_bytes(random_bytes()?),
+            room: setup.journal.0.room(),
             ..setup.options
         };
         let handle = ServerHandle(sender.clone());

@@ -18,15 +18,15 @@ pub(super) struct Iterated {
     pub(super) reports: Vec<StepReport>,
 }
 
-/// An error if what an iteration comes to could not be sent to a process that comes late: found before the first step rather
+/// What an iteration comes to at most, in bytes; an error if that could not be sent to a process that comes late: found before the first step rather
 /// than behind the last. So there is a limit to what reports of steps take in memory, too.
-pub(super) fn check_length(iteration: &Iteration, parameters: &Parameters) -> Result<()> {
+pub(super) fn check_length(iteration: &Iteration, parameters: &Parameters) -> Result<u64> {
     let values = parameters.len() as u64 * (1 + parameters.slots() as u64) * size_of::<f32>() as u64;
     // Of a step its number, seven bits a byte, and its tallies.
     let step = u64::from(u64::BITS - iteration.last_step().leading_zeros()).div_ceil(7) + size_of::<Tallies>() as u64;
     let bytes = iteration.steps.saturating_mul(step).saturating_add(values);
     if bytes <= ANSWER_BYTES_MAX {
-        return Ok(());
+        return Ok(bytes);
     }
     Err(EngineError::invalid(
         format!(

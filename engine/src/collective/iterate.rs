@@ -82,7 +82,7 @@ pub(crate) fn iterate(
     let (iteration, parameters) = (looped.iteration.clone(), Arc::clone(&looped.parameters));
     iteration.check_cluster()?;
     iteration.check(&parameters)?;
-    check_length(&iteration, &parameters)?;
+    let answer_bytes_max = check_length(&iteration, &parameters)?;
     parameters.begin(iteration.first_step)?;
     let all: Vec<usize> = (0..looped.partitions).collect();
     let kind = ActionKind::Iterate {
@@ -90,6 +90,7 @@ pub(crate) fn iterate(
         rounds_max: rounds_max(lineage, &all),
         first_step: iteration.first_step,
         lanes: iteration.lanes as u32,
+        answer_bytes_max,
     };
     let beginning = iteration.lanes_remember.then(|| Values::of(&parameters));
     let state = match beginning {

@@ -9,6 +9,7 @@ mod actions;
 mod behind;
 mod blocks;
 mod iterations;
+mod journal_full;
 mod name_node;
 mod notices;
 mod observers;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use std::fs;
 
 use super::*;
+use crate::error::EngineError;
 
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -223,4 +224,60 @@ fn a_temporary_log_takes_no_room_for_what_nobody_reads() {
         journal.append(&answered(1, 400)),
         Err(JournalError::Full { bytes_max: 400, .. })
     ));
+}
+
+#[test]
+fn what_comes_to_little_and_errors_find_room_in_a_full_log_and_have_a_limit_too() {
+    let mut journal = Journal::temporary(None, 80_000).unwrap();
+    let failed = |action| LogEntry::Answered {
+        head: head(action),
+        finished_by: Vec::new(),
+        answer: Some(Answer::Failed(EngineError::invalid("x".repeat(1000), ""))),
+    };
+    let mut append = |entry: &dyn Fn(u64) -> LogEntry| {
+        while journal.append(&entry(journal.answers.len() as u64)).is_ok() {}
+        (journal.answers.len() as u64, journal.room().bytes)
+    };
+    let (_, large) = append(&|action| answered(action, 500));
+    let (_, small) = append(&|action| answered(action, 10));
+    let (actions, errors) = append(&failed);
+    assert!((79_000..=80_000).contains(&large), "{large}");
+    assert!(
+        (84_500..=85_000).contains(&small),
+        "what comes to little goes on for a while: {small}"
+    );
+    assert!((88_500..=90_000).contains(&errors), "{errors}");
+    assert!(matches!(journal.answer(actions - 1), Ok(Answer::Failed(_))));
+}
+
+#[test]
+fn whoever_counts_along_knows_what_is_taken_and_what_finds_no_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = Journal::open(folder.path(), 3000).unwrap().0;
+    for mut journal in [kept, Journal::temporary(None, 3000).unwrap()] {
+        let mut room = journal.room();
+        let collected = Collected {
+            results: vec![(0, Bytes::from(vec![1; 300]))],
+            updates: Vec::new(),
+        };
+        let (mut refused, collected) = (0, LogEntry::Collected(vec![collected]));
+        let entries =
+            (0..40).flat_map(|action| [LogEntry::Came(head(action)), collected.clone(), answered(action, 300)]);
+        for entry in entries {
+            match room.refusal(&entry, 0, "") {
+                Some(error) => {
+                    let full = journal.append(&entry).unwrap_err();
+                    assert!(matches!(full, JournalError::Full { more: lacked, .. }
+                        if matches!(error, EngineError::JournalFull { more, .. } if more == lacked)));
+                    refused += 1;
+                }
+                None => {
+                    room.take(&entry);
+                    journal.append(&entry).unwrap();
+                }
+            }
+            assert_eq!(room.bytes, journal.room().bytes);
+        }
+        assert!(refused > 20, "{refused}");
+    }
 }

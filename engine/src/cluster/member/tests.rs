@@ -346,6 +346,7 @@ fn an_arrival_is_told_again_with_what_there_is_by_then() {
             rounds_max: 1,
             first_step: 0,
             lanes: 1,
+            answer_bytes_max: 0,
         },
         held: Held::new(),
         state: state(0),

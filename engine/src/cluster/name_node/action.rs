@@ -57,6 +57,14 @@ impl Action {
         self.head.is_iterate()
     }
 
+    /// What its answer takes at most, as far as that is known before it is there.
+    pub(super) fn answer_bytes_max(&self) -> u64 {
+        match self.head.kind {
+            ActionKind::Compute { .. } => 0,
+            ActionKind::Iterate { answer_bytes_max, .. } => answer_bytes_max,
+        }
+    }
+
     fn wanted(&self) -> &[u64] {
         match &self.head.kind {
             ActionKind::Compute { wanted, .. } => wanted,
@@ -163,6 +171,7 @@ mod tests {
             rounds_max: 1,
             first_step: 0,
             lanes: 1,
+            answer_bytes_max: 0,
         };
         let mut action = Action::new(Head {
             action: 0,

@@ -167,16 +167,21 @@ impl NameNode {
                 lanes: self.lanes_for(action),
             },
         };
+        let (number, site) = (action.round_next, action.head.site.as_str());
+        let began = LogEntry::Began {
+            round: number,
+            work: work.clone(),
+        };
+        // Of a loop it is known what it comes to: better now than behind its last step.
+        if let Some(error) = self.options.room.refusal(&began, action.answer_bytes_max(), site) {
+            return self.answer(Answer::Failed(error), BTreeSet::new());
+        }
         self.lanes_placed(&work);
         let Some(action) = &mut self.action else { return };
-        let number = action.round_next;
         let recovery = action.recovery(&work);
         action.begin(&work);
         let round = Round::new(number, work, self.now);
-        self.log(LogEntry::Began {
-            round: number,
-            work: round.work.clone(),
-        });
+        self.log(began);
         for member in self.active().collect::<Vec<_>>() {
             let order = self.begin_order(&round);
             self.send(member, order);

@@ -332,13 +332,20 @@ impl NameNode {
             return self.answer(Answer::Failed(error), BTreeSet::new());
         }
         let collected = std::mem::take(&mut action.unlogged);
-        if !collected.is_empty() {
-            self.log(LogEntry::Collected(collected));
+        if collected.is_empty() {
+            return;
+        }
+        let entry = LogEntry::Collected(collected);
+        let site = &action.head.site;
+        match self.options.room.refusal(&entry, 0, site) {
+            Some(error) => self.answer(Answer::Failed(error), BTreeSet::new()),
+            None => self.log(entry),
         }
     }
 
-    /// The action is over. A round of it that still runs is stopped by the answer, and so is its generation.
-    pub(super) fn answer(&mut self, answer: Answer, finished_by: BTreeSet<MemberId>) {
+    /// The action is over. A round of it that still runs is stopped by the answer, and so is its generation. An answer that
+    /// finds no room in the journal would not be there for those that come late: nobody is told it.
+    pub(super) fn answer(&mut self, mut answer: Answer, mut finished_by: BTreeSet<MemberId>) {
         let Some(action) = self.action.take() else { return };
         if self.round.take().is_some_and(|round| round.cut.is_none()) {
             self.broken
@@ -346,11 +353,16 @@ impl NameNode {
             self.log(LogEntry::Cut);
         }
         let number = action.head.action;
+        let mut entry = LogEntry::answered(action.head.clone(), &finished_by, answer.clone());
+        if let Some(error) = self.options.room.refusal(&entry, 0, &action.head.site) {
+            (answer, finished_by) = (Answer::Failed(error), BTreeSet::new());
+            entry = LogEntry::answered(action.head.clone(), &finished_by, answer.clone());
+        }
         let error = match &answer {
             Answer::Failed(error) => Some(error.to_string()),
             _ => None,
         };
-        self.log(LogEntry::answered(action.head.clone(), &finished_by, answer.clone()));
+        self.log(entry);
         let (site, rounds) = (action.head.site.clone(), action.round_next);
         self.note(Happening::Answered {
             action: number,

@@ -12,6 +12,7 @@ use crate::cluster::protocol::{Address, Role};
 
 mod holdings;
 mod joining;
+mod journal_full;
 mod placing;
 mod process;
 mod world;

@@ -180,6 +180,7 @@ fn comes_to_a_loop(state: bool) -> Report {
             rounds_max: 1,
             first_step: 0,
             lanes: 1,
+            answer_bytes_max: 0,
         },
         held: Held::new(),
         state: LoopState {

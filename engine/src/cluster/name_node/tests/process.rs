@@ -10,6 +10,7 @@ use crate::cluster::protocol::{
     ActionKind, Address, Answer, Asset, Generation, Known, LoopState, MemberId, Order, Outcome, Report, Role, Work,
 };
 use crate::cluster::resume::of_history;
+use crate::error::EngineError;
 use crate::id::DatasetId;
 
 /// Shards of the loops that keep state.
@@ -161,6 +162,7 @@ impl Process {
                 rounds_max: 2,
                 first_step: 0,
                 lanes: LANES,
+                answer_bytes_max: loop_result(self.at as u64).len() as u64,
             },
         };
         Report::Arrive {
@@ -472,21 +474,19 @@ impl Process {
     }
 
     fn answered(&mut self, action: u64, answer: Answer, program: &[Step]) -> Vec<Report> {
-        assert_eq!(
-            action, self.at as u64,
-            "an answer to an action that this process is not at"
-        );
-        if let Answer::Failed(error) = &answer {
+        assert_eq!(action, self.at as u64, "an answer to another action");
+        if let Answer::Failed(error) = &answer
+            && !matches!(error, EngineError::JournalFull { .. })
+        {
             self.fails_with = Some(error.to_string());
         }
         self.answers.push(answer);
         self.at += 1;
-        (self.round, self.ended) = (None, None);
+        (self.round, self.ended, self.origins) = (None, None, Origins::default());
         self.blocks.clear();
         self.unconfirmed.clear();
         self.versions.clear();
         self.shards.clear();
-        self.origins = Origins::default();
         self.next(program)
     }
 }
