@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use distdl_engine::{Config, Context};
+use distdl_engine::{Config, Context, EngineError};
 use distdl_storage::Level;
 
 use crate::pipeline::*;
@@ -155,5 +155,72 @@ fn what_is_kept_for_good_does_not_depend_on_the_folder_that_runs_share() {
         }
         assert_eq!(kept.collect().unwrap(), all);
         assert_eq!(kept.map(|word| word).collect().unwrap(), all);
+    }
+}
+
+/// What it writes has no name for which of the two it is.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u64),
+    Text(String),
+}
+
+/// Blocks of memoized datasets are in memory as well, and nothing is read back there. What is not in memory cannot be computed
+/// again after the cut.
+#[test]
+fn records_that_cannot_be_read_back_after_a_cut_are_an_error_unless_they_are_in_memory() {
+    for (level, memory_bytes_max, is_in_memory) in [
+        (Level::MemoryAndDisk, 1 << 30, true),
+        (Level::MemoryAndDisk, 64, false),
+        (Level::Disk, 1 << 30, false),
+    ] {
+        let cache = tempfile::tempdir().unwrap();
+        let context = Context::new(config(cache.path()).with_memory_bytes_max(memory_bytes_max)).unwrap();
+        let numbers = context.range(0..10, 2).map(Untagged::Number).memoize("numbers", 1);
+        let numbers = numbers.unwrap().persist(level).local_checkpoint().unwrap();
+        for _ in 0..2 {
+            match (numbers.count(), is_in_memory) {
+                (Ok(count), true) => assert_eq!(count, 10),
+                (Err(error), false) => {
+                    let says = error.to_string();
+                    assert!(says.contains("Untagged") && says.contains("`untagged`"), "{says}");
+                }
+                (other, _) => panic!("{level:?} in {memory_bytes_max} bytes: {other:?}"),
+            }
+        }
+    }
+}
+
+fn damage_all(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => damage_all(&path),
+            false => fs::write(path, "damaged").unwrap(),
+        }
+    }
+}
+
+#[test]
+fn files_that_are_damaged_after_a_cut_are_an_error_unless_their_blocks_are_in_memory() {
+    for (memory_bytes_max, is_in_memory) in [(1 << 30, true), (64, false)] {
+        let (cache, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config = config(cache.path()).with_memory_bytes_max(memory_bytes_max);
+        let context = Context::new(config.with_spill_folder(spill.path())).unwrap();
+        let words = context.range(0..10, 2).map(|x| format!("word {x}"));
+        let words = words.memoize("words", 1).unwrap().local_checkpoint().unwrap();
+        remembered(cache.path())
+            .iter()
+            .for_each(|file| fs::write(file, "damaged").unwrap());
+        assert_eq!(words.count().unwrap(), 10, "the store has files of its own");
+        damage_all(spill.path());
+        for _ in 0..2 {
+            match (words.count(), is_in_memory) {
+                (Ok(count), true) => assert_eq!(count, 10),
+                (Err(EngineError::LineageCut { partition: 0..2, .. }), false) => {}
+                (other, _) => panic!("{memory_bytes_max} bytes: {other:?}"),
+            }
+        }
     }
 }
