@@ -10,6 +10,7 @@ mod incoming;
 mod measures;
 mod outgoing;
 mod packed;
+mod part;
 mod pieces;
 mod sharing;
 mod state;
@@ -29,6 +30,7 @@ use timely::scheduling::activate::SyncActivator;
 use self::incoming::Arrived;
 pub(crate) use self::incoming::Partial;
 use self::measures::Measures;
+use self::part::{Part, attending};
 use self::pieces::Pieces;
 use self::sharing::Sharing;
 pub(crate) use self::turns::Turn;
@@ -40,7 +42,6 @@ use crate::iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport};
 use crate::metrics::WorkerTimes;
 use crate::parameters::{Parameters, RangeGuard, ReadGuard};
 use crate::staleness::Staleness;
-use crate::tree;
 
 /// Makes the lane with an index, on the worker that hosts it.
 pub(crate) type MakeLane = Arc<dyn Fn(usize) -> Result<Box<dyn Lane>> + Send + Sync>;
@@ -163,42 +164,14 @@ impl Exchange {
         setting: Setting,
         reports: Sender<Vec<StepReport>>,
     ) -> Self {
-        let ranges = |rank: usize| {
-            let held = iteration.shards_held(parameters.len());
-            let held = held.filter(|shard| team.rank_of(placement.shards[*shard]) == rank);
-            let ranges = held.map(|shard| (shard, iteration.shard_range(shard, parameters.len())));
-            ranges.collect::<BTreeMap<usize, Range<usize>>>()
-        };
-        let own = ranges(team.rank);
-        let others = (0..team.ranks()).filter(|rank| *rank != team.rank);
-        let workers = team.workers(team.rank);
-        let owners: Vec<Owner> = others
-            .clone()
-            .map(|rank| Owner {
-                rank,
-                courier: rank % workers.len().max(1),
-                ranges: ranges(rank).into_values().collect(),
-            })
-            .filter(|owner| !owner.ranges.is_empty())
-            .collect();
-        let hosted = |rank: usize| {
-            let placement = &placement;
-            let team = &team;
-            move |lane: usize| team.rank_of(placement.lanes[lane]) == rank
-        };
-        let lanes = (0..iteration.lanes).filter(|lane| hosted(team.rank)(*lane)).collect();
-        let mut expected = BTreeMap::new();
-        for rank in others.filter(|_| !own.is_empty()) {
-            for node in tree::cover(0..iteration.lanes, &hosted(rank)) {
-                expected.insert(node.start, (node, rank));
-            }
-        }
-        let held = own.keys().map(|shard| placement.shards[*shard] - workers.start);
-        let mut targets: Vec<usize> = held.chain(owners.iter().map(|owner| owner.courier)).collect();
-        targets.sort_unstable();
-        targets.dedup();
-        let lanes: Vec<usize> = lanes;
-        let nodes = tree::cover(0..iteration.lanes, &hosted(team.rank));
+        let Part {
+            lanes,
+            nodes,
+            own,
+            owners,
+            targets,
+            expected,
+        } = Part::new(&iteration, &placement, &team, parameters.len());
         let sharing = match team.ranks() {
             1 => None,
             _ if !setting.shares_memory => None,
@@ -220,10 +193,7 @@ impl Exchange {
             Vec::new()
         };
         let keeps = |rank: &usize| copies.contains(&Some(*rank));
-        let is_idle = |rank: &usize| !(0..iteration.lanes).any(hosted(*rank));
-        let may_fall_behind = iteration.staleness != Staleness::Synchronous;
-        let attends = |rank: &usize| keeps(rank) && (may_fall_behind || is_idle(rank));
-        let attending = (0..team.ranks()).filter(attends).collect();
+        let attending = attending(&iteration, &placement, &team, &copies);
         let applies = |rank: &usize| owners.iter().any(|owner| owner.rank == *rank) || keeps(rank);
         let shards = iteration.shards_held(parameters.len()).count();
         let measures = Measures::new(shards, team.others().filter(applies).collect());
@@ -241,7 +211,7 @@ impl Exchange {
             pieces: Pieces::default(),
             turns: Turns::new(&iteration),
             copying: RwLock::new(()),
-            times: workers.clone().map(|_| Mutex::default()).collect(),
+            times: team.workers(team.rank).map(|_| Mutex::default()).collect(),
             iteration,
             placement,
             team,
