@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
 
-use self::basis::{Start, basis, what_is_here};
+use self::basis::{Basis, Start, basis, what_is_here};
 use super::history::{History, Iterated, Values, check_length};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
@@ -143,22 +143,29 @@ pub(crate) fn iterate(
                 let outcome = outcome.unwrap_or_else(Outcome::Failed);
                 member.ended(arrival.key(&generation, number), outcome, held);
             }
-            Next::Answer(Answer::Iterated { result: None }) => return history.show_all(looped.observer),
-            Next::Answer(Answer::Iterated { result: Some(result) }) => {
-                let result: Iterated = postcard::from_bytes(&result).map_err(|error| unreadable::<Iterated>(&error))?;
-                result.install(&parameters, iteration.last_step())?;
-                for report in &result.reports {
-                    history.note(report, looped.observer)?;
-                }
-                return history.show_all(looped.observer);
-            }
-            Next::Answer(Answer::Failed(error)) => {
-                // What went wrong first is what is told.
-                let _ = history.show_all(looped.observer);
-                return Err(error);
-            }
-            Next::Answer(Answer::Computed { .. }) => return Err(diverged()),
+            Next::Answer(answer) => return take(answer, &mut looped, &mut history),
         }
+    }
+}
+
+/// Ends the iteration with its answer: what came of it elsewhere is installed and shown here.
+fn take(answer: Answer, looped: &mut Loop<'_>, history: &mut History) -> Result<()> {
+    match answer {
+        Answer::Iterated { result: None } => history.show_all(looped.observer),
+        Answer::Iterated { result: Some(result) } => {
+            let result: Iterated = postcard::from_bytes(&result).map_err(|error| unreadable::<Iterated>(&error))?;
+            result.install(&looped.parameters, looped.iteration.last_step())?;
+            for report in &result.reports {
+                history.note(report, looped.observer)?;
+            }
+            history.show_all(looped.observer)
+        }
+        Answer::Failed(error) => {
+            // What went wrong first is what is told.
+            let _ = history.show_all(looped.observer);
+            Err(error)
+        }
+        Answer::Computed { .. } => Err(diverged()),
     }
 }
 
@@ -249,7 +256,7 @@ fn run_loop(
         state: what_is_here((iteration, parameters), history),
         result,
     };
-    let Some(basis) = basis(
+    let Some(mut basis) = basis(
         (generation.number, number),
         own,
         start,
@@ -270,34 +277,13 @@ fn run_loop(
         (!basis.has).then_some(start.version),
         looped,
     )?;
-    let is_source = start.source == Some(round.rank as u32);
-    let mut knows = basis.has;
-    if round.begin(Arc::clone(&exchange) as Arc<_>) {
-        exchange.share();
-        if is_source {
-            let lacking = start
-                .states
-                .iter()
-                .enumerate()
-                .filter(|(_, state)| start.is_lacked_by(state));
-            lacking.for_each(|(rank, theirs)| exchange.give(rank, start.version, theirs, &history.reports));
-        }
-        let mut ready = exchange.wait_for_parameters();
-        if ready {
-            if !knows {
-                history.replace(basis.origins.clone());
-                knows = true;
-            }
-            exchange.give_states(start.version, &start.states);
-            ready = exchange.wait_for_states(start.version, &start.states);
-        }
-        if ready {
-            exchange.begin();
-            let observer = &mut *looped.observer;
-            let mut seen = |report: &StepReport| history.note(report, observer);
-            let metrics = arrival.context.metrics();
-            iterate::run_loop(arrival.context.workers(), &exchange, metrics, &received, &mut seen)?;
-        }
+    let begins = round.begin(Arc::clone(&exchange) as Arc<_>);
+    if begins && make_ready(&exchange, round.rank, start, &mut basis, history) {
+        exchange.begin();
+        let observer = &mut *looped.observer;
+        let mut seen = |report: &StepReport| history.note(report, observer);
+        let metrics = arrival.context.metrics();
+        iterate::run_loop(arrival.context.workers(), &exchange, metrics, &received, &mut seen)?;
     }
     // Also where the loop was stopped before it began. Then the reports of the steps before a version that was given may
     // wait here, and nobody gives that version again.
@@ -306,7 +292,7 @@ fn run_loop(
         return Err(error);
     }
     // With a lag older versions are needed as well, and the newest of them comes last.
-    let is_given_in_part = !knows && exchange.is_given();
+    let is_given_in_part = !basis.has && exchange.is_given();
     if is_given_in_part {
         history.replace(basis.origins);
     }
@@ -332,6 +318,29 @@ fn run_loop(
         false => None,
     };
     Ok(state(history, finished, result))
+}
+
+/// Gives the others what they lack of the version that is gone on from, and waits for what is lacking here; `basis` has it
+/// then. Whether all have what the loop takes, or it was stopped before.
+fn make_ready(exchange: &Exchange, rank: usize, start: &Start, basis: &mut Basis, history: &mut History) -> bool {
+    exchange.share();
+    if start.source == Some(rank as u32) {
+        let lacking = start
+            .states
+            .iter()
+            .enumerate()
+            .filter(|(_, state)| start.is_lacked_by(state));
+        lacking.for_each(|(rank, theirs)| exchange.give(rank, start.version, theirs, &history.reports));
+    }
+    if !exchange.wait_for_parameters() {
+        return false;
+    }
+    if !basis.has {
+        history.replace(basis.origins.clone());
+        basis.has = true;
+    }
+    exchange.give_states(start.version, &start.states);
+    exchange.wait_for_states(start.version, &start.states)
 }
 
 /// What the workers of this process share in a round, and where its reports come from.
