@@ -152,30 +152,10 @@ impl Context {
         transport: Transport,
         member: Option<Member>,
     ) -> Result<Self> {
-        let cache = config.cache_folder.as_ref().map(|folder| CacheOptions {
-            bytes_max: config.cache_bytes_max,
-            grows_only: config.cache_grows_only.clone(),
-            read_ahead_bytes_max: config.read_ahead_bytes_max,
-            includes_memory: objects.is_some(),
-            ..CacheOptions::new(folder)
-        });
-        let options = StoresOptions {
-            read_bytes_max: config.read_bytes_max,
-            list_objects_max: config.list_objects_max,
-            requests_max: config.requests_max,
-            request_timeout: config.request_timeout,
-            cache,
-            ..StoresOptions::default()
-        };
-        let stores = match objects {
-            Some(objects) => Stores::over(objects, options),
-            None => Stores::with_options(options),
-        };
-        stores.check_cache()?;
         let resources = Arc::new(Resources {
             store: Arc::new(store),
             workers: config.threads,
-            stores: Arc::new(stores),
+            stores: Arc::new(Self::remote_stores(&config, objects)?),
             batch_records: config.batch_records,
             metrics: Metrics::default(),
             notices: Arc::default(),
@@ -212,21 +192,50 @@ impl Context {
             compiler: OnceLock::new(),
         };
         let context = Self { inner: Arc::new(inner) };
-        if let Some(member) = context.member() {
-            let weak = context.downgrade();
-            member.serve(Arc::new(move |block| match weak.upgrade() {
-                Ok(context) => context.block_frame(block).map_err(|error| error.to_string()),
-                Err(_) => Ok(None),
-            }));
-            let weak = Arc::downgrade(context.resources());
-            member.tell(Arc::new(move || weak.upgrade()?.progress()));
-            let weak = context.downgrade();
-            member.keep(Arc::new(move |block, frame| {
-                weak.upgrade()
-                    .is_ok_and(|context| context.keep_copy(block, frame).is_some())
-            }));
-        }
+        context.answer_others();
         Ok(context)
+    }
+
+    /// The stores of objects that `config` asks for, with the cache in front of them.
+    fn remote_stores(config: &Config, objects: Option<Arc<dyn ObjectStore>>) -> Result<Stores> {
+        let cache = config.cache_folder.as_ref().map(|folder| CacheOptions {
+            bytes_max: config.cache_bytes_max,
+            grows_only: config.cache_grows_only.clone(),
+            read_ahead_bytes_max: config.read_ahead_bytes_max,
+            includes_memory: objects.is_some(),
+            ..CacheOptions::new(folder)
+        });
+        let options = StoresOptions {
+            read_bytes_max: config.read_bytes_max,
+            list_objects_max: config.list_objects_max,
+            requests_max: config.requests_max,
+            request_timeout: config.request_timeout,
+            cache,
+            ..StoresOptions::default()
+        };
+        let stores = match objects {
+            Some(objects) => Stores::over(objects, options),
+            None => Stores::with_options(options),
+        };
+        stores.check_cache()?;
+        Ok(stores)
+    }
+
+    /// Has the other processes of the cluster, if this is one of it, served with this context's blocks, as long as it lives.
+    fn answer_others(&self) {
+        let Some(member) = self.member() else { return };
+        let weak = self.downgrade();
+        member.serve(Arc::new(move |block| match weak.upgrade() {
+            Ok(context) => context.block_frame(block).map_err(|error| error.to_string()),
+            Err(_) => Ok(None),
+        }));
+        let weak = Arc::downgrade(self.resources());
+        member.tell(Arc::new(move || weak.upgrade()?.progress()));
+        let weak = self.downgrade();
+        member.keep(Arc::new(move |block, frame| {
+            weak.upgrade()
+                .is_ok_and(|context| context.keep_copy(block, frame).is_some())
+        }));
     }
 
     /// This process's membership, if it belongs to a cluster.
