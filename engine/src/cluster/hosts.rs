@@ -9,6 +9,8 @@
 //!
 //! Slots are counted over the workers in the order of the file, then over the parameter workers.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use super::protocol::Role;
@@ -80,13 +82,16 @@ impl Hosts {
             file: file.clone(),
             message,
         };
-        let length = std::fs::metadata(path)
-            .map_err(|error| failed(error.to_string()))?
-            .len();
-        if length > FILE_BYTES_MAX {
-            return Err(failed(format!("{length} bytes, at most {FILE_BYTES_MAX} are read")));
+        // What is no plain file does not say how long it is.
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+        read.map_err(|error| failed(error.to_string()))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(failed(format!(
+                "at most {FILE_BYTES_MAX} bytes are read, and it has more"
+            )));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| failed(error.to_string()))?;
         Self::parse(&file, &text)
     }
 
@@ -280,6 +285,21 @@ mod tests {
         let good = folder.path().join("good");
         std::fs::write(&good, "a").unwrap();
         assert_eq!(Hosts::read(&good).unwrap().processes(), 1);
+    }
+
+    /// As behind `--hosts <(some program)`.
+    #[test]
+    fn what_does_not_say_how_long_it_is_is_read_up_to_the_limit() {
+        use std::io::Write;
+        use std::os::fd::AsRawFd;
+        let (reading, mut writing) = std::io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", reading.as_raw_fd());
+        // Ended by an error once nobody reads.
+        let writes = std::thread::spawn(move || writing.write_all(&vec![b'#'; 4 << 20]));
+        let error = Hosts::read(Path::new(&path)).unwrap_err().to_string();
+        drop(reading);
+        assert!(writes.join().unwrap().is_err(), "it was read to its end");
+        assert!(error.contains("at most"), "{error}");
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! Layers of settings as text, each of which knows where it comes from.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use figment::providers::{Format, Toml};
@@ -8,6 +9,9 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{ConfigError, Result};
+
+/// Most bytes of a file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Every key, as a file writes it.
 pub(super) const KEYS: [&str; 39] = [
@@ -138,7 +142,7 @@ impl Layer {
     /// The file that is `named`, which must exist, else the `usual` one if it does.
     pub(super) fn file(usual: Option<&Path>, named: Option<&Path>) -> Result<Option<Self>> {
         let Some(path) = named.or(usual) else { return Ok(None) };
-        let text = match std::fs::read_to_string(path) {
+        let text = match read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => return Ok(None),
             Err(error) => {
@@ -147,6 +151,7 @@ impl Layer {
                     ErrorKind::PermissionDenied => "give the user that runs this program the right to read it",
                     ErrorKind::IsADirectory => "name a file, not a folder",
                     ErrorKind::InvalidData => "a configuration is text in UTF-8",
+                    ErrorKind::FileTooLarge => "name one that has only settings",
                     _ => "name another with `--config`",
                 };
                 return Err(ConfigError::File {
@@ -279,6 +284,17 @@ impl Layers {
             allowed: allowed.into(),
         })
     }
+}
+
+/// The text of a file. What is no plain file does not say how long it is.
+fn read(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let what = format!("at most {FILE_BYTES_MAX} bytes are read, and it has more");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, what));
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
 /// A single value as its text; nothing for lists and tables.

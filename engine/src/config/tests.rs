@@ -394,6 +394,18 @@ fn files_that_cannot_be_read_are_errors_unless_only_looked_for() {
     assert!(error.contains("UTF-8"), "{error}");
 }
 
+#[test]
+fn a_file_is_read_up_to_a_limit() {
+    for (length, is_read) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+        let long = file(&"\n".repeat(length));
+        let read = Config::from_layers(Some(long.path()), [], &Flags::default());
+        match read {
+            Ok(_) => assert!(is_read, "{length} bytes"),
+            Err(error) => assert!(!is_read && error.to_string().contains("1048576"), "{error}"),
+        }
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_file_without_permission_is_an_error_that_says_so() {
