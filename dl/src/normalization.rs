@@ -173,7 +173,13 @@ impl Normalization {
     #[track_caller]
     pub fn transform(&self, data: &Dataset<Samples>) -> Dataset<Samples> {
         let normalization = self.clone();
-        data.try_map(move |samples| normalization.apply(&samples))
+        let mut hasher = blake3::Hasher::new();
+        for value in self.mean.iter().chain(&self.deviation) {
+            hasher.update(&value.to_le_bytes());
+        }
+        data.try_map_with_parameters(format!("normalization {}", hasher.finalize()), move |samples| {
+            normalization.apply(&samples)
+        })
     }
 
     /// The mean of each feature.

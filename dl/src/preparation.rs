@@ -42,19 +42,22 @@ pub trait PrepareSamples {
 impl PrepareSamples for Dataset<Samples> {
     #[track_caller]
     fn one_hot(&self, classes: usize) -> Dataset<Samples> {
-        self.try_map(move |samples| samples.one_hot(classes))
+        self.try_map_with_parameters(format!("one_hot {classes}"), move |samples| samples.one_hot(classes))
     }
 
     #[track_caller]
     fn split_samples(&self, weights: &[f64], seed: u64) -> Result<Vec<Dataset<Samples>>> {
         let mut splits = Vec::with_capacity(weights.len());
         for part in parts(weights)? {
-            splits.push(self.map_partitions_with_index(move |partition, blocks| {
-                let mut stream = Stream::new(seed, Purpose::Split, [partition as u64, 0]);
-                let part = part.clone();
-                let kept = blocks.map(move |samples| samples.filter(|_| part.contains(&stream.next_unit())));
-                kept.filter(|samples| !samples.is_empty())
-            }));
+            let parameters = format!("split_samples {part:?} {seed}");
+            splits.push(
+                self.map_partitions_with_parameters(parameters, move |partition, blocks| {
+                    let mut stream = Stream::new(seed, Purpose::Split, [partition as u64, 0]);
+                    let part = part.clone();
+                    let kept = blocks.map(move |samples| samples.filter(|_| part.contains(&stream.next_unit())));
+                    kept.filter(|samples| !samples.is_empty())
+                }),
+            );
         }
         Ok(splits)
     }

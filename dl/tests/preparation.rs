@@ -181,3 +181,33 @@ fn a_split_deals_every_sample_once_by_its_weight_and_seed() {
         assert!(data.split_samples(weights, 1).is_err(), "{weights:?}");
     }
 }
+
+#[test]
+fn what_is_remembered_of_prepared_samples_is_not_taken_for_that_of_other_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::default().with_threads(2).with_cache_folder(folder.path());
+    let context = Context::new(config).unwrap();
+    let data = data(&context, 4, 4);
+    // One line of the program for each, with other numbers.
+    let split = |weights: &[f64], seed| {
+        let part = data.split_samples(weights, seed).unwrap().remove(0);
+        assert_eq!(
+            part.memoize("part", 1).unwrap().collect().unwrap(),
+            part.collect().unwrap()
+        );
+    };
+    for (weights, seed) in [([3.0, 1.0], 1), ([3.0, 1.0], 2), ([1.0, 3.0], 2)] {
+        split(&weights, seed);
+    }
+    for mean in [1.0, 2.0] {
+        let normalization = Normalization::from_parts(vec![mean, 0.0], vec![1.0, mean]).unwrap();
+        let transformed = normalization.transform(&data);
+        let remembered = transformed.memoize("transformed", 1).unwrap();
+        assert_eq!(remembered.collect().unwrap(), transformed.collect().unwrap());
+    }
+    for classes in [300, 400] {
+        let one_hot = data.one_hot(classes);
+        let remembered = one_hot.memoize("one_hot", 1).unwrap();
+        assert_eq!(remembered.collect().unwrap(), one_hot.collect().unwrap());
+    }
+}

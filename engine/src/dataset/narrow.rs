@@ -58,13 +58,34 @@ impl<T: Record> Dataset<T> {
         &self,
         function: impl Fn(T) -> Result<U, E> + Send + Sync + 'static,
     ) -> Dataset<U> {
+        self.tried("try_map", String::new(), function)
+    }
+
+    /// As [`try_map`](Self::try_map), and `parameters` say what the function has captured, as for
+    /// [`map_partitions_with_parameters`](Self::map_partitions_with_parameters).
+    #[track_caller]
+    pub fn try_map_with_parameters<U: Record, E: Display>(
+        &self,
+        parameters: impl Into<String>,
+        function: impl Fn(T) -> Result<U, E> + Send + Sync + 'static,
+    ) -> Dataset<U> {
+        self.tried("try_map_with_parameters", parameters.into(), function)
+    }
+
+    #[track_caller]
+    fn tried<U: Record, E: Display>(
+        &self,
+        operator: &'static str,
+        parameters: String,
+        function: impl Fn(T) -> Result<U, E> + Send + Sync + 'static,
+    ) -> Dataset<U> {
         let (function, site) = (Arc::new(function), Location::caller());
-        self.batchwise("try_map", false, move |_, partition| {
+        self.batchwise_with(operator, parameters, false, move |_, partition| {
             let function = Arc::clone(&function);
             move |batch: Batch<T>| {
                 let results = batch.map(&*function).into_iter();
                 let failed = |error: E| EngineError::Operator {
-                    operator: "try_map".into(),
+                    operator: operator.into(),
                     site: site.to_string(),
                     partition,
                     message: error.to_string(),
