@@ -30,10 +30,10 @@ pub use distdl_dl::{
     Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, Backward, BatchId, BatchNorm, BatchReport,
     BestModel, BestModels, CheckpointOptions, Compression, ConfusionMatrix, Conv2d, DataChange, Dense, Draw, Dropout,
     Embedding, Features, Flatten, Forward, Gelu, GpuFigures, Image, Initialization, Input, Lamb, Layer, LayerNorm,
-    LayerSpecification, Loss, Masked, MaxPool2d, Mnist, Mode, NetworkBuilder, NeuralNetwork, Normalization, Optimizer,
-    ParameterLayout, ParameterShape, Plateau, PrepareSamples, Resume, Resumed, RmsProp, SampleTargets, Samples, Scalar,
-    Schedule, Sgd, Shape, Statistics, StepResult, Targets, TopK, Training, TrainingOptions, Workspace,
-    area_under_curve, parameters_hash,
+    LayerSpecification, Loss, LossFunction, Masked, MaxPool2d, Mnist, Mode, NetworkBuilder, NeuralNetwork,
+    Normalization, Optimizer, ParameterLayout, ParameterShape, Plateau, PrepareSamples, Resume, Resumed, RmsProp,
+    SampleTargets, Samples, Scalar, Schedule, Sgd, Shape, Statistics, StepResult, Target, Targets, TopK, Training,
+    TrainingOptions, Workspace, area_under_curve, parameters_hash,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Log, Precision, Progress};
 pub use distdl_engine::incremental::{

@@ -60,7 +60,7 @@ pub use layer::{
 #[cfg(feature = "gpu")]
 pub use layer::{GpuBackward, GpuForward, GpuLayer};
 pub use layout::{ParameterLayout, ParameterShape};
-pub use loss::{Loss, Targets};
+pub use loss::{Loss, LossFunction, OwnLoss, Target, Targets};
 pub use metrics::{BatchReport, ConfusionMatrix, GpuFigures, area_under_curve};
 pub use model_file::parameters_hash;
 pub use network::{NetworkBuilder, NeuralNetwork, Workspace};

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "gpu")]
 mod cuda;
+mod own;
 
 use crate::error::{Error, Result};
 use crate::kernels::activation;
@@ -12,6 +13,7 @@ use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
 #[cfg(feature = "gpu")]
 pub(crate) use cuda::GpuTargets;
+pub use own::{LossFunction, OwnLoss, Target};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -50,6 +52,9 @@ pub enum Loss {
     /// Mean over the outputs of the cross-entropy of the output's sigmoid against a target from 0 to 1; the outputs are
     /// logits, so the last layer has no sigmoid of its own. Labels count as one-hot targets.
     BinaryCrossEntropyWithLogits,
+    /// One of the program's own, made by [`Loss::own`]. It is code, which serde cannot write down.
+    #[serde(skip)]
+    Own(OwnLoss),
 }
 
 /// What the outputs for some rows should be.
@@ -57,11 +62,16 @@ pub enum Loss {
 pub enum Targets<'a, T = f32> {
     /// The class of each row.
     Labels(&'a [u32]),
-    /// The outputs of each row, rows x output length.
+    /// The outputs of each row, rows x output length; for a loss of one's own as many a row as that one takes.
     Values(&'a [T]),
 }
 
 impl Loss {
+    /// A loss of one's own.
+    pub fn own(loss: impl LossFunction) -> Self {
+        Loss::Own(OwnLoss::new(loss))
+    }
+
     /// Its name in lower case.
     pub fn name(&self) -> &'static str {
         match self {
@@ -71,6 +81,7 @@ impl Loss {
             Loss::L1 => "l1",
             Loss::Hinge => "hinge",
             Loss::BinaryCrossEntropyWithLogits => "binary_cross_entropy_with_logits",
+            Loss::Own(own) => own.name(),
         }
     }
 
@@ -80,6 +91,7 @@ impl Loss {
             self.check_smoothed(smoothed, output_length)?;
         }
         match (self, last) {
+            (Loss::Own(own), _) => own.check(last, output_length),
             (Loss::SoftmaxCrossEntropy | Loss::WeightedCrossEntropy { .. }, Activation::Softmax) => Err(self.unsuitable(
                 "takes logits and the last layer ends with a softmax, which would be applied twice; use Dense::linear",
             )),
@@ -99,6 +111,9 @@ impl Loss {
         output_length: usize,
         output_gradient: &mut [T],
     ) -> Result<BatchReport> {
+        if let Some(own) = self.as_own() {
+            return own.gradient(outputs, targets, output_length, output_gradient);
+        }
         match (self.of_elements(), targets) {
             (None, Targets::Labels(labels)) => match self.smoothed() {
                 Some(smoothed) => smoothed.forward_backward(outputs, labels, output_length, output_gradient),
@@ -128,10 +143,24 @@ impl Loss {
         }
     }
 
+    /// That of the program's own, if it is one.
+    pub(crate) fn as_own(&self) -> Option<&OwnLoss> {
+        match self {
+            Loss::Own(own) => Some(own),
+            _ => None,
+        }
+    }
+
+    /// Whether samples may count differently.
+    pub(crate) fn is_weighted(&self) -> bool {
+        let has_weights = |smoothed: Smoothed<'_>| !smoothed.class_weights.is_empty();
+        self.smoothed().is_some_and(has_weights) || self.as_own().is_some_and(OwnLoss::is_weighted)
+    }
+
     /// The loss of an output, where that of a row is a mean over its outputs.
     fn of_elements(&self) -> Option<ElementLoss> {
         match self {
-            Loss::SoftmaxCrossEntropy | Loss::WeightedCrossEntropy { .. } => None,
+            Loss::SoftmaxCrossEntropy | Loss::WeightedCrossEntropy { .. } | Loss::Own(_) => None,
             Loss::MeanSquaredError => Some(ElementLoss::Squared),
             Loss::L1 => Some(ElementLoss::Absolute),
             Loss::Hinge => Some(ElementLoss::Hinge),
@@ -141,6 +170,10 @@ impl Loss {
 
     /// What is wrong with targets of so many values a row, or with labels, for a network of so many outputs.
     pub(crate) fn trouble_with(&self, target_length: Option<usize>, output_length: usize) -> Option<String> {
+        if let Some(own) = self.as_own() {
+            let checked = own.check_targets(target_length, output_length);
+            return checked.err().map(|error| error.to_string());
+        }
         match (self.of_elements(), target_length) {
             (Some(_), None) if output_length == 1 => Some(
                 "labels, of which one output can tell only one from none; give values of 0 and 1 as targets, one a sample, or the \
@@ -190,6 +223,7 @@ impl Loss {
             }
             Loss::BinaryCrossEntropyWithLogits => activation::apply(Activation::Sigmoid, output_length, outputs),
             Loss::MeanSquaredError | Loss::L1 | Loss::Hinge => Ok(()),
+            Loss::Own(own) => own.prediction(output_length, outputs),
         }
     }
 

@@ -386,7 +386,7 @@ impl<T: Scalar> NeuralNetwork<T> {
             outputs,
             targets,
             self.output_length(),
-            &mut workspace.gradients[GradientBuffers::LOSS][..length],
+            show_unwritten(&mut workspace.gradients[GradientBuffers::LOSS][..length]),
         )
     }
 
@@ -426,6 +426,8 @@ impl<T: Scalar> NeuralNetwork<T> {
     fn check_targets(&self, targets: Targets<'_, T>, rows: usize) -> Result<()> {
         match targets {
             Targets::Labels(labels) => check_length("the labels", rows, labels.len()),
+            // How many values it takes, that one knows.
+            Targets::Values(_) if self.loss.as_own().is_some() => Ok(()),
             Targets::Values(values) => check_length("the target values", rows * self.output_length(), values.len()),
         }
     }
@@ -451,7 +453,7 @@ impl<T: Scalar> Display for NeuralNetwork<T> {
     }
 }
 
-/// In programs with debug assertions makes what a layer is to write NaN, so that it shows if one of the user's own does not.
+/// In programs with debug assertions makes what a layer or a loss is to write NaN, so that it shows if one of the user's own does not.
 fn show_unwritten<T: Scalar>(values: &mut [T]) -> &mut [T] {
     if cfg!(debug_assertions) {
         values.fill(T::from_f64(f64::NAN));

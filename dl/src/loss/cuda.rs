@@ -3,7 +3,7 @@
 use distdl_engine::device::GpuSlice;
 
 use super::{Loss, Targets};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::element_loss::cuda::{forward_backward, forward_backward_labels};
 use crate::kernels::programs::Device;
 use crate::kernels::softmax_cross_entropy::cuda::{forward_backward as of_labels, smoothed};
@@ -17,6 +17,17 @@ pub(crate) enum GpuTargets<'a> {
 }
 
 impl Loss {
+    /// An error says why it cannot be there.
+    pub(crate) fn on_gpu(&self) -> Result<(), String> {
+        match self.as_own() {
+            Some(_) => Err(format!(
+                "the loss {} is the program's own and has no kernels for GPUs",
+                self.name()
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The weights of classes, which the GPU is to have; none where all are 1.
     pub(crate) fn class_weights(&self) -> &[f32] {
         self.smoothed().map_or(&[], |smoothed| smoothed.class_weights)
@@ -49,6 +60,9 @@ impl Loss {
         gradient: GpuSlice<'_>,
         (losses, correct): (GpuSlice<'_>, GpuSlice<'_>),
     ) -> Result<()> {
+        if let Err(reason) = self.on_gpu() {
+            return Err(Error::Gpu(reason));
+        }
         let columns = outputs.len().checked_div(rows).unwrap_or(0);
         match (self.of_elements(), targets) {
             (None, GpuTargets::Labels(labels)) => {

@@ -14,8 +14,9 @@ use crate::metrics::BatchReport;
 pub(crate) use workspace::{GpuWorkspace, PassRows, TALLY, WorkspaceShape};
 
 impl NeuralNetwork {
-    /// What each layer is on a GPU. An error says which one cannot be there.
+    /// What each layer is on a GPU. An error says which one, or that the loss, cannot be there.
     pub(crate) fn on_gpu(&self) -> Result<Vec<&dyn GpuLayer>, String> {
+        self.loss.on_gpu()?;
         let layers = self.layers.iter().enumerate().map(|(index, Placed { layer, .. })| {
             let missing = || format!("layer {index} ({}) has no kernels for GPUs", layer.kind());
             layer.on_gpu().ok_or_else(missing)

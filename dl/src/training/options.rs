@@ -170,11 +170,8 @@ impl TrainingOptions {
                            throw most of it away; use `lane_gradient_norm_max`, which comes before compression";
             return Err(Error::Options(problem.to_owned()));
         }
-        if self.compression.top_k().is_some()
-            && let Some(smoothed) = network.loss().smoothed()
-            && !smoothed.class_weights.is_empty()
-        {
-            let problem = "`Compression::TopK` with weights of classes: what was kept back would count by the weight of the step \
+        if self.compression.top_k().is_some() && network.loss().is_weighted() {
+            let problem = "`Compression::TopK` with weights of classes or samples: what was kept back would count by the weight of the step \
                            that it is sent in; use another compression";
             return Err(Error::Options(problem.to_owned()));
         }

@@ -3,7 +3,8 @@
 use distdl_dl::layer::{Backward, Forward};
 use distdl_dl::layout::ParameterShape;
 use distdl_dl::{
-    Dense, Features, Input, Layer, LayerSpecification, Loss, NeuralNetwork, SampleTargets, Samples, Shape,
+    Dense, Features, Input, Layer, LayerSpecification, Loss, LossFunction, NeuralNetwork, SampleTargets, Samples,
+    Scalar, Shape, Target,
 };
 use distdl_engine::Context;
 use distdl_engine::config::GpuUse;
@@ -49,22 +50,50 @@ impl Layer<f32> for Own {
     }
 }
 
+/// A loss of a user: nothing is ever missing.
+#[derive(Debug)]
+struct Content;
+
+impl LossFunction for Content {
+    fn name(&self) -> &'static str {
+        "content"
+    }
+    fn check_targets(&self, _: Option<usize>, _: usize) -> distdl_dl::Result<()> {
+        Ok(())
+    }
+    fn gradient<T: Scalar>(&self, _: &[T], _: Target<'_, T>, gradient: &mut [T]) -> distdl_dl::Result<f64> {
+        gradient.fill(T::ZERO);
+        Ok(0.0)
+    }
+}
+
 #[test]
 fn what_cannot_be_computed_there_is_said() {
     let Some(gpu) = TestGpu::take() else { return };
     let builder = NeuralNetwork::new(Input(FEATURES)).hidden(Own);
-    let network = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
-    let context = Context::new(gpu.config()).unwrap();
-    let error = begin(&context, &network, &samples(), options())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("layer 0 (own) has no kernels for GPUs") && error.contains("`auto`"),
-        "{error}"
-    );
-    let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
-    let training = begin(&context, &network, &samples(), options()).unwrap();
-    assert_eq!(training.gpu_figures(), None);
+    let layer = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
+    for (network, says) in [
+        (layer, "layer 0 (own) has no kernels for GPUs"),
+        (
+            small(Loss::own(Content)),
+            "the loss content is the program's own and has no kernels for GPUs",
+        ),
+    ] {
+        let parameters = network.initialize(0).unwrap();
+        let context = Context::new(gpu.config()).unwrap();
+        let data = context.parallelize(vec![samples()], 1);
+        for error in [
+            begin(&context, &network, &samples(), options()).unwrap_err(),
+            network.error(&data, &parameters).unwrap_err(),
+        ] {
+            let error = error.to_string();
+            assert!(error.contains(says) && error.contains("`auto`"), "{error}");
+        }
+        let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+        let mut training = begin(&context, &network, &samples(), options()).unwrap();
+        training.iterate(1, |_| ()).unwrap();
+        assert_eq!(training.gpu_figures(), None);
+    }
 
     let features = Features::F32(vec![0.5; 12 * FEATURES]);
     let wrong = Samples::new(FEATURES, features, SampleTargets::Labels(vec![3; 12])).unwrap();

@@ -83,7 +83,7 @@ fn exponentials<T: Scalar>(logits: &[T], largest: T, exponentials: &mut [T]) -> 
 
 /// The first index of the largest element, and that element.
 #[inline(always)]
-pub(in crate::kernels) fn argument_of_largest<T: Scalar>(row: &[T]) -> (usize, T) {
+pub(crate) fn argument_of_largest<T: Scalar>(row: &[T]) -> (usize, T) {
     let mut best = (0, row[0]);
     for (index, &value) in row.iter().enumerate() {
         if value > best.1 {

@@ -4,7 +4,7 @@ mod cpu;
 #[cfg(feature = "gpu")]
 pub(crate) mod cuda;
 
-pub(super) use cpu::argument_of_largest;
+pub(crate) use cpu::argument_of_largest;
 
 use super::Level;
 use crate::error::{Error, Result, check_length};
