@@ -28,9 +28,9 @@ pub use distdl_storage as storage;
 
 pub use distdl_dl::{
     Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, Backward, BatchId, BatchNorm, BatchReport,
-    BestModel, BestModels, CheckpointOptions, Compression, ConfusionMatrix, Conv2d, DataChange, Dense, Draw, Dropout,
-    Embedding, Features, Flatten, Forward, Gelu, GpuFigures, Image, Initialization, Input, Lamb, Layer, LayerNorm,
-    LayerSpecification, Loss, LossFunction, Masked, MaxPool2d, Mnist, Mode, NetworkBuilder, NeuralNetwork,
+    BestModel, BestModels, CheckpointOptions, Compression, ConfusionMatrix, Conv2d, DataChange, Decay, Dense, Draw,
+    Dropout, Embedding, Features, Flatten, Forward, Gelu, GpuFigures, Image, Initialization, Input, Lamb, Layer,
+    LayerNorm, LayerSpecification, Loss, LossFunction, Masked, MaxPool2d, Mnist, Mode, NetworkBuilder, NeuralNetwork,
     Normalization, Optimizer, ParameterLayout, ParameterShape, Plateau, PrepareSamples, Resume, Resumed, RmsProp,
     SampleTargets, Samples, Scalar, Schedule, Sgd, Shape, Statistics, StepResult, Target, Targets, TopK, Training,
     TrainingOptions, Workspace, area_under_curve, parameters_hash,
@@ -58,10 +58,10 @@ pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
         Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels, CheckpointOptions,
-        Config, Context, Conv2d, CsvOptions, Dataset, Dense, Dropout, Embedding, Failure, Features, Flags, Flatten,
-        Gelu, GpuUse, Image, Input, Key, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NetworkBuilder, NeuralNetwork,
-        Normalization, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets, Samples, Schedule, Sgd,
-        Staleness, Training, TrainingOptions, run,
+        Config, Context, Conv2d, CsvOptions, Dataset, Decay, Dense, Dropout, Embedding, Failure, Features, Flags,
+        Flatten, Gelu, GpuUse, Image, Input, Key, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NetworkBuilder,
+        NeuralNetwork, Normalization, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets, Samples,
+        Schedule, Sgd, Staleness, Training, TrainingOptions, run,
     };
 }
 

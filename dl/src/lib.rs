@@ -73,4 +73,4 @@ pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;
 pub use schedule::Schedule;
 pub use shape::{Image, Input, Shape};
-pub use training::{BatchId, Compression, DataChange, Plateau, StepResult, TopK, Training, TrainingOptions};
+pub use training::{BatchId, Compression, DataChange, Decay, Plateau, StepResult, TopK, Training, TrainingOptions};

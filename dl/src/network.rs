@@ -180,6 +180,17 @@ impl<T: Scalar> NeuralNetwork<T> {
         learning.filter_map(Placed::not_learnt).collect()
     }
 
+    /// Of each tensor of the layout, in order, whether it is a weight and no bias, scale or shift.
+    pub(crate) fn are_weights(&self) -> Vec<bool> {
+        let of_layer = |placed: &Placed<T>| {
+            let tensors = placed.layer.parameter_shapes().into_iter();
+            tensors
+                .map(|tensor| placed.layer.is_weight(&tensor))
+                .collect::<Vec<_>>()
+        };
+        self.layers.iter().flat_map(of_layer).collect()
+    }
+
     /// Whether a layer's gradient is mostly 0, or all of it.
     pub(crate) fn has_sparse_gradient(&self) -> bool {
         let is_sparse =

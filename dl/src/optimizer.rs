@@ -13,6 +13,7 @@ mod rms_prop;
 mod sgd;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use distdl_engine::{ShardBefore, ShardValues, SquareSum};
 
@@ -77,6 +78,13 @@ pub trait Optimizer: Debug + Send + Sync {
         gradient_sum: &[f32],
         shard: &mut ShardValues<'_>,
     ) -> Result<()>;
+
+    /// This with the same options but no weight decay: what treats tensors that are to be
+    /// [left out of it](crate::TrainingOptions::decay). It has as many slots and measures, and is on a GPU if this is. `None` if it has no decay to
+    /// leave out, or does not say; then it is an error to ask for that.
+    fn without_decay(&self) -> Option<Arc<dyn Optimizer>> {
+        None
+    }
 
     /// The same on a GPU, if it can be there. Where one process has all lanes, parameters stay on the GPU then.
     #[cfg(feature = "gpu")]

@@ -37,7 +37,7 @@ use self::failed::Failed;
 use self::lane::{Gradients, TrainingLane};
 use self::lane_samples::{LanePart, Loader};
 use self::look::look_at;
-pub use self::options::TrainingOptions;
+pub use self::options::{Decay, TrainingOptions};
 pub use self::plateau::Plateau;
 use self::update::{Update, learnt, measures, shards};
 use crate::best::BestModels;

@@ -77,6 +77,11 @@ impl<T: Scalar> Layer<T> for LayerNormLayer {
             .to_vec()
     }
 
+    /// Of images they have as many sides, and are scale and shift all the same.
+    fn is_weight(&self, _: &ParameterShape) -> bool {
+        false
+    }
+
     fn initialize(&self, _seed: u64, _layer: u64, parameters: &mut [T]) -> Result<()> {
         check_length("the layer's parameters", 2 * self.shape.length(), parameters.len())?;
         let (weight, bias) = parameters.split_at_mut(self.shape.length());

@@ -121,6 +121,10 @@ impl<T: Scalar> Layer<T> for MaskedLayer<T> {
         self.dense.parameter_shapes()
     }
 
+    fn is_weight(&self, tensor: &ParameterShape) -> bool {
+        self.dense.is_weight(tensor)
+    }
+
     fn initialize(&self, seed: u64, layer: u64, parameters: &mut [T]) -> Result<()> {
         self.dense.initialize(seed, layer, parameters)?;
         self.mask(parameters);

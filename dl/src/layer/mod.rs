@@ -85,6 +85,12 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
         None
     }
 
+    /// Whether a tensor of those that it [wants](Self::parameter_shapes) is a weight that inputs are multiplied with, which decay is meant for
+    /// ([`Decay::Weights`](crate::Decay::Weights)), and no bias, scale or shift. Default: those of two sides or more.
+    fn is_weight(&self, tensor: &ParameterShape) -> bool {
+        tensor.shape.len() > 1
+    }
+
     /// Whether most of its gradient is 0 in most steps, as where a few of many rows are looked up: then only the rest is sent.
     fn has_sparse_gradient(&self) -> bool {
         false

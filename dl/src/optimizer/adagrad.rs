@@ -3,6 +3,8 @@
 #[cfg(feature = "gpu")]
 mod cuda;
 
+use std::sync::Arc;
+
 use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_sizes};
@@ -63,6 +65,13 @@ impl Optimizer for Adagrad {
     ) -> Result<()> {
         let rule = self.rule(step, learning_rate, gradient_scale);
         update(rule, 1, gradient_sum, shard)
+    }
+
+    fn without_decay(&self) -> Option<Arc<dyn Optimizer>> {
+        Some(Arc::new(Self {
+            weight_decay: 0.0,
+            ..*self
+        }))
     }
 
     #[cfg(feature = "gpu")]

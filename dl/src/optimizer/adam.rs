@@ -3,6 +3,8 @@
 #[cfg(feature = "gpu")]
 mod cuda;
 
+use std::sync::Arc;
+
 use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_option, check_sizes, is_share, power};
@@ -93,6 +95,13 @@ impl Optimizer for Adam {
         update(rule, self.state_slots(), gradient_sum, shard)
     }
 
+    fn without_decay(&self) -> Option<Arc<dyn Optimizer>> {
+        Some(Arc::new(Self {
+            weight_decay: 0.0,
+            ..*self
+        }))
+    }
+
     #[cfg(feature = "gpu")]
     fn on_gpu(&self) -> Option<&dyn super::GpuOptimizer> {
         Some(self)
@@ -100,8 +109,8 @@ impl Optimizer for Adam {
 }
 
 impl AdamW {
-    /// The same without decay.
-    fn without_decay(&self) -> Adam {
+    /// What it is but for decay.
+    fn adam(&self) -> Adam {
         Adam {
             betas: self.betas,
             eps: self.eps,
@@ -113,14 +122,14 @@ impl AdamW {
     fn moments(&self, step: u64, learning_rate: f32, scale: f32) -> Moments {
         Moments {
             shrink: (1.0 - f64::from(learning_rate) * self.weight_decay) as f32,
-            ..Moments::new(&self.without_decay(), step, learning_rate, scale)
+            ..Moments::new(&self.adam(), step, learning_rate, scale)
         }
     }
 }
 
 impl Optimizer for AdamW {
     fn state_slots(&self) -> usize {
-        self.without_decay().state_slots()
+        self.adam().state_slots()
     }
 
     fn learning_rate(&self) -> f32 {
@@ -129,7 +138,7 @@ impl Optimizer for AdamW {
 
     fn check(&self) -> Result<()> {
         check_sizes(self, &[self.weight_decay])?;
-        self.without_decay().check()
+        self.adam().check()
     }
 
     fn apply(
@@ -142,6 +151,13 @@ impl Optimizer for AdamW {
     ) -> Result<()> {
         let rule = self.moments(step, learning_rate, gradient_scale);
         update(rule, self.state_slots(), gradient_sum, shard)
+    }
+
+    fn without_decay(&self) -> Option<Arc<dyn Optimizer>> {
+        Some(Arc::new(Self {
+            weight_decay: 0.0,
+            ..*self
+        }))
     }
 
     #[cfg(feature = "gpu")]

@@ -3,6 +3,8 @@
 #[cfg(feature = "gpu")]
 mod cuda;
 
+use std::sync::Arc;
+
 use distdl_engine::{ShardBefore, ShardValues, SquareSum};
 
 use super::{Adam, Optimizer, check_sizes, power};
@@ -92,6 +94,13 @@ impl Optimizer for Lamb {
             rate: (f64::from(learning_rate) * ratio) as f32,
         };
         update::update(rule, self.state_slots(), gradient_sum, part)
+    }
+
+    fn without_decay(&self) -> Option<Arc<dyn Optimizer>> {
+        Some(Arc::new(Self {
+            weight_decay: 0.0,
+            ..*self
+        }))
     }
 
     #[cfg(feature = "gpu")]

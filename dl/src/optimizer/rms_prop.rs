@@ -3,6 +3,8 @@
 #[cfg(feature = "gpu")]
 mod cuda;
 
+use std::sync::Arc;
+
 use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_option, check_sizes, is_share};
@@ -62,6 +64,13 @@ impl Optimizer for RmsProp {
     ) -> Result<()> {
         let rule = self.rule(learning_rate, gradient_scale);
         update(rule, self.state_slots(), gradient_sum, shard)
+    }
+
+    fn without_decay(&self) -> Option<Arc<dyn Optimizer>> {
+        Some(Arc::new(Self {
+            weight_decay: 0.0,
+            ..*self
+        }))
     }
 
     #[cfg(feature = "gpu")]

@@ -3,6 +3,8 @@
 #[cfg(feature = "gpu")]
 mod cuda;
 
+use std::sync::Arc;
+
 use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_option, check_sizes};
@@ -69,6 +71,13 @@ impl Optimizer for Sgd {
             Kind::Plain(rule) => update(rule, 0, gradient_sum, shard),
             Kind::Momentum(rule) => update(rule, self.state_slots(), gradient_sum, shard),
         }
+    }
+
+    fn without_decay(&self) -> Option<Arc<dyn Optimizer>> {
+        Some(Arc::new(Self {
+            weight_decay: 0.0,
+            ..*self
+        }))
     }
 
     #[cfg(feature = "gpu")]

@@ -135,7 +135,9 @@ impl LaneDevices for GpuLanes {
     }
 
     fn take_all(&self, options: &TrainingOptions, dataset: DatasetId) -> bool {
-        options.optimizer.on_gpu().is_some() && self.0.of_all(options.lanes, dataset).is_some()
+        let optimizers = options.optimizers();
+        optimizers.iter().all(|optimizer| optimizer.on_gpu().is_some())
+            && self.0.of_all(options.lanes, dataset).is_some()
     }
 
     fn whole(&self, whole: Whole<'_>) -> Result<Option<Box<dyn Resident>>> {

@@ -37,6 +37,8 @@ pub struct TrainingOptions {
     pub schedule: Option<Schedule>,
     /// How the mean gradient of a step changes the parameters. Default: plain SGD.
     pub optimizer: Arc<dyn Optimizer>,
+    /// What the optimizer's weight decay reaches. Default: all that is learnt.
+    pub decay: Decay,
     /// The largest norm of the mean gradient of a lane's share of a step; a larger gradient is scaled down to it, as
     /// `torch.nn.utils.clip_grad_norm_` does. The mean over lanes is then no larger either. Default: no limit.
     pub lane_gradient_norm_max: Option<f32>,
@@ -67,6 +69,32 @@ pub struct TrainingOptions {
     pub checkpoint: Option<CheckpointOptions>,
 }
 
+/// What weight decay reaches.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use distdl_dl::{AdamW, Decay, TrainingOptions};
+///
+/// let options = TrainingOptions {
+///     optimizer: Arc::new(AdamW { weight_decay: 0.1, ..AdamW::default() }),
+///     decay: Decay::Weights,
+///     ..TrainingOptions::default()
+/// };
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decay {
+    /// All that is learnt.
+    #[default]
+    All,
+    /// What inputs are multiplied with, in `Dense`, `Masked`, `Conv2d` and `Embedding` and in layers of one's own as
+    /// [they say](crate::Layer::is_weight): no bias, and no scale and shift of a normalisation. It is what two parameter groups of
+    /// `torch.optim` are, of which that of the others has a `weight_decay` of 0; of LAMB's norms nothing is left out. An optimizer of one's
+    /// own says what it is [without decay](Optimizer::without_decay).
+    Weights,
+}
+
 impl Default for TrainingOptions {
     fn default() -> Self {
         Self {
@@ -76,6 +104,7 @@ impl Default for TrainingOptions {
             augmentation: None,
             schedule: None,
             optimizer: Arc::new(Sgd::default()),
+            decay: Decay::All,
             lane_gradient_norm_max: None,
             gradient_norm_max: None,
             staleness: Staleness::Synchronous,
@@ -99,7 +128,7 @@ impl TrainingOptions {
         };
         Facts {
             network: network.words(),
-            optimizer: self.optimizer_words(),
+            optimizer: self.optimizer_words(network),
             schedule: format!("{:?}", self.chosen_schedule()),
             staleness: format!("{:?}", self.staleness) + &anew(self.staleness.lag() > 0),
             compression: format!("{:?}", self.compression) + &anew(self.compression.top_k().is_some()),
@@ -116,8 +145,14 @@ impl TrainingOptions {
     }
 
     /// What the optimizer does, in words that stand in checkpoints.
-    fn optimizer_words(&self) -> String {
+    fn optimizer_words(&self, network: &NeuralNetwork) -> String {
         let mut words = format!("{:?}", self.optimizer);
+        if self.decay == Decay::Weights {
+            let tensors = network.parameter_layout().entries().iter().zip(network.are_weights());
+            let weights = tensors.filter(|(_, is_weight)| *is_weight);
+            let names: Vec<&str> = weights.map(|(entry, _)| &*entry.name).collect();
+            words.push_str(&format!(", whose decay is that of {}", names.join(" ")));
+        }
         let limits = [
             (self.lane_gradient_norm_max, "norm of a lane's gradient"),
             (self.gradient_norm_max, "norm of the gradient"),
@@ -126,6 +161,16 @@ impl TrainingOptions {
             words.extend(norm_max.map(|norm_max| format!(", {what} at most {norm_max}")));
         }
         words
+    }
+
+    /// What treats tensors that decay is to reach, and what the others.
+    pub(super) fn optimizers(&self) -> [Arc<dyn Optimizer>; 2] {
+        let decays = Arc::clone(&self.optimizer);
+        let others = match self.decay {
+            Decay::All => None,
+            Decay::Weights => self.optimizer.without_decay(),
+        };
+        [decays.clone(), others.unwrap_or(decays)]
     }
 
     /// The schedule that is given, or the optimizer's rate.
@@ -198,7 +243,33 @@ impl TrainingOptions {
                 )));
             }
         }
-        self.optimizer.check()
+        self.optimizer.check()?;
+        self.check_decay()
+    }
+
+    /// Errors if tensors are to be left out of decay, and the optimizer does not say what it is without.
+    fn check_decay(&self) -> Result<()> {
+        if self.decay == Decay::All {
+            return Ok(());
+        }
+        let Some(others) = self.optimizer.without_decay() else {
+            return Err(Error::Options(format!(
+                "decay is that of weights, and optimizer {:?} does not say what it is without decay; implement \
+                 `Optimizer::without_decay`, or take `Decay::All`",
+                self.optimizer
+            )));
+        };
+        let kept = |optimizer: &dyn Optimizer| (optimizer.state_slots(), optimizer.measures());
+        if kept(&*others) != kept(&*self.optimizer) {
+            return Err(Error::Options(format!(
+                "optimizer {:?} has {:?} slots and measures, and without decay, as {others:?}, {:?}; `Optimizer::without_decay` is to \
+                 keep as many",
+                self.optimizer,
+                kept(&*self.optimizer),
+                kept(&*others)
+            )));
+        }
+        others.check()
     }
 }
 

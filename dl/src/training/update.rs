@@ -1,12 +1,11 @@
 //! What is done with the sum of gradients: it is applied to a shard.
 
-use std::iter;
 use std::ops::Range;
 
 use distdl_engine::{ShardBefore, ShardUpdate, ShardValues, SquareSum, StepReport};
 
 use super::failed::Failed;
-use super::{TrainingOptions, from_tallies};
+use super::{Decay, TrainingOptions, from_tallies};
 use crate::error::{Error, Result, check_length};
 use crate::kernels::lane_limit::factor_to;
 use crate::layer::Statistics;
@@ -33,37 +32,60 @@ pub(super) struct Part {
     pub(super) momentum: Option<f64>,
     /// Where measures are wanted of every tensor, which one it belongs to; otherwise 0.
     pub(super) tensor: usize,
+    /// Whether decay reaches it.
+    pub(super) decays: bool,
 }
 
-/// The tensors of a network that an optimizer treats one by one; all as one where it wants no measures of them.
-fn tensors(network: &NeuralNetwork, options: &TrainingOptions) -> Vec<Range<usize>> {
-    let entries = network.parameter_layout().entries();
-    match options.optimizer.measures() {
-        0 => iter::once(0..network.parameter_count()).collect(),
-        _ => entries.iter().map(|entry| entry.range.clone()).collect(),
+/// Parameters, the place of their tensor, and whether decay reaches them.
+type Tensor = (Range<usize>, usize, bool);
+
+/// The tensors of a network that an optimizer treats one by one. Where it wants no measures of them all count as one, in parts that
+/// decay reaches or not.
+fn tensors(network: &NeuralNetwork, options: &TrainingOptions) -> Vec<Tensor> {
+    let are_weights = match options.decay {
+        Decay::All => Vec::new(),
+        Decay::Weights => network.are_weights(),
+    };
+    let entries = network.parameter_layout().entries().iter().enumerate();
+    let tensors = entries.map(|(place, entry)| {
+        let decays = are_weights.get(place).copied().unwrap_or(true);
+        (entry.range.clone(), place, decays)
+    });
+    if options.optimizer.measures() > 0 {
+        return tensors.collect();
     }
+    let mut joined: Vec<Tensor> = Vec::new();
+    for (range, _, decays) in tensors {
+        match joined.last_mut().filter(|(.., before)| *before == decays) {
+            Some((before, ..)) => before.end = range.end,
+            None => joined.push((range, 0, decays)),
+        }
+    }
+    joined
 }
 
 /// How many sums the shards measure in each round of a step: one for the norm of the whole gradient if that is limited, then
 /// those of the optimizer.
 pub(super) fn measures(network: &NeuralNetwork, options: &TrainingOptions) -> Vec<usize> {
     let limit = options.gradient_norm_max.map(|_| 1);
-    let own = options.optimizer.measures() * tensors(network, options).len();
+    let own = options.optimizer.measures() * network.parameter_layout().entries().len();
     limit.into_iter().chain((own > 0).then_some(own)).collect()
 }
 
 /// The parts of the shard that `whole` is of a network's parameters, in order.
 pub(super) fn parts_of_shard(network: &NeuralNetwork, options: &TrainingOptions, whole: Range<usize>) -> Vec<Part> {
-    let (tensors, not_learnt) = (tensors(network, options).into_iter().enumerate(), network.not_learnt());
-    let all = tensors.flat_map(|(tensor, range)| {
+    let (tensors, not_learnt) = (tensors(network, options).into_iter(), network.not_learnt());
+    let all = tensors.flat_map(|(range, tensor, decays)| {
         let within = |parameter: usize| parameter.clamp(whole.start, whole.end);
         let parts = parts(&not_learnt, within(range.start)..within(range.end));
-        parts.into_iter().map(move |(part, momentum)| (part, momentum, tensor))
+        let parts = parts.into_iter();
+        parts.map(move |(part, momentum)| (part, momentum, tensor, decays))
     });
-    let parts = all.map(|(part, momentum, tensor)| Part {
+    let parts = all.map(|(part, momentum, tensor, decays)| Part {
         range: part.start - whole.start..part.end - whole.start,
         momentum,
         tensor,
+        decays,
     });
     parts.collect()
 }
@@ -120,8 +142,12 @@ impl Update {
         }
         let scale = gradient_scale(&self.options, step, shard.totals)?;
         let update = step.step - self.state_begin;
-        let (optimizer, count) = (&self.options.optimizer, self.options.optimizer.measures());
-        for Part { range, tensor, .. } in learnt {
+        let ([decaying, others], count) = (self.options.optimizers(), self.options.optimizer.measures());
+        for Part {
+            range, tensor, decays, ..
+        } in learnt
+        {
+            let optimizer = if *decays { &decaying } else { &others };
             let (sum, part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
             let measures = &mut measures[tensor * count..][..count];
             optimizer.measure(update, scale, sum, &part, measures)?;
@@ -141,17 +167,20 @@ impl Update {
         let scale = gradient_scale(&self.options, step, totals)?;
         let rate = self.options.learning_rate(step.step) * self.rate_factor;
         let (update, count) = (step.step - self.state_begin, self.options.optimizer.measures());
+        let [decaying, others] = self.options.optimizers();
         for Part {
             range,
             momentum,
             tensor,
+            decays,
         } in &self.parts
         {
+            let optimizer = if *decays { &decaying } else { &others };
             let (sum, mut part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
             part.totals = &totals[own_measures(&self.options) + tensor * count..][..count];
             match momentum {
                 Some(momentum) => move_statistics(*momentum as f32, mean, sum, &mut part),
-                None => self.options.optimizer.apply(update, rate, scale, sum, &mut part)?,
+                None => optimizer.apply(update, rate, scale, sum, &mut part)?,
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use distdl_dl::{
-    Activation, Adagrad, Adam, AdamW, Compression, Conv2d, Dense, Flatten, Lamb, Loss, MaxPool2d, NeuralNetwork,
+    Activation, Adagrad, Adam, AdamW, Compression, Conv2d, Decay, Dense, Flatten, Lamb, Loss, MaxPool2d, NeuralNetwork,
     Optimizer, RmsProp, Samples, Schedule, Sgd, TopK, Training, TrainingOptions,
 };
 use distdl_engine::{Config, Context, Placement, Staleness};
@@ -132,12 +132,27 @@ fn whole_steps_have_the_bits_of_single_ones() {
     let layers = [one.clone(), options(), pieces.clone(), four, in_turns, lamb.clone()]
         .map(|options| (network(), bytes(), options));
     let kept = [one.clone(), lamb].map(|options| (frozen(), bytes(), options));
+    let decaying: [Arc<dyn Optimizer>; 2] = [Arc::new(AdamW::default()), Arc::new(Lamb::default())];
+    let decaying = decaying.map(|optimizer| {
+        let decay = Decay::Weights;
+        let options = options();
+        (
+            network(),
+            bytes(),
+            TrainingOptions {
+                optimizer,
+                decay,
+                ..options
+            },
+        )
+    });
     let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
     for (network, samples, options) in all
         .chain(layers)
         .chain(limited)
         .chain(changed)
         .chain(kept)
+        .chain(decaying)
         .chain(vectors)
     {
         let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);

@@ -2,14 +2,15 @@
 //! processes that die, from a checkpoint.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod decay;
 mod lamb;
 mod shards;
 
 use std::sync::Arc;
 
 use distdl_dl::{
-    Adagrad, Adam, AdamW, CheckpointOptions, Features, NeuralNetwork, Optimizer, RmsProp, SampleTargets, Samples,
-    Schedule, Sgd, TrainingOptions,
+    Adagrad, Adam, AdamW, CheckpointOptions, Decay, Features, NeuralNetwork, Optimizer, RmsProp, SampleTargets,
+    Samples, Schedule, Sgd, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
@@ -264,6 +265,11 @@ fn trainings() -> Vec<TrainingOptions> {
         gradient_norm_max: Some(0.3),
         ..options(optimizer)
     }));
+    let decaying: [Arc<dyn Optimizer>; 2] = [Arc::new(AdamW::default()), Arc::new(some_lamb())];
+    trainings.extend(decaying.iter().map(|optimizer| TrainingOptions {
+        decay: Decay::Weights,
+        ..options(optimizer)
+    }));
     trainings
 }
 
@@ -358,7 +364,11 @@ fn a_checkpoint_holds_the_optimizers_state_and_is_refused_by_another() {
             None => "norm of a lane's gradient at most 0.7",
             Some(_) => "norm of the gradient at most 0.3",
         };
-        let words = format!("optimizer: {:?}, {limit} there", options.optimizer);
+        let decay = match options.decay {
+            Decay::Weights => ", whose decay is that of layers.0.weight layers.1.weight",
+            _ => "",
+        };
+        let words = format!("optimizer: {:?}{decay}, {limit} there", options.optimizer);
         assert!(refusal.contains(&words), "{refusal}");
     }
 }

@@ -159,7 +159,8 @@ impl Asking<'_> {
     /// Applies the sum of the gradients of some samples.
     fn update(&self, step: u64, samples: PassRows) -> Result<()> {
         let Rules { options, parts, .. } = self.rules;
-        let Some(optimizer) = options.optimizer.on_gpu() else {
+        let optimizers = options.optimizers();
+        let [Some(decaying), Some(others)] = optimizers.each_ref().map(|optimizer| optimizer.on_gpu()) else {
             return Err(Error::Internal("the optimizer has no kernels for GPUs".into()));
         };
         let (workspace, index) = (self.workspace, (step - self.first) as usize);
@@ -179,8 +180,10 @@ impl Asking<'_> {
             range,
             momentum,
             tensor,
+            decays,
         } in parts
         {
+            let optimizer = if *decays { decaying } else { others };
             let slots: Vec<GpuSlice<'_>> = self.state.iter().map(|slot| slot.part(range.clone())).collect();
             let shard = GpuShard {
                 gradient_sum: workspace.gradient().part(range.clone()),
