@@ -1,5 +1,7 @@
 //! The best models of a training, and whether it still gets better.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// A model that was among the best.
@@ -11,6 +13,12 @@ pub struct BestModel {
     pub step: u64,
     /// Its parameters.
     pub parameters: Vec<f32>,
+}
+
+impl BestModel {
+    fn with_parameters(&self, parameters: Vec<f32>) -> Arc<Self> {
+        Arc::new(Self { parameters, ..*self })
+    }
 }
 
 /// Keeps the parameters of the best models in memory, and says when there was no better one for too long (early
@@ -41,7 +49,8 @@ pub struct BestModels {
     count: usize,
     patience: Option<u32>,
     least_change: f64,
-    models: Vec<BestModel>,
+    /// Shared by all that is cloned from this, as checkpoints are: each holds as many values as the network has.
+    models: Vec<Arc<BestModel>>,
     /// The value that has to be undercut; none before the first. Infinity would have no place in JSON.
     mark: Option<f64>,
     /// How many were shown since that did so.
@@ -94,14 +103,12 @@ impl BestModels {
         if place < self.count && value.is_finite() {
             self.models.truncate(self.count - 1);
             let parameters = parameters();
-            self.models.insert(
-                place,
-                BestModel {
-                    value,
-                    step,
-                    parameters,
-                },
-            );
+            let model = BestModel {
+                value,
+                step,
+                parameters,
+            };
+            self.models.insert(place, Arc::new(model));
         }
     }
 
@@ -116,17 +123,18 @@ impl BestModels {
         }
     }
 
-    /// This without parameters, and the parameters of each model.
-    pub(crate) fn into_parts(mut self) -> (Self, Vec<Vec<f32>>) {
-        let parameters = self.models.iter_mut();
-        let parameters = parameters.map(|model| std::mem::take(&mut model.parameters)).collect();
-        (self, parameters)
+    /// This without parameters, and its models with them.
+    pub(crate) fn into_parts(mut self) -> (Self, Vec<Arc<BestModel>>) {
+        let bare = |model: &Arc<BestModel>| model.with_parameters(Vec::new());
+        let bare = self.models.iter().map(bare).collect();
+        let models = std::mem::replace(&mut self.models, bare);
+        (self, models)
     }
 
     /// What was taken apart: `parameters` gives those of the model at a place.
     pub(crate) fn with_parameters<E>(mut self, parameters: impl Fn(usize) -> Result<Vec<f32>, E>) -> Result<Self, E> {
         for (place, model) in self.models.iter_mut().enumerate() {
-            model.parameters = parameters(place)?;
+            *model = model.with_parameters(parameters(place)?);
         }
         Ok(self)
     }
@@ -141,8 +149,8 @@ impl BestModels {
         self.patience.is_none_or(|patience| self.in_vain < patience)
     }
 
-    /// The best models so far, the best one first.
-    pub fn models(&self) -> &[BestModel] {
+    /// The best models so far, the best one first. They are shared with what is cloned from this.
+    pub fn models(&self) -> &[Arc<BestModel>] {
         &self.models
     }
 }
@@ -196,6 +204,20 @@ mod tests {
             whole.models().iter().map(|model| model.value).collect::<Vec<_>>(),
             [1.0, 2.0]
         );
+    }
+
+    #[test]
+    fn what_is_kept_of_it_has_the_same_parameters_and_no_copies() {
+        let mut best = BestModels::new(2);
+        shown(&mut best, &[3.0, 1.0, 2.0]);
+        let (bare, models) = best.clone().into_parts();
+        let resumed = BestModels::new(2).going_on_as(&best);
+        for (place, model) in best.models().iter().enumerate() {
+            assert!(Arc::ptr_eq(model, &models[place]) && Arc::ptr_eq(model, &resumed.models()[place]));
+            assert!(bare.models()[place].parameters.is_empty() && !model.parameters.is_empty());
+        }
+        let again = bare.with_parameters(|place| Ok::<_, ()>(models[place].parameters.clone()));
+        assert_eq!(again, Ok(best));
     }
 
     proptest! {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::facts::Facts;
 pub use self::options::{CheckpointOptions, Resume};
-use crate::best::BestModels;
+use crate::best::{BestModel, BestModels};
 use crate::error::{Error, Result};
 use crate::kernels::Level;
 use crate::layout::ParameterLayout;
@@ -395,7 +395,11 @@ impl Found {
 
 impl Snapshot {
     /// With the parameters of the best models.
-    fn blobs(&self, description: &Description, of_best: &[Vec<f32>]) -> distdl_engine::Result<BTreeMap<String, Bytes>> {
+    fn blobs(
+        &self,
+        description: &Description,
+        of_best: &[Arc<BestModel>],
+    ) -> distdl_engine::Result<BTreeMap<String, Bytes>> {
         let impossible = |problem: String| EngineError::invalid(problem, "report this as a bug of checkpoints");
         let tensors = |values: &[f32]| model_file::serialize(&self.layout, values).map_err(impossible);
         let text = serde_json::to_vec_pretty(description).map_err(|error| impossible(error.to_string()))?;
@@ -407,8 +411,8 @@ impl Snapshot {
         for (slot, state) in (0..self.parameters.slots()).filter_map(|slot| Some((slot, latest.state(slot)?))) {
             blobs.insert(state_name(slot), tensors(state)?.into());
         }
-        for (place, parameters) in of_best.iter().enumerate() {
-            blobs.insert(best_name(place), tensors(parameters)?.into());
+        for (place, model) in of_best.iter().enumerate() {
+            blobs.insert(best_name(place), tensors(&model.parameters)?.into());
         }
         Ok(blobs)
     }
