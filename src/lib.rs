@@ -32,8 +32,8 @@ pub use distdl_dl::{
     Dropout, Embedding, Features, Flatten, Forward, Gelu, GpuFigures, Image, Initialization, Input, Lamb, Layer,
     LayerNorm, LayerSpecification, Loss, LossFunction, Masked, MaxPool2d, Mnist, Mode, NetworkBuilder, NeuralNetwork,
     Normalization, Optimizer, ParameterLayout, ParameterShape, Plateau, PrepareSamples, Resume, Resumed, RmsProp,
-    SampleTargets, Samples, Scalar, Schedule, Sgd, Shape, Statistics, StepResult, Target, Targets, TopK, Training,
-    TrainingOptions, Workspace, area_under_curve, parameters_hash,
+    SampleTargets, Samples, Scalar, Schedule, Sgd, Shape, Sides, Statistics, StepResult, Target, Targets, TopK,
+    Training, TrainingOptions, Workspace, area_under_curve, parameters_hash,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Log, Precision, Progress};
 pub use distdl_engine::incremental::{

@@ -72,5 +72,5 @@ pub use preparation::PrepareSamples;
 pub use samples::{Features, SampleTargets, Samples};
 pub use scalar::Scalar;
 pub use schedule::Schedule;
-pub use shape::{Image, Input, Shape};
+pub use shape::{Image, Input, Shape, Sides};
 pub use training::{BatchId, Compression, DataChange, Decay, Plateau, StepResult, TopK, Training, TrainingOptions};

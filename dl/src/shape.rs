@@ -1,6 +1,6 @@
 //! What the elements of a row mean to a layer.
 
-use std::fmt::{Display, Formatter};
+use std::fmt::{Debug, Display, Formatter};
 
 /// The input of a network: the number of elements of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,29 +73,79 @@ impl Display for Shape {
     }
 }
 
-/// Square windows that walk over an image.
+/// Pixels down an image and across it: made of one number where both are the same, or of (height, width).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sides {
+    /// Along the columns of the image, from row to row.
+    pub height: usize,
+    /// Along its rows.
+    pub width: usize,
+}
+
+impl Sides {
+    /// Pixels of a window of these sides; `None` if they are too many to count.
+    pub fn pixels(&self) -> Option<usize> {
+        self.height.checked_mul(self.width)
+    }
+}
+
+impl From<usize> for Sides {
+    fn from(side: usize) -> Self {
+        Self {
+            height: side,
+            width: side,
+        }
+    }
+}
+
+impl From<(usize, usize)> for Sides {
+    fn from((height, width): (usize, usize)) -> Self {
+        Self { height, width }
+    }
+}
+
+/// One number where both are the same: so those words stand in checkpoints of before there were others.
+impl Debug for Sides {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        match self.height == self.width {
+            true => write!(formatter, "{}", self.height),
+            false => write!(formatter, "({}, {})", self.height, self.width),
+        }
+    }
+}
+
+/// Windows that walk over an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
     /// What they walk over.
     pub image: Image,
     /// Rows and columns of a window.
-    pub size: usize,
-    /// Pixels from one window to the next.
-    pub stride: usize,
-    /// Zeros around the image, at each side.
-    pub padding: usize,
+    pub size: Sides,
+    /// Pixels from one window to the next, down and across.
+    pub stride: Sides,
+    /// Zeros around the image: so many rows above and as many below, and so many columns at either side.
+    pub padding: Sides,
 }
 
 impl Windows {
     /// How many windows there are, by rows and columns; `None` if not even one fits, or a side is 0.
     pub fn counts(&self) -> Option<(usize, usize)> {
-        let count = |side: usize| {
-            let free = side.checked_add(self.padding.checked_mul(2)?)?.checked_sub(self.size)?;
-            Some(free.checked_div(self.stride)? + 1)
+        let Self {
+            image,
+            size,
+            stride,
+            padding,
+        } = self;
+        let count = |side: usize, size: usize, stride: usize, padding: usize| {
+            let free = side.checked_add(padding.checked_mul(2)?)?.checked_sub(size)?;
+            Some(free.checked_div(stride)? + 1)
         };
-        let is_something = self.size > 0 && self.image.channels > 0 && self.image.pixels() > 0;
+        let is_something = size.height > 0 && size.width > 0 && image.channels > 0 && image.pixels() > 0;
         is_something.then_some(())?;
-        Some((count(self.image.height)?, count(self.image.width)?))
+        Some((
+            count(image.height, size.height, stride.height, padding.height)?,
+            count(image.width, size.width, stride.width, padding.width)?,
+        ))
     }
 }
 
@@ -103,7 +153,7 @@ impl Windows {
 mod tests {
     use super::*;
 
-    fn counts(side: usize, size: usize, stride: usize, padding: usize) -> Option<(usize, usize)> {
+    fn windows(side: usize, size: impl Into<Sides>, stride: impl Into<Sides>, padding: impl Into<Sides>) -> Windows {
         let image = Image {
             channels: 1,
             height: side,
@@ -111,11 +161,14 @@ mod tests {
         };
         Windows {
             image,
-            size,
-            stride,
-            padding,
+            size: size.into(),
+            stride: stride.into(),
+            padding: padding.into(),
         }
-        .counts()
+    }
+
+    fn counts(side: usize, size: usize, stride: usize, padding: usize) -> Option<(usize, usize)> {
+        windows(side, size, stride, padding).counts()
     }
 
     #[test]
@@ -124,6 +177,8 @@ mod tests {
         assert_eq!(counts(28, 3, 2, 1), Some((14, 15)));
         assert_eq!(counts(5, 2, 2, 0), Some((2, 3)));
         assert_eq!(counts(4, 6, 1, 1), Some((1, 2)));
+        assert_eq!(windows(4, (6, 2), (1, 3), (1, 0)).counts(), Some((1, 2)));
+        assert_eq!(windows(4, (2, 6), 1, 0).counts(), None);
         for impossible in [
             (4, 6, 1, 0),
             (4, 0, 1, 0),
@@ -134,6 +189,17 @@ mod tests {
             let (side, size, stride, padding) = impossible;
             assert_eq!(counts(side, size, stride, padding), None, "{impossible:?}");
         }
+    }
+
+    /// Checkpoints of before there were other windows have these words.
+    #[test]
+    fn square_windows_have_the_words_of_before() {
+        let words = |windows: Windows| format!("{windows:?}");
+        let square = words(windows(4, 3, 2, 1));
+        let before = "Windows { image: Image { channels: 1, height: 4, width: 5 }, size: 3, stride: 2, padding: 1 }";
+        assert_eq!(square, before);
+        assert!(words(windows(4, (3, 2), 1, 0)).contains("size: (3, 2), stride: 1, padding: 0"));
+        assert_ne!(words(windows(4, (3, 2), 1, 0)), words(windows(4, (2, 3), 1, 0)));
     }
 
     #[test]

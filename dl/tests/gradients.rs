@@ -125,26 +125,20 @@ impl LossFunction for LogCosh {
     fn name(&self) -> &'static str {
         "log_cosh"
     }
-
     fn check_targets(&self, _: Option<usize>, _: usize) -> distdl_dl::Result<()> {
         Ok(())
     }
-
     fn gradient<T: Scalar>(&self, outputs: &[T], target: Target<'_, T>, gradient: &mut [T]) -> distdl_dl::Result<f64> {
-        let missing = outputs
-            .iter()
-            .zip(gradient)
-            .enumerate()
-            .map(|(index, (output, gradient))| {
-                let missing = *output
-                    - match target {
-                        Target::Label(label) => T::from_u8(u8::from(index == label)),
-                        Target::Values(values) => values[index],
-                    };
-                *gradient = missing.hyperbolic_tangent();
-                missing.to_f64().cosh().ln()
-            });
-        Ok(missing.sum())
+        let mut sum = 0.0;
+        for (index, (output, gradient)) in outputs.iter().zip(gradient).enumerate() {
+            let wanted = match target {
+                Target::Label(label) => T::from_u8(u8::from(index == label)),
+                Target::Values(values) => values[index],
+            };
+            *gradient = (*output - wanted).hyperbolic_tangent();
+            sum += (*output - wanted).to_f64().cosh().ln();
+        }
+        Ok(sum)
     }
 }
 
@@ -203,6 +197,12 @@ fn gradients_of_layers_on_images_agree_with_finite_differences() {
     for (size, stride) in [(1, 1), (2, 2), (3, 2), (3, 1), (2, 3)] {
         check_network(&behind_a_convolution(MaxPool2d::new(size).with_stride(stride)), true);
         check_network(&behind_a_convolution(AvgPool2d::new(size).with_stride(stride)), true);
+    }
+    for (size, stride) in [((3, 2), (1, 2)), ((1, 4), (3, 1)), ((2, 3), (2, 3))] {
+        let convolution = Conv2d::new(3, size).with_stride(stride).with_padding((2, 1));
+        check_network(&behind_a_convolution(convolution), true);
+        check_network(&behind_a_convolution(MaxPool2d::new(size).with_stride(stride)), true);
+        check_network(&behind_a_convolution(AvgPool2d::new(size)), true);
     }
     check_network(&behind_a_convolution(Flatten), true);
     check_network(&behind_a_convolution(Dropout::new(0.4)), true);

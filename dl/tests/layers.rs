@@ -78,6 +78,15 @@ fn a_layer_that_does_not_fit_is_named_with_what_it_expected_and_got() {
             refusal(IMAGE, Conv2d::new(3, 7)),
             "got 3x6x5 with a padding of 0, 3 outputs",
         ),
+        (refusal(IMAGE, Conv2d::new(3, (2, 7))), "images of at least 2 x 7"),
+        (
+            refusal(IMAGE, Conv2d::new(3, (9, 1)).with_padding((1, 4))),
+            "got 3x6x5 with a padding of (1, 4)",
+        ),
+        (
+            refusal(IMAGE, MaxPool2d::new((7, 1)).with_stride((1, 2))),
+            "images of at least 7 x 1, got 3x6x5 with a stride of (1, 2)",
+        ),
         (refusal(IMAGE, Conv2d::new(0, 1)), "0 outputs"),
         (refusal(IMAGE, Conv2d::new(1, 1).with_stride(0)), "strides"),
         (refusal(IMAGE, Conv2d::new(usize::MAX, 1)), "fit in memory"),

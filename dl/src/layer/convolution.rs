@@ -18,7 +18,7 @@ use crate::kernels::windows;
 use crate::layout::ParameterShape;
 use crate::rng::{Purpose, Stream};
 use crate::scalar::Scalar;
-use crate::shape::{Image, Shape, Windows};
+use crate::shape::{Image, Shape, Sides, Windows};
 
 const KIND: &str = "conv_2d";
 
@@ -28,7 +28,7 @@ const COLUMNS_MAX: usize = 1 << 18;
 /// The most images at once.
 const IMAGES_MAX: usize = 8;
 
-/// A two-dimensional convolution with square windows: as `torch.nn.Conv2d`, weights and biases begin as there. Outputs =
+/// A two-dimensional convolution: as `torch.nn.Conv2d`, weights and biases begin as there. Outputs =
 /// activation(weight x window + bias) for each window.
 ///
 /// ```
@@ -44,35 +44,47 @@ const IMAGES_MAX: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2d {
     outputs: usize,
-    size: usize,
-    stride: usize,
-    padding: usize,
+    size: Sides,
+    stride: Sides,
+    padding: Sides,
     activation: Activation,
     initialization: Initialization,
 }
 
 impl Conv2d {
-    /// `outputs` channels of windows of `size` x `size` pixels, one pixel apart, without padding and activation.
-    pub fn new(outputs: usize, size: usize) -> Self {
+    /// `outputs` channels of windows of `size` x `size` pixels, or of (height, width), one pixel apart, without padding and
+    /// activation.
+    ///
+    /// ```
+    /// # use distdl_dl::{Conv2d, Image, Loss, NeuralNetwork};
+    /// let image = Image { channels: 1, height: 4, width: 100 };
+    /// let lines = Conv2d::new(8, (1, 5)).with_stride((1, 2)).with_padding((0, 2));
+    /// let network = NeuralNetwork::new(image).output(lines, Loss::MeanSquaredError)?;
+    /// assert_eq!(network.output_length(), 8 * 4 * 50);
+    /// # Ok::<(), distdl_dl::Error>(())
+    /// ```
+    pub fn new(outputs: usize, size: impl Into<Sides>) -> Self {
         Self {
             outputs,
-            size,
-            stride: 1,
-            padding: 0,
+            size: size.into(),
+            stride: 1.into(),
+            padding: 0.into(),
             activation: Activation::Identity,
             initialization: Initialization::FanInUniform,
         }
     }
 
-    /// Sets the pixels from one window to the next.
+    /// Sets the pixels from one window to the next, in both directions or as (down, across).
     #[must_use]
-    pub fn with_stride(self, stride: usize) -> Self {
+    pub fn with_stride(self, stride: impl Into<Sides>) -> Self {
+        let stride = stride.into();
         Self { stride, ..self }
     }
 
-    /// Sets the zeros around the image, at each side.
+    /// Sets the zeros around the image: at each side, or as (above and below, left and right).
     #[must_use]
-    pub fn with_padding(self, padding: usize) -> Self {
+    pub fn with_padding(self, padding: impl Into<Sides>) -> Self {
+        let padding = padding.into();
         Self { padding, ..self }
     }
 
@@ -99,10 +111,10 @@ impl<T: Scalar> LayerSpecification<T> for Conv2d {
         };
         let (Some((height, width)), 1..) = (windows.counts(), self.outputs) else {
             let expected = format!(
-                "windows, strides and outputs of at least 1, and images of at least {0} x {0} with their padding",
-                self.size
+                "windows, strides and outputs of at least 1, and images of at least {} x {} with their padding",
+                self.size.height, self.size.width
             );
-            let got = format!("{input} with a padding of {}, {} outputs", self.padding, self.outputs);
+            let got = format!("{input} with a padding of {:?}, {} outputs", self.padding, self.outputs);
             return Err(mismatch(layer, KIND, expected, got));
         };
         if self.activation == Activation::Softmax {
@@ -138,11 +150,7 @@ struct ConvolutionLayer {
 
 impl ConvolutionLayer {
     fn new(specification: &Conv2d, windows: Windows, output: Image) -> Option<Self> {
-        let inputs = windows
-            .image
-            .channels
-            .checked_mul(windows.size)?
-            .checked_mul(windows.size)?;
+        let inputs = windows.image.channels.checked_mul(windows.size.pixels()?)?;
         inputs.checked_add(1)?.checked_mul(output.channels)?;
         let columns = inputs.checked_add(output.channels)?.checked_mul(output.pixels())?;
         columns.checked_mul(IMAGES_MAX)?;
@@ -238,7 +246,12 @@ impl<T: Scalar> Layer<T> for ConvolutionLayer {
         vec![
             ParameterShape::new(
                 "weight",
-                vec![self.output.channels, self.windows.image.channels, size, size],
+                vec![
+                    self.output.channels,
+                    self.windows.image.channels,
+                    size.height,
+                    size.width,
+                ],
             ),
             ParameterShape::new("bias", vec![self.output.channels]),
         ]
@@ -251,7 +264,7 @@ impl<T: Scalar> Layer<T> for ConvolutionLayer {
             parameters.len(),
         )?;
         let (weight, bias) = parameters.split_at_mut(self.weight_length());
-        let fan_out = self.output.channels * self.windows.size * self.windows.size;
+        let fan_out = self.output.channels * self.windows.size.height * self.windows.size.width;
         let stream = |tensor| Stream::new(seed, Purpose::InitialValues, [layer, tensor]);
         self.initialization.fill(self.inputs, fan_out, stream(0), weight);
         match self.initialization {

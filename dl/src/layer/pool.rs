@@ -7,9 +7,9 @@ use super::{Backward, Forward, Layer, LayerSpecification, image, mismatch};
 use crate::error::Result;
 use crate::kernels::windows;
 use crate::scalar::Scalar;
-use crate::shape::{Image, Shape, Windows};
+use crate::shape::{Image, Shape, Sides, Windows};
 
-/// The largest element of each square window of each channel.
+/// The largest element of each window of each channel.
 ///
 /// ```
 /// # use distdl_dl::{Image, Loss, MaxPool2d, NeuralNetwork};
@@ -22,11 +22,11 @@ use crate::shape::{Image, Shape, Windows};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxPool2d {
-    size: usize,
-    stride: usize,
+    size: Sides,
+    stride: Sides,
 }
 
-/// The mean of each square window of each channel.
+/// The mean of each window of each channel.
 ///
 /// ```
 /// # use distdl_dl::{AvgPool2d, Image, Loss, NeuralNetwork};
@@ -39,32 +39,38 @@ pub struct MaxPool2d {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AvgPool2d {
-    size: usize,
-    stride: usize,
+    size: Sides,
+    stride: Sides,
 }
 
 impl MaxPool2d {
-    /// Windows of `size` x `size` pixels side by side; what is left over at the right and the lower side is left out.
-    pub fn new(size: usize) -> Self {
+    /// Windows of `size` x `size` pixels, or of (height, width), side by side; what is left over at the right and the lower side is
+    /// left out.
+    pub fn new(size: impl Into<Sides>) -> Self {
+        let size = size.into();
         Self { size, stride: size }
     }
 
-    /// Sets the pixels from one window to the next.
+    /// Sets the pixels from one window to the next, in both directions or as (down, across).
     #[must_use]
-    pub fn with_stride(self, stride: usize) -> Self {
+    pub fn with_stride(self, stride: impl Into<Sides>) -> Self {
+        let stride = stride.into();
         Self { stride, ..self }
     }
 }
 
 impl AvgPool2d {
-    /// Windows of `size` x `size` pixels side by side; what is left over at the right and the lower side is left out.
-    pub fn new(size: usize) -> Self {
+    /// Windows of `size` x `size` pixels, or of (height, width), side by side; what is left over at the right and the lower side is
+    /// left out.
+    pub fn new(size: impl Into<Sides>) -> Self {
+        let size = size.into();
         Self { size, stride: size }
     }
 
-    /// Sets the pixels from one window to the next.
+    /// Sets the pixels from one window to the next, in both directions or as (down, across).
     #[must_use]
-    pub fn with_stride(self, stride: usize) -> Self {
+    pub fn with_stride(self, stride: impl Into<Sides>) -> Self {
+        let stride = stride.into();
         Self { stride, ..self }
     }
 }
@@ -108,22 +114,25 @@ impl PoolLayer {
         kind: Kind,
         layer: usize,
         input: Shape,
-        size: usize,
-        stride: usize,
+        size: Sides,
+        stride: Sides,
     ) -> Result<Box<dyn Layer<T>>> {
         let windows = Windows {
             image: image(layer, kind.name(), input)?,
             size,
             stride,
-            padding: 0,
+            padding: 0.into(),
         };
         let Some((height, width)) = windows.counts() else {
-            let expected = format!("windows and strides of at least 1 pixel, and images of at least {size} x {size}");
+            let expected = format!(
+                "windows and strides of at least 1 pixel, and images of at least {} x {}",
+                size.height, size.width
+            );
             return Err(mismatch(
                 layer,
                 kind.name(),
                 expected,
-                format!("{input} with a stride of {stride}"),
+                format!("{input} with a stride of {stride:?}"),
             ));
         };
         let channels = windows.image.channels;

@@ -26,7 +26,7 @@ fn convolutions() -> NeuralNetwork {
         .hidden(Conv2d::new(3, 3).with_padding(1).with_activation(Activation::Relu))
         .hidden(Conv2d::new(3, 5).with_padding(2))
         .hidden(Conv2d::new(2, 4).with_padding(2))
-        .hidden(Conv2d::new(5, 2).with_stride(3).with_padding(1))
+        .hidden(Conv2d::new(5, (2, 3)).with_stride((3, 2)).with_padding(1))
         .hidden(
             Conv2d::new(4, 2)
                 .with_stride(2)

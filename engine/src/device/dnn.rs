@@ -55,7 +55,7 @@ impl Drop for GpuDnn {
     }
 }
 
-/// A convolution of images with square filters. Of images, outputs and filters, in `f32` and without gaps, the elements of a
+/// A convolution of images with filters. Of images, outputs and filters, in `f32` and without gaps, the elements of a
 /// row of pixels are neighbours, then come rows, channels, and images or filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Convolution {
@@ -70,11 +70,11 @@ pub struct Convolution {
     /// How many filters, which is the channels of an output.
     pub filters: usize,
     /// Rows and columns of a filter.
-    pub size: usize,
-    /// Pixels from one window to the next.
-    pub stride: usize,
-    /// Zeros around the image, at each side.
-    pub padding: usize,
+    pub size: [usize; 2],
+    /// Pixels from one window to the next, down and across.
+    pub stride: [usize; 2],
+    /// Zeros around the image: so many rows above and as many below, and so many columns at either side.
+    pub padding: [usize; 2],
 }
 
 /// What is computed from the other two.
@@ -93,7 +93,7 @@ pub enum ConvolutionPart {
 pub struct ConvolutionOperands<'a> {
     /// Images x channels x height x width.
     pub images: GpuSlice<'a>,
-    /// Filters x channels x size x size.
+    /// Filters x channels x rows x columns of a filter.
     pub filters: GpuSlice<'a>,
     /// Images x filters x rows of windows x windows of a row.
     pub outputs: GpuSlice<'a>,
@@ -119,12 +119,12 @@ const START_BYTES: u64 = 64 << 20;
 impl Convolution {
     /// Windows of a column and of a row of an image; `None` if not one fits, or a filter does not move.
     fn windows(&self) -> Option<(usize, usize)> {
-        let count = |side: usize| {
-            let padded = side.checked_add(self.padding.checked_mul(2)?)?;
-            let free = padded.checked_sub(self.size)?;
-            Some(free.checked_div(self.stride)? + 1)
+        let count = |side: usize, way: usize| {
+            let padded = side.checked_add(self.padding[way].checked_mul(2)?)?;
+            let free = padded.checked_sub(self.size[way])?;
+            Some(free.checked_div(self.stride[way])? + 1)
         };
-        Some((count(self.height)?, count(self.width)?))
+        Some((count(self.height, 0)?, count(self.width, 1)?))
     }
 
     /// The sides of images, filters and outputs; `None` if cuDNN cannot be told of them.
@@ -140,7 +140,7 @@ impl Convolution {
         };
         Some([
             sides([self.images, self.channels, self.height, self.width])?,
-            sides([self.filters, self.channels, self.size, self.size])?,
+            sides([self.filters, self.channels, self.size[0], self.size[1]])?,
             sides([self.images, self.filters, rows, columns])?,
         ])
     }
@@ -260,7 +260,7 @@ impl GpuDnn {
         let mut numbers = vec![part as u64, self.math as u64, workspace.place()];
         numbers.extend(operands.all().map(GpuSlice::place));
         numbers.extend(sides.as_flattened().iter().map(|side| u64::from(side.unsigned_abs())));
-        numbers.extend([size, stride, padding].map(|side| side as u64));
+        numbers.extend([size, stride, padding].as_flattened().iter().map(|side| *side as u64));
         let mut is_refused = false;
         let run = || {
             let descriptors = Descriptors::new(&convolution, sides, self.math);

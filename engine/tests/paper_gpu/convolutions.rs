@@ -15,15 +15,15 @@ const CONVOLUTION: Convolution = Convolution {
     images: 2,
     channels: 3,
     height: 5,
-    width: 4,
+    width: 3,
     filters: 2,
-    size: 3,
-    stride: 2,
-    padding: 1,
+    size: [3, 2],
+    stride: [2, 1],
+    padding: [1, 0],
 };
 
 /// Of images, filters and outputs, as the parts stand above.
-const LENGTHS: [usize; 3] = [2 * 3 * 5 * 4, 2 * 3 * 3 * 3, 2 * 2 * 3 * 2];
+const LENGTHS: [usize; 3] = [2 * 3 * 5 * 3, 2 * 3 * 3 * 2, 2 * 2 * 3 * 2];
 
 pub(crate) fn all(found: &GpuFound) {
     assert!(found.uses_cudnn);
@@ -85,14 +85,14 @@ fn expected(numbers: &[Vec<f32>; 3]) -> [Vec<f32>; 3] {
     let mut sums = LENGTHS.map(|length| vec![0.0_f64; length]);
     let outputs = (0..24_usize).map(|index| (index / 12, index / 6 % 2, index / 2 % 3, index % 2));
     for (image, filter, row, column) in outputs {
-        for (channel, y, x) in (0..27_usize).map(|index| (index / 9, index / 3 % 3, index % 3)) {
-            let (Some(at_y), Some(at_x)) = ((2 * row + y).checked_sub(1), (2 * column + x).checked_sub(1)) else {
+        for (channel, y, x) in (0..18_usize).map(|index| (index / 6, index / 2 % 3, index % 2)) {
+            let (Some(at_y), at_x) = ((2 * row + y).checked_sub(1), column + x) else {
                 continue;
             };
-            if at_y < 5 && at_x < 4 {
+            if at_y < 5 {
                 let at = [
-                    ((image * 3 + channel) * 5 + at_y) * 4 + at_x,
-                    ((filter * 3 + channel) * 3 + y) * 3 + x,
+                    ((image * 3 + channel) * 5 + at_y) * 3 + at_x,
+                    ((filter * 3 + channel) * 3 + y) * 2 + x,
                     ((image * 2 + filter) * 3 + row) * 2 + column,
                 ];
                 let [pixel, weight, output] = [0, 1, 2].map(|index| f64::from(numbers[index][at[index]]));
@@ -156,7 +156,7 @@ fn what_does_not_fit_is_refused(found: &GpuFound) {
         .convolve(&dnn, more, ConvolutionPart::Outputs)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("120 elements are not [3, 3, 5, 4]"), "{error}");
+    assert!(error.contains("90 elements are not [3, 3, 5, 3]"), "{error}");
     let other = Gpu::open(found, 0).unwrap();
     let error = dnn
         .workspace_bytes(&other, CONVOLUTION, ConvolutionPart::Outputs)
@@ -169,8 +169,9 @@ fn what_does_not_fit_is_refused(found: &GpuFound) {
 /// Filters of this side, and images of as many windows as `LENGTHS` has outputs.
 fn of_size(size: usize) -> Convolution {
     Convolution {
-        size,
-        padding: size / 2,
+        size: [size; 2],
+        stride: [2; 2],
+        padding: [size / 2; 2],
         ..CONVOLUTION
     }
 }
@@ -182,7 +183,7 @@ fn what_cudnn_cannot_compute_is_known(found: &GpuFound) {
     // On paper there is none of this stride; and none at all without windows, of more than cuDNN counts, or of more padding than
     // filter.
     let far = Convolution {
-        stride: 3,
+        stride: [3, 1],
         ..CONVOLUTION
     };
     let filters = dnn.workspace_bytes(gpu, far, ConvolutionPart::Filters).unwrap();
@@ -198,13 +199,14 @@ fn what_cudnn_cannot_compute_is_known(found: &GpuFound) {
         changed
     };
     for none in [
-        with(|convolution| convolution.size = 8),
-        with(|convolution| convolution.stride = 0),
-        with(|convolution| convolution.stride = 1 << 32),
+        with(|convolution| convolution.size[0] = 8),
+        with(|convolution| convolution.size[1] = 4),
+        with(|convolution| convolution.stride[1] = 0),
+        with(|convolution| convolution.stride[0] = 1 << 32),
         with(|convolution| convolution.images = 0),
         with(|convolution| convolution.images = 1 << 27),
-        with(|convolution| convolution.padding = usize::MAX),
-        with(|convolution| convolution.padding = 4),
+        with(|convolution| convolution.padding[0] = usize::MAX),
+        with(|convolution| convolution.padding[1] = 4),
     ] {
         assert_eq!(dnn.workspace_bytes(gpu, none, outputs).unwrap(), None, "{none:?}");
     }

@@ -27,23 +27,23 @@ macro_rules! for_each_run {
         let (image, size) = (windows.image, windows.size);
         let length = image.channels * image.height * image.width;
         let mut column = 0;
-        for row_of_matrix in 0..image.channels * size * size {
+        for row_of_matrix in 0..image.channels * size.height * size.width {
             let (channel, y, x) = (
-                row_of_matrix / size / size,
-                row_of_matrix / size % size,
-                row_of_matrix % size,
+                row_of_matrix / size.width / size.height,
+                row_of_matrix / size.width % size.height,
+                row_of_matrix % size.width,
             );
             let inside = inside(windows, x, image.width, columns);
             for index in 0..$count {
                 for row in 0..rows {
-                    let line = (row * windows.stride + y).checked_sub(windows.padding);
+                    let line = (row * windows.stride.height + y).checked_sub(windows.padding.height);
                     let line = match line {
                         Some(line) if line < image.height && !inside.is_empty() => Some(line),
                         _ => None,
                     };
                     let pixels = match line {
                         Some(line) => {
-                            let first = inside.start * windows.stride + x - windows.padding;
+                            let first = inside.start * windows.stride.width + x - windows.padding.width;
                             Some(index * length + (channel * image.height + line) * image.width + first)
                         }
                         None => None,
@@ -84,10 +84,10 @@ macro_rules! for_each_block {
         let (image, size) = ($windows.image, $windows.size);
         let length = image.channels * image.pixels();
         for channel in 0..image.channels {
-            for place in 0..size * size {
-                let line = channel * image.height + place / size;
+            for place in 0..size.height * size.width {
+                let line = channel * image.height + place / size.width;
                 for index in 0..$count {
-                    let $first = index * length + line * image.width + place % size;
+                    let $first = index * length + line * image.width + place % size.width;
                     $body
                 }
             }
@@ -98,7 +98,7 @@ macro_rules! for_each_block {
 dispatched! {
     pub(super) fn to_columns<T: Scalar>(windows: &Windows, count: usize, images: &[T], columns: &mut [T]) {
         let width = windows.counts().unwrap_or_default().1;
-        if windows.stride == 1 && windows.padding == 0 {
+        if is_plain(windows) {
             return of_width!(width, read_runs(windows, count, images, columns), {
                 for_each_run!(windows, count, run => {
                     let first = run.pixels.unwrap_or_default();
@@ -117,10 +117,10 @@ dispatched! {
                 to[run.inside.end..].fill(T::ZERO);
             }
             let inside = &mut to[run.inside];
-            if windows.stride == 1 {
+            if windows.stride.width == 1 {
                 copy_run(inside, &images[pixels..pixels + inside.len()]);
             } else {
-                let from = images[pixels..].iter().step_by(windows.stride);
+                let from = images[pixels..].iter().step_by(windows.stride.width);
                 for (to, from) in inside.iter_mut().zip(from) {
                     *to = *from;
                 }
@@ -133,7 +133,7 @@ dispatched! {
     pub(super) fn from_columns<T: Scalar>(windows: &Windows, count: usize, columns: &[T], images: &mut [T]) {
         let width = windows.counts().unwrap_or_default().1;
         images.fill(T::ZERO);
-        if windows.stride == 1 && windows.padding == 0 {
+        if is_plain(windows) {
             return of_width!(width, add_runs(windows, count, columns, images), {
                 for_each_run!(windows, count, run => {
                     let first = run.pixels.unwrap_or_default();
@@ -146,10 +146,10 @@ dispatched! {
                 continue;
             };
             let inside = &columns[run.column..run.column + width][run.inside];
-            if windows.stride == 1 {
+            if windows.stride.width == 1 {
                 add_run(&mut images[pixels..pixels + inside.len()], inside);
             } else {
-                let to = images[pixels..].iter_mut().step_by(windows.stride);
+                let to = images[pixels..].iter_mut().step_by(windows.stride.width);
                 for (from, to) in inside.iter().zip(to) {
                     *to += *from;
                 }
@@ -229,11 +229,18 @@ fn add_run<T: Scalar>(to: &mut [T], from: &[T]) {
     }
 }
 
+/// Whether windows lie one pixel apart and all of them within the image: then all runs are whole.
+#[inline(always)]
+fn is_plain(windows: &Windows) -> bool {
+    windows.stride == 1.into() && windows.padding == 0.into()
+}
+
 /// Which of `columns` neighbouring windows have their column `x` inside an image of some width.
 #[inline(always)]
 fn inside(windows: &Windows, x: usize, width: usize, columns: usize) -> Range<usize> {
-    let begin = windows.padding.saturating_sub(x).div_ceil(windows.stride);
-    let end = (width + windows.padding).saturating_sub(x).div_ceil(windows.stride);
+    let (stride, padding) = (windows.stride.width, windows.padding.width);
+    let begin = padding.saturating_sub(x).div_ceil(stride);
+    let end = (width + padding).saturating_sub(x).div_ceil(stride);
     let end = end.min(columns);
     begin.min(end)..end
 }
@@ -248,9 +255,9 @@ macro_rules! for_each_pool {
         let mut pool = 0;
         for channel in 0..$pooled / (rows * columns).max(1) {
             for row in 0..rows {
-                let line = (channel * windows.image.height + row * stride) * width;
+                let line = (channel * windows.image.height + row * stride.height) * width;
                 for column in 0..columns {
-                    let ($pool, $first) = (pool, line + column * stride);
+                    let ($pool, $first) = (pool, line + column * stride.width);
                     pool += 1;
                     $body
                 }
@@ -262,9 +269,9 @@ macro_rules! for_each_pool {
 /// Does something for each pixel of the window that begins with `first`.
 macro_rules! for_each_pixel {
     ($windows:expr, $first:expr, $pixel:ident => $body:block) => {
-        for y in 0..$windows.size {
+        for y in 0..$windows.size.height {
             let line = $first + y * $windows.image.width;
-            for $pixel in line..line + $windows.size {
+            for $pixel in line..line + $windows.size.width {
                 $body
             }
         }
@@ -328,7 +335,7 @@ dispatched! {
 
 /// Whether windows are two by two and side by side, which is worth loops of its own.
 fn is_halving(windows: &Windows) -> bool {
-    windows.size == 2 && windows.stride == 2
+    windows.size == 2.into() && windows.stride == 2.into()
 }
 
 /// What is not a number is neither more nor less, and is kept.
@@ -430,7 +437,7 @@ dispatched! {
 }
 
 fn share<T: Scalar>(windows: &Windows) -> T {
-    T::from_f64(1.0 / (windows.size * windows.size) as f64)
+    T::from_f64(1.0 / (windows.size.height * windows.size.width) as f64)
 }
 
 #[cfg(test)]

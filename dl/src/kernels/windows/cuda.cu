@@ -10,7 +10,9 @@
          index += gridDim.x * blockDim.x)
 
 // Images, their windows, and how many windows there are by rows and columns.
-#define WINDOWS u32 channels, u32 height, u32 width, u32 size, u32 stride, u32 padding, u32 rows, u32 columns
+#define WINDOWS                                                                               \
+    u32 channels, u32 height, u32 width, u32 size_y, u32 size_x, u32 stride_y, u32 stride_x,  \
+        u32 padding_y, u32 padding_x, u32 rows, u32 columns
 
 // The first and one past the last of `count` windows along a side that cover `pixel`, which counts from the padding on.
 __device__ inline u32 first_window(u32 pixel, u32 size, u32 stride) {
@@ -39,13 +41,13 @@ extern "C" __global__ void to_columns(WINDOWS, u32 count, const float* images, f
         u32 channel = index / all;
         u32 window = index % all;
         Place place = place_of(window, rows, columns);
-        u32 first_line = place.row * stride - padding;
-        u32 first_pixel = place.column * stride - padding;
+        u32 first_line = place.row * stride_y - padding_y;
+        u32 first_pixel = place.column * stride_x - padding_x;
         const float* from = images + (place.plane * channels + channel) * height * width;
-        float* to = matrix + channel * size * size * all + window;
+        float* to = matrix + channel * size_y * size_x * all + window;
         // What lies before the image is beyond it as well, since nothing is negative.
-        for (u32 line = first_line; line != first_line + size; line++) {
-            for (u32 pixel = first_pixel; pixel != first_pixel + size; pixel++) {
+        for (u32 line = first_line; line != first_line + size_y; line++) {
+            for (u32 pixel = first_pixel; pixel != first_pixel + size_x; pixel++) {
                 *to = line < height && pixel < width ? from[line * width + pixel] : 0.0f;
                 to += all;
             }
@@ -57,17 +59,17 @@ extern "C" __global__ void from_columns(WINDOWS, u32 count, const float* matrix,
     u32 all = count * rows * columns;
     FOR_EACH_WORD(index, count * channels * height * width) {
         Place place = place_of(index, height, width);
-        u32 line = place.row + padding, pixel = place.column + padding;
+        u32 line = place.row + padding_y, pixel = place.column + padding_x;
         u32 image = place.plane / channels, channel = place.plane % channels;
-        u32 first_row = first_window(line, size, stride), end_row = end_window(line, stride, rows);
-        u32 first_column = first_window(pixel, size, stride), end_column = end_window(pixel, stride, columns);
-        const float* from = matrix + channel * size * size * all + image * rows * columns;
+        u32 first_row = first_window(line, size_y, stride_y), end_row = end_window(line, stride_y, rows);
+        u32 first_column = first_window(pixel, size_x, stride_x), end_column = end_window(pixel, stride_x, columns);
+        const float* from = matrix + channel * size_y * size_x * all + image * rows * columns;
         float sum = 0.0f;
         for (u32 row = end_row; row > first_row; row--) {
-            u32 y = line - (row - 1) * stride;
+            u32 y = line - (row - 1) * stride_y;
             for (u32 column = end_column; column > first_column; column--) {
-                u32 x = pixel - (column - 1) * stride;
-                sum += from[(y * size + x) * all + (row - 1) * columns + column - 1];
+                u32 x = pixel - (column - 1) * stride_x;
+                sum += from[(y * size_x + x) * all + (row - 1) * columns + column - 1];
             }
         }
         images[index] = sum;
@@ -85,16 +87,16 @@ extern "C" __global__ void to_channels(u64 count, u64 channels, u64 pixels, cons
 }
 
 // The first pixel of a window that lies there, counted through all images.
-__device__ inline u32 first_pixel(Place pool, u32 height, u32 width, u32 stride) {
-    return (pool.plane * height + pool.row * stride) * width + pool.column * stride;
+__device__ inline u32 first_pixel(Place pool, u32 height, u32 width, u32 stride_y, u32 stride_x) {
+    return (pool.plane * height + pool.row * stride_y) * width + pool.column * stride_x;
 }
 
 extern "C" __global__ void pool_largest(WINDOWS, u32 count, const float* images, float* pooled) {
     FOR_EACH_WORD(pool, count * channels * rows * columns) {
-        u32 first = first_pixel(place_of(pool, rows, columns), height, width, stride);
+        u32 first = first_pixel(place_of(pool, rows, columns), height, width, stride_y, stride_x);
         float best = images[first];
-        for (u32 y = 0; y < size; y++) {
-            for (u32 x = 0; x < size; x++) {
+        for (u32 y = 0; y < size_y; y++) {
+            for (u32 x = 0; x < size_x; x++) {
                 float value = images[first + y * width + x];
                 best = value > best || value != value ? value : best;
             }
@@ -103,11 +105,11 @@ extern "C" __global__ void pool_largest(WINDOWS, u32 count, const float* images,
     }
 }
 
-__device__ inline u32 first_largest(u32 first, u32 width, u32 size, const float* images) {
+__device__ inline u32 first_largest(u32 first, u32 width, u32 size_y, u32 size_x, const float* images) {
     u32 best = first;
     float largest = images[first];
-    for (u32 y = 0; y < size; y++) {
-        for (u32 x = 0; x < size; x++) {
+    for (u32 y = 0; y < size_y; y++) {
+        for (u32 x = 0; x < size_x; x++) {
             u32 pixel = first + y * width + x;
             float value = images[pixel];
             best = value > largest ? pixel : best;
@@ -122,10 +124,10 @@ extern "C" __global__ void pool_largest_backward_apart(
     WINDOWS, u32 count, const float* images, const float* gradient, float* image_gradient) {
     FOR_EACH_WORD(pool, count * channels * rows * columns) {
         Place place = place_of(pool, rows, columns);
-        u32 first = first_pixel(place, height, width, stride);
-        u32 best = first_largest(first, width, size, images);
-        u32 lines = place.row + 1 < rows ? stride : height - place.row * stride;
-        u32 pixels = place.column + 1 < columns ? stride : width - place.column * stride;
+        u32 first = first_pixel(place, height, width, stride_y, stride_x);
+        u32 best = first_largest(first, width, size_y, size_x, images);
+        u32 lines = place.row + 1 < rows ? stride_y : height - place.row * stride_y;
+        u32 pixels = place.column + 1 < columns ? stride_x : width - place.column * stride_x;
         for (u32 y = 0; y < lines; y++) {
             for (u32 x = 0; x < pixels; x++) {
                 u32 pixel = first + y * width + x;
@@ -140,14 +142,14 @@ extern "C" __global__ void pool_largest_backward(
     WINDOWS, u32 count, const float* images, const float* gradient, float* image_gradient) {
     FOR_EACH_WORD(index, count * channels * height * width) {
         auto [plane, line, pixel] = place_of(index, height, width);
-        u32 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
-        u32 first_column = first_window(pixel, size, stride);
+        u32 end_row = end_window(line, stride_y, rows), end_column = end_window(pixel, stride_x, columns);
+        u32 first_column = first_window(pixel, size_x, stride_x);
         float sum = 0.0f;
-        for (u32 row = first_window(line, size, stride); row < end_row; row++) {
+        for (u32 row = first_window(line, size_y, stride_y); row < end_row; row++) {
             for (u32 column = first_column; column < end_column; column++) {
                 u32 pool = (plane * rows + row) * columns + column;
-                u32 first = first_pixel({plane, row, column}, height, width, stride);
-                sum += first_largest(first, width, size, images) == index ? gradient[pool] : 0.0f;
+                u32 first = first_pixel({plane, row, column}, height, width, stride_y, stride_x);
+                sum += first_largest(first, width, size_y, size_x, images) == index ? gradient[pool] : 0.0f;
             }
         }
         image_gradient[index] = sum;
@@ -155,12 +157,12 @@ extern "C" __global__ void pool_largest_backward(
 }
 
 extern "C" __global__ void pool_mean(WINDOWS, u32 count, const float* images, float* pooled) {
-    float share = (float)(1.0 / (double)(size * size));
+    float share = (float)(1.0 / (double)(size_y * size_x));
     FOR_EACH_WORD(pool, count * channels * rows * columns) {
-        u32 first = first_pixel(place_of(pool, rows, columns), height, width, stride);
+        u32 first = first_pixel(place_of(pool, rows, columns), height, width, stride_y, stride_x);
         float sum = 0.0f;
-        for (u32 y = 0; y < size; y++) {
-            for (u32 x = 0; x < size; x++) {
+        for (u32 y = 0; y < size_y; y++) {
+            for (u32 x = 0; x < size_x; x++) {
                 sum += images[first + y * width + x];
             }
         }
@@ -169,13 +171,13 @@ extern "C" __global__ void pool_mean(WINDOWS, u32 count, const float* images, fl
 }
 
 extern "C" __global__ void pool_mean_backward(WINDOWS, u32 count, const float* gradient, float* image_gradient) {
-    float share = (float)(1.0 / (double)(size * size));
+    float share = (float)(1.0 / (double)(size_y * size_x));
     FOR_EACH_WORD(index, count * channels * height * width) {
         auto [plane, line, pixel] = place_of(index, height, width);
-        u32 end_row = end_window(line, stride, rows), end_column = end_window(pixel, stride, columns);
-        u32 first_column = first_window(pixel, size, stride);
+        u32 end_row = end_window(line, stride_y, rows), end_column = end_window(pixel, stride_x, columns);
+        u32 first_column = first_window(pixel, size_x, stride_x);
         float sum = 0.0f;
-        for (u32 row = first_window(line, size, stride); row < end_row; row++) {
+        for (u32 row = first_window(line, size_y, stride_y); row < end_row; row++) {
             for (u32 column = first_column; column < end_column; column++) {
                 sum += gradient[(plane * rows + row) * columns + column] * share;
             }

@@ -3,7 +3,7 @@
 
 use distdl_engine::device::{Argument, GpuSlice};
 
-use super::lengths;
+use super::{check_no_padding, lengths};
 use crate::error::{Error, Result, check_length};
 use crate::kernels::programs::{Device, Grid};
 use crate::shape::Windows;
@@ -98,7 +98,8 @@ pub(crate) fn largest_backward(
 ) -> Result<()> {
     check_pool(windows, count, images, gradient)?;
     check_length("the gradient by the images", images.len(), image_gradient.len())?;
-    let kernel = match windows.stride >= windows.size {
+    let (size, stride) = (windows.size, windows.stride);
+    let kernel = match stride.height >= size.height && stride.width >= size.width {
         true => ("pool_largest_backward_apart", Grid::of_elements(gradient.len())),
         false => ("pool_largest_backward", Grid::of_elements(image_gradient.len())),
     };
@@ -160,8 +161,9 @@ unsafe fn start<const BUFFERS: usize>(
     buffers: [GpuSlice<'_>; BUFFERS],
 ) -> Result<()> {
     let (image, (rows, columns)) = (windows.image, windows.counts().unwrap_or_default());
-    let sides = [image.channels, image.height, image.width, windows.size, windows.stride];
-    let sides = sides.into_iter().chain([windows.padding, rows, columns, images]);
+    let sides = [image.channels, image.height, image.width].into_iter();
+    let walk = [windows.size, windows.stride, windows.padding].map(|sides| [sides.height, sides.width]);
+    let sides = sides.chain(walk.into_iter().flatten()).chain([rows, columns, images]);
     let mut arguments = Vec::new();
     for side in sides {
         arguments.push(Argument::Kind(in_words(side)?));
@@ -192,7 +194,7 @@ fn check_columns(windows: &Windows, count: usize, images: GpuSlice<'_>, columns:
 
 fn check_pool(windows: &Windows, count: usize, images: GpuSlice<'_>, pooled: GpuSlice<'_>) -> Result<()> {
     let lengths = lengths(windows);
-    check_length("padding of windows that are pooled", 0, windows.padding)?;
+    check_no_padding(windows)?;
     check_length("the images", count * lengths.image, images.len())?;
     check_length("the pooled images", count * lengths.pooled, pooled.len())
 }

@@ -23,7 +23,7 @@ fn lengths(windows: &Windows) -> Lengths {
     let channels = windows.image.channels;
     Lengths {
         image: channels * windows.image.pixels(),
-        columns: channels * windows.size * windows.size * rows * columns,
+        columns: channels * windows.size.height * windows.size.width * rows * columns,
         pooled: channels * rows * columns,
     }
 }
@@ -91,9 +91,14 @@ pub fn mean_backward<T: Scalar>(
     Ok(())
 }
 
+fn check_no_padding(windows: &Windows) -> Result<()> {
+    let padding = windows.padding.height.max(windows.padding.width);
+    check_length("padding of windows that are pooled", 0, padding)
+}
+
 fn check_pool<T>(windows: &Windows, count: usize, images: &[T], pooled: &[T]) -> Result<()> {
     let lengths = lengths(windows);
-    check_length("padding of windows that are pooled", 0, windows.padding)?;
+    check_no_padding(windows)?;
     check_length("the images", count * lengths.image, images.len())?;
     check_length("the pooled images", count * lengths.pooled, pooled.len())
 }

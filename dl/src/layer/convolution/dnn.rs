@@ -5,6 +5,7 @@ use distdl_engine::device::{ALIGNMENT_WORDS, Convolution, ConvolutionOperands, C
 use super::ConvolutionLayer;
 use crate::error::Result;
 use crate::kernels::programs::Device;
+use crate::shape::Sides;
 
 /// Words that cuDNN may have to work with, in all: 256 MiB; and for passes over few rows: 32 MiB.
 const WORKSPACE_WORDS_MAX: usize = 64 << 20;
@@ -69,11 +70,15 @@ impl ConvolutionLayer {
             height: image.height,
             width: image.width,
             filters: self.output.channels,
-            size: self.windows.size,
-            stride: self.windows.stride,
-            padding: self.windows.padding,
+            size: by_side(self.windows.size),
+            stride: by_side(self.windows.stride),
+            padding: by_side(self.windows.padding),
         }
     }
+}
+
+fn by_side(sides: Sides) -> [usize; 2] {
+    [sides.height, sides.width]
 }
 
 /// Where filters may begin behind so many words to work with, which begin where the scratch does, as well aligned as memory can be.

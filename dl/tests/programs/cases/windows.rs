@@ -1,12 +1,21 @@
 use distdl_dl::Image;
 use distdl_dl::kernels::programs::Grid;
 use distdl_dl::kernels::windows as cpu;
-use distdl_dl::shape::Windows;
+use distdl_dl::shape::{Sides, Windows};
 
 use super::{numbers, same, with_extremes};
 use crate::runner::{Argument, Runner, change, count, kind, read};
 
-/// Windows by channels, height, width, size, stride and padding.
+/// Windows by channels, height, width, and then, each down and across, size, stride and padding.
+const OBLONG: [[usize; 9]; 5] = [
+    [2, 5, 9, 3, 2, 1, 1, 0, 0],
+    [3, 8, 6, 1, 4, 3, 1, 0, 2],
+    [2, 7, 9, 4, 2, 2, 3, 0, 0],
+    [1, 6, 8, 2, 3, 2, 4, 0, 0],
+    [2, 4, 5, 3, 5, 2, 1, 2, 1],
+];
+
+/// Square ones by channels, height, width, size, stride and padding.
 const WINDOWS: [[usize; 6]; 9] = [
     [1, 1, 1, 1, 1, 0],
     [1, 5, 7, 3, 1, 0],
@@ -19,7 +28,12 @@ const WINDOWS: [[usize; 6]; 9] = [
     [1, 12, 10, 4, 1, 0],
 ];
 
-fn windows([channels, height, width, size, stride, padding]: [usize; 6]) -> Windows {
+fn square([channels, height, width, size, stride, padding]: [usize; 6]) -> Windows {
+    windows([channels, height, width, size, size, stride, stride, padding, padding])
+}
+
+fn windows([channels, height, width, walk @ ..]: [usize; 9]) -> Windows {
+    let [size, stride, padding] = [0, 2, 4].map(|place| Sides::from((walk[place], walk[place + 1])));
     let image = Image {
         channels,
         height,
@@ -35,10 +49,8 @@ fn windows([channels, height, width, size, stride, padding]: [usize; 6]) -> Wind
 
 /// All windows with so many images; for pooling those without padding.
 fn each(pools: bool) -> impl Iterator<Item = (Windows, usize)> {
-    let all = WINDOWS
-        .map(windows)
-        .into_iter()
-        .filter(move |windows| !pools || windows.padding == 0);
+    let all = WINDOWS.map(square).into_iter().chain(OBLONG.map(windows));
+    let all = all.filter(move |windows| !pools || windows.padding == 0.into());
     all.flat_map(|windows| [0, 1, 3].map(|count| (windows, count)))
 }
 
@@ -49,8 +61,9 @@ fn arguments<'a>(
     others: impl IntoIterator<Item = Argument<'a>>,
 ) -> Vec<Argument<'a>> {
     let (image, (rows, columns)) = (windows.image, windows.counts().unwrap());
-    let sides = [image.channels, image.height, image.width, windows.size, windows.stride];
-    let sides = sides.into_iter().chain([windows.padding, rows, columns, images]);
+    let sides = [image.channels, image.height, image.width].into_iter();
+    let walk = [windows.size, windows.stride, windows.padding].map(|sides| [sides.height, sides.width]);
+    let sides = sides.chain(walk.into_iter().flatten()).chain([rows, columns, images]);
     sides.map(|side| kind(side as u32)).chain(others).collect()
 }
 
@@ -62,7 +75,7 @@ pub(crate) fn columns(runner: &dyn Runner) {
     for (windows, images) in each(false) {
         let values = numbers(pixels(&windows, images), 1.0, 1);
         let (rows, columns) = windows.counts().unwrap();
-        let size = images * windows.image.channels * windows.size * windows.size * rows * columns;
+        let size = images * windows.image.channels * windows.size.height * windows.size.width * rows * columns;
         let (mut expected, mut got) = (vec![f32::NAN; size], vec![f32::NAN; size]);
         cpu::to_columns(&windows, images, &values, &mut expected).unwrap();
         let mut given = arguments(&windows, images, [read(&values), change(&mut got)]);
@@ -123,7 +136,8 @@ pub(crate) fn pool_largest(runner: &dyn Runner) {
         runner.run("pool_largest_backward", Grid::of_elements(size), &mut given);
         same(runner, &format!("gradient by largest of {windows:?}"), &expected, &got);
 
-        if windows.stride >= windows.size {
+        let (size, stride) = (windows.size, windows.stride);
+        if stride.height >= size.height && stride.width >= size.width {
             got.fill(f32::NAN);
             let mut given = arguments(&windows, images, [read(&values), read(&gradient), change(&mut got)]);
             runner.run("pool_largest_backward_apart", Grid::of_elements(pooled), &mut given);

@@ -60,13 +60,16 @@ impl Windows {
     fn new(convolution: &Convolution, math: sys::cudnnMathType_t) -> Result<Self, CudnnError> {
         let windows = Self(cudnn::create_convolution_descriptor()?);
         let too_many = |_| CudnnError(Status::CUDNN_STATUS_NOT_SUPPORTED);
-        let padding = c_int::try_from(convolution.padding).map_err(too_many)?;
-        let stride = c_int::try_from(convolution.stride).map_err(too_many)?;
+        let number = |side| c_int::try_from(side).map_err(too_many);
+        let [padding_y, padding_x] = [number(convolution.padding[0])?, number(convolution.padding[1])?];
+        let [stride_y, stride_x] = [number(convolution.stride[0])?, number(convolution.stride[1])?];
         // What others call a convolution is a cross-correlation here: filters are not turned round.
         let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
         // SAFETY: it lives.
         unsafe {
-            cudnn::set_convolution2d_descriptor(windows.0, padding, padding, stride, stride, 1, 1, mode, FLOAT)?;
+            cudnn::set_convolution2d_descriptor(
+                windows.0, padding_y, padding_x, stride_y, stride_x, 1, 1, mode, FLOAT,
+            )?;
             cudnn::set_convolution_math_type(windows.0, math)?;
         }
         Ok(windows)

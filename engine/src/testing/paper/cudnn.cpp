@@ -49,7 +49,8 @@ struct Sides {
 };
 
 struct Windows {
-    int padding = 0, stride = 0, math = -1;
+    int padding_y = 0, padding_x = 0, stride_y = 0, stride_x = 0, math = -1;
+    int stride() const { return stride_y > stride_x ? stride_y : stride_x; }
 };
 
 void* of_driver(const char* name) {
@@ -74,12 +75,13 @@ struct Convolution {
     Windows windows;
 
     int state() const {
-        bool is_whole = images.length() > 0 && filters.length() > 0 && windows.stride > 0;
-        if (!is_whole || windows.padding > filters.height || (windows.math != FMA_MATH && windows.math != DEFAULT_MATH)) {
+        bool is_whole = images.length() > 0 && filters.length() > 0 && windows.stride_y > 0 && windows.stride_x > 0;
+        bool is_padded_too_much = windows.padding_y > filters.height || windows.padding_x > filters.width;
+        if (!is_whole || is_padded_too_much || (windows.math != FMA_MATH && windows.math != DEFAULT_MATH)) {
             return BAD_PARAM;
         }
-        int rows = (images.height + 2 * windows.padding - filters.height) / windows.stride + 1;
-        int columns = (images.width + 2 * windows.padding - filters.width) / windows.stride + 1;
+        int rows = (images.height + 2 * windows.padding_y - filters.height) / windows.stride_y + 1;
+        int columns = (images.width + 2 * windows.padding_x - filters.width) / windows.stride_x + 1;
         bool fits = images.channels == filters.channels && outputs == Sides{images.outer, filters.outer, rows, columns};
         return fits ? 0 : SHAPE_MISMATCH;
     }
@@ -114,7 +116,8 @@ struct Convolution {
         for (int channel = 0; channel < filters.channels; channel++) {
             for (int y = 0; y < filters.height; y++) {
                 for (int x = 0; x < filters.width; x++) {
-                    int at_y = row * windows.stride + y - windows.padding, at_x = column * windows.stride + x - windows.padding;
+                    int at_y = row * windows.stride_y + y - windows.padding_y;
+                    int at_x = column * windows.stride_x + x - windows.padding_x;
                     if (at_y >= 0 && at_y < images.height && at_x >= 0 && at_x < images.width) {
                         visit(images.place(image, channel, at_y, at_x), filters.place(filter, channel, y, x),
                               outputs.place(image, filter, row, column));
@@ -189,12 +192,11 @@ int cudnnCreateConvolutionDescriptor(Windows** windows) { return *windows = new 
 int cudnnDestroyConvolutionDescriptor(Windows* windows) { return delete windows, 0; }
 int cudnnSetConvolution2dDescriptor(Windows* windows, int padding_y, int padding_x, int stride_y, int stride_x, int dilation_y,
                                     int dilation_x, int mode, int type) {
-    bool is_square = padding_y == padding_x && stride_y == stride_x && dilation_y == 1 && dilation_x == 1;
-    if (!is_square || mode != CROSS_CORRELATION || type != FLOAT || stride_y < 1 || padding_y < 0) {
+    bool is_whole = stride_y >= 1 && stride_x >= 1 && padding_y >= 0 && padding_x >= 0;
+    if (!is_whole || dilation_y != 1 || dilation_x != 1 || mode != CROSS_CORRELATION || type != FLOAT) {
         return NOT_SUPPORTED;
     }
-    windows->padding = padding_y;
-    windows->stride = stride_y;
+    *windows = {padding_y, padding_x, stride_y, stride_x, windows->math};
     return 0;
 }
 int cudnnSetConvolutionMathType(Windows* windows, int math) { return windows->math = math, 0; }
@@ -214,7 +216,7 @@ int cudnnGetConvolutionBackwardDataWorkspaceSize(Handle*, Sides* filters, Sides*
 int cudnnGetConvolutionBackwardFilterWorkspaceSize(Handle*, Sides* images, Sides* outputs, Windows* windows, Sides* filters,
                                                    int algorithm, size_t* bytes) {
     Convolution of{*images, *filters, *outputs, *windows};
-    bool is_known = algorithm == DETERMINISTIC && windows->stride <= STRIDE_MAX;
+    bool is_known = algorithm == DETERMINISTIC && windows->stride() <= STRIDE_MAX;
     return is_known ? (*bytes = of.workspace(), of.state()) : NOT_SUPPORTED;
 }
 
@@ -247,7 +249,7 @@ int cudnnConvolutionBackwardFilter(Handle* handle, const float* one, Sides* imag
     auto product = [=](double* all, long image, long filter, long output) {
         all[filter] += of.factor(pixels[image]) * of.factor(gradient[output]);
     };
-    return algorithm != DETERMINISTIC || windows->stride > STRIDE_MAX ? NOT_SUPPORTED
+    return algorithm != DETERMINISTIC || windows->stride() > STRIDE_MAX ? NOT_SUPPORTED
         : sums(handle, of, one, before, pixels, gradient, to, filters->length(), workspace, bytes, product);
 }
 

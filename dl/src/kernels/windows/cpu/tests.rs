@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernels::Level;
-use crate::shape::Image;
+use crate::shape::{Image, Sides};
 
 fn numbers(count: usize) -> Vec<f32> {
     (0..count)
@@ -17,7 +17,12 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-fn windows((channels, height, width): (usize, usize, usize), size: usize, stride: usize, padding: usize) -> Windows {
+fn windows(
+    (channels, height, width): (usize, usize, usize),
+    size: impl Into<Sides>,
+    stride: impl Into<Sides>,
+    padding: impl Into<Sides>,
+) -> Windows {
     let image = Image {
         channels,
         height,
@@ -25,21 +30,23 @@ fn windows((channels, height, width): (usize, usize, usize), size: usize, stride
     };
     Windows {
         image,
-        size,
-        stride,
-        padding,
+        size: size.into(),
+        stride: stride.into(),
+        padding: padding.into(),
     }
 }
 
 /// Of all sorts; and of those that have loops of their own.
 fn drawn() -> impl Strategy<Value = Windows> {
     let sides = (1..4usize, 1..8usize, 1..8usize);
-    let any = (sides, 1..5usize, 1..4usize, 0..4usize);
+    let side = |range: Range<usize>| prop_oneof![(range.clone(), range.clone()), range.prop_map(|side| (side, side))];
+    let any = (sides, side(1..5), side(1..4), side(0..4));
     let any = any.prop_map(|(sides, size, stride, padding)| windows(sides, size, stride, padding));
     let columns = prop::sample::select(vec![8usize, 9, 12, 16, 20, 24, 28, 31, 32, 35, 70]);
-    let whole = (1..3usize, 0..3usize, columns, 1..4usize);
-    let whole = whole
-        .prop_map(|(channels, rows, columns, size)| windows((channels, rows + size, columns + size - 1), size, 1, 0));
+    let whole = (1..3usize, 0..3usize, columns, (1..4usize, 1..4usize));
+    let whole = whole.prop_map(|(channels, rows, columns, (height, width))| {
+        windows((channels, rows + height, columns + width - 1), (height, width), 1, 0)
+    });
     let width = prop_oneof![2..40usize, 510..516usize];
     let halving = (1..3usize, 2..9usize, width).prop_map(|sides| windows(sides, 2, 2, 0));
     prop_oneof![2 => any, 1 => whole, 1 => halving]
@@ -48,8 +55,8 @@ fn drawn() -> impl Strategy<Value = Windows> {
 
 /// The pixel at a place of a window, or `None` in the padding.
 fn pixel(windows: &Windows, channel: usize, (row, y): (usize, usize), (column, x): (usize, usize)) -> Option<usize> {
-    let line = (row * windows.stride + y).checked_sub(windows.padding)?;
-    let place = (column * windows.stride + x).checked_sub(windows.padding)?;
+    let line = (row * windows.stride.height + y).checked_sub(windows.padding.height)?;
+    let place = (column * windows.stride.width + x).checked_sub(windows.padding.width)?;
     let Image { height, width, .. } = windows.image;
     (line < height && place < width).then_some((channel * height + line) * width + place)
 }
@@ -60,7 +67,7 @@ fn sources(windows: &Windows, count: usize) -> Vec<Option<usize>> {
     let length = windows.image.channels * windows.image.pixels();
     let mut sources = Vec::new();
     for channel in 0..windows.image.channels {
-        for (y, x) in (0..windows.size).flat_map(|y| (0..windows.size).map(move |x| (y, x))) {
+        for (y, x) in (0..windows.size.height).flat_map(|y| (0..windows.size.width).map(move |x| (y, x))) {
             for image in 0..count {
                 for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
                     let pixel = pixel(windows, channel, (row, y), (column, x));
@@ -97,7 +104,7 @@ proptest! {
 
     #[test]
     fn pools_are_those_of_the_definition_at_all_levels(windows in drawn(), count in 0..3usize) {
-        let windows = Windows { padding: 0, ..windows };
+        let windows = Windows { padding: 0.into(), ..windows };
         let Some((rows, columns)) = windows.counts() else {
             return Ok(());
         };
@@ -106,13 +113,13 @@ proptest! {
         let pools: Vec<Vec<usize>> = (0..channels * rows * columns)
             .map(|pool| {
                 let (channel, row, column) = (pool / columns / rows, pool / columns % rows, pool % columns);
-                let places = (0..windows.size).flat_map(|y| (0..windows.size).map(move |x| (y, x)));
+                let places = (0..windows.size.height).flat_map(|y| (0..windows.size.width).map(move |x| (y, x)));
                 places.map(|(y, x)| pixel(&windows, channel, (row, y), (column, x)).unwrap()).collect()
             })
             .collect();
         let gradient = numbers(pools.len());
         let (mut largest_back, mut mean_back) = (vec![0.0f32; images.len()], vec![0.0f32; images.len()]);
-        let scale = 1.0 / (windows.size * windows.size) as f32;
+        let scale = 1.0 / (windows.size.height * windows.size.width) as f32;
         let (mut largest_of, mut mean_of) = (Vec::new(), Vec::new());
         for (pool, gradient) in pools.iter().zip(&gradient) {
             let best = pool.iter().copied().fold(pool[0], |best, pixel| {
@@ -146,15 +153,15 @@ fn what_is_not_a_number_is_the_largest() {
             height: 1,
             width: 2,
         },
-        size: 1,
-        stride: 1,
-        padding: 0,
+        size: 1.into(),
+        stride: 1.into(),
+        padding: 0.into(),
     };
     let mut pooled = [0.0f32; 2];
     largest(Level::best(), &windows, &[f32::NAN, 1.0], &mut pooled);
     assert!(pooled[0].is_nan() && pooled[1] == 1.0);
     let two = Windows {
-        size: 2,
+        size: 2.into(),
         image: Image {
             height: 2,
             ..windows.image
