@@ -6,6 +6,8 @@
 
 mod fields;
 
+mod columns;
+
 mod reader;
 
 mod writer;
@@ -32,6 +34,10 @@ pub struct CsvOptions {
     /// Whether the first record of each file names the columns. Fields go to those of the record type by name then,
     /// else by position. Default `true`.
     pub header: bool,
+    /// Whether a header may lack the column of a field that is an `Option`, which is `None` then. Otherwise that is an error,
+    /// since a name that is misspelt would go unseen. A field that is no `Option` needs `#[serde(default)]`, and no word here.
+    /// Default `false`.
+    pub columns_may_be_missing: bool,
     /// Whether quoted fields may hold line ends. Each file is read by one partition then. Default `false`.
     pub quoted_newlines: bool,
     /// Limits; a record counts as a line, with all its line ends.
@@ -45,6 +51,7 @@ impl Default for CsvOptions {
             quote: Some(b'"'),
             trim: false,
             header: true,
+            columns_may_be_missing: false,
             quoted_newlines: false,
             text: TextOptions::default(),
         }

@@ -55,7 +55,8 @@ impl Context {
 
     /// The records of CSV files: a struct whose fields are named as the columns are, or a tuple, which takes them by
     /// position. Files are cut as those of [`Context::text_file`], unless quoted fields may hold line ends, which
-    /// `options` must say: each file is read by one partition then.
+    /// `options` must say: each file is read by one partition then. A field that is an `Option` needs a column too, unless
+    /// `options` say that it may be missing: a misspelt name would make it `None` in every record.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

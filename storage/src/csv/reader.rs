@@ -8,6 +8,7 @@ use csv::{ErrorKind, StringRecord};
 use serde::de::DeserializeOwned;
 
 use super::CsvOptions;
+use super::columns::missing;
 use super::fields::Rows;
 use crate::error::Result;
 use crate::object::ObjectError;
@@ -35,7 +36,8 @@ struct CsvReader<T> {
 /// them by position.
 ///
 /// # Errors
-/// Options that make no sense together, or the first record of the file cannot be read.
+/// Options that make no sense together, or the first record of the file cannot be read, or lacks the column of an optional
+/// field where [`CsvOptions::columns_may_be_missing`] is off.
 pub fn read_csv<T: DeserializeOwned>(
     stores: &Stores,
     split: &TextSplit,
@@ -49,6 +51,9 @@ pub fn read_csv<T: DeserializeOwned>(
         true => rows.next(&mut first)?,
         false => read_first(stores, split, options, &mut first)?,
     };
+    if let Some(offset) = first_offset.filter(|_| options.header && !options.columns_may_be_missing) {
+        has_columns::<T>(&rows, offset, &first)?;
+    }
     let mut reader = CsvReader {
         rows,
         first_due: is_start && !options.header && first_offset.is_some(),
@@ -63,6 +68,8 @@ pub fn read_csv<T: DeserializeOwned>(
 
 /// Of a field that cannot be read an error shows so much.
 const FIELD_CHARS_SHOWN: usize = 40;
+/// Of a header an error shows so much.
+const COLUMNS_SHOWN: usize = 50;
 
 /// Whether the options go together, of the file that errors call `url`.
 pub(super) fn check(url: &str, options: &CsvOptions) -> Result<(), ObjectError> {
@@ -74,6 +81,31 @@ pub(super) fn check(url: &str, options: &CsvOptions) -> Result<(), ObjectError> 
     }
     let remedy = "delimiter and quote in `CsvOptions` must be two different ASCII characters and no line ends";
     Err(ObjectError::unsupported(url, remedy))
+}
+
+/// An error if a field would be `None` in every record.
+fn has_columns<T: DeserializeOwned>(rows: &Rows, offset: u64, names: &StringRecord) -> Result<(), ObjectError> {
+    let Some(field) = missing::<T>(names) else {
+        return Ok(());
+    };
+    let record = std::any::type_name::<T>();
+    let problem = format!(
+        "field `{field}` of {record} has no column in the header, which has {}",
+        shown(names)
+    );
+    let remedy = "name the field as the column is (`#[serde(rename = \"..\")]`), or set `CsvOptions::columns_may_be_missing` if it \
+                  may be `None` in all records";
+    Err(rows.malformed(offset, problem, remedy))
+}
+
+/// Names of columns, for people.
+fn shown(names: &StringRecord) -> String {
+    let short = |name: &str| format!("`{}`", name.chars().take(FIELD_CHARS_SHOWN).collect::<String>());
+    let mut shown: Vec<String> = names.iter().take(COLUMNS_SHOWN).map(short).collect();
+    if names.len() > COLUMNS_SHOWN {
+        shown.push(format!("and {} more", names.len() - COLUMNS_SHOWN));
+    }
+    shown.join(", ")
 }
 
 /// Reads the first record of the file that `split` is a later part of.
@@ -138,7 +170,10 @@ impl<T: DeserializeOwned> CsvReader<T> {
             return error.to_string();
         };
         let Some(field) = err.field() else {
-            return err.kind().to_string();
+            return match self.named {
+                true => format!("{} (the header has {})", err.kind(), shown(&self.first)),
+                false => err.kind().to_string(),
+            };
         };
         let name = usize::try_from(field).ok().and_then(|field| self.first.get(field));
         let found = usize::try_from(field).ok().and_then(|field| record.get(field));

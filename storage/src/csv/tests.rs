@@ -153,7 +153,8 @@ fn bad_records_are_errors_that_name_place_column_and_remedy() {
         }
     }
     let names = malformed("name,count,share\na,1,2\n", &options, 1);
-    assert!(names.contains("missing field `share of all`"), "{names}");
+    let words = "missing field `share of all` (the header has `name`, `count`, `share`)";
+    assert!(names.contains(words), "{names}");
     let unnamed = CsvOptions {
         header: false,
         ..options
@@ -354,4 +355,83 @@ fn white_space_around_fields_and_names_is_trimmed_where_that_is_asked_for() {
     let rows = read::<Row>(&stores, &objects, &trims(true), 2).unwrap();
     assert_eq!(rows, [row("a b", Some(7), 0.5), row("c", None, 1.0)]);
     assert!(read::<Row>(&stores, &objects, &trims(false), 2).is_err());
+}
+
+#[test]
+fn an_optional_field_without_a_column_is_an_error_unless_that_is_meant() {
+    /// One field of each kind that may be absent.
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    struct Loose {
+        name: String,
+        #[serde(alias = "number", alias = "n")]
+        count: Option<i64>,
+        #[serde(default)]
+        share: f64,
+        #[serde(skip)]
+        _kept: Option<u8>,
+    }
+    #[derive(Debug, Deserialize)]
+    struct Wrapped(Loose);
+    #[derive(Debug, Deserialize)]
+    struct Flat {
+        name: String,
+        #[serde(flatten)]
+        rest: std::collections::BTreeMap<String, Option<i64>>,
+    }
+
+    let stores = Stores::new();
+    let strict = CsvOptions::default();
+    let misspelt = stored(&stores, "misspelt.csv", "\nname,cuont\na,1\nb,2\n");
+    for partitions in [1, 4] {
+        let errors = [
+            read::<Loose>(&stores, &misspelt, &strict, partitions).map(|_| ()),
+            read::<Wrapped>(&stores, &misspelt, &strict, partitions)
+                .map(|rows| drop(rows.into_iter().map(|row| row.0))),
+        ];
+        for error in errors.map(|read| read.unwrap_err().to_string()) {
+            let place = "memory://misspelt.csv, the record at byte 1: field `count` of ";
+            assert!(error.starts_with(place), "{error}");
+            assert!(error.contains("which has `name`, `cuont`; name the field"), "{error}");
+            assert!(error.contains("`CsvOptions::columns_may_be_missing`"), "{error}");
+        }
+    }
+    let meant = CsvOptions {
+        columns_may_be_missing: true,
+        ..CsvOptions::default()
+    };
+    let loose = |name: &str, count| Loose {
+        name: name.into(),
+        count,
+        ..Loose::default()
+    };
+    let rows = read::<Loose>(&stores, &misspelt, &meant, 2).unwrap();
+    assert_eq!(rows, [loose("a", None), loose("b", None)]);
+
+    for names in ["n,name", "name,number", "name,count,more"] {
+        let values = names.split(',').map(|name| if name == "name" { "a" } else { "7" });
+        let text = format!("{names}\n{}\n", values.collect::<Vec<_>>().join(","));
+        let objects = stored(&stores, "named.csv", text);
+        assert_eq!(
+            read::<Loose>(&stores, &objects, &strict, 1).unwrap(),
+            [loose("a", Some(7))],
+            "{names}"
+        );
+    }
+    let flat = read::<Flat>(&stores, &misspelt, &strict, 1).unwrap();
+    assert_eq!(
+        (flat[0].name.as_str(), flat[0].rest["cuont"]),
+        ("a", Some(1)),
+        "it takes all columns"
+    );
+    let by_position = read::<(String, Option<i64>)>(&stores, &misspelt, &strict, 1).unwrap();
+    assert_eq!(by_position[1], ("b".into(), Some(2)));
+    let unnamed = CsvOptions {
+        header: false,
+        ..strict
+    };
+    let objects = stored(&stores, "unnamed.csv", "a,7,0\n");
+    assert_eq!(
+        read::<Loose>(&stores, &objects, &unnamed, 1).unwrap(),
+        [loose("a", Some(7))]
+    );
 }

@@ -1,0 +1,112 @@
+//! Which fields of a record type have no column, and would be `None` in every record without a word.
+
+use std::cell::Cell;
+
+use csv::StringRecord;
+use serde::de::value::Error;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor};
+use serde::forward_to_deserialize_any;
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// The first field of `T` that is an `Option` and has none of `columns`, by none of its names. Where `T` does not say what its
+/// fields are, as with `#[serde(flatten)]`, there is none.
+pub(super) fn missing<T: DeserializeOwned>(columns: &StringRecord) -> Option<&'static str> {
+    let fields = Answers::of::<T>(&[]).fields.get();
+    let has_column = |field: &&str| columns.iter().any(|column| column == *field);
+    let (present, absent): (Vec<_>, Vec<_>) = fields.iter().copied().partition(has_column);
+    let is_optional = |field| Answers::of::<T>(&[field]).given.get() == 1;
+    // No value is asked for where a field comes again under another of its names.
+    let is_alias = |field, other| Answers::of::<T>(&[field, other]).asked.get() == 1;
+    absent
+        .into_iter()
+        .find(|field| is_optional(field) && !present.iter().any(|other| is_alias(field, other)))
+}
+
+/// What a type asks for when it is made of fields of some names. It is never made.
+#[derive(Default)]
+struct Answers {
+    /// All names of its fields.
+    fields: Cell<&'static [&'static str]>,
+    /// Of how many fields it has asked for the value.
+    asked: Cell<usize>,
+    /// How many of those may be `None`, and were.
+    given: Cell<usize>,
+}
+
+impl Answers {
+    fn of<T: DeserializeOwned>(names: &[&str]) -> Self {
+        let answers = Self::default();
+        // An error in any case: that of the fields' end, at the latest.
+        let _ = T::deserialize(Asked(&answers, names));
+        answers
+    }
+}
+
+/// Is read in place of a record, and has fields of these names.
+struct Asked<'a>(&'a Answers, &'a [&'a str]);
+
+impl<'de> Deserializer<'de> for Asked<'_> {
+    type Error = Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.0.fields.set(fields);
+        visitor.visit_map(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        Err(Error::custom("it is no struct"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+impl<'de> MapAccess<'de> for Asked<'_> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        let Some((name, rest)) = self.1.split_first() else {
+            return Err(Error::custom("all is asked"));
+        };
+        self.1 = rest;
+        seed.deserialize((*name).into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
+        self.0.asked.set(self.0.asked.get() + 1);
+        seed.deserialize(Absent(self.0))
+    }
+}
+
+/// The value of a field: `None`, where it may be.
+struct Absent<'a>(&'a Answers);
+
+impl<'de> Deserializer<'de> for Absent<'_> {
+    type Error = Error;
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.0.given.set(self.0.given.get() + 1);
+        visitor.visit_none()
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        Err(Error::custom("it is no `Option`"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
