@@ -43,8 +43,8 @@ pub use distdl_engine::{
     Accumulator, Broadcast, CancelHandle, Context, Dataset, DatasetId, Determinacy, DeviceMap, EngineError,
     HashPartitioner, Histogram, Iteration, JobProgress, Key, Lane, LaneData, LanePartition, LaneRecords, LiveError,
     Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, RangePartitioner, ReadGuard,
-    ShardBefore, ShardUpdate, ShardValues, SlotValues, SquareSum, Staleness, Stats, StepReport, Tallies, UpdateFormat,
-    WorkerTimes,
+    SaveOptions, ShardBefore, ShardUpdate, ShardValues, SlotValues, SquareSum, Staleness, Stats, StepReport, Tallies,
+    UpdateFormat, WorkerTimes,
 };
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;

@@ -20,6 +20,7 @@ mod checkpoint;
 
 use distdl_storage::{Record, Records};
 
+pub use self::save::SaveOptions;
 pub use self::statistics::{Histogram, Stats};
 use crate::batch::{AnyStream, Batch, Failure, PartitionIter, TaskResult, typed_batches};
 use crate::context::Answered;

@@ -49,7 +49,7 @@ mod explain;
 pub mod testing;
 
 pub use accumulator::Accumulator;
-pub use action::{Histogram, Stats};
+pub use action::{Histogram, SaveOptions, Stats};
 pub use batch::PartitionIter;
 pub use broadcast::Broadcast;
 pub use cancel::CancelHandle;

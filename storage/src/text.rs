@@ -1,4 +1,5 @@
-//! Lines of text, JSON lines and records of fixed length, read from objects in pieces: who reads which bytes, and the readers.
+//! Lines of text, JSON lines and records of fixed length, read from objects in pieces: who reads which bytes, and the readers;
+//! and text files in the making.
 //!
 //! Cutting follows Hadoop: a line belongs to the split in which its first byte lies. So any cuts whatever give every
 //! line once, and each split is read without knowledge of the others.
@@ -17,7 +18,10 @@ mod json;
 
 mod records;
 
+pub(crate) mod file;
+
 pub use self::compression::Compression;
+pub use self::file::TextFile;
 pub use self::json::read_json_lines;
 pub use self::lines::{LineReader, read_lines, read_lines_with};
 pub use self::options::TextOptions;

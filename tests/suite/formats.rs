@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use distdl::engine::cluster::chaos::Chaos;
 use distdl::engine::testing::TestCluster;
-use distdl::{Context, CsvOptions, EngineError};
+use distdl::{Context, CsvOptions, EngineError, SaveOptions};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,67 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(cases(16))]
+
+    #[test]
+    fn what_is_saved_compressed_is_read_again_and_is_the_same_each_time(
+        rows in rows(), partitions in 1..6usize, read_partitions in 1..6usize, threads in 1..=3usize, batch_records in batch_records(),
+    ) {
+        let context = small_batches(threads, batch_records);
+        let folder = tempfile::tempdir().unwrap();
+        let gzip = SaveOptions { gzip: true };
+        let saved = context.parallelize(rows.clone(), partitions);
+        let flat = saved.map(|row| Flat { name: row.name, count: row.count });
+        let texts = saved.map(|row| row.name.replace('\n', " "));
+        let options = CsvOptions { quoted_newlines: true, header: partitions % 2 == 0, ..CsvOptions::default() };
+        let save_to = |url: &dyn Fn(&str) -> String| {
+            saved.save_as_json_lines_file_with(&url("json"), gzip).unwrap();
+            flat.save_as_csv_file_with(&url("csv"), &options, gzip).unwrap();
+            texts.save_as_text_file_with(&url("text"), gzip).unwrap();
+        };
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        save_to(&|name| first.join(name).to_str().unwrap().to_owned());
+        save_to(&|name| second.join(name).to_str().unwrap().to_owned());
+        save_to(&|name| format!("memory://{name}"));
+        for (name, ending) in [("json", ".jsonl.gz"), ("csv", ".csv.gz"), ("text", ".gz")] {
+            prop_assert_eq!(part_names(&first.join(name)), expected_names(partitions, ending));
+            for part in expected_names(partitions, ending) {
+                let [one, other] = [&first, &second].map(|place| fs::read(place.join(name).join(&part)).unwrap());
+                prop_assert_eq!(&one[..4], [0x1f, 0x8b, 8, 0], "no name");
+                prop_assert_eq!(&one[4..8], [0; 4], "no time");
+                prop_assert_eq!(one, other);
+            }
+        }
+        for place in [first.to_str().unwrap(), "memory:/"] {
+            let url = |name: &str| format!("{place}/{name}");
+            prop_assert_eq!(&context.json_lines::<Row>(&url("json"), read_partitions).unwrap().collect().unwrap(), &rows);
+            let read = context.csv::<Flat>(&url("csv"), options.clone(), read_partitions).unwrap();
+            prop_assert_eq!(read.collect().unwrap(), flat.collect().unwrap());
+            let read = context.text_file(&url("text"), read_partitions).unwrap();
+            prop_assert_eq!(read.collect().unwrap(), texts.collect().unwrap());
+        }
+    }
+}
+
+#[test]
+fn what_is_saved_compressed_is_known_to_gzip() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().join("out");
+    let numbers = context(2).range(0..100_000, 2);
+    numbers
+        .save_as_text_file_with(url.to_str().unwrap(), SaveOptions { gzip: true })
+        .unwrap();
+    let Ok(unpacked) = Command::new("gzip").arg("-dc").arg(url.join("part-00001.gz")).output() else {
+        println!("not tested: there is no gzip here");
+        return;
+    };
+    let expected: String = (50_000..100_000).map(|number| format!("{number}\n")).collect();
+    assert!(unpacked.stdout == expected.as_bytes(), "{unpacked:?}");
+    let packed = fs::metadata(url.join("part-00001.gz")).unwrap().len();
+    assert!(packed * 2 < expected.len() as u64, "it is compressed: {packed}");
+}
+
 fn message<R>(result: Result<R, EngineError>) -> String {
     match result {
         Ok(_) => panic!("it did not fail"),
@@ -187,6 +249,19 @@ fn a_record_without_a_form_ends_the_action_and_leaves_nothing() {
     assert!(error.contains("has no JSON form"), "{error}");
     let error = message(context.range(0..4, 2).save_as_csv_file(url, &CsvOptions::default()));
     assert!(error.contains("it has no names for the header"), "{error}");
+    let bad = context
+        .range(0..40, 4)
+        .map(|x| ("a".repeat(if x == 33 { 3 } else { 2 }), x));
+    let mut short = CsvOptions {
+        header: false,
+        ..CsvOptions::default()
+    };
+    short.text.line_bytes_max = 5;
+    let error = message(bad.save_as_csv_file_with(url, &short, SaveOptions { gzip: true }));
+    assert!(
+        error.contains("record 3: it, or the header, has more than 5 bytes"),
+        "{error}"
+    );
     #[cfg(feature = "parquet")]
     assert!(message(context.range(0..4, 2).save_as_parquet_file(url)).contains("map the records to a struct"));
     assert_eq!(

@@ -10,15 +10,33 @@ use distdl_storage::csv::{CsvOptions, CsvWriter};
 #[cfg(feature = "parquet")]
 use distdl_storage::parquet::ParquetWriter;
 use distdl_storage::remote::SharedFolder;
+use distdl_storage::text::TextFile;
 
 use super::once::once;
 use crate::batch::PartitionIter;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
 
+/// How files are saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SaveOptions {
+    /// Whether files are compressed in gzip format. Their names end in `.gz` then, by which all that reads them knows; each is
+    /// read by one partition. Without times and names in them, a program makes the same bytes of the same records each time.
+    /// Default `false`.
+    pub gzip: bool,
+}
+
+impl SaveOptions {
+    /// How names of parts of a kind end.
+    fn ending(self, kind: &str) -> String {
+        format!("{kind}{}", if self.gzip { ".gz" } else { "" })
+    }
+}
+
 impl<T: Record + Display> Dataset<T> {
     /// Writes each partition as a text file, `part-00000` and so on, a line a record (text that has line ends in it comes back as
-    /// several; JSON lines bear them), into a new folder or object prefix `url`. All of it appears at once, when every part is complete and synced, or not at all.
+    /// several; a `\r` at the end of a record is taken for part of the line's end, and a byte order mark at the start of a part is
+    /// dropped; JSON lines bear them all), into a new folder or object prefix `url`. All of it appears at once, when every part is complete and synced, or not at all.
     ///
     /// Of several processes each writes the parts that it computes, and one publishes them: `url` must be a folder that
     /// all of them see, on a file system that knows hard links. Who dies half way leaves nothing behind once the action is
@@ -40,7 +58,30 @@ impl<T: Record + Display> Dataset<T> {
     /// # Errors
     /// If `url` exists or cannot be written; otherwise as any action.
     pub fn save_as_text_file(&self, url: &str) -> Result<()> {
-        self.save(url, "", text_of)
+        self.save_as_text_file_with(url, SaveOptions::default())
+    }
+
+    /// The same, and `options` say how: compressed, for one.
+    ///
+    /// ```
+    /// # use distdl_engine::{Config, Context, SaveOptions};
+    /// # let context = Context::new(Config::default())?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let url = folder.path().join("squares");
+    /// # let url = url.to_str().expect("UTF-8");
+    /// let squares = context.range(0..5, 2).map(|number| number * number);
+    /// squares.save_as_text_file_with(url, SaveOptions { gzip: true })?; // part-00000.gz and part-00001.gz
+    /// assert_eq!(context.text_file(url, 2)?.collect()?, ["0", "1", "4", "9", "16"]);
+    /// # Ok::<(), distdl_engine::EngineError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `save_as_text_file`.
+    pub fn save_as_text_file_with(&self, url: &str, options: SaveOptions) -> Result<()> {
+        let name = url.to_owned();
+        self.save(url, &options.ending(""), move |records| {
+            text_of(records, TextFile::new(&name, options.gzip))
+        })
     }
 }
 
@@ -64,7 +105,18 @@ impl<T: Record> Dataset<T> {
     /// # Errors
     /// If a record has no JSON form; otherwise as `save_as_text_file`.
     pub fn save_as_json_lines_file(&self, url: &str) -> Result<()> {
-        self.save(url, ".jsonl", json_of)
+        self.save_as_json_lines_file_with(url, SaveOptions::default())
+    }
+
+    /// The same as `options` say: `part-00000.jsonl.gz` and so on, for one.
+    ///
+    /// # Errors
+    /// As `save_as_json_lines_file`.
+    pub fn save_as_json_lines_file_with(&self, url: &str, options: SaveOptions) -> Result<()> {
+        let name = url.to_owned();
+        self.save(url, &options.ending(".jsonl"), move |records| {
+            json_of(records, TextFile::new(&name, options.gzip))
+        })
     }
 
     /// Writes each partition as a CSV file, `part-00000.csv` and so on, in the way of
@@ -91,13 +143,21 @@ impl<T: Record> Dataset<T> {
     /// If `options` have no quote, or trim what is read; if a record is no row of fields, has no names for a header that is asked for,
     /// has line ends in a field where `options` do not say so, or is longer than they say; otherwise as `save_as_text_file`.
     pub fn save_as_csv_file(&self, url: &str, options: &CsvOptions) -> Result<()> {
+        self.save_as_csv_file_with(url, options, SaveOptions::default())
+    }
+
+    /// The same as `saving` says: `part-00000.csv.gz` and so on, for one.
+    ///
+    /// # Errors
+    /// As `save_as_csv_file`.
+    pub fn save_as_csv_file_with(&self, url: &str, options: &CsvOptions, saving: SaveOptions) -> Result<()> {
         let (name, options) = (url.to_owned(), options.clone());
-        self.save(url, ".csv", move |records| {
-            let mut writer = CsvWriter::new(&name, &options)?;
+        self.save(url, &saving.ending(".csv"), move |records| {
+            let mut writer = CsvWriter::with_file(TextFile::new(&name, saving.gzip), &options)?;
             for record in records {
                 writer.push(&record)?;
             }
-            Ok(writer.finish())
+            Ok(writer.finish()?)
         })
     }
 
@@ -123,7 +183,7 @@ impl<T: Record> Dataset<T> {
     fn save(
         &self,
         url: &str,
-        ending: &'static str,
+        ending: &str,
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
         match self.context().member() {
@@ -135,13 +195,16 @@ impl<T: Record> Dataset<T> {
     fn save_alone(
         &self,
         url: &str,
-        ending: &'static str,
+        ending: &str,
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
         let folder = Arc::new(self.context().stores().create_folder(url)?);
-        let (parts, partitions) = (Arc::clone(&folder), self.partitions());
+        let (parts, partitions, ending) = (Arc::clone(&folder), self.partitions(), ending.to_owned());
         self.run_partitions(move |partition, records| {
-            parts.write_part(&part_name(partition, partitions, ending), Bytes::from(encode(records)?))?;
+            parts.write_part(
+                &part_name(partition, partitions, &ending),
+                Bytes::from(encode(records)?),
+            )?;
             Ok(())
         })?;
         // The job is over and has dropped its handle.
@@ -158,7 +221,7 @@ impl<T: Record> Dataset<T> {
     fn save_together(
         &self,
         url: &str,
-        ending: &'static str,
+        ending: &str,
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
         let context = self.context();
@@ -178,7 +241,7 @@ impl<T: Record> Dataset<T> {
     fn publish_together(
         &self,
         folder: &Arc<SharedFolder>,
-        ending: &'static str,
+        ending: &str,
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
         let place = Arc::clone(folder);
@@ -218,34 +281,38 @@ fn part_name(partition: usize, partitions: usize, ending: &str) -> String {
     format!("part-{partition:0digits$}{ending}")
 }
 
-fn text_of<T: Record + Display>(records: PartitionIter<T>) -> Result<Vec<u8>> {
-    let mut text = String::new();
+fn text_of<T: Record + Display>(records: PartitionIter<T>, mut file: TextFile) -> Result<Vec<u8>> {
+    let mut line = String::new();
     for record in records {
+        line.clear();
         // Writing to a string cannot fail, so it is the record's own doing.
-        writeln!(text, "{record}").map_err(|error| {
+        writeln!(line, "{record}").map_err(|error| {
             let name = std::any::type_name::<T>();
             EngineError::invalid(
                 format!("a record of {name} has no text form: its `Display` failed ({error})"),
                 "map the records to what can be displayed first",
             )
         })?;
+        file.append(line.as_bytes())?;
     }
-    Ok(text.into_bytes())
+    Ok(file.finish()?)
 }
 
-fn json_of<T: Record>(records: PartitionIter<T>) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
+fn json_of<T: Record>(records: PartitionIter<T>, mut file: TextFile) -> Result<Vec<u8>> {
+    let mut line = Vec::new();
     for record in records {
-        serde_json::to_writer(&mut text, &record).map_err(|error| {
+        line.clear();
+        serde_json::to_writer(&mut line, &record).map_err(|error| {
             let name = std::any::type_name::<T>();
             EngineError::invalid(
                 format!("a record of {name} has no JSON form: {error}"),
                 "map the records first, such that the keys of maps are strings or numbers",
             )
         })?;
-        text.push(b'\n');
+        line.push(b'\n');
+        file.append(&line)?;
     }
-    Ok(text)
+    Ok(file.finish()?)
 }
 
 #[cfg(test)]

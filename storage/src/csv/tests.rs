@@ -214,7 +214,7 @@ proptest! {
         prop_assert_eq!(written.is_err(), has_newline && !quoted_newlines, "{:?}", written);
         if written.is_ok() {
             let stores = Stores::new();
-            let objects = stored(&stores, "t", writer.finish());
+            let objects = stored(&stores, "t", writer.finish().unwrap());
             prop_assert_eq!(read::<Row>(&stores, &objects, &options, partitions).unwrap(), rows);
         }
     }
@@ -271,7 +271,7 @@ fn what_nobody_could_read_again_is_not_written() {
     let mut writer = CsvWriter::new("t.csv", &short).unwrap();
     writer.push(&longest).unwrap();
     let stores = Stores::new();
-    let objects = stored(&stores, "longest", writer.finish());
+    let objects = stored(&stores, "longest", writer.finish().unwrap());
     assert_eq!(
         read::<Row>(&stores, &objects, &short, 1).unwrap(),
         [longest],

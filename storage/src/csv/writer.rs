@@ -1,5 +1,7 @@
 //! Values become records.
 
+use std::io::{self, Write};
+
 use csv::Writer;
 use serde::Serialize;
 
@@ -7,12 +9,14 @@ use super::CsvOptions;
 use super::reader::check;
 use crate::error::Result;
 use crate::object::ObjectError;
+use crate::text::TextFile;
+use crate::text::file::failed;
 
 /// Makes a file of delimited text, record by record in memory, that [`read_csv`](super::read_csv) reads with the same options.
 #[derive(Debug)]
 pub struct CsvWriter {
     url: String,
-    writer: Writer<Vec<u8>>,
+    writer: Writer<Sink>,
     options: CsvOptions,
     records: u64,
 }
@@ -21,22 +25,31 @@ impl CsvWriter {
     /// `url` is what errors call the file.
     ///
     /// # Errors
+    /// As [`CsvWriter::with_file`].
+    pub fn new(url: &str, options: &CsvOptions) -> Result<Self> {
+        Self::with_file(TextFile::new(url, false), options)
+    }
+
+    /// The same for a file that may be compressed, and has no text yet.
+    ///
+    /// # Errors
     /// Options that make no sense together, or with which what is written is not what is read: without a quote, since a field may
     /// hold a delimiter, or with white space trimmed.
-    pub fn new(url: &str, options: &CsvOptions) -> Result<Self> {
-        check(url, options)?;
+    pub fn with_file(file: TextFile, options: &CsvOptions) -> Result<Self> {
+        let url = file.url().to_owned();
+        check(&url, options)?;
         if options.quote.is_none() {
             let remedy = "records are written with quotes where fields need them; set `CsvOptions::quote`";
-            return Err(ObjectError::unsupported(url, remedy).into());
+            return Err(ObjectError::unsupported(&url, remedy).into());
         }
         if options.trim {
             let remedy =
                 "white space around fields is written, and would not be read again; set `CsvOptions::trim` to `false`";
-            return Err(ObjectError::unsupported(url, remedy).into());
+            return Err(ObjectError::unsupported(&url, remedy).into());
         }
         Ok(Self {
-            url: url.to_owned(),
-            writer: writer(options, options.header),
+            url,
+            writer: writer(file, options, options.header),
             options: options.clone(),
             records: 0,
         })
@@ -50,9 +63,8 @@ impl CsvWriter {
     /// [`CsvOptions::quoted_newlines`] is off, or is longer than [`TextOptions::line_bytes_max`](crate::text::TextOptions::line_bytes_max):
     /// nobody could read it again.
     pub fn push(&mut self, record: &impl Serialize) -> Result<()> {
-        let before = self.writer.get_ref().len();
         self.write(record)?;
-        let bytes = &self.writer.get_ref()[before..];
+        let bytes = &self.writer.get_ref().written;
         let is_first = self.records == 0;
         let header = is_first && self.options.header;
         let alone = if header { self.bytes_alone(record)? } else { bytes.len() };
@@ -79,10 +91,15 @@ impl CsvWriter {
         Ok(())
     }
 
-    /// The file. Nothing if there was no record.
-    pub fn finish(self) -> Vec<u8> {
-        // All of it was flushed, so that this cannot fail.
-        self.writer.into_inner().unwrap_or_default()
+    /// The file. No text if there was no record.
+    ///
+    /// # Errors
+    /// The text cannot be compressed.
+    pub fn finish(self) -> Result<Vec<u8>> {
+        match self.writer.into_inner() {
+            Ok(sink) => sink.file.finish(),
+            Err(error) => Err(failed(&self.url, error.error()).into()),
+        }
     }
 
     fn write(&mut self, record: &impl Serialize) -> Result<()> {
@@ -100,12 +117,12 @@ impl CsvWriter {
     fn bytes_alone(&self, record: &impl Serialize) -> Result<usize> {
         let mut alone = Self {
             url: self.url.clone(),
-            writer: writer(&self.options, false),
+            writer: writer(TextFile::new(&self.url, false), &self.options, false),
             options: self.options.clone(),
             records: self.records,
         };
         alone.write(record)?;
-        Ok(alone.finish().len())
+        Ok(alone.writer.get_ref().written.len())
     }
 
     fn malformed(&self, problem: &str, remedy: &str) -> crate::error::StorageError {
@@ -113,10 +130,38 @@ impl CsvWriter {
     }
 }
 
-fn writer(options: &CsvOptions, header: bool) -> Writer<Vec<u8>> {
+/// A file, and what was last written to it between two flushes.
+#[derive(Debug)]
+struct Sink {
+    file: TextFile,
+    written: Vec<u8>,
+    flushed: bool,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if std::mem::take(&mut self.flushed) {
+            self.written.clear();
+        }
+        self.file.write_all(bytes)?;
+        self.written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.flushed = true;
+        Ok(())
+    }
+}
+
+fn writer(file: TextFile, options: &CsvOptions, header: bool) -> Writer<Sink> {
     csv::WriterBuilder::new()
         .delimiter(options.delimiter)
         .quote(options.quote.unwrap_or_default())
         .has_headers(header)
-        .from_writer(Vec::new())
+        .from_writer(Sink {
+            file,
+            written: Vec::new(),
+            flushed: false,
+        })
 }
