@@ -51,6 +51,7 @@ pub use distdl_storage::arrow::ArrowOptions;
 pub use distdl_storage::csv::CsvOptions;
 #[cfg(feature = "parquet")]
 pub use distdl_storage::parquet::ParquetOptions;
+pub use distdl_storage::remote::Existing;
 pub use distdl_storage::{Level, Record, Records};
 
 /// What most programs need.

@@ -36,6 +36,8 @@ mod prefix;
 
 mod renamed;
 
+mod existing;
+
 mod folder;
 
 mod ahead;
@@ -52,6 +54,7 @@ use object_store::memory::InMemory;
 
 use self::ahead::Ahead;
 use self::client::{Client, Server, Target};
+pub use self::existing::Existing;
 pub use self::folder::{FolderWriter, SharedFolder};
 pub use self::options::{CacheOptions, StoresOptions};
 use self::pattern::has_wildcard;
@@ -258,11 +261,20 @@ impl Stores {
     /// # Errors
     /// There is something of that name already, or the place cannot be written.
     pub fn create_folder(&self, url: &str) -> Result<FolderWriter> {
+        self.write_folder(url, Existing::Refuse)
+    }
+
+    /// The same where something of that name may be there, for which see [`Existing`].
+    ///
+    /// # Errors
+    /// As [`Stores::create_folder`]; or what is there is to be replaced, and cannot be.
+    pub fn write_folder(&self, url: &str, existing: Existing) -> Result<FolderWriter> {
         match Location::parse(url)? {
-            Location::Local(path) => FolderWriter::local(&path),
+            Location::Local(path) => FolderWriter::local(&path, existing),
+            Location::Http { .. } => Err(read_only(url).into()),
+            _ if existing == Existing::Replace => Err(not_replaced(url).into()),
             Location::Memory(_) | Location::Bucket { .. } => FolderWriter::remote(self.prefix(url)?),
             Location::Hdfs { .. } => FolderWriter::renamed(self.prefix(url)?),
-            Location::Http { .. } => Err(read_only(url).into()),
         }
     }
 
@@ -271,9 +283,9 @@ impl Stores {
     ///
     /// # Errors
     /// If `url` is no local folder.
-    pub fn shared_folder(&self, url: &str, name: &str) -> Result<SharedFolder> {
+    pub fn shared_folder(&self, url: &str, name: &str, existing: Existing) -> Result<SharedFolder> {
         match Location::parse(url)? {
-            Location::Local(path) => SharedFolder::new(&path, name),
+            Location::Local(path) => SharedFolder::new(&path, name, existing),
             Location::Memory(_) => {
                 let reason = "each process has a memory of its own; write to a folder that all processes see";
                 Err(ObjectError::unsupported(url, reason).into())
@@ -410,6 +422,12 @@ fn not_built_in(url: &str, feature: &str) -> ObjectError {
 
 fn read_only(url: &str) -> ObjectError {
     ObjectError::unsupported(url, "http(s) is read only; write to a local path")
+}
+
+fn not_replaced(url: &str) -> ObjectError {
+    let remedy = "no store but a local folder can replace many objects at once; write to another name, or remove what is \
+                  there before";
+    ObjectError::unsupported(url, remedy)
 }
 
 #[cfg(test)]

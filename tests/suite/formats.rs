@@ -118,7 +118,7 @@ proptest! {
     ) {
         let context = small_batches(threads, batch_records);
         let folder = tempfile::tempdir().unwrap();
-        let gzip = SaveOptions { gzip: true };
+        let gzip = SaveOptions { gzip: true, ..SaveOptions::default() };
         let saved = context.parallelize(rows.clone(), partitions);
         let flat = saved.map(|row| Flat { name: row.name, count: row.count });
         let texts = saved.map(|row| row.name.replace('\n', " "));
@@ -158,7 +158,13 @@ fn what_is_saved_compressed_is_known_to_gzip() {
     let url = folder.path().join("out");
     let numbers = context(2).range(0..100_000, 2);
     numbers
-        .save_as_text_file_with(url.to_str().unwrap(), SaveOptions { gzip: true })
+        .save_as_text_file_with(
+            url.to_str().unwrap(),
+            SaveOptions {
+                gzip: true,
+                ..SaveOptions::default()
+            },
+        )
         .unwrap();
     let Ok(unpacked) = Command::new("gzip").arg("-dc").arg(url.join("part-00001.gz")).output() else {
         println!("not tested: there is no gzip here");
@@ -257,7 +263,14 @@ fn a_record_without_a_form_ends_the_action_and_leaves_nothing() {
         ..CsvOptions::default()
     };
     short.text.line_bytes_max = 5;
-    let error = message(bad.save_as_csv_file_with(url, &short, SaveOptions { gzip: true }));
+    let error = message(bad.save_as_csv_file_with(
+        url,
+        &short,
+        SaveOptions {
+            gzip: true,
+            ..SaveOptions::default()
+        },
+    ));
     assert!(
         error.contains("record 3: it, or the header, has more than 5 bytes"),
         "{error}"

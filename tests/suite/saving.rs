@@ -5,7 +5,7 @@ use std::path::Path;
 
 use distdl::engine::cluster::chaos::Chaos;
 use distdl::engine::testing::{Run, TestCluster};
-use distdl::{Context, EngineError};
+use distdl::{Context, EngineError, Existing, SaveOptions};
 use proptest::prelude::*;
 
 use crate::cluster::faults;
@@ -42,7 +42,7 @@ proptest! {
     }
 }
 
-/// Saves numbers by remainder to `path`, behind a shuffle and blocks; one of them may be a bad one.
+/// Saves numbers by remainder to `path`, in place of what may be there, behind a shuffle and blocks; one of them may be a bad one.
 fn save(context: &Context, path: &Path, numbers: u64, partitions: usize, bad: Option<u64>) -> Result<(), EngineError> {
     let pairs = context.range(0..numbers, 4).map(|x| (x % 11, x));
     let groups = pairs.group_by_key_into(partitions).cache();
@@ -51,7 +51,20 @@ fn save(context: &Context, path: &Path, numbers: u64, partitions: usize, bad: Op
         assert!(Some(x) != bad, "a bad number");
         format!("{key} {x}")
     });
-    lines.save_as_text_file(path.to_str().unwrap())
+    let existing = Existing::Replace;
+    lines.save_as_text_file_with(
+        path.to_str().unwrap(),
+        SaveOptions {
+            existing,
+            ..SaveOptions::default()
+        },
+    )
+}
+
+/// Output of before.
+fn old(path: &Path) {
+    fs::create_dir(path).unwrap();
+    fs::write(path.join("part-00099"), "old").unwrap();
 }
 
 fn sorted_lines(path: &Path) -> Vec<String> {
@@ -91,9 +104,12 @@ proptest! {
     #![proptest_config(cases(60))]
 
     #[test]
-    fn several_processes_save_every_line_once_whoever_dies((numbers, parts, cluster) in savings()) {
+    fn several_processes_save_every_line_once_whoever_dies((numbers, parts, cluster) in savings(), replaces: bool) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
+        if replaces {
+            old(&path);
+        }
         let place = path.clone();
         let run = cluster.run(move |context| save(context, &place, numbers, parts, None));
         prop_assert!(run.is_ok(), "{:?} under {}", run.err(), cluster.chaos);
@@ -106,17 +122,27 @@ proptest! {
     }
 
     #[test]
-    fn a_failure_of_several_processes_leaves_nothing_whoever_dies((numbers, parts, cluster) in savings(), bad in 0..60u64) {
+    fn a_failure_of_several_processes_leaves_nothing_whoever_dies(
+        (numbers, parts, cluster) in savings(), bad in 0..60u64, replaces: bool,
+    ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
+        let place = path.clone();
+        if replaces {
+            old(&path);
+        }
         let numbers = numbers + bad + 1;
-        let run = cluster.run(move |context| Ok(save(context, &path, numbers, parts, Some(bad))));
+        let run = cluster.run(move |context| Ok(save(context, &place, numbers, parts, Some(bad))));
         let results = run.unwrap().results;
         prop_assert!(!results.is_empty());
         for result in results {
             prop_assert!(matches!(result, Err(EngineError::Panic { .. })), "{:?} under {}", result, cluster.chaos);
         }
-        prop_assert!(names(folder.path()).is_empty(), "left behind under {}", cluster.chaos);
+        let expected = if replaces { vec!["out"] } else { Vec::new() };
+        prop_assert_eq!(names(folder.path()), expected, "left behind under {}", cluster.chaos);
+        if replaces {
+            prop_assert_eq!(sorted_lines(&path), ["old"], "under {}", cluster.chaos);
+        }
     }
 }
 
@@ -200,4 +226,47 @@ fn what_exists_is_not_overwritten() {
         assert_eq!(context.text_file(url, 1).unwrap().collect().unwrap(), ["0", "1", "2"]);
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_dataset_replaces_what_it_is_read_from() {
+    let context = context(2);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    let url = path.to_str().unwrap();
+    let replace = SaveOptions {
+        existing: Existing::Replace,
+        ..SaveOptions::default()
+    };
+    context.range(0..9, 3).save_as_text_file_with(url, replace).unwrap();
+    for partitions in 1..4 {
+        let read = context.text_file(url, partitions).unwrap();
+        let bad = read.map(|line| {
+            assert!(line != "8", "no");
+            line
+        });
+        assert!(bad.save_as_text_file_with(url, replace).is_err());
+        read.save_as_text_file_with(url, replace).unwrap();
+        let expected: Vec<String> = (0..9).map(|number| number.to_string()).collect();
+        assert_eq!(context.text_file(url, 2).unwrap().collect().unwrap(), expected);
+        assert_eq!((names(&path).len(), names(folder.path()).len()), (partitions, 1));
+    }
+    let gzip = SaveOptions { gzip: true, ..replace };
+    let error = context
+        .parallelize([vec![1_u8]], 1)
+        .save_as_npy_file_with(url, &[1], gzip);
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("npy files are not saved in gzip format")
+    );
+    let rows = context.parallelize([vec![1_u8]], 1);
+    rows.save_as_npy_file_with(url, &[1], replace).unwrap();
+    assert_eq!(names(&path), ["part-00000.npy"]);
+    let error = context
+        .range(0..9, 3)
+        .save_as_text_file_with("memory://out", replace)
+        .unwrap_err();
+    assert!(error.to_string().contains("no store but a local folder"), "{error}");
 }

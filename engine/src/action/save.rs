@@ -9,7 +9,7 @@ use distdl_storage::array::{Element, NpyWriter};
 use distdl_storage::csv::{CsvOptions, CsvWriter};
 #[cfg(feature = "parquet")]
 use distdl_storage::parquet::ParquetWriter;
-use distdl_storage::remote::SharedFolder;
+use distdl_storage::remote::{Existing, SharedFolder};
 use distdl_storage::text::TextFile;
 
 use super::once::once;
@@ -22,14 +22,28 @@ use crate::error::{EngineError, Result};
 pub struct SaveOptions {
     /// Whether files are compressed in gzip format. Their names end in `.gz` then, by which all that reads them knows; each is
     /// read by one partition. Without times and names in them, a program makes the same bytes of the same records each time.
-    /// Default `false`.
+    /// Default `false`. Not for npy and Parquet files.
     pub gzip: bool,
+    /// What is done where something has the name already: it stays and saving is refused, or it is replaced at the very end,
+    /// all at once. Default [`Existing::Refuse`].
+    pub existing: Existing,
 }
 
 impl SaveOptions {
     /// How names of parts of a kind end.
     fn ending(self, kind: &str) -> String {
         format!("{kind}{}", if self.gzip { ".gz" } else { "" })
+    }
+
+    /// An error if what has a format without need or use for it is to be compressed.
+    fn must_be_plain(self, format: &str) -> Result<()> {
+        match self.gzip {
+            true => Err(EngineError::invalid(
+                format!("{format} files are not saved in gzip format"),
+                "leave `SaveOptions::gzip` off",
+            )),
+            false => Ok(()),
+        }
     }
 }
 
@@ -51,7 +65,7 @@ impl<T: Record + Display> Dataset<T> {
     /// let squares = context.range(0..5, 2).map(|number| number * number);
     /// squares.save_as_text_file(url)?; // part-00000 and part-00001
     /// assert_eq!(context.text_file(&format!("{url}/part-*"), 2)?.collect()?, ["0", "1", "4", "9", "16"]);
-    /// assert!(squares.save_as_text_file(url).is_err(), "what is there is not replaced");
+    /// assert!(squares.save_as_text_file(url).is_err(), "what is there is not replaced unless that is asked for");
     /// # Ok::<(), distdl_engine::EngineError>(())
     /// ```
     ///
@@ -61,25 +75,28 @@ impl<T: Record + Display> Dataset<T> {
         self.save_as_text_file_with(url, SaveOptions::default())
     }
 
-    /// The same, and `options` say how: compressed, for one.
+    /// The same, and `options` say how: compressed, or in place of what is there.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context, SaveOptions};
+    /// # use distdl_storage::remote::Existing;
     /// # let context = Context::new(Config::default())?;
     /// # let folder = tempfile::tempdir().expect("a folder");
     /// # let url = folder.path().join("squares");
     /// # let url = url.to_str().expect("UTF-8");
     /// let squares = context.range(0..5, 2).map(|number| number * number);
-    /// squares.save_as_text_file_with(url, SaveOptions { gzip: true })?; // part-00000.gz and part-00001.gz
+    /// squares.save_as_text_file(url)?;
+    /// let options = SaveOptions { gzip: true, existing: Existing::Replace };
+    /// squares.save_as_text_file_with(url, options)?; // part-00000.gz and part-00001.gz
     /// assert_eq!(context.text_file(url, 2)?.collect()?, ["0", "1", "4", "9", "16"]);
     /// # Ok::<(), distdl_engine::EngineError>(())
     /// ```
     ///
     /// # Errors
-    /// As `save_as_text_file`.
+    /// As `save_as_text_file`; or what is there is to be replaced and cannot be, as [`Existing::Replace`] says.
     pub fn save_as_text_file_with(&self, url: &str, options: SaveOptions) -> Result<()> {
         let name = url.to_owned();
-        self.save(url, &options.ending(""), move |records| {
+        self.save(url, options, &options.ending(""), move |records| {
             text_of(records, TextFile::new(&name, options.gzip))
         })
     }
@@ -108,13 +125,13 @@ impl<T: Record> Dataset<T> {
         self.save_as_json_lines_file_with(url, SaveOptions::default())
     }
 
-    /// The same as `options` say: `part-00000.jsonl.gz` and so on, for one.
+    /// The same as `options` say: `part-00000.jsonl.gz` and so on, or in place of what is there.
     ///
     /// # Errors
-    /// As `save_as_json_lines_file`.
+    /// As `save_as_json_lines_file` and `save_as_text_file_with`.
     pub fn save_as_json_lines_file_with(&self, url: &str, options: SaveOptions) -> Result<()> {
         let name = url.to_owned();
-        self.save(url, &options.ending(".jsonl"), move |records| {
+        self.save(url, options, &options.ending(".jsonl"), move |records| {
             json_of(records, TextFile::new(&name, options.gzip))
         })
     }
@@ -146,13 +163,13 @@ impl<T: Record> Dataset<T> {
         self.save_as_csv_file_with(url, options, SaveOptions::default())
     }
 
-    /// The same as `saving` says: `part-00000.csv.gz` and so on, for one.
+    /// The same as `saving` says: `part-00000.csv.gz` and so on, or in place of what is there.
     ///
     /// # Errors
-    /// As `save_as_csv_file`.
+    /// As `save_as_csv_file` and `save_as_text_file_with`.
     pub fn save_as_csv_file_with(&self, url: &str, options: &CsvOptions, saving: SaveOptions) -> Result<()> {
         let (name, options) = (url.to_owned(), options.clone());
-        self.save(url, &saving.ending(".csv"), move |records| {
+        self.save(url, saving, &saving.ending(".csv"), move |records| {
             let mut writer = CsvWriter::with_file(TextFile::new(&name, saving.gzip), &options)?;
             for record in records {
                 writer.push(&record)?;
@@ -169,8 +186,18 @@ impl<T: Record> Dataset<T> {
     /// If the type has no columns; otherwise as `save_as_text_file`.
     #[cfg(feature = "parquet")]
     pub fn save_as_parquet_file(&self, url: &str) -> Result<()> {
+        self.save_as_parquet_file_with(url, SaveOptions::default())
+    }
+
+    /// The same as `options` say: in place of what is there.
+    ///
+    /// # Errors
+    /// If `options` ask for gzip, which Parquet does without; otherwise as `save_as_parquet_file` and `save_as_text_file_with`.
+    #[cfg(feature = "parquet")]
+    pub fn save_as_parquet_file_with(&self, url: &str, options: SaveOptions) -> Result<()> {
+        options.must_be_plain("Parquet")?;
         let name = url.to_owned();
-        self.save(url, ".parquet", move |records| {
+        self.save(url, options, ".parquet", move |records| {
             let mut writer = ParquetWriter::new(&name)?;
             for record in records {
                 writer.push(record)?;
@@ -183,22 +210,24 @@ impl<T: Record> Dataset<T> {
     fn save(
         &self,
         url: &str,
+        options: SaveOptions,
         ending: &str,
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
         match self.context().member() {
-            Some(_) => self.save_together(url, ending, encode),
-            None => self.save_alone(url, ending, encode),
+            Some(_) => self.save_together(url, options.existing, ending, encode),
+            None => self.save_alone(url, options.existing, ending, encode),
         }
     }
 
     fn save_alone(
         &self,
         url: &str,
+        existing: Existing,
         ending: &str,
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
-        let folder = Arc::new(self.context().stores().create_folder(url)?);
+        let folder = Arc::new(self.context().stores().write_folder(url, existing)?);
         let (parts, partitions, ending) = (Arc::clone(&folder), self.partitions(), ending.to_owned());
         self.run_partitions(move |partition, records| {
             parts.write_part(
@@ -221,12 +250,13 @@ impl<T: Record> Dataset<T> {
     fn save_together(
         &self,
         url: &str,
+        existing: Existing,
         ending: &str,
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
         let context = self.context();
         let name = once(context, || Ok(SharedFolder::draw_name()))?;
-        let folder = Arc::new(context.stores().shared_folder(url, &name)?);
+        let folder = Arc::new(context.stores().shared_folder(url, &name, existing)?);
         let place = Arc::clone(&folder);
         once(context, move || Ok(place.begin()?))?;
         let published = self.publish_together(&folder, ending, encode);
@@ -264,8 +294,17 @@ impl<T: Element> Dataset<Vec<T>> {
     /// # Errors
     /// If a record has another length than its shape says; otherwise as `save_as_text_file`.
     pub fn save_as_npy_file(&self, url: &str, row_shape: &[usize]) -> Result<()> {
+        self.save_as_npy_file_with(url, row_shape, SaveOptions::default())
+    }
+
+    /// The same as `options` say: in place of what is there.
+    ///
+    /// # Errors
+    /// If `options` ask for gzip, which NumPy does not read; otherwise as `save_as_npy_file` and `save_as_text_file_with`.
+    pub fn save_as_npy_file_with(&self, url: &str, row_shape: &[usize], options: SaveOptions) -> Result<()> {
+        options.must_be_plain("npy")?;
         let (name, row_shape) = (url.to_owned(), row_shape.to_vec());
-        self.save(url, ".npy", move |records| {
+        self.save(url, options, ".npy", move |records| {
             let mut writer = NpyWriter::new(&name, &row_shape)?;
             for record in records {
                 writer.push(&record)?;

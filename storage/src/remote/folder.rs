@@ -15,6 +15,7 @@ use bytes::Bytes;
 use object_store::PutMode;
 use tempfile::TempDir;
 
+use super::existing::{Before, Existing};
 use super::local;
 use super::pattern::{self, UNFINISHED, draw_name};
 use super::prefix::{Prefix, SUCCESS};
@@ -35,20 +36,27 @@ enum Unfinished {
         target: PathBuf,
         parent: PathBuf,
         parts: TempDir,
+        existing: Existing,
     },
     Remote(RemoteFolder),
     Renamed(RenamedFolder),
 }
 
 impl FolderWriter {
-    pub(super) fn local(path: &str) -> Result<Self> {
+    pub(super) fn local(path: &str, existing: Existing) -> Result<Self> {
         let target = PathBuf::from(path);
-        must_be_absent(&target)?;
+        existing.check(&target)?;
         let parent = local::parent(&target)?;
+        existing.try_within(&parent)?;
         let parts = local::temporary(0o777)
             .tempdir_in(&parent)
             .map_err(|error| local::failed(&parent, "create a folder in it", &error))?;
-        Ok(Self(Unfinished::Local { target, parent, parts }))
+        Ok(Self(Unfinished::Local {
+            target,
+            parent,
+            parts,
+            existing,
+        }))
     }
 
     pub(super) fn remote(folder: Prefix) -> Result<Self> {
@@ -81,7 +89,16 @@ impl FolderWriter {
     /// The name has been taken meanwhile, or the file system or the store refuses; the parts are removed then.
     pub fn commit(self) -> Result<()> {
         match self.0 {
-            Unfinished::Local { target, parent, parts } => commit_local(&target, &parent, parts),
+            Unfinished::Local {
+                target,
+                parent,
+                parts,
+                existing,
+            } => {
+                local::sync_folder(parts.path())?;
+                let before = existing.rename(parts.path(), &target)?;
+                Ok(let_go(parts, &before, &parent)?)
+            }
             Unfinished::Remote(folder) => Ok(folder.commit()?),
             Unfinished::Renamed(folder) => Ok(folder.commit()?),
         }
@@ -185,6 +202,7 @@ impl Drop for RemoteFolder {
 pub struct SharedFolder {
     target: PathBuf,
     unfinished: PathBuf,
+    existing: Existing,
 }
 
 impl SharedFolder {
@@ -193,19 +211,23 @@ impl SharedFolder {
         draw_name()
     }
 
-    pub(super) fn new(path: &str, name: &str) -> Result<Self> {
+    pub(super) fn new(path: &str, name: &str, existing: Existing) -> Result<Self> {
         must_be_plain(name)?;
         let target = PathBuf::from(path);
         let unfinished = target.with_file_name(pattern::unfinished(name));
-        Ok(Self { target, unfinished })
+        Ok(Self {
+            target,
+            unfinished,
+            existing,
+        })
     }
 
     /// Makes the place for parts, beside the folder itself, and tries whether they can be published from it.
     ///
     /// # Errors
-    /// The folder exists already, or the file system refuses or has no hard links.
+    /// The folder exists already and is not to be replaced, or cannot be, or the file system refuses or has no hard links.
     pub fn begin(&self) -> Result<()> {
-        must_be_absent(&self.target)?;
+        self.existing.check(&self.target)?;
         local::parent(&self.target)?;
         match std::fs::create_dir(&self.unfinished) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -213,7 +235,9 @@ impl SharedFolder {
             }
             _ => {}
         }
-        let tried = self.try_link();
+        let tried = self
+            .try_link()
+            .and_then(|()| self.existing.try_within(&self.unfinished));
         if tried.is_err() {
             // Only if it is empty: an earlier try of this may have parts in it.
             let _ = std::fs::remove_dir(&self.unfinished);
@@ -258,10 +282,12 @@ impl SharedFolder {
     /// The name has been taken meanwhile, by another than an earlier try of this; a part is not to be seen from here; or
     /// the file system refuses.
     pub fn publish(&self, parts: &[(String, String)]) -> Result<()> {
+        let parent = local::parent(&self.target)?;
         if self.is_published(parts) {
-            return Ok(());
+            // Whoever did so may have died before this.
+            return Ok(local::sync_folder(&parent)?);
         }
-        must_be_absent(&self.target)?;
+        self.existing.check(&self.target)?;
         let fail = |error| self.failed("publish a folder", &error);
         let whole = local::temporary(0o777).tempdir_in(&self.unfinished).map_err(fail)?;
         for (name, written) in parts {
@@ -269,13 +295,11 @@ impl SharedFolder {
             self.link(&self.unfinished.join(written), &whole.path().join(name))?;
         }
         local::sync_folder(whole.path())?;
-        match std::fs::rename(whole.path(), &self.target) {
-            // Its name has moved: there is nothing left for the guard to remove.
-            Ok(()) => drop(whole.keep()),
-            Err(_) if self.is_published(parts) => {}
-            Err(error) => return Err(local::failed(&self.target, "rename a folder to it", &error).into()),
+        match self.existing.rename(whole.path(), &self.target) {
+            Ok(before) => Ok(let_go(whole, &before, &parent)?),
+            Err(_) if self.is_published(parts) => Ok(local::sync_folder(&parent)?),
+            Err(error) => Err(error),
         }
-        Ok(local::sync_folder(&local::parent(&self.target)?)?)
     }
 
     /// Whether an earlier try has published these very files.
@@ -331,22 +355,16 @@ fn must_be_plain(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn commit_local(target: &Path, parent: &Path, parts: TempDir) -> Result<()> {
-    must_be_absent(target)?;
-    local::sync_folder(parts.path())?;
-    std::fs::rename(parts.path(), target).map_err(|error| local::failed(target, "rename a folder to it", &error))?;
-    // Its name has moved: there is nothing left for the guard to remove.
-    let _ = parts.keep();
-    Ok(local::sync_folder(parent)?)
-}
-
-fn must_be_absent(target: &Path) -> Result<()> {
-    match target.symlink_metadata() {
-        Ok(_) => Err(ObjectError::AlreadyExists {
-            url: target.display().to_string(),
-        }
-        .into()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(local::failed(target, "look at it", &error).into()),
+/// Makes the new name in `parent` of what was `folder` survive a power cut, and lets go of the old name, under which is what was
+/// there before.
+fn let_go(folder: TempDir, before: &Before, parent: &Path) -> Result<(), ObjectError> {
+    // Whatever happens from here on, only what is not needed any more may be removed.
+    let path = folder.keep();
+    local::sync_folder(parent)?;
+    if matches!(before, Before::Swapped)
+        && let Err(error) = std::fs::remove_dir_all(&path)
+    {
+        tracing::warn!(folder = %path.display(), "cannot remove what was replaced: {error}");
     }
+    Ok(())
 }

@@ -168,7 +168,7 @@ fn what_others_have_put_into_a_folder_is_found_behind_the_limit_of_a_listing() {
 fn a_shared_folder_says_what_keeps_it_from_links() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("out");
-    let shared = SharedFolder::new(target.to_str().unwrap(), "7").unwrap();
+    let shared = SharedFolder::new(target.to_str().unwrap(), "7", Existing::Refuse).unwrap();
     shared.begin().unwrap();
     let unfinished = folder.path().join(pattern::unfinished("7"));
     assert_eq!(entries(&unfinished), Vec::<String>::new(), "the trial leaves nothing");
@@ -186,6 +186,6 @@ fn a_shared_folder_that_takes_no_parts_fails_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(pattern::unfinished("7")), b"a file").unwrap();
     let target = folder.path().join("out");
-    let shared = SharedFolder::new(target.to_str().unwrap(), "7").unwrap();
+    let shared = SharedFolder::new(target.to_str().unwrap(), "7", Existing::Refuse).unwrap();
     assert!(shared.begin().is_err());
 }

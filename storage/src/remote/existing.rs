@@ -1,0 +1,126 @@
+//! What is done with a folder of parts that is there when another one is to get its name.
+//!
+//! It is replaced by one step of the file system that swaps the names of two folders. So at each moment the name leads to all of
+//! the old parts or to all of the new ones, and the old ones are removed under the name that the new ones had.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use super::local;
+use crate::error::Result;
+use crate::object::ObjectError;
+
+/// What is done where something has the name of a folder that is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// It stays, and writing is refused.
+    #[default]
+    Refuse,
+    /// A folder of parts is replaced at the very end: its name leads to all of the old parts or to all of the new ones at every
+    /// moment, whoever dies, and to the old ones if the writing fails. A writer that is killed right then may leave the old parts in a
+    /// hidden folder beside it.
+    ///
+    /// It is refused if there is a file that is no part (`part-*`, `_SUCCESS`, checksums of those), and for links. And it takes a
+    /// local folder, on a file system that can swap two folders in one step, as those of Linux and macOS for local disks can;
+    /// network file systems, HDFS and stores of objects cannot.
+    Replace,
+}
+
+/// Where the folder that has had the name is now.
+#[must_use]
+pub(super) enum Before {
+    /// There was none.
+    Nowhere,
+    /// Where the new one was.
+    Swapped,
+}
+
+impl Existing {
+    /// Whether `target` may be written.
+    pub(super) fn check(self, target: &Path) -> Result<()> {
+        let url = || target.display().to_string();
+        let metadata = match target.symlink_metadata() {
+            Ok(_) if self == Self::Refuse => return Err(ObjectError::AlreadyExists { url: url() }.into()),
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(local::failed(target, "look at it", &error).into()),
+        };
+        if !metadata.is_dir() {
+            let remedy =
+                "it is no folder, so it is not replaced by one; remove it, or name the folder that a link leads to";
+            return Err(ObjectError::unsupported(&url(), remedy).into());
+        }
+        let failed = |error: io::Error| local::failed(target, "list it", &error);
+        for entry in target.read_dir().map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if !entry.file_type().map_err(failed)?.is_file() || !is_part(&name) {
+                let remedy = format!(
+                    "`{name}` in it is no part of an output, so it is not replaced; remove the folder yourself if it may go"
+                );
+                return Err(ObjectError::unsupported(&url(), &remedy).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries within `folder` what replacing takes: without it all work would be in vain.
+    pub(super) fn try_within(self, folder: &Path) -> Result<()> {
+        if self == Self::Refuse {
+            return Ok(());
+        }
+        let begin = || {
+            let made = local::temporary(0o777).tempdir_in(folder);
+            made.map_err(|error| local::failed(folder, "create a folder in it", &error))
+        };
+        let (one, other) = (begin()?, begin()?);
+        Ok(swap(one.path(), other.path()).map_err(|error| not_swapped(folder, &error))?)
+    }
+
+    /// Gives `folder` the name `target`, which it then has or not at all.
+    pub(super) fn rename(self, folder: &Path, target: &Path) -> Result<Before> {
+        self.check(target)?;
+        if self == Self::Replace {
+            match swap(folder, target) {
+                Ok(()) => return Ok(Before::Swapped),
+                // There is nothing to replace.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(not_swapped(target, &error).into()),
+            }
+        }
+        let renamed = std::fs::rename(folder, target);
+        renamed.map_err(|error| local::failed(target, "rename a folder to it", &error))?;
+        Ok(Before::Nowhere)
+    }
+}
+
+/// Whether output has files of that name: parts, the mark of success, and the checksums that Hadoop writes beside them.
+fn is_part(name: &str) -> bool {
+    let checked = name.strip_prefix('.').and_then(|name| name.strip_suffix(".crc"));
+    let name = checked.unwrap_or(name);
+    name.starts_with("part-") || name == "_SUCCESS"
+}
+
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn swap(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn swap(_: &Path, _: &Path) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+fn not_swapped(path: &Path, error: &io::Error) -> ObjectError {
+    match error.kind() {
+        // What a file system answers that does not know how.
+        ErrorKind::Unsupported | ErrorKind::InvalidInput => {
+            let remedy = "its file system cannot swap two folders in one step, so that nothing there can be replaced at once; \
+                          write to another name, or remove what is there before";
+            ObjectError::unsupported(&path.display().to_string(), remedy)
+        }
+        _ => local::failed(path, "replace it", error),
+    }
+}
