@@ -107,6 +107,16 @@ pub enum ObjectError {
         /// What is there.
         found: &'static str,
     },
+    /// A link in a folder that leads to nothing.
+    #[error(
+        "{url}: is a link to `{target}`, which cannot be followed; mend it or remove it, or read the folder with a pattern that does not match it"
+    )]
+    BrokenLink {
+        /// The path of the link.
+        url: String,
+        /// What it says it leads to.
+        target: String,
+    },
     /// The system or the server refuses.
     #[error(
         "{url}: no permission to {action}; give the user that runs this program that right, or choose another place"

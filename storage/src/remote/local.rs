@@ -50,7 +50,7 @@ fn matches(pattern: &str) -> Result<Vec<Object>> {
         if hidden(&path.to_string_lossy(), pattern) {
             continue;
         }
-        let metadata = path.metadata().map_err(|error| failed(&path, "look at it", &error))?;
+        let metadata = metadata(&path)?;
         match metadata.is_dir() {
             true => objects.extend(folder(&path)?),
             false => objects.push(object(&path, &metadata)?),
@@ -59,24 +59,86 @@ fn matches(pattern: &str) -> Result<Vec<Object>> {
     Ok(objects)
 }
 
-/// The paths that `pattern` matches.
+/// The paths that `pattern` matches. `glob` would find them too, but it follows links that lead back to where it comes from,
+/// round and round, finds nothing hidden by any pattern, and panics at names that are not UTF-8.
 fn paths(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
     match pattern.split('/').any(|part| part == "**") {
-        // `glob` would follow links that lead back to where it comes from, round and round.
         true => below(pattern),
-        false => {
-            let paths =
-                glob::glob_with(pattern, MATCHING).map_err(|error| ObjectError::invalid_name(pattern, error))?;
-            Ok(Box::new(paths.map(|path| {
-                path.map_err(|error| failed(error.path(), "list it", error.error()))
-            })))
+        false => Ok(Box::new(level_by_level(pattern)?.into_iter().map(Ok))),
+    }
+}
+
+fn compiled(pattern: &str) -> Result<Pattern> {
+    Pattern::new(pattern).map_err(|error| ObjectError::invalid_name(pattern, error))
+}
+
+/// The paths that a pattern without a part `**` matches. With a slash at its end it is of folders.
+fn level_by_level(pattern: &str) -> Result<Vec<PathBuf>> {
+    compiled(pattern)?;
+    let mut found = vec![PathBuf::from(if pattern.starts_with('/') { "/" } else { "" })];
+    for part in pattern.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        let folders = std::mem::take(&mut found).into_iter();
+        for folder in folders.map(only_folder).filter_map(Result::transpose) {
+            let folder = folder?;
+            match has_wildcard(part) {
+                true => children(&folder, part, &mut found)?,
+                false => found.extend(there(folder.join(part))?),
+            }
         }
     }
+    match pattern.ends_with('/') {
+        true => found
+            .into_iter()
+            .map(only_folder)
+            .filter_map(Result::transpose)
+            .collect(),
+        false => Ok(found),
+    }
+}
+
+/// A path in a folder if there is something, which may be a link that leads nowhere.
+fn there(path: PathBuf) -> Result<Option<PathBuf>> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(Some(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&path, "look at it", &error)),
+    }
+}
+
+/// A path if it is of a folder. The empty one is of the working directory.
+fn only_folder(path: PathBuf) -> Result<Option<PathBuf>> {
+    if path.as_os_str().is_empty() {
+        return Ok(Some(path));
+    }
+    match path.metadata() {
+        Ok(metadata) => Ok(metadata.is_dir().then_some(path)),
+        // It concerns nobody who does not mean it.
+        Err(error) if leads_nowhere(&error, &path) => Ok(None),
+        Err(error) => Err(failed(&path, "look at it", &error)),
+    }
+}
+
+/// Appends the paths in `folder` whose names match `part`.
+fn children(folder: &Path, part: &str, found: &mut Vec<PathBuf>) -> Result<()> {
+    let pattern = compiled(part)?;
+    let here = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let fail = |error: io::Error| failed(here, "list it", &error);
+    for entry in here.read_dir().map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        let text = name.to_string_lossy();
+        if pattern.matches_with(&text, MATCHING) && !hidden(&text, part) {
+            found.push(folder.join(&name));
+        }
+    }
+    Ok(())
 }
 
 /// The same for a pattern with a part `**`. With a slash at its end it is of folders.
 fn below(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
-    let compiled = |pattern: &str| Pattern::new(pattern).map_err(|error| ObjectError::invalid_name(pattern, error));
     let spelled = pattern.trim_end_matches('/').to_owned();
     let (whole, only_folders) = (compiled(&spelled)?, spelled.len() < pattern.len());
     let plain = spelled.split_inclusive('/').take_while(|part| !has_wildcard(part));
@@ -107,36 +169,45 @@ fn below(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
             let path = entry.into_path();
             let path = path.strip_prefix(above).map(Path::to_owned).unwrap_or(path);
             // Where it begins in the working directory, that is not among what it finds.
-            let is_found = !path.as_os_str().is_empty() && whole.matches_path_with(&path, MATCHING);
+            let is_found = !path.as_os_str().is_empty() && whole.matches_with(&path.to_string_lossy(), MATCHING);
             (is_found && (is_folder || !only_folders)).then_some(Ok(path))
         }
         Err(error) => {
             let path = error.path().unwrap_or(Path::new("")).to_owned();
             let concerns = match error.depth() {
-                0 => !is_absent(&error),
+                0 => error.io_error().is_none_or(|error| error.kind() != ErrorKind::NotFound),
                 // A link that leads nowhere is no folder, and concerns nobody who does not mean it.
                 depth => {
                     may_lead(depth, &path)
-                        && (!leads_nowhere(&error, &path) || whole.matches_path_with(&path, MATCHING))
+                        && (!error.io_error().is_some_and(|error| leads_nowhere(error, &path))
+                            || whole.matches_with(&path.to_string_lossy(), MATCHING))
                 }
             };
             let is_circle = error.loop_ancestor().is_some();
-            (concerns && !is_circle).then(|| Err(failed(&path, "list it", &error.into())))
+            (concerns && !is_circle).then(|| {
+                Err(metadata(&path)
+                    .err()
+                    .unwrap_or_else(|| failed(&path, "list it", &error.into())))
+            })
         }
     });
     Ok(Box::new(paths))
 }
 
 /// Whether it is for its own sake that a path cannot be followed, and not for want of a permission.
-fn leads_nowhere(error: &walkdir::Error, path: &Path) -> bool {
-    let kind = error.io_error().map(io::Error::kind);
-    is_absent(error) || path.is_symlink() && kind != Some(ErrorKind::PermissionDenied)
+fn leads_nowhere(error: &io::Error, path: &Path) -> bool {
+    error.kind() == ErrorKind::NotFound || path.is_symlink() && error.kind() != ErrorKind::PermissionDenied
 }
 
-fn is_absent(error: &walkdir::Error) -> bool {
-    error
-        .io_error()
-        .is_some_and(|error| error.kind() == ErrorKind::NotFound)
+/// What a listed path leads to.
+fn metadata(path: &Path) -> Result<Metadata> {
+    path.metadata().map_err(|error| match path.read_link() {
+        Ok(target) if leads_nowhere(&error, path) => ObjectError::BrokenLink {
+            url: path.display().to_string(),
+            target: target.display().to_string(),
+        },
+        _ => failed(path, "look at it", &error),
+    })
 }
 
 fn folder(path: &Path) -> Result<Vec<Object>> {
@@ -147,7 +218,7 @@ fn folder(path: &Path) -> Result<Vec<Object>> {
             continue;
         }
         let path = entry.path();
-        let metadata = path.metadata().map_err(|error| failed(&path, "look at it", &error))?;
+        let metadata = metadata(&path)?;
         if metadata.is_file() {
             objects.push(object(&path, &metadata)?);
         }

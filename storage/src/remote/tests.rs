@@ -467,6 +467,7 @@ mod buckets;
 mod caching;
 
 mod folders;
+mod patterns;
 mod replaced;
 
 #[cfg(feature = "http")]
