@@ -20,6 +20,8 @@ mod options;
 
 mod pattern;
 
+mod alternatives;
+
 mod local;
 
 mod client;
@@ -44,6 +46,7 @@ mod ahead;
 
 mod place;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -53,6 +56,7 @@ pub use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 use self::ahead::Ahead;
+use self::alternatives::alternatives;
 use self::client::{Client, Server, Target};
 pub use self::existing::Existing;
 pub use self::folder::{FolderWriter, SharedFolder};
@@ -176,25 +180,18 @@ impl Stores {
     ///
     /// A pattern is a path or URL. It may name one file; a folder, which stands for its files but not those of folders
     /// in it; or hold the wildcards `*`, `?`, `[..]` and `**` (any depth), where a folder that matches stands for its
-    /// files too. What exists under the very name comes before wildcards. As in Spark, names that begin with `.` or `_` are left out unless the pattern names them. Servers of
+    /// files too; or alternatives `{a,b}`, for all that any of them names. What exists under the very name comes before those. As in Spark, names that begin with `.` or `_` are left out unless the pattern names them. Servers of
     /// http cannot be listed: an address names one object.
     ///
     /// # Errors
     /// Nothing is found, more than the limit is found, or a folder on the way cannot be read.
     pub fn list(&self, pattern: &str) -> Result<Vec<Object>> {
-        let mut objects = match Location::parse(pattern)? {
-            Location::Local(path) => local::list(&path)?,
-            Location::Memory(_) | Location::Bucket { .. } | Location::Hdfs { .. } => self.prefix(pattern)?.list()?,
-            Location::Http { path, .. } if path.as_ref().contains('*') => {
-                return Err(ObjectError::unsupported(pattern, "a server cannot be listed; name each object").into());
-            }
-            Location::Http { .. } => vec![self.0.client.head(self.target(pattern)?)?],
-        };
+        let mut objects = self.list_any(pattern)?;
         objects.sort_unstable();
         objects.dedup();
         let objects_max = self.0.options.list_objects_max;
         if objects.is_empty() {
-            let remedy = match has_wildcard(pattern) {
+            let remedy = match has_wildcard(pattern) || pattern.contains('{') {
                 true => {
                     "check the pattern: `*` and `?` stop at `/`, `**` does not, names with a leading . or _ are hidden"
                 }
@@ -214,6 +211,46 @@ impl Stores {
             .into());
         }
         Ok(objects)
+    }
+
+    /// What any of the patterns names that `pattern` stands for.
+    fn list_any(&self, pattern: &str) -> Result<Vec<Object>, ObjectError> {
+        let is_address = matches!(Location::parse(pattern)?, Location::Http { .. });
+        if is_address || !pattern.contains('{') {
+            return self.list_one(pattern);
+        }
+        if !has_wildcard(pattern)
+            && let Ok(objects) = self.list_one(pattern)
+        {
+            return Ok(objects);
+        }
+        let (mut objects, objects_max) = (BTreeSet::new(), self.0.options.list_objects_max);
+        for alternative in alternatives(pattern)? {
+            match self.list_one(&alternative) {
+                Ok(found) => objects.extend(found),
+                Err(ObjectError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            if objects.len() > objects_max {
+                break;
+            }
+        }
+        Ok(objects.into_iter().collect())
+    }
+
+    /// The same where braces are letters of names.
+    fn list_one(&self, pattern: &str) -> Result<Vec<Object>, ObjectError> {
+        Ok(match Location::parse(pattern)? {
+            Location::Local(path) => local::list(&path)?,
+            Location::Memory(_) | Location::Bucket { .. } | Location::Hdfs { .. } => self.prefix(pattern)?.list()?,
+            Location::Http { path, .. } if path.as_ref().contains('*') => {
+                return Err(ObjectError::unsupported(
+                    pattern,
+                    "a server cannot be listed; name each object",
+                ));
+            }
+            Location::Http { .. } => vec![self.0.client.head(self.target(pattern)?)?],
+        })
     }
 
     /// A whole object.

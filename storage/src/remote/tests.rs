@@ -462,6 +462,7 @@ fn buckets_that_are_not_built_in_say_which_feature_is_missing() {
     }
 }
 
+mod alternatives;
 mod buckets;
 
 mod caching;

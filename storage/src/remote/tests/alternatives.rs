@@ -1,0 +1,71 @@
+//! Patterns with braces, which stand for several.
+use super::*;
+
+#[test]
+fn braces_in_a_pattern_stand_for_all_that_any_of_them_matches() {
+    let (_guard, stores, places) = places();
+    for place in places {
+        for name in [
+            "2022/a.csv",
+            "2023/a.csv",
+            "2024/a.csv",
+            "2024/b.csv",
+            "2024/.c.csv",
+            "2025/a.txt",
+        ] {
+            stores.write(&format!("{place}/{name}"), Bytes::new()).unwrap();
+        }
+        let listed = |pattern: &str| -> Vec<String> {
+            let objects = stores.list(&format!("{place}/{pattern}")).unwrap();
+            let last = |object: &Object| object.url[object.url.len() - "2022/a.csv".len()..].to_owned();
+            objects.iter().map(last).collect()
+        };
+        assert_eq!(listed("{2023,2024}/*.csv"), ["2023/a.csv", "2024/a.csv", "2024/b.csv"]);
+        assert_eq!(listed("{2024,2025}"), ["2024/a.csv", "2024/b.csv", "2025/a.txt"]);
+        assert_eq!(
+            listed("{2024/b,202[24]/a}.{csv,txt}"),
+            ["2022/a.csv", "2024/a.csv", "2024/b.csv"]
+        );
+        assert_eq!(listed("**/{a,b}.{c*,csv}"), listed("**/*.csv"), "each once");
+        assert_eq!(listed("{none,2023}/{a.csv,none/a}"), ["2023/a.csv"]);
+        assert_eq!(listed("2024/{.c,}*.csv").len(), 3, "what is hidden is spelled out");
+
+        let error = object_error(stores.list(&format!("{place}/{{1,2}}/a"))).to_string();
+        assert!(
+            error.contains("no file or object matches; check the pattern"),
+            "{error}"
+        );
+        let error = object_error(stores.list(&format!("{place}/{{2023,2024")));
+        assert!(matches!(error, ObjectError::InvalidName { .. }), "{error}");
+
+        stores
+            .write(&format!("{place}/{{2023,x}}/y.csv"), Bytes::new())
+            .unwrap();
+        assert_eq!(
+            names(&stores, &format!("{place}/{{2023,x}}")),
+            ["y.csv"],
+            "what has the very name comes first"
+        );
+        assert_eq!(names(&stores, &format!("{place}/[{{]*/*")), ["y.csv"]);
+    }
+}
+
+#[test]
+fn the_limit_of_a_listing_is_of_all_patterns_together() {
+    let (folder, _, _) = places();
+    let path = folder.path().to_str().unwrap();
+    let options = StoresOptions {
+        list_objects_max: 3,
+        ..StoresOptions::default()
+    };
+    let stores = Stores::with_options(options);
+    for name in ["a/1", "a/2", "b/1", "b/2"] {
+        stores.write(&format!("{path}/{name}"), Bytes::new()).unwrap();
+    }
+    assert_eq!(stores.list(&format!("{path}/{{a,b}}/1")).unwrap().len(), 2);
+    let error = object_error(stores.list(&format!("{path}/{{a,b}}")));
+    assert!(
+        matches!(error, ObjectError::TooManyObjects { objects_max: 3, .. }),
+        "{error}"
+    );
+}
