@@ -6,6 +6,8 @@
 
 mod options;
 
+mod gzip;
+
 mod compression;
 
 mod split;

@@ -3,10 +3,12 @@
 use std::io::{self, Read};
 
 use flate2::CrcReader;
-use flate2::read::{DeflateDecoder, MultiGzDecoder};
+use flate2::read::DeflateDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use serde::{Deserialize, Serialize};
+
+use super::gzip::GzipDecoder;
 
 /// Largest window of a zstd file, in bytes: what the decoder keeps of what it has already given. Files of `zstd --ultra`
 /// and all lower levels ask for 128 MiB at most.
@@ -16,7 +18,7 @@ const WINDOW_BYTES_MAX: u64 = 128 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Compression {
-    /// One or more gzip members, RFC 1952.
+    /// One or more gzip members, RFC 1952; zeros behind them are skipped.
     Gzip,
     /// One or more Zstandard frames, RFC 8878; skippable frames are skipped, dictionaries are not known.
     Zstd,
@@ -54,7 +56,7 @@ impl Compression {
 /// What `R` holds, decompressed.
 #[derive(Debug)]
 pub(crate) enum Decoder<R> {
-    Gzip(Box<MultiGzDecoder<R>>),
+    Gzip(Box<GzipDecoder<R>>),
     Zstd(Box<ZstdDecoder<R>>),
     Deflate(Box<Checked<DeflateDecoder<R>>>),
 }
@@ -82,7 +84,7 @@ impl<R: Read> Read for Checked<R> {
 impl<R: Read> Decoder<R> {
     pub(super) fn new(compression: Compression, source: R) -> Self {
         match compression {
-            Compression::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
+            Compression::Gzip => Self::Gzip(Box::new(GzipDecoder::new(source))),
             Compression::Zstd => Self::Zstd(Box::new(ZstdDecoder::new(source))),
             Compression::Deflate { crc32 } => Self::Deflate(Box::new(Checked {
                 inner: CrcReader::new(DeflateDecoder::new(source)),
@@ -92,11 +94,11 @@ impl<R: Read> Decoder<R> {
     }
 
     /// What is decompressed.
-    pub(super) fn source(&mut self) -> &mut R {
+    pub(super) fn source(&mut self) -> Option<&mut R> {
         match self {
-            Self::Gzip(decoder) => decoder.get_mut(),
-            Self::Zstd(decoder) => &mut decoder.source.inner,
-            Self::Deflate(decoder) => decoder.inner.get_mut().get_mut(),
+            Self::Gzip(decoder) => decoder.source(),
+            Self::Zstd(decoder) => Some(&mut decoder.source.inner),
+            Self::Deflate(decoder) => Some(decoder.inner.get_mut().get_mut()),
         }
     }
 }

@@ -17,7 +17,15 @@ const CAPACITY_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) enum Pieces {
     Plain(Ranges),
-    Packed(Compression, Decoder<RangesRead>),
+    Packed(Packed),
+}
+
+/// Pieces that are decompressed.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    object: Object,
+    compression: Compression,
+    decoder: Decoder<RangesRead>,
 }
 
 impl Pieces {
@@ -45,7 +53,11 @@ impl Pieces {
                     piece_bytes,
                     failure: None,
                 };
-                Self::Packed(compression, Decoder::new(compression, source))
+                Self::Packed(Packed {
+                    object: object.clone(),
+                    compression,
+                    decoder: Decoder::new(compression, source),
+                })
             }
         }
     }
@@ -54,18 +66,21 @@ impl Pieces {
     pub(crate) fn next(&mut self, bytes_max: usize) -> Result<Bytes> {
         match self {
             Self::Plain(ranges) => ranges.next(bytes_max),
-            Self::Packed(compression, decoder) => {
-                let mut bytes = Vec::with_capacity(bytes_max.min(CAPACITY_BYTES_MAX));
-                let read = decoder.by_ref().take(bytes_max as u64).read_to_end(&mut bytes);
-                let source = decoder.source();
-                // What failed below comes first: the decoder took it for damage or for the end.
-                if let Some(failure) = source.failure.take() {
-                    return Err(failure);
-                }
-                read.map_err(|error| not_decompressed(&source.ranges.object, *compression, &error))?;
-                Ok(bytes.into())
-            }
+            Self::Packed(packed) => packed.next(bytes_max),
         }
+    }
+}
+
+impl Packed {
+    fn next(&mut self, bytes_max: usize) -> Result<Bytes> {
+        let mut bytes = Vec::with_capacity(bytes_max.min(CAPACITY_BYTES_MAX));
+        let read = self.decoder.by_ref().take(bytes_max as u64).read_to_end(&mut bytes);
+        // What failed below comes first: the decoder took it for damage or for the end.
+        if let Some(failure) = self.decoder.source().and_then(|source| source.failure.take()) {
+            return Err(failure);
+        }
+        read.map_err(|error| not_decompressed(&self.object, self.compression, &error))?;
+        Ok(bytes.into())
     }
 }
 

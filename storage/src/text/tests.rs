@@ -267,6 +267,36 @@ fn damaged_files_are_errors_that_name_the_object() {
 }
 
 #[test]
+fn zeros_behind_a_gzip_file_are_padding_and_all_else_is_named() {
+    let stores = Stores::new();
+    let packed = [gzip(b"one\n"), gzip(b""), gzip(b"two\n")].concat();
+    let read = |behind: &[u8], piece_bytes| {
+        let objects = stored(&stores, "padded.gz", [&packed[..], behind].concat());
+        all_lines(&stores, &split_text(&objects, 2), options(piece_bytes))
+    };
+    for piece_bytes in [1, 7, 100_000] {
+        for zeros in [0, 1, 9, 10, 511, 70_000] {
+            assert_eq!(
+                read(&vec![0; zeros], piece_bytes).unwrap(),
+                ["one", "two"],
+                "{zeros} zeros"
+            );
+        }
+        for (behind, at, shown) in [
+            (&b"text that is longer"[..], 0, "text that is lon"),
+            (b"\0\0\0text", 3, "t"),
+            (b"\0\x1f\x8b", 1, "\\x1f"),
+        ] {
+            let error = object_error(read(behind, piece_bytes)).to_string();
+            let place = format!("at byte {}, behind its last member, is `", packed.len() + at);
+            assert!(error.contains(&place), "{error}");
+            let whole = format!("{place}{shown}");
+            assert!(piece_bytes < 100 || error.contains(&whole), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_file_that_the_zstd_library_has_written_is_read() {
     let stores = Stores::new();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lines.txt.zst");
