@@ -37,7 +37,7 @@ pub(super) fn list(pattern: &str) -> Result<Vec<Object>> {
     let path = Path::new(pattern);
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => folder(path),
-        Ok(metadata) => Ok(vec![object(path, &metadata)?]),
+        Ok(metadata) => Ok(vec![listed(path, &metadata)?]),
         Err(error) if error.kind() == ErrorKind::NotFound && has_wildcard(pattern) => matches(pattern),
         Err(error) => Err(failed(path, "look at it", &error)),
     }
@@ -53,7 +53,7 @@ fn matches(pattern: &str) -> Result<Vec<Object>> {
         let metadata = metadata(&path)?;
         match metadata.is_dir() {
             true => objects.extend(folder(&path)?),
-            false => objects.push(object(&path, &metadata)?),
+            false => objects.push(listed(&path, &metadata)?),
         }
     }
     Ok(objects)
@@ -220,10 +220,38 @@ fn folder(path: &Path) -> Result<Vec<Object>> {
         let path = entry.path();
         let metadata = metadata(&path)?;
         if metadata.is_file() {
-            objects.push(object(&path, &metadata)?);
+            objects.push(listed(&path, &metadata)?);
         }
     }
     Ok(objects)
+}
+
+/// A file as it is listed. One that says that it is empty, and is not, would be read as if it were.
+fn listed(path: &Path, metadata: &Metadata) -> Result<Object> {
+    let listed = object(path, metadata)?;
+    if listed.bytes > 0 || !holds_bytes(path) {
+        return Ok(listed);
+    }
+    // It may have been written to meanwhile.
+    let now = object(path, &self::metadata(path)?)?;
+    if now.bytes > 0 {
+        return Ok(now);
+    }
+    let remedy = "its length is 0, and yet it holds bytes, as files of /proc do; copy it, and read the copy";
+    Err(ObjectError::unsupported(&now.url, remedy))
+}
+
+/// Whether something can be read of a file. One that cannot be opened is left to who reads it.
+fn holds_bytes(path: &Path) -> bool {
+    let mut options = File::options();
+    options.read(true);
+    // Some files of the kernel hold up who reads them until there is something.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    match options.open(path).and_then(|mut file| file.read(&mut [0])) {
+        Ok(bytes) => bytes > 0,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
 }
 
 fn object(path: &Path, metadata: &Metadata) -> Result<Object> {

@@ -78,3 +78,20 @@ fn names_that_are_no_text_and_links_that_lead_nowhere_concern_who_means_them() {
     let words = "broken: is a link to `none`, which cannot be followed; mend it or remove it, or read the folder with a pattern";
     assert!(error.contains(words), "{error}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_says_it_is_empty_and_is_not_is_refused() {
+    let (folder, stores) = (tempfile::tempdir().unwrap(), Stores::new());
+    fs::write(folder.path().join("empty"), b"").unwrap();
+    symlink("/proc/self/status", folder.path().join("status")).unwrap();
+    let url = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    assert_eq!(stores.list(&url("empty")).unwrap()[0].bytes, 0);
+    for url in ["/proc/self/status".to_owned(), url("status"), url("s*"), url("")] {
+        let error = object_error(stores.list(&url)).to_string();
+        assert!(
+            error.contains("status: its length is 0, and yet it holds bytes"),
+            "{error}"
+        );
+    }
+}
