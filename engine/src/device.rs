@@ -20,6 +20,8 @@ mod buffer;
 #[cfg(feature = "gpu")]
 mod dnn;
 #[cfg(feature = "gpu")]
+mod feed;
+#[cfg(feature = "gpu")]
 mod graph;
 #[cfg(feature = "gpu")]
 mod libraries;
@@ -46,6 +48,8 @@ pub use self::compiler::{Compiler, Cubin, FLAGS};
 #[cfg(feature = "gpu")]
 pub use self::dnn::{ALIGNMENT_WORDS, Convolution, ConvolutionOperands, ConvolutionPart, GpuDnn};
 pub use self::error::{CompileError, NoGpu};
+#[cfg(feature = "gpu")]
+pub use self::feed::GpuFeed;
 #[cfg(feature = "gpu")]
 pub use self::gpu::{Argument, Gpu, GpuKernel, GpuModule};
 #[cfg(feature = "gpu")]

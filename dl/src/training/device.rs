@@ -89,6 +89,8 @@ pub(super) struct LaneStep<'a> {
     pub(super) places: &'a [u32],
     /// Brings those that the device has not.
     pub(super) rows: &'a mut dyn LaneRows,
+    /// What the next step will be about, as `draw` and `places` are of this one; no places if that is not known.
+    pub(super) ahead: (Draw, &'a [u32]),
     pub(super) gradient: &'a mut [f32],
 }
 

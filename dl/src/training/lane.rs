@@ -188,8 +188,11 @@ impl TrainingLane {
         parameters: &[f32],
         gradient: &mut [f32],
     ) -> Result<Option<BatchReport>> {
+        let behind = self.deal.range(self.lane, self.deal.place(draw.step).1 + 1);
+        let ahead = self.draw(draw.step + 1);
         while let Some(device) = &mut self.device {
             let step = LaneStep {
+                ahead: (ahead, &self.order[behind.clone()]),
                 draw,
                 parameters,
                 places: &self.order[rows.clone()],

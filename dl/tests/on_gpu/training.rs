@@ -233,6 +233,28 @@ fn samples_without_room_there_come_by_and_do_not_show() {
     assert!(figures.to_gpu_bytes > 12 * feature_bytes * 2 / 3, "{figures:?}");
 }
 
+/// Samples that do not stay there are gathered and sent while the GPU computes the step before.
+#[test]
+fn the_next_step_is_sent_while_one_is_computed() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let options = TrainingOptions { lanes: 1, ..options() };
+    let context = Context::new(gpu.config().with_gpu_memory(500)).unwrap();
+    let mut training = begin(&context, &network, &bytes(), options).unwrap();
+    let (parameter_bytes, row_bytes) = (4 * network.parameter_count(), 4 * (FEATURES + 1));
+    let mut before = 0;
+    // Of 12, 12, 12 and 5 rows: behind the last of an epoch nothing is sent.
+    for (steps, rows) in [(1, 12 + 12), (1, 12 + 12), (1, 12 + 5), (1, 5), (4, SAMPLES), (2, 12 + 12 + 12)] {
+        train_for(steps, &mut training).unwrap();
+        let sent = training.gpu_figures().unwrap().to_gpu_bytes;
+        let expected = steps as usize * parameter_bytes + rows * row_bytes;
+        assert_eq!(sent - before, expected as u64, "{steps} steps");
+        before = sent;
+    }
+    drop((training, context));
+    gpu.assert_nothing_is_left();
+}
+
 #[test]
 fn other_samples_take_the_place_of_those_before() {
     let Some(gpu) = TestGpu::take() else { return };

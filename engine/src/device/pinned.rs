@@ -5,10 +5,10 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use cudarc::driver::sys::CUresult;
-use cudarc::driver::{CudaContext, DriverError, result};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use distdl_storage::{DeviceError, DeviceMemory};
 
-use super::buffer::bind;
+use super::buffer::{GpuBuffer, bind};
 use super::gpu::Gpu;
 
 /// Some bytes of the host's memory that stay in place, so that copies to and from a GPU need not wait for the host.
@@ -48,6 +48,17 @@ impl Pinned {
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: so many bytes were handed out, written once, and are borrowed from this value.
         unsafe { std::slice::from_raw_parts_mut(self.place.cast(), self.bytes) }
+    }
+
+    /// Begins to copy its first `bytes` bytes to the beginning of `to`. Nobody may touch them until `stream` has done it.
+    ///
+    /// # Panics
+    /// One of both has not so many.
+    pub(super) fn send(&mut self, bytes: usize, to: &GpuBuffer, stream: &CudaStream) -> Result<(), DriverError> {
+        assert!(bytes <= to.bytes(), "{bytes} of {} bytes", to.bytes());
+        let from = &self.bytes()[..bytes];
+        // SAFETY: both sides have so many bytes; the caller leaves these alone meanwhile.
+        unsafe { result::memcpy_htod_async(to.place(), from, stream.cu_stream()) }
     }
 }
 

@@ -8,7 +8,11 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 use std::process::Command;
 
-const EMULATOR: &str = include_str!("paper/emulator.hpp");
+/// What the others include.
+const HEADERS: [(&str, &str); 2] = [
+    ("emulator.hpp", include_str!("paper/emulator.hpp")),
+    ("streams.hpp", include_str!("paper/streams.hpp")),
+];
 
 /// Their names, and their sources.
 const LIBRARIES: [(&str, &str); 7] = [
@@ -32,7 +36,9 @@ const LIBRARIES: [(&str, &str); 7] = [
 /// The folder cannot be written to, or a library does not compile.
 pub fn make_cuda(folder: &Path, gpus: usize, memory_bytes: u64) -> Result<bool> {
     let folder = &folder.canonicalize()?;
-    std::fs::write(folder.join("emulator.hpp"), EMULATOR)?;
+    for (name, text) in HEADERS {
+        std::fs::write(folder.join(name), text)?;
+    }
     for (name, text) in LIBRARIES {
         let (file, source) = (format!("lib{name}.so"), folder.join(format!("{name}.cpp")));
         std::fs::write(&source, text)?;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod convolutions;
+mod feeds;
 mod real;
 
 use std::io::Write;
@@ -75,6 +76,8 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     // SAFETY: the library is open already, and the functions are declared like that.
     let driver = unsafe { libloading::Library::new(folder.path().join("libcuda.so")) }.unwrap();
     let count = |name: &str| unsafe { driver.get::<unsafe extern "C" fn() -> i64>(name).unwrap()() };
+    feeds::each_piece_is_there_when_it_is_turned_to(&found, &compiler);
+    feeds::pieces_are_sent_without_waiting_for_kernels(&found, &compiler, &|| count("paper_launches"));
     let left = || ["paper_handles", "paper_bytes"].map(count);
     // Both GPUs stay open as long as somebody has found them.
     assert_eq!(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use distdl_engine::config::Precision;
-use distdl_engine::device::{Argument, Gpu, GpuBlas, GpuBuffer, GpuDnn, GpuFound, GpuMatrix, GpuPort};
+use distdl_engine::device::{Argument, Gpu, GpuBlas, GpuBuffer, GpuDnn, GpuFeed, GpuFound, GpuMatrix, GpuPort};
 use distdl_storage::DeviceMemory;
 
 use super::{Grid, Kernels};
@@ -57,6 +57,11 @@ impl Device {
     /// As [`allocate`](Self::allocate), with pinned memory of the host at its side.
     pub fn port(&self, words: usize) -> Result<GpuPort> {
         Ok(GpuPort::new(&self.gpu, words.saturating_mul(4))?)
+    }
+
+    /// The same for pieces of up to so many words, one after the other.
+    pub fn feed(&self, words: usize) -> Result<GpuFeed> {
+        Ok(GpuFeed::new(&self.gpu, words.saturating_mul(4))?)
     }
 
     /// Starts a kernel. Errors if it cannot be compiled, or the driver fails.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, Weak};
 
-use distdl_engine::device::{GpuBuffer, GpuPort, GpuSlice};
+use distdl_engine::device::{GpuBuffer, GpuFeed, GpuPort, GpuSlice};
 
 use super::super::wiring::GradientBuffers;
 use super::super::{NeuralNetwork, Placed, gradient_buffers};
@@ -73,10 +73,10 @@ pub(crate) struct GpuWorkspace {
     pub(super) warps: GpuPort,
     /// Rows before that.
     pub(super) pictures: GpuBuffer,
-    pub(super) inputs: GpuPort,
+    pub(super) inputs: GpuFeed,
     /// What inputs are, where they are changed.
     pub(super) image: Option<Image>,
-    pub(super) targets: GpuPort,
+    pub(super) targets: GpuFeed,
     /// Of each layer, none of views.
     pub(super) outputs: Vec<GpuBuffer>,
     /// Gradients by outputs, and which layer has them where.
@@ -116,6 +116,7 @@ impl NeuralNetwork {
         let rows = |length: usize| device.allocate(rows_max.saturating_mul(length));
         let port = |length: usize| device.port(length);
         let port_of_rows = |length: usize| device.port(rows_max.saturating_mul(length));
+        let feed = |length: usize| device.feed(rows_max.saturating_mul(length));
         let buffers = gradient_buffers(&self.layers, |index| layers[index].is_view());
         let gradient = port(if shape.has_gradient { parameters } else { 0 })?;
         let unwanted = match shape.has_gradient {
@@ -140,8 +141,8 @@ impl NeuralNetwork {
                 Shape::Image(image) if shape.augments => Some(image),
                 _ => None,
             },
-            inputs: port_of_rows(self.input_length())?,
-            targets: port_of_rows(shape.target_length.unwrap_or(1))?,
+            inputs: feed(self.input_length())?,
+            targets: feed(shape.target_length.unwrap_or(1))?,
             outputs: lengths
                 .zip(&layers)
                 .map(|(length, layer)| rows(if layer.is_view() { 0 } else { length }))
@@ -236,6 +237,18 @@ impl GpuWorkspace {
             self.parameters_of = Arc::downgrade(parameters);
         }
         Ok(())
+    }
+
+    /// Sees to it that there is room for the rows of two passes: one's are copied while the other is computed.
+    pub(crate) fn double_rows(&mut self) -> Result<()> {
+        self.inputs.double(self.device.gpu())?;
+        Ok(self.targets.double(self.device.gpu())?)
+    }
+
+    /// Turns to inputs and targets that were sent: passes from now on are of those.
+    pub(crate) fn turn_to_sent(&mut self) -> Result<()> {
+        self.inputs.turn(self.device.gpu())?;
+        Ok(self.targets.turn(self.device.gpu())?)
     }
 
     /// Sends inputs to the GPU.
@@ -346,16 +359,21 @@ impl GpuWorkspace {
         }
     }
 
-    /// Waits for the GPU, and takes the sum of the gradients of these pieces, the last of which is in the gradient.
-    pub(crate) fn take_gradient(&mut self, pieces: &[PassRows], gradient: &mut [f32]) -> Result<BatchReport> {
-        check_length("the gradient", self.gradient.words().len(), gradient.len())?;
-        if pieces.len() > 1 {
+    /// Begins to fetch the sum of the gradients of so many pieces, the last of which is in the gradient.
+    pub(crate) fn fetch_gradient(&mut self, pieces: usize) -> Result<()> {
+        if pieces > 1 {
             // As a sum the other way round: it has the same bits.
             sums::add(&self.device, self.held.words(), self.gradient.words())?;
         }
+        let bytes = self.gradient.buffer().bytes();
+        self.gradient.fetch(self.device.gpu(), bytes)?;
+        self.fetch_tallies(pieces)
+    }
+
+    /// Waits for the gradient of these pieces, which was fetched.
+    pub(crate) fn take_gradient(&mut self, pieces: &[PassRows], gradient: &mut [f32]) -> Result<BatchReport> {
+        check_length("the gradient", self.gradient.words().len(), gradient.len())?;
         let to = bytemuck::cast_slice_mut::<f32, u8>(gradient);
-        self.gradient.fetch(self.device.gpu(), to.len())?;
-        self.fetch_tallies(pieces.len())?;
         to.copy_from_slice(&self.gradient.take(self.device.gpu())?[..to.len()]);
         self.take_report(pieces)
     }

@@ -57,6 +57,7 @@ impl EvaluationDevice for GpuEvaluation {
         let network = self.network.clone();
         let report = self.workspace().and_then(|workspace| {
             let rows = send_batch(workspace, &network, batch)?;
+            workspace.turn_to_sent()?;
             network.evaluate_on_gpu(rows, workspace)
         });
         self.cards.unless_lost(&self.card, report)
@@ -66,6 +67,7 @@ impl EvaluationDevice for GpuEvaluation {
         let network = self.network.clone();
         let written = self.workspace().and_then(|workspace| {
             send_inputs(workspace, &network, batch)?;
+            workspace.turn_to_sent()?;
             network.predict_on_gpu(batch.rows(), workspace, outputs)
         });
         Ok(self.cards.unless_lost(&self.card, written)?.is_some())

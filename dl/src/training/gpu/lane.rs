@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::device::{LaneDevice, LaneStep};
+use super::super::device::{LaneDevice, LaneRows, LaneStep};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
 use crate::augmentation::Augmentation;
@@ -23,8 +23,17 @@ pub(super) struct GpuLane {
     /// There until this is dropped.
     workspace: Option<GpuWorkspace>,
     samples: Option<SamplesOnGpu>,
-    /// What is done to samples that are taken there.
+    /// What is done to samples that are taken there, if anything is.
     augmentation: Option<Augmentation>,
+    /// The first piece of the next step, if it was sent.
+    sent: Option<Sent>,
+}
+
+/// A piece that was sent before its step began.
+struct Sent {
+    draw: Draw,
+    places: Vec<u32>,
+    rows: PassRows,
 }
 
 impl GpuLane {
@@ -42,6 +51,7 @@ impl GpuLane {
             workspace: Some(workspace),
             samples,
             augmentation,
+            sent: None,
         }
     }
 }
@@ -79,8 +89,8 @@ impl GpuLane {
         workspace.map_or_else(DeviceCounts::default, |workspace| workspace.device().counts())
     }
 
-    /// Computes piece after piece, and says how many they were, too. Where samples are there it waits for the sum of their gradients
-    /// alone; where they are not, also for each batch to be there before it sends the next.
+    /// Computes piece after piece, and says how many they were, too. Nobody waits before the sum of their gradients is on its way:
+    /// rows that do not stay there are gathered and copied while those before are computed.
     fn compute(&mut self, step: LaneStep<'_>) -> Result<(BatchReport, u64)> {
         let (Some(workspace), network) = (&mut self.workspace, &self.network) else {
             return Err(Error::Internal("a lane that has ended was asked for a step".into()));
@@ -93,9 +103,9 @@ impl GpuLane {
                 workspace.set_warps(&warps)?;
             }
         }
-        let rows_max = workspace.shape().rows_max;
+        let rows_max = workspace.shape().rows_max.max(1);
         let mut pieces: Vec<PassRows> = Vec::new();
-        for (piece, places) in step.places.chunks(rows_max.max(1)).enumerate() {
+        for (piece, places) in step.places.chunks(rows_max).enumerate() {
             if piece > 0 {
                 workspace.hold(piece)?;
             }
@@ -109,16 +119,54 @@ impl GpuLane {
                     workspace.take_rows(samples.as_ref(), there, workspace.warps(rows))?;
                     samples.rows(places)
                 }
-                None => send_batch(workspace, network, step.rows.gather(draw, places)?)?,
+                None => {
+                    let is_it = |sent: &Sent| sent.draw == draw && sent.places == places;
+                    let rows = match self.sent.take().filter(is_it) {
+                        Some(sent) => sent.rows,
+                        None => send_batch(workspace, network, step.rows.gather(draw, places)?)?,
+                    };
+                    workspace.turn_to_sent()?;
+                    rows
+                }
             });
             network.pass_on_gpu(draw, places.len(), workspace, workspace.tallies(piece))?;
+        }
+        workspace.fetch_gradient(pieces.len())?;
+        if self.samples.is_none() {
+            let (draw, places) = step.ahead;
+            let places = &places[..places.len().min(rows_max)];
+            self.sent = send_ahead(workspace, network, (draw, places), step.rows)?;
         }
         let report = workspace.take_gradient(&pieces, step.gradient)?;
         Ok((report, pieces.len() as u64))
     }
 }
 
-/// Brings a batch to the workspace. Errors if the network cannot take a row, or its target.
+/// Sends a piece of a step that has not begun. What is wrong with its rows is for that step to say.
+fn send_ahead(
+    workspace: &mut GpuWorkspace,
+    network: &NeuralNetwork,
+    (draw, places): (Draw, &[u32]),
+    rows: &mut dyn LaneRows,
+) -> Result<Option<Sent>> {
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let sent = rows
+        .gather(draw, places)
+        .and_then(|batch| send_batch(workspace, network, batch));
+    match sent {
+        Ok(rows) => Ok(Some(Sent {
+            draw,
+            places: places.to_vec(),
+            rows,
+        })),
+        Err(error @ Error::Device(_)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Sends a batch to the workspace, to be turned to. Errors if the network cannot take a row, or its target.
 pub(super) fn send_batch(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<PassRows> {
     let (targets, count) = (batch.targets(), batch.rows());
     if let Targets::Labels(labels) = targets {

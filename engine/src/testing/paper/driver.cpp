@@ -4,46 +4,13 @@
 // With the variable PAPER_GPU_EAGER all is done when it is asked for. What this cannot show is whether a real driver does the
 // same.
 
-#include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <dlfcn.h>
 #include <elf.h>
-#include <functional>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <set>
 #include <unistd.h>
-#include <vector>
 
-typedef unsigned long long Pointer;
-typedef int (*Kernel)(const char* letters, unsigned blocks, unsigned threads, int backwards, void** arguments);
-
-enum {
-    INVALID_VALUE = 1,
-    OUT_OF_MEMORY = 2,
-    INVALID_IMAGE = 200,
-    INVALID_CONTEXT = 201,
-    NOT_FOUND = 500,
-    ILLEGAL_ADDRESS = 700,
-    CAPTURE_UNSUPPORTED = 900,
-    CAPTURE_INVALIDATED = 901,
-    CAPTURE_UNMATCHED = 904,
-};
-
-struct Device {
-    std::atomic<long> used_bytes{0};
-    // Launches until it is lost, if it is to be; 0 once it is.
-    std::atomic<long> launches_left{-1};
-    // What a kernel has failed with: every call says it from then on.
-    std::atomic<int> failed{0};
-    // Streams that are captured, and whether somebody has waited for all of the device meanwhile.
-    std::atomic<int> captures{0};
-    std::atomic<bool> is_disturbed{false};
-};
+#include "streams.hpp"
 
 // One thing of a graph: a kernel with its arguments, or something else to run.
 struct Node {
@@ -53,101 +20,9 @@ struct Node {
     std::function<int()> other;
 };
 
-typedef std::vector<std::unique_ptr<Node>> Graph;
-
-// What waits on a stream to be done.
-struct Asked {
-    std::function<int()> act;
-    // Also after the device is lost.
-    bool is_always_done;
-    // The host's memory that it reads or writes.
-    const char* host;
-};
-
-struct Stream {
-    Device* device;
-    // What is asked of it meanwhile is done when that graph is launched.
-    Graph* capturing = nullptr;
-    std::mutex lock;
-    std::deque<Asked> waiting;
-};
-
-// So many things wait at most, as with a real driver: whoever asks for more waits for the first.
-const size_t WAITING_MAX = 1024;
-
-static Device devices[GPUS];
-static std::atomic<long> handles, allocations, launches, graph_launches, sent_bytes;
-static thread_local Device* current;
-
-// All streams, and the host's memory that was pinned, with its length.
-static std::mutex all_lock;
-static std::set<Stream*> streams;
-static std::map<const char*, size_t> pinned;
-// Pieces that may still be pinned; any number, for a negative one.
-static std::atomic<long> pins_left{-1};
-
 // The kinds of each kernel's arguments.
 static std::mutex kinds_lock;
 static std::map<void*, const char*> kinds;
-
-// What every call says once the device is lost.
-static int state() {
-    return !current ? INVALID_CONTEXT : current->launches_left == 0 ? ILLEGAL_ADDRESS : current->failed.load();
-}
-
-// The same for a call that no graph can have.
-static int state_outside(const Stream* stream) {
-    return stream && stream->capturing ? CAPTURE_UNSUPPORTED : state();
-}
-
-// Does the first thing that waits there; its lock is held.
-static void do_first(Stream* stream) {
-    Asked first = stream->waiting.front();
-    Device* caller = current;
-    current = stream->device;
-    if (first.is_always_done || !state()) {
-        int failed = first.act();
-        if (failed && !state()) {
-            current->failed = failed;
-        }
-    }
-    current = caller;
-    stream->waiting.pop_front();
-}
-
-static void do_all(Stream* stream) {
-    std::lock_guard<std::mutex> lock(stream->lock);
-    while (!stream->waiting.empty()) {
-        do_first(stream);
-    }
-}
-
-// Does what waits on all streams of a device, or of all.
-static void do_all_of(Device* device) {
-    std::lock_guard<std::mutex> lock(all_lock);
-    for (Stream* stream : streams) {
-        if (!device || stream->device == device) {
-            do_all(stream);
-        }
-    }
-}
-
-// Has a stream do something once all is done that was asked of it before.
-static int ask(Stream* stream, const Asked& asked) {
-    static const bool is_eager = getenv("PAPER_GPU_EAGER");
-    if (!stream || (is_eager && stream->waiting.empty())) {
-        return asked.act();
-    }
-    if (state() && !asked.is_always_done) {
-        return state();
-    }
-    std::lock_guard<std::mutex> lock(stream->lock);
-    if (stream->waiting.size() == WAITING_MAX) {
-        do_first(stream);
-    }
-    stream->waiting.push_back(asked);
-    return 0;
-}
 
 // Whether memory of the host is pinned, so that copies need not be done before a call returns.
 static bool is_pinned(const void* place, size_t bytes) {
@@ -221,7 +96,8 @@ int cuStreamCreate(Stream** stream, unsigned) {
 int cuStreamDestroy_v2(Stream* stream) {
     std::lock_guard<std::mutex> lock(all_lock);
     do_all(stream);
-    return handles--, streams.erase(stream), delete stream, 0;
+    // It stays: an event may name it.
+    return handles--, streams.erase(stream), 0;
 }
 
 int cuStreamSynchronize(Stream* stream) {
@@ -230,6 +106,24 @@ int cuStreamSynchronize(Stream* stream) {
     }
     return state_outside(stream);
 }
+
+// What is asked of the stream later begins once all is done that the event's had been asked for.
+int cuStreamWaitEvent(Stream* stream, const Event* event, unsigned) {
+    Event recorded = *event;
+    int failed = state_outside(stream);
+    return failed ? failed : ask(stream, {[recorded] { return do_until(recorded), 0; }, true, nullptr});
+}
+
+int cuEventCreate(Event** event, unsigned) { return state() ? state() : (handles++, *event = new Event, 0); }
+int cuEventDestroy_v2(Event* event) { return handles--, delete event, 0; }
+int cuEventRecord(Event* event, Stream* stream) {
+    if (state_outside(stream)) {
+        return state_outside(stream);
+    }
+    std::lock_guard<std::mutex> lock(stream->lock);
+    return *event = Event{stream, stream->asked}, 0;
+}
+int cuEventSynchronize(const Event* event) { return do_until(*event), state(); }
 
 int cuStreamBeginCapture_v2(Stream* stream, int) {
     if (stream->capturing || state()) {

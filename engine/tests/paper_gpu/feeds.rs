@@ -1,0 +1,113 @@
+//! Pieces that are sent one after the other while kernels work on those before.
+
+use distdl_engine::device::{Argument, Compiler, Gpu, GpuBuffer, GpuFeed, GpuFound, GpuKernel};
+use distdl_storage::{DeviceError, DeviceMemory};
+
+const SUM: &str = r#"
+extern "C" __global__ void sum(const float* piece, float* to, unsigned long long count) {
+    float total = 0;
+    for (unsigned long long index = 0; index < count; index++) {
+        total += piece[index];
+    }
+    to[0] = total;
+}
+"#;
+
+const WORDS: usize = 300;
+const PIECES: usize = 20;
+
+struct Sums {
+    gpu: Gpu,
+    sum: GpuKernel,
+    sums: GpuBuffer,
+}
+
+impl Sums {
+    fn new(found: &GpuFound, compiler: &Compiler) -> Self {
+        let gpu = Gpu::open(found, 0).unwrap();
+        let module = gpu.load(&compiler.compile("sum", SUM, gpu.architecture()).unwrap());
+        Self {
+            sum: gpu.kernel(&module.unwrap(), "sum").unwrap(),
+            sums: gpu.allocate(4 * PIECES).unwrap(),
+            gpu,
+        }
+    }
+
+    fn feed(&self, is_double: bool) -> GpuFeed {
+        let mut feed = GpuFeed::new(&self.gpu, 4 * WORDS).unwrap();
+        if is_double {
+            feed.double(&self.gpu).unwrap();
+        }
+        feed
+    }
+
+    /// Turns to what was sent, and has it summed.
+    fn sum(&self, feed: &mut GpuFeed, piece: usize) {
+        feed.turn(&self.gpu).unwrap();
+        let arguments = [
+            Argument::Words(feed.words()),
+            Argument::Words(self.sums.words().part(piece..piece + 1)),
+            Argument::Count(WORDS as u64),
+        ];
+        // SAFETY: these are its arguments, and their lengths.
+        unsafe { self.gpu.launch(&self.sum, 1, 1, &arguments) }.unwrap();
+    }
+}
+
+fn piece(index: usize) -> [f32; WORDS] {
+    [index as f32; WORDS]
+}
+
+/// However many are sent, and whether the next one is sent before the one before was asked about.
+pub(crate) fn each_piece_is_there_when_it_is_turned_to(found: &GpuFound, compiler: &Compiler) {
+    let sums = Sums::new(found, compiler);
+    for (is_double, is_ahead) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut feed = sums.feed(is_double);
+        // Nobody turns to it.
+        feed.send(&sums.gpu, &piece(77)).unwrap();
+        feed.send(&sums.gpu, &piece(0)).unwrap();
+        for index in 0..PIECES {
+            sums.sum(&mut feed, index);
+            feed.send(&sums.gpu, &piece(index + 1)).unwrap();
+            if !is_ahead {
+                sums.gpu.synchronize().unwrap();
+            }
+        }
+        let mut got = [0.0_f32; PIECES];
+        sums.gpu.read(sums.sums.words(), &mut got).unwrap();
+        let expected: Vec<f32> = (0..PIECES).map(|index| (index * WORDS) as f32).collect();
+        assert_eq!(&got[..], expected, "double: {is_double}, ahead: {is_ahead}");
+        // Turned to once, it stays.
+        feed.turn(&sums.gpu).unwrap();
+        sums.sum(&mut feed, 0);
+        sums.gpu.read(sums.sums.words(), &mut got).unwrap();
+        assert_eq!(got[0], (PIECES * WORDS) as f32);
+
+        let too_long = feed.send(&sums.gpu, &[0.0_f32; WORDS + 1]).unwrap_err();
+        assert!(matches!(too_long, DeviceError::Failed { .. }), "{too_long}");
+        let other = Gpu::open(found, 0).unwrap();
+        assert!(feed.send(&other, &piece(0)).is_err() && feed.turn(&other).is_err() && feed.words().len() == WORDS);
+    }
+}
+
+/// A GPU on paper begins nothing before somebody waits for it.
+pub(crate) fn pieces_are_sent_without_waiting_for_kernels(
+    found: &GpuFound,
+    compiler: &Compiler,
+    launches: &dyn Fn() -> i64,
+) {
+    let sums = Sums::new(found, compiler);
+    let begun = |is_double: bool| {
+        let (mut feed, before) = (sums.feed(is_double), launches());
+        let begun = [0, 1, 2, 3, 4].map(|index| {
+            feed.send(&sums.gpu, &piece(index)).unwrap();
+            sums.sum(&mut feed, index);
+            launches() - before
+        });
+        sums.gpu.synchronize().unwrap();
+        begun
+    };
+    // An end's turn comes again when the piece before the last is summed, and not the last.
+    assert_eq!(begun(true), [0, 0, 0, 0, 1]);
+    assert_eq!(begun(false), [0, 0, 1, 2, 3]);
+}
