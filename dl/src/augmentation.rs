@@ -1,7 +1,12 @@
 //! Pictures as they might have been as well: moved, turned and mirrored by chance while a network learns from them.
 
+#[cfg(feature = "gpu")]
+mod drawn;
+
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "gpu")]
+pub(crate) use self::drawn::Drawn;
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::kernels::augment::WARP;
@@ -65,7 +70,7 @@ impl Augmentation {
 
     /// What is done to so many rows of a step, the first of which is [`Draw::first_row`], as a kernel for GPUs takes it.
     #[cfg(feature = "gpu")]
-    pub(crate) fn warps(&self, draw: Draw, rows: usize) -> impl Iterator<Item = [u64; WARP]> {
+    fn warps(&self, draw: Draw, rows: usize) -> impl Iterator<Item = [u64; WARP]> {
         let rows = (draw.first_row..).take(rows);
         rows.map(move |row| self.draw(draw, row).warp().words())
     }
@@ -101,10 +106,14 @@ impl Change {
     /// The same as kernels take it.
     fn warp(&self) -> Warp {
         let angle = f64::from(self.degrees).to_radians();
+        // libm's, since those of the C library have other bits on other machines. Of nothing they are known, sign included.
+        let (sine, cosine) = match angle == 0.0 {
+            true => (angle, 1.0),
+            false => (libm::sin(angle), libm::cos(angle)),
+        };
         Warp {
-            // libm's, since those of the C library have other bits on other machines.
-            sine: libm::sin(angle),
-            cosine: libm::cos(angle),
+            sine,
+            cosine,
             right: self.right,
             down: self.down,
             is_flipped: self.is_flipped,

@@ -176,3 +176,40 @@ fn what_makes_no_sense_is_refused() {
         assert!(refusal(rotation, IMAGE.into()).contains("from 0 to 180"));
     }
 }
+
+#[test]
+fn what_is_not_turned_has_the_bits_of_an_angle_of_nothing() {
+    for degrees in [0.0, -0.0, f32::MIN_POSITIVE] {
+        let change = Change {
+            degrees,
+            ..Change::default()
+        };
+        let (warp, angle) = (change.warp(), f64::from(degrees).to_radians());
+        let bits = [libm::sin(angle), libm::cos(angle)].map(f64::to_bits);
+        assert_eq!([warp.sine, warp.cosine].map(f64::to_bits), bits, "{degrees}");
+    }
+}
+
+#[cfg(feature = "gpu")]
+#[test]
+fn what_is_drawn_ahead_is_what_is_drawn_when_it_is_asked_for() {
+    let augmentation = Augmentation {
+        shift: 1,
+        rotate_degrees: 40.0,
+        flip: true,
+    };
+    let draw = |step| Draw { step, ..DRAW };
+    let expected = |step, rows| augmentation.warps(draw(step), rows).collect::<Vec<_>>();
+    let mut drawn = Drawn::new(augmentation);
+    drawn.draw_ahead((5..8).map(|step| (draw(step), 3)));
+    assert_eq!(drawn.len(), 3);
+    assert_eq!(drawn.take(draw(6), 3), expected(6, 3));
+    assert_eq!(drawn.take(draw(6), 3), expected(6, 3), "again");
+    // Another number of rows, a step of which nothing was drawn.
+    assert_eq!(drawn.take(draw(7), 2), expected(7, 2));
+    assert_eq!(drawn.take(draw(9), 3), expected(9, 3));
+    drawn.draw_ahead([(draw(5), 3), (draw(10), 1)].into_iter());
+    assert_eq!(drawn.len(), 2, "others are forgotten");
+    assert_eq!(drawn.take(draw(5), 3), expected(5, 3));
+    assert_eq!(drawn.take(draw(10), 1), expected(10, 1));
+}

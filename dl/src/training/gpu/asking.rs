@@ -13,6 +13,7 @@ use super::super::update::Part;
 use super::card::SamplesOnGpu;
 use super::graphs::{Graphs, StepCounts, StepGraph};
 use super::measuring::Measuring;
+use crate::augmentation::Drawn;
 use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::kernels::augment::cuda::WARP_WORDS;
@@ -51,6 +52,8 @@ impl Rules {
 pub(super) struct StepLane {
     pub(super) samples: SamplesOnGpu,
     pub(super) order: SampleOrder,
+    /// What is done to its rows, if anything is.
+    pub(super) drawn: Option<Drawn>,
 }
 
 /// Steps that the GPU is asked for.

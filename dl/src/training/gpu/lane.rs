@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::device::{LaneDevice, LaneRows, LaneStep};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
-use crate::augmentation::Augmentation;
+use crate::augmentation::{Augmentation, Drawn};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::programs::DeviceCounts;
@@ -24,7 +24,7 @@ pub(super) struct GpuLane {
     workspace: Option<GpuWorkspace>,
     samples: Option<SamplesOnGpu>,
     /// What is done to samples that are taken there, if anything is.
-    augmentation: Option<Augmentation>,
+    drawn: Option<Drawn>,
     /// The first piece of the next step, if it was sent.
     sent: Option<Sent>,
 }
@@ -50,7 +50,7 @@ impl GpuLane {
             card: Arc::clone(card),
             workspace: Some(workspace),
             samples,
-            augmentation,
+            drawn: augmentation.map(Drawn::new),
             sent: None,
         }
     }
@@ -98,9 +98,8 @@ impl GpuLane {
         workspace.set_parameters(step.parameters)?;
         if let Some(samples) = &self.samples {
             workspace.set_places(samples.as_ref().rows, step.places)?;
-            if let Some(augmentation) = self.augmentation {
-                let warps: Vec<_> = augmentation.warps(step.draw, step.places.len()).collect();
-                workspace.set_warps(&warps)?;
+            if let Some(drawn) = &mut self.drawn {
+                workspace.set_warps(&drawn.take(step.draw, step.places.len()))?;
             }
         }
         let rows_max = workspace.shape().rows_max.max(1);
@@ -132,10 +131,14 @@ impl GpuLane {
             network.pass_on_gpu(draw, places.len(), workspace, workspace.tallies(piece))?;
         }
         workspace.fetch_gradient(pieces.len())?;
-        if self.samples.is_none() {
-            let (draw, places) = step.ahead;
-            let places = &places[..places.len().min(rows_max)];
-            self.sent = send_ahead(workspace, network, (draw, places), step.rows)?;
+        let (draw, places) = step.ahead;
+        match (&self.samples, &mut self.drawn) {
+            (None, _) => {
+                let places = &places[..places.len().min(rows_max)];
+                self.sent = send_ahead(workspace, network, (draw, places), step.rows)?;
+            }
+            (Some(_), Some(drawn)) => drawn.draw_ahead([(draw, places.len())].into_iter()),
+            (Some(_), None) => {}
         }
         let report = workspace.take_gradient(&pieces, step.gradient)?;
         Ok((report, pieces.len() as u64))

@@ -22,6 +22,7 @@ use super::cards::Cards;
 use super::graphs::StepCounts;
 use super::measuring::MeasuringShape;
 use super::residence::{Residence, ResidenceShape};
+use crate::augmentation::Drawn;
 use crate::error::{Error, Result};
 use crate::kernels::augment::WARP;
 use crate::kernels::gather::cuda::{Places, PlacesPort};
@@ -103,8 +104,11 @@ impl GpuSteps {
             let Some(samples) = card.keep(&residence.workspace, network, &mut samples, lane)? else {
                 return Ok(None);
             };
-            let order = SampleOrder::default();
-            lanes.push(StepLane { samples, order });
+            lanes.push(StepLane {
+                samples,
+                order: SampleOrder::default(),
+                drawn: options.augmentation.map(Drawn::new),
+            });
         }
         Ok(Some(Self {
             cards: Arc::clone(cards),
@@ -136,14 +140,15 @@ impl GpuSteps {
         let Some(residence) = &mut self.residence else {
             return Err(Error::Internal("a training that has ended was asked for a step".into()));
         };
-        let mut steps = steps.start..steps.end.min(steps.start + residence.steps);
+        let until = steps.end;
+        let mut steps = steps.start..until.min(steps.start + residence.steps);
         let is_there = self.next.take() == Some(steps.start);
         let begun = Instant::now();
         if !is_there {
             residence.send(all)?;
         }
         let sent = begun.elapsed();
-        let mut taken = rules.take(steps.clone(), residence, lanes, counts)?;
+        let mut taken = rules.take(steps.clone(), until, (residence, lanes), counts)?;
         let computed = begun.elapsed();
         if let Some((count, error)) = rules.first_refused(steps.start, &taken) {
             if count == 0 {
@@ -152,7 +157,7 @@ impl GpuSteps {
             // Those before it count.
             steps.end = steps.start + count as u64;
             residence.send(all)?;
-            taken = rules.take(steps.clone(), residence, lanes, counts)?;
+            taken = rules.take(steps.clone(), until, (residence, lanes), counts)?;
         }
         let fetching = Instant::now();
         residence.fetch(all)?;
@@ -211,17 +216,18 @@ impl Rules {
         taken.iter().enumerate().find_map(refused)
     }
 
-    /// Takes steps, and waits for what they report.
+    /// Takes steps, and waits for what they report. Meanwhile it draws for as many that follow, before step `until`.
     fn take(
         &self,
         steps: Range<u64>,
-        residence: &mut Residence,
-        lanes: &mut [StepLane],
+        until: u64,
+        (residence, lanes): (&mut Residence, &mut [StepLane]),
         counts: &mut StepCounts,
     ) -> Result<Vec<Taken>> {
         let sent = self.send(steps.clone(), residence, lanes)?;
         let asked = self.ask(steps.clone(), residence, lanes, &sent, counts)?;
         counts.passes += asked.len() as u64;
+        self.draw_ahead(steps.end..until.min(steps.end + (steps.end - steps.start)), lanes);
         self.reported((steps.end - steps.start) as usize, residence, &sent, &asked)
     }
 
@@ -235,8 +241,9 @@ impl Rules {
             sent.places_of.push(places);
             sent.rows_of.push(rows);
         }
-        for ((lane, rows), port) in sent.rows_of.iter().enumerate().zip(&mut residence.warps) {
-            port.send(device.gpu(), &self.warps(lane, rows, steps.start))?;
+        let lanes = lanes.iter_mut().zip(&sent.rows_of).enumerate();
+        for ((index, (lane, rows)), port) in lanes.zip(&mut residence.warps) {
+            port.send(device.gpu(), &self.warps(index, lane, rows, steps.start))?;
         }
         Ok(sent)
     }
@@ -318,12 +325,22 @@ impl Rules {
     }
 
     /// What is done to the rows of some steps of a lane, from `first` on; nothing if they stay as they are.
-    fn warps(&self, lane: usize, rows: &[Range<usize>], first: u64) -> Vec<[u64; WARP]> {
-        let Some(augmentation) = self.options.augmentation else {
+    fn warps(&self, index: usize, lane: &mut StepLane, rows: &[Range<usize>], first: u64) -> Vec<[u64; WARP]> {
+        let Some(drawn) = &mut lane.drawn else {
             return Vec::new();
         };
-        let of_step = |(step, rows): (u64, &Range<usize>)| augmentation.warps(self.draw(step, lane, 0), rows.len());
+        let of_step = |(step, rows): (u64, &Range<usize>)| drawn.take(self.draw(step, index, 0), rows.len());
         (first..).zip(rows).flat_map(of_step).collect()
+    }
+
+    /// Draws what will be done to the rows of some steps.
+    fn draw_ahead(&self, steps: Range<u64>, lanes: &mut [StepLane]) {
+        for (index, lane) in lanes.iter_mut().enumerate() {
+            let rows = |step: u64| self.deal.range(index, self.deal.place(step).1).len();
+            if let Some(drawn) = &mut lane.drawn {
+                drawn.draw_ahead(steps.clone().map(|step| (self.draw(step, index, 0), rows(step))));
+            }
+        }
     }
 
     /// Where the rows of some steps of a lane lie among its samples, and which of them are each step's.
