@@ -32,7 +32,7 @@ use self::change::Digests;
 pub use self::change::{BatchId, DataChange};
 use self::compression::Residual;
 pub use self::compression::{Compression, TopK};
-use self::devices::Devices;
+use self::devices::{Devices, Evaluates};
 use self::failed::Failed;
 use self::lane::{Gradients, TrainingLane};
 use self::lane_samples::{LanePart, Loader};
@@ -120,7 +120,7 @@ impl NeuralNetwork {
         let parameters = Parameters::with_state(initial, options.optimizer.state_slots())?;
         let parameters = parameters.with_lag(options.staleness.lag());
         let facts = options.facts(self, &deal, look.digest);
-        let devices = Devices::choose(data, self)?;
+        let devices = Devices::choose(data, self, Evaluates::Again)?;
         let mut training = Training {
             network: self.clone(),
             data: data.clone(),

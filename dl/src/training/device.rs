@@ -1,6 +1,7 @@
 //! What lanes, whole steps and evaluations ask of another device than the CPU.
 #![cfg_attr(not(feature = "gpu"), allow(dead_code))]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use distdl_engine::{DatasetId, Resident};
@@ -15,7 +16,7 @@ use crate::error::Result;
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::network::NeuralNetwork;
-use crate::samples::SampleShape;
+use crate::samples::{SampleShape, Samples};
 
 /// Another device than the CPU, for the lanes that this process hosts.
 pub(super) trait LaneDevices: Send + Sync {
@@ -73,11 +74,52 @@ pub(super) trait LaneDevice: Send {
 
 /// A device's part in an evaluation.
 pub(super) trait EvaluationDevice {
-    /// Loss and hits of a batch. `None` if the device is lost, and another one must compute this and all that follows.
-    fn report(&mut self, batch: &Batch) -> Result<Option<BatchReport>>;
+    /// Loss and hits of some rows. `None` if the device is lost, and another one must compute this and all that follows.
+    fn report(&mut self, rows: &mut BlockRows<'_>) -> Result<Option<BatchReport>>;
 
     /// Writes the outputs of the last layer, rows x output length. `false` if the device is lost.
     fn outputs(&mut self, batch: &Batch, outputs: &mut [f32]) -> Result<bool>;
+}
+
+/// Some rows of a block of samples, which become a batch if somebody wants one.
+pub(super) struct BlockRows<'a> {
+    pub(super) block: SampleBlock,
+    pub(super) samples: &'a Samples,
+    pub(super) rows: Range<usize>,
+    batch: &'a mut Batch,
+    is_gathered: bool,
+}
+
+impl<'a> BlockRows<'a> {
+    /// `batch` has room for them.
+    pub(super) fn new(block: SampleBlock, samples: &'a Samples, rows: Range<usize>, batch: &'a mut Batch) -> Self {
+        Self {
+            block,
+            samples,
+            rows,
+            batch,
+            is_gathered: false,
+        }
+    }
+
+    /// The rows as a batch.
+    pub(super) fn batch(&mut self) -> Result<&Batch> {
+        if !self.is_gathered {
+            let rows = self.rows.start as u32..self.rows.end as u32;
+            self.batch.gather(&[self.samples], rows)?;
+            self.is_gathered = true;
+        }
+        Ok(self.batch)
+    }
+}
+
+/// A block of a dataset's samples: the same ones whenever they are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SampleBlock {
+    pub(super) dataset: DatasetId,
+    pub(super) partition: usize,
+    /// Its 0-based index in the partition.
+    pub(super) index: usize,
 }
 
 /// What a device computes a gradient from, and where it goes.

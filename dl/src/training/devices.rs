@@ -24,14 +24,22 @@ pub(super) struct Devices {
     gpu: Option<Arc<gpu::GpuLanes>>,
 }
 
+/// How often a dataset is evaluated there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evaluates {
+    Once,
+    /// Perhaps again and again: samples stay there if there is room.
+    Again,
+}
+
 impl Devices {
     /// Errors if a GPU must compute and cannot.
-    pub(super) fn choose(data: &Dataset<Samples>, network: &NeuralNetwork) -> Result<Self> {
-        let _ = network;
+    pub(super) fn choose(data: &Dataset<Samples>, network: &NeuralNetwork, evaluates: Evaluates) -> Result<Self> {
+        let _ = (network, evaluates);
         let devices = Self {
             notice: Arc::new(data.context().notice()),
             #[cfg(feature = "gpu")]
-            gpu: gpu::GpuLanes::choose(data.context(), network)?,
+            gpu: gpu::GpuLanes::choose(data.context(), network, evaluates)?,
         };
         #[cfg(feature = "gpu")]
         devices.say_figures();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use distdl_engine::Dataset;
+use distdl_engine::{Dataset, DatasetId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::device::{EvaluationDevice, LaneDevices};
-use super::devices::Devices;
+use super::device::{BlockRows, EvaluationDevice, LaneDevices, SampleBlock};
+use super::devices::{Devices, Evaluates};
 use super::failed::Failed;
 use super::look::{check_features, check_targets};
 use crate::batch::Batch;
@@ -48,7 +48,7 @@ impl NeuralNetwork {
     /// If the samples do not suit the network, or as any action. If a GPU must compute (`device.gpu` is `on`), also if a layer
     /// has no kernels for GPUs, or the last one of a process is lost or has too little memory.
     pub fn error(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<BatchReport> {
-        error(self, data, parameters, &Devices::choose(data, self)?)
+        error(self, data, parameters, &Devices::choose(data, self, Evaluates::Once)?)
     }
 
     /// The network's outputs for every sample of a dataset, as a dataset with the same partitions and order, computed when an
@@ -81,14 +81,16 @@ impl NeuralNetwork {
     #[track_caller]
     pub fn predict(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Dataset<Vec<f32>>> {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
-        let devices = Devices::choose(data, self)?.lanes();
+        let (devices, dataset) = (Devices::choose(data, self, Evaluates::Once)?.lanes(), data.id());
         let model = format!("{:?} {}", self.words(), parameters_hash(parameters));
         let (network, parameters) = (self.clone(), Arc::new(parameters.to_vec()));
         let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
-            let mut rows = Rows::new(&network, &parameters, partition, devices.clone());
+            let mut rows = Rows::new(&network, &parameters, (dataset, partition), devices.clone());
             blocks.flat_map(move |samples| {
                 let mut outputs = Vec::with_capacity(samples.len());
-                let added = rows.each(&samples, &mut |evaluator, batch| evaluator.predict(batch, &mut outputs));
+                let added = rows.each(&samples, &mut |evaluator, rows| {
+                    evaluator.predict(rows.batch()?, &mut outputs)
+                });
                 match added {
                     Ok(()) => outputs.into_iter().map(Ok).collect(),
                     Err(error) => vec![Err(error.to_string())],
@@ -111,11 +113,12 @@ impl NeuralNetwork {
                  `predict` beyond {CLASSES_MAX} classes"
             )));
         }
-        let devices = Devices::choose(data, self)?;
+        let devices = Devices::choose(data, self, Evaluates::Once)?;
         let matrices = over_batches(
             (self, data, parameters, &devices),
             move || ConfusionMatrix::new(classes),
-            move |matrix: &mut ConfusionMatrix, evaluator, batch| {
+            move |matrix: &mut ConfusionMatrix, evaluator, rows| {
+                let batch = rows.batch()?;
                 let Targets::Labels(labels) = batch.targets() else {
                     let problem = "a confusion matrix takes samples with labels; these have values, of which there is a loss and no hit; give \
                                    labels, or take `error`"
@@ -152,8 +155,8 @@ pub(super) fn error(
     let reports = over_batches(
         (network, data, parameters, devices),
         BatchReport::default,
-        |total: &mut BatchReport, evaluator, batch| {
-            total.merge(&evaluator.report(batch)?);
+        |total: &mut BatchReport, evaluator, rows| {
+            total.merge(&evaluator.report(rows)?);
             Ok(())
         },
     )?;
@@ -173,16 +176,16 @@ fn rows_of(network: &NeuralNetwork) -> usize {
 fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
     (network, data, parameters, devices): (&NeuralNetwork, &Dataset<Samples>, &[f32], &Devices),
     new: impl Fn() -> R + Send + Sync + 'static,
-    add: impl Fn(&mut R, &mut Evaluator, &Batch) -> Result<()> + Send + Sync + 'static,
+    add: impl Fn(&mut R, &mut Evaluator, &mut BlockRows<'_>) -> Result<()> + Send + Sync + 'static,
 ) -> Result<Vec<R>> {
     let failed = Failed::default();
     let (network, parameters, kept) = (network.clone(), Arc::new(parameters.to_vec()), failed.clone());
-    let devices = devices.lanes();
+    let (devices, dataset) = (devices.lanes(), data.id());
     let results = data.run_partitions(move |partition, blocks| {
-        let mut rows = Rows::new(&network, &parameters, partition, devices.clone());
+        let mut rows = Rows::new(&network, &parameters, (dataset, partition), devices.clone());
         let mut result = new();
         for samples in blocks {
-            let added = rows.each(&samples, &mut |evaluator, batch| add(&mut result, evaluator, batch));
+            let added = rows.each(&samples, &mut |evaluator, rows| add(&mut result, evaluator, rows));
             added.map_err(|error| kept.keep(error))?;
         }
         Ok(result)
@@ -194,13 +197,15 @@ fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
 struct Rows {
     evaluator: Evaluator,
     batch: Option<Batch>,
+    /// The block that comes next.
+    block: SampleBlock,
 }
 
 impl Rows {
     fn new(
         network: &NeuralNetwork,
         parameters: &Arc<Vec<f32>>,
-        partition: usize,
+        (dataset, partition): (DatasetId, usize),
         devices: Option<Arc<dyn LaneDevices>>,
     ) -> Self {
         Self {
@@ -216,13 +221,22 @@ impl Rows {
                 outputs: Vec::new(),
             },
             batch: None,
+            block: SampleBlock {
+                dataset,
+                partition,
+                index: 0,
+            },
         }
     }
 
     /// Brings the rows of a block to `add`, in order.
-    fn each(&mut self, samples: &Samples, add: &mut dyn FnMut(&mut Evaluator, &Batch) -> Result<()>) -> Result<()> {
+    fn each(
+        &mut self,
+        samples: &Samples,
+        add: &mut dyn FnMut(&mut Evaluator, &mut BlockRows<'_>) -> Result<()>,
+    ) -> Result<()> {
         let rows_max = self.evaluator.rows_max;
-        let (blocks, rows) = ([samples], samples.len().min(rows_max));
+        let rows = samples.len().min(rows_max);
         let Evaluator { network, partition, .. } = &self.evaluator;
         check_features(network, *partition, samples.feature_length())?;
         self.evaluator.begin(samples.shape());
@@ -230,10 +244,13 @@ impl Rows {
         let kept = self.batch.take().filter(|batch| batch.has_room(samples.shape(), rows));
         let batch = self.batch.insert(kept.unwrap_or_else(|| Batch::new(samples, rows)));
         for start in (0..samples.len()).step_by(rows_max) {
-            let indices = start as u32..samples.len().min(start + rows_max) as u32;
-            batch.gather(&blocks, indices)?;
-            add(&mut self.evaluator, batch)?;
+            let rows = start..samples.len().min(start + rows_max);
+            add(
+                &mut self.evaluator,
+                &mut BlockRows::new(self.block, samples, rows, batch),
+            )?;
         }
+        self.block.index += 1;
         Ok(())
     }
 }
@@ -265,16 +282,17 @@ impl Evaluator {
     }
 
     /// Loss and hits.
-    fn report(&mut self, batch: &Batch) -> Result<BatchReport> {
+    fn report(&mut self, rows: &mut BlockRows<'_>) -> Result<BatchReport> {
         if let Some(shape) = self.shape {
             check_targets(&self.network, self.partition, shape.target_length)?;
         }
         while let Some(device) = self.device()? {
-            if let Some(report) = device.report(batch)? {
+            if let Some(report) = device.report(rows)? {
                 return Ok(report);
             }
             self.device = None;
         }
+        let batch = rows.batch()?;
         let (network, rows, rows_max) = (&self.network, batch.rows(), self.rows_max);
         let workspace = self.workspace.get_or_insert_with(|| network.workspace(rows_max));
         network.error_batch(&self.parameters, batch.features(), batch.targets(), rows, workspace)

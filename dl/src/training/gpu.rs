@@ -11,6 +11,7 @@ mod card;
 mod cards;
 mod evaluation;
 mod graphs;
+mod kept;
 mod lane;
 mod measuring;
 mod residence;
@@ -30,6 +31,7 @@ use self::lane::GpuLane;
 use self::steps::GpuSteps;
 use super::TrainingOptions;
 use super::device::{EvaluationDevice, LaneDevice, LaneDevices, LaneId, Whole};
+use super::devices::Evaluates;
 use super::lane_samples::LaneSamples;
 use crate::augmentation::Augmentation;
 use crate::error::{Error, Result};
@@ -38,12 +40,16 @@ use crate::network::{NeuralNetwork, WorkspaceShape};
 use crate::samples::SampleShape;
 
 /// Lanes on the GPUs of this process.
-pub(super) struct GpuLanes(Arc<Cards>);
+pub(super) struct GpuLanes(Arc<Cards>, Evaluates);
 
 impl GpuLanes {
     /// Lanes on the GPUs that the context has found, if it has and the network can be there. Errors if a GPU must compute
     /// and cannot.
-    pub(super) fn choose(context: &Context, network: &NeuralNetwork) -> Result<Option<Arc<Self>>> {
+    pub(super) fn choose(
+        context: &Context,
+        network: &NeuralNetwork,
+        evaluates: Evaluates,
+    ) -> Result<Option<Arc<Self>>> {
         let Chosen::Gpu(found) = context.device() else {
             return Ok(None);
         };
@@ -73,7 +79,7 @@ impl GpuLanes {
         };
         let cards = found.alike.iter().map(card).collect();
         let cards = Cards::new(found.name.clone(), cards, is_required);
-        Ok(Some(Arc::new(Self(Arc::new(cards)))))
+        Ok(Some(Arc::new(Self(Arc::new(cards), evaluates))))
     }
 
     /// What was done so far.
@@ -133,7 +139,7 @@ impl LaneDevices for GpuLanes {
         };
         self.on_a_card(task, |card| {
             let workspace = card.workspace(network, workspace)?;
-            let evaluation = GpuEvaluation::new(network, (&self.0, card), workspace, parameters)?;
+            let evaluation = GpuEvaluation::new(network, (&self.0, card), workspace, (parameters, self.1))?;
             Ok(Box::new(evaluation) as Box<dyn EvaluationDevice>)
         })
     }

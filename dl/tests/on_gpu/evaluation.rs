@@ -4,7 +4,7 @@ use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples};
 use distdl_engine::config::GpuUse;
 use distdl_engine::{Config, Context};
 
-use crate::fixtures::{FEATURES, SAMPLES, bytes, network, options, samples, small, weighted};
+use crate::fixtures::{FEATURES, SAMPLES, begin, bytes, network, options, samples, small, weighted};
 use crate::gpu::TestGpu;
 
 /// What evaluation comes to: loss, hits, outputs, and how many samples of each class are taken for each.
@@ -96,13 +96,61 @@ fn parameters_go_there_once_for_all_partitions() {
         training.error(&data).unwrap();
         let before = sent();
         let report = training.error(&data).unwrap();
-        let label_bytes = 4 * SAMPLES as i64;
-        assert_eq!(sent() - before, parameter_bytes + sample_bytes + label_bytes);
+        // Samples that a training evaluates are there, too; which of them rows are is said.
+        assert_eq!(sent() - before, parameter_bytes + 4 * SAMPLES as i64);
         // Those of before were not taken for these.
         let expected = network.error(&data, &parameters).unwrap();
         assert_eq!(report, expected);
     }
     drop((training, predictions, data, context));
+    gpu.lose_after([-1; 2]);
+    gpu.assert_nothing_is_left();
+}
+
+/// Of a training and what it evaluates: first what is trained on, which stays, then what was evaluated last.
+#[test]
+fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    // All partitions have the same GPU.
+    gpu.lose_after([0, -1]);
+    let of_training = (SAMPLES * (FEATURES + 4)) as u64;
+    let of_test = (4 * SAMPLES * (FEATURES + 1)) as u64;
+    for (loss, room) in [
+        (Loss::SoftmaxCrossEntropy, 0),
+        (weighted(0.1), of_test + of_test / 2),
+        (Loss::SoftmaxCrossEntropy, 2 * of_test),
+    ] {
+        let network = small(loss);
+        let context = Context::new(gpu.config().with_gpu_memory(of_training + room)).unwrap();
+        let tests = [(); 2].map(|()| context.parallelize(samples().split(3).unwrap(), 3));
+        let mut training = begin(&context, &network, &bytes(), options()).unwrap();
+        training.run_epoch(|_| ()).unwrap();
+        assert_eq!(training.gpu_figures().unwrap().sample_bytes, of_training);
+        let expected = network.error(&tests[0], &training.parameters()).unwrap();
+        // Copies of each evaluation.
+        let copies = match room / of_test {
+            0 => [0; 5],
+            1 => [1, 0, 1, 1, 0],
+            _ => [1, 0, 1, 0, 0],
+        };
+        for (test, copies) in [0, 0, 1, 0, 0].into_iter().zip(copies) {
+            let before = training.gpu_figures().unwrap();
+            assert_eq!(training.error(&tests[test]).unwrap(), expected);
+            let figures = training.gpu_figures().unwrap().since(&before);
+            let avoided = if room == 0 { 0 } else { 1 - copies };
+            assert_eq!(
+                (figures.sample_bytes, figures.sample_bytes_avoided),
+                (copies * of_test, avoided * of_test),
+                "{room}: {test}"
+            );
+        }
+        // What is trained on was not given up.
+        let before = training.gpu_figures().unwrap();
+        training.run_epoch(|_| ()).unwrap();
+        let figures = training.gpu_figures().unwrap().since(&before);
+        assert_eq!((figures.sample_bytes, figures.sample_bytes_avoided), (0, of_training));
+        drop((training, tests, context));
+    }
     gpu.lose_after([-1; 2]);
     gpu.assert_nothing_is_left();
 }

@@ -244,7 +244,14 @@ fn the_next_step_is_sent_while_one_is_computed() {
     let (parameter_bytes, row_bytes) = (4 * network.parameter_count(), 4 * (FEATURES + 1));
     let mut before = 0;
     // Of 12, 12, 12 and 5 rows: behind the last of an epoch nothing is sent.
-    for (steps, rows) in [(1, 12 + 12), (1, 12 + 12), (1, 12 + 5), (1, 5), (4, SAMPLES), (2, 12 + 12 + 12)] {
+    for (steps, rows) in [
+        (1, 12 + 12),
+        (1, 12 + 12),
+        (1, 12 + 5),
+        (1, 5),
+        (4, SAMPLES),
+        (2, 12 + 12 + 12),
+    ] {
         train_for(steps, &mut training).unwrap();
         let sent = training.gpu_figures().unwrap().to_gpu_bytes;
         let expected = steps as usize * parameter_bytes + rows * row_bytes;

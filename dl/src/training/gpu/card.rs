@@ -5,13 +5,13 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use distdl_engine::DatasetId;
 use distdl_engine::config::Precision;
 use distdl_engine::device::{Compiler, Gpu, GpuBuffer, GpuFound};
-use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceTier, Lease, StorageError};
+use distdl_storage::{BlockId, DeviceError, DeviceFigures, DeviceKey, DeviceTier, Lease, StorageError};
 
-use super::super::device::LaneId;
+use super::super::device::{BlockRows, LaneId, SampleBlock};
 use super::super::lane_samples::LaneSamples;
+use super::kept::Kept;
 use super::residence::{Residence, ResidenceShape};
 use crate::batch::RowSource;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use crate::kernels::programs::{Device, Kernels};
 use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::loss::Loss;
 use crate::network::{GpuWorkspace, NeuralNetwork, PassRows, WorkspaceShape};
-use crate::samples::{RowFeatures, RowTarget};
+use crate::samples::{Features, RowFeatures, RowTarget, SampleTargets, Samples};
 
 /// One GPU, for all lanes of one training.
 pub(super) struct Card {
@@ -30,7 +30,7 @@ pub(super) struct Card {
     kernels: Arc<Kernels>,
     tier: DeviceTier<GpuBuffer>,
     /// Whose samples those are.
-    dataset: Mutex<Option<DatasetId>>,
+    kept: Mutex<Kept>,
     /// What the samples of lanes weigh, in 4 bytes each, until there is another dataset.
     weights: Mutex<BTreeMap<DeviceKey, Arc<[f32]>>>,
     /// Workspaces that no lane has at the moment.
@@ -65,7 +65,7 @@ impl Card {
             precision,
             kernels: Arc::new(Kernels::new(compiler)),
             tier: DeviceTier::new(format!("{} {index}", found.name), bytes_max),
-            dataset: Mutex::default(),
+            kept: Mutex::default(),
             weights: Mutex::default(),
             idle: Mutex::default(),
             resident: Mutex::default(),
@@ -116,8 +116,10 @@ impl Card {
     }
 
     /// Takes a workspace back. Whoever trains next finds it, unless the GPU is lost.
-    pub(super) fn take_back(&self, workspace: GpuWorkspace) {
-        if workspace.device().gpu().synchronize().is_ok() && !self.is_lost() {
+    pub(super) fn take_back(&self, mut workspace: GpuWorkspace) {
+        // With the copy of rows that nobody has turned to.
+        let is_done = workspace.turn_to_sent().is_ok() && workspace.device().gpu().synchronize().is_ok();
+        if is_done && !self.is_lost() {
             self.idle().push(workspace);
         }
     }
@@ -142,13 +144,8 @@ impl Card {
         self.resident.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Frees what is of another dataset, which nobody asks for any more.
-    fn forget_others(&self, of: DatasetId) {
-        let mut dataset = self.dataset.lock().unwrap_or_else(PoisonError::into_inner);
-        if dataset.replace(of) != Some(of) {
-            self.tier.retain(|_| false);
-            self.weights().clear();
-        }
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn weights(&self) -> MutexGuard<'_, BTreeMap<DeviceKey, Arc<[f32]>>> {
@@ -186,35 +183,72 @@ impl Card {
         samples: &mut LaneSamples,
         lane: LaneId,
     ) -> Result<Option<SamplesOnGpu>> {
-        self.forget_others(lane.dataset);
+        if self.kept().train_on(lane.dataset) {
+            self.weights().clear();
+        }
         let gpu = workspace.device().gpu();
         let (shape, classes) = (samples.shape(), network.output_length());
         // Before they are gathered in the host's memory.
         if !self.has_room(slice::from_ref(samples)) {
             return Ok(None);
         }
+        let keys = ["features", "targets"].map(|part| lane.key(part));
         let mut keep = || -> Result<SamplesOnGpu> {
             Ok(SamplesOnGpu {
                 rows: samples.len(),
                 scale: shape.and_then(|shape| shape.scale),
-                features: lease(&self.tier, gpu, lane.key("features"), || features(samples, network))?,
-                targets: lease(&self.tier, gpu, lane.key("targets"), || targets(samples, classes))?,
+                features: lease(&self.tier, gpu, keys[0], || features(samples, network))?,
+                targets: lease(&self.tier, gpu, keys[1], || targets(samples, classes))?,
                 weights: self.weights_of(samples, network.loss(), lane)?,
             })
         };
-        match keep() {
+        let kept = match keep() {
             Err(Error::Device(DeviceError::OutOfMemory { .. })) => {
                 self.forget_idle();
-                room(keep()).map(Result::ok)
+                room(keep())?.ok()
             }
-            other => room(other).map(Result::ok),
+            other => room(other)?.ok(),
+        };
+        if let Some(samples) = &kept {
+            self.kept()
+                .hold(keys.into_iter().zip([&samples.features, &samples.targets]));
         }
+        Ok(kept)
+    }
+
+    /// Copies a block of samples that is evaluated to the GPU, or finds it there. `None` if there is no room for it beside what is
+    /// trained on, and other blocks of its dataset.
+    pub(super) fn keep_block(
+        &self,
+        workspace: &GpuWorkspace,
+        network: &NeuralNetwork,
+        rows: &BlockRows<'_>,
+    ) -> Result<Option<SamplesOnGpu>> {
+        let (gpu, samples, shape) = (workspace.device().gpu(), rows.samples, rows.samples.shape());
+        let keys = [0, 1].map(|part| rows.block.key(part));
+        let bytes = shape.row_bytes() as u64 * samples.len() as u64;
+        if !self.kept().make_room(&self.tier, rows.block.dataset, &keys, bytes) {
+            return Ok(None);
+        }
+        let keep = || -> Result<SamplesOnGpu> {
+            Ok(SamplesOnGpu {
+                rows: samples.len(),
+                scale: shape.scale,
+                features: lease(&self.tier, gpu, keys[0], || features_of_block(samples, network))?,
+                targets: lease(&self.tier, gpu, keys[1], || {
+                    targets_of_block(samples, network.output_length())
+                })?,
+                weights: weights_of_block(samples, network.loss()),
+            })
+        };
+        room(keep()).map(Result::ok)
     }
 
     /// Frees what nobody has at the moment.
     fn forget_idle(&self) {
         self.idle().clear();
         *self.resident() = None;
+        self.tier.retain(|_| false);
     }
 }
 
@@ -247,6 +281,18 @@ impl SamplesOnGpu {
     }
 }
 
+impl SampleBlock {
+    /// What a part of it is known by: its features, or its targets.
+    fn key(self, part: u64) -> DeviceKey {
+        let block = BlockId {
+            dataset: self.dataset.0,
+            partition: self.partition as u64,
+        };
+        let batch = 2 * self.index as u64 + part;
+        DeviceKey::Batch { block, batch }
+    }
+}
+
 impl LaneId {
     /// What a part of its samples is known by.
     fn key(self, part: &str) -> DeviceKey {
@@ -259,11 +305,11 @@ impl LaneId {
 }
 
 /// The buffer of `key`, or what `bytes` gives, copied to the GPU.
-fn lease(
+fn lease<S: AsRef<[u8]>>(
     tier: &DeviceTier<GpuBuffer>,
     gpu: &Gpu,
     key: DeviceKey,
-    bytes: impl FnOnce() -> Result<Vec<u8>>,
+    bytes: impl FnOnce() -> Result<S>,
 ) -> Result<Lease<GpuBuffer>> {
     let mut failure = None;
     let source = || {
@@ -334,6 +380,41 @@ fn targets(samples: &mut LaneSamples, classes: usize) -> Result<Vec<u8>> {
         }
     }
     Ok(bytes)
+}
+
+/// All features of a block as they are kept. Errors if the network cannot take one.
+fn features_of_block<'a>(samples: &'a Samples, network: &NeuralNetwork) -> Result<&'a [u8]> {
+    match samples.features() {
+        Features::U8 { bytes, scale } => {
+            network.check_inputs_on_gpu(&mut bytes.iter().map(|byte| f32::from(*byte) * scale))?;
+            Ok(bytes)
+        }
+        Features::F32(values) => {
+            network.check_inputs_on_gpu(&mut values.iter().copied())?;
+            Ok(bytemuck::cast_slice(values))
+        }
+    }
+}
+
+/// All targets of a block as they are kept. Errors if a label is no class.
+fn targets_of_block(samples: &Samples, classes: usize) -> Result<&[u8]> {
+    match samples.targets() {
+        SampleTargets::Labels(labels) => {
+            check_labels(labels, classes)?;
+            Ok(bytemuck::cast_slice(labels))
+        }
+        SampleTargets::Values { values, .. } => Ok(bytemuck::cast_slice(values)),
+    }
+}
+
+/// What each of a block's samples weighs; none where all weigh 1.
+fn weights_of_block(samples: &Samples, loss: &Loss) -> Arc<[f32]> {
+    match samples.targets() {
+        SampleTargets::Labels(labels) if !loss.class_weights().is_empty() => {
+            labels.iter().map(|label| loss.weight_of(*label)).collect()
+        }
+        _ => Arc::default(),
+    }
 }
 
 /// What each of a lane's samples weighs.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::device::EvaluationDevice;
-use super::card::Card;
+use super::super::device::{BlockRows, EvaluationDevice, SampleBlock};
+use super::super::devices::Evaluates;
+use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
 use super::lane::{send_batch, send_inputs};
 use crate::batch::Batch;
@@ -18,6 +19,9 @@ pub(super) struct GpuEvaluation {
     card: Arc<Card>,
     /// There until this is dropped.
     workspace: Option<GpuWorkspace>,
+    evaluates: Evaluates,
+    /// The block whose rows come, and its samples if they are there.
+    block: Option<(SampleBlock, Option<SamplesOnGpu>)>,
 }
 
 impl GpuEvaluation {
@@ -26,7 +30,7 @@ impl GpuEvaluation {
         network: &NeuralNetwork,
         (cards, card): (&Arc<Cards>, &Arc<Card>),
         mut workspace: GpuWorkspace,
-        parameters: &Arc<Vec<f32>>,
+        (parameters, evaluates): (&Arc<Vec<f32>>, Evaluates),
     ) -> Result<Self> {
         workspace.share_parameters(parameters)?;
         Ok(Self {
@@ -34,13 +38,46 @@ impl GpuEvaluation {
             cards: Arc::clone(cards),
             card: Arc::clone(card),
             workspace: Some(workspace),
+            evaluates,
+            block: None,
         })
     }
 
     fn workspace(&mut self) -> Result<&mut GpuWorkspace> {
-        let ended = || Error::Internal("an evaluation that has ended was asked for a batch".into());
         self.workspace.as_mut().ok_or_else(ended)
     }
+
+    /// Loss and hits of rows, which are taken from samples that stay there, or sent.
+    fn evaluate(&mut self, rows: &mut BlockRows<'_>) -> Result<BatchReport> {
+        let (workspace, network) = (self.workspace.as_mut().ok_or_else(ended)?, &self.network);
+        if self.block.as_ref().is_none_or(|(block, _)| *block != rows.block) {
+            // What was there of another may go.
+            self.block = None;
+            let samples = match self.evaluates {
+                Evaluates::Again => self.card.keep_block(workspace, network, rows)?,
+                Evaluates::Once => None,
+            };
+            self.block = Some((rows.block, samples));
+        }
+        let pass = match &self.block {
+            Some((_, Some(samples))) => {
+                let places: Vec<u32> = (rows.rows.start as u32..rows.rows.end as u32).collect();
+                workspace.set_places(samples.as_ref().rows, &places)?;
+                workspace.take_rows(samples.as_ref(), workspace.places(), None)?;
+                samples.rows(&places)
+            }
+            _ => {
+                let pass = send_batch(workspace, network, rows.batch()?)?;
+                workspace.turn_to_sent()?;
+                pass
+            }
+        };
+        network.evaluate_on_gpu(pass, workspace)
+    }
+}
+
+fn ended() -> Error {
+    Error::Internal("an evaluation that has ended was asked for rows".into())
 }
 
 impl Drop for GpuEvaluation {
@@ -53,13 +90,8 @@ impl Drop for GpuEvaluation {
 }
 
 impl EvaluationDevice for GpuEvaluation {
-    fn report(&mut self, batch: &Batch) -> Result<Option<BatchReport>> {
-        let network = self.network.clone();
-        let report = self.workspace().and_then(|workspace| {
-            let rows = send_batch(workspace, &network, batch)?;
-            workspace.turn_to_sent()?;
-            network.evaluate_on_gpu(rows, workspace)
-        });
+    fn report(&mut self, rows: &mut BlockRows<'_>) -> Result<Option<BatchReport>> {
+        let report = self.evaluate(rows);
         self.cards.unless_lost(&self.card, report)
     }
 

@@ -14,34 +14,42 @@ pub(super) struct Kept {
     training: Option<DatasetId>,
     /// Its samples, which nothing may push out.
     held: BTreeMap<DeviceKey, Lease<GpuBuffer>>,
-    /// What is evaluated, by the time of its last use, and what of it may be there.
+    /// What is evaluated, or was trained on before, by the time of its last use, and what of it may be there.
     evaluated: Vec<(DatasetId, BTreeSet<DeviceKey>)>,
 }
 
 impl Kept {
     /// Says what is trained on from now on; whether that was another dataset before.
     pub(super) fn train_on(&mut self, dataset: DatasetId) -> bool {
-        let is_new = self.training.replace(dataset) != Some(dataset);
-        if is_new {
-            self.held.clear();
+        let before = self.training.replace(dataset);
+        if let Some(before) = before.filter(|before| *before != dataset) {
+            let keys = std::mem::take(&mut self.held).into_keys().collect();
+            self.evaluated.push((before, keys));
         }
-        is_new
+        before != Some(dataset)
     }
 
     /// Keeps some of its samples as long as it is trained on.
-    pub(super) fn hold(&mut self, key: DeviceKey, lease: &Lease<GpuBuffer>) {
-        self.held.insert(key, lease.clone());
+    pub(super) fn hold<'a>(&mut self, samples: impl Iterator<Item = (DeviceKey, &'a Lease<GpuBuffer>)>) {
+        self.held.extend(samples.map(|(key, lease)| (key, lease.clone())));
     }
 
     /// Finds room for `bytes` bytes more of samples of a dataset that is evaluated, by giving up others of that kind, the one
     /// first whose last evaluation is the longest ago. `false` if there is none: what is evaluated pushes out nothing of its own,
     /// as all of it is asked for in turn.
-    pub(super) fn make_room(&mut self, tier: &DeviceTier<GpuBuffer>, of: DatasetId, keys: &[DeviceKey], bytes: u64) -> bool {
+    pub(super) fn make_room(
+        &mut self,
+        tier: &DeviceTier<GpuBuffer>,
+        of: DatasetId,
+        keys: &[DeviceKey],
+        bytes: u64,
+    ) -> bool {
         let (mut others, mut own) = (std::mem::take(&mut self.evaluated), BTreeSet::new());
         if let Some(place) = others.iter().position(|(dataset, _)| *dataset == of) {
             own = others.remove(place).1;
         }
-        let has_room = |tier: &DeviceTier<GpuBuffer>| tier.figures().bytes_used.saturating_add(bytes) <= tier.bytes_max();
+        let has_room =
+            |tier: &DeviceTier<GpuBuffer>| tier.figures().bytes_used.saturating_add(bytes) <= tier.bytes_max();
         let is_there = keys.iter().all(|key| tier.contains(key));
         while !is_there && !has_room(tier) && !others.is_empty() {
             let (_, gone) = others.remove(0);
