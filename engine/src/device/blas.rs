@@ -92,6 +92,9 @@ impl<'a> GpuMatrix<'a> {
 const WORKSPACE_BYTES_MAX: usize = 32 << 20;
 const WORKSPACE_SHARE: usize = 256;
 
+/// Free bytes of a GPU's memory with fewer than which cuBLAS might not start.
+const START_BYTES: u64 = 512 << 20;
+
 impl GpuBlas {
     /// cuBLAS for a handle. Factors are rounded as `precision` says; sums are of `f32`.
     ///
@@ -99,9 +102,12 @@ impl GpuBlas {
     /// cuBLAS does not start.
     pub fn new(gpu: &Gpu, precision: Precision) -> Result<Self, DeviceError> {
         let start = |error: CublasError| match error.0 {
-            // It tells want of memory by either.
-            sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED | sys::cublasStatus_t::CUBLAS_STATUS_NOT_INITIALIZED => {
-                gpu.out_of_memory(0)
+            sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => gpu.out_of_memory(0),
+            // It tells want of memory by this, too.
+            sys::cublasStatus_t::CUBLAS_STATUS_NOT_INITIALIZED
+                if gpu.free_bytes().is_ok_and(|bytes| bytes < START_BYTES) =>
+            {
+                gpu.out_of_memory(START_BYTES as usize)
             }
             status => gpu.refused("start cuBLAS", format!("{status:?}")),
         };

@@ -101,6 +101,18 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     drop(gpu);
 
     // SAFETY: as above.
+    let be_version = unsafe { driver.get::<unsafe extern "C" fn(i64)>("paper_be_version") }.unwrap();
+    // SAFETY: as above.
+    unsafe { be_version(12_040) };
+    let error = choose(GpuUse::On, true, Some(folder.path())).unwrap_err().to_string();
+    assert!(
+        error.contains("of version 13.9, and the driver is made for 12.4; take libraries of CUDA 12"),
+        "{error}"
+    );
+    // SAFETY: as above.
+    unsafe { be_version(13_000) };
+
+    // SAFETY: as above.
     let lose_after = unsafe { driver.get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after") }.unwrap();
     let gpu = Gpu::open(&found, 1).unwrap();
     let buffer = gpu.allocate(8).unwrap();

@@ -20,6 +20,8 @@ struct Node {
     std::function<int()> other;
 };
 
+static std::atomic<int> driver_version{13000};
+
 // The kinds of each kernel's arguments.
 static std::mutex kinds_lock;
 static std::map<void*, const char*> kinds;
@@ -85,7 +87,7 @@ int cuCtxSynchronize() {
     }
     return do_all_of(current), state();
 }
-int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
+int cuDriverGetVersion(int* version) { return *version = driver_version, 0; }
 
 int cuStreamCreate(Stream** stream, unsigned) {
     std::lock_guard<std::mutex> lock(all_lock);
@@ -384,6 +386,7 @@ long paper_allocations() { return allocations; }
 long paper_launches() { return launches; }
 long paper_graph_launches() { return graph_launches; }
 long paper_sent_bytes() { return sent_bytes; }
+void paper_be_version(long version) { driver_version = version; }
 void paper_pin_at_most(long pieces) { pins_left = pieces; }
 // Loses a device at one of its next launches, counted from 1, or at once; never, for a negative number.
 void paper_lose_after(int device, long count) {
