@@ -1,43 +1,22 @@
 //! Steps that are taken whole on one GPU, where parameters stay.
 
+mod cases;
+
 use std::sync::Arc;
 
 use distdl_dl::{
-    Activation, Adagrad, Adam, AdamW, Compression, Conv2d, Decay, Dense, Flatten, Lamb, Loss, MaxPool2d, NeuralNetwork,
-    Optimizer, RmsProp, Samples, Schedule, Sgd, TopK, Training, TrainingOptions,
+    Activation, Adam, Compression, Conv2d, Dense, Flatten, Lamb, Loss, MaxPool2d, NeuralNetwork, Optimizer, Samples,
+    Schedule, Sgd, TopK, Training, TrainingOptions,
 };
 use distdl_engine::{Config, Context, Placement, Staleness};
 
+use self::cases::Case;
 use crate::fixtures::{
-    IMAGE, SAMPLES, STEPS, Trained, begin, bytes, changes, embedding, frozen, indices, network, on_the_gpu, options,
-    samples, small, train_for, values, weighted, wide,
+    IMAGE, SAMPLES, STEPS, Trained, begin, bytes, changes, on_the_gpu, options, samples, small, train_for, values,
+    weighted,
 };
 use crate::gpu::TestGpu;
 use crate::users::changes_at;
-
-/// Options for every optimizer that has kernels for GPUs, with all of its slots.
-fn optimizers() -> Vec<Arc<dyn Optimizer>> {
-    vec![
-        Arc::new(Sgd::default()),
-        Arc::new(Sgd::with_nesterov(0.8)),
-        Arc::new(Sgd {
-            weight_decay: 0.01,
-            ..Sgd::default()
-        }),
-        Arc::new(Adam::default()),
-        Arc::new(AdamW {
-            amsgrad: true,
-            ..AdamW::default()
-        }),
-        Arc::new(RmsProp {
-            momentum: 0.5,
-            centered: true,
-            ..RmsProp::default()
-        }),
-        Arc::new(Adagrad::default()),
-        Arc::new(Lamb::default()),
-    ]
-}
 
 /// As [`on_the_gpu`], with samples that come by, so that nothing stays there from step to step.
 pub(crate) fn by_single_steps(
@@ -69,132 +48,49 @@ pub(crate) fn begin_whole(
 #[test]
 fn whole_steps_have_the_bits_of_single_ones() {
     let Some(gpu) = TestGpu::take() else { return };
-    let limits = [None, Some(0.05)];
-    let all = optimizers()
-        .into_iter()
-        .flat_map(|optimizer| limits.map(|limit| (optimizer.clone(), limit)));
-    let all = all.map(|(optimizer, gradient_norm_max)| TrainingOptions {
-        optimizer,
-        gradient_norm_max,
-        lanes: 1,
-        schedule: Some(Schedule::Cosine {
-            initial: 0.01,
-            minimum: 0.001,
-            steps: STEPS,
-        }),
-        ..options()
-    });
-    let pieces = TrainingOptions {
-        micro_batch: Some(2),
-        ..options()
-    };
-    let four = TrainingOptions { lanes: 4, ..options() };
-    let one = TrainingOptions { lanes: 1, ..options() };
-    let all = all.map(|options| (small(Loss::SoftmaxCrossEntropy), bytes(), options));
-    let lamb = TrainingOptions {
-        optimizer: Arc::new(Lamb::default()),
-        gradient_norm_max: Some(0.05),
-        ..options()
-    };
-    // Their shares differ from step to step.
-    let in_turns = TrainingOptions {
-        batch: 10,
-        ..four.clone()
-    };
-    // The second has more parameters than are summed at a time.
-    let limited = [
-        (network(), pieces.clone()),
-        (wide(), in_turns.clone()),
-        (frozen(), lamb.clone()),
-    ];
-    let limited = limited.map(|(network, options)| {
-        let lane_gradient_norm_max = Some(0.02);
-        (
-            network,
-            bytes(),
-            TrainingOptions {
-                lane_gradient_norm_max,
-                ..options
-            },
-        )
-    });
-    let changed = [in_turns.clone(), pieces.clone()].map(|options| {
-        let augmentation = Some(changes());
-        (
-            small(Loss::SoftmaxCrossEntropy),
-            bytes(),
-            TrainingOptions {
-                augmentation,
-                ..options
-            },
-        )
-    });
-    let layers = [one.clone(), options(), pieces.clone(), four, in_turns, lamb.clone()]
-        .map(|options| (network(), bytes(), options));
-    let kept = [one.clone(), lamb].map(|options| (frozen(), bytes(), options));
-    let decaying: [Arc<dyn Optimizer>; 2] = [Arc::new(AdamW::default()), Arc::new(Lamb::default())];
-    let decaying = decaying.map(|optimizer| {
-        let decay = Decay::Weights;
-        let options = options();
-        (
-            network(),
-            bytes(),
-            TrainingOptions {
-                optimizer,
-                decay,
-                ..options
-            },
-        )
-    });
-    let vectors = [one, options(), pieces].map(|options| (embedding(23), indices(), options));
-    for (network, samples, options) in all
-        .chain(layers)
-        .chain(limited)
-        .chain(changed)
-        .chain(kept)
-        .chain(decaying)
-        .chain(vectors)
-    {
-        let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);
-        let is_changed = options.augmentation.is_some();
+    for case in cases::all() {
         if !gpu.is_real() {
             gpu.lose_after([-1; 2]);
-        } else if options.lanes > 1 {
+        } else if case.2.lanes > 1 {
             // They stay where there is one GPU, which may not be so.
             continue;
         }
-        let expected = by_single_steps(&gpu, &network, &samples, options.clone());
-        let context = Context::new(gpu.config()).unwrap();
-        let mut training = begin_whole(&gpu, &context, (&network, &samples), options);
-        let (before, first) = (training.gpu_figures().unwrap(), training.step() as usize);
-        let graphs = gpu.graph_launches();
-        let mut trained = train_for(3, &mut training).unwrap();
-        trained
-            .steps
-            .extend(train_for(STEPS - 3 - first as u64, &mut training).unwrap().steps);
-        assert_eq!(trained.steps, expected.steps[first..], "{what}");
-        assert_eq!(training.parameters(), expected.parameters, "{what}");
-        let figures = training.gpu_figures().unwrap();
-        let passes = figures.passes - before.passes;
-        assert!(passes >= STEPS - first as u64, "{figures:?}");
-        let of_whole = figures.graph_steps - before.graph_steps;
-        assert!(
-            figures.graphs > 0 && of_whole > 0 && figures.graph_fallback.is_none(),
-            "{what}: {figures:?}"
-        );
-        if !gpu.is_real() {
-            assert_eq!(gpu.graph_launches() - graphs, of_whole as i64, "{what}");
-        }
-        // Parameters and what is kept of their gradients went there at each of two beginnings, and places of rows in each step.
-        let parameter_bytes = 4 * (1 + slots) * network.parameter_count() as u64;
-        let row_bytes = if is_changed { 4 + 32 } else { 4 };
-        let to_gpu_bytes = figures.to_gpu_bytes - before.to_gpu_bytes;
-        assert!(
-            to_gpu_bytes <= 2 * parameter_bytes + row_bytes * 12 * STEPS,
-            "{what}: {figures:?}"
-        );
+        assert_bits_of_single_steps(&gpu, case);
     }
     gpu.assert_nothing_is_left();
+}
+
+fn assert_bits_of_single_steps(gpu: &TestGpu, (network, samples, options): Case) {
+    let (what, slots) = (format!("{options:?}"), options.optimizer.state_slots() as u64);
+    let is_changed = options.augmentation.is_some();
+    let expected = by_single_steps(gpu, &network, &samples, options.clone());
+    let context = Context::new(gpu.config()).unwrap();
+    let mut training = begin_whole(gpu, &context, (&network, &samples), options);
+    let (before, first) = (training.gpu_figures().unwrap(), training.step());
+    let graphs = gpu.graph_launches();
+    let mut trained = train_for(3, &mut training).unwrap();
+    let others = train_for(STEPS - 3 - first, &mut training).unwrap();
+    trained.steps.extend(others.steps);
+    assert_eq!(trained.steps, expected.steps[first as usize..], "{what}");
+    assert_eq!(training.parameters(), expected.parameters, "{what}");
+
+    let figures = training.gpu_figures().unwrap();
+    let done = figures.clone().since(&before);
+    assert!(done.passes >= STEPS - first, "{figures:?}");
+    assert!(
+        figures.graphs > 0 && done.graph_steps > 0 && figures.graph_fallback.is_none(),
+        "{what}: {figures:?}"
+    );
+    if !gpu.is_real() {
+        assert_eq!(gpu.graph_launches() - graphs, done.graph_steps as i64, "{what}");
+    }
+    // Parameters and what is kept of their gradients went there at each of two beginnings, and places of rows in each step.
+    let parameter_bytes = 4 * (1 + slots) * network.parameter_count() as u64;
+    let row_bytes = if is_changed { 4 + 32 } else { 4 };
+    assert!(
+        done.to_gpu_bytes <= 2 * parameter_bytes + row_bytes * 12 * STEPS,
+        "{what}: {figures:?}"
+    );
 }
 
 #[test]
