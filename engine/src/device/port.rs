@@ -2,12 +2,15 @@
 #![allow(unsafe_code)] // copies that have not ended when the call does
 
 use bytemuck::Pod;
-use cudarc::driver::result;
+use cudarc::driver::{CudaEvent, DriverError, result};
 use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::buffer::{GpuBuffer, GpuSlice};
 use super::gpu::Gpu;
 use super::pinned::Pinned;
+
+/// What goes wrong, for errors.
+const WAIT: &str = "do what it was asked";
 
 /// A buffer of one handle, through which its host sends or fetches. A fetch is waited for when it is taken.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub struct GpuPort {
     host: Pinned,
     /// Whether a copy may be under way to or from the host's side.
     is_under_way: bool,
+    /// That copy has ended: what was asked of the handle besides is not waited for.
+    copied: CudaEvent,
 }
 
 impl GpuPort {
@@ -26,10 +31,13 @@ impl GpuPort {
     /// [`DeviceError::OutOfMemory`] if the GPU has not so much left; [`DeviceError::NoHostMemory`] if the host has not;
     /// [`DeviceError::Failed`] otherwise.
     pub fn new(gpu: &Gpu, bytes: usize) -> Result<Self, DeviceError> {
+        let (buffer, host) = (gpu.allocate(bytes)?, Pinned::new(gpu, bytes)?);
+        let copied = gpu.bind().and_then(|()| gpu.context().new_event(None));
         Ok(Self {
-            buffer: gpu.allocate(bytes)?,
-            host: Pinned::new(gpu, bytes)?,
+            buffer,
+            host,
             is_under_way: false,
+            copied: copied.map_err(|error| gpu.failed("make an event", error))?,
         })
     }
 
@@ -58,6 +66,7 @@ impl GpuPort {
         host.copy_from_slice(from);
         // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
         let begun = unsafe { result::memcpy_htod_async(place, host, gpu.stream.cu_stream()) };
+        let begun = begun.and_then(|()| self.copied.record(&gpu.stream));
         begun.map_err(|error| gpu.failed("copy to it", error))?;
         gpu.count_to_gpu(from.len());
         Ok(())
@@ -72,6 +81,7 @@ impl GpuPort {
         let host = &mut self.begin(gpu, "copy from it", bytes)?[..bytes];
         // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
         let begun = unsafe { result::memcpy_dtoh_async(host, place, gpu.stream.cu_stream()) };
+        let begun = begun.and_then(|()| self.copied.record(&gpu.stream));
         begun.map_err(|error| gpu.failed("copy from it", error))?;
         gpu.count_from_gpu(bytes);
         Ok(())
@@ -102,8 +112,10 @@ impl GpuPort {
     /// Waits for a copy that may be under way.
     fn settle(&mut self, gpu: &Gpu) -> Result<(), DeviceError> {
         if self.is_under_way {
-            gpu.check_own("wait for it", &self.buffer)?;
-            gpu.synchronize()?;
+            gpu.check_now(WAIT)?;
+            gpu.check_own(WAIT, &self.buffer)?;
+            let waited = gpu.bind().and_then(|()| self.copied.synchronize());
+            waited.map_err(|error: DriverError| gpu.failed(WAIT, error))?;
             self.is_under_way = false;
         }
         Ok(())

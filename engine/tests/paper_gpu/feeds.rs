@@ -1,6 +1,6 @@
 //! Pieces that are sent one after the other while kernels work on those before.
 
-use distdl_engine::device::{Argument, Compiler, Gpu, GpuBuffer, GpuFeed, GpuFound, GpuKernel};
+use distdl_engine::device::{Argument, Compiler, Gpu, GpuBuffer, GpuFeed, GpuFound, GpuKernel, GpuPort, GpuSlice};
 use distdl_storage::{DeviceError, DeviceMemory};
 
 const SUM: &str = r#"
@@ -44,8 +44,12 @@ impl Sums {
     /// Turns to what was sent, and has it summed.
     fn sum(&self, feed: &mut GpuFeed, piece: usize) {
         feed.turn(&self.gpu).unwrap();
+        self.sum_of(feed.words(), piece);
+    }
+
+    fn sum_of(&self, words: GpuSlice<'_>, piece: usize) {
         let arguments = [
-            Argument::Words(feed.words()),
+            Argument::Words(words),
             Argument::Words(self.sums.words().part(piece..piece + 1)),
             Argument::Count(WORDS as u64),
         ];
@@ -107,6 +111,16 @@ pub(crate) fn pieces_are_sent_without_waiting_for_kernels(
         sums.gpu.synchronize().unwrap();
         begun
     };
+    // Of a port the last copy is waited for, and no kernel behind it.
+    let (mut port, before) = (GpuPort::new(&sums.gpu, 4 * WORDS).unwrap(), launches());
+    port.send(&sums.gpu, &piece(1)).unwrap();
+    sums.sum_of(port.words(), 0);
+    port.send(&sums.gpu, &piece(2)).unwrap();
+    assert_eq!(launches() - before, 0);
+    sums.sum_of(port.words(), 1);
+    let mut got = [0.0_f32; 2];
+    sums.gpu.read(sums.sums.words().part(0..2), &mut got).unwrap();
+    assert_eq!(got, [1, 2].map(|piece| (piece * WORDS) as f32));
     // An end's turn comes again when the piece before the last is summed, and not the last.
     assert_eq!(begun(true), [0, 0, 0, 0, 1]);
     assert_eq!(begun(false), [0, 0, 1, 2, 3]);
