@@ -6,7 +6,7 @@
 
 use std::f32::consts::TAU;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -61,6 +61,8 @@ fn classify(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         None => spirals(context, output.join("spirals.csv"))?,
     };
     let rows = context.csv::<Row>(&file, CsvOptions::default(), lanes)?;
+    let samples =
+        |rows: Vec<Row>| Samples::from_labelled_rows(rows.into_iter().map(|(class, features)| (features, class)));
     let data = rows.batch(BLOCK)?.try_map(samples).cache();
     let classes = rows.map(|(class, _)| class).max()?.ok_or("the file has no rows")? as usize + 1;
     let splits = data.split_samples(&[0.8, 0.2], context.config().seed)?;
@@ -111,13 +113,12 @@ fn classify(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let (step, learnt) = (model.step, model.parameters.clone());
     let path = output.join("model.safetensors");
     let (of_model, network_there, predicted) = (path.clone(), network.clone(), output.join("predictions"));
-    let (written, replaced) = (serde_json::to_string(&normalization)?, predicted.clone());
+    let written = serde_json::to_string(&normalization)?;
     let described = output.join("normalization.json");
     let description = described.clone();
     context.once(move || -> Result<(), Failure> {
         network_there.save(&of_model, &learnt)?;
-        fs::write(&description, &written)?;
-        remove_parts(&replaced)
+        Ok(fs::write(&description, &written)?)
     })?;
 
     // As another program would: the model is read, and rows are normalised as those were that it has learnt from.
@@ -127,9 +128,13 @@ fn classify(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let predicted = predicted
         .to_str()
         .ok_or("the output folder has a name that is not UTF-8")?;
-    network
-        .predict(validation, &parameters)?
-        .save_as_json_lines_file(predicted)?;
+    network.predict(validation, &parameters)?.save_as_json_lines_file_with(
+        predicted,
+        SaveOptions {
+            existing: Existing::Replace,
+            ..SaveOptions::default()
+        },
+    )?;
     let found = network.confusion(validation, &parameters)?;
     match json {
         true => println!(
@@ -139,29 +144,6 @@ fn classify(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         false => println!("the model of step {step} has {:.1}% right", 100.0 * found.accuracy()),
     }
     Ok(())
-}
-
-/// Removes what an earlier run has saved in a folder, and only that.
-fn remove_parts(folder: &Path) -> Result<(), Failure> {
-    if !folder.exists() {
-        return Ok(());
-    }
-    let parts = fs::read_dir(folder)?.map(|part| Ok(part?.path()));
-    let parts = parts.collect::<std::io::Result<Vec<_>>>()?;
-    if let Some(other) = parts
-        .iter()
-        .find(|part| part.extension().is_none_or(|ending| ending != "jsonl"))
-    {
-        return Err(format!("{} is not from an earlier run; name another folder", other.display()).into());
-    }
-    Ok(fs::remove_dir_all(folder)?)
-}
-
-/// A block of samples.
-fn samples(rows: Vec<Row>) -> distdl::dl::Result<Samples> {
-    let width = rows.first().map_or(0, |(_, features)| features.len());
-    let (classes, features): (Vec<u32>, Vec<Vec<f32>>) = rows.into_iter().unzip();
-    Samples::new(width, Features::F32(features.concat()), SampleTargets::Labels(classes))
 }
 
 /// Writes points of three arms of a spiral, and says where.

@@ -37,32 +37,35 @@ pub use distdl_dl::{
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Log, Precision, Progress};
 pub use distdl_engine::incremental::{
-    Live, LiveInput, LiveObjects, LiveOptions, LiveRecords, LiveScope, LiveView, Totals,
+    Live, LiveFigures, LiveInput, LiveObjects, LiveOptions, LiveRecord, LiveRecords, LiveScope, LiveView, Refreshed,
+    Totals,
 };
 pub use distdl_engine::{
-    Accumulator, Broadcast, CancelHandle, Context, Dataset, DatasetId, Determinacy, DeviceMap, EngineError,
-    HashPartitioner, Histogram, Iteration, JobProgress, Key, Lane, LaneData, LanePartition, LaneRecords, LiveError,
-    Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner, Placement, RangePartitioner, ReadGuard,
-    SaveOptions, ShardBefore, ShardUpdate, ShardValues, SlotValues, SquareSum, Staleness, Stats, StepReport, Tallies,
-    UpdateFormat, WorkerTimes,
+    Accumulator, Answered, Broadcast, CancelHandle, Cogrouped, Context, Dataset, DatasetId, Determinacy, DeviceMap,
+    EngineError, FullyJoined, HashPartitioner, Histogram, Iteration, JobProgress, Key, KeyRange, Lane, LaneData,
+    LanePartition, LaneRecords, LiveError, Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner,
+    Placement, RangePartitioner, ReadGuard, Resident, SaveOptions, ShardBefore, ShardUpdate, ShardValues, SlotValues,
+    SquareSum, Staleness, Stats, StepReport, Tallies, UpdateFormat, WorkerTimes,
 };
+pub use distdl_storage::array::Element;
 #[cfg(feature = "arrow")]
 pub use distdl_storage::arrow::ArrowOptions;
 pub use distdl_storage::csv::CsvOptions;
 #[cfg(feature = "parquet")]
 pub use distdl_storage::parquet::ParquetOptions;
 pub use distdl_storage::remote::Existing;
-pub use distdl_storage::{Level, Record, Records};
+pub use distdl_storage::text::TextOptions;
+pub use distdl_storage::{Level, Record, Records, StorageError};
 
 /// What most programs need.
 pub mod prelude {
     pub use crate::report::Reporter;
     pub use crate::{
         Activate, Activation, Adagrad, Adam, AdamW, Augmentation, AvgPool2d, BatchNorm, BestModels, CheckpointOptions,
-        Config, Context, Conv2d, CsvOptions, Dataset, Decay, Dense, Dropout, Embedding, Failure, Features, Flags,
-        Flatten, Gelu, GpuUse, Image, Input, Key, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist, NetworkBuilder,
-        NeuralNetwork, Normalization, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets, Samples,
-        Schedule, Sgd, Staleness, Training, TrainingOptions, run,
+        Compression, Config, Context, Conv2d, CsvOptions, Dataset, Decay, Dense, Dropout, Embedding, Existing, Failure,
+        Features, Flags, Flatten, Gelu, GpuUse, Image, Input, Key, Lamb, LayerNorm, Level, Loss, MaxPool2d, Mnist,
+        NetworkBuilder, NeuralNetwork, Normalization, Plateau, PrepareSamples, Record, Resume, RmsProp, SampleTargets,
+        Samples, SaveOptions, Schedule, Sgd, Staleness, Training, TrainingOptions, run,
     };
 }
 

@@ -135,6 +135,43 @@ impl Samples {
         })
     }
 
+    /// Samples of rows with labels; all rows have as many features as the first.
+    ///
+    /// ```
+    /// # use distdl_dl::Samples;
+    /// let samples = Samples::from_labelled_rows([([0.5, 1.0], 3), ([2.0, 0.0], 1)])?;
+    /// assert_eq!((samples.len(), samples.feature_length()), (2, 2));
+    /// # Ok::<(), distdl_dl::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there are no rows, or one has more or fewer features than the first; it is named.
+    pub fn from_labelled_rows<F: AsRef<[f32]>>(rows: impl IntoIterator<Item = (F, u32)>) -> Result<Self> {
+        let mut labels = Vec::new();
+        let features = rows.into_iter().map(|(features, label)| {
+            labels.push(label);
+            features
+        });
+        let (feature_length, features) = joined("features", features)?;
+        Samples::new(feature_length, Features::F32(features), SampleTargets::Labels(labels))
+    }
+
+    /// Samples of rows with the outputs that a network should have for them; all rows have as many features, and as many
+    /// outputs, as the first.
+    ///
+    /// # Errors
+    /// If there are no rows, or one has more or fewer features or outputs than the first; it is named.
+    pub fn from_valued_rows<F: AsRef<[f32]>, V: AsRef<[f32]>>(rows: impl IntoIterator<Item = (F, V)>) -> Result<Self> {
+        let (features, outputs): (Vec<F>, Vec<V>) = rows.into_iter().unzip();
+        let (feature_length, features) = joined("features", features)?;
+        let (length, values) = joined("outputs", outputs)?;
+        Samples::new(
+            feature_length,
+            Features::F32(features),
+            SampleTargets::Values { length, values },
+        )
+    }
+
     /// Number of samples.
     pub fn len(&self) -> usize {
         self.features.len() / self.feature_length
@@ -214,8 +251,8 @@ impl Samples {
 
     /// A copy of the samples whose index `keep` says yes to; it is asked in order.
     #[must_use]
-    pub fn filter(&self, keep: impl FnMut(&usize) -> bool) -> Samples {
-        let rows: Vec<usize> = (0..self.len()).filter(keep).collect();
+    pub fn filter(&self, mut keep: impl FnMut(usize) -> bool) -> Samples {
+        let rows: Vec<usize> = (0..self.len()).filter(|row| keep(*row)).collect();
         Samples {
             feature_length: self.feature_length,
             features: match &self.features {
@@ -348,6 +385,24 @@ impl SampleTargets {
 fn gathered<T: Copy>(values: &[T], length: usize, rows: &[usize]) -> Vec<T> {
     let row = |row: &usize| &values[row * length..(row + 1) * length];
     rows.iter().flat_map(row).copied().collect()
+}
+
+/// The length of rows that all have the same, and their elements.
+fn joined<R: AsRef<[f32]>>(what: &str, rows: impl IntoIterator<Item = R>) -> Result<(usize, Vec<f32>)> {
+    let (mut length, mut elements) = (None, Vec::new());
+    for (index, row) in rows.into_iter().enumerate() {
+        let row = row.as_ref();
+        let first = *length.get_or_insert(row.len());
+        if row.len() != first {
+            return Err(Error::Samples(format!(
+                "row {index} has {} {what}, and the first one has {first}",
+                row.len()
+            )));
+        }
+        elements.extend_from_slice(row);
+    }
+    let length = length.ok_or_else(|| Error::Samples(format!("no rows, so how many {what} they have is not known")))?;
+    Ok((length, elements))
 }
 
 fn rows(what: &str, elements: usize, row_length: usize) -> Result<usize> {

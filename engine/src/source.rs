@@ -7,6 +7,7 @@ mod pieces;
 
 use std::sync::Arc;
 
+use distdl_storage::csv::CsvOptions;
 use distdl_storage::object::Object;
 use distdl_storage::text::{TextOptions, read_lines_with, read_records, split_records, split_text};
 use distdl_storage::{Block, Codec, PARTITIONS_MAX, Record, Records};
@@ -117,6 +118,12 @@ impl Context {
     }
 
     /// Limits of reading text, as the configuration has them.
+    /// The options with the limits of the configuration, unless they have some of their own.
+    pub(crate) fn csv_options(&self, options: CsvOptions) -> CsvOptions {
+        let text = options.text.or_else(|| Some(self.text_options()));
+        CsvOptions { text, ..options }
+    }
+
     fn text_options(&self) -> TextOptions {
         TextOptions {
             line_bytes_max: usize::try_from(self.config().line_bytes_max).unwrap_or(usize::MAX),

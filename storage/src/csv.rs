@@ -40,8 +40,9 @@ pub struct CsvOptions {
     pub columns_may_be_missing: bool,
     /// Whether quoted fields may hold line ends. Each file is read by one partition then. Default `false`.
     pub quoted_newlines: bool,
-    /// Limits; a record counts as a line, with all its line ends.
-    pub text: TextOptions,
+    /// Limits; a record counts as a line, with all its line ends. Default `None`: those of the configuration (`line_size`), or without
+    /// one those of [`TextOptions`].
+    pub text: Option<TextOptions>,
 }
 
 impl Default for CsvOptions {
@@ -53,8 +54,14 @@ impl Default for CsvOptions {
             header: true,
             columns_may_be_missing: false,
             quoted_newlines: false,
-            text: TextOptions::default(),
+            text: None,
         }
+    }
+}
+
+impl CsvOptions {
+    pub(crate) fn text(&self) -> TextOptions {
+        self.text.unwrap_or_default()
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use distdl::engine::cluster::chaos::Chaos;
 use distdl::engine::testing::TestCluster;
-use distdl::{Context, CsvOptions, EngineError, SaveOptions};
+use distdl::{Config, Context, CsvOptions, EngineError, SaveOptions, TextOptions};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -258,11 +258,15 @@ fn a_record_without_a_form_ends_the_action_and_leaves_nothing() {
     let bad = context
         .range(0..40, 4)
         .map(|x| ("a".repeat(if x == 33 { 3 } else { 2 }), x));
-    let mut short = CsvOptions {
+    let text = TextOptions {
+        line_bytes_max: 5,
+        ..TextOptions::default()
+    };
+    let short = CsvOptions {
         header: false,
+        text: Some(text),
         ..CsvOptions::default()
     };
-    short.text.line_bytes_max = 5;
     let error = message(bad.save_as_csv_file_with(
         url,
         &short,
@@ -328,4 +332,24 @@ fn arrays_of_npz_archives_are_datasets() {
         error.contains("no array `labels.npy` in it; it has images, labels"),
         "{error}"
     );
+}
+
+#[test]
+fn the_configuration_limits_the_records_of_csv_files_unless_options_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.csv");
+    fs::write(&path, "number\n1\n1234567\n").unwrap();
+    let path = path.to_str().unwrap();
+    let context = Context::new(Config::default().with_threads(1).with_line_bytes_max(7)).unwrap();
+    let read = |options| context.csv::<(u32,)>(path, options, 1).unwrap().collect();
+    let error = read(CsvOptions::default()).unwrap_err().to_string();
+    assert!(
+        error.contains("longer than 7 bytes") && error.contains("`line_size`"),
+        "{error}"
+    );
+    let own = CsvOptions {
+        text: Some(TextOptions::default()),
+        ..CsvOptions::default()
+    };
+    assert_eq!(read(own).unwrap(), [(1,), (1_234_567,)]);
 }

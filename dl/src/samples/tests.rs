@@ -63,13 +63,44 @@ fn a_slice_beyond_the_end_is_refused() {
 #[test]
 fn a_filter_keeps_features_and_targets_together() {
     for samples in [bytes(5), values(5)] {
-        let kept = samples.filter(|index| [1, 4].contains(index));
+        let kept = samples.filter(|index| [1, 4].contains(&index));
         assert_eq!(kept.slice(0..1).unwrap(), samples.slice(1..2).unwrap());
         assert_eq!(kept.slice(1..2).unwrap(), samples.slice(4..5).unwrap());
         assert_eq!(kept.len(), 2);
         assert_eq!(samples.filter(|_| true), samples);
         assert!(samples.filter(|_| false).is_empty());
     }
+}
+
+#[test]
+fn rows_become_samples_and_one_of_another_length_is_named() {
+    let labelled = Samples::from_labelled_rows([(vec![1.0, 2.0], 7), (vec![3.0, 4.0], 5)]).unwrap();
+    let features = || Features::F32(vec![1.0, 2.0, 3.0, 4.0]);
+    let expected = Samples::new(2, features(), SampleTargets::Labels(vec![7, 5])).unwrap();
+    assert_eq!(labelled, expected);
+    let valued = Samples::from_valued_rows([([1.0, 2.0], [0.5]), ([3.0, 4.0], [0.25])]).unwrap();
+    let targets = SampleTargets::Values {
+        length: 1,
+        values: vec![0.5, 0.25],
+    };
+    assert_eq!(valued, Samples::new(2, features(), targets).unwrap());
+    // In all they are whole rows of two.
+    let uneven = [vec![1.0, 2.0], vec![3.0], vec![4.0, 5.0, 6.0]].map(|row| (row, 0));
+    let message = Samples::from_labelled_rows(uneven).unwrap_err().to_string();
+    assert!(
+        message.contains("row 1 has 1 features, and the first one has 2"),
+        "{message}"
+    );
+    let uneven = [([1.0], vec![1.0]), ([2.0], vec![])];
+    let message = Samples::from_valued_rows(uneven).unwrap_err().to_string();
+    assert!(message.contains("row 1 has 0 outputs"), "{message}");
+    let none: [(Vec<f32>, u32); 0] = [];
+    assert!(
+        Samples::from_labelled_rows(none)
+            .unwrap_err()
+            .to_string()
+            .contains("no rows")
+    );
 }
 
 #[test]

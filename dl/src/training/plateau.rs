@@ -9,6 +9,11 @@ use crate::error::{Error, Result};
 const LEAST_CHANGE: f64 = 1e-8;
 
 impl Training {
+    /// The learning rate of the next step: the schedule's, or without one the optimizer's, times [`rate_factor`](Self::rate_factor).
+    pub fn learning_rate(&self) -> f32 {
+        self.options.learning_rate(self.step) * self.rate_factor
+    }
+
     /// What the schedule's learning rate is multiplied with; 1 until it is set.
     pub fn rate_factor(&self) -> f32 {
         self.rate_factor
@@ -131,6 +136,7 @@ impl Plateau {
     /// }
     /// assert_eq!(lowered, [false, false, true, false], "when more than 1 in a row was no better than the best");
     /// assert_eq!(training.rate_factor(), 0.5, "what the schedule says is multiplied with it");
+    /// assert_eq!(training.learning_rate(), 0.05);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -85,7 +85,12 @@ fn convolutions_of_cudnn_are_the_same_in_whole_steps() {
     let Some(config) = with_cudnn(&gpu) else { return };
     let (network, options) = (convolutions(), TrainingOptions { lanes: 1, ..options() });
     // Samples that come by are not there from step to step.
-    let expected = on_the_gpu(config.clone().with_gpu_memory(0), &network, &bytes(), options.clone());
+    let expected = on_the_gpu(
+        config.clone().with_gpu_memory_bytes_max(0),
+        &network,
+        &bytes(),
+        options.clone(),
+    );
     let context = Context::new(config).unwrap();
     let mut training = begin(&context, &network, &bytes(), options).unwrap();
     assert_eq!(train_for(STEPS, &mut training).unwrap(), expected);

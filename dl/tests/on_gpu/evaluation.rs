@@ -121,7 +121,7 @@ fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
         (Loss::SoftmaxCrossEntropy, 2 * of_test),
     ] {
         let network = small(loss);
-        let context = Context::new(gpu.config().with_gpu_memory(of_training + room)).unwrap();
+        let context = Context::new(gpu.config().with_gpu_memory_bytes_max(of_training + room)).unwrap();
         let tests = [(); 2].map(|()| context.parallelize(samples().split(3).unwrap(), 3));
         let mut training = begin(&context, &network, &bytes(), options()).unwrap();
         training.run_epoch(|_| ()).unwrap();

@@ -77,7 +77,10 @@ fn a_gpu_that_is_lost_between_pieces_leaves_all_of_its_step() {
         let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
         let expected = on_the_cpu(&network, &samples, options.clone());
         for launches in [0, 1, 15, 31, 40] {
-            let config = gpu.config().with_gpu(GpuUse::Auto).with_gpu_memory(memory_bytes);
+            let config = gpu
+                .config()
+                .with_gpu(GpuUse::Auto)
+                .with_gpu_memory_bytes_max(memory_bytes);
             let context = Context::new(config).unwrap();
             let mut training = begin(&context, &network, &samples, options.clone()).unwrap();
             // In the first step, so that the CPU computes all.

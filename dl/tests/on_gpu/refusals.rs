@@ -98,7 +98,7 @@ fn what_cannot_be_computed_there_is_said() {
     let features = Features::F32(vec![0.5; 12 * FEATURES]);
     let wrong = Samples::new(FEATURES, features, SampleTargets::Labels(vec![3; 12])).unwrap();
     for memory_bytes in [0, 1 << 20] {
-        let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
+        let context = Context::new(gpu.config().with_gpu_memory_bytes_max(memory_bytes)).unwrap();
         let network = small(Loss::SoftmaxCrossEntropy);
         let data = context.parallelize(vec![wrong.clone()], 1);
         let parameters = network.initialize(0).unwrap();

@@ -195,7 +195,7 @@ fn pieces_come_back_as_one() {
         ..options()
     };
     for memory_bytes in [0, 1 << 20] {
-        let context = Context::new(gpu.config().with_threads(1).with_gpu_memory(memory_bytes)).unwrap();
+        let context = Context::new(gpu.config().with_threads(1).with_gpu_memory_bytes_max(memory_bytes)).unwrap();
         let mut training = begin(&context, &network, &bytes(), options.clone()).unwrap();
         training.run_epoch(|_| ()).unwrap();
         let (first, allocations) = (training.gpu_figures().unwrap(), gpu.allocations());
@@ -224,7 +224,7 @@ fn samples_without_room_there_come_by_and_do_not_show() {
     let Some(gpu) = TestGpu::take() else { return };
     let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
     let expected = on_the_gpu(gpu.config(), &network, &samples, options());
-    let context = Context::new(gpu.config().with_gpu_memory(500)).unwrap();
+    let context = Context::new(gpu.config().with_gpu_memory_bytes_max(500)).unwrap();
     let mut training = begin(&context, &network, &samples, options()).unwrap();
     assert_eq!(train_for(STEPS, &mut training).unwrap(), expected);
     let figures = training.gpu_figures().unwrap();
@@ -239,7 +239,7 @@ fn the_next_step_is_sent_while_one_is_computed() {
     let Some(gpu) = TestGpu::take_paper() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let options = TrainingOptions { lanes: 1, ..options() };
-    let context = Context::new(gpu.config().with_gpu_memory(500)).unwrap();
+    let context = Context::new(gpu.config().with_gpu_memory_bytes_max(500)).unwrap();
     let mut training = begin(&context, &network, &bytes(), options).unwrap();
     let (parameter_bytes, row_bytes) = (4 * network.parameter_count(), 4 * (FEATURES + 1));
     let mut before = 0;

@@ -148,7 +148,7 @@ fn steps_that_are_others_again_and_again_are_not_captured_for_ever() {
         };
         let steps = 4 * STEPS;
         let trained = [0, 1 << 20].map(|memory_bytes| {
-            let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
+            let context = Context::new(gpu.config().with_gpu_memory_bytes_max(memory_bytes)).unwrap();
             let mut training = begin(&context, &network, &bytes(), options.clone()).unwrap();
             (
                 train_for(steps, &mut training).unwrap(),

@@ -25,7 +25,7 @@ pub(crate) fn by_single_steps(
     samples: &Samples,
     options: TrainingOptions,
 ) -> Trained {
-    on_the_gpu(gpu.config().with_gpu_memory(0), network, samples, options)
+    on_the_gpu(gpu.config().with_gpu_memory_bytes_max(0), network, samples, options)
 }
 
 /// A training for whose lanes there is one GPU, so that whole steps are taken there.
@@ -167,7 +167,7 @@ fn whole_steps_before_a_loss_that_is_not_finite_count() {
     for parameter in [30.0, 1e4, 1e9] {
         let outcomes = [0, 1 << 20].map(|memory_bytes| {
             let graphs = gpu.graph_launches();
-            let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
+            let context = Context::new(gpu.config().with_gpu_memory_bytes_max(memory_bytes)).unwrap();
             let mut training = begin(&context, &network, &values(), options.clone()).unwrap();
             // So that some steps are taken at a time.
             training.iterate(4 * STEPS, |_| ()).unwrap();
@@ -220,7 +220,7 @@ fn whole_steps_before_a_measure_that_is_not_finite_count() {
                 ..options()
             };
             let graphs = gpu.graph_launches();
-            let context = Context::new(gpu.config().with_gpu_memory(memory_bytes)).unwrap();
+            let context = Context::new(gpu.config().with_gpu_memory_bytes_max(memory_bytes)).unwrap();
             let mut training = begin(&context, &network, &values(), options).unwrap();
             // So that some steps are taken at a time.
             training.iterate(4 * STEPS, |_| ()).unwrap();
@@ -290,7 +290,7 @@ fn whole_steps_go_on_with_samples_of_another_kind() {
         assert_eq!(training.gpu_figures().unwrap().lost, 0);
         trained
     };
-    let expected = trained(gpu.config().with_gpu_memory(0));
+    let expected = trained(gpu.config().with_gpu_memory_bytes_max(0));
     let graphs = gpu.graph_launches();
     assert_eq!(trained(gpu.config()), expected);
     assert!(gpu.graph_launches() > graphs);

@@ -168,7 +168,7 @@ impl<T: Record> Dataset<T> {
     /// # Errors
     /// As `save_as_csv_file` and `save_as_text_file_with`.
     pub fn save_as_csv_file_with(&self, url: &str, options: &CsvOptions, saving: SaveOptions) -> Result<()> {
-        let (name, options) = (url.to_owned(), options.clone());
+        let (name, options) = (url.to_owned(), self.context().csv_options(options.clone()));
         self.save(url, saving, &saving.ending(".csv"), move |records| {
             let mut writer = CsvWriter::with_file(TextFile::new(&name, saving.gzip), &options)?;
             for record in records {

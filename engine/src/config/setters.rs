@@ -278,7 +278,7 @@ impl Config {
 
     /// Sets the most bytes of samples that stay in a GPU's memory.
     #[must_use]
-    pub fn with_gpu_memory(self, bytes_max: u64) -> Self {
+    pub fn with_gpu_memory_bytes_max(self, bytes_max: u64) -> Self {
         Self {
             gpu_memory_bytes_max: Some(bytes_max),
             ..self

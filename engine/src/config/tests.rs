@@ -209,7 +209,7 @@ fn every_key_is_read_from_file_and_variables() {
         .with_cudnn(true)
         .with_cuda_libraries("/cuda")
         .with_gpu_processes(3)
-        .with_gpu_memory(11)
+        .with_gpu_memory_bytes_max(11)
         .with_precision(Precision::Bf16);
     assert_eq!(code, expected);
 }

@@ -80,6 +80,7 @@ impl Context {
     pub fn csv<T: Record>(&self, pattern: &str, options: CsvOptions, partitions: usize) -> Result<Dataset<T>> {
         let groups = split_csv(&self.stores().list(pattern)?, &options, partitions);
         let parameters = format!("{} {options:?}", type_name::<T>());
+        let options = self.csv_options(options);
         Ok(self.source("csv", pattern, parameters, groups, move |stores, split| {
             Ok(read_csv::<T>(stores, split, &options)?)
         }))

@@ -32,11 +32,11 @@ impl Rows {
         }
         Ok(Self {
             object: split.object.clone(),
-            lines: read_lines_with(stores, split, options.text)?,
+            lines: read_lines_with(stores, split, options.text())?,
             parser,
             quoted_newlines: options.quoted_newlines,
             trims: options.trim,
-            record_bytes_max: options.text.line_bytes_max,
+            record_bytes_max: options.text().line_bytes_max,
             line: Vec::new(),
             line_offset: 0,
             used: 0,

@@ -118,11 +118,11 @@ fn read_first(
     let Range { end, .. } = split.range;
     let start = text_split(&split.object, 0..end);
     let text = TextOptions {
-        piece_bytes: options.text.piece_bytes.min(HEADER_PIECE_BYTES),
-        ..options.text
+        piece_bytes: options.text().piece_bytes.min(HEADER_PIECE_BYTES),
+        ..options.text()
     };
     let options = CsvOptions {
-        text,
+        text: Some(text),
         ..options.clone()
     };
     Rows::open(stores, &start, &options)?.next(first)

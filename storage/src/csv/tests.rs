@@ -98,7 +98,7 @@ proptest! {
         piece_bytes in 1..60_usize,
     ) {
         let delimiter = if semicolon { b';' } else { b',' };
-        let options = CsvOptions { delimiter, header, quoted_newlines: newlines, text: pieces(piece_bytes), ..CsvOptions::default() };
+        let options = CsvOptions { delimiter, header, quoted_newlines: newlines, text: Some(pieces(piece_bytes)), ..CsvOptions::default() };
         let stores = Stores::new();
         let write = |(index, rows): (usize, &Vec<Row>)| stored(&stores, &format!("t{index}"), written(rows, &options, blanks, crlf));
         let objects: Vec<Object> = files.iter().enumerate().flat_map(write).collect();
@@ -183,7 +183,7 @@ fn a_record_beyond_the_limit_is_an_error() {
     };
     let options = CsvOptions {
         quoted_newlines: true,
-        text,
+        text: Some(text),
         ..CsvOptions::default()
     };
     let error = read::<Vec<String>>(&stores, &objects, &options, 1).unwrap_err();
@@ -256,14 +256,20 @@ fn what_nobody_could_read_again_is_not_written() {
         ..unnamed()
     };
     assert!(refused(trimmed, &|_| Ok(())).contains("set `CsvOptions::trim`"));
-    let mut short = CsvOptions::default();
-    short.text.line_bytes_max = "name,count,share of all".len();
+    let text = TextOptions {
+        line_bytes_max: "name,count,share of all".len(),
+        ..TextOptions::default()
+    };
+    let short = CsvOptions {
+        text: Some(text),
+        ..CsvOptions::default()
+    };
     let row = |name: &str| Row {
         name: name.to_owned(),
         count: None,
         share: 0.5,
     };
-    let longest = row(&"n".repeat(short.text.line_bytes_max - ",,0.5".len()));
+    let longest = row(&"n".repeat(text.line_bytes_max - ",,0.5".len()));
     let error = refused(short.clone(), &|writer| {
         writer.push(&row(&(longest.name.clone() + "n")))
     });

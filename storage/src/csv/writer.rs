@@ -72,10 +72,10 @@ impl CsvWriter {
             let remedy = "write structs, or set `CsvOptions::header` to `false`";
             return Err(self.malformed("it has no names for the header", remedy));
         }
-        let (bytes_max, of_header) = (self.options.text.line_bytes_max, bytes.len() - alone);
+        let (bytes_max, of_header) = (self.options.text().line_bytes_max, bytes.len() - alone);
         // Without the end of its line.
         if alone.max(of_header) > bytes_max.saturating_add(1) {
-            let remedy = "raise `TextOptions::line_bytes_max`, for who reads it too, or save shorter records";
+            let remedy = "raise `TextOptions::line_bytes_max` (`line_size` in a configuration), for who reads it too, or save shorter records";
             return Err(self.malformed(&format!("it, or the header, has more than {bytes_max} bytes"), remedy));
         }
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
