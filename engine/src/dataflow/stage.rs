@@ -9,9 +9,7 @@ mod attempts;
 mod resending;
 mod shuffles;
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -27,17 +25,16 @@ use timely::worker::Worker;
 
 use self::resending::Resending;
 use self::shuffles::{Received, Running};
-use crate::batch::{AnyBatch, AnyStream, Interrupted, RecordType, TaskError, TaskResult};
+use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
 use crate::dataflow::job::{Attempt, Event, Job};
 use crate::dataflow::parcel::Parcel;
 use crate::dataflow::speculation::Idle;
-use crate::error::{EngineError, panic_text};
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
 use crate::plan::{Operation, Output, Stage, program};
 use crate::progress::RunningJob;
 use crate::recover::{recover_in_stage, unplanned};
-use crate::task::{Place, TaskContext};
+use crate::task::TaskContext;
 
 type Time = u64;
 type Parcels<'scope> = Stream<'scope, Time, Vec<Parcel>>;
@@ -274,13 +271,23 @@ impl Tasks {
     }
 
     fn release(&mut self) {
-        if let Some(running) = self.running.take() {
-            // A round that is cut may leave blocks of a partition that it did not finish: they will not be computed again,
-            // so what was added on the way to them counts now or never.
-            self.send(Event::Updates(running.context.take_updates()));
-        }
-        self.received.clear();
+        self.guarded(|tasks| {
+            tasks.received.clear();
+            tasks.running.take().map_or(Ok(()), |running| tasks.give_up(running))
+        });
         self.events = None;
+    }
+
+    /// Drops a partition that is not finished. What its closures made is dropped with it: code of the program, too.
+    fn give_up(&mut self, running: Running) -> TaskResult<()> {
+        let context = running.context.clone();
+        self.attempt(&context, |_| {
+            drop(running);
+            Ok(())
+        })?;
+        // It may leave blocks that will not be computed again: what was added on the way to them counts now or never.
+        self.send(Event::Updates(context.take_updates()));
+        Ok(())
     }
 
     fn begin(&mut self, attempt: Attempt) -> TaskResult<()> {
@@ -303,13 +310,16 @@ impl Tasks {
         let Some(exchange) = self.job.lineage.exchange(shuffle).map(Arc::clone) else {
             return Ok(());
         };
-        let stream = self.attempt(&context, |tasks| tasks.open(&context, partition))?;
-        if self.job.incomplete.load(Ordering::SeqCst) {
+        let stream = self.attempt(&context, |tasks| {
+            let stream = tasks.open(&context, partition)?;
+            Ok((!tasks.job.incomplete.load(Ordering::SeqCst)).then_some(stream))
+        })?;
+        let Some(stream) = stream else {
             // Nobody will read the buckets; opening has shown whether this partition's blocks are there. Those that it kept
             // will not be computed again.
             self.send(Event::Updates(context.take_updates()));
             return Ok(());
-        }
+        };
         let writer = exchange.writer(&context, partition);
         let sequences = vec![0; exchange.buckets()];
         let kept = match self.job.team.ranks() {
@@ -353,30 +363,30 @@ impl Tasks {
         let Some(mut running) = self.running.take() else {
             return Ok(());
         };
-        let context = running.context.clone();
-        let (running, ended) = self.attempt(&context, |tasks| {
+        let (context, attempt) = (running.context.clone(), running.attempt.clone());
+        let (running, kept) = self.attempt(&context, |tasks| {
             for _ in 0..BATCHES_PER_TURN {
                 let batch = running.stream.next().transpose()?;
                 let ended = batch.is_none();
                 tasks.job.progress.put_out(batch.as_ref().map_or(0, AnyBatch::records));
                 running.write(tasks, batch)?;
                 if ended {
-                    return Ok((running, true));
+                    // What is left of it is dropped here, where code of the program may run.
+                    return Ok((None, running.kept.take()));
                 }
             }
-            Ok((running, false))
+            Ok((Some(running), None))
         })?;
-        if ended {
+        self.running = running;
+        if self.running.is_none() {
             // Before anybody can know that it is there.
-            if let Some(kept) = running.kept {
+            if let Some(kept) = kept {
                 self.job.resources.outputs.finish(kept);
             }
-            self.announce(running.attempt.partition);
-            running.context.settle(|_| true);
-            self.send(Event::Updates(running.context.take_updates()));
-            self.job.ended(self.index, &running.attempt);
-        } else {
-            self.running = Some(running);
+            self.announce(attempt.partition);
+            context.settle(|_| true);
+            self.send(Event::Updates(context.take_updates()));
+            self.job.ended(self.index, &attempt);
         }
         Ok(())
     }
@@ -435,34 +445,6 @@ impl Tasks {
                 Some(again) => program = again,
                 None => return Err(TaskError::Lost(lost)),
             }
-        }
-    }
-
-    /// Runs user code: a panic becomes an error that names the operator.
-    fn attempt<R>(&mut self, context: &TaskContext, work: impl FnOnce(&mut Self) -> TaskResult<R>) -> TaskResult<R> {
-        let _entered = context.enter();
-        let result = match catch_unwind(AssertUnwindSafe(|| work(self))) {
-            Ok(result) => result,
-            Err(panic) => match panic.downcast::<Interrupted>() {
-                Ok(interrupted) => Err(interrupted.0),
-                Err(panic) => return Err(TaskError::Failed(self.panicked(context, panic.as_ref()))),
-            },
-        };
-        if result.is_err() {
-            // What was kept as blocks before the loss will not be computed again: it counts now or never.
-            self.send(Event::Updates(context.take_updates()));
-        }
-        result
-    }
-
-    fn panicked(&self, context: &TaskContext, panic: &(dyn Any + Send)) -> EngineError {
-        let Place { dataset, partition, .. } = context.place();
-        let node = self.job.lineage.node(dataset);
-        EngineError::Panic {
-            operator: node.title(),
-            site: node.site.to_string(),
-            partition,
-            message: panic_text(panic),
         }
     }
 

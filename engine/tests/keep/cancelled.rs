@@ -261,3 +261,68 @@ fn a_limit_that_passes_while_others_have_the_turn_ends_who_waits_for_it() {
         );
     });
 }
+
+/// Calls a function when it is dropped.
+struct Guard<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Guard<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
+/// Numbers in one partition, until whose task is dropped a guard lives that calls `dropped` then.
+fn guarded(context: &Context, records: u64, dropped: impl Fn() + Clone + Send + Sync + 'static) -> Dataset<u64> {
+    context.range(0..1, 1).map_partitions(move |_| {
+        let guard = Guard(dropped.clone());
+        (0..records).inspect(move |_| {
+            let _alive = &guard;
+        })
+    })
+}
+
+/// One worker has begun both sides of a join when the right one is cancelled; the left one is dropped between its batches.
+#[test]
+fn what_closures_made_is_dropped_within_its_task_where_a_round_is_cut() {
+    let context = context(1);
+    let (counter, dropped) = (context.counter(), Arc::new(AtomicBool::new(false)));
+    let (added, noted, handle) = (counter.clone(), Arc::clone(&dropped), context.cancel_handle());
+    let left = guarded(&context, u64::MAX, move || {
+        added.add(1);
+        noted.store(true, Ordering::SeqCst);
+        panic!("the guard panics");
+    });
+    let right = context.range(0..u64::MAX, 1).map(move |x| {
+        if x == 1_000_000 {
+            handle.cancel();
+        }
+        x
+    });
+    let sum = |rows: Dataset<u64>| rows.map(|x| (x % 5, x)).reduce_by_key(|left, _| left);
+    is_cancelled(&sum(left).join(&sum(right)).count().unwrap_err(), "by a handle");
+    assert!(dropped.load(Ordering::SeqCst));
+    assert_eq!(counter.value(), 0, "an action that ends with an error adds nothing");
+    assert_eq!(
+        context.range(0..10, 3).count().unwrap(),
+        10,
+        "the worker is still there"
+    );
+}
+
+#[test]
+fn what_closures_made_is_dropped_within_its_task_at_its_end() {
+    let context = context(1);
+    let counter = context.counter();
+    let added = counter.clone();
+    let sums = guarded(&context, 10, move || added.add(1))
+        .map(|x| (x % 5, x))
+        .reduce_by_key(|left, _| left);
+    assert!(sums.for_each(|_| panic!("the action fails")).is_err());
+    assert_eq!(counter.value(), 0, "an action that ends with an error adds nothing");
+    assert_eq!(sums.count().unwrap(), 5);
+    assert_eq!(counter.value(), 1);
+
+    let panics = guarded(&context, 10, || panic!("the guard panics"));
+    let error = panics.map(|x| (x, x)).group_by_key().count().unwrap_err();
+    assert!(matches!(error, EngineError::Panic { .. }), "{error}");
+}

@@ -1,14 +1,16 @@
 //! Which task a worker takes next, and what comes of an attempt at it.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Tasks;
-use crate::batch::{TaskError, TaskResult};
-use crate::dataflow::job::Attempt;
+use crate::batch::{Interrupted, TaskError, TaskResult};
+use crate::dataflow::job::{Attempt, Event};
 use crate::dataflow::speculation::Idle;
 use crate::error::{EngineError, panic_text};
+use crate::task::{Place, TaskContext};
 
 impl Tasks {
     /// The next task of this process.
@@ -75,6 +77,38 @@ impl Tasks {
                 self.job.over(attempt);
             }
             (worked, _) => self.judge(worked),
+        }
+    }
+
+    /// Runs user code: a panic becomes an error that names the operator.
+    pub(super) fn attempt<R>(
+        &mut self,
+        context: &TaskContext,
+        work: impl FnOnce(&mut Self) -> TaskResult<R>,
+    ) -> TaskResult<R> {
+        let _entered = context.enter();
+        let result = match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(result) => result,
+            Err(panic) => match panic.downcast::<Interrupted>() {
+                Ok(interrupted) => Err(interrupted.0),
+                Err(panic) => return Err(TaskError::Failed(self.panicked(context, panic.as_ref()))),
+            },
+        };
+        if result.is_err() {
+            // What was kept as blocks before the loss will not be computed again: it counts now or never.
+            self.send(Event::Updates(context.take_updates()));
+        }
+        result
+    }
+
+    fn panicked(&self, context: &TaskContext, panic: &(dyn Any + Send)) -> EngineError {
+        let Place { dataset, partition, .. } = context.place();
+        let node = self.job.lineage.node(dataset);
+        EngineError::Panic {
+            operator: node.title(),
+            site: node.site.to_string(),
+            partition,
+            message: panic_text(panic),
         }
     }
 
