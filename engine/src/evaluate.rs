@@ -223,8 +223,10 @@ fn compute(context: &TaskContext, node: &Arc<Node>, position: Position, mut inpu
             let (begin, depth) = (first_operation(position, &inputs), depth_over(&inputs));
             let inputs = bounded(context, inputs)?;
             let outside = context.at(position);
-            let stream = function(context, partition, inputs).map_err(|error| titled(node, error))?;
+            let stream = function(context, partition, inputs);
+            // Also after a loss: the task goes on with another program.
             context.at(outside);
+            let stream = stream.map_err(|error| titled(node, error))?;
             let stream = Attributed {
                 context: context.clone(),
                 node: Arc::clone(node),

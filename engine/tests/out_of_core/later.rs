@@ -59,17 +59,32 @@ fn kept_on_disk(spill: &Path, threads: usize, partitions: usize) -> (Context, Da
     (context, rows, file_of)
 }
 
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// `cartesian` reads one side while it is opened, and the task opens it again.
+#[test]
+fn an_action_counts_what_it_adds_where_an_operator_met_a_damaged_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let (context, rows, file_of) = kept_on_disk(folder.path(), 1, 2);
+    flip(&file_of(1));
+    let counter = context.counter();
+    let added = counter.clone();
+    let pairs = context.range(0..2, 1).cartesian(&rows.coalesce(1));
+    pairs.for_each(move |_| added.add(1)).unwrap();
+    assert_eq!(context.metrics().blocks_lost(), 1);
+    assert_eq!(counter.value(), 2_000);
+}
+
 #[test]
 fn a_block_that_is_damaged_is_found_when_it_is_read_and_computed_again() {
     let folder = tempfile::tempdir().unwrap();
     let (context, rows, file_of) = kept_on_disk(folder.path(), 2, PARTITIONS);
-    for partition in [3, 7] {
-        let path = file_of(partition);
-        let mut bytes = fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(path, bytes).unwrap();
-    }
+    [3, 7].into_iter().for_each(|partition| flip(&file_of(partition)));
     // The records of one are sent into a shuffle until it is found.
     let dealt = rows.coalesce(1).repartition(3);
     assert_eq!(dealt.count().unwrap(), 1_000);
