@@ -33,7 +33,7 @@ pub(crate) fn spill(context: &TaskContext) -> TaskResult<Arc<Spill>> {
 
 /// Writes a run.
 pub(crate) struct RunWriter<T> {
-    resources: Arc<Resources>,
+    context: TaskContext,
     spill: Arc<Spill>,
     codec: Codec,
     piece_bytes: u64,
@@ -45,7 +45,7 @@ pub(crate) struct RunWriter<T> {
 impl<T: Record> RunWriter<T> {
     pub(crate) fn new(context: &TaskContext, spill: &Arc<Spill>) -> Self {
         Self {
-            resources: Arc::clone(&context.resources),
+            context: context.clone(),
             spill: Arc::clone(spill),
             codec: Codec::of::<T>(),
             piece_bytes: piece_bytes(&context.resources),
@@ -65,11 +65,12 @@ impl<T: Record> RunWriter<T> {
     }
 
     fn write_piece(&mut self) -> TaskResult<()> {
+        self.context.check()?;
         let capacity = self.records.len();
         let records = std::mem::replace(&mut self.records, Vec::with_capacity(capacity));
         self.bytes = 0;
         let frame = self.codec.encode(&Block::new(records))?;
-        self.places.push(self.resources.put_away(&self.spill, &frame)?);
+        self.places.push(self.context.resources.put_away(&self.spill, &frame)?);
         Ok(())
     }
 
@@ -78,6 +79,7 @@ impl<T: Record> RunWriter<T> {
             self.write_piece()?;
         }
         Ok(Run {
+            context: self.context,
             spill: self.spill,
             codec: self.codec,
             places: self.places,
@@ -86,8 +88,9 @@ impl<T: Record> RunWriter<T> {
     }
 }
 
-/// Records on disk, in the order in which they were written.
+/// Records on disk, in the order in which they were written. To go through them ends where the task is to stop.
 pub(crate) struct Run<T> {
+    context: TaskContext,
     spill: Arc<Spill>,
     codec: Codec,
     places: Vec<Rows>,
@@ -115,9 +118,14 @@ impl<T: Record> Run<T> {
     /// The records, of which one piece at a time is in memory.
     pub(crate) fn into_records(self) -> impl Iterator<Item = TaskResult<T>> + use<T> {
         let Self {
-            spill, codec, places, ..
+            context,
+            spill,
+            codec,
+            places,
+            ..
         } = self;
         let read = move |rows: Rows| -> TaskResult<Vec<T>> {
+            context.check()?;
             let frame = spill.read_one(&rows)?;
             Ok(codec.decode(frame.into())?.into_records::<T>()?.into_vec())
         };
@@ -184,4 +192,45 @@ pub(crate) fn fallible_stream<T: Record>(
     let ending = Failure::clone(&failure);
     let records = records.map_while(move |record| record.map_err(|error| *ending.borrow_mut() = Some(error)).ok());
     Box::new(Batches::new(records, batch_records, failure))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::batch::TaskError;
+    use crate::config::Config;
+    use crate::context::Context;
+    use crate::id::DatasetId;
+
+    fn is_cancelled<T>(result: TaskResult<T>) -> bool {
+        matches!(result, Err(TaskError::Cancelled))
+    }
+
+    /// Of several pieces each, and more of them than are merged at once.
+    #[test]
+    fn runs_are_read_written_and_merged_until_the_task_is_to_stop() {
+        const RECORDS: u64 = 2_000;
+        let config = Config::default().with_threads(1).with_memory_bytes_max(1 << 20);
+        let context = Context::new(config).unwrap();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let resources = Arc::clone(context.resources());
+        let task = TaskContext::new(resources, DatasetId(0), 0, Arc::clone(&cancelled));
+        let file = spill(&task).unwrap();
+        let run = || Run::write(&task, &file, (0..RECORDS).map(Ok)).unwrap();
+        let runs: Vec<Run<u64>> = (0..=RUNS_MAX).map(|_| run()).collect();
+        let mut read = run().into_records();
+        let mut writer = RunWriter::new(&task, &file);
+        assert_eq!(read.next().unwrap().unwrap(), 0);
+        writer.push(0).unwrap();
+        cancelled.store(true, Ordering::SeqCst);
+        assert!(read.any(is_cancelled), "it was read to its end");
+        assert!(is_cancelled((0..RECORDS).try_for_each(|record| writer.push(record))));
+        assert!(is_cancelled(
+            merged(&task, runs, std::iter::empty(), u64::cmp).map(drop)
+        ));
+    }
 }
