@@ -15,6 +15,7 @@ pub(crate) struct Entered<'a>(&'a Exclusive);
 
 impl Exclusive {
     /// Waits until no other thread is in. `None` if this one is, which would wait for itself without end.
+    #[cfg(feature = "gpu")]
     pub(crate) fn enter(&self) -> Option<Entered<'_>> {
         let never = || None::<std::convert::Infallible>;
         self.enter_unless(never).unwrap_or_else(|never| match never {})

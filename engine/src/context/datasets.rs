@@ -52,24 +52,27 @@ impl Context {
 
     /// Drops what a dataset is derived from, all of whose blocks are kept. Returns whether that was so: if somebody has
     /// dropped some of them meanwhile, nothing happens.
-    pub(crate) fn cut(&self, lineage: &Lineage) -> bool {
+    ///
+    /// # Errors
+    /// [`EngineError::Cancelled`](crate::EngineError::Cancelled) if a limit of this thread passes before it is its turn.
+    pub(crate) fn cut(&self, lineage: &Lineage) -> Result<bool> {
         let node = lineage.node(lineage.target());
         if let Some(digests) = memo::digests(lineage, node.id) {
             // Keys that the program asked for are the same.
             let _ = node.keys.set(digests);
         }
         let removed = {
-            let _turn = self.inner.action.enter();
+            let _turn = self.inner.action.enter_unless(|| self.passed_alone(node))?;
             let mut graph = lock(&self.inner.graph);
             // Other processes have other blocks.
             let is_here = |partition| self.member().is_some() || self.has_block(node.id, partition);
             if node.level().is_none() || !(0..node.partitions).all(is_here) {
-                return false;
+                return Ok(false);
             }
             graph.cut(node.id)
         };
         self.drop_nodes(&removed);
-        true
+        Ok(true)
     }
 
     /// Keeps no blocks of a dataset from now on and drops those that it has, unless they are all there is of it.

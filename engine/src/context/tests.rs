@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use distdl_storage::testing::{FaultTier, Faults, GetFault};
+use distdl_storage::testing::{FaultTier, Faults, GetFault, WAIT_MAX};
 use distdl_storage::{DiskTier, Level, MemoryTier, StorageError};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -301,4 +303,29 @@ fn steps_beyond_what_is_counted_are_refused() {
     );
     let outcome = context.iterate(iteration, &parameters, Arc::new(lane), Arc::new(shard), &mut |_| ());
     assert!(outcome.unwrap_err().to_string().contains("take fewer"));
+}
+
+/// Between the job of a local checkpoint and its cut another thread may begin an action that takes as long as it likes.
+#[test]
+fn a_limit_ends_the_wait_of_a_cut_for_its_turn() {
+    let context = context(1, 10, Transport::Pointers);
+    let rows = context.range(0..10, 1).persist(Level::Disk);
+    assert_eq!(rows.count().unwrap(), 10);
+    let lineage = context.lineage(rows.id());
+    let (begun, has_begun) = channel();
+    let (over, is_over) = channel::<()>();
+    std::thread::scope(|scope| {
+        let over = over;
+        let (context, node) = (&context, lineage.node(rows.id()));
+        scope.spawn(move || {
+            let _turn = context.begin_action(node).unwrap();
+            begun.send(()).unwrap();
+            let _ = is_over.recv_timeout(WAIT_MAX);
+        });
+        has_begun.recv().unwrap();
+        let cut = context.with_timeout(Duration::from_millis(1), || context.cut(&lineage));
+        assert!(matches!(cut, Err(EngineError::Cancelled { .. })), "{cut:?}");
+        drop(over);
+    });
+    assert!(context.cut(&lineage).unwrap());
 }

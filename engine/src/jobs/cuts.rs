@@ -62,7 +62,7 @@ impl Context {
             let is_elsewhere = || context.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has(id));
             Ok(context.resources.store.contains(id) || is_elsewhere())
         })?;
-        if kept.into_iter().all(|kept| kept) && self.cut(lineage) {
+        if kept.into_iter().all(|kept| kept) && self.cut(lineage)? {
             return Ok(());
         }
         Err(EngineError::invalid(
