@@ -61,7 +61,7 @@ use crate::task;
 /// Limits of live records. All are counts: records should be small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveOptions {
-    /// Different records that an input may hold, with those that wait for a commit.
+    /// Different records that an input may hold once what waits is committed. Until then it may have as many again that are to go.
     pub input_records_max: usize,
     /// Updates that the operators of all views may hold together.
     pub operator_records_max: u64,

@@ -375,3 +375,30 @@ fn objects_that_are_too_many_are_listed_in_whole_or_not_at_all() {
     live.commit().unwrap();
     assert_eq!(objects.contents().len(), 2);
 }
+
+#[test]
+fn an_input_is_full_of_the_records_that_will_be_there() {
+    let live = context().live(LiveOptions {
+        input_records_max: 3,
+        ..LiveOptions::default()
+    });
+    let numbers = live.input::<u64>("numbers");
+    let is_full = |number| matches!(failure(numbers.insert(number)), LiveError::Full { records: 4, .. });
+    (0..3).for_each(|number| numbers.insert(number).unwrap());
+    live.commit().unwrap();
+    numbers.insert(0).unwrap();
+    assert!(is_full(3), "another copy is no other record");
+    live.discard().unwrap();
+    assert!(is_full(3));
+    // All change, and some of it is taken back.
+    (0..3).for_each(|number| numbers.retract(number).unwrap());
+    (10..13).for_each(|number| numbers.insert(number).unwrap());
+    assert!(is_full(13));
+    live.discard().unwrap();
+    assert!(is_full(10));
+    numbers.retract(2).unwrap();
+    numbers.insert(12).unwrap();
+    live.commit().unwrap();
+    assert!(is_full(2));
+    assert_eq!(numbers.contents(), [(0, 1), (1, 1), (12, 1)]);
+}

@@ -19,6 +19,8 @@ pub(crate) struct Contents<T> {
     sealed: BTreeMap<T, i64>,
     /// Changes that wait.
     pending: BTreeMap<T, i64>,
+    /// Records that will be there when all is committed, each counted once.
+    expected: usize,
 }
 
 /// An input whose type of records only its handle knows.
@@ -42,6 +44,7 @@ impl<T: LiveRecord> Contents<T> {
             held: BTreeMap::new(),
             sealed: BTreeMap::new(),
             pending: BTreeMap::new(),
+            expected: 0,
         }
     }
 
@@ -74,25 +77,31 @@ impl<T: LiveRecord> Contents<T> {
     }
 
     pub(crate) fn insert(&mut self, record: T) -> Result<(), LiveError> {
-        let records = self.held.len() + self.sealed.len() + self.pending.len();
-        if records >= self.records_max && !self.pending.contains_key(&record) {
-            return Err(LiveError::Full {
-                what: format!("live input \"{}\"", self.name),
-                records: records as u64 + 1,
-                records_max: self.records_max as u64,
-                option: "input_records_max".to_owned(),
-            });
+        if self.expected(&record) <= 0 {
+            if self.expected >= self.records_max {
+                return Err(LiveError::Full {
+                    what: format!("live input \"{}\"", self.name),
+                    records: self.expected as u64 + 1,
+                    records_max: self.records_max as u64,
+                    option: "input_records_max".to_owned(),
+                });
+            }
+            self.expected += 1;
         }
         self.change(record, 1);
         Ok(())
     }
 
     pub(crate) fn retract(&mut self, record: T) -> Result<(), LiveError> {
-        if self.expected(&record) <= 0 {
-            return Err(LiveError::Absent {
-                input: self.name.clone(),
-                record: format!("{record:?}"),
-            });
+        match self.expected(&record) {
+            ..=0 => {
+                return Err(LiveError::Absent {
+                    input: self.name.clone(),
+                    record: format!("{record:?}"),
+                });
+            }
+            1 => self.expected -= 1,
+            _ => {}
         }
         self.change(record, -1);
         Ok(())
@@ -107,6 +116,17 @@ impl<T: LiveRecord> Contents<T> {
             Entry::Occupied(mut entry) => *entry.get_mut() += by,
             Entry::Vacant(entry) => {
                 entry.insert(by);
+            }
+        }
+    }
+
+    fn discard(&mut self) {
+        for (record, change) in std::mem::take(&mut self.pending) {
+            let without = self.expected(&record);
+            match (without > 0, without + i128::from(change) > 0) {
+                (true, false) => self.expected += 1,
+                (false, true) => self.expected -= 1,
+                _ => {}
             }
         }
     }
@@ -170,6 +190,6 @@ impl<T: LiveRecord> Pending for Mutex<Contents<T>> {
     }
 
     fn discard(&self) {
-        lock(self).pending.clear();
+        lock(self).discard();
     }
 }
