@@ -65,16 +65,19 @@ pub struct LiveOptions {
     pub input_records_max: usize,
     /// Updates that the operators of all views may hold together.
     pub operator_records_max: u64,
+    /// Records that a view may hold, each counted as often as it is there.
+    pub view_records_max: u64,
     /// Rounds that a loop may take to settle.
     pub rounds_max: u64,
 }
 
 impl Default for LiveOptions {
-    /// 10 million records, 100 million updates, 10,000 rounds.
+    /// 10 million records, 100 million updates, 100 million records, 10,000 rounds.
     fn default() -> Self {
         Self {
             input_records_max: 10_000_000,
             operator_records_max: 100_000_000,
+            view_records_max: 100_000_000,
             rounds_max: 10_000,
         }
     }
@@ -191,7 +194,7 @@ impl Live {
         site: &'static Location<'static>,
     ) -> Result<LiveView<T>> {
         check_partitions("view", site, partitions)?;
-        let kept = Mutex::new(Kept::new(name, partitions));
+        let kept = Mutex::new(Kept::new(name, partitions, self.inner.options.view_records_max));
         let program = Arc::new(LiveProgram {
             site,
             recipe,

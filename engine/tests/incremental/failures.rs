@@ -402,3 +402,37 @@ fn an_input_is_full_of_the_records_that_will_be_there() {
     assert!(is_full(2));
     assert_eq!(numbers.contents(), [(0, 1), (1, 1), (12, 1)]);
 }
+
+/// A handful of updates that stand for ten thousand records.
+#[test]
+fn a_view_holds_no_more_copies_than_it_may() {
+    let live = context().live(LiveOptions {
+        view_records_max: 9_999,
+        ..LiveOptions::default()
+    });
+    let numbers = live.input::<u64>("numbers");
+    let read = numbers.clone();
+    let pairs = live.view("pairs", 2, move |scope| {
+        let ones = read.read(scope).map(|_| ((), ()));
+        ones.clone().join(ones)
+    });
+    let pairs = pairs.unwrap();
+    (0..99).for_each(|number| numbers.insert(number).unwrap());
+    live.commit().unwrap();
+    numbers.insert(99).unwrap();
+    let error = failure(live.commit());
+    let LiveError::Full {
+        what, records, option, ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        (&**what, *records, &**option),
+        ("live view \"pairs\"", 10_000, "view_records_max")
+    );
+    assert_eq!(pairs.snapshot().unwrap().count().unwrap(), 99 * 99);
+    numbers.retract(0).unwrap();
+    live.commit().unwrap();
+    assert_eq!(pairs.snapshot().unwrap().count().unwrap(), 99 * 99);
+}

@@ -24,10 +24,13 @@ struct Part<T> {
 pub(crate) struct Kept<T> {
     name: String,
     parts: Vec<Part<T>>,
+    /// How many records there are, each counted as often as it is there.
+    records: u64,
+    records_max: u64,
 }
 
 impl<T: LiveRecord> Kept<T> {
-    pub(crate) fn new(name: &str, partitions: usize) -> Self {
+    pub(crate) fn new(name: &str, partitions: usize, records_max: u64) -> Self {
         let empty = || Part {
             counts: BTreeMap::new(),
             piece: None,
@@ -35,6 +38,8 @@ impl<T: LiveRecord> Kept<T> {
         Self {
             name: name.to_owned(),
             parts: (0..partitions).map(|_| empty()).collect(),
+            records: 0,
+            records_max,
         }
     }
 
@@ -47,8 +52,23 @@ impl<T: LiveRecord> Kept<T> {
         counts.map(|(record, count)| (record, *count))
     }
 
-    /// Fails if a change takes away what is not there. There is one change a record.
+    /// How many records there would be with changes.
+    fn records_with(&self, changes: &[Change<T>]) -> i128 {
+        let changed = changes.iter().map(|(.., change)| i128::from(*change));
+        i128::from(self.records) + changed.sum::<i128>()
+    }
+
+    /// Fails if a change takes away what is not there, or if there would be too many records. There is one change a record.
     pub(crate) fn check(&self, changes: &[Change<T>]) -> Result<(), LiveError> {
+        let records = self.records_with(changes);
+        if records > i128::from(self.records_max) {
+            return Err(LiveError::Full {
+                what: format!("live view \"{}\"", self.name),
+                records: u64::try_from(records).unwrap_or(u64::MAX),
+                records_max: self.records_max,
+                option: "view_records_max".to_owned(),
+            });
+        }
         for (partition, record, change) in changes {
             let held = self.parts[*partition].counts.get(record).copied().unwrap_or(0);
             if held.checked_add_signed(*change).is_none() {
@@ -63,6 +83,7 @@ impl<T: LiveRecord> Kept<T> {
 
     /// Takes changes that were checked.
     pub(crate) fn apply(&mut self, changes: Vec<Change<T>>) {
+        self.records = u64::try_from(self.records_with(&changes)).unwrap_or(0);
         for (partition, record, change) in changes {
             let part = &mut self.parts[partition];
             add(&mut part.counts, record, change);
