@@ -194,3 +194,31 @@ impl Drop for RunningAction<'_> {
         drop(over);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::config::Config;
+    use crate::context::Context;
+
+    /// As it is when a limit passes just as the job ends: the thread that stops it holds it a little longer.
+    #[test]
+    fn a_save_is_whole_although_somebody_still_knows_how_to_stop_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("numbers");
+        let context = Context::new(Config::default().with_threads(1)).unwrap();
+        let (handle, stops) = (context.cancel_handle(), Arc::new(Mutex::new(Vec::new())));
+        let held = Arc::clone(&stops);
+        let numbers = context.range(0..4, 1).map(move |number| {
+            let stop = handle.0.lock().running.as_ref().unwrap().stop.clone();
+            held.lock().unwrap().extend(stop);
+            number
+        });
+        numbers.save_as_text_file(place.to_str().unwrap()).unwrap();
+        assert_eq!(stops.lock().unwrap().drain(..).count(), 4);
+        let saved = context.text_file(&format!("{}/part-*", place.display()), 1).unwrap();
+        assert_eq!(saved.count().unwrap(), 4);
+    }
+}

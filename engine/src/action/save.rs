@@ -228,15 +228,16 @@ impl<T: Record> Dataset<T> {
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
         let folder = Arc::new(self.context().stores().write_folder(url, existing)?);
-        let (parts, partitions, ending) = (Arc::clone(&folder), self.partitions(), ending.to_owned());
+        // No handle: a thread that asks the job to stop holds it, and all that its closures have, a little longer.
+        let (parts, partitions, ending) = (Arc::downgrade(&folder), self.partitions(), ending.to_owned());
         self.run_partitions(move |partition, records| {
-            parts.write_part(
-                &part_name(partition, partitions, &ending),
-                Bytes::from(encode(records)?),
-            )?;
-            Ok(())
+            let bytes = Bytes::from(encode(records)?);
+            match parts.upgrade() {
+                Some(folder) => Ok(folder.write_part(&part_name(partition, partitions, &ending), bytes)?),
+                // The action is over.
+                None => Ok(()),
+            }
         })?;
-        // The job is over and has dropped its handle.
         match Arc::into_inner(folder) {
             Some(folder) => Ok(folder.commit()?),
             None => Err(EngineError::WorkersStopped {
