@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use distdl_storage::{Block, BlockId, Codec, Record, Records};
+use distdl_storage::{Block, BlockId, Codec, Record, Records, Source};
 
 use crate::error::{EngineError, Result};
 
@@ -315,7 +315,7 @@ impl RecordType {
     }
 
     /// The records of a frame that this process or another of its cluster made, as one batch that nobody shares.
-    pub(crate) fn decode(self, frame: Vec<u8>) -> Result<AnyBatch> {
+    pub(crate) fn decode(self, frame: impl Into<Source>) -> Result<AnyBatch> {
         (self.from_block)(self.codec.decode(frame.into())?)
     }
 

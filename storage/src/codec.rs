@@ -130,11 +130,11 @@ impl PartialEq for Codec {
 
 impl Eq for Codec {}
 
-/// The bytes of a frame: owned, or a private mapping of a file.
+/// The bytes of a frame: in memory, perhaps shared, or a private mapping of a file.
 pub struct Source(Bytes);
 
 enum Bytes {
-    Owned(Vec<u8>),
+    InMemory(bytes::Bytes),
     Mapped(MmapMut),
 }
 
@@ -152,7 +152,13 @@ impl Source {
 
 impl From<Vec<u8>> for Source {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Bytes::Owned(bytes))
+        bytes::Bytes::from(bytes).into()
+    }
+}
+
+impl From<bytes::Bytes> for Source {
+    fn from(bytes: bytes::Bytes) -> Self {
+        Self(Bytes::InMemory(bytes))
     }
 }
 
@@ -161,7 +167,7 @@ impl Deref for Source {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Bytes::Owned(bytes) => bytes,
+            Bytes::InMemory(bytes) => bytes,
             Bytes::Mapped(mapping) => mapping,
         }
     }
@@ -328,7 +334,7 @@ impl<T: Plain> Embedded<T> {
 
     fn read(source: Source, count: usize) -> Result<Erased, String> {
         let mut mapping = match source.0 {
-            Bytes::Owned(bytes) => return Self::copy(&bytes, count),
+            Bytes::InMemory(bytes) => return Self::copy(&bytes, count),
             Bytes::Mapped(mapping) => mapping,
         };
         let vector = Self::exhume(&mut mapping, count)?;

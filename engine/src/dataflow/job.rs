@@ -233,7 +233,7 @@ impl Job {
         let kind = exchange.record_type();
         let charge = self.room.take(frame.len() as u64);
         let payload = match charge {
-            Some(_) => Payload::Frame(frame),
+            Some(_) => Payload::Frame(frame.into()),
             None => match self.room.put_frame(&frame) {
                 Ok(stored) => Payload::Stored(stored, kind),
                 Err(error) => return self.fail(error),

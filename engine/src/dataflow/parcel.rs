@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Error as _, Serialize, SerializeTuple, Serializer};
 
@@ -35,8 +36,8 @@ pub(crate) struct Parcel {
 pub(crate) enum Payload {
     /// As they are.
     Batch(AnyBatch, RecordType),
-    /// As another process sent them.
-    Frame(Vec<u8>),
+    /// As another process sent them; all who read them share the frame.
+    Frame(Bytes),
     /// On disk.
     Stored(Stored, RecordType),
     /// Given away.
@@ -107,11 +108,11 @@ impl Payload {
     }
 
     /// The records as a frame for another process.
-    fn into_frame(self) -> Result<Option<Vec<u8>>> {
+    fn into_frame(self) -> Result<Option<Bytes>> {
         match self {
-            Self::Batch(batch, kind) => kind.encode(batch).map(Some),
+            Self::Batch(batch, kind) => Ok(Some(kind.encode(batch)?.into())),
             Self::Frame(frame) => Ok(Some(frame)),
-            Self::Stored(stored, _) => stored.read().map(Some),
+            Self::Stored(stored, _) => Ok(Some(stored.read()?.into())),
             Self::Taken => Ok(None),
         }
     }
@@ -145,5 +146,27 @@ impl<'de> Deserialize<'de> for Parcel {
             payload: RefCell::new(Payload::Frame(frame)),
             charge: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn all_who_read_a_frame_have_the_same_bytes() {
+        let kind = RecordType::of::<u64>();
+        let frame = kind.encode(AnyBatch::owned(vec![1_u64, 2, 3])).unwrap();
+        let place = frame.as_ptr();
+        let parcel = Parcel::new((0, 1), 0, (0, 0), Payload::Frame(frame.into()), None);
+        let (first, rest) = parcel.share();
+        let (second, third) = rest.share();
+        for parcel in [first, second, third] {
+            let Payload::Frame(frame) = &*parcel.payload.borrow() else {
+                panic!("it is a frame no more");
+            };
+            assert_eq!(frame.as_ptr(), place);
+        }
     }
 }

@@ -93,7 +93,7 @@ impl Tasks {
         if let Some(kind) = self.kind().filter(|_| !here.is_empty()) {
             let charge = self.job.room.take(frame.len() as u64);
             let payload = match charge {
-                Some(_) => Payload::Frame(frame),
+                Some(_) => Payload::Frame(frame.into()),
                 None => Payload::Stored(stored.clone(), kind),
             };
             self.deliver(&here, address, payload, charge);
