@@ -2,11 +2,11 @@
 //! again instead of computed again.
 //!
 //! An output is kept whole, for every bucket, or not at all. Keeping may fail at any time without harm: then the output is
-//! computed again. So outputs are the first to go where the disk is short. What readers in this process have yet to read of
-//! one stays until they have.
+//! computed again. So outputs are the first to go where the disk is short, those that are being written as well. What readers
+//! in this process wait for on disk lies in a file of its own, which stays until they have read it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 
 use distdl_storage::{BlockStore, Rows, Spill};
@@ -43,7 +43,8 @@ pub(crate) type Part = (usize, Stored);
 pub(crate) struct Outputs {
     keep_after: Duration,
     bytes_max: u64,
-    kept: Mutex<Kept>,
+    /// Read while a frame is written, so that who ends keeping waits for it and has all of its room.
+    kept: RwLock<Kept>,
 }
 
 #[derive(Default)]
@@ -53,9 +54,12 @@ struct Kept {
     shuffles: BTreeMap<ShuffleId, Shuffle>,
 }
 
-/// The outputs into one shuffle, all in one file.
+/// The outputs into one shuffle.
 struct Shuffle {
-    spill: Arc<Spill>,
+    /// For what only the loss of another process would make anybody read.
+    spare: Arc<Spill>,
+    /// For what readers in this process wait for.
+    awaited: Arc<Spill>,
     /// By partition of the parent, in the order in which each was written.
     partitions: BTreeMap<usize, Arc<[Part]>>,
 }
@@ -64,8 +68,36 @@ struct Shuffle {
 pub(crate) struct Keeping {
     shuffle: ShuffleId,
     partition: usize,
-    spill: Arc<Spill>,
-    parts: Vec<Part>,
+    /// One of the shuffle's files, to know it by. It is not held, so that it goes when the outputs do.
+    spare: Weak<Spill>,
+    /// The bucket of each frame, whether readers in this process wait for it, and where it lies.
+    parts: Vec<(usize, bool, Rows)>,
+}
+
+impl Shuffle {
+    fn new(store: &BlockStore) -> Result<Self> {
+        Ok(Self {
+            spare: Arc::new(store.spill()?),
+            awaited: Arc::new(store.spill()?),
+            partitions: BTreeMap::new(),
+        })
+    }
+
+    fn spill(&self, is_awaited: bool) -> &Arc<Spill> {
+        match is_awaited {
+            true => &self.awaited,
+            false => &self.spare,
+        }
+    }
+
+    /// Whether an output was begun for these files, and not for others that were given up since.
+    fn takes(&self, output: &Keeping) -> bool {
+        Weak::as_ptr(&output.spare) == Arc::as_ptr(&self.spare)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.spare.bytes() + self.awaited.bytes()
+    }
 }
 
 impl Outputs {
@@ -74,93 +106,98 @@ impl Outputs {
         Self {
             keep_after,
             bytes_max,
-            kept: Mutex::default(),
+            kept: RwLock::default(),
         }
     }
 
     /// An action begins in which other processes take part.
     pub(crate) fn begin(&self) {
-        *self.lock() = Kept {
+        *self.write() = Kept {
             since: Some(Instant::now()),
             shuffles: BTreeMap::new(),
         };
     }
 
-    /// Forgets all, and keeps nothing more until the next action begins: it has ended, or the disk is short. Whether there
-    /// was something.
-    pub(crate) fn end(&self) -> bool {
-        !std::mem::take(&mut *self.lock()).shuffles.is_empty()
+    /// Forgets all, and keeps nothing more until the next action begins: it has ended, or the disk is short.
+    pub(crate) fn end(&self) {
+        *self.write() = Kept::default();
     }
 
     /// Begins to keep what `partition` sends into `shuffle`, if the action has run for long enough.
     pub(crate) fn keep(&self, store: &BlockStore, shuffle: ShuffleId, partition: usize) -> Option<Keeping> {
-        let mut kept = self.lock();
+        let mut kept = self.write();
         kept.since.filter(|since| since.elapsed() >= self.keep_after)?;
-        let spill = match kept.shuffles.get(&shuffle) {
-            Some(shuffle) => Arc::clone(&shuffle.spill),
+        let spare = match kept.shuffles.get(&shuffle) {
+            Some(shuffle) => Arc::downgrade(&shuffle.spare),
             None => {
-                let made = store.spill();
                 let failed = |error| tracing::debug!(%shuffle, "what is sent into it is not kept: {error}");
-                let spill = Arc::new(made.map_err(failed).ok()?);
-                let made = Shuffle {
-                    spill: Arc::clone(&spill),
-                    partitions: BTreeMap::new(),
-                };
-                kept.shuffles.insert(shuffle, made);
-                spill
+                let made = Shuffle::new(store).map_err(failed).ok()?;
+                Arc::downgrade(&kept.shuffles.entry(shuffle).or_insert(made).spare)
             }
         };
         Some(Keeping {
             shuffle,
             partition,
-            spill,
+            spare,
             parts: Vec::new(),
         })
     }
 
-    /// Puts the next frame of an output on disk; if that cannot be, the output is not kept.
-    pub(crate) fn put(&self, keeping: &mut Option<Keeping>, bucket: usize, frame: &[u8]) -> Option<Stored> {
+    /// Puts the next frame of an output on disk; if that cannot be, the output is not kept. Where readers in this process
+    /// wait for the frame, it is returned.
+    pub(crate) fn put(
+        &self,
+        keeping: &mut Option<Keeping>,
+        bucket: usize,
+        frame: &[u8],
+        is_awaited: bool,
+    ) -> Option<Stored> {
         let output = keeping.as_mut()?;
-        let kept: u64 = self.lock().shuffles.values().map(|shuffle| shuffle.spill.bytes()).sum();
-        let rows = match kept + frame.len() as u64 <= self.bytes_max {
-            true => output.spill.append(frame).ok(),
-            false => None,
-        };
-        let Some(rows) = rows else {
+        let kept = self.read();
+        let bytes: u64 = kept.shuffles.values().map(Shuffle::bytes).sum();
+        let has_room = bytes + frame.len() as u64 <= self.bytes_max;
+        let shuffle = kept.shuffles.get(&output.shuffle);
+        let spill = shuffle.filter(|shuffle| has_room && shuffle.takes(output));
+        let spill = spill.map(|shuffle| shuffle.spill(is_awaited));
+        let Some((spill, rows)) = spill.and_then(|spill| Some((spill, spill.append(frame).ok()?))) else {
             let (shuffle, partition) = (output.shuffle, output.partition);
             tracing::debug!(%shuffle, partition, "what it sends is not kept: there is no room for it");
             *keeping = None;
             return None;
         };
-        let stored = Stored::new(Arc::clone(&output.spill), rows);
-        output.parts.push((bucket, stored.clone()));
-        Some(stored)
+        output.parts.push((bucket, is_awaited, rows));
+        is_awaited.then(|| Stored::new(Arc::clone(spill), rows))
     }
 
     /// An output is whole.
     pub(crate) fn finish(&self, output: Keeping) {
-        let mut kept = self.lock();
+        let mut kept = self.write();
         let shuffle = kept.shuffles.get_mut(&output.shuffle);
         // What was begun before the disk was short belongs to a file that is given up.
-        if let Some(shuffle) = shuffle.filter(|shuffle| Arc::ptr_eq(&shuffle.spill, &output.spill)) {
-            shuffle.partitions.insert(output.partition, output.parts.into());
+        if let Some(shuffle) = shuffle.filter(|shuffle| shuffle.takes(&output)) {
+            let parts = output.parts.into_iter().map(|(bucket, is_awaited, rows)| {
+                let spill = Arc::clone(shuffle.spill(is_awaited));
+                (bucket, Stored::new(spill, rows))
+            });
+            let parts: Arc<[Part]> = parts.collect();
+            shuffle.partitions.insert(output.partition, parts);
         }
     }
 
     /// What `partition` has sent into `shuffle`, if it is kept.
     pub(crate) fn of(&self, shuffle: ShuffleId, partition: usize) -> Option<Arc<[Part]>> {
-        let kept = self.lock();
+        let kept = self.read();
         kept.shuffles.get(&shuffle)?.partitions.get(&partition).map(Arc::clone)
     }
 
-    /// Forgets the outputs into a shuffle, of which one cannot be read any more: their file is not to be relied on.
+    /// Forgets the outputs into a shuffle, of which one cannot be read any more: their files are not to be relied on.
     pub(crate) fn forget(&self, shuffle: ShuffleId) {
-        self.lock().shuffles.remove(&shuffle);
+        self.write().shuffles.remove(&shuffle);
     }
 
     /// The partitions that are kept of each shuffle, ascending.
     pub(crate) fn held(&self) -> Vec<(ShuffleId, Vec<u64>)> {
-        let kept = self.lock();
+        let kept = self.read();
         let shuffles = kept.shuffles.iter().map(|(id, shuffle)| {
             let partitions = shuffle.partitions.keys();
             (*id, partitions.map(|partition| *partition as u64).collect::<Vec<_>>())
@@ -168,8 +205,12 @@ impl Outputs {
         shuffles.filter(|(_, partitions)| !partitions.is_empty()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Kept> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Kept> {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,7 +246,7 @@ mod tests {
     fn keep(outputs: &Outputs, store: &BlockStore, partition: usize, buckets: &[usize]) -> bool {
         let mut keeping = outputs.keep(store, SHUFFLE, partition);
         for (bucket, bytes) in buckets.iter().enumerate() {
-            outputs.put(&mut keeping, bucket, &vec![bucket as u8; *bytes]);
+            outputs.put(&mut keeping, bucket, &vec![bucket as u8; *bytes], bucket % 2 == 1);
         }
         keeping.map(|kept| outputs.finish(kept)).is_some()
     }
@@ -240,11 +281,10 @@ mod tests {
         let outputs = outputs(1000);
         let begun = outputs.keep(&store, SHUFFLE, 1).unwrap();
         assert!(keep(&outputs, &store, 0, &[1]));
-        assert!(outputs.end(), "there was something");
+        outputs.end();
         assert!(!keep(&outputs, &store, 2, &[1]), "no action runs");
         outputs.finish(begun);
         assert!(outputs.held().is_empty(), "it belongs to a file that is given up");
-        assert!(!outputs.end());
     }
 
     #[test]
@@ -262,5 +302,26 @@ mod tests {
             resources.put_away(&spill, &[1; 150]).is_err(),
             "nothing is left that could go"
         );
+    }
+
+    #[test]
+    fn what_is_being_written_makes_way_but_for_what_is_read_here() {
+        let config = Config::default().with_threads(1).with_disk_bytes_max(400);
+        let context = Context::new(config.with_keep_shuffles_after(Duration::ZERO)).unwrap();
+        let resources = context.resources();
+        let (spill, outputs) = (resources.store.spill().unwrap(), &resources.outputs);
+        outputs.begin();
+        let mut keeping = outputs.keep(&resources.store, SHUFFLE, 0);
+        assert!(outputs.put(&mut keeping, 0, &[1; 100], false).is_none());
+        let awaited = outputs.put(&mut keeping, 1, &[2; 50], true).unwrap();
+        assert!(keeping.is_some());
+        resources.put_away(&spill, &[3; 300]).unwrap();
+        assert_eq!(awaited.read().unwrap(), [2; 50]);
+        assert!(outputs.put(&mut keeping, 0, &[1; 10], false).is_none());
+        assert!(keeping.is_none(), "nobody wants it any more");
+        spill.append(&[4; 36]).unwrap();
+        assert!(spill.append(&[5; 40]).is_err(), "what is read here is still there");
+        drop(awaited);
+        spill.append(&[5; 40]).unwrap();
     }
 }

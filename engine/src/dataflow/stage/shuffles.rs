@@ -136,6 +136,10 @@ impl Tasks {
         kept: &mut Option<Keeping>,
     ) -> Result<()> {
         let (here, elsewhere) = self.targets(address);
+        let charge = match here.is_empty() {
+            true => None,
+            false => self.job.room.take(bytes),
+        };
         let (mut rest, mut stored) = (Some(batch), None);
         if (!elsewhere.is_empty() || kept.is_some())
             && let Some(batch) = rest.take()
@@ -148,13 +152,14 @@ impl Tasks {
             };
             rest = left;
             let frame = kind.encode(given)?;
-            stored = self.job.resources.outputs.put(kept, address.bucket, &frame);
+            let is_awaited = !here.is_empty() && charge.is_none();
+            let outputs = &self.job.resources.outputs;
+            stored = outputs.put(kept, address.bucket, &frame, is_awaited);
             self.post(&elsewhere, address, &frame);
         }
         let Some(batch) = rest.filter(|_| !here.is_empty()) else {
             return Ok(());
         };
-        let charge = self.job.room.take(bytes);
         let payload = match (&charge, stored) {
             (Some(_), _) => Payload::Batch(batch, kind),
             (None, Some(stored)) => Payload::Stored(stored, kind),
