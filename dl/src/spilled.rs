@@ -23,11 +23,15 @@ pub(crate) struct SpilledSamples {
 }
 
 impl SpilledSamples {
-    /// Writes samples to the spill.
+    /// Writes samples to the spill, rows of so many bytes at a time by `append_rows`.
     ///
     /// # Errors
     /// There is no room for them.
-    pub(crate) fn write(spill: &Arc<Spill>, samples: &Samples) -> Result<Self> {
+    pub(crate) fn write(
+        spill: &Arc<Spill>,
+        samples: &Samples,
+        append_rows: impl Fn(&Spill, &[u8], usize) -> std::result::Result<Rows, StorageError>,
+    ) -> Result<Self> {
         let shape = samples.shape();
         let row_bytes = shape.row_bytes();
         let chunk_rows = (CHUNK_BYTES / row_bytes).max(1);
@@ -37,7 +41,7 @@ impl SpilledSamples {
             buffer.clear();
             let end = samples.len().min(start + chunk_rows);
             (start..end).for_each(|index| append(&samples.row(index), &mut buffer));
-            chunks.push(spill.append_rows(&buffer, row_bytes).map_err(unspilled)?);
+            chunks.push(append_rows(spill, &buffer, row_bytes).map_err(unspilled)?);
         }
         Ok(Self {
             spill: Arc::clone(spill),
@@ -149,7 +153,7 @@ mod tests {
             };
             let samples = Samples::new(feature_length, features, targets).unwrap();
             let spill = Arc::new(DiskTier::temporary(1 << 30).spill().unwrap());
-            let spilled = SpilledSamples::write(&spill, &samples).unwrap();
+            let spilled = SpilledSamples::write(&spill, &samples, Spill::append_rows).unwrap();
             prop_assert_eq!((spilled.len(), spilled.shape()), (count, samples.shape()));
             let mut buffer = Vec::new();
             for index in (0..count).rev() {

@@ -5,7 +5,7 @@ mod resident;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use distdl_storage::{BlockStore, Pin, Record, Records};
+use distdl_storage::{BlockStore, Pin, Record, Records, StorageError};
 
 use crate::batch::{Failure, PartitionIter};
 use crate::collective::{self, Loop, Results};
@@ -18,6 +18,7 @@ use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
 use crate::iteration::{Iteration, Lane, ShardUpdate, StepReport};
 use crate::parameters::Parameters;
+use crate::task::Resources;
 
 pub use resident::Resident;
 
@@ -38,6 +39,26 @@ pub struct LanePartition<T> {
     pub records: LaneRecords<T>,
     /// The store of this process. What is kept of the records is best counted there, as a reservation or a spill.
     pub store: Arc<BlockStore>,
+    /// Makes room for what is written to such a spill.
+    pub room: DiskRoom,
+}
+
+/// Makes room on the disk of this process.
+#[derive(Clone)]
+pub struct DiskRoom(Arc<Resources>);
+
+impl DiskRoom {
+    /// Runs `write`. Where it finds the disk full, or its limit reached, what is kept there for the loss of another process
+    /// makes way, and it runs once more.
+    ///
+    /// # Errors
+    /// Those of `write`, the second time if it ran twice.
+    pub fn write<R>(
+        &self,
+        write: impl Fn() -> std::result::Result<R, StorageError>,
+    ) -> std::result::Result<R, StorageError> {
+        self.0.with_room(write)
+    }
 }
 
 /// The records of a partition.
@@ -123,6 +144,7 @@ impl<T: Record> Dataset<T> {
                 partition,
                 records,
                 store: Arc::clone(store),
+                room: DiskRoom(Arc::clone(&context.resources)),
             });
             match failure.take() {
                 Some(error) => Err(error),
@@ -283,5 +305,44 @@ impl Context {
             move |shard| make_shard(shard),
             observe,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::batch::stream_of;
+    use crate::config::Config;
+    use crate::id::ShuffleId;
+    use crate::task::TaskContext;
+
+    #[test]
+    fn what_a_lane_keeps_on_disk_finds_the_room_of_kept_outputs() {
+        let config = Config::default().with_threads(1).with_disk_bytes_max(400);
+        let context = Context::new(config.with_keep_shuffles_after(Duration::ZERO)).unwrap();
+        let dataset = context.parallelize(vec![0_u64; 4], 1);
+        let (resources, id) = (context.resources(), dataset.id());
+        let shuffle = ShuffleId {
+            child: id,
+            dependency: 0,
+        };
+        let outputs = &resources.outputs;
+        outputs.begin();
+        let mut keeping = outputs.keep(&resources.store, shuffle, 0);
+        outputs.put(&mut keeping, 0, &[1; 180], false);
+        outputs.finish(keeping.unwrap());
+        let load = dataset.loader(|partition| {
+            let spill = partition.store.spill()?;
+            let rows = partition.room.write(|| spill.append(&[2; 300]))?;
+            Ok(spill.read_one(&rows)?)
+        });
+        let task = TaskContext::new(Arc::clone(resources), id, 0, Arc::default());
+        let loaded = (load.function)(&task, 0, stream_of(0..4_u64, 4));
+        let loaded = loaded.map_err(|error| format!("{error:?}")).unwrap();
+        assert_eq!(loaded.downcast_ref(), Some(&vec![2_u8; 300]));
+        assert!(outputs.held().is_empty());
     }
 }

@@ -221,7 +221,7 @@ mod tests {
     use crate::config::Config;
     use crate::context::Context;
     use crate::id::DatasetId;
-    use distdl_storage::StoreOptions;
+    use distdl_storage::{Level, StoreOptions};
 
     const SHUFFLE: ShuffleId = ShuffleId {
         child: DatasetId(7),
@@ -323,5 +323,25 @@ mod tests {
         assert!(spill.append(&[5; 40]).is_err(), "what is read here is still there");
         drop(awaited);
         spill.append(&[5; 40]).unwrap();
+    }
+
+    #[test]
+    fn what_is_kept_makes_way_for_blocks_on_disk() {
+        let config = Config::default().with_threads(1).with_disk_bytes_max(4000);
+        let context = Context::new(config.with_keep_shuffles_after(Duration::ZERO)).unwrap();
+        let resources = context.resources();
+        let dataset = || context.parallelize((0..300_u64).collect::<Vec<_>>(), 1);
+        let failure = |make: &dyn Fn() -> Result<()>| {
+            resources.outputs.begin();
+            assert!(keep(&resources.outputs, &resources.store, 0, &[1900]));
+            let made = make();
+            for id in resources.store.ids() {
+                resources.store.remove(id).unwrap();
+            }
+            made.err()
+        };
+        let persisted = failure(&|| dataset().persist(Level::Disk).count().map(drop));
+        let cut = failure(&|| dataset().local_checkpoint().map(drop));
+        assert!(persisted.is_none() && cut.is_none(), "{persisted:?}, {cut:?}");
     }
 }

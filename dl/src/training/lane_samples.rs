@@ -49,10 +49,13 @@ impl Loader {
                 }
             }
             LaneRecords::Passing(passing) => {
-                let mut reservation = partition.store.reservation();
-                let keep = |samples: Samples| match takes_room(&partition.store, &mut reservation, &samples) {
+                let (store, room) = (&partition.store, &partition.room);
+                let mut reservation = store.reservation();
+                let append_rows =
+                    |spill: &Spill, rows: &[u8], row_bytes| room.write(|| spill.append_rows(rows, row_bytes));
+                let keep = |samples: Samples| match takes_room(store, &mut reservation, &samples) {
                     true => Ok(Block::Kept(samples)),
-                    false => SpilledSamples::write(self.spill(&partition.store)?, &samples).map(Block::Spilled),
+                    false => SpilledSamples::write(self.spill(store)?, &samples, append_rows).map(Block::Spilled),
                 };
                 LanePart {
                     blocks: passing.map(keep).collect::<Result<_>>()?,

@@ -39,7 +39,10 @@ impl Context {
             records: block.len() as u64,
             memory_bytes: block.memory_bytes(),
         };
-        let kept = self.store().put(id, &block, level).ok()?;
+        let kept = self
+            .resources()
+            .with_room(|| self.store().put(id, &block, level))
+            .ok()?;
         match node().filter(|node| node.level().is_some()) {
             Some(node) => self.metrics().copied(node.id, id.partition as usize, size),
             // It was dropped meanwhile, with all the blocks that it had.

@@ -57,7 +57,8 @@ impl Context {
             let (block, id) = (kind.collect(stream)?, dataset.block(partition));
             if moved {
                 // It may have been kept before, and is in memory only, or where other runs may take its room.
-                context.resources.store.put(id, &block, level)?;
+                let resources = &context.resources;
+                resources.with_room(|| resources.store.put(id, &block, level))?;
             }
             let is_elsewhere = || context.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has(id));
             Ok(context.resources.store.contains(id) || is_elsewhere())
