@@ -35,7 +35,7 @@ pub(crate) struct Stage {
     pub output: Output,
     /// Those whose output is kept: it is sent again, and they are not computed.
     pub kept: BTreeSet<usize>,
-    /// For each shuffle read: which partitions of `root` read which bucket.
+    /// For each shuffle read: which partitions of `root` read which bucket, ascending.
     pub reads: BTreeMap<ShuffleId, BTreeMap<usize, Vec<usize>>>,
     /// Blocks that stand in for computing: (dataset, its partitions).
     pub blocks: BTreeMap<DatasetId, BTreeSet<usize>>,
@@ -137,10 +137,9 @@ fn cut(
                 Dependency::Shuffle { .. } => {
                     let buckets = stage.reads.entry(ShuffleId { child: id, dependency }).or_default();
                     for (partition, user) in &missing {
+                        // Each once, and ascending: all that is missing of a dataset is known before it is cut.
                         let users: &mut Vec<usize> = buckets.entry(*partition).or_default();
-                        if !users.contains(user) {
-                            users.push(*user);
-                        }
+                        users.push(*user);
                     }
                 }
             }

@@ -112,7 +112,7 @@ impl Inbox {
         header: &Header,
         payload: Payload,
         charge: Option<Arc<Charge>>,
-        workers: &[usize],
+        workers: &BTreeSet<usize>,
     ) {
         let [_, _, stage, bucket, source, sequence] = header.words;
         let shuffle = shuffle(header);

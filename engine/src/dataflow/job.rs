@@ -1,6 +1,7 @@
 //! One action on its way through the workers: what they share, and what comes back.
 
 use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::dataflow::team::Team;
 use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
-use crate::plan::Plan;
+use crate::plan::{Plan, Stage};
 use crate::progress::RunningJob;
 use crate::task::{Elsewhere, Resources, TaskContext, Updates};
 
@@ -80,6 +81,18 @@ impl Attempt {
     }
 }
 
+/// Who reads a bucket for a stage.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Readers {
+    /// Workers of this process.
+    pub workers: BTreeSet<usize>,
+    /// The ranks of other processes.
+    pub ranks: BTreeSet<usize>,
+}
+
+/// Of one stage: who reads each bucket of each shuffle. There are few of them, and many partitions may read one bucket.
+type StageReaders = BTreeMap<ShuffleId, BTreeMap<usize, Readers>>;
+
 /// What the workers share while they run one plan.
 pub(crate) struct Job {
     /// The plan.
@@ -111,6 +124,8 @@ pub(crate) struct Job {
     pub incomplete: AtomicBool,
     /// For each stage: the partitions of this process, ascending.
     pub own: Vec<Vec<usize>>,
+    /// For each stage: who reads what.
+    readers: Vec<StageReaders>,
     /// For each stage: how many of them have been claimed.
     pub claimed: Vec<AtomicUsize>,
     /// How far it is, for people.
@@ -141,6 +156,7 @@ impl Job {
         let tasks = own.iter().map(Vec::len).sum();
         Self {
             progress: Arc::new(RunningJob::new(name, plan.stages.len(), tasks)),
+            readers: readers(&plan, &assignment, &own, workers),
             own,
             claimed: plan.stages.iter().map(|_| AtomicUsize::new(0)).collect(),
             inbox: Inbox::new(&plan, &assignment, team.rank, workers),
@@ -222,12 +238,11 @@ impl Job {
     fn receive_parcel(&self, rank: usize, header: &Header, frame: Vec<u8>) {
         let (stage, bucket) = (header.words[2] as usize, header.words[3] as usize);
         let shuffle = shuffle(header);
-        let buckets = self.plan.stages.get(stage).and_then(|stage| stage.reads.get(&shuffle));
-        let users = buckets.and_then(|buckets| buckets.get(&bucket)).into_iter().flatten();
-        let mut workers: Vec<usize> = users.filter_map(|user| self.worker(stage, *user)).collect();
-        workers.sort_unstable();
-        workers.dedup();
-        let Some(exchange) = self.lineage.exchange(shuffle).filter(|_| !workers.is_empty()) else {
+        let readers = self.readers_of_bucket(stage, shuffle, bucket);
+        let Some(readers) = readers.filter(|readers| !readers.workers.is_empty()) else {
+            return;
+        };
+        let Some(exchange) = self.lineage.exchange(shuffle) else {
             return;
         };
         let kind = exchange.record_type();
@@ -239,7 +254,7 @@ impl Job {
                 Err(error) => return self.fail(error),
             },
         };
-        self.inbox.parcel(rank, header, payload, charge, &workers);
+        self.inbox.parcel(rank, header, payload, charge, &readers.workers);
     }
 
     /// An attempt at a partition of a stage has ended, and whatever it has sent is sent.
@@ -303,6 +318,11 @@ impl Job {
         }
     }
 
+    /// Who reads a bucket of `shuffle` for a stage.
+    pub(crate) fn readers_of_bucket(&self, stage: usize, shuffle: ShuffleId, bucket: usize) -> Option<&Readers> {
+        self.readers.get(stage)?.get(&shuffle)?.get(&bucket)
+    }
+
     /// The stages that read `shuffle`, by index.
     pub(crate) fn readers(&self, shuffle: ShuffleId) -> Vec<usize> {
         let stages = self.plan.stages.iter().enumerate();
@@ -310,5 +330,65 @@ impl Job {
             .filter(|(_, stage)| stage.reads.contains_key(&shuffle))
             .map(|(index, _)| index)
             .collect()
+    }
+}
+
+/// For each stage of `plan`: who reads what, where `own` are the partitions of this process with its `workers`.
+fn readers(plan: &Plan, assignment: &Assignment, own: &[Vec<usize>], workers: usize) -> Vec<StageReaders> {
+    let of_bucket = |stage: usize, users: &[usize]| {
+        let mut readers = Readers::default();
+        for user in users {
+            match own[stage].binary_search(user) {
+                Ok(position) => _ = readers.workers.insert(position % workers),
+                Err(_) => readers.ranks.extend(assignment.rank(stage, *user)),
+            }
+        }
+        readers
+    };
+    let of_stage = |(index, stage): (usize, &Stage)| {
+        let shuffles = stage.reads.iter().map(|(shuffle, buckets)| {
+            let buckets = buckets.iter().map(|(bucket, users)| (*bucket, of_bucket(index, users)));
+            (*shuffle, buckets.collect())
+        });
+        shuffles.collect()
+    };
+    plan.stages.iter().enumerate().map(of_stage).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Output;
+
+    #[test]
+    fn however_many_partitions_read_a_bucket_its_readers_are_the_workers_and_ranks_that_have_them() {
+        let shuffle = ShuffleId {
+            child: DatasetId(1),
+            dependency: 0,
+        };
+        let users: Vec<usize> = (0..1000).collect();
+        let plan = Plan {
+            stages: vec![Stage {
+                root: shuffle.child,
+                partitions: users.clone(),
+                output: Output::Result,
+                kept: BTreeSet::new(),
+                reads: BTreeMap::from([(shuffle, BTreeMap::from([(0, users), (1, vec![2, 998]), (2, vec![3])]))]),
+                blocks: BTreeMap::new(),
+            }],
+            unprepared: None,
+        };
+        // Partition 2 p is the p-th of rank 0, where worker p % 3 has it.
+        let assignment = Assignment::of(vec![
+            (0..1000).map(|partition| (partition, partition % 2 * 7)).collect(),
+        ]);
+        let own = vec![assignment.partitions(0, 0).collect()];
+        let readers = readers(&plan, &assignment, &own, 3);
+        let of = |workers: &[usize], ranks: &[usize]| Readers {
+            workers: workers.iter().copied().collect(),
+            ranks: ranks.iter().copied().collect(),
+        };
+        let expected = [(0, of(&[0, 1, 2], &[7])), (1, of(&[1], &[])), (2, of(&[], &[7]))];
+        assert_eq!(readers, [BTreeMap::from([(shuffle, BTreeMap::from(expected))])]);
     }
 }

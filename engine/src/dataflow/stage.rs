@@ -406,7 +406,7 @@ impl Tasks {
         let reads = |operation: &Operation| match operation {
             Operation::Shuffle(shuffle, bucket) => {
                 let users = stage.reads.get(shuffle).and_then(|buckets| buckets.get(bucket));
-                users.is_some_and(|users| users.contains(&partition))
+                users.is_some_and(|users| users.binary_search(&partition).is_ok())
             }
             _ => true,
         };

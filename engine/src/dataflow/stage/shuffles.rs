@@ -209,16 +209,9 @@ impl Tasks {
             return (targets, elsewhere);
         };
         for (position, reader) in self.readers.iter().enumerate() {
-            let users = self.job.plan.stages[*reader].reads[&shuffle].get(&address.bucket);
-            for user in users.into_iter().flatten() {
-                match (
-                    self.job.worker(*reader, *user),
-                    self.job.assignment.rank(*reader, *user),
-                ) {
-                    (Some(worker), _) if !targets.contains(&(position, worker)) => targets.push((position, worker)),
-                    (None, Some(rank)) if !elsewhere.contains(&(*reader, rank)) => elsewhere.push((*reader, rank)),
-                    _ => {}
-                }
+            if let Some(readers) = self.job.readers_of_bucket(*reader, shuffle, address.bucket) {
+                targets.extend(readers.workers.iter().map(|worker| (position, *worker)));
+                elsewhere.extend(readers.ranks.iter().map(|rank| (*reader, *rank)));
             }
         }
         (targets, elsewhere)
