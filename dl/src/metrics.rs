@@ -14,7 +14,7 @@ pub struct BatchReport {
     /// Number of samples.
     pub samples: u64,
     /// What the sum is divided by for the mean loss: the number of samples, or the sum of their classes' weights
-    /// ([`Loss::WeightedCrossEntropy`](crate::Loss::WeightedCrossEntropy)).
+    /// ([`Loss::WeightedCrossEntropy`](crate::Loss::WeightedCrossEntropy)) or of those that a loss of one's own gives them.
     pub weight: f64,
 }
 

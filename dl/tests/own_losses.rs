@@ -335,7 +335,10 @@ fn what_goes_wrong_on_the_way_is_an_error() {
     for (fault, says) in [
         (Fault::IsAnError, "loss quantiles: more than 1"),
         (Fault::Panics, "more than 1"),
-        (Fault::WeighsNothingKnown, "is NaN; give a finite number from 0 on"),
+        (
+            Fault::WeighsNothingKnown,
+            "is NaN; give 0, or a number from 1e-30 to 1e30",
+        ),
     ] {
         let messages = message(fault, 1.5);
         assert!(messages.iter().all(|message| message.contains(says)), "{messages:?}");

@@ -164,6 +164,29 @@ fn several_processes_refuse_what_exists_and_what_they_do_not_share() {
     assert_eq!(words("memory://out").matches("all processes see").count(), 2);
 }
 
+#[test]
+fn several_processes_do_not_replace_what_they_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    old(&path);
+    let url = path.to_str().unwrap().to_owned();
+    let run: Run<Result<(), EngineError>> = TestCluster::new(2)
+        .run(move |context| {
+            let replace = SaveOptions {
+                existing: Existing::Replace,
+                ..SaveOptions::default()
+            };
+            let read = context.text_file(&url, 2)?.map(|line| line + "!");
+            Ok(read.save_as_text_file_with(&url, replace))
+        })
+        .unwrap();
+    for result in run.results {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("part-00099 is read for that"), "{error}");
+    }
+    assert_eq!(names(&path), ["part-00099"]);
+}
+
 /// Cannot be displayed.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 struct Mute;

@@ -11,6 +11,9 @@ use crate::layer::Activation;
 use crate::metrics::BatchReport;
 use crate::scalar::Scalar;
 
+/// What a row may weigh besides 0.
+const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-30..=1e30;
+
 /// What the outputs for one row should be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target<'a, T = f32> {
@@ -88,7 +91,8 @@ pub trait LossFunction: Debug + Send + Sync + 'static {
     }
 
     /// Errors unless it takes targets of so many values a row, or labels where that is `None`; asked before training begins. One that is not told
-    /// otherwise takes as many values as there are outputs, and no labels.
+    /// otherwise takes as many values as there are outputs, and no labels. Labels count the outputs, whatever is said here: a class beyond
+    /// them is a value.
     fn check_targets(&self, target_length: Option<usize>, output_length: usize) -> Result<()> {
         let got = match target_length {
             Some(length) if length == output_length => return Ok(()),
@@ -118,7 +122,7 @@ pub trait LossFunction: Debug + Send + Sync + 'static {
         false
     }
 
-    /// What a row counts in a mean, from 0 on: the [weight](BatchReport::weight) of a report is the sum of these, by which the sums of losses
+    /// What a row counts in a mean, 0 or from 1e-30 to 1e30: the [weight](BatchReport::weight) of a report is the sum of these, by which the sums of losses
     /// and gradients are divided. Those are summed as [`gradient`](Self::gradient) gives them, so it weights them itself.
     fn weight<T: Scalar>(&self, _target: Target<'_, T>) -> f64 {
         1.0
@@ -270,11 +274,12 @@ impl OwnLoss {
     }
 
     fn checked(&self, row: usize, weight: f64) -> Result<f64> {
-        match weight.is_finite() && weight >= 0.0 {
+        // Means are divided by sums of them in f32.
+        match weight == 0.0 || WEIGHTS.contains(&weight) {
             true => Ok(weight),
             false => Err(Error::Loss {
                 loss: self.name().into(),
-                problem: format!("the weight of row {row} is {weight}; give a finite number from 0 on").into(),
+                problem: format!("the weight of row {row} is {weight}; give 0, or a number from 1e-30 to 1e30").into(),
             }),
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: u
         Ok((shapes, *hasher.finalize().as_bytes(), no_class))
     })?;
     let mut digest = blake3::Hasher::new();
-    let (mut lengths, mut has_labels) = (vec![0u32; lanes], None);
+    let (mut lengths, mut has_labels, mut target_length) = (vec![0u32; lanes], None, None);
     for (partition, (shapes, hash, no_class)) in looks.into_iter().enumerate() {
         digest.update(&hash);
         let mut targets = shapes.iter().map(|(.., targets)| *targets);
@@ -57,6 +57,7 @@ pub(super) fn look_at(network: &NeuralNetwork, data: &Dataset<Samples>, lanes: u
                     *has_labels.get_or_insert(targets.is_none()),
                     targets.is_none(),
                 )?;
+                check_length_of_targets(partition, *target_length.get_or_insert(targets), targets)?;
             }
             check_features(network, partition, got)?;
             let length = &mut lengths[partition % lanes];
@@ -108,6 +109,17 @@ fn check_kind(partition: usize, before_are_labels: bool, are_labels: bool) -> Re
             name(are_labels),
             name(before_are_labels)
         ))),
+    }
+}
+
+/// Errors if the length of target values is not that of those before them, `None` of labels.
+fn check_length_of_targets(partition: usize, before: Option<usize>, length: Option<usize>) -> Result<()> {
+    match (before, length) {
+        (Some(before), Some(length)) if before != length => Err(Error::Data(format!(
+            "partition {partition} has samples with {length} target values, and those before them have {before}; give all samples as \
+             many"
+        ))),
+        _ => Ok(()),
     }
 }
 

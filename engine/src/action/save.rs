@@ -1,6 +1,7 @@
 //! Files from one process or from many, which appear whole or not at all.
 
 use std::fmt::{Display, Write};
+use std::path::absolute;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -256,6 +257,9 @@ impl<T: Record> Dataset<T> {
         encode: impl Fn(PartitionIter<T>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Result<()> {
         let context = self.context();
+        if existing == Existing::Replace {
+            self.check_reads_no_part_of(url)?;
+        }
         let name = once(context, || Ok(SharedFolder::draw_name()))?;
         let folder = Arc::new(context.stores().shared_folder(url, &name, existing)?);
         let place = Arc::clone(&folder);
@@ -267,6 +271,29 @@ impl<T: Record> Dataset<T> {
             tracing::warn!(url, "could not remove unfinished parts: {error}");
         }
         published
+    }
+
+    /// A process that is started again lists what it reads again: it would find what replaces it.
+    fn check_reads_no_part_of(&self, url: &str) -> Result<()> {
+        let local = |url: &str| absolute(url.strip_prefix("file://").unwrap_or(url)).ok();
+        let folder = local(url);
+        let lineage = self.context().lineage(self.id());
+        for node in lineage.nodes() {
+            let Some(reads) = &node.reads else { continue };
+            let mut read = (0..node.partitions).flat_map(|partition| reads(partition));
+            let part = read.find(|(object, _)| {
+                local(&object.url)
+                    .zip(folder.as_ref())
+                    .is_some_and(|(part, folder)| part.starts_with(folder))
+            });
+            if let Some((object, _)) = part {
+                return Err(EngineError::invalid(
+                    format!("several processes replace {url}, and {} is read for that", object.url),
+                    "save to another folder; a process that is started for a lost one reads its input again",
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn publish_together(

@@ -69,7 +69,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
 
     /// All pairs of values that share a key: for each record of `other`, in its order, those of this dataset in theirs.
     /// Shuffles each dataset that does not lie as asked for. A task holds one partition of this one, in memory as far as there is
-    /// room, else on disk.
+    /// room; beyond that both sides, and all pairs, go to disk.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};

@@ -20,6 +20,9 @@ pub enum Existing {
     /// moment, whoever dies, and to the old ones if the writing fails. A writer that is killed right then may leave the old parts in a
     /// hidden folder beside it.
     ///
+    /// Where several processes run a program, nothing that it reads may be replaced: one that is started for a lost one reads it again.
+    /// What the disk fails to make durable after the swap is an error, with the new parts in place.
+    ///
     /// It is refused if there is a file that is no part (`part-*`, `_SUCCESS`, checksums of those), and for links. And it takes a
     /// local folder, on a file system that can swap two folders in one step, as those of Linux and macOS for local disks can;
     /// network file systems, HDFS and stores of objects cannot.

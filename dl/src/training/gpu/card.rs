@@ -203,7 +203,8 @@ impl Card {
             })
         };
         let kept = match keep() {
-            Err(Error::Device(DeviceError::OutOfMemory { .. })) => {
+            // Lanes may have left what they had, and evaluations.
+            Err(Error::Device(DeviceError::OutOfMemory { .. } | DeviceError::OverBudget { .. })) => {
                 self.forget_idle();
                 room(keep())?.ok()
             }
@@ -248,6 +249,7 @@ impl Card {
     fn forget_idle(&self) {
         self.idle().clear();
         *self.resident() = None;
+        self.kept().let_go();
         self.tier.retain(|_| false);
     }
 }

@@ -34,6 +34,11 @@ impl Kept {
         self.held.extend(samples.map(|(key, lease)| (key, lease.clone())));
     }
 
+    /// Lets go of what nothing but this holds: lanes that are there have leases of their own.
+    pub(super) fn let_go(&mut self) {
+        self.held.clear();
+    }
+
     /// Finds room for `bytes` bytes more of samples of a dataset that is evaluated, by giving up others of that kind, the one
     /// first whose last evaluation is the longest ago. `false` if there is none: what is evaluated pushes out nothing of its own,
     /// as all of it is asked for in turn.
