@@ -34,12 +34,26 @@ pub(super) fn failed(path: &Path, action: &'static str, error: &io::Error) -> Ob
 
 /// The files that `pattern` names: a file, a folder's files, or what its wildcards match.
 pub(super) fn list(pattern: &str) -> Result<Vec<Object>> {
+    let pattern = &spelled(pattern);
     let path = Path::new(pattern);
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => folder(path),
         Ok(metadata) => Ok(vec![listed(path, &metadata)?]),
         Err(error) if error.kind() == ErrorKind::NotFound && has_wildcard(pattern) => matches(pattern),
         Err(error) => Err(failed(path, "look at it", &error)),
+    }
+}
+
+/// A path or pattern without the parts that say nothing, so that a file has one name however it is found: `./a//./b/` is `a/b/`.
+pub(super) fn spelled(pattern: &str) -> String {
+    let parts = pattern.split('/').filter(|part| !matches!(*part, "" | "."));
+    let parts = parts.collect::<Vec<&str>>().join("/");
+    let begin = if pattern.starts_with('/') { "/" } else { "" };
+    match (begin, parts.is_empty()) {
+        ("", true) => ".".to_owned(),
+        (_, true) => begin.to_owned(),
+        (_, false) if pattern.ends_with('/') || pattern.ends_with("/.") => format!("{begin}{parts}/"),
+        (_, false) => format!("{begin}{parts}"),
     }
 }
 
@@ -76,7 +90,7 @@ fn compiled(pattern: &str) -> Result<Pattern> {
 fn level_by_level(pattern: &str) -> Result<Vec<PathBuf>> {
     compiled(pattern)?;
     let mut found = vec![PathBuf::from(if pattern.starts_with('/') { "/" } else { "" })];
-    for part in pattern.split('/').filter(|part| !matches!(*part, "" | ".")) {
+    for part in pattern.split('/').filter(|part| !part.is_empty()) {
         let folders = std::mem::take(&mut found).into_iter();
         for folder in folders.map(only_folder).filter_map(Result::transpose) {
             let folder = folder?;
@@ -218,9 +232,10 @@ fn folder(path: &Path) -> Result<Vec<Object>> {
             continue;
         }
         let path = entry.path();
-        let metadata = metadata(&path)?;
+        let path = path.strip_prefix(".").unwrap_or(&path);
+        let metadata = metadata(path)?;
         if metadata.is_file() {
-            objects.push(listed(&path, &metadata)?);
+            objects.push(listed(path, &metadata)?);
         }
     }
     Ok(objects)

@@ -69,3 +69,38 @@ fn the_limit_of_a_listing_is_of_all_patterns_together() {
         "{error}"
     );
 }
+
+#[test]
+fn a_file_has_one_name_however_the_alternatives_spell_it() {
+    let (folder, stores) = (tempfile::tempdir().unwrap(), Stores::new());
+    let path = folder.path().to_str().unwrap();
+    for name in ["a.csv", "b/a.csv"] {
+        stores.write(&format!("{path}/{name}"), Bytes::new()).unwrap();
+    }
+    let listed = |pattern: &str| stores.list(&format!("{path}/{pattern}")).unwrap();
+    assert_eq!(listed(".//{*,a}.csv"), listed("a.csv"));
+    assert_eq!(listed("./{a.csv,**/a.csv}"), listed("**/a.csv"));
+    assert_eq!(listed("{/.,}/b/{,.,*,./a.csv}"), listed("b"));
+}
+
+#[test]
+fn a_path_is_spelled_without_the_parts_that_say_nothing() {
+    for (path, spelled) in [
+        (".", "."),
+        ("./", "."),
+        ("/", "/"),
+        ("//.", "/"),
+        ("./a.csv", "a.csv"),
+        ("/a//./b", "/a/b"),
+        ("a/.", "a/"),
+        ("./**/*/", "**/*/"),
+        ("../.a", "../.a"),
+    ] {
+        assert_eq!(local::spelled(path), spelled, "{path}");
+    }
+    // Tests run in the folder of their crate.
+    let stores = Stores::new();
+    let listed = |pattern: &str| stores.list(pattern).unwrap();
+    assert_eq!(listed("{.,./,./*.toml,./Cargo.toml,*.toml}"), listed("."));
+    assert_eq!(listed("./Cargo.toml"), listed("*.toml"));
+}
