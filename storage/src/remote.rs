@@ -228,7 +228,7 @@ impl Stores {
         for alternative in alternatives(pattern)? {
             match self.list_one(&alternative) {
                 Ok(found) => objects.extend(found),
-                Err(ObjectError::NotFound { .. }) => {}
+                Err(error) if names_nothing(&alternative, &error) => {}
                 Err(error) => return Err(error),
             }
             if objects.len() > objects_max {
@@ -448,6 +448,16 @@ impl Stores {
             names_folder: url.ends_with('/'),
             objects_max: self.0.options.list_objects_max,
         })
+    }
+}
+
+/// Whether a listing failed because there is nothing of the pattern's name. A file on the disk that vanishes while it is
+/// listed is another matter: what was listed beside it must not be left out for its sake.
+fn names_nothing(pattern: &str, error: &ObjectError) -> bool {
+    match (error, Location::parse(pattern)) {
+        (ObjectError::NotFound { url }, Ok(Location::Local(path))) => *url == local::spelled(&path),
+        (ObjectError::NotFound { .. }, _) => true,
+        _ => false,
     }
 }
 

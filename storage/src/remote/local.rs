@@ -39,8 +39,9 @@ pub(super) fn list(pattern: &str) -> Result<Vec<Object>> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => folder(path),
         Ok(metadata) => Ok(vec![listed(path, &metadata)?]),
-        Err(error) if error.kind() == ErrorKind::NotFound && has_wildcard(pattern) => matches(pattern),
-        Err(error) => Err(failed(path, "look at it", &error)),
+        Err(error) if absent(&error) && has_wildcard(pattern) => matches(pattern),
+        Err(error) if absent(&error) && !path.is_symlink() => Err(ObjectError::NotFound { url: pattern.clone() }),
+        Err(error) => Err(unfollowed(path, &error)),
     }
 }
 
@@ -189,7 +190,7 @@ fn below(pattern: &str) -> Result<Box<dyn Iterator<Item = Result<PathBuf>>>> {
         Err(error) => {
             let path = error.path().unwrap_or(Path::new("")).to_owned();
             let concerns = match error.depth() {
-                0 => error.io_error().is_none_or(|error| error.kind() != ErrorKind::NotFound),
+                0 => error.io_error().is_none_or(|error| !absent(error)),
                 // A link that leads nowhere is no folder, and concerns nobody who does not mean it.
                 depth => {
                     may_lead(depth, &path)
@@ -213,15 +214,24 @@ fn leads_nowhere(error: &io::Error, path: &Path) -> bool {
     error.kind() == ErrorKind::NotFound || path.is_symlink() && error.kind() != ErrorKind::PermissionDenied
 }
 
+/// Whether nothing is there: a file on the way is no folder, and so holds nothing, as in a store.
+fn absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
 /// What a listed path leads to.
 fn metadata(path: &Path) -> Result<Metadata> {
-    path.metadata().map_err(|error| match path.read_link() {
-        Ok(target) if leads_nowhere(&error, path) => ObjectError::BrokenLink {
+    path.metadata().map_err(|error| unfollowed(path, &error))
+}
+
+fn unfollowed(path: &Path, error: &io::Error) -> ObjectError {
+    match path.read_link() {
+        Ok(target) if leads_nowhere(error, path) => ObjectError::BrokenLink {
             url: path.display().to_string(),
             target: target.display().to_string(),
         },
-        _ => failed(path, "look at it", &error),
-    })
+        _ => failed(path, "look at it", error),
+    }
 }
 
 fn folder(path: &Path) -> Result<Vec<Object>> {

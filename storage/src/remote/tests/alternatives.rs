@@ -104,3 +104,43 @@ fn a_path_is_spelled_without_the_parts_that_say_nothing() {
     assert_eq!(listed("{.,./,./*.toml,./Cargo.toml,*.toml}"), listed("."));
     assert_eq!(listed("./Cargo.toml"), listed("*.toml"));
 }
+
+#[test]
+fn only_an_alternative_that_names_nothing_is_left_out() {
+    let (_guard, stores, places) = places();
+    for place in &places {
+        for name in ["data/a.csv", "readme"] {
+            stores.write(&format!("{place}/{name}"), Bytes::new()).unwrap();
+        }
+        for pattern in ["*.csv", "**/*.csv", "a.csv", ".//a.csv"] {
+            // A name in memory is taken as it stands.
+            if !place.starts_with("memory:") || !pattern.starts_with('.') {
+                let pattern = format!("{place}/{{data,readme,none}}/{pattern}");
+                assert_eq!(names(&stores, &pattern), ["a.csv"], "{pattern}");
+            }
+        }
+        let error = object_error(stores.list(&format!("{place}/readme/a.csv")));
+        assert!(matches!(error, ObjectError::NotFound { .. }), "{error}");
+    }
+    let gone = |url: &str| ObjectError::NotFound { url: url.into() };
+    assert!(names_nothing("/x//data", &gone("/x/data")));
+    assert!(names_nothing("file:///x/a%20b/*", &gone("/x/a b/*")));
+    assert!(!names_nothing("/x/data", &gone("/x/data/a.csv")), "it has vanished");
+    assert!(
+        !names_nothing("/x/*/*", &gone("/x/data")),
+        "a folder on the way has vanished"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_broken_link_is_no_alternative_that_names_nothing() {
+    let (folder, stores) = (tempfile::tempdir().unwrap(), Stores::new());
+    let path = folder.path().to_str().unwrap();
+    fs::write(folder.path().join("a"), b"").unwrap();
+    for (link, to) in [("broken", "none"), ("through", "a/x")] {
+        std::os::unix::fs::symlink(to, folder.path().join(link)).unwrap();
+        let error = object_error(stores.list(&format!("{path}/{{a,{link}}}")));
+        assert!(matches!(error, ObjectError::BrokenLink { .. }), "{error}");
+    }
+}
