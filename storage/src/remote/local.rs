@@ -1,6 +1,6 @@
 //! Plain files, by the operating system's own calls: no runtime, no copy.
 
-use std::fs::{File, Metadata};
+use std::fs::{DirEntry, File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -243,12 +243,22 @@ fn folder(path: &Path) -> Result<Vec<Object>> {
         }
         let path = entry.path();
         let path = path.strip_prefix(".").unwrap_or(&path);
-        let metadata = metadata(path)?;
+        let metadata = entry_metadata(&entry, path)?;
         if metadata.is_file() {
             objects.push(listed(path, &metadata)?);
         }
     }
     Ok(objects)
+}
+
+/// What an entry of a folder, whose path is `path`, leads to. Its path may lead into another folder meanwhile, which has
+/// replaced this one: with the metadata of this one, who reads it learns that it has changed.
+pub(super) fn entry_metadata(entry: &DirEntry, path: &Path) -> Result<Metadata> {
+    match entry.metadata() {
+        Ok(metadata) if metadata.is_symlink() => self::metadata(path),
+        Ok(metadata) => Ok(metadata),
+        Err(error) => Err(failed(path, "look at it", &error)),
+    }
 }
 
 /// A file as it is listed. One that says that it is empty, and is not, would be read as if it were.

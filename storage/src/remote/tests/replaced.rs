@@ -117,3 +117,20 @@ fn a_shared_folder_that_was_published_before_a_death_is_not_replaced_by_the_old_
     shared.remove_unfinished().unwrap();
     assert_eq!(entries(folder.path()), ["out"]);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_is_replaced_while_it_is_listed_is_not_taken_for_the_new_one() {
+    let (folder, stores) = (tempfile::tempdir().unwrap(), Stores::new());
+    let target = folder.path().join("out");
+    let url = target.to_str().unwrap();
+    let kept = folder.path().join("kept");
+    write(&stores, url, &["part-0"], Existing::Refuse).unwrap();
+    let entry = fs::read_dir(&target).unwrap().next().unwrap().unwrap();
+    let old = fs::metadata(entry.path()).unwrap();
+    fs::rename(&target, &kept).unwrap();
+    write(&stores, url, &["part-0", "part-1"], Existing::Refuse).unwrap();
+    let metadata = local::entry_metadata(&entry, &entry.path()).unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino;
+    assert_eq!(inode(&metadata), inode(&old));
+}
