@@ -28,6 +28,9 @@ struct Arguments {
     rounds: u32,
 }
 
+/// Points that are drawn for each centre, of which one is taken to begin with.
+const SAMPLE_OF_EACH: usize = 20;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     distdl::run(arguments.flags.config(), |context| find(context, &arguments))
@@ -37,7 +40,10 @@ fn find(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let (seed, clusters, json) = (context.config().seed, arguments.clusters, context.config().json);
     let points = context.range(0..arguments.points, PARTITIONS);
     let points = points.map(move |index| point(seed, clusters, index)).cache();
-    let mut centres = points.take_sample(clusters as usize, seed)?;
+    let mut centres = far_apart(
+        &points.take_sample(SAMPLE_OF_EACH * clusters as usize, seed)?,
+        clusters as usize,
+    );
     for _ in 0..arguments.rounds {
         let known = context.broadcast(centres.clone());
         let nearest = points.map(move |point| (nearest(&known, &point).0, (point, 1u64)));
@@ -67,6 +73,20 @@ fn find(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Points of a sample to begin with: each is the farthest from those before it (Gonzalez, 1985), so that no two lie in one cluster
+/// while another has none.
+fn far_apart(sample: &[Point], count: usize) -> Vec<Point> {
+    let mut chosen: Vec<Point> = sample.first().copied().into_iter().collect();
+    while chosen.len() < count.min(sample.len()) {
+        let distance = |point: &Point| nearest(&chosen, point).1;
+        let farthest = sample
+            .iter()
+            .max_by(|left, right| distance(left).total_cmp(&distance(right)));
+        chosen.extend(farthest);
+    }
+    chosen
 }
 
 /// The nearest centre, and the square of its distance.

@@ -38,6 +38,7 @@ pub(super) const OF_CUDNN: [CudaLibrary; 2] = [CUDNN, CUDNN_CNN];
 /// What the search for a GPU calls, and the newest of what computing calls.
 const DRIVER_FUNCTIONS: &[&str] = &[
     "cuInit",
+    "cuDriverGetVersion",
     "cuDeviceGetCount",
     "cuDeviceGet",
     "cuDeviceGetAttribute",
