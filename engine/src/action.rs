@@ -219,15 +219,6 @@ impl<T: Record> Dataset<T> {
             })
     }
 
-    /// Each partition's records as one shared slice, in order of partitions; read in place where the dataset is
-    /// persisted and its block fits.
-    ///
-    /// # Errors
-    /// As any action.
-    pub fn partition_records(&self) -> Result<Vec<Records<T>>> {
-        self.run_all(self.read_records())
-    }
-
     /// Reads a partition's records, in place where its block is here.
     fn read_records(&self) -> impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<Records<T>> + Send + Sync + use<T> {
         let (dataset, kind) = (self.id(), self.node().record_type);

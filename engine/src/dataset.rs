@@ -25,8 +25,7 @@ use distdl_storage::{Level, PARTITIONS_MAX, Record};
 pub use self::on_device::DeviceMap;
 pub(crate) use self::random::{Purpose, generator};
 use crate::batch::{AnyBatch, AnyStream, Batch, RecordType, TaskResult};
-use crate::context::Answered;
-use crate::context::{Context, Handle};
+use crate::context::{Answered, Context, Handle};
 use crate::error::{EngineError, Result, in_driver};
 use crate::id::DatasetId;
 use crate::lineage::{

@@ -44,7 +44,7 @@ pub use self::blas::{GpuBlas, GpuMatrix};
 #[cfg(feature = "gpu")]
 pub use self::buffer::{GpuBuffer, GpuSlice};
 #[cfg(feature = "gpu")]
-pub use self::compiler::{Compiler, Cubin, FLAGS};
+pub use self::compiler::{Compiler, Cubin};
 #[cfg(feature = "gpu")]
 pub use self::dnn::{ALIGNMENT_WORDS, Convolution, ConvolutionOperands, ConvolutionPart, GpuDnn};
 pub use self::error::{CompileError, NoGpu};

@@ -117,13 +117,13 @@ impl Context {
         )
     }
 
-    /// Limits of reading text, as the configuration has them.
     /// The options with the limits of the configuration, unless they have some of their own.
     pub(crate) fn csv_options(&self, options: CsvOptions) -> CsvOptions {
         let text = options.text.or_else(|| Some(self.text_options()));
         CsvOptions { text, ..options }
     }
 
+    /// Limits of reading text, as the configuration has them.
     fn text_options(&self) -> TextOptions {
         TextOptions {
             line_bytes_max: usize::try_from(self.config().line_bytes_max).unwrap_or(usize::MAX),

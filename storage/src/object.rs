@@ -233,14 +233,6 @@ pub enum ObjectError {
         /// The decoder's words.
         message: String,
     },
-    /// Decompressed bytes beyond the limit.
-    #[error("{url}: decompresses to more than the limit of {bytes_max} bytes; raise the limit if that is meant")]
-    InflatesTooLarge {
-        /// The path or URL.
-        url: String,
-        /// The limit, in bytes.
-        bytes_max: u64,
-    },
     /// A line beyond the limit.
     #[error(
         "{url}: the line that starts at byte {offset} is longer than {bytes_max} bytes; is this a text file? raise `TextOptions::line_bytes_max` (`line_size` in a configuration) if it is"

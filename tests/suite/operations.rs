@@ -242,8 +242,7 @@ fn actions(Both { dataset, expected, .. }: &Both, count: usize, key: u64) {
         .for_each_partition(move |partition, rows| into.lock().unwrap()[partition].extend(rows))
         .unwrap();
     assert_eq!(*seen.lock().unwrap(), *expected);
-    let slices = dataset.partition_records().unwrap();
-    assert_eq!(slices.iter().map(|rows| rows.to_vec()).collect::<Vec<_>>(), *expected);
+    assert_eq!(dataset.glom().collect().unwrap(), *expected);
 }
 
 #[test]

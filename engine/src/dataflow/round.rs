@@ -14,30 +14,12 @@ use crate::cluster::protocol::{Asset, Generation, Held};
 use crate::cluster::wire::{Header, WireError};
 use crate::dataflow::job::{Job, Reduce};
 use crate::dataflow::speculation::Speculation;
-use crate::dataflow::team::{Post, Team};
+use crate::dataflow::team::Team;
 use crate::id::{DatasetId, ShuffleId};
 use crate::iteration::Placement;
 use crate::lineage::{Determinacy, Lineage};
 use crate::recover::recover;
 use crate::task::{Elsewhere, Resources};
-
-impl Post for Round {
-    fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
-        Round::send(self, rank, header, payload);
-    }
-
-    fn send_soon(&self, rank: usize, header: Header) {
-        Round::send_soon(self, rank, header);
-    }
-
-    fn comes_to_frame(&self) -> bool {
-        Round::comes_to_frame(self)
-    }
-
-    fn ring(&self, rank: usize, header: Header) {
-        Round::ring(self, rank, header);
-    }
-}
 
 impl Receive for Job {
     fn receive(&self, rank: usize, header: &Header, body: &mut Body<'_>) -> Result<(), WireError> {
@@ -54,7 +36,7 @@ impl Receive for Job {
 /// The processes of a round, for a job or a loop.
 pub(crate) fn team(round: &Round, generation: &Generation) -> Team {
     let threads = generation.members.iter().map(|peer| peer.threads as usize).collect();
-    Team::new(round.rank, threads, Arc::new(round.clone()))
+    Team::new(round.rank, threads, round.clone())
 }
 
 /// The workers of lanes whose ranks are given, and of shards, which are spread over those that own any: neighbours

@@ -1,25 +1,9 @@
 //! The processes that run a round together, as one of them sees them.
 
 use std::ops::Range;
-use std::sync::Arc;
 
+use crate::cluster::member::Round;
 use crate::cluster::wire::Header;
-
-/// Sends frames to the other processes of the round.
-pub(crate) trait Post: Send + Sync {
-    /// Sends one frame, and waits while the link is full. A link that breaks ends the generation, so that nobody waits
-    /// for what was on it: there is nothing for the sender to do about it.
-    fn send(&self, rank: usize, header: Header, payload: &[&[u8]]);
-
-    /// Sends a frame without payload, without waiting: for threads that read links, which must never wait for one.
-    fn send_soon(&self, rank: usize, header: Header);
-
-    /// Counts a frame that goes another way: a fault may be planned for it. False if this process was killed by that.
-    fn comes_to_frame(&self) -> bool;
-
-    /// Sends a frame that does not count: whether there are any depends on time alone.
-    fn ring(&self, rank: usize, header: Header);
-}
 
 /// The processes of a round. Their workers are counted through: those of rank 0 first.
 #[derive(Clone)]
@@ -29,7 +13,7 @@ pub(crate) struct Team {
     /// One past the last worker of each rank.
     ends: Vec<usize>,
     /// The way to the others; none if there are none.
-    post: Option<Arc<dyn Post>>,
+    round: Option<Round>,
 }
 
 impl Team {
@@ -38,12 +22,12 @@ impl Team {
         Self {
             rank: 0,
             ends: vec![workers],
-            post: None,
+            round: None,
         }
     }
 
     /// Several processes, with the number of workers of each.
-    pub(crate) fn new(rank: usize, threads: Vec<usize>, post: Arc<dyn Post>) -> Self {
+    pub(crate) fn new(rank: usize, threads: Vec<usize>, round: Round) -> Self {
         let add = |end: &mut usize, threads: usize| {
             *end += threads;
             Some(*end)
@@ -51,7 +35,7 @@ impl Team {
         Self {
             rank,
             ends: threads.into_iter().scan(0, add).collect(),
-            post: Some(post),
+            round: Some(round),
         }
     }
 
@@ -82,29 +66,30 @@ impl Team {
         self.workers(self.rank).start + worker
     }
 
-    /// Sends a frame to one process.
+    /// Sends a frame to one process, and waits while the link is full. A link that breaks ends the generation, so that nobody
+    /// waits for what was on it: there is nothing for the sender to do about it.
     pub(crate) fn send(&self, rank: usize, header: Header, payload: &[&[u8]]) {
-        if let Some(post) = &self.post {
-            post.send(rank, header, payload);
+        if let Some(round) = &self.round {
+            round.send(rank, header, payload);
         }
     }
 
-    /// As [`Post::send_soon`].
+    /// Sends a frame without payload, without waiting: for threads that read links, which must never wait for one.
     pub(crate) fn send_soon(&self, rank: usize, header: Header) {
-        if let Some(post) = &self.post {
-            post.send_soon(rank, header);
+        if let Some(round) = &self.round {
+            round.send_soon(rank, header);
         }
     }
 
-    /// As [`Post::comes_to_frame`].
+    /// Counts a frame that goes another way: a fault may be planned for it. False if this process was killed by that.
     pub(crate) fn comes_to_frame(&self) -> bool {
-        self.post.as_ref().is_none_or(|post| post.comes_to_frame())
+        self.round.as_ref().is_none_or(Round::comes_to_frame)
     }
 
-    /// As [`Post::ring`].
+    /// Sends a frame that does not count: whether there are any depends on time alone.
     pub(crate) fn ring(&self, rank: usize, header: Header) {
-        if let Some(post) = &self.post {
-            post.ring(rank, header);
+        if let Some(round) = &self.round {
+            round.ring(rank, header);
         }
     }
 

@@ -19,7 +19,7 @@ use super::libraries::{NVRTC, check_folder};
 /// What NVRTC is told beside the architecture. Multiplications and additions are not fused, and divisions and roots are
 /// rounded as IEEE 754 says, so that a kernel without sums has the bits of its counterpart on the CPU. What bounds these
 /// kernels is memory, so that this costs next to nothing.
-pub const FLAGS: [&str; 5] = [
+const FLAGS: [&str; 5] = [
     "--std=c++17",
     "--fmad=false",
     "--ftz=false",
