@@ -108,6 +108,9 @@ impl NameNode {
         if last == chosen && self.broken.is_none() {
             return;
         }
+        if last != chosen {
+            self.moves.forget();
+        }
         let peers = chosen
             .iter()
             .filter_map(|member| Some(self.members.get(member)?.peer.clone()));

@@ -24,6 +24,11 @@ pub(super) struct Moves {
 }
 
 impl Moves {
+    /// Others compute now: what was found out of those before says nothing of them.
+    pub(super) fn forget(&mut self) {
+        self.last = None;
+    }
+
     fn may(&self, now: Duration) -> bool {
         self.last.is_none_or(|(at, pause)| at + pause <= now)
     }

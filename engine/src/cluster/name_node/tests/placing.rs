@@ -50,15 +50,13 @@ fn lanes_stay_where_they_are_when_another_process_takes_a_place() {
     assert_eq!(lanes(&world), [0, 0, 1, 2, 1]);
 }
 
-#[test]
-fn lanes_leave_a_process_that_takes_much_longer() {
-    let mut world = in_a_loop(options(2, 0), 5000);
-    assert_eq!(lanes(&world), [0, 0, 0, 1, 1]);
-    let beat = |world: &mut World, micros: [u64; 2]| {
-        world.now += Duration::from_millis(400);
-        for number in 0..2 {
-            let slot = world.processes[number].slot as usize;
-            let lane_micros = Some(micros[slot]);
+/// Time passes in which the processes of each slot say how long a lane takes them.
+fn beat(world: &mut World, micros: [u64; 2]) {
+    world.now += Duration::from_millis(400);
+    for number in 0..world.processes.len() {
+        let process = &world.processes[number];
+        let lane_micros = Some(micros[process.slot as usize]);
+        if process.alive {
             world.say(
                 number,
                 vec![Report::Heartbeat {
@@ -68,8 +66,14 @@ fn lanes_leave_a_process_that_takes_much_longer() {
                 }],
             );
         }
-        (0..10).for_each(|_| _ = world.everybody_moves());
-    };
+    }
+    (0..10).for_each(|_| _ = world.everybody_moves());
+}
+
+#[test]
+fn lanes_leave_a_process_that_takes_much_longer() {
+    let mut world = in_a_loop(options(2, 0), 5000);
+    assert_eq!(lanes(&world), [0, 0, 0, 1, 1]);
     (0..5).for_each(|_| beat(&mut world, [100, 130]));
     assert_eq!(world.node.generation.number, 1, "that is not worth it");
     beat(&mut world, [300, 100]);
@@ -77,6 +81,32 @@ fn lanes_leave_a_process_that_takes_much_longer() {
     assert_eq!(lanes(&world), [0, 1, 1, 1, 1]);
     (0..5).for_each(|_| beat(&mut world, [300, 100]));
     assert_eq!(world.node.generation.number, 2, "once is enough");
+}
+
+#[test]
+fn the_pause_between_moves_is_forgotten_with_the_processes_that_it_was_for() {
+    let mut world = in_a_loop(options(2, 0), 50_000);
+    while lanes(&world) != [0, 1, 1, 1, 1] {
+        beat(&mut world, [300, 100]);
+    }
+    let killed = world.processes.iter().position(|process| process.slot == 1).unwrap();
+    world.kill(killed);
+    let moved_at = world.now;
+    let newest = world.processes.len();
+    let is_in_loop = |world: &World| {
+        let round = world.processes.get(newest).and_then(|process| process.round.as_ref());
+        round.is_some_and(|round| matches!(round.work, Work::Loop { .. }))
+    };
+    while !is_in_loop(&world) && world.finished.is_none() {
+        world.everybody_moves();
+    }
+    assert_eq!(
+        lanes(&world),
+        [0, 0, 0, 1, 1],
+        "nothing is known of the one that takes its place"
+    );
+    (0..4).for_each(|_| beat(&mut world, [300, 100]));
+    assert_eq!(lanes(&world), [0, 1, 1, 1, 1], "{:?} later", world.now - moved_at);
 }
 
 #[test]
