@@ -54,6 +54,15 @@ struct State {
     over: bool,
 }
 
+impl State {
+    fn forget(&mut self, member: MemberId) {
+        self.filters.remove(&member);
+        if let Some(line) = self.lines.remove(&member) {
+            line.socket.shutdown();
+        }
+    }
+}
+
 /// A connection on which one question is asked at a time.
 #[derive(Debug)]
 struct Line {
@@ -97,23 +106,23 @@ impl Sharing {
         }
     }
 
-    /// Nothing more comes from the name node to what it was asked: it is gone, and perhaps another one comes.
+    /// Nothing more comes from the name node to what it was asked: it is gone, and perhaps another one comes. That one says anew
+    /// who has what; it does not know of those that died meanwhile.
     pub(super) fn forget_questions(&self) {
         let mut state = self.state();
         state.sought.clear();
         state.told = 0;
+        state.filters.clear();
+        std::mem::take(&mut state.lines)
+            .values()
+            .for_each(|line| line.socket.shutdown());
         self.found.notify_all();
     }
 
     /// Members are gone: who waits for one of them is let go.
     pub(super) fn lost(&self, members: &[MemberId]) {
         let mut state = self.state();
-        for member in members {
-            state.filters.remove(member);
-            if let Some(line) = state.lines.remove(member) {
-                line.socket.shutdown();
-            }
-        }
+        members.iter().for_each(|member| state.forget(*member));
     }
 
     pub(super) fn end(&self) {
@@ -253,7 +262,7 @@ impl Shared {
                 let filter = filter.and_then(|filter| Bloom::from_snapshot(&filter).ok());
                 match filter {
                     Some(filter) => drop(state.filters.insert(of.member, (of, filter))),
-                    None => drop(state.filters.remove(&of.member)),
+                    None => state.forget(of.member),
                 }
             }
             Order::Found { request, key, sources } => match state.sought.get_mut(&request) {

@@ -150,9 +150,11 @@ impl NameNode {
             .map(|(key, _)| *key)
             .collect();
         its.into_iter().for_each(|key| self.end_turn(key, None));
-        if self.holdings.filters.remove(&member).is_none() {
+        self.holdings.filters.remove(&member);
+        if self.holdings.filters.is_empty() {
             return;
         }
+        // It may have been asked without a filter, too: as one that had just brought something.
         if let Some(of) = self.source(member) {
             let others: Vec<MemberId> = self.sharing().collect();
             for other in others {
