@@ -1,10 +1,12 @@
 //! What other processes ask of this one's blocks.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use distdl_storage::{BlockId, StorageError};
 
 use super::{Context, lock};
+use crate::error::panic_text;
 use crate::id::DatasetId;
 use crate::metrics::Size;
 
@@ -17,8 +19,18 @@ impl Context {
             return Ok(None);
         };
         let codec = node.record_type.codec;
-        let block = self.store().get(id, codec);
-        match block.and_then(|block| block.map(|block| codec.encode(&block)).transpose()) {
+        let encode = || {
+            let block = self.store().get(id, codec)?;
+            block.map(|block| codec.encode(&block)).transpose()
+        };
+        // Whoever asks waits for an answer, and the thread that gives it is the only one.
+        let frame = catch_unwind(AssertUnwindSafe(encode)).unwrap_or_else(|panic| {
+            Err(StorageError::Encode {
+                type_name: node.record_type.name,
+                reason: panic_text(&*panic),
+            })
+        });
+        match frame {
             Ok(frame) => Ok(frame),
             Err(error) if error.is_want_of_resources() => Err(error),
             Err(error @ (StorageError::Decode { .. } | StorageError::Encode { .. })) if node.is_cut() => Err(error),
@@ -32,6 +44,11 @@ impl Context {
 
     /// Keeps a copy of a block that another process has computed. `None` if it cannot be kept, or nobody wants it any more.
     pub(super) fn keep_copy(&self, id: BlockId, frame: Vec<u8>) -> Option<()> {
+        // As above: what records do when they are read must not end the thread.
+        catch_unwind(AssertUnwindSafe(|| self.decode_copy(id, frame))).ok()?
+    }
+
+    fn decode_copy(&self, id: BlockId, frame: Vec<u8>) -> Option<()> {
         let node = || lock(&self.inner.graph).node(DatasetId(id.dataset)).map(Arc::clone);
         let (kind, level) = (node()?.record_type, node()?.level()?);
         let block = kind.codec.decode(frame.into()).ok()?;

@@ -290,6 +290,45 @@ fn a_block_that_cannot_be_read_back_is_dropped_for_others_unless_nothing_else_wo
     assert!(context.store().contains(cut.id().block(0)));
 }
 
+/// A record that has not learnt to be written, which nobody notices as long as it stays in memory.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Mute(u64);
+
+impl Serialize for Mute {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> std::result::Result<S::Ok, S::Error> {
+        unimplemented!("records of this type stay where they are")
+    }
+}
+
+impl<'de> Deserialize<'de> for Loud {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        unimplemented!("records of this type are not read")
+    }
+}
+
+/// One that can be written alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Loud(u64);
+
+#[test]
+fn a_panic_of_records_that_others_ask_for_is_an_answer() {
+    let context = context(1, 8, Transport::Pointers);
+    let mute = context.range(0..4, 1).map(Mute).cache();
+    assert_eq!(mute.count().unwrap(), 4);
+    let id = mute.id().block(0);
+    assert!(context.block_frame(id).unwrap().is_none() && !context.store().contains(id));
+
+    let cut = context.range(0..4, 1).map(Mute).cache();
+    let _ = cut.local_checkpoint().unwrap();
+    let error = context.block_frame(cut.id().block(0)).unwrap_err();
+    assert!(error.to_string().contains("stay where they are"), "{error}");
+
+    let loud = context.range(0..4, 1).map(Loud).cache();
+    assert_eq!(loud.count().unwrap(), 4);
+    let frame = context.block_frame(loud.id().block(0)).unwrap().unwrap();
+    assert_eq!(context.keep_copy(loud.id().block(0), frame), None);
+}
+
 #[test]
 fn steps_beyond_what_is_counted_are_refused() {
     let context = context(1, 1, Transport::Pointers);

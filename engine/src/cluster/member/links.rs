@@ -1,5 +1,6 @@
 //! The links of a member: opened for a generation, kept as long as both ends live, read by a thread each.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, State, blocks, lock, spawn};
@@ -8,7 +9,8 @@ use crate::cluster::handshake::{self, Mine, Purpose, Refused, Theirs, Turns};
 use crate::cluster::link::Link;
 use crate::cluster::protocol::{Generation, MemberId, Peer, Report};
 use crate::cluster::socket::{self, Socket};
-use crate::cluster::wire::Kind;
+use crate::cluster::wire::{Kind, WireError};
+use crate::error::panic_text;
 
 impl Shared {
     /// A link has failed. If the generation counts on it, that is over, and the name node is told: also between two
@@ -178,7 +180,17 @@ impl Shared {
     }
 
     pub(super) fn read_link(&self, link: &Link) {
-        let error = link.read(&self.limits, &mut |header, body| match header.kind {
+        // What comes may make room, and so write and drop records: a panic of theirs must not leave a link that nobody reads.
+        let read = catch_unwind(AssertUnwindSafe(|| self.read_frames(link)));
+        let cause = match read {
+            Ok(error) => error.to_string(),
+            Err(panic) => format!("what came on it made a panic: {}", panic_text(&*panic)),
+        };
+        self.lost(link, &cause);
+    }
+
+    fn read_frames(&self, link: &Link) -> WireError {
+        link.read(&self.limits, &mut |header, body| match header.kind {
             Kind::BlockRequest | Kind::BlockCopy => {
                 let payload = body.take_bytes()?;
                 lock(self).wanted.push_back((link.peer, header.clone(), payload));
@@ -200,8 +212,7 @@ impl Shared {
                 Some((rank, receiver)) => receiver.receive(rank, header, body),
                 None => Ok(()),
             },
-        });
-        self.lost(link, &error.to_string());
+        })
     }
 
     /// Who takes a frame: waits until its round has begun here; nobody if the round is over.
