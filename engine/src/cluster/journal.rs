@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::protocol::{ActionKind, Answer, Generation, MemberId, Work};
+use crate::error::EngineError;
 pub(crate) use room::Room;
 
 mod room;
@@ -77,9 +78,9 @@ impl LogEntry {
     /// Whether it is of a few bytes, whatever is computed.
     fn is_small(&self) -> bool {
         match self {
-            Self::Joined { .. } | Self::Lost { .. } | Self::Generation(_) | Self::Came(_) => true,
+            Self::Joined { .. } | Self::Lost { .. } | Self::Generation(_) => true,
             Self::Cut | Self::Finishing | Self::Run(_) => true,
-            Self::Began { .. } | Self::Collected(_) | Self::Answered { .. } => false,
+            Self::Came(_) | Self::Began { .. } | Self::Collected(_) | Self::Answered { .. } => false,
         }
     }
 }
@@ -106,6 +107,25 @@ impl Head {
     /// Whether two processes mean the same by it.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint && self.kind == other.kind
+    }
+
+    /// What a process is told that comes to an action of this number, at `head`, when this one has that answer: the answer,
+    /// or that the programs diverged.
+    pub(crate) fn answer_of(&self, head: &Self, answer: Answer) -> Answer {
+        if self.same(head) { answer } else { self.diverged(head) }
+    }
+
+    /// The answer to an action of which two processes mean different things.
+    pub(crate) fn diverged(&self, second: &Self) -> Answer {
+        let what = format!(
+            "the driver programs diverged at action {}: one process is at {}, another at {}",
+            self.action, self.site, second.site
+        );
+        let remedy = "every process must call the same actions in the same order: start the same binary with the same \
+                      arguments everywhere, run all actions in one thread, and let none depend on time, on random numbers that are not seeded, on the \
+                      order of a HashMap, on files or records that differ between processes, or on parameters that a failed iteration \
+                      has left";
+        Answer::Failed(EngineError::invalid(what, remedy))
     }
 }
 
@@ -290,11 +310,11 @@ impl Journal {
         self.room
     }
 
-    /// Reads back the answer of an action.
+    /// Reads back an action and its answer.
     ///
     /// # Errors
     /// [`JournalError`] if there is none, the disk refuses, or it is damaged.
-    pub(crate) fn answer(&mut self, action: u64) -> Result<Answer, JournalError> {
+    pub(crate) fn answer(&mut self, action: u64) -> Result<(Head, Answer), JournalError> {
         let none = || JournalError::NoAnswer {
             action,
             path: self.path.clone(),
@@ -308,10 +328,12 @@ impl Journal {
         match self.frame(&mut reader, offset)? {
             Some((
                 LogEntry::Answered {
-                    answer: Some(answer), ..
+                    head,
+                    answer: Some(answer),
+                    ..
                 },
                 _,
-            )) => Ok(answer),
+            )) => Ok((head, answer)),
             _ => Err(self.damaged(offset, "no answer is there any more")),
         }
     }
@@ -425,6 +447,8 @@ pub(super) fn remember(entries: &mut Vec<LogEntry>, mut entry: LogEntry) {
             .rposition(|entry| matches!(entry, LogEntry::Answered { .. }));
         let of_action = |entry: &LogEntry| matches!(entry, LogEntry::Collected(_) | LogEntry::Began { .. });
         let since = entries.split_off(last.map_or(0, |last| last + 1));
+        // Of the actions before it, the number of the last one says that they have answers.
+        entries.truncate(last.unwrap_or(entries.len()));
         entries.extend(since.into_iter().filter(|entry| !of_action(entry)));
     }
     entries.push(entry);

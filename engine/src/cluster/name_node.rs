@@ -27,7 +27,7 @@ use std::time::Duration;
 use super::control::ANSWER_BYTES_MAX;
 use super::events::{ClusterEvent, Happening};
 use super::journal::{Head, LogEntry, Room};
-use super::protocol::{Answer, Generation, Held, LoopState, MemberId, Order, Outcome, Peer, Report, Work};
+use super::protocol::{Generation, Held, LoopState, MemberId, Order, Outcome, Peer, Report, Work};
 use crate::error::EngineError;
 
 mod action;
@@ -140,12 +140,13 @@ pub(crate) enum Effect {
         /// What.
         order: Order,
     },
-    /// Tell a process the answer that the journal has for an action.
+    /// Tell a process the answer that the journal has for an action, or how that was another one than the process is at: see
+    /// [`Head::answer_of`].
     Recall {
         /// On this connection.
         connection: ConnectionId,
-        /// Number of the action.
-        action: u64,
+        /// What the process is at.
+        head: Head,
     },
     /// Close a connection, after what was sent on it.
     Close {
@@ -193,9 +194,10 @@ pub(crate) struct NameNode {
     broken: Option<String>,
     /// Rounds in which links between two slots failed, since the last that was not cut.
     strikes: BTreeMap<(MemberId, MemberId), BTreeSet<u64>>,
-    /// Actions that have an answer.
-    answered: Vec<Head>,
-    /// Members that finished the loop of the last of them themselves.
+    /// The last action that has an answer, as all before it have. What they were is in the journal alone: a program may run
+    /// for weeks.
+    last_answered: Option<Head>,
+    /// Members that finished its loop themselves.
     finished_by: BTreeSet<MemberId>,
     action: Option<Action>,
     /// Who hosted which lane last.
@@ -439,7 +441,7 @@ impl NameNode {
 
     /// Number of the action that the cluster is at.
     fn action_number(&self) -> u64 {
-        self.answered.len() as u64
+        self.last_answered.as_ref().map_or(0, |head| head.action + 1)
     }
 
     /// Since the loss that the cluster has not recovered from was seen, in microseconds.
@@ -476,17 +478,4 @@ fn within_limits(report: &Report) -> Result<(), String> {
     };
     let fault = || format!("it reported {count} blocks and versions, more than the {LISTED_MAX} allowed");
     (count <= LISTED_MAX).then_some(()).ok_or_else(fault)
-}
-
-/// The answer to two members that came to the same action with different programs.
-fn diverged(first: &Head, second: &Head) -> Answer {
-    let what = format!(
-        "the driver programs diverged at action {}: one process is at {}, another at {}",
-        first.action, first.site, second.site
-    );
-    let remedy = "every process must call the same actions in the same order: start the same binary with the same \
-                  arguments everywhere, run all actions in one thread, and let none depend on time, on random numbers that are not seeded, on the \
-                  order of a HashMap, on files or records that differ between processes, or on parameters that a failed iteration \
-                  has left";
-    Answer::Failed(EngineError::invalid(what, remedy))
 }

@@ -432,8 +432,11 @@ impl Machine {
             }
             match effect {
                 Effect::Send { connection, order } => self.send(connection, order),
-                Effect::Recall { connection, action } => match self.journal.answer(action) {
-                    Ok(answer) => self.send(connection, Order::Answer { action, answer }),
+                Effect::Recall { connection, head } => match self.journal.answer(head.action) {
+                    Ok((first, answer)) => {
+                        let (action, answer) = (head.action, first.answer_of(&head, answer));
+                        self.send(connection, Order::Answer { action, answer });
+                    }
                     Err(error) => return Some(Err(error.to_string())),
                 },
                 Effect::Close { connection } => self.close(connection),

@@ -29,7 +29,7 @@ impl NameNode {
             generation_next: 1,
             broken: None,
             strikes: BTreeMap::new(),
-            answered: Vec::new(),
+            last_answered: None,
             finished_by: BTreeSet::new(),
             action: None,
             lanes: Vec::new(),
@@ -70,7 +70,7 @@ impl NameNode {
                 self.broken = Some("it was cut before the name node was started again".to_owned());
             }
             LogEntry::Answered { head, finished_by, .. } => {
-                self.answered.push(head);
+                self.last_answered = Some(head);
                 self.finished_by = finished_by.into_iter().collect();
                 (self.action, self.round) = (None, None);
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::placing::BUSY_MICROS_MIN;
-use super::{Action, Effect, NameNode, Round, diverged};
+use super::{Action, Effect, NameNode, Round};
 use crate::cluster::events::Happening;
 use crate::cluster::journal::{Collected, Head, LogEntry};
 use crate::cluster::protocol::{ActionKind, Answer, Held, LoopState, MemberId, Order, Outcome, Work};
@@ -15,7 +15,7 @@ impl NameNode {
     pub(super) fn arrived(&mut self, member: MemberId, head: Head, held: Held, state: LoopState) {
         let number = head.action;
         if number < self.action_number() {
-            return self.answer_again(member, &head);
+            return self.answer_again(member, head);
         }
         if number > self.action_number() {
             let cause = format!(
@@ -46,42 +46,33 @@ impl NameNode {
         }
         match &self.action {
             None => {
-                self.log(LogEntry::Came(head.clone()));
+                let entry = LogEntry::Came(head.clone());
+                let refusal = self.options.room.refusal(&entry, 0, &head.site);
                 self.action = Some(Action::new(head));
+                match refusal {
+                    Some(error) => self.answer(Answer::Failed(error), BTreeSet::new()),
+                    None => self.log(entry),
+                }
             }
             Some(action) if action.head.same(&head) => self.begin_again(member),
             Some(action) => {
-                let answer = diverged(&action.head, &head);
+                let answer = action.head.diverged(&head);
                 self.answer(answer, BTreeSet::new());
             }
         }
     }
 
-    fn answer_again(&mut self, member: MemberId, head: &Head) {
-        let number = head.action;
-        let Some(first) = usize::try_from(number)
-            .ok()
-            .and_then(|number| self.answered.get(number))
-        else {
-            return;
-        };
-        if !first.same(head) {
-            let answer = diverged(first, head);
-            return self.send(member, Order::Answer { action: number, answer });
-        }
+    fn answer_again(&mut self, member: MemberId, head: Head) {
         // Newer than the answer, but never older than what the member is told next.
         self.tell_figures(&[member]);
-        let last = number + 1 == self.action_number();
-        if last && self.finished_by.contains(&member) {
-            let answer = Answer::Iterated { result: None };
-            return self.send(member, Order::Answer { action: number, answer });
+        let last = self.last_answered.as_ref().filter(|last| last.action == head.action);
+        if let Some(last) = last.filter(|_| self.finished_by.contains(&member)) {
+            let (action, answer) = (head.action, last.answer_of(&head, Answer::Iterated { result: None }));
+            return self.send(member, Order::Answer { action, answer });
         }
         let connection = self.members.get(&member).and_then(|member| member.connection);
         if let Some(connection) = connection {
-            self.effects.push(Effect::Recall {
-                connection,
-                action: number,
-            });
+            self.effects.push(Effect::Recall { connection, head });
         }
     }
 
@@ -370,7 +361,8 @@ impl NameNode {
             rounds,
             error,
         });
-        self.answered.push(action.head);
+        let looped = action.head.is_iterate();
+        self.last_answered = Some(action.head);
         let arrived = self.all_arrived();
         self.tell_figures(&arrived);
         for member in arrived {
@@ -382,10 +374,7 @@ impl NameNode {
             };
             self.send(member, Order::Answer { action: number, answer });
         }
-        let (looped, hosts) = (
-            matches!(self.answered.last(), Some(head) if head.is_iterate()),
-            &self.lanes,
-        );
+        let hosts = &self.lanes;
         for (id, member) in &mut self.members {
             (member.arrived, member.state) = (false, LoopState::default());
             if looped && !hosts.contains(&Some(*id)) {

@@ -1,6 +1,7 @@
 //! What finds no room in the journal.
 
 use super::*;
+use crate::cluster::protocol::Answer;
 
 /// With a log that has room for so much beside errors and what is written in any case.
 fn with_room(options: Options, left: u64) -> Options {

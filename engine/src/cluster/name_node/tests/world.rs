@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::process::{Other, Process, Step, loop_result, result};
 use crate::cluster::events::Happening;
-use crate::cluster::journal::{LogEntry, remember};
+use crate::cluster::journal::{Head, LogEntry, remember};
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
 use crate::cluster::protocol::{Address, Answer, Generation, LoopState, Order, Report, Work};
 use crate::cluster::resume::resume;
@@ -16,7 +16,7 @@ pub(super) struct World {
     pub(super) program: Vec<Step>,
     pub(super) now: Duration,
     pub(super) log: Vec<LogEntry>,
-    answers: Vec<Answer>,
+    answers: Vec<(Head, Answer)>,
     pub(super) processes: Vec<Process>,
     /// The process that the spawner of this name node started last for a slot.
     children: BTreeMap<u32, usize>,
@@ -90,8 +90,9 @@ impl World {
             assert!(self.finished.is_none(), "{effect:?} after the end");
             match effect {
                 Effect::Send { connection, order } => self.deliver(connection, order),
-                Effect::Recall { connection, action } => {
-                    let answer = self.answers[action as usize].clone();
+                Effect::Recall { connection, head } => {
+                    let (first, answer) = self.answers[head.action as usize].clone();
+                    let (action, answer) = (head.action, first.answer_of(&head, answer));
                     self.deliver(connection, Order::Answer { action, answer });
                 }
                 Effect::Close { connection } => self.close(connection),
@@ -123,7 +124,7 @@ impl World {
             assert!(refused.is_none(), "the journal would not have it: {refused:?}");
             assert_eq!(head.action as usize, self.answers.len(), "each action is answered once");
             self.check_answer(head.action, answer);
-            self.answers.push(answer.clone());
+            self.answers.push((head.clone(), answer.clone()));
         }
         self.options.room.take(&entry);
         if let LogEntry::Began { round, .. } = &entry {
