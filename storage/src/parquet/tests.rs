@@ -191,6 +191,17 @@ fn records_of_another_type_are_an_error_that_names_the_columns() {
     );
 }
 
+#[test]
+fn tuples_are_read_as_they_were_written() {
+    let stores = Stores::new();
+    let rows: Vec<(i64, (String, [u8; 2]))> = (0..20).map(|number| (number, (number.to_string(), [1, 2]))).collect();
+    let mut writer = ParquetWriter::new("t.parquet").unwrap();
+    rows.iter().for_each(|row| writer.push(row.clone()).unwrap());
+    let objects = stored(&stores, "t", writer.finish().unwrap());
+    let read = read::<(i64, (String, [u8; 2]))>(&stores, &objects, &ParquetOptions::default(), 2);
+    assert_eq!(read.unwrap(), rows);
+}
+
 /// Times that older programs write, 12 bytes each: nanoseconds of a day, and the day.
 #[test]
 fn old_times_of_any_year_are_microseconds() {

@@ -2,11 +2,15 @@
 //!
 //! It looks whether a value is there where a field is an `Option`, a number or a text. So each other value is asked for as
 //! if it were an `Option`, and one that is not there is an error.
+//!
+//! An array or a tuple takes as many values as it has, and leaves the rest where they are. Here they take all of a list, or
+//! none. Of columns and of a struct's fields they take those named `0`, `1` and so on, as tuples are written: others may
+//! stand in another order in the next file.
 
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// A value of which all is there that its type wants.
 pub(super) struct Present<T>(pub(super) T);
@@ -29,21 +33,21 @@ struct Checked<D>(D, MayBeNull);
 #[derive(Clone, Copy)]
 enum Holder {
     List,
-    Tuple(usize),
-    TupleStruct(&'static str, usize),
+    /// An array, a tuple or a struct without names.
+    Tuple,
     Map,
     Struct(&'static str, &'static [&'static str]),
 }
 
 impl Holder {
     fn read<'de, D: Deserializer<'de>, V: Visitor<'de>>(self, from: D, visitor: V) -> Result<V::Value, D::Error> {
-        let inside = Inside(visitor, MayBeNull(false));
+        let inside = |visitor| Inside(visitor, MayBeNull(false));
         match self {
-            Self::List => from.deserialize_seq(inside),
-            Self::Tuple(length) => from.deserialize_tuple(length, inside),
-            Self::TupleStruct(name, length) => from.deserialize_tuple_struct(name, length, inside),
-            Self::Map => from.deserialize_map(inside),
-            Self::Struct(name, fields) => from.deserialize_struct(name, fields, inside),
+            Self::List => from.deserialize_seq(inside(visitor)),
+            // With the names of a struct's fields, which asking for a tuple would not give.
+            Self::Tuple => from.deserialize_any(All(visitor)),
+            Self::Map => from.deserialize_map(inside(visitor)),
+            Self::Struct(name, fields) => from.deserialize_struct(name, fields, inside(visitor)),
         }
     }
 }
@@ -116,17 +120,17 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Checked<D> {
         self.held(Holder::List, visitor)
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, D::Error> {
-        self.held(Holder::Tuple(length), visitor)
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, D::Error> {
+        self.held(Holder::Tuple, visitor)
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
-        name: &'static str,
-        length: usize,
+        _: &'static str,
+        _: usize,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.held(Holder::TupleStruct(name, length), visitor)
+        self.held(Holder::Tuple, visitor)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -204,6 +208,60 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Inside<V> {
 
     fn visit_map<A: MapAccess<'de>>(self, values: A) -> Result<V::Value, A::Error> {
         self.0.visit_map(Values(values))
+    }
+}
+
+/// Gives a visitor that takes so many values all that there are.
+struct All<V>(V);
+
+impl<V> All<V> {
+    fn visit<'de, A: SeqAccess<'de>>(self, mut values: A) -> Result<V::Value, A::Error>
+    where
+        V: Visitor<'de>,
+    {
+        let value = self.0.visit_seq(&mut values)?;
+        match values.next_element::<IgnoredAny>()? {
+            None => Ok(value),
+            Some(_) => Err(A::Error::custom(
+                "a list or struct holds more values than the record's array or tuple has places",
+            )),
+        }
+    }
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for All<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(formatter)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, values: A) -> Result<V::Value, A::Error> {
+        self.visit(Values(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, values: A) -> Result<V::Value, A::Error> {
+        self.visit(Numbered(Values(values), 0))
+    }
+}
+
+/// The values of fields whose names are the numbers from 0 on, and the next number.
+struct Numbered<A>(A, usize);
+
+impl<'de, A: MapAccess<'de>> SeqAccess<'de> for Numbered<A> {
+    type Error = A::Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+        let Some(name) = self.0.next_key::<String>()? else {
+            return Ok(None);
+        };
+        if name.parse() != Ok(self.1) {
+            return Err(A::Error::custom(format_args!(
+                "a tuple takes fields by position, so they must be named `0`, `1` and so on; `{name}` is not"
+            )));
+        }
+        self.1 += 1;
+        self.0.next_value_seed(seed).map(Some)
     }
 }
 

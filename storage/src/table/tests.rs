@@ -120,3 +120,62 @@ fn what_is_null_is_no_empty_list_and_no_struct_of_what_lies_under_it() {
     let points = [Some(Point { x: Some(1) }), None, Some(Point { x: None })];
     assert_eq!(read_structs, points.map(of));
 }
+
+fn error_of<T: DeserializeOwned + std::fmt::Debug>(column: &ArrayRef) -> String {
+    read::<Of<T>>(column).unwrap_err().to_string()
+}
+
+#[test]
+fn an_array_takes_all_of_a_list_or_is_an_error() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Pair(i64, i64);
+
+    let three = || Some(vec![Some(1), Some(2), Some(3)]);
+    let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([three()]);
+    let fixed = FixedSizeListArray::from_iter_primitive::<Int64Type, _, _>([three()], 3);
+    for lists in [Arc::new(lists) as ArrayRef, Arc::new(fixed)] {
+        assert_eq!(read::<Of<[i64; 3]>>(&lists).unwrap(), [of([1, 2, 3])]);
+        assert_eq!(read::<Of<Option<[i64; 3]>>>(&lists).unwrap(), [of(Some([1, 2, 3]))]);
+        for error in [
+            error_of::<[i64; 2]>(&lists),
+            error_of::<(i64, i64)>(&lists),
+            error_of::<Pair>(&lists),
+            error_of::<Option<[i64; 2]>>(&lists),
+        ] {
+            assert!(
+                error.contains("more values than the record's array or tuple"),
+                "{error}"
+            );
+        }
+        let error = error_of::<[i64; 4]>(&lists);
+        assert!(
+            error.contains("invalid length 3, expected an array of length 4"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_tuple_takes_columns_that_are_numbered_and_no_others() {
+    let columns = |names: &[&'static str]| {
+        let values = (1..).map(|value| Arc::new(Int64Array::from(vec![value])) as ArrayRef);
+        RecordBatch::try_from_iter(names.iter().copied().zip(values)).unwrap()
+    };
+    let pairs = |batch: RecordBatch| {
+        let mut rows = Rows::<(i64, i64)>::default();
+        rows.refill(batch);
+        rows.next("t", "a batch")
+    };
+    assert_eq!(pairs(columns(&["0", "1"])).unwrap(), Some((1, 2)));
+    for names in [&["a", "b"][..], &["1", "0"], &["0", "b"]] {
+        let error = pairs(columns(names)).unwrap_err().to_string();
+        assert!(error.contains("a tuple takes fields by position"), "{error}");
+    }
+    let error = pairs(columns(&["0", "1", "2"])).unwrap_err().to_string();
+    assert!(error.contains("more values than"), "{error}");
+
+    let structs = |names: &[&'static str]| Arc::new(StructArray::from(columns(names))) as ArrayRef;
+    assert_eq!(read::<Of<(i64, i64)>>(&structs(&["0", "1"])).unwrap(), [of((1, 2))]);
+    let error = error_of::<(i64, i64)>(&structs(&["b", "a"]));
+    assert!(error.contains("a tuple takes fields by position"), "{error}");
+}
