@@ -3,12 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Schema, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::Type as PhysicalType;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader};
-use parquet::schema::types::TypePtr;
 
 use super::ParquetOptions;
 use crate::error::Result;
@@ -23,27 +22,30 @@ const LEAST_BYTES: u64 = 4 + TRAILER_BYTES;
 /// Two ranges that are no further apart than this, in bytes, are read at once.
 const GAP_BYTES_MAX: u64 = 64 << 10;
 
-/// The schema with columns of the type INT96, in which older programs write times, in microseconds; none if there are no
-/// such columns. In nanoseconds, which arrow takes for them, the years before 1677 and after 2262 would be others.
+/// The schema with values of the type INT96, in which older programs write times, in microseconds; none if there are no
+/// such values. In nanoseconds, which arrow takes for them, the years before 1677 and after 2262 would be others.
 fn in_microseconds(metadata: &ArrowReaderMetadata) -> Option<SchemaRef> {
-    let columns = metadata.parquet_schema().root_schema().get_fields().iter();
-    let is_time = |column: &TypePtr| column.is_primitive() && column.get_physical_type() == PhysicalType::INT96;
-    let times: Vec<bool> = columns.map(is_time).collect();
-    let fields = metadata
-        .schema()
-        .fields()
-        .iter()
-        .zip(&times)
-        .map(|(field, is_time)| match is_time {
-            true => {
-                let time = DataType::Timestamp(TimeUnit::Microsecond, None);
-                Arc::new(field.as_ref().clone().with_data_type(time))
-            }
-            false => Arc::clone(field),
-        });
-    times
-        .contains(&true)
-        .then(|| Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+    let columns = metadata.parquet_schema().columns().iter();
+    let mut are_times = columns.map(|column| column.physical_type() == PhysicalType::INT96);
+    if !are_times.clone().any(|is_time| is_time) {
+        return None;
+    }
+    let fields = metadata.schema().fields().iter();
+    let fields: Fields = fields.map(|field| with_times(field, &mut are_times)).collect();
+    Some(Arc::new(Schema::new(fields)))
+}
+
+/// A field in which times are in microseconds. Both schemas have the same values that hold no others, in the same order,
+/// and `are_times` says of each from this field on whether it is a time.
+fn with_times(field: &FieldRef, are_times: &mut impl Iterator<Item = bool>) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| with_times(field, are_times)).collect()),
+        DataType::List(item) => DataType::List(with_times(item, are_times)),
+        DataType::Map(entries, sorted) => DataType::Map(with_times(entries, are_times), *sorted),
+        _ if are_times.next() == Some(true) => DataType::Timestamp(TimeUnit::Microsecond, None),
+        other => other.clone(),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
 }
 
 /// A footer and what is wanted of its file.

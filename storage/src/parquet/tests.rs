@@ -1,10 +1,11 @@
 //! Any number of partitions gives every row once; what is cut, damaged or too large is an error that names its place.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parquet::data_type::{Int96, Int96Type};
-use parquet::file::writer::SerializedFileWriter;
+use parquet::data_type::{DataType, Int64Type, Int96, Int96Type};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 
@@ -202,31 +203,100 @@ fn tuples_are_read_as_they_were_written() {
     assert_eq!(read.unwrap(), rows);
 }
 
-/// Times that older programs write, 12 bytes each: nanoseconds of a day, and the day.
+/// A time as older programs write it, 12 bytes: nanoseconds of a day, and the day, which is counted from 1970 here.
+fn old_time(days: i64, nanoseconds: u64) -> Int96 {
+    let mut time = Int96::new();
+    let julian = u32::try_from(2_440_588 + days).unwrap();
+    time.set_data(nanoseconds as u32, (nanoseconds >> 32) as u32, julian);
+    time
+}
+
+/// 1970-01-02 and 9999-12-31, and what they are in microseconds.
+fn old_times() -> ([Int96; 2], [i64; 2]) {
+    let times = [old_time(1, 5000), old_time(2_932_896, 0)];
+    (times, [86_400_000_005, 253_402_214_400_000_000])
+}
+
+type Group<'a> = SerializedRowGroupWriter<'a, Vec<u8>>;
+
+/// A file of one row group with columns of `schema`.
+fn written(schema: &str, columns: impl FnOnce(&mut Group<'_>)) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    columns(&mut group);
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn write_column<T: DataType>(group: &mut Group<'_>, values: &[T::T], levels: Option<[&[i16]; 2]>) {
+    let mut column = group.next_column().unwrap().unwrap();
+    let [definition, repetition] = levels.map_or([None; 2], |levels| levels.map(Some));
+    column.typed::<T>().write_batch(values, definition, repetition).unwrap();
+    column.close().unwrap();
+}
+
+fn read_written<T: serde::de::DeserializeOwned>(bytes: Vec<u8>) -> Vec<T> {
+    let stores = Stores::default();
+    let objects = stored(&stores, "old.parquet", bytes);
+    read(&stores, &objects, &ParquetOptions::default(), 1).unwrap()
+}
+
 #[test]
 fn old_times_of_any_year_are_microseconds() {
     #[derive(Debug, PartialEq, serde::Deserialize)]
     struct Event {
         at: i64,
     }
-    let day = |days: i64, nanoseconds: u64| {
-        let mut time = Int96::new();
-        let julian = u32::try_from(2_440_588 + days).unwrap();
-        time.set_data(nanoseconds as u32, (nanoseconds >> 32) as u32, julian);
-        time
+    let (times, expected) = old_times();
+    let events = written("message events { required int96 at; }", |group| {
+        write_column::<Int96Type>(group, &times, None);
+    });
+    assert_eq!(read_written::<Event>(events), expected.map(|at| Event { at }));
+}
+
+#[test]
+fn old_times_within_others_are_microseconds_too() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Event {
+        number: i64,
+        at: i64,
+    }
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Row {
+        event: Event,
+        times: Vec<i64>,
+        by_number: BTreeMap<i64, i64>,
+        number: i64,
+        at: i64,
+    }
+    let schema = "message rows {
+        required group event { required int64 number; required int96 at; }
+        required group times (LIST) { repeated group list { required int96 element; } }
+        required group by_number (MAP) { repeated group key_value { required int64 key; required int96 value; } }
+        required int64 number;
+        required int96 at;
+    }";
+    let (times, expected) = old_times();
+    let rows = written(schema, |group| {
+        let two: [&[i16]; 2] = [&[1, 1], &[0, 1]];
+        write_column::<Int64Type>(group, &[7], None);
+        write_column::<Int96Type>(group, &times[1..], None);
+        write_column::<Int96Type>(group, &times, Some(two));
+        write_column::<Int64Type>(group, &[1, 2], Some(two));
+        write_column::<Int96Type>(group, &times, Some(two));
+        write_column::<Int64Type>(group, &[8], None);
+        write_column::<Int96Type>(group, &times[1..], None);
+    });
+    let row = Row {
+        event: Event {
+            number: 7,
+            at: expected[1],
+        },
+        times: expected.into(),
+        by_number: BTreeMap::from([(1, expected[0]), (2, expected[1])]),
+        number: 8,
+        at: expected[1],
     };
-    // 1970-01-02 and 9999-12-31, in microseconds.
-    let times = [day(1, 5000), day(2_932_896, 0)];
-    let schema = Arc::new(parse_message_type("message events { required int96 at; }").unwrap());
-    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<Int96Type>().write_batch(&times, None, None).unwrap();
-    column.close().unwrap();
-    group.close().unwrap();
-    let stores = Stores::default();
-    let objects = stored(&stores, "old.parquet", writer.into_inner().unwrap());
-    let events: Vec<Event> = read(&stores, &objects, &ParquetOptions::default(), 1).unwrap();
-    let expected = [86_400_000_005, 253_402_214_400_000_000].map(|at| Event { at });
-    assert_eq!(events, expected);
+    assert_eq!(read_written::<Row>(rows), [row]);
 }
