@@ -3,6 +3,9 @@
 //! The footer of a file says where its record batches are, and each belongs to one partition. Rows become values of a
 //! type by the names of its fields, through `serde_arrow`. Buffers may be plain or compressed with LZ4 or Zstandard.
 //! Streams, which have no footer, cannot be cut and are not read: write files, or Parquet.
+//!
+//! Dates and times become text, or the whole numbers that the file holds: days, seconds, milliseconds, microseconds or
+//! nanoseconds, as its schema says. Files that hold a column in different units are not read as one.
 
 mod blocks;
 
@@ -19,7 +22,7 @@ pub use self::reader::read_arrow;
 use crate::error::Result;
 use crate::object::Object;
 use crate::remote::Stores;
-use crate::table::deal_parts;
+use crate::table::{deal_parts, parts};
 
 /// What to read of Arrow files, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,18 +58,20 @@ pub struct ArrowSplit {
 /// Each footer is read. A batch cannot be cut: it belongs to the group in which its middle lies.
 ///
 /// # Errors
-/// A footer cannot be read or is wrong, a column is missing, or a batch is beyond its limit.
+/// A footer cannot be read or is wrong, a column is missing, files hold dates or times of different units in a column, or a
+/// batch is beyond its limit.
 pub fn split_arrow(
     stores: &Stores,
     objects: &[Object],
     options: &ArrowOptions,
     partitions: usize,
 ) -> Result<Vec<Vec<ArrowSplit>>> {
-    let sizes = objects.iter().map(|object| {
+    let read = |object: &Object| {
         let footer = Footer::read(stores, object, options)?;
-        Ok(footer.batches.iter().map(|block| block.bytes()).collect())
-    });
-    let sizes = sizes.collect::<Result<Vec<Vec<u64>>>>()?;
+        let sizes = footer.batches.iter().map(|block| block.bytes()).collect();
+        Ok((footer.schema, sizes))
+    };
+    let sizes = parts(objects, options.columns.as_deref(), read)?;
     let split = |(index, batches): (usize, Range<usize>)| ArrowSplit {
         object: objects[index].clone(),
         batches,

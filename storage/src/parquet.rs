@@ -2,8 +2,11 @@
 //!
 //! The footer of a file says where its row groups are, and each belongs to one partition. Only the columns that are asked
 //! for are read. Rows become values of a type by the names of its fields, through `serde_arrow`. Pages may be plain or
-//! compressed with Snappy, gzip, LZ4 or Zstandard. Times of the type INT96, which older programs write, are microseconds
-//! since 1970.
+//! compressed with Snappy, gzip, LZ4 or Zstandard.
+//!
+//! Dates and times become text, or the whole numbers that the file holds: days, milliseconds, microseconds or nanoseconds,
+//! as its schema says. Times of the type INT96, which older programs write, are microseconds since 1970. Files that
+//! hold a column in different units are not read as one.
 
 mod footer;
 
@@ -20,7 +23,7 @@ pub use self::writer::{ParquetWriter, ROW_GROUP_ROWS};
 use crate::error::Result;
 use crate::object::Object;
 use crate::remote::Stores;
-use crate::table::deal_parts;
+use crate::table::{deal_parts, parts};
 
 /// What to read of Parquet files, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,17 +61,16 @@ pub struct ParquetSplit {
 /// footer is read. A row group cannot be cut: it belongs to the group in which its middle lies.
 ///
 /// # Errors
-/// A footer cannot be read or is wrong, a column is missing, or a row group is beyond its limit.
+/// A footer cannot be read or is wrong, a column is missing, files hold dates or times of different units in a column, or a row
+/// group is beyond its limit.
 pub fn split_parquet(
     stores: &Stores,
     objects: &[Object],
     options: &ParquetOptions,
     partitions: usize,
 ) -> Result<Vec<Vec<ParquetSplit>>> {
-    let sizes = objects
-        .iter()
-        .map(|object| footer::row_group_bytes(stores, object, options));
-    let sizes = sizes.collect::<Result<Vec<Vec<u64>>>>()?;
+    let read = |object: &Object| footer::outline(stores, object, options);
+    let sizes = parts(objects, options.columns.as_deref(), read)?;
     let split = |(index, row_groups): (usize, Range<usize>)| ParquetSplit {
         object: objects[index].clone(),
         row_groups,

@@ -2,10 +2,13 @@
 
 mod present;
 
+mod units;
+
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
@@ -14,6 +17,7 @@ use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
 use crate::split::{Extent, deal};
 use crate::table::present::Present;
+use crate::table::units::Units;
 
 /// Rows that are made values of at a time.
 const ROWS: usize = 1024;
@@ -85,6 +89,28 @@ pub(crate) fn columns(url: &str, names: &[&str], wanted: Option<&[String]>) -> R
     }
     let wanted = |index: &usize| wanted.iter().any(|name| name == names[*index]);
     Ok((0..names.len()).filter(wanted).collect())
+}
+
+/// What the footer says of an object: its columns, and the stored bytes of each of its parts.
+pub(crate) type Outline = (SchemaRef, Vec<u64>);
+
+/// The stored bytes of the parts of each object, of which `read` gives what the footer says. Objects that mean different
+/// things by the numbers of a `wanted` column are an error.
+pub(crate) fn parts(
+    objects: &[Object],
+    wanted: Option<&[String]>,
+    read: impl Fn(&Object) -> Result<Outline>,
+) -> Result<Vec<Vec<u64>>> {
+    let mut units = Units::default();
+    let parts = objects.iter().map(|object| {
+        let (schema, parts) = read(object)?;
+        // What has no rows is often written with other types.
+        if !parts.is_empty() {
+            units.check(&object.url, &schema, wanted)?;
+        }
+        Ok(parts)
+    });
+    parts.collect()
 }
 
 /// Deals parts of objects that cannot be cut, by their bytes: for each partition the objects in it, by index, and which

@@ -132,11 +132,12 @@ impl Context {
     }
 
     /// The rows of Parquet files as structs whose fields are named as columns are. Row groups are dealt by their bytes, and
-    /// none is cut; of each only the columns that `options` names are fetched. Times of the type INT96 are microseconds since
-    /// 1970.
+    /// none is cut; of each only the columns that `options` names are fetched. Dates and times become text, or numbers in the
+    /// unit of the files; those of the type INT96 are microseconds since 1970.
     ///
     /// # Errors
-    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`.
+    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`, or files hold a column in different
+    /// units of time.
     #[cfg(feature = "parquet")]
     #[track_caller]
     pub fn parquet<T: Record>(&self, pattern: &str, options: ParquetOptions, partitions: usize) -> Result<Dataset<T>> {
@@ -150,10 +151,11 @@ impl Context {
     }
 
     /// The rows of Arrow IPC files as structs whose fields are named as columns are. Record batches are dealt by their
-    /// bytes, and none is cut.
+    /// bytes, and none is cut. Dates and times become text, or numbers in the unit of the files.
     ///
     /// # Errors
-    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`.
+    /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`, or files hold a column in different
+    /// units of time.
     #[cfg(feature = "arrow")]
     #[track_caller]
     pub fn arrow<T: Record>(&self, pattern: &str, options: ArrowOptions, partitions: usize) -> Result<Dataset<T>> {

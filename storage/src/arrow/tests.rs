@@ -1,6 +1,9 @@
 //! Any number of partitions gives every row once; what is cut, damaged or too large is an error that names its place.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Date32Array, Date64Array, RecordBatch};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_schema::FieldRef;
@@ -174,4 +177,27 @@ fn chosen_columns_are_read() {
     assert_eq!(read::<Share>(&stores, &objects, &options, 2).unwrap(), shares);
     let error = read::<Row>(&stores, &objects, &options, 2).unwrap_err().to_string();
     assert!(error.starts_with("memory://t, record batch 0, rows 0..6: "), "{error}");
+}
+
+#[test]
+fn files_that_hold_times_in_different_units_are_not_read_as_one() {
+    let stores = Stores::new();
+    let file = |name: &str, times: ArrayRef| {
+        let batch = RecordBatch::try_from_iter([("at", times)]).unwrap();
+        let mut writer = FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        stored(&stores, name, writer.into_inner().unwrap()).remove(0)
+    };
+    let days = file("days", Arc::new(Date32Array::from(vec![1])));
+    let millis = file("millis", Arc::new(Date64Array::from(vec![86_400_000])));
+    let split = |objects: &[Object]| split_arrow(&stores, objects, &ArrowOptions::default(), 2);
+    assert!(split(&[days.clone(), days.clone()]).is_ok());
+    let error = split(&[days, millis]).unwrap_err().to_string();
+    assert!(
+        error.starts_with(
+            "memory://millis, column `at`: it holds dates in milliseconds here, and dates in days in memory://days"
+        ),
+        "{error}"
+    );
 }

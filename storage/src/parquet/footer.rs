@@ -13,7 +13,7 @@ use super::ParquetOptions;
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
-use crate::table::{FETCH, columns, end, footer, guarded};
+use crate::table::{FETCH, Outline, columns, end, footer, guarded};
 
 /// Length of the footer's length and the magic number behind it.
 const TRAILER_BYTES: u64 = 8;
@@ -148,12 +148,14 @@ fn neighbours_together(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     together
 }
 
-/// Stored bytes of the wanted columns of each row group.
-pub(super) fn row_group_bytes(stores: &Stores, object: &Object, options: &ParquetOptions) -> Result<Vec<u64>> {
+/// The columns, and stored bytes of those that are wanted of each row group.
+pub(super) fn outline(stores: &Stores, object: &Object, options: &ParquetOptions) -> Result<Outline> {
     let footer = Footer::read(stores, object, options)?;
     let bytes = |index| {
         let ranges = footer.ranges(object, index, options.row_group_bytes_max)?;
         Ok(ranges.iter().map(|range| range.end - range.start).sum())
     };
-    (0..footer.metadata.metadata().num_row_groups()).map(bytes).collect()
+    let row_groups = 0..footer.metadata.metadata().num_row_groups();
+    let sizes = row_groups.map(bytes).collect::<Result<Vec<u64>>>()?;
+    Ok((Arc::clone(footer.metadata.schema()), sizes))
 }

@@ -300,3 +300,53 @@ fn old_times_within_others_are_microseconds_too() {
     };
     assert_eq!(read_written::<Row>(rows), [row]);
 }
+
+#[test]
+fn files_that_hold_times_in_different_units_are_not_read_as_one() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Event {
+        at: i64,
+    }
+    let stores = Stores::default();
+    let file = |name: &str, schema: &str, times: &[i64]| {
+        stored(
+            &stores,
+            name,
+            written(schema, |group| write_column::<Int64Type>(group, times, None)),
+        )
+        .remove(0)
+    };
+    let micros = file(
+        "micros",
+        "message m { required int64 at (TIMESTAMP(MICROS,true)); }",
+        &[7],
+    );
+    let millis = file(
+        "millis",
+        "message m { required int64 at (TIMESTAMP(MILLIS,true)); }",
+        &[7],
+    );
+    let old = written("message m { required int96 at; }", |group| {
+        write_column::<Int96Type>(group, &[old_time(0, 8000)], None);
+    });
+    let old = stored(&stores, "old", old).remove(0);
+    let read = |objects: &[Object]| read::<Event>(&stores, objects, &ParquetOptions::default(), 2);
+    assert_eq!(
+        read(&[micros.clone(), old.clone()]).unwrap(),
+        [7, 8].map(|at| Event { at })
+    );
+    let error = read(&[micros, old, millis.clone()]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("memory://millis, column `at`: it holds times in milliseconds"),
+        "{error}"
+    );
+    assert!(error.contains("microseconds in memory://micros"), "{error}");
+    // Without rows there is nothing to mix.
+    let writer = SerializedFileWriter::new(
+        Vec::new(),
+        Arc::new(parse_message_type("message m { required int32 at; }").unwrap()),
+        Arc::default(),
+    );
+    let empty = stored(&stores, "empty", writer.unwrap().into_inner().unwrap()).remove(0);
+    assert_eq!(read(&[empty, millis]).unwrap(), [Event { at: 7 }]);
+}

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, FixedSizeListArray, Int64Array, ListArray, RecordBatch, StructArray};
-use arrow_schema::{DataType, Field};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Rows;
+use super::{Rows, Units};
 use crate::error::Result;
 use crate::object::Object;
 use crate::remote::Stores;
@@ -178,4 +178,63 @@ fn a_tuple_takes_columns_that_are_numbered_and_no_others() {
     assert_eq!(read::<Of<(i64, i64)>>(&structs(&["0", "1"])).unwrap(), [of((1, 2))]);
     let error = error_of::<(i64, i64)>(&structs(&["b", "a"]));
     assert!(error.contains("a tuple takes fields by position"), "{error}");
+}
+
+#[test]
+fn numbers_of_files_that_are_read_as_one_have_one_unit() {
+    let field = |data_type| Arc::new(Field::new("x", data_type, true));
+    let of =
+        |data_type: DataType| Schema::new(vec![field(DataType::Utf8), Arc::new(Field::new("at", data_type, true))]);
+    let millis = || DataType::Timestamp(TimeUnit::Millisecond, None);
+    let micros = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let map = |value| {
+        let entries = vec![field(DataType::Int64), Arc::new(Field::new("value", value, true))];
+        DataType::Map(field(DataType::Struct(entries.into())), false)
+    };
+    let dictionary = |values| DataType::Dictionary(DataType::Int8.into(), Box::new(values));
+    let check = |one, other, wanted: Option<&[String]>| {
+        let mut units = Units::default();
+        units.check("first", &of(one), wanted).unwrap();
+        units
+            .check("second", &of(other), wanted)
+            .map_err(|error| error.to_string())
+    };
+    for (one, other, path) in [
+        (millis(), micros(), "at"),
+        (micros(), DataType::Int64, "at"),
+        (DataType::Date32, DataType::Date64, "at"),
+        (
+            DataType::Time32(TimeUnit::Second),
+            DataType::Time32(TimeUnit::Millisecond),
+            "at",
+        ),
+        (dictionary(millis()), micros(), "at"),
+        (
+            DataType::List(field(millis())),
+            DataType::LargeList(field(micros())),
+            "at[]",
+        ),
+        (
+            DataType::Struct(vec![field(millis())].into()),
+            DataType::Struct(vec![field(micros())].into()),
+            "at.x",
+        ),
+        (map(millis()), map(micros()), "at.value"),
+    ] {
+        let error = check(one.clone(), other.clone(), None).unwrap_err();
+        assert!(
+            error.starts_with(&format!("second, column `{path}`: ")) && error.contains("in first;"),
+            "{error}"
+        );
+        check(one, other, Some(&["x".into()])).unwrap();
+    }
+    check(DataType::Timestamp(TimeUnit::Microsecond, None), micros(), None).unwrap();
+    check(DataType::Int64, DataType::UInt8, None).unwrap();
+    // All values of a file may be null.
+    check(DataType::Null, micros(), None).unwrap();
+    let error = check(micros(), millis(), None).unwrap_err();
+    assert!(
+        error.contains("it holds times in milliseconds here, and times in microseconds in first"),
+        "{error}"
+    );
 }
