@@ -29,6 +29,10 @@ use crate::table::{deal_parts, parts};
 pub struct ArrowOptions {
     /// Names of the columns that become fields; all are fetched, since they lie together. Default all.
     pub columns: Option<Vec<String>>,
+    /// Whether a file may lack the column of a field that is an `Option`, which is `None` then. Otherwise that is an error,
+    /// since a name that is misspelt or in other letters would go unseen. A field that is no `Option` needs
+    /// `#[serde(default)]`, and no word here; one that is there and not among `columns` is `None` as well. Default `false`.
+    pub columns_may_be_missing: bool,
     /// Most bytes that a record batch or a dictionary may take, stored or unpacked. Default 1 GiB.
     pub batch_bytes_max: u64,
     /// Longest footer, in bytes. Default 64 MiB.
@@ -39,6 +43,7 @@ impl Default for ArrowOptions {
     fn default() -> Self {
         Self {
             columns: None,
+            columns_may_be_missing: false,
             batch_bytes_max: 1 << 30,
             footer_bytes_max: 64 << 20,
         }

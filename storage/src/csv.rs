@@ -6,8 +6,6 @@
 
 mod fields;
 
-mod columns;
-
 mod reader;
 
 mod writer;

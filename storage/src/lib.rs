@@ -68,6 +68,8 @@ mod split;
 
 pub mod text;
 
+mod columns;
+
 pub mod csv;
 
 pub mod array;

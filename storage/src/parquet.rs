@@ -30,6 +30,10 @@ use crate::table::{deal_parts, parts};
 pub struct ParquetOptions {
     /// Names of the columns that are read; those within others come with them. Default all.
     pub columns: Option<Vec<String>>,
+    /// Whether a file may lack the column of a field that is an `Option`, which is `None` then. Otherwise that is an error,
+    /// since a name that is misspelt or in other letters would go unseen. A field that is no `Option` needs
+    /// `#[serde(default)]`, and no word here; one that is there and not among `columns` is `None` as well. Default `false`.
+    pub columns_may_be_missing: bool,
     /// Most bytes that the columns of a row group may take, stored or unpacked, as the footer says. They are held in
     /// memory as they are stored while the group is read; beside them a page of each column, which the format limits to
     /// 2 GiB. Default 1 GiB.
@@ -42,6 +46,7 @@ impl Default for ParquetOptions {
     fn default() -> Self {
         Self {
             columns: None,
+            columns_may_be_missing: false,
             row_group_bytes_max: 1 << 30,
             footer_bytes_max: 64 << 20,
         }

@@ -8,10 +8,11 @@ use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{Schema, SchemaRef};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use crate::columns::unseen;
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
@@ -111,6 +112,15 @@ pub(crate) fn parts(
         Ok(parts)
     });
     parts.collect()
+}
+
+/// An error if a field of `T` would be `None` in every row, which `option` would allow.
+pub(crate) fn has_columns<T: DeserializeOwned>(url: &str, schema: &Schema, option: &str) -> Result<(), ObjectError> {
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    match unseen::<T>(&names, "schema", option) {
+        Some((problem, remedy)) => Err(ObjectError::malformed(url, "its schema", problem, remedy)),
+        None => Ok(()),
+    }
 }
 
 /// Deals parts of objects that cannot be cut, by their bytes: for each partition the objects in it, by index, and which

@@ -133,7 +133,8 @@ impl Context {
 
     /// The rows of Parquet files as structs whose fields are named as columns are. Row groups are dealt by their bytes, and
     /// none is cut; of each only the columns that `options` names are fetched. Dates and times become text, or numbers in the
-    /// unit of the files; those of the type INT96 are microseconds since 1970.
+    /// unit of the files; those of the type INT96 are microseconds since 1970. A field that is an `Option` needs a column too,
+    /// unless `options` say that it may be missing.
     ///
     /// # Errors
     /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`, or files hold a column in different
@@ -151,7 +152,8 @@ impl Context {
     }
 
     /// The rows of Arrow IPC files as structs whose fields are named as columns are. Record batches are dealt by their
-    /// bytes, and none is cut. Dates and times become text, or numbers in the unit of the files.
+    /// bytes, and none is cut. Dates and times become text, or numbers in the unit of the files. A field
+    /// that is an `Option` needs a column too, unless `options` say that it may be missing.
     ///
     /// # Errors
     /// If nothing matches `pattern`, or a footer cannot be read or does not fit `options`, or files hold a column in different

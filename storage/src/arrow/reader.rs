@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
 use crate::split::until_error;
-use crate::table::{FETCH, Rows, guarded};
+use crate::table::{FETCH, Rows, guarded, has_columns};
 
 /// Reads the rows of a split.
 struct ArrowReader<T> {
@@ -30,7 +30,8 @@ struct ArrowReader<T> {
 /// are left out.
 ///
 /// # Errors
-/// The footer or a dictionary cannot be read; the batches are read as their rows are asked for.
+/// The footer or a dictionary cannot be read, or there is no column of an optional field where
+/// [`ArrowOptions::columns_may_be_missing`] is off; the batches are read as their rows are asked for.
 pub fn read_arrow<T: DeserializeOwned>(
     stores: &Stores,
     split: &ArrowSplit,
@@ -38,6 +39,9 @@ pub fn read_arrow<T: DeserializeOwned>(
 ) -> Result<impl FusedIterator<Item = Result<T>> + use<T>> {
     let object = &split.object;
     let footer = Footer::read(stores, object, options)?;
+    if !options.columns_may_be_missing {
+        has_columns::<T>(&object.url, &footer.schema, "ArrowOptions::columns_may_be_missing")?;
+    }
     let Some(blocks) = footer.batches.get(split.batches.clone()).map(<[_]>::to_vec) else {
         let there = footer.batches.len();
         let problem = format!("batches {:?} are asked for, but there are {there}", split.batches);

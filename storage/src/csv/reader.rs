@@ -8,8 +8,8 @@ use csv::{ErrorKind, StringRecord};
 use serde::de::DeserializeOwned;
 
 use super::CsvOptions;
-use super::columns::missing;
 use super::fields::Rows;
+use crate::columns::{shown, unseen};
 use crate::error::Result;
 use crate::object::ObjectError;
 use crate::remote::Stores;
@@ -68,8 +68,6 @@ pub fn read_csv<T: DeserializeOwned>(
 
 /// Of a field that cannot be read an error shows so much.
 const FIELD_CHARS_SHOWN: usize = 40;
-/// Of a header an error shows so much.
-const COLUMNS_SHOWN: usize = 50;
 
 /// Whether the options go together, of the file that errors call `url`.
 pub(super) fn check(url: &str, options: &CsvOptions) -> Result<(), ObjectError> {
@@ -85,27 +83,11 @@ pub(super) fn check(url: &str, options: &CsvOptions) -> Result<(), ObjectError> 
 
 /// An error if a field would be `None` in every record.
 fn has_columns<T: DeserializeOwned>(rows: &Rows, offset: u64, names: &StringRecord) -> Result<(), ObjectError> {
-    let Some(field) = missing::<T>(names) else {
-        return Ok(());
-    };
-    let record = std::any::type_name::<T>();
-    let problem = format!(
-        "field `{field}` of {record} has no column in the header, which has {}",
-        shown(names)
-    );
-    let remedy = "name the field as the column is (`#[serde(rename = \"..\")]`), or set `CsvOptions::columns_may_be_missing` if it \
-                  may be `None` in all records";
-    Err(rows.malformed(offset, problem, remedy))
-}
-
-/// Names of columns, for people.
-fn shown(names: &StringRecord) -> String {
-    let short = |name: &str| format!("`{}`", name.chars().take(FIELD_CHARS_SHOWN).collect::<String>());
-    let mut shown: Vec<String> = names.iter().take(COLUMNS_SHOWN).map(short).collect();
-    if names.len() > COLUMNS_SHOWN {
-        shown.push(format!("and {} more", names.len() - COLUMNS_SHOWN));
+    let names: Vec<&str> = names.iter().collect();
+    match unseen::<T>(&names, "header", "CsvOptions::columns_may_be_missing") {
+        Some((problem, remedy)) => Err(rows.malformed(offset, problem, remedy)),
+        None => Ok(()),
     }
-    shown.join(", ")
 }
 
 /// Reads the first record of the file that `split` is a later part of.
@@ -171,7 +153,10 @@ impl<T: DeserializeOwned> CsvReader<T> {
         };
         let Some(field) = err.field() else {
             return match self.named {
-                true => format!("{} (the header has {})", err.kind(), shown(&self.first)),
+                true => {
+                    let names: Vec<&str> = self.first.iter().collect();
+                    format!("{} (the header has {})", err.kind(), shown(&names))
+                }
                 false => err.kind().to_string(),
             };
         };

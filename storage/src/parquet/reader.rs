@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::object::ObjectError;
 use crate::remote::Stores;
 use crate::split::until_error;
-use crate::table::{FETCH, Rows, guarded};
+use crate::table::{FETCH, Rows, guarded, has_columns};
 
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 1024;
@@ -38,13 +38,18 @@ struct ParquetReader<T> {
 /// are left out.
 ///
 /// # Errors
-/// The footer cannot be read; the row groups are read as their rows are asked for.
+/// The footer cannot be read, or there is no column of an optional field where [`ParquetOptions::columns_may_be_missing`] is
+/// off; the row groups are read as their rows are asked for.
 pub fn read_parquet<T: DeserializeOwned>(
     stores: &Stores,
     split: &ParquetSplit,
     options: &ParquetOptions,
 ) -> Result<impl FusedIterator<Item = Result<T>> + use<T>> {
     let footer = Footer::read(stores, &split.object, options)?;
+    if !options.columns_may_be_missing {
+        let option = "ParquetOptions::columns_may_be_missing";
+        has_columns::<T>(&split.object.url, footer.metadata.schema(), option)?;
+    }
     let there = footer.metadata.metadata().num_row_groups();
     if split.row_groups.end > there {
         let problem = format!("row groups {:?} are asked for, but there are {there}", split.row_groups);

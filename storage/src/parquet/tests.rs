@@ -350,3 +350,36 @@ fn files_that_hold_times_in_different_units_are_not_read_as_one() {
     let empty = stored(&stores, "empty", writer.unwrap().into_inner().unwrap()).remove(0);
     assert_eq!(read(&[empty, millis]).unwrap(), [Event { at: 7 }]);
 }
+
+#[test]
+fn an_optional_field_has_a_column_unless_that_is_said_otherwise() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Misspelt {
+        name: String,
+        #[serde(rename = "Count")]
+        count: Option<i32>,
+    }
+    let stores = Stores::new();
+    let objects = stored(&stores, "t", write(&fixture_rows(), 6));
+    let error = read::<Misspelt>(&stores, &objects, &ParquetOptions::default(), 2).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.starts_with("memory://t, its schema: field `Count` of "),
+        "{error}"
+    );
+    assert!(error.contains("which has `name`, `count`, `share`"), "{error}");
+    assert!(error.contains("`ParquetOptions::columns_may_be_missing`"), "{error}");
+    let options = ParquetOptions {
+        columns_may_be_missing: true,
+        ..ParquetOptions::default()
+    };
+    let rows = read::<Misspelt>(&stores, &objects, &options, 2).unwrap();
+    assert!(rows.iter().all(|row| row.count.is_none()));
+    // Who names columns has said which fields are to be there.
+    let chosen = ParquetOptions {
+        columns: Some(["name", "share", "tags", "kind"].map(str::to_owned).into()),
+        ..ParquetOptions::default()
+    };
+    let rows = read::<Row>(&stores, &objects, &chosen, 2).unwrap();
+    assert!(rows.len() == 20 && rows.iter().all(|row| row.count.is_none()));
+}

@@ -2,19 +2,46 @@
 
 use std::cell::Cell;
 
-use csv::StringRecord;
 use serde::de::value::Error;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// The first field of `T` that is an `Option` and has none of `columns`, by none of its names. Where `T` does not say what its
-/// fields are, as with `#[serde(flatten)]`, there is none.
-pub(super) fn missing<T: DeserializeOwned>(columns: &StringRecord) -> Option<&'static str> {
+/// Of a name an error shows so much, in letters.
+const NAME_CHARS_SHOWN: usize = 40;
+/// Of all names an error shows so many.
+const COLUMNS_SHOWN: usize = 50;
+
+/// The words of an error and how to mend it, if a field of `T` that is an `Option` has none of `columns`, which `names` has (a
+/// header or schema) and `option` would allow. Where `T` does not say what its fields are, as with `#[serde(flatten)]`, there is none.
+pub(crate) fn unseen<T: DeserializeOwned>(columns: &[&str], names: &str, option: &str) -> Option<(String, String)> {
+    let field = missing::<T>(columns)?;
+    let record = std::any::type_name::<T>();
+    let problem = format!(
+        "field `{field}` of {record} has no column in the {names}, which has {}",
+        shown(columns)
+    );
+    let remedy = format!(
+        "name the field as the column is (`#[serde(rename = \"..\")]`), or set `{option}` if it may be `None` in all records"
+    );
+    Some((problem, remedy))
+}
+
+/// Names of columns, for people.
+pub(crate) fn shown(names: &[&str]) -> String {
+    let short = |name: &&str| format!("`{}`", name.chars().take(NAME_CHARS_SHOWN).collect::<String>());
+    let mut shown: Vec<String> = names.iter().take(COLUMNS_SHOWN).map(short).collect();
+    if names.len() > COLUMNS_SHOWN {
+        shown.push(format!("and {} more", names.len() - COLUMNS_SHOWN));
+    }
+    shown.join(", ")
+}
+
+/// The first field of `T` that is an `Option` and has none of `columns`, by none of its names.
+fn missing<T: DeserializeOwned>(columns: &[&str]) -> Option<&'static str> {
     let fields = Answers::of::<T>(&[]).fields.get();
-    let has_column = |field: &&str| columns.iter().any(|column| column == *field);
-    let (present, absent): (Vec<_>, Vec<_>) = fields.iter().copied().partition(has_column);
+    let (present, absent): (Vec<_>, Vec<_>) = fields.iter().copied().partition(|field| columns.contains(field));
     let is_optional = |field| Answers::of::<T>(&[field]).given.get() == 1;
     // No value is asked for where a field comes again under another of its names.
     let is_alias = |field, other| Answers::of::<T>(&[field, other]).asked.get() == 1;
