@@ -5,25 +5,24 @@
 //! touched, and what a killed process left behind is known by its lock being free: the next tier of that host removes it.
 //! Other hosts leave it alone, as network file systems do not show them who holds a lock on a folder.
 
-mod owner;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tempfile::TempDir;
-
-use self::owner::Owner;
 use crate::block::{Block, BlockId};
 use crate::codec::{Codec, Source};
 use crate::error::{Result, StorageError};
+use crate::owner::{Kind, OwnFolder, Owner};
 use crate::spill::{Room, Spill};
 use crate::tier::Tier;
 
 const NAME: &str = "disk";
-const FOLDER_ATTEMPTS_MAX: usize = 16;
+const BLOCKS: Kind = Kind {
+    prefix: "distdl-blocks-",
+    suffix: "",
+};
 
 /// Keeps blocks as files of frames, and forgets them all when it is dropped.
 ///
@@ -72,7 +71,7 @@ impl DiskTier {
     /// Removes what killed processes of this host left behind in `folder`, or in the system's folder for temporary files.
     /// What cannot be removed stays, with a warning.
     pub fn remove_leftovers(folder: Option<&Path>) {
-        Owner::this().remove_leftovers(folder.unwrap_or(&std::env::temp_dir()));
+        Owner::this().remove_leftovers(folder.unwrap_or(&std::env::temp_dir()), BLOCKS);
     }
 
     fn lazy(outer: PathBuf, bytes_max: u64) -> Self {
@@ -250,49 +249,19 @@ impl Room for LimitedFiles {
     }
 }
 
-/// The folder of one tier, removed with all its files when dropped.
+/// The folder of one tier.
 #[derive(Debug)]
-struct Folder {
-    // Before the lock: the folder is removed while it is still locked.
-    folder: TempDir,
-    /// Locked as long as this is there.
-    _handle: File,
-}
+struct Folder(OwnFolder);
 
 impl Folder {
     fn make(outer: &Path) -> Result<Self> {
-        let failed = |error| StorageError::io("make a folder in", outer, 0, error);
-        fs::create_dir_all(outer).map_err(failed)?;
-        let owner = Owner::this();
-        owner.remove_leftovers(outer);
-        for _ in 0..FOLDER_ATTEMPTS_MAX {
-            let folder = tempfile::Builder::new()
-                .prefix(&owner.prefix())
-                .tempdir_in(outer)
-                .map_err(failed)?;
-            // Another process may take the folder for a leftover before it is locked. Then there is nothing to lose.
-            let Ok(handle) = File::open(folder.path()) else {
-                continue;
-            };
-            match handle.try_lock() {
-                Err(fs::TryLockError::WouldBlock) => continue,
-                // Without locks nobody removes leftovers here.
-                Err(fs::TryLockError::Error(_)) | Ok(()) if folder.path().exists() => {
-                    return Ok(Self {
-                        folder,
-                        _handle: handle,
-                    });
-                }
-                _ => continue,
-            }
-        }
-        Err(failed(io::Error::other(format!(
-            "{FOLDER_ATTEMPTS_MAX} new folders were taken by other processes"
-        ))))
+        let made = fs::create_dir_all(outer).and_then(|()| OwnFolder::make(outer, BLOCKS, tempfile::Builder::new()));
+        made.map(Self)
+            .map_err(|error| StorageError::io("make a folder in", outer, 0, error))
     }
 
     fn path(&self) -> &Path {
-        self.folder.path()
+        self.0.path()
     }
 
     /// Writes a file that has its name once it is whole.

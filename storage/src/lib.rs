@@ -40,6 +40,8 @@ mod tier;
 
 mod memory;
 
+mod owner;
+
 mod disk;
 
 pub mod bloom;

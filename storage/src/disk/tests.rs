@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use tempfile::TempDir;
+
 use super::*;
 
 const ID: BlockId = BlockId {
@@ -183,7 +185,7 @@ fn leftovers_of_the_dead_are_removed_and_folders_of_the_living_are_not() {
 
 /// A folder that nobody holds a lock on, as that of another host looks on a network file system.
 fn left(outer: &Path, owner: &Owner) -> PathBuf {
-    let folder = outer.join(format!("{}dead", owner.prefix()));
+    let folder = outer.join(format!("{}dead", owner.prefix(BLOCKS)));
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join(ID.file_name()), "left behind").unwrap();
     folder
@@ -197,7 +199,10 @@ fn folders_of_other_hosts_stay_and_those_of_earlier_boots_do_not() {
         boot: boot.to_owned(),
     };
     let this = Owner::this();
-    assert_eq!(Owner::of(&format!("{}Ab12", this.prefix())), Some(this.clone()));
+    assert_eq!(
+        Owner::of(&format!("{}Ab12", this.prefix(BLOCKS)), BLOCKS),
+        Some(this.clone())
+    );
     let other = left(outer.path(), &owner("a-host.of-others", "0123"));
     let mut gone = vec![left(outer.path(), &owner("a-container", &this.boot))];
     if this.host != "localhost" {

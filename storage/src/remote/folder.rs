@@ -4,7 +4,8 @@
 //! final names, beside a marker `.distdl-unfinished` that is written before the first and removed after the last, and
 //! listings of this program leave out what lies beside a marker. Other programs see parts early; for them there is
 //! `_SUCCESS`, as Hadoop writes it, which is the last object to come. A writer that is killed leaves parts and marker
-//! behind: nobody takes them for output, but they keep the name taken until somebody removes them.
+//! behind: nobody takes them for output, but they keep the name taken until somebody removes them. What it leaves on a
+//! local disk is removed by the next one that writes beside it.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
@@ -22,6 +23,13 @@ use super::prefix::{Prefix, SUCCESS};
 use super::renamed::RenamedFolder;
 use crate::error::{Result, StorageError};
 use crate::object::ObjectError;
+use crate::owner::{Kind, OwnFolder};
+
+/// What a process writes that is the only one.
+const SAVES: Kind = Kind {
+    prefix: ".distdl-save-",
+    suffix: ".unfinished",
+};
 
 /// Writes the parts of a folder. No listing shows them before [`FolderWriter::commit`]; dropped without it, the parts are
 /// removed. In a store of objects other programs may see parts earlier, but no object `_SUCCESS` beside them; and a
@@ -35,7 +43,7 @@ enum Unfinished {
     Local {
         target: PathBuf,
         parent: PathBuf,
-        parts: TempDir,
+        parts: OwnFolder,
         existing: Existing,
     },
     Remote(RemoteFolder),
@@ -48,8 +56,7 @@ impl FolderWriter {
         existing.check(&target)?;
         let parent = local::parent(&target)?;
         existing.try_within(&parent)?;
-        let parts = local::temporary(0o777)
-            .tempdir_in(&parent)
+        let parts = OwnFolder::make(&parent, SAVES, local::temporary(0o777))
             .map_err(|error| local::failed(&parent, "create a folder in it", &error))?;
         Ok(Self(Unfinished::Local {
             target,
@@ -97,6 +104,7 @@ impl FolderWriter {
             } => {
                 local::sync_folder(parts.path())?;
                 let before = existing.rename(parts.path(), &target)?;
+                let (parts, _locked) = parts.into_parts();
                 Ok(let_go(parts, &before, &parent)?)
             }
             Unfinished::Remote(folder) => Ok(folder.commit()?),

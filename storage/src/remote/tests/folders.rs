@@ -189,3 +189,36 @@ fn a_shared_folder_that_takes_no_parts_fails_before_the_work() {
     let shared = SharedFolder::new(target.to_str().unwrap(), "7", Existing::Refuse).unwrap();
     assert!(shared.begin().is_err());
 }
+
+#[test]
+fn what_killed_writers_left_on_this_host_is_removed_by_the_next_one() {
+    let outer = tempfile::tempdir().unwrap();
+    let url = |name: &str| outer.path().join(name).to_str().unwrap().to_owned();
+    let stores = Stores::new();
+    let living = stores.create_folder(&url("living")).unwrap();
+    living.write_part("part-0", Bytes::from_static(b"0")).unwrap();
+    let Some(name) = entries(outer.path()).pop() else {
+        panic!("no folder of parts")
+    };
+    let left = |name: &str| {
+        let folder = outer.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("part-0"), b"left behind").unwrap();
+        folder
+    };
+    // The same but for what was drawn, as nobody holds a lock on it any more.
+    let (ours, _) = name.rsplit_once('-').unwrap();
+    let dead = left(&format!("{ours}-dead.unfinished"));
+    let others = [
+        ".distdl-save-a-host.of-others-0123-dead.unfinished",
+        ".distdl-0123.unfinished",
+        &format!("{ours}-dead"),
+    ]
+    .map(left);
+    let second = stores.create_folder(&url("second")).unwrap();
+    assert!(!dead.exists());
+    assert!(others.iter().all(|folder| folder.join("part-0").exists()));
+    living.commit().unwrap();
+    second.commit().unwrap();
+    assert_eq!(names(&stores, &url("living")), ["part-0"]);
+}

@@ -1,0 +1,147 @@
+//! Folders that a process has for itself, and whose are whose.
+//!
+//! Their names say the host, and which of its starts it is, and the process holds a lock on each while it lives. So what a
+//! killed process has left is known by its lock being free, and removed by the next process of that host. A lock that looks
+//! free may be held on another host, where the file system is one of several.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use tempfile::{Builder, TempDir};
+
+const FOLDER_ATTEMPTS_MAX: usize = 16;
+
+/// How names of one kind of folders begin and end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) prefix: &'static str,
+    pub(crate) suffix: &'static str,
+}
+
+/// A folder that is removed with all its files when it is dropped.
+#[derive(Debug)]
+pub(crate) struct OwnFolder {
+    // Before the lock: the folder is removed while it is still locked.
+    folder: TempDir,
+    lock: File,
+}
+
+impl OwnFolder {
+    /// Makes one in `outer`, as `builder` makes folders, and removes what killed processes have left of its kind there.
+    pub(crate) fn make(outer: &Path, kind: Kind, builder: Builder<'static, 'static>) -> io::Result<Self> {
+        let owner = Owner::this();
+        owner.remove_leftovers(outer, kind);
+        let prefix = owner.prefix(kind);
+        let mut builder: Builder<'_, '_> = builder;
+        builder.prefix(&prefix).suffix(kind.suffix);
+        for _ in 0..FOLDER_ATTEMPTS_MAX {
+            let folder = builder.tempdir_in(outer)?;
+            // Another process may take the folder for a leftover before it is locked. Then there is nothing to lose.
+            let Ok(lock) = File::open(folder.path()) else {
+                continue;
+            };
+            match lock.try_lock() {
+                Err(fs::TryLockError::WouldBlock) => continue,
+                // Without locks nobody removes leftovers here.
+                Err(fs::TryLockError::Error(_)) | Ok(()) if folder.path().exists() => {
+                    return Ok(Self { folder, lock });
+                }
+                _ => continue,
+            }
+        }
+        Err(io::Error::other(format!(
+            "{FOLDER_ATTEMPTS_MAX} new folders were taken by other processes"
+        )))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The folder, and what holds the lock on it.
+    pub(crate) fn into_parts(self) -> (TempDir, File) {
+        (self.folder, self.lock)
+    }
+}
+
+/// How the names of hosts begin that nobody has named.
+const NAMELESS: [&str; 2] = ["localhost", "_none_"];
+
+/// Who makes folders: the host, and which of its starts this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) host: String,
+    pub(crate) boot: String,
+}
+
+impl Owner {
+    /// A host that does not tell its boots apart has one.
+    pub(crate) fn this() -> Self {
+        let plain = |character: char| match character {
+            '.' | '-' => character,
+            _ if character.is_ascii_alphanumeric() => character,
+            _ => '_',
+        };
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .chars()
+            .map(plain)
+            .collect();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self {
+            host,
+            boot: boot.chars().filter(char::is_ascii_hexdigit).collect(),
+        }
+    }
+
+    pub(crate) fn prefix(&self, kind: Kind) -> String {
+        format!("{}{}-{}-", kind.prefix, self.host, self.boot)
+    }
+
+    /// Who made a folder of that kind and name.
+    pub(crate) fn of(name: &str, kind: Kind) -> Option<Self> {
+        let name = name.strip_prefix(kind.prefix)?.strip_suffix(kind.suffix)?;
+        let mut parts = name.rsplitn(3, '-').skip(1);
+        let (boot, host) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        Some(Self { host, boot })
+    }
+
+    /// Whether a lock that looks free here is free: on the same kernel, whatever containers are called, and where this host
+    /// has started anew since. Many hosts may have the name that a system has before it is given one.
+    pub(crate) fn sees_locks_of(&self, other: &Self) -> bool {
+        match self.boot == other.boot {
+            true => !self.boot.is_empty() || self.host == other.host,
+            false => {
+                let is_nameless = self.host.is_empty() || NAMELESS.iter().any(|name| self.host.starts_with(name));
+                self.host == other.host && !is_nameless
+            }
+        }
+    }
+
+    /// Removes this host's folders of a kind whose process ended without removing them. What cannot be locked or removed
+    /// stays.
+    pub(crate) fn remove_leftovers(&self, outer: &Path, kind: Kind) {
+        let Ok(entries) = fs::read_dir(outer) else { return };
+        for entry in entries.flatten() {
+            let owner = Self::of(&entry.file_name().to_string_lossy(), kind);
+            let is_ours = owner.is_some_and(|owner| self.sees_locks_of(&owner));
+            if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let path = entry.path();
+            let Ok(handle) = File::open(&path) else { continue };
+            if handle.try_lock().is_ok() {
+                match fs::remove_dir_all(&path) {
+                    Ok(()) => {
+                        tracing::info!(path = %path.display(), "removed what a killed process left behind")
+                    }
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "cannot remove what a killed process left behind")
+                    }
+                }
+            }
+        }
+    }
+}
