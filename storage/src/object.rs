@@ -133,6 +133,14 @@ pub enum ObjectError {
         /// The path or URL.
         url: String,
     },
+    /// A folder in a store of objects whose writer has not finished it.
+    #[error(
+        "{url}: holds the parts of a save that goes on or was killed, as the object `.distdl-unfinished` there says; if nobody writes there any more, remove all that is there, or use another name"
+    )]
+    Unfinished {
+        /// The URL of the folder.
+        url: String,
+    },
     /// An object longer than the limit for whole reads.
     #[error(
         "{url}: holds {bytes} bytes, above the limit of {bytes_max} for a whole read; read it in ranges, or raise `StoresOptions::read_bytes_max` (`read_size` in a configuration)"

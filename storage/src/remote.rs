@@ -456,7 +456,7 @@ impl Stores {
 fn names_nothing(pattern: &str, error: &ObjectError) -> bool {
     match (error, Location::parse(pattern)) {
         (ObjectError::NotFound { url }, Ok(Location::Local(path))) => *url == local::spelled(&path),
-        (ObjectError::NotFound { .. }, _) => true,
+        (ObjectError::NotFound { .. } | ObjectError::Unfinished { .. }, _) => true,
         _ => false,
     }
 }

@@ -131,7 +131,7 @@ impl RemoteFolder {
             Err(ObjectError::AlreadyExists { .. }) => {
                 let there = folder.client.head(marker.clone())?;
                 if there.bytes != nonce.len() as u64 || folder.client.get(marker, there, None)? != nonce {
-                    return Err(ObjectError::AlreadyExists { url: folder.url() });
+                    return Err(ObjectError::Unfinished { url: folder.url() });
                 }
             }
             put => put?,

@@ -64,8 +64,10 @@ impl Prefix {
             false => self.client.head(self.target()?),
         };
         match exact {
-            Ok(_) if self.is_unfinished()? => Err(ObjectError::NotFound { url: self.url() }),
-            Ok(object) => Ok(vec![object]),
+            Ok(_) => match self.name.rsplit_once('/') {
+                Some((folder, _)) if self.is_unfinished(folder)? => Err(self.unfinished(folder)),
+                _ => exact.map(|object| vec![object]),
+            },
             Err(ObjectError::NotFound { .. }) => self.list_many(),
             // Who may not look at an object may still be allowed to list a folder; if not, this says why.
             Err(error) => self.list_many().map_err(|_| error),
@@ -100,6 +102,9 @@ impl Prefix {
         if !has_any && !self.name.is_empty() {
             return Err(ObjectError::NotFound { url: self.url() });
         }
+        if found.is_empty() && !self.name.is_empty() && self.is_unfinished(&self.name)? {
+            return Err(self.unfinished(&self.name));
+        }
         Ok(found.into_iter().collect())
     }
 
@@ -113,17 +118,39 @@ impl Prefix {
             let folder_matches = || found.rsplit_once('/').is_some_and(|(folder, _)| matches(folder));
             (matches(found) || folder_matches()) && !hidden(found, &name)
         };
-        let found = self
-            .client
-            .run_listing(&self.server, self.listing(folder).below(wanted))??;
+        let listing = self.listing(folder.clone()).below(wanted);
+        let found = self.client.run_listing(&self.server, listing)??;
+        if found.is_empty()
+            && let Some(folder) = self.unfinished_match(folder)
+        {
+            return Err(self.unfinished(&folder));
+        }
         Ok(found.into_iter().collect())
     }
 
-    /// Whether this object lies in an unfinished folder.
-    fn is_unfinished(&self) -> Result<bool> {
-        let Some((folder, _)) = self.name.rsplit_once('/') else {
-            return Ok(false);
+    /// A folder in `within` that is not finished and whose objects this pattern names, if one is found.
+    fn unfinished_match(&self, within: Target) -> Option<String> {
+        let parent = self.name.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+        let patterns = [glob::Pattern::new(&self.name).ok()?, glob::Pattern::new(&parent).ok()?];
+        let is_marker = move |found: &str| {
+            let folder = found
+                .strip_suffix(UNFINISHED)
+                .map(|folder| folder.trim_end_matches('/'));
+            folder.is_some_and(|folder| patterns.iter().any(|pattern| pattern.matches_with(folder, MATCHING)))
         };
+        let markers = self.client.run(self.listing(within).names(is_marker)).ok()?.ok()?;
+        let (folder, _) = markers.first()?.rsplit_once('/')?;
+        Some(folder.to_owned())
+    }
+
+    fn unfinished(&self, folder: &str) -> ObjectError {
+        ObjectError::Unfinished {
+            url: format!("{}{folder}", self.root),
+        }
+    }
+
+    /// Whether objects right in a folder are parts of one that is not finished.
+    fn is_unfinished(&self, folder: &str) -> Result<bool> {
         match self.client.head(self.target_of(&format!("{folder}/{UNFINISHED}"))?) {
             Ok(_) => Ok(true),
             // S3 forbids to look at what is not there to those who may read a folder's objects and not list them.
@@ -149,6 +176,7 @@ impl Prefix {
         }
         match self.names(|_| true)?.is_empty() {
             true => Ok(()),
+            false if self.is_unfinished(&self.name)? => Err(self.unfinished(&self.name)),
             false => there(),
         }
     }

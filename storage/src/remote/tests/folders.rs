@@ -63,11 +63,31 @@ fn what_a_killed_writer_left_keeps_the_name_taken_and_is_read_by_nobody() {
     faults.on_write(2, WriteFault::DieBefore);
     assert!(write_folder(&stores).is_err());
     let later = Stores::over(inner, StoresOptions::default());
-    assert!(later.list("memory://a/out").is_err());
-    assert!(matches!(
-        object_error(later.create_folder("memory://a/out")),
-        ObjectError::AlreadyExists { .. }
-    ));
+    later.write("memory://a/other", Bytes::new()).unwrap();
+    let mut errors = vec![object_error(later.create_folder("memory://a/out"))];
+    for pattern in [
+        "out",
+        "out/",
+        "out/part-0",
+        "out/part-*",
+        "ou*",
+        "o*/part-0",
+        "**/part-*",
+    ] {
+        errors.push(object_error(later.list(&format!("memory://a/{pattern}"))));
+    }
+    for error in errors {
+        assert!(
+            matches!(&error, ObjectError::Unfinished { url } if url == "memory://a/out"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("`.distdl-unfinished`"), "{error}");
+    }
+    // What others name goes on.
+    assert_eq!(names(&later, "memory://a/{out,other}"), ["other"]);
+    assert_eq!(names(&later, "memory://a/*"), ["other"]);
+    let error = object_error(later.list("memory://a/none*"));
+    assert!(matches!(error, ObjectError::NothingFound { .. }), "{error}");
 }
 
 #[test]
@@ -76,7 +96,7 @@ fn of_two_writers_of_one_name_one_is_refused() {
     let writer = stores.create_folder("memory://a/out").unwrap();
     assert!(matches!(
         object_error(stores.create_folder("memory://a/out")),
-        ObjectError::AlreadyExists { .. }
+        ObjectError::Unfinished { .. }
     ));
     writer.write_part("part", Bytes::new()).unwrap();
     writer.commit().unwrap();
