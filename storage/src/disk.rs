@@ -5,6 +5,8 @@
 //! touched, and what a killed process left behind is known by its lock being free: the next tier of that host removes it.
 //! Other hosts leave it alone, as network file systems do not show them who holds a lock on a folder.
 
+mod outer;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -63,15 +65,17 @@ impl DiskTier {
         Ok(tier)
     }
 
-    /// A tier in the system's folder for temporary files, where nothing is made before the first block is put.
+    /// A tier in the folder for temporary files (`TMPDIR`, else that of the system, or `/var/tmp` if that is in memory), where
+    /// nothing is made before the first block is put.
     pub fn temporary(bytes_max: u64) -> Self {
-        Self::lazy(std::env::temp_dir(), bytes_max)
+        Self::lazy(outer::outer(), bytes_max)
     }
 
-    /// Removes what killed processes of this host left behind in `folder`, or in the system's folder for temporary files.
+    /// Removes what killed processes of this host left behind in `folder`, or in that of [`DiskTier::temporary`].
     /// What cannot be removed stays, with a warning.
     pub fn remove_leftovers(folder: Option<&Path>) {
-        Owner::this().remove_leftovers(folder.unwrap_or(&std::env::temp_dir()), BLOCKS);
+        let folder = folder.map_or_else(outer::outer, Path::to_owned);
+        Owner::this().remove_leftovers(&folder, BLOCKS);
     }
 
     fn lazy(outer: PathBuf, bytes_max: u64) -> Self {

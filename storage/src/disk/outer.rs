@@ -1,0 +1,84 @@
+//! Where blocks are kept if nobody says where.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// On many systems the folder for temporary files is in memory, and this one is on a disk.
+const ON_DISK: &str = "/var/tmp";
+
+/// The folder for temporary files: that of the user (`TMPDIR`) or the system, or another one if the system's is in memory, where
+/// blocks that memory has no room for would be kept in memory.
+pub(super) fn outer() -> PathBuf {
+    let is_chosen = env::var_os("TMPDIR").is_some();
+    chosen(env::temp_dir(), is_chosen, is_writable, is_in_memory)
+}
+
+fn chosen(
+    system: PathBuf,
+    is_chosen: bool,
+    is_writable: impl Fn(&Path) -> bool,
+    is_in_memory: impl Fn(&Path) -> bool,
+) -> PathBuf {
+    let on_disk = Path::new(ON_DISK);
+    match !is_chosen && is_in_memory(&system) && is_writable(on_disk) && !is_in_memory(on_disk) {
+        true => on_disk.to_owned(),
+        false => system,
+    }
+}
+
+#[cfg(unix)]
+fn is_writable(folder: &Path) -> bool {
+    use rustix::fs::Access;
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+}
+
+#[cfg(not(unix))]
+fn is_writable(_: &Path) -> bool {
+    false
+}
+
+/// Whether what is written to a folder stays in memory, and in swap space.
+#[cfg(target_os = "linux")]
+fn is_in_memory(folder: &Path) -> bool {
+    // `TMPFS_MAGIC` and `RAMFS_MAGIC` of linux/magic.h. The type of the number is not the same on all processors.
+    const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+    rustix::fs::statfs(folder).is_ok_and(|found| IN_MEMORY.contains(&(found.f_type as u32)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_in_memory(_: &Path) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_on_a_disk_unless_somebody_says_otherwise() {
+        let chosen = |is_chosen, is_writable, in_memory: &[&str]| {
+            let is_in_memory = |folder: &Path| in_memory.iter().any(|name| folder == Path::new(name));
+            chosen("/tmp".into(), is_chosen, |_| is_writable, is_in_memory)
+        };
+        let tmp = Path::new("/tmp");
+        assert_eq!(chosen(false, true, &["/tmp"]), Path::new("/var/tmp"));
+        assert_eq!(chosen(false, true, &[]), tmp, "it is on a disk");
+        assert_eq!(chosen(true, true, &["/tmp"]), tmp, "the user wants it");
+        assert_eq!(chosen(false, false, &["/tmp"]), tmp, "the other one takes no files");
+        assert_eq!(
+            chosen(false, true, &["/tmp", "/var/tmp"]),
+            tmp,
+            "the other one is no better"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_in_memory_is_known_by_its_file_system() {
+        assert!(!is_in_memory(Path::new("/proc")) && !is_in_memory(Path::new("/not/there")));
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        if mounts.lines().any(|mount| mount.contains(" /dev/shm tmpfs ")) {
+            assert!(is_in_memory(Path::new("/dev/shm")));
+        }
+    }
+}
