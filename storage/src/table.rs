@@ -4,8 +4,10 @@ mod present;
 
 mod units;
 
+use std::collections::VecDeque;
 use std::fmt::Display;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread::{self, ScopedJoinHandle};
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
@@ -24,6 +26,8 @@ use crate::table::units::Units;
 const ROWS: usize = 1024;
 /// Read at the end of a file at once, in bytes: most footers are shorter.
 const TAIL_BYTES: u64 = 64 << 10;
+/// Footers that are read at a time: most of the time that takes is waiting for the store.
+const FOOTERS_MAX: usize = 16;
 /// Longest words of a decoder in an error, in letters.
 const WORDS_MAX: usize = 400;
 /// How to mend a file whose parts do not fit together.
@@ -95,23 +99,44 @@ pub(crate) fn columns(url: &str, names: &[&str], wanted: Option<&[String]>) -> R
 /// What the footer says of an object: its columns, and the stored bytes of each of its parts.
 pub(crate) type Outline = (SchemaRef, Vec<u64>);
 
-/// The stored bytes of the parts of each object, of which `read` gives what the footer says. Objects that mean different
-/// things by the numbers of a `wanted` column are an error.
+/// The stored bytes of the parts of each object, of which `read` gives what the footer says; a few are read at a time, and
+/// the first object that is wrong is the one of the error. Objects that mean different things by the numbers of a `wanted`
+/// column are an error too.
 pub(crate) fn parts(
     objects: &[Object],
     wanted: Option<&[String]>,
-    read: impl Fn(&Object) -> Result<Outline>,
+    read: impl Fn(&Object) -> Result<Outline> + Sync,
 ) -> Result<Vec<Vec<u64>>> {
-    let mut units = Units::default();
-    let parts = objects.iter().map(|object| {
-        let (schema, parts) = read(object)?;
+    let (mut units, mut parts) = (Units::default(), Vec::with_capacity(objects.len()));
+    let mut take = |object: &Object, (schema, sizes): Outline| -> Result<()> {
         // What has no rows is often written with other types.
-        if !parts.is_empty() {
+        if !sizes.is_empty() {
             units.check(&object.url, &schema, wanted)?;
         }
-        Ok(parts)
-    });
-    parts.collect()
+        parts.push(sizes);
+        Ok(())
+    };
+    let read = &read;
+    thread::scope(|scope| {
+        let (mut rest, mut under_way) = (objects.iter(), VecDeque::new());
+        loop {
+            for object in rest.by_ref().take(FOOTERS_MAX - under_way.len()) {
+                let reading = thread::Builder::new().spawn_scoped(scope, move || read(object));
+                under_way.push_back((object, reading));
+            }
+            let Some((object, reading)) = under_way.pop_front() else {
+                return Ok(());
+            };
+            let outline = match reading.map(ScopedJoinHandle::join) {
+                Ok(Ok(outline)) => outline?,
+                Ok(Err(panic)) => resume_unwind(panic),
+                // The system has no thread to spare.
+                Err(_) => read(object)?,
+            };
+            take(object, outline)?;
+        }
+    })
+    .map(|()| parts)
 }
 
 /// An error if a field of `T` would be `None` in every row, which `option` would allow.

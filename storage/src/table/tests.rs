@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, FixedSizeListArray, Int64Array, ListArray, RecordBatch, StructArray};
@@ -12,9 +14,9 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Rows, Units};
+use super::{Rows, Units, parts};
 use crate::error::Result;
-use crate::object::Object;
+use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -237,4 +239,66 @@ fn numbers_of_files_that_are_read_as_one_have_one_unit() {
         error.contains("it holds times in milliseconds here, and times in microseconds in first"),
         "{error}"
     );
+}
+
+fn objects(count: usize) -> Vec<Object> {
+    let object = |number| Object {
+        url: format!("{number}"),
+        bytes: 1,
+        version: None,
+    };
+    (0..count).map(object).collect()
+}
+
+/// Waits for something that comes at once if all is well.
+fn wait(until: &Mutex<Receiver<()>>) -> bool {
+    until.lock().unwrap().recv_timeout(Duration::from_secs(60)).is_ok()
+}
+
+#[test]
+fn footers_are_read_beside_each_other_and_come_in_their_order() {
+    let schema = Arc::new(Schema::empty());
+    let (last, first) = channel();
+    let first = Mutex::new(first);
+    let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let read = |object: &Object| {
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let number = object.url.parse().unwrap();
+        match number {
+            0 => assert!(wait(&first), "the others are not read meanwhile"),
+            15 => last.send(()).unwrap(),
+            _ => {}
+        }
+        now.fetch_sub(1, Ordering::SeqCst);
+        Ok((Arc::clone(&schema), vec![number]))
+    };
+    let expected: Vec<Vec<u64>> = (0..100).map(|number| vec![number]).collect();
+    assert_eq!(parts(&objects(100), None, read).unwrap(), expected);
+    assert!(most.into_inner() <= 16);
+}
+
+#[test]
+fn the_first_footer_that_is_wrong_ends_the_reading() {
+    let schema = Arc::new(Schema::empty());
+    let (third, first) = channel();
+    let first = Mutex::new(first);
+    let reads = AtomicUsize::new(0);
+    let read = |object: &Object| {
+        reads.fetch_add(1, Ordering::SeqCst);
+        let wrong = || Err(ObjectError::malformed(&object.url, "its footer", "it is wrong", "mend it").into());
+        match object.url.as_str() {
+            "1" => {
+                assert!(wait(&first), "the others are not read meanwhile");
+                wrong()
+            }
+            "3" => {
+                third.send(()).unwrap();
+                wrong()
+            }
+            _ => Ok((Arc::clone(&schema), Vec::new())),
+        }
+    };
+    let error = parts(&objects(100), None, read).unwrap_err().to_string();
+    assert!(error.starts_with("1, its footer"), "{error}");
+    assert!(reads.into_inner() <= 17);
 }
