@@ -83,6 +83,14 @@ impl Deal {
         most.min(length).min(self.batch) as usize
     }
 
+    /// The first lane, and its samples, that has fewer than there are whole steps in an epoch: there are some of which it takes
+    /// none.
+    pub(crate) fn lane_with_empty_shares(&self) -> Option<(usize, u32)> {
+        let whole_steps = self.samples / self.batch;
+        let mut lanes = self.lengths.iter().copied().enumerate();
+        lanes.find(|(_, length)| u64::from(*length) < whole_steps)
+    }
+
     /// What a checkpoint says of it. Lanes that are equal and divide the batch have the same share in each step.
     pub(crate) fn words(&self) -> &'static str {
         match self.are_equal() && self.batch.is_multiple_of(self.lengths.len() as u64) {

@@ -20,6 +20,7 @@ mod order;
 mod plateau;
 mod resident;
 mod saved;
+mod shares;
 mod update;
 
 use std::collections::BTreeMap;
@@ -91,7 +92,8 @@ impl NeuralNetwork {
     ///
     /// # Errors
     /// If the data is empty or smaller than a batch, has fewer partitions than there are lanes, or cannot be computed;
-    /// if the checkpoint to go on from cannot be read, or is of another training; if an option makes no sense.
+    /// if the checkpoint to go on from cannot be read, or is of another training; if an option makes no sense, or not for what
+    /// lanes have.
     /// If a GPU must compute (`device.gpu` is `on`), also if a layer has no kernels for GPUs.
     #[track_caller]
     pub fn train(&self, data: &Dataset<Samples>, options: TrainingOptions) -> Result<Training> {
@@ -113,6 +115,7 @@ impl NeuralNetwork {
         checkpoint.iter().try_for_each(CheckpointOptions::check)?;
         let look = look_at(self, data, options.lanes, checkpoint.is_some())?;
         let deal = Deal::new(look.lengths, options.batch)?;
+        options.check_shares(&deal)?;
         let initial = match &options.initial_parameters {
             Some(parameters) => parameters.to_vec(),
             None => self.initialize(options.seed())?,

@@ -273,6 +273,38 @@ fn what_makes_no_sense_is_refused() {
     assert!(error.contains("lane_gradient_norm_max"), "{error}");
 }
 
+/// Lanes that wait for nobody fill the places of steps as fast as they compute: with nothing, where they have nothing.
+#[test]
+fn a_lane_that_would_fill_asynchronous_steps_with_nothing_is_refused() {
+    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let dealt = |lengths: &[usize]| {
+        let mut first = 0;
+        let blocks = lengths.iter().map(|length| {
+            first += length;
+            samples().slice(first - length..first).unwrap()
+        });
+        context.parallelize(blocks.collect::<Vec<_>>(), lengths.len())
+    };
+    let begin = |staleness, lengths: &[usize]| {
+        let network = NeuralNetwork::dense(6, &[5], 3).unwrap();
+        network.train(&dealt(lengths), options(staleness, Compression::None))
+    };
+    // Of 41 samples 6 whole steps are made.
+    for (lane, lengths) in [(3, [21, 10, 10, 0]), (1, [24, 5, 6, 6])] {
+        let error = begin(Staleness::Asynchronous, &lengths).unwrap_err();
+        let says = format!("lane {lane} has {} of the 41 samples", lengths[lane]);
+        assert!(
+            matches!(error, Error::Data(_)) && error.to_string().contains(&says),
+            "{error:?}"
+        );
+        begin(Staleness::Bounded(2), &lengths).unwrap();
+    }
+    let mut training = begin(Staleness::Asynchronous, &[23, 6, 6, 6]).unwrap();
+    let error = training.change_data(&dealt(&[21, 10, 10, 0])).unwrap_err();
+    assert!(error.to_string().contains("lane 3 has 0"), "{error:?}");
+    training.iterate(3, |_| ()).unwrap();
+}
+
 /// A program that looks at what kind of error it was must go on alike in all processes.
 #[test]
 fn all_processes_get_the_same_error_whoever_came_to_it() {
