@@ -91,6 +91,14 @@ impl Deal {
         lanes.find(|(_, length)| u64::from(*length) < whole_steps)
     }
 
+    /// Whether no lane ever takes more than one sample in a step. Of lanes that differ by at most one sample, any has its turn
+    /// `k` before any has its turn `k + 1`.
+    pub(crate) fn deals_singly(&self) -> bool {
+        let (least, most) = (self.lengths.iter().min(), self.lengths.iter().max());
+        let is_even = least.zip(most).is_some_and(|(least, most)| most - least <= 1);
+        is_even && self.batch == self.lengths.len() as u64
+    }
+
     /// What a checkpoint says of it. Lanes that are equal and divide the batch have the same share in each step.
     pub(crate) fn words(&self) -> &'static str {
         match self.are_equal() && self.batch.is_multiple_of(self.lengths.len() as u64) {
@@ -195,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_step_takes_the_next_turns(lengths in vec(prop_oneof![0..4_u32, 0..300_u32, Just(37)], 1..9), batch in 1..40_usize) {
+        fn a_step_takes_the_next_turns(lengths in vec(prop_oneof![0..4_u32, 0..300_u32, Just(37), 37..39_u32], 1..9), batch in 1..40_usize) {
             let samples = lengths.iter().sum::<u32>() as usize;
             let batch = batch.max(lengths.len());
             prop_assume!(batch <= samples);
@@ -211,6 +219,9 @@ mod tests {
                     *taken = range.end;
                 }
             }
+            let most = (0..deal.steps_per_epoch).flat_map(|step| (0..lengths.len()).map(move |lane| (lane, step)));
+            let most = most.map(|(lane, step)| deal.range(lane, step).len()).max();
+            prop_assert_eq!(deal.deals_singly(), most == Some(1));
             prop_assert_eq!(taken, lengths.iter().map(|length| *length as usize).collect::<Vec<_>>());
             prop_assert_eq!(deal.steps_per_epoch as usize, samples.div_ceil(batch));
         }
@@ -226,6 +237,13 @@ mod tests {
         let middle = uneven.steps_per_epoch / 2;
         assert_eq!((uneven.range(0, middle).len(), uneven.range(1, middle).len()), (96, 32));
         assert_ne!(uneven.words(), FIXED_SHARES);
+    }
+
+    #[test]
+    fn lanes_that_differ_by_one_take_one_at_a_time() {
+        let singly = |lengths: &[u32], batch| Deal::new(lengths.to_vec(), batch).unwrap().deals_singly();
+        assert!(singly(&[9, 8, 9], 3) && singly(&[8; 3], 3));
+        assert!(!singly(&[9, 8, 9], 4) && !singly(&[10, 8, 9], 3));
     }
 
     #[test]

@@ -205,6 +205,13 @@ impl<T: Scalar> NeuralNetwork<T> {
         Some((index, placed.layer.kind()))
     }
 
+    /// A layer that learns, by its place and kind, and that measures no single row; there may be none.
+    pub(crate) fn measures_several_rows(&self) -> Option<(usize, &'static str)> {
+        let mut layers = self.layers.iter().enumerate();
+        let (index, placed) = layers.find(|(_, placed)| !placed.is_frozen && !placed.layer.measures_one_row())?;
+        Some((index, placed.layer.kind()))
+    }
+
     /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than memory
     /// has.
     pub fn initialize(&self, seed: u64) -> Result<Vec<T>> {

@@ -115,7 +115,7 @@ impl NeuralNetwork {
         checkpoint.iter().try_for_each(CheckpointOptions::check)?;
         let look = look_at(self, data, options.lanes, checkpoint.is_some())?;
         let deal = Deal::new(look.lengths, options.batch)?;
-        options.check_shares(&deal)?;
+        options.check_shares(self, &deal)?;
         let initial = match &options.initial_parameters {
             Some(parameters) => parameters.to_vec(),
             None => self.initialize(options.seed())?,

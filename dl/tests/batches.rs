@@ -117,6 +117,41 @@ fn statistics_of_batch_norm_are_those_of_a_piece() {
     assert_eq!(bits(&train_with(&network, 2, in_pieces(4))), bits(&pieces));
 }
 
+/// One row has no variance: a training of nothing else would never measure, and say nothing.
+#[test]
+fn batch_norm_that_would_never_measure_is_refused() {
+    let of_rows = NeuralNetwork::new(IMAGE)
+        .hidden(Flatten)
+        .hidden(BatchNorm::default())
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let of_pixels = NeuralNetwork::new(IMAGE)
+        .hidden(BatchNorm::default())
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let one_a_lane = TrainingOptions {
+        batch: 4,
+        lanes: 4,
+        ..options()
+    };
+    for (options, says) in [
+        (in_pieces(1), "`micro_batch` is 1"),
+        (one_a_lane.clone(), "over 4 `lanes`"),
+    ] {
+        let error = refusal(&of_rows, options.clone());
+        assert!(
+            error.contains("layer 1 (batch_norm)") && error.contains(says),
+            "{error}"
+        );
+        train_with(&of_pixels, 1, options.clone());
+        train_with(&network(), 1, options.clone());
+        train_with(&of_rows.with_frozen(0..2).unwrap(), 1, options);
+    }
+    // Some lane has two rows in each step, if not each.
+    let batch = 5;
+    train_with(&of_rows, 1, TrainingOptions { batch, ..one_a_lane });
+}
+
 #[test]
 fn pieces_of_no_samples_are_refused() {
     let message = refusal(&network(), in_pieces(0));

@@ -17,7 +17,7 @@ const KIND: &str = "batch_norm";
 ///
 /// In training, mean and variance are those of the rows of one lane, so lanes show in the result and workers do not. Where
 /// that is one row with one position, which has no variance, they are the running ones, as in evaluation (PyTorch has an
-/// error there, but what lanes get of a last batch is seldom meant): give lanes more rows. In
+/// error there, but what lanes get of a last batch is seldom meant). A training where it is so in all steps is refused. In
 /// evaluation they are running statistics, which lie among the parameters; a step moves them towards the mean of what its
 /// lanes have found, weighted by their rows.
 ///
@@ -158,6 +158,10 @@ impl<T: Scalar> Layer<T> for BatchNormLayer {
             range: 2 * self.channels..4 * self.channels,
             momentum: self.momentum,
         })
+    }
+
+    fn measures_one_row(&self) -> bool {
+        self.positions > 1
     }
 
     fn scratch_length(&self) -> usize {

@@ -85,6 +85,12 @@ pub trait Layer<T: Scalar>: Debug + Send + Sync {
         None
     }
 
+    /// Whether it finds its [statistics](Self::statistics) in a single row, too. A training all of whose passes would be of one row
+    /// is refused where one that learns does not. Default: it does.
+    fn measures_one_row(&self) -> bool {
+        true
+    }
+
     /// Whether a tensor of those that it [wants](Self::parameter_shapes) is a weight that inputs are multiplied with, which decay is meant for
     /// ([`Decay::Weights`](crate::Decay::Weights)), and no bias, scale or shift. Default: those of two sides or more.
     fn is_weight(&self, tensor: &ParameterShape) -> bool {

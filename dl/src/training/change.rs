@@ -66,7 +66,7 @@ impl Training {
             (epoch, _) => epoch + 1,
         };
         let deal = Deal::new(look.lengths, self.options.batch)?.beginning_at(self.step, epoch);
-        self.options.check_shares(&deal)?;
+        self.options.check_shares(&self.network, &deal)?;
         let old = match self.digests.take() {
             Some(digests) => digests,
             None => digests(&self.data)?,

@@ -5,11 +5,35 @@ use distdl_engine::Staleness;
 use super::TrainingOptions;
 use crate::deal::Deal;
 use crate::error::{Error, Result};
+use crate::network::NeuralNetwork;
 
 impl TrainingOptions {
     /// Errors if lanes cannot learn as they are to from their shares of steps.
-    pub(super) fn check_shares(&self, deal: &Deal) -> Result<()> {
-        self.check_lanes_that_wait_for_nobody(deal)
+    pub(super) fn check_shares(&self, network: &NeuralNetwork, deal: &Deal) -> Result<()> {
+        self.check_lanes_that_wait_for_nobody(deal)?;
+        self.check_rows(network, deal)
+    }
+
+    /// A layer that measures its rows would not once do so where all passes are of one row.
+    fn check_rows(&self, network: &NeuralNetwork, deal: &Deal) -> Result<()> {
+        let Some((layer, kind)) = network.measures_several_rows() else {
+            return Ok(());
+        };
+        let (why, remedy) = match (self.micro_batch, deal.deals_singly()) {
+            (Some(1), _) => ("`micro_batch` is 1".to_owned(), "give pieces at least 2 samples"),
+            (_, true) => (
+                format!(
+                    "a `batch` of {} over {} `lanes` is one sample a lane",
+                    self.batch, self.lanes
+                ),
+                "raise `batch`, or lower `lanes`",
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::Options(format!(
+            "layer {layer} ({kind}) takes mean and variance of the rows that a lane computes at a time, and one row has no variance: {why}, so it \
+             would never measure, and its running statistics would stay as they begin; {remedy}, or freeze the layer"
+        )))
     }
 
     /// Where updates take the places of steps as they come, a lane that has nothing to compute would take most of them.
