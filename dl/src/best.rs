@@ -29,7 +29,7 @@ impl BestModel {
 /// ```no_run
 /// # use distdl_dl::{BestModels, Result, Samples, Training};
 /// # use distdl_engine::Dataset;
-/// # fn train(training: &mut Training, validation: &Dataset<Samples>) -> Result<()> {
+/// # fn train(training: &mut Training, validation: &Dataset<Samples>, file: &std::path::Path) -> Result<()> {
 /// let mut best = BestModels::new(1).with_patience(3).resumed(training);
 /// while best.goes_on() && (best.is_due(training) || training.epoch() < 20) {
 ///     // Not where the last program was stopped between an epoch and what follows it.
@@ -39,7 +39,9 @@ impl BestModel {
 ///     best.show(training.error(validation)?.mean_loss(), training)?;
 /// }
 /// if let Some(model) = best.models().first() {
-///     training.set_parameters(model.parameters.clone())?;
+///     // Not `set_parameters`: the newest checkpoint stays what a longer training goes on from. Of many processes one writes the
+///     // file, by `Context::once`.
+///     training.network().save(file, &model.parameters)?;
 /// }
 /// # Ok(())
 /// # }

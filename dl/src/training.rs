@@ -196,9 +196,10 @@ impl Training {
         self.parameters.latest().to_vec()
     }
 
-    /// Sets the parameters. The optimizer's state is 0 again, and a checkpoint of this very step is written anew. What a
-    /// training begins with is better given as
-    /// [`initial_parameters`](TrainingOptions::initial_parameters), which one that goes on from a checkpoint leaves alone.
+    /// Sets the parameters. The optimizer's state is 0 again, and a checkpoint of this very step is written anew: what was trained up to
+    /// here is in it no more. To keep a model that was better before, [save](NeuralNetwork::save) it to a file. What a training begins with is
+    /// better given as [`initial_parameters`](TrainingOptions::initial_parameters), which one that goes on from a checkpoint leaves
+    /// alone.
     ///
     /// # Errors
     /// If there are not as many as the network has, or one of them is not finite: then the training has those it had. If the
