@@ -286,7 +286,8 @@ impl Training {
     /// [`Error::NotFinite`] names the step whose loss is NaN or infinite; that step and later ones are not applied. It also names the
     /// first number of the data that is NaN or infinite, if one is, for which all of the data is passed over once more, though not
     /// again once none was found. That sample need not be one of the step's. It names a tensor if its values are, when all steps are applied: then no checkpoint is written. If a
-    /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. If a GPU must
+    /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. With
+    /// [`Compression::TopK`] an error takes the steps back that were applied since all was last sent: they are run and seen again. If a GPU must
     /// compute, also if the last one of a process is lost or has too little memory. Otherwise as any action.
     ///
     /// **Several processes** may have come to different steps then, and one that is started in the place of a lost one to
@@ -345,8 +346,9 @@ impl Training {
                 .with_shards(placement.shards.len())
                 .with_placement(placement.clone());
         }
+        let (first, beginning) = (self.step, self.beginning()?);
         let failed = Failed::default();
-        let (mut applied, has_labels) = (self.step, self.has_labels);
+        let (mut applied, has_labels) = (first, self.has_labels);
         let mut observe = |step: &StepReport| {
             applied = step.step + 1;
             let report = from_tallies(step.tallies);
@@ -366,6 +368,9 @@ impl Training {
         });
         // What `observe` did not see, since it had panicked, is applied as well.
         self.step = applied.max(self.parameters.version());
+        if let (Err(_), Some(beginning)) = (&result, beginning) {
+            (self.parameters, self.step) = (Arc::new(beginning), first);
+        }
         self.has_parted |= result.is_err() && self.data.context().is_in_cluster();
         result.map_err(|error| self.with_input(failed.resolve(error)))?;
         self.check_parameters(&self.parameters.latest())

@@ -194,6 +194,25 @@ fn training_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
     }
 }
 
+/// What lanes keep back is lost with them, so steps that it was kept back from are taken again.
+#[test]
+fn what_top_k_keeps_back_is_not_lost_by_an_error() {
+    let is_top_k = |own: &TrainingOptions| matches!(own.compression, Compression::TopK(_));
+    for own in determinate().into_iter().filter(is_top_k) {
+        let context = Context::new(Config::default().with_threads(2)).unwrap();
+        let data = context.parallelize(samples().split(4).unwrap(), 4);
+        let network = NeuralNetwork::dense(6, &[5], 3).unwrap();
+        let mut training = network.train(&data, own.clone()).unwrap();
+        // All is sent at step 7.
+        let failed = training.iterate(STEPS, |step| assert_ne!(step.step, 11, "the program's own"));
+        assert!(failed.unwrap_err().to_string().contains("the program's own"));
+        assert_eq!(training.step(), 7, "{own:?}");
+        training.iterate(STEPS - 7, |_| ()).unwrap();
+        let bits: Vec<u32> = training.parameters().iter().map(|value| value.to_bits()).collect();
+        assert_eq!(bits, alone(2, own.clone()).0, "{own:?}");
+    }
+}
+
 #[test]
 fn a_checkpoint_of_another_exchange_is_refused() {
     let folder = tempfile::tempdir().unwrap();

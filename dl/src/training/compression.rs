@@ -25,7 +25,8 @@ pub enum Compression {
 ///
 /// Nobody else has what a lane keeps. So every `flush_every` steps, and at the end of each call of
 /// [`iterate`](super::Training::iterate) and before each checkpoint, lanes send all they have; what a crash takes is done
-/// again from there. So are the steps since then when lanes move to other processes.
+/// again from there. So are the steps since then when lanes move to other processes; and where a program of one process goes on after
+/// an error of `iterate`, for which it keeps a copy of parameters and state, the training is again where all was last sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TopK {
     /// The share of the values that is sent, above 0 and at most 1.

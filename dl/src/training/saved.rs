@@ -1,6 +1,8 @@
-//! What checkpoints hold of a training, and when it writes one.
+//! What checkpoints hold of a training, and when it writes one; and what is kept in memory of the beginning of some steps.
 
 use std::sync::Arc;
+
+use distdl_engine::Parameters;
 
 use super::Training;
 use crate::checkpoint::{Checkpoints, Snapshot};
@@ -58,5 +60,20 @@ impl Training {
             Some(checkpoints) => checkpoints.save(self.data.context(), snapshot),
             None => Ok(()),
         }
+    }
+    /// A copy of the parameters and their state, as the next steps begin with them, where lanes keep parts of gradients back: these are
+    /// lost with the lanes when steps fail. In a cluster nothing goes on with a training whose steps have failed.
+    pub(super) fn beginning(&self) -> Result<Option<Parameters>> {
+        if self.options.compression.top_k().is_none() || self.data.context().is_in_cluster() {
+            return Ok(None);
+        }
+        let latest = self.parameters.latest();
+        let copy = Parameters::with_state(latest.to_vec(), self.parameters.slots())?;
+        for slot in 0..self.parameters.slots() {
+            if let Some(state) = latest.state(slot) {
+                copy.install_state(copy.version(), slot, 0, state)?;
+            }
+        }
+        Ok(Some(copy.with_lag(self.options.staleness.lag())))
     }
 }
