@@ -5,8 +5,9 @@ use crate::kernels::gather;
 use crate::loss::Targets;
 use crate::rng::{Purpose, Stream};
 use crate::samples::{Row, RowFeatures, RowTarget, SampleShape, Samples};
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, try_lengthen};
 use std::borrow::Borrow;
+use std::collections::TryReserveError;
 
 /// The order in which `lane` walks through its `length` samples in `epoch`: a permutation of `0..length`, and a
 /// function of these four numbers only (Fisher and Yates's shuffle).
@@ -41,7 +42,19 @@ impl<T: Scalar> Batch<T> {
         Self::of(samples.shape(), rows_max)
     }
 
-    pub(crate) fn of(shape: SampleShape, rows_max: usize) -> Self {
+    /// The same of samples of a shape. Errors if there is no memory for it.
+    pub(crate) fn try_of(shape: SampleShape, rows_max: usize) -> Result<Self, TryReserveError> {
+        let mut batch = Self::of(shape, 0);
+        try_lengthen(&mut batch.features, rows_max, shape.feature_length)?;
+        match &mut batch.targets {
+            BatchTargets::Labels(labels) => try_lengthen(labels, rows_max, 1)?,
+            BatchTargets::Values { length, values } => try_lengthen(values, rows_max, *length)?,
+        }
+        batch.rows_max = rows_max;
+        Ok(batch)
+    }
+
+    fn of(shape: SampleShape, rows_max: usize) -> Self {
         let targets = match shape.target_length {
             None => BatchTargets::Labels(vec![0; rows_max]),
             Some(length) => BatchTargets::Values {

@@ -234,9 +234,8 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// All buffers for up to `rows_max` rows. This is the only place where a pass's memory is allocated, but for the first
     /// [`add_gradient`](Self::add_gradient).
     pub fn workspace(&self, rows_max: usize) -> Workspace<T> {
-        let most = |of: fn(&dyn Layer<T>) -> usize| self.layers.iter().map(|placed| of(&*placed.layer)).max();
-        let widest = most(|layer| layer.output_length()).unwrap_or(0);
-        let scratch = most(|layer| layer.scratch_length()).unwrap_or(0);
+        let scratch = self.layers.iter().map(|placed| placed.layer.scratch_length()).max();
+        let (widest, scratch) = (self.widest(), scratch.unwrap_or(0));
         let buffer = |length: usize| vec![T::ZERO; rows_max * length];
         Workspace {
             rows_max,

@@ -1,6 +1,7 @@
 //! The element type of parameters, activations and gradients: `f32` in production, `f64` where a test needs the
 //! precision.
 
+use std::collections::TryReserveError;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
@@ -9,6 +10,19 @@ mod sealed {
     pub trait Sealed: faer::traits::ComplexField {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}
+}
+
+/// Makes a vector as long as so many rows of `length` elements, with zeros behind what it has. Errors, and leaves it as it is, if
+/// there is no memory for that.
+pub(crate) fn try_lengthen<T: Copy + Default>(
+    values: &mut Vec<T>,
+    rows: usize,
+    length: usize,
+) -> Result<(), TryReserveError> {
+    let length = rows.saturating_mul(length);
+    values.try_reserve_exact(length.saturating_sub(values.len()))?;
+    values.resize(length, T::default());
+    Ok(())
 }
 
 /// A floating-point element.

@@ -287,7 +287,8 @@ impl Training {
     /// first number of the data that is NaN or infinite, if one is, for which all of the data is passed over once more, though not
     /// again once none was found. That sample need not be one of the step's. It names a tensor if its values are, when all steps are applied: then no checkpoint is written. If a
     /// checkpoint cannot be written, the steps before it are applied, and those behind it are still to be run. With
-    /// [`Compression::TopK`] an error takes the steps back that were applied since all was last sent: they are run and seen again. If a GPU must
+    /// [`Compression::TopK`] an error takes the steps back that were applied since all was last sent: they are run and seen again. [`Error::Memory`] names
+    /// the lane that has no room for its share of a step. If a GPU must
     /// compute, also if the last one of a process is lost or has too little memory. Otherwise as any action.
     ///
     /// **Several processes** may have come to different steps then, and one that is started in the place of a lost one to

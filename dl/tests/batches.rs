@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
-    Augmentation, BatchNorm, CheckpointOptions, Conv2d, Dense, Dropout, Embedding, Features, Flatten, Image, Loss,
-    NeuralNetwork, SampleTargets, Samples, TrainingOptions,
+    Augmentation, Backward, BatchNorm, CheckpointOptions, Conv2d, Dense, Dropout, Embedding, Error, Features, Flatten,
+    Forward, Image, Layer, LayerSpecification, Loss, NeuralNetwork, SampleTargets, Samples, Shape, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
@@ -150,6 +150,65 @@ fn batch_norm_that_would_never_measure_is_refused() {
     // Some lane has two rows in each step, if not each.
     let batch = 5;
     train_with(&of_rows, 1, TrainingOptions { batch, ..one_a_lane });
+}
+
+/// Rows of any length, of which nothing is ever computed here.
+#[derive(Debug, Clone, Copy)]
+struct Stretched {
+    inputs: usize,
+    outputs: usize,
+}
+
+impl LayerSpecification<f32> for Stretched {
+    fn build(&self, _: usize, input: Shape) -> distdl_dl::Result<Box<dyn Layer<f32>>> {
+        let inputs = input.length();
+        Ok(Box::new(Self { inputs, ..*self }))
+    }
+}
+
+impl Layer<f32> for Stretched {
+    fn kind(&self) -> &'static str {
+        "stretched"
+    }
+
+    fn input_length(&self) -> usize {
+        self.inputs
+    }
+
+    fn output_shape(&self) -> Shape {
+        Shape::Row(self.outputs)
+    }
+
+    fn forward(&self, _: Forward<'_, f32>) -> distdl_dl::Result<()> {
+        panic!("there is no memory for its outputs")
+    }
+
+    fn backward(&self, _: Backward<'_, f32>) -> distdl_dl::Result<()> {
+        panic!("there is no memory for its outputs")
+    }
+}
+
+#[test]
+fn a_share_that_memory_has_no_room_for_is_an_error_and_no_abort() {
+    let stretched = |outputs| Stretched { inputs: 0, outputs };
+    // More than addresses reach.
+    let network = NeuralNetwork::new(IMAGE)
+        .hidden(Dense::linear(2))
+        .hidden(stretched(1 << 52))
+        .output(stretched(3), Loss::SoftmaxCrossEntropy)
+        .unwrap();
+    let context = Context::new(Config::default()).unwrap();
+    let data = context.parallelize(samples().split(4).unwrap(), 4);
+    for (options, says) in [
+        (options(), "set `micro_batch`, which is none"),
+        (in_pieces(7), "lower `micro_batch`, which is 7"),
+    ] {
+        let mut training = network.train(&data, options).unwrap();
+        let error = training.iterate(1, |_| ()).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Memory(_)), "{text}");
+        assert!(text.contains("lane ") && text.contains(says), "{text}");
+    }
 }
 
 #[test]

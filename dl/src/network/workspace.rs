@@ -3,7 +3,8 @@
 use super::NeuralNetwork;
 use crate::error::{Error, Result, check_length};
 use crate::layer::Draw;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, try_lengthen};
+use std::collections::TryReserveError;
 
 /// The buffers of one network's forward and backward pass, for up to a number of rows.
 #[derive(Debug)]
@@ -18,6 +19,33 @@ pub struct Workspace<T: Scalar = f32> {
     /// The gradient of a piece before it is added to a sum; empty until one is.
     pub(super) piece: Vec<T>,
     pub(super) draw: Draw,
+}
+
+impl<T: Scalar> NeuralNetwork<T> {
+    /// As [`workspace`](Self::workspace). Errors if there is no memory for it.
+    pub(crate) fn try_workspace(&self, rows_max: usize) -> Result<Workspace<T>, TryReserveError> {
+        let mut workspace = self.workspace(0);
+        for (outputs, placed) in workspace.outputs.iter_mut().zip(self.layers.iter()) {
+            try_lengthen(outputs, rows_max, placed.layer.output_length())?;
+        }
+        let widest = self.widest();
+        let mut gradients = workspace.gradients.iter_mut();
+        gradients.try_for_each(|gradient| try_lengthen(gradient, rows_max, widest))?;
+        workspace.rows_max = rows_max;
+        Ok(workspace)
+    }
+
+    /// Elements of the longest output row.
+    pub(super) fn widest(&self) -> usize {
+        let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
+        lengths.max().unwrap_or(0)
+    }
+
+    /// Elements that a row takes in a workspace, and beside it the row of its inputs.
+    pub(crate) fn buffered_row_length(&self) -> usize {
+        self.row_length()
+            .saturating_add(self.buffers.count().saturating_mul(self.widest()))
+    }
 }
 
 impl<T: Scalar> Workspace<T> {

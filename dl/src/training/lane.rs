@@ -19,6 +19,7 @@ use crate::kernels::lane_limit::limit_norm;
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
 use crate::network::{NeuralNetwork, Workspace};
+use crate::samples::SampleShape;
 
 /// One lane.
 pub(super) struct TrainingLane {
@@ -72,15 +73,21 @@ impl TrainingLane {
         let augmenter = augmentation.map(|augmentation| Augmenter::new(augmentation, network.input_shape()));
         let rows_max = options.micro_batch.map_or(share, |rows| rows.min(share));
         let (lanes, lane) = (options.lanes, data.lane);
+        let no_memory = |_| no_memory(network, options, (lane, rows_max), samples.shape());
+        let batch = samples.shape().map(|shape| Batch::try_of(shape, rows_max));
+        let (batch, workspace) = (
+            batch.transpose().map_err(no_memory)?,
+            network.try_workspace(rows_max).map_err(no_memory)?,
+        );
         let mut training = Self {
             device: None,
             devices: devices.map(|(devices, dataset)| (devices, LaneId { dataset, lanes, lane })),
             rows: Rows {
-                batch: samples.shape().map(|shape| Batch::of(shape, rows_max)),
+                batch,
                 augmenter: augmenter.transpose()?,
                 samples,
             },
-            workspace: network.workspace(rows_max),
+            workspace,
             network: network.clone(),
             deal: deal.clone(),
             seed: options.seed(),
@@ -213,6 +220,27 @@ impl TrainingLane {
         // Shares differ by one from step to step.
         &self.order[range.end..self.order.len().min(range.end + range.len() + 1)]
     }
+}
+
+/// That a lane has no room for as many rows as it is to compute at a time.
+fn no_memory(
+    network: &NeuralNetwork,
+    options: &TrainingOptions,
+    (lane, rows): (usize, usize),
+    shape: Option<SampleShape>,
+) -> Error {
+    let targets = shape.map_or(0, |shape| shape.target_length.unwrap_or(1));
+    let row_length = network.buffered_row_length() as u128 + targets as u128;
+    let bytes = rows as u128 * row_length * size_of::<f32>() as u128;
+    let pieces = match options.micro_batch {
+        Some(rows) => format!("lower `micro_batch`, which is {rows}"),
+        None => "set `micro_batch`, which is none".to_owned(),
+    };
+    Error::Memory(format!(
+        "lane {lane} is to compute {rows} samples at a time, and there is no memory for the {bytes} bytes of their layers' outputs and \
+         gradients: {pieces}, lower `batch` ({}), or raise `lanes` ({}) where they run on several machines",
+        options.batch, options.lanes
+    ))
 }
 
 /// A lane's gradients as they are pushed.
