@@ -1,5 +1,7 @@
 //! What samples say about the model.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -148,16 +150,21 @@ impl ConfusionMatrix {
     /// # Errors
     /// If one of the two is no class.
     pub fn add(&mut self, label: usize, prediction: usize) -> Result<()> {
-        let worse = label.max(prediction);
-        if worse >= self.classes {
-            return Err(Error::Label {
-                row: self.samples() as usize,
-                label: u32::try_from(worse).unwrap_or(u32::MAX),
-                classes: self.classes,
-            });
-        }
-        self.counts[label * self.classes + prediction] += 1;
+        self.add_several(label, prediction, 1)
+    }
+
+    fn add_several(&mut self, label: usize, prediction: usize, count: u64) -> Result<()> {
+        check_classes(self.classes, label.max(prediction), || self.samples())?;
+        self.counts[label * self.classes + prediction] += count;
         Ok(())
+    }
+
+    /// Adds pairs that were counted.
+    pub(crate) fn add_pairs(&mut self, pairs: &CountedPairs) -> Result<()> {
+        let mut pairs = pairs.counts.iter();
+        pairs.try_for_each(|((label, prediction), count)| {
+            self.add_several(*label as usize, *prediction as usize, *count)
+        })
     }
 
     /// Adds another matrix.
@@ -209,6 +216,35 @@ impl ConfusionMatrix {
     pub fn f1(&self, class: usize) -> f64 {
         let ends = (0..self.classes).map(|other| self.count(other, class) + self.count(class, other));
         2.0 * self.count(class, class) as f64 / ends.sum::<u64>() as f64
+    }
+}
+
+fn check_classes(classes: usize, worse: usize, samples: impl Fn() -> u64) -> Result<()> {
+    if worse < classes {
+        return Ok(());
+    }
+    Err(Error::Label {
+        row: samples() as usize,
+        label: u32::try_from(worse).unwrap_or(u32::MAX),
+        classes,
+    })
+}
+
+/// The counts of a confusion matrix that are not 0: no more than samples, however many classes there are.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct CountedPairs {
+    samples: u64,
+    /// By the class of a sample and what it was taken for.
+    counts: BTreeMap<(u32, u32), u64>,
+}
+
+impl CountedPairs {
+    /// Counts a sample. Errors if one of the two is none of so many classes.
+    pub(crate) fn add(&mut self, classes: usize, label: u32, prediction: u32) -> Result<()> {
+        check_classes(classes, label.max(prediction) as usize, || self.samples)?;
+        self.samples += 1;
+        *self.counts.entry((label, prediction)).or_default() += 1;
+        Ok(())
     }
 }
 
@@ -268,6 +304,35 @@ mod tests {
             let got = area_under_curve(scores.iter().map(|(score, positive)| (f32::from(*score), *positive)));
             prop_assert!((got - expected).abs() < 1e-12 || pairs.is_empty() && got.is_nan());
         }
+    }
+
+    #[test]
+    fn pairs_are_no_more_than_samples_and_come_to_the_same_matrix() {
+        let samples = [(7, 4095), (7, 7), (7, 4095), (0, 4095)];
+        let (mut parts, mut whole) = (
+            [CountedPairs::default(), CountedPairs::default()],
+            ConfusionMatrix::new(4096),
+        );
+        for (index, (label, prediction)) in samples.into_iter().enumerate() {
+            parts[index % 2].add(4096, label, prediction).unwrap();
+            whole.add(label as usize, prediction as usize).unwrap();
+        }
+        assert_eq!(parts.each_ref().map(|part| part.counts.len()), [1, 2]);
+        let mut sum = ConfusionMatrix::new(4096);
+        parts.iter().for_each(|part| sum.add_pairs(part).unwrap());
+        assert_eq!(sum, whole);
+        let error = parts[0].add(4096, 4096, 0).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Label {
+                    row: 2,
+                    label: 4096,
+                    classes: 4096
+                }
+            ),
+            "{error:?}"
+        );
     }
 
     #[test]

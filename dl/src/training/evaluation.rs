@@ -13,7 +13,7 @@ use super::look::{check_features, check_targets};
 use crate::batch::Batch;
 use crate::error::{Error, Result, check_length};
 use crate::loss::Targets;
-use crate::metrics::{BatchReport, ConfusionMatrix};
+use crate::metrics::{BatchReport, ConfusionMatrix, CountedPairs};
 use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
 use crate::samples::{SampleShape, Samples};
@@ -23,7 +23,7 @@ const ROWS: usize = 500;
 /// What the outputs of all layers for the rows that are handled at a time may take, in bytes, if one row takes no more.
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
 
-/// Most classes of a confusion matrix: every task has one, of up to 128 MiB.
+/// Most classes of a confusion matrix, which then has 128 MiB.
 const CLASSES_MAX: usize = 4096;
 
 impl NeuralNetwork {
@@ -109,15 +109,15 @@ impl NeuralNetwork {
         let classes = self.output_length();
         if classes > CLASSES_MAX {
             return Err(Error::Options(format!(
-                "a confusion matrix of {classes} classes, and every partition would count {classes} x {classes} pairs; take \
-                 `predict` beyond {CLASSES_MAX} classes"
+                "a confusion matrix of {classes} classes would hold {classes} x {classes} counts; take `predict` beyond \
+                 {CLASSES_MAX} classes"
             )));
         }
         let devices = Devices::choose(data, self, Evaluates::Once)?;
-        let matrices = over_batches(
+        let counted = over_batches(
             (self, data, parameters, &devices),
-            move || ConfusionMatrix::new(classes),
-            move |matrix: &mut ConfusionMatrix, evaluator, rows| {
+            CountedPairs::default,
+            move |pairs: &mut CountedPairs, evaluator, rows| {
                 let batch = rows.batch()?;
                 let Targets::Labels(labels) = batch.targets() else {
                     let problem = "a confusion matrix takes samples with labels; these have values, of which there is a loss and no hit; give \
@@ -134,13 +134,13 @@ impl NeuralNetwork {
                         return Err(Error::Data(problem.to_owned()));
                     }
                     let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
-                    matrix.add(*label as usize, (0..classes).fold(0, first))?;
+                    pairs.add(classes, *label, (0..classes).fold(0, first) as u32)?;
                 }
                 Ok(())
             },
         )?;
         let mut sum = ConfusionMatrix::new(classes);
-        matrices.iter().try_for_each(|matrix| sum.merge(matrix))?;
+        counted.iter().try_for_each(|pairs| sum.add_pairs(pairs))?;
         Ok(sum)
     }
 }
