@@ -28,7 +28,8 @@ pub enum Loss {
     /// label_smoothing)`: with l the label, w the weights, s the smoothing and K classes, the sum over classes c of (s w\[c\] / K,
     /// and at the label (1 - s) w\[l\] more) times -ln of the softmax at c. The mean over samples is divided by the sum of
     /// their w\[l\], which is the [weight](BatchReport::weight) of a report: so samples of a class of weight 0 do not count
-    /// where nothing is smoothed, and a step of nothing else changes nothing.
+    /// where nothing is smoothed, and a step of nothing else changes nothing. It counts as a step all the same: for schedules, and as one
+    /// of the [updates](crate::Optimizer::apply) by whose number Adam, AdamW and LAMB correct their means.
     ///
     /// ```
     /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork};

@@ -68,8 +68,12 @@ pub trait Optimizer: Debug + Send + Sync {
     }
 
     /// Makes `shard.after` of `shard.before` and the mean gradient, which is `gradient_scale` (1 / samples) times
-    /// `gradient_sum`; likewise each slot of `shard.state`. All slices are as long as the part that is given. `update` counts from 0 since
-    /// the state was 0. Errors if lengths differ; then what is in `after` is not used.
+    /// `gradient_sum`; likewise each slot of `shard.state`. All slices are as long as the part that is given. Errors if lengths
+    /// differ; then what is in `after` is not used.
+    ///
+    /// `update` counts from 0 since the state was 0, and counts steps that weigh nothing
+    /// ([`BatchReport::weight`](crate::BatchReport::weight) of 0), too. This is not called in those, and the state stays as it is: so
+    /// behind them a correction by the number of updates, such as Adam's, is nearer to 1 than the state would have it.
     fn apply(
         &self,
         update: u64,

@@ -124,6 +124,7 @@ pub trait LossFunction: Debug + Send + Sync + 'static {
 
     /// What a row counts in a mean, 0 or from 1e-30 to 1e30: the [weight](BatchReport::weight) of a report is the sum of these, by which the sums of losses
     /// and gradients are divided. Those are summed as [`gradient`](Self::gradient) gives them, so it weights them itself.
+    /// A step that weighs 0 changes nothing, and counts as a step and as an [update](crate::Optimizer::apply) all the same.
     fn weight<T: Scalar>(&self, _target: Target<'_, T>) -> f64 {
         1.0
     }
