@@ -230,6 +230,44 @@ mod tests {
     }
 
     #[test]
+    fn layers_without_bias_are_those_of_files_without() {
+        let image = crate::Image {
+            channels: 1,
+            height: 3,
+            width: 3,
+        };
+        let network = |convolution: crate::Conv2d, dense: crate::Dense| {
+            let builder = crate::NeuralNetwork::new(image).hidden(convolution);
+            builder.output(dense, crate::Loss::L1).unwrap()
+        };
+        let (convolution, dense) = (crate::Conv2d::new(2, 2), crate::Dense::linear(1));
+        let without = network(convolution.without_bias(), dense.without_bias());
+        let values = (0..16u8).map(f32::from).collect::<Vec<f32>>();
+        let bytes = serialize(without.parameter_layout(), &values).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let mut names: Vec<&str> = tensors.names();
+        names.sort_unstable();
+        assert_eq!(names, ["layers.0.weight", "layers.1.weight"]);
+        assert_eq!(deserialize(&bytes, without.parameter_layout()).unwrap(), values);
+        let with = network(convolution, dense);
+        let refusal = deserialize(&bytes, with.parameter_layout()).unwrap_err();
+        assert!(refusal.contains("layers.0.bias is missing"), "{refusal}");
+        // Checkpoints from before there were layers without are still gone on from.
+        assert!(!with.words().concat().contains("bias"), "{:?}", with.words());
+        assert!(
+            without
+                .words()
+                .iter()
+                .take(2)
+                .all(|words| words.contains("has_bias: false"))
+        );
+        assert_eq!(
+            with.words()[1],
+            "DenseLayer { inputs: 8, outputs: 1, activation: Identity, initialization: GlorotUniform }"
+        );
+    }
+
+    #[test]
     fn batches_that_pytorch_counted_are_passed_over() {
         let builder = crate::NeuralNetwork::new(crate::Input(2)).hidden(crate::BatchNorm::default());
         let network = builder.output(crate::Dense::linear(1), crate::Loss::L1).unwrap();

@@ -191,7 +191,9 @@ fn gradients_of_layers_on_images_agree_with_finite_differences() {
     for (size, stride, padding) in [(1, 1, 0), (3, 1, 0), (3, 2, 1), (2, 3, 2), (5, 1, 2)] {
         for activation in [Activation::Identity, Activation::Relu, Activation::Softplus] {
             let convolution = Conv2d::new(4, size).with_stride(stride).with_padding(padding);
-            check_network(&behind_a_convolution(convolution.with_activation(activation)), true);
+            let convolution = convolution.with_activation(activation);
+            check_network(&behind_a_convolution(convolution), true);
+            check_network(&behind_a_convolution(convolution.without_bias()), true);
         }
     }
     for (size, stride) in [(1, 1), (2, 2), (3, 2), (3, 1), (2, 3)] {
@@ -231,6 +233,7 @@ fn gradients_of_layers_on_rows_agree_with_finite_differences() {
     check_network(&behind_a_row(Gelu), true);
     for activation in Activation::ALL {
         check_network(&behind_a_row(Activate(activation)), true);
+        check_network(&behind_a_row(Dense::new(6, activation).without_bias()), true);
     }
 }
 

@@ -8,6 +8,8 @@ mod cuda;
 #[cfg(feature = "gpu")]
 mod dnn;
 
+use std::fmt::{self, Debug, Formatter};
+
 use super::{Activation, Backward, Forward, Layer, LayerSpecification, image, mismatch};
 use crate::error::{Result, check_length};
 use crate::initialization::Initialization;
@@ -29,7 +31,7 @@ const COLUMNS_MAX: usize = 1 << 18;
 const IMAGES_MAX: usize = 8;
 
 /// A two-dimensional convolution: as `torch.nn.Conv2d`, weights and biases begin as there. Outputs =
-/// activation(weight x window + bias) for each window.
+/// activation(weight x window + bias) for each window, or without the bias.
 ///
 /// ```
 /// # use distdl_dl::{Activation, Conv2d, Dense, Image, Loss, MaxPool2d, NeuralNetwork};
@@ -49,6 +51,7 @@ pub struct Conv2d {
     padding: Sides,
     activation: Activation,
     initialization: Initialization,
+    has_bias: bool,
 }
 
 impl Conv2d {
@@ -71,6 +74,7 @@ impl Conv2d {
             padding: 0.into(),
             activation: Activation::Identity,
             initialization: Initialization::FanInUniform,
+            has_bias: true,
         }
     }
 
@@ -98,6 +102,16 @@ impl Conv2d {
     #[must_use]
     pub fn with_initialization(self, initialization: Initialization) -> Self {
         Self { initialization, ..self }
+    }
+
+    /// Leaves the bias out, as `bias=False` does in PyTorch: before a [`BatchNorm`](crate::BatchNorm), which shifts what comes to it, one would
+    /// change nothing.
+    #[must_use]
+    pub fn without_bias(self) -> Self {
+        Self {
+            has_bias: false,
+            ..self
+        }
     }
 }
 
@@ -137,8 +151,8 @@ impl<T: Scalar> LayerSpecification<T> for Conv2d {
     }
 }
 
-/// Its slice holds the weight, outputs x input channels x rows x columns of a window, then the bias.
-#[derive(Clone, Copy, Debug)]
+/// Its slice holds the weight, outputs x input channels x rows x columns of a window, then the bias, if it has one.
+#[derive(Clone, Copy)]
 struct ConvolutionLayer {
     windows: Windows,
     output: Image,
@@ -146,6 +160,24 @@ struct ConvolutionLayer {
     inputs: usize,
     activation: Activation,
     initialization: Initialization,
+    has_bias: bool,
+}
+
+impl Debug for ConvolutionLayer {
+    /// Of a layer with a bias these are the words of checkpoints from before there were others.
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let mut words = formatter.debug_struct("ConvolutionLayer");
+        words
+            .field("windows", &self.windows)
+            .field("output", &self.output)
+            .field("inputs", &self.inputs)
+            .field("activation", &self.activation)
+            .field("initialization", &self.initialization);
+        if !self.has_bias {
+            words.field("has_bias", &false);
+        }
+        words.finish()
+    }
 }
 
 impl ConvolutionLayer {
@@ -160,11 +192,16 @@ impl ConvolutionLayer {
             inputs,
             activation: specification.activation,
             initialization: specification.initialization,
+            has_bias: specification.has_bias,
         })
     }
 
     fn weight_length(&self) -> usize {
         self.output.channels * self.inputs
+    }
+
+    fn bias_length(&self) -> usize {
+        if self.has_bias { self.output.channels } else { 0 }
     }
 
     fn input_image(&self) -> usize {
@@ -183,7 +220,7 @@ impl ConvolutionLayer {
     fn check<T>(&self, parameters: &[T], inputs: &[T], outputs: &[T], rows: usize, scratch: usize) -> Result<()> {
         check_length(
             "the layer's parameters",
-            self.weight_length() + self.output.channels,
+            self.weight_length() + self.bias_length(),
             parameters.len(),
         )?;
         check_length("the layer's inputs", rows * self.input_image(), inputs.len())?;
@@ -242,25 +279,16 @@ impl<T: Scalar> Layer<T> for ConvolutionLayer {
     }
 
     fn parameter_shapes(&self) -> Vec<ParameterShape> {
-        let size = self.windows.size;
-        vec![
-            ParameterShape::new(
-                "weight",
-                vec![
-                    self.output.channels,
-                    self.windows.image.channels,
-                    size.height,
-                    size.width,
-                ],
-            ),
-            ParameterShape::new("bias", vec![self.output.channels]),
-        ]
+        let (size, channels) = (self.windows.size, self.output.channels);
+        let sides = vec![channels, self.windows.image.channels, size.height, size.width];
+        let bias = self.has_bias.then(|| ParameterShape::new("bias", vec![channels]));
+        [ParameterShape::new("weight", sides)].into_iter().chain(bias).collect()
     }
 
     fn initialize(&self, seed: u64, layer: u64, parameters: &mut [T]) -> Result<()> {
         check_length(
             "the layer's parameters",
-            self.weight_length() + self.output.channels,
+            self.weight_length() + self.bias_length(),
             parameters.len(),
         )?;
         let (weight, bias) = parameters.split_at_mut(self.weight_length());
@@ -305,9 +333,10 @@ impl<T: Scalar> Layer<T> for ConvolutionLayer {
             let columns = Matrix::new("the columns", columns, self.inputs, count * pixels)?;
             matmul(values, weight, columns)?;
             for (channel, value, place) in self.runs(count) {
-                let to = &mut outputs[place..place + pixels];
-                for (to, from) in to.iter_mut().zip(&values[value..value + pixels]) {
-                    *to = *from + bias[channel];
+                let (to, from) = (&mut outputs[place..place + pixels], &values[value..value + pixels]);
+                match bias.get(channel) {
+                    Some(bias) => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from + *bias),
+                    None => to.copy_from_slice(from),
                 }
             }
         }
@@ -336,7 +365,9 @@ impl<T: Scalar> Layer<T> for ConvolutionLayer {
             for (channel, value, place) in self.runs(count) {
                 let from = &gradient[place..place + pixels];
                 values[value..value + pixels].copy_from_slice(from);
-                bias_gradient[channel] += sum(from);
+                if let Some(gradient) = bias_gradient.get_mut(channel) {
+                    *gradient += sum(from);
+                }
             }
             let values = Matrix::new("the output gradient", values, self.output.channels, count * pixels)?;
             windows::to_columns(&self.windows, count, inputs, columns)?;

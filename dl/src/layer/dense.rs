@@ -3,6 +3,8 @@
 #[cfg(feature = "gpu")]
 mod cuda;
 
+use std::fmt::{self, Debug, Formatter};
+
 use super::{Activation, Backward, Forward, Layer, LayerSpecification, mismatch};
 use crate::error::{Result, check_length};
 use crate::initialization::Initialization;
@@ -15,7 +17,7 @@ use crate::shape::Shape;
 
 const KIND: &str = "dense";
 
-/// A fully connected layer: outputs = activation(inputs x weight + bias). An image before it counts as a row.
+/// A fully connected layer: outputs = activation(inputs x weight + bias), or without the bias. An image before it counts as a row.
 ///
 /// ```
 /// # use distdl_dl::{Activation, Dense, Image, Initialization, Loss, NeuralNetwork};
@@ -31,6 +33,7 @@ pub struct Dense {
     activation: Activation,
     inputs: Option<usize>,
     initialization: Option<Initialization>,
+    has_bias: bool,
 }
 
 impl Dense {
@@ -41,6 +44,7 @@ impl Dense {
             activation,
             inputs: None,
             initialization: None,
+            has_bias: true,
         }
     }
 
@@ -87,6 +91,23 @@ impl Dense {
             ..self
         }
     }
+
+    /// Leaves the bias out, as `bias=False` does in PyTorch: before a [`BatchNorm`](crate::BatchNorm), which shifts what comes to it, one would
+    /// change nothing.
+    ///
+    /// ```
+    /// # use distdl_dl::{Dense, Input, Loss, NeuralNetwork};
+    /// let network = NeuralNetwork::new(Input(4)).output(Dense::linear(3).without_bias(), Loss::SoftmaxCrossEntropy)?;
+    /// assert_eq!(network.parameter_count(), 4 * 3);
+    /// # Ok::<(), distdl_dl::Error>(())
+    /// ```
+    #[must_use]
+    pub fn without_bias(self) -> Self {
+        Dense {
+            has_bias: false,
+            ..self
+        }
+    }
 }
 
 impl<T: Scalar> LayerSpecification<T> for Dense {
@@ -129,26 +150,48 @@ impl<T: Scalar> LayerSpecification<T> for Dense {
             outputs: self.outputs,
             activation: self.activation,
             initialization: self.initialization.unwrap_or(by_activation),
+            has_bias: self.has_bias,
         }))
     }
 }
 
-/// A [`Dense`] that knows its inputs. Its slice holds the weight, inputs x outputs, then the bias.
-#[derive(Clone, Copy, Debug)]
+/// A [`Dense`] that knows its inputs. Its slice holds the weight, inputs x outputs, then the bias, if it has one.
+#[derive(Clone, Copy)]
 struct DenseLayer {
     inputs: usize,
     outputs: usize,
     activation: Activation,
     initialization: Initialization,
+    has_bias: bool,
+}
+
+impl Debug for DenseLayer {
+    /// Of a layer with a bias these are the words of checkpoints from before there were others.
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let mut words = formatter.debug_struct("DenseLayer");
+        words
+            .field("inputs", &self.inputs)
+            .field("outputs", &self.outputs)
+            .field("activation", &self.activation)
+            .field("initialization", &self.initialization);
+        if !self.has_bias {
+            words.field("has_bias", &false);
+        }
+        words.finish()
+    }
 }
 
 impl DenseLayer {
+    fn bias_length(&self) -> usize {
+        if self.has_bias { self.outputs } else { 0 }
+    }
+
     fn weight_length(&self) -> usize {
         self.inputs * self.outputs
     }
 
     fn check_parameters(&self, what: &'static str, got: usize) -> Result<()> {
-        check_length(what, self.weight_length() + self.outputs, got)
+        check_length(what, self.weight_length() + self.bias_length(), got)
     }
 
     fn weight<'a, T: Scalar>(&self, weight: &'a [T]) -> Result<Matrix<'a, T>> {
@@ -170,13 +213,12 @@ impl<T: Scalar> Layer<T> for DenseLayer {
     }
 
     fn parameter_shapes(&self) -> Vec<ParameterShape> {
-        vec![
-            ParameterShape {
-                is_transposed_in_files: true,
-                ..ParameterShape::new("weight", vec![self.inputs, self.outputs])
-            },
-            ParameterShape::new("bias", vec![self.outputs]),
-        ]
+        let weight = ParameterShape {
+            is_transposed_in_files: true,
+            ..ParameterShape::new("weight", vec![self.inputs, self.outputs])
+        };
+        let bias = self.has_bias.then(|| ParameterShape::new("bias", vec![self.outputs]));
+        [weight].into_iter().chain(bias).collect()
     }
 
     fn initialize(&self, seed: u64, layer: u64, parameters: &mut [T]) -> Result<()> {
@@ -208,14 +250,20 @@ impl<T: Scalar> Layer<T> for DenseLayer {
             Matrix::new("the layer's inputs", pass.inputs, pass.rows, self.inputs)?,
             self.weight(weight)?,
         )?;
-        activation::forward(self.activation, bias, pass.outputs)
+        match self.has_bias {
+            true => activation::forward(self.activation, bias, pass.outputs),
+            false => activation::apply(self.activation, self.outputs, pass.outputs),
+        }
     }
 
     fn backward(&self, pass: Backward<'_, T>) -> Result<()> {
         self.check_parameters("the dense layer's parameters", pass.parameters.len())?;
         self.check_parameters("the dense layer's gradient", pass.gradient.len())?;
         let (weight_gradient, bias_gradient) = pass.gradient.split_at_mut(self.weight_length());
-        activation::backward(self.activation, pass.outputs, pass.output_gradient, bias_gradient)?;
+        match self.has_bias {
+            true => activation::backward(self.activation, pass.outputs, pass.output_gradient, bias_gradient)?,
+            false => activation::derive(self.activation, self.outputs, pass.outputs, pass.output_gradient)?,
+        }
 
         let inputs = Matrix::new("the layer's inputs", pass.inputs, pass.rows, self.inputs)?;
         let gradient = Matrix::new("the output gradient", pass.output_gradient, pass.rows, self.outputs)?;

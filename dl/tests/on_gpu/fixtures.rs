@@ -89,6 +89,23 @@ pub(crate) fn network() -> NeuralNetwork {
         .unwrap()
 }
 
+/// Dense layers, convolutions and one of some connections, all without a bias.
+pub(crate) fn without_bias() -> NeuralNetwork {
+    let convolution = |channels, size| Conv2d::new(channels, size).without_bias();
+    let some = Dense::tanh(6)
+        .without_bias()
+        .with_connections(|input, output| (input + output) % 3 != 0);
+    NeuralNetwork::new(IMAGE)
+        .hidden(convolution(3, 3).with_padding(1).with_activation(Activation::Tanh))
+        .hidden(BatchNorm::default())
+        .hidden(convolution(4, 2))
+        .hidden(Flatten)
+        .hidden(Dense::softmax(7).without_bias())
+        .hidden(some)
+        .output(Dense::linear(3).without_bias(), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
 /// Of its layers some stay: the first ones, and norms between others that learn.
 pub(crate) fn frozen() -> NeuralNetwork {
     let network = NeuralNetwork::new(IMAGE)

@@ -11,7 +11,7 @@ use distdl_engine::{Config, Context, EngineError, Placement};
 
 use crate::fixtures::{
     FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, changes, embedding, frozen, indices, many, network,
-    on_the_cpu, on_the_gpu, options, samples, small, sums, train_for, values, weighted,
+    on_the_cpu, on_the_gpu, options, samples, small, sums, train_for, values, weighted, without_bias,
 };
 use crate::gpu::TestGpu;
 
@@ -38,6 +38,7 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
     let mut cases = vec![
         ("all layers", network(), samples(), options()),
         ("frozen", frozen(), samples(), options()),
+        ("without biases", without_bias(), samples(), options()),
         ("bytes", small(Loss::SoftmaxCrossEntropy), bytes(), options()),
         ("pieces", small(Loss::SoftmaxCrossEntropy), bytes(), micro.clone()),
         ("indices", embedding(23), indices(), options()),

@@ -67,14 +67,14 @@ extern "C" __global__ void activation_channels(
     }
 }
 
-// The same, from one row for each channel, which has the pixels of all images, to images.
+// The same, or without a bias, from one row for each channel, which has the pixels of all images, to images.
 extern "C" __global__ void activation_from_channels(
-    u32 kind, u64 count, u64 channels, u64 pixels, const float* rows, const float* bias, float* images) {
+    u32 kind, u64 count, u64 channels, u64 pixels, const float* rows, u32 has_bias, const float* bias, float* images) {
     FOR_EACH_ROW(plane, count * channels) {
         u64 channel = plane % channels;
         const float* from = rows + (channel * count + plane / channels) * pixels;
         float* to = images + plane * pixels;
-        float added = bias[channel];
+        float added = has_bias ? bias[channel] : 0.0f;
         auto read = [=](u64 pixel) { return from[pixel] + added; };
         auto write = [=](u64 pixel, float x) { to[pixel] = activated(kind, x); };
         each_ahead(threadIdx.x, pixels, blockDim.x, read, write);

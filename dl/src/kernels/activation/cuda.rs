@@ -59,28 +59,31 @@ pub(crate) fn forward_channels(
     unsafe { device.run("activation_channels", Grid::of_rows(rows, positions), &arguments) }
 }
 
-/// The same where `rows` is one row for each channel, which has the pixels of all images.
+/// The same, or without a bias, where `rows` is one row for each channel, which has the pixels of all images.
 pub(crate) fn forward_from_channels(
     device: &Device,
     function: Activation,
-    pixels: usize,
-    bias: GpuSlice<'_>,
+    (channels, pixels): (usize, usize),
+    bias: Option<GpuSlice<'_>>,
     (rows, images): (GpuSlice<'_>, GpuSlice<'_>),
 ) -> Result<()> {
     check_length("the images", rows.len(), images.len())?;
     let planes = check_rows("the images", pixels, images.len())?;
-    let count = check_rows("the channels of the images", bias.len(), planes)?;
-    let [count, channels, pixels_there] = counts([count, bias.len(), pixels]);
+    let count = check_rows("the channels of the images", channels, planes)?;
+    check_length("the bias", channels, bias.map_or(channels, GpuSlice::len))?;
+    let [count, channels, pixels_there] = counts([count, channels, pixels]);
     let arguments = [
         Argument::Kind(function as u32),
         count,
         channels,
         pixels_there,
         Argument::Words(rows),
-        Argument::Words(bias),
+        Argument::Kind(u32::from(bias.is_some())),
+        // Not read where there is none.
+        Argument::Words(bias.unwrap_or(rows)),
         Argument::Words(images),
     ];
-    // SAFETY: these are its arguments: count x channels x pixels elements twice, and a bias for each channel.
+    // SAFETY: these are its arguments: count x channels x pixels elements twice, and a bias for each channel, if it is said to be there.
     unsafe { device.run("activation_from_channels", Grid::of_rows(planes, pixels), &arguments) }
 }
 

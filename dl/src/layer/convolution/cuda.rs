@@ -74,7 +74,7 @@ impl ConvolutionLayer {
     ) -> Result<()> {
         check_length(
             "the layer's parameters",
-            self.weight_length() + self.output.channels,
+            self.weight_length() + self.bias_length(),
             parameters,
         )?;
         check_length("the layer's inputs", rows * self.input_image(), inputs)?;
@@ -124,7 +124,8 @@ impl GpuLayer for ConvolutionLayer {
         self.check_on_gpu(device, pass.rows, lengths)?;
         let (filters, bias) = (
             pass.parameters.part(0..self.weight_length()),
-            pass.parameters.part(self.weight_length()..parameters),
+            self.has_bias
+                .then(|| pass.parameters.part(self.weight_length()..parameters)),
         );
         let operands = ConvolutionOperands {
             images: pass.inputs,
@@ -133,14 +134,18 @@ impl GpuLayer for ConvolutionLayer {
         };
         if self.is_written_by_cudnn(device, pass.rows, ConvolutionPart::Outputs, operands, pass.scratch)? {
             let pixels = self.output.pixels();
-            return activation::cuda::forward_channels(device, self.activation, pixels, bias, pass.outputs);
+            return match bias {
+                Some(bias) => activation::cuda::forward_channels(device, self.activation, pixels, bias, pass.outputs),
+                None => activation::cuda::apply(device, self.activation, self.output_image(), pass.outputs),
+            };
         }
         let weight = GpuMatrix::new(filters, self.output.channels, self.inputs);
         for piece in self.pieces(pass.rows, pass.scratch) {
             self.write_columns(device, &piece, pass.inputs)?;
             device.multiply(piece.values, weight, piece.columns, false)?;
             let (from, to) = (piece.values_room, pass.outputs.part(piece.outputs));
-            activation::cuda::forward_from_channels(device, self.activation, self.output.pixels(), bias, (from, to))?;
+            let sides = (self.output.channels, self.output.pixels());
+            activation::cuda::forward_from_channels(device, self.activation, sides, bias, (from, to))?;
         }
         Ok(())
     }
@@ -151,15 +156,19 @@ impl GpuLayer for ConvolutionLayer {
         self.check_on_gpu(device, pass.rows, lengths)?;
         check_length("the layer's gradient", parameters, pass.gradient.len())?;
         let outputs = pass.output_gradient;
-        let bias_gradient = pass.gradient.part(self.weight_length()..parameters);
-        activation::cuda::backward_channels(
-            device,
-            self.activation,
-            self.output.pixels(),
-            pass.outputs,
-            outputs,
-            (pass.scratch, bias_gradient),
-        )?;
+        if self.has_bias {
+            let bias_gradient = pass.gradient.part(self.weight_length()..parameters);
+            activation::cuda::backward_channels(
+                device,
+                self.activation,
+                self.output.pixels(),
+                pass.outputs,
+                outputs,
+                (pass.scratch, bias_gradient),
+            )?;
+        } else {
+            activation::cuda::derive(device, self.activation, self.output_image(), pass.outputs, outputs)?;
+        }
         let [filters, filter_gradient] = [pass.parameters, pass.gradient].map(|all| all.part(0..self.weight_length()));
         let by_cudnn = |part, images, filters| {
             let operands = ConvolutionOperands {

@@ -22,7 +22,10 @@ impl GpuLayer for DenseLayer {
         let inputs = GpuMatrix::new(pass.inputs, pass.rows, self.inputs);
         let outputs = GpuMatrix::new(pass.outputs, pass.rows, self.outputs);
         device.multiply(outputs, inputs, weight, false)?;
-        activation::cuda::forward(device, self.activation, bias, pass.outputs)
+        match self.has_bias {
+            true => activation::cuda::forward(device, self.activation, bias, pass.outputs),
+            false => activation::cuda::apply(device, self.activation, self.outputs, pass.outputs),
+        }
     }
 
     fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
@@ -34,14 +37,24 @@ impl GpuLayer for DenseLayer {
             pass.rows * self.outputs,
             pass.output_gradient.len(),
         )?;
-        let bias_gradient = pass.gradient.part(self.weight_length()..pass.gradient.len());
-        activation::cuda::backward(
-            device,
-            self.activation,
-            pass.outputs,
-            pass.output_gradient,
-            (pass.scratch, bias_gradient),
-        )?;
+        if self.has_bias {
+            let bias_gradient = pass.gradient.part(self.weight_length()..pass.gradient.len());
+            activation::cuda::backward(
+                device,
+                self.activation,
+                pass.outputs,
+                pass.output_gradient,
+                (pass.scratch, bias_gradient),
+            )?;
+        } else {
+            activation::cuda::derive(
+                device,
+                self.activation,
+                self.outputs,
+                pass.outputs,
+                pass.output_gradient,
+            )?;
+        }
 
         let inputs = GpuMatrix::new(pass.inputs, pass.rows, self.inputs);
         let gradient = GpuMatrix::new(pass.output_gradient, pass.rows, self.outputs);

@@ -77,18 +77,18 @@ pub(crate) fn activation_channels(runner: &dyn Runner) {
 /// From one row for each channel to images.
 pub(crate) fn activation_from_channels(runner: &dyn Runner) {
     let shapes = [(0, 2, 3), (1, 1, 1), (3, 2, 5), (4, 7, 40), (2, 300, 1), (2, 3, 1100)];
-    for (activation, (images, channels, pixels)) in
-        of_elements().flat_map(|activation| shapes.map(|shape| (activation, shape)))
-    {
+    let cases = of_elements().flat_map(|activation| shapes.map(|shape| (activation, shape)));
+    for ((activation, (images, channels, pixels)), has_bias) in cases.flat_map(|case| [(case, true), (case, false)]) {
         let size = images * channels * pixels;
         let (rows, bias) = (with_extremes(numbers(size, 9.0, 7)), numbers(channels, 1.0, 8));
+        let added = |channel: usize| if has_bias { bias[channel] } else { 0.0 };
         let places = (0..size).map(|index| {
             let (image, channel, pixel) = (index / pixels / channels, index / pixels % channels, index % pixels);
             (channel * images + image) * pixels + pixel
         });
         let mut expected: Vec<f32> = places.map(|place| rows[place]).collect();
         for (plane, outputs) in expected.chunks_mut(pixels).enumerate() {
-            activation::forward(activation, &vec![bias[plane % channels]; pixels], outputs).unwrap();
+            activation::forward(activation, &vec![added(plane % channels); pixels], outputs).unwrap();
         }
         let mut got = vec![f32::NAN; size];
         let mut arguments = [
@@ -97,6 +97,7 @@ pub(crate) fn activation_from_channels(runner: &dyn Runner) {
             count(channels),
             count(pixels),
             read(&rows),
+            kind(u32::from(has_bias)),
             read(&bias),
             change(&mut got),
         ];
