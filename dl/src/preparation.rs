@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
-use distdl_engine::Dataset;
+use distdl_engine::{Dataset, PartitionFunction, Partitioner};
 
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
 use crate::samples::Samples;
+
+/// What small blocks are put together to, at most, in bytes.
+const BLOCK_BYTES: u64 = 1 << 20;
 
 /// What is done to samples before training. [`Normalization`](crate::Normalization) fits and transforms datasets too.
 ///
@@ -37,6 +40,31 @@ pub trait PrepareSamples {
     /// If the weights are not positive finite numbers.
     #[track_caller]
     fn split_samples(&self, weights: &[f64], seed: u64) -> Result<Vec<Dataset<Samples>>>;
+
+    /// Deals the samples of each partition at random to as many partitions, so that these are alike wherever samples lay: to be done
+    /// before training on data that lies in some order, such as by class, as each lane has its partitions. One shuffle, best
+    /// persisted.
+    ///
+    /// Of as many samples in a row as there are partitions each gets one, so they have nearly equally many. Where a sample goes is a
+    /// function of (seed, partition, place in the partition), however the partition is cut into blocks; there, samples are in the order of
+    /// (partition, place) where they were: training walks through them in another order in each epoch by itself.
+    ///
+    /// ```
+    /// use distdl_dl::{Features, PrepareSamples, SampleTargets, Samples};
+    /// use distdl_engine::{Config, Context};
+    ///
+    /// let context = Context::new(Config::default())?;
+    /// let labels = (0..100).map(|sample| sample / 50).collect(); // the first half is of one class
+    /// let samples = Samples::new(1, Features::F32(vec![0.5; 100]), SampleTargets::Labels(labels))?;
+    /// let data = context.parallelize(samples.split(2)?, 2).shuffle_samples(7).cache();
+    /// for samples in data.collect()? {
+    ///     let SampleTargets::Labels(labels) = samples.targets() else { unreachable!() };
+    ///     assert_eq!(labels.iter().filter(|label| **label == 0).count(), 25);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    fn shuffle_samples(&self, seed: u64) -> Dataset<Samples>;
 }
 
 impl PrepareSamples for Dataset<Samples> {
@@ -61,6 +89,88 @@ impl PrepareSamples for Dataset<Samples> {
         }
         Ok(splits)
     }
+
+    #[track_caller]
+    fn shuffle_samples(&self, seed: u64) -> Dataset<Samples> {
+        let partitions = self.partitions();
+        let parameters = format!("shuffle_samples {partitions} {seed}");
+        let dealt = self.map_partitions_with_parameters(parameters, move |partition, blocks| {
+            let mut dealer = Dealer::new(seed, partition, partitions);
+            blocks.flat_map(move |samples: Samples| dealer.deal(&samples))
+        });
+        dealt.partition_by(Dealt(partitions)).values().map_partitions(in_blocks)
+    }
+}
+
+/// Deals the samples of a partition, in order.
+struct Dealer {
+    stream: Stream,
+    /// Those before `left` have no sample of the current round yet.
+    partitions: Vec<u32>,
+    left: usize,
+}
+
+impl Dealer {
+    fn new(seed: u64, partition: usize, partitions: usize) -> Self {
+        Self {
+            stream: Stream::new(seed, Purpose::Dealing, [partition as u64, 0]),
+            partitions: (0..partitions as u32).collect(),
+            left: partitions,
+        }
+    }
+
+    /// The partition of the next sample: by Fisher and Yates's shuffle, begun anew when each has had one.
+    fn next(&mut self) -> u32 {
+        if self.left == 0 {
+            self.left = self.partitions.len();
+        }
+        let drawn = self.stream.next_below(self.left as u32) as usize;
+        self.left -= 1;
+        self.partitions.swap(drawn, self.left);
+        self.partitions[self.left]
+    }
+
+    /// What of the samples goes to each partition that gets any.
+    fn deal(&mut self, samples: &Samples) -> Vec<(u32, Samples)> {
+        let places: Vec<u32> = (0..samples.len()).map(|_| self.next()).collect();
+        let mut wanted = places.clone();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let piece = |partition| (partition, samples.filter(|row| places[row] == partition));
+        wanted.into_iter().map(piece).collect()
+    }
+}
+
+/// Partitions by their number.
+struct Dealt(usize);
+
+impl Partitioner<u32> for Dealt {
+    fn partitions(&self) -> usize {
+        self.0
+    }
+
+    fn partition(&self, partition: &u32) -> usize {
+        *partition as usize
+    }
+
+    fn function(&self) -> PartitionFunction {
+        PartitionFunction::custom::<Self>("")
+    }
+}
+
+/// Small blocks of the same shape as fewer larger ones, in order: what reads them takes one at a time.
+fn in_blocks(pieces: impl Iterator<Item = Samples>) -> impl Iterator<Item = Samples> {
+    let mut pieces = pieces.peekable();
+    std::iter::from_fn(move || {
+        let mut block = pieces.next()?;
+        while let Some(piece) = pieces.peek() {
+            if block.memory_bytes() + piece.memory_bytes() > BLOCK_BYTES || !block.append(piece) {
+                break;
+            }
+            pieces.next();
+        }
+        Some(block)
+    })
 }
 
 /// Parts of [0, 1) as long as their weights say.

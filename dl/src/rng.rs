@@ -19,6 +19,8 @@ pub enum Purpose {
     Augmentation = 4,
     /// Which part of a split a sample goes to, keyed by partition.
     Split = 5,
+    /// Which partition a sample is dealt to, keyed by the one that it comes from.
+    Dealing = 6,
 }
 
 /// A stream of random numbers: ChaCha with 8 rounds, keyed by (seed, purpose, two ids).

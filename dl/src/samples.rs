@@ -272,6 +272,30 @@ impl Samples {
         }
     }
 
+    /// Appends other samples of the same shape. Whether they have it: if not, nothing is changed.
+    pub(crate) fn append(&mut self, other: &Samples) -> bool {
+        let scale = |samples: &Samples| samples.shape().scale.map(f32::to_bits);
+        let (shape, others) = (self.shape(), other.shape());
+        if (self.feature_length, shape.target_length, scale(self))
+            != (other.feature_length, others.target_length, scale(other))
+        {
+            return false;
+        }
+        match (&mut self.features, &other.features) {
+            (Features::U8 { bytes, .. }, Features::U8 { bytes: more, .. }) => bytes.extend_from_slice(more),
+            (Features::F32(values), Features::F32(more)) => values.extend_from_slice(more),
+            _ => return false,
+        }
+        match (&mut self.targets, &other.targets) {
+            (SampleTargets::Labels(labels), SampleTargets::Labels(more)) => labels.extend_from_slice(more),
+            (SampleTargets::Values { values, .. }, SampleTargets::Values { values: more, .. }) => {
+                values.extend_from_slice(more);
+            }
+            _ => return false,
+        }
+        true
+    }
+
     /// The samples with value targets, `classes` for each, instead of labels: 1 at the label and 0 elsewhere.
     ///
     /// # Errors
@@ -308,7 +332,9 @@ impl Samples {
         Samples::new(self.feature_length, self.features.clone(), targets)
     }
 
-    /// Copies in `parts` contiguous pieces whose lengths differ by 1 at most. Errors for no parts.
+    /// Copies in `parts` contiguous pieces whose lengths differ by 1 at most. Errors for no parts. Where the samples are in order, such as by
+    /// class, so are the pieces, and lanes that train on them are not alike:
+    /// [`shuffle_samples`](crate::PrepareSamples::shuffle_samples) mixes those of a dataset.
     ///
     /// ```
     /// # use distdl_dl::{Features, SampleTargets, Samples};

@@ -1,7 +1,8 @@
-//! Samples are prepared as datasets: normalised, one-hot, split; with the same bits however they lie.
+//! Samples are prepared as datasets: normalised, one-hot, split, shuffled; with the same bits however they lie.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{Features, Normalization, PrepareSamples, SampleTargets, Samples};
+use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context, Dataset};
 
 fn context(threads: usize) -> Context {
@@ -182,6 +183,72 @@ fn a_split_deals_every_sample_once_by_its_weight_and_seed() {
     }
 }
 
+/// The samples' numbers, by partition.
+fn by_partition(data: &Dataset<Samples>) -> distdl_engine::Result<Vec<Vec<u32>>> {
+    data.run_partitions(|_, blocks| {
+        let labels = blocks.flat_map(|samples| match samples.targets() {
+            SampleTargets::Labels(labels) => labels.clone(),
+            SampleTargets::Values { .. } => panic!("values"),
+        });
+        Ok(labels.collect())
+    })
+}
+
+/// Data that lies in order is mixed over partitions, with the same bits however it is cut and whoever computes.
+#[test]
+fn a_shuffle_makes_partitions_alike() {
+    let shuffle = |context: &Context, blocks, seed| by_partition(&data(context, blocks, 4).shuffle_samples(seed));
+    let shuffled = shuffle(&context(1), 4, 5).unwrap();
+    assert_eq!(shuffled.len(), 4);
+    for partition in &shuffled {
+        assert!(partition.len().abs_diff(75) <= 4, "{}", partition.len());
+        // 75 lay together before.
+        for part in 0..4 {
+            let of_part = partition.iter().filter(|sample| **sample / 75 == part).count();
+            assert!((18..=19).contains(&of_part), "{of_part} of {part}");
+        }
+        assert!(partition.is_sorted(), "in order of where they were");
+    }
+    let mut all = shuffled.concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..300).collect::<Vec<_>>());
+    for (threads, blocks) in [(2, 4), (3, 20), (1, 300)] {
+        assert_eq!(
+            shuffle(&context(threads), blocks, 5).unwrap(),
+            shuffled,
+            "{blocks} blocks"
+        );
+    }
+    assert_ne!(shuffle(&context(1), 4, 6).unwrap(), shuffled);
+    let run = TestCluster::new(3).run(move |context| shuffle(context, 20, 5));
+    let results = run.unwrap().results;
+    assert!(
+        results.len() == 3 && results.iter().all(|result| *result == shuffled),
+        "{results:?}"
+    );
+}
+
+#[test]
+fn what_is_shuffled_lies_in_few_blocks_of_one_shape_each() {
+    let context = context(2);
+    let values = |count: usize| SampleTargets::Values {
+        length: 1,
+        values: vec![0.0; count],
+    };
+    let ones = (0..40).map(|_| Samples::new(1, Features::F32(vec![1.0]), values(1)).unwrap());
+    let bytes = |scale| {
+        let features = Features::U8 {
+            bytes: vec![1; 8],
+            scale,
+        };
+        Samples::new(1, features, values(8)).unwrap()
+    };
+    let blocks: Vec<Samples> = ones.chain([bytes(0.5), bytes(0.25)]).collect();
+    let shuffled = context.parallelize(blocks, 1).shuffle_samples(1);
+    let lengths: Vec<usize> = shuffled.collect().unwrap().iter().map(Samples::len).collect();
+    assert_eq!(lengths, [40, 8, 8]);
+}
+
 #[test]
 fn what_is_remembered_of_prepared_samples_is_not_taken_for_that_of_other_numbers() {
     let folder = tempfile::tempdir().unwrap();
@@ -204,6 +271,11 @@ fn what_is_remembered_of_prepared_samples_is_not_taken_for_that_of_other_numbers
         let transformed = normalization.transform(&data);
         let remembered = transformed.memoize("transformed", 1).unwrap();
         assert_eq!(remembered.collect().unwrap(), transformed.collect().unwrap());
+    }
+    for seed in [1, 2] {
+        let shuffled = data.shuffle_samples(seed);
+        let remembered = shuffled.memoize("shuffled", 1).unwrap();
+        assert_eq!(remembered.collect().unwrap(), shuffled.collect().unwrap());
     }
     for classes in [300, 400] {
         let one_hot = data.one_hot(classes);

@@ -22,7 +22,10 @@ pub struct TrainingOptions {
     pub batch: usize,
     /// Logical streams of mini-batches, and as many threads as there can be work for, over all processes. They show in the
     /// result, and threads do not: choose as many as the largest machine that you want to train on has cores. A step takes from each lane in proportion to its samples, so that all end with the
-    /// epoch, and of `batch` samples together; only the last step of an epoch may be of fewer.
+    /// epoch, and of `batch` samples together; only the last step of an epoch may be of fewer. Samples stay with their lane, and are mixed
+    /// within it: where lanes differ, as those of data that lies in order of its classes do, batch normalisation, limits of a lane's gradient and
+    /// steps that do not wait for all lanes see but a part of the data at a time. [`shuffle_samples`](crate::PrepareSamples::shuffle_samples)
+    /// makes lanes alike.
     pub lanes: usize,
     /// The most samples whose gradient a lane computes at a time (gradient accumulation): its share of a step is cut into
     /// pieces of so many, whose gradients are summed before they leave the lane. Batch and buffers then take the memory of
