@@ -2,6 +2,8 @@
 //!
 //! Names and shapes are those of a PyTorch module whose `layers` is an `nn.Sequential` of the same layers.
 
+mod at_url;
+
 use crate::error::{Error, Result, check_length};
 use crate::layout::{ParameterEntry, ParameterLayout};
 use crate::network::NeuralNetwork;
@@ -29,6 +31,8 @@ impl NeuralNetwork {
     /// assert_eq!(network.load(&path)?, parameters);
     /// # Ok::<(), distdl_dl::Error>(())
     /// ```
+    ///
+    /// For a URL, and for one file of several processes, there is [`save_to`](Self::save_to).
     ///
     /// # Errors
     /// If there are not as many parameters as the network has, or the file cannot be written; the file that was there
@@ -69,26 +73,32 @@ fn load(path: &Path, layout: &ParameterLayout) -> Result<Vec<f32>> {
         path: path.into(),
         source,
     };
-    // What is longer is no file of such a network; 8 bytes a value, so that a file of f64 is told what it is.
-    let values_max = layout.parameter_count() as u64 * size_of::<f64>() as u64;
-    let bytes_max = values_max + HEADER_BYTES_MAX;
+    let unsuitable = |problem| Error::ModelFile {
+        path: path.into(),
+        problem,
+    };
+    let bytes_max = bytes_max(layout);
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
-    if length > bytes_max {
-        return Err(Error::ModelFile {
-            path: path.into(),
-            problem: format!(
-                "longer than {bytes_max} bytes, which no file of this network is; take that of another network"
-            ),
-        });
-    }
+    check_bytes(length, bytes_max).map_err(unsuitable)?;
     let mut bytes = Vec::with_capacity(length as usize);
     // It may have grown, or be no file that has a length.
     file.take(bytes_max).read_to_end(&mut bytes).map_err(failed)?;
-    deserialize(&bytes, layout).map_err(|problem| Error::ModelFile {
-        path: path.into(),
-        problem,
-    })
+    deserialize(&bytes, layout).map_err(unsuitable)
+}
+
+/// What is longer is no file of such a network; 8 bytes a value, so that a file of f64 is told what it is.
+fn bytes_max(layout: &ParameterLayout) -> u64 {
+    layout.parameter_count() as u64 * size_of::<f64>() as u64 + HEADER_BYTES_MAX
+}
+
+fn check_bytes(length: u64, bytes_max: u64) -> Result<(), String> {
+    if length > bytes_max {
+        return Err(format!(
+            "longer than {bytes_max} bytes, which no file of this network is; take that of another network"
+        ));
+    }
+    Ok(())
 }
 
 /// BLAKE3 of the parameters' little-endian bytes, in hexadecimal. Equal bits give equal hashes.

@@ -1,7 +1,9 @@
 //! What the child processes do. In a process that is none, nothing.
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
+use distdl::{Config, Context, NeuralNetwork};
 use distdl_storage::remote::{CacheOptions, ObjectError, Stores, StoresOptions};
 use distdl_storage::text::{read_records, split_records};
 use distdl_storage::{Commits, StorageError};
@@ -154,4 +156,58 @@ fn be_refused() {
         object_error(stores.write(&url("x"), Bytes::new())),
         ObjectError::NoPermission { .. }
     ));
+}
+
+/// The network whose models they are, and where one of it is.
+fn network() -> (NeuralNetwork, String) {
+    (
+        NeuralNetwork::dense(6, &[5], 3).unwrap(),
+        url("data/digits.safetensors"),
+    )
+}
+
+fn context() -> Option<Context> {
+    std::env::var(CACHE).ok()?;
+    Some(Context::new(Config::default().with_threads(1)).unwrap())
+}
+
+#[test]
+fn save_and_load_a_model() {
+    let Some(context) = context() else { return };
+    let (network, url) = network();
+    for seed in [1, 2] {
+        let parameters = network.initialize(seed).unwrap();
+        network.save_to(&context, &url, &parameters).unwrap();
+        assert_eq!(network.load_from(&context, &url).unwrap(), parameters);
+    }
+}
+
+#[test]
+fn load_no_model() {
+    let Some(context) = context() else { return };
+    let (network, url) = network();
+    println!("error={}", network.load_from(&context, &url).unwrap_err());
+}
+
+fn fail_to_save(context: &Context) {
+    let (network, url) = network();
+    let parameters = network.initialize(1).unwrap();
+    println!("error={}", network.save_to(context, &url, &parameters).unwrap_err());
+}
+
+#[test]
+fn save_no_model() {
+    let Some(context) = context() else { return };
+    fail_to_save(&context);
+}
+
+/// Where no server answers.
+#[test]
+fn wait_in_vain() {
+    let Some(context) = context() else { return };
+    let hurried = context
+        .config()
+        .clone()
+        .with_request_timeout(Duration::from_millis(200));
+    fail_to_save(&Context::new(hurried).unwrap());
 }

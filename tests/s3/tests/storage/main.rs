@@ -6,6 +6,7 @@
 
 mod inside;
 
+use std::net::TcpListener;
 use std::process::Command;
 
 use distdl_s3_tests::{Protocol, Server};
@@ -14,12 +15,17 @@ const RECORD_BYTES: usize = 784;
 
 /// A new process that does what a function of `inside` does, and what it says at its end.
 fn run(server: &Server, what: &str, secret: &str) -> Outcome {
+    run_with(server, what, server.variables(secret))
+}
+
+/// The same with such variables.
+fn run_with(server: &Server, what: &str, variables: Vec<(&str, String)>) -> Outcome {
     let before = server.sent_bytes();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("inside::{what}"), "--nocapture"])
         .env(inside::CACHE, server.beside().join("cache"))
         .env(inside::ROOT, server.root())
-        .envs(server.variables(secret))
+        .envs(variables)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -129,5 +135,54 @@ fn of_two_who_create_one_name_one_wins() {
 fn a_wrong_key_is_an_error_that_names_it() {
     for protocol in EACH {
         run(&Server::speaking(protocol), "be_refused", "guessed");
+    }
+}
+
+/// Does what comes to an error with such words, which has the URL of the model and no secret.
+fn is_refused(server: &Server, what: &str, secret: &str, words: &str) {
+    says_why(server, &run(server, what, secret).text, words);
+}
+
+fn says_why(server: &Server, said: &str, words: &str) {
+    let error = said.split("error=").nth(1).unwrap();
+    let url = format!("{}/data/digits.safetensors: ", server.root());
+    assert!(error.contains(&url) && error.contains(words), "{words}: {said}");
+    assert!(!error.contains("secret") && !error.contains("guessed"), "{said}");
+}
+
+#[test]
+fn models_are_saved_and_loaded_and_what_is_none_is_named() {
+    for protocol in EACH {
+        let server = Server::speaking(protocol);
+        let object = server.object("digits.safetensors");
+        is_refused(&server, "load_no_model", "secret", "there is no such file or object");
+        run(&server, "save_and_load_a_model", "secret");
+        is_refused(&server, "load_no_model", "guessed", "no permission to read it");
+        is_refused(&server, "save_no_model", "guessed", "no permission to write it");
+        let whole = std::fs::read(&object).unwrap();
+        for length in [0, 7, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&object, &whole[..length]).unwrap();
+            is_refused(&server, "load_no_model", "secret", "not a whole safetensors file");
+        }
+        let file = std::fs::File::options().write(true).open(&object).unwrap();
+        file.set_len(200_000_000).unwrap(); // a hole takes no room
+        is_refused(&server, "load_no_model", "secret", "which no file of this network is");
+    }
+}
+
+#[test]
+fn a_model_is_not_saved_where_no_server_answers() {
+    for protocol in EACH {
+        let server = Server::speaking(protocol);
+        // It is connected to, and never answers.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", silent.local_addr().unwrap());
+        let there = |(name, value): (&'static str, String)| match value.starts_with("http://") {
+            true => (name, address.clone()),
+            false => (name, value),
+        };
+        let variables = server.variables("secret").into_iter().map(there).collect();
+        let said = run_with(&server, "wait_in_vain", variables).text;
+        says_why(&server, &said, "check the address and the connection");
     }
 }
