@@ -31,9 +31,9 @@ pub use distdl_dl::{
     BestModel, BestModels, CheckpointOptions, Compression, ConfusionMatrix, Conv2d, DataChange, Decay, Dense, Draw,
     Dropout, Embedding, Features, Flatten, Forward, Gelu, GpuFigures, Image, Initialization, Input, Lamb, Layer,
     LayerNorm, LayerSpecification, Loss, LossFunction, Masked, MaxPool2d, Mnist, Mode, NetworkBuilder, NeuralNetwork,
-    Normalization, Optimizer, OwnLoss, ParameterLayout, ParameterShape, Plateau, PrepareSamples, Resume, Resumed,
-    RmsProp, SampleTargets, Samples, Scalar, Schedule, Sgd, Shape, Sides, Statistics, StepResult, Target, Targets,
-    TopK, Training, TrainingOptions, Workspace, area_under_curve, parameters_hash,
+    Normalization, Optimizer, OwnLoss, ParameterLayout, ParameterShape, ParseResumeError, Plateau, PrepareSamples,
+    Resume, Resumed, RmsProp, SampleTargets, Samples, Scalar, Schedule, Sgd, Shape, Sides, Statistics, StepResult,
+    Target, Targets, TopK, Training, TrainingOptions, Workspace, area_under_curve, parameters_hash,
 };
 pub use distdl_engine::config::{Config, ConfigError, Flags, GpuUse, Log, Precision, Progress};
 pub use distdl_engine::incremental::{

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 /// What is known at the end of an epoch.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EpochReport {
     /// Epochs finished.
     pub epoch: u64,
@@ -39,7 +39,7 @@ pub struct EpochReport {
 }
 
 /// An epoch on the GPUs of a process.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GpuReport {
     /// The process, counted from 0.
     pub process: usize,

@@ -18,7 +18,7 @@ use distdl_storage::{Commit, Commits, StorageError};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::facts::Facts;
-pub use self::options::{CheckpointOptions, Resume};
+pub use self::options::{CheckpointOptions, ParseResumeError, Resume};
 use crate::best::{BestModel, BestModels};
 use crate::error::{Error, Result};
 use crate::kernels::Level;

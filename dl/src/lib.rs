@@ -49,7 +49,7 @@ pub mod training;
 pub use augmentation::Augmentation;
 pub use batch::{Batch, shuffle};
 pub use best::{BestModel, BestModels};
-pub use checkpoint::{CheckpointOptions, Resume, Resumed};
+pub use checkpoint::{CheckpointOptions, ParseResumeError, Resume, Resumed};
 pub use datasets::mnist::Mnist;
 pub use error::{Error, Result};
 pub use initialization::Initialization;

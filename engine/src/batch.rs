@@ -178,6 +178,12 @@ pub struct PartitionIter<T> {
     failure: Failure,
 }
 
+impl<T> std::fmt::Debug for PartitionIter<T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "PartitionIter<{}>", std::any::type_name::<T>())
+    }
+}
+
 /// Where a [`PartitionIter`] leaves the error that ended it.
 pub(crate) type Failure = Rc<RefCell<Option<TaskError>>>;
 

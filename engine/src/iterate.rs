@@ -32,6 +32,7 @@ pub struct LaneData<P> {
 }
 
 /// A partition of the lanes' data, as the worker meets it that loads it for a lane.
+#[derive(Debug)]
 pub struct LanePartition<T> {
     /// Its 0-based index.
     pub partition: usize,
@@ -46,6 +47,12 @@ pub struct LanePartition<T> {
 /// Makes room on the disk of this process.
 #[derive(Clone)]
 pub struct DiskRoom(Arc<Resources>);
+
+impl std::fmt::Debug for DiskRoom {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("DiskRoom")
+    }
+}
 
 impl DiskRoom {
     /// Runs `write`. Where it finds the disk full, or its limit reached, what is kept there for the loss of another process
@@ -62,6 +69,7 @@ impl DiskRoom {
 }
 
 /// The records of a partition.
+#[derive(Debug)]
 pub enum LaneRecords<T> {
     /// They are kept in memory, and stay there while the pin lives.
     Pinned(Records<T>, Pin),

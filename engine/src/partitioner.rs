@@ -181,7 +181,7 @@ impl<K, P: Partitioner<K>> Partitioner<K> for Checked<P> {
 }
 
 /// Spreads keys evenly by a fixed hash.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashPartitioner {
     partitions: usize,
 }

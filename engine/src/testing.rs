@@ -110,6 +110,12 @@ pub struct Life {
     name_node: NameNode,
 }
 
+impl std::fmt::Debug for Life {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Life {{ slot: {}, number: {} }}", self.slot, self.number)
+    }
+}
+
 impl Life {
     /// Whether the process lives: it was not killed and has not left.
     pub fn lasts(&self) -> bool {

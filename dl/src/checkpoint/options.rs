@@ -64,11 +64,20 @@ pub enum Resume {
     Step(u64),
 }
 
+/// What a text says that is no [`Resume`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` does not say whether to go on; use `auto`, `never`, `required` or `step:N`")]
+#[non_exhaustive]
+pub struct ParseResumeError {
+    /// The text.
+    pub text: String,
+}
+
 impl FromStr for Resume {
-    type Err = String;
+    type Err = ParseResumeError;
 
     /// Reads `auto`, `never`, `required` or `step:N`.
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseResumeError> {
         let step = |text: &str| text.strip_prefix("step:")?.parse().ok();
         match text {
             "auto" => Ok(Self::Auto),
@@ -76,7 +85,7 @@ impl FromStr for Resume {
             "required" => Ok(Self::Required),
             _ => step(text)
                 .map(Self::Step)
-                .ok_or_else(|| "use `auto`, `never`, `required` or `step:N`".to_owned()),
+                .ok_or_else(|| ParseResumeError { text: text.to_owned() }),
         }
     }
 }

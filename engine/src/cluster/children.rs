@@ -25,7 +25,7 @@ use super::output::{Life, Output, Stream};
 const READ_BYTES: usize = 16 << 10;
 
 /// A process to start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Recipe {
     /// The program.
     pub program: PathBuf,
@@ -35,6 +35,19 @@ pub struct Recipe {
     pub variables: Vec<(OsString, OsString)>,
     /// What it finds on standard input.
     pub input: Vec<u8>,
+}
+
+/// Without what variables and input hold: the cluster's token, and keys of the user's.
+impl std::fmt::Debug for Recipe {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&OsString> = self.variables.iter().map(|(name, _)| name).collect();
+        formatter
+            .debug_struct("Recipe")
+            .field("program", &self.program)
+            .field("arguments", &self.arguments)
+            .field("variables", &names)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Recipe {

@@ -242,7 +242,7 @@ fn own_address(secrets: &Secrets) -> Address {
 }
 
 /// What `distdl worker` makes a process of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
     /// Where the name node listens.
     pub name_node: SocketAddr,

@@ -8,7 +8,7 @@ use super::children::Recipe;
 use super::protocol::Role;
 
 /// How processes of other hosts are started.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
     /// The program of the remote shell, such as `ssh`. It is given the host and one command as text.
     pub shell: PathBuf,

@@ -34,6 +34,13 @@ pub struct DeviceMap<T, U> {
     on_gpu: OnGpu,
 }
 
+impl<T, U> std::fmt::Debug for DeviceMap<T, U> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (from, to) = (std::any::type_name::<T>(), std::any::type_name::<U>());
+        write!(formatter, "DeviceMap<{from}, {to}>")
+    }
+}
+
 type OnCpu<T, U> = Arc<dyn Fn(&[T]) -> Vec<U> + Send + Sync>;
 
 impl<T: Record + Pod, U: Record + Pod> DeviceMap<T, U> {

@@ -14,11 +14,20 @@ use crate::dataflow::live::program::LiveProgram;
 use crate::dataset::{Dataset, Derivation, streams};
 use crate::error::Result;
 
-/// Records that are derived from inputs, up to date with the last commit.
-#[must_use = "a view is kept up to date until it is dropped"]
+/// Records that are derived from inputs, up to date with the last commit. Cheap to clone.
+#[must_use = "a view is kept up to date until it is dropped, and all of its clones"]
 pub struct LiveView<T: LiveRecord> {
     live: Live,
     program: Arc<LiveProgram<T>>,
+}
+
+impl<T: LiveRecord> Clone for LiveView<T> {
+    fn clone(&self) -> Self {
+        Self {
+            live: self.live.clone(),
+            program: Arc::clone(&self.program),
+        }
+    }
 }
 
 impl<T: LiveRecord> std::fmt::Debug for LiveView<T> {

@@ -93,7 +93,9 @@ fn a_view_that_is_dropped_is_kept_up_to_date_no_more() {
         let read = numbers.clone();
         live.view(name, 2, move |scope| read.read(scope).count()).unwrap()
     };
-    let (kept, dropped) = (make("kept"), make("dropped"));
+    let (first, dropped) = (make("kept"), make("dropped"));
+    let kept = first.clone();
+    drop(first);
     (0..500).for_each(|number| numbers.insert(number).unwrap());
     live.commit().unwrap();
     let both = live.figures();

@@ -37,6 +37,17 @@ fn shell(script: &str) -> Recipe {
     }
 }
 
+#[test]
+fn what_is_said_of_a_recipe_has_no_secrets() {
+    let recipe = Recipe {
+        variables: vec![(JOIN_VARIABLE.into(), "the token".into())],
+        input: b"the token".to_vec(),
+        ..shell("true")
+    };
+    let expected = r#"Recipe { program: "/bin/sh", arguments: ["-c", "true"], variables: ["DISTDL_JOIN"], .. }"#;
+    assert_eq!(format!("{recipe:?}"), expected);
+}
+
 struct Family {
     children: Children,
     ends: Receiver<Exited>,

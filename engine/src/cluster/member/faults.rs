@@ -59,6 +59,12 @@ impl Vanish {
 #[derive(Clone)]
 pub struct Faults(Arc<Shared>);
 
+impl std::fmt::Debug for Faults {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Faults")
+    }
+}
+
 impl Faults {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self(Arc::clone(shared))

@@ -43,6 +43,12 @@ pub struct LiveScope<'s> {
     pub(crate) sessions: Rc<RefCell<Sessions>>,
 }
 
+impl std::fmt::Debug for LiveScope<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("LiveScope")
+    }
+}
+
 impl<'s> LiveScope<'s> {
     /// The records of an input, and all that will be committed to it.
     pub(crate) fn read<T: LiveRecord>(&self, contents: &Arc<Mutex<Contents<T>>>) -> LiveRecords<'s, T> {
