@@ -1,5 +1,7 @@
 //! Blocks of samples: what a partition of training data holds.
 
+mod concat;
+
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;

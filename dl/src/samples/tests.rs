@@ -169,3 +169,48 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn blocks_are_put_together_in_order_if_all_are_of_one_kind() {
+    for samples in [bytes(7), values(5)] {
+        assert_eq!(Samples::concat(samples.split(3).unwrap()).unwrap(), samples);
+        let (empty, twice) = (
+            samples.slice(0..0).unwrap(),
+            Samples::concat([&samples, &samples]).unwrap(),
+        );
+        assert_eq!(twice.split(2).unwrap(), [samples.clone(), samples.clone()]);
+        assert_eq!(Samples::concat([&empty, &samples, &empty]).unwrap(), samples);
+    }
+    let refused = |blocks: &[&Samples]| Samples::concat(blocks.iter().copied()).unwrap_err().to_string();
+    assert!(refused(&[]).contains("give at least one block"));
+    let (bytes, values) = (bytes(2), values(2));
+    let labels = || SampleTargets::Labels(vec![0, 1]);
+    let scaled = |scale| {
+        let bytes = vec![0; 6];
+        Samples::new(3, Features::U8 { bytes, scale }, labels()).unwrap()
+    };
+    let labelled = Samples::new(2, Features::F32(vec![0.0; 4]), labels()).unwrap();
+    let others =
+        "2 features and not 3 features, features in f32 and not bytes times 0.5, 4 target values and not labels";
+    for (blocks, words) in [
+        (
+            [&bytes, &bytes, &values],
+            format!("block 2 (from 0) has {others} as the first one"),
+        ),
+        (
+            [&bytes, &scaled(0.25), &bytes],
+            "block 1 (from 0) has bytes times 0.25 and not bytes times 0.5 as".to_owned(),
+        ),
+        (
+            [&values, &values, &labelled],
+            "block 2 (from 0) has labels and not 4 target values as".to_owned(),
+        ),
+        (
+            [&labelled, &values, &bytes],
+            "block 1 (from 0) has 4 target values and not labels as".to_owned(),
+        ),
+    ] {
+        let message = refused(&blocks);
+        assert!(message.contains(&words), "{message}");
+    }
+}
