@@ -12,6 +12,7 @@ use serde::Serialize;
 
 /// What is known at the end of an epoch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct EpochReport {
     /// Epochs finished.
     pub epoch: u64,
@@ -40,6 +41,7 @@ pub struct EpochReport {
 
 /// An epoch on the GPUs of a process.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct GpuReport {
     /// The process, counted from 0.
     pub process: usize,

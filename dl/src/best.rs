@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A model that was among the best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BestModel {
     /// What it was judged by; less is better.
     pub value: f64,

@@ -34,6 +34,7 @@ const PARAMETERS: &str = "parameters.safetensors";
 
 /// The checkpoint that a training has gone on from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Resumed {
     /// Number of the commit.
     pub commit: u64,

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 
 /// Loss and hits over some samples; reports of disjoint samples add up with [`BatchReport::merge`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BatchReport {
     /// Sum over samples of the loss of each; NaN or infinite if any is.
     pub loss_sum: f64,
@@ -53,6 +54,7 @@ impl BatchReport {
 
 /// What lanes of this process did on its GPUs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GpuFigures {
     /// Its name, or that of each of several.
     pub name: String,

@@ -52,6 +52,7 @@ use crate::samples::Samples;
 
 /// A finished step.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct StepResult {
     /// 0-based step since the beginning.
     pub step: u64,

@@ -85,6 +85,7 @@ impl Default for LiveOptions {
 
 /// What was done to keep live records up to date.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LiveFigures {
     /// Records that operators took in, with the values that closures of `reduce` were shown. It goes with what changed.
     pub records: u64,

@@ -11,6 +11,7 @@ use crate::id::DatasetId;
 
 /// What one worker has done in an iteration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct WorkerTimes {
     /// The worker, counted through over all processes.
     pub worker: usize,

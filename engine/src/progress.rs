@@ -18,6 +18,7 @@ const TEMPLATE: &str = "{prefix} [{bar:24}] {pos}/{len} tasks, {msg}";
 
 /// How far the tasks of the action that runs are, in one process or in all together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct JobProgress {
     /// Number of the action; 0 with one process.
     pub action: u64,

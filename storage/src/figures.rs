@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the reads of a [`Stores`](crate::remote::Stores) value have cost since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StoreFigures {
     /// Bytes of objects that came from their own stores.
     pub remote_bytes: u64,

@@ -42,6 +42,7 @@ pub struct Commits {
 
 /// A whole commit: every blob is here and has the hash that was written down for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Commit {
     /// Its number. Later commits have larger ones.
     pub number: u64,

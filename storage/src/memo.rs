@@ -53,6 +53,7 @@ struct Bound {
 
 /// What remembering has cost and spared since a [`Memo`] was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct MemoFigures {
     /// Blocks that were computed.
     pub computations: u64,

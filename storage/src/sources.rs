@@ -8,6 +8,7 @@ use crate::store::StoreStatistics;
 
 /// Bytes that were wanted, by where they lay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BytesBySource {
     /// Fetched from remote stores.
     pub remote: u64,

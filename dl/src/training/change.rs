@@ -21,6 +21,7 @@ pub struct BatchId {
 
 /// What a change of the data has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DataChange {
     /// The epoch that begins with the changed data.
     pub epoch: u64,

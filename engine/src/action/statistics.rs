@@ -119,6 +119,7 @@ fn smaller(left: f64, right: f64) -> f64 {
 
 /// How many numbers lie between neighbouring edges.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Histogram {
     /// Ascending; one more than there are counts.
     pub edges: Vec<f64>,

@@ -20,6 +20,7 @@ pub struct LiveObjects {
 
 /// What a refresh found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Refreshed {
     /// Objects that are new or have another length or version.
     pub inserted: usize,

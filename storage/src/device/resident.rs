@@ -92,6 +92,7 @@ impl<B> fmt::Debug for Lease<B> {
 
 /// What a device tier did since it was made, and what it holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DeviceFigures {
     /// Bytes that were copied to the device.
     pub copied_bytes: u64,

@@ -26,6 +26,7 @@ impl Default for StoreOptions {
 
 /// What a store did since it was made, and what it holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreStatistics {
     /// Gets answered from memory.
     pub memory_hits: u64,
