@@ -31,6 +31,9 @@ mod listing;
 #[cfg(feature = "hdfs")]
 mod hdfs;
 
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+mod uploads;
+
 #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
 mod servers;
 

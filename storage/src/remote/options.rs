@@ -15,7 +15,8 @@ pub struct StoresOptions {
     pub list_objects_max: usize,
     /// How often a failed request to a server is tried again, with growing pauses. Default 8.
     pub retries: usize,
-    /// How long a server may be silent, connecting or sending, before the request counts as failed. Default 30 s.
+    /// How long a server may be silent, connecting or sending, before the request counts as failed; while it is being sent
+    /// bytes, a second longer for each 16 KiB. Default 30 s.
     pub silence_timeout: Duration,
     /// How long one request may take with all its retries. Default 10 minutes.
     pub request_timeout: Duration,

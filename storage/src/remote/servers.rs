@@ -15,6 +15,8 @@ use super::client::Server;
 #[cfg(feature = "hdfs")]
 use super::hdfs::Hdfs;
 use super::options::StoresOptions;
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+use super::uploads::Connector;
 #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
 use crate::object::Cloud;
 use crate::object::ObjectError;
@@ -36,6 +38,7 @@ impl Servers {
             object_store::http::HttpBuilder::new()
                 .with_url(server)
                 .with_client_options(client(options).with_allow_http(true))
+                .with_http_connector(connector(options))
                 .with_retry(retry(options))
                 .build()
         })
@@ -49,21 +52,27 @@ impl Servers {
             #[cfg(feature = "s3")]
             Cloud::S3 => self.open(&url, options, || {
                 use object_store::aws::AmazonS3Builder;
-                let builder = AmazonS3Builder::new().with_client_options(client(options));
+                let builder = AmazonS3Builder::new()
+                    .with_client_options(client(options))
+                    .with_http_connector(connector(options));
                 let builder = configured(builder, "AWS_", AmazonS3Builder::with_config);
                 builder.with_bucket_name(bucket).with_retry(retry(options)).build()
             }),
             #[cfg(feature = "gs")]
             Cloud::Gs => self.open(&url, options, || {
                 use object_store::gcp::GoogleCloudStorageBuilder;
-                let builder = GoogleCloudStorageBuilder::new().with_client_options(client(options));
+                let builder = GoogleCloudStorageBuilder::new()
+                    .with_client_options(client(options))
+                    .with_http_connector(connector(options));
                 let builder = configured(builder, "GOOGLE_", GoogleCloudStorageBuilder::with_config);
                 builder.with_bucket_name(bucket).with_retry(retry(options)).build()
             }),
             #[cfg(feature = "az")]
             Cloud::Az => self.open(&url, options, || {
                 use object_store::azure::MicrosoftAzureBuilder;
-                let builder = MicrosoftAzureBuilder::new().with_client_options(client(options));
+                let builder = MicrosoftAzureBuilder::new()
+                    .with_client_options(client(options))
+                    .with_http_connector(connector(options));
                 let builder = configured(builder, "AZURE_", MicrosoftAzureBuilder::with_config);
                 builder.with_container_name(bucket).with_retry(retry(options)).build()
             }),
@@ -120,6 +129,13 @@ fn client(options: &StoresOptions) -> ClientOptions {
         .with_connect_timeout(options.silence_timeout)
         .with_read_timeout(options.silence_timeout)
         .with_timeout(options.request_timeout)
+}
+
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+fn connector(options: &StoresOptions) -> Connector {
+    Connector {
+        silence_timeout: options.silence_timeout,
+    }
 }
 
 #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]

@@ -1,9 +1,13 @@
 //! A server that fails as servers do, and a cache behind which that shows: never a wrong byte, and usable afterwards.
 use std::collections::VecDeque;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use object_store::PutMode;
+
 use super::*;
+use crate::testing::WAIT_MAX;
 
 const LENGTH: usize = 200_000;
 
@@ -229,4 +233,32 @@ fn a_server_that_is_gone_in_mid_read_is_an_error_and_what_is_here_is_served_with
         (stores.figures().fetches, stores.figures().cache_bytes),
         (0, LENGTH as u64)
     );
+}
+
+#[test]
+fn bytes_that_are_on_their_way_are_no_silence() {
+    let (received, has_received) = channel();
+    let server = Server::answering(move |stream, request| {
+        if request[0].starts_with("PUT") {
+            received.send(stream).unwrap();
+        }
+    });
+    let silent = Faulty::start();
+    let object = silent.object();
+    silent.next(&[Fault::SilentAfter(None)]);
+    let stores = silent.stores(|options| options.silence_timeout = Duration::from_millis(250));
+    std::thread::scope(|scope| {
+        let target = stores.target(&server.url("object")).unwrap();
+        let client = &stores.0.client;
+        let put = scope.spawn(move || client.put(target, Bytes::from(vec![0; 1 << 20]), PutMode::Overwrite));
+        let mut stream = has_received.recv_timeout(WAIT_MAX).expect("a request to write");
+        // It has begun before this one, which is given up.
+        assert!(stores.read(&object).is_err());
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        // Until the client has had the answer: what is left unread would reset the connection.
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        put.join().unwrap().unwrap();
+    });
 }

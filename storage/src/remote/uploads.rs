@@ -1,0 +1,56 @@
+//! Requests with a body: how long their server may be silent.
+//!
+//! The client below counts as silence all the time from the beginning of a request to that of its answer, so sending much
+//! over a slow line would seem to be silence. Requests that send bytes go through a client that does not count it, with a
+//! limit that grows with what they send.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
+use tokio::time::timeout;
+
+/// The slowest line that bytes are sent over, in bytes a second.
+const RATE_MIN: u64 = 16 << 10;
+
+/// Connects to servers that may be silent for so long.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) silence_timeout: Duration,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let connector = ReqwestConnector::default();
+        Ok(HttpClient::new(Connection {
+            others: connector.connect(options)?,
+            uploads: connector.connect(&options.clone().with_read_timeout_disabled())?,
+            silence_timeout: self.silence_timeout,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    others: HttpClient,
+    uploads: HttpClient,
+    silence_timeout: Duration,
+}
+
+#[async_trait]
+impl HttpService for Connection {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let bytes = request.body().content_length() as u64;
+        if bytes == 0 {
+            return self.others.execute(request).await;
+        }
+        let limit = self.silence_timeout + Duration::from_secs(bytes / RATE_MIN);
+        match timeout(limit, self.uploads.execute(request)).await {
+            Ok(answered) => answered,
+            Err(elapsed) => Err(HttpError::new(HttpErrorKind::Timeout, elapsed)),
+        }
+    }
+}
