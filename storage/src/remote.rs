@@ -32,7 +32,7 @@ mod listing;
 mod hdfs;
 
 #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
-mod uploads;
+mod connection;
 
 #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
 mod servers;
@@ -114,6 +114,7 @@ impl Stores {
     /// Access where the objects of `memory://` are those of a store that the caller has opened.
     pub fn over(memory: Arc<dyn ObjectStore>, options: StoresOptions) -> Self {
         let memory = Server::new(memory, options.requests());
+        let client = Arc::new(Client::new(options.retries));
         Self(Arc::new(Shared {
             options,
             memory,
@@ -121,7 +122,7 @@ impl Stores {
             ahead: Ahead::default(),
             #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az", feature = "hdfs"))]
             servers: servers::Servers::default(),
-            client: Arc::default(),
+            client,
         }))
     }
 

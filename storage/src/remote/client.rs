@@ -27,6 +27,9 @@ const MESSAGE_LENGTH_MAX: usize = 500;
 /// Threads of the background for what blocks: names of hosts, local files, and reading ahead.
 const BLOCKING_THREADS_MAX: usize = 64;
 
+/// How often an answer that was cut is asked for anew where no tag lets the store go on in its middle.
+const CUTS_MAX: usize = 3;
+
 /// One object in one store, and the name its user gave it.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
@@ -58,9 +61,17 @@ impl Server {
 pub(super) struct Client {
     pub(super) counters: Arc<Counters>,
     background: Mutex<Option<Background>>,
+    retries: usize,
 }
 
 impl Client {
+    pub(super) fn new(retries: usize) -> Self {
+        Self {
+            retries,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn head(&self, target: Target) -> Result<Object> {
         self.run(async move {
             let options = GetOptions {
@@ -131,14 +142,14 @@ impl Client {
     /// Starts `work`, which may block, beside the background thread, and does not wait for it.
     pub(super) fn begin(&self, work: impl FnOnce(&Runner, &Arc<Counters>) + Send + 'static) -> Result<()> {
         let (runner, counters) = (self.runner()?, Arc::clone(&self.counters));
-        runner.0.clone().spawn_blocking(move || work(&runner, &counters));
+        runner.handle.clone().spawn_blocking(move || work(&runner, &counters));
         Ok(())
     }
 
     /// The background's runtime, for what connects by itself.
     #[cfg(feature = "hdfs")]
     pub(super) fn handle(&self) -> Result<Handle> {
-        Ok(self.runner()?.0)
+        Ok(self.runner()?.handle)
     }
 
     fn runner(&self) -> Result<Runner> {
@@ -148,19 +159,25 @@ impl Client {
         }
         background
             .as_ref()
-            .map(|started| Runner(started.handle.clone()))
+            .map(|started| Runner {
+                handle: started.handle.clone(),
+                retries: self.retries,
+            })
             .ok_or_else(|| background_failed("it did not start"))
     }
 }
 
 /// The way to the background thread, without keeping it alive.
 #[derive(Debug, Clone)]
-pub(super) struct Runner(Handle);
+pub(super) struct Runner {
+    handle: Handle,
+    retries: usize,
+}
 
 impl Runner {
     fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
         let (answer, answered) = mpsc::sync_channel(1);
-        self.0.spawn(async move {
+        self.handle.spawn(async move {
             // The caller waits below until it has the answer, so nobody is left to miss it.
             let _ = answer.send(work.await);
         });
@@ -188,11 +205,19 @@ pub(super) fn get(
         ..GetOptions::default()
     };
     counters.fetches.add(1);
+    let mut cuts_left = runner.retries.min(CUTS_MAX);
     let bytes = runner.run(async move {
         let fail = |error| failed(&target.url, "read it", &error);
-        let found = target.store.get_opts(&target.path, options).await.map_err(fail)?;
-        listed.check_same(&object_like(&listed, &target.url, &found.meta))?;
-        let bytes = found.bytes().await.map_err(fail)?;
+        let bytes = loop {
+            let found = target.store.get_opts(&target.path, options.clone()).await;
+            let found = found.map_err(fail)?;
+            listed.check_same(&object_like(&listed, &target.url, &found.meta))?;
+            let went_on = found.meta.e_tag.is_some();
+            match found.bytes().await {
+                Err(_) if !went_on && cuts_left > 0 => cuts_left -= 1,
+                bytes => break bytes.map_err(fail)?,
+            }
+        };
         match bytes.len() as u64 == length {
             true => Ok(bytes),
             false => Err(ObjectError::Remote {

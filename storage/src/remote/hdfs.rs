@@ -28,6 +28,9 @@ use super::pattern::{draw_name, unfinished};
 /// First pause before a name node is tried again, in milliseconds, as for other stores.
 const PAUSE_MILLIS: u64 = 100;
 
+/// How often name nodes that do not answer are called again: the pauses grow up to 15 seconds.
+const CALLS_MAX: usize = 40;
+
 /// How often a file is written whose blocks come quicker than the name node hears of them, and the longest pause between.
 const WRITES_MAX: usize = 8;
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -51,7 +54,10 @@ impl Hdfs {
         let client = ClientBuilder::new()
             .with_url(url)
             .with_config([
-                ("dfs.client.failover.max.attempts", options.retries.to_string()),
+                (
+                    "dfs.client.failover.max.attempts",
+                    options.retries.min(CALLS_MAX).to_string(),
+                ),
                 ("dfs.client.failover.sleep.base.millis", PAUSE_MILLIS.to_string()),
                 ("dfs.client.socket-timeout", silence.to_string()),
             ])

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::limit::LimitStore;
@@ -12,11 +14,11 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use tokio::runtime::Handle;
 
 use super::client::Server;
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+use super::connection::Connector;
 #[cfg(feature = "hdfs")]
 use super::hdfs::Hdfs;
 use super::options::StoresOptions;
-#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
-use super::uploads::Connector;
 #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
 use crate::object::Cloud;
 use crate::object::ObjectError;
@@ -25,6 +27,10 @@ type Result<T> = std::result::Result<T, ObjectError>;
 
 /// Signed addresses differ in their query, so the table could grow without end; past this many it starts anew.
 const SERVERS_MAX: usize = 64;
+
+/// The longest pause before a request is tried again, in first ones.
+#[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
+const LONGEST_PAUSE: u32 = 40;
 
 /// Servers opened so far.
 #[derive(Debug, Default)]
@@ -140,8 +146,14 @@ fn connector(options: &StoresOptions) -> Connector {
 
 #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
 fn retry(options: &StoresOptions) -> RetryConfig {
+    // The library would draw from an empty range if there were no pause.
+    let pause = options.retry_pause.max(Duration::from_millis(1));
     RetryConfig {
-        backoff: BackoffConfig::default(),
+        backoff: BackoffConfig {
+            init_backoff: pause,
+            max_backoff: pause * LONGEST_PAUSE,
+            base: 3.,
+        },
         max_retries: options.retries,
         retry_timeout: options.request_timeout,
     }

@@ -4,6 +4,7 @@ mod faults;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::*;
 use crate::text::{TextOptions, read_lines_with, split_text};
@@ -140,6 +141,22 @@ fn a_server_that_is_not_there_is_an_error() {
     let error = object_error(no_retries().list(&format!("http://{free}/x")));
     assert!(
         matches!(&error, ObjectError::Remote { url, .. } if url.contains(&free.to_string())),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_server_that_never_answers_is_not_called_for_as_long_as_one_that_has() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let stores = Stores::with_options(StoresOptions {
+        retries: 200,
+        retry_pause: Duration::ZERO,
+        silence_timeout: Duration::from_millis(100),
+        ..StoresOptions::default()
+    });
+    let error = object_error(stores.list(&format!("http://{free}/x"))).to_string();
+    assert!(
+        error.contains("max_retries: 200") && !error.contains("after 200 retries"),
         "{error}"
     );
 }

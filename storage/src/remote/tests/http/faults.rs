@@ -33,6 +33,7 @@ enum Fault {
 #[derive(Default)]
 struct Script {
     faults: VecDeque<Fault>,
+    is_untagged: bool,
     /// Headers `Range` of the requests for bytes.
     asked: Vec<Option<String>>,
     /// Connections that stay open.
@@ -75,6 +76,7 @@ impl Faulty {
     fn stores(&self, change: impl FnOnce(&mut StoresOptions)) -> Stores {
         let mut options = StoresOptions {
             retries: 0,
+            retry_pause: Duration::ZERO,
             cache: Some(CacheOptions::new(self.folder.path().join("cache"))),
             ..StoresOptions::default()
         };
@@ -133,7 +135,11 @@ fn answer(mut stream: TcpStream, request: &[String], content: &Bytes, script: &M
     if let Some(Fault::CutAfter(sent) | Fault::SilentAfter(Some(sent))) = fault {
         body = body.slice(..sent);
     }
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nETag: \"{tag}\"\r\nConnection: close\r\n\r\n");
+    let tag = match script.is_untagged {
+        true => String::new(),
+        false => format!("ETag: \"{tag}\"\r\n"),
+    };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{tag}Connection: close\r\n\r\n");
     // The client may have had enough.
     let _ = stream.write_all(head.as_bytes());
     let _ = stream.write_all(if is_head { &[] } else { &body });
@@ -206,6 +212,32 @@ fn what_passes_is_tried_again_and_a_cut_answer_goes_on_where_it_was_cut() {
     assert_eq!(asked, ranges.map(|range| Some(range.to_owned())));
     assert_eq!(server.stores(|_| ()).read(&object).unwrap(), server.bytes);
     assert_eq!(server.requests(), 4);
+}
+
+#[test]
+fn a_server_that_fails_for_a_while_is_asked_until_it_answers() {
+    let server = Faulty::start();
+    let object = server.object();
+    server.next(&[Fault::Busy; 30]);
+    let default = StoresOptions::default().retries;
+    let read = server.stores(|options| options.retries = default).read(&object);
+    assert_eq!(read.unwrap(), server.bytes);
+    assert_eq!(server.requests(), 31);
+}
+
+#[test]
+fn a_cut_answer_without_a_tag_is_read_anew() {
+    let server = Faulty::start();
+    server.script().is_untagged = true;
+    let object = server.object();
+    assert_eq!(object.version, None);
+    server.next(&[Fault::CutAfter(70_000), Fault::CutAfter(0)]);
+    let read = server.stores(|options| options.retries = 2).read(&object);
+    assert_eq!(read.unwrap(), server.bytes);
+    assert_eq!(server.requests(), 3);
+    server.next(&[Fault::CutAfter(70_000); 2]);
+    let error = object_error(server.stores(|options| options.retries = 1).read(&object));
+    assert!(matches!(error, ObjectError::Remote { .. }), "{error}");
 }
 
 #[test]

@@ -1,10 +1,14 @@
-//! Requests with a body: how long their server may be silent.
+//! How long servers may be silent, and how long one is called that has never answered.
 //!
 //! The client below counts as silence all the time from the beginning of a request to that of its answer, so sending much
 //! over a slow line would seem to be silence. Requests that send bytes go through a client that does not count it, with a
 //! limit that grows with what they send.
+//!
+//! Servers that are restarted are called again for minutes. Behind a name that is mistyped there is nobody, which is to be
+//! said sooner.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use object_store::ClientOptions;
@@ -29,6 +33,8 @@ impl HttpConnector for Connector {
             others: connector.connect(options)?,
             uploads: connector.connect(&options.clone().with_read_timeout_disabled())?,
             silence_timeout: self.silence_timeout,
+            opened: Instant::now(),
+            has_answered: AtomicBool::new(false),
         }))
     }
 }
@@ -38,11 +44,12 @@ struct Connection {
     others: HttpClient,
     uploads: HttpClient,
     silence_timeout: Duration,
+    opened: Instant,
+    has_answered: AtomicBool,
 }
 
-#[async_trait]
-impl HttpService for Connection {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+impl Connection {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let bytes = request.body().content_length() as u64;
         if bytes == 0 {
             return self.others.execute(request).await;
@@ -52,5 +59,21 @@ impl HttpService for Connection {
             Ok(answered) => answered,
             Err(elapsed) => Err(HttpError::new(HttpErrorKind::Timeout, elapsed)),
         }
+    }
+}
+
+#[async_trait]
+impl HttpService for Connection {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answered = self.send(request).await;
+        if answered.is_ok() {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+        let is_patient = self.has_answered.load(Ordering::Relaxed) || self.opened.elapsed() < self.silence_timeout;
+        answered.map_err(|error| match error.kind() {
+            // Of a kind that is not tried again.
+            HttpErrorKind::Connect if !is_patient => HttpError::new(HttpErrorKind::Unknown, error),
+            _ => error,
+        })
     }
 }
