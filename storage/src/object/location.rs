@@ -103,7 +103,7 @@ fn file_path(url: &str, rest: &str) -> Result<String, ObjectError> {
         .map_err(|_| ObjectError::invalid_name(url, "its path is not UTF-8"))
 }
 
-/// Names in buckets are taken as they stand: nothing in them is percent-decoded.
+/// Names in buckets are taken as they stand: nothing in them is percent-decoded, and one `/` more makes another name.
 fn bucket_location(url: &str, cloud: Cloud, rest: &str) -> Result<Location, ObjectError> {
     let (bucket, name) = rest.split_once('/').unwrap_or((rest, ""));
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
@@ -114,10 +114,17 @@ fn bucket_location(url: &str, cloud: Cloud, rest: &str) -> Result<Location, Obje
         );
         return Err(ObjectError::invalid_name(url, reason));
     }
+    let folder = name.strip_suffix('/');
+    let name = folder.unwrap_or(name);
+    if name.starts_with('/') || name.ends_with('/') || folder == Some("") {
+        let reason = "a name with an empty part cannot be read or written; write one `/` where there are two, or rename \
+                      the object";
+        return Err(ObjectError::invalid_name(url, reason));
+    }
     Ok(Location::Bucket {
         cloud,
         bucket: bucket.to_owned(),
-        name: name.trim_matches('/').to_owned(),
+        name: name.to_owned(),
     })
 }
 
@@ -215,6 +222,9 @@ mod tests {
             ("ftp://server/x", "`ftp://` is not known"),
             ("s3:///x", "name of a bucket"),
             ("az://user@container/x", "name of a bucket"),
+            ("s3://b//x", "an empty part"),
+            ("s3://b/x//", "an empty part"),
+            ("gs://b//", "an empty part"),
             ("hdfs://user@host/x", "name node"),
             ("http://", "not a usable name"),
         ] {

@@ -24,6 +24,10 @@ type Result<T> = std::result::Result<T, ObjectError>;
 /// How much of a remote store's words an error carries, in characters.
 const MESSAGE_LENGTH_MAX: usize = 500;
 
+/// How to mend that a folder of a store holds a name that the library below cannot take.
+const UNUSABLE: &str = "an object there whose name has an empty part, `.` or `..` between its `/` cannot be read, nor \
+                        listed with others: rename it, or name a folder that does not hold it";
+
 /// Threads of the background for what blocks: names of hosts, local files, and reading ahead.
 const BLOCKING_THREADS_MAX: usize = 64;
 
@@ -325,6 +329,8 @@ pub(super) fn failed(url: &str, action: &'static str, error: &object_store::Erro
         Error::AlreadyExists { .. } => ObjectError::AlreadyExists { url },
         // Said of a whole answer to a request for a part.
         Error::NotSupported { .. } => ObjectError::RangesNotServed { url },
+        // Said of one name in a listing, which brings none of the others then.
+        Error::InvalidPath { source } => ObjectError::invalid_name(&url, format_args!("{source}; {UNUSABLE}")),
         _ => ObjectError::Remote {
             url,
             message: error.to_string().chars().take(MESSAGE_LENGTH_MAX).collect(),

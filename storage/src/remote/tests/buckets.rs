@@ -26,6 +26,8 @@ struct Bucket {
     inner: InMemory,
     /// Names of empty objects that end with `/`, without it: listings show them so, and nothing else finds them.
     folders: Vec<&'static str>,
+    /// A name that the library cannot take, which ends each listing.
+    unusable: Option<&'static str>,
     /// The object about which nobody is told.
     refused: Option<(&'static str, Refusal)>,
 }
@@ -52,6 +54,11 @@ impl Bucket {
             version: None,
         };
         within.map(marker).collect()
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        self.unusable
+            .map_or(Ok(()), |name| Ok(ObjectPath::parse(name).map(drop)?))
     }
 }
 
@@ -102,6 +109,7 @@ impl ObjectStore for Bucket {
         let markers = self.markers(prefix).into_iter().map(Ok);
         let listed = self.inner.list(prefix).map_ok(with_bare_tag);
         let listed = stream::iter(markers).chain(listed);
+        let listed = listed.chain(stream::iter(self.check_usable().err().map(Err)));
         // Others have their turn between two pages.
         let paused = listed.then(|found| async {
             tokio::task::yield_now().await;
@@ -113,6 +121,7 @@ impl ObjectStore for Bucket {
     async fn list_with_delimiter(&self, prefix: Option<&ObjectPath>) -> Result<ListResult> {
         let mut listed = self.inner.list_with_delimiter(prefix).await?;
         listed.objects = listed.objects.into_iter().map(with_bare_tag).collect();
+        self.check_usable()?;
         for marker in self.markers(prefix) {
             match prefix == Some(&marker.location) {
                 true => listed.objects.push(marker),
@@ -167,6 +176,27 @@ fn markers_of_folders_are_no_input() {
     for pattern in ["memory://lonely", "memory://lonely/*", "memory://table/n*"] {
         let error = object_error(stores.list(pattern));
         assert!(matches!(error, ObjectError::NothingFound { .. }), "{pattern}: {error}");
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_used_is_named_with_what_to_do() {
+    for unusable in ["a//x", "a/../x", "a/./x"] {
+        let bucket = Bucket {
+            unusable: Some(unusable),
+            ..Bucket::default()
+        };
+        let stores = bucket.stores(10);
+        stores.write("memory://a/y", Bytes::from_static(b"y")).unwrap();
+        for pattern in ["memory://a", "memory://a/*", "memory://**/*"] {
+            let error = object_error(stores.list(pattern));
+            assert!(matches!(error, ObjectError::InvalidName { .. }), "{pattern}: {error}");
+            let error = error.to_string();
+            assert!(
+                error.contains(unusable) && error.contains("rename it"),
+                "{pattern}: {error}"
+            );
+        }
     }
 }
 
