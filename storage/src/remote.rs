@@ -253,7 +253,7 @@ impl Stores {
                     "a server cannot be listed; name each object",
                 ));
             }
-            Location::Http { .. } => vec![self.0.client.head(self.target(pattern)?)?],
+            Location::Http { .. } => vec![self.0.client.head_or_get(self.target(pattern)?)?],
         })
     }
 

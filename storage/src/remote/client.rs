@@ -89,6 +89,34 @@ impl Client {
         })?
     }
 
+    /// The same of an address, which may answer only those who read: one that is signed for that, or of a server that does
+    /// not know the length of what it sends before it sends it. The first byte tells of the whole then.
+    pub(super) fn head_or_get(&self, target: Target) -> Result<Object> {
+        self.run(async move {
+            let ask = |options| target.store.get_opts(&target.path, options);
+            let head = GetOptions {
+                head: true,
+                ..GetOptions::default()
+            };
+            let first = GetOptions {
+                range: Some(GetRange::Bounded(0..1)),
+                ..GetOptions::default()
+            };
+            let mut found = ask(head).await;
+            if found.as_ref().is_err_and(may_be_read) {
+                let read = match ask(first).await {
+                    // All of it is sent, or there is no first byte.
+                    Err(error) if sends_no_part(&error) => ask(GetOptions::default()).await,
+                    read => read,
+                };
+                found = read.or(found);
+            }
+            found
+                .map(|found| object(&target.url, &found.meta))
+                .map_err(|error| failed(&target.url, "read it", &error))
+        })?
+    }
+
     /// The bytes `range`, or all, of an object that must be as it was listed.
     pub(super) fn get(&self, target: Target, listed: Object, range: Option<Range<u64>>) -> Result<Bytes> {
         get(&self.runner()?, &self.counters, target, listed, range)
@@ -310,6 +338,23 @@ fn object_like(listed: &Object, url: &str, meta: &ObjectMeta) -> Object {
 fn date(meta: &ObjectMeta) -> Option<String> {
     let dated = Some(meta.last_modified).filter(|time| time.timestamp() != 0);
     dated.map(|time| time.to_rfc3339())
+}
+
+/// Whether a server that does not tell of an object may still send it: it was there to refuse, or told no length.
+fn may_be_read(error: &object_store::Error) -> bool {
+    use object_store::Error;
+    match error {
+        // Also said of the answer that the question is not allowed.
+        Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => true,
+        // The library has words for these only.
+        other => ["status code: 4", "Content-Length"]
+            .iter()
+            .any(|words| other.to_string().contains(words)),
+    }
+}
+
+fn sends_no_part(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotSupported { .. }) || error.to_string().contains("status code: 416")
 }
 
 /// The error for people: the operating system's where it lies below the store's.

@@ -60,9 +60,13 @@ fn answer(mut stream: TcpStream, request: &[String]) {
     let (status, extra, body) = match (path, range) {
         ("/missing", _) => ("404 Not Found", String::new(), ""),
         ("/forbidden", _) => ("403 Forbidden", String::new(), ""),
+        ("/get-only", _) if head => ("405 Method Not Allowed", String::new(), ""),
+        (signed, _) if head && signed.starts_with("/signed") => ("403 Forbidden", String::new(), ""),
+        ("/signed-empty", Some(_)) => ("416 Range Not Satisfiable", String::new(), ""),
+        ("/signed-empty", None) => ("200 OK", String::new(), ""),
         ("/broken", _) => ("500 Internal Server Error", String::new(), ""),
         ("/short", None) if !head => ("200 OK", String::new(), "one"),
-        ("/whole" | "/short", _) | (_, None) => ("200 OK", String::new(), BODY),
+        ("/whole" | "/short" | "/signed-whole", _) | (_, None) => ("200 OK", String::new(), BODY),
         (_, Some(range)) => {
             let (start, end) = range.split_once('-').unwrap();
             let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
@@ -73,8 +77,11 @@ fn answer(mut stream: TcpStream, request: &[String]) {
     let length = body.len();
     let shown = if head { "" } else { body };
     let tag = if path == "/whole" { "" } else { "ETag: \"1\"\r\n" };
-    let answer =
-        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{tag}{extra}Connection: close\r\n\r\n{shown}");
+    let length = match head && path == "/unmeasured" {
+        true => String::new(),
+        false => format!("Content-Length: {length}\r\n"),
+    };
+    let answer = format!("HTTP/1.1 {status}\r\n{length}{tag}{extra}Connection: close\r\n\r\n{shown}");
     stream.write_all(answer.as_bytes()).unwrap();
 }
 
@@ -133,6 +140,27 @@ fn answers_that_are_errors_are_named() {
     assert!(matches!(listed("broken"), ObjectError::Remote { .. }));
     let short = stores.list(&server.url("short")).unwrap().remove(0);
     assert!(matches!(object_error(stores.read(&short)), ObjectError::Changed { .. }));
+}
+
+#[test]
+fn addresses_that_answer_only_those_who_read_are_read() {
+    let server = Server::start();
+    let stores = no_retries();
+    for (path, body) in [
+        ("signed", BODY),
+        ("signed-whole", BODY),
+        ("signed-empty", ""),
+        ("get-only", BODY),
+        ("unmeasured", BODY),
+    ] {
+        let object = stores.list(&server.url(path)).unwrap().remove(0);
+        assert_eq!(
+            (object.bytes, object.version.as_deref()),
+            (body.len() as u64, Some("1")),
+            "{path}"
+        );
+        assert_eq!(stores.read(&object).unwrap(), body, "{path}");
+    }
 }
 
 #[test]
