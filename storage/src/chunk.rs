@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bloom::Digest;
 use crate::error::{Result, StorageError};
-use crate::object::Object;
+use crate::object::{Object, shown};
 
 /// What is fetched at once, in bytes.
 pub(crate) const SEGMENT_BYTES: u64 = 4 << 20;
@@ -139,7 +139,7 @@ pub(crate) struct Segment {
 
 impl fmt::Display for Segment {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "segment {} of {}", self.index, self.version.url)
+        write!(formatter, "segment {} of {}", self.index, shown(&self.version.url))
     }
 }
 

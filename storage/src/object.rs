@@ -2,6 +2,8 @@
 
 mod location;
 
+mod shown;
+
 use std::fmt;
 use std::ops::Range;
 
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
 pub(crate) use self::location::Cloud;
 pub(crate) use self::location::Location;
+pub(crate) use self::shown::all_shown;
+pub use self::shown::shown;
 
 /// A file or remote object as it was when it was listed.
 ///
@@ -28,7 +32,7 @@ pub struct Object {
 
 impl fmt::Display for Object {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.url)
+        formatter.write_str(&shown(&self.url))
     }
 }
 
@@ -71,18 +75,22 @@ impl Object {
     }
 }
 
-/// Why a file or remote object could not be listed, read, written or understood. Each says how to mend it.
+/// Why a file or remote object could not be listed, read, written or understood. Each says how to mend it, and none shows a
+/// user or a query of an address, see [`shown`]; their fields hold all of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObjectError {
     /// The named object is not there.
-    #[error("{url}: there is no such file or object; check its name and, if it is relative, the current folder")]
+    #[error(
+        "{shown}: there is no such file or object; check its name and, if it is relative, the current folder",
+        shown = shown(.url)
+    )]
     NotFound {
         /// The path or URL.
         url: String,
     },
     /// A pattern or a folder that holds nothing to read.
-    #[error("{pattern}: no file or object matches; {remedy}")]
+    #[error("{shown}: no file or object matches; {remedy}", shown = shown(.pattern))]
     NothingFound {
         /// The pattern as given.
         pattern: String,
@@ -91,7 +99,8 @@ pub enum ObjectError {
     },
     /// A listing longer than the limit.
     #[error(
-        "{pattern}: more than {objects_max} files or objects match; name fewer, or raise `StoresOptions::list_objects_max` (`list_count` in a configuration)"
+        "{shown}: more than {objects_max} files or objects match; name fewer, or raise `StoresOptions::list_objects_max` (`list_count` in a configuration)",
+        shown = shown(.pattern)
     )]
     TooManyObjects {
         /// The pattern as given.
@@ -100,7 +109,10 @@ pub enum ObjectError {
         objects_max: usize,
     },
     /// A folder or a device where a file is expected.
-    #[error("{url}: is {found}, but a file is expected; name a file, or `{url}/*` for the files of a folder")]
+    #[error(
+        "{shown}: is {found}, but a file is expected; name a file, or `{shown}/*` for the files of a folder",
+        shown = shown(.url)
+    )]
     NotAFile {
         /// The path.
         url: String,
@@ -109,7 +121,8 @@ pub enum ObjectError {
     },
     /// A link in a folder that leads to nothing.
     #[error(
-        "{url}: is a link to `{target}`, which cannot be followed; mend it or remove it, or read the folder with a pattern that does not match it"
+        "{shown}: is a link to `{target}`, which cannot be followed; mend it or remove it, or read the folder with a pattern that does not match it",
+        shown = shown(.url)
     )]
     BrokenLink {
         /// The path of the link.
@@ -119,7 +132,8 @@ pub enum ObjectError {
     },
     /// The system or the server refuses.
     #[error(
-        "{url}: no permission to {action}; give the user that runs this program that right, or choose another place"
+        "{shown}: no permission to {action}; give the user that runs this program that right, or choose another place",
+        shown = shown(.url)
     )]
     NoPermission {
         /// The path or URL.
@@ -128,14 +142,18 @@ pub enum ObjectError {
         action: &'static str,
     },
     /// The target of a write that must not replace anything is there.
-    #[error("{url}: exists already, and is not overwritten; remove it, or write to another place")]
+    #[error(
+        "{shown}: exists already, and is not overwritten; remove it, or write to another place",
+        shown = shown(.url)
+    )]
     AlreadyExists {
         /// The path or URL.
         url: String,
     },
     /// A folder in a store of objects whose writer has not finished it.
     #[error(
-        "{url}: holds the parts of a save that goes on or was killed, as the object `.distdl-unfinished` there says; if nobody writes there any more, remove all that is there, or use another name"
+        "{shown}: holds the parts of a save that goes on or was killed, as the object `.distdl-unfinished` there says; if nobody writes there any more, remove all that is there, or use another name",
+        shown = shown(.url)
     )]
     Unfinished {
         /// The URL of the folder.
@@ -143,7 +161,8 @@ pub enum ObjectError {
     },
     /// An object longer than the limit for whole reads.
     #[error(
-        "{url}: holds {bytes} bytes, above the limit of {bytes_max} for a whole read; read it in ranges, or raise `StoresOptions::read_bytes_max` (`read_size` in a configuration)"
+        "{shown}: holds {bytes} bytes, above the limit of {bytes_max} for a whole read; read it in ranges, or raise `StoresOptions::read_bytes_max` (`read_size` in a configuration)",
+        shown = shown(.url)
     )]
     TooLarge {
         /// The path or URL.
@@ -155,7 +174,8 @@ pub enum ObjectError {
     },
     /// What is to be read back whole is longer than may be read whole.
     #[error(
-        "{url}: {bytes} bytes are more than the {bytes_max} that could be read back whole; cut the data into more partitions, or raise `StoresOptions::read_bytes_max` (`read_size` in a configuration)"
+        "{shown}: {bytes} bytes are more than the {bytes_max} that could be read back whole; cut the data into more partitions, or raise `StoresOptions::read_bytes_max` (`read_size` in a configuration)",
+        shown = shown(.url)
     )]
     TooLargeToKeep {
         /// The path or URL.
@@ -166,7 +186,10 @@ pub enum ObjectError {
         bytes_max: u64,
     },
     /// A range beyond the object's end, or one that ends before it starts.
-    #[error("{url}: bytes {start}..{end} are asked for, but it holds {bytes}; list it again if it has changed")]
+    #[error(
+        "{shown}: bytes {start}..{end} are asked for, but it holds {bytes}; list it again if it has changed",
+        shown = shown(.url)
+    )]
     OutOfRange {
         /// The path or URL.
         url: String,
@@ -179,7 +202,8 @@ pub enum ObjectError {
     },
     /// The object is not the one that was listed.
     #[error(
-        "{url}: changed while it was being used (listed with {listed}, now {found}); run the job again on inputs that stay as they are"
+        "{shown}: changed while it was being used (listed with {listed}, now {found}); run the job again on inputs that stay as they are",
+        shown = shown(.url)
     )]
     Changed {
         /// The path or URL.
@@ -190,13 +214,16 @@ pub enum ObjectError {
         found: String,
     },
     /// The server sends whole objects only.
-    #[error("{url}: its server does not serve parts of an object; copy it to a local file or to a server that does")]
+    #[error(
+        "{shown}: its server does not serve parts of an object; copy it to a local file or to a server that does",
+        shown = shown(.url)
+    )]
     RangesNotServed {
         /// The URL.
         url: String,
     },
     /// Something this build or this kind of store cannot do.
-    #[error("{url}: {remedy}")]
+    #[error("{shown}: {remedy}", shown = shown(.url))]
     Unsupported {
         /// The path or URL.
         url: String,
@@ -204,7 +231,7 @@ pub enum ObjectError {
         remedy: String,
     },
     /// A path, pattern, URL or part name that makes no sense.
-    #[error("`{url}` is not a usable name: {reason}")]
+    #[error("`{shown}` is not a usable name: {reason}", shown = shown(.url))]
     InvalidName {
         /// The name as given.
         url: String,
@@ -212,7 +239,10 @@ pub enum ObjectError {
         reason: String,
     },
     /// The operating system failed otherwise.
-    #[error("{url}: could not {action}: {message}; look at the disk, its free space and its mount")]
+    #[error(
+        "{shown}: could not {action}: {message}; look at the disk, its free space and its mount",
+        shown = shown(.url)
+    )]
     Io {
         /// The path.
         url: String,
@@ -222,7 +252,10 @@ pub enum ObjectError {
         message: String,
     },
     /// A remote store failed otherwise, after all retries.
-    #[error("{url}: the remote store failed: {message}; check the address and the connection, then run again")]
+    #[error(
+        "{shown}: the remote store failed: {message}; check the address and the connection, then run again",
+        shown = shown(.url)
+    )]
     Remote {
         /// The URL.
         url: String,
@@ -231,7 +264,8 @@ pub enum ObjectError {
     },
     /// A compressed file that is cut off or damaged, or not compressed at all.
     #[error(
-        "{url}: cannot be decompressed: {message}; a file with this ending must be whole and in {format} format, fetch it again"
+        "{shown}: cannot be decompressed: {message}; a file with this ending must be whole and in {format} format, fetch it again",
+        shown = shown(.url)
     )]
     NotDecompressed {
         /// The path or URL.
@@ -243,7 +277,8 @@ pub enum ObjectError {
     },
     /// A line beyond the limit.
     #[error(
-        "{url}: the line that starts at byte {offset} is longer than {bytes_max} bytes; is this a text file? raise `TextOptions::line_bytes_max` (`line_size` in a configuration) if it is"
+        "{shown}: the line that starts at byte {offset} is longer than {bytes_max} bytes; is this a text file? raise `TextOptions::line_bytes_max` (`line_size` in a configuration) if it is",
+        shown = shown(.url)
     )]
     LineTooLong {
         /// The path or URL.
@@ -255,7 +290,8 @@ pub enum ObjectError {
     },
     /// Bytes that are no text.
     #[error(
-        "{url}: byte {offset} is not UTF-8; convert the file, or read it as binary records (if it is compressed, its name must end in .gz or .zst)"
+        "{shown}: byte {offset} is not UTF-8; convert the file, or read it as binary records (if it is compressed, its name must end in .gz or .zst)",
+        shown = shown(.url)
     )]
     NotUtf8 {
         /// The path or URL.
@@ -264,7 +300,7 @@ pub enum ObjectError {
         offset: u64,
     },
     /// Bytes that are not what their format or the record type says.
-    #[error("{url}, {place}: {problem}; {remedy}")]
+    #[error("{shown}, {place}: {problem}; {remedy}", shown = shown(.url))]
     Malformed {
         /// The path or URL.
         url: String,
@@ -277,7 +313,8 @@ pub enum ObjectError {
     },
     /// An object that does not hold a whole number of fixed-length records.
     #[error(
-        "{url}: {bytes} bytes are a header of {header_bytes} and records of {record_bytes} with {remainder} bytes left over; check the record length, or fetch the file again"
+        "{shown}: {bytes} bytes are a header of {header_bytes} and records of {record_bytes} with {remainder} bytes left over; check the record length, or fetch the file again",
+        shown = shown(.url)
     )]
     NotWholeRecords {
         /// The path or URL.

@@ -8,7 +8,7 @@ use distdl_storage::Record;
 use distdl_storage::array::ArraySplit;
 #[cfg(feature = "arrow")]
 use distdl_storage::arrow::ArrowSplit;
-use distdl_storage::object::Object;
+use distdl_storage::object::{Object, shown};
 #[cfg(feature = "parquet")]
 use distdl_storage::parquet::ParquetSplit;
 use distdl_storage::remote::Stores;
@@ -99,7 +99,7 @@ impl Context {
     {
         let (reads, contents, agreed) = (reads_of(&groups), contents_of(&groups), agreed_of(&groups, &parameters));
         let mut derivation = Derivation::new(operator, groups.len(), Vec::new(), read_groups(groups, open));
-        derivation.remark = pattern.to_owned();
+        derivation.remark = shown(pattern);
         derivation.parameters = parameters;
         derivation.reads = Some(reads);
         derivation.contents = contents;

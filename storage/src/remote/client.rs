@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::local;
 use crate::figures::Counters;
-use crate::object::{Object, ObjectError};
+use crate::object::{Object, ObjectError, all_shown};
 
 type Result<T> = std::result::Result<T, ObjectError>;
 
@@ -378,7 +378,7 @@ pub(super) fn failed(url: &str, action: &'static str, error: &object_store::Erro
         Error::InvalidPath { source } => ObjectError::invalid_name(&url, format_args!("{source}; {UNUSABLE}")),
         _ => ObjectError::Remote {
             url,
-            message: error.to_string().chars().take(MESSAGE_LENGTH_MAX).collect(),
+            message: all_shown(&error.to_string()).chars().take(MESSAGE_LENGTH_MAX).collect(),
         },
     }
 }

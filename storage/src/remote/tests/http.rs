@@ -56,7 +56,7 @@ fn answer(mut stream: TcpStream, request: &[String]) {
     let range = request
         .iter()
         .find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
-    let (head, path) = (first.starts_with("HEAD"), first.split(' ').nth(1).unwrap());
+    let (head, path) = (first.starts_with("HEAD"), first.split([' ', '?']).nth(1).unwrap());
     let (status, extra, body) = match (path, range) {
         ("/missing", _) => ("404 Not Found", String::new(), ""),
         ("/forbidden", _) => ("403 Forbidden", String::new(), ""),
@@ -161,6 +161,24 @@ fn addresses_that_answer_only_those_who_read_are_read() {
         );
         assert_eq!(stores.read(&object).unwrap(), body, "{path}");
     }
+}
+
+#[test]
+fn errors_show_no_user_and_no_query() {
+    let server = Server::start();
+    let stores = no_retries();
+    let secret = |path: &str| format!("http://me:secret@{}/{path}?key=secret", server.0);
+    for path in ["missing", "forbidden", "broken", "*"] {
+        let error = object_error(stores.list(&secret(path))).to_string();
+        assert!(
+            error.contains(&server.url(path)) && !error.contains("secret"),
+            "{error}"
+        );
+    }
+    let object = stores.list(&secret("whole")).unwrap().remove(0);
+    let error = object_error(stores.read_range(&object, 0..2)).to_string();
+    assert!(error.contains("whole") && !error.contains("secret"), "{error}");
+    assert_eq!(stores.read(&object).unwrap(), BODY);
 }
 
 #[test]
