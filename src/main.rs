@@ -189,7 +189,11 @@ impl Launch {
 fn passed_on(flags: &Flags) -> Result<Vec<(String, String)>, Failure> {
     const OWN: [&str; 3] = ["DISTDL_JOIN", "DISTDL_TOKEN_FILE", "DISTDL_EVENTS"];
     let flags = flags.variables()?;
-    let environment = std::env::vars().filter(|(name, _)| name.starts_with("DISTDL_"));
+    // Variables of others may be anything; of ours, one that is not text was refused with the settings.
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|name| name.starts_with("DISTDL_"))?;
+        Some((name, value.into_string().ok()?))
+    });
     let environment = environment.filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name));
     let all = environment.chain(flags.iter().cloned());
     Ok(all.filter(|(name, _)| !OWN.contains(&name.as_str())).collect())

@@ -114,6 +114,18 @@ fn launches_that_make_no_sense_are_refused() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn variables_of_others_that_are_no_text_do_not_matter_to_a_launch() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Workplace::new();
+    place.write("far", b"localhost\nnode-7\n");
+    let mut command = distdl(&place, &["launch", "--hosts=far", "--", "true"]);
+    command.env("OF_OTHERS", std::ffi::OsStr::from_bytes(b"\xff"));
+    // What is said of the hosts comes after the variables.
+    place.fails(command, 1, &["--listen ADDRESS:0"]);
+}
+
 #[test]
 fn a_token_comes_from_standard_input_and_is_not_shown() {
     let place = Workplace::new();
