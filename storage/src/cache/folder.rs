@@ -377,7 +377,7 @@ impl Folder {
     fn write_file(&self, path: &Path, bytes: &[u8], used: SystemTime) -> io::Result<()> {
         let unfinished = self.path.join("unfinished");
         let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(&unfinished)?;
+            let mut file = unfinished_file(&unfinished)?;
             #[cfg(test)]
             self.spend(&mut file, bytes)?;
             file.write_all(bytes)?;
@@ -451,6 +451,14 @@ impl Folder {
         let (folder, name) = name.split_at(2);
         self.path.join(kind).join(folder).join(name)
     }
+}
+
+/// With the permissions that the user's mask leaves: users who share the folder read each other's files.
+fn unfinished_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
 }
 
 fn joined(parts: &[Bytes]) -> Bytes {

@@ -1,4 +1,6 @@
 //! Threads of one process, and several caches on one folder, as several processes have them.
+use std::fs;
+
 use super::*;
 
 #[test]
@@ -151,4 +153,30 @@ fn a_reader_keeps_what_is_evicted_meanwhile() {
         }
     });
     assert!(kept_bytes(folder.path()) <= options.bytes_max);
+}
+
+#[cfg(unix)]
+#[test]
+fn files_have_the_permissions_that_the_mask_leaves_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let usual = folder.path().join("usual");
+    fs::write(&usual, "").unwrap();
+    let cache = open(&options(&folder.path().join("cache")));
+    Remote::new("s3://b/x", "1", random(100_000, 1)).read_all(&cache);
+    let files = walkdir::WalkDir::new(folder.path().join("cache"))
+        .into_iter()
+        .map(Result::unwrap);
+    let files: Vec<_> = files.filter(|entry| entry.file_type().is_file()).collect();
+    let count = |folder: &str| {
+        files
+            .iter()
+            .filter(|file| file.path().components().any(|part| part.as_os_str() == folder))
+            .count()
+    };
+    assert!(count("chunks") > 0 && count("objects") > 0);
+    for file in &files {
+        assert_eq!(mode(file.path()), mode(&usual), "{}", file.path().display());
+    }
 }
