@@ -24,6 +24,8 @@ mod alternatives;
 
 mod local;
 
+mod pages;
+
 mod client;
 
 mod listing;
@@ -113,7 +115,7 @@ impl Stores {
 
     /// Access where the objects of `memory://` are those of a store that the caller has opened.
     pub fn over(memory: Arc<dyn ObjectStore>, options: StoresOptions) -> Self {
-        let memory = Server::new(memory, options.requests());
+        let memory = Server::new(memory, None, options.requests());
         let client = Arc::new(Client::new(options.retries));
         Self(Arc::new(Shared {
             options,

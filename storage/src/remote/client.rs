@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::Semaphore;
 
 use super::local;
+use super::pages::Pages;
 use crate::figures::Counters;
 use crate::object::{Object, ObjectError, all_shown};
 
@@ -46,15 +47,18 @@ pub(super) struct Target {
 #[derive(Debug, Clone)]
 pub(super) struct Server {
     pub(super) store: Arc<dyn ObjectStore>,
+    /// The same where it lists folders by pages. These requests are counted as listings only.
+    pub(super) pages: Option<Pages>,
     /// A listing holds one request while others ask for what it does not tell of an object: one is left to those.
     listings: Arc<Semaphore>,
 }
 
 impl Server {
     /// One that takes so many requests at a time, at least 2.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, requests: usize) -> Self {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, pages: Option<Pages>, requests: usize) -> Self {
         Self {
             store,
+            pages,
             listings: Arc::new(Semaphore::new(requests - 1)),
         }
     }

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::future::ready;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ListResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::client::{Target, failed, object};
+use super::pages::Pages;
 use super::pattern::UNFINISHED;
 use crate::object::{Object, ObjectError};
 
@@ -25,6 +27,7 @@ pub(super) struct Listing {
     /// What was asked for, for people.
     pub(super) pattern: String,
     pub(super) folder: Target,
+    pub(super) pages: Option<Pages>,
     /// What comes before names in URLs.
     pub(super) root: String,
     pub(super) objects_max: usize,
@@ -34,13 +37,25 @@ impl Listing {
     /// The objects right in the folder that are `wanted`, by their names in the store, and do not lie in an unfinished
     /// folder; and whether there is anything in it.
     pub(super) async fn direct(self, wanted: impl Fn(&str) -> bool + Send + Sync) -> Result<(BTreeSet<Object>, bool)> {
-        let Target { url, store, path } = &self.folder;
-        let listed = store.list_with_delimiter(Some(path)).await;
-        let mut listed = listed.map_err(|error| failed(url, "list it", &error))?;
-        listed.objects.retain(|meta| self.is_within(meta));
-        let has_any = !listed.objects.is_empty() || !listed.common_prefixes.is_empty();
-        let objects = stream::iter(listed.objects.into_iter().map(Ok)).boxed();
-        Ok((self.chosen(objects, wanted).await?, has_any))
+        let has_any = Arc::new(AtomicBool::new(false));
+        let (folder, found) = (self.folder.path.clone(), Arc::clone(&has_any));
+        let objects_of = move |page: ListResult| {
+            let has_objects = page.objects.iter().any(|meta| meta.location.prefix_matches(&folder));
+            found.fetch_or(has_objects || !page.common_prefixes.is_empty(), Ordering::Relaxed);
+            stream::iter(page.objects.into_iter().map(Ok))
+        };
+        let objects = self.pages().map_ok(objects_of).try_flatten().boxed();
+        let chosen = self.chosen(objects, wanted).await?;
+        Ok((chosen, has_any.load(Ordering::Relaxed)))
+    }
+
+    /// What lies right in the folder. A store without pages is asked for all of it.
+    fn pages(&self) -> BoxStream<'static, object_store::Result<ListResult>> {
+        let Target { store, path, .. } = self.folder.clone();
+        match &self.pages {
+            Some(pages) => pages.of(&path),
+            None => stream::once(async move { store.list_with_delimiter(Some(&path)).await }).boxed(),
+        }
     }
 
     /// The same for those in the folder and in all folders in it.

@@ -86,6 +86,7 @@ impl Prefix {
         Listing {
             pattern: self.url(),
             folder,
+            pages: self.server.pages.clone(),
             root: self.root.clone(),
             objects_max: self.objects_max,
         }
@@ -98,7 +99,9 @@ impl Prefix {
             // What has the folder's own name marks it.
             !within.is_empty() && !within.contains('/') && !hidden(found, &name)
         };
-        let (found, has_any) = self.client.run(self.listing(self.target()?).direct(wanted))??;
+        let (found, has_any) = self
+            .client
+            .run_listing(&self.server, self.listing(self.target()?).direct(wanted))??;
         if !has_any && !self.name.is_empty() {
             return Err(ObjectError::NotFound { url: self.url() });
         }

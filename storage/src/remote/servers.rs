@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::limit::LimitStore;
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+use object_store::list::PaginatedListStore;
 #[cfg(any(feature = "http", feature = "s3", feature = "gs", feature = "az"))]
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
@@ -19,6 +21,7 @@ use super::connection::Connector;
 #[cfg(feature = "hdfs")]
 use super::hdfs::Hdfs;
 use super::options::StoresOptions;
+use super::pages::Pages;
 #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
 use crate::object::Cloud;
 use crate::object::ObjectError;
@@ -47,6 +50,7 @@ impl Servers {
                 .with_http_connector(connector(options))
                 .with_retry(retry(options))
                 .build()
+                .map(|store| (store, None))
         })
     }
 
@@ -62,7 +66,11 @@ impl Servers {
                     .with_client_options(client(options))
                     .with_http_connector(connector(options));
                 let builder = configured(builder, "AWS_", AmazonS3Builder::with_config);
-                builder.with_bucket_name(bucket).with_retry(retry(options)).build()
+                builder
+                    .with_bucket_name(bucket)
+                    .with_retry(retry(options))
+                    .build()
+                    .map(paged)
             }),
             #[cfg(feature = "gs")]
             Cloud::Gs => self.open(&url, options, || {
@@ -71,7 +79,11 @@ impl Servers {
                     .with_client_options(client(options))
                     .with_http_connector(connector(options));
                 let builder = configured(builder, "GOOGLE_", GoogleCloudStorageBuilder::with_config);
-                builder.with_bucket_name(bucket).with_retry(retry(options)).build()
+                builder
+                    .with_bucket_name(bucket)
+                    .with_retry(retry(options))
+                    .build()
+                    .map(paged)
             }),
             #[cfg(feature = "az")]
             Cloud::Az => self.open(&url, options, || {
@@ -80,7 +92,11 @@ impl Servers {
                     .with_client_options(client(options))
                     .with_http_connector(connector(options));
                 let builder = configured(builder, "AZURE_", MicrosoftAzureBuilder::with_config);
-                builder.with_container_name(bucket).with_retry(retry(options)).build()
+                builder
+                    .with_container_name(bucket)
+                    .with_retry(retry(options))
+                    .build()
+                    .map(paged)
             }),
             #[cfg(not(all(feature = "s3", feature = "gs", feature = "az")))]
             _ => Err(super::not_built_in(&url, cloud.scheme())),
@@ -91,28 +107,34 @@ impl Servers {
     #[cfg(feature = "hdfs")]
     pub(super) fn hdfs(&self, name_node: &str, options: &StoresOptions, runtime: Handle) -> Result<Server> {
         let url = format!("hdfs://{name_node}/");
-        self.open(&url, options, || Hdfs::new(&url, options, runtime))
+        self.open(&url, options, || Ok((Hdfs::new(&url, options, runtime)?, None)))
     }
 
     fn open<S: ObjectStore>(
         &self,
         url: &str,
         options: &StoresOptions,
-        connect: impl FnOnce() -> object_store::Result<S>,
+        connect: impl FnOnce() -> object_store::Result<(S, Option<Pages>)>,
     ) -> Result<Server> {
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = servers.get(url) {
             return Ok(server.clone());
         }
-        let store = connect().map_err(|error| ObjectError::invalid_name(url, error))?;
+        let (store, pages) = connect().map_err(|error| ObjectError::invalid_name(url, error))?;
         let requests = options.requests();
-        let server = Server::new(Arc::new(LimitStore::new(store, requests)), requests);
+        let server = Server::new(Arc::new(LimitStore::new(store, requests)), pages, requests);
         if servers.len() >= SERVERS_MAX {
             servers.clear();
         }
         servers.insert(url.to_owned(), server.clone());
         Ok(server)
     }
+}
+
+#[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
+fn paged<S: PaginatedListStore + Clone>(bucket: S) -> (S, Option<Pages>) {
+    let pages = Pages::new(bucket.clone());
+    (bucket, Some(pages))
 }
 
 /// The builder with what the environment variables of that beginning say, over what it has: as the builders' own

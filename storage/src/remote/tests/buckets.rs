@@ -1,12 +1,14 @@
 //! What buckets do otherwise than memory does: names that stand for folders, tags in two spellings, refused questions.
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::limit::LimitStore;
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::path::Path as ObjectPath;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions,
@@ -14,6 +16,8 @@ use object_store::{
 };
 
 use super::client::{Client, Server};
+use super::pages::Pages;
+use super::prefix::Prefix;
 use super::{Bytes, InMemory, ObjectError, ObjectStore, Stores, StoresOptions, names, object_error};
 use crate::testing::WAIT_MAX;
 
@@ -226,7 +230,7 @@ fn listings_at_a_time_leave_a_request_for_what_they_ask() {
 #[test]
 fn a_server_that_is_slow_to_list_holds_up_no_other() {
     let client = Client::default();
-    let [slow, quick] = [(); 2].map(|()| Server::new(Arc::new(InMemory::new()), 2));
+    let [slow, quick] = [(); 2].map(|()| Server::new(Arc::new(InMemory::new()), None, 2));
     let (begun, has_begun) = channel();
     let (go_on, may_go_on) = futures::channel::oneshot::channel::<()>();
     let (listed, has_listed) = channel();
@@ -273,4 +277,56 @@ fn an_object_is_not_taken_for_whole_where_nobody_says_so() {
     assert!(matches!(&error, ObjectError::Remote { url, .. } if url.ends_with(".distdl-unfinished")));
     // Where a store may not be listed, it says of what is not there that it is forbidden.
     assert_eq!(forbidden.unwrap().len(), 1);
+}
+
+/// A folder without end, of which each page is the next number.
+#[derive(Debug, Clone, Default)]
+struct Endless(Arc<AtomicUsize>);
+
+#[async_trait]
+impl PaginatedListStore for Endless {
+    async fn list_paginated(&self, prefix: Option<&str>, options: PaginatedListOptions) -> Result<PaginatedListResult> {
+        assert_eq!((prefix, options.delimiter.as_deref()), (Some("a/"), Some("/")));
+        self.0.fetch_add(1, SeqCst);
+        let number: usize = options.page_token.map_or(0, |token| token.parse().unwrap());
+        let meta = |name: &str| ObjectMeta {
+            location: format!("a/{number}{name}").into(),
+            last_modified: Default::default(),
+            size: 1,
+            e_tag: Some(number.to_string()),
+            version: None,
+        };
+        Ok(PaginatedListResult {
+            result: ListResult {
+                common_prefixes: Vec::new(),
+                objects: vec![meta(""), meta(".txt")],
+                extensions: Default::default(),
+            },
+            page_token: Some((number + 1).to_string()),
+        })
+    }
+}
+
+#[test]
+fn no_page_of_a_folder_is_asked_for_beyond_the_limit() {
+    let endless = Endless::default();
+    let prefix = Prefix {
+        client: Arc::default(),
+        server: Server::new(Arc::new(InMemory::new()), Some(Pages::new(endless.clone())), 2),
+        root: "memory://".to_owned(),
+        name: "a".to_owned(),
+        names_folder: true,
+        objects_max: 100,
+    };
+    let error = prefix.list().unwrap_err();
+    assert!(
+        matches!(error, ObjectError::TooManyObjects { objects_max: 100, .. }),
+        "{error}"
+    );
+    // What is described at a time is asked for ahead.
+    assert!(
+        (50..100).contains(&endless.0.load(SeqCst)),
+        "{}",
+        endless.0.load(SeqCst)
+    );
 }
