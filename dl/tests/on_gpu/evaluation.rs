@@ -107,7 +107,8 @@ fn parameters_go_there_once_for_all_partitions() {
     gpu.assert_nothing_is_left();
 }
 
-/// Of a training and what it evaluates: first what is trained on, which stays, then what was evaluated last.
+/// Of a training and what it evaluates: first what is trained on, which stays, then what was there first, as long as it is evaluated
+/// as often as what has no room.
 #[test]
 fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
     let Some(gpu) = TestGpu::take_paper() else { return };
@@ -115,10 +116,25 @@ fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
     gpu.lose_after([0, -1]);
     let of_training = (SAMPLES * (FEATURES + 4)) as u64;
     let of_test = (4 * SAMPLES * (FEATURES + 1)) as u64;
-    for (loss, room) in [
-        (Loss::SoftmaxCrossEntropy, 0),
-        (weighted(0.1), of_test + of_test / 2),
-        (Loss::SoftmaxCrossEntropy, 2 * of_test),
+    // Which is evaluated, and whether its samples are copied to stay there, or are there.
+    let (comes, stays, passes) = ((1, 0), (0, 1), (0, 0));
+    let for_none = [(0, passes), (0, passes), (1, passes), (0, passes)];
+    let for_two = [(0, comes), (1, comes), (0, stays), (1, stays), (1, stays), (0, stays)];
+    let in_turn = [
+        (0, comes),
+        (1, passes),
+        (0, stays),
+        (1, passes),
+        (0, stays),
+        (1, passes),
+    ];
+    // Nothing of the other came between: it takes its place.
+    let alone = [(1, comes), (1, stays), (0, passes), (0, comes), (1, passes), (0, stays)];
+    let for_one = [in_turn, alone].concat();
+    for (loss, room, evaluations) in [
+        (Loss::SoftmaxCrossEntropy, 0, &for_none[..]),
+        (weighted(0.1), of_test + 1000, &for_one),
+        (Loss::SoftmaxCrossEntropy, 2 * of_test, &for_two),
     ] {
         let network = small(loss);
         let context = Context::new(gpu.config().with_gpu_memory_bytes_max(of_training + room)).unwrap();
@@ -127,21 +143,14 @@ fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
         training.run_epoch(|_| ()).unwrap();
         assert_eq!(training.gpu_figures().unwrap().sample_bytes, of_training);
         let expected = network.error(&tests[0], &training.parameters()).unwrap();
-        // Copies of each evaluation.
-        let copies = match room / of_test {
-            0 => [0; 5],
-            1 => [1, 0, 1, 1, 0],
-            _ => [1, 0, 1, 0, 0],
-        };
-        for (test, copies) in [0, 0, 1, 0, 0].into_iter().zip(copies) {
+        for (index, (test, (copies, avoided))) in evaluations.iter().enumerate() {
             let before = training.gpu_figures().unwrap();
-            assert_eq!(training.error(&tests[test]).unwrap(), expected);
+            assert_eq!(training.error(&tests[*test]).unwrap(), expected);
             let figures = training.gpu_figures().unwrap().since(&before);
-            let avoided = if room == 0 { 0 } else { 1 - copies };
             assert_eq!(
                 (figures.sample_bytes, figures.sample_bytes_avoided),
                 (copies * of_test, avoided * of_test),
-                "{room}: {test}"
+                "room for {room}: evaluation {index}"
             );
         }
         // What is trained on was not given up.

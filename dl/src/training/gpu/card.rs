@@ -217,18 +217,20 @@ impl Card {
         Ok(kept)
     }
 
-    /// Copies a block of samples that is evaluated to the GPU, or finds it there. `None` if there is no room for it beside what is
-    /// trained on, and other blocks of its dataset.
+    /// Copies a block of samples that is evaluated with some parameters to the GPU, or finds it there. `None` if there is no room
+    /// for it beside what is trained on, other blocks of its dataset, and datasets that are evaluated as often.
     pub(super) fn keep_block(
         &self,
         workspace: &GpuWorkspace,
         network: &NeuralNetwork,
         rows: &BlockRows<'_>,
+        parameters: &Arc<Vec<f32>>,
     ) -> Result<Option<SamplesOnGpu>> {
         let (gpu, samples, shape) = (workspace.device().gpu(), rows.samples, rows.samples.shape());
         let keys = [0, 1].map(|part| rows.block.key(part));
         let bytes = shape.row_bytes() as u64 * samples.len() as u64;
-        if !self.kept().make_room(&self.tier, rows.block.dataset, &keys, bytes) {
+        let evaluation = (rows.block.dataset, parameters);
+        if !self.kept().make_room(&self.tier, evaluation, &keys, bytes) {
             return Ok(None);
         }
         let keep = || -> Result<SamplesOnGpu> {

@@ -19,6 +19,8 @@ pub(super) struct GpuEvaluation {
     card: Arc<Card>,
     /// There until this is dropped.
     workspace: Option<GpuWorkspace>,
+    /// What it has, by which others know this evaluation.
+    parameters: Arc<Vec<f32>>,
     evaluates: Evaluates,
     /// The block whose rows come, and its samples if they are there.
     block: Option<(SampleBlock, Option<SamplesOnGpu>)>,
@@ -38,6 +40,7 @@ impl GpuEvaluation {
             cards: Arc::clone(cards),
             card: Arc::clone(card),
             workspace: Some(workspace),
+            parameters: Arc::clone(parameters),
             evaluates,
             block: None,
         })
@@ -54,7 +57,7 @@ impl GpuEvaluation {
             // What was there of another may go.
             self.block = None;
             let samples = match self.evaluates {
-                Evaluates::Again => self.card.keep_block(workspace, network, rows)?,
+                Evaluates::Again => self.card.keep_block(workspace, network, rows, &self.parameters)?,
                 Evaluates::Once => None,
             };
             self.block = Some((rows.block, samples));

@@ -2,10 +2,14 @@
 //! evaluated again and again while there is room beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
 
 use distdl_engine::DatasetId;
 use distdl_engine::device::GpuBuffer;
 use distdl_storage::{DeviceKey, DeviceTier, Lease};
+
+/// Datasets without samples there whose evaluations are remembered, at most.
+const REMEMBERED_MAX: usize = 64;
 
 /// Samples that stay there, by dataset.
 #[derive(Debug, Default)]
@@ -14,8 +18,23 @@ pub(super) struct Kept {
     training: Option<DatasetId>,
     /// Its samples, which nothing may push out.
     held: BTreeMap<DeviceKey, Lease<GpuBuffer>>,
-    /// What is evaluated, or was trained on before, by the time of its last use, and what of it may be there.
-    evaluated: Vec<(DatasetId, BTreeSet<DeviceKey>)>,
+    /// What is evaluated, or was trained on before, by the time of its last use.
+    others: Vec<Other>,
+    /// How often a dataset was put to use so far.
+    uses: u64,
+}
+
+/// A dataset that is evaluated, or was trained on before.
+#[derive(Debug)]
+struct Other {
+    dataset: DatasetId,
+    /// The parameters of its last evaluation, by which that is known.
+    evaluation: Weak<Vec<f32>>,
+    /// Which use of a dataset its last one was, and the one before; 0 if there was none.
+    used: u64,
+    used_before: u64,
+    /// What of it may be there.
+    keys: BTreeSet<DeviceKey>,
 }
 
 impl Kept {
@@ -23,8 +42,9 @@ impl Kept {
     pub(super) fn train_on(&mut self, dataset: DatasetId) -> bool {
         let before = self.training.replace(dataset);
         if let Some(before) = before.filter(|before| *before != dataset) {
-            let keys = std::mem::take(&mut self.held).into_keys().collect();
-            self.evaluated.push((before, keys));
+            let keys: Vec<DeviceKey> = std::mem::take(&mut self.held).into_keys().collect();
+            let place = self.use_of(before, &Weak::new());
+            self.others[place].keys.extend(keys);
         }
         before != Some(dataset)
     }
@@ -39,33 +59,57 @@ impl Kept {
         self.held.clear();
     }
 
-    /// Finds room for `bytes` bytes more of samples of a dataset that is evaluated, by giving up others of that kind, the one
-    /// first whose last evaluation is the longest ago. `false` if there is none: what is evaluated pushes out nothing of its own,
-    /// as all of it is asked for in turn.
+    /// Finds room for `bytes` bytes more of samples of a dataset, in an evaluation that is known by its parameters. It gives up
+    /// those of other datasets for them, the one first whose last use is the longest ago, but none that was used since this one's
+    /// evaluation before: of datasets that are evaluated in turn and do not fit together those that came first stay, where
+    /// each would find all of its own pushed out. `false` if there is no room: what is evaluated pushes out nothing of its own
+    /// either, as all of it is asked for in turn.
     pub(super) fn make_room(
         &mut self,
         tier: &DeviceTier<GpuBuffer>,
-        of: DatasetId,
+        (dataset, evaluation): (DatasetId, &Arc<Vec<f32>>),
         keys: &[DeviceKey],
         bytes: u64,
     ) -> bool {
-        let (mut others, mut own) = (std::mem::take(&mut self.evaluated), BTreeSet::new());
-        if let Some(place) = others.iter().position(|(dataset, _)| *dataset == of) {
-            own = others.remove(place).1;
-        }
-        let has_room =
-            |tier: &DeviceTier<GpuBuffer>| tier.figures().bytes_used.saturating_add(bytes) <= tier.bytes_max();
+        let place = self.use_of(dataset, &Arc::downgrade(evaluation));
+        let used_before = self.others[place].used_before;
+        let has_room = || tier.figures().bytes_used.saturating_add(bytes) <= tier.bytes_max();
         let is_there = keys.iter().all(|key| tier.contains(key));
-        while !is_there && !has_room(tier) && !others.is_empty() {
-            let (_, gone) = others.remove(0);
+        let may_go = |other: &&mut Other| other.used < used_before && !other.keys.is_empty();
+        while !is_there && !has_room() {
+            let Some(other) = self.others.iter_mut().find(may_go) else {
+                return false;
+            };
+            let gone = std::mem::take(&mut other.keys);
             tier.retain(|key| !gone.contains(key));
         }
-        let has_room = is_there || has_room(tier);
-        if has_room {
-            own.extend(keys);
+        self.others[place].keys.extend(keys);
+        true
+    }
+
+    /// The place of a dataset that is used now: again, unless its last evaluation goes on, which `evaluation` says. Nothing else
+    /// is made in the place of its parameters while there is a `Weak` of them.
+    fn use_of(&mut self, dataset: DatasetId, evaluation: &Weak<Vec<f32>>) -> usize {
+        let known = self.others.iter().position(|other| other.dataset == dataset);
+        let goes_on =
+            |place: &usize| evaluation.strong_count() > 0 && self.others[*place].evaluation.ptr_eq(evaluation);
+        if let Some(place) = known.filter(goes_on) {
+            return place;
         }
-        others.push((of, own));
-        self.evaluated = others;
-        has_room
+        let before = known.map(|place| self.others.remove(place));
+        self.uses += 1;
+        self.others.push(Other {
+            dataset,
+            evaluation: evaluation.clone(),
+            used: self.uses,
+            used_before: before.as_ref().map_or(0, |before| before.used),
+            keys: before.map_or_else(BTreeSet::new, |before| before.keys),
+        });
+        let is_empty = |other: &Other| other.keys.is_empty();
+        if self.others.iter().filter(|other| is_empty(other)).count() > REMEMBERED_MAX {
+            let oldest = self.others.iter().position(is_empty);
+            oldest.map(|oldest| self.others.remove(oldest));
+        }
+        self.others.len() - 1
     }
 }
