@@ -109,15 +109,11 @@ impl LaneDevices for GpuLanes {
             augments: augmentation.is_some(),
         };
         self.on_a_card(lane.lane, |card| {
-            let mut workspace = card.workspace(network, workspace)?;
+            let workspace = card.workspace(network, workspace)?;
             let kept = match stays {
                 true => card.keep(&workspace, network, samples, lane)?,
                 false => None,
             };
-            if kept.is_none() {
-                // Without room for that, copies wait for passes.
-                let _ = room(workspace.double_rows())?;
-            }
             let (network, cards) = (network.clone(), Arc::clone(&self.0));
             Ok(Box::new(GpuLane::new(network, (cards, card), workspace, (kept, augmentation))) as Box<dyn LaneDevice>)
         })

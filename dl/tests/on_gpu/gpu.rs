@@ -6,9 +6,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_engine::Config;
 use distdl_engine::config::GpuUse;
-use distdl_engine::device::{Chosen, Gpu, GpuFound, choose};
+use distdl_engine::device::{Chosen, Gpu, GpuBuffer, GpuFound, choose};
 use distdl_engine::testing::paper::make_cuda;
+use distdl_storage::DeviceMemory;
 use libloading::Library;
+
+/// The memory of a GPU on paper.
+const MEMORY_BYTES: usize = 128 << 20;
 
 /// GPUs for one test at a time: two on paper, or with `DISTDL_TEST_GPU=real` those of the machine.
 pub(crate) struct TestGpu {
@@ -81,6 +85,15 @@ impl TestGpu {
                     .unwrap()(index, launches)
             }
         }
+    }
+
+    /// Takes all of one's memory but so many bytes, until what this gives is dropped. Paper only, and nothing may be in use there.
+    pub(crate) fn take_memory_but(&self, index: usize, bytes: usize) -> GpuBuffer {
+        let Ok(Chosen::Gpu(found)) = choose(GpuUse::On, false, Some(self.folder)) else {
+            panic!("there are GPUs on paper");
+        };
+        let gpu = Gpu::open(&found, index).unwrap();
+        gpu.allocate(MEMORY_BYTES - bytes).unwrap()
     }
 
     /// Lets the host pin so many more pieces of its memory; any number, for a negative one.
@@ -166,7 +179,7 @@ fn make(is_real: bool) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("paper_gpu");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
-    if !is_real && !make_cuda(&folder, 2, 128 << 20).unwrap() {
+    if !is_real && !make_cuda(&folder, 2, MEMORY_BYTES as u64).unwrap() {
         skipped("training on a GPU on paper: no `g++` here");
         return None;
     }

@@ -263,6 +263,44 @@ fn the_next_step_is_sent_while_one_is_computed() {
     gpu.assert_nothing_is_left();
 }
 
+/// Room in which copies go ahead is what lanes leave.
+#[test]
+fn copies_ahead_take_no_room_from_another_lane() {
+    let Some(gpu) = TestGpu::take_paper() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    // By single steps.
+    let options = TrainingOptions {
+        placement: Some(Placement {
+            lanes: vec![0; 3],
+            shards: vec![0],
+        }),
+        ..options()
+    };
+    let trained = |memory_bytes| {
+        let context = Context::new(gpu.config().with_gpu_memory_bytes_max(memory_bytes)).unwrap();
+        let mut training = begin(&context, &network, &bytes(), options.clone()).unwrap();
+        let before = gpu.bytes();
+        let trained = train_for(STEPS, &mut training).unwrap();
+        assert_eq!(training.gpu_figures().unwrap().lost, 0);
+        (trained, gpu.bytes() - before)
+    };
+    let first = gpu.take_memory_but(0, 0);
+    // Nothing goes ahead where all samples stay.
+    let (expected, with_samples) = trained(1 << 20);
+    let needed = with_samples as usize - SAMPLES * (FEATURES + 4);
+    let row_bytes = 4 * (FEATURES + 1);
+    // For none, for one lane of 4 rows, and for all.
+    for ahead in [0, 4 * row_bytes, 12 * row_bytes] {
+        let second = gpu.take_memory_but(1, needed + ahead);
+        let (got, taken) = trained(0);
+        assert_eq!(got, expected, "{ahead}");
+        assert_eq!(taken as usize, needed + ahead);
+        drop(second);
+    }
+    drop(first);
+    gpu.assert_nothing_is_left();
+}
+
 #[test]
 fn other_samples_take_the_place_of_those_before() {
     let Some(gpu) = TestGpu::take() else { return };

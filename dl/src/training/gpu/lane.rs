@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::device::{LaneDevice, LaneRows, LaneStep};
-use super::card::{Card, SamplesOnGpu};
+use super::card::{Card, SamplesOnGpu, room};
 use super::cards::Cards;
 use crate::augmentation::{Augmentation, Drawn};
 use crate::batch::Batch;
@@ -27,6 +27,8 @@ pub(super) struct GpuLane {
     drawn: Option<Drawn>,
     /// The first piece of the next step, if it was sent.
     sent: Option<Sent>,
+    /// Whether a step was computed.
+    has_begun: bool,
 }
 
 /// A piece that was sent before its step began.
@@ -52,6 +54,7 @@ impl GpuLane {
             samples,
             drawn: augmentation.map(Drawn::new),
             sent: None,
+            has_begun: false,
         }
     }
 }
@@ -134,12 +137,18 @@ impl GpuLane {
         let (draw, places) = step.ahead;
         match (&self.samples, &mut self.drawn) {
             (None, _) => {
+                if self.has_begun {
+                    // All lanes have their room by now: none may lack what another only likes to have. Without, copies wait for
+                    // passes.
+                    let _ = room(workspace.double_rows())?;
+                }
                 let places = &places[..places.len().min(rows_max)];
                 self.sent = send_ahead(workspace, network, (draw, places), step.rows)?;
             }
             (Some(_), Some(drawn)) => drawn.draw_ahead([(draw, places.len())].into_iter()),
             (Some(_), None) => {}
         }
+        self.has_begun = true;
         let report = workspace.take_gradient(&pieces, step.gradient)?;
         Ok((report, pieces.len() as u64))
     }
