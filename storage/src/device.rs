@@ -23,6 +23,11 @@ pub trait DeviceMemory {
     /// What errors call the device.
     fn name(&self) -> &str;
 
+    /// What memory for `bytes` bytes takes of the device, at least as much; more where the device rounds up.
+    fn taken_bytes(bytes: usize) -> usize {
+        bytes
+    }
+
     /// Memory for `bytes` bytes, whose contents mean nothing yet. `bytes` may be 0.
     ///
     /// # Errors

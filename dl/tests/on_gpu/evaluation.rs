@@ -116,6 +116,17 @@ fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
     gpu.lose_after([0, -1]);
     let of_training = (SAMPLES * (FEATURES + 4)) as u64;
     let of_test = (4 * SAMPLES * (FEATURES + 1)) as u64;
+    // Memory there comes in pieces.
+    let room_of = |samples: usize, feature_bytes: usize| {
+        let parts = [samples * FEATURES * feature_bytes, samples * 4];
+        parts
+            .iter()
+            .map(|bytes| bytes.next_multiple_of(512) as u64)
+            .sum::<u64>()
+    };
+    // Of three lanes, and of three blocks.
+    let room_of_training = room_of(21, 1) + 2 * room_of(10, 1);
+    let room_of_test = 2 * room_of(14, 4) + room_of(13, 4);
     // Which is evaluated, and whether its samples are copied to stay there, or are there.
     let (comes, stays, passes) = ((1, 0), (0, 1), (0, 0));
     let for_none = [(0, passes), (0, passes), (1, passes), (0, passes)];
@@ -133,11 +144,11 @@ fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
     let for_one = [in_turn, alone].concat();
     for (loss, room, evaluations) in [
         (Loss::SoftmaxCrossEntropy, 0, &for_none[..]),
-        (weighted(0.1), of_test + 1000, &for_one),
-        (Loss::SoftmaxCrossEntropy, 2 * of_test, &for_two),
+        (weighted(0.1), room_of_test + 1000, &for_one),
+        (Loss::SoftmaxCrossEntropy, 2 * room_of_test, &for_two),
     ] {
         let network = small(loss);
-        let context = Context::new(gpu.config().with_gpu_memory_bytes_max(of_training + room)).unwrap();
+        let context = Context::new(gpu.config().with_gpu_memory_bytes_max(room_of_training + room)).unwrap();
         let tests = [(); 2].map(|()| context.parallelize(samples().split(3).unwrap(), 3));
         let mut training = begin(&context, &network, &bytes(), options()).unwrap();
         training.run_epoch(|_| ()).unwrap();

@@ -411,11 +411,18 @@ fn first_bytes(number: u32) -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
+/// The driver's pool gives memory in pieces of so many bytes.
+const PIECE_BYTES: usize = 512;
+
 impl DeviceMemory for Gpu {
     type Buffer = GpuBuffer;
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn taken_bytes(bytes: usize) -> usize {
+        bytes.max(1).next_multiple_of(PIECE_BYTES)
     }
 
     fn allocate(&self, bytes: usize) -> Result<GpuBuffer, DeviceError> {

@@ -57,11 +57,17 @@ pub struct Lease<B>(Arc<Held<B>>);
 struct Held<B> {
     buffer: B,
     bytes: u64,
+    /// Of the tier's limit.
+    taken_bytes: u64,
 }
 
 impl<B> Lease<B> {
-    pub(super) fn new(buffer: B, bytes: u64) -> Self {
-        Self(Arc::new(Held { buffer, bytes }))
+    pub(super) fn new(buffer: B, bytes: u64, taken_bytes: u64) -> Self {
+        Self(Arc::new(Held {
+            buffer,
+            bytes,
+            taken_bytes,
+        }))
     }
 
     /// Length of what was copied, in bytes.
@@ -110,7 +116,7 @@ pub struct DeviceFigures {
     pub evictions: u64,
     /// Allocations that the device refused although the budget allowed for them.
     pub refusals: u64,
-    /// What the buffers take, in bytes.
+    /// What the buffers take there, in bytes.
     pub bytes_used: u64,
 }
 
@@ -205,7 +211,7 @@ impl<B> State<B> {
         let (held, used) = (lease.clone(), self.clock);
         self.entries.insert(key, Entry { held, used });
         self.bloom.insert(&key.digest());
-        self.figures.bytes_used += lease.bytes();
+        self.figures.bytes_used += lease.0.taken_bytes;
         self.figures.copies += 1;
         self.figures.copied_bytes += lease.bytes();
         self.mend_filter();
@@ -227,14 +233,14 @@ impl<B> State<B> {
     fn remove(&mut self, key: &DeviceKey) {
         if let Some(entry) = self.entries.remove(key) {
             self.recency.remove(&entry.used);
-            self.figures.bytes_used -= entry.held.bytes();
+            self.figures.bytes_used -= entry.held.0.taken_bytes;
             self.stale_keys += 1;
         }
     }
 
     pub(super) fn bytes_in_use(&self) -> u64 {
         let in_use = self.entries.values().filter(|entry| !entry.may_go());
-        self.bytes_reserved + in_use.map(|entry| entry.held.bytes()).sum::<u64>()
+        self.bytes_reserved + in_use.map(|entry| entry.held.0.taken_bytes).sum::<u64>()
     }
 
     /// Builds the filter anew once an eighth of its keys have gone or it has grown too much, so that each key pays for

@@ -112,6 +112,64 @@ fn what_was_used_least_recently_goes_first_and_what_is_in_use_stays() {
     assert!(device.bytes_used_most() <= 300);
 }
 
+/// A device whose memory comes in pieces of 64 bytes.
+struct Pieces(HostDevice);
+
+impl DeviceMemory for Pieces {
+    type Buffer = HostBuffer;
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn taken_bytes(bytes: usize) -> usize {
+        bytes.next_multiple_of(64)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<HostBuffer, DeviceError> {
+        self.0.allocate(bytes)
+    }
+
+    fn copy_in(&self, bytes: &[u8], buffer: &mut HostBuffer) -> Result<(), DeviceError> {
+        self.0.copy_in(bytes, buffer)
+    }
+
+    fn copy_out(&self, buffer: &HostBuffer) -> Result<Vec<u8>, DeviceError> {
+        self.0.copy_out(buffer)
+    }
+}
+
+#[test]
+fn the_limit_is_one_of_what_a_device_gives_and_not_of_what_it_is_asked_for() {
+    let (device, tier) = (Pieces(HostDevice::new(1000)), Tier::new("a device", 300));
+    let bytes = |batch: u64| tier.lease(&device, key(batch), || Ok(vec![batch as u8; 65]));
+    let in_use = bytes(0).unwrap();
+    bytes(1).unwrap();
+    bytes(2).unwrap();
+    assert_eq!([0, 1, 2].map(|batch| tier.contains(&key(batch))), [true, false, true]);
+    let figures = tier.figures();
+    assert_eq!(
+        (in_use.bytes(), figures.copied_bytes, figures.bytes_used),
+        (65, 3 * 65, 2 * 128)
+    );
+    let others = bytes(2).unwrap();
+    let full = bytes(3).unwrap_err();
+    assert!(
+        matches!(
+            full,
+            DeviceError::OverBudget {
+                needed_bytes: 128,
+                in_use_bytes: 256,
+                ..
+            }
+        ),
+        "{full}"
+    );
+    drop((in_use, others));
+    tier.retain(|_| false);
+    assert_eq!(tier.figures().bytes_used, 0);
+}
+
 #[test]
 fn what_does_not_fit_at_all_pushes_nothing_out() {
     let (device, tier) = (HostDevice::new(1000), Tier::new("a device", 300));

@@ -12,7 +12,8 @@ use crate::flight::Flights;
 /// Keeps buffers in the memory of one device, up to a limit in bytes. Threads share it by reference if the device's
 /// buffers may be shared by threads.
 ///
-/// Buffers are evicted least recently used first, and never while somebody has a [`Lease`] of them.
+/// Buffers are evicted least recently used first, and never while somebody has a [`Lease`] of them. The limit is one of what they
+/// take there ([`DeviceMemory::taken_bytes`]).
 pub struct DeviceTier<B> {
     name: String,
     bytes_max: u64,
@@ -91,9 +92,9 @@ impl<B> DeviceTier<B> {
         self.bytes_max
     }
 
-    fn bring<S: AsRef<[u8]>>(
+    fn bring<S: AsRef<[u8]>, M: DeviceMemory<Buffer = B>>(
         &self,
-        memory: &impl DeviceMemory<Buffer = B>,
+        memory: &M,
         key: DeviceKey,
         source: impl FnOnce() -> Result<S>,
     ) -> Result<Lease<B>, DeviceError> {
@@ -103,10 +104,10 @@ impl<B> DeviceTier<B> {
         }
         let bytes = source()?;
         let bytes = bytes.as_ref();
-        let room = self.reserve(bytes.len() as u64)?;
+        let room = self.reserve(M::taken_bytes(bytes.len()) as u64)?;
         let mut buffer = self.allocate(memory, bytes.len())?;
         memory.copy_in(bytes, &mut buffer)?;
-        Ok(room.fill(key, buffer))
+        Ok(room.fill(key, buffer, bytes.len() as u64))
     }
 
     fn reserve(&self, bytes: u64) -> Result<Room<'_, B>, DeviceError> {
@@ -161,12 +162,13 @@ impl<B> DeviceTier<B> {
 }
 
 impl<B> Room<'_, B> {
-    fn fill(mut self, key: DeviceKey, buffer: B) -> Lease<B> {
+    /// With a buffer of `bytes` bytes.
+    fn fill(mut self, key: DeviceKey, buffer: B, bytes: u64) -> Lease<B> {
         // At once, or others would find less room than there is.
-        let bytes = std::mem::take(&mut self.bytes);
-        let lease = Lease::new(buffer, bytes);
+        let taken_bytes = std::mem::take(&mut self.bytes);
+        let lease = Lease::new(buffer, bytes, taken_bytes);
         let mut state = self.tier.state();
-        state.bytes_reserved -= bytes;
+        state.bytes_reserved -= taken_bytes;
         state.enter(key, &lease);
         drop(state);
         lease

@@ -190,9 +190,10 @@ fn serves_threads(tier: &dyn Tier) {
 ///
 /// # Panics
 /// The device breaks a promise.
-pub fn device_conformance(memory: &impl DeviceMemory, bytes_max: u64) {
+pub fn device_conformance<M: DeviceMemory>(memory: &M, bytes_max: u64) {
     for bytes in [0, 1, 255, 4096, 100_003] {
         let source: Vec<u8> = (0..bytes).map(|at| (at * 7 + 3) as u8).collect();
+        assert!(M::taken_bytes(bytes) >= bytes);
         let mut buffer = memory.allocate(bytes).expect("allocating a little");
         memory.copy_in(&source, &mut buffer).expect("copying");
         assert!(memory.copy_out(&buffer).expect("copying back") == source);

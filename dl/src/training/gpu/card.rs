@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distdl_engine::config::Precision;
 use distdl_engine::device::{Compiler, Gpu, GpuBuffer, GpuFound};
-use distdl_storage::{BlockId, DeviceError, DeviceFigures, DeviceKey, DeviceTier, Lease, StorageError};
+use distdl_storage::{BlockId, DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease, StorageError};
 
 use super::super::device::{BlockRows, LaneId, SampleBlock};
 use super::super::lane_samples::LaneSamples;
@@ -20,7 +20,7 @@ use crate::kernels::programs::{Device, Kernels};
 use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::loss::Loss;
 use crate::network::{GpuWorkspace, NeuralNetwork, PassRows, WorkspaceShape};
-use crate::samples::{Features, RowFeatures, RowTarget, SampleTargets, Samples};
+use crate::samples::{Features, RowFeatures, RowTarget, SampleShape, SampleTargets, Samples};
 
 /// One GPU, for all lanes of one training.
 pub(super) struct Card {
@@ -168,10 +168,7 @@ impl Card {
 
     /// Whether all of these samples fit into what there may be of them, if nothing else does.
     pub(super) fn has_room(&self, samples: &[LaneSamples]) -> bool {
-        let bytes = |samples: &LaneSamples| {
-            let row_bytes = samples.shape().map_or(0, |shape| shape.row_bytes());
-            row_bytes as u64 * samples.len() as u64
-        };
+        let bytes = |samples: &LaneSamples| samples.shape().map_or(0, |shape| taken_bytes(shape, samples.len()));
         samples.iter().map(bytes).sum::<u64>() <= self.tier.bytes_max()
     }
 
@@ -228,7 +225,7 @@ impl Card {
     ) -> Result<Option<SamplesOnGpu>> {
         let (gpu, samples, shape) = (workspace.device().gpu(), rows.samples, rows.samples.shape());
         let keys = [0, 1].map(|part| rows.block.key(part));
-        let bytes = shape.row_bytes() as u64 * samples.len() as u64;
+        let bytes = taken_bytes(shape, samples.len());
         let evaluation = (rows.block.dataset, parameters);
         if !self.kept().make_room(&self.tier, evaluation, &keys, bytes) {
             return Ok(None);
@@ -306,6 +303,13 @@ impl LaneId {
         }
         DeviceKey::Content(*hasher.update(part.as_bytes()).finalize().as_bytes())
     }
+}
+
+/// What so many samples take there, in bytes: features and targets are buffers of their own.
+fn taken_bytes(shape: SampleShape, samples: usize) -> u64 {
+    let target_bytes = shape.target_bytes();
+    let parts = [shape.row_bytes() - target_bytes, target_bytes];
+    parts.iter().map(|bytes| Gpu::taken_bytes(bytes * samples) as u64).sum()
 }
 
 /// The buffer of `key`, or what `bytes` gives, copied to the GPU.
