@@ -1,5 +1,5 @@
 //! The libraries of CUDA: opened by the names that cudarc tries, in a folder first if one is given.
-#![allow(unsafe_code)] // opening a library runs its initialisers
+#![allow(unsafe_code)] // opening a library runs its initialisers; asks for versions
 
 use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,40 @@ use libloading::Library;
 
 use super::error::NoGpu;
 
-/// A library of CUDA: what people call it, its file without prefix and suffix, and functions that it must have.
+/// A library of CUDA: what people call it, its file without prefix and suffix, functions that it must have, and how it says
+/// for which CUDA it is made.
 #[derive(Clone, Copy)]
-pub(super) struct CudaLibrary(&'static str, &'static str, &'static [&'static str]);
+pub(super) struct CudaLibrary(&'static str, &'static str, &'static [&'static str], Option<SaysVersion>);
+
+/// How a library says for which CUDA it is made. It needs no GPU for that.
+#[derive(Clone, Copy)]
+enum SaysVersion {
+    /// This function writes major and minor number.
+    Pair(&'static str),
+    /// This one writes a property of the library, which has the version of its CUDA.
+    Property(&'static str),
+    /// This one gives the version of its CUDA runtime, as the driver gives its own.
+    Runtime(&'static str),
+}
 
 /// What every GPU needs. It comes with the driver, never with the other libraries.
-pub(super) const DRIVER: CudaLibrary = CudaLibrary("the NVIDIA driver", "cuda", DRIVER_FUNCTIONS);
+pub(super) const DRIVER: CudaLibrary = CudaLibrary("the NVIDIA driver", "cuda", DRIVER_FUNCTIONS, None);
 /// What cuBLAS needs, and must be there before it.
-const CUBLAS_LT: CudaLibrary = CudaLibrary("cuBLASLt", "cublasLt", &[]);
+const CUBLAS_LT: CudaLibrary = CudaLibrary("cuBLASLt", "cublasLt", &[], None);
 /// Products of matrices.
-const CUBLAS: CudaLibrary = CudaLibrary("cuBLAS", "cublas", &["cublasCreate_v2", "cublasGemmEx"]);
+const CUBLAS: CudaLibrary = CudaLibrary(
+    "cuBLAS",
+    "cublas",
+    &["cublasCreate_v2", "cublasGemmEx"],
+    Some(SaysVersion::Property("cublasGetProperty")),
+);
 /// The compiler of kernels.
-pub(super) const NVRTC: CudaLibrary = CudaLibrary("NVRTC", "nvrtc", &["nvrtcVersion", "nvrtcGetCUBIN"]);
+pub(super) const NVRTC: CudaLibrary = CudaLibrary(
+    "NVRTC",
+    "nvrtc",
+    &["nvrtcVersion", "nvrtcGetCUBIN"],
+    Some(SaysVersion::Pair("nvrtcVersion")),
+);
 /// Convolutions, where cuDNN is wanted. The last two functions came with version 9.
 const CUDNN: CudaLibrary = CudaLibrary(
     "cuDNN",
@@ -30,9 +52,10 @@ const CUDNN: CudaLibrary = CudaLibrary(
         "cudnnCnnVersionCheck",
         "cudnnGetLastErrorString",
     ],
+    Some(SaysVersion::Runtime("cudnnGetCudartVersion")),
 );
 /// What cuDNN opens when it is first asked for a convolution, and ends the process without.
-const CUDNN_CNN: CudaLibrary = CudaLibrary("cuDNN's library of convolutions", "cudnn_cnn", &[]);
+const CUDNN_CNN: CudaLibrary = CudaLibrary("cuDNN's library of convolutions", "cudnn_cnn", &[], None);
 /// What cuDNN needs.
 pub(super) const OF_CUDNN: [CudaLibrary; 2] = [CUDNN, CUDNN_CNN];
 /// What the search for a GPU calls, and the newest of what computing calls.
@@ -48,6 +71,15 @@ const DRIVER_FUNCTIONS: &[&str] = &[
 ];
 /// What computing needs, in the order in which they are opened.
 pub(super) const NEEDED: [CudaLibrary; 3] = [CUBLAS_LT, CUBLAS, NVRTC];
+
+/// Properties of a library.
+const MAJOR: i32 = 0;
+const MINOR: i32 = 1;
+
+/// Major and minor number of a version that is one number.
+fn split(version: i32) -> (i32, i32) {
+    (version / 1000, version % 1000 / 10)
+}
 
 /// From the folder with cuBLAS to that with cuDNN, as pip installs them.
 const BESIDE: &str = "../../cudnn/lib";
@@ -79,6 +111,49 @@ impl CudaLibrary {
             Some(function) => Err(NoGpu::Unfit(format!("{} has no {function}", self.0))),
             None => Ok(()),
         }
+    }
+
+    /// An error if it is made for a CUDA of a newer major version than the driver, whose version is `of_driver`: that loads no kernel
+    /// of it. It is open; what it has no function to say, or does not say, is no error.
+    pub(super) fn check_version(self, of_driver: i32) -> Result<(), NoGpu> {
+        let (driver_major, driver_minor) = split(of_driver);
+        match self.version() {
+            Some((major, minor)) if major > driver_major => Err(NoGpu::Unfit(format!(
+                "{} is made for CUDA of version {major}.{minor}, and the driver is made for {driver_major}.{driver_minor}; take libraries of \
+                 CUDA {driver_major}, or a newer driver",
+                self.0
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The major and minor version of the CUDA that it is made for.
+    fn version(self) -> Option<(i32, i32)> {
+        let names = get_lib_name_candidates(self.1);
+        // SAFETY: it is open, under the first of its names that is.
+        let library = names.iter().find_map(|name| unsafe { Library::new(name) }.ok())?;
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: the functions are declared like that, and write to places that can be written.
+        let status = unsafe {
+            match self.3? {
+                SaysVersion::Pair(name) => {
+                    let ask = library
+                        .get::<unsafe extern "C" fn(*mut i32, *mut i32) -> i32>(name)
+                        .ok()?;
+                    ask(&raw mut major, &raw mut minor)
+                }
+                SaysVersion::Property(name) => {
+                    let ask = library.get::<unsafe extern "C" fn(i32, *mut i32) -> i32>(name).ok()?;
+                    ask(MAJOR, &raw mut major).max(ask(MINOR, &raw mut minor))
+                }
+                SaysVersion::Runtime(name) => {
+                    let ask = library.get::<unsafe extern "C" fn() -> usize>(name).ok()?;
+                    (major, minor) = split(i32::try_from(ask()).ok()?);
+                    0
+                }
+            }
+        };
+        (status == 0).then_some((major, minor))
     }
 
     /// An error if whoever opens it by name, as cudarc does, gets another one: the names of links come before those of

@@ -1,16 +1,15 @@
 //! Finds a GPU without a panic, whatever is missing.
-#![allow(unsafe_code)] // asks for versions, and the driver about a device that it has just named
+#![allow(unsafe_code)] // asks the driver for its version, and about a device that it has just named
 
 use std::panic::catch_unwind;
 use std::path::Path;
 
 use cudarc::driver::result::{self, DriverError, device};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUresult};
-use cudarc::nvrtc::sys as nvrtc;
 
 use super::GpuFound;
 use super::error::NoGpu;
-use super::libraries::{DRIVER, NEEDED, OF_CUDNN, check_folder};
+use super::libraries::{CudaLibrary, DRIVER, NEEDED, OF_CUDNN, check_folder};
 use super::opened::Opened;
 
 /// The first GPU of the machine, if the driver and all libraries that computing needs are there.
@@ -25,9 +24,11 @@ fn look(cudnn: bool, folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
     DRIVER.open(folder)?;
     let mut found = first()?;
     NEEDED.iter().try_for_each(|library| library.open(folder))?;
-    check_versions()?;
+    check_versions(&NEEDED)?;
     if cudnn {
+        // cuDNN may end a process that asks it for anything before all of its libraries are there.
         OF_CUDNN.iter().try_for_each(|library| library.open(folder))?;
+        check_versions(&OF_CUDNN)?;
         found.uses_cudnn = true;
     }
     Ok(found)
@@ -35,22 +36,14 @@ fn look(cudnn: bool, folder: Option<&Path>) -> Result<GpuFound, NoGpu> {
 
 /// Libraries go with a driver of the same major version or a newer one: an older one loads no kernel of theirs, and cuBLAS does not
 /// start there.
-fn check_versions() -> Result<(), NoGpu> {
-    let (mut of_driver, mut major, mut minor) = (0, 0, 0);
+fn check_versions(libraries: &[CudaLibrary]) -> Result<(), NoGpu> {
+    let mut of_driver = 0;
     // SAFETY: the driver writes a number.
     let asked = unsafe { sys::cuDriverGetVersion(&raw mut of_driver) }.result();
     asked.map_err(|error| failed("say its version", error))?;
-    // SAFETY: both places can be written.
-    let asked = unsafe { nvrtc::nvrtcVersion(&raw mut major, &raw mut minor) }.result();
-    asked.map_err(|error| NoGpu::Unfit(format!("NVRTC does not say its version: {error}")))?;
-    let (driver_major, driver_minor) = (of_driver / 1000, of_driver % 1000 / 10);
-    match major <= driver_major {
-        true => Ok(()),
-        false => Err(NoGpu::Unfit(format!(
-            "its libraries are of version {major}.{minor}, and the driver is made for {driver_major}.{driver_minor}; take libraries of CUDA \
-             {driver_major}, or a newer driver"
-        ))),
-    }
+    libraries
+        .iter()
+        .try_for_each(|library| library.check_version(of_driver))
 }
 
 fn first() -> Result<GpuFound, NoGpu> {

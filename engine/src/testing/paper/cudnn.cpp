@@ -4,6 +4,7 @@
 // are to be computed; those of seven are bad then, and of more padding than filter at once; those of nine fail, and for four it
 // wants a lot to work with. Its default math rounds factors to 11 bits.
 
+#include <atomic>
 #include <dlfcn.h>
 #include <functional>
 #include <stdio.h>
@@ -33,6 +34,9 @@ enum {
 };
 
 namespace {
+
+// Of the CUDA that it says it is made for, as the driver writes it; 0 where it does not say.
+std::atomic<int> version{13040};
 
 struct Handle {
     void* stream;
@@ -172,6 +176,8 @@ int set(Sides* sides, bool is_known, int outer, int channels, int height, int wi
 extern "C" {
 
 int cudnnCnnVersionCheck() { return 0; }
+size_t cudnnGetCudartVersion() { return version; }
+void paper_be_version(long number) { version = number; }
 void cudnnGetLastErrorString(char* words, size_t bytes) { snprintf(words, bytes, "Not on\npaper."); }
 
 int cudnnCreate(Handle** handle) { return wait_for_all(), *handle = new Handle{nullptr}, 0; }

@@ -1,5 +1,6 @@
 // A compiler of kernels on paper: a kernel becomes a library for the CPU, with `g++`.
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
@@ -9,6 +10,9 @@
 #include <unistd.h>
 
 namespace {
+
+// Of the CUDA that it says it is made for, as the driver writes it; 0 where it does not say.
+std::atomic<int> version{13090};
 
 struct Program {
     std::string text, log, library;
@@ -62,7 +66,10 @@ int give(const std::string& bytes, char* to) {
 
 extern "C" {
 
-int nvrtcVersion(int* major, int* minor) { return *major = 13, *minor = 9, 0; }
+int nvrtcVersion(int* major, int* minor) {
+    return *major = version / 1000, *minor = version % 1000 / 10, version == 0;
+}
+void paper_be_version(long number) { version = number; }
 
 int nvrtcCreateProgram(Program** program, const char* text, const char*, int, void*, void*) {
     return *program = new Program{text, "", ""}, 0;
