@@ -62,6 +62,9 @@ pub use self::port::GpuPort;
 pub use self::slot::GpuPiece;
 #[cfg(feature = "gpu")]
 pub(crate) use self::slot::Slot;
+#[cfg(feature = "gpu")]
+use distdl_storage::DeviceBudget;
+
 use crate::config::GpuUse;
 
 /// A GPU that was found, as its driver describes it. What was opened of it stays open as long as this, or a clone of it, is there:
@@ -83,6 +86,15 @@ pub struct GpuFound {
     /// Those that were opened.
     #[cfg(feature = "gpu")]
     opened: Opened,
+}
+
+#[cfg(feature = "gpu")]
+impl GpuFound {
+    /// What is taken of the memory of the GPU of this index for data that stays there: by all that were given this, or a copy of
+    /// it, as one context gives it to all.
+    pub fn budget(&self, index: usize) -> DeviceBudget {
+        self.opened.budget(index)
+    }
 }
 
 /// What computes, and why. Its text is one line.

@@ -4,10 +4,13 @@
 //! [`DeviceTier`] knows nothing of it but that. A handle of a device may belong to one thread: it is given to each call
 //! and kept nowhere, so workers that share a device share a tier and have a handle and a stream each.
 
+mod budget;
+
 mod resident;
 
 mod tier;
 
+pub use self::budget::DeviceBudget;
 pub use self::resident::{DeviceFigures, DeviceKey, Lease};
 pub use self::tier::DeviceTier;
 use crate::error::StorageError;

@@ -157,7 +157,7 @@ impl LaneDevices for GpuLanes {
         };
         let steps = steps.ok().flatten();
         if steps.is_none() {
-            self.0.find_too_much(dataset);
+            self.0.find_too_much(dataset, card);
         }
         Ok(steps.map(|steps| Box::new(steps) as Box<dyn Resident>))
     }

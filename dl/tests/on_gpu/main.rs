@@ -13,6 +13,7 @@ mod convolutions;
 mod evaluation;
 mod lost;
 mod refusals;
+mod together;
 mod training;
 mod users;
 mod whole_steps;

@@ -5,6 +5,7 @@ use std::fmt::{Debug, Formatter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, DriverError};
+use distdl_storage::DeviceBudget;
 
 use super::buffer::bind;
 use crate::exclusive::Exclusive;
@@ -15,22 +16,30 @@ use crate::exclusive::Exclusive;
 static TURNS: Mutex<BTreeMap<usize, Arc<Exclusive>>> = Mutex::new(BTreeMap::new());
 
 /// Of each GPU that was opened, by its index, what keeps it open: the driver closes one that nobody has, and all that it has
-/// loaded there goes, too. Says nothing of what was found, so that all are equal.
+/// loaded there goes, too; and what keeps data there shares. Says nothing of what was found, so that all are equal.
 #[derive(Clone, Default)]
-pub(super) struct Opened(Arc<Mutex<BTreeMap<usize, Arc<CudaContext>>>>);
+pub(super) struct Opened {
+    contexts: Arc<Mutex<BTreeMap<usize, Arc<CudaContext>>>>,
+    budgets: Arc<Mutex<BTreeMap<usize, DeviceBudget>>>,
+}
 
 impl Opened {
     /// Keeps a GPU open from now on, and gives the turns at it. One that has been lost is closed before, as far as nobody else
     /// has it open: it comes back where the driver can bring it back. Most failures of kernels (700, 719) a real one keeps for as
     /// long as the process lives, which has to be started again.
     pub(super) fn keep(&self, index: usize) -> Result<Arc<Exclusive>, DriverError> {
-        let mut kept = lock(&self.0);
+        let mut kept = lock(&self.contexts);
         let is_well = |context: &Arc<CudaContext>| bind(context).and_then(|()| context.mem_get_info()).is_ok();
         if !kept.get(&index).is_some_and(is_well) {
             kept.remove(&index);
             kept.insert(index, CudaContext::new(index)?);
         }
         Ok(Arc::clone(lock(&TURNS).entry(index).or_default()))
+    }
+
+    /// What is taken of a GPU's memory for data that stays there.
+    pub(super) fn budget(&self, index: usize) -> DeviceBudget {
+        lock(&self.budgets).entry(index).or_default().clone()
     }
 }
 

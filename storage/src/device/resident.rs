@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::Share;
 use crate::block::BlockId;
 use crate::bloom::{Bloom, Digest};
 
@@ -57,17 +58,13 @@ pub struct Lease<B>(Arc<Held<B>>);
 struct Held<B> {
     buffer: B,
     bytes: u64,
-    /// Of the tier's limit.
-    taken_bytes: u64,
+    /// What it takes of the tier's limit. Behind the buffer, which is freed before.
+    share: Share,
 }
 
 impl<B> Lease<B> {
-    pub(super) fn new(buffer: B, bytes: u64, taken_bytes: u64) -> Self {
-        Self(Arc::new(Held {
-            buffer,
-            bytes,
-            taken_bytes,
-        }))
+    pub(super) fn new(buffer: B, bytes: u64, share: Share) -> Self {
+        Self(Arc::new(Held { buffer, bytes, share }))
     }
 
     /// Length of what was copied, in bytes.
@@ -129,8 +126,6 @@ pub(super) struct State<B> {
     bloom_keys: usize,
     /// Keys that have gone since the filter was built.
     stale_keys: usize,
-    /// Room promised to copies under way.
-    pub(super) bytes_reserved: u64,
     pub(super) figures: DeviceFigures,
 }
 
@@ -155,7 +150,6 @@ impl<B> Default for State<B> {
             bloom: Bloom::new(FILTER_KEYS_MIN, RATE_MAX),
             bloom_keys: FILTER_KEYS_MIN,
             stale_keys: 0,
-            bytes_reserved: 0,
             figures: DeviceFigures::default(),
         }
     }
@@ -211,7 +205,7 @@ impl<B> State<B> {
         let (held, used) = (lease.clone(), self.clock);
         self.entries.insert(key, Entry { held, used });
         self.bloom.insert(&key.digest());
-        self.figures.bytes_used += lease.0.taken_bytes;
+        self.figures.bytes_used += lease.0.share.bytes();
         self.figures.copies += 1;
         self.figures.copied_bytes += lease.bytes();
         self.mend_filter();
@@ -233,14 +227,15 @@ impl<B> State<B> {
     fn remove(&mut self, key: &DeviceKey) {
         if let Some(entry) = self.entries.remove(key) {
             self.recency.remove(&entry.used);
-            self.figures.bytes_used -= entry.held.0.taken_bytes;
+            self.figures.bytes_used -= entry.held.0.share.bytes();
             self.stale_keys += 1;
         }
     }
 
-    pub(super) fn bytes_in_use(&self) -> u64 {
-        let in_use = self.entries.values().filter(|entry| !entry.may_go());
-        self.bytes_reserved + in_use.map(|entry| entry.held.0.taken_bytes).sum::<u64>()
+    /// What nobody uses, in bytes.
+    pub(super) fn bytes_that_may_go(&self) -> u64 {
+        let may_go = self.entries.values().filter(|entry| entry.may_go());
+        may_go.map(|entry| entry.held.0.share.bytes()).sum()
     }
 
     /// Builds the filter anew once an eighth of its keys have gone or it has grown too much, so that each key pays for

@@ -171,6 +171,42 @@ fn the_limit_is_one_of_what_a_device_gives_and_not_of_what_it_is_asked_for() {
 }
 
 #[test]
+fn tiers_that_share_a_budget_leave_each_other_what_they_have() {
+    let (device, budget) = (HostDevice::new(1000), DeviceBudget::default());
+    let tier = |bytes_max| Tier::sharing("a device", bytes_max, budget.clone());
+    let bytes = |tier: &Tier, batch: u64| tier.lease(&device, key(batch), || Ok(vec![batch as u8; 100]));
+    let [first, second] = [300, 400].map(tier);
+    let in_use = bytes(&first, 0).unwrap();
+    bytes(&first, 1).unwrap();
+    bytes(&second, 2).unwrap();
+    assert!(!first.has_room(1) && second.has_room(100) && !second.has_room(101));
+    assert_eq!([first.left_bytes(), second.left_bytes()], [200, 200]);
+    // Each pushes out what is its own, until there is nothing.
+    bytes(&first, 3).unwrap();
+    assert_eq!([0, 1, 3].map(|batch| first.contains(&key(batch))), [true, false, true]);
+    let others = [bytes(&second, 2).unwrap(), bytes(&second, 4).unwrap()];
+    let full = bytes(&second, 5).unwrap_err();
+    assert!(
+        matches!(
+            full,
+            DeviceError::OverBudget {
+                bytes_max: 400,
+                in_use_bytes: 400,
+                ..
+            }
+        ),
+        "{full}"
+    );
+    // What comes back is what nobody has any more.
+    drop(first);
+    assert_eq!(budget.taken_bytes(), 300);
+    drop(in_use);
+    bytes(&second, 5).unwrap();
+    drop((second, others));
+    assert_eq!((budget.taken_bytes(), device.bytes_used()), (0, 0));
+}
+
+#[test]
 fn what_does_not_fit_at_all_pushes_nothing_out() {
     let (device, tier) = (HostDevice::new(1000), Tier::new("a device", 300));
     lease(&tier, &device, 0).unwrap();

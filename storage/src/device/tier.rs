@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::budget::{DeviceBudget, Share};
 use super::resident::{DeviceFigures, DeviceKey, Lease, State};
 use super::{DeviceError, DeviceMemory};
 use crate::bloom::Bloom;
@@ -17,28 +18,23 @@ use crate::flight::Flights;
 pub struct DeviceTier<B> {
     name: String,
     bytes_max: u64,
+    budget: DeviceBudget,
     state: Mutex<State<B>>,
     flights: Flights<DeviceKey, Result<Lease<B>, DeviceError>>,
-}
-
-/// Room for a copy under way, given back if it fails.
-struct Room<'a, B> {
-    tier: &'a DeviceTier<B>,
-    bytes: u64,
-}
-
-impl<B> Drop for Room<'_, B> {
-    fn drop(&mut self) {
-        self.tier.state().bytes_reserved -= self.bytes;
-    }
 }
 
 impl<B> DeviceTier<B> {
     /// An empty tier for up to `bytes_max` bytes on the device that errors call `name`.
     pub fn new(name: impl Into<String>, bytes_max: u64) -> Self {
+        Self::sharing(name, bytes_max, DeviceBudget::default())
+    }
+
+    /// The same, where the limit is one of all that is taken of `budget`. What others keep there it cannot push out.
+    pub fn sharing(name: impl Into<String>, bytes_max: u64, budget: DeviceBudget) -> Self {
         Self {
             name: name.into(),
             bytes_max,
+            budget,
             state: Mutex::default(),
             flights: Flights::default(),
         }
@@ -92,6 +88,17 @@ impl<B> DeviceTier<B> {
         self.bytes_max
     }
 
+    /// Whether so many bytes have room beside all that is there.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.budget.taken_bytes().saturating_add(bytes) <= self.bytes_max
+    }
+
+    /// What of the limit other tiers leave to this one, in bytes.
+    pub fn left_bytes(&self) -> u64 {
+        let of_others = self.budget.taken_bytes().saturating_sub(self.figures().bytes_used);
+        self.bytes_max.saturating_sub(of_others)
+    }
+
     fn bring<S: AsRef<[u8]>, M: DeviceMemory<Buffer = B>>(
         &self,
         memory: &M,
@@ -104,33 +111,35 @@ impl<B> DeviceTier<B> {
         }
         let bytes = source()?;
         let bytes = bytes.as_ref();
-        let room = self.reserve(M::taken_bytes(bytes.len()) as u64)?;
+        let share = self.reserve(M::taken_bytes(bytes.len()) as u64)?;
         let mut buffer = self.allocate(memory, bytes.len())?;
         memory.copy_in(bytes, &mut buffer)?;
-        Ok(room.fill(key, buffer, bytes.len() as u64))
+        let lease = Lease::new(buffer, bytes.len() as u64, share);
+        self.state().enter(key, &lease);
+        Ok(lease)
     }
 
-    fn reserve(&self, bytes: u64) -> Result<Room<'_, B>, DeviceError> {
+    fn reserve(&self, bytes: u64) -> Result<Share, DeviceError> {
+        let take = || self.budget.take(bytes, self.bytes_max);
+        if let Some(share) = take() {
+            return Ok(share);
+        }
         let mut state = self.state();
-        let fits = |state: &State<B>| {
-            let taken = state.figures.bytes_used.saturating_add(state.bytes_reserved);
-            taken.saturating_add(bytes) <= self.bytes_max
-        };
-        if !fits(&state) {
-            let in_use_bytes = state.bytes_in_use();
-            if in_use_bytes.saturating_add(bytes) > self.bytes_max {
-                return Err(DeviceError::OverBudget {
-                    device: self.name.clone(),
-                    needed_bytes: bytes,
-                    bytes_max: self.bytes_max,
-                    in_use_bytes,
-                });
+        let in_use_bytes = self.budget.taken_bytes().saturating_sub(state.bytes_that_may_go());
+        let mut share = None;
+        if in_use_bytes.saturating_add(bytes) <= self.bytes_max {
+            share = take();
+            while share.is_none() && state.evict() {
+                share = take();
             }
-            while !fits(&state) && state.evict() {}
             state.mend_filter();
         }
-        state.bytes_reserved += bytes;
-        Ok(Room { tier: self, bytes })
+        share.ok_or_else(|| DeviceError::OverBudget {
+            device: self.name.clone(),
+            needed_bytes: bytes,
+            bytes_max: self.bytes_max,
+            in_use_bytes,
+        })
     }
 
     /// Allocates, and frees what may go while the device refuses: others may have taken of its memory.
@@ -158,20 +167,6 @@ impl<B> DeviceTier<B> {
     #[cfg(test)]
     pub(super) fn set_bloom(&self, bloom: Bloom) {
         self.state().bloom = bloom;
-    }
-}
-
-impl<B> Room<'_, B> {
-    /// With a buffer of `bytes` bytes.
-    fn fill(mut self, key: DeviceKey, buffer: B, bytes: u64) -> Lease<B> {
-        // At once, or others would find less room than there is.
-        let taken_bytes = std::mem::take(&mut self.bytes);
-        let lease = Lease::new(buffer, bytes, taken_bytes);
-        let mut state = self.tier.state();
-        state.bytes_reserved -= taken_bytes;
-        state.enter(key, &lease);
-        drop(state);
-        lease
     }
 }
 

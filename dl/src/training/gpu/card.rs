@@ -51,7 +51,7 @@ pub(super) struct SamplesOnGpu {
 }
 
 impl Card {
-    /// The GPU of this index, with room for so many bytes of samples.
+    /// The GPU of this index, with room for so many bytes of samples of all trainings of a context.
     pub(super) fn new(
         found: &GpuFound,
         index: usize,
@@ -64,7 +64,7 @@ impl Card {
             index,
             precision,
             kernels: Arc::new(Kernels::new(compiler)),
-            tier: DeviceTier::new(format!("{} {index}", found.name), bytes_max),
+            tier: DeviceTier::sharing(format!("{} {index}", found.name), bytes_max, found.budget(index)),
             kept: Mutex::default(),
             weights: Mutex::default(),
             idle: Mutex::default(),
@@ -166,10 +166,15 @@ impl Card {
         Ok(found)
     }
 
-    /// Whether all of these samples fit into what there may be of them, if nothing else does.
+    /// What other trainings leave for samples of this one, in bytes.
+    pub(super) fn left_bytes(&self) -> u64 {
+        self.tier.left_bytes()
+    }
+
+    /// Whether all of these samples fit into that.
     pub(super) fn has_room(&self, samples: &[LaneSamples]) -> bool {
         let bytes = |samples: &LaneSamples| samples.shape().map_or(0, |shape| taken_bytes(shape, samples.len()));
-        samples.iter().map(bytes).sum::<u64>() <= self.tier.bytes_max()
+        samples.iter().map(bytes).sum::<u64>() <= self.left_bytes()
     }
 
     /// Copies all of a lane's samples to the GPU, or finds them there. `None` if there is no room for them.

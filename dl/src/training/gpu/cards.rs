@@ -19,8 +19,8 @@ pub(super) struct Cards {
     /// Whether nothing else may compute.
     is_required: bool,
     counted: Counted,
-    /// The dataset of which it was found that not all can stay on one GPU.
-    too_much: Mutex<Option<DatasetId>>,
+    /// The dataset of which it was found that not all can stay on one GPU, and how many bytes other trainings left there.
+    too_much: Mutex<Option<(DatasetId, u64)>>,
 }
 
 /// What lanes did. Samples that stay on the GPU are counted by their tier.
@@ -141,21 +141,22 @@ impl Cards {
     }
 
     /// The one that all of so many lanes of a dataset take; `None` if each takes another, all are lost, or it was found that
-    /// not all samples can stay there.
+    /// not all samples can stay there, and other trainings have left no more since.
     pub(super) fn of_all(&self, lanes: usize, dataset: DatasetId) -> Option<&Arc<Card>> {
-        if *self.too_much() == Some(dataset) {
-            return None;
-        }
         let mut left = self.of_lane(0);
-        left.next().filter(|_| lanes == 1 || left.next().is_none())
+        let card = left.next().filter(|_| lanes == 1 || left.next().is_none())?;
+        let too_much = self.too_much().filter(|(too_much, _)| *too_much == dataset);
+        too_much
+            .is_none_or(|(_, left_bytes)| card.left_bytes() > left_bytes)
+            .then_some(card)
     }
 
-    /// Says that not all samples of this dataset can stay on one GPU.
-    pub(super) fn find_too_much(&self, dataset: DatasetId) {
-        *self.too_much() = Some(dataset);
+    /// Says that not all samples of this dataset can stay on this GPU.
+    pub(super) fn find_too_much(&self, dataset: DatasetId, card: &Card) {
+        *self.too_much() = Some((dataset, card.left_bytes()));
     }
 
-    fn too_much(&self) -> MutexGuard<'_, Option<DatasetId>> {
+    fn too_much(&self) -> MutexGuard<'_, Option<(DatasetId, u64)>> {
         self.too_much.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -73,10 +73,9 @@ impl Kept {
     ) -> bool {
         let place = self.use_of(dataset, &Arc::downgrade(evaluation));
         let used_before = self.others[place].used_before;
-        let has_room = || tier.figures().bytes_used.saturating_add(bytes) <= tier.bytes_max();
         let is_there = keys.iter().all(|key| tier.contains(key));
         let may_go = |other: &&mut Other| other.used < used_before && !other.keys.is_empty();
-        while !is_there && !has_room() {
+        while !is_there && !tier.has_room(bytes) {
             let Some(other) = self.others.iter_mut().find(may_go) else {
                 return false;
             };
