@@ -317,40 +317,4 @@ impl Context {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
-    use super::*;
-    use crate::batch::stream_of;
-    use crate::config::Config;
-    use crate::id::ShuffleId;
-    use crate::task::TaskContext;
-
-    #[test]
-    fn what_a_lane_keeps_on_disk_finds_the_room_of_kept_outputs() {
-        let config = Config::default().with_threads(1).with_disk_bytes_max(400);
-        let context = Context::new(config.with_keep_shuffles_after(Duration::ZERO)).unwrap();
-        let dataset = context.parallelize(vec![0_u64; 4], 1);
-        let (resources, id) = (context.resources(), dataset.id());
-        let shuffle = ShuffleId {
-            child: id,
-            dependency: 0,
-        };
-        let outputs = &resources.outputs;
-        outputs.begin();
-        let mut keeping = outputs.keep(&resources.store, shuffle, 0);
-        outputs.put(&mut keeping, 0, &[1; 180], false);
-        outputs.finish(keeping.unwrap());
-        let load = dataset.loader(|partition| {
-            let spill = partition.store.spill()?;
-            let rows = partition.room.write(|| spill.append(&[2; 300]))?;
-            Ok(spill.read_one(&rows)?)
-        });
-        let task = TaskContext::new(Arc::clone(resources), id, 0, Arc::default());
-        let loaded = (load.function)(&task, 0, stream_of(0..4_u64, 4));
-        let loaded = loaded.map_err(|error| format!("{error:?}")).unwrap();
-        assert_eq!(loaded.downcast_ref(), Some(&vec![2_u8; 300]));
-        assert!(outputs.held().is_empty());
-    }
-}
+mod tests;

@@ -176,7 +176,7 @@ thread_local! {
 }
 
 thread_local! {
-    /// Whether this thread runs closures for a driver program that waits for it, without being in a task.
+    /// Whether this thread runs closures for a driver program that waits for it, also without being in a task.
     static SERVES: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -11,6 +11,7 @@ use timely::worker::Worker;
 use timely::{CommunicationConfig, WorkerConfig};
 
 use crate::error::{EngineError, Result};
+use crate::task;
 
 /// Builds a dataflow on a worker.
 pub(crate) type Build = Arc<dyn Fn(&mut Worker) + Send + Sync>;
@@ -180,6 +181,8 @@ fn work(worker: &mut Worker, commands: &Receiver<Command>, death: &Arc<Death>) {
             }
         }
     }
+    // Lanes and shards are computed outside of tasks.
+    task::serve();
     death.enlist();
     let _watch = Watch(death);
     while let Ok(command) = commands.recv() {
