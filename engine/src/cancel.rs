@@ -58,6 +58,8 @@ struct State {
     running: Option<Running>,
     limits: Vec<Limit>,
     limit_next: u64,
+    /// Threads whose limits do not count now.
+    unlimited: Vec<ThreadId>,
 }
 
 struct Running {
@@ -75,12 +77,18 @@ struct Limit {
     passed: Option<String>,
 }
 
+/// Until it is dropped, limits end no action of the thread that has made it.
+pub(crate) struct Unlimited<'a>(&'a Cancellation);
+
 /// An action that runs until this is dropped.
 pub(crate) struct RunningAction<'a>(&'a Cancellation);
 
 impl State {
     /// The error of an action of a thread, if a limit of it has passed.
     fn passed(&self, thread: ThreadId, action: &str) -> Option<EngineError> {
+        if self.unlimited.contains(&thread) {
+            return None;
+        }
         let limits = self.limits.iter().filter(|limit| limit.thread == thread);
         let reason = limits.filter_map(|limit| limit.passed.clone()).next()?;
         Some(EngineError::Cancelled {
@@ -164,13 +172,32 @@ impl Cancellation {
         };
         limit.passed = Some(reason.clone());
         let limited = limit.thread;
+        if state.unlimited.contains(&limited) {
+            return;
+        }
         // Under one lock: an action that begins once the limit is over is not meant.
         Self::cancel_in(state, &reason, |thread| thread == limited);
+    }
+
+    /// Has the limits of this thread end no action for a while: what clears up is needed most when they have passed.
+    pub(crate) fn without_limits(&self) -> Unlimited<'_> {
+        self.lock().unlimited.push(std::thread::current().id());
+        Unlimited(self)
     }
 
     /// A limit is over.
     pub(crate) fn forget(&self, number: u64) {
         self.lock().limits.retain(|limit| limit.number != number);
+    }
+}
+
+impl Drop for Unlimited<'_> {
+    fn drop(&mut self) {
+        let thread = std::thread::current().id();
+        let unlimited = &mut self.0.lock().unlimited;
+        if let Some(at) = unlimited.iter().position(|other| *other == thread) {
+            unlimited.swap_remove(at);
+        }
     }
 }
 
@@ -199,9 +226,12 @@ impl Drop for RunningAction<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use distdl_storage::testing::wait_until;
+
     use super::*;
     use crate::config::Config;
     use crate::context::Context;
+    use crate::testing::TestCluster;
 
     /// As it is when a limit passes just as the job ends: the thread that stops it holds it a little longer.
     #[test]
@@ -220,5 +250,49 @@ mod tests {
         assert_eq!(stops.lock().unwrap().drain(..).count(), 4);
         let saved = context.text_file(&format!("{}/part-*", place.display()), 1).unwrap();
         assert_eq!(saved.count().unwrap(), 4);
+    }
+
+    /// The limits pass when some parts are written and one is not.
+    #[test]
+    fn a_limit_that_passes_during_a_save_of_several_processes_leaves_no_parts() {
+        const LONG: Duration = Duration::from_secs(600);
+        let folder = tempfile::tempdir().unwrap();
+        let (parent, place) = (folder.path().to_owned(), folder.path().join("numbers"));
+        let handles = Arc::new(Mutex::new(Vec::new()));
+        let run = TestCluster::new(2).run(move |context| {
+            let (parent, handles) = (parent.clone(), Arc::clone(&handles));
+            handles.lock().unwrap().push(context.cancel_handle());
+            let parts = move || {
+                let unfinished = std::fs::read_dir(&parent).ok()?.next()?.ok()?.path();
+                Some(std::fs::read_dir(unfinished).ok()?.count())
+            };
+            let numbers = context.range(0..4, 4).map_partitions(move |rows| {
+                let (parts, handles) = (parts.clone(), Arc::clone(&handles));
+                rows.flat_map(move |number| {
+                    let is_last = number == 3;
+                    if is_last {
+                        wait_until("a part is written", || parts() >= Some(1));
+                        for CancelHandle(all) in &*handles.lock().unwrap() {
+                            let limit = all.lock().limits[0].number;
+                            all.pass(limit, LONG);
+                        }
+                    }
+                    0..if is_last { u64::MAX } else { 1 }
+                })
+            });
+            context.with_timeout(LONG, || {
+                let saved = numbers.filter(|x| *x == 0).save_as_text_file(place.to_str().unwrap());
+                let after = context.range(0..4, 2).count();
+                Ok((saved, after))
+            })
+        });
+        for (saved, after) in run.unwrap().results {
+            assert!(matches!(saved, Err(EngineError::Cancelled { .. })), "{saved:?}");
+            assert!(
+                matches!(after, Err(EngineError::Cancelled { .. })),
+                "the limit counts again: {after:?}"
+            );
+        }
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
     }
 }

@@ -263,9 +263,10 @@ impl<T: Record> Dataset<T> {
         let name = once(context, || Ok(SharedFolder::draw_name()))?;
         let folder = Arc::new(context.stores().shared_folder(url, &name, existing)?);
         let place = Arc::clone(&folder);
-        once(context, move || Ok(place.begin()?))?;
-        let published = self.publish_together(&folder, ending, encode);
+        let begun = once(context, move || Ok(place.begin()?));
+        let published = begun.and_then(|()| self.publish_together(&folder, ending, encode));
         let place = Arc::clone(&folder);
+        let _unlimited = context.without_limits();
         if let Err(error) = once(context, move || Ok(place.remove_unfinished()?)) {
             // What was asked for is decided, and that is what counts.
             tracing::warn!(url, "could not remove unfinished parts: {error}");

@@ -5,7 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::Context;
-use crate::cancel::{CancelHandle, Cancellation};
+use crate::cancel::{CancelHandle, Cancellation, Unlimited};
 use crate::error::{EngineError, Result};
 use crate::exclusive::Entered;
 use crate::lineage::Node;
@@ -75,6 +75,11 @@ impl Context {
         let outcome = program();
         drop((over, limited));
         outcome
+    }
+
+    /// Until the answer is dropped, limits end no action of this thread.
+    pub(crate) fn without_limits(&self) -> Unlimited<'_> {
+        self.inner.cancellation.without_limits()
     }
 
     /// Until the answer is dropped, no other thread makes a local checkpoint.
