@@ -283,7 +283,8 @@ impl<T: Record> Dataset<T> {
     /// Before an action computes something that is derived from a dataset which is not determinate, all of it is computed
     /// once and kept as [`local_checkpoint`](Self::local_checkpoint) keeps it, so that everything sees the same records:
     /// with several processes in two copies (`Level::Disk2`), and an error if both are lost. An action on the dataset
-    /// itself computes it without that. The order of records is part of a dataset, so what is
+    /// itself computes it without that, unless it reads it more than once: `histogram`, `take_sample_with_replacement`, and
+    /// iterations of several processes. The order of records is part of a dataset, so what is
     /// [`Unordered`](Determinacy::Unordered) is treated alike; `explain` tells them apart.
     ///
     /// ```

@@ -199,6 +199,8 @@ impl<T: Record> Dataset<T> {
                 &mut observer,
             );
         };
+        // Partitions are read again where their lane moves.
+        context.keep_for_several_reads(self.id())?;
         context.cut_lineage(self.id())?;
         let lineage = context.prepare_all(self.id())?;
         let turn = context.begin_action(self.node())?;

@@ -58,6 +58,7 @@ impl<T: Record> Dataset<T> {
         if count == 0 {
             return Ok(Vec::new());
         }
+        self.context().keep_for_several_reads(self.id())?;
         let lengths = self.run_all(|_, _, stream| {
             typed_batches::<T>(stream).try_fold(0u64, |sum, batch| Ok(sum + batch?.len() as u64))
         })?;

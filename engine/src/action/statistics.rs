@@ -165,6 +165,7 @@ impl<T: Record + Into<f64>> Dataset<T> {
     /// [`EngineError::Empty`] if there is no record; if `buckets` is 0 or beyond 2^20, or there is a number that is not
     /// finite; otherwise as any action.
     pub fn histogram(&self, buckets: usize) -> Result<Histogram> {
+        self.context().keep_for_several_reads(self.id())?;
         let stats = self.stats()?;
         if stats.count() == 0 {
             return Err(EngineError::Empty {

@@ -76,6 +76,15 @@ impl Context {
         ))
     }
 
+    /// Keeps a dataset, too, if it would not be the same a second time: for what reads it more than once.
+    pub(crate) fn keep_for_several_reads(&self, target: DatasetId) -> Result<()> {
+        self.check_outside()?;
+        while let Some(dataset) = self.lineage(target).not_determinate() {
+            self.checkpoint_locally(dataset)?;
+        }
+        Ok(())
+    }
+
     /// Keeps what would not be the same a second time, and cuts the lineage of a dataset until it has no more steps than the
     /// configuration allows. It depends on lineage and configuration alone, so that all processes of a cluster do the
     /// same.

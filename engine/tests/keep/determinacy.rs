@@ -1,14 +1,17 @@
 //! What is not determinate is computed once, before anything is derived from it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Context, Dataset, Determinacy};
+use distdl_engine::{
+    Context, Dataset, Determinacy, Iteration, Lane, LaneData, Parameters, Result, ShardUpdate, ShardValues, StepReport,
+    Tallies,
+};
 use distdl_storage::testing::WAIT_MAX;
-use distdl_storage::{Codec, Level};
+use distdl_storage::{Codec, Level, Records};
 
 use crate::{PARTITIONS, block, context};
 
@@ -92,6 +95,56 @@ fn positions_of_records_that_are_drawn_fit_the_records_that_are_kept() {
     let placed = drawn.zip_with_index().map(|(record, index)| (index, record));
     let found: Vec<u64> = (0..30).flat_map(|index| placed.lookup(&index).unwrap()).collect();
     assert_eq!(found, drawn.collect().unwrap());
+}
+
+#[test]
+fn what_reads_a_dataset_twice_reads_the_same_records() {
+    let (context, clock) = (context(2), AtomicU32::new(0));
+    let drawn = context
+        .range(0..40, PARTITIONS)
+        .map(move |_| clock.fetch_add(1, Ordering::SeqCst))
+        .with_determinacy(Determinacy::Indeterminate);
+    let counts = drawn.histogram(4).unwrap().counts;
+    assert_eq!(counts.iter().sum::<u64>(), 40, "{counts:?}");
+
+    // Other numbers of records each time, too.
+    let again = AtomicU64::new(0);
+    let some = context
+        .range(0..40, PARTITIONS)
+        .filter(move |_| again.fetch_add(1, Ordering::SeqCst) % 50 < 30)
+        .with_determinacy(Determinacy::Indeterminate);
+    assert_eq!(some.take_sample_with_replacement(1000, 7).unwrap().len(), 1000);
+}
+
+#[test]
+fn lanes_that_move_to_another_process_get_the_same_records() {
+    let clock = Arc::new(AtomicU64::new(0));
+    let ticks = Arc::clone(&clock);
+    let cluster = TestCluster::new(3).with_chaos(Chaos::parse("kill=worker:1@step:3").unwrap());
+    let run = cluster.run(move |context| {
+        let parameters = Arc::new(Parameters::new(vec![0.0]));
+        let lane = |data: LaneData<Records<u64>>| -> Result<Box<dyn Lane>> {
+            let sum = data.partitions.iter().flat_map(|rows| rows.iter()).sum::<u64>() as f32;
+            Ok(Box::new(move |_: u64, _: &[f32], update: &mut [f32]| {
+                update.fill(sum);
+                Ok(Tallies::default())
+            }))
+        };
+        let shard = |_| -> Result<Box<dyn ShardUpdate>> {
+            Ok(Box::new(|_: &StepReport, sum: &[f32], shard: &mut ShardValues<'_>| {
+                shard.after.copy_from_slice(sum);
+                Ok(())
+            }))
+        };
+        let iteration = Iteration::new(PARTITIONS, 6);
+        drawn(context, &ticks).iterate(iteration, &parameters, lane, shard, &mut |_| ())?;
+        let sum = parameters.latest()[0];
+        Ok(sum)
+    });
+    let results = run.unwrap().results;
+    assert_eq!(clock.load(Ordering::SeqCst), 40, "all of it was drawn once");
+    let wanted = (0..40u64).sum::<u64>() as f32;
+    assert!(results.iter().all(|sum| *sum == wanted), "{results:?}");
 }
 
 /// The first process sends a copy of its second partition to one that has said by then what it has, and dies before it says so
