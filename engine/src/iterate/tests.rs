@@ -46,7 +46,14 @@ fn what_a_lane_keeps_on_disk_finds_the_room_of_kept_outputs() {
 /// What a lane or shard does at a point that has a name.
 type At = Arc<dyn Fn(&'static str) -> Result<()> + Send + Sync>;
 
-struct Does(At);
+struct Does(At, &'static str);
+
+impl Drop for Does {
+    fn drop(&mut self) {
+        let Self(at, dropped) = self;
+        assert!(at(dropped).is_ok(), "{dropped}");
+    }
+}
 
 impl Lane for Does {
     fn step(&mut self, _: u64, _: &[f32], update: &mut [f32]) -> Result<Tallies> {
@@ -75,11 +82,11 @@ fn iterate_with(context: &Context, at: At) -> Result<()> {
         let lane = Arc::clone(&at);
         let make_lane: MakeLane = Arc::new(move |_| {
             lane("lane's maker")?;
-            Ok(Box::new(Does(Arc::clone(&lane))))
+            Ok(Box::new(Does(Arc::clone(&lane), "lane's end")))
         });
         let make_shard: MakeShard = Arc::new(move |_| {
             at("shard's maker")?;
-            Ok(Box::new(Does(Arc::clone(&at))))
+            Ok(Box::new(Does(Arc::clone(&at), "shard's end")))
         });
         let iteration = Iteration::new(2, 2).with_measures([1]);
         answer.send(context.iterate(iteration, &parameters, make_lane, make_shard, &mut |_| ()))
@@ -103,4 +110,27 @@ fn an_action_called_by_a_lane_or_shard_is_refused() {
     }
     assert_eq!(context.range(0..5, 2).count().unwrap(), 5);
     iterate_with(&context, Arc::new(|_| Ok(()))).unwrap();
+}
+
+#[test]
+fn a_panic_where_a_lane_or_shard_is_dropped_is_an_error_and_the_workers_go_on() {
+    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let fails_at = |places: &'static [&'static str]| {
+        let at = move |here: &'static str| match places.contains(&here) {
+            true => Err(EngineError::invalid(format!("no more at the {here}"), "test")),
+            false => Ok(()),
+        };
+        let outcome = iterate_with(&context, Arc::new(at)).unwrap_err();
+        assert_eq!(context.range(0..5, 2).count().unwrap(), 5, "{outcome}");
+        outcome
+    };
+    for place in [&["lane's end"], &["shard's end"]] {
+        let error = fails_at(place);
+        assert!(matches!(error, EngineError::Panic { .. }), "{error}");
+        assert!(error.to_string().contains(place[0]), "{error}");
+    }
+    for places in [&["lane", "lane's end"], &["shard", "shard's end"]] {
+        let error = fails_at(places).to_string();
+        assert!(error.contains("no more at"), "the first error counts: {error}");
+    }
 }

@@ -49,6 +49,14 @@ impl HostedLane {
         }
     }
 
+    /// Drops the lane, whose own code may run then.
+    pub(super) fn end(self, exchange: &Exchange) {
+        exchange.guarded("lane", self.index, || {
+            drop(self);
+            Ok(())
+        });
+    }
+
     /// Whether there is something to write the next update into.
     pub(super) fn has_room(&self, newest: u64) -> bool {
         self.ready.is_none() && self.updates.iter().any(|update| update.is_free(newest))

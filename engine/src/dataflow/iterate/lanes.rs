@@ -68,7 +68,10 @@ impl Hosted {
                 self.hand_out(hosted, ready, step, contributions);
                 true
             }
-            None => false,
+            None => {
+                hosted.end(&exchange);
+                false
+            }
         }
     }
 

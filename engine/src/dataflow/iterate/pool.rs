@@ -1,13 +1,16 @@
 //! The lanes of one process. A lane is placed on a worker, but who has nothing left to do computes steps of others: so a slow
 //! worker holds one lane up and not all of its own.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lane::HostedLane;
 use crate::dataflow::exchange::{Exchange, Turn};
 
 /// See the [module](self).
-pub(super) struct Pool(Mutex<Vec<Place>>);
+pub(super) struct Pool {
+    exchange: Arc<Exchange>,
+    places: Mutex<Vec<Place>>,
+}
 
 /// Of one lane.
 struct Place {
@@ -22,7 +25,7 @@ struct Place {
 
 impl Pool {
     /// Places for the lanes of this process. They are made by the workers that they are placed on.
-    pub(super) fn new(exchange: &Exchange) -> Self {
+    pub(super) fn new(exchange: &Arc<Exchange>) -> Self {
         let first = exchange.team.workers(exchange.team.rank).start;
         let place = |lane: &usize| Place {
             index: *lane,
@@ -30,11 +33,14 @@ impl Pool {
             step: exchange.parameters.version(),
             lane: None,
         };
-        Self(Mutex::new(exchange.lanes.iter().map(place).collect()))
+        Self {
+            exchange: Arc::clone(exchange),
+            places: Mutex::new(exchange.lanes.iter().map(place).collect()),
+        }
     }
 
     fn places(&self) -> MutexGuard<'_, Vec<Place>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a lane that was made.
@@ -88,5 +94,12 @@ impl Pool {
     /// The step that is behind most; none if there are no lanes.
     pub(super) fn step(&self) -> Option<u64> {
         self.places().iter().map(|place| place.step).min()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let lanes: Vec<HostedLane> = self.places().iter_mut().filter_map(|place| place.lane.take()).collect();
+        lanes.into_iter().for_each(|lane| lane.end(&self.exchange));
     }
 }

@@ -325,7 +325,23 @@ impl Owned {
     }
 }
 
+impl Drop for Owned {
+    fn drop(&mut self) {
+        for shard in self.shards.drain(..).chain(self.copies.drain(..)) {
+            shard.end(&self.exchange);
+        }
+    }
+}
+
 impl OwnedShard {
+    /// Drops the shard's update, whose own code may run then.
+    fn end(self, exchange: &Exchange) {
+        exchange.guarded("shard", self.index, || {
+            drop(self);
+            Ok(())
+        });
+    }
+
     /// Sums the updates of a step over the shard, if there are several.
     fn add_up(&mut self, exchange: &Exchange, parts: &Parts) {
         let Some(range) = exchange.own.get(&self.index) else {
