@@ -64,8 +64,10 @@ impl Checkpoint {
     /// warning: it is written anew. Of the blobs only names and lengths are looked at.
     ///
     /// # Errors
-    /// If the place cannot be read.
+    /// If there are too many partitions; if the place cannot be read.
     pub fn find(&self, partitions: usize) -> Result<Option<FoundCheckpoint>> {
+        // Before anything is computed for it.
+        self.check_count(partitions)?;
         let manifest = match self.manifest() {
             Ok(Some(manifest)) if manifest.partitions.len() == partitions => manifest,
             Ok(_) => return Ok(None),
@@ -109,13 +111,7 @@ impl Checkpoint {
     /// If there are too many partitions; if the place cannot be written; if there is a whole checkpoint of the same
     /// computation with other bytes.
     pub fn publish(&self, blobs: &[Blob]) -> Result<()> {
-        if blobs.len() > BLOBS_MAX {
-            let reason = format!(
-                "a checkpoint has at most {BLOBS_MAX} partitions, and this one {}",
-                blobs.len()
-            );
-            return Err(ObjectError::invalid_name(self.place.url(), reason).into());
-        }
+        self.check_count(blobs.len())?;
         let manifest = Manifest {
             format: FORMAT,
             key: self.name.clone(),
@@ -136,6 +132,16 @@ impl Checkpoint {
             tracing::warn!(%error, "what an earlier writer has left unfinished stays");
         }
         Ok(())
+    }
+
+    /// An error if a manifest has no room for so many partitions.
+    fn check_count(&self, partitions: usize) -> Result<()> {
+        if partitions <= BLOBS_MAX {
+            return Ok(());
+        }
+        let reason =
+            format!("a checkpoint has at most {BLOBS_MAX} partitions, and this one {partitions}: `coalesce` first");
+        Err(ObjectError::invalid_name(self.place.url(), reason).into())
     }
 
     /// The bytes of a partition.

@@ -52,7 +52,8 @@ impl<T: Record> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// If `url` cannot be read or written, or holds another result of the same computation. Otherwise as any action.
+    /// If there are more than 2^18 partitions, before any is computed; if `url` cannot be read or written, or holds another
+    /// result of the same computation. Otherwise as any action.
     #[track_caller]
     pub fn checkpoint(&self, url: &str) -> Result<Dataset<T>> {
         let (context, site) = (self.context(), Location::caller());

@@ -149,3 +149,11 @@ fn files_that_another_writer_fills_stay_and_those_that_nobody_has_touched_for_lo
     assert!(kept.iter().all(|path| path.exists()));
     assert!(!left.exists());
 }
+
+#[test]
+fn more_partitions_than_a_manifest_has_room_for_are_refused_before_one_is_written() {
+    let checkpoint = within(&(Arc::new(InMemory::new()) as Arc<dyn ObjectStore>));
+    assert_eq!(checkpoint.find(BLOBS_MAX).unwrap(), None);
+    let error = checkpoint.find(BLOBS_MAX + 1).unwrap_err().to_string();
+    assert!(error.contains("at most 262144 partitions"), "{error}");
+}
