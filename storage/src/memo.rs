@@ -36,7 +36,8 @@ pub struct Memo {
 #[derive(Debug, Default)]
 struct State {
     bound: BTreeMap<BlockId, Bound>,
-    /// Keys whose files could not be read: they are not counted on again, even if they cannot be removed.
+    /// Keys whose files could not be read: they are not counted on again while their datasets live, even if they cannot be
+    /// removed.
     refused: BTreeSet<Digest>,
     /// Datasets whose blocks must not be lost when others need their room here.
     held: BTreeSet<u64>,
@@ -148,8 +149,15 @@ impl Memo {
     /// Forgets the keys of a dataset's blocks. The blocks stay.
     pub(crate) fn unbind(&self, dataset: u64) {
         let mut state = self.state();
-        state.bound.retain(|id, _| id.dataset != dataset);
-        state.held.remove(&dataset);
+        let State { bound, refused, held } = &mut *state;
+        bound.retain(|id, bound| {
+            let stays = id.dataset != dataset;
+            if !stays {
+                refused.remove(&bound.key);
+            }
+            stays
+        });
+        held.remove(&dataset);
     }
 
     /// Blocks of a dataset are kept in the store's own files too from now on.

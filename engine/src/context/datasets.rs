@@ -94,6 +94,7 @@ impl Context {
             // Also of those that are not to be kept any more: a task may have been late.
             self.drop_blocks(node.id);
             self.metrics().forget(node.id);
+            lock(&self.resources().copied_in).remove(&node.id);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::dataset::Dataset;
 use crate::iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport, Tallies};
 use crate::parameters::{Parameters, ShardValues};
 use crate::partitioner::{HashPartitioner, RangePartitioner};
+use crate::testing::TestCluster;
 
 /// A record that no codec can copy as plain memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -367,4 +368,17 @@ fn a_limit_ends_the_wait_of_a_cut_for_its_turn() {
         drop(over);
     });
     assert!(context.cut(&lineage).unwrap());
+}
+
+#[test]
+fn what_is_known_of_copies_goes_with_their_dataset() {
+    let known = |context: &Context| lock(&context.resources().copied_in).len();
+    let run = TestCluster::new(2).run(move |context| {
+        let kept = context.range(0..10, 4).persist(Level::Memory2);
+        kept.count()?;
+        let before = known(context);
+        drop(kept);
+        Ok((before, known(context)))
+    });
+    assert_eq!(run.unwrap().results, [(1, 0), (1, 0)]);
 }

@@ -209,6 +209,8 @@ pub(crate) fn copy_again(job: &Job) {
     let due: Vec<_> = twice
         .filter(|node| copied.insert(node.id, job.generation).is_none())
         .collect();
+    // Others that drop datasets are not to wait for what follows.
+    drop(copied);
     for id in elsewhere.lacking() {
         let Some(node) = due.iter().find(|node| node.id.0 == id.dataset) else {
             continue;

@@ -116,6 +116,14 @@ fn damage_is_met_once() {
     assert_eq!(value(&store, 1), Some(1));
     store.remove(id(1)).unwrap();
     assert!(recall::<u64>(&store, 1), "until it has been written anew");
+
+    std::fs::write(&file, "damaged").unwrap();
+    assert!(store.get(id(1), Codec::of::<u64>()).is_err());
+    store.remove_dataset(1).unwrap();
+    assert!(
+        store.memo().unwrap().state().refused.is_empty(),
+        "it is forgotten with its dataset"
+    );
 }
 
 const ALONE: &str = "DISTDL_TEST_ALONE";
