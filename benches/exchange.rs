@@ -97,13 +97,7 @@ fn exchange(context: &Context, length: usize, lanes: usize) -> Result<Spread, Fa
             Ok(())
         }) as Box<dyn ShardUpdate>)
     };
-    context.iterate(
-        Iteration::new(lanes, steps),
-        &parameters,
-        Arc::new(lane),
-        Arc::new(shard),
-        &mut |_| (),
-    )?;
+    context.iterate(Iteration::new(lanes, steps), &parameters, lane, shard, &mut |_| ())?;
     let expected = (0..lanes).sum::<usize>() as f32;
     if parameters.latest().iter().any(|value| *value != expected) {
         return Err(format!("the exchange of {length} values gave a wrong sum").into());

@@ -73,13 +73,7 @@ fn empty_steps(context: &Context, steps: u64) -> Result<(), Failure> {
     let parameters = Arc::new(Parameters::new(vec![0.0; lanes]));
     let lane = |_| Ok(Box::new(|_: u64, _: &[f32], _: &mut [f32]| Ok(Tallies::default())) as Box<dyn Lane>);
     let shard = |_| Ok(Box::new(|_: &StepReport, _: &[f32], _: &mut ShardValues<'_>| Ok(())) as Box<dyn ShardUpdate>);
-    context.iterate(
-        Iteration::new(lanes, steps),
-        &parameters,
-        Arc::new(lane),
-        Arc::new(shard),
-        &mut |_| (),
-    )?;
+    context.iterate(Iteration::new(lanes, steps), &parameters, lane, shard, &mut |_| ())?;
     Ok(())
 }
 

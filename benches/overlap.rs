@@ -162,7 +162,7 @@ fn measure(context: &Context, count: usize, arguments: &Arguments) -> Result<(),
             )
         };
         let (begun, before) = (Instant::now(), given());
-        context.iterate(iteration, &parameters, Arc::new(lane), Arc::new(shard), &mut |_| ())?;
+        context.iterate(iteration, &parameters, lane, shard, &mut |_| ())?;
         if run >= 2 {
             seconds.push(begun.elapsed().as_secs_f64() / steps as f64);
             let after = given();

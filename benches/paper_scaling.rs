@@ -168,7 +168,7 @@ fn work(context: &Context, lane_time: Duration, arguments: &Arguments) -> Result
     for run in 0..=arguments.runs as u64 {
         let (begun, before) = (Instant::now(), context.metrics().exchanged_bytes());
         let iteration = Iteration::new(lanes, steps).from_step(run * steps);
-        context.iterate(iteration, &parameters, Arc::new(lane), Arc::new(shard), &mut |_| ())?;
+        context.iterate(iteration, &parameters, lane, shard, &mut |_| ())?;
         if run > 0 {
             seconds.push(begun.elapsed().as_secs_f64() / steps as f64);
             bytes = (context.metrics().exchanged_bytes() - before) / steps;

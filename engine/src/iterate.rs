@@ -10,7 +10,7 @@ use distdl_storage::{BlockStore, Pin, Record, Records, StorageError};
 use crate::batch::{Failure, PartitionIter};
 use crate::collective::{self, Loop, Results};
 use crate::context::Context;
-use crate::dataflow::exchange::{MakeLane, MakeShard, Makers, Setting};
+use crate::dataflow::exchange::{MakeLane, Makers, Setting};
 use crate::dataflow::iterate;
 use crate::dataflow::job::Reduce;
 use crate::dataflow::observer::Observer;
@@ -302,8 +302,8 @@ impl Context {
         &self,
         iteration: Iteration,
         parameters: &Arc<Parameters>,
-        make_lane: MakeLane,
-        make_shard: MakeShard,
+        make_lane: impl Fn(usize) -> Result<Box<dyn Lane>> + Send + Sync + 'static,
+        make_shard: impl Fn(usize) -> Result<Box<dyn ShardUpdate>> + Send + Sync + 'static,
         observe: &mut dyn FnMut(&StepReport),
     ) -> Result<()> {
         // Lanes without data still need a dataset to be dealt over: one number each. That there are none, the iteration refuses.
@@ -312,7 +312,7 @@ impl Context {
             iteration,
             parameters,
             move |data| make_lane(data.lane),
-            move |shard| make_shard(shard),
+            make_shard,
             observe,
         )
     }

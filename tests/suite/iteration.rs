@@ -108,13 +108,9 @@ fn run(
         ))
     };
     let mut reports = Vec::new();
-    let result = context.iterate(
-        iteration,
-        parameters,
-        Arc::new(make_lane),
-        Arc::new(make_shard),
-        &mut |report| reports.push(*report),
-    );
+    let result = context.iterate(iteration, parameters, make_lane, make_shard, &mut |report| {
+        reports.push(*report)
+    });
     (result, reports)
 }
 
@@ -384,13 +380,7 @@ fn an_action_of_what_observes_an_iteration_is_refused() {
         Ok(Box::new(keep) as Box<dyn ShardUpdate>)
     };
     context
-        .iterate(
-            Iteration::new(1, 3),
-            &parameters,
-            Arc::new(lane),
-            Arc::new(shard),
-            observe,
-        )
+        .iterate(Iteration::new(1, 3), &parameters, lane, shard, observe)
         .unwrap();
     assert_eq!((refused, numbers.count().unwrap()), (3, 5));
 }

@@ -76,13 +76,7 @@ fn run_with(
     };
     let mut reports = Vec::new();
     let observe = &mut |report: &StepReport| reports.push(*report);
-    context.iterate(
-        iteration,
-        parameters,
-        Arc::new(make_lane),
-        Arc::new(make_shard),
-        observe,
-    )?;
+    context.iterate(iteration, parameters, make_lane, make_shard, observe)?;
     Ok(reports)
 }
 

@@ -122,13 +122,7 @@ fn train(context: &Context, lanes: Vec<usize>, shards: Vec<usize>) -> Vec<u32> {
     let mut steps = Vec::new();
     let observe = &mut |report: &StepReport| steps.push(report.step);
     context
-        .iterate(
-            iteration,
-            &parameters,
-            Arc::new(make_lane),
-            Arc::new(make_shard),
-            observe,
-        )
+        .iterate(iteration, &parameters, make_lane, make_shard, observe)
         .unwrap();
     assert_eq!(steps, [0, 1, 2, 3, 4, 5]);
     parameters.latest().iter().map(|value| value.to_bits()).collect()
@@ -341,7 +335,7 @@ fn steps_beyond_what_is_counted_are_refused() {
         Iteration::new(1, u64::MAX).from_step(1),
         Arc::new(Parameters::new(vec![0.0])),
     );
-    let outcome = context.iterate(iteration, &parameters, Arc::new(lane), Arc::new(shard), &mut |_| ());
+    let outcome = context.iterate(iteration, &parameters, lane, shard, &mut |_| ());
     assert!(outcome.unwrap_err().to_string().contains("take fewer"));
 }
 

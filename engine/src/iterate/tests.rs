@@ -80,14 +80,14 @@ fn iterate_with(context: &Context, at: At) -> Result<()> {
     std::thread::spawn(move || {
         let parameters = Arc::new(Parameters::new(vec![0.0; 3]));
         let lane = Arc::clone(&at);
-        let make_lane: MakeLane = Arc::new(move |_| {
+        let make_lane = move |_| -> Result<Box<dyn Lane>> {
             lane("lane's maker")?;
             Ok(Box::new(Does(Arc::clone(&lane), "lane's end")))
-        });
-        let make_shard: MakeShard = Arc::new(move |_| {
+        };
+        let make_shard = move |_| -> Result<Box<dyn ShardUpdate>> {
             at("shard's maker")?;
             Ok(Box::new(Does(Arc::clone(&at), "shard's end")))
-        });
+        };
         let iteration = Iteration::new(2, 2).with_measures([1]);
         answer.send(context.iterate(iteration, &parameters, make_lane, make_shard, &mut |_| ()))
     });

@@ -86,13 +86,7 @@ fn train(context: &Context, behind: Behind, begun: &Arc<Begun>) -> Result<Vec<u3
         Ok(Box::new(apply) as Box<dyn ShardUpdate>)
     };
     let iteration = Iteration::new(LANES, STEPS).with_staleness(Staleness::FixedLag(LAG));
-    context.iterate(
-        iteration,
-        &parameters,
-        Arc::new(make_lane),
-        Arc::new(make_shard),
-        &mut |_| (),
-    )?;
+    context.iterate(iteration, &parameters, make_lane, make_shard, &mut |_| ())?;
     Ok(parameters.latest().iter().map(|value| value.to_bits()).collect())
 }
 

@@ -137,7 +137,7 @@ fn exchanged_bytes(shared_memory: bool, updates: UpdateFormat, piece_min: usize)
         let iteration = Iteration::new(2, EXCHANGES)
             .with_updates(updates)
             .with_piece_min(piece_min);
-        context.iterate(iteration, &values, Arc::new(lane), Arc::new(shard), &mut |_| ())?;
+        context.iterate(iteration, &values, lane, shard, &mut |_| ())?;
         let metrics = context.metrics();
         Ok((metrics.exchanged_bytes(), metrics.exchanged_early_bytes()))
     });
@@ -314,7 +314,7 @@ fn parameters_that_a_driver_program_still_reads_end_the_iteration_everywhere() {
         // It ends long before.
         let iteration = Iteration::new(1, 10_000_000);
         let lane = |_| Ok(Box::new(Tenth) as Box<dyn Lane>);
-        context.iterate(iteration, &values, Arc::new(lane), Arc::new(shard), &mut |_| {
+        context.iterate(iteration, &values, lane, shard, &mut |_| {
             if life.slot == 0 {
                 read.get_or_insert_with(|| values.latest());
             }
@@ -336,7 +336,7 @@ fn refusal(iteration: Iteration) -> String {
             let keep = |_: &StepReport, _: &[f32], _: &mut ShardValues<'_>| Ok(());
             Ok(Box::new(keep) as Box<dyn ShardUpdate>)
         };
-        context.iterate(iteration.clone(), &values, Arc::new(lane), Arc::new(shard), &mut |_| ())
+        context.iterate(iteration.clone(), &values, lane, shard, &mut |_| ())
     });
     run.unwrap_err().to_string()
 }
@@ -462,7 +462,7 @@ fn train_few_lanes(context: &Context) -> Result<(Vec<u32>, u64)> {
         Ok(Box::new(apply) as Box<dyn ShardUpdate>)
     };
     let iteration = Iteration::new(2, 20).with_shards(5);
-    context.iterate(iteration, &values, Arc::new(lane), Arc::new(shard), &mut |_| ())?;
+    context.iterate(iteration, &values, lane, shard, &mut |_| ())?;
     let bits = values.latest().iter().map(|value| value.to_bits()).collect();
     Ok((bits, context.metrics().exchanged_bytes()))
 }

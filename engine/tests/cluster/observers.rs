@@ -39,7 +39,7 @@ fn a_panic_of_who_sees_the_steps_ends_the_iteration() {
         };
         let mut iteration = Iteration::new(2, steps);
         iteration.first_step = values.version();
-        let iterated = context.iterate(iteration, values, Arc::new(lane), Arc::new(shard), &mut observe);
+        let iterated = context.iterate(iteration, values, lane, shard, &mut observe);
         iterated.map(|()| seen)
     };
     let is_it = |error: &EngineError| match error {
