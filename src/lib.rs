@@ -41,11 +41,11 @@ pub use distdl_engine::incremental::{
     Totals,
 };
 pub use distdl_engine::{
-    Accumulator, Answered, Broadcast, CancelHandle, Cogrouped, Context, Dataset, DatasetId, Determinacy, DeviceMap,
-    EngineError, FullyJoined, HashPartitioner, Histogram, Iteration, JobProgress, Key, KeyRange, Lane, LaneData,
-    LanePartition, LaneRecords, LiveError, Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner,
-    Placement, RangePartitioner, ReadGuard, Resident, SaveOptions, ShardBefore, ShardUpdate, ShardValues, SlotValues,
-    SquareSum, Staleness, Stats, StepReport, Tallies, UpdateFormat, WorkerTimes,
+    Accumulator, Broadcast, CancelHandle, Cogrouped, Context, Dataset, DatasetId, Determinacy, DeviceMap, EngineError,
+    FullyJoined, HashPartitioner, Histogram, Iteration, JobProgress, Key, KeyRange, Lane, LaneData, LanePartition,
+    LaneRecords, LiveError, Metrics, Notice, Parameters, PartitionFunction, PartitionIter, Partitioner, Placement,
+    RangePartitioner, ReadGuard, Resident, SaveOptions, ShardBefore, ShardUpdate, ShardValues, SlotValues, SquareSum,
+    Staleness, Stats, StepReport, Tallies, UpdateFormat, WorkerTimes,
 };
 pub use distdl_storage::array::Element;
 #[cfg(feature = "arrow")]

@@ -125,7 +125,7 @@ pub(crate) struct Checkpoints {
 }
 
 /// What the process that looked for a checkpoint tells the others.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Found {
     commit: Option<(u64, Vec<(String, Bytes)>)>,
     passed_over: Vec<String>,

@@ -23,7 +23,6 @@ use distdl_storage::{Record, Records};
 pub use self::save::SaveOptions;
 pub use self::statistics::{Histogram, Stats};
 use crate::batch::{AnyStream, Batch, Failure, PartitionIter, TaskResult, typed_batches};
-use crate::context::Answered;
 use crate::dataflow::job::Reduce;
 use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
@@ -203,7 +202,7 @@ impl<T: Record> Dataset<T> {
     ///
     /// # Errors
     /// The first error of `function`; otherwise as any action.
-    pub fn run_partitions<R: Answered>(
+    pub fn run_partitions<R: Record>(
         &self,
         function: impl Fn(usize, PartitionIter<T>) -> Result<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {

@@ -13,8 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
 use distdl_storage::{BlockStore, Memo, Record, StoreFigures, StoreOptions};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use self::bars::Bars;
 pub use self::notice::Notice;
@@ -467,8 +465,3 @@ impl Drop for Handle {
 
 #[cfg(test)]
 mod tests;
-
-/// What an action brings back of a partition: something that can travel between processes.
-pub trait Answered: Serialize + DeserializeOwned + Send + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> Answered for T {}

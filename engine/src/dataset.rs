@@ -25,7 +25,7 @@ use distdl_storage::{Level, PARTITIONS_MAX, Record};
 pub use self::on_device::DeviceMap;
 pub(crate) use self::random::{Purpose, generator};
 use crate::batch::{AnyBatch, AnyStream, Batch, RecordType, TaskResult};
-use crate::context::{Answered, Context, Handle};
+use crate::context::{Context, Handle};
 use crate::error::{EngineError, Result, in_driver};
 use crate::id::DatasetId;
 use crate::lineage::{
@@ -364,7 +364,7 @@ impl<T: Record> Dataset<T> {
         self.context().metrics().partitions_computed(self.id())
     }
 
-    pub(crate) fn run<R: Answered>(
+    pub(crate) fn run<R: Record>(
         &self,
         partitions: &[usize],
         reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
@@ -372,7 +372,7 @@ impl<T: Record> Dataset<T> {
         self.context().run_job(self.id(), partitions, reduce)
     }
 
-    pub(crate) fn run_all<R: Answered>(
+    pub(crate) fn run_all<R: Record>(
         &self,
         reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {

@@ -4,9 +4,11 @@ mod cuts;
 
 use std::any::Any;
 
+use distdl_storage::Record;
+
 use crate::batch::{AnyStream, TaskResult};
 use crate::collective::{self, Results};
-use crate::context::{Answered, Context, Turn};
+use crate::context::{Context, Turn};
 use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
@@ -15,7 +17,7 @@ use crate::task::TaskContext;
 
 impl Context {
     /// Runs `reduce` over `partitions` of a dataset; one result each, in the order of `partitions`.
-    pub(crate) fn run_job<R: Answered>(
+    pub(crate) fn run_job<R: Record>(
         &self,
         target: DatasetId,
         partitions: &[usize],
@@ -25,7 +27,7 @@ impl Context {
     }
 
     /// As [`run_job`](Self::run_job), for a function of the program's that may do something to the world.
-    pub(crate) fn run_effects<R: Answered>(
+    pub(crate) fn run_effects<R: Record>(
         &self,
         target: DatasetId,
         partitions: &[usize],
@@ -34,7 +36,7 @@ impl Context {
         self.run_reduce(target, partitions, &erased(reduce).with_effects())
     }
 
-    fn run_reduce<R: Answered>(&self, target: DatasetId, partitions: &[usize], reduce: &job::Reduce) -> Result<Vec<R>> {
+    fn run_reduce<R: Record>(&self, target: DatasetId, partitions: &[usize], reduce: &job::Reduce) -> Result<Vec<R>> {
         let mut results = self.prepared(target, &|lineage| self.compute::<R>(lineage, partitions, reduce))?;
         let results = partitions.iter().filter_map(|partition| results.remove(partition));
         Ok(results
@@ -43,7 +45,7 @@ impl Context {
             .collect())
     }
 
-    fn compute<R: Answered>(&self, lineage: &Lineage, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
+    fn compute<R: Record>(&self, lineage: &Lineage, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
         let turn = self.begin_action(lineage.node(lineage.target()))?;
         if let Some(member) = self.member() {
             return collective::compute::<R>(self, member, &turn.running, lineage, partitions, reduce);
@@ -91,7 +93,7 @@ impl Context {
 }
 
 /// A function without the type of its result.
-fn erased<R: Answered>(
+fn erased<R: Record>(
     reduce: impl Fn(&TaskContext, usize, AnyStream) -> TaskResult<R> + Send + Sync + 'static,
 ) -> job::Reduce {
     job::Reduce::new(move |context, partition, stream| {

@@ -54,7 +54,7 @@ pub use batch::PartitionIter;
 pub use broadcast::Broadcast;
 pub use cancel::CancelHandle;
 pub use config::Config;
-pub use context::{Answered, Context, Notice};
+pub use context::{Context, Notice};
 pub use dataset::{Dataset, DeviceMap};
 pub use error::{EngineError, LiveError, Result, panic_text};
 pub use id::DatasetId;

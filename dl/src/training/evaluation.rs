@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use distdl_engine::{Dataset, DatasetId};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use distdl_storage::Record;
 
 use super::device::{BlockRows, EvaluationDevice, LaneDevices, SampleBlock};
 use super::devices::{Devices, Evaluates};
@@ -173,7 +172,7 @@ fn rows_of(network: &NeuralNetwork) -> usize {
 
 /// Brings the samples of every partition, some rows at a time, to `add`, which adds what they come to to the partition's result,
 /// `new` to begin with.
-fn over_batches<R: Serialize + DeserializeOwned + Send + 'static>(
+fn over_batches<R: Record>(
     (network, data, parameters, devices): (&NeuralNetwork, &Dataset<Samples>, &[f32], &Devices),
     new: impl Fn() -> R + Send + Sync + 'static,
     add: impl Fn(&mut R, &mut Evaluator, &mut BlockRows<'_>) -> Result<()> + Send + Sync + 'static,

@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::panic::Location;
 
-use crate::context::{Answered, Context};
+use distdl_storage::Record;
+
+use crate::context::Context;
 use crate::error::{EngineError, Result};
 
 impl Context {
@@ -33,7 +35,7 @@ impl Context {
     /// # Errors
     /// [`EngineError::Operator`] with the words of the error of `function`, in all processes; otherwise as any action.
     #[track_caller]
-    pub fn once<R: Answered, E: Display>(
+    pub fn once<R: Record, E: Display>(
         &self,
         function: impl Fn() -> std::result::Result<R, E> + Send + Sync + 'static,
     ) -> Result<R> {
@@ -51,7 +53,7 @@ impl Context {
 
 /// The same with an error of the engine's own.
 #[track_caller]
-pub(super) fn once<R: Answered>(
+pub(super) fn once<R: Record>(
     context: &Context,
     function: impl Fn() -> Result<R> + Send + Sync + 'static,
 ) -> Result<R> {

@@ -4,19 +4,20 @@ use std::any::Any;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use distdl_storage::Record;
 
 use super::{Arrival, Next, Results, diverged, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
 use crate::cluster::member::Member;
 use crate::cluster::protocol::{ActionKind, Answer, LoopState, Work};
-use crate::context::{Answered, Context};
+use crate::context::Context;
 use crate::dataflow::job::Reduce;
 use crate::dataflow::round::Facts;
 use crate::error::Result;
 use crate::lineage::Lineage;
 
 /// Computes `partitions` together with the other processes; all get all results.
-pub(crate) fn compute<R: Answered>(
+pub(crate) fn compute<R: Record>(
     context: &Context,
     member: &Member,
     running: &RunningAction<'_>,
@@ -75,7 +76,7 @@ pub(crate) fn compute<R: Answered>(
     }
 }
 
-fn encoded<R: Answered>(value: &(dyn Any + Send)) -> Result<Bytes> {
+fn encoded<R: Record>(value: &(dyn Any + Send)) -> Result<Bytes> {
     let bytes = value.downcast_ref::<R>().map(postcard::to_stdvec);
     match bytes {
         Some(Ok(bytes)) => Ok(bytes.into()),
@@ -84,7 +85,7 @@ fn encoded<R: Answered>(value: &(dyn Any + Send)) -> Result<Bytes> {
     }
 }
 
-fn decoded<R: Answered>((partition, bytes): &(u64, Bytes)) -> Result<(usize, Box<dyn Any + Send>)> {
+fn decoded<R: Record>((partition, bytes): &(u64, Bytes)) -> Result<(usize, Box<dyn Any + Send>)> {
     let value: R = postcard::from_bytes(bytes).map_err(|error| unreadable::<R>(&error))?;
     Ok((*partition as usize, Box::new(value)))
 }
