@@ -233,7 +233,7 @@ fn check_classes(classes: usize, worse: usize, samples: impl Fn() -> u64) -> Res
 }
 
 /// The counts of a confusion matrix that are not 0: no more than samples, however many classes there are.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct CountedPairs {
     samples: u64,
     /// By the class of a sample and what it was taken for.
