@@ -34,7 +34,7 @@ collect() {
     to=$(mktemp -d)
     cargo build --release --example mnist --example lenet
     cp "${CARGO_TARGET_DIR:-target}"/release/examples/{mnist,lenet} "$to"
-    for name in programs on_gpu paper_gpu map_on_gpu; do
+    for name in programs on_gpu emulated_gpu map_on_gpu; do
         cp "$(built test --release --workspace --test "$name")" "$to/test_$name"
     done
     for name in gpu paper_gpu; do
@@ -163,7 +163,7 @@ compare() {
 [ -n "$is_plan" ] || nvidia-smi | tee "$figures/nvidia-smi" || true
 # Without the compiler with which it would emulate all kernels first, which needs no GPU.
 step programs.txt 30 90 env PATH=/nowhere "$binaries/test_programs"
-step engine.txt 20 60 env DISTDL_TEST_GPU=real "$binaries/test_paper_gpu" --test-threads 1
+step engine.txt 20 60 env DISTDL_TEST_GPU=real "$binaries/test_emulated_gpu" --test-threads 1
 step map_on_gpu.txt 10 40 env DISTDL_TEST_GPU=real "$binaries/test_map_on_gpu"
 step on_gpu.txt 60 150 env DISTDL_TEST_GPU=real "$binaries/test_on_gpu" --test-threads 1
 step mnist.jsonl 20 60 same_bits mnist --epochs 5

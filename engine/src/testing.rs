@@ -1,9 +1,9 @@
 //! Several processes inside one, for tests: real members, real links over Unix sockets and a real name node, but each
 //! process is a thread that runs the driver program, and a killed one drops out without a word. Hundreds of clusters
-//! live and die in seconds that way, with faults at exact points. And [GPUs on paper](paper), and what [fuzzing](fuzz) feeds.
+//! live and die in seconds that way, with faults at exact points. And [emulated GPUs](emulated_gpu), and what [fuzzing](fuzz) feeds.
 
 pub mod fuzz;
-pub mod paper;
+pub mod emulated_gpu;
 
 use std::collections::HashMap;
 use std::io;

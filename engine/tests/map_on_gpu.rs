@@ -1,7 +1,7 @@
-//! A map stage on GPUs: the records of the CPU, whatever is lost. They are on paper, or with `DISTDL_TEST_GPU=real` those of the
+//! A map stage on GPUs: the records of the CPU, whatever is lost. They are emulated, or with `DISTDL_TEST_GPU=real` those of the
 //! machine, which nobody can lose or count.
 #![cfg(all(target_os = "linux", feature = "gpu"))]
-#![allow(unsafe_code)] // vouches for kernels, and tells the GPU on paper what to do
+#![allow(unsafe_code)] // vouches for kernels, and tells the emulated GPU what to do
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use distdl_engine::config::GpuUse;
 use distdl_engine::device::{Argument, Chosen, Compiler, Gpu, GpuKernel};
 use distdl_engine::testing::TestCluster;
-use distdl_engine::testing::paper::make_cuda;
+use distdl_engine::testing::emulated_gpu::make_cuda;
 use distdl_engine::{Config, Context, Dataset, DeviceMap};
 use libloading::Library;
 
@@ -72,7 +72,7 @@ struct TestGpu {
 }
 
 impl TestGpu {
-    /// `None` where there is no compiler for one on paper.
+    /// `None` where there is no compiler for an emulated one.
     fn make() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         if std::env::var_os("DISTDL_TEST_GPU").is_some_and(|which| which == "real") {
@@ -117,13 +117,13 @@ impl TestGpu {
             // SAFETY: the function is declared like that.
             unsafe {
                 driver
-                    .get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after")
+                    .get::<unsafe extern "C" fn(i32, i64)>("emulated_lose_after")
                     .unwrap()(index, launches)
             }
         }
     }
 
-    /// A count of the GPU on paper; `None` of a real one.
+    /// A count of the emulated GPU; `None` of a real one.
     fn count(&self, name: &str) -> Option<i64> {
         let driver = self.driver.as_ref()?;
         // SAFETY: all of these functions are declared like that.
@@ -137,7 +137,7 @@ fn a_map_stage_on_gpus_gives_the_records_of_the_cpu() {
     let Some(gpu) = TestGpu::make() else {
         let _ = writeln!(
             std::io::stderr(),
-            "!! SKIPPED: a map stage on a GPU on paper: no `g++` here"
+            "!! SKIPPED: a map stage on an emulated GPU: no `g++` here"
         );
         return;
     };
@@ -148,7 +148,7 @@ fn a_map_stage_on_gpus_gives_the_records_of_the_cpu() {
         lost_gpus_leave_it_to_the_cpu_unless_they_must_compute(&gpu, &expected);
     }
     errors_name_operator_and_reason(&gpu);
-    for name in ["paper_handles", "paper_bytes"] {
+    for name in ["emulated_handles", "emulated_bytes"] {
         assert_eq!(gpu.count(name).unwrap_or(0), 0, "{name}");
     }
 }
@@ -159,23 +159,23 @@ fn computed_on_the_cpu(gpu: &TestGpu) -> Vec<Summed> {
     let oracle = (0..RECORDS).map(|first| [first, first * 36]).chain([[7, 56]]);
     assert_eq!(expected, oracle.collect::<Vec<_>>());
     assert_eq!(pieces.load(Ordering::Relaxed), 3 * 2 + 1);
-    assert_eq!(gpu.count("paper_launches").unwrap_or(0), 0);
+    assert_eq!(gpu.count("emulated_launches").unwrap_or(0), 0);
     expected
 }
 
 fn computed_on_gpus(gpu: &TestGpu, expected: &[Summed]) {
     for threads in [1, 3] {
-        let launched = gpu.count("paper_launches");
+        let launched = gpu.count("emulated_launches");
         let context = gpu.context(GpuUse::On, threads);
         let (dataset, pieces) = stage(&context, SUM);
         assert_eq!(dataset.collect().unwrap(), expected);
-        let allocations = gpu.count("paper_allocations");
+        let allocations = gpu.count("emulated_allocations");
         if threads == 1 {
             assert_eq!(dataset.collect().unwrap(), expected);
-            assert_eq!(gpu.count("paper_allocations"), allocations, "slots are used again");
+            assert_eq!(gpu.count("emulated_allocations"), allocations, "slots are used again");
         }
         assert_eq!(pieces.load(Ordering::Relaxed), 0);
-        if let Some((now, before)) = gpu.count("paper_launches").zip(launched) {
+        if let Some((now, before)) = gpu.count("emulated_launches").zip(launched) {
             assert_eq!(now - before, if threads == 1 { 14 } else { 7 });
         }
     }
@@ -239,7 +239,7 @@ fn lost_gpus_leave_it_to_the_cpu_unless_they_must_compute(gpu: &TestGpu, expecte
     let words = [
         "map_partitions_on",
         "map_on_gpu.rs",
-        "Paper GPU: could not",
+        "Emulated GPU: could not",
         "ILLEGAL_ADDRESS",
     ];
     assert!(words.iter().all(|word| error.contains(word)), "{error}");
@@ -247,7 +247,7 @@ fn lost_gpus_leave_it_to_the_cpu_unless_they_must_compute(gpu: &TestGpu, expecte
     gpu.lose_after([-1; 2]);
     // Nor does the CPU compute it when it is asked again.
     let error = dataset.collect().unwrap_err().to_string();
-    assert!(error.contains("every Paper GPU of this process is lost"), "{error}");
+    assert!(error.contains("every Emulated GPU of this process is lost"), "{error}");
     assert_eq!(pieces.load(Ordering::Relaxed), 0);
     assert_eq!(stage(&context, SUM).0.collect().unwrap(), expected);
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use distdl::engine::testing::paper::make_cuda;
+use distdl::engine::testing::emulated_gpu::make_cuda;
 use serde_json::Value;
 
 use crate::workplace::{DISTDL, TEST, TRAIN, Workplace, json_lines, succeeds};
@@ -18,7 +18,7 @@ int cuDeviceGetCount(int* count) { *count = COUNT; return 0; }
 int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int device) { *value = attribute == 75 ? 9 : 0; return 0; }
 int cuDeviceTotalMem_v2(unsigned long* bytes, int device) { *bytes = 80ul << 30; return 0; }
-int cuDeviceGetName(char* name, int length, int device) { __builtin_strcpy(name, "Paper GPU"); return 0; }
+int cuDeviceGetName(char* name, int length, int device) { __builtin_strcpy(name, "Emulated GPU"); return 0; }
 int cuMemAllocAsync(void) { return 2; }
 "#;
 /// A compiler and products of matrices, as far as anybody looks at them.
@@ -110,7 +110,10 @@ fn each_missing_library_is_named_until_all_are_there() {
     ] {
         if name == "cuDNN" {
             let line = succeeds(device(&place, &["--gpu=on", &folder]));
-            assert_eq!(line, "a GPU can compute: Paper GPU (sm_90, 80 GiB, the first of 2)\n");
+            assert_eq!(
+                line,
+                "a GPU can compute: Emulated GPU (sm_90, 80 GiB, the first of 2)\n"
+            );
         }
         let output = device(&place, &["--gpu=on", "--cudnn", &folder]).output().unwrap();
         // This machine may have some of them.
@@ -170,14 +173,14 @@ fn a_program_that_needs_a_gpu_ends_at_its_start_without_one() {
     place.fails(command, 1, &["finds no GPU"]);
 }
 
-/// GPUs on paper in the workplace, or `None`, which is said, without a compiler for them.
-fn paper(place: &Workplace) -> Option<[String; 2]> {
+/// emulated GPUs in the workplace, or `None`, which is said, without a compiler for them.
+fn emulated(place: &Workplace) -> Option<[String; 2]> {
     let folder = place.path("cuda");
     std::fs::create_dir(&folder).unwrap();
     if !make_cuda(&folder, 1, 64 << 20).unwrap() {
         let _ = writeln!(
             std::io::stderr(),
-            "!! SKIPPED: programs on a GPU on paper: no `g++` here"
+            "!! SKIPPED: programs on an emulated GPU: no `g++` here"
         );
         return None;
     }
@@ -191,7 +194,7 @@ fn paper(place: &Workplace) -> Option<[String; 2]> {
 #[test]
 fn a_line_in_the_configuration_takes_training_to_a_gpu_and_the_report_says_what_was_copied() {
     let place = Workplace::new();
-    let Some([libraries, cache]) = paper(&place) else {
+    let Some([libraries, cache]) = emulated(&place) else {
         return;
     };
     place.write("distdl.toml", b"[device]\ngpu = \"on\"\n");
@@ -223,13 +226,13 @@ fn a_line_in_the_configuration_takes_training_to_a_gpu_and_the_report_says_what_
 #[test]
 fn processes_whose_gpus_are_lost_go_on_with_what_is_left_if_they_may() {
     let place = Workplace::new();
-    let Some([libraries, cache]) = paper(&place) else {
+    let Some([libraries, cache]) = emulated(&place) else {
         return;
     };
     let arguments = [&libraries, &cache, "--epochs=2", "--hidden=8", "--processes=2"];
     let mut lost = place.mnist(&[&arguments[..], &["--gpu=auto"]].concat());
     // That they are lost is told besides.
-    lost.env("PAPER_GPU_LAUNCHES", "5").env("DISTDL_LOG", "error");
+    lost.env("EMULATED_GPU_LAUNCHES", "5").env("DISTDL_LOG", "error");
     let lines = json_lines(lost);
     // Each process has one, and has lost it.
     let lost = |process: usize| {
@@ -245,17 +248,17 @@ fn processes_whose_gpus_are_lost_go_on_with_what_is_left_if_they_may() {
     );
 
     let mut required = place.mnist(&[&arguments[..], &["--gpu=on"]].concat());
-    required.env("PAPER_GPU_LAUNCHES", "5");
+    required.env("EMULATED_GPU_LAUNCHES", "5");
     let output = required.output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains("Paper GPU: could not"), "{error}");
+    assert!(error.contains("Emulated GPU: could not"), "{error}");
 }
 
 #[test]
 fn processes_with_and_without_a_gpu_train_together() {
     let place = Workplace::new();
-    let Some([libraries, cache]) = paper(&place) else {
+    let Some([libraries, cache]) = emulated(&place) else {
         return;
     };
     let arguments = [&libraries, &cache, "--epochs=2", "--hidden=8", "--gpu=on", "--lanes=3"];

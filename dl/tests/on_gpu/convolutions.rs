@@ -20,7 +20,7 @@ fn with_cudnn(gpu: &TestGpu) -> Option<Config> {
     Some(config)
 }
 
-/// Convolutions whose weights begin anywhere. On paper there are no gradients by filters for a stride of 3; filters of 5
+/// Convolutions whose weights begin anywhere. Emulated, there are no gradients by filters for a stride of 3; filters of 5
 /// pixels are refused when they are to be computed, and those of 4 want more room than there is.
 fn convolutions() -> NeuralNetwork {
     NeuralNetwork::new(IMAGE)
@@ -40,7 +40,7 @@ fn convolutions() -> NeuralNetwork {
         .unwrap()
 }
 
-/// Of these, what cuDNN computes in a pass on paper: for the first, which has no gradient by its inputs, the fourth and the
+/// Of these, what cuDNN computes in an emulated pass: for the first, which has no gradient by its inputs, the fourth and the
 /// fifth.
 const OF_A_PASS: u64 = 2 + 2 + 3;
 
@@ -111,7 +111,7 @@ fn convolutions_of_cudnn_are_the_same_in_whole_steps() {
 
 #[test]
 fn a_gpu_that_is_left_takes_over_with_its_cudnn_and_evaluates() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let (config, network) = (gpu.config().with_cudnn(true), convolutions());
     let expected = on_the_gpu(config.clone(), &network, &samples(), options());
     for launches in [[-1, 0], [60, -1]] {

@@ -23,7 +23,7 @@ fn evaluated(
 
 #[test]
 fn evaluation_comes_to_what_it_comes_to_on_the_cpu() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let cpu = Context::new(Config::default().with_threads(1).with_gpu(GpuUse::Off)).unwrap();
     for network in [network(), small(Loss::SoftmaxCrossEntropy), small(weighted(0.1))] {
         gpu.lose_after([-1; 2]);
@@ -48,7 +48,7 @@ fn evaluation_comes_to_what_it_comes_to_on_the_cpu() {
             gpu.lose_after([launches; 2]);
             let error = evaluated(&context, &network, &samples()).unwrap_err().to_string();
             assert!(
-                error.contains("ILLEGAL_ADDRESS") || error.contains("every Paper GPU of this process is lost"),
+                error.contains("ILLEGAL_ADDRESS") || error.contains("every Emulated GPU of this process is lost"),
                 "{error}"
             );
             gpu.lose_after([launches; 2]);
@@ -73,7 +73,7 @@ fn evaluation_comes_to_what_it_comes_to_on_the_cpu() {
 
 #[test]
 fn parameters_go_there_once_for_all_partitions() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     // All partitions have the same GPU, and one thread.
     gpu.lose_after([0, -1]);
@@ -111,7 +111,7 @@ fn parameters_go_there_once_for_all_partitions() {
 /// as often as what has no room.
 #[test]
 fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     // All partitions have the same GPU.
     gpu.lose_after([0, -1]);
     let of_training = (SAMPLES * (FEATURES + 4)) as u64;
@@ -177,7 +177,7 @@ fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
 
 #[test]
 fn a_training_evaluates_where_it_trains() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let context = Context::new(gpu.config()).unwrap();
     let data = context.parallelize(bytes().split(3).unwrap(), 3);

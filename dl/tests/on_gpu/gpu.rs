@@ -7,14 +7,14 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use distdl_engine::Config;
 use distdl_engine::config::GpuUse;
 use distdl_engine::device::{Chosen, Gpu, GpuBuffer, GpuFound, choose};
-use distdl_engine::testing::paper::make_cuda;
+use distdl_engine::testing::emulated_gpu::make_cuda;
 use distdl_storage::DeviceMemory;
 use libloading::Library;
 
-/// The memory of a GPU on paper.
+/// The memory of an emulated GPU.
 const MEMORY_BYTES: usize = 128 << 20;
 
-/// GPUs for one test at a time: two on paper, or with `DISTDL_TEST_GPU=real` those of the machine.
+/// GPUs for one test at a time: two emulated ones, or with `DISTDL_TEST_GPU=real` those of the machine.
 pub(crate) struct TestGpu {
     folder: &'static Path,
     is_real: bool,
@@ -22,18 +22,18 @@ pub(crate) struct TestGpu {
 }
 
 impl TestGpu {
-    /// Waits for its turn. `None`, and says so, where what the test needs is not to be had: GPUs on paper, to be lost and
+    /// Waits for its turn. `None`, and says so, where what the test needs is not to be had: emulated GPUs, to be lost and
     /// counted.
-    pub(crate) fn take_paper() -> Option<Self> {
+    pub(crate) fn take_emulated() -> Option<Self> {
         let gpu = Self::take()?;
         if gpu.is_real {
-            skipped("what only a GPU on paper can be told");
+            skipped("what only an emulated GPU can be told");
             return None;
         }
         Some(gpu)
     }
 
-    /// Waits for its turn. `None`, and says so, where no GPU on paper can be made.
+    /// Waits for its turn. `None`, and says so, where no emulated GPU can be made.
     pub(crate) fn take() -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -81,16 +81,16 @@ impl TestGpu {
             // SAFETY: the function is declared like that.
             unsafe {
                 self.driver()
-                    .get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after")
+                    .get::<unsafe extern "C" fn(i32, i64)>("emulated_lose_after")
                     .unwrap()(index, launches)
             }
         }
     }
 
-    /// Takes all of one's memory but so many bytes, until what this gives is dropped. Paper only, and nothing may be in use there.
+    /// Takes all of one's memory but so many bytes, until what this gives is dropped. Emulated only, and nothing may be in use there.
     pub(crate) fn take_memory_but(&self, index: usize, bytes: usize) -> GpuBuffer {
         let Ok(Chosen::Gpu(found)) = choose(GpuUse::On, false, Some(self.folder)) else {
-            panic!("there are GPUs on paper");
+            panic!("there are emulated GPUs");
         };
         let gpu = Gpu::open(&found, index).unwrap();
         gpu.allocate(MEMORY_BYTES - bytes).unwrap()
@@ -101,19 +101,19 @@ impl TestGpu {
         // SAFETY: the function is declared like that.
         unsafe {
             self.driver()
-                .get::<unsafe extern "C" fn(i64)>("paper_pin_at_most")
+                .get::<unsafe extern "C" fn(i64)>("emulated_pin_at_most")
                 .unwrap()(pieces)
         }
     }
 
     /// How many pieces of memory were asked of it since the beginning.
     pub(crate) fn allocations(&self) -> i64 {
-        self.count("paper_allocations")
+        self.count("emulated_allocations")
     }
 
-    /// How many kernels of ours have run since the beginning, by themselves or in a graph. Paper only.
+    /// How many kernels of ours have run since the beginning, by themselves or in a graph. Emulated only.
     pub(crate) fn launches(&self) -> i64 {
-        self.count("paper_launches")
+        self.count("emulated_launches")
     }
 
     /// How many graphs were launched since the beginning.
@@ -121,17 +121,17 @@ impl TestGpu {
         if self.is_real {
             return 0;
         }
-        self.count("paper_graph_launches")
+        self.count("emulated_graph_launches")
     }
 
     /// How many bytes were copied to it since the beginning.
     pub(crate) fn sent_bytes(&self) -> i64 {
-        self.count("paper_sent_bytes")
+        self.count("emulated_sent_bytes")
     }
 
     /// Bytes that are in use there.
     pub(crate) fn bytes(&self) -> i64 {
-        self.count("paper_bytes")
+        self.count("emulated_bytes")
     }
 
     /// Asserts that what was asked of it was given back, if it counts that.
@@ -139,7 +139,10 @@ impl TestGpu {
         if self.is_real {
             return;
         }
-        assert_eq!(["paper_handles", "paper_bytes"].map(|name| self.count(name)), [0, 0]);
+        assert_eq!(
+            ["emulated_handles", "emulated_bytes"].map(|name| self.count(name)),
+            [0, 0]
+        );
     }
 
     fn count(&self, name: &str) -> i64 {
@@ -173,14 +176,14 @@ pub(crate) fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "!! SKIPPED: {what}");
 }
 
-/// The folder of kernels that were compiled, and of the libraries of GPUs on paper, made anew. It stays in the build's folder
+/// The folder of kernels that were compiled, and of the libraries of emulated GPUs, made anew. It stays in the build's folder
 /// until the next run: all tests of the process need it, and none of them is the last.
 fn make(is_real: bool) -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("paper_gpu");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated_gpu");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     if !is_real && !make_cuda(&folder, 2, MEMORY_BYTES as u64).unwrap() {
-        skipped("training on a GPU on paper: no `g++` here");
+        skipped("training on an emulated GPU: no `g++` here");
         return None;
     }
     Some(folder)

@@ -11,7 +11,7 @@ use crate::gpu::TestGpu;
 
 #[test]
 fn a_lost_gpu_is_an_error_where_it_must_compute_and_else_the_cpu_goes_on() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let (network, samples) = (network(), samples());
     let expected = on_the_cpu(&network, &samples, options());
     for launches in [0, 1, 200, 400] {
@@ -31,19 +31,19 @@ fn a_lost_gpu_is_an_error_where_it_must_compute_and_else_the_cpu_goes_on() {
     gpu.lose_after([300, 100]);
     let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
     assert!(
-        error.contains("Paper GPU: could not") && error.contains("ILLEGAL_ADDRESS"),
+        error.contains("Emulated GPU: could not") && error.contains("ILLEGAL_ADDRESS"),
         "{error}"
     );
     // The steps before it count.
     let step = training.step();
     assert!((1..STEPS).contains(&step), "{step}");
     let error = training.iterate(1, |_| ()).unwrap_err().to_string();
-    assert!(error.contains("every Paper GPU of this process is lost"), "{error}");
+    assert!(error.contains("every Emulated GPU of this process is lost"), "{error}");
 }
 
 #[test]
 fn a_gpu_that_is_left_takes_over_and_that_does_not_show() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let pieces = TrainingOptions {
         micro_batch: Some(2),
         ..options()
@@ -67,7 +67,7 @@ fn a_gpu_that_is_left_takes_over_and_that_does_not_show() {
 /// What a lost GPU has summed up of a step is lost with it: all pieces of the step are the next one's.
 #[test]
 fn a_gpu_that_is_lost_between_pieces_leaves_all_of_its_step() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let options = TrainingOptions {
         micro_batch: Some(2),
         lanes: 1,
@@ -95,7 +95,7 @@ fn a_gpu_that_is_lost_between_pieces_leaves_all_of_its_step() {
 
 #[test]
 fn a_hundred_jobs_leave_nothing_on_a_gpu() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let (samples, options) = (bytes(), options());
     let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
@@ -123,7 +123,7 @@ fn a_hundred_jobs_leave_nothing_on_a_gpu() {
 
 #[test]
 fn a_gpu_with_too_little_memory_is_not_lost() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let builder = NeuralNetwork::new(IMAGE).hidden(Dense::relu(300_000));
     let large = builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap();
     let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
@@ -158,7 +158,7 @@ fn a_gpu_with_too_little_memory_is_not_lost() {
 
 #[test]
 fn a_host_that_cannot_pin_memory_is_no_lost_gpu() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let expected = on_the_cpu(&network, &samples(), options());
     // Whole steps on one GPU want more pieces than lanes by themselves.

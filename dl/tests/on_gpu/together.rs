@@ -17,7 +17,7 @@ fn room_of(samples: usize) -> u64 {
 /// The second has what the first leaves, which is less than it wants, and all once the first has gone; with the same bits.
 #[test]
 fn a_second_training_has_the_room_that_the_first_leaves() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let by_lanes = TrainingOptions {
         placement: Some(Placement {

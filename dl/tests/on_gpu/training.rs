@@ -147,7 +147,7 @@ fn threads_deaths_and_another_time_do_not_show() {
 
 #[test]
 fn samples_stay_there_and_a_step_allocates_nothing() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let (network, samples) = (small(Loss::SoftmaxCrossEntropy), bytes());
     let context = Context::new(gpu.config()).unwrap();
     let mut training = begin(&context, &network, &samples, options()).unwrap();
@@ -183,7 +183,7 @@ fn samples_stay_there_and_a_step_allocates_nothing() {
 /// The gradients of pieces are summed there: once for each step parameters go there, and the sum comes back.
 #[test]
 fn pieces_come_back_as_one() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let options = TrainingOptions {
         micro_batch: Some(5),
@@ -237,7 +237,7 @@ fn samples_without_room_there_come_by_and_do_not_show() {
 /// Samples that do not stay there are gathered and sent while the GPU computes the step before.
 #[test]
 fn the_next_step_is_sent_while_one_is_computed() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let options = TrainingOptions { lanes: 1, ..options() };
     let context = Context::new(gpu.config().with_gpu_memory_bytes_max(500)).unwrap();
@@ -266,7 +266,7 @@ fn the_next_step_is_sent_while_one_is_computed() {
 /// Room in which copies go ahead is what lanes leave.
 #[test]
 fn copies_ahead_take_no_room_from_another_lane() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     // By single steps.
     let options = TrainingOptions {

@@ -95,7 +95,7 @@ fn assert_bits_of_single_steps(gpu: &TestGpu, (network, samples, options): Case)
 
 #[test]
 fn weighted_whole_steps_have_the_bits_of_single_ones() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let one = TrainingOptions { lanes: 1, ..options() };
     let limited = TrainingOptions {
         optimizer: Arc::new(Lamb::default()),
@@ -133,7 +133,7 @@ fn weighted_whole_steps_have_the_bits_of_single_ones() {
 
 #[test]
 fn parameters_stay_there_for_whole_steps() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let context = Context::new(gpu.config()).unwrap();
     let options = TrainingOptions { lanes: 1, ..options() };
@@ -160,7 +160,7 @@ fn parameters_stay_there_for_whole_steps() {
 
 #[test]
 fn whole_steps_before_a_loss_that_is_not_finite_count() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let builder = NeuralNetwork::new(IMAGE).hidden(Dense::linear(9));
     let network = builder.output(Dense::linear(3), Loss::MeanSquaredError).unwrap();
     let (options, mut several) = (TrainingOptions { lanes: 1, ..options() }, 0);
@@ -194,7 +194,7 @@ fn whole_steps_before_a_loss_that_is_not_finite_count() {
 /// The loss is: it is summed in `f64`.
 #[test]
 fn whole_steps_before_a_measure_that_is_not_finite_count() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let builder = NeuralNetwork::new(IMAGE).hidden(Dense::linear(9));
     let network = builder.output(Dense::linear(3), Loss::MeanSquaredError).unwrap();
     let lamb: Arc<dyn Optimizer> = Arc::new(Lamb::default());
@@ -240,7 +240,7 @@ fn whole_steps_before_a_measure_that_is_not_finite_count() {
 
 #[test]
 fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let options = TrainingOptions { lanes: 1, ..options() };
     let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
@@ -275,7 +275,7 @@ fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
 
 #[test]
 fn whole_steps_go_on_with_samples_of_another_kind() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let options = TrainingOptions { lanes: 1, ..options() };
     let trained = |config: Config| {
@@ -299,7 +299,7 @@ fn whole_steps_go_on_with_samples_of_another_kind() {
 
 #[test]
 fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let with = |change: &dyn Fn(&mut TrainingOptions)| {
         let mut options = TrainingOptions { lanes: 1, ..options() };
@@ -345,7 +345,7 @@ fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
 /// Small kernels take the time of their launch: each one more in a step would show.
 #[test]
 fn a_step_has_few_kernels() {
-    let Some(gpu) = TestGpu::take_paper() else { return };
+    let Some(gpu) = TestGpu::take_emulated() else { return };
     let dense = NeuralNetwork::new(IMAGE)
         .hidden(Flatten)
         .hidden(Dense::relu(9))

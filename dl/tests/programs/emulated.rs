@@ -32,7 +32,7 @@ impl Emulated {
 
 /// The emulator, each program in a namespace of its own, and the kernels under names for Rust.
 fn text() -> String {
-    let mut text = include_str!("../../../engine/src/testing/paper/emulator.hpp").to_owned();
+    let mut text = include_str!("../../../engine/src/testing/emulated_gpu/emulator.hpp").to_owned();
     for program in PROGRAMS {
         let name = program.name;
         writeln!(text, "namespace program_{name} {{\n{}\n}}", program.text).unwrap();

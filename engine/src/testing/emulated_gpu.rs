@@ -1,8 +1,8 @@
-//! A GPU on paper: libraries with the names of CUDA's that compute on the CPU, so that a program which uses a GPU can be
+//! An emulated GPU: libraries with the names of CUDA's that compute on the CPU, so that a program which uses a GPU can be
 //! tested where there is none. They are made with `g++`; kernels are compiled with it, too, and run thread by thread, some
 //! thousand times slower than a GPU would. What they cannot show is whether a real GPU does the same. For Linux on 64 bits.
 //!
-//! A process opens a library once: whoever wants another GPU on paper needs another process.
+//! A process opens a library once: whoever wants another emulated GPU needs another process.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
@@ -10,25 +10,25 @@ use std::process::Command;
 
 /// What the others include.
 const HEADERS: [(&str, &str); 2] = [
-    ("emulator.hpp", include_str!("paper/emulator.hpp")),
-    ("streams.hpp", include_str!("paper/streams.hpp")),
+    ("emulator.hpp", include_str!("emulated_gpu/emulator.hpp")),
+    ("streams.hpp", include_str!("emulated_gpu/streams.hpp")),
 ];
 
 /// Their names, and their sources.
 const LIBRARIES: [(&str, &str); 7] = [
-    ("cuda", include_str!("paper/driver.cpp")),
-    ("nvrtc", include_str!("paper/nvrtc.cpp")),
+    ("cuda", include_str!("emulated_gpu/driver.cpp")),
+    ("nvrtc", include_str!("emulated_gpu/nvrtc.cpp")),
     ("nvrtc-builtins", ""),
-    ("cublas", include_str!("paper/cublas.cpp")),
+    ("cublas", include_str!("emulated_gpu/cublas.cpp")),
     ("cublasLt", ""),
-    ("cudnn", include_str!("paper/cudnn.cpp")),
+    ("cudnn", include_str!("emulated_gpu/cudnn.cpp")),
     ("cudnn_cnn", ""),
 ];
 
 /// Makes the libraries of some GPUs, each with a memory of `memory_bytes` bytes, in `folder`, for `device.cuda_libraries`.
 /// They need the folder as long as a program may compile or load kernels, and leave nothing elsewhere.
 ///
-/// With the variable `PAPER_GPU_LAUNCHES` each GPU is lost at that one of its launches, counted from 1.
+/// With the variable `EMULATED_GPU_LAUNCHES` each GPU is lost at that one of its launches, counted from 1.
 ///
 /// Gives `false`, and makes nothing that could be used, where there is no `g++`.
 ///

@@ -1,4 +1,4 @@
-// A compiler of kernels on paper: a kernel becomes a library for the CPU, with `g++`.
+// An emulated compiler of kernels: a kernel becomes a library for the CPU, with `g++`.
 
 #include <atomic>
 #include <cstdlib>
@@ -69,7 +69,7 @@ extern "C" {
 int nvrtcVersion(int* major, int* minor) {
     return *major = version / 1000, *minor = version % 1000 / 10, version == 0;
 }
-void paper_be_version(long number) { version = number; }
+void emulated_be_version(long number) { version = number; }
 
 int nvrtcCreateProgram(Program** program, const char* text, const char*, int, void*, void*) {
     return *program = new Program{text, "", ""}, 0;

@@ -1,7 +1,7 @@
-// A driver on paper: what the engine calls of NVIDIA's, over the host's memory. Kernels run as `emulator.hpp` runs them, and
+// An emulated driver: what the engine calls of NVIDIA's, over the host's memory. Kernels run as `emulator.hpp` runs them, and
 // as late as they may: what is asked of a stream waits until the host waits for that stream, so that a result which is read
 // too early, memory which is freed or changed under a copy, and an error that is looked for where it cannot be yet, show.
-// With the variable PAPER_GPU_EAGER all is done when it is asked for. What this cannot show is whether a real driver does the
+// With the variable EMULATED_GPU_EAGER all is done when it is asked for. What this cannot show is whether a real driver does the
 // same.
 
 #include <cstdio>
@@ -58,7 +58,7 @@ static int run(Kernel kernel, unsigned blocks, unsigned threads, void** argument
 extern "C" {
 
 int cuInit(unsigned) {
-    const char* left = getenv("PAPER_GPU_LAUNCHES");
+    const char* left = getenv("EMULATED_GPU_LAUNCHES");
     for (Device& device : devices) {
         if (left && device.launches_left < 0) {
             device.launches_left = atol(left);
@@ -68,7 +68,7 @@ int cuInit(unsigned) {
 }
 int cuDeviceGetCount(int* count) { return *count = GPUS, 0; }
 int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, 0; }
-int cuDeviceGetName(char* name, int, int) { return strcpy(name, "Paper GPU"), 0; }
+int cuDeviceGetName(char* name, int, int) { return strcpy(name, "Emulated GPU"), 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = MEMORY_BYTES, 0; }
 // Version 9.0, with pools of memory.
 int cuDeviceGetAttribute(int* value, int attribute, int) {
@@ -207,7 +207,7 @@ int cuGraphLaunch(Graph* graph, Stream* stream) {
 }
 
 // Has a stream run something, or the graph that is captured on it.
-int paper_run(Stream* stream, const std::function<int()>& other) {
+int emulated_run(Stream* stream, const std::function<int()>& other) {
     if (!stream || !stream->capturing) {
         return ask(stream, {other, false, nullptr});
     }
@@ -314,7 +314,7 @@ int cuMemFreeHost(void* place) {
 }
 
 int cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, Stream* stream) {
-    return state() ? state() : paper_run(stream, [=] {
+    return state() ? state() : emulated_run(stream, [=] {
         return memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes), 0;
     });
 }
@@ -373,8 +373,8 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsi
 }
 
 // Contexts, streams and programs that nobody has given back, bytes likewise, and what was asked for since the beginning.
-long paper_handles() { return handles; }
-long paper_bytes() {
+long emulated_handles() { return handles; }
+long emulated_bytes() {
     do_all_of(nullptr);
     long bytes = 0;
     for (Device& device : devices) {
@@ -382,14 +382,14 @@ long paper_bytes() {
     }
     return bytes;
 }
-long paper_allocations() { return allocations; }
-long paper_launches() { return launches; }
-long paper_graph_launches() { return graph_launches; }
-long paper_sent_bytes() { return sent_bytes; }
-void paper_be_version(long version) { driver_version = version; }
-void paper_pin_at_most(long pieces) { pins_left = pieces; }
+long emulated_allocations() { return allocations; }
+long emulated_launches() { return launches; }
+long emulated_graph_launches() { return graph_launches; }
+long emulated_sent_bytes() { return sent_bytes; }
+void emulated_be_version(long version) { driver_version = version; }
+void emulated_pin_at_most(long pieces) { pins_left = pieces; }
 // Loses a device at one of its next launches, counted from 1, or at once; never, for a negative number.
-void paper_lose_after(int device, long count) {
+void emulated_lose_after(int device, long count) {
     do_all_of(&devices[device]);
     devices[device].launches_left = count;
 }

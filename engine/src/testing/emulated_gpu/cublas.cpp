@@ -1,4 +1,4 @@
-// Products of matrices on paper: columns first, as cuBLAS has them, each sum in ascending order and in double precision.
+// Emulated products of matrices: columns first, as cuBLAS has them, each sum in ascending order and in double precision.
 
 #include <atomic>
 #include <dlfcn.h>
@@ -34,7 +34,7 @@ void* of_driver(const char* name) {
 
 // The driver's, which runs it now or with the graph that is captured.
 int run(void* stream, const std::function<int()>& product) {
-    static void* found = of_driver("paper_run");
+    static void* found = of_driver("emulated_run");
     return reinterpret_cast<int (*)(void*, const std::function<int()>&)>(found)(stream, product);
 }
 
@@ -51,7 +51,7 @@ int cublasCreate_v2(Handle** handle) { return wait_for_all(), *handle = new Hand
 int cublasGetProperty(int property, int* value) {
     return *value = property == 0 ? version / 1000 : version % 1000 / 10, version == 0;
 }
-void paper_be_version(long number) { version = number; }
+void emulated_be_version(long number) { version = number; }
 int cublasDestroy_v2(Handle* handle) { return wait_for_all(), delete handle, 0; }
 int cublasSetStream_v2(Handle* handle, void* stream) { return handle->stream = stream, 0; }
 int cublasSetWorkspace_v2(Handle*, void* place, size_t bytes) { return place && bytes ? 0 : INVALID_VALUE; }

@@ -1,4 +1,4 @@
-// Streams of a driver on paper: what they are asked for waits until somebody waits for it.
+// Streams of an emulated driver: what they are asked for waits until somebody waits for it.
 
 #include <atomic>
 #include <cstdlib>
@@ -125,7 +125,7 @@ static void do_all_of(Device* device) {
 
 // Has a stream do something once all is done that was asked of it before.
 static int ask(Stream* stream, const Asked& asked) {
-    static const bool is_eager = getenv("PAPER_GPU_EAGER");
+    static const bool is_eager = getenv("EMULATED_GPU_EAGER");
     if (!stream || (is_eager && stream->waiting.empty())) {
         return asked.act();
     }

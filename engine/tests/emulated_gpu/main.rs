@@ -1,4 +1,4 @@
-//! What the engine asks of a GPU, asked of one on paper: libraries of CUDA that are made for the test. With
+//! What the engine asks of a GPU, asked of an emulated one: libraries of CUDA that are made for the test. With
 //! `DISTDL_TEST_GPU=real` what can be asked of any is asked of the machine's.
 #![cfg(all(target_os = "linux", feature = "gpu"))]
 #![allow(unsafe_code)] // starts a kernel that is made here, too
@@ -17,7 +17,7 @@ use distdl_engine::config::{GpuUse, Precision};
 use distdl_engine::device::{
     Argument, Chosen, Compiler, Gpu, GpuBlas, GpuDnn, GpuFound, GpuGraph, GpuMatrix, GpuPort, choose,
 };
-use distdl_engine::testing::paper::make_cuda;
+use distdl_engine::testing::emulated_gpu::make_cuda;
 use distdl_storage::testing::device_conformance;
 use distdl_storage::{DeviceError, DeviceMemory};
 
@@ -38,14 +38,14 @@ extern "C" __global__ void show(double* to, float* part, float* absent, unsigned
 
 /// One test, as a process opens a library once.
 #[test]
-fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
+fn an_emulated_gpu_keeps_what_it_is_given_and_runs_what_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
     if real::is_wanted() {
-        let _ = writeln!(std::io::stderr(), "!! SKIPPED: what only a GPU on paper can be told");
+        let _ = writeln!(std::io::stderr(), "!! SKIPPED: what only an emulated GPU can be told");
         return;
     }
     if !make_cuda(folder.path(), 2, 1 << 20).unwrap() {
-        let _ = writeln!(std::io::stderr(), "!! SKIPPED: a GPU on paper: no `g++` here");
+        let _ = writeln!(std::io::stderr(), "!! SKIPPED: an emulated GPU: no `g++` here");
         return;
     }
     let Chosen::Gpu(found) = choose(GpuUse::On, true, Some(folder.path())).unwrap() else {
@@ -53,7 +53,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     };
     assert_eq!(
         (found.name.as_str(), found.capability, found.memory_bytes),
-        ("Paper GPU", (9, 0), 1 << 20)
+        ("Emulated GPU", (9, 0), 1 << 20)
     );
     assert_eq!((found.count, &found.alike[..]), (2, &[0, 1][..]));
     let compiler = Compiler::open(Some(folder.path()), None).unwrap();
@@ -78,8 +78,8 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     let driver = unsafe { libloading::Library::new(folder.path().join("libcuda.so")) }.unwrap();
     let count = |name: &str| unsafe { driver.get::<unsafe extern "C" fn() -> i64>(name).unwrap()() };
     feeds::each_piece_is_there_when_it_is_turned_to(&found, &compiler);
-    feeds::pieces_are_sent_without_waiting_for_kernels(&found, &compiler, &|| count("paper_launches"));
-    let left = || ["paper_handles", "paper_bytes"].map(count);
+    feeds::pieces_are_sent_without_waiting_for_kernels(&found, &compiler, &|| count("emulated_launches"));
+    let left = || ["emulated_handles", "emulated_bytes"].map(count);
     // Both GPUs stay open as long as somebody has found them.
     assert_eq!(
         left(),
@@ -88,7 +88,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     );
 
     // SAFETY: as above.
-    let pin_at_most = unsafe { driver.get::<unsafe extern "C" fn(i64)>("paper_pin_at_most") }.unwrap();
+    let pin_at_most = unsafe { driver.get::<unsafe extern "C" fn(i64)>("emulated_pin_at_most") }.unwrap();
     let gpu = Gpu::open(&found, 0).unwrap();
     // SAFETY: as above.
     unsafe { pin_at_most(0) };
@@ -102,7 +102,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     drop(gpu);
 
     // SAFETY: as above.
-    let be_version = unsafe { driver.get::<unsafe extern "C" fn(i64)>("paper_be_version") }.unwrap();
+    let be_version = unsafe { driver.get::<unsafe extern "C" fn(i64)>("emulated_be_version") }.unwrap();
     // SAFETY: as above.
     unsafe { be_version(12_040) };
     let error = choose(GpuUse::On, true, Some(folder.path())).unwrap_err().to_string();
@@ -115,7 +115,7 @@ fn a_gpu_on_paper_keeps_what_it_is_given_and_runs_what_it_is_told() {
     libraries_of_a_newer_cuda_are_refused(folder.path());
 
     // SAFETY: as above.
-    let lose_after = unsafe { driver.get::<unsafe extern "C" fn(i32, i64)>("paper_lose_after") }.unwrap();
+    let lose_after = unsafe { driver.get::<unsafe extern "C" fn(i32, i64)>("emulated_lose_after") }.unwrap();
     let gpu = Gpu::open(&found, 1).unwrap();
     let buffer = gpu.allocate(8).unwrap();
     // SAFETY: as above.
@@ -143,7 +143,7 @@ fn libraries_of_a_newer_cuda_are_refused(folder: &Path) {
         // SAFETY: the library is open already, and the function is declared like that.
         let library = unsafe { libloading::Library::new(folder.join(format!("lib{file}.so"))) }.unwrap();
         // SAFETY: as above.
-        let be_version = unsafe { library.get::<unsafe extern "C" fn(i64)>("paper_be_version") }.unwrap();
+        let be_version = unsafe { library.get::<unsafe extern "C" fn(i64)>("emulated_be_version") }.unwrap();
         // SAFETY: as above.
         let choose_with = |version| {
             // SAFETY: as above.

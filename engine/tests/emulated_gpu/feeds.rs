@@ -94,7 +94,7 @@ pub(crate) fn each_piece_is_there_when_it_is_turned_to(found: &GpuFound, compile
     }
 }
 
-/// A GPU on paper begins nothing before somebody waits for it.
+/// An emulated GPU begins nothing before somebody waits for it.
 pub(crate) fn pieces_are_sent_without_waiting_for_kernels(
     found: &GpuFound,
     compiler: &Compiler,

@@ -180,7 +180,7 @@ fn what_cudnn_cannot_compute_is_known(found: &GpuFound) {
     let place = Place::new(found);
     let (gpu, outputs) = (&place.gpu, ConvolutionPart::Outputs);
     let dnn = GpuDnn::new(gpu, Precision::F32).unwrap();
-    // On paper there is none of this stride; and none at all without windows, of more than cuDNN counts, or of more padding than
+    // Emulated, there is none of this stride; and none at all without windows, of more than cuDNN counts, or of more padding than
     // filter.
     let far = Convolution {
         stride: [3, 1],
@@ -228,7 +228,7 @@ fn what_cudnn_cannot_compute_is_known(found: &GpuFound) {
         assert!(with_filters(filters, size).is_err());
     }
     let error = with_filters(&broken, 9).unwrap_err().to_string();
-    assert!(error.contains("CUDNN_STATUS_EXECUTION_FAILED Not on paper."), "{error}");
+    assert!(error.contains("CUDNN_STATUS_EXECUTION_FAILED Not emulated."), "{error}");
     assert_eq!((dnn.computed(), place.read(2)), (0, vec![7.0; LENGTHS[2]]));
 }
 

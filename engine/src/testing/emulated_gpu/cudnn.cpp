@@ -1,4 +1,4 @@
-// Convolutions on paper, each sum in ascending order and in double precision. As cuDNN where that is strict: operands begin at
+// Emulated convolutions, each sum in ascending order and in double precision. As cuDNN where that is strict: operands begin at
 // multiples of 16 bytes, what an algorithm works with is there and spoilt by it, and gradients by filters of more than two
 // pixels from one window to the next are not supported, nor are filters of more than four pixels, which it says only when they
 // are to be computed; those of seven are bad then, and of more padding than filter at once; those of nine fail, and for four it
@@ -64,7 +64,7 @@ void* of_driver(const char* name) {
 
 // The driver's, which runs it now or with the graph that is captured.
 int run(void* stream, const std::function<int()>& product) {
-    static void* found = of_driver("paper_run");
+    static void* found = of_driver("emulated_run");
     return reinterpret_cast<int (*)(void*, const std::function<int()>&)>(found)(stream, product);
 }
 
@@ -177,8 +177,8 @@ extern "C" {
 
 int cudnnCnnVersionCheck() { return 0; }
 size_t cudnnGetCudartVersion() { return version; }
-void paper_be_version(long number) { version = number; }
-void cudnnGetLastErrorString(char* words, size_t bytes) { snprintf(words, bytes, "Not on\npaper."); }
+void emulated_be_version(long number) { version = number; }
+void cudnnGetLastErrorString(char* words, size_t bytes) { snprintf(words, bytes, "Not\nemulated."); }
 
 int cudnnCreate(Handle** handle) { return wait_for_all(), *handle = new Handle{nullptr}, 0; }
 int cudnnDestroy(Handle* handle) { return wait_for_all(), delete handle, 0; }
