@@ -22,7 +22,7 @@ pub use self::reader::read_arrow;
 use crate::error::Result;
 use crate::object::Object;
 use crate::remote::Stores;
-use crate::table::{deal_parts, parts};
+use crate::table::{Outline, deal_parts, parts};
 
 /// What to read of Arrow files, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +73,13 @@ pub fn split_arrow(
 ) -> Result<Vec<Vec<ArrowSplit>>> {
     let read = |object: &Object| {
         let footer = Footer::read(stores, object, options)?;
-        let sizes = footer.batches.iter().map(|block| block.bytes()).collect();
-        Ok((footer.schema, sizes))
+        let sizes: Vec<u64> = footer.batches.iter().map(|block| block.bytes()).collect();
+        let has_rows = !sizes.is_empty();
+        Ok(Outline {
+            schema: footer.schema,
+            sizes,
+            has_rows,
+        })
     };
     let sizes = parts(objects, options.columns.as_deref(), read)?;
     let split = |(index, batches): (usize, Range<usize>)| ArrowSplit {

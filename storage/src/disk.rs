@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::block::{Block, BlockId};
 use crate::codec::{Codec, Source};
@@ -24,6 +25,7 @@ const NAME: &str = "disk";
 const BLOCKS: Kind = Kind {
     prefix: "distdl-blocks-",
     suffix: "",
+    other_boots_after: Duration::ZERO,
 };
 
 /// Keeps blocks as files of frames, and forgets them all when it is dropped.

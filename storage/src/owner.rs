@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::{Builder, TempDir};
 
@@ -17,6 +18,9 @@ const FOLDER_ATTEMPTS_MAX: usize = 16;
 pub(crate) struct Kind {
     pub(crate) prefix: &'static str,
     pub(crate) suffix: &'static str,
+    /// How long nothing has been put into one, if another start of this host made it, until it is taken for left behind. On
+    /// a file system of several hosts, two may have one name, and locks of the other look free.
+    pub(crate) other_boots_after: Duration,
 }
 
 /// A folder that is removed with all its files when it is dropped.
@@ -126,7 +130,12 @@ impl Owner {
         let Ok(entries) = fs::read_dir(outer) else { return };
         for entry in entries.flatten() {
             let owner = Self::of(&entry.file_name().to_string_lossy(), kind);
-            let is_ours = owner.is_some_and(|owner| self.sees_locks_of(&owner));
+            let is_old = |owner: &Self| {
+                let changed = entry.metadata().and_then(|folder| folder.modified());
+                let since = changed.map(|changed| changed.elapsed().unwrap_or_default());
+                owner.boot == self.boot || since.is_ok_and(|since| since >= kind.other_boots_after)
+            };
+            let is_ours = owner.is_some_and(|owner| self.sees_locks_of(&owner) && is_old(&owner));
             if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }

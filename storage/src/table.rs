@@ -96,8 +96,15 @@ pub(crate) fn columns(url: &str, names: &[&str], wanted: Option<&[String]>) -> R
     Ok((0..names.len()).filter(wanted).collect())
 }
 
-/// What the footer says of an object: its columns, and the stored bytes of each of its parts.
-pub(crate) type Outline = (SchemaRef, Vec<u64>);
+/// What the footer says of an object.
+pub(crate) struct Outline {
+    /// Its columns.
+    pub(crate) schema: SchemaRef,
+    /// The stored bytes of each of its parts.
+    pub(crate) sizes: Vec<u64>,
+    /// Whether any of them has a row, as far as the footer says.
+    pub(crate) has_rows: bool,
+}
 
 /// The stored bytes of the parts of each object, of which `read` gives what the footer says; a few are read at a time, and
 /// the first object that is wrong is the one of the error. Objects that mean different things by the numbers of a `wanted`
@@ -108,12 +115,12 @@ pub(crate) fn parts(
     read: impl Fn(&Object) -> Result<Outline> + Sync,
 ) -> Result<Vec<Vec<u64>>> {
     let (mut units, mut parts) = (Units::default(), Vec::with_capacity(objects.len()));
-    let mut take = |object: &Object, (schema, sizes): Outline| -> Result<()> {
+    let mut take = |object: &Object, outline: Outline| -> Result<()> {
         // What has no rows is often written with other types.
-        if !sizes.is_empty() {
-            units.check(&object.url, &schema, wanted)?;
+        if outline.has_rows {
+            units.check(&object.url, &outline.schema, wanted)?;
         }
-        parts.push(sizes);
+        parts.push(outline.sizes);
         Ok(())
     };
     let read = &read;

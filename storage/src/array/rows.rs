@@ -10,7 +10,7 @@ use super::format::ArrayFormat;
 use super::header::ArrayHeader;
 use super::place::ArrayPlace;
 use crate::error::Result;
-use crate::object::{Object, ObjectError};
+use crate::object::{Object, ObjectError, shown};
 use crate::remote::Stores;
 use crate::split::{Extent, deal};
 use crate::text::{RecordReader, RecordSplit, read_records};
@@ -58,7 +58,7 @@ pub fn split_arrays<T: Element>(
         let first = found.first().map(|(_, header)| header);
         if let Some(first) = first.filter(|first| first.row_shape() != header.row_shape()) {
             let (shape, other) = (header.row_shape(), first.row_shape());
-            let problem = format!("rows of shape {shape:?}, but {other:?} in {}", objects[0].url);
+            let problem = format!("rows of shape {shape:?}, but {other:?} in {}", shown(&objects[0].url));
             return Err(ObjectError::malformed(&object.url, "its header", problem, "name files of one shape").into());
         }
         found.push((place, header));

@@ -19,12 +19,15 @@ fn is_http(scheme: &str) -> bool {
     ["http", "https"].iter().any(|http| scheme.eq_ignore_ascii_case(http))
 }
 
-/// The same for all addresses in a text of others.
+/// The same for all addresses in a text of others. What ends one there is no part of any: brackets and apostrophes may be.
 pub(crate) fn all_shown(text: &str) -> String {
-    let ends = |letter: char| letter.is_whitespace() || "\"'`<>()".contains(letter);
+    let ends = |letter: char| letter.is_whitespace() || "\"`<>".contains(letter);
     let pieces = text.split_inclusive(ends).map(|piece| {
         let word = piece.trim_end_matches(ends);
-        shown(word) + &piece[word.len()..]
+        let lower = word.to_ascii_lowercase();
+        let starts = ["http://", "https://"].iter().filter_map(|start| lower.find(start));
+        let (before, address) = word.split_at(starts.min().unwrap_or(word.len()));
+        format!("{before}{}{}", shown(address), &piece[word.len()..])
     });
     pieces.collect()
 }
@@ -48,5 +51,7 @@ mod tests {
         let text = "GET http://u:secret@h/a?secret (of \"https://h/?secret\") failed: why? http";
         let expected = "GET http://h/a?... (of \"https://h/?...\") failed: why? http";
         assert_eq!(all_shown(text), expected);
+        let text = "cannot GET (HTTPS://u:secret@h/it's(1).csv?secret) there";
+        assert_eq!(all_shown(text), "cannot GET (HTTPS://h/it's(1).csv?... there");
     }
 }

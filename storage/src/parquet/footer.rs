@@ -155,7 +155,12 @@ pub(super) fn outline(stores: &Stores, object: &Object, options: &ParquetOptions
         let ranges = footer.ranges(object, index, options.row_group_bytes_max)?;
         Ok(ranges.iter().map(|range| range.end - range.start).sum())
     };
-    let row_groups = 0..footer.metadata.metadata().num_row_groups();
-    let sizes = row_groups.map(bytes).collect::<Result<Vec<u64>>>()?;
-    Ok((Arc::clone(footer.metadata.schema()), sizes))
+    let metadata = footer.metadata.metadata();
+    let sizes = (0..metadata.num_row_groups()).map(bytes).collect::<Result<_>>()?;
+    Ok(Outline {
+        schema: Arc::clone(footer.metadata.schema()),
+        sizes,
+        // Some programs write one row group of none.
+        has_rows: metadata.file_metadata().num_rows() > 0,
+    })
 }

@@ -341,7 +341,9 @@ fn files_that_hold_times_in_different_units_are_not_read_as_one() {
         "{error}"
     );
     assert!(error.contains("microseconds in memory://micros"), "{error}");
-    // Without rows there is nothing to mix.
+    // Without rows there is nothing to mix, whether there is a group of none or no group.
+    let none = file("none", "message m { required int64 at (TIMESTAMP(NANOS,true)); }", &[]);
+    assert_eq!(read(&[none, millis.clone()]).unwrap(), [Event { at: 7 }]);
     let writer = SerializedFileWriter::new(
         Vec::new(),
         Arc::new(parse_message_type("message m { required int32 at; }").unwrap()),

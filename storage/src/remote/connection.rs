@@ -7,6 +7,7 @@
 //! Servers that are restarted are called again for minutes. Behind a name that is mistyped there is nobody, which is to be
 //! said sooner.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ use tokio::time::timeout;
 
 /// The slowest line that bytes are sent over, in bytes a second.
 const RATE_MIN: u64 = 16 << 10;
+
+const NOT_IMPLEMENTED: u16 = 501;
+const METHOD_NOT_ALLOWED: u16 = 405;
 
 /// Connects to servers that may be silent for so long.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ impl HttpConnector for Connector {
             others: connector.connect(options)?,
             uploads: connector.connect(&options.clone().with_read_timeout_disabled())?,
             silence_timeout: self.silence_timeout,
-            opened: Instant::now(),
+            called: OnceLock::new(),
             has_answered: AtomicBool::new(false),
         }))
     }
@@ -44,7 +48,8 @@ struct Connection {
     others: HttpClient,
     uploads: HttpClient,
     silence_timeout: Duration,
-    opened: Instant,
+    /// When it was first called.
+    called: OnceLock<Instant>,
     has_answered: AtomicBool,
 }
 
@@ -65,14 +70,23 @@ impl Connection {
 #[async_trait]
 impl HttpService for Connection {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let answered = self.send(request).await;
-        if answered.is_ok() {
+        let called = *self.called.get_or_init(Instant::now);
+        let mut answered = self.send(request).await;
+        if let Ok(response) = &mut answered {
             self.has_answered.store(true, Ordering::Relaxed);
+            // Who does not know the method will not learn it by being asked again, which all above 500 are.
+            if response.status() == NOT_IMPLEMENTED
+                && let Ok(status) = METHOD_NOT_ALLOWED.try_into()
+            {
+                *response.status_mut() = status;
+            }
         }
-        let is_patient = self.has_answered.load(Ordering::Relaxed) || self.opened.elapsed() < self.silence_timeout;
+        let is_patient = self.has_answered.load(Ordering::Relaxed) || called.elapsed() < self.silence_timeout;
         answered.map_err(|error| match error.kind() {
             // Of a kind that is not tried again.
-            HttpErrorKind::Connect if !is_patient => HttpError::new(HttpErrorKind::Unknown, error),
+            HttpErrorKind::Connect | HttpErrorKind::Timeout if !is_patient => {
+                HttpError::new(HttpErrorKind::Unknown, error)
+            }
             _ => error,
         })
     }

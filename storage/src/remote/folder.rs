@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use super::existing::{Before, Existing};
 use super::local;
 use super::pattern::{self, UNFINISHED, draw_name};
+use super::place::LEFT_AFTER;
 use super::prefix::{Prefix, SUCCESS};
 use super::renamed::RenamedFolder;
 use crate::error::{Result, StorageError};
@@ -29,6 +30,7 @@ use crate::owner::{Kind, OwnFolder};
 const SAVES: Kind = Kind {
     prefix: ".distdl-save-",
     suffix: ".unfinished",
+    other_boots_after: LEFT_AFTER,
 };
 
 /// Writes the parts of a folder. No listing shows them before [`FolderWriter::commit`]; dropped without it, the parts are

@@ -19,7 +19,7 @@ use crate::object::ObjectError;
 type Result<T> = std::result::Result<T, ObjectError>;
 
 /// For how long nobody has touched an unfinished file whose writer is taken for dead.
-const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A folder or prefix. Local files and their names are on the disk when a write returns.
 #[derive(Debug, Clone)]

@@ -70,7 +70,8 @@ impl Prefix {
             },
             Err(ObjectError::NotFound { .. }) => self.list_many(),
             // Who may not look at an object may still be allowed to list a folder; if not, this says why.
-            Err(error) => self.list_many().map_err(|_| error),
+            Err(error @ ObjectError::NoPermission { .. }) => self.list_many().map_err(|_| error),
+            Err(error) => Err(error),
         }
     }
 

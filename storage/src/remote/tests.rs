@@ -449,6 +449,9 @@ fn buckets_that_are_not_built_in_say_which_feature_is_missing() {
         ("az", cfg!(feature = "az")),
         ("hdfs", cfg!(feature = "hdfs")),
     ] {
+        if built_in {
+            continue;
+        }
         let url = format!("{scheme}://bucket/x");
         let remedy = format!("build with `--features {scheme}`");
         let refused = [
@@ -457,7 +460,7 @@ fn buckets_that_are_not_built_in_say_which_feature_is_missing() {
             stores.create_folder(&url).map(drop),
             stores.place(&url).map(drop),
         ];
-        let mut refused = refused.into_iter().filter(|_| !built_in);
+        let mut refused = refused.into_iter();
         assert!(refused.all(|refused| object_error(refused).to_string().contains(&remedy)));
     }
 }

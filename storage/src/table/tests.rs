@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Rows, Units, parts};
+use super::{Outline, Rows, Units, parts};
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
@@ -255,6 +255,14 @@ fn wait(until: &Mutex<Receiver<()>>) -> bool {
     until.lock().unwrap().recv_timeout(Duration::from_secs(60)).is_ok()
 }
 
+fn outline(schema: &Arc<Schema>, sizes: Vec<u64>) -> Outline {
+    Outline {
+        schema: Arc::clone(schema),
+        sizes,
+        has_rows: true,
+    }
+}
+
 #[test]
 fn footers_are_read_beside_each_other_and_come_in_their_order() {
     let schema = Arc::new(Schema::empty());
@@ -270,7 +278,7 @@ fn footers_are_read_beside_each_other_and_come_in_their_order() {
             _ => {}
         }
         now.fetch_sub(1, Ordering::SeqCst);
-        Ok((Arc::clone(&schema), vec![number]))
+        Ok(outline(&schema, vec![number]))
     };
     let expected: Vec<Vec<u64>> = (0..100).map(|number| vec![number]).collect();
     assert_eq!(parts(&objects(100), None, read).unwrap(), expected);
@@ -295,7 +303,7 @@ fn the_first_footer_that_is_wrong_ends_the_reading() {
                 third.send(()).unwrap();
                 wrong()
             }
-            _ => Ok((Arc::clone(&schema), Vec::new())),
+            _ => Ok(outline(&schema, Vec::new())),
         }
     };
     let error = parts(&objects(100), None, read).unwrap_err().to_string();

@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
-use crate::object::ObjectError;
+use crate::object::{ObjectError, shown};
 
 /// What each column holds of those that have been seen, values within others by their path, and the first file that has it.
 #[derive(Default)]
@@ -57,9 +57,10 @@ impl Units {
             Entry::Occupied(entry) => entry.remove(),
         };
         let problem = format!(
-            "it holds {} here, and {} in {first}",
+            "it holds {} here, and {} in {}",
             in_words(&here),
-            in_words(&before)
+            in_words(&before),
+            shown(&first)
         );
         let remedy = "read the files of each kind as a dataset of their own and map them to one unit, or name the columns that are \
                       wanted in the options without this one";
