@@ -5,7 +5,7 @@ use crate::kernels::gather;
 use crate::loss::Targets;
 use crate::rng::{Purpose, Stream};
 use crate::samples::{Row, RowFeatures, RowTarget, SampleShape, Samples};
-use crate::scalar::{Scalar, try_lengthen};
+use crate::scalar::{Scalar, try_zeros};
 use std::borrow::Borrow;
 use std::collections::TryReserveError;
 
@@ -45,10 +45,10 @@ impl<T: Scalar> Batch<T> {
     /// The same of samples of a shape. Errors if there is no memory for it.
     pub(crate) fn try_of(shape: SampleShape, rows_max: usize) -> Result<Self, TryReserveError> {
         let mut batch = Self::of(shape, 0);
-        try_lengthen(&mut batch.features, rows_max, shape.feature_length)?;
+        batch.features = try_zeros(rows_max, shape.feature_length)?;
         match &mut batch.targets {
-            BatchTargets::Labels(labels) => try_lengthen(labels, rows_max, 1)?,
-            BatchTargets::Values { length, values } => try_lengthen(values, rows_max, *length)?,
+            BatchTargets::Labels(labels) => *labels = try_zeros(rows_max, 1)?,
+            BatchTargets::Values { length, values } => *values = try_zeros(rows_max, *length)?,
         }
         batch.rows_max = rows_max;
         Ok(batch)

@@ -12,17 +12,12 @@ mod sealed {
     impl Sealed for f64 {}
 }
 
-/// Makes a vector as long as so many rows of `length` elements, with zeros behind what it has. Errors, and leaves it as it is, if
-/// there is no memory for that.
-pub(crate) fn try_lengthen<T: Copy + Default>(
-    values: &mut Vec<T>,
-    rows: usize,
-    length: usize,
-) -> Result<(), TryReserveError> {
+/// Zeros for so many rows of `length` elements. Errors if there is no memory for them.
+pub(crate) fn try_zeros<T: Copy + Default>(rows: usize, length: usize) -> Result<Vec<T>, TryReserveError> {
     let length = rows.saturating_mul(length);
-    values.try_reserve_exact(length.saturating_sub(values.len()))?;
-    values.resize(length, T::default());
-    Ok(())
+    Vec::<T>::new().try_reserve_exact(length)?;
+    // Pages that the system gives as zeros take no memory until they are written, which on a GPU's lane they are not.
+    Ok(vec![T::default(); length])
 }
 
 /// A floating-point element.

@@ -3,7 +3,7 @@
 use super::NeuralNetwork;
 use crate::error::{Error, Result, check_length};
 use crate::layer::Draw;
-use crate::scalar::{Scalar, try_lengthen};
+use crate::scalar::{Scalar, try_zeros};
 use std::collections::TryReserveError;
 
 /// The buffers of one network's forward and backward pass, for up to a number of rows.
@@ -26,11 +26,12 @@ impl<T: Scalar> NeuralNetwork<T> {
     pub(crate) fn try_workspace(&self, rows_max: usize) -> Result<Workspace<T>, TryReserveError> {
         let mut workspace = self.workspace(0);
         for (outputs, placed) in workspace.outputs.iter_mut().zip(self.layers.iter()) {
-            try_lengthen(outputs, rows_max, placed.layer.output_length())?;
+            *outputs = try_zeros(rows_max, placed.layer.output_length())?;
         }
         let widest = self.widest();
-        let mut gradients = workspace.gradients.iter_mut();
-        gradients.try_for_each(|gradient| try_lengthen(gradient, rows_max, widest))?;
+        for gradient in &mut workspace.gradients {
+            *gradient = try_zeros(rows_max, widest)?;
+        }
         workspace.rows_max = rows_max;
         Ok(workspace)
     }

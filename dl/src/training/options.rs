@@ -55,9 +55,8 @@ pub struct TrainingOptions {
     /// behind each checkpoint and each time when [`Compression::TopK`] sends all.
     /// With [`Staleness::Asynchronous`] each update of a lane counts as one place of a step, of however many samples it is, and lanes
     /// go through their samples at their own pace. So a lane with a ninth of the samples of another, whose updates take less time, may show
-    /// each of its samples nine times as often: give lanes about as many. A lane with fewer samples than an epoch has steps is refused, as
-    /// its empty updates would fill steps; where the last step of an epoch is of fewer samples than there are lanes, a step may still
-    /// be without samples: it changes no parameter and no state, has no mean loss, and counts as a step. Each call of `iterate`, and
+    /// each of its samples nine times as often: give lanes about as many. A lane with fewer samples than an epoch has whole steps is
+    /// refused, as its empty updates would fill steps; others may have one such in an epoch, so a step may still be without samples: it changes no parameter and no state, has no mean loss, and counts as a step. Each call of `iterate`, and
     /// training behind each checkpoint, begins with all lanes at the same step: those that were ahead go through samples again
     /// that they had, and those that were behind leave some out.
     pub staleness: Staleness,

@@ -445,7 +445,10 @@ pub(super) fn remember(entries: &mut Vec<LogEntry>, mut entry: LogEntry) {
         let last = entries
             .iter()
             .rposition(|entry| matches!(entry, LogEntry::Answered { .. }));
-        let of_action = |entry: &LogEntry| matches!(entry, LogEntry::Collected(_) | LogEntry::Began { .. });
+        let of_action = |entry: &LogEntry| {
+            use LogEntry::{Began, Came, Collected};
+            matches!(entry, Came(_) | Collected(_) | Began { .. })
+        };
         let since = entries.split_off(last.map_or(0, |last| last + 1));
         // Of the actions before it, the number of the last one says that they have answers.
         entries.truncate(last.unwrap_or(entries.len()));

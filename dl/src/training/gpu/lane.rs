@@ -27,8 +27,18 @@ pub(super) struct GpuLane {
     drawn: Option<Drawn>,
     /// The first piece of the next step, if it was sent.
     sent: Option<Sent>,
-    /// Whether a step was computed.
-    has_begun: bool,
+    second_end: SecondEnd,
+}
+
+/// Whether there was a try to have room for a piece that goes ahead.
+#[derive(Clone, Copy)]
+enum SecondEnd {
+    /// Other lanes may not have their room yet.
+    Later,
+    /// All lanes have begun a step.
+    Due,
+    /// Without it copies wait for passes.
+    Tried,
 }
 
 /// A piece that was sent before its step began.
@@ -54,7 +64,7 @@ impl GpuLane {
             samples,
             drawn: augmentation.map(Drawn::new),
             sent: None,
-            has_begun: false,
+            second_end: SecondEnd::Later,
         }
     }
 }
@@ -137,18 +147,21 @@ impl GpuLane {
         let (draw, places) = step.ahead;
         match (&self.samples, &mut self.drawn) {
             (None, _) => {
-                if self.has_begun {
-                    // All lanes have their room by now: none may lack what another only likes to have. Without, copies wait for
-                    // passes.
-                    let _ = room(workspace.double_rows())?;
-                }
+                self.second_end = match self.second_end {
+                    SecondEnd::Later => SecondEnd::Due,
+                    SecondEnd::Due => {
+                        // None may lack what another only likes to have. Once: looking for room waits for the whole GPU.
+                        let _ = room(workspace.double_rows())?;
+                        SecondEnd::Tried
+                    }
+                    SecondEnd::Tried => SecondEnd::Tried,
+                };
                 let places = &places[..places.len().min(rows_max)];
                 self.sent = send_ahead(workspace, network, (draw, places), step.rows)?;
             }
             (Some(_), Some(drawn)) => drawn.draw_ahead([(draw, places.len())].into_iter()),
             (Some(_), None) => {}
         }
-        self.has_begun = true;
         let report = workspace.take_gradient(&pieces, step.gradient)?;
         Ok((report, pieces.len() as u64))
     }
