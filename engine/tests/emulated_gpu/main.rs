@@ -7,10 +7,10 @@
 mod convolutions;
 mod feeds;
 mod real;
+mod versions;
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_engine::config::{GpuUse, Precision};
@@ -112,7 +112,7 @@ fn an_emulated_gpu_keeps_what_it_is_given_and_runs_what_it_is_told() {
     );
     // SAFETY: as above.
     unsafe { be_version(13_000) };
-    libraries_of_a_newer_cuda_are_refused(folder.path());
+    versions::libraries_of_a_newer_cuda_are_refused(folder.path());
 
     // SAFETY: as above.
     let lose_after = unsafe { driver.get::<unsafe extern "C" fn(i32, i64)>("emulated_lose_after") }.unwrap();
@@ -135,29 +135,6 @@ fn an_emulated_gpu_keeps_what_it_is_given_and_runs_what_it_is_told() {
     assert!(Gpu::open(&found, 1).unwrap().allocate(1).is_ok());
     drop(found);
     assert_eq!(left(), [0, 0]);
-}
-
-/// Each by itself, where it says its version.
-fn libraries_of_a_newer_cuda_are_refused(folder: &Path) {
-    for (file, name) in [("nvrtc", "NVRTC"), ("cublas", "cuBLAS"), ("cudnn", "cuDNN")] {
-        // SAFETY: the library is open already, and the function is declared like that.
-        let library = unsafe { libloading::Library::new(folder.join(format!("lib{file}.so"))) }.unwrap();
-        // SAFETY: as above.
-        let be_version = unsafe { library.get::<unsafe extern "C" fn(i64)>("emulated_be_version") }.unwrap();
-        // SAFETY: as above.
-        let choose_with = |version| {
-            // SAFETY: as above.
-            unsafe { be_version(version) };
-            choose(GpuUse::On, true, Some(folder))
-        };
-        let error = choose_with(14_020).unwrap_err().to_string();
-        let wanted = format!("{name} is made for CUDA of version 14.2, and the driver is made for 13.0");
-        assert!(error.contains(&wanted), "{error}");
-        // It does not say, is older, or as old.
-        for version in [0, 12_080, 13_040] {
-            assert!(choose_with(version).is_ok(), "{name} of {version}");
-        }
-    }
 }
 
 fn memory_is_kept_and_freed_on_any_thread(found: &GpuFound) {

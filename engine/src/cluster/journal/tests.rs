@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use std::fs;
 
 use super::*;
+use crate::cluster::protocol::ActionKind;
 use crate::error::EngineError;
 
 const BYTES_MAX: u64 = 1 << 20;
