@@ -74,7 +74,7 @@ impl HttpService for Connection {
         let mut answered = self.send(request).await;
         if let Ok(response) = &mut answered {
             self.has_answered.store(true, Ordering::Relaxed);
-            // Who does not know the method will not learn it by being asked again, which all above 500 are.
+            // A server that does not know the method will not learn it. The library asks again after all answers from 500 on.
             if response.status() == NOT_IMPLEMENTED
                 && let Ok(status) = METHOD_NOT_ALLOWED.try_into()
             {
