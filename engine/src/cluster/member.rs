@@ -291,7 +291,8 @@ impl Member {
         (state.ended, state.cancel) = (None, None);
         state.arrival = Some(arrival.clone());
         drop(state);
-        self.shared.tell_holdings();
+        let mut told = self.shared.sharing.telling();
+        self.shared.tell_holdings(&mut told);
         self.shared.report(&arrival);
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use super::sharing::Told;
 use super::{CONNECT_TIMEOUT, END_TIME_MAX, PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, ControlError, Encoded, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX, REPORT_BYTES_MAX};
@@ -272,6 +273,9 @@ impl Shared {
         while Instant::now() < deadline {
             let contact = self.contact(listener, capacity, known, deadline);
             if let Ok((socket, Admission { member: id, .. })) = contact {
+                // Nobody comes to an action on this connection before it has heard what is here: others would fetch that.
+                let mut told = self.sharing.telling();
+                *told = Told::default();
                 let mut state = lock(self);
                 if state.current.is_none() {
                     // It has taken part in nothing yet, so it may be whoever it is taken for.
@@ -285,7 +289,8 @@ impl Shared {
                 state.control = Some(Arc::clone(&socket));
                 let again = [&state.arrival, &state.ended, &state.cancel, &state.last].map(Clone::clone);
                 drop(state);
-                self.tell_holdings();
+                self.tell_holdings(&mut told);
+                drop(told);
                 self.tell_figures();
                 again.iter().flatten().for_each(|report| self.report(report));
                 return Ok(socket);

@@ -30,13 +30,18 @@ pub(super) struct Sharing {
     state: Mutex<State>,
     found: Condvar,
     requests: AtomicU64,
+    /// The version of this process's holdings that the name node was told last. Whoever speaks of the holdings or of what
+    /// comes after them has it until that is said.
+    told: Mutex<Told>,
 }
+
+/// The version of this process's holdings that the name node was told last, 0 for none.
+#[derive(Debug, Default)]
+pub(super) struct Told(u64);
 
 #[derive(Default)]
 struct State {
     stores: Option<Weak<Stores>>,
-    /// The version of this process's holdings that the name node was told last.
-    told: u64,
     /// Whom the others may be asked for.
     filters: BTreeMap<MemberId, (Source, Bloom)>,
     /// Questions to the name node, and what it has answered.
@@ -83,6 +88,11 @@ impl Sharing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Until the guard is dropped, nobody else tells the name node what is here, nor that this process has come to an action.
+    pub(super) fn telling(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn may_have(&self, key: &Digest) -> Vec<Source> {
         let state = self.state();
         let filters = state.filters.values();
@@ -111,7 +121,6 @@ impl Sharing {
     pub(super) fn forget_questions(&self) {
         let mut state = self.state();
         state.sought.clear();
-        state.told = 0;
         state.filters.clear();
         std::mem::take(&mut state.lines)
             .values()
@@ -202,7 +211,7 @@ impl Shared {
         state.notices = Some(Arc::downgrade(notices));
         drop(state);
         stores.join(Arc::new(Others(Arc::clone(self))));
-        self.tell_holdings();
+        self.tell_holdings(&mut self.sharing.telling());
     }
 
     fn stores(&self) -> Option<Arc<Stores>> {
@@ -210,11 +219,11 @@ impl Shared {
     }
 
     /// Tells the name node what others may ask this process for, if that has changed since it was told last.
-    pub(super) fn tell_holdings(&self) {
+    pub(super) fn tell_holdings(&self, told: &mut Told) {
         let Some((version, filter)) = self.stores().and_then(|stores| stores.holdings()) else {
             return;
         };
-        if std::mem::replace(&mut self.sharing.state().told, version) == version {
+        if std::mem::replace(&mut told.0, version) == version {
             return;
         }
         if let Ok(filter) = filter.snapshot() {

@@ -5,6 +5,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 
+use distdl_storage::remote::{CacheOptions, Stores, StoresOptions};
 use distdl_storage::testing::wait_until;
 
 use super::*;
@@ -12,9 +13,11 @@ use crate::cluster::chaos::Chaos;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, Purpose};
 use crate::cluster::link::Body;
-use crate::cluster::protocol::{Asset, Peer, Role};
+use crate::cluster::origins::Origins;
+use crate::cluster::protocol::{ActionKind, Asset, LoopState, Peer, Role};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::wire::{Kind, WireError};
+use crate::id::DatasetId;
 
 const CAPACITY: Capacity = Capacity {
     threads: 1,
@@ -328,9 +331,6 @@ fn a_driver_program_that_waits_for_orders_is_told_that_its_cluster_is_gone() {
 /// What a loop has come to since the arrival is what a name node that was started again must hear.
 #[test]
 fn an_arrival_is_told_again_with_what_there_is_by_then() {
-    use crate::cluster::origins::Origins;
-    use crate::cluster::protocol::{ActionKind, LoopState};
-    use crate::id::DatasetId;
     let (member, lead) = members(1).pop().unwrap();
     let state = |version| LoopState {
         versions: vec![version],
@@ -434,4 +434,42 @@ fn a_process_that_leaves_tells_a_name_node_that_is_started_again() {
     };
     control::send(&*again.socket, &heard, MESSAGE_BYTES_MAX).unwrap();
     assert!(leaving.join().unwrap());
+}
+
+/// Or others fetch what this process has, in the first round after it.
+#[test]
+fn a_name_node_that_is_started_again_hears_what_is_here_before_the_arrival() {
+    let cluster = Cluster::new();
+    let (member, lead) = cluster.member(0, REPORT_TIME_MAX);
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoresOptions {
+        cache: Some(CacheOptions::new(folder.path())),
+        ..StoresOptions::default()
+    };
+    let stores = Arc::new(Stores::with_options(options));
+    member.share(&stores, &Arc::default());
+    assert!(matches!(lead.hear(), Report::Holdings { .. }));
+    lead.socket.shutdown();
+    wait_until("the name node is missed", || lock(&member.shared).control.is_none());
+    // Nobody hears this one.
+    member.arrive(Report::Arrive {
+        action: 0,
+        fingerprint: [0; 32],
+        site: String::new(),
+        kind: ActionKind::Compute {
+            wanted: vec![0],
+            dataset: DatasetId(0),
+            rounds_max: 1,
+        },
+        held: Held::new(),
+        state: LoopState::default(),
+    });
+    let again = cluster.welcome(MemberId(0));
+    assert!(matches!(again.hear(), Report::Holdings { .. }));
+    loop {
+        match again.hear() {
+            Report::Arrive { .. } => break,
+            other => assert!(!matches!(other, Report::Holdings { .. })),
+        }
+    }
 }
