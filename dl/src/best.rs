@@ -59,7 +59,6 @@ pub struct BestModels {
     /// How many were shown since that did so.
     in_vain: u32,
     /// Steps that had been taken when it was last shown something; none before that.
-    #[serde(default)]
     shown: Option<u64>,
 }
 

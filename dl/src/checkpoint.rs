@@ -27,7 +27,7 @@ use crate::model_file;
 use crate::network::NeuralNetwork;
 use crate::samples::{Features, SampleTargets, Samples};
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 const TRAINING: &str = "training.json";
 const PARAMETERS: &str = "parameters.safetensors";
@@ -56,19 +56,12 @@ struct Description {
     /// The first step that was applied with the optimizer's state at 0.
     state_begin: u64,
     /// What the schedule's learning rate is multiplied with. An f32; as f64 its bits come back from any text.
-    #[serde(default = "unchanged")]
     rate_factor: f64,
-    /// The best models so far, whose parameters lie in files of their own; none where none were shown, as in checkpoints of before.
-    #[serde(default)]
+    /// The best models so far, whose parameters lie in files of their own; none where none were shown.
     best: Option<BestModels>,
     training: Facts,
     /// Processor and instructions that the kernels ran with. Others may round otherwise.
     kernels: String,
-}
-
-/// The factor where none was set.
-fn unchanged() -> f64 {
-    1.0
 }
 
 impl Description {
@@ -80,7 +73,7 @@ impl Description {
         let unreadable = |error| format!("{TRAINING} cannot be read: {error}");
         let Versioned { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
         if format != FORMAT {
-            return Err(format!("they are of format {format}, this program knows {FORMAT}"));
+            return Err(format!("it is of format {format}, this program knows {FORMAT}"));
         }
         serde_json::from_slice(bytes).map_err(unreadable)
     }

@@ -12,9 +12,6 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// How a checkpoint calls a deal where a lane has the same share in each step.
-pub(crate) const FIXED_SHARES: &str = "in fixed shares";
-
 /// How an epoch's samples are dealt to lanes and steps: a pure function of the data's shape, the batch and the lanes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Deal {
@@ -97,14 +94,6 @@ impl Deal {
         let (least, most) = (self.lengths.iter().min(), self.lengths.iter().max());
         let is_even = least.zip(most).is_some_and(|(least, most)| most - least <= 1);
         is_even && self.batch == self.lengths.len() as u64
-    }
-
-    /// What a checkpoint says of it. Lanes that are equal and divide the batch have the same share in each step.
-    pub(crate) fn words(&self) -> &'static str {
-        match self.are_equal() && self.batch.is_multiple_of(self.lengths.len() as u64) {
-            true => FIXED_SHARES,
-            false => "in turns",
-        }
     }
 
     /// Samples of a step of an epoch, over all lanes.
@@ -232,11 +221,9 @@ mod tests {
         let equal = Deal::new(vec![100; 4], 32).unwrap();
         assert!((0..4).all(|lane| equal.share_max(lane) == 8));
         assert_eq!((equal.range(3, 1), equal.range(3, 12)), (8..16, 96..100));
-        assert_eq!(equal.words(), FIXED_SHARES);
         let uneven = Deal::new(vec![u32::MAX, u32::MAX / 3], 128).unwrap();
         let middle = uneven.steps_per_epoch / 2;
         assert_eq!((uneven.range(0, middle).len(), uneven.range(1, middle).len()), (96, 32));
-        assert_ne!(uneven.words(), FIXED_SHARES);
     }
 
     #[test]

@@ -262,19 +262,10 @@ mod tests {
         let with = network(convolution, dense);
         let refusal = deserialize(&bytes, with.parameter_layout()).unwrap_err();
         assert!(refusal.contains("layers.0.bias is missing"), "{refusal}");
-        // Checkpoints from before there were layers without are still gone on from.
-        assert!(!with.words().concat().contains("bias"), "{:?}", with.words());
-        assert!(
-            without
-                .words()
-                .iter()
-                .take(2)
-                .all(|words| words.contains("has_bias: false"))
-        );
-        assert_eq!(
-            with.words()[1],
-            "DenseLayer { inputs: 8, outputs: 1, activation: Identity, initialization: GlorotUniform }"
-        );
+        // Nor is a checkpoint of one that of the other.
+        for (with, without) in with.words().into_iter().zip(without.words()).take(2) {
+            assert_ne!(with, without);
+        }
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl From<(usize, usize)> for Sides {
     }
 }
 
-/// One number where both are the same: so those words stand in checkpoints of before there were others.
+/// One number where both are the same, as it is written.
 impl Debug for Sides {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
         match self.height == self.width {
@@ -191,13 +191,12 @@ mod tests {
         }
     }
 
-    /// Checkpoints of before there were other windows have these words.
     #[test]
-    fn square_windows_have_the_words_of_before() {
+    fn sides_are_shown_as_they_are_written() {
         let words = |windows: Windows| format!("{windows:?}");
         let square = words(windows(4, 3, 2, 1));
-        let before = "Windows { image: Image { channels: 1, height: 4, width: 5 }, size: 3, stride: 2, padding: 1 }";
-        assert_eq!(square, before);
+        let expected = "Windows { image: Image { channels: 1, height: 4, width: 5 }, size: 3, stride: 2, padding: 1 }";
+        assert_eq!(square, expected);
         assert!(words(windows(4, (3, 2), 1, 0)).contains("size: (3, 2), stride: 1, padding: 0"));
         assert_ne!(words(windows(4, (3, 2), 1, 0)), words(windows(4, (2, 3), 1, 0)));
     }

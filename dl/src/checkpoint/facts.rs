@@ -1,10 +1,6 @@
 //! What a training's result follows from, and how two trainings differ.
 
-use distdl_engine::Staleness;
 use serde::{Deserialize, Serialize};
-
-use crate::augmentation::Augmentation;
-use crate::deal::FIXED_SHARES;
 
 /// What a training's result follows from, apart from its steps. Two trainings with equal facts are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,50 +10,22 @@ pub(crate) struct Facts {
     pub(crate) optimizer: String,
     pub(crate) schedule: String,
     /// How old the parameters may be that lanes read.
-    #[serde(default = "synchronous")]
     pub(crate) staleness: String,
     /// What is sent of gradients.
-    #[serde(default = "uncompressed")]
     pub(crate) compression: String,
     pub(crate) batch: usize,
     /// The most samples of a piece of a lane's share; none where it is whole.
-    #[serde(default)]
     pub(crate) micro_batch: Option<usize>,
     /// How pictures are changed by chance.
-    #[serde(default = "not_augmented")]
     pub(crate) augmentation: String,
     pub(crate) lanes: usize,
     pub(crate) seed: u64,
     /// BLAKE3 of the parameters that it began with, where they were given.
-    #[serde(default)]
     pub(crate) initial: Option<String>,
     /// Samples of each lane.
     pub(crate) lane_samples: Vec<u32>,
-    /// How they are dealt to steps.
-    #[serde(default = "fixed_shares")]
-    pub(crate) deal: String,
     /// BLAKE3 of the hashes of all partitions.
     pub(crate) data: String,
-}
-
-/// What checkpoints were that do not say how parameters were read.
-pub(super) fn synchronous() -> String {
-    format!("{:?}", Staleness::Synchronous)
-}
-
-/// What they were that do not say what was sent.
-pub(super) fn uncompressed() -> String {
-    "None".to_owned()
-}
-
-/// What they were that do not say how pictures were changed.
-pub(super) fn not_augmented() -> String {
-    format!("{:?}", None::<Augmentation>)
-}
-
-/// What they were that do not say how samples were dealt.
-pub(super) fn fixed_shares() -> String {
-    FIXED_SHARES.to_owned()
 }
 
 impl Facts {
@@ -96,11 +64,6 @@ impl Facts {
         compare("hash of the initial parameters", initial(checkpoint), initial(self));
         let samples = |facts: &Self| format!("{:?}", facts.lane_samples);
         compare("samples of each lane", samples(checkpoint), samples(self));
-        compare(
-            "how samples are dealt to steps",
-            checkpoint.deal.clone(),
-            self.deal.clone(),
-        );
         compare(
             "hash of the data or of its partitions",
             short(&checkpoint.data),

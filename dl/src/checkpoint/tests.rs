@@ -1,6 +1,5 @@
 //! What a checkpoint holds, and when one is due.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-use super::facts::{fixed_shares, not_augmented, synchronous, uncompressed};
 use super::*;
 use crate::NeuralNetwork;
 use distdl_engine::Config;
@@ -10,16 +9,15 @@ fn facts() -> Facts {
         network: vec!["a".to_owned(), "b".to_owned()],
         optimizer: "Sgd".to_owned(),
         schedule: "Constant(0.1)".to_owned(),
-        staleness: synchronous(),
-        compression: uncompressed(),
+        staleness: "Synchronous".to_owned(),
+        compression: "None".to_owned(),
         batch: 8,
         micro_batch: None,
-        augmentation: not_augmented(),
+        augmentation: "None".to_owned(),
         lanes: 2,
         seed: u64::MAX,
         initial: None,
         lane_samples: vec![20, 21],
-        deal: fixed_shares(),
         data: "0123456789abcdef".to_owned(),
     }
 }
@@ -81,32 +79,34 @@ fn every_difference_is_named() {
 }
 
 #[test]
-fn facts_that_older_checkpoints_do_not_name_are_what_they_were_then() {
-    let mut json = serde_json::to_value(facts()).unwrap();
-    for later in ["staleness", "micro_batch", "augmentation"] {
-        json.as_object_mut().unwrap().remove(later).unwrap();
-    }
-    assert_eq!(serde_json::from_value::<Facts>(json).unwrap(), facts());
-}
-
-#[test]
-fn older_checkpoints_have_the_schedules_rate_and_no_best_models() {
+fn a_fact_that_is_not_there_is_none_that_may_be_guessed() {
     let description = Description {
         format: FORMAT,
         step: 3,
         epoch: 1,
         state_slots: 0,
         state_begin: 0,
-        rate_factor: unchanged(),
+        rate_factor: 1.0,
         best: None,
         training: facts(),
         kernels: kernels(""),
     };
-    let mut json = serde_json::to_value(&description).unwrap();
-    for later in ["rate_factor", "best"] {
-        json.as_object_mut().unwrap().remove(later).unwrap();
+    let json = serde_json::to_value(&description).unwrap();
+    let parse = |json: serde_json::Value| Description::parse(json.to_string().as_bytes());
+    assert_eq!(parse(json.clone()), Ok(description));
+    for missing in [
+        "/rate_factor",
+        "/training/staleness",
+        "/training/compression",
+        "/training/augmentation",
+    ] {
+        let (within, name) = missing.rsplit_once('/').unwrap();
+        let mut json = json.clone();
+        let within = json.pointer_mut(within).unwrap();
+        within.as_object_mut().unwrap().remove(name).unwrap();
+        let problem = parse(json).unwrap_err();
+        assert!(problem.contains(&format!("missing field `{name}`")), "{problem}");
     }
-    assert_eq!(Description::parse(json.to_string().as_bytes()).unwrap(), description);
 }
 
 #[test]
@@ -174,9 +174,12 @@ fn what_is_no_checkpoint_of_this_format_is_refused() {
     let commits = Commits::open(context.stores(), "memory://run").unwrap();
     let network = NeuralNetwork::dense(3, &[2], 2).unwrap();
     for (text, words) in [
-        (&br#"{"format":3}"#[..], "they are of format 3"),
+        (
+            &br#"{"format":2}"#[..],
+            "it is of format 2, this program knows 3; write",
+        ),
         (b"{}", "training.json cannot be read"),
-        (br#"{"format":2}"#, "training.json cannot be read"),
+        (br#"{"format":3}"#, "training.json cannot be read: missing field"),
     ] {
         let blobs = BTreeMap::from([(TRAINING.to_owned(), Bytes::from_static(text))]);
         commits.begin(&blobs).unwrap().publish().unwrap();

@@ -8,8 +8,6 @@ mod cuda;
 #[cfg(feature = "gpu")]
 mod dnn;
 
-use std::fmt::{self, Debug, Formatter};
-
 use super::{Activation, Backward, Forward, Layer, LayerSpecification, image, mismatch};
 use crate::error::{Result, check_length};
 use crate::initialization::Initialization;
@@ -152,7 +150,7 @@ impl<T: Scalar> LayerSpecification<T> for Conv2d {
 }
 
 /// Its slice holds the weight, outputs x input channels x rows x columns of a window, then the bias, if it has one.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct ConvolutionLayer {
     windows: Windows,
     output: Image,
@@ -161,23 +159,6 @@ struct ConvolutionLayer {
     activation: Activation,
     initialization: Initialization,
     has_bias: bool,
-}
-
-impl Debug for ConvolutionLayer {
-    /// Of a layer with a bias these are the words of checkpoints from before there were others.
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let mut words = formatter.debug_struct("ConvolutionLayer");
-        words
-            .field("windows", &self.windows)
-            .field("output", &self.output)
-            .field("inputs", &self.inputs)
-            .field("activation", &self.activation)
-            .field("initialization", &self.initialization);
-        if !self.has_bias {
-            words.field("has_bias", &false);
-        }
-        words.finish()
-    }
 }
 
 impl ConvolutionLayer {

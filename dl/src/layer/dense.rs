@@ -3,8 +3,6 @@
 #[cfg(feature = "gpu")]
 mod cuda;
 
-use std::fmt::{self, Debug, Formatter};
-
 use super::{Activation, Backward, Forward, Layer, LayerSpecification, mismatch};
 use crate::error::{Result, check_length};
 use crate::initialization::Initialization;
@@ -156,29 +154,13 @@ impl<T: Scalar> LayerSpecification<T> for Dense {
 }
 
 /// A [`Dense`] that knows its inputs. Its slice holds the weight, inputs x outputs, then the bias, if it has one.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct DenseLayer {
     inputs: usize,
     outputs: usize,
     activation: Activation,
     initialization: Initialization,
     has_bias: bool,
-}
-
-impl Debug for DenseLayer {
-    /// Of a layer with a bias these are the words of checkpoints from before there were others.
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let mut words = formatter.debug_struct("DenseLayer");
-        words
-            .field("inputs", &self.inputs)
-            .field("outputs", &self.outputs)
-            .field("activation", &self.activation)
-            .field("initialization", &self.initialization);
-        if !self.has_bias {
-            words.field("has_bias", &false);
-        }
-        words.finish()
-    }
 }
 
 impl DenseLayer {

@@ -144,7 +144,6 @@ impl TrainingOptions {
             seed: self.seed(),
             initial: self.initial_parameters.as_deref().map(parameters_hash),
             lane_samples: deal.lengths.clone(),
-            deal: deal.words().to_owned(),
             data,
         }
     }
