@@ -117,18 +117,5 @@ fn is_share(value: f64) -> bool {
     (0.0..1.0).contains(&value)
 }
 
-/// `base`^`exponent` by squaring: a fixed order of multiplications, the same on every machine.
-pub(crate) fn power(mut base: f64, mut exponent: u64) -> f64 {
-    let mut product = 1.0;
-    while exponent > 0 {
-        if exponent % 2 == 1 {
-            product *= base;
-        }
-        base *= base;
-        exponent /= 2;
-    }
-    product
-}
-
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,19 @@ pub(crate) fn try_zeros<T: Copy + Default>(rows: usize, length: usize) -> Result
     Ok(vec![T::default(); length])
 }
 
+/// `base`^`exponent` by squaring: a fixed order of multiplications, the same on every machine.
+pub(crate) fn power(mut base: f64, mut exponent: u64) -> f64 {
+    let mut product = 1.0;
+    while exponent > 0 {
+        if exponent % 2 == 1 {
+            product *= base;
+        }
+        base *= base;
+        exponent /= 2;
+    }
+    product
+}
+
 /// A floating-point element.
 ///
 /// `exp` and `tanh` are computed here from additions and multiplications in a fixed order, so that their bits do not

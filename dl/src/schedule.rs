@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::optimizer::power;
+use crate::scalar::power;
 
 /// A learning-rate schedule; a pure function of the step, so that resuming needs no state of it. Rates are computed in
 /// f64 with operations that give the same bits on every machine.

@@ -461,12 +461,19 @@ impl Training {
         iteration: Iteration,
         failed: Failed,
     ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
-        let (network, options, state_begin) = (self.network.clone(), self.options.clone(), self.state_begin);
-        let rate_factor = self.rate_factor;
+        let (network, options) = (self.network.clone(), self.options.clone());
+        let (state_begin, rate_factor) = (self.state_begin, self.rate_factor);
         move |shard| {
             let range = iteration.shard_range(shard, network.parameter_count());
-            let update = Update::new(&network, options.clone(), state_begin, range, failed.clone());
-            Ok(Box::new(update.with_rate_factor(rate_factor)))
+            let update = Update::new(
+                &network,
+                options.clone(),
+                state_begin,
+                rate_factor,
+                range,
+                failed.clone(),
+            );
+            Ok(Box::new(update))
         }
     }
 }

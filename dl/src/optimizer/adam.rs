@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use distdl_engine::ShardValues;
 
-use super::{Optimizer, check_option, check_sizes, is_share, power};
+use super::{Optimizer, check_option, check_sizes, is_share};
 use crate::error::Result;
 use crate::kernels::update::{Rule, Slots, update};
+use crate::scalar::power;
 
 /// Kingma and Ba, "Adam: a method for stochastic optimization", 2015, as `torch.optim.Adam`.
 #[derive(Clone, Copy, Debug, PartialEq)]

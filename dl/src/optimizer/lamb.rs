@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use distdl_engine::{ShardBefore, ShardValues, SquareSum};
 
-use super::{Adam, Optimizer, check_sizes, power};
+use super::{Adam, Optimizer, check_sizes};
 use crate::error::Result;
 use crate::kernels::update::{self, Rule, Slots};
+use crate::scalar::power;
 
 /// You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", ICLR 2020, algorithm 2, with both
 /// corrections of bias: every tensor moves by the learning rate times its own norm, in the direction of Adam and of decay;

@@ -105,6 +105,7 @@ impl Update {
         network: &NeuralNetwork,
         options: TrainingOptions,
         state_begin: u64,
+        rate_factor: f32,
         range: Range<usize>,
         failed: Failed,
     ) -> Self {
@@ -112,13 +113,9 @@ impl Update {
             parts: parts_of_shard(network, &options, range),
             options,
             state_begin,
-            rate_factor: 1.0,
+            rate_factor,
             failed,
         }
-    }
-
-    pub(super) fn with_rate_factor(self, rate_factor: f32) -> Self {
-        Self { rate_factor, ..self }
     }
 
     /// Adds up what is to be known of all shards before the step.
@@ -354,7 +351,7 @@ mod tests {
         let count = network.parameter_count();
         let begin = (0..count).map(|index| index as f32 + 3.0);
         let parameters = Parameters::with_state(begin.collect(), 2).unwrap();
-        let update = Update::new(&network, options, 0, 0..count, Failed::default());
+        let update = Update::new(&network, options, 0, 1.0, 0..count, Failed::default());
         for (step, samples) in [(0, 2.0), (1, 0.0)] {
             let mut claimed = parameters.claim(step + 1, 0..count).unwrap();
             let tallies = Tallies([1.0, 0.0, samples, samples]);
