@@ -1,9 +1,7 @@
 //! Checkpoints of a training: what they hold, when one is due, and what they must agree with to be gone on from.
 //!
-//! A checkpoint is a commit of [`distdl_storage::Commits`] with the blobs `training.json` (where the training stood,
-//! and all that its results follow from), `parameters.safetensors`, `state.<slot>.safetensors` and, where best models are kept,
-//! `best.<place>.safetensors`. It knows nothing of workers and shards. Reading and writing are actions on one partition: in a cluster one process does it for all, another one if
-//! that is lost, and a process that comes later gets the same answer.
+//! A checkpoint knows nothing of workers and shards. Reading and writing are actions on one partition: in a cluster one
+//! process does it for all, another one if that is lost, and a process that comes later gets the same answer.
 
 mod facts;
 mod options;

@@ -5,52 +5,52 @@
 //! keyed by logical ids.
 
 // What all others stand on.
-pub mod error;
-pub mod metrics;
+mod error;
+mod metrics;
 pub mod rng;
-pub mod scalar;
-pub mod shape;
+mod scalar;
+mod shape;
 
 // Arithmetic on rows.
 pub mod kernels;
 
 // Layers make a network.
-pub mod initialization;
-pub mod layout;
+mod initialization;
+mod layout;
 
-pub mod layer;
-pub mod loss;
-pub mod network;
+mod layer;
+mod loss;
+mod network;
 
 // Samples go in by batches, and the optimizer applies what comes out.
-pub mod samples;
+mod samples;
 mod spilled;
 
-pub mod normalization;
-pub mod preparation;
+mod normalization;
+mod preparation;
 
-pub mod augmentation;
-pub mod batch;
-pub mod optimizer;
-pub mod schedule;
+mod augmentation;
+mod batch;
+mod optimizer;
+mod schedule;
 
 // Files.
-pub mod datasets;
+mod datasets;
 mod model_file;
 
 // Training.
 mod best;
 mod deal;
 
-pub mod checkpoint;
+mod checkpoint;
 
-pub mod training;
+mod training;
 
 pub use augmentation::Augmentation;
 pub use batch::{Batch, shuffle};
 pub use best::{BestModel, BestModels};
 pub use checkpoint::{CheckpointOptions, ParseResumeError, Resume, Resumed};
-pub use datasets::mnist::Mnist;
+pub use datasets::Mnist;
 pub use error::{Error, Result};
 pub use initialization::Initialization;
 pub use layer::{
@@ -59,7 +59,7 @@ pub use layer::{
 };
 #[cfg(feature = "gpu")]
 pub use layer::{GpuBackward, GpuForward, GpuLayer};
-pub use layout::{ParameterLayout, ParameterShape};
+pub use layout::{ParameterEntry, ParameterLayout, ParameterShape};
 pub use loss::{Loss, LossFunction, OwnLoss, Target, Targets};
 pub use metrics::{BatchReport, ConfusionMatrix, GpuFigures, area_under_curve};
 pub use model_file::parameters_hash;

@@ -1,8 +1,4 @@
 //! How a gradient changes parameters.
-//!
-//! The formulas, options and defaults are those of `torch.optim`; the learning rate comes from the
-//! [schedule](crate::Schedule). Every parameter is treated by itself, but for [norms](Optimizer::measures) that are exact, so
-//! the cut into shards does not show.
 
 mod adagrad;
 mod adam;
@@ -29,6 +25,10 @@ pub use sgd::Sgd;
 
 /// Applies gradients to shards, contiguous ranges of the parameters. What it remembers from step to step is kept beside
 /// the parameters, in the slots of the shard, so that a step can be taken again.
+///
+/// The formulas, options and defaults of ours are those of `torch.optim`; the learning rate comes from the
+/// [schedule](crate::Schedule). Every parameter is treated by itself, but for [norms](Self::measures) that are exact, so
+/// the cut into shards does not show.
 ///
 /// Its `Debug` words stand in checkpoints: equal words are to mean equal results.
 pub trait Optimizer: Debug + Send + Sync {

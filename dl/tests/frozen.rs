@@ -15,7 +15,7 @@ const FEATURES: usize = 4;
 const SAMPLES: usize = 60;
 const WIDTH: usize = 6;
 
-fn tail(builder: distdl_dl::network::NetworkBuilder) -> NeuralNetwork {
+fn tail(builder: distdl_dl::NetworkBuilder) -> NeuralNetwork {
     let builder = builder.hidden(Dense::tanh(5)).hidden(BatchNorm::default());
     builder.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap()
 }

@@ -9,9 +9,9 @@ use distdl_storage::remote::{ObjectError, Stores};
 use std::path::{Path, PathBuf};
 
 /// Height and width of an image.
-pub const SIDE: usize = 28;
+const SIDE: usize = 28;
 /// Number of classes.
-pub const CLASSES: usize = 10;
+const CLASSES: usize = 10;
 
 const REMEDY: &str = "fetch the file again, or take the one that its name promises";
 /// A file may unpack to this much at most: more than twenty times the real ones.

@@ -1,3 +1,5 @@
 //! Well-known data sets, read and checked.
 
-pub mod mnist;
+mod mnist;
+
+pub use mnist::Mnist;

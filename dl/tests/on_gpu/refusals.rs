@@ -1,10 +1,8 @@
 //! What cannot be computed on a GPU.
 
-use distdl_dl::layer::{Backward, Forward};
-use distdl_dl::layout::ParameterShape;
 use distdl_dl::{
-    Dense, Features, Input, Layer, LayerSpecification, Loss, LossFunction, NeuralNetwork, SampleTargets, Samples,
-    Scalar, Shape, Target,
+    Backward, Dense, Features, Forward, Input, Layer, LayerSpecification, Loss, LossFunction, NeuralNetwork,
+    ParameterShape, SampleTargets, Samples, Scalar, Shape, Target,
 };
 use distdl_engine::Context;
 use distdl_engine::config::GpuUse;

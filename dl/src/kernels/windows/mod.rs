@@ -9,7 +9,7 @@ pub(crate) mod cuda;
 use super::Level;
 use crate::error::{Result, check_length};
 use crate::scalar::Scalar;
-use crate::shape::Windows;
+pub use crate::shape::Windows;
 
 /// Elements of one image, of its windows together, and of one value for each window and channel.
 struct Lengths {

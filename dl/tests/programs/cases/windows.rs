@@ -1,7 +1,6 @@
-use distdl_dl::Image;
 use distdl_dl::kernels::programs::Grid;
-use distdl_dl::kernels::windows as cpu;
-use distdl_dl::shape::{Sides, Windows};
+use distdl_dl::kernels::windows::{self as cpu, Windows};
+use distdl_dl::{Image, Sides};
 
 use super::{numbers, same, with_extremes};
 use crate::runner::{Argument, Runner, change, count, kind, read};
