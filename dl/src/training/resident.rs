@@ -7,8 +7,9 @@ use distdl_engine::{Iteration, LaneData, StepReport};
 use super::device::Whole;
 use super::failed::Failed;
 use super::lane_samples::{LanePart, LaneSamples};
+use super::run::lane_loader;
 use super::update::are_whole;
-use super::{Compression, Training, lane_loader};
+use super::{Compression, Training};
 use crate::error::Result;
 
 impl Training {
