@@ -105,6 +105,17 @@ fn strided() -> NeuralNetwork {
         .unwrap()
 }
 
+fn without_bias() -> NeuralNetwork {
+    NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(4, 3).with_stride(2).with_padding(1).without_bias())
+        .hidden(Activate(Activation::LeakyRelu))
+        .hidden(AvgPool2d::new(2).with_stride(1))
+        .hidden(Flatten)
+        .hidden(Dense::tanh(16).without_bias())
+        .output(Dense::linear(CLASSES).without_bias(), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
 fn layer_norm() -> NeuralNetwork {
     NeuralNetwork::new(Input(20))
         .hidden(Dense::linear(32))
@@ -259,6 +270,7 @@ pub(crate) fn all() -> Vec<Case> {
     let pictures = || Samples::new(144, Features::F32(images()), labels()).unwrap();
     add("lenet", lenet(), pictures());
     add("strided", strided(), pictures());
+    add("without_bias", without_bias(), pictures());
     add("layer_norm", layer_norm(), rows(labels()));
     add("embedding", embedding(), words(labels()));
     let sgd: Arc<dyn Optimizer> = Arc::new(Sgd::default());

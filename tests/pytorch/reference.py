@@ -56,6 +56,11 @@ def strided():
                    nn.Flatten(), nn.Linear(100, CLASSES))
 
 
+def without_bias():
+    return Network(nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False), nn.LeakyReLU(), nn.AvgPool2d(2, stride=1),
+                   nn.Flatten(), nn.Linear(100, 16, bias=False), nn.Tanh(), nn.Linear(16, CLASSES, bias=False))
+
+
 def layer_norm():
     return Network(nn.Linear(20, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, CLASSES))
 
@@ -195,6 +200,7 @@ def cases():
     yield "binary", case(mlp(), ROWS, SGD, lambda outputs: binary(outputs, SHARES))
     yield "lenet", case(lenet(), IMAGES, SGD)
     yield "strided", case(strided(), IMAGES, SGD)
+    yield "without_bias", case(without_bias(), IMAGES, SGD)
     yield "layer_norm", case(layer_norm(), ROWS, SGD)
     # At twice the rate rounding grows to more than what is compared, in PyTorch between two kinds of CPU as well.
     yield "batch_norm", case(batch_norm(), IMAGES, optimizer(optim.SGD, lr=0.05))
