@@ -1,5 +1,4 @@
 //! Reading MNIST: small files made here in all ways wrong, and a right one.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{Features, Mnist, SampleTargets};
 use flate2::{Compression, write::GzEncoder};

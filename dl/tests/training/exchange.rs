@@ -1,6 +1,5 @@
 //! Training with older parameters and with gradients in fewer bytes: with any number of threads, over processes that die,
 //! from a checkpoint.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
 
@@ -10,7 +9,9 @@ use distdl_dl::{
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, EngineError, Placement, Staleness};
+use distdl_engine::{Config, Context, Placement, Staleness};
+
+use crate::{bits, context, failed};
 
 const STEPS: u64 = 18;
 
@@ -64,12 +65,12 @@ fn train_for(steps: u64, context: &Context, options: TrainingOptions) -> distdl_
     let mut training = NeuralNetwork::dense(6, &[5], 3)?.train(&data, options)?;
     let mut losses = Vec::new();
     training.iterate(steps - training.step(), |step| losses.push(step.report.mean_loss()))?;
-    let bits = training.parameters().iter().map(|value| value.to_bits()).collect();
+    let bits = bits(&training.parameters());
     Ok((bits, losses))
 }
 
 fn alone(threads: usize, options: TrainingOptions) -> Trained {
-    let context = Context::new(Config::default().with_threads(threads)).unwrap();
+    let context = context(threads);
     train(&context, options).unwrap()
 }
 
@@ -97,7 +98,6 @@ fn threads_shards_and_deaths_do_not_show() {
                     ..TestCluster::new(3).with_chaos(chaos)
                 };
                 let own = options.clone();
-                let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
                 let run = cluster
                     .run(move |context| train(context, own.clone()).map_err(failed))
                     .unwrap();
@@ -118,7 +118,6 @@ fn trained_by_two(options: TrainingOptions) -> (Trained, u64) {
         shared_memory: false,
         ..TestCluster::new(2)
     };
-    let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
     let run = cluster.run(move |context| {
         let trained = train_layers(context, options.clone()).map_err(failed)?;
         Ok((trained, context.metrics().exchanged_early_bytes()))
@@ -135,7 +134,7 @@ fn train_layers(context: &Context, options: TrainingOptions) -> distdl_dl::Resul
     let mut training = NeuralNetwork::dense(6, &[200, 200, 100], 3)?.train(&data, options)?;
     let mut losses = Vec::new();
     training.iterate(3, |step| losses.push(step.report.mean_loss()))?;
-    let bits = training.parameters().iter().map(|value| value.to_bits()).collect();
+    let bits = bits(&training.parameters());
     Ok((bits, losses))
 }
 
@@ -199,7 +198,7 @@ fn training_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
 fn what_top_k_keeps_back_is_not_lost_by_an_error() {
     let is_top_k = |own: &TrainingOptions| matches!(own.compression, Compression::TopK(_));
     for own in determinate().into_iter().filter(is_top_k) {
-        let context = Context::new(Config::default().with_threads(2)).unwrap();
+        let context = context(2);
         let data = context.parallelize(samples().split(4).unwrap(), 4);
         let network = NeuralNetwork::dense(6, &[5], 3).unwrap();
         let mut training = network.train(&data, own.clone()).unwrap();
@@ -208,7 +207,7 @@ fn what_top_k_keeps_back_is_not_lost_by_an_error() {
         assert!(failed.unwrap_err().to_string().contains("the program's own"));
         assert_eq!(training.step(), 7, "{own:?}");
         training.iterate(STEPS - 7, |_| ()).unwrap();
-        let bits: Vec<u32> = training.parameters().iter().map(|value| value.to_bits()).collect();
+        let bits = bits(&training.parameters());
         assert_eq!(bits, alone(2, own.clone()).0, "{own:?}");
     }
 }
@@ -254,7 +253,7 @@ fn whatever_is_read_and_sent_the_loss_falls() {
     all.push(options(Staleness::Bounded(3), Compression::None));
     all.push(options(Staleness::Asynchronous, Compression::Bf16));
     for own in all {
-        let context = Context::new(Config::default().with_threads(2)).unwrap();
+        let context = context(2);
         let (_, losses) = train_for(600, &context, own.clone()).unwrap();
         // Updates that come in any order may make a step that has no samples.
         let mean = |losses: &[f64]| {
@@ -295,7 +294,7 @@ fn what_makes_no_sense_is_refused() {
 /// Lanes that wait for nobody fill the places of steps as fast as they compute: with nothing, where they have nothing.
 #[test]
 fn a_lane_that_would_fill_asynchronous_steps_with_nothing_is_refused() {
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     let dealt = |lengths: &[usize]| {
         let mut first = 0;
         let blocks = lengths.iter().map(|length| {
@@ -332,7 +331,6 @@ fn all_processes_get_the_same_error_whoever_came_to_it() {
             schedule: Some(Schedule::Constant(1e20)),
             ..options(Staleness::Synchronous, Compression::None)
         };
-        let failed = |error: Error| EngineError::invalid(error.to_string(), "see above");
         let data = context.parallelize(samples().split(4).map_err(failed)?, 4);
         let network = NeuralNetwork::dense(6, &[5], 3).map_err(failed)?;
         let mut training = network.train(&data, options).map_err(failed)?;

@@ -1,5 +1,4 @@
 //! Blocks that a shortcut goes round.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{Conv2d, Dense, Flatten, Image, Input, Loss, MaxPool2d, NeuralNetwork};
 

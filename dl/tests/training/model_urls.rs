@@ -1,5 +1,4 @@
 //! Models at URLs: on the disk, and in a store of objects that fails.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +7,11 @@ use std::sync::Arc;
 use distdl_dl::{Error, NeuralNetwork};
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, EngineError};
+use distdl_engine::{Config, Context};
 use distdl_storage::remote::ObjectStore;
 use distdl_storage::testing::{FaultStore, ReadFault, StoreFaults, WriteFault};
+
+use crate::{context, failed};
 
 const URL: &str = "memory://models/digits.safetensors";
 
@@ -22,19 +23,11 @@ fn parameters(seed: u64) -> Vec<f32> {
     network().initialize(seed).unwrap()
 }
 
-fn context() -> Context {
-    Context::new(Config::default().with_threads(1)).unwrap()
-}
-
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect()
-}
-
-fn failed(error: Error) -> EngineError {
-    EngineError::invalid(error.to_string(), "see above")
 }
 
 /// A store that all processes see, and what happens to it.
@@ -65,7 +58,7 @@ fn a_file_is_the_one_that_a_path_names() {
     let path = folder.path().join("models/of today/digits.safetensors");
     let plain = path.to_str().unwrap();
     let url = format!("file://{}", plain.replace(' ', "%20"));
-    let context = context();
+    let context = context(1);
     for (seed, to, from) in [(1, &*url, plain), (2, plain, &*url)] {
         network().save_to(&context, to, &parameters(seed)).unwrap();
         assert_eq!(network().load_from(&context, from).unwrap(), parameters(seed));
@@ -83,7 +76,7 @@ fn what_cannot_be_a_file_of_the_network_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("digits.safetensors");
     let url = format!("file://{}", path.display());
-    let context = context();
+    let context = context(1);
     let refused = |network: NeuralNetwork, url: &str| {
         let error = network.load_from(&context, url).unwrap_err();
         let message = error.to_string();
@@ -127,7 +120,7 @@ fn what_could_not_be_read_back_is_not_written() {
     assert!(matches!(error, Error::Length { .. }), "{error}");
     assert!(names(folder.path()).is_empty());
 
-    network().save_to(&context(), &url, &parameters(1)).unwrap();
+    network().save_to(&context(1), &url, &parameters(1)).unwrap();
     let error = network().load_from(&small, &url).unwrap_err().to_string();
     assert!(error.contains(&url) && error.contains("`read_size`"), "{error}");
 }

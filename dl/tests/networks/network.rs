@@ -1,11 +1,12 @@
 //! The network's face: what it computes for one row, what it refuses, and that nothing else matters.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
     Dense, Error, Features, Flatten, Initialization, Input, Loss, NeuralNetwork, SampleTargets, Samples, Targets,
     TrainingOptions, parameters_hash,
 };
 use distdl_engine::{Config, Context};
+
+use crate::bits;
 
 fn mlp() -> NeuralNetwork {
     NeuralNetwork::new(Input(784))
@@ -19,10 +20,6 @@ fn inputs(rows: usize, length: usize) -> Vec<f32> {
     (0..rows * length)
         .map(|index| ((index * 2_654_435_761) % 1009) as f32 / 1009.0)
         .collect()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
 }
 
 #[test]

@@ -1,5 +1,4 @@
 //! Every layer and loss against finite differences in f64, and training in f32 against a plain f64 reference.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
     Activate, Activation, AvgPool2d, BatchNorm, Conv2d, Dense, Draw, Dropout, Embedding, Flatten, Gelu, Image, Input,

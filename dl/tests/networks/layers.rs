@@ -1,6 +1,5 @@
 //! Layers beyond what their gradients say: shapes that do not fit, chance, running statistics, and the same bits however
 //! training is done.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
 
@@ -11,7 +10,9 @@ use distdl_dl::{
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, EngineError, Placement};
+use distdl_engine::{Context, Placement};
+
+use crate::{bits, context, failed};
 
 const IMAGE: Image = Image {
     channels: 2,
@@ -300,7 +301,7 @@ fn running_statistics_follow_the_lanes_in_f64() {
     let Features::F32(features) = samples.features().clone() else {
         panic!("other features were made");
     };
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     // Two lanes of 12 samples, all of them in each step.
     let data = context.parallelize(samples.split(2).unwrap(), 2);
     let mut training = network.train(&data, options(2, 24)).unwrap();
@@ -344,7 +345,7 @@ fn lanes_of_one_row_learn_and_leave_running_statistics_alone() {
         .hidden(BatchNorm::default())
         .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
         .unwrap();
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     let data = context.parallelize(samples(24).split(2).unwrap(), 2);
     // The last step of an epoch has one row for each lane.
     let mut training = network.train(&data, options(2, 22)).unwrap();
@@ -362,10 +363,6 @@ fn lanes_of_one_row_learn_and_leave_running_statistics_alone() {
     assert_eq!(after[running.clone()], before[running]);
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
-}
-
 /// Trains 14 steps over four lanes, of which not all have the same rows in each, and gives the bits of the parameters.
 fn train(context: &Context, options: TrainingOptions) -> distdl_dl::Result<Vec<u32>> {
     let data = context.parallelize(samples(41).split(4)?, 4);
@@ -376,7 +373,7 @@ fn train(context: &Context, options: TrainingOptions) -> distdl_dl::Result<Vec<u
 
 #[test]
 fn threads_shards_and_deaths_do_not_show_for_any_layer() {
-    let alone = |threads, options| train(&Context::new(Config::default().with_threads(threads)).unwrap(), options);
+    let alone = |threads, options| train(&context(threads), options);
     let expected = alone(1, options(4, 13)).unwrap();
     for threads in 2..=4 {
         // Shards that end within statistics, before them and behind them.
@@ -398,7 +395,6 @@ fn threads_shards_and_deaths_do_not_show_for_any_layer() {
     }
     for slot in 0..3 {
         let chaos = Chaos::parse(&format!("kill=worker:{slot}@step:{}", 4 + slot)).unwrap();
-        let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
         let cluster = TestCluster::new(3).with_chaos(chaos);
         let run = cluster
             .run(move |context| train(context, options(4, 13)).map_err(failed))

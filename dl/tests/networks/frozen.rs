@@ -1,5 +1,4 @@
 //! Frozen layers: what is left of a gradient, and of a training.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
 
@@ -9,7 +8,9 @@ use distdl_dl::{
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, EngineError, Placement};
+use distdl_engine::{Config, Context, Placement};
+
+use crate::{bits, context, failed};
 
 const FEATURES: usize = 4;
 const SAMPLES: usize = 60;
@@ -80,10 +81,6 @@ fn train(context: &Context, network: &NeuralNetwork, samples: &Samples, options:
     training.parameters()
 }
 
-fn bits(parameters: &[f32]) -> Vec<u32> {
-    parameters.iter().map(|value| value.to_bits()).collect()
-}
-
 /// A network of which the first layers are frozen learns what one learns that is given their outputs: with the same bits, so
 /// what is frozen is in no norm, decay or state.
 #[test]
@@ -98,7 +95,7 @@ fn frozen_first_layers_are_features_for_the_others() {
     let frozen = whole.with_frozen(0..4).unwrap();
     assert!(frozen.is_frozen(3) && !frozen.is_frozen(4) && !whole.is_frozen(0));
     let tail = tail(NeuralNetwork::new(Input(WIDTH)));
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     let plain = || options(Sgd::with_momentum(0.9), &[]);
     let cases = [
         plain(),
@@ -161,8 +158,7 @@ fn threads_and_deaths_do_not_show() {
     let network = whole().with_frozen([0, 1, 3, 5]).unwrap();
     let (all, parameters) = (samples(FEATURES, features()), parameters());
     let options = || options(AdamW::default(), &parameters);
-    let on = |threads| Context::new(Config::default().with_threads(threads)).unwrap();
-    let expected = train(&on(1), &network, &all, options());
+    let expected = train(&context(1), &network, &all, options());
     for threads in [2, 3] {
         let placed = TrainingOptions {
             placement: Some(Placement {
@@ -172,7 +168,7 @@ fn threads_and_deaths_do_not_show() {
             ..options()
         };
         assert_eq!(
-            bits(&train(&on(threads), &network, &all, placed)),
+            bits(&train(&context(threads), &network, &all, placed)),
             bits(&expected),
             "{threads} threads"
         );
@@ -184,7 +180,6 @@ fn threads_and_deaths_do_not_show() {
             ..TestCluster::new(3).with_chaos(chaos)
         };
         let (network, all, parameters) = (network.clone(), all.clone(), parameters.clone());
-        let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
         let run = cluster.run(move |context| {
             let options = self::options(AdamW::default(), &parameters);
             let data = context.parallelize(all.split(4).map_err(failed)?, 4);

@@ -1,5 +1,4 @@
 //! Embeddings: what is looked up, what is refused, how they begin, and that they learn.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
     Adam, Dense, Embedding, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, Targets,
@@ -7,8 +6,10 @@ use distdl_dl::{
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, EngineError};
+use distdl_engine::{Config, Context};
 use std::sync::Arc;
+
+use crate::{bits, context, failed};
 
 fn looked_up(num_embeddings: usize, dim: usize, indices: usize) -> NeuralNetwork {
     NeuralNetwork::new(Input(indices))
@@ -152,7 +153,7 @@ fn train(context: &Context, samples: &Samples) -> distdl_dl::Result<(Vec<u32>, O
     let data = context.parallelize(samples.split(4)?, 4);
     let mut training = network.train(&data, options)?;
     training.iterate(200, |_| ())?;
-    let bits = training.parameters().iter().map(|value| value.to_bits()).collect();
+    let bits = bits(&training.parameters());
     Ok((bits, training.error(&data)?.accuracy()))
 }
 
@@ -160,14 +161,13 @@ fn train(context: &Context, samples: &Samples) -> distdl_dl::Result<(Vec<u32>, O
 fn words_are_learnt_with_the_same_bits_from_bytes_and_numbers_and_over_deaths() {
     let bytes = pairs(|bytes| Features::U8 { bytes, scale: 1.0 });
     let numbers = pairs(|bytes| Features::F32(bytes.into_iter().map(f32::from).collect()));
-    let alone = |threads, samples| train(&Context::new(Config::default().with_threads(threads)).unwrap(), samples);
+    let alone = |threads, samples| train(&context(threads), samples);
     let expected = alone(1, &bytes).unwrap();
     assert_eq!(expected.1, Some(1.0));
     for threads in 2..=3 {
         assert_eq!(alone(threads, &numbers).unwrap(), expected, "{threads} threads");
     }
     let chaos = Chaos::parse("kill=worker:1@step:20").unwrap();
-    let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
     let run = TestCluster::new(3)
         .with_chaos(chaos)
         .run(move |context| train(context, &bytes).map_err(failed))
@@ -192,7 +192,7 @@ fn what_nobody_looks_up_is_not_sent() {
         let data = context.parallelize(samples.split(2)?, 2);
         let mut training = network.train(&data, options)?;
         training.iterate(STEPS, |_| ())?;
-        let bits = training.parameters().iter().map(|value| value.to_bits()).collect();
+        let bits = bits(&training.parameters());
         Ok((bits, context.metrics().exchanged_bytes()))
     };
     let (expected, _) = train(&Context::new(Config::default()).unwrap()).unwrap();
@@ -200,7 +200,6 @@ fn what_nobody_looks_up_is_not_sent() {
         shared_memory: false,
         ..TestCluster::new(2)
     };
-    let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
     let run = cluster.run(move |context| train(context).map_err(failed)).unwrap();
     let half = expected.len() as u64 / 2 * 4 * STEPS;
     for (bits, exchanged) in run.results {

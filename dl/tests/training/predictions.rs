@@ -1,10 +1,11 @@
 //! Predictions that stay a dataset.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{Dense, Embedding, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples};
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, Dataset, EngineError};
+use distdl_engine::{Config, Context, Dataset};
+
+use crate::{context, failed};
 
 const FEATURES: usize = 3;
 
@@ -33,7 +34,7 @@ fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
 /// What a plain pass over all rows of the data gives, one by one within rounding.
 #[test]
 fn they_are_what_the_network_gives_for_each_sample_in_order() {
-    let (network, context) = (network(), Context::new(Config::default().with_threads(2)).unwrap());
+    let (network, context) = (network(), context(2));
     let (data, parameters) = (data(&context), network.initialize(3).unwrap());
     let predictions = network.predict(&data, &parameters).unwrap();
     assert_eq!(predictions.partitions(), 3);
@@ -72,14 +73,12 @@ fn they_are_what_the_network_gives_for_each_sample_in_order() {
 #[test]
 fn threads_and_deaths_do_not_show() {
     let parameters = network().initialize(3).unwrap();
-    let on = |threads| Context::new(Config::default().with_threads(threads)).unwrap();
     let of = |context: &Context| network().predict(&data(context), &parameters).unwrap().collect();
-    let expected = bits(&of(&on(1)).unwrap());
-    assert_eq!(bits(&of(&on(3)).unwrap()), expected);
+    let expected = bits(&of(&context(1)).unwrap());
+    assert_eq!(bits(&of(&context(3)).unwrap()), expected);
     let chaos = Chaos::parse("kill=worker:1@report:1").unwrap();
     let cluster = TestCluster::new(2).with_chaos(chaos);
     let run = cluster.run(move |context| {
-        let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
         network()
             .predict(&data(context), &parameters)
             .map_err(failed)?

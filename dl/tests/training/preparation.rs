@@ -1,13 +1,10 @@
 //! Samples are prepared as datasets: normalised, one-hot, split, shuffled; with the same bits however they lie.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{Features, Normalization, PrepareSamples, SampleTargets, Samples};
 use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context, Dataset};
 
-fn context(threads: usize) -> Context {
-    Context::new(Config::default().with_threads(threads)).unwrap()
-}
+use crate::context;
 
 /// Two features without a pattern; the label is the number of the sample.
 fn samples(count: u32) -> Samples {

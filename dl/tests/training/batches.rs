@@ -1,5 +1,4 @@
 //! How a lane makes its batches: in pieces whose gradients are summed, and of pictures that are changed by chance.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
     Augmentation, Backward, BatchNorm, CheckpointOptions, Conv2d, Dense, Dropout, Embedding, Error, Features, Flatten,
@@ -7,7 +6,9 @@ use distdl_dl::{
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, EngineError};
+use distdl_engine::{Config, Context};
+
+use crate::{bits, context, failed};
 
 const IMAGE: Image = Image {
     channels: 1,
@@ -54,7 +55,7 @@ fn in_pieces(rows: usize) -> TrainingOptions {
 
 /// The parameters after 9 steps, of which not all have the same number of rows.
 fn train_with(network: &NeuralNetwork, threads: usize, options: TrainingOptions) -> Vec<f32> {
-    let context = Context::new(Config::default().with_threads(threads)).unwrap();
+    let context = context(threads);
     let data = context.parallelize(samples().split(4).unwrap(), 4);
     let mut training = network.train(&data, options).unwrap();
     training.iterate(9, |_| ()).unwrap();
@@ -63,10 +64,6 @@ fn train_with(network: &NeuralNetwork, threads: usize, options: TrainingOptions)
 
 fn train(threads: usize, options: TrainingOptions) -> Vec<f32> {
     train_with(&network(), threads, options)
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
 }
 
 /// The largest difference of two parameters.
@@ -260,7 +257,6 @@ fn deaths_and_checkpoints_do_not_show_in_pieces_and_pictures() {
     for slot in 0..3 {
         let chaos = Chaos::parse(&format!("kill=worker:{slot}@step:{}", 3 + slot)).unwrap();
         let run = TestCluster::new(3).with_chaos(chaos).run(move |context| {
-            let failed = |error: distdl_dl::Error| EngineError::invalid(error.to_string(), "see above");
             let blocks = samples().split(4).map_err(failed)?;
             let mut training = network()
                 .train(&context.parallelize(blocks, 4), all())
@@ -337,7 +333,7 @@ fn what_was_learnt_from_moved_pictures_holds_for_pictures_elsewhere() {
     .hidden(Dense::relu(16))
     .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
     .unwrap();
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     let data = |place| context.parallelize(bars(20, place).split(2).unwrap(), 2);
     let accuracy_elsewhere = |shift| {
         let options = TrainingOptions {

@@ -1,5 +1,4 @@
 //! Samples that memory has no room for are read from files, and nobody sees it in the result.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::OnceLock;
 

@@ -1,11 +1,12 @@
 //! Weights of classes and smoothed labels, beyond what finite differences and PyTorch say of them.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
     Activation, BatchReport, CheckpointOptions, Compression, Dense, Error, Features, Input, Loss, NeuralNetwork,
     SampleTargets, Samples, Schedule, Targets, TopK, Training, TrainingOptions,
 };
 use distdl_engine::{Config, Context, Placement};
+
+use crate::context;
 
 fn weighted(class_weights: &[f32], label_smoothing: f32) -> Loss {
     Loss::WeightedCrossEntropy {
@@ -50,7 +51,7 @@ fn a_loss_is_that_of_its_formula_and_a_mean_is_by_weight() {
 
 #[test]
 fn a_step_of_samples_that_do_not_count_changes_nothing_and_others_are_as_if_they_were_not_there() {
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     let options = |batch| TrainingOptions {
         batch,
         lanes: 1,
@@ -78,7 +79,7 @@ fn a_step_of_samples_that_do_not_count_changes_nothing_and_others_are_as_if_they
 
 #[test]
 fn labels_and_values_in_one_dataset_are_refused() {
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     let labels = samples((0..8).map(|sample| sample % 3).collect());
     let targets = SampleTargets::Values {
         length: 3,
@@ -112,7 +113,7 @@ fn labels_and_values_in_one_dataset_are_refused() {
 fn threads_shards_and_checkpoints_do_not_show() {
     let network = network(weighted(&[0.3, 1.7, 0.9], 0.1));
     let train = |threads: usize, shards: usize, every_steps: Option<u64>| {
-        let context = Context::new(Config::default().with_threads(threads)).unwrap();
+        let context = context(threads);
         let all = samples((0..60).map(|sample| sample * 5 % 7 % 3).collect());
         let data = context.parallelize(all.split(6).unwrap(), 6);
         let options = TrainingOptions {

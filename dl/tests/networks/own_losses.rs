@@ -1,5 +1,4 @@
 //! Losses of one's own.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use distdl_dl::{
     Activation, BatchReport, CheckpointOptions, Compression, Dense, Error, Features, Input, Loss, LossFunction,
@@ -7,7 +6,9 @@ use distdl_dl::{
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, EngineError, Placement};
+use distdl_engine::{Config, Context, Placement};
+
+use crate::{bits, context, failed};
 
 /// The mean squared error again.
 #[derive(Debug)]
@@ -174,7 +175,7 @@ fn train(context: &Context, loss: Loss, samples: &Samples, options: TrainingOpti
     training.iterate(11, |step| reports.push(step.report))?;
     reports.push(training.error(&data)?);
     let parameters = training.parameters();
-    Ok((reports, parameters.iter().map(|value| value.to_bits()).collect()))
+    Ok((reports, bits(&parameters)))
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn a_copy_of_a_loss_has_its_bits_wherever_it_runs() {
     let targets = (0..180).map(|index| (index * 11 % 17) as f32 / 8.0 - 1.0);
     for samples in [labels(60), values(targets, 3)] {
         let alone = |threads, loss, placement| {
-            let context = Context::new(Config::default().with_threads(threads)).unwrap();
+            let context = context(threads);
             let options = TrainingOptions { placement, ..options() };
             train(&context, loss, &samples, options).unwrap()
         };
@@ -195,7 +196,6 @@ fn a_copy_of_a_loss_has_its_bits_wherever_it_runs() {
             let got = alone(threads, Loss::own(Squared), Some(placement));
             assert_eq!(got, expected, "{threads} threads");
         }
-        let failed = |error: Error| EngineError::invalid(error.to_string(), "see above");
         let cluster = TestCluster::new(3).with_chaos(Chaos::parse("kill=worker:1@step:4").unwrap());
         let run = cluster
             .run(move |context| {
@@ -227,7 +227,7 @@ fn what_samples_weigh_is_what_a_mean_is_divided_by() {
     assert_eq!(gradient[..3], [-0.25, 0.5, 0.25]);
     assert_eq!(gradient[6..], [0.0; 3]);
 
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     let none = context.parallelize(values((0..60).map(|_| -1.0), 1).split(3).unwrap(), 3);
     let network = network(loss);
     let mut training = network.train(&none, options()).unwrap();
@@ -245,7 +245,7 @@ fn what_samples_weigh_is_what_a_mean_is_divided_by() {
 
 #[test]
 fn a_loss_with_fewer_targets_than_outputs_is_learnt_and_shows_what_it_wants_to() {
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     let targets = (0..60).map(|sample| (sample % 10) as f32 / 10.0 + 0.05);
     let data = context.parallelize(values(targets, 1).split(3).unwrap(), 3);
     let network = network(Loss::own(quantiles(Fault::None)));
@@ -323,7 +323,7 @@ fn what_does_not_suit_is_said_before_the_first_step() {
 
 #[test]
 fn what_goes_wrong_on_the_way_is_an_error() {
-    let context = Context::new(Config::default().with_threads(2)).unwrap();
+    let context = context(2);
     let message = |fault, last: f32| {
         let targets = (0..60).map(|sample| if sample == 37 { last } else { 0.5 });
         let data = context.parallelize(values(targets, 1).split(3).unwrap(), 3);

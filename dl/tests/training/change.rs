@@ -1,14 +1,14 @@
 //! Training that goes on with changed data.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use distdl_dl::{
     BatchId, CheckpointOptions, Dense, Error, Features, Input, Loss, NeuralNetwork, SampleTargets, Samples, Schedule,
     Training, TrainingOptions, shuffle,
 };
-use distdl_engine::{Config, Context, Dataset};
+use distdl_engine::{Context, Dataset};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::context;
 
 const LANES: usize = 2;
 
@@ -25,14 +25,6 @@ fn block(rows: &[u8]) -> Samples {
 fn data(context: &Context, partitions: &[Vec<u8>]) -> Dataset<Samples> {
     let blocks: Vec<Samples> = partitions.iter().map(|rows| block(rows)).collect();
     context.parallelize(blocks, partitions.len()).cache()
-}
-
-fn context() -> Context {
-    Context::new(Config {
-        threads: 2,
-        ..Config::default()
-    })
-    .unwrap()
 }
 
 fn begun(data: &Dataset<Samples>) -> Training {
@@ -52,7 +44,7 @@ fn rows(first: u8, count: u8) -> Vec<u8> {
 
 #[test]
 fn the_same_data_changes_nothing() {
-    let (context, partitions) = (context(), [rows(0, 20), rows(50, 20), rows(100, 11)]);
+    let (context, partitions) = (context(2), [rows(0, 20), rows(50, 20), rows(100, 11)]);
     let (mut plain, mut changed) = (begun(&data(&context, &partitions)), begun(&data(&context, &partitions)));
     plain.run_epoch(|_| ()).unwrap();
     plain.run_epoch(|_| ()).unwrap();
@@ -67,7 +59,7 @@ fn the_same_data_changes_nothing() {
 
 #[test]
 fn a_sample_that_is_another_changes_the_batch_that_holds_it() {
-    let (context, mut partitions) = (context(), [rows(0, 20), rows(50, 20)]);
+    let (context, mut partitions) = (context(2), [rows(0, 20), rows(50, 20)]);
     let mut training = begun(&data(&context, &partitions));
     // Two steps into an epoch: the rest of it is left out.
     training.iterate(2, |_| ()).unwrap();
@@ -92,7 +84,7 @@ fn a_sample_that_is_another_changes_the_batch_that_holds_it() {
 
 #[test]
 fn a_lane_that_grows_changes_and_moves_the_turns_of_others() {
-    let (context, mut partitions) = (context(), [rows(0, 20), rows(50, 20)]);
+    let (context, mut partitions) = (context(2), [rows(0, 20), rows(50, 20)]);
     let mut training = begun(&data(&context, &partitions));
     partitions[0].extend(rows(30, 15));
     let change = training.change_data(&data(&context, &partitions)).unwrap();
@@ -108,7 +100,7 @@ fn a_lane_that_grows_changes_and_moves_the_turns_of_others() {
 
 #[test]
 fn training_goes_on_from_its_parameters() {
-    let (context, before, after) = (context(), [rows(0, 20), rows(50, 20)], [rows(5, 20), rows(60, 20)]);
+    let (context, before, after) = (context(2), [rows(0, 20), rows(50, 20)], [rows(5, 20), rows(60, 20)]);
     let mut training = begun(&data(&context, &before));
     training.run_epoch(|_| ()).unwrap();
     let parameters = training.parameters();
@@ -125,7 +117,7 @@ fn training_goes_on_from_its_parameters() {
 
 #[test]
 fn data_that_was_found_finite_is_passed_over_again_only_when_it_has_changed() {
-    let (context, blocks) = (context(), [rows(0, 20), rows(50, 20)].map(|rows| block(&rows)));
+    let (context, blocks) = (context(2), [rows(0, 20), rows(50, 20)].map(|rows| block(&rows)));
     let read = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&read);
     let data = context.parallelize(blocks, 2).map(move |samples| {
@@ -155,7 +147,7 @@ fn data_that_was_found_finite_is_passed_over_again_only_when_it_has_changed() {
 
 #[test]
 fn what_does_not_fit_is_refused_and_leaves_the_data_it_had() {
-    let (context, partitions) = (context(), [rows(0, 20), rows(50, 20)]);
+    let (context, partitions) = (context(2), [rows(0, 20), rows(50, 20)]);
     let mut training = begun(&data(&context, &partitions));
     let wide = Samples::new(3, Features::F32(vec![0.0; 60]), SampleTargets::Labels(vec![0; 20])).unwrap();
     for wrong in [
