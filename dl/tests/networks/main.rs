@@ -8,6 +8,7 @@ mod layers;
 mod losses;
 mod network;
 mod own_losses;
+mod reference;
 mod residual;
 
 use distdl_dl::Error;
