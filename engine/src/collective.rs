@@ -252,7 +252,7 @@ fn fingerprint(lineage: &Lineage, asked_for: &dyn Debug) -> [u8; 32] {
         for dependency in node.dependencies() {
             let _ = match dependency {
                 Dependency::Narrow { parent, .. } => write!(text, " {parent}"),
-                Dependency::Shuffle { parent, exchange } => write!(text, " {parent}*{}", exchange.buckets()),
+                Dependency::Shuffle { parent, spec } => write!(text, " {parent}*{}", spec.buckets()),
             };
         }
     }

@@ -127,7 +127,7 @@ fn write_node(text: &mut String, node: &Node, kept: &dyn Fn(&Node) -> Kept) {
         .iter()
         .map(|dependency| match dependency {
             Dependency::Narrow { parent, .. } => parent.to_string(),
-            Dependency::Shuffle { parent, exchange } if exchange.combines() => {
+            Dependency::Shuffle { parent, spec } if spec.combines() => {
                 format!("{parent} by shuffle, combined first")
             }
             Dependency::Shuffle { parent, .. } => format!("{parent} by shuffle"),

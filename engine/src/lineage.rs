@@ -87,7 +87,7 @@ pub(crate) enum Dependency {
         /// The parent.
         parent: DatasetId,
         /// How the parent's records are cut into the child's partitions.
-        exchange: Arc<dyn Exchange>,
+        spec: Arc<dyn ShuffleSpec>,
     },
 }
 
@@ -101,7 +101,7 @@ impl Dependency {
 }
 
 /// The writing side of a shuffle: cuts a parent partition's records by key, combining them first where it can.
-pub(crate) trait Exchange: Send + Sync {
+pub(crate) trait ShuffleSpec: Send + Sync {
     /// Number of buckets, which is the child's number of partitions.
     fn buckets(&self) -> usize;
     /// Type of the records that travel.

@@ -22,7 +22,7 @@ use distdl_storage::Record;
 pub use self::joins::{Cogrouped, FullyJoined};
 
 use crate::dataset::{Dataset, Derivation};
-use crate::lineage::{Compute, Dependency, Exchange};
+use crate::lineage::{Compute, Dependency, ShuffleSpec};
 use crate::partitioner::{HashPartitioner, Key, PartitionFunction, Partitioner, Partitioning};
 use crate::shuffle::{ByKey, Plain};
 
@@ -106,19 +106,19 @@ impl<K: Key> Placed<K> {
         custom.unwrap_or_else(|| Self::by_hash(left.partitions().max(right.partitions())))
     }
 
-    /// The dependency that brings the records of `parent` here, by way of `exchange` unless they are here already.
-    fn bring<V: Record>(&self, parent: &Dataset<(K, V)>, exchange: Option<Arc<dyn Exchange>>) -> (Dependency, bool) {
+    /// The dependency that brings the records of `parent` here, by way of `spec` unless they are here already.
+    fn bring<V: Record>(&self, parent: &Dataset<(K, V)>, spec: Option<Arc<dyn ShuffleSpec>>) -> (Dependency, bool) {
         if parent.node().partitioning.as_ref() == Some(&self.partitioning) {
             return (parent.narrow_dependency().remove(0), false);
         }
         let plain = || {
             let route = ByKey(Arc::clone(&self.partitioner));
-            Arc::new(Plain::<(K, V), _>::new(route, self.partitioning.partitions)) as Arc<dyn Exchange>
+            Arc::new(Plain::<(K, V), _>::new(route, self.partitioning.partitions)) as Arc<dyn ShuffleSpec>
         };
         (
             Dependency::Shuffle {
                 parent: parent.id(),
-                exchange: exchange.unwrap_or_else(plain),
+                spec: spec.unwrap_or_else(plain),
             },
             true,
         )

@@ -20,7 +20,7 @@ pub(crate) use self::join::{Pair, join_on_disk};
 pub(crate) use self::sort::sorted;
 pub(crate) use self::table::{Hint, KeyEntry, Table, hint};
 use crate::batch::{AnyBatch, RecordType, TaskResult};
-use crate::lineage::{BucketWriter, Emit, Exchange};
+use crate::lineage::{BucketWriter, Emit, ShuffleSpec};
 use crate::partitioner::{Key, Partitioner};
 use crate::task::TaskContext;
 use crate::working::bytes_of_one;
@@ -65,7 +65,7 @@ impl<T, R> Plain<T, R> {
     }
 }
 
-impl<T: Record, R: Route<T>> Exchange for Plain<T, R> {
+impl<T: Record, R: Route<T>> ShuffleSpec for Plain<T, R> {
     fn buckets(&self) -> usize {
         self.buckets
     }
@@ -196,7 +196,7 @@ impl<K, V, C, M> Combined<K, V, C, M> {
     }
 }
 
-impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Exchange for Combined<K, V, C, M> {
+impl<K: Key, V: Record, C: Record, M: Combine<V, C>> ShuffleSpec for Combined<K, V, C, M> {
     fn buckets(&self) -> usize {
         self.partitioner.partitions()
     }

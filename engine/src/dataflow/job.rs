@@ -242,10 +242,10 @@ impl Job {
         let Some(readers) = readers.filter(|readers| !readers.workers.is_empty()) else {
             return;
         };
-        let Some(exchange) = self.lineage.exchange(shuffle) else {
+        let Some(spec) = self.lineage.shuffle_spec(shuffle) else {
             return;
         };
-        let kind = exchange.record_type();
+        let kind = spec.record_type();
         let charge = self.room.take(frame.len() as u64);
         let payload = match charge {
             Some(_) => Payload::Frame(frame.into()),

@@ -205,7 +205,7 @@ impl Tasks {
     /// The type of the records that this stage sends into a shuffle.
     fn kind(&self) -> Option<RecordType> {
         match self.stage().output {
-            Output::Shuffle(shuffle) => Some(self.job.lineage.exchange(shuffle)?.record_type()),
+            Output::Shuffle(shuffle) => Some(self.job.lineage.shuffle_spec(shuffle)?.record_type()),
             Output::Result => None,
         }
     }
@@ -307,7 +307,7 @@ impl Tasks {
         let Output::Shuffle(shuffle) = stage.output else {
             return self.finish_result(&context, &attempt);
         };
-        let Some(exchange) = self.job.lineage.exchange(shuffle).map(Arc::clone) else {
+        let Some(spec) = self.job.lineage.shuffle_spec(shuffle).map(Arc::clone) else {
             return Ok(());
         };
         let stream = self.attempt(&context, |tasks| {
@@ -320,8 +320,8 @@ impl Tasks {
             self.send(Event::Updates(context.take_updates()));
             return Ok(());
         };
-        let writer = exchange.writer(&context, partition);
-        let sequences = vec![0; exchange.buckets()];
+        let writer = spec.writer(&context, partition);
+        let sequences = vec![0; spec.buckets()];
         let kept = match self.job.team.ranks() {
             1 => None,
             _ => self
@@ -336,7 +336,7 @@ impl Tasks {
             child: shuffle.child,
             stream,
             writer,
-            kind: exchange.record_type(),
+            kind: spec.record_type(),
             sequences,
             kept,
         });

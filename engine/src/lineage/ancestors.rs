@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Dependency, Determinacy, Exchange, Node, PartitionMap};
+use super::{Dependency, Determinacy, Node, PartitionMap, ShuffleSpec};
 use crate::id::{DatasetId, ShuffleId};
 
 /// A dataset and its ancestors: what a plan is made from. Ids are in order of derivation.
@@ -35,9 +35,9 @@ impl Lineage {
     }
 
     /// How a shuffle of this lineage cuts its records; `None` if it has no such shuffle.
-    pub(crate) fn exchange(&self, shuffle: ShuffleId) -> Option<&Arc<dyn Exchange>> {
+    pub(crate) fn shuffle_spec(&self, shuffle: ShuffleId) -> Option<&Arc<dyn ShuffleSpec>> {
         match self.nodes.get(&shuffle.child)?.dependencies.get(shuffle.dependency)? {
-            Dependency::Shuffle { exchange, .. } => Some(exchange),
+            Dependency::Shuffle { spec, .. } => Some(spec),
             Dependency::Narrow { .. } => None,
         }
     }

@@ -194,8 +194,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         placed: Placed<K>,
     ) -> Dataset<(K, C)> {
         let combine = Arc::new(combine);
-        let exchange = Combined::<K, V, C, M>::new(Arc::clone(&placed.partitioner), Arc::clone(&combine));
-        let (dependency, shuffled) = placed.bring(self, Some(Arc::new(exchange)));
+        let spec = Combined::<K, V, C, M>::new(Arc::clone(&placed.partitioner), Arc::clone(&combine));
+        let (dependency, shuffled) = placed.bring(self, Some(Arc::new(spec)));
         let compute = streams(move |context, _, inputs| {
             let mut combining = Combining::<K, V, C, M>::new(context, &combine);
             for batch in only(inputs) {

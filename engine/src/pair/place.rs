@@ -22,10 +22,10 @@ impl<T: Record> Dataset<T> {
     /// ```
     #[track_caller]
     pub fn repartition(&self, partitions: usize) -> Dataset<T> {
-        let exchange = Arc::new(Plain::<T, _>::new(InTurn(partitions), partitions));
+        let spec = Arc::new(Plain::<T, _>::new(InTurn(partitions), partitions));
         let dependencies = vec![Dependency::Shuffle {
             parent: self.id(),
-            exchange,
+            spec,
         }];
         Derivation::new("repartition", partitions, dependencies, Compute::Pass).build(self.context())
     }

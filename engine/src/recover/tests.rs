@@ -11,13 +11,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::batch::RecordType;
 use crate::id::{DatasetId, ShuffleId};
-use crate::lineage::{BucketWriter, Dependency, Exchange, Graph, Lineage, NodeSpec, PartitionMap};
+use crate::lineage::{BucketWriter, Dependency, Graph, Lineage, NodeSpec, PartitionMap, ShuffleSpec};
 use crate::plan::{Operation, Output, Plan, Stage, plan, program};
 use crate::task::TaskContext;
 
 struct Buckets(usize);
 
-impl Exchange for Buckets {
+impl ShuffleSpec for Buckets {
     fn buckets(&self) -> usize {
         self.0
     }
@@ -107,7 +107,7 @@ fn derive(kind: &Kind, made: &[(DatasetId, usize)]) -> (usize, Vec<Dependency>) 
     let narrow = |parent, partitions| Dependency::Narrow { parent, partitions };
     let shuffle = |parent, buckets| Dependency::Shuffle {
         parent,
-        exchange: Arc::new(Buckets(buckets)),
+        spec: Arc::new(Buckets(buckets)),
     };
     match *kind {
         Kind::Source(partitions) => (partitions, Vec::new()),

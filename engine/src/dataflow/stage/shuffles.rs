@@ -98,10 +98,10 @@ impl Tasks {
             given
         };
         parcels.sort_unstable_by_key(Parcel::order);
-        let Some(exchange) = self.job.lineage.exchange(shuffle) else {
+        let Some(spec) = self.job.lineage.shuffle_spec(shuffle) else {
             return Box::new(std::iter::empty());
         };
-        let kind = exchange.record_type();
+        let kind = spec.record_type();
         let batches = parcels.into_iter().map(move |parcel| parcel.open(kind));
         Box::new(batches.filter_map(|batch| batch.map_err(TaskError::from).transpose()))
     }
