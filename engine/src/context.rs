@@ -18,6 +18,7 @@ use self::bars::Bars;
 pub use self::notice::Notice;
 pub(crate) use self::turns::{Turn, action_on};
 use crate::accumulator::{Accumulator, Accumulators};
+use crate::batch::RecordType;
 use crate::broadcast::Broadcast;
 use crate::cancel::Cancellation;
 use crate::cluster::chaos::Chaos;
@@ -378,8 +379,8 @@ impl Context {
         }
     }
 
-    pub(crate) fn insert(&self, spec: NodeSpec) -> Handle {
-        let node = lock(&self.inner.graph).insert(spec);
+    pub(crate) fn insert(&self, spec: NodeSpec, record_type: RecordType) -> Handle {
+        let node = lock(&self.inner.graph).insert(spec, record_type);
         Handle {
             context: self.clone(),
             node,

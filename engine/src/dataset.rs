@@ -17,7 +17,6 @@ mod memoize;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::Location;
 use std::sync::Arc;
 
 use distdl_storage::{Level, PARTITIONS_MAX, Record};
@@ -28,11 +27,8 @@ use crate::batch::{AnyBatch, AnyStream, Batch, RecordType, TaskResult};
 use crate::context::{Context, Handle};
 use crate::error::{EngineError, Result, in_driver};
 use crate::id::DatasetId;
-use crate::lineage::{
-    BatchStep, Compute, Contents, Dependency, Determinacy, Memoized, Node, NodeSpec, PartitionMap, Prepare, Reads,
-};
+use crate::lineage::{BatchStep, Compute, Dependency, Determinacy, Node, NodeSpec, PartitionMap};
 use crate::memo::digest;
-use crate::partitioner::Partitioning;
 use crate::task::TaskContext;
 
 /// A lazy, partitioned collection with lineage. Cheap to clone; does nothing until an action asks for records.
@@ -69,48 +65,7 @@ impl<T> fmt::Debug for Dataset<T> {
     }
 }
 
-/// What a new dataset is made of, with the defaults that most operators share.
-pub(crate) struct Derivation {
-    pub operator: &'static str,
-    pub site: &'static Location<'static>,
-    pub partitions: usize,
-    pub dependencies: Vec<Dependency>,
-    pub compute: Compute,
-    pub partitioning: Option<Partitioning>,
-    pub prepare: Option<Prepare>,
-    pub remark: String,
-    pub reads: Option<Reads>,
-    pub contents: Option<Contents>,
-    pub agreed: Option<[u8; 32]>,
-    pub parameters: String,
-    pub memo: Option<Memoized>,
-}
-
-impl Derivation {
-    #[track_caller]
-    pub(crate) fn new(
-        operator: &'static str,
-        partitions: usize,
-        dependencies: Vec<Dependency>,
-        compute: Compute,
-    ) -> Self {
-        Self {
-            operator,
-            site: Location::caller(),
-            partitions,
-            dependencies,
-            compute,
-            partitioning: None,
-            prepare: None,
-            remark: String::new(),
-            reads: None,
-            contents: None,
-            agreed: None,
-            parameters: String::new(),
-            memo: None,
-        }
-    }
-
+impl NodeSpec {
     /// Parameters that are plain values, the same in all processes of a cluster.
     pub(crate) fn with_agreed_parameters(mut self, parameters: String) -> Self {
         self.agreed = Some(digest(&parameters)).filter(|_| !parameters.is_empty());
@@ -139,27 +94,13 @@ impl Derivation {
         }
     }
 
+    /// The dataset of a context.
     pub(crate) fn build<T: Record>(self, context: &Context) -> Dataset<T> {
-        let this = match check_partitions(self.operator, self.site, self.partitions) {
+        let spec = match check_partitions(self.operator, self.site, self.partitions) {
             Ok(()) => self,
             Err(error) => self.refuse(error),
         };
-        let handle = context.insert(NodeSpec {
-            operator: this.operator,
-            site: this.site,
-            partitions: this.partitions,
-            dependencies: this.dependencies,
-            compute: this.compute,
-            record_type: RecordType::of::<T>(),
-            partitioning: this.partitioning,
-            prepare: this.prepare,
-            remark: this.remark,
-            reads: this.reads,
-            contents: this.contents,
-            agreed: this.agreed,
-            parameters: this.parameters,
-            memo: this.memo,
-        });
+        let handle = context.insert(spec, RecordType::of::<T>());
         Dataset {
             handle: Arc::new(handle),
             records: PhantomData,
@@ -267,9 +208,9 @@ impl<T: Record> Dataset<T> {
             let mut step = open(context, partition);
             Box::new(move |batch: AnyBatch| Ok(AnyBatch::owned(step(batch.typed::<T>())?))) as BatchStep
         }));
-        let mut derivation = Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute);
-        derivation.partitioning = self.node().partitioning.clone().filter(|_| keeps_partitioning);
-        derivation.with_agreed_parameters(parameters).build(self.context())
+        let mut spec = NodeSpec::new(operator, self.partitions(), self.narrow_dependency(), compute);
+        spec.partitioning = self.node().partitioning.clone().filter(|_| keeps_partitioning);
+        spec.with_agreed_parameters(parameters).build(self.context())
     }
 
     /// Gives the dataset a name, which `explain` and errors show beside its operator; returns the dataset itself.

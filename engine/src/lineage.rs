@@ -174,7 +174,7 @@ pub enum Determinacy {
     Indeterminate,
 }
 
-/// Everything a new dataset is made of.
+/// Everything a new dataset is made of, but for the type of its records.
 pub(crate) struct NodeSpec {
     /// Operator name as the user wrote it.
     pub operator: &'static str,
@@ -186,8 +186,6 @@ pub(crate) struct NodeSpec {
     pub dependencies: Vec<Dependency>,
     /// How to compute a partition.
     pub compute: Compute,
-    /// Record type.
-    pub record_type: RecordType,
     /// Where keys lie, if known.
     pub partitioning: Option<Partitioning>,
     /// Work before planning.
@@ -207,18 +205,21 @@ pub(crate) struct NodeSpec {
     pub memo: Option<Memoized>,
 }
 
-#[cfg(test)]
 impl NodeSpec {
-    /// A dataset of numbers whose partitions are those of its parents.
+    /// Of an operator at the place of the caller, with what most operators leave out.
     #[track_caller]
-    pub(crate) fn passing(operator: &'static str, partitions: usize, dependencies: Vec<Dependency>) -> Self {
+    pub(crate) fn new(
+        operator: &'static str,
+        partitions: usize,
+        dependencies: Vec<Dependency>,
+        compute: Compute,
+    ) -> Self {
         Self {
             operator,
             site: Location::caller(),
             partitions,
             dependencies,
-            compute: Compute::Pass,
-            record_type: RecordType::of::<u64>(),
+            compute,
             partitioning: None,
             prepare: None,
             remark: String::new(),
@@ -244,6 +245,8 @@ pub(crate) struct Memoized {
 pub(crate) struct Node {
     /// Its id; larger than its parents'.
     pub id: DatasetId,
+    /// Type of its records.
+    pub record_type: RecordType,
     spec: NodeSpec,
     level: AtomicU8,
     name: Mutex<Option<Arc<str>>>,
@@ -380,7 +383,7 @@ pub(crate) struct Graph {
 
 impl Graph {
     /// Adds a dataset with one reference to it, and a reference to each of its parents.
-    pub(crate) fn insert(&mut self, spec: NodeSpec) -> Arc<Node> {
+    pub(crate) fn insert(&mut self, spec: NodeSpec, record_type: RecordType) -> Arc<Node> {
         let id = DatasetId(self.next);
         self.next += 1;
         for dependency in &spec.dependencies {
@@ -388,6 +391,7 @@ impl Graph {
         }
         let node = Arc::new(Node {
             id,
+            record_type,
             spec,
             level: AtomicU8::new(0),
             name: Mutex::default(),

@@ -21,8 +21,8 @@ use distdl_storage::Record;
 
 pub use self::joins::{Cogrouped, FullyJoined};
 
-use crate::dataset::{Dataset, Derivation};
-use crate::lineage::{Compute, Dependency, ShuffleSpec};
+use crate::dataset::Dataset;
+use crate::lineage::{Compute, Dependency, NodeSpec, ShuffleSpec};
 use crate::partitioner::{HashPartitioner, Key, PartitionFunction, Partitioner, Partitioning};
 use crate::shuffle::{ByKey, Plain};
 
@@ -51,11 +51,11 @@ impl<K: Record, V: Record> Dataset<(K, V)> {
         &self,
         function: impl Fn(V) -> I + Send + Sync + 'static,
     ) -> Dataset<(K, W)> {
-        let mut derivation = self.flattened("flat_map_values", move |(key, value): (K, V)| {
+        let mut spec = self.flattened("flat_map_values", move |(key, value): (K, V)| {
             function(value).into_iter().map(move |value| (key.clone(), value))
         });
-        derivation.partitioning = self.node().partitioning.clone();
-        derivation.build(self.context())
+        spec.partitioning = self.node().partitioning.clone();
+        spec.build(self.context())
     }
 
     /// The keys.
@@ -125,9 +125,9 @@ impl<K: Key> Placed<K> {
     }
 
     #[track_caller]
-    fn derive(&self, operator: &'static str, dependencies: Vec<Dependency>, compute: Compute) -> Derivation {
-        let mut derivation = Derivation::new(operator, self.partitioning.partitions, dependencies, compute);
-        derivation.partitioning = Some(self.partitioning.clone());
-        derivation
+    fn derive(&self, operator: &'static str, dependencies: Vec<Dependency>, compute: Compute) -> NodeSpec {
+        let mut spec = NodeSpec::new(operator, self.partitioning.partitions, dependencies, compute);
+        spec.partitioning = Some(self.partitioning.clone());
+        spec
     }
 }

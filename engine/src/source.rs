@@ -14,8 +14,9 @@ use distdl_storage::{Block, Codec, PARTITIONS_MAX, Record, Records};
 
 use crate::batch::{AnyBatch, Batch, stream_of};
 use crate::context::Context;
-use crate::dataset::{Dataset, Derivation, streams};
+use crate::dataset::{Dataset, streams};
 use crate::error::Result;
+use crate::lineage::NodeSpec;
 use crate::memo::{digest, unequalled};
 
 impl Context {
@@ -53,17 +54,17 @@ impl Context {
                 }))
             })))
         });
-        let mut derivation = Derivation::new("parallelize", partitions, Vec::new(), compute);
-        derivation.remark = format!("{length} records");
+        let mut spec = NodeSpec::new("parallelize", partitions, Vec::new(), compute);
+        spec.remark = format!("{length} records");
         if self.member().is_some() {
             // What refuses to become bytes cannot be compared, and cannot travel either.
             let digests: Option<Vec<_>> = hashed.iter().map(digest_of_records).collect();
-            derivation.agreed = digests.map(|digests| *blake3::hash(digests.as_flattened()).as_bytes());
+            spec.agreed = digests.map(|digests| *blake3::hash(digests.as_flattened()).as_bytes());
         }
-        derivation.contents = Some(Arc::new(move |partition| {
+        spec.contents = Some(Arc::new(move |partition| {
             digest_of_records(&hashed[partition]).unwrap_or_else(unequalled)
         }));
-        derivation.build(self)
+        spec.build(self)
     }
 
     /// The integers of `range` in `partitions` groups of neighbours, made where they are used.
@@ -79,13 +80,13 @@ impl Context {
                 context.resources.batch_records,
             ))
         });
-        let mut derivation = Derivation::new("range", partitions, Vec::new(), compute);
-        derivation.remark = format!("{length} integers");
-        derivation.agreed = Some(digest(&(range.start, range.end)));
-        derivation.contents = Some(Arc::new(move |partition| {
+        let mut spec = NodeSpec::new("range", partitions, Vec::new(), compute);
+        spec.remark = format!("{length} integers");
+        spec.agreed = Some(digest(&(range.start, range.end)));
+        spec.contents = Some(Arc::new(move |partition| {
             digest(&("range", at(partition), at(partition + 1)))
         }));
-        derivation.build(self)
+        spec.build(self)
     }
 
     /// The lines of text files, without their ends. Files are cut at line ends into `partitions` of about equal size;

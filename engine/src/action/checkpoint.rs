@@ -7,8 +7,9 @@ use distdl_storage::remote::SharedFolder;
 use distdl_storage::{Blob, Checkpoint, FoundCheckpoint, Record};
 
 use super::once::once;
-use crate::dataset::{Dataset, Derivation, streams};
+use crate::dataset::{Dataset, streams};
 use crate::error::Result;
+use crate::lineage::NodeSpec;
 use crate::memo;
 use crate::partitioner::PartitionFunction;
 
@@ -117,14 +118,14 @@ impl<T: Record> Dataset<T> {
             let block = kind.codec.portable().decode(Vec::from(frame).into())?;
             Ok(kind.stream(block, context.resources.batch_records)?)
         });
-        let mut derivation = Derivation::new("checkpoint", self.partitions(), Vec::new(), compute);
-        derivation.site = site;
-        derivation.remark = url.to_owned();
-        derivation.contents = Some(Arc::new(move |partition| named[partition].digest()));
+        let mut spec = NodeSpec::new("checkpoint", self.partitions(), Vec::new(), compute);
+        spec.site = site;
+        spec.remark = url.to_owned();
+        spec.contents = Some(Arc::new(move |partition| named[partition].digest()));
         // Bounds of ranges are sampled from what this is derived from, and are not known if it was found.
         let placed = self.node().partitioning.clone();
-        derivation.partitioning = placed.filter(|placed| !matches!(placed.function, PartitionFunction::Range { .. }));
-        derivation.build(self.context())
+        spec.partitioning = placed.filter(|placed| !matches!(placed.function, PartitionFunction::Range { .. }));
+        spec.build(self.context())
     }
 
     /// Computes all partitions, keeps their blocks on disk (of the process that computes each), and then drops what this

@@ -2,9 +2,9 @@
 
 use distdl_storage::{Level, Record};
 
-use crate::dataset::{Dataset, Derivation};
+use crate::dataset::Dataset;
 use crate::error::{EngineError, Result};
-use crate::lineage::{Compute, Memoized};
+use crate::lineage::{Compute, Memoized, NodeSpec};
 use crate::memo;
 
 impl<T: Record> Dataset<T> {
@@ -72,12 +72,12 @@ impl<T: Record> Dataset<T> {
             ));
         }
         memo.open()?;
-        let mut derivation = Derivation::new("memoize", self.partitions(), self.narrow_dependency(), Compute::Pass);
-        derivation.partitioning = self.node().partitioning.clone();
-        derivation.memo = Some(Memoized {
+        let mut spec = NodeSpec::new("memoize", self.partitions(), self.narrow_dependency(), Compute::Pass);
+        spec.partitioning = self.node().partitioning.clone();
+        spec.memo = Some(Memoized {
             name: name.to_owned(),
             version,
         });
-        Ok(derivation.build(context).persist(Level::MemoryAndDisk))
+        Ok(spec.build(context).persist(Level::MemoryAndDisk))
     }
 }

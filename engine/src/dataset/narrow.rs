@@ -8,8 +8,9 @@ use distdl_storage::Record;
 
 use crate::batch::{Batch, Batches, Failure, PartitionIter};
 use crate::dataset::flatten::Flattened;
-use crate::dataset::{Dataset, Derivation, only, streams};
+use crate::dataset::{Dataset, only, streams};
 use crate::error::{EngineError, Result};
+use crate::lineage::NodeSpec;
 
 impl<T: Record> Dataset<T> {
     /// Applies `function` to each record.
@@ -155,14 +156,14 @@ impl<T: Record> Dataset<T> {
         &self,
         operator: &'static str,
         function: impl Fn(T) -> I + Send + Sync + 'static,
-    ) -> Derivation {
+    ) -> NodeSpec {
         let function = Arc::new(function);
         let compute = streams(move |context, _, inputs| {
             let function = Arc::clone(&function);
             let flattened = Flattened::new(context, only(inputs), move |record| function(record));
             Ok(Box::new(flattened))
         });
-        Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute)
+        NodeSpec::new(operator, self.partitions(), self.narrow_dependency(), compute)
     }
 
     /// Applies `function` to the records of each partition as a whole.
@@ -243,8 +244,8 @@ impl<T: Record> Dataset<T> {
             let output = function(partition, records).into_iter();
             Ok(Box::new(Batches::new(output, context.resources.batch_records, failure)))
         });
-        let derivation = Derivation::new(operator, self.partitions(), self.narrow_dependency(), compute);
-        derivation.with_agreed_parameters(parameters).build(self.context())
+        let spec = NodeSpec::new(operator, self.partitions(), self.narrow_dependency(), compute);
+        spec.with_agreed_parameters(parameters).build(self.context())
     }
 
     /// Pairs each record with a key that `function` makes from it.

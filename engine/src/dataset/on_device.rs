@@ -17,10 +17,11 @@ use distdl_storage::Record;
 
 use crate::batch::{AnyBatch, Failure, PartitionIter, TaskError, TaskResult};
 use crate::context::Context;
-use crate::dataset::{Dataset, Derivation, only, streams};
+use crate::dataset::{Dataset, only, streams};
 #[cfg(feature = "gpu")]
 use crate::device::GpuPiece;
 use crate::error::EngineError;
+use crate::lineage::NodeSpec;
 
 use self::way::{OnGpu, Trouble, Way, piece_records};
 
@@ -140,8 +141,8 @@ impl<T: Record + Pod> Dataset<T> {
             mapped.way = mapped.find_way()?;
             Ok(Box::new(mapped))
         });
-        let derivation = Derivation::new(OPERATOR, self.partitions(), self.narrow_dependency(), compute);
-        derivation.with_agreed_parameters(parameters).build(self.context())
+        let spec = NodeSpec::new(OPERATOR, self.partitions(), self.narrow_dependency(), compute);
+        spec.with_agreed_parameters(parameters).build(self.context())
     }
 }
 

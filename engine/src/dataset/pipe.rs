@@ -22,8 +22,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::batch::{AnyStream, Batches, Failure, TaskError, TaskResult};
 use crate::cluster::join::JOIN_VARIABLE;
-use crate::dataset::{Dataset, Derivation, only, streams};
+use crate::dataset::{Dataset, only, streams};
 use crate::error::EngineError;
+use crate::lineage::NodeSpec;
 use crate::task::TaskContext;
 
 /// Longest line that a program may write, in bytes.
@@ -91,11 +92,11 @@ impl<T: Record + Display> Dataset<T> {
             };
             Ok(Box::new(Batches::new(lines, context.resources.batch_records, failure)))
         });
-        let mut derivation = Derivation::new("pipe", self.partitions(), self.narrow_dependency(), compute);
-        derivation.remark = command.join(" ");
+        let mut spec = NodeSpec::new("pipe", self.partitions(), self.narrow_dependency(), compute);
+        spec.remark = command.join(" ");
         // Not agreed on: a path may be each host's own.
-        derivation.parameters = format!("{command:?}");
-        derivation.build(self.context())
+        spec.parameters = format!("{command:?}");
+        spec.build(self.context())
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use distdl_storage::Record;
 
 use crate::batch::{AnyBatch, Batch, typed_batches};
-use crate::dataset::{Dataset, Derivation};
-use crate::lineage::{BatchStep, Compute, Prepare};
+use crate::dataset::Dataset;
+use crate::lineage::{BatchStep, Compute, NodeSpec, Prepare};
 use crate::task::TaskContext;
 
 impl<T: Record> Dataset<T> {
@@ -46,9 +46,9 @@ impl<T: Record> Dataset<T> {
                 Ok(AnyBatch::owned(indexed))
             }) as BatchStep
         }));
-        let mut derivation = Derivation::new("zip_with_index", partitions, self.narrow_dependency(), compute);
-        derivation.prepare = Some(prepare);
-        derivation.build(self.context())
+        let mut spec = NodeSpec::new("zip_with_index", partitions, self.narrow_dependency(), compute);
+        spec.prepare = Some(prepare);
+        spec.build(self.context())
     }
 
     /// Pairs each record with a number that no other record has: the record at `position` of partition `p` gets

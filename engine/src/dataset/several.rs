@@ -6,9 +6,9 @@ use distdl_storage::Record;
 
 use crate::batch::{Batches, Failure, PartitionIter, typed_batches};
 use crate::context::Context;
-use crate::dataset::{Dataset, Derivation, both, of_two_contexts, streams};
+use crate::dataset::{Dataset, both, of_two_contexts, streams};
 use crate::error::{EngineError, Result};
-use crate::lineage::{Compute, Dependency, PartitionMap};
+use crate::lineage::{Compute, Dependency, NodeSpec, PartitionMap};
 
 impl Context {
     /// The partitions of all these datasets, one after the other. Duplicates stay. Of many datasets it makes a smaller plan
@@ -29,8 +29,8 @@ impl Context {
             }
         });
         let dependencies = arms.collect();
-        let union = Derivation::new("union", partitions, dependencies, Compute::Pass);
-        let of_one_context = |union: Derivation, dataset: &&Dataset<T>| union.of_one_context(self, dataset.context());
+        let union = NodeSpec::new("union", partitions, dependencies, Compute::Pass);
+        let of_one_context = |union: NodeSpec, dataset: &&Dataset<T>| union.of_one_context(self, dataset.context());
         datasets.iter().fold(union, of_one_context).build(self)
     }
 }
@@ -72,7 +72,7 @@ impl<T: Record> Dataset<T> {
             parent: self.id(),
             partitions: map,
         }];
-        Derivation::new("coalesce", count, dependencies, Compute::Pass).build(self.context())
+        NodeSpec::new("coalesce", count, dependencies, Compute::Pass).build(self.context())
     }
 
     /// Pairs the records of two datasets by position.
@@ -119,7 +119,7 @@ impl<T: Record> Dataset<T> {
             });
             Ok(Box::new(Batches::new(pairs, context.resources.batch_records, failure)))
         });
-        Ok(Derivation::new("zip", self.partitions(), dependencies, compute).build(self.context()))
+        Ok(NodeSpec::new("zip", self.partitions(), dependencies, compute).build(self.context()))
     }
 
     /// Applies `function` to the partitions of two datasets side by side, which need not be of one length.
@@ -141,7 +141,7 @@ impl<T: Record> Dataset<T> {
             let output = function(left, right).into_iter();
             Ok(Box::new(Batches::new(output, context.resources.batch_records, failure)))
         });
-        Ok(Derivation::new("zip_partitions", self.partitions(), dependencies, compute).build(self.context()))
+        Ok(NodeSpec::new("zip_partitions", self.partitions(), dependencies, compute).build(self.context()))
     }
 
     /// The same partitions of both.
@@ -201,7 +201,7 @@ impl<T: Record> Dataset<T> {
             });
             Ok(Box::new(Batches::new(pairs, context.resources.batch_records, failure)))
         });
-        Derivation::new("cartesian", rows.saturating_mul(columns), dependencies, compute)
+        NodeSpec::new("cartesian", rows.saturating_mul(columns), dependencies, compute)
             .of_one_context(self.context(), other.context())
             .build(self.context())
     }

@@ -11,8 +11,9 @@ use crate::batch::RecordType;
 use crate::dataflow::live::LiveRecord;
 use crate::dataflow::live::contents::lock;
 use crate::dataflow::live::program::LiveProgram;
-use crate::dataset::{Dataset, Derivation, streams};
+use crate::dataset::{Dataset, streams};
 use crate::error::Result;
+use crate::lineage::NodeSpec;
 
 /// Records that are derived from inputs, up to date with the last commit. Cheap to clone.
 #[must_use = "a view is kept up to date until it is dropped, and all of its clones"]
@@ -65,12 +66,12 @@ impl<T: LiveRecord> LiveView<T> {
             let block = Block::from_records(records[partition].clone());
             Ok(RecordType::of::<T>().stream(block, context.resources.batch_records)?)
         });
-        let mut derivation = Derivation::new("snapshot", partitions, Vec::new(), compute);
-        derivation.site = site;
-        derivation.remark = format!("live view \"{}\", {length} records", kept.name());
-        derivation.agreed = Some(*blake3::hash(digests.as_flattened()).as_bytes());
-        derivation.contents = Some(Arc::new(move |partition| digests[partition]));
-        Ok(derivation.build(self.live.context()))
+        let mut spec = NodeSpec::new("snapshot", partitions, Vec::new(), compute);
+        spec.site = site;
+        spec.remark = format!("live view \"{}\", {length} records", kept.name());
+        spec.agreed = Some(*blake3::hash(digests.as_flattened()).as_bytes());
+        spec.contents = Some(Arc::new(move |partition| digests[partition]));
+        Ok(spec.build(self.live.context()))
     }
 
     /// The records in order, each with how often it is there.

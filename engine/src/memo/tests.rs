@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::batch::RecordType;
 use crate::id::DatasetId;
-use crate::lineage::{Contents, Dependency, Graph, Lineage, Memoized, NodeSpec, PartitionMap};
+use crate::lineage::{Compute, Contents, Dependency, Graph, Lineage, Memoized, NodeSpec, PartitionMap};
 
 fn node(
     graph: &mut Graph,
@@ -19,9 +20,9 @@ fn node(
             name: "x".into(),
             version: 1,
         }),
-        ..NodeSpec::passing(operator, 3, dependencies)
+        ..NodeSpec::new(operator, 3, dependencies, Compute::Pass)
     };
-    graph.insert(spec).id
+    graph.insert(spec, RecordType::of::<u64>()).id
 }
 
 fn same(parent: DatasetId) -> Dependency {

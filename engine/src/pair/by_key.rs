@@ -194,8 +194,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         placed: Placed<K>,
     ) -> Dataset<(K, C)> {
         let combine = Arc::new(combine);
-        let spec = Combined::<K, V, C, M>::new(Arc::clone(&placed.partitioner), Arc::clone(&combine));
-        let (dependency, shuffled) = placed.bring(self, Some(Arc::new(spec)));
+        let combined = Combined::<K, V, C, M>::new(Arc::clone(&placed.partitioner), Arc::clone(&combine));
+        let (dependency, shuffled) = placed.bring(self, Some(Arc::new(combined)));
         let compute = streams(move |context, _, inputs| {
             let mut combining = Combining::<K, V, C, M>::new(context, &combine);
             for batch in only(inputs) {
@@ -207,10 +207,10 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             }
             Ok(combining.into_stream())
         });
-        let mut derivation = placed.derive(operator, vec![dependency], compute);
+        let mut spec = placed.derive(operator, vec![dependency], compute);
         // Not agreed on: a zero may have no order.
-        derivation.parameters = parameters;
-        derivation.build(self.context())
+        spec.parameters = parameters;
+        spec.build(self.context())
     }
 
     /// All values of each key, in order of (source partition, position); keys in the order in which they first come. One

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use distdl_storage::Record;
 
 use crate::batch::{AnyBatch, typed_batches};
-use crate::dataset::{Dataset, Derivation, Purpose, generator, only, streams};
+use crate::dataset::{Dataset, Purpose, generator, only, streams};
 use crate::error::in_driver;
-use crate::lineage::{BatchStep, Compute, Dependency, PartitionMap, Prepare, Wanted};
+use crate::lineage::{BatchStep, Compute, Dependency, NodeSpec, PartitionMap, Prepare, Wanted};
 use crate::pair::Placed;
 use crate::partitioner::{Checked, Key, Partitioner, RangePartitioner, Thinned};
 use crate::shuffle::sorted;
@@ -59,9 +59,9 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
         let range = RangePartitioner::<K>::sampling(partitions, descending, self.id());
         let placed = Placed::by(Arc::new(range.clone()));
         let (dependency, _) = placed.bring(self, None);
-        let mut derivation = placed.derive(operator, vec![dependency], sorted_by_key::<K, V>(descending));
-        derivation.prepare = (range.partitions() > 1).then(|| self.sampling(operator, site, range));
-        derivation.build(self.context())
+        let mut spec = placed.derive(operator, vec![dependency], sorted_by_key::<K, V>(descending));
+        spec.prepare = (range.partitions() > 1).then(|| self.sampling(operator, site, range));
+        spec.build(self.context())
     }
 
     /// The same pairs where `partitioner` puts their keys, each partition sorted by key, ascending and stable. One shuffle,
@@ -111,10 +111,10 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
                 Ok(AnyBatch::owned(records))
             }) as BatchStep
         }));
-        let mut derivation = Derivation::new("filter_by_range", self.partitions(), dependencies, compute)
+        let mut spec = NodeSpec::new("filter_by_range", self.partitions(), dependencies, compute)
             .with_agreed_parameters(parameters);
-        derivation.partitioning = partitioning;
-        derivation.build(self.context())
+        spec.partitioning = partitioning;
+        spec.build(self.context())
     }
 
     /// Finds the bounds of the ranges from a sample of every partition.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use distdl_storage::Record;
 
-use crate::dataset::{Dataset, Derivation};
-use crate::lineage::{Compute, Dependency};
+use crate::dataset::Dataset;
+use crate::lineage::{Compute, Dependency, NodeSpec};
 use crate::pair::Placed;
 use crate::partitioner::{Checked, Key, Partitioner};
 use crate::shuffle::{InTurn, Plain};
@@ -27,7 +27,7 @@ impl<T: Record> Dataset<T> {
             parent: self.id(),
             spec,
         }];
-        Derivation::new("repartition", partitions, dependencies, Compute::Pass).build(self.context())
+        NodeSpec::new("repartition", partitions, dependencies, Compute::Pass).build(self.context())
     }
 }
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::batch::RecordType;
 use crate::id::{DatasetId, ShuffleId};
-use crate::lineage::{BucketWriter, Dependency, Graph, Lineage, NodeSpec, PartitionMap, ShuffleSpec};
+use crate::lineage::{BucketWriter, Compute, Dependency, Graph, Lineage, NodeSpec, PartitionMap, ShuffleSpec};
 use crate::plan::{Operation, Output, Plan, Stage, plan, program};
 use crate::task::TaskContext;
 
@@ -83,7 +83,8 @@ fn lineage(drawn: &[Drawn]) -> (Lineage, BTreeSet<(DatasetId, usize)>) {
     } in drawn
     {
         let (partitions, dependencies) = derive(kind, &made);
-        let node = graph.insert(NodeSpec::passing("drawn", partitions, dependencies));
+        let spec = NodeSpec::new("drawn", partitions, dependencies, Compute::Pass);
+        let node = graph.insert(spec, RecordType::of::<u64>());
         node.set_level(persisted.then_some(Level::Memory));
         // Also blocks of what is no longer persisted: they must not be believed.
         blocks.extend(

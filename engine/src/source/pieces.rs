@@ -17,8 +17,8 @@ use serde::Serialize;
 
 use crate::batch::{AnyBatch, AnyStream, TaskResult};
 use crate::context::Context;
-use crate::dataset::{Dataset, Derivation, streams};
-use crate::lineage::{Compute, Contents, Reads};
+use crate::dataset::{Dataset, streams};
+use crate::lineage::{Compute, Contents, NodeSpec, Reads};
 use crate::memo::digest;
 
 /// A part of an object that is read at once.
@@ -98,13 +98,13 @@ impl Context {
         I: Iterator<Item = distdl_storage::Result<T>> + 'static,
     {
         let (reads, contents, agreed) = (reads_of(&groups), contents_of(&groups), agreed_of(&groups, &parameters));
-        let mut derivation = Derivation::new(operator, groups.len(), Vec::new(), read_groups(groups, open));
-        derivation.remark = shown(pattern);
-        derivation.parameters = parameters;
-        derivation.reads = Some(reads);
-        derivation.contents = contents;
-        derivation.agreed = Some(agreed);
-        derivation.build(self)
+        let mut spec = NodeSpec::new(operator, groups.len(), Vec::new(), read_groups(groups, open));
+        spec.remark = shown(pattern);
+        spec.parameters = parameters;
+        spec.reads = Some(reads);
+        spec.contents = contents;
+        spec.agreed = Some(agreed);
+        spec.build(self)
     }
 }
 
