@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::dismissal::Dismissal;
-use super::protocol::MemberId;
+use super::identity::MemberId;
 
 /// Something that happened, and when.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -29,7 +29,7 @@ pub(crate) use hello::{Hello, Purpose, Side};
 pub(crate) use refused::Refused;
 pub(crate) use turns::{Turn, Turns};
 
-use super::protocol::MemberId;
+use super::identity::MemberId;
 use super::socket::{Socket, random_bytes};
 use hello::{REFUSED_BINARY, REFUSED_VERSION};
 use timed::Timed;

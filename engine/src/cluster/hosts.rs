@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::protocol::Role;
+use super::identity::Role;
 
 /// Most bytes of the file.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::{Address, Role};
+use super::identity::{Address, Role};
 use super::secrets::Secrets;
 use crate::config::{ConfigError, Result};
 

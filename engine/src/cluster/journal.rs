@@ -19,7 +19,8 @@ use distdl_storage::durable;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::protocol::{Answer, Generation, MemberId, Work};
+use super::identity::MemberId;
+use super::protocol::{Answer, Generation, Work};
 pub(crate) use head::Head;
 pub(crate) use room::Room;
 

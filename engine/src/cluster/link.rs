@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::cluster::protocol::MemberId;
+use crate::cluster::identity::MemberId;
 use crate::cluster::socket::Socket;
 use crate::cluster::wire::{self, Header, Limits, WireError};
 

@@ -1,7 +1,7 @@
 //! Many processes as one: who belongs to the cluster, what it does next, and what happens when one of them dies.
 //!
-//! Read in this order: `origins` tells versions of a loop's state apart, `protocol` is what members and the name node say to
-//! each other; `dismissal` why it does not let one in; `secrets` and `join` what a
+//! Read in this order: `origins` tells versions of a loop's state apart, `identity` is who a process is, `dismissal` why
+//! the name node does not let it in, and `protocol` what members and the name node say to each other; `secrets` and `join` are what a
 //! started process is told, `chaos` the faults that are made on purpose; `socket` and `handshake` how they meet, `wire`
 //! and `control` what goes over links and control connections; `link` and `member` a process's side. Then the other
 //! side: `events` is what people hear of, `resume`, `deal` and `name_node` who decides (a pure state machine), `journal` what it
@@ -9,8 +9,9 @@
 //! parent's side of them, `hosts` and `remote` those of other hosts, `launch` and `run` all of it.
 
 pub(crate) mod origins;
-pub(crate) mod protocol;
+pub(crate) mod identity;
 pub(crate) mod dismissal;
+pub(crate) mod protocol;
 pub(crate) mod secrets;
 pub(crate) mod join;
 pub mod chaos;
@@ -38,10 +39,10 @@ pub(crate) mod run;
 pub use self::children::Recipe;
 pub use self::dismissal::Dismissal;
 pub use self::hosts::{Hosts, HostsError};
+pub use self::identity::{Address, MemberId, Role};
 pub use self::join::Join;
 pub use self::launch::{LaunchError, NameNodeOptions, RecipeFor, Worker, become_program, secrets_for, this_program};
 pub use self::member::Faults;
-pub use self::protocol::{Address, MemberId, Role};
 pub use self::remote::Remote;
 pub use self::run::run_name_node;
 pub use self::secrets::{SecretError, Secrets};

@@ -26,8 +26,9 @@ use std::time::Duration;
 
 use super::control::ANSWER_BYTES_MAX;
 use super::events::{ClusterEvent, Happening};
+use super::identity::MemberId;
 use super::journal::{Head, LogEntry, Room};
-use super::protocol::{Generation, Held, LoopState, MemberId, Order, Outcome, Peer, Report, Work};
+use super::protocol::{Generation, Held, LoopState, Order, Outcome, Peer, Report, Work};
 use crate::error::EngineError;
 
 mod action;

@@ -16,7 +16,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,39 +24,12 @@ use distdl_storage::bloom::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::dismissal::Dismissal;
+use super::identity::{Address, MemberId, Role};
 use super::origins::Origins;
 use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
 use crate::notices::Said;
 use crate::progress::JobProgress;
-
-/// One life of one process in a cluster. The name node counts them; a number is never given twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct MemberId(pub u64);
-
-impl std::fmt::Display for MemberId {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "member {}", self.0)
-    }
-}
-
-/// Where a process listens.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Address {
-    /// On the network.
-    Tcp(SocketAddr),
-    /// On this host: a Unix socket in Linux's abstract namespace, which leaves no file.
-    Local(String),
-}
-
-/// What a process is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Role {
-    /// Computes partitions and lanes, and owns shards if no process is there only for them.
-    Worker,
-    /// Owns shards of the parameters and nothing else, as long as a worker is left.
-    Parameter,
-}
 
 /// A member as the others need to know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::children::Recipe;
-use super::protocol::Role;
+use super::identity::Role;
 
 /// How processes of other hosts are started.
 #[derive(Debug, Clone, PartialEq, Eq)]

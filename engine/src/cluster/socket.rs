@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-use super::protocol::Address;
+use super::identity::Address;
 
 /// Asked of the kernel for each direction of a Unix socket, in bytes; it gives what it is allowed to. Those of TCP are
 /// left alone: the kernel adapts them to the path, and stops doing so once they are set.

@@ -288,7 +288,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::cluster::protocol::{Address, MemberId, Peer, Role};
+    use crate::cluster::identity::{Address, MemberId, Role};
+    use crate::cluster::protocol::Peer;
     use crate::config::Config;
     use crate::context::Context;
 

@@ -11,7 +11,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cluster::control::{JOIN_BYTES_MAX, receive};
 use crate::cluster::handshake::{Credentials, HANDSHAKE_TIME_MAX, Hello, Mine, Purpose, accept, initiate};
-use crate::cluster::protocol::{MemberId, Order, Report};
+use crate::cluster::identity::MemberId;
+use crate::cluster::protocol::{Order, Report};
 use crate::cluster::socket::{Socket, pair};
 use crate::cluster::wire::{HEADER_BYTES, Header, Limits, read_bytes, read_floats_into, read_header, write_frame};
 

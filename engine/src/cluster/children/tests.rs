@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::protocol::{Address, Role};
+use crate::cluster::identity::{Address, Role};
 use crate::cluster::secrets::Secrets;
 
 /// Bytes that can be looked at while they are written.

@@ -18,7 +18,7 @@
 //! Numbers are little endian. A refusal is the first 16 bytes alone, which no version changes.
 
 use super::Refused;
-use crate::cluster::protocol::MemberId;
+use crate::cluster::identity::MemberId;
 
 /// Of what is said on a connection from its first byte on; other versions are turned away.
 pub(crate) const PROTOCOL_VERSION: u16 = 1;

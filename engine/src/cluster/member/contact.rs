@@ -12,7 +12,8 @@ use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, ControlError, Encoded, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX, REPORT_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused};
-use crate::cluster::protocol::{Known, MemberId, Order, Report};
+use crate::cluster::identity::MemberId;
+use crate::cluster::protocol::{Known, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
 
 /// What a process can do for the others.

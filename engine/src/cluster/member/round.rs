@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Phase, Shared, lock};
+use crate::cluster::identity::MemberId;
 use crate::cluster::link::{Body, Link};
-use crate::cluster::protocol::MemberId;
 use crate::cluster::wire::{Header, WireError};
 
 /// Which round a frame belongs to. Later rounds are larger.

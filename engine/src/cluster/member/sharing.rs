@@ -15,7 +15,8 @@ use distdl_storage::remote::Stores;
 use super::{CONNECT_TIMEOUT, Member, Shared, lock};
 use crate::cluster::control;
 use crate::cluster::handshake::{self, Mine, Purpose};
-use crate::cluster::protocol::{MemberId, Order, Report, Source};
+use crate::cluster::identity::MemberId;
+use crate::cluster::protocol::{Order, Report, Source};
 use crate::cluster::socket::{self, Socket};
 use crate::notices::{Notices, Said};
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{Action, NameNode, Round};
 use crate::cluster::events::Happening;
+use crate::cluster::identity::MemberId;
 use crate::cluster::journal::{Head, LogEntry};
-use crate::cluster::protocol::{ActionKind, Answer, Generation, LoopState, MemberId, Order, Work};
+use crate::cluster::protocol::{ActionKind, Answer, Generation, LoopState, Order, Work};
 use crate::cluster::resume::resume;
 use crate::error::EngineError;
 

@@ -10,7 +10,8 @@ use distdl_storage::StoreFigures;
 use distdl_storage::bloom::{Bloom, Digest};
 
 use super::NameNode;
-use crate::cluster::protocol::{MemberId, Order, Source};
+use crate::cluster::identity::MemberId;
+use crate::cluster::protocol::{Order, Source};
 use crate::notices::Said;
 
 /// Questions of one member that may wait for another's turn to end.

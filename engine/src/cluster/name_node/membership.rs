@@ -6,8 +6,9 @@ use super::slot::Place;
 use super::{ConnectionId, Effect, Loss, Member, NameNode, Options};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::Happening;
+use crate::cluster::identity::MemberId;
 use crate::cluster::journal::LogEntry;
-use crate::cluster::protocol::{Known, LoopState, MemberId, Order, Peer};
+use crate::cluster::protocol::{Known, LoopState, Order, Peer};
 
 /// Generations in a row in which the links between two members may fail before one of them has to go.
 const STRIKES_MAX: usize = 3;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::placing::BUSY_MICROS_MIN;
 use super::{Action, Effect, NameNode, Round};
 use crate::cluster::events::Happening;
+use crate::cluster::identity::MemberId;
 use crate::cluster::journal::{Collected, Head, LogEntry};
-use crate::cluster::protocol::{ActionKind, Answer, Held, LoopState, MemberId, Order, Outcome, Work};
+use crate::cluster::protocol::{ActionKind, Answer, Held, LoopState, Order, Outcome, Work};
 use crate::error::EngineError;
 
 impl NameNode {

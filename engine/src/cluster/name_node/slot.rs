@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::protocol::MemberId;
+use crate::cluster::identity::MemberId;
 
 /// The first delay of a restart that is not immediate.
 const DELAY_MIN: Duration = Duration::from_millis(100);

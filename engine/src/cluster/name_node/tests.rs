@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::protocol::{Address, Role};
+use crate::cluster::identity::{Address, Role};
 
 mod holdings;
 mod joining;

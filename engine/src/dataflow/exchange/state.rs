@@ -282,8 +282,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cluster::identity::MemberId;
     use crate::cluster::link::Link;
-    use crate::cluster::protocol::MemberId;
     use crate::cluster::socket::{Listener, connect};
     use crate::cluster::wire::Limits;
     use crate::dataflow::exchange::{Makers, Setting};

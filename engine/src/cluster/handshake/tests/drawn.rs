@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::hello::HELLO_BYTES;
 use super::super::{Hello, PROOF_BYTES, Purpose, Side, accept, initiate};
 use super::{answer, anyone, called, caller, credentials, hello};
-use crate::cluster::protocol::MemberId;
+use crate::cluster::identity::MemberId;
 use crate::cluster::socket::pair;
 
 fn any_hello() -> impl Strategy<Value = Hello> {

@@ -3,7 +3,7 @@
 use distdl_storage::bloom::{Bloom, Digest};
 
 use super::*;
-use crate::cluster::protocol::{Address, Role};
+use crate::cluster::identity::{Address, Role};
 
 const KEY: Digest = [7; 32];
 

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use crate::cluster::identity::{Address, MemberId, Role};
 use crate::cluster::name_node::ConnectionId;
 use crate::cluster::origins::{Origin, Origins};
-use crate::cluster::protocol::{
-    ActionKind, Address, Answer, Asset, Generation, Known, LoopState, MemberId, Order, Outcome, Report, Role, Work,
-};
+use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Known, LoopState, Order, Outcome, Report, Work};
 use crate::cluster::resume::of_history;
 use crate::error::EngineError;
 use crate::id::DatasetId;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::process::{Other, Process, Step, loop_result, result};
 use crate::cluster::events::Happening;
+use crate::cluster::identity::Address;
 use crate::cluster::journal::{Head, LogEntry, remember};
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
-use crate::cluster::protocol::{Address, Answer, Generation, LoopState, Order, Report, Work};
+use crate::cluster::protocol::{Answer, Generation, LoopState, Order, Report, Work};
 use crate::cluster::resume::resume;
 
 pub(super) struct World {
