@@ -14,7 +14,9 @@ use bytes::Bytes;
 
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round, RoundKey};
-use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, LoopState, Order, Outcome, Report, Work};
+use crate::cluster::protocol::{
+    ActionKind, Answer, Asset, Generation, Head, Held, LoopState, Order, Outcome, Report, Work,
+};
 use crate::context::{Context, action_on};
 use crate::dataflow::job::{Job, Reduce};
 use crate::dataflow::round::{self, Facts};
@@ -67,11 +69,14 @@ impl<'a> Arrival<'a> {
             action: context.next_action(),
             last: Cell::new(None),
         };
-        member.arrive(Report::Arrive {
+        let head = Head {
             action: arrival.action,
             fingerprint: fingerprint(lineage, &(&kind, asked_for)),
             site: action_on(lineage.node(lineage.target())),
             kind,
+        };
+        member.arrive(Report::Arrive {
+            head,
             held: held(lineage, context),
             state,
         });

@@ -20,11 +20,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::identity::MemberId;
-use super::protocol::{Answer, Generation, Work};
-pub(crate) use head::Head;
+use super::protocol::{Answer, Generation, Head, Work};
 pub(crate) use room::Room;
 
-mod head;
 mod room;
 
 /// First in the file: what it is, and the version of its format.

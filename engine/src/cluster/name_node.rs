@@ -27,8 +27,8 @@ use std::time::Duration;
 use super::control::ANSWER_BYTES_MAX;
 use super::events::{ClusterEvent, Happening};
 use super::identity::MemberId;
-use super::journal::{Head, LogEntry, Room};
-use super::protocol::{Generation, Held, LoopState, Order, Outcome, Peer, Report, Work};
+use super::journal::{LogEntry, Room};
+use super::protocol::{Generation, Head, Held, LoopState, Order, Outcome, Peer, Report, Work};
 use crate::error::EngineError;
 
 mod action;
@@ -341,22 +341,7 @@ impl NameNode {
                 self.move_lanes_if_worth_it();
             }
             Report::Join { .. } => self.lose(member, "it joined twice on one connection"),
-            Report::Arrive {
-                action,
-                fingerprint,
-                site,
-                kind,
-                held,
-                state,
-            } => {
-                let head = Head {
-                    action,
-                    fingerprint,
-                    site,
-                    kind,
-                };
-                self.arrived(member, head, held, state);
-            }
+            Report::Arrive { head, held, state } => self.arrived(member, head, held, state),
             Report::Ended {
                 generation,
                 action,

@@ -23,6 +23,7 @@ use distdl_storage::StoreFigures;
 use distdl_storage::bloom::Digest;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::action::{ActionKind, Answer, Head};
 use super::dismissal::Dismissal;
 use super::identity::{Address, MemberId, Role};
 use super::origins::Origins;
@@ -30,6 +31,8 @@ use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
 use crate::notices::Said;
 use crate::progress::JobProgress;
+
+mod action;
 
 /// A member as the others need to know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,33 +114,6 @@ pub(crate) enum Asset {
 /// What a member has: partitions, ascending.
 pub(crate) type Held = Vec<(Asset, Vec<u64>)>;
 
-/// What kind of collective an action is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum ActionKind {
-    /// Computes partitions of a dataset; the answer has one result for each.
-    Compute {
-        /// Partitions, in any order, each once.
-        wanted: Vec<u64>,
-        /// The dataset, for errors.
-        dataset: DatasetId,
-        /// Rounds that may end without all results although no member was lost.
-        rounds_max: u32,
-    },
-    /// Places data (rounds of [`Work::Compute`]) and then runs a loop over it ([`Work::Loop`]).
-    Iterate {
-        /// As for `Compute`.
-        dataset: DatasetId,
-        /// As for `Compute`.
-        rounds_max: u32,
-        /// The version of the parameters that the loop starts from.
-        first_step: u64,
-        /// Lanes to be hosted.
-        lanes: u32,
-        /// What its answer takes at most.
-        answer_bytes_max: u64,
-    },
-}
-
 /// Versions of the state of a loop that a member could go on from. Version `v` is the state that step `v` reads: what
 /// steps `0..v` have made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +124,25 @@ pub(crate) struct LoopState {
     pub origins: Origins,
     /// For each shard whose optimizer state it keeps: the shard, and the versions. Empty if optimizers have no state.
     pub shards: Vec<(u32, Vec<u64>)>,
+}
+
+/// What a round of a loop goes on from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LoopStart {
+    /// The version of its parameters.
+    pub version: u64,
+    /// The rank that gives it to those that lack it. None if nobody has what it takes: then `version` is the first step,
+    /// and only who begins the program anew has that.
+    pub source: Option<u32>,
+    /// What each member has of the history that is gone on with, by rank. All shards stay named.
+    pub states: Vec<LoopState>,
+}
+
+impl LoopStart {
+    /// Whether a member lacks the version.
+    pub(crate) fn is_lacked_by(&self, state: &LoopState) -> bool {
+        !state.versions.contains(&self.version)
+    }
 }
 
 /// What a member was when it lost the name node.
@@ -192,14 +187,8 @@ pub(crate) enum Report {
     },
     /// Its driver program has come to an action. Sent again after the name node was found again.
     Arrive {
-        /// Number of the action.
-        action: u64,
-        /// BLAKE3 over the lineage and the action, equal in all processes.
-        fingerprint: [u8; 32],
-        /// The action's name and place in the driver program, for errors.
-        site: String,
-        /// What is asked for.
-        kind: ActionKind,
+        /// Which action.
+        head: Head,
         /// Its blocks of the datasets of the lineage.
         held: Held,
         /// What it could go on from, for `Iterate`.
@@ -406,32 +395,9 @@ pub(crate) enum Work {
     },
     /// Run the loop.
     Loop {
-        /// From this version of the parameters.
-        version: u64,
-        /// The rank that gives its parameters to those that lack the version.
-        source: Option<u32>,
-        /// What each member could go on from, by rank.
-        states: Vec<LoopState>,
+        /// From where.
+        start: LoopStart,
         /// The rank that hosts each lane.
         lanes: Vec<u32>,
     },
-}
-
-/// How an action ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Answer {
-    /// One result for each partition asked for, and what closures added to accumulators.
-    Computed {
-        /// By partition, ascending.
-        results: Vec<(u64, Bytes)>,
-        /// Opaque to the name node, in the order in which they came.
-        updates: Vec<Bytes>,
-    },
-    /// The loop is finished; `None` to a member that finished it itself.
-    Iterated {
-        /// As in [`Outcome::Looped`].
-        result: Option<Bytes>,
-    },
-    /// The program is at fault.
-    Failed(EngineError),
 }

@@ -4,19 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::origins::{Origin, Origins};
-use super::protocol::LoopState;
-
-/// What a loop goes on from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Resumed {
-    /// The version of its parameters.
-    pub version: u64,
-    /// The rank that gives it to those that lack it. None if nobody has what it takes: then `version` is the first step,
-    /// and only who begins the program anew has that.
-    pub source: Option<u32>,
-    /// What each member has of the history that is gone on with, by rank. All shards stay named.
-    pub states: Vec<LoopState>,
-}
+use super::protocol::{LoopStart, LoopState};
 
 /// What a loop resumes from. `states` are by rank of the new generation.
 ///
@@ -25,7 +13,7 @@ pub(crate) struct Resumed {
 /// those whose state it does not keep: otherwise a shard whose keepers all died would go unnoticed. Versions of one number
 /// that different rounds have made are different versions. Of those that can be gone on from, one of the last round is
 /// taken, and of these the newest: where all rounds make the same, the newest of all.
-pub(crate) fn resume(states: &[LoopState], first_step: u64) -> Resumed {
+pub(crate) fn resume(states: &[LoopState], first_step: u64) -> LoopStart {
     let shards = kept_by_shard(states);
     let is_whole = |made: &(Origin, u64)| shards.values().all(|kept| kept.contains(made));
     let offered = (0_u32..).zip(states).flat_map(|(rank, state)| {
@@ -33,7 +21,7 @@ pub(crate) fn resume(states: &[LoopState], first_step: u64) -> Resumed {
         versions.map(move |version| (made(state, *version), Reverse(rank)))
     });
     match offered.filter(|(made, _)| is_whole(made)).max() {
-        Some(((_, version), Reverse(rank))) => Resumed {
+        Some(((_, version), Reverse(rank))) => LoopStart {
             version,
             source: Some(rank),
             states: states
@@ -41,7 +29,7 @@ pub(crate) fn resume(states: &[LoopState], first_step: u64) -> Resumed {
                 .map(|state| of_history(state, &states[rank as usize].origins))
                 .collect(),
         },
-        None => Resumed {
+        None => LoopStart {
             version: first_step,
             source: None,
             states: states.to_vec(),

@@ -9,13 +9,13 @@ use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
 
-use self::basis::{Basis, Start, basis, what_is_here};
+use self::basis::{Basis, basis, what_is_here};
 use super::history::{History, Iterated, Values, check_length};
 use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unreadable};
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round};
 use crate::cluster::origins::Origins;
-use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, Outcome, Work};
+use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, LoopStart, Outcome, Work};
 use crate::context::Context;
 use crate::dataflow::exchange::{Exchange, Makers, Setting};
 use crate::dataflow::iterate;
@@ -121,23 +121,9 @@ pub(crate) fn iterate(
                 let held = held_and_loaded(&arrival, &mut looped);
                 member.ended(arrival.key(&generation, number), outcome, held);
             }
-            Next::Round(
-                generation,
-                number,
-                Work::Loop {
-                    version,
-                    source,
-                    states,
-                    lanes,
-                },
-            ) => {
-                let start = Start {
-                    version,
-                    source,
-                    states,
-                    lanes,
-                };
-                let outcome = run_loop(&arrival, &generation, number, &start, &mut looped, &mut history);
+            Next::Round(generation, number, Work::Loop { start, lanes }) => {
+                let round = (&generation, number);
+                let outcome = run_loop(&arrival, round, &start, &lanes, &mut looped, &mut history);
                 // Who has a lane's data has it in the next generation, too.
                 let held = held_and_loaded(&arrival, &mut looped);
                 let outcome = outcome.unwrap_or_else(Outcome::Failed);
@@ -236,19 +222,19 @@ fn place(
 
 fn run_loop(
     arrival: &Arrival<'_>,
-    generation: &Generation,
-    number: u32,
-    start: &Start,
+    (generation, number): (&Generation, u32),
+    start: &LoopStart,
+    lanes: &[u32],
     looped: &mut Loop<'_>,
     history: &mut History,
 ) -> Result<Outcome> {
     let own = own_rank(arrival, generation);
     // All have the data of the lanes that they host, or this round would not have begun.
-    if own.is_some() && !start.lanes.is_empty() {
-        (looped.keep_only)(&|partition| host(&start.lanes, partition) == own);
+    if own.is_some() && !lanes.is_empty() {
+        (looped.keep_only)(&|partition| host(lanes, partition) == own);
     }
     let (iteration, parameters) = (&looped.iteration, &looped.parameters);
-    let placement = round::placement(generation, &start.lanes, iteration.shards)
+    let placement = round::placement(generation, lanes, iteration.shards)
         .filter(|placement| placement.lanes.len() == iteration.lanes)
         .ok_or_else(diverged)?;
     let state = |history: &History, finished: bool, result: Option<Bytes>| Outcome::Looped {
@@ -322,7 +308,7 @@ fn run_loop(
 
 /// Gives the others what they lack of the version that is gone on from, and waits for what is lacking here; `basis` has it
 /// then. Whether all have what the loop takes, or it was stopped before.
-fn make_ready(exchange: &Exchange, rank: usize, start: &Start, basis: &mut Basis, history: &mut History) -> bool {
+fn make_ready(exchange: &Exchange, rank: usize, start: &LoopStart, basis: &mut Basis, history: &mut History) -> bool {
     exchange.share();
     if start.source == Some(rank as u32) {
         let lacking = start

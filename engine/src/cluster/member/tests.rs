@@ -15,7 +15,7 @@ use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, Purpose};
 use crate::cluster::identity::Role;
 use crate::cluster::link::Body;
 use crate::cluster::origins::Origins;
-use crate::cluster::protocol::{ActionKind, Asset, LoopState, Peer};
+use crate::cluster::protocol::{ActionKind, Asset, Head, LoopState, Peer};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::wire::{Kind, WireError};
 use crate::id::DatasetId;
@@ -339,15 +339,17 @@ fn an_arrival_is_told_again_with_what_there_is_by_then() {
         shards: Vec::new(),
     };
     member.arrive(Report::Arrive {
-        action: 0,
-        fingerprint: [0; 32],
-        site: String::new(),
-        kind: ActionKind::Iterate {
-            dataset: DatasetId(0),
-            rounds_max: 1,
-            first_step: 0,
-            lanes: 1,
-            answer_bytes_max: 0,
+        head: Head {
+            action: 0,
+            fingerprint: [0; 32],
+            site: String::new(),
+            kind: ActionKind::Iterate {
+                dataset: DatasetId(0),
+                rounds_max: 1,
+                first_step: 0,
+                lanes: 1,
+                answer_bytes_max: 0,
+            },
         },
         held: Held::new(),
         state: state(0),
@@ -454,13 +456,15 @@ fn a_name_node_that_is_started_again_hears_what_is_here_before_the_arrival() {
     wait_until("the name node is missed", || lock(&member.shared).control.is_none());
     // Nobody hears this one.
     member.arrive(Report::Arrive {
-        action: 0,
-        fingerprint: [0; 32],
-        site: String::new(),
-        kind: ActionKind::Compute {
-            wanted: vec![0],
-            dataset: DatasetId(0),
-            rounds_max: 1,
+        head: Head {
+            action: 0,
+            fingerprint: [0; 32],
+            site: String::new(),
+            kind: ActionKind::Compute {
+                wanted: vec![0],
+                dataset: DatasetId(0),
+                rounds_max: 1,
+            },
         },
         held: Held::new(),
         state: LoopState::default(),

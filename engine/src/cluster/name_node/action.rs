@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::cluster::events::Happening;
-use crate::cluster::journal::{Collected, Head};
-use crate::cluster::protocol::{ActionKind, Answer, Work};
+use crate::cluster::journal::Collected;
+use crate::cluster::protocol::{ActionKind, Answer, Head, Work};
 use crate::error::EngineError;
 
 /// The action that the cluster is at.
@@ -122,9 +122,9 @@ impl Action {
                     micros: None,
                 })
             }
-            Work::Loop { version, .. } if self.loop_begun => Some(Happening::Resumed {
+            Work::Loop { start, .. } if self.loop_begun => Some(Happening::Resumed {
                 action,
-                version: *version,
+                version: start.version,
                 micros: None,
             }),
             _ => None,
@@ -162,6 +162,7 @@ impl Action {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::protocol::LoopStart;
     use crate::id::DatasetId;
 
     #[test]
@@ -179,12 +180,12 @@ mod tests {
             site: String::new(),
             fingerprint: [0; 32],
         });
-        let work = Work::Loop {
+        let start = LoopStart {
             version: 0,
             source: None,
             states: Vec::new(),
-            lanes: vec![0],
         };
+        let work = Work::Loop { start, lanes: vec![0] };
         action.begin(&work);
         action.looped = Some(Bytes::from_static(b"of a history that nobody goes on with"));
         action.begin(&work);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Action, NameNode, Round};
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
-use crate::cluster::journal::{Head, LogEntry};
-use crate::cluster::protocol::{ActionKind, Answer, Generation, LoopState, Order, Work};
+use crate::cluster::journal::LogEntry;
+use crate::cluster::protocol::{ActionKind, Answer, Generation, Head, LoopState, Order, Work};
 use crate::cluster::resume::resume;
 use crate::error::EngineError;
 
@@ -149,7 +149,6 @@ impl NameNode {
         let work = match action.head.kind {
             ActionKind::Iterate { first_step, .. } if action.placed => {
                 let states: Vec<LoopState> = ranks.map(|member| member.state.clone()).collect();
-                let resumed = resume(&states, first_step);
                 let rank = |member: &Option<MemberId>| {
                     let members = &self.generation.members;
                     members
@@ -158,9 +157,7 @@ impl NameNode {
                         .unwrap_or(0) as u32
                 };
                 Work::Loop {
-                    version: resumed.version,
-                    source: resumed.source,
-                    states: resumed.states,
+                    start: resume(&states, first_step),
                     lanes: self.lanes.iter().map(rank).collect(),
                 }
             }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::slot::{Place, Slots};
 use super::{Action, Holdings, Member, Moves, NameNode, Options, Round};
 use crate::cluster::identity::MemberId;
-use crate::cluster::journal::{Collected, Head, LogEntry};
-use crate::cluster::protocol::{Answer, Generation, LoopState, Peer, Work};
+use crate::cluster::journal::{Collected, LogEntry};
+use crate::cluster::protocol::{Answer, Generation, Head, LoopState, Peer, Work};
 
 impl NameNode {
     /// The name node of the cluster that wrote `entries`. Its members are expected back within one lease; processes for

@@ -7,8 +7,8 @@ use super::placing::BUSY_MICROS_MIN;
 use super::{Action, Effect, NameNode, Round};
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
-use crate::cluster::journal::{Collected, Head, LogEntry};
-use crate::cluster::protocol::{ActionKind, Answer, Held, LoopState, Order, Outcome, Work};
+use crate::cluster::journal::{Collected, LogEntry};
+use crate::cluster::protocol::{ActionKind, Answer, Head, Held, LoopState, Order, Outcome, Work};
 use crate::error::EngineError;
 
 impl NameNode {

@@ -3,26 +3,12 @@
 use super::super::diverged;
 use super::super::history::History;
 use crate::cluster::origins::{Origin, Origins};
-use crate::cluster::protocol::LoopState;
+use crate::cluster::protocol::{LoopStart, LoopState};
 use crate::cluster::resume::of_history;
 use crate::dataflow::exchange::Exchange;
 use crate::error::Result;
 use crate::iteration::Iteration;
 use crate::parameters::Parameters;
-
-/// From what a round of a loop goes on.
-pub(super) struct Start {
-    pub(super) version: u64,
-    pub(super) source: Option<u32>,
-    pub(super) states: Vec<LoopState>,
-    pub(super) lanes: Vec<u32>,
-}
-
-impl Start {
-    pub(super) fn is_lacked_by(&self, state: &LoopState) -> bool {
-        !state.versions.contains(&self.version)
-    }
-}
 
 /// What this process could go on from.
 pub(super) fn what_is_here((iteration, parameters): (&Iteration, &Parameters), history: &History) -> LoopState {
@@ -45,7 +31,7 @@ pub(super) struct Basis {
 pub(super) fn basis(
     round: Origin,
     own: Option<usize>,
-    start: &Start,
+    start: &LoopStart,
     (iteration, parameters): (&Iteration, &Parameters),
     history: &mut History,
 ) -> Result<Option<Basis>> {
@@ -127,11 +113,10 @@ mod tests {
             .iter()
             .for_each(|(version, round)| source.origins.go_on(*version, *round));
         let own = of_history(&what_is_here((iteration, parameters), history), &source.origins);
-        let start = Start {
+        let start = LoopStart {
             version,
             source: Some(0),
             states: vec![source, own],
-            lanes: vec![0],
         };
         basis((9, 9), Some(1), &start, (iteration, parameters), history).unwrap()
     }
@@ -173,11 +158,10 @@ mod tests {
         let (iteration, parameters, mut history) = process(6, &[(0, LAST)]);
         let mut nothing = LoopState::default();
         nothing.origins.go_on(0, LAST);
-        let start = Start {
+        let start = LoopStart {
             version: 6,
             source: Some(0),
             states: vec![nothing],
-            lanes: vec![0],
         };
         assert!(
             basis((9, 9), Some(0), &start, (&iteration, &parameters), &mut history)

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::dismissal::Dismissal;
-use crate::cluster::protocol::{ActionKind, Known};
+use crate::cluster::protocol::{ActionKind, Head, Known};
 
 fn join(known: Option<Known>, slot: u32) -> Report {
     Report::Join {
@@ -145,13 +145,15 @@ fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
     assert!(effects.is_empty(), "{effects:?}");
     says(&mut node, 0, join(None, 0));
     let action = Report::Arrive {
-        action: 0,
-        fingerprint: [0; 32],
-        site: String::new(),
-        kind: ActionKind::Compute {
-            wanted: vec![0],
-            dataset: crate::id::DatasetId(0),
-            rounds_max: 1,
+        head: Head {
+            action: 0,
+            fingerprint: [0; 32],
+            site: String::new(),
+            kind: ActionKind::Compute {
+                wanted: vec![0],
+                dataset: crate::id::DatasetId(0),
+                rounds_max: 1,
+            },
         },
         held: Held::new(),
         state: LoopState::default(),
@@ -172,15 +174,17 @@ fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
 /// With the state of one shard, as of the version that the loop begins with.
 fn comes_to_a_loop(state: bool) -> Report {
     Report::Arrive {
-        action: 0,
-        fingerprint: [0; 32],
-        site: "an iteration".into(),
-        kind: ActionKind::Iterate {
-            dataset: crate::id::DatasetId(0),
-            rounds_max: 1,
-            first_step: 0,
-            lanes: 1,
-            answer_bytes_max: 0,
+        head: Head {
+            action: 0,
+            fingerprint: [0; 32],
+            site: "an iteration".into(),
+            kind: ActionKind::Iterate {
+                dataset: crate::id::DatasetId(0),
+                rounds_max: 1,
+                first_step: 0,
+                lanes: 1,
+                answer_bytes_max: 0,
+            },
         },
         held: Held::new(),
         state: LoopState {

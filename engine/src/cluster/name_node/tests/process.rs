@@ -7,7 +7,9 @@ use bytes::Bytes;
 use crate::cluster::identity::{Address, MemberId, Role};
 use crate::cluster::name_node::ConnectionId;
 use crate::cluster::origins::{Origin, Origins};
-use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Known, LoopState, Order, Outcome, Report, Work};
+use crate::cluster::protocol::{
+    ActionKind, Answer, Asset, Generation, Head, Known, LoopState, Order, Outcome, Report, Work,
+};
 use crate::cluster::resume::of_history;
 use crate::error::EngineError;
 use crate::id::DatasetId;
@@ -164,11 +166,14 @@ impl Process {
                 answer_bytes_max: loop_result(self.at as u64).len() as u64,
             },
         };
-        Report::Arrive {
+        let head = Head {
             action: self.at as u64,
             fingerprint: [self.at as u8 + self.program; 32],
             site: format!("action {} of the test", self.at),
             kind,
+        };
+        Report::Arrive {
+            head,
             held: vec![(Asset::Dataset(dataset), self.blocks.iter().copied().collect())],
             state: self.loop_state(program),
         }
@@ -281,16 +286,11 @@ impl Process {
         assert!(self.round.is_none(), "a round begins while another runs");
         self.generation_last = generation.number;
         let (mut version, mut origins, mut has) = (0, Origins::default(), true);
-        if let Work::Loop {
-            version: from,
-            source,
-            states,
-            ..
-        } = &work
-        {
-            (version, origins) = (*from, states[source.unwrap() as usize].origins.clone());
+        if let Work::Loop { start, .. } = &work {
+            let source = &start.states[start.source.unwrap() as usize];
+            (version, origins) = (start.version, source.origins.clone());
             let here = of_history(&self.loop_state(program), &origins);
-            assert_eq!(here, states[rank], "the name node knows what is here");
+            assert_eq!(here, start.states[rank], "the name node knows what is here");
             has = here.versions.contains(&version);
             if has {
                 origins = self.origins.clone();
@@ -338,18 +338,11 @@ impl Process {
     /// Gets one thing that it lacks of the version that the loop goes on from, if somebody gives it.
     fn receive(&mut self, others: &[Option<Other>], stateful: bool) {
         let Some(round) = &mut self.round else { return };
-        let Work::Loop {
-            version,
-            source,
-            states,
-            ..
-        } = &round.work
-        else {
-            return;
-        };
+        let Work::Loop { start, .. } = &round.work else { return };
+        let version = &start.version;
         if !round.has {
             // It may have another version of that number.
-            let source = source.and_then(|rank| others[rank as usize].as_ref());
+            let source = start.source.and_then(|rank| others[rank as usize].as_ref());
             if let Some(content) = source.and_then(|source| source.versions.get(version)) {
                 self.versions = BTreeMap::from([(*version, *content)]);
                 self.shards.values_mut().for_each(BTreeMap::clear);
@@ -373,7 +366,7 @@ impl Process {
             return;
         };
         let gives = |state: &LoopState| state.shards[shard as usize].1.contains(version);
-        let giver = states.iter().position(gives).expect("somebody has the state");
+        let giver = start.states.iter().position(gives).expect("somebody has the state");
         let giver = others[giver]
             .as_ref()
             .and_then(|giver| giver.shards.get(&shard)?.get(version));

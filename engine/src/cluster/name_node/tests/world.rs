@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::process::{Other, Process, Step, loop_result, result};
 use crate::cluster::events::Happening;
 use crate::cluster::identity::Address;
-use crate::cluster::journal::{Head, LogEntry, remember};
+use crate::cluster::journal::{LogEntry, remember};
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
-use crate::cluster::protocol::{Answer, Generation, LoopState, Order, Report, Work};
+use crate::cluster::protocol::{Answer, Generation, Head, LoopState, Order, Report, Work};
 use crate::cluster::resume::resume;
 
 pub(super) struct World {
@@ -202,31 +202,26 @@ impl World {
                 .any(|(_, wire)| std::ptr::eq(&self.processes[wire.process], *process));
             assert!(connected, "a round with a closed connection");
         }
-        if let Work::Loop {
-            version,
-            source,
-            states,
-            ..
-        } = work
-        {
+        if let Work::Loop { start, .. } = work {
             let real: Vec<LoopState> = members
                 .iter()
                 .map(|process| process.loop_state(&self.program))
                 .collect();
             // A process that died since has what it had.
-            let resumed = resume(&real, 0);
-            assert_eq!(*states, resumed.states, "states by rank are those of the members");
+            let due = resume(&real, 0);
             assert_eq!(
-                (*version, *source),
-                (resumed.version, resumed.source),
-                "no newer version would do"
+                *start, due,
+                "of the members' states, by rank, the newest version that will do"
             );
-            self.check_contents(*version, states, &members);
+            self.check_contents(start.version, &start.states, &members);
             let Step::Iterate { stateful, timed, .. } = self.program[action as usize] else {
                 panic!("a loop for an action that has none");
             };
             let newest = real.iter().flat_map(|state| &state.versions).max().copied();
-            assert!(stateful || timed || Some(*version) == newest, "a finished step is lost");
+            assert!(
+                stateful || timed || Some(start.version) == newest,
+                "a finished step is lost"
+            );
         }
     }
 

@@ -1,16 +1,44 @@
-//! Which action the processes are at, and what one is told that is at another.
+//! Which action the processes are at, how it ends, and what one is told that is at another.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::protocol::{ActionKind, Answer};
 use crate::error::EngineError;
+use crate::id::DatasetId;
+
+/// What kind of collective an action is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ActionKind {
+    /// Computes partitions of a dataset; the answer has one result for each.
+    Compute {
+        /// Partitions, in any order, each once.
+        wanted: Vec<u64>,
+        /// The dataset, for errors.
+        dataset: DatasetId,
+        /// Rounds that may end without all results although no member was lost.
+        rounds_max: u32,
+    },
+    /// Places data (rounds of [`Work::Compute`](super::Work::Compute)) and then runs a loop over it ([`Work::Loop`](super::Work::Loop)).
+    Iterate {
+        /// As for `Compute`.
+        dataset: DatasetId,
+        /// As for `Compute`.
+        rounds_max: u32,
+        /// The version of the parameters that the loop starts from.
+        first_step: u64,
+        /// Lanes to be hosted.
+        lanes: u32,
+        /// What its answer takes at most.
+        answer_bytes_max: u64,
+    },
+}
 
 /// Which action it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
     /// Its number.
     pub action: u64,
-    /// BLAKE3 over the lineage and the action.
+    /// BLAKE3 over the lineage and the action, equal in all processes.
     pub fingerprint: [u8; 32],
     /// Name and place in the driver program, for errors.
     pub site: String,
@@ -47,4 +75,23 @@ impl Head {
                       has left";
         Answer::Failed(EngineError::invalid(what, remedy))
     }
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// One result for each partition asked for, and what closures added to accumulators.
+    Computed {
+        /// By partition, ascending.
+        results: Vec<(u64, Bytes)>,
+        /// Opaque to the name node, in the order in which they came.
+        updates: Vec<Bytes>,
+    },
+    /// The loop is finished; `None` to a member that finished it itself.
+    Iterated {
+        /// As in [`Outcome::Looped`](super::Outcome::Looped).
+        result: Option<Bytes>,
+    },
+    /// The program is at fault.
+    Failed(EngineError),
 }
