@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use distdl::EngineError;
 use distdl::engine::cluster::{
-    Address, Hosts, NameNodeOptions, Remote, Role, Worker, become_program, run_name_node, secrets_for, this_program,
+    Address, Hosts, Join, NameNodeOptions, Remote, Role, become_program, run_name_node, secrets_for, this_program,
 };
 use distdl::engine::device::{Chosen, choose};
 use distdl::prelude::*;
@@ -94,8 +94,8 @@ struct Member {
     #[arg(long, hide = true, default_value_t = 0)]
     life: u32,
     /// What the process is for.
-    #[arg(long, value_enum, default_value_t = RoleName::Worker)]
-    role: RoleName,
+    #[arg(long, value_enum, default_value_t = Role::Worker)]
+    role: Role,
     /// Where it listens for other processes [default: the address that reaches the name node].
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
@@ -111,14 +111,6 @@ struct Member {
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum RoleName {
-    /// Computes.
-    Worker,
-    /// Owns parameters only.
-    Parameter,
 }
 
 fn main() -> ExitCode {
@@ -219,19 +211,20 @@ impl Name {
 impl Member {
     fn run(self, flags: &Flags) -> Result<(), Failure> {
         let config = flags.config()?;
-        let worker = Worker {
-            name_node: resolved(&self.name)?,
+        let name_node = resolved(&self.name)?;
+        let addresses = [Some(name_node.ip()), self.bind].into_iter().flatten();
+        let token_file = self.token_file.as_deref().or(config.token_file.as_deref());
+        let join = Join {
+            name_node: Address::Tcp(name_node),
+            secrets: secrets_for(addresses, token_file)?,
             slot: self.slot,
             life: self.life,
-            role: match self.role {
-                RoleName::Worker => Role::Worker,
-                RoleName::Parameter => Role::Parameter,
-            },
+            role: self.role,
             name_node_grace: Duration::from_millis(self.name_grace),
             bind: self.bind,
             advertise: self.advertise,
+            parent: None,
         };
-        let join = worker.join(self.token_file.as_deref().or(config.token_file.as_deref()))?;
         Err(become_program(&self.program, flags.variables()?, Some(&join)).into())
     }
 }

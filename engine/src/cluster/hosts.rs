@@ -13,6 +13,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use clap::ValueEnum;
+
 use super::identity::Role;
 
 /// Most bytes of the file.
@@ -181,8 +183,7 @@ fn entry(line: &str) -> Result<Option<(Place, usize)>, String> {
                 &mut slots,
                 count.parse().ok().filter(|count| (1..=SLOTS_MAX).contains(count)),
             ),
-            Some(("role", "worker")) => set(&mut role, Some(Role::Worker)),
-            Some(("role", "parameter")) => set(&mut role, Some(Role::Parameter)),
+            Some(("role", name)) => set(&mut role, Role::from_str(name, false).ok()),
             _ => false,
         };
         if !known {

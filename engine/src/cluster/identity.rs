@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// One life of one process in a cluster. The name node counts them; a number is never given twice.
@@ -24,7 +25,7 @@ pub enum Address {
 }
 
 /// What a process is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
 pub enum Role {
     /// Computes partitions and lanes, and owns shards if no process is there only for them.
     Worker,

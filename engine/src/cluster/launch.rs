@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::chaos::Chaos;
 use super::children::Recipe;
 use super::hosts::{Hosts, HostsError, is_here};
-use super::identity::{Address, Role};
+use super::identity::Address;
 use super::join::{JOIN_VARIABLE, Join, role_of};
 use super::remote::{Remote, RemoteProcess};
 use super::secrets::{SecretError, Secrets, random_secret, read_secret};
@@ -238,47 +238,6 @@ fn own_address(secrets: &Secrets) -> Address {
         Address::Local(format!("distdl-{}-{cluster:032x}", std::process::id()))
     } else {
         Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-    }
-}
-
-/// What `distdl worker` makes a process of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Worker {
-    /// Where the name node listens.
-    pub name_node: SocketAddr,
-    /// The slot; none for any.
-    pub slot: Option<u32>,
-    /// How many were started for it before.
-    pub life: u32,
-    /// What it is for.
-    pub role: Role,
-    /// How long it looks for a lost name node.
-    pub name_node_grace: Duration,
-    /// Where it listens for links.
-    pub bind: Option<IpAddr>,
-    /// The address that others are told instead.
-    pub advertise: Option<IpAddr>,
-}
-
-impl Worker {
-    /// What the process is told.
-    ///
-    /// # Errors
-    /// If other hosts can reach it and there is no token file, or that is none.
-    pub fn join(self, token_file: Option<&Path>) -> Result<Join, LaunchError> {
-        let reachable = [Some(self.name_node.ip()), self.bind];
-        let secrets = secrets_for(reachable.into_iter().flatten(), token_file)?;
-        Ok(Join {
-            name_node: Address::Tcp(self.name_node),
-            secrets,
-            slot: self.slot,
-            life: self.life,
-            role: self.role,
-            name_node_grace: self.name_node_grace,
-            bind: self.bind,
-            advertise: self.advertise,
-            parent: None,
-        })
     }
 }
 

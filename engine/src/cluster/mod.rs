@@ -41,7 +41,7 @@ pub use self::dismissal::Dismissal;
 pub use self::hosts::{Hosts, HostsError};
 pub use self::identity::{Address, MemberId, Role};
 pub use self::join::Join;
-pub use self::launch::{LaunchError, NameNodeOptions, RecipeFor, Worker, become_program, secrets_for, this_program};
+pub use self::launch::{LaunchError, NameNodeOptions, RecipeFor, become_program, secrets_for, this_program};
 pub use self::member::Faults;
 pub use self::remote::Remote;
 pub use self::run::run_name_node;

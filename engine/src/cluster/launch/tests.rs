@@ -4,6 +4,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::cluster::identity::Role;
 
 fn config(processes: usize, parameter_workers: usize) -> Config {
     Config::default()
@@ -114,29 +115,15 @@ fn other_hosts_need_an_address_of_this_one() {
 
 #[test]
 fn who_can_be_reached_from_other_hosts_needs_a_token() {
-    let worker = |name_node: &str, bind: Option<&str>| Worker {
-        name_node: name_node.parse().unwrap(),
-        slot: Some(1),
-        life: 0,
-        role: Role::Worker,
-        name_node_grace: Duration::from_secs(1),
-        bind: bind.map(|bind| bind.parse().unwrap()),
-        advertise: None,
-    };
-    for reachable in [worker("10.0.0.1:80", None), worker("127.0.0.1:80", Some("0.0.0.0"))] {
-        let error = reachable.clone().join(None).unwrap_err().to_string();
+    for addresses in [["10.0.0.1", "127.0.0.1"], ["127.0.0.1", "0.0.0.0"]] {
+        let secrets = |file| secrets_for(addresses.map(|address| address.parse().unwrap()).into_iter(), file);
+        let error = secrets(None).unwrap_err().to_string();
         assert!(error.contains("--token-file") && error.contains("16 bytes"), "{error}");
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(
-            reachable
-                .clone()
-                .join(Some(file.path()))
-                .unwrap_err()
-                .to_string()
-                .contains("has 0 bytes")
-        );
+        let error = secrets(Some(file.path())).unwrap_err().to_string();
+        assert!(error.contains("has 0 bytes"), "{error}");
         std::fs::write(file.path(), "sixteen letters!").unwrap();
-        let secrets = reachable.join(Some(file.path())).unwrap().secrets;
+        let secrets = secrets(Some(file.path())).unwrap();
         assert_eq!(secrets, Secrets::derived_from(b"sixteen letters!"));
     }
 }
