@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use distdl::EngineError;
 use distdl::engine::cluster::{
     Address, Hosts, Join, NameNodeOptions, Remote, Role, become_program, run_name_node, secrets_for, this_program,
@@ -116,10 +116,12 @@ struct Member {
 fn main() -> ExitCode {
     let Arguments { flags, command } = Arguments::parse();
     match command {
-        Command::Config => shown(flags.config().map_err(Into::into).and_then(|config| {
-            let text = configuration(&config);
-            Ok(std::io::stdout().write_all(text.as_bytes())?)
-        })),
+        Command::Config => shown(
+            flags
+                .config()
+                .map_err(Into::into)
+                .and_then(|config| Ok(std::io::stdout().write_all(config.to_toml().as_bytes())?)),
+        ),
         Command::Device => shown(flags.config().map_err(Into::into).and_then(|config| device(&config))),
         Command::Evaluate { model, data, hidden } => {
             distdl::run(flags.config(), |context| evaluate(context, &model, &data, &hidden))
@@ -237,80 +239,6 @@ fn resolved(name: &str) -> Result<SocketAddr, Failure> {
         .map_err(|error| format!("cannot find the name node {name}: {error}; {remedy}"))?;
     let found = addresses.find(|address| address.port() != 0);
     Ok(found.ok_or_else(|| format!("the name node {name} has no address with a port; {remedy}"))?)
-}
-
-/// The configuration as a file that gives it again.
-fn configuration(config: &Config) -> String {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| quoted(&path.to_string_lossy()));
-    let lines = [
-        ("threads", Some(config.threads.to_string())),
-        ("memory", Some(config.memory_bytes_max.to_string())),
-        ("disk", Some(config.disk_bytes_max.to_string())),
-        (
-            "keep_shuffles_after",
-            Some(config.keep_shuffles_after.as_millis().to_string()),
-        ),
-        ("spill_folder", path(&config.spill_folder)),
-        ("cache", path(&config.cache_folder)),
-        ("cache_size", Some(config.cache_bytes_max.to_string())),
-        (
-            "cache_grows_only",
-            Some(quoted(&config.cache_grows_only.join(","))).filter(|_| !config.cache_grows_only.is_empty()),
-        ),
-        ("read_ahead", Some(config.read_ahead_bytes_max.to_string())),
-        ("read_size", Some(config.read_bytes_max.to_string())),
-        ("list_count", Some(config.list_objects_max.to_string())),
-        ("line_size", Some(config.line_bytes_max.to_string())),
-        ("requests", Some(config.requests_max.to_string())),
-        ("request_timeout", Some(config.request_timeout.as_millis().to_string())),
-        ("memo_size", Some(config.memo_bytes_max.to_string())),
-        (
-            "cut_lineage_every",
-            config.cut_lineage_every.map(|steps| steps.to_string()),
-        ),
-        ("seed", Some(quoted(&config.seed.to_string()))),
-        ("progress", name_of(config.progress)),
-        ("log", name_of(config.log)),
-        ("json", Some(config.json.to_string())),
-        ("batch_records", Some(config.batch_records.to_string())),
-        ("processes", Some(config.processes.to_string())),
-        ("parameter_workers", Some(config.parameter_workers.to_string())),
-        ("spares", Some(config.spares.to_string())),
-        ("events", path(&config.events)),
-        ("chaos", config.chaos.as_deref().map(quoted)),
-        ("lease", Some(config.lease.as_millis().to_string())),
-        ("restarts", Some(config.restarts.to_string())),
-        ("grace", Some(config.grace.as_millis().to_string())),
-        ("parameter_copies", Some(config.parameter_copies.to_string())),
-        (
-            "speculate_after",
-            config.speculate_after.map(|time| time.as_millis().to_string()),
-        ),
-        ("shared_memory", Some(config.shared_memory.to_string())),
-        ("token_file", path(&config.token_file)),
-        ("device.gpu", name_of(config.gpu)),
-        ("device.cudnn", Some(config.cudnn.to_string())),
-        ("device.cuda_libraries", path(&config.cuda_libraries)),
-        (
-            "device.gpu_processes",
-            config.gpu_processes.map(|count| count.to_string()),
-        ),
-        (
-            "device.gpu_memory",
-            config.gpu_memory_bytes_max.map(|bytes| bytes.to_string()),
-        ),
-        ("device.precision", name_of(config.precision)),
-    ];
-    lines
-        .into_iter()
-        .filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)))
-        .collect()
-}
-
-/// A choice as a file writes it.
-fn name_of(choice: impl ValueEnum) -> Option<String> {
-    Some(format!("\"{}\"", choice.to_possible_value()?.get_name()))
 }
 
 fn device(config: &Config) -> Result<(), Failure> {

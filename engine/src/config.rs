@@ -7,6 +7,7 @@ mod machine;
 mod setters;
 mod values;
 mod check;
+mod written;
 
 use std::fmt;
 use std::io::IsTerminal;

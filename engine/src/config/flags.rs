@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ValueEnum;
-
 use super::layers::{self, Layer};
 use super::values::{
     COUNT, COUNT_OF_COPIES, COUNT_OF_OTHERS, COUNT_OF_PROCESSES, COUNT_OF_RESTARTS, COUNT_OF_THREADS, FAULTS, FOLDER,
-    LEASE, MILLISECONDS, SEED, SIZE, copies, count, faults, flag, lease, milliseconds, number, others, path, processes,
-    restarts, size, threads,
+    LEASE, MILLISECONDS, SEED, SIZE, copies, count, faults, flag, lease, milliseconds, name_of, number, others, path,
+    processes, restarts, size, threads,
 };
 use super::{CONFIG_FILE, Config, GpuUse, Precision, Progress, Result};
 
@@ -145,7 +143,7 @@ impl Flags {
                 self.cut_lineage_every.map(|steps| steps.to_string()),
             ),
             ("seed", self.seed.map(|seed| seed.to_string())),
-            ("progress", name_of(self.progress)),
+            ("progress", self.progress.and_then(name_of)),
             ("json", self.json.map(|json| json.to_string())),
             ("processes", self.processes.map(|count| count.to_string())),
             (
@@ -160,7 +158,7 @@ impl Flags {
             ("grace", milliseconds(self.grace)),
             ("parameter_copies", self.parameter_copies.map(|count| count.to_string())),
             ("speculate_after", milliseconds(self.speculate_after)),
-            ("device.gpu", name_of(self.gpu)),
+            ("device.gpu", self.gpu.and_then(name_of)),
             ("device.cudnn", self.cudnn.map(|cudnn| cudnn.to_string())),
             ("device.cuda_libraries", path(&self.cuda_libraries)),
             (
@@ -168,12 +166,7 @@ impl Flags {
                 self.gpu_processes.map(|count| count.to_string()),
             ),
             ("device.gpu_memory", self.gpu_memory.map(|bytes| bytes.to_string())),
-            ("device.precision", name_of(self.precision)),
+            ("device.precision", self.precision.and_then(name_of)),
         ])
     }
-}
-
-/// A choice as it is written.
-fn name_of(choice: Option<impl ValueEnum>) -> Option<String> {
-    Some(choice?.to_possible_value()?.get_name().to_owned())
 }

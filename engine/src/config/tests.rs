@@ -74,9 +74,9 @@ fn each_layer_beats_those_below_it() {
     assert_eq!((config.seed, config.threads), (4, 3));
 }
 
-#[test]
-fn every_key_is_read_from_file_and_variables() {
-    let expected = Config {
+/// Nothing as it is by default, but for what only a variable sets.
+fn with_every_setting() -> Config {
+    Config {
         threads: 3,
         memory_bytes_max: 5,
         disk_bytes_max: 6 << 30,
@@ -117,7 +117,12 @@ fn every_key_is_read_from_file_and_variables() {
         gpu_memory_bytes_max: Some(11),
         precision: Precision::Bf16,
         join: None,
-    };
+    }
+}
+
+#[test]
+fn every_key_is_read_from_file_and_variables() {
+    let expected = with_every_setting();
     let text = "threads = 3\nmemory = 5\ndisk = \"6 GiB\"\nkeep_shuffles_after = 90\nspill_folder = \"/spill\"\ncache = \"/cache\"\n\
                 cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nread_size = 12\nlist_count = 13\nline_size = 14\nrequests = 15\nrequest_timeout = 16\nmemo_size = \"9 MiB\"\ncut_lineage_every = 40\nseed = \"18446744073709551615\"\n\
                 progress = \"on\"\nlog = \"debug\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
@@ -212,6 +217,14 @@ fn every_key_is_read_from_file_and_variables() {
         .with_gpu_memory_bytes_max(11)
         .with_precision(Precision::Bf16);
     assert_eq!(code, expected);
+}
+
+#[test]
+fn what_is_written_to_a_file_is_read_again() {
+    for config in [Config::default(), with_every_setting()] {
+        let again = Config::from_layers(Some(file(&config.to_toml()).path()), [], &Flags::default());
+        assert_eq!(again.unwrap(), config);
+    }
 }
 
 #[test]

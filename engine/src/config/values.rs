@@ -52,6 +52,11 @@ pub(super) fn flag<T>(
     move |text| read(text).ok_or_else(|| format!("give {allowed}"))
 }
 
+/// A choice as it is written.
+pub(super) fn name_of(choice: impl ValueEnum) -> Option<String> {
+    Some(choice.to_possible_value()?.get_name().to_owned())
+}
+
 pub(super) fn prefixes(text: &str) -> Option<Vec<String>> {
     let prefixes: Vec<String> = text.split(',').map(|prefix| prefix.trim().to_owned()).collect();
     prefixes.iter().all(|prefix| !prefix.is_empty()).then_some(prefixes)
