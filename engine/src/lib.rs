@@ -17,7 +17,6 @@ pub mod cluster;
 mod batch;
 mod task;
 mod working;
-mod runs;
 mod partitioner;
 mod lineage;
 mod memo;

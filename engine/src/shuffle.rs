@@ -2,6 +2,8 @@
 //!
 //! Hash tables keep the order in which keys first came, so that the order of a result is a function of its input.
 
+mod runs;
+
 mod fold;
 
 mod join;

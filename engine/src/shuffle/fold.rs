@@ -14,10 +14,10 @@ use foldhash::fast::FixedState;
 use itertools::Itertools;
 use serde::{Deserialize, Serialize};
 
+use super::runs::{Run, RunWriter, fallible_stream, merged, spill};
 use super::{Hint, KeyEntry, Table, hint};
 use crate::batch::{AnyBatch, AnyStream, TaskResult, stream_of};
 use crate::partitioner::Key;
-use crate::runs::{Run, RunWriter, fallible_stream, merged, spill};
 use crate::task::TaskContext;
 use crate::working::{Working, bytes_of_one, owned_bytes};
 

@@ -11,9 +11,9 @@ use distdl_storage::{Record, Spill};
 use itertools::Itertools;
 
 use super::fold::{Arrival, Collecting, Combining, Entry, part_of, parts};
+use super::runs::{Run, RunWriter, fallible_stream, merged, spill};
 use crate::batch::{AnyStream, TaskResult};
 use crate::partitioner::Key;
-use crate::runs::{Run, RunWriter, fallible_stream, merged, spill};
 use crate::task::TaskContext;
 
 /// What is made of the values of either side, or of one alone; where nothing is made there is no record.

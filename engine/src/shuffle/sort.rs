@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use distdl_storage::Record;
 
+use super::runs::{Run, fallible_stream, merged, spill};
 use crate::batch::{AnyStream, TaskResult, typed_batches};
-use crate::runs::{Run, fallible_stream, merged, spill};
 use crate::task::TaskContext;
 use crate::working::{Working, bytes_of};
 
