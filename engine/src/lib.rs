@@ -21,8 +21,6 @@ mod partitioner;
 mod lineage;
 mod memo;
 mod plan;
-mod recover;
-mod assign;
 mod evaluate;
 mod updates;
 pub mod tree;

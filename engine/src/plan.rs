@@ -2,6 +2,11 @@
 //!
 //! The lineage is cut at shuffles into stages. Within a stage each partition has a program: a list of operations in
 //! postfix order that reads blocks and shuffles and computes what lies between. Nothing here does I/O or knows timely.
+//!
+//! `recover` plans again what is missing, `assign` says which process computes which partition of a plan.
+
+pub(crate) mod recover;
+pub(crate) mod assign;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use timely::scheduling::activate::SyncActivator;
 
-use crate::assign::Assignment;
 use crate::cluster::wire::{Header, Kind};
 use crate::dataflow::parcel::{Parcel, Payload};
 use crate::dataflow::room::Charge;
 use crate::id::{DatasetId, ShuffleId};
+use crate::plan::assign::Assignment;
 use crate::plan::{Output, Plan};
 
 /// One inbox a job.

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::assign::Assignment;
 use crate::batch::{AnyStream, TaskResult};
 use crate::cluster::wire::{Header, Kind};
 use crate::dataflow::inbox::{Inbox, shuffle};
@@ -17,6 +16,7 @@ use crate::dataflow::team::Team;
 use crate::error::EngineError;
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
+use crate::plan::assign::Assignment;
 use crate::plan::{Plan, Stage};
 use crate::progress::RunningJob;
 use crate::task::{Elsewhere, Resources, TaskContext, Updates};

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use distdl_storage::{BlockId, BlockStore, Level, StorageError};
 
-use crate::assign::{Assignment, Holders};
 use crate::cluster::deal::Hand;
 use crate::cluster::link::Body;
 use crate::cluster::member::{Receive, Round};
@@ -18,7 +17,8 @@ use crate::dataflow::team::Team;
 use crate::id::{DatasetId, ShuffleId};
 use crate::iteration::Placement;
 use crate::lineage::{Determinacy, Lineage};
-use crate::recover::recover;
+use crate::plan::assign::{Assignment, Holders};
+use crate::plan::recover::recover;
 use crate::task::{Elsewhere, Resources};
 
 impl Receive for Job {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::assign::Assignment;
 use crate::cancel::RunningAction;
 use crate::dataflow::job::{Event, Job, Reduce};
 use crate::dataflow::stage;
@@ -14,7 +13,8 @@ use crate::dataflow::workers::{Build, Workers};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::Lineage;
-use crate::recover::recover;
+use crate::plan::assign::Assignment;
+use crate::plan::recover::recover;
 use crate::task::{Resources, Updates};
 
 /// Results by partition, and what was added to accumulators on the way.

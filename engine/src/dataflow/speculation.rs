@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::assign::Assignment;
+use crate::plan::assign::Assignment;
 use crate::plan::{Output, Plan};
 
 /// Nobody sleeps longer without looking.

@@ -31,9 +31,9 @@ use crate::dataflow::parcel::Parcel;
 use crate::dataflow::speculation::Idle;
 use crate::evaluate::evaluate;
 use crate::id::{DatasetId, ShuffleId};
+use crate::plan::recover::{recover_in_stage, unplanned};
 use crate::plan::{Operation, Output, Stage, program};
 use crate::progress::RunningJob;
-use crate::recover::{recover_in_stage, unplanned};
 use crate::task::TaskContext;
 
 type Time = u64;

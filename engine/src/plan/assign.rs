@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{OPERATIONS_MAX, Operation, Operations, Output, Plan, Stage};
 use crate::cluster::deal::{Hand, deal};
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
-use crate::plan::{OPERATIONS_MAX, Operation, Operations, Output, Plan, Stage};
 
 /// Blocks that exist, and the ranks that have each; outputs that are kept, and the rank that has each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

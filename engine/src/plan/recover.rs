@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use distdl_storage::BlockId;
 
+use super::{Available, Operation, Plan, Reuse, Sent, plan, program};
 use crate::error::Result;
 use crate::id::DatasetId;
 use crate::lineage::Lineage;
-use crate::plan::{Available, Operation, Plan, Reuse, Sent, plan, program};
 
 /// The plan for what an action still misses: `wanted` less `finished`, with the blocks and outputs that are left.
 /// `None` once nothing is missing.
