@@ -74,7 +74,7 @@ fn kills_during_the_recovery_from_a_kill_change_nothing() {
 fn a_stopped_process_is_found_by_its_silence() {
     let mut draw = Draw::new();
     let place = Place::new();
-    let mut cluster = Cluster::start(&place, &[THREE, "--lease=200", "--restarts=64"]);
+    let mut cluster = Cluster::start(&place, &[THREE, "--lease=2000", "--restarts=64"]);
     cluster.parent.wait_for_step(draw.step());
     let lost = cluster.strike(draw.slot(0..3), Signal::STOP);
     let cause = cluster.wait_for_loss(lost)["cause"].to_string();

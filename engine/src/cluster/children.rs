@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -99,6 +100,8 @@ pub(crate) struct Children {
     shared: Arc<Shared>,
     requests: Option<Sender<Request>>,
     starter: Option<JoinHandle<()>>,
+    /// Whether a signal ends this process.
+    signalled: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Children {
@@ -161,6 +164,7 @@ impl Children {
             shared,
             requests: Some(requests),
             starter: Some(starter),
+            signalled: Arc::default(),
         })
     }
 
@@ -201,6 +205,9 @@ impl Children {
     /// If the system does not let signals be handled, or a thread cannot be started.
     pub(crate) fn end_with_signals(&self, finally: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&self.signalled))?;
+        }
         let shared = self.shared.clone();
         let wait = move || {
             let Some(signal) = signals.forever().next() else { return };
@@ -210,6 +217,14 @@ impl Children {
             std::process::exit(128 + signal);
         };
         thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
+    }
+
+    /// Does not return if a signal ends this process: its children, which the signal may have reached as well, are gone because
+    /// of it.
+    pub(crate) fn wait_if_signalled(&self) {
+        while self.signalled.load(Ordering::SeqCst) {
+            thread::park();
+        }
     }
 }
 

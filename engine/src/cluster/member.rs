@@ -10,6 +10,7 @@ mod faults;
 mod links;
 mod round;
 mod sharing;
+mod speaking;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,7 @@ use crate::cluster::handshake::Credentials;
 use crate::cluster::identity::{Address, MemberId};
 use crate::cluster::join::Join;
 use crate::cluster::link::Link;
-use crate::cluster::protocol::{Generation, Held, Order, Outcome, Report};
+use crate::cluster::protocol::{Generation, HEARTBEATS_PER_LEASE, Held, Order, Outcome, Report};
 use crate::cluster::socket::{Listener, Socket};
 use crate::cluster::wire::{Header, Limits};
 use crate::error::{EngineError, Result};
@@ -41,6 +42,8 @@ pub use faults::Faults;
 pub(crate) use faults::Vanish;
 pub(crate) use round::{Receive, Round, RoundKey};
 use sharing::Sharing;
+pub(crate) use speaking::Canceller;
+use speaking::Speaker;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,8 +82,8 @@ struct Shared {
     chaos: ChaosPlan,
     fate: Fate,
     limits: Limits,
-    /// A report is sent whole before the next one is begun.
-    sending: Mutex<()>,
+    /// Whoever has it speaks to the name node. Locked before the state.
+    speaking: Mutex<Speaker>,
     /// A copy is kept whole before the next generation begins here. Locked before the state.
     copying: Mutex<()>,
     state: Mutex<State>,
@@ -227,7 +230,7 @@ impl Member {
             limits: Limits {
                 payload_bytes_max: FRAME_BYTES_MAX,
             },
-            sending: Mutex::default(),
+            speaking: Mutex::default(),
             copying: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -258,7 +261,9 @@ impl Member {
             shared.obey(&listener, capacity, socket, sender);
         })?;
         spawn("accept", &shared, |shared| shared.accept())?;
-        spawn("heartbeat", &shared, move |shared| shared.beat(lease / 4))?;
+        spawn("heartbeat", &shared, move |shared| {
+            shared.beat(lease / HEARTBEATS_PER_LEASE)
+        })?;
         spawn("blocks", &shared, |shared| shared.serve_blocks())?;
         Ok(Self {
             orders: Mutex::new(orders),
@@ -292,9 +297,9 @@ impl Member {
         (state.ended, state.cancel) = (None, None);
         state.arrival = Some(arrival.clone());
         drop(state);
-        let mut told = self.shared.sharing.telling();
-        self.shared.tell_holdings(&mut told);
-        self.shared.report(&arrival);
+        let mut speaker = self.shared.speaker();
+        self.shared.tell_holdings(&mut speaker);
+        self.shared.say(&mut speaker, &arrival);
     }
 
     /// The next order for the driver program: a round to run, or the answer.
@@ -381,7 +386,7 @@ impl Member {
         state.ended = Some(report.clone());
         drop(state);
         self.shared.changed.notify_all();
-        self.shared.tell_figures();
+        self.shared.tell_figures(&mut self.shared.speaker());
         self.shared.report(&report);
     }
 
@@ -410,18 +415,6 @@ impl Member {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn vanisher(&self) -> Vanish {
         Vanish::new(&self.shared)
-    }
-}
-
-/// Ends the action that a cluster is at.
-pub(crate) struct Canceller(Arc<Shared>);
-
-impl Canceller {
-    /// Ends the action with `error` in all processes, unless it is over.
-    pub(crate) fn cancel(&self, action: u64, error: EngineError) {
-        let report = Report::Cancel { action, error };
-        lock(&self.0).cancel = Some(report.clone());
-        self.0.report(&report);
     }
 }
 

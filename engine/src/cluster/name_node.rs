@@ -222,6 +222,8 @@ struct Member {
     /// `None` while it is expected back after the name node was started again.
     connection: Option<ConnectionId>,
     heard: Duration,
+    /// Whether it was silent for too long as far as this process can tell, which was away itself.
+    doubted: bool,
     /// Whether it has come to the action that the cluster is at.
     arrived: bool,
     held: Held,
@@ -229,6 +231,12 @@ struct Member {
     /// How long a lane's step takes it, and a task, as far as that was measured.
     lane_micros: Option<u64>,
     task_micros: Option<u64>,
+}
+
+impl Member {
+    fn hear(&mut self, now: Duration) {
+        (self.heard, self.doubted) = (now, false);
+    }
 }
 
 /// A round that runs.
@@ -298,7 +306,7 @@ impl NameNode {
             Event::Heard { connection } => {
                 let member = self.connections.get(&connection);
                 if let Some(entry) = member.and_then(|member| self.members.get_mut(member)) {
-                    entry.heard = self.now;
+                    entry.hear(self.now);
                 }
             }
             Event::Disconnected { connection } => {
@@ -328,7 +336,7 @@ impl NameNode {
             return self.greeted(connection, report);
         };
         if let Some(entry) = self.members.get_mut(&member) {
-            entry.heard = self.now;
+            entry.hear(self.now);
         }
         if let Err(fault) = within_limits(&report) {
             return self.lose(member, &fault);

@@ -156,6 +156,9 @@ pub(crate) struct Known {
     pub run: u64,
 }
 
+/// Signs of life that a process gives in a lease.
+pub(crate) const HEARTBEATS_PER_LEASE: u32 = 4;
+
 /// What a member says to the name node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Report {
@@ -176,7 +179,7 @@ pub(crate) enum Report {
         /// Its operating-system process.
         process: u32,
     },
-    /// It lives. Sent several times a lease.
+    /// It lives. Sent [`HEARTBEATS_PER_LEASE`] times a lease.
     Heartbeat {
         /// The last finished step of the loop that it runs, if any.
         step: Option<u64>,

@@ -97,6 +97,7 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     forwarding.map(drop).map_err(LaunchError::Start)?;
     let outcome = server.wait();
     if let Some(children) = &children {
+        children.wait_if_signalled();
         if outcome.is_err() {
             children.kill_all();
         }

@@ -1,13 +1,11 @@
 //! The control connection: joining, reporting, obeying, and finding a name node again that was started again.
 
-use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::sharing::Told;
-use super::{CONNECT_TIMEOUT, END_TIME_MAX, PART_TIME_MAX, Shared, State, lock};
+use super::{CONNECT_TIMEOUT, END_TIME_MAX, PART_TIME_MAX, Shared, Speaker, State, lock};
 use crate::cluster::chaos::Point;
 use crate::cluster::control::{self, ControlError, Encoded, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX, REPORT_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
@@ -31,6 +29,9 @@ const NAME_NODE_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long nobody tries after a name node was not reached: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
+/// Connections in a row that a name node may close without a reason before it counts as one that wants nothing of this process.
+const CLOSED_MAX: u32 = 3;
+
 /// Why nobody listens to a name node any more.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Gone {
@@ -46,6 +47,9 @@ pub(super) enum Missed {
     /// It is not there, or the connection broke: it may be there the next time.
     #[error("{0}")]
     Away(String),
+    /// It closed the connection and gave no reason.
+    #[error("{0}")]
+    Closed(String),
     /// It takes this process for a stranger.
     #[error("{0}")]
     Refused(String),
@@ -73,18 +77,21 @@ impl Shared {
         let patience = self.join.name_node_grace.max(CONNECT_TIMEOUT);
         let deadline = Instant::now() + patience;
         let [first, longest] = PAUSES;
-        let mut pause = first;
+        let (mut pause, mut closed) = (first, 0);
         loop {
-            match self.contact(listener, capacity, None, deadline) {
-                Err(Missed::Away(reason)) if Instant::now() + pause < deadline => {
-                    if pause == first {
-                        tracing::warn!("{reason}; trying again for {patience:?}");
-                    }
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(longest);
+            let joined = self.contact(listener, capacity, None, deadline);
+            match &joined {
+                _ if Instant::now() + pause >= deadline => return joined,
+                Err(Missed::Away(reason)) if pause == first => {
+                    tracing::warn!("{reason}; trying again for {patience:?}");
                 }
-                joined => return joined,
+                Err(Missed::Away(_)) => {}
+                // Perhaps one that is dying. One that takes this process for a stranger says no more either.
+                Err(Missed::Closed(_)) if closed < CLOSED_MAX => closed += 1,
+                _ => return joined,
             }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(longest);
         }
     }
 
@@ -112,9 +119,11 @@ impl Shared {
             peer: None,
             time_max: left.min(CONNECT_TIMEOUT),
         };
+        let turned_away = |refused| format!("the name node at {name:?} turned this process away: {refused}");
         handshake::initiate(&socket, &self.credentials, &mine).map_err(|refused| match refused {
             Refused::Timeout | Refused::Io(_) => Missed::Away(format!("the name node at {name:?}: {refused}")),
-            _ => Missed::Refused(format!("the name node at {name:?} turned this process away: {refused}")),
+            Refused::Closed => Missed::Closed(turned_away(refused)),
+            _ => Missed::Refused(turned_away(refused)),
         })?;
         let join = Report::Join {
             slot: self.join.slot,
@@ -134,60 +143,6 @@ impl Shared {
             Ok(_) => Err(Missed::Away("the name node ended the connection".to_owned())),
             Err(error) => Err(away(error)),
         }
-    }
-
-    /// Tells the name node. What cannot be said now is said again when it is back, or it knows by the silence.
-    pub(super) fn report(&self, report: &Report) {
-        let control = lock(self).control.clone();
-        if let Some(control) = control {
-            self.say(&control, report);
-        }
-    }
-
-    /// Says it on this connection; false if this process was killed instead.
-    pub(super) fn say(&self, control: &Socket, report: &Report) -> bool {
-        let counted = !matches!(report, Report::Heartbeat { .. });
-        if counted && !self.reach(Point::Report(self.reports.fetch_add(1, Ordering::Relaxed))) {
-            return false;
-        }
-        let encoded = match Encoded::new(report, REPORT_BYTES_MAX) {
-            Err(error @ ControlError::TooLong { .. }) => match report.in_its_place(&error.to_string()) {
-                Some(report) => Encoded::new(&report, REPORT_BYTES_MAX),
-                None => Err(error),
-            },
-            encoded => encoded,
-        };
-        // Others wait only while it is sent.
-        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = encoded.and_then(|encoded| encoded.send(control)) {
-            // The control thread notices a connection that has failed, and ends it here if it has not.
-            tracing::debug!("a report could not be sent: {error}");
-            control.shutdown();
-        }
-        true
-    }
-
-    /// Says the last word and waits until it is confirmed: a name node that dies before may have heard it or not. Returns
-    /// whether this process was a member until then, and an error was heard.
-    pub(super) fn take_leave(&self, last: &Report) -> bool {
-        let mut state = lock(self);
-        state.last = Some(last.clone());
-        self.changed.notify_all();
-        if state.closed.is_some() {
-            return false;
-        }
-        let control = state.control.clone();
-        drop(state);
-        // Without a connection it is said on the next one.
-        if control.is_some_and(|control| !self.say(&control, last)) {
-            return false;
-        }
-        let patience = self.join.name_node_grace.max(PART_TIME_MAX);
-        let stays = |state: &mut State| state.closed.is_none();
-        let waited = self.changed.wait_timeout_while(lock(self), patience, stays);
-        let heard = waited.unwrap_or_else(PoisonError::into_inner).0.heard;
-        self.close("it has left");
-        heard || matches!(last, Report::Leave { error: None })
     }
 
     /// Listens to the name node until it is gone for good.
@@ -274,10 +229,13 @@ impl Shared {
         while Instant::now() < deadline {
             let contact = self.contact(listener, capacity, known, deadline);
             if let Ok((socket, Admission { member: id, .. })) = contact {
-                // Nobody comes to an action on this connection before it has heard what is here: others would fetch that.
-                let mut told = self.sharing.telling();
-                *told = Told::default();
+                // What others say meanwhile comes after what is said again: the name node takes what comes last for what is so.
+                let mut speaker = self.speaker();
+                speaker.told = 0;
                 let mut state = lock(self);
+                if let Some(closed) = &state.closed {
+                    return Err(Gone::Broken(closed.clone()));
+                }
                 if state.current.is_none() {
                     // It has taken part in nothing yet, so it may be whoever it is taken for.
                     state.id = Some(id);
@@ -290,10 +248,10 @@ impl Shared {
                 state.control = Some(Arc::clone(&socket));
                 let again = [&state.arrival, &state.ended, &state.cancel, &state.last].map(Clone::clone);
                 drop(state);
-                self.tell_holdings(&mut told);
-                drop(told);
-                self.tell_figures();
-                again.iter().flatten().for_each(|report| self.report(report));
+                // First what is here: others would fetch that once this process has come to an action.
+                self.tell_holdings(&mut speaker);
+                self.tell_figures(&mut speaker);
+                again.iter().flatten().for_each(|report| self.say(&mut speaker, report));
                 return Ok(socket);
             }
             match contact {

@@ -12,7 +12,7 @@ use distdl_storage::bloom::{Bloom, Digest};
 use distdl_storage::peers::{ANSWER_BYTES_MAX, Peers, QUESTION_BYTES_MAX};
 use distdl_storage::remote::Stores;
 
-use super::{CONNECT_TIMEOUT, Member, Shared, lock};
+use super::{CONNECT_TIMEOUT, Member, Shared, Speaker, lock};
 use crate::cluster::control;
 use crate::cluster::handshake::{self, Mine, Purpose};
 use crate::cluster::identity::MemberId;
@@ -31,14 +31,7 @@ pub(super) struct Sharing {
     state: Mutex<State>,
     found: Condvar,
     requests: AtomicU64,
-    /// The version of this process's holdings that the name node was told last. Whoever speaks of the holdings or of what
-    /// comes after them has it until that is said.
-    told: Mutex<Told>,
 }
-
-/// The version of this process's holdings that the name node was told last, 0 for none.
-#[derive(Debug, Default)]
-pub(super) struct Told(u64);
 
 #[derive(Default)]
 struct State {
@@ -87,11 +80,6 @@ impl Line {
 impl Sharing {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Until the guard is dropped, nobody else tells the name node what is here, nor that this process has come to an action.
-    pub(super) fn telling(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn may_have(&self, key: &Digest) -> Vec<Source> {
@@ -212,7 +200,7 @@ impl Shared {
         state.notices = Some(Arc::downgrade(notices));
         drop(state);
         stores.join(Arc::new(Others(Arc::clone(self))));
-        self.tell_holdings(&mut self.sharing.telling());
+        self.tell_holdings(&mut self.speaker());
     }
 
     fn stores(&self) -> Option<Arc<Stores>> {
@@ -220,24 +208,24 @@ impl Shared {
     }
 
     /// Tells the name node what others may ask this process for, if that has changed since it was told last.
-    pub(super) fn tell_holdings(&self, told: &mut Told) {
+    pub(super) fn tell_holdings(&self, speaker: &mut Speaker) {
         let Some((version, filter)) = self.stores().and_then(|stores| stores.holdings()) else {
             return;
         };
-        if std::mem::replace(&mut told.0, version) == version {
+        if std::mem::replace(&mut speaker.told, version) == version {
             return;
         }
         if let Ok(filter) = filter.snapshot() {
             let filter = filter.into();
-            self.report(&Report::Holdings { filter });
+            self.say(speaker, &Report::Holdings { filter });
         }
     }
 
     /// Tells the name node what reading has cost this process, and what others may read of it.
-    pub(super) fn tell_figures(&self) {
+    pub(super) fn tell_figures(&self, speaker: &mut Speaker) {
         if let Some(stores) = self.stores() {
             let figures = stores.figures();
-            self.report(&Report::Read { figures });
+            self.say(speaker, &Report::Read { figures });
         }
         let notices = self.sharing.state().notices.clone();
         if let Some(notices) = notices.and_then(|notices| notices.upgrade()) {
@@ -245,7 +233,7 @@ impl Shared {
             let has_said = !said.is_empty();
             // That there is nothing any more is said once.
             if std::mem::replace(&mut self.sharing.state().has_said, has_said) || has_said {
-                self.report(&Report::Notices { said });
+                self.say(speaker, &Report::Notices { said });
             }
         }
     }

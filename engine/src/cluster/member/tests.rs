@@ -42,6 +42,16 @@ impl Lead {
     fn hear(&self) -> Report {
         self.reports.recv_timeout(REPORT_TIME_MAX).expect("it says nothing")
     }
+
+    fn let_in(&self) {
+        let welcome = Order::Welcome {
+            member: self.peer.member,
+            slot: self.peer.slot,
+            lease: Duration::from_secs(60),
+            run: RUN,
+        };
+        control::send(&*self.socket, &welcome, MESSAGE_BYTES_MAX).unwrap();
+    }
 }
 
 /// Members with the numbers 0, 1 and so on, in slots of the same numbers.
@@ -67,7 +77,17 @@ impl Cluster {
     }
 
     fn member(&self, number: u64, name_node_grace: Duration) -> (Member, Lead) {
-        let join = Join {
+        let join = self.join(number, name_node_grace);
+        let joining = std::thread::spawn(move || {
+            let chaos = Chaos::default().plan_for_slot(0, 0);
+            Member::join(join, CAPACITY, chaos, Fate::Vanish).unwrap()
+        });
+        let lead = self.welcome(MemberId(number));
+        (joining.join().unwrap(), lead)
+    }
+
+    fn join(&self, number: u64, name_node_grace: Duration) -> Join {
+        Join {
             name_node: self.listener.address(),
             secrets: self.secrets.clone(),
             slot: Some(number as u32),
@@ -77,23 +97,27 @@ impl Cluster {
             bind: None,
             advertise: None,
             parent: None,
-        };
-        let joining = std::thread::spawn(move || {
-            let chaos = Chaos::default().plan_for_slot(0, 0);
-            Member::join(join, CAPACITY, chaos, Fate::Vanish).unwrap()
-        });
-        let lead = self.welcome(MemberId(number));
-        (joining.join().unwrap(), lead)
+        }
+    }
+
+    fn credentials(&self) -> Credentials {
+        let secrets = &self.secrets;
+        Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint())
     }
 
     fn welcome(&self, member: MemberId) -> Lead {
-        let secrets = &self.secrets;
-        let credentials = Credentials::new(secrets.cluster, &secrets.token, distdl_storage::program_fingerprint());
-        welcome(&self.listener, &credentials, member)
+        welcome(&self.listener, &self.credentials(), member)
     }
 }
 
 fn welcome(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lead {
+    let lead = meet(listener, credentials, member);
+    lead.let_in();
+    lead
+}
+
+/// As far as the member's wish to be let in.
+fn meet(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lead {
     let socket = Arc::new(listener.accept().unwrap());
     let mine = Mine {
         purpose: Purpose::Control,
@@ -114,13 +138,6 @@ fn welcome(listener: &Listener, credentials: &Credentials, member: MemberId) -> 
         panic!("it does not join");
     };
     let slot = member.0 as u32;
-    let welcome = Order::Welcome {
-        member,
-        slot,
-        lease: Duration::from_secs(60),
-        run: RUN,
-    };
-    control::send(&*socket, &welcome, MESSAGE_BYTES_MAX).unwrap();
     let (said, reports) = channel();
     let listening = Arc::clone(&socket);
     std::thread::spawn(move || {
@@ -477,4 +494,49 @@ fn a_name_node_that_is_started_again_hears_what_is_here_before_the_arrival() {
             other => assert!(!matches!(other, Report::Holdings { .. })),
         }
     }
+}
+
+/// Or the cluster would take one for a member that does nothing.
+#[test]
+fn who_dies_as_it_finds_the_name_node_again_is_no_member_of_it() {
+    let cluster = Cluster::new();
+    let (member, lead) = cluster.member(0, REPORT_TIME_MAX);
+    lead.socket.shutdown();
+    let again = meet(&cluster.listener, &cluster.credentials(), MemberId(0));
+    member.vanisher().vanish();
+    again.let_in();
+    let heard = again.reports.recv_timeout(REPORT_TIME_MAX);
+    assert!(
+        matches!(heard, Err(std::sync::mpsc::RecvTimeoutError::Disconnected)),
+        "{heard:?}"
+    );
+}
+
+/// A name node that dies while it answers says no more than one that is another cluster's.
+#[test]
+fn a_name_node_that_dies_as_it_is_found_is_looked_for_again() {
+    let cluster = Cluster::new();
+    let join = cluster.join(0, Duration::ZERO);
+    let joining = std::thread::spawn(move || {
+        let chaos = Chaos::default().plan_for_slot(0, 0);
+        Member::join(join, CAPACITY, chaos, Fate::Vanish).map(|member| member.id())
+    });
+    cluster.listener.accept().unwrap().shutdown();
+    let _lead = cluster.welcome(MemberId(0));
+    assert_eq!(joining.join().unwrap().unwrap(), Some(MemberId(0)));
+}
+
+/// Of two handles, the one for the earlier action may be late.
+#[test]
+fn the_end_of_an_earlier_action_does_not_hide_that_of_a_later() {
+    let (member, lead) = members(1).pop().unwrap();
+    let canceller = member.canceller();
+    for action in [1, 0] {
+        canceller.cancel(action, EngineError::ProgramEnded);
+        assert!(matches!(lead.hear(), Report::Cancel { action: told, .. } if told == action));
+    }
+    assert!(matches!(
+        lock(&member.shared).cancel,
+        Some(Report::Cancel { action: 1, .. })
+    ));
 }

@@ -8,10 +8,13 @@ use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::LogEntry;
-use crate::cluster::protocol::{Known, LoopState, Order, Peer};
+use crate::cluster::protocol::{HEARTBEATS_PER_LEASE, Known, LoopState, Order, Peer};
 
 /// Generations in a row in which the links between two members may fail before one of them has to go.
 const STRIKES_MAX: usize = 3;
+
+/// Who is looked for so much of a lease late was perhaps heard meanwhile.
+const LATE_PART: u32 = 100;
 
 impl NameNode {
     pub(super) fn joined(
@@ -85,6 +88,7 @@ impl NameNode {
             process,
             connection: Some(connection),
             heard: self.now,
+            doubted: false,
             arrived: false,
             held: Vec::new(),
             state: LoopState::default(),
@@ -104,7 +108,7 @@ impl NameNode {
             return self.dismiss(connection, Dismissal::Moved(member));
         }
         entry.connection = Some(connection);
-        entry.heard = self.now;
+        entry.hear(self.now);
         entry.process = process;
         let slot = entry.peer.slot;
         self.welcome(connection, member, slot, process, true);
@@ -245,11 +249,18 @@ impl NameNode {
             start_patience,
             ..
         } = self.options;
-        if expected.is_some_and(|expected| self.now > expected + lease / 2) {
-            // This process itself was away: what the others have sent is still unread.
-            self.members.values_mut().for_each(|member| member.heard = self.now);
-        }
         let silent = |member: &Member| member.heard + lease <= self.now;
+        if expected.is_some_and(|expected| self.now > expected + lease / LATE_PART) {
+            // This process itself was away: what the others have sent may be unread. They have until the next heartbeat, once.
+            let now = self.now;
+            for member in self
+                .members
+                .values_mut()
+                .filter(|member| silent(member) && !member.doubted)
+            {
+                (member.heard, member.doubted) = (now + lease / HEARTBEATS_PER_LEASE - lease, true);
+            }
+        }
         let silent: Vec<MemberId> = self
             .members
             .values()

@@ -86,6 +86,7 @@ impl NameNode {
             process: 0,
             connection: None,
             heard: self.now,
+            doubted: false,
             arrived: false,
             held: Vec::new(),
             state: LoopState::default(),

@@ -111,6 +111,26 @@ fn who_is_left_over_from_another_run_is_turned_away_whoever_it_was_there() {
     assert!(sentence.unwrap().contains("earlier run"));
 }
 
+/// It may be stopped for a while: what the others have said is unread when it looks for them.
+#[test]
+fn a_name_node_that_was_away_hears_the_others_before_it_takes_them_for_lost() {
+    let mut node = two_members();
+    let is_lost = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Kill { .. }));
+    let lease = node.options.lease;
+    let late = node.wake_at().unwrap() + lease / 5;
+    assert!(!is_lost(&node.handle(late, Event::Tick)));
+    let connection = ConnectionId(0);
+    node.handle(late, Event::Heard { connection });
+    // The other one is silent still, and however late it is looked for a second time, it is lost.
+    let later = node.wake_at().unwrap() + lease / 5;
+    assert!(later < late + lease);
+    assert!(is_lost(&node.handle(later, Event::Tick)));
+    assert_eq!(node.members.keys().collect::<Vec<_>>(), [&MemberId(0)]);
+    // Who is looked for in time is lost at once.
+    let at = node.wake_at().unwrap();
+    assert!(is_lost(&node.handle(at, Event::Tick)));
+}
+
 /// A name node whose processes others start.
 fn by_hand(processes: u32) -> NameNode {
     let options = Options {
