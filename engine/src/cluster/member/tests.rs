@@ -108,6 +108,15 @@ impl Cluster {
     fn welcome(&self, member: MemberId) -> Lead {
         welcome(&self.listener, &self.credentials(), member)
     }
+
+    /// A process that may not come.
+    fn welcome_soon(self, member: MemberId) -> Lead {
+        let (found, again) = channel();
+        std::thread::spawn(move || found.send(self.welcome(member)));
+        again
+            .recv_timeout(REPORT_TIME_MAX)
+            .expect("nobody looks for the name node")
+    }
 }
 
 fn welcome(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lead {
@@ -443,11 +452,7 @@ fn a_process_that_leaves_tells_a_name_node_that_is_started_again() {
     assert!(is_leave(&lead.hear()));
     // It dies before that is in its journal.
     lead.socket.shutdown();
-    let (found, again) = channel();
-    std::thread::spawn(move || found.send(cluster.welcome(MemberId(0))));
-    let again = again
-        .recv_timeout(REPORT_TIME_MAX)
-        .expect("nobody looks for the name node");
+    let again = cluster.welcome_soon(MemberId(0));
     assert!(is_leave(&again.hear()));
     let heard = Order::Dismiss {
         reason: Dismissal::Over,
@@ -522,7 +527,7 @@ fn a_name_node_that_dies_as_it_is_found_is_looked_for_again() {
         Member::join(join, CAPACITY, chaos, Fate::Vanish).map(|member| member.id())
     });
     cluster.listener.accept().unwrap().shutdown();
-    let _lead = cluster.welcome(MemberId(0));
+    let _lead = cluster.welcome_soon(MemberId(0));
     assert_eq!(joining.join().unwrap().unwrap(), Some(MemberId(0)));
 }
 
