@@ -18,6 +18,14 @@ use crate::metrics::BatchReport;
 use crate::network::NeuralNetwork;
 use crate::samples::{SampleShape, Samples};
 
+/// How often a dataset is evaluated on another device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evaluates {
+    Once,
+    /// Perhaps again and again: samples stay there if there is room.
+    Again,
+}
+
 /// Another device than the CPU, for the lanes that this process hosts.
 pub(super) trait LaneDevices: Send + Sync {
     /// The lane's part of a device, for steps of so many pieces of so many rows at most; its samples stay there, if there is

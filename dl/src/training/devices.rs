@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use distdl_engine::{Config, Dataset, Notice};
 
-use super::device::LaneDevices;
+use super::device::{Evaluates, LaneDevices};
 #[cfg(feature = "gpu")]
 use super::gpu;
 use crate::error::Result;
@@ -22,14 +22,6 @@ pub(super) struct Devices {
     notice: Arc<Notice>,
     #[cfg(feature = "gpu")]
     gpu: Option<Arc<gpu::GpuLanes>>,
-}
-
-/// How often a dataset is evaluated there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Evaluates {
-    Once,
-    /// Perhaps again and again: samples stay there if there is room.
-    Again,
 }
 
 impl Devices {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use distdl_engine::{Dataset, DatasetId};
 use distdl_storage::Record;
 
-use super::device::{BlockRows, EvaluationDevice, LaneDevices, SampleBlock};
-use super::devices::{Devices, Evaluates};
+use super::device::{BlockRows, Evaluates, EvaluationDevice, LaneDevices, SampleBlock};
+use super::devices::Devices;
 use super::failed::Failed;
 use super::look::{check_features, check_targets};
 use crate::batch::Batch;

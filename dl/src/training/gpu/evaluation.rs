@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::device::{BlockRows, EvaluationDevice, SampleBlock};
-use super::super::devices::Evaluates;
+use super::super::device::{BlockRows, Evaluates, EvaluationDevice, SampleBlock};
 use super::card::{Card, SamplesOnGpu};
 use super::cards::Cards;
 use super::lane::{send_batch, send_inputs};
