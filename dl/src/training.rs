@@ -41,7 +41,7 @@ use crate::best::BestModels;
 use crate::checkpoint::{CheckpointOptions, Checkpoints, Resumed};
 use crate::deal::Deal;
 use crate::error::{Error, Result};
-use crate::metrics::{BatchReport, ConfusionMatrix, GpuFigures};
+use crate::metrics::{BatchReport, GpuFigures};
 use crate::model_file::parameters_hash;
 use crate::network::NeuralNetwork;
 use crate::samples::Samples;
@@ -214,35 +214,6 @@ impl Training {
     /// BLAKE3 of the parameters, in hexadecimal: equal bits give equal hashes.
     pub fn parameters_hash(&self) -> String {
         parameters_hash(&self.parameters.latest())
-    }
-
-    /// Loss and hits of the parameters as they are over a dataset.
-    ///
-    /// # Errors
-    /// As [`NeuralNetwork::error`]; in a program of several processes also once [`iterate`](Self::iterate) has failed.
-    pub fn error(&self, data: &Dataset<Samples>) -> Result<BatchReport> {
-        self.check_unity()?;
-        let parameters = self.parameters();
-        evaluation::error(&self.network, data, &parameters, &self.devices)
-    }
-
-    /// The outputs of the network with the parameters as they are, for each sample of a dataset: [`NeuralNetwork::predict`].
-    ///
-    /// # Errors
-    /// As there.
-    #[track_caller]
-    pub fn predict(&self, data: &Dataset<Samples>) -> Result<Dataset<Vec<f32>>> {
-        self.check_unity()?;
-        self.network.predict(data, &self.parameters())
-    }
-
-    /// What the samples of a dataset are taken for with the parameters as they are: [`NeuralNetwork::confusion`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn confusion(&self, data: &Dataset<Samples>) -> Result<ConfusionMatrix> {
-        self.check_unity()?;
-        self.network.confusion(data, &self.parameters())
     }
 
     /// Errors if processes may have different parameters.

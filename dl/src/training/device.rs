@@ -85,8 +85,8 @@ pub(super) trait EvaluationDevice {
     /// Loss and hits of some rows. `None` if the device is lost, and another one must compute this and all that follows.
     fn report(&mut self, rows: &mut BlockRows<'_>) -> Result<Option<BatchReport>>;
 
-    /// Writes the outputs of the last layer, rows x output length. `false` if the device is lost.
-    fn outputs(&mut self, batch: &Batch, outputs: &mut [f32]) -> Result<bool>;
+    /// Writes the outputs of the last layer for some rows, rows x output length. `false` if the device is lost.
+    fn outputs(&mut self, rows: &mut BlockRows<'_>, outputs: &mut [f32]) -> Result<bool>;
 }
 
 /// Some rows of a block of samples, which become a batch if somebody wants one.

@@ -16,7 +16,6 @@ use crate::network::NeuralNetwork;
 use crate::samples::Samples;
 
 /// GPUs, if there are any.
-#[derive(Clone)]
 pub(super) struct Devices {
     /// In which each process says what it has done.
     notice: Arc<Notice>,
@@ -82,6 +81,14 @@ impl Devices {
         return self.gpu.as_ref().map(|gpu| gpu.figures());
         #[cfg(not(feature = "gpu"))]
         return None;
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl Drop for Devices {
+    /// Predictions may outlive the training that they are of, and then have its GPUs, but not what it has there.
+    fn drop(&mut self) {
+        self.gpu.iter().for_each(|gpu| gpu.forget_idle());
     }
 }
 

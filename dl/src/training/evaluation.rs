@@ -5,17 +5,17 @@ use std::sync::Arc;
 use distdl_engine::{Dataset, DatasetId};
 use distdl_storage::Record;
 
+use super::Training;
 use super::device::{BlockRows, Evaluates, EvaluationDevice, LaneDevices, SampleBlock};
 use super::devices::Devices;
 use super::failed::Failed;
 use super::look::{check_features, check_targets};
 use crate::batch::Batch;
 use crate::error::{Error, Result, check_length};
-use crate::loss::Targets;
 use crate::metrics::{BatchReport, ConfusionMatrix, CountedPairs};
 use crate::model_file::parameters_hash;
 use crate::network::{NeuralNetwork, Workspace};
-use crate::samples::{SampleShape, Samples};
+use crate::samples::{SampleShape, SampleTargets, Samples};
 
 /// Rows that are handled at a time, at most.
 const ROWS: usize = 500;
@@ -79,24 +79,7 @@ impl NeuralNetwork {
     /// that must compute.
     #[track_caller]
     pub fn predict(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<Dataset<Vec<f32>>> {
-        check_length("the parameters", self.parameter_count(), parameters.len())?;
-        let (devices, dataset) = (Devices::choose(data, self, Evaluates::Once)?.lanes(), data.id());
-        let model = format!("{:?} {}", self.words(), parameters_hash(parameters));
-        let (network, parameters) = (self.clone(), Arc::new(parameters.to_vec()));
-        let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
-            let mut rows = Rows::new(&network, &parameters, (dataset, partition), devices.clone());
-            blocks.flat_map(move |samples| {
-                let mut outputs = Vec::with_capacity(samples.len());
-                let added = rows.each(&samples, &mut |evaluator, rows| {
-                    evaluator.predict(rows.batch()?, &mut outputs)
-                });
-                match added {
-                    Ok(()) => outputs.into_iter().map(Ok).collect(),
-                    Err(error) => vec![Err(error.to_string())],
-                }
-            })
-        });
-        Ok(rows.try_map(|row| row))
+        predict(self, data, parameters, &Devices::choose(data, self, Evaluates::Once)?)
     }
 
     /// What the samples of a dataset are taken for: the class of the largest output, the first of equal ones.
@@ -105,47 +88,45 @@ impl NeuralNetwork {
     /// If the targets are values and not labels, an output is NaN, or there are more than 4096 classes; otherwise as
     /// [`error`](Self::error).
     pub fn confusion(&self, data: &Dataset<Samples>, parameters: &[f32]) -> Result<ConfusionMatrix> {
-        let classes = self.output_length();
-        if classes > CLASSES_MAX {
-            return Err(Error::Options(format!(
-                "a confusion matrix of {classes} classes would hold {classes} x {classes} counts; take `predict` beyond \
-                 {CLASSES_MAX} classes"
-            )));
-        }
-        let devices = Devices::choose(data, self, Evaluates::Once)?;
-        let counted = over_batches(
-            (self, data, parameters, &devices),
-            CountedPairs::default,
-            move |pairs: &mut CountedPairs, evaluator, rows| {
-                let batch = rows.batch()?;
-                let Targets::Labels(labels) = batch.targets() else {
-                    let problem = "a confusion matrix takes samples with labels; these have values, of which there is a loss and no hit; give \
-                                   labels, or take `error`"
-                        .to_owned();
-                    return Err(Error::Data(problem));
-                };
-                // As they are: different logits may be equal probabilities.
-                let outputs = evaluator.outputs(batch)?;
-                for (label, outputs) in labels.iter().zip(outputs.chunks_exact(classes)) {
-                    if outputs.iter().any(|output| output.is_nan()) {
-                        let problem = "an output of the network is NaN, so its sample is of no class; check the parameters, and \
-                                       the input for extreme values";
-                        return Err(Error::Data(problem.to_owned()));
-                    }
-                    let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
-                    pairs.add(classes, *label, (0..classes).fold(0, first) as u32)?;
-                }
-                Ok(())
-            },
-        )?;
-        let mut sum = ConfusionMatrix::new(classes);
-        counted.iter().try_for_each(|pairs| sum.add_pairs(pairs))?;
-        Ok(sum)
+        confusion(self, data, parameters, &Devices::choose(data, self, Evaluates::Once)?)
+    }
+}
+
+impl Training {
+    /// Loss and hits of the parameters as they are over a dataset.
+    ///
+    /// # Errors
+    /// As [`NeuralNetwork::error`]; in a program of several processes also once [`iterate`](Self::iterate) has failed.
+    pub fn error(&self, data: &Dataset<Samples>) -> Result<BatchReport> {
+        self.check_unity()?;
+        let parameters = self.parameters();
+        error(&self.network, data, &parameters, &self.devices)
+    }
+
+    /// The outputs of the network with the parameters as they are, for each sample of a dataset: [`NeuralNetwork::predict`].
+    /// Samples that have room on a GPU stay there, as long as the training or what is returned; no evaluation of the two copies
+    /// them again.
+    ///
+    /// # Errors
+    /// As there.
+    #[track_caller]
+    pub fn predict(&self, data: &Dataset<Samples>) -> Result<Dataset<Vec<f32>>> {
+        self.check_unity()?;
+        predict(&self.network, data, &self.parameters(), &self.devices)
+    }
+
+    /// What the samples of a dataset are taken for with the parameters as they are: [`NeuralNetwork::confusion`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn confusion(&self, data: &Dataset<Samples>) -> Result<ConfusionMatrix> {
+        self.check_unity()?;
+        confusion(&self.network, data, &self.parameters(), &self.devices)
     }
 }
 
 /// Loss and hits over a dataset, on these devices.
-pub(super) fn error(
+fn error(
     network: &NeuralNetwork,
     data: &Dataset<Samples>,
     parameters: &[f32],
@@ -162,6 +143,75 @@ pub(super) fn error(
     let mut total = BatchReport::default();
     reports.iter().for_each(|report| total.merge(report));
     Ok(total)
+}
+
+/// Outputs for every sample of a dataset, on these devices.
+#[track_caller]
+fn predict(
+    network: &NeuralNetwork,
+    data: &Dataset<Samples>,
+    parameters: &[f32],
+    devices: &Devices,
+) -> Result<Dataset<Vec<f32>>> {
+    check_length("the parameters", network.parameter_count(), parameters.len())?;
+    let (devices, dataset) = (devices.lanes(), data.id());
+    let model = format!("{:?} {}", network.words(), parameters_hash(parameters));
+    let (network, parameters) = (network.clone(), Arc::new(parameters.to_vec()));
+    let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
+        let mut rows = Rows::new(&network, &parameters, (dataset, partition), devices.clone());
+        blocks.flat_map(move |samples| {
+            let mut outputs = Vec::with_capacity(samples.len());
+            let added = rows.each(&samples, &mut |evaluator, rows| evaluator.predict(rows, &mut outputs));
+            match added {
+                Ok(()) => outputs.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error.to_string())],
+            }
+        })
+    });
+    Ok(rows.try_map(|row| row))
+}
+
+/// What the samples of a dataset are taken for, on these devices.
+fn confusion(
+    network: &NeuralNetwork,
+    data: &Dataset<Samples>,
+    parameters: &[f32],
+    devices: &Devices,
+) -> Result<ConfusionMatrix> {
+    let classes = network.output_length();
+    if classes > CLASSES_MAX {
+        return Err(Error::Options(format!(
+            "a confusion matrix of {classes} classes would hold {classes} x {classes} counts; take `predict` beyond \
+             {CLASSES_MAX} classes"
+        )));
+    }
+    let counted = over_batches(
+        (network, data, parameters, devices),
+        CountedPairs::default,
+        move |pairs: &mut CountedPairs, evaluator, rows| {
+            let SampleTargets::Labels(labels) = rows.samples.targets() else {
+                let problem = "a confusion matrix takes samples with labels; these have values, of which there is a loss and no hit; give \
+                               labels, or take `error`"
+                    .to_owned();
+                return Err(Error::Data(problem));
+            };
+            // As they are: different logits may be equal probabilities.
+            let (labels, outputs) = (&labels[rows.rows.clone()], evaluator.outputs(rows)?);
+            for (label, outputs) in labels.iter().zip(outputs.chunks_exact(classes)) {
+                if outputs.iter().any(|output| output.is_nan()) {
+                    let problem = "an output of the network is NaN, so its sample is of no class; check the parameters, and \
+                                   the input for extreme values";
+                    return Err(Error::Data(problem.to_owned()));
+                }
+                let first = |best: usize, index: usize| if outputs[index] > outputs[best] { index } else { best };
+                pairs.add(classes, *label, (0..classes).fold(0, first) as u32)?;
+            }
+            Ok(())
+        },
+    )?;
+    let mut sum = ConfusionMatrix::new(classes);
+    counted.iter().try_for_each(|pairs| sum.add_pairs(pairs))?;
+    Ok(sum)
 }
 
 /// Rows of a network that are handled at a time.
@@ -298,27 +348,28 @@ impl Evaluator {
     }
 
     /// Outputs of the last layer, rows x output length.
-    fn outputs(&mut self, batch: &Batch) -> Result<&mut [f32]> {
-        let (length, rows) = (self.network.output_length(), batch.rows());
+    fn outputs(&mut self, rows: &mut BlockRows<'_>) -> Result<&mut [f32]> {
+        let length = self.network.output_length();
         let mut outputs = std::mem::take(&mut self.outputs);
         while let Some(device) = self.device()? {
-            outputs.resize(rows * length, 0.0);
-            if device.outputs(batch, &mut outputs)? {
+            outputs.resize(rows.rows.len() * length, 0.0);
+            if device.outputs(rows, &mut outputs)? {
                 self.outputs = outputs;
                 return Ok(&mut self.outputs);
             }
             self.device = None;
         }
         self.outputs = outputs;
-        let (network, rows_max) = (&self.network, self.rows_max);
+        let (batch, network, rows_max) = (rows.batch()?, &self.network, self.rows_max);
+        let rows = batch.rows();
         let workspace = self.workspace.get_or_insert_with(|| network.workspace(rows_max));
         network.outputs(&self.parameters, batch.features(), rows, workspace)
     }
 
     /// Adds what a user wants to see of the outputs, row by row.
-    fn predict(&mut self, batch: &Batch, predictions: &mut Vec<Vec<f32>>) -> Result<()> {
+    fn predict(&mut self, rows: &mut BlockRows<'_>, predictions: &mut Vec<Vec<f32>>) -> Result<()> {
         let (loss, width) = (self.network.loss().clone(), self.network.output_length());
-        let outputs = self.outputs(batch)?;
+        let outputs = self.outputs(rows)?;
         loss.prediction(width, outputs)?;
         predictions.extend(outputs.chunks_exact(width).map(<[f32]>::to_vec));
         Ok(())

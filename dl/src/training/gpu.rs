@@ -85,6 +85,11 @@ impl GpuLanes {
     pub(super) fn figures(&self) -> GpuFigures {
         self.0.figures()
     }
+
+    /// Frees what nobody has there at the moment.
+    pub(super) fn forget_idle(&self) {
+        self.0.forget_idle();
+    }
 }
 
 impl LaneDevices for GpuLanes {

@@ -1,23 +1,37 @@
 //! Evaluation and predictions on a GPU.
 
-use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples};
+use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
 use distdl_engine::config::GpuUse;
 use distdl_engine::{Config, Context};
 
 use crate::fixtures::{FEATURES, SAMPLES, begin, bytes, network, options, samples, small, weighted};
 use crate::gpu::TestGpu;
 
-/// What evaluation comes to: loss, hits, outputs, and how many samples of each class are taken for each.
-fn evaluated(
-    context: &Context,
-    network: &NeuralNetwork,
-    samples: &Samples,
-) -> distdl_dl::Result<(f64, Option<u64>, Vec<f32>, String)> {
+/// Loss, hits, outputs, and how many samples of each class are taken for each.
+type Evaluated = (f64, Option<u64>, Vec<f32>, String);
+
+/// What evaluation comes to.
+fn evaluated(context: &Context, network: &NeuralNetwork, samples: &Samples) -> distdl_dl::Result<Evaluated> {
     let parameters = network.initialize(5)?;
     let data = context.parallelize(samples.split(3)?, 3);
     let report = network.error(&data, &parameters)?;
     let outputs = network.predict(&data, &parameters)?.collect()?;
     let confusion = format!("{:?}", network.confusion(&data, &parameters)?);
+    Ok((report.loss_sum, report.correct, outputs.concat(), confusion))
+}
+
+/// What that of a training with the same parameters comes to, when samples that have room are there already.
+fn evaluated_again(context: &Context, network: &NeuralNetwork, samples: &Samples) -> distdl_dl::Result<Evaluated> {
+    let data = context.parallelize(samples.split(3)?, 3);
+    let options = TrainingOptions {
+        initial_parameters: Some(network.initialize(5)?.into()),
+        ..options()
+    };
+    let training = network.train(&data, options)?;
+    training.predict(&data)?.collect()?;
+    let report = training.error(&data)?;
+    let outputs = training.predict(&data)?.collect()?;
+    let confusion = format!("{:?}", training.confusion(&data)?);
     Ok((report.loss_sum, report.correct, outputs.concat(), confusion))
 }
 
@@ -28,7 +42,7 @@ fn evaluation_comes_to_what_it_comes_to_on_the_cpu() {
     for network in [network(), small(Loss::SoftmaxCrossEntropy), small(weighted(0.1))] {
         gpu.lose_after([-1; 2]);
         let expected = evaluated(&cpu, &network, &samples()).unwrap();
-        let assert_close = |got: &(f64, Option<u64>, Vec<f32>, String)| {
+        let assert_close = |got: &Evaluated| {
             assert!((expected.0 - got.0).abs() < 1e-3, "{} for {}", got.0, expected.0);
             let errors = expected.2.iter().zip(&got.2).map(|(one, other)| (one - other).abs());
             assert!(errors.fold(0.0, f32::max) < 1e-4);
@@ -41,19 +55,24 @@ fn evaluation_comes_to_what_it_comes_to_on_the_cpu() {
         let there = evaluated(&context, &network, &samples()).unwrap();
         assert_close(&there);
         assert_ne!(there.2, expected.2, "that was the CPU");
+        assert_eq!(evaluated_again(&context, &network, &samples()).unwrap(), there);
         // With the bits of the one that is left, or on the CPU, or not at all.
-        gpu.lose_after([7, -1]);
-        assert_eq!(evaluated(&context, &network, &samples()).unwrap(), there);
-        for launches in [0, 7, 12] {
-            gpu.lose_after([launches; 2]);
-            let error = evaluated(&context, &network, &samples()).unwrap_err().to_string();
-            assert!(
-                error.contains("ILLEGAL_ADDRESS") || error.contains("every Emulated GPU of this process is lost"),
-                "{error}"
-            );
-            gpu.lose_after([launches; 2]);
-            let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
-            assert_close(&evaluated(&context, &network, &samples()).unwrap());
+        for evaluated in [evaluated, evaluated_again] {
+            for launches in [[7, -1], [-1, 31]] {
+                gpu.lose_after(launches);
+                assert_eq!(evaluated(&context, &network, &samples()).unwrap(), there);
+            }
+            for launches in [0, 7, 12] {
+                gpu.lose_after([launches; 2]);
+                let error = evaluated(&context, &network, &samples()).unwrap_err().to_string();
+                assert!(
+                    error.contains("ILLEGAL_ADDRESS") || error.contains("every Emulated GPU of this process is lost"),
+                    "{error}"
+                );
+                gpu.lose_after([launches; 2]);
+                let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();
+                assert_close(&evaluated(&context, &network, &samples()).unwrap());
+            }
         }
     }
     gpu.lose_after([-1; 2]);
@@ -142,11 +161,13 @@ fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
     // Nothing of the other came between: it takes its place.
     let alone = [(1, comes), (1, stays), (0, passes), (0, comes), (1, passes), (0, stays)];
     let for_one = [in_turn, alone].concat();
-    for (loss, room, evaluations) in [
+    let rooms = [
         (Loss::SoftmaxCrossEntropy, 0, &for_none[..]),
         (weighted(0.1), room_of_test + 1000, &for_one),
         (Loss::SoftmaxCrossEntropy, 2 * room_of_test, &for_two),
-    ] {
+    ];
+    let [by_error, by_predictions] = [false, true].map(|by| rooms.clone().map(|room| (room, by)));
+    for ((loss, room, evaluations), by_predictions) in by_error.into_iter().chain(by_predictions) {
         let network = small(loss);
         let context = Context::new(gpu.config().with_gpu_memory_bytes_max(room_of_training + room)).unwrap();
         let tests = [(); 2].map(|()| context.parallelize(samples().split(3).unwrap(), 3));
@@ -154,14 +175,20 @@ fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
         training.run_epoch(|_| ()).unwrap();
         assert_eq!(training.gpu_figures().unwrap().sample_bytes, of_training);
         let expected = network.error(&tests[0], &training.parameters()).unwrap();
+        let outputs = network.predict(&tests[0], &training.parameters()).unwrap();
+        let outputs = outputs.collect().unwrap();
+        let predictions = tests.each_ref().map(|test| training.predict(test).unwrap());
         for (index, (test, (copies, avoided))) in evaluations.iter().enumerate() {
             let before = training.gpu_figures().unwrap();
-            assert_eq!(training.error(&tests[*test]).unwrap(), expected);
+            match by_predictions {
+                true => assert_eq!(predictions[*test].collect().unwrap(), outputs),
+                false => assert_eq!(training.error(&tests[*test]).unwrap(), expected),
+            }
             let figures = training.gpu_figures().unwrap().since(&before);
             assert_eq!(
                 (figures.sample_bytes, figures.sample_bytes_avoided),
                 (copies * of_test, avoided * of_test),
-                "room for {room}: evaluation {index}"
+                "room for {room}: evaluation {index}, by predictions: {by_predictions}"
             );
         }
         // What is trained on was not given up.
@@ -169,9 +196,101 @@ fn samples_that_are_evaluated_again_are_there_while_there_is_room() {
         training.run_epoch(|_| ()).unwrap();
         let figures = training.gpu_figures().unwrap().since(&before);
         assert_eq!((figures.sample_bytes, figures.sample_bytes_avoided), (0, of_training));
-        drop((training, tests, context));
+        drop((training, tests, predictions, context));
     }
     gpu.lose_after([-1; 2]);
+    gpu.assert_nothing_is_left();
+}
+
+/// Whatever of a training evaluates them, and with the bits of samples that are sent.
+#[test]
+fn samples_that_are_predicted_again_are_not_copied_again() {
+    let Some(gpu) = TestGpu::take_emulated() else { return };
+    // All partitions have the same GPU.
+    gpu.lose_after([0, -1]);
+    for (loss, samples, feature_bytes, constant_bytes) in [
+        (Loss::SoftmaxCrossEntropy, samples(), 4, 0),
+        // A workspace begins with weights of three classes.
+        (weighted(0.1), bytes(), 1, 12),
+    ] {
+        let network = small(loss);
+        let parameter_bytes = 4 * network.parameter_count();
+        // Where rows are is said.
+        let (places, targets) = (4 * SAMPLES, 4 * SAMPLES);
+        let (rows, rows_there) = (4 * SAMPLES * FEATURES, SAMPLES * FEATURES * feature_bytes + targets);
+        // Predictions, the same again, others, a confusion and a loss: what of rows is copied, and whether parameters are.
+        let there = [rows_there + places, places, places, places, places];
+        let sent_each_time = [rows, rows, rows, rows, rows + targets];
+        for (room, of_rows) in [(1 << 20, there), (0, sent_each_time)] {
+            let parameters = [constant_bytes + parameter_bytes, 0]
+                .into_iter()
+                .chain([parameter_bytes; 3]);
+            let expected: Vec<usize> = of_rows.iter().zip(parameters).map(|(rows, more)| rows + more).collect();
+            let context = Context::new(gpu.config().with_gpu_memory_bytes_max(room)).unwrap();
+            // One partition has two blocks.
+            let data = context.parallelize(samples.split(3).unwrap(), 2);
+            let training = network.train(&data, TrainingOptions { lanes: 2, ..options() }).unwrap();
+            let parameters = training.parameters();
+            let outputs = network.predict(&data, &parameters).unwrap().collect().unwrap();
+            let confusion = network.confusion(&data, &parameters).unwrap();
+            let report = network.error(&data, &parameters).unwrap();
+            let predictions = training.predict(&data).unwrap();
+            let evaluations: [&dyn Fn(); 5] = [
+                &|| assert_eq!(predictions.collect().unwrap(), outputs),
+                &|| assert_eq!(predictions.collect().unwrap(), outputs),
+                &|| assert_eq!(training.predict(&data).unwrap().collect().unwrap(), outputs),
+                &|| assert_eq!(training.confusion(&data).unwrap(), confusion),
+                &|| assert_eq!(training.error(&data).unwrap(), report),
+            ];
+            let sent = evaluations.map(|evaluate| {
+                let before = gpu.sent_bytes();
+                evaluate();
+                (gpu.sent_bytes() - before) as usize
+            });
+            assert_eq!(sent.to_vec(), expected, "room for {room}");
+        }
+    }
+    gpu.lose_after([-1; 2]);
+    gpu.assert_nothing_is_left();
+}
+
+/// Who predicts does not ask for labels; who asks for them finds them wrong there, too.
+#[test]
+fn samples_of_no_class_are_predicted_and_their_labels_are_no_classes() {
+    let Some(gpu) = TestGpu::take_emulated() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let context = Context::new(gpu.config()).unwrap();
+    let data = context.parallelize(samples().split(3).unwrap(), 3);
+    let training = network.train(&data, options()).unwrap();
+    let expected = training.predict(&data).unwrap().collect().unwrap();
+    let labels = SampleTargets::Labels(vec![3; SAMPLES]);
+    let unknown = Samples::new(FEATURES, samples().features().clone(), labels).unwrap();
+    let unknown = context.parallelize(unknown.split(3).unwrap(), 3);
+    for _ in 0..2 {
+        assert_eq!(training.predict(&unknown).unwrap().collect().unwrap(), expected);
+        let error = training.error(&unknown).unwrap_err().to_string();
+        assert!(error.contains("label 3"), "{error}");
+        let error = training.confusion(&unknown).unwrap_err().to_string();
+        assert!(error.contains("label 3"), "{error}");
+    }
+    assert_eq!(training.gpu_figures().unwrap().lost, 0);
+}
+
+#[test]
+fn predictions_outlive_their_training_but_not_what_it_has_there() {
+    let Some(gpu) = TestGpu::take_emulated() else { return };
+    let context = Context::new(gpu.config()).unwrap();
+    let mut training = begin(&context, &small(Loss::SoftmaxCrossEntropy), &bytes(), options()).unwrap();
+    training.run_epoch(|_| ()).unwrap();
+    let data = context.parallelize(samples().split(3).unwrap(), 3);
+    let predictions = training.predict(&data).unwrap();
+    let expected = predictions.collect().unwrap();
+    assert!(gpu.bytes() > 0);
+    drop(training);
+    assert_eq!(gpu.bytes(), 0);
+    assert_eq!(predictions.collect().unwrap(), expected);
+    assert!(gpu.bytes() > 0, "that was the CPU");
+    drop((predictions, data, context));
     gpu.assert_nothing_is_left();
 }
 

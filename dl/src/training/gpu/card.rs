@@ -220,7 +220,8 @@ impl Card {
     }
 
     /// Copies a block of samples that is evaluated with some parameters to the GPU, or finds it there. `None` if there is no room
-    /// for it beside what is trained on, other blocks of its dataset, and datasets that are evaluated as often.
+    /// for it beside what is trained on, other blocks of its dataset, and datasets that are evaluated as often; or a label is no
+    /// class.
     pub(super) fn keep_block(
         &self,
         workspace: &GpuWorkspace,
@@ -231,7 +232,11 @@ impl Card {
         let (gpu, samples, shape) = (workspace.device().gpu(), rows.samples, rows.samples.shape());
         let keys = [0, 1].map(|part| rows.block.key(part));
         let bytes = taken_bytes(shape, samples.len());
-        let evaluation = (rows.block.dataset, parameters);
+        // Outputs need no labels; whoever does sends these, and finds that one is no class.
+        let Ok(targets) = targets_of_block(samples, network.output_length()) else {
+            return Ok(None);
+        };
+        let evaluation = (rows.block, parameters);
         if !self.kept().make_room(&self.tier, evaluation, &keys, bytes) {
             return Ok(None);
         }
@@ -240,9 +245,7 @@ impl Card {
                 rows: samples.len(),
                 scale: shape.scale,
                 features: lease(&self.tier, gpu, keys[0], || features_of_block(samples, network))?,
-                targets: lease(&self.tier, gpu, keys[1], || {
-                    targets_of_block(samples, network.output_length())
-                })?,
+                targets: lease(&self.tier, gpu, keys[1], || Ok(targets))?,
                 weights: weights_of_block(samples, network.loss()),
             })
         };
@@ -250,7 +253,7 @@ impl Card {
     }
 
     /// Frees what nobody has at the moment.
-    fn forget_idle(&self) {
+    pub(super) fn forget_idle(&self) {
         self.idle().clear();
         *self.resident() = None;
         self.kept().let_go();

@@ -128,6 +128,11 @@ impl Cards {
         self.is_required
     }
 
+    /// Frees what nobody has there at the moment.
+    pub(super) fn forget_idle(&self) {
+        self.cards.iter().for_each(|card| card.forget_idle());
+    }
+
     /// Where lanes count their passes.
     pub(super) fn counted(&self) -> &Counted {
         &self.counted

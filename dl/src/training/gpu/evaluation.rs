@@ -9,7 +9,7 @@ use super::lane::{send_batch, send_inputs};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
-use crate::network::{GpuWorkspace, NeuralNetwork};
+use crate::network::{GpuWorkspace, NeuralNetwork, PassRows};
 
 /// A task's evaluation on a GPU, whose workspace has the parameters.
 pub(super) struct GpuEvaluation {
@@ -45,12 +45,30 @@ impl GpuEvaluation {
         })
     }
 
-    fn workspace(&mut self) -> Result<&mut GpuWorkspace> {
-        self.workspace.as_mut().ok_or_else(ended)
+    /// Loss and hits of rows.
+    fn evaluate(&mut self, rows: &mut BlockRows<'_>) -> Result<BatchReport> {
+        let pass = self.bring(rows, send_batch)?;
+        self.network
+            .evaluate_on_gpu(pass, self.workspace.as_mut().ok_or_else(ended)?)
     }
 
-    /// Loss and hits of rows, which are taken from samples that stay there, or sent.
-    fn evaluate(&mut self, rows: &mut BlockRows<'_>) -> Result<BatchReport> {
+    /// Outputs for rows, which need no targets.
+    fn predict(&mut self, rows: &mut BlockRows<'_>, outputs: &mut [f32]) -> Result<()> {
+        let send = |workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch| {
+            let (count, weight) = (batch.rows(), batch.rows() as f64);
+            send_inputs(workspace, network, batch).map(|()| PassRows { count, weight })
+        };
+        let pass = self.bring(rows, send)?;
+        let workspace = self.workspace.as_ref().ok_or_else(ended)?;
+        self.network.predict_on_gpu(pass.count, workspace, outputs)
+    }
+
+    /// Brings rows to where passes read them: they are taken from samples that stay there, or sent by `send`.
+    fn bring(
+        &mut self,
+        rows: &mut BlockRows<'_>,
+        send: impl FnOnce(&mut GpuWorkspace, &NeuralNetwork, &Batch) -> Result<PassRows>,
+    ) -> Result<PassRows> {
         let (workspace, network) = (self.workspace.as_mut().ok_or_else(ended)?, &self.network);
         if self.block.as_ref().is_none_or(|(block, _)| *block != rows.block) {
             // What was there of another may go.
@@ -61,20 +79,19 @@ impl GpuEvaluation {
             };
             self.block = Some((rows.block, samples));
         }
-        let pass = match &self.block {
+        match &self.block {
             Some((_, Some(samples))) => {
                 let places: Vec<u32> = (rows.rows.start as u32..rows.rows.end as u32).collect();
                 workspace.set_places(samples.as_ref().rows, &places)?;
                 workspace.take_rows(samples.as_ref(), workspace.places(), None)?;
-                samples.rows(&places)
+                Ok(samples.rows(&places))
             }
             _ => {
-                let pass = send_batch(workspace, network, rows.batch()?)?;
+                let pass = send(workspace, network, rows.batch()?)?;
                 workspace.turn_to_sent()?;
-                pass
+                Ok(pass)
             }
-        };
-        network.evaluate_on_gpu(pass, workspace)
+        }
     }
 }
 
@@ -97,13 +114,8 @@ impl EvaluationDevice for GpuEvaluation {
         self.cards.unless_lost(&self.card, report)
     }
 
-    fn outputs(&mut self, batch: &Batch, outputs: &mut [f32]) -> Result<bool> {
-        let network = self.network.clone();
-        let written = self.workspace().and_then(|workspace| {
-            send_inputs(workspace, &network, batch)?;
-            workspace.turn_to_sent()?;
-            network.predict_on_gpu(batch.rows(), workspace, outputs)
-        });
+    fn outputs(&mut self, rows: &mut BlockRows<'_>, outputs: &mut [f32]) -> Result<bool> {
+        let written = self.predict(rows, outputs);
         Ok(self.cards.unless_lost(&self.card, written)?.is_some())
     }
 }

@@ -2,11 +2,14 @@
 //! evaluated again and again while there is room beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ptr;
 use std::sync::{Arc, Weak};
 
 use distdl_engine::DatasetId;
 use distdl_engine::device::GpuBuffer;
 use distdl_storage::{DeviceKey, DeviceTier, Lease};
+
+use super::super::device::SampleBlock;
 
 /// Datasets without samples there whose evaluations are remembered, at most.
 const REMEMBERED_MAX: usize = 64;
@@ -28,13 +31,40 @@ pub(super) struct Kept {
 #[derive(Debug)]
 struct Other {
     dataset: DatasetId,
-    /// The parameters of its last evaluation, by which that is known.
-    evaluation: Weak<Vec<f32>>,
+    /// Its last evaluation, if there was one.
+    evaluation: Option<Evaluation>,
     /// Which use of a dataset its last one was, and the one before; 0 if there was none.
     used: u64,
     used_before: u64,
     /// What of it may be there.
     keys: BTreeSet<DeviceKey>,
+}
+
+/// An evaluation of a dataset.
+#[derive(Debug)]
+struct Evaluation {
+    /// By which it is known.
+    parameters: Weak<Vec<f32>>,
+    /// Of each partition the block that it has come to.
+    reached: BTreeMap<usize, usize>,
+}
+
+impl Evaluation {
+    fn begin((block, parameters): (SampleBlock, &Arc<Vec<f32>>)) -> Self {
+        Self {
+            parameters: Arc::downgrade(parameters),
+            reached: BTreeMap::from([(block.partition, block.index)]),
+        }
+    }
+
+    /// Whether it goes on with a block. If not, another begins; also with the same parameters, which predictions have whenever they
+    /// are computed.
+    fn goes_on(&mut self, (block, parameters): (SampleBlock, &Arc<Vec<f32>>)) -> bool {
+        // Nothing else is made in the place of its parameters while there is a `Weak` of them.
+        let is_it = ptr::eq(self.parameters.as_ptr(), Arc::as_ptr(parameters));
+        let before = self.reached.insert(block.partition, block.index);
+        is_it && before.is_none_or(|before| before < block.index)
+    }
 }
 
 impl Kept {
@@ -43,7 +73,7 @@ impl Kept {
         let before = self.training.replace(dataset);
         if let Some(before) = before.filter(|before| *before != dataset) {
             let keys: Vec<DeviceKey> = std::mem::take(&mut self.held).into_keys().collect();
-            let place = self.use_of(before, &Weak::new());
+            let place = self.use_of(before, None);
             self.others[place].keys.extend(keys);
         }
         before != Some(dataset)
@@ -59,19 +89,19 @@ impl Kept {
         self.held.clear();
     }
 
-    /// Finds room for `bytes` bytes more of samples of a dataset, in an evaluation that is known by its parameters. It gives up
-    /// those of other datasets for them, the one first whose last use is the longest ago, but none that was used since this one's
+    /// Finds room for `bytes` bytes more, a block of samples, in an evaluation that is known by its parameters. It gives up
+    /// samples of other datasets for them, the one first whose last use is the longest ago, but none that was used since this one's
     /// evaluation before: of datasets that are evaluated in turn and do not fit together those that came first stay, where
     /// each would find all of its own pushed out. `false` if there is no room: what is evaluated pushes out nothing of its own
     /// either, as all of it is asked for in turn.
     pub(super) fn make_room(
         &mut self,
         tier: &DeviceTier<GpuBuffer>,
-        (dataset, evaluation): (DatasetId, &Arc<Vec<f32>>),
+        (block, parameters): (SampleBlock, &Arc<Vec<f32>>),
         keys: &[DeviceKey],
         bytes: u64,
     ) -> bool {
-        let place = self.use_of(dataset, &Arc::downgrade(evaluation));
+        let place = self.use_of(block.dataset, Some((block, parameters)));
         let used_before = self.others[place].used_before;
         let is_there = keys.iter().all(|key| tier.contains(key));
         let may_go = |other: &&mut Other| other.used < used_before && !other.keys.is_empty();
@@ -86,20 +116,20 @@ impl Kept {
         true
     }
 
-    /// The place of a dataset that is used now: again, unless its last evaluation goes on, which `evaluation` says. Nothing else
-    /// is made in the place of its parameters while there is a `Weak` of them.
-    fn use_of(&mut self, dataset: DatasetId, evaluation: &Weak<Vec<f32>>) -> usize {
+    /// The place of a dataset that is used now: again, unless its last evaluation goes on with this block.
+    fn use_of(&mut self, dataset: DatasetId, evaluated: Option<(SampleBlock, &Arc<Vec<f32>>)>) -> usize {
         let known = self.others.iter().position(|other| other.dataset == dataset);
-        let goes_on =
-            |place: &usize| evaluation.strong_count() > 0 && self.others[*place].evaluation.ptr_eq(evaluation);
-        if let Some(place) = known.filter(goes_on) {
+        if let (Some(place), Some(evaluated)) = (known, evaluated)
+            && let Some(last) = &mut self.others[place].evaluation
+            && last.goes_on(evaluated)
+        {
             return place;
         }
         let before = known.map(|place| self.others.remove(place));
         self.uses += 1;
         self.others.push(Other {
             dataset,
-            evaluation: evaluation.clone(),
+            evaluation: evaluated.map(Evaluation::begin),
             used: self.uses,
             used_before: before.as_ref().map_or(0, |before| before.used),
             keys: before.map_or_else(BTreeSet::new, |before| before.keys),
