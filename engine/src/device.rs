@@ -38,6 +38,8 @@ mod slot;
 
 use std::fmt::{Display, Formatter};
 use std::path::Path;
+#[cfg(feature = "gpu")]
+use std::sync::Weak;
 
 #[cfg(feature = "gpu")]
 pub use self::blas::{GpuBlas, GpuMatrix};
@@ -56,6 +58,8 @@ pub use self::gpu::{Argument, Gpu, GpuKernel, GpuModule};
 pub use self::graph::GpuGraph;
 #[cfg(feature = "gpu")]
 use self::opened::Opened;
+#[cfg(feature = "gpu")]
+pub use self::opened::Spares;
 #[cfg(feature = "gpu")]
 pub use self::port::GpuPort;
 #[cfg(feature = "gpu")]
@@ -94,6 +98,17 @@ impl GpuFound {
     /// it, as one context gives it to all.
     pub fn budget(&self, index: usize) -> DeviceBudget {
         self.opened.budget(index)
+    }
+
+    /// Says who may have memory of the GPU of this index to spare, as long as it is there, for all that were given this, or a copy
+    /// of it.
+    pub fn spares(&self, index: usize, who: Weak<dyn Spares>) {
+        self.opened.spares(index, who);
+    }
+
+    /// Has all of them give up what they have to spare of the GPU of this index.
+    pub fn give_up(&self, index: usize) {
+        self.opened.give_up(index);
     }
 }
 

@@ -74,7 +74,7 @@ impl GpuLanes {
         let bytes_max = config.gpu_memory_bytes_max.unwrap_or(found.memory_bytes / 2);
         let card = |&index: &usize| {
             let compiler = compiler.clone();
-            Arc::new(Card::new(found, index, config.precision, compiler, bytes_max))
+            Card::new(found, index, config.precision, compiler, bytes_max)
         };
         let cards = found.alike.iter().map(card).collect();
         let cards = Cards::new(found.name.clone(), cards, is_required);

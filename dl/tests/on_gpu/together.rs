@@ -3,7 +3,7 @@
 use distdl_dl::{Loss, TrainingOptions};
 use distdl_engine::{Context, Placement};
 
-use crate::fixtures::{FEATURES, SAMPLES, STEPS, begin, bytes, on_the_gpu, options, small, train_for};
+use crate::fixtures::{FEATURES, SAMPLES, STEPS, begin, bytes, on_the_gpu, options, small, train_for, wide};
 use crate::gpu::TestGpu;
 
 const SAMPLE_BYTES: u64 = (SAMPLES * (FEATURES + 4)) as u64;
@@ -77,6 +77,45 @@ fn a_second_training_has_the_room_that_the_first_leaves() {
         let whole_steps = if options.lanes == 1 { 2 } else { 0 };
         assert_eq!(figures.graph_steps + figures.eager_steps - steps, whole_steps);
         drop((second, context, this_gpu, other_gpu));
+    }
+    gpu.assert_nothing_is_left();
+}
+
+/// What a training has for its next steps it gives up for another that has no room for its own.
+#[test]
+fn trainings_that_take_turns_give_each_other_the_room_of_their_passes() {
+    let Some(gpu) = TestGpu::take_emulated() else { return };
+    let network = wide();
+    for options in [options(), TrainingOptions { lanes: 1, ..options() }] {
+        let expected = on_the_gpu(gpu.config(), &network, &bytes(), options.clone()).parameters;
+        let other_gpu = gpu.take_memory_but(1, 0);
+        let context = Context::new(gpu.config()).unwrap();
+        let begun = || begin(&context, &network, &bytes(), options.clone()).unwrap();
+        let before = gpu.bytes();
+        let mut first = begun();
+        train_for(3, &mut first).unwrap();
+        let needed = (gpu.bytes() - before) as u64;
+        drop(first);
+
+        // Samples of both stay, and there are passes of one at a time.
+        let samples = if options.lanes == 1 {
+            room_of(SAMPLES)
+        } else {
+            room_of(21) + 2 * room_of(10)
+        };
+        let this_gpu = gpu.take_memory_but(0, (needed + samples) as usize);
+        let mut both = [begun(), begun()];
+        for _ in 0..STEPS / 3 {
+            for training in &mut both {
+                train_for(3, training).unwrap();
+            }
+        }
+        for training in both {
+            let figures = training.gpu_figures().unwrap();
+            assert_eq!((figures.lost, figures.sample_bytes), (0, SAMPLE_BYTES));
+            assert_eq!(training.parameters(), expected);
+        }
+        drop((context, this_gpu, other_gpu));
     }
     gpu.assert_nothing_is_left();
 }

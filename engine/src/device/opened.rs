@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Formatter};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use cudarc::driver::{CudaContext, DriverError};
 use distdl_storage::DeviceBudget;
@@ -15,12 +15,23 @@ use crate::exclusive::Exclusive;
 /// somebody captures.
 static TURNS: Mutex<BTreeMap<usize, Arc<Exclusive>>> = Mutex::new(BTreeMap::new());
 
+/// Who may have memory of a GPU that nobody works with at the moment.
+pub trait Spares: Send + Sync {
+    /// Frees that memory, for another that lacks it. Any thread may ask for it, at any time.
+    fn give_up(&self);
+}
+
+/// Those that may have memory of a GPU to spare, and some that have gone.
+type Sparing = Vec<Weak<dyn Spares>>;
+
 /// Of each GPU that was opened, by its index, what keeps it open: the driver closes one that nobody has, and all that it has
-/// loaded there goes, too; and what keeps data there shares. Says nothing of what was found, so that all are equal.
+/// loaded there goes, too; what keeps data there shares; and who has memory
+/// there to spare. Says nothing of what was found, so that all are equal.
 #[derive(Clone, Default)]
 pub(super) struct Opened {
     contexts: Arc<Mutex<BTreeMap<usize, Arc<CudaContext>>>>,
     budgets: Arc<Mutex<BTreeMap<usize, DeviceBudget>>>,
+    spares: Arc<Mutex<BTreeMap<usize, Sparing>>>,
 }
 
 impl Opened {
@@ -40,6 +51,20 @@ impl Opened {
     /// What is taken of a GPU's memory for data that stays there.
     pub(super) fn budget(&self, index: usize) -> DeviceBudget {
         lock(&self.budgets).entry(index).or_default().clone()
+    }
+
+    /// Says who may have memory of a GPU to spare, as long as it is there.
+    pub(super) fn spares(&self, index: usize, who: Weak<dyn Spares>) {
+        let mut spares = lock(&self.spares);
+        let of_gpu = spares.entry(index).or_default();
+        of_gpu.retain(|who| who.strong_count() > 0);
+        of_gpu.push(who);
+    }
+
+    /// Has all give up what they have to spare of a GPU.
+    pub(super) fn give_up(&self, index: usize) {
+        let of_gpu = lock(&self.spares).get(&index).cloned().unwrap_or_default();
+        of_gpu.iter().filter_map(Weak::upgrade).for_each(|who| who.give_up());
     }
 }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use distdl_engine::config::Precision;
-use distdl_engine::device::{Compiler, Gpu, GpuBuffer, GpuFound};
+use distdl_engine::device::{Compiler, Gpu, GpuBuffer, GpuFound, Spares};
 use distdl_storage::{BlockId, DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease, StorageError};
 
 use super::super::device::{BlockRows, LaneId, SampleBlock};
@@ -58,8 +58,8 @@ impl Card {
         precision: Precision,
         compiler: Arc<Compiler>,
         bytes_max: u64,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        let card = Arc::new(Self {
             found: found.clone(),
             index,
             precision,
@@ -70,7 +70,9 @@ impl Card {
             idle: Mutex::default(),
             resident: Mutex::default(),
             is_lost: AtomicBool::new(false),
-        }
+        });
+        found.spares(index, Arc::downgrade(&card) as Weak<dyn Spares>);
+        card
     }
 
     /// Whether it has failed.
@@ -102,17 +104,23 @@ impl Card {
         self.making_room(|device| network.workspace_on_gpu(device, shape))
     }
 
-    /// Allocates on a new handle. If there is no room, without what is there for whoever comes next.
+    /// Allocates on a new handle. If there is no room, without what is there for whoever comes next: passes come before samples,
+    /// which can be sent, and this training before others.
     fn making_room<T>(&self, allocate: impl Fn(Device) -> Result<T>) -> Result<T> {
         let allocate =
             || Device::open(&self.found, self.index, self.precision, self.kernels.clone()).and_then(&allocate);
-        match allocate() {
-            Err(Error::Device(DeviceError::OutOfMemory { .. } | DeviceError::NoHostMemory { .. })) => {
-                self.forget_idle();
-                allocate()
-            }
-            other => other,
+        let leave: [&dyn Fn(); 3] = [&|| self.give_up(), &|| self.found.give_up(self.index), &|| {
+            self.forget_idle()
+        }];
+        let mut made = allocate();
+        for leave in leave {
+            let Err(Error::Device(DeviceError::OutOfMemory { .. } | DeviceError::NoHostMemory { .. })) = made else {
+                break;
+            };
+            leave();
+            made = allocate();
         }
+        made
     }
 
     /// Takes a workspace back. Whoever trains next finds it, unless the GPU is lost.
@@ -254,10 +262,17 @@ impl Card {
 
     /// Frees what nobody has at the moment.
     pub(super) fn forget_idle(&self) {
-        self.idle().clear();
-        *self.resident() = None;
+        self.give_up();
         self.kept().let_go();
         self.tier.retain(|_| false);
+    }
+}
+
+impl Spares for Card {
+    /// Workspaces, which hold nothing that is not sent anew. Samples stay.
+    fn give_up(&self) {
+        self.idle().clear();
+        *self.resident() = None;
     }
 }
 
