@@ -2,12 +2,11 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{CONNECT_TIMEOUT, END_TIME_MAX, PART_TIME_MAX, Shared, Speaker, State, lock};
-use crate::cluster::chaos::Point;
-use crate::cluster::control::{self, ControlError, Encoded, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX, REPORT_BYTES_MAX};
+use super::{CONNECT_TIMEOUT, END_TIME_MAX, Shared, State, lock};
+use crate::cluster::control::{self, ControlError, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused};
 use crate::cluster::identity::MemberId;
