@@ -166,3 +166,22 @@ fn what_a_program_leaves_behind_is_not_waited_for() {
     assert!(Command::new("kill").arg(&lines[0]).status().unwrap().success());
     assert_eq!(lines[1..], ["0", "1", "2"]);
 }
+
+#[test]
+fn what_a_program_leaves_at_its_input_does_not_hold_the_action_and_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = folder.path().join("held");
+    assert!(Command::new("mkfifo").arg(&held).status().unwrap().success());
+    // The named pipe ends with the last of those that the program has left.
+    let all_ended = std::thread::spawn({
+        let held = held.clone();
+        move || std::fs::read(held).unwrap()
+    });
+    let context = context(2);
+    let script = format!(
+        "exec 3<&0 9> {}; sleep 100000 <&3 >/dev/null 2>&1 & echo x",
+        held.display()
+    );
+    assert_eq!(shell(&many(&context), &script).collect().unwrap(), ["x", "x"]);
+    assert!(all_ended.join().unwrap().is_empty());
+}

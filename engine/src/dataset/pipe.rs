@@ -3,7 +3,8 @@
 //! Three threads stand between a task and its program, one for each of its streams. The task itself only ever waits for
 //! the next event of them, and hands out input when it is asked for: so a program may write before it reads, read before
 //! it writes, or close its input early, and neither side waits for the other forever. While it waits, it looks now and then
-//! whether the program is still wanted.
+//! whether the program is still wanted, and once the output is at its end, whether the program has ended: what it has left
+//! behind may hold its input open, and never read it.
 
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
@@ -18,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use distdl_storage::Record;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::batch::{AnyStream, Batches, Failure, TaskError, TaskResult};
 use crate::cluster::join::JOIN_VARIABLE;
@@ -39,8 +40,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Between two looks whether a program that has closed its streams has ended.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How long the end of what an ended program wrote to its standard error is waited for.
-const WORDS_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long the threads at the other streams of an ended program are waited for.
+const STREAMS_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Batches of lines that wait for the task.
 const WAITING_MAX: usize = 2;
@@ -51,7 +52,8 @@ impl<T: Record + Display> Dataset<T> {
     ///
     /// It should write the same whenever it gets the same: a partition may be computed again. If it ends or closes its
     /// input early, the records that it has not read are passed over. Its output ends when the program, and all that it has
-    /// started and left with its output, have closed it; what is left without that is not waited for.
+    /// started and left with its output, have closed it; what is left without that is not waited for, and is ended if it
+    /// holds the input open and does not read it.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -86,6 +88,7 @@ impl<T: Record + Display> Dataset<T> {
                 input: only(inputs),
                 running,
                 waiting: Vec::new().into_iter(),
+                is_read: false,
                 failed,
                 failure: Failure::clone(&failure),
                 records: PhantomData,
@@ -127,6 +130,8 @@ enum Event {
     Lines(Vec<String>),
     /// It wrote something that is no line of text.
     Unreadable(String),
+    /// It writes no more.
+    End,
 }
 
 /// A program that is running, with the threads at its streams.
@@ -135,9 +140,12 @@ struct Running {
     events: Receiver<Event>,
     /// `None` once there is no more input.
     input: Option<Sender<String>>,
+    feeder: Option<JoinHandle<()>>,
     words: Option<JoinHandle<String>>,
     /// When it was first seen to have ended.
     since: Option<Instant>,
+    /// How it has ended, once nothing keeps its number from being another's.
+    status: Option<ExitStatus>,
 }
 
 impl Running {
@@ -159,44 +167,70 @@ impl Running {
             child,
             events,
             input: Some(input),
+            feeder: None,
             words: None,
             since: None,
+            status: None,
         };
         if let (Some(stdin), Some(stdout), Some(stderr)) = streams {
             let asks = sender.clone();
-            spawn("input", move || feed(stdin, &texts, &asks))?;
+            running.feeder = Some(spawn("input", move || feed(stdin, &texts, &asks))?);
             spawn("output", move || read(stdout, &sender))?;
             running.words = Some(spawn("words", move || last_words(stderr))?);
         }
         Ok(running)
     }
 
+    /// Whether the program has ended. It keeps its number, which is its group's, until [`Running::release`].
+    fn has_ended(&self) -> io::Result<bool> {
+        if self.status.is_some() {
+            return Ok(true);
+        }
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let pid = Pid::from_child(&self.child);
+        Ok(waitid(WaitId::Pid(pid), ended)?.is_some())
+    }
+
     /// How the program has ended, and the end of what it wrote to its standard error, if that is known yet.
     fn ended(&mut self) -> io::Result<Option<(ExitStatus, String)>> {
-        let Some(status) = self.child.try_wait()? else {
+        if !self.has_ended()? {
             return Ok(None);
-        };
+        }
         let since = *self.since.get_or_insert_with(Instant::now);
-        // Something that it started may hold its standard error for as long as it likes.
-        if self.words.as_ref().is_some_and(|words| !words.is_finished()) && since.elapsed() < WORDS_WAIT_MAX {
+        // Something that it started may hold its streams for as long as it likes.
+        let is_at_streams = is_at_work(self.words.as_ref()) || is_at_work(self.feeder.as_ref());
+        if is_at_streams && since.elapsed() < STREAMS_WAIT_MAX {
             return Ok(None);
         }
         let words = self.words.take().filter(JoinHandle::is_finished);
         let words = words.and_then(|words| words.join().ok());
-        Ok(Some((status, words.unwrap_or_default())))
+        Ok(Some((self.release()?, words.unwrap_or_default())))
+    }
+
+    /// Waits for the program, after having ended it and what it has started if it runs, or if something does not read what
+    /// is being written to it: the thread that writes would wait forever.
+    fn release(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        if !self.has_ended()? || is_at_work(self.feeder.as_ref()) {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
+        let status = self.child.wait()?;
+        self.status = Some(status);
+        Ok(status)
     }
 }
 
 impl Drop for Running {
     /// The task has all that it wants, or has failed. The threads end with the program's streams.
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = self.child.wait();
-        }
+        let _ = self.release();
     }
+}
+
+fn is_at_work<R>(thread: Option<&JoinHandle<R>>) -> bool {
+    thread.is_some_and(|thread| !thread.is_finished())
 }
 
 fn spawn<R: Send + 'static>(what: &str, body: impl FnOnce() -> R + Send + 'static) -> io::Result<JoinHandle<R>> {
@@ -225,9 +259,10 @@ fn read(stdout: ChildStdout, sender: &SyncSender<Event>) {
             Ok(Some(line)) => lines.push(line),
             end => {
                 let _ = sender.send(Event::Lines(lines));
-                if let Err(problem) = end {
-                    let _ = sender.send(Event::Unreadable(problem));
-                }
+                let _ = sender.send(match end {
+                    Err(problem) => Event::Unreadable(problem),
+                    Ok(_) => Event::End,
+                });
                 return;
             }
         }
@@ -273,6 +308,8 @@ struct Lines<T> {
     input: AnyStream,
     running: Running,
     waiting: std::vec::IntoIter<String>,
+    /// Whether there is no more output.
+    is_read: bool,
     failed: Failed,
     failure: Failure,
     records: PhantomData<fn() -> T>,
@@ -293,17 +330,19 @@ impl<T: Record + Display> Iterator for Lines<T> {
                     Ok(())
                 }
                 Ok(Event::Unreadable(problem)) => Err(self.failed.error(&problem)),
-                Err(RecvTimeoutError::Timeout) => self.context.check(),
-                // It has closed both its streams.
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.end().unwrap_or_else(|error| {
-                        self.failure.borrow_mut().get_or_insert(error);
-                    });
+                Ok(Event::End) => {
+                    self.is_read = true;
+                    Ok(())
+                }
+                Err(RecvTimeoutError::Timeout) if !self.is_over() => self.context.check(),
+                // It has closed both its streams, or what it has left behind does not read.
+                Err(_) => {
+                    self.end().unwrap_or_else(|error| self.fail(error));
                     return None;
                 }
             };
             if let Err(error) = step {
-                self.failure.borrow_mut().get_or_insert(error);
+                self.fail(error);
                 return None;
             }
         }
@@ -311,6 +350,15 @@ impl<T: Record + Display> Iterator for Lines<T> {
 }
 
 impl<T: Record + Display> Lines<T> {
+    fn fail(&self, error: TaskError) {
+        self.failure.borrow_mut().get_or_insert(error);
+    }
+
+    /// Whether there is no more output, and nobody who is waited for to read the input.
+    fn is_over(&self) -> bool {
+        self.is_read && self.running.has_ended().unwrap_or(true)
+    }
+
     /// Hands the next batch to the program, or closes its input.
     fn give(&mut self) -> TaskResult<()> {
         let Some(batch) = self.input.next() else {
