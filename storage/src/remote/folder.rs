@@ -138,11 +138,18 @@ impl RemoteFolder {
             }
             put => put?,
         }
-        Ok(Self {
+        // Dropped from here on, it removes the marker and what it has written.
+        let begun = Self {
             folder,
             written: Mutex::default(),
             finished: false,
-        })
+        };
+        // Another may have written a whole folder while the marker was on its way.
+        if !begun.folder.names(|name| name != UNFINISHED)?.is_empty() {
+            let url = begun.folder.url();
+            return Err(ObjectError::AlreadyExists { url });
+        }
+        Ok(begun)
     }
 
     fn write_part(&self, name: &str, bytes: Bytes) -> Result<(), ObjectError> {

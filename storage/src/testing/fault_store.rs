@@ -66,6 +66,7 @@ pub struct StoreFaults(Arc<Mutex<Script>>);
 struct Script {
     writes_count: u64,
     faults: BTreeMap<u64, WriteFault>,
+    write_pauses: BTreeMap<u64, Pause>,
     reads_count: u64,
     read_bytes: u64,
     read_faults: BTreeMap<u64, ReadFault>,
@@ -86,6 +87,13 @@ impl StoreFaults {
         let mut script = self.script();
         let at = script.writes_count + after;
         script.faults.insert(at, fault);
+    }
+
+    /// Lets a write wait before it is done, counted like faults.
+    pub fn pause_write(&self, after: u64, pause: Pause) {
+        let mut script = self.script();
+        let at = script.writes_count + after;
+        script.write_pauses.insert(at, pause);
     }
 
     /// Lets `fault` happen at every write from now on, or none.
@@ -133,12 +141,18 @@ impl StoreFaults {
         self.script().writes_count
     }
 
-    fn next(&self) -> Option<WriteFault> {
-        let mut script = self.script();
-        let at = script.writes_count;
-        script.writes_count += 1;
-        let fault = script.faults.remove(&at).or(script.always);
-        script.dead |= matches!(fault, Some(WriteFault::DieBefore | WriteFault::DieAfter));
+    async fn next(&self) -> Option<WriteFault> {
+        let (fault, pause) = {
+            let mut script = self.script();
+            let at = script.writes_count;
+            script.writes_count += 1;
+            let fault = script.faults.remove(&at).or(script.always);
+            script.dead |= matches!(fault, Some(WriteFault::DieBefore | WriteFault::DieAfter));
+            (fault, script.write_pauses.remove(&at))
+        };
+        if let Some(pause) = pause {
+            wait(pause).await;
+        }
         fault
     }
 
@@ -171,6 +185,11 @@ impl FaultStore {
     pub fn new(inner: Arc<dyn ObjectStore>, faults: StoreFaults) -> Self {
         Self { inner, faults }
     }
+}
+
+/// The gate may be opened by what waits for other requests of this thread.
+async fn wait(pause: Pause) {
+    let _ = tokio::task::spawn_blocking(move || pause.wait()).await;
 }
 
 fn failure(kind: io::ErrorKind) -> Error {
@@ -249,7 +268,7 @@ impl fmt::Display for FaultStore {
 impl ObjectStore for FaultStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.faults.check_alive()?;
-        let fault = self.faults.next();
+        let fault = self.faults.next().await;
         refusal(fault)?;
         if fault == Some(WriteFault::Twice) {
             self.inner.put_opts(location, payload.clone(), options.clone()).await?;
@@ -284,8 +303,7 @@ impl ObjectStore for FaultStore {
                 });
             }
             Some(ReadFault::Pause(pause)) => {
-                // The gate may be opened by what waits for other reads of this thread.
-                let _ = tokio::task::spawn_blocking(move || pause.wait()).await;
+                wait(pause).await;
                 None
             }
             fault => fault,
@@ -306,7 +324,7 @@ impl ObjectStore for FaultStore {
             let store = store.clone();
             async move {
                 store.faults.check_alive()?;
-                let fault = store.faults.next();
+                let fault = store.faults.next().await;
                 refusal(fault)?;
                 let one = stream::iter([Ok(location.clone())]).boxed();
                 store.inner.delete_stream(one).try_collect::<Vec<_>>().await?;
@@ -334,7 +352,7 @@ impl ObjectStore for FaultStore {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.faults.check_alive()?;
-        let fault = self.faults.next();
+        let fault = self.faults.next().await;
         refusal(fault)?;
         self.inner.copy_opts(from, to, options).await?;
         doubt(fault)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::testing::{FaultStore, StoreFaults, WriteFault};
+use crate::testing::{FaultStore, Pause, StoreFaults, WriteFault};
 
 fn store() -> (Arc<InMemory>, StoreFaults, Stores) {
     let (inner, faults) = (Arc::new(InMemory::new()), StoreFaults::new());
@@ -101,6 +101,21 @@ fn of_two_writers_of_one_name_one_is_refused() {
     writer.write_part("part", Bytes::new()).unwrap();
     writer.commit().unwrap();
     assert_eq!(names(&stores, "memory://a/out"), ["part"]);
+}
+
+#[test]
+fn a_folder_that_is_written_while_a_marker_is_on_its_way_stays() {
+    let (inner, faults, slow) = store();
+    let quick = Stores::over(inner, StoresOptions::default());
+    let (pause, gate) = Pause::new();
+    faults.pause_write(0, pause);
+    let late = std::thread::spawn(move || slow.create_folder("memory://a/out").map(drop));
+    gate.wait_until_reached();
+    write_folder(&quick).unwrap();
+    gate.open();
+    let refused = object_error(late.join().unwrap());
+    assert!(matches!(refused, ObjectError::AlreadyExists { .. }), "{refused}");
+    assert_eq!(names(&quick, "memory://a/out"), ["part-0", "part-1"]);
 }
 
 #[test]
