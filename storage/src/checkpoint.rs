@@ -3,6 +3,8 @@
 //! A folder or object prefix holds `blob-<BLAKE3>` objects and a `checkpoint-<key>.json` for each computation. The
 //! manifest is written last, so a checkpoint is whole or invisible. Its key stands for the computation: whoever comes
 //! with the same key finds what was computed before. A blob is believed only if length and hash are those of the manifest.
+//! Beside the first blob there is an empty `checkpoint-<key>.begun`, until the manifest is there: commits in the same folder
+//! leave blobs that they do not know to checkpoints if there are any.
 
 use std::collections::BTreeMap;
 
@@ -93,7 +95,19 @@ impl Checkpoint {
         }))
     }
 
-    /// Writes the blob of a partition, which nobody reads before [`Checkpoint::publish`].
+    /// Says that blobs of this checkpoint are going to be written: from now on commits in this folder let them be.
+    ///
+    /// # Errors
+    /// If the place cannot be written.
+    pub fn begin(&self) -> Result<()> {
+        Ok(self.place.replace(&self.begun(), Bytes::new())?)
+    }
+
+    fn begun(&self) -> String {
+        format!("{}.begun", self.name.trim_end_matches(".json"))
+    }
+
+    /// Writes the blob of a partition, after [`Checkpoint::begin`], which nobody reads before [`Checkpoint::publish`].
     ///
     /// # Errors
     /// If the place cannot be written.
@@ -127,6 +141,10 @@ impl Checkpoint {
                 Err(error) => return Err(error),
             },
             created => created?,
+        }
+        // The manifest says it from now on.
+        if let Err(error) = self.place.remove(&self.begun()) {
+            tracing::warn!(%error, "what says that a checkpoint is being written stays");
         }
         if let Err(error) = self.place.remove_unfinished(&self.name, &WRITTEN) {
             tracing::warn!(%error, "what an earlier writer has left unfinished stays");

@@ -268,7 +268,7 @@ impl Commits {
     }
 
     /// Removes blobs that are not in `live` and are in `dead`, or were written before the object `oldest`. Those may be of a
-    /// checkpointed computation instead, if there is one in this folder.
+    /// checkpointed computation instead, if there is one in this folder, or one that has begun.
     fn remove_blobs(&self, live: &BTreeSet<String>, dead: &BTreeSet<String>, oldest: &str) -> Result<()> {
         let listed = self.place.list()?;
         let oldest = listed.iter().find(|found| found.name == oldest);

@@ -79,7 +79,14 @@ impl<T: Record> Dataset<T> {
         let (context, partitions) = (self.context(), self.partitions());
         let checkpoint = Arc::new(Checkpoint::open(context.stores(), url, key)?);
         let place = Arc::clone(&checkpoint);
-        let found = once(context, move || Ok(place.find(partitions)?))?;
+        let found = once(context, move || {
+            let found = place.find(partitions)?;
+            let is_whole = found.as_ref().map_or(partitions == 0, |found| found.missing.is_empty());
+            if !is_whole {
+                place.begin()?;
+            }
+            Ok(found)
+        })?;
         let FoundCheckpoint { mut blobs, missing } = found.unwrap_or_else(|| FoundCheckpoint {
             blobs: Vec::new(),
             missing: (0..partitions).collect(),

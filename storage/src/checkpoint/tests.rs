@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use object_store::memory::InMemory;
 
 use super::*;
+use crate::manifest::Commits;
 use crate::remote::ObjectStore;
 use crate::testing::{FaultStore, StoreFaults, WriteFault};
 
@@ -18,6 +19,7 @@ fn bytes(partition: usize) -> Bytes {
 }
 
 fn write(checkpoint: &Checkpoint) -> Result<Vec<Blob>> {
+    checkpoint.begin()?;
     let blobs = (0..PARTITIONS).map(|partition| checkpoint.write(bytes(partition)));
     let blobs = blobs.collect::<Result<Vec<Blob>>>()?;
     checkpoint.publish(&blobs)?;
@@ -33,7 +35,8 @@ fn within(store: &Arc<dyn ObjectStore>) -> Checkpoint {
 
 #[test]
 fn a_death_before_or_after_any_write_leaves_all_or_nothing_and_the_next_run_is_not_hindered() {
-    for after in 0..=PARTITIONS as u64 {
+    // What says that it has begun, its blobs, and its manifest.
+    for after in 0..PARTITIONS as u64 + 2 {
         for fault in [
             WriteFault::DieBefore,
             WriteFault::DieAfter,
@@ -46,7 +49,7 @@ fn a_death_before_or_after_any_write_leaves_all_or_nothing_and_the_next_run_is_n
             let faulty: Arc<dyn ObjectStore> = Arc::new(FaultStore::new(Arc::clone(&store), faults));
             let written = write(&within(&faulty));
             assert_eq!(written.is_ok(), fault == WriteFault::Twice, "{fault:?} at {after}");
-            let whole = after == PARTITIONS as u64 && fault != WriteFault::DieBefore || fault == WriteFault::Twice;
+            let whole = after == PARTITIONS as u64 + 1 && fault != WriteFault::DieBefore || fault == WriteFault::Twice;
             let found = within(&store).find(PARTITIONS).unwrap();
             assert_eq!(found.is_some(), whole, "{fault:?} at {after}");
             let blobs = write(&within(&store)).unwrap();
@@ -54,6 +57,29 @@ fn a_death_before_or_after_any_write_leaves_all_or_nothing_and_the_next_run_is_n
             assert_eq!((found.blobs, found.missing), (blobs, vec![]));
         }
     }
+}
+
+#[test]
+fn commits_in_the_same_folder_spare_a_checkpoint_that_is_being_written() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let checkpoint = within(&store);
+    let commits = Commits::within(&Stores::new(), Arc::clone(&store), "kept/one").unwrap();
+    let commit = |content: &'static str| {
+        let blobs = BTreeMap::from([("model".to_owned(), Bytes::from(content))]);
+        commits.begin(&blobs).unwrap().publish().unwrap();
+        commits.keep(1).unwrap();
+    };
+    checkpoint.begin().unwrap();
+    let blobs = [checkpoint.write(bytes(0)).unwrap()];
+    commit("one");
+    assert_eq!(checkpoint.read(0, &blobs[0]).unwrap(), bytes(0), "before it is whole");
+    checkpoint.publish(&blobs).unwrap();
+    commit("two");
+    assert_eq!(checkpoint.read(0, &blobs[0]).unwrap(), bytes(0));
+    assert!(
+        !checkpoint.place.has(&checkpoint.begun()).unwrap(),
+        "it has begun no more"
+    );
 }
 
 #[test]
