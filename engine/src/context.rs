@@ -51,13 +51,14 @@ pub(crate) struct Inner {
     config: Config,
     graph: Mutex<Graph>,
     workers: Workers,
+    /// The cluster that this process belongs to, if it does. Dropped before the stores of objects, which wait for what they
+    /// read ahead: that may wait for another process until the membership ends.
+    member: Option<Member>,
     resources: Arc<Resources>,
     /// Actions run one after another: in every process in the same order.
     action: Arc<Exclusive>,
     cancellation: Cancellation,
     accumulators: Arc<Accumulators>,
-    /// The cluster that this process belongs to, if it does.
-    member: Option<Member>,
     /// Number of the next action.
     actions: AtomicU64,
     _bars: Option<Bars>,
