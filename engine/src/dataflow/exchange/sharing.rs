@@ -172,6 +172,13 @@ impl Exchange {
         }
     }
 
+    /// The same without waiting for a link, for threads that read one.
+    pub(super) fn tell_soon(&self, rank: usize, header: Header) {
+        if !self.write_letter(rank, &header) {
+            self.team.send_soon(rank, header);
+        }
+    }
+
     /// False if the frame must go over the link.
     fn write_letter(&self, rank: usize, header: &Header) -> bool {
         let Some(sharing) = self.sharing.as_ref().filter(|_| self.shares_with(rank)) else {

@@ -78,7 +78,7 @@ impl Exchange {
         let [lane, step, place, ..] = header.words;
         if self.giver() == self.team.rank {
             let Turn { step, place } = self.turns.next();
-            self.tell(rank, Header::new(Kind::Turn, [lane, step, place as u64, 0, 0, 0]));
+            self.tell_soon(rank, Header::new(Kind::Turn, [lane, step, place as u64, 0, 0, 0]));
         } else {
             let turn = Turn {
                 step,
