@@ -273,10 +273,14 @@ impl BlockStore {
                 // Others were quicker and took the room; each round one of us gets on.
                 continue;
             }
+            // Held beyond the lock: what the last copy of a record runs when it is dropped may ask this store.
+            let resident = state.entries.get(&id).filter(|entry| entry.memory.is_some());
+            let replaced = resident.map(|entry| self.memory.get(id, entry.codec));
             self.memory.put(id, block)?;
             let before = state.replace(id, block.codec(), level);
             state.enter_memory(id, bytes);
             drop(state);
+            drop(replaced);
             if before.is_some_and(|entry| entry.on_disk) {
                 self.discard_from_disk(id);
             }
