@@ -40,6 +40,20 @@ use crate::flight::Flights;
 use crate::object::ObjectError;
 use crate::peers::Peers;
 
+/// A segment, and where it was.
+#[derive(Debug, Clone)]
+struct Brought {
+    bytes: Bytes,
+    from: Origin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Folder,
+    Peer,
+    Store,
+}
+
 /// Where bytes of an object come from if neither this process nor a peer has them.
 pub(crate) type Fetch<'a> = dyn Fn(Range<u64>) -> Result<Bytes, ObjectError> + 'a;
 
@@ -48,7 +62,7 @@ pub(crate) struct Cache {
     options: CacheOptions,
     folder: Folder,
     counters: Arc<Counters>,
-    flights: Flights<Segment, Result<Bytes, ObjectError>>,
+    flights: Flights<Segment, Result<Brought, ObjectError>>,
     /// Versions that were compared with a shorter one, and that one if they have grown from it.
     judged: Mutex<BTreeMap<Version, Option<Version>>>,
     peers: OnceLock<Arc<dyn Peers>>,
@@ -117,10 +131,15 @@ impl Cache {
             self.counters.fetches_avoided.add(1);
             return Ok(bytes);
         }
-        let (bytes, by_another) = self.flights.once(segment, || self.load(segment, fetch));
-        self.counters.fetches_avoided.add(u64::from(by_another));
+        let (brought, by_another) = self.flights.once(segment, || self.load(segment, fetch));
+        let Brought { bytes, from } = brought?;
+        let is_avoided = by_another || from != Origin::Store;
+        self.counters.fetches_avoided.add(u64::from(is_avoided));
+        if from == Origin::Folder {
+            self.counters.cache_bytes.add(part.end - part.start);
+        }
         let start = segment.range().start;
-        Ok(bytes?.slice((part.start - start) as usize..(part.end - start) as usize))
+        Ok(bytes.slice((part.start - start) as usize..(part.end - start) as usize))
     }
 
     /// The part of a segment if it is here.
@@ -130,7 +149,10 @@ impl Cache {
             return None;
         }
         let held = self.folder.held(segment, part);
-        self.counters.bloom_false_positives.add(u64::from(held.is_none()));
+        match &held {
+            Some(bytes) => self.counters.cache_bytes.add(bytes.len() as u64),
+            None => self.counters.bloom_false_positives.add(1),
+        }
         held
     }
 
@@ -148,8 +170,8 @@ impl Cache {
         self.keeps.load(Ordering::Relaxed)
     }
 
-    /// A whole segment, fetched by one process.
-    fn load(&self, segment: &Segment, fetch: &Fetch<'_>) -> Result<Bytes, ObjectError> {
+    /// A whole segment, fetched by one process. Whoever reads counts what that has saved.
+    fn load(&self, segment: &Segment, fetch: &Fetch<'_>) -> Result<Brought, ObjectError> {
         let _one_process = self.folder.lock_fetch(segment);
         // Another thread or process may have brought it since it was looked for.
         self.folder.catch_up();
@@ -158,18 +180,18 @@ impl Cache {
             may.then(|| self.folder.held(segment, &segment.range())).flatten()
         };
         if let Some(bytes) = here() {
-            self.counters.fetches_avoided.add(1);
-            return Ok(bytes);
+            let from = Origin::Folder;
+            return Ok(Brought { bytes, from });
         }
-        let (bytes, mut turn) = match self.seek_segment(segment) {
-            Sought::Found(bytes) => (bytes, None),
-            Sought::Nowhere(turn) => (self.bring(segment, fetch)?, turn),
+        let (bytes, from, mut turn) = match self.seek_segment(segment) {
+            Sought::Found(bytes) => (bytes, Origin::Peer, None),
+            Sought::Nowhere(turn) => (self.bring(segment, fetch)?, Origin::Store, turn),
         };
         let is_here = self.keep_segment(segment, &bytes);
         if let Some(turn) = &mut turn {
             turn.is_here = is_here;
         }
-        Ok(bytes)
+        Ok(Brought { bytes, from })
     }
 
     /// Keeps a whole object, of a store that sends no parts.

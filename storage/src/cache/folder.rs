@@ -198,12 +198,10 @@ impl Folder {
                 |position: u64| (position.clamp(chunk.range().start, chunk.range().end) - chunk.offset) as usize;
             parts.push(bytes.slice(within(range.start)..within(range.end)));
         }
-        let bytes = match <[Bytes; 1]>::try_from(parts) {
+        Some(match <[Bytes; 1]>::try_from(parts) {
             Ok([only]) => only,
             Err(parts) => joined(&parts),
-        };
-        self.counters.cache_bytes.add(bytes.len() as u64);
-        Some(bytes)
+        })
     }
 
     fn chunk(&self, chunk: &Chunk) -> Option<Bytes> {

@@ -130,6 +130,21 @@ fn an_object_is_fetched_once_for_all() {
 }
 
 #[test]
+fn what_a_peer_has_given_ahead_counts_when_it_is_read() {
+    let together = Together::new(2, false);
+    let remote = Remote::new("s3://b/x", "1", random(1_000_000, 1));
+    remote.read_all(&together.caches[0]);
+    let ahead = &together.caches[1];
+    ahead.ensure(&remote.version.segment(0), &|range| remote.fetch(range));
+    assert_eq!(
+        (figures(ahead).peer_bytes, figures(ahead).fetches_avoided),
+        (1_000_000, 0)
+    );
+    assert_eq!(remote.read(ahead, 0..1000), 0);
+    assert_eq!(figures(ahead).fetches_avoided, 1);
+}
+
+#[test]
 fn of_a_grown_object_the_tail_is_fetched_once_whoever_has_what_was_before_it() {
     let together = Together::new(3, true);
     let bytes = random(13_000_000, 1);

@@ -38,6 +38,21 @@ fn caches_that_share_a_folder_fetch_each_byte_once() {
 }
 
 #[test]
+fn what_another_has_kept_counts_once_and_by_what_a_reader_gets() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, reading, ahead] = [(); 3].map(|()| open(&options(folder.path())));
+    let remote = Remote::new("s3://b/x", "1", random(1_000_000, 1));
+    remote.read_all(&first);
+    let counted = |cache: &Cache| (figures(cache).fetches_avoided, figures(cache).cache_bytes);
+    assert_eq!(remote.read(&reading, 0..1000), 0);
+    assert_eq!(counted(&reading), (1, 1000));
+    ahead.ensure(&remote.version.segment(0), &|range| remote.fetch(range));
+    assert_eq!(counted(&ahead), (0, 0), "nobody has read it");
+    assert_eq!(remote.read(&ahead, 0..1000), 0);
+    assert_eq!(counted(&ahead), (1, 1000));
+}
+
+#[test]
 fn caches_that_share_a_folder_share_its_budget() {
     let folder = tempfile::tempdir().unwrap();
     let options = CacheOptions {
