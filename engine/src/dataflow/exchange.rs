@@ -150,7 +150,7 @@ struct Reports {
     driver: Option<Sender<Vec<StepReport>>>,
 }
 
-/// How long a report may wait for others while there are steps to come.
+/// A report that comes so soon after some were sent waits for the next one, however long that step takes, or for the last.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
 
 impl Exchange {
