@@ -212,6 +212,10 @@ impl Live {
     /// Makes what was inserted and retracted part of the inputs, and brings all views up to date: all of it, or nothing.
     /// Returns the number of different records that changed.
     ///
+    /// The inputs are gone through one after another: of what other threads change in the meantime, some may be in this commit
+    /// and the rest in the next, also where the former was made later and in another input. Who needs changes of several
+    /// inputs to come together makes no commit meanwhile.
+    ///
     /// # Errors
     /// If a closure panics, a loop does not settle, or a limit is reached. Then nothing is committed and the changes wait
     /// on: mend them by further changes, or [`discard`](Self::discard) them. The commit after a failure builds all views
