@@ -92,7 +92,7 @@ impl Existing {
                 Err(error) => return Err(not_swapped(target, &error).into()),
             }
         }
-        let renamed = std::fs::rename(folder, target);
+        let renamed = take_name(folder, target);
         renamed.map_err(|error| local::failed(target, "rename a folder to it", &error))?;
         Ok(Before::Nowhere)
     }
@@ -116,6 +116,23 @@ fn swap(_: &Path, _: &Path) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
+/// Renames a folder to a name that nothing has.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn take_name(folder: &Path, target: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, folder, CWD, target, RenameFlags::NOREPLACE) {
+        // A file system that does not know how, as those of networks: there an empty folder that has just come may be replaced.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => std::fs::rename(folder, target),
+        renamed => Ok(renamed?),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn take_name(folder: &Path, target: &Path) -> io::Result<()> {
+    std::fs::rename(folder, target)
+}
+
 fn not_swapped(path: &Path, error: &io::Error) -> ObjectError {
     match error.kind() {
         // What a file system answers that does not know how.
@@ -125,5 +142,26 @@ fn not_swapped(path: &Path, error: &io::Error) -> ObjectError {
             ObjectError::unsupported(&path.display().to_string(), remedy)
         }
         _ => local::failed(path, "replace it", error),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The system's plain renaming puts a folder in place of an empty one.
+    #[test]
+    fn a_name_that_was_taken_at_the_last_moment_is_not_taken_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [mine, theirs] = ["mine", "theirs"].map(|name| folder.path().join(name));
+        std::fs::create_dir(&mine).unwrap();
+        std::fs::create_dir(&theirs).unwrap();
+        let refused = take_name(&mine, &theirs).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        assert!(mine.is_dir());
+        std::fs::remove_dir(&theirs).unwrap();
+        take_name(&mine, &theirs).unwrap();
+        assert!(theirs.is_dir() && !mine.exists());
     }
 }
