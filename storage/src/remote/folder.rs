@@ -219,6 +219,8 @@ impl Drop for RemoteFolder {
 pub struct SharedFolder {
     target: PathBuf,
     unfinished: PathBuf,
+    /// What is being removed.
+    removed: PathBuf,
     existing: Existing,
 }
 
@@ -232,9 +234,11 @@ impl SharedFolder {
         must_be_plain(name)?;
         let target = PathBuf::from(path);
         let unfinished = target.with_file_name(pattern::unfinished(name));
+        let removed = target.with_file_name(pattern::unfinished(&format!("{name}.removed")));
         Ok(Self {
             target,
             unfinished,
+            removed,
             existing,
         })
     }
@@ -327,15 +331,20 @@ impl SharedFolder {
                 .all(|(name, written)| same_file(&self.target.join(name), &self.unfinished.join(written)))
     }
 
-    /// Removes all that was written and not published.
+    /// Removes all that was written and not published. First it is taken out of the way, whole: a process that wakes as it
+    /// publishes must not find half of it.
     ///
     /// # Errors
     /// If the file system refuses.
     pub fn remove_unfinished(&self) -> Result<()> {
-        match std::fs::remove_dir_all(&self.unfinished) {
+        let if_there = |done: std::io::Result<()>| match done {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed("remove unfinished parts", &error)),
             _ => Ok(()),
-        }
+        };
+        // What an earlier try has left.
+        if_there(std::fs::remove_dir_all(&self.removed))?;
+        if_there(std::fs::rename(&self.unfinished, &self.removed))?;
+        if_there(std::fs::remove_dir_all(&self.removed))
     }
 
     fn failed(&self, action: &'static str, error: &std::io::Error) -> StorageError {

@@ -118,6 +118,25 @@ fn a_shared_folder_that_was_published_before_a_death_is_not_replaced_by_the_old_
     assert_eq!(entries(folder.path()), ["out"]);
 }
 
+#[test]
+fn unfinished_parts_are_taken_out_of_the_way_before_one_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = SharedFolder::new(folder.path().join("out").to_str().unwrap(), "7", Existing::Replace).unwrap();
+    shared.begin().unwrap();
+    let part = shared.write_part(b"new").unwrap();
+    let in_the_way = folder.path().join(pattern::unfinished("7.removed"));
+    fs::write(&in_the_way, b"").unwrap();
+    shared.remove_unfinished().unwrap_err();
+    let unfinished = folder.path().join(pattern::unfinished("7"));
+    assert_eq!(entries(&unfinished), [part], "it is whole where it was");
+    fs::remove_file(&in_the_way).unwrap();
+    // What a process that died as it removed has left.
+    fs::create_dir(&in_the_way).unwrap();
+    fs::write(in_the_way.join("part"), b"").unwrap();
+    shared.remove_unfinished().unwrap();
+    assert_eq!(entries(folder.path()), Vec::<String>::new());
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_folder_that_is_replaced_while_it_is_listed_is_not_taken_for_the_new_one() {
