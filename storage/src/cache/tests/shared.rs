@@ -2,6 +2,20 @@
 use std::fs;
 
 use super::*;
+use crate::testing::wait_until;
+
+/// A child process that another test is just starting may hold a lock on for a moment that was dropped here.
+fn wait_until_free(folder: &Path, name: &str) {
+    let path = folder.join("locks").join(name);
+    let is_free = || lock::hold(&path, std::time::Duration::ZERO).is_ok();
+    wait_until("the lock is free", is_free);
+}
+
+/// The same for the lock of who fetches.
+fn wait_until_fetched(cache: &Cache, remote: &Remote) {
+    let is_free = || cache.folder.lock_fetch(&remote.version.segment(0)).is_some();
+    wait_until("nobody fetches", is_free);
+}
 
 #[test]
 fn threads_that_want_one_range_fetch_it_once() {
@@ -97,6 +111,8 @@ fn one_who_hangs_does_not_hold_up_the_others_for_ever() {
         "and not written, since somebody may be writing"
     );
     drop((held, writing));
+    wait_until_free(folder.path(), "write");
+    wait_until_fetched(&hanging, &remote);
     assert_eq!((remote.read_all(&cache), remote.read_all(&hanging)), (1_000_000, 0));
 }
 
@@ -116,6 +132,7 @@ fn one_who_is_stopped_as_it_writes_is_waited_for_once() {
     remote(2).read_all(&cache);
     assert_eq!((figures(&cache).segments_not_kept, kept(folder.path()).len()), (3, 0));
     drop(writing);
+    wait_until_free(folder.path(), "write");
     for seed in 0..3 {
         let remote = remote(seed);
         assert_eq!((remote.read_all(&cache), remote.read_all(&cache)), (100_000, 0));
@@ -139,10 +156,11 @@ fn one_who_is_stopped_as_it_fetches_is_waited_for_once() {
     cache.folder.set_wait_max(std::time::Duration::from_secs(1 << 20));
     assert_eq!(remote.read(&cache, 1000..2000), 100_000, "nothing could be kept");
     drop(writing);
+    wait_until_free(folder.path(), "write");
     assert_eq!(remote.read(&cache, 2000..3000), 100_000);
     assert_eq!(remote.read(&cache, 3000..4000), 0, "kept without the lock of the fetch");
     drop(held);
-    assert!(cache.folder.lock_fetch(&remote.version.segment(0)).is_some());
+    wait_until_fetched(&cache, &remote);
 }
 
 #[test]
