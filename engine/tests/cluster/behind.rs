@@ -32,7 +32,7 @@ impl Begun {
         let wanted = (step + LAG).min(STEPS - 1);
         let behind = |steps: &mut [u64; LANES]| steps[lanes.clone()].iter().any(|begun| *begun < wanted);
         let steps = self.steps.lock().unwrap();
-        let waited = self.changed.wait_timeout_while(steps, Duration::from_secs(20), behind);
+        let waited = self.changed.wait_timeout_while(steps, Duration::from_secs(120), behind);
         let is_late = waited.unwrap().1.timed_out();
         match is_late {
             true => Err(EngineError::invalid(format!("nobody comes to step {wanted}"), "test")),

@@ -133,19 +133,18 @@ fn results_of_an_action_are_copied_too() {
 /// What has gone wrong for a copy may go right where the task belongs.
 #[test]
 fn a_copy_that_fails_is_dropped() {
-    let attempts = Attempts::default();
-    let failed = Arc::new(Mutex::new(0));
-    let seen = Arc::clone(&failed);
+    let (attempts, failed) = (Attempts::default(), Attempts::default());
+    let seen = failed.clone();
     let run = cluster(&[Some(Duration::ZERO)]).run_lives(move |context, life| {
-        let (begun, seen, slow) = (attempts.clone(), Arc::clone(&seen), life.slot == SLOW);
+        let (begun, failed, slow) = (attempts.clone(), failed.clone(), life.slot == SLOW);
         let rows = context.range(0..ROWS, PARTITIONS);
         let rows = rows.map_partitions_with_index(move |partition, rows| {
             // Of what the slow process has begun the others can only be copying.
             if slow {
                 begun.ended(partition);
-                begun.wait_in_vain_for_another(partition);
+                failed.once_there_are_some();
             } else if begun.once_there_are_some().contains_key(&partition) {
-                *seen.lock().unwrap() += 1;
+                failed.ended(partition);
                 panic!("this process cannot");
             }
             rows
@@ -153,7 +152,7 @@ fn a_copy_that_fails_is_dropped() {
         rows.map(|x| (x % 7, x)).reduce_by_key(u64::wrapping_add).count()
     });
     assert!(run.unwrap().results.iter().all(|count| *count == 7));
-    assert!(*failed.lock().unwrap() > 0);
+    assert!(!seen.0.0.lock().unwrap().is_empty());
 }
 
 /// Files that an action writes: an attempt that is stopped half-way would leave the half.
