@@ -84,6 +84,8 @@ struct Shared {
     limits: Limits,
     /// Whoever has it speaks to the name node. Locked before the state.
     speaking: Mutex<Speaker>,
+    /// A report is sent whole before the next one is begun. Locked after the two others.
+    sending: Mutex<()>,
     /// A copy is kept whole before the next generation begins here. Locked before the state.
     copying: Mutex<()>,
     state: Mutex<State>,
@@ -231,6 +233,7 @@ impl Member {
                 payload_bytes_max: FRAME_BYTES_MAX,
             },
             speaking: Mutex::default(),
+            sending: Mutex::default(),
             copying: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -386,7 +389,8 @@ impl Member {
         state.ended = Some(report.clone());
         drop(state);
         self.shared.changed.notify_all();
-        self.shared.tell_figures(&mut self.shared.speaker());
+        let said = self.shared.said();
+        self.shared.tell_figures(&mut self.shared.speaker(), said);
         self.shared.report(&report);
     }
 

@@ -76,19 +76,21 @@ impl Shared {
         let patience = self.join.name_node_grace.max(CONNECT_TIMEOUT);
         let deadline = Instant::now() + patience;
         let [first, longest] = PAUSES;
-        let (mut pause, mut closed) = (first, 0);
+        let (mut pause, mut closed, mut is_known_to_wait) = (first, 0, false);
         loop {
             let joined = self.contact(listener, capacity, None, deadline);
-            match &joined {
+            closed = match &joined {
                 _ if Instant::now() + pause >= deadline => return joined,
-                Err(Missed::Away(reason)) if pause == first => {
-                    tracing::warn!("{reason}; trying again for {patience:?}");
+                Err(Missed::Away(reason)) => {
+                    if !std::mem::replace(&mut is_known_to_wait, true) {
+                        tracing::warn!("{reason}; trying again for {patience:?}");
+                    }
+                    0
                 }
-                Err(Missed::Away(_)) => {}
                 // Perhaps one that is dying. One that takes this process for a stranger says no more either.
-                Err(Missed::Closed(_)) if closed < CLOSED_MAX => closed += 1,
+                Err(Missed::Closed(_)) if closed < CLOSED_MAX => closed + 1,
                 _ => return joined,
-            }
+            };
             std::thread::sleep(pause);
             pause = (pause * 2).min(longest);
         }
@@ -228,6 +230,7 @@ impl Shared {
         while Instant::now() < deadline {
             let contact = self.contact(listener, capacity, known, deadline);
             if let Ok((socket, Admission { member: id, .. })) = contact {
+                let said = self.said();
                 // What others say meanwhile comes after what is said again: the name node takes what comes last for what is so.
                 let mut speaker = self.speaker();
                 speaker.told = 0;
@@ -249,8 +252,10 @@ impl Shared {
                 drop(state);
                 // First what is here: others would fetch that once this process has come to an action.
                 self.tell_holdings(&mut speaker);
-                self.tell_figures(&mut speaker);
-                again.iter().flatten().for_each(|report| self.say(&mut speaker, report));
+                self.tell_figures(&mut speaker, said);
+                for report in again.iter().flatten() {
+                    self.say(&mut speaker, report);
+                }
                 return Ok(socket);
             }
             match contact {
@@ -278,7 +283,7 @@ impl Shared {
             let lane_micros = Some(self.lane_micros.load(Ordering::Relaxed)).filter(|micros| *micros > 0);
             let tell = lock(self).tell.clone();
             let job = tell.and_then(|tell| tell());
-            self.report(&Report::Heartbeat { step, lane_micros, job });
+            self.report_at_once(&Report::Heartbeat { step, lane_micros, job });
             state = lock(self);
             let deadline = Instant::now() + interval;
             while state.closed.is_none()

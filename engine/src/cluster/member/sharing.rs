@@ -221,20 +221,24 @@ impl Shared {
         }
     }
 
+    /// What others may read of this process, if the name node is to be told. Asks closures of users, which may take their time.
+    pub(super) fn said(&self) -> Option<Said> {
+        let notices = self.sharing.state().notices.clone();
+        let said = notices?.upgrade()?.said();
+        let has_said = !said.is_empty();
+        // That there is nothing any more is said once.
+        let had_said = std::mem::replace(&mut self.sharing.state().has_said, has_said);
+        (had_said || has_said).then_some(said)
+    }
+
     /// Tells the name node what reading has cost this process, and what others may read of it.
-    pub(super) fn tell_figures(&self, speaker: &mut Speaker) {
+    pub(super) fn tell_figures(&self, speaker: &mut Speaker, said: Option<Said>) {
         if let Some(stores) = self.stores() {
             let figures = stores.figures();
             self.say(speaker, &Report::Read { figures });
         }
-        let notices = self.sharing.state().notices.clone();
-        if let Some(notices) = notices.and_then(|notices| notices.upgrade()) {
-            let said = notices.said();
-            let has_said = !said.is_empty();
-            // That there is nothing any more is said once.
-            if std::mem::replace(&mut self.sharing.state().has_said, has_said) || has_said {
-                self.say(speaker, &Report::Notices { said });
-            }
+        if let Some(said) = said {
+            self.say(speaker, &Report::Notices { said });
         }
     }
 

@@ -32,17 +32,27 @@ impl Shared {
             return false;
         };
         // Others wait only while it is sent.
-        self.send_report(&mut self.speaker(), encoded);
+        let _turn = self.speaker();
+        self.send_report(encoded);
         true
     }
 
-    /// The same, for who says more than this in one turn.
-    pub(super) fn say(&self, speaker: &mut Speaker, report: &Report) {
-        if lock(self).control.is_some()
-            && let Some(encoded) = self.encode(report)
-        {
-            self.send_report(speaker, encoded);
+    /// A sign of life comes in no order, and waits for nobody who says more than this.
+    pub(super) fn report_at_once(&self, report: &Report) {
+        if let Some(encoded) = self.encode(report) {
+            self.send_report(encoded);
         }
+    }
+
+    /// The same, for who says more than this in one turn.
+    pub(super) fn say(&self, _: &mut Speaker, report: &Report) -> bool {
+        if lock(self).control.is_none() {
+            return true;
+        }
+        let encoded = self.encode(report);
+        let lives = encoded.is_some();
+        encoded.into_iter().for_each(|encoded| self.send_report(encoded));
+        lives
     }
 
     /// `None` if this process was killed instead.
@@ -61,10 +71,11 @@ impl Shared {
         Some(encoded)
     }
 
-    fn send_report(&self, _: &mut Speaker, encoded: Result<Encoded, ControlError>) {
+    fn send_report(&self, encoded: Result<Encoded, ControlError>) {
         let Some(control) = lock(self).control.clone() else {
             return;
         };
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = encoded.and_then(|encoded| encoded.send(&*control)) {
             // The control thread notices a connection that has failed, and ends it here if it has not.
             tracing::debug!("a report could not be sent: {error}");
@@ -75,6 +86,8 @@ impl Shared {
     /// Says the last word and waits until it is confirmed: a name node that dies before may have heard it or not. Returns
     /// whether this process was a member until then, and an error was heard.
     pub(super) fn take_leave(&self, last: &Report) -> bool {
+        // Or it is said twice to a name node that is found again just now.
+        let mut speaker = self.speaker();
         let mut state = lock(self);
         state.last = Some(last.clone());
         self.changed.notify_all();
@@ -83,9 +96,10 @@ impl Shared {
         }
         drop(state);
         // Without a connection it is said on the next one.
-        if !self.report(last) {
+        if !self.say(&mut speaker, last) {
             return false;
         }
+        drop(speaker);
         let patience = self.join.name_node_grace.max(PART_TIME_MAX);
         let stays = |state: &mut State| state.closed.is_none();
         let waited = self.changed.wait_timeout_while(lock(self), patience, stays);

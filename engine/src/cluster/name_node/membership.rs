@@ -13,6 +13,9 @@ use crate::cluster::protocol::{HEARTBEATS_PER_LEASE, Known, LoopState, Order, Pe
 /// Generations in a row in which the links between two members may fail before one of them has to go.
 const STRIKES_MAX: usize = 3;
 
+/// What has come is read within this time, even where there is much to do.
+const HEARD_WITHIN: Duration = Duration::from_millis(100);
+
 /// Who is looked for so much of a lease late was perhaps heard meanwhile.
 const LATE_PART: u32 = 100;
 
@@ -252,13 +255,13 @@ impl NameNode {
         let silent = |member: &Member| member.heard + lease <= self.now;
         if expected.is_some_and(|expected| self.now > expected + lease / LATE_PART) {
             // This process itself was away: what the others have sent may be unread. They have until the next heartbeat, once.
-            let now = self.now;
+            let (now, more) = (self.now, (lease / HEARTBEATS_PER_LEASE).max(HEARD_WITHIN).min(lease));
             for member in self
                 .members
                 .values_mut()
                 .filter(|member| silent(member) && !member.doubted)
             {
-                (member.heard, member.doubted) = (now + lease / HEARTBEATS_PER_LEASE - lease, true);
+                (member.heard, member.doubted) = (now + more - lease, true);
             }
         }
         let silent: Vec<MemberId> = self
