@@ -236,14 +236,22 @@ impl<T: Record> Dataset<T> {
     /// let drawn = context.range(0..10, 2).map(|_| std::time::SystemTime::now());
     /// let drawn = drawn.with_determinacy(Determinacy::Indeterminate);
     /// assert!(drawn.explain().contains("not the same twice"));
+    /// assert_eq!(drawn.determinacy(), Determinacy::Indeterminate);
     /// let times = drawn.map(|time| time);
     /// assert_eq!(times.collect()?, times.collect()?, "the clock was looked at once");
+    /// assert_eq!(drawn.determinacy(), Determinacy::Determinate, "the records are kept");
     /// # Ok(())
     /// # }
     /// ```
     pub fn with_determinacy(&self, determinacy: Determinacy) -> Dataset<T> {
         self.node().set_determinacy(determinacy);
         self.clone()
+    }
+
+    /// Whether each computation of this dataset gives the same records in the same order: what the program has said by
+    /// [`with_determinacy`](Self::with_determinacy), until its records are kept once for all.
+    pub fn determinacy(&self) -> Determinacy {
+        self.node().determinacy()
     }
 
     /// Keeps the blocks of this dataset at `level` once they are computed; returns the dataset itself.

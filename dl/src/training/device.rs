@@ -121,13 +121,15 @@ impl<'a> BlockRows<'a> {
     }
 }
 
-/// A block of a dataset's samples: the same ones whenever they are evaluated.
+/// A block of a dataset's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SampleBlock {
     pub(super) dataset: DatasetId,
     pub(super) partition: usize,
     /// Its 0-based index in the partition.
     pub(super) index: usize,
+    /// Whether it has the same samples whenever they are computed. If not, those that came before are of no use.
+    pub(super) is_determinate: bool,
 }
 
 /// What a device computes a gradient from, and where it goes.

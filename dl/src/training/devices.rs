@@ -88,7 +88,7 @@ impl Devices {
 impl Drop for Devices {
     /// Predictions may outlive the training that they are of, and then have its GPUs, but not what it has there.
     fn drop(&mut self) {
-        self.gpu.iter().for_each(|gpu| gpu.forget_idle());
+        self.gpu.iter().for_each(|gpu| gpu.end());
     }
 }
 

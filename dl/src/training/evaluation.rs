@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use distdl_engine::{Dataset, DatasetId};
+use distdl_engine::{Dataset, DatasetId, Determinacy};
 use distdl_storage::Record;
 
 use super::Training;
@@ -104,8 +104,8 @@ impl Training {
     }
 
     /// The outputs of the network with the parameters as they are, for each sample of a dataset: [`NeuralNetwork::predict`].
-    /// Samples that have room on a GPU stay there, as long as the training or what is returned; no evaluation of the two copies
-    /// them again.
+    /// Samples of a dataset that is determinate and have room on a GPU stay there, as long as the training; no evaluation of it
+    /// copies them again. A GPU that the training has lost is not looked for again.
     ///
     /// # Errors
     /// As there.
@@ -154,17 +154,28 @@ fn predict(
     devices: &Devices,
 ) -> Result<Dataset<Vec<f32>>> {
     check_length("the parameters", network.parameter_count(), parameters.len())?;
-    let (devices, dataset) = (devices.lanes(), data.id());
+    let (devices, dataset, is_determinate) = (devices.lanes(), data.id(), is_determinate(data));
     let model = format!("{:?} {}", network.words(), parameters_hash(parameters));
     let (network, parameters) = (network.clone(), Arc::new(parameters.to_vec()));
     let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
-        let mut rows = Rows::new(&network, &parameters, (dataset, partition), devices.clone());
+        let rows = Rows::new(
+            &network,
+            &parameters,
+            (dataset, partition),
+            is_determinate,
+            devices.clone(),
+        );
+        let mut rows = Some(rows);
         blocks.flat_map(move |samples| {
             let mut outputs = Vec::with_capacity(samples.len());
-            let added = rows.each(&samples, &mut |evaluator, rows| evaluator.predict(rows, &mut outputs));
-            match added {
+            // Behind an error nothing is wanted.
+            let Some(ready) = &mut rows else { return Vec::new() };
+            match ready.each(&samples, &mut |evaluator, rows| evaluator.predict(rows, &mut outputs)) {
                 Ok(()) => outputs.into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(error.to_string())],
+                Err(error) => {
+                    rows = None;
+                    vec![Err(error.to_string())]
+                }
             }
         })
     });
@@ -214,6 +225,11 @@ fn confusion(
     Ok(sum)
 }
 
+/// Whether each computation of a dataset gives the same samples in the same order.
+fn is_determinate(data: &Dataset<Samples>) -> bool {
+    data.determinacy() == Determinacy::Determinate
+}
+
 /// Rows of a network that are handled at a time.
 fn rows_of(network: &NeuralNetwork) -> usize {
     let row_bytes = network.row_length().saturating_mul(size_of::<f32>());
@@ -229,9 +245,15 @@ fn over_batches<R: Record>(
 ) -> Result<Vec<R>> {
     let failed = Failed::default();
     let (network, parameters, kept) = (network.clone(), Arc::new(parameters.to_vec()), failed.clone());
-    let (devices, dataset) = (devices.lanes(), data.id());
+    let (devices, dataset, is_determinate) = (devices.lanes(), data.id(), is_determinate(data));
     let results = data.run_partitions(move |partition, blocks| {
-        let mut rows = Rows::new(&network, &parameters, (dataset, partition), devices.clone());
+        let mut rows = Rows::new(
+            &network,
+            &parameters,
+            (dataset, partition),
+            is_determinate,
+            devices.clone(),
+        );
         let mut result = new();
         for samples in blocks {
             let added = rows.each(&samples, &mut |evaluator, rows| add(&mut result, evaluator, rows));
@@ -255,6 +277,7 @@ impl Rows {
         network: &NeuralNetwork,
         parameters: &Arc<Vec<f32>>,
         (dataset, partition): (DatasetId, usize),
+        is_determinate: bool,
         devices: Option<Arc<dyn LaneDevices>>,
     ) -> Self {
         Self {
@@ -274,6 +297,7 @@ impl Rows {
                 dataset,
                 partition,
                 index: 0,
+                is_determinate,
             },
         }
     }
@@ -284,6 +308,9 @@ impl Rows {
         samples: &Samples,
         add: &mut dyn FnMut(&mut Evaluator, &mut BlockRows<'_>) -> Result<()>,
     ) -> Result<()> {
+        // An error does not make the next block this one.
+        let block = self.block;
+        self.block.index += 1;
         let rows_max = self.evaluator.rows_max;
         let rows = samples.len().min(rows_max);
         let Evaluator { network, partition, .. } = &self.evaluator;
@@ -294,12 +321,8 @@ impl Rows {
         let batch = self.batch.insert(kept.unwrap_or_else(|| Batch::new(samples, rows)));
         for start in (0..samples.len()).step_by(rows_max) {
             let rows = start..samples.len().min(start + rows_max);
-            add(
-                &mut self.evaluator,
-                &mut BlockRows::new(self.block, samples, rows, batch),
-            )?;
+            add(&mut self.evaluator, &mut BlockRows::new(block, samples, rows, batch))?;
         }
-        self.block.index += 1;
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod residence;
 mod steps;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_engine::config::GpuUse;
 use distdl_engine::device::Chosen;
@@ -39,7 +40,12 @@ use crate::network::{NeuralNetwork, WorkspaceShape};
 use crate::samples::SampleShape;
 
 /// Lanes on the GPUs of this process.
-pub(super) struct GpuLanes(Arc<Cards>, Evaluates);
+pub(super) struct GpuLanes {
+    cards: Arc<Cards>,
+    evaluates: Evaluates,
+    /// Whether the training is gone. Predictions of it may go on.
+    has_ended: AtomicBool,
+}
 
 impl GpuLanes {
     /// Lanes on the GPUs that the context has found, if it has and the network can be there. Errors if a GPU must compute
@@ -78,17 +84,29 @@ impl GpuLanes {
         };
         let cards = found.alike.iter().map(card).collect();
         let cards = Cards::new(found.name.clone(), cards, is_required);
-        Ok(Some(Arc::new(Self(Arc::new(cards), evaluates))))
+        Ok(Some(Arc::new(Self {
+            cards: Arc::new(cards),
+            evaluates,
+            has_ended: AtomicBool::new(false),
+        })))
     }
 
     /// What was done so far.
     pub(super) fn figures(&self) -> GpuFigures {
-        self.0.figures()
+        self.cards.figures()
     }
 
-    /// Frees what nobody has there at the moment.
-    pub(super) fn forget_idle(&self) {
-        self.0.forget_idle();
+    /// The training ends: frees what nobody has there at the moment. From now on no samples stay.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+        self.cards.forget_idle();
+    }
+
+    fn evaluates(&self) -> Evaluates {
+        match self.has_ended.load(Ordering::SeqCst) {
+            true => Evaluates::Once,
+            false => self.evaluates,
+        }
     }
 }
 
@@ -118,7 +136,7 @@ impl LaneDevices for GpuLanes {
                 true => card.keep(&workspace, network, samples, lane)?,
                 false => None,
             };
-            let (network, cards) = (network.clone(), Arc::clone(&self.0));
+            let (network, cards) = (network.clone(), Arc::clone(&self.cards));
             Ok(Box::new(GpuLane::new(network, (cards, card), workspace, (kept, augmentation))) as Box<dyn LaneDevice>)
         })
     }
@@ -139,7 +157,8 @@ impl LaneDevices for GpuLanes {
         };
         self.on_a_card(task, |card| {
             let workspace = card.workspace(network, workspace)?;
-            let evaluation = GpuEvaluation::new(network, (&self.0, card), workspace, (parameters, self.1))?;
+            let evaluation =
+                GpuEvaluation::new(network, (&self.cards, card), workspace, (parameters, self.evaluates()))?;
             Ok(Box::new(evaluation) as Box<dyn EvaluationDevice>)
         })
     }
@@ -147,21 +166,21 @@ impl LaneDevices for GpuLanes {
     fn take_all(&self, options: &TrainingOptions, dataset: DatasetId) -> bool {
         let optimizers = options.optimizers();
         optimizers.iter().all(|optimizer| optimizer.on_gpu().is_some())
-            && self.0.of_all(options.lanes, dataset).is_some()
+            && self.cards.of_all(options.lanes, dataset).is_some()
     }
 
     fn whole(&self, whole: Whole<'_>) -> Result<Option<Box<dyn Resident>>> {
         let dataset = whole.dataset;
-        let Some(card) = self.0.of_all(whole.options.lanes, dataset) else {
+        let Some(card) = self.cards.of_all(whole.options.lanes, dataset) else {
             return Ok(None);
         };
-        let steps = room(GpuSteps::new(&self.0, card, whole));
-        let Some(steps) = self.0.unless_lost(card, steps)? else {
+        let steps = room(GpuSteps::new(&self.cards, card, whole));
+        let Some(steps) = self.cards.unless_lost(card, steps)? else {
             return Ok(None);
         };
         let steps = steps.ok().flatten();
         if steps.is_none() {
-            self.0.find_too_much(dataset, card);
+            self.cards.find_too_much(dataset, card);
         }
         Ok(steps.map(|steps| Box::new(steps) as Box<dyn Resident>))
     }
@@ -172,14 +191,14 @@ impl GpuLanes {
     /// computes.
     fn on_a_card<T>(&self, index: usize, mut make: impl FnMut(&Arc<Card>) -> Result<T>) -> Result<Option<T>> {
         let mut full = None;
-        for card in self.0.of_lane(index) {
-            match self.0.unless_lost(card, room(make(card)))? {
+        for card in self.cards.of_lane(index) {
+            match self.cards.unless_lost(card, room(make(card)))? {
                 Some(Ok(made)) => return Ok(Some(made)),
                 Some(Err(error)) => full = Some(error),
                 None => {}
             }
         }
-        let (name, is_full) = (self.0.name(), full.is_some());
+        let (name, is_full) = (self.cards.name(), full.is_some());
         let reason = match full {
             Some(error @ DeviceError::NoHostMemory { .. }) => error.to_string(),
             Some(_) => format!(
@@ -188,7 +207,7 @@ impl GpuLanes {
             ),
             None => format!("every {name} of this process is lost"),
         };
-        if self.0.is_required() {
+        if self.cards.is_required() {
             return Err(Error::Gpu(reason));
         }
         // Of one that is lost it has been said.

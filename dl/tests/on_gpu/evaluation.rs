@@ -2,9 +2,11 @@
 
 use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
 use distdl_engine::config::GpuUse;
-use distdl_engine::{Config, Context};
+use distdl_engine::{Config, Context, Determinacy};
 
-use crate::fixtures::{FEATURES, SAMPLES, begin, bytes, network, options, samples, small, weighted};
+use crate::fixtures::{
+    FEATURES, SAMPLES, begin, bytes, embedding, indices, network, options, samples, small, weighted,
+};
 use crate::gpu::TestGpu;
 
 /// Loss, hits, outputs, and how many samples of each class are taken for each.
@@ -276,6 +278,48 @@ fn samples_of_no_class_are_predicted_and_their_labels_are_no_classes() {
     assert_eq!(training.gpu_figures().unwrap().lost, 0);
 }
 
+/// What is on the GPU is of an earlier computation, and rows would be taken for those of this one.
+#[test]
+fn samples_that_are_not_the_same_twice_do_not_stay() {
+    let Some(gpu) = TestGpu::take_emulated() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let context = Context::new(gpu.config()).unwrap();
+    let training = begin(&context, &network, &bytes(), options()).unwrap();
+    for determinacy in [Determinacy::Unordered, Determinacy::Indeterminate] {
+        let blocks = context.parallelize(samples().split(3).unwrap(), 3);
+        let data = blocks.map(|block| block).with_determinacy(determinacy);
+        let before = training.gpu_figures().unwrap();
+        assert_eq!(training.error(&data).unwrap(), training.error(&data).unwrap());
+        training.confusion(&data).unwrap();
+        let figures = training.gpu_figures().unwrap().since(&before);
+        assert_eq!((figures.sample_bytes, figures.sample_bytes_avoided), (0, 0));
+    }
+    drop((training, context));
+    gpu.assert_nothing_is_left();
+}
+
+/// The blocks behind it would be there in its place.
+#[test]
+fn a_block_that_cannot_be_evaluated_cannot_be_a_second_time() {
+    let Some(gpu) = TestGpu::take_emulated() else { return };
+    let context = Context::new(gpu.config()).unwrap();
+    let training = begin(&context, &embedding(23), &indices(), options()).unwrap();
+    let block = |first: f32| {
+        let features = std::iter::once(first).chain((1..5 * FEATURES).map(|feature| (feature % 23) as f32));
+        let labels = SampleTargets::Labels(vec![0; 5]);
+        Samples::new(FEATURES, Features::F32(features.collect()), labels).unwrap()
+    };
+    let data = context.parallelize([23.0, 1.0, 2.0].map(block).to_vec(), 1);
+    let predictions = training.predict(&data).unwrap();
+    for _ in 0..2 {
+        let error = predictions.collect().unwrap_err().to_string();
+        assert!(error.contains("is no index of an embedding"), "{error}");
+        let error = training.error(&data).unwrap_err().to_string();
+        assert!(error.contains("is no index of an embedding"), "{error}");
+    }
+    assert_eq!(training.gpu_figures().unwrap().lost, 0);
+}
+
 #[test]
 fn predictions_outlive_their_training_but_not_what_it_has_there() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
@@ -288,7 +332,12 @@ fn predictions_outlive_their_training_but_not_what_it_has_there() {
     assert!(gpu.bytes() > 0);
     drop(training);
     assert_eq!(gpu.bytes(), 0);
-    assert_eq!(predictions.collect().unwrap(), expected);
+    // Nor does anything come to stay there.
+    for _ in 0..2 {
+        let before = gpu.sent_bytes();
+        assert_eq!(predictions.collect().unwrap(), expected);
+        assert!(gpu.sent_bytes() - before >= (4 * SAMPLES * FEATURES) as i64);
+    }
     assert!(gpu.bytes() > 0, "that was the CPU");
     drop((predictions, data, context));
     gpu.assert_nothing_is_left();

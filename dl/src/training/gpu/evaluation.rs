@@ -74,8 +74,10 @@ impl GpuEvaluation {
             // What was there of another may go.
             self.block = None;
             let samples = match self.evaluates {
-                Evaluates::Again => self.card.keep_block(workspace, network, rows, &self.parameters)?,
-                Evaluates::Once => None,
+                Evaluates::Again if rows.block.is_determinate => {
+                    self.card.keep_block(workspace, network, rows, &self.parameters)?
+                }
+                _ => None,
             };
             self.block = Some((rows.block, samples));
         }
