@@ -159,6 +159,15 @@ pub enum ObjectError {
         /// The URL of the folder.
         url: String,
     },
+    /// A save to a store of objects whose marker is gone, or another's.
+    #[error(
+        "{shown}: this save was taken for one that was killed: the object `.distdl-unfinished` that it wrote there is gone, or is another save's; nothing there was touched any more: look who else writes there, and save again",
+        shown = shown(.url)
+    )]
+    Superseded {
+        /// The URL of the folder.
+        url: String,
+    },
     /// An object longer than the limit for whole reads.
     #[error(
         "{shown}: holds {bytes} bytes, above the limit of {bytes_max} for a whole read; read it in ranges, or raise `StoresOptions::read_bytes_max` (`read_size` in a configuration)",

@@ -13,13 +13,15 @@ use tempfile::{Builder, TempDir};
 
 const FOLDER_ATTEMPTS_MAX: usize = 16;
 
+/// For how long nobody has touched an unfinished file whose writer is taken for dead.
+pub(crate) const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 /// How names of one kind of folders begin and end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) prefix: &'static str,
     pub(crate) suffix: &'static str,
-    /// How long nothing has been put into one, if another start of this host made it, until it is taken for left behind. On
-    /// a file system of several hosts, two may have one name, and locks of the other look free.
+    /// How long nothing has been put into one, if another start of this host made it, until it is taken for left behind.
     pub(crate) other_boots_after: Duration,
 }
 
@@ -128,12 +130,13 @@ impl Owner {
     /// stays.
     pub(crate) fn remove_leftovers(&self, outer: &Path, kind: Kind) {
         let Ok(entries) = fs::read_dir(outer) else { return };
+        let is_shared = is_shared(outer);
         for entry in entries.flatten() {
             let owner = Self::of(&entry.file_name().to_string_lossy(), kind);
             let is_old = |owner: &Self| {
                 let changed = entry.metadata().and_then(|folder| folder.modified());
                 let since = changed.map(|changed| changed.elapsed().unwrap_or_default());
-                owner.boot == self.boot || since.is_ok_and(|since| since >= kind.other_boots_after)
+                since.is_ok_and(|since| is_left(is_shared, owner.boot == self.boot, kind, since))
             };
             let is_ours = owner.is_some_and(|owner| self.sees_locks_of(&owner) && is_old(&owner));
             if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -152,5 +155,67 @@ impl Owner {
                 }
             }
         }
+    }
+}
+
+/// Whether a folder whose lock looks free, and into which nothing has been put for so long, is left behind. Where hosts, or
+/// mounts of one host, share a file system, two hosts may have one name, and locks of others look free.
+fn is_left(is_shared: bool, of_this_boot: bool, kind: Kind, since: Duration) -> bool {
+    match is_shared {
+        true => since >= LEFT_AFTER,
+        false => of_this_boot || since >= kind.other_boots_after,
+    }
+}
+
+/// Whether other hosts, or other mounts of this one, may have what is in a folder.
+#[cfg(target_os = "linux")]
+fn is_shared(folder: &Path) -> bool {
+    // Of linux/magic.h and the file systems' own headers: NFS, SMB (three versions), FUSE, 9P, Ceph, AFS (two), Lustre, GPFS,
+    // BeeGFS, GFS2 and OCFS2. The type of the number is not the same on all processors.
+    const SHARED: [u32; 14] = [
+        0x0000_6969,
+        0x0000_517b,
+        0xff53_4d42,
+        0xfe53_4d42,
+        0x6573_5546,
+        0x0102_1997,
+        0x00c3_6400,
+        0x5346_414f,
+        0x6b41_4653,
+        0x0bd0_0bd0,
+        0x4750_4653,
+        0x1983_0326,
+        0x0116_1970,
+        0x7461_636f,
+    ];
+    rustix::fs::statfs(folder).is_ok_and(|found| SHARED.contains(&(found.f_type as u32)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_shared(_: &Path) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn where_locks_of_others_may_look_free_a_folder_is_left_after_a_day() {
+        let kind = Kind {
+            prefix: "p-",
+            suffix: "",
+            other_boots_after: Duration::ZERO,
+        };
+        let day = Duration::from_secs(24 * 3600);
+        for of_this_boot in [true, false] {
+            assert!(is_left(false, of_this_boot, kind, Duration::ZERO));
+            assert!(!is_left(true, of_this_boot, kind, day / 2));
+            assert!(is_left(true, of_this_boot, kind, day));
+        }
+        let outer = tempfile::tempdir().unwrap();
+        assert!(!is_shared(outer.path()));
     }
 }

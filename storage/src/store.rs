@@ -273,7 +273,7 @@ impl BlockStore {
                 // Others were quicker and took the room; each round one of us gets on.
                 continue;
             }
-            // Held beyond the lock: what the last copy of a record runs when it is dropped may ask this store.
+            // Held beyond the lock: what the last copy of a record runs when it is dropped may ask this store for other blocks.
             let resident = state.entries.get(&id).filter(|entry| entry.memory.is_some());
             let replaced = resident.map(|entry| self.memory.get(id, entry.codec));
             self.memory.put(id, block)?;

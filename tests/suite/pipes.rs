@@ -177,11 +177,30 @@ fn what_a_program_leaves_at_its_input_does_not_hold_the_action_and_is_ended() {
         let held = held.clone();
         move || std::fs::read(held).unwrap()
     });
-    let context = context(2);
     let script = format!(
         "exec 3<&0 9> {}; sleep 100000 <&3 >/dev/null 2>&1 & echo x",
         held.display()
     );
-    assert_eq!(shell(&many(&context), &script).collect().unwrap(), ["x", "x"]);
+    let numbers = context(1).range(0..100_000, 1);
+    assert_eq!(shell(&numbers, &script).collect().unwrap(), ["x"]);
     assert!(all_ended.join().unwrap().is_empty());
+}
+
+#[test]
+fn what_a_program_leaves_at_its_input_gets_all_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = folder.path().join("held");
+    assert!(Command::new("mkfifo").arg(&held).status().unwrap().success());
+    let read = std::thread::spawn({
+        let held = held.clone();
+        move || std::fs::read_to_string(held).unwrap()
+    });
+    // It takes one byte at a time.
+    let script = format!(
+        "exec 3<&0 9> {}; (while read line; do echo; done <&3 | wc -l >&9) >/dev/null 2>&1 & echo x",
+        held.display()
+    );
+    let numbers = context(1).range(0..100_000, 1);
+    assert_eq!(shell(&numbers, &script).collect().unwrap(), ["x"]);
+    assert_eq!(read.join().unwrap().trim(), "100000");
 }

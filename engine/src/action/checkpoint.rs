@@ -81,8 +81,8 @@ impl<T: Record> Dataset<T> {
         let place = Arc::clone(&checkpoint);
         let found = once(context, move || {
             let found = place.find(partitions)?;
-            let is_whole = found.as_ref().map_or(partitions == 0, |found| found.missing.is_empty());
-            if !is_whole {
+            // A manifest says as well that blobs here are no commit's.
+            if found.is_none() && partitions > 0 {
                 place.begin()?;
             }
             Ok(found)

@@ -223,7 +223,7 @@ mod system {
     use std::io;
     use std::os::fd::{AsRawFd, OwnedFd};
 
-    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+    use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 
     use super::RegionName;
 
@@ -243,7 +243,10 @@ mod system {
     }
 
     pub(super) fn open(name: &RegionName, bytes: u64) -> io::Result<File> {
-        let file = File::open(format!("/proc/{}/fd/{}", name.process, name.descriptor))?;
+        // Another host's names may be those of anything here: of a pipe that nobody writes to, too.
+        let waits_for_nobody = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let path = format!("/proc/{}/fd/{}", name.process, name.descriptor);
+        let file = File::from(rustix::fs::open(path, waits_for_nobody, Mode::empty())?);
         if file.metadata()?.len() < bytes || !fcntl_get_seals(&file)?.contains(SEALS) {
             return Err(io::Error::other("it is not a region of this length"));
         }

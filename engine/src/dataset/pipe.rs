@@ -14,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::panic::Location;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -43,6 +44,12 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How long the threads at the other streams of an ended program are waited for.
 const STREAMS_WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// Once all output is there, who takes nothing of the input for so long will not.
+const REFUSED_AFTER: Duration = Duration::from_secs(5);
+
+/// Bytes that are written to a program at a time.
+const PIECE_BYTES: usize = 4096;
+
 /// Batches of lines that wait for the task.
 const WAITING_MAX: usize = 2;
 
@@ -52,8 +59,8 @@ impl<T: Record + Display> Dataset<T> {
     ///
     /// It should write the same whenever it gets the same: a partition may be computed again. If it ends or closes its
     /// input early, the records that it has not read are passed over. Its output ends when the program, and all that it has
-    /// started and left with its output, have closed it; what is left without that is not waited for, and is ended if it
-    /// holds the input open and does not read it.
+    /// started and left with its output, have closed it; what is left without that gets the rest of the input if it reads that,
+    /// and is else not waited for. What does not read for some seconds is ended with the program's process group.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -141,11 +148,22 @@ struct Running {
     /// `None` once there is no more input.
     input: Option<Sender<String>>,
     feeder: Option<JoinHandle<()>>,
+    fed: Arc<Fed>,
+    /// How much was taken when that was last looked at, and since when it is so much.
+    taken: Option<(u64, Instant)>,
     words: Option<JoinHandle<String>>,
     /// When it was first seen to have ended.
     since: Option<Instant>,
     /// How it has ended, once nothing keeps its number from being another's.
     status: Option<ExitStatus>,
+}
+
+/// What the thread at a program's input is doing.
+#[derive(Default)]
+struct Fed {
+    bytes: AtomicU64,
+    /// Whether it waits until more is taken.
+    is_writing: AtomicBool,
 }
 
 impl Running {
@@ -168,13 +186,15 @@ impl Running {
             events,
             input: Some(input),
             feeder: None,
+            fed: Arc::default(),
+            taken: None,
             words: None,
             since: None,
             status: None,
         };
         if let (Some(stdin), Some(stdout), Some(stderr)) = streams {
-            let asks = sender.clone();
-            running.feeder = Some(spawn("input", move || feed(stdin, &texts, &asks))?);
+            let (asks, fed) = (sender.clone(), Arc::clone(&running.fed));
+            running.feeder = Some(spawn("input", move || feed(stdin, &texts, &asks, &fed))?);
             spawn("output", move || read(stdout, &sender))?;
             running.words = Some(spawn("words", move || last_words(stderr))?);
         }
@@ -189,6 +209,18 @@ impl Running {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let pid = Pid::from_child(&self.child);
         Ok(waitid(WaitId::Pid(pid), ended)?.is_some())
+    }
+
+    /// Whether who has the input has taken nothing of it for long.
+    fn is_refused(&mut self) -> bool {
+        let bytes = self.fed.bytes.load(Ordering::SeqCst);
+        let now = Instant::now();
+        let (_, since) = *self.taken.insert(
+            self.taken
+                .filter(|(before, _)| *before == bytes)
+                .unwrap_or((bytes, now)),
+        );
+        self.fed.is_writing.load(Ordering::SeqCst) && since.elapsed() >= REFUSED_AFTER
     }
 
     /// How the program has ended, and the end of what it wrote to its standard error, if that is known yet.
@@ -213,7 +245,7 @@ impl Running {
         if let Some(status) = self.status {
             return Ok(status);
         }
-        if !self.has_ended()? || is_at_work(self.feeder.as_ref()) {
+        if !self.has_ended()? || self.fed.is_writing.load(Ordering::SeqCst) {
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         }
         let status = self.child.wait()?;
@@ -238,14 +270,21 @@ fn spawn<R: Send + 'static>(what: &str, body: impl FnOnce() -> R + Send + 'stati
 }
 
 /// Asks for input and writes it, until there is no more or the program wants none.
-fn feed(mut stdin: ChildStdin, texts: &Receiver<String>, asks: &SyncSender<Event>) {
+fn feed(mut stdin: ChildStdin, texts: &Receiver<String>, asks: &SyncSender<Event>, fed: &Fed) {
     loop {
         if asks.send(Event::Hungry).is_err() {
             return;
         }
         // A program that has closed its input, or has ended, has what it wants.
         let Ok(text) = texts.recv() else { return };
-        if stdin.write_all(text.as_bytes()).is_err() {
+        fed.is_writing.store(true, Ordering::SeqCst);
+        let written = text.as_bytes().chunks(PIECE_BYTES).try_for_each(|piece| {
+            stdin.write_all(piece)?;
+            fed.bytes.fetch_add(piece.len() as u64, Ordering::SeqCst);
+            io::Result::Ok(())
+        });
+        fed.is_writing.store(false, Ordering::SeqCst);
+        if written.is_err() {
             return;
         }
     }
@@ -334,7 +373,7 @@ impl<T: Record + Display> Iterator for Lines<T> {
                     self.is_read = true;
                     Ok(())
                 }
-                Err(RecvTimeoutError::Timeout) if !self.is_over() => self.context.check(),
+                Err(RecvTimeoutError::Timeout) if !self.is_over() || !self.running.is_refused() => self.context.check(),
                 // It has closed both its streams, or what it has left behind does not read.
                 Err(_) => {
                     self.end().unwrap_or_else(|error| self.fail(error));

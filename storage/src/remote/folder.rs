@@ -2,15 +2,16 @@
 //!
 //! The local file system renames a folder at once, and so does HDFS. A store of objects cannot: there the parts are written under their
 //! final names, beside a marker `.distdl-unfinished` that is written before the first and removed after the last, and
-//! listings of this program leave out what lies beside a marker. Other programs see parts early; for them there is
+//! listings of this program leave out what lies beside a marker. A writer that was taken for dead, and finds the marker gone or another's, touches nothing any more. Other programs see parts early; for them there is
 //! `_SUCCESS`, as Hadoop writes it, which is the last object to come. A writer that is killed leaves parts and marker
 //! behind: nobody takes them for output, but they keep the name taken until somebody removes them. What it leaves on a
 //! local disk is removed by the next one that writes beside it.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use object_store::PutMode;
@@ -19,12 +20,11 @@ use tempfile::TempDir;
 use super::existing::{Before, Existing};
 use super::local;
 use super::pattern::{self, UNFINISHED, draw_name};
-use super::place::LEFT_AFTER;
 use super::prefix::{Prefix, SUCCESS};
 use super::renamed::RenamedFolder;
 use crate::error::{Result, StorageError};
 use crate::object::ObjectError;
-use crate::owner::{Kind, OwnFolder};
+use crate::owner::{Kind, LEFT_AFTER, OwnFolder};
 
 /// What a process writes that is the only one.
 const SAVES: Kind = Kind {
@@ -47,6 +47,8 @@ enum Unfinished {
         parent: PathBuf,
         parts: OwnFolder,
         existing: Existing,
+        /// All names that were written.
+        written: Mutex<BTreeSet<String>>,
     },
     Remote(RemoteFolder),
     Renamed(RenamedFolder),
@@ -65,6 +67,7 @@ impl FolderWriter {
             parent,
             parts,
             existing,
+            written: Mutex::default(),
         }))
     }
 
@@ -85,7 +88,10 @@ impl FolderWriter {
     pub fn write_part(&self, name: &str, bytes: Bytes) -> Result<()> {
         must_be_plain(name)?;
         match &self.0 {
-            Unfinished::Local { parts, .. } => local::replace(&parts.path().join(name), parts.path(), &bytes)?,
+            Unfinished::Local { parts, written, .. } => {
+                local::replace(&parts.path().join(name), parts.path(), &bytes)?;
+                lock(written).insert(name.to_owned());
+            }
             Unfinished::Remote(folder) => folder.write_part(name, bytes)?,
             Unfinished::Renamed(folder) => folder.write_part(name, bytes)?,
         }
@@ -103,7 +109,14 @@ impl FolderWriter {
                 parent,
                 parts,
                 existing,
+                written,
             } => {
+                // Where it is a file system of several hosts, another may have taken them for left behind.
+                for name in lock(&written).iter() {
+                    let part = parts.path().join(name);
+                    let there = fs::symlink_metadata(&part);
+                    there.map_err(|error| local::failed(&part, "find what was written", &error))?;
+                }
                 local::sync_folder(parts.path())?;
                 let before = existing.rename(parts.path(), &target)?;
                 let (parts, _locked) = parts.into_parts();
@@ -119,6 +132,8 @@ impl FolderWriter {
 #[derive(Debug)]
 struct RemoteFolder {
     folder: Prefix,
+    /// What the marker holds.
+    nonce: Bytes,
     /// All names that may have been written.
     written: Mutex<BTreeSet<String>>,
     finished: bool,
@@ -128,11 +143,13 @@ impl RemoteFolder {
     fn begin(folder: Prefix) -> Result<Self, ObjectError> {
         folder.must_be_absent()?;
         // A store that writes, fails to say so and is asked again says that there is one.
-        let (marker, nonce) = (folder.part(UNFINISHED)?, Bytes::from(draw_name()));
-        match folder.client.put(marker.clone(), nonce.clone(), PutMode::Create) {
+        let nonce = Bytes::from(draw_name());
+        match folder
+            .client
+            .put(folder.part(UNFINISHED)?, nonce.clone(), PutMode::Create)
+        {
             Err(ObjectError::AlreadyExists { .. }) => {
-                let there = folder.client.head(marker.clone())?;
-                if there.bytes != nonce.len() as u64 || folder.client.get(marker, there, None)? != nonce {
+                if !holds(&folder, UNFINISHED, &nonce)? {
                     return Err(ObjectError::Unfinished { url: folder.url() });
                 }
             }
@@ -141,6 +158,7 @@ impl RemoteFolder {
         // Dropped from here on, it removes the marker and what it has written.
         let begun = Self {
             folder,
+            nonce,
             written: Mutex::default(),
             finished: false,
         };
@@ -153,15 +171,32 @@ impl RemoteFolder {
     }
 
     fn write_part(&self, name: &str, bytes: Bytes) -> Result<(), ObjectError> {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.insert(name.to_owned());
-        drop(written);
-        self.folder
-            .client
-            .put(self.folder.part(name)?, bytes, PutMode::Overwrite)
+        let is_new = lock(&self.written).insert(name.to_owned());
+        let mode = if is_new { PutMode::Create } else { PutMode::Overwrite };
+        match self.folder.client.put(self.folder.part(name)?, bytes.clone(), mode) {
+            // As for the marker. What another has written stays his.
+            Err(ObjectError::AlreadyExists { .. }) if is_new && !holds(&self.folder, name, &bytes)? => {
+                lock(&self.written).remove(name);
+                Err(self.superseded())
+            }
+            Err(ObjectError::AlreadyExists { .. }) => Ok(()),
+            put => put,
+        }
+    }
+
+    fn superseded(&self) -> ObjectError {
+        ObjectError::Superseded { url: self.folder.url() }
+    }
+
+    /// Whether the marker is there and is this writer's.
+    fn is_ours(&self) -> Result<bool, ObjectError> {
+        holds(&self.folder, UNFINISHED, &self.nonce)
     }
 
     fn commit(mut self) -> Result<(), ObjectError> {
+        if !self.is_ours()? {
+            return Err(self.superseded());
+        }
         let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
         let ours = written.clone();
         let of_others = move |name: &str| name != UNFINISHED && !ours.contains(name);
@@ -195,7 +230,15 @@ impl Drop for RemoteFolder {
         if self.finished {
             return;
         }
+        let is_ours = self.is_ours();
         let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // What is there may be what a later save has finished.
+        if !matches!(is_ours, Ok(true)) {
+            return tracing::warn!(
+                folder = self.folder.url(),
+                "an unfinished folder is left as it is: {is_ours:?}"
+            );
+        }
         // The marker goes last, and stays if a part does.
         for name in written.iter().map(String::as_str).chain([UNFINISHED]) {
             let removed = self.folder.part(name).and_then(|part| self.folder.client.remove(part));
@@ -208,6 +251,21 @@ impl Drop for RemoteFolder {
             }
         }
     }
+}
+
+/// Whether an object is there and holds this.
+fn holds(folder: &Prefix, name: &str, bytes: &Bytes) -> Result<bool, ObjectError> {
+    let at = folder.part(name)?;
+    match folder.client.head(at.clone()) {
+        Err(ObjectError::NotFound { .. }) => Ok(false),
+        Ok(there) if there.bytes != bytes.len() as u64 => Ok(false),
+        Ok(there) => Ok(folder.client.get(at, there, None)? == *bytes),
+        Err(error) => Err(error),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A folder of parts that several processes write, any of which may die, and that appears whole or not at all.

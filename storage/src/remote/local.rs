@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use glob::Pattern;
@@ -304,11 +304,7 @@ fn object(path: &Path, metadata: &Metadata) -> Result<Object> {
             found,
         });
     }
-    let changed = metadata
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let version = changed.map(|since| format!("{}.{:09}", since.as_secs(), since.subsec_nanos()));
+    let version = metadata.modified().ok().map(version_of);
     Ok(Object {
         url: url.to_owned(),
         bytes: metadata.len(),
@@ -382,4 +378,13 @@ pub(super) fn temporary(#[cfg_attr(not(unix), expect(unused))] mode: u32) -> tem
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
     builder
+}
+
+/// That of a file which was changed then. Some archives give files times before 1970.
+fn version_of(changed: SystemTime) -> String {
+    let (sign, since) = match changed.duration_since(UNIX_EPOCH) {
+        Ok(since) => ("", since),
+        Err(before) => ("-", before.duration()),
+    };
+    format!("{sign}{}.{:09}", since.as_secs(), since.subsec_nanos())
 }

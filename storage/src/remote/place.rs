@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
@@ -15,11 +15,9 @@ use super::client::{Client, Target, failed};
 use super::pattern::names_unfinished;
 use super::{Stores, local};
 use crate::object::ObjectError;
+use crate::owner::LEFT_AFTER;
 
 type Result<T> = std::result::Result<T, ObjectError>;
-
-/// For how long nobody has touched an unfinished file whose writer is taken for dead.
-pub(super) const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A folder or prefix. Local files and their names are on the disk when a write returns.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 
 use super::*;
+use crate::remote::pattern::UNFINISHED;
 use crate::testing::{FaultStore, Pause, StoreFaults, WriteFault};
 
 fn store() -> (Arc<InMemory>, StoreFaults, Stores) {
@@ -101,6 +102,64 @@ fn of_two_writers_of_one_name_one_is_refused() {
     writer.write_part("part", Bytes::new()).unwrap();
     writer.commit().unwrap();
     assert_eq!(names(&stores, "memory://a/out"), ["part"]);
+}
+
+/// As by people, who were told to, of one whose host was only suspended.
+#[test]
+fn a_writer_that_was_taken_for_dead_leaves_what_a_later_one_has_written() {
+    for (writes_more, later_is_done) in [(false, true), (true, true), (false, false), (true, false)] {
+        let (_, _, stores) = store();
+        let woken = stores.create_folder("memory://a/out").unwrap();
+        woken.write_part("part-0", Bytes::from_static(b"old")).unwrap();
+        let place = stores.place("memory://a/out").unwrap();
+        for name in ["part-0", UNFINISHED] {
+            place.remove(name).unwrap();
+        }
+        let later = stores.create_folder("memory://a/out").unwrap();
+        let parts = ["part-0", "part-1"];
+        let write = |name: &str| later.write_part(name, Bytes::from_static(b"new"));
+        parts.iter().for_each(|name| write(name).unwrap());
+        let commit = |later: FolderWriter| later.commit().unwrap();
+        let mut later = Some(later);
+        if later_is_done {
+            later.take().map(commit);
+        }
+        let refused = match writes_more {
+            true => woken
+                .write_part("part-1", Bytes::from_static(b"old"))
+                .inspect_err(|_| drop(woken)),
+            false => woken.commit(),
+        };
+        let refused = object_error(refused);
+        assert!(matches!(refused, ObjectError::Superseded { .. }), "{refused}");
+        later.take().map(commit);
+        for object in stores.list("memory://a/out").unwrap() {
+            assert_eq!(stores.read(&object).unwrap(), "new");
+        }
+        assert_eq!(names(&stores, "memory://a/out"), parts);
+    }
+}
+
+/// On a file system of several hosts another may have taken them for left behind.
+#[test]
+fn a_folder_of_which_a_part_is_gone_is_not_published() {
+    let outer = tempfile::tempdir().unwrap();
+    let url = outer.path().join("out").to_str().unwrap().to_owned();
+    let stores = Stores::new();
+    let writer = stores.create_folder(&url).unwrap();
+    for name in ["part-0", "part-1"] {
+        writer.write_part(name, Bytes::from_static(b"0")).unwrap();
+    }
+    let Some(name) = entries(outer.path()).pop() else {
+        panic!("no folder of parts")
+    };
+    fs::remove_file(outer.path().join(name).join("part-0")).unwrap();
+    let refused = object_error(writer.commit());
+    assert!(
+        matches!(&refused, ObjectError::NotFound { url } if url.contains("part-0")),
+        "{refused}"
+    );
+    assert_eq!(entries(outer.path()), [""; 0]);
 }
 
 #[test]

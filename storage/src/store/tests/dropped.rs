@@ -31,7 +31,7 @@ fn the_last_copy_of_a_block_that_is_replaced_is_dropped_when_others_may_use_the_
                 store: Some(Arc::clone(&store)),
             };
             let block = Block::new(vec![asking]);
-            store.put(id(1), &block, level).unwrap();
+            assert!(store.put(id(1), &block, level).unwrap());
         }
         store.remove(id(1)).unwrap()
     });
