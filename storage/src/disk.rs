@@ -2,8 +2,9 @@
 //!
 //! Every tier makes a folder of its own, `distdl-blocks-<host>-<boot>-*`, within the folder it is given, holds a lock on it
 //! while it lives and removes it when it is dropped. So processes may share the outer folder, files of others are never
-//! touched, and what a killed process left behind is known by its lock being free: the next tier of that host removes it.
-//! Other hosts leave it alone, as network file systems do not show them who holds a lock on a folder.
+//! touched, and what a killed process left behind is known by its lock being free: the next tier of that host removes it,
+//! where the file system is one of several hosts only after a day. Other hosts leave it alone, as network file systems do not
+//! show them who holds a lock on a folder.
 
 mod outer;
 
