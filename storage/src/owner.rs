@@ -21,7 +21,8 @@ pub(crate) const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Kind {
     pub(crate) prefix: &'static str,
     pub(crate) suffix: &'static str,
-    /// How long nothing has been put into one, if another start of this host made it, until it is taken for left behind.
+    /// How long nothing has been put into one, if another start of this host made it, until it is taken for left behind; or if
+    /// another mount of this host may have, of what several hosts share.
     pub(crate) other_boots_after: Duration,
 }
 
@@ -161,10 +162,12 @@ impl Owner {
 /// Whether a folder whose lock looks free, and into which nothing has been put for so long, is left behind. Where hosts, or
 /// mounts of one host, share a file system, two hosts may have one name, and locks of others look free.
 fn is_left(is_shared: bool, of_this_boot: bool, kind: Kind, since: Duration) -> bool {
-    match is_shared {
-        true => since >= LEFT_AFTER,
-        false => of_this_boot || since >= kind.other_boots_after,
-    }
+    let after = match (is_shared, of_this_boot) {
+        (false, true) => Duration::ZERO,
+        (true, true) | (false, false) => kind.other_boots_after,
+        (true, false) => LEFT_AFTER,
+    };
+    since >= after
 }
 
 /// Whether other hosts, or other mounts of this one, may have what is in a folder.
@@ -198,24 +201,30 @@ fn is_shared(_: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]
     fn where_locks_of_others_may_look_free_a_folder_is_left_after_a_day() {
-        let kind = Kind {
+        let day = Duration::from_secs(24 * 3600);
+        let kind = |other_boots_after| Kind {
             prefix: "p-",
             suffix: "",
-            other_boots_after: Duration::ZERO,
+            other_boots_after,
         };
-        let day = Duration::from_secs(24 * 3600);
-        for of_this_boot in [true, false] {
-            assert!(is_left(false, of_this_boot, kind, Duration::ZERO));
-            assert!(!is_left(true, of_this_boot, kind, day / 2));
-            assert!(is_left(true, of_this_boot, kind, day));
+        let (blocks, saves) = (kind(Duration::ZERO), kind(day));
+        for (is_shared, of_this_boot, kind, after) in [
+            (false, true, blocks, Duration::ZERO),
+            (false, true, saves, Duration::ZERO),
+            (false, false, blocks, Duration::ZERO),
+            (false, false, saves, day),
+            (true, true, blocks, Duration::ZERO),
+            (true, true, saves, day),
+            (true, false, blocks, day),
+            (true, false, saves, day),
+        ] {
+            assert!(is_left(is_shared, of_this_boot, kind, after));
+            let before = after.checked_sub(Duration::from_secs(1));
+            assert!(before.is_none_or(|since| !is_left(is_shared, of_this_boot, kind, since)));
         }
-        let outer = tempfile::tempdir().unwrap();
-        assert!(!is_shared(outer.path()));
     }
 }

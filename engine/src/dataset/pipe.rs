@@ -60,7 +60,7 @@ impl<T: Record + Display> Dataset<T> {
     /// It should write the same whenever it gets the same: a partition may be computed again. If it ends or closes its
     /// input early, the records that it has not read are passed over. Its output ends when the program, and all that it has
     /// started and left with its output, have closed it; what is left without that gets the rest of the input if it reads that,
-    /// and is else not waited for. What does not read for some seconds is ended with the program's process group.
+    /// and is else not waited for: what does not read some KiB in 5 seconds is ended with the program's process group.
     ///
     /// ```
     /// # use distdl_engine::{Config, Context};
@@ -162,7 +162,7 @@ struct Running {
 #[derive(Default)]
 struct Fed {
     bytes: AtomicU64,
-    /// Whether it waits until more is taken.
+    /// Whether it has, or is going to be given, what is not taken yet.
     is_writing: AtomicBool,
 }
 
@@ -277,7 +277,6 @@ fn feed(mut stdin: ChildStdin, texts: &Receiver<String>, asks: &SyncSender<Event
         }
         // A program that has closed its input, or has ended, has what it wants.
         let Ok(text) = texts.recv() else { return };
-        fed.is_writing.store(true, Ordering::SeqCst);
         let written = text.as_bytes().chunks(PIECE_BYTES).try_for_each(|piece| {
             stdin.write_all(piece)?;
             fed.bytes.fetch_add(piece.len() as u64, Ordering::SeqCst);
@@ -410,6 +409,8 @@ impl<T: Record + Display> Lines<T> {
             let _ = writeln!(text, "{record}");
         }
         if let Some(input) = &self.running.input {
+            self.running.taken = None;
+            self.running.fed.is_writing.store(true, Ordering::SeqCst);
             let _ = input.send(text);
         }
         Ok(())

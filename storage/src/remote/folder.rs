@@ -5,7 +5,7 @@
 //! listings of this program leave out what lies beside a marker. A writer that was taken for dead, and finds the marker gone or another's, touches nothing any more. Other programs see parts early; for them there is
 //! `_SUCCESS`, as Hadoop writes it, which is the last object to come. A writer that is killed leaves parts and marker
 //! behind: nobody takes them for output, but they keep the name taken until somebody removes them. What it leaves on a
-//! local disk is removed by the next one that writes beside it.
+//! local disk is removed by the next one that writes beside it; on a file system of several hosts, a day later.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -171,17 +171,14 @@ impl RemoteFolder {
     }
 
     fn write_part(&self, name: &str, bytes: Bytes) -> Result<(), ObjectError> {
-        let is_new = lock(&self.written).insert(name.to_owned());
-        let mode = if is_new { PutMode::Create } else { PutMode::Overwrite };
-        match self.folder.client.put(self.folder.part(name)?, bytes.clone(), mode) {
-            // As for the marker. What another has written stays his.
-            Err(ObjectError::AlreadyExists { .. }) if is_new && !holds(&self.folder, name, &bytes)? => {
-                lock(&self.written).remove(name);
-                Err(self.superseded())
-            }
-            Err(ObjectError::AlreadyExists { .. }) => Ok(()),
-            put => put,
+        // Looked at for each part: `PutMode::Create` would be as safe, but is not tried again when a connection breaks.
+        if !self.is_ours()? {
+            return Err(self.superseded());
         }
+        lock(&self.written).insert(name.to_owned());
+        self.folder
+            .client
+            .put(self.folder.part(name)?, bytes, PutMode::Overwrite)
     }
 
     fn superseded(&self) -> ObjectError {
