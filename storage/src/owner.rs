@@ -205,22 +205,21 @@ mod tests {
 
     #[test]
     fn where_locks_of_others_may_look_free_a_folder_is_left_after_a_day() {
-        let day = Duration::from_secs(24 * 3600);
         let kind = |other_boots_after| Kind {
             prefix: "p-",
             suffix: "",
             other_boots_after,
         };
-        let (blocks, saves) = (kind(Duration::ZERO), kind(day));
+        let (blocks, saves) = (kind(Duration::ZERO), kind(LEFT_AFTER));
         for (is_shared, of_this_boot, kind, after) in [
             (false, true, blocks, Duration::ZERO),
             (false, true, saves, Duration::ZERO),
             (false, false, blocks, Duration::ZERO),
-            (false, false, saves, day),
+            (false, false, saves, LEFT_AFTER),
             (true, true, blocks, Duration::ZERO),
-            (true, true, saves, day),
-            (true, false, blocks, day),
-            (true, false, saves, day),
+            (true, true, saves, LEFT_AFTER),
+            (true, false, blocks, LEFT_AFTER),
+            (true, false, saves, LEFT_AFTER),
         ] {
             assert!(is_left(is_shared, of_this_boot, kind, after));
             let before = after.checked_sub(Duration::from_secs(1));

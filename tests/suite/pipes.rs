@@ -167,41 +167,27 @@ fn what_a_program_leaves_behind_is_not_waited_for() {
     assert_eq!(lines[1..], ["0", "1", "2"]);
 }
 
-#[test]
-fn what_a_program_leaves_at_its_input_does_not_hold_the_action_and_is_ended() {
+/// Runs a program that leaves something at its input; what that has written to its descriptor 9, once it has ended.
+fn leaves_at_its_input(numbers: &Dataset<String>, left: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let held = folder.path().join("held");
     assert!(Command::new("mkfifo").arg(&held).status().unwrap().success());
-    // The named pipe ends with the last of those that the program has left.
-    let all_ended = std::thread::spawn({
-        let held = held.clone();
-        move || std::fs::read(held).unwrap()
-    });
-    let script = format!(
-        "exec 3<&0 9> {}; sleep 100000 <&3 >/dev/null 2>&1 & echo x",
-        held.display()
-    );
-    let numbers = context(1).range(0..100_000, 1);
-    assert_eq!(shell(&numbers, &script).collect().unwrap(), ["x"]);
-    assert!(all_ended.join().unwrap().is_empty());
+    let script = format!("exec 3<&0 9> {}; {left} <&3 >/dev/null 2>&1 & echo x", held.display());
+    let read = std::thread::spawn(move || std::fs::read_to_string(held).unwrap());
+    assert_eq!(numbers.pipe("sh", &["-c", &script]).collect().unwrap(), ["x"]);
+    read.join().unwrap()
+}
+
+#[test]
+fn what_a_program_leaves_at_its_input_does_not_hold_the_action_and_is_ended() {
+    let many = context(1).range(0..100_000, 1).map(|number| number.to_string());
+    assert_eq!(leaves_at_its_input(&many, "sleep 100000"), "");
 }
 
 #[test]
 fn what_a_program_leaves_at_its_input_gets_all_of_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let held = folder.path().join("held");
-    assert!(Command::new("mkfifo").arg(&held).status().unwrap().success());
-    let read = std::thread::spawn({
-        let held = held.clone();
-        move || std::fs::read_to_string(held).unwrap()
-    });
-    // It takes one byte at a time.
-    let script = format!(
-        "exec 3<&0 9> {}; (while read line; do echo; done <&3 | wc -l >&9) >/dev/null 2>&1 & echo x",
-        held.display()
-    );
     let wide = context(1).range(0..3000, 1).map(|number| format!("{number:1000}"));
-    let piped = wide.pipe("sh", &["-c", &script]);
-    assert_eq!(piped.collect().unwrap(), ["x"]);
-    assert_eq!(read.join().unwrap().trim(), "3000");
+    // It takes one byte at a time.
+    let counted = leaves_at_its_input(&wide, "(while read line; do echo; done | wc -l >&9)");
+    assert_eq!(counted.trim(), "3000");
 }

@@ -17,7 +17,7 @@ pub(super) struct Speaker {
 }
 
 impl Shared {
-    /// Until it is dropped, nobody else tells the name node anything.
+    /// Until it is dropped, nobody else tells the name node anything but that this process lives.
     pub(super) fn speaker(&self) -> MutexGuard<'_, Speaker> {
         self.speaking.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -37,13 +37,6 @@ impl Shared {
         true
     }
 
-    /// A sign of life comes in no order, and waits for nobody who says more than this.
-    pub(super) fn report_at_once(&self, report: &Report) {
-        if let Some(encoded) = self.encode(report) {
-            self.send_report(encoded);
-        }
-    }
-
     /// The same, for who says more than this in one turn.
     pub(super) fn say(&self, _: &mut Speaker, report: &Report) -> bool {
         if lock(self).control.is_none() {
@@ -53,6 +46,13 @@ impl Shared {
         let lives = encoded.is_some();
         encoded.into_iter().for_each(|encoded| self.send_report(encoded));
         lives
+    }
+
+    /// A sign of life comes in no order, and waits for nobody who says more than this.
+    pub(super) fn report_at_once(&self, report: &Report) {
+        if let Some(encoded) = self.encode(report) {
+            self.send_report(encoded);
+        }
     }
 
     /// `None` if this process was killed instead.

@@ -1,0 +1,153 @@
+//! Members whose name node dies and is started again, and what they tell it.
+
+use distdl_storage::remote::{CacheOptions, Stores, StoresOptions};
+
+use super::*;
+
+/// What a loop has come to since the arrival is what a name node that was started again must hear.
+#[test]
+fn an_arrival_is_told_again_with_what_there_is_by_then() {
+    let (member, lead) = members(1).pop().unwrap();
+    let state = |version| LoopState {
+        versions: vec![version],
+        origins: Origins::default(),
+        shards: Vec::new(),
+    };
+    member.arrive(Report::Arrive {
+        head: Head {
+            action: 0,
+            fingerprint: [0; 32],
+            site: String::new(),
+            kind: ActionKind::Iterate {
+                dataset: DatasetId(0),
+                rounds_max: 1,
+                first_step: 0,
+                lanes: 1,
+                answer_bytes_max: 0,
+            },
+        },
+        held: Held::new(),
+        state: state(0),
+    });
+    assert!(matches!(lead.hear(), Report::Arrive { state: told, .. } if told == state(0)));
+    let key = RoundKey {
+        generation: 1,
+        action: 0,
+        round: 0,
+    };
+    let outcome = Outcome::Looped {
+        finished: false,
+        state: state(7),
+        result: None,
+    };
+    member.ended(key, outcome, vec![(Asset::Dataset(DatasetId(3)), vec![1])]);
+    let again = lock(&member.shared).arrival.clone();
+    let Some(Report::Arrive { state: told, held, .. }) = again else {
+        panic!("nothing to tell");
+    };
+    assert_eq!((told, held), (state(7), vec![(Asset::Dataset(DatasetId(3)), vec![1])]));
+}
+
+#[test]
+fn a_process_that_leaves_tells_a_name_node_that_is_started_again() {
+    let cluster = Cluster::new();
+    let (member, lead) = cluster.member(0, REPORT_TIME_MAX);
+    let error = || Some("no such file".to_owned());
+    let is_leave = |report: &Report| matches!(report, Report::Leave { error: told } if *told == error());
+    let leaving = std::thread::spawn(move || member.leave(error()));
+    assert!(is_leave(&lead.hear()));
+    // It dies before that is in its journal.
+    lead.socket.shutdown();
+    let again = cluster.welcome_soon(MemberId(0));
+    assert!(is_leave(&again.hear()));
+    let heard = Order::Dismiss {
+        reason: Dismissal::Over,
+    };
+    control::send(&*again.socket, &heard, MESSAGE_BYTES_MAX).unwrap();
+    assert!(leaving.join().unwrap());
+}
+
+/// Or others fetch what this process has, in the first round after it.
+#[test]
+fn a_name_node_that_is_started_again_hears_what_is_here_before_the_arrival() {
+    let cluster = Cluster::new();
+    let (member, lead) = cluster.member(0, REPORT_TIME_MAX);
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoresOptions {
+        cache: Some(CacheOptions::new(folder.path())),
+        ..StoresOptions::default()
+    };
+    let stores = Arc::new(Stores::with_options(options));
+    member.share(&stores, &Arc::default());
+    assert!(matches!(lead.hear(), Report::Holdings { .. }));
+    lead.socket.shutdown();
+    wait_until("the name node is missed", || lock(&member.shared).control.is_none());
+    // Nobody hears this one.
+    member.arrive(Report::Arrive {
+        head: Head {
+            action: 0,
+            fingerprint: [0; 32],
+            site: String::new(),
+            kind: ActionKind::Compute {
+                wanted: vec![0],
+                dataset: DatasetId(0),
+                rounds_max: 1,
+            },
+        },
+        held: Held::new(),
+        state: LoopState::default(),
+    });
+    let again = cluster.welcome(MemberId(0));
+    assert!(matches!(again.hear(), Report::Holdings { .. }));
+    loop {
+        match again.hear() {
+            Report::Arrive { .. } => break,
+            other => assert!(!matches!(other, Report::Holdings { .. })),
+        }
+    }
+}
+
+/// Or the cluster would take one for a member that does nothing.
+#[test]
+fn who_dies_as_it_finds_the_name_node_again_is_no_member_of_it() {
+    let cluster = Cluster::new();
+    let (member, lead) = cluster.member(0, REPORT_TIME_MAX);
+    lead.socket.shutdown();
+    let again = meet(&cluster.listener, &cluster.credentials(), MemberId(0));
+    member.vanisher().vanish();
+    again.let_in();
+    let heard = again.reports.recv_timeout(REPORT_TIME_MAX);
+    assert!(
+        matches!(heard, Err(std::sync::mpsc::RecvTimeoutError::Disconnected)),
+        "{heard:?}"
+    );
+}
+
+/// A name node that dies while it answers says no more than one that is another cluster's.
+#[test]
+fn a_name_node_that_dies_as_it_is_found_is_looked_for_again() {
+    let cluster = Cluster::new();
+    let join = cluster.join(0, Duration::ZERO);
+    let joining = std::thread::spawn(move || {
+        let chaos = Chaos::default().plan_for_slot(0, 0);
+        Member::join(join, CAPACITY, chaos, Fate::Vanish).map(|member| member.id())
+    });
+    cluster.listener.accept().unwrap().shutdown();
+    let _lead = cluster.welcome_soon(MemberId(0));
+    assert_eq!(joining.join().unwrap().unwrap(), Some(MemberId(0)));
+}
+
+/// Of two handles, the one for the earlier action may be late.
+#[test]
+fn the_end_of_an_earlier_action_does_not_hide_that_of_a_later() {
+    let (member, lead) = members(1).pop().unwrap();
+    let canceller = member.canceller();
+    for action in [1, 0] {
+        canceller.cancel(action, EngineError::ProgramEnded);
+        assert!(matches!(lead.hear(), Report::Cancel { action: told, .. } if told == action));
+    }
+    assert!(matches!(
+        lock(&member.shared).cancel,
+        Some(Report::Cancel { action: 1, .. })
+    ));
+}
