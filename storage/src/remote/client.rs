@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -34,6 +35,14 @@ const BLOCKING_THREADS_MAX: usize = 64;
 
 /// How often an answer that was cut is asked for anew where no tag lets the store go on in its middle.
 const CUTS_MAX: usize = 3;
+
+/// What servers tell times in, and how often one is asked again about an object that changes all the time.
+const TICK: Duration = Duration::from_secs(1);
+const SETTLING_MAX: usize = 2;
+
+/// Goes with an answer about an object that is known by its date alone, and may have been changed in the second of that answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct JustChanged;
 
 /// One object in one store, and the name its user gave it.
 #[derive(Debug, Clone)]
@@ -93,32 +102,23 @@ impl Client {
         })?
     }
 
-    /// The same of an address, which may answer only those who read: one that is signed for that, or of a server that does
-    /// not know the length of what it sends before it sends it. The first byte tells of the whole then.
+    /// The same of an address, which may answer only those who read, see [`told`]. What was changed a moment ago is asked about
+    /// again a second later: another change in the same one would leave it the same date, and who comes later would take what is
+    /// kept of the old contents for the new.
     pub(super) fn head_or_get(&self, target: Target) -> Result<Object> {
-        self.run(async move {
-            let ask = |options| target.store.get_opts(&target.path, options);
-            let head = GetOptions {
-                head: true,
-                ..GetOptions::default()
-            };
-            let first = GetOptions {
-                range: Some(GetRange::Bounded(0..1)),
-                ..GetOptions::default()
-            };
-            let mut found = ask(head).await;
-            if found.as_ref().is_err_and(may_be_read) {
-                let read = match ask(first).await {
-                    // All of it is sent, or there is no first byte.
-                    Err(error) if sends_no_part(&error) => ask(GetOptions::default()).await,
-                    read => read,
-                };
-                found = read.or(found);
+        let ask = || self.run(told(target.clone()))?;
+        let (mut found, mut just_changed) = ask()?;
+        for _ in 0..SETTLING_MAX {
+            if !just_changed {
+                break;
             }
-            found
-                .map(|found| object(&target.url, &found.meta))
-                .map_err(|error| failed(&target.url, "read it", &error))
-        })?
+            std::thread::sleep(TICK);
+            let before = found;
+            (found, just_changed) = ask()?;
+            // Its second is over, whatever the server says of its clock.
+            just_changed &= found.version != before.version;
+        }
+        Ok(found)
     }
 
     /// The bytes `range`, or all, of an object that must be as it was listed.
@@ -221,6 +221,33 @@ impl Runner {
             .recv()
             .map_err(|_| background_failed("it ended before it answered"))
     }
+}
+
+/// What a server tells of an address, and whether that was [just changed](JustChanged). It may answer only those who read: one that
+/// is signed for that, or of a server that does not know the length of what it sends before it sends it. The first byte tells of
+/// the whole then.
+async fn told(target: Target) -> Result<(Object, bool)> {
+    let ask = |options| target.store.get_opts(&target.path, options);
+    let head = GetOptions {
+        head: true,
+        ..GetOptions::default()
+    };
+    let first = GetOptions {
+        range: Some(GetRange::Bounded(0..1)),
+        ..GetOptions::default()
+    };
+    let mut found = ask(head).await;
+    if found.as_ref().is_err_and(may_be_read) {
+        let read = match ask(first).await {
+            // All of it is sent, or there is no first byte.
+            Err(error) if sends_no_part(&error) => ask(GetOptions::default()).await,
+            read => read,
+        };
+        found = read.or(found);
+    }
+    let found = found.map_err(|error| failed(&target.url, "read it", &error))?;
+    let just_changed = found.extensions.get::<JustChanged>().is_some();
+    Ok((object(&target.url, &found.meta), just_changed))
 }
 
 /// The bytes `range`, or all, of an object that must be as it was listed.

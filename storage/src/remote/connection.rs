@@ -4,6 +4,9 @@
 //! over a slow line would seem to be silence. Requests that send bytes go through a client that does not count it, with a
 //! limit that grows with what they send.
 //!
+//! What is known by the date of its last change, and was changed in the very second in which a server answers, may be changed again
+//! in it. Only the answer itself tells, so that is marked here.
+//!
 //! Servers that are restarted are called again for minutes. Behind a name that is mistyped there is nobody, which is to be
 //! said sooner.
 
@@ -17,6 +20,8 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 use tokio::time::timeout;
+
+use super::client::JustChanged;
 
 /// The slowest line that bytes are sent over, in bytes a second.
 const RATE_MIN: u64 = 16 << 10;
@@ -80,6 +85,9 @@ impl HttpService for Connection {
             {
                 *response.status_mut() = status;
             }
+            if is_just_changed(response) {
+                response.extensions_mut().insert(JustChanged);
+            }
         }
         let is_patient = self.has_answered.load(Ordering::Relaxed) || called.elapsed() < self.silence_timeout;
         answered.map_err(|error| match error.kind() {
@@ -90,4 +98,10 @@ impl HttpService for Connection {
             _ => error,
         })
     }
+}
+
+/// By the server's clock, of which every answer tells the second; if not, nobody knows.
+fn is_just_changed(response: &HttpResponse) -> bool {
+    let [tag, changed, now] = ["etag", "last-modified", "date"].map(|name| response.headers().get(name));
+    tag.is_none() && changed.is_some() && (now.is_none() || now == changed)
 }

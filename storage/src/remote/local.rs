@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use glob::Pattern;
@@ -16,6 +16,14 @@ use crate::durable;
 use crate::object::{Object, ObjectError};
 
 type Result<T> = std::result::Result<T, ObjectError>;
+
+/// More than what a file system counts times of changes in: kernels set a clock for it up to every 10 ms, and some write it down
+/// in whole seconds, FAT in two.
+const TICK: Duration = Duration::from_millis(20);
+const TICK_OF_SECONDS: Duration = Duration::from_secs(2);
+
+/// How often a file is looked at again that is written to all the time.
+const SETTLING_MAX: usize = 3;
 
 pub(super) fn failed(path: &Path, action: &'static str, error: &io::Error) -> ObjectError {
     let url = path.display().to_string();
@@ -38,7 +46,7 @@ pub(super) fn list(pattern: &str) -> Result<Vec<Object>> {
     let path = Path::new(pattern);
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => folder(path),
-        Ok(metadata) => Ok(vec![listed(path, &metadata)?]),
+        Ok(metadata) => Ok(vec![listed(path, metadata, || self::metadata(path))?]),
         Err(error) if absent(&error) && has_wildcard(pattern) => matches(pattern),
         Err(error) if absent(&error) && !path.is_symlink() => Err(ObjectError::NotFound { url: pattern.clone() }),
         Err(error) => Err(unfollowed(path, &error)),
@@ -68,7 +76,7 @@ fn matches(pattern: &str) -> Result<Vec<Object>> {
         let metadata = metadata(&path)?;
         match metadata.is_dir() {
             true => objects.extend(folder(&path)?),
-            false => objects.push(listed(&path, &metadata)?),
+            false => objects.push(listed(&path, metadata, || self::metadata(&path))?),
         }
     }
     Ok(objects)
@@ -245,7 +253,7 @@ fn folder(path: &Path) -> Result<Vec<Object>> {
         let path = path.strip_prefix(".").unwrap_or(&path);
         let metadata = entry_metadata(&entry, path)?;
         if metadata.is_file() {
-            objects.push(listed(path, &metadata)?);
+            objects.push(listed(path, metadata, || entry_metadata(&entry, path))?);
         }
     }
     Ok(objects)
@@ -262,18 +270,49 @@ pub(super) fn entry_metadata(entry: &DirEntry, path: &Path) -> Result<Metadata> 
 }
 
 /// A file as it is listed. One that says that it is empty, and is not, would be read as if it were.
-fn listed(path: &Path, metadata: &Metadata) -> Result<Object> {
-    let listed = object(path, metadata)?;
+fn listed(path: &Path, metadata: Metadata, again: impl Fn() -> Result<Metadata>) -> Result<Object> {
+    let listed = object(path, &settled(metadata, again))?;
     if listed.bytes > 0 || !holds_bytes(path) {
         return Ok(listed);
     }
     // It may have been written to meanwhile.
-    let now = object(path, &self::metadata(path)?)?;
+    let again = || self::metadata(path);
+    let now = object(path, &settled(again()?, again))?;
     if now.bytes > 0 {
         return Ok(now);
     }
     let remedy = "its length is 0, and yet it holds bytes, as files of /proc do; copy it, and read the copy";
     Err(ObjectError::unsupported(&now.url, remedy))
+}
+
+/// What a file is once its next change shows: one in the same tick of the clock as the last would leave it the same time, and if
+/// it leaves the same length too, who comes later would take what is kept of the old contents for the new. A file that is gone by
+/// then is as it was: who reads it learns that.
+fn settled(mut metadata: Metadata, again: impl Fn() -> Result<Metadata>) -> Metadata {
+    for _ in 0..SETTLING_MAX {
+        let changed = metadata.modified().ok().filter(|_| metadata.is_file());
+        let Some(left) = changed.and_then(|changed| until_settled(changed, SystemTime::now())) else {
+            break;
+        };
+        std::thread::sleep(left);
+        match again() {
+            Ok(now) if now.is_file() => metadata = now,
+            _ => break,
+        }
+    }
+    metadata
+}
+
+/// How long it takes until a change would show; `None` if one does now. A time far ahead was set by somebody, and a change
+/// would set another.
+fn until_settled(changed: SystemTime, now: SystemTime) -> Option<Duration> {
+    let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let tick = match since.subsec_nanos() {
+        0 => TICK_OF_SECONDS,
+        _ => TICK,
+    };
+    let left = changed.checked_add(tick)?.duration_since(now).ok()?;
+    (!left.is_zero() && left <= 2 * tick).then_some(left)
 }
 
 /// Whether something can be read of a file. One that cannot be opened is left to who reads it.
@@ -387,4 +426,30 @@ fn version_of(changed: SystemTime) -> String {
         Err(before) => ("-", before.duration()),
     };
     format!("{sign}{}.{:09}", since.as_secs(), since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_shows_once_the_tick_of_the_last_one_is_over() {
+        let now = UNIX_EPOCH + Duration::from_millis(1_000_000_300);
+        let [second, long] = [300, 3000].map(|millis| now - Duration::from_millis(millis));
+        let fine = now - Duration::from_millis(5);
+        assert_eq!(until_settled(fine, now), Some(TICK - Duration::from_millis(5)));
+        assert_eq!(until_settled(now - TICK, now), None);
+        assert_eq!(
+            until_settled(second, now),
+            Some(TICK_OF_SECONDS - Duration::from_millis(300))
+        );
+        assert_eq!(until_settled(second - TICK_OF_SECONDS, now), None);
+        assert_eq!(until_settled(long, now), None);
+        // A clock that is a little ahead, and times that were set by hand.
+        assert_eq!(until_settled(now + TICK, now), Some(2 * TICK));
+        for far in [Duration::from_secs(60), Duration::from_secs(1 << 40)] {
+            assert_eq!(until_settled(now + far, now), None);
+        }
+        assert_eq!(until_settled(UNIX_EPOCH - Duration::from_secs(1), now), None);
+    }
 }

@@ -473,6 +473,7 @@ mod caching;
 mod folders;
 mod patterns;
 mod replaced;
+mod settled;
 
 #[cfg(feature = "http")]
 mod http;

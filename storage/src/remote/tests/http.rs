@@ -3,6 +3,8 @@ mod faults;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -163,6 +165,51 @@ fn addresses_that_answer_only_those_who_read_are_read() {
         );
         assert_eq!(stores.read(&object).unwrap(), body, "{path}");
     }
+}
+
+/// A server without tags, of which each answer tells the next of these times: when the object was changed, and what its clock says.
+fn dated(answers: &'static [[Option<u8>; 2]]) -> (Server, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let server = Server::answering(move |mut stream, request| {
+        assert!(request[0].starts_with("HEAD"));
+        let times = answers[counted.fetch_add(1, Ordering::Relaxed)];
+        let headers = ["Last-Modified", "Date"]
+            .iter()
+            .zip(times)
+            .filter_map(|(name, second)| {
+                let second = second?;
+                Some(format!("{name}: Sat, 28 Nov 2026 12:00:{second:02} GMT\r\n"))
+            });
+        let headers: String = headers.collect();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n{headers}Connection: close\r\n\r\n");
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    (server, asked)
+}
+
+#[test]
+fn what_changed_in_the_second_of_the_answer_is_asked_about_again() {
+    let cases: [(&'static [[Option<u8>; 2]], &str); 5] = [
+        (&[[Some(1), Some(2)]], "01"),
+        (&[[Some(1), Some(1)], [Some(1), Some(2)]], "01"),
+        (&[[Some(1), Some(1)], [Some(2), Some(2)], [Some(2), Some(3)]], "02"),
+        // A clock that is not told of.
+        (&[[Some(1), None], [Some(1), None]], "01"),
+        // One who changes it all the time is not waited for.
+        (&[[Some(1), Some(1)], [Some(2), Some(2)], [Some(3), Some(3)]], "03"),
+    ];
+    std::thread::scope(|scope| {
+        for (answers, second) in cases {
+            scope.spawn(move || {
+                let (server, asked) = dated(answers);
+                let object = no_retries().list(&server.url("x")).unwrap().remove(0);
+                let version = object.version.unwrap();
+                assert!(version.starts_with(&format!("2026-11-28T12:00:{second}")), "{version}");
+                assert_eq!(asked.load(Ordering::Relaxed), answers.len());
+            });
+        }
+    });
 }
 
 #[test]
