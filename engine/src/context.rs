@@ -254,6 +254,11 @@ impl Context {
         self.member().is_some_and(|member| member.leave(error))
     }
 
+    /// Whether a path names the same file in all processes.
+    pub(crate) fn is_on_one_host(&self) -> bool {
+        self.member().is_none_or(Member::is_on_one_host)
+    }
+
     /// Has this process end if it is no member of its cluster any more (it was counted as lost, or the name node is gone) and
     /// its program, which is told with the next action, goes on for some seconds. For processes that are nothing else.
     pub fn end_process_with_membership(&self) {

@@ -279,6 +279,11 @@ impl Member {
         lock(&self.shared).id
     }
 
+    /// Whether all members are on this host for sure: they reach the name node by an address that has no meaning elsewhere.
+    pub(crate) fn is_on_one_host(&self) -> bool {
+        matches!(self.shared.join.name_node, Address::Local(_))
+    }
+
     /// Says how blocks are found for other members.
     pub(crate) fn serve(&self, serve: Serve) {
         lock(&self.shared).serve = Some(serve);

@@ -97,7 +97,8 @@ impl Context {
         T: Record,
         I: Iterator<Item = distdl_storage::Result<T>> + 'static,
     {
-        let (reads, contents, agreed) = (reads_of(&groups), contents_of(&groups), agreed_of(&groups, &parameters));
+        let (reads, contents) = (reads_of(&groups), contents_of(&groups));
+        let agreed = agreed_of(&groups, &parameters, self.is_on_one_host());
         let mut spec = NodeSpec::new(operator, groups.len(), Vec::new(), read_groups(groups, open));
         spec.remark = shown(pattern);
         spec.parameters = parameters;
@@ -115,11 +116,12 @@ fn reads_of<S: Piece>(groups: &[Vec<S>]) -> Reads {
 }
 
 /// What all processes must have listed alike: where something was written meanwhile, some of them would read it and others not.
-/// A local file may be a copy of its own on each host, with its own time.
-fn agreed_of<S: Piece>(groups: &[Vec<S>], parameters: &str) -> [u8; 32] {
+/// A local file may be a copy of its own on each host, with its own time; if all processes are on one, it is the same file.
+fn agreed_of<S: Piece>(groups: &[Vec<S>], parameters: &str, on_one_host: bool) -> [u8; 32] {
     let part = |piece: &S| {
         let Object { url, bytes, version } = piece.object();
-        let version = version.as_ref().filter(|_| url.contains("://") && !is_in_memory(url));
+        let is_shared = (on_one_host || url.contains("://")) && !is_in_memory(url);
+        let version = version.as_ref().filter(|_| is_shared);
         digest(&(url, bytes, version, piece.range()))
     };
     let parts: Vec<Vec<[u8; 32]>> = groups.iter().map(|group| group.iter().map(part).collect()).collect();

@@ -318,6 +318,43 @@ fn processes_that_have_listed_other_files_are_found_out() {
 }
 
 #[test]
+fn who_comes_later_and_finds_a_file_rewritten_in_its_length_is_found_out() {
+    for rewrites in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, turn) = (folder.path().join("x.txt"), Arc::new(Barrier::new(2)));
+        std::fs::write(&path, "1\n2\n3\n4\n").unwrap();
+        let told = Arc::new(Mutex::new(None));
+        let tell = Arc::clone(&told);
+        // How the cluster ends depends on who ends first.
+        let _ = TestCluster::new(2).run_lives(move |context, life| {
+            let comes_later = life.number > 0;
+            if comes_later && rewrites {
+                std::fs::write(&path, "5\n6\n7\n8\n").unwrap();
+            }
+            let counted = context.text_file(&path.to_string_lossy(), 2)?.count();
+            if life.slot == 1 && !comes_later {
+                life.kill();
+                return counted;
+            }
+            if comes_later {
+                *tell.lock().unwrap() = Some(counted.clone());
+            }
+            // The first goes on once the other has been told what both have counted.
+            turn.wait();
+            counted
+        });
+        match told.lock().unwrap().take().expect("nobody came later") {
+            Ok(count) => assert!(!rewrites && count == 4, "{count}"),
+            Err(error) => {
+                let text = error.to_string();
+                let differ = "files or records that differ between processes";
+                assert!(rewrites && text.contains(differ), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
 fn processes_that_begin_with_other_records_are_found_out() {
     let run = |differ: bool| {
         TestCluster::new(2).run_lives(move |context, life| {
