@@ -19,6 +19,7 @@ use clap::{Parser, ValueEnum};
 pub use self::error::{ConfigError, Result};
 pub use self::flags::Flags;
 use self::layers::{Layer, Layers};
+pub(crate) use self::values::TIME_MAX;
 use self::values::*;
 
 /// The file that is read if it is in the current folder and no other is named.

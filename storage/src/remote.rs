@@ -115,6 +115,7 @@ impl Stores {
 
     /// Access where the objects of `memory://` are those of a store that the caller has opened.
     pub fn over(memory: Arc<dyn ObjectStore>, options: StoresOptions) -> Self {
+        let options = options.limited();
         let memory = Server::new(memory, None, options.requests());
         let client = Arc::new(Client::new(options.retries));
         Self(Arc::new(Shared {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::{Address, Role};
 use super::secrets::Secrets;
-use crate::config::{ConfigError, Result};
+use crate::config::{ConfigError, Result, TIME_MAX};
 
 /// The variable that holds a [`Join`] as text.
 pub(crate) const JOIN_VARIABLE: &str = "DISTDL_JOIN";
@@ -41,7 +41,7 @@ pub struct Join {
     pub life: u32,
     /// What it is for.
     pub role: Role,
-    /// How long it looks for a lost name node before it gives up.
+    /// How long it looks for a lost name node before it gives up, at most a day.
     pub name_node_grace: Duration,
     /// Where it listens for links. `None`: a local address if the name node has one, else the address of this host that
     /// reaches the name node.
@@ -106,10 +106,11 @@ impl Join {
     }
 
     fn is_sound(&self) -> bool {
-        match &self.name_node {
+        let is_reachable = match &self.name_node {
             Address::Local(name) => (1..=LOCAL_NAME_BYTES_MAX).contains(&name.len()),
             Address::Tcp(address) => address.port() != 0,
-        }
+        };
+        is_reachable && self.name_node_grace <= TIME_MAX
     }
 
     /// Has the system end this process when its parent ends, however that ends, as long as the parent started it itself.
@@ -226,6 +227,17 @@ mod tests {
             Address::Tcp("127.0.0.1:0".parse().unwrap()),
         ] {
             assert!(Join::from_text(&join(address).to_text()).is_err());
+        }
+    }
+
+    #[test]
+    fn times_that_no_clock_reaches_are_refused() {
+        for (name_node_grace, is_sound) in [(TIME_MAX, true), (TIME_MAX * 2, false), (Duration::MAX, false)] {
+            let join = Join {
+                name_node_grace,
+                ..local()
+            };
+            assert_eq!(Join::from_text(&join.to_text()).is_ok(), is_sound);
         }
     }
 

@@ -7,8 +7,6 @@ use std::time::Duration;
 use super::values::*;
 use super::{Config, ConfigError, Result};
 
-const DAY: Duration = Duration::from_millis(MILLISECONDS_MAX);
-
 impl Config {
     /// Whether each setting is one that there is, and those for many processes go together. What starts workers or processes
     /// asks first.
@@ -71,11 +69,11 @@ impl Config {
     }
 
     fn check_times(&self) -> Result<()> {
-        let any = || Duration::ZERO..=DAY;
+        let any = || Duration::ZERO..=TIME_MAX;
         let times = [
             ("keep_shuffles_after", self.keep_shuffles_after, any(), MILLISECONDS),
             ("request_timeout", self.request_timeout, any(), MILLISECONDS),
-            ("lease", self.lease, LEASE_MIN..=DAY, LEASE),
+            ("lease", self.lease, LEASE_MIN..=TIME_MAX, LEASE),
             ("grace", self.grace, any(), MILLISECONDS),
             (
                 "speculate_after",

@@ -22,6 +22,9 @@ pub(super) const LEASE_MIN: Duration = Duration::from_millis(50);
 /// Longest time in milliseconds: a day.
 pub(super) const MILLISECONDS_MAX: u64 = 86_400_000;
 
+/// The same. Clocks do not reach as far as durations do.
+pub(crate) const TIME_MAX: Duration = Duration::from_millis(MILLISECONDS_MAX);
+
 pub(super) const COUNT_OF_THREADS: &str = "a whole number from 1 to 1024";
 pub(super) const COUNT_OF_RECORDS: &str = "a whole number from 1 to 16777216";
 pub(super) const COUNT: &str = "a whole number from 1";

@@ -6,7 +6,10 @@ use tokio::sync::Semaphore;
 
 pub use crate::cache::CacheOptions;
 
-/// Limits for reading objects, and the cache for remote ones.
+/// No wait is longer: clocks do not reach as far as durations do.
+pub(super) const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Limits for reading objects, and the cache for remote ones. Times of more than a day are taken for a day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoresOptions {
     /// Longest object that `Stores::read` takes, in bytes. Default 4 GiB.
@@ -31,6 +34,25 @@ pub struct StoresOptions {
 }
 
 impl StoresOptions {
+    /// The same, with no time longer than what clocks can be asked to wait for.
+    pub(super) fn limited(mut self) -> Self {
+        let Self {
+            retry_pause,
+            silence_timeout,
+            request_timeout,
+            cache,
+            ..
+        } = &mut self;
+        let wait_max = cache.as_mut().map(|cache| &mut cache.wait_max);
+        for time in [retry_pause, silence_timeout, request_timeout]
+            .into_iter()
+            .chain(wait_max)
+        {
+            *time = (*time).min(TIME_MAX);
+        }
+        self
+    }
+
     /// The requests to one server at a time that are really made.
     pub(super) fn requests(&self) -> usize {
         self.requests_max.clamp(2, Semaphore::MAX_PERMITS)

@@ -12,6 +12,7 @@ use crate::cluster::handshake::{self, Mine, Purpose, Refused};
 use crate::cluster::identity::MemberId;
 use crate::cluster::protocol::{Known, Order, Report};
 use crate::cluster::socket::{self, Listener, Socket};
+use crate::config::TIME_MAX;
 
 /// What a process can do for the others.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +139,7 @@ impl Shared {
         control::send(&socket, &join, JOIN_BYTES_MAX).map_err(away)?;
         match control::receive(&socket, JOIN_BYTES_MAX) {
             Ok(Some(Order::Welcome { member, lease, run, .. })) => {
+                let lease = lease.min(TIME_MAX);
                 Ok((Arc::new(socket), Admission { member, lease, run }))
             }
             Ok(Some(Order::Dismiss { reason })) => Err(Missed::Dismissed(reason)),

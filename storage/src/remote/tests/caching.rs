@@ -1,8 +1,10 @@
 //! Reads through the cache, from a store that fails on demand.
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::memory::InMemory;
 
+use super::super::options::TIME_MAX;
 use super::*;
 use crate::testing::{FaultStore, Pause, ReadFault, StoreFaults, wait_until};
 use crate::text::{TextOptions, read_lines_with, split_text};
@@ -250,6 +252,23 @@ fn servers_that_send_whole_objects_only_are_cached_too() {
     assert_eq!(stores.read_range(&object, 5..9).unwrap(), text(700_000).slice(5..9));
     drop(stores);
     assert_eq!(remote.faults.read_bytes(), object.bytes);
+}
+
+#[test]
+fn times_without_an_end_are_limited() {
+    let remote = Remote::new();
+    let object = remote.put(text(10));
+    let mut options = remote.options();
+    options.cache.as_mut().unwrap().wait_max = Duration::MAX;
+    options.retry_pause = Duration::MAX;
+    options.silence_timeout = Duration::MAX;
+    options.request_timeout = Duration::MAX;
+    let stores = Stores::over(remote.store.clone(), options);
+    assert_eq!(stores.read(&object).unwrap(), text(10));
+    let limited = stores.options();
+    let wait_max = limited.cache.as_ref().unwrap().wait_max;
+    let others = [limited.retry_pause, limited.silence_timeout, limited.request_timeout];
+    assert_eq!((wait_max, others), (TIME_MAX, [TIME_MAX; 3]));
 }
 
 #[test]

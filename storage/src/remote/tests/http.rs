@@ -231,6 +231,19 @@ fn errors_show_no_user_and_no_query() {
 }
 
 #[test]
+fn times_without_an_end_are_limited() {
+    let server = Server::start();
+    let stores = Stores::with_options(StoresOptions {
+        retry_pause: Duration::MAX,
+        silence_timeout: Duration::MAX,
+        request_timeout: Duration::MAX,
+        ..StoresOptions::default()
+    });
+    let object = stores.list(&server.url("text")).unwrap().remove(0);
+    assert_eq!(stores.read(&object).unwrap(), BODY);
+}
+
+#[test]
 fn a_server_that_is_not_there_is_an_error() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = object_error(no_retries().list(&format!("http://{free}/x")));
