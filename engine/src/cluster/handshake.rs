@@ -8,7 +8,7 @@
 //!     | <---------- proof(acceptor) -- |   "you are accepted"
 //! ```
 //!
-//! A hello says who speaks, to whom, in which cluster and generation, from which binary, and has a random nonce. A
+//! A hello says who speaks, to whom, in which cluster, run and generation, from which binary, and has a random nonce. A
 //! proof is a challenge-response message authentication code: BLAKE3 in its keyed mode, in the place of HMAC, under a
 //! key derived from the cluster's token, over both hellos and the role of the prover. So a recorded proof is of no use
 //! (the other side's nonce is new), nor is one's own sent back (the role differs), nor a changed hello. Until its proof
@@ -92,6 +92,9 @@ impl std::fmt::Debug for Credentials {
 pub(crate) struct Mine {
     /// What the connection is for; both sides must agree, but that who takes links takes questions too.
     pub purpose: Purpose,
+    /// The run of the program that it takes part in. Only members, which have been told, can belong to different ones; 0 on the way
+    /// to the name node.
+    pub run: u64,
     /// The generation that it is in; 0 before its first.
     pub generation: u64,
     /// Who it is. The name node, and a process on its first contact, is nobody.
@@ -108,6 +111,7 @@ impl Mine {
             side,
             purpose: self.purpose,
             cluster: credentials.cluster,
+            run: self.run,
             generation: self.generation,
             sender: self.member,
             receiver: self.peer,
@@ -116,8 +120,12 @@ impl Mine {
         })
     }
 
-    /// Whether `theirs` speaks to us, and is whom we want to speak to. Data is never exchanged with nobody.
+    /// Whether `theirs` speaks to us, and is whom we want to speak to. Data is never exchanged with nobody, nor with a member of
+    /// another run: all that are started by hand with one secret are one cluster, and members are counted from 0 in each run.
     fn check_members(&self, theirs: &Hello) -> Result<(), Refused> {
+        if self.purpose != Purpose::Control && theirs.run != self.run {
+            return Err(Refused::Run);
+        }
         let wanted = self.peer.is_none() || theirs.sender == self.peer;
         let addressed = theirs.receiver.is_none() || theirs.receiver == self.member;
         let named = self.purpose == Purpose::Control || (theirs.sender.is_some() && theirs.receiver.is_some());

@@ -234,6 +234,7 @@ impl Acceptor {
     fn serve(&self, socket: Socket, turn: Turn) {
         let mine = Mine {
             purpose: Purpose::Control,
+            run: 0,
             generation: 0,
             member: None,
             peer: None,

@@ -60,6 +60,7 @@ pub fn handshake(bytes: &[u8]) {
     let credentials = Credentials::new([1; 16], &[2; 32], [3; 32]);
     let mine = Mine {
         purpose: Purpose::Link,
+        run: 1,
         generation: 1,
         member: Some(MemberId(1)),
         peer: Some(MemberId(2)),

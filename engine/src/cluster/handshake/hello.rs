@@ -1,19 +1,20 @@
 //! The first message of each side, in its fixed layout.
 //!
-//! | bytes   | field                                                                    |
-//! |---------|--------------------------------------------------------------------------|
-//! | 0..6    | `DISTDL`                                                                 |
-//! | 6..8    | version of the protocol                                                  |
-//! | 8       | what it is: a hello of either side, or one of two reasons for a refusal  |
-//! | 9       | purpose                                                                  |
-//! | 10      | bit 0: there is a sender; bit 1: there is a receiver                     |
-//! | 11..16  | zero                                                                     |
-//! | 16..32  | cluster                                                                  |
-//! | 32..40  | generation                                                               |
-//! | 40..48  | sender                                                                   |
-//! | 48..56  | receiver                                                                 |
-//! | 56..88  | binary                                                                   |
-//! | 88..120 | nonce                                                                    |
+//! | bytes    | field                                                                    |
+//! |----------|--------------------------------------------------------------------------|
+//! | 0..6     | `DISTDL`                                                                 |
+//! | 6..8     | version of the protocol                                                  |
+//! | 8        | what it is: a hello of either side, or one of two reasons for a refusal  |
+//! | 9        | purpose                                                                  |
+//! | 10       | bit 0: there is a sender; bit 1: there is a receiver                     |
+//! | 11..16   | zero                                                                     |
+//! | 16..32   | cluster                                                                  |
+//! | 32..40   | generation                                                               |
+//! | 40..48   | sender                                                                   |
+//! | 48..56   | receiver                                                                 |
+//! | 56..88   | binary                                                                   |
+//! | 88..120  | nonce                                                                    |
+//! | 120..128 | run                                                                      |
 //!
 //! Numbers are little endian. A refusal is the first 16 bytes alone, which no version changes.
 
@@ -23,7 +24,7 @@ use crate::cluster::identity::MemberId;
 /// Of what is said on a connection from its first byte on; other versions are turned away.
 pub(crate) const PROTOCOL_VERSION: u16 = 1;
 /// Size of a hello.
-pub(crate) const HELLO_BYTES: usize = 120;
+pub(crate) const HELLO_BYTES: usize = 128;
 /// The part of a hello that no version changes.
 pub(super) const PREFIX_BYTES: usize = 16;
 
@@ -82,6 +83,8 @@ pub(crate) struct Hello {
     pub purpose: Purpose,
     /// Of the cluster. The acceptor repeats what the initiator said, and so says nothing of its own.
     pub cluster: [u8; 16],
+    /// Of the program, between members; 0 on the way to the name node, which says it later.
+    pub run: u64,
     /// The generation that the sender is in; 0 before its first.
     pub generation: u64,
     /// Who the sender is, unless it has no number yet or is the name node.
@@ -110,7 +113,8 @@ impl Hello {
         bytes[40..48].copy_from_slice(&self.sender.map_or(0, |member| member.0).to_le_bytes());
         bytes[48..56].copy_from_slice(&self.receiver.map_or(0, |member| member.0).to_le_bytes());
         bytes[56..88].copy_from_slice(&self.binary);
-        bytes[88..].copy_from_slice(&self.nonce);
+        bytes[88..120].copy_from_slice(&self.nonce);
+        bytes[120..].copy_from_slice(&self.run.to_le_bytes());
         bytes
     }
 
@@ -135,6 +139,7 @@ impl Hello {
             side,
             purpose,
             cluster: array(bytes, 16),
+            run: u64::from_le_bytes(array(bytes, 120)),
             generation: u64::from_le_bytes(array(bytes, 32)),
             sender: (bytes[10] & 1 != 0).then(|| MemberId(u64::from_le_bytes(array(bytes, 40)))),
             receiver: (bytes[10] & 2 != 0).then(|| MemberId(u64::from_le_bytes(array(bytes, 48)))),

@@ -25,6 +25,11 @@ pub(crate) enum Refused {
     /// Another cluster.
     #[error("the other side belongs to another cluster; check the cluster id and the address it was started with")]
     Cluster,
+    /// Another run of the program in the same cluster.
+    #[error(
+        "the other side belongs to another run of the program, whose name node is another one or was started anew; an address was given to a new process: ask the name node again"
+    )]
+    Run,
     /// It does not know the token.
     #[error("the other side does not have this cluster's token; start it with the token that the name node was given")]
     Token,

@@ -13,6 +13,7 @@ use crate::cluster::socket::{Listener, connect, pair};
 const CLUSTER: [u8; 16] = [1; 16];
 const TOKEN: [u8; 32] = [2; 32];
 const BINARY: [u8; 32] = [3; 32];
+const RUN: u64 = 6;
 const CALLER: MemberId = MemberId(7);
 const CALLED: MemberId = MemberId(9);
 
@@ -23,6 +24,7 @@ fn credentials() -> Credentials {
 fn link(member: MemberId, peer: Option<MemberId>) -> Mine {
     Mine {
         purpose: Purpose::Link,
+        run: RUN,
         generation: 4,
         member: Some(member),
         peer,
@@ -41,6 +43,7 @@ fn called() -> Mine {
 fn control() -> Mine {
     Mine {
         purpose: Purpose::Control,
+        run: 0,
         generation: 0,
         member: None,
         peer: None,
@@ -276,6 +279,32 @@ fn only_the_members_meant_may_meet() {
         assert!(silent(&calling) || matches!(calling, Err(Refused::WrongMember)));
         assert!(refused.is_err());
     }
+}
+
+/// Both members have the numbers that the other awaits: each run counts them from 0.
+#[test]
+fn members_of_two_runs_are_told_so() {
+    let other = |mine: Mine| Mine { run: RUN + 1, ..mine };
+    for purpose in [Purpose::Link, Purpose::Questions] {
+        let calling = Mine { purpose, ..caller() };
+        let (calling, called) = shake((&credentials(), &other(calling)), (&credentials(), &called()), anyone);
+        assert!(matches!(calling, Err(Refused::Run)), "{calling:?}");
+        assert!(called.is_err());
+    }
+    // One who does not look at what the acceptor says.
+    let (here, there) = pair().unwrap();
+    thread::scope(|scope| {
+        let accepting = scope.spawn(|| accept(&there, &credentials(), &called(), anyone));
+        let mut timed = Timed::new(&here, Duration::from_secs(30));
+        let ours = other(caller()).hello(Side::Initiator, &credentials(), BINARY).unwrap();
+        timed.send(&ours.encode()).unwrap();
+        let theirs = timed.receive_hello(Side::Acceptor).unwrap();
+        timed
+            .send(credentials().proof(Side::Initiator, &ours, &theirs).as_bytes())
+            .unwrap();
+        let refused = accepting.join().unwrap();
+        assert!(matches!(refused, Err(Refused::Run)), "{refused:?}");
+    });
 }
 
 #[test]

@@ -116,6 +116,7 @@ impl Shared {
         socket.give_up_after(NAME_NODE_SILENCE_MAX);
         let mine = Mine {
             purpose: Purpose::Control,
+            run: 0,
             generation: known.map_or(0, |known| known.generation),
             member: known.map(|known| known.member),
             peer: None,

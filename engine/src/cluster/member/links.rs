@@ -126,15 +126,17 @@ impl Shared {
         peer: &Peer,
     ) -> std::result::Result<Arc<Link>, String> {
         let socket = socket::connect(&peer.address, CONNECT_TIMEOUT).map_err(|error| error.to_string())?;
-        {
+        let run = {
             let mut state = lock(self);
             if state.cut >= generation {
                 return Err("the generation is over".to_owned());
             }
             state.connecting = socket.try_clone().ok();
-        }
+            state.run
+        };
         let mine = Mine {
             purpose: Purpose::Link,
+            run,
             generation,
             member: Some(me),
             peer: Some(peer.member),
@@ -274,12 +276,13 @@ impl Shared {
     }
 
     pub(super) fn welcome(&self, socket: &Socket) -> std::result::Result<(MemberId, Theirs), Refused> {
-        let (id, generation) = {
+        let (id, run, generation) = {
             let state = lock(self);
-            (state.id, state.generation())
+            (state.id, state.run, state.generation())
         };
         let mine = Mine {
             purpose: Purpose::Link,
+            run,
             generation,
             member: id,
             peer: None,

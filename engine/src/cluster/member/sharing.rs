@@ -319,10 +319,14 @@ impl Shared {
     }
 
     fn connect_line(&self, source: &Source) -> Option<Line> {
-        let member = lock(self).id?;
+        let (member, run) = {
+            let state = lock(self);
+            (state.id?, state.run)
+        };
         let socket = socket::connect(&source.address, CONNECT_TIMEOUT).ok()?;
         let mine = Mine {
             purpose: Purpose::Questions,
+            run,
             generation: 0,
             member: Some(member),
             peer: Some(source.member),

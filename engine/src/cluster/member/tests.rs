@@ -45,11 +45,15 @@ impl Lead {
     }
 
     fn let_in(&self) {
+        self.let_into(RUN);
+    }
+
+    fn let_into(&self, run: u64) {
         let welcome = Order::Welcome {
             member: self.peer.member,
             slot: self.peer.slot,
             lease: Duration::from_secs(60),
-            run: RUN,
+            run,
         };
         control::send(&*self.socket, &welcome, MESSAGE_BYTES_MAX).unwrap();
     }
@@ -78,12 +82,17 @@ impl Cluster {
     }
 
     fn member(&self, number: u64, name_node_grace: Duration) -> (Member, Lead) {
+        self.member_of(RUN, number, name_node_grace)
+    }
+
+    fn member_of(&self, run: u64, number: u64, name_node_grace: Duration) -> (Member, Lead) {
         let join = self.join(number, name_node_grace);
         let joining = std::thread::spawn(move || {
             let chaos = Chaos::default().plan_for_slot(0, 0);
             Member::join(join, CAPACITY, chaos, Fate::Vanish).unwrap()
         });
-        let lead = self.welcome(MemberId(number));
+        let lead = meet(&self.listener, &self.credentials(), MemberId(number));
+        lead.let_into(run);
         (joining.join().unwrap(), lead)
     }
 
@@ -131,6 +140,7 @@ fn meet(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lea
     let socket = Arc::new(listener.accept().unwrap());
     let mine = Mine {
         purpose: Purpose::Control,
+        run: 0,
         generation: 0,
         member: None,
         peer: None,
@@ -215,6 +225,28 @@ fn a_link_that_breaks_behind_a_round_of_one_end_ends_the_generation() {
         let told = matches!(&heard, Ok(Report::PeerLost { generation: 2, peer, .. }) if *peer == MemberId(0));
         assert!(told, "the name node must hear of it, and heard {heard:?}");
     });
+}
+
+/// Two clusters that a user starts by hand have one secret, and each counts its members from 0. A port that a process of one has left
+/// may be one's of the other by now.
+#[test]
+fn a_member_of_another_run_at_the_address_of_one_that_is_gone_is_none() {
+    let cluster = Cluster::new();
+    let (_other, other_lead) = cluster.member_of(RUN + 1, 0, Duration::ZERO);
+    let (member, lead) = cluster.member(1, Duration::ZERO);
+    let generation = Generation {
+        number: 1,
+        members: vec![other_lead.peer.clone(), lead.peer.clone()],
+    };
+    assert!(member.enter(&generation, 0, 0).is_none());
+    let heard = lead.hear();
+    let Report::PeerLost {
+        generation: 1, cause, ..
+    } = &heard
+    else {
+        panic!("{heard:?}")
+    };
+    assert!(cause.contains("another run of the program"), "{cause}");
 }
 
 /// An order to begin may be on its way to the driver program when the action is answered, by an error elsewhere.

@@ -74,6 +74,7 @@ fn who_comes_while_many_shake_hands_waits_for_a_turn() {
     let socket = silent();
     let mine = Mine {
         purpose: Purpose::Control,
+        run: 0,
         generation: 0,
         member: None,
         peer: None,

@@ -13,16 +13,19 @@ use crate::cluster::socket::pair;
 fn any_hello() -> impl Strategy<Value = Hello> {
     let members = any::<(Option<u64>, Option<u64>)>();
     let arrays = any::<([u8; 16], [u8; 32], [u8; 32])>();
-    (any::<(bool, bool, u64)>(), members, arrays).prop_map(|((listens, data, generation), members, arrays)| Hello {
-        side: if listens { Side::Acceptor } else { Side::Initiator },
-        purpose: if data { Purpose::Link } else { Purpose::Control },
-        cluster: arrays.0,
-        generation,
-        sender: members.0.map(MemberId),
-        receiver: members.1.map(MemberId),
-        binary: arrays.1,
-        nonce: arrays.2,
-    })
+    (any::<(bool, bool, u64, u64)>(), members, arrays).prop_map(
+        |((listens, data, generation, run), members, arrays)| Hello {
+            side: if listens { Side::Acceptor } else { Side::Initiator },
+            purpose: if data { Purpose::Link } else { Purpose::Control },
+            cluster: arrays.0,
+            run,
+            generation,
+            sender: members.0.map(MemberId),
+            receiver: members.1.map(MemberId),
+            binary: arrays.1,
+            nonce: arrays.2,
+        },
+    )
 }
 
 proptest! {
