@@ -4,7 +4,7 @@
 //! manifest is written last, so a checkpoint is whole or invisible. Its key stands for the computation: whoever comes
 //! with the same key finds what was computed before. A blob is believed only if length and hash are those of the manifest.
 //! Beside the first blob there is an empty `checkpoint-<key>.begun`, until the manifest is there: commits in the same folder
-//! leave blobs that they do not know to checkpoints if there are any.
+//! leave blobs that they do not know to checkpoints if there are any. One that has begun counts for a day after the last blob.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bloom::Digest;
 use crate::error::{Result, StorageError};
-use crate::manifest::{Blob, COMPUTATION, WRITTEN, seal, unseal};
+use crate::manifest::{BEGUN, Blob, COMPUTATION, WRITTEN, seal, unseal};
 use crate::object::ObjectError;
 use crate::remote::{Found, Place, Stores};
 
@@ -104,7 +104,7 @@ impl Checkpoint {
     }
 
     fn begun(&self) -> String {
-        format!("{}.begun", self.name.trim_end_matches(".json"))
+        format!("{}{BEGUN}", self.name.trim_end_matches(".json"))
     }
 
     /// Writes the blob of a partition, after [`Checkpoint::begin`], which nobody reads before [`Checkpoint::publish`].

@@ -268,16 +268,21 @@ impl Commits {
     }
 
     /// Removes blobs that are not in `live` and are in `dead`, or were written before the object `oldest`. Those may be of a
-    /// checkpointed computation instead, if there is one in this folder, or one that has begun.
+    /// checkpointed computation instead, if there is one in this folder, or one that has begun. That has been given up if
+    /// nothing that may be its was written for a day.
     fn remove_blobs(&self, live: &BTreeSet<String>, dead: &BTreeSet<String>, oldest: &str) -> Result<()> {
         let listed = self.place.list()?;
         let oldest = listed.iter().find(|found| found.name == oldest);
-        let is_shared = listed.iter().any(|found| found.name.starts_with(COMPUTATION));
+        let has_begun = |found: &Found| found.name.starts_with(COMPUTATION) && found.name.ends_with(BEGUN);
+        let is_whole = |found: &Found| found.name.starts_with(COMPUTATION) && !has_begun(found);
+        let is_spare = |found: &Found| is_blob(&found.name) && !live.contains(&found.name);
+        let is_new = |found: &Found| !oldest.is_some_and(|oldest| found.is_left_behind(oldest));
+        let is_written = |found: &Found| (has_begun(found) || is_spare(found)) && is_new(found);
+        let is_shared = listed.iter().any(is_whole) || listed.iter().any(has_begun) && listed.iter().any(is_written);
         let left = |found: &Found| !is_shared && oldest.is_some_and(|oldest| found.by_age(oldest).is_lt());
-        for found in &listed {
-            let name = &found.name;
-            if is_blob(name) && !live.contains(name) && (dead.contains(name) || left(found)) {
-                self.place.remove(name)?;
+        for found in listed.iter().filter(|found| is_spare(found)) {
+            if dead.contains(&found.name) || left(found) {
+                self.place.remove(&found.name)?;
             }
         }
         Ok(())
@@ -388,6 +393,9 @@ const COMMIT: &str = "manifest-";
 
 /// How the names of what describes a checkpointed computation begin.
 pub(crate) const COMPUTATION: &str = "checkpoint-";
+
+/// How the name ends of what says that one is being written.
+pub(crate) const BEGUN: &str = ".begun";
 
 /// How the names of all that commits and checkpoints write begin.
 pub(crate) const WRITTEN: [&str; 3] = [BLOB, COMMIT, COMPUTATION];

@@ -82,6 +82,33 @@ fn commits_in_the_same_folder_spare_a_checkpoint_that_is_being_written() {
     );
 }
 
+/// Or it would keep the blobs of all commits that were ever given up.
+#[test]
+fn commits_in_the_same_folder_wait_for_a_checkpoint_until_nothing_was_written_for_a_day() {
+    for (hours, stays) in [([30, 20], true), ([30, 30], false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let url = folder.path().to_str().unwrap();
+        let checkpoint = Checkpoint::open(&Stores::new(), url, &[7; 32]).unwrap();
+        checkpoint.begin().unwrap();
+        let blobs = [0, 1].map(|partition| checkpoint.write(bytes(partition)).unwrap());
+        let names = blobs.each_ref().map(Blob::object);
+        for (hours, name) in [hours[0], hours[0], hours[1]]
+            .iter()
+            .zip([&checkpoint.begun(), &names[0], &names[1]])
+        {
+            let file = fs::File::options().write(true).open(folder.path().join(name)).unwrap();
+            let changed = SystemTime::now() - Duration::from_secs(hours * 3600);
+            file.set_modified(changed).unwrap();
+        }
+        let commits = Commits::open(&Stores::new(), url).unwrap();
+        let model = BTreeMap::from([("model".to_owned(), Bytes::from("one"))]);
+        commits.begin(&model).unwrap().publish().unwrap();
+        commits.keep(1).unwrap();
+        let is_there = names.map(|name| folder.path().join(name).exists());
+        assert_eq!(is_there, [stays; 2], "{hours:?} hours ago");
+    }
+}
+
 #[test]
 fn every_flipped_byte_and_every_cut_is_found() {
     let folder = tempfile::tempdir().unwrap();

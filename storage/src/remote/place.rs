@@ -47,6 +47,12 @@ impl Found {
     pub(crate) fn by_age(&self, other: &Self) -> Ordering {
         self.meta.last_modified.cmp(&other.meta.last_modified)
     }
+
+    /// Whether it was last written a day or more before another.
+    pub(crate) fn is_left_behind(&self, other: &Self) -> bool {
+        let since = other.meta.last_modified - self.meta.last_modified;
+        since.to_std().is_ok_and(|since| since >= LEFT_AFTER)
+    }
 }
 
 impl Place {
@@ -207,10 +213,7 @@ impl Place {
         let Some(newest) = listed.iter().find(|found| found.name == name) else {
             return Ok(());
         };
-        let is_left = |found: &&Found| {
-            let since = newest.meta.last_modified - found.meta.last_modified;
-            names_unfinished(&found.name) && since.to_std().is_ok_and(|since| since >= LEFT_AFTER)
-        };
+        let is_left = |found: &&Found| names_unfinished(&found.name) && found.is_left_behind(newest);
         listed
             .iter()
             .filter(is_left)
