@@ -2,7 +2,8 @@
 //!
 //! Two kinds of lock, always taken in this order. A *claim* on a block is held by whoever writes, removes or moves it
 //! between tiers, over its disk I/O; nobody holds two. The index lock is held for moments, and never over disk I/O.
-//! Whoever needs room claims each block it evicts, one at a time, before it claims its own.
+//! Whoever needs room claims each block it evicts, one at a time, before it claims its own. A block that leaves memory is
+//! dropped with neither held: what the last copy of a record runs then may ask this store for any block.
 
 mod index;
 mod level;
@@ -193,18 +194,16 @@ impl BlockStore {
     /// # Errors
     /// Its file cannot be removed. It is forgotten all the same.
     pub fn remove(&self, id: BlockId) -> Result<bool> {
-        let _claim = self.index.claim(id);
+        let claim = self.index.claim(id);
         let mut state = self.index.lock();
         let Some(entry) = state.forget(id) else {
             return Ok(false);
         };
         let left = self.take_from_memory(id, entry);
         drop(state);
-        left?;
-        if entry.on_disk {
-            self.disk.remove(id)?;
-        }
-        Ok(true)
+        let removed = if entry.on_disk { self.disk.remove(id) } else { Ok(true) };
+        drop(claim);
+        left.and(removed).map(|_| true)
     }
 
     /// Forgets all blocks of a dataset. Returns how many there were.
@@ -267,29 +266,30 @@ impl BlockStore {
             if !self.make_room(id, bytes)? {
                 return Ok(false);
             }
-            let _claim = self.index.claim(id);
+            let claim = self.index.claim(id);
             let mut state = self.index.lock();
             if !self.fits(&state, id, bytes) {
                 // Others were quicker and took the room; each round one of us gets on.
                 continue;
             }
-            // Held beyond the lock: what the last copy of a record runs when it is dropped may ask this store for other blocks.
+            // Held beyond the lock and the claim.
             let resident = state.entries.get(&id).filter(|entry| entry.memory.is_some());
             let replaced = resident.map(|entry| self.memory.get(id, entry.codec));
             self.memory.put(id, block)?;
             let before = state.replace(id, block.codec(), level);
             state.enter_memory(id, bytes);
             drop(state);
-            drop(replaced);
             if before.is_some_and(|entry| entry.on_disk) {
                 self.discard_from_disk(id);
             }
+            drop(claim);
+            drop(replaced);
             return Ok(true);
         }
     }
 
     fn put_on_disk(&self, id: BlockId, block: &Block, level: Level) -> Result<()> {
-        let _claim = self.index.claim(id);
+        let claim = self.index.claim(id);
         let written = self.write_to_disk(id, block);
         let mut state = self.index.lock();
         if let Err(error) = written {
@@ -301,6 +301,7 @@ impl BlockStore {
         state.set_on_disk(id, true);
         let left = before.map(|entry| self.take_from_memory(id, entry)).transpose();
         drop(state);
+        drop(claim);
         left.map(|_| ())
     }
 
@@ -316,7 +317,7 @@ impl BlockStore {
         }
     }
 
-    /// Takes a block out of the memory tier, for the caller to drop once the index is unlocked.
+    /// Takes a block out of the memory tier, for the caller to drop once the index is unlocked and its claim has ended.
     fn take_from_memory(&self, id: BlockId, entry: Entry) -> Result<Option<Block>> {
         if entry.memory.is_none() {
             return Ok(None);
@@ -439,7 +440,7 @@ impl BlockStore {
 
     /// Moves a block out of memory: to disk if its level says so, else away. Nothing to do if somebody else did.
     fn evict(&self, id: BlockId) -> Result<()> {
-        let _claim = self.index.claim(id);
+        let claim = self.index.claim(id);
         let state = self.index.lock();
         let movable = |entry: &Entry| entry.memory.is_some() && entry.pins == 0;
         let Some(entry) = state.entries.get(&id).copied().filter(movable) else {
@@ -463,6 +464,7 @@ impl BlockStore {
         state.statistics.evictions += 1;
         state.statistics.demotions += u64::from(demoted);
         drop(state);
+        drop(claim);
         drop(block);
         Ok(())
     }
