@@ -83,18 +83,50 @@ impl Existing {
 
     /// Gives `folder` the name `target`, which it then has or not at all.
     pub(super) fn rename(self, folder: &Path, target: &Path) -> Result<Before> {
-        self.check(target)?;
-        if self == Self::Replace {
-            match swap(folder, target) {
-                Ok(()) => return Ok(Before::Swapped),
-                // There is nothing to replace.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(not_swapped(target, &error).into()),
-            }
+        match self.replace(folder, target)? {
+            Some(before) => Ok(before),
+            None => self.take(folder, target),
         }
-        let renamed = take_name(folder, target);
-        renamed.map_err(|error| local::failed(target, "rename a folder to it", &error))?;
-        Ok(Before::Nowhere)
+    }
+
+    /// `None` if there is nothing to replace.
+    fn replace(self, folder: &Path, target: &Path) -> Result<Option<Before>> {
+        self.check(target)?;
+        if self == Self::Refuse {
+            return Ok(None);
+        }
+        match swap(folder, target) {
+            Ok(()) => self.settle(folder, target).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(not_swapped(target, &error).into()),
+        }
+    }
+
+    /// Looks once more at what had the name `target` and is `folder` now: what came after the last look, and may not be replaced,
+    /// gets its name back.
+    fn settle(self, folder: &Path, target: &Path) -> Result<Before> {
+        let Err(refused) = self.check(folder) else {
+            return Ok(Before::Swapped);
+        };
+        if let Err(error) = swap(folder, target) {
+            let (folder, target) = (folder.display(), target.display());
+            tracing::warn!(%folder, %target, %error, "what was not to be replaced is left in a hidden folder: {refused}");
+            return Ok(Before::Nowhere);
+        }
+        Err(self.check(target).err().unwrap_or(refused))
+    }
+
+    /// Gives `folder` a name that nothing had a moment ago.
+    fn take(self, folder: &Path, target: &Path) -> Result<Before> {
+        let fail = |error: &io::Error| local::failed(target, "rename a folder to it", error);
+        match take_name(folder, target) {
+            Ok(()) => Ok(Before::Nowhere),
+            // What has come since is replaced like what was there before.
+            Err(error) if self == Self::Replace && error.kind() == ErrorKind::AlreadyExists => {
+                self.replace(folder, target)?.ok_or_else(|| fail(&error).into())
+            }
+            Err(error) => Err(fail(&error).into()),
+        }
     }
 }
 
@@ -163,5 +195,37 @@ mod tests {
         std::fs::remove_dir(&theirs).unwrap();
         take_name(&mine, &theirs).unwrap();
         assert!(theirs.is_dir() && !mine.exists());
+    }
+
+    /// Folders with one file each, of the names that are given.
+    fn folders(files: [&str; 2]) -> (tempfile::TempDir, [std::path::PathBuf; 2]) {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["mine", "theirs"].map(|name| folder.path().join(name));
+        for (path, file) in paths.iter().zip(files) {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join(file), b"").unwrap();
+        }
+        (folder, paths)
+    }
+
+    #[test]
+    fn parts_that_come_at_the_last_moment_are_replaced_too() {
+        let (_folder, [mine, theirs]) = folders(["part-0", "part-1"]);
+        assert!(matches!(
+            Existing::Replace.take(&mine, &theirs).unwrap(),
+            Before::Swapped
+        ));
+        assert!(theirs.join("part-0").exists() && mine.join("part-1").exists());
+        assert!(Existing::Refuse.take(&mine, &theirs).is_err());
+    }
+
+    #[test]
+    fn what_is_no_output_and_comes_at_the_last_moment_keeps_its_name() {
+        let (_folder, [mine, theirs]) = folders(["part-0", "notes"]);
+        // After a look that found parts there.
+        swap(&mine, &theirs).unwrap();
+        let refused = Existing::Replace.settle(&mine, &theirs).err().unwrap().to_string();
+        assert!(refused.contains("theirs") && refused.contains("`notes`"), "{refused}");
+        assert!(theirs.join("notes").exists() && mine.join("part-0").exists());
     }
 }
