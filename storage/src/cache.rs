@@ -144,15 +144,19 @@ impl Cache {
 
     /// The part of a segment if it is here.
     pub(crate) fn held(&self, segment: &Segment, part: &Range<u64>) -> Option<Bytes> {
+        let held = self.looked_up(segment, part)?;
+        self.counters.cache_bytes.add(held.len() as u64);
+        Some(held)
+    }
+
+    /// The same, where its bytes are counted by what is read of them.
+    fn looked_up(&self, segment: &Segment, part: &Range<u64>) -> Option<Bytes> {
         if !self.folder.may_have(&segment.key()) {
             self.counters.bloom_absent.add(1);
             return None;
         }
         let held = self.folder.held(segment, part);
-        match &held {
-            Some(bytes) => self.counters.cache_bytes.add(bytes.len() as u64),
-            None => self.counters.bloom_false_positives.add(1),
-        }
+        self.counters.bloom_false_positives.add(u64::from(held.is_none()));
         held
     }
 
@@ -183,15 +187,18 @@ impl Cache {
             let from = Origin::Folder;
             return Ok(Brought { bytes, from });
         }
-        let (bytes, from, mut turn) = match self.seek_segment(segment) {
-            Sought::Found(bytes) => (bytes, Origin::Peer, None),
-            Sought::Nowhere(turn) => (self.bring(segment, fetch)?, Origin::Store, turn),
+        let (brought, mut turn) = match self.seek_segment(segment) {
+            Sought::Found(bytes) => {
+                let from = Origin::Peer;
+                (Brought { bytes, from }, None)
+            }
+            Sought::Nowhere(turn) => (self.bring(segment, fetch)?, turn),
         };
-        let is_here = self.keep_segment(segment, &bytes);
+        let is_here = self.keep_segment(segment, &brought.bytes);
         if let Some(turn) = &mut turn {
             turn.is_here = is_here;
         }
-        Ok(Brought { bytes, from })
+        Ok(brought)
     }
 
     /// Keeps a whole object, of a store that sends no parts.

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
-use super::{Cache, Fetch, lock_of};
+use super::{Brought, Cache, Fetch, Origin, lock_of};
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, ChunkList, Segment, Version};
 use crate::object::ObjectError;
 
@@ -24,12 +24,20 @@ impl Cache {
     ///
     /// # Errors
     /// The store fails.
-    pub(super) fn bring(&self, segment: &Segment, fetch: &Fetch<'_>) -> Result<Bytes, ObjectError> {
+    pub(super) fn bring(&self, segment: &Segment, fetch: &Fetch<'_>) -> Result<Brought, ObjectError> {
         let range = segment.range();
         let shorter = self.grown_from(&segment.version, fetch)?;
         let Some((start, known)) = shorter.and_then(|shorter| self.known_of(shorter, segment)) else {
-            return fetch(range);
+            let (bytes, from) = (fetch(range)?, Origin::Store);
+            return Ok(Brought { bytes, from });
         };
+        let Brought { bytes: known, from } = known;
+        if known.len() as u64 == range.end - range.start {
+            return Ok(Brought { bytes: known, from });
+        }
+        if from == Origin::Folder {
+            self.counters.cache_bytes.add(known.len() as u64);
+        }
         let mut whole = BytesMut::with_capacity((range.end - range.start) as usize);
         if range.start < start {
             whole.extend_from_slice(&fetch(range.start..start)?);
@@ -39,19 +47,21 @@ impl Cache {
         if end < range.end {
             whole.extend_from_slice(&fetch(end..range.end)?);
         }
-        Ok(whole.freeze())
+        let (bytes, from) = (whole.freeze(), Origin::Store);
+        Ok(Brought { bytes, from })
     }
 
     /// What is known of a segment from a shorter version or those before that: where it starts in the object, and the bytes.
-    fn known_of(&self, mut shorter: Version, segment: &Segment) -> Option<(u64, Bytes)> {
+    fn known_of(&self, mut shorter: Version, segment: &Segment) -> Option<(u64, Brought)> {
         for _ in 0..STEPS_BACK_MAX {
             let before = shorter.segment(segment.index);
             let part = self.unchanging(&before);
-            let known = || self.held(&before, &part).or_else(|| self.ask_part(&before, &part));
+            let here = || Some((self.looked_up(&before, &part)?, Origin::Folder));
+            let elsewhere = || Some((self.ask_part(&before, &part)?, Origin::Peer));
             if part.start < part.end
-                && let Some(known) = known()
+                && let Some((bytes, from)) = here().or_else(elsewhere)
             {
-                return Some((part.start, known));
+                return Some((part.start, Brought { bytes, from }));
             }
             shorter = self.folder.grown_from(&shorter)?;
         }

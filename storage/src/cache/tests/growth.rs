@@ -26,6 +26,28 @@ fn of_an_object_that_has_grown_the_tail_is_fetched() {
 }
 
 #[test]
+fn a_read_that_a_shorter_version_answers_counts_as_avoided_and_by_its_own_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = random(15_000_000, 1);
+    let cache = open(&growing(folder.path()));
+    Remote::new(URL, "1", bytes.clone()).read_all(&cache);
+    bytes.extend(random(784_000, 2));
+    let grown = Remote::new(URL, "2", bytes);
+    // The comparison.
+    grown.read(&cache, 0..10);
+    let before = figures(&cache);
+    assert_eq!(grown.read(&cache, SEGMENT_BYTES..SEGMENT_BYTES + 10), 0);
+    let after = figures(&cache);
+    assert_eq!(
+        (
+            after.fetches_avoided - before.fetches_avoided,
+            after.cache_bytes - before.cache_bytes
+        ),
+        (1, 10)
+    );
+}
+
+#[test]
 fn a_header_may_change_where_the_rest_only_grows() {
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = random(6_000_000, 1);
