@@ -60,7 +60,7 @@ impl Round {
 }
 
 impl Shared {
-    /// Has a frame without payload sent by the thread that writes for those that read.
+    /// Has a frame without payload sent by the thread that writes for those that read. One that rings does not count.
     pub(super) fn send_soon(&self, link: &Arc<Link>, header: Header) {
         lock(self).soon.push_back((Arc::clone(link), header));
         self.changed.notify_all();
@@ -73,7 +73,10 @@ impl Shared {
         while state.closed.is_none() {
             if let Some((link, header)) = state.soon.pop_front() {
                 drop(state);
-                self.send(&link, header, &[]);
+                match header.kind {
+                    Kind::Ring => self.write(&link, header, &[]),
+                    _ => self.send(&link, header, &[]),
+                }
                 state = lock(self);
                 continue;
             }

@@ -423,10 +423,15 @@ fn what_is_sent_soon_does_not_wait_for_a_link_that_nobody_reads() {
         });
         begun.recv().unwrap();
         (0..FRAMES).for_each(|_| round.send_soon(1, Header::new(Kind::Abandon, [0; 6])));
+        round.send_soon(1, Header::new(Kind::Ring, [0; 6]));
         assert!(!sending.is_finished());
         assert!(unread.begin(Arc::new(Counts(received))));
-        let kinds = (0..=FRAMES).map(|_| frames.recv_timeout(REPORT_TIME_MAX).unwrap());
-        assert_eq!(kinds.filter(|kind| *kind == Kind::Abandon).count(), FRAMES);
+        let kinds = (0..FRAMES + 2).map(|_| frames.recv_timeout(REPORT_TIME_MAX).unwrap());
+        let kinds: Vec<Kind> = kinds.collect();
+        let count = |kind: Kind| kinds.iter().filter(|other| **other == kind).count();
+        assert_eq!([count(Kind::Abandon), count(Kind::Ring)], [FRAMES, 1]);
         sending.join().unwrap();
+        // Whether one rings depends on time alone, and faults are planned by counts.
+        assert_eq!(writer.shared.frames.load(Ordering::SeqCst), 1 + FRAMES as u64);
     });
 }

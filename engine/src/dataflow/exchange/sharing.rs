@@ -11,6 +11,7 @@ use super::{Exchange, lock};
 use crate::cluster::mailbox::{self, Mailbox, Sent};
 use crate::cluster::shared_memory::{Piece, Region, RegionName, View};
 use crate::cluster::wire::{Header, Kind, WireError};
+use crate::dataflow::team::Team;
 use crate::dataflow::vector::Vector;
 use crate::dataflow::workers::Idle;
 use crate::error::EngineError;
@@ -167,20 +168,20 @@ impl Exchange {
 
     /// Sends a frame without payload: as a letter if its receiver looks for letters.
     pub(super) fn tell(&self, rank: usize, header: Header) {
-        if !self.write_letter(rank, &header) {
+        if !self.write_letter(rank, &header, Team::ring) {
             self.team.send(rank, header, &[]);
         }
     }
 
     /// The same without waiting for a link, for threads that read one.
     pub(super) fn tell_soon(&self, rank: usize, header: Header) {
-        if !self.write_letter(rank, &header) {
+        if !self.write_letter(rank, &header, Team::send_soon) {
             self.team.send_soon(rank, header);
         }
     }
 
-    /// False if the frame must go over the link.
-    fn write_letter(&self, rank: usize, header: &Header) -> bool {
+    /// False if the frame must go over the link. Who sleeps is woken by `ring`.
+    fn write_letter(&self, rank: usize, header: &Header, ring: fn(&Team, usize, Header)) -> bool {
         let Some(sharing) = self.sharing.as_ref().filter(|_| self.shares_with(rank)) else {
             return false;
         };
@@ -194,7 +195,7 @@ impl Exchange {
         let there = mailbox::Address { view: &view, start };
         match sharing.mailbox.send(self.team.rank, rank, there, header) {
             Sent::Written => {}
-            Sent::Ring => self.team.ring(rank, Header::new(Kind::Ring, [0; 6])),
+            Sent::Ring => ring(&self.team, rank, Header::new(Kind::Ring, [0; 6])),
             Sent::Full => return false,
         }
         true
