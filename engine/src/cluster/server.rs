@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::ClusterEvent;
 use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, Mine, Purpose, Turn, Turns};
 use crate::cluster::journal::{Journal, LogEntry};
@@ -136,7 +137,7 @@ impl Server {
         let accepting = Arc::new(accepting);
         spawn("name-accept", move || accepting.run())?;
         let (journal, entries) = setup.journal;
-        let machine = Machine {
+        let mut machine = Machine {
             node: NameNode::recover(options, entries, Duration::ZERO),
             journal,
             spawner: setup.spawner,
@@ -155,6 +156,7 @@ impl Server {
         let machine = spawn("name-node", move || {
             let outcome = machine.run(&inputs);
             closing.close();
+            machine.end(&inputs, outcome.is_ok());
             outcome
         })?;
         Ok(Self {
@@ -342,7 +344,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn run(mut self, inputs: &Receiver<Input>) -> Result<(), String> {
+    fn run(&mut self, inputs: &Receiver<Input>) -> Result<(), String> {
         let effects = self.node.start(self.started.elapsed());
         let mut outcome = self.carry_out(effects);
         while outcome.is_none() {
@@ -370,12 +372,28 @@ impl Machine {
             let effects = self.node.handle(now, event);
             outcome = self.carry_out(effects);
         }
-        // With this process goes what is not written yet: the last words to those that leave.
+        outcome.unwrap_or(Ok(()))
+    }
+
+    /// Says the last words, if the program is over: who has just come would look for a name node that is gone. With this process
+    /// goes what is not written yet.
+    fn end(mut self, inputs: &Receiver<Input>, is_over: bool) {
+        if is_over {
+            let connected = inputs.try_iter().filter_map(|input| match input {
+                Input::Connected(id, connection) => Some((id, connection)),
+                _ => None,
+            });
+            self.connections.extend(connected);
+            for (_, connection) in self.connections.drain() {
+                let reason = Dismissal::Over;
+                connection.send(Order::Dismiss { reason });
+                self.closing.push(connection.written);
+            }
+        }
         let deadline = Instant::now() + LAST_WORDS_TIME_MAX;
         for written in &self.closing {
             let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         }
-        outcome.unwrap_or(Ok(()))
     }
 
     /// Ends as if it had been killed.

@@ -5,7 +5,9 @@
 use std::sync::mpsc::RecvTimeoutError;
 
 use super::*;
+use crate::cluster::events::Happening;
 use crate::cluster::handshake::turns::HANDSHAKES_MAX;
+use crate::cluster::identity::{Address, Role};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::socket::{connect, pair};
 
@@ -24,13 +26,18 @@ impl Spawner for Nobody {
 
 /// A name node that listens to nobody but this process.
 fn server(secrets: &Secrets) -> Server {
+    server_with(secrets, Box::new(drop))
+}
+
+/// The same, which others hear of.
+fn server_with(secrets: &Secrets, notes: Notes) -> Server {
     let setup = Setup {
         listener: Listener::bind_local().unwrap(),
         credentials: Credentials::of_any_program(secrets.cluster, &secrets.token),
         options: Options::default(),
         journal: (Journal::temporary(None, 1 << 30).unwrap(), Vec::new()),
         spawner: Box::new(Nobody),
-        notes: Box::new(drop),
+        notes,
         progress: None,
         chaos: ChaosPlan::default(),
         fate: Fate::Vanish,
@@ -61,6 +68,61 @@ fn a_connection_that_is_gone_is_let_go_of() {
     ));
     inputs.send(Input::Vanish).unwrap();
     assert_eq!(server.wait(), Err(KILLED.to_owned()));
+}
+
+/// Or it would look for a name node that is gone.
+#[test]
+fn who_comes_as_the_program_ends_is_told() {
+    let ((left, has_left), (go_on, may_go_on)) = (channel(), channel::<()>());
+    let notes = move |event: ClusterEvent| {
+        if matches!(event.what, Happening::Left { .. }) {
+            left.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        }
+    };
+    let server = server_with(&Secrets::random().unwrap(), Box::new(notes));
+    let inputs = server.handle().0;
+    let (socket, _other_end) = pair().unwrap();
+    let come = |id: u64| {
+        let (orders, received) = sync_channel(8);
+        let (connection, socket, written) = (ConnectionId(id), socket.try_clone().unwrap(), channel().1);
+        let opened = Connection {
+            orders,
+            socket,
+            written,
+        };
+        inputs.send(Input::Connected(connection, opened)).unwrap();
+        (connection, received)
+    };
+    let say = |connection: ConnectionId, report: Report| {
+        let reported = Event::Reported { connection, report };
+        inputs.send(Input::Event(reported)).unwrap();
+    };
+    let join = || Report::Join {
+        slot: None,
+        known: None,
+        address: Address::Local("there".into()),
+        threads: 1,
+        speculates: false,
+        role: Role::Worker,
+        process: 1,
+    };
+    let (member, _orders) = come(u64::MAX);
+    say(member, join());
+    say(member, Report::Leave { error: None });
+    has_left.recv_timeout(PATIENCE).unwrap();
+    let (late, told) = come(u64::MAX - 1);
+    say(late, join());
+    go_on.send(()).unwrap();
+    let order = told.recv_timeout(PATIENCE);
+    let is_told = matches!(
+        order,
+        Ok(Order::Dismiss {
+            reason: Dismissal::Over
+        })
+    );
+    assert!(is_told, "{order:?}");
+    assert_eq!(server.wait(), Ok(()));
 }
 
 #[test]
