@@ -110,6 +110,8 @@ struct State {
     /// Why this process is no member any more.
     closed: Option<String>,
     control: Option<Arc<Socket>>,
+    /// A connection to a name node that was found again, and hears no more than signs of life yet.
+    found: Option<Arc<Socket>>,
     /// That the driver program has ended, and whether a name node has heard that.
     last: Option<Report>,
     heard: bool,
@@ -450,12 +452,13 @@ impl Shared {
             return;
         }
         state.closed = Some(reason.to_owned());
-        let control = state.control.take();
+        let connections = [state.control.take(), state.found.take()];
         drop(state);
         self.sharing.end();
-        if let Some(control) = control {
-            control.shutdown();
-        }
+        connections
+            .iter()
+            .flatten()
+            .for_each(|connection| connection.shutdown());
         let mut state = lock(self);
         if let Some(listener) = state.listener.take() {
             listener.close();

@@ -233,11 +233,14 @@ impl Shared {
         while Instant::now() < deadline {
             let contact = self.contact(listener, capacity, known, deadline);
             if let Ok((socket, Admission { member: id, .. })) = contact {
+                // From here on it counts the time since it has heard of this process.
+                lock(self).found = Some(Arc::clone(&socket));
                 let said = self.said();
                 // What others say meanwhile comes after what is said again: the name node takes what comes last for what is so.
                 let mut speaker = self.speaker();
                 speaker.told = 0;
                 let mut state = lock(self);
+                state.found = None;
                 if let Some(closed) = &state.closed {
                     return Err(Gone::Broken(closed.clone()));
                 }

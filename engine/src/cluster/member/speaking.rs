@@ -7,6 +7,7 @@ use super::{PART_TIME_MAX, Shared, State, lock};
 use crate::cluster::chaos::Point;
 use crate::cluster::control::{ControlError, Encoded, REPORT_BYTES_MAX};
 use crate::cluster::protocol::Report;
+use crate::cluster::socket::Socket;
 use crate::error::EngineError;
 
 /// What the name node was told last.
@@ -50,9 +51,11 @@ impl Shared {
 
     /// A sign of life comes in no order, and waits for nobody who says more than this.
     pub(super) fn report_at_once(&self, report: &Report) {
-        if let Some(encoded) = self.encode(report) {
-            self.send_report(encoded);
-        }
+        let Some(encoded) = self.encode(report) else { return };
+        let state = lock(self);
+        let control = state.control.clone().or_else(|| state.found.clone());
+        drop(state);
+        self.send_to(control, encoded);
     }
 
     /// `None` if this process was killed instead.
@@ -72,9 +75,12 @@ impl Shared {
     }
 
     fn send_report(&self, encoded: Result<Encoded, ControlError>) {
-        let Some(control) = lock(self).control.clone() else {
-            return;
-        };
+        let control = lock(self).control.clone();
+        self.send_to(control, encoded);
+    }
+
+    fn send_to(&self, control: Option<Arc<Socket>>, encoded: Result<Encoded, ControlError>) {
+        let Some(control) = control else { return };
         let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = encoded.and_then(|encoded| encoded.send(&*control)) {
             // The control thread notices a connection that has failed, and ends it here if it has not.

@@ -28,6 +28,9 @@ const CAPACITY: Capacity = Capacity {
 
 const RUN: u64 = 7;
 
+/// Longer than any of these tests takes.
+const LEASE: Duration = Duration::from_secs(60);
+
 /// A report that does not come for so long never does.
 const REPORT_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -35,6 +38,8 @@ const REPORT_TIME_MAX: Duration = Duration::from_secs(20);
 struct Lead {
     socket: Arc<Socket>,
     reports: Receiver<Report>,
+    /// Heartbeats.
+    beats: Receiver<Report>,
     peer: Peer,
 }
 
@@ -45,14 +50,14 @@ impl Lead {
     }
 
     fn let_in(&self) {
-        self.let_into(RUN);
+        self.let_into(RUN, LEASE);
     }
 
-    fn let_into(&self, run: u64) {
+    fn let_into(&self, run: u64, lease: Duration) {
         let welcome = Order::Welcome {
             member: self.peer.member,
             slot: self.peer.slot,
-            lease: Duration::from_secs(60),
+            lease,
             run,
         };
         control::send(&*self.socket, &welcome, MESSAGE_BYTES_MAX).unwrap();
@@ -82,17 +87,17 @@ impl Cluster {
     }
 
     fn member(&self, number: u64, name_node_grace: Duration) -> (Member, Lead) {
-        self.member_of(RUN, number, name_node_grace)
+        self.member_of(RUN, number, name_node_grace, LEASE)
     }
 
-    fn member_of(&self, run: u64, number: u64, name_node_grace: Duration) -> (Member, Lead) {
+    fn member_of(&self, run: u64, number: u64, name_node_grace: Duration, lease: Duration) -> (Member, Lead) {
         let join = self.join(number, name_node_grace);
         let joining = std::thread::spawn(move || {
             let chaos = Chaos::default().plan_for_slot(0, 0);
             Member::join(join, CAPACITY, chaos, Fate::Vanish).unwrap()
         });
         let lead = meet(&self.listener, &self.credentials(), MemberId(number));
-        lead.let_into(run);
+        lead.let_into(run, lease);
         (joining.join().unwrap(), lead)
     }
 
@@ -158,12 +163,15 @@ fn meet(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lea
         panic!("it does not join");
     };
     let slot = member.0 as u32;
-    let (said, reports) = channel();
+    let ((said, reports), (beat, beats)) = (channel(), channel());
     let listening = Arc::clone(&socket);
     std::thread::spawn(move || {
         while let Ok(Some(report)) = control::receive(&*listening, MESSAGE_BYTES_MAX) {
-            let told = matches!(report, Report::Heartbeat { .. }) || said.send(report).is_ok();
-            if !told {
+            let told = match report {
+                Report::Heartbeat { .. } => beat.send(report),
+                _ => said.send(report),
+            };
+            if told.is_err() {
                 return;
             }
         }
@@ -171,6 +179,7 @@ fn meet(listener: &Listener, credentials: &Credentials, member: MemberId) -> Lea
     Lead {
         socket,
         reports,
+        beats,
         peer: Peer {
             member,
             slot,
@@ -232,7 +241,7 @@ fn a_link_that_breaks_behind_a_round_of_one_end_ends_the_generation() {
 #[test]
 fn a_member_of_another_run_at_the_address_of_one_that_is_gone_is_none() {
     let cluster = Cluster::new();
-    let (_other, other_lead) = cluster.member_of(RUN + 1, 0, Duration::ZERO);
+    let (_other, other_lead) = cluster.member_of(RUN + 1, 0, Duration::ZERO, LEASE);
     let (member, lead) = cluster.member(1, Duration::ZERO);
     let generation = Generation {
         number: 1,

@@ -1,8 +1,10 @@
 //! Members whose name node dies and is started again, and what they tell it.
 
+use bytes::Bytes;
 use distdl_storage::remote::{CacheOptions, Stores, StoresOptions};
 
 use super::*;
+use crate::notices::Notices;
 
 /// What a loop has come to since the arrival is what a name node that was started again must hear.
 #[test]
@@ -103,6 +105,37 @@ fn a_name_node_that_is_started_again_hears_what_is_here_before_the_arrival() {
         match again.hear() {
             Report::Arrive { .. } => break,
             other => assert!(!matches!(other, Report::Holdings { .. })),
+        }
+    }
+}
+
+/// Or it would be taken for dead while code of users finds what there is to say.
+#[test]
+fn who_has_much_to_say_to_a_name_node_that_is_started_again_gives_signs_of_life() {
+    let cluster = Cluster::new();
+    let lease = Duration::from_millis(100);
+    let (member, lead) = cluster.member_of(RUN, 0, REPORT_TIME_MAX, lease);
+    let notices = Arc::<Notices>::default();
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    notices.add(
+        notices.number(),
+        Arc::new(move || {
+            let _ = may_go_on.lock().unwrap().recv();
+            Some(Bytes::from_static(b"much"))
+        }),
+    );
+    let stores = Arc::new(Stores::new());
+    member.share(&stores, &notices);
+    lead.socket.shutdown();
+    let again = cluster.welcome(MemberId(0));
+    let beats = [(); 2].map(|()| again.beats.recv_timeout(REPORT_TIME_MAX).is_ok());
+    let is_silent = again.reports.try_recv().is_err();
+    drop(go_on);
+    assert_eq!((beats, is_silent), ([true; 2], true), "it has not said it before");
+    loop {
+        if let Report::Notices { said } = again.hear() {
+            break assert_eq!(said.into_values().collect::<Vec<_>>(), [&b"much"[..]]);
         }
     }
 }
