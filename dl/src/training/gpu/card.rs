@@ -336,12 +336,12 @@ fn taken_bytes(shape: SampleShape, samples: usize) -> u64 {
 }
 
 /// The buffer of `key`, or what `bytes` gives, copied to the GPU.
-fn lease<S: AsRef<[u8]>>(
-    tier: &DeviceTier<GpuBuffer>,
-    gpu: &Gpu,
+fn lease<M: DeviceMemory, S: AsRef<[u8]>>(
+    tier: &DeviceTier<M::Buffer>,
+    gpu: &M,
     key: DeviceKey,
-    bytes: impl FnOnce() -> Result<S>,
-) -> Result<Lease<GpuBuffer>> {
+    mut bytes: impl FnMut() -> Result<S>,
+) -> Result<Lease<M::Buffer>> {
     let mut failure = None;
     let source = || {
         bytes().map_err(|error| {
@@ -355,7 +355,15 @@ fn lease<S: AsRef<[u8]>>(
         })
     };
     let lease = tier.lease(gpu, key, source);
-    failure.map_or(lease.map_err(Error::Device), Err)
+    match (failure, lease) {
+        (Some(error), _) => Err(error),
+        // Another thread was bringing the same samples, and has its error. The GPU is well.
+        (None, Err(error @ DeviceError::Source(_))) => {
+            bytes()?;
+            Err(Error::Data(error.to_string()))
+        }
+        (None, lease) => Ok(lease?),
+    }
 }
 
 /// An error of its own where the only trouble is that there is too little room: that is no failure of the GPU.
@@ -457,3 +465,6 @@ fn weights(samples: &mut LaneSamples, loss: &Loss) -> Result<Vec<f32>> {
     };
     (0..count).map(weight).collect()
 }
+
+#[cfg(test)]
+mod tests;
