@@ -18,7 +18,6 @@ mod residence;
 mod steps;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_engine::config::GpuUse;
 use distdl_engine::device::Chosen;
@@ -43,8 +42,6 @@ use crate::samples::SampleShape;
 pub(super) struct GpuLanes {
     cards: Arc<Cards>,
     evaluates: Evaluates,
-    /// Whether the training is gone. Predictions of it may go on.
-    has_ended: AtomicBool,
 }
 
 impl GpuLanes {
@@ -87,7 +84,6 @@ impl GpuLanes {
         Ok(Some(Arc::new(Self {
             cards: Arc::new(cards),
             evaluates,
-            has_ended: AtomicBool::new(false),
         })))
     }
 
@@ -98,15 +94,7 @@ impl GpuLanes {
 
     /// The training ends: frees what nobody has there at the moment. From now on no samples stay.
     pub(super) fn end(&self) {
-        self.has_ended.store(true, Ordering::SeqCst);
-        self.cards.forget_idle();
-    }
-
-    fn evaluates(&self) -> Evaluates {
-        match self.has_ended.load(Ordering::SeqCst) {
-            true => Evaluates::Once,
-            false => self.evaluates,
-        }
+        self.cards.end();
     }
 }
 
@@ -157,8 +145,7 @@ impl LaneDevices for GpuLanes {
         };
         self.on_a_card(task, |card| {
             let workspace = card.workspace(network, workspace)?;
-            let evaluation =
-                GpuEvaluation::new(network, (&self.cards, card), workspace, (parameters, self.evaluates()))?;
+            let evaluation = GpuEvaluation::new(network, (&self.cards, card), workspace, (parameters, self.evaluates))?;
             Ok(Box::new(evaluation) as Box<dyn EvaluationDevice>)
         })
     }

@@ -1,6 +1,9 @@
 //! Evaluation and predictions on a GPU.
 
-use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use distdl_dl::{Features, Loss, NeuralNetwork, SampleTargets, Samples, Training, TrainingOptions};
 use distdl_engine::config::GpuUse;
 use distdl_engine::{Config, Context, Determinacy};
 
@@ -340,6 +343,37 @@ fn predictions_outlive_their_training_but_not_what_it_has_there() {
     }
     assert!(gpu.bytes() > 0, "that was the CPU");
     drop((predictions, data, context));
+    gpu.assert_nothing_is_left();
+}
+
+/// Nor does what comes to stay there while the training ends.
+#[test]
+fn predictions_that_run_when_their_training_ends_leave_nothing_of_it() {
+    let Some(gpu) = TestGpu::take_emulated() else { return };
+    let network = small(Loss::SoftmaxCrossEntropy);
+    let left = [0, 1 << 20].map(|room| {
+        // One block after the other.
+        let config = gpu.config().with_batch_records(1).with_gpu_memory_bytes_max(room);
+        let context = Context::new(config).unwrap();
+        let ending: Arc<Mutex<Option<Training>>> = Arc::default();
+        let (other, blocks) = (Arc::clone(&ending), context.parallelize(samples().split(3).unwrap(), 1));
+        let count = AtomicUsize::new(0);
+        let data = blocks.map(move |block| {
+            // The first two are there then.
+            if count.fetch_add(1, Ordering::SeqCst) == 2 {
+                drop(other.lock().unwrap().take());
+            }
+            block
+        });
+        let training = begin(&context, &network, &bytes(), options()).unwrap();
+        let predictions = training.predict(&data).unwrap();
+        *ending.lock().unwrap() = Some(training);
+        predictions.collect().unwrap();
+        assert!(ending.lock().unwrap().is_none());
+        gpu.bytes()
+    });
+    assert!(left[0] > 0, "a workspace stays");
+    assert_eq!(left[1], left[0]);
     gpu.assert_nothing_is_left();
 }
 

@@ -263,6 +263,11 @@ impl Card {
     /// Frees what nobody has at the moment.
     pub(super) fn forget_idle(&self) {
         self.give_up();
+        self.forget_samples();
+    }
+
+    /// Frees the samples that nobody has at the moment.
+    pub(super) fn forget_samples(&self) {
         self.kept().let_go();
         self.tier.retain(|_| false);
     }

@@ -1,6 +1,6 @@
 //! The GPUs of a process, and what lanes did on them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ pub(super) struct Cards {
     /// Whether nothing else may compute.
     is_required: bool,
     counted: Counted,
+    have_ended: AtomicBool,
     /// The dataset of which it was found that not all can stay on one GPU, and how many bytes other trainings left there.
     too_much: Mutex<Option<(DatasetId, u64)>>,
 }
@@ -114,6 +115,7 @@ impl Cards {
             cards,
             is_required,
             counted: Counted::default(),
+            have_ended: AtomicBool::new(false),
             too_much: Mutex::default(),
         }
     }
@@ -128,9 +130,15 @@ impl Cards {
         self.is_required
     }
 
-    /// Frees what nobody has there at the moment.
-    pub(super) fn forget_idle(&self) {
+    /// The training ends: frees what nobody has there at the moment. From now on no samples stay.
+    pub(super) fn end(&self) {
+        self.have_ended.store(true, Ordering::SeqCst);
         self.cards.iter().for_each(|card| card.forget_idle());
+    }
+
+    /// Whether the training is gone. Predictions of it may go on.
+    pub(super) fn have_ended(&self) -> bool {
+        self.have_ended.load(Ordering::SeqCst)
     }
 
     /// Where lanes count their passes.

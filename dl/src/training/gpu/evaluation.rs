@@ -73,11 +73,13 @@ impl GpuEvaluation {
         if self.block.as_ref().is_none_or(|(block, _)| *block != rows.block) {
             // What was there of another may go.
             self.block = None;
-            let samples = match self.evaluates {
-                Evaluates::Again if rows.block.is_determinate => {
-                    self.card.keep_block(workspace, network, rows, &self.parameters)?
-                }
-                _ => None,
+            let stays = match self.evaluates {
+                Evaluates::Again => rows.block.is_determinate && !self.cards.have_ended(),
+                Evaluates::Once => false,
+            };
+            let samples = match stays {
+                true => self.card.keep_block(workspace, network, rows, &self.parameters)?,
+                false => None,
             };
             self.block = Some((rows.block, samples));
         }
@@ -106,6 +108,11 @@ impl Drop for GpuEvaluation {
     fn drop(&mut self) {
         if let Some(workspace) = self.workspace.take() {
             self.card.take_back(workspace);
+        }
+        self.block = None;
+        // What was in use when the training ended.
+        if self.cards.have_ended() {
+            self.card.forget_samples();
         }
     }
 }
