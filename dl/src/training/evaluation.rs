@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use distdl_engine::{Dataset, DatasetId, Determinacy};
+use distdl_engine::{Dataset, Determinacy};
 use distdl_storage::Record;
 
 use super::Training;
@@ -154,18 +154,12 @@ fn predict(
     devices: &Devices,
 ) -> Result<Dataset<Vec<f32>>> {
     check_length("the parameters", network.parameter_count(), parameters.len())?;
-    let (devices, dataset, is_determinate) = (devices.lanes(), data.id(), is_determinate(data));
+    let (devices, first) = (devices.lanes(), first_block(data));
     let model = format!("{:?} {}", network.words(), parameters_hash(parameters));
     let (network, parameters) = (network.clone(), Arc::new(parameters.to_vec()));
     let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
-        let rows = Rows::new(
-            &network,
-            &parameters,
-            (dataset, partition),
-            is_determinate,
-            devices.clone(),
-        );
-        let mut rows = Some(rows);
+        let block = SampleBlock { partition, ..first };
+        let mut rows = Some(Rows::new(&network, &parameters, block, devices.clone()));
         blocks.flat_map(move |samples| {
             let mut outputs = Vec::with_capacity(samples.len());
             // Behind an error nothing is wanted.
@@ -225,9 +219,14 @@ fn confusion(
     Ok(sum)
 }
 
-/// Whether each computation of a dataset gives the same samples in the same order.
-fn is_determinate(data: &Dataset<Samples>) -> bool {
-    data.determinacy() == Determinacy::Determinate
+/// The first block of a dataset.
+fn first_block(data: &Dataset<Samples>) -> SampleBlock {
+    SampleBlock {
+        dataset: data.id(),
+        partition: 0,
+        index: 0,
+        is_determinate: data.determinacy() == Determinacy::Determinate,
+    }
 }
 
 /// Rows of a network that are handled at a time.
@@ -245,15 +244,10 @@ fn over_batches<R: Record>(
 ) -> Result<Vec<R>> {
     let failed = Failed::default();
     let (network, parameters, kept) = (network.clone(), Arc::new(parameters.to_vec()), failed.clone());
-    let (devices, dataset, is_determinate) = (devices.lanes(), data.id(), is_determinate(data));
+    let (devices, first) = (devices.lanes(), first_block(data));
     let results = data.run_partitions(move |partition, blocks| {
-        let mut rows = Rows::new(
-            &network,
-            &parameters,
-            (dataset, partition),
-            is_determinate,
-            devices.clone(),
-        );
+        let block = SampleBlock { partition, ..first };
+        let mut rows = Rows::new(&network, &parameters, block, devices.clone());
         let mut result = new();
         for samples in blocks {
             let added = rows.each(&samples, &mut |evaluator, rows| add(&mut result, evaluator, rows));
@@ -273,11 +267,11 @@ struct Rows {
 }
 
 impl Rows {
+    /// From this block of the partition on.
     fn new(
         network: &NeuralNetwork,
         parameters: &Arc<Vec<f32>>,
-        (dataset, partition): (DatasetId, usize),
-        is_determinate: bool,
+        block: SampleBlock,
         devices: Option<Arc<dyn LaneDevices>>,
     ) -> Self {
         Self {
@@ -285,7 +279,7 @@ impl Rows {
                 network: network.clone(),
                 rows_max: rows_of(network),
                 parameters: Arc::clone(parameters),
-                partition,
+                partition: block.partition,
                 devices,
                 shape: None,
                 device: None,
@@ -293,12 +287,7 @@ impl Rows {
                 outputs: Vec::new(),
             },
             batch: None,
-            block: SampleBlock {
-                dataset,
-                partition,
-                index: 0,
-                is_determinate,
-            },
+            block,
         }
     }
 
