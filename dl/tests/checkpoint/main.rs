@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod best;
+#[path = "../common/mod.rs"]
+mod common;
 mod parameters;
 mod rates;
 
@@ -9,16 +11,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use distdl_dl::{
-    BatchReport, CheckpointOptions, Error, Features, NeuralNetwork, Resume, SampleTargets, Samples, Schedule,
-    StepResult, Training, TrainingOptions,
+    BatchReport, CheckpointOptions, Features, NeuralNetwork, Resume, SampleTargets, Samples, Schedule, StepResult,
+    Training, TrainingOptions,
 };
 use distdl_engine::cluster::chaos::Chaos;
 use distdl_engine::cluster::events::{ClusterEvent, Happening};
 use distdl_engine::testing::TestCluster;
-use distdl_engine::{Config, Context, Dataset, EngineError};
+use distdl_engine::{Context, Dataset};
 use distdl_storage::Commits;
 use distdl_storage::remote::Stores;
 use proptest::prelude::*;
+
+use common::{bits, context, failed};
 
 const FEATURES: usize = 6;
 
@@ -58,10 +62,6 @@ fn options(checkpoint: Option<CheckpointOptions>) -> TrainingOptions {
     }
 }
 
-fn context(threads: usize) -> Context {
-    Context::new(Config::default().with_threads(threads)).unwrap()
-}
-
 fn begin(context: &Context, options: TrainingOptions) -> distdl_dl::Result<Training> {
     network().train(&data(context), options)
 }
@@ -98,10 +98,6 @@ fn run_to(step: u64, options: TrainingOptions) -> (Vec<StepResult>, Vec<f32>) {
 
 fn commits(folder: &Path) -> Commits {
     Commits::open(&Stores::new(), folder.to_str().unwrap()).unwrap()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
 }
 
 proptest! {
@@ -152,10 +148,6 @@ proptest! {
             .collect();
         in_a_cluster(TestCluster { threads, ..TestCluster::new(processes) }, &kills.join(","))?;
     }
-}
-
-fn failed(error: Error) -> EngineError {
-    EngineError::invalid(error.to_string(), "see above")
 }
 
 /// A cluster trains under faults; one process goes on from what it has left. Returns how many processes were lost.

@@ -1,6 +1,8 @@
 //! What networks, layers and losses compute, what they refuse, and that who computes it does not show.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod embedding;
 mod frozen;
 mod gradients;
@@ -11,18 +13,4 @@ mod own_losses;
 mod reference;
 mod residual;
 
-use distdl_dl::Error;
-use distdl_engine::{Config, Context, EngineError};
-
-fn context(threads: usize) -> Context {
-    Context::new(Config::default().with_threads(threads)).unwrap()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
-}
-
-/// Ends a program in a cluster.
-fn failed(error: Error) -> EngineError {
-    EngineError::invalid(error.to_string(), "see above")
-}
+use common::{bits, context, failed};

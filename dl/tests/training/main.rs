@@ -4,24 +4,12 @@
 mod batches;
 mod beyond_memory;
 mod change;
+#[path = "../common/mod.rs"]
+mod common;
 mod exchange;
 mod mnist;
 mod model_urls;
 mod predictions;
 mod preparation;
 
-use distdl_dl::Error;
-use distdl_engine::{Config, Context, EngineError};
-
-fn context(threads: usize) -> Context {
-    Context::new(Config::default().with_threads(threads)).unwrap()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
-}
-
-/// Ends a program in a cluster.
-fn failed(error: Error) -> EngineError {
-    EngineError::invalid(error.to_string(), "see above")
-}
+use common::{bits, context, failed};
