@@ -262,7 +262,10 @@ struct Folder(OwnFolder);
 
 impl Folder {
     fn make(outer: &Path) -> Result<Self> {
-        let made = fs::create_dir_all(outer).and_then(|()| OwnFolder::make(outer, BLOCKS, tempfile::Builder::new()));
+        let mut builder = tempfile::Builder::new();
+        // Whoever may write there could change a block while it is read in place.
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let made = fs::create_dir_all(outer).and_then(|()| OwnFolder::make(outer, BLOCKS, builder));
         made.map(Self)
             .map_err(|error| StorageError::io("make a folder in", outer, 0, error))
     }

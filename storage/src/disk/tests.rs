@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::os::unix::fs::PermissionsExt;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -153,6 +155,15 @@ fn the_answer_of_a_full_device_is_known() {
         matches!(error, StorageError::DiskFull { needed_bytes: 4096, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn nobody_else_gets_at_blocks_that_are_read_in_place() {
+    let (guard, tier) = tier_with_block(1 << 20);
+    let folder = file_of(&tier, ID).parent().unwrap().to_owned();
+    assert!(folder != guard.path());
+    let mode = fs::metadata(&folder).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700, "{mode:o}");
 }
 
 #[test]
