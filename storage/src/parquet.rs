@@ -8,6 +8,8 @@
 //! as its schema says. Times of the type INT96, which older programs write, are microseconds since 1970. Files that
 //! hold a column in different units are not read as one.
 
+mod nesting;
+
 mod footer;
 
 mod reader;
@@ -36,7 +38,8 @@ pub struct ParquetOptions {
     pub columns_may_be_missing: bool,
     /// Most bytes that the columns of a row group may take, stored or unpacked, as the footer says. They are held in
     /// memory as they are stored while the group is read; beside them a page of each column, which the format limits to
-    /// 2 GiB. Default 1 GiB.
+    /// 2 GiB. One in gzip or LZ4 that claims less than it holds is unpacked all the same: to at most 1032 or 255 times of
+    /// what is stored. Default 1 GiB.
     pub row_group_bytes_max: u64,
     /// Longest footer, in bytes. Default 64 MiB.
     pub footer_bytes_max: u64,

@@ -9,7 +9,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::Type as PhysicalType;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader};
 
-use super::ParquetOptions;
+use super::{ParquetOptions, nesting};
 use crate::error::Result;
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
@@ -74,6 +74,7 @@ impl Footer {
             TRAILER_BYTES,
             options.footer_bytes_max,
         )?;
+        nesting::check(&bytes).map_err(|problem| ObjectError::malformed(&object.url, "its footer", problem, FETCH))?;
         let metadata = guarded(&object.url, "its footer", || {
             let metadata = ParquetMetaDataReader::decode_metadata(&bytes)?;
             // What arrow adds to the schema is left aside: columns are what Parquet says they are.

@@ -168,6 +168,68 @@ fn hostile_footers_and_what_goes_beyond_a_limit_are_errors() {
     );
 }
 
+/// A file without rows whose schema is a root, groups of one field within each other, and a column of numbers. The root says
+/// that it has `children` fields.
+fn nested(groups: usize, children: i32) -> Vec<u8> {
+    // Heads of fields have how much further this one is in the upper half, and its type in the lower.
+    let number = |head: u8, value: i32| {
+        let mut bytes = vec![head];
+        let mut rest = ((value << 1) ^ (value >> 31)) as u32;
+        while rest >= 0x80 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+        bytes
+    };
+    let root = [vec![0x48, 1, b'r'], number(0x15, children), vec![0]].concat();
+    let group = [number(0x35, 0), vec![0x18, 1, b'a'], number(0x15, 1), vec![0]].concat();
+    let column = [number(0x15, 1), number(0x25, 0), vec![0x18, 1, b'n', 0]].concat();
+    let mut elements = vec![0xfc];
+    let mut length = groups + 2;
+    while length >= 0x80 {
+        elements.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    elements.push(length as u8);
+    let schema = [elements, root, group.repeat(groups), column].concat();
+    let footer = [
+        number(0x15, 1),
+        vec![0x19],
+        schema,
+        number(0x16, 0),
+        vec![0x19, 0x0c, 0],
+    ]
+    .concat();
+    let length = (footer.len() as u32).to_le_bytes();
+    [b"PAR1", footer.as_slice(), &length, b"PAR1"].concat()
+}
+
+#[test]
+fn columns_too_deep_within_each_other_are_an_error_and_no_overflow_of_the_stack() {
+    let read = |bytes| {
+        let stores = Stores::new();
+        split_parquet(&stores, &stored(&stores, "t", bytes), &ParquetOptions::default(), 1)
+    };
+    for groups in [0, 1, 99] {
+        assert_eq!(read(nested(groups, 1)).unwrap().len(), 1, "{groups} groups");
+    }
+    for groups in [100_000, 100] {
+        let message = error_of(nested(groups, 1), &ParquetOptions::default());
+        assert!(message.contains("more than 100 groups"), "{message}");
+    }
+    // Room for as many fields as that is refused by many systems, which would end the process.
+    for children in [2, i32::MAX] {
+        let message = error_of(nested(0, children), &ParquetOptions::default());
+        assert!(
+            message.contains(&format!("{children} more fields, where 1 are described")),
+            "{message}"
+        );
+    }
+    let message = error_of(nested(0, -1), &ParquetOptions::default());
+    assert!(message.contains("less than no fields"), "{message}");
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Other {
     name: u8,
