@@ -156,9 +156,8 @@ impl GpuBlas {
         if !Arc::ptr_eq(&self.stream, &gpu.stream) {
             return Err(gpu.refused("multiply", "cuBLAS was started for another handle".into()));
         }
-        gpu.check_own("multiply", to.values.buffer())?;
-        for factor in [left, right] {
-            gpu.check_near("multiply", factor.values.buffer())?;
+        for matrix in [to, left, right] {
+            gpu.check_own("multiply", matrix.values.buffer())?;
         }
         let lengths = [to.rows, to.columns, left.columns, left.stride(), right.stride()].map(c_int::try_from);
         let [Ok(rows), Ok(columns), Ok(inner), Ok(left_stride), Ok(right_stride)] = lengths else {

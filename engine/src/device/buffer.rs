@@ -47,10 +47,10 @@ impl GpuBuffer {
     }
 
     /// Waits for whatever was asked of the handle that has allocated it.
-    pub(super) fn wait(&self) {
+    pub(super) fn wait(&self) -> Result<(), DriverError> {
         let _ = bind(self.slice.context());
-        // SAFETY: the stream lives as long as the buffer. What fails here has failed before, and is said there.
-        let _ = unsafe { result::stream::synchronize(self.slice.stream().cu_stream()) };
+        // SAFETY: the stream lives as long as the buffer.
+        unsafe { result::stream::synchronize(self.slice.stream().cu_stream()) }
     }
 
     /// Where it lies in the GPU's memory.

@@ -202,7 +202,7 @@ impl GpuDnn {
         if let Some(answer) = self.answers.borrow().get(&(convolution, part)) {
             return Ok(*answer);
         }
-        gpu.check_now(WHAT)?;
+        drop(gpu.check_now(WHAT)?);
         gpu.bind().map_err(|error| gpu.failed(WHAT, error))?;
         let ask = |sides| {
             let descriptors = Descriptors::new(&convolution, sides, self.math)?;
@@ -299,18 +299,12 @@ impl GpuDnn {
         };
         for (sides, operand) in sides.iter().zip(operands.all()) {
             let length: usize = sides.iter().map(|side| *side as usize).product();
-            gpu.check_near(WHAT, operand.buffer())?;
+            gpu.check_own(WHAT, operand.buffer())?;
             if operand.len() != length {
                 let reason = format!("{} elements are not {sides:?} of {convolution:?}", operand.len());
                 return Err(gpu.refused(WHAT, reason));
             }
         }
-        let written = match part {
-            ConvolutionPart::Outputs => operands.outputs,
-            ConvolutionPart::Images => operands.images,
-            ConvolutionPart::Filters => operands.filters,
-        };
-        gpu.check_own(WHAT, written.buffer())?;
         gpu.check_own(WHAT, workspace.buffer())?;
         if 4 * workspace.len() < bytes {
             let reason = format!("it needs {bytes} bytes to work with, and has {}", 4 * workspace.len());

@@ -99,7 +99,7 @@ impl GpuFeed {
     pub fn send<T: Pod>(&mut self, gpu: &Gpu, from: &[T]) -> Result<(), DeviceError> {
         let from: &[u8] = bytemuck::cast_slice(from);
         let to = &self.ends[self.at].buffer;
-        gpu.check_now(COPY)?;
+        let _eager = gpu.check_now(COPY)?;
         gpu.check_own(COPY, to)?;
         if from.len() > to.bytes() {
             let reason = format!("{} bytes do not fit into {}", from.len(), to.bytes());
@@ -125,10 +125,16 @@ impl GpuFeed {
         copied.synchronize()?;
         host.bytes()[..from.len()].copy_from_slice(from);
         self.copying.wait(read)?;
-        if !from.is_empty() {
-            host.send(from.len(), buffer, &self.copying)?;
+        let sent = match from.is_empty() {
+            true => Ok(()),
+            false => host.send(from.len(), buffer, &self.copying),
+        };
+        // Without a mark at its end, which would tell later, the copy is waited for now.
+        let noted = sent.and_then(|()| copied.record(&self.copying));
+        if let Err(error) = noted {
+            let _ = wait(&self.copying);
+            return Err(error);
         }
-        copied.record(&self.copying)?;
         self.is_ahead = true;
         Ok(())
     }
@@ -139,7 +145,7 @@ impl GpuFeed {
     /// # Errors
     /// The feed is another handle's, or the driver fails.
     pub fn turn(&mut self, gpu: &Gpu) -> Result<(), DeviceError> {
-        gpu.check_now(COPY)?;
+        let _eager = gpu.check_now(COPY)?;
         gpu.check_own(COPY, &self.ends[self.at].buffer)?;
         if self.is_ahead {
             let turned = gpu.bind().and_then(|()| self.ends[self.at].read.record(&gpu.stream));
@@ -160,7 +166,12 @@ impl GpuFeed {
 impl Drop for GpuFeed {
     /// Nothing is freed that a copy still reads or writes. What fails here has failed before, and is said there.
     fn drop(&mut self) {
-        let _ = bind(self.copying.context());
-        let _ = self.copying.synchronize();
+        let _ = wait(&self.copying);
     }
+}
+
+/// Waits for a stream, whatever has failed before.
+fn wait(stream: &CudaStream) -> Result<(), DriverError> {
+    let _ = bind(stream.context());
+    stream.synchronize()
 }

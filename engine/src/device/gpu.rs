@@ -39,6 +39,9 @@ impl Debug for Gpu {
     }
 }
 
+/// What is asked of a handle is done at once while this is there, and becomes no part of a graph.
+pub(super) struct Eager<'a>(#[expect(dead_code, reason = "others wait for it")] MutexGuard<'a, Mode>);
+
 /// What a handle has copied, in bytes.
 #[derive(Debug, Default)]
 struct Copied {
@@ -142,7 +145,7 @@ impl Gpu {
     ///
     /// # Safety
     /// The arguments are those that the kernel takes, in its order, and its buffers are as long as it takes them to be. What it
-    /// writes to, nobody else uses.
+    /// writes to, nobody else uses; those of other handles are there until it has ended.
     pub unsafe fn launch(
         &self,
         kernel: &GpuKernel,
@@ -221,14 +224,15 @@ impl Gpu {
         self.fetch(from.place(), bytes)
     }
 
-    /// Copies words from one place of the GPU to another, which is no part of the first, and in a buffer of this handle.
+    /// Copies words from one place of the GPU to another, which is no part of the first. Both are in buffers of this handle: one of
+    /// another might be freed before this is done.
     ///
     /// # Errors
-    /// The lengths differ, a buffer is of another handle or GPU, or the driver fails.
+    /// The lengths differ, a buffer is of another handle, or the driver fails.
     pub fn copy(&self, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<(), DeviceError> {
         self.check_length("copy within it", from.len() * WORD, to.len() * WORD)?;
         self.check_own("copy within it", to.buffer())?;
-        self.check_near("copy within it", from.buffer())?;
+        self.check_own("copy within it", from.buffer())?;
         if from.is_empty() {
             return Ok(());
         }
@@ -248,7 +252,7 @@ impl Gpu {
     /// # Errors
     /// It failed.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
-        self.check_now("do what it was asked")?;
+        drop(self.check_now("do what it was asked")?);
         self.wait().map_err(|error| self.failed("do what it was asked", error))
     }
 
@@ -296,7 +300,7 @@ impl Gpu {
 
     /// Copies bytes to a place that has room for them, and waits: they may be changed then, and all handles see them.
     fn send(&self, bytes: &[u8], to: u64) -> Result<(), DeviceError> {
-        self.check_now("copy to it")?;
+        drop(self.check_now("copy to it")?);
         if bytes.is_empty() {
             return Ok(());
         }
@@ -312,7 +316,7 @@ impl Gpu {
 
     /// Copies bytes from a place that has so many, and waits for them, and for whatever was asked before.
     fn fetch(&self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        self.check_now("copy from it")?;
+        drop(self.check_now("copy from it")?);
         if bytes.is_empty() {
             return self.synchronize();
         }
@@ -327,7 +331,7 @@ impl Gpu {
     }
 
     /// Waits until whatever was asked of this handle is done, whatever failed before.
-    fn wait(&self) -> Result<(), DriverError> {
+    pub(super) fn wait(&self) -> Result<(), DriverError> {
         let bound = self.bind();
         // SAFETY: the stream lives.
         bound.and(unsafe { result::stream::synchronize(self.stream.cu_stream()) })
@@ -360,10 +364,12 @@ impl Gpu {
         }
     }
 
-    /// An error while a graph is captured or replayed: what this is about can be no part of it.
-    pub(super) fn check_now(&self, what: &'static str) -> Result<(), DeviceError> {
-        match *self.mode() {
-            Mode::Eager => Ok(()),
+    /// An error while a graph is captured or replayed: what this is about can be no part of it. None is begun while somebody
+    /// has what this gives.
+    pub(super) fn check_now(&self, what: &'static str) -> Result<Eager<'_>, DeviceError> {
+        let mode = self.mode();
+        match *mode {
+            Mode::Eager => Ok(Eager(mode)),
             _ => Err(self.refused(what, "that can be no part of a graph".into())),
         }
     }
@@ -426,7 +432,7 @@ impl DeviceMemory for Gpu {
     }
 
     fn allocate(&self, bytes: usize) -> Result<GpuBuffer, DeviceError> {
-        self.check_now("allocate")?;
+        drop(self.check_now("allocate")?);
         // The driver has no memory of 0 bytes.
         // SAFETY: nobody counts on its contents.
         let allocate = || unsafe { self.stream.alloc(bytes.max(1)) };

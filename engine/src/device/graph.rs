@@ -111,10 +111,12 @@ impl Gpu {
             return Err(self.refused(CAPTURE, "its driver is older than CUDA 12.3".into()));
         }
         // Other threads may go on to allocate meanwhile.
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        let begun = self.stream.begin_capture(mode);
+        let of_thread = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // Held meanwhile: who has seen that the handle is eager has asked before.
+        let mut mode = self.mode();
+        let begun = self.stream.begin_capture(of_thread);
         begun.map_err(|error| self.failed(CAPTURE, error))?;
-        *self.mode() = Mode::Capturing {
+        *mode = Mode::Capturing {
             asked: Vec::new(),
             is_broken: false,
         };
@@ -122,9 +124,9 @@ impl Gpu {
     }
 
     fn end_capture(&self) -> Result<GpuGraph, DeviceError> {
-        let mode = mem::take(&mut *self.mode());
+        let mut mode = self.mode();
         let graph = self.stop_capturing().map_err(|error| self.failed(CAPTURE, error))?;
-        match (graph, mode) {
+        match (graph, mem::take(&mut *mode)) {
             (Some(graph), Mode::Capturing { asked, is_broken }) if !is_broken && !asked.is_empty() => Ok(GpuGraph {
                 graph,
                 asked,
@@ -151,7 +153,8 @@ struct EagerAgain<'a>(&'a Gpu);
 
 impl Drop for EagerAgain<'_> {
     fn drop(&mut self) {
-        if let Mode::Capturing { .. } = mem::take(&mut *self.0.mode()) {
+        let mut mode = self.0.mode();
+        if let Mode::Capturing { .. } = mem::take(&mut *mode) {
             // A graph that nobody will launch.
             let _ = self.0.stop_capturing();
         }

@@ -16,6 +16,8 @@ use super::gpu::Gpu;
 pub(super) struct Pinned {
     place: *mut c_void,
     bytes: usize,
+    /// Whether it is never given back.
+    is_kept: bool,
     context: Arc<CudaContext>,
 }
 
@@ -40,8 +42,14 @@ impl Pinned {
         Ok(Self {
             place,
             bytes,
+            is_kept: false,
             context: gpu.context().clone(),
         })
+    }
+
+    /// Never gives the memory back: the GPU may still use it, and nobody can wait for that.
+    pub(super) fn keep(&mut self) {
+        self.is_kept = true;
     }
 
     /// The bytes. Nothing may be under way to or from them.
@@ -64,6 +72,9 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
         let _ = bind(&self.context);
         // SAFETY: `new` has got it from the driver, and this happens once. A lost GPU makes it fail, which changes nothing.
         let _ = unsafe { result::free_host(self.place) };

@@ -6,7 +6,7 @@ use cudarc::driver::{CudaEvent, DriverError, result};
 use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::buffer::{GpuBuffer, GpuSlice};
-use super::gpu::Gpu;
+use super::gpu::{Eager, Gpu};
 use super::pinned::Pinned;
 
 /// What goes wrong, for errors.
@@ -62,12 +62,11 @@ impl GpuPort {
             return Ok(());
         }
         let place = self.buffer.place();
-        let host = &mut self.begin(gpu, "copy to it", from.len())?[..from.len()];
+        let (_eager, host) = self.begin(gpu, "copy to it", from.len())?;
         host.copy_from_slice(from);
         // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
         let begun = unsafe { result::memcpy_htod_async(place, host, gpu.stream.cu_stream()) };
-        let begun = begun.and_then(|()| self.copied.record(&gpu.stream));
-        begun.map_err(|error| gpu.failed("copy to it", error))?;
+        self.note(gpu, begun).map_err(|error| gpu.failed("copy to it", error))?;
         gpu.count_to_gpu(from.len());
         Ok(())
     }
@@ -78,11 +77,11 @@ impl GpuPort {
     /// There are not so many, the port is another handle's, or the driver fails.
     pub fn fetch(&mut self, gpu: &Gpu, bytes: usize) -> Result<(), DeviceError> {
         let place = self.buffer.place();
-        let host = &mut self.begin(gpu, "copy from it", bytes)?[..bytes];
+        let (_eager, host) = self.begin(gpu, "copy from it", bytes)?;
         // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
         let begun = unsafe { result::memcpy_dtoh_async(host, place, gpu.stream.cu_stream()) };
-        let begun = begun.and_then(|()| self.copied.record(&gpu.stream));
-        begun.map_err(|error| gpu.failed("copy from it", error))?;
+        self.note(gpu, begun)
+            .map_err(|error| gpu.failed("copy from it", error))?;
         gpu.count_from_gpu(bytes);
         Ok(())
     }
@@ -96,23 +95,37 @@ impl GpuPort {
         Ok(self.host.bytes())
     }
 
-    /// The host's side, for a copy that is under way once this returns.
-    fn begin(&mut self, gpu: &Gpu, what: &'static str, bytes: usize) -> Result<&mut [u8], DeviceError> {
-        gpu.check_now(what)?;
+    /// The first `bytes` bytes of the host's side, for a copy that is under way once this returns, and what it is begun under.
+    fn begin<'host, 'gpu>(
+        &'host mut self,
+        gpu: &'gpu Gpu,
+        what: &'static str,
+        bytes: usize,
+    ) -> Result<(Eager<'gpu>, &'host mut [u8]), DeviceError> {
+        self.settle(gpu)?;
+        let eager = gpu.check_now(what)?;
         gpu.check_own(what, &self.buffer)?;
         if bytes > self.buffer.bytes() {
             return Err(gpu.refused(what, format!("{bytes} bytes do not fit into {}", self.buffer.bytes())));
         }
-        self.settle(gpu)?;
         gpu.bind().map_err(|error| gpu.failed(what, error))?;
         self.is_under_way = true;
-        Ok(self.host.bytes())
+        Ok((eager, &mut self.host.bytes()[..bytes]))
+    }
+
+    /// Marks the end of a copy that was begun. If that cannot be, waits for it now, since no mark would tell later.
+    fn note(&self, gpu: &Gpu, begun: Result<(), DriverError>) -> Result<(), DriverError> {
+        let noted = begun.and_then(|()| self.copied.record(&gpu.stream));
+        if noted.is_err() {
+            let _ = gpu.wait();
+        }
+        noted
     }
 
     /// Waits for a copy that may be under way.
     fn settle(&mut self, gpu: &Gpu) -> Result<(), DeviceError> {
         if self.is_under_way {
-            gpu.check_now(WAIT)?;
+            let _eager = gpu.check_now(WAIT)?;
             gpu.check_own(WAIT, &self.buffer)?;
             let waited = gpu.bind().and_then(|()| self.copied.synchronize());
             waited.map_err(|error: DriverError| gpu.failed(WAIT, error))?;
@@ -123,10 +136,11 @@ impl GpuPort {
 }
 
 impl Drop for GpuPort {
-    /// Nothing is freed that a copy still reads or writes.
+    /// Nothing is freed that a copy still reads or writes. While a graph is captured nobody can wait for that, and the host's side
+    /// is kept.
     fn drop(&mut self) {
-        if self.is_under_way {
-            self.buffer.wait();
+        if self.is_under_way && self.buffer.wait().is_err() {
+            self.host.keep();
         }
     }
 }

@@ -86,6 +86,9 @@ fn an_emulated_gpu_keeps_what_it_is_given_and_runs_what_it_is_told() {
         [2, 0],
         "contexts, streams, programs or bytes that nobody gave back"
     );
+    a_port_that_is_dropped_within_a_capture_keeps_what_its_copy_needs(&found);
+    let kept = 1;
+    assert_eq!(left(), [2 + kept, 0], "the host's side of that port");
 
     // SAFETY: as above.
     let pin_at_most = unsafe { driver.get::<unsafe extern "C" fn(i64)>("emulated_pin_at_most") }.unwrap();
@@ -134,7 +137,7 @@ fn an_emulated_gpu_keeps_what_it_is_given_and_runs_what_it_is_told() {
     unsafe { lose_after(1, -1) };
     assert!(Gpu::open(&found, 1).unwrap().allocate(1).is_ok());
     drop(found);
-    assert_eq!(left(), [0, 0]);
+    assert_eq!(left(), [kept, 0]);
 }
 
 fn memory_is_kept_and_freed_on_any_thread(found: &GpuFound) {
@@ -403,6 +406,9 @@ fn parts_of_buffers_are_copied(found: &GpuFound) {
     let error = other.write(&[1_u32; 4], words).unwrap_err().to_string();
     assert!(error.contains("allocated by another handle"), "{error}");
     assert!(other.copy(words.part(0..2), words.part(2..4)).is_err());
+    let of_other = other.allocate(8).unwrap();
+    let error = other.copy(words.part(0..2), of_other.words()).unwrap_err().to_string();
+    assert!(error.contains("allocated by another handle"), "{error}");
     other.read(words.part(1..4), &mut read).unwrap();
     assert_eq!(read, [2, 1, 2]);
     if let Some(index) = found.alike.get(1) {
@@ -425,6 +431,18 @@ fn parts_of_buffers_are_copied(found: &GpuFound) {
     assert!(port.send(&gpu, &[0_u32; 3]).is_err() && port.fetch(&gpu, 9).is_err());
     assert!(port.send(&other, &[0_u32]).is_err());
     port.fetch(&gpu, 8).unwrap();
+}
+
+fn a_port_that_is_dropped_within_a_capture_keeps_what_its_copy_needs(found: &GpuFound) {
+    let gpu = Gpu::open(found, 0).unwrap();
+    let mut port = GpuPort::new(&gpu, 8).unwrap();
+    // The emulated driver ends the process if memory is given back that a copy needs.
+    port.fetch(&gpu, 8).unwrap();
+    let captured = gpu.capture(|| {
+        drop(port);
+        Ok::<(), DeviceError>(())
+    });
+    assert!(captured.is_err(), "nobody can wait for the copy meanwhile");
 }
 
 fn products_are_those_of_the_cpu(found: &GpuFound) {
