@@ -24,7 +24,6 @@ use crate::dataflow::run::{self, EXTRA_ROUNDS_MAX};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
 use crate::lineage::{Dependency, Lineage};
-use crate::plan::plan;
 
 pub(crate) use compute::compute;
 pub(crate) use iterate::{Loop, iterate};
@@ -201,13 +200,11 @@ fn partitions(lineage: &Lineage, context: &Context) -> BTreeMap<DatasetId, Vec<u
         return held;
     }
     context.recall(lineage);
-    for block in context.store().ids() {
-        if kept.binary_search(&block.dataset).is_ok() {
-            held.entry(DatasetId(block.dataset)).or_default().push(block.partition);
+    for dataset in kept {
+        let partitions = context.store().partitions(dataset);
+        if !partitions.is_empty() {
+            held.insert(DatasetId(dataset), partitions);
         }
-    }
-    for partitions in held.values_mut() {
-        partitions.sort_unstable();
     }
     held
 }
@@ -230,10 +227,12 @@ fn near(lineage: &Lineage, context: &Context) -> BTreeMap<DatasetId, Vec<u64>> {
     near.filter(|(_, partitions)| !partitions.is_empty()).collect()
 }
 
-/// Rounds that an action may take although nobody was lost: those of the first plan, and some more.
-pub(crate) fn rounds_max(lineage: &Lineage, partitions: &[usize]) -> u32 {
-    let stages = plan(lineage, partitions, &|_, _| false, &|_, _| false).stages.len();
-    (stages + EXTRA_ROUNDS_MAX) as u32
+/// Rounds that an action may take although nobody was lost: those of a plan with all stages that there could be, and some more.
+/// Every process comes to the same number, whatever it has.
+pub(crate) fn rounds_max(lineage: &Lineage) -> u32 {
+    let dependencies = lineage.nodes().flat_map(|node| node.dependencies());
+    let shuffles = dependencies.filter(|dependency| matches!(dependency, Dependency::Shuffle { .. }));
+    (shuffles.count() + 1 + EXTRA_ROUNDS_MAX) as u32
 }
 
 /// A digest of what an action computes: the same in all processes that run the same driver program.

@@ -212,20 +212,22 @@ impl BlockStore {
     /// A file cannot be removed. All the blocks are forgotten all the same; the first error is returned.
     pub fn remove_dataset(&self, dataset: u64) -> Result<usize> {
         let id = |partition| BlockId { dataset, partition };
-        let ids: Vec<BlockId> = self
-            .index
-            .lock()
-            .entries
-            .range(id(0)..=id(u64::MAX))
-            .map(|(id, _)| *id)
-            .collect();
-        let removed: Vec<Result<bool>> = ids.into_iter().map(|id| self.remove(id)).collect();
+        let partitions = self.partitions(dataset).into_iter();
+        let removed: Vec<Result<bool>> = partitions.map(|partition| self.remove(id(partition))).collect();
         if let Some(memo) = &self.memo {
             memo.unbind(dataset);
         }
         removed
             .into_iter()
             .try_fold(0, |count, removed| Ok(count + usize::from(removed?)))
+    }
+
+    /// The partitions of a dataset whose blocks are kept, sorted.
+    pub fn partitions(&self, dataset: u64) -> Vec<u64> {
+        let id = |partition| BlockId { dataset, partition };
+        let state = self.index.lock();
+        let of_dataset = state.entries.range(id(0)..=id(u64::MAX));
+        of_dataset.map(|(id, _)| id.partition).collect()
     }
 
     /// All blocks that are kept, sorted.

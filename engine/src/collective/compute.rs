@@ -28,7 +28,7 @@ pub(crate) fn compute<R: Record>(
     let kind = ActionKind::Compute {
         wanted: partitions.iter().map(|partition| *partition as u64).collect(),
         dataset: lineage.target(),
-        rounds_max: rounds_max(lineage, partitions),
+        rounds_max: rounds_max(lineage),
     };
     let arrival = Arrival::new(context, member, running, lineage, kind, &(), LoopState::default());
     // Results that the name node may not have: it forgets none that it has confirmed by calling it finished.

@@ -87,7 +87,7 @@ pub(crate) fn iterate(
     let all: Vec<usize> = (0..looped.partitions).collect();
     let kind = ActionKind::Iterate {
         dataset: lineage.target(),
-        rounds_max: rounds_max(lineage, &all),
+        rounds_max: rounds_max(lineage),
         first_step: iteration.first_step,
         lanes: iteration.lanes as u32,
         answer_bytes_max,
