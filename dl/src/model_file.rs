@@ -103,11 +103,7 @@ fn check_bytes(length: u64, bytes_max: u64) -> Result<(), String> {
 
 /// BLAKE3 of the parameters' little-endian bytes, in hexadecimal. Equal bits give equal hashes.
 pub fn parameters_hash(parameters: &[f32]) -> String {
-    blake3::hash(&little_endian(parameters)).to_hex().to_string()
-}
-
-fn little_endian(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    blake3::hash(bytemuck::cast_slice(parameters)).to_hex().to_string()
 }
 
 /// All tensors of `parameters` in safetensors format.
@@ -116,7 +112,8 @@ pub(crate) fn serialize(layout: &ParameterLayout, parameters: &[f32]) -> Result<
         let values = &parameters[entry.range.clone()];
         entry.order_in_files().map(|place| values[place]).collect::<Vec<_>>()
     };
-    let bytes = little_endian(&layout.entries().iter().flat_map(in_files).collect::<Vec<_>>());
+    let values: Vec<f32> = layout.entries().iter().flat_map(in_files).collect();
+    let bytes: &[u8] = bytemuck::cast_slice(&values);
     let views = layout.entries().iter().map(|entry| {
         let part = &bytes[entry.range.start * size_of::<f32>()..entry.range.end * size_of::<f32>()];
         TensorView::new(Dtype::F32, entry.shape_in_files(), part).map(|view| (&entry.name, view))
@@ -235,7 +232,10 @@ mod tests {
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let weight = tensors.tensor("layers.0.weight").unwrap();
         assert_eq!(weight.shape(), [3, 2]);
-        assert_eq!(weight.data(), little_endian(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        assert_eq!(
+            weight.data(),
+            bytemuck::cast_slice::<f32, u8>(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0])
+        );
         assert_eq!(deserialize(&bytes, network.parameter_layout()).unwrap(), parameters);
     }
 
