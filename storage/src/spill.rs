@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -134,7 +135,7 @@ impl Spill {
     /// Reads row `index` of `rows` into `buffer`, of [`Rows::buffer_bytes`], and gives the part of it that is the row.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] if the bytes are not those that were written, or the disk refuses to give them.
+    /// [`StorageError::Corrupt`] if the bytes are not those that were written; if the disk refuses to give them.
     ///
     /// # Panics
     /// If `buffer` is of another length, or there is no such row.
@@ -143,7 +144,11 @@ impl Spill {
         assert_eq!(buffer.len(), rows.buffer_bytes(), "a row and its checksum");
         let offset = rows.offset(index);
         let read = self.file.read_exact_at(buffer, offset);
-        read.map_err(|error| self.corrupt(offset, error))?;
+        read.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.corrupt(offset, error),
+            // What is there may be whole.
+            _ => StorageError::io("read what was spilled in", &self.folder, 0, error),
+        })?;
         let (row, found) = buffer.split_at(rows.row_bytes);
         if found != checksum(offset, row) {
             return Err(self.corrupt(offset, "its checksum is another one"));
@@ -297,6 +302,15 @@ mod tests {
         spill.file.read_exact_at(&mut first, 0).unwrap();
         spill.file.write_all_at(&first, rows.stride()).unwrap();
         assert!(matches!(row(&spill, &rows, 1), Err(StorageError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_called_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let unreadable = File::create(folder.path().join("file")).unwrap();
+        let spill = Spill::new(unreadable, folder.path().into(), Arc::new(Endless));
+        let rows = spill.append(&[1]).unwrap();
+        assert!(matches!(spill.read_one(&rows), Err(StorageError::Io { .. })));
     }
 
     #[derive(Debug)]
