@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::object::ObjectError;
+use crate::object::{ObjectError, remedy};
 
 /// Result of this crate.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
@@ -16,7 +16,7 @@ pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum StorageError {
     /// The operating system refused.
-    #[error("cannot {what} {path}: {source}")]
+    #[error("cannot {what} {path}: {source}; {}", remedy(.source))]
     Io {
         /// What was tried, as a verb: "create", "write".
         what: &'static str,

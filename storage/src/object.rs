@@ -5,8 +5,10 @@ mod location;
 mod shown;
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 #[cfg(any(feature = "s3", feature = "gs", feature = "az"))]
@@ -28,6 +30,18 @@ pub struct Object {
     /// The store's mark of this version: the entity tag of a remote object, else the time of its last change. `None`
     /// where the store names neither; only the length is checked then.
     pub version: Option<String>,
+}
+
+/// How to mend that the operating system has failed with `error`, which is none that a type says more of.
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    match (Errno::from_io_error(error), error.kind()) {
+        (Some(Errno::MFILE), _) => "raise the limit of open files (`ulimit -n`)",
+        (Some(Errno::NFILE), _) => "raise the system's limit of open files (`fs.file-max`)",
+        (_, io::ErrorKind::OutOfMemory) => "leave the system more memory, or lower `memory`",
+        (Some(_), _) => "look at the disk, its free space and its mount",
+        // What others have wrapped has no number any more.
+        (None, _) => "look at the disk, its free space and its mount, and at the limit of open files (`ulimit -n`)",
+    }
 }
 
 impl fmt::Display for Object {
@@ -249,7 +263,7 @@ pub enum ObjectError {
     },
     /// The operating system failed otherwise.
     #[error(
-        "{shown}: could not {action}: {message}; look at the disk, its free space and its mount",
+        "{shown}: could not {action}: {message}; {remedy}",
         shown = shown(.url)
     )]
     Io {
@@ -259,6 +273,8 @@ pub enum ObjectError {
         action: &'static str,
         /// The system's words.
         message: String,
+        /// How to mend it.
+        remedy: &'static str,
     },
     /// A remote store failed otherwise, after all retries.
     #[error(

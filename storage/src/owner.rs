@@ -45,8 +45,14 @@ impl OwnFolder {
         for _ in 0..FOLDER_ATTEMPTS_MAX {
             let folder = builder.tempdir_in(outer)?;
             // Another process may take the folder for a leftover before it is locked. Then there is nothing to lose.
-            let Ok(lock) = File::open(folder.path()) else {
-                continue;
+            let lock = match File::open(folder.path()) {
+                Ok(lock) => lock,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    // To look what is in it would take an open file as well.
+                    let _ = fs::remove_dir(folder.path());
+                    return Err(error);
+                }
             };
             match lock.try_lock() {
                 Err(fs::TryLockError::WouldBlock) => continue,
@@ -201,7 +207,41 @@ fn is_shared(_: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    const ALONE: &str = "DISTDL_TEST_ALONE";
+
+    /// In a process of its own, as the limit of open files is that of all its threads.
+    #[cfg(unix)]
+    #[test]
+    fn want_of_open_files_is_said_and_leaves_no_folder() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        if std::env::var_os(ALONE).is_none() {
+            let name = "owner::tests::want_of_open_files_is_said_and_leaves_no_folder";
+            let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = process.args(["--exact", name]).env(ALONE, "yes").output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            return;
+        }
+        let outer = tempfile::tempdir().unwrap();
+        let kind = Kind {
+            prefix: "p-",
+            suffix: "",
+            other_boots_after: Duration::ZERO,
+        };
+        let limit = getrlimit(Resource::Nofile);
+        let none = Rlimit {
+            current: Some(0),
+            ..limit
+        };
+        setrlimit(Resource::Nofile, none).unwrap();
+        let made = OwnFolder::make(outer.path(), kind, Builder::new());
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let error = made.unwrap_err();
+        assert!(crate::object::remedy(&error).contains("ulimit -n"), "{error}");
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn where_locks_of_others_may_look_free_a_folder_is_left_after_a_day() {

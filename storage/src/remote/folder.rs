@@ -24,7 +24,7 @@ use super::pattern::{self, UNFINISHED, draw_name};
 use super::prefix::{Prefix, SUCCESS};
 use super::renamed::RenamedFolder;
 use crate::error::{Result, StorageError};
-use crate::object::ObjectError;
+use crate::object::{ObjectError, remedy};
 use crate::owner::{Kind, LEFT_AFTER, OwnFolder};
 
 /// What a process writes that is the only one.
@@ -405,8 +405,13 @@ impl SharedFolder {
 
     fn failed(&self, action: &'static str, error: &std::io::Error) -> StorageError {
         let url = self.unfinished.display().to_string();
-        let message = error.to_string();
-        ObjectError::Io { url, action, message }.into()
+        ObjectError::Io {
+            url,
+            action,
+            message: error.to_string(),
+            remedy: remedy(error),
+        }
+        .into()
     }
 }
 

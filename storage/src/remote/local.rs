@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 
 use super::pattern::{MATCHING, has_wildcard, hidden};
 use crate::durable;
-use crate::object::{Object, ObjectError};
+use crate::object::{Object, ObjectError, remedy};
 
 type Result<T> = std::result::Result<T, ObjectError>;
 
@@ -36,6 +36,7 @@ pub(super) fn failed(path: &Path, action: &'static str, error: &io::Error) -> Ob
             url,
             action,
             message: error.to_string(),
+            remedy: remedy(error),
         },
     }
 }

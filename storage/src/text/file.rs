@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use flate2::write::GzEncoder;
 
 use crate::error::Result;
-use crate::object::ObjectError;
+use crate::object::{ObjectError, remedy};
 
 /// A text file as it comes to be, in memory: the text, or what it is compressed to.
 #[derive(Debug)]
@@ -77,5 +77,6 @@ pub(crate) fn failed(url: &str, error: &io::Error) -> ObjectError {
         url: url.to_owned(),
         action: "make its text",
         message: error.to_string(),
+        remedy: remedy(error),
     }
 }
