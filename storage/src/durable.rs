@@ -12,7 +12,8 @@ pub fn create_folders(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    let outer = path.parent().unwrap_or(path);
+    // What leads no further up is there, whatever the system says of it.
+    let outer = path.parent().unwrap_or(Path::new(""));
     create_folders(outer)?;
     match fs::create_dir(path) {
         // Another process was quicker.
