@@ -16,6 +16,7 @@ mod gpu_guide {}
 pub use log::to_standard_error as log_to_standard_error;
 
 use std::error::Error;
+use std::io::{Write, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -113,7 +114,8 @@ pub fn run<E: Into<Failure>>(
         }
     });
     outcome.unwrap_or_else(|error: Failure| {
-        eprintln!("error: {}", with_sources(error.as_ref()));
+        // Whether anybody can be told changes nothing.
+        let _ = writeln!(stderr(), "error: {}", with_sources(error.as_ref()));
         ExitCode::FAILURE
     })
 }

@@ -19,7 +19,9 @@ pub fn to_standard_error(log: Log) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(stderr().is_terminal())
-        .with_writer(stderr);
+        .with_writer(stderr)
+        // It would say on the same stream, with a panic, that the stream takes nothing.
+        .log_internal_errors(false);
     // The program's own goes before it.
     let _ = subscriber.try_init();
 }

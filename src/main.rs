@@ -139,7 +139,7 @@ fn shown(outcome: Result<(), Failure>) -> ExitCode {
 
 fn ended(outcome: Result<ExitCode, Failure>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        let _ = writeln!(std::io::stderr(), "error: {error}");
         ExitCode::FAILURE
     })
 }

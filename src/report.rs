@@ -114,7 +114,11 @@ impl Reporter {
                     "nothing is left to train of {epochs} epochs; parameters hash {hash}"
                 ));
             }
-            bar.suspend(|| lines.iter().for_each(|line| eprintln!("{line}")));
+            bar.suspend(|| {
+                let written = lines.iter().map(|line| writeln!(std::io::stderr(), "{line}"));
+                // Without them the training is the same.
+                let _ = written.collect::<std::io::Result<()>>();
+            });
         }
         Self {
             json: config.json,

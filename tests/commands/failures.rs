@@ -1,7 +1,7 @@
 //! Bad input, a full disk, a diverging loss: one message, and nothing half-written.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 
 use crate::workplace::{DISTDL, MNIST, TRAIN, Workplace, example, idx, images, labels, succeeds, text};
 
@@ -242,4 +242,82 @@ fn a_full_standard_output_is_an_error() {
             "{message}"
         );
     }
+}
+
+/// As that of a program whose log is on a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_error_that_takes_nothing_changes_no_answer() {
+    let place = Workplace::new();
+    let full = |mut command: Command| {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        command.stderr(full).output().unwrap()
+    };
+    let hash = |output: &Output| {
+        let lines = text(&output.stdout);
+        let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        last["parameters_hash"].clone()
+    };
+    let undisturbed = place.mnist(&[]).output().unwrap();
+    let kill = ["--processes=2", "--chaos=kill=worker:1@step:5"];
+    for arguments in [&[][..], &kill[..]] {
+        let mut command = place.mnist(arguments);
+        command.env("DISTDL_LOG", "debug");
+        let output = full(command);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert_eq!(hash(&output), hash(&undisturbed), "{arguments:?}");
+    }
+    for arguments in [&["--lanes=0"][..], &["--lanes=0", "--processes=2"]] {
+        let output = full(place.mnist(arguments));
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    }
+    let config = full(place.command(Path::new(DISTDL), &["--config=missing.toml", "config"]));
+    assert_eq!(config.status.code(), Some(1));
+}
+
+/// Whatever the limits of a shell leave of open files, and of the length of a file.
+#[cfg(target_os = "linux")]
+#[test]
+fn limits_of_the_system_leave_the_answer_or_one_error_and_nothing_behind() {
+    let place = Workplace::new();
+    let words: String = (0..20_000).map(|word| format!("word{word}\n")).collect();
+    place.write("words.txt", words.as_bytes());
+    std::fs::create_dir(place.path("temporary")).unwrap();
+    let before = place.content();
+    let program = example("word_count");
+    let limited = |limit: &str| {
+        let script = format!("trap '' XFSZ; {limit} exec \"$@\"");
+        let counted = ["words.txt", "--memory=256KiB", "--threads=2", "--save-to=counts"];
+        let shell = ["-c", &script, "sh", program.to_str().unwrap()];
+        let mut command = place.command(Path::new("sh"), &[&shell[..], &counted].concat());
+        command.env("TMPDIR", place.path("temporary"));
+        let output = command.output().unwrap();
+        let after = place.content();
+        if output.status.success() {
+            std::fs::remove_dir_all(place.path("counts")).unwrap();
+        }
+        assert!(place.content() == before, "{limit}: files have changed");
+        (output, after)
+    };
+    let (whole, files) = limited("");
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+    let open_files = (5..16).map(|count| (format!("ulimit -n {count};"), "ulimit -n"));
+    let lengths = [0, 8, 64].map(|blocks| (format!("ulimit -f {blocks};"), "look at the disk"));
+    let mut failed = 0;
+    for (limit, remedy) in open_files.chain(lengths) {
+        let (output, after) = limited(&limit);
+        let message = text(&output.stderr);
+        if output.status.success() {
+            assert!(output.stdout == whole.stdout && after == files, "{limit} {message}");
+            continue;
+        }
+        failed += 1;
+        assert_eq!(output.status.code(), Some(1), "{limit} {message}");
+        assert_eq!(message.matches("error:").count(), 1, "{limit} {message}");
+        assert!(
+            message.contains(remedy) && !message.contains("panicked"),
+            "{limit} {message}"
+        );
+    }
+    assert!(failed > 2, "the limits limit nothing");
 }

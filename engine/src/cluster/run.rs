@@ -31,10 +31,16 @@ pub fn run_name_node(options: NameNodeOptions) -> ExitCode {
     match outcome.and_then(|outcome| outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tells people, if they can be told: the cluster goes on where standard error is a file on a full disk, or a pipe that nobody
+/// reads any more.
+fn say(sentence: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{sentence}");
 }
 
 fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
@@ -173,13 +179,13 @@ fn notes(config: &Config, bar: Arc<Bar>) -> Result<Notes, LaunchError> {
             bar.clear();
         }
         if let Some(sentence) = event.sentence() {
-            bar.suspend(|| eprintln!("{sentence}"));
+            bar.suspend(|| say(format_args!("{sentence}")));
         }
         // At once: whoever reads along sees whole lines.
         if let (Some(events), Ok(line)) = (&mut file, event.line())
             && let Err(error) = events.write_all(format!("{line}\n").as_bytes())
         {
-            eprintln!("the file of events cannot be written any more: {error}");
+            say(format_args!("the file of events cannot be written any more: {error}"));
             file = None;
         }
     }))
@@ -193,7 +199,7 @@ fn watch(bar: Arc<Bar>) -> Watch {
 /// Tells people where processes can find a name node that starts none itself.
 fn notice(address: &Address) {
     if let Address::Tcp(address) = address {
-        eprintln!("name node at {address}");
+        say(format_args!("name node at {address}"));
     }
 }
 

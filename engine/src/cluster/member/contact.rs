@@ -1,5 +1,6 @@
 //! The control connection: joining, reporting, obeying, and finding a name node again that was started again.
 
+use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError};
@@ -179,7 +180,9 @@ impl Shared {
         let goes_on = |state: &mut State| state.ends_process && state.last.is_none();
         let waited = self.changed.wait_timeout_while(lock(self), END_TIME_MAX, goes_on);
         if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
-            eprintln!("error: {gone}; the program did not end within {END_TIME_MAX:?}, so its process does");
+            let why = format!("error: {gone}; the program did not end within {END_TIME_MAX:?}, so its process does");
+            // It ends also where nobody can be told.
+            let _ = writeln!(std::io::stderr(), "{why}");
             std::process::exit(1);
         }
     }

@@ -79,17 +79,27 @@ fn what_is_remembered_of_standard_error_is_limited() {
     assert_eq!(merger.feed(B, format!("{LINES_MAX}\n").as_bytes()), b"", "remembered");
 }
 
-#[test]
-fn a_stream_that_cannot_be_written_is_an_error_and_ends_the_processes() {
-    struct Full;
-    impl Write for Full {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::Error::from(io::ErrorKind::StorageFull))
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+struct Full;
+
+impl Write for Full {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::Error::from(io::ErrorKind::StorageFull))
     }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_standard_error_that_cannot_be_written_is_no_error_and_ends_nobody() {
+    let output = Output::new(Box::new(io::sink()), Box::new(Full));
+    assert!((0..2).all(|_| output.feed(A, Stream::Errors, b"said\n")));
+    output.close().unwrap();
+}
+
+#[test]
+fn a_standard_output_that_cannot_be_written_is_an_error_and_ends_the_processes() {
     let output = Arc::new(Output::new(Box::new(Full), Box::new(io::sink())));
     assert!(output.feed(A, Stream::Output, b"half a line"));
     assert!(!output.feed(A, Stream::Output, b"\n"));
