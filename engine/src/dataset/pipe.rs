@@ -135,8 +135,8 @@ enum Event {
     Hungry,
     /// It wrote lines.
     Lines(Vec<String>),
-    /// It wrote something that is no line of text.
-    Unreadable(String),
+    /// It wrote something that is no line of text, or cannot be given its input.
+    Broken(String),
     /// It writes no more.
     End,
 }
@@ -275,7 +275,6 @@ fn feed(mut stdin: ChildStdin, texts: &Receiver<String>, asks: &SyncSender<Event
         if asks.send(Event::Hungry).is_err() {
             return;
         }
-        // A program that has closed its input, or has ended, has what it wants.
         let Ok(text) = texts.recv() else { return };
         let written = text.as_bytes().chunks(PIECE_BYTES).try_for_each(|piece| {
             stdin.write_all(piece)?;
@@ -283,8 +282,15 @@ fn feed(mut stdin: ChildStdin, texts: &Receiver<String>, asks: &SyncSender<Event
             io::Result::Ok(())
         });
         fed.is_writing.store(false, Ordering::SeqCst);
-        if written.is_err() {
-            return;
+        match written {
+            Ok(()) => {}
+            // A program that has closed its input, or has ended, has what it wants.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
+            Err(error) => {
+                // Before the input ends, which the program would take for its end. Whoever listened may have gone.
+                let _ = asks.send(Event::Broken(format!("cannot be given its input: {error}")));
+                return;
+            }
         }
     }
 }
@@ -298,7 +304,7 @@ fn read(stdout: ChildStdout, sender: &SyncSender<Event>) {
             end => {
                 let _ = sender.send(Event::Lines(lines));
                 let _ = sender.send(match end {
-                    Err(problem) => Event::Unreadable(problem),
+                    Err(problem) => Event::Broken(problem),
                     Ok(_) => Event::End,
                 });
                 return;
@@ -367,7 +373,7 @@ impl<T: Record + Display> Iterator for Lines<T> {
                     self.waiting = lines.into_iter();
                     Ok(())
                 }
-                Ok(Event::Unreadable(problem)) => Err(self.failed.error(&problem)),
+                Ok(Event::Broken(problem)) => Err(self.failed.error(&problem)),
                 Ok(Event::End) => {
                     self.is_read = true;
                     Ok(())
@@ -435,5 +441,27 @@ impl<T: Record + Display> Lines<T> {
             words => format!("and wrote last:\n{words}"),
         };
         Err(self.failed.error(&format!("ended with {status} {said}")))
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn input_that_cannot_be_written_is_told_before_it_ends() {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (input, texts) = channel();
+        let (asks, events) = sync_channel(WAITING_MAX);
+        input.send("text".to_owned()).unwrap();
+        feed(OwnedFd::from(full).into(), &texts, &asks, &Fed::default());
+        assert!(matches!(events.recv().unwrap(), Event::Hungry));
+        match events.recv().unwrap() {
+            Event::Broken(problem) => assert!(problem.contains("No space left"), "{problem}"),
+            _ => panic!("the program would take what it has for all"),
+        }
     }
 }
