@@ -174,6 +174,14 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
+    /// The system starts no further thread.
+    #[error(
+        "cannot start a thread: {reason}; lower `threads`, or raise the limits of threads and memory (`ulimit -u`, `pids.max` of a container)"
+    )]
+    NoThread {
+        /// The system's words.
+        reason: String,
+    },
     /// This process belongs to its cluster no more: nothing it computes would count.
     #[error("this process has left its cluster: {reason}")]
     LeftCluster {

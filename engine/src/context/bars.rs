@@ -41,8 +41,8 @@ pub(super) fn draw(resources: &Arc<Resources>) -> Result<Bars> {
     };
     let thread = std::thread::Builder::new().name("distdl-progress".to_owned());
     let started = thread.spawn(move || Board::watch(&over, look));
-    let thread = started.map_err(|error| EngineError::WorkersStopped {
-        reason: format!("cannot start a thread: {error}"),
+    let thread = started.map_err(|error| EngineError::NoThread {
+        reason: error.to_string(),
     })?;
     Ok(Bars {
         over: Some(sender),

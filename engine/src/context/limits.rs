@@ -69,8 +69,8 @@ impl Context {
             });
         // A panic of the program must not leave the limit behind.
         let limited = Limited { cancellation, number };
-        watch.map_err(|error| EngineError::WorkersStopped {
-            reason: format!("cannot start a thread: {error}"),
+        watch.map_err(|error| EngineError::NoThread {
+            reason: error.to_string(),
         })?;
         let outcome = program();
         drop((over, limited));

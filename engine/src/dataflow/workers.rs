@@ -115,7 +115,7 @@ impl Workers {
                 work(worker, &receiver, &death);
             }
         })
-        .map_err(|reason| EngineError::WorkersStopped { reason })?;
+        .map_err(|reason| EngineError::NoThread { reason })?;
         Ok(Self {
             commands,
             dead,

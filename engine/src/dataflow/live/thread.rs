@@ -43,8 +43,8 @@ impl LiveThread {
         let thread = std::thread::Builder::new()
             .name("distdl live".to_owned())
             .spawn(move || serve(&received, limits, figures))
-            .map_err(|error| EngineError::WorkersStopped {
-                reason: format!("a thread for live records cannot be started: {error}"),
+            .map_err(|error| EngineError::NoThread {
+                reason: error.to_string(),
             })?;
         Ok(Self {
             orders: Some(orders),
