@@ -458,6 +458,7 @@ mod tests {
         let (asks, events) = sync_channel(WAITING_MAX);
         input.send("text".to_owned()).unwrap();
         feed(OwnedFd::from(full).into(), &texts, &asks, &Fed::default());
+        drop(asks);
         assert!(matches!(events.recv().unwrap(), Event::Hungry));
         match events.recv().unwrap() {
             Event::Broken(problem) => assert!(problem.contains("No space left"), "{problem}"),
