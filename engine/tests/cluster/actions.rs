@@ -343,7 +343,7 @@ fn who_comes_later_and_finds_a_file_rewritten_in_its_length_is_found_out() {
             turn.wait();
             counted
         });
-        match told.lock().unwrap().take().expect("nobody came later") {
+        match told.lock().unwrap().take().unwrap() {
             Ok(count) => assert!(!rewrites && count == 4, "{count}"),
             Err(error) => {
                 let text = error.to_string();
