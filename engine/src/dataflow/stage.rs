@@ -24,7 +24,7 @@ use timely::dataflow::{Scope, Stream};
 use timely::worker::Worker;
 
 use self::resending::Resending;
-use self::shuffles::{Received, Running};
+use self::shuffles::{Received, Running, Uses};
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
 use crate::dataflow::job::{Attempt, Event, Job};
 use crate::dataflow::parcel::Parcel;
@@ -419,11 +419,12 @@ impl Tasks {
         let (mut tries, mut not_kept) = (0, BTreeSet::new());
         loop {
             tries += 1;
-            let mut read = |shuffle, bucket| self.read(&program, shuffle, bucket);
+            let uses = Uses::of(&program);
+            let mut read = |shuffle, bucket| self.read(&uses, shuffle, bucket);
             let lost = match evaluate(context, &job.lineage, &program, &mut read) {
                 Err(TaskError::Lost(lost)) => lost,
                 other => {
-                    self.forget(&program);
+                    self.forget(&uses);
                     return other;
                 }
             };

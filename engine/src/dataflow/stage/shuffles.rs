@@ -1,5 +1,6 @@
 //! What a stage reads of shuffles and writes into one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
@@ -21,6 +22,36 @@ use super::Tasks;
 pub(super) struct Received {
     pub(super) parcels: Vec<Parcel>,
     pub(super) readers: usize,
+}
+
+/// What a program reads of shuffles, counted once for all its reads.
+pub(super) struct Uses {
+    /// How often each bucket.
+    buckets: BTreeMap<(ShuffleId, usize), usize>,
+    /// Whether it reads blocks too, which may be lost.
+    may_fail: bool,
+}
+
+impl Uses {
+    pub(super) fn of(program: &[Operation]) -> Self {
+        let mut uses = Self {
+            buckets: BTreeMap::new(),
+            may_fail: false,
+        };
+        for operation in program {
+            match operation {
+                Operation::Shuffle(shuffle, bucket) => *uses.buckets.entry((*shuffle, *bucket)).or_default() += 1,
+                Operation::Read(..) => uses.may_fail = true,
+                Operation::Compute { .. } | Operation::Keep(..) => {}
+            }
+        }
+        uses
+    }
+
+    /// Whether it reads a bucket once, and certainly not again.
+    fn is_only(&self, shuffle: ShuffleId, bucket: usize) -> bool {
+        !self.may_fail && self.buckets.get(&(shuffle, bucket)) == Some(&1)
+    }
 }
 
 /// The logical address of a batch in a shuffle.
@@ -81,16 +112,11 @@ impl Running {
 impl Tasks {
     /// What a shuffle brought for a bucket. Parcels are moved where this is certainly their only use, shared where
     /// another partition, another operation, or this one after the loss of a block may read them again.
-    pub(super) fn read(&mut self, program: &[Operation], shuffle: ShuffleId, bucket: usize) -> AnyStream {
+    pub(super) fn read(&mut self, uses: &Uses, shuffle: ShuffleId, bucket: usize) -> AnyStream {
         let Some(received) = self.received.get_mut(&(shuffle, bucket)) else {
             return Box::new(std::iter::empty());
         };
-        let uses = program
-            .iter()
-            .filter(|operation| **operation == Operation::Shuffle(shuffle, bucket))
-            .count();
-        let may_fail = program.iter().any(|operation| matches!(operation, Operation::Read(..)));
-        let mut parcels = if received.readers == 1 && uses == 1 && !may_fail {
+        let mut parcels = if received.readers == 1 && uses.is_only(shuffle, bucket) {
             std::mem::take(&mut received.parcels)
         } else {
             let (kept, given) = received.parcels.drain(..).map(Parcel::share).unzip();
@@ -107,20 +133,12 @@ impl Tasks {
     }
 
     /// A partition has read its buckets: drop those that no other partition of this worker will read.
-    pub(super) fn forget(&mut self, program: &[Operation]) {
-        let mut buckets: Vec<(ShuffleId, usize)> = Vec::new();
-        for operation in program {
-            if let Operation::Shuffle(shuffle, bucket) = operation
-                && !buckets.contains(&(*shuffle, *bucket))
-            {
-                buckets.push((*shuffle, *bucket));
-            }
-        }
-        for key in buckets {
-            if let Some(received) = self.received.get_mut(&key) {
+    pub(super) fn forget(&mut self, uses: &Uses) {
+        for key in uses.buckets.keys() {
+            if let Some(received) = self.received.get_mut(key) {
                 received.readers -= 1;
                 if received.readers == 0 {
-                    self.received.remove(&key);
+                    self.received.remove(key);
                 }
             }
         }
@@ -233,5 +251,35 @@ impl Tasks {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_reads_again_or_may_read_again_is_not_its_only_use() {
+        let shuffle = |dependency| ShuffleId {
+            child: DatasetId(7),
+            dependency,
+        };
+        let (once, twice) = (shuffle(0), shuffle(1));
+        let mut program = vec![
+            Operation::Shuffle(twice, 3),
+            Operation::Shuffle(once, 3),
+            Operation::Shuffle(twice, 3),
+            Operation::Shuffle(twice, 4),
+            Operation::Keep(DatasetId(7), 3),
+        ];
+        let uses = Uses::of(&program);
+        assert!(uses.is_only(once, 3) && uses.is_only(twice, 4));
+        assert!(!uses.is_only(twice, 3) && !uses.is_only(once, 4));
+        assert!(
+            uses.buckets.keys().eq(&[(once, 3), (twice, 3), (twice, 4)]),
+            "each is forgotten once"
+        );
+        program.push(Operation::Read(DatasetId(5), 3));
+        assert!(!Uses::of(&program).is_only(once, 3), "a lost block has it read again");
     }
 }
