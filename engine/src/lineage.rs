@@ -5,6 +5,7 @@
 //! explicit worklists, so that ten thousand chained operators neither overflow a stack when run nor when dropped.
 
 mod ancestors;
+mod dependency;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -18,87 +19,12 @@ use distdl_storage::Level;
 use distdl_storage::object::Object;
 
 pub(crate) use self::ancestors::Lineage;
+pub(crate) use self::dependency::{Dependency, PartitionMap, Wanted};
 use crate::batch::{AnyBatch, AnyStream, RecordType, TaskResult};
 use crate::error::Result;
 use crate::id::DatasetId;
 use crate::partitioner::Partitioning;
 use crate::task::TaskContext;
-
-/// Which parent partitions one partition of a child reads.
-#[derive(Debug, Clone)]
-pub(crate) enum PartitionMap {
-    /// Partition `p` reads the parent's `p`.
-    Same,
-    /// Partition `p` reads the parent's `p - offset`, if the parent has it (a union's arm).
-    Offset(usize),
-    /// Partition `p` reads the parent's partitions in `groups[p]` (coalesce).
-    Groups(Arc<[Vec<usize>]>),
-    /// Partition `p` reads the parent's `p / columns` (the left side of a cartesian product).
-    Row(usize),
-    /// Partition `p` reads the parent's `p % columns` (the right side of one).
-    Column(usize),
-    /// Partition `p` reads the parent's `p` if that may hold what it wants, else nothing.
-    Where(Wanted),
-}
-
-/// Tells which partitions are read; asked after what must be done before planning is done.
-#[derive(Clone)]
-pub(crate) struct Wanted(pub Arc<dyn Fn(usize) -> bool + Send + Sync>);
-
-impl fmt::Debug for Wanted {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Wanted")
-    }
-}
-
-impl PartitionMap {
-    /// The parent partitions that `partition` reads, in the order in which it reads them.
-    pub(crate) fn parents(&self, partition: usize, parent_partitions: usize) -> Vec<usize> {
-        match self {
-            Self::Same => vec![partition],
-            Self::Offset(offset) => partition
-                .checked_sub(*offset)
-                .filter(|parent| *parent < parent_partitions)
-                .into_iter()
-                .collect(),
-            Self::Groups(groups) => groups[partition].clone(),
-            Self::Row(columns) => vec![partition / columns],
-            Self::Column(columns) => vec![partition % columns],
-            Self::Where(wanted) => Some(partition)
-                .filter(|partition| (wanted.0)(*partition))
-                .into_iter()
-                .collect(),
-        }
-    }
-}
-
-/// What a dataset is derived from.
-#[derive(Clone)]
-pub(crate) enum Dependency {
-    /// Each partition reads a few known partitions of the parent.
-    Narrow {
-        /// The parent.
-        parent: DatasetId,
-        /// Which of its partitions.
-        partitions: PartitionMap,
-    },
-    /// Each partition reads, by key, from every partition of the parent.
-    Shuffle {
-        /// The parent.
-        parent: DatasetId,
-        /// How the parent's records are cut into the child's partitions.
-        spec: Arc<dyn ShuffleSpec>,
-    },
-}
-
-impl Dependency {
-    /// The dataset depended on.
-    pub(crate) fn parent(&self) -> DatasetId {
-        match self {
-            Self::Narrow { parent, .. } | Self::Shuffle { parent, .. } => *parent,
-        }
-    }
-}
 
 /// The writing side of a shuffle: cuts a parent partition's records by key, combining them first where it can.
 pub(crate) trait ShuffleSpec: Send + Sync {
@@ -324,6 +250,13 @@ impl Node {
     /// What it is derived from: nothing if it is cut.
     pub(crate) fn dependencies(&self) -> &[Dependency] {
         if self.is_cut() { &[] } else { &self.spec.dependencies }
+    }
+
+    /// The dependencies that a partition may read from, each with its number: of a union's arms the one that has it.
+    pub(crate) fn dependencies_of(&self, partition: usize) -> impl Iterator<Item = (usize, &Dependency)> {
+        let all = self.dependencies();
+        let read = dependency::read_by(all, partition);
+        read.clone().zip(&all[read])
     }
 
     /// Whether its lineage was dropped, so that a block which is lost cannot be computed again.

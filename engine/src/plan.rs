@@ -127,7 +127,11 @@ fn cut(
             match kind {
                 Dependency::Narrow { parent, partitions } => {
                     let parent_partitions = lineage.node(*parent).partitions;
-                    let needs = missing.iter().flat_map(|(partition, user)| {
+                    let readers = partitions.readers(parent_partitions);
+                    // What is missing is in ascending order.
+                    let first = missing.partition_point(|(partition, _)| *partition < readers.start);
+                    let after = missing.partition_point(|(partition, _)| *partition < readers.end);
+                    let needs = missing[first..after].iter().flat_map(|(partition, user)| {
                         partitions
                             .parents(*partition, parent_partitions)
                             .into_iter()
@@ -246,7 +250,7 @@ impl<'a> Operations<'a> {
             self.stack.push(Visit::Emit(Operation::Keep(id, partition)));
         }
         let mut inputs = Vec::new();
-        for (dependency, kind) in node.dependencies().iter().enumerate() {
+        for (dependency, kind) in node.dependencies_of(partition) {
             match kind {
                 Dependency::Shuffle { .. } => {
                     inputs.push(Visit::Emit(Operation::Shuffle(
