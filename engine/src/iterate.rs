@@ -201,8 +201,8 @@ impl<T: Record> Dataset<T> {
         };
         // Partitions are read again where their lane moves.
         context.keep_for_several_reads(self.id())?;
-        context.cut_lineage(self.id())?;
-        let lineage = context.prepare_all(self.id())?;
+        let lineage = context.cut_lineage(self.id())?;
+        context.prepare_all(&lineage)?;
         let turn = context.begin_action(self.node())?;
         let looped = Loop {
             iteration,

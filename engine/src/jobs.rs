@@ -64,10 +64,15 @@ impl Context {
 
     /// Calls `compute` with the lineage of `target`, as little of it prepared as will do.
     fn prepared(&self, target: DatasetId, compute: &dyn Fn(&Lineage) -> Result<Results>) -> Result<Results> {
-        self.cut_lineage(target)?;
-        match compute(&self.prepare_front(target)?) {
+        let lineage = self.cut_lineage(target)?;
+        self.prepare_front(&lineage)?;
+        match compute(&lineage) {
             // Something that could have been remembered is not.
-            Err(EngineError::Unprepared { .. }) => compute(&self.prepare_all(target)?),
+            Err(EngineError::Unprepared { .. }) => {
+                let lineage = self.lineage(target);
+                self.prepare_all(&lineage)?;
+                compute(&lineage)
+            }
             results => results,
         }
     }

@@ -7,7 +7,7 @@
 mod ancestors;
 mod dependency;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use distdl_storage::Level;
 use distdl_storage::object::Object;
+use foldhash::fast::RandomState;
 
 pub(crate) use self::ancestors::Lineage;
 pub(crate) use self::dependency::{Dependency, PartitionMap, Wanted};
@@ -310,7 +311,7 @@ struct Entry {
 /// All live datasets of a context. A dataset lives while a handle or a child refers to it.
 #[derive(Default)]
 pub(crate) struct Graph {
-    entries: HashMap<DatasetId, Entry>,
+    entries: HashMap<DatasetId, Entry, RandomState>,
     next: u64,
 }
 
@@ -395,15 +396,23 @@ impl Graph {
 
     /// A dataset and all that it is derived from.
     pub(crate) fn lineage(&self, target: DatasetId) -> Lineage {
-        let mut nodes = BTreeMap::new();
-        let mut worklist = vec![target];
-        while let Some(id) = worklist.pop() {
+        // Parents have smaller ids: once the largest is taken, all that are derived from it were, and it does not come again.
+        let (mut nodes, mut waiting) = (Vec::new(), BinaryHeap::from([target]));
+        while let Some(id) = take_largest(&mut waiting) {
             let Some(entry) = self.entries.get(&id) else { continue };
-            if nodes.insert(id, Arc::clone(&entry.node)).is_none() {
-                let parents = entry.node.dependencies().iter().map(Dependency::parent);
-                worklist.extend(parents.filter(|parent| !nodes.contains_key(parent)));
-            }
+            waiting.extend(entry.node.dependencies().iter().map(Dependency::parent));
+            nodes.push(Arc::clone(&entry.node));
         }
+        nodes.reverse();
         Lineage::new(target, nodes)
     }
+}
+
+/// The largest of what waits, however often it is there.
+fn take_largest(waiting: &mut BinaryHeap<DatasetId>) -> Option<DatasetId> {
+    let id = waiting.pop()?;
+    while waiting.peek() == Some(&id) {
+        waiting.pop();
+    }
+    Some(id)
 }

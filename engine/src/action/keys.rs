@@ -27,8 +27,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     pub fn lookup(&self, key: &K) -> Result<Vec<V>> {
         // What is not determinate is computed before anything is prepared from it. Before that, bounds of ranges may not
         // be known; nor are they after it where the lineage was cut behind a sort that was remembered.
-        self.context().cut_lineage(self.id())?;
-        self.context().prepare_all(self.id())?;
+        let lineage = self.context().cut_lineage(self.id())?;
+        self.context().prepare_all(&lineage)?;
         let partitioning = self.node().partitioning.as_ref();
         let partitioner = partitioning.and_then(|placed| placed.partitioner::<K>());
         let partitions = match partitioner.filter(|partitioner| partitioner.is_known()) {

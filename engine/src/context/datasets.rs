@@ -13,24 +13,22 @@ impl Context {
         lock(&self.inner.graph).lineage(target)
     }
 
-    /// A lineage that can be planned: all work that must be done before is done.
-    pub(crate) fn prepare_all(&self, target: DatasetId) -> Result<Lineage> {
-        let lineage = self.lineage(target);
+    /// Does all work that must be done before a lineage can be planned.
+    pub(crate) fn prepare_all(&self, lineage: &Lineage) -> Result<()> {
         lineage.nodes().try_for_each(|node| node.prepare())?;
-        self.recall(&lineage);
-        Ok(lineage)
+        self.recall(lineage);
+        Ok(())
     }
 
-    /// A lineage that can be planned if what is remembered is there: nothing was done for what lies behind. Which datasets
-    /// those are does not depend on what is there, so that all processes of a cluster do the same.
-    pub(crate) fn prepare_front(&self, target: DatasetId) -> Result<Lineage> {
-        let lineage = self.lineage(target);
+    /// As much of it as will do if what is remembered is there: nothing is done for what lies behind. Which datasets those
+    /// are does not depend on what is there, so that all processes of a cluster do the same.
+    pub(crate) fn prepare_front(&self, lineage: &Lineage) -> Result<()> {
         lineage
             .nodes_in_front()
             .into_iter()
             .try_for_each(|node| node.prepare())?;
-        self.recall(&lineage);
-        Ok(lineage)
+        self.recall(lineage);
+        Ok(())
     }
 
     /// Looks for the blocks of memoized datasets that are remembered and not here yet.

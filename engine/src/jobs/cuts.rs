@@ -86,23 +86,22 @@ impl Context {
     }
 
     /// Keeps what would not be the same a second time, and cuts the lineage of a dataset until it has no more steps than the
-    /// configuration allows. It depends on lineage and configuration alone, so that all processes of a cluster do the
+    /// configuration allows. Returns what is left of it: finding that takes as long as it is deep, and is done once. It depends on lineage and configuration alone, so that all processes of a cluster do the
     /// same.
-    pub(crate) fn cut_lineage(&self, target: DatasetId) -> Result<()> {
+    pub(crate) fn cut_lineage(&self, target: DatasetId) -> Result<Lineage> {
         self.check_outside()?;
-        while let Some(dataset) = self
-            .lineage(target)
-            .not_determinate()
-            .filter(|dataset| *dataset != target)
-        {
+        let mut lineage = self.lineage(target);
+        while let Some(dataset) = lineage.not_determinate().filter(|dataset| *dataset != target) {
             self.checkpoint_locally(dataset)?;
+            lineage = self.lineage(target);
         }
         let Some(steps) = self.config().cut_lineage_every else {
-            return Ok(());
+            return Ok(lineage);
         };
-        while let Some(dataset) = self.lineage(target).too_deep(steps.max(1)) {
+        while let Some(dataset) = lineage.too_deep(steps.max(1)) {
             self.checkpoint_locally(dataset)?;
+            lineage = self.lineage(target);
         }
-        Ok(())
+        Ok(lineage)
     }
 }
