@@ -86,7 +86,8 @@ impl Context {
     }
 
     /// Keeps what would not be the same a second time, and cuts the lineage of a dataset until it has no more steps than the
-    /// configuration allows. Returns what is left of it: finding that takes as long as it is deep, and is done once. It depends on lineage and configuration alone, so that all processes of a cluster do the
+    /// configuration allows. Returns what is left of it: finding that takes as long as it is deep, and is done once. It depends on
+    /// lineage and configuration alone, so that all processes of a cluster do the
     /// same.
     pub(crate) fn cut_lineage(&self, target: DatasetId) -> Result<Lineage> {
         self.check_outside()?;
