@@ -3,11 +3,12 @@
 mod concat;
 
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Samples as rows in flat storage: one allocation for all features, one for all targets. Its parts always agree in
-/// length.
+/// length. A clone shares them.
 ///
 /// Serialised, the features and targets are plain little-endian bytes, so that a block is stored and loaded at the
 /// speed of a copy; use a binary format such as postcard.
@@ -27,8 +28,14 @@ use std::ops::Range;
 #[serde(try_from = "Unchecked")]
 pub struct Samples {
     feature_length: usize,
-    features: Features,
-    targets: SampleTargets,
+    #[serde(serialize_with = "shared")]
+    features: Arc<Features>,
+    #[serde(serialize_with = "shared")]
+    targets: Arc<SampleTargets>,
+}
+
+fn shared<T: Serialize, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().serialize(serializer)
 }
 
 /// The features of some samples, row after row.
@@ -111,7 +118,11 @@ impl TryFrom<Unchecked> for Samples {
 impl Samples {
     /// Puts features and targets together. Errors if either is not whole rows or they are not equally many.
     pub fn new(feature_length: usize, features: Features, targets: SampleTargets) -> Result<Self> {
-        if let Features::U8 { scale, .. } = &features
+        Self::together(feature_length, Arc::new(features), targets)
+    }
+
+    fn together(feature_length: usize, features: Arc<Features>, targets: SampleTargets) -> Result<Self> {
+        if let Features::U8 { scale, .. } = features.as_ref()
             && !scale.is_finite()
         {
             return Err(Error::Samples(format!(
@@ -133,7 +144,7 @@ impl Samples {
         Ok(Samples {
             feature_length,
             features,
-            targets,
+            targets: Arc::new(targets),
         })
     }
 
@@ -202,11 +213,11 @@ impl Samples {
     pub(crate) fn shape(&self) -> SampleShape {
         SampleShape {
             feature_length: self.feature_length,
-            scale: match self.features {
+            scale: match *self.features {
                 Features::U8 { scale, .. } => Some(scale),
                 Features::F32(_) => None,
             },
-            target_length: match self.targets {
+            target_length: match *self.targets {
                 SampleTargets::Labels(_) => None,
                 SampleTargets::Values { length, .. } => Some(length),
             },
@@ -218,11 +229,11 @@ impl Samples {
         let row = |length: usize| index * length..(index + 1) * length;
         let features = row(self.feature_length);
         Row {
-            features: match &self.features {
+            features: match self.features() {
                 Features::U8 { bytes, scale } => RowFeatures::U8(&bytes[features], *scale),
                 Features::F32(values) => RowFeatures::F32(&values[features]),
             },
-            target: match &self.targets {
+            target: match self.targets() {
                 SampleTargets::Labels(labels) => RowTarget::Label(labels[index]),
                 SampleTargets::Values { length, values } => RowTarget::Values(&values[row(*length)]),
             },
@@ -231,7 +242,8 @@ impl Samples {
 
     /// What the samples take in memory, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        (size_of::<Self>() + self.len() * self.shape().row_bytes()) as u64
+        let fixed = size_of::<Self>() + size_of::<Features>() + size_of::<SampleTargets>();
+        (fixed + self.len() * self.shape().row_bytes()) as u64
     }
 
     /// A copy of the samples in `range`. Errors if it reaches beyond the end.
@@ -242,12 +254,11 @@ impl Samples {
                 self.len()
             )));
         }
+        let features = range.start * self.feature_length..range.end * self.feature_length;
         Ok(Samples {
             feature_length: self.feature_length,
-            features: self
-                .features
-                .slice(range.start * self.feature_length..range.end * self.feature_length),
-            targets: self.targets.slice(range),
+            features: Arc::new(self.features.slice(features)),
+            targets: Arc::new(self.targets.slice(range)),
         })
     }
 
@@ -255,22 +266,24 @@ impl Samples {
     #[must_use]
     pub fn filter(&self, mut keep: impl FnMut(usize) -> bool) -> Samples {
         let rows: Vec<usize> = (0..self.len()).filter(|row| keep(*row)).collect();
+        let features = match self.features() {
+            Features::U8 { bytes, scale } => Features::U8 {
+                bytes: gathered(bytes, self.feature_length, &rows),
+                scale: *scale,
+            },
+            Features::F32(values) => Features::F32(gathered(values, self.feature_length, &rows)),
+        };
+        let targets = match self.targets() {
+            SampleTargets::Labels(labels) => SampleTargets::Labels(gathered(labels, 1, &rows)),
+            SampleTargets::Values { length, values } => SampleTargets::Values {
+                length: *length,
+                values: gathered(values, *length, &rows),
+            },
+        };
         Samples {
             feature_length: self.feature_length,
-            features: match &self.features {
-                Features::U8 { bytes, scale } => Features::U8 {
-                    bytes: gathered(bytes, self.feature_length, &rows),
-                    scale: *scale,
-                },
-                Features::F32(values) => Features::F32(gathered(values, self.feature_length, &rows)),
-            },
-            targets: match &self.targets {
-                SampleTargets::Labels(labels) => SampleTargets::Labels(gathered(labels, 1, &rows)),
-                SampleTargets::Values { length, values } => SampleTargets::Values {
-                    length: *length,
-                    values: gathered(values, *length, &rows),
-                },
-            },
+            features: Arc::new(features),
+            targets: Arc::new(targets),
         }
     }
 
@@ -283,18 +296,7 @@ impl Samples {
         {
             return false;
         }
-        match (&mut self.features, &other.features) {
-            (Features::U8 { bytes, .. }, Features::U8 { bytes: more, .. }) => bytes.extend_from_slice(more),
-            (Features::F32(values), Features::F32(more)) => values.extend_from_slice(more),
-            _ => return false,
-        }
-        match (&mut self.targets, &other.targets) {
-            (SampleTargets::Labels(labels), SampleTargets::Labels(more)) => labels.extend_from_slice(more),
-            (SampleTargets::Values { values, .. }, SampleTargets::Values { values: more, .. }) => {
-                values.extend_from_slice(more);
-            }
-            _ => return false,
-        }
+        self.extend(other);
         true
     }
 
@@ -303,7 +305,7 @@ impl Samples {
     /// # Errors
     /// If the targets are values already, there are no classes, or a label is not less than `classes`, whose row is named.
     pub fn one_hot(&self, classes: usize) -> Result<Samples> {
-        let SampleTargets::Labels(labels) = &self.targets else {
+        let SampleTargets::Labels(labels) = self.targets() else {
             let problem = "one_hot takes samples with labels; these have values already";
             return Err(Error::Samples(problem.to_owned()));
         };
@@ -331,7 +333,7 @@ impl Samples {
             length: classes,
             values,
         };
-        Samples::new(self.feature_length, self.features.clone(), targets)
+        Samples::together(self.feature_length, Arc::clone(&self.features), targets)
     }
 
     /// Copies in `parts` contiguous pieces whose lengths differ by 1 at most. Errors for no parts. Where the samples are in order, such as by

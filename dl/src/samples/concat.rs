@@ -1,6 +1,7 @@
 //! Blocks of samples, put together to one.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use super::{Features, SampleShape, SampleTargets, Samples};
 use crate::error::{Error, Result};
@@ -34,10 +35,20 @@ impl Samples {
                     "block {index} (from 0) has {differences} as the first one; put blocks of one kind together"
                 )));
             }
-            whole.features.append(&block.features);
-            whole.targets.append(&block.targets);
+            whole.extend(block);
         }
-        Samples::new(whole.feature_length, whole.features, whole.targets)
+        let Samples {
+            feature_length,
+            features,
+            targets,
+        } = whole;
+        Samples::together(feature_length, features, Arc::unwrap_or_clone(targets))
+    }
+
+    /// Adds samples of the same kind.
+    pub(super) fn extend(&mut self, more: &Samples) {
+        Arc::make_mut(&mut self.features).append(&more.features);
+        Arc::make_mut(&mut self.targets).append(&more.targets);
     }
 }
 

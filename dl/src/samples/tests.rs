@@ -52,6 +52,15 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn a_clone_shares_what_it_has_until_one_of_both_is_added_to() {
+    let samples = Samples::from_labelled_rows([([0.5, 1.0], 3), ([2.0, 0.0], 1)]).unwrap();
+    let mut clone = samples.clone();
+    assert!(std::ptr::eq(samples.features(), clone.features()) && std::ptr::eq(samples.targets(), clone.targets()));
+    assert!(clone.append(&samples));
+    assert_eq!((samples.len(), clone.len()), (2, 4));
+}
+
+#[test]
 #[allow(clippy::reversed_empty_ranges)]
 fn a_slice_beyond_the_end_is_refused() {
     assert!(bytes(3).slice(1..4).is_err());
