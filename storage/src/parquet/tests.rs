@@ -228,6 +228,15 @@ fn columns_too_deep_within_each_other_are_an_error_and_no_overflow_of_the_stack(
     }
     let message = error_of(nested(0, -1), &ParquetOptions::default());
     assert!(message.contains("less than no fields"), "{message}");
+    // What the decoder would read before it finds that the root has no such fields.
+    let message = error_of(nested(100_000, 0), &ParquetOptions::default());
+    assert!(message.contains("columns that no group has"), "{message}");
+    // A version that is said to be a text: the decoder would read its length as the version, and then the text as a schema.
+    let mut deep = nested(100_000, 1);
+    assert_eq!(deep[4..6], [0x15, 2]);
+    deep[4] = 0x18;
+    let message = error_of(deep, &ParquetOptions::default());
+    assert!(message.contains("field 1 of type 8"), "{message}");
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
