@@ -37,6 +37,14 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
     match (Errno::from_io_error(error), error.kind()) {
         (Some(Errno::MFILE), _) => "raise the limit of open files (`ulimit -n`)",
         (Some(Errno::NFILE), _) => "raise the system's limit of open files (`fs.file-max`)",
+        (Some(Errno::FBIG), _) => "raise the limit of the length of files (`ulimit -f`)",
+        (
+            Some(_),
+            io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::InvalidFilename,
+        ) => "look whether the path is right, or choose another one",
         (_, io::ErrorKind::OutOfMemory) => "leave the system more memory, or lower `memory`",
         (Some(_), _) => "look at the disk, its free space and its mount",
         // What others have wrapped has no number any more.
