@@ -113,10 +113,11 @@ impl Client {
                 break;
             }
             std::thread::sleep(TICK);
-            let before = found;
-            (found, just_changed) = ask()?;
+            // Who reads it learns what has become of it.
+            let Ok((now, changed_again)) = ask() else { break };
             // Its second is over, whatever the server says of its clock.
-            just_changed &= found.version != before.version;
+            just_changed = changed_again && now.version != found.version;
+            found = now;
         }
         Ok(found)
     }

@@ -340,6 +340,9 @@ fn taken_bytes(shape: SampleShape, samples: usize) -> u64 {
     parts.iter().map(|bytes| Gpu::taken_bytes(bytes * samples) as u64).sum()
 }
 
+/// How often other threads may fail to bring what this one wants before it is told of their failure.
+const BRINGS_MAX: usize = 3;
+
 /// The buffer of `key`, or what `bytes` gives, copied to the GPU.
 fn lease<M: DeviceMemory, S: AsRef<[u8]>>(
     tier: &DeviceTier<M::Buffer>,
@@ -347,27 +350,29 @@ fn lease<M: DeviceMemory, S: AsRef<[u8]>>(
     key: DeviceKey,
     mut bytes: impl FnMut() -> Result<S>,
 ) -> Result<Lease<M::Buffer>> {
-    let mut failure = None;
-    let source = || {
-        bytes().map_err(|error| {
-            let carried = StorageError::Io {
-                what: "read",
-                path: "the lane's samples".into(),
-                source: Arc::new(std::io::Error::other(error.to_string())),
-            };
-            failure = Some(error);
-            carried
-        })
-    };
-    let lease = tier.lease(gpu, key, source);
-    match (failure, lease) {
-        (Some(error), _) => Err(error),
-        // Another thread was bringing the same samples, and has its error. The GPU is well.
-        (None, Err(error @ DeviceError::Source(_))) => {
-            bytes()?;
-            Err(Error::Data(error.to_string()))
+    let mut brings = 0;
+    loop {
+        brings += 1;
+        let mut failure = None;
+        let source = || {
+            bytes().map_err(|error| {
+                let carried = StorageError::Io {
+                    what: "read",
+                    path: "the lane's samples".into(),
+                    source: Arc::new(std::io::Error::other(error.to_string())),
+                };
+                failure = Some(error);
+                carried
+            })
+        };
+        let lease = tier.lease(gpu, key, source);
+        match (failure, lease) {
+            (Some(error), _) => return Err(error),
+            // Another thread was bringing the same samples, and has its error. The GPU is well, and these may be.
+            (None, Err(DeviceError::Source(_))) if brings < BRINGS_MAX => {}
+            (None, Err(error @ DeviceError::Source(_))) => return Err(Error::Data(error.to_string())),
+            (None, lease) => return Ok(lease?),
         }
-        (None, lease) => Ok(lease?),
     }
 }
 
