@@ -297,6 +297,8 @@ impl Output {
             Stream::Output => Sink::write(&self.output, |merger| merger.feed(life, bytes)),
             Stream::Errors => {
                 Sink::write(&self.errors, |merger| merger.feed(life, bytes));
+                // What comes next is tried again.
+                let _ = Sink::failure(&self.errors);
                 true
             }
         }

@@ -98,6 +98,41 @@ fn a_standard_error_that_cannot_be_written_is_no_error_and_ends_nobody() {
     output.close().unwrap();
 }
 
+/// Takes nothing the first time.
+struct FullAtFirst {
+    has_failed: bool,
+    takes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Write for FullAtFirst {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match std::mem::replace(&mut self.has_failed, true) {
+            true => self.takes.lock().unwrap().write(bytes),
+            false => Full.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_standard_error_that_takes_something_again_is_given_what_comes_next() {
+    let takes = Arc::default();
+    let errors = FullAtFirst {
+        has_failed: false,
+        takes: Arc::clone(&takes),
+    };
+    let output = Output::new(Box::new(io::sink()), Box::new(errors));
+    for line in [&b"lost\n"[..], b"said\n"] {
+        assert!(output.feed(A, Stream::Errors, line));
+    }
+    output.close().unwrap();
+    let taken = String::from_utf8(takes.lock().unwrap().clone()).unwrap();
+    assert!(taken.contains("said") && !taken.contains("lost"), "{taken}");
+}
+
 #[test]
 fn a_standard_output_that_cannot_be_written_is_an_error_and_ends_the_processes() {
     let output = Arc::new(Output::new(Box::new(Full), Box::new(io::sink())));
