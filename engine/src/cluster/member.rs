@@ -439,9 +439,9 @@ fn spawn(name: &str, shared: &Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send 
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name(format!("distdl-{name}"));
     let started = thread.spawn(move || run(shared));
-    started
-        .map(drop)
-        .map_err(|error| stopped(&format!("cannot start a thread: {error}")))
+    started.map(drop).map_err(|error| EngineError::NoThread {
+        reason: error.to_string(),
+    })
 }
 
 impl Shared {

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{CONNECT_TIMEOUT, END_TIME_MAX, Shared, State, lock};
-use crate::cluster::control::{self, ControlError, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused};
 use crate::cluster::identity::MemberId;
@@ -106,7 +106,6 @@ impl Shared {
         known: Option<Known>,
         deadline: Instant,
     ) -> std::result::Result<(Arc<Socket>, Admission), Missed> {
-        let away = |error: ControlError| Missed::Away(error.to_string());
         let name = &self.join.name_node;
         let left = deadline
             .saturating_duration_since(Instant::now())
@@ -138,7 +137,8 @@ impl Shared {
             role: self.join.role,
             process: std::process::id(),
         };
-        control::send(&socket, &join, JOIN_BYTES_MAX).map_err(away)?;
+        let sent = control::send(&socket, &join, JOIN_BYTES_MAX);
+        // One that ends at this moment has said why, and reads no more.
         match control::receive(&socket, JOIN_BYTES_MAX) {
             Ok(Some(Order::Welcome { member, lease, run, .. })) => {
                 let lease = lease.min(TIME_MAX);
@@ -146,7 +146,7 @@ impl Shared {
             }
             Ok(Some(Order::Dismiss { reason })) => Err(Missed::Dismissed(reason)),
             Ok(_) => Err(Missed::Away("the name node ended the connection".to_owned())),
-            Err(error) => Err(away(error)),
+            Err(error) => Err(Missed::Away(sent.err().unwrap_or(error).to_string())),
         }
     }
 
@@ -236,8 +236,13 @@ impl Shared {
         while Instant::now() < deadline {
             let contact = self.contact(listener, capacity, known, deadline);
             if let Ok((socket, Admission { member: id, .. })) = contact {
+                let mut state = lock(self);
+                if let Some(closed) = &state.closed {
+                    return Err(Gone::Broken(closed.clone()));
+                }
                 // From here on it counts the time since it has heard of this process.
-                lock(self).found = Some(Arc::clone(&socket));
+                state.found = Some(Arc::clone(&socket));
+                drop(state);
                 let said = self.said();
                 // What others say meanwhile comes after what is said again: the name node takes what comes last for what is so.
                 let mut speaker = self.speaker();
