@@ -6,6 +6,7 @@
 
 mod convolutions;
 mod feeds;
+mod ports;
 mod real;
 mod versions;
 
@@ -62,6 +63,7 @@ fn an_emulated_gpu_keeps_what_it_is_given_and_runs_what_it_is_told() {
     memory_is_kept_and_freed_on_any_thread(&found);
     kernels_are_given_their_arguments(&found, &compiler);
     parts_of_buffers_are_copied(&found);
+    ports::copies_go_both_ways_in_their_order(&found);
     products_are_those_of_the_cpu(&found);
     convolutions::all(&found);
     graphs_do_what_was_captured_with_other_arguments(&found, &compiler);
@@ -86,7 +88,7 @@ fn an_emulated_gpu_keeps_what_it_is_given_and_runs_what_it_is_told() {
         [2, 0],
         "contexts, streams, programs or bytes that nobody gave back"
     );
-    a_port_that_is_dropped_within_a_capture_keeps_what_its_copy_needs(&found);
+    ports::one_that_is_dropped_within_a_capture_keeps_what_its_copy_needs(&found);
     let kept = 1;
     assert_eq!(left(), [2 + kept, 0], "the host's side of that port");
 
@@ -417,32 +419,6 @@ fn parts_of_buffers_are_copied(found: &GpuFound) {
         assert!(error.to_string().contains("another GPU"), "{error}");
     }
     gpu.write::<u32>(&[], words.part(0..0)).unwrap();
-
-    let mut port = GpuPort::new(&gpu, 8).unwrap();
-    for turn in [1_u32, 2] {
-        port.send(&gpu, &[turn, 7]).unwrap();
-        port.send(&gpu, &[turn + 10]).unwrap();
-        port.fetch(&gpu, 8).unwrap();
-        assert_eq!(
-            port.take(&gpu).unwrap(),
-            bytemuck::cast_slice::<u32, u8>(&[turn + 10, 7])
-        );
-    }
-    assert!(port.send(&gpu, &[0_u32; 3]).is_err() && port.fetch(&gpu, 9).is_err());
-    assert!(port.send(&other, &[0_u32]).is_err());
-    port.fetch(&gpu, 8).unwrap();
-}
-
-fn a_port_that_is_dropped_within_a_capture_keeps_what_its_copy_needs(found: &GpuFound) {
-    let gpu = Gpu::open(found, 0).unwrap();
-    let mut port = GpuPort::new(&gpu, 8).unwrap();
-    // The emulated driver ends the process if memory is given back that a copy needs.
-    port.fetch(&gpu, 8).unwrap();
-    let captured = gpu.capture(|| {
-        drop(port);
-        Ok::<(), DeviceError>(())
-    });
-    assert!(captured.is_err(), "nobody can wait for the copy meanwhile");
 }
 
 fn products_are_those_of_the_cpu(found: &GpuFound) {

@@ -6,6 +6,18 @@ use distdl_storage::remote::{CacheOptions, Stores, StoresOptions};
 use super::*;
 use crate::notices::Notices;
 
+/// At the first action.
+fn arrival(kind: ActionKind, state: LoopState) -> Report {
+    let head = Head {
+        action: 0,
+        fingerprint: [0; 32],
+        site: String::new(),
+        kind,
+    };
+    let held = Held::new();
+    Report::Arrive { head, held, state }
+}
+
 /// What a loop has come to since the arrival is what a name node that was started again must hear.
 #[test]
 fn an_arrival_is_told_again_with_what_there_is_by_then() {
@@ -15,22 +27,14 @@ fn an_arrival_is_told_again_with_what_there_is_by_then() {
         origins: Origins::default(),
         shards: Vec::new(),
     };
-    member.arrive(Report::Arrive {
-        head: Head {
-            action: 0,
-            fingerprint: [0; 32],
-            site: String::new(),
-            kind: ActionKind::Iterate {
-                dataset: DatasetId(0),
-                rounds_max: 1,
-                first_step: 0,
-                lanes: 1,
-                answer_bytes_max: 0,
-            },
-        },
-        held: Held::new(),
-        state: state(0),
-    });
+    let kind = ActionKind::Iterate {
+        dataset: DatasetId(0),
+        rounds_max: 1,
+        first_step: 0,
+        lanes: 1,
+        answer_bytes_max: 0,
+    };
+    member.arrive(arrival(kind, state(0)));
     assert!(matches!(lead.hear(), Report::Arrive { state: told, .. } if told == state(0)));
     let key = RoundKey {
         generation: 1,
@@ -85,20 +89,12 @@ fn a_name_node_that_is_started_again_hears_what_is_here_before_the_arrival() {
     lead.socket.shutdown();
     wait_until("the name node is missed", || lock(&member.shared).control.is_none());
     // Nobody hears this one.
-    member.arrive(Report::Arrive {
-        head: Head {
-            action: 0,
-            fingerprint: [0; 32],
-            site: String::new(),
-            kind: ActionKind::Compute {
-                wanted: vec![0],
-                dataset: DatasetId(0),
-                rounds_max: 1,
-            },
-        },
-        held: Held::new(),
-        state: LoopState::default(),
-    });
+    let kind = ActionKind::Compute {
+        wanted: vec![0],
+        dataset: DatasetId(0),
+        rounds_max: 1,
+    };
+    member.arrive(arrival(kind, LoopState::default()));
     let again = cluster.welcome(MemberId(0));
     assert!(matches!(again.hear(), Report::Holdings { .. }));
     loop {
