@@ -71,7 +71,8 @@ impl Head {
         );
         let remedy = "every process must call the same actions in the same order: start the same binary with the same \
                       arguments everywhere, run all actions in one thread, and let none depend on time, on random numbers that are not seeded, on the \
-                      order of a HashMap, on files or records that differ between processes, or on parameters that a failed iteration \
+                      order of a HashMap, on files or records that differ between processes (a file that the program writes belongs \
+                      into `context.once`), or on parameters that a failed iteration \
                       has left";
         Answer::Failed(EngineError::invalid(what, remedy))
     }
