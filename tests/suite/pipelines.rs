@@ -119,13 +119,13 @@ pub(crate) fn build(context: &Context, steps: &[Step]) -> Both {
             }),
             Step::Copy => stack.extend(stack.last().cloned()),
         }
-        if stack.len() == 1 {
-            // What a pair takes when there is nothing else.
-            stack.insert(0, stack[0].clone());
-        }
         let grown = |both: &Both| both.expected.iter().map(Vec::len).sum::<usize>() > ROWS_MAX;
         if stack.last().is_some_and(grown) {
             with_top(&mut stack, shortened);
+        }
+        if stack.len() == 1 {
+            // What a pair takes when there is nothing else: shortened, or the rows of one join after another multiply.
+            stack.insert(0, stack[0].clone());
         }
     }
     stack.pop().unwrap()
