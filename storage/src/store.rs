@@ -30,7 +30,9 @@ use crate::tier::Tier;
 
 /// Keeps blocks in memory and on disk. Threads share it by reference.
 ///
-/// Blocks in memory are evicted least recently used first. Readers hold what they got, whatever is evicted meanwhile.
+/// Blocks in memory are evicted least recently used first, but not for a block of their own dataset: one that is read in
+/// order and larger than memory would push out each block before it is read again. Readers hold what they got, whatever is
+/// evicted meanwhile.
 #[derive(Debug)]
 pub struct BlockStore {
     memory: Box<dyn Tier>,
@@ -100,8 +102,8 @@ impl BlockStore {
     /// is no room in memory go to disk at once.
     ///
     /// Returns whether the block is kept: `false` means that it is of [`Level::Memory`] and larger than all memory of
-    /// the store that is neither [reserved](BlockStore::reservation) nor [pinned](BlockStore::pin), so that it must be
-    /// computed again when it is needed.
+    /// the store that is neither [reserved](BlockStore::reservation) nor [pinned](BlockStore::pin), nor taken by blocks of
+    /// its dataset, so that it must be computed again when it is needed.
     ///
     /// # Errors
     /// The block cannot be written to disk, or blocks cannot be written that would have to make room for it. They stay
@@ -417,7 +419,7 @@ impl BlockStore {
             .is_some_and(|bytes| bytes <= self.memory.bytes_max())
     }
 
-    /// Evicts other blocks until [`Self::fits`], unless that does not help; returns whether it fits. Once a
+    /// Evicts blocks of other datasets until [`Self::fits`], unless that does not help; returns whether it fits. Once a
     /// block cannot be written to disk, only those are evicted that need not be.
     fn make_room(&self, id: BlockId, bytes: u64) -> Result<bool> {
         let mut failure = None;
@@ -430,7 +432,7 @@ impl BlockStore {
             if alone.is_none_or(|bytes| bytes > self.memory.bytes_max()) {
                 return Ok(false);
             }
-            let Some(victim) = state.victim(Some(id), failure.is_none()) else {
+            let Some(victim) = state.victim(Some(id.dataset), failure.is_none()) else {
                 return failure.map_or(Ok(false), Err);
             };
             drop(state);

@@ -45,8 +45,8 @@ pub(super) struct Index {
 pub(super) struct State {
     pub(super) entries: BTreeMap<BlockId, Entry>,
     pub(super) statistics: StoreStatistics,
-    /// Blocks in memory by the time of their last use.
-    recency: BTreeMap<u64, BlockId>,
+    /// Of each dataset the partitions in memory, by the time of their last use.
+    recency: BTreeMap<u64, BTreeMap<u64, u64>>,
     claimed: BTreeSet<BlockId>,
     clock: u64,
 }
@@ -105,10 +105,9 @@ impl State {
 
     /// Forgets a block. Returns what was known of it.
     pub(super) fn forget(&mut self, id: BlockId) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
-        if let Some(resident) = entry.memory {
-            self.recency.remove(&resident.used);
-        }
+        let entry = self.entries.get(&id).copied()?;
+        self.leave_memory(id);
+        self.entries.remove(&id);
         Some(entry)
     }
 
@@ -117,15 +116,19 @@ impl State {
         let used = self.tick();
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.memory = Some(Resident { bytes, used });
-            self.recency.insert(used, id);
+            self.recency.entry(id.dataset).or_default().insert(used, id.partition);
         }
     }
 
     /// Notes that a block is no longer in memory.
     pub(super) fn leave_memory(&mut self, id: BlockId) {
         let resident = self.entries.get_mut(&id).and_then(|entry| entry.memory.take());
-        if let Some(resident) = resident {
-            self.recency.remove(&resident.used);
+        let of_dataset = self.recency.get_mut(&id.dataset);
+        if let Some((resident, of_dataset)) = resident.zip(of_dataset) {
+            of_dataset.remove(&resident.used);
+            if of_dataset.is_empty() {
+                self.recency.remove(&id.dataset);
+            }
         }
     }
 
@@ -178,13 +181,20 @@ impl State {
         }
     }
 
-    /// The least recently used block in memory that is not pinned, other than `except`, and other than those that must be
-    /// written to disk first unless `may_write`.
-    pub(super) fn victim(&self, except: Option<BlockId>, may_write: bool) -> Option<BlockId> {
-        let suits = |id: &BlockId| {
-            let droppable = |entry: &Entry| entry.pins == 0 && (may_write || !entry.needs_writing());
-            Some(*id) != except && self.entries.get(id).is_some_and(droppable)
+    /// The least recently used block in memory that is not pinned, of all datasets but `except`, and other than those that
+    /// must be written to disk first unless `may_write`.
+    pub(super) fn victim(&self, except: Option<u64>, may_write: bool) -> Option<BlockId> {
+        let droppable = |entry: &Entry| entry.pins == 0 && (may_write || !entry.needs_writing());
+        let least_used = |(dataset, recency): (&u64, &BTreeMap<u64, u64>)| {
+            let id = |partition| BlockId {
+                dataset: *dataset,
+                partition,
+            };
+            let mut blocks = recency.iter().map(|(used, partition)| (*used, id(*partition)));
+            blocks.find(|(_, id)| self.entries.get(id).is_some_and(droppable))
         };
-        self.recency.values().copied().find(suits)
+        let others = self.recency.iter().filter(|(dataset, _)| Some(**dataset) != except);
+        let victim = others.filter_map(least_used).min_by_key(|(used, _)| *used);
+        victim.map(|(_, id)| id)
     }
 }

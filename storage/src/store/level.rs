@@ -3,11 +3,12 @@
 /// Where a block is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Level {
-    /// In memory. Dropped when others need the room, and computed again when it is asked for.
+    /// In memory. Dropped when other datasets need the room, and computed again when it is asked for. What of a dataset
+    /// has no room beside its other blocks is not kept.
     Memory,
     /// On disk.
     Disk,
-    /// In memory, and written to disk when others need the room.
+    /// In memory, and written to disk when other datasets need the room, or there is none beside its other blocks.
     MemoryAndDisk,
     /// [`Level::Memory`] in two processes. Who computes a block gives a copy to another process; a store of its own, and
     /// a program of one process, keeps it once.
