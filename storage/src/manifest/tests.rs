@@ -11,7 +11,7 @@ use std::thread;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::testing::{FaultStore, StoreFaults, WriteFault};
+use crate::testing::{FaultStore, ReadFault, StoreFaults, WriteFault};
 
 fn blobs(seed: u64) -> BTreeMap<String, Bytes> {
     let bytes = |length: usize| Bytes::from(vec![seed as u8; length]);
@@ -244,6 +244,31 @@ fn a_writer_that_slept_does_not_commit_what_is_outdated() {
     assert_eq!(commits.begin_after(Some(0), &same).unwrap().publish().unwrap(), 1);
     assert!(commits.begin_after(Some(0), &outdated).unwrap().publish().is_err());
     assert_eq!(commits.begin_after(Some(1), &outdated).unwrap().publish().unwrap(), 2);
+    // Its number may be free again, as what had it was removed.
+    faults.hide_from_listings(0);
+    commits.keep_without(3, Some(1)).unwrap();
+    let error = commits.begin_after(Some(0), &blobs(4)).unwrap().publish().unwrap_err();
+    assert!(matches!(error, StorageError::CommitRace { number: 1, .. }), "{error}");
+    assert_eq!(commits.numbers().unwrap(), [2]);
+}
+
+#[test]
+fn a_store_that_is_busy_is_an_error_and_costs_no_commit() {
+    let shared = Shared::new();
+    (1..=2).for_each(|seed| assert!(commit(&shared.commits(), seed).is_ok()));
+    let (names, (commits, faults)) = (shared.names(), shared.faulty());
+    // The newest manifest, and each of its blobs.
+    for read in 0..4 {
+        faults.on_read(read, ReadFault::Busy);
+        let error = commits.latest().unwrap_err();
+        assert!(matches!(error, StorageError::Object(_)), "read {read}: {error}");
+    }
+    faults.on_read(0, ReadFault::Busy);
+    assert!(commits.keep(1).is_err(), "that commit may be whole");
+    let unpublished = commits.begin(&blobs(2)).unwrap();
+    faults.on_read(0, ReadFault::Busy);
+    assert!(unpublished.publish().is_err(), "it may be of the same blobs");
+    assert_eq!(shared.names(), names);
 }
 
 #[test]
@@ -300,6 +325,36 @@ fn a_manifest_under_another_number_is_refused() {
         6,
         "a number that is taken is not used again"
     );
+}
+
+#[test]
+fn a_whole_manifest_that_says_what_it_cannot_mean_is_passed_over() {
+    let (folder, commits) = folder();
+    let manifest = commits.manifest(1).unwrap();
+    let mut other_format = manifest.clone();
+    other_format.format += 1;
+    let mut no_hash = manifest;
+    let values = no_hash.blobs.get_mut("values").unwrap();
+    values.blake3 = values.blake3.to_uppercase();
+    for (manifest, reason) in [(other_format, "format"), (no_hash, "hash is none")] {
+        fs::write(file(&folder, &manifest_name(1)), seal(&manifest)).unwrap();
+        let latest = commits.latest().unwrap().unwrap();
+        assert_eq!(latest.number, 0);
+        assert!(latest.passed_over[0].contains(reason), "{:?}", latest.passed_over);
+    }
+}
+
+#[test]
+fn files_with_names_like_those_of_commits_are_none() {
+    let (folder, commits) = folder();
+    for name in [
+        "manifest-7.json",
+        "manifest-+000000007.json",
+        "manifest-00000000007.json",
+    ] {
+        fs::write(file(&folder, name), b"{}").unwrap();
+    }
+    assert_eq!(commits.numbers().unwrap(), [0, 1]);
 }
 
 #[test]

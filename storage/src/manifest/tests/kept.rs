@@ -84,3 +84,14 @@ fn commits_that_lack_a_blob_do_not_push_whole_ones_out() {
         (vec![2], blobs(3))
     );
 }
+
+#[test]
+fn what_is_being_written_goes_with_the_oldest_commit_that_is_kept() {
+    let shared = Shared::new();
+    let commits = shared.commits();
+    commit(&commits, 1).unwrap();
+    let _unpublished = commits.begin(&blobs(9)).unwrap();
+    commit(&commits, 2).unwrap();
+    commits.keep(2).unwrap();
+    assert!(shared.names().contains(&Blob::of(b"commit of 9").object()));
+}
