@@ -88,6 +88,17 @@ fn a_file_that_is_gone_is_corrupt_and_can_be_put_again() {
 }
 
 #[test]
+fn a_block_may_fill_the_tier_and_takes_the_room_of_what_it_replaces() {
+    let bytes = tier_with_block(1 << 20).1.bytes_used();
+    let (_outer, tier) = tier_with_block(bytes);
+    tier.put(ID, &Block::new((100..200_u64).collect())).unwrap();
+    assert_eq!(tier.bytes_used(), bytes);
+    let other = BlockId { partition: 8, ..ID };
+    let refused = tier.put(other, &Block::new(vec![1_u64]));
+    assert!(matches!(refused, Err(StorageError::OverBudget { .. })));
+}
+
+#[test]
 fn a_failed_write_leaves_no_file_and_the_old_block() {
     let (_outer, tier) = tier_with_block(1 << 20);
     let blocked = BlockId {
@@ -110,6 +121,7 @@ fn a_folder_that_vanished_costs_what_was_in_it_and_is_made_anew() {
     fs::remove_dir_all(outer.path()).unwrap();
     assert!(matches!(get(&tier), Err(StorageError::Corrupt { .. })));
     assert!(tier.spill().is_ok());
+    assert_eq!((tier.ids(), tier.bytes_used()), (vec![], 0));
     fs::remove_dir_all(outer.path()).unwrap();
     tier.put(ID, &Block::new(vec![1_u64])).unwrap();
     assert_eq!(get(&tier).unwrap().unwrap().len(), 1);

@@ -149,6 +149,17 @@ fn replacing_forgets_the_copy_on_disk() {
 }
 
 #[test]
+fn what_is_replaced_is_not_moved_to_disk_to_make_room_for_what_replaces_it() {
+    let (store, faults) = store(3);
+    assert!(store.put(id(1), &block(1), Level::MemoryAndDisk).unwrap());
+    (2..=3).for_each(|partition| assert!(store.put(id(partition), &block(partition), Level::Memory).unwrap()));
+    let larger = Block::new(vec![4_u64; 20]);
+    assert!(store.put(id(1), &larger, Level::MemoryAndDisk).unwrap());
+    assert_eq!((get(&store, 1).unwrap(), faults.puts_count()), (Some(4), 0));
+    assert_eq!(store.ids(), [id(1), id(3)]);
+}
+
+#[test]
 fn damage_on_disk_is_an_error_once_and_then_the_block_is_not_kept() {
     let damages = [
         GetFault::Fail,
