@@ -72,9 +72,9 @@ impl BlockStore {
 
     /// A block that may be evicted for working memory, if evicting may help at all.
     fn spare(&self, state: &State, bytes: u64) -> Option<BlockId> {
-        let (bytes_max, blocks) = (self.memory.bytes_max(), self.memory.bytes_used());
+        let bytes_max = self.memory.bytes_max();
         let within = self.reserved.bytes().checked_add(bytes)?.checked_add(bytes_max / 2)? <= bytes_max;
-        (within && blocks > bytes_max / 2).then(|| state.victim(None, true))?
+        within.then(|| state.victim(None, true))?
     }
 }
 
