@@ -17,6 +17,7 @@ once() {
 
 timeout 20m cargo bench --locked --workspace --no-run
 timeout 5m cargo bench --quiet --locked -p distdl-dl --bench step -- 1
+once actions --processes 2 --threads 1 --datasets 10 --partitions 4 --runs 1
 once beyond_memory --samples 20000 --memory 8MB --threads 2
 once exchange --processes 2 --threads 1 --length 1000
 once gpu --gpu off --network mlp --batch 128 --steps 4 --runs 1

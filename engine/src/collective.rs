@@ -183,9 +183,9 @@ pub(crate) fn held(lineage: &Lineage, context: &Context) -> Held {
     let outputs = context.resources().outputs.held();
     let outputs = outputs
         .into_iter()
-        .map(|(shuffle, partitions)| (Asset::Output(shuffle), partitions));
+        .map(|(shuffle, partitions)| (Asset::Output(shuffle), partitions.into()));
     let partitions = partitions(lineage, context).into_iter();
-    let partitions = partitions.map(|(dataset, partitions)| (Asset::Dataset(dataset), partitions));
+    let partitions = partitions.map(|(dataset, partitions)| (Asset::Dataset(dataset), partitions.into()));
     partitions.chain(outputs).collect()
 }
 

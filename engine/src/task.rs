@@ -105,8 +105,8 @@ pub(crate) trait Elsewhere: Send + Sync {
     fn fetch(&self, id: BlockId) -> Result<Option<Vec<u8>>, StorageError>;
     /// Gives another process a copy of a block, in a frame, and waits until it has it or cannot have it: says which.
     fn copy(&self, id: BlockId, frame: Vec<u8>) -> bool;
-    /// The blocks that this process had and no other one, when the round began.
-    fn lacking(&self) -> Vec<BlockId>;
+    /// Whether this process had a block and no other one, when the round began, and another can have a copy.
+    fn lacks_copy(&self, id: BlockId) -> bool;
 }
 
 /// What an operator may ask of the task that runs it.

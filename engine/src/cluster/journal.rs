@@ -26,7 +26,7 @@ pub(crate) use room::Room;
 mod room;
 
 /// First in the file: what it is, and the version of its format.
-const MAGIC: &[u8; 16] = b"DistDL journal2\n";
+const MAGIC: &[u8; 16] = b"DistDL journal3\n";
 const HEADER_BYTES: u64 = 16;
 /// Memory that a payload may take before its bytes have been read.
 const READ_STEP_BYTES: u64 = 1 << 16;

@@ -47,7 +47,7 @@ use holdings::Holdings;
 use placing::Moves;
 use slot::Slots;
 
-/// Blocks and versions that one report may list.
+/// Runs of partitions and versions that one report may list.
 const LISTED_MAX: usize = 1 << 22;
 
 /// A connection to a process, as numbered by whoever accepts connections. A number is never used twice.
@@ -446,7 +446,7 @@ impl NameNode {
 }
 
 fn within_limits(report: &Report) -> Result<(), String> {
-    let listed = |held: &Held| held.iter().map(|(_, partitions)| partitions.len() + 1).sum::<usize>();
+    let listed = |held: &Held| held.values().map(|partitions| partitions.runs() + 1).sum::<usize>();
     let versions = |state: &LoopState| {
         let shards = state.shards.iter().map(|(_, versions)| versions.len() + 1);
         shards.sum::<usize>() + state.versions.len() + state.origins.rounds()
@@ -470,6 +470,6 @@ fn within_limits(report: &Report) -> Result<(), String> {
         Report::Notices { said } => return crate::notices::check(said),
         _ => 0,
     };
-    let fault = || format!("it reported {count} blocks and versions, more than the {LISTED_MAX} allowed");
+    let fault = || format!("it reported {count} runs of partitions and versions, more than the {LISTED_MAX} allowed");
     (count <= LISTED_MAX).then_some(()).ok_or_else(fault)
 }

@@ -24,15 +24,16 @@ use distdl_storage::bloom::Digest;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::action::{ActionKind, Answer, Head};
+pub(crate) use self::held::{Asset, Held, Partitions};
 use super::dismissal::Dismissal;
 use super::identity::{Address, MemberId, Role};
 use super::origins::Origins;
 use crate::error::EngineError;
-use crate::id::{DatasetId, ShuffleId};
 use crate::notices::Said;
 use crate::progress::JobProgress;
 
 mod action;
+mod held;
 
 /// A member as the others need to know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,20 +100,6 @@ pub(crate) struct Source {
     /// Where it listens.
     pub address: Address,
 }
-
-/// What a member may have partitions of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Asset {
-    /// A dataset. Of one that is kept it has the blocks; of a source that is not, it may have the bytes in its cache.
-    Dataset(DatasetId),
-    /// What they sent into a shuffle.
-    Output(ShuffleId),
-    /// The data of its lanes, at hand.
-    Lanes,
-}
-
-/// What a member has: partitions, ascending.
-pub(crate) type Held = Vec<(Asset, Vec<u64>)>;
 
 /// Versions of the state of a loop that a member could go on from. Version `v` is the state that step `v` reads: what
 /// steps `0..v` have made.

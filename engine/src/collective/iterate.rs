@@ -158,7 +158,7 @@ fn take(answer: Answer, looped: &mut Loop<'_>, history: &mut History) -> Result<
 /// The blocks of this process, and the lanes' data that it has loaded.
 fn held_and_loaded(arrival: &Arrival<'_>, looped: &mut Loop<'_>) -> Held {
     let mut held = held(arrival.lineage, arrival.context);
-    held.push((Asset::Lanes, (looped.load)(Results::new())));
+    held.insert(Asset::Lanes, (looped.load)(Results::new()).into());
     held
 }
 
@@ -195,8 +195,8 @@ fn place(
     }
     let host = |partition: usize| host(lanes, partition);
     let is_loaded = |partition: usize| {
-        let loaded = host(partition).and_then(|rank| held[rank].iter().find(|(asset, _)| *asset == Asset::Lanes));
-        loaded.is_some_and(|(_, partitions)| partitions.binary_search(&(partition as u64)).is_ok())
+        let loaded = host(partition).and_then(|rank| held[rank].get(&Asset::Lanes));
+        loaded.is_some_and(|loaded| loaded.contains(partition))
     };
     let missing: Vec<usize> = all.iter().copied().filter(|partition| !is_loaded(*partition)).collect();
     let facts = Facts {

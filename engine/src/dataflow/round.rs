@@ -112,13 +112,14 @@ impl Facts<'_> {
         let mut holders = Holders::default();
         for (rank, held) in self.held.iter().enumerate() {
             for (asset, partitions) in held {
-                let partitions = partitions.iter().map(|partition| *partition as usize);
-                match asset {
-                    Asset::Dataset(dataset) => partitions.for_each(|partition| holders.add(rank, *dataset, partition)),
-                    Asset::Output(shuffle) if computing.contains(&rank) => {
-                        partitions.for_each(|partition| holders.add_output(rank, *shuffle, partition));
-                    }
-                    _ => {}
+                // Who computes nothing sends nothing again.
+                let counts = match asset {
+                    Asset::Dataset(_) => true,
+                    Asset::Output(_) => computing.contains(&rank),
+                    Asset::Lanes => false,
+                };
+                if counts {
+                    holders.add(rank, *asset, partitions);
                 }
             }
         }
@@ -136,7 +137,7 @@ pub(crate) fn job(
 ) -> Option<Job> {
     let computing = facts.generation.computing();
     let (holders, finished) = (facts.holders(&computing), facts.finished());
-    let available = |dataset: DatasetId, partition: usize| !holders.of(dataset, partition).is_empty();
+    let available = |dataset: DatasetId, partition: usize| holders.of(dataset, partition).next().is_some();
     let sent = |shuffle: ShuffleId, partition: usize| holders.of_output(shuffle, partition).is_some();
     let plan = recover(facts.lineage, facts.wanted, &finished, &available, &sent)?;
     let hands = computing.iter().map(|rank| Hand {
@@ -184,7 +185,7 @@ pub(crate) fn drop_unheard(facts: &Facts<'_>, store: &BlockStore) {
     let nodes = facts.lineage.nodes();
     for node in nodes.filter(|node| node.determinacy() != Determinacy::Determinate) {
         let has_result = |partition| node.id == facts.lineage.target() && finished.contains(&partition);
-        let unheard = |partition: &usize| holders.of(node.id, *partition).is_empty() && !has_result(*partition);
+        let unheard = |partition: &usize| holders.of(node.id, *partition).next().is_none() && !has_result(*partition);
         for partition in (0..node.partitions).filter(unheard) {
             if let Err(error) = store.remove(node.id.block(partition)) {
                 tracing::warn!(%error, "could not remove a block that only this process knows of");
@@ -211,11 +212,10 @@ pub(crate) fn copy_again(job: &Job) {
         .collect();
     // Others that drop datasets are not to wait for what follows.
     drop(copied);
-    for id in elsewhere.lacking() {
-        let Some(node) = due.iter().find(|node| node.id.0 == id.dataset) else {
-            continue;
-        };
-        let codec = node.record_type.codec;
+    let blocks = due
+        .iter()
+        .flat_map(|node| (0..node.partitions).map(|partition| (node.id.block(partition), node.record_type.codec)));
+    for (id, codec) in blocks.filter(|(id, _)| elsewhere.lacks_copy(*id)) {
         let frame = match job.resources.store.get(id, codec) {
             Ok(Some(block)) => codec.encode(&block),
             // Whoever reads it next will see.
@@ -241,7 +241,7 @@ struct Others {
 impl Others {
     fn holders(&self, id: BlockId) -> impl Iterator<Item = usize> + '_ {
         let ranks = self.holders.of(DatasetId(id.dataset), id.partition as usize);
-        ranks.iter().copied().filter(|rank| *rank != self.round.rank)
+        ranks.filter(|rank| *rank != self.round.rank)
     }
 }
 
@@ -277,9 +277,9 @@ impl Elsewhere for Others {
         taken
     }
 
-    fn lacking(&self) -> Vec<BlockId> {
-        let only = self.holders.only(self.round.rank).filter(|_| self.second.is_some());
-        only.map(|(dataset, partition)| dataset.block(partition)).collect()
+    fn lacks_copy(&self, id: BlockId) -> bool {
+        let ranks = self.holders.of(DatasetId(id.dataset), id.partition as usize);
+        self.second.is_some() && ranks.eq([self.round.rank])
     }
 }
 
@@ -342,7 +342,7 @@ mod tests {
             .persist(Level::Memory);
         assert_eq!(drawn.count().unwrap(), 40);
         let lineage = context.lineage(drawn.id());
-        let held = [Held::new(), vec![(Asset::Dataset(drawn.id()), vec![2])]];
+        let held = [Held::new(), Held::from([(Asset::Dataset(drawn.id()), vec![2].into())])];
         let generation = Generation {
             number: 2,
             members: Vec::new(),

@@ -7,44 +7,35 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{OPERATIONS_MAX, Operation, Operations, Output, Plan, Stage};
 use crate::cluster::deal::{Hand, deal};
+use crate::cluster::protocol::{Asset, Partitions};
 use crate::id::{DatasetId, ShuffleId};
 use crate::lineage::Lineage;
 
-/// Blocks that exist, and the ranks that have each; outputs that are kept, and the rank that has each.
+/// Which ranks have which blocks and keep which outputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Holders {
-    blocks: BTreeMap<(DatasetId, usize), Vec<usize>>,
-    outputs: BTreeMap<(ShuffleId, usize), usize>,
-}
+pub(crate) struct Holders(BTreeMap<Asset, Vec<(usize, Partitions)>>);
 
 impl Holders {
-    /// Notes that `rank` has a block.
-    pub(crate) fn add(&mut self, rank: usize, dataset: DatasetId, partition: usize) {
-        let ranks = self.blocks.entry((dataset, partition)).or_default();
-        if !ranks.contains(&rank) {
-            ranks.push(rank);
-        }
+    /// Notes what `rank` has.
+    pub(crate) fn add(&mut self, rank: usize, asset: Asset, partitions: &Partitions) {
+        self.0.entry(asset).or_default().push((rank, partitions.clone()));
     }
 
     /// The ranks that have a block.
-    pub(crate) fn of(&self, dataset: DatasetId, partition: usize) -> &[usize] {
-        self.blocks.get(&(dataset, partition)).map_or(&[], Vec::as_slice)
-    }
-
-    /// The blocks that `rank` has and no other rank.
-    pub(crate) fn only(&self, rank: usize) -> impl Iterator<Item = (DatasetId, usize)> + '_ {
-        let blocks = self.blocks.iter().filter(move |(_, ranks)| **ranks == [rank]);
-        blocks.map(|(block, _)| *block)
-    }
-
-    /// Notes that `rank` keeps what a partition has sent into a shuffle.
-    pub(crate) fn add_output(&mut self, rank: usize, shuffle: ShuffleId, partition: usize) {
-        self.outputs.entry((shuffle, partition)).or_insert(rank);
+    pub(crate) fn of(&self, dataset: DatasetId, partition: usize) -> impl Iterator<Item = usize> + '_ {
+        self.ranks(Asset::Dataset(dataset), partition)
     }
 
     /// The rank that keeps what a partition has sent into a shuffle.
     pub(crate) fn of_output(&self, shuffle: ShuffleId, partition: usize) -> Option<usize> {
-        self.outputs.get(&(shuffle, partition)).copied()
+        self.ranks(Asset::Output(shuffle), partition).next()
+    }
+
+    fn ranks(&self, asset: Asset, partition: usize) -> impl Iterator<Item = usize> + '_ {
+        let holders = self.0.get(&asset).into_iter().flatten();
+        holders
+            .filter(move |(_, partitions)| partitions.contains(partition))
+            .map(|(rank, _)| *rank)
     }
 }
 
@@ -137,7 +128,7 @@ impl Assignment {
 
 /// Partitions and whose turn each is, exchanged so that they go to ranks that they like as far as that can be; each rank
 /// gets as many as before.
-fn exchanged<'a>(mut rest: Vec<(usize, usize)>, likes: impl Fn(usize) -> &'a [usize]) -> BTreeMap<usize, usize> {
+fn exchanged(mut rest: Vec<(usize, usize)>, likes: impl Fn(usize) -> Vec<usize>) -> BTreeMap<usize, usize> {
     let mut left: BTreeMap<usize, usize> = BTreeMap::new();
     rest.iter().for_each(|(_, turn)| *left.entry(*turn).or_default() += 1);
     let ranks: Vec<usize> = left.keys().copied().collect();
@@ -147,29 +138,30 @@ fn exchanged<'a>(mut rest: Vec<(usize, usize)>, likes: impl Fn(usize) -> &'a [us
         free.map(|free| *free -= 1).is_some() && placed.insert(partition, rank).is_none()
     };
     rest.retain(|(partition, turn)| !(likes(*partition).contains(turn) && take(*partition, *turn)));
-    rest.retain(|(partition, _)| !likes(*partition).iter().any(|rank| take(*partition, *rank)));
+    rest.retain(|(partition, _)| !likes(*partition).into_iter().any(|rank| take(*partition, rank)));
     rest.retain(|(partition, turn)| !take(*partition, *turn));
     rest.retain(|(partition, _)| !ranks.iter().any(|rank| take(*partition, *rank)));
     placed
 }
 
 /// The ranks that may have the bytes of the first source that a partition reads.
-fn near_source<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: &'a Holders) -> &'a [usize] {
-    if holders.blocks.is_empty() {
-        return &[];
+fn near_source(lineage: &Lineage, stage: &Stage, partition: usize, holders: &Holders) -> Vec<usize> {
+    if holders.0.is_empty() {
+        return Vec::new();
     }
     let mut operations = Operations::new(lineage, (stage.root, partition), &|_, _| false, &|_| true);
     let source = operations.find_map(|operation| match operation {
         Operation::Compute { dataset, partition, .. } => Some((dataset, partition)),
         _ => None,
     });
-    source.map_or(&[], |(dataset, partition)| holders.of(dataset, partition))
+    let holders = source.map(|(dataset, partition)| holders.of(dataset, partition));
+    holders.into_iter().flatten().collect()
 }
 
 /// The ranks that have the first block that a partition reads.
-fn near<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: &'a Holders) -> &'a [usize] {
+fn near(lineage: &Lineage, stage: &Stage, partition: usize, holders: &Holders) -> Vec<usize> {
     if stage.blocks.is_empty() {
-        return &[];
+        return Vec::new();
     }
     let planned = |dataset: DatasetId, partition: usize| {
         let blocks = stage.blocks.get(&dataset);
@@ -180,7 +172,8 @@ fn near<'a>(lineage: &Lineage, stage: &Stage, partition: usize, holders: &'a Hol
         Operation::Read(dataset, partition) => Some((dataset, partition)).filter(|_| planned(dataset, partition)),
         _ => None,
     });
-    read.map_or(&[], |(dataset, partition)| holders.of(dataset, partition))
+    let holders = read.map(|(dataset, partition)| holders.of(dataset, partition));
+    holders.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -200,9 +193,9 @@ mod tests {
     fn each_goes_where_it_likes_to_be_if_that_can_be() {
         let turns = vec![(0, 0), (1, 1), (2, 2), (3, 0)];
         let likes: [&[usize]; 4] = [&[1], &[0], &[2, 0], &[]];
-        let placed = exchanged(turns, |partition| likes[partition]);
+        let placed = exchanged(turns, |partition| likes[partition].to_vec());
         assert_eq!(placed, BTreeMap::from([(0, 1), (1, 0), (2, 2), (3, 0)]));
-        let placed = exchanged(vec![(0, 0), (1, 1)], |_| &[1]);
+        let placed = exchanged(vec![(0, 0), (1, 1)], |_| vec![1]);
         assert_eq!(
             placed,
             BTreeMap::from([(0, 0), (1, 1)]),
@@ -217,7 +210,7 @@ mod tests {
             likes in prop::collection::vec(prop::collection::vec(0..6_usize, 0..4), 20),
         ) {
             let turns: Vec<(usize, usize)> = turns.into_iter().enumerate().collect();
-            let placed = exchanged(turns.clone(), |partition| &likes[partition]);
+            let placed = exchanged(turns.clone(), |partition| likes[partition].clone());
             prop_assert!(placed.keys().copied().eq(0..turns.len()));
             prop_assert_eq!(counts(placed.into_values()), counts(turns.into_iter().map(|(_, rank)| rank)));
         }

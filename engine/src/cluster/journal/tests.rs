@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::fs;
 
 use super::*;
-use crate::cluster::protocol::ActionKind;
+use crate::cluster::protocol::{ActionKind, Held};
 use crate::error::EngineError;
 
 const BYTES_MAX: u64 = 1 << 20;
@@ -55,7 +55,7 @@ fn written(folder: &Path) -> Vec<u8> {
             costs: vec![3],
             lanes: vec![0, 1],
             finished: vec![],
-            held: vec![vec![]],
+            held: vec![Held::new()],
         },
     };
     for entry in [

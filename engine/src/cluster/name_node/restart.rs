@@ -7,7 +7,7 @@ use super::slot::{Place, Slots};
 use super::{Action, Holdings, Member, Moves, NameNode, Options, Round};
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::{Collected, LogEntry};
-use crate::cluster::protocol::{Answer, Generation, Head, LoopState, Peer, Work};
+use crate::cluster::protocol::{Answer, Generation, Head, Held, LoopState, Peer, Work};
 
 impl NameNode {
     /// The name node of the cluster that wrote `entries`. Its members are expected back within one lease; processes for
@@ -88,7 +88,7 @@ impl NameNode {
             heard: self.now,
             doubted: false,
             arrived: false,
-            held: Vec::new(),
+            held: Held::new(),
             state: LoopState::default(),
             lane_micros: None,
             task_micros: None,

@@ -46,12 +46,13 @@ fn an_arrival_is_told_again_with_what_there_is_by_then() {
         state: state(7),
         result: None,
     };
-    member.ended(key, outcome, vec![(Asset::Dataset(DatasetId(3)), vec![1])]);
+    let here = Held::from([(Asset::Dataset(DatasetId(3)), vec![1].into())]);
+    member.ended(key, outcome, here.clone());
     let again = lock(&member.shared).arrival.clone();
     let Some(Report::Arrive { state: told, held, .. }) = again else {
         panic!("nothing to tell");
     };
-    assert_eq!((told, held), (state(7), vec![(Asset::Dataset(DatasetId(3)), vec![1])]));
+    assert_eq!((told, held), (state(7), here));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::dismissal::Dismissal;
-use crate::cluster::protocol::{ActionKind, Head, Known};
+use crate::cluster::protocol::{ActionKind, Asset, Head, Known};
 
 fn join(known: Option<Known>, slot: u32) -> Report {
     Report::Join {
@@ -164,21 +164,7 @@ fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
     let effects = wait(&mut node, None, 24);
     assert!(effects.is_empty(), "{effects:?}");
     says(&mut node, 0, join(None, 0));
-    let action = Report::Arrive {
-        head: Head {
-            action: 0,
-            fingerprint: [0; 32],
-            site: String::new(),
-            kind: ActionKind::Compute {
-                wanted: vec![0],
-                dataset: crate::id::DatasetId(0),
-                rounds_max: 1,
-            },
-        },
-        held: Held::new(),
-        state: LoopState::default(),
-    };
-    says(&mut node, 0, action);
+    says(&mut node, 0, comes_to_an_action(Held::new()));
     wait(&mut node, Some(0), 1);
     assert_eq!(node.active().count(), 1, "it goes on with fewer");
     let effects = says(&mut node, 1, join(None, 1));
@@ -189,6 +175,42 @@ fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
     }
     wait(&mut node, None, 24);
     assert!(!node.done, "both may be started again");
+}
+
+fn comes_to_an_action(held: Held) -> Report {
+    Report::Arrive {
+        head: Head {
+            action: 0,
+            fingerprint: [0; 32],
+            site: String::new(),
+            kind: ActionKind::Compute {
+                wanted: vec![0],
+                dataset: crate::id::DatasetId(0),
+                rounds_max: 1,
+            },
+        },
+        held,
+        state: LoopState::default(),
+    }
+}
+
+#[test]
+fn a_member_may_have_any_number_of_blocks_that_few_words_name() {
+    let mut node = by_hand(2);
+    says(&mut node, 0, join(None, 0));
+    says(&mut node, 1, join(None, 1));
+    let all = 2 * LISTED_MAX as u64;
+    let held = |first: u64| {
+        let every_other: Vec<u64> = (first..all).step_by(2).collect();
+        Held::from([(Asset::Dataset(crate::id::DatasetId(0)), every_other.into())])
+    };
+    says(&mut node, 0, comes_to_an_action(held(0)));
+    says(&mut node, 1, comes_to_an_action(held(1)));
+    assert_eq!(node.active().count(), 2);
+    let Work::Compute { held: told, .. } = &node.round.as_ref().unwrap().work else {
+        panic!("a round of computing begins");
+    };
+    assert_eq!(told, &[held(0), held(1)]);
 }
 
 /// With the state of one shard, as of the version that the loop begins with.

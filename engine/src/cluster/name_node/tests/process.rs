@@ -8,7 +8,7 @@ use crate::cluster::identity::{Address, MemberId, Role};
 use crate::cluster::name_node::ConnectionId;
 use crate::cluster::origins::{Origin, Origins};
 use crate::cluster::protocol::{
-    ActionKind, Answer, Asset, Generation, Head, Known, LoopState, Order, Outcome, Report, Work,
+    ActionKind, Answer, Asset, Generation, Head, Held, Known, LoopState, Order, Outcome, Report, Work,
 };
 use crate::cluster::resume::of_history;
 use crate::error::EngineError;
@@ -174,9 +174,14 @@ impl Process {
         };
         Report::Arrive {
             head,
-            held: vec![(Asset::Dataset(dataset), self.blocks.iter().copied().collect())],
+            held: self.held(dataset),
             state: self.loop_state(program),
         }
+    }
+
+    fn held(&self, dataset: DatasetId) -> Held {
+        let blocks: Vec<u64> = self.blocks.iter().copied().collect();
+        Held::from([(Asset::Dataset(dataset), blocks.into())])
     }
 
     pub(super) fn loop_state(&self, program: &[Step]) -> LoopState {
@@ -455,10 +460,7 @@ impl Process {
             action: self.at as u64,
             round: round.number,
             outcome,
-            held: vec![(
-                Asset::Dataset(DatasetId(self.at as u64)),
-                self.blocks.iter().copied().collect(),
-            )],
+            held: self.held(DatasetId(self.at as u64)),
             cut: self.cut >= round.generation.number,
         };
         self.ended = Some((round.generation.number, round.number, report.clone()));
