@@ -25,6 +25,8 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(15);
 const WAKE_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long nobody is let in after that has failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// People hear of the first failure in a row, and then each time that there are so many times as many.
+const TOLD_LESS_BY: u64 = 8;
 
 /// A connected stream of bytes. All operations take `&self`: one thread may read while another writes and a third
 /// shuts it down.
@@ -191,12 +193,17 @@ pub(crate) fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
 }
 
 fn next_of<S>(mut accept: impl FnMut() -> io::Result<S>, is_closed: impl Fn() -> bool) -> Option<S> {
+    let (mut failures, mut told_at) = (0_u64, 1);
     loop {
         match accept() {
             Ok(socket) => return Some(socket),
             Err(_) if is_closed() => return None,
             Err(error) => {
-                tracing::warn!("a connection waits: {error}");
+                failures += 1;
+                if failures == told_at {
+                    tracing::warn!("a connection waits: {error}");
+                    told_at = told_at.saturating_mul(TOLD_LESS_BY);
+                }
                 std::thread::sleep(ACCEPT_PAUSE);
             }
         }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::mpsc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use super::*;
@@ -160,6 +161,52 @@ fn nobody_there_is_an_error_at_once() {
     assert!((0..5).any(|_| all_refused()));
     let long = Address::Local("n".repeat(10_000));
     assert!(connect(&long, LIMIT).is_err());
+}
+
+/// Counts what its thread is told.
+#[derive(Default)]
+struct Warnings(AtomicU64);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn what_hinders_connections_for_long_is_said_ever_more_rarely() {
+    let warnings = Arc::new(Warnings::default());
+    let mut left = 20;
+    let accept = || {
+        left -= 1;
+        match left {
+            0 => Ok("a connection"),
+            _ => Err(io::Error::from_raw_os_error(24)),
+        }
+    };
+    let accepted = tracing::subscriber::with_default(Arc::clone(&warnings), || next_of(accept, || false));
+    assert_eq!(accepted, Some("a connection"));
+    assert_eq!(
+        warnings.0.load(Ordering::SeqCst),
+        2,
+        "of 19 failures the first and the eighth"
+    );
 }
 
 #[test]
