@@ -33,11 +33,11 @@ pub struct Object {
 }
 
 /// How to mend that the operating system has failed with `error`, which is none that a type says more of.
-pub(crate) fn remedy(error: &io::Error) -> &'static str {
+pub fn remedy(error: &io::Error) -> &'static str {
+    if let Some(remedy) = remedy_of_limit(error) {
+        return remedy;
+    }
     match (Errno::from_io_error(error), error.kind()) {
-        (Some(Errno::MFILE), _) => "raise the limit of open files (`ulimit -n`)",
-        (Some(Errno::NFILE), _) => "raise the system's limit of open files (`fs.file-max`)",
-        (Some(Errno::FBIG), _) => "raise the limit of the length of files (`ulimit -f`)",
         (
             Some(_),
             io::ErrorKind::NotFound
@@ -45,10 +45,28 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
             | io::ErrorKind::AlreadyExists
             | io::ErrorKind::InvalidFilename,
         ) => "look whether the path is right, or choose another one",
-        (_, io::ErrorKind::OutOfMemory) => "leave the system more memory, or lower `memory`",
+        (Some(_), io::ErrorKind::PermissionDenied) => {
+            "give the user that runs this program that right, or choose another place"
+        }
         (Some(_), _) => "look at the disk, its free space and its mount",
         // What others have wrapped has no number any more.
         (None, _) => "look at the disk, its free space and its mount, and at the limit of open files (`ulimit -n`)",
+    }
+}
+
+/// How to mend that something did not fit into a limit of this process or of the system; `None` if that is not why the
+/// operating system has failed.
+pub fn remedy_of_limit(error: &io::Error) -> Option<&'static str> {
+    match (Errno::from_io_error(error), error.kind()) {
+        (Some(Errno::MFILE), _) => Some("raise the limit of open files (`ulimit -n`)"),
+        (Some(Errno::NFILE), _) => Some("raise the system's limit of open files (`fs.file-max`)"),
+        (Some(Errno::FBIG), _) => Some("raise the limit of the length of files (`ulimit -f`)"),
+        // What starts no thread and no process; files are always ready.
+        (Some(Errno::AGAIN), _) => {
+            Some("raise the limits of processes and threads (`ulimit -u`, `pids.max` of a container)")
+        }
+        (_, io::ErrorKind::OutOfMemory) => Some("leave the system more memory, or lower `memory`"),
+        _ => None,
     }
 }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use distdl_storage::durable;
+use distdl_storage::object::remedy;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -98,7 +99,7 @@ pub(crate) struct Collected {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}; look at the disk's free space and at who owns the folder", path.display())]
+    #[error("cannot {what} {}: {source}; {}", path.display(), remedy(.source))]
     Io {
         /// What was tried.
         what: &'static str,

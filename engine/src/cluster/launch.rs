@@ -9,6 +9,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use distdl_storage::object::remedy_of_limit;
+
 use super::chaos::Chaos;
 use super::children::Recipe;
 use super::hosts::{Hosts, HostsError, is_here};
@@ -46,19 +48,25 @@ pub enum LaunchError {
         given: String,
     },
     /// The name node cannot listen.
-    #[error("the name node cannot listen at {address:?}: {message}; name another address with `--listen`")]
+    #[error(
+        "the name node cannot listen at {address:?}: {source}; {remedy}",
+        remedy = remedy_of_limit(.source).unwrap_or("name another address with `--listen`")
+    )]
     Listen {
         /// Where.
         address: Address,
         /// The system's words.
-        message: String,
+        source: io::Error,
     },
     /// The folder of the journal, or the file of events, cannot be used.
     #[error("{0}")]
     Record(String),
     /// The system refuses threads or signals.
-    #[error("the name node cannot start: {0}")]
-    Start(io::Error),
+    #[error(
+        "the name node cannot start: {0}; {remedy}",
+        remedy = remedy_of_limit(.0).unwrap_or("look at the limits of this process (`ulimit -a`)")
+    )]
+    Start(#[source] io::Error),
     /// A program that cannot be started.
     #[error("cannot start {}: {message}; check the path", program.display())]
     Program {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use distdl_storage::DiskTier;
+use distdl_storage::object::remedy_of_limit;
 
 use crate::cluster::chaos::Chaos;
 use crate::cluster::children::Children;
@@ -121,9 +122,9 @@ fn bind(address: &Address) -> Result<Listener, LaunchError> {
         Address::Local(_) => Listener::bind_local(),
         Address::Tcp(address) => Listener::bind_tcp(*address, None),
     };
-    bound.map_err(|error| LaunchError::Listen {
+    bound.map_err(|source| LaunchError::Listen {
         address: address.clone(),
-        message: error.to_string(),
+        source,
     })
 }
 
@@ -164,8 +165,9 @@ fn decisions(config: &Config) -> Options {
 fn notes(config: &Config, bar: Arc<Bar>) -> Result<Notes, LaunchError> {
     let failed = |path: &Path, error: &io::Error| {
         LaunchError::Record(format!(
-            "cannot write the events to {}: {error}; name another file with `--events`",
-            path.display()
+            "cannot write the events to {}: {error}; {}",
+            path.display(),
+            remedy_of_limit(error).unwrap_or("name another file with `--events`")
         ))
     };
     let file = config

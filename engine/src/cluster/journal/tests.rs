@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use proptest::prelude::*;
+use rustix::io::Errno;
 
 use std::fs;
 
@@ -69,6 +70,22 @@ fn written(folder: &Path) -> Vec<u8> {
     journal.append(&answered(1, 10)).unwrap();
     drop(journal);
     fs::read(folder.join("journal")).unwrap()
+}
+
+#[test]
+fn what_the_system_refuses_comes_with_its_remedy() {
+    let refused = |errno: Errno| {
+        let source = io::Error::from_raw_os_error(errno.raw_os_error());
+        failed("open", Path::new("a folder"), source).to_string()
+    };
+    for (errno, remedy) in [
+        (Errno::MFILE, "`ulimit -n`"),
+        (Errno::NFILE, "`fs.file-max`"),
+        (Errno::NOSPC, "free space"),
+        (Errno::ACCESS, "give the user that runs this program that right"),
+    ] {
+        assert!(refused(errno).contains(remedy), "{}", refused(errno));
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 use std::io::Write;
 
+use rustix::io::Errno;
+
 use super::*;
 use crate::cluster::identity::Role;
 
@@ -126,6 +128,24 @@ fn who_can_be_reached_from_other_hosts_needs_a_token() {
         let secrets = secrets(Some(file.path())).unwrap();
         assert_eq!(secrets, Secrets::derived_from(b"sixteen letters!"));
     }
+}
+
+#[test]
+fn a_name_node_that_comes_to_a_limit_says_which_to_raise() {
+    let [files, threads, taken] = [Errno::MFILE, Errno::AGAIN, Errno::ADDRINUSE].map(Errno::raw_os_error);
+    let start = |code| LaunchError::Start(io::Error::from_raw_os_error(code)).to_string();
+    assert!(
+        start(files).ends_with("; raise the limit of open files (`ulimit -n`)"),
+        "{}",
+        start(files)
+    );
+    assert!(start(threads).contains("`ulimit -u`"), "{}", start(threads));
+    let listen = |code| {
+        let (address, source) = (Address::Local("x".into()), io::Error::from_raw_os_error(code));
+        LaunchError::Listen { address, source }.to_string()
+    };
+    assert!(listen(files).contains("`ulimit -n`"), "{}", listen(files));
+    assert!(listen(taken).contains("`--listen`"), "{}", listen(taken));
 }
 
 #[test]
