@@ -113,6 +113,10 @@ pub struct Config {
     /// Whether processes of one host exchange parameters through memory that they share, as far as the system lets them, and
     /// not through sockets alone. Default: yes.
     pub shared_memory: bool,
+    /// Whether processes of one cluster may run on machines that compute other bits than each other: of another kind of
+    /// processor, or with another system library. What is computed again elsewhere may then differ, and records be lost whose
+    /// keys are floats or predictions. All processes of a cluster must have it set alike. Default: no, such a process is not let in.
+    pub unlike_machines: bool,
     /// File with the secret that processes of different hosts show each other. Default: none.
     pub token_file: Option<PathBuf>,
     /// Whether a GPU computes. Default: if there is one.
@@ -254,6 +258,7 @@ impl Default for Config {
             parameter_copies: 2,
             speculate_after: None,
             shared_memory: true,
+            unlike_machines: false,
             token_file: None,
             gpu: GpuUse::Auto,
             cudnn: false,
@@ -357,6 +362,9 @@ impl Config {
             shared_memory: layers
                 .get("shared_memory", SWITCH, |text| text.parse().ok())?
                 .unwrap_or(default.shared_memory),
+            unlike_machines: layers
+                .get("unlike_machines", SWITCH, |text| text.parse().ok())?
+                .unwrap_or(default.unlike_machines),
             token_file: layers.get("token_file", FILE, path)?,
             gpu: layers.get("device.gpu", GPU, gpu)?.unwrap_or(default.gpu),
             cudnn: layers

@@ -21,6 +21,7 @@ use crate::accumulator::{Accumulator, Accumulators};
 use crate::batch::RecordType;
 use crate::broadcast::Broadcast;
 use crate::cancel::Cancellation;
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::join::{Join, OrphanError};
 use crate::cluster::member::{Capacity, Fate, Faults, Member};
@@ -437,6 +438,10 @@ fn join_cluster(config: &Config, join: &str) -> Result<Member> {
     let capacity = Capacity {
         threads: config.threads,
         speculates: config.speculate_after.is_some(),
+        arithmetic: match config.unlike_machines {
+            true => Arithmetic::ANY,
+            false => Arithmetic::of_this_machine(),
+        },
     };
     Member::join(join, capacity, plan, Fate::Signal)
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use distdl_storage::remote::ObjectStore;
 
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::chaos::{Chaos, ChaosPlan};
 use crate::cluster::events::ClusterEvent;
 use crate::cluster::handshake::Credentials;
@@ -366,6 +367,7 @@ impl<R: Send + 'static> Shared<R> {
         let capacity = Capacity {
             threads: cluster.threads,
             speculates: speculate_after.is_some(),
+            arithmetic: Arithmetic::ANY,
         };
         let member = Member::join(self.join(slot, number), capacity, plan, Fate::Vanish)?;
         let vanish = member.vanisher();

@@ -30,12 +30,16 @@ fn worker(place: &Place, name_node: &str, slot: &str, life: &str) -> Running {
 }
 
 fn worker_with(place: &Place, name_node: &str, flags: &[&str]) -> Running {
+    Running::start(&mut worker_command(place, name_node, flags))
+}
+
+fn worker_command(place: &Place, name_node: &str, flags: &[&str]) -> Command {
     let words = program::as_words();
     let program: Vec<&str> = words.iter().map(String::as_str).collect();
     let worker = ["worker", "--name", name_node];
     let mut command = distdl(place, &[&worker, flags, &["--"], &program].concat());
     program::with_arguments(&mut command, &place.arguments(&[]));
-    Running::start(&mut command)
+    command
 }
 
 fn ends_as_undisturbed(mut running: Running) {
@@ -55,6 +59,27 @@ fn workers_that_are_there_first_wait_for_their_name_node() {
         worker.wait_for(|line| line.contains("trying again for 30s").then_some(()));
     }
     let (mut name_node, _) = name_node(&place, &address);
+    workers.into_iter().for_each(ends_as_undisturbed);
+    assert!(name_node.end().success(), "{}", name_node.shown());
+}
+
+#[test]
+fn one_that_may_compute_other_bits_than_the_others_is_not_let_in() {
+    let place = Place::new();
+    let (mut name_node, address) = name_node(&place, "127.0.0.1:0");
+    let mut workers = vec![worker(&place, &address, "0", "0"), worker(&place, &address, "1", "0")];
+    for _ in &workers {
+        name_node.wait_for(|line| line.contains("\"joined\"").then_some(()));
+    }
+    let mut unlike = worker_command(&place, &address, &["--slot", "2", "--life", "0"]);
+    let mut unlike = Running::start(unlike.env("DISTDL_UNLIKE_MACHINES", "true"));
+    assert!(!unlike.end().success());
+    let shown = unlike.shown();
+    assert!(
+        shown.contains("computes other bits") && shown.contains("unlike_machines"),
+        "{shown}"
+    );
+    workers.push(worker(&place, &address, "2", "0"));
     workers.into_iter().for_each(ends_as_undisturbed);
     assert!(name_node.end().success(), "{}", name_node.shown());
 }

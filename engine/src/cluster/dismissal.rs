@@ -30,6 +30,11 @@ pub enum Dismissal {
     /// It was left over when another run of a program ended before its time.
     #[error("it belongs to an earlier run, and another one has begun at the address of the name node")]
     EarlierRun,
+    /// What both compute may differ.
+    #[error(
+        "its machine computes other bits than those of the others: another processor (only one of them has AVX2 and FMA) or another system library, so that records that are computed again might be lost; start all processes on machines of one kind, or let them differ with `unlike_machines = true` for each (see docs/processes.md)"
+    )]
+    Unlike,
     /// Nobody is missing.
     #[error(
         "every place of the cluster is taken; start fewer processes, or give the name node more `--processes` or `--spares`"

@@ -1,7 +1,7 @@
 //! Many processes as one: who belongs to the cluster, what it does next, and what happens when one of them dies.
 //!
-//! Read in this order: `origins` tells versions of a loop's state apart, `identity` is who a process is, `dismissal` why
-//! the name node does not let it in, and `protocol` what members and the name node say to each other; `secrets` and `join` are what a
+//! Read in this order: `origins` tells versions of a loop's state apart, `identity` is who a process is, `arithmetic` whether its
+//! machine gives the bits of the others, `dismissal` why the name node does not let it in, and `protocol` what members and the name node say to each other; `secrets` and `join` are what a
 //! started process is told, `chaos` the faults that are made on purpose; `socket` and `handshake` how they meet, `wire`
 //! and `control` what goes over links and control connections; `link` and `member` a process's side. Then the other
 //! side: `events` is what people hear of, `resume`, `deal` and `name_node` who decides (a pure state machine), `journal` what it
@@ -10,6 +10,7 @@
 
 pub(crate) mod origins;
 pub(crate) mod identity;
+pub(crate) mod arithmetic;
 pub(crate) mod dismissal;
 pub(crate) mod protocol;
 pub(crate) mod secrets;

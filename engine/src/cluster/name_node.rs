@@ -24,6 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::arithmetic::Arithmetic;
 use super::control::ANSWER_BYTES_MAX;
 use super::events::{ClusterEvent, Happening};
 use super::identity::MemberId;
@@ -187,6 +188,8 @@ pub(crate) struct NameNode {
     members: BTreeMap<MemberId, Member>,
     connections: BTreeMap<ConnectionId, MemberId>,
     member_next: u64,
+    /// Of the machine of the first member.
+    arithmetic: Option<Arithmetic>,
     /// The last one; number 0 and nobody before the first.
     generation: Generation,
     /// No number below this is given to a generation any more.
@@ -392,6 +395,7 @@ impl NameNode {
                 speculates,
                 role,
                 process,
+                arithmetic,
             } => {
                 let peer = Peer {
                     member: MemberId(0),
@@ -401,7 +405,7 @@ impl NameNode {
                     speculates,
                     role,
                 };
-                self.joined(connection, slot, known, peer, process);
+                self.joined(connection, slot, known, peer, process, arithmetic);
             }
             _ => self.effects.push(Effect::Close { connection }),
         }

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::action::{ActionKind, Answer, Head};
 pub(crate) use self::held::{Asset, Held, Partitions};
+use super::arithmetic::Arithmetic;
 use super::dismissal::Dismissal;
 use super::identity::{Address, MemberId, Role};
 use super::origins::Origins;
@@ -165,6 +166,8 @@ pub(crate) enum Report {
         role: Role,
         /// Its operating-system process.
         process: u32,
+        /// Of its machine, or of any where they may differ.
+        arithmetic: Arithmetic,
     },
     /// It lives. Sent [`HEARTBEATS_PER_LEASE`] times a lease.
     Heartbeat {

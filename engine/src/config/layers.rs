@@ -14,7 +14,7 @@ use super::error::{ConfigError, Result};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Every key, as a file writes it.
-pub(super) const KEYS: [&str; 39] = [
+pub(super) const KEYS: [&str; 40] = [
     "threads",
     "memory",
     "disk",
@@ -47,6 +47,7 @@ pub(super) const KEYS: [&str; 39] = [
     "parameter_copies",
     "speculate_after",
     "shared_memory",
+    "unlike_machines",
     "token_file",
     "device.gpu",
     "device.cudnn",

@@ -237,6 +237,15 @@ impl Config {
         Self { shared_memory, ..self }
     }
 
+    /// Sets whether processes may run on machines that compute other bits than each other.
+    #[must_use]
+    pub fn with_unlike_machines(self, unlike_machines: bool) -> Self {
+        Self {
+            unlike_machines,
+            ..self
+        }
+    }
+
     /// Sets the file with the secret that processes of different hosts show each other.
     #[must_use]
     pub fn with_token_file(self, token_file: impl Into<PathBuf>) -> Self {

@@ -109,6 +109,7 @@ fn with_every_setting() -> Config {
         parameter_copies: 1,
         speculate_after: Some(Duration::from_millis(80)),
         shared_memory: false,
+        unlike_machines: true,
         token_file: Some("/token".into()),
         gpu: GpuUse::Off,
         cudnn: true,
@@ -127,7 +128,7 @@ fn every_key_is_read_from_file_and_variables() {
                 cache_size = \"8 MiB\"\ncache_grows_only = \"s3://logs/, s3://b/x\"\nread_ahead = \"1 MiB\"\nread_size = 12\nlist_count = 13\nline_size = 14\nrequests = 15\nrequest_timeout = 16\nmemo_size = \"9 MiB\"\ncut_lineage_every = 40\nseed = \"18446744073709551615\"\n\
                 progress = \"on\"\nlog = \"debug\"\njson = true\nbatch_records = 7\nprocesses = 4\nparameter_workers = 1\nspares = 2\n\
                 events = \"/events\"\nchaos = \"kill=name@step:1,stop=worker:0@block:2\"\nlease = 50\nrestarts = 0\n\
-                grace = 70\nparameter_copies = 1\nspeculate_after = 80\nshared_memory = false\ntoken_file = \"/token\"\n\
+                grace = 70\nparameter_copies = 1\nspeculate_after = 80\nshared_memory = false\nunlike_machines = true\ntoken_file = \"/token\"\n\
                 [device]\ngpu = \"off\"\ncudnn = true\ncuda_libraries = \"/cuda\"\ngpu_processes = 3\ngpu_memory = 11\nprecision = \"bf16\"";
     let from_file = Config::from_layers(Some(file(text).path()), [], &Flags::default()).unwrap();
     assert_eq!(from_file, expected);
@@ -164,6 +165,7 @@ fn every_key_is_read_from_file_and_variables() {
         ("DISTDL_PARAMETER_COPIES", "1"),
         ("DISTDL_SPECULATE_AFTER", "80"),
         ("DISTDL_SHARED_MEMORY", "false"),
+        ("DISTDL_UNLIKE_MACHINES", "true"),
         ("DISTDL_TOKEN_FILE", "/token"),
         ("DISTDL_GPU", "off"),
         ("DISTDL_CUDNN", "true"),
@@ -209,6 +211,7 @@ fn every_key_is_read_from_file_and_variables() {
         .with_parameter_copies(1)
         .with_speculate_after(Duration::from_millis(80))
         .with_shared_memory(false)
+        .with_unlike_machines(true)
         .with_token_file("/token")
         .with_gpu(GpuUse::Off)
         .with_cudnn(true)

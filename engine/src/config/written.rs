@@ -56,6 +56,7 @@ impl Config {
                 self.speculate_after.map(|time| time.as_millis().to_string()),
             ),
             ("shared_memory", Some(self.shared_memory.to_string())),
+            ("unlike_machines", Some(self.unlike_machines.to_string())),
             ("token_file", path(&self.token_file)),
             ("device.gpu", chosen(self.gpu)),
             ("device.cudnn", Some(self.cudnn.to_string())),

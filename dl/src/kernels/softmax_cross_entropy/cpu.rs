@@ -21,7 +21,7 @@ dispatched! {
             let scale = T::ONE / sum;
             gradient.iter_mut().for_each(|value| *value *= scale);
             gradient[label] -= T::ONE;
-            let loss = sum.to_f64().ln() + (largest.to_f64() - logits[label].to_f64());
+            let loss = libm::log(sum.to_f64()) + (largest.to_f64() - logits[label].to_f64());
             loss_sum += loss;
             // What is not a number is not right either.
             correct += u64::from(best == label && !loss.is_nan());
@@ -49,7 +49,7 @@ dispatched! {
             let sum = exponentials(logits, largest, gradient);
             let (scale, weight) = (T::ONE / sum, targets.weight(label));
             let total = T::from_f64(kept * weight + spread * weights);
-            let (log_sum, mut loss) = (sum.to_f64().ln(), 0.0);
+            let (log_sum, mut loss) = (libm::log(sum.to_f64()), 0.0);
             for (class, (value, logit)) in gradient.iter_mut().zip(logits).enumerate() {
                 let own = if class == label { kept * weight } else { 0.0 };
                 let target = own + spread * targets.weight(class);

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{CONNECT_TIMEOUT, END_TIME_MAX, Shared, State, lock};
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused};
@@ -22,6 +23,8 @@ pub(crate) struct Capacity {
     pub threads: usize,
     /// Whether it says when it has ended a task, and copies those of others.
     pub speculates: bool,
+    /// Of its machine, or of any where they may differ.
+    pub arithmetic: Arithmetic,
 }
 
 /// When the host of the name node is gone, or cannot be reached, that is noticed after so long.
@@ -136,6 +139,7 @@ impl Shared {
             speculates: capacity.speculates,
             role: self.join.role,
             process: std::process::id(),
+            arithmetic: capacity.arithmetic,
         };
         let sent = control::send(&socket, &join, JOIN_BYTES_MAX);
         // One that ends at this moment has said why, and reads no more.

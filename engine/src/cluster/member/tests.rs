@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use distdl_storage::testing::wait_until;
 
 use super::*;
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::chaos::Chaos;
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::handshake::{self, HANDSHAKE_TIME_MAX, Mine, Purpose};
@@ -24,6 +25,7 @@ use crate::id::DatasetId;
 const CAPACITY: Capacity = Capacity {
     threads: 1,
     speculates: false,
+    arithmetic: Arithmetic::ANY,
 };
 
 const RUN: u64 = 7;

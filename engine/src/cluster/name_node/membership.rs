@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::slot::Place;
 use super::{ConnectionId, Effect, Loss, Member, NameNode, Options};
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
@@ -27,7 +28,9 @@ impl NameNode {
         known: Option<Known>,
         peer: Peer,
         process: u32,
+        arithmetic: Arithmetic,
     ) {
+        let unlike = self.arithmetic.is_some_and(|first| first != arithmetic);
         if let Some(Known {
             member,
             generation,
@@ -43,6 +46,7 @@ impl NameNode {
                 return self.ahead(connection, member);
             }
             match self.members.get(&member).map(|member| member.connection) {
+                Some(None) if unlike => return self.dismiss(connection, Dismissal::Unlike),
                 Some(None) => return self.found_again(connection, member, peer, process),
                 Some(Some(_)) => return self.dismiss(connection, Dismissal::Connected(member)),
                 // It would be nobody else any more, and its place is for the process that comes instead.
@@ -53,8 +57,14 @@ impl NameNode {
         if self.finishing {
             return self.dismiss(connection, Dismissal::Over);
         }
+        if unlike {
+            return self.dismiss(connection, Dismissal::Unlike);
+        }
         match self.slots.free(asked) {
-            Some(slot) => self.admit(connection, slot, peer, process),
+            Some(slot) => {
+                self.arithmetic = Some(arithmetic);
+                self.admit(connection, slot, peer, process);
+            }
             None => self.dismiss(connection, Dismissal::Full),
         }
     }

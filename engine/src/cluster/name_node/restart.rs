@@ -23,6 +23,7 @@ impl NameNode {
             members: BTreeMap::new(),
             connections: BTreeMap::new(),
             member_next: 0,
+            arithmetic: None,
             generation: Generation {
                 number: 0,
                 members: Vec::new(),

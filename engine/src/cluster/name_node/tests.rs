@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::identity::{Address, Role};
 
 mod holdings;
@@ -224,6 +225,7 @@ fn a_member_that_says_something_long_lives_as_long_as_parts_of_it_come() {
             speculates: false,
             role: Role::Worker,
             process: 1,
+            arithmetic: Arithmetic::ANY,
         };
         node.handle(now, Event::Reported { connection, report });
         for _ in 0..8 {

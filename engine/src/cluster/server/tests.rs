@@ -5,6 +5,7 @@
 use std::sync::mpsc::RecvTimeoutError;
 
 use super::*;
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::events::Happening;
 use crate::cluster::handshake::turns::HANDSHAKES_MAX;
 use crate::cluster::identity::{Address, Role};
@@ -106,6 +107,7 @@ fn who_comes_as_the_program_ends_is_told() {
         speculates: false,
         role: Role::Worker,
         process: 1,
+        arithmetic: Arithmetic::ANY,
     };
     let (member, _orders) = come(u64::MAX);
     say(member, join());

@@ -3,6 +3,7 @@
 use distdl_storage::bloom::{Bloom, Digest};
 
 use super::*;
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::identity::{Address, Role};
 
 const KEY: Digest = [7; 32];
@@ -25,6 +26,7 @@ impl Sharing {
                     speculates: false,
                     role: Role::Worker,
                     process: 1,
+                    arithmetic: Arithmetic::ANY,
                 },
             );
         }

@@ -1,6 +1,7 @@
 //! Processes that come when they are not expected.
 
 use super::*;
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::protocol::{ActionKind, Asset, Head, Known};
 
@@ -13,6 +14,7 @@ fn join(known: Option<Known>, slot: u32) -> Report {
         speculates: false,
         role: Role::Worker,
         process: 1,
+        arithmetic: Arithmetic::ANY,
     }
 }
 
@@ -175,6 +177,32 @@ fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
     }
     wait(&mut node, None, 24);
     assert!(!node.done, "both may be started again");
+}
+
+#[test]
+fn a_machine_that_computes_other_bits_is_not_let_in() {
+    let mut node = by_hand(2);
+    let comes = |node: &mut NameNode, connection: u64, arithmetic: Arithmetic, slot: u32| {
+        let mut report = join(None, slot);
+        if let Report::Join { arithmetic: told, .. } = &mut report {
+            *told = arithmetic;
+        }
+        dismissal(&says(node, connection, report), connection).map(|(reason, _)| reason)
+    };
+    let (like, unlike) = (Arithmetic::ANY, Arithmetic::ANY.of_another_machine());
+    assert_eq!(comes(&mut node, 0, like, 0), None);
+    assert_eq!(comes(&mut node, 1, unlike, 1), Some(Dismissal::Unlike));
+    assert_eq!(comes(&mut node, 2, like, 1), None);
+    for connection in [0, 2].map(ConnectionId) {
+        node.handle(node.now, Event::Disconnected { connection });
+    }
+    let reason = comes(&mut node, 3, unlike, 0);
+    assert_eq!(
+        reason,
+        Some(Dismissal::Unlike),
+        "it would go on with what the others had"
+    );
+    assert_eq!(comes(&mut node, 4, like, 0), None);
 }
 
 fn comes_to_an_action(held: Held) -> Report {

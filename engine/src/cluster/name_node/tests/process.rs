@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::identity::{Address, MemberId, Role};
 use crate::cluster::name_node::ConnectionId;
 use crate::cluster::origins::{Origin, Origins};
@@ -147,6 +148,7 @@ impl Process {
             speculates: false,
             role: Role::Worker,
             process: 1,
+            arithmetic: Arithmetic::ANY,
         }
     }
 

@@ -1,0 +1,94 @@
+//! Whether two machines give the same bits.
+//!
+//! The same program may not: the logarithms, sines and powers of 64-bit floats come from the system's library, which has
+//! variants by processor and by release, and matrix products are others where a processor cannot multiply and add in one
+//! step. Keys, samples and parameters that are computed again on another machine must be what they were, or records go
+//! where nobody looks for them. So a process says at joining what its machine makes of some numbers.
+
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Arguments for each function: where two libraries differ, they do for one argument in some thousands.
+const ARGUMENTS: u32 = 10_000;
+
+/// A hash of what a machine makes of some numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Arithmetic(u64);
+
+impl Arithmetic {
+    /// Of a process that may be on any machine.
+    pub(crate) const ANY: Self = Self(0);
+
+    /// Of this machine; takes a few milliseconds.
+    pub(crate) fn of_this_machine() -> Self {
+        Self::of(&LIBRARY, multiplies_and_adds_in_one())
+    }
+
+    fn of(functions: &[fn(f64) -> f64], fused: bool) -> Self {
+        let mut hasher = Xxh3::new();
+        hasher.update(&[u8::from(fused)]);
+        for function in functions {
+            // From 0 to 12, in steps that are no round numbers.
+            let arguments = (0..ARGUMENTS).map(|step| f64::from(step) * (PI / 2600.0));
+            arguments.for_each(|argument| hasher.update(&function(argument).to_bits().to_le_bytes()));
+        }
+        Self(hasher.digest())
+    }
+}
+
+/// What the standard library takes from the system's.
+const LIBRARY: [fn(f64) -> f64; 13] = [
+    f64::exp,
+    f64::exp_m1,
+    f64::ln,
+    f64::ln_1p,
+    f64::log2,
+    f64::log10,
+    f64::sin,
+    f64::cos,
+    f64::tan,
+    f64::atan,
+    f64::tanh,
+    f64::cbrt,
+    |argument| argument.powf(1.0 + argument / 7.0),
+];
+
+/// What matrix products of networks go by (crate `faer`): all x86-64 processors that have AVX2 and FMA give the same bits,
+/// with AVX-512 and without.
+#[cfg(target_arch = "x86_64")]
+fn multiplies_and_adds_in_one() -> bool {
+    std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn multiplies_and_adds_in_one() -> bool {
+    true
+}
+
+#[cfg(test)]
+impl Arithmetic {
+    pub(crate) fn of_another_machine(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bit_of_one_function_and_the_processor_count() {
+        let this = Arithmetic::of_this_machine();
+        assert_eq!(Arithmetic::of_this_machine(), this);
+        let fused = multiplies_and_adds_in_one();
+        assert_ne!(Arithmetic::of(&LIBRARY, !fused), this);
+        let mut other = LIBRARY;
+        other[5] = |argument| match argument.log10() {
+            other if argument > 7.0 && argument < 7.001 => f64::from_bits(other.to_bits() + 1),
+            same => same,
+        };
+        assert_ne!(Arithmetic::of(&other, fused), this);
+    }
+}
