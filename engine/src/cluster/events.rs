@@ -57,6 +57,15 @@ pub enum Happening {
         /// Number of the action.
         action: u64,
     },
+    /// Not all have come to the first action, or to one that nobody is left of.
+    Waits {
+        /// Places nobody has come for.
+        slots: Vec<u32>,
+        /// Processes that the cluster wants.
+        processes: u32,
+        /// How long the others wait for them, from now on.
+        micros: u64,
+    },
     /// A process was turned away.
     Dismissed {
         /// Why.
@@ -182,6 +191,26 @@ impl ClusterEvent {
                     "going on with {active} of {processes} processes{after} (generation {number}: {cause})"
                 ))
             }
+            Happening::Generation { slots, processes, .. } => {
+                let missing: Vec<u32> = (0..*processes).filter(|slot| !slots.contains(slot)).collect();
+                let active = slots.len();
+                (active < *processes as usize).then(|| {
+                    format!(
+                        "beginning with {active} of {processes} processes: {}",
+                        not_come(&missing)
+                    )
+                })
+            }
+            Happening::Waits {
+                slots,
+                processes,
+                micros,
+            } => Some(format!(
+                "waiting for {} of {processes} processes: {}; the others begin without in {} s",
+                slots.len(),
+                not_come(slots),
+                micros.div_ceil(1_000_000)
+            )),
             Happening::Recomputed {
                 partitions,
                 partitions_all,
@@ -225,6 +254,14 @@ fn as_text<S: Serializer>(reason: &Dismissal, serializer: S) -> Result<S::Ok, S:
     serializer.collect_str(reason)
 }
 
+fn not_come(slots: &[u32]) -> String {
+    let numbers: Vec<String> = slots.iter().map(u32::to_string).collect();
+    match numbers.len() {
+        1 => format!("slot {} has not come", numbers.concat()),
+        _ => format!("slots {} have not come", numbers.join(", ")),
+    }
+}
+
 fn after(micros: Option<u64>) -> String {
     micros.map_or_else(String::new, |micros| {
         format!(", {:.1} ms after the loss was seen", micros as f64 / 1000.0)
@@ -258,8 +295,11 @@ mod tests {
     }
 
     #[test]
-    fn losses_and_recoveries_have_a_sentence_and_the_first_generation_has_none() {
-        assert_eq!(generation(1).sentence(), None);
+    fn a_beginning_without_some_and_going_on_have_sentences() {
+        assert_eq!(
+            generation(1).sentence().unwrap(),
+            "beginning with 2 of 3 processes: slot 1 has not come"
+        );
         assert_eq!(
             generation(2).sentence().unwrap(),
             "going on with 2 of 3 processes, 1.5 ms after the loss was seen (generation 2: member 2 was lost)"

@@ -51,6 +51,9 @@ use slot::Slots;
 /// Runs of partitions and versions that one report may list.
 const LISTED_MAX: usize = 1 << 22;
 
+/// Who has not come for so long is asked for.
+const WAITS_SILENTLY: Duration = Duration::from_secs(5);
+
 /// A connection to a process, as numbered by whoever accepts connections. A number is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnectionId(pub u64);
@@ -210,8 +213,10 @@ pub(crate) struct NameNode {
     holdings: Holdings,
     round: Option<Round>,
     loss: Option<Loss>,
-    /// Since when no member is active.
+    /// Since when no member is active; where others start the processes, since when there is one.
     gathering: Option<Duration>,
+    /// Whether it was said who is waited for since then.
+    told_of_waiting: bool,
     /// Whether a member's driver program has ended well.
     finishing: bool,
     done: bool,
@@ -293,7 +298,8 @@ impl NameNode {
         let times = leases
             .chain(cut.map(|since| since + self.options.cut_patience))
             .chain(self.slots.wake_at(self.options.start_patience, self.others_go_on()))
-            .chain(self.patience_ends().filter(|end| *end > self.now));
+            .chain(self.patience_ends().filter(|end| *end > self.now))
+            .chain(self.tells_of_waiting_at());
         times.min()
     }
 

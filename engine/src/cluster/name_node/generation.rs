@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Action, NameNode, Round};
+use super::{Action, NameNode, Round, WAITS_SILENTLY};
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::LogEntry;
@@ -39,8 +39,11 @@ impl NameNode {
         }
         let chosen = self.chosen();
         let here = |member: &MemberId| self.members.get(member).is_some_and(|member| member.arrived);
-        if chosen.is_empty() || !chosen.iter().all(here) || self.waits_for_more(chosen.len()) {
+        if chosen.is_empty() || !chosen.iter().all(here) {
             return;
+        }
+        if self.waits_for_more(chosen.len()) {
+            return self.tell_of_waiting();
         }
         if self.lacks_state(&chosen) {
             // A process that is started again runs the program from its start, and so has the state that the loop began
@@ -79,6 +82,32 @@ impl NameNode {
         action.told_of_lost_state = true;
         let (action, site) = (action.head.action, action.head.site.clone());
         self.note(Happening::LacksState { action, site });
+    }
+
+    /// When it is to be said who is waited for, while members are here and none is active.
+    pub(super) fn tells_of_waiting_at(&self) -> Option<Duration> {
+        let is_waiting = self.action.is_some() && !self.told_of_waiting && self.active().next().is_none();
+        let since = self.gathering.filter(|_| is_waiting)?;
+        Some(since + WAITS_SILENTLY).filter(|at| *at > self.now)
+    }
+
+    /// Says once who has not come, if that takes long.
+    fn tell_of_waiting(&mut self) {
+        let Some(since) = self.gathering.filter(|_| self.active().next().is_none()) else {
+            return;
+        };
+        if self.told_of_waiting || self.now < since + WAITS_SILENTLY {
+            return;
+        }
+        self.told_of_waiting = true;
+        let here = |slot: &u32| self.members.values().any(|m| m.arrived && m.peer.slot == *slot);
+        let processes = self.options.processes;
+        let left = (since + self.options.start_patience).saturating_sub(self.now);
+        self.note(Happening::Waits {
+            slots: (0..processes).filter(|slot| !here(slot)).collect(),
+            processes,
+            micros: u64::try_from(left.as_micros()).unwrap_or(u64::MAX),
+        });
     }
 
     /// Whether it is too early to go on with so few.
@@ -136,7 +165,7 @@ impl NameNode {
             cause,
             micros: self.micros_since_loss(),
         });
-        self.gathering = None;
+        (self.gathering, self.told_of_waiting) = (None, false);
     }
 
     fn begin(&mut self) {

@@ -96,6 +96,10 @@ impl NameNode {
         self.member_next += 1;
         self.log(LogEntry::Joined { member });
         self.slots.fill(slot, member, self.now);
+        if self.members.is_empty() && !self.options.starts_processes {
+            // Whoever starts the others could not begin before.
+            self.gathering = Some(self.now);
+        }
         let entry = Member {
             peer: Peer { member, slot, ..peer },
             process,

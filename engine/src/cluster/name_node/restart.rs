@@ -40,6 +40,7 @@ impl NameNode {
             round: None,
             loss: None,
             gathering: Some(now),
+            told_of_waiting: false,
             finishing: false,
             done: false,
             options,

@@ -241,6 +241,30 @@ fn a_member_may_have_any_number_of_blocks_that_few_words_name() {
     assert_eq!(told, &[held(0), held(1)]);
 }
 
+#[test]
+fn who_comes_first_waits_for_the_others_and_people_hear_of_it() {
+    let mut node = by_hand(3);
+    wait(&mut node, None, 24);
+    let sentences = |effects: Vec<Effect>| -> Vec<String> {
+        let said = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Note(event) => event.sentence(),
+            _ => None,
+        });
+        said.collect()
+    };
+    says(&mut node, 0, join(None, 1));
+    assert_eq!(
+        sentences(says(&mut node, 0, comes_to_an_action(Held::new()))),
+        Vec::<String>::new()
+    );
+    assert_eq!(node.active().count(), 0, "however long the name node has been there");
+    let expected = [
+        "waiting for 2 of 3 processes: slots 0, 2 have not come; the others begin without in 55 s",
+        "beginning with 1 of 3 processes: slots 0, 2 have not come",
+    ];
+    assert_eq!(sentences(wait(&mut node, Some(0), 1)), expected);
+}
+
 /// With the state of one shard, as of the version that the loop begins with.
 fn comes_to_a_loop(state: bool) -> Report {
     Report::Arrive {
