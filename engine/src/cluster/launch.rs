@@ -49,7 +49,7 @@ pub enum LaunchError {
     },
     /// The name node cannot listen.
     #[error(
-        "the name node cannot listen at {address:?}: {source}; {remedy}",
+        "the name node cannot listen at {address}: {source}; {remedy}",
         remedy = remedy_of_limit(.source).unwrap_or("name another address with `--listen`")
     )]
     Listen {

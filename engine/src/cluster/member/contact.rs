@@ -114,7 +114,7 @@ impl Shared {
             .saturating_duration_since(Instant::now())
             .max(Duration::from_millis(1));
         let socket = socket::connect(name, left.min(CONNECT_TIMEOUT))
-            .map_err(|error| Missed::Away(format!("cannot reach the name node at {name:?}: {error}")))?;
+            .map_err(|error| Missed::Away(format!("cannot reach the name node at {name}: {error}")))?;
         // It reads all the time, and heartbeats are sent all the time.
         socket.give_up_after(NAME_NODE_SILENCE_MAX);
         let mine = Mine {
@@ -125,9 +125,9 @@ impl Shared {
             peer: None,
             time_max: left.min(CONNECT_TIMEOUT),
         };
-        let turned_away = |refused| format!("the name node at {name:?} turned this process away: {refused}");
+        let turned_away = |refused| format!("the name node at {name} turned this process away: {refused}");
         handshake::initiate(&socket, &self.credentials, &mine).map_err(|refused| match refused {
-            Refused::Timeout | Refused::Io(_) => Missed::Away(format!("the name node at {name:?}: {refused}")),
+            Refused::Timeout | Refused::Io(_) => Missed::Away(format!("the name node at {name}: {refused}")),
             Refused::Closed => Missed::Closed(turned_away(refused)),
             _ => Missed::Refused(turned_away(refused)),
         })?;
