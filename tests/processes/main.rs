@@ -13,3 +13,4 @@ mod by_hand;
 mod endings;
 mod hosts;
 mod kills;
+mod signals;

@@ -10,17 +10,16 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::join::{JOIN_VARIABLE, Join};
 use super::output::{Life, Output, Stream};
+use super::signals;
 
 /// Bytes that are read from a pipe at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -199,32 +198,25 @@ impl Children {
     }
 
     /// From now on Ctrl-C (SIGINT), SIGTERM and SIGHUP kill all children, run `finally` when they are gone, and end this
-    /// process with 128 and the number of the signal, as shells count: 130 for Ctrl-C.
+    /// process with 128 and the number of the signal, as shells count: 130 for Ctrl-C. Those that this process was started to
+    /// ignore, by `nohup` or behind a shell's `&`, it goes on to ignore, as its children do.
     ///
     /// # Errors
     /// If the system does not let signals be handled, or a thread cannot be started.
     pub(crate) fn end_with_signals(&self, finally: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&self.signalled))?;
-        }
         let shared = self.shared.clone();
-        let wait = move || {
-            let Some(signal) = signals.forever().next() else { return };
+        signals::on_first(signals::not_ignored(), &self.signalled, move |signal| {
             shared.kill_all();
             shared.wait_for_ends();
             finally();
             std::process::exit(128 + signal);
-        };
-        thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
+        })
     }
 
     /// Does not return if a signal ends this process: its children, which the signal may have reached as well, are gone because
     /// of it.
     pub(crate) fn wait_if_signalled(&self) {
-        while self.signalled.load(Ordering::SeqCst) {
-            thread::park();
-        }
+        signals::wait_if(&self.signalled);
     }
 }
 

@@ -5,7 +5,7 @@
 //! started process is told, `chaos` the faults that are made on purpose; `socket` and `handshake` how they meet, `wire`
 //! and `control` what goes over links and control connections; `link` and `member` a process's side. Then the other
 //! side: `events` is what people hear of, `resume`, `deal` and `name_node` who decides (a pure state machine), `journal` what it
-//! remembers, `server` its sockets and clock. Last how processes start: `output` is what they print, `children` the
+//! remembers, `server` its sockets and clock. Last how processes start: `signals` is who ends this one, `output` what they print, `children` the
 //! parent's side of them, `hosts` and `remote` those of other hosts, `launch` and `run` all of it.
 
 pub(crate) mod origins;
@@ -30,6 +30,7 @@ pub(crate) mod deal;
 pub(crate) mod journal;
 pub(crate) mod name_node;
 pub(crate) mod server;
+pub(crate) mod signals;
 pub(crate) mod output;
 pub(crate) mod children;
 pub(crate) mod hosts;
