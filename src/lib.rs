@@ -20,7 +20,7 @@ use std::io::{Write, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use distdl_engine::cluster::{NameNodeOptions, run_name_node};
+use distdl_engine::cluster::{NameNodeOptions, SignalledEnd, run_name_node};
 use distdl_engine::panic_text;
 
 pub use distdl_dl as dl;
@@ -77,6 +77,10 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 /// that this one starts and watches over, as the name node of their cluster. An error goes to standard error as one message, and
 /// ends the process with exit code 1, and so does a panic of the program. A process that its cluster has given up ends within some seconds, whatever the program does.
 ///
+/// SIGINT, SIGTERM and SIGHUP end the process or processes, which take along what they have on disk, also as the first process of
+/// a container. In one process this is so only for those of them about which nothing is done when this begins: a program that
+/// handles or ignores one itself says so before.
+///
 /// ```no_run
 /// use distdl::prelude::*;
 ///
@@ -91,17 +95,20 @@ pub fn run<E: Into<Failure>>(
     config: Result<Config, E>,
     program: impl FnOnce(&Context) -> Result<(), Failure>,
 ) -> ExitCode {
+    let mut signals = None;
     let outcome = config.map_err(Into::into).and_then(|config| {
         log::to_standard_error(config.log);
         if config.join.is_none() && config.processes > 1 {
             return Ok(run_name_node(NameNodeOptions::for_this_program(config)?));
         }
+        let signals = signals.insert(SignalledEnd::begin());
         let context = match Context::new(config) {
             // It was started for a process that was lost, and the others were done without it.
             Err(EngineError::ProgramEnded) => return Ok(ExitCode::SUCCESS),
             context => context?,
         };
         context.end_process_with_membership();
+        signals.with_blocks(context.store());
         // A process that just ended would be taken for lost, and started again to the same end.
         let outcome = catch_unwind(AssertUnwindSafe(|| program(&context)));
         let outcome =
@@ -113,6 +120,9 @@ pub fn run<E: Into<Failure>>(
             outcome => outcome.map(|()| ExitCode::SUCCESS),
         }
     });
+    if let Some(signals) = signals {
+        signals.wait_if_signalled();
+    }
     outcome.unwrap_or_else(|error: Failure| {
         // Whether anybody can be told changes nothing.
         let _ = writeln!(stderr(), "error: {}", with_sources(error.as_ref()));

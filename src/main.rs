@@ -10,7 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use distdl::EngineError;
 use distdl::engine::cluster::{
-    Address, Hosts, Join, NameNodeOptions, Remote, Role, become_program, run_name_node, secrets_for, this_program,
+    Address, Hosts, Join, NameNodeOptions, Remote, Role, SignalledEnd, become_program, run_name_node, secrets_for,
+    this_program,
 };
 use distdl::engine::device::{Chosen, choose};
 use distdl::prelude::*;
@@ -128,7 +129,11 @@ fn main() -> ExitCode {
         }
         Command::Launch(launch) => ended(launch.run(flags)),
         Command::Name(name) => ended(name.run(&flags)),
-        Command::Worker(member) => shown(member.run(&flags)),
+        Command::Worker(member) => {
+            // Until this process is the program, which sees to it itself.
+            SignalledEnd::begin();
+            shown(member.run(&flags))
+        }
     }
 }
 

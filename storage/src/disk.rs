@@ -219,6 +219,15 @@ impl Tier for DiskTier {
         let file = file.map_err(|error| StorageError::io("make a file in", folder.path(), 0, error))?;
         Ok(Spill::new(file, self.outer.clone(), Arc::clone(&self.files) as _))
     }
+
+    fn abandon(&self) {
+        let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*folder {
+            folder.0.remove_in_use();
+        }
+        // Never unlocked: nobody makes another folder, or takes its want for an error.
+        std::mem::forget(folder);
+    }
 }
 
 impl LimitedFiles {

@@ -330,6 +330,11 @@ impl Tier for MemoTier {
         self.disk.bytes_max()
     }
 
+    /// What is remembered stays for other runs.
+    fn abandon(&self) {
+        self.disk.abandon();
+    }
+
     fn spill(&self) -> Result<Spill> {
         self.disk.spill()
     }

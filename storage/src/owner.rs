@@ -13,6 +13,9 @@ use tempfile::{Builder, TempDir};
 
 const FOLDER_ATTEMPTS_MAX: usize = 16;
 
+/// Each thread that was writing a file puts at most that one into a folder that is removed.
+const REMOVAL_ATTEMPTS_MAX: usize = 1024;
+
 /// For how long nobody has touched an unfinished file whose writer is taken for dead.
 pub(crate) const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -70,6 +73,20 @@ impl OwnFolder {
 
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Removes it while other threads may still put files into it.
+    pub(crate) fn remove_in_use(&self) {
+        for _ in 0..REMOVAL_ATTEMPTS_MAX {
+            match fs::remove_dir_all(self.path()) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %self.path().display(), %error, "a folder stays behind");
+                    return;
+                }
+                _ => return,
+            }
+        }
     }
 
     /// The folder, and what holds the lock on it.

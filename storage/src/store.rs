@@ -121,6 +121,12 @@ impl BlockStore {
         }
     }
 
+    /// Removes the files of this store that no other run has a use for, as this process ends at once by a signal: whoever asks
+    /// for what is on disk afterwards waits for that end.
+    pub fn abandon(&self) {
+        self.disk.abandon();
+    }
+
     /// What this store remembers from run to run, if it was made with a [`Memo`].
     pub fn memo(&self) -> Option<&Arc<Memo>> {
         self.memo.as_ref()

@@ -60,4 +60,7 @@ pub trait Tier: fmt::Debug + Send + Sync {
             tier: self.name().to_owned(),
         })
     }
+
+    /// Removes what would stay behind, as this process ends at once: whoever calls this tier afterwards waits for that end.
+    fn abandon(&self) {}
 }

@@ -9,7 +9,7 @@ use crate::cluster::{Draw, Place, undisturbed};
 use crate::program;
 use crate::running::{Running, send_signal};
 
-fn distdl(place: &Place, arguments: &[&str]) -> Command {
+pub(crate) fn distdl(place: &Place, arguments: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_distdl")));
     command.args(arguments);
     place.adopt(&mut command);
@@ -33,7 +33,7 @@ fn worker_with(place: &Place, name_node: &str, flags: &[&str]) -> Running {
     Running::start(&mut worker_command(place, name_node, flags))
 }
 
-fn worker_command(place: &Place, name_node: &str, flags: &[&str]) -> Command {
+pub(crate) fn worker_command(place: &Place, name_node: &str, flags: &[&str]) -> Command {
     let words = program::as_words();
     let program: Vec<&str> = words.iter().map(String::as_str).collect();
     let worker = ["worker", "--name", name_node];

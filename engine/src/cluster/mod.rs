@@ -48,3 +48,4 @@ pub use self::member::Faults;
 pub use self::remote::Remote;
 pub use self::run::run_name_node;
 pub use self::secrets::{SecretError, Secrets};
+pub use self::signals::SignalledEnd;

@@ -21,6 +21,7 @@ use crate::cluster::name_node::Options;
 use crate::cluster::output::Output;
 use crate::cluster::secrets::Secrets;
 use crate::cluster::server::{Notes, Server, Setup, Spawner, Watch};
+use crate::cluster::signals::SignalledEnd;
 use crate::cluster::socket::Listener;
 use crate::config::Config;
 use crate::progress::Bar;
@@ -78,6 +79,9 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     if let Some(children) = &children {
         let clean_up = move || DiskTier::remove_leftovers(spill_folder.as_deref());
         children.end_with_signals(clean_up).map_err(LaunchError::Start)?;
+    } else {
+        // Its journal is for the next one.
+        SignalledEnd::begin();
     }
     let server = Server::start(Setup {
         listener,

@@ -6,17 +6,81 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
+use distdl_storage::BlockStore;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// By which people, shells and whoever runs containers end a process.
 const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
+/// How a signal ends a process without children.
+///
+/// Where nothing is done about SIGINT, SIGTERM or SIGHUP, one of them ends this process as before, but also if it is the first of
+/// a container, to which the system gives no such default, and the store's folder of blocks goes with it. What is ignored, or has
+/// a handler of the program's own, is left alone.
+#[derive(Debug, Default)]
+pub struct SignalledEnd {
+    signalled: Arc<AtomicBool>,
+    blocks: Arc<Mutex<Weak<BlockStore>>>,
+}
+
+impl SignalledEnd {
+    /// From now on. Handlers that are set later by way of the crate `signal-hook` come too late: they are called beside this.
+    pub fn begin() -> Self {
+        let end = Self::default();
+        let blocks = Arc::clone(&end.blocks);
+        let begun = on_first(with_default(), &end.signalled, move |signal| {
+            let store = lock(&blocks).upgrade();
+            if let Some(store) = store {
+                store.abandon();
+            }
+            end_by(signal);
+        });
+        if let Err(error) = begun {
+            tracing::warn!(%error, "signals are not handled: blocks stay behind if one ends this process");
+        }
+        end
+    }
+
+    /// What a store has on disk goes as well.
+    pub fn with_blocks(&self, store: &Arc<BlockStore>) {
+        *lock(&self.blocks) = Arc::downgrade(store);
+    }
+
+    /// Does not return if a signal is ending this process.
+    pub fn wait_if_signalled(&self) {
+        wait_if(&self.signalled);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends this process at once, as the signal would have done by itself: whoever waits for it sees no difference.
+fn end_by(signal: i32) -> ! {
+    const FIRST_PROCESS: u32 = 1;
+    if std::process::id() != FIRST_PROCESS {
+        // It returns only if it knows no such signal.
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
+    signal_hook::low_level::exit(128 + signal)
+}
+
 /// Does not return once a signal is ending this process.
 pub(super) fn wait_if(signalled: &AtomicBool) {
     while signalled.load(Ordering::SeqCst) {
         thread::park();
     }
+}
+
+/// Those that this process neither ignores nor handles; none where the system does not say.
+fn with_default() -> Vec<i32> {
+    let (Some(ignored), Some(caught)) = (mask("SigIgn"), mask("SigCgt")) else {
+        return Vec::new();
+    };
+    let taken = ignored | caught;
+    ENDING.into_iter().filter(|signal| !has(taken, *signal)).collect()
 }
 
 /// Those that this process is not told to ignore.
