@@ -45,6 +45,23 @@ fn what_a_process_was_started_to_ignore_does_not_end_its_cluster() {
     );
 }
 
+/// What comes of a signal people have asked for.
+#[test]
+fn a_cluster_that_a_signal_ends_tells_of_no_losses() {
+    let place = Place::new();
+    let _gate = place.close_gate();
+    let mut parent = Running::start(&mut place.command(&["--processes=3"]));
+    parent.wait_for_step(Draw::new().step());
+    send_signal(parent.child.id(), Signal::TERM);
+    assert_eq!(parent.end().code(), Some(143), "{}", parent.shown());
+    let said = ["lost member", "starting a new process"];
+    assert!(
+        !said.iter().any(|said| parent.shown().contains(said)),
+        "{}",
+        parent.shown()
+    );
+}
+
 fn wait_for_blocks(place: &Place, running: &mut Running) {
     running.wait_for(|line| line.starts_with("epoch 3 ").then_some(()));
     let folders = place.temporary();

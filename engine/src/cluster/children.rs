@@ -213,6 +213,11 @@ impl Children {
         })
     }
 
+    /// Whether a signal ends this process.
+    pub(crate) fn signalled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.signalled)
+    }
+
     /// Does not return if a signal ends this process: its children, which the signal may have reached as well, are gone because
     /// of it.
     pub(crate) fn wait_if_signalled(&self) {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_storage::DiskTier;
 use distdl_storage::object::remedy_of_limit;
@@ -59,8 +60,6 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
     let chaos = Chaos::parse(config.chaos.as_deref().unwrap_or_default())?;
     let journal = journal(folder.as_deref(), &config)?;
     let bar = Arc::new(Bar::default());
-    let notes = notes(&config, Arc::clone(&bar))?;
-    let progress = config.shows_jobs().then(|| watch(bar));
     if recipe_for.is_none() {
         notice(&address);
     }
@@ -75,6 +74,9 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
         Children::new(recipe, Arc::clone(&output), exited).map(Arc::new)
     });
     let children = children.transpose().map_err(LaunchError::Start)?;
+    let ending = children.as_ref().map(|children| children.signalled());
+    let notes = notes(&config, Arc::clone(&bar), ending.unwrap_or_default())?;
+    let progress = config.shows_jobs().then(|| watch(bar));
     let spill_folder = config.spill_folder.clone();
     if let Some(children) = &children {
         let clean_up = move || DiskTier::remove_leftovers(spill_folder.as_deref());
@@ -165,8 +167,9 @@ fn decisions(config: &Config) -> Options {
     }
 }
 
-/// Writes what happens to the file of events, and a sentence to standard error where a person should hear of it.
-fn notes(config: &Config, bar: Arc<Bar>) -> Result<Notes, LaunchError> {
+/// Writes what happens to the file of events, and a sentence to standard error where a person should hear of it: not of what
+/// comes of `ending` this process, which they have asked for.
+fn notes(config: &Config, bar: Arc<Bar>, ending: Arc<AtomicBool>) -> Result<Notes, LaunchError> {
     let failed = |path: &Path, error: &io::Error| {
         LaunchError::Record(format!(
             "cannot write the events to {}: {error}; {}",
@@ -184,7 +187,7 @@ fn notes(config: &Config, bar: Arc<Bar>) -> Result<Notes, LaunchError> {
             // What the program prints then comes after this.
             bar.clear();
         }
-        if let Some(sentence) = event.sentence() {
+        if let Some(sentence) = event.sentence().filter(|_| !ending.load(Ordering::SeqCst)) {
             bar.suspend(|| say(format_args!("{sentence}")));
         }
         // At once: whoever reads along sees whole lines.
