@@ -67,8 +67,10 @@ const JOIN: &str = "join";
 /// What the name of a variable begins with.
 const PREFIX: &str = "DISTDL_";
 
-/// What Kubernetes lets the names of variables begin with that tell of a service called `distdl`, behind [`PREFIX`].
-const OF_SERVICES: [&str; 2] = ["SERVICE_", "PORT"];
+/// Kubernetes tells every program of a namespace of each service there, in variables whose names have one of these in them, or
+/// [`END_OF_SERVICES`] at their end: so may a service called `distdl` or `distdl-name`. No key has.
+const OF_SERVICES: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"];
+const END_OF_SERVICES: &str = "_PORT";
 
 /// How alike an unknown key and a known one must be for a suggestion, from 0 to 1.
 const LIKENESS_MIN: f64 = 0.7;
@@ -111,6 +113,11 @@ fn with_section(name: String) -> String {
         Some(key) => (*key).to_owned(),
         None => name,
     }
+}
+
+/// Whether a variable tells of a service of Kubernetes.
+pub(super) fn is_of_service(name: &str) -> bool {
+    name.ends_with(END_OF_SERVICES) || OF_SERVICES.iter().any(|theirs| name.contains(theirs))
 }
 
 /// Whole keys in place of the section.
@@ -175,8 +182,7 @@ impl Layer {
     pub(super) fn variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let ours = variables.into_iter().filter_map(|(name, text)| {
             let key = name.strip_prefix(PREFIX)?;
-            let is_ours = !OF_SERVICES.iter().any(|theirs| key.starts_with(theirs));
-            is_ours.then(|| (with_section(key.to_ascii_lowercase()), Value::from(text)))
+            (!is_of_service(&name)).then(|| (with_section(key.to_ascii_lowercase()), Value::from(text)))
         });
         Self {
             origin: Origin::Variables,

@@ -5,6 +5,7 @@ mod code;
 mod flags;
 mod section;
 
+use super::layers::{KEYS, is_of_service};
 use super::*;
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -237,9 +238,21 @@ fn what_kubernetes_says_of_a_service_is_no_setting() {
         ("DISTDL_SERVICE_PORT_HTTP", "80"),
         ("DISTDL_PORT", "tcp://10.0.0.1:80"),
         ("DISTDL_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("DISTDL_NAME_SERVICE_HOST", "10.0.0.1"),
+        ("DISTDL_NAME_SERVICE_PORT", "7171"),
+        ("DISTDL_NAME_SERVICE_PORT_HTTP", "80"),
+        ("DISTDL_NAME_PORT", "tcp://10.0.0.1:80"),
+        ("DISTDL_NAME_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("DISTDL_THREADS_PORT_80_TCP", "tcp://10.0.0.1:80"),
     ];
     let config = Config::from_layers(None, variables(&of_service), &Flags::default());
     assert_eq!(config.unwrap(), Config::default());
+    let near = message("", &[("DISTDL_PORTS", "1")]);
+    assert!(near.contains("DISTDL_PORTS"), "{near}");
+    assert!(
+        KEYS.iter()
+            .all(|key| !is_of_service(&format!("_{}", key.to_ascii_uppercase())))
+    );
 }
 
 #[test]
