@@ -1,5 +1,7 @@
 //! The program `distdl`.
 
+mod addresses;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -218,7 +220,8 @@ impl Name {
 impl Member {
     fn run(self, flags: &Flags) -> Result<(), Failure> {
         let config = flags.config()?;
-        let name_node = resolved(&self.name)?;
+        let name_node_grace = Duration::from_millis(self.name_grace);
+        let name_node = resolved(&self.name, name_node_grace)?;
         let addresses = [Some(name_node.ip()), self.bind].into_iter().flatten();
         let token_file = self.token_file.as_deref().or(config.token_file.as_deref());
         let join = Join {
@@ -227,7 +230,7 @@ impl Member {
             slot: self.slot,
             life: self.life,
             role: self.role,
-            name_node_grace: Duration::from_millis(self.name_grace),
+            name_node_grace,
             bind: self.bind,
             advertise: self.advertise,
             parent: None,
@@ -236,14 +239,17 @@ impl Member {
     }
 }
 
-/// The first address of `host:port`.
-fn resolved(name: &str) -> Result<SocketAddr, Failure> {
+/// Where `host:port` is. A name that is not known yet is waited for.
+fn resolved(name: &str, patience: Duration) -> Result<SocketAddr, Failure> {
     let remedy = "name the host and port at which the name node listens: `--name HOST:PORT`";
-    let mut addresses = name
-        .to_socket_addrs()
-        .map_err(|error| format!("cannot find the name node {name}: {error}; {remedy}"))?;
-    let found = addresses.find(|address| address.port() != 0);
-    Ok(found.ok_or_else(|| format!("the name node {name} has no address with a port; {remedy}"))?)
+    let tell = |why: &str| {
+        let _ = writeln!(
+            std::io::stderr(),
+            "cannot find the name node {name}: {why}; trying again for {patience:?}"
+        );
+    };
+    let found = addresses::found(|| Ok(name.to_socket_addrs()?.collect()), patience, tell);
+    Ok(found.map_err(|why| format!("cannot find the name node {name}: {why}; {remedy}"))?)
 }
 
 fn device(config: &Config) -> Result<(), Failure> {
