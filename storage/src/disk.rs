@@ -8,6 +8,8 @@
 
 mod outer;
 
+pub use outer::temporary_folder;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -68,16 +70,16 @@ impl DiskTier {
         Ok(tier)
     }
 
-    /// A tier in the folder for temporary files (`TMPDIR`, else that of the system, or `/var/tmp` if that is in memory), where
-    /// nothing is made before the first block is put.
+    /// A tier in the folder for temporary files (`TMPDIR`, else that of the system, or `/var/tmp` if that is in memory or takes
+    /// no files), where nothing is made before the first block is put.
     pub fn temporary(bytes_max: u64) -> Self {
-        Self::lazy(outer::outer(), bytes_max)
+        Self::lazy(temporary_folder(), bytes_max)
     }
 
     /// Removes what killed processes of this host left behind in `folder`, or in that of [`DiskTier::temporary`].
     /// What cannot be removed stays, with a warning.
     pub fn remove_leftovers(folder: Option<&Path>) {
-        let folder = folder.map_or_else(outer::outer, Path::to_owned);
+        let folder = folder.map_or_else(temporary_folder, Path::to_owned);
         Owner::this().remove_leftovers(&folder, BLOCKS);
     }
 
@@ -275,8 +277,7 @@ impl Folder {
         // Whoever may write there could change a block while it is read in place.
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
         let made = fs::create_dir_all(outer).and_then(|()| OwnFolder::make(outer, BLOCKS, builder));
-        made.map(Self)
-            .map_err(|error| StorageError::io("make a folder in", outer, 0, error))
+        made.map(Self).map_err(|error| StorageError::no_folder(outer, error))
     }
 
     fn path(&self) -> &Path {

@@ -33,7 +33,23 @@ pub enum StorageError {
         /// Length of what was to be written, in bytes.
         needed_bytes: u64,
     },
-    /// The folder is not ours to use, or read only.
+    /// The folder for blocks cannot be made.
+    #[error("cannot make a folder in {path}: {source}; name one that takes files: `spill_folder`, or TMPDIR")]
+    NoFolder {
+        /// In which folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+    /// The folder is on a file system that takes no files.
+    #[error("cannot {what} {path}: its file system is read only; choose another folder")]
+    ReadOnly {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The folder is not ours to use.
     #[error("no permission to {what} {path}; give write permission or choose another folder")]
     PermissionDenied {
         /// What was tried, as a verb.
@@ -158,14 +174,25 @@ impl StorageError {
         let path = path.to_path_buf();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path, needed_bytes },
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                Self::PermissionDenied { what, path }
-            }
+            io::ErrorKind::PermissionDenied => Self::PermissionDenied { what, path },
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { what, path },
             _ => Self::Io {
                 what,
                 path,
                 source: Arc::new(source),
             },
+        }
+    }
+
+    /// The variant for a folder for blocks that cannot be made.
+    pub(crate) fn no_folder(path: &Path, source: io::Error) -> Self {
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+        match source.kind() {
+            NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem => Self::NoFolder {
+                path: path.to_path_buf(),
+                source: Arc::new(source),
+            },
+            _ => Self::io("make a folder in", path, 0, source),
         }
     }
 

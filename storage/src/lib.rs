@@ -96,7 +96,7 @@ pub use block::{Block, BlockId, ParseBlockIdError};
 pub use checkpoint::{Checkpoint, FoundCheckpoint};
 pub use codec::{Codec, CodecKind, Source};
 pub use device::{DeviceBudget, DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease};
-pub use disk::DiskTier;
+pub use disk::{DiskTier, temporary_folder};
 pub use error::{Result, StorageError};
 pub use figures::StoreFigures;
 pub use frame::program_fingerprint;

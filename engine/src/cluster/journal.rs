@@ -108,6 +108,17 @@ pub(crate) enum JournalError {
         /// Why not.
         source: io::Error,
     },
+    /// A log that nobody will read again has no place.
+    #[error(
+        "cannot create the journal in {}: {source}; name a folder that takes files: `spill_folder`, or TMPDIR",
+        path.display()
+    )]
+    NoPlace {
+        /// In which folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Another name node has the folder.
     #[error("{} is in use by another name node; end that one first, or name another folder", path.display())]
     InUse {
@@ -197,15 +208,15 @@ impl Journal {
     }
 
     /// A log that nobody will read again after this process: a file without a name on the disk of a folder, which is made if it
-    /// is not there, or else of that for temporary files. The system removes it with this process, however that ends. What is
+    /// is not there, or else of that where blocks are. The system removes it with this process, however that ends. What is
     /// large does not let it grow beyond `bytes_max`.
     ///
     /// # Errors
-    /// [`JournalError::Io`] if the disk refuses.
+    /// [`JournalError::NoPlace`] if the folder takes no files, [`JournalError::Io`] if the disk refuses.
     pub(crate) fn temporary(folder: Option<&Path>, bytes_max: u64) -> Result<Self, JournalError> {
-        let path = folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let path = folder.map_or_else(distdl_storage::temporary_folder, Path::to_path_buf);
         let file = std::fs::create_dir_all(&path).and_then(|()| tempfile::tempfile_in(&path));
-        let file = file.map_err(|source| failed("create a file in", &path, source))?;
+        let file = file.map_err(|source| no_place(&path, source))?;
         let mut journal = Self {
             file,
             path,
@@ -432,6 +443,17 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> JournalError {
         what,
         path: path.to_owned(),
         source,
+    }
+}
+
+fn no_place(path: &Path, source: io::Error) -> JournalError {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    match source.kind() {
+        NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem => JournalError::NoPlace {
+            path: path.to_owned(),
+            source,
+        },
+        _ => failed("create a file in", path, source),
     }
 }
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 /// On many systems the folder for temporary files is in memory, and this one is on a disk.
 const ON_DISK: &str = "/var/tmp";
 
-/// The folder for temporary files: that of the user (`TMPDIR`) or the system, or another one if the system's is in memory, where
-/// blocks that memory has no room for would be kept in memory.
-pub(super) fn outer() -> PathBuf {
+/// The folder for temporary files: that of the user (`TMPDIR`) or the system, or another one if the system's takes no files, or is
+/// in memory, where blocks that memory has no room for would be kept in memory.
+pub fn temporary_folder() -> PathBuf {
     let is_chosen = env::var_os("TMPDIR").is_some();
     chosen(env::temp_dir(), is_chosen, is_writable, is_in_memory)
 }
@@ -20,7 +20,8 @@ fn chosen(
     is_in_memory: impl Fn(&Path) -> bool,
 ) -> PathBuf {
     let on_disk = Path::new(ON_DISK);
-    match !is_chosen && is_in_memory(&system) && is_writable(on_disk) && !is_in_memory(on_disk) {
+    let is_better = || !is_writable(&system) || (is_in_memory(&system) && !is_in_memory(on_disk));
+    match !is_chosen && is_writable(on_disk) && is_better() {
         true => on_disk.to_owned(),
         false => system,
     }
@@ -56,20 +57,25 @@ mod tests {
 
     #[test]
     fn blocks_are_on_a_disk_unless_somebody_says_otherwise() {
-        let chosen = |is_chosen, is_writable, in_memory: &[&str]| {
-            let is_in_memory = |folder: &Path| in_memory.iter().any(|name| folder == Path::new(name));
-            chosen("/tmp".into(), is_chosen, |_| is_writable, is_in_memory)
+        let [tmp, var_tmp] = [Path::new("/tmp"), Path::new("/var/tmp")];
+        let chosen = |is_chosen, writable: &[&Path], in_memory: &[&Path]| {
+            let is_in_memory = |folder: &Path| in_memory.contains(&folder);
+            chosen(
+                "/tmp".into(),
+                is_chosen,
+                |folder| writable.contains(&folder),
+                is_in_memory,
+            )
         };
-        let tmp = Path::new("/tmp");
-        assert_eq!(chosen(false, true, &["/tmp"]), Path::new("/var/tmp"));
-        assert_eq!(chosen(false, true, &[]), tmp, "it is on a disk");
-        assert_eq!(chosen(true, true, &["/tmp"]), tmp, "the user wants it");
-        assert_eq!(chosen(false, false, &["/tmp"]), tmp, "the other one takes no files");
-        assert_eq!(
-            chosen(false, true, &["/tmp", "/var/tmp"]),
-            tmp,
-            "the other one is no better"
-        );
+        let both = [tmp, var_tmp];
+        assert_eq!(chosen(false, &both, &[tmp]), var_tmp);
+        assert_eq!(chosen(false, &both, &[]), tmp, "it is on a disk");
+        assert_eq!(chosen(true, &both, &[tmp]), tmp, "the user wants it");
+        assert_eq!(chosen(true, &[var_tmp], &[]), tmp, "the user is told");
+        assert_eq!(chosen(false, &[tmp], &[tmp]), tmp, "the other one takes no files");
+        assert_eq!(chosen(false, &both, &both), tmp, "the other one is no better");
+        assert_eq!(chosen(false, &[var_tmp], &[var_tmp]), var_tmp, "it takes no files");
+        assert_eq!(chosen(false, &[], &[]), tmp, "neither takes files");
     }
 
     #[cfg(target_os = "linux")]

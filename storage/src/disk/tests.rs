@@ -135,7 +135,11 @@ fn an_outer_folder_that_cannot_be_made_is_an_error_that_names_it() {
     let file = outer.path().join("a file");
     fs::write(&file, "").unwrap();
     let error = DiskTier::open(file.join("below it"), 1 << 20).expect_err("below a file");
-    assert!(error.to_string().contains("below it"), "{error}");
+    let says = error.to_string();
+    assert!(
+        says.contains("below it") && says.contains("`spill_folder`, or TMPDIR"),
+        "{says}"
+    );
 }
 
 #[test]
@@ -154,6 +158,12 @@ fn a_full_disk_says_where_and_how_much() {
         io::Error::from(io::ErrorKind::PermissionDenied),
     );
     assert!(matches!(refused, StorageError::PermissionDenied { .. }));
+    let read_only = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+    let says = StorageError::io("write", Path::new("/data"), 4096, read_only).to_string();
+    assert!(
+        says.contains("/data: its file system is read only") && !says.contains("permission"),
+        "{says}"
+    );
 }
 
 /// A write to a device that is always full, in place of a full file system, which needs a mount.

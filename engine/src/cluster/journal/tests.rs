@@ -201,6 +201,22 @@ fn answers_of_a_temporary_log_are_read_between_writes() {
 }
 
 #[test]
+fn a_temporary_log_without_a_place_says_where_to_name_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a file");
+    fs::write(&file, "").unwrap();
+    let says = Journal::temporary(Some(&file.join("below it")), BYTES_MAX)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        says.contains("below it") && says.contains("`spill_folder`, or TMPDIR"),
+        "{says}"
+    );
+    let journal = Journal::temporary(None, BYTES_MAX).unwrap();
+    assert_eq!(journal.path, distdl_storage::temporary_folder());
+}
+
+#[test]
 fn a_log_that_is_full_says_so_and_keeps_what_it_has() {
     let folder = tempfile::tempdir().unwrap();
     let kept = written(folder.path());
