@@ -31,6 +31,16 @@ pub enum SecretError {
         /// The system's words.
         message: String,
     },
+    /// The file of the secret that a user's processes share cannot be made.
+    #[error(
+        "cannot make the token file {file}: {message}; let XDG_RUNTIME_DIR or HOME name a folder of this user, or name a token file: `--token-file FILE` or DISTDL_TOKEN_FILE"
+    )]
+    Make {
+        /// The file.
+        file: String,
+        /// The system's words.
+        message: String,
+    },
     /// The secret is too short or too long.
     #[error(
         "the token file {file} has {bytes} bytes, a secret has from 16 to 4096; make one with `head -c 32 /dev/urandom | base64 > token`"
@@ -109,7 +119,7 @@ impl Secrets {
         let path = folder.join("token");
         if !path.exists() {
             let secret = random_secret()?;
-            keep(folder, &path, &secret).map_err(|error| SecretError::File {
+            keep(folder, &path, &secret).map_err(|error| SecretError::Make {
                 file: path.display().to_string(),
                 message: error.to_string(),
             })?;
@@ -118,11 +128,13 @@ impl Secrets {
     }
 }
 
-/// A folder of this user, from the values of the variables that name one.
+/// A folder of this user, from the values of the variables that name one. A batch system or `su` may hand on the former of a
+/// session that is none here: then it is not there, and cannot be made.
 fn own_folder(runtime: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let named = |value: Option<OsString>| value.filter(|value| !value.is_empty()).map(PathBuf::from);
     let in_home = named(home).map(|home| home.join(".distdl"));
-    named(runtime).map(|runtime| runtime.join("distdl")).or(in_home)
+    let runtime = named(runtime).filter(|runtime| runtime.is_dir());
+    runtime.map(|runtime| runtime.join("distdl")).or(in_home)
 }
 
 /// Writes a secret to a file that only this user can read, whole under its name, unless another process was quicker.
@@ -236,6 +248,27 @@ mod tests {
         let home = own_folder(Some("".into()), Some("/home/user".into()));
         assert_eq!(home, Some("/home/user/.distdl".into()));
         assert_eq!(own_folder(None, None), None);
+    }
+
+    #[test]
+    fn a_folder_of_a_session_that_is_not_there_gives_way_to_the_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        let home = own_folder(Some(gone.clone().into()), Some("/home/user".into()));
+        assert_eq!(home, Some("/home/user/.distdl".into()));
+        assert_eq!(own_folder(Some(gone.into()), None), None);
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_made_is_not_one_that_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = Secrets::kept_in(&file.join("distdl")).unwrap_err().to_string();
+        assert!(
+            error.contains("cannot make the token file") && error.contains("--token-file FILE"),
+            "{error}"
+        );
     }
 
     #[test]
