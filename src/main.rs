@@ -74,9 +74,9 @@ struct Launch {
 
 #[derive(Args)]
 struct Name {
-    /// Where processes reach it.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: SocketAddr,
+    /// Where it listens; 0.0.0.0 is all addresses of this host, port 0 is any.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: String,
     /// Folder of its journal; started again with the same folder it goes on where it was.
     #[arg(long)]
     folder: PathBuf,
@@ -205,9 +205,10 @@ impl Name {
         let config = flags.config()?;
         distdl::log_to_standard_error(config.log);
         let token_file = self.token_file.as_deref().or(config.token_file.as_deref());
-        let secrets = secrets_for([self.listen.ip()].into_iter(), token_file)?;
+        let listen = own(&self.listen)?;
+        let secrets = secrets_for([listen.ip()].into_iter(), token_file)?;
         Ok(run_name_node(NameNodeOptions {
-            listen: Address::Tcp(self.listen),
+            listen: Address::Tcp(listen),
             secrets,
             own_program: false,
             folder: Some(self.folder),
@@ -237,6 +238,16 @@ impl Member {
         };
         Err(become_program(&self.program, flags.variables()?, Some(&join)).into())
     }
+}
+
+/// The first address of a `host:port` of this host.
+fn own(name: &str) -> Result<SocketAddr, Failure> {
+    let remedy = "name this host, or an address of it, and a port: `--listen HOST:PORT`";
+    let mut addresses =
+        (name.to_socket_addrs()).map_err(|error| format!("cannot listen at {name}: {error}; {remedy}"))?;
+    Ok(addresses
+        .next()
+        .ok_or_else(|| format!("cannot listen at {name}: it has no address; {remedy}"))?)
 }
 
 /// Where `host:port` is. A name that is not known yet is waited for.

@@ -55,7 +55,7 @@ fn launches_that_make_no_sense_are_refused() {
     place.write("hosts", b"localhost\nnode-7 slots=0\n");
     place.write("far", b"localhost\nnode-7\n");
     place.write("short", b"short\n");
-    let cases: [(i32, &[&str], &[&str]); 12] = [
+    let cases: [(i32, &[&str], &[&str]); 13] = [
         (
             1,
             &["launch", "--processes=2", "--parameter-workers=2", "--", "true"],
@@ -87,6 +87,11 @@ fn launches_that_make_no_sense_are_refused() {
             1,
             &["name", "--listen=0.0.0.0:0", "--folder=f"],
             &["0.0.0.0", "--token-file FILE", "16 bytes"],
+        ),
+        (
+            1,
+            &["name", "--listen=127.0.0.1", "--folder=f"],
+            &["cannot listen at 127.0.0.1", "--listen HOST:PORT"],
         ),
         (
             1,

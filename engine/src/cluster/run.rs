@@ -126,7 +126,7 @@ fn run(options: NameNodeOptions) -> Result<Result<(), String>, LaunchError> {
 fn bind(address: &Address) -> Result<Listener, LaunchError> {
     let bound = match address {
         Address::Local(_) => Listener::bind_local(),
-        Address::Tcp(address) => Listener::bind_tcp(*address, None),
+        Address::Tcp(address) => Listener::bind_anywhere(*address),
     };
     bound.map_err(|source| LaunchError::Listen {
         address: address.clone(),

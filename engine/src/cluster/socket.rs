@@ -279,6 +279,19 @@ impl Listener {
                 format!("{seen} is no address that other processes could connect to; advertise one of this host");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        Self::bind_seen(at, seen)
+    }
+
+    /// Listens on the network at `at`, which may be all addresses of this host (0.0.0.0): nobody is told the address, as people say
+    /// to each process where it is.
+    ///
+    /// # Errors
+    /// If the port is taken or the address is not of this host.
+    pub(crate) fn bind_anywhere(at: SocketAddr) -> io::Result<Self> {
+        Self::bind_seen(at, at.ip())
+    }
+
+    fn bind_seen(at: SocketAddr, seen: IpAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(at)?;
         let port = listener.local_addr()?.port();
         Ok(Self::new(

@@ -142,6 +142,18 @@ fn others_are_told_an_address_that_they_can_use() {
 }
 
 #[test]
+fn who_is_found_by_a_name_that_people_know_may_listen_at_all_addresses() {
+    let listener = Listener::bind_anywhere(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+    let Address::Tcp(at) = listener.address() else {
+        panic!("a port was asked for")
+    };
+    assert!(at.ip().is_unspecified());
+    let reached = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, at.port())));
+    connect(&reached, Duration::from_secs(5)).unwrap();
+    listener.accept().unwrap();
+}
+
+#[test]
 fn names_are_never_the_same() {
     assert_ne!(
         Listener::bind_local().unwrap().address(),
