@@ -113,6 +113,8 @@ pub fn run<E: Into<Failure>>(
         let outcome = catch_unwind(AssertUnwindSafe(|| program(&context)));
         let outcome =
             outcome.unwrap_or_else(|panic| Err(format!("the program panicked: {}", panic_text(&*panic)).into()));
+        // What a signal has taken away is no failure of the program's.
+        signals.wait_if_signalled();
         let is_member = context.leave(outcome.as_ref().err().map(|error| with_sources(error.as_ref())));
         match outcome {
             // The name node says it, once for all processes.

@@ -434,8 +434,11 @@ impl BlockStore {
             if self.fits(&state, id, bytes) {
                 return Ok(true);
             }
-            let alone = bytes.checked_add(self.reserved.bytes());
-            if alone.is_none_or(|bytes| bytes > self.memory.bytes_max()) {
+            let kept = self.reserved.bytes() + state.resident_bytes_beside(id);
+            if bytes
+                .checked_add(kept)
+                .is_none_or(|bytes| bytes > self.memory.bytes_max())
+            {
                 return Ok(false);
             }
             let Some(victim) = state.victim(Some(id.dataset), failure.is_none()) else {

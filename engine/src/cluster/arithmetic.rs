@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Arguments for each function: where two libraries differ, they do for one argument in some thousands.
-const ARGUMENTS: u32 = 10_000;
+const ARGUMENTS: u32 = 5_000;
 
 /// A hash of what a machine makes of some numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,15 +23,15 @@ impl Arithmetic {
 
     /// Of this machine; takes a few milliseconds.
     pub(crate) fn of_this_machine() -> Self {
-        Self::of(&LIBRARY, multiplies_and_adds_in_one())
+        Self::of(&LIBRARY, processor())
     }
 
-    fn of(functions: &[fn(f64) -> f64], fused: bool) -> Self {
+    fn of(functions: &[fn(f64) -> f64], processor: [bool; 2]) -> Self {
         let mut hasher = Xxh3::new();
-        hasher.update(&[u8::from(fused)]);
+        hasher.update(&processor.map(u8::from));
         for function in functions {
             // From 0 to 12, in steps that are no round numbers.
-            let arguments = (0..ARGUMENTS).map(|step| f64::from(step) * (PI / 2600.0));
+            let arguments = (0..ARGUMENTS).map(|step| f64::from(step) * (PI / 1310.0));
             arguments.for_each(|argument| hasher.update(&function(argument).to_bits().to_le_bytes()));
         }
         Self(hasher.digest())
@@ -39,8 +39,9 @@ impl Arithmetic {
 }
 
 /// What the standard library takes from the system's.
-const LIBRARY: [fn(f64) -> f64; 13] = [
+const LIBRARY: [fn(f64) -> f64; 33] = [
     f64::exp,
+    f64::exp2,
     f64::exp_m1,
     f64::ln,
     f64::ln_1p,
@@ -50,21 +51,43 @@ const LIBRARY: [fn(f64) -> f64; 13] = [
     f64::cos,
     f64::tan,
     f64::atan,
+    f64::sinh,
+    f64::cosh,
     f64::tanh,
     f64::cbrt,
+    |argument| (argument / 12.0).asin(),
+    |argument| argument.atan2(1.7),
+    |argument| argument.hypot(1.7),
     |argument| argument.powf(1.0 + argument / 7.0),
+    |argument| f64::from((argument as f32).exp()),
+    |argument| f64::from((argument as f32).exp2()),
+    |argument| f64::from((argument as f32).exp_m1()),
+    |argument| f64::from((argument as f32).ln()),
+    |argument| f64::from((argument as f32).ln_1p()),
+    |argument| f64::from((argument as f32).log2()),
+    |argument| f64::from((argument as f32).log10()),
+    |argument| f64::from((argument as f32).sin()),
+    |argument| f64::from((argument as f32).cos()),
+    |argument| f64::from((argument as f32).tan()),
+    |argument| f64::from((argument as f32).atan()),
+    |argument| f64::from((argument as f32).tanh()),
+    |argument| f64::from((argument as f32).cbrt()),
+    |argument| f64::from((argument as f32).powf(1.0 + argument as f32 / 7.0)),
 ];
 
-/// What matrix products of networks go by (crate `faer`): all x86-64 processors that have AVX2 and FMA give the same bits,
-/// with AVX-512 and without.
+/// What matrix products of networks go by (crates `faer` and `pulp`): all x86-64 processors that multiply and add in one
+/// step, and have the rest of x86-64-v3, give the same bits, with AVX-512 and without.
 #[cfg(target_arch = "x86_64")]
-fn multiplies_and_adds_in_one() -> bool {
-    std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma")
+fn processor() -> [bool; 2] {
+    use std::is_x86_feature_detected as has;
+    let fused = has!("fma");
+    let third = has!("avx2") && has!("bmi1") && has!("bmi2") && has!("f16c") && has!("lzcnt") && has!("movbe");
+    [fused, third && has!("popcnt")]
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn multiplies_and_adds_in_one() -> bool {
-    true
+fn processor() -> [bool; 2] {
+    [true; 2]
 }
 
 #[cfg(test)]
@@ -82,13 +105,13 @@ mod tests {
     fn one_bit_of_one_function_and_the_processor_count() {
         let this = Arithmetic::of_this_machine();
         assert_eq!(Arithmetic::of_this_machine(), this);
-        let fused = multiplies_and_adds_in_one();
-        assert_ne!(Arithmetic::of(&LIBRARY, !fused), this);
+        let [fused, third] = processor();
+        assert_ne!(Arithmetic::of(&LIBRARY, [!fused, third]), this);
         let mut other = LIBRARY;
-        other[5] = |argument| match argument.log10() {
+        other[6] = |argument| match argument.log10() {
             other if argument > 7.0 && argument < 7.001 => f64::from_bits(other.to_bits() + 1),
             same => same,
         };
-        assert_ne!(Arithmetic::of(&other, fused), this);
+        assert_ne!(Arithmetic::of(&other, [fused, third]), this);
     }
 }

@@ -32,7 +32,7 @@ pub enum Dismissal {
     EarlierRun,
     /// What both compute may differ.
     #[error(
-        "its machine computes other bits than those of the others: another processor (only one of them has AVX2 and FMA) or another system library, so that records that are computed again might be lost; start all processes on machines of one kind, or let them differ with `unlike_machines = true` for each (see docs/processes.md)"
+        "its machine computes other bits than those of the others: another processor (only one of them has AVX2 and FMA) or another system library, or `unlike_machines` is not set alike; records that are computed again might be lost: start all processes on machines of one kind, or let them differ with `unlike_machines = true` for each (see docs/processes.md)"
     )]
     Unlike,
     /// Nobody is missing.

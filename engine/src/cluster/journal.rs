@@ -20,6 +20,7 @@ use distdl_storage::object::remedy;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::arithmetic::Arithmetic;
 use super::identity::MemberId;
 use super::protocol::{Answer, Generation, Head, Work};
 pub(crate) use room::Room;
@@ -39,6 +40,8 @@ pub(crate) enum LogEntry {
     Joined {
         /// The number.
         member: MemberId,
+        /// Of its machine.
+        arithmetic: Arithmetic,
     },
     /// A member is gone.
     Lost {

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Metadata};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rand_core::{OsRng, TryRngCore};
@@ -129,11 +129,12 @@ impl Secrets {
 }
 
 /// A folder of this user, from the values of the variables that name one. A batch system or `su` may hand on the former of a
-/// session that is none here: then it is not there, and cannot be made.
+/// session that is none here: then it is not there, or another user's.
 fn own_folder(runtime: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let named = |value: Option<OsString>| value.filter(|value| !value.is_empty()).map(PathBuf::from);
     let in_home = named(home).map(|home| home.join(".distdl"));
-    let runtime = named(runtime).filter(|runtime| runtime.is_dir());
+    let is_own = |metadata: Metadata| metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
+    let runtime = named(runtime).filter(|runtime| runtime.metadata().is_ok_and(is_own));
     runtime.map(|runtime| runtime.join("distdl")).or(in_home)
 }
 

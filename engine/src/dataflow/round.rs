@@ -212,18 +212,21 @@ pub(crate) fn copy_again(job: &Job) {
         .collect();
     // Others that drop datasets are not to wait for what follows.
     drop(copied);
-    let blocks = due
-        .iter()
-        .flat_map(|node| (0..node.partitions).map(|partition| (node.id.block(partition), node.record_type.codec)));
-    for (id, codec) in blocks.filter(|(id, _)| elsewhere.lacks_copy(*id)) {
-        let frame = match job.resources.store.get(id, codec) {
-            Ok(Some(block)) => codec.encode(&block),
-            // Whoever reads it next will see.
-            Ok(None) | Err(_) => continue,
-        };
-        // One that does not take it has no room.
-        if !frame.is_ok_and(|frame| elsewhere.copy(id, frame)) {
-            return;
+    for node in due {
+        let (ids, codec) = (
+            (0..node.partitions).map(|partition| node.id.block(partition)),
+            node.record_type.codec,
+        );
+        for id in ids.filter(|id| elsewhere.lacks_copy(*id)) {
+            let frame = match job.resources.store.get(id, codec) {
+                Ok(Some(block)) => codec.encode(&block),
+                // Whoever reads it next will see.
+                Ok(None) | Err(_) => continue,
+            };
+            // One that does not take it has no room, or none beside what it has of this dataset.
+            if !frame.is_ok_and(|frame| elsewhere.copy(id, frame)) {
+                break;
+            }
         }
     }
 }

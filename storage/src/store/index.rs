@@ -35,6 +35,15 @@ pub(super) struct Resident {
     used: u64,
 }
 
+/// The blocks of a dataset that are in memory.
+#[derive(Debug, Default)]
+struct ResidentBlocks {
+    /// What they take together.
+    bytes: u64,
+    /// Partitions by the time of their last use.
+    recency: BTreeMap<u64, u64>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Index {
     state: Mutex<State>,
@@ -45,8 +54,8 @@ pub(super) struct Index {
 pub(super) struct State {
     pub(super) entries: BTreeMap<BlockId, Entry>,
     pub(super) statistics: StoreStatistics,
-    /// Of each dataset the partitions in memory, by the time of their last use.
-    recency: BTreeMap<u64, BTreeMap<u64, u64>>,
+    /// Datasets with blocks in memory.
+    resident: BTreeMap<u64, ResidentBlocks>,
     claimed: BTreeSet<BlockId>,
     clock: u64,
 }
@@ -116,18 +125,21 @@ impl State {
         let used = self.tick();
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.memory = Some(Resident { bytes, used });
-            self.recency.entry(id.dataset).or_default().insert(used, id.partition);
+            let of_dataset = self.resident.entry(id.dataset).or_default();
+            of_dataset.recency.insert(used, id.partition);
+            of_dataset.bytes += bytes;
         }
     }
 
     /// Notes that a block is no longer in memory.
     pub(super) fn leave_memory(&mut self, id: BlockId) {
         let resident = self.entries.get_mut(&id).and_then(|entry| entry.memory.take());
-        let of_dataset = self.recency.get_mut(&id.dataset);
+        let of_dataset = self.resident.get_mut(&id.dataset);
         if let Some((resident, of_dataset)) = resident.zip(of_dataset) {
-            of_dataset.remove(&resident.used);
-            if of_dataset.is_empty() {
-                self.recency.remove(&id.dataset);
+            of_dataset.recency.remove(&resident.used);
+            of_dataset.bytes -= resident.bytes;
+            if of_dataset.recency.is_empty() {
+                self.resident.remove(&id.dataset);
             }
         }
     }
@@ -167,6 +179,12 @@ impl State {
             .map_or(0, |resident| resident.bytes)
     }
 
+    /// What the other blocks of its dataset take in memory, in bytes.
+    pub(super) fn resident_bytes_beside(&self, id: BlockId) -> u64 {
+        let of_dataset = self.resident.get(&id.dataset).map_or(0, |blocks| blocks.bytes);
+        of_dataset - self.resident_bytes(id)
+    }
+
     /// Pins a block if it is in memory; gives its version.
     pub(super) fn pin(&mut self, id: BlockId) -> Option<u64> {
         let entry = self.entries.get_mut(&id).filter(|entry| entry.memory.is_some())?;
@@ -185,15 +203,15 @@ impl State {
     /// must be written to disk first unless `may_write`.
     pub(super) fn victim(&self, except: Option<u64>, may_write: bool) -> Option<BlockId> {
         let droppable = |entry: &Entry| entry.pins == 0 && (may_write || !entry.needs_writing());
-        let least_used = |(dataset, recency): (&u64, &BTreeMap<u64, u64>)| {
+        let least_used = |(dataset, blocks): (&u64, &ResidentBlocks)| {
             let id = |partition| BlockId {
                 dataset: *dataset,
                 partition,
             };
-            let mut blocks = recency.iter().map(|(used, partition)| (*used, id(*partition)));
-            blocks.find(|(_, id)| self.entries.get(id).is_some_and(droppable))
+            let mut by_use = blocks.recency.iter().map(|(used, partition)| (*used, id(*partition)));
+            by_use.find(|(_, id)| self.entries.get(id).is_some_and(droppable))
         };
-        let others = self.recency.iter().filter(|(dataset, _)| Some(**dataset) != except);
+        let others = self.resident.iter().filter(|(dataset, _)| Some(**dataset) != except);
         let victim = others.filter_map(least_used).min_by_key(|(used, _)| *used);
         victim.map(|(_, id)| id)
     }

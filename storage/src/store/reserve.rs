@@ -84,8 +84,8 @@ impl Reservation {
         self.bytes
     }
 
-    /// Takes `bytes` more; `false` if there is no room for them, and nothing has changed. Blocks are evicted for them, as
-    /// they are for other blocks, down to half of the store's limit.
+    /// Takes `bytes` more; `false` if there is no room for them, and nothing has changed. Blocks of any
+    /// dataset are evicted for them, down to half of the store's limit.
     #[must_use = "without room nothing was taken"]
     pub fn grow(&mut self, bytes: u64) -> bool {
         let grown = self.store.take(bytes);

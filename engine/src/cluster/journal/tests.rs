@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::fs;
 
 use super::*;
+use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::protocol::{ActionKind, Held};
 use crate::error::EngineError;
 
@@ -60,7 +61,10 @@ fn written(folder: &Path) -> Vec<u8> {
         },
     };
     for entry in [
-        LogEntry::Joined { member: MemberId(3) },
+        LogEntry::Joined {
+            member: MemberId(3),
+            arithmetic: Arithmetic::ANY,
+        },
         LogEntry::Came(head(0)),
         round,
         answered(0, 1000),
@@ -245,7 +249,8 @@ fn a_temporary_log_takes_no_room_for_what_nobody_reads() {
     let mut journal = Journal::temporary(None, 400).unwrap();
     for member in 0..1000 {
         let member = MemberId(member);
-        journal.append(&LogEntry::Joined { member }).unwrap();
+        let arithmetic = Arithmetic::ANY;
+        journal.append(&LogEntry::Joined { member, arithmetic }).unwrap();
     }
     let collected = Collected {
         results: vec![(0, Bytes::from(vec![1; 1000]))],

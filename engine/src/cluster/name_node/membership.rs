@@ -58,12 +58,18 @@ impl NameNode {
             return self.dismiss(connection, Dismissal::Over);
         }
         if unlike {
+            if let Some(slot) = asked.and_then(|slot| self.slots.get_mut(slot))
+                && matches!(slot.place, Place::Starting(_))
+            {
+                // Another process on that host would be no other.
+                slot.place = Place::Empty;
+            }
             return self.dismiss(connection, Dismissal::Unlike);
         }
         match self.slots.free(asked) {
             Some(slot) => {
-                self.arithmetic = Some(arithmetic);
-                self.admit(connection, slot, peer, process);
+                self.arithmetic.get_or_insert(arithmetic);
+                self.admit(connection, slot, peer, (process, arithmetic));
             }
             None => self.dismiss(connection, Dismissal::Full),
         }
@@ -91,14 +97,14 @@ impl NameNode {
         }
     }
 
-    fn admit(&mut self, connection: ConnectionId, slot: u32, peer: Peer, process: u32) {
+    fn admit(&mut self, connection: ConnectionId, slot: u32, peer: Peer, (process, arithmetic): (u32, Arithmetic)) {
         let member = MemberId(self.member_next);
         self.member_next += 1;
-        self.log(LogEntry::Joined { member });
+        self.log(LogEntry::Joined { member, arithmetic });
         self.slots.fill(slot, member, self.now);
         if self.members.is_empty() && !self.options.starts_processes {
             // Whoever starts the others could not begin before.
-            self.gathering = Some(self.now);
+            (self.gathering, self.told_of_waiting) = (Some(self.now), false);
         }
         let entry = Member {
             peer: Peer { member, slot, ..peer },

@@ -58,7 +58,10 @@ impl NameNode {
 
     fn replay(&mut self, entry: LogEntry) {
         match entry {
-            LogEntry::Joined { member } => self.member_next = self.member_next.max(member.0 + 1),
+            LogEntry::Joined { member, arithmetic } => {
+                self.member_next = self.member_next.max(member.0 + 1);
+                self.arithmetic.get_or_insert(arithmetic);
+            }
             LogEntry::Lost { member } => {
                 self.members.remove(&member);
             }

@@ -85,12 +85,15 @@ impl Model {
         let records = vec![self.puts_count; len];
         let block = Block::new(records.clone());
         let before = self.beside(own(partition));
+        let resident = self.store.memory.ids();
         match self.store.put(own(partition), &block, level) {
             Ok(true) => drop(self.kept.insert(partition, (records, level))),
             Ok(false) => {
                 let beside = before.map_or(0, |(_, bytes)| bytes);
                 assert!(level == Level::Memory && block.memory_bytes() + beside > MEMORY_BYTES_MAX);
                 self.kept.remove(&partition);
+                let others = resident.into_iter().filter(|id| *id != own(partition));
+                assert!(others.eq(self.store.memory.ids()), "blocks were evicted in vain");
             }
             Err(StorageError::OverBudget { .. }) => self.forget_if_gone(partition),
             Err(error) => {

@@ -179,16 +179,47 @@ fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
     assert!(!node.done, "both may be started again");
 }
 
+/// Why a process on such a machine is turned away, if it is.
+fn comes(node: &mut NameNode, connection: u64, arithmetic: Arithmetic, slot: u32) -> Option<Dismissal> {
+    let mut report = join(None, slot);
+    if let Report::Join { arithmetic: told, .. } = &mut report {
+        *told = arithmetic;
+    }
+    dismissal(&says(node, connection, report), connection).map(|(reason, _)| reason)
+}
+
+#[test]
+fn a_name_node_that_is_started_again_lets_in_who_computes_the_bits_of_those_before() {
+    let (like, unlike) = (Arithmetic::ANY, Arithmetic::ANY.of_another_machine());
+    let mut node = by_hand(2);
+    let log = says(&mut node, 0, join(None, 0))
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Log(entry) => Some(entry),
+            _ => None,
+        });
+    let mut again = NameNode::recover(node.options.clone(), log.collect(), Duration::ZERO);
+    again.start(Duration::ZERO);
+    assert_eq!(comes(&mut again, 0, unlike, 1), Some(Dismissal::Unlike));
+    assert_eq!(comes(&mut again, 1, like, 1), None);
+}
+
+#[test]
+fn no_process_is_started_again_where_other_bits_are_computed() {
+    let mut node = NameNode::new(options(2, 0), Duration::ZERO);
+    node.start(Duration::ZERO);
+    let (like, unlike) = (Arithmetic::ANY, Arithmetic::ANY.of_another_machine());
+    assert_eq!(comes(&mut node, 0, like, 0), None);
+    assert_eq!(comes(&mut node, 1, unlike, 1), Some(Dismissal::Unlike));
+    let cause = "exit status: 1".to_owned();
+    let mut effects = node.handle(node.now, Event::Exited { slot: 1, cause });
+    effects.extend(wait(&mut node, Some(0), 24));
+    assert!(!effects.iter().any(is_start), "{effects:?}");
+}
+
 #[test]
 fn a_machine_that_computes_other_bits_is_not_let_in() {
     let mut node = by_hand(2);
-    let comes = |node: &mut NameNode, connection: u64, arithmetic: Arithmetic, slot: u32| {
-        let mut report = join(None, slot);
-        if let Report::Join { arithmetic: told, .. } = &mut report {
-            *told = arithmetic;
-        }
-        dismissal(&says(node, connection, report), connection).map(|(reason, _)| reason)
-    };
     let (like, unlike) = (Arithmetic::ANY, Arithmetic::ANY.of_another_machine());
     assert_eq!(comes(&mut node, 0, like, 0), None);
     assert_eq!(comes(&mut node, 1, unlike, 1), Some(Dismissal::Unlike));
