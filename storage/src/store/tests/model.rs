@@ -20,7 +20,7 @@ fn operation(faults: bool) -> impl Strategy<Value = Operation> {
     let partition = 0..8_u64;
     let weight = u32::from(faults);
     prop_oneof![
-        8 => (partition.clone(), 0..60_usize, level)
+        8 => (partition.clone(), 0..110_usize, level)
             .prop_map(|(partition, len, level)| Operation::Put { partition, len, level }),
         8 => partition.clone().prop_map(|partition| Operation::Get { partition }),
         2 => partition.prop_map(|partition| Operation::Remove { partition }),
