@@ -1,6 +1,6 @@
 //! Whether two machines give the same bits.
 //!
-//! The same program may not: the logarithms, sines and powers of 64-bit floats come from the system's library, which has
+//! The same program may not: the logarithms, sines and powers of floats come from the system's library, which has
 //! variants by processor and by release, and matrix products are others where a processor cannot multiply and add in one
 //! step. Keys, samples and parameters that are computed again on another machine must be what they were, or records go
 //! where nobody looks for them. So a process says at joining what its machine makes of some numbers.
@@ -26,54 +26,67 @@ impl Arithmetic {
         Self::of(&LIBRARY, processor())
     }
 
-    fn of(functions: &[fn(f64) -> f64], processor: [bool; 2]) -> Self {
+    fn of(library: &Library, processor: [bool; 2]) -> Self {
         let mut hasher = Xxh3::new();
         hasher.update(&processor.map(u8::from));
-        for function in functions {
-            // From 0 to 12, in steps that are no round numbers.
-            let arguments = (0..ARGUMENTS).map(|step| f64::from(step) * (PI / 1310.0));
-            arguments.for_each(|argument| hasher.update(&function(argument).to_bits().to_le_bytes()));
+        // From 0 to 12, in steps that are no round numbers.
+        let arguments = || (0..ARGUMENTS).map(|step| f64::from(step) * (PI / 1310.0));
+        for function in &library.of_64_bits {
+            arguments().for_each(|argument| hasher.update(&function(argument).to_bits().to_le_bytes()));
+        }
+        for function in &library.of_32_bits {
+            arguments().for_each(|argument| hasher.update(&function(argument as f32).to_bits().to_le_bytes()));
         }
         Self(hasher.digest())
     }
 }
 
+/// Functions of floats.
+struct Library {
+    of_64_bits: [fn(f64) -> f64; 19],
+    of_32_bits: [fn(f32) -> f32; 14],
+}
+
 /// What the standard library takes from the system's.
-const LIBRARY: [fn(f64) -> f64; 33] = [
-    f64::exp,
-    f64::exp2,
-    f64::exp_m1,
-    f64::ln,
-    f64::ln_1p,
-    f64::log2,
-    f64::log10,
-    f64::sin,
-    f64::cos,
-    f64::tan,
-    f64::atan,
-    f64::sinh,
-    f64::cosh,
-    f64::tanh,
-    f64::cbrt,
-    |argument| (argument / 12.0).asin(),
-    |argument| argument.atan2(1.7),
-    |argument| argument.hypot(1.7),
-    |argument| argument.powf(1.0 + argument / 7.0),
-    |argument| f64::from((argument as f32).exp()),
-    |argument| f64::from((argument as f32).exp2()),
-    |argument| f64::from((argument as f32).exp_m1()),
-    |argument| f64::from((argument as f32).ln()),
-    |argument| f64::from((argument as f32).ln_1p()),
-    |argument| f64::from((argument as f32).log2()),
-    |argument| f64::from((argument as f32).log10()),
-    |argument| f64::from((argument as f32).sin()),
-    |argument| f64::from((argument as f32).cos()),
-    |argument| f64::from((argument as f32).tan()),
-    |argument| f64::from((argument as f32).atan()),
-    |argument| f64::from((argument as f32).tanh()),
-    |argument| f64::from((argument as f32).cbrt()),
-    |argument| f64::from((argument as f32).powf(1.0 + argument as f32 / 7.0)),
-];
+const LIBRARY: Library = Library {
+    of_64_bits: [
+        f64::exp,
+        f64::exp2,
+        f64::exp_m1,
+        f64::ln,
+        f64::ln_1p,
+        f64::log2,
+        f64::log10,
+        f64::sin,
+        f64::cos,
+        f64::tan,
+        f64::atan,
+        f64::sinh,
+        f64::cosh,
+        f64::tanh,
+        f64::cbrt,
+        |argument| (argument / 12.0).asin(),
+        |argument| argument.atan2(1.7),
+        |argument| argument.hypot(1.7),
+        |argument| argument.powf(1.0 + argument / 7.0),
+    ],
+    of_32_bits: [
+        f32::exp,
+        f32::exp2,
+        f32::exp_m1,
+        f32::ln,
+        f32::ln_1p,
+        f32::log2,
+        f32::log10,
+        f32::sin,
+        f32::cos,
+        f32::tan,
+        f32::atan,
+        f32::tanh,
+        f32::cbrt,
+        |argument| argument.powf(1.0 + argument / 7.0),
+    ],
+};
 
 /// What matrix products of networks go by (crates `faer` and `pulp`): all x86-64 processors that multiply and add in one
 /// step, and have the rest of x86-64-v3, give the same bits, with AVX-512 and without.
@@ -108,7 +121,7 @@ mod tests {
         let [fused, third] = processor();
         assert_ne!(Arithmetic::of(&LIBRARY, [!fused, third]), this);
         let mut other = LIBRARY;
-        other[6] = |argument| match argument.log10() {
+        other.of_64_bits[6] = |argument| match argument.log10() {
             other if argument > 7.0 && argument < 7.001 => f64::from_bits(other.to_bits() + 1),
             same => same,
         };
