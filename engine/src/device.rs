@@ -42,7 +42,7 @@ use std::path::Path;
 use std::sync::Weak;
 
 #[cfg(feature = "gpu")]
-pub use self::blas::{GpuBlas, GpuMatrix};
+pub use self::blas::{GpuBlas, GpuMatrices, GpuMatrix};
 #[cfg(feature = "gpu")]
 pub use self::buffer::{GpuBuffer, GpuSlice};
 #[cfg(feature = "gpu")]

@@ -13,6 +13,9 @@ typedef unsigned long long u64;
 // Most threads of a block. They are a power of two wherever a block sums.
 const u32 THREADS_MAX = 256;
 
+// Threads that go together, and read neighbours.
+const u32 LINE = 32;
+
 // Goes through the elements of this thread.
 #define FOR_EACH(index, count)                                                          \
     for (u64 index = (u64)blockIdx.x * blockDim.x + threadIdx.x; index < (count);       \
@@ -20,6 +23,11 @@ const u32 THREADS_MAX = 256;
 
 // Goes through the rows of this block; all of its threads go together.
 #define FOR_EACH_ROW(row, rows) for (u64 row = blockIdx.x; row < (rows); row += gridDim.x)
+
+// Goes through short lines of neighbours, each of which is one of the threads that go together.
+#define FOR_EACH_LINE(line, lines)                                                         \
+    for (u32 line = blockIdx.x * (blockDim.x / LINE) + threadIdx.x / LINE; line < (lines); \
+         line += gridDim.x * (blockDim.x / LINE))
 
 // Gives what `read(index)` says to `write(index, it)`, for every so manieth index below `count`, from `first` on. It reads
 // ahead, so that some reads are under way together.
@@ -140,7 +148,6 @@ __device__ inline void channel_parts(
 // threads of a line read neighbours, and each line of threads of a block has its own rows.
 template <typename F, typename V = AsRead>
 __device__ inline void column_parts(u64 rows, u64 columns, u64 part, float scale, F of, float* sums, V value = V()) {
-    const u32 LINE = 32;
     __shared__ float values[THREADS_MAX];
     u64 lines = (columns + LINE - 1) / LINE;
     u64 number = blockIdx.x / lines;
@@ -245,3 +252,22 @@ __device__ inline float relu(float x) {
     return x < 0.0f ? 0.0f : x;
 }
 
+// What outputs go through; softmax has kernels of its own.
+enum Activation : u32 { IDENTITY, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTPLUS, SOFTMAX };
+
+__device__ inline float activated(u32 kind, float x) {
+    switch (kind) {
+    case RELU:
+        return relu(x);
+    case LEAKY_RELU:
+        return x < 0.0f ? x * 0.01f : x;
+    case SIGMOID:
+        return 1.0f / (1.0f + exponential(-x));
+    case TANH:
+        return hyperbolic_tangent(x);
+    case SOFTPLUS:
+        return relu(x) + log1pf(exponential(x < 0.0f ? x : -x));
+    default:
+        return x;
+    }
+}

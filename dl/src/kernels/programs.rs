@@ -13,7 +13,7 @@ mod device;
 #[cfg(feature = "gpu")]
 pub use self::device::Device;
 #[cfg(feature = "gpu")]
-pub(crate) use self::device::DeviceCounts;
+pub(crate) use self::device::{DeviceCounts, in_words};
 #[cfg(feature = "gpu")]
 pub use self::loaded::Kernels;
 
@@ -21,7 +21,7 @@ pub use self::loaded::Kernels;
 const THREADS_MAX: usize = 256;
 /// Threads of a block at least: those that a GPU runs together.
 const THREADS_MIN: usize = 32;
-/// Columns that one block of `column_sums` sums.
+/// Threads that go together and read neighbours, as columns that one block of `column_sums` sums.
 const LINE: usize = 32;
 /// Rows of a part of a sum of columns, at least: sixteen for each of a block's threads.
 const COLUMN_ROWS: usize = 128;
@@ -74,7 +74,7 @@ pub const PROGRAMS: &[Program] = programs! {
     "square_sum": "square_sum_parts" "square_sum" "norm_limit";
     "sums": "add" "column_sums" "channel_sums" "sums_of_pieces";
     "update": "update_plain" "update_statistics" "update_momentum" "update_adam" "update_rms_prop" "update_adagrad" "update_lamb_direction" "update_lamb";
-    "windows": "to_columns" "from_columns" "to_channels" "pool_largest" "pool_largest_backward_apart" "pool_largest_backward" "pool_mean" "pool_mean_backward";
+    "windows": "to_columns" "from_columns" "to_channels" "convolve" "pool_largest" "pool_largest_backward_apart" "pool_largest_backward" "pool_mean" "pool_mean_backward";
 };
 
 /// How many blocks of how many threads run a kernel. The order of its sums follows from it, and it from shapes.
@@ -96,6 +96,11 @@ impl Grid {
     pub fn of_rows(rows: usize, length: usize) -> Self {
         let threads = length.min(THREADS_MAX).next_power_of_two();
         Self::new(rows, threads.max(THREADS_MIN))
+    }
+
+    /// For a kernel in which threads that go together take a short line of neighbours at a time.
+    pub fn of_lines(lines: usize) -> Self {
+        Self::new(lines.div_ceil(THREADS_MAX / LINE), THREADS_MAX)
     }
 
     /// For a kernel that sums over the rows of each part for each of `columns` columns. All of its blocks run, so that there
@@ -250,6 +255,7 @@ mod tests {
         assert_eq!(Grid::of_rows(3, 10), grid(3, 32));
         assert_eq!(Grid::of_rows(3, 33), grid(3, 64));
         assert_eq!(Grid::of_rows(3, usize::MAX), grid(3, 256));
+        assert_eq!(Grid::of_lines(9), grid(2, 256));
         assert_eq!(Grid::of_columns(33, Parts::of_columns(129, 33)), grid(4, 256));
         assert_eq!(Grid::of_channels(3, 2, Parts::of_channels(9, 3, 2)), grid(3, 32));
         assert_eq!(Grid::of_pieces(3, 8193), (grid(6, 256), 2));

@@ -89,6 +89,18 @@ pub(crate) fn network() -> NeuralNetwork {
         .unwrap()
 }
 
+/// Convolutions: of windows of few elements over more pixels; of more elements, whose images are summed in groups where there
+/// are many; and of few over fewer pixels.
+pub(crate) fn convolutions_of_all_sizes() -> NeuralNetwork {
+    NeuralNetwork::new(IMAGE)
+        .hidden(Conv2d::new(4, 3).with_padding(1).with_activation(Activation::Tanh))
+        .hidden(Conv2d::new(3, 3).with_padding(1))
+        .hidden(Conv2d::new(9, (1, 5)).with_activation(Activation::Relu).without_bias())
+        .hidden(Flatten)
+        .output(Dense::linear(3), Loss::SoftmaxCrossEntropy)
+        .unwrap()
+}
+
 /// Dense layers, convolutions and one of some connections, all without a bias.
 pub(crate) fn without_bias() -> NeuralNetwork {
     let convolution = |channels, size| Conv2d::new(channels, size).without_bias();

@@ -10,8 +10,9 @@ use distdl_engine::testing::TestCluster;
 use distdl_engine::{Config, Context, EngineError, Placement};
 
 use crate::fixtures::{
-    FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, changes, embedding, frozen, indices, many, network,
-    on_the_cpu, on_the_gpu, options, samples, small, sums, train_for, values, weighted, without_bias,
+    FEATURES, SAMPLES, STEPS, assert_close, begin, bytes, changes, convolutions_of_all_sizes, embedding, frozen,
+    indices, many, network, on_the_cpu, on_the_gpu, options, samples, small, sums, train_for, values, weighted,
+    without_bias,
 };
 use crate::gpu::TestGpu;
 
@@ -29,6 +30,11 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         lanes: 1,
         ..options()
     };
+    let of_all = TrainingOptions {
+        batch: SAMPLES,
+        lanes: 1,
+        ..options()
+    };
     let all_losses = [
         Loss::MeanSquaredError,
         Loss::L1,
@@ -43,6 +49,9 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         ("pieces", small(Loss::SoftmaxCrossEntropy), bytes(), micro.clone()),
         ("indices", embedding(23), indices(), options()),
         ("many rows", sums(), many(), in_one_lane),
+        ("convolutions", convolutions_of_all_sizes(), samples(), options()),
+        // Two groups of 18 images, and one of what is left.
+        ("groups of images", convolutions_of_all_sizes(), samples(), of_all),
     ];
     let changed = TrainingOptions {
         augmentation: Some(changes()),

@@ -89,7 +89,7 @@ impl Emulated {
     ) {
         let (mut letters, mut values) = (String::new(), Vec::new());
         let (mut places, nothing) = (places.to_vec(), std::ptr::null_mut::<c_void>());
-        let mut words = [0_u64; 16];
+        let mut words = [0_u64; 20];
         for ((argument, place), word) in arguments.iter().zip(&mut places).zip(&mut words) {
             let (letter, value): (char, *mut c_void) = match argument {
                 Argument::Read(_) | Argument::Change(_) => ('p', std::ptr::from_mut(place).cast()),

@@ -73,5 +73,5 @@ each_is_that_of_the_cpu! {
     square_sum: square_sum ends_of_square_sums norm_limit;
     sums: add column_sums channel_sums sums_of_pieces;
     update: sgd adam rms_prop adagrad lamb statistics;
-    windows: columns channels pool_largest pool_mean;
+    windows: columns channels convolve pool_largest pool_mean;
 }

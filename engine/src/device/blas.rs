@@ -1,7 +1,7 @@
 //! Products of matrices on a GPU, by cuBLAS.
 #![allow(unsafe_code)] // calls cuBLAS with matrices whose places and lengths are checked
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_longlong};
 use std::sync::Arc;
 
 use cudarc::cublas::result::{self as cublas, CublasError};
@@ -39,13 +39,25 @@ impl Drop for GpuBlas {
     }
 }
 
-/// A matrix of `f32` on a GPU, row after row without gaps.
+/// A matrix of `f32` on a GPU, row after row.
 #[derive(Debug, Clone, Copy)]
 pub struct GpuMatrix<'a> {
     values: GpuSlice<'a>,
     rows: usize,
     columns: usize,
+    /// Elements from one row, as they lie in memory, to the next.
+    stride: usize,
     is_transposed: bool,
+}
+
+/// Matrices of one shape on a GPU, one every so many elements.
+#[derive(Debug, Clone, Copy)]
+pub struct GpuMatrices<'a> {
+    first: GpuMatrix<'a>,
+    /// What they lie in.
+    values: GpuSlice<'a>,
+    count: usize,
+    step: usize,
 }
 
 impl<'a> GpuMatrix<'a> {
@@ -54,10 +66,20 @@ impl<'a> GpuMatrix<'a> {
     /// # Panics
     /// There are not so many, as for any slice.
     pub fn new(values: GpuSlice<'a>, rows: usize, columns: usize) -> Self {
+        Self::with_stride(values, [rows, columns], columns)
+    }
+
+    /// Rows of `values` that begin every `stride` elements, which are at least as many as there are columns.
+    ///
+    /// # Panics
+    /// They do not lie in there, as for any slice.
+    pub fn with_stride(values: GpuSlice<'a>, [rows, columns]: [usize; 2], stride: usize) -> Self {
+        assert!(columns <= stride, "rows of {columns} elements every {stride}");
         Self {
-            values: values.part(0..rows * columns),
+            values: values.part(0..spread(rows, stride, columns)),
             rows,
             columns,
+            stride,
             is_transposed: false,
         }
     }
@@ -81,16 +103,80 @@ impl<'a> GpuMatrix<'a> {
         }
     }
 
-    /// Elements from one row, as they lie in memory, to the next.
-    fn stride(self) -> usize {
-        if self.is_transposed { self.rows } else { self.columns }.max(1)
+    /// All that says what it is.
+    fn numbers(self) -> [u64; 5] {
+        let sides = [self.rows, self.columns, self.stride].map(|side| side as u64);
+        let [rows, columns, stride] = sides;
+        [
+            self.values.place(),
+            rows,
+            columns,
+            stride,
+            u64::from(self.is_transposed),
+        ]
     }
+
+    /// Whether it has no gaps and lies row after row.
+    fn is_dense(self) -> bool {
+        !self.is_transposed && self.stride == self.columns
+    }
+}
+
+impl<'a> GpuMatrices<'a> {
+    /// `count` matrices like `first`, which lies at the beginning of `values`, one every `step` elements: none for one that
+    /// all products share.
+    ///
+    /// # Panics
+    /// They do not lie in there, as for any slice.
+    pub fn new(
+        values: GpuSlice<'a>,
+        count: usize,
+        step: usize,
+        first: impl FnOnce(GpuSlice<'a>) -> GpuMatrix<'a>,
+    ) -> Self {
+        let first = first(values);
+        Self {
+            first,
+            values: values.part(0..spread(count, step, first.values.len())),
+            count,
+            step,
+        }
+    }
+
+    /// The same elements, with rows for columns in each.
+    #[must_use]
+    pub fn transpose(self) -> Self {
+        Self {
+            first: self.first.transpose(),
+            ..self
+        }
+    }
+}
+
+/// The elements among which `count` pieces of `length` lie, one every `step`.
+fn spread(count: usize, step: usize, length: usize) -> usize {
+    match count.checked_sub(1) {
+        Some(steps) => steps * step + length,
+        None => 0,
+    }
+}
+
+/// The sides of a product, as cuBLAS counts.
+struct Sides {
+    rows: c_int,
+    columns: c_int,
+    inner: c_int,
+    left_stride: c_int,
+    right_stride: c_int,
 }
 
 /// What cuBLAS may work with, as it recommends for the newest GPUs, or less where there is little memory. It is fixed, so that
 /// the same product is computed in the same way alone and in a graph.
 const WORKSPACE_BYTES_MAX: usize = 32 << 20;
 const WORKSPACE_SHARE: usize = 256;
+
+/// What errors call it.
+const MULTIPLY: &str = "multiply";
 
 /// Free bytes of a GPU's memory with fewer than which cuBLAS might not start.
 const START_BYTES: u64 = 512 << 20;
@@ -140,7 +226,8 @@ impl GpuBlas {
         Ok(blas)
     }
 
-    /// `to` = left x right, or with `adds` that plus what `to` is. `to` is no transpose, and no part of the others.
+    /// `to` = left x right, or with `adds` that plus what `to` is. `to` is no transpose, has no gaps, and is no part of the
+    /// others.
     ///
     /// # Errors
     /// The shapes do not fit, or cuBLAS fails.
@@ -152,37 +239,11 @@ impl GpuBlas {
         right: GpuMatrix<'_>,
         adds: bool,
     ) -> Result<(), DeviceError> {
-        let fits = left.columns == right.rows && (to.rows, to.columns) == (left.rows, right.columns);
-        if !Arc::ptr_eq(&self.stream, &gpu.stream) {
-            return Err(gpu.refused("multiply", "cuBLAS was started for another handle".into()));
-        }
-        for matrix in [to, left, right] {
-            gpu.check_own("multiply", matrix.values.buffer())?;
-        }
-        let lengths = [to.rows, to.columns, left.columns, left.stride(), right.stride()].map(c_int::try_from);
-        let [Ok(rows), Ok(columns), Ok(inner), Ok(left_stride), Ok(right_stride)] = lengths else {
-            return Err(gpu.refused("multiply", "a matrix has more than 2^31 rows or columns".into()));
-        };
-        if !fits || to.is_transposed {
-            let shapes = [left, right, to].map(|matrix| format!("{} x {}", matrix.rows, matrix.columns));
-            return Err(gpu.refused("multiply", format!("{shapes:?} do not fit")));
-        }
-        if rows == 0 || columns == 0 {
+        let sides = self.sides(gpu, [to, left, right])?;
+        if to.values.is_empty() {
             return Ok(());
         }
         let (one, before): (f32, f32) = (1.0, if adds { 1.0 } else { 0.0 });
-        gpu.bind().map_err(|error| gpu.failed("multiply", error))?;
-        let numbers = [
-            to.values.place(),
-            left.values.place(),
-            right.values.place(),
-            left.rows as u64,
-            left.columns as u64,
-            right.columns as u64,
-            self.workspace.place(),
-            self.compute as u64,
-            u64::from(left.is_transposed) | u64::from(right.is_transposed) << 1 | u64::from(adds) << 2,
-        ];
         // SAFETY: the handle lives; each matrix has as many elements as its shape says. As cuBLAS sees transposes, it makes
         // that of the product from those of the factors in the other order.
         let multiply = || unsafe {
@@ -190,25 +251,126 @@ impl GpuBlas {
                 self.handle,
                 right.operation(),
                 left.operation(),
-                columns,
-                rows,
-                inner,
+                sides.columns,
+                sides.rows,
+                sides.inner,
                 (&raw const one).cast(),
                 right.values.place() as *const _,
                 sys::cudaDataType::CUDA_R_32F,
-                right_stride,
+                sides.right_stride,
                 left.values.place() as *const _,
                 sys::cudaDataType::CUDA_R_32F,
-                left_stride,
+                sides.left_stride,
                 (&raw const before).cast(),
                 to.values.place() as *mut _,
                 sys::cudaDataType::CUDA_R_32F,
-                columns.max(1),
+                sides.columns,
                 self.compute,
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
             )
         };
-        let run = || multiply().map_err(|error| gpu.refused("multiply", format!("{:?}", error.0)));
-        gpu.in_mode(|mode| mode.other(&numbers, run))
+        let run = || multiply().map_err(|error| gpu.refused(MULTIPLY, format!("{:?}", error.0)));
+        let [to, left, right] = [to, left, right].map(GpuMatrix::numbers);
+        let numbers = [
+            to,
+            left,
+            right,
+            [self.workspace.place(), self.compute as u64, u64::from(adds), 0, 0],
+        ];
+        gpu.in_mode(|mode| mode.other(numbers.as_flattened(), run))
+    }
+
+    /// The same for each of as many matrices, which replaces what is there. Those of `to` do not overlap.
+    ///
+    /// # Errors
+    /// As [`multiply`](Self::multiply).
+    pub fn multiply_each(
+        &self,
+        gpu: &Gpu,
+        to: GpuMatrices<'_>,
+        left: GpuMatrices<'_>,
+        right: GpuMatrices<'_>,
+    ) -> Result<(), DeviceError> {
+        let all = [to, left, right];
+        let sides = self.sides(gpu, all.map(|matrices| matrices.first))?;
+        let counts = all.map(|matrices| matrices.count);
+        let (Ok(count), true) = (c_int::try_from(to.count), counts == [to.count; 3]) else {
+            return Err(gpu.refused(MULTIPLY, format!("{counts:?} matrices do not fit")));
+        };
+        if to.step < to.first.values.len() {
+            return Err(gpu.refused(MULTIPLY, "products overlap".into()));
+        }
+        if to.values.is_empty() {
+            return Ok(());
+        }
+        let (one, before): (f32, f32) = (1.0, 0.0);
+        // SAFETY: as above; all matrices lie in what `values` has.
+        let multiply = || unsafe {
+            cublas::gemm_strided_batched_ex(
+                self.handle,
+                right.first.operation(),
+                left.first.operation(),
+                sides.columns,
+                sides.rows,
+                sides.inner,
+                (&raw const one).cast(),
+                right.values.place() as *const _,
+                sys::cudaDataType::CUDA_R_32F,
+                sides.right_stride,
+                right.step as c_longlong,
+                left.values.place() as *const _,
+                sys::cudaDataType::CUDA_R_32F,
+                sides.left_stride,
+                left.step as c_longlong,
+                (&raw const before).cast(),
+                to.values.place() as *mut _,
+                sys::cudaDataType::CUDA_R_32F,
+                sides.columns,
+                to.step as c_longlong,
+                count,
+                self.compute,
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
+            )
+        };
+        let run = || multiply().map_err(|error| gpu.refused(MULTIPLY, format!("{:?}", error.0)));
+        let [steps, counts] = [all.map(|matrices| matrices.step), counts];
+        let [to, left, right] = all.map(|matrices| matrices.first.numbers());
+        let others = [
+            self.workspace.place(),
+            self.compute as u64,
+            steps[0] as u64,
+            steps[1] as u64,
+            steps[2] as u64,
+        ];
+        let numbers = [to, left, right, others, [counts[0] as u64, 1, 0, 0, 0]];
+        gpu.in_mode(|mode| mode.other(numbers.as_flattened(), run))
+    }
+
+    /// The sides of a product, if its matrices are of this handle and fit: that, then its factors.
+    fn sides(&self, gpu: &Gpu, [to, left, right]: [GpuMatrix<'_>; 3]) -> Result<Sides, DeviceError> {
+        let fits = left.columns == right.rows && (to.rows, to.columns) == (left.rows, right.columns);
+        if !Arc::ptr_eq(&self.stream, &gpu.stream) {
+            return Err(gpu.refused(MULTIPLY, "cuBLAS was started for another handle".into()));
+        }
+        for matrix in [to, left, right] {
+            gpu.check_own(MULTIPLY, matrix.values.buffer())?;
+        }
+        let strides = [left, right].map(|matrix| matrix.stride.max(1));
+        let lengths = [to.rows, to.columns, left.columns, strides[0], strides[1]].map(c_int::try_from);
+        let [Ok(rows), Ok(columns), Ok(inner), Ok(left_stride), Ok(right_stride)] = lengths else {
+            return Err(gpu.refused(MULTIPLY, "a matrix has more than 2^31 rows or columns".into()));
+        };
+        if !fits || !to.is_dense() {
+            let shapes = [left, right, to].map(|matrix| format!("{} x {}", matrix.rows, matrix.columns));
+            return Err(gpu.refused(MULTIPLY, format!("{shapes:?} do not fit")));
+        }
+        gpu.bind().map_err(|error| gpu.failed(MULTIPLY, error))?;
+        Ok(Sides {
+            rows,
+            columns,
+            inner,
+            left_stride,
+            right_stride,
+        })
     }
 }

@@ -8,7 +8,7 @@ use cudarc::driver::{CudaStream, DriverError, sys};
 use distdl_storage::DeviceError;
 
 /// Most arguments of a kernel.
-pub(super) const ARGUMENTS_MAX: usize = 16;
+pub(super) const ARGUMENTS_MAX: usize = 20;
 
 /// What becomes of what a handle is asked for.
 #[derive(Default)]

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use distdl_engine::config::{GpuUse, Precision};
 use distdl_engine::device::{
-    Argument, Chosen, Compiler, Gpu, GpuBlas, GpuDnn, GpuFound, GpuGraph, GpuMatrix, GpuPort, choose,
+    Argument, Chosen, Compiler, Gpu, GpuBlas, GpuDnn, GpuFound, GpuGraph, GpuMatrices, GpuMatrix, GpuPort, choose,
 };
 use distdl_engine::testing::emulated_gpu::make_cuda;
 use distdl_storage::testing::device_conformance;
@@ -65,6 +65,7 @@ fn an_emulated_gpu_keeps_what_it_is_given_and_runs_what_it_is_told() {
     parts_of_buffers_are_copied(&found);
     ports::copies_go_both_ways_in_their_order(&found);
     products_are_those_of_the_cpu(&found);
+    products_of_each_are_those_of_the_cpu(&found);
     convolutions::all(&found);
     graphs_do_what_was_captured_with_other_arguments(&found, &compiler);
     a_capture_ends_whatever_fails_meanwhile(&found);
@@ -194,7 +195,7 @@ fn kernels_are_given_their_arguments(found: &GpuFound, compiler: &Compiler) {
     let expected = [7.0, 64.0, 2.0, 0.0, f64::from(u32::MAX), (1_u64 << 40) as f64, 0.5];
     assert_eq!(written, expected);
     assert_eq!(gpu.copied_bytes(), (7 * 8 + 3 * 4, 2 * 7 * 8));
-    let many = [Argument::Absent; 17];
+    let many = [Argument::Absent; 21];
     // SAFETY: nothing starts.
     assert!(unsafe { gpu.launch(&show, 1, 1, &many) }.is_err());
 }
@@ -476,6 +477,44 @@ fn products_are_those_of_the_cpu(found: &GpuFound) {
         .multiply(&gpu, to, GpuMatrix::new(left.words(), 3, 2), to, false)
         .unwrap_err();
     assert!(error.to_string().contains("3 x 2"), "{error}");
+}
+
+/// Products of as many matrices: one that all share, by some that lie side by side, turned.
+fn products_of_each_are_those_of_the_cpu(found: &GpuFound) {
+    let gpu = Gpu::open(found, 0).unwrap();
+    let blas = GpuBlas::new(&gpu, Precision::F32).unwrap();
+    let [left, right, product] = [6, 36, 40].map(|count| gpu.allocate(4 * count).unwrap());
+    let number = |index: usize| index as f32 - 2.5;
+    let numbers: Vec<f32> = (0..36).map(number).collect();
+    gpu.write(&numbers[..6], left.words()).unwrap();
+    gpu.write(&numbers, right.words()).unwrap();
+    gpu.write(&[100.0_f32; 40], product.words()).unwrap();
+    // 2 x 3, three of 4 x 3 in rows of nine elements, and products of 2 x 4 with a gap of 4 between them.
+    let lefts = |step| GpuMatrices::new(left.words(), 3, step, |first| GpuMatrix::new(first, 2, 3));
+    let of_rights = |count| {
+        let first = |first| GpuMatrix::with_stride(first, [4, 3], 9);
+        GpuMatrices::new(right.words(), count, 3, first).transpose()
+    };
+    let products = |step| GpuMatrices::new(product.words(), 3, step, |first| GpuMatrix::new(first, 2, 4));
+    blas.multiply_each(&gpu, products(12), lefts(0), of_rights(3)).unwrap();
+    let mut expected = [100.0_f32; 40];
+    for (index, value) in expected.iter_mut().enumerate() {
+        let (matrix, row, column) = (index / 12, index % 12 / 4, index % 4);
+        let of_right = |inner| number(column * 9 + matrix * 3 + inner);
+        if row < 2 && matrix < 3 {
+            *value = (0..3).map(|inner| number(row * 3 + inner) * of_right(inner)).sum();
+        }
+    }
+    let mut written = [0.0_f32; 40];
+    gpu.read(product.words(), &mut written).unwrap();
+    assert_eq!(written, expected);
+    for (products, rights, reason) in [
+        (products(12), of_rights(2), "[3, 3, 2]"),
+        (products(7), of_rights(3), "overlap"),
+    ] {
+        let error = blas.multiply_each(&gpu, products, lefts(0), rights).unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+    }
 }
 
 fn failures_are_errors(found: &GpuFound, compiler: &Compiler) {

@@ -1,24 +1,5 @@
 // Bias and activation of a layer, and their gradients, in place.
 
-enum Activation : u32 { IDENTITY, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTPLUS, SOFTMAX };
-
-__device__ inline float activated(u32 kind, float x) {
-    switch (kind) {
-    case RELU:
-        return relu(x);
-    case LEAKY_RELU:
-        return x < 0.0f ? x * 0.01f : x;
-    case SIGMOID:
-        return 1.0f / (1.0f + exponential(-x));
-    case TANH:
-        return hyperbolic_tangent(x);
-    case SOFTPLUS:
-        return relu(x) + log1pf(exponential(x < 0.0f ? x : -x));
-    default:
-        return x;
-    }
-}
-
 __device__ inline float derived(u32 kind, float y, float g) {
     switch (kind) {
     case RELU:
@@ -69,15 +50,15 @@ extern "C" __global__ void activation_channels(
 
 // The same, or without a bias, from one row for each channel, which has the pixels of all images, to images.
 extern "C" __global__ void activation_from_channels(
-    u32 kind, u64 count, u64 channels, u64 pixels, const float* rows, u32 has_bias, const float* bias, float* images) {
-    FOR_EACH_ROW(plane, count * channels) {
-        u64 channel = plane % channels;
-        const float* from = rows + (channel * count + plane / channels) * pixels;
-        float* to = images + plane * pixels;
+    u32 kind, u32 count, u32 channels, u32 pixels, const float* rows, u32 has_bias, const float* bias, float* images) {
+    FOR_EACH_LINE(plane, count * channels) {
+        u32 channel = plane % channels;
+        const float* from = rows + (u64)(channel * count + plane / channels) * pixels;
+        float* to = images + (u64)plane * pixels;
         float added = has_bias ? bias[channel] : 0.0f;
         auto read = [=](u64 pixel) { return from[pixel] + added; };
         auto write = [=](u64 pixel, float x) { to[pixel] = activated(kind, x); };
-        each_ahead(threadIdx.x, pixels, blockDim.x, read, write);
+        each_ahead(threadIdx.x % LINE, pixels, LINE, read, write);
     }
 }
 

@@ -5,7 +5,7 @@ use distdl_engine::device::{Argument, GpuSlice};
 
 use super::Activation;
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{Device, Grid, Parts};
+use crate::kernels::programs::{Device, Grid, Parts, in_words};
 use crate::kernels::sums::cuda::{self as sums, over_parts};
 
 /// As [`super::forward`].
@@ -71,12 +71,12 @@ pub(crate) fn forward_from_channels(
     let planes = check_rows("the images", pixels, images.len())?;
     let count = check_rows("the channels of the images", channels, planes)?;
     check_length("the bias", channels, bias.map_or(channels, GpuSlice::len))?;
-    let [count, channels, pixels_there] = counts([count, channels, pixels]);
+    let [count, channels, pixels] = [in_words(count)?, in_words(channels)?, in_words(pixels)?];
     let arguments = [
         Argument::Kind(function as u32),
         count,
         channels,
-        pixels_there,
+        pixels,
         Argument::Words(rows),
         Argument::Kind(u32::from(bias.is_some())),
         // Not read where there is none.
@@ -84,7 +84,7 @@ pub(crate) fn forward_from_channels(
         Argument::Words(images),
     ];
     // SAFETY: these are its arguments: count x channels x pixels elements twice, and a bias for each channel, if it is said to be there.
-    unsafe { device.run("activation_from_channels", Grid::of_rows(planes, pixels), &arguments) }
+    unsafe { device.run("activation_from_channels", Grid::of_lines(planes), &arguments) }
 }
 
 /// As [`super::derive`].

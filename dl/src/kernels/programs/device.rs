@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use distdl_engine::config::Precision;
-use distdl_engine::device::{Argument, Gpu, GpuBlas, GpuBuffer, GpuDnn, GpuFeed, GpuFound, GpuMatrix, GpuPort};
+use distdl_engine::device::{
+    Argument, Gpu, GpuBlas, GpuBuffer, GpuDnn, GpuFeed, GpuFound, GpuMatrices, GpuMatrix, GpuPort,
+};
 use distdl_storage::DeviceMemory;
 
 use super::{Grid, Kernels};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a device has done.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,6 +21,16 @@ pub(crate) struct DeviceCounts {
     pub(crate) from_gpu_bytes: u64,
     /// Convolutions that cuDNN has computed.
     pub(crate) cudnn_convolutions: u64,
+}
+
+/// A number for kernels that count in 32 bits. Errors from 2^31 on.
+pub(crate) fn in_words(count: usize) -> Result<Argument<'static>> {
+    let fits = i32::try_from(count).map_err(|_| {
+        Error::Gpu(format!(
+            "a convolution or pooling of {count} elements at once is too large for a GPU; use a smaller batch or `micro_batch`"
+        ))
+    });
+    Ok(Argument::Kind(fits?.unsigned_abs()))
 }
 
 /// A handle on a GPU with its cuBLAS, perhaps its cuDNN, and the kernels that all handles share. What it is asked for happens in that order.
@@ -80,6 +92,11 @@ impl Device {
         Ok(self.blas.multiply(&self.gpu, to, left, right, adds)?)
     }
 
+    /// `to` = left x right for each of as many matrices. Errors as `multiply`.
+    pub fn multiply_each(&self, to: GpuMatrices<'_>, left: GpuMatrices<'_>, right: GpuMatrices<'_>) -> Result<()> {
+        Ok(self.blas.multiply_each(&self.gpu, to, left, right)?)
+    }
+
     /// cuDNN, if it is to compute convolutions.
     pub fn dnn(&self) -> Option<&GpuDnn> {
         self.dnn.as_ref()
@@ -93,5 +110,17 @@ impl Device {
             from_gpu_bytes,
             cudnn_convolutions: self.dnn.as_ref().map_or(0, GpuDnn::computed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_32_bits_do_not_count_is_refused() {
+        assert!(matches!(in_words((1 << 31) - 1), Ok(Argument::Kind(count)) if count == (1 << 31) - 1));
+        let error = in_words(1 << 31).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("2147483648 elements")));
     }
 }

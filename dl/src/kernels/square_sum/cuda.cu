@@ -6,8 +6,6 @@ const u32 DIGITS = 20;
 // Behind them stands how many values were not finite.
 const u32 WORDS = DIGITS + 1;
 const int UNIT = -298;
-// Threads that read neighbours.
-const u32 LINE = 32;
 
 __device__ inline u32 lower_half(u64 word) {
     return (u32)word;

@@ -77,12 +77,73 @@ extern "C" __global__ void from_columns(WINDOWS, u32 count, const float* matrix,
 }
 
 // Images as one row for each channel, which has the pixels of all images; `activation_from_channels` goes back.
-extern "C" __global__ void to_channels(u64 count, u64 channels, u64 pixels, const float* images, float* rows) {
-    FOR_EACH_ROW(plane, count * channels) {
-        const float* from = images + (plane % count * channels + plane / count) * pixels;
-        for (u64 pixel = threadIdx.x; pixel < pixels; pixel += blockDim.x) {
-            rows[plane * pixels + pixel] = from[pixel];
+extern "C" __global__ void to_channels(u32 count, u32 channels, u32 pixels, const float* images, float* rows) {
+    FOR_EACH_LINE(plane, count * channels) {
+        const float* from = images + (u64)(plane % count * channels + plane / count) * pixels;
+        float* to = rows + (u64)plane * pixels;
+        auto read = [=](u64 pixel) { return from[pixel]; };
+        each_ahead(threadIdx.x % LINE, pixels, LINE, read, [=](u64 pixel, float value) { to[pixel] = value; });
+    }
+}
+
+// Elements of a window at most, and channels of outputs that a thread sums together.
+const u32 WINDOW_MAX = 32, TOGETHER = 8;
+
+// Read as one.
+struct alignas(16) Quad {
+    float values[4];
+};
+
+// Outputs of a convolution whose windows are so few elements that writing them as columns would take longer than to multiply
+// them: activation(filter x window + bias). A block has some channels of an image, and each sum runs over the window in order.
+extern "C" __global__ void convolve(
+    WINDOWS, u32 count, u32 kind, u32 filters, u32 has_bias, const float* parameters, const float* images, float* outputs) {
+    __shared__ Quad factors[WINDOW_MAX * TOGETHER / 4];
+    u32 elements = channels * size_y * size_x, windows = rows * columns;
+    u32 groups = (filters + TOGETHER - 1) / TOGETHER;
+    const float* bias = parameters + filters * elements;
+    FOR_EACH_ROW(place, (u64)count * groups) {
+        u32 image = (u32)place / groups, first = (u32)place % groups * TOGETHER;
+        const float* from = images + image * channels * height * width;
+        float* to = outputs + (image * filters + first) * windows;
+        for (u32 index = threadIdx.x; index < elements * TOGETHER; index += blockDim.x) {
+            u32 filter = first + index % TOGETHER;
+            float factor = filter < filters ? parameters[filter * elements + index / TOGETHER] : 0.0f;
+            factors[index / 4].values[index % 4] = factor;
         }
+        __syncthreads();
+        for (u32 window = threadIdx.x; window < windows; window += blockDim.x) {
+            u32 first_line = window / columns * stride_y - padding_y;
+            u32 first_pixel = window % columns * stride_x - padding_x;
+            float sums[TOGETHER] = {};
+            const Quad* at = factors;
+            for (u32 channel = 0; channel < channels; channel++) {
+                const float* plane = from + channel * height * width;
+                // What lies before the image is beyond it as well, since nothing is negative.
+                for (u32 line = first_line; line != first_line + size_y; line++) {
+                    for (u32 pixel = first_pixel; pixel != first_pixel + size_x; pixel++) {
+                        float value = line < height && pixel < width ? plane[line * width + pixel] : 0.0f;
+#pragma unroll
+                        for (u32 quad = 0; quad < TOGETHER / 4; quad++) {
+                            Quad some = *at++;
+#pragma unroll
+                            for (u32 one = 0; one < 4; one++) {
+                                sums[quad * 4 + one] = fmaf(value, some.values[one], sums[quad * 4 + one]);
+                            }
+                        }
+                    }
+                }
+            }
+#pragma unroll
+            for (u32 one = 0; one < TOGETHER; one++) {
+                if (first + one < filters) {
+                    float added = has_bias ? bias[first + one] : 0.0f;
+                    to[one * windows + window] = activated(kind, sums[one] + added);
+                }
+            }
+        }
+        // The next channels have other factors.
+        __syncthreads();
     }
 }
 

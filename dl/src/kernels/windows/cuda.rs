@@ -3,9 +3,10 @@
 
 use distdl_engine::device::{Argument, GpuSlice};
 
+use super::super::activation::Activation;
 use super::{check_no_padding, lengths};
-use crate::error::{Error, Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::error::{Result, check_length};
+use crate::kernels::programs::{Device, Grid, in_words};
 use crate::shape::Windows;
 
 /// As [`super::to_columns`].
@@ -19,7 +20,7 @@ pub(crate) fn to_columns(
     check_columns(windows, count, images, columns)?;
     let grid = Grid::of_elements(count * lengths(windows).pooled);
     // SAFETY: these are its buffers, with lengths that are checked.
-    unsafe { start(device, ("to_columns", grid), windows, count, [images, columns]) }
+    unsafe { start(device, ("to_columns", grid), windows, count, &[], [images, columns]) }
 }
 
 /// As [`super::from_columns`].
@@ -38,6 +39,7 @@ pub(crate) fn from_columns(
             ("from_columns", Grid::of_elements(images.len())),
             windows,
             count,
+            &[],
             [columns, images],
         )
     }
@@ -57,12 +59,53 @@ impl Images {
         let length = self.count * self.channels * self.pixels;
         check_length("the images", length, images.len())?;
         check_length("the images by channel", length, rows.len())?;
-        let [count, channels, pixels] =
-            [self.count, self.channels, self.pixels].map(|count| Argument::Count(count as u64));
+        let [count, channels, pixels] = [in_words(self.count)?, in_words(self.channels)?, in_words(self.pixels)?];
         let arguments = [count, channels, pixels, Argument::Words(images), Argument::Words(rows)];
-        let grid = Grid::of_rows(self.count * self.channels, self.pixels);
+        let grid = Grid::of_lines(self.count * self.channels);
         // SAFETY: these are its arguments, with lengths that are checked.
         unsafe { device.run("to_channels", grid, &arguments) }
+    }
+}
+
+/// Elements of windows at most, and channels that a block takes, of [`convolve`].
+pub(crate) const WINDOW_MAX: usize = 32;
+const TOGETHER: usize = 8;
+
+/// The outputs of a convolution whose windows have up to [`WINDOW_MAX`] elements, by `filters` filters and then a bias of
+/// each, if there is one, in `parameters`. Not for softmax.
+pub(crate) fn convolve(
+    device: &Device,
+    windows: &Windows,
+    (count, filters): (usize, usize),
+    (function, has_bias): (Activation, bool),
+    [parameters, images, outputs]: [GpuSlice<'_>; 3],
+) -> Result<()> {
+    let (lengths, elements) = (
+        lengths(windows),
+        windows.image.channels * windows.size.height * windows.size.width,
+    );
+    let pixels = lengths.pooled / windows.image.channels;
+    check_length("the elements of a window", elements.min(WINDOW_MAX), elements)?;
+    check_length(
+        "the parameters",
+        filters * (elements + usize::from(has_bias)),
+        parameters.len(),
+    )?;
+    check_length("the images", count * lengths.image, images.len())?;
+    check_length("the outputs", count * filters * pixels, outputs.len())?;
+    let others = [function as u32, u32::from(has_bias)].map(Argument::Kind);
+    let others = [others[0], in_words(filters)?, others[1]];
+    let grid = Grid::of_rows(count * filters.div_ceil(TOGETHER), pixels);
+    // SAFETY: these are its arguments, with lengths that are checked.
+    unsafe {
+        start(
+            device,
+            ("convolve", grid),
+            windows,
+            count,
+            &others,
+            [parameters, images, outputs],
+        )
     }
 }
 
@@ -82,6 +125,7 @@ pub(crate) fn largest(
             ("pool_largest", Grid::of_elements(pooled.len())),
             windows,
             count,
+            &[],
             [images, pooled],
         )
     }
@@ -104,7 +148,7 @@ pub(crate) fn largest_backward(
         false => ("pool_largest_backward", Grid::of_elements(image_gradient.len())),
     };
     // SAFETY: these are its buffers, with lengths that are checked.
-    unsafe { start(device, kernel, windows, count, [images, gradient, image_gradient]) }
+    unsafe { start(device, kernel, windows, count, &[], [images, gradient, image_gradient]) }
 }
 
 /// As [`super::mean`].
@@ -123,6 +167,7 @@ pub(crate) fn mean(
             ("pool_mean", Grid::of_elements(pooled.len())),
             windows,
             count,
+            &[],
             [images, pooled],
         )
     }
@@ -144,46 +189,36 @@ pub(crate) fn mean_backward(
             ("pool_mean_backward", Grid::of_elements(image_gradient.len())),
             windows,
             count,
+            &[],
             [gradient, image_gradient],
         )
     }
 }
 
-/// Starts a kernel that is told of windows and images. They count in 32 bits: errors if a buffer has 2^31 elements.
+/// Starts a kernel that is told of windows and images, then of others and of buffers. They count in 32 bits: errors if a buffer has 2^31 elements.
 ///
 /// # Safety
-/// The kernel takes these buffers, with the lengths that they have.
+/// The kernel takes these others and buffers, with the lengths that they have.
 unsafe fn start<const BUFFERS: usize>(
     device: &Device,
     (kernel, grid): (&'static str, Grid),
     windows: &Windows,
     images: usize,
+    others: &[Argument<'_>],
     buffers: [GpuSlice<'_>; BUFFERS],
 ) -> Result<()> {
     let (image, (rows, columns)) = (windows.image, windows.counts().unwrap_or_default());
     let sides = [image.channels, image.height, image.width].into_iter();
     let walk = [windows.size, windows.stride, windows.padding].map(|sides| [sides.height, sides.width]);
     let sides = sides.chain(walk.into_iter().flatten()).chain([rows, columns, images]);
-    let mut arguments = Vec::new();
-    for side in sides {
-        arguments.push(Argument::Kind(in_words(side)?));
-    }
+    let mut arguments: Vec<_> = sides.map(in_words).collect::<Result<_>>()?;
+    arguments.extend(others);
     for buffer in buffers {
         in_words(buffer.len())?;
         arguments.push(Argument::Words(buffer));
     }
     // SAFETY: the caller vouches for the buffers, and all kernels here are told of windows like this.
     unsafe { device.run(kernel, grid, &arguments) }
-}
-
-/// What these kernels count with.
-fn in_words(count: usize) -> Result<u32> {
-    let fits = i32::try_from(count).map_err(|_| {
-        Error::Gpu(format!(
-            "a convolution or pooling of {count} elements at once is too large for a GPU; use a smaller batch or `micro_batch`"
-        ))
-    });
-    fits.map(i32::unsigned_abs)
 }
 
 fn check_columns(windows: &Windows, count: usize, images: GpuSlice<'_>, columns: GpuSlice<'_>) -> Result<()> {
@@ -197,16 +232,4 @@ fn check_pool(windows: &Windows, count: usize, images: GpuSlice<'_>, pooled: Gpu
     check_no_padding(windows)?;
     check_length("the images", count * lengths.image, images.len())?;
     check_length("the pooled images", count * lengths.pooled, pooled.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_32_bits_do_not_count_is_refused() {
-        assert_eq!(in_words((1 << 31) - 1).ok(), Some((1 << 31) - 1));
-        let error = in_words(1 << 31).map_err(|error| error.to_string());
-        assert!(error.is_err_and(|error| error.contains("2147483648 elements")));
-    }
 }

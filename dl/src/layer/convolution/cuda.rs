@@ -1,16 +1,25 @@
-//! The convolution on a GPU: by cuDNN where it is asked for and can, else as on the CPU, with more images at once.
+//! The convolution on a GPU: by cuDNN where it is asked for and can, else as on the CPU, with more images at once; or, where
+//! windows are few elements, by a kernel of its own.
 
-use distdl_engine::device::{ConvolutionOperands, ConvolutionPart, GpuMatrix, GpuSlice};
+use distdl_engine::device::{ConvolutionOperands, ConvolutionPart, GpuMatrices, GpuMatrix, GpuSlice};
 
 use super::ConvolutionLayer;
 use crate::error::{Result, check_length};
 use crate::kernels::activation;
 use crate::kernels::programs::{Device, Parts};
-use crate::kernels::windows::cuda::{self as windows, Images};
+use crate::kernels::sums::cuda as sums;
+use crate::kernels::windows::cuda::{self as windows, Images, WINDOW_MAX};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 /// Elements of the columns of the images that are multiplied at once, where one image has no more: 64 MiB.
 const COLUMNS_MAX: usize = 1 << 24;
+
+/// Sides of the parts of a product that a GPU's processors take one by one, as a rule; and parts that give them enough to do.
+const TILE: usize = 64;
+const TILES_ENOUGH: usize = 264;
+/// Groups that images are summed in, at most; and pixels of each, at least.
+const GROUPS_MAX: usize = 32;
+const GROUP_PIXELS: usize = 512;
 
 /// Some of the images of a pass, and room for their columns and for their outputs, channel by channel.
 struct Piece<'a> {
@@ -23,6 +32,24 @@ struct Piece<'a> {
     values_room: GpuSlice<'a>,
 }
 
+/// How the gradient by the filters is summed: it is a product of few rows and columns over very many pixels, of which a GPU's
+/// processors could do little at a time. So each group of images has a product of its own, and these are added up.
+#[derive(Clone, Copy)]
+struct Groups {
+    /// Images of each, but the last of a piece.
+    images: usize,
+    /// Whether each is one image, whose pixels lie together as they are.
+    are_single: bool,
+}
+
+/// Room for the products of groups, and for their sum.
+struct GroupRoom<'a> {
+    products: GpuSlice<'a>,
+    between: GpuSlice<'a>,
+    /// How many products are there.
+    count: usize,
+}
+
 impl ConvolutionLayer {
     /// Images of `rows` that are multiplied at once.
     fn images_on_gpu(&self, rows: usize) -> usize {
@@ -32,8 +59,52 @@ impl ConvolutionLayer {
     /// Elements for pieces of so many rows, and for sums over them.
     pub(super) fn room_for_products(&self, rows: usize) -> usize {
         let (channels, pixels) = (self.output.channels, self.output.pixels());
-        let columns = self.images_on_gpu(rows) * (self.inputs + channels) * pixels;
+        let columns = self.room_for_pieces(rows) + self.group_room(rows).iter().sum::<usize>();
         columns.max(Parts::room_of_channels(rows, channels, pixels))
+    }
+
+    /// Elements of a piece's columns and values.
+    fn room_for_pieces(&self, rows: usize) -> usize {
+        self.images_on_gpu(rows) * (self.inputs + self.output.channels) * self.output.pixels()
+    }
+
+    /// Whether a kernel computes outputs without columns.
+    fn has_few_elements(&self) -> bool {
+        self.inputs <= WINDOW_MAX
+    }
+
+    /// How the gradient by the filters is summed over so many rows; `None` if that is one product, or one for each piece.
+    fn groups(&self, rows: usize) -> Option<Groups> {
+        let pixels = self.output.pixels();
+        if self.has_few_elements() && self.inputs <= pixels {
+            return (rows > 1).then_some(Groups {
+                images: 1,
+                are_single: true,
+            });
+        }
+        let images = rows.div_ceil(self.groups_max()).max(GROUP_PIXELS.div_ceil(pixels));
+        (self.groups_max() > 1 && images < rows).then_some(Groups {
+            images,
+            are_single: false,
+        })
+    }
+
+    /// Groups that are not single images, at most, before pieces cut them.
+    fn groups_max(&self) -> usize {
+        let tiles = self.output.channels.div_ceil(TILE) * self.inputs.div_ceil(TILE);
+        (TILES_ENOUGH / tiles).clamp(1, GROUPS_MAX)
+    }
+
+    /// Elements for the products of the groups of up to so many rows, and for sums over those.
+    fn group_room(&self, rows: usize) -> [usize; 2] {
+        let count = match self.groups(rows) {
+            Some(Groups { are_single: true, .. }) => rows,
+            _ if self.groups_max() == 1 => 0,
+            // Fewer rows may be in groups where more are, and have fewer of them.
+            _ => rows.min(self.groups_max() + rows.div_ceil(self.images_on_gpu(rows))),
+        };
+        let length = self.weight_length();
+        [count * length, Parts::room_of_columns(count, length)]
     }
 
     /// All images, in pieces.
@@ -83,6 +154,42 @@ impl ConvolutionLayer {
         check_length("the layer's scratch", wanted, scratch.min(wanted))
     }
 
+    /// Writes the product of each group of a piece behind those that are there.
+    fn multiply_groups(
+        &self,
+        device: &Device,
+        groups: Groups,
+        piece: &Piece<'_>,
+        output_gradient: GpuSlice<'_>,
+        room: &mut GroupRoom<'_>,
+    ) -> Result<()> {
+        let (channels, length, pixels) = (self.output.channels, self.weight_length(), piece.images.pixels);
+        let width = piece.images.count * pixels;
+        let (whole, left) = (piece.images.count / groups.images, piece.images.count % groups.images);
+        let side = groups.images * pixels;
+        let next = |count: usize| room.products.part((room.count + count) * length..room.products.len());
+        let of_columns = |first, side| GpuMatrix::with_stride(first, [self.inputs, side], width);
+        let columns = GpuMatrices::new(piece.columns_room, whole, side, |first| of_columns(first, side));
+        let product = |first| GpuMatrix::new(first, channels, self.inputs);
+        let products = GpuMatrices::new(next(0), whole, length, product);
+        let of_values = |first, side| GpuMatrix::with_stride(first, [channels, side], width);
+        let values = match groups.are_single {
+            true => GpuMatrices::new(output_gradient, whole, channels * pixels, |first| {
+                GpuMatrix::new(first, channels, pixels)
+            }),
+            false => GpuMatrices::new(piece.values_room, whole, side, |first| of_values(first, side)),
+        };
+        device.multiply_each(products, values, columns.transpose())?;
+        if left > 0 {
+            let [values, columns] =
+                [piece.values_room, piece.columns_room].map(|room| room.part(whole * side..room.len()));
+            let (values, columns) = (of_values(values, left * pixels), of_columns(columns, left * pixels));
+            device.multiply(product(next(whole)), values, columns.transpose(), false)?;
+        }
+        room.count += whole + usize::from(left > 0);
+        Ok(())
+    }
+
     /// The gradients that are wanted.
     fn backward_by_products(
         &self,
@@ -92,12 +199,25 @@ impl ConvolutionLayer {
         input_gradient: Option<GpuSlice<'_>>,
     ) -> Result<()> {
         let filters = |values| GpuMatrix::new(values, self.output.channels, self.inputs);
+        let (groups, of_pieces) = (self.groups(pass.rows), self.room_for_pieces(pass.rows));
+        let [products, between] = self.group_room(pass.rows);
+        let mut room = GroupRoom {
+            products: pass.scratch.part(of_pieces..of_pieces + products),
+            between: pass.scratch.part(of_pieces + products..of_pieces + products + between),
+            count: 0,
+        };
+        let are_single = groups.is_some_and(|groups| groups.are_single);
         for (index, piece) in self.pieces(pass.rows, pass.scratch).enumerate() {
             let output_gradient = pass.output_gradient.part(piece.outputs.clone());
-            piece.images.by_channel(device, output_gradient, piece.values_room)?;
+            if !are_single || input_gradient.is_some() {
+                piece.images.by_channel(device, output_gradient, piece.values_room)?;
+            }
             if let Some(gradient) = filter_gradient {
                 self.write_columns(device, &piece, pass.inputs)?;
-                device.multiply(filters(gradient), piece.values, piece.columns.transpose(), index > 0)?;
+                match groups {
+                    Some(groups) => self.multiply_groups(device, groups, &piece, output_gradient, &mut room)?,
+                    None => device.multiply(filters(gradient), piece.values, piece.columns.transpose(), index > 0)?,
+                }
             }
             if let Some(gradient) = input_gradient {
                 device.multiply(piece.columns, filters(pass.parameters).transpose(), piece.values, false)?;
@@ -105,7 +225,13 @@ impl ConvolutionLayer {
                 windows::from_columns(device, &self.windows, count, piece.columns_room, to)?;
             }
         }
-        Ok(())
+        match (groups, filter_gradient) {
+            (Some(_), Some(gradient)) => {
+                let products = room.products.part(0..room.count * self.weight_length());
+                sums::columns(device, products, room.between, gradient)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -141,6 +267,13 @@ impl GpuLayer for ConvolutionLayer {
         }
         let weight = GpuMatrix::new(filters, self.output.channels, self.inputs);
         for piece in self.pieces(pass.rows, pass.scratch) {
+            if self.has_few_elements() {
+                let counts = (piece.images.count, self.output.channels);
+                let (function, images) = ((self.activation, self.has_bias), pass.inputs.part(piece.inputs));
+                let of_pass = [pass.parameters, images, pass.outputs.part(piece.outputs)];
+                windows::convolve(device, &self.windows, counts, function, of_pass)?;
+                continue;
+            }
             self.write_columns(device, &piece, pass.inputs)?;
             device.multiply(piece.values, weight, piece.columns, false)?;
             let (from, to) = (piece.values_room, pass.outputs.part(piece.outputs));

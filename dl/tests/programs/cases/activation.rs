@@ -93,15 +93,15 @@ pub(crate) fn activation_from_channels(runner: &dyn Runner) {
         let mut got = vec![f32::NAN; size];
         let mut arguments = [
             kind(activation as u32),
-            count(images),
-            count(channels),
-            count(pixels),
+            kind(images as u32),
+            kind(channels as u32),
+            kind(pixels as u32),
             read(&rows),
             kind(u32::from(has_bias)),
             read(&bias),
             change(&mut got),
         ];
-        let grid = Grid::of_rows(images * channels, pixels);
+        let grid = Grid::of_lines(images * channels);
         runner.run("activation_from_channels", grid, &mut arguments);
         close(runner, activation.name(), error_max(activation), &expected, &got);
     }

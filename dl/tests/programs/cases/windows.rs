@@ -1,9 +1,10 @@
+use distdl_dl::kernels::activation;
 use distdl_dl::kernels::programs::Grid;
 use distdl_dl::kernels::windows::{self as cpu, Windows};
-use distdl_dl::{Image, Sides};
+use distdl_dl::{Activation, Image, Sides};
 
-use super::{numbers, same, with_extremes};
-use crate::runner::{Argument, Runner, change, count, kind, read};
+use super::{close_wide, numbers, same, with_extremes};
+use crate::runner::{Argument, Runner, change, kind, read};
 
 /// Windows by channels, height, width, and then, each down and across, size, stride and padding.
 const OBLONG: [[usize; 9]; 5] = [
@@ -102,11 +103,63 @@ pub(crate) fn channels(runner: &dyn Runner) {
         let places: Vec<usize> = places.collect();
         let expected: Vec<f32> = places.iter().map(|place| values[*place]).collect();
         let mut rows = vec![f32::NAN; size];
-        let mut given: Vec<_> = [images, channels, pixels].map(count).into();
+        let mut given: Vec<_> = [images, channels, pixels].map(|side| kind(side as u32)).into();
         given.extend([read(&values), change(&mut rows)]);
-        runner.run("to_channels", Grid::of_rows(images * channels, pixels), &mut given);
+        runner.run("to_channels", Grid::of_lines(images * channels), &mut given);
         same(runner, "channels of images", &expected, &rows);
     }
+}
+
+/// Outputs of convolutions, as sums of `f64`.
+pub(crate) fn convolve(runner: &dyn Runner) {
+    let of_few = each(false).filter(|(windows, _)| elements(windows) <= 32);
+    for ((windows, images), filters) in of_few.flat_map(|case| [1, 8, 11].map(|filters| (case, filters))) {
+        let (rows, columns) = windows.counts().unwrap();
+        let (elements, places) = (elements(&windows), rows * columns);
+        let values = numbers(pixels(&windows, images), 1.0, 8);
+        let parameters = numbers(filters * (elements + 1), 1.0, 9);
+        let mut matrix = vec![f64::NAN; elements * images * places];
+        let wide: Vec<f64> = values.iter().copied().map(f64::from).collect();
+        cpu::to_columns(&windows, images, &wide, &mut matrix).unwrap();
+        for (activation, has_bias) in [(Activation::Identity, true), (Activation::Tanh, false)] {
+            let output = |index: usize| {
+                let (image, filter, place) = (index / places / filters, index / places % filters, index % places);
+                let added = if has_bias {
+                    parameters[filters * elements + filter]
+                } else {
+                    0.0
+                };
+                let products = (0..elements).map(|element| {
+                    let factor = f64::from(parameters[filter * elements + element]);
+                    factor * matrix[(element * images + image) * places + place]
+                });
+                products.sum::<f64>() + f64::from(added)
+            };
+            let mut expected: Vec<f64> = (0..images * filters * places).map(output).collect();
+            activation::apply(activation, places, &mut expected).unwrap();
+            let mut got = vec![f32::NAN; expected.len()];
+            let told = [activation as u32, filters as u32, u32::from(has_bias)].map(kind);
+            let buffers = [read(&parameters), read(&values), change(&mut got)];
+            let mut given = arguments(&windows, images, told.into_iter().chain(buffers));
+            runner.run(
+                "convolve",
+                Grid::of_rows(images * filters.div_ceil(8), places),
+                &mut given,
+            );
+            let got: Vec<f64> = got.into_iter().map(f64::from).collect();
+            close_wide(
+                runner,
+                &format!("{filters} filters on {windows:?}"),
+                2e-6,
+                &expected,
+                &got,
+            );
+        }
+    }
+}
+
+fn elements(windows: &Windows) -> usize {
+    windows.image.channels * windows.size.height * windows.size.width
 }
 
 fn pools(windows: &Windows, images: usize) -> usize {
