@@ -55,12 +55,45 @@ extern "C" __global__ void to_columns(WINDOWS, u32 count, const float* images, f
     }
 }
 
+// The sum of what windows that are one pixel apart have of a pixel. What lies outside counts as 0, so that some reads are under
+// way together.
+__device__ inline float sum_of_windows(
+    u32 line, u32 pixel, u32 size_y, u32 size_x, u32 rows, u32 columns, u32 all, const float* from) {
+    const u32 AHEAD = 8;
+    float sum = 0.0f;
+    for (u32 y = 0; y < size_y; y++, from += size_x * all) {
+        u32 row = line - y;
+        if (row >= rows) {
+            continue;
+        }
+        const float* at = from + row * columns + pixel;
+        for (u32 x = 0; x < size_x; x += AHEAD) {
+            float values[AHEAD];
+#pragma unroll
+            for (u32 ahead = 0; ahead < AHEAD; ahead++) {
+                bool is_there = x + ahead < size_x && pixel - (x + ahead) < columns;
+                values[ahead] = is_there ? at[(x + ahead) * (all - 1)] : 0.0f;
+            }
+#pragma unroll
+            for (u32 ahead = 0; ahead < AHEAD; ahead++) {
+                sum += values[ahead];
+            }
+        }
+    }
+    return sum;
+}
+
 extern "C" __global__ void from_columns(WINDOWS, u32 count, const float* matrix, float* images) {
     u32 all = count * rows * columns;
     FOR_EACH_WORD(index, count * channels * height * width) {
         Place place = place_of(index, height, width);
         u32 line = place.row + padding_y, pixel = place.column + padding_x;
         u32 image = place.plane / channels, channel = place.plane % channels;
+        if (stride_y == 1 && stride_x == 1) {
+            const float* from = matrix + channel * size_y * size_x * all + image * rows * columns;
+            images[index] = sum_of_windows(line, pixel, size_y, size_x, rows, columns, all, from);
+            continue;
+        }
         u32 first_row = first_window(line, size_y, stride_y), end_row = end_window(line, stride_y, rows);
         u32 first_column = first_window(pixel, size_x, stride_x), end_column = end_window(pixel, stride_x, columns);
         const float* from = matrix + channel * size_y * size_x * all + image * rows * columns;
@@ -152,14 +185,37 @@ __device__ inline u32 first_pixel(Place pool, u32 height, u32 width, u32 stride_
     return (pool.plane * height + pool.row * stride_y) * width + pool.column * stride_x;
 }
 
+// Read as one.
+struct alignas(8) Pair {
+    float left, right;
+};
+
+// Whether windows are two pixels wide and high and cover all of an image one by one, as those of most pools. Then each has two
+// pairs, and its pixels are read and written by pairs.
+__device__ inline bool are_of_pairs(
+    u32 height, u32 width, u32 size_y, u32 size_x, u32 stride_y, u32 stride_x) {
+    bool are_two = size_y == 2 && size_x == 2 && stride_y == 2 && stride_x == 2;
+    return are_two && height % 2 == 0 && width % 2 == 0;
+}
+
+__device__ inline float larger(float best, float value) {
+    return value > best || value != value ? value : best;
+}
+
 extern "C" __global__ void pool_largest(WINDOWS, u32 count, const float* images, float* pooled) {
+    bool of_pairs = are_of_pairs(height, width, size_y, size_x, stride_y, stride_x);
     FOR_EACH_WORD(pool, count * channels * rows * columns) {
         u32 first = first_pixel(place_of(pool, rows, columns), height, width, stride_y, stride_x);
+        if (of_pairs) {
+            const Pair* pairs = (const Pair*)(images + first);
+            Pair upper = pairs[0], lower = pairs[width / 2];
+            pooled[pool] = larger(larger(larger(upper.left, upper.right), lower.left), lower.right);
+            continue;
+        }
         float best = images[first];
         for (u32 y = 0; y < size_y; y++) {
             for (u32 x = 0; x < size_x; x++) {
-                float value = images[first + y * width + x];
-                best = value > best || value != value ? value : best;
+                best = larger(best, images[first + y * width + x]);
             }
         }
         pooled[pool] = best;
@@ -183,17 +239,32 @@ __device__ inline u32 first_largest(u32 first, u32 width, u32 size_y, u32 size_x
 // Where no windows share a pixel: each thread writes a window's pixels and those up to the next windows.
 extern "C" __global__ void pool_largest_backward_apart(
     WINDOWS, u32 count, const float* images, const float* gradient, float* image_gradient) {
+    bool of_pairs = are_of_pairs(height, width, size_y, size_x, stride_y, stride_x);
     FOR_EACH_WORD(pool, count * channels * rows * columns) {
         Place place = place_of(pool, rows, columns);
         u32 first = first_pixel(place, height, width, stride_y, stride_x);
+        // As a sum, which is never -0.
+        float whole = 0.0f + gradient[pool];
+        if (of_pairs) {
+            const Pair* pairs = (const Pair*)(images + first);
+            Pair* to = (Pair*)(image_gradient + first);
+            Pair upper = pairs[0], lower = pairs[width / 2];
+            u32 best = upper.right > upper.left ? 1 : 0;
+            float largest = best == 1 ? upper.right : upper.left;
+            best = lower.left > largest ? 2 : best;
+            largest = best == 2 ? lower.left : largest;
+            best = lower.right > largest ? 3 : best;
+            to[0] = {best == 0 ? whole : 0.0f, best == 1 ? whole : 0.0f};
+            to[width / 2] = {best == 2 ? whole : 0.0f, best == 3 ? whole : 0.0f};
+            continue;
+        }
         u32 best = first_largest(first, width, size_y, size_x, images);
         u32 lines = place.row + 1 < rows ? stride_y : height - place.row * stride_y;
         u32 pixels = place.column + 1 < columns ? stride_x : width - place.column * stride_x;
         for (u32 y = 0; y < lines; y++) {
             for (u32 x = 0; x < pixels; x++) {
                 u32 pixel = first + y * width + x;
-                // As a sum, which is never -0.
-                image_gradient[pixel] = pixel == best ? 0.0f + gradient[pool] : 0.0f;
+                image_gradient[pixel] = pixel == best ? whole : 0.0f;
             }
         }
     }

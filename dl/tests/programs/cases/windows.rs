@@ -16,10 +16,11 @@ const OBLONG: [[usize; 9]; 5] = [
 ];
 
 /// Square ones by channels, height, width, size, stride and padding.
-const WINDOWS: [[usize; 6]; 9] = [
+const WINDOWS: [[usize; 6]; 10] = [
     [1, 1, 1, 1, 1, 0],
     [1, 5, 7, 3, 1, 0],
     [3, 6, 5, 2, 2, 0],
+    [3, 6, 8, 2, 2, 0],
     [2, 7, 8, 3, 2, 0],
     [2, 9, 9, 3, 1, 1],
     [1, 4, 6, 3, 2, 2],
