@@ -1,5 +1,24 @@
 // Bias and activation of a layer, and their gradients, in place.
 
+enum Activation : u32 { IDENTITY, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTPLUS, SOFTMAX };
+
+__device__ inline float activated(u32 kind, float x) {
+    switch (kind) {
+    case RELU:
+        return relu(x);
+    case LEAKY_RELU:
+        return x < 0.0f ? x * 0.01f : x;
+    case SIGMOID:
+        return 1.0f / (1.0f + exponential(-x));
+    case TANH:
+        return hyperbolic_tangent(x);
+    case SOFTPLUS:
+        return relu(x) + log1pf(exponential(x < 0.0f ? x : -x));
+    default:
+        return x;
+    }
+}
+
 __device__ inline float derived(u32 kind, float y, float g) {
     switch (kind) {
     case RELU:

@@ -119,63 +119,127 @@ extern "C" __global__ void to_channels(u32 count, u32 channels, u32 pixels, cons
     }
 }
 
-// Elements of a window at most, and channels of outputs that a thread sums together.
-const u32 WINDOW_MAX = 32, TOGETHER = 8;
+// Elements of a window at most, and filters and windows that a thread takes together.
+const u32 WINDOW_MAX = 32, FILTERS = 8, TOGETHER = 2;
 
 // Read as one.
 struct alignas(16) Quad {
     float values[4];
 };
 
+// Elements of a window that are read together.
+const u32 AHEAD = 4;
+
+// Where the windows of a thread begin in an image, and which of their elements are there.
+struct Few {
+    const float* image;
+    u32 first[TOGETHER], mask[TOGETHER];
+};
+
+// Adds products of some elements of windows, from `first` on, with filters to the sums of a thread, in order; of those that are
+// not in `mask` none, if `is_masked`.
+template <bool is_masked>
+__device__ inline void add_products(u32 first, const u32* offsets, const Quad* factors, Few few, float (*sums)[FILTERS]) {
+    float values[TOGETHER][AHEAD];
+#pragma unroll
+    for (u32 ahead = 0; ahead < AHEAD; ahead++) {
+#pragma unroll
+        for (u32 window = 0; window < TOGETHER; window++) {
+            bool is_there = !is_masked || few.mask[window] >> (first + ahead) & 1;
+            values[window][ahead] = is_there ? few.image[few.first[window] + offsets[first + ahead]] : 0.0f;
+        }
+    }
+#pragma unroll
+    for (u32 ahead = 0; ahead < AHEAD; ahead++) {
+#pragma unroll
+        for (u32 quad = 0; quad < FILTERS / 4; quad++) {
+            Quad some = factors[(first + ahead) * (FILTERS / 4) + quad];
+#pragma unroll
+            for (u32 window = 0; window < TOGETHER; window++) {
+#pragma unroll
+                for (u32 one = 0; one < 4; one++) {
+                    float* sum = &sums[window][quad * 4 + one];
+                    *sum = fmaf(values[window][ahead], some.values[one], *sum);
+                }
+            }
+        }
+    }
+}
+
+// Which elements of a window are in the image: what lies before it is beyond it as well, since nothing is negative.
+__device__ inline u32 mask_of(
+    u32 first_line, u32 first_pixel, u32 channels, u32 height, u32 width, u32 size_y, u32 size_x) {
+    u32 mask = 0, element = 0;
+    for (u32 channel = 0; channel < channels; channel++) {
+        for (u32 line = first_line; line != first_line + size_y; line++) {
+            for (u32 pixel = first_pixel; pixel != first_pixel + size_x; pixel++, element++) {
+                mask |= (line < height && pixel < width ? 1u : 0u) << element;
+            }
+        }
+    }
+    return mask;
+}
+
 // Outputs of a convolution whose windows are so few elements that writing them as columns would take longer than to multiply
-// them: activation(filter x window + bias). A block has some channels of an image, and each sum runs over the window in order.
+// them: filter x window + bias. A block has some filters on an image.
 extern "C" __global__ void convolve(
-    WINDOWS, u32 count, u32 kind, u32 filters, u32 has_bias, const float* parameters, const float* images, float* outputs) {
-    __shared__ Quad factors[WINDOW_MAX * TOGETHER / 4];
+    WINDOWS, u32 count, u32 filters, u32 has_bias, u32 is_relu, const float* parameters, const float* images,
+    float* outputs) {
+    __shared__ Quad factors[WINDOW_MAX * FILTERS / 4];
+    __shared__ u32 offsets[WINDOW_MAX];
     u32 elements = channels * size_y * size_x, windows = rows * columns;
-    u32 groups = (filters + TOGETHER - 1) / TOGETHER;
+    u32 groups = (filters + FILTERS - 1) / FILTERS;
+    bool is_padded = padding_y + padding_x > 0;
+    u32 all = elements < WINDOW_MAX ? (1u << elements) - 1 : ~0u;
     const float* bias = parameters + filters * elements;
+    for (u32 element = threadIdx.x; element < WINDOW_MAX; element += blockDim.x) {
+        u32 line = element / size_x, plane = line / size_y;
+        offsets[element] = element < elements ? (plane * height + line % size_y) * width + element % size_x : 0;
+    }
     FOR_EACH_ROW(place, (u64)count * groups) {
-        u32 image = (u32)place / groups, first = (u32)place % groups * TOGETHER;
+        u32 image = (u32)place / groups, first_filter = (u32)place % groups * FILTERS;
         const float* from = images + image * channels * height * width;
-        float* to = outputs + (image * filters + first) * windows;
-        for (u32 index = threadIdx.x; index < elements * TOGETHER; index += blockDim.x) {
-            u32 filter = first + index % TOGETHER;
-            float factor = filter < filters ? parameters[filter * elements + index / TOGETHER] : 0.0f;
-            factors[index / 4].values[index % 4] = factor;
+        float* to = outputs + (image * filters + first_filter) * windows;
+        for (u32 index = threadIdx.x; index < WINDOW_MAX * FILTERS; index += blockDim.x) {
+            u32 filter = first_filter + index % FILTERS, element = index / FILTERS;
+            bool is_there = filter < filters && element < elements;
+            factors[index / 4].values[index % 4] = is_there ? parameters[filter * elements + element] : 0.0f;
         }
         __syncthreads();
-        for (u32 window = threadIdx.x; window < windows; window += blockDim.x) {
-            u32 first_line = window / columns * stride_y - padding_y;
-            u32 first_pixel = window % columns * stride_x - padding_x;
-            float sums[TOGETHER] = {};
-            const Quad* at = factors;
-            for (u32 channel = 0; channel < channels; channel++) {
-                const float* plane = from + channel * height * width;
-                // What lies before the image is beyond it as well, since nothing is negative.
-                for (u32 line = first_line; line != first_line + size_y; line++) {
-                    for (u32 pixel = first_pixel; pixel != first_pixel + size_x; pixel++) {
-                        float value = line < height && pixel < width ? plane[line * width + pixel] : 0.0f;
+        for (u32 begin = threadIdx.x; begin < windows; begin += TOGETHER * blockDim.x) {
+            Few few = {from};
+            float sums[TOGETHER][FILTERS] = {};
 #pragma unroll
-                        for (u32 quad = 0; quad < TOGETHER / 4; quad++) {
-                            Quad some = *at++;
+            for (u32 one = 0; one < TOGETHER; one++) {
+                // Where there is no other, it is the first once more.
+                u32 window = begin + one * blockDim.x < windows ? begin + one * blockDim.x : begin;
+                u32 line = window / columns * stride_y - padding_y, pixel = window % columns * stride_x - padding_x;
+                few.first[one] = line * width + pixel;
+                few.mask[one] = is_padded ? mask_of(line, pixel, channels, height, width, size_y, size_x) : all;
+            }
+            u32 element = 0;
+            for (; !is_padded && element + AHEAD <= elements; element += AHEAD) {
+                add_products<false>(element, offsets, factors, few, sums);
+            }
+            for (; element < elements; element += AHEAD) {
+                add_products<true>(element, offsets, factors, few, sums);
+            }
 #pragma unroll
-                            for (u32 one = 0; one < 4; one++) {
-                                sums[quad * 4 + one] = fmaf(value, some.values[one], sums[quad * 4 + one]);
-                            }
+            for (u32 filter = 0; filter < FILTERS; filter++) {
+                if (first_filter + filter < filters) {
+                    float added = has_bias ? bias[first_filter + filter] : 0.0f;
+#pragma unroll
+                    for (u32 one = 0; one < TOGETHER; one++) {
+                        u32 window = begin + one * blockDim.x;
+                        float sum = sums[one][filter] + added;
+                        if (window < windows) {
+                            to[filter * windows + window] = is_relu ? relu(sum) : sum;
                         }
                     }
                 }
             }
-#pragma unroll
-            for (u32 one = 0; one < TOGETHER; one++) {
-                if (first + one < filters) {
-                    float added = has_bias ? bias[first + one] : 0.0f;
-                    to[one * windows + window] = activated(kind, sums[one] + added);
-                }
-            }
         }
-        // The next channels have other factors.
+        // The next filters have other factors.
         __syncthreads();
     }
 }

@@ -3,7 +3,6 @@
 
 use distdl_engine::device::{Argument, GpuSlice};
 
-use super::super::activation::Activation;
 use super::{check_no_padding, lengths};
 use crate::error::{Result, check_length};
 use crate::kernels::programs::{Device, Grid, in_words};
@@ -67,17 +66,18 @@ impl Images {
     }
 }
 
-/// Elements of windows at most, and channels that a block takes, of [`convolve`].
+/// Elements of windows at most, and filters and windows that a thread takes together, of [`convolve`].
 pub(crate) const WINDOW_MAX: usize = 32;
-const TOGETHER: usize = 8;
+const FILTERS: usize = 8;
+const TOGETHER: usize = 2;
 
 /// The outputs of a convolution whose windows have up to [`WINDOW_MAX`] elements, by `filters` filters and then a bias of
-/// each, if there is one, in `parameters`. Not for softmax.
+/// each, if there is one, in `parameters`; with `is_relu`, sums below 0 become 0.
 pub(crate) fn convolve(
     device: &Device,
     windows: &Windows,
     (count, filters): (usize, usize),
-    (function, has_bias): (Activation, bool),
+    [has_bias, is_relu]: [bool; 2],
     [parameters, images, outputs]: [GpuSlice<'_>; 3],
 ) -> Result<()> {
     let (lengths, elements) = (
@@ -93,9 +93,9 @@ pub(crate) fn convolve(
     )?;
     check_length("the images", count * lengths.image, images.len())?;
     check_length("the outputs", count * filters * pixels, outputs.len())?;
-    let others = [function as u32, u32::from(has_bias)].map(Argument::Kind);
-    let others = [others[0], in_words(filters)?, others[1]];
-    let grid = Grid::of_rows(count * filters.div_ceil(TOGETHER), pixels);
+    let [has_bias, is_relu] = [has_bias, is_relu].map(|is| Argument::Kind(u32::from(is)));
+    let others = [in_words(filters)?, has_bias, is_relu];
+    let grid = Grid::of_rows(count * filters.div_ceil(FILTERS), pixels.div_ceil(TOGETHER));
     // SAFETY: these are its arguments, with lengths that are checked.
     unsafe {
         start(

@@ -3,7 +3,7 @@
 
 use distdl_engine::device::{ConvolutionOperands, ConvolutionPart, GpuMatrices, GpuMatrix, GpuSlice};
 
-use super::ConvolutionLayer;
+use super::{Activation, ConvolutionLayer};
 use crate::error::{Result, check_length};
 use crate::kernels::activation;
 use crate::kernels::programs::{Device, Parts};
@@ -11,15 +11,15 @@ use crate::kernels::sums::cuda as sums;
 use crate::kernels::windows::cuda::{self as windows, Images, WINDOW_MAX};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
-/// Elements of the columns of the images that are multiplied at once, where one image has no more: 64 MiB.
-const COLUMNS_MAX: usize = 1 << 24;
+/// Elements of the columns of the images that are multiplied at once, where one image has no more: 256 MiB.
+const COLUMNS_MAX: usize = 1 << 26;
 
 /// Sides of the parts of a product that a GPU's processors take one by one, as a rule; and parts that give them enough to do.
 const TILE: usize = 64;
-const TILES_ENOUGH: usize = 264;
+const TILES_ENOUGH: usize = 512;
 /// Groups that images are summed in, at most; and pixels of each, at least.
-const GROUPS_MAX: usize = 32;
-const GROUP_PIXELS: usize = 512;
+const GROUPS_MAX: usize = 64;
+const GROUP_PIXELS: usize = 256;
 
 /// Some of the images of a pass, and room for their columns and for their outputs, channel by channel.
 struct Piece<'a> {
@@ -269,9 +269,13 @@ impl GpuLayer for ConvolutionLayer {
         for piece in self.pieces(pass.rows, pass.scratch) {
             if self.has_few_elements() {
                 let counts = (piece.images.count, self.output.channels);
-                let (function, images) = ((self.activation, self.has_bias), pass.inputs.part(piece.inputs));
-                let of_pass = [pass.parameters, images, pass.outputs.part(piece.outputs)];
-                windows::convolve(device, &self.windows, counts, function, of_pass)?;
+                let is_relu = self.activation == Activation::Relu;
+                let (images, outputs) = (pass.inputs.part(piece.inputs), pass.outputs.part(piece.outputs));
+                let of_pass = [pass.parameters, images, outputs];
+                windows::convolve(device, &self.windows, counts, [self.has_bias, is_relu], of_pass)?;
+                if !is_relu {
+                    activation::cuda::apply(device, self.activation, self.output_image(), outputs)?;
+                }
                 continue;
             }
             self.write_columns(device, &piece, pass.inputs)?;

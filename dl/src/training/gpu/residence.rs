@@ -185,7 +185,7 @@ impl Residence {
 }
 
 /// How many times as long as the copies the steps between them should take.
-const COPIES: f64 = 50.0;
+const COPIES: f64 = 100.0;
 
 /// How many seconds they should take at least and at most: whoever looks on sees them go on, and can end them.
 const SECONDS: (f64, f64) = (0.25, 5.0);

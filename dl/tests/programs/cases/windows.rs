@@ -1,7 +1,6 @@
-use distdl_dl::kernels::activation;
 use distdl_dl::kernels::programs::Grid;
 use distdl_dl::kernels::windows::{self as cpu, Windows};
-use distdl_dl::{Activation, Image, Sides};
+use distdl_dl::{Image, Sides};
 
 use super::{close_wide, numbers, same, with_extremes};
 use crate::runner::{Argument, Runner, change, kind, read};
@@ -122,7 +121,7 @@ pub(crate) fn convolve(runner: &dyn Runner) {
         let mut matrix = vec![f64::NAN; elements * images * places];
         let wide: Vec<f64> = values.iter().copied().map(f64::from).collect();
         cpu::to_columns(&windows, images, &wide, &mut matrix).unwrap();
-        for (activation, has_bias) in [(Activation::Identity, true), (Activation::Tanh, false)] {
+        for (is_relu, has_bias) in [(false, true), (true, false), (true, true)] {
             let output = |index: usize| {
                 let (image, filter, place) = (index / places / filters, index / places % filters, index % places);
                 let added = if has_bias {
@@ -134,17 +133,17 @@ pub(crate) fn convolve(runner: &dyn Runner) {
                     let factor = f64::from(parameters[filter * elements + element]);
                     factor * matrix[(element * images + image) * places + place]
                 });
-                products.sum::<f64>() + f64::from(added)
+                let sum = products.sum::<f64>() + f64::from(added);
+                if is_relu { sum.max(0.0) } else { sum }
             };
-            let mut expected: Vec<f64> = (0..images * filters * places).map(output).collect();
-            activation::apply(activation, places, &mut expected).unwrap();
+            let expected: Vec<f64> = (0..images * filters * places).map(output).collect();
             let mut got = vec![f32::NAN; expected.len()];
-            let told = [activation as u32, filters as u32, u32::from(has_bias)].map(kind);
+            let told = [filters as u32, u32::from(has_bias), u32::from(is_relu)].map(kind);
             let buffers = [read(&parameters), read(&values), change(&mut got)];
             let mut given = arguments(&windows, images, told.into_iter().chain(buffers));
             runner.run(
                 "convolve",
-                Grid::of_rows(images * filters.div_ceil(8), places),
+                Grid::of_rows(images * filters.div_ceil(8), places.div_ceil(2)),
                 &mut given,
             );
             let got: Vec<f64> = got.into_iter().map(f64::from).collect();
