@@ -11,16 +11,10 @@
 # does not keep the others from being run. STEPS is an extended regular expression for the whole name of a step.
 #
 # With BUDGET=SECONDS all ends in that time: a step may take what is left at most, and with less than 10 s left it is left out,
-# which is said. So what matters most can be done where the machine is there for a quarter of an hour, its start included, and
-# a run may take ten minutes:
+# which is said in left_out.txt; steps.txt says how each ended, with 124 if it was cut. Steps are run in the order of this file.
+# On an H200 all of it takes less than ten minutes:
 #
-#     BUDGET=570 benches/on_gpu.sh target/on_gpu.tar.gz target/figures_1.tar.gz python3
-#     BUDGET=150 benches/on_gpu.sh target/on_gpu.tar.gz target/figures_2.tar.gz python3 \
-#         'torch_wide_tf32|gpu_tf32|gpu_cudnn_tf32|lenet_cudnn'
-#
-# The first gets as far as torch_wide_f32, by estimate for an H100; for the second these are worth most, beside what the first
-# should have done but has left out (left_out.txt in OUT) or cut (steps.txt: 124). Steps are run in the order of this file. The
-# rest takes seven minutes more: 'torch_(mlp|lenet)_.*_tf32|gpu_(adam|limit|lamb|weighted|lanes|augment.*|single.*|pieces)|jobs|paper_gpu'.
+#     BUDGET=590 benches/on_gpu.sh target/on_gpu.tar.gz target/figures.tar.gz python3
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -160,41 +154,50 @@ compare() {
         --network "$network" --precision "$precision" --variant eager,graph,compile+graph --runs 3 "$@"
 }
 
+# The GPU's memory in use, in MiB, by the driver's own count.
+used() {
+    nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -n 1
+}
+
+# Two processes train on one GPU, and one of them is killed: the same parameters as by one process, and no memory is left in use.
+killed() {
+    local before after one two
+    before=$(used)
+    one=$(limited "$binaries/mnist" --gpu on --json --epochs 5 "${data[@]}" | tail -n 1) || return
+    two=$(limited "$binaries/mnist" --gpu on --json --epochs 5 --processes 2 --chaos kill=worker:1@step:1000 "${data[@]}" |
+        tail -n 1) || return
+    after=$(used)
+    printf '%s\n%s\nMiB in use before: %s, after: %s\n' "$one" "$two" "$before" "$after"
+    [ -n "$(hash_of "$one")" ] && [ "$(hash_of "$one")" = "$(hash_of "$two")" ] && [ "$after" -le "$((before + 16))" ] &&
+        echo 'the same bits, and no memory is left in use'
+}
+
 [ -n "$is_plan" ] || nvidia-smi | tee "$figures/nvidia-smi" || true
 # Without the compiler with which it would emulate all kernels first, which needs no GPU.
-step programs.txt 30 90 env PATH=/nowhere "$binaries/test_programs"
-step engine.txt 20 60 env DISTDL_TEST_GPU=real "$binaries/test_emulated_gpu" --test-threads 1
-step map_on_gpu.txt 10 40 env DISTDL_TEST_GPU=real "$binaries/test_map_on_gpu"
-step on_gpu.txt 60 150 env DISTDL_TEST_GPU=real "$binaries/test_on_gpu" --test-threads 1
-step mnist.jsonl 20 60 same_bits mnist --epochs 5
-step mnist_cpu.jsonl 10 40 "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
-step lenet.jsonl 20 60 same_bits lenet --epochs 3
-figure gpu.jsonl 30
-figure gpu_cudnn.jsonl 15 --cudnn --network lenet
-compare mlp_128 60 100 mlp f32 --batch 128
-compare mlp_1024 60 100 mlp f32 --batch 1024
-compare lenet_128 65 110 lenet f32 --batch 128
-compare lenet_1024 65 110 lenet f32 --batch 1024
-compare wide 75 130 wide f32 --ours-once --matrix-rate
-step lenet_cudnn.jsonl 20 60 same_bits lenet --epochs 3 --cudnn
-compare wide 70 120 wide tf32 --ours-once --matrix-rate
-figure gpu_tf32.jsonl 30 --precision tf32
-figure gpu_cudnn_tf32.jsonl 15 --cudnn --precision tf32 --network lenet
-compare mlp_1024 50 100 mlp tf32 --batch 1024 --ours-once
-compare lenet_1024 55 110 lenet tf32 --batch 1024 --ours-once
-step jobs.jsonl 40 120 "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
-figure gpu_adam.jsonl 15 --optimizer adam --network mlp
-figure gpu_limit.jsonl 15 --gradient-norm-max 1 --network mlp
-figure gpu_lamb.jsonl 15 --optimizer lamb --network mlp
-figure gpu_weighted.jsonl 15 --network weighted
-figure gpu_lanes.jsonl 15 --lane-gradient-norm-max 1 --network mlp
-figure gpu_augment.jsonl 15 --augment --network lenet
+step programs.txt 5 90 env PATH=/nowhere "$binaries/test_programs"
+step engine.txt 3 60 env DISTDL_TEST_GPU=real "$binaries/test_emulated_gpu" --test-threads 1
+step map_on_gpu.txt 3 40 env DISTDL_TEST_GPU=real "$binaries/test_map_on_gpu"
+step on_gpu.txt 3 150 env DISTDL_TEST_GPU=real "$binaries/test_on_gpu" --test-threads 1
+step mnist.jsonl 3 60 same_bits mnist --epochs 5
+step mnist_cpu.jsonl 4 40 "$binaries/mnist" --gpu off --json --epochs 5 "${data[@]}"
+step lenet.jsonl 4 60 same_bits lenet --epochs 3
+step lenet_cudnn.jsonl 6 60 same_bits lenet --epochs 3 --cudnn
+step killed.jsonl 8 60 killed
+step jobs.jsonl 30 120 "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
+step paper_gpu.jsonl 50 180 "$binaries/bench_paper_gpu" --threads 8 --runs 1 "${data[@]}"
+compare small 140 240 mlp,lenet f32
+compare wide 50 130 wide f32 --ours-once --matrix-rate
+compare wide 50 120 wide tf32 --ours-once --matrix-rate
+compare small 105 180 mlp,lenet tf32 --ours-once
+figure gpu_adam.jsonl 5 --optimizer adam --network mlp
+figure gpu_limit.jsonl 5 --gradient-norm-max 1 --network mlp
+figure gpu_lamb.jsonl 5 --optimizer lamb --network mlp
+figure gpu_weighted.jsonl 5 --network weighted
+figure gpu_lanes.jsonl 5 --lane-gradient-norm-max 1 --network mlp
+figure gpu_augment.jsonl 10 --augment --network lenet
 # Without whole steps, which they can be compared with.
-figure gpu_single.jsonl 15 --single-steps --network mlp
-figure gpu_pieces.jsonl 15 --single-steps --micro-batch 64 --network mlp
+figure gpu_single.jsonl 5 --single-steps --network mlp
+figure gpu_pieces.jsonl 5 --single-steps --micro-batch 64 --network mlp
 # The host changes pictures where they do not stay there.
-figure gpu_augment_host.jsonl 15 --augment --gpu-memory 0 --network lenet
-figure gpu_single_lanes.jsonl 15 --single-steps --lane-gradient-norm-max 1 --network mlp
-step paper_gpu.jsonl 60 180 "$binaries/bench_paper_gpu" --threads 8 --runs 1 --iterations 300,900,1500 --without-cpu "${data[@]}"
-compare mlp_128 50 100 mlp tf32 --batch 128 --ours-once
-compare lenet_128 55 110 lenet tf32 --batch 128 --ours-once
+figure gpu_augment_host.jsonl 10 --augment --gpu-memory 0 --network lenet
+figure gpu_single_lanes.jsonl 5 --single-steps --lane-gradient-norm-max 1 --network mlp
