@@ -12,7 +12,7 @@
 #
 # With BUDGET=SECONDS all ends in that time: a step may take what is left at most, and with less than 10 s left it is left out,
 # which is said in left_out.txt; steps.txt says how each ended, with 124 if it was cut. Steps are run in the order of this file.
-# On an H200 all of it takes less than ten minutes:
+# On an H200 all takes about ten minutes, of which the last is for figures that are compared with nothing else:
 #
 #     BUDGET=590 benches/on_gpu.sh target/on_gpu.tar.gz target/figures.tar.gz python3
 set -euo pipefail
@@ -151,7 +151,7 @@ compare() {
     shift 5
     [ -n "$python" ] || return 0
     step "torch_${name}_$precision.txt" "$estimate" "$limit" "$python" benches/peers/torch_gpu.py --ours "$binaries/bench_gpu" \
-        --network "$network" --precision "$precision" --variant eager,graph,compile+graph --runs 3 "$@"
+        --network "$network" --precision "$precision" --variant eager,compile,graph,compile+graph --runs 3 "$@"
 }
 
 # The GPU's memory in use, in MiB, by the driver's own count.
@@ -185,10 +185,10 @@ step lenet_cudnn.jsonl 6 60 same_bits lenet --epochs 3 --cudnn
 step killed.jsonl 8 60 killed
 step jobs.jsonl 30 120 "$binaries/bench_gpu" --gpu on --threads 1 --jobs 1000
 step paper_gpu.jsonl 50 180 "$binaries/bench_paper_gpu" --threads 8 --runs 1 "${data[@]}"
-compare small 140 240 mlp,lenet f32
-compare wide 50 130 wide f32 --ours-once --matrix-rate
-compare wide 50 120 wide tf32 --ours-once --matrix-rate
-compare small 105 180 mlp,lenet tf32 --ours-once
+compare small 180 260 mlp,lenet f32
+compare wide 60 130 wide f32 --ours-once --matrix-rate
+compare wide 60 120 wide tf32 --ours-once --matrix-rate
+compare small 130 200 mlp,lenet tf32 --ours-once
 figure gpu_adam.jsonl 5 --optimizer adam --network mlp
 figure gpu_limit.jsonl 5 --gradient-norm-max 1 --network mlp
 figure gpu_lamb.jsonl 5 --optimizer lamb --network mlp
