@@ -7,6 +7,8 @@
 mod cuda;
 #[cfg(feature = "gpu")]
 mod dnn;
+#[cfg(feature = "gpu")]
+mod products;
 
 use super::{Activation, Backward, Forward, Layer, LayerSpecification, image, mismatch};
 use crate::error::{Result, check_length};

@@ -12,7 +12,7 @@ use distdl_storage::DeviceMemory;
 use libloading::Library;
 
 /// The memory of an emulated GPU.
-const MEMORY_BYTES: usize = 128 << 20;
+pub(crate) const MEMORY_BYTES: usize = 128 << 20;
 
 /// GPUs for one test at a time: two emulated ones, or with `DISTDL_TEST_GPU=real` those of the machine.
 pub(crate) struct TestGpu {

@@ -14,7 +14,7 @@ use crate::fixtures::{
     indices, many, network, on_the_cpu, on_the_gpu, options, samples, small, sums, train_for, values, weighted,
     without_bias,
 };
-use crate::gpu::TestGpu;
+use crate::gpu::{MEMORY_BYTES, TestGpu};
 
 #[test]
 fn training_comes_to_what_it_comes_to_on_the_cpu() {
@@ -50,7 +50,7 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         ("indices", embedding(23), indices(), options()),
         ("many rows", sums(), many(), in_one_lane),
         ("convolutions", convolutions_of_all_sizes(), samples(), options()),
-        // Two groups of 18 images, and one of what is left.
+        // Four groups of nine images, and one of what is left.
         ("groups of images", convolutions_of_all_sizes(), samples(), of_all),
     ];
     let changed = TrainingOptions {
@@ -79,23 +79,24 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
 #[test]
 fn a_convolution_in_pieces_comes_to_what_it_comes_to_on_the_cpu() {
     let Some(gpu) = TestGpu::take() else { return };
-    const IMAGES: usize = 12;
+    const IMAGES: usize = 76;
     let image = Image {
         channels: 1,
-        height: 96,
-        width: 96,
+        height: 32,
+        width: 32,
     };
     let network = NeuralNetwork::new(image)
-        .hidden(Conv2d::new(1, 16))
+        .hidden(Conv2d::new(1, 8))
         .hidden(Flatten)
         .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
         .unwrap();
-    // Two pieces: one has 2^24 elements, `COLUMNS_MAX` of the layer.
-    const { assert!(IMAGES * 16 * 16 * 81 * 81 > 1 << 24) };
-    let features = (0..IMAGES * 96 * 96).map(|index| (index * 31 % 17) as f32 / 170.0);
+    // Three pieces of 25 images, in groups of two and one, and one of a single image, which is less than a group: see
+    // dl/src/layer/convolution/products.rs.
+    const { assert!(MEMORY_BYTES / 32 / 4 / ((8 * 8 + 1) * 25 * 25) == 25) };
+    let features = (0..IMAGES * 32 * 32).map(|index| (index * 31 % 17) as f32 / 170.0);
     let labels = (0..IMAGES as u32).map(|image| image % 2).collect();
     let (features, labels) = (Features::F32(features.collect()), SampleTargets::Labels(labels));
-    let samples = Samples::new(96 * 96, features, labels).unwrap();
+    let samples = Samples::new(32 * 32, features, labels).unwrap();
     let options = TrainingOptions {
         batch: IMAGES,
         lanes: 1,

@@ -123,21 +123,18 @@ impl<'a> GpuMatrix<'a> {
 }
 
 impl<'a> GpuMatrices<'a> {
-    /// `count` matrices like `first`, which lies at the beginning of `values`, one every `step` elements: none for one that
-    /// all products share.
+    /// `count` matrices of rows x columns elements of `values`, one every `step` elements, or all the same if that is 0. Rows begin
+    /// every `stride` elements, which are at least as many as there are columns.
     ///
     /// # Panics
     /// They do not lie in there, as for any slice.
-    pub fn new(
-        values: GpuSlice<'a>,
-        count: usize,
-        step: usize,
-        first: impl FnOnce(GpuSlice<'a>) -> GpuMatrix<'a>,
-    ) -> Self {
-        let first = first(values);
+    pub fn new(values: GpuSlice<'a>, count: usize, step: usize, sides: [usize; 2], stride: usize) -> Self {
+        let [rows, columns] = sides;
+        let values = values.part(0..spread(count, step, spread(rows, stride, columns)));
+        let sides = if count == 0 { [0; 2] } else { sides };
         Self {
-            first,
-            values: values.part(0..spread(count, step, first.values.len())),
+            first: GpuMatrix::with_stride(values, sides, stride),
+            values,
             count,
             step,
         }
@@ -153,12 +150,11 @@ impl<'a> GpuMatrices<'a> {
     }
 }
 
-/// The elements among which `count` pieces of `length` lie, one every `step`.
+/// The elements among which `count` pieces of `length` lie, one every `step`; more than there can be, if `usize` does not count them.
 fn spread(count: usize, step: usize, length: usize) -> usize {
-    match count.checked_sub(1) {
-        Some(steps) => steps * step + length,
-        None => 0,
-    }
+    let Some(steps) = count.checked_sub(1) else { return 0 };
+    let all = steps.checked_mul(step).and_then(|before| before.checked_add(length));
+    all.unwrap_or(usize::MAX)
 }
 
 /// The sides of a product, as cuBLAS counts.
@@ -297,9 +293,13 @@ impl GpuBlas {
         let (Ok(count), true) = (c_int::try_from(to.count), counts == [to.count; 3]) else {
             return Err(gpu.refused(MULTIPLY, format!("{counts:?} matrices do not fit")));
         };
-        if to.step < to.first.values.len() {
+        if to.step < to.first.values.len() && to.count > 1 {
             return Err(gpu.refused(MULTIPLY, "products overlap".into()));
         }
+        let steps = all.map(|matrices| c_longlong::try_from(matrices.step));
+        let [Ok(to_step), Ok(left_step), Ok(right_step)] = steps else {
+            return Err(gpu.refused(MULTIPLY, "matrices are more than 2^63 elements apart".into()));
+        };
         if to.values.is_empty() {
             return Ok(());
         }
@@ -317,32 +317,33 @@ impl GpuBlas {
                 right.values.place() as *const _,
                 sys::cudaDataType::CUDA_R_32F,
                 sides.right_stride,
-                right.step as c_longlong,
+                right_step,
                 left.values.place() as *const _,
                 sys::cudaDataType::CUDA_R_32F,
                 sides.left_stride,
-                left.step as c_longlong,
+                left_step,
                 (&raw const before).cast(),
                 to.values.place() as *mut _,
                 sys::cudaDataType::CUDA_R_32F,
                 sides.columns,
-                to.step as c_longlong,
+                to_step,
                 count,
                 self.compute,
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
             )
         };
         let run = || multiply().map_err(|error| gpu.refused(MULTIPLY, format!("{:?}", error.0)));
-        let [steps, counts] = [all.map(|matrices| matrices.step), counts];
+        let steps = all.map(|matrices| matrices.step as u64);
         let [to, left, right] = all.map(|matrices| matrices.first.numbers());
         let others = [
             self.workspace.place(),
             self.compute as u64,
-            steps[0] as u64,
-            steps[1] as u64,
-            steps[2] as u64,
+            steps[0],
+            steps[1],
+            steps[2],
         ];
-        let numbers = [to, left, right, others, [counts[0] as u64, 1, 0, 0, 0]];
+        // Of another length than those of a single product.
+        let numbers = [to, left, right, others, [counts[0] as u64, 0, 0, 0, 0]];
         gpu.in_mode(|mode| mode.other(numbers.as_flattened(), run))
     }
 

@@ -140,7 +140,7 @@ impl Gpu {
     /// begins. Nothing starts for 0 blocks. While a graph is captured it becomes a part of that instead.
     ///
     /// # Errors
-    /// There are more than 16 arguments, or a buffer lies on another GPU; it is another one than the graph has that is
+    /// There are more than 20 arguments, or a buffer lies on another GPU; it is another one than the graph has that is
     /// replayed; the driver fails.
     ///
     /// # Safety

@@ -490,12 +490,9 @@ fn products_of_each_are_those_of_the_cpu(found: &GpuFound) {
     gpu.write(&numbers, right.words()).unwrap();
     gpu.write(&[100.0_f32; 40], product.words()).unwrap();
     // 2 x 3, three of 4 x 3 in rows of nine elements, and products of 2 x 4 with a gap of 4 between them.
-    let lefts = |step| GpuMatrices::new(left.words(), 3, step, |first| GpuMatrix::new(first, 2, 3));
-    let of_rights = |count| {
-        let first = |first| GpuMatrix::with_stride(first, [4, 3], 9);
-        GpuMatrices::new(right.words(), count, 3, first).transpose()
-    };
-    let products = |step| GpuMatrices::new(product.words(), 3, step, |first| GpuMatrix::new(first, 2, 4));
+    let lefts = |step| GpuMatrices::new(left.words(), 3, step, [2, 3], 3);
+    let of_rights = |count| GpuMatrices::new(right.words(), count, 3, [4, 3], 9).transpose();
+    let products = |step| GpuMatrices::new(product.words(), 3, step, [2, 4], 4);
     blas.multiply_each(&gpu, products(12), lefts(0), of_rights(3)).unwrap();
     let mut expected = [100.0_f32; 40];
     for (index, value) in expected.iter_mut().enumerate() {

@@ -83,6 +83,7 @@ pub(crate) fn forward_from_channels(
         Argument::Words(bias.unwrap_or(rows)),
         Argument::Words(images),
     ];
+    in_words(planes)?;
     // SAFETY: these are its arguments: count x channels x pixels elements twice, and a bias for each channel, if it is said to be there.
     unsafe { device.run("activation_from_channels", Grid::of_lines(planes), &arguments) }
 }

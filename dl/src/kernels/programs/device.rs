@@ -40,6 +40,7 @@ pub struct Device {
     blas: GpuBlas,
     dnn: Option<GpuDnn>,
     kernels: Arc<Kernels>,
+    memory_bytes: u64,
 }
 
 impl Device {
@@ -53,6 +54,7 @@ impl Device {
             blas,
             dnn,
             kernels,
+            memory_bytes: found.memory_bytes,
         })
     }
 
@@ -95,6 +97,11 @@ impl Device {
     /// `to` = left x right for each of as many matrices. Errors as `multiply`.
     pub fn multiply_each(&self, to: GpuMatrices<'_>, left: GpuMatrices<'_>, right: GpuMatrices<'_>) -> Result<()> {
         Ok(self.blas.multiply_each(&self.gpu, to, left, right)?)
+    }
+
+    /// All memory of a GPU of this kind, free or not.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
     /// cuDNN, if it is to compute convolutions.

@@ -1,4 +1,5 @@
-// Windows of images as the columns of a matrix, and back; the largest element and the mean of each window.
+// Windows of images as the columns of a matrix, and back; convolutions of windows of few elements; the largest element and the
+// mean of each window.
 //
 // What goes back to a pixel is summed by the pixel's thread, in the order in which the CPU adds it. Divisions cost a GPU
 // more than anything else here, those of 64 bits most of all: a thread divides where it begins and not for each element

@@ -60,6 +60,7 @@ impl Images {
         check_length("the images by channel", length, rows.len())?;
         let [count, channels, pixels] = [in_words(self.count)?, in_words(self.channels)?, in_words(self.pixels)?];
         let arguments = [count, channels, pixels, Argument::Words(images), Argument::Words(rows)];
+        in_words(self.count * self.channels)?;
         let grid = Grid::of_lines(self.count * self.channels);
         // SAFETY: these are its arguments, with lengths that are checked.
         unsafe { device.run("to_channels", grid, &arguments) }
@@ -232,4 +233,15 @@ fn check_pool(windows: &Windows, count: usize, images: GpuSlice<'_>, pooled: Gpu
     check_no_padding(windows)?;
     check_length("the images", count * lengths.image, images.len())?;
     check_length("the pooled images", count * lengths.pooled, pooled.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_the_program_are_those_here() {
+        let line = format!("const u32 WINDOW_MAX = {WINDOW_MAX}, FILTERS = {FILTERS}, TOGETHER = {TOGETHER};");
+        assert!(include_str!("cuda.cu").contains(&line), "{line}");
+    }
 }

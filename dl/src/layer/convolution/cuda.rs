@@ -3,6 +3,7 @@
 
 use distdl_engine::device::{ConvolutionOperands, ConvolutionPart, GpuMatrices, GpuMatrix, GpuSlice};
 
+use super::products::{Groups, Products};
 use super::{Activation, ConvolutionLayer};
 use crate::error::{Result, check_length};
 use crate::kernels::activation;
@@ -10,16 +11,6 @@ use crate::kernels::programs::{Device, Parts};
 use crate::kernels::sums::cuda as sums;
 use crate::kernels::windows::cuda::{self as windows, Images, WINDOW_MAX};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
-
-/// Elements of the columns of the images that are multiplied at once, where one image has no more: 256 MiB.
-const COLUMNS_MAX: usize = 1 << 26;
-
-/// Sides of the parts of a product that a GPU's processors take one by one, as a rule; and parts that give them enough to do.
-const TILE: usize = 64;
-const TILES_ENOUGH: usize = 512;
-/// Groups that images are summed in, at most; and pixels of each, at least.
-const GROUPS_MAX: usize = 64;
-const GROUP_PIXELS: usize = 256;
 
 /// Some of the images of a pass, and room for their columns and for their outputs, channel by channel.
 struct Piece<'a> {
@@ -32,16 +23,6 @@ struct Piece<'a> {
     values_room: GpuSlice<'a>,
 }
 
-/// How the gradient by the filters is summed: it is a product of few rows and columns over very many pixels, of which a GPU's
-/// processors could do little at a time. So each group of images has a product of its own, and these are added up.
-#[derive(Clone, Copy)]
-struct Groups {
-    /// Images of each, but the last of a piece.
-    images: usize,
-    /// Whether each is one image, whose pixels lie together as they are.
-    are_single: bool,
-}
-
 /// Room for the products of groups, and for their sum.
 struct GroupRoom<'a> {
     products: GpuSlice<'a>,
@@ -51,68 +32,40 @@ struct GroupRoom<'a> {
 }
 
 impl ConvolutionLayer {
-    /// Images of `rows` that are multiplied at once.
-    fn images_on_gpu(&self, rows: usize) -> usize {
-        (COLUMNS_MAX / (self.inputs * self.output.pixels())).clamp(1, rows.max(1))
-    }
-
-    /// Elements for pieces of so many rows, and for sums over them.
-    pub(super) fn room_for_products(&self, rows: usize) -> usize {
-        let (channels, pixels) = (self.output.channels, self.output.pixels());
-        let columns = self.room_for_pieces(rows) + self.group_room(rows).iter().sum::<usize>();
-        columns.max(Parts::room_of_channels(rows, channels, pixels))
-    }
-
-    /// Elements of a piece's columns and values.
-    fn room_for_pieces(&self, rows: usize) -> usize {
-        self.images_on_gpu(rows) * (self.inputs + self.output.channels) * self.output.pixels()
+    /// How products are cut.
+    fn products(&self, device: &Device) -> Products {
+        Products {
+            inputs: self.inputs,
+            channels: self.output.channels,
+            pixels: self.output.pixels(),
+            has_few_inputs: self.has_few_inputs(),
+            memory_bytes: device.memory_bytes(),
+        }
     }
 
     /// Whether a kernel computes outputs without columns.
-    fn has_few_elements(&self) -> bool {
+    fn has_few_inputs(&self) -> bool {
         self.inputs <= WINDOW_MAX
     }
 
-    /// How the gradient by the filters is summed over so many rows; `None` if that is one product, or one for each piece.
-    fn groups(&self, rows: usize) -> Option<Groups> {
-        let pixels = self.output.pixels();
-        if self.has_few_elements() && self.inputs <= pixels {
-            return (rows > 1).then_some(Groups {
-                images: 1,
-                are_single: true,
-            });
-        }
-        let images = rows.div_ceil(self.groups_max()).max(GROUP_PIXELS.div_ceil(pixels));
-        (self.groups_max() > 1 && images < rows).then_some(Groups {
-            images,
-            are_single: false,
-        })
-    }
-
-    /// Groups that are not single images, at most, before pieces cut them.
-    fn groups_max(&self) -> usize {
-        let tiles = self.output.channels.div_ceil(TILE) * self.inputs.div_ceil(TILE);
-        (TILES_ENOUGH / tiles).clamp(1, GROUPS_MAX)
-    }
-
-    /// Elements for the products of the groups of up to so many rows, and for sums over those.
-    fn group_room(&self, rows: usize) -> [usize; 2] {
-        let count = match self.groups(rows) {
-            Some(Groups { are_single: true, .. }) => rows,
-            _ if self.groups_max() == 1 => 0,
-            // Fewer rows may be in groups where more are, and have fewer of them.
-            _ => rows.min(self.groups_max() + rows.div_ceil(self.images_on_gpu(rows))),
-        };
-        let length = self.weight_length();
-        [count * length, Parts::room_of_columns(count, length)]
+    /// Elements for pieces of so many rows, and for sums over them.
+    pub(super) fn room_for_products(&self, device: &Device, rows: usize) -> usize {
+        let products = self.products(device);
+        let room = products.room_for_piece(rows) + products.room_for_groups(rows).iter().sum::<usize>();
+        room.max(Parts::room_of_channels(rows, products.channels, products.pixels))
     }
 
     /// All images, in pieces.
-    fn pieces<'a>(&self, rows: usize, scratch: GpuSlice<'a>) -> impl Iterator<Item = Piece<'a>> + use<'a> {
-        let (layer, step) = (*self, self.images_on_gpu(rows));
-        (0..rows).step_by(step).map(move |first| {
+    fn pieces<'a>(
+        &self,
+        device: &Device,
+        rows: usize,
+        scratch: GpuSlice<'a>,
+    ) -> impl Iterator<Item = Piece<'a>> + use<'a> {
+        let layer = *self;
+        layer.products(device).pieces(rows).map(move |piece| {
             let images = Images {
-                count: step.min(rows - first),
+                count: piece.len(),
                 channels: layer.output.channels,
                 pixels: layer.output.pixels(),
             };
@@ -121,8 +74,8 @@ impl ConvolutionLayer {
             let (columns_room, values_room) = (scratch.part(0..columns), scratch.part(columns..columns + values));
             Piece {
                 images,
-                inputs: first * layer.input_image()..(first + images.count) * layer.input_image(),
-                outputs: first * layer.output_image()..(first + images.count) * layer.output_image(),
+                inputs: piece.start * layer.input_image()..piece.end * layer.input_image(),
+                outputs: piece.start * layer.output_image()..piece.end * layer.output_image(),
                 columns: GpuMatrix::new(columns_room, layer.inputs, width),
                 columns_room,
                 values: GpuMatrix::new(values_room, images.channels, width),
@@ -155,38 +108,40 @@ impl ConvolutionLayer {
     }
 
     /// Writes the product of each group of a piece behind those that are there.
-    fn multiply_groups(
+    fn multiply_groups<'a>(
         &self,
         device: &Device,
         groups: Groups,
-        piece: &Piece<'_>,
+        piece: &Piece<'a>,
         output_gradient: GpuSlice<'_>,
         room: &mut GroupRoom<'_>,
     ) -> Result<()> {
         let (channels, length, pixels) = (self.output.channels, self.weight_length(), piece.images.pixels);
-        let width = piece.images.count * pixels;
-        let (whole, left) = (piece.images.count / groups.images, piece.images.count % groups.images);
-        let side = groups.images * pixels;
-        let next = |count: usize| room.products.part((room.count + count) * length..room.products.len());
-        let of_columns = |first, side| GpuMatrix::with_stride(first, [self.inputs, side], width);
-        let columns = GpuMatrices::new(piece.columns_room, whole, side, |first| of_columns(first, side));
-        let product = |first| GpuMatrix::new(first, channels, self.inputs);
-        let products = GpuMatrices::new(next(0), whole, length, product);
-        let of_values = |first, side| GpuMatrix::with_stride(first, [channels, side], width);
-        let values = match groups.are_single {
-            true => GpuMatrices::new(output_gradient, whole, channels * pixels, |first| {
-                GpuMatrix::new(first, channels, pixels)
-            }),
-            false => GpuMatrices::new(piece.values_room, whole, side, |first| of_values(first, side)),
+        let (width, side) = (piece.images.count * pixels, groups.images * pixels);
+        let (whole, left) = groups.of(piece.images.count);
+        let mut next = |count: usize| {
+            let begin = room.count * length;
+            room.count += count;
+            room.products.part(begin..begin + count * length)
         };
-        device.multiply_each(products, values, columns.transpose())?;
-        if left > 0 {
-            let [values, columns] =
-                [piece.values_room, piece.columns_room].map(|room| room.part(whole * side..room.len()));
-            let (values, columns) = (of_values(values, left * pixels), of_columns(columns, left * pixels));
-            device.multiply(product(next(whole)), values, columns.transpose(), false)?;
+        if whole > 0 {
+            let products = GpuMatrices::new(next(whole), whole, length, [channels, self.inputs], self.inputs);
+            let columns = GpuMatrices::new(piece.columns_room, whole, side, [self.inputs, side], width);
+            let values = match groups.are_single {
+                true => GpuMatrices::new(output_gradient, whole, channels * pixels, [channels, pixels], pixels),
+                false => GpuMatrices::new(piece.values_room, whole, side, [channels, side], width),
+            };
+            device.multiply_each(products, values, columns.transpose())?;
         }
-        room.count += whole + usize::from(left > 0);
+        if left > 0 {
+            let product = GpuMatrix::new(next(1), channels, self.inputs);
+            let of_left = |room: GpuSlice<'a>, rows| {
+                GpuMatrix::with_stride(room.part(whole * side..room.len()), [rows, left * pixels], width)
+            };
+            let values = of_left(piece.values_room, channels);
+            let columns = of_left(piece.columns_room, self.inputs);
+            device.multiply(product, values, columns.transpose(), false)?;
+        }
         Ok(())
     }
 
@@ -199,15 +154,16 @@ impl ConvolutionLayer {
         input_gradient: Option<GpuSlice<'_>>,
     ) -> Result<()> {
         let filters = |values| GpuMatrix::new(values, self.output.channels, self.inputs);
-        let (groups, of_pieces) = (self.groups(pass.rows), self.room_for_pieces(pass.rows));
-        let [products, between] = self.group_room(pass.rows);
+        let cut = self.products(device);
+        let (groups, of_pieces) = (cut.groups(pass.rows), cut.room_for_piece(pass.rows));
+        let [products, between] = cut.room_for_groups(pass.rows);
         let mut room = GroupRoom {
             products: pass.scratch.part(of_pieces..of_pieces + products),
             between: pass.scratch.part(of_pieces + products..of_pieces + products + between),
             count: 0,
         };
         let are_single = groups.is_some_and(|groups| groups.are_single);
-        for (index, piece) in self.pieces(pass.rows, pass.scratch).enumerate() {
+        for (index, piece) in self.pieces(device, pass.rows, pass.scratch).enumerate() {
             let output_gradient = pass.output_gradient.part(piece.outputs.clone());
             if !are_single || input_gradient.is_some() {
                 piece.images.by_channel(device, output_gradient, piece.values_room)?;
@@ -237,9 +193,9 @@ impl ConvolutionLayer {
 
 impl GpuLayer for ConvolutionLayer {
     fn scratch_length(&self, device: &Device, rows: usize) -> usize {
-        let products = self.room_for_products(rows);
+        let products = self.room_for_products(device, rows);
         match device.dnn() {
-            Some(_) => products.max(self.room_for_cudnn(rows)),
+            Some(_) => products.max(self.room_for_cudnn(device, rows)),
             None => products,
         }
     }
@@ -266,8 +222,8 @@ impl GpuLayer for ConvolutionLayer {
             };
         }
         let weight = GpuMatrix::new(filters, self.output.channels, self.inputs);
-        for piece in self.pieces(pass.rows, pass.scratch) {
-            if self.has_few_elements() {
+        for piece in self.pieces(device, pass.rows, pass.scratch) {
+            if self.has_few_inputs() {
                 let counts = (piece.images.count, self.output.channels);
                 let is_relu = self.activation == Activation::Relu;
                 let (images, outputs) = (pass.inputs.part(piece.inputs), pass.outputs.part(piece.outputs));

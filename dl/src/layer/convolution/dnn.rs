@@ -13,8 +13,8 @@ const WORKSPACE_WORDS_MIN: usize = 8 << 20;
 
 impl ConvolutionLayer {
     /// Elements of scratch for passes over so many rows by cuDNN.
-    pub(super) fn room_for_cudnn(&self, rows: usize) -> usize {
-        behind(self.workspace_words_max(rows)) + self.weight_length()
+    pub(super) fn room_for_cudnn(&self, device: &Device, rows: usize) -> usize {
+        behind(self.workspace_words_max(device, rows)) + self.weight_length()
     }
 
     /// Writes a part of a pass over so many rows from the others, if cuDNN is there and can: `false` if not. That follows
@@ -33,7 +33,7 @@ impl ConvolutionLayer {
         let words = dnn
             .workspace_bytes(gpu, convolution, part)?
             .map(|bytes| bytes.div_ceil(4));
-        let Some(words) = words.filter(|words| *words <= self.workspace_words_max(rows)) else {
+        let Some(words) = words.filter(|words| *words <= self.workspace_words_max(device, rows)) else {
             return Ok(false);
         };
         let workspace = scratch.part(0..words);
@@ -57,8 +57,8 @@ impl ConvolutionLayer {
 
     /// Words that cuDNN may have for so many rows: as many as the columns of products, within limits. It follows from the rows
     /// of the pass and not of the scratch: equal passes are computed alike in any.
-    fn workspace_words_max(&self, rows: usize) -> usize {
-        self.room_for_products(rows)
+    fn workspace_words_max(&self, device: &Device, rows: usize) -> usize {
+        self.room_for_products(device, rows)
             .clamp(WORKSPACE_WORDS_MIN, WORKSPACE_WORDS_MAX)
     }
 
