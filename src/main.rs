@@ -102,6 +102,9 @@ struct Member {
     /// Where it listens for other processes [default: the address that reaches the name node].
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
+    /// The port at which it listens for them, as a firewall may want; each process on a host needs one of its own [default: any that is free].
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    port: u16,
     /// The address that other processes are told instead.
     #[arg(long, value_name = "ADDRESS")]
     advertise: Option<IpAddr>,
@@ -233,6 +236,7 @@ impl Member {
             role: self.role,
             name_node_grace,
             bind: self.bind,
+            port: self.port,
             advertise: self.advertise,
             parent: None,
         };

@@ -433,6 +433,7 @@ impl<R: Send + 'static> Shared<R> {
             role: role_of(slot, cluster.processes as usize, cluster.parameter_workers as usize),
             name_node_grace: cluster.name_node_grace,
             bind: None,
+            port: 0,
             advertise: None,
             parent: None,
         }

@@ -46,6 +46,8 @@ pub struct Join {
     /// Where it listens for links. `None`: a local address if the name node has one, else the address of this host that
     /// reaches the name node.
     pub bind: Option<IpAddr>,
+    /// The port there; 0 takes a free one. It is not looked at where links are local.
+    pub port: u16,
     /// The address that others are told instead, if there is a translation between the hosts.
     pub advertise: Option<IpAddr>,
     /// The process that started it and that it must not outlive.
@@ -185,6 +187,7 @@ mod tests {
             role: Role::Parameter,
             name_node_grace: Duration::from_secs(30),
             bind: Some("10.0.0.1".parse().unwrap()),
+            port: 7172,
             advertise: None,
             parent: Some(7),
         }

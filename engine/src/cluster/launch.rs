@@ -233,6 +233,7 @@ impl Shape {
             // The name node is the parent: with it the children end.
             name_node_grace: Duration::ZERO,
             bind: None,
+            port: 0,
             advertise: None,
             parent: Some(self.parent),
         }

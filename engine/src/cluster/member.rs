@@ -195,20 +195,6 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
     shared.state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Listens where the name node and the other members can reach this process.
-fn listen(join: &Join) -> std::io::Result<Listener> {
-    match (&join.name_node, join.bind) {
-        (_, Some(address)) => Listener::bind_tcp((address, 0).into(), join.advertise),
-        (Address::Local(_), None) => Listener::bind_local(),
-        (Address::Tcp(name_node), None) => {
-            // The address of this host on the way to the name node.
-            let probe = std::net::UdpSocket::bind(if name_node.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-            probe.connect(name_node)?;
-            Listener::bind_tcp((probe.local_addr()?.ip(), 0).into(), join.advertise)
-        }
-    }
-}
-
 fn stopped(reason: &str) -> EngineError {
     EngineError::LeftCluster { reason: reason.into() }
 }
@@ -226,7 +212,7 @@ impl Member {
             &join.secrets.token,
             distdl_storage::program_fingerprint(),
         );
-        let listener = listen(&join).map_err(|error| stopped(&format!("cannot listen: {error}")))?;
+        let listener = links::listen(&join).map_err(|reason| stopped(&reason))?;
         let shared = Arc::new(Shared {
             credentials,
             chaos,

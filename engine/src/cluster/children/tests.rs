@@ -83,6 +83,7 @@ fn join() -> Join {
         role: Role::Worker,
         name_node_grace: Duration::ZERO,
         bind: None,
+        port: 0,
         advertise: None,
         parent: Some(std::process::id()),
     }

@@ -1,17 +1,47 @@
 //! The links of a member: opened for a generation, kept as long as both ends live, read by a thread each.
 
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, State, blocks, lock, spawn};
 use crate::cluster::chaos::Point;
 use crate::cluster::handshake::{self, Mine, Purpose, Refused, Theirs, Turns};
-use crate::cluster::identity::MemberId;
+use crate::cluster::identity::{Address, MemberId};
+use crate::cluster::join::Join;
 use crate::cluster::link::Link;
 use crate::cluster::protocol::{Generation, Peer, Report};
-use crate::cluster::socket::{self, Socket};
+use crate::cluster::socket::{self, Listener, Socket};
 use crate::cluster::wire::{Kind, WireError};
 use crate::error::panic_text;
+
+/// Listens where the name node and the other members can reach this process; an error is words for people.
+pub(super) fn listen(join: &Join) -> Result<Listener, String> {
+    let ip = match (&join.name_node, join.bind) {
+        (_, Some(ip)) => ip,
+        (Address::Local(_), None) => return Listener::bind_local().map_err(|error| format!("cannot listen: {error}")),
+        (Address::Tcp(name_node), None) => own_ip(name_node)
+            .map_err(|error| format!("cannot tell by which address of this host {name_node} is reached: {error}"))?,
+    };
+    let at = SocketAddr::new(ip, join.port);
+    Listener::bind_tcp(at, join.advertise).map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::AddrInUse => "; give each process on a host a port of its own, or none for any that is free",
+            ErrorKind::AddrNotAvailable => "; bind an address of this host",
+            ErrorKind::PermissionDenied => "; a port below 1024 needs rights that this process has not",
+            _ => "",
+        };
+        format!("cannot listen at {at}: {error}{remedy}")
+    })
+}
+
+/// The address of this host on the way to the name node.
+fn own_ip(name_node: &SocketAddr) -> io::Result<IpAddr> {
+    let probe = UdpSocket::bind(if name_node.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    probe.connect(name_node)?;
+    Ok(probe.local_addr()?.ip())
+}
 
 impl Shared {
     /// A link has failed. If the generation counts on it, that is over, and the name node is told: also between two

@@ -4,6 +4,7 @@
 
 mod found_again;
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 
@@ -112,6 +113,7 @@ impl Cluster {
             role: Role::Worker,
             name_node_grace,
             bind: None,
+            port: 0,
             advertise: None,
             parent: None,
         }
@@ -204,6 +206,37 @@ fn computed() -> Outcome {
 
 /// One end of a link fails when the other has ended its part of a round and so has no use for it, while the first is
 /// about to enter: it would wait for ever for a link that nobody opens.
+#[test]
+fn a_member_listens_at_the_port_that_it_is_given() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let at = |ip: &str| Join {
+        name_node: Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
+        secrets: Secrets::derived_from(b"of these tests"),
+        slot: None,
+        life: 0,
+        role: Role::Worker,
+        name_node_grace: Duration::ZERO,
+        bind: Some(ip.parse().unwrap()),
+        port,
+        advertise: None,
+        parent: None,
+    };
+    // Another address of this host has the same port free.
+    let listener = links::listen(&at("127.0.0.2")).unwrap();
+    assert_eq!(
+        listener.address(),
+        Address::Tcp(SocketAddr::from(([127, 0, 0, 2], port)))
+    );
+    let reason = links::listen(&at("127.0.0.1")).err().unwrap();
+    assert!(
+        reason.contains(&format!("127.0.0.1:{port}")) && reason.contains("a port of its own"),
+        "{reason}"
+    );
+    let reason = links::listen(&at("192.0.2.1")).err().unwrap();
+    assert!(reason.contains("an address of this host"), "{reason}");
+}
+
 #[test]
 fn a_link_that_breaks_behind_a_round_of_one_end_ends_the_generation() {
     let mut members = members(2);
