@@ -75,40 +75,48 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
     gpu.assert_nothing_is_left();
 }
 
-/// The columns of all images together would take more than the room that there is for them.
+/// The columns of all images together would take more than the room that there is for them on an emulated GPU: the pieces are
+/// those that dl/src/layer/convolution/products.rs tests.
 #[test]
 fn a_convolution_in_pieces_comes_to_what_it_comes_to_on_the_cpu() {
     let Some(gpu) = TestGpu::take() else { return };
-    const IMAGES: usize = 76;
-    let image = Image {
-        channels: 1,
-        height: 32,
-        width: 32,
+    const { assert!(MEMORY_BYTES == 128 << 20) };
+    let of_convolutions = |side: usize, convolutions: &[Conv2d]| {
+        let image = Image {
+            channels: 1,
+            height: side,
+            width: side,
+        };
+        let mut network = NeuralNetwork::new(image);
+        for convolution in convolutions {
+            network = network.hidden(*convolution);
+        }
+        let network = network.hidden(Flatten);
+        network.output(Dense::linear(2), Loss::SoftmaxCrossEntropy).unwrap()
     };
-    let network = NeuralNetwork::new(image)
-        .hidden(Conv2d::new(1, 8))
-        .hidden(Flatten)
-        .output(Dense::linear(2), Loss::SoftmaxCrossEntropy)
-        .unwrap();
-    // Three pieces of 25 images, in groups of two and one, and one of a single image, which is less than a group: see
-    // dl/src/layer/convolution/products.rs.
-    const { assert!(MEMORY_BYTES / 32 / 4 / ((8 * 8 + 1) * 25 * 25) == 25) };
-    let features = (0..IMAGES * 32 * 32).map(|index| (index * 31 % 17) as f32 / 170.0);
-    let labels = (0..IMAGES as u32).map(|image| image % 2).collect();
-    let (features, labels) = (Features::F32(features.collect()), SampleTargets::Labels(labels));
-    let samples = Samples::new(32 * 32, features, labels).unwrap();
-    let options = TrainingOptions {
-        batch: IMAGES,
-        lanes: 1,
-        ..options()
-    };
-    let mut trained = [gpu.config(), Config::default().with_gpu(GpuUse::Off)].map(|config| {
-        let context = Context::new(config.with_threads(1)).unwrap();
-        let mut training = begin(&context, &network, &samples, options.clone()).unwrap();
-        train_for(2, &mut training).unwrap()
-    });
-    let [got, expected] = &mut trained;
-    assert_close("pieces of a convolution", expected, got, 2e-4);
+    for (images, side, network) in [
+        // Three pieces of 25 images, in groups of two and one, and one of a single image, which is less than a group.
+        (76, 32, of_convolutions(32, &[Conv2d::new(1, 8)])),
+        // Three pieces of an image, whose products are added up, and gradients by inputs.
+        (3, 56, of_convolutions(56, &[Conv2d::new(1, 1), Conv2d::new(1, 24)])),
+    ] {
+        let features = (0..images * side * side).map(|index| (index * 31 % 17) as f32 / 170.0);
+        let labels = (0..images as u32).map(|image| image % 2).collect();
+        let (features, labels) = (Features::F32(features.collect()), SampleTargets::Labels(labels));
+        let samples = Samples::new(side * side, features, labels).unwrap();
+        let options = TrainingOptions {
+            batch: images,
+            lanes: 1,
+            ..options()
+        };
+        let mut trained = [gpu.config(), Config::default().with_gpu(GpuUse::Off)].map(|config| {
+            let context = Context::new(config.with_threads(1)).unwrap();
+            let mut training = begin(&context, &network, &samples, options.clone()).unwrap();
+            train_for(2, &mut training).unwrap()
+        });
+        let [got, expected] = &mut trained;
+        assert_close(&format!("{images} images"), expected, got, 2e-4);
+    }
     gpu.assert_nothing_is_left();
 }
 

@@ -131,7 +131,7 @@ impl<'a> GpuMatrices<'a> {
     pub fn new(values: GpuSlice<'a>, count: usize, step: usize, sides: [usize; 2], stride: usize) -> Self {
         let [rows, columns] = sides;
         let values = values.part(0..spread(count, step, spread(rows, stride, columns)));
-        let sides = if count == 0 { [0; 2] } else { sides };
+        let (sides, stride) = if count == 0 { ([0; 2], 0) } else { (sides, stride) };
         Self {
             first: GpuMatrix::with_stride(values, sides, stride),
             values,
@@ -196,7 +196,8 @@ impl GpuBlas {
         gpu.bind().map_err(|error| gpu.failed("start cuBLAS", error))?;
         let memory = gpu.context().mem_get_info();
         let (_, memory_bytes) = memory.map_err(|error| gpu.failed("start cuBLAS", error))?;
-        let workspace_bytes = (memory_bytes / WORKSPACE_SHARE).min(WORKSPACE_BYTES_MAX);
+        // Cards of a kind may have a little more or less of their memory.
+        let workspace_bytes = (memory_bytes.next_power_of_two() / WORKSPACE_SHARE).min(WORKSPACE_BYTES_MAX);
         let workspace = gpu.allocate(workspace_bytes)?;
         // See `drop`.
         let turn = gpu.capturing.enter();

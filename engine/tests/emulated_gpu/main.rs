@@ -505,6 +505,8 @@ fn products_of_each_are_those_of_the_cpu(found: &GpuFound) {
     let mut written = [0.0_f32; 40];
     gpu.read(product.words(), &mut written).unwrap();
     assert_eq!(written, expected);
+    let nothing = GpuMatrices::new(product.words(), 0, 8, [2, 4], 4);
+    blas.multiply_each(&gpu, nothing, nothing, nothing).unwrap();
     for (products, rights, reason) in [
         (products(12), of_rights(2), "[3, 3, 2]"),
         (products(7), of_rights(3), "overlap"),

@@ -99,9 +99,9 @@ impl Device {
         Ok(self.blas.multiply_each(&self.gpu, to, left, right)?)
     }
 
-    /// All memory of a GPU of this kind, free or not.
+    /// What memory GPUs of this kind have, free or not: the next power of two, as cards may have a little more or less.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.memory_bytes
+        self.memory_bytes.next_power_of_two()
     }
 
     /// cuDNN, if it is to compute convolutions.

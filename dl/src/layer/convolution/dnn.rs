@@ -18,7 +18,7 @@ impl ConvolutionLayer {
     }
 
     /// Writes a part of a pass over so many rows from the others, if cuDNN is there and can: `false` if not. That follows
-    /// from shapes.
+    /// from shapes and the kind of GPU.
     pub(super) fn is_written_by_cudnn(
         &self,
         device: &Device,
@@ -55,8 +55,8 @@ impl ConvolutionLayer {
         Ok(is_done)
     }
 
-    /// Words that cuDNN may have for so many rows: as many as the columns of products, within limits. It follows from the rows
-    /// of the pass and not of the scratch: equal passes are computed alike in any.
+    /// Words that cuDNN may have for so many rows: as many as products have, within limits. It follows from the rows of the pass
+    /// and not of the scratch: equal passes are computed alike in any.
     fn workspace_words_max(&self, device: &Device, rows: usize) -> usize {
         self.room_for_products(device, rows)
             .clamp(WORKSPACE_WORDS_MIN, WORKSPACE_WORDS_MAX)

@@ -1,5 +1,5 @@
 //! How the products of a convolution on a GPU are cut: into pieces of images, and of these into groups. It follows from shapes
-//! alone, and so do the bits.
+//! and, below 8 GiB, from how much memory GPUs of its kind have; and so do the bits.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ pub(super) struct Products {
     pub(super) pixels: usize,
     /// Whether columns are for gradients alone, as a kernel computes outputs without them.
     pub(super) has_few_inputs: bool,
-    /// Of the GPU.
+    /// Of GPUs of this kind.
     pub(super) memory_bytes: u64,
 }
 
@@ -189,6 +189,7 @@ mod tests {
     fn few_tiles_are_cut_and_many_are_not() {
         let products = |inputs, channels, pixels| products([inputs, channels, pixels], 8 << 30);
         assert_eq!(products(1, 1, 1).elements_max(), 1 << 26);
+        assert_eq!(self::products([1, 1, 1], 2 << 30).elements_max(), 1 << 24);
         let groups = |images, are_single| Some(Groups { images, are_single });
         // LeNet's.
         assert_eq!(products(25, 20, 576).groups(128), groups(1, true));
@@ -198,5 +199,21 @@ mod tests {
         // A piece is one image.
         assert_eq!(products(4096, 256, 16_384).groups(256), None);
         assert_eq!(products(4096, 256, 16_384).room_for_groups(256), [0, 0]);
+        // Few inputs, and fewer pixels.
+        assert_eq!(products(27, 64, 16).groups(128), groups(16, false));
+    }
+
+    #[test]
+    fn pieces_are_those_that_trainings_are_tested_with() {
+        let lengths = |sides, memory_bytes, rows| {
+            let pieces = products(sides, memory_bytes).pieces(rows);
+            pieces.map(|piece| piece.len()).collect::<Vec<_>>()
+        };
+        // dl/tests/on_gpu/training.rs, on GPUs of 128 MiB.
+        assert_eq!(lengths([64, 1, 625], 128 << 20, 76), [25, 25, 25, 1]);
+        assert_eq!(lengths([576, 1, 1089], 128 << 20, 3), [1, 1, 1]);
+        assert_eq!(products([576, 1, 1089], 128 << 20).groups(3), None);
+        // As many as cuBLAS takes in one batch.
+        assert_eq!(lengths([1, 1, 1], 141 << 30, 70_000), [65_535, 4465]);
     }
 }
