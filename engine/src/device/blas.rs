@@ -266,7 +266,6 @@ impl GpuBlas {
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
             )
         };
-        let run = || multiply().map_err(|error| gpu.refused(MULTIPLY, format!("{:?}", error.0)));
         let [to, left, right] = [to, left, right].map(GpuMatrix::numbers);
         let numbers = [
             to,
@@ -274,7 +273,7 @@ impl GpuBlas {
             right,
             [self.workspace.place(), self.compute as u64, u64::from(adds), 0, 0],
         ];
-        gpu.in_mode(|mode| mode.other(numbers.as_flattened(), run))
+        ask(gpu, numbers.as_flattened(), multiply)
     }
 
     /// The same for each of as many matrices, which replaces what is there. Those of `to` do not overlap.
@@ -333,7 +332,6 @@ impl GpuBlas {
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
             )
         };
-        let run = || multiply().map_err(|error| gpu.refused(MULTIPLY, format!("{:?}", error.0)));
         let steps = all.map(|matrices| matrices.step as u64);
         let [to, left, right] = all.map(|matrices| matrices.first.numbers());
         let others = [
@@ -345,7 +343,7 @@ impl GpuBlas {
         ];
         // Of another length than those of a single product.
         let numbers = [to, left, right, others, [counts[0] as u64, 0, 0, 0, 0]];
-        gpu.in_mode(|mode| mode.other(numbers.as_flattened(), run))
+        ask(gpu, numbers.as_flattened(), multiply)
     }
 
     /// The sides of a product, if its matrices are of this handle and fit: that, then its factors.
@@ -375,4 +373,10 @@ impl GpuBlas {
             right_stride,
         })
     }
+}
+
+/// Asks cuBLAS for what these numbers say all of.
+fn ask(gpu: &Gpu, numbers: &[u64], multiply: impl FnOnce() -> Result<(), CublasError>) -> Result<(), DeviceError> {
+    let run = || multiply().map_err(|error| gpu.refused(MULTIPLY, format!("{:?}", error.0)));
+    gpu.in_mode(|mode| mode.other(numbers, run))
 }

@@ -40,8 +40,8 @@ on_the_machines! {
     real_memory_is_kept: |found, _| device_conformance(&Gpu::open(found, 0).unwrap(), found.memory_bytes);
     real_kernels_are_given_their_arguments: super::kernels_are_given_their_arguments;
     real_parts_of_buffers_are_copied: |found, _| super::parts_of_buffers_are_copied(found);
-    real_products_are_those_of_the_cpu: |found, _| super::products_are_those_of_the_cpu(found);
-    real_products_of_each_are_those_of_the_cpu: |found, _| super::products_of_each_are_those_of_the_cpu(found);
+    real_products_are_those_of_the_cpu: |found, _| super::products::are_those_of_the_cpu(found);
+    real_products_of_each_are_those_of_the_cpu: |found, _| super::products::of_each_are_those_of_the_cpu(found);
     real_pieces_are_there_when_they_are_turned_to: super::feeds::each_piece_is_there_when_it_is_turned_to;
     real_graphs_do_what_was_captured: super::graphs_do_what_was_captured_with_other_arguments;
     nobody_waits_for_a_real_gpu_while_a_graph_is_captured:

@@ -90,14 +90,13 @@ extern "C" __global__ void from_columns(WINDOWS, u32 count, const float* matrix,
         Place place = place_of(index, height, width);
         u32 line = place.row + padding_y, pixel = place.column + padding_x;
         u32 image = place.plane / channels, channel = place.plane % channels;
+        const float* from = matrix + channel * size_y * size_x * all + image * rows * columns;
         if (stride_y == 1 && stride_x == 1) {
-            const float* from = matrix + channel * size_y * size_x * all + image * rows * columns;
             images[index] = sum_of_windows(line, pixel, size_y, size_x, rows, columns, all, from);
             continue;
         }
         u32 first_row = first_window(line, size_y, stride_y), end_row = end_window(line, stride_y, rows);
         u32 first_column = first_window(pixel, size_x, stride_x), end_column = end_window(pixel, stride_x, columns);
-        const float* from = matrix + channel * size_y * size_x * all + image * rows * columns;
         float sum = 0.0f;
         for (u32 row = end_row; row > first_row; row--) {
             u32 y = line - (row - 1) * stride_y;
@@ -129,7 +128,7 @@ struct alignas(16) Quad {
 };
 
 // Elements of a window that are read together.
-const u32 AHEAD = 4;
+const u32 ELEMENTS = 4;
 
 // Where the windows of a thread begin in an image, and which of their elements are there.
 struct Few {
@@ -141,9 +140,9 @@ struct Few {
 // not in `mask` none, if `is_masked`.
 template <bool is_masked>
 __device__ inline void add_products(u32 first, const u32* offsets, const Quad* factors, Few few, float (*sums)[FILTERS]) {
-    float values[TOGETHER][AHEAD];
+    float values[TOGETHER][ELEMENTS];
 #pragma unroll
-    for (u32 ahead = 0; ahead < AHEAD; ahead++) {
+    for (u32 ahead = 0; ahead < ELEMENTS; ahead++) {
 #pragma unroll
         for (u32 window = 0; window < TOGETHER; window++) {
             bool is_there = !is_masked || few.mask[window] >> (first + ahead) & 1;
@@ -151,7 +150,7 @@ __device__ inline void add_products(u32 first, const u32* offsets, const Quad* f
         }
     }
 #pragma unroll
-    for (u32 ahead = 0; ahead < AHEAD; ahead++) {
+    for (u32 ahead = 0; ahead < ELEMENTS; ahead++) {
 #pragma unroll
         for (u32 quad = 0; quad < FILTERS / 4; quad++) {
             Quad some = factors[(first + ahead) * (FILTERS / 4) + quad];
@@ -219,10 +218,10 @@ extern "C" __global__ void convolve(
                 few.mask[one] = is_padded ? mask_of(line, pixel, channels, height, width, size_y, size_x) : all;
             }
             u32 element = 0;
-            for (; !is_padded && element + AHEAD <= elements; element += AHEAD) {
+            for (; !is_padded && element + ELEMENTS <= elements; element += ELEMENTS) {
                 add_products<false>(element, offsets, factors, few, sums);
             }
-            for (; element < elements; element += AHEAD) {
+            for (; element < elements; element += ELEMENTS) {
                 add_products<true>(element, offsets, factors, few, sums);
             }
 #pragma unroll
