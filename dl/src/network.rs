@@ -20,6 +20,7 @@ pub use builder::NetworkBuilder;
 #[cfg(feature = "gpu")]
 pub(crate) use gpu::{GpuWorkspace, PassRows, TALLY, WorkspaceShape};
 use std::fmt::{Display, Formatter};
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 use wiring::{GradientBuffers, Wires};
@@ -189,6 +190,13 @@ impl<T: Scalar> NeuralNetwork<T> {
                 .collect::<Vec<_>>()
         };
         self.layers.iter().flat_map(of_layer).collect()
+    }
+
+    /// Of each tensor, in the order of the layout, the layer that it belongs to, by index.
+    pub(crate) fn layers_of_tensors(&self) -> Vec<usize> {
+        let layers = self.layers.iter().enumerate();
+        let tensors = layers.map(|(index, placed)| iter::repeat_n(index, placed.layer.parameter_shapes().len()));
+        tensors.flatten().collect()
     }
 
     /// Whether a layer's gradient is mostly 0, or all of it.

@@ -300,19 +300,26 @@ pub(crate) fn all() -> Vec<Case> {
     cases.push(frozen);
     cases.push(case("batch_norm", batch_norm(), pictures(), Arc::clone(&sgd), 0.05));
     cases.push(case("residual", residual(), pictures(), Arc::clone(&sgd), 0.05));
-    let mut limited = |name, optimizer, rate, limit: fn(&mut TrainingOptions)| {
+    let mut changed = |name, optimizer, rate, change: fn(&mut TrainingOptions)| {
         let network = relu(Loss::SoftmaxCrossEntropy);
         let mut case = case(name, network, rows(labels()), optimizer, rate);
-        limit(&mut case.options);
+        change(&mut case.options);
         cases.push(case);
     };
-    limited("clipped", Arc::clone(&sgd), 0.1, |options| {
+    let adam_w = Arc::new(AdamW {
+        weight_decay: 0.1,
+        ..AdamW::default()
+    });
+    let rates: fn(&mut TrainingOptions) = |options| options.layer_rates = [(0, 0.25), (2, 4.0)].into();
+    changed("layer_rates", adam_w, 0.005, rates);
+    changed("layer_rates_lamb", Arc::new(Lamb::default()), 0.02, rates);
+    changed("clipped", Arc::clone(&sgd), 0.1, |options| {
         options.lane_gradient_norm_max = Some(0.1);
     });
-    limited("clipped_over_lanes", sgd, 0.1, |options| {
+    changed("clipped_over_lanes", sgd, 0.1, |options| {
         (options.lanes, options.gradient_norm_max) = (3, Some(0.15));
     });
-    limited("clipped_lamb", Arc::new(Lamb::default()), 0.02, |options| {
+    changed("clipped_lamb", Arc::new(Lamb::default()), 0.02, |options| {
         (options.lanes, options.gradient_norm_max) = (2, Some(0.1));
     });
     cases

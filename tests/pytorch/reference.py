@@ -163,6 +163,15 @@ def optimizer(kind, **options):
     return lambda parameters: kind(parameters, **options)
 
 
+def with_rates(lr, factors, kind, **options):
+    """Groups of a weight and a bias, with the rate times each of the factors."""
+    def of(parameters):
+        parameters = list(parameters)
+        groups = [{"params": parameters[2 * index:2 * index + 2], "lr": lr * factor} for index, factor in enumerate(factors)]
+        return kind(groups, lr=lr, **options)
+    return of
+
+
 SGD = optimizer(torch.optim.SGD, lr=0.1)
 
 
@@ -183,6 +192,8 @@ def cases():
     yield "mlp", case(mlp(), ROWS, SGD)
     for name, kind in optimizers.items():
         yield name, case(mlp(), ROWS, kind)
+    yield "layer_rates", case(mlp(), ROWS, with_rates(0.005, [0.25, 1, 4], optim.AdamW, weight_decay=0.1))
+    yield "layer_rates_lamb", case(mlp(), ROWS, with_rates(0.02, [0.25, 1, 4], Lamb))
     yield "clipped", case(mlp(), ROWS, SGD, norm_max=0.1)
     yield "clipped_over_lanes", case(mlp(), ROWS, SGD, norm_max=0.15)
     yield "clipped_lamb", case(mlp(), ROWS, optimizers["lamb"], norm_max=0.1)

@@ -1,5 +1,6 @@
 //! How to train.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use distdl_engine::{Placement, Staleness};
@@ -38,6 +39,10 @@ pub struct TrainingOptions {
     /// Learning rate by step. Default: the same at each step, as suits the optimizer ([`Optimizer::learning_rate`]): 0.1 for SGD, 0.01
     /// for RMSprop and Adagrad, 0.001 for Adam, AdamW and LAMB.
     pub schedule: Option<Schedule>,
+    /// What the learning rate is multiplied with in a layer, by its 0-based index, as parameter groups of `torch.optim` with rates of
+    /// their own do: for example less than 1 where parameters of a model file are to move little. All that the optimizer does with
+    /// the rate follows, AdamW's decay too. A layer that is not to move at all is [frozen](NeuralNetwork::with_frozen). Default: 1 in all.
+    pub layer_rates: BTreeMap<usize, f32>,
     /// How the mean gradient of a step changes the parameters. Default: plain SGD.
     pub optimizer: Arc<dyn Optimizer>,
     /// What the optimizer's weight decay reaches. Default: all that is learnt.
@@ -108,6 +113,7 @@ impl Default for TrainingOptions {
             micro_batch: None,
             augmentation: None,
             schedule: None,
+            layer_rates: BTreeMap::new(),
             optimizer: Arc::new(Sgd::default()),
             decay: Decay::All,
             lane_gradient_norm_max: None,
@@ -156,6 +162,9 @@ impl TrainingOptions {
             let weights = tensors.filter(|(_, is_weight)| *is_weight);
             let names: Vec<&str> = weights.map(|(entry, _)| &*entry.name).collect();
             words.push_str(&format!(", whose decay is that of {}", names.join(" ")));
+        }
+        for (layer, factor) in &self.layer_rates {
+            words.push_str(&format!(", {factor} times the rate in layer {layer}"));
         }
         let limits = [
             (self.lane_gradient_norm_max, "norm of a lane's gradient"),
@@ -248,7 +257,28 @@ impl TrainingOptions {
             }
         }
         self.optimizer.check()?;
+        self.check_layer_rates(network)?;
         self.check_decay()
+    }
+
+    /// Errors if a rate is of no layer that has parameters, or no factor.
+    fn check_layer_rates(&self, network: &NeuralNetwork) -> Result<()> {
+        let layers = network.layers_of_tensors();
+        for (layer, factor) in &self.layer_rates {
+            if !(factor.is_finite() && *factor > 0.0) {
+                return Err(Error::Options(format!(
+                    "layer_rates multiplies the rate of layer {layer} with {factor}; give a number above 0, or leave the layer as it is \
+                     with `with_frozen`"
+                )));
+            }
+            if !layers.contains(layer) {
+                let known: BTreeSet<usize> = layers.iter().copied().collect();
+                return Err(Error::Options(format!(
+                    "layer_rates names layer {layer}, which has no parameters or is not there; those that have some are {known:?}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Errors if tensors are to be left out of decay, and the optimizer does not say what it is without.

@@ -32,33 +32,45 @@ pub(super) struct Part {
     pub(super) momentum: Option<f64>,
     /// Where measures are wanted of every tensor, which one it belongs to; otherwise 0.
     pub(super) tensor: usize,
-    /// Whether decay reaches it.
-    pub(super) decays: bool,
+    /// What the optimizer does with it.
+    pub(super) group: ParameterGroup,
 }
 
-/// Parameters, the place of their tensor, and whether decay reaches them.
-type Tensor = (Range<usize>, usize, bool);
+/// What an optimizer does with some tensors and not with others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct ParameterGroup {
+    /// Whether decay reaches them.
+    pub(super) decays: bool,
+    /// What the learning rate is multiplied with.
+    pub(super) rate_factor: f32,
+}
 
-/// The tensors of a network that an optimizer treats one by one. Where it wants no measures of them all count as one, in parts that
-/// decay reaches or not.
+/// Parameters, the place of their tensor, and what is done with them.
+type Tensor = (Range<usize>, usize, ParameterGroup);
+
+/// The tensors of a network that an optimizer treats one by one. Where it wants no measures of them, neighbours of a group count as
+/// one.
 fn tensors(network: &NeuralNetwork, options: &TrainingOptions) -> Vec<Tensor> {
     let are_weights = match options.decay {
         Decay::All => Vec::new(),
         Decay::Weights => network.are_weights(),
     };
     let entries = network.parameter_layout().entries().iter().enumerate();
-    let tensors = entries.map(|(place, entry)| {
-        let decays = are_weights.get(place).copied().unwrap_or(true);
-        (entry.range.clone(), place, decays)
+    let tensors = entries.zip(network.layers_of_tensors()).map(|((place, entry), layer)| {
+        let group = ParameterGroup {
+            decays: are_weights.get(place).copied().unwrap_or(true),
+            rate_factor: options.layer_rates.get(&layer).copied().unwrap_or(1.0),
+        };
+        (entry.range.clone(), place, group)
     });
     if options.optimizer.measures() > 0 {
         return tensors.collect();
     }
     let mut joined: Vec<Tensor> = Vec::new();
-    for (range, _, decays) in tensors {
-        match joined.last_mut().filter(|(.., before)| *before == decays) {
+    for (range, _, group) in tensors {
+        match joined.last_mut().filter(|(.., before)| *before == group) {
             Some((before, ..)) => before.end = range.end,
-            None => joined.push((range, 0, decays)),
+            None => joined.push((range, 0, group)),
         }
     }
     joined
@@ -75,17 +87,17 @@ pub(super) fn measures(network: &NeuralNetwork, options: &TrainingOptions) -> Ve
 /// The parts of the shard that `whole` is of a network's parameters, in order.
 pub(super) fn parts_of_shard(network: &NeuralNetwork, options: &TrainingOptions, whole: Range<usize>) -> Vec<Part> {
     let (tensors, not_learnt) = (tensors(network, options).into_iter(), network.not_learnt());
-    let all = tensors.flat_map(|(range, tensor, decays)| {
+    let all = tensors.flat_map(|(range, tensor, group)| {
         let within = |parameter: usize| parameter.clamp(whole.start, whole.end);
         let parts = parts(&not_learnt, within(range.start)..within(range.end));
         let parts = parts.into_iter();
-        parts.map(move |(part, momentum)| (part, momentum, tensor, decays))
+        parts.map(move |(part, momentum)| (part, momentum, tensor, group))
     });
-    let parts = all.map(|(part, momentum, tensor, decays)| Part {
+    let parts = all.map(|(part, momentum, tensor, group)| Part {
         range: part.start - whole.start..part.end - whole.start,
         momentum,
         tensor,
-        decays,
+        group,
     });
     parts.collect()
 }
@@ -141,10 +153,10 @@ impl Update {
         let update = step.step - self.state_begin;
         let ([decaying, others], count) = (self.options.optimizers(), self.options.optimizer.measures());
         for Part {
-            range, tensor, decays, ..
+            range, tensor, group, ..
         } in learnt
         {
-            let optimizer = if *decays { &decaying } else { &others };
+            let optimizer = if group.decays { &decaying } else { &others };
             let (sum, part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
             let measures = &mut measures[tensor * count..][..count];
             optimizer.measure(update, scale, sum, &part, measures)?;
@@ -169,10 +181,11 @@ impl Update {
             range,
             momentum,
             tensor,
-            decays,
+            group,
         } in &self.parts
         {
-            let optimizer = if *decays { &decaying } else { &others };
+            let optimizer = if group.decays { &decaying } else { &others };
+            let rate = rate * group.rate_factor;
             let (sum, mut part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
             part.totals = &totals[own_measures(&self.options) + tensor * count..][..count];
             match momentum {

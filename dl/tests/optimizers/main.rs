@@ -4,6 +4,7 @@
 
 mod decay;
 mod lamb;
+mod layer_rates;
 mod shards;
 
 use std::sync::Arc;
@@ -270,6 +271,10 @@ fn trainings() -> Vec<TrainingOptions> {
         decay: Decay::Weights,
         ..options(optimizer)
     }));
+    trainings.extend(decaying.iter().map(|optimizer| TrainingOptions {
+        layer_rates: [(1, 0.25)].into(),
+        ..options(optimizer)
+    }));
     trainings
 }
 
@@ -368,7 +373,11 @@ fn a_checkpoint_holds_the_optimizers_state_and_is_refused_by_another() {
             Decay::Weights => ", whose decay is that of layers.0.weight layers.1.weight",
             _ => "",
         };
-        let words = format!("optimizer: {:?}{decay}, {limit} there", options.optimizer);
+        let rates = match options.layer_rates.get(&1) {
+            Some(_) => ", 0.25 times the rate in layer 1",
+            None => "",
+        };
+        let words = format!("optimizer: {:?}{decay}{rates}, {limit} there", options.optimizer);
         assert!(refusal.contains(&words), "{refusal}");
     }
 }

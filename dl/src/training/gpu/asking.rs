@@ -183,10 +183,11 @@ impl Asking<'_> {
             range,
             momentum,
             tensor,
-            decays,
+            group,
         } in parts
         {
-            let optimizer = if *decays { decaying } else { others };
+            let optimizer = if group.decays { decaying } else { others };
+            let rate = rate * group.rate_factor;
             let slots: Vec<GpuSlice<'_>> = self.state.iter().map(|slot| slot.part(range.clone())).collect();
             let shard = GpuShard {
                 gradient_sum: workspace.gradient().part(range.clone()),

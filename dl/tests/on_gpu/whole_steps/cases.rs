@@ -16,6 +16,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         .chain(of_limited_lanes())
         .chain(of_changed_pictures())
         .chain(of_decaying_weights())
+        .chain(of_layers_with_rates())
 }
 
 /// Options for every optimizer that has kernels for GPUs, with all of its slots.
@@ -96,6 +97,19 @@ fn of_decaying_weights() -> impl Iterator<Item = Case> {
         let options = TrainingOptions {
             optimizer,
             decay: Decay::Weights,
+            ..options()
+        };
+        (network(), bytes(), options)
+    })
+}
+
+fn of_layers_with_rates() -> impl Iterator<Item = Case> {
+    let optimizers: [Arc<dyn Optimizer>; 2] = [Arc::new(AdamW::default()), Arc::new(Lamb::default())];
+    optimizers.into_iter().map(|optimizer| {
+        let options = TrainingOptions {
+            optimizer,
+            decay: Decay::Weights,
+            layer_rates: [(0, 0.25), (1, 3.0)].into(),
             ..options()
         };
         (network(), bytes(), options)
