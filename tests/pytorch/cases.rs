@@ -310,7 +310,7 @@ pub(crate) fn all() -> Vec<Case> {
         weight_decay: 0.1,
         ..AdamW::default()
     });
-    let rates: fn(&mut TrainingOptions) = |options| options.layer_rates = [(0, 0.25), (2, 4.0)].into();
+    let rates: fn(&mut TrainingOptions) = |options| options.layer_rates = [(0, 0.25), (4, 4.0)].into();
     changed("layer_rates", adam_w, 0.005, rates);
     changed("layer_rates_lamb", Arc::new(Lamb::default()), 0.02, rates);
     changed("clipped", Arc::clone(&sgd), 0.1, |options| {

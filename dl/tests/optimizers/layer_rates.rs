@@ -18,6 +18,7 @@ fn train(layer_rates: BTreeMap<usize, f32>) -> distdl_dl::Result<Vec<f32>> {
     let context = Context::new(Config::default()).unwrap();
     let data = context.parallelize(samples().split(2).unwrap(), 2);
     let options = TrainingOptions {
+        batch: 41,
         optimizer: Arc::new(Adam::default()),
         layer_rates,
         ..TrainingOptions::default()
