@@ -58,7 +58,7 @@ struct Description {
     /// The best models so far, whose parameters lie in files of their own; none where none were shown.
     best: Option<BestModels>,
     training: Facts,
-    /// Processor and instructions that the kernels ran with. Others may round otherwise.
+    /// What the kernels ran with, as far as others may round otherwise.
     kernels: String,
 }
 
@@ -77,9 +77,15 @@ impl Description {
     }
 }
 
-/// Processor and instructions, and what computes besides.
-fn kernels(device: &str) -> String {
-    format!("{} {:?}{device}", std::env::consts::ARCH, Level::best())
+/// What of the processor shows in bits, and what computes besides.
+fn kernels(level: Level, device: &str) -> String {
+    let fused = match level {
+        _ if cfg!(not(target_arch = "x86_64")) => "",
+        Level::PORTABLE => " without AVX2 and FMA",
+        // With AVX-512 products are rounded alike.
+        _ => " with AVX2 and FMA",
+    };
+    format!("{}{fused}{device}", std::env::consts::ARCH)
 }
 
 /// A training as it stands.
@@ -130,7 +136,7 @@ impl Checkpoints {
         Self {
             options,
             facts,
-            kernels: kernels(device),
+            kernels: kernels(Level::best(), device),
             resumed: None,
             newest: None,
             written: 0,

@@ -64,7 +64,7 @@ pub struct Config {
     pub list_objects_max: usize,
     /// Longest line of a text or JSON file, in bytes. Default: 64 MiB.
     pub line_bytes_max: u64,
-    /// Most requests to one server or bucket at a time; others wait. Default: 64.
+    /// Most requests to one server or bucket at a time; others wait, and 1 counts as 2. Default: 64.
     pub requests_max: usize,
     /// How long one request to a server may take with all its retries. Default: 10 minutes.
     pub request_timeout: Duration,
@@ -126,8 +126,8 @@ pub struct Config {
     pub cudnn: bool,
     /// Folder with the libraries of CUDA, looked through before the places where the system looks. Default: none.
     pub cuda_libraries: Option<PathBuf>,
-    /// How many processes use a GPU, those of the first places of the cluster; and those that were started by hand, whose place
-    /// nobody knows before. Default: all.
+    /// How many processes use a GPU, those of the first places of the cluster; one that was started by hand without a slot
+    /// counts as the first. Default: all.
     pub gpu_processes: Option<usize>,
     /// Most bytes of samples that stay in a GPU's memory; others come by in each step. Default: half of that memory.
     pub gpu_memory_bytes_max: Option<u64>,

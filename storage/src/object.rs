@@ -328,13 +328,13 @@ pub enum ObjectError {
     },
     /// A line beyond the limit.
     #[error(
-        "{shown}: the line that starts at byte {offset} is longer than {bytes_max} bytes; is this a text file? raise `TextOptions::line_bytes_max` (`line_size` in a configuration) if it is",
+        "{shown}: the line at byte {offset} is longer than {bytes_max} bytes; is this a text file? raise `TextOptions::line_bytes_max` (`line_size` in a configuration) if it is",
         shown = shown(.url)
     )]
     LineTooLong {
         /// The path or URL.
         url: String,
-        /// Where the line starts, in (decompressed) bytes.
+        /// Where the line starts, or where a partition finds itself within it, in (decompressed) bytes.
         offset: u64,
         /// The limit, in bytes.
         bytes_max: usize,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::NeuralNetwork;
 use distdl_engine::Config;
+use std::collections::BTreeSet;
 
 fn facts() -> Facts {
     Facts {
@@ -89,7 +90,7 @@ fn a_fact_that_is_not_there_is_none_that_may_be_guessed() {
         rate_factor: 1.0,
         best: None,
         training: facts(),
-        kernels: kernels(""),
+        kernels: kernels(Level::best(), ""),
     };
     let json = serde_json::to_value(&description).unwrap();
     let parse = |json: serde_json::Value| Description::parse(json.to_string().as_bytes());
@@ -211,4 +212,15 @@ fn words_for_resuming() {
         let allowed = "use `auto`, `never`, `required` or `step:N`";
         assert!(error.to_string().ends_with(allowed), "{error}");
     }
+}
+
+#[test]
+fn processors_whose_products_have_the_same_bits_are_called_the_same() {
+    let words: BTreeSet<String> = Level::available().map(|level| kernels(level, "")).collect();
+    let levels = if cfg!(target_arch = "x86_64") {
+        Level::available().count().min(2)
+    } else {
+        1
+    };
+    assert_eq!(words.len(), levels, "{words:?}");
 }

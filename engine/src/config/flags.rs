@@ -18,13 +18,13 @@ pub struct Flags {
     /// Read this configuration file [default: distdl.toml, if it is in the current folder]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Run this many worker threads [default: one for each core]
+    /// Run this many worker threads [default: one for each core; processes of one host share the cores]
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(threads, COUNT_OF_THREADS))]
     pub threads: Option<usize>,
-    /// Keep at most this much of the data in memory, such as 512MB or 2GiB [default: half of the memory]
+    /// Keep at most this much of the data in memory, such as 512MB or 2GiB [default: half of the memory, which processes of one host share]
     #[arg(long, global = true, value_name = "SIZE", value_parser = flag(size, SIZE))]
     pub memory: Option<u64>,
-    /// Keep remote objects in this folder, so that the next run need not fetch them [default: none]
+    /// Keep remote objects, remembered results and compiled kernels in this folder, for the next run [default: none]
     #[arg(long, global = true, value_name = "FOLDER", value_parser = flag(path, FOLDER))]
     pub cache: Option<PathBuf>,
     /// Cut lineage that is longer than this many steps, by keeping its blocks on disk [default: never]
@@ -47,7 +47,8 @@ pub struct Flags {
         hide_possible_values = true
     )]
     pub json: Option<bool>,
-    /// Run this many processes as one; this process starts them [default: 1]
+    /// Run this many processes as one, which this process starts. To `distdl name`: how many the cluster has; to `distdl worker`: how many
+    /// share this host [default: 1]
     #[arg(long, global = true, value_name = "COUNT", value_parser = flag(processes, COUNT_OF_PROCESSES))]
     pub processes: Option<usize>,
     /// Keep this many of the processes for parameters only [default: 0]

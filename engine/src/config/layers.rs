@@ -13,6 +13,9 @@ use super::error::{ConfigError, Result};
 /// Most bytes of a file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Most bytes of what a reader says of a file that is not TOML.
+const SYNTAX_BYTES_MAX: usize = 1000;
+
 /// Every key, as a file writes it.
 pub(super) const KEYS: [&str; 40] = [
     "threads",
@@ -169,9 +172,16 @@ impl Layer {
                 });
             }
         };
-        let settings = Toml::from_str(&text).map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+        let settings = Toml::from_str(&text).map_err(|error| {
+            let whole = error.to_string();
+            ConfigError::Syntax {
+                path: path.to_owned(),
+                message: match whole.len() > SYNTAX_BYTES_MAX {
+                    // It shows the line, which is of any length.
+                    true => error.message().to_owned(),
+                    false => whole.trim_end().to_owned(),
+                },
+            }
         })?;
         Ok(Some(Self {
             origin: Origin::File(path.display().to_string()),

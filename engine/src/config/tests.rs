@@ -225,10 +225,25 @@ fn every_key_is_read_from_file_and_variables() {
 
 #[test]
 fn what_is_written_to_a_file_is_read_again() {
-    for config in [Config::default(), with_every_setting()] {
+    let largest = Config {
+        disk_bytes_max: u64::MAX,
+        memory_bytes_max: u64::MAX,
+        ..Config::default()
+    };
+    for config in [Config::default(), with_every_setting(), largest] {
         let again = Config::from_layers(Some(file(&config.to_toml()).path()), [], &Flags::default());
         assert_eq!(again.unwrap(), config);
     }
+}
+
+#[test]
+fn a_line_of_any_length_is_not_shown_whole() {
+    let text = message(&format!("threads = {}", "9 ".repeat(100_000)), &[]);
+    assert!(
+        text.contains("is not TOML: ") && text.len() < 2_000,
+        "{} bytes",
+        text.len()
+    );
 }
 
 #[test]

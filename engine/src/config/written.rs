@@ -73,8 +73,16 @@ impl Config {
         ];
         lines
             .into_iter()
-            .filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)))
+            .filter_map(|(key, value)| Some(format!("{key} = {}\n", readable(value?))))
             .collect()
+    }
+}
+
+/// A value as it is, but a number as text that is beyond TOML's.
+fn readable(value: String) -> String {
+    match value.parse::<u64>() {
+        Ok(number) if i64::try_from(number).is_err() => quoted(&value),
+        _ => value,
     }
 }
 

@@ -19,6 +19,8 @@ pub struct LineReader {
     url: String,
     pieces: Pieces,
     options: TextOptions,
+    /// Where the first piece starts.
+    begin: u64,
     /// Lines starting from here on belong to the next split.
     end: u64,
     /// Where the next piece starts.
@@ -66,6 +68,7 @@ pub fn read_lines_with(stores: &Stores, split: &TextSplit, options: TextOptions)
             options.piece_bytes,
         ),
         options,
+        begin: start,
         end: if compressed { u64::MAX } else { split.range.end },
         position: start,
         skipping: !compressed && split.range.start > 0,
@@ -124,7 +127,11 @@ impl LineReader {
         if self.skipping && !at_end {
             let Some(newline) = memchr(b'\n', bytes) else {
                 self.finished = self.position >= self.end;
-                return Ok(());
+                // Who reads the split in which it begins says where that is.
+                return match self.position - self.begin > self.options.line_bytes_max as u64 + 1 {
+                    true => Err(self.too_long(self.begin)),
+                    false => Ok(()),
+                };
             };
             self.skipping = false;
             bytes = &bytes[newline + 1..];

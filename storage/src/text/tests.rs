@@ -231,6 +231,28 @@ fn a_line_beyond_the_limit_is_an_error_for_any_piece() {
 }
 
 #[test]
+fn a_partition_within_a_line_beyond_the_limit_does_not_look_for_its_end() {
+    let stores = Stores::new();
+    let objects = stored(&stores, "t", "x".repeat(1000));
+    let splits = split_text(&objects, 2);
+    let options = TextOptions {
+        piece_bytes: 4,
+        line_bytes_max: 8,
+    };
+    for (split, offset) in [(&splits[0][0], 0), (&splits[1][0], 499)] {
+        let mut lines = read_lines_with(&stores, split, options).unwrap();
+        assert_eq!(
+            object_error(lines.next().unwrap()),
+            ObjectError::LineTooLong {
+                url: "memory://t".into(),
+                offset,
+                bytes_max: 8
+            }
+        );
+    }
+}
+
+#[test]
 fn damaged_files_are_errors_that_name_the_object() {
     let stores = Stores::new();
     let text = "one\ntwo\nthree\n".repeat(50);
