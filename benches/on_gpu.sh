@@ -11,7 +11,7 @@
 # does not keep the others from being run. STEPS is an extended regular expression for the whole name of a step.
 #
 # With BUDGET=SECONDS all ends in that time: a step may take what is left at most, and with less than 10 s left it is left out,
-# which is said in left_out.txt; steps.txt says how each ended, with 124 if it was cut. Steps are run in the order of this file.
+# which is said in left_out.txt; steps.txt says how each ended, with 124 or 137 if it was cut. Steps are run in the order of this file.
 # By estimate all takes a little more than ten minutes on an H200; the last steps are figures that are compared with nothing else:
 #
 #     BUDGET=590 benches/on_gpu.sh target/on_gpu.tar.gz target/figures.tar.gz python3

@@ -10,7 +10,7 @@ use super::{bits, samples};
 
 /// Two layers of two tensors each.
 fn network() -> NeuralNetwork {
-    let network = NeuralNetwork::new(Input(6)).hidden(Dense::relu(5));
+    let network = NeuralNetwork::new(Input(6)).hidden(Dense::tanh(5));
     network.output(Dense::linear(3), Loss::SoftmaxCrossEntropy).unwrap()
 }
 
