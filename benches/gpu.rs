@@ -42,7 +42,7 @@ struct Arguments {
     /// Computes so many samples at a time.
     #[arg(long)]
     micro_batch: Option<usize>,
-    /// Takes no whole steps: parameters go to the GPU in each, and gradients come back.
+    /// Takes no resident steps: parameters go to the GPU in each, and gradients come back.
     #[arg(long)]
     single_steps: bool,
     /// Steps between two looks at the clock; as many as take about half a second, or 5 s of the wide network, unless said.
@@ -228,7 +228,7 @@ fn measure(context: &Context, kind: Network, batch: usize, arguments: &Arguments
             rotate_degrees: 10.0,
             flip: true,
         }),
-        // Whole steps are taken where nobody has said who computes what.
+        // Resident steps are taken where nobody has said who computes what.
         placement: arguments.single_steps.then(|| Placement {
             lanes: vec![0; lanes],
             shards: vec![0],

@@ -195,7 +195,7 @@ figure gpu_lamb.jsonl 5 --optimizer lamb --network mlp
 figure gpu_weighted.jsonl 5 --network weighted
 figure gpu_lanes.jsonl 5 --lane-gradient-norm-max 1 --network mlp
 figure gpu_augment.jsonl 10 --augment --network lenet
-# Without whole steps, which they can be compared with.
+# Without resident steps, which they can be compared with.
 figure gpu_single.jsonl 5 --single-steps --network mlp
 figure gpu_pieces.jsonl 5 --single-steps --micro-batch 64 --network mlp
 # The host changes pictures where they do not stay there.

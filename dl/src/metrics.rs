@@ -73,11 +73,11 @@ pub struct GpuFigures {
     pub from_gpu_bytes: u64,
     /// Convolutions in those passes, and gradients of them, that cuDNN has computed.
     pub cudnn_convolutions: u64,
-    /// CUDA graphs that were captured of whole steps.
+    /// CUDA graphs that were captured of resident steps, which a GPU takes whole.
     pub graphs: u64,
-    /// Whole steps that were asked for as such a graph.
+    /// Resident steps that were asked for as such a graph.
     pub graph_steps: u64,
-    /// Whole steps that were asked for kernel by kernel: of each kind the first, and those of which no graph can be made.
+    /// Resident steps that were asked for kernel by kernel: of each kind the first, and those of which no graph can be made.
     pub eager_steps: u64,
     /// Why a step last was not asked for as a graph though it was to be, if there was one.
     pub graph_fallback: Option<String>,

@@ -8,12 +8,12 @@
 mod loaded;
 
 #[cfg(feature = "gpu")]
-mod device;
+mod gpu_context;
 
 #[cfg(feature = "gpu")]
-pub use self::device::Device;
+pub use self::gpu_context::GpuContext;
 #[cfg(feature = "gpu")]
-pub(crate) use self::device::{DeviceCounts, in_words};
+pub(crate) use self::gpu_context::{GpuCounts, in_words};
 #[cfg(feature = "gpu")]
 pub use self::loaded::Kernels;
 

@@ -6,7 +6,7 @@ use distdl_engine::device::GpuSlice;
 
 use super::Mode;
 use crate::error::Result;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 
 /// A layer on a GPU: as [`Layer`](super::Layer) in `f32`, with the same slices of parameters and gradients, in the GPU's
 /// memory. Its sums are in an order that shapes and the kind of GPU fix, which may be another than the CPU's. It asks the GPU for kernels, copies
@@ -18,7 +18,7 @@ pub trait GpuLayer: Debug + Send + Sync {
     }
 
     /// Elements that a pass over up to `rows` rows needs on this device beside its inputs and outputs.
-    fn scratch_length(&self, _device: &Device, _rows: usize) -> usize {
+    fn scratch_length(&self, _device: &GpuContext, _rows: usize) -> usize {
         0
     }
 
@@ -35,10 +35,10 @@ pub trait GpuLayer: Debug + Send + Sync {
     }
 
     /// Writes the outputs from the inputs. Errors if a length does not match, or the GPU fails.
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()>;
+    fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()>;
 
     /// Writes the gradients of a loss from that by the outputs. Errors as `forward`.
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()>;
+    fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()>;
 }
 
 /// What a forward pass of one layer reads and writes: see [`Forward`](super::Forward).

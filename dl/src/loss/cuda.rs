@@ -5,7 +5,7 @@ use distdl_engine::device::GpuSlice;
 use super::{Loss, Targets};
 use crate::error::{Error, Result};
 use crate::kernels::element_loss::cuda::{forward_backward, forward_backward_labels};
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::kernels::softmax_cross_entropy::cuda::{forward_backward as of_labels, smoothed};
 
 /// What the outputs for some rows should be, in the memory of a GPU: see [`Targets`]. Labels are indices
@@ -53,7 +53,7 @@ impl Loss {
     /// right, where they have labels, go to two words for each.
     pub(crate) fn gradient_on_gpu(
         &self,
-        device: &Device,
+        device: &GpuContext,
         class_weights: GpuSlice<'_>,
         rows: usize,
         (outputs, targets): (GpuSlice<'_>, GpuTargets<'_>),

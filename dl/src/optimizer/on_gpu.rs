@@ -1,7 +1,7 @@
 //! What optimizers do on a GPU.
 
 use crate::error::Result;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 
 pub use crate::kernels::update::cuda::{GpuScale, GpuShard};
 
@@ -13,7 +13,7 @@ pub trait GpuOptimizer {
     /// each time, and [makes](GpuShard::measure) all of them. Errors if lengths differ, or the GPU fails.
     fn apply_on_gpu(
         &self,
-        device: &Device,
+        device: &GpuContext,
         update: u64,
         learning_rate: f32,
         gradient_scale: GpuScale<'_>,

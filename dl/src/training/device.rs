@@ -1,4 +1,4 @@
-//! What lanes, whole steps and evaluations ask of another device than the CPU.
+//! What lanes, resident steps and evaluations ask of another device than the CPU.
 #![cfg_attr(not(feature = "gpu"), allow(dead_code))]
 
 use std::ops::Range;
@@ -49,15 +49,15 @@ pub(super) trait LaneDevices: Send + Sync {
         task: usize,
     ) -> Result<Option<Box<dyn EvaluationDevice>>>;
 
-    /// Whether one device may take all lanes of such a training, and what its optimizer does.
-    fn take_all(&self, options: &TrainingOptions, dataset: DatasetId) -> bool;
+    /// Whether steps of such a training can be resident: one device may take all of its lanes, and do what its optimizer does.
+    fn can_be_resident(&self, options: &TrainingOptions, dataset: DatasetId) -> bool;
 
-    /// What takes whole steps on it, if there is room for all of that.
-    fn whole(&self, whole: Whole<'_>) -> Result<Option<Box<dyn Resident>>>;
+    /// What takes resident steps on it, if there is room for all of that.
+    fn resident_steps(&self, training: ResidentTraining<'_>) -> Result<Option<Box<dyn Resident>>>;
 }
 
-/// A training, and the samples of all of its lanes.
-pub(super) struct Whole<'a> {
+/// A training whose steps are to be resident, and the samples of all of its lanes.
+pub(super) struct ResidentTraining<'a> {
     pub(super) network: &'a NeuralNetwork,
     pub(super) deal: &'a Deal,
     pub(super) options: &'a TrainingOptions,

@@ -1,21 +1,21 @@
-//! Lanes, whole steps and evaluations on the GPUs of their process.
+//! Lanes, resident steps and evaluations on the GPUs of their process.
 //!
 //! A lane's samples are copied to its GPU once, if there is room for them, and rows are taken from there, and changed where
 //! that is wanted; else each mini-batch is copied. Where one process has all lanes and one GPU takes them,
-//! whole steps are taken there, and parameters come back when some are done. Else parameters go there and gradients come back
+//! *resident steps* are taken there: whole steps, whose parameters come back when some are done. Else parameters go there and gradients come back
 //! in each step.
 //! Which GPU a lane is on follows from its index, so that lanes are spread over all of them whichever process hosts them.
 
-mod asking;
-mod card;
-mod cards;
+mod submission;
+mod shared_gpu;
+mod shared_gpus;
 mod evaluation;
 mod graphs;
 mod kept;
 mod lane;
 mod measuring;
-mod residence;
-mod steps;
+mod resident_buffers;
+mod resident_steps;
 
 use std::sync::Arc;
 
@@ -24,13 +24,13 @@ use distdl_engine::device::Chosen;
 use distdl_engine::{Context, DatasetId, Resident};
 use distdl_storage::DeviceError;
 
-use self::card::{Card, room};
-use self::cards::Cards;
 use self::evaluation::GpuEvaluation;
 use self::lane::GpuLane;
-use self::steps::GpuSteps;
+use self::resident_steps::ResidentSteps;
+use self::shared_gpu::{SharedGpu, room};
+use self::shared_gpus::SharedGpus;
 use super::TrainingOptions;
-use super::device::{Evaluates, EvaluationDevice, LaneDevice, LaneDevices, LaneId, Whole};
+use super::device::{Evaluates, EvaluationDevice, LaneDevice, LaneDevices, LaneId, ResidentTraining};
 use super::lane_samples::LaneSamples;
 use crate::augmentation::Augmentation;
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ use crate::samples::SampleShape;
 
 /// Lanes on the GPUs of this process.
 pub(super) struct GpuLanes {
-    cards: Arc<Cards>,
+    gpus: Arc<SharedGpus>,
     evaluates: Evaluates,
 }
 
@@ -75,26 +75,26 @@ impl GpuLanes {
             other => other?,
         };
         let bytes_max = config.gpu_memory_bytes_max.unwrap_or(found.memory_bytes / 2);
-        let card = |&index: &usize| {
+        let gpu = |&index: &usize| {
             let compiler = compiler.clone();
-            Card::new(found, index, config.precision, compiler, bytes_max)
+            SharedGpu::new(found, index, config.precision, compiler, bytes_max)
         };
-        let cards = found.alike.iter().map(card).collect();
-        let cards = Cards::new(found.name.clone(), cards, is_required);
+        let gpus = found.alike.iter().map(gpu).collect();
+        let gpus = SharedGpus::new(found.name.clone(), gpus, is_required);
         Ok(Some(Arc::new(Self {
-            cards: Arc::new(cards),
+            gpus: Arc::new(gpus),
             evaluates,
         })))
     }
 
     /// What was done so far.
     pub(super) fn figures(&self) -> GpuFigures {
-        self.cards.figures()
+        self.gpus.figures()
     }
 
     /// The training ends: frees what nobody has there at the moment. From now on no samples stay.
     pub(super) fn end(&self) {
-        self.cards.end();
+        self.gpus.end();
     }
 }
 
@@ -118,14 +118,14 @@ impl LaneDevices for GpuLanes {
             has_gradient: true,
             augments: augmentation.is_some(),
         };
-        self.on_a_card(lane.lane, |card| {
-            let workspace = card.workspace(network, workspace)?;
+        self.on_a_gpu(lane.lane, |gpu| {
+            let workspace = gpu.workspace(network, workspace)?;
             let kept = match stays {
-                true => card.keep(&workspace, network, samples, lane)?,
+                true => gpu.keep(&workspace, network, samples, lane)?,
                 false => None,
             };
-            let (network, cards) = (network.clone(), Arc::clone(&self.cards));
-            Ok(Box::new(GpuLane::new(network, (cards, card), workspace, (kept, augmentation))) as Box<dyn LaneDevice>)
+            let (network, gpus) = (network.clone(), Arc::clone(&self.gpus));
+            Ok(Box::new(GpuLane::new(network, (gpus, gpu), workspace, (kept, augmentation))) as Box<dyn LaneDevice>)
         })
     }
 
@@ -143,31 +143,31 @@ impl LaneDevices for GpuLanes {
             has_gradient: false,
             augments: false,
         };
-        self.on_a_card(task, |card| {
-            let workspace = card.workspace(network, workspace)?;
-            let evaluation = GpuEvaluation::new(network, (&self.cards, card), workspace, (parameters, self.evaluates))?;
+        self.on_a_gpu(task, |gpu| {
+            let workspace = gpu.workspace(network, workspace)?;
+            let evaluation = GpuEvaluation::new(network, (&self.gpus, gpu), workspace, (parameters, self.evaluates))?;
             Ok(Box::new(evaluation) as Box<dyn EvaluationDevice>)
         })
     }
 
-    fn take_all(&self, options: &TrainingOptions, dataset: DatasetId) -> bool {
+    fn can_be_resident(&self, options: &TrainingOptions, dataset: DatasetId) -> bool {
         let optimizers = options.optimizers();
         optimizers.iter().all(|optimizer| optimizer.on_gpu().is_some())
-            && self.cards.of_all(options.lanes, dataset).is_some()
+            && self.gpus.of_all(options.lanes, dataset).is_some()
     }
 
-    fn whole(&self, whole: Whole<'_>) -> Result<Option<Box<dyn Resident>>> {
-        let dataset = whole.dataset;
-        let Some(card) = self.cards.of_all(whole.options.lanes, dataset) else {
+    fn resident_steps(&self, training: ResidentTraining<'_>) -> Result<Option<Box<dyn Resident>>> {
+        let dataset = training.dataset;
+        let Some(gpu) = self.gpus.of_all(training.options.lanes, dataset) else {
             return Ok(None);
         };
-        let steps = room(GpuSteps::new(&self.cards, card, whole));
-        let Some(steps) = self.cards.unless_lost(card, steps)? else {
+        let steps = room(ResidentSteps::new(&self.gpus, gpu, training));
+        let Some(steps) = self.gpus.unless_lost(gpu, steps)? else {
             return Ok(None);
         };
         let steps = steps.ok().flatten();
         if steps.is_none() {
-            self.cards.find_too_much(dataset, card);
+            self.gpus.find_too_much(dataset, gpu);
         }
         Ok(steps.map(|steps| Box::new(steps) as Box<dyn Resident>))
     }
@@ -176,16 +176,16 @@ impl LaneDevices for GpuLanes {
 impl GpuLanes {
     /// What `make` makes on the first GPU for a lane, or for a task, of this index that has room for it. `None` if the CPU
     /// computes.
-    fn on_a_card<T>(&self, index: usize, mut make: impl FnMut(&Arc<Card>) -> Result<T>) -> Result<Option<T>> {
+    fn on_a_gpu<T>(&self, index: usize, mut make: impl FnMut(&Arc<SharedGpu>) -> Result<T>) -> Result<Option<T>> {
         let mut full = None;
-        for card in self.cards.of_lane(index) {
-            match self.cards.unless_lost(card, room(make(card)))? {
+        for gpu in self.gpus.of_lane(index) {
+            match self.gpus.unless_lost(gpu, room(make(gpu)))? {
                 Some(Ok(made)) => return Ok(Some(made)),
                 Some(Err(error)) => full = Some(error),
                 None => {}
             }
         }
-        let (name, is_full) = (self.cards.name(), full.is_some());
+        let (name, is_full) = (self.gpus.name(), full.is_some());
         let reason = match full {
             Some(error @ DeviceError::NoHostMemory { .. }) => error.to_string(),
             Some(_) => format!(
@@ -194,7 +194,7 @@ impl GpuLanes {
             ),
             None => format!("every {name} of this process is lost"),
         };
-        if self.cards.is_required() {
+        if self.gpus.is_required() {
             return Err(Error::Gpu(reason));
         }
         // Of one that is lost it has been said.

@@ -1,10 +1,10 @@
-//! Steps that a device takes whole: parameters and optimizer's state stay there from step to step.
+//! Resident steps: a device takes whole steps, and parameters and optimizer's state stay there from step to step.
 
 use std::sync::Arc;
 
 use distdl_engine::{Iteration, LaneData, StepReport};
 
-use super::device::Whole;
+use super::device::ResidentTraining;
 use super::failed::Failed;
 use super::lane_samples::{LanePart, LaneSamples};
 use super::run::lane_loader;
@@ -23,13 +23,13 @@ impl Training {
         observe: &mut dyn FnMut(&StepReport),
     ) -> distdl_engine::Result<u64> {
         let devices = self.devices.lanes().filter(|_| self.is_plain());
-        let Some(devices) = devices.filter(|devices| devices.take_all(&self.options, self.data.id())) else {
+        let Some(devices) = devices.filter(|devices| devices.can_be_resident(&self.options, self.data.id())) else {
             return Ok(0);
         };
         let make = |lanes: Vec<LaneData<Arc<LanePart>>>| {
             let samples = lanes.into_iter().zip(&self.deal.lengths);
             let samples = samples.map(|(data, length)| LaneSamples::new(data.partitions, *length));
-            let whole = samples.collect::<Result<_>>().map(|samples| Whole {
+            let training = samples.collect::<Result<_>>().map(|samples| ResidentTraining {
                 network: &self.network,
                 deal: &self.deal,
                 options: &self.options,
@@ -39,7 +39,7 @@ impl Training {
                 samples,
                 failed,
             });
-            let resident = whole.and_then(|whole| devices.whole(whole));
+            let resident = training.and_then(|training| devices.resident_steps(training));
             resident.map_err(|error| failed.keep(error))
         };
         self.data

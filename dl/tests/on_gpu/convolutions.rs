@@ -82,7 +82,7 @@ fn convolutions_of_cudnn_come_to_what_they_come_to_on_the_cpu() {
 }
 
 #[test]
-fn convolutions_of_cudnn_are_the_same_in_whole_steps() {
+fn convolutions_of_cudnn_are_the_same_in_resident_steps() {
     let Some(gpu) = TestGpu::take() else { return };
     let Some(config) = with_cudnn(&gpu) else { return };
     let (network, options) = (convolutions(), TrainingOptions { lanes: 1, ..options() });

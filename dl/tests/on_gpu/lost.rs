@@ -161,7 +161,7 @@ fn a_host_that_cannot_pin_memory_is_no_lost_gpu() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let expected = on_the_cpu(&network, &samples(), options());
-    // Whole steps on one GPU want more pieces than lanes by themselves.
+    // Resident steps on one GPU want more pieces than lanes by themselves.
     for (lanes, pieces) in [(3, 0), (3, 4), (1, 0), (1, 9)] {
         let options = TrainingOptions { lanes, ..options() };
         let context = Context::new(gpu.config().with_gpu(GpuUse::Auto)).unwrap();

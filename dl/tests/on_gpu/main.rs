@@ -16,4 +16,4 @@ mod refusals;
 mod together;
 mod training;
 mod users;
-mod whole_steps;
+mod resident_steps;

@@ -74,8 +74,8 @@ fn a_second_training_has_the_room_that_the_first_leaves() {
         train_for(2, &mut second).unwrap();
         let figures = second.gpu_figures().unwrap();
         assert_eq!(figures.sample_bytes, SAMPLE_BYTES);
-        let whole_steps = if options.lanes == 1 { 2 } else { 0 };
-        assert_eq!(figures.graph_steps + figures.eager_steps - steps, whole_steps);
+        let resident_steps = if options.lanes == 1 { 2 } else { 0 };
+        assert_eq!(figures.graph_steps + figures.eager_steps - steps, resident_steps);
         drop((second, context, this_gpu, other_gpu));
     }
     gpu.assert_nothing_is_left();

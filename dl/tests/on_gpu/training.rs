@@ -206,7 +206,7 @@ fn pieces_come_back_as_one() {
     let options = TrainingOptions {
         micro_batch: Some(5),
         lanes: 1,
-        // No whole steps.
+        // No resident steps.
         placement: Some(Placement {
             lanes: vec![0],
             shards: vec![0],

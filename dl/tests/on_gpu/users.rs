@@ -4,13 +4,13 @@ use std::fmt::{Debug, Formatter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use distdl_dl::kernels::programs::Device;
+use distdl_dl::kernels::programs::GpuContext;
 use distdl_dl::{GpuOptimizer, GpuScale, GpuShard, Loss, Optimizer, Sgd, TrainingOptions};
 use distdl_engine::{Context, ShardValues};
 
 use crate::fixtures::{SAMPLES, STEPS, begin, bytes, options, small, train_for};
 use crate::gpu::TestGpu;
-use crate::whole_steps::{begin_whole, by_single_steps};
+use crate::resident_steps::{begin_resident, by_single_steps};
 
 /// A user's optimizer: what [`Sgd`] does with options that follow from the update.
 pub(crate) struct Own {
@@ -52,7 +52,7 @@ impl Optimizer for Own {
 impl GpuOptimizer for Own {
     fn apply_on_gpu(
         &self,
-        device: &Device,
+        device: &GpuContext,
         update: u64,
         rate: f32,
         scale: GpuScale<'_>,
@@ -110,7 +110,7 @@ fn a_panic_in_a_step_is_an_error_and_training_can_go_on() {
             ..sgd.clone()
         };
         let context = Context::new(gpu.config()).unwrap();
-        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), panics);
+        let mut training = begin_resident(&gpu, &context, (&network, &bytes()), panics);
         let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
         assert!(error.contains(&format!("no step {at}")), "{error}");
         let step = training.step();

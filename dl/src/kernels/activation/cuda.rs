@@ -5,11 +5,16 @@ use distdl_engine::device::{Argument, GpuSlice};
 
 use super::Activation;
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{Device, Grid, Parts, in_words};
+use crate::kernels::programs::{GpuContext, Grid, Parts, in_words};
 use crate::kernels::sums::cuda::{self as sums, over_parts};
 
 /// As [`super::forward`].
-pub(crate) fn forward(device: &Device, function: Activation, bias: GpuSlice<'_>, outputs: GpuSlice<'_>) -> Result<()> {
+pub(crate) fn forward(
+    device: &GpuContext,
+    function: Activation,
+    bias: GpuSlice<'_>,
+    outputs: GpuSlice<'_>,
+) -> Result<()> {
     let columns = bias.len();
     let rows = check_rows("the outputs", columns, outputs.len())?;
     let [rows_there, columns_there] = counts([rows, columns]);
@@ -24,7 +29,7 @@ pub(crate) fn forward(device: &Device, function: Activation, bias: GpuSlice<'_>,
 }
 
 /// As [`super::apply`].
-pub(crate) fn apply(device: &Device, function: Activation, columns: usize, values: GpuSlice<'_>) -> Result<()> {
+pub(crate) fn apply(device: &GpuContext, function: Activation, columns: usize, values: GpuSlice<'_>) -> Result<()> {
     let rows = check_rows("the values", columns, values.len())?;
     let [count] = counts([values.len()]);
     let arguments = [Argument::Kind(function as u32), count, Argument::Words(values)];
@@ -38,7 +43,7 @@ pub(crate) fn apply(device: &Device, function: Activation, columns: usize, value
 
 /// As [`forward`] for images of channels of so many positions, with a bias of each channel. Not for softmax.
 pub(crate) fn forward_channels(
-    device: &Device,
+    device: &GpuContext,
     function: Activation,
     positions: usize,
     bias: GpuSlice<'_>,
@@ -61,7 +66,7 @@ pub(crate) fn forward_channels(
 
 /// The same, or without a bias, where `rows` is one row for each channel, which has the pixels of all images.
 pub(crate) fn forward_from_channels(
-    device: &Device,
+    device: &GpuContext,
     function: Activation,
     (channels, pixels): (usize, usize),
     bias: Option<GpuSlice<'_>>,
@@ -90,7 +95,7 @@ pub(crate) fn forward_from_channels(
 
 /// As [`super::derive`].
 pub(crate) fn derive(
-    device: &Device,
+    device: &GpuContext,
     function: Activation,
     columns: usize,
     outputs: GpuSlice<'_>,
@@ -117,7 +122,7 @@ pub(crate) fn derive(
 
 /// As [`super::backward`]; `between` has the room of [`Parts::room_of_columns`].
 pub(crate) fn backward(
-    device: &Device,
+    device: &GpuContext,
     function: Activation,
     outputs: GpuSlice<'_>,
     gradient: GpuSlice<'_>,
@@ -146,7 +151,7 @@ pub(crate) fn backward(
 /// The same for images of channels of so many positions, with a bias of each channel; `between` has the room of
 /// [`Parts::room_of_channels`]. Not for softmax.
 pub(crate) fn backward_channels(
-    device: &Device,
+    device: &GpuContext,
     function: Activation,
     positions: usize,
     outputs: GpuSlice<'_>,
@@ -171,7 +176,7 @@ pub(crate) fn backward_channels(
     })
 }
 
-fn softmax_rows(device: &Device, (rows, columns): (usize, usize), values: GpuSlice<'_>) -> Result<()> {
+fn softmax_rows(device: &GpuContext, (rows, columns): (usize, usize), values: GpuSlice<'_>) -> Result<()> {
     let [rows_there, columns_there] = counts([rows, columns]);
     let arguments = [rows_there, columns_there, Argument::Words(values)];
     // SAFETY: these are its arguments, of rows x columns elements.

@@ -5,7 +5,7 @@ use distdl_engine::device::{Argument, GpuSlice};
 
 use super::WARP;
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 use crate::shape::Image;
 
 /// Words of four bytes that say what is done to a picture.
@@ -13,7 +13,7 @@ pub(crate) const WARP_WORDS: usize = WARP * size_of::<u64>() / size_of::<f32>();
 
 /// Writes changed pictures: `warps` has [`words`](super::Warp::words) for each of them.
 pub(crate) fn augment(
-    device: &Device,
+    device: &GpuContext,
     image: Image,
     warps: GpuSlice<'_>,
     from: GpuSlice<'_>,

@@ -4,7 +4,7 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid, Parts};
+use crate::kernels::programs::{GpuContext, Grid, Parts};
 use crate::kernels::sums::cuda::{channels, over_parts};
 
 /// Inputs as some rows of as many channels as each of the others has elements, each of so many positions.
@@ -45,7 +45,7 @@ impl<'a> Channels<'a> {
     }
 
     /// Writes mean and variance.
-    pub(crate) fn moments(&self, device: &Device) -> Result<()> {
+    pub(crate) fn moments(&self, device: &GpuContext) -> Result<()> {
         self.check()?;
         let (shape, count) = ((self.rows, self.positions), self.rows * self.positions);
         let share = (1.0 / count.max(1) as f64) as f32;
@@ -56,7 +56,7 @@ impl<'a> Channels<'a> {
         })
     }
 
-    fn squares(&self, device: &Device, scale: f32, sums: GpuSlice<'_>) -> Result<()> {
+    fn squares(&self, device: &GpuContext, scale: f32, sums: GpuSlice<'_>) -> Result<()> {
         let [rows, channels, positions] = self.sides();
         let [mean, inputs, to] = [self.mean, self.inputs, sums].map(Argument::Words);
         let (part, scale) = (Argument::Count(self.parts().rows as u64), Argument::Number(scale));
@@ -64,7 +64,7 @@ impl<'a> Channels<'a> {
         self.sum(device, "batch_norm_squares", &arguments, sums)
     }
 
-    fn along(&self, device: &Device, scale: f32, gradient: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+    fn along(&self, device: &GpuContext, scale: f32, gradient: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
         let [rows, channels, positions] = self.sides();
         let [mean, variance, inputs, gradient, to] =
             [self.mean, self.variance, self.inputs, gradient, sums].map(Argument::Words);
@@ -77,7 +77,13 @@ impl<'a> Channels<'a> {
     }
 
     /// Starts a kernel that writes `sums`, of each part and channel.
-    fn sum(&self, device: &Device, kernel: &'static str, arguments: &[Argument<'_>], sums: GpuSlice<'_>) -> Result<()> {
+    fn sum(
+        &self,
+        device: &GpuContext,
+        kernel: &'static str,
+        arguments: &[Argument<'_>],
+        sums: GpuSlice<'_>,
+    ) -> Result<()> {
         let parts = self.parts();
         check_length("the sums", parts.count * self.channels(), sums.len())?;
         let grid = Grid::of_channels(self.channels(), self.positions, parts);
@@ -86,7 +92,7 @@ impl<'a> Channels<'a> {
     }
 
     /// Writes what a step's running statistics are made from: means, then variances.
-    pub(crate) fn running(&self, device: &Device, running: GpuSlice<'_>) -> Result<()> {
+    pub(crate) fn running(&self, device: &GpuContext, running: GpuSlice<'_>) -> Result<()> {
         check_length("the running statistics", 2 * self.channels(), running.len())?;
         check_length("the variances", self.channels(), self.variance.len())?;
         let count = self.rows * self.positions;
@@ -106,7 +112,7 @@ impl<'a> Channels<'a> {
     /// As [`super::forward`].
     pub(crate) fn forward(
         &self,
-        device: &Device,
+        device: &GpuContext,
         (weight, bias): (GpuSlice<'_>, GpuSlice<'_>),
         outputs: GpuSlice<'_>,
     ) -> Result<()> {
@@ -136,7 +142,7 @@ impl<'a> Channels<'a> {
     /// As [`super::backward`].
     pub(crate) fn backward(
         &self,
-        device: &Device,
+        device: &GpuContext,
         weight: GpuSlice<'_>,
         gradient: GpuSlice<'_>,
         (by_weight, by_bias): (GpuSlice<'_>, GpuSlice<'_>),

@@ -5,14 +5,14 @@ use distdl_engine::device::{Argument, GpuSlice};
 
 use super::Chance;
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 use crate::rng::Purpose;
 
 /// Words of a stream that one thread makes.
 const BLOCK: u64 = 16;
 
 /// As [`super::apply`], with the same elements left out.
-pub(crate) fn apply(device: &Device, chance: &Chance, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<()> {
+pub(crate) fn apply(device: &GpuContext, chance: &Chance, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<()> {
     check_length("the outputs", from.len(), to.len())?;
     let arguments = arguments(chance, from.len(), Argument::Words(from), Argument::Words(to));
     let blocks = (chance.first % BLOCK + from.len() as u64).div_ceil(BLOCK);

@@ -5,11 +5,11 @@ use distdl_engine::device::{Argument, GpuSlice};
 
 use super::ElementLoss;
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 
 /// As [`super::forward_backward`]; of each row the loss, in two words.
 pub(crate) fn forward_backward(
-    device: &Device,
+    device: &GpuContext,
     loss: ElementLoss,
     rows: usize,
     (outputs, targets): (GpuSlice<'_>, GpuSlice<'_>),
@@ -28,7 +28,7 @@ pub(crate) fn forward_backward(
 
 /// As [`super::forward_backward_labels`]; of each row, in two words each, its loss and whether it is right.
 pub(crate) fn forward_backward_labels(
-    device: &Device,
+    device: &GpuContext,
     loss: ElementLoss,
     (outputs, labels): (GpuSlice<'_>, GpuSlice<'_>),
     gradient: GpuSlice<'_>,

@@ -4,7 +4,7 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 
 /// Vectors of so many words each.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,7 @@ impl Vectors {
     /// Writes for each index its vector; what is no index of one gives no number.
     pub(crate) fn look_up(
         self,
-        device: &Device,
+        device: &GpuContext,
         indices: GpuSlice<'_>,
         weight: GpuSlice<'_>,
         outputs: GpuSlice<'_>,
@@ -34,7 +34,7 @@ impl Vectors {
     /// Writes the gradient by each vector, from that by what was looked up.
     pub(crate) fn add_up(
         self,
-        device: &Device,
+        device: &GpuContext,
         indices: GpuSlice<'_>,
         output_gradient: GpuSlice<'_>,
         gradient: GpuSlice<'_>,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use distdl_engine::device::{Argument, GpuBuffer, GpuPort, GpuSlice};
 
 use crate::error::{Error, Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 
 /// Places among samples, in the memory of a GPU.
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ pub(crate) struct PlacesPort {
 
 impl PlacesPort {
     /// For so many places at most.
-    pub(crate) fn new(device: &Device, count_max: usize) -> Result<Self> {
+    pub(crate) fn new(device: &GpuContext, count_max: usize) -> Result<Self> {
         Ok(Self {
             port: device.port(count_max)?,
             samples: 0,
@@ -34,7 +34,7 @@ impl PlacesPort {
     }
 
     /// Sends places to the GPU. Errors unless each is of one of so many samples.
-    pub(crate) fn send(&mut self, device: &Device, samples: usize, places: &[u32]) -> Result<()> {
+    pub(crate) fn send(&mut self, device: &GpuContext, samples: usize, places: &[u32]) -> Result<()> {
         if let Some(&index) = places.iter().find(|place| **place as usize >= samples) {
             let length = samples;
             return Err(Error::SampleIndex { index, length });
@@ -88,7 +88,7 @@ pub(crate) struct Batch<'a> {
 }
 
 /// Writes the samples at some places to the first rows of a batch.
-pub(crate) fn gather(device: &Device, samples: GpuSamples<'_>, places: Places<'_>, to: Batch<'_>) -> Result<()> {
+pub(crate) fn gather(device: &GpuContext, samples: GpuSamples<'_>, places: Places<'_>, to: Batch<'_>) -> Result<()> {
     let (rows, (columns, target_columns)) = (places.len(), to.lengths);
     check_length("the samples that places are of", places.samples, samples.rows)?;
     let width = if samples.scale.is_some() { 1 } else { size_of::<f32>() };

@@ -4,10 +4,10 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 
 /// As [`super::forward`].
-pub(crate) fn forward(device: &Device, inputs: GpuSlice<'_>, outputs: GpuSlice<'_>) -> Result<()> {
+pub(crate) fn forward(device: &GpuContext, inputs: GpuSlice<'_>, outputs: GpuSlice<'_>) -> Result<()> {
     check_length("the outputs", inputs.len(), outputs.len())?;
     let count = Argument::Count(inputs.len() as u64);
     let arguments = [count, Argument::Words(inputs), Argument::Words(outputs)];
@@ -17,7 +17,7 @@ pub(crate) fn forward(device: &Device, inputs: GpuSlice<'_>, outputs: GpuSlice<'
 
 /// As [`super::backward`].
 pub(crate) fn backward(
-    device: &Device,
+    device: &GpuContext,
     inputs: GpuSlice<'_>,
     gradient: GpuSlice<'_>,
     input_gradient: GpuSlice<'_>,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use distdl_engine::device::{Argument, GpuBuffer, GpuSlice};
 
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 use crate::kernels::sums::BLOCK;
 
 /// Words of four bytes of a sum, an `f64`.
@@ -27,7 +27,7 @@ pub(crate) struct LaneLimit {
 
 impl LaneLimit {
     /// For these ranges. Errors if the GPU has too little memory, or fails.
-    pub(crate) fn new(device: &Device, ranges: &[Range<usize>]) -> Result<Self> {
+    pub(crate) fn new(device: &GpuContext, ranges: &[Range<usize>]) -> Result<Self> {
         let stretches = ranges.iter().flat_map(|range| {
             range.clone().step_by(BLOCK).map(|begin| {
                 let length = BLOCK.min(range.end - begin);
@@ -50,7 +50,7 @@ impl LaneLimit {
 
     /// Scales the sum of the gradients of samples of this weight so that the norm of their mean is at most `norm_max`, both by
     /// the ranges alone. A gradient that is not finite stays as it is.
-    pub(crate) fn apply(&self, device: &Device, norm_max: f32, weight: f64, gradient: GpuSlice<'_>) -> Result<()> {
+    pub(crate) fn apply(&self, device: &GpuContext, norm_max: f32, weight: f64, gradient: GpuSlice<'_>) -> Result<()> {
         check_length("the gradient", self.end, gradient.len().min(self.end))?;
         let (count, stretches) = (Argument::Count(self.count as u64), Argument::Buffer(&self.stretches));
         let [sums, limit] = [&self.sums, &self.limit].map(Argument::Buffer);

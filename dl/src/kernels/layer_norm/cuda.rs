@@ -4,7 +4,7 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{Device, Grid, Parts};
+use crate::kernels::programs::{GpuContext, Grid, Parts};
 use crate::kernels::sums::cuda::{columns, over_parts};
 
 /// Some rows, and for each its mean and what is multiplied with for variance 1.
@@ -31,7 +31,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Writes means and scales.
-    pub(crate) fn moments(&self, device: &Device, epsilon: f32) -> Result<()> {
+    pub(crate) fn moments(&self, device: &GpuContext, epsilon: f32) -> Result<()> {
         let rows = self.rows()?;
         let [inputs, means, scales] = [self.inputs, self.means, self.scales].map(Argument::Words);
         let (count, epsilon) = (Argument::Count(rows as u64), Argument::Number(epsilon));
@@ -43,7 +43,7 @@ impl<'a> Rows<'a> {
     /// As [`super::forward`].
     pub(crate) fn forward(
         &self,
-        device: &Device,
+        device: &GpuContext,
         (weight, bias): (GpuSlice<'_>, GpuSlice<'_>),
         outputs: GpuSlice<'_>,
     ) -> Result<()> {
@@ -62,7 +62,7 @@ impl<'a> Rows<'a> {
     /// As [`super::backward`].
     pub(crate) fn backward(
         &self,
-        device: &Device,
+        device: &GpuContext,
         weight: GpuSlice<'_>,
         gradient: GpuSlice<'_>,
         (by_weight, by_bias): (GpuSlice<'_>, GpuSlice<'_>),
@@ -93,7 +93,7 @@ impl<'a> Rows<'a> {
     /// Writes the gradients by the weight, of each part.
     fn along(
         &self,
-        device: &Device,
+        device: &GpuContext,
         scale: f32,
         gradient: GpuSlice<'_>,
         (rows, parts): (usize, Parts),

@@ -4,10 +4,10 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 
 /// `to` = `from` where the word of `counts` is not 0, and else 0; both may be the same.
-pub(crate) fn apply(device: &Device, counts: GpuSlice<'_>, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<()> {
+pub(crate) fn apply(device: &GpuContext, counts: GpuSlice<'_>, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<()> {
     check_length("the mask", from.len(), counts.len())?;
     check_length("what is masked", from.len(), to.len())?;
     let words = [counts, from, to].map(Argument::Words);

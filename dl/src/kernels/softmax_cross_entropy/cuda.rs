@@ -5,12 +5,12 @@ use distdl_engine::device::{Argument, GpuSlice};
 
 use super::Smoothed;
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 
 /// The gradient by the logits; and for each row, in two words each, its loss and whether it is right. Labels that are no
 /// classes give a loss that is not a number.
 pub(crate) fn forward_backward(
-    device: &Device,
+    device: &GpuContext,
     classes: usize,
     logits: GpuSlice<'_>,
     labels: GpuSlice<'_>,
@@ -28,7 +28,7 @@ pub(crate) fn forward_backward(
 
 /// The same with targets that are weighted and smoothed; `class_weights` are those of `targets`.
 pub(crate) fn smoothed(
-    device: &Device,
+    device: &GpuContext,
     (targets, class_weights): (&Smoothed<'_>, GpuSlice<'_>),
     classes: usize,
     logits: GpuSlice<'_>,

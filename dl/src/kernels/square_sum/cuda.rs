@@ -4,7 +4,7 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 
 /// Words of four bytes that a total takes, an `f64`.
 pub(crate) const TOTAL: usize = 2;
@@ -21,7 +21,7 @@ pub(crate) fn room(count: usize) -> usize {
 }
 
 /// Writes the parts of the sum of the squares of `values` to the beginning of `parts`, and gives what is left of that.
-pub(crate) fn parts<'a>(device: &Device, values: GpuSlice<'_>, parts: GpuSlice<'a>) -> Result<GpuSlice<'a>> {
+pub(crate) fn parts<'a>(device: &GpuContext, values: GpuSlice<'_>, parts: GpuSlice<'a>) -> Result<GpuSlice<'a>> {
     let (count, room) = (values.len(), room(values.len()));
     check_length("the room for a sum of squares", room, parts.len().min(room))?;
     let (own, rest) = (parts.part(0..room), parts.part(room..parts.len()));
@@ -38,7 +38,7 @@ pub(crate) fn parts<'a>(device: &Device, values: GpuSlice<'_>, parts: GpuSlice<'
 }
 
 /// Writes the sum of all `parts` to `total`, NaN if a value was not finite.
-pub(crate) fn total(device: &Device, parts: GpuSlice<'_>, total: GpuSlice<'_>) -> Result<()> {
+pub(crate) fn total(device: &GpuContext, parts: GpuSlice<'_>, total: GpuSlice<'_>) -> Result<()> {
     let count = check_rows("the parts of a sum of squares", PART, parts.len())?;
     check_length("the total", TOTAL, total.len())?;
     let arguments = [
@@ -53,7 +53,7 @@ pub(crate) fn total(device: &Device, parts: GpuSlice<'_>, total: GpuSlice<'_>) -
 /// Writes to `limit`, one word, what the mean over samples of this weight of a gradient is multiplied with so that its norm
 /// is `norm_max` at most, where `total` is of the squares of the sum over them.
 pub(crate) fn norm_limit(
-    device: &Device,
+    device: &GpuContext,
     norm_max: f32,
     weight: f64,
     total: GpuSlice<'_>,

@@ -4,10 +4,10 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{Device, Grid, Parts};
+use crate::kernels::programs::{GpuContext, Grid, Parts};
 
 /// Adds `values` to `sums`, each to its.
-pub(crate) fn add(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+pub(crate) fn add(device: &GpuContext, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
     check_length("the values", sums.len(), values.len())?;
     let arguments = [
         Argument::Count(sums.len() as u64),
@@ -20,7 +20,12 @@ pub(crate) fn add(device: &Device, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> 
 
 /// The sum of each column of rows of as many columns as there are `sums`; `between` has the room of
 /// [`Parts::room_of_columns`].
-pub(crate) fn columns(device: &Device, values: GpuSlice<'_>, between: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+pub(crate) fn columns(
+    device: &GpuContext,
+    values: GpuSlice<'_>,
+    between: GpuSlice<'_>,
+    sums: GpuSlice<'_>,
+) -> Result<()> {
     let columns = sums.len();
     let rows = check_rows("the values", columns, values.len())?;
     let parts = Parts::of_columns(rows, columns);
@@ -32,7 +37,7 @@ pub(crate) fn columns(device: &Device, values: GpuSlice<'_>, between: GpuSlice<'
 /// The sum of each channel of rows of as many channels as there are `sums`, each of so many positions, times `scale`;
 /// `between` has the room of [`Parts::room_of_channels`].
 pub(crate) fn channels(
-    device: &Device,
+    device: &GpuContext,
     (rows, positions): (usize, usize),
     scale: f32,
     values: GpuSlice<'_>,
@@ -56,7 +61,7 @@ pub(crate) fn channels(
 /// Makes `sums`: `each` writes those of every part, times the scale that it is given, and if there are more than one, they
 /// are summed and scaled here.
 pub(crate) fn over_parts(
-    device: &Device,
+    device: &GpuContext,
     parts: Parts,
     scale: f32,
     (between, sums): (GpuSlice<'_>, GpuSlice<'_>),
@@ -77,7 +82,7 @@ pub(crate) fn over_parts(
 }
 
 fn column_sums(
-    device: &Device,
+    device: &GpuContext,
     (rows, columns): (usize, usize),
     parts: Parts,
     scale: f32,
@@ -100,7 +105,12 @@ pub(crate) fn total_room(count: usize) -> usize {
 
 /// The sum of each of as many rows of `f64` as there are `sums`, two words each; `between` has room for [`total_room`] of
 /// each. A row has at most 8192 pieces.
-pub(crate) fn totals(device: &Device, values: GpuSlice<'_>, between: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
+pub(crate) fn totals(
+    device: &GpuContext,
+    values: GpuSlice<'_>,
+    between: GpuSlice<'_>,
+    sums: GpuSlice<'_>,
+) -> Result<()> {
     let rows = sums.len() / 2;
     let count = check_rows("the values", rows, values.len() / 2)?;
     let pieces = total_room(count);
@@ -114,7 +124,7 @@ pub(crate) fn totals(device: &Device, values: GpuSlice<'_>, between: GpuSlice<'_
 
 /// `sums` has room for the sum of each piece.
 fn sums_of_pieces(
-    device: &Device,
+    device: &GpuContext,
     (rows, count): (usize, usize),
     values: GpuSlice<'_>,
     sums: GpuSlice<'_>,

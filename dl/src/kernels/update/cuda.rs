@@ -4,7 +4,7 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Error, Result, check_length};
-use crate::kernels::programs::{Device, Grid};
+use crate::kernels::programs::{GpuContext, Grid};
 use crate::kernels::square_sum::cuda as square_sum;
 
 /// What the sum of a gradient over samples is multiplied with on a GPU.
@@ -58,7 +58,7 @@ impl<'a> GpuShard<'a> {
     /// Makes the measure of an index, of as many as the optimizer has, the exact sum of the squares of `values`, of which there
     /// are as many as parameters, and says where it is: an `f64`, NaN if a value is not finite, which ends the training. A
     /// measure that is not made is 0, or that of another step. Errors if there is no such measure, lengths differ, or the GPU fails.
-    pub fn measure(self, device: &Device, index: usize, values: GpuSlice<'_>) -> Result<GpuSlice<'a>> {
+    pub fn measure(self, device: &GpuContext, index: usize, values: GpuSlice<'_>) -> Result<GpuSlice<'a>> {
         let Some(GpuMeasures { totals, room }) = self.measures else {
             return Err(Error::Internal("an optimizer without measures has measured".into()));
         };
@@ -75,7 +75,7 @@ impl<'a> GpuShard<'a> {
     /// others of its places are left empty; at last the limit of the scale.
     fn run(
         self,
-        device: &Device,
+        device: &GpuContext,
         kernel: &'static str,
         numbers: &[Argument<'a>],
         takes: &[bool],
@@ -113,13 +113,13 @@ impl<'a> GpuShard<'a> {
 }
 
 /// `parameters` -= rate * scale * `gradient_sum`.
-pub(crate) fn plain(device: &Device, rate: f32, scale: GpuScale<'_>, shard: GpuShard<'_>) -> Result<()> {
+pub(crate) fn plain(device: &GpuContext, rate: f32, scale: GpuScale<'_>, shard: GpuShard<'_>) -> Result<()> {
     let numbers = [rate, scale.factor].map(Argument::Number);
     shard.run(device, "update_plain", &numbers, &[], scale.limit)
 }
 
 /// Moves running statistics, which are the parameters, towards `scale` times their sums.
-pub(crate) fn statistics(device: &Device, scale: f32, momentum: f32, shard: GpuShard<'_>) -> Result<()> {
+pub(crate) fn statistics(device: &GpuContext, scale: f32, momentum: f32, shard: GpuShard<'_>) -> Result<()> {
     let count = shard.check(&[])?;
     let arguments = [
         Argument::Count(count as u64),
@@ -134,7 +134,7 @@ pub(crate) fn statistics(device: &Device, scale: f32, momentum: f32, shard: GpuS
 
 /// `numbers` are those of the kernel, in order. There is a slot if `has_momentum`.
 pub(crate) fn momentum(
-    device: &Device,
+    device: &GpuContext,
     numbers: [f32; 5],
     nesterov: bool,
     has_momentum: bool,
@@ -148,7 +148,7 @@ pub(crate) fn momentum(
 
 /// `numbers` are those of the kernel, in order. There is a third slot if it `takes_largest`.
 pub(crate) fn adam(
-    device: &Device,
+    device: &GpuContext,
     numbers: [f32; 9],
     takes_largest: bool,
     limit: Limit<'_>,
@@ -161,7 +161,7 @@ pub(crate) fn adam(
 /// `numbers` are those of the kernel, in order. There is a slot for means if it `is_centered`, and then one for steps if it
 /// `has_momentum`.
 pub(crate) fn rms_prop(
-    device: &Device,
+    device: &GpuContext,
     numbers: [f32; 7],
     (is_centered, has_momentum): (bool, bool),
     limit: Limit<'_>,
@@ -172,19 +172,24 @@ pub(crate) fn rms_prop(
 }
 
 /// `numbers` are those of the kernel, in order.
-pub(crate) fn adagrad(device: &Device, numbers: [f32; 5], limit: Limit<'_>, shard: GpuShard<'_>) -> Result<()> {
+pub(crate) fn adagrad(device: &GpuContext, numbers: [f32; 5], limit: Limit<'_>, shard: GpuShard<'_>) -> Result<()> {
     shard.run(device, "update_adagrad", &numbers.map(Argument::Number), &[true], limit)
 }
 
 /// Has the gradient be the direction that parameters are to move in. `numbers` are those of the kernel, in order.
-pub(crate) fn lamb_direction(device: &Device, numbers: [f32; 8], limit: Limit<'_>, shard: GpuShard<'_>) -> Result<()> {
+pub(crate) fn lamb_direction(
+    device: &GpuContext,
+    numbers: [f32; 8],
+    limit: Limit<'_>,
+    shard: GpuShard<'_>,
+) -> Result<()> {
     let numbers = numbers.map(Argument::Number);
     shard.run(device, "update_lamb_direction", &numbers, &[true, true], limit)
 }
 
 /// Moves parameters in the direction that the gradient is, by the rate times the root of the ratio of both totals: those of
 /// the squares of parameters and of directions.
-pub(crate) fn lamb(device: &Device, rate: f32, totals: [GpuSlice<'_>; 2], shard: GpuShard<'_>) -> Result<()> {
+pub(crate) fn lamb(device: &GpuContext, rate: f32, totals: [GpuSlice<'_>; 2], shard: GpuShard<'_>) -> Result<()> {
     let count = shard.parameters.len();
     check_length("the gradient", count, shard.gradient_sum.len())?;
     for total in totals {

@@ -5,12 +5,12 @@ use distdl_engine::device::{Argument, GpuSlice};
 
 use super::{check_no_padding, lengths};
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{Device, Grid, in_words};
+use crate::kernels::programs::{GpuContext, Grid, in_words};
 use crate::shape::Windows;
 
 /// As [`super::to_columns`].
 pub(crate) fn to_columns(
-    device: &Device,
+    device: &GpuContext,
     windows: &Windows,
     count: usize,
     images: GpuSlice<'_>,
@@ -24,7 +24,7 @@ pub(crate) fn to_columns(
 
 /// As [`super::from_columns`].
 pub(crate) fn from_columns(
-    device: &Device,
+    device: &GpuContext,
     windows: &Windows,
     count: usize,
     columns: GpuSlice<'_>,
@@ -54,7 +54,7 @@ pub(crate) struct Images {
 
 impl Images {
     /// Writes images as one row for each channel, which has the pixels of all images.
-    pub(crate) fn by_channel(self, device: &Device, images: GpuSlice<'_>, rows: GpuSlice<'_>) -> Result<()> {
+    pub(crate) fn by_channel(self, device: &GpuContext, images: GpuSlice<'_>, rows: GpuSlice<'_>) -> Result<()> {
         let length = self.count * self.channels * self.pixels;
         check_length("the images", length, images.len())?;
         check_length("the images by channel", length, rows.len())?;
@@ -75,7 +75,7 @@ const TOGETHER: usize = 2;
 /// The outputs of a convolution whose windows have up to [`WINDOW_MAX`] elements, by `filters` filters and then a bias of
 /// each, if there is one, in `parameters`; with `is_relu`, sums below 0 become 0.
 pub(crate) fn convolve(
-    device: &Device,
+    device: &GpuContext,
     windows: &Windows,
     (count, filters): (usize, usize),
     [has_bias, is_relu]: [bool; 2],
@@ -112,7 +112,7 @@ pub(crate) fn convolve(
 
 /// As [`super::largest`].
 pub(crate) fn largest(
-    device: &Device,
+    device: &GpuContext,
     windows: &Windows,
     count: usize,
     images: GpuSlice<'_>,
@@ -134,7 +134,7 @@ pub(crate) fn largest(
 
 /// As [`super::largest_backward`].
 pub(crate) fn largest_backward(
-    device: &Device,
+    device: &GpuContext,
     windows: &Windows,
     count: usize,
     images: GpuSlice<'_>,
@@ -154,7 +154,7 @@ pub(crate) fn largest_backward(
 
 /// As [`super::mean`].
 pub(crate) fn mean(
-    device: &Device,
+    device: &GpuContext,
     windows: &Windows,
     count: usize,
     images: GpuSlice<'_>,
@@ -176,7 +176,7 @@ pub(crate) fn mean(
 
 /// As [`super::mean_backward`].
 pub(crate) fn mean_backward(
-    device: &Device,
+    device: &GpuContext,
     windows: &Windows,
     count: usize,
     gradient: GpuSlice<'_>,
@@ -201,7 +201,7 @@ pub(crate) fn mean_backward(
 /// # Safety
 /// The kernel takes these others and buffers, with the lengths that they have.
 unsafe fn start<const BUFFERS: usize>(
-    device: &Device,
+    device: &GpuContext,
     (kernel, grid): (&'static str, Grid),
     windows: &Windows,
     images: usize,

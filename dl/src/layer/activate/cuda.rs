@@ -2,12 +2,12 @@
 
 use super::{ActivateLayer, Function};
 use crate::error::Result;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::kernels::{activation, gelu};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl GpuLayer for ActivateLayer {
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+    fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         let Function::Activation(function) = self.function else {
             return gelu::cuda::forward(device, pass.inputs, pass.outputs);
         };
@@ -15,7 +15,7 @@ impl GpuLayer for ActivateLayer {
         activation::cuda::apply(device, function, self.shape.length(), pass.outputs)
     }
 
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+    fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()> {
         let Some(input_gradient) = pass.input_gradient else {
             return Ok(());
         };

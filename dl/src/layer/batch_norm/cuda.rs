@@ -5,7 +5,7 @@ use distdl_engine::device::GpuSlice;
 use super::BatchNormLayer;
 use crate::error::{Result, check_length};
 use crate::kernels::batch_norm::cuda::Channels;
-use crate::kernels::programs::{Device, Parts};
+use crate::kernels::programs::{GpuContext, Parts};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl BatchNormLayer {
@@ -48,11 +48,11 @@ impl BatchNormLayer {
 }
 
 impl GpuLayer for BatchNormLayer {
-    fn scratch_length(&self, _: &Device, rows: usize) -> usize {
+    fn scratch_length(&self, _: &GpuContext, rows: usize) -> usize {
         2 * self.channels + Parts::room_of_channels(rows, self.channels, self.positions)
     }
 
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+    fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         let ([weight, bias], running) = self.split("the layer's parameters", pass.parameters)?;
         let [moments, between] = self.room(pass.scratch)?;
         let measures = self.measures(pass.mode, pass.rows);
@@ -64,7 +64,7 @@ impl GpuLayer for BatchNormLayer {
         channels.forward(device, (weight, bias), pass.outputs)
     }
 
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+    fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()> {
         let ([weight, _], running) = self.split("the layer's parameters", pass.parameters)?;
         let ([by_weight, by_bias], found) = self.split("the layer's gradient", pass.gradient)?;
         let [moments, between] = self.room(pass.scratch)?;

@@ -7,7 +7,7 @@ use super::products::{Groups, Products};
 use super::{Activation, ConvolutionLayer};
 use crate::error::{Result, check_length};
 use crate::kernels::activation;
-use crate::kernels::programs::{Device, Parts};
+use crate::kernels::programs::{GpuContext, Parts};
 use crate::kernels::sums::cuda as sums;
 use crate::kernels::windows::cuda::{self as windows, Images, WINDOW_MAX};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
@@ -33,7 +33,7 @@ struct GroupRoom<'a> {
 
 impl ConvolutionLayer {
     /// How products are cut.
-    fn products(&self, device: &Device) -> Products {
+    fn products(&self, device: &GpuContext) -> Products {
         Products {
             inputs: self.inputs,
             channels: self.output.channels,
@@ -49,7 +49,7 @@ impl ConvolutionLayer {
     }
 
     /// Elements for pieces of so many rows, and for sums over them.
-    pub(super) fn room_for_products(&self, device: &Device, rows: usize) -> usize {
+    pub(super) fn room_for_products(&self, device: &GpuContext, rows: usize) -> usize {
         let products = self.products(device);
         let room = products.room_for_piece(rows) + products.room_for_groups(rows).iter().sum::<usize>();
         room.max(Parts::room_of_channels(rows, products.channels, products.pixels))
@@ -58,7 +58,7 @@ impl ConvolutionLayer {
     /// All images, in pieces.
     fn pieces<'a>(
         &self,
-        device: &Device,
+        device: &GpuContext,
         rows: usize,
         scratch: GpuSlice<'a>,
     ) -> impl Iterator<Item = Piece<'a>> + use<'a> {
@@ -85,14 +85,14 @@ impl ConvolutionLayer {
     }
 
     /// Writes the windows of a piece as its columns.
-    fn write_columns(&self, device: &Device, piece: &Piece<'_>, images: GpuSlice<'_>) -> Result<()> {
+    fn write_columns(&self, device: &GpuContext, piece: &Piece<'_>, images: GpuSlice<'_>) -> Result<()> {
         let images = images.part(piece.inputs.clone());
         windows::to_columns(device, &self.windows, piece.images.count, images, piece.columns_room)
     }
 
     fn check_on_gpu(
         &self,
-        device: &Device,
+        device: &GpuContext,
         rows: usize,
         [parameters, inputs, outputs, scratch]: [usize; 4],
     ) -> Result<()> {
@@ -110,7 +110,7 @@ impl ConvolutionLayer {
     /// Writes the product of each group of a piece behind those that are there.
     fn multiply_groups<'a>(
         &self,
-        device: &Device,
+        device: &GpuContext,
         groups: Groups,
         piece: &Piece<'a>,
         output_gradient: GpuSlice<'_>,
@@ -148,7 +148,7 @@ impl ConvolutionLayer {
     /// The gradients that are wanted.
     fn backward_by_products(
         &self,
-        device: &Device,
+        device: &GpuContext,
         pass: &GpuBackward<'_>,
         filter_gradient: Option<GpuSlice<'_>>,
         input_gradient: Option<GpuSlice<'_>>,
@@ -192,7 +192,7 @@ impl ConvolutionLayer {
 }
 
 impl GpuLayer for ConvolutionLayer {
-    fn scratch_length(&self, device: &Device, rows: usize) -> usize {
+    fn scratch_length(&self, device: &GpuContext, rows: usize) -> usize {
         let products = self.room_for_products(device, rows);
         match device.dnn() {
             Some(_) => products.max(self.room_for_cudnn(device, rows)),
@@ -200,7 +200,7 @@ impl GpuLayer for ConvolutionLayer {
         }
     }
 
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+    fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         let parameters = pass.parameters.len();
         let lengths = [pass.parameters, pass.inputs, pass.outputs, pass.scratch].map(GpuSlice::len);
         self.check_on_gpu(device, pass.rows, lengths)?;
@@ -243,7 +243,7 @@ impl GpuLayer for ConvolutionLayer {
         Ok(())
     }
 
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+    fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()> {
         let parameters = pass.parameters.len();
         let lengths = [pass.parameters, pass.inputs, pass.outputs, pass.scratch].map(GpuSlice::len);
         self.check_on_gpu(device, pass.rows, lengths)?;

@@ -4,7 +4,7 @@ use distdl_engine::device::{ALIGNMENT_WORDS, Convolution, ConvolutionOperands, C
 
 use super::ConvolutionLayer;
 use crate::error::Result;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::shape::Sides;
 
 /// Words that cuDNN may have to work with, in all: 256 MiB; and for passes over few rows: 32 MiB.
@@ -13,7 +13,7 @@ const WORKSPACE_WORDS_MIN: usize = 8 << 20;
 
 impl ConvolutionLayer {
     /// Elements of scratch for passes over so many rows by cuDNN.
-    pub(super) fn room_for_cudnn(&self, device: &Device, rows: usize) -> usize {
+    pub(super) fn room_for_cudnn(&self, device: &GpuContext, rows: usize) -> usize {
         behind(self.workspace_words_max(device, rows)) + self.weight_length()
     }
 
@@ -21,7 +21,7 @@ impl ConvolutionLayer {
     /// from shapes and the kind of GPU.
     pub(super) fn is_written_by_cudnn(
         &self,
-        device: &Device,
+        device: &GpuContext,
         rows: usize,
         part: ConvolutionPart,
         operands: ConvolutionOperands<'_>,
@@ -57,7 +57,7 @@ impl ConvolutionLayer {
 
     /// Words that cuDNN may have for so many rows: as many as products have, within limits. It follows from the rows of the pass
     /// and not of the scratch: equal passes are computed alike in any.
-    fn workspace_words_max(&self, device: &Device, rows: usize) -> usize {
+    fn workspace_words_max(&self, device: &GpuContext, rows: usize) -> usize {
         self.room_for_products(device, rows)
             .clamp(WORKSPACE_WORDS_MIN, WORKSPACE_WORDS_MAX)
     }

@@ -5,15 +5,15 @@ use distdl_engine::device::GpuMatrix;
 use super::DenseLayer;
 use crate::error::{Result, check_length};
 use crate::kernels::activation;
-use crate::kernels::programs::{Device, Parts};
+use crate::kernels::programs::{GpuContext, Parts};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl GpuLayer for DenseLayer {
-    fn scratch_length(&self, _: &Device, rows: usize) -> usize {
+    fn scratch_length(&self, _: &GpuContext, rows: usize) -> usize {
         Parts::room_of_columns(rows, self.outputs)
     }
 
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+    fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         self.check_parameters("the dense layer's parameters", pass.parameters.len())?;
         check_length("the layer's inputs", pass.rows * self.inputs, pass.inputs.len())?;
         check_length("the layer's outputs", pass.rows * self.outputs, pass.outputs.len())?;
@@ -28,7 +28,7 @@ impl GpuLayer for DenseLayer {
         }
     }
 
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+    fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()> {
         self.check_parameters("the dense layer's parameters", pass.parameters.len())?;
         self.check_parameters("the dense layer's gradient", pass.gradient.len())?;
         check_length("the layer's inputs", pass.rows * self.inputs, pass.inputs.len())?;

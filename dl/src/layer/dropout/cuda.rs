@@ -5,12 +5,12 @@ use distdl_engine::device::GpuSlice;
 use super::DropoutLayer;
 use crate::error::Result;
 use crate::kernels::dropout;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::layer::Mode;
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl DropoutLayer {
-    fn apply_on_gpu(&self, device: &Device, mode: Mode, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<()> {
+    fn apply_on_gpu(&self, device: &GpuContext, mode: Mode, from: GpuSlice<'_>, to: GpuSlice<'_>) -> Result<()> {
         match self.chance(mode) {
             Some(chance) => dropout::cuda::apply(device, &chance, from, to),
             None => Ok(device.gpu().copy(from, to)?),
@@ -19,11 +19,11 @@ impl DropoutLayer {
 }
 
 impl GpuLayer for DropoutLayer {
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+    fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         self.apply_on_gpu(device, pass.mode, pass.inputs, pass.outputs)
     }
 
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+    fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()> {
         match pass.input_gradient {
             Some(input_gradient) => self.apply_on_gpu(device, pass.mode, pass.output_gradient, input_gradient),
             None => Ok(()),

@@ -3,7 +3,7 @@
 use super::EmbeddingLayer;
 use crate::error::{Error, Result};
 use crate::kernels::embedding::cuda::Vectors;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl EmbeddingLayer {
@@ -22,12 +22,12 @@ impl GpuLayer for EmbeddingLayer {
             .try_for_each(|(place, input)| self.vector(place, input).map(drop))
     }
 
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+    fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         self.vectors()
             .look_up(device, pass.inputs, pass.parameters, pass.outputs)
     }
 
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+    fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()> {
         if pass.input_gradient.is_some() {
             return Err(Error::Internal("an embedding has no gradient by its indices".into()));
         }

@@ -2,7 +2,7 @@
 
 use super::FlattenLayer;
 use crate::error::Result;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl GpuLayer for FlattenLayer {
@@ -10,11 +10,11 @@ impl GpuLayer for FlattenLayer {
         true
     }
 
-    fn forward(&self, _device: &Device, _pass: GpuForward<'_>) -> Result<()> {
+    fn forward(&self, _device: &GpuContext, _pass: GpuForward<'_>) -> Result<()> {
         Ok(())
     }
 
-    fn backward(&self, _device: &Device, _pass: GpuBackward<'_>) -> Result<()> {
+    fn backward(&self, _device: &GpuContext, _pass: GpuBackward<'_>) -> Result<()> {
         Ok(())
     }
 }

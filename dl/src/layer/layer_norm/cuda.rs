@@ -5,12 +5,18 @@ use distdl_engine::device::GpuSlice;
 use super::LayerNormLayer;
 use crate::error::{Result, check_length};
 use crate::kernels::layer_norm::cuda::Rows;
-use crate::kernels::programs::{Device, Parts};
+use crate::kernels::programs::{GpuContext, Parts};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl LayerNormLayer {
     /// Rows with room for their moments, which are computed there.
-    fn rows<'a>(&self, device: &Device, rows: usize, inputs: GpuSlice<'a>, scratch: GpuSlice<'a>) -> Result<Rows<'a>> {
+    fn rows<'a>(
+        &self,
+        device: &GpuContext,
+        rows: usize,
+        inputs: GpuSlice<'a>,
+        scratch: GpuSlice<'a>,
+    ) -> Result<Rows<'a>> {
         let wanted = GpuLayer::scratch_length(self, device, rows);
         check_length("the layer's scratch", wanted, scratch.len().min(wanted))?;
         let rows = Rows {
@@ -33,17 +39,17 @@ impl LayerNormLayer {
 }
 
 impl GpuLayer for LayerNormLayer {
-    fn scratch_length(&self, _: &Device, rows: usize) -> usize {
+    fn scratch_length(&self, _: &GpuContext, rows: usize) -> usize {
         2 * rows + Parts::room_of_columns(rows, self.shape.length())
     }
 
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+    fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         let learnt = self.split("the layer's parameters", pass.parameters)?;
         let rows = self.rows(device, pass.rows, pass.inputs, pass.scratch)?;
         rows.forward(device, learnt, pass.outputs)
     }
 
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+    fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()> {
         let (weight, _) = self.split("the layer's parameters", pass.parameters)?;
         let gradients = self.split("the layer's gradient", pass.gradient)?;
         let rows = self.rows(device, pass.rows, pass.inputs, pass.scratch)?;

@@ -5,7 +5,7 @@ use distdl_engine::device::GpuSlice;
 use super::MaskedLayer;
 use crate::error::{Error, Result, check_length};
 use crate::kernels::mask::cuda::apply;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 use crate::scalar::Scalar;
 
@@ -18,7 +18,7 @@ impl<T: Scalar> MaskedLayer<T> {
     /// The parameters as they count, and what is left of the scratch.
     fn masked_on_gpu<'a>(
         &self,
-        device: &Device,
+        device: &GpuContext,
         (parameters, connected): (GpuSlice<'a>, GpuSlice<'a>),
         scratch: GpuSlice<'a>,
     ) -> Result<(GpuSlice<'a>, GpuSlice<'a>)> {
@@ -40,7 +40,7 @@ impl<T: Scalar> GpuLayer for MaskedLayer<T> {
         self.connected.iter().map(|connected| u32::from(*connected)).collect()
     }
 
-    fn scratch_length(&self, device: &Device, rows: usize) -> usize {
+    fn scratch_length(&self, device: &GpuContext, rows: usize) -> usize {
         let dense = self
             .dense
             .on_gpu()
@@ -48,7 +48,7 @@ impl<T: Scalar> GpuLayer for MaskedLayer<T> {
         self.connected.len() + self.dense.output_length() + dense
     }
 
-    fn forward(&self, device: &Device, pass: GpuForward<'_>) -> Result<()> {
+    fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         let weights = (pass.parameters, pass.constants);
         let (parameters, scratch) = self.masked_on_gpu(device, weights, pass.scratch)?;
         let pass = GpuForward {
@@ -59,7 +59,7 @@ impl<T: Scalar> GpuLayer for MaskedLayer<T> {
         self.dense_on_gpu()?.forward(device, pass)
     }
 
-    fn backward(&self, device: &Device, pass: GpuBackward<'_>) -> Result<()> {
+    fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()> {
         let weights = (pass.parameters, pass.constants);
         let (parameters, scratch) = self.masked_on_gpu(device, weights, pass.scratch)?;
         let dense = GpuBackward {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, check_length};
 use crate::kernels::augment::WARP;
 use crate::kernels::augment::cuda::{WARP_WORDS, augment};
 use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, PlacesPort, gather};
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::kernels::sums::cuda as sums;
 use crate::layer::GpuLayer;
 use crate::loss::Targets;
@@ -95,12 +95,12 @@ pub(crate) struct GpuWorkspace {
     /// Their sums, of each piece.
     pub(super) tallies: GpuPort,
     /// Behind what it works on.
-    pub(super) device: Device,
+    pub(super) device: GpuContext,
 }
 
 impl NeuralNetwork {
     /// All buffers of passes. This is the only place where a GPU's memory is allocated for a pass.
-    pub(crate) fn workspace_on_gpu(&self, device: Device, shape: WorkspaceShape) -> Result<GpuWorkspace> {
+    pub(crate) fn workspace_on_gpu(&self, device: GpuContext, shape: WorkspaceShape) -> Result<GpuWorkspace> {
         let rows_max = shape.rows_max;
         let layers = self.on_gpu().map_err(Error::Gpu)?;
         let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
@@ -160,7 +160,11 @@ impl NeuralNetwork {
     }
 
     /// What layers find on a GPU unchanged, one behind the other, then the loss; and where that of each is.
-    fn constants_on_gpu(&self, device: &Device, layers: &[&dyn GpuLayer]) -> Result<(GpuBuffer, Vec<Range<usize>>)> {
+    fn constants_on_gpu(
+        &self,
+        device: &GpuContext,
+        layers: &[&dyn GpuLayer],
+    ) -> Result<(GpuBuffer, Vec<Range<usize>>)> {
         let (mut constants, mut constants_of) = (Vec::new(), Vec::new());
         let of_layers = layers.iter().map(|layer| layer.constants());
         let of_loss = self.loss.class_weights().iter().map(|weight| weight.to_bits());
@@ -175,7 +179,7 @@ impl NeuralNetwork {
     }
 
     /// Sets the gradient of frozen layers to 0, and says how long the longest is.
-    fn clear_frozen(&self, device: &Device, gradient: GpuSlice<'_>) -> Result<usize> {
+    fn clear_frozen(&self, device: &GpuContext, gradient: GpuSlice<'_>) -> Result<usize> {
         let mut longest = 0;
         for Placed { range, .. } in self.layers.iter().filter(|placed| placed.is_frozen) {
             longest = longest.max(range.len());
@@ -193,7 +197,7 @@ impl GpuWorkspace {
     }
 
     /// What its kernels run on.
-    pub(crate) fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &GpuContext {
         &self.device
     }
 

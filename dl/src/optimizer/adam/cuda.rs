@@ -4,14 +4,14 @@ use distdl_engine::device::GpuSlice;
 
 use super::{Adam, AdamW, Moments};
 use crate::error::Result;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::kernels::update::cuda;
 use crate::optimizer::on_gpu::{GpuOptimizer, GpuScale, GpuShard};
 
 impl GpuOptimizer for Adam {
     fn apply_on_gpu(
         &self,
-        device: &Device,
+        device: &GpuContext,
         update: u64,
         rate: f32,
         scale: GpuScale<'_>,
@@ -24,7 +24,7 @@ impl GpuOptimizer for Adam {
 impl GpuOptimizer for AdamW {
     fn apply_on_gpu(
         &self,
-        device: &Device,
+        device: &GpuContext,
         update: u64,
         rate: f32,
         scale: GpuScale<'_>,
@@ -35,7 +35,7 @@ impl GpuOptimizer for AdamW {
 }
 
 impl Moments {
-    fn run(self, device: &Device, limit: Option<GpuSlice<'_>>, shard: GpuShard<'_>) -> Result<()> {
+    fn run(self, device: &GpuContext, limit: Option<GpuSlice<'_>>, shard: GpuShard<'_>) -> Result<()> {
         let numbers = [
             self.rate,
             self.scale,

@@ -2,14 +2,14 @@
 
 use super::{Direction, Lamb};
 use crate::error::Result;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::kernels::update::cuda;
 use crate::optimizer::on_gpu::{GpuOptimizer, GpuScale, GpuShard};
 
 impl GpuOptimizer for Lamb {
     fn apply_on_gpu(
         &self,
-        device: &Device,
+        device: &GpuContext,
         update: u64,
         rate: f32,
         scale: GpuScale<'_>,

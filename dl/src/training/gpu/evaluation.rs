@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::super::device::{BlockRows, Evaluates, EvaluationDevice, SampleBlock};
-use super::card::{Card, SamplesOnGpu};
-use super::cards::Cards;
 use super::lane::{send_batch, send_inputs};
+use super::shared_gpu::{SamplesOnGpu, SharedGpu};
+use super::shared_gpus::SharedGpus;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
@@ -14,8 +14,8 @@ use crate::network::{GpuWorkspace, NeuralNetwork, PassRows};
 /// A task's evaluation on a GPU, whose workspace has the parameters.
 pub(super) struct GpuEvaluation {
     network: NeuralNetwork,
-    cards: Arc<Cards>,
-    card: Arc<Card>,
+    gpus: Arc<SharedGpus>,
+    gpu: Arc<SharedGpu>,
     /// There until this is dropped.
     workspace: Option<GpuWorkspace>,
     /// What it has, by which others know this evaluation.
@@ -29,15 +29,15 @@ impl GpuEvaluation {
     /// With these parameters.
     pub(super) fn new(
         network: &NeuralNetwork,
-        (cards, card): (&Arc<Cards>, &Arc<Card>),
+        (gpus, gpu): (&Arc<SharedGpus>, &Arc<SharedGpu>),
         mut workspace: GpuWorkspace,
         (parameters, evaluates): (&Arc<Vec<f32>>, Evaluates),
     ) -> Result<Self> {
         workspace.share_parameters(parameters)?;
         Ok(Self {
             network: network.clone(),
-            cards: Arc::clone(cards),
-            card: Arc::clone(card),
+            gpus: Arc::clone(gpus),
+            gpu: Arc::clone(gpu),
             workspace: Some(workspace),
             parameters: Arc::clone(parameters),
             evaluates,
@@ -74,11 +74,11 @@ impl GpuEvaluation {
             // What was there of another may go.
             self.block = None;
             let stays = match self.evaluates {
-                Evaluates::Again => rows.block.is_determinate && !self.cards.have_ended(),
+                Evaluates::Again => rows.block.is_determinate && !self.gpus.have_ended(),
                 Evaluates::Once => false,
             };
             let samples = match stays {
-                true => self.card.keep_block(workspace, network, rows, &self.parameters)?,
+                true => self.gpu.keep_block(workspace, network, rows, &self.parameters)?,
                 false => None,
             };
             self.block = Some((rows.block, samples));
@@ -107,12 +107,12 @@ impl Drop for GpuEvaluation {
     /// Nothing that the GPU works on is freed before it is done.
     fn drop(&mut self) {
         if let Some(workspace) = self.workspace.take() {
-            self.card.take_back(workspace);
+            self.gpu.take_back(workspace);
         }
         self.block = None;
         // What was in use when the training ended.
-        if self.cards.have_ended() {
-            self.card.forget_samples();
+        if self.gpus.have_ended() {
+            self.gpu.forget_samples();
         }
     }
 }
@@ -120,11 +120,11 @@ impl Drop for GpuEvaluation {
 impl EvaluationDevice for GpuEvaluation {
     fn report(&mut self, rows: &mut BlockRows<'_>) -> Result<Option<BatchReport>> {
         let report = self.evaluate(rows);
-        self.cards.unless_lost(&self.card, report)
+        self.gpus.unless_lost(&self.gpu, report)
     }
 
     fn outputs(&mut self, rows: &mut BlockRows<'_>, outputs: &mut [f32]) -> Result<bool> {
         let written = self.predict(rows, outputs);
-        Ok(self.cards.unless_lost(&self.card, written)?.is_some())
+        Ok(self.gpus.unless_lost(&self.gpu, written)?.is_some())
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::super::device::{LaneDevice, LaneRows, LaneStep};
-use super::card::{Card, SamplesOnGpu, room};
-use super::cards::Cards;
+use super::shared_gpu::{SamplesOnGpu, SharedGpu, room};
+use super::shared_gpus::SharedGpus;
 use crate::augmentation::{Augmentation, Drawn};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::kernels::programs::DeviceCounts;
+use crate::kernels::programs::GpuCounts;
 use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::layer::Draw;
 use crate::loss::Targets;
@@ -18,8 +18,8 @@ use crate::network::{GpuWorkspace, NeuralNetwork, PassRows};
 /// A lane on a GPU.
 pub(super) struct GpuLane {
     network: NeuralNetwork,
-    cards: Arc<Cards>,
-    card: Arc<Card>,
+    gpus: Arc<SharedGpus>,
+    gpu: Arc<SharedGpu>,
     /// There until this is dropped.
     workspace: Option<GpuWorkspace>,
     samples: Option<SamplesOnGpu>,
@@ -49,17 +49,17 @@ struct Sent {
 }
 
 impl GpuLane {
-    /// A lane on `card`, whose samples may be there.
+    /// A lane on `gpu`, whose samples may be there.
     pub(super) fn new(
         network: NeuralNetwork,
-        (cards, card): (Arc<Cards>, &Arc<Card>),
+        (gpus, gpu): (Arc<SharedGpus>, &Arc<SharedGpu>),
         workspace: GpuWorkspace,
         (samples, augmentation): (Option<SamplesOnGpu>, Option<Augmentation>),
     ) -> Self {
         Self {
             network,
-            cards,
-            card: Arc::clone(card),
+            gpus,
+            gpu: Arc::clone(gpu),
             workspace: Some(workspace),
             samples,
             drawn: augmentation.map(Drawn::new),
@@ -73,7 +73,7 @@ impl Drop for GpuLane {
     /// Nothing that the GPU works on is freed before it is done.
     fn drop(&mut self) {
         if let Some(workspace) = self.workspace.take() {
-            self.card.take_back(workspace);
+            self.gpu.take_back(workspace);
         }
     }
 }
@@ -84,22 +84,22 @@ impl LaneDevice for GpuLane {
     }
 
     fn gradient(&mut self, step: LaneStep<'_>) -> Result<Option<BatchReport>> {
-        let (before, cards) = (self.counts(), Arc::clone(&self.cards));
-        let under_way = cards.counted().begin();
+        let (before, gpus) = (self.counts(), Arc::clone(&self.gpus));
+        let under_way = gpus.counted().begin();
         let computed = self.compute(step);
         if let Ok((_, passes)) = &computed {
             under_way.count(*passes, [before, self.counts()]);
         }
         drop(under_way);
         let report = computed.map(|(report, _)| report);
-        self.cards.unless_lost(&self.card, report)
+        self.gpus.unless_lost(&self.gpu, report)
     }
 }
 
 impl GpuLane {
-    fn counts(&self) -> DeviceCounts {
+    fn counts(&self) -> GpuCounts {
         let workspace = self.workspace.as_ref();
-        workspace.map_or_else(DeviceCounts::default, |workspace| workspace.device().counts())
+        workspace.map_or_else(GpuCounts::default, |workspace| workspace.device().counts())
     }
 
     /// Computes piece after piece, and says how many they were, too. Nobody waits before the sum of their gradients is on its way:

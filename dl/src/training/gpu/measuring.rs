@@ -1,4 +1,4 @@
-//! What is measured of steps that a GPU takes whole, on the way to their updates.
+//! What is measured of resident steps, on the way to their updates.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use distdl_engine::device::{Gpu, GpuBuffer, GpuPort, GpuSlice};
 use super::super::TrainingOptions;
 use super::super::update::{Part, learnt, measures, own_measures};
 use crate::error::Result;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::kernels::square_sum::cuda as square_sum;
 use crate::kernels::update::cuda::GpuMeasures;
 use crate::network::{GpuWorkspace, NeuralNetwork};
@@ -67,7 +67,7 @@ impl MeasuringShape {
 }
 
 impl Measuring {
-    pub(super) fn new(device: &Device, shape: MeasuringShape, steps_max: usize) -> Result<Self> {
+    pub(super) fn new(device: &GpuContext, shape: MeasuringShape, steps_max: usize) -> Result<Self> {
         let totals = device.port(shape.words() * steps_max)?;
         // As the host's are where an optimizer measures nothing.
         device

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// What a device has done.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct DeviceCounts {
+pub(crate) struct GpuCounts {
     /// Bytes that were copied to it.
     pub(crate) to_gpu_bytes: u64,
     /// Bytes that were copied from it.
@@ -35,7 +35,7 @@ pub(crate) fn in_words(count: usize) -> Result<Argument<'static>> {
 
 /// A handle on a GPU with its cuBLAS, perhaps its cuDNN, and the kernels that all handles share. What it is asked for happens in that order.
 #[derive(Debug)]
-pub struct Device {
+pub struct GpuContext {
     gpu: Gpu,
     blas: GpuBlas,
     dnn: Option<GpuDnn>,
@@ -43,7 +43,7 @@ pub struct Device {
     memory_bytes: u64,
 }
 
-impl Device {
+impl GpuContext {
     /// On the GPU of this index. Errors if the driver, cuBLAS or cuDNN fail.
     pub fn open(found: &GpuFound, index: usize, precision: Precision, kernels: Arc<Kernels>) -> Result<Self> {
         let gpu = Gpu::open(found, index)?;
@@ -110,9 +110,9 @@ impl Device {
     }
 
     /// What it has done so far.
-    pub(crate) fn counts(&self) -> DeviceCounts {
+    pub(crate) fn counts(&self) -> GpuCounts {
         let (to_gpu_bytes, from_gpu_bytes) = self.gpu.copied_bytes();
-        DeviceCounts {
+        GpuCounts {
             to_gpu_bytes,
             from_gpu_bytes,
             cudnn_convolutions: self.dnn.as_ref().map_or(0, GpuDnn::computed),

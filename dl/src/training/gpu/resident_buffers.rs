@@ -1,4 +1,4 @@
-//! What a training has in the memory of a GPU where it takes whole steps.
+//! What a training has in the memory of a GPU that takes resident steps.
 
 use distdl_engine::ShardValues;
 use distdl_engine::device::{GpuBuffer, GpuPort};
@@ -10,12 +10,12 @@ use crate::error::Result;
 use crate::kernels::augment::cuda::WARP_WORDS;
 use crate::kernels::gather::cuda::PlacesPort;
 use crate::kernels::lane_limit::cuda::LaneLimit;
-use crate::kernels::programs::Device;
+use crate::kernels::programs::GpuContext;
 use crate::network::{GpuWorkspace, NeuralNetwork, TALLY, WorkspaceShape};
 
 /// What shapes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ResidenceShape {
+pub(super) struct ResidentShape {
     /// Of its passes.
     pub(super) workspace: WorkspaceShape,
     /// Whether features are bytes.
@@ -32,8 +32,8 @@ pub(super) struct ResidenceShape {
 
 /// Its buffers, for some steps at a time.
 #[derive(Debug)]
-pub(super) struct Residence {
-    shape: ResidenceShape,
+pub(super) struct ResidentBuffers {
+    shape: ResidentShape,
     pub(super) graphs: Graphs,
     /// How many steps are worth their copies; found by taking some.
     pub(super) steps: u64,
@@ -72,7 +72,7 @@ const ROWS_MAX: usize = 1 << 22;
 /// The same of rows that are changed: what is done to each takes 32 bytes.
 const AUGMENTED_MAX: usize = 1 << 20;
 
-impl ResidenceShape {
+impl ResidentShape {
     /// Passes of a step, at most.
     fn passes(&self) -> usize {
         self.shares
@@ -103,9 +103,9 @@ impl ResidenceShape {
     }
 }
 
-impl Residence {
+impl ResidentBuffers {
     /// Errors if the GPU has too little memory, or fails.
-    pub(super) fn new(device: Device, network: &NeuralNetwork, shape: ResidenceShape) -> Result<Self> {
+    pub(super) fn new(device: GpuContext, network: &NeuralNetwork, shape: ResidentShape) -> Result<Self> {
         let (count, steps_max) = (network.parameter_count(), shape.steps_max() as usize);
         let held = (0..shape.held()).map(|_| device.allocate(count));
         let held = held.collect::<Result<_>>()?;
@@ -143,7 +143,7 @@ impl Residence {
     }
 
     /// Whether it has this shape.
-    pub(super) fn is(&self, shape: &ResidenceShape) -> bool {
+    pub(super) fn is(&self, shape: &ResidentShape) -> bool {
         self.shape == *shape
     }
 

@@ -1,4 +1,4 @@
-//! What is trained in whole steps, and should have the bits of single ones.
+//! What is trained in resident steps, and should have the bits of single ones.
 
 use std::sync::Arc;
 

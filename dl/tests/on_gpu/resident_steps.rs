@@ -28,8 +28,8 @@ pub(crate) fn by_single_steps(
     on_the_gpu(gpu.config().with_gpu_memory_bytes_max(0), network, samples, options)
 }
 
-/// A training for whose lanes there is one GPU, so that whole steps are taken there.
-pub(crate) fn begin_whole(
+/// A training for whose lanes there is one GPU, so that resident steps are taken there.
+pub(crate) fn begin_resident(
     gpu: &TestGpu,
     context: &Context,
     (network, samples): (&NeuralNetwork, &Samples),
@@ -46,7 +46,7 @@ pub(crate) fn begin_whole(
 }
 
 #[test]
-fn whole_steps_have_the_bits_of_single_ones() {
+fn resident_steps_have_the_bits_of_single_ones() {
     let Some(gpu) = TestGpu::take() else { return };
     for case in cases::all() {
         if !gpu.is_real() {
@@ -65,7 +65,7 @@ fn assert_bits_of_single_steps(gpu: &TestGpu, (network, samples, options): Case)
     let is_changed = options.augmentation.is_some();
     let expected = by_single_steps(gpu, &network, &samples, options.clone());
     let context = Context::new(gpu.config()).unwrap();
-    let mut training = begin_whole(gpu, &context, (&network, &samples), options);
+    let mut training = begin_resident(gpu, &context, (&network, &samples), options);
     let (before, first) = (training.gpu_figures().unwrap(), training.step());
     let graphs = gpu.graph_launches();
     let mut trained = train_for(3, &mut training).unwrap();
@@ -94,7 +94,7 @@ fn assert_bits_of_single_steps(gpu: &TestGpu, (network, samples, options): Case)
 }
 
 #[test]
-fn weighted_whole_steps_have_the_bits_of_single_ones() {
+fn weighted_resident_steps_have_the_bits_of_single_ones() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
     let one = TrainingOptions { lanes: 1, ..options() };
     let limited = TrainingOptions {
@@ -118,7 +118,7 @@ fn weighted_whole_steps_have_the_bits_of_single_ones() {
             gpu.lose_after([-1; 2]);
             let expected = by_single_steps(&gpu, &network, &bytes(), options.clone());
             let context = Context::new(gpu.config()).unwrap();
-            let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
+            let mut training = begin_resident(&gpu, &context, (&network, &bytes()), options.clone());
             let (first, graphs) = (training.step(), gpu.graph_launches());
             let trained = train_for(STEPS - first, &mut training).unwrap();
             assert_eq!(trained.steps, expected.steps[first as usize..], "{what}");
@@ -132,12 +132,12 @@ fn weighted_whole_steps_have_the_bits_of_single_ones() {
 }
 
 #[test]
-fn parameters_stay_there_for_whole_steps() {
+fn parameters_stay_there_for_resident_steps() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let context = Context::new(gpu.config()).unwrap();
     let options = TrainingOptions { lanes: 1, ..options() };
-    let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options);
+    let mut training = begin_resident(&gpu, &context, (&network, &bytes()), options);
     training.run_epoch(|_| ()).unwrap();
     let (first, allocations) = (training.gpu_figures().unwrap(), gpu.allocations());
     training.run_epoch(|_| ()).unwrap();
@@ -159,7 +159,7 @@ fn parameters_stay_there_for_whole_steps() {
 }
 
 #[test]
-fn whole_steps_before_a_loss_that_is_not_finite_count() {
+fn resident_steps_before_a_loss_that_is_not_finite_count() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
     let builder = NeuralNetwork::new(IMAGE).hidden(Dense::linear(9));
     let network = builder.output(Dense::linear(3), Loss::MeanSquaredError).unwrap();
@@ -193,7 +193,7 @@ fn whole_steps_before_a_loss_that_is_not_finite_count() {
 
 /// The loss is: it is summed in `f64`.
 #[test]
-fn whole_steps_before_a_measure_that_is_not_finite_count() {
+fn resident_steps_before_a_measure_that_is_not_finite_count() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
     let builder = NeuralNetwork::new(IMAGE).hidden(Dense::linear(9));
     let network = builder.output(Dense::linear(3), Loss::MeanSquaredError).unwrap();
@@ -239,7 +239,7 @@ fn whole_steps_before_a_measure_that_is_not_finite_count() {
 }
 
 #[test]
-fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
+fn resident_steps_that_a_lost_gpu_takes_along_are_taken_again() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let options = TrainingOptions { lanes: 1, ..options() };
@@ -251,18 +251,18 @@ fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
     for launches in [0, 1, all / 2, all - 1] {
         gpu.lose_after([-1; 2]);
         let context = Context::new(gpu.config()).unwrap();
-        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
+        let mut training = begin_resident(&gpu, &context, (&network, &bytes()), options.clone());
         gpu.lose_after([launches, -1]);
         assert_eq!(train_for(STEPS, &mut training).unwrap(), expected, "{launches}");
         assert_eq!(training.gpu_figures().unwrap().lost, 1);
 
         // Nothing else can compute: that is said, and the steps before count.
-        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
+        let mut training = begin_resident(&gpu, &context, (&network, &bytes()), options.clone());
         gpu.lose_after([launches, 0]);
         let error = training.iterate(STEPS, |_| ()).unwrap_err().to_string();
         assert!(error.contains("ILLEGAL_ADDRESS"), "{error}");
         let step = training.step();
-        let mut training = begin_whole(&gpu, &context, (&network, &bytes()), options.clone());
+        let mut training = begin_resident(&gpu, &context, (&network, &bytes()), options.clone());
         gpu.lose_after([-1; 2]);
         assert_eq!(
             train_for(step, &mut training).unwrap().steps,
@@ -274,7 +274,7 @@ fn whole_steps_that_a_lost_gpu_takes_along_are_taken_again() {
 }
 
 #[test]
-fn whole_steps_go_on_with_samples_of_another_kind() {
+fn resident_steps_go_on_with_samples_of_another_kind() {
     let Some(gpu) = TestGpu::take_emulated() else { return };
     let network = small(Loss::SoftmaxCrossEntropy);
     let options = TrainingOptions { lanes: 1, ..options() };
@@ -306,7 +306,7 @@ fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
         change(&mut options);
         options
     };
-    for (are_whole, options) in [
+    for (are_resident, options) in [
         (true, with(&|_| ())),
         (true, with(&|options| options.optimizer = Arc::new(changes_at(5)))),
         (true, with(&|options| options.micro_batch = Some(5))),
@@ -337,7 +337,7 @@ fn options_that_steps_on_the_gpu_do_not_know_are_kept_to() {
             expected,
             "{options:?}"
         );
-        assert_eq!(gpu.graph_launches() > graphs, are_whole, "{options:?}");
+        assert_eq!(gpu.graph_launches() > graphs, are_resident, "{options:?}");
     }
     gpu.assert_nothing_is_left();
 }

@@ -1,4 +1,4 @@
-//! Whole steps on a GPU: of all lanes the gradients, their sum along the tree, and the optimizer's update.
+//! Resident steps on a GPU: of all lanes the gradients, their sum along the tree, and the optimizer's update.
 //!
 //! The host asks for some steps in a row and waits once, for what they report; then it fetches the parameters. If the GPU is
 //! lost on the way, or a loss or a measure is not finite, the host still has the parameters that the first of these steps has read.
@@ -10,32 +10,32 @@ use std::time::Instant;
 use distdl_engine::device::{GpuPort, GpuSlice};
 use distdl_engine::{Resident, ShardValues, StepReport, Tallies, tree};
 
-use super::super::device::{LaneId, Whole};
+use super::super::device::{LaneId, ResidentTraining};
 use super::super::failed::Failed;
 use super::super::lane_samples::LaneSamples;
 use super::super::order::SampleOrder;
 use super::super::to_tallies;
 use super::super::update::{check_step, parts_of_shard};
-use super::asking::{Asking, Rules, StepLane};
-use super::card::Card;
-use super::cards::Cards;
 use super::graphs::StepCounts;
 use super::measuring::MeasuringShape;
-use super::residence::{Residence, ResidenceShape};
+use super::resident_buffers::{ResidentBuffers, ResidentShape};
+use super::shared_gpu::SharedGpu;
+use super::shared_gpus::SharedGpus;
+use super::submission::{Rules, StepLane, StepSubmission};
 use crate::augmentation::Drawn;
 use crate::error::{Error, Result};
 use crate::kernels::augment::WARP;
 use crate::kernels::gather::cuda::{Places, PlacesPort};
-use crate::kernels::programs::DeviceCounts;
+use crate::kernels::programs::GpuCounts;
 use crate::metrics::BatchReport;
 use crate::network::{PassRows, TALLY, WorkspaceShape};
 
-/// What takes whole steps of a training on one GPU.
-pub(super) struct GpuSteps {
-    cards: Arc<Cards>,
-    card: Arc<Card>,
+/// Takes resident steps of a training on one GPU.
+pub(super) struct ResidentSteps {
+    gpus: Arc<SharedGpus>,
+    gpu: Arc<SharedGpu>,
     /// There until this is dropped.
-    residence: Option<Residence>,
+    buffers: Option<ResidentBuffers>,
     rules: Rules,
     lanes: Vec<StepLane>,
     /// The step that would read the parameters that are there.
@@ -43,8 +43,8 @@ pub(super) struct GpuSteps {
     failed: Failed,
 }
 
-/// What a step has reported.
-struct Taken {
+/// What a resident step has reported.
+struct StepOutcome {
     tallies: Tallies,
     /// What was measured of it.
     totals: Vec<f64>,
@@ -59,25 +59,29 @@ struct Sent {
     rows_of: Vec<Vec<Range<usize>>>,
 }
 
-impl GpuSteps {
-    /// On `card`. `None` if not all samples can stay there.
-    pub(super) fn new(cards: &Arc<Cards>, card: &Arc<Card>, whole: Whole<'_>) -> Result<Option<Self>> {
-        let Whole {
+impl ResidentSteps {
+    /// On `gpu`. `None` if not all samples can stay there.
+    pub(super) fn new(
+        gpus: &Arc<SharedGpus>,
+        gpu: &Arc<SharedGpu>,
+        training: ResidentTraining<'_>,
+    ) -> Result<Option<Self>> {
+        let ResidentTraining {
             network, deal, options, ..
-        } = whole;
-        let mut shapes = whole.samples.iter().filter_map(LaneSamples::shape);
+        } = training;
+        let mut shapes = training.samples.iter().filter_map(LaneSamples::shape);
         let Some(shape) = shapes.next() else {
             return Ok(None);
         };
-        let are_alike = shapes.all(|other| other == shape) && whole.samples.iter().all(LaneSamples::are_alike);
-        if !are_alike || !card.has_room(&whole.samples) {
+        let are_alike = shapes.all(|other| other == shape) && training.samples.iter().all(LaneSamples::are_alike);
+        if !are_alike || !gpu.has_room(&training.samples) {
             return Ok(None);
         }
         let parts = parts_of_shard(network, options, 0..network.parameter_count());
         let shares: Vec<usize> = (0..options.lanes).map(|lane| deal.share_max(lane)).collect();
         let share_max = shares.iter().copied().max().unwrap_or(0);
         let rows_max = options.micro_batch.map_or(share_max, |rows| rows.min(share_max));
-        let shape = ResidenceShape {
+        let shape = ResidentShape {
             workspace: WorkspaceShape {
                 rows_max,
                 // They are summed in what is held for lanes.
@@ -93,15 +97,15 @@ impl GpuSteps {
             measuring: MeasuringShape::new(network, options, &parts),
         };
         // Dropped if not all samples can stay: lanes by themselves need the room.
-        let residence = card.residence(network, shape)?;
+        let buffers = gpu.resident_buffers(network, shape)?;
         let mut lanes = Vec::with_capacity(options.lanes);
-        for (lane, mut samples) in whole.samples.into_iter().enumerate() {
+        for (lane, mut samples) in training.samples.into_iter().enumerate() {
             let lane = LaneId {
-                dataset: whole.dataset,
+                dataset: training.dataset,
                 lanes: options.lanes,
                 lane,
             };
-            let Some(samples) = card.keep(&residence.workspace, network, &mut samples, lane)? else {
+            let Some(samples) = gpu.keep(&buffers.workspace, network, &mut samples, lane)? else {
                 return Ok(None);
             };
             lanes.push(StepLane {
@@ -111,203 +115,203 @@ impl GpuSteps {
             });
         }
         Ok(Some(Self {
-            cards: Arc::clone(cards),
-            card: Arc::clone(card),
-            residence: Some(residence),
+            gpus: Arc::clone(gpus),
+            gpu: Arc::clone(gpu),
+            buffers: Some(buffers),
             rules: Rules {
                 network: network.clone(),
                 deal: deal.clone(),
                 options: options.clone(),
-                state_begin: whole.state_begin,
-                rate_factor: whole.rate_factor,
+                state_begin: training.state_begin,
+                rate_factor: training.rate_factor,
                 rows_max,
                 parts,
             },
             lanes,
             next: None,
-            failed: whole.failed.clone(),
+            failed: training.failed.clone(),
         }))
     }
 
     /// Takes some of `steps`, and brings what they have come to to the host.
-    fn take_some(
+    fn run_some(
         &mut self,
         steps: Range<u64>,
         all: &mut ShardValues<'_>,
         counts: &mut StepCounts,
     ) -> Result<Vec<Tallies>> {
         let (rules, lanes) = (&self.rules, &mut self.lanes);
-        let Some(residence) = &mut self.residence else {
+        let Some(buffers) = &mut self.buffers else {
             return Err(Error::Internal("a training that has ended was asked for a step".into()));
         };
         let until = steps.end;
-        let mut steps = steps.start..until.min(steps.start + residence.steps);
+        let mut steps = steps.start..until.min(steps.start + buffers.steps);
         let is_there = self.next.take() == Some(steps.start);
         let begun = Instant::now();
         if !is_there {
-            residence.send(all)?;
+            buffers.send(all)?;
         }
         let sent = begun.elapsed();
-        let mut taken = rules.take(steps.clone(), until, (residence, lanes), counts)?;
+        let mut outcomes = rules.run(steps.clone(), until, (buffers, lanes), counts)?;
         let computed = begun.elapsed();
-        if let Some((count, error)) = rules.first_refused(steps.start, &taken) {
+        if let Some((count, error)) = rules.first_refused(steps.start, &outcomes) {
             if count == 0 {
                 return Err(error);
             }
             // Those before it count.
             steps.end = steps.start + count as u64;
-            residence.send(all)?;
-            taken = rules.take(steps.clone(), until, (residence, lanes), counts)?;
+            buffers.send(all)?;
+            outcomes = rules.run(steps.clone(), until, (buffers, lanes), counts)?;
         }
         let fetching = Instant::now();
-        residence.fetch(all)?;
-        residence.adapt(
-            taken.len() as u64,
+        buffers.fetch(all)?;
+        buffers.adapt(
+            outcomes.len() as u64,
             (computed - sent).as_secs_f64(),
             (sent + fetching.elapsed()).as_secs_f64(),
         );
         self.next = Some(steps.end);
-        Ok(taken.into_iter().map(|step| step.tallies).collect())
+        Ok(outcomes.into_iter().map(|step| step.tallies).collect())
     }
 
-    fn counts(&self) -> DeviceCounts {
-        let residence = self.residence.as_ref();
-        residence.map_or_else(DeviceCounts::default, |residence| residence.workspace.device().counts())
+    fn counts(&self) -> GpuCounts {
+        let buffers = self.buffers.as_ref();
+        buffers.map_or_else(GpuCounts::default, |buffers| buffers.workspace.device().counts())
     }
 }
 
-impl Resident for GpuSteps {
+impl Resident for ResidentSteps {
     fn take(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>) -> distdl_engine::Result<Vec<Tallies>> {
-        let (before, mut counts, cards) = (self.counts(), StepCounts::default(), Arc::clone(&self.cards));
-        let under_way = cards.counted().begin();
-        let taken = self.take_some(steps, all, &mut counts);
-        if taken.is_ok() {
+        let (before, mut counts, gpus) = (self.counts(), StepCounts::default(), Arc::clone(&self.gpus));
+        let under_way = gpus.counted().begin();
+        let tallies = self.run_some(steps, all, &mut counts);
+        if tallies.is_ok() {
             under_way.count(counts.passes, [before, self.counts()]);
-            cards.counted().count_steps(counts);
+            gpus.counted().count_steps(counts);
         }
         drop(under_way);
-        let taken = self.cards.unless_lost(&self.card, taken);
-        taken
+        let tallies = self.gpus.unless_lost(&self.gpu, tallies);
+        tallies
             .map(Option::unwrap_or_default)
             .map_err(|error| self.failed.keep(error))
     }
 }
 
-impl Drop for GpuSteps {
+impl Drop for ResidentSteps {
     /// Nothing that the GPU works on is freed before it is done.
     fn drop(&mut self) {
-        if let Some(residence) = self.residence.take() {
-            self.card.take_residence_back(residence);
+        if let Some(buffers) = self.buffers.take() {
+            self.gpu.take_buffers_back(buffers);
         }
     }
 }
 
 impl Rules {
     /// The first of steps from `first` on whose update the host would refuse, counted from 0, and why.
-    fn first_refused(&self, first: u64, taken: &[Taken]) -> Option<(usize, Error)> {
-        let refused = |(index, taken): (usize, &Taken)| {
+    fn first_refused(&self, first: u64, outcomes: &[StepOutcome]) -> Option<(usize, Error)> {
+        let refused = |(index, outcome): (usize, &StepOutcome)| {
             let report = StepReport {
                 step: first + index as u64,
-                tallies: taken.tallies,
+                tallies: outcome.tallies,
             };
-            let checked = check_step(&self.options, &self.parts, &report, &taken.totals);
+            let checked = check_step(&self.options, &self.parts, &report, &outcome.totals);
             Some((index, checked.err()?))
         };
-        taken.iter().enumerate().find_map(refused)
+        outcomes.iter().enumerate().find_map(refused)
     }
 
     /// Takes steps, and waits for what they report. Meanwhile it draws for as many that follow, before step `until`.
-    fn take(
+    fn run(
         &self,
         steps: Range<u64>,
         until: u64,
-        (residence, lanes): (&mut Residence, &mut [StepLane]),
+        (buffers, lanes): (&mut ResidentBuffers, &mut [StepLane]),
         counts: &mut StepCounts,
-    ) -> Result<Vec<Taken>> {
-        let sent = self.send(steps.clone(), residence, lanes)?;
-        let asked = self.ask(steps.clone(), residence, lanes, &sent, counts)?;
-        counts.passes += asked.len() as u64;
+    ) -> Result<Vec<StepOutcome>> {
+        let sent = self.send(steps.clone(), buffers, lanes)?;
+        let passes = self.submit(steps.clone(), buffers, lanes, &sent, counts)?;
+        counts.passes += passes.len() as u64;
         self.draw_ahead(steps.end..until.min(steps.end + (steps.end - steps.start)), lanes);
-        self.reported((steps.end - steps.start) as usize, residence, &sent, &asked)
+        self.reported((steps.end - steps.start) as usize, buffers, &sent, &passes)
     }
 
     /// Sends where the rows of steps are, and what is done to them.
-    fn send(&self, steps: Range<u64>, residence: &mut Residence, lanes: &mut [StepLane]) -> Result<Sent> {
-        let device = residence.workspace.device();
+    fn send(&self, steps: Range<u64>, buffers: &mut ResidentBuffers, lanes: &mut [StepLane]) -> Result<Sent> {
+        let device = buffers.workspace.device();
         let mut sent = Sent::default();
-        for ((index, lane), port) in lanes.iter_mut().enumerate().zip(&mut residence.places) {
+        for ((index, lane), port) in lanes.iter_mut().enumerate().zip(&mut buffers.places) {
             let (places, rows) = self.places(index, lane, steps.clone());
             port.send(device, lane.samples.as_ref().rows, &places)?;
             sent.places_of.push(places);
             sent.rows_of.push(rows);
         }
         let lanes = lanes.iter_mut().zip(&sent.rows_of).enumerate();
-        for ((index, (lane, rows)), port) in lanes.zip(&mut residence.warps) {
+        for ((index, (lane, rows)), port) in lanes.zip(&mut buffers.warps) {
             port.send(device.gpu(), &self.warps(index, lane, rows, steps.start))?;
         }
         Ok(sent)
     }
 
     /// Asks for steps whose rows were sent; gives the rows of each pass.
-    fn ask(
+    fn submit(
         &self,
         steps: Range<u64>,
-        residence: &mut Residence,
+        buffers: &mut ResidentBuffers,
         lanes: &[StepLane],
         sent: &Sent,
         counts: &mut StepCounts,
     ) -> Result<Vec<PassRows>> {
-        let places: Vec<Places<'_>> = residence.places.iter().map(PlacesPort::places).collect();
-        let warps: Vec<GpuSlice<'_>> = residence.warps.iter().map(GpuPort::words).collect();
-        let state: Vec<GpuSlice<'_>> = residence.state.iter().map(GpuPort::words).collect();
-        let mut asking = Asking {
+        let places: Vec<Places<'_>> = buffers.places.iter().map(PlacesPort::places).collect();
+        let warps: Vec<GpuSlice<'_>> = buffers.warps.iter().map(GpuPort::words).collect();
+        let state: Vec<GpuSlice<'_>> = buffers.state.iter().map(GpuPort::words).collect();
+        let mut submission = StepSubmission {
             rules: self,
-            workspace: &residence.workspace,
-            held: &residence.held,
-            zeros: residence.zeros.as_ref(),
-            tallies: residence.tallies.words(),
+            workspace: &buffers.workspace,
+            held: &buffers.held,
+            zeros: buffers.zeros.as_ref(),
+            tallies: buffers.tallies.words(),
             lanes,
             places: &places,
             places_of: &sent.places_of,
             warps: &warps,
             state: &state,
-            measuring: residence.measuring.as_ref(),
-            lane_limit: residence.lane_limit.as_ref(),
+            measuring: buffers.measuring.as_ref(),
+            lane_limit: buffers.lane_limit.as_ref(),
             first: steps.start,
-            graphs: &mut residence.graphs,
+            graphs: &mut buffers.graphs,
             passes: Vec::new(),
             counts,
         };
         for (step, index) in steps.zip(0..) {
             let rows = sent.rows_of.iter().map(|rows: &Vec<Range<usize>>| rows[index].clone());
             let rows: Vec<Range<usize>> = rows.collect();
-            asking.step(step, &rows)?;
+            submission.step(step, &rows)?;
         }
-        Ok(asking.passes)
+        Ok(submission.passes)
     }
 
     /// Waits for what so many steps report, by the rows of each pass that was asked for.
     fn reported(
         &self,
         count: usize,
-        residence: &mut Residence,
+        buffers: &mut ResidentBuffers,
         Sent { rows_of, .. }: &Sent,
-        asked: &[PassRows],
-    ) -> Result<Vec<Taken>> {
-        let gpu = residence.workspace.device().gpu();
-        let bytes = asked.len() * TALLY * size_of::<f32>();
-        residence.tallies.fetch(gpu, bytes)?;
+        passes: &[PassRows],
+    ) -> Result<Vec<StepOutcome>> {
+        let gpu = buffers.workspace.device().gpu();
+        let bytes = passes.len() * TALLY * size_of::<f32>();
+        buffers.tallies.fetch(gpu, bytes)?;
         let mut totals = vec![Vec::new(); count];
-        if let Some(measuring) = &mut residence.measuring {
+        if let Some(measuring) = &mut buffers.measuring {
             measuring.fetch(gpu, count)?;
             totals = measuring.take(gpu, count)?;
         }
-        let mut found = vec![[0.0_f64; 2]; asked.len()];
-        bytemuck::cast_slice_mut(&mut found).copy_from_slice(&residence.tallies.take(gpu)?[..bytes]);
-        let mut reports = asked
+        let mut found = vec![[0.0_f64; 2]; passes.len()];
+        bytemuck::cast_slice_mut(&mut found).copy_from_slice(&buffers.tallies.take(gpu)?[..bytes]);
+        let mut reports = passes
             .iter()
             .zip(found)
-            .map(|(rows, tallies)| residence.workspace.shape().report(*rows, tallies));
+            .map(|(rows, tallies)| buffers.workspace.shape().report(*rows, tallies));
         let mut of_step = |index: usize| {
             let mut of_lane = |lane: usize| {
                 let pieces = rows_of[lane][index].len().div_ceil(self.rows_max);
@@ -317,11 +321,11 @@ impl Rules {
             };
             tree::fold(0..rows_of.len(), &mut of_lane, &mut Tallies::plus).unwrap_or_default()
         };
-        let taken = totals.into_iter().enumerate().map(|(index, totals)| Taken {
+        let outcomes = totals.into_iter().enumerate().map(|(index, totals)| StepOutcome {
             tallies: of_step(index),
             totals,
         });
-        Ok(taken.collect())
+        Ok(outcomes.collect())
     }
 
     /// What is done to the rows of some steps of a lane, from `first` on; nothing if they stay as they are.

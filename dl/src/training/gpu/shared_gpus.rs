@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use distdl_engine::DatasetId;
 
-use super::card::Card;
 use super::graphs::StepCounts;
+use super::shared_gpu::SharedGpu;
 use crate::error::{Error, Result};
-use crate::kernels::programs::DeviceCounts;
+use crate::kernels::programs::GpuCounts;
 use crate::metrics::GpuFigures;
 
 /// The GPUs of this process, for all lanes of one training. They are all of one kind.
-pub(super) struct Cards {
+pub(super) struct SharedGpus {
     name: String,
-    cards: Vec<Arc<Card>>,
+    gpus: Vec<Arc<SharedGpu>>,
     /// Whether nothing else may compute.
     is_required: bool,
     counted: Counted,
@@ -51,7 +51,7 @@ impl Counted {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts how whole steps were asked for that have come to something.
+    /// Counts how resident steps were asked for that have come to something.
     pub(super) fn count_steps(&self, counts: StepCounts) {
         for (counter, number) in [
             (&self.graphs, counts.graphs),
@@ -83,7 +83,7 @@ pub(super) struct UnderWay<'a>(&'a Counted);
 
 impl UnderWay<'_> {
     /// So many have come to something, with what the device has done before them and up to now.
-    pub(super) fn count(&self, passes: u64, [before, now]: [DeviceCounts; 2]) {
+    pub(super) fn count(&self, passes: u64, [before, now]: [GpuCounts; 2]) {
         let (counted, convolutions) = (self.0, now.cudnn_convolutions - before.cudnn_convolutions);
         for (counter, number) in [
             (&counted.passes, passes),
@@ -107,12 +107,12 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-impl Cards {
+impl SharedGpus {
     /// Some GPUs of this name.
-    pub(super) fn new(name: String, cards: Vec<Arc<Card>>, is_required: bool) -> Self {
+    pub(super) fn new(name: String, gpus: Vec<Arc<SharedGpu>>, is_required: bool) -> Self {
         Self {
             name,
-            cards,
+            gpus,
             is_required,
             counted: Counted::default(),
             have_ended: AtomicBool::new(false),
@@ -133,7 +133,7 @@ impl Cards {
     /// The training ends: frees what nobody has there at the moment. From now on no samples stay.
     pub(super) fn end(&self) {
         self.have_ended.store(true, Ordering::SeqCst);
-        self.cards.iter().for_each(|card| card.forget_idle());
+        self.gpus.iter().for_each(|gpu| gpu.forget_idle());
     }
 
     /// Whether the training is gone. Predictions of it may go on.
@@ -147,26 +147,26 @@ impl Cards {
     }
 
     /// Those that are not lost, in the order in which a lane, or a task, takes them: that of its index first.
-    pub(super) fn of_lane(&self, lane: usize) -> impl Iterator<Item = &Arc<Card>> {
-        let first = lane % self.cards.len().max(1);
-        let cards = self.cards[first..].iter().chain(&self.cards[..first]);
-        cards.filter(|card| !card.is_lost())
+    pub(super) fn of_lane(&self, lane: usize) -> impl Iterator<Item = &Arc<SharedGpu>> {
+        let first = lane % self.gpus.len().max(1);
+        let gpus = self.gpus[first..].iter().chain(&self.gpus[..first]);
+        gpus.filter(|gpu| !gpu.is_lost())
     }
 
     /// The one that all of so many lanes of a dataset take; `None` if each takes another, all are lost, or it was found that
     /// not all samples can stay there, and other trainings have left no more since.
-    pub(super) fn of_all(&self, lanes: usize, dataset: DatasetId) -> Option<&Arc<Card>> {
+    pub(super) fn of_all(&self, lanes: usize, dataset: DatasetId) -> Option<&Arc<SharedGpu>> {
         let mut left = self.of_lane(0);
-        let card = left.next().filter(|_| lanes == 1 || left.next().is_none())?;
+        let gpu = left.next().filter(|_| lanes == 1 || left.next().is_none())?;
         let too_much = self.too_much().filter(|(too_much, _)| *too_much == dataset);
         too_much
-            .is_none_or(|(_, left_bytes)| card.left_bytes() > left_bytes)
-            .then_some(card)
+            .is_none_or(|(_, left_bytes)| gpu.left_bytes() > left_bytes)
+            .then_some(gpu)
     }
 
     /// Says that not all samples of this dataset can stay on this GPU.
-    pub(super) fn find_too_much(&self, dataset: DatasetId, card: &Card) {
-        *self.too_much() = Some((dataset, card.left_bytes()));
+    pub(super) fn find_too_much(&self, dataset: DatasetId, gpu: &SharedGpu) {
+        *self.too_much() = Some((dataset, gpu.left_bytes()));
     }
 
     fn too_much(&self) -> MutexGuard<'_, Option<(DatasetId, u64)>> {
@@ -175,13 +175,13 @@ impl Cards {
 
     /// `None` if it failed because the GPU did, which is lost then: another computes. An error if there is no other, and
     /// the CPU may not.
-    pub(super) fn unless_lost<T>(&self, card: &Card, result: Result<T>) -> Result<Option<T>> {
+    pub(super) fn unless_lost<T>(&self, gpu: &SharedGpu, result: Result<T>) -> Result<Option<T>> {
         let error = match result {
             Err(error @ (Error::Device(_) | Error::Compile(_))) => error,
             other => return other.map(Some),
         };
-        let is_new = card.lose();
-        let is_left = self.cards.iter().any(|card| !card.is_lost());
+        let is_new = gpu.lose();
+        let is_left = self.gpus.iter().any(|gpu| !gpu.is_lost());
         if !is_left && self.is_required {
             return Err(error);
         }
@@ -199,15 +199,15 @@ impl Cards {
     /// What was done so far.
     pub(super) fn figures(&self) -> GpuFigures {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let samples = self.cards.iter().map(|card| card.figures());
+        let samples = self.gpus.iter().map(|gpu| gpu.figures());
         let (sample_bytes, avoided) = samples.fold((0, 0), |(copied, avoided), figures| {
             (copied + figures.copied_bytes, avoided + figures.avoided_bytes)
         });
         let counted = &self.counted;
         GpuFigures {
             name: self.name.clone(),
-            count: self.cards.len(),
-            lost: self.cards.iter().filter(|card| card.is_lost()).count(),
+            count: self.gpus.len(),
+            lost: self.gpus.iter().filter(|gpu| gpu.is_lost()).count(),
             passes: count(&counted.passes),
             busy_seconds: counted.busy().total.as_secs_f64(),
             to_gpu_bytes: count(&counted.to_gpu_bytes),

@@ -1,4 +1,4 @@
-//! What a GPU is asked for in a step that it takes whole: as a graph, or thing by thing.
+//! What a GPU is asked for in a resident step: as a graph, or thing by thing.
 #![allow(unsafe_code)] // asks for a graph, which has places in memory
 
 use std::mem;
@@ -10,9 +10,9 @@ use distdl_engine::tree;
 use super::super::TrainingOptions;
 use super::super::order::SampleOrder;
 use super::super::update::Part;
-use super::card::SamplesOnGpu;
 use super::graphs::{Graphs, StepCounts, StepGraph};
 use super::measuring::Measuring;
+use super::shared_gpu::SamplesOnGpu;
 use crate::augmentation::Drawn;
 use crate::deal::Deal;
 use crate::error::{Error, Result};
@@ -56,8 +56,8 @@ pub(super) struct StepLane {
     pub(super) drawn: Option<Drawn>,
 }
 
-/// Steps that the GPU is asked for.
-pub(super) struct Asking<'a> {
+/// Submits resident steps to the GPU.
+pub(super) struct StepSubmission<'a> {
     pub(super) rules: &'a Rules,
     pub(super) workspace: &'a GpuWorkspace,
     pub(super) held: &'a [GpuBuffer],
@@ -80,7 +80,7 @@ pub(super) struct Asking<'a> {
     pub(super) counts: &'a mut StepCounts,
 }
 
-impl Asking<'_> {
+impl StepSubmission<'_> {
     /// Asks for a step, with the rows of each lane: as a graph if there is one for those.
     pub(super) fn step(&mut self, step: u64, rows: &[Range<usize>]) -> Result<()> {
         let weighs = self.weighs(rows);
@@ -135,7 +135,7 @@ impl Asking<'_> {
         (rows, weighs): (&[Range<usize>], bool),
     ) -> (Result<()>, StepGraph) {
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
-        // SAFETY: buffers, cuBLAS and cuDNN are the residence's, and samples the lanes', which both wait for the GPU before they end.
+        // SAFETY: buffers, cuBLAS and cuDNN are those of `ResidentBuffers`, and samples the lanes', which both wait for the GPU before they end.
         let asked = unsafe { gpu.replay(&mut graph, || self.eager(step, rows)) };
         match asked {
             Ok(()) => (Ok(()), StepGraph::Graph(graph)),

@@ -12,18 +12,18 @@ use distdl_storage::{BlockId, DeviceError, DeviceFigures, DeviceKey, DeviceMemor
 use super::super::device::{BlockRows, LaneId, SampleBlock};
 use super::super::lane_samples::LaneSamples;
 use super::kept::Kept;
-use super::residence::{Residence, ResidenceShape};
+use super::resident_buffers::{ResidentBuffers, ResidentShape};
 use crate::batch::RowSource;
 use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::GpuSamples;
-use crate::kernels::programs::{Device, Kernels};
+use crate::kernels::programs::{GpuContext, Kernels};
 use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::loss::Loss;
 use crate::network::{GpuWorkspace, NeuralNetwork, PassRows, WorkspaceShape};
 use crate::samples::{Features, RowFeatures, RowTarget, SampleShape, SampleTargets, Samples};
 
 /// One GPU, for all lanes of one training.
-pub(super) struct Card {
+pub(super) struct SharedGpu {
     found: GpuFound,
     index: usize,
     precision: Precision,
@@ -35,8 +35,8 @@ pub(super) struct Card {
     weights: Mutex<BTreeMap<DeviceKey, Arc<[f32]>>>,
     /// Workspaces that no lane has at the moment.
     idle: Mutex<Vec<GpuWorkspace>>,
-    /// What a training has there between the steps that it takes whole.
-    resident: Mutex<Option<Residence>>,
+    /// What a training has there between resident steps.
+    resident: Mutex<Option<ResidentBuffers>>,
     is_lost: AtomicBool,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct SamplesOnGpu {
     weights: Arc<[f32]>,
 }
 
-impl Card {
+impl SharedGpu {
     /// The GPU of this index, with room for so many bytes of samples of all trainings of a context.
     pub(super) fn new(
         found: &GpuFound,
@@ -59,7 +59,7 @@ impl Card {
         compiler: Arc<Compiler>,
         bytes_max: u64,
     ) -> Arc<Self> {
-        let card = Arc::new(Self {
+        let gpu = Arc::new(Self {
             found: found.clone(),
             index,
             precision,
@@ -71,8 +71,8 @@ impl Card {
             resident: Mutex::default(),
             is_lost: AtomicBool::new(false),
         });
-        found.spares(index, Arc::downgrade(&card) as Weak<dyn Spares>);
-        card
+        found.spares(index, Arc::downgrade(&gpu) as Weak<dyn Spares>);
+        gpu
     }
 
     /// Whether it has failed.
@@ -106,9 +106,9 @@ impl Card {
 
     /// Allocates on a new handle. If there is no room, without what is there for whoever comes next: passes come before samples,
     /// which can be sent, and this training before others.
-    fn making_room<T>(&self, allocate: impl Fn(Device) -> Result<T>) -> Result<T> {
+    fn making_room<T>(&self, allocate: impl Fn(GpuContext) -> Result<T>) -> Result<T> {
         let allocate =
-            || Device::open(&self.found, self.index, self.precision, self.kernels.clone()).and_then(&allocate);
+            || GpuContext::open(&self.found, self.index, self.precision, self.kernels.clone()).and_then(&allocate);
         let leave: [&dyn Fn(); 3] = [&|| self.give_up(), &|| self.found.give_up(self.index), &|| {
             self.forget_idle()
         }];
@@ -132,23 +132,23 @@ impl Card {
         }
     }
 
-    /// What a training needs that takes whole steps: what was there before, or all anew.
-    pub(super) fn residence(&self, network: &NeuralNetwork, shape: ResidenceShape) -> Result<Residence> {
-        let before = self.resident().take().filter(|residence| residence.is(&shape));
-        if let Some(residence) = before {
-            return Ok(residence);
+    /// What a training needs for resident steps: what was there before, or all anew.
+    pub(super) fn resident_buffers(&self, network: &NeuralNetwork, shape: ResidentShape) -> Result<ResidentBuffers> {
+        let before = self.resident().take().filter(|buffers| buffers.is(&shape));
+        if let Some(buffers) = before {
+            return Ok(buffers);
         }
-        self.making_room(|device| Residence::new(device, network, shape.clone()))
+        self.making_room(|device| ResidentBuffers::new(device, network, shape.clone()))
     }
 
-    /// Takes that back. Whoever trains next finds it, unless the GPU is lost.
-    pub(super) fn take_residence_back(&self, residence: Residence) {
-        if residence.workspace.device().gpu().synchronize().is_ok() && !self.is_lost() {
-            *self.resident() = Some(residence);
+    /// Takes back what was needed for resident steps. Whoever trains next finds it, unless the GPU is lost.
+    pub(super) fn take_buffers_back(&self, buffers: ResidentBuffers) {
+        if buffers.workspace.device().gpu().synchronize().is_ok() && !self.is_lost() {
+            *self.resident() = Some(buffers);
         }
     }
 
-    fn resident(&self) -> MutexGuard<'_, Option<Residence>> {
+    fn resident(&self) -> MutexGuard<'_, Option<ResidentBuffers>> {
         self.resident.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -273,7 +273,7 @@ impl Card {
     }
 }
 
-impl Spares for Card {
+impl Spares for SharedGpu {
     /// Workspaces, which hold nothing that is not sent anew. Samples stay.
     fn give_up(&self) {
         self.idle().clear();
