@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "gpu")]
 pub(crate) use self::drawn::Drawn;
 use crate::error::{Error, Result};
+use crate::kernels::augment::AffineTransform;
 #[cfg(feature = "gpu")]
-use crate::kernels::augment::WARP;
-use crate::kernels::augment::Warp;
+use crate::kernels::augment::TRANSFORM_LENGTH;
 use crate::layer::Draw;
 use crate::rng::{Purpose, Stream};
 use crate::shape::{Image, Shape};
@@ -70,9 +70,9 @@ impl Augmentation {
 
     /// What is done to so many rows of a step, the first of which is [`Draw::first_row`], as a kernel for GPUs takes it.
     #[cfg(feature = "gpu")]
-    fn warps(&self, draw: Draw, rows: usize) -> impl Iterator<Item = [u64; WARP]> {
+    fn transforms(&self, draw: Draw, rows: usize) -> impl Iterator<Item = [u64; TRANSFORM_LENGTH]> {
         let rows = (draw.first_row..).take(rows);
-        rows.map(move |row| self.draw(draw, row).warp().words())
+        rows.map(move |row| self.draw(draw, row).transform().words())
     }
 
     /// What is done to a row of a step. Each part is drawn whether it is wanted or not, so that one does not show in another.
@@ -103,15 +103,15 @@ struct Change {
 }
 
 impl Change {
-    /// The same as kernels take it.
-    fn warp(&self) -> Warp {
+    /// This change as kernels take it.
+    fn transform(&self) -> AffineTransform {
         let angle = f64::from(self.degrees).to_radians();
         // libm's, since those of the C library have other bits on other machines. Of nothing they are known, sign included.
         let (sine, cosine) = match angle == 0.0 {
             true => (angle, 1.0),
             false => (libm::sin(angle), libm::cos(angle)),
         };
-        Warp {
+        AffineTransform {
             sine,
             cosine,
             right: self.right,
@@ -149,10 +149,10 @@ impl Augmenter {
     /// Changes rows of pictures in place, the first of which is [`Draw::first_row`]. They are of the network's length.
     pub(crate) fn apply(&mut self, draw: Draw, pictures: &mut [f32]) -> Result<()> {
         for (row, picture) in (draw.first_row..).zip(pictures.chunks_exact_mut(self.before.len())) {
-            let warp = self.augmentation.draw(draw, row).warp();
-            if warp != Warp::NONE {
+            let transform = self.augmentation.draw(draw, row).transform();
+            if transform != AffineTransform::NONE {
                 self.before.copy_from_slice(picture);
-                warp.apply(self.image, &self.before, picture)?;
+                transform.apply(self.image, &self.before, picture)?;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! A checkpoint knows nothing of workers and shards. Reading and writing are actions on one partition: in a cluster one
 //! process does it for all, another one if that is lost, and a process that comes later gets the same answer.
 
-mod facts;
+mod training_identity;
 mod options;
 
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ use distdl_engine::{Context, EngineError, Parameters};
 use distdl_storage::{Commit, Commits, StorageError};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::facts::Facts;
 pub use self::options::{CheckpointOptions, ParseResumeError, Resume};
+pub(crate) use self::training_identity::TrainingIdentity;
 use crate::best::{BestModel, BestModels};
 use crate::error::{Error, Result};
 use crate::kernels::Level;
@@ -57,7 +57,7 @@ struct Description {
     rate_factor: f64,
     /// The best models so far, whose parameters lie in files of their own; none where none were shown.
     best: Option<BestModels>,
-    training: Facts,
+    training: TrainingIdentity,
     /// What the kernels ran with, as far as others may round otherwise.
     kernels: String,
 }
@@ -89,7 +89,7 @@ fn kernels(level: Level, device: &str) -> String {
 }
 
 /// A training as it stands.
-pub(crate) struct Snapshot {
+pub(crate) struct CheckpointContents {
     pub(crate) step: u64,
     pub(crate) epoch: u64,
     pub(crate) state_begin: u64,
@@ -100,7 +100,7 @@ pub(crate) struct Snapshot {
 }
 
 /// What a training goes on from.
-pub(crate) struct Loaded {
+pub(crate) struct LoadedCheckpoint {
     pub(crate) step: u64,
     pub(crate) state_begin: u64,
     pub(crate) rate_factor: f32,
@@ -112,7 +112,7 @@ pub(crate) struct Loaded {
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     options: CheckpointOptions,
-    facts: Facts,
+    identity: TrainingIdentity,
     kernels: String,
     resumed: Option<Resumed>,
     /// The step of the newest one, and its number.
@@ -132,10 +132,10 @@ struct Found {
 
 impl Checkpoints {
     /// Of a training on another `device` than the CPU, in words that follow its; empty for the CPU.
-    pub(crate) fn new(options: CheckpointOptions, facts: Facts, device: &str) -> Self {
+    pub(crate) fn new(options: CheckpointOptions, identity: TrainingIdentity, device: &str) -> Self {
         Self {
             options,
-            facts,
+            identity,
             kernels: kernels(Level::best(), device),
             resumed: None,
             newest: None,
@@ -166,8 +166,8 @@ impl Checkpoints {
     }
 
     /// Writes one, in one process for all.
-    pub(crate) fn save(&mut self, context: &Context, mut snapshot: Snapshot) -> Result<()> {
-        let (step, count, keep) = (snapshot.step, self.written, self.options.keep);
+    pub(crate) fn save(&mut self, context: &Context, mut contents: CheckpointContents) -> Result<()> {
+        let (step, count, keep) = (contents.step, self.written, self.options.keep);
         let (commits, faults) = (self.commits(context)?, context.faults().cloned());
         // That of this very step, in whose place this one is.
         let before_this = self
@@ -183,20 +183,20 @@ impl Checkpoints {
             .range(0..1, 1)
             .run_partitions(move |_, _| Ok((before.numbers()?.last().copied(), kernels.clone())))?;
         let (last, kernels) = begun.into_iter().next().unwrap_or_default();
-        let (best, of_best) = snapshot.best.take().map(BestModels::into_parts).unzip();
+        let (best, of_best) = contents.best.take().map(BestModels::into_parts).unzip();
         let description = Description {
             format: FORMAT,
             step,
-            epoch: snapshot.epoch,
-            state_slots: snapshot.parameters.slots(),
-            state_begin: snapshot.state_begin,
-            rate_factor: snapshot.rate_factor.into(),
+            epoch: contents.epoch,
+            state_slots: contents.parameters.slots(),
+            state_begin: contents.state_begin,
+            rate_factor: contents.rate_factor.into(),
             best,
-            training: self.facts.clone(),
+            training: self.identity.clone(),
             kernels,
         };
         let numbers = context.range(0..1, 1).run_partitions(move |_, _| {
-            let blobs = snapshot.blobs(&description, of_best.as_deref().unwrap_or_default())?;
+            let blobs = contents.blobs(&description, of_best.as_deref().unwrap_or_default())?;
             let unpublished = commits.begin_after(last, &blobs)?;
             if let Some(faults) = &faults {
                 faults.reach(Point::Checkpoint(count));
@@ -214,7 +214,12 @@ impl Checkpoints {
     }
 
     /// What to go on from, if that is wanted and there; the same in every process.
-    pub(crate) fn load(&mut self, context: &Context, layout: &ParameterLayout, slots: usize) -> Result<Option<Loaded>> {
+    pub(crate) fn load(
+        &mut self,
+        context: &Context,
+        layout: &ParameterLayout,
+        slots: usize,
+    ) -> Result<Option<LoadedCheckpoint>> {
         let resume = self.options.resume;
         if resume == Resume::Never {
             return Ok(None);
@@ -236,13 +241,13 @@ impl Checkpoints {
         let description = blob(&blobs, TRAINING).and_then(Description::parse).map_err(unusable)?;
         self.check(number, &description)?;
         let parameters = parameters(&blobs, layout, slots, description.state_slots).map_err(unusable)?;
-        let of_best = |place| tensors(&blobs, &best_name(place), layout);
+        let of_best = |rank| tensors(&blobs, &best_name(rank), layout);
         let best = description.best.clone().map(|best| best.with_parameters(of_best));
         let best = best.transpose().map_err(unusable)?;
         let resumed = self.note(number, &description, found.passed_over);
         self.newest = Some((description.step, number));
         self.resumed = Some(resumed);
-        Ok(Some(Loaded {
+        Ok(Some(LoadedCheckpoint {
             step: description.step,
             state_begin: description.state_begin,
             rate_factor: description.rate_factor as f32,
@@ -268,7 +273,7 @@ impl Checkpoints {
 
     /// An error if a checkpoint is not one of this training.
     fn check(&self, number: u64, description: &Description) -> Result<()> {
-        let differences = self.facts.differences(&description.training);
+        let differences = self.identity.differences(&description.training);
         if differences.is_empty() {
             return Ok(());
         }
@@ -391,7 +396,7 @@ impl Found {
     }
 }
 
-impl Snapshot {
+impl CheckpointContents {
     /// With the parameters of the best models.
     fn blobs(
         &self,
@@ -409,8 +414,8 @@ impl Snapshot {
         for (slot, state) in (0..self.parameters.slots()).filter_map(|slot| Some((slot, latest.state(slot)?))) {
             blobs.insert(state_name(slot), tensors(state)?.into());
         }
-        for (place, model) in of_best.iter().enumerate() {
-            blobs.insert(best_name(place), tensors(&model.parameters)?.into());
+        for (rank, model) in of_best.iter().enumerate() {
+            blobs.insert(best_name(rank), tensors(&model.parameters)?.into());
         }
         Ok(blobs)
     }
@@ -420,8 +425,8 @@ fn state_name(slot: usize) -> String {
     format!("state.{slot}.safetensors")
 }
 
-fn best_name(place: usize) -> String {
-    format!("best.{place}.safetensors")
+fn best_name(rank: usize) -> String {
+    format!("best.{rank}.safetensors")
 }
 
 fn blob<'a>(blobs: &'a BTreeMap<String, Bytes>, name: &str) -> Result<&'a [u8], String> {

@@ -62,8 +62,8 @@ impl Deal {
         }
     }
 
-    /// The epoch of a step, and its place there.
-    pub(crate) fn place(&self, step: u64) -> (u64, u64) {
+    /// The epoch of a step, and its 0-based index in the epoch.
+    pub(crate) fn epoch_and_step(&self, step: u64) -> (u64, u64) {
         let ((first_step, first_epoch), steps) = (self.begin, step.saturating_sub(self.begin.0));
         debug_assert!(step >= first_step, "a step before the data was there");
         (first_epoch + steps / self.steps_per_epoch, steps % self.steps_per_epoch)
@@ -119,37 +119,37 @@ impl Deal {
             return (count / lanes + u64::from((lane as u64) < count % lanes)) as usize;
         }
         // What each lane has had at `count - lanes / 2`, rounded: together at most `count`, and not many fewer.
-        let (place, whole) = (
+        let (before, whole) = (
             u128::from((2 * count).saturating_sub(lanes)),
             2 * u128::from(self.samples),
         );
-        let turn = |(lane, length): (usize, &u32)| Turn {
-            dealt: ((place * u128::from(*length) + u128::from(self.samples)) / whole) as u64,
+        let next = |(lane, length): (usize, &u32)| NextSample {
+            dealt: ((before * u128::from(*length) + u128::from(self.samples)) / whole) as u64,
             length: u64::from(*length),
             lane,
         };
-        let turns: Vec<Turn> = self.lengths.iter().enumerate().map(turn).collect();
-        let mut own = turns[lane].dealt;
-        let missing = count - turns.iter().map(|turn| turn.dealt).sum::<u64>();
-        let waiting = turns.into_iter().filter(|turn| turn.dealt < turn.length);
-        let mut waiting: BinaryHeap<Reverse<Turn>> = waiting.map(Reverse).collect();
+        let next_of_lanes: Vec<NextSample> = self.lengths.iter().enumerate().map(next).collect();
+        let mut own = next_of_lanes[lane].dealt;
+        let missing = count - next_of_lanes.iter().map(|next| next.dealt).sum::<u64>();
+        let waiting = next_of_lanes.into_iter().filter(|next| next.dealt < next.length);
+        let mut waiting: BinaryHeap<Reverse<NextSample>> = waiting.map(Reverse).collect();
         for _ in 0..missing {
-            let Some(Reverse(mut turn)) = waiting.pop() else {
+            let Some(Reverse(mut next)) = waiting.pop() else {
                 break;
             };
-            turn.dealt += 1;
-            own += u64::from(turn.lane == lane);
-            if turn.dealt < turn.length {
-                waiting.push(Reverse(turn));
+            next.dealt += 1;
+            own += u64::from(next.lane == lane);
+            if next.dealt < next.length {
+                waiting.push(Reverse(next));
             }
         }
         own as usize
     }
 }
 
-/// A lane's next turn.
+/// A lane's next sample, in the heap of those that have no step yet.
 #[derive(PartialEq, Eq)]
-struct Turn {
+struct NextSample {
     /// Its samples before that.
     dealt: u64,
     /// All its samples.
@@ -157,16 +157,16 @@ struct Turn {
     lane: usize,
 }
 
-impl Ord for Turn {
+impl Ord for NextSample {
     fn cmp(&self, other: &Self) -> Ordering {
-        let scaled = |turn: &Turn, length| u128::from(2 * turn.dealt + 1) * u128::from(length);
+        let scaled = |next: &NextSample, length| u128::from(2 * next.dealt + 1) * u128::from(length);
         scaled(self, other.length)
             .cmp(&scaled(other, self.length))
             .then(self.lane.cmp(&other.lane))
     }
 }
 
-impl PartialOrd for Turn {
+impl PartialOrd for NextSample {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

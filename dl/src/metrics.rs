@@ -62,7 +62,7 @@ pub struct GpuFigures {
     pub count: usize,
     /// How many have failed. Without any left the CPU computes.
     pub lost: usize,
-    /// Mini-batches, or pieces of one, whose gradient it has computed.
+    /// Mini-batches, or micro-batches of one, whose gradient it has computed.
     pub passes: u64,
     /// How long at least one of those was under way, copies included, in seconds.
     pub busy_seconds: f64,

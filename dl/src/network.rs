@@ -47,7 +47,7 @@ use wiring::{GradientBuffers, Wires};
 #[derive(Clone, Debug)]
 pub struct NeuralNetwork<T: Scalar = f32> {
     input: Shape,
-    layers: Arc<[Placed<T>]>,
+    layers: Arc<[WiredLayer<T>]>,
     layout: Arc<ParameterLayout>,
     loss: Loss,
     /// Of the backward pass; they follow from the layers.
@@ -56,7 +56,7 @@ pub struct NeuralNetwork<T: Scalar = f32> {
 
 /// A layer, what it reads, and where its parameters lie in the flat vector.
 #[derive(Clone, Debug)]
-struct Placed<T> {
+struct WiredLayer<T> {
     layer: Arc<dyn Layer<T>>,
     wires: Wires,
     range: Range<usize>,
@@ -85,7 +85,7 @@ impl NeuralNetwork {
     }
 }
 
-impl<T: Scalar> Placed<T> {
+impl<T: Scalar> WiredLayer<T> {
     /// What of its parameters no gradient changes, by place in the flat vector: running statistics, or all of a frozen layer as such
     /// that never move.
     fn not_learnt(&self) -> Option<Statistics> {
@@ -104,7 +104,7 @@ impl<T: Scalar> Placed<T> {
 }
 
 /// Where backward passes keep gradients by outputs, if layers are views where it is said.
-fn gradient_buffers<T>(layers: &[Placed<T>], is_view: impl Fn(usize) -> bool) -> GradientBuffers {
+fn gradient_buffers<T>(layers: &[WiredLayer<T>], is_view: impl Fn(usize) -> bool) -> GradientBuffers {
     let wires: Vec<Wires> = layers.iter().map(|placed| placed.wires).collect();
     let is_learnt = |index: usize| !layers[index].is_frozen && !layers[index].range.is_empty();
     GradientBuffers::new(&wires, is_view, is_learnt)
@@ -112,7 +112,7 @@ fn gradient_buffers<T>(layers: &[Placed<T>], is_view: impl Fn(usize) -> bool) ->
 
 impl<T: Scalar> NeuralNetwork<T> {
     /// Of layers that fit each other and the loss.
-    fn of(input: Shape, layers: Arc<[Placed<T>]>, layout: Arc<ParameterLayout>, loss: Loss) -> Self {
+    fn of(input: Shape, layers: Arc<[WiredLayer<T>]>, layout: Arc<ParameterLayout>, loss: Loss) -> Self {
         let buffers = Arc::new(gradient_buffers(&layers, |_| false));
         Self {
             input,
@@ -178,12 +178,12 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// Which of the parameters are running statistics that training moves, in ascending order.
     pub fn statistics(&self) -> Vec<Statistics> {
         let learning = self.layers.iter().filter(|placed| !placed.is_frozen);
-        learning.filter_map(Placed::not_learnt).collect()
+        learning.filter_map(WiredLayer::not_learnt).collect()
     }
 
     /// Of each tensor of the layout, in order, whether it is a weight and no bias, scale or shift.
     pub(crate) fn are_weights(&self) -> Vec<bool> {
-        let of_layer = |placed: &Placed<T>| {
+        let of_layer = |placed: &WiredLayer<T>| {
             let tensors = placed.layer.parameter_shapes().into_iter();
             tensors
                 .map(|tensor| placed.layer.is_weight(&tensor))
@@ -201,8 +201,9 @@ impl<T: Scalar> NeuralNetwork<T> {
 
     /// Whether a layer's gradient is mostly 0, or all of it.
     pub(crate) fn has_sparse_gradient(&self) -> bool {
-        let is_sparse =
-            |placed: &Placed<T>| (placed.is_frozen && !placed.range.is_empty()) || placed.layer.has_sparse_gradient();
+        let is_sparse = |placed: &WiredLayer<T>| {
+            (placed.is_frozen && !placed.range.is_empty()) || placed.layer.has_sparse_gradient()
+        };
         self.layers.iter().any(is_sparse)
     }
 
@@ -254,7 +255,7 @@ impl<T: Scalar> NeuralNetwork<T> {
                 .collect(),
             gradients: (0..self.buffers.count()).map(|_| buffer(widest)).collect(),
             scratch: vec![T::ZERO; scratch],
-            piece: Vec::new(),
+            micro_batch_gradient: Vec::new(),
             draw: Draw::default(),
         }
     }
@@ -300,7 +301,7 @@ impl<T: Scalar> NeuralNetwork<T> {
             ..
         } = workspace;
         for (index, placed) in self.layers.iter().enumerate().rev() {
-            let Placed {
+            let WiredLayer {
                 layer, wires, range, ..
             } = placed;
             if let Some(buffers) = self.buffers.of(index) {
@@ -331,7 +332,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         Ok(report)
     }
 
-    /// As [`gradient`](Self::gradient), but adds to what `gradient` holds: the rows are a piece of a mini-batch. Allocates a
+    /// As [`gradient`](Self::gradient), but adds to what `gradient` holds: the rows are a micro-batch of a mini-batch. Allocates a
     /// vector as long as the parameters in the workspace the first time. Where it fails, nothing is added.
     pub fn add_gradient(
         &self,
@@ -343,11 +344,11 @@ impl<T: Scalar> NeuralNetwork<T> {
         gradient: &mut [T],
     ) -> Result<BatchReport> {
         check_length("the gradient", self.parameter_count(), gradient.len())?;
-        let mut piece = std::mem::take(&mut workspace.piece);
-        piece.resize(gradient.len(), T::ZERO);
-        let report = self.gradient(parameters, inputs, targets, rows, workspace, &mut piece);
-        let report = report.and_then(|report| add(&piece, gradient).map(|()| report));
-        workspace.piece = piece;
+        let mut addend = std::mem::take(&mut workspace.micro_batch_gradient);
+        addend.resize(gradient.len(), T::ZERO);
+        let report = self.gradient(parameters, inputs, targets, rows, workspace, &mut addend);
+        let report = report.and_then(|report| add(&addend, gradient).map(|()| report));
+        workspace.micro_batch_gradient = addend;
         report
     }
 
@@ -427,7 +428,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         workspace.check(self, rows)?;
         check_length("the inputs", rows.saturating_mul(self.input_length()), inputs.len())?;
         for (index, placed) in self.layers.iter().enumerate() {
-            let Placed {
+            let WiredLayer {
                 layer, wires, range, ..
             } = placed;
             let (before, after) = workspace.outputs.split_at_mut(index);
@@ -464,7 +465,7 @@ impl<T: Scalar> NeuralNetwork<T> {
 impl<T: Scalar> Display for NeuralNetwork<T> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}", self.input)?;
-        for (index, Placed { layer, wires, .. }) in self.layers.iter().enumerate() {
+        for (index, WiredLayer { layer, wires, .. }) in self.layers.iter().enumerate() {
             write!(
                 formatter,
                 " -> {}{} {} {}",

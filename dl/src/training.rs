@@ -119,7 +119,7 @@ impl NeuralNetwork {
         };
         let parameters = Parameters::with_state(initial, options.optimizer.state_slots())?;
         let parameters = parameters.with_lag(options.staleness.lag());
-        let facts = options.facts(self, &deal, look.digest);
+        let identity = options.identity(self, &deal, look.digest);
         let devices = Devices::choose(data, self, Evaluates::Again)?;
         let mut training = Training {
             network: self.clone(),
@@ -131,7 +131,7 @@ impl NeuralNetwork {
             state_begin: 0,
             deal,
             checkpoints: checkpoint
-                .map(|options| Checkpoints::new(options, facts, &devices.words(data.context().config()))),
+                .map(|options| Checkpoints::new(options, identity, &devices.words(data.context().config()))),
             step: 0,
             rate_factor: 1.0,
             best: None,
@@ -158,12 +158,12 @@ impl Training {
 
     /// Whole epochs behind.
     pub fn epoch(&self) -> u64 {
-        self.deal.place(self.step).0
+        self.deal.epoch_and_step(self.step).0
     }
 
     /// Whether an epoch has ended and the next has not begun.
     fn is_at_end_of_epoch(&self) -> bool {
-        self.step > 0 && self.deal.place(self.step).1 == 0
+        self.step > 0 && self.deal.epoch_and_step(self.step).1 == 0
     }
 
     /// Steps in an epoch: those of `batch` samples, and a last one of fewer if they do not come out even.

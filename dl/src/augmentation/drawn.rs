@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Augmentation;
-use crate::kernels::augment::WARP;
+use crate::kernels::augment::TRANSFORM_LENGTH;
 use crate::layer::Draw;
 
 /// What is done to rows of one lane of one training, as a kernel for GPUs takes it.
@@ -11,7 +11,7 @@ use crate::layer::Draw;
 pub(crate) struct Drawn {
     augmentation: Augmentation,
     /// Of steps that nobody has asked for yet.
-    ahead: BTreeMap<u64, Vec<[u64; WARP]>>,
+    ahead: BTreeMap<u64, Vec<[u64; TRANSFORM_LENGTH]>>,
 }
 
 impl Drawn {
@@ -24,9 +24,9 @@ impl Drawn {
     }
 
     /// What is done to so many rows of a step: what was drawn for it, or drawn now.
-    pub(crate) fn take(&mut self, draw: Draw, rows: usize) -> Vec<[u64; WARP]> {
+    pub(crate) fn take(&mut self, draw: Draw, rows: usize) -> Vec<[u64; TRANSFORM_LENGTH]> {
         let ahead = self.ahead.remove(&draw.step).filter(|ahead| ahead.len() == rows);
-        ahead.unwrap_or_else(|| self.augmentation.warps(draw, rows).collect())
+        ahead.unwrap_or_else(|| self.augmentation.transforms(draw, rows).collect())
     }
 
     /// Draws for the rows of these steps, and forgets what was drawn for others.

@@ -23,7 +23,7 @@ fn picture() -> Vec<f32> {
 
 fn changed(image: Image, change: Change, picture: &[f32]) -> Vec<f32> {
     let mut to = vec![f32::NAN; picture.len()];
-    change.warp().apply(image, picture, &mut to).unwrap();
+    change.transform().apply(image, picture, &mut to).unwrap();
     to
 }
 
@@ -184,9 +184,9 @@ fn what_is_not_turned_has_the_bits_of_an_angle_of_nothing() {
             degrees,
             ..Change::default()
         };
-        let (warp, angle) = (change.warp(), f64::from(degrees).to_radians());
+        let (transform, angle) = (change.transform(), f64::from(degrees).to_radians());
         let bits = [libm::sin(angle), libm::cos(angle)].map(f64::to_bits);
-        assert_eq!([warp.sine, warp.cosine].map(f64::to_bits), bits, "{degrees}");
+        assert_eq!([transform.sine, transform.cosine].map(f64::to_bits), bits, "{degrees}");
     }
 }
 
@@ -199,7 +199,7 @@ fn what_is_drawn_ahead_is_what_is_drawn_when_it_is_asked_for() {
         flip: true,
     };
     let draw = |step| Draw { step, ..DRAW };
-    let expected = |step, rows| augmentation.warps(draw(step), rows).collect::<Vec<_>>();
+    let expected = |step, rows| augmentation.transforms(draw(step), rows).collect::<Vec<_>>();
     let mut drawn = Drawn::new(augmentation);
     drawn.draw_ahead((5..8).map(|step| (draw(step), 3)));
     assert_eq!(drawn.len(), 3);

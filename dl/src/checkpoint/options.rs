@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 ///
 /// A checkpoint is a commit of [`distdl_storage::Commits`] with the blobs `training.json` (where the training stood, and all
 /// that its results follow from), `parameters.safetensors`, `state.<slot>.safetensors` and, where best models are kept,
-/// `best.<place>.safetensors`.
+/// `best.<rank>.safetensors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointOptions {
     /// A folder, which need not exist yet, or a URL such as `s3://bucket/folder` where that feature is there; `memory://` for

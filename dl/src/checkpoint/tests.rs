@@ -5,8 +5,8 @@ use crate::NeuralNetwork;
 use distdl_engine::Config;
 use std::collections::BTreeSet;
 
-fn facts() -> Facts {
-    Facts {
+fn identity() -> TrainingIdentity {
+    TrainingIdentity {
         network: vec!["a".to_owned(), "b".to_owned()],
         optimizer: "Sgd".to_owned(),
         schedule: "Constant(0.1)".to_owned(),
@@ -30,53 +30,53 @@ fn checkpoints(every_steps: u64, at_end: bool, resume: Resume) -> Checkpoints {
         resume,
         ..CheckpointOptions::new("memory://run")
     };
-    Checkpoints::new(options, facts(), "")
+    Checkpoints::new(options, identity(), "")
 }
 
 #[test]
 fn every_difference_is_named() {
-    type Change = fn(&mut Facts);
+    type Change = fn(&mut TrainingIdentity);
     let changes: [(Change, &str); 10] = [
         (
-            |facts| facts.network[1] = "c".to_owned(),
+            |identity| identity.network[1] = "c".to_owned(),
             "part 1 of the network: c there, b here",
         ),
         (
-            |facts| facts.network.truncate(1),
+            |identity| identity.network.truncate(1),
             "part 1 of the network: nothing there, b here",
         ),
         (
-            |facts| facts.optimizer = "Adam".to_owned(),
+            |identity| identity.optimizer = "Adam".to_owned(),
             "optimizer: Adam there, Sgd here",
         ),
-        (|facts| facts.batch = 9, "batch: 9 there, 8 here"),
+        (|identity| identity.batch = 9, "batch: 9 there, 8 here"),
         (
-            |facts| facts.micro_batch = Some(2),
+            |identity| identity.micro_batch = Some(2),
             "micro_batch: Some(2) there, None here",
         ),
         (
-            |facts| facts.augmentation = "other".to_owned(),
+            |identity| identity.augmentation = "other".to_owned(),
             "augmentation: other there, None here",
         ),
-        (|facts| facts.lanes = 3, "lanes: 3 there, 2 here"),
-        (|facts| facts.seed = 7, "seed: 7 there"),
+        (|identity| identity.lanes = 3, "lanes: 3 there, 2 here"),
+        (|identity| identity.seed = 7, "seed: 7 there"),
         (
-            |facts| facts.lane_samples[0] = 1,
+            |identity| identity.lane_samples[0] = 1,
             "samples of each lane: [1, 21] there, [20, 21] here",
         ),
         (
-            |facts| facts.data = "f".repeat(64),
+            |identity| identity.data = "f".repeat(64),
             "ffffffffffff there, 0123456789ab here",
         ),
     ];
     for (change, words) in changes {
-        let mut there = facts();
+        let mut there = identity();
         change(&mut there);
-        let differences = facts().differences(&there);
+        let differences = identity().differences(&there);
         assert_eq!(differences.len(), 1, "{differences:?}");
         assert!(differences[0].contains(words), "{differences:?}");
     }
-    assert!(facts().differences(&facts()).is_empty());
+    assert!(identity().differences(&identity()).is_empty());
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_fact_that_is_not_there_is_none_that_may_be_guessed() {
         state_begin: 0,
         rate_factor: 1.0,
         best: None,
-        training: facts(),
+        training: identity(),
         kernels: kernels(Level::best(), ""),
     };
     let json = serde_json::to_value(&description).unwrap();
@@ -137,7 +137,7 @@ fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
             .collect::<Vec<f32>>()
     };
     (0..2).for_each(|slot| parameters.install_state(0, slot, 0, &state(slot)).unwrap());
-    let snapshot = Snapshot {
+    let contents = CheckpointContents {
         step: 30,
         epoch: 4,
         state_begin: 1,
@@ -146,7 +146,7 @@ fn state_of_the_optimizer_comes_back_and_its_absence_is_an_error() {
         layout: layout.clone(),
         parameters: Arc::new(parameters),
     };
-    checkpoints(5, true, Resume::Auto).save(&context, snapshot).unwrap();
+    checkpoints(5, true, Resume::Auto).save(&context, contents).unwrap();
     let loaded = checkpoints(5, true, Resume::Required)
         .load(&context, layout, 2)
         .unwrap()

@@ -36,9 +36,9 @@ const PIECE: usize = 8192;
 /// Blocks at most; each then does the work of several.
 const BLOCKS_MAX: usize = 1 << 16;
 
-/// A program for GPUs.
+/// The source of a program for GPUs.
 #[derive(Debug, Clone, Copy)]
-pub struct Program {
+pub struct KernelSource {
     /// Its folder.
     pub name: &'static str,
     /// Its text, with all that it needs.
@@ -49,7 +49,7 @@ pub struct Program {
 
 macro_rules! programs {
     ($($name:literal: $($kernel:literal)*;)*) => {
-        &[$(Program {
+        &[$(KernelSource {
             name: $name,
             text: concat!(include_str!("prelude.cuh"), include_str!(concat!($name, "/cuda.cu"))),
             kernels: &[$($kernel),*],
@@ -58,7 +58,7 @@ macro_rules! programs {
 }
 
 /// All of them.
-pub const PROGRAMS: &[Program] = programs! {
+pub const PROGRAMS: &[KernelSource] = programs! {
     "activation": "activation_apply" "activation_rows" "activation_channels" "activation_from_channels" "activation_backward" "activation_backward_columns" "activation_backward_channels" "softmax_rows" "softmax_rows_backward";
     "augment": "augment";
     "batch_norm": "batch_norm_squares" "batch_norm_running" "batch_norm_forward" "batch_norm_along" "batch_norm_backward";
@@ -105,7 +105,7 @@ impl Grid {
 
     /// For a kernel that sums over the rows of each part for each of `columns` columns. All of its blocks run, so that there
     /// are parts and columns for at most 2^31 of them.
-    pub fn of_columns(columns: usize, parts: Parts) -> Self {
+    pub fn of_columns(columns: usize, parts: ReductionSplit) -> Self {
         Self {
             blocks: u32::try_from(parts.count * columns.div_ceil(LINE)).unwrap_or(u32::MAX),
             threads: THREADS_MAX as u32,
@@ -113,7 +113,7 @@ impl Grid {
     }
 
     /// For a kernel that sums over the rows of each part for each of `channels` channels of so many positions.
-    pub fn of_channels(channels: usize, positions: usize, parts: Parts) -> Self {
+    pub fn of_channels(channels: usize, positions: usize, parts: ReductionSplit) -> Self {
         Self::of_rows(parts.count * channels, parts.rows * positions)
     }
 
@@ -143,42 +143,42 @@ impl Grid {
 
 /// How sums over many rows are cut, so that more blocks have something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parts {
+pub struct ReductionSplit {
     /// Rows of each but the last, which may have fewer.
     pub rows: usize,
     /// How many they are; 1 for no rows.
     pub count: usize,
 }
 
-impl Parts {
+impl ReductionSplit {
     /// For the sums of so many columns over `rows` rows.
     pub fn of_columns(rows: usize, columns: usize) -> Self {
-        Cut::of_columns(columns).parts(rows)
+        ReductionLimits::of_columns(columns).parts(rows)
     }
 
     /// For the sums of so many channels over `rows` rows of so many positions each.
     pub fn of_channels(rows: usize, channels: usize, positions: usize) -> Self {
-        Cut::of_channels(channels, positions).parts(rows)
+        ReductionLimits::of_channels(channels, positions).parts(rows)
     }
 
-    /// Elements that the sums of so many columns over up to `rows_max` rows need room for meanwhile.
-    pub fn room_of_columns(rows_max: usize, columns: usize) -> usize {
-        Cut::of_columns(columns).room(rows_max, columns)
+    /// Elements that the sums of so many columns over up to `rows_max` rows need as scratch.
+    pub fn scratch_of_columns(rows_max: usize, columns: usize) -> usize {
+        ReductionLimits::of_columns(columns).scratch_length(rows_max, columns)
     }
 
-    /// Elements that the sums of so many channels over up to `rows_max` rows need room for meanwhile.
-    pub fn room_of_channels(rows_max: usize, channels: usize, positions: usize) -> usize {
-        Cut::of_channels(channels, positions).room(rows_max, channels)
+    /// Elements that the sums of so many channels over up to `rows_max` rows need as scratch.
+    pub fn scratch_of_channels(rows_max: usize, channels: usize, positions: usize) -> usize {
+        ReductionLimits::of_channels(channels, positions).scratch_length(rows_max, channels)
     }
 }
 
 /// How fine sums are cut.
-struct Cut {
+struct ReductionLimits {
     rows_min: usize,
     parts_max: usize,
 }
 
-impl Cut {
+impl ReductionLimits {
     fn of_columns(columns: usize) -> Self {
         Self::new(COLUMN_ROWS, columns.div_ceil(LINE))
     }
@@ -195,16 +195,16 @@ impl Cut {
         }
     }
 
-    fn parts(&self, rows: usize) -> Parts {
+    fn parts(&self, rows: usize) -> ReductionSplit {
         let each = self.rows_min.max(rows.div_ceil(self.parts_max)).min(rows.max(1));
-        Parts {
+        ReductionSplit {
             rows: each,
             count: rows.div_ceil(each).max(1),
         }
     }
 
     /// Fewer rows never need more.
-    fn room(&self, rows_max: usize, sums: usize) -> usize {
+    fn scratch_length(&self, rows_max: usize, sums: usize) -> usize {
         match rows_max.div_ceil(self.rows_min).min(self.parts_max) {
             0 | 1 => 0,
             count => count * sums,
@@ -256,35 +256,38 @@ mod tests {
         assert_eq!(Grid::of_rows(3, 33), grid(3, 64));
         assert_eq!(Grid::of_rows(3, usize::MAX), grid(3, 256));
         assert_eq!(Grid::of_lines(9), grid(2, 256));
-        assert_eq!(Grid::of_columns(33, Parts::of_columns(129, 33)), grid(4, 256));
-        assert_eq!(Grid::of_channels(3, 2, Parts::of_channels(9, 3, 2)), grid(3, 32));
+        assert_eq!(Grid::of_columns(33, ReductionSplit::of_columns(129, 33)), grid(4, 256));
+        assert_eq!(
+            Grid::of_channels(3, 2, ReductionSplit::of_channels(9, 3, 2)),
+            grid(3, 32)
+        );
         assert_eq!(Grid::of_pieces(3, 8193), (grid(6, 256), 2));
         assert_eq!(Grid::of_squares(8193), grid(2, 256));
         assert_eq!(Grid::of_squares(usize::MAX), grid(512, 256));
     }
 
     #[test]
-    fn parts_cover_all_rows_and_fit_their_room() {
-        let parts = |rows, count| Parts { rows, count };
-        assert_eq!(Parts::of_columns(0, 3), parts(1, 1));
-        assert_eq!(Parts::of_columns(128, 3), parts(128, 1));
-        assert_eq!(Parts::of_columns(129, 3), parts(128, 2));
-        assert_eq!(Parts::of_columns(128 * 128 + 1, 3), parts(129, 128));
-        assert_eq!(Parts::of_columns(1024, 4096), parts(256, 4));
-        assert_eq!(Parts::of_columns(1024, 1 << 20), parts(1024, 1));
-        assert_eq!(Parts::of_channels(1024, 6, 576), parts(14, 74));
-        assert_eq!(Parts::of_channels(129, 3, 50_000), parts(2, 65));
+    fn splits_cover_all_rows_and_fit_their_scratch() {
+        let parts = |rows, count| ReductionSplit { rows, count };
+        assert_eq!(ReductionSplit::of_columns(0, 3), parts(1, 1));
+        assert_eq!(ReductionSplit::of_columns(128, 3), parts(128, 1));
+        assert_eq!(ReductionSplit::of_columns(129, 3), parts(128, 2));
+        assert_eq!(ReductionSplit::of_columns(128 * 128 + 1, 3), parts(129, 128));
+        assert_eq!(ReductionSplit::of_columns(1024, 4096), parts(256, 4));
+        assert_eq!(ReductionSplit::of_columns(1024, 1 << 20), parts(1024, 1));
+        assert_eq!(ReductionSplit::of_channels(1024, 6, 576), parts(14, 74));
+        assert_eq!(ReductionSplit::of_channels(129, 3, 50_000), parts(2, 65));
         for positions in [1, 10, 576, 50_000] {
-            let mut room_before = 0;
+            let mut scratch_before = 0;
             for rows in (0..2000).chain([8191, 8192, 8193, 1 << 20, (1 << 20) + 1]) {
-                let (parts, room) = (
-                    Parts::of_channels(rows, 3, positions),
-                    Parts::room_of_channels(rows, 3, positions),
+                let (parts, scratch) = (
+                    ReductionSplit::of_channels(rows, 3, positions),
+                    ReductionSplit::scratch_of_channels(rows, 3, positions),
                 );
                 assert!((parts.count - 1) * parts.rows < rows.max(1) && rows <= parts.count * parts.rows);
-                assert!(parts.count == 1 || 3 * parts.count <= room, "{rows} x {positions}");
-                assert!(room_before <= room);
-                room_before = room;
+                assert!(parts.count == 1 || 3 * parts.count <= scratch, "{rows} x {positions}");
+                assert!(scratch_before <= scratch);
+                scratch_before = scratch;
             }
         }
     }

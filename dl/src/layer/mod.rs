@@ -146,7 +146,7 @@ pub struct Draw {
     pub step: u64,
     /// The lane whose rows are computed.
     pub lane: u64,
-    /// Place of the first row among those that the lane takes in the step; not 0 where they are computed in pieces.
+    /// Place of the first row among those that the lane takes in the step; not 0 where they are computed in micro-batches.
     pub first_row: u64,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::wiring::Wires;
-use super::{NeuralNetwork, Placed};
+use super::{NeuralNetwork, WiredLayer};
 use crate::error::{Error, Result};
 use crate::layer::{Layer, LayerSpecification, Sum};
 use crate::layout::ParameterLayout;
@@ -97,7 +97,7 @@ impl<T: Scalar> NetworkBuilder<T> {
         let mut layout = ParameterLayout::default();
         let place = |(index, (layer, wires)): (usize, (Box<dyn Layer<T>>, Wires))| {
             let range = layout.append(index, &layer.parameter_shapes());
-            Placed {
+            WiredLayer {
                 layer: layer.into(),
                 wires,
                 range,

@@ -1,6 +1,6 @@
 //! Layers that training leaves as they are.
 
-use super::{NeuralNetwork, Placed};
+use super::{NeuralNetwork, WiredLayer};
 use crate::error::{Error, Result};
 use crate::layer::{Mode, Statistics};
 use crate::scalar::Scalar;
@@ -70,7 +70,7 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// All parameters that no gradient changes, in ascending order: running statistics, and what is frozen as such that never
     /// move.
     pub(crate) fn not_learnt(&self) -> Vec<Statistics> {
-        self.layers.iter().filter_map(Placed::not_learnt).collect()
+        self.layers.iter().filter_map(WiredLayer::not_learnt).collect()
     }
 }
 

@@ -5,7 +5,7 @@ mod workspace;
 use distdl_engine::device::GpuSlice;
 
 use super::wiring::GradientBuffers;
-use super::{NeuralNetwork, Placed};
+use super::{NeuralNetwork, WiredLayer};
 use crate::error::{Error, Result};
 use crate::kernels::sums::cuda as sums;
 use crate::layer::{Draw, GpuBackward, GpuForward, GpuLayer, Mode};
@@ -17,7 +17,7 @@ impl NeuralNetwork {
     /// What each layer is on a GPU. An error says which one, or that the loss, cannot be there.
     pub(crate) fn on_gpu(&self) -> Result<Vec<&dyn GpuLayer>, String> {
         self.loss.on_gpu()?;
-        let layers = self.layers.iter().enumerate().map(|(index, Placed { layer, .. })| {
+        let layers = self.layers.iter().enumerate().map(|(index, WiredLayer { layer, .. })| {
             let missing = || format!("layer {index} ({}) has no kernels for GPUs", layer.kind());
             layer.on_gpu().ok_or_else(missing)
         });
@@ -71,7 +71,7 @@ impl NeuralNetwork {
         workspace: &GpuWorkspace,
     ) -> Result<()> {
         let layers = layers.iter().zip(&*self.layers).enumerate();
-        for (index, (layer, Placed { range, wires, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
+        for (index, (layer, WiredLayer { range, wires, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
             let outputs = self.outputs_on_gpu(index, rows, workspace);
             layer.forward(
                 &workspace.device,
@@ -100,7 +100,7 @@ impl NeuralNetwork {
         workspace: &GpuWorkspace,
     ) -> Result<()> {
         let layers = layers.iter().zip(&*self.layers).enumerate().rev();
-        for (index, (layer, Placed { range, wires, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
+        for (index, (layer, WiredLayer { range, wires, .. })) in layers.filter(|(_, (layer, _))| !layer.is_view()) {
             let inputs = self.rows_on_gpu(wires.inputs, rows, workspace);
             let outputs = self.outputs_on_gpu(index, rows, workspace);
             let Some(buffers) = workspace.buffers.of(index) else {
@@ -156,11 +156,11 @@ impl NeuralNetwork {
             None => 2,
             Some(_) => 1,
         };
-        let room = 2 * of_rows * sums::total_room(rows);
+        let scratch = 2 * of_rows * sums::total_scratch(rows);
         sums::totals(
             device,
             losses.part(0..2 * of_rows * rows),
-            workspace.between.words().part(0..room),
+            workspace.between.words().part(0..scratch),
             tallies.part(0..2 * of_rows),
         )
     }
@@ -174,7 +174,7 @@ impl NeuralNetwork {
     }
 
     fn outputs_on_gpu<'a>(&self, index: usize, rows: usize, workspace: &'a GpuWorkspace) -> GpuSlice<'a> {
-        let Placed { layer, wires, .. } = &self.layers[index];
+        let WiredLayer { layer, wires, .. } = &self.layers[index];
         if layer.on_gpu().is_some_and(GpuLayer::is_view) {
             return self.rows_on_gpu(wires.inputs, rows, workspace);
         }

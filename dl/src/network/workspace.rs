@@ -16,8 +16,8 @@ pub struct Workspace<T: Scalar = f32> {
     pub(super) gradients: Vec<Vec<T>>,
     /// What layers need meanwhile.
     pub(super) scratch: Vec<T>,
-    /// The gradient of a piece before it is added to a sum; empty until one is.
-    pub(super) piece: Vec<T>,
+    /// The gradient of a micro-batch before it is added to a sum; empty until one is.
+    pub(super) micro_batch_gradient: Vec<T>,
     pub(super) draw: Draw,
 }
 

@@ -9,7 +9,7 @@ use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_sizes};
 use crate::error::Result;
-use crate::kernels::update::{Rule, Slots, update};
+use crate::kernels::update::{Rule, StateValues, update};
 
 /// Duchi et al., "Adaptive subgradient methods for online learning and stochastic optimization", 2011, as
 /// `torch.optim.Adagrad`.
@@ -103,7 +103,7 @@ struct Squares {
 
 impl Rule for Squares {
     #[inline(always)]
-    fn element(self, gradient_sum: f32, before: f32, [squares, ..]: Slots) -> (f32, Slots) {
+    fn element(self, gradient_sum: f32, before: f32, [squares, ..]: StateValues) -> (f32, StateValues) {
         let gradient = gradient_sum * self.scale + self.weight_decay * before;
         // Nothing was added yet: perhaps because earlier steps had no samples.
         let squares = if squares == 0.0 { self.begin } else { squares } + gradient * gradient;

@@ -9,7 +9,7 @@ use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_option, check_sizes, is_share};
 use crate::error::Result;
-use crate::kernels::update::{Rule, Slots, update};
+use crate::kernels::update::{Rule, StateValues, update};
 use crate::scalar::power;
 
 /// Kingma and Ba, "Adam: a method for stochastic optimization", 2015, as `torch.optim.Adam`.
@@ -204,7 +204,7 @@ impl Moments {
 
 impl Rule for Moments {
     #[inline(always)]
-    fn element(self, gradient_sum: f32, before: f32, [mean, square, largest, _]: Slots) -> (f32, Slots) {
+    fn element(self, gradient_sum: f32, before: f32, [mean, square, largest, _]: StateValues) -> (f32, StateValues) {
         let gradient = gradient_sum * self.scale + self.weight_decay * before;
         let mean = mean + self.new_mean * (gradient - mean);
         let square = self.kept_square * square + self.new_square * gradient * gradient;

@@ -9,7 +9,7 @@ use distdl_engine::{ShardBefore, ShardValues, SquareSum};
 
 use super::{Adam, Optimizer, check_sizes};
 use crate::error::Result;
-use crate::kernels::update::{self, Rule, Slots};
+use crate::kernels::update::{self, Rule, StateValues};
 use crate::scalar::power;
 
 /// You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", ICLR 2020, algorithm 2, with both
@@ -144,7 +144,7 @@ impl Direction {
 
 impl Rule for Direction {
     #[inline(always)]
-    fn element(self, gradient_sum: f32, before: f32, [mean, square, ..]: Slots) -> (f32, Slots) {
+    fn element(self, gradient_sum: f32, before: f32, [mean, square, ..]: StateValues) -> (f32, StateValues) {
         let gradient = gradient_sum * self.scale;
         let mean = mean + self.new_mean * (gradient - mean);
         let square = self.kept_square * square + self.new_square * gradient * gradient;
@@ -162,7 +162,7 @@ struct Move {
 
 impl Rule for Move {
     #[inline(always)]
-    fn element(self, gradient_sum: f32, before: f32, slots: Slots) -> (f32, Slots) {
+    fn element(self, gradient_sum: f32, before: f32, slots: StateValues) -> (f32, StateValues) {
         let (direction, slots) = self.direction.element(gradient_sum, before, slots);
         (before - self.rate * direction, slots)
     }

@@ -9,7 +9,7 @@ use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_option, check_sizes, is_share};
 use crate::error::Result;
-use crate::kernels::update::{Rule, Slots, update};
+use crate::kernels::update::{Rule, StateValues, update};
 
 /// Hinton, "Neural networks for machine learning", lecture 6, 2012, as `torch.optim.RMSprop`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,7 +110,7 @@ struct MeanSquares {
 
 impl Rule for MeanSquares {
     #[inline(always)]
-    fn element(self, gradient_sum: f32, before: f32, [square, second, third, _]: Slots) -> (f32, Slots) {
+    fn element(self, gradient_sum: f32, before: f32, [square, second, third, _]: StateValues) -> (f32, StateValues) {
         let gradient = gradient_sum * self.scale + self.weight_decay * before;
         let square = self.kept * square + self.new * gradient * gradient;
         let (mean, step) = if self.is_centered {

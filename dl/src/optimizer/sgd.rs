@@ -9,7 +9,7 @@ use distdl_engine::ShardValues;
 
 use super::{Optimizer, check_option, check_sizes};
 use crate::error::Result;
-use crate::kernels::update::{Rule, Slots, update};
+use crate::kernels::update::{Rule, StateValues, update};
 
 /// Stochastic gradient descent, as `torch.optim.SGD`; without options, after = before - learning_rate * gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -117,7 +117,7 @@ struct Plain {
 
 impl Rule for Plain {
     #[inline(always)]
-    fn element(self, gradient_sum: f32, before: f32, state: Slots) -> (f32, Slots) {
+    fn element(self, gradient_sum: f32, before: f32, state: StateValues) -> (f32, StateValues) {
         (before - self.rate * gradient_sum, state)
     }
 }
@@ -135,7 +135,7 @@ struct Momentum {
 
 impl Rule for Momentum {
     #[inline(always)]
-    fn element(self, gradient_sum: f32, before: f32, [kept, ..]: Slots) -> (f32, Slots) {
+    fn element(self, gradient_sum: f32, before: f32, [kept, ..]: StateValues) -> (f32, StateValues) {
         let gradient = gradient_sum * self.scale + self.weight_decay * before;
         let kept = self.momentum * kept + self.share * gradient;
         let direction = match (self.has_momentum, self.nesterov) {

@@ -62,7 +62,7 @@ impl Training {
             )));
         }
         let look = look_at(&self.network, data, self.options.lanes, false)?;
-        let epoch = match self.deal.place(self.step) {
+        let epoch = match self.deal.epoch_and_step(self.step) {
             (epoch, 0) => epoch,
             (epoch, _) => epoch + 1,
         };

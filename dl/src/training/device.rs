@@ -28,12 +28,12 @@ pub(super) enum Evaluates {
 
 /// Another device than the CPU, for the lanes that this process hosts.
 pub(super) trait LaneDevices: Send + Sync {
-    /// The lane's part of a device, for steps of so many pieces of so many rows at most; its samples stay there, if there is
+    /// The lane's part of a device, for steps of so many micro-batches of so many rows at most; its samples stay there, if there is
     /// room, and are changed there. `None` if the CPU computes.
     fn lane(
         &self,
         network: &NeuralNetwork,
-        rows_and_pieces_max: (usize, usize),
+        rows_and_micro_batches_max: (usize, usize),
         samples: &mut LaneSamples,
         lane: LaneId,
         augmentation: Option<Augmentation>,
@@ -75,7 +75,7 @@ pub(super) trait LaneDevice: Send {
     /// Whether the lane's samples are there.
     fn has_samples(&self) -> bool;
 
-    /// Writes the gradient of a step, the sum of those of its pieces from the first to the last. `None` if the device is lost,
+    /// Writes the gradient of a step, the sum of those of its micro-batches from the first to the last. `None` if the device is lost,
     /// and another one must compute all of this step, and all that follow.
     fn gradient(&mut self, step: LaneStep<'_>) -> Result<Option<BatchReport>>;
 }
@@ -137,19 +137,19 @@ pub(super) struct LaneStep<'a> {
     /// Of its first row.
     pub(super) draw: Draw,
     pub(super) parameters: &'a [f32],
-    /// Where its rows are among the lane's samples.
-    pub(super) places: &'a [u32],
+    /// Which of the lane's samples its rows are.
+    pub(super) sample_indices: &'a [u32],
     /// Brings those that the device has not.
     pub(super) rows: &'a mut dyn LaneRows,
-    /// What the next step will be about, as `draw` and `places` are of this one; no places if that is not known.
+    /// What the next step will be about, as `draw` and `sample_indices` are of this one; no indices if that is not known.
     pub(super) ahead: (Draw, &'a [u32]),
     pub(super) gradient: &'a mut [f32],
 }
 
 /// Brings rows of a lane.
 pub(super) trait LaneRows {
-    /// Those at some places among the lane's samples, as they are computed where `draw` says.
-    fn gather(&mut self, draw: Draw, places: &[u32]) -> Result<&Batch>;
+    /// Those of some indices among the lane's samples, as they are computed where `draw` says.
+    fn gather(&mut self, draw: Draw, sample_indices: &[u32]) -> Result<&Batch>;
 }
 
 /// A lane of a dataset: the same samples wherever it is hosted.

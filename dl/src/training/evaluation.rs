@@ -159,7 +159,7 @@ fn predict(
     let (network, parameters) = (network.clone(), Arc::new(parameters.to_vec()));
     let rows = data.map_partitions_with_parameters(model, move |partition, blocks| {
         let block = SampleBlock { partition, ..first };
-        let mut rows = Some(Rows::new(&network, &parameters, block, devices.clone()));
+        let mut rows = Some(PartitionRows::new(&network, &parameters, block, devices.clone()));
         blocks.flat_map(move |samples| {
             let mut outputs = Vec::with_capacity(samples.len());
             // Behind an error nothing is wanted.
@@ -247,7 +247,7 @@ fn over_batches<R: Record>(
     let (devices, first) = (devices.lanes(), first_block(data));
     let results = data.run_partitions(move |partition, blocks| {
         let block = SampleBlock { partition, ..first };
-        let mut rows = Rows::new(&network, &parameters, block, devices.clone());
+        let mut rows = PartitionRows::new(&network, &parameters, block, devices.clone());
         let mut result = new();
         for samples in blocks {
             let added = rows.each(&samples, &mut |evaluator, rows| add(&mut result, evaluator, rows));
@@ -259,14 +259,14 @@ fn over_batches<R: Record>(
 }
 
 /// The samples of a partition, some rows at a time, and what evaluates them.
-struct Rows {
+struct PartitionRows {
     evaluator: Evaluator,
     batch: Option<Batch>,
     /// The block that comes next.
     block: SampleBlock,
 }
 
-impl Rows {
+impl PartitionRows {
     /// From this block of the partition on.
     fn new(
         network: &NeuralNetwork,

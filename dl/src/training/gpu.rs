@@ -11,7 +11,7 @@ mod shared_gpu;
 mod shared_gpus;
 mod evaluation;
 mod graphs;
-mod kept;
+mod resident_datasets;
 mod lane;
 mod measuring;
 mod resident_buffers;
@@ -27,7 +27,7 @@ use distdl_storage::DeviceError;
 use self::evaluation::GpuEvaluation;
 use self::lane::GpuLane;
 use self::resident_steps::ResidentSteps;
-use self::shared_gpu::{SharedGpu, room};
+use self::shared_gpu::{SharedGpu, out_of_memory_as_ok};
 use self::shared_gpus::SharedGpus;
 use super::TrainingOptions;
 use super::device::{Evaluates, EvaluationDevice, LaneDevice, LaneDevices, LaneId, ResidentTraining};
@@ -102,7 +102,7 @@ impl LaneDevices for GpuLanes {
     fn lane(
         &self,
         network: &NeuralNetwork,
-        (rows_max, pieces_max): (usize, usize),
+        (rows_max, micro_batches_max): (usize, usize),
         samples: &mut LaneSamples,
         lane: LaneId,
         augmentation: Option<Augmentation>,
@@ -113,7 +113,7 @@ impl LaneDevices for GpuLanes {
         let stays = samples.are_alike();
         let workspace = WorkspaceShape {
             rows_max,
-            pieces_max,
+            micro_batches_max,
             target_length: shape.target_length,
             has_gradient: true,
             augments: augmentation.is_some(),
@@ -138,7 +138,7 @@ impl LaneDevices for GpuLanes {
     ) -> Result<Option<Box<dyn EvaluationDevice>>> {
         let workspace = WorkspaceShape {
             rows_max,
-            pieces_max: 1,
+            micro_batches_max: 1,
             target_length: shape.target_length,
             has_gradient: false,
             augments: false,
@@ -161,7 +161,7 @@ impl LaneDevices for GpuLanes {
         let Some(gpu) = self.gpus.of_all(training.options.lanes, dataset) else {
             return Ok(None);
         };
-        let steps = room(ResidentSteps::new(&self.gpus, gpu, training));
+        let steps = out_of_memory_as_ok(ResidentSteps::new(&self.gpus, gpu, training));
         let Some(steps) = self.gpus.unless_lost(gpu, steps)? else {
             return Ok(None);
         };
@@ -179,7 +179,7 @@ impl GpuLanes {
     fn on_a_gpu<T>(&self, index: usize, mut make: impl FnMut(&Arc<SharedGpu>) -> Result<T>) -> Result<Option<T>> {
         let mut full = None;
         for gpu in self.gpus.of_lane(index) {
-            match self.gpus.unless_lost(gpu, room(make(gpu)))? {
+            match self.gpus.unless_lost(gpu, out_of_memory_as_ok(make(gpu)))? {
                 Some(Ok(made)) => return Ok(Some(made)),
                 Some(Err(error)) => full = Some(error),
                 None => {}

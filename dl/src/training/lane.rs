@@ -30,7 +30,7 @@ pub(super) struct TrainingLane {
     /// The most rows that are computed at a time.
     rows_max: usize,
     order: SampleOrder,
-    rows: Rows,
+    rows: LaneBatches,
     workspace: Workspace,
     /// What computes instead of the CPU.
     device: Option<Box<dyn LaneDevice>>,
@@ -39,19 +39,19 @@ pub(super) struct TrainingLane {
 }
 
 /// A lane's samples, and those of them that are computed at a time.
-struct Rows {
+struct LaneBatches {
     samples: LaneSamples,
     /// `None` if there are no samples.
     batch: Option<Batch>,
     augmenter: Option<Augmenter>,
 }
 
-impl LaneRows for Rows {
-    fn gather(&mut self, draw: Draw, places: &[u32]) -> Result<&Batch> {
+impl LaneRows for LaneBatches {
+    fn gather(&mut self, draw: Draw, sample_indices: &[u32]) -> Result<&Batch> {
         let Some(batch) = &mut self.batch else {
             return Err(Error::Internal("a lane without samples was asked for some".into()));
         };
-        batch.gather_from(&mut self.samples, places.iter().copied())?;
+        batch.gather_from(&mut self.samples, sample_indices.iter().copied())?;
         if let Some(augmenter) = &mut self.augmenter {
             augmenter.apply(draw, batch.features_mut())?;
         }
@@ -82,7 +82,7 @@ impl TrainingLane {
         let mut training = Self {
             device: None,
             devices: devices.map(|(devices, dataset)| (devices, LaneId { dataset, lanes, lane })),
-            rows: Rows {
+            rows: LaneBatches {
                 batch,
                 augmenter: augmenter.transpose()?,
                 samples,
@@ -105,8 +105,8 @@ impl TrainingLane {
             return Ok(());
         };
         let augmentation = self.rows.augmenter.as_ref().map(Augmenter::augmentation);
-        let pieces_max = self.deal.share_max(self.lane).div_ceil(self.rows_max.max(1));
-        let shape = (self.rows_max, pieces_max.max(1));
+        let micro_batches_max = self.deal.share_max(self.lane).div_ceil(self.rows_max.max(1));
+        let shape = (self.rows_max, micro_batches_max.max(1));
         self.device = devices.lane(&self.network, shape, &mut self.rows.samples, lane, augmentation)?;
         if self.device.is_none() {
             self.devices = None;
@@ -122,7 +122,7 @@ impl TrainingLane {
         gradient: &mut [f32],
         has_end: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<BatchReport> {
-        let (epoch, step_of_epoch) = self.deal.place(step);
+        let (epoch, step_of_epoch) = self.deal.epoch_and_step(step);
         self.order
             .begin(self.seed, epoch, self.lane, self.deal.lengths[self.lane]);
         let range = self.deal.range(self.lane, step_of_epoch);
@@ -147,14 +147,14 @@ impl TrainingLane {
         for start in range.clone().step_by(self.rows_max) {
             let rows = start..range.end.min(start + self.rows_max);
             draw.first_row = (start - range.start) as u64;
-            total.merge(&self.piece(draw, rows, parameters, gradient, &mut has_end)?);
+            total.merge(&self.micro_batch(draw, rows, parameters, gradient, &mut has_end)?);
         }
         Ok(total)
     }
 
     /// Samples of a step, over all lanes.
     fn samples_of(&self, step: u64) -> u64 {
-        self.deal.samples_of(self.deal.place(step).1)
+        self.deal.samples_of(self.deal.epoch_and_step(step).1)
     }
 
     fn draw(&self, step: u64) -> Draw {
@@ -166,9 +166,9 @@ impl TrainingLane {
         }
     }
 
-    /// Computes a piece of the step, whose places in the order are `rows`: the first one's gradient is written, that of later
+    /// Computes a micro-batch of the step, whose rows are `rows` of the order: the first one's gradient is written, that of later
     /// ones is added.
-    fn piece(
+    fn micro_batch(
         &mut self,
         draw: Draw,
         rows: Range<usize>,
@@ -186,7 +186,7 @@ impl TrainingLane {
         }
     }
 
-    /// All pieces of a step on another device, if there is one; on the next one if that is lost, from the first piece on.
+    /// All micro-batches of a step on another device, if there is one; on the next one if that is lost, from the first micro-batch on.
     /// `None` if the CPU must compute, and then from here on.
     fn step_on_device(
         &mut self,
@@ -195,14 +195,14 @@ impl TrainingLane {
         parameters: &[f32],
         gradient: &mut [f32],
     ) -> Result<Option<BatchReport>> {
-        let behind = self.deal.range(self.lane, self.deal.place(draw.step).1 + 1);
+        let behind = self.deal.range(self.lane, self.deal.epoch_and_step(draw.step).1 + 1);
         let ahead = self.draw(draw.step + 1);
         while let Some(device) = &mut self.device {
             let step = LaneStep {
                 ahead: (ahead, &self.order[behind.clone()]),
                 draw,
                 parameters,
-                places: &self.order[rows.clone()],
+                sample_indices: &self.order[rows.clone()],
                 rows: &mut self.rows,
                 gradient: &mut *gradient,
             };
@@ -232,13 +232,13 @@ fn no_memory(
     let targets = shape.map_or(0, |shape| shape.target_length.unwrap_or(1));
     let row_length = network.buffered_row_length() as u128 + targets as u128;
     let bytes = rows as u128 * row_length * size_of::<f32>() as u128;
-    let pieces = match options.micro_batch {
+    let remedy = match options.micro_batch {
         Some(rows) => format!("lower `micro_batch`, which is {rows}"),
         None => "set `micro_batch`, which is none".to_owned(),
     };
     Error::Memory(format!(
         "lane {lane} is to compute {rows} samples at a time, and there is no memory for the {bytes} bytes of their layers' outputs and \
-         gradients: {pieces}, lower `batch` ({}), or raise `lanes` ({}) where they run on several machines",
+         gradients: {remedy}, lower `batch` ({}), or raise `lanes` ({}) where they run on several machines",
         options.batch, options.lanes
     ))
 }

@@ -106,8 +106,8 @@ impl Block {
 /// All samples of a lane, in the order of its partitions.
 pub(super) struct LaneSamples {
     parts: Vec<Arc<LanePart>>,
-    /// Of each block that is not empty: the index of its first sample, its part and its place there.
-    places: Vec<(u32, usize, usize)>,
+    /// Of each block that is not empty: the index of its first sample, its part and its index there.
+    block_starts: Vec<(u32, usize, usize)>,
     length: u32,
     /// For a row that is read from a file.
     buffer: Vec<u32>,
@@ -116,10 +116,10 @@ pub(super) struct LaneSamples {
 impl LaneSamples {
     /// Errors if there are not as many samples as `length` says.
     pub(super) fn new(parts: Vec<Arc<LanePart>>, length: u32) -> Result<Self> {
-        let (mut places, mut found) = (Vec::new(), 0_usize);
+        let (mut block_starts, mut found) = (Vec::new(), 0_usize);
         for (part, blocks) in parts.iter().enumerate() {
             for (block, samples) in blocks.blocks.iter().enumerate().filter(|(_, block)| block.len() > 0) {
-                places.push((u32::try_from(found).unwrap_or(u32::MAX), part, block));
+                block_starts.push((u32::try_from(found).unwrap_or(u32::MAX), part, block));
                 found += samples.len();
             }
         }
@@ -130,7 +130,7 @@ impl LaneSamples {
         )?;
         Ok(Self {
             parts,
-            places,
+            block_starts,
             length,
             buffer: Vec::new(),
         })
@@ -144,7 +144,7 @@ impl LaneSamples {
 
     /// What the first has in common with the others; `None` if there is none.
     pub(super) fn shape(&self) -> Option<SampleShape> {
-        let (_, part, block) = self.places.first()?;
+        let (_, part, block) = self.block_starts.first()?;
         Some(self.parts[*part].blocks[*block].shape())
     }
 
@@ -152,7 +152,7 @@ impl LaneSamples {
     #[cfg(feature = "gpu")]
     pub(super) fn are_alike(&self) -> bool {
         let mut shapes = self
-            .places
+            .block_starts
             .iter()
             .map(|(_, part, block)| self.parts[*part].blocks[*block].shape());
         let first = shapes.next();
@@ -161,10 +161,10 @@ impl LaneSamples {
 
     /// The block of a sample, and its index there.
     fn locate(&self, index: u32) -> Result<(usize, usize, usize)> {
-        let behind = self.places.partition_point(|(start, ..)| *start <= index);
+        let behind = self.block_starts.partition_point(|(start, ..)| *start <= index);
         match behind.checked_sub(1).filter(|_| index < self.length) {
-            Some(place) => {
-                let (start, part, block) = self.places[place];
+            Some(at) => {
+                let (start, part, block) = self.block_starts[at];
                 Ok((part, block, (index - start) as usize))
             }
             None => Err(Error::SampleIndex {

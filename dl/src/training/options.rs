@@ -7,7 +7,7 @@ use distdl_engine::{Placement, Staleness};
 
 use super::Compression;
 use crate::augmentation::Augmentation;
-use crate::checkpoint::{CheckpointOptions, Facts};
+use crate::checkpoint::{CheckpointOptions, TrainingIdentity};
 use crate::deal::Deal;
 use crate::error::{Error, Result, check_length};
 use crate::model_file::parameters_hash;
@@ -130,14 +130,14 @@ impl Default for TrainingOptions {
 
 impl TrainingOptions {
     /// What the result of a training follows from, apart from its steps.
-    pub(super) fn facts(&self, network: &NeuralNetwork, deal: &Deal, data: String) -> Facts {
+    pub(super) fn identity(&self, network: &NeuralNetwork, deal: &Deal, data: String) -> TrainingIdentity {
         // Where a checkpoint makes steps begin without a lag, or all that was kept back be sent.
         let every_steps = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.every_steps);
         let anew = |is_so: bool| match is_so && every_steps > 0 {
             true => format!(", anew every {every_steps} steps"),
             false => String::new(),
         };
-        Facts {
+        TrainingIdentity {
             network: network.words(),
             optimizer: self.optimizer_words(network),
             schedule: format!("{:?}", self.chosen_schedule()),

@@ -8,7 +8,7 @@ use super::device::ResidentTraining;
 use super::failed::Failed;
 use super::lane_samples::{LanePart, LaneSamples};
 use super::run::lane_loader;
-use super::update::are_whole;
+use super::update::tensors_are_whole;
 use super::{Compression, Training};
 use crate::error::Result;
 
@@ -50,6 +50,8 @@ impl Training {
     /// lanes, and an update of each tensor by itself; and nobody has said where it is to be computed.
     fn is_plain(&self) -> bool {
         let options = &self.options;
-        options.placement.is_none() && options.compression == Compression::None && are_whole(&self.network, options)
+        options.placement.is_none()
+            && options.compression == Compression::None
+            && tensors_are_whole(&self.network, options)
     }
 }

@@ -41,7 +41,7 @@ impl Training {
     /// As [`iterate`](Self::iterate).
     #[track_caller]
     pub fn run_epoch(&mut self, observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
-        let steps = self.deal.steps_per_epoch - self.deal.place(self.step).1;
+        let steps = self.deal.steps_per_epoch - self.deal.epoch_and_step(self.step).1;
         self.iterate(steps, observe)
     }
 

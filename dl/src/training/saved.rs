@@ -5,7 +5,7 @@ use std::sync::Arc;
 use distdl_engine::Parameters;
 
 use super::Training;
-use crate::checkpoint::{Checkpoints, Snapshot};
+use crate::checkpoint::{CheckpointContents, Checkpoints};
 use crate::error::Result;
 
 impl Training {
@@ -47,7 +47,7 @@ impl Training {
     /// Writes a checkpoint, if there are to be any. Errors if a parameter is not finite.
     fn write_checkpoint(&mut self) -> Result<()> {
         self.check_parameters(&self.parameters.latest())?;
-        let snapshot = Snapshot {
+        let contents = CheckpointContents {
             step: self.step,
             epoch: self.epoch(),
             state_begin: self.state_begin,
@@ -57,7 +57,7 @@ impl Training {
             parameters: Arc::clone(&self.parameters),
         };
         match &mut self.checkpoints {
-            Some(checkpoints) => checkpoints.save(self.data.context(), snapshot),
+            Some(checkpoints) => checkpoints.save(self.data.context(), contents),
             None => Ok(()),
         }
     }

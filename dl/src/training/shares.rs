@@ -20,7 +20,7 @@ impl TrainingOptions {
             return Ok(());
         };
         let (why, remedy) = match (self.micro_batch, deal.deals_singly()) {
-            (Some(1), _) => ("`micro_batch` is 1".to_owned(), "give pieces at least 2 samples"),
+            (Some(1), _) => ("`micro_batch` is 1".to_owned(), "give micro-batches at least 2 samples"),
             (_, true) => (
                 format!(
                     "a `batch` of {} over {} `lanes` is one sample a lane",

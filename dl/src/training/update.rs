@@ -19,13 +19,13 @@ pub(super) struct Update {
     state_begin: u64,
     /// What the schedule's learning rate is multiplied with.
     rate_factor: f32,
-    parts: Vec<Part>,
+    ranges: Vec<GroupRange>,
     failed: Failed,
 }
 
-/// Parameters that are treated alike.
+/// Contiguous parameters of one group within a shard, all learnt or all not.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Part {
+pub(super) struct GroupRange {
     /// Within the shard.
     pub(super) range: Range<usize>,
     /// Of running statistics; 0 of what is frozen.
@@ -84,30 +84,30 @@ pub(super) fn measures(network: &NeuralNetwork, options: &TrainingOptions) -> Ve
     limit.into_iter().chain((own > 0).then_some(own)).collect()
 }
 
-/// The parts of the shard that `whole` is of a network's parameters, in order.
-pub(super) fn parts_of_shard(network: &NeuralNetwork, options: &TrainingOptions, whole: Range<usize>) -> Vec<Part> {
+/// The ranges of the shard that `whole` is of a network's parameters, in order.
+pub(super) fn group_ranges(network: &NeuralNetwork, options: &TrainingOptions, whole: Range<usize>) -> Vec<GroupRange> {
     let (tensors, not_learnt) = (tensors(network, options).into_iter(), network.not_learnt());
     let all = tensors.flat_map(|(range, tensor, group)| {
         let within = |parameter: usize| parameter.clamp(whole.start, whole.end);
-        let parts = parts(&not_learnt, within(range.start)..within(range.end));
-        let parts = parts.into_iter();
-        parts.map(move |(part, momentum)| (part, momentum, tensor, group))
+        let ranges = split_statistics(&not_learnt, within(range.start)..within(range.end));
+        let ranges = ranges.into_iter();
+        ranges.map(move |(range, momentum)| (range, momentum, tensor, group))
     });
-    let parts = all.map(|(part, momentum, tensor, group)| Part {
-        range: part.start - whole.start..part.end - whole.start,
+    let ranges = all.map(|(range, momentum, tensor, group)| GroupRange {
+        range: range.start - whole.start..range.end - whole.start,
         momentum,
         tensor,
         group,
     });
-    parts.collect()
+    ranges.collect()
 }
 
-/// Whether each tensor that an optimizer measures is one part: it may be cut where a layer has statistics within a tensor.
-pub(super) fn are_whole(network: &NeuralNetwork, options: &TrainingOptions) -> bool {
-    let parts = parts_of_shard(network, options, 0..network.parameter_count());
-    let learnt = parts.into_iter().filter(|part| part.momentum.is_none());
-    let tensors = learnt.map(|part| part.tensor);
-    // Parts are in the order of their tensors.
+/// Whether each tensor that an optimizer measures is one range: it may be cut where a layer has statistics within a tensor.
+pub(super) fn tensors_are_whole(network: &NeuralNetwork, options: &TrainingOptions) -> bool {
+    let ranges = group_ranges(network, options, 0..network.parameter_count());
+    let learnt = ranges.into_iter().filter(|range| range.momentum.is_none());
+    let tensors = learnt.map(|range| range.tensor);
+    // Ranges are in the order of their tensors.
     options.optimizer.measures() == 0 || tensors.is_sorted_by(|before, after| before < after)
 }
 
@@ -122,7 +122,7 @@ impl Update {
         failed: Failed,
     ) -> Self {
         Self {
-            parts: parts_of_shard(network, &options, range),
+            ranges: group_ranges(network, &options, range),
             options,
             state_begin,
             rate_factor,
@@ -144,15 +144,15 @@ impl Update {
         if report.weight == 0.0 {
             return Ok(());
         }
-        let learnt = self.parts.iter().filter(|part| part.momentum.is_none());
+        let learnt = self.ranges.iter().filter(|range| range.momentum.is_none());
         if round < own_measures(&self.options) {
-            learnt.for_each(|part| measures[0].add(&gradient_sum[part.range.clone()]));
+            learnt.for_each(|range| measures[0].add(&gradient_sum[range.range.clone()]));
             return Ok(());
         }
         let scale = gradient_scale(&self.options, step, shard.totals)?;
         let update = step.step - self.state_begin;
         let ([decaying, others], count) = (self.options.optimizers(), self.options.optimizer.measures());
-        for Part {
+        for GroupRange {
             range, tensor, group, ..
         } in learnt
         {
@@ -168,7 +168,7 @@ impl Update {
     fn try_apply(&self, step: &StepReport, gradient_sum: &[f32], shard: &mut ShardValues<'_>) -> Result<()> {
         let report = from_tallies(step.tallies);
         let (totals, mean) = (shard.totals, 1.0 / report.samples as f32);
-        check_step(&self.options, &self.parts, step, totals)?;
+        check_step(&self.options, &self.ranges, step, totals)?;
         if report.weight == 0.0 {
             keep(shard);
             return Ok(());
@@ -177,12 +177,12 @@ impl Update {
         let rate = self.options.learning_rate(step.step) * self.rate_factor;
         let (update, count) = (step.step - self.state_begin, self.options.optimizer.measures());
         let [decaying, others] = self.options.optimizers();
-        for Part {
+        for GroupRange {
             range,
             momentum,
             tensor,
             group,
-        } in &self.parts
+        } in &self.ranges
         {
             let optimizer = if group.decays { &decaying } else { &others };
             let rate = rate * group.rate_factor;
@@ -215,8 +215,13 @@ fn gradient_scale(options: &TrainingOptions, step: &StepReport, totals: &[f64]) 
     Ok(mean * factor_to(norm_max, norm).min(1.0))
 }
 
-/// Errors unless the loss of a step is finite, and so is all that was measured of these parts, if the step weighs anything.
-pub(super) fn check_step(options: &TrainingOptions, parts: &[Part], step: &StepReport, totals: &[f64]) -> Result<()> {
+/// Errors unless the loss of a step is finite, and so is all that was measured of these ranges, if the step weighs anything.
+pub(super) fn check_step(
+    options: &TrainingOptions,
+    ranges: &[GroupRange],
+    step: &StepReport,
+    totals: &[f64],
+) -> Result<()> {
     let report = from_tallies(step.tallies);
     check_finite(step, "the loss", report.loss_sum)?;
     if report.weight == 0.0 {
@@ -224,7 +229,7 @@ pub(super) fn check_step(options: &TrainingOptions, parts: &[Part], step: &StepR
     }
     gradient_scale(options, step, totals)?;
     let count = options.optimizer.measures();
-    for Part { tensor, .. } in parts.iter().filter(|part| part.momentum.is_none()) {
+    for GroupRange { tensor, .. } in ranges.iter().filter(|range| range.momentum.is_none()) {
         let measured = &totals[own_measures(options) + tensor * count..][..count];
         measured
             .iter()
@@ -264,18 +269,18 @@ fn check_finite(step: &StepReport, what: &'static str, value: f64) -> Result<()>
     }
 }
 
-/// The parts of a range of parameters, in order, and the momentum of those that are running statistics.
-fn parts(statistics: &[Statistics], whole: Range<usize>) -> Vec<(Range<usize>, Option<f64>)> {
-    let (mut parts, mut begin) = (Vec::with_capacity(2 * statistics.len() + 1), whole.start);
+/// A range of parameters, split into what is learnt and what is not, in order, and the momentum of running statistics.
+fn split_statistics(statistics: &[Statistics], whole: Range<usize>) -> Vec<(Range<usize>, Option<f64>)> {
+    let (mut ranges, mut begin) = (Vec::with_capacity(2 * statistics.len() + 1), whole.start);
     for Statistics { range, momentum } in statistics {
         let range = range.start.clamp(begin, whole.end)..range.end.clamp(begin, whole.end);
-        parts.push((begin..range.start, None));
-        parts.push((range.clone(), Some(*momentum)));
+        ranges.push((begin..range.start, None));
+        ranges.push((range.clone(), Some(*momentum)));
         begin = range.end;
     }
-    parts.push((begin..whole.end, None));
-    parts.retain(|(range, _)| !range.is_empty());
-    parts
+    ranges.push((begin..whole.end, None));
+    ranges.retain(|(range, _)| !range.is_empty());
+    ranges
 }
 
 /// Moves running statistics towards the mean over the step's rows, of which `sum` is the sum.
@@ -305,8 +310,8 @@ fn keep_state(shard: &mut ShardValues<'_>) {
 
 /// The parameters of a network that gradients change.
 pub(super) fn learnt(network: &NeuralNetwork) -> Vec<Range<usize>> {
-    let parts = parts(&network.not_learnt(), 0..network.parameter_count()).into_iter();
-    parts
+    let ranges = split_statistics(&network.not_learnt(), 0..network.parameter_count()).into_iter();
+    ranges
         .filter(|(_, momentum)| momentum.is_none())
         .map(|(range, _)| range)
         .collect()
@@ -385,11 +390,11 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_the_whole_in_order() {
+    fn split_ranges_are_the_whole_in_order() {
         let statistics = [2..4, 4..5, 8..9].map(|range| Statistics { range, momentum: 0.5 });
         let found = |whole| {
-            let parts = parts(&statistics, whole).into_iter();
-            parts
+            let ranges = split_statistics(&statistics, whole).into_iter();
+            ranges
                 .map(|(range, momentum)| (range, momentum.is_some()))
                 .collect::<Vec<_>>()
         };

@@ -5,7 +5,7 @@ use distdl_engine::device::{Argument, GpuSlice};
 
 use super::Activation;
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{GpuContext, Grid, Parts, in_words};
+use crate::kernels::programs::{GpuContext, Grid, ReductionSplit, in_words};
 use crate::kernels::sums::cuda::{self as sums, over_parts};
 
 /// As [`super::forward`].
@@ -120,7 +120,7 @@ pub(crate) fn derive(
     }
 }
 
-/// As [`super::backward`]; `between` has the room of [`Parts::room_of_columns`].
+/// As [`super::backward`]; `between` has the length of [`ReductionSplit::scratch_of_columns`].
 pub(crate) fn backward(
     device: &GpuContext,
     function: Activation,
@@ -135,7 +135,7 @@ pub(crate) fn backward(
     }
     let rows = check_rows("the outputs", columns, outputs.len())?;
     check_length("the output gradient", outputs.len(), gradient.len())?;
-    let parts = Parts::of_columns(rows, columns);
+    let parts = ReductionSplit::of_columns(rows, columns);
     over_parts(device, parts, 1.0, (between, bias_gradient), |_, sums| {
         check_length("the sums", parts.count * columns, sums.len())?;
         let before = [Argument::Kind(function as u32)]
@@ -148,8 +148,8 @@ pub(crate) fn backward(
     })
 }
 
-/// The same for images of channels of so many positions, with a bias of each channel; `between` has the room of
-/// [`Parts::room_of_channels`]. Not for softmax.
+/// The same for images of channels of so many positions, with a bias of each channel; `between` has the length of
+/// [`ReductionSplit::scratch_of_channels`]. Not for softmax.
 pub(crate) fn backward_channels(
     device: &GpuContext,
     function: Activation,
@@ -164,7 +164,7 @@ pub(crate) fn backward_channels(
     if function == Activation::Identity {
         return sums::channels(device, (rows, positions), 1.0, gradient, between, bias_gradient);
     }
-    let parts = Parts::of_channels(rows, channels, positions);
+    let parts = ReductionSplit::of_channels(rows, channels, positions);
     over_parts(device, parts, 1.0, (between, bias_gradient), |_, sums| {
         check_length("the sums", parts.count * channels, sums.len())?;
         let sides = counts([rows, channels, positions, parts.rows]);

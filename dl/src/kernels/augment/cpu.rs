@@ -1,17 +1,17 @@
 //! One pixel after the other.
 
-use super::Warp;
+use super::AffineTransform;
 use crate::shape::Image;
 
-pub(super) fn apply(warp: &Warp, image: Image, from: &[f32], to: &mut [f32]) {
+pub(super) fn apply(transform: &AffineTransform, image: Image, from: &[f32], to: &mut [f32]) {
     let centre = |side: usize| (side as f64 - 1.0) / 2.0;
     let (centre_x, centre_y) = (centre(image.width), centre(image.height));
     for (place, pixel) in (0..image.pixels()).map(|place| (place, (place % image.width, place / image.width))) {
-        let u = pixel.0 as f64 - f64::from(warp.right) - centre_x;
-        let v = pixel.1 as f64 - f64::from(warp.down) - centre_y;
-        let x = centre_x + u * warp.cosine - v * warp.sine;
-        let y = centre_y + u * warp.sine + v * warp.cosine;
-        let x = if warp.is_flipped {
+        let u = pixel.0 as f64 - f64::from(transform.right) - centre_x;
+        let v = pixel.1 as f64 - f64::from(transform.down) - centre_y;
+        let x = centre_x + u * transform.cosine - v * transform.sine;
+        let y = centre_y + u * transform.sine + v * transform.cosine;
+        let x = if transform.is_flipped {
             image.width as f64 - 1.0 - x
         } else {
             x

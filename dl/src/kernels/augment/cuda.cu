@@ -1,7 +1,7 @@
 // Pictures that are mirrored, turned and moved, as on the CPU.
 
-// Words that say what is done to a picture, as `Warp::words` has them.
-const u32 WARP = 4;
+// Words that say what is done to a picture, as `AffineTransform::words` has them.
+const u32 TRANSFORM_LENGTH = 4;
 
 __device__ inline double number_of(u64 bits) {
     union {
@@ -27,25 +27,25 @@ __device__ inline Tap tap_of(double column, double row, u64 width, u64 height, d
 
 // Each pixel of all channels of rows of pictures.
 extern "C" __global__ void augment(
-    u64 rows, u64 channels, u64 height, u64 width, const u64* warps, const float* from, float* to) {
+    u64 rows, u64 channels, u64 height, u64 width, const u64* transforms, const float* from, float* to) {
     u64 pixels = height * width;
     double centre_x = ((double)width - 1.0) / 2.0, centre_y = ((double)height - 1.0) / 2.0;
     FOR_EACH(index, rows * pixels) {
         u64 row = index / pixels, place = index % pixels;
-        const u64* warp = warps + WARP * row;
+        const u64* transform = transforms + TRANSFORM_LENGTH * row;
         const float* picture = from + row * channels * pixels;
         float* changed = to + row * channels * pixels + place;
-        if (!(warp[3] & 2)) {
+        if (!(transform[3] & 2)) {
             for (u64 channel = 0; channel < channels; channel++) {
                 changed[channel * pixels] = picture[channel * pixels + place];
             }
             continue;
         }
-        double sine = number_of(warp[0]), cosine = number_of(warp[1]);
-        double u = (double)(place % width) - (double)(int)(u32)warp[2] - centre_x;
-        double v = (double)(place / width) - (double)(int)(u32)(warp[2] >> 32) - centre_y;
+        double sine = number_of(transform[0]), cosine = number_of(transform[1]);
+        double u = (double)(place % width) - (double)(int)(u32)transform[2] - centre_x;
+        double v = (double)(place / width) - (double)(int)(u32)(transform[2] >> 32) - centre_y;
         double x = centre_x + u * cosine - v * sine, y = centre_y + u * sine + v * cosine;
-        x = warp[3] & 1 ? (double)width - 1.0 - x : x;
+        x = transform[3] & 1 ? (double)width - 1.0 - x : x;
         double left = floor(x), top = floor(y), right_share = x - left, lower_share = y - top;
         Tap taps[4] = {
             tap_of(left, top, width, height, (1.0 - right_share) * (1.0 - lower_share)),

@@ -3,30 +3,30 @@
 
 use distdl_engine::device::{Argument, GpuSlice};
 
-use super::WARP;
+use super::TRANSFORM_LENGTH;
 use crate::error::{Result, check_length, check_rows};
 use crate::kernels::programs::{GpuContext, Grid};
 use crate::shape::Image;
 
 /// Words of four bytes that say what is done to a picture.
-pub(crate) const WARP_WORDS: usize = WARP * size_of::<u64>() / size_of::<f32>();
+pub(crate) const TRANSFORM_WORDS: usize = TRANSFORM_LENGTH * size_of::<u64>() / size_of::<f32>();
 
-/// Writes changed pictures: `warps` has [`words`](super::Warp::words) for each of them.
+/// Writes changed pictures: `transforms` has [`words`](super::AffineTransform::words) for each of them.
 pub(crate) fn augment(
     device: &GpuContext,
     image: Image,
-    warps: GpuSlice<'_>,
+    transforms: GpuSlice<'_>,
     from: GpuSlice<'_>,
     to: GpuSlice<'_>,
 ) -> Result<()> {
-    let rows = check_rows("the warps", WARP_WORDS, warps.len())?;
+    let rows = check_rows("the transforms", TRANSFORM_WORDS, transforms.len())?;
     let length = rows * image.channels * image.pixels();
     check_length("the pictures", length, from.len())?;
     check_length("the changed pictures", length, to.len())?;
     let counts = [rows, image.channels, image.height, image.width].map(|count| Argument::Count(count as u64));
     let arguments: Vec<_> = counts
         .into_iter()
-        .chain([warps, from, to].map(Argument::Words))
+        .chain([transforms, from, to].map(Argument::Words))
         .collect();
     // SAFETY: these are its arguments, with lengths that are checked.
     unsafe { device.run("augment", Grid::of_elements(rows * image.pixels()), &arguments) }
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn a_warp_has_as_many_words_as_the_program_takes() {
         let program = PROGRAMS.iter().find(|program| program.name == "augment");
-        let line = format!("const u32 WARP = {WARP};");
+        let line = format!("const u32 TRANSFORM_LENGTH = {TRANSFORM_LENGTH};");
         assert!(program.is_some_and(|program| program.text.contains(&line)), "{line}");
     }
 }

@@ -7,9 +7,9 @@ pub(crate) mod cuda;
 use crate::error::{Result, check_length};
 use crate::shape::Image;
 
-/// What is done to a picture.
+/// What is done to a picture: an affine transform of its columns and rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Warp {
+pub struct AffineTransform {
     /// Of the angle that it is turned by, against the clock as one sees it with its first row above.
     pub sine: f64,
     /// Of the same angle.
@@ -22,10 +22,10 @@ pub struct Warp {
     pub is_flipped: bool,
 }
 
-/// Words of eight bytes of a warp, as the kernel for GPUs takes it.
-pub const WARP: usize = 4;
+/// Words of eight bytes of a transform, as the kernel for GPUs takes it.
+pub const TRANSFORM_LENGTH: usize = 4;
 
-impl Warp {
+impl AffineTransform {
     /// That leaves a picture as it is.
     pub const NONE: Self = Self {
         sine: 0.0,
@@ -37,7 +37,7 @@ impl Warp {
 
     /// Sine and cosine by their bits; by how many pixels it goes to the right, and in the upper half down; 1 if it is flipped,
     /// and 2 if it is anything but [`NONE`](Self::NONE).
-    pub fn words(&self) -> [u64; WARP] {
+    pub fn words(&self) -> [u64; TRANSFORM_LENGTH] {
         let moved = u64::from(self.right.cast_unsigned()) | u64::from(self.down.cast_unsigned()) << 32;
         let kinds = u64::from(self.is_flipped) | u64::from(*self != Self::NONE) << 1;
         [self.sine.to_bits(), self.cosine.to_bits(), moved, kinds]

@@ -4,7 +4,7 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length};
-use crate::kernels::programs::{GpuContext, Grid, Parts};
+use crate::kernels::programs::{GpuContext, Grid, ReductionSplit};
 use crate::kernels::sums::cuda::{channels, over_parts};
 
 /// Inputs as some rows of as many channels as each of the others has elements, each of so many positions.
@@ -18,7 +18,7 @@ pub(crate) struct Channels<'a> {
     pub(crate) variance: GpuSlice<'a>,
     /// As [`Moments::are_of_inputs`](super::Moments::are_of_inputs).
     pub(crate) are_of_inputs: bool,
-    /// Room for sums, of [`Parts::room_of_channels`].
+    /// Scratch for sums, of [`ReductionSplit::scratch_of_channels`].
     pub(crate) between: GpuSlice<'a>,
 }
 
@@ -36,8 +36,8 @@ impl<'a> Channels<'a> {
         check_length("the variances", self.channels(), self.variance.len())
     }
 
-    fn parts(&self) -> Parts {
-        Parts::of_channels(self.rows, self.channels(), self.positions)
+    fn parts(&self) -> ReductionSplit {
+        ReductionSplit::of_channels(self.rows, self.channels(), self.positions)
     }
 
     fn sides(&self) -> [Argument<'a>; 3] {

@@ -8,23 +8,23 @@ use distdl_engine::device::{Argument, GpuBuffer, GpuPort, GpuSlice};
 use crate::error::{Error, Result, check_length};
 use crate::kernels::programs::{GpuContext, Grid};
 
-/// Places among samples, in the memory of a GPU.
+/// Indices of samples, in the memory of a GPU.
 #[derive(Clone, Copy)]
-pub(crate) struct Places<'a> {
+pub(crate) struct SampleIndices<'a> {
     samples: usize,
     words: GpuSlice<'a>,
 }
 
-/// Room for places in the memory of a GPU, and those that were sent there last.
+/// Room for indices of samples in the memory of a GPU, and those that were sent there last.
 #[derive(Debug)]
-pub(crate) struct PlacesPort {
+pub(crate) struct SampleIndicesPort {
     port: GpuPort,
     samples: usize,
     count: usize,
 }
 
-impl PlacesPort {
-    /// For so many places at most.
+impl SampleIndicesPort {
+    /// For so many indices at most.
     pub(crate) fn new(device: &GpuContext, count_max: usize) -> Result<Self> {
         Ok(Self {
             port: device.port(count_max)?,
@@ -33,27 +33,27 @@ impl PlacesPort {
         })
     }
 
-    /// Sends places to the GPU. Errors unless each is of one of so many samples.
-    pub(crate) fn send(&mut self, device: &GpuContext, samples: usize, places: &[u32]) -> Result<()> {
-        if let Some(&index) = places.iter().find(|place| **place as usize >= samples) {
+    /// Sends indices to the GPU. Errors unless each is of one of so many samples.
+    pub(crate) fn send(&mut self, device: &GpuContext, samples: usize, sample_indices: &[u32]) -> Result<()> {
+        if let Some(&index) = sample_indices.iter().find(|place| **place as usize >= samples) {
             let length = samples;
             return Err(Error::SampleIndex { index, length });
         }
-        self.port.send(device.gpu(), places)?;
-        (self.samples, self.count) = (samples, places.len());
+        self.port.send(device.gpu(), sample_indices)?;
+        (self.samples, self.count) = (samples, sample_indices.len());
         Ok(())
     }
 
     /// Those that were sent.
-    pub(crate) fn places(&self) -> Places<'_> {
-        Places {
+    pub(crate) fn sent(&self) -> SampleIndices<'_> {
+        SampleIndices {
             samples: self.samples,
             words: self.port.words().part(0..self.count),
         }
     }
 }
 
-impl Places<'_> {
+impl SampleIndices<'_> {
     /// How many they are.
     pub(crate) fn len(self) -> usize {
         self.words.len()
@@ -80,17 +80,22 @@ pub(crate) struct GpuSamples<'a> {
 
 /// Where they go.
 #[derive(Clone, Copy)]
-pub(crate) struct Batch<'a> {
+pub(crate) struct GpuBatch<'a> {
     pub(crate) inputs: GpuSlice<'a>,
     pub(crate) targets: GpuSlice<'a>,
     /// Words of a row's inputs, and of its target.
     pub(crate) lengths: (usize, usize),
 }
 
-/// Writes the samples at some places to the first rows of a batch.
-pub(crate) fn gather(device: &GpuContext, samples: GpuSamples<'_>, places: Places<'_>, to: Batch<'_>) -> Result<()> {
-    let (rows, (columns, target_columns)) = (places.len(), to.lengths);
-    check_length("the samples that places are of", places.samples, samples.rows)?;
+/// Writes the samples of some indices to the first rows of a batch.
+pub(crate) fn gather(
+    device: &GpuContext,
+    samples: GpuSamples<'_>,
+    sample_indices: SampleIndices<'_>,
+    to: GpuBatch<'_>,
+) -> Result<()> {
+    let (rows, (columns, target_columns)) = (sample_indices.len(), to.lengths);
+    check_length("the samples that indices are of", sample_indices.samples, samples.rows)?;
     let width = if samples.scale.is_some() { 1 } else { size_of::<f32>() };
     check_length(
         "the features on the GPU",
@@ -104,11 +109,20 @@ pub(crate) fn gather(device: &GpuContext, samples: GpuSamples<'_>, places: Place
     )?;
     let [rows_there, columns_there, target_columns_there] =
         [rows, columns, target_columns].map(|count| Argument::Count(count as u64));
-    let (places, features) = (Argument::Words(places.words), Argument::Buffer(samples.features));
+    let (sample_indices, features) = (
+        Argument::Words(sample_indices.words),
+        Argument::Buffer(samples.features),
+    );
     let targets = Argument::Buffer(samples.targets);
     let inputs = Argument::Words(to.inputs.part(0..rows * columns));
     let target = Argument::Words(to.targets.part(0..rows * target_columns));
-    let before = [rows_there, columns_there, target_columns_there, places, features];
+    let before = [
+        rows_there,
+        columns_there,
+        target_columns_there,
+        sample_indices,
+        features,
+    ];
     let (kernel, scale) = match samples.scale {
         Some(scale) => ("gather_bytes", Some(Argument::Number(scale))),
         None => ("gather_values", None),
@@ -118,6 +132,6 @@ pub(crate) fn gather(device: &GpuContext, samples: GpuSamples<'_>, places: Place
         .chain(scale)
         .chain([targets, inputs, target])
         .collect();
-    // SAFETY: these are its arguments, with lengths that are checked, and places that were.
+    // SAFETY: these are its arguments, with lengths that are checked, and indices that were.
     unsafe { device.run(kernel, Grid::of_rows(rows, columns), &arguments) }
 }

@@ -4,21 +4,21 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{GpuContext, Grid, Parts};
+use crate::kernels::programs::{GpuContext, Grid, ReductionSplit};
 use crate::kernels::sums::cuda::{columns, over_parts};
 
 /// Some rows, and for each its mean and what is multiplied with for variance 1.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
+pub(crate) struct NormalizedRows<'a> {
     pub(crate) columns: usize,
     pub(crate) inputs: GpuSlice<'a>,
     pub(crate) means: GpuSlice<'a>,
     pub(crate) scales: GpuSlice<'a>,
-    /// Room for sums, of [`Parts::room_of_columns`].
+    /// Scratch for sums, of [`ReductionSplit::scratch_of_columns`].
     pub(crate) between: GpuSlice<'a>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> NormalizedRows<'a> {
     fn rows(&self) -> Result<usize> {
         let rows = check_rows("the inputs", self.columns, self.inputs.len())?;
         check_length("the means", rows, self.means.len())?;
@@ -73,7 +73,10 @@ impl<'a> Rows<'a> {
         for of_columns in [weight, by_weight, by_bias] {
             check_length("what each column has", self.columns, of_columns.len())?;
         }
-        let (parts, to) = (Parts::of_columns(rows, self.columns), (self.between, by_weight));
+        let (parts, to) = (
+            ReductionSplit::of_columns(rows, self.columns),
+            (self.between, by_weight),
+        );
         over_parts(device, parts, 1.0, to, |scale, sums| {
             self.along(device, scale, gradient, (rows, parts), sums)
         })?;
@@ -96,7 +99,7 @@ impl<'a> Rows<'a> {
         device: &GpuContext,
         scale: f32,
         gradient: GpuSlice<'_>,
-        (rows, parts): (usize, Parts),
+        (rows, parts): (usize, ReductionSplit),
         sums: GpuSlice<'_>,
     ) -> Result<()> {
         check_length("the sums", parts.count * self.columns, sums.len())?;

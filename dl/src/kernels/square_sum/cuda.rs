@@ -15,16 +15,16 @@ const DIGITS: usize = 20;
 /// Words of four bytes that a part takes.
 const PART: usize = 2 * (DIGITS + 1);
 
-/// Words of four bytes that the sum over so many values needs room for meanwhile.
-pub(crate) fn room(count: usize) -> usize {
+/// Words of four bytes that the sum over so many values needs as scratch.
+pub(crate) fn scratch_length(count: usize) -> usize {
     PART * Grid::of_squares(count).blocks as usize
 }
 
 /// Writes the parts of the sum of the squares of `values` to the beginning of `parts`, and gives what is left of that.
 pub(crate) fn parts<'a>(device: &GpuContext, values: GpuSlice<'_>, parts: GpuSlice<'a>) -> Result<GpuSlice<'a>> {
-    let (count, room) = (values.len(), room(values.len()));
-    check_length("the room for a sum of squares", room, parts.len().min(room))?;
-    let (own, rest) = (parts.part(0..room), parts.part(room..parts.len()));
+    let (count, scratch) = (values.len(), scratch_length(values.len()));
+    check_length("the scratch for a sum of squares", scratch, parts.len().min(scratch))?;
+    let (own, rest) = (parts.part(0..scratch), parts.part(scratch..parts.len()));
     if count > 0 {
         let arguments = [
             Argument::Count(count as u64),

@@ -4,7 +4,7 @@
 use distdl_engine::device::{Argument, GpuSlice};
 
 use crate::error::{Result, check_length, check_rows};
-use crate::kernels::programs::{GpuContext, Grid, Parts};
+use crate::kernels::programs::{GpuContext, Grid, ReductionSplit};
 
 /// Adds `values` to `sums`, each to its.
 pub(crate) fn add(device: &GpuContext, values: GpuSlice<'_>, sums: GpuSlice<'_>) -> Result<()> {
@@ -18,8 +18,8 @@ pub(crate) fn add(device: &GpuContext, values: GpuSlice<'_>, sums: GpuSlice<'_>)
     unsafe { device.run("add", Grid::of_elements(sums.len()), &arguments) }
 }
 
-/// The sum of each column of rows of as many columns as there are `sums`; `between` has the room of
-/// [`Parts::room_of_columns`].
+/// The sum of each column of rows of as many columns as there are `sums`; `between` has the length of
+/// [`ReductionSplit::scratch_of_columns`].
 pub(crate) fn columns(
     device: &GpuContext,
     values: GpuSlice<'_>,
@@ -28,14 +28,14 @@ pub(crate) fn columns(
 ) -> Result<()> {
     let columns = sums.len();
     let rows = check_rows("the values", columns, values.len())?;
-    let parts = Parts::of_columns(rows, columns);
+    let parts = ReductionSplit::of_columns(rows, columns);
     over_parts(device, parts, 1.0, (between, sums), |scale, sums| {
         column_sums(device, (rows, columns), parts, scale, values, sums)
     })
 }
 
 /// The sum of each channel of rows of as many channels as there are `sums`, each of so many positions, times `scale`;
-/// `between` has the room of [`Parts::room_of_channels`].
+/// `between` has the length of [`ReductionSplit::scratch_of_channels`].
 pub(crate) fn channels(
     device: &GpuContext,
     (rows, positions): (usize, usize),
@@ -46,7 +46,7 @@ pub(crate) fn channels(
 ) -> Result<()> {
     let channels = sums.len();
     check_length("the values", rows * channels * positions, values.len())?;
-    let parts = Parts::of_channels(rows, channels, positions);
+    let parts = ReductionSplit::of_channels(rows, channels, positions);
     over_parts(device, parts, scale, (between, sums), |scale, sums| {
         check_length("the sums", parts.count * channels, sums.len())?;
         let counts = [rows, channels, positions, parts.rows].map(|count| Argument::Count(count as u64));
@@ -62,7 +62,7 @@ pub(crate) fn channels(
 /// are summed and scaled here.
 pub(crate) fn over_parts(
     device: &GpuContext,
-    parts: Parts,
+    parts: ReductionSplit,
     scale: f32,
     (between, sums): (GpuSlice<'_>, GpuSlice<'_>),
     each: impl FnOnce(f32, GpuSlice<'_>) -> Result<()>,
@@ -70,11 +70,11 @@ pub(crate) fn over_parts(
     if parts.count == 1 {
         return each(scale, sums);
     }
-    let room = parts.count * sums.len();
-    check_length("the room for the sums of parts", room, between.len().min(room))?;
-    let between = between.part(0..room);
+    let scratch = parts.count * sums.len();
+    check_length("the scratch for the sums of parts", scratch, between.len().min(scratch))?;
+    let between = between.part(0..scratch);
     each(1.0, between)?;
-    let whole = Parts {
+    let whole = ReductionSplit {
         rows: parts.count,
         count: 1,
     };
@@ -84,7 +84,7 @@ pub(crate) fn over_parts(
 fn column_sums(
     device: &GpuContext,
     (rows, columns): (usize, usize),
-    parts: Parts,
+    parts: ReductionSplit,
     scale: f32,
     values: GpuSlice<'_>,
     sums: GpuSlice<'_>,
@@ -98,12 +98,12 @@ fn column_sums(
     unsafe { device.run("column_sums", Grid::of_columns(columns, parts), &arguments) }
 }
 
-/// Elements that [`totals`] needs room for meanwhile, for each sum.
-pub(crate) fn total_room(count: usize) -> usize {
+/// Elements that [`totals`] needs as scratch, for each sum.
+pub(crate) fn total_scratch(count: usize) -> usize {
     Grid::of_pieces(1, count).1
 }
 
-/// The sum of each of as many rows of `f64` as there are `sums`, two words each; `between` has room for [`total_room`] of
+/// The sum of each of as many rows of `f64` as there are `sums`, two words each; `between` has room for [`total_scratch`] of
 /// each. A row has at most 8192 pieces.
 pub(crate) fn totals(
     device: &GpuContext,
@@ -113,7 +113,7 @@ pub(crate) fn totals(
 ) -> Result<()> {
     let rows = sums.len() / 2;
     let count = check_rows("the values", rows, values.len() / 2)?;
-    let pieces = total_room(count);
+    let pieces = total_scratch(count);
     if pieces > 1 {
         check_length("the sums of pieces", 2 * rows * pieces, between.len())?;
         sums_of_pieces(device, (rows, count), values, between)?;

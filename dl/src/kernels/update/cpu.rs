@@ -60,7 +60,7 @@ fn write(into: &mut [f32], block: &[f32; BLOCK]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Slots;
+    use super::super::StateValues;
     use super::*;
     use crate::kernels::Level;
 
@@ -70,7 +70,7 @@ mod tests {
 
     impl Rule for Odd {
         #[inline(always)]
-        fn element(self, sum: f32, before: f32, [a, b, ..]: Slots) -> (f32, Slots) {
+        fn element(self, sum: f32, before: f32, [a, b, ..]: StateValues) -> (f32, StateValues) {
             let (a, b) = (a * 0.9 + sum, b + sum * sum * 0.3);
             (before - 0.013 * a / (b.sqrt() + 1e-8), [a, b, 0.0, 0.0])
         }

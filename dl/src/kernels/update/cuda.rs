@@ -36,7 +36,7 @@ pub(crate) struct GpuMeasures<'a> {
     /// One total after the other.
     pub(crate) totals: GpuSlice<'a>,
     /// For a sum over the tensor.
-    pub(crate) room: GpuSlice<'a>,
+    pub(crate) scratch: GpuSlice<'a>,
 }
 
 impl<'a> GpuShard<'a> {
@@ -59,15 +59,15 @@ impl<'a> GpuShard<'a> {
     /// are as many as parameters, and says where it is: an `f64`, NaN if a value is not finite, which ends the training. A
     /// measure that is not made is 0, or that of another step. Errors if there is no such measure, lengths differ, or the GPU fails.
     pub fn measure(self, device: &GpuContext, index: usize, values: GpuSlice<'_>) -> Result<GpuSlice<'a>> {
-        let Some(GpuMeasures { totals, room }) = self.measures else {
+        let Some(GpuMeasures { totals, scratch }) = self.measures else {
             return Err(Error::Internal("an optimizer without measures has measured".into()));
         };
         let own = square_sum::TOTAL * index..square_sum::TOTAL * (index + 1);
         check_length("the measures", own.end, totals.len().min(own.end))?;
         check_length("what is measured", self.parameters.len(), values.len())?;
         let total = totals.part(own);
-        let rest = square_sum::parts(device, values, room)?;
-        square_sum::total(device, room.part(0..room.len() - rest.len()), total)?;
+        let rest = square_sum::parts(device, values, scratch)?;
+        square_sum::total(device, scratch.part(0..scratch.len() - rest.len()), total)?;
         Ok(total)
     }
 

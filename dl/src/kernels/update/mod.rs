@@ -12,13 +12,13 @@ use super::Level;
 use crate::error::{Result, check_length};
 
 /// What an optimizer keeps for one parameter; only as many of them as it has slots are kept.
-pub type Slots = [f32; STATE_SLOTS_MAX];
+pub type StateValues = [f32; STATE_SLOTS_MAX];
 
 /// How one parameter changes.
 pub trait Rule: Copy {
     /// Gives the parameter and its state after the step, from the sum of its gradient over samples and from the
     /// parameter and its state before.
-    fn element(self, gradient_sum: f32, before: f32, state: Slots) -> (f32, Slots);
+    fn element(self, gradient_sum: f32, before: f32, state: StateValues) -> (f32, StateValues);
 }
 
 /// Makes `shard.after`, and each of the `slots` slots of its state, by `rule`. Errors if lengths or slots differ.

@@ -5,7 +5,7 @@ use distdl_engine::device::GpuSlice;
 use super::BatchNormLayer;
 use crate::error::{Result, check_length};
 use crate::kernels::batch_norm::cuda::Channels;
-use crate::kernels::programs::{GpuContext, Parts};
+use crate::kernels::programs::{GpuContext, ReductionSplit};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl BatchNormLayer {
@@ -32,7 +32,7 @@ impl BatchNormLayer {
     }
 
     /// Room for moments, and for sums.
-    fn room<'a>(&self, scratch: GpuSlice<'a>) -> Result<[GpuSlice<'a>; 2]> {
+    fn split_scratch<'a>(&self, scratch: GpuSlice<'a>) -> Result<[GpuSlice<'a>; 2]> {
         let moments = 2 * self.channels;
         check_length("the layer's scratch", moments, scratch.len().min(moments))?;
         Ok([scratch.part(0..moments), scratch.part(moments..scratch.len())])
@@ -49,12 +49,12 @@ impl BatchNormLayer {
 
 impl GpuLayer for BatchNormLayer {
     fn scratch_length(&self, _: &GpuContext, rows: usize) -> usize {
-        2 * self.channels + Parts::room_of_channels(rows, self.channels, self.positions)
+        2 * self.channels + ReductionSplit::scratch_of_channels(rows, self.channels, self.positions)
     }
 
     fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {
         let ([weight, bias], running) = self.split("the layer's parameters", pass.parameters)?;
-        let [moments, between] = self.room(pass.scratch)?;
+        let [moments, between] = self.split_scratch(pass.scratch)?;
         let measures = self.measures(pass.mode, pass.rows);
         let moments = if measures { moments } else { running };
         let channels = self.channels_of(pass.rows, pass.inputs, (moments, measures), between)?;
@@ -67,7 +67,7 @@ impl GpuLayer for BatchNormLayer {
     fn backward(&self, device: &GpuContext, pass: GpuBackward<'_>) -> Result<()> {
         let ([weight, _], running) = self.split("the layer's parameters", pass.parameters)?;
         let ([by_weight, by_bias], found) = self.split("the layer's gradient", pass.gradient)?;
-        let [moments, between] = self.room(pass.scratch)?;
+        let [moments, between] = self.split_scratch(pass.scratch)?;
         let measures = self.measures(pass.mode, pass.rows);
         let moments = if measures { moments } else { running };
         let channels = self.channels_of(pass.rows, pass.inputs, (moments, measures), between)?;

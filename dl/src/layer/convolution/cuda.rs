@@ -7,24 +7,24 @@ use super::products::{Groups, Products};
 use super::{Activation, ConvolutionLayer};
 use crate::error::{Result, check_length};
 use crate::kernels::activation;
-use crate::kernels::programs::{GpuContext, Parts};
+use crate::kernels::programs::{GpuContext, ReductionSplit};
 use crate::kernels::sums::cuda as sums;
 use crate::kernels::windows::cuda::{self as windows, Images, WINDOW_MAX};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
-/// Some of the images of a pass, and room for their columns and for their outputs, channel by channel.
-struct Piece<'a> {
+/// Some of the images of a pass, and scratch for their columns and for their outputs, channel by channel.
+struct ImageChunk<'a> {
     images: Images,
     inputs: std::ops::Range<usize>,
     outputs: std::ops::Range<usize>,
     columns: GpuMatrix<'a>,
-    columns_room: GpuSlice<'a>,
+    columns_scratch: GpuSlice<'a>,
     values: GpuMatrix<'a>,
-    values_room: GpuSlice<'a>,
+    values_scratch: GpuSlice<'a>,
 }
 
-/// Room for the products of groups, and for their sum.
-struct GroupRoom<'a> {
+/// Scratch for the products of groups, and for their sum.
+struct GroupScratch<'a> {
     products: GpuSlice<'a>,
     between: GpuSlice<'a>,
     /// How many products are there.
@@ -48,46 +48,50 @@ impl ConvolutionLayer {
         self.inputs <= WINDOW_MAX
     }
 
-    /// Elements for pieces of so many rows, and for sums over them.
-    pub(super) fn room_for_products(&self, device: &GpuContext, rows: usize) -> usize {
+    /// Elements for chunks of so many rows, and for sums over them.
+    pub(super) fn scratch_for_products(&self, device: &GpuContext, rows: usize) -> usize {
         let products = self.products(device);
-        let room = products.room_for_piece(rows) + products.room_for_groups(rows).iter().sum::<usize>();
-        room.max(Parts::room_of_channels(rows, products.channels, products.pixels))
+        let scratch = products.scratch_for_chunk(rows) + products.scratch_for_groups(rows).iter().sum::<usize>();
+        scratch.max(ReductionSplit::scratch_of_channels(
+            rows,
+            products.channels,
+            products.pixels,
+        ))
     }
 
-    /// All images, in pieces.
-    fn pieces<'a>(
+    /// All images, in chunks.
+    fn chunks<'a>(
         &self,
         device: &GpuContext,
         rows: usize,
         scratch: GpuSlice<'a>,
-    ) -> impl Iterator<Item = Piece<'a>> + use<'a> {
+    ) -> impl Iterator<Item = ImageChunk<'a>> + use<'a> {
         let layer = *self;
-        layer.products(device).pieces(rows).map(move |piece| {
+        layer.products(device).chunks(rows).map(move |chunk| {
             let images = Images {
-                count: piece.len(),
+                count: chunk.len(),
                 channels: layer.output.channels,
                 pixels: layer.output.pixels(),
             };
             let width = images.count * images.pixels;
             let (columns, values) = (layer.inputs * width, images.channels * width);
-            let (columns_room, values_room) = (scratch.part(0..columns), scratch.part(columns..columns + values));
-            Piece {
+            let (columns_scratch, values_scratch) = (scratch.part(0..columns), scratch.part(columns..columns + values));
+            ImageChunk {
                 images,
-                inputs: piece.start * layer.input_image()..piece.end * layer.input_image(),
-                outputs: piece.start * layer.output_image()..piece.end * layer.output_image(),
-                columns: GpuMatrix::new(columns_room, layer.inputs, width),
-                columns_room,
-                values: GpuMatrix::new(values_room, images.channels, width),
-                values_room,
+                inputs: chunk.start * layer.input_image()..chunk.end * layer.input_image(),
+                outputs: chunk.start * layer.output_image()..chunk.end * layer.output_image(),
+                columns: GpuMatrix::new(columns_scratch, layer.inputs, width),
+                columns_scratch,
+                values: GpuMatrix::new(values_scratch, images.channels, width),
+                values_scratch,
             }
         })
     }
 
-    /// Writes the windows of a piece as its columns.
-    fn write_columns(&self, device: &GpuContext, piece: &Piece<'_>, images: GpuSlice<'_>) -> Result<()> {
-        let images = images.part(piece.inputs.clone());
-        windows::to_columns(device, &self.windows, piece.images.count, images, piece.columns_room)
+    /// Writes the windows of a chunk as its columns.
+    fn write_columns(&self, device: &GpuContext, chunk: &ImageChunk<'_>, images: GpuSlice<'_>) -> Result<()> {
+        let images = images.part(chunk.inputs.clone());
+        windows::to_columns(device, &self.windows, chunk.images.count, images, chunk.columns_scratch)
     }
 
     fn check_on_gpu(
@@ -107,39 +111,39 @@ impl ConvolutionLayer {
         check_length("the layer's scratch", wanted, scratch.min(wanted))
     }
 
-    /// Writes the product of each group of a piece behind those that are there.
+    /// Writes the product of each group of a chunk behind those that are there.
     fn multiply_groups<'a>(
         &self,
         device: &GpuContext,
         groups: Groups,
-        piece: &Piece<'a>,
+        chunk: &ImageChunk<'a>,
         output_gradient: GpuSlice<'_>,
-        room: &mut GroupRoom<'_>,
+        scratch: &mut GroupScratch<'_>,
     ) -> Result<()> {
-        let (channels, length, pixels) = (self.output.channels, self.weight_length(), piece.images.pixels);
-        let (width, side) = (piece.images.count * pixels, groups.images * pixels);
-        let (whole, left) = groups.of(piece.images.count);
+        let (channels, length, pixels) = (self.output.channels, self.weight_length(), chunk.images.pixels);
+        let (width, side) = (chunk.images.count * pixels, groups.images * pixels);
+        let (whole, left) = groups.of(chunk.images.count);
         let mut next = |count: usize| {
-            let begin = room.count * length;
-            room.count += count;
-            room.products.part(begin..begin + count * length)
+            let begin = scratch.count * length;
+            scratch.count += count;
+            scratch.products.part(begin..begin + count * length)
         };
         if whole > 0 {
             let products = GpuMatrices::new(next(whole), whole, length, [channels, self.inputs], self.inputs);
-            let columns = GpuMatrices::new(piece.columns_room, whole, side, [self.inputs, side], width);
+            let columns = GpuMatrices::new(chunk.columns_scratch, whole, side, [self.inputs, side], width);
             let values = match groups.are_single {
                 true => GpuMatrices::new(output_gradient, whole, channels * pixels, [channels, pixels], pixels),
-                false => GpuMatrices::new(piece.values_room, whole, side, [channels, side], width),
+                false => GpuMatrices::new(chunk.values_scratch, whole, side, [channels, side], width),
             };
             device.multiply_each(products, values, columns.transpose())?;
         }
         if left > 0 {
             let product = GpuMatrix::new(next(1), channels, self.inputs);
-            let of_left = |room: GpuSlice<'a>, rows| {
-                GpuMatrix::with_stride(room.part(whole * side..room.len()), [rows, left * pixels], width)
+            let of_left = |scratch: GpuSlice<'a>, rows| {
+                GpuMatrix::with_stride(scratch.part(whole * side..scratch.len()), [rows, left * pixels], width)
             };
-            let values = of_left(piece.values_room, channels);
-            let columns = of_left(piece.columns_room, self.inputs);
+            let values = of_left(chunk.values_scratch, channels);
+            let columns = of_left(chunk.columns_scratch, self.inputs);
             device.multiply(product, values, columns.transpose(), false)?;
         }
         Ok(())
@@ -155,36 +159,36 @@ impl ConvolutionLayer {
     ) -> Result<()> {
         let filters = |values| GpuMatrix::new(values, self.output.channels, self.inputs);
         let cut = self.products(device);
-        let (groups, of_pieces) = (cut.groups(pass.rows), cut.room_for_piece(pass.rows));
-        let [products, between] = cut.room_for_groups(pass.rows);
-        let mut room = GroupRoom {
-            products: pass.scratch.part(of_pieces..of_pieces + products),
-            between: pass.scratch.part(of_pieces + products..of_pieces + products + between),
+        let (groups, of_chunks) = (cut.groups(pass.rows), cut.scratch_for_chunk(pass.rows));
+        let [products, between] = cut.scratch_for_groups(pass.rows);
+        let mut scratch = GroupScratch {
+            products: pass.scratch.part(of_chunks..of_chunks + products),
+            between: pass.scratch.part(of_chunks + products..of_chunks + products + between),
             count: 0,
         };
         let are_single = groups.is_some_and(|groups| groups.are_single);
-        for (index, piece) in self.pieces(device, pass.rows, pass.scratch).enumerate() {
-            let output_gradient = pass.output_gradient.part(piece.outputs.clone());
+        for (index, chunk) in self.chunks(device, pass.rows, pass.scratch).enumerate() {
+            let output_gradient = pass.output_gradient.part(chunk.outputs.clone());
             if !are_single || input_gradient.is_some() {
-                piece.images.by_channel(device, output_gradient, piece.values_room)?;
+                chunk.images.by_channel(device, output_gradient, chunk.values_scratch)?;
             }
             if let Some(gradient) = filter_gradient {
-                self.write_columns(device, &piece, pass.inputs)?;
+                self.write_columns(device, &chunk, pass.inputs)?;
                 match groups {
-                    Some(groups) => self.multiply_groups(device, groups, &piece, output_gradient, &mut room)?,
-                    None => device.multiply(filters(gradient), piece.values, piece.columns.transpose(), index > 0)?,
+                    Some(groups) => self.multiply_groups(device, groups, &chunk, output_gradient, &mut scratch)?,
+                    None => device.multiply(filters(gradient), chunk.values, chunk.columns.transpose(), index > 0)?,
                 }
             }
             if let Some(gradient) = input_gradient {
-                device.multiply(piece.columns, filters(pass.parameters).transpose(), piece.values, false)?;
-                let (count, to) = (piece.images.count, gradient.part(piece.inputs));
-                windows::from_columns(device, &self.windows, count, piece.columns_room, to)?;
+                device.multiply(chunk.columns, filters(pass.parameters).transpose(), chunk.values, false)?;
+                let (count, to) = (chunk.images.count, gradient.part(chunk.inputs));
+                windows::from_columns(device, &self.windows, count, chunk.columns_scratch, to)?;
             }
         }
         match (groups, filter_gradient) {
             (Some(_), Some(gradient)) => {
-                let products = room.products.part(0..room.count * self.weight_length());
-                sums::columns(device, products, room.between, gradient)
+                let products = scratch.products.part(0..scratch.count * self.weight_length());
+                sums::columns(device, products, scratch.between, gradient)
             }
             _ => Ok(()),
         }
@@ -193,9 +197,9 @@ impl ConvolutionLayer {
 
 impl GpuLayer for ConvolutionLayer {
     fn scratch_length(&self, device: &GpuContext, rows: usize) -> usize {
-        let products = self.room_for_products(device, rows);
+        let products = self.scratch_for_products(device, rows);
         match device.dnn() {
-            Some(_) => products.max(self.room_for_cudnn(device, rows)),
+            Some(_) => products.max(self.scratch_for_cudnn(device, rows)),
             None => products,
         }
     }
@@ -222,11 +226,11 @@ impl GpuLayer for ConvolutionLayer {
             };
         }
         let weight = GpuMatrix::new(filters, self.output.channels, self.inputs);
-        for piece in self.pieces(device, pass.rows, pass.scratch) {
+        for chunk in self.chunks(device, pass.rows, pass.scratch) {
             if self.has_few_inputs() {
-                let counts = (piece.images.count, self.output.channels);
+                let counts = (chunk.images.count, self.output.channels);
                 let is_relu = self.activation == Activation::Relu;
-                let (images, outputs) = (pass.inputs.part(piece.inputs), pass.outputs.part(piece.outputs));
+                let (images, outputs) = (pass.inputs.part(chunk.inputs), pass.outputs.part(chunk.outputs));
                 let of_pass = [pass.parameters, images, outputs];
                 windows::convolve(device, &self.windows, counts, [self.has_bias, is_relu], of_pass)?;
                 if !is_relu {
@@ -234,9 +238,9 @@ impl GpuLayer for ConvolutionLayer {
                 }
                 continue;
             }
-            self.write_columns(device, &piece, pass.inputs)?;
-            device.multiply(piece.values, weight, piece.columns, false)?;
-            let (from, to) = (piece.values_room, pass.outputs.part(piece.outputs));
+            self.write_columns(device, &chunk, pass.inputs)?;
+            device.multiply(chunk.values, weight, chunk.columns, false)?;
+            let (from, to) = (chunk.values_scratch, pass.outputs.part(chunk.outputs));
             let sides = (self.output.channels, self.output.pixels());
             activation::cuda::forward_from_channels(device, self.activation, sides, bias, (from, to))?;
         }

@@ -13,7 +13,7 @@ const WORKSPACE_WORDS_MIN: usize = 8 << 20;
 
 impl ConvolutionLayer {
     /// Elements of scratch for passes over so many rows by cuDNN.
-    pub(super) fn room_for_cudnn(&self, device: &GpuContext, rows: usize) -> usize {
+    pub(super) fn scratch_for_cudnn(&self, device: &GpuContext, rows: usize) -> usize {
         behind(self.workspace_words_max(device, rows)) + self.weight_length()
     }
 
@@ -58,7 +58,7 @@ impl ConvolutionLayer {
     /// Words that cuDNN may have for so many rows: as many as products have, within limits. It follows from the rows of the pass
     /// and not of the scratch: equal passes are computed alike in any.
     fn workspace_words_max(&self, device: &GpuContext, rows: usize) -> usize {
-        self.room_for_products(device, rows)
+        self.scratch_for_products(device, rows)
             .clamp(WORKSPACE_WORDS_MIN, WORKSPACE_WORDS_MAX)
     }
 

@@ -1,9 +1,9 @@
-//! How the products of a convolution on a GPU are cut: into pieces of images, and of these into groups. It follows from shapes
+//! How the products of a convolution on a GPU are cut: into chunks of images, and of these into groups. It follows from shapes
 //! and, below 8 GiB, from how much memory GPUs of its kind have; and so do the bits.
 
 use std::ops::Range;
 
-use crate::kernels::programs::Parts;
+use crate::kernels::programs::ReductionSplit;
 
 /// Elements of the columns and outputs of the images that are multiplied at once, where one image has no more: 256 MiB, or this
 /// share of a GPU's memory.
@@ -36,14 +36,14 @@ pub(super) struct Products {
 /// processors could do little at a time: so each group of images has a product of its own, and these are added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Groups {
-    /// Images of each, but the last of a piece.
+    /// Images of each, but the last of a chunk.
     pub(super) images: usize,
     /// Whether each is one image, whose pixels lie together as they are.
     pub(super) are_single: bool,
 }
 
 impl Groups {
-    /// The groups of a piece that have as many images as they may, and the images of the last if that has fewer.
+    /// The groups of a chunk that have as many images as they may, and the images of the last if that has fewer.
     pub(super) fn of(self, images: usize) -> (usize, usize) {
         (images / self.images, images % self.images)
     }
@@ -61,18 +61,18 @@ impl Products {
         usize::try_from(share).map_or(ELEMENTS_MAX, |share| share.min(ELEMENTS_MAX))
     }
 
-    /// All images, in pieces.
-    pub(super) fn pieces(self, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    /// All images, in chunks.
+    pub(super) fn chunks(self, rows: usize) -> impl Iterator<Item = Range<usize>> {
         let step = self.images(rows);
         (0..rows).step_by(step).map(move |first| first..rows.min(first + step))
     }
 
-    /// Elements of a piece's columns and outputs.
-    pub(super) fn room_for_piece(self, rows: usize) -> usize {
+    /// Elements of a chunk's columns and outputs.
+    pub(super) fn scratch_for_chunk(self, rows: usize) -> usize {
         self.images(rows) * (self.inputs + self.channels) * self.pixels
     }
 
-    /// How the gradient by the filters is summed over so many rows; `None` if that is one product for each piece.
+    /// How the gradient by the filters is summed over so many rows; `None` if that is one product for each chunk.
     pub(super) fn groups(self, rows: usize) -> Option<Groups> {
         if self.are_single() {
             return (rows > 1).then_some(Groups {
@@ -97,24 +97,24 @@ impl Products {
         GROUP_PIXELS.div_ceil(self.pixels)
     }
 
-    /// Groups that are not single images, at most, before pieces cut them.
+    /// Groups that are not single images, at most, before chunks cut them.
     fn groups_max(self) -> usize {
         let tiles = self.channels.div_ceil(TILE) * self.inputs.div_ceil(TILE);
         (TILES_ENOUGH / tiles).clamp(1, GROUPS_MAX)
     }
 
     /// Elements for the products of the groups of up to so many rows, and for sums over those.
-    pub(super) fn room_for_groups(self, rows: usize) -> [usize; 2] {
+    pub(super) fn scratch_for_groups(self, rows: usize) -> [usize; 2] {
         let count = match self.groups_max() {
             _ if self.are_single() => rows,
             1 => 0,
             _ if self.images(rows) <= self.group_min() => 0,
-            // Fewer rows may be in groups where more are in none: where a piece is more than a group, there are at most as many
-            // pieces as groups, each of which has at most one group that is not whole.
+            // Fewer rows may be in groups where more are in none: where a chunk is more than a group, there are at most as many
+            // chunks as groups, each of which has at most one group that is not whole.
             groups => rows.min(2 * groups),
         };
         let length = self.channels * self.inputs;
-        [count * length, Parts::room_of_columns(count, length)]
+        [count * length, ReductionSplit::scratch_of_columns(count, length)]
     }
 }
 
@@ -147,39 +147,42 @@ mod tests {
     }
 
     #[test]
-    fn pieces_have_all_images_and_their_groups_fit_the_room() {
+    fn chunks_have_all_images_and_their_groups_fit_their_scratch() {
         let (mut in_groups, mut of_less, mut in_several) = (0, 0, 0);
         for products in shapes() {
             let mut before = [0; 2];
             for rows in rows() {
                 let (mut next, mut count) = (0, 0);
                 let groups = products.groups(rows);
-                for piece in products.pieces(rows) {
-                    assert_eq!(piece.start, next);
+                for chunk in products.chunks(rows) {
+                    assert_eq!(chunk.start, next);
                     let length = (products.inputs + products.channels) * products.pixels;
-                    assert!(piece.len() * length <= products.room_for_piece(rows));
-                    assert!(piece.len() * length <= products.elements_max() || piece.len() == 1);
-                    next = piece.end;
+                    assert!(chunk.len() * length <= products.scratch_for_chunk(rows));
+                    assert!(chunk.len() * length <= products.elements_max() || chunk.len() == 1);
+                    next = chunk.end;
                     let Some(groups) = groups else { continue };
-                    let (whole, left) = groups.of(piece.len());
-                    assert_eq!(whole * groups.images + left, piece.len());
+                    let (whole, left) = groups.of(chunk.len());
+                    assert_eq!(whole * groups.images + left, chunk.len());
                     assert!(!groups.are_single || left == 0);
                     count += whole + usize::from(left > 0);
                     of_less += usize::from(whole == 0);
-                    in_several += usize::from(piece.start > 0);
+                    in_several += usize::from(chunk.start > 0);
                 }
                 assert_eq!(next, rows);
                 in_groups += usize::from(groups.is_some());
-                let room = products.room_for_groups(rows);
+                let scratch = products.scratch_for_groups(rows);
                 let length = products.channels * products.inputs;
-                assert!(count * length <= room[0], "{products:?}, {rows} rows: {count} groups");
-                assert!(Parts::room_of_columns(count, length) <= room[1]);
-                // What has room for more rows has room for fewer.
                 assert!(
-                    before[0] <= room[0] && before[1] <= room[1],
+                    count * length <= scratch[0],
+                    "{products:?}, {rows} rows: {count} groups"
+                );
+                assert!(ReductionSplit::scratch_of_columns(count, length) <= scratch[1]);
+                // What is enough for more rows is enough for fewer.
+                assert!(
+                    before[0] <= scratch[0] && before[1] <= scratch[1],
                     "{products:?}, {rows} rows"
                 );
-                before = room;
+                before = scratch;
             }
         }
         assert!(in_groups > 1000 && of_less > 10 && in_several > 1000);
@@ -196,18 +199,18 @@ mod tests {
         assert_eq!(products(500, 50, 64).groups(128), groups(4, false));
         assert_eq!(products(500, 50, 64).groups(1024), groups(16, false));
         assert_eq!(products(4608, 512, 64).groups(1024), None);
-        // A piece is one image.
+        // A chunk is one image.
         assert_eq!(products(4096, 256, 16_384).groups(256), None);
-        assert_eq!(products(4096, 256, 16_384).room_for_groups(256), [0, 0]);
+        assert_eq!(products(4096, 256, 16_384).scratch_for_groups(256), [0, 0]);
         // Few inputs, and fewer pixels.
         assert_eq!(products(27, 64, 16).groups(128), groups(16, false));
     }
 
     #[test]
-    fn pieces_are_those_that_trainings_are_tested_with() {
+    fn chunks_are_those_that_trainings_are_tested_with() {
         let lengths = |sides, memory_bytes, rows| {
-            let pieces = products(sides, memory_bytes).pieces(rows);
-            pieces.map(|piece| piece.len()).collect::<Vec<_>>()
+            let chunks = products(sides, memory_bytes).chunks(rows);
+            chunks.map(|chunk| chunk.len()).collect::<Vec<_>>()
         };
         // dl/tests/on_gpu/training.rs, on GPUs of 128 MiB.
         assert_eq!(lengths([64, 1, 625], 128 << 20, 76), [25, 25, 25, 1]);

@@ -5,12 +5,12 @@ use distdl_engine::device::GpuMatrix;
 use super::DenseLayer;
 use crate::error::{Result, check_length};
 use crate::kernels::activation;
-use crate::kernels::programs::{GpuContext, Parts};
+use crate::kernels::programs::{GpuContext, ReductionSplit};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl GpuLayer for DenseLayer {
     fn scratch_length(&self, _: &GpuContext, rows: usize) -> usize {
-        Parts::room_of_columns(rows, self.outputs)
+        ReductionSplit::scratch_of_columns(rows, self.outputs)
     }
 
     fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {

@@ -4,8 +4,8 @@ use distdl_engine::device::GpuSlice;
 
 use super::LayerNormLayer;
 use crate::error::{Result, check_length};
-use crate::kernels::layer_norm::cuda::Rows;
-use crate::kernels::programs::{GpuContext, Parts};
+use crate::kernels::layer_norm::cuda::NormalizedRows;
+use crate::kernels::programs::{GpuContext, ReductionSplit};
 use crate::layer::on_gpu::{GpuBackward, GpuForward, GpuLayer};
 
 impl LayerNormLayer {
@@ -16,10 +16,10 @@ impl LayerNormLayer {
         rows: usize,
         inputs: GpuSlice<'a>,
         scratch: GpuSlice<'a>,
-    ) -> Result<Rows<'a>> {
+    ) -> Result<NormalizedRows<'a>> {
         let wanted = GpuLayer::scratch_length(self, device, rows);
         check_length("the layer's scratch", wanted, scratch.len().min(wanted))?;
-        let rows = Rows {
+        let rows = NormalizedRows {
             columns: self.shape.length(),
             inputs,
             means: scratch.part(0..rows),
@@ -40,7 +40,7 @@ impl LayerNormLayer {
 
 impl GpuLayer for LayerNormLayer {
     fn scratch_length(&self, _: &GpuContext, rows: usize) -> usize {
-        2 * rows + Parts::room_of_columns(rows, self.shape.length())
+        2 * rows + ReductionSplit::scratch_of_columns(rows, self.shape.length())
     }
 
     fn forward(&self, device: &GpuContext, pass: GpuForward<'_>) -> Result<()> {

@@ -7,11 +7,11 @@ use std::sync::{Arc, Weak};
 use distdl_engine::device::{GpuBuffer, GpuFeed, GpuPort, GpuSlice};
 
 use super::super::wiring::GradientBuffers;
-use super::super::{NeuralNetwork, Placed, gradient_buffers};
+use super::super::{NeuralNetwork, WiredLayer, gradient_buffers};
 use crate::error::{Error, Result, check_length};
-use crate::kernels::augment::WARP;
-use crate::kernels::augment::cuda::{WARP_WORDS, augment};
-use crate::kernels::gather::cuda::{Batch, GpuSamples, Places, PlacesPort, gather};
+use crate::kernels::augment::TRANSFORM_LENGTH;
+use crate::kernels::augment::cuda::{TRANSFORM_WORDS, augment};
+use crate::kernels::gather::cuda::{GpuBatch, GpuSamples, SampleIndices, SampleIndicesPort, gather};
 use crate::kernels::programs::GpuContext;
 use crate::kernels::sums::cuda as sums;
 use crate::layer::GpuLayer;
@@ -28,7 +28,7 @@ pub(crate) struct WorkspaceShape {
     /// Rows of a pass, at most.
     pub(crate) rows_max: usize,
     /// Passes whose gradients are summed here, at most.
-    pub(crate) pieces_max: usize,
+    pub(crate) micro_batches_max: usize,
     /// The words of a row's target; none for a label, which is one.
     pub(crate) target_length: Option<usize>,
     /// Whether there is a backward pass.
@@ -65,12 +65,12 @@ pub(crate) struct GpuWorkspace {
     /// Whose they are, if others have the same.
     pub(super) parameters_of: Weak<Vec<f32>>,
     pub(super) gradient: GpuPort,
-    /// The sum of the gradients of pieces, while another is computed.
-    pub(super) held: GpuBuffer,
-    /// Where the rows are taken from, among samples that are there.
-    pub(super) places: PlacesPort,
+    /// The sum of the gradients of micro-batches, while another is computed.
+    pub(super) gradient_sum: GpuBuffer,
+    /// Which samples the rows are taken from, of those that are there.
+    pub(super) sample_indices: SampleIndicesPort,
     /// What is done to those rows.
-    pub(super) warps: GpuPort,
+    pub(super) transforms: GpuPort,
     /// Rows before that.
     pub(super) pictures: GpuBuffer,
     pub(super) inputs: GpuFeed,
@@ -92,7 +92,7 @@ pub(crate) struct GpuWorkspace {
     pub(super) losses: GpuBuffer,
     /// Sums of parts of them.
     pub(super) between: GpuBuffer,
-    /// Their sums, of each piece.
+    /// Their sums, of each micro-batch.
     pub(super) tallies: GpuPort,
     /// Behind what it works on.
     pub(super) device: GpuContext,
@@ -129,10 +129,10 @@ impl NeuralNetwork {
             parameters_of: Weak::new(),
             gradient,
             unwanted: words(unwanted)?,
-            held: words(if shape.pieces_max > 1 { parameters } else { 0 })?,
-            places: PlacesPort::new(&device, rows_max.saturating_mul(shape.pieces_max))?,
-            warps: port_of_rows(if shape.augments {
-                WARP_WORDS * shape.pieces_max
+            gradient_sum: words(if shape.micro_batches_max > 1 { parameters } else { 0 })?,
+            sample_indices: SampleIndicesPort::new(&device, rows_max.saturating_mul(shape.micro_batches_max))?,
+            transforms: port_of_rows(if shape.augments {
+                TRANSFORM_WORDS * shape.micro_batches_max
             } else {
                 0
             })?,
@@ -153,8 +153,8 @@ impl NeuralNetwork {
             constants,
             constants_of,
             losses: rows(4)?,
-            between: words(4 * sums::total_room(rows_max))?,
-            tallies: port(TALLY.saturating_mul(shape.pieces_max))?,
+            between: words(4 * sums::total_scratch(rows_max))?,
+            tallies: port(TALLY.saturating_mul(shape.micro_batches_max))?,
             device,
         })
     }
@@ -181,7 +181,7 @@ impl NeuralNetwork {
     /// Sets the gradient of frozen layers to 0, and says how long the longest is.
     fn clear_frozen(&self, device: &GpuContext, gradient: GpuSlice<'_>) -> Result<usize> {
         let mut longest = 0;
-        for Placed { range, .. } in self.layers.iter().filter(|placed| placed.is_frozen) {
+        for WiredLayer { range, .. } in self.layers.iter().filter(|placed| placed.is_frozen) {
             longest = longest.max(range.len());
             let zeros = vec![0.0_f32; range.len()];
             device.gpu().write(&zeros, gradient.part(range.clone()))?;
@@ -249,8 +249,8 @@ impl GpuWorkspace {
         Ok(self.targets.double(self.device.gpu())?)
     }
 
-    /// Turns to inputs and targets that were sent: passes from now on are of those.
-    pub(crate) fn turn_to_sent(&mut self) -> Result<()> {
+    /// Swaps to inputs and targets that were sent: passes from now on are of those.
+    pub(crate) fn swap_inputs(&mut self) -> Result<()> {
         self.inputs.turn(self.device.gpu())?;
         Ok(self.targets.turn(self.device.gpu())?)
     }
@@ -283,48 +283,48 @@ impl GpuWorkspace {
         Ok(())
     }
 
-    /// Sends the places of rows of all pieces, among so many samples that are on the GPU.
-    pub(crate) fn set_places(&mut self, samples: usize, places: &[u32]) -> Result<()> {
-        self.places.send(&self.device, samples, places)
+    /// Sends which samples the rows of all micro-batches are, of so many samples that are on the GPU.
+    pub(crate) fn set_sample_indices(&mut self, samples: usize, sample_indices: &[u32]) -> Result<()> {
+        self.sample_indices.send(&self.device, samples, sample_indices)
     }
 
     /// Those that were sent.
-    pub(crate) fn places(&self) -> Places<'_> {
-        self.places.places()
+    pub(crate) fn sample_indices(&self) -> SampleIndices<'_> {
+        self.sample_indices.sent()
     }
 
-    /// Sends what is done to the rows of all pieces.
-    pub(crate) fn set_warps(&mut self, warps: &[[u64; WARP]]) -> Result<()> {
-        Ok(self.warps.send(self.device.gpu(), warps)?)
+    /// Sends what is done to the rows of all micro-batches.
+    pub(crate) fn set_transforms(&mut self, transforms: &[[u64; TRANSFORM_LENGTH]]) -> Result<()> {
+        Ok(self.transforms.send(self.device.gpu(), transforms)?)
     }
 
     /// What is done to some of those rows; `None` if rows stay as they are.
-    pub(crate) fn warps(&self, rows: Range<usize>) -> Option<GpuSlice<'_>> {
-        let words = WARP_WORDS * rows.start..WARP_WORDS * rows.end;
-        self.shape.augments.then(|| self.warps.words().part(words))
+    pub(crate) fn transforms(&self, rows: Range<usize>) -> Option<GpuSlice<'_>> {
+        let words = TRANSFORM_WORDS * rows.start..TRANSFORM_WORDS * rows.end;
+        self.shape.augments.then(|| self.transforms.words().part(words))
     }
 
-    /// Takes rows from samples that are on the GPU, and changes them by the warps, if there are any.
+    /// Takes rows from samples that are on the GPU, and changes them by the transforms, if there are any.
     pub(crate) fn take_rows(
         &self,
         samples: GpuSamples<'_>,
-        places: Places<'_>,
-        warps: Option<GpuSlice<'_>>,
+        sample_indices: SampleIndices<'_>,
+        transforms: Option<GpuSlice<'_>>,
     ) -> Result<()> {
-        self.check_rows(places.len())?;
-        let (inputs, change) = (self.inputs.words(), self.image.zip(warps));
-        let to = Batch {
+        self.check_rows(sample_indices.len())?;
+        let (inputs, change) = (self.inputs.words(), self.image.zip(transforms));
+        let to = GpuBatch {
             inputs: change.map_or(inputs, |_| self.pictures.words()),
             targets: self.targets.words(),
             lengths: self.row_lengths(),
         };
-        gather(&self.device, samples, places, to)?;
-        let Some((image, warps)) = change else {
+        gather(&self.device, samples, sample_indices, to)?;
+        let Some((image, transforms)) = change else {
             return Ok(());
         };
-        let length = places.len() * self.input_length();
+        let length = sample_indices.len() * self.input_length();
         let (from, to) = (self.pictures.words().part(0..length), inputs.part(0..length));
-        augment(&self.device, image, warps, from, to)
+        augment(&self.device, image, transforms, from, to)
     }
 
     /// Words of a row's inputs, and of its target.
@@ -350,49 +350,53 @@ impl GpuWorkspace {
         }
     }
 
-    /// Where the tallies of a piece go.
-    pub(crate) fn tallies(&self, piece: usize) -> GpuSlice<'_> {
-        self.tallies.words().part(TALLY * piece..TALLY * (piece + 1))
+    /// Where the tallies of a micro-batch go.
+    pub(crate) fn tallies(&self, micro_batch: usize) -> GpuSlice<'_> {
+        self.tallies
+            .words()
+            .part(TALLY * micro_batch..TALLY * (micro_batch + 1))
     }
 
-    /// Keeps the sum of the gradients of some pieces, of which the last one is in the gradient, while the next is computed.
-    pub(crate) fn hold(&self, pieces: usize) -> Result<()> {
-        match pieces {
-            1 => Ok(self.device.gpu().copy(self.gradient(), self.held.words())?),
-            _ => sums::add(&self.device, self.gradient(), self.held.words()),
+    /// Keeps the sum of the gradients of some micro-batches, of which the last one is in the gradient, while the next is computed.
+    pub(crate) fn accumulate(&self, micro_batches: usize) -> Result<()> {
+        match micro_batches {
+            1 => Ok(self.device.gpu().copy(self.gradient(), self.gradient_sum.words())?),
+            _ => sums::add(&self.device, self.gradient(), self.gradient_sum.words()),
         }
     }
 
-    /// Begins to fetch the sum of the gradients of so many pieces, the last of which is in the gradient.
-    pub(crate) fn fetch_gradient(&mut self, pieces: usize) -> Result<()> {
-        if pieces > 1 {
+    /// Begins to fetch the sum of the gradients of so many micro-batches, the last of which is in the gradient.
+    pub(crate) fn fetch_gradient(&mut self, micro_batches: usize) -> Result<()> {
+        if micro_batches > 1 {
             // As a sum the other way round: it has the same bits.
-            sums::add(&self.device, self.held.words(), self.gradient.words())?;
+            sums::add(&self.device, self.gradient_sum.words(), self.gradient.words())?;
         }
         let bytes = self.gradient.buffer().bytes();
         self.gradient.fetch(self.device.gpu(), bytes)?;
-        self.fetch_tallies(pieces)
+        self.fetch_tallies(micro_batches)
     }
 
-    /// Waits for the gradient of these pieces, which was fetched.
-    pub(crate) fn take_gradient(&mut self, pieces: &[PassRows], gradient: &mut [f32]) -> Result<BatchReport> {
+    /// Waits for the gradient of these micro-batches, which was fetched.
+    pub(crate) fn take_gradient(&mut self, micro_batches: &[PassRows], gradient: &mut [f32]) -> Result<BatchReport> {
         check_length("the gradient", self.gradient.words().len(), gradient.len())?;
         let to = bytemuck::cast_slice_mut::<f32, u8>(gradient);
         to.copy_from_slice(&self.gradient.take(self.device.gpu())?[..to.len()]);
-        self.take_report(pieces)
+        self.take_report(micro_batches)
     }
 
-    pub(super) fn fetch_tallies(&mut self, pieces: usize) -> Result<()> {
-        Ok(self.tallies.fetch(self.device.gpu(), pieces * size_of::<[f64; 2]>())?)
+    pub(super) fn fetch_tallies(&mut self, micro_batches: usize) -> Result<()> {
+        Ok(self
+            .tallies
+            .fetch(self.device.gpu(), micro_batches * size_of::<[f64; 2]>())?)
     }
 
-    /// Waits for the tallies of these pieces, and adds them up.
-    pub(super) fn take_report(&mut self, pieces: &[PassRows]) -> Result<BatchReport> {
+    /// Waits for the tallies of these micro-batches, and adds them up.
+    pub(super) fn take_report(&mut self, micro_batches: &[PassRows]) -> Result<BatchReport> {
         let (mut total, mut tallies) = (BatchReport::default(), [0.0_f64; 2]);
         let bytes = self.tallies.take(self.device.gpu())?;
-        for (piece, of_piece) in pieces.iter().zip(bytes.chunks_exact(size_of_val(&tallies))) {
-            bytemuck::cast_slice_mut::<f64, u8>(&mut tallies).copy_from_slice(of_piece);
-            total.merge(&self.shape.report(*piece, tallies));
+        for (micro_batch, of_micro_batch) in micro_batches.iter().zip(bytes.chunks_exact(size_of_val(&tallies))) {
+            bytemuck::cast_slice_mut::<f64, u8>(&mut tallies).copy_from_slice(of_micro_batch);
+            total.merge(&self.shape.report(*micro_batch, tallies));
         }
         Ok(total)
     }

@@ -85,14 +85,14 @@ impl GpuEvaluation {
         }
         match &self.block {
             Some((_, Some(samples))) => {
-                let places: Vec<u32> = (rows.rows.start as u32..rows.rows.end as u32).collect();
-                workspace.set_places(samples.as_ref().rows, &places)?;
-                workspace.take_rows(samples.as_ref(), workspace.places(), None)?;
-                Ok(samples.rows(&places))
+                let sample_indices: Vec<u32> = (rows.rows.start as u32..rows.rows.end as u32).collect();
+                workspace.set_sample_indices(samples.as_ref().rows, &sample_indices)?;
+                workspace.take_rows(samples.as_ref(), workspace.sample_indices(), None)?;
+                Ok(samples.rows(&sample_indices))
             }
             _ => {
                 let pass = send(workspace, network, rows.batch()?)?;
-                workspace.turn_to_sent()?;
+                workspace.swap_inputs()?;
                 Ok(pass)
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::device::{LaneDevice, LaneRows, LaneStep};
-use super::shared_gpu::{SamplesOnGpu, SharedGpu, room};
+use super::shared_gpu::{SamplesOnGpu, SharedGpu, out_of_memory_as_ok};
 use super::shared_gpus::SharedGpus;
 use crate::augmentation::{Augmentation, Drawn};
 use crate::batch::Batch;
@@ -25,14 +25,14 @@ pub(super) struct GpuLane {
     samples: Option<SamplesOnGpu>,
     /// What is done to samples that are taken there, if anything is.
     drawn: Option<Drawn>,
-    /// The first piece of the next step, if it was sent.
+    /// The first micro-batch of the next step, if it was sent.
     sent: Option<Sent>,
-    second_end: SecondEnd,
+    second_buffer: SecondBuffer,
 }
 
-/// Whether there was a try to have room for a piece that goes ahead.
+/// Whether there was a try to have room for a micro-batch that goes ahead.
 #[derive(Clone, Copy)]
-enum SecondEnd {
+enum SecondBuffer {
     /// Other lanes may not have their room yet.
     Later,
     /// All lanes have begun a step.
@@ -41,10 +41,10 @@ enum SecondEnd {
     Tried,
 }
 
-/// A piece that was sent before its step began.
+/// A micro-batch that was sent before its step began.
 struct Sent {
     draw: Draw,
-    places: Vec<u32>,
+    sample_indices: Vec<u32>,
     rows: PassRows,
 }
 
@@ -64,7 +64,7 @@ impl GpuLane {
             samples,
             drawn: augmentation.map(Drawn::new),
             sent: None,
-            second_end: SecondEnd::Later,
+            second_buffer: SecondBuffer::Later,
         }
     }
 }
@@ -102,7 +102,7 @@ impl GpuLane {
         workspace.map_or_else(GpuCounts::default, |workspace| workspace.device().counts())
     }
 
-    /// Computes piece after piece, and says how many they were, too. Nobody waits before the sum of their gradients is on its way:
+    /// Computes micro-batch after micro-batch, and says how many they were, too. Nobody waits before the sum of their gradients is on its way:
     /// rows that do not stay there are gathered and copied while those before are computed.
     fn compute(&mut self, step: LaneStep<'_>) -> Result<(BatchReport, u64)> {
         let (Some(workspace), network) = (&mut self.workspace, &self.network) else {
@@ -110,80 +110,80 @@ impl GpuLane {
         };
         workspace.set_parameters(step.parameters)?;
         if let Some(samples) = &self.samples {
-            workspace.set_places(samples.as_ref().rows, step.places)?;
+            workspace.set_sample_indices(samples.as_ref().rows, step.sample_indices)?;
             if let Some(drawn) = &mut self.drawn {
-                workspace.set_warps(&drawn.take(step.draw, step.places.len()))?;
+                workspace.set_transforms(&drawn.take(step.draw, step.sample_indices.len()))?;
             }
         }
         let rows_max = workspace.shape().rows_max.max(1);
-        let mut pieces: Vec<PassRows> = Vec::new();
-        for (piece, places) in step.places.chunks(rows_max).enumerate() {
-            if piece > 0 {
-                workspace.hold(piece)?;
+        let mut micro_batches: Vec<PassRows> = Vec::new();
+        for (micro_batch, sample_indices) in step.sample_indices.chunks(rows_max).enumerate() {
+            if micro_batch > 0 {
+                workspace.accumulate(micro_batch)?;
             }
-            let first = piece * rows_max;
+            let first = micro_batch * rows_max;
             let first_row = first as u64;
             let draw = Draw { first_row, ..step.draw };
-            pieces.push(match &self.samples {
+            micro_batches.push(match &self.samples {
                 Some(samples) => {
-                    let rows = first..first + places.len();
-                    let there = workspace.places().part(rows.clone());
-                    workspace.take_rows(samples.as_ref(), there, workspace.warps(rows))?;
-                    samples.rows(places)
+                    let rows = first..first + sample_indices.len();
+                    let there = workspace.sample_indices().part(rows.clone());
+                    workspace.take_rows(samples.as_ref(), there, workspace.transforms(rows))?;
+                    samples.rows(sample_indices)
                 }
                 None => {
-                    let is_it = |sent: &Sent| sent.draw == draw && sent.places == places;
+                    let is_it = |sent: &Sent| sent.draw == draw && sent.sample_indices == sample_indices;
                     let rows = match self.sent.take().filter(is_it) {
                         Some(sent) => sent.rows,
-                        None => send_batch(workspace, network, step.rows.gather(draw, places)?)?,
+                        None => send_batch(workspace, network, step.rows.gather(draw, sample_indices)?)?,
                     };
-                    workspace.turn_to_sent()?;
+                    workspace.swap_inputs()?;
                     rows
                 }
             });
-            network.pass_on_gpu(draw, places.len(), workspace, workspace.tallies(piece))?;
+            network.pass_on_gpu(draw, sample_indices.len(), workspace, workspace.tallies(micro_batch))?;
         }
-        workspace.fetch_gradient(pieces.len())?;
-        let (draw, places) = step.ahead;
+        workspace.fetch_gradient(micro_batches.len())?;
+        let (draw, sample_indices) = step.ahead;
         match (&self.samples, &mut self.drawn) {
             (None, _) => {
-                self.second_end = match self.second_end {
-                    SecondEnd::Later => SecondEnd::Due,
-                    SecondEnd::Due => {
+                self.second_buffer = match self.second_buffer {
+                    SecondBuffer::Later => SecondBuffer::Due,
+                    SecondBuffer::Due => {
                         // None may lack what another only likes to have. Once: looking for room waits for the whole GPU.
-                        let _ = room(workspace.double_rows())?;
-                        SecondEnd::Tried
+                        let _ = out_of_memory_as_ok(workspace.double_rows())?;
+                        SecondBuffer::Tried
                     }
-                    SecondEnd::Tried => SecondEnd::Tried,
+                    SecondBuffer::Tried => SecondBuffer::Tried,
                 };
-                let places = &places[..places.len().min(rows_max)];
-                self.sent = send_ahead(workspace, network, (draw, places), step.rows)?;
+                let sample_indices = &sample_indices[..sample_indices.len().min(rows_max)];
+                self.sent = send_ahead(workspace, network, (draw, sample_indices), step.rows)?;
             }
-            (Some(_), Some(drawn)) => drawn.draw_ahead([(draw, places.len())].into_iter()),
+            (Some(_), Some(drawn)) => drawn.draw_ahead([(draw, sample_indices.len())].into_iter()),
             (Some(_), None) => {}
         }
-        let report = workspace.take_gradient(&pieces, step.gradient)?;
-        Ok((report, pieces.len() as u64))
+        let report = workspace.take_gradient(&micro_batches, step.gradient)?;
+        Ok((report, micro_batches.len() as u64))
     }
 }
 
-/// Sends a piece of a step that has not begun. What is wrong with its rows is for that step to say.
+/// Sends a micro-batch of a step that has not begun. What is wrong with its rows is for that step to say.
 fn send_ahead(
     workspace: &mut GpuWorkspace,
     network: &NeuralNetwork,
-    (draw, places): (Draw, &[u32]),
+    (draw, sample_indices): (Draw, &[u32]),
     rows: &mut dyn LaneRows,
 ) -> Result<Option<Sent>> {
-    if places.is_empty() {
+    if sample_indices.is_empty() {
         return Ok(None);
     }
     let sent = rows
-        .gather(draw, places)
+        .gather(draw, sample_indices)
         .and_then(|batch| send_batch(workspace, network, batch));
     match sent {
         Ok(rows) => Ok(Some(Sent {
             draw,
-            places: places.to_vec(),
+            sample_indices: sample_indices.to_vec(),
             rows,
         })),
         Err(error @ Error::Device(_)) => Err(error),

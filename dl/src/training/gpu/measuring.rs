@@ -6,7 +6,7 @@ use bytemuck::cast_slice_mut;
 use distdl_engine::device::{Gpu, GpuBuffer, GpuPort, GpuSlice};
 
 use super::super::TrainingOptions;
-use super::super::update::{Part, learnt, measures, own_measures};
+use super::super::update::{GroupRange, learnt, measures, own_measures};
 use crate::error::Result;
 use crate::kernels::programs::GpuContext;
 use crate::kernels::square_sum::cuda as square_sum;
@@ -25,8 +25,8 @@ pub(super) struct MeasuringShape {
     own: usize,
     /// Of each tensor.
     of_tensor: usize,
-    /// Words that sums need room for meanwhile.
-    room: usize,
+    /// Words that sums need as scratch.
+    scratch: usize,
 }
 
 /// Its buffers, for some steps at a time.
@@ -36,22 +36,22 @@ pub(super) struct Measuring {
     totals: GpuPort,
     /// What the scale of the gradient is multiplied with.
     limit: GpuBuffer,
-    room: GpuBuffer,
+    scratch: GpuBuffer,
 }
 
 impl MeasuringShape {
     /// `None` where nothing is measured.
-    pub(super) fn new(network: &NeuralNetwork, options: &TrainingOptions, parts: &[Part]) -> Option<Self> {
+    pub(super) fn new(network: &NeuralNetwork, options: &TrainingOptions, ranges: &[GroupRange]) -> Option<Self> {
         let (totals, own) = (measures(network, options).iter().sum(), own_measures(options));
-        let room = |range: &Range<usize>| square_sum::room(range.len());
-        let of_gradient = learnt(network).iter().map(room).sum::<usize>();
-        let tensors = parts.iter().filter(|part| part.momentum.is_none());
-        let of_tensor = tensors.map(|part| room(&part.range)).max().unwrap_or(0);
+        let scratch = |range: &Range<usize>| square_sum::scratch_length(range.len());
+        let of_gradient = learnt(network).iter().map(scratch).sum::<usize>();
+        let tensors = ranges.iter().filter(|range| range.momentum.is_none());
+        let of_tensor = tensors.map(|range| scratch(&range.range)).max().unwrap_or(0);
         (totals > 0).then(|| Self {
             totals,
             own,
             of_tensor: options.optimizer.measures(),
-            room: of_tensor.max(if own > 0 { of_gradient } else { 0 }),
+            scratch: of_tensor.max(if own > 0 { of_gradient } else { 0 }),
         })
     }
 
@@ -76,7 +76,7 @@ impl Measuring {
         Ok(Self {
             totals,
             limit: device.allocate(1)?,
-            room: device.allocate(shape.room)?,
+            scratch: device.allocate(shape.scratch)?,
             shape,
         })
     }
@@ -91,7 +91,7 @@ impl Measuring {
         workspace: &GpuWorkspace,
     ) -> Result<GpuSlice<'_>> {
         let device = workspace.device();
-        let (all, mut rest) = (self.room.words(), self.room.words());
+        let (all, mut rest) = (self.scratch.words(), self.scratch.words());
         for range in learnt(network) {
             rest = square_sum::parts(device, workspace.gradient().part(range), rest)?;
         }
@@ -107,7 +107,7 @@ impl Measuring {
         let first = (own + tensor * of_tensor) * square_sum::TOTAL;
         (of_tensor > 0).then(|| GpuMeasures {
             totals: self.of_step(index).part(first..first + of_tensor * square_sum::TOTAL),
-            room: self.room.words(),
+            scratch: self.scratch.words(),
         })
     }
 

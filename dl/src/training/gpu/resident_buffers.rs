@@ -7,8 +7,8 @@ use super::super::update::learnt;
 use super::graphs::Graphs;
 use super::measuring::{Measuring, MeasuringShape};
 use crate::error::Result;
-use crate::kernels::augment::cuda::WARP_WORDS;
-use crate::kernels::gather::cuda::PlacesPort;
+use crate::kernels::augment::cuda::TRANSFORM_WORDS;
+use crate::kernels::gather::cuda::SampleIndicesPort;
 use crate::kernels::lane_limit::cuda::LaneLimit;
 use crate::kernels::programs::GpuContext;
 use crate::network::{GpuWorkspace, NeuralNetwork, TALLY, WorkspaceShape};
@@ -38,15 +38,15 @@ pub(super) struct ResidentBuffers {
     /// How many steps are worth their copies; found by taking some.
     pub(super) steps: u64,
     /// Gradients that wait to be added to another.
-    pub(super) held: Vec<GpuBuffer>,
+    pub(super) partial_sums: Vec<GpuBuffer>,
     /// What a lane adds that has no rows in a step.
     pub(super) zeros: Option<GpuBuffer>,
     /// Of each pass its tallies.
     pub(super) tallies: GpuPort,
     /// Of each lane where its rows are.
-    pub(super) places: Vec<PlacesPort>,
+    pub(super) sample_indices: Vec<SampleIndicesPort>,
     /// Of each lane what is done to its rows; none if they stay as they are.
-    pub(super) warps: Vec<GpuPort>,
+    pub(super) transforms: Vec<GpuPort>,
     /// The slots of the optimizer's state.
     pub(super) state: Vec<GpuPort>,
     /// What is measured of steps, if anything is.
@@ -82,8 +82,8 @@ impl ResidentShape {
     }
 
     /// How many gradients wait at a time, at most: one at each level of the tree over lanes, and one where a lane's is summed
-    /// up by pieces.
-    fn held(&self) -> usize {
+    /// up by micro-batches.
+    fn partial_sums(&self) -> usize {
         let levels = usize::BITS - self.shares.len().saturating_sub(1).leading_zeros();
         levels as usize + usize::from(self.shares.iter().any(|share| *share > self.workspace.rows_max))
     }
@@ -107,20 +107,20 @@ impl ResidentBuffers {
     /// Errors if the GPU has too little memory, or fails.
     pub(super) fn new(device: GpuContext, network: &NeuralNetwork, shape: ResidentShape) -> Result<Self> {
         let (count, steps_max) = (network.parameter_count(), shape.steps_max() as usize);
-        let held = (0..shape.held()).map(|_| device.allocate(count));
-        let held = held.collect::<Result<_>>()?;
+        let partial_sums = (0..shape.partial_sums()).map(|_| device.allocate(count));
+        let partial_sums = partial_sums.collect::<Result<_>>()?;
         let zeros = (shape.shares.len() > 1).then(|| device.allocate(count)).transpose()?;
         if let Some(zeros) = &zeros {
             device.gpu().write(&vec![0.0_f32; count], zeros.words())?;
         }
-        let places = shape
+        let sample_indices = shape
             .shares
             .iter()
-            .map(|share| PlacesPort::new(&device, share * steps_max));
-        let places = places.collect::<Result<_>>()?;
+            .map(|share| SampleIndicesPort::new(&device, share * steps_max));
+        let sample_indices = sample_indices.collect::<Result<_>>()?;
         let augmented = shape.shares.iter().filter(|_| shape.workspace.augments);
-        let warps = augmented.map(|share| device.port(WARP_WORDS * share * steps_max));
-        let warps = warps.collect::<Result<_>>()?;
+        let transforms = augmented.map(|share| device.port(TRANSFORM_WORDS * share * steps_max));
+        let transforms = transforms.collect::<Result<_>>()?;
         let state = (0..shape.slots).map(|_| device.port(count));
         let state = state.collect::<Result<_>>()?;
         let measuring = shape.measuring.clone();
@@ -129,11 +129,11 @@ impl ResidentBuffers {
         Ok(Self {
             graphs: Graphs::new(shape.passes() <= GRAPH_PASSES_MAX),
             steps: 1,
-            held,
+            partial_sums,
             zeros,
             tallies: device.port(TALLY * shape.passes() * steps_max)?,
-            places,
-            warps,
+            sample_indices,
+            transforms,
             state,
             measuring: measuring.transpose()?,
             lane_limit: lane_limit.transpose()?,

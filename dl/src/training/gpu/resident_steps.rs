@@ -15,7 +15,7 @@ use super::super::failed::Failed;
 use super::super::lane_samples::LaneSamples;
 use super::super::order::SampleOrder;
 use super::super::to_tallies;
-use super::super::update::{check_step, parts_of_shard};
+use super::super::update::{check_step, group_ranges};
 use super::graphs::StepCounts;
 use super::measuring::MeasuringShape;
 use super::resident_buffers::{ResidentBuffers, ResidentShape};
@@ -24,8 +24,8 @@ use super::shared_gpus::SharedGpus;
 use super::submission::{Rules, StepLane, StepSubmission};
 use crate::augmentation::Drawn;
 use crate::error::{Error, Result};
-use crate::kernels::augment::WARP;
-use crate::kernels::gather::cuda::{Places, PlacesPort};
+use crate::kernels::augment::TRANSFORM_LENGTH;
+use crate::kernels::gather::cuda::{SampleIndices, SampleIndicesPort};
 use crate::kernels::programs::GpuCounts;
 use crate::metrics::BatchReport;
 use crate::network::{PassRows, TALLY, WorkspaceShape};
@@ -54,7 +54,7 @@ struct StepOutcome {
 #[derive(Default)]
 struct Sent {
     /// Where they are among its samples.
-    places_of: Vec<Vec<u32>>,
+    sample_indices_of: Vec<Vec<u32>>,
     /// Which of them are each step's.
     rows_of: Vec<Vec<Range<usize>>>,
 }
@@ -77,15 +77,15 @@ impl ResidentSteps {
         if !are_alike || !gpu.has_room(&training.samples) {
             return Ok(None);
         }
-        let parts = parts_of_shard(network, options, 0..network.parameter_count());
+        let ranges = group_ranges(network, options, 0..network.parameter_count());
         let shares: Vec<usize> = (0..options.lanes).map(|lane| deal.share_max(lane)).collect();
         let share_max = shares.iter().copied().max().unwrap_or(0);
         let rows_max = options.micro_batch.map_or(share_max, |rows| rows.min(share_max));
         let shape = ResidentShape {
             workspace: WorkspaceShape {
                 rows_max,
-                // They are summed in what is held for lanes.
-                pieces_max: 1,
+                // They are summed in the partial sums of lanes.
+                micro_batches_max: 1,
                 target_length: shape.target_length,
                 has_gradient: true,
                 augments: options.augmentation.is_some(),
@@ -94,7 +94,7 @@ impl ResidentSteps {
             shares,
             slots: options.optimizer.state_slots(),
             limits_lanes: options.lane_gradient_norm_max.is_some(),
-            measuring: MeasuringShape::new(network, options, &parts),
+            measuring: MeasuringShape::new(network, options, &ranges),
         };
         // Dropped if not all samples can stay: lanes by themselves need the room.
         let buffers = gpu.resident_buffers(network, shape)?;
@@ -125,7 +125,7 @@ impl ResidentSteps {
                 state_begin: training.state_begin,
                 rate_factor: training.rate_factor,
                 rows_max,
-                parts,
+                ranges,
             },
             lanes,
             next: None,
@@ -214,7 +214,7 @@ impl Rules {
                 step: first + index as u64,
                 tallies: outcome.tallies,
             };
-            let checked = check_step(&self.options, &self.parts, &report, &outcome.totals);
+            let checked = check_step(&self.options, &self.ranges, &report, &outcome.totals);
             Some((index, checked.err()?))
         };
         outcomes.iter().enumerate().find_map(refused)
@@ -239,15 +239,15 @@ impl Rules {
     fn send(&self, steps: Range<u64>, buffers: &mut ResidentBuffers, lanes: &mut [StepLane]) -> Result<Sent> {
         let device = buffers.workspace.device();
         let mut sent = Sent::default();
-        for ((index, lane), port) in lanes.iter_mut().enumerate().zip(&mut buffers.places) {
-            let (places, rows) = self.places(index, lane, steps.clone());
-            port.send(device, lane.samples.as_ref().rows, &places)?;
-            sent.places_of.push(places);
+        for ((index, lane), port) in lanes.iter_mut().enumerate().zip(&mut buffers.sample_indices) {
+            let (sample_indices, rows) = self.sample_indices(index, lane, steps.clone());
+            port.send(device, lane.samples.as_ref().rows, &sample_indices)?;
+            sent.sample_indices_of.push(sample_indices);
             sent.rows_of.push(rows);
         }
         let lanes = lanes.iter_mut().zip(&sent.rows_of).enumerate();
-        for ((index, (lane, rows)), port) in lanes.zip(&mut buffers.warps) {
-            port.send(device.gpu(), &self.warps(index, lane, rows, steps.start))?;
+        for ((index, (lane, rows)), port) in lanes.zip(&mut buffers.transforms) {
+            port.send(device.gpu(), &self.transforms(index, lane, rows, steps.start))?;
         }
         Ok(sent)
     }
@@ -261,19 +261,20 @@ impl Rules {
         sent: &Sent,
         counts: &mut StepCounts,
     ) -> Result<Vec<PassRows>> {
-        let places: Vec<Places<'_>> = buffers.places.iter().map(PlacesPort::places).collect();
-        let warps: Vec<GpuSlice<'_>> = buffers.warps.iter().map(GpuPort::words).collect();
+        let sample_indices: Vec<SampleIndices<'_>> =
+            buffers.sample_indices.iter().map(SampleIndicesPort::sent).collect();
+        let transforms: Vec<GpuSlice<'_>> = buffers.transforms.iter().map(GpuPort::words).collect();
         let state: Vec<GpuSlice<'_>> = buffers.state.iter().map(GpuPort::words).collect();
         let mut submission = StepSubmission {
             rules: self,
             workspace: &buffers.workspace,
-            held: &buffers.held,
+            partial_sums: &buffers.partial_sums,
             zeros: buffers.zeros.as_ref(),
             tallies: buffers.tallies.words(),
             lanes,
-            places: &places,
-            places_of: &sent.places_of,
-            warps: &warps,
+            sample_indices: &sample_indices,
+            sample_indices_of: &sent.sample_indices_of,
+            transforms: &transforms,
             state: &state,
             measuring: buffers.measuring.as_ref(),
             lane_limit: buffers.lane_limit.as_ref(),
@@ -314,9 +315,12 @@ impl Rules {
             .map(|(rows, tallies)| buffers.workspace.shape().report(*rows, tallies));
         let mut of_step = |index: usize| {
             let mut of_lane = |lane: usize| {
-                let pieces = rows_of[lane][index].len().div_ceil(self.rows_max);
+                let micro_batches = rows_of[lane][index].len().div_ceil(self.rows_max);
                 let mut total = BatchReport::default();
-                reports.by_ref().take(pieces).for_each(|report| total.merge(&report));
+                reports
+                    .by_ref()
+                    .take(micro_batches)
+                    .for_each(|report| total.merge(&report));
                 to_tallies(total)
             };
             tree::fold(0..rows_of.len(), &mut of_lane, &mut Tallies::plus).unwrap_or_default()
@@ -329,7 +333,13 @@ impl Rules {
     }
 
     /// What is done to the rows of some steps of a lane, from `first` on; nothing if they stay as they are.
-    fn warps(&self, index: usize, lane: &mut StepLane, rows: &[Range<usize>], first: u64) -> Vec<[u64; WARP]> {
+    fn transforms(
+        &self,
+        index: usize,
+        lane: &mut StepLane,
+        rows: &[Range<usize>],
+        first: u64,
+    ) -> Vec<[u64; TRANSFORM_LENGTH]> {
         let Some(drawn) = &mut lane.drawn else {
             return Vec::new();
         };
@@ -340,7 +350,7 @@ impl Rules {
     /// Draws what will be done to the rows of some steps.
     fn draw_ahead(&self, steps: Range<u64>, lanes: &mut [StepLane]) {
         for (index, lane) in lanes.iter_mut().enumerate() {
-            let rows = |step: u64| self.deal.range(index, self.deal.place(step).1).len();
+            let rows = |step: u64| self.deal.range(index, self.deal.epoch_and_step(step).1).len();
             if let Some(drawn) = &mut lane.drawn {
                 drawn.draw_ahead(steps.clone().map(|step| (self.draw(step, index, 0), rows(step))));
             }
@@ -348,16 +358,16 @@ impl Rules {
     }
 
     /// Where the rows of some steps of a lane lie among its samples, and which of them are each step's.
-    fn places(&self, index: usize, lane: &mut StepLane, steps: Range<u64>) -> (Vec<u32>, Vec<Range<usize>>) {
-        let (mut places, mut rows) = (Vec::new(), Vec::new());
+    fn sample_indices(&self, index: usize, lane: &mut StepLane, steps: Range<u64>) -> (Vec<u32>, Vec<Range<usize>>) {
+        let (mut sample_indices, mut rows) = (Vec::new(), Vec::new());
         for step in steps {
-            let (epoch, step_of_epoch) = self.deal.place(step);
+            let (epoch, step_of_epoch) = self.deal.epoch_and_step(step);
             lane.order
                 .begin(self.options.seed(), epoch, index, self.deal.lengths[index]);
-            let begin = places.len();
-            places.extend_from_slice(&lane.order[self.deal.range(index, step_of_epoch)]);
-            rows.push(begin..places.len());
+            let begin = sample_indices.len();
+            sample_indices.extend_from_slice(&lane.order[self.deal.range(index, step_of_epoch)]);
+            rows.push(begin..sample_indices.len());
         }
-        (places, rows)
+        (sample_indices, rows)
     }
 }

@@ -11,8 +11,8 @@ use distdl_storage::{BlockId, DeviceError, DeviceFigures, DeviceKey, DeviceMemor
 
 use super::super::device::{BlockRows, LaneId, SampleBlock};
 use super::super::lane_samples::LaneSamples;
-use super::kept::Kept;
 use super::resident_buffers::{ResidentBuffers, ResidentShape};
+use super::resident_datasets::ResidentDatasets;
 use crate::batch::RowSource;
 use crate::error::{Error, Result};
 use crate::kernels::gather::cuda::GpuSamples;
@@ -30,7 +30,7 @@ pub(super) struct SharedGpu {
     kernels: Arc<Kernels>,
     tier: DeviceTier<GpuBuffer>,
     /// Whose samples those are.
-    kept: Mutex<Kept>,
+    datasets: Mutex<ResidentDatasets>,
     /// What the samples of lanes weigh, in 4 bytes each, until there is another dataset.
     weights: Mutex<BTreeMap<DeviceKey, Arc<[f32]>>>,
     /// Workspaces that no lane has at the moment.
@@ -65,7 +65,7 @@ impl SharedGpu {
             precision,
             kernels: Arc::new(Kernels::new(compiler)),
             tier: DeviceTier::sharing(format!("{} {index}", found.name), bytes_max, found.budget(index)),
-            kept: Mutex::default(),
+            datasets: Mutex::default(),
             weights: Mutex::default(),
             idle: Mutex::default(),
             resident: Mutex::default(),
@@ -97,8 +97,8 @@ impl SharedGpu {
     /// A workspace of this shape: one that another lane or task had, or a new one.
     pub(super) fn workspace(&self, network: &NeuralNetwork, shape: WorkspaceShape) -> Result<GpuWorkspace> {
         let mut idle = self.idle();
-        if let Some(place) = idle.iter().position(|workspace| workspace.shape() == shape) {
-            return Ok(idle.swap_remove(place));
+        if let Some(index) = idle.iter().position(|workspace| workspace.shape() == shape) {
+            return Ok(idle.swap_remove(index));
         }
         drop(idle);
         self.making_room(|device| network.workspace_on_gpu(device, shape))
@@ -126,7 +126,7 @@ impl SharedGpu {
     /// Takes a workspace back. Whoever trains next finds it, unless the GPU is lost.
     pub(super) fn take_back(&self, mut workspace: GpuWorkspace) {
         // With the copy of rows that nobody has turned to.
-        let is_done = workspace.turn_to_sent().is_ok() && workspace.device().gpu().synchronize().is_ok();
+        let is_done = workspace.swap_inputs().is_ok() && workspace.device().gpu().synchronize().is_ok();
         if is_done && !self.is_lost() {
             self.idle().push(workspace);
         }
@@ -152,8 +152,8 @@ impl SharedGpu {
         self.resident.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn datasets(&self) -> MutexGuard<'_, ResidentDatasets> {
+        self.datasets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn weights(&self) -> MutexGuard<'_, BTreeMap<DeviceKey, Arc<[f32]>>> {
@@ -193,7 +193,7 @@ impl SharedGpu {
         samples: &mut LaneSamples,
         lane: LaneId,
     ) -> Result<Option<SamplesOnGpu>> {
-        if self.kept().train_on(lane.dataset) {
+        if self.datasets().train_on(lane.dataset) {
             self.weights().clear();
         }
         let gpu = workspace.device().gpu();
@@ -216,12 +216,12 @@ impl SharedGpu {
             // Lanes may have left what they had, and evaluations.
             Err(Error::Device(DeviceError::OutOfMemory { .. } | DeviceError::OverBudget { .. })) => {
                 self.forget_idle();
-                room(keep())?.ok()
+                out_of_memory_as_ok(keep())?.ok()
             }
-            other => room(other)?.ok(),
+            other => out_of_memory_as_ok(other)?.ok(),
         };
         if let Some(samples) = &kept {
-            self.kept()
+            self.datasets()
                 .hold(keys.into_iter().zip([&samples.features, &samples.targets]));
         }
         Ok(kept)
@@ -245,7 +245,7 @@ impl SharedGpu {
             return Ok(None);
         };
         let evaluation = (rows.block, parameters);
-        if !self.kept().make_room(&self.tier, evaluation, &keys, bytes) {
+        if !self.datasets().evict_for(&self.tier, evaluation, &keys, bytes) {
             return Ok(None);
         }
         let keep = || -> Result<SamplesOnGpu> {
@@ -257,7 +257,7 @@ impl SharedGpu {
                 weights: weights_of_block(samples, network.loss()),
             })
         };
-        room(keep()).map(Result::ok)
+        out_of_memory_as_ok(keep()).map(Result::ok)
     }
 
     /// Frees what nobody has at the moment.
@@ -268,7 +268,7 @@ impl SharedGpu {
 
     /// Frees the samples that nobody has at the moment.
     pub(super) fn forget_samples(&self) {
-        self.kept().let_go();
+        self.datasets().let_go();
         self.tier.retain(|_| false);
     }
 }
@@ -282,19 +282,19 @@ impl Spares for SharedGpu {
 }
 
 impl SamplesOnGpu {
-    /// Those at some places.
-    pub(super) fn rows(&self, places: &[u32]) -> PassRows {
-        let weight = |place: &u32| {
+    /// Those of some indices, as the rows of a pass.
+    pub(super) fn rows(&self, sample_indices: &[u32]) -> PassRows {
+        let weight = |index: &u32| {
             self.weights
-                .get(*place as usize)
+                .get(*index as usize)
                 .map_or(1.0, |weight| f64::from(*weight))
         };
         let weight = match self.weights.is_empty() {
-            true => places.len() as f64,
-            false => places.iter().map(weight).sum(),
+            true => sample_indices.len() as f64,
+            false => sample_indices.iter().map(weight).sum(),
         };
         PassRows {
-            count: places.len(),
+            count: sample_indices.len(),
             weight,
         }
     }
@@ -377,7 +377,7 @@ fn lease<M: DeviceMemory, S: AsRef<[u8]>>(
 }
 
 /// An error of its own where the only trouble is that there is too little room: that is no failure of the GPU.
-pub(super) fn room<T>(result: Result<T>) -> Result<std::result::Result<T, DeviceError>> {
+pub(super) fn out_of_memory_as_ok<T>(result: Result<T>) -> Result<std::result::Result<T, DeviceError>> {
     match result {
         Err(Error::Device(
             full

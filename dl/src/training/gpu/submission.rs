@@ -1,5 +1,5 @@
 //! What a GPU is asked for in a resident step: as a graph, or thing by thing.
-#![allow(unsafe_code)] // asks for a graph, which has places in memory
+#![allow(unsafe_code)] // asks for a graph, which has addresses in memory
 
 use std::mem;
 use std::ops::Range;
@@ -9,15 +9,15 @@ use distdl_engine::tree;
 
 use super::super::TrainingOptions;
 use super::super::order::SampleOrder;
-use super::super::update::Part;
+use super::super::update::GroupRange;
 use super::graphs::{Graphs, StepCounts, StepGraph};
 use super::measuring::Measuring;
 use super::shared_gpu::SamplesOnGpu;
 use crate::augmentation::Drawn;
 use crate::deal::Deal;
 use crate::error::{Error, Result};
-use crate::kernels::augment::cuda::WARP_WORDS;
-use crate::kernels::gather::cuda::Places;
+use crate::kernels::augment::cuda::TRANSFORM_WORDS;
+use crate::kernels::gather::cuda::SampleIndices;
 use crate::kernels::lane_limit::cuda::LaneLimit;
 use crate::kernels::sums::cuda::add;
 use crate::kernels::update::cuda::{GpuScale, GpuShard, statistics};
@@ -33,7 +33,7 @@ pub(super) struct Rules {
     pub(super) rate_factor: f32,
     pub(super) rows_max: usize,
     /// All parameters.
-    pub(super) parts: Vec<Part>,
+    pub(super) ranges: Vec<GroupRange>,
 }
 
 impl Rules {
@@ -60,15 +60,15 @@ pub(super) struct StepLane {
 pub(super) struct StepSubmission<'a> {
     pub(super) rules: &'a Rules,
     pub(super) workspace: &'a GpuWorkspace,
-    pub(super) held: &'a [GpuBuffer],
+    pub(super) partial_sums: &'a [GpuBuffer],
     pub(super) zeros: Option<&'a GpuBuffer>,
     pub(super) tallies: GpuSlice<'a>,
     pub(super) lanes: &'a [StepLane],
-    pub(super) places: &'a [Places<'a>],
-    /// The same in the host's memory.
-    pub(super) places_of: &'a [Vec<u32>],
+    pub(super) sample_indices: &'a [SampleIndices<'a>],
+    /// Those indices in the host's memory.
+    pub(super) sample_indices_of: &'a [Vec<u32>],
     /// Of each lane what is done to its rows; none if they stay as they are.
-    pub(super) warps: &'a [GpuSlice<'a>],
+    pub(super) transforms: &'a [GpuSlice<'a>],
     pub(super) state: &'a [GpuSlice<'a>],
     pub(super) measuring: Option<&'a Measuring>,
     pub(super) lane_limit: Option<&'a LaneLimit>,
@@ -122,8 +122,8 @@ impl StepSubmission<'_> {
 
     /// Whether any of these rows of lanes weighs anything.
     fn weighs(&self, rows: &[Range<usize>]) -> bool {
-        let mut lanes = self.lanes.iter().zip(self.places_of).zip(rows);
-        lanes.any(|((lane, places), rows)| lane.samples.rows(&places[rows.clone()]).weight > 0.0)
+        let mut lanes = self.lanes.iter().zip(self.sample_indices_of).zip(rows);
+        lanes.any(|((lane, sample_indices), rows)| lane.samples.rows(&sample_indices[rows.clone()]).weight > 0.0)
     }
 
     /// Asks for a step as a graph, or thing by thing if it is another than was captured, as where an optimizer does other things
@@ -161,7 +161,7 @@ impl StepSubmission<'_> {
 
     /// Applies the sum of the gradients of some samples.
     fn update(&self, step: u64, samples: PassRows) -> Result<()> {
-        let Rules { options, parts, .. } = self.rules;
+        let Rules { options, ranges, .. } = self.rules;
         let optimizers = options.optimizers();
         let [Some(decaying), Some(others)] = optimizers.each_ref().map(|optimizer| optimizer.on_gpu()) else {
             return Err(Error::Internal("the optimizer has no kernels for GPUs".into()));
@@ -179,12 +179,12 @@ impl StepSubmission<'_> {
             factor: 1.0 / samples.weight as f32,
             limit: limit.transpose()?,
         };
-        for Part {
+        for GroupRange {
             range,
             momentum,
             tensor,
             group,
-        } in parts
+        } in ranges
         {
             let optimizer = if group.decays { decaying } else { others };
             let rate = rate * group.rate_factor;
@@ -205,16 +205,16 @@ impl StepSubmission<'_> {
     }
 
     /// Has the workspace's gradient be the sum of those of some lanes, whose rows of the step are `rows`, and says what these
-    /// weigh. Gradients wait in what is held, from `depth` on.
+    /// weigh. Gradients wait in `partial_sums`, from `depth` on.
     fn gradient(&mut self, lanes: Range<usize>, step: u64, rows: &[Range<usize>], depth: usize) -> Result<f64> {
         let Some(middle) = tree::split(&lanes) else {
             return self.gradient_of(lanes.start, step, rows[lanes.start].clone(), depth);
         };
         let first = self.gradient(lanes.start..middle, step, rows, depth)?;
-        self.hold(depth)?;
+        self.save_partial_sum(depth)?;
         let second = self.gradient(middle..lanes.end, step, rows, depth + 1)?;
-        let (held, workspace) = (self.held[depth].words(), self.workspace);
-        add(workspace.device(), held, workspace.gradient())?;
+        let (partial_sum, workspace) = (self.partial_sums[depth].words(), self.workspace);
+        add(workspace.device(), partial_sum, workspace.gradient())?;
         Ok(first + second)
     }
 
@@ -230,14 +230,14 @@ impl StepSubmission<'_> {
         }
         let mut weight = 0.0;
         for first in rows.clone().step_by(rows_max) {
-            let piece = first..rows.end.min(first + rows_max);
-            weight += self.pass(lane, step, piece.clone(), (first - rows.start) as u64)?;
-            match (first == rows.start, piece.end == rows.end) {
+            let micro_batch = first..rows.end.min(first + rows_max);
+            weight += self.pass(lane, step, micro_batch.clone(), (first - rows.start) as u64)?;
+            match (first == rows.start, micro_batch.end == rows.end) {
                 (true, true) => {}
-                (true, false) => self.hold(depth)?,
-                (false, false) => add(device, gradient, self.held[depth].words())?,
+                (true, false) => self.save_partial_sum(depth)?,
+                (false, false) => add(device, gradient, self.partial_sums[depth].words())?,
                 // As a sum the other way round: it has the same bits.
-                (false, true) => add(device, self.held[depth].words(), gradient)?,
+                (false, true) => add(device, self.partial_sums[depth].words(), gradient)?,
             }
         }
         if let Some((norm_max, limit)) = self.rules.options.lane_gradient_norm_max.zip(self.lane_limit) {
@@ -247,19 +247,20 @@ impl StepSubmission<'_> {
     }
 
     /// Keeps the gradient while others are computed.
-    fn hold(&self, depth: usize) -> Result<()> {
+    fn save_partial_sum(&self, depth: usize) -> Result<()> {
         let gpu = self.workspace.device().gpu();
-        Ok(gpu.copy(self.workspace.gradient(), self.held[depth].words())?)
+        Ok(gpu.copy(self.workspace.gradient(), self.partial_sums[depth].words())?)
     }
 
     /// One pass over some rows; says what they weigh.
     fn pass(&mut self, lane: usize, step: u64, rows: Range<usize>, first_row: u64) -> Result<f64> {
         let samples = &self.lanes[lane].samples;
-        let pass = samples.rows(&self.places_of[lane][rows.clone()]);
-        let places = self.places[lane].part(rows.clone());
-        let warps = self.warps.get(lane);
-        let warps = warps.map(|warps| warps.part(WARP_WORDS * rows.start..WARP_WORDS * rows.end));
-        self.workspace.take_rows(samples.as_ref(), places, warps)?;
+        let pass = samples.rows(&self.sample_indices_of[lane][rows.clone()]);
+        let sample_indices = self.sample_indices[lane].part(rows.clone());
+        let transforms = self.transforms.get(lane);
+        let transforms =
+            transforms.map(|transforms| transforms.part(TRANSFORM_WORDS * rows.start..TRANSFORM_WORDS * rows.end));
+        self.workspace.take_rows(samples.as_ref(), sample_indices, transforms)?;
         let draw = self.rules.draw(step, lane, first_row);
         let tally = TALLY * self.passes.len();
         let tallies = self.tallies.part(tally..tally + TALLY);

@@ -1,5 +1,5 @@
 use distdl_dl::Activation;
-use distdl_dl::kernels::programs::{Grid, Parts};
+use distdl_dl::kernels::programs::{Grid, ReductionSplit};
 use distdl_dl::kernels::sums::sum;
 use distdl_dl::kernels::{activation, gelu as cpu};
 
@@ -127,7 +127,7 @@ pub(crate) fn activation_backward_columns(runner: &dyn Runner) {
         let (mut expected, mut got) = (gradient.clone(), gradient);
         let mut expected_sums = vec![f32::NAN; columns];
         activation::backward(activation, &outputs, &mut expected, &mut expected_sums).unwrap();
-        let parts = Parts::of_columns(rows, columns);
+        let parts = ReductionSplit::of_columns(rows, columns);
         let sums = of_parts(runner, parts, columns, 1.0, &mut |parts, _, sums| {
             let mut arguments = [
                 kind(activation as u32),
@@ -159,7 +159,7 @@ pub(crate) fn activation_backward_channels(runner: &dyn Runner) {
         for (index, pixels) in expected.chunks_exact(positions).enumerate() {
             expected_sums[index % channels] += sum(pixels);
         }
-        let parts = Parts::of_channels(rows, channels, positions);
+        let parts = ReductionSplit::of_channels(rows, channels, positions);
         let sums = of_parts(runner, parts, channels, 1.0, &mut |parts, _, sums| {
             let mut arguments = [
                 kind(activation as u32),

@@ -1,6 +1,6 @@
 use distdl_dl::kernels::batch_norm::{self as by_channel, Moments};
 use distdl_dl::kernels::layer_norm as by_row;
-use distdl_dl::kernels::programs::{Grid, Parts};
+use distdl_dl::kernels::programs::{Grid, ReductionSplit};
 
 use super::sums::of_parts;
 use super::{SHAPES, close, numbers, same};
@@ -27,7 +27,7 @@ fn batch_norm_of(runner: &dyn Runner, rows: usize, channels: usize, positions: u
     let (inputs, gradient) = (numbers(size, 3.0, 1), numbers(size, 1.0, 2));
     let (weight, bias) = (numbers(channels, 2.0, 3), numbers(channels, 2.0, 4));
     let of_channels = || vec![f32::NAN; channels];
-    let parts = Parts::of_channels(rows, channels, positions);
+    let parts = ReductionSplit::of_channels(rows, channels, positions);
     let sides = || [count(rows), count(channels), count(positions)];
 
     let (mut mean, mut variance) = (of_channels(), of_channels());
@@ -140,7 +140,7 @@ pub(crate) fn layer_norm(runner: &dyn Runner) {
         let (mut by_weight, mut by_bias) = (vec![f32::NAN; columns], vec![f32::NAN; columns]);
         let sums = (&mut by_weight[..], &mut by_bias[..]);
         by_row::backward(EPSILON.into(), &weight, &inputs, &gradient, sums, Some(&mut expected)).unwrap();
-        let parts = Parts::of_columns(rows, columns);
+        let parts = ReductionSplit::of_columns(rows, columns);
         let by_weights = of_parts(runner, parts, columns, 1.0, &mut |parts, scale, sums| {
             let mut arguments = vec![count(rows), count(columns), count(parts.rows), number(scale)];
             arguments.extend([&means, &scales, &inputs, &gradient].map(|values| read(values)));

@@ -1,6 +1,6 @@
 use distdl_dl::Activation;
 use distdl_dl::kernels::activation;
-use distdl_dl::kernels::programs::{Grid, Parts};
+use distdl_dl::kernels::programs::{Grid, ReductionSplit};
 use distdl_dl::kernels::sums as cpu;
 
 use super::{SHAPES, close, close_wide, numbers, same};
@@ -24,7 +24,7 @@ pub(crate) fn column_sums(runner: &dyn Runner) {
         activation::backward(Activation::Identity, &values, &mut gradient, &mut expected).unwrap();
         let got = of_parts(
             runner,
-            Parts::of_columns(rows, columns),
+            ReductionSplit::of_columns(rows, columns),
             columns,
             1.0,
             &mut |parts, scale, sums| {
@@ -43,7 +43,7 @@ pub(crate) fn channel_sums(runner: &dyn Runner) {
         for (index, pixels) in values.chunks_exact(positions).enumerate() {
             expected[index % channels] += cpu::sum(pixels) * 0.5;
         }
-        let parts = Parts::of_channels(rows, channels, positions);
+        let parts = ReductionSplit::of_channels(rows, channels, positions);
         let got = of_parts(runner, parts, channels, 0.5, &mut |parts, scale, sums| {
             let mut arguments = [
                 count(rows),
@@ -64,10 +64,10 @@ pub(crate) fn channel_sums(runner: &dyn Runner) {
 /// What `each` writes for parts and a scale, and if there are more than one, their sum times `scale`.
 pub(super) fn of_parts(
     runner: &dyn Runner,
-    parts: Parts,
+    parts: ReductionSplit,
     columns: usize,
     scale: f32,
-    each: &mut dyn FnMut(Parts, f32, &mut [f32]),
+    each: &mut dyn FnMut(ReductionSplit, f32, &mut [f32]),
 ) -> Vec<f32> {
     let mut sums = vec![f32::NAN; parts.count * columns];
     if parts.count == 1 {
@@ -75,7 +75,7 @@ pub(super) fn of_parts(
         return sums;
     }
     each(parts, 1.0, &mut sums);
-    let whole = Parts {
+    let whole = ReductionSplit {
         rows: parts.count,
         count: 1,
     };
@@ -87,7 +87,7 @@ pub(super) fn of_parts(
 fn columns_of(
     runner: &dyn Runner,
     (rows, columns): (usize, usize),
-    parts: Parts,
+    parts: ReductionSplit,
     scale: f32,
     values: &[f32],
     sums: &mut [f32],

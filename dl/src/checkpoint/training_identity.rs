@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a training's result follows from, apart from its steps. Two trainings with equal facts are the same.
+/// What a training's result follows from, apart from its steps. Two trainings with equal identities are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Facts {
+pub(crate) struct TrainingIdentity {
     /// Layer by layer, then the loss.
     pub(crate) network: Vec<String>,
     pub(crate) optimizer: String,
@@ -14,7 +14,7 @@ pub(crate) struct Facts {
     /// What is sent of gradients.
     pub(crate) compression: String,
     pub(crate) batch: usize,
-    /// The most samples of a piece of a lane's share; none where it is whole.
+    /// The most samples of a micro-batch of a lane's share; none where it is whole.
     pub(crate) micro_batch: Option<usize>,
     /// How pictures are changed by chance.
     pub(crate) augmentation: String,
@@ -28,8 +28,8 @@ pub(crate) struct Facts {
     pub(crate) data: String,
 }
 
-impl Facts {
-    /// How a checkpoint's facts differ from these, in words.
+impl TrainingIdentity {
+    /// How a checkpoint's identity differs from this one, in words.
     pub(super) fn differences(&self, checkpoint: &Self) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |what: &str, there: String, here: String| {
@@ -38,7 +38,8 @@ impl Facts {
             }
         };
         let layers = self.network.len().max(checkpoint.network.len());
-        let layer = |facts: &Self, index: usize| facts.network.get(index).cloned().unwrap_or("nothing".to_owned());
+        let layer =
+            |identity: &Self, index: usize| identity.network.get(index).cloned().unwrap_or("nothing".to_owned());
         for index in 0..layers {
             compare(
                 &format!("part {index} of the network"),
@@ -51,7 +52,7 @@ impl Facts {
         compare("staleness", checkpoint.staleness.clone(), self.staleness.clone());
         compare("compression", checkpoint.compression.clone(), self.compression.clone());
         compare("batch", checkpoint.batch.to_string(), self.batch.to_string());
-        let micro_batch = |facts: &Self| format!("{:?}", facts.micro_batch);
+        let micro_batch = |identity: &Self| format!("{:?}", identity.micro_batch);
         compare("micro_batch", micro_batch(checkpoint), micro_batch(self));
         compare(
             "augmentation",
@@ -60,9 +61,14 @@ impl Facts {
         );
         compare("lanes", checkpoint.lanes.to_string(), self.lanes.to_string());
         compare("seed", checkpoint.seed.to_string(), self.seed.to_string());
-        let initial = |facts: &Self| facts.initial.as_deref().map_or("drawn by the seed".to_owned(), short);
+        let initial = |identity: &Self| {
+            identity
+                .initial
+                .as_deref()
+                .map_or("drawn by the seed".to_owned(), short)
+        };
         compare("hash of the initial parameters", initial(checkpoint), initial(self));
-        let samples = |facts: &Self| format!("{:?}", facts.lane_samples);
+        let samples = |identity: &Self| format!("{:?}", identity.lane_samples);
         compare("samples of each lane", samples(checkpoint), samples(self));
         compare(
             "hash of the data or of its partitions",

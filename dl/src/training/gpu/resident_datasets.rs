@@ -16,7 +16,7 @@ const REMEMBERED_MAX: usize = 64;
 
 /// Samples that stay there, by dataset.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct ResidentDatasets {
     /// What is trained on.
     training: Option<DatasetId>,
     /// Its samples, which nothing may push out.
@@ -67,14 +67,14 @@ impl Evaluation {
     }
 }
 
-impl Kept {
+impl ResidentDatasets {
     /// Says what is trained on from now on; whether that was another dataset before.
     pub(super) fn train_on(&mut self, dataset: DatasetId) -> bool {
         let before = self.training.replace(dataset);
         if let Some(before) = before.filter(|before| *before != dataset) {
             let keys: Vec<DeviceKey> = std::mem::take(&mut self.held).into_keys().collect();
-            let place = self.use_of(before, None);
-            self.others[place].keys.extend(keys);
+            let index = self.use_of(before, None);
+            self.others[index].keys.extend(keys);
         }
         before != Some(dataset)
     }
@@ -94,15 +94,15 @@ impl Kept {
     /// evaluation before: of datasets that are evaluated in turn and do not fit together those that came first stay, where
     /// each would find all of its own pushed out. `false` if there is no room: what is evaluated pushes out nothing of its own
     /// either, as all of it is asked for in turn.
-    pub(super) fn make_room(
+    pub(super) fn evict_for(
         &mut self,
         tier: &DeviceTier<GpuBuffer>,
         (block, parameters): (SampleBlock, &Arc<Vec<f32>>),
         keys: &[DeviceKey],
         bytes: u64,
     ) -> bool {
-        let place = self.use_of(block.dataset, Some((block, parameters)));
-        let used_before = self.others[place].used_before;
+        let index = self.use_of(block.dataset, Some((block, parameters)));
+        let used_before = self.others[index].used_before;
         let is_there = keys.iter().all(|key| tier.contains(key));
         let may_go = |other: &&mut Other| other.used < used_before && !other.keys.is_empty();
         while !is_there && !tier.has_room(bytes) {
@@ -112,20 +112,20 @@ impl Kept {
             let gone = std::mem::take(&mut other.keys);
             tier.retain(|key| !gone.contains(key));
         }
-        self.others[place].keys.extend(keys);
+        self.others[index].keys.extend(keys);
         true
     }
 
-    /// The place of a dataset that is used now: again, unless its last evaluation goes on with this block.
+    /// The index of a dataset that is used now: again, unless its last evaluation goes on with this block.
     fn use_of(&mut self, dataset: DatasetId, evaluated: Option<(SampleBlock, &Arc<Vec<f32>>)>) -> usize {
         let known = self.others.iter().position(|other| other.dataset == dataset);
-        if let (Some(place), Some(evaluated)) = (known, evaluated)
-            && let Some(last) = &mut self.others[place].evaluation
+        if let (Some(index), Some(evaluated)) = (known, evaluated)
+            && let Some(last) = &mut self.others[index].evaluation
             && last.goes_on(evaluated)
         {
-            return place;
+            return index;
         }
-        let before = known.map(|place| self.others.remove(place));
+        let before = known.map(|index| self.others.remove(index));
         self.uses += 1;
         self.others.push(Other {
             dataset,
