@@ -42,7 +42,7 @@ impl<T: Scalar> Batch<T> {
         Self::of(samples.shape(), rows_max)
     }
 
-    /// The same of samples of a shape. Errors if there is no memory for it.
+    /// An empty batch for samples of a shape. Errors if there is no memory for it.
     pub(crate) fn try_of(shape: SampleShape, rows_max: usize) -> Result<Self, TryReserveError> {
         let mut batch = Self::of(shape, 0);
         batch.features = try_zeros(rows_max, shape.feature_length)?;
@@ -94,7 +94,7 @@ impl<T: Scalar> Batch<T> {
         self.gather_from(&mut Blocks(blocks), indices)
     }
 
-    /// The same from whatever gives rows.
+    /// As [`gather`](Self::gather), from whatever gives rows.
     pub(crate) fn gather_from(
         &mut self,
         source: &mut impl RowSource,

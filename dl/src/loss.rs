@@ -24,8 +24,8 @@ pub enum Loss {
     /// -ln of the softmax of the outputs at the label; the outputs are logits, so the last layer has no softmax of its
     /// own.
     SoftmaxCrossEntropy,
-    /// The same with weights of classes, and with targets that are smoothed, as `torch.nn.CrossEntropyLoss(weight,
-    /// label_smoothing)`: with l the label, w the weights, s the smoothing and K classes, the sum over classes c of (s w\[c\] / K,
+    /// [`SoftmaxCrossEntropy`](Self::SoftmaxCrossEntropy) with weights of classes, and with targets that are smoothed, as
+    /// `torch.nn.CrossEntropyLoss(weight, label_smoothing)`: with l the label, w the weights, s the smoothing and K classes, the sum over classes c of (s w\[c\] / K,
     /// and at the label (1 - s) w\[l\] more) times -ln of the softmax at c. The mean over samples is divided by the sum of
     /// their w\[l\], which is the [weight](BatchReport::weight) of a report: so samples of a class of weight 0 do not count
     /// where nothing is smoothed, and a step of nothing else changes nothing. It counts as a step all the same: for schedules, and as one

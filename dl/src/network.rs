@@ -199,7 +199,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         tensors.flatten().collect()
     }
 
-    /// Whether a layer's gradient is mostly 0, or all of it.
+    /// Whether the gradient of any layer is mostly or all 0, as those of embeddings and frozen layers are.
     pub(crate) fn has_sparse_gradient(&self) -> bool {
         let is_sparse = |placed: &WiredLayer<T>| {
             (placed.is_frozen && !placed.range.is_empty()) || placed.layer.has_sparse_gradient()
@@ -207,14 +207,14 @@ impl<T: Scalar> NeuralNetwork<T> {
         self.layers.iter().any(is_sparse)
     }
 
-    /// A layer, by its place and kind, whose inputs stand for something by their value; there may be none.
+    /// The first layer, by index and kind, whose inputs are indices, as those of an embedding; `None` if there is none.
     pub(crate) fn takes_indices(&self) -> Option<(usize, &'static str)> {
         let mut layers = self.layers.iter().enumerate();
         let (index, placed) = layers.find(|(_, placed)| placed.layer.takes_indices())?;
         Some((index, placed.layer.kind()))
     }
 
-    /// A layer that learns, by its place and kind, and that measures no single row; there may be none.
+    /// The first layer that learns, by index and kind, and needs several rows for its statistics; `None` if there is none.
     pub(crate) fn measures_several_rows(&self) -> Option<(usize, &'static str)> {
         let mut layers = self.layers.iter().enumerate();
         let (index, placed) = layers.find(|(_, placed)| !placed.is_frozen && !placed.layer.measures_one_row())?;
@@ -281,8 +281,8 @@ impl<T: Scalar> NeuralNetwork<T> {
         self.gradient_from_end(parameters, batch, workspace, gradient, &mut |_, _| ())
     }
 
-    /// As [`gradient`](Self::gradient) of a batch of inputs, targets and rows. `has_end` is called whenever the backward pass
-    /// is through with a layer: from the place that it is given on, all of the gradient is as it stays, and it is shown that.
+    /// As [`gradient`](Self::gradient) of a batch of inputs, targets and rows. Calls `has_end(start, gradient[start..])` as soon as
+    /// that suffix is final, so that it can be sent during the backward pass.
     pub(crate) fn gradient_from_end(
         &self,
         parameters: &[T],
@@ -367,7 +367,7 @@ impl<T: Scalar> NeuralNetwork<T> {
         Ok(outputs)
     }
 
-    /// The same as the last layer gives them.
+    /// The outputs of the last layer as it gives them, for so many rows.
     pub(crate) fn outputs<'a>(
         &self,
         parameters: &[T],

@@ -37,8 +37,8 @@ pub trait Optimizer: Debug + Send + Sync {
         0
     }
 
-    /// The learning rate of each step where [`TrainingOptions::schedule`](crate::TrainingOptions::schedule) names none. Those of
-    /// ours are those of `torch.optim`, but for 0.1 of SGD, which others have that do not say.
+    /// Default learning rate where [`TrainingOptions::schedule`](crate::TrainingOptions::schedule) gives none; as `torch.optim`,
+    /// except SGD (0.1).
     fn learning_rate(&self) -> f32 {
         0.1
     }
@@ -71,9 +71,8 @@ pub trait Optimizer: Debug + Send + Sync {
     /// `gradient_sum`; likewise each slot of `shard.state`. All slices are as long as the part that is given. Errors if lengths
     /// differ; then what is in `after` is not used.
     ///
-    /// `update` counts from 0 since the state was 0, and counts steps that weigh nothing
-    /// ([`BatchReport::weight`](crate::BatchReport::weight) of 0), too. This is not called in those, and the state stays as it is: so
-    /// behind them a correction by the number of updates, such as Adam's, is nearer to 1 than the state would have it.
+    /// `update` counts all steps since the state was 0, from 0, including those of [weight](crate::BatchReport::weight) 0, for which
+    /// this is not called; bias correction, such as Adam's, is then slightly too weak.
     fn apply(
         &self,
         update: u64,
@@ -83,14 +82,13 @@ pub trait Optimizer: Debug + Send + Sync {
         shard: &mut ShardValues<'_>,
     ) -> Result<()>;
 
-    /// This with the same options but no weight decay: what treats tensors that are to be
-    /// [left out of it](crate::TrainingOptions::decay). It has as many slots and measures, and is on a GPU if this is. `None` if it has no decay to
-    /// leave out, or does not say; then it is an error to ask for that.
+    /// A copy without weight decay, for parameters excluded by [`TrainingOptions::decay`](crate::TrainingOptions::decay), with as
+    /// many slots and measures, and kernels for GPUs if this has them; `None` if unsupported, and then excluding any is an error.
     fn without_decay(&self) -> Option<Arc<dyn Optimizer>> {
         None
     }
 
-    /// The same on a GPU, if it can be there. Where one process has all lanes, parameters stay on the GPU then.
+    /// Its updates on a GPU, if there are kernels for them. Where one process has all lanes, parameters stay on the GPU then.
     #[cfg(feature = "gpu")]
     fn on_gpu(&self) -> Option<&dyn GpuOptimizer> {
         None

@@ -29,7 +29,7 @@ use crate::scalar::power;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Schedule {
-    /// The same at each step.
+    /// The same rate at each step.
     Constant(f32),
     /// `initial` * `factor`^(step / `steps`), the division rounded down.
     StepDecay {

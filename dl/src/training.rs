@@ -181,7 +181,7 @@ impl Training {
         self.devices.figures()
     }
 
-    /// The same of each process of the cluster that computes on GPUs, as it was at the end of the last action: by its place,
+    /// The [`gpu_figures`](Self::gpu_figures) of each process of the cluster that computes on GPUs, as it was at the end of the last action: by its place,
     /// counted from 0, and its life, another number once the process has died and was started again.
     pub fn gpu_figures_of_all(&self) -> BTreeMap<(usize, u64), GpuFigures> {
         self.devices.figures_of_all()

@@ -24,7 +24,7 @@ impl Wires {
         }
     }
 
-    /// The same behind so many more layers.
+    /// These wires behind so many more layers.
     pub(super) fn behind(self, layers: usize) -> Self {
         Self {
             inputs: self.inputs + layers,

@@ -1,4 +1,4 @@
-//! AdaGrad: steps shrink with the squares of all gradients so far.
+//! Adagrad: steps shrink with the squares of all gradients so far.
 
 #[cfg(feature = "gpu")]
 mod cuda;

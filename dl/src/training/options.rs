@@ -21,17 +21,22 @@ use crate::schedule::Schedule;
 pub struct TrainingOptions {
     /// Samples in a step, over all lanes.
     pub batch: usize,
-    /// Logical streams of mini-batches, and as many threads as there can be work for, over all processes. They show in the
-    /// result, and threads do not: choose as many as the largest machine that you want to train on has cores. A step takes from each lane in proportion to its samples, so that all end with the
-    /// epoch, and of `batch` samples together; only the last step of an epoch may be of fewer. Samples stay with their lane, and are mixed
-    /// within it: where lanes differ, as those of data that lies in order of its classes do, batch normalisation, limits of a lane's gradient and
-    /// steps that do not wait for all lanes see but a part of the data at a time. [`shuffle_samples`](crate::PrepareSamples::shuffle_samples)
-    /// makes lanes alike.
+    /// Number of data-parallel streams; affects the result. A step takes from each lane in proportion to its samples, so that all
+    /// end with the epoch, and of `batch` samples together; only the last step of an epoch may be of fewer.
+    ///
+    /// At most as many threads have work, over all processes. Threads do not affect the result: choose as many lanes as the largest
+    /// machine that you want to train on has cores.
+    ///
+    /// Samples stay with their lane, and are mixed within it. Where lanes differ, as those of data that lies in order of its classes
+    /// do, batch normalisation, limits of a lane's gradient and steps that do not wait for all lanes see but a part of the data at a
+    /// time.
+    ///
+    /// [`shuffle_samples`](crate::PrepareSamples::shuffle_samples) makes lanes alike.
     pub lanes: usize,
     /// The most samples whose gradient a lane computes at a time (gradient accumulation): its share of a step is cut into
-    /// pieces of so many, whose gradients are summed before they leave the lane. Batch and buffers then take the memory of
-    /// a piece. What it does not change is what the sum is of; its last bits it does. The statistics of batch norm are
-    /// those of a piece, as in PyTorch. Default: the whole share.
+    /// micro-batches of so many, whose gradients are summed before they leave the lane. Batch and buffers then take the memory of
+    /// a micro-batch. The sum is of the same samples, but its last bits change. The statistics of batch norm are those of a
+    /// micro-batch, as in PyTorch. Default: the whole share.
     pub micro_batch: Option<usize>,
     /// How the pictures that lanes learn from are changed by chance; not those of indices, as for an
     /// [`Embedding`](crate::Embedding). Default: not at all.
@@ -55,15 +60,21 @@ pub struct TrainingOptions {
     /// Costs one more exchange between the owners of shards in every step; the limit of a lane's gradient costs none.
     /// Default: no limit.
     pub gradient_norm_max: Option<f32>,
-    /// How old the parameters may be that lanes read: by default they read the newest, and wait for each other. With
-    /// [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so does training
+    /// How old the parameters may be that lanes read: by default they read the newest, and wait for each other.
+    ///
+    /// With [`Staleness::FixedLag`] each call of [`iterate`](super::Training::iterate) begins without a lag, and so does training
     /// behind each checkpoint and each time when [`Compression::TopK`] sends all.
+    ///
     /// With [`Staleness::Asynchronous`] each update of a lane counts as one place of a step, of however many samples it is, and lanes
-    /// go through their samples at their own pace. So a lane with a ninth of the samples of another, whose updates take less time, may show
-    /// each of its samples nine times as often: give lanes about as many. A lane with fewer samples than an epoch has whole steps is
-    /// refused, as its empty updates would fill steps; others may have one such in an epoch, so a step may still be without samples: it changes no parameter and no state, has no mean loss, and counts as a step. Each call of `iterate`, and
-    /// training behind each checkpoint, begins with all lanes at the same step: those that were ahead go through samples again
-    /// that they had, and those that were behind leave some out.
+    /// go through their samples at their own pace:
+    ///
+    /// - A lane with a ninth of the samples of another, whose updates take less time, may show each of its samples nine times as
+    ///   often: give lanes about as many.
+    /// - A lane with fewer samples than an epoch has full steps is refused, as its empty updates would fill steps.
+    /// - Other lanes may have one empty update in an epoch, so a step may still be without samples: it changes no parameter and no
+    ///   state, has no mean loss, and counts as a step.
+    /// - Each call of `iterate`, and training behind each checkpoint, begins with all lanes at the same step: those that were ahead
+    ///   go through samples again that they had, and those that were behind leave some out.
     pub staleness: Staleness,
     /// What is sent of gradients. Default: all.
     pub compression: Compression,
@@ -98,10 +109,10 @@ pub enum Decay {
     /// All that is learnt.
     #[default]
     All,
-    /// What inputs are multiplied with, in `Dense`, `Masked`, `Conv2d` and `Embedding` and in layers of one's own as
-    /// [they say](crate::Layer::is_weight): no bias, and no scale and shift of a normalisation. It is what two parameter groups of
-    /// `torch.optim` are, of which that of the others has a `weight_decay` of 0; of LAMB's norms nothing is left out. An optimizer of one's
-    /// own says what it is [without decay](Optimizer::without_decay).
+    /// Weights alone, which inputs are multiplied with: those of `Dense`, `Masked`, `Conv2d` and `Embedding`, and what layers of one's
+    /// own [call so](crate::Layer::is_weight); no bias, and no scale and shift of a normalisation. As with two parameter groups of
+    /// `torch.optim`, of which one has a `weight_decay` of 0. LAMB's norms are of all that is learnt nevertheless. An optimizer of
+    /// one's own says what it is [without decay](Optimizer::without_decay).
     Weights,
 }
 

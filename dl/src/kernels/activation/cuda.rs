@@ -64,7 +64,7 @@ pub(crate) fn forward_channels(
     unsafe { device.run("activation_channels", Grid::of_rows(rows, positions), &arguments) }
 }
 
-/// The same, or without a bias, where `rows` is one row for each channel, which has the pixels of all images.
+/// As [`forward_channels`], or without a bias, where `rows` is one row for each channel, which has the pixels of all images.
 pub(crate) fn forward_from_channels(
     device: &GpuContext,
     function: Activation,
@@ -148,7 +148,7 @@ pub(crate) fn backward(
     })
 }
 
-/// The same for images of channels of so many positions, with a bias of each channel; `between` has the length of
+/// As [`backward`], for images of channels of so many positions, with a bias of each channel; `between` has the length of
 /// [`ReductionSplit::scratch_of_channels`]. Not for softmax.
 pub(crate) fn backward_channels(
     device: &GpuContext,

@@ -96,7 +96,7 @@ pub fn backward<T: Scalar>(
     Ok(())
 }
 
-/// The same for rows of `columns` elements without a bias.
+/// As [`backward`], for rows of `columns` elements without a bias.
 pub fn derive<T: Scalar>(activation: Activation, columns: usize, outputs: &[T], gradient: &mut [T]) -> Result<()> {
     check_length("the output gradient", outputs.len(), gradient.len())?;
     check_rows("the outputs", columns, outputs.len())?;

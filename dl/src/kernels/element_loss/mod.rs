@@ -50,7 +50,7 @@ pub fn forward_backward<T: Scalar>(
     Ok(report)
 }
 
-/// The same against targets from labels: 1 at the label, elsewhere 0 (-1 for the hinge loss); the report also counts the
+/// As [`forward_backward`], against targets from labels: 1 at the label, elsewhere 0 (-1 for the hinge loss); the report also counts the
 /// rows whose largest output is there. Errors if lengths do not match or a label is not below `columns`.
 pub fn forward_backward_labels<T: Scalar>(
     loss: ElementLoss,

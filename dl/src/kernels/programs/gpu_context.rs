@@ -73,7 +73,7 @@ impl GpuContext {
         Ok(GpuPort::new(&self.gpu, words.saturating_mul(4))?)
     }
 
-    /// The same for pieces of up to so many words, one after the other.
+    /// As [`port`](Self::port), for batches of up to so many words, one after the other.
     pub fn feed(&self, words: usize) -> Result<GpuFeed> {
         Ok(GpuFeed::new(&self.gpu, words.saturating_mul(4))?)
     }

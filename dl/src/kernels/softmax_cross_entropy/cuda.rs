@@ -26,7 +26,7 @@ pub(crate) fn forward_backward(
     unsafe { device.run("softmax_cross_entropy", grid, &arguments) }
 }
 
-/// The same with targets that are weighted and smoothed; `class_weights` are those of `targets`.
+/// As [`forward_backward`], with targets that are weighted and smoothed; `class_weights` are those of `targets`.
 pub(crate) fn smoothed(
     device: &GpuContext,
     (targets, class_weights): (&Smoothed<'_>, GpuSlice<'_>),

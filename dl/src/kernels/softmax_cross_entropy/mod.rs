@@ -32,7 +32,7 @@ fn check<T>(logits: &[T], labels: &[u32], classes: usize, gradient: &[T]) -> Res
     check_labels(labels, classes)
 }
 
-/// The same with targets that are weighted and smoothed.
+/// Softmax cross-entropy with targets that are weighted and smoothed.
 #[derive(Clone, Copy, Debug)]
 pub struct Smoothed<'a> {
     /// One for each class; none where all are 1.

@@ -232,7 +232,7 @@ impl GpuWorkspace {
         Ok(self.parameters.send(self.device.gpu(), parameters)?)
     }
 
-    /// The same with parameters of several, unless they are there.
+    /// Sends parameters that several use to the GPU, unless they are there.
     pub(crate) fn share_parameters(&mut self, parameters: &Arc<Vec<f32>>) -> Result<()> {
         if !ptr::eq(self.parameters_of.as_ptr(), Arc::as_ptr(parameters)) {
             self.set_parameters(parameters)?;

@@ -69,7 +69,7 @@ const PASSES_MAX: usize = 1 << 16;
 /// Rows at a time at most, of more than one step.
 const ROWS_MAX: usize = 1 << 22;
 
-/// The same of rows that are changed: what is done to each takes 32 bytes.
+/// Rows at a time at most, of more than one step, where they are augmented: the transform of each takes 32 bytes.
 const AUGMENTED_MAX: usize = 1 << 20;
 
 impl ResidentShape {

@@ -218,7 +218,7 @@ impl StepSubmission<'_> {
         Ok(first + second)
     }
 
-    /// The same for one lane.
+    /// Has the workspace's gradient be that of one lane, and says what its rows weigh.
     fn gradient_of(&mut self, lane: usize, step: u64, rows: Range<usize>, depth: usize) -> Result<f64> {
         let (device, gradient) = (self.workspace.device(), self.workspace.gradient());
         let rows_max = self.rules.rows_max;
