@@ -1,11 +1,13 @@
 //! A neural network: input, hidden layers, output and loss, as a pure function of one flat parameter vector.
 
+mod wiring;
+
 mod builder;
 mod frozen;
+mod workspace;
+
 #[cfg(feature = "gpu")]
 mod gpu;
-mod wiring;
-mod workspace;
 
 pub use self::workspace::Workspace;
 use crate::error::{Error, Result, check_length};

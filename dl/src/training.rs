@@ -1,28 +1,36 @@
 //! Training on a dataset: lanes walk through their samples, the exchange sums their gradients, shards apply them.
 
-mod best;
-mod change;
-mod compression;
 mod failed;
+
+// What a training follows.
+mod compression;
+mod options;
+mod shares;
+mod plan;
+
+// Its samples, and what is done with the sum of their gradients.
 mod lane_samples;
 mod look;
+mod order;
+mod update;
 
 // Other devices than the CPU.
 mod device;
 #[cfg(feature = "gpu")]
 mod gpu;
-
 mod devices;
+
+// What computes.
 mod evaluation;
 mod lane;
-mod options;
-mod order;
-mod plateau;
-mod resident;
 mod run;
+mod resident;
+
+// What happens between steps.
+mod best;
+mod change;
+mod plateau;
 mod saved;
-mod shares;
-mod update;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +44,7 @@ use self::device::Evaluates;
 use self::devices::Devices;
 use self::look::look_at;
 pub use self::options::{Decay, TrainingOptions};
+use self::plan::TrainingPlan;
 pub use self::plateau::Plateau;
 use crate::best::BestModels;
 use crate::checkpoint::{CheckpointOptions, Checkpoints, Resumed};
@@ -59,21 +68,15 @@ pub struct StepResult {
 /// A network in training: its parameters, and how far it has come.
 #[derive(Debug)]
 pub struct Training {
-    network: NeuralNetwork,
+    plan: TrainingPlan,
     data: Dataset<Samples>,
     /// Whether all targets of the data are labels, so that there are hits to count.
     has_labels: bool,
     /// Whether all of the data was found to be finite.
     is_data_finite: bool,
-    options: TrainingOptions,
     parameters: Arc<Parameters>,
-    /// The first step that was applied, or will be, with the optimizer's state at 0.
-    state_begin: u64,
-    deal: Deal,
     checkpoints: Option<Checkpoints>,
     step: u64,
-    /// What the schedule's learning rate is multiplied with.
-    rate_factor: f32,
     /// The best models, where checkpoints are to hold them: what was last shown of them, or found in one.
     best: Option<BestModels>,
     /// Digests of the samples of `data`, once they were asked for.
@@ -122,18 +125,20 @@ impl NeuralNetwork {
         let identity = options.identity(self, &deal, look.digest);
         let devices = Devices::choose(data, self, Evaluates::Again)?;
         let mut training = Training {
-            network: self.clone(),
+            plan: TrainingPlan {
+                network: self.clone(),
+                deal,
+                options,
+                state_begin: 0,
+                rate_factor: 1.0,
+            },
             data: data.clone(),
             has_labels: look.has_labels,
             is_data_finite: false,
             parameters: Arc::new(parameters),
-            options,
-            state_begin: 0,
-            deal,
             checkpoints: checkpoint
                 .map(|options| Checkpoints::new(options, identity, &devices.words(data.context().config()))),
             step: 0,
-            rate_factor: 1.0,
             best: None,
             digests: None,
             devices,
@@ -148,7 +153,7 @@ impl NeuralNetwork {
 impl Training {
     /// The network.
     pub fn network(&self) -> &NeuralNetwork {
-        &self.network
+        &self.plan.network
     }
 
     /// The next step.
@@ -158,17 +163,17 @@ impl Training {
 
     /// Whole epochs behind.
     pub fn epoch(&self) -> u64 {
-        self.deal.epoch_and_step(self.step).0
+        self.plan.deal.epoch_and_step(self.step).0
     }
 
     /// Whether an epoch has ended and the next has not begun.
     fn is_at_end_of_epoch(&self) -> bool {
-        self.step > 0 && self.deal.epoch_and_step(self.step).1 == 0
+        self.step > 0 && self.plan.deal.epoch_and_step(self.step).1 == 0
     }
 
     /// Steps in an epoch: those of `batch` samples, and a last one of fewer if they do not come out even.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.deal.steps_per_epoch
+        self.plan.deal.steps_per_epoch
     }
 
     /// The checkpoint that this training has gone on from, if it has.
@@ -203,11 +208,11 @@ impl Training {
     /// checkpoint cannot be written.
     pub fn set_parameters(&mut self, parameters: Vec<f32>) -> Result<()> {
         self.check_unity()?;
-        crate::error::check_length("the parameters", self.network.parameter_count(), parameters.len())?;
+        crate::error::check_length("the parameters", self.plan.network.parameter_count(), parameters.len())?;
         self.check_parameters(&parameters)?;
-        let parameters = Parameters::with_state(parameters, self.options.optimizer.state_slots())?;
-        self.parameters = Arc::new(parameters.with_lag(self.options.staleness.lag()));
-        self.state_begin = self.step;
+        let parameters = Parameters::with_state(parameters, self.plan.options.optimizer.state_slots())?;
+        self.parameters = Arc::new(parameters.with_lag(self.plan.options.staleness.lag()));
+        self.plan.state_begin = self.step;
         self.write_checkpoint_anew()
     }
 
@@ -230,7 +235,7 @@ impl Training {
 
     /// Errors if a parameter is not finite, which a loss that is summed in f64 may not show: it must not go on to a checkpoint.
     fn check_parameters(&self, parameters: &[f32]) -> Result<()> {
-        for tensor in self.network.parameter_layout().entries() {
+        for tensor in self.plan.network.parameter_layout().entries() {
             let values = &parameters[tensor.range.clone()];
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return Err(Error::NotFinite {

@@ -54,33 +54,36 @@ impl Training {
                     .to_owned(),
             ));
         }
-        if data.partitions() < self.options.lanes {
+        if data.partitions() < self.plan.options.lanes {
             return Err(Error::Data(format!(
                 "{} lanes over changed data of {} partitions; take a snapshot with at least one partition a lane",
-                self.options.lanes,
+                self.plan.options.lanes,
                 data.partitions()
             )));
         }
-        let look = look_at(&self.network, data, self.options.lanes, false)?;
-        let epoch = match self.deal.epoch_and_step(self.step) {
+        let look = look_at(&self.plan.network, data, self.plan.options.lanes, false)?;
+        let epoch = match self.plan.deal.epoch_and_step(self.step) {
             (epoch, 0) => epoch,
             (epoch, _) => epoch + 1,
         };
-        let deal = Deal::new(look.lengths, self.options.batch)?.beginning_at(self.step, epoch);
-        self.options.check_shares(&self.network, &deal)?;
+        let deal = Deal::new(look.lengths, self.plan.options.batch)?.beginning_at(self.step, epoch);
+        self.plan.options.check_shares(&self.plan.network, &deal)?;
         let old = match self.digests.take() {
             Some(digests) => digests,
             None => digests(&self.data)?,
         };
         let new = digests(data)?;
-        let (before, after) = (self.batches(&self.deal, &old, epoch), self.batches(&deal, &new, epoch));
+        let (before, after) = (
+            self.batches(&self.plan.deal, &old, epoch),
+            self.batches(&deal, &new, epoch),
+        );
         let is_changed = |batch: &&(BatchId, Vec<[u8; 16]>)| before.binary_search(batch).is_err();
         let change = DataChange {
             epoch,
             batches: after.len(),
             changed: after.iter().filter(is_changed).map(|(id, _)| *id).collect(),
         };
-        (self.data, self.deal, self.digests) = (data.clone(), deal, Some(new));
+        (self.data, self.plan.deal, self.digests) = (data.clone(), deal, Some(new));
         (self.has_labels, self.is_data_finite) = (look.has_labels, false);
         Ok(change)
     }
@@ -88,10 +91,10 @@ impl Training {
     /// The batches of an epoch that are not empty, in order.
     fn batches(&self, deal: &Deal, digests: &Digests, epoch: u64) -> Vec<(BatchId, Vec<[u8; 16]>)> {
         let mut batches = Vec::new();
-        for lane in 0..self.options.lanes {
-            let partitions = digests.iter().skip(lane).step_by(self.options.lanes);
+        for lane in 0..self.plan.options.lanes {
+            let partitions = digests.iter().skip(lane).step_by(self.plan.options.lanes);
             let samples: Vec<[u8; 16]> = partitions.flatten().copied().collect();
-            let order = shuffle(self.options.seed(), epoch, lane as u64, samples.len() as u32);
+            let order = shuffle(self.plan.options.seed(), epoch, lane as u64, samples.len() as u32);
             for step_of_epoch in 0..deal.steps_per_epoch {
                 let range = deal.range(lane, step_of_epoch);
                 if !range.is_empty() {

@@ -9,9 +9,9 @@ use distdl_engine::{DatasetId, Resident};
 use super::TrainingOptions;
 use super::failed::Failed;
 use super::lane_samples::LaneSamples;
+use super::plan::TrainingPlan;
 use crate::augmentation::Augmentation;
 use crate::batch::Batch;
-use crate::deal::Deal;
 use crate::error::Result;
 use crate::layer::Draw;
 use crate::metrics::BatchReport;
@@ -58,13 +58,7 @@ pub(super) trait LaneDevices: Send + Sync {
 
 /// A training whose steps are to be resident, and the samples of all of its lanes.
 pub(super) struct ResidentTraining<'a> {
-    pub(super) network: &'a NeuralNetwork,
-    pub(super) deal: &'a Deal,
-    pub(super) options: &'a TrainingOptions,
-    /// The first step that was applied with the optimizer's state at 0.
-    pub(super) state_begin: u64,
-    /// What the schedule's learning rate is multiplied with.
-    pub(super) rate_factor: f32,
+    pub(super) plan: &'a TrainingPlan,
     pub(super) dataset: DatasetId,
     pub(super) samples: Vec<LaneSamples>,
     pub(super) failed: &'a Failed,

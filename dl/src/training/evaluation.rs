@@ -100,7 +100,7 @@ impl Training {
     pub fn error(&self, data: &Dataset<Samples>) -> Result<BatchReport> {
         self.check_unity()?;
         let parameters = self.parameters();
-        error(&self.network, data, &parameters, &self.devices)
+        error(&self.plan.network, data, &parameters, &self.devices)
     }
 
     /// The outputs of the network with the parameters as they are, for each sample of a dataset: [`NeuralNetwork::predict`].
@@ -112,7 +112,7 @@ impl Training {
     #[track_caller]
     pub fn predict(&self, data: &Dataset<Samples>) -> Result<Dataset<Vec<f32>>> {
         self.check_unity()?;
-        predict(&self.network, data, &self.parameters(), &self.devices)
+        predict(&self.plan.network, data, &self.parameters(), &self.devices)
     }
 
     /// What the samples of a dataset are taken for with the parameters as they are: [`NeuralNetwork::confusion`].
@@ -121,7 +121,7 @@ impl Training {
     /// As there.
     pub fn confusion(&self, data: &Dataset<Samples>) -> Result<ConfusionMatrix> {
         self.check_unity()?;
-        confusion(&self.network, data, &self.parameters(), &self.devices)
+        confusion(&self.plan.network, data, &self.parameters(), &self.devices)
     }
 }
 

@@ -2,19 +2,24 @@
 //!
 //! A lane's samples are copied to its GPU once, if there is room for them, and rows are taken from there, and changed where
 //! that is wanted; else each mini-batch is copied. Where one process has all lanes and one GPU takes them,
-//! *resident steps* are taken there: whole steps, whose parameters come back when some are done. Else parameters go there and gradients come back
-//! in each step.
+//! *resident steps* are taken there: whole steps, and parameters come back when some are done. Else parameters go there and
+//! gradients come back in each step.
 //! Which GPU a lane is on follows from its index, so that lanes are spread over all of them whichever process hosts them.
 
-mod submission;
-mod shared_gpu;
-mod shared_gpus;
-mod evaluation;
+mod samples;
+
+// What a GPU has for a training.
 mod graphs;
-mod resident_datasets;
-mod lane;
 mod measuring;
 mod resident_buffers;
+mod resident_datasets;
+mod shared_gpu;
+mod shared_gpus;
+
+// What computes there.
+mod lane;
+mod evaluation;
+mod submission;
 mod resident_steps;
 
 use std::sync::Arc;
@@ -158,7 +163,7 @@ impl LaneDevices for GpuLanes {
 
     fn resident_steps(&self, training: ResidentTraining<'_>) -> Result<Option<Box<dyn Resident>>> {
         let dataset = training.dataset;
-        let Some(gpu) = self.gpus.of_all(training.options.lanes, dataset) else {
+        let Some(gpu) = self.gpus.of_all(training.plan.options.lanes, dataset) else {
             return Ok(None);
         };
         let steps = out_of_memory_as_ok(ResidentSteps::new(&self.gpus, gpu, training));

@@ -11,12 +11,12 @@ const LEAST_CHANGE: f64 = 1e-8;
 impl Training {
     /// The learning rate of the next step: the schedule's, or without one the optimizer's, times [`rate_factor`](Self::rate_factor).
     pub fn learning_rate(&self) -> f32 {
-        self.options.learning_rate(self.step) * self.rate_factor
+        self.plan.learning_rate(self.step)
     }
 
     /// What the schedule's learning rate is multiplied with; 1 until it is set.
     pub fn rate_factor(&self) -> f32 {
-        self.rate_factor
+        self.plan.rate_factor
     }
 
     /// Multiplies the schedule's learning rate with `factor` from the next step on. Checkpoints hold the factor, and a
@@ -32,8 +32,8 @@ impl Training {
                 "the learning rate cannot be multiplied with {factor}; give a number that is not below 0"
             )));
         }
-        let has_changed = factor.to_bits() != self.rate_factor.to_bits();
-        self.rate_factor = factor;
+        let has_changed = factor.to_bits() != self.plan.rate_factor.to_bits();
+        self.plan.rate_factor = factor;
         match has_changed {
             true => self.write_checkpoint_anew(),
             false => Ok(()),
@@ -152,8 +152,8 @@ impl Plateau {
         if !self.count(value) {
             return Ok(false);
         }
-        let base = f64::from(training.options.learning_rate(training.step));
-        let lowered = self.lowered(base * f64::from(training.rate_factor));
+        let base = f64::from(training.plan.options.learning_rate(training.step));
+        let lowered = self.lowered(base * f64::from(training.plan.rate_factor));
         let Some(rate) = lowered else {
             return Ok(false);
         };

@@ -23,18 +23,15 @@ impl Training {
         observe: &mut dyn FnMut(&StepReport),
     ) -> distdl_engine::Result<u64> {
         let devices = self.devices.lanes().filter(|_| self.is_plain());
-        let Some(devices) = devices.filter(|devices| devices.can_be_resident(&self.options, self.data.id())) else {
+        let Some(devices) = devices.filter(|devices| devices.can_be_resident(&self.plan.options, self.data.id()))
+        else {
             return Ok(0);
         };
         let make = |lanes: Vec<LaneData<Arc<LanePart>>>| {
-            let samples = lanes.into_iter().zip(&self.deal.lengths);
+            let samples = lanes.into_iter().zip(&self.plan.deal.lengths);
             let samples = samples.map(|(data, length)| LaneSamples::new(data.partitions, *length));
             let training = samples.collect::<Result<_>>().map(|samples| ResidentTraining {
-                network: &self.network,
-                deal: &self.deal,
-                options: &self.options,
-                state_begin: self.state_begin,
-                rate_factor: self.rate_factor,
+                plan: &self.plan,
                 dataset: self.data.id(),
                 samples,
                 failed,
@@ -49,9 +46,9 @@ impl Training {
     /// Whether a step is nothing but the gradients of samples, whose norms may be limited, their sum over
     /// lanes, and an update of each tensor by itself; and nobody has said where it is to be computed.
     fn is_plain(&self) -> bool {
-        let options = &self.options;
+        let options = &self.plan.options;
         options.placement.is_none()
             && options.compression == Compression::None
-            && tensors_are_whole(&self.network, options)
+            && tensors_are_whole(&self.plan.network, options)
     }
 }

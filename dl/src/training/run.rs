@@ -41,7 +41,7 @@ impl Training {
     /// As [`iterate`](Self::iterate).
     #[track_caller]
     pub fn run_epoch(&mut self, observe: impl FnMut(&StepResult)) -> Result<BatchReport> {
-        let steps = self.deal.steps_per_epoch - self.deal.epoch_and_step(self.step).1;
+        let steps = self.plan.deal.steps_per_epoch - self.plan.deal.epoch_and_step(self.step).1;
         self.iterate(steps, observe)
     }
 
@@ -99,18 +99,23 @@ impl Training {
         observe: &mut dyn FnMut(&StepResult),
     ) -> Result<()> {
         self.check_unity()?;
-        let mut iteration = Iteration::new(self.options.lanes, end - self.step)
+        let mut iteration = Iteration::new(self.plan.options.lanes, end - self.step)
             .from_step(self.step)
-            .with_shards(shards(self.options.lanes, self.network.parameter_count()))
-            .with_state_slots(self.options.optimizer.state_slots())
-            .with_staleness(self.options.staleness)
-            .with_updates(self.options.compression.format(self.network.has_sparse_gradient()))
-            .with_measures(measures(&self.network, &self.options));
-        if self.options.compression.top_k().is_some() {
+            .with_shards(shards(self.plan.options.lanes, self.plan.network.parameter_count()))
+            .with_state_slots(self.plan.options.optimizer.state_slots())
+            .with_staleness(self.plan.options.staleness)
+            .with_updates(
+                self.plan
+                    .options
+                    .compression
+                    .format(self.plan.network.has_sparse_gradient()),
+            )
+            .with_measures(measures(&self.plan.network, &self.plan.options));
+        if self.plan.options.compression.top_k().is_some() {
             iteration = iteration.with_lanes_that_remember();
         }
         iteration.site = site;
-        if let Some(placement) = &self.options.placement {
+        if let Some(placement) = &self.plan.options.placement {
             iteration = iteration
                 .with_shards(placement.shards.len())
                 .with_placement(placement.clone());
@@ -168,8 +173,15 @@ impl Training {
         end: u64,
         failed: Failed,
     ) -> impl Fn(LaneData<Arc<LanePart>>) -> distdl_engine::Result<Box<dyn Lane>> + Send + Sync + use<> {
-        let (network, deal, options) = (self.network.clone(), self.deal.clone(), self.options.clone());
-        let (norm_max, top_k) = (self.options.lane_gradient_norm_max, self.options.compression.top_k());
+        let (network, deal, options) = (
+            self.plan.network.clone(),
+            self.plan.deal.clone(),
+            self.plan.options.clone(),
+        );
+        let (norm_max, top_k) = (
+            self.plan.options.lane_gradient_norm_max,
+            self.plan.options.compression.top_k(),
+        );
         let learnt = learnt(&network);
         let (devices, dataset) = (self.devices.lanes(), self.data.id());
         move |data| {
@@ -190,19 +202,10 @@ impl Training {
         iteration: Iteration,
         failed: Failed,
     ) -> impl Fn(usize) -> distdl_engine::Result<Box<dyn ShardUpdate>> + Send + Sync + use<> {
-        let (network, options) = (self.network.clone(), self.options.clone());
-        let (state_begin, rate_factor) = (self.state_begin, self.rate_factor);
+        let plan = Arc::new(self.plan.clone());
         move |shard| {
-            let range = iteration.shard_range(shard, network.parameter_count());
-            let update = Update::new(
-                &network,
-                options.clone(),
-                state_begin,
-                rate_factor,
-                range,
-                failed.clone(),
-            );
-            Ok(Box::new(update))
+            let range = iteration.shard_range(shard, plan.network.parameter_count());
+            Ok(Box::new(Update::new(Arc::clone(&plan), range, failed.clone())))
         }
     }
 }

@@ -14,14 +14,14 @@ impl Training {
         let Some(checkpoints) = &mut self.checkpoints else {
             return Ok(());
         };
-        let layout = self.network.parameter_layout();
-        let loaded = checkpoints.load(self.data.context(), layout, self.options.optimizer.state_slots())?;
+        let layout = self.plan.network.parameter_layout();
+        let loaded = checkpoints.load(self.data.context(), layout, self.plan.options.optimizer.state_slots())?;
         if let Some(loaded) = loaded {
             self.step = loaded.step;
-            self.state_begin = loaded.state_begin;
-            self.rate_factor = loaded.rate_factor;
+            self.plan.state_begin = loaded.state_begin;
+            self.plan.rate_factor = loaded.rate_factor;
             self.best = loaded.best;
-            self.parameters = Arc::new(loaded.parameters.with_lag(self.options.staleness.lag()));
+            self.parameters = Arc::new(loaded.parameters.with_lag(self.plan.options.staleness.lag()));
         }
         Ok(())
     }
@@ -50,10 +50,10 @@ impl Training {
         let contents = CheckpointContents {
             step: self.step,
             epoch: self.epoch(),
-            state_begin: self.state_begin,
-            rate_factor: self.rate_factor,
+            state_begin: self.plan.state_begin,
+            rate_factor: self.plan.rate_factor,
             best: self.best.clone(),
-            layout: self.network.parameter_layout().clone(),
+            layout: self.plan.network.parameter_layout().clone(),
             parameters: Arc::clone(&self.parameters),
         };
         match &mut self.checkpoints {
@@ -64,7 +64,7 @@ impl Training {
     /// A copy of the parameters and their state, as the next steps begin with them, where lanes keep parts of gradients back: these are
     /// lost with the lanes when steps fail. In a cluster nothing goes on with a training whose steps have failed.
     pub(super) fn beginning(&self) -> Result<Option<Parameters>> {
-        if self.options.compression.top_k().is_none() || self.data.context().is_in_cluster() {
+        if self.plan.options.compression.top_k().is_none() || self.data.context().is_in_cluster() {
             return Ok(None);
         }
         let latest = self.parameters.latest();
@@ -74,6 +74,6 @@ impl Training {
                 copy.install_state(copy.version(), slot, 0, state)?;
             }
         }
-        Ok(Some(copy.with_lag(self.options.staleness.lag())))
+        Ok(Some(copy.with_lag(self.plan.options.staleness.lag())))
     }
 }

@@ -1,10 +1,12 @@
 //! What is done with the sum of gradients: it is applied to a shard.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use distdl_engine::{ShardBefore, ShardUpdate, ShardValues, SquareSum, StepReport};
 
 use super::failed::Failed;
+use super::plan::TrainingPlan;
 use super::{Decay, TrainingOptions, from_tallies};
 use crate::error::{Error, Result, check_length};
 use crate::kernels::lane_limit::factor_to;
@@ -14,11 +16,7 @@ use crate::network::NeuralNetwork;
 
 /// The update of one shard: the optimizer's, but for running statistics.
 pub(super) struct Update {
-    options: TrainingOptions,
-    /// The first step that was applied with the optimizer's state at 0.
-    state_begin: u64,
-    /// What the schedule's learning rate is multiplied with.
-    rate_factor: f32,
+    plan: Arc<TrainingPlan>,
     ranges: Vec<GroupRange>,
     failed: Failed,
 }
@@ -113,19 +111,10 @@ pub(super) fn tensors_are_whole(network: &NeuralNetwork, options: &TrainingOptio
 
 impl Update {
     /// For the shard that `range` is of a network's parameters.
-    pub(super) fn new(
-        network: &NeuralNetwork,
-        options: TrainingOptions,
-        state_begin: u64,
-        rate_factor: f32,
-        range: Range<usize>,
-        failed: Failed,
-    ) -> Self {
+    pub(super) fn new(plan: Arc<TrainingPlan>, range: Range<usize>, failed: Failed) -> Self {
         Self {
-            ranges: group_ranges(network, &options, range),
-            options,
-            state_begin,
-            rate_factor,
+            ranges: group_ranges(&plan.network, &plan.options, range),
+            plan,
             failed,
         }
     }
@@ -145,13 +134,13 @@ impl Update {
             return Ok(());
         }
         let learnt = self.ranges.iter().filter(|range| range.momentum.is_none());
-        if round < own_measures(&self.options) {
+        if round < own_measures(&self.plan.options) {
             learnt.for_each(|range| measures[0].add(&gradient_sum[range.range.clone()]));
             return Ok(());
         }
-        let scale = gradient_scale(&self.options, step, shard.totals)?;
-        let update = step.step - self.state_begin;
-        let ([decaying, others], count) = (self.options.optimizers(), self.options.optimizer.measures());
+        let scale = gradient_scale(&self.plan.options, step, shard.totals)?;
+        let (update, options) = (self.plan.update_of(step.step), &self.plan.options);
+        let ([decaying, others], count) = (options.optimizers(), options.optimizer.measures());
         for GroupRange {
             range, tensor, group, ..
         } in learnt
@@ -168,15 +157,15 @@ impl Update {
     fn try_apply(&self, step: &StepReport, gradient_sum: &[f32], shard: &mut ShardValues<'_>) -> Result<()> {
         let report = from_tallies(step.tallies);
         let (totals, mean) = (shard.totals, 1.0 / report.samples as f32);
-        check_step(&self.options, &self.ranges, step, totals)?;
+        let options = &self.plan.options;
+        check_step(options, &self.ranges, step, totals)?;
         if report.weight == 0.0 {
             keep(shard);
             return Ok(());
         }
-        let scale = gradient_scale(&self.options, step, totals)?;
-        let rate = self.options.learning_rate(step.step) * self.rate_factor;
-        let (update, count) = (step.step - self.state_begin, self.options.optimizer.measures());
-        let [decaying, others] = self.options.optimizers();
+        let scale = gradient_scale(options, step, totals)?;
+        let (rate, update) = (self.plan.learning_rate(step.step), self.plan.update_of(step.step));
+        let (count, [decaying, others]) = (options.optimizer.measures(), options.optimizers());
         for GroupRange {
             range,
             momentum,
@@ -187,7 +176,7 @@ impl Update {
             let optimizer = if group.decays { &decaying } else { &others };
             let rate = rate * group.rate_factor;
             let (sum, mut part) = (&gradient_sum[range.clone()], shard.part(range.clone()));
-            part.totals = &totals[own_measures(&self.options) + tensor * count..][..count];
+            part.totals = &totals[own_measures(options) + tensor * count..][..count];
             match momentum {
                 Some(momentum) => move_statistics(*momentum as f32, mean, sum, &mut part),
                 None => optimizer.apply(update, rate, scale, sum, &mut part)?,
@@ -333,11 +322,10 @@ pub(super) fn shards(lanes: usize, parameters: usize) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::Arc;
-
     use distdl_engine::{Parameters, Tallies};
 
     use super::*;
+    use crate::deal::Deal;
     use crate::layer::{BatchNorm, Dense};
     use crate::loss::Loss;
     use crate::optimizer::Lamb;
@@ -369,7 +357,14 @@ mod tests {
         let count = network.parameter_count();
         let begin = (0..count).map(|index| index as f32 + 3.0);
         let parameters = Parameters::with_state(begin.collect(), 2).unwrap();
-        let update = Update::new(&network, options, 0, 1.0, 0..count, Failed::default());
+        let plan = TrainingPlan {
+            network,
+            deal: Deal::new(vec![2], 1).unwrap(),
+            options,
+            state_begin: 0,
+            rate_factor: 1.0,
+        };
+        let update = Update::new(Arc::new(plan), 0..count, Failed::default());
         for (step, samples) in [(0, 2.0), (1, 0.0)] {
             let mut claimed = parameters.claim(step + 1, 0..count).unwrap();
             let tallies = Tallies([1.0, 0.0, samples, samples]);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::super::device::{BlockRows, Evaluates, EvaluationDevice, SampleBlock};
 use super::lane::{send_batch, send_inputs};
-use super::shared_gpu::{SamplesOnGpu, SharedGpu};
+use super::samples::SamplesOnGpu;
+use super::shared_gpu::SharedGpu;
 use super::shared_gpus::SharedGpus;
 use crate::batch::Batch;
 use crate::error::{Error, Result};

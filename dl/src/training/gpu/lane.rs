@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::super::device::{LaneDevice, LaneRows, LaneStep};
-use super::shared_gpu::{SamplesOnGpu, SharedGpu, out_of_memory_as_ok};
+use super::samples::SamplesOnGpu;
+use super::shared_gpu::{SharedGpu, out_of_memory_as_ok};
 use super::shared_gpus::SharedGpus;
 use crate::augmentation::{Augmentation, Drawn};
 use crate::batch::Batch;

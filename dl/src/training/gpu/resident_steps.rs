@@ -14,6 +14,7 @@ use super::super::device::{LaneId, ResidentTraining};
 use super::super::failed::Failed;
 use super::super::lane_samples::LaneSamples;
 use super::super::order::SampleOrder;
+use super::super::plan::TrainingPlan;
 use super::super::to_tallies;
 use super::super::update::{check_step, group_ranges};
 use super::graphs::StepCounts;
@@ -66,9 +67,9 @@ impl ResidentSteps {
         gpu: &Arc<SharedGpu>,
         training: ResidentTraining<'_>,
     ) -> Result<Option<Self>> {
-        let ResidentTraining {
+        let TrainingPlan {
             network, deal, options, ..
-        } = training;
+        } = training.plan;
         let mut shapes = training.samples.iter().filter_map(LaneSamples::shape);
         let Some(shape) = shapes.next() else {
             return Ok(None);
@@ -119,11 +120,7 @@ impl ResidentSteps {
             gpu: Arc::clone(gpu),
             buffers: Some(buffers),
             rules: Rules {
-                network: network.clone(),
-                deal: deal.clone(),
-                options: options.clone(),
-                state_begin: training.state_begin,
-                rate_factor: training.rate_factor,
+                plan: training.plan.clone(),
                 rows_max,
                 ranges,
             },
@@ -214,7 +211,7 @@ impl Rules {
                 step: first + index as u64,
                 tallies: outcome.tallies,
             };
-            let checked = check_step(&self.options, &self.ranges, &report, &outcome.totals);
+            let checked = check_step(&self.plan.options, &self.ranges, &report, &outcome.totals);
             Some((index, checked.err()?))
         };
         outcomes.iter().enumerate().find_map(refused)
@@ -350,7 +347,7 @@ impl Rules {
     /// Draws what will be done to the rows of some steps.
     fn draw_ahead(&self, steps: Range<u64>, lanes: &mut [StepLane]) {
         for (index, lane) in lanes.iter_mut().enumerate() {
-            let rows = |step: u64| self.deal.range(index, self.deal.epoch_and_step(step).1).len();
+            let rows = |step: u64| self.plan.deal.range(index, self.plan.deal.epoch_and_step(step).1).len();
             if let Some(drawn) = &mut lane.drawn {
                 drawn.draw_ahead(steps.clone().map(|step| (self.draw(step, index, 0), rows(step))));
             }
@@ -361,11 +358,11 @@ impl Rules {
     fn sample_indices(&self, index: usize, lane: &mut StepLane, steps: Range<u64>) -> (Vec<u32>, Vec<Range<usize>>) {
         let (mut sample_indices, mut rows) = (Vec::new(), Vec::new());
         for step in steps {
-            let (epoch, step_of_epoch) = self.deal.epoch_and_step(step);
+            let (epoch, step_of_epoch) = self.plan.deal.epoch_and_step(step);
             lane.order
-                .begin(self.options.seed(), epoch, index, self.deal.lengths[index]);
+                .begin(self.plan.options.seed(), epoch, index, self.plan.deal.lengths[index]);
             let begin = sample_indices.len();
-            sample_indices.extend_from_slice(&lane.order[self.deal.range(index, step_of_epoch)]);
+            sample_indices.extend_from_slice(&lane.order[self.plan.deal.range(index, step_of_epoch)]);
             rows.push(begin..sample_indices.len());
         }
         (sample_indices, rows)

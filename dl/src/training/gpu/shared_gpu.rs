@@ -6,21 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use distdl_engine::config::Precision;
-use distdl_engine::device::{Compiler, Gpu, GpuBuffer, GpuFound, Spares};
-use distdl_storage::{BlockId, DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease, StorageError};
+use distdl_engine::device::{Compiler, GpuBuffer, GpuFound, Spares};
+use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease, StorageError};
 
-use super::super::device::{BlockRows, LaneId, SampleBlock};
+use super::super::device::{BlockRows, LaneId};
 use super::super::lane_samples::LaneSamples;
 use super::resident_buffers::{ResidentBuffers, ResidentShape};
 use super::resident_datasets::ResidentDatasets;
-use crate::batch::RowSource;
+use super::samples::{
+    SamplesOnGpu, features_of_block, features_of_lane, taken_bytes, targets_of_block, targets_of_lane,
+    weights_of_block, weights_of_lane,
+};
 use crate::error::{Error, Result};
-use crate::kernels::gather::cuda::GpuSamples;
 use crate::kernels::programs::{GpuContext, Kernels};
-use crate::kernels::softmax_cross_entropy::check_labels;
 use crate::loss::Loss;
-use crate::network::{GpuWorkspace, NeuralNetwork, PassRows, WorkspaceShape};
-use crate::samples::{Features, RowFeatures, RowTarget, SampleShape, SampleTargets, Samples};
+use crate::network::{GpuWorkspace, NeuralNetwork, WorkspaceShape};
 
 /// One GPU, for all lanes of one training.
 pub(super) struct SharedGpu {
@@ -38,16 +38,6 @@ pub(super) struct SharedGpu {
     /// What a training has there between resident steps.
     resident: Mutex<Option<ResidentBuffers>>,
     is_lost: AtomicBool,
-}
-
-/// A lane's samples on a GPU.
-pub(super) struct SamplesOnGpu {
-    rows: usize,
-    scale: Option<f32>,
-    features: Lease<GpuBuffer>,
-    targets: Lease<GpuBuffer>,
-    /// What each weighs, for the host; none where all weigh 1.
-    weights: Arc<[f32]>,
 }
 
 impl SharedGpu {
@@ -169,7 +159,7 @@ impl SharedGpu {
         if let Some(known) = self.weights().get(&key) {
             return Ok(Arc::clone(known));
         }
-        let found: Arc<[f32]> = weights(samples, loss)?.into();
+        let found: Arc<[f32]> = weights_of_lane(samples, loss)?.into();
         self.weights().insert(key, Arc::clone(&found));
         Ok(found)
     }
@@ -207,8 +197,8 @@ impl SharedGpu {
             Ok(SamplesOnGpu {
                 rows: samples.len(),
                 scale: shape.and_then(|shape| shape.scale),
-                features: lease(&self.tier, gpu, keys[0], || features(samples, network))?,
-                targets: lease(&self.tier, gpu, keys[1], || targets(samples, classes))?,
+                features: lease(&self.tier, gpu, keys[0], || features_of_lane(samples, network))?,
+                targets: lease(&self.tier, gpu, keys[1], || targets_of_lane(samples, classes))?,
                 weights: self.weights_of(samples, network.loss(), lane)?,
             })
         };
@@ -281,65 +271,6 @@ impl Spares for SharedGpu {
     }
 }
 
-impl SamplesOnGpu {
-    /// Those of some indices, as the rows of a pass.
-    pub(super) fn rows(&self, sample_indices: &[u32]) -> PassRows {
-        let weight = |index: &u32| {
-            self.weights
-                .get(*index as usize)
-                .map_or(1.0, |weight| f64::from(*weight))
-        };
-        let weight = match self.weights.is_empty() {
-            true => sample_indices.len() as f64,
-            false => sample_indices.iter().map(weight).sum(),
-        };
-        PassRows {
-            count: sample_indices.len(),
-            weight,
-        }
-    }
-
-    /// As a workspace takes them.
-    pub(super) fn as_ref(&self) -> GpuSamples<'_> {
-        GpuSamples {
-            rows: self.rows,
-            features: &self.features,
-            scale: self.scale,
-            targets: &self.targets,
-        }
-    }
-}
-
-impl SampleBlock {
-    /// What a part of it is known by: its features, or its targets.
-    fn key(self, part: u64) -> DeviceKey {
-        let block = BlockId {
-            dataset: self.dataset.0,
-            partition: self.partition as u64,
-        };
-        let batch = 2 * self.index as u64 + part;
-        DeviceKey::Batch { block, batch }
-    }
-}
-
-impl LaneId {
-    /// What a part of its samples is known by.
-    fn key(self, part: &str) -> DeviceKey {
-        let mut hasher = blake3::Hasher::new_derive_key("distdl 2026 samples of a lane on a device");
-        for number in [self.dataset.0, self.lanes as u64, self.lane as u64] {
-            hasher.update(&number.to_le_bytes());
-        }
-        DeviceKey::Content(*hasher.update(part.as_bytes()).finalize().as_bytes())
-    }
-}
-
-/// What so many samples take there, in bytes: features and targets are buffers of their own.
-fn taken_bytes(shape: SampleShape, samples: usize) -> u64 {
-    let target_bytes = shape.target_bytes();
-    let parts = [shape.row_bytes() - target_bytes, target_bytes];
-    parts.iter().map(|bytes| Gpu::taken_bytes(bytes * samples) as u64).sum()
-}
-
 /// How often other threads may fail to bring what this one wants before it is told of their failure.
 const BRINGS_MAX: usize = 3;
 
@@ -385,95 +316,6 @@ pub(super) fn out_of_memory_as_ok<T>(result: Result<T>) -> Result<std::result::R
         )) => Ok(Err(full)),
         other => other.map(Ok),
     }
-}
-
-/// All features of a lane as they are kept, row after row. Errors if the network cannot take one.
-fn features(samples: &mut LaneSamples, network: &NeuralNetwork) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for index in 0..samples.len() {
-        match samples.row(index as u32)?.features {
-            RowFeatures::U8(row, scale) => {
-                let mut inputs = row.iter().map(|byte| f32::from(*byte) * scale);
-                in_row(index, network.check_inputs_on_gpu(&mut inputs))?;
-                bytes.extend_from_slice(row);
-            }
-            RowFeatures::F32(row) => {
-                in_row(index, network.check_inputs_on_gpu(&mut row.iter().copied()))?;
-                bytes.extend_from_slice(bytemuck::cast_slice(row));
-            }
-        }
-    }
-    Ok(bytes)
-}
-
-/// With the row in the error, which is of one row alone.
-fn in_row(index: usize, checked: Result<()>) -> Result<()> {
-    checked.map_err(|mut error| {
-        if let Error::Index { row, .. } = &mut error {
-            *row += index;
-        }
-        error
-    })
-}
-
-/// All targets of a lane, row after row. Errors if a label is no class.
-fn targets(samples: &mut LaneSamples, classes: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for index in 0..samples.len() {
-        match samples.row(index as u32)?.target {
-            RowTarget::Label(label) => {
-                check_labels(&[label], classes)?;
-                bytes.extend_from_slice(&label.to_ne_bytes());
-            }
-            RowTarget::Values(values) => bytes.extend_from_slice(bytemuck::cast_slice(values)),
-        }
-    }
-    Ok(bytes)
-}
-
-/// All features of a block as they are kept. Errors if the network cannot take one.
-fn features_of_block<'a>(samples: &'a Samples, network: &NeuralNetwork) -> Result<&'a [u8]> {
-    match samples.features() {
-        Features::U8 { bytes, scale } => {
-            network.check_inputs_on_gpu(&mut bytes.iter().map(|byte| f32::from(*byte) * scale))?;
-            Ok(bytes)
-        }
-        Features::F32(values) => {
-            network.check_inputs_on_gpu(&mut values.iter().copied())?;
-            Ok(bytemuck::cast_slice(values))
-        }
-    }
-}
-
-/// All targets of a block as they are kept. Errors if a label is no class.
-fn targets_of_block(samples: &Samples, classes: usize) -> Result<&[u8]> {
-    match samples.targets() {
-        SampleTargets::Labels(labels) => {
-            check_labels(labels, classes)?;
-            Ok(bytemuck::cast_slice(labels))
-        }
-        SampleTargets::Values { values, .. } => Ok(bytemuck::cast_slice(values)),
-    }
-}
-
-/// What each of a block's samples weighs; none where all weigh 1.
-fn weights_of_block(samples: &Samples, loss: &Loss) -> Arc<[f32]> {
-    match samples.targets() {
-        SampleTargets::Labels(labels) if !loss.class_weights().is_empty() => {
-            labels.iter().map(|label| loss.weight_of(*label)).collect()
-        }
-        _ => Arc::default(),
-    }
-}
-
-/// What each of a lane's samples weighs.
-fn weights(samples: &mut LaneSamples, loss: &Loss) -> Result<Vec<f32>> {
-    let count = samples.len();
-    let weight = |index: usize| match samples.row(index as u32)?.target {
-        RowTarget::Label(label) => Ok(loss.weight_of(label)),
-        RowTarget::Values(_) => Ok(1.0),
-    };
-    (0..count).map(weight).collect()
 }
 
 #[cfg(test)]

@@ -7,14 +7,13 @@ use std::ops::Range;
 use distdl_engine::device::{GpuBuffer, GpuGraph, GpuSlice};
 use distdl_engine::tree;
 
-use super::super::TrainingOptions;
 use super::super::order::SampleOrder;
+use super::super::plan::TrainingPlan;
 use super::super::update::GroupRange;
 use super::graphs::{Graphs, StepCounts, StepGraph};
 use super::measuring::Measuring;
-use super::shared_gpu::SamplesOnGpu;
+use super::samples::SamplesOnGpu;
 use crate::augmentation::Drawn;
-use crate::deal::Deal;
 use crate::error::{Error, Result};
 use crate::kernels::augment::cuda::TRANSFORM_WORDS;
 use crate::kernels::gather::cuda::SampleIndices;
@@ -22,15 +21,11 @@ use crate::kernels::lane_limit::cuda::LaneLimit;
 use crate::kernels::sums::cuda::add;
 use crate::kernels::update::cuda::{GpuScale, GpuShard, statistics};
 use crate::layer::Draw;
-use crate::network::{GpuWorkspace, NeuralNetwork, PassRows, TALLY};
+use crate::network::{GpuWorkspace, PassRows, TALLY};
 
-/// What steps follow.
+/// What resident steps follow.
 pub(super) struct Rules {
-    pub(super) network: NeuralNetwork,
-    pub(super) deal: Deal,
-    pub(super) options: TrainingOptions,
-    pub(super) state_begin: u64,
-    pub(super) rate_factor: f32,
+    pub(super) plan: TrainingPlan,
     pub(super) rows_max: usize,
     /// All parameters.
     pub(super) ranges: Vec<GroupRange>,
@@ -40,7 +35,7 @@ impl Rules {
     /// Of a row of a lane in a step.
     pub(super) fn draw(&self, step: u64, lane: usize, first_row: u64) -> Draw {
         Draw {
-            seed: self.options.seed(),
+            seed: self.plan.options.seed(),
             step,
             lane: lane as u64,
             first_row,
@@ -161,20 +156,18 @@ impl StepSubmission<'_> {
 
     /// Applies the sum of the gradients of some samples.
     fn update(&self, step: u64, samples: PassRows) -> Result<()> {
-        let Rules { options, ranges, .. } = self.rules;
+        let Rules { plan, ranges, .. } = self.rules;
+        let TrainingPlan { network, options, .. } = plan;
         let optimizers = options.optimizers();
         let [Some(decaying), Some(others)] = optimizers.each_ref().map(|optimizer| optimizer.on_gpu()) else {
             return Err(Error::Internal("the optimizer has no kernels for GPUs".into()));
         };
         let (workspace, index) = (self.workspace, (step - self.first) as usize);
-        let rate = options.learning_rate(step) * self.rules.rate_factor;
-        let (update, device) = (step - self.rules.state_begin, workspace.device());
+        let (rate, update, device) = (plan.learning_rate(step), plan.update_of(step), workspace.device());
         let mean = 1.0 / samples.count as f32;
         let limits = options.gradient_norm_max.zip(self.measuring);
-        let limit = limits.map(|(norm_max, measuring)| {
-            let network = &self.rules.network;
-            measuring.limit(index, (norm_max, samples.weight), network, workspace)
-        });
+        let limit =
+            limits.map(|(norm_max, measuring)| measuring.limit(index, (norm_max, samples.weight), network, workspace));
         let scale = GpuScale {
             factor: 1.0 / samples.weight as f32,
             limit: limit.transpose()?,
@@ -240,7 +233,7 @@ impl StepSubmission<'_> {
                 (false, true) => add(device, self.partial_sums[depth].words(), gradient)?,
             }
         }
-        if let Some((norm_max, limit)) = self.rules.options.lane_gradient_norm_max.zip(self.lane_limit) {
+        if let Some((norm_max, limit)) = self.rules.plan.options.lane_gradient_norm_max.zip(self.lane_limit) {
             limit.apply(device, norm_max, weight, gradient)?;
         }
         Ok(weight)
@@ -265,6 +258,7 @@ impl StepSubmission<'_> {
         let tally = TALLY * self.passes.len();
         let tallies = self.tallies.part(tally..tally + TALLY);
         self.rules
+            .plan
             .network
             .pass_on_gpu(draw, pass.count, self.workspace, tallies)?;
         self.passes.push(pass);
