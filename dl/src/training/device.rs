@@ -28,12 +28,12 @@ pub(super) enum Evaluates {
 
 /// Another device than the CPU, for the lanes that this process hosts.
 pub(super) trait LaneDevices: Send + Sync {
-    /// The lane's part of a device, for steps of so many micro-batches of so many rows at most; its samples stay there, if there is
+    /// The lane's part of a device, for steps of this size; its samples stay there, if there is
     /// room, and are changed there. `None` if the CPU computes.
     fn lane(
         &self,
         network: &NeuralNetwork,
-        rows_and_micro_batches_max: (usize, usize),
+        size: PassSize,
         samples: &mut LaneSamples,
         lane: LaneId,
         augmentation: Option<Augmentation>,
@@ -45,7 +45,8 @@ pub(super) trait LaneDevices: Send + Sync {
         &self,
         network: &NeuralNetwork,
         parameters: &Arc<Vec<f32>>,
-        rows: (usize, SampleShape),
+        rows_max: usize,
+        shape: SampleShape,
         task: usize,
     ) -> Result<Option<Box<dyn EvaluationDevice>>>;
 
@@ -54,6 +55,15 @@ pub(super) trait LaneDevices: Send + Sync {
 
     /// What takes resident steps on it, if there is room for all of that.
     fn resident_steps(&self, training: ResidentTraining<'_>) -> Result<Option<Box<dyn Resident>>>;
+}
+
+/// What a lane's steps take at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PassSize {
+    /// Rows of a micro-batch.
+    pub(super) rows_max: usize,
+    /// Micro-batches of a step.
+    pub(super) micro_batches_max: usize,
 }
 
 /// A training whose steps are to be resident, and the samples of all of its lanes.
@@ -126,24 +136,30 @@ pub(super) struct SampleBlock {
     pub(super) is_determinate: bool,
 }
 
+/// Rows of a lane.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowSelection<'a> {
+    /// Of the first row.
+    pub(super) draw: Draw,
+    /// Which of the lane's samples they are.
+    pub(super) sample_indices: &'a [u32],
+}
+
 /// What a device computes a gradient from, and where it goes.
 pub(super) struct LaneStep<'a> {
-    /// Of its first row.
-    pub(super) draw: Draw,
+    pub(super) selection: RowSelection<'a>,
     pub(super) parameters: &'a [f32],
-    /// Which of the lane's samples its rows are.
-    pub(super) sample_indices: &'a [u32],
     /// Brings those that the device has not.
     pub(super) rows: &'a mut dyn LaneRows,
-    /// What the next step will be about, as `draw` and `sample_indices` are of this one; no indices if that is not known.
-    pub(super) ahead: (Draw, &'a [u32]),
+    /// Rows of the next step; none if they are not known.
+    pub(super) ahead: RowSelection<'a>,
     pub(super) gradient: &'a mut [f32],
 }
 
 /// Brings rows of a lane.
 pub(super) trait LaneRows {
-    /// Those of some indices among the lane's samples, as they are computed where `draw` says.
-    fn gather(&mut self, draw: Draw, sample_indices: &[u32]) -> Result<&Batch>;
+    /// Brings these, as they are computed where `draw` says.
+    fn gather(&mut self, selection: RowSelection<'_>) -> Result<&Batch>;
 }
 
 /// A lane of a dataset: the same samples wherever it is hosted.

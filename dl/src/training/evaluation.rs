@@ -133,7 +133,10 @@ fn error(
     devices: &Devices,
 ) -> Result<BatchReport> {
     let reports = over_batches(
-        (network, data, parameters, devices),
+        network,
+        data,
+        parameters,
+        devices,
         BatchReport::default,
         |total: &mut BatchReport, evaluator, rows| {
             total.merge(&evaluator.report(rows)?);
@@ -191,7 +194,10 @@ fn confusion(
         )));
     }
     let counted = over_batches(
-        (network, data, parameters, devices),
+        network,
+        data,
+        parameters,
+        devices,
         CountedPairs::default,
         move |pairs: &mut CountedPairs, evaluator, rows| {
             let SampleTargets::Labels(labels) = rows.samples.targets() else {
@@ -238,7 +244,10 @@ fn rows_of(network: &NeuralNetwork) -> usize {
 /// Brings the samples of every partition, some rows at a time, to `add`, which adds what they come to to the partition's result,
 /// `new` to begin with.
 fn over_batches<R: Record>(
-    (network, data, parameters, devices): (&NeuralNetwork, &Dataset<Samples>, &[f32], &Devices),
+    network: &NeuralNetwork,
+    data: &Dataset<Samples>,
+    parameters: &[f32],
+    devices: &Devices,
     new: impl Fn() -> R + Send + Sync + 'static,
     add: impl Fn(&mut R, &mut Evaluator, &mut BlockRows<'_>) -> Result<()> + Send + Sync + 'static,
 ) -> Result<Vec<R>> {
@@ -392,8 +401,7 @@ impl Evaluator {
         if self.device.is_none()
             && let (Some(devices), Some(shape)) = (&self.devices, self.shape)
         {
-            self.device =
-                devices.evaluation(&self.network, &self.parameters, (self.rows_max, shape), self.partition)?;
+            self.device = devices.evaluation(&self.network, &self.parameters, self.rows_max, shape, self.partition)?;
             if self.device.is_none() {
                 self.devices = None;
             }

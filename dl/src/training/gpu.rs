@@ -33,9 +33,9 @@ use self::evaluation::GpuEvaluation;
 use self::lane::GpuLane;
 use self::resident_steps::ResidentSteps;
 use self::shared_gpu::{SharedGpu, out_of_memory_as_ok};
-use self::shared_gpus::SharedGpus;
+use self::shared_gpus::{ChosenGpu, SharedGpus};
 use super::TrainingOptions;
-use super::device::{Evaluates, EvaluationDevice, LaneDevice, LaneDevices, LaneId, ResidentTraining};
+use super::device::{Evaluates, EvaluationDevice, LaneDevice, LaneDevices, LaneId, PassSize, ResidentTraining};
 use super::lane_samples::LaneSamples;
 use crate::augmentation::Augmentation;
 use crate::error::{Error, Result};
@@ -107,7 +107,7 @@ impl LaneDevices for GpuLanes {
     fn lane(
         &self,
         network: &NeuralNetwork,
-        (rows_max, micro_batches_max): (usize, usize),
+        size: PassSize,
         samples: &mut LaneSamples,
         lane: LaneId,
         augmentation: Option<Augmentation>,
@@ -117,8 +117,8 @@ impl LaneDevices for GpuLanes {
         };
         let stays = samples.are_alike();
         let workspace = WorkspaceShape {
-            rows_max,
-            micro_batches_max,
+            rows_max: size.rows_max,
+            micro_batches_max: size.micro_batches_max,
             target_length: shape.target_length,
             has_gradient: true,
             augments: augmentation.is_some(),
@@ -129,8 +129,8 @@ impl LaneDevices for GpuLanes {
                 true => gpu.keep(&workspace, network, samples, lane)?,
                 false => None,
             };
-            let (network, gpus) = (network.clone(), Arc::clone(&self.gpus));
-            Ok(Box::new(GpuLane::new(network, (gpus, gpu), workspace, (kept, augmentation))) as Box<dyn LaneDevice>)
+            let lane = GpuLane::new(network.clone(), self.chosen(gpu), workspace, kept, augmentation);
+            Ok(Box::new(lane) as Box<dyn LaneDevice>)
         })
     }
 
@@ -138,7 +138,8 @@ impl LaneDevices for GpuLanes {
         &self,
         network: &NeuralNetwork,
         parameters: &Arc<Vec<f32>>,
-        (rows_max, shape): (usize, SampleShape),
+        rows_max: usize,
+        shape: SampleShape,
         task: usize,
     ) -> Result<Option<Box<dyn EvaluationDevice>>> {
         let workspace = WorkspaceShape {
@@ -150,7 +151,7 @@ impl LaneDevices for GpuLanes {
         };
         self.on_a_gpu(task, |gpu| {
             let workspace = gpu.workspace(network, workspace)?;
-            let evaluation = GpuEvaluation::new(network, (&self.gpus, gpu), workspace, (parameters, self.evaluates))?;
+            let evaluation = GpuEvaluation::new(network, self.chosen(gpu), workspace, parameters, self.evaluates)?;
             Ok(Box::new(evaluation) as Box<dyn EvaluationDevice>)
         })
     }
@@ -166,7 +167,7 @@ impl LaneDevices for GpuLanes {
         let Some(gpu) = self.gpus.of_all(training.plan.options.lanes, dataset) else {
             return Ok(None);
         };
-        let steps = out_of_memory_as_ok(ResidentSteps::new(&self.gpus, gpu, training));
+        let steps = out_of_memory_as_ok(ResidentSteps::new(self.chosen(gpu), training));
         let Some(steps) = self.gpus.unless_lost(gpu, steps)? else {
             return Ok(None);
         };
@@ -179,6 +180,13 @@ impl LaneDevices for GpuLanes {
 }
 
 impl GpuLanes {
+    fn chosen(&self, gpu: &Arc<SharedGpu>) -> ChosenGpu {
+        ChosenGpu {
+            gpus: Arc::clone(&self.gpus),
+            gpu: Arc::clone(gpu),
+        }
+    }
+
     /// What `make` makes on the first GPU for a lane, or for a task, of this index that has room for it. `None` if the CPU
     /// computes.
     fn on_a_gpu<T>(&self, index: usize, mut make: impl FnMut(&Arc<SharedGpu>) -> Result<T>) -> Result<Option<T>> {

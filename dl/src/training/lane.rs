@@ -6,7 +6,7 @@ use std::sync::Arc;
 use distdl_engine::{DatasetId, Lane, LaneData, Tallies};
 
 use super::compression::Residual;
-use super::device::{LaneDevice, LaneDevices, LaneId, LaneRows, LaneStep};
+use super::device::{LaneDevice, LaneDevices, LaneId, LaneRows, LaneStep, PassSize, RowSelection};
 use super::failed::Failed;
 use super::lane_samples::{LanePart, LaneSamples};
 use super::order::SampleOrder;
@@ -47,7 +47,8 @@ struct LaneBatches {
 }
 
 impl LaneRows for LaneBatches {
-    fn gather(&mut self, draw: Draw, sample_indices: &[u32]) -> Result<&Batch> {
+    fn gather(&mut self, selection: RowSelection<'_>) -> Result<&Batch> {
+        let RowSelection { draw, sample_indices } = selection;
         let Some(batch) = &mut self.batch else {
             return Err(Error::Internal("a lane without samples was asked for some".into()));
         };
@@ -106,8 +107,11 @@ impl TrainingLane {
         };
         let augmentation = self.rows.augmenter.as_ref().map(Augmenter::augmentation);
         let micro_batches_max = self.deal.share_max(self.lane).div_ceil(self.rows_max.max(1));
-        let shape = (self.rows_max, micro_batches_max.max(1));
-        self.device = devices.lane(&self.network, shape, &mut self.rows.samples, lane, augmentation)?;
+        let size = PassSize {
+            rows_max: self.rows_max,
+            micro_batches_max: micro_batches_max.max(1),
+        };
+        self.device = devices.lane(&self.network, size, &mut self.rows.samples, lane, augmentation)?;
         if self.device.is_none() {
             self.devices = None;
         }
@@ -176,7 +180,10 @@ impl TrainingLane {
         gradient: &mut [f32],
         has_end: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<BatchReport> {
-        let batch = self.rows.gather(draw, &self.order[rows])?;
+        let batch = self.rows.gather(RowSelection {
+            draw,
+            sample_indices: &self.order[rows],
+        })?;
         self.workspace.set_draw(draw);
         let (inputs, targets, rows) = (batch.features(), batch.targets(), batch.rows());
         let (network, workspace) = (&self.network, &mut self.workspace);
@@ -199,10 +206,15 @@ impl TrainingLane {
         let ahead = self.draw(draw.step + 1);
         while let Some(device) = &mut self.device {
             let step = LaneStep {
-                ahead: (ahead, &self.order[behind.clone()]),
-                draw,
+                selection: RowSelection {
+                    draw,
+                    sample_indices: &self.order[rows.clone()],
+                },
+                ahead: RowSelection {
+                    draw: ahead,
+                    sample_indices: &self.order[behind.clone()],
+                },
                 parameters,
-                sample_indices: &self.order[rows.clone()],
                 rows: &mut self.rows,
                 gradient: &mut *gradient,
             };

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::super::device::{BlockRows, Evaluates, EvaluationDevice, SampleBlock};
 use super::lane::{send_batch, send_inputs};
 use super::samples::SamplesOnGpu;
-use super::shared_gpu::SharedGpu;
-use super::shared_gpus::SharedGpus;
+use super::shared_gpus::ChosenGpu;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::metrics::BatchReport;
@@ -15,8 +14,7 @@ use crate::network::{GpuWorkspace, NeuralNetwork, PassRows};
 /// A task's evaluation on a GPU, whose workspace has the parameters.
 pub(super) struct GpuEvaluation {
     network: NeuralNetwork,
-    gpus: Arc<SharedGpus>,
-    gpu: Arc<SharedGpu>,
+    chosen: ChosenGpu,
     /// There until this is dropped.
     workspace: Option<GpuWorkspace>,
     /// What it has, by which others know this evaluation.
@@ -30,15 +28,15 @@ impl GpuEvaluation {
     /// With these parameters.
     pub(super) fn new(
         network: &NeuralNetwork,
-        (gpus, gpu): (&Arc<SharedGpus>, &Arc<SharedGpu>),
+        chosen: ChosenGpu,
         mut workspace: GpuWorkspace,
-        (parameters, evaluates): (&Arc<Vec<f32>>, Evaluates),
+        parameters: &Arc<Vec<f32>>,
+        evaluates: Evaluates,
     ) -> Result<Self> {
         workspace.share_parameters(parameters)?;
         Ok(Self {
             network: network.clone(),
-            gpus: Arc::clone(gpus),
-            gpu: Arc::clone(gpu),
+            chosen,
             workspace: Some(workspace),
             parameters: Arc::clone(parameters),
             evaluates,
@@ -75,11 +73,11 @@ impl GpuEvaluation {
             // What was there of another may go.
             self.block = None;
             let stays = match self.evaluates {
-                Evaluates::Again => rows.block.is_determinate && !self.gpus.have_ended(),
+                Evaluates::Again => rows.block.is_determinate && !self.chosen.gpus.have_ended(),
                 Evaluates::Once => false,
             };
             let samples = match stays {
-                true => self.gpu.keep_block(workspace, network, rows, &self.parameters)?,
+                true => self.chosen.gpu.keep_block(workspace, network, rows, &self.parameters)?,
                 false => None,
             };
             self.block = Some((rows.block, samples));
@@ -108,12 +106,12 @@ impl Drop for GpuEvaluation {
     /// Nothing that the GPU works on is freed before it is done.
     fn drop(&mut self) {
         if let Some(workspace) = self.workspace.take() {
-            self.gpu.take_back(workspace);
+            self.chosen.gpu.take_back(workspace);
         }
         self.block = None;
         // What was in use when the training ended.
-        if self.gpus.have_ended() {
-            self.gpu.forget_samples();
+        if self.chosen.gpus.have_ended() {
+            self.chosen.gpu.forget_samples();
         }
     }
 }
@@ -121,11 +119,11 @@ impl Drop for GpuEvaluation {
 impl EvaluationDevice for GpuEvaluation {
     fn report(&mut self, rows: &mut BlockRows<'_>) -> Result<Option<BatchReport>> {
         let report = self.evaluate(rows);
-        self.gpus.unless_lost(&self.gpu, report)
+        self.chosen.unless_lost(report)
     }
 
     fn outputs(&mut self, rows: &mut BlockRows<'_>, outputs: &mut [f32]) -> Result<bool> {
         let written = self.predict(rows, outputs);
-        Ok(self.gpus.unless_lost(&self.gpu, written)?.is_some())
+        Ok(self.chosen.unless_lost(written)?.is_some())
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::device::{LaneDevice, LaneRows, LaneStep};
+use super::super::device::{LaneDevice, LaneRows, LaneStep, RowSelection};
 use super::samples::SamplesOnGpu;
-use super::shared_gpu::{SharedGpu, out_of_memory_as_ok};
-use super::shared_gpus::SharedGpus;
+use super::shared_gpu::out_of_memory_as_ok;
+use super::shared_gpus::ChosenGpu;
 use crate::augmentation::{Augmentation, Drawn};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
@@ -19,8 +19,7 @@ use crate::network::{GpuWorkspace, NeuralNetwork, PassRows};
 /// A lane on a GPU.
 pub(super) struct GpuLane {
     network: NeuralNetwork,
-    gpus: Arc<SharedGpus>,
-    gpu: Arc<SharedGpu>,
+    chosen: ChosenGpu,
     /// There until this is dropped.
     workspace: Option<GpuWorkspace>,
     samples: Option<SamplesOnGpu>,
@@ -50,17 +49,17 @@ struct Sent {
 }
 
 impl GpuLane {
-    /// A lane on `gpu`, whose samples may be there.
+    /// A lane on a GPU, whose samples may be there.
     pub(super) fn new(
         network: NeuralNetwork,
-        (gpus, gpu): (Arc<SharedGpus>, &Arc<SharedGpu>),
+        chosen: ChosenGpu,
         workspace: GpuWorkspace,
-        (samples, augmentation): (Option<SamplesOnGpu>, Option<Augmentation>),
+        samples: Option<SamplesOnGpu>,
+        augmentation: Option<Augmentation>,
     ) -> Self {
         Self {
             network,
-            gpus,
-            gpu: Arc::clone(gpu),
+            chosen,
             workspace: Some(workspace),
             samples,
             drawn: augmentation.map(Drawn::new),
@@ -74,7 +73,7 @@ impl Drop for GpuLane {
     /// Nothing that the GPU works on is freed before it is done.
     fn drop(&mut self) {
         if let Some(workspace) = self.workspace.take() {
-            self.gpu.take_back(workspace);
+            self.chosen.gpu.take_back(workspace);
         }
     }
 }
@@ -85,7 +84,7 @@ impl LaneDevice for GpuLane {
     }
 
     fn gradient(&mut self, step: LaneStep<'_>) -> Result<Option<BatchReport>> {
-        let (before, gpus) = (self.counts(), Arc::clone(&self.gpus));
+        let (before, gpus) = (self.counts(), Arc::clone(&self.chosen.gpus));
         let under_way = gpus.counted().begin();
         let computed = self.compute(step);
         if let Ok((_, passes)) = &computed {
@@ -93,7 +92,7 @@ impl LaneDevice for GpuLane {
         }
         drop(under_way);
         let report = computed.map(|(report, _)| report);
-        self.gpus.unless_lost(&self.gpu, report)
+        self.chosen.unless_lost(report)
     }
 }
 
@@ -109,22 +108,24 @@ impl GpuLane {
         let (Some(workspace), network) = (&mut self.workspace, &self.network) else {
             return Err(Error::Internal("a lane that has ended was asked for a step".into()));
         };
+        let RowSelection { draw, sample_indices } = step.selection;
         workspace.set_parameters(step.parameters)?;
         if let Some(samples) = &self.samples {
-            workspace.set_sample_indices(samples.as_ref().rows, step.sample_indices)?;
+            workspace.set_sample_indices(samples.as_ref().rows, sample_indices)?;
             if let Some(drawn) = &mut self.drawn {
-                workspace.set_transforms(&drawn.take(step.draw, step.sample_indices.len()))?;
+                workspace.set_transforms(&drawn.take(draw, sample_indices.len()))?;
             }
         }
         let rows_max = workspace.shape().rows_max.max(1);
         let mut micro_batches: Vec<PassRows> = Vec::new();
-        for (micro_batch, sample_indices) in step.sample_indices.chunks(rows_max).enumerate() {
+        for (micro_batch, sample_indices) in sample_indices.chunks(rows_max).enumerate() {
             if micro_batch > 0 {
                 workspace.accumulate(micro_batch)?;
             }
             let first = micro_batch * rows_max;
             let first_row = first as u64;
-            let draw = Draw { first_row, ..step.draw };
+            let draw = Draw { first_row, ..draw };
+            let selection = RowSelection { draw, sample_indices };
             micro_batches.push(match &self.samples {
                 Some(samples) => {
                     let rows = first..first + sample_indices.len();
@@ -136,7 +137,7 @@ impl GpuLane {
                     let is_it = |sent: &Sent| sent.draw == draw && sent.sample_indices == sample_indices;
                     let rows = match self.sent.take().filter(is_it) {
                         Some(sent) => sent.rows,
-                        None => send_batch(workspace, network, step.rows.gather(draw, sample_indices)?)?,
+                        None => send_batch(workspace, network, step.rows.gather(selection)?)?,
                     };
                     workspace.swap_inputs()?;
                     rows
@@ -145,7 +146,7 @@ impl GpuLane {
             network.pass_on_gpu(draw, sample_indices.len(), workspace, workspace.tallies(micro_batch))?;
         }
         workspace.fetch_gradient(micro_batches.len())?;
-        let (draw, sample_indices) = step.ahead;
+        let ahead = step.ahead;
         match (&self.samples, &mut self.drawn) {
             (None, _) => {
                 self.second_buffer = match self.second_buffer {
@@ -157,10 +158,13 @@ impl GpuLane {
                     }
                     SecondBuffer::Tried => SecondBuffer::Tried,
                 };
-                let sample_indices = &sample_indices[..sample_indices.len().min(rows_max)];
-                self.sent = send_ahead(workspace, network, (draw, sample_indices), step.rows)?;
+                let first = RowSelection {
+                    sample_indices: &ahead.sample_indices[..ahead.sample_indices.len().min(rows_max)],
+                    ..ahead
+                };
+                self.sent = send_ahead(workspace, network, first, step.rows)?;
             }
-            (Some(_), Some(drawn)) => drawn.draw_ahead([(draw, sample_indices.len())].into_iter()),
+            (Some(_), Some(drawn)) => drawn.draw_ahead([(ahead.draw, ahead.sample_indices.len())].into_iter()),
             (Some(_), None) => {}
         }
         let report = workspace.take_gradient(&micro_batches, step.gradient)?;
@@ -172,14 +176,15 @@ impl GpuLane {
 fn send_ahead(
     workspace: &mut GpuWorkspace,
     network: &NeuralNetwork,
-    (draw, sample_indices): (Draw, &[u32]),
+    selection: RowSelection<'_>,
     rows: &mut dyn LaneRows,
 ) -> Result<Option<Sent>> {
+    let RowSelection { draw, sample_indices } = selection;
     if sample_indices.is_empty() {
         return Ok(None);
     }
     let sent = rows
-        .gather(draw, sample_indices)
+        .gather(selection)
         .and_then(|batch| send_batch(workspace, network, batch));
     match sent {
         Ok(rows) => Ok(Some(Sent {
@@ -192,7 +197,7 @@ fn send_ahead(
     }
 }
 
-/// Sends a batch to the workspace, to be turned to. Errors if the network cannot take a row, or its target.
+/// Sends a batch to the workspace, to be swapped in. Errors if the network cannot take a row, or its target.
 pub(super) fn send_batch(workspace: &mut GpuWorkspace, network: &NeuralNetwork, batch: &Batch) -> Result<PassRows> {
     let (targets, count) = (batch.targets(), batch.rows());
     if let Targets::Labels(labels) = targets {

@@ -40,6 +40,13 @@ struct Other {
     keys: BTreeSet<DeviceKey>,
 }
 
+/// What an evaluation is known by: a block that it has come to, and its parameters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EvaluationKey<'a> {
+    pub(super) block: SampleBlock,
+    pub(super) parameters: &'a Arc<Vec<f32>>,
+}
+
 /// An evaluation of a dataset.
 #[derive(Debug)]
 struct Evaluation {
@@ -50,7 +57,7 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    fn begin((block, parameters): (SampleBlock, &Arc<Vec<f32>>)) -> Self {
+    fn begin(EvaluationKey { block, parameters }: EvaluationKey<'_>) -> Self {
         Self {
             parameters: Arc::downgrade(parameters),
             reached: BTreeMap::from([(block.partition, block.index)]),
@@ -59,7 +66,7 @@ impl Evaluation {
 
     /// Whether it goes on with a block. If not, another begins; also with the same parameters, which predictions have whenever they
     /// are computed.
-    fn goes_on(&mut self, (block, parameters): (SampleBlock, &Arc<Vec<f32>>)) -> bool {
+    fn goes_on(&mut self, EvaluationKey { block, parameters }: EvaluationKey<'_>) -> bool {
         // Nothing else is made in the place of its parameters while there is a `Weak` of them.
         let is_it = ptr::eq(self.parameters.as_ptr(), Arc::as_ptr(parameters));
         let before = self.reached.insert(block.partition, block.index);
@@ -97,11 +104,11 @@ impl ResidentDatasets {
     pub(super) fn evict_for(
         &mut self,
         tier: &DeviceTier<GpuBuffer>,
-        (block, parameters): (SampleBlock, &Arc<Vec<f32>>),
+        evaluation: EvaluationKey<'_>,
         keys: &[DeviceKey],
         bytes: u64,
     ) -> bool {
-        let index = self.use_of(block.dataset, Some((block, parameters)));
+        let index = self.use_of(evaluation.block.dataset, Some(evaluation));
         let used_before = self.others[index].used_before;
         let is_there = keys.iter().all(|key| tier.contains(key));
         let may_go = |other: &&mut Other| other.used < used_before && !other.keys.is_empty();
@@ -117,7 +124,7 @@ impl ResidentDatasets {
     }
 
     /// The index of a dataset that is used now: again, unless its last evaluation goes on with this block.
-    fn use_of(&mut self, dataset: DatasetId, evaluated: Option<(SampleBlock, &Arc<Vec<f32>>)>) -> usize {
+    fn use_of(&mut self, dataset: DatasetId, evaluated: Option<EvaluationKey<'_>>) -> usize {
         let known = self.others.iter().position(|other| other.dataset == dataset);
         if let (Some(index), Some(evaluated)) = (known, evaluated)
             && let Some(last) = &mut self.others[index].evaluation

@@ -20,8 +20,7 @@ use super::super::update::{check_step, group_ranges};
 use super::graphs::StepCounts;
 use super::measuring::MeasuringShape;
 use super::resident_buffers::{ResidentBuffers, ResidentShape};
-use super::shared_gpu::SharedGpu;
-use super::shared_gpus::SharedGpus;
+use super::shared_gpus::ChosenGpu;
 use super::submission::{Rules, StepLane, StepSubmission};
 use crate::augmentation::Drawn;
 use crate::error::{Error, Result};
@@ -33,8 +32,7 @@ use crate::network::{PassRows, TALLY, WorkspaceShape};
 
 /// Takes resident steps of a training on one GPU.
 pub(super) struct ResidentSteps {
-    gpus: Arc<SharedGpus>,
-    gpu: Arc<SharedGpu>,
+    chosen: ChosenGpu,
     /// There until this is dropped.
     buffers: Option<ResidentBuffers>,
     rules: Rules,
@@ -61,12 +59,9 @@ struct Sent {
 }
 
 impl ResidentSteps {
-    /// On `gpu`. `None` if not all samples can stay there.
-    pub(super) fn new(
-        gpus: &Arc<SharedGpus>,
-        gpu: &Arc<SharedGpu>,
-        training: ResidentTraining<'_>,
-    ) -> Result<Option<Self>> {
+    /// On a GPU. `None` if not all samples can stay there.
+    pub(super) fn new(chosen: ChosenGpu, training: ResidentTraining<'_>) -> Result<Option<Self>> {
+        let gpu = &chosen.gpu;
         let TrainingPlan {
             network, deal, options, ..
         } = training.plan;
@@ -116,8 +111,7 @@ impl ResidentSteps {
             });
         }
         Ok(Some(Self {
-            gpus: Arc::clone(gpus),
-            gpu: Arc::clone(gpu),
+            chosen,
             buffers: Some(buffers),
             rules: Rules {
                 plan: training.plan.clone(),
@@ -149,7 +143,7 @@ impl ResidentSteps {
             buffers.send(all)?;
         }
         let sent = begun.elapsed();
-        let mut outcomes = rules.run(steps.clone(), until, (buffers, lanes), counts)?;
+        let mut outcomes = rules.run(steps.clone(), until, buffers, lanes, counts)?;
         let computed = begun.elapsed();
         if let Some((count, error)) = rules.first_refused(steps.start, &outcomes) {
             if count == 0 {
@@ -158,7 +152,7 @@ impl ResidentSteps {
             // Those before it count.
             steps.end = steps.start + count as u64;
             buffers.send(all)?;
-            outcomes = rules.run(steps.clone(), until, (buffers, lanes), counts)?;
+            outcomes = rules.run(steps.clone(), until, buffers, lanes, counts)?;
         }
         let fetching = Instant::now();
         buffers.fetch(all)?;
@@ -179,7 +173,7 @@ impl ResidentSteps {
 
 impl Resident for ResidentSteps {
     fn take(&mut self, steps: Range<u64>, all: &mut ShardValues<'_>) -> distdl_engine::Result<Vec<Tallies>> {
-        let (before, mut counts, gpus) = (self.counts(), StepCounts::default(), Arc::clone(&self.gpus));
+        let (before, mut counts, gpus) = (self.counts(), StepCounts::default(), Arc::clone(&self.chosen.gpus));
         let under_way = gpus.counted().begin();
         let tallies = self.run_some(steps, all, &mut counts);
         if tallies.is_ok() {
@@ -187,7 +181,7 @@ impl Resident for ResidentSteps {
             gpus.counted().count_steps(counts);
         }
         drop(under_way);
-        let tallies = self.gpus.unless_lost(&self.gpu, tallies);
+        let tallies = self.chosen.unless_lost(tallies);
         tallies
             .map(Option::unwrap_or_default)
             .map_err(|error| self.failed.keep(error))
@@ -198,7 +192,7 @@ impl Drop for ResidentSteps {
     /// Nothing that the GPU works on is freed before it is done.
     fn drop(&mut self) {
         if let Some(buffers) = self.buffers.take() {
-            self.gpu.take_buffers_back(buffers);
+            self.chosen.gpu.take_buffers_back(buffers);
         }
     }
 }
@@ -222,7 +216,8 @@ impl Rules {
         &self,
         steps: Range<u64>,
         until: u64,
-        (buffers, lanes): (&mut ResidentBuffers, &mut [StepLane]),
+        buffers: &mut ResidentBuffers,
+        lanes: &mut [StepLane],
         counts: &mut StepCounts,
     ) -> Result<Vec<StepOutcome>> {
         let sent = self.send(steps.clone(), buffers, lanes)?;

@@ -12,7 +12,7 @@ use distdl_storage::{DeviceError, DeviceFigures, DeviceKey, DeviceMemory, Device
 use super::super::device::{BlockRows, LaneId};
 use super::super::lane_samples::LaneSamples;
 use super::resident_buffers::{ResidentBuffers, ResidentShape};
-use super::resident_datasets::ResidentDatasets;
+use super::resident_datasets::{EvaluationKey, ResidentDatasets};
 use super::samples::{
     SamplesOnGpu, features_of_block, features_of_lane, taken_bytes, targets_of_block, targets_of_lane,
     weights_of_block, weights_of_lane,
@@ -234,7 +234,10 @@ impl SharedGpu {
         let Ok(targets) = targets_of_block(samples, network.output_length()) else {
             return Ok(None);
         };
-        let evaluation = (rows.block, parameters);
+        let evaluation = EvaluationKey {
+            block: rows.block,
+            parameters,
+        };
         if !self.datasets().evict_for(&self.tier, evaluation, &keys, bytes) {
             return Ok(None);
         }

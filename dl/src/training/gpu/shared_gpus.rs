@@ -24,6 +24,20 @@ pub(super) struct SharedGpus {
     too_much: Mutex<Option<(DatasetId, u64)>>,
 }
 
+/// One of these GPUs, on which a lane, a task or resident steps are.
+#[derive(Clone)]
+pub(super) struct ChosenGpu {
+    pub(super) gpus: Arc<SharedGpus>,
+    pub(super) gpu: Arc<SharedGpu>,
+}
+
+impl ChosenGpu {
+    /// As [`SharedGpus::unless_lost`].
+    pub(super) fn unless_lost<T>(&self, result: Result<T>) -> Result<Option<T>> {
+        self.gpus.unless_lost(&self.gpu, result)
+    }
+}
+
 /// What lanes did. Samples that stay on the GPU are counted by their tier.
 #[derive(Default)]
 pub(super) struct Counted {

@@ -95,7 +95,7 @@ impl StepSubmission<'_> {
                 match graph {
                     Ok(graph) => {
                         self.counts.graphs += 1;
-                        self.replay(graph, step, (rows, weighs))
+                        self.replay(graph, step, rows, weighs)
                     }
                     Err(error) => {
                         let after = self.graphs.give_up(self.counts.fall_back(&error));
@@ -103,7 +103,7 @@ impl StepSubmission<'_> {
                     }
                 }
             }
-            StepGraph::Graph(graph) => self.replay(graph, step, (rows, weighs)),
+            StepGraph::Graph(graph) => self.replay(graph, step, rows, weighs),
         };
         match after {
             StepGraph::Graph(_) => self.counts.graph_steps += 1,
@@ -127,7 +127,8 @@ impl StepSubmission<'_> {
         &mut self,
         mut graph: GpuGraph,
         step: u64,
-        (rows, weighs): (&[Range<usize>], bool),
+        rows: &[Range<usize>],
+        weighs: bool,
     ) -> (Result<()>, StepGraph) {
         let (gpu, passes) = (self.workspace.device().gpu(), self.passes.len());
         // SAFETY: buffers, cuBLAS and cuDNN are those of `ResidentBuffers`, and samples the lanes', which both wait for the GPU before they end.
