@@ -79,8 +79,8 @@ pub(super) trait LaneDevice: Send {
     /// Whether the lane's samples are there.
     fn has_samples(&self) -> bool;
 
-    /// Writes the gradient of a step, the sum of those of its micro-batches from the first to the last. `None` if the device is lost,
-    /// and another one must compute all of this step, and all that follow.
+    /// Writes the gradient of a step, the sum of those of its micro-batches from the first to the last. `None` if the device is
+    /// lost, and another one must compute all of this step, and all that follow.
     fn gradient(&mut self, step: LaneStep<'_>) -> Result<Option<BatchReport>>;
 }
 

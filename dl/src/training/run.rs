@@ -75,6 +75,7 @@ impl Training {
             let checkpoints = self.checkpoints.as_ref();
             let stop = checkpoints.map_or(end, |checkpoints| checkpoints.next_after(self.step).min(end));
             let flush = self
+                .plan
                 .options
                 .compression
                 .top_k()

@@ -1,6 +1,6 @@
 //! Lanes on GPUs, step by step.
 
-use distdl_dl::kernels::programs::Parts;
+use distdl_dl::kernels::programs::ReductionSplit;
 use distdl_dl::{
     Conv2d, Dense, Features, Flatten, Image, Loss, NeuralNetwork, SampleTargets, Samples, TrainingOptions,
 };
@@ -24,7 +24,10 @@ fn training_comes_to_what_it_comes_to_on_the_cpu() {
         ..options()
     };
     // The channels of `sums()` and its columns.
-    assert!(Parts::of_channels(8 * SAMPLES, 2, 30).count > 1 && Parts::of_columns(8 * SAMPLES, 60).count > 1);
+    assert!(
+        ReductionSplit::of_channels(8 * SAMPLES, 2, 30).count > 1
+            && ReductionSplit::of_columns(8 * SAMPLES, 60).count > 1
+    );
     let in_one_lane = TrainingOptions {
         batch: 8 * SAMPLES,
         lanes: 1,

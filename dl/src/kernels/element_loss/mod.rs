@@ -50,8 +50,8 @@ pub fn forward_backward<T: Scalar>(
     Ok(report)
 }
 
-/// As [`forward_backward`], against targets from labels: 1 at the label, elsewhere 0 (-1 for the hinge loss); the report also counts the
-/// rows whose largest output is there. Errors if lengths do not match or a label is not below `columns`.
+/// As [`forward_backward`], against targets from labels: 1 at the label, elsewhere 0 (-1 for the hinge loss); the report
+/// also counts the rows whose largest output is there. Errors if lengths do not match or a label is not below `columns`.
 pub fn forward_backward_labels<T: Scalar>(
     loss: ElementLoss,
     outputs: &[T],
