@@ -107,7 +107,7 @@ impl<T: Scalar> WiredLayer<T> {
 
 /// Where backward passes keep gradients by outputs, if layers are views where it is said.
 fn gradient_buffers<T>(layers: &[WiredLayer<T>], is_view: impl Fn(usize) -> bool) -> GradientBuffers {
-    let wires: Vec<Wires> = layers.iter().map(|placed| placed.wires).collect();
+    let wires: Vec<Wires> = layers.iter().map(|wired| wired.wires).collect();
     let is_learnt = |index: usize| !layers[index].is_frozen && !layers[index].range.is_empty();
     GradientBuffers::new(&wires, is_view, is_learnt)
 }
@@ -144,12 +144,12 @@ impl<T: Scalar> NeuralNetwork<T> {
     pub fn output_length(&self) -> usize {
         self.layers
             .last()
-            .map_or(self.input.length(), |placed| placed.layer.output_length())
+            .map_or(self.input.length(), |wired| wired.layer.output_length())
     }
 
     /// Elements of a row's inputs and of all layers' outputs for it.
     pub(crate) fn row_length(&self) -> usize {
-        let outputs = self.layers.iter().map(|placed| placed.layer.output_length());
+        let outputs = self.layers.iter().map(|wired| wired.layer.output_length());
         outputs.fold(self.input.length(), usize::saturating_add)
     }
 
@@ -160,9 +160,9 @@ impl<T: Scalar> NeuralNetwork<T> {
 
     /// What it computes, in words: layer by layer, then the loss. Equal words give equal outputs for equal parameters.
     pub(crate) fn words(&self) -> Vec<String> {
-        let layers = self.layers.iter().enumerate().map(|(index, placed)| {
-            let (wires, frozen) = (placed.wires.words(index), frozen::words(placed.is_frozen));
-            format!("{:?}{wires}{frozen}", placed.layer)
+        let layers = self.layers.iter().enumerate().map(|(index, wired)| {
+            let (wires, frozen) = (wired.wires.words(index), frozen::words(wired.is_frozen));
+            format!("{:?}{wires}{frozen}", wired.layer)
         });
         layers.chain([format!("{:?}", self.loss)]).collect()
     }
@@ -179,17 +179,15 @@ impl<T: Scalar> NeuralNetwork<T> {
 
     /// Which of the parameters are running statistics that training moves, in ascending order.
     pub fn statistics(&self) -> Vec<Statistics> {
-        let learning = self.layers.iter().filter(|placed| !placed.is_frozen);
+        let learning = self.layers.iter().filter(|wired| !wired.is_frozen);
         learning.filter_map(WiredLayer::not_learnt).collect()
     }
 
     /// Of each tensor of the layout, in order, whether it is a weight and no bias, scale or shift.
     pub(crate) fn are_weights(&self) -> Vec<bool> {
-        let of_layer = |placed: &WiredLayer<T>| {
-            let tensors = placed.layer.parameter_shapes().into_iter();
-            tensors
-                .map(|tensor| placed.layer.is_weight(&tensor))
-                .collect::<Vec<_>>()
+        let of_layer = |wired: &WiredLayer<T>| {
+            let tensors = wired.layer.parameter_shapes().into_iter();
+            tensors.map(|tensor| wired.layer.is_weight(&tensor)).collect::<Vec<_>>()
         };
         self.layers.iter().flat_map(of_layer).collect()
     }
@@ -197,30 +195,29 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// Of each tensor, in the order of the layout, the layer that it belongs to, by index.
     pub(crate) fn layers_of_tensors(&self) -> Vec<usize> {
         let layers = self.layers.iter().enumerate();
-        let tensors = layers.map(|(index, placed)| iter::repeat_n(index, placed.layer.parameter_shapes().len()));
+        let tensors = layers.map(|(index, wired)| iter::repeat_n(index, wired.layer.parameter_shapes().len()));
         tensors.flatten().collect()
     }
 
     /// Whether the gradient of any layer is mostly or all 0, as those of embeddings and frozen layers are.
     pub(crate) fn has_sparse_gradient(&self) -> bool {
-        let is_sparse = |placed: &WiredLayer<T>| {
-            (placed.is_frozen && !placed.range.is_empty()) || placed.layer.has_sparse_gradient()
-        };
+        let is_sparse =
+            |wired: &WiredLayer<T>| (wired.is_frozen && !wired.range.is_empty()) || wired.layer.has_sparse_gradient();
         self.layers.iter().any(is_sparse)
     }
 
     /// The first layer, by index and kind, whose inputs are indices, as those of an embedding; `None` if there is none.
     pub(crate) fn takes_indices(&self) -> Option<(usize, &'static str)> {
         let mut layers = self.layers.iter().enumerate();
-        let (index, placed) = layers.find(|(_, placed)| placed.layer.takes_indices())?;
-        Some((index, placed.layer.kind()))
+        let (index, wired) = layers.find(|(_, wired)| wired.layer.takes_indices())?;
+        Some((index, wired.layer.kind()))
     }
 
     /// The first layer that learns, by index and kind, and needs several rows for its statistics; `None` if there is none.
     pub(crate) fn measures_several_rows(&self) -> Option<(usize, &'static str)> {
         let mut layers = self.layers.iter().enumerate();
-        let (index, placed) = layers.find(|(_, placed)| !placed.is_frozen && !placed.layer.measures_one_row())?;
-        Some((index, placed.layer.kind()))
+        let (index, wired) = layers.find(|(_, wired)| !wired.is_frozen && !wired.layer.measures_one_row())?;
+        Some((index, wired.layer.kind()))
     }
 
     /// Initial parameters: value n of a tensor depends only on (seed, layer, tensor, n). Errors if they are more than memory
@@ -234,10 +231,10 @@ impl<T: Scalar> NeuralNetwork<T> {
             ))
         })?;
         parameters.resize(count, T::ZERO);
-        for (index, placed) in self.layers.iter().enumerate() {
-            placed
+        for (index, wired) in self.layers.iter().enumerate() {
+            wired
                 .layer
-                .initialize(seed, index as u64, &mut parameters[placed.range.clone()])?;
+                .initialize(seed, index as u64, &mut parameters[wired.range.clone()])?;
         }
         Ok(parameters)
     }
@@ -245,7 +242,7 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// All buffers for up to `rows_max` rows. This is the only place where a pass's memory is allocated, but for the first
     /// [`add_gradient`](Self::add_gradient).
     pub fn workspace(&self, rows_max: usize) -> Workspace<T> {
-        let scratch = self.layers.iter().map(|placed| placed.layer.scratch_length()).max();
+        let scratch = self.layers.iter().map(|wired| wired.layer.scratch_length()).max();
         let (widest, scratch) = (self.widest(), scratch.unwrap_or(0));
         let buffer = |length: usize| vec![T::ZERO; rows_max * length];
         Workspace {
@@ -253,7 +250,7 @@ impl<T: Scalar> NeuralNetwork<T> {
             outputs: self
                 .layers
                 .iter()
-                .map(|placed| buffer(placed.layer.output_length()))
+                .map(|wired| buffer(wired.layer.output_length()))
                 .collect(),
             gradients: (0..self.buffers.count()).map(|_| buffer(widest)).collect(),
             scratch: vec![T::ZERO; scratch],
@@ -302,10 +299,10 @@ impl<T: Scalar> NeuralNetwork<T> {
             scratch,
             ..
         } = workspace;
-        for (index, placed) in self.layers.iter().enumerate().rev() {
+        for (index, wired) in self.layers.iter().enumerate().rev() {
             let WiredLayer {
                 layer, wires, range, ..
-            } = placed;
+            } = wired;
             if let Some(buffers) = self.buffers.of(index) {
                 let (input_length, output_length) = (rows * layer.input_length(), rows * layer.output_length());
                 let (output_gradient, input_gradient) = buffers.output_and_input(gradients);
@@ -324,7 +321,7 @@ impl<T: Scalar> NeuralNetwork<T> {
                 })?;
                 buffers.add_up(input_length, gradients)?;
             }
-            if placed.is_frozen {
+            if wired.is_frozen {
                 gradient[range.clone()].fill(T::ZERO);
             }
             if !range.is_empty() {
@@ -429,10 +426,10 @@ impl<T: Scalar> NeuralNetwork<T> {
         check_length("the parameters", self.parameter_count(), parameters.len())?;
         workspace.check(self, rows)?;
         check_length("the inputs", rows.saturating_mul(self.input_length()), inputs.len())?;
-        for (index, placed) in self.layers.iter().enumerate() {
+        for (index, wired) in self.layers.iter().enumerate() {
             let WiredLayer {
                 layer, wires, range, ..
-            } = placed;
+            } = wired;
             let (before, after) = workspace.outputs.split_at_mut(index);
             let outputs = &mut after[0][..rows * layer.output_length()];
             show_unwritten(outputs);

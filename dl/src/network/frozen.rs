@@ -32,11 +32,11 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// # Errors
     /// If there is no layer of an index, or no layer with parameters is left to learn.
     pub fn with_frozen(&self, layers: impl IntoIterator<Item = usize>) -> Result<Self> {
-        let mut placed = self.layers.to_vec();
-        placed.iter_mut().for_each(|placed| placed.is_frozen = false);
+        let mut wired_layers = self.layers.to_vec();
+        wired_layers.iter_mut().for_each(|wired| wired.is_frozen = false);
         for index in layers {
             let count = self.layers.len();
-            let layer = placed.get_mut(index).ok_or_else(|| {
+            let layer = wired_layers.get_mut(index).ok_or_else(|| {
                 Error::Options(format!(
                     "layer {index} is to be frozen, and the network has {count}; give indices from 0 to {}",
                     count.saturating_sub(1)
@@ -44,19 +44,22 @@ impl<T: Scalar> NeuralNetwork<T> {
             })?;
             layer.is_frozen = true;
         }
-        if placed.iter().all(|placed| placed.is_frozen || placed.range.is_empty()) {
+        if wired_layers
+            .iter()
+            .all(|wired| wired.is_frozen || wired.range.is_empty())
+        {
             return Err(Error::Options(
                 "all layers with parameters are frozen, so there is nothing to train; leave one of them to learn"
                     .to_owned(),
             ));
         }
         let layout = self.layout.clone();
-        Ok(Self::of(self.input, placed.into(), layout, self.loss.clone()))
+        Ok(Self::of(self.input, wired_layers.into(), layout, self.loss.clone()))
     }
 
     /// Whether the parameters of a layer, by 0-based index, stay as they are.
     pub fn is_frozen(&self, layer: usize) -> bool {
-        self.layers.get(layer).is_some_and(|placed| placed.is_frozen)
+        self.layers.get(layer).is_some_and(|wired| wired.is_frozen)
     }
 
     /// What a pass is for to a layer.

@@ -26,7 +26,7 @@ impl NeuralNetwork {
 
     /// Errors if the first layer cannot take some input of whole rows. Those are looked at only if a layer wants it.
     pub(crate) fn check_inputs_on_gpu(&self, inputs: &mut dyn Iterator<Item = f32>) -> Result<()> {
-        let first = self.layers.first().and_then(|placed| placed.layer.on_gpu());
+        let first = self.layers.first().and_then(|wired| wired.layer.on_gpu());
         first.map_or(Ok(()), |first| first.check_inputs(inputs))
     }
 

@@ -25,8 +25,8 @@ impl<T: Scalar> NeuralNetwork<T> {
     /// As [`workspace`](Self::workspace). Errors if there is no memory for it.
     pub(crate) fn try_workspace(&self, rows_max: usize) -> Result<Workspace<T>, TryReserveError> {
         let mut workspace = self.workspace(0);
-        for (outputs, placed) in workspace.outputs.iter_mut().zip(self.layers.iter()) {
-            *outputs = try_zeros(rows_max, placed.layer.output_length())?;
+        for (outputs, wired) in workspace.outputs.iter_mut().zip(self.layers.iter()) {
+            *outputs = try_zeros(rows_max, wired.layer.output_length())?;
         }
         let widest = self.widest();
         for gradient in &mut workspace.gradients {
@@ -38,7 +38,7 @@ impl<T: Scalar> NeuralNetwork<T> {
 
     /// Elements of the longest output row.
     pub(super) fn widest(&self) -> usize {
-        let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
+        let lengths = self.layers.iter().map(|wired| wired.layer.output_length());
         lengths.max().unwrap_or(0)
     }
 
@@ -77,14 +77,14 @@ impl<T: Scalar> Workspace<T> {
             network.buffers.count(),
             self.gradients.len(),
         )?;
-        for (placed, outputs) in network.layers.iter().zip(&self.outputs) {
-            let scratch = placed.layer.scratch_length();
+        for (wired, outputs) in network.layers.iter().zip(&self.outputs) {
+            let scratch = wired.layer.scratch_length();
             check_length(
                 "the scratch of the workspace (made for another network?)",
                 scratch,
                 scratch.min(self.scratch.len()),
             )?;
-            let expected = self.rows_max * placed.layer.output_length();
+            let expected = self.rows_max * wired.layer.output_length();
             check_length(
                 "a buffer of the workspace (made for another network?)",
                 expected,

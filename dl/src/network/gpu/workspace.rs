@@ -103,7 +103,7 @@ impl NeuralNetwork {
     pub(crate) fn workspace_on_gpu(&self, device: GpuContext, shape: WorkspaceShape) -> Result<GpuWorkspace> {
         let rows_max = shape.rows_max;
         let layers = self.on_gpu().map_err(Error::Gpu)?;
-        let lengths = self.layers.iter().map(|placed| placed.layer.output_length());
+        let lengths = self.layers.iter().map(|wired| wired.layer.output_length());
         // The loss writes the gradient by the outputs, whoever wants it.
         let widest = match shape.has_gradient {
             true => lengths.clone().max().unwrap_or(0),
@@ -181,7 +181,7 @@ impl NeuralNetwork {
     /// Sets the gradient of frozen layers to 0, and says how long the longest is.
     fn clear_frozen(&self, device: &GpuContext, gradient: GpuSlice<'_>) -> Result<usize> {
         let mut longest = 0;
-        for WiredLayer { range, .. } in self.layers.iter().filter(|placed| placed.is_frozen) {
+        for WiredLayer { range, .. } in self.layers.iter().filter(|wired| wired.is_frozen) {
             longest = longest.max(range.len());
             let zeros = vec![0.0_f32; range.len()];
             device.gpu().write(&zeros, gradient.part(range.clone()))?;
