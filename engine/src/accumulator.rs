@@ -11,7 +11,7 @@ use distdl_storage::Record;
 
 use crate::error::{EngineError, Result, in_driver};
 use crate::id::DatasetId;
-use crate::task::{self, Place, Resources, Role, Updates};
+use crate::task::{self, Resources, Role, UpdateOrigin, Updates};
 
 /// Adds one value to another.
 type Add<T> = Arc<dyn Fn(&mut T, T) + Send + Sync>;
@@ -19,7 +19,7 @@ type Merge = Arc<dyn Fn(Box<dyn Any + Send>) + Send + Sync>;
 type Encode = fn(&(dyn Any + Send)) -> Option<Vec<u8>>;
 type Decode = fn(&[u8]) -> Option<Box<dyn Any + Send>>;
 
-/// All accumulators of a context, and which places have been counted.
+/// All accumulators of a context, and which origins have been counted.
 #[derive(Default)]
 pub(crate) struct Accumulators {
     entries: Mutex<HashMap<u64, Entry>>,
@@ -33,7 +33,7 @@ struct Entry {
     encode: Encode,
     decode: Decode,
     /// By operator, so that they can be forgotten with it.
-    counted: HashMap<DatasetId, HashSet<Place>>,
+    counted: HashMap<DatasetId, HashSet<UpdateOrigin>>,
 }
 
 impl Accumulators {
@@ -82,12 +82,12 @@ impl Accumulators {
     /// What tasks have added, for other processes.
     pub(crate) fn encode(&self, updates: &[Updates]) -> Result<Vec<u8>> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut encoded: Vec<(u64, Place, Vec<u8>)> = Vec::new();
-        for ((id, place), value) in updates.iter().flatten() {
+        let mut encoded: Vec<(u64, UpdateOrigin, Vec<u8>)> = Vec::new();
+        for ((id, origin), value) in updates.iter().flatten() {
             // An accumulator without a handle is read by nobody.
             let Some(entry) = entries.get(id) else { continue };
             let bytes = (entry.encode)(value.as_ref()).ok_or_else(|| unreadable("encoded"))?;
-            encoded.push((*id, *place, bytes));
+            encoded.push((*id, *origin, bytes));
         }
         postcard::to_stdvec(&encoded).map_err(|_| unreadable("encoded"))
     }
@@ -95,12 +95,13 @@ impl Accumulators {
     /// What tasks of any process have added.
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Updates> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let encoded: Vec<(u64, Place, Vec<u8>)> = postcard::from_bytes(bytes).map_err(|_| unreadable("decoded"))?;
+        let encoded: Vec<(u64, UpdateOrigin, Vec<u8>)> =
+            postcard::from_bytes(bytes).map_err(|_| unreadable("decoded"))?;
         let mut updates = Updates::new();
-        for (id, place, bytes) in encoded {
+        for (id, origin, bytes) in encoded {
             let Some(entry) = entries.get(&id) else { continue };
             updates.insert(
-                (id, place),
+                (id, origin),
                 (entry.decode)(&bytes).ok_or_else(|| unreadable("decoded"))?,
             );
         }
@@ -109,7 +110,7 @@ impl Accumulators {
 
     /// Counts what tasks have added, where the same partition of the same operator has not been counted before. What an
     /// action's own closure added is counted for each action.
-    /// Places are merged in the order of (operator, partition), so that floating-point sums do not depend on timing.
+    /// Updates are merged in the order of (operator, partition), so that floating-point sums do not depend on timing.
     ///
     /// # Errors
     /// If the closure of one of them panics: what it was to add may be added in part, and the others are counted.
@@ -122,9 +123,9 @@ impl Accumulators {
         }
         let mut due: Vec<(Merge, &'static Location<'static>, Box<dyn Any + Send>)> = Vec::new();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((id, place), value) in all {
+        for ((id, origin), value) in all {
             if let Some(entry) = entries.get_mut(&id)
-                && (place.role == Role::Action || entry.counted.entry(place.dataset).or_default().insert(place))
+                && (origin.role == Role::Action || entry.counted.entry(origin.dataset).or_default().insert(origin))
             {
                 due.push((Arc::clone(&entry.merge), entry.site, value));
             }

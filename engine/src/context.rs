@@ -5,7 +5,7 @@ mod blocks;
 mod datasets;
 mod limits;
 mod notice;
-mod turns;
+mod action_guard;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use distdl_storage::remote::{CacheOptions, ObjectStore, Stores, StoresOptions};
 use distdl_storage::{BlockStore, Memo, Record, StoreFigures, StoreOptions};
 
+pub(crate) use self::action_guard::{ActionGuard, action_on};
 use self::bars::Bars;
 pub use self::notice::Notice;
-pub(crate) use self::turns::{Turn, action_on};
 use crate::accumulator::{Accumulator, Accumulators};
 use crate::batch::RecordType;
 use crate::broadcast::Broadcast;

@@ -18,7 +18,7 @@ use crate::id::ShuffleId;
 use crate::lineage::{BatchStep, Compute, Lineage, Node};
 use crate::metrics::Size;
 use crate::plan::Operation;
-use crate::task::{Place, Position, Role, TaskContext};
+use crate::task::{Role, TaskContext, UpdateOrigin, UpdatePosition};
 
 /// Gives what a shuffle brought for a bucket.
 pub(crate) type ReadShuffle<'a> = &'a mut dyn FnMut(ShuffleId, usize) -> AnyStream;
@@ -83,13 +83,13 @@ fn run(machine: &Rc<Machine>, operations: Range<usize>, shuffle: ReadShuffle<'_>
                 inputs,
             } => {
                 let inputs = stack.split_off(stack.len() - inputs);
-                let place = Place {
+                let origin = UpdateOrigin {
                     dataset,
                     partition,
                     role: Role::Operator,
                 };
-                let position = Position {
-                    place,
+                let position = UpdatePosition {
+                    origin,
                     operation: index,
                 };
                 compute(context, lineage.node(dataset), position, inputs)?
@@ -198,8 +198,13 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
     Ok((node.record_type.stream(block, context.resources.batch_records)?, kept))
 }
 
-fn compute(context: &TaskContext, node: &Arc<Node>, position: Position, mut inputs: Vec<Pipe>) -> TaskResult<Pipe> {
-    let partition = position.place.partition;
+fn compute(
+    context: &TaskContext,
+    node: &Arc<Node>,
+    position: UpdatePosition,
+    mut inputs: Vec<Pipe>,
+) -> TaskResult<Pipe> {
+    let partition = position.origin.partition;
     if node.is_cut() {
         let lost = EngineError::LineageCut {
             operator: node.title(),
@@ -244,7 +249,7 @@ fn compute(context: &TaskContext, node: &Arc<Node>, position: Position, mut inpu
     }
 }
 
-fn concatenate(context: &TaskContext, position: Position, inputs: Vec<Pipe>) -> TaskResult<Pipe> {
+fn concatenate(context: &TaskContext, position: UpdatePosition, inputs: Vec<Pipe>) -> TaskResult<Pipe> {
     let (begin, depth) = (first_operation(position, &inputs), depth_over(&inputs));
     let streams = bounded(context, inputs)?;
     Ok(Pipe {
@@ -270,14 +275,14 @@ fn depth_over(inputs: &[Pipe]) -> usize {
 }
 
 /// The first of the operations that make what is computed at `position`.
-fn first_operation(position: Position, inputs: &[Pipe]) -> usize {
+fn first_operation(position: UpdatePosition, inputs: &[Pipe]) -> usize {
     inputs.first().map_or(position.operation, |input| input.begin)
 }
 
 /// A stream and the batchwise steps that are fused behind it.
 struct Pipe {
     stream: AnyStream,
-    steps: Vec<(Position, BatchStep)>,
+    steps: Vec<(UpdatePosition, BatchStep)>,
     depth: usize,
     /// The first of the operations that make it; they are neighbours.
     begin: usize,
@@ -321,7 +326,7 @@ impl Pipe {
 struct Fused {
     context: TaskContext,
     stream: AnyStream,
-    steps: Vec<(Position, BatchStep)>,
+    steps: Vec<(UpdatePosition, BatchStep)>,
 }
 
 impl Iterator for Fused {
@@ -381,7 +386,7 @@ pub(crate) fn titled(node: &Node, error: TaskError) -> TaskError {
 struct Attributed {
     context: TaskContext,
     node: Arc<Node>,
-    position: Position,
+    position: UpdatePosition,
     stream: AnyStream,
 }
 

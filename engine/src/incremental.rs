@@ -50,7 +50,7 @@ use crate::context::Context;
 use crate::dataflow::live::contents::{Contents, Pending, lock};
 use crate::dataflow::live::kept::Kept;
 use crate::dataflow::live::meter::{Figures, Limits};
-use crate::dataflow::live::program::{LiveProgram, Place, Program, Recipe};
+use crate::dataflow::live::program::{LiveProgram, PartitionOf, Program, Recipe};
 use crate::dataflow::live::thread::LiveThread;
 pub use crate::dataflow::live::{LiveRecord, LiveRecords, LiveScope, Totals};
 use crate::dataset::check_partitions;
@@ -165,8 +165,8 @@ impl Live {
         recipe: impl for<'r, 's> Fn(&'r LiveScope<'s>) -> LiveRecords<'s, T> + Send + Sync + 'static,
     ) -> Result<LiveView<T>> {
         let partitioner = HashPartitioner::new(partitions);
-        let place = Box::new(move |record: &T| partitioner.partition(record));
-        self.add_view(name, partitions, Box::new(recipe), place, Location::caller())
+        let partition_of = Box::new(move |record: &T| partitioner.partition(record));
+        self.add_view(name, partitions, Box::new(recipe), partition_of, Location::caller())
     }
 
     /// As [`view`](Self::view), with a record in the partition of the hash of its `key`.
@@ -182,8 +182,8 @@ impl Live {
         recipe: impl for<'r, 's> Fn(&'r LiveScope<'s>) -> LiveRecords<'s, T> + Send + Sync + 'static,
     ) -> Result<LiveView<T>> {
         let partitioner = HashPartitioner::new(partitions);
-        let place = Box::new(move |record: &T| partitioner.partition(&key(record)));
-        self.add_view(name, partitions, Box::new(recipe), place, Location::caller())
+        let partition_of = Box::new(move |record: &T| partitioner.partition(&key(record)));
+        self.add_view(name, partitions, Box::new(recipe), partition_of, Location::caller())
     }
 
     fn add_view<T: LiveRecord>(
@@ -191,7 +191,7 @@ impl Live {
         name: &str,
         partitions: usize,
         recipe: Recipe<T>,
-        place: Place<T>,
+        partition_of: PartitionOf<T>,
         site: &'static Location<'static>,
     ) -> Result<LiveView<T>> {
         check_partitions("view", site, partitions)?;
@@ -199,7 +199,7 @@ impl Live {
         let program = Arc::new(LiveProgram {
             site,
             recipe,
-            place,
+            partition_of,
             kept,
         });
         let mut state = self.begin()?;

@@ -182,7 +182,7 @@ impl<T: Record> Dataset<T> {
         let Some(member) = context.member() else {
             let all: Vec<usize> = (0..self.partitions()).collect();
             loaded.take(context.run_here(self.id(), &all, &read)?);
-            let turn = context.begin_action(self.node())?;
+            let action = context.begin_action(self.node())?;
             let setting = Setting {
                 slowed: slowed_here(context)?,
                 ..Setting::default()
@@ -191,7 +191,7 @@ impl<T: Record> Dataset<T> {
             let parameters = Arc::clone(parameters);
             return iterate::run(
                 engine,
-                &turn.running,
+                &action.running,
                 iteration,
                 parameters,
                 makers,
@@ -203,7 +203,7 @@ impl<T: Record> Dataset<T> {
         context.keep_for_several_reads(self.id())?;
         let lineage = context.cut_lineage(self.id())?;
         context.prepare_all(&lineage)?;
-        let turn = context.begin_action(self.node())?;
+        let action = context.begin_action(self.node())?;
         let looped = Loop {
             iteration,
             parameters: Arc::clone(parameters),
@@ -214,7 +214,7 @@ impl<T: Record> Dataset<T> {
             keep_only: &mut |stays| loaded.keep_only(stays),
             observer: &mut observer,
         };
-        collective::iterate(context, member, &turn.running, &lineage, looped)
+        collective::iterate(context, member, &action.running, &lineage, looped)
     }
 }
 

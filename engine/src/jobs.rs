@@ -8,7 +8,7 @@ use distdl_storage::Record;
 
 use crate::batch::{AnyStream, TaskResult};
 use crate::collective::{self, Results};
-use crate::context::{Context, Turn};
+use crate::context::{ActionGuard, Context};
 use crate::dataflow::{job, run};
 use crate::error::{EngineError, Result};
 use crate::id::DatasetId;
@@ -46,19 +46,19 @@ impl Context {
     }
 
     fn compute<R: Record>(&self, lineage: &Lineage, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
-        let turn = self.begin_action(lineage.node(lineage.target()))?;
+        let action = self.begin_action(lineage.node(lineage.target()))?;
         if let Some(member) = self.member() {
-            return collective::compute::<R>(self, member, &turn.running, lineage, partitions, reduce);
+            return collective::compute::<R>(self, member, &action.running, lineage, partitions, reduce);
         }
-        self.compute_here(&turn, lineage, partitions, reduce)
+        self.compute_here(&action, lineage, partitions, reduce)
     }
 
     /// Runs `reduce` over `partitions` of a dataset in this process, which is the only one. The results stay here, so they
     /// may be anything.
     pub(crate) fn run_here(&self, target: DatasetId, partitions: &[usize], reduce: &job::Reduce) -> Result<Results> {
         self.prepared(target, &|lineage| {
-            let turn = self.begin_action(lineage.node(lineage.target()))?;
-            self.compute_here(&turn, lineage, partitions, reduce)
+            let action = self.begin_action(lineage.node(lineage.target()))?;
+            self.compute_here(&action, lineage, partitions, reduce)
         })
     }
 
@@ -79,7 +79,7 @@ impl Context {
 
     fn compute_here(
         &self,
-        turn: &Turn<'_>,
+        action: &ActionGuard<'_>,
         lineage: &Lineage,
         partitions: &[usize],
         reduce: &job::Reduce,
@@ -87,7 +87,7 @@ impl Context {
         let outcome = run::run(
             self.workers(),
             self.resources(),
-            &turn.running,
+            &action.running,
             lineage,
             partitions,
             reduce,

@@ -13,7 +13,7 @@ mod sets;
 
 mod order;
 
-mod place;
+mod partitioning;
 
 use std::sync::Arc;
 
@@ -72,12 +72,12 @@ impl<K: Record, V: Record> Dataset<(K, V)> {
 }
 
 /// Where the records of a wide transformation lie.
-struct Placed<K> {
+struct KeyPlacement<K> {
     partitioner: Arc<dyn Partitioner<K>>,
     partitioning: Partitioning,
 }
 
-impl<K: Key> Placed<K> {
+impl<K: Key> KeyPlacement<K> {
     fn by(partitioner: Arc<dyn Partitioner<K>>) -> Self {
         let partitioning = Partitioning::of(Arc::clone(&partitioner));
         Self {

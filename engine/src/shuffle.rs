@@ -42,9 +42,9 @@ impl<K: Key, V: Record> Route<(K, V)> for ByKey<K> {
 }
 
 /// In turn, beginning with another bucket for each source.
-pub(crate) struct InTurn(pub usize);
+pub(crate) struct RoundRobin(pub usize);
 
-impl<T> Route<T> for InTurn {
+impl<T> Route<T> for RoundRobin {
     fn bucket(&self, _: &T, source: usize, position: u64) -> usize {
         ((source as u64).wrapping_add(position) % self.0 as u64) as usize
     }

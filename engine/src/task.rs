@@ -130,9 +130,9 @@ pub(crate) enum Role {
     Action,
 }
 
-/// What closures run for: the place that adds to an accumulator, or that an error names.
+/// Which closures run: the origin of an update of an accumulator, or what an error names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct UpdateOrigin {
     /// The operator.
     pub dataset: DatasetId,
     /// The partition of it; the parent's where the writing side of its shuffle runs.
@@ -141,30 +141,30 @@ pub(crate) struct Place {
     pub role: Role,
 }
 
-/// A place within a task. One place may come up twice, where two operations of the task's program compute the same
+/// An origin within a task. One origin may come up twice, where two operations of the task's program compute the same
 /// partition for two readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Position {
-    pub(crate) place: Place,
+pub(crate) struct UpdatePosition {
+    pub(crate) origin: UpdateOrigin,
     /// 0-based operation of the task's program; beyond the last one for what is no operation.
     pub(crate) operation: usize,
 }
 
-/// Key of one accumulator's share from one place.
-pub(crate) type UpdateKey = (u64, Place);
+/// Key of an accumulator's update from one origin.
+pub(crate) type UpdateKey = (u64, UpdateOrigin);
 
-/// What closures added to accumulators, by the place that added it.
+/// What closures added to accumulators, by its origin.
 pub(crate) type Updates = BTreeMap<UpdateKey, Box<dyn Any + Send>>;
 
 struct TaskState {
     /// Whose task it is.
     resources: Weak<Resources>,
-    position: Cell<Position>,
+    position: Cell<UpdatePosition>,
     /// What closures added of which it is not known yet whether it will stand.
-    pending: RefCell<BTreeMap<(u64, Position), Box<dyn Any + Send>>>,
+    pending: RefCell<BTreeMap<(u64, UpdatePosition), Box<dyn Any + Send>>>,
     settled: RefCell<Updates>,
     /// The operations whose partition was computed to its end.
-    ended: RefCell<BTreeSet<Position>>,
+    ended: RefCell<BTreeSet<UpdatePosition>>,
     cancelled: Arc<AtomicBool>,
     /// Set when another attempt at the same partition has ended.
     overtaken: OnceCell<Arc<AtomicBool>>,
@@ -226,7 +226,7 @@ impl TaskContext {
         partition: usize,
         cancelled: Arc<AtomicBool>,
     ) -> Self {
-        let place = Place {
+        let origin = UpdateOrigin {
             dataset,
             partition,
             role: Role::Action,
@@ -234,7 +234,7 @@ impl TaskContext {
         let operation = usize::MAX;
         let state = TaskState {
             resources: Arc::downgrade(&resources),
-            position: Cell::new(Position { place, operation }),
+            position: Cell::new(UpdatePosition { origin, operation }),
             pending: RefCell::default(),
             settled: RefCell::default(),
             ended: RefCell::default(),
@@ -267,8 +267,8 @@ impl TaskContext {
     }
 
     /// Whose code runs: for errors.
-    pub(crate) fn place(&self) -> Place {
-        self.state.position.get().place
+    pub(crate) fn origin(&self) -> UpdateOrigin {
+        self.state.position.get().origin
     }
 
     /// What closures added to accumulators, as far as it stands.
@@ -277,23 +277,24 @@ impl TaskContext {
     }
 
     /// The partition that is computed at `position` has no more records.
-    pub(crate) fn end(&self, position: Position) {
+    pub(crate) fn end(&self, position: UpdatePosition) {
         self.state.ended.borrow_mut().insert(position);
     }
 
     /// Lets stand what closures added where they are `done`, as far as operators came to the end of their partition: an
-    /// operator or a closure behind one may want only the first of its records. Of a place that came up twice the first
+    /// operator or a closure behind one may want only the first of its records. Of an origin that came up twice the first
     /// one counts.
-    pub(crate) fn settle(&self, done: impl Fn(&Position) -> bool) {
+    pub(crate) fn settle(&self, done: impl Fn(&UpdatePosition) -> bool) {
         let ended = self.state.ended.borrow();
-        let stands =
-            |position: &Position| done(position) && (position.place.role != Role::Operator || ended.contains(position));
+        let stands = |position: &UpdatePosition| {
+            done(position) && (position.origin.role != Role::Operator || ended.contains(position))
+        };
         let pending = self.state.pending.take().into_iter();
         let (complete, pending): (Vec<_>, Vec<_>) = pending.partition(|((_, position), _)| stands(position));
         self.state.pending.replace(pending.into_iter().collect());
         let mut settled = self.state.settled.borrow_mut();
         for ((id, position), update) in complete {
-            settled.entry((id, position.place)).or_insert(update);
+            settled.entry((id, position.origin)).or_insert(update);
         }
     }
 
@@ -303,12 +304,12 @@ impl TaskContext {
         self.state.ended.take();
     }
 
-    pub(crate) fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> UpdatePosition {
         self.state.position.get()
     }
 
     /// Notes that `position`'s code runs from here on; returns whose ran before.
-    pub(crate) fn at(&self, position: Position) -> Position {
+    pub(crate) fn at(&self, position: UpdatePosition) -> UpdatePosition {
         self.state.position.replace(position)
     }
 
@@ -316,12 +317,12 @@ impl TaskContext {
     pub(crate) fn writing(&self, child: DatasetId) -> Writing {
         let state = Rc::clone(&self.state);
         let outside = state.position.get();
-        let place = Place {
+        let origin = UpdateOrigin {
             dataset: child,
             role: Role::Writer,
-            ..outside.place
+            ..outside.origin
         };
-        state.position.set(Position { place, ..outside });
+        state.position.set(UpdatePosition { origin, ..outside });
         Writing { state, outside }
     }
 
@@ -341,7 +342,7 @@ impl TaskContext {
 /// See [`TaskContext::writing`].
 pub(crate) struct Writing {
     state: Rc<TaskState>,
-    outside: Position,
+    outside: UpdatePosition,
 }
 
 impl Drop for Writing {

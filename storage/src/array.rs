@@ -7,7 +7,7 @@ mod element;
 
 mod header;
 
-mod place;
+mod extent;
 
 mod idx;
 
@@ -22,9 +22,9 @@ mod rows;
 mod write;
 
 pub use self::element::{Element, ElementKind};
+pub use self::extent::ArrayExtent;
 pub use self::format::ArrayFormat;
 pub use self::header::{ArrayHeader, ROW_BYTES_MAX};
-pub use self::place::ArrayPlace;
 pub use self::rows::{Array, ArraySplit, RowReader, read_array, read_rows, split_arrays};
 pub use self::write::NpyWriter;
 

@@ -187,16 +187,16 @@ impl Cache {
             let from = Origin::Folder;
             return Ok(Brought { bytes, from });
         }
-        let (brought, mut turn) = match self.seek_segment(segment) {
+        let (brought, mut lease) = match self.seek_segment(segment) {
             Sought::Found(bytes) => {
                 let from = Origin::Peer;
                 (Brought { bytes, from }, None)
             }
-            Sought::Nowhere(turn) => (self.bring(segment, fetch)?, turn),
+            Sought::Nowhere(lease) => (self.bring(segment, fetch)?, lease),
         };
         let is_here = self.keep_segment(segment, &brought.bytes);
-        if let Some(turn) = &mut turn {
-            turn.is_here = is_here;
+        if let Some(lease) = &mut lease {
+            lease.is_here = is_here;
         }
         Ok(brought)
     }

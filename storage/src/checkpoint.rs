@@ -15,7 +15,7 @@ use crate::bloom::Digest;
 use crate::error::{Result, StorageError};
 use crate::manifest::{BEGUN, Blob, COMPUTATION, WRITTEN, seal, unseal};
 use crate::object::ObjectError;
-use crate::remote::{Found, Place, Stores};
+use crate::remote::{FolderEntry, ObjectFolder, Stores};
 
 const FORMAT: u32 = 1;
 
@@ -28,7 +28,7 @@ const BLOBS_MAX: usize = 1 << 18;
 /// The checkpoint of one computation in a folder or object prefix.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    place: Place,
+    folder: ObjectFolder,
     /// The object name of the manifest.
     name: String,
 }
@@ -57,7 +57,7 @@ impl Checkpoint {
     /// If that is no place to write to.
     pub fn open(stores: &Stores, url: &str, key: &Digest) -> Result<Self> {
         Ok(Self {
-            place: stores.place(url)?,
+            folder: stores.folder(url)?,
             name: format!("{COMPUTATION}{}.json", blake3::Hash::from_bytes(*key).to_hex()),
         })
     }
@@ -79,10 +79,10 @@ impl Checkpoint {
             }
             Err(error) => return Err(error),
         };
-        let listed = self.place.list()?;
+        let listed = self.folder.list()?;
         let lengths: BTreeMap<&str, u64> = listed
             .iter()
-            .map(|found| (found.name.as_str(), Found::bytes(found)))
+            .map(|found| (found.name.as_str(), FolderEntry::bytes(found)))
             .collect();
         let is_missing = |blob: &Blob| lengths.get(blob.object().as_str()) != Some(&blob.bytes);
         let numbered = manifest.partitions.iter().enumerate();
@@ -100,7 +100,7 @@ impl Checkpoint {
     /// # Errors
     /// If the place cannot be written.
     pub fn begin(&self) -> Result<()> {
-        Ok(self.place.replace(&self.begun(), Bytes::new())?)
+        Ok(self.folder.replace(&self.begun(), Bytes::new())?)
     }
 
     fn begun(&self) -> String {
@@ -115,7 +115,7 @@ impl Checkpoint {
         let bytes = bytes.into();
         let blob = Blob::of(&bytes);
         // Written even if it is there: what is there may be damaged.
-        self.place.replace(&blob.object(), bytes)?;
+        self.folder.replace(&blob.object(), bytes)?;
         Ok(blob)
     }
 
@@ -132,21 +132,21 @@ impl Checkpoint {
             partitions: blobs.to_vec(),
         };
         let text = Bytes::from(seal(&manifest));
-        match self.place.create(&self.name, text.clone()) {
+        match self.folder.create(&self.name, text.clone()) {
             // By another process or an earlier run, or by this one: a store may write, fail to say so, and be asked again.
             Err(ObjectError::AlreadyExists { .. }) => match self.manifest() {
                 Ok(Some(there)) if there == manifest => {}
                 Ok(Some(_)) => return Err(self.differs()),
-                Ok(None) | Err(StorageError::DamagedCheckpoint { .. }) => self.place.replace(&self.name, text)?,
+                Ok(None) | Err(StorageError::DamagedCheckpoint { .. }) => self.folder.replace(&self.name, text)?,
                 Err(error) => return Err(error),
             },
             created => created?,
         }
         // The manifest says it from now on.
-        if let Err(error) = self.place.remove(&self.begun()) {
+        if let Err(error) = self.folder.remove(&self.begun()) {
             tracing::warn!(%error, "what says that a checkpoint is being written stays");
         }
-        if let Err(error) = self.place.remove_unfinished(&self.name, &WRITTEN) {
+        if let Err(error) = self.folder.remove_unfinished(&self.name, &WRITTEN) {
             tracing::warn!(%error, "what an earlier writer has left unfinished stays");
         }
         Ok(())
@@ -159,7 +159,7 @@ impl Checkpoint {
         }
         let reason =
             format!("a checkpoint has at most {BLOBS_MAX} partitions, and this one {partitions}: `coalesce` first");
-        Err(ObjectError::invalid_name(self.place.url(), reason).into())
+        Err(ObjectError::invalid_name(self.folder.url(), reason).into())
     }
 
     /// The bytes of a partition.
@@ -169,12 +169,15 @@ impl Checkpoint {
     pub fn read(&self, partition: usize, blob: &Blob) -> Result<Bytes> {
         let object = blob.object();
         let damaged = |reason: &str| StorageError::DamagedCheckpoint {
-            what: format!("partition {partition} of a checkpoint ({})", self.place.url_of(&object)),
+            what: format!(
+                "partition {partition} of a checkpoint ({})",
+                self.folder.url_of(&object)
+            ),
             reason: reason.to_owned(),
             remedy: "restore that file from a copy, or remove it and run the program again, which computes it anew"
                 .into(),
         };
-        match self.place.read(&object, blob.bytes) {
+        match self.folder.read(&object, blob.bytes) {
             Ok(bytes) if Blob::of(&bytes) == *blob => Ok(bytes),
             Ok(_) => Err(damaged("its length or hash is not the one written down")),
             Err(ObjectError::NotFound { .. }) => Err(damaged("it is missing")),
@@ -187,7 +190,7 @@ impl Checkpoint {
 
     /// `None` if there is none.
     fn manifest(&self) -> Result<Option<Manifest>> {
-        let parsed = match self.place.read(&self.name, MANIFEST_BYTES_MAX) {
+        let parsed = match self.folder.read(&self.name, MANIFEST_BYTES_MAX) {
             Err(ObjectError::NotFound { .. }) => return Ok(None),
             Err(ObjectError::TooLarge { .. }) => Err("it is longer than a manifest can be".to_owned()),
             Err(error) => return Err(error.into()),
@@ -204,7 +207,7 @@ impl Checkpoint {
 
     fn damaged(&self, reason: String) -> StorageError {
         StorageError::DamagedCheckpoint {
-            what: format!("the manifest {}", self.place.url_of(&self.name)),
+            what: format!("the manifest {}", self.folder.url_of(&self.name)),
             reason,
             remedy: "remove it and run the program again".to_owned(),
         }
@@ -214,7 +217,7 @@ impl Checkpoint {
         let reason =
             "the same computation has other bytes now: its result is not the same each time, or a source has changed";
         StorageError::DamagedCheckpoint {
-            what: format!("the manifest {}", self.place.url_of(&self.name)),
+            what: format!("the manifest {}", self.folder.url_of(&self.name)),
             reason: reason.to_owned(),
             remedy: "remove it to have the new result, or give another URL".to_owned(),
         }

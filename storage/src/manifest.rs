@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, StorageError};
 use crate::object::ObjectError;
-use crate::remote::{Found, Place, Stores};
+use crate::remote::{FolderEntry, ObjectFolder, Stores};
 
 const FORMAT: u32 = 1;
 
@@ -35,7 +35,7 @@ const NUMBER_DIGITS: usize = 10;
 /// commit is still whole, and of two that want one number one gets it. The other is told: what it has may be old.
 #[derive(Debug, Clone)]
 pub struct Commits {
-    place: Place,
+    folder: ObjectFolder,
     /// Tells this writer's manifests from others.
     nonce: String,
 }
@@ -94,7 +94,7 @@ impl Commits {
     /// # Errors
     /// If that is no place to write to.
     pub fn open(stores: &Stores, url: &str) -> Result<Self> {
-        Ok(Self::at(stores.place(url)?))
+        Ok(Self::at(stores.folder(url)?))
     }
 
     /// The commits below `prefix` in any other store.
@@ -102,21 +102,21 @@ impl Commits {
     /// # Errors
     /// If `prefix` is no usable name.
     pub fn within(stores: &Stores, store: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self> {
-        Ok(Self::at(Place::within(stores, store, prefix)?))
+        Ok(Self::at(ObjectFolder::within(stores, store, prefix)?))
     }
 
-    fn at(place: Place) -> Self {
+    fn at(folder: ObjectFolder) -> Self {
         // Two keys that the system drew.
         let nonce = [RandomState::new(), RandomState::new()].map(|state| format!("{:016x}", state.hash_one(0)));
         Self {
-            place,
+            folder,
             nonce: nonce.concat(),
         }
     }
 
     /// Where they are.
     pub fn url(&self) -> &str {
-        self.place.url()
+        self.folder.url()
     }
 
     /// Writes blobs that [`Unpublished::publish`] makes a commit, unless another writer makes one first.
@@ -143,7 +143,7 @@ impl Commits {
         for (name, bytes) in blobs {
             let blob = Blob::of(bytes);
             // Written even if it is there: what is there may be damaged.
-            self.place.replace(&blob.object(), bytes.clone())?;
+            self.folder.replace(&blob.object(), bytes.clone())?;
             written.insert(name.clone(), blob);
         }
         Ok(Unpublished {
@@ -158,15 +158,15 @@ impl Commits {
     /// # Errors
     /// If the place cannot be read. One that does not exist has none.
     pub fn numbers(&self) -> Result<Vec<u64>> {
-        self.numbers_in(&self.place.list()?)
+        self.numbers_in(&self.folder.list()?)
     }
 
-    fn numbers_in(&self, listed: &[Found]) -> Result<Vec<u64>> {
+    fn numbers_in(&self, listed: &[FolderEntry]) -> Result<Vec<u64>> {
         let mut numbers: Vec<u64> = listed.iter().filter_map(|found| number_of(&found.name)).collect();
         numbers.sort_unstable();
         // A listing may be older than what can be read by name.
         let mut next = numbers.last().map_or(0, |last| last + 1);
-        while self.place.has(&manifest_name(next))? {
+        while self.folder.has(&manifest_name(next))? {
             numbers.push(next);
             next += 1;
         }
@@ -235,7 +235,7 @@ impl Commits {
     /// # Errors
     /// As [`keep`](Self::keep).
     pub fn keep_without(&self, count: usize, replaced: Option<u64>) -> Result<()> {
-        let listed = self.place.list()?;
+        let listed = self.folder.list()?;
         let lengths: BTreeMap<&str, u64> = listed.iter().map(|found| (&*found.name, found.bytes())).collect();
         let is_here = |blob: &Blob| lengths.get(&*blob.object()) == Some(&blob.bytes);
         let (mut kept, mut not_whole, mut removed) = (Vec::new(), Vec::new(), Vec::new());
@@ -258,31 +258,31 @@ impl Commits {
             return Ok(());
         };
         for (number, _) in removed.iter().rev() {
-            self.place.remove(&manifest_name(*number))?;
+            self.folder.remove(&manifest_name(*number))?;
         }
         let objects = |manifests: &[Manifest]| manifests.iter().flat_map(Manifest::objects).collect::<BTreeSet<_>>();
         let removed: Vec<Manifest> = removed.into_iter().filter_map(|(_, manifest)| manifest).collect();
         let live = objects(&kept).into_iter().chain(objects(&not_whole)).collect();
         self.remove_blobs(&live, &objects(&removed), &oldest)?;
-        Ok(self.place.remove_unfinished(&oldest, &WRITTEN)?)
+        Ok(self.folder.remove_unfinished(&oldest, &WRITTEN)?)
     }
 
     /// Removes blobs that are not in `live` and are in `dead`, or were written before the object `oldest`. Those may be of a
     /// checkpointed computation instead, if there is one in this folder, or one that has begun. That has been given up if
     /// nothing that may be its was written for a day.
     fn remove_blobs(&self, live: &BTreeSet<String>, dead: &BTreeSet<String>, oldest: &str) -> Result<()> {
-        let listed = self.place.list()?;
+        let listed = self.folder.list()?;
         let oldest = listed.iter().find(|found| found.name == oldest);
-        let has_begun = |found: &Found| found.name.starts_with(COMPUTATION) && found.name.ends_with(BEGUN);
-        let is_whole = |found: &Found| found.name.starts_with(COMPUTATION) && !has_begun(found);
-        let is_spare = |found: &Found| is_blob(&found.name) && !live.contains(&found.name);
-        let is_new = |found: &Found| !oldest.is_some_and(|oldest| found.is_left_behind(oldest));
-        let is_written = |found: &Found| (has_begun(found) || is_spare(found)) && is_new(found);
+        let has_begun = |found: &FolderEntry| found.name.starts_with(COMPUTATION) && found.name.ends_with(BEGUN);
+        let is_whole = |found: &FolderEntry| found.name.starts_with(COMPUTATION) && !has_begun(found);
+        let is_spare = |found: &FolderEntry| is_blob(&found.name) && !live.contains(&found.name);
+        let is_new = |found: &FolderEntry| !oldest.is_some_and(|oldest| found.is_left_behind(oldest));
+        let is_written = |found: &FolderEntry| (has_begun(found) || is_spare(found)) && is_new(found);
         let is_shared = listed.iter().any(is_whole) || listed.iter().any(has_begun) && listed.iter().any(is_written);
-        let left = |found: &Found| !is_shared && oldest.is_some_and(|oldest| found.by_age(oldest).is_lt());
+        let left = |found: &FolderEntry| !is_shared && oldest.is_some_and(|oldest| found.by_age(oldest).is_lt());
         for found in listed.iter().filter(|found| is_spare(found)) {
             if dead.contains(&found.name) || left(found) {
-                self.place.remove(&found.name)?;
+                self.folder.remove(&found.name)?;
             }
         }
         Ok(())
@@ -290,7 +290,7 @@ impl Commits {
 
     fn manifest(&self, number: u64) -> Result<Manifest> {
         let name = manifest_name(number);
-        let bytes = match self.place.read(&name, MANIFEST_BYTES_MAX) {
+        let bytes = match self.folder.read(&name, MANIFEST_BYTES_MAX) {
             Err(ObjectError::NotFound { .. }) => {
                 let url = self.url().to_owned();
                 return Err(StorageError::NoSuchCommit { url, number });
@@ -303,13 +303,13 @@ impl Commits {
             true => Ok(manifest),
             false => Err(format!("it says that its number is {}", manifest.number)),
         });
-        manifest.map_err(|reason| StorageError::damaged(self.place.url_of(&name), reason))
+        manifest.map_err(|reason| StorageError::damaged(self.folder.url_of(&name), reason))
     }
 
     fn blob(&self, number: u64, name: &str, blob: &Blob) -> Result<Bytes> {
         let object = blob.object();
-        let what = || format!("commit {number} ({name} in {})", self.place.url_of(&object));
-        match self.place.read(&object, blob.bytes) {
+        let what = || format!("commit {number} ({name} in {})", self.folder.url_of(&object));
+        match self.folder.read(&object, blob.bytes) {
             Ok(bytes) if Blob::of(&bytes) == *blob => Ok(bytes),
             Ok(_) => Err(StorageError::damaged(
                 what(),
@@ -367,7 +367,7 @@ impl Unpublished<'_> {
             nonce: commits.nonce.clone(),
             blobs: self.blobs,
         };
-        match commits.place.create(&name, manifest.render().into()) {
+        match commits.folder.create(&name, manifest.render().into()) {
             Ok(()) => Ok(number),
             // By another writer, or by this one: a store may write, fail to say so, and be asked again.
             Err(ObjectError::AlreadyExists { .. }) => match commits.manifest(number) {

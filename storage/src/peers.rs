@@ -18,23 +18,23 @@ pub trait Peers: fmt::Debug + Send + Sync {
     /// The first answer among those processes that may have what `key` names; `None` if nobody has it, or can be reached.
     fn ask(&self, key: &Digest, question: &[u8]) -> Option<Bytes>;
 
-    /// The same, and `None` makes it this process's turn to bring what `key` names: others who look for it wait until
+    /// The same, and `None` gives this process the lease to fetch what `key` names: others who look for it wait until
     /// [`Peers::brought`] says what has come of it.
     fn find(&self, key: &Digest, question: &[u8]) -> Option<Bytes>;
 
-    /// The turn is over; `is_here` if others can be given what `key` names.
+    /// The lease has ended; `is_here` if others can be given what `key` names.
     fn brought(&self, key: &Digest, is_here: bool);
 }
 
-/// A process's turn to bring something. It is over when this is dropped.
+/// A process's lease to fetch something for all. It ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
+pub(crate) struct FetchLease<'a> {
     pub(crate) peers: &'a dyn Peers,
     pub(crate) key: Digest,
     pub(crate) is_here: bool,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for FetchLease<'_> {
     fn drop(&mut self) {
         self.peers.brought(&self.key, self.is_here);
     }

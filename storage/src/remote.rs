@@ -49,7 +49,7 @@ mod folder;
 
 mod ahead;
 
-mod place;
+mod object_folder;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -65,9 +65,9 @@ use self::alternatives::alternatives;
 use self::client::{Client, Server, Target};
 pub use self::existing::Existing;
 pub use self::folder::{FolderWriter, SharedFolder};
+pub(crate) use self::object_folder::{FolderEntry, ObjectFolder};
 pub use self::options::{CacheOptions, StoresOptions};
 use self::pattern::has_wildcard;
-pub(crate) use self::place::{Found, Place};
 use self::prefix::Prefix;
 use crate::bloom::Bloom;
 use crate::cache::Cache;
@@ -349,11 +349,11 @@ impl Stores {
     }
 
     /// A folder or prefix for objects that are created once.
-    pub(crate) fn place(&self, url: &str) -> Result<Place> {
+    pub(crate) fn folder(&self, url: &str) -> Result<ObjectFolder> {
         Ok(match Location::parse(url)? {
-            Location::Local(path) => Place::local(self, url, &path)?,
+            Location::Local(path) => ObjectFolder::local(self, url, &path)?,
             Location::Memory(_) | Location::Bucket { .. } | Location::Hdfs { .. } => {
-                Place::of(self, self.prefix(url)?.target()?)
+                ObjectFolder::of(self, self.prefix(url)?.target()?)
             }
             Location::Http { .. } => return Err(read_only(url).into()),
         })

@@ -20,14 +20,14 @@
 mod refused;
 mod hello;
 mod timed;
-pub(crate) mod turns;
+pub(crate) mod permits;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub(crate) use hello::{Hello, Purpose, Side};
+pub(crate) use permits::{HandshakePermits, Permit};
 pub(crate) use refused::Refused;
-pub(crate) use turns::{Turn, Turns};
 
 use super::identity::MemberId;
 use super::socket::{Socket, random_bytes};

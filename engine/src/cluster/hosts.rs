@@ -59,17 +59,17 @@ pub enum HostsError {
 
 /// Where the process of a slot runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct SlotHost {
     /// The host, as the remote shell takes it: `node-7`, `me@node-8`.
     pub host: String,
     /// What the process is for.
     pub role: Role,
 }
 
-/// The places of a cluster.
+/// The slots of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
-    places: Vec<Place>,
+    slots: Vec<SlotHost>,
     workers: usize,
 }
 
@@ -109,15 +109,15 @@ impl Hosts {
                 line: index + 1,
                 problem,
             };
-            let Some((place, slots)) = entry(line).map_err(failed)? else {
+            let Some((host, slots)) = entry(line).map_err(failed)? else {
                 continue;
             };
-            let list = if place.role == Role::Worker {
+            let list = if host.role == Role::Worker {
                 &mut workers
             } else {
                 &mut parameters
             };
-            list.extend(std::iter::repeat_n(place, slots));
+            list.extend(std::iter::repeat_n(host, slots));
             if workers.len() + parameters.len() > SLOTS_MAX {
                 return Err(failed(format!("more than {SLOTS_MAX} processes up to here")));
             }
@@ -131,36 +131,36 @@ impl Hosts {
         let count = workers.len();
         workers.append(&mut parameters);
         Ok(Self {
-            places: workers,
+            slots: workers,
             workers: count,
         })
     }
 
     /// All processes of the cluster, spares left out.
     pub fn processes(&self) -> usize {
-        self.places.len()
+        self.slots.len()
     }
 
     /// Those of them that are for parameters only: the last ones.
     pub fn parameter_workers(&self) -> usize {
-        self.places.len() - self.workers
+        self.slots.len() - self.workers
     }
 
     /// Where the process of a slot runs. Slots beyond the last are spares, which are dealt to the hosts of workers.
-    pub(crate) fn place(&self, slot: u32) -> &Place {
+    pub(crate) fn slot_host(&self, slot: u32) -> &SlotHost {
         let slot = slot as usize;
-        let spare = slot.saturating_sub(self.places.len()) % self.workers;
-        self.places.get(slot).unwrap_or(&self.places[spare])
+        let spare = slot.saturating_sub(self.slots.len()) % self.workers;
+        self.slots.get(slot).unwrap_or(&self.slots[spare])
     }
 
     /// How many of the processes run on a host.
     pub fn processes_on(&self, host: &str) -> usize {
-        self.places.iter().filter(|place| place.host == host).count()
+        self.slots.iter().filter(|slot| slot.host == host).count()
     }
 
     /// Whether all processes run on this host.
     pub fn are_all_here(&self) -> bool {
-        self.places.iter().all(|place| is_here(&place.host))
+        self.slots.iter().all(|slot| is_here(&slot.host))
     }
 }
 
@@ -170,8 +170,8 @@ pub(crate) fn is_here(host: &str) -> bool {
     ["localhost", "127.0.0.1", "::1"].contains(&host) || own.nodename().to_bytes() == host.as_bytes()
 }
 
-/// What a line says: nothing, or a place and how many processes are there.
-fn entry(line: &str) -> Result<Option<(Place, usize)>, String> {
+/// What a line says: nothing, or a host and how many processes are there.
+fn entry(line: &str) -> Result<Option<(SlotHost, usize)>, String> {
     let line = line.split('#').next().unwrap_or_default();
     let mut words = line.split_whitespace();
     let Some(host) = words.next() else { return Ok(None) };
@@ -190,11 +190,11 @@ fn entry(line: &str) -> Result<Option<(Place, usize)>, String> {
             return Err(format!("`{}` makes no sense here", shown(word)));
         }
     }
-    let place = Place {
+    let slot_host = SlotHost {
         host: host.to_owned(),
         role: role.unwrap_or(Role::Worker),
     };
-    Ok(Some((place, slots.unwrap_or(1))))
+    Ok(Some((slot_host, slots.unwrap_or(1))))
 }
 
 /// Sets what is given once and usable; says whether it was.
@@ -231,10 +231,10 @@ mod tests {
         let text = "# all\n\na slots=2 # two\nb role=parameter slots=1\n  me@c role=worker\n";
         let hosts = Hosts::parse("hosts", text).unwrap();
         assert_eq!((hosts.processes(), hosts.parameter_workers()), (4, 1));
-        let names: Vec<&str> = (0..8).map(|slot| hosts.place(slot).host.as_str()).collect();
+        let names: Vec<&str> = (0..8).map(|slot| hosts.slot_host(slot).host.as_str()).collect();
         assert_eq!(names, ["a", "a", "me@c", "b", "a", "a", "me@c", "a"]);
-        assert_eq!(hosts.place(3).role, Role::Parameter);
-        assert_eq!(hosts.place(4).role, Role::Worker);
+        assert_eq!(hosts.slot_host(3).role, Role::Parameter);
+        assert_eq!(hosts.slot_host(4).role, Role::Worker);
         assert_eq!(
             (
                 hosts.processes_on("a"),

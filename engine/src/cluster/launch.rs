@@ -159,19 +159,19 @@ impl NameNodeOptions {
         };
         let (member, shape) = (secrets.clone(), Shape::of(&config)?);
         let recipe = move |name_node: &Address, slot, life| {
-            let place = hosts.place(slot);
+            let host = hosts.slot_host(slot);
             let join = shape.child(name_node.clone(), member.clone(), slot, life);
             match name_node {
-                Address::Tcp(address) if !is_here(&place.host) => remote.recipe(&RemoteProcess {
-                    host: &place.host,
+                Address::Tcp(address) if !is_here(&host.host) => remote.recipe(&RemoteProcess {
+                    host: &host.host,
                     name_node: *address,
                     slot: join.slot,
                     life: join.life,
-                    role: place.role,
-                    beside: hosts.processes_on(&place.host),
+                    role: host.role,
+                    beside: hosts.processes_on(&host.host),
                     secret: &secret,
                 }),
-                _ => here(&remote, hosts.processes_on(&place.host), &join),
+                _ => here(&remote, hosts.processes_on(&host.host), &join),
             }
         };
         Ok(Self {

@@ -2,7 +2,7 @@
 //!
 //! Every process runs the same driver program and so prints the same. On standard output line k is forwarded once, from
 //! whichever process comes to it first; what a replacement prints again is dropped. Lines are told apart by their
-//! place, because times in them may differ.
+//! position, because times in them may differ.
 //!
 //! On standard error processes may differ in what they say: a panic happens in one of them. There lines are told apart by
 //! their content: a line is forwarded as often as the process that said it most often. So what all say is shown
@@ -26,19 +26,19 @@ const LINES_MAX: usize = 1 << 16;
 /// A process: its slot, and how many its parent has started for that slot before.
 pub(crate) type Life = (u32, u32);
 
-/// A place in standard output: the line, and the piece of it. Both are counted from 0.
-type Place = (u64, u64);
+/// A position in standard output: the line, and the piece of it. Both are counted from 0.
+type LinePosition = (u64, u64);
 
 /// The bytes of one process that are not passed on yet, cut into lines and pieces.
 #[derive(Debug, Default)]
 struct Lines {
     waiting: Vec<u8>,
-    place: Place,
+    position: LinePosition,
 }
 
 impl Lines {
-    /// Gives each line or piece that is complete now, with its place.
-    fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Place, &[u8])) {
+    /// Gives each line or piece that is complete now, with its position.
+    fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(LinePosition, &[u8])) {
         while !bytes.is_empty() {
             let room = &bytes[..bytes.len().min(LINE_BYTES_MAX - self.waiting.len())];
             let end = memchr::memchr(b'\n', room);
@@ -46,10 +46,10 @@ impl Lines {
             self.waiting.extend_from_slice(taken);
             bytes = rest;
             if end.is_some() || self.waiting.len() == LINE_BYTES_MAX {
-                each(self.place, &self.waiting);
+                each(self.position, &self.waiting);
                 self.waiting.clear();
-                let (line, piece) = self.place;
-                self.place = if end.is_some() {
+                let (line, piece) = self.position;
+                self.position = if end.is_some() {
                     (line + 1, 0)
                 } else {
                     (line, piece + 1)
@@ -63,12 +63,12 @@ impl Lines {
 #[derive(Debug, Default)]
 pub(crate) struct OutputMerger {
     processes: HashMap<Life, Lines>,
-    /// The first place that is not forwarded.
-    next: Place,
+    /// The first position that is not forwarded.
+    next: LinePosition,
     /// Whether the last piece forwarded has not ended its line.
     open: bool,
     /// The longest unfinished line of an ended process that goes furthest.
-    unfinished: (Place, Vec<u8>),
+    unfinished: (LinePosition, Vec<u8>),
 }
 
 impl OutputMerger {
@@ -76,15 +76,15 @@ impl OutputMerger {
     pub(crate) fn feed(&mut self, life: Life, bytes: &[u8]) -> Vec<u8> {
         let mut written = Vec::new();
         let (next, open) = (&mut self.next, &mut self.open);
-        self.processes.entry(life).or_default().feed(bytes, |place, piece| {
-            if place < *next {
+        self.processes.entry(life).or_default().feed(bytes, |position, piece| {
+            if position < *next {
                 return;
             }
-            forward(&mut written, open, place, piece);
+            forward(&mut written, open, position, piece);
             *next = if *open {
-                (place.0, place.1 + 1)
+                (position.0, position.1 + 1)
             } else {
-                (place.0 + 1, 0)
+                (position.0 + 1, 0)
             };
         });
         written
@@ -96,9 +96,9 @@ impl OutputMerger {
         let Some(lines) = self.processes.remove(&life) else {
             return;
         };
-        let (place, bytes) = &self.unfinished;
-        if !lines.waiting.is_empty() && (lines.place, lines.waiting.len()) > (*place, bytes.len()) {
-            self.unfinished = (lines.place, lines.waiting);
+        let (position, bytes) = &self.unfinished;
+        if !lines.waiting.is_empty() && (lines.position, lines.waiting.len()) > (*position, bytes.len()) {
+            self.unfinished = (lines.position, lines.waiting);
         }
     }
 
@@ -107,17 +107,17 @@ impl OutputMerger {
         let lives: Vec<Life> = self.processes.keys().copied().collect();
         lives.into_iter().for_each(|life| self.ended(life));
         let mut written = Vec::new();
-        let (place, bytes) = std::mem::take(&mut self.unfinished);
-        if place >= self.next && !bytes.is_empty() {
-            forward(&mut written, &mut self.open, place, &bytes);
+        let (position, bytes) = std::mem::take(&mut self.unfinished);
+        if position >= self.next && !bytes.is_empty() {
+            forward(&mut written, &mut self.open, position, &bytes);
         }
         written
     }
 }
 
 /// Writes a line or piece. If another process's version of the line before was longer than this one's, that ends here.
-fn forward(written: &mut Vec<u8>, open: &mut bool, place: Place, piece: &[u8]) {
-    if *open && place.1 == 0 {
+fn forward(written: &mut Vec<u8>, open: &mut bool, position: LinePosition, piece: &[u8]) {
+    if *open && position.1 == 0 {
         written.push(b'\n');
     }
     written.extend_from_slice(piece);

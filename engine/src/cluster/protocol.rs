@@ -233,7 +233,7 @@ pub(crate) enum Report {
         /// Those that it has asked in vain.
         tried: Vec<MemberId>,
     },
-    /// Its turn to bring something is over.
+    /// Its fetch of something has ended.
     Brought {
         /// What.
         key: Digest,
@@ -352,7 +352,7 @@ pub(crate) enum Order {
         request: u64,
         /// What was looked for.
         key: Digest,
-        /// Those who may have it. None if it is the receiver's turn to bring it, which it ends by [`Report::Brought`].
+        /// Those who may have it. None if the receiver is to fetch it, which it ends by [`Report::Brought`].
         sources: Vec<Source>,
     },
     /// What reading has cost all members, those that are gone included, up to the action that is about to be answered.

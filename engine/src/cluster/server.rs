@@ -19,7 +19,7 @@ use crate::cluster::chaos::{ChaosPlan, Point};
 use crate::cluster::control::{self, JOIN_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::ClusterEvent;
-use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, Mine, Purpose, Turn, Turns};
+use crate::cluster::handshake::{self, Credentials, HANDSHAKE_TIME_MAX, HandshakePermits, Mine, Permit, Purpose};
 use crate::cluster::journal::{Journal, LogEntry};
 use crate::cluster::member::Fate;
 use crate::cluster::name_node::{ConnectionId, Effect, Event, NameNode, Options};
@@ -130,7 +130,7 @@ impl Server {
             listener: Arc::clone(&listener),
             credentials: setup.credentials,
             inputs: sender,
-            turns: Arc::default(),
+            permits: Arc::default(),
             connections: AtomicU64::new(0),
             lease: options.lease,
         };
@@ -214,7 +214,7 @@ struct Acceptor {
     listener: Arc<Listener>,
     credentials: Credentials,
     inputs: Sender<Input>,
-    turns: Arc<Turns>,
+    permits: Arc<HandshakePermits>,
     connections: AtomicU64,
     /// Of which nothing is heard for so long is lost.
     lease: Duration,
@@ -223,17 +223,17 @@ struct Acceptor {
 impl Acceptor {
     fn run(self: Arc<Self>) {
         loop {
-            let turn = self.turns.take();
+            let permit = self.permits.take();
             let Some(socket) = self.listener.next() else { return };
             let acceptor = Arc::clone(&self);
-            if let Err(error) = spawn("name-read", move || acceptor.serve(socket, turn)) {
+            if let Err(error) = spawn("name-read", move || acceptor.serve(socket, permit)) {
                 tracing::warn!("a connection was turned away: no thread can be started for it: {error}");
             }
         }
     }
 
     /// One connection from its handshake to its end.
-    fn serve(&self, socket: Socket, turn: Turn) {
+    fn serve(&self, socket: Socket, permit: Permit) {
         let mine = Mine {
             purpose: Purpose::Control,
             run: 0,
@@ -243,7 +243,7 @@ impl Acceptor {
             time_max: HANDSHAKE_TIME_MAX,
         };
         let shaken = handshake::accept(&socket, &self.credentials, &mine, |_| Ok(()));
-        drop(turn);
+        drop(permit);
         if let Err(refused) = shaken {
             return tracing::warn!("a connection was turned away: {refused}");
         }

@@ -70,7 +70,7 @@ pub(crate) enum Kind {
     /// The sender has ended a task that others may be computing as well.
     TaskDone = 16,
     /// Asks for the place of an update in a step, or tells it.
-    Turn = 17,
+    Sequence = 17,
     /// What the sender's shards have measured in a round of a step.
     Measures = 18,
     /// The end of an update whose beginning is still being computed.
@@ -98,7 +98,7 @@ impl TryFrom<u8> for Kind {
             Kind::Ring,
             Kind::BlockCopy,
             Kind::TaskDone,
-            Kind::Turn,
+            Kind::Sequence,
             Kind::Measures,
             Kind::Piece,
         ];

@@ -14,7 +14,7 @@ mod part;
 mod pieces;
 mod sharing;
 mod state;
-mod turns;
+mod sequencer;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -32,9 +32,9 @@ pub(crate) use self::incoming::Partial;
 use self::measures::Measures;
 use self::part::{Part, attending};
 use self::pieces::Pieces;
+use self::sequencer::Sequencer;
+pub(crate) use self::sequencer::UpdateSlot;
 use self::sharing::Sharing;
-pub(crate) use self::turns::Turn;
-use self::turns::Turns;
 use crate::cluster::member::Faults;
 use crate::dataflow::team::Team;
 use crate::error::{EngineError, Result, panic_text};
@@ -116,7 +116,7 @@ pub(crate) struct Exchange {
     nodes: Vec<Range<usize>>,
     pieces: Pieces,
     /// Who comes next in a step, where that depends on time.
-    turns: Turns,
+    sequencer: Sequencer,
     /// Held for reading while parameters are copied that an owner might write over.
     copying: RwLock<()>,
     /// Of each worker of this process.
@@ -209,7 +209,7 @@ impl Exchange {
             measures,
             nodes,
             pieces: Pieces::default(),
-            turns: Turns::new(&iteration),
+            sequencer: Sequencer::new(&iteration),
             copying: RwLock::new(()),
             times: team.workers(team.rank).map(|_| Mutex::default()).collect(),
             iteration,

@@ -22,7 +22,7 @@ use crate::task::{Resources, Updates};
 pub(crate) struct Outcome {
     /// One result for each partition asked for.
     pub results: BTreeMap<usize, Box<dyn Any + Send>>,
-    /// Additions, to be counted once a place.
+    /// Additions, to be counted once an origin.
     pub updates: Vec<Updates>,
     /// Tasks that were ended, and how long workers were busy with tasks, in microseconds.
     pub tasks: (u64, u64),

@@ -108,18 +108,18 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
             if !tasks.arrived() {
                 return false;
             }
-            let turn = tasks.turn();
-            done = turn == Turn::Leaves;
+            let progress = tasks.run_slice();
+            done = progress == Progress::Done;
             for ((reader, output), capability) in outputs.iter_mut().enumerate().zip(&capabilities) {
                 let mut output = output.activate();
                 output
                     .session(capability)
                     .give_iterator(tasks.outgoing[reader].drain(..));
             }
-            match turn {
-                Turn::Works => activator.activate(),
-                Turn::Waits(time) => activator.activate_after(time),
-                Turn::Leaves => {
+            match progress {
+                Progress::Busy => activator.activate(),
+                Progress::WaitFor(time) => activator.activate_after(time),
+                Progress::Done => {
                     capabilities.clear();
                     tasks.release();
                 }
@@ -129,15 +129,15 @@ fn build_stage<'scope>(scope: Scope<'scope, Time>, mut tasks: Tasks, edges: &mut
     });
 }
 
-/// How a worker goes on with a stage.
+/// What a stage has left to do on a worker.
 #[derive(Debug, PartialEq, Eq)]
-enum Turn {
+enum Progress {
     /// It has more to do.
-    Works,
+    Busy,
     /// It has nothing to do before this time is over.
-    Waits(Duration),
+    WaitFor(Duration),
     /// It has nothing left to do.
-    Leaves,
+    Done,
 }
 
 /// The tasks of one stage on one worker.
@@ -237,32 +237,32 @@ impl Tasks {
     }
 
     /// Works for a while.
-    fn turn(&mut self) -> Turn {
+    fn run_slice(&mut self) -> Progress {
         if self.job.cancelled.load(Ordering::Relaxed) || self.reads_incomplete_shuffles() {
-            return Turn::Leaves;
+            return Progress::Done;
         }
         if self.running.is_some() {
             self.guarded(Self::advance);
-            return Turn::Works;
+            return Progress::Busy;
         }
         if self.resending.is_some() {
             self.guarded(Self::resend);
-            return Turn::Works;
+            return Progress::Busy;
         }
         let attempt = match self.claim() {
             Some(attempt) => attempt,
             None => match self.speculate() {
                 Idle::Copies(partition) => match self.attempt_at(partition, true) {
                     Some(attempt) => attempt,
-                    None => return Turn::Works,
+                    None => return Progress::Busy,
                 },
-                Idle::Waits(time) => return Turn::Waits(time),
-                Idle::Leaves => return Turn::Leaves,
+                Idle::Waits(time) => return Progress::WaitFor(time),
+                Idle::Leaves => return Progress::Done,
             },
         };
         self.attempt = Some(attempt.clone());
         self.guarded(|tasks| tasks.begin(attempt));
-        Turn::Works
+        Progress::Busy
     }
 
     /// Whether a shuffle may lack records. The loss is noted before the frontier lets this stage begin.

@@ -108,7 +108,7 @@ impl<'a> GpuMatrix<'a> {
         let sides = [self.rows, self.columns, self.stride].map(|side| side as u64);
         let [rows, columns, stride] = sides;
         [
-            self.values.place(),
+            self.values.address(),
             rows,
             columns,
             stride,
@@ -216,9 +216,9 @@ impl GpuBlas {
         };
         // SAFETY: handle and stream live as long as this value.
         unsafe { cublas::set_stream(blas.handle, gpu.stream.cu_stream().cast()) }.map_err(start)?;
-        let place = blas.workspace.place() as *mut _;
+        let address = blas.workspace.address() as *mut _;
         // SAFETY: the workspace has so many bytes and lives as long as the handle. Behind the stream, which would take it away.
-        let set = unsafe { sys::cublasSetWorkspace_v2(blas.handle, place, workspace_bytes) };
+        let set = unsafe { sys::cublasSetWorkspace_v2(blas.handle, address, workspace_bytes) };
         set.result().map_err(start)?;
         Ok(blas)
     }
@@ -252,14 +252,14 @@ impl GpuBlas {
                 sides.rows,
                 sides.inner,
                 (&raw const one).cast(),
-                right.values.place() as *const _,
+                right.values.address() as *const _,
                 sys::cudaDataType::CUDA_R_32F,
                 sides.right_stride,
-                left.values.place() as *const _,
+                left.values.address() as *const _,
                 sys::cudaDataType::CUDA_R_32F,
                 sides.left_stride,
                 (&raw const before).cast(),
-                to.values.place() as *mut _,
+                to.values.address() as *mut _,
                 sys::cudaDataType::CUDA_R_32F,
                 sides.columns,
                 self.compute,
@@ -271,7 +271,7 @@ impl GpuBlas {
             to,
             left,
             right,
-            [self.workspace.place(), self.compute as u64, u64::from(adds), 0, 0],
+            [self.workspace.address(), self.compute as u64, u64::from(adds), 0, 0],
         ];
         ask(gpu, numbers.as_flattened(), multiply)
     }
@@ -314,16 +314,16 @@ impl GpuBlas {
                 sides.rows,
                 sides.inner,
                 (&raw const one).cast(),
-                right.values.place() as *const _,
+                right.values.address() as *const _,
                 sys::cudaDataType::CUDA_R_32F,
                 sides.right_stride,
                 right_step,
-                left.values.place() as *const _,
+                left.values.address() as *const _,
                 sys::cudaDataType::CUDA_R_32F,
                 sides.left_stride,
                 left_step,
                 (&raw const before).cast(),
-                to.values.place() as *mut _,
+                to.values.address() as *mut _,
                 sys::cudaDataType::CUDA_R_32F,
                 sides.columns,
                 to_step,
@@ -335,7 +335,7 @@ impl GpuBlas {
         let steps = all.map(|matrices| matrices.step as u64);
         let [to, left, right] = all.map(|matrices| matrices.first.numbers());
         let others = [
-            self.workspace.place(),
+            self.workspace.address(),
             self.compute as u64,
             steps[0],
             steps[1],

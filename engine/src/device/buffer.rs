@@ -54,7 +54,7 @@ impl GpuBuffer {
     }
 
     /// Where it lies in the GPU's memory.
-    pub(super) fn place(&self) -> u64 {
+    pub(super) fn address(&self) -> u64 {
         self.slice.device_ptr(self.slice.stream()).0
     }
 }
@@ -94,8 +94,8 @@ impl<'a> GpuSlice<'a> {
     }
 
     /// Where they lie in the GPU's memory.
-    pub(super) fn place(self) -> u64 {
-        self.buffer.place() + (self.start * WORD) as u64
+    pub(super) fn address(self) -> u64 {
+        self.buffer.address() + (self.start * WORD) as u64
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) enum Mode {
     Replaying {
         asked: Vec<Asked>,
         next: usize,
-        graph: Place,
+        graph: GraphExec,
     },
 }
 
@@ -51,10 +51,10 @@ pub(super) struct Launch {
 
 /// Where the driver has a graph that can be launched.
 #[derive(Clone, Copy)]
-pub(super) struct Place(pub(super) sys::CUgraphExec);
+pub(super) struct GraphExec(pub(super) sys::CUgraphExec);
 
 // SAFETY: it is a number to us, which only the driver follows.
-unsafe impl Send for Place {}
+unsafe impl Send for GraphExec {}
 
 /// Why something was not asked for.
 pub(super) enum Fault {
@@ -156,7 +156,7 @@ fn last_node(stream: &CudaStream) -> Result<sys::CUgraphNode, Fault> {
 }
 
 /// Tells a graph the arguments of a kernel from its next launch on.
-fn tell(Place(graph): Place, node: sys::CUgraphNode, launch: &Launch) -> Result<(), DriverError> {
+fn tell(GraphExec(graph): GraphExec, node: sys::CUgraphNode, launch: &Launch) -> Result<(), DriverError> {
     let mut arguments = launch.arguments;
     let mut places = arguments
         .each_mut()

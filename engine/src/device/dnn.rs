@@ -257,8 +257,8 @@ impl GpuDnn {
         let Convolution {
             size, stride, padding, ..
         } = convolution;
-        let mut numbers = vec![part as u64, self.math as u64, workspace.place()];
-        numbers.extend(operands.all().map(GpuSlice::place));
+        let mut numbers = vec![part as u64, self.math as u64, workspace.address()];
+        numbers.extend(operands.all().map(GpuSlice::address));
         numbers.extend(sides.as_flattened().iter().map(|side| u64::from(side.unsigned_abs())));
         numbers.extend([size, stride, padding].as_flattened().iter().map(|side| *side as u64));
         let mut is_refused = false;
@@ -369,9 +369,12 @@ impl GpuDnn {
             outputs,
             convolution,
         } = descriptors;
-        let place = |operand: GpuSlice<'_>| operand.place() as *mut c_void;
-        let (of_images, of_filters, of_outputs) =
-            (place(operands.images), place(operands.filters), place(operands.outputs));
+        let address = |operand: GpuSlice<'_>| operand.address() as *mut c_void;
+        let (of_images, of_filters, of_outputs) = (
+            address(operands.images),
+            address(operands.filters),
+            address(operands.outputs),
+        );
         // What is written is the convolution, and not added to what is there.
         let (one, before) = (1.0_f32, 0.0_f32);
         let (one, before) = ((&raw const one).cast(), (&raw const before).cast());
@@ -388,7 +391,7 @@ impl GpuDnn {
                     of_filters,
                     convolution.0,
                     FORWARD,
-                    place(workspace),
+                    address(workspace),
                     bytes,
                     before,
                     outputs.0,
@@ -403,7 +406,7 @@ impl GpuDnn {
                     of_outputs,
                     convolution.0,
                     BACKWARD_TO_IMAGES,
-                    place(workspace),
+                    address(workspace),
                     bytes,
                     before,
                     images.0,
@@ -418,7 +421,7 @@ impl GpuDnn {
                     of_outputs,
                     convolution.0,
                     BACKWARD_TO_FILTERS,
-                    place(workspace),
+                    address(workspace),
                     bytes,
                     before,
                     filters.0,
@@ -432,7 +435,7 @@ impl GpuDnn {
 impl GpuSlice<'_> {
     /// Whether it begins where a convolution's operands must.
     pub fn is_aligned(self) -> bool {
-        self.place().is_multiple_of(ALIGNMENT)
+        self.address().is_multiple_of(ALIGNMENT)
     }
 }
 

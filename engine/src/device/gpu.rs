@@ -25,7 +25,7 @@ pub struct Gpu {
     architecture: String,
     context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
-    /// Turns at the GPU, of all handles: of who captures a graph there, and of who waits for all of it, since the driver lets
+    /// Exclusive use of the GPU, among all handles: of who captures a graph there, and of who waits for all of it, since the driver lets
     /// nobody do that meanwhile, and nothing comes of the capture if somebody tries.
     pub(super) capturing: Arc<Exclusive>,
     copied: Copied,
@@ -168,8 +168,8 @@ impl Gpu {
             };
             buffer.map_or(Ok(()), |buffer| self.check_near("start a kernel", buffer))?;
             *value = match argument {
-                Argument::Buffer(buffer) => buffer.place(),
-                Argument::Words(words) => words.place(),
+                Argument::Buffer(buffer) => buffer.address(),
+                Argument::Words(words) => words.address(),
                 Argument::Absent => 0,
                 Argument::Kind(kind) => first_bytes(*kind),
                 Argument::Count(count) => *count,
@@ -210,7 +210,7 @@ impl Gpu {
         let bytes: &[u8] = bytemuck::cast_slice(from);
         self.check_length("copy to it", bytes.len(), to.len() * WORD)?;
         self.check_own("copy to it", to.buffer())?;
-        self.send(bytes, to.place())
+        self.send(bytes, to.address())
     }
 
     /// Copies words from the GPU, once whatever was asked of this handle before is done.
@@ -221,7 +221,7 @@ impl Gpu {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(to);
         self.check_length("copy from it", bytes.len(), from.len() * WORD)?;
         self.check_near("copy from it", from.buffer())?;
-        self.fetch(from.place(), bytes)
+        self.fetch(from.address(), bytes)
     }
 
     /// Copies words from one place of the GPU to another, which is no part of the first. Both are in buffers of this handle: one of
@@ -236,15 +236,15 @@ impl Gpu {
         if from.is_empty() {
             return Ok(());
         }
-        let (source, bytes, stream) = (from.place(), from.len() * WORD, self.stream.cu_stream());
+        let (source, bytes, stream) = (from.address(), from.len() * WORD, self.stream.cu_stream());
         let run = || {
             // SAFETY: both have so many bytes.
             let copied = self
                 .bind()
-                .and_then(|()| unsafe { result::memcpy_dtod_async(to.place(), source, bytes, stream) });
+                .and_then(|()| unsafe { result::memcpy_dtod_async(to.address(), source, bytes, stream) });
             copied.map_err(|error| self.failed("copy within it", error))
         };
-        self.in_mode(|mode| mode.other(&[source, to.place(), bytes as u64], run))
+        self.in_mode(|mode| mode.other(&[source, to.address(), bytes as u64], run))
     }
 
     /// Waits until whatever was asked of this handle is done.
@@ -454,13 +454,13 @@ impl DeviceMemory for Gpu {
     fn copy_in(&self, bytes: &[u8], buffer: &mut GpuBuffer) -> Result<(), DeviceError> {
         self.check_length("copy to it", bytes.len(), buffer.bytes())?;
         self.check_own("copy to it", buffer)?;
-        self.send(bytes, buffer.place())
+        self.send(bytes, buffer.address())
     }
 
     fn copy_out(&self, buffer: &GpuBuffer) -> Result<Vec<u8>, DeviceError> {
         self.check_near("copy from it", buffer)?;
         let mut bytes = vec![0; buffer.bytes()];
-        self.fetch(buffer.place(), &mut bytes)?;
+        self.fetch(buffer.address(), &mut bytes)?;
         Ok(bytes)
     }
 }

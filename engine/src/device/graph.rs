@@ -13,7 +13,7 @@ use cudarc::driver::{CudaGraph, CudaStream, DriverError, sys};
 use distdl_storage::DeviceError;
 
 use super::buffer::bind;
-use super::capture::{Asked, CAPTURE, Mode, Place, REPLAY};
+use super::capture::{Asked, CAPTURE, GraphExec, Mode, REPLAY};
 use super::gpu::Gpu;
 
 /// What was asked of a handle, in order, as one thing that can be asked for.
@@ -84,7 +84,7 @@ impl Gpu {
         *self.mode() = Mode::Replaying {
             asked: mem::take(&mut graph.asked),
             next: 0,
-            graph: Place(graph.graph.cu_graph_exec()),
+            graph: GraphExec(graph.graph.cu_graph_exec()),
         };
         let _done = EagerAgain(self);
         let asked = ask();

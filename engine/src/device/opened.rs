@@ -10,10 +10,10 @@ use distdl_storage::DeviceBudget;
 use super::buffer::bind;
 use crate::exclusive::Exclusive;
 
-/// Turns at each GPU, by its index: of all handles of the process, whichever context they belong to. They lie here since what they
+/// Who uses each GPU alone, by its index: of all handles of the process, whichever context they belong to. They lie here since what they
 /// keep apart does, too: the driver has one context of a GPU for a process, and lets nobody of it wait for all of that while
 /// somebody captures.
-static TURNS: Mutex<BTreeMap<usize, Arc<Exclusive>>> = Mutex::new(BTreeMap::new());
+static EXCLUSIVE_USE: Mutex<BTreeMap<usize, Arc<Exclusive>>> = Mutex::new(BTreeMap::new());
 
 /// Who may have memory of a GPU that nobody works with at the moment.
 pub trait Spares: Send + Sync {
@@ -35,7 +35,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Keeps a GPU open from now on, and gives the turns at it. One that has been lost is closed before, as far as nobody else
+    /// Keeps a GPU open from now on, and gives what its exclusive use goes by. One that has been lost is closed before, as far as nobody else
     /// has it open: it comes back where the driver can bring it back. Most failures of kernels (700, 719) a real one keeps for as
     /// long as the process lives, which has to be started again.
     pub(super) fn keep(&self, index: usize) -> Result<Arc<Exclusive>, DriverError> {
@@ -45,7 +45,7 @@ impl Opened {
             kept.remove(&index);
             kept.insert(index, CudaContext::new(index)?);
         }
-        Ok(Arc::clone(lock(&TURNS).entry(index).or_default()))
+        Ok(Arc::clone(lock(&EXCLUSIVE_USE).entry(index).or_default()))
     }
 
     /// What is taken of a GPU's memory for data that stays there.

@@ -14,7 +14,7 @@ use super::gpu::Gpu;
 /// Some bytes of the host's memory that stay in place, so that copies to and from a GPU need not wait for the host.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    place: *mut c_void,
+    address: *mut c_void,
     bytes: usize,
     /// Whether it is never given back.
     is_kept: bool,
@@ -30,7 +30,7 @@ impl Pinned {
         gpu.bind().map_err(|error| gpu.failed("pin memory", error))?;
         let bytes = bytes.max(1);
         // SAFETY: it is given back once, by `drop`.
-        let place = unsafe { result::malloc_host(bytes, 0) }.map_err(|error| match error {
+        let address = unsafe { result::malloc_host(bytes, 0) }.map_err(|error| match error {
             DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => DeviceError::NoHostMemory {
                 device: gpu.name().into(),
                 needed_bytes: bytes as u64,
@@ -38,9 +38,9 @@ impl Pinned {
             other => gpu.failed("pin memory", other),
         })?;
         // SAFETY: so many bytes were handed out, and nobody has read them yet.
-        unsafe { place.cast::<u8>().write_bytes(0, bytes) };
+        unsafe { address.cast::<u8>().write_bytes(0, bytes) };
         Ok(Self {
-            place,
+            address,
             bytes,
             is_kept: false,
             context: gpu.context().clone(),
@@ -55,7 +55,7 @@ impl Pinned {
     /// The bytes. Nothing may be under way to or from them.
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: so many bytes were handed out, written once, and are borrowed from this value.
-        unsafe { std::slice::from_raw_parts_mut(self.place.cast(), self.bytes) }
+        unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.bytes) }
     }
 
     /// Begins to copy its first `bytes` bytes to the beginning of `to`. Nobody may touch them until `stream` has done it.
@@ -66,7 +66,7 @@ impl Pinned {
         assert!(bytes <= to.bytes(), "{bytes} of {} bytes", to.bytes());
         let from = &self.bytes()[..bytes];
         // SAFETY: both sides have so many bytes; the caller leaves these alone meanwhile.
-        unsafe { result::memcpy_htod_async(to.place(), from, stream.cu_stream()) }
+        unsafe { result::memcpy_htod_async(to.address(), from, stream.cu_stream()) }
     }
 }
 
@@ -77,6 +77,6 @@ impl Drop for Pinned {
         }
         let _ = bind(&self.context);
         // SAFETY: `new` has got it from the driver, and this happens once. A lost GPU makes it fail, which changes nothing.
-        let _ = unsafe { result::free_host(self.place) };
+        let _ = unsafe { result::free_host(self.address) };
     }
 }

@@ -62,11 +62,11 @@ impl GpuPort {
         if from.is_empty() {
             return Ok(());
         }
-        let place = self.buffer.place();
+        let address = self.buffer.address();
         let (_eager, host) = self.begin(gpu, "copy to it", from.len())?;
         host.copy_from_slice(from);
         // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
-        let begun = unsafe { result::memcpy_htod_async(place, host, gpu.stream.cu_stream()) };
+        let begun = unsafe { result::memcpy_htod_async(address, host, gpu.stream.cu_stream()) };
         self.note(gpu, begun).map_err(|error| gpu.failed("copy to it", error))?;
         gpu.count_to_gpu(from.len());
         Ok(())
@@ -77,10 +77,10 @@ impl GpuPort {
     /// # Errors
     /// There are not so many, the port is another handle's, or the driver fails.
     pub fn fetch(&mut self, gpu: &Gpu, bytes: usize) -> Result<(), DeviceError> {
-        let place = self.buffer.place();
+        let address = self.buffer.address();
         let (_eager, host) = self.begin(gpu, "copy from it", bytes)?;
         // SAFETY: both sides have so many bytes. Nobody touches the host's before `settle` or `drop` have waited.
-        let begun = unsafe { result::memcpy_dtoh_async(host, place, gpu.stream.cu_stream()) };
+        let begun = unsafe { result::memcpy_dtoh_async(host, address, gpu.stream.cu_stream()) };
         self.note(gpu, begun)
             .map_err(|error| gpu.failed("copy from it", error))?;
         gpu.count_from_gpu(bytes);

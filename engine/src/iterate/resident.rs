@@ -63,10 +63,10 @@ impl<T: Record> Dataset<T> {
         let loaded = Loaded::default();
         let all: Vec<usize> = (0..self.partitions()).collect();
         loaded.take(context.run_here(self.id(), &all, &self.loader(load))?);
-        let turn = context.begin_action(self.node())?;
+        let action = context.begin_action(self.node())?;
         let stopped = Arc::new(Mutex::new(None));
         let stop = Arc::clone(&stopped);
-        turn.running.stops_by(Arc::new(move |error| {
+        action.running.stops_by(Arc::new(move |error| {
             stop.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }));
         let lanes = (0..iteration.lanes).map(|lane| loaded.of_lane(iteration.lanes, lane));

@@ -6,7 +6,7 @@ use distdl_storage::Record;
 
 use crate::dataset::{Dataset, only, streams};
 use crate::memo::digest_in_words;
-use crate::pair::Placed;
+use crate::pair::KeyPlacement;
 use crate::partitioner::Key;
 use crate::shuffle::{Closures, Collecting, Combine, Combined, Combining, Merging};
 
@@ -54,7 +54,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// ```
     #[track_caller]
     pub fn reduce_by_key(&self, function: impl Fn(V, V) -> V + Send + Sync + 'static) -> Dataset<(K, V)> {
-        self.combine("reduce_by_key", Merging(function), Placed::like(self))
+        self.combine("reduce_by_key", Merging(function), KeyPlacement::like(self))
     }
 
     /// [`reduce_by_key`](Self::reduce_by_key) into a number of partitions.
@@ -64,7 +64,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         function: impl Fn(V, V) -> V + Send + Sync + 'static,
         partitions: usize,
     ) -> Dataset<(K, V)> {
-        self.combine("reduce_by_key", Merging(function), Placed::by_hash(partitions))
+        self.combine("reduce_by_key", Merging(function), KeyPlacement::by_hash(partitions))
     }
 
     /// Combines the values of each key into a result of another type: `create` makes it from the first value, `add`
@@ -90,7 +90,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         add: impl Fn(C, V) -> C + Send + Sync + 'static,
         merge: impl Fn(C, C) -> C + Send + Sync + 'static,
     ) -> Dataset<(K, C)> {
-        self.combine("combine_by_key", Closures(create, add, merge), Placed::like(self))
+        self.combine("combine_by_key", Closures(create, add, merge), KeyPlacement::like(self))
     }
 
     /// [`combine_by_key`](Self::combine_by_key) into a number of partitions.
@@ -102,8 +102,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         merge: impl Fn(C, C) -> C + Send + Sync + 'static,
         partitions: usize,
     ) -> Dataset<(K, C)> {
-        let placed = Placed::by_hash(partitions);
-        self.combine("combine_by_key", Closures(create, add, merge), placed)
+        let placement = KeyPlacement::by_hash(partitions);
+        self.combine("combine_by_key", Closures(create, add, merge), placement)
     }
 
     /// Folds the values of each key into `zero` by `add`, and joins two results by `merge`. As in Spark, `zero` enters once
@@ -128,7 +128,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     ) -> Dataset<(K, C)> {
         let parameters = digest_in_words(&zero);
         let combine = from_zero(zero, add, merge);
-        self.combine_with("aggregate_by_key", parameters, combine, Placed::like(self))
+        self.combine_with("aggregate_by_key", parameters, combine, KeyPlacement::like(self))
     }
 
     /// [`aggregate_by_key`](Self::aggregate_by_key) into a number of partitions.
@@ -140,8 +140,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         merge: impl Fn(C, C) -> C + Send + Sync + 'static,
         partitions: usize,
     ) -> Dataset<(K, C)> {
-        let (parameters, placed) = (digest_in_words(&zero), Placed::by_hash(partitions));
-        self.combine_with("aggregate_by_key", parameters, from_zero(zero, add, merge), placed)
+        let (parameters, placement) = (digest_in_words(&zero), KeyPlacement::by_hash(partitions));
+        self.combine_with("aggregate_by_key", parameters, from_zero(zero, add, merge), placement)
     }
 
     /// Folds the values of each key into `zero` by `function`, which must be associative. As in Spark, `zero` enters once
@@ -159,7 +159,12 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     #[track_caller]
     pub fn fold_by_key(&self, zero: V, function: impl Fn(V, V) -> V + Send + Sync + 'static) -> Dataset<(K, V)> {
         let parameters = digest_in_words(&zero);
-        self.combine_with("fold_by_key", parameters, folding(zero, function), Placed::like(self))
+        self.combine_with(
+            "fold_by_key",
+            parameters,
+            folding(zero, function),
+            KeyPlacement::like(self),
+        )
     }
 
     /// [`fold_by_key`](Self::fold_by_key) into a number of partitions.
@@ -170,8 +175,8 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         function: impl Fn(V, V) -> V + Send + Sync + 'static,
         partitions: usize,
     ) -> Dataset<(K, V)> {
-        let (parameters, placed) = (digest_in_words(&zero), Placed::by_hash(partitions));
-        self.combine_with("fold_by_key", parameters, folding(zero, function), placed)
+        let (parameters, placement) = (digest_in_words(&zero), KeyPlacement::by_hash(partitions));
+        self.combine_with("fold_by_key", parameters, folding(zero, function), placement)
     }
 
     #[track_caller]
@@ -179,9 +184,9 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         &self,
         operator: &'static str,
         combine: M,
-        placed: Placed<K>,
+        placement: KeyPlacement<K>,
     ) -> Dataset<(K, C)> {
-        self.combine_with(operator, String::new(), combine, placed)
+        self.combine_with(operator, String::new(), combine, placement)
     }
 
     /// The same, with what is known of the operator's parameters.
@@ -191,11 +196,11 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         operator: &'static str,
         parameters: String,
         combine: M,
-        placed: Placed<K>,
+        placement: KeyPlacement<K>,
     ) -> Dataset<(K, C)> {
         let combine = Arc::new(combine);
-        let combined = Combined::<K, V, C, M>::new(Arc::clone(&placed.partitioner), Arc::clone(&combine));
-        let (dependency, shuffled) = placed.bring(self, Some(Arc::new(combined)));
+        let combined = Combined::<K, V, C, M>::new(Arc::clone(&placement.partitioner), Arc::clone(&combine));
+        let (dependency, shuffled) = placement.bring(self, Some(Arc::new(combined)));
         let compute = streams(move |context, _, inputs| {
             let mut combining = Combining::<K, V, C, M>::new(context, &combine);
             for batch in only(inputs) {
@@ -207,7 +212,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             }
             Ok(combining.into_stream())
         });
-        let mut spec = placed.derive(operator, vec![dependency], compute);
+        let mut spec = placement.derive(operator, vec![dependency], compute);
         // Not agreed on: a zero may have no order.
         spec.parameters = parameters;
         spec.build(self.context())
@@ -226,18 +231,18 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// ```
     #[track_caller]
     pub fn group_by_key(&self) -> Dataset<(K, Vec<V>)> {
-        self.group(&Placed::like(self))
+        self.group(&KeyPlacement::like(self))
     }
 
     /// [`group_by_key`](Self::group_by_key) into a number of partitions.
     #[track_caller]
     pub fn group_by_key_into(&self, partitions: usize) -> Dataset<(K, Vec<V>)> {
-        self.group(&Placed::by_hash(partitions))
+        self.group(&KeyPlacement::by_hash(partitions))
     }
 
     #[track_caller]
-    fn group(&self, placed: &Placed<K>) -> Dataset<(K, Vec<V>)> {
-        let (dependency, _) = placed.bring(self, None);
+    fn group(&self, placement: &KeyPlacement<K>) -> Dataset<(K, Vec<V>)> {
+        let (dependency, _) = placement.bring(self, None);
         let compute = streams(|context, _, inputs| {
             let mut groups = Combining::<K, V, Vec<V>, _>::new(context, &Arc::new(Collecting));
             for batch in only(inputs) {
@@ -245,7 +250,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             }
             Ok(groups.into_stream())
         });
-        placed
+        placement
             .derive("group_by_key", vec![dependency], compute)
             .build(self.context())
     }

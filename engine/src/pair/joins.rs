@@ -11,7 +11,7 @@ use self::chains::{Build, Chains, Joined, OuterJoin, beyond_memory};
 use crate::batch::{AnyBatch, Batches, Failure, PartitionIter, typed_batches};
 use crate::dataset::{Dataset, both, streams};
 use crate::lineage::Dependency;
-use crate::pair::Placed;
+use crate::pair::KeyPlacement;
 use crate::partitioner::Key;
 use crate::shuffle::{Arrival, Combine, Combined, Combining, Merging, Pair};
 
@@ -38,18 +38,18 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// ```
     #[track_caller]
     pub fn cogroup<W: Record>(&self, other: &Dataset<(K, W)>) -> Cogrouped<K, V, W> {
-        self.cogroup_at(other, &Placed::like_either(self, other))
+        self.cogroup_at(other, &KeyPlacement::like_either(self, other))
     }
 
     /// [`cogroup`](Self::cogroup) into a number of partitions.
     #[track_caller]
     pub fn cogroup_into<W: Record>(&self, other: &Dataset<(K, W)>, partitions: usize) -> Cogrouped<K, V, W> {
-        self.cogroup_at(other, &Placed::by_hash(partitions))
+        self.cogroup_at(other, &KeyPlacement::by_hash(partitions))
     }
 
     #[track_caller]
-    fn cogroup_at<W: Record>(&self, other: &Dataset<(K, W)>, placed: &Placed<K>) -> Cogrouped<K, V, W> {
-        let dependencies = vec![placed.bring(self, None).0, placed.bring(other, None).0];
+    fn cogroup_at<W: Record>(&self, other: &Dataset<(K, W)>, placement: &KeyPlacement<K>) -> Cogrouped<K, V, W> {
+        let dependencies = vec![placement.bring(self, None).0, placement.bring(other, None).0];
         let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
             let mut groups = Combining::<K, Side<V, W>, (Vec<V>, Vec<W>), _>::new(context, &Arc::new(Grouping));
@@ -61,7 +61,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             }
             Ok(groups.into_stream())
         });
-        placed
+        placement
             .derive("cogroup", dependencies, compute)
             .of_one_context(self.context(), other.context())
             .build(self.context())
@@ -82,18 +82,18 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// ```
     #[track_caller]
     pub fn join<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, (V, W))> {
-        self.join_at(other, &Placed::like_either(self, other))
+        self.join_at(other, &KeyPlacement::like_either(self, other))
     }
 
     /// [`join`](Self::join) into a number of partitions.
     #[track_caller]
     pub fn join_into<W: Record>(&self, other: &Dataset<(K, W)>, partitions: usize) -> Dataset<(K, (V, W))> {
-        self.join_at(other, &Placed::by_hash(partitions))
+        self.join_at(other, &KeyPlacement::by_hash(partitions))
     }
 
     #[track_caller]
-    fn join_at<W: Record>(&self, other: &Dataset<(K, W)>, placed: &Placed<K>) -> Dataset<(K, (V, W))> {
-        let dependencies = vec![placed.bring(self, None).0, placed.bring(other, None).0];
+    fn join_at<W: Record>(&self, other: &Dataset<(K, W)>, placement: &KeyPlacement<K>) -> Dataset<(K, (V, W))> {
+        let dependencies = vec![placement.bring(self, None).0, placement.bring(other, None).0];
         let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
             match Chains::<K, V>::collect(context, left)? {
@@ -101,7 +101,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
                 Build::Beyond(left) => beyond_memory(context, left, right, Option::<V>::zip::<W>),
             }
         });
-        placed
+        placement
             .derive("join", dependencies, compute)
             .of_one_context(self.context(), other.context())
             .build(self.context())
@@ -124,7 +124,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         self.outer_join(
             "left_outer_join",
             other,
-            &Placed::like_either(self, other),
+            &KeyPlacement::like_either(self, other),
             |left, right| left.map(|left| (left, right)),
         )
     }
@@ -136,9 +136,12 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         other: &Dataset<(K, W)>,
         partitions: usize,
     ) -> Dataset<(K, (V, Option<W>))> {
-        self.outer_join("left_outer_join", other, &Placed::by_hash(partitions), |left, right| {
-            left.map(|left| (left, right))
-        })
+        self.outer_join(
+            "left_outer_join",
+            other,
+            &KeyPlacement::by_hash(partitions),
+            |left, right| left.map(|left| (left, right)),
+        )
     }
 
     /// All pairs of values that share a key, as of [`join`](Self::join): for each record of `other`, in its order, those of
@@ -148,7 +151,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         self.outer_join(
             "right_outer_join",
             other,
-            &Placed::like_either(self, other),
+            &KeyPlacement::like_either(self, other),
             |left, right| right.map(|right| (left, right)),
         )
     }
@@ -163,7 +166,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         self.outer_join(
             "right_outer_join",
             other,
-            &Placed::by_hash(partitions),
+            &KeyPlacement::by_hash(partitions),
             |left, right| right.map(|right| (left, right)),
         )
     }
@@ -185,7 +188,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         self.outer_join(
             "full_outer_join",
             other,
-            &Placed::like_either(self, other),
+            &KeyPlacement::like_either(self, other),
             |left, right| Some((left, right)),
         )
     }
@@ -193,9 +196,12 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// [`full_outer_join`](Self::full_outer_join) into a number of partitions.
     #[track_caller]
     pub fn full_outer_join_into<W: Record>(&self, other: &Dataset<(K, W)>, partitions: usize) -> FullyJoined<K, V, W> {
-        self.outer_join("full_outer_join", other, &Placed::by_hash(partitions), |left, right| {
-            Some((left, right))
-        })
+        self.outer_join(
+            "full_outer_join",
+            other,
+            &KeyPlacement::by_hash(partitions),
+            |left, right| Some((left, right)),
+        )
     }
 
     /// What `pair` makes of the values of either side; where it makes nothing there is no record.
@@ -204,10 +210,10 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         &self,
         operator: &'static str,
         other: &Dataset<(K, W)>,
-        placed: &Placed<K>,
+        placement: &KeyPlacement<K>,
         pair: Pair<V, W, X>,
     ) -> Dataset<(K, X)> {
-        let dependencies = vec![placed.bring(self, None).0, placed.bring(other, None).0];
+        let dependencies = vec![placement.bring(self, None).0, placement.bring(other, None).0];
         let compute = streams(move |context, _, inputs| {
             let (left, right) = both(inputs);
             let left = match Chains::<K, V>::collect(context, left)? {
@@ -219,7 +225,7 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
             let joined = OuterJoin::new(left, right, pair);
             Ok(Box::new(Batches::new(joined, context.resources.batch_records, failure)))
         });
-        placed
+        placement
             .derive(operator, dependencies, compute)
             .of_one_context(self.context(), other.context())
             .build(self.context())
@@ -229,13 +235,13 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// different keys of the other one.
     #[track_caller]
     pub fn subtract_by_key<W: Record>(&self, other: &Dataset<(K, W)>) -> Dataset<(K, V)> {
-        self.without("subtract_by_key", other, &Placed::like(self))
+        self.without("subtract_by_key", other, &KeyPlacement::like(self))
     }
 
     /// [`subtract_by_key`](Self::subtract_by_key) into a number of partitions.
     #[track_caller]
     pub fn subtract_by_key_into<W: Record>(&self, other: &Dataset<(K, W)>, partitions: usize) -> Dataset<(K, V)> {
-        self.without("subtract_by_key", other, &Placed::by_hash(partitions))
+        self.without("subtract_by_key", other, &KeyPlacement::by_hash(partitions))
     }
 
     #[track_caller]
@@ -243,10 +249,10 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
         &self,
         operator: &'static str,
         other: &Dataset<(K, W)>,
-        placed: &Placed<K>,
+        placement: &KeyPlacement<K>,
     ) -> Dataset<(K, V)> {
         let keys = other.map_values(|_| ());
-        let dependencies = vec![placed.bring(self, None).0, placed.bring_keys(&keys)];
+        let dependencies = vec![placement.bring(self, None).0, placement.bring_keys(&keys)];
         let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
             let keys = match Chains::<K, ()>::collect(context, right)? {
@@ -267,14 +273,14 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
                 Ok(AnyBatch::owned(records))
             })))
         });
-        placed
+        placement
             .derive(operator, dependencies, compute)
             .of_one_context(self.context(), other.context())
             .build(self.context())
     }
 }
 
-impl<K: Key> Placed<K> {
+impl<K: Key> KeyPlacement<K> {
     /// Brings keys here, each once from a source partition if they must travel.
     pub(super) fn bring_keys(&self, keys: &Dataset<(K, ())>) -> Dependency {
         let once = Combined::<K, (), (), _>::new(Arc::clone(&self.partitioner), Arc::new(Merging(|(), ()| ())));

@@ -10,7 +10,7 @@ use crate::batch::{AnyBatch, typed_batches};
 use crate::dataset::{Dataset, Purpose, generator, only, streams};
 use crate::error::in_driver;
 use crate::lineage::{BatchStep, Compute, Dependency, NodeSpec, PartitionMap, Prepare, Wanted};
-use crate::pair::Placed;
+use crate::pair::KeyPlacement;
 use crate::partitioner::{Checked, Key, Partitioner, RangePartitioner, Thinned};
 use crate::shuffle::sorted;
 use crate::task::TaskContext;
@@ -57,9 +57,9 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
     fn sort(&self, operator: &'static str, descending: bool, partitions: usize) -> Dataset<(K, V)> {
         let site = Location::caller();
         let range = RangePartitioner::<K>::sampling(partitions, descending, self.id());
-        let placed = Placed::by(Arc::new(range.clone()));
-        let (dependency, _) = placed.bring(self, None);
-        let mut spec = placed.derive(operator, vec![dependency], sorted_by_key::<K, V>(descending));
+        let placement = KeyPlacement::by(Arc::new(range.clone()));
+        let (dependency, _) = placement.bring(self, None);
+        let mut spec = placement.derive(operator, vec![dependency], sorted_by_key::<K, V>(descending));
         spec.prepare = (range.partitions() > 1).then(|| self.sampling(operator, site, range));
         spec.build(self.context())
     }
@@ -69,11 +69,13 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
     /// [`partition_by`](Self::partition_by).
     #[track_caller]
     pub fn repartition_and_sort_within_partitions(&self, partitioner: impl Partitioner<K>) -> Dataset<(K, V)> {
-        let placed = Placed::by(Arc::new(Checked(partitioner)));
-        let (dependency, _) = placed.bring(self, None);
+        let placement = KeyPlacement::by(Arc::new(Checked(partitioner)));
+        let (dependency, _) = placement.bring(self, None);
         let compute = sorted_by_key::<K, V>(false);
         let operator = "repartition_and_sort_within_partitions";
-        placed.derive(operator, vec![dependency], compute).build(self.context())
+        placement
+            .derive(operator, vec![dependency], compute)
+            .build(self.context())
     }
 
     /// The records whose key is in `range`, in order. No shuffle; where the dataset is known to be partitioned by ranges of
@@ -93,7 +95,7 @@ impl<K: Key + Ord, V: Record> Dataset<(K, V)> {
         let parameters = in_words(&range);
         let mut dependencies = self.narrow_dependency();
         let partitioning = self.node().partitioning.clone();
-        let known = partitioning.as_ref().and_then(|placed| placed.partitioner::<K>());
+        let known = partitioning.as_ref().and_then(|placement| placement.partitioner::<K>());
         if let (Some(partitioner), [Dependency::Narrow { partitions, .. }]) = (known, &mut dependencies[..]) {
             let range = Arc::clone(&range);
             let holds = move |partition| {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::typed_batches;
 use crate::dataset::{Dataset, both, streams};
-use crate::pair::Placed;
+use crate::pair::KeyPlacement;
 use crate::partitioner::Key;
 use crate::shuffle::{Arrival, Combining, Merging};
 
@@ -39,8 +39,10 @@ impl<T: Key> Dataset<T> {
     /// [`distinct`](Self::distinct) into a number of partitions.
     #[track_caller]
     pub fn distinct_into(&self, partitions: usize) -> Dataset<T> {
-        let placed = Placed::by_hash(partitions);
-        self.as_keys().combine("distinct", Merging(|(), ()| ()), placed).keys()
+        let placement = KeyPlacement::by_hash(partitions);
+        self.as_keys()
+            .combine("distinct", Merging(|(), ()| ()), placement)
+            .keys()
     }
 
     /// Each different record that is in both datasets once, in the order in which they first come here. Shuffles the
@@ -61,9 +63,9 @@ impl<T: Key> Dataset<T> {
     /// [`intersection`](Self::intersection) into a number of partitions.
     #[track_caller]
     pub fn intersection_into(&self, other: &Dataset<T>, partitions: usize) -> Dataset<T> {
-        let placed = Placed::by_hash(partitions);
+        let placement = KeyPlacement::by_hash(partitions);
         let (left, right) = (self.as_keys(), other.as_keys());
-        let dependencies = vec![placed.bring_keys(&left), placed.bring_keys(&right)];
+        let dependencies = vec![placement.bring_keys(&left), placement.bring_keys(&right)];
         let compute = streams(|context, _, inputs| {
             let (left, right) = both(inputs);
             let mut seen = Combining::<T, Seen, Seen, _>::new(context, &Arc::new(Merging(Seen::and)));
@@ -75,7 +77,7 @@ impl<T: Key> Dataset<T> {
             }
             Ok(seen.into_stream())
         });
-        let seen: Dataset<(T, Seen)> = placed
+        let seen: Dataset<(T, Seen)> = placement
             .derive("intersection", dependencies, compute)
             .of_one_context(self.context(), other.context())
             .build(self.context());
@@ -106,8 +108,8 @@ impl<T: Key> Dataset<T> {
     /// [`subtract`](Self::subtract) into a number of partitions.
     #[track_caller]
     pub fn subtract_into(&self, other: &Dataset<T>, partitions: usize) -> Dataset<T> {
-        let placed = Placed::by_hash(partitions);
-        self.as_keys().without("subtract", &other.as_keys(), &placed).keys()
+        let placement = KeyPlacement::by_hash(partitions);
+        self.as_keys().without("subtract", &other.as_keys(), &placement).keys()
     }
 
     #[track_caller]

@@ -284,7 +284,7 @@ impl<K: Key, V: Record, C: Record, M: Combine<V, C>> Combining<K, V, C, M> {
         }
         self.working.set(bytes);
         if self.table.len() == 1 {
-            self.working.hold_key(self.context.place().partition)?;
+            self.working.hold_key(self.context.origin().partition)?;
         }
         Ok(())
     }

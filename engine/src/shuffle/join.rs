@@ -3,7 +3,7 @@
 //! Both are put on disk by parts of the hash of their keys. For each part a table takes as many keys of the left side as
 //! there is room for, and the right side is read past it; what found its key in the table is joined, the other records of
 //! both sides come in the next pass. So each record of the right side is joined in one pass, with all values of its key, and
-//! what is made of it has its place among the results.
+//! what is made of it has its rank among the results.
 
 use std::sync::Arc;
 
@@ -19,22 +19,22 @@ use crate::task::TaskContext;
 /// What is made of the values of either side, or of one alone; where nothing is made there is no record.
 pub(crate) type Pair<V, W, X> = fn(Option<V>, Option<W>) -> Option<X>;
 
-/// A record and its place in the order of the results.
-type Placed<R> = (u64, R);
+/// A record and its rank in the order of the results.
+type Ranked<R> = (u64, R);
 
 /// All that is made of `left` and `right`: for each record of the right side in its order, with the values of its key in
 /// theirs; then of the left side's keys that the right side lacks, in the order in which they first came. `left` brings the
-/// place of each key in that order.
+/// rank of each key in that order.
 pub(crate) fn join_on_disk<K: Key, V: Record, W: Record, X: Record>(
     context: &TaskContext,
-    left: impl Iterator<Item = TaskResult<Placed<(K, V)>>>,
+    left: impl Iterator<Item = TaskResult<Ranked<(K, V)>>>,
     right: impl Iterator<Item = TaskResult<(K, W)>>,
     pair: Pair<V, W, X>,
 ) -> TaskResult<AnyStream> {
-    let values = left.map_ok(|(place, (key, value))| (place, key, Arrival::Value(value)));
+    let values = left.map_ok(|(rank, (key, value))| (rank, key, Arrival::Value(value)));
     let lefts = by_parts::<K, Entry<K, V, Vec<V>>>(context, values, |entry| &entry.1)?;
     let numbered = right.enumerate();
-    let numbered = numbered.map(|(place, record)| record.map(|(key, value)| (place as u64, key, value)));
+    let numbered = numbered.map(|(rank, record)| record.map(|(key, value)| (rank as u64, key, value)));
     let rights = by_parts::<K, (u64, K, W)>(context, numbered, |record| &record.1)?;
     let mut made = Made {
         file: spill(context)?,
@@ -44,13 +44,13 @@ pub(crate) fn join_on_disk<K: Key, V: Record, W: Record, X: Record>(
     for (left, right) in lefts.into_iter().zip(rights) {
         join_part(context, left, right, pair, &mut made)?;
     }
-    let pairs = merged(context, made.pairs, std::iter::empty(), by_place)?;
-    let rest = merged(context, made.rest, std::iter::empty(), by_place)?;
+    let pairs = merged(context, made.pairs, std::iter::empty(), by_rank)?;
+    let rest = merged(context, made.rest, std::iter::empty(), by_rank)?;
     let records = pairs.chain(rest).map_ok(|(_, record)| record);
     Ok(fallible_stream(records, context.resources.batch_records))
 }
 
-fn by_place<R>(left: &Placed<R>, right: &Placed<R>) -> std::cmp::Ordering {
+fn by_rank<R>(left: &Ranked<R>, right: &Ranked<R>) -> std::cmp::Ordering {
     left.0.cmp(&right.0)
 }
 
@@ -69,13 +69,13 @@ fn by_parts<K: Key, R: Record>(
     writers.into_iter().map(RunWriter::finish).collect()
 }
 
-/// What was made so far, sorted by place in each run.
+/// What was made so far, sorted by rank in each run.
 struct Made<K, X> {
     file: Arc<Spill>,
     /// Of the records of the right side.
-    pairs: Vec<Run<Placed<(K, X)>>>,
+    pairs: Vec<Run<Ranked<(K, X)>>>,
     /// Of what only the left side has.
-    rest: Vec<Run<Placed<(K, X)>>>,
+    rest: Vec<Run<Ranked<(K, X)>>>,
 }
 
 fn join_part<K: Key, V: Record, W: Record, X: Record>(
@@ -90,37 +90,37 @@ fn join_part<K: Key, V: Record, W: Record, X: Record>(
         context.check()?;
         let mut table = Combining::<K, V, Vec<V>, _>::of_part(context, &Arc::new(Collecting));
         for entry in left.into_iter().flat_map(Run::into_records) {
-            let (place, key, arrival) = entry?;
-            table.arrive(Some(place), key, arrival)?;
+            let (rank, key, arrival) = entry?;
+            table.arrive(Some(rank), key, arrival)?;
         }
         let last = table.is_whole();
         let mut met = vec![false; table.keys_in_memory()];
         let mut pairs = RunWriter::new(context, &made.file);
         let mut later = RunWriter::new(context, &made.file);
         for record in right.into_records() {
-            let (place, key, right) = record?;
+            let (rank, key, right) = record?;
             match table.get(&key) {
                 Some((index, values)) => {
                     met[index] = true;
                     for left in values {
                         if let Some(made) = pair(Some(left.clone()), Some(right.clone())) {
-                            pairs.push((place, (key.clone(), made)))?;
+                            pairs.push((rank, (key.clone(), made)))?;
                         }
                     }
                 }
                 None if last => {
                     if let Some(made) = pair(None, Some(right)) {
-                        pairs.push((place, (key, made)))?;
+                        pairs.push((rank, (key, made)))?;
                     }
                 }
-                None => later.push((place, key, right))?,
+                None => later.push((rank, key, right))?,
             }
         }
         made.pairs.push(pairs.finish()?);
         let pass = table.into_pass(move |index| !met[index])?;
-        let alone = pass.folded.flat_map(|(place, (key, values))| {
+        let alone = pass.folded.flat_map(|(rank, (key, values))| {
             let made = values.into_iter().filter_map(move |left| pair(Some(left), None));
-            made.map(move |made| Ok((place, (key.clone(), made))))
+            made.map(move |made| Ok((rank, (key.clone(), made))))
         });
         made.rest.push(Run::write(context, &made.file, alone)?);
         if last {

@@ -1,7 +1,7 @@
 //! Which formats there are, and what the start of a file says.
 
+use super::extent::ArrayExtent;
 use super::header::{ArrayHeader, HEADER_BYTES_MAX};
-use super::place::ArrayPlace;
 use super::{idx, npy, npz};
 use crate::error::Result;
 use crate::object::Object;
@@ -27,15 +27,15 @@ pub enum ArrayFormat {
 impl ArrayFormat {
     /// Where the array of `object` lies and what its header says; one read of its start, and of the directory of an
     /// archive. The length of what is not compressed is checked too.
-    pub(super) fn find(&self, stores: &Stores, object: &Object) -> Result<(ArrayPlace, ArrayHeader)> {
-        let place = match self {
-            Self::Npz { array } => npz::place(stores, object, array)?,
-            Self::Idx | Self::Npy => ArrayPlace {
+    pub(super) fn find(&self, stores: &Stores, object: &Object) -> Result<(ArrayExtent, ArrayHeader)> {
+        let extent = match self {
+            Self::Npz { array } => npz::extent_of(stores, object, array)?,
+            Self::Idx | Self::Npy => ArrayExtent {
                 range: 0..object.bytes,
                 compression: Compression::of_name(&object.url),
             },
         };
-        let ArrayPlace { range, compression } = &place;
+        let ArrayExtent { range, compression } = &extent;
         let bytes =
             Pieces::open(stores, object, range.clone(), *compression, HEADER_BYTES_MAX).next(HEADER_BYTES_MAX)?;
         let header = match self {
@@ -46,6 +46,6 @@ impl ArrayFormat {
             let elements = (range.end - range.start).saturating_sub(header.header_bytes);
             header.check_elements(&object.url, elements)?;
         }
-        Ok((place, header))
+        Ok((extent, header))
     }
 }

@@ -5,8 +5,8 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
+use super::extent::ArrayExtent;
 use super::header::FETCH;
-use super::place::ArrayPlace;
 use crate::error::{Result, StorageError};
 use crate::object::{Object, ObjectError};
 use crate::remote::Stores;
@@ -18,11 +18,11 @@ const PIECE_BYTES: usize = 64 << 10;
 const LISTED_MAX: usize = 20;
 const PLACE: &str = "the directory of the archive";
 
-/// The place of `array`, which the archive holds as a file of that name with `.npy`.
+/// The extent of `array`, which the archive holds as a file of that name with `.npy`.
 ///
 /// # Errors
 /// The archive cannot be read or is none, or has no such array, or it is packed in a way that NumPy never packs.
-pub(super) fn place(stores: &Stores, object: &Object, array: &str) -> Result<ArrayPlace> {
+pub(super) fn extent_of(stores: &Stores, object: &Object, array: &str) -> Result<ArrayExtent> {
     let reader = ObjectReader {
         stores,
         object,
@@ -49,7 +49,7 @@ pub(super) fn place(stores: &Stores, object: &Object, array: &str) -> Result<Arr
     let problem = || format!("`{array}` is encrypted, cut, or packed in another way than NumPy packs arrays");
     let remedy = "write it with `numpy.savez` or `numpy.savez_compressed`";
     match compression {
-        Some(compression) => Ok(ArrayPlace { range, compression }),
+        Some(compression) => Ok(ArrayExtent { range, compression }),
         None => Err(ObjectError::malformed(&object.url, PLACE, problem(), remedy).into()),
     }
 }

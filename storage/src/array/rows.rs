@@ -6,9 +6,9 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::element::Element;
+use super::extent::ArrayExtent;
 use super::format::ArrayFormat;
 use super::header::ArrayHeader;
-use super::place::ArrayPlace;
 use crate::error::Result;
 use crate::object::{Object, ObjectError, shown};
 use crate::remote::Stores;
@@ -21,7 +21,7 @@ pub struct ArraySplit {
     /// Where the array is.
     pub object: Object,
     /// Where in it.
-    pub place: ArrayPlace,
+    pub extent: ArrayExtent,
     /// What its header says.
     pub header: ArrayHeader,
     /// The rows, by 0-based index; all of them if the array is compressed.
@@ -31,7 +31,7 @@ pub struct ArraySplit {
 impl ArraySplit {
     /// The bytes of the object that hold its rows; all of the array, if it is compressed.
     pub fn range(&self) -> Range<u64> {
-        let ArrayPlace { range, compression } = &self.place;
+        let ArrayExtent { range, compression } = &self.extent;
         let position = |row: u64| range.start + self.header.header_bytes + row * self.header.row_bytes();
         match compression {
             Some(_) => range.clone(),
@@ -51,9 +51,9 @@ pub fn split_arrays<T: Element>(
     format: &ArrayFormat,
     partitions: usize,
 ) -> Result<Vec<Vec<ArraySplit>>> {
-    let mut found: Vec<(ArrayPlace, ArrayHeader)> = Vec::with_capacity(objects.len());
+    let mut found: Vec<(ArrayExtent, ArrayHeader)> = Vec::with_capacity(objects.len());
     for object in objects {
-        let (place, header) = format.find(stores, object)?;
+        let (extent, header) = format.find(stores, object)?;
         check_kind::<T>(&object.url, &header)?;
         let first = found.first().map(|(_, header)| header);
         if let Some(first) = first.filter(|first| first.row_shape() != header.row_shape()) {
@@ -61,9 +61,9 @@ pub fn split_arrays<T: Element>(
             let problem = format!("rows of shape {shape:?}, but {other:?} in {}", shown(&objects[0].url));
             return Err(ObjectError::malformed(&object.url, "its header", problem, "name files of one shape").into());
         }
-        found.push((place, header));
+        found.push((extent, header));
     }
-    let extent = |(place, header): &(ArrayPlace, ArrayHeader)| match place.compression {
+    let in_units = |(extent, header): &(ArrayExtent, ArrayHeader)| match extent.compression {
         // At least one, so that what lies behind a header without rows is found out.
         Some(_) => Extent {
             units: header.rows().max(1),
@@ -74,10 +74,10 @@ pub fn split_arrays<T: Element>(
             whole: false,
         },
     };
-    let extents: Vec<Extent> = found.iter().map(extent).collect();
+    let extents: Vec<Extent> = found.iter().map(in_units).collect();
     let split = |(index, rows): (usize, Range<u64>)| ArraySplit {
         object: objects[index].clone(),
-        place: found[index].0.clone(),
+        extent: found[index].0.clone(),
         rows: rows.start..rows.end.min(found[index].1.rows()),
         header: found[index].1.clone(),
     };
@@ -113,7 +113,7 @@ pub struct RowReader<T> {
 /// A split of other elements; reading itself starts with the first row.
 pub fn read_rows<T: Element>(stores: &Stores, split: &ArraySplit) -> Result<RowReader<T>> {
     let ArraySplit {
-        object, place, header, ..
+        object, extent, header, ..
     } = split;
     check_kind::<T>(&object.url, header)?;
     let records = RecordSplit {
@@ -122,7 +122,7 @@ pub fn read_rows<T: Element>(stores: &Stores, split: &ArraySplit) -> Result<RowR
         // Where there are no rows, whatever follows the header is too much.
         record_bytes: header.row_bytes().max(1),
         header_bytes: header.header_bytes,
-        compression: place.compression,
+        compression: extent.compression,
     };
     Ok(RowReader {
         records: read_records(stores, &records)?,
@@ -192,7 +192,7 @@ pub fn read_array<T: Element>(
     format: &ArrayFormat,
     bytes_max: u64,
 ) -> Result<Array<T>> {
-    let (place, header) = format.find(stores, object)?;
+    let (extent, header) = format.find(stores, object)?;
     if header.elements_bytes() > bytes_max {
         let bytes = header.elements_bytes();
         let problem = format!("{bytes} bytes of elements, above the limit of {bytes_max}");
@@ -204,13 +204,13 @@ pub fn read_array<T: Element>(
         return Err(ObjectError::unsupported(&object.url, "the array is longer than memory can hold").into());
     };
     let mut elements = Vec::new();
-    if place.compression.is_none() {
+    if extent.compression.is_none() {
         // The object's length has been compared with the sides.
         elements.reserve_exact((header.elements_bytes() / T::KIND.bytes()) as usize);
     }
     let split = ArraySplit {
         object: object.clone(),
-        place,
+        extent,
         rows: 0..header.rows(),
         header,
     };

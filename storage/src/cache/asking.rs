@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Cache;
 use crate::bloom::Digest;
 use crate::chunk::{Segment, Version};
-use crate::peers::Turn;
+use crate::peers::FetchLease;
 
 /// The part `start..end` of a segment, or which version a version has grown from: see [`super::growth`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,8 +21,8 @@ enum Question {
 #[derive(Debug)]
 pub(super) enum Sought<'a> {
     Found(Bytes),
-    /// Nobody has it. In a cluster it is this process's turn to bring it.
-    Nowhere(Option<Turn<'a>>),
+    /// Nobody has it. In a cluster this process has the lease to fetch it.
+    Nowhere(Option<FetchLease<'a>>),
 }
 
 impl Cache {
@@ -44,13 +44,13 @@ impl Cache {
     }
 
     /// Which version a peer has found this one to have grown from, `None` if it has found it to have changed; else an error
-    /// with this process's turn to find out.
-    pub(super) fn seek_grown(&self, version: &Version) -> Result<Option<Version>, Option<Turn<'_>>> {
+    /// with this process's lease to find out.
+    pub(super) fn seek_grown(&self, version: &Version) -> Result<Option<Version>, Option<FetchLease<'_>>> {
         let question = Question::Grown {
             version: version.clone(),
         };
         match self.seek(version.grown_key(), &question) {
-            Sought::Nowhere(turn) => Err(turn),
+            Sought::Nowhere(lease) => Err(lease),
             Sought::Found(bytes) => {
                 let shorter = postcard::from_bytes::<Option<Version>>(&bytes).map_err(|_| None)?;
                 Ok(shorter.filter(|shorter| shorter.is_before(version)))
@@ -67,7 +67,7 @@ impl Cache {
         };
         match peers.find(&key, &question) {
             Some(answer) => Sought::Found(answer),
-            None => Sought::Nowhere(Some(Turn {
+            None => Sought::Nowhere(Some(FetchLease {
                 peers: &**peers,
                 key,
                 is_here: false,

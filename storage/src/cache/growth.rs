@@ -92,17 +92,17 @@ impl Cache {
         if let Some(judged) = self.verdict(version) {
             return Ok(judged);
         }
-        let mut turn = match self.seek_grown(version) {
+        let mut lease = match self.seek_grown(version) {
             Ok(judged) => return Ok(self.judged(version, judged)),
-            Err(turn) => turn,
+            Err(lease) => lease,
         };
         let lists = self.folder.before(version);
         let Some(known) = lists.first().map(|list| list.segment.version.clone()) else {
             return Ok(None);
         };
         let judged = is_grown(version, &lists, fetch)?.then_some(known);
-        if let Some(turn) = &mut turn {
-            turn.is_here = true;
+        if let Some(lease) = &mut lease {
+            lease.is_here = true;
         }
         Ok(self.judged(version, judged))
     }

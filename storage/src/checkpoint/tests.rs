@@ -28,7 +28,7 @@ fn write(checkpoint: &Checkpoint) -> Result<Vec<Blob>> {
 
 fn within(store: &Arc<dyn ObjectStore>) -> Checkpoint {
     Checkpoint {
-        place: Place::within(&Stores::new(), Arc::clone(store), "kept/one").unwrap(),
+        folder: ObjectFolder::within(&Stores::new(), Arc::clone(store), "kept/one").unwrap(),
         name: "checkpoint-00.json".to_owned(),
     }
 }
@@ -77,7 +77,7 @@ fn commits_in_the_same_folder_spare_a_checkpoint_that_is_being_written() {
     commit("two");
     assert_eq!(checkpoint.read(0, &blobs[0]).unwrap(), bytes(0));
     assert!(
-        !checkpoint.place.has(&checkpoint.begun()).unwrap(),
+        !checkpoint.folder.has(&checkpoint.begun()).unwrap(),
         "it has begun no more"
     );
 }

@@ -56,7 +56,7 @@ impl Shared {
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self
             .commits()
-            .place
+            .folder
             .list()
             .unwrap()
             .into_iter()

@@ -312,7 +312,7 @@ fn limits_of_reads_and_listings_hold() {
         }
     ));
     assert_eq!(stores.read_range(&object, 0..4).unwrap(), "four");
-    let place = stores.place("memory://kept").unwrap();
+    let place = stores.folder("memory://kept").unwrap();
     place.create("three", Bytes::from_static(b"3 b")).unwrap();
     assert_eq!(place.read("three", 9).unwrap(), "3 b");
     let error = place.replace("three", Bytes::from_static(b"four")).unwrap_err();
@@ -458,7 +458,7 @@ fn buckets_that_are_not_built_in_say_which_feature_is_missing() {
             stores.list(&url).map(drop),
             stores.write(&url, Bytes::new()),
             stores.create_folder(&url).map(drop),
-            stores.place(&url).map(drop),
+            stores.folder(&url).map(drop),
         ];
         let mut refused = refused.into_iter();
         assert!(refused.all(|refused| object_error(refused).to_string().contains(&remedy)));

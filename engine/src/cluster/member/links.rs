@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::{CONNECT_TIMEOUT, Current, Fetch, Phase, Receive, RoundKey, Shared, State, blocks, lock, spawn};
 use crate::cluster::chaos::Point;
-use crate::cluster::handshake::{self, Mine, Purpose, Refused, Theirs, Turns};
+use crate::cluster::handshake::{self, HandshakePermits, Mine, Purpose, Refused, Theirs};
 use crate::cluster::identity::{Address, MemberId};
 use crate::cluster::join::Join;
 use crate::cluster::link::Link;
@@ -277,16 +277,16 @@ impl Shared {
         let Some(listener) = lock(&self).listener.clone() else {
             return;
         };
-        let turns = Arc::<Turns>::default();
+        let permits = Arc::<HandshakePermits>::default();
         loop {
-            let turn = turns.take();
+            let permit = permits.take();
             let Some(socket) = listener.next() else { return };
             if lock(&self).closed.is_some() {
                 return;
             }
             let started = spawn("handshake", &self, move |shared| {
                 let welcomed = shared.welcome(&socket);
-                drop(turn);
+                drop(permit);
                 match welcomed {
                     Ok((
                         _,

@@ -20,7 +20,7 @@ use crate::cluster::protocol::{Order, Report, Source};
 use crate::cluster::socket::{self, Socket};
 use crate::notices::{Notices, Said};
 
-/// How long an answer, or another member's turn, is waited for before the remote store is asked.
+/// How long an answer, or another member's fetch, is waited for before the remote store is asked.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What a message takes beside the question or answer in it, in bytes.
@@ -242,7 +242,7 @@ impl Shared {
         }
     }
 
-    /// Those that the name node names; none if it is this process's turn.
+    /// Those that the name node names; none if this process is to fetch it.
     fn seek(&self, key: &Digest, tried: &[MemberId]) -> Option<Vec<Source>> {
         let request = self.sharing.requests.fetch_add(1, Ordering::Relaxed);
         self.sharing.state().sought.insert(request, None);
@@ -272,7 +272,7 @@ impl Shared {
                     *answer = Some(sources);
                     self.sharing.found.notify_all();
                 }
-                // Nobody waits any more: the turn goes to the next.
+                // Nobody waits any more: the lease goes to the next.
                 None if sources.is_empty() => {
                     drop(state);
                     self.report(&Report::Brought { key, is_here: false });

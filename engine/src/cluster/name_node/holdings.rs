@@ -1,6 +1,6 @@
-//! Which members may have what of remote objects in their caches, and whose turn it is to bring what nobody has.
+//! Which members may have what of remote objects in their caches, and who is to fetch what nobody has.
 //!
-//! Nothing of this is logged: after a restart members say again what they have, and a turn that is forgotten costs a
+//! Nothing of this is logged: after a restart members say again what they have, and a fetch that is forgotten costs a
 //! second fetch at most.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,7 +14,7 @@ use crate::cluster::identity::MemberId;
 use crate::cluster::protocol::{Order, Source};
 use crate::notices::Said;
 
-/// Questions of one member that may wait for another's turn to end.
+/// Questions of one member that may wait for another's fetch to end.
 const WAITING_MAX: usize = 4096;
 
 /// Longest filter, in bytes.
@@ -26,7 +26,7 @@ const SOURCES_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
     filters: BTreeMap<MemberId, Bloom>,
-    turns: BTreeMap<Digest, Turn>,
+    fetches: BTreeMap<Digest, FetchRecord>,
     /// What reading has cost members so far, those that are gone included.
     figures: BTreeMap<MemberId, StoreFigures>,
     /// What members say of themselves.
@@ -37,7 +37,7 @@ pub(super) struct Holdings {
 
 /// Something that a member is bringing.
 #[derive(Debug)]
-struct Turn {
+struct FetchRecord {
     of: MemberId,
     /// Who waits for it, with the number of the question.
     waiting: VecDeque<(MemberId, u64)>,
@@ -93,16 +93,16 @@ impl NameNode {
         if !sources.is_empty() {
             return self.found(member, request, key, sources);
         }
-        match self.holdings.turns.get_mut(&key) {
-            Some(turn) if turn.of != member => {
-                turn.waiting.push_back((member, request));
+        match self.holdings.fetches.get_mut(&key) {
+            Some(fetch) if fetch.of != member => {
+                fetch.waiting.push_back((member, request));
                 if self.holdings.waiting_of(member) > WAITING_MAX {
                     self.lose(member, &format!("more than {WAITING_MAX} of its questions wait"));
                 }
             }
             _ => {
-                let turn = self.holdings.turns.entry(key);
-                turn.or_insert_with(|| Turn::of(member));
+                let fetch = self.holdings.fetches.entry(key);
+                fetch.or_insert_with(|| FetchRecord::of(member));
                 self.found(member, request, key, Vec::new());
             }
         }
@@ -113,28 +113,28 @@ impl NameNode {
         self.send(member, order);
     }
 
-    /// A member's turn is over.
+    /// A member's fetch has ended.
     pub(super) fn brought(&mut self, member: MemberId, key: Digest, is_here: bool) {
         if is_here && let Some(filter) = self.holdings.filters.get_mut(&member) {
             filter.insert(&key);
         }
-        if self.holdings.turns.get(&key).is_some_and(|turn| turn.of == member) {
-            self.end_turn(key, is_here.then_some(member));
+        if self.holdings.fetches.get(&key).is_some_and(|fetch| fetch.of == member) {
+            self.end_fetch(key, is_here.then_some(member));
         }
     }
 
     /// Tells those who wait who has it, or lets the next one bring it.
-    fn end_turn(&mut self, key: Digest, holder: Option<MemberId>) {
-        let Some(mut turn) = self.holdings.turns.remove(&key) else {
+    fn end_fetch(&mut self, key: Digest, holder: Option<MemberId>) {
+        let Some(mut fetch) = self.holdings.fetches.remove(&key) else {
             return;
         };
         if let Some(source) = holder.and_then(|holder| self.source(holder)) {
-            for (member, request) in turn.waiting {
+            for (member, request) in fetch.waiting {
                 self.found(member, request, key, vec![source.clone()]);
             }
-        } else if let Some((next, request)) = turn.waiting.pop_front() {
-            turn.of = next;
-            self.holdings.turns.insert(key, turn);
+        } else if let Some((next, request)) = fetch.waiting.pop_front() {
+            fetch.of = next;
+            self.holdings.fetches.insert(key, fetch);
             self.found(next, request, key, Vec::new());
         }
     }
@@ -142,15 +142,15 @@ impl NameNode {
     /// A member is gone, or begins anew after a restart.
     pub(super) fn holds_no_more(&mut self, member: MemberId) {
         self.holdings.said.remove(&member);
-        for turn in self.holdings.turns.values_mut() {
-            turn.waiting.retain(|(waits, _)| *waits != member);
+        for fetch in self.holdings.fetches.values_mut() {
+            fetch.waiting.retain(|(waits, _)| *waits != member);
         }
-        let turns = self.holdings.turns.iter();
-        let its: Vec<Digest> = turns
-            .filter(|(_, turn)| turn.of == member)
+        let fetches = self.holdings.fetches.iter();
+        let its: Vec<Digest> = fetches
+            .filter(|(_, fetch)| fetch.of == member)
             .map(|(key, _)| *key)
             .collect();
-        its.into_iter().for_each(|key| self.end_turn(key, None));
+        its.into_iter().for_each(|key| self.end_fetch(key, None));
         self.holdings.filters.remove(&member);
         if self.holdings.filters.is_empty() {
             return;
@@ -217,12 +217,12 @@ impl Holdings {
     }
 
     fn waiting_of(&self, member: MemberId) -> usize {
-        let waiting = self.turns.values().flat_map(|turn| &turn.waiting);
+        let waiting = self.fetches.values().flat_map(|fetch| &fetch.waiting);
         waiting.filter(|(waits, _)| *waits == member).count()
     }
 }
 
-impl Turn {
+impl FetchRecord {
     fn of(member: MemberId) -> Self {
         Self {
             of: member,

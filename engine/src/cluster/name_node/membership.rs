@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::slot::Place;
+use super::slot::SlotState;
 use super::{ConnectionId, Effect, Loss, Member, NameNode, Options};
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::dismissal::Dismissal;
@@ -59,10 +59,10 @@ impl NameNode {
         }
         if unlike {
             if let Some(slot) = asked.and_then(|slot| self.slots.get_mut(slot))
-                && matches!(slot.place, Place::Starting(_))
+                && matches!(slot.state, SlotState::Starting(_))
             {
                 // Another process on that host would be no other.
-                slot.place = Place::Empty;
+                slot.state = SlotState::Empty;
             }
             return self.dismiss(connection, Dismissal::Unlike);
         }
@@ -236,7 +236,7 @@ impl NameNode {
             let spare = self.active().next().is_some() && self.members.values().any(waits);
             self.slots.vacate(slot, self.now, spare);
         } else if let Some(slot) = self.slots.get_mut(slot) {
-            slot.place = Place::Empty;
+            slot.state = SlotState::Empty;
         }
     }
 
@@ -378,7 +378,7 @@ impl NameNode {
         let starting = self
             .slots
             .iter()
-            .filter(|(_, slot)| matches!(slot.place, Place::Starting(_)));
+            .filter(|(_, slot)| matches!(slot.state, SlotState::Starting(_)));
         let starting: Vec<u32> = starting.map(|(number, _)| number).collect();
         self.effects
             .extend(starting.into_iter().map(|slot| Effect::Kill { slot }));

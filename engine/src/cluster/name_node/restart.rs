@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::slot::{Place, Slots};
+use super::slot::{SlotState, Slots};
 use super::{Action, Holdings, Member, Moves, NameNode, Options, Round};
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::{Collected, LogEntry};
@@ -11,15 +11,15 @@ use crate::cluster::protocol::{Answer, Generation, Head, Held, LoopState, Peer, 
 
 impl NameNode {
     /// The name node of the cluster that wrote `entries`. Its members are expected back within one lease; processes for
-    /// other places are started after that, as they may be on their way too.
+    /// other slots are started after that, as they may be on their way too.
     pub(crate) fn recover(options: Options, entries: Vec<LogEntry>, now: Duration) -> Self {
         let again = !entries.is_empty();
-        let places = options.processes.saturating_add(options.spares);
+        let slots = options.processes.saturating_add(options.spares);
         let mut node = Self {
             run: None,
             now,
             effects: Vec::new(),
-            slots: Slots::new(places, options.starts_processes.then_some(options.restarts_max)),
+            slots: Slots::new(slots, options.starts_processes.then_some(options.restarts_max)),
             members: BTreeMap::new(),
             connections: BTreeMap::new(),
             member_next: 0,
@@ -133,12 +133,12 @@ impl NameNode {
             self.slots.fill(slot, member, self.now);
         }
         // A slot that the options no longer have: its member is not expected.
-        let filled: BTreeSet<MemberId> = self.slots.iter().filter_map(|(_, slot)| slot.place.member()).collect();
+        let filled: BTreeSet<MemberId> = self.slots.iter().filter_map(|(_, slot)| slot.state.member()).collect();
         self.members.retain(|member, _| filled.contains(member));
     }
 }
 
-impl Place {
+impl SlotState {
     fn member(self) -> Option<MemberId> {
         match self {
             Self::Filled(member) => Some(member),

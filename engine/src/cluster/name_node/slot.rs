@@ -1,4 +1,4 @@
-//! The places of a cluster, and the processes that are started to fill them.
+//! The slots of a cluster, and the processes that are started to fill them.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use crate::cluster::identity::MemberId;
 
 /// The first delay of a restart that is not immediate.
 const DELAY_MIN: Duration = Duration::from_millis(100);
-/// The delay where another process stands by: it takes the place at once, and is not to share its cores just then with
+/// The delay where another process stands by: it takes the slot at once, and is not to share its cores just then with
 /// one that starts.
 const DELAY_BEHIND_SPARE: Duration = Duration::from_millis(500);
 /// The longest delay, and how long a process must live for its slot to start afresh.
 const DELAY_MAX: Duration = Duration::from_secs(10);
 
-/// All places, and what may still be started.
+/// All slots, and what may still be started.
 #[derive(Debug)]
 pub(super) struct Slots {
     list: Vec<Slot>,
@@ -20,10 +20,10 @@ pub(super) struct Slots {
     restarts_left: Option<u32>,
 }
 
-/// One place.
+/// One slot.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    pub(super) place: Place,
+    pub(super) state: SlotState,
     /// Processes started for it, and those that ended. Equal if none runs.
     started: u64,
     exited: u64,
@@ -37,9 +37,9 @@ pub(super) struct Slot {
     pub(super) error: Option<(Duration, String)>,
 }
 
-/// Who is in a place.
+/// Who is in a slot.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum SlotState {
     /// Nobody, and nobody will come unasked.
     #[default]
     Empty,
@@ -73,16 +73,16 @@ impl Slots {
 
     /// The slot for a newcomer: the one it asks for, or else one for which nothing was started, or else any free one.
     pub(super) fn free(&self, asked: Option<u32>) -> Option<u32> {
-        let vacant = |slot: &Slot| !matches!(slot.place, Place::Filled(_));
+        let vacant = |slot: &Slot| !matches!(slot.state, SlotState::Filled(_));
         let asked = asked.filter(|asked| self.list.get(*asked as usize).is_some_and(vacant));
-        let unexpected = |slot: &Slot| vacant(slot) && !matches!(slot.place, Place::Starting(_));
+        let unexpected = |slot: &Slot| vacant(slot) && !matches!(slot.state, SlotState::Starting(_));
         let first = |free: &dyn Fn(&Slot) -> bool| self.iter().find(|(_, slot)| free(slot)).map(|(number, _)| number);
         asked.or_else(|| first(&unexpected)).or_else(|| first(&vacant))
     }
 
     pub(super) fn fill(&mut self, slot: u32, member: MemberId, now: Duration) {
         if let Some(slot) = self.get_mut(slot) {
-            slot.place = Place::Filled(member);
+            slot.state = SlotState::Filled(member);
             slot.since = now;
             slot.error = None;
             slot.cause = None;
@@ -95,7 +95,7 @@ impl Slots {
         let budget = self.restarts_left;
         let Some(slot) = self.get_mut(slot) else { return };
         let Some(budget) = budget else {
-            slot.place = Place::Open;
+            slot.state = SlotState::Open;
             return;
         };
         if now.saturating_sub(slot.since) >= DELAY_MAX {
@@ -112,10 +112,10 @@ impl Slots {
             delay = delay.max(DELAY_BEHIND_SPARE);
         }
         slot.short_lives = slot.short_lives.saturating_add(1);
-        slot.place = if budget > 0 {
-            Place::Due(now + delay)
+        slot.state = if budget > 0 {
+            SlotState::Due(now + delay)
         } else {
-            Place::Empty
+            SlotState::Empty
         };
         self.restarts_left = Some(budget.saturating_sub(1));
     }
@@ -125,7 +125,7 @@ impl Slots {
         let Some(slot) = self.get_mut(slot) else { return false };
         slot.exited += 1;
         slot.cause = Some(cause);
-        matches!(slot.place, Place::Starting(_)) && slot.exited >= slot.started
+        matches!(slot.state, SlotState::Starting(_)) && slot.exited >= slot.started
     }
 
     /// Slots for which a process is to be started by now; those that ended with an error only if others go on.
@@ -133,9 +133,9 @@ impl Slots {
         let mut due = Vec::new();
         for (number, slot) in (0..).zip(&mut self.list) {
             let held = slot.error.is_some() && !others_go_on;
-            if !held && matches!(slot.place, Place::Due(at) if at <= now) {
+            if !held && matches!(slot.state, SlotState::Due(at) if at <= now) {
                 due.push((number, slot.started > 0));
-                slot.place = Place::Starting(now);
+                slot.state = SlotState::Starting(now);
                 slot.since = now;
                 slot.started += 1;
             }
@@ -143,12 +143,12 @@ impl Slots {
         due
     }
 
-    /// Plans a process for every place in which nobody is, or leaves it to others; these are not counted as restarts.
+    /// Plans a process for every slot in which nobody is, or leaves it to others; these are not counted as restarts.
     pub(super) fn schedule(&mut self, at: Duration) {
-        let place = self.restarts_left.map_or(Place::Open, |_| Place::Due(at));
+        let state = self.restarts_left.map_or(SlotState::Open, |_| SlotState::Due(at));
         for slot in &mut self.list {
-            if slot.place == Place::Empty {
-                slot.place = place;
+            if slot.state == SlotState::Empty {
+                slot.state = state;
             }
         }
     }
@@ -157,15 +157,15 @@ impl Slots {
     pub(super) fn start_no_more(&mut self) {
         for slot in &mut self.list {
             slot.error = None;
-            if matches!(slot.place, Place::Due(_) | Place::Open) {
-                slot.place = Place::Empty;
+            if matches!(slot.state, SlotState::Due(_) | SlotState::Open) {
+                slot.state = SlotState::Empty;
             }
         }
     }
 
     /// Slots whose process has not joined for `patience`.
     pub(super) fn overdue(&self, now: Duration, patience: Duration) -> Vec<u32> {
-        let late = |slot: &Slot| matches!(slot.place, Place::Starting(since) if since + patience <= now);
+        let late = |slot: &Slot| matches!(slot.state, SlotState::Starting(since) if since + patience <= now);
         self.iter()
             .filter(|(_, slot)| late(slot))
             .map(|(number, _)| number)
@@ -174,19 +174,19 @@ impl Slots {
 
     /// Whether a process may still come by itself to a slot that nobody is in.
     pub(super) fn somebody_comes(&self) -> bool {
-        let comes = |slot: &Slot| match slot.place {
-            Place::Due(_) | Place::Open => slot.error.is_none(),
-            Place::Starting(_) => true,
-            Place::Empty | Place::Filled(_) => false,
+        let comes = |slot: &Slot| match slot.state {
+            SlotState::Due(_) | SlotState::Open => slot.error.is_none(),
+            SlotState::Starting(_) => true,
+            SlotState::Empty | SlotState::Filled(_) => false,
         };
         self.list.iter().any(comes)
     }
 
     pub(super) fn wake_at(&self, patience: Duration, others_go_on: bool) -> Option<Duration> {
-        let time = |slot: &Slot| match slot.place {
-            Place::Due(at) => (slot.error.is_none() || others_go_on).then_some(at),
-            Place::Starting(since) => Some(since + patience),
-            Place::Empty | Place::Open | Place::Filled(_) => None,
+        let time = |slot: &Slot| match slot.state {
+            SlotState::Due(at) => (slot.error.is_none() || others_go_on).then_some(at),
+            SlotState::Starting(since) => Some(since + patience),
+            SlotState::Empty | SlotState::Open | SlotState::Filled(_) => None,
         };
         self.list.iter().filter_map(time).min()
     }

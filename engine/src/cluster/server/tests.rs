@@ -7,7 +7,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use super::*;
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::events::Happening;
-use crate::cluster::handshake::turns::HANDSHAKES_MAX;
+use crate::cluster::handshake::permits::HANDSHAKES_MAX;
 use crate::cluster::identity::{Address, Role};
 use crate::cluster::secrets::Secrets;
 use crate::cluster::socket::{connect, pair};

@@ -62,7 +62,7 @@ impl Partial {
 fn is_part_of_a_step(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::Update | Kind::Piece | Kind::Shard | Kind::Sum | Kind::Ring | Kind::Turn | Kind::Measures
+        Kind::Update | Kind::Piece | Kind::Shard | Kind::Sum | Kind::Ring | Kind::Sequence | Kind::Measures
     )
 }
 
@@ -97,8 +97,8 @@ impl Receive for Exchange {
                 self.take_attendance(rank, header.words[0]);
                 Ok(())
             }
-            Kind::Turn => {
-                self.take_turn_letter(rank, header);
+            Kind::Sequence => {
+                self.receive_slot(rank, header);
                 Ok(())
             }
             Kind::Measures => self.take_measures(rank, header, body),
@@ -329,7 +329,7 @@ impl Exchange {
             Kind::Shard if !self.has_reached(header.words[0]) => return Ok(false),
             Kind::Shard => self.take_shard(rank, header, None)?,
             Kind::Attend => self.take_attendance(rank, header.words[0]),
-            Kind::Turn => self.take_turn_letter(rank, header),
+            Kind::Sequence => self.receive_slot(rank, header),
             _ => {}
         }
         Ok(true)

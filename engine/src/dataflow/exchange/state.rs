@@ -192,7 +192,7 @@ impl Exchange {
 
     /// From here on this process has all that the first step reads.
     pub(crate) fn begin(&self) {
-        self.turns.begin(self.parameters.version());
+        self.sequencer.begin(self.parameters.version());
         lock(&self.arrived).ready = true;
         self.changed.notify_all();
     }

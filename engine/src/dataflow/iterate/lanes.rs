@@ -14,7 +14,7 @@ use timely::dataflow::scope::Scope;
 use super::lane::{HostedLane, Ready};
 use super::pool::Pool;
 use super::{Contribution, Finished};
-use crate::dataflow::exchange::{Exchange, Turn};
+use crate::dataflow::exchange::{Exchange, UpdateSlot};
 
 /// The lanes of this process, for one of its workers.
 pub(super) struct Hosted {
@@ -81,33 +81,39 @@ impl Hosted {
             let lane = hosted.index;
             hosted.ready = Some(ready);
             self.pool.put_on(hosted);
-            self.exchange.ask_turn(lane);
+            self.exchange.request_slot(lane);
             return self.hand_out_placed(contributions);
         }
         let place = hosted.index;
-        self.contribute(&mut hosted, ready, Turn { step, place }, contributions);
+        self.contribute(&mut hosted, ready, UpdateSlot { step, place }, contributions);
         self.pool.put_on(hosted);
     }
 
     /// Hands out the updates that have been given their places.
     fn hand_out_placed(&self, contributions: &mut Vec<Contribution>) {
-        for (mut hosted, turn) in self.pool.placed(&self.exchange) {
+        for (mut hosted, slot) in self.pool.placed(&self.exchange) {
             if let Some(ready) = hosted.ready.take() {
-                self.contribute(&mut hosted, ready, turn, contributions);
+                self.contribute(&mut hosted, ready, slot, contributions);
             }
             self.pool.put(hosted);
         }
     }
 
-    fn contribute(&self, hosted: &mut HostedLane, ready: Ready, turn: Turn, contributions: &mut Vec<Contribution>) {
-        hosted.is_part_of(&ready.values, turn.step);
-        if turn.step >= self.exchange.iteration.last_step() {
+    fn contribute(
+        &self,
+        hosted: &mut HostedLane,
+        ready: Ready,
+        slot: UpdateSlot,
+        contributions: &mut Vec<Contribution>,
+    ) {
+        hosted.is_part_of(&ready.values, slot.step);
+        if slot.step >= self.exchange.iteration.last_step() {
             return;
         }
         contributions.extend(self.exchange.targets.iter().map(|worker| Contribution {
             worker: *worker as u64,
-            step: turn.step,
-            lane: turn.place as u64,
+            step: slot.step,
+            lane: slot.place as u64,
             tallies: ready.tallies,
             update: Arc::clone(&ready.values),
         }));

@@ -4,16 +4,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lane::HostedLane;
-use crate::dataflow::exchange::{Exchange, Turn};
+use crate::dataflow::exchange::{Exchange, UpdateSlot};
 
 /// See the [module](self).
 pub(super) struct Pool {
     exchange: Arc<Exchange>,
-    places: Mutex<Vec<Place>>,
+    entries: Mutex<Vec<LaneEntry>>,
 }
 
 /// Of one lane.
-struct Place {
+struct LaneEntry {
     index: usize,
     /// The worker of this process that it is placed on.
     home: usize,
@@ -24,10 +24,10 @@ struct Place {
 }
 
 impl Pool {
-    /// Places for the lanes of this process. They are made by the workers that they are placed on.
+    /// Entries for the lanes of this process. They are made by the workers that they are placed on.
     pub(super) fn new(exchange: &Arc<Exchange>) -> Self {
         let first = exchange.team.workers(exchange.team.rank).start;
-        let place = |lane: &usize| Place {
+        let entry = |lane: &usize| LaneEntry {
             index: *lane,
             home: exchange.placement.lanes[*lane] - first,
             step: exchange.parameters.version(),
@@ -35,12 +35,12 @@ impl Pool {
         };
         Self {
             exchange: Arc::clone(exchange),
-            places: Mutex::new(exchange.lanes.iter().map(place).collect()),
+            entries: Mutex::new(exchange.lanes.iter().map(entry).collect()),
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, Vec<Place>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> MutexGuard<'_, Vec<LaneEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a lane that was made.
@@ -54,9 +54,9 @@ impl Pool {
     }
 
     fn put_back(&self, lane: HostedLane, go_on: impl Fn(&mut u64)) {
-        if let Some(place) = self.places().iter_mut().find(|place| place.index == lane.index) {
-            place.lane = Some(lane);
-            go_on(&mut place.step);
+        if let Some(entry) = self.entries().iter_mut().find(|entry| entry.index == lane.index) {
+            entry.lane = Some(lane);
+            go_on(&mut entry.step);
         }
     }
 
@@ -65,41 +65,45 @@ impl Pool {
     /// would fall behind with all their data: there the one behind most comes first, whosesoever it is.
     pub(super) fn take(&self, worker: usize, exchange: &Exchange) -> Option<(HostedLane, u64)> {
         let newest = exchange.parameters.version();
-        let mut places = self.places();
-        let can_begin = |place: &&mut Place| {
-            let lane = place.lane.as_ref();
-            lane.is_some_and(|lane| lane.has_room(newest)) && exchange.can_begin(place.step, newest)
+        let mut entries = self.entries();
+        let can_begin = |entry: &&mut LaneEntry| {
+            let lane = entry.lane.as_ref();
+            lane.is_some_and(|lane| lane.has_room(newest)) && exchange.can_begin(entry.step, newest)
         };
-        let next = places.iter_mut().filter(can_begin);
+        let next = entries.iter_mut().filter(can_begin);
         let is_asynchronous = exchange.iteration.staleness.is_asynchronous();
-        let next = next.min_by_key(|place| {
-            let is_other = place.home != worker;
-            (is_other && !is_asynchronous, place.step, is_other, place.index)
+        let next = next.min_by_key(|entry| {
+            let is_other = entry.home != worker;
+            (is_other && !is_asynchronous, entry.step, is_other, entry.index)
         })?;
         Some((next.lane.take()?, next.step))
     }
 
     /// Takes back the lanes whose updates have their places in steps now.
-    pub(super) fn placed(&self, exchange: &Exchange) -> Vec<(HostedLane, Turn)> {
-        let mut places = self.places();
-        let waiting = places
+    pub(super) fn placed(&self, exchange: &Exchange) -> Vec<(HostedLane, UpdateSlot)> {
+        let mut entries = self.entries();
+        let waiting = entries
             .iter_mut()
-            .filter(|place| place.lane.as_ref().is_some_and(|lane| lane.ready.is_some()));
-        let placed = waiting.filter_map(|place| Some((exchange.take_turn(place.index)?, place)));
+            .filter(|entry| entry.lane.as_ref().is_some_and(|lane| lane.ready.is_some()));
+        let placed = waiting.filter_map(|entry| Some((exchange.take_slot(entry.index)?, entry)));
         placed
-            .filter_map(|(turn, place)| Some((place.lane.take()?, turn)))
+            .filter_map(|(slot, entry)| Some((entry.lane.take()?, slot)))
             .collect()
     }
 
     /// The step that is behind most; none if there are no lanes.
     pub(super) fn step(&self) -> Option<u64> {
-        self.places().iter().map(|place| place.step).min()
+        self.entries().iter().map(|entry| entry.step).min()
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let lanes: Vec<HostedLane> = self.places().iter_mut().filter_map(|place| place.lane.take()).collect();
+        let lanes: Vec<HostedLane> = self
+            .entries()
+            .iter_mut()
+            .filter_map(|entry| entry.lane.take())
+            .collect();
         lanes.into_iter().for_each(|lane| lane.end(&self.exchange));
     }
 }

@@ -25,13 +25,13 @@ pub(crate) trait Program: Send + Sync {
 pub(crate) type Recipe<T> = Box<dyn for<'r, 's> Fn(&'r LiveScope<'s>) -> LiveRecords<'s, T> + Send + Sync>;
 
 /// In which partition a record is.
-pub(crate) type Place<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
+pub(crate) type PartitionOf<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
 
 /// A view's way from inputs to what it keeps.
 pub(crate) struct LiveProgram<T: LiveRecord> {
     pub(crate) site: &'static Location<'static>,
     pub(crate) recipe: Recipe<T>,
-    pub(crate) place: Place<T>,
+    pub(crate) partition_of: PartitionOf<T>,
     pub(crate) kept: Mutex<Kept<T>>,
 }
 
@@ -42,8 +42,8 @@ impl<T: LiveRecord> Program for LiveProgram<T> {
         let stage = move |record: &Row, change: i64| {
             let Some(program) = program.upgrade() else { return };
             let record = record.get::<T>();
-            if let Some(place) = guard.guard("view", program.site, || (program.place)(record)) {
-                to.borrow_mut().push((place, record.clone(), change));
+            if let Some(partition) = guard.guard("view", program.site, || (program.partition_of)(record)) {
+                to.borrow_mut().push((partition, record.clone(), change));
             }
         };
         let output = Output {

@@ -10,7 +10,7 @@ use crate::batch::{Interrupted, TaskError, TaskResult};
 use crate::dataflow::job::{Attempt, Event};
 use crate::dataflow::speculation::Idle;
 use crate::error::{EngineError, panic_text};
-use crate::task::{Place, TaskContext};
+use crate::task::{TaskContext, UpdateOrigin};
 
 impl Tasks {
     /// The next task of this process.
@@ -102,7 +102,7 @@ impl Tasks {
     }
 
     fn panicked(&self, context: &TaskContext, panic: &(dyn Any + Send)) -> EngineError {
-        let Place { dataset, partition, .. } = context.place();
+        let UpdateOrigin { dataset, partition, .. } = context.origin();
         let node = self.job.lineage.node(dataset);
         EngineError::Panic {
             operator: node.title(),

@@ -14,7 +14,7 @@ struct Cluster {
     caches: Mutex<Vec<Weak<Cache>>>,
     /// What others know of each cache.
     filters: Mutex<Vec<Bloom>>,
-    turns: Mutex<BTreeMap<Digest, usize>>,
+    leases: Mutex<BTreeMap<Digest, usize>>,
     over: Condvar,
 }
 
@@ -42,15 +42,15 @@ impl Peers for Way {
     }
 
     fn find(&self, key: &Digest, question: &[u8]) -> Option<Bytes> {
-        // Under the lock, so that nobody is done between the question and the turn.
-        let mut turns = lock_of(&self.cluster.turns);
+        // Under the lock, so that nobody is done between the question and the lease.
+        let mut leases = lock_of(&self.cluster.leases);
         loop {
             let answer = self.ask(key, question);
-            if answer.is_some() || !turns.contains_key(key) {
-                answer.is_none().then(|| turns.insert(*key, self.from));
+            if answer.is_some() || !leases.contains_key(key) {
+                answer.is_none().then(|| leases.insert(*key, self.from));
                 return answer;
             }
-            turns = self.cluster.over.wait(turns).unwrap();
+            leases = self.cluster.over.wait(leases).unwrap();
         }
     }
 
@@ -58,7 +58,7 @@ impl Peers for Way {
         if is_here {
             lock_of(&self.cluster.filters)[self.from].insert(key);
         }
-        assert_eq!(lock_of(&self.cluster.turns).remove(key), Some(self.from));
+        assert_eq!(lock_of(&self.cluster.leases).remove(key), Some(self.from));
         self.cluster.over.notify_all();
     }
 }

@@ -111,7 +111,7 @@ fn a_writer_that_was_taken_for_dead_leaves_what_a_later_one_has_written() {
         let (_, _, stores) = store();
         let woken = stores.create_folder("memory://a/out").unwrap();
         woken.write_part("part-0", Bytes::from_static(b"old")).unwrap();
-        let place = stores.place("memory://a/out").unwrap();
+        let place = stores.folder("memory://a/out").unwrap();
         for name in ["part-0", UNFINISHED] {
             place.remove(name).unwrap();
         }

@@ -1,4 +1,4 @@
-//! Who is asked for what of remote objects, and whose turn it is to bring what nobody has.
+//! Who is asked for what of remote objects, and who is to fetch what nobody has.
 
 use distdl_storage::bloom::{Bloom, Digest};
 
@@ -76,7 +76,7 @@ fn sent(effects: Vec<Effect>) -> Vec<(u64, Order)> {
     sent.collect()
 }
 
-/// Who is told that he may ask whom; none is a turn.
+/// Who is told that he may ask whom; none is to fetch it.
 fn found(orders: Vec<(u64, Order)>) -> Vec<(u64, Vec<u64>)> {
     let found = orders.into_iter().filter_map(|(to, order)| match order {
         Order::Found { sources, key, request } => {

@@ -21,7 +21,7 @@ type Result<T> = std::result::Result<T, ObjectError>;
 
 /// A folder or prefix. Local files and their names are on the disk when a write returns.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct ObjectFolder {
     client: Arc<Client>,
     target: Target,
     /// The folder itself, if it is a local one.
@@ -30,14 +30,14 @@ pub(crate) struct Place {
     objects_max: usize,
 }
 
-/// An object of a place.
+/// An object of a folder.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct FolderEntry {
     pub(crate) name: String,
     meta: ObjectMeta,
 }
 
-impl Found {
+impl FolderEntry {
     /// Its length in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.meta.size
@@ -55,7 +55,7 @@ impl Found {
     }
 }
 
-impl Place {
+impl ObjectFolder {
     pub(super) fn of(stores: &Stores, target: Target) -> Self {
         let options = stores.options();
         Self {
@@ -100,7 +100,7 @@ impl Place {
     }
 
     /// The objects right in it; none if it does not exist.
-    pub(crate) fn list(&self) -> Result<Vec<Found>> {
+    pub(crate) fn list(&self) -> Result<Vec<FolderEntry>> {
         let target = self.target.clone();
         let listed = self.client.run(async move {
             let listed = target.store.list_with_delimiter(Some(&target.path)).await;
@@ -119,7 +119,7 @@ impl Place {
         }
         let found = objects.into_iter().filter_map(|meta| {
             let name = meta.location.filename()?.to_owned();
-            Some(Found { name, meta })
+            Some(FolderEntry { name, meta })
         });
         Ok(found.collect())
     }
@@ -213,7 +213,7 @@ impl Place {
         let Some(newest) = listed.iter().find(|found| found.name == name) else {
             return Ok(());
         };
-        let is_left = |found: &&Found| names_unfinished(&found.name) && found.is_left_behind(newest);
+        let is_left = |found: &&FolderEntry| names_unfinished(&found.name) && found.is_left_behind(newest);
         listed
             .iter()
             .filter(is_left)
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn hidden_files_that_nobody_has_finished_for_a_day_are_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Stores::new().place(folder.path().to_str().unwrap()).unwrap();
+        let place = Stores::new().folder(folder.path().to_str().unwrap()).unwrap();
         place.create("newest", Bytes::new()).unwrap();
         let now = SystemTime::now();
         let names = [

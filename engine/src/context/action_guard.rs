@@ -1,4 +1,4 @@
-//! Actions take turns.
+//! Actions of a context run one after another.
 
 use super::Context;
 use crate::cancel::RunningAction;
@@ -17,19 +17,19 @@ impl Context {
         }
     }
 
-    /// Takes the turn of an action on a dataset.
+    /// Waits until no other action of this context runs, and begins one on a dataset.
     ///
     /// # Errors
     /// [`EngineError::NestedAction`]; [`EngineError::Cancelled`] if a limit of this thread passes before it is its turn.
-    pub(crate) fn begin_action(&self, target: &Node) -> Result<Turn<'_>> {
+    pub(crate) fn begin_action(&self, target: &Node) -> Result<ActionGuard<'_>> {
         self.check_outside()?;
         let passed = || self.passed_alone(target);
-        let turn = self.inner.action.enter_unless(passed)?;
-        let turn = turn.ok_or(EngineError::NestedAction)?;
-        Ok(Turn {
+        let entered = self.inner.action.enter_unless(passed)?;
+        let entered = entered.ok_or(EngineError::NestedAction)?;
+        Ok(ActionGuard {
             board: &self.inner.resources.board,
             running: self.inner.cancellation.begin(action_on(target)),
-            _turn: turn,
+            _entered: entered,
         })
     }
 
@@ -43,15 +43,15 @@ impl Context {
     }
 }
 
-/// The turn of an action, until it is dropped.
-pub(crate) struct Turn<'a> {
+/// The running action of a context: the next one begins when this is dropped.
+pub(crate) struct ActionGuard<'a> {
     board: &'a Board,
     /// By which it may be cancelled.
     pub(crate) running: RunningAction<'a>,
-    _turn: Entered<'a>,
+    _entered: Entered<'a>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ActionGuard<'_> {
     fn drop(&mut self) {
         self.board.end();
     }

@@ -6,9 +6,9 @@ use distdl_storage::Record;
 
 use crate::dataset::Dataset;
 use crate::lineage::{Compute, Dependency, NodeSpec};
-use crate::pair::Placed;
+use crate::pair::KeyPlacement;
 use crate::partitioner::{Checked, Key, Partitioner};
-use crate::shuffle::{InTurn, Plain};
+use crate::shuffle::{Plain, RoundRobin};
 
 impl<T: Record> Dataset<T> {
     /// Spreads the records evenly over `partitions`: those of each source partition in turn. One shuffle.
@@ -22,7 +22,7 @@ impl<T: Record> Dataset<T> {
     /// ```
     #[track_caller]
     pub fn repartition(&self, partitions: usize) -> Dataset<T> {
-        let spec = Arc::new(Plain::<T, _>::new(InTurn(partitions), partitions));
+        let spec = Arc::new(Plain::<T, _>::new(RoundRobin(partitions), partitions));
         let dependencies = vec![Dependency::Shuffle {
             parent: self.id(),
             spec,
@@ -52,12 +52,12 @@ impl<K: Key, V: Record> Dataset<(K, V)> {
     /// ```
     #[track_caller]
     pub fn partition_by(&self, partitioner: impl Partitioner<K>) -> Dataset<(K, V)> {
-        let placed = Placed::by(Arc::new(Checked(partitioner)));
-        let (dependency, shuffles) = placed.bring(self, None);
+        let placement = KeyPlacement::by(Arc::new(Checked(partitioner)));
+        let (dependency, shuffles) = placement.bring(self, None);
         if !shuffles {
             return self.clone();
         }
-        placed
+        placement
             .derive("partition_by", vec![dependency], Compute::Pass)
             .build(self.context())
     }

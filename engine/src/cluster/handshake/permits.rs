@@ -5,30 +5,30 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 /// Connections that may shake hands at the same time.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
 
-/// Keeps the handshakes at one listener within [`HANDSHAKES_MAX`]. Who accepts takes a turn before each connection, so that
+/// Keeps the handshakes at one listener within [`HANDSHAKES_MAX`]. Who accepts takes a permit before each connection, so that
 /// those too many wait in the system's queue and none is lost.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub(crate) struct HandshakePermits {
     taken: Mutex<usize>,
     given_back: Condvar,
 }
 
-/// A turn, given back when this is dropped.
+/// A permit, given back when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn(Arc<Turns>);
+pub(crate) struct Permit(Arc<HandshakePermits>);
 
-impl Turns {
-    /// Waits for a turn.
-    pub(crate) fn take(self: &Arc<Self>) -> Turn {
+impl HandshakePermits {
+    /// Waits for a permit.
+    pub(crate) fn take(self: &Arc<Self>) -> Permit {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let all = |taken: &mut usize| *taken >= HANDSHAKES_MAX;
         let free = self.given_back.wait_while(taken, all);
         *free.unwrap_or_else(PoisonError::into_inner) += 1;
-        Turn(Arc::clone(self))
+        Permit(Arc::clone(self))
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.given_back.notify_one();

@@ -9,7 +9,7 @@ use crate::iteration::Iteration;
 
 /// A place in a step: which step, and which of as many places as there are lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Turn {
+pub(crate) struct UpdateSlot {
     /// The step.
     pub step: u64,
     /// From 0 on.
@@ -17,15 +17,15 @@ pub(crate) struct Turn {
 }
 
 /// Who comes next.
-pub(super) struct Turns {
+pub(super) struct Sequencer {
     lanes: u64,
     /// Places given, counted through from step 0 on; of the rank that gives them.
     given: Mutex<u64>,
     /// Places that were given to lanes of this process.
-    told: Mutex<HashMap<usize, Turn>>,
+    told: Mutex<HashMap<usize, UpdateSlot>>,
 }
 
-impl Turns {
+impl Sequencer {
     pub(super) fn new(iteration: &Iteration) -> Self {
         Self {
             lanes: iteration.lanes as u64,
@@ -39,26 +39,26 @@ impl Turns {
         *lock(&self.given) = step * self.lanes;
     }
 
-    fn next(&self) -> Turn {
+    fn next(&self) -> UpdateSlot {
         let mut given = lock(&self.given);
-        let turn = Turn {
+        let slot = UpdateSlot {
             step: *given / self.lanes,
             place: (*given % self.lanes) as usize,
         };
         *given += 1;
-        turn
+        slot
     }
 }
 
 impl Exchange {
     /// Asks for a place for the update of a lane. It is here at once if this process gives them; otherwise operators are
     /// woken when it has come.
-    pub(crate) fn ask_turn(&self, lane: usize) {
+    pub(crate) fn request_slot(&self, lane: usize) {
         let giver = self.giver();
         if giver == self.team.rank {
-            lock(&self.turns.told).insert(lane, self.turns.next());
+            lock(&self.sequencer.told).insert(lane, self.sequencer.next());
         } else {
-            self.tell(giver, Header::new(Kind::Turn, [lane as u64, 0, 0, 0, 0, 0]));
+            self.tell(giver, Header::new(Kind::Sequence, [lane as u64, 0, 0, 0, 0, 0]));
         }
     }
 
@@ -69,22 +69,22 @@ impl Exchange {
     }
 
     /// The place that was asked for, once it is here.
-    pub(crate) fn take_turn(&self, lane: usize) -> Option<Turn> {
-        lock(&self.turns.told).remove(&lane)
+    pub(crate) fn take_slot(&self, lane: usize) -> Option<UpdateSlot> {
+        lock(&self.sequencer.told).remove(&lane)
     }
 
     /// A lane of another process asks, or the rank that gives places answers.
-    pub(super) fn take_turn_letter(&self, rank: usize, header: &Header) {
+    pub(super) fn receive_slot(&self, rank: usize, header: &Header) {
         let [lane, step, place, ..] = header.words;
         if self.giver() == self.team.rank {
-            let Turn { step, place } = self.turns.next();
-            self.tell_soon(rank, Header::new(Kind::Turn, [lane, step, place as u64, 0, 0, 0]));
+            let UpdateSlot { step, place } = self.sequencer.next();
+            self.tell_soon(rank, Header::new(Kind::Sequence, [lane, step, place as u64, 0, 0, 0]));
         } else {
-            let turn = Turn {
+            let slot = UpdateSlot {
                 step,
                 place: place as usize,
             };
-            lock(&self.turns.told).insert(lane as usize, turn);
+            lock(&self.sequencer.told).insert(lane as usize, slot);
             self.wake();
         }
     }
