@@ -259,14 +259,14 @@ impl Bench {
         let tier = DeviceTier::new("host", 1 << 30);
         let key = |batch| DeviceKey::Batch { block: id(7), batch };
         for batch in 0..batches {
-            tier.lease(&device, key(batch), || Ok([0_u8; 16])).map_err(in_storage)?;
+            tier.pin(&device, key(batch), || Ok([0_u8; 16])).map_err(in_storage)?;
         }
-        let lease = |batch| {
-            tier.lease(&device, key(batch), || Ok([0_u8; 16]))
+        let pin = |batch| {
+            tier.pin(&device, key(batch), || Ok([0_u8; 16]))
                 .map(|_| true)
                 .map_err(in_storage)
         };
-        self.lookups("lookup.device.resident", batches, |asked| lease(asked % batches), true)?;
+        self.lookups("lookup.device.resident", batches, |asked| pin(asked % batches), true)?;
         self.lookups(
             "lookup.device.absent",
             batches,

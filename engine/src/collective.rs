@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round, RoundKey};
 use crate::cluster::protocol::{
-    ActionKind, Answer, Asset, Generation, Head, Held, LoopState, Order, Outcome, Report, Work,
+    ActionKind, Answer, Asset, Generation, Head, Inventory, LoopState, Order, Outcome, Report, Work,
 };
 use crate::context::{Context, action_on};
 use crate::dataflow::job::{Job, Reduce};
@@ -42,7 +42,7 @@ pub(crate) struct Arrival<'a> {
 }
 
 /// Whether a process has all that it was to have, and the results to report.
-pub(crate) type Kept = (bool, Vec<(u64, Bytes)>);
+pub(crate) type RoundResult = (bool, Vec<(u64, Bytes)>);
 
 /// What comes next at an action.
 pub(crate) enum Next {
@@ -128,7 +128,7 @@ impl<'a> Arrival<'a> {
         number: u32,
         facts: &Facts<'_>,
         reduce: &Reduce,
-        keep: &mut dyn FnMut(Results) -> Result<Kept>,
+        keep: &mut dyn FnMut(Results) -> Result<RoundResult>,
     ) -> Outcome {
         let before = || round::drop_unheard(facts, self.context.store());
         let entered = self.member.enter_after(generation, self.action, number, &before);
@@ -179,7 +179,7 @@ impl Drop for Arrival<'_> {
 
 /// What this process has of a lineage: what it sent into shuffles, blocks, also those that a lost process has left in a cache folder that they share,
 /// and partitions of sources whose bytes its cache may have.
-pub(crate) fn held(lineage: &Lineage, context: &Context) -> Held {
+pub(crate) fn held(lineage: &Lineage, context: &Context) -> Inventory {
     let outputs = context.resources().outputs.held();
     let outputs = outputs
         .into_iter()

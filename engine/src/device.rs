@@ -20,7 +20,7 @@ mod buffer;
 #[cfg(feature = "gpu")]
 mod dnn;
 #[cfg(feature = "gpu")]
-mod feed;
+mod double_buffer;
 #[cfg(feature = "gpu")]
 mod graph;
 #[cfg(feature = "gpu")]
@@ -28,13 +28,13 @@ mod libraries;
 #[cfg(feature = "gpu")]
 mod opened;
 #[cfg(feature = "gpu")]
-mod pinned;
+mod page_locked;
 #[cfg(feature = "gpu")]
 mod port;
 #[cfg(feature = "gpu")]
 mod probe;
 #[cfg(feature = "gpu")]
-mod slot;
+mod pipeline_stage;
 
 use std::fmt::{Display, Formatter};
 use std::path::Path;
@@ -49,9 +49,9 @@ pub use self::buffer::{GpuBuffer, GpuSlice};
 pub use self::compiler::{Compiler, Cubin};
 #[cfg(feature = "gpu")]
 pub use self::dnn::{ALIGNMENT_WORDS, Convolution, ConvolutionOperands, ConvolutionPart, GpuDnn};
-pub use self::error::{CompileError, NoGpu};
 #[cfg(feature = "gpu")]
-pub use self::feed::GpuFeed;
+pub use self::double_buffer::DoubleBuffer;
+pub use self::error::{CompileError, NoGpu};
 #[cfg(feature = "gpu")]
 pub use self::gpu::{Argument, Gpu, GpuKernel, GpuModule};
 #[cfg(feature = "gpu")]
@@ -59,13 +59,13 @@ pub use self::graph::GpuGraph;
 #[cfg(feature = "gpu")]
 use self::opened::Opened;
 #[cfg(feature = "gpu")]
-pub use self::opened::Spares;
+pub use self::opened::Reclaim;
+#[cfg(feature = "gpu")]
+pub use self::pipeline_stage::GpuPiece;
+#[cfg(feature = "gpu")]
+pub(crate) use self::pipeline_stage::PipelineStage;
 #[cfg(feature = "gpu")]
 pub use self::port::GpuPort;
-#[cfg(feature = "gpu")]
-pub use self::slot::GpuPiece;
-#[cfg(feature = "gpu")]
-pub(crate) use self::slot::Slot;
 #[cfg(feature = "gpu")]
 use distdl_storage::DeviceBudget;
 
@@ -102,13 +102,13 @@ impl GpuFound {
 
     /// Says who may have memory of the GPU of this index to spare, as long as it is there, for all that were given this, or a copy
     /// of it.
-    pub fn spares(&self, index: usize, who: Weak<dyn Spares>) {
-        self.opened.spares(index, who);
+    pub fn register_reclaim(&self, index: usize, who: Weak<dyn Reclaim>) {
+        self.opened.register_reclaim(index, who);
     }
 
-    /// Has all of them give up what they have to spare of the GPU of this index.
-    pub fn give_up(&self, index: usize) {
-        self.opened.give_up(index);
+    /// Has all of them free what they can spare of the GPU of this index.
+    pub fn reclaim(&self, index: usize) {
+        self.opened.reclaim(index);
     }
 }
 

@@ -167,8 +167,8 @@ fn keep(context: &TaskContext, node: &Node, partition: usize, stream: AnyStream)
     let (resources, level) = (&context.resources, node.level());
     let store = &resources.store;
     let kept = match level {
-        Some(level) if node.memo.is_some() => resources.with_room(|| store.remember(id, &block, level))?,
-        Some(level) => match resources.with_room(|| store.put(id, &block, level)) {
+        Some(level) if node.memo.is_some() => resources.retry_after_eviction(|| store.remember(id, &block, level))?,
+        Some(level) => match resources.retry_after_eviction(|| store.put(id, &block, level)) {
             // It need not be kept, and the disk is full for those that would have to make room for it.
             Err(error) if matches!(level, Level::Memory | Level::Memory2) => {
                 tracing::warn!(block = %id, operator = node.operator, "a block is not kept: {error}");

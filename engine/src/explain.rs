@@ -26,27 +26,27 @@ impl<T: Record> Dataset<T> {
         let available = |dataset: DatasetId, partition: usize| self.context().has_block(dataset, partition);
         let plan = plan(&lineage, &partitions, &available, &|_, _| false);
         let mut text = String::from("Lineage\n");
-        write_lineage(&mut text, &lineage, &|node| kept(self.context(), node));
+        write_lineage(&mut text, &lineage, &|node| stored_blocks(self.context(), node));
         write_plan(&mut text, &lineage, &plan);
         text
     }
 }
 
 /// The blocks of a dataset that are here.
-struct Kept {
+struct StoredBlocks {
     blocks: usize,
     size: Size,
 }
 
-fn kept(context: &Context, node: &Node) -> Kept {
+fn stored_blocks(context: &Context, node: &Node) -> StoredBlocks {
     let here = (0..node.partitions).filter(|partition| context.has_block(node.id, *partition));
-    let none = Kept {
+    let none = StoredBlocks {
         blocks: 0,
         size: Size::default(),
     };
     here.fold(none, |kept, partition| {
         let size = context.metrics().size(node.id, partition).unwrap_or_default();
-        Kept {
+        StoredBlocks {
             blocks: kept.blocks + 1,
             size: Size {
                 records: kept.size.records + size.records,
@@ -66,7 +66,7 @@ fn bytes_text(bytes: u64) -> String {
     }
 }
 
-fn write_lineage(text: &mut String, lineage: &Lineage, kept: &dyn Fn(&Node) -> Kept) {
+fn write_lineage(text: &mut String, lineage: &Lineage, kept: &dyn Fn(&Node) -> StoredBlocks) {
     // Runs of the same operator over one parent each are one line: a loop of ten thousand maps stays readable.
     let mut run: Option<(&Node, usize)> = None;
     for node in lineage.nodes().rev() {
@@ -111,7 +111,7 @@ fn write_repeats(text: &mut String, run: Option<(&Node, usize)>) {
     }
 }
 
-fn write_node(text: &mut String, node: &Node, kept: &dyn Fn(&Node) -> Kept) {
+fn write_node(text: &mut String, node: &Node, kept: &dyn Fn(&Node) -> StoredBlocks) {
     let _ = write!(
         text,
         "  {:>5} {} [{} partitions]",
@@ -140,7 +140,7 @@ fn write_node(text: &mut String, node: &Node, kept: &dyn Fn(&Node) -> Kept) {
         let _ = write!(text, ", memoized as \"{}\" version {}", memo.name, memo.version);
     }
     if let Some(level) = node.level() {
-        let Kept { blocks, size } = kept(node);
+        let StoredBlocks { blocks, size } = kept(node);
         let _ = write!(text, ", persisted ({level:?}, {blocks} of {} blocks", node.partitions);
         if blocks > 0 {
             let _ = write!(text, ": {} records, {}", size.records, bytes_text(size.memory_bytes));

@@ -48,10 +48,10 @@ pub use self::objects::{LiveObjects, Refreshed};
 pub use self::view::LiveView;
 use crate::context::Context;
 use crate::dataflow::live::contents::{Contents, Pending, lock};
-use crate::dataflow::live::kept::Kept;
 use crate::dataflow::live::meter::{Figures, Limits};
 use crate::dataflow::live::program::{LiveProgram, PartitionOf, Program, Recipe};
 use crate::dataflow::live::thread::LiveThread;
+use crate::dataflow::live::view_contents::ViewContents;
 pub use crate::dataflow::live::{LiveRecord, LiveRecords, LiveScope, Totals};
 use crate::dataset::check_partitions;
 use crate::error::{EngineError, Result};
@@ -195,7 +195,7 @@ impl Live {
         site: &'static Location<'static>,
     ) -> Result<LiveView<T>> {
         check_partitions("view", site, partitions)?;
-        let kept = Mutex::new(Kept::new(name, partitions, self.inner.options.view_records_max));
+        let kept = Mutex::new(ViewContents::new(name, partitions, self.inner.options.view_records_max));
         let program = Arc::new(LiveProgram {
             site,
             recipe,

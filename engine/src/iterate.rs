@@ -40,21 +40,21 @@ pub struct LanePartition<T> {
     pub records: LaneRecords<T>,
     /// The store of this process. What is kept of the records is best counted there, as a reservation or a spill.
     pub store: Arc<BlockStore>,
-    /// Makes room for what is written to such a spill.
-    pub room: DiskRoom,
+    /// Writes to such a spill.
+    pub writer: SpillWriter,
 }
 
-/// Makes room on the disk of this process.
+/// Writes to the disk of this process, which makes room where it is full.
 #[derive(Clone)]
-pub struct DiskRoom(Arc<Resources>);
+pub struct SpillWriter(Arc<Resources>);
 
-impl std::fmt::Debug for DiskRoom {
+impl std::fmt::Debug for SpillWriter {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("DiskRoom")
+        formatter.write_str("SpillWriter")
     }
 }
 
-impl DiskRoom {
+impl SpillWriter {
     /// Runs `write`. Where it finds the disk full, or its limit reached, what is kept there for the loss of another process
     /// makes way, and it runs once more.
     ///
@@ -64,7 +64,7 @@ impl DiskRoom {
         &self,
         write: impl Fn() -> std::result::Result<R, StorageError>,
     ) -> std::result::Result<R, StorageError> {
-        self.0.with_room(write)
+        self.0.retry_after_eviction(write)
     }
 }
 
@@ -152,7 +152,7 @@ impl<T: Record> Dataset<T> {
                 partition,
                 records,
                 store: Arc::clone(store),
-                room: DiskRoom(Arc::clone(&context.resources)),
+                writer: SpillWriter(Arc::clone(&context.resources)),
             });
             match failure.take() {
                 Some(error) => Err(error),

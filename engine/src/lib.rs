@@ -55,7 +55,7 @@ pub use context::{Context, Notice};
 pub use dataset::{Dataset, DeviceMap};
 pub use error::{EngineError, LiveError, Result, panic_text};
 pub use id::DatasetId;
-pub use iterate::{DiskRoom, LaneData, LanePartition, LaneRecords, Resident};
+pub use iterate::{LaneData, LanePartition, LaneRecords, Resident, SpillWriter};
 pub use iteration::{Iteration, Lane, Placement, ShardUpdate, StepReport, Tallies};
 pub use lineage::Determinacy;
 pub use metrics::{Metrics, WorkerTimes};

@@ -37,18 +37,18 @@ impl Stored {
 }
 
 /// A batch of an output, and its bucket.
-pub(crate) type Part = (usize, Stored);
+pub(crate) type BucketFrame = (usize, Stored);
 
 /// The outputs that a process keeps.
 pub(crate) struct Outputs {
     keep_after: Duration,
     bytes_max: u64,
     /// Read while a frame is written, so that who ends keeping waits for it and has all of its room.
-    kept: RwLock<Kept>,
+    kept: RwLock<KeptOutputs>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct KeptOutputs {
     /// When the action began; absent where nothing is to be kept.
     since: Option<Instant>,
     shuffles: BTreeMap<ShuffleId, Shuffle>,
@@ -61,7 +61,7 @@ struct Shuffle {
     /// For what readers in this process wait for.
     awaited: Arc<Spill>,
     /// By partition of the parent, in the order in which each was written.
-    partitions: BTreeMap<usize, Arc<[Part]>>,
+    partitions: BTreeMap<usize, Arc<[BucketFrame]>>,
 }
 
 /// An output that is being written.
@@ -112,7 +112,7 @@ impl Outputs {
 
     /// An action begins in which other processes take part.
     pub(crate) fn begin(&self) {
-        *self.write() = Kept {
+        *self.write() = KeptOutputs {
             since: Some(Instant::now()),
             shuffles: BTreeMap::new(),
         };
@@ -120,7 +120,7 @@ impl Outputs {
 
     /// Forgets all, and keeps nothing more until the next action begins: it has ended, or the disk is short.
     pub(crate) fn end(&self) {
-        *self.write() = Kept::default();
+        *self.write() = KeptOutputs::default();
     }
 
     /// Begins to keep what `partition` sends into `shuffle`, if the action has run for long enough.
@@ -179,13 +179,13 @@ impl Outputs {
                 let spill = Arc::clone(shuffle.spill(is_awaited));
                 (bucket, Stored::new(spill, rows))
             });
-            let parts: Arc<[Part]> = parts.collect();
+            let parts: Arc<[BucketFrame]> = parts.collect();
             shuffle.partitions.insert(output.partition, parts);
         }
     }
 
     /// What `partition` has sent into `shuffle`, if it is kept.
-    pub(crate) fn of(&self, shuffle: ShuffleId, partition: usize) -> Option<Arc<[Part]>> {
+    pub(crate) fn of(&self, shuffle: ShuffleId, partition: usize) -> Option<Arc<[BucketFrame]>> {
         let kept = self.read();
         kept.shuffles.get(&shuffle)?.partitions.get(&partition).map(Arc::clone)
     }
@@ -205,11 +205,11 @@ impl Outputs {
         shuffles.filter(|(_, partitions)| !partitions.is_empty()).collect()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Kept> {
+    fn read(&self) -> RwLockReadGuard<'_, KeptOutputs> {
         self.kept.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Kept> {
+    fn write(&self) -> RwLockWriteGuard<'_, KeptOutputs> {
         self.kept.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -65,14 +65,17 @@ impl Resources {
 
     /// Puts a frame on disk for which memory has no room. What is kept for the loss of another process makes way for it.
     pub(crate) fn put_away(&self, spill: &Spill, frame: &[u8]) -> Result<Rows, StorageError> {
-        let rows = self.with_room(|| spill.append(frame))?;
+        let rows = self.retry_after_eviction(|| spill.append(frame))?;
         self.metrics.spilled(frame.len() as u64);
         Ok(rows)
     }
 
     /// Writes to disk. Where that is short, what is kept for the loss of another process makes way, if no other task has seen
     /// to it meanwhile, and `write` runs again.
-    pub(crate) fn with_room<R>(&self, write: impl Fn() -> Result<R, StorageError>) -> Result<R, StorageError> {
+    pub(crate) fn retry_after_eviction<R>(
+        &self,
+        write: impl Fn() -> Result<R, StorageError>,
+    ) -> Result<R, StorageError> {
         match write() {
             Err(StorageError::OverBudget { .. } | StorageError::DiskFull { .. }) => {
                 self.outputs.end();

@@ -244,20 +244,20 @@ struct Shared<R> {
 
 #[derive(Default)]
 struct Lives {
-    slots: HashMap<u32, Slot>,
+    slots: HashMap<u32, TestSlot>,
     /// Whether all is over: who comes now is killed.
     ended: bool,
 }
 
 /// The lives of the processes of one slot.
 #[derive(Default)]
-struct Slot {
+struct TestSlot {
     count: u32,
     threads: Vec<JoinHandle<()>>,
     current: Option<Vanish>,
 }
 
-impl Slot {
+impl TestSlot {
     fn vanish(&self) {
         if let Some(vanish) = &self.current {
             vanish.vanish();
@@ -342,7 +342,7 @@ impl<R: Send + 'static> Shared<R> {
         }
         let mut lives = lock(&self.lives);
         lives.ended = true;
-        lives.slots.values().for_each(Slot::vanish);
+        lives.slots.values().for_each(TestSlot::vanish);
         let threads = lives.slots.values_mut().flat_map(|slot| slot.threads.drain(..));
         threads.collect()
     }

@@ -11,7 +11,7 @@ mod resident;
 mod tier;
 
 pub use self::budget::DeviceBudget;
-pub use self::resident::{DeviceFigures, DeviceKey, Lease};
+pub use self::resident::{DeviceFigures, DeviceKey, DevicePin};
 pub use self::tier::DeviceTier;
 use crate::error::StorageError;
 

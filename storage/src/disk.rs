@@ -21,7 +21,7 @@ use crate::block::{Block, BlockId};
 use crate::codec::{Codec, Source};
 use crate::error::{Result, StorageError};
 use crate::owner::{Kind, OwnFolder, Owner};
-use crate::spill::{Room, Spill};
+use crate::spill::{Spill, SpillQuota};
 use crate::tier::Tier;
 
 const NAME: &str = "disk";
@@ -257,12 +257,12 @@ impl LimitedFiles {
     }
 }
 
-impl Room for LimitedFiles {
-    fn take(&self, bytes: u64) -> Result<()> {
-        self.reserve(bytes, |_| 0)
+impl SpillQuota for LimitedFiles {
+    fn reserve(&self, bytes: u64) -> Result<()> {
+        LimitedFiles::reserve(self, bytes, |_| 0)
     }
 
-    fn give_back(&self, bytes: u64) {
+    fn release(&self, bytes: u64) {
         self.lock().bytes_reserved -= bytes;
     }
 }

@@ -95,7 +95,7 @@ pub mod testing;
 pub use block::{Block, BlockId, ParseBlockIdError};
 pub use checkpoint::{Checkpoint, FoundCheckpoint};
 pub use codec::{Codec, CodecKind, Source};
-pub use device::{DeviceBudget, DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DeviceTier, Lease};
+pub use device::{DeviceBudget, DeviceError, DeviceFigures, DeviceKey, DeviceMemory, DevicePin, DeviceTier};
 pub use disk::{DiskTier, temporary_folder};
 pub use error::{Result, StorageError};
 pub use figures::StoreFigures;

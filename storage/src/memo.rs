@@ -161,7 +161,7 @@ impl Memo {
     }
 
     /// Blocks of a dataset are kept in the store's own files too from now on.
-    pub(crate) fn hold(&self, dataset: u64) {
+    pub(crate) fn protect(&self, dataset: u64) {
         self.state().held.insert(dataset);
     }
 

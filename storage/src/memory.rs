@@ -14,11 +14,11 @@ use crate::tier::Tier;
 #[derive(Debug)]
 pub struct MemoryTier {
     bytes_max: u64,
-    kept: Mutex<Kept>,
+    state: Mutex<Blocks>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Blocks {
     blocks: BTreeMap<BlockId, Block>,
     bytes_used: u64,
 }
@@ -28,12 +28,12 @@ impl MemoryTier {
     pub fn new(bytes_max: u64) -> Self {
         Self {
             bytes_max,
-            kept: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, Blocks> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -44,8 +44,8 @@ impl Tier for MemoryTier {
 
     fn put(&self, id: BlockId, block: &Block) -> Result<()> {
         let needed_bytes = block.memory_bytes();
-        let mut kept = self.kept();
-        let others_bytes = kept.bytes_used - kept.blocks.get(&id).map_or(0, Block::memory_bytes);
+        let mut state = self.state();
+        let others_bytes = state.bytes_used - state.blocks.get(&id).map_or(0, Block::memory_bytes);
         let bytes_used = others_bytes
             .checked_add(needed_bytes)
             .filter(|bytes| *bytes <= self.bytes_max);
@@ -57,40 +57,40 @@ impl Tier for MemoryTier {
                 bytes_max,
             });
         };
-        let replaced = kept.blocks.insert(id, block.clone());
-        kept.bytes_used = bytes_used;
-        drop(kept);
+        let replaced = state.blocks.insert(id, block.clone());
+        state.bytes_used = bytes_used;
+        drop(state);
         drop(replaced);
         Ok(())
     }
 
     fn get(&self, id: BlockId, codec: Codec) -> Result<Option<Block>> {
-        let block = self.kept().blocks.get(&id).cloned();
+        let block = self.state().blocks.get(&id).cloned();
         block.map(|block| block.check_type(codec).map(|()| block)).transpose()
     }
 
     fn remove(&self, id: BlockId) -> Result<bool> {
-        let mut kept = self.kept();
-        let removed = kept.blocks.remove(&id);
-        kept.bytes_used -= removed.as_ref().map_or(0, Block::memory_bytes);
-        drop(kept);
+        let mut state = self.state();
+        let removed = state.blocks.remove(&id);
+        state.bytes_used -= removed.as_ref().map_or(0, Block::memory_bytes);
+        drop(state);
         Ok(removed.is_some())
     }
 
     fn bytes_of(&self, id: BlockId) -> Option<u64> {
-        self.kept().blocks.get(&id).map(Block::memory_bytes)
+        self.state().blocks.get(&id).map(Block::memory_bytes)
     }
 
     fn contains(&self, id: BlockId) -> bool {
-        self.kept().blocks.contains_key(&id)
+        self.state().blocks.contains_key(&id)
     }
 
     fn ids(&self) -> Vec<BlockId> {
-        self.kept().blocks.keys().copied().collect()
+        self.state().blocks.keys().copied().collect()
     }
 
     fn bytes_used(&self) -> u64 {
-        self.kept().bytes_used
+        self.state().bytes_used
     }
 
     fn bytes_max(&self) -> u64 {

@@ -19,25 +19,25 @@ pub trait Record: Clone + Send + Sync + Serialize + DeserializeOwned + 'static {
 impl<T: Clone + Send + Sync + Serialize + DeserializeOwned + 'static> Record for T {}
 
 /// The records of one block. A copy costs O(1) and shares them.
-pub struct Records<T>(Kept<T>);
+pub struct Records<T>(Storage<T>);
 
 /// A vector that lies in memory of another owner, such as a mapped file.
 pub(crate) type InPlaceVector<T> = Arc<dyn Deref<Target = Vec<T>> + Send + Sync>;
 
-enum Kept<T> {
+enum Storage<T> {
     Owned(Arc<Vec<T>>),
     InPlace(InPlaceVector<T>),
 }
 
 impl<T> Records<T> {
     pub(crate) fn in_place(vector: InPlaceVector<T>) -> Self {
-        Self(Kept::InPlace(vector))
+        Self(Storage::InPlace(vector))
     }
 
     pub(crate) fn as_vec(&self) -> &Vec<T> {
         match &self.0 {
-            Kept::Owned(records) => records,
-            Kept::InPlace(records) => records,
+            Storage::Owned(records) => records,
+            Storage::InPlace(records) => records,
         }
     }
 }
@@ -46,15 +46,15 @@ impl<T: Clone> Records<T> {
     /// The records by value: moved if nobody else holds them and they are not read in place, else cloned.
     pub fn into_vec(self) -> Vec<T> {
         match self.0 {
-            Kept::Owned(records) => Arc::unwrap_or_clone(records),
-            Kept::InPlace(records) => records.to_vec(),
+            Storage::Owned(records) => Arc::unwrap_or_clone(records),
+            Storage::InPlace(records) => records.to_vec(),
         }
     }
 }
 
 impl<T> From<Vec<T>> for Records<T> {
     fn from(records: Vec<T>) -> Self {
-        Self(Kept::Owned(Arc::new(records)))
+        Self(Storage::Owned(Arc::new(records)))
     }
 }
 
@@ -66,7 +66,7 @@ impl<T: Serialize> Serialize for Records<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Records<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Vec::deserialize(deserializer).map(|records| Self(Kept::Owned(Arc::new(records))))
+        Vec::deserialize(deserializer).map(|records| Self(Storage::Owned(Arc::new(records))))
     }
 }
 
@@ -81,8 +81,8 @@ impl<T> Deref for Records<T> {
 impl<T> Clone for Records<T> {
     fn clone(&self) -> Self {
         Self(match &self.0 {
-            Kept::Owned(records) => Kept::Owned(Arc::clone(records)),
-            Kept::InPlace(records) => Kept::InPlace(Arc::clone(records)),
+            Storage::Owned(records) => Storage::Owned(Arc::clone(records)),
+            Storage::InPlace(records) => Storage::InPlace(Arc::clone(records)),
         })
     }
 }

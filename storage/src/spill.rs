@@ -18,13 +18,13 @@ const CHECKSUM_BYTES: usize = size_of::<u32>();
 /// Rows are brought together for a write of about so many bytes.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// What limits the files.
-pub(crate) trait Room: fmt::Debug + Send + Sync {
-    /// Takes room for `bytes` more.
-    fn take(&self, bytes: u64) -> Result<()>;
+/// What the files may take.
+pub(crate) trait SpillQuota: fmt::Debug + Send + Sync {
+    /// Reserves `bytes` more.
+    fn reserve(&self, bytes: u64) -> Result<()>;
 
-    /// Gives room back.
-    fn give_back(&self, bytes: u64);
+    /// Gives them back.
+    fn release(&self, bytes: u64);
 }
 
 /// A file that is only appended to, and gone when this is dropped or the process ends. Its length counts against the
@@ -38,7 +38,7 @@ pub struct Spill {
     /// Where the file lies, for errors.
     folder: PathBuf,
     end: AtomicU64,
-    room: Arc<dyn Room>,
+    quota: Arc<dyn SpillQuota>,
 }
 
 /// Where rows of equal length lie in a [`Spill`].
@@ -75,12 +75,12 @@ impl Rows {
 }
 
 impl Spill {
-    pub(crate) fn new(file: File, folder: PathBuf, room: Arc<dyn Room>) -> Self {
+    pub(crate) fn new(file: File, folder: PathBuf, quota: Arc<dyn SpillQuota>) -> Self {
         Self {
             file,
             folder,
             end: AtomicU64::new(0),
-            room,
+            quota,
         }
     }
 
@@ -113,7 +113,7 @@ impl Spill {
             count: count as u64,
         };
         let bytes = written.count * written.stride();
-        self.room.take(bytes)?;
+        self.quota.reserve(bytes)?;
         written.offset = self.end.fetch_add(bytes, Ordering::Relaxed);
         let mut buffer = Vec::with_capacity((bytes as usize).min(WRITE_BYTES + row_bytes + CHECKSUM_BYTES));
         let mut offset = written.offset;
@@ -190,7 +190,7 @@ impl Spill {
 
 impl Drop for Spill {
     fn drop(&mut self) {
-        self.room.give_back(self.bytes());
+        self.quota.release(self.bytes());
     }
 }
 
@@ -316,12 +316,12 @@ mod tests {
     #[derive(Debug)]
     struct Endless;
 
-    impl Room for Endless {
-        fn take(&self, _: u64) -> Result<()> {
+    impl SpillQuota for Endless {
+        fn reserve(&self, _: u64) -> Result<()> {
             Ok(())
         }
 
-        fn give_back(&self, _: u64) {}
+        fn release(&self, _: u64) {}
     }
 
     #[test]

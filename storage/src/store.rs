@@ -134,9 +134,9 @@ impl BlockStore {
 
     /// What is [`put`](BlockStore::put) of a dataset from now on stays as long as this store, also where it is bound to keys
     /// and others may take its room in the [`Memo`]: it is written to the store's own files as well.
-    pub fn hold(&self, dataset: u64) {
+    pub fn protect(&self, dataset: u64) {
         if let Some(memo) = &self.memo {
-            memo.hold(dataset);
+            memo.protect(dataset);
         }
     }
 
@@ -273,7 +273,7 @@ impl BlockStore {
     fn put_in_memory(&self, id: BlockId, block: &Block, level: Level) -> Result<bool> {
         let bytes = block.memory_bytes();
         loop {
-            if !self.make_room(id, bytes)? {
+            if !self.evict_for(id, bytes)? {
                 return Ok(false);
             }
             let claim = self.index.claim(id);
@@ -372,8 +372,8 @@ impl BlockStore {
             // It is whole, and would be no other if it were computed again.
             Err(error @ (StorageError::WrongType { .. } | StorageError::Decode { .. })) => return Err(error),
             Err(error) if error.is_want_of_resources() => return Err(error),
-            Ok(None) => return Err(self.give_up(id, StorageError::corrupt(id, "its file is gone"))),
-            Err(error) => return Err(self.give_up(id, error)),
+            Ok(None) => return Err(self.discard(id, StorageError::corrupt(id, "its file is gone"))),
+            Err(error) => return Err(self.discard(id, error)),
         };
         let mut state = self.index.lock();
         state.statistics.disk_hits += 1;
@@ -387,7 +387,7 @@ impl BlockStore {
     }
 
     /// Forgets a block that could not be read from disk, and says that it must be computed again.
-    fn give_up(&self, id: BlockId, error: StorageError) -> StorageError {
+    fn discard(&self, id: BlockId, error: StorageError) -> StorageError {
         let mut state = self.index.lock();
         state.forget(id);
         state.statistics.corrupt_blocks += 1;
@@ -402,7 +402,7 @@ impl BlockStore {
     /// Brings a block back to memory if there is or can be made room, and nothing happened to it meanwhile.
     fn promote(&self, id: BlockId, version: u64, block: &Block) {
         let bytes = block.memory_bytes();
-        if !self.make_room(id, bytes).unwrap_or(false) {
+        if !self.evict_for(id, bytes).unwrap_or(false) {
             return;
         }
         let _claim = self.index.claim(id);
@@ -427,7 +427,7 @@ impl BlockStore {
 
     /// Evicts blocks of other datasets until [`Self::fits`], unless that does not help; returns whether it fits. Once a
     /// block cannot be written to disk, only those are evicted that need not be.
-    fn make_room(&self, id: BlockId, bytes: u64) -> Result<bool> {
+    fn evict_for(&self, id: BlockId, bytes: u64) -> Result<bool> {
         let mut failure = None;
         loop {
             let state = self.index.lock();

@@ -49,10 +49,10 @@ impl Loader {
                 }
             }
             LaneRecords::Passing(passing) => {
-                let (store, room) = (&partition.store, &partition.room);
+                let (store, writer) = (&partition.store, &partition.writer);
                 let mut reservation = store.reservation();
                 let append_rows =
-                    |spill: &Spill, rows: &[u8], row_bytes| room.write(|| spill.append_rows(rows, row_bytes));
+                    |spill: &Spill, rows: &[u8], row_bytes| writer.write(|| spill.append_rows(rows, row_bytes));
                 let keep = |samples: Samples| match takes_room(store, &mut reservation, &samples) {
                     true => Ok(Block::Kept(samples)),
                     false => SpilledSamples::write(self.spill(store)?, &samples, append_rows).map(Block::Spilled),

@@ -23,9 +23,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::arithmetic::Arithmetic;
 use super::identity::MemberId;
 use super::protocol::{Answer, Generation, Head, Work};
-pub(crate) use room::Room;
+pub(crate) use quota::JournalQuota;
 
-mod room;
+mod quota;
 
 /// First in the file: what it is, and the version of its format.
 const MAGIC: &[u8; 16] = b"DistDL journal3\n";
@@ -179,7 +179,7 @@ pub(crate) enum JournalError {
 pub(crate) struct Journal {
     file: File,
     path: PathBuf,
-    room: Room,
+    quota: JournalQuota,
     /// Offsets of the frames of the answers, by number of the action.
     answers: Vec<u64>,
     /// Held on the folder; `None` if nobody will read the log again.
@@ -202,7 +202,7 @@ impl Journal {
         let mut journal = Self {
             file,
             path,
-            room: Room::up_to(bytes_max),
+            quota: JournalQuota::up_to(bytes_max),
             answers: Vec::new(),
             lock: Some(lock),
         };
@@ -223,9 +223,9 @@ impl Journal {
         let mut journal = Self {
             file,
             path,
-            room: Room {
+            quota: JournalQuota {
                 answers_only: true,
-                ..Room::up_to(bytes_max)
+                ..JournalQuota::up_to(bytes_max)
             },
             answers: Vec::new(),
             lock: None,
@@ -240,7 +240,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] if the entry is too large, the log is full or the disk refuses; the log is then as it was.
     pub(crate) fn append(&mut self, entry: &LogEntry) -> Result<(), JournalError> {
-        if !self.room.is_written(entry) {
+        if !self.quota.is_written(entry) {
             return Ok(());
         }
         let answered = matches!(entry, LogEntry::Answered { .. });
@@ -248,17 +248,17 @@ impl Journal {
         let payload = payload.map_err(|source| failed("encode an entry for", &self.path, source))?;
         let length = u32::try_from(payload.len()).map_err(|_| JournalError::TooLarge { bytes: payload.len() })?;
         let more = HEADER_BYTES + u64::from(length);
-        if !self.room.has(entry, more) {
+        if !self.quota.has(entry, more) {
             return Err(JournalError::Full {
                 path: self.path.clone(),
-                bytes: self.room.bytes,
-                bytes_max: self.room.bytes_max,
+                bytes: self.quota.bytes,
+                bytes_max: self.quota.bytes_max,
                 more,
             });
         }
-        let header = header(length, self.room.bytes, &payload);
+        let header = header(length, self.quota.bytes, &payload);
         // Answers are read in between.
-        let mut written = self.file.seek(SeekFrom::Start(self.room.bytes)).map(drop);
+        let mut written = self.file.seek(SeekFrom::Start(self.quota.bytes)).map(drop);
         written = written.and_then(|()| self.file.write_all(&header));
         written = written.and_then(|()| self.file.write_all(&payload));
         if answered && self.lock.is_some() {
@@ -266,19 +266,19 @@ impl Journal {
         }
         if let Err(source) = written {
             // Should this fail too, the next to open the log cuts off what is not whole.
-            let _ = self.file.set_len(self.room.bytes);
+            let _ = self.file.set_len(self.quota.bytes);
             return Err(failed("write", &self.path, source));
         }
         if answered {
-            self.answers.push(self.room.bytes);
+            self.answers.push(self.quota.bytes);
         }
-        self.room.bytes += more;
+        self.quota.bytes += more;
         Ok(())
     }
 
     /// What it takes, and may take.
-    pub(crate) fn room(&self) -> Room {
-        self.room
+    pub(crate) fn quota(&self) -> JournalQuota {
+        self.quota
     }
 
     /// Reads back an action and its answer.
@@ -312,7 +312,7 @@ impl Journal {
     /// Reads the log from its start and cuts off an end that is not whole.
     fn read_all(&mut self) -> Result<Vec<LogEntry>, JournalError> {
         let io = |source| failed("read", &self.path, source);
-        self.room.bytes = self.file.metadata().map_err(io)?.len();
+        self.quota.bytes = self.file.metadata().map_err(io)?.len();
         let file = self.file.try_clone().map_err(io)?;
         let mut reader = BufReader::new(file);
         let mut offset = self.read_magic(&mut reader)?;
@@ -344,10 +344,10 @@ impl Journal {
 
     fn cut_off(&mut self, offset: u64) -> Result<(), JournalError> {
         let mut written = self.file.set_len(offset);
-        self.room.bytes = offset;
+        self.quota.bytes = offset;
         if offset == 0 {
             written = written.and_then(|()| self.file.write_all(MAGIC));
-            self.room.bytes = MAGIC.len() as u64;
+            self.quota.bytes = MAGIC.len() as u64;
         }
         written.map_err(|source| failed("write", &self.path, source))
     }
@@ -355,7 +355,7 @@ impl Journal {
     /// The frame at `offset`, where `reader` stands, and its size; `None` if the log ends there.
     fn frame(&self, reader: &mut impl Read, offset: u64) -> Result<Option<(LogEntry, u64)>, JournalError> {
         let io = |source| failed("read", &self.path, source);
-        let left = self.room.bytes.saturating_sub(offset);
+        let left = self.quota.bytes.saturating_sub(offset);
         let mut header = [0; HEADER_BYTES as usize];
         if left < HEADER_BYTES {
             return Ok(None);

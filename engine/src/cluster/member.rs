@@ -28,7 +28,7 @@ use crate::cluster::handshake::Credentials;
 use crate::cluster::identity::{Address, MemberId};
 use crate::cluster::join::Join;
 use crate::cluster::link::Link;
-use crate::cluster::protocol::{Generation, HEARTBEATS_PER_LEASE, Held, Order, Outcome, Report};
+use crate::cluster::protocol::{Generation, HEARTBEATS_PER_LEASE, Inventory, Order, Outcome, Report};
 use crate::cluster::socket::{Listener, Socket};
 use crate::cluster::wire::{Header, Limits};
 use crate::error::{EngineError, Result};
@@ -294,7 +294,7 @@ impl Member {
         state.arrival = Some(arrival.clone());
         drop(state);
         let mut speaker = self.shared.speaker();
-        self.shared.tell_holdings(&mut speaker);
+        self.shared.tell_filter(&mut speaker);
         self.shared.say(&mut speaker, &arrival);
     }
 
@@ -352,7 +352,7 @@ impl Member {
     }
 
     /// Says that a round is over here.
-    pub(crate) fn ended(&self, key: RoundKey, outcome: Outcome, held: Held) {
+    pub(crate) fn ended(&self, key: RoundKey, outcome: Outcome, held: Inventory) {
         self.shared.progress.store(0, Ordering::Relaxed);
         self.shared.lane_micros.store(0, Ordering::Relaxed);
         let mut state = lock(&self.shared);

@@ -28,13 +28,13 @@ use super::arithmetic::Arithmetic;
 use super::control::ANSWER_BYTES_MAX;
 use super::events::{ClusterEvent, Happening};
 use super::identity::MemberId;
-use super::journal::{LogEntry, Room};
-use super::protocol::{Generation, Head, Held, LoopState, Order, Outcome, Peer, Report, Work};
+use super::journal::{JournalQuota, LogEntry};
+use super::protocol::{Generation, Head, Inventory, LoopState, Order, Outcome, Peer, Report, Work};
 use crate::error::EngineError;
 
 mod action;
 mod generation;
-mod holdings;
+mod cache_directory;
 mod placing;
 mod membership;
 mod restart;
@@ -44,7 +44,7 @@ mod slot;
 mod tests;
 
 use action::Action;
-use holdings::Holdings;
+use cache_directory::CacheDirectory;
 use placing::Moves;
 use slot::Slots;
 
@@ -83,7 +83,7 @@ pub(crate) struct Options {
     /// Tells this run of a program from others at the same address, unless the log says by what. The server draws it.
     pub run: u64,
     /// What there is in the journal as it begins. The server asks the journal.
-    pub room: Room,
+    pub quota: JournalQuota,
 }
 
 impl Default for Options {
@@ -99,7 +99,7 @@ impl Default for Options {
             restarts_max: 16,
             answer_bytes_max: ANSWER_BYTES_MAX,
             run: 0,
-            room: Room::ENDLESS,
+            quota: JournalQuota::ENDLESS,
         }
     }
 }
@@ -210,7 +210,7 @@ pub(crate) struct NameNode {
     /// Who hosted which lane last.
     lanes: Vec<Option<MemberId>>,
     moves: Moves,
-    holdings: Holdings,
+    cache_directory: CacheDirectory,
     round: Option<Round>,
     loss: Option<Loss>,
     /// Since when no member is active; where others start the processes, since when there is one.
@@ -234,7 +234,7 @@ struct Member {
     doubted: bool,
     /// Whether it has come to the action that the cluster is at.
     arrived: bool,
-    held: Held,
+    held: Inventory,
     state: LoopState,
     /// How long a lane's step takes it, and a task, as far as that was measured.
     lane_micros: Option<u64>,
@@ -382,7 +382,7 @@ impl NameNode {
                 peer,
                 cause,
             } => self.link_failed(member, generation, peer, &cause),
-            Report::Holdings { filter } => self.holds(member, &filter),
+            Report::CacheFilter { filter } => self.holds(member, &filter),
             Report::Seek { request, key, tried } => self.sought(member, request, key, &tried),
             Report::Brought { key, is_here } => self.brought(member, key, is_here),
             Report::Read { figures } => self.has_read(member, figures),
@@ -425,7 +425,7 @@ impl NameNode {
     }
 
     fn log(&mut self, entry: LogEntry) {
-        self.options.room.take(&entry);
+        self.options.quota.take(&entry);
         self.effects.push(Effect::Log(entry));
     }
 
@@ -456,7 +456,7 @@ impl NameNode {
 }
 
 fn within_limits(report: &Report) -> Result<(), String> {
-    let listed = |held: &Held| held.values().map(|partitions| partitions.runs() + 1).sum::<usize>();
+    let listed = |held: &Inventory| held.values().map(|partitions| partitions.runs() + 1).sum::<usize>();
     let versions = |state: &LoopState| {
         let shards = state.shards.iter().map(|(_, versions)| versions.len() + 1);
         shards.sum::<usize>() + state.versions.len() + state.origins.rounds()
@@ -470,11 +470,11 @@ fn within_limits(report: &Report) -> Result<(), String> {
         } => listed(held) + versions(state),
         Report::Ended { held, .. } => listed(held),
         Report::Seek { tried, .. } => tried.len(),
-        Report::Holdings { filter } if filter.len() > holdings::FILTER_BYTES_MAX => {
+        Report::CacheFilter { filter } if filter.len() > cache_directory::FILTER_BYTES_MAX => {
             return Err(format!(
                 "its filter has {} bytes, more than the {} allowed",
                 filter.len(),
-                holdings::FILTER_BYTES_MAX
+                cache_directory::FILTER_BYTES_MAX
             ));
         }
         Report::Notices { said } => return crate::notices::check(said),

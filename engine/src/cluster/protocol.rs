@@ -24,7 +24,7 @@ use distdl_storage::bloom::Digest;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::action::{ActionKind, Answer, Head};
-pub(crate) use self::held::{Asset, Held, Partitions};
+pub(crate) use self::inventory::{Asset, Inventory, Partitions};
 use super::arithmetic::Arithmetic;
 use super::dismissal::Dismissal;
 use super::identity::{Address, MemberId, Role};
@@ -34,7 +34,7 @@ use crate::notices::Said;
 use crate::progress::JobProgress;
 
 mod action;
-mod held;
+mod inventory;
 
 /// A member as the others need to know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,7 +183,7 @@ pub(crate) enum Report {
         /// Which action.
         head: Head,
         /// Its blocks of the datasets of the lineage.
-        held: Held,
+        held: Inventory,
         /// What it could go on from, for `Iterate`.
         state: LoopState,
     },
@@ -198,7 +198,7 @@ pub(crate) enum Report {
         /// How.
         outcome: Outcome,
         /// Its blocks of the datasets of the lineage now.
-        held: Held,
+        held: Inventory,
         /// Whether the generation is over here: by an order, or by a lost link of which the name node may not have heard.
         cut: bool,
     },
@@ -220,7 +220,7 @@ pub(crate) enum Report {
     },
     /// What the others may ask it for of remote objects. Sent again when that has changed by more than
     /// [`Report::Brought`] says.
-    Holdings {
+    CacheFilter {
         /// A snapshot of a [`Bloom`](distdl_storage::bloom::Bloom).
         filter: Bytes,
     },
@@ -340,7 +340,7 @@ pub(crate) enum Order {
         answer: Answer,
     },
     /// What a member may be asked for of remote objects.
-    Holdings {
+    CacheFilter {
         /// The member.
         of: Source,
         /// A snapshot of a [`Bloom`](distdl_storage::bloom::Bloom); `None` if it is gone.
@@ -380,7 +380,7 @@ pub(crate) enum Work {
         /// Partitions that have a result already.
         finished: Vec<u64>,
         /// The blocks of each member, by rank.
-        held: Vec<Held>,
+        held: Vec<Inventory>,
         /// How long a task takes on each member, by rank; empty if that is not known.
         costs: Vec<u64>,
         /// The rank that hosts each lane, of [`ActionKind::Iterate`].

@@ -121,7 +121,7 @@ impl Server {
         let (sender, inputs) = channel();
         let options = Options {
             run: u64::from_le_bytes(random_bytes()?),
-            room: setup.journal.0.room(),
+            quota: setup.journal.0.quota(),
             ..setup.options
         };
         let handle = ServerHandle(sender.clone());

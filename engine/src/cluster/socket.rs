@@ -55,7 +55,7 @@ impl Socket {
 
     /// Breaks the connection once the other host has confirmed nothing of what was sent for so long; without this the kernel
     /// tries for a quarter of an hour. Only where the other side reads all the time: one that does not looks the same.
-    pub(crate) fn give_up_after(&self, #[cfg_attr(not(target_os = "linux"), expect(unused))] time: Duration) {
+    pub(crate) fn set_user_timeout(&self, #[cfg_attr(not(target_os = "linux"), expect(unused))] time: Duration) {
         #[cfg(target_os = "linux")]
         if let Self::Tcp(stream) = self {
             // Where it is refused, a host that is gone is noticed late.

@@ -50,7 +50,7 @@ pub(crate) fn compute<R: Record>(
                     held: &held,
                     generation: &generation,
                     costs: &costs,
-                    pins: &|_| None,
+                    required_rank: &|_| None,
                 };
                 let outcome = arrival.round(&generation, number, &facts, reduce, &mut |results| {
                     for (partition, value) in results {

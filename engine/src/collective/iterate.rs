@@ -15,7 +15,7 @@ use super::{Arrival, Next, Results, diverged, held, rounds_max, unexpected, unre
 use crate::cancel::RunningAction;
 use crate::cluster::member::{Member, Round};
 use crate::cluster::origins::Origins;
-use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Held, LoopStart, Outcome, Work};
+use crate::cluster::protocol::{ActionKind, Answer, Asset, Generation, Inventory, LoopStart, Outcome, Work};
 use crate::context::Context;
 use crate::dataflow::exchange::{Exchange, Makers, Setting};
 use crate::dataflow::iterate;
@@ -156,7 +156,7 @@ fn take(answer: Answer, looped: &mut Loop<'_>, history: &mut History) -> Result<
 }
 
 /// The blocks of this process, and the lanes' data that it has loaded.
-fn held_and_loaded(arrival: &Arrival<'_>, looped: &mut Loop<'_>) -> Held {
+fn held_and_loaded(arrival: &Arrival<'_>, looped: &mut Loop<'_>) -> Inventory {
     let mut held = held(arrival.lineage, arrival.context);
     held.insert(Asset::Lanes, (looped.load)(Results::new()).into());
     held
@@ -175,7 +175,7 @@ fn host(lanes: &[u32], partition: usize) -> Option<usize> {
 
 /// What the name node says of a round that places lanes.
 struct Known<'a> {
-    held: &'a [Held],
+    held: &'a [Inventory],
     costs: &'a [u64],
     lanes: &'a [u32],
 }
@@ -206,7 +206,7 @@ fn place(
         held,
         generation,
         costs: known.costs,
-        pins: &host,
+        required_rank: &host,
     };
     let own = own_rank(arrival, generation);
     let read = looped.read.clone();

@@ -58,7 +58,7 @@ impl Context {
         };
         let kept = self
             .resources()
-            .with_room(|| self.store().put(id, &block, level))
+            .retry_after_eviction(|| self.store().put(id, &block, level))
             .ok()?;
         match node().filter(|node| node.level().is_some()) {
             Some(node) => self.metrics().copied(node.id, id.partition as usize, size),

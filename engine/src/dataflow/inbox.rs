@@ -13,7 +13,7 @@ use timely::scheduling::activate::SyncActivator;
 
 use crate::cluster::wire::{Header, Kind};
 use crate::dataflow::parcel::{Parcel, Payload};
-use crate::dataflow::room::Charge;
+use crate::dataflow::parcel_memory::Charge;
 use crate::id::{DatasetId, ShuffleId};
 use crate::plan::assign::Assignment;
 use crate::plan::{Output, Plan};

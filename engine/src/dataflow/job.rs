@@ -10,7 +10,7 @@ use crate::batch::{AnyStream, TaskResult};
 use crate::cluster::wire::{Header, Kind};
 use crate::dataflow::inbox::{Inbox, shuffle};
 use crate::dataflow::parcel::Payload;
-use crate::dataflow::room::Room;
+use crate::dataflow::parcel_memory::ParcelMemory;
 use crate::dataflow::speculation::Speculation;
 use crate::dataflow::team::Team;
 use crate::error::EngineError;
@@ -104,7 +104,7 @@ pub(crate) struct Job {
     /// What the others send.
     pub inbox: Inbox,
     /// Memory for what shuffles bring.
-    pub room: Arc<Room>,
+    pub parcel_memory: Arc<ParcelMemory>,
     /// What it was made from.
     pub lineage: Lineage,
     /// Blocks of the other processes.
@@ -160,7 +160,7 @@ impl Job {
             own,
             claimed: plan.stages.iter().map(|_| AtomicUsize::new(0)).collect(),
             inbox: Inbox::new(&plan, &assignment, team.rank, workers),
-            room: Arc::new(Room::new(&resources)),
+            parcel_memory: Arc::new(ParcelMemory::new(&resources)),
             plan,
             assignment,
             team,
@@ -246,10 +246,10 @@ impl Job {
             return;
         };
         let kind = spec.record_type();
-        let charge = self.room.take(frame.len() as u64);
+        let charge = self.parcel_memory.reserve(frame.len() as u64);
         let payload = match charge {
             Some(_) => Payload::Frame(frame.into()),
-            None => match self.room.put_frame(&frame) {
+            None => match self.parcel_memory.put_frame(&frame) {
                 Ok(stored) => Payload::Stored(stored, kind),
                 Err(error) => return self.fail(error),
             },

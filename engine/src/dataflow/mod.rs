@@ -1,6 +1,6 @@
 //! Running plans on timely workers. The only folder that imports timely and differential.
 
-pub(crate) mod room;
+pub(crate) mod parcel_memory;
 pub(crate) mod parcel;
 pub(crate) mod workers;
 pub(crate) mod team;

@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Error as _, Serialize, SerializeTuple, Serializer};
 
 use crate::batch::{AnyBatch, RecordType};
-use crate::dataflow::room::Charge;
+use crate::dataflow::parcel_memory::Charge;
 use crate::error::Result;
 use crate::outputs::Stored;
 

@@ -9,7 +9,7 @@ use distdl_storage::{BlockId, BlockStore, Level, StorageError};
 use crate::cluster::deal::Hand;
 use crate::cluster::link::Body;
 use crate::cluster::member::{Receive, Round};
-use crate::cluster::protocol::{Asset, Generation, Held};
+use crate::cluster::protocol::{Asset, Generation, Inventory};
 use crate::cluster::wire::{Header, WireError};
 use crate::dataflow::job::{Job, Reduce};
 use crate::dataflow::speculation::Speculation;
@@ -94,13 +94,13 @@ pub(crate) struct Facts<'a> {
     /// Those that need not be computed.
     pub finished: &'a [u64],
     /// What each rank has.
-    pub held: &'a [Held],
+    pub held: &'a [Inventory],
     /// The members.
     pub generation: &'a Generation,
     /// How long a task takes on each rank; empty if that is not known.
     pub costs: &'a [u64],
     /// Where results are wanted.
-    pub pins: &'a dyn Fn(usize) -> Option<usize>,
+    pub required_rank: &'a dyn Fn(usize) -> Option<usize>,
 }
 
 impl Facts<'_> {
@@ -145,7 +145,13 @@ pub(crate) fn job(
         threads: facts.generation.members[*rank].threads as usize,
     });
     let hands: Vec<Hand> = hands.collect();
-    let assignment = Assignment::spread(facts.lineage, &plan, &holders, (&computing, &hands), facts.pins);
+    let assignment = Assignment::spread(
+        facts.lineage,
+        &plan,
+        &holders,
+        (&computing, &hands),
+        facts.required_rank,
+    );
     // Of what is not the same twice there must be one attempt alone. Who does not say when tasks have ended would be taken
     // for slow.
     let silence_min = resources.speculate_after.filter(|_| {
@@ -153,7 +159,7 @@ pub(crate) fn job(
         all && facts.lineage.not_determinate().is_none()
     });
     let speculation = silence_min.map(|silence_min| {
-        let is_bound = |partition| reduce.has_effects || (facts.pins)(partition).is_some();
+        let is_bound = |partition| reduce.has_effects || (facts.required_rank)(partition).is_some();
         Speculation::new(silence_min, (&plan, &assignment), (round.rank, &computing), &is_bound)
     });
     let next = computing.iter().find(|rank| **rank > round.rank).or(computing.first());
@@ -345,7 +351,10 @@ mod tests {
             .persist(Level::Memory);
         assert_eq!(drawn.count().unwrap(), 40);
         let lineage = context.lineage(drawn.id());
-        let held = [Held::new(), Held::from([(Asset::Dataset(drawn.id()), vec![2].into())])];
+        let held = [
+            Inventory::new(),
+            Inventory::from([(Asset::Dataset(drawn.id()), vec![2].into())]),
+        ];
         let generation = Generation {
             number: 2,
             members: Vec::new(),
@@ -357,7 +366,7 @@ mod tests {
             held: &held,
             generation: &generation,
             costs: &[],
-            pins: &|_| None,
+            required_rank: &|_| None,
         };
         drop_unheard(&facts, context.store());
         let kept = |dataset: DatasetId| {

@@ -273,13 +273,13 @@ impl Tasks {
     fn release(&mut self) {
         self.guarded(|tasks| {
             tasks.received.clear();
-            tasks.running.take().map_or(Ok(()), |running| tasks.give_up(running))
+            tasks.running.take().map_or(Ok(()), |running| tasks.abort(running))
         });
         self.events = None;
     }
 
     /// Drops a partition that is not finished. What its closures made is dropped with it: code of the program, too.
-    fn give_up(&mut self, running: Running) -> TaskResult<()> {
+    fn abort(&mut self, running: Running) -> TaskResult<()> {
         let context = running.context.clone();
         self.attempt(&context, |_| {
             drop(running);

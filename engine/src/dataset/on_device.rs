@@ -4,7 +4,7 @@
 mod way;
 
 #[cfg(feature = "gpu")]
-mod stage;
+mod gpu_operator;
 
 use std::collections::VecDeque;
 use std::panic::Location;
@@ -207,7 +207,7 @@ impl<T: Record + Pod, U: Record + Pod> Mapped<T, U> {
     fn leave_device(&mut self, message: &str, next: Option<Box<dyn Way<T, U>>>) {
         let who = if next.is_some() { "another GPU" } else { "the CPU" };
         tracing::warn!(partition = self.partition, "{who} computes from here on: {message}");
-        let mut left = std::mem::replace(&mut self.way, next).map_or(VecDeque::new(), |way| way.give_up());
+        let mut left = std::mem::replace(&mut self.way, next).map_or(VecDeque::new(), |way| way.into_pending());
         left.append(&mut self.waiting);
         self.waiting = left;
     }
@@ -249,7 +249,7 @@ impl<T: Record + Pod, U: Record + Pod> Mapped<T, U> {
 /// What computes.
 struct Device {
     #[cfg(feature = "gpu")]
-    stage: Option<Arc<stage::Stage>>,
+    operator: Option<Arc<gpu_operator::GpuOperator>>,
 }
 
 impl Device {
@@ -258,15 +258,15 @@ impl Device {
         let _ = (context, on_gpu);
         Self {
             #[cfg(feature = "gpu")]
-            stage: stage::Stage::choose(context, on_gpu).map(Arc::new),
+            operator: gpu_operator::GpuOperator::choose(context, on_gpu).map(Arc::new),
         }
     }
 
     /// A partition's way through it; `None` for the CPU. An error if the CPU may not compute.
     fn way<T: Record + Pod, U: Record + Pod>(&self, partition: usize) -> Result<Option<Box<dyn Way<T, U>>>, String> {
         #[cfg(feature = "gpu")]
-        if let Some(stage) = &self.stage {
-            let way = stage::GpuWay::open(stage, partition)?;
+        if let Some(operator) = &self.operator {
+            let way = gpu_operator::GpuWay::open(operator, partition)?;
             return Ok(way.map(|way| Box::new(way) as Box<dyn Way<T, U>>));
         }
         let _ = partition;

@@ -87,7 +87,7 @@ impl Gpu {
         let capturing = found.opened.keep(index).map_err(be_opened)?;
         // One of its own: it keeps what a call has failed with.
         let context = CudaContext::new(index).map_err(be_opened)?;
-        // SAFETY: a buffer is written on the stream that it was allocated on, in order, or on the copy stream of a `GpuFeed`, whose
+        // SAFETY: a buffer is written on the stream that it was allocated on, in order, or on the copy stream of a `DoubleBuffer`, whose
         // events order the two; other streams read what has been waited for, and are waited for before it is freed.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream();

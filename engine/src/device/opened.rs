@@ -16,13 +16,13 @@ use crate::exclusive::Exclusive;
 static EXCLUSIVE_USE: Mutex<BTreeMap<usize, Arc<Exclusive>>> = Mutex::new(BTreeMap::new());
 
 /// Who may have memory of a GPU that nobody works with at the moment.
-pub trait Spares: Send + Sync {
+pub trait Reclaim: Send + Sync {
     /// Frees that memory, for another that lacks it. Any thread may ask for it, at any time.
-    fn give_up(&self);
+    fn reclaim(&self);
 }
 
 /// Those that may have memory of a GPU to spare, and some that have gone.
-type Sparing = Vec<Weak<dyn Spares>>;
+type Reclaims = Vec<Weak<dyn Reclaim>>;
 
 /// Of each GPU that was opened, by its index, what keeps it open: the driver closes one that nobody has, and all that it has
 /// loaded there goes, too; what keeps data there shares; and who has memory
@@ -31,7 +31,7 @@ type Sparing = Vec<Weak<dyn Spares>>;
 pub(super) struct Opened {
     contexts: Arc<Mutex<BTreeMap<usize, Arc<CudaContext>>>>,
     budgets: Arc<Mutex<BTreeMap<usize, DeviceBudget>>>,
-    spares: Arc<Mutex<BTreeMap<usize, Sparing>>>,
+    reclaims: Arc<Mutex<BTreeMap<usize, Reclaims>>>,
 }
 
 impl Opened {
@@ -54,17 +54,17 @@ impl Opened {
     }
 
     /// Says who may have memory of a GPU to spare, as long as it is there.
-    pub(super) fn spares(&self, index: usize, who: Weak<dyn Spares>) {
-        let mut spares = lock(&self.spares);
-        let of_gpu = spares.entry(index).or_default();
+    pub(super) fn register_reclaim(&self, index: usize, who: Weak<dyn Reclaim>) {
+        let mut reclaims = lock(&self.reclaims);
+        let of_gpu = reclaims.entry(index).or_default();
         of_gpu.retain(|who| who.strong_count() > 0);
         of_gpu.push(who);
     }
 
-    /// Has all give up what they have to spare of a GPU.
-    pub(super) fn give_up(&self, index: usize) {
-        let of_gpu = lock(&self.spares).get(&index).cloned().unwrap_or_default();
-        of_gpu.iter().filter_map(Weak::upgrade).for_each(|who| who.give_up());
+    /// Has all free what they can spare of a GPU.
+    pub(super) fn reclaim(&self, index: usize) {
+        let of_gpu = lock(&self.reclaims).get(&index).cloned().unwrap_or_default();
+        of_gpu.iter().filter_map(Weak::upgrade).for_each(|who| who.reclaim());
     }
 }
 

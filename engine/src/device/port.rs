@@ -8,7 +8,7 @@ use distdl_storage::{DeviceError, DeviceMemory};
 
 use super::buffer::{GpuBuffer, GpuSlice};
 use super::gpu::{Eager, Gpu};
-use super::pinned::Pinned;
+use super::page_locked::PageLocked;
 
 /// What goes wrong, for errors.
 const WAIT: &str = "do what it was asked";
@@ -18,7 +18,7 @@ const WAIT: &str = "do what it was asked";
 pub struct GpuPort {
     buffer: GpuBuffer,
     /// The host's side.
-    host: Pinned,
+    host: PageLocked,
     /// Whether a copy may be under way to or from the host's side.
     is_under_way: bool,
     /// That copy has ended: what was asked of the handle besides is not waited for.
@@ -32,7 +32,7 @@ impl GpuPort {
     /// [`DeviceError::OutOfMemory`] if the GPU has not so much left; [`DeviceError::NoHostMemory`] if the host has not;
     /// [`DeviceError::Failed`] otherwise.
     pub fn new(gpu: &Gpu, bytes: usize) -> Result<Self, DeviceError> {
-        let (buffer, host) = (gpu.allocate(bytes)?, Pinned::new(gpu, bytes)?);
+        let (buffer, host) = (gpu.allocate(bytes)?, PageLocked::new(gpu, bytes)?);
         let copied = gpu.bind().and_then(|()| gpu.context().new_event(None));
         Ok(Self {
             buffer,

@@ -228,7 +228,7 @@ impl Concatenated {
 
 impl Concatenated {
     /// Reads what waits after a loss, so that all that is damaged is computed again in one round, and not one block in each.
-    fn give_up(&mut self) {
+    fn check_remaining_blocks(&mut self) {
         let Machine {
             context,
             lineage,
@@ -255,7 +255,7 @@ impl Iterator for Concatenated {
         loop {
             if let Some(batch) = self.current.as_mut().and_then(|(stream, _)| stream.next()) {
                 if let Err(TaskError::Lost(_)) = &batch {
-                    self.give_up();
+                    self.check_remaining_blocks();
                 }
                 return Some(batch);
             }
@@ -265,7 +265,7 @@ impl Iterator for Concatenated {
                 Ok(current) => self.current = Some(current),
                 Err(error) => {
                     if let TaskError::Lost(_) = &error {
-                        self.give_up();
+                        self.check_remaining_blocks();
                     }
                     self.inputs.clear();
                     return Some(Err(error));

@@ -33,7 +33,7 @@ fn what_a_lane_keeps_on_disk_finds_the_room_of_kept_outputs() {
     outputs.finish(keeping.unwrap());
     let load = dataset.loader(|partition| {
         let spill = partition.store.spill()?;
-        let rows = partition.room.write(|| spill.append(&[2; 300]))?;
+        let rows = partition.writer.write(|| spill.append(&[2; 300]))?;
         Ok(spill.read_one(&rows)?)
     });
     let task = TaskContext::new(Arc::clone(resources), id, 0, Arc::default());

@@ -49,7 +49,7 @@ impl Context {
         let kind = node.record_type;
         let memoized = node.memo.is_some();
         if memoized {
-            self.store().hold(dataset.0);
+            self.store().protect(dataset.0);
         }
         let moved = memoized || before.is_some_and(|before| before != level);
         let partitions: Vec<usize> = (0..node.partitions).collect();
@@ -58,7 +58,7 @@ impl Context {
             if moved {
                 // It may have been kept before, and is in memory only, or where other runs may take its room.
                 let resources = &context.resources;
-                resources.with_room(|| resources.store.put(id, &block, level))?;
+                resources.retry_after_eviction(|| resources.store.put(id, &block, level))?;
             }
             let is_elsewhere = || context.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has(id));
             Ok(context.resources.store.contains(id) || is_elsewhere())

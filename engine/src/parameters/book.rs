@@ -123,7 +123,7 @@ impl Book {
     }
 
     /// A claim is dropped: its range is to be claimed again.
-    pub(super) fn give_up(&mut self, range: &Range<usize>) {
+    pub(super) fn release_unwritten(&mut self, range: &Range<usize>) {
         self.taken.retain(|taken| taken.range != *range);
         self.release(self.newest, Some(self.newest_state));
     }

@@ -181,6 +181,6 @@ impl<'a> RangeGuard<'a> {
 
 impl Drop for RangeGuard<'_> {
     fn drop(&mut self) {
-        self.parameters.book().give_up(&self.range);
+        self.parameters.book().release_unwritten(&self.range);
     }
 }

@@ -1,4 +1,4 @@
-//! Which process computes which partition of a plan, as a pure function of (plan, blocks of each process, pins).
+//! Which process computes which partition of a plan, as a pure function of (plan, blocks of each process, required ranks).
 //! Results never depend on it.
 //!
 //! A process is named by its rank in the generation. Every process works out the same assignment from the same facts.
@@ -62,7 +62,7 @@ impl Assignment {
     }
 
     /// Spreads a plan over the ranks in `computing`, whose speeds are in `hands`: a partition of the result goes where
-    /// `pins` wants it, one whose output is kept to where that is, any other one to a rank that has the first block it
+    /// `required_rank` says, one whose output is kept to where that is, any other one to a rank that has the first block it
     /// reads, if that can be the one that would have been dealt it. What reads no block is dealt, if that can be to ranks
     /// that may have the bytes of its source.
     pub(crate) fn spread(
@@ -70,7 +70,7 @@ impl Assignment {
         plan: &Plan,
         holders: &Holders,
         (computing, hands): (&[usize], &[Hand]),
-        pins: &dyn Fn(usize) -> Option<usize>,
+        required_rank: &dyn Fn(usize) -> Option<usize>,
     ) -> Self {
         let last = plan.stages.iter().filter_map(|stage| stage.partitions.last()).max();
         // By number, so that partitions with the same number in several stages are together.
@@ -78,8 +78,8 @@ impl Assignment {
         let stages = plan.stages.iter().map(|stage| {
             let (mut placed, mut rest) = (BTreeMap::new(), Vec::new());
             for partition in stage.partitions.iter().copied() {
-                let pinned = match stage.output {
-                    Output::Result => pins(partition),
+                let required = match stage.output {
+                    Output::Result => required_rank(partition),
                     Output::Shuffle(shuffle) => holders.of_output(shuffle, partition),
                 };
                 let turn = dealt.get(partition).and_then(|hand| computing.get(*hand)).copied();
@@ -88,7 +88,7 @@ impl Assignment {
                     let turn = turn.filter(|turn| near.contains(turn));
                     turn.or_else(|| near.iter().copied().find(|rank| computing.contains(rank)))
                 };
-                let fixed = pinned.or_else(near);
+                let fixed = required.or_else(near);
                 match fixed {
                     Some(rank) => _ = placed.insert(partition, rank),
                     None => rest.push((partition, turn.unwrap_or(0))),

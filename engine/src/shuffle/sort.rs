@@ -23,9 +23,9 @@ struct Gathering<T> {
 }
 
 impl<T: Record> Gathering<T> {
-    /// Makes room for a batch; `false` if there is none. The vector doubles where that can be, else it grows by what there
+    /// Reserves memory for a batch; `false` if there is none. The vector doubles where that can be, else it grows by what there
     /// is room for.
-    fn make_room(&mut self, batch: &[T]) -> bool {
+    fn reserve(&mut self, batch: &[T]) -> bool {
         let (capacity, taken) = (self.records.capacity(), self.bytes(self.records.capacity()));
         let owned = bytes_of(batch) - size_of_val(batch) as u64;
         let missing = (self.records.len() + batch.len()).saturating_sub(capacity);
@@ -66,7 +66,7 @@ pub(crate) fn sorted<T: Record>(
     };
     for batch in typed_batches::<T>(stream) {
         let batch = batch?;
-        if !gathering.make_room(batch.as_slice()) && !gathering.records.is_empty() {
+        if !gathering.reserve(batch.as_slice()) && !gathering.records.is_empty() {
             let file = match &file {
                 Some(file) => file,
                 None => &*file.insert(spill(context)?),
@@ -74,7 +74,7 @@ pub(crate) fn sorted<T: Record>(
             gathering.records.sort_by(&compare);
             runs.push(Run::write(context, file, gathering.records.drain(..).map(Ok))?);
             gathering.owned_bytes = 0;
-            let _ = gathering.make_room(batch.as_slice());
+            let _ = gathering.reserve(batch.as_slice());
         }
         batch.for_each(|record| gathering.records.push(record));
     }

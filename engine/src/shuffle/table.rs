@@ -1,7 +1,7 @@
 //! A hash table in order of first arrival, in which the keys of a batch are looked up together.
 //!
-//! In a table that is larger than the caches a look-up mostly waits for memory: for the slot of its key, then for the
-//! entry. So the hashes and slots of many keys are looked up in passes over all of them, in which no step depends on the
+//! In a table that is larger than the caches a look-up mostly waits for memory: for the cell of its key, then for the
+//! entry. So the hashes and cells of many keys are looked up in passes over all of them, in which no step depends on the
 //! one before, and the processor waits for several at a time.
 
 use std::hash::{BuildHasher, Hash};
@@ -12,25 +12,25 @@ use crate::partitioner::hasher;
 
 /// Keys with values, in the order in which the keys first came.
 pub(crate) struct Table<K, V> {
-    slots: HashTable<Slot>,
+    cells: HashTable<Cell>,
     entries: Vec<(K, V)>,
 }
 
-/// A key's hash, and the place of its entry.
+/// A key's hash, and the index of its entry.
 #[derive(Clone, Copy)]
-struct Slot {
+struct Cell {
     hash: u64,
-    place: usize,
+    index: usize,
 }
 
 /// A key's hash, and where its entry was when it was looked up; it may have come since.
 #[derive(Clone, Copy)]
-pub(crate) struct Hint(Slot);
+pub(crate) struct Hint(Cell);
 
-/// What a key takes of the slots, in bytes: they are at least 7/16 full, and there are half as many before they grow.
-const SLOT_BYTES: u64 = 56;
+/// What a key takes of the cells, in bytes: they are at least 7/16 full, and there are half as many before they grow.
+const CELL_BYTES: u64 = 56;
 
-/// No entry has this place.
+/// No entry has this index.
 const NOWHERE: usize = usize::MAX;
 
 /// The entry of a key.
@@ -41,7 +41,7 @@ pub(crate) enum KeyEntry<'a, K, V> {
     Vacant(Vacant<'a, K, V>),
 }
 
-/// A place for a key that has no entry.
+/// A index for a key that has no entry.
 pub(crate) struct Vacant<'a, K, V> {
     table: &'a mut Table<K, V>,
     hash: u64,
@@ -50,11 +50,11 @@ pub(crate) struct Vacant<'a, K, V> {
 
 impl<K, V> Table<K, V> {
     /// What a key takes with its value, beside what they own, in bytes. A table that grows is there twice for a moment.
-    pub(crate) const KEY_BYTES: u64 = 2 * size_of::<(K, V)>() as u64 + SLOT_BYTES;
+    pub(crate) const KEY_BYTES: u64 = 2 * size_of::<(K, V)>() as u64 + CELL_BYTES;
 
     pub(crate) fn new() -> Self {
         Self {
-            slots: HashTable::new(),
+            cells: HashTable::new(),
             entries: Vec::new(),
         }
     }
@@ -83,16 +83,16 @@ impl<K: Hash + Eq, V> Table<K, V> {
         hints.extend(keys.map(hint));
         for Hint(hint) in hints {
             let hash = hint.hash;
-            if let Some(slot) = self.slots.find(hash, |slot| slot.hash == hash) {
-                hint.place = slot.place;
+            if let Some(cell) = self.cells.find(hash, |cell| cell.hash == hash) {
+                hint.index = cell.index;
             }
         }
     }
 
     /// The entry of a key, of which a hint is at hand.
     pub(crate) fn entry(&mut self, key: K, hint: Hint) -> KeyEntry<'_, K, V> {
-        match self.place(&key, hint) {
-            Some(place) => KeyEntry::Occupied(&mut self.entries[place].1),
+        match self.index(&key, hint) {
+            Some(index) => KeyEntry::Occupied(&mut self.entries[index].1),
             None => KeyEntry::Vacant(Vacant {
                 table: self,
                 hash: hint.0.hash,
@@ -101,34 +101,34 @@ impl<K: Hash + Eq, V> Table<K, V> {
         }
     }
 
-    /// The place and the value of a key, of which a hint is at hand.
+    /// The index and the value of a key, of which a hint is at hand.
     pub(crate) fn get(&self, key: &K, hint: Hint) -> Option<(usize, &V)> {
-        let place = self.place(key, hint)?;
-        Some((place, &self.entries[place].1))
+        let index = self.index(key, hint)?;
+        Some((index, &self.entries[index].1))
     }
 
     /// Takes the last entry out.
     pub(crate) fn pop(&mut self) -> Option<(K, V)> {
         let (key, value) = self.entries.pop()?;
-        let place = self.entries.len();
-        if let Ok(slot) = self.slots.find_entry(hash_of(&key), |slot| slot.place == place) {
-            slot.remove();
+        let index = self.entries.len();
+        if let Ok(cell) = self.cells.find_entry(hash_of(&key), |cell| cell.index == index) {
+            cell.remove();
         }
         Some((key, value))
     }
 
-    fn place(&self, key: &K, Hint(hint): Hint) -> Option<usize> {
-        if let Some((found, _)) = self.entries.get(hint.place)
+    fn index(&self, key: &K, Hint(hint): Hint) -> Option<usize> {
+        if let Some((found, _)) = self.entries.get(hint.index)
             && found == key
         {
-            return Some(hint.place);
+            return Some(hint.index);
         }
-        let is_its = |slot: &Slot| slot.hash == hint.hash && self.entries[slot.place].0 == *key;
-        self.slots.find(hint.hash, is_its).map(|slot| slot.place)
+        let is_its = |cell: &Cell| cell.hash == hint.hash && self.entries[cell.index].0 == *key;
+        self.cells.find(hint.hash, is_its).map(|cell| cell.index)
     }
 }
 
-/// The hash of a key in tables. The high bits, which tell slots apart before keys are compared, are other ones than those that
+/// The hash of a key in tables. The high bits, which tell cells apart before keys are compared, are other ones than those that
 /// have chosen the partition: in each of many partitions all keys share these.
 fn hash_of<K: Hash>(key: &K) -> u64 {
     hasher().hash_one(key).rotate_left(32)
@@ -137,7 +137,7 @@ fn hash_of<K: Hash>(key: &K) -> u64 {
 /// The hint for a key that is looked up by itself.
 pub(crate) fn hint<K: Hash>(key: &K) -> Hint {
     let hash = hash_of(key);
-    Hint(Slot { hash, place: NOWHERE })
+    Hint(Cell { hash, index: NOWHERE })
 }
 
 impl<K, V> Vacant<'_, K, V> {
@@ -147,9 +147,9 @@ impl<K, V> Vacant<'_, K, V> {
 
     pub(crate) fn insert(self, value: V) {
         let Self { table, hash, key } = self;
-        let place = table.entries.len();
+        let index = table.entries.len();
         table.entries.push((key, value));
-        table.slots.insert_unique(hash, Slot { hash, place }, |slot| slot.hash);
+        table.cells.insert_unique(hash, Cell { hash, index }, |cell| cell.hash);
     }
 }
 
@@ -200,10 +200,10 @@ mod tests {
                 prop_assert_eq!(table.pop(), expected.pop());
             }
             for key in 0..30 {
-                let place = expected.iter().position(|(found, _)| *found == key);
-                prop_assert_eq!(table.get(&key, hint(&key)), place.map(|place| (place, &expected[place].1)));
+                let index = expected.iter().position(|(found, _)| *found == key);
+                prop_assert_eq!(table.get(&key, hint(&key)), index.map(|index| (index, &expected[index].1)));
             }
-            // What was popped may come again, at another place.
+            // What was popped may come again, at another index.
             for key in [3, 7, 3] {
                 add(&mut table, key, hint(&key));
                 keys = expected.iter().flat_map(|(key, count)| std::iter::repeat_n(*key, *count as usize)).collect();

@@ -1,6 +1,6 @@
 //! Pieces that are sent one after the other while kernels work on those before.
 
-use distdl_engine::device::{Argument, Compiler, Gpu, GpuBuffer, GpuFeed, GpuFound, GpuKernel, GpuPort, GpuSlice};
+use distdl_engine::device::{Argument, Compiler, DoubleBuffer, Gpu, GpuBuffer, GpuFound, GpuKernel, GpuPort, GpuSlice};
 use distdl_storage::{DeviceError, DeviceMemory};
 
 const SUM: &str = r#"
@@ -33,17 +33,17 @@ impl Sums {
         }
     }
 
-    fn feed(&self, is_double: bool) -> GpuFeed {
-        let mut feed = GpuFeed::new(&self.gpu, 4 * WORDS).unwrap();
+    fn feed(&self, is_double: bool) -> DoubleBuffer {
+        let mut feed = DoubleBuffer::new(&self.gpu, 4 * WORDS).unwrap();
         if is_double {
-            feed.double(&self.gpu).unwrap();
+            feed.add_second(&self.gpu).unwrap();
         }
         feed
     }
 
-    /// Turns to what was sent, and has it summed.
-    fn sum(&self, feed: &mut GpuFeed, piece: usize) {
-        feed.turn(&self.gpu).unwrap();
+    /// Swaps in what was sent, and has it summed.
+    fn sum(&self, feed: &mut DoubleBuffer, piece: usize) {
+        feed.swap(&self.gpu).unwrap();
         self.sum_of(feed.words(), piece);
     }
 
@@ -82,7 +82,7 @@ pub(crate) fn each_piece_is_there_when_it_is_turned_to(found: &GpuFound, compile
         let expected: Vec<f32> = (0..PIECES).map(|index| (index * WORDS) as f32).collect();
         assert_eq!(&got[..], expected, "double: {is_double}, ahead: {is_ahead}");
         // Turned to once, it stays.
-        feed.turn(&sums.gpu).unwrap();
+        feed.swap(&sums.gpu).unwrap();
         sums.sum(&mut feed, 0);
         sums.gpu.read(sums.sums.words(), &mut got).unwrap();
         assert_eq!(got[0], (PIECES * WORDS) as f32);
@@ -90,7 +90,7 @@ pub(crate) fn each_piece_is_there_when_it_is_turned_to(found: &GpuFound, compile
         let too_long = feed.send(&sums.gpu, &[0.0_f32; WORDS + 1]).unwrap_err();
         assert!(matches!(too_long, DeviceError::Failed { .. }), "{too_long}");
         let other = Gpu::open(found, 0).unwrap();
-        assert!(feed.send(&other, &piece(0)).is_err() && feed.turn(&other).is_err() && feed.words().len() == WORDS);
+        assert!(feed.send(&other, &piece(0)).is_err() && feed.swap(&other).is_err() && feed.words().len() == WORDS);
     }
 }
 
@@ -121,7 +121,7 @@ pub(crate) fn pieces_are_sent_without_waiting_for_kernels(
     let mut got = [0.0_f32; 2];
     sums.gpu.read(sums.sums.words().part(0..2), &mut got).unwrap();
     assert_eq!(got, [1, 2].map(|piece| (piece * WORDS) as f32));
-    // An end's turn comes again when the piece before the last is summed, and not the last.
+    // A half is used again when the piece before the last is summed, and not the last.
     assert_eq!(begun(true), [0, 0, 0, 0, 1]);
     assert_eq!(begun(false), [0, 0, 1, 2, 3]);
 }

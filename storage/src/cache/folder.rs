@@ -83,7 +83,7 @@ impl Folder {
             let _ = users.unlock();
         }
         // Another process may be doing that just now. Whoever uses the folder without this has its journal cleared.
-        lock::share(&users, options.wait_max).map_err(unusable)?;
+        lock::lock_shared(&users, options.wait_max).map_err(unusable)?;
         // Before the survey: what comes meanwhile is in the survey or in the news.
         let journal = Journal::at_end(&path.join("journal"));
         let survey = Survey::of(&path).inspect_err(|error| {
@@ -164,7 +164,7 @@ impl Folder {
             true => Duration::ZERO,
             false => self.options.wait_max,
         };
-        let held = lock::hold(&self.path.join(format!("locks/fetch-{number}")), wait_max);
+        let held = lock::lock_exclusive(&self.path.join(format!("locks/fetch-{number}")), wait_max);
         match &held {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => hung().insert(number),
             _ => hung().remove(&number),
@@ -174,7 +174,7 @@ impl Folder {
 
     /// The lock under which an object that has grown is compared.
     pub(super) fn lock_growth(&self) -> Option<File> {
-        lock::hold(&self.path.join("locks/growth"), self.options.wait_max).ok()
+        lock::lock_exclusive(&self.path.join("locks/growth"), self.options.wait_max).ok()
     }
 
     /// Which chunks a segment consists of, if that is known.
@@ -260,7 +260,7 @@ impl Folder {
         let missing: BTreeSet<(Digest, u32)> = missing.map(|chunk| (chunk.digest, chunk.length)).collect();
         let list_bytes = counted(encoded.len() as u64);
         let needed = missing.iter().map(|(_, length)| counted((*length).into())).sum::<u64>() + list_bytes;
-        self.make_room(needed, &spared)?;
+        self.evict_for(needed, &spared)?;
         let mut added = Vec::new();
         let written = (|| {
             for chunk in list.chunks.iter().filter(|chunk| !self.has_chunk(chunk)) {
@@ -281,7 +281,7 @@ impl Folder {
         let mut thread = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.join("locks/write");
         let wait_max = if *thread { Duration::ZERO } else { self.options.wait_max };
-        let process = lock::hold(&path, wait_max);
+        let process = lock::lock_exclusive(&path, wait_max);
         *thread = matches!(&process, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         let process = process.map_err(|error| StorageError::io("lock", &path, 0, error))?;
         self.catch_up();
@@ -305,7 +305,7 @@ impl Folder {
         let Ok(_alone) = self.lock_write() else { return };
         let Ok(encoded) = chunk::encode(shorter) else { return };
         let bytes = counted(encoded.len() as u64);
-        let written = self.make_room(bytes, &BTreeSet::new()).and_then(|()| {
+        let written = self.evict_for(bytes, &BTreeSet::new()).and_then(|()| {
             let written = self.write_file(&self.grown_path(version), &encoded, SystemTime::now());
             written.map_err(|error| StorageError::io("write", &self.path, bytes, error))
         });
@@ -342,7 +342,7 @@ impl Folder {
     }
 
     /// Sees to it that `needed` more bytes fit, without removing what is `spared`.
-    fn make_room(&self, needed: u64, spared: &BTreeSet<Digest>) -> Result<()> {
+    fn evict_for(&self, needed: u64, spared: &BTreeSet<Digest>) -> Result<()> {
         let bytes_max = self.options.bytes_max;
         let known = |state: &State| state.is_surveyed.then_some(state.bytes_used);
         let used = known(&self.state());

@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// `WouldBlock` if it stays held for `wait_max`; the system's own if there is no lock to be had.
-pub(super) fn hold(path: &Path, wait_max: Duration) -> io::Result<File> {
+pub(super) fn lock_exclusive(path: &Path, wait_max: Duration) -> io::Result<File> {
     let file = open(path)?;
     wait(|| file.try_lock(), wait_max)?;
     Ok(file)
@@ -23,8 +23,8 @@ pub(super) fn hold(path: &Path, wait_max: Duration) -> io::Result<File> {
 /// Takes part in a lock that many may hold.
 ///
 /// # Errors
-/// As [`hold`], where another one holds it alone.
-pub(super) fn share(file: &File, wait_max: Duration) -> io::Result<()> {
+/// As [`lock_exclusive`], where another one holds it alone.
+pub(super) fn lock_shared(file: &File, wait_max: Duration) -> io::Result<()> {
     wait(|| file.try_lock_shared(), wait_max)
 }
 
@@ -88,12 +88,15 @@ mod tests {
         );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("locks/one");
-        let held = hold(&path, Duration::ZERO).unwrap();
-        assert_eq!(hold(&path, Duration::ZERO).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let held = lock_exclusive(&path, Duration::ZERO).unwrap();
+        assert_eq!(
+            lock_exclusive(&path, Duration::ZERO).unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
         drop(held);
         // A child process that another test is just starting may hold it on for a moment.
-        wait_until("the lock is free", || hold(&path, Duration::ZERO).is_ok());
-        let below_a_file = hold(&path.join("below"), Duration::ZERO).unwrap_err();
+        wait_until("the lock is free", || lock_exclusive(&path, Duration::ZERO).is_ok());
+        let below_a_file = lock_exclusive(&path.join("below"), Duration::ZERO).unwrap_err();
         assert_eq!(below_a_file.kind(), ErrorKind::NotADirectory);
     }
 }

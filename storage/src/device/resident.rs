@@ -1,4 +1,4 @@
-//! What lies in a device's memory, by key: found, leased, evicted, and counted.
+//! What lies in a device's memory, by key: found, pinned, evicted, and counted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,7 +53,7 @@ impl DeviceKey {
 
 /// A buffer that stays on the device while this value or a copy of it lives. It is to be kept until the device has done
 /// the work that uses the buffer, not only until that work is queued.
-pub struct Lease<B>(Arc<Held<B>>);
+pub struct DevicePin<B>(Arc<Held<B>>);
 
 struct Held<B> {
     buffer: B,
@@ -62,7 +62,7 @@ struct Held<B> {
     share: Share,
 }
 
-impl<B> Lease<B> {
+impl<B> DevicePin<B> {
     pub(super) fn new(buffer: B, bytes: u64, share: Share) -> Self {
         Self(Arc::new(Held { buffer, bytes, share }))
     }
@@ -73,13 +73,13 @@ impl<B> Lease<B> {
     }
 }
 
-impl<B> Clone for Lease<B> {
+impl<B> Clone for DevicePin<B> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<B> Deref for Lease<B> {
+impl<B> Deref for DevicePin<B> {
     type Target = B;
 
     fn deref(&self) -> &B {
@@ -87,9 +87,9 @@ impl<B> Deref for Lease<B> {
     }
 }
 
-impl<B> fmt::Debug for Lease<B> {
+impl<B> fmt::Debug for DevicePin<B> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Lease({} bytes)", self.bytes())
+        write!(formatter, "DevicePin({} bytes)", self.bytes())
     }
 }
 
@@ -130,12 +130,12 @@ pub(super) struct State<B> {
 }
 
 struct Entry<B> {
-    held: Lease<B>,
+    held: DevicePin<B>,
     used: u64,
 }
 
 impl<B> Entry<B> {
-    /// Whether nobody else has it. Only whoever has the state locked can take a first lease, so this stays true.
+    /// Whether nobody else has it. Only whoever has the state locked can take a first pin, so this stays true.
     fn may_go(&self) -> bool {
         Arc::strong_count(&self.held.0) == 1
     }
@@ -172,26 +172,26 @@ impl<B> State<B> {
     }
 
     /// The buffer of `key`, if the filter allows for it and it is there.
-    pub(super) fn look(&mut self, key: &DeviceKey) -> Option<Lease<B>> {
+    pub(super) fn look(&mut self, key: &DeviceKey) -> Option<DevicePin<B>> {
         if !self.bloom.may_contain(&key.digest()) {
             self.figures.bloom_absent += 1;
             return None;
         }
-        let lease = self.resident(key);
-        self.figures.bloom_false_positives += u64::from(lease.is_none());
-        lease
+        let pin = self.resident(key);
+        self.figures.bloom_false_positives += u64::from(pin.is_none());
+        pin
     }
 
     /// The buffer of `key`, which now is the most recently used.
-    pub(super) fn resident(&mut self, key: &DeviceKey) -> Option<Lease<B>> {
+    pub(super) fn resident(&mut self, key: &DeviceKey) -> Option<DevicePin<B>> {
         let entry = self.entries.get_mut(key)?;
         self.clock += 1;
         self.recency.remove(&entry.used);
         entry.used = self.clock;
         self.recency.insert(entry.used, *key);
-        let lease = entry.held.clone();
-        self.count_hit(lease.bytes());
-        Some(lease)
+        let pin = entry.held.clone();
+        self.count_hit(pin.bytes());
+        Some(pin)
     }
 
     pub(super) fn count_hit(&mut self, bytes: u64) {
@@ -199,15 +199,15 @@ impl<B> State<B> {
         self.figures.avoided_bytes += bytes;
     }
 
-    pub(super) fn enter(&mut self, key: DeviceKey, lease: &Lease<B>) {
+    pub(super) fn enter(&mut self, key: DeviceKey, pin: &DevicePin<B>) {
         self.clock += 1;
         self.recency.insert(self.clock, key);
-        let (held, used) = (lease.clone(), self.clock);
+        let (held, used) = (pin.clone(), self.clock);
         self.entries.insert(key, Entry { held, used });
         self.bloom.insert(&key.digest());
-        self.figures.bytes_used += lease.0.share.bytes();
+        self.figures.bytes_used += pin.0.share.bytes();
         self.figures.copies += 1;
-        self.figures.copied_bytes += lease.bytes();
+        self.figures.copied_bytes += pin.bytes();
         self.mend_filter();
     }
 

@@ -1,4 +1,4 @@
-//! What a lease gives is what was to be copied, whatever was evicted, refused or wrong in the filter.
+//! What a pin gives is what was to be copied, whatever was evicted, refused or wrong in the filter.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod model;
@@ -49,16 +49,16 @@ fn bytes_of(batch: u64) -> Vec<u8> {
     vec![batch as u8 ^ 0x5a; 40 + (batch as usize * 20) % 80]
 }
 
-fn lease(tier: &Tier, device: &HostDevice, batch: u64) -> Result<Lease<HostBuffer>, DeviceError> {
-    let lease = tier.lease(device, key(batch), || Ok(bytes_of(batch)))?;
-    assert_eq!(lease.as_bytes(), bytes_of(batch), "batch {batch}");
-    Ok(lease)
+fn pin(tier: &Tier, device: &HostDevice, batch: u64) -> Result<DevicePin<HostBuffer>, DeviceError> {
+    let pin = tier.pin(device, key(batch), || Ok(bytes_of(batch)))?;
+    assert_eq!(pin.as_bytes(), bytes_of(batch), "batch {batch}");
+    Ok(pin)
 }
 
 #[test]
 fn an_epoch_over_data_that_fits_copies_nothing_after_the_first() {
     let (device, tier) = (HostDevice::new(10_000), Tier::new("a device", 10_000));
-    let epoch = |tier: &Tier| (0..100).for_each(|batch| drop(lease(tier, &device, batch).unwrap()));
+    let epoch = |tier: &Tier| (0..100).for_each(|batch| drop(pin(tier, &device, batch).unwrap()));
     epoch(&tier);
     let first = tier.figures();
     assert_eq!((first.copies, first.hits, first.bloom_absent), (100, 0, 100));
@@ -74,8 +74,8 @@ fn an_epoch_over_data_that_fits_copies_nothing_after_the_first() {
 #[test]
 fn what_is_here_is_not_asked_for() {
     let (device, tier) = (HostDevice::new(1000), Tier::new("a device", 1000));
-    let held = lease(&tier, &device, 1).unwrap();
-    let again = tier.lease(&device, key(1), || -> crate::Result<Vec<u8>> {
+    let held = pin(&tier, &device, 1).unwrap();
+    let again = tier.pin(&device, key(1), || -> crate::Result<Vec<u8>> {
         unreachable!("it is on the device")
     });
     assert_eq!(again.unwrap().as_bytes().as_ptr(), held.as_bytes().as_ptr());
@@ -84,7 +84,7 @@ fn what_is_here_is_not_asked_for() {
 #[test]
 fn what_was_used_least_recently_goes_first_and_what_is_in_use_stays() {
     let (device, tier) = (HostDevice::new(1000), Tier::new("a device", 300));
-    let bytes = |batch: u64| tier.lease(&device, key(batch), || Ok(vec![batch as u8; 100]));
+    let bytes = |batch: u64| tier.pin(&device, key(batch), || Ok(vec![batch as u8; 100]));
     let in_use = bytes(0).unwrap();
     bytes(1).unwrap();
     bytes(2).unwrap();
@@ -142,7 +142,7 @@ impl DeviceMemory for Pieces {
 #[test]
 fn the_limit_is_one_of_what_a_device_gives_and_not_of_what_it_is_asked_for() {
     let (device, tier) = (Pieces(HostDevice::new(1000)), Tier::new("a device", 300));
-    let bytes = |batch: u64| tier.lease(&device, key(batch), || Ok(vec![batch as u8; 65]));
+    let bytes = |batch: u64| tier.pin(&device, key(batch), || Ok(vec![batch as u8; 65]));
     let in_use = bytes(0).unwrap();
     bytes(1).unwrap();
     bytes(2).unwrap();
@@ -174,7 +174,7 @@ fn the_limit_is_one_of_what_a_device_gives_and_not_of_what_it_is_asked_for() {
 fn tiers_that_share_a_budget_leave_each_other_what_they_have() {
     let (device, budget) = (HostDevice::new(1000), DeviceBudget::default());
     let tier = |bytes_max| Tier::sharing("a device", bytes_max, budget.clone());
-    let bytes = |tier: &Tier, batch: u64| tier.lease(&device, key(batch), || Ok(vec![batch as u8; 100]));
+    let bytes = |tier: &Tier, batch: u64| tier.pin(&device, key(batch), || Ok(vec![batch as u8; 100]));
     let [first, second] = [300, 400].map(tier);
     let in_use = bytes(&first, 0).unwrap();
     bytes(&first, 1).unwrap();
@@ -209,14 +209,14 @@ fn tiers_that_share_a_budget_leave_each_other_what_they_have() {
 #[test]
 fn what_does_not_fit_at_all_pushes_nothing_out() {
     let (device, tier) = (HostDevice::new(1000), Tier::new("a device", 300));
-    lease(&tier, &device, 0).unwrap();
-    let too_large = tier.lease(&device, key(1), || Ok(vec![0; 301]));
+    pin(&tier, &device, 0).unwrap();
+    let too_large = tier.pin(&device, key(1), || Ok(vec![0; 301]));
     assert!(matches!(
         too_large,
         Err(DeviceError::OverBudget { needed_bytes: 301, .. })
     ));
-    let in_use = tier.lease(&device, key(2), || Ok(vec![0; 200])).unwrap();
-    let too_large = tier.lease(&device, key(1), || Ok(vec![0; 150]));
+    let in_use = tier.pin(&device, key(2), || Ok(vec![0; 200])).unwrap();
+    let too_large = tier.pin(&device, key(1), || Ok(vec![0; 150]));
     assert!(matches!(
         too_large,
         Err(DeviceError::OverBudget { in_use_bytes: 200, .. })
@@ -228,7 +228,7 @@ fn what_does_not_fit_at_all_pushes_nothing_out() {
 #[test]
 fn a_device_that_others_use_too_makes_room_or_says_how_much_was_asked() {
     let (device, tier) = (HostDevice::new(250), Tier::new("a device", 1000));
-    let bytes = |batch: u64| tier.lease(&device, key(batch), || Ok(vec![batch as u8; 100]));
+    let bytes = |batch: u64| tier.pin(&device, key(batch), || Ok(vec![batch as u8; 100]));
     bytes(0).unwrap();
     bytes(1).unwrap();
     let _others = device.allocate(40).unwrap();
@@ -257,7 +257,7 @@ fn a_device_that_others_use_too_makes_room_or_says_how_much_was_asked() {
 fn a_failure_keeps_nothing_and_takes_no_room() {
     let (device, tier) = (HostDevice::new(1000), Tier::new("a device", 100));
     let refused = crate::StorageError::corrupt("a block", "a test says so");
-    let failed = tier.lease(&device, key(0), || Err::<Vec<u8>, _>(refused));
+    let failed = tier.pin(&device, key(0), || Err::<Vec<u8>, _>(refused));
     assert!(matches!(
         failed,
         Err(DeviceError::Source(crate::StorageError::Corrupt { .. }))
@@ -265,14 +265,13 @@ fn a_failure_keeps_nothing_and_takes_no_room() {
     device.on_allocate(0, DeviceFault::Fail);
     device.on_copy(0, DeviceFault::Fail);
     for _ in 0..2 {
-        let failed = tier.lease(&device, key(0), || Ok([0; 100]));
+        let failed = tier.pin(&device, key(0), || Ok([0; 100]));
         assert!(matches!(failed, Err(DeviceError::Failed { .. })));
         assert!(!tier.contains(&key(0)) && device.bytes_used() == 0);
     }
-    let panics =
-        std::panic::AssertUnwindSafe(|| tier.lease(&device, key(0), || -> crate::Result<Vec<u8>> { panic!() }));
+    let panics = std::panic::AssertUnwindSafe(|| tier.pin(&device, key(0), || -> crate::Result<Vec<u8>> { panic!() }));
     assert!(std::panic::catch_unwind(panics).is_err());
-    tier.lease(&device, key(0), || Ok([0; 100])).unwrap();
+    tier.pin(&device, key(0), || Ok([0; 100])).unwrap();
 }
 
 #[test]
@@ -291,14 +290,14 @@ fn workers_that_want_one_batch_copy_it_once() {
                         asked.fetch_add(1, SeqCst);
                         Ok(bytes_of(7))
                     };
-                    tier.lease(&handle, key(7), source).unwrap()
+                    tier.pin(&handle, key(7), source).unwrap()
                 })
             })
             .collect();
         gate.wait_until_reached();
         gate.open();
-        let leases: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
-        assert!(leases.iter().all(|lease| lease.as_bytes() == bytes_of(7)));
+        let pins: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        assert!(pins.iter().all(|pin| pin.as_bytes() == bytes_of(7)));
     });
     let figures = tier.figures();
     assert_eq!((asked.into_inner(), device.copies_count()), (1, 1));
@@ -317,11 +316,11 @@ fn many_workers_share_a_small_budget() {
                 for round in 0..400_u64 {
                     // Five at a time for each of six workers is more than the budget, so some are refused.
                     let batch = (round * (worker + 3)) % 31;
-                    match tier.lease(&handle, key(batch), || Ok(bytes_of(batch))) {
-                        Ok(lease) => in_use.push((batch, lease)),
+                    match tier.pin(&handle, key(batch), || Ok(bytes_of(batch))) {
+                        Ok(pin) => in_use.push((batch, pin)),
                         Err(error) => assert!(matches!(error, DeviceError::OverBudget { .. }), "{error}"),
                     }
-                    assert!(in_use.iter().all(|(batch, lease)| lease.as_bytes() == bytes_of(*batch)));
+                    assert!(in_use.iter().all(|(batch, pin)| pin.as_bytes() == bytes_of(*batch)));
                     in_use.truncate(5 - (round % 5) as usize);
                 }
             });
@@ -344,7 +343,7 @@ fn many_workers_share_a_small_budget() {
 #[test]
 fn the_filter_holds_what_is_here_and_forgets_what_has_gone() {
     let (device, tier) = (HostDevice::new(1 << 20), Tier::new("a device", 1 << 20));
-    (0..5_000).for_each(|batch| drop(tier.lease(&device, key(batch), || Ok([1])).unwrap()));
+    (0..5_000).for_each(|batch| drop(tier.pin(&device, key(batch), || Ok([1])).unwrap()));
     let bloom = tier.bloom();
     assert!((0..5_000).all(|batch| bloom.may_contain(&key(batch).digest())));
     let wrong = (5_000..25_000)
@@ -355,7 +354,7 @@ fn the_filter_holds_what_is_here_and_forgets_what_has_gone() {
         "{wrong} of 20,000 absent keys, where one in a hundred is allowed"
     );
     let is_first = |key: &DeviceKey| matches!(key, DeviceKey::Batch { batch: 0, .. });
-    let in_use = tier.lease(&device, key(1), || Ok([1])).unwrap();
+    let in_use = tier.pin(&device, key(1), || Ok([1])).unwrap();
     tier.retain(is_first);
     assert_eq!(tier.figures().bytes_used, 2, "what is in use stays");
     drop(in_use);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::budget::{DeviceBudget, Share};
-use super::resident::{DeviceFigures, DeviceKey, Lease, State};
+use super::resident::{DeviceFigures, DeviceKey, DevicePin, State};
 use super::{DeviceError, DeviceMemory};
 use crate::bloom::Bloom;
 use crate::error::Result;
@@ -13,14 +13,14 @@ use crate::flight::Flights;
 /// Keeps buffers in the memory of one device, up to a limit in bytes. Threads share it by reference if the device's
 /// buffers may be shared by threads.
 ///
-/// Buffers are evicted least recently used first, and never while somebody has a [`Lease`] of them. The limit is one of what they
+/// Buffers are evicted least recently used first, and never while somebody has a [`DevicePin`] of them. The limit is one of what they
 /// take there ([`DeviceMemory::taken_bytes`]).
 pub struct DeviceTier<B> {
     name: String,
     bytes_max: u64,
     budget: DeviceBudget,
     state: Mutex<State<B>>,
-    flights: Flights<DeviceKey, Result<Lease<B>, DeviceError>>,
+    flights: Flights<DeviceKey, Result<DevicePin<B>, DeviceError>>,
 }
 
 impl<B> DeviceTier<B> {
@@ -47,20 +47,20 @@ impl<B> DeviceTier<B> {
     /// [`DeviceError::OverBudget`] if there is no room beside what is in use, [`DeviceError::OutOfMemory`] if the device
     /// refuses although all that may go has gone, or the error of `source` or of the device. Nothing is kept under
     /// `key` then, and the next call tries again.
-    pub fn lease<S: AsRef<[u8]>>(
+    pub fn pin<S: AsRef<[u8]>>(
         &self,
         memory: &impl DeviceMemory<Buffer = B>,
         key: DeviceKey,
         source: impl FnOnce() -> Result<S>,
-    ) -> Result<Lease<B>, DeviceError> {
-        if let Some(lease) = self.state().look(&key) {
-            return Ok(lease);
+    ) -> Result<DevicePin<B>, DeviceError> {
+        if let Some(pin) = self.state().look(&key) {
+            return Ok(pin);
         }
-        let (lease, by_another) = self.flights.once(&key, || self.bring(memory, key, source));
-        if let Some(lease) = lease.as_ref().ok().filter(|_| by_another) {
-            self.state().count_hit(lease.bytes());
+        let (pin, by_another) = self.flights.once(&key, || self.bring(memory, key, source));
+        if let Some(pin) = pin.as_ref().ok().filter(|_| by_another) {
+            self.state().count_hit(pin.bytes());
         }
-        lease
+        pin
     }
 
     /// Whether there is a buffer of `key`.
@@ -104,19 +104,19 @@ impl<B> DeviceTier<B> {
         memory: &M,
         key: DeviceKey,
         source: impl FnOnce() -> Result<S>,
-    ) -> Result<Lease<B>, DeviceError> {
+    ) -> Result<DevicePin<B>, DeviceError> {
         // Another thread may have brought it since, and a filter that is wrong must cost no copy.
-        if let Some(lease) = self.state().resident(&key) {
-            return Ok(lease);
+        if let Some(pin) = self.state().resident(&key) {
+            return Ok(pin);
         }
         let bytes = source()?;
         let bytes = bytes.as_ref();
         let share = self.reserve(M::taken_bytes(bytes.len()) as u64)?;
         let mut buffer = self.allocate(memory, bytes.len())?;
         memory.copy_in(bytes, &mut buffer)?;
-        let lease = Lease::new(buffer, bytes.len() as u64, share);
-        self.state().enter(key, &lease);
-        Ok(lease)
+        let pin = DevicePin::new(buffer, bytes.len() as u64, share);
+        self.state().enter(key, &pin);
+        Ok(pin)
     }
 
     fn reserve(&self, bytes: u64) -> Result<Share, DeviceError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use distdl_engine::config::Precision;
 use distdl_engine::device::{
-    Argument, Gpu, GpuBlas, GpuBuffer, GpuDnn, GpuFeed, GpuFound, GpuMatrices, GpuMatrix, GpuPort,
+    Argument, DoubleBuffer, Gpu, GpuBlas, GpuBuffer, GpuDnn, GpuFound, GpuMatrices, GpuMatrix, GpuPort,
 };
 use distdl_storage::DeviceMemory;
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, Weak};
 
-use distdl_engine::device::{GpuBuffer, GpuFeed, GpuPort, GpuSlice};
+use distdl_engine::device::{DoubleBuffer, GpuBuffer, GpuPort, GpuSlice};
 
 use super::super::wiring::GradientBuffers;
 use super::super::{NeuralNetwork, WiredLayer, gradient_buffers};
@@ -73,10 +73,10 @@ pub(crate) struct GpuWorkspace {
     pub(super) transforms: GpuPort,
     /// Rows before that.
     pub(super) pictures: GpuBuffer,
-    pub(super) inputs: GpuFeed,
+    pub(super) inputs: DoubleBuffer,
     /// What inputs are, where they are changed.
     pub(super) image: Option<Image>,
-    pub(super) targets: GpuFeed,
+    pub(super) targets: DoubleBuffer,
     /// Of each layer, none of views.
     pub(super) outputs: Vec<GpuBuffer>,
     /// Gradients by outputs, and which layer has them where.
@@ -245,8 +245,8 @@ impl GpuWorkspace {
 
     /// Sees to it that there is room for the rows of two passes: one's are copied while the other is computed.
     pub(crate) fn double_rows(&mut self) -> Result<()> {
-        self.inputs.double(self.device.gpu())?;
-        Ok(self.targets.double(self.device.gpu())?)
+        self.inputs.add_second(self.device.gpu())?;
+        Ok(self.targets.add_second(self.device.gpu())?)
     }
 
     /// Swaps to inputs and targets that were sent: passes from now on are of those.

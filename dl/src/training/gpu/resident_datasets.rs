@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use distdl_engine::DatasetId;
 use distdl_engine::device::GpuBuffer;
-use distdl_storage::{DeviceKey, DeviceTier, Lease};
+use distdl_storage::{DeviceKey, DevicePin, DeviceTier};
 
 use super::super::device::SampleBlock;
 
@@ -20,7 +20,7 @@ pub(super) struct ResidentDatasets {
     /// What is trained on.
     training: Option<DatasetId>,
     /// Its samples, which nothing may push out.
-    held: BTreeMap<DeviceKey, Lease<GpuBuffer>>,
+    held: BTreeMap<DeviceKey, DevicePin<GpuBuffer>>,
     /// What is evaluated, or was trained on before, by the time of its last use.
     others: Vec<Other>,
     /// How often a dataset was put to use so far.
@@ -87,11 +87,11 @@ impl ResidentDatasets {
     }
 
     /// Keeps some of its samples as long as it is trained on.
-    pub(super) fn hold<'a>(&mut self, samples: impl Iterator<Item = (DeviceKey, &'a Lease<GpuBuffer>)>) {
-        self.held.extend(samples.map(|(key, lease)| (key, lease.clone())));
+    pub(super) fn hold<'a>(&mut self, samples: impl Iterator<Item = (DeviceKey, &'a DevicePin<GpuBuffer>)>) {
+        self.held.extend(samples.map(|(key, pin)| (key, pin.clone())));
     }
 
-    /// Lets go of what nothing but this holds: lanes that are there have leases of their own.
+    /// Lets go of what nothing but this holds: lanes that are there have pins of their own.
     pub(super) fn let_go(&mut self) {
         self.held.clear();
     }

@@ -245,8 +245,8 @@ impl SharedGpu {
             Ok(SamplesOnGpu {
                 rows: samples.len(),
                 scale: shape.scale,
-                features: lease(&self.tier, gpu, keys[0], || features_of_block(samples, network))?,
-                targets: lease(&self.tier, gpu, keys[1], || Ok(targets))?,
+                features: pin(&self.tier, gpu, keys[0], || features_of_block(samples, network))?,
+                targets: pin(&self.tier, gpu, keys[1], || Ok(targets))?,
                 weights: weights_of_block(samples, network.loss()),
             })
         };
@@ -255,7 +255,7 @@ impl SharedGpu {
 
     /// Frees what nobody has at the moment.
     pub(super) fn forget_idle(&self) {
-        self.give_up();
+        self.reclaim();
         self.forget_samples();
     }
 
@@ -268,7 +268,7 @@ impl SharedGpu {
 
 impl Spares for SharedGpu {
     /// Workspaces, which hold nothing that is not sent anew. Samples stay.
-    fn give_up(&self) {
+    fn reclaim(&self) {
         self.idle().clear();
         *self.resident() = None;
     }
@@ -278,12 +278,12 @@ impl Spares for SharedGpu {
 const BRINGS_MAX: usize = 3;
 
 /// The buffer of `key`, or what `bytes` gives, copied to the GPU.
-fn lease<M: DeviceMemory, S: AsRef<[u8]>>(
+fn pin<M: DeviceMemory, S: AsRef<[u8]>>(
     tier: &DeviceTier<M::Buffer>,
     gpu: &M,
     key: DeviceKey,
     mut bytes: impl FnMut() -> Result<S>,
-) -> Result<Lease<M::Buffer>> {
+) -> Result<DevicePin<M::Buffer>> {
     let mut brings = 0;
     loop {
         brings += 1;
@@ -299,13 +299,13 @@ fn lease<M: DeviceMemory, S: AsRef<[u8]>>(
                 carried
             })
         };
-        let lease = tier.lease(gpu, key, source);
-        match (failure, lease) {
+        let pin = tier.pin(gpu, key, source);
+        match (failure, pin) {
             (Some(error), _) => return Err(error),
             // Another thread was bringing the same samples, and has its error. The GPU is well, and these may be.
             (None, Err(DeviceError::Source(_))) if brings < BRINGS_MAX => {}
             (None, Err(error @ DeviceError::Source(_))) => return Err(Error::Data(error.to_string())),
-            (None, lease) => return Ok(lease?),
+            (None, pin) => return Ok(pin?),
         }
     }
 }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::protocol::{Held, LoopState, Order, Outcome, Report};
+use crate::cluster::protocol::{Inventory, LoopState, Order, Outcome, Report};
 
 type Message = (u64, String, Vec<(u32, Vec<u8>)>, Option<bool>);
 
@@ -149,7 +149,7 @@ fn what_an_action_came_to_that_is_too_long_is_an_error_of_the_action() {
         action: 2,
         round: 3,
         outcome,
-        held: Held::default(),
+        held: Inventory::default(),
         cut: false,
     };
     let error = Encoded::new(&ended, 900).err().unwrap();

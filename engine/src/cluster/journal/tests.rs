@@ -9,7 +9,7 @@ use std::fs;
 
 use super::*;
 use crate::cluster::arithmetic::Arithmetic;
-use crate::cluster::protocol::{ActionKind, Held};
+use crate::cluster::protocol::{ActionKind, Inventory};
 use crate::error::EngineError;
 
 const BYTES_MAX: u64 = 1 << 20;
@@ -57,7 +57,7 @@ fn written(folder: &Path) -> Vec<u8> {
             costs: vec![3],
             lanes: vec![0, 1],
             finished: vec![],
-            held: vec![Held::new()],
+            held: vec![Inventory::new()],
         },
     };
     for entry in [
@@ -275,7 +275,7 @@ fn what_comes_to_little_and_errors_find_room_in_a_full_log_and_have_a_limit_too(
     };
     let mut append = |entry: &dyn Fn(u64) -> LogEntry| {
         while journal.append(&entry(journal.answers.len() as u64)).is_ok() {}
-        (journal.answers.len() as u64, journal.room().bytes)
+        (journal.answers.len() as u64, journal.quota().bytes)
     };
     let (_, large) = append(&|action| answered(action, 500));
     let (_, small) = append(&|action| answered(action, 10));
@@ -294,7 +294,7 @@ fn whoever_counts_along_knows_what_is_taken_and_what_finds_no_room() {
     let folder = tempfile::tempdir().unwrap();
     let kept = Journal::open(folder.path(), 3000).unwrap().0;
     for mut journal in [kept, Journal::temporary(None, 3000).unwrap()] {
-        let mut room = journal.room();
+        let mut quota = journal.quota();
         let collected = Collected {
             results: vec![(0, Bytes::from(vec![1; 300]))],
             updates: Vec::new(),
@@ -303,7 +303,7 @@ fn whoever_counts_along_knows_what_is_taken_and_what_finds_no_room() {
         let entries =
             (0..40).flat_map(|action| [LogEntry::Came(head(action)), collected.clone(), answered(action, 300)]);
         for entry in entries {
-            match room.refusal(&entry, 0, "") {
+            match quota.refusal(&entry, 0, "") {
                 Some(error) => {
                     let full = journal.append(&entry).unwrap_err();
                     assert!(matches!(full, JournalError::Full { more: lacked, .. }
@@ -311,11 +311,11 @@ fn whoever_counts_along_knows_what_is_taken_and_what_finds_no_room() {
                     refused += 1;
                 }
                 None => {
-                    room.take(&entry);
+                    quota.take(&entry);
                     journal.append(&entry).unwrap();
                 }
             }
-            assert_eq!(room.bytes, journal.room().bytes);
+            assert_eq!(quota.bytes, journal.quota().bytes);
         }
         assert!(refused > 20, "{refused}");
     }

@@ -116,7 +116,7 @@ impl Shared {
         let socket = socket::connect(name, left.min(CONNECT_TIMEOUT))
             .map_err(|error| Missed::Away(format!("cannot reach the name node at {name}: {error}")))?;
         // It reads all the time, and heartbeats are sent all the time.
-        socket.give_up_after(NAME_NODE_SILENCE_MAX);
+        socket.set_user_timeout(NAME_NODE_SILENCE_MAX);
         let mine = Mine {
             purpose: Purpose::Control,
             run: 0,
@@ -202,8 +202,8 @@ impl Shared {
                 Order::Cut { generation, lost } => self.cut(generation, &lost),
                 Order::Dismiss { reason } => return Gone::Dismissed(reason),
                 Order::Welcome { .. } => {}
-                Order::Holdings { .. } | Order::Found { .. } | Order::Read { .. } | Order::Notices { .. } => {
-                    self.hear_of_holdings(order);
+                Order::CacheFilter { .. } | Order::Found { .. } | Order::Read { .. } | Order::Notices { .. } => {
+                    self.hear_of_caches(order);
                 }
                 Order::Begin { .. } | Order::Answer { .. } => {
                     if let Order::Answer { action, .. } = &order {
@@ -269,7 +269,7 @@ impl Shared {
                 let again = [&state.arrival, &state.ended, &state.cancel, &state.last].map(Clone::clone);
                 drop(state);
                 // First what is here: others would fetch that once this process has come to an action.
-                self.tell_holdings(&mut speaker);
+                self.tell_filter(&mut speaker);
                 self.tell_figures(&mut speaker, said);
                 for report in again.iter().flatten() {
                     self.say(&mut speaker, report);

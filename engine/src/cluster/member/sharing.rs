@@ -200,7 +200,7 @@ impl Shared {
         state.notices = Some(Arc::downgrade(notices));
         drop(state);
         stores.join(Arc::new(Others(Arc::clone(self))));
-        self.tell_holdings(&mut self.speaker());
+        self.tell_filter(&mut self.speaker());
     }
 
     fn stores(&self) -> Option<Arc<Stores>> {
@@ -208,7 +208,7 @@ impl Shared {
     }
 
     /// Tells the name node what others may ask this process for, if that has changed since it was told last.
-    pub(super) fn tell_holdings(&self, speaker: &mut Speaker) {
+    pub(super) fn tell_filter(&self, speaker: &mut Speaker) {
         let Some((version, filter)) = self.stores().and_then(|stores| stores.holdings()) else {
             return;
         };
@@ -217,7 +217,7 @@ impl Shared {
         }
         if let Ok(filter) = filter.snapshot() {
             let filter = filter.into();
-            self.say(speaker, &Report::Holdings { filter });
+            self.say(speaker, &Report::CacheFilter { filter });
         }
     }
 
@@ -257,10 +257,10 @@ impl Shared {
     }
 
     /// What the name node says of all this.
-    pub(super) fn hear_of_holdings(&self, order: Order) {
+    pub(super) fn hear_of_caches(&self, order: Order) {
         let mut state = self.sharing.state();
         match order {
-            Order::Holdings { of, filter } => {
+            Order::CacheFilter { of, filter } => {
                 let filter = filter.and_then(|filter| Bloom::from_snapshot(&filter).ok());
                 match filter {
                     Some(filter) => drop(state.filters.insert(of.member, (of, filter))),

@@ -253,7 +253,7 @@ fn a_link_that_breaks_behind_a_round_of_one_end_ends_the_generation() {
         assert!(opening.join().unwrap());
     });
     let round = later.enter(&second, 0, 1).unwrap();
-    later.ended(round.key, computed(), Held::new());
+    later.ended(round.key, computed(), Inventory::new());
     assert!(matches!(later_lead.hear(), Report::Ended { cut: false, .. }));
     earlier.shared.cut_link(1);
     std::thread::scope(|scope| {

@@ -203,7 +203,7 @@ impl NameNode {
             work: work.clone(),
         };
         // Of a loop it is known what it comes to: better now than behind its last step.
-        if let Some(error) = self.options.room.refusal(&began, action.answer_bytes_max(), site) {
+        if let Some(error) = self.options.quota.refusal(&began, action.answer_bytes_max(), site) {
             return self.answer(Answer::Failed(error), BTreeSet::new());
         }
         self.lanes_placed(&work);

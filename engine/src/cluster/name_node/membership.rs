@@ -9,7 +9,7 @@ use crate::cluster::dismissal::Dismissal;
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::LogEntry;
-use crate::cluster::protocol::{HEARTBEATS_PER_LEASE, Held, Known, LoopState, Order, Peer};
+use crate::cluster::protocol::{HEARTBEATS_PER_LEASE, Inventory, Known, LoopState, Order, Peer};
 
 /// Generations in a row in which the links between two members may fail before one of them has to go.
 const STRIKES_MAX: usize = 3;
@@ -113,7 +113,7 @@ impl NameNode {
             heard: self.now,
             doubted: false,
             arrived: false,
-            held: Held::new(),
+            held: Inventory::new(),
             state: LoopState::default(),
             lane_micros: None,
             task_micros: None,

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::slot::{SlotState, Slots};
-use super::{Action, Holdings, Member, Moves, NameNode, Options, Round};
+use super::{Action, CacheDirectory, Member, Moves, NameNode, Options, Round};
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::{Collected, LogEntry};
-use crate::cluster::protocol::{Answer, Generation, Head, Held, LoopState, Peer, Work};
+use crate::cluster::protocol::{Answer, Generation, Head, Inventory, LoopState, Peer, Work};
 
 impl NameNode {
     /// The name node of the cluster that wrote `entries`. Its members are expected back within one lease; processes for
@@ -36,7 +36,7 @@ impl NameNode {
             action: None,
             lanes: Vec::new(),
             moves: Moves::default(),
-            holdings: Holdings::new(!entries.is_empty()),
+            cache_directory: CacheDirectory::new(!entries.is_empty()),
             round: None,
             loss: None,
             gathering: Some(now),
@@ -93,7 +93,7 @@ impl NameNode {
             heard: self.now,
             doubted: false,
             arrived: false,
-            held: Held::new(),
+            held: Inventory::new(),
             state: LoopState::default(),
             lane_micros: None,
             task_micros: None,

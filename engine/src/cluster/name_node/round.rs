@@ -8,12 +8,12 @@ use super::{Action, Effect, NameNode, Round};
 use crate::cluster::events::Happening;
 use crate::cluster::identity::MemberId;
 use crate::cluster::journal::{Collected, LogEntry};
-use crate::cluster::protocol::{ActionKind, Answer, Head, Held, LoopState, Order, Outcome, Work};
+use crate::cluster::protocol::{ActionKind, Answer, Head, Inventory, LoopState, Order, Outcome, Work};
 use crate::error::EngineError;
 
 impl NameNode {
     /// A member has come to an action.
-    pub(super) fn arrived(&mut self, member: MemberId, head: Head, held: Held, state: LoopState) {
+    pub(super) fn arrived(&mut self, member: MemberId, head: Head, held: Inventory, state: LoopState) {
         let number = head.action;
         if number < self.action_number() {
             return self.answer_again(member, head);
@@ -48,7 +48,7 @@ impl NameNode {
         match &self.action {
             None => {
                 let entry = LogEntry::Came(head.clone());
-                let refusal = self.options.room.refusal(&entry, 0, &head.site);
+                let refusal = self.options.quota.refusal(&entry, 0, &head.site);
                 self.action = Some(Action::new(head));
                 match refusal {
                     Some(error) => self.answer(Answer::Failed(error), BTreeSet::new()),
@@ -105,7 +105,7 @@ impl NameNode {
     }
 
     /// A member of the round that runs has ended it.
-    pub(super) fn ended(&mut self, member: MemberId, outcome: Outcome, held: Held, cut: bool) {
+    pub(super) fn ended(&mut self, member: MemberId, outcome: Outcome, held: Inventory, cut: bool) {
         let rank = self.generation.members.iter().position(|peer| peer.member == member);
         let (Some(rank), Some(action), Some(round)) = (rank, &mut self.action, &mut self.round) else {
             return;
@@ -329,7 +329,7 @@ impl NameNode {
         }
         let entry = LogEntry::Collected(collected);
         let site = &action.head.site;
-        match self.options.room.refusal(&entry, 0, site) {
+        match self.options.quota.refusal(&entry, 0, site) {
             Some(error) => self.answer(Answer::Failed(error), BTreeSet::new()),
             None => self.log(entry),
         }
@@ -346,7 +346,7 @@ impl NameNode {
         }
         let number = action.head.action;
         let mut entry = LogEntry::answered(action.head.clone(), &finished_by, answer.clone());
-        if let Some(error) = self.options.room.refusal(&entry, 0, &action.head.site) {
+        if let Some(error) = self.options.quota.refusal(&entry, 0, &action.head.site) {
             (answer, finished_by) = (Answer::Failed(error), BTreeSet::new());
             entry = LogEntry::answered(action.head.clone(), &finished_by, answer.clone());
         }

@@ -11,7 +11,7 @@ use super::*;
 use crate::cluster::arithmetic::Arithmetic;
 use crate::cluster::identity::{Address, Role};
 
-mod holdings;
+mod cache_directory;
 mod joining;
 mod journal_full;
 mod placing;

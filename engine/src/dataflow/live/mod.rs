@@ -5,7 +5,7 @@
 
 pub(crate) mod meter;
 pub(crate) mod contents;
-pub(crate) mod kept;
+pub(crate) mod view_contents;
 mod totals;
 pub(crate) mod row;
 pub(crate) mod records;

@@ -9,10 +9,10 @@ use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
 use super::contents::lock;
-use super::kept::{Change, Kept};
 use super::meter::Meter;
 use super::records::{Feed, LiveRecords, LiveScope, Sessions};
 use super::row::{Row, Rows};
+use super::view_contents::{Change, ViewContents};
 use super::{LiveRecord, Time};
 use crate::error::LiveError;
 
@@ -32,7 +32,7 @@ pub(crate) struct LiveProgram<T: LiveRecord> {
     pub(crate) site: &'static Location<'static>,
     pub(crate) recipe: Recipe<T>,
     pub(crate) partition_of: PartitionOf<T>,
-    pub(crate) kept: Mutex<Kept<T>>,
+    pub(crate) kept: Mutex<ViewContents<T>>,
 }
 
 impl<T: LiveRecord> Program for LiveProgram<T> {

@@ -91,7 +91,7 @@ impl Tasks {
         let frame = stored.read()?;
         self.post(&elsewhere, address, &frame);
         if let Some(kind) = self.kind().filter(|_| !here.is_empty()) {
-            let charge = self.job.room.take(frame.len() as u64);
+            let charge = self.job.parcel_memory.reserve(frame.len() as u64);
             let payload = match charge {
                 Some(_) => Payload::Frame(frame.into()),
                 None => Payload::Stored(stored.clone(), kind),

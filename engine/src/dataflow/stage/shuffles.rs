@@ -7,7 +7,7 @@ use crate::batch::{AnyBatch, AnyStream, RecordType, TaskError, TaskResult};
 use crate::dataflow::inbox::{parcel_header, source_done_header};
 use crate::dataflow::job::Attempt;
 use crate::dataflow::parcel::{Parcel, Payload};
-use crate::dataflow::room::Charge;
+use crate::dataflow::parcel_memory::Charge;
 use crate::error::Result;
 use crate::evaluate::titled;
 use crate::id::{DatasetId, ShuffleId};
@@ -156,7 +156,7 @@ impl Tasks {
         let (here, elsewhere) = self.targets(address);
         let charge = match here.is_empty() {
             true => None,
-            false => self.job.room.take(bytes),
+            false => self.job.parcel_memory.reserve(bytes),
         };
         let (mut rest, mut stored) = (Some(batch), None);
         if (!elsewhere.is_empty() || kept.is_some())
@@ -181,7 +181,7 @@ impl Tasks {
         let payload = match (&charge, stored) {
             (Some(_), _) => Payload::Batch(batch, kind),
             (None, Some(stored)) => Payload::Stored(stored, kind),
-            (None, None) => Payload::Stored(self.job.room.put_batch(kind, batch)?, kind),
+            (None, None) => Payload::Stored(self.job.parcel_memory.put_frame(&kind.encode(batch)?)?, kind),
         };
         self.deliver(&here, address, payload, charge);
         Ok(())

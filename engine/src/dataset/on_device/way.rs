@@ -48,7 +48,7 @@ pub(super) trait Way<T, U> {
     fn end(&mut self) -> Result<Option<Vec<U>>, Trouble>;
 
     /// The pieces that are under way, in order.
-    fn give_up(self: Box<Self>) -> VecDeque<Vec<T>>;
+    fn into_pending(self: Box<Self>) -> VecDeque<Vec<T>>;
 }
 
 /// Why a piece does not come out.

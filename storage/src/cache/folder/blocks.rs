@@ -98,7 +98,7 @@ impl Folder {
         // Another process may have computed the same, and its file counts already.
         let before = fs::metadata(&path).map_or(0, |found| counted(found.len()));
         let added = needed.saturating_sub(before);
-        self.make_room(added, &BTreeSet::from([*key]))?;
+        self.evict_for(added, &BTreeSet::from([*key]))?;
         let written = self.write_file(&path, &bytes, SystemTime::now());
         written.map_err(|error| StorageError::io("write", &self.path, needed, error))?;
         self.counters.written_bytes.add(bytes.len() as u64);

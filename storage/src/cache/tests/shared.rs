@@ -7,7 +7,7 @@ use crate::testing::wait_until;
 /// A child process that another test is just starting may hold a lock on for a moment that was dropped here.
 fn wait_until_free(folder: &Path, name: &str) {
     let path = folder.join("locks").join(name);
-    let is_free = || lock::hold(&path, std::time::Duration::ZERO).is_ok();
+    let is_free = || lock::lock_exclusive(&path, std::time::Duration::ZERO).is_ok();
     wait_until("the lock is free", is_free);
 }
 
@@ -103,7 +103,7 @@ fn one_who_hangs_does_not_hold_up_the_others_for_ever() {
     };
     let (hanging, cache) = (open(&options), open(&options));
     let held = hanging.folder.lock_fetch(&remote.version.segment(0)).unwrap();
-    let writing = lock::hold(&folder.path().join("locks/write"), options.wait_max).unwrap();
+    let writing = lock::lock_exclusive(&folder.path().join("locks/write"), options.wait_max).unwrap();
     assert_eq!(remote.read_all(&cache), 1_000_000, "fetched without waiting longer");
     assert_eq!(
         figures(&cache).segments_not_kept,
@@ -124,7 +124,7 @@ fn one_who_is_stopped_as_it_writes_is_waited_for_once() {
         wait_max: std::time::Duration::from_millis(20),
         ..options(folder.path())
     });
-    let writing = lock::hold(&folder.path().join("locks/write"), std::time::Duration::ZERO).unwrap();
+    let writing = lock::lock_exclusive(&folder.path().join("locks/write"), std::time::Duration::ZERO).unwrap();
     remote(0).read_all(&cache);
     // Would be waited for without end.
     cache.folder.set_wait_max(std::time::Duration::from_secs(1 << 20));
@@ -150,7 +150,7 @@ fn one_who_is_stopped_as_it_fetches_is_waited_for_once() {
     });
     // Stopped as it keeps what it has fetched.
     let held = hanging.folder.lock_fetch(&remote.version.segment(0)).unwrap();
-    let writing = lock::hold(&folder.path().join("locks/write"), std::time::Duration::ZERO).unwrap();
+    let writing = lock::lock_exclusive(&folder.path().join("locks/write"), std::time::Duration::ZERO).unwrap();
     assert_eq!(remote.read(&cache, 0..1000), 100_000);
     // Would be waited for without end.
     cache.folder.set_wait_max(std::time::Duration::from_secs(1 << 20));

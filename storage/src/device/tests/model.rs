@@ -7,7 +7,7 @@ const BYTES_MAX: u64 = 400;
 
 #[derive(Debug, Clone)]
 enum Event {
-    Lease {
+    Pin {
         batch: u64,
         hold: bool,
     },
@@ -28,7 +28,7 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        12 => (0..12_u64, any::<bool>()).prop_map(|(batch, hold)| Event::Lease { batch, hold }),
+        12 => (0..12_u64, any::<bool>()).prop_map(|(batch, hold)| Event::Pin { batch, hold }),
         4 => any::<usize>().prop_map(|holder| Event::Release { holder }),
         1 => (1..4_u64).prop_map(|modulus| Event::Retain { modulus }),
         2 => (0..3_u8).prop_map(|how| Event::Poison { how }),
@@ -52,7 +52,7 @@ struct Model {
     /// An old state of the filter.
     old_filter: Bloom,
     here: Vec<u64>,
-    held: Vec<(u64, Lease<HostBuffer>)>,
+    held: Vec<(u64, DevicePin<HostBuffer>)>,
     awaited: Awaited,
     copied_bytes: u64,
     evictions: u64,
@@ -87,7 +87,7 @@ impl Model {
         victim.map(|at| self.here.remove(at)).is_some()
     }
 
-    /// Whether a lease of a batch is to be had, by plain means.
+    /// Whether a pin of a batch is to be had, by plain means.
     fn expect(&mut self, batch: u64) -> bool {
         if let Some(at) = self.here.iter().position(|here| *here == batch) {
             self.here.remove(at);
@@ -120,15 +120,15 @@ impl Model {
         true
     }
 
-    fn lease(&mut self, batch: u64, hold: bool) {
+    fn pin(&mut self, batch: u64, hold: bool) {
         let fails = self.awaited.failed_source;
-        let got = self.tier.lease(&self.device, key(batch), || match fails {
+        let got = self.tier.pin(&self.device, key(batch), || match fails {
             true => Err(crate::StorageError::corrupt("a block", "a test says so")),
             false => Ok(bytes_of(batch)),
         });
         assert_eq!(got.is_ok(), self.expect(batch), "batch {batch}: {got:?}");
-        if let Some(lease) = got.ok().filter(|_| hold) {
-            self.held.push((batch, lease));
+        if let Some(pin) = got.ok().filter(|_| hold) {
+            self.held.push((batch, pin));
         }
     }
 
@@ -143,7 +143,7 @@ impl Model {
 
     fn apply(&mut self, event: Event) {
         match event {
-            Event::Lease { batch, hold } => self.lease(batch, hold),
+            Event::Pin { batch, hold } => self.pin(batch, hold),
             Event::Release { holder } if !self.held.is_empty() => drop(self.held.remove(holder % self.held.len())),
             Event::Release { .. } => {}
             Event::Retain { modulus } => {
@@ -175,11 +175,7 @@ impl Model {
             (self.copied_bytes, self.evictions)
         );
         assert!(self.device.bytes_used_most() <= BYTES_MAX);
-        assert!(
-            self.held
-                .iter()
-                .all(|(batch, lease)| lease.as_bytes() == bytes_of(*batch))
-        );
+        assert!(self.held.iter().all(|(batch, pin)| pin.as_bytes() == bytes_of(*batch)));
     }
 }
 

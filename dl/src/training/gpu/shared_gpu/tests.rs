@@ -16,7 +16,7 @@ fn what_is_wrong_with_samples_is_said_to_all_who_bring_them() {
             wait();
             Err(Error::Data("no index".into()))
         };
-        lease(tier, &device, DeviceKey::Content([0; 32]), source).unwrap_err()
+        pin(tier, &device, DeviceKey::Content([0; 32]), source).unwrap_err()
     };
     let (begun, has_begun) = channel();
     std::thread::scope(|scope| {

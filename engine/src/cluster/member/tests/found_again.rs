@@ -14,7 +14,7 @@ fn arrival(kind: ActionKind, state: LoopState) -> Report {
         site: String::new(),
         kind,
     };
-    let held = Held::new();
+    let held = Inventory::new();
     Report::Arrive { head, held, state }
 }
 
@@ -46,7 +46,7 @@ fn an_arrival_is_told_again_with_what_there_is_by_then() {
         state: state(7),
         result: None,
     };
-    let here = Held::from([(Asset::Dataset(DatasetId(3)), vec![1].into())]);
+    let here = Inventory::from([(Asset::Dataset(DatasetId(3)), vec![1].into())]);
     member.ended(key, outcome, here.clone());
     let again = lock(&member.shared).arrival.clone();
     let Some(Report::Arrive { state: told, held, .. }) = again else {
@@ -86,7 +86,7 @@ fn a_name_node_that_is_started_again_hears_what_is_here_before_the_arrival() {
     };
     let stores = Arc::new(Stores::with_options(options));
     member.share(&stores, &Arc::default());
-    assert!(matches!(lead.hear(), Report::Holdings { .. }));
+    assert!(matches!(lead.hear(), Report::CacheFilter { .. }));
     lead.socket.shutdown();
     wait_until("the name node is missed", || lock(&member.shared).control.is_none());
     // Nobody hears this one.
@@ -97,11 +97,11 @@ fn a_name_node_that_is_started_again_hears_what_is_here_before_the_arrival() {
     };
     member.arrive(arrival(kind, LoopState::default()));
     let again = cluster.welcome(MemberId(0));
-    assert!(matches!(again.hear(), Report::Holdings { .. }));
+    assert!(matches!(again.hear(), Report::CacheFilter { .. }));
     loop {
         match again.hear() {
             Report::Arrive { .. } => break,
-            other => assert!(!matches!(other, Report::Holdings { .. })),
+            other => assert!(!matches!(other, Report::CacheFilter { .. })),
         }
     }
 }

@@ -166,7 +166,7 @@ fn a_place_that_others_fill_waits_for_ever_and_costs_no_restart() {
     let effects = wait(&mut node, None, 24);
     assert!(effects.is_empty(), "{effects:?}");
     says(&mut node, 0, join(None, 0));
-    says(&mut node, 0, comes_to_an_action(Held::new()));
+    says(&mut node, 0, comes_to_an_action(Inventory::new()));
     wait(&mut node, Some(0), 1);
     assert_eq!(node.active().count(), 1, "it goes on with fewer");
     let effects = says(&mut node, 1, join(None, 1));
@@ -236,7 +236,7 @@ fn a_machine_that_computes_other_bits_is_not_let_in() {
     assert_eq!(comes(&mut node, 4, like, 0), None);
 }
 
-fn comes_to_an_action(held: Held) -> Report {
+fn comes_to_an_action(held: Inventory) -> Report {
     Report::Arrive {
         head: Head {
             action: 0,
@@ -261,7 +261,7 @@ fn a_member_may_have_any_number_of_blocks_that_few_words_name() {
     let all = 2 * LISTED_MAX as u64;
     let held = |first: u64| {
         let every_other: Vec<u64> = (first..all).step_by(2).collect();
-        Held::from([(Asset::Dataset(crate::id::DatasetId(0)), every_other.into())])
+        Inventory::from([(Asset::Dataset(crate::id::DatasetId(0)), every_other.into())])
     };
     says(&mut node, 0, comes_to_an_action(held(0)));
     says(&mut node, 1, comes_to_an_action(held(1)));
@@ -285,7 +285,7 @@ fn who_comes_first_waits_for_the_others_and_people_hear_of_it() {
     };
     says(&mut node, 0, join(None, 1));
     assert_eq!(
-        sentences(says(&mut node, 0, comes_to_an_action(Held::new()))),
+        sentences(says(&mut node, 0, comes_to_an_action(Inventory::new()))),
         Vec::<String>::new()
     );
     assert_eq!(node.active().count(), 0, "however long the name node has been there");
@@ -311,7 +311,7 @@ fn comes_to_a_loop(state: bool) -> Report {
                 answer_bytes_max: 0,
             },
         },
-        held: Held::new(),
+        held: Inventory::new(),
         state: LoopState {
             versions: vec![0],
             shards: vec![(0, if state { vec![0] } else { Vec::new() })],
@@ -347,7 +347,7 @@ fn that_a_loop_waits_for_a_process_which_others_start_is_said_at_once_and_once()
             updates: Vec::new(),
             tasks: (0, 0),
         },
-        held: Held::new(),
+        held: Inventory::new(),
         cut: true,
     };
     let connection = ConnectionId(1);

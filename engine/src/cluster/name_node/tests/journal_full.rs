@@ -4,9 +4,9 @@ use super::*;
 use crate::cluster::protocol::Answer;
 
 /// With a log that has room for so much beside errors and what is written in any case.
-fn with_room(options: Options, left: u64) -> Options {
-    let room = Room::almost_full(left);
-    Options { room, ..options }
+fn with_quota(options: Options, left: u64) -> Options {
+    let quota = JournalQuota::almost_full(left);
+    Options { quota, ..options }
 }
 
 fn is_refused(answer: &Answer) -> bool {
@@ -21,7 +21,7 @@ fn a_loop_whose_result_will_find_no_room_is_refused_before_its_first_step() {
         timed: false,
     };
     for (left, refused) in [(100, true), (1 << 20, false)] {
-        let mut world = World::new(with_room(options(2, 0), left), vec![steps]);
+        let mut world = World::new(with_quota(options(2, 0), left), vec![steps]);
         let mut stepped = false;
         while world.finished.is_none() {
             world.everybody_moves();
@@ -44,7 +44,7 @@ proptest! {
         program in steps(),
         story in vec((any::<u8>(), any::<u8>()), 0..400),
     ) {
-        let mut world = World::new(with_room(options(processes, 0), left), program);
+        let mut world = World::new(with_quota(options(processes, 0), left), program);
         for event in story {
             if world.finished.is_none() {
                 happen(&mut world, event);

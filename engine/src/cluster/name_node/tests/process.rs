@@ -9,7 +9,7 @@ use crate::cluster::identity::{Address, MemberId, Role};
 use crate::cluster::name_node::ConnectionId;
 use crate::cluster::origins::{Origin, Origins};
 use crate::cluster::protocol::{
-    ActionKind, Answer, Asset, Generation, Head, Held, Known, LoopState, Order, Outcome, Report, Work,
+    ActionKind, Answer, Asset, Generation, Head, Inventory, Known, LoopState, Order, Outcome, Report, Work,
 };
 use crate::cluster::resume::of_history;
 use crate::error::EngineError;
@@ -181,9 +181,9 @@ impl Process {
         }
     }
 
-    fn held(&self, dataset: DatasetId) -> Held {
+    fn held(&self, dataset: DatasetId) -> Inventory {
         let blocks: Vec<u64> = self.blocks.iter().copied().collect();
-        Held::from([(Asset::Dataset(dataset), blocks.into())])
+        Inventory::from([(Asset::Dataset(dataset), blocks.into())])
     }
 
     pub(super) fn loop_state(&self, program: &[Step]) -> LoopState {
@@ -247,7 +247,7 @@ impl Process {
                 if cut { self.end(false, program) } else { Vec::new() }
             }
             Order::Answer { action, answer } => self.answered(action, answer, program),
-            Order::Holdings { .. } | Order::Found { .. } | Order::Read { .. } | Order::Notices { .. } => Vec::new(),
+            Order::CacheFilter { .. } | Order::Found { .. } | Order::Read { .. } | Order::Notices { .. } => Vec::new(),
             Order::Dismiss { .. } => {
                 self.alive = false;
                 Vec::new()

@@ -121,13 +121,13 @@ impl World {
             ..
         } = &entry
         {
-            let refused = self.options.room.refusal(&entry, 0, "");
+            let refused = self.options.quota.refusal(&entry, 0, "");
             assert!(refused.is_none(), "the journal would not have it: {refused:?}");
             assert_eq!(head.action as usize, self.answers.len(), "each action is answered once");
             self.check_answer(head.action, answer);
             self.answers.push((head.clone(), answer.clone()));
         }
-        self.options.room.take(&entry);
+        self.options.quota.take(&entry);
         if let LogEntry::Began { round, .. } = &entry {
             self.begun = Some(*round);
         }

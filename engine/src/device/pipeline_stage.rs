@@ -1,4 +1,4 @@
-//! A place for one piece of data on its way through a GPU: there, through a kernel, and back, without the host waiting.
+//! A stage of a pipeline for one piece of data on its way through a GPU: there, through a kernel, and back, without the host waiting.
 
 use distdl_storage::DeviceError;
 
@@ -8,7 +8,7 @@ use super::port::GpuPort;
 
 /// A stream of its own on a GPU, with room for one piece at each end.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct PipelineStage {
     inputs: GpuPort,
     outputs: GpuPort,
     /// Behind what it works on.
@@ -28,8 +28,8 @@ pub struct GpuPiece<'a> {
     pub outputs: &'a GpuBuffer,
 }
 
-impl Slot {
-    /// A slot with room for so many bytes of input and of output.
+impl PipelineStage {
+    /// A stage with room for so many bytes of input and of output.
     pub(crate) fn new(gpu: Gpu, input_bytes: usize, output_bytes: usize) -> Result<Self, DeviceError> {
         Ok(Self {
             inputs: GpuPort::new(&gpu, input_bytes)?,
@@ -67,7 +67,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for PipelineStage {
     /// Nothing is freed that the GPU still reads or writes.
     fn drop(&mut self) {
         let _ = self.gpu.synchronize();

@@ -18,7 +18,7 @@ pub(crate) enum Asset {
 }
 
 /// What a member has.
-pub(crate) type Held = BTreeMap<Asset, Partitions>;
+pub(crate) type Inventory = BTreeMap<Asset, Partitions>;
 
 /// Partitions, as runs in ascending order: those that one process has are mostly neighbours, or every so many. Nobody needs
 /// to list them, so that a short message cannot make many of them.

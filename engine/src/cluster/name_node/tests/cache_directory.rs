@@ -42,7 +42,7 @@ impl Sharing {
 
     fn holds(&mut self, number: u64, keys: &[Digest]) -> Vec<(u64, Order)> {
         let filter = Bloom::of(keys.iter(), 0.01).snapshot().unwrap().into();
-        self.says(number, Report::Holdings { filter })
+        self.says(number, Report::CacheFilter { filter })
     }
 
     fn seeks(&mut self, number: u64, tried: &[u64]) -> Vec<(u64, Vec<u64>)> {
@@ -120,14 +120,14 @@ fn a_turn_goes_on_when_it_comes_to_nothing_or_its_member_dies() {
 fn filters_go_to_all_who_share_and_with_those_who_die() {
     let mut sharing = Sharing::of(3);
     let told = |orders: Vec<(u64, Order)>| {
-        let holdings = orders.into_iter().filter_map(|(to, order)| match order {
-            Order::Holdings { of, filter } => {
+        let filters = orders.into_iter().filter_map(|(to, order)| match order {
+            Order::CacheFilter { of, filter } => {
                 let filter = filter.map(|filter| Bloom::from_snapshot(&filter).unwrap().may_contain(&KEY));
                 Some((to, of.member.0, filter))
             }
             _ => None,
         });
-        holdings.collect::<Vec<_>>()
+        filters.collect::<Vec<_>>()
     };
     let orders = sharing.holds(1, &[KEY]);
     assert_eq!(told(orders), [(0, 1, Some(true)), (2, 1, Some(true))]);
@@ -141,8 +141,8 @@ fn filters_go_to_all_who_share_and_with_those_who_die() {
 fn a_filter_that_cannot_be_read_is_the_end_of_its_member() {
     let mut sharing = Sharing::of(2);
     let filter = bytes::Bytes::from_static(b"ones");
-    let orders = sharing.says(1, Report::Holdings { filter });
-    assert!(matches!(orders[..], [(0, Order::Holdings { filter: None, .. })]));
+    let orders = sharing.says(1, Report::CacheFilter { filter });
+    assert!(matches!(orders[..], [(0, Order::CacheFilter { filter: None, .. })]));
     assert!(!sharing.0.members.contains_key(&MemberId(1)));
 }
 

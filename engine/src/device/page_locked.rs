@@ -13,7 +13,7 @@ use super::gpu::Gpu;
 
 /// Some bytes of the host's memory that stay in place, so that copies to and from a GPU need not wait for the host.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub(super) struct PageLocked {
     address: *mut c_void,
     bytes: usize,
     /// Whether it is never given back.
@@ -22,9 +22,9 @@ pub(super) struct Pinned {
 }
 
 // SAFETY: the memory belongs to this value, and any thread may use it.
-unsafe impl Send for Pinned {}
+unsafe impl Send for PageLocked {}
 
-impl Pinned {
+impl PageLocked {
     /// Memory of `bytes` bytes, all 0.
     pub(super) fn new(gpu: &Gpu, bytes: usize) -> Result<Self, DeviceError> {
         gpu.bind().map_err(|error| gpu.failed("pin memory", error))?;
@@ -70,7 +70,7 @@ impl Pinned {
     }
 }
 
-impl Drop for Pinned {
+impl Drop for PageLocked {
     fn drop(&mut self) {
         if self.is_kept {
             return;

@@ -1,4 +1,4 @@
-//! A map stage on the GPUs of a process.
+//! A map operator on the GPUs of a process.
 #![allow(unsafe_code)] // starts the kernel that a user vouches for
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -10,7 +10,7 @@ use distdl_storage::DeviceError;
 use super::way::{OnGpu, Trouble, Way, piece_records};
 use crate::config::GpuUse;
 use crate::context::Context;
-use crate::device::{Argument, Chosen, CompileError, Compiler, Gpu, GpuFound, GpuKernel, GpuPiece, Slot};
+use crate::device::{Argument, Chosen, CompileError, Compiler, Gpu, GpuFound, GpuKernel, GpuPiece, PipelineStage};
 
 /// Pieces of a partition that are under way at a time: one is copied while the other is computed.
 const PIECES_MAX: usize = 2;
@@ -19,20 +19,20 @@ const THREADS: u32 = 256;
 const BLOCKS_MAX: usize = 1 << 16;
 
 /// One operator on the GPUs of this process.
-pub(super) struct Stage {
+pub(super) struct GpuOperator {
     on_gpu: OnGpu,
     found: GpuFound,
     is_required: bool,
     compiler: std::result::Result<Arc<Compiler>, CompileError>,
     /// The kernel, by the GPU on which it is loaded.
     loaded: Mutex<HashMap<usize, GpuKernel>>,
-    /// Slots that no partition has at the moment, by their GPU.
-    idle: Mutex<Vec<(usize, Slot)>>,
+    /// Stages that no partition has at the moment, by their GPU.
+    idle: Mutex<Vec<(usize, PipelineStage)>>,
     /// GPUs that have failed.
     lost: Mutex<BTreeSet<usize>>,
 }
 
-impl Stage {
+impl GpuOperator {
     /// `None` if the CPU computes.
     pub(super) fn choose(context: &Context, on_gpu: OnGpu) -> Option<Self> {
         let Chosen::Gpu(found) = context.device() else {
@@ -49,13 +49,13 @@ impl Stage {
         })
     }
 
-    fn slot(&self, index: usize, input_bytes: usize, output_bytes: usize) -> Result<Slot, DeviceError> {
+    fn stage(&self, index: usize, input_bytes: usize, output_bytes: usize) -> Result<PipelineStage, DeviceError> {
         let mut idle = lock(&self.idle);
         if let Some(place) = idle.iter().position(|(of, _)| *of == index) {
             return Ok(idle.swap_remove(place).1);
         }
         drop(idle);
-        Slot::new(Gpu::open(&self.found, index)?, input_bytes, output_bytes)
+        PipelineStage::new(Gpu::open(&self.found, index)?, input_bytes, output_bytes)
     }
 
     /// The operator's kernel on a GPU, if it is one from source.
@@ -127,22 +127,22 @@ impl Stage {
 /// The way of one partition through a GPU.
 pub(super) struct GpuWay<T> {
     index: usize,
-    /// Pieces with their slots; those behind the first without one were never sent.
-    under_way: VecDeque<(Vec<T>, Option<Slot>)>,
-    /// Behind the slots: a kernel must not go before whatever runs it.
-    stage: Arc<Stage>,
+    /// Pieces with their stages; those behind the first without one were never sent.
+    under_way: VecDeque<(Vec<T>, Option<PipelineStage>)>,
+    /// Behind the stages: a kernel must not go before whatever runs it.
+    operator: Arc<GpuOperator>,
 }
 
 impl<T> GpuWay<T> {
     /// `None` once all GPUs are lost, which is an error if one must compute.
-    pub(super) fn open(stage: &Arc<Stage>, partition: usize) -> Result<Option<Self>, String> {
-        match stage.gpu_of(partition) {
+    pub(super) fn open(operator: &Arc<GpuOperator>, partition: usize) -> Result<Option<Self>, String> {
+        match operator.gpu_of(partition) {
             Some(index) => Ok(Some(Self {
                 index,
                 under_way: VecDeque::new(),
-                stage: Arc::clone(stage),
+                operator: Arc::clone(operator),
             })),
-            None if stage.is_required => Err(format!("every {} of this process is lost", stage.found.name)),
+            None if operator.is_required => Err(format!("every {} of this process is lost", operator.found.name)),
             None => Ok(None),
         }
     }
@@ -154,37 +154,37 @@ impl<T: Pod, U: Pod> Way<T, U> for GpuWay<T> {
     }
 
     fn begin(&mut self, piece: Vec<T>) -> Result<(), Trouble> {
-        let (stage, index) = (&self.stage, self.index);
+        let (operator, index) = (&self.operator, self.index);
         let records = piece_records::<T, U>();
-        let slot = stage.slot(index, records * size_of::<T>(), records * size_of::<U>());
+        let stage = operator.stage(index, records * size_of::<T>(), records * size_of::<U>());
         self.under_way.push_back((piece, None));
-        let mut slot = slot.map_err(|error| stage.trouble(index, error))?;
+        let mut stage = stage.map_err(|error| operator.trouble(index, error))?;
         let Some((piece, place)) = self.under_way.back_mut() else {
             return Ok(());
         };
         let (inputs, output_bytes) = (bytemuck::cast_slice(piece), piece.len() * size_of::<U>());
-        let kernel = stage.kernel(slot.gpu())?;
-        let start = |piece: &GpuPiece<'_>| stage.start(kernel.as_ref(), piece);
-        let begun = slot.begin(inputs, piece.len(), output_bytes, start);
-        begun.map_err(|error| stage.trouble(index, error))?;
-        *place = Some(slot);
+        let kernel = operator.kernel(stage.gpu())?;
+        let start = |piece: &GpuPiece<'_>| operator.start(kernel.as_ref(), piece);
+        let begun = stage.begin(inputs, piece.len(), output_bytes, start);
+        begun.map_err(|error| operator.trouble(index, error))?;
+        *place = Some(stage);
         Ok(())
     }
 
     fn end(&mut self) -> Result<Option<Vec<U>>, Trouble> {
-        let Some((piece, Some(slot))) = self.under_way.front_mut() else {
+        let Some((piece, Some(stage))) = self.under_way.front_mut() else {
             return Ok(None);
         };
-        let bytes = slot.end().map_err(|error| self.stage.trouble(self.index, error))?;
+        let bytes = stage.end().map_err(|error| self.operator.trouble(self.index, error))?;
         let mut outputs = vec![U::zeroed(); piece.len()];
         bytemuck::cast_slice_mut(&mut outputs).copy_from_slice(&bytes[..piece.len() * size_of::<U>()]);
-        if let Some((_, Some(slot))) = self.under_way.pop_front() {
-            lock(&self.stage.idle).push((self.index, slot));
+        if let Some((_, Some(stage))) = self.under_way.pop_front() {
+            lock(&self.operator.idle).push((self.index, stage));
         }
         Ok(Some(outputs))
     }
 
-    fn give_up(self: Box<Self>) -> VecDeque<Vec<T>> {
+    fn into_pending(self: Box<Self>) -> VecDeque<Vec<T>> {
         self.under_way.into_iter().map(|(piece, _)| piece).collect()
     }
 }

@@ -13,14 +13,14 @@ const RESERVE_BYTES_MAX: u64 = 8 << 20;
 /// What a journal takes, and what it may take. Beyond that lies a reserve, so that a program whose journal is full can go on
 /// with actions that come to little, and those that find no room come to an error.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Room {
+pub(crate) struct JournalQuota {
     pub(super) bytes: u64,
     pub(super) bytes_max: u64,
     /// Whether nothing else is written.
     pub(super) answers_only: bool,
 }
 
-impl Room {
+impl JournalQuota {
     /// Of a journal without a limit.
     pub(crate) const ENDLESS: Self = Self {
         bytes: 0,
@@ -39,9 +39,9 @@ impl Room {
     /// Of a journal that is full, but for `left` bytes of what comes to little.
     #[cfg(test)]
     pub(crate) fn almost_full(left: u64) -> Self {
-        let room = Self::up_to(64 << 20);
-        let bytes = room.bytes_max + room.reserve() / 2 - left;
-        Self { bytes, ..room }
+        let quota = Self::up_to(64 << 20);
+        let bytes = quota.bytes_max + quota.reserve() / 2 - left;
+        Self { bytes, ..quota }
     }
 
     /// Whether an entry is written.

@@ -24,7 +24,7 @@ pub(super) const FILTER_BYTES_MAX: usize = 64 << 20;
 const SOURCES_MAX: usize = 8;
 
 #[derive(Debug, Default)]
-pub(super) struct Holdings {
+pub(super) struct CacheDirectory {
     filters: BTreeMap<MemberId, Bloom>,
     fetches: BTreeMap<Digest, FetchRecord>,
     /// What reading has cost members so far, those that are gone included.
@@ -49,27 +49,31 @@ impl NameNode {
         let Ok(bloom) = Bloom::from_snapshot(filter) else {
             return self.lose(member, "it sent a filter that cannot be read");
         };
-        let is_new = self.holdings.filters.insert(member, bloom).is_none();
+        let is_new = self.cache_directory.filters.insert(member, bloom).is_none();
         let others: Vec<MemberId> = self.sharing().filter(|other| *other != member).collect();
         for other in others {
-            self.tell_holdings(other, member);
+            self.tell_filter(other, member);
             if is_new {
-                self.tell_holdings(member, other);
+                self.tell_filter(member, other);
             }
         }
     }
 
     /// Members that take part.
     fn sharing(&self) -> impl Iterator<Item = MemberId> + '_ {
-        let members = self.holdings.filters.keys().copied();
+        let members = self.cache_directory.filters.keys().copied();
         members.filter(|member| self.members.contains_key(member))
     }
 
-    fn tell_holdings(&mut self, to: MemberId, of: MemberId) {
-        let filter = self.holdings.filters.get(&of).and_then(|filter| filter.snapshot().ok());
+    fn tell_filter(&mut self, to: MemberId, of: MemberId) {
+        let filter = self
+            .cache_directory
+            .filters
+            .get(&of)
+            .and_then(|filter| filter.snapshot().ok());
         if let (Some(filter), Some(at)) = (filter, self.source(of)) {
             let filter = Some(filter.into());
-            self.send(to, Order::Holdings { of: at, filter });
+            self.send(to, Order::CacheFilter { of: at, filter });
         }
     }
 
@@ -82,7 +86,7 @@ impl NameNode {
     pub(super) fn sought(&mut self, member: MemberId, request: u64, key: Digest, tried: &[MemberId]) {
         let may = |other: &MemberId| *other != member && !tried.contains(other);
         let others: Vec<MemberId> = self.sharing().filter(may).collect();
-        let filters = &self.holdings.filters;
+        let filters = &self.cache_directory.filters;
         let holders = others
             .into_iter()
             .filter(|other| filters.get(other).is_some_and(|filter| filter.may_contain(&key)));
@@ -93,15 +97,15 @@ impl NameNode {
         if !sources.is_empty() {
             return self.found(member, request, key, sources);
         }
-        match self.holdings.fetches.get_mut(&key) {
+        match self.cache_directory.fetches.get_mut(&key) {
             Some(fetch) if fetch.of != member => {
                 fetch.waiting.push_back((member, request));
-                if self.holdings.waiting_of(member) > WAITING_MAX {
+                if self.cache_directory.waiting_of(member) > WAITING_MAX {
                     self.lose(member, &format!("more than {WAITING_MAX} of its questions wait"));
                 }
             }
             _ => {
-                let fetch = self.holdings.fetches.entry(key);
+                let fetch = self.cache_directory.fetches.entry(key);
                 fetch.or_insert_with(|| FetchRecord::of(member));
                 self.found(member, request, key, Vec::new());
             }
@@ -115,17 +119,22 @@ impl NameNode {
 
     /// A member's fetch has ended.
     pub(super) fn brought(&mut self, member: MemberId, key: Digest, is_here: bool) {
-        if is_here && let Some(filter) = self.holdings.filters.get_mut(&member) {
+        if is_here && let Some(filter) = self.cache_directory.filters.get_mut(&member) {
             filter.insert(&key);
         }
-        if self.holdings.fetches.get(&key).is_some_and(|fetch| fetch.of == member) {
+        if self
+            .cache_directory
+            .fetches
+            .get(&key)
+            .is_some_and(|fetch| fetch.of == member)
+        {
             self.end_fetch(key, is_here.then_some(member));
         }
     }
 
     /// Tells those who wait who has it, or lets the next one bring it.
     fn end_fetch(&mut self, key: Digest, holder: Option<MemberId>) {
-        let Some(mut fetch) = self.holdings.fetches.remove(&key) else {
+        let Some(mut fetch) = self.cache_directory.fetches.remove(&key) else {
             return;
         };
         if let Some(source) = holder.and_then(|holder| self.source(holder)) {
@@ -134,25 +143,25 @@ impl NameNode {
             }
         } else if let Some((next, request)) = fetch.waiting.pop_front() {
             fetch.of = next;
-            self.holdings.fetches.insert(key, fetch);
+            self.cache_directory.fetches.insert(key, fetch);
             self.found(next, request, key, Vec::new());
         }
     }
 
     /// A member is gone, or begins anew after a restart.
     pub(super) fn holds_no_more(&mut self, member: MemberId) {
-        self.holdings.said.remove(&member);
-        for fetch in self.holdings.fetches.values_mut() {
+        self.cache_directory.said.remove(&member);
+        for fetch in self.cache_directory.fetches.values_mut() {
             fetch.waiting.retain(|(waits, _)| *waits != member);
         }
-        let fetches = self.holdings.fetches.iter();
+        let fetches = self.cache_directory.fetches.iter();
         let its: Vec<Digest> = fetches
             .filter(|(_, fetch)| fetch.of == member)
             .map(|(key, _)| *key)
             .collect();
         its.into_iter().for_each(|key| self.end_fetch(key, None));
-        self.holdings.filters.remove(&member);
-        if self.holdings.filters.is_empty() {
+        self.cache_directory.filters.remove(&member);
+        if self.cache_directory.filters.is_empty() {
             return;
         }
         // It may have been asked without a filter, too: as one that had just brought something.
@@ -160,27 +169,27 @@ impl NameNode {
             let others: Vec<MemberId> = self.sharing().collect();
             for other in others {
                 let (of, filter) = (of.clone(), None);
-                self.send(other, Order::Holdings { of, filter });
+                self.send(other, Order::CacheFilter { of, filter });
             }
         }
     }
 
     /// What reading has cost a member so far.
     pub(super) fn has_read(&mut self, member: MemberId, figures: StoreFigures) {
-        self.holdings.figures.insert(member, figures);
+        self.cache_directory.figures.insert(member, figures);
     }
 
     /// What reading has cost all members so far, if anything.
     fn reading(&self) -> Option<StoreFigures> {
-        let figures = self.holdings.figures.values().copied();
+        let figures = self.cache_directory.figures.values().copied();
         let all = figures.reduce(StoreFigures::plus)?;
         (all != StoreFigures::default()).then_some(all)
     }
 
     /// A member says something, in the place of what it did before.
     pub(super) fn has_said(&mut self, member: MemberId, said: Said) {
-        self.holdings.said.insert(member, said);
-        self.holdings.was_said = true;
+        self.cache_directory.said.insert(member, said);
+        self.cache_directory.was_said = true;
     }
 
     /// Tells these members what reading has cost, and what all have said.
@@ -198,16 +207,16 @@ impl NameNode {
 
     /// What members that live have said; `None` if nothing ever was.
     fn said(&self) -> Option<BTreeMap<(u32, MemberId), Said>> {
-        let said = self.holdings.said.iter();
+        let said = self.cache_directory.said.iter();
         let living = said.filter_map(|(member, said)| {
             let slot = self.members.get(member)?.peer.slot;
             Some(((slot, *member), said.clone()))
         });
-        self.holdings.was_said.then(|| living.collect())
+        self.cache_directory.was_said.then(|| living.collect())
     }
 }
 
-impl Holdings {
+impl CacheDirectory {
     /// After a restart members may have been told what nobody has said to this name node.
     pub(super) fn new(is_restarted: bool) -> Self {
         Self {

@@ -21,7 +21,7 @@ struct Part<T> {
 }
 
 /// What a view holds, by partition.
-pub(crate) struct Kept<T> {
+pub(crate) struct ViewContents<T> {
     name: String,
     parts: Vec<Part<T>>,
     /// How many records there are, each counted as often as it is there.
@@ -29,7 +29,7 @@ pub(crate) struct Kept<T> {
     records_max: u64,
 }
 
-impl<T: LiveRecord> Kept<T> {
+impl<T: LiveRecord> ViewContents<T> {
     pub(crate) fn new(name: &str, partitions: usize, records_max: u64) -> Self {
         let empty = || Part {
             counts: BTreeMap::new(),
